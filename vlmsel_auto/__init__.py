@@ -1,0 +1,1 @@
+"""Pick and fine-tune the best pretrained vision-language model for a folder of images."""

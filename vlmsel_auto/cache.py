@@ -1,0 +1,92 @@
+"""Content-addressed store on disk: named float and integer arrays (safetensors) with a JSON record beside them.
+
+The key is a digest of everything that determines the value, so an entry never becomes stale. Entries are written to a
+temporary name and renamed, the JSON last: a reader sees a whole entry or none, also after a kill.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
+
+__all__ = ["Json", "Store", "default_cache_dir", "digest", "file_digest", "write_atomically"]
+
+Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
+
+
+def default_cache_dir() -> Path:
+    """Folder for derived data: ``$VLMSEL_CACHE`` or the platform's user cache folder."""
+    chosen = os.environ.get("VLMSEL_CACHE")
+    if chosen:
+        return Path(chosen)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("vlmsel_auto")
+
+
+def digest(*parts: Json) -> str:
+    """Hex SHA-256 of the parts as canonical JSON; floats by their shortest exact representation."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` so that a reader, or a kill, never meets half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".part-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).replace(path)
+    except BaseException:  # also on KeyboardInterrupt: leave no temporary file behind
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A folder of entries, each under the digest of what determines it."""
+
+    root: Path
+
+    def _base(self, key: str) -> Path:
+        return self.root / key[:2] / key
+
+    def get(self, key: str) -> tuple[dict[str, NDArray[np.generic]], dict[str, Json]] | None:
+        """Return (arrays, record) of ``key``, or None when it is absent or damaged (it is then made again)."""
+        base = self._base(key)
+        try:
+            record = json.loads(base.with_suffix(".json").read_text("utf-8"))
+            data = base.with_suffix(".safetensors").read_bytes()
+            if hashlib.sha256(data).hexdigest() != record.pop("sha256"):
+                return None
+            return load_safetensors(data), record
+        except (OSError, ValueError, KeyError, SafetensorError):
+            return None
+
+    def put(self, key: str, arrays: Mapping[str, NDArray[np.generic]], record: Mapping[str, Json]) -> None:
+        """Keep ``arrays`` and ``record`` under ``key``."""
+        base = self._base(key)
+        data = save_safetensors({name: np.ascontiguousarray(value) for name, value in arrays.items()})
+        stamped = {**record, "sha256": hashlib.sha256(data).hexdigest()}
+        write_atomically(base.with_suffix(".safetensors"), data)
+        write_atomically(base.with_suffix(".json"), json.dumps(stamped, sort_keys=True).encode())

@@ -1,0 +1,104 @@
+"""The one error tree.
+
+VlmselError
+├── InputError (ValueError)      what the caller gave cannot be used; nothing was written
+│   ├── TaskError                the task folder, its images, CSV or task.toml
+│   ├── CandidateError           a candidate name, folder, weight file or candidates TOML
+│   ├── LibraryError             a library file: corrupt, foreign, another version
+│   ├── WorkdirError             the work directory belongs to another search, or is locked
+│   └── BudgetError              a budget that allows nothing to be done
+├── ConductanceError (ValueError) a tower, scalar or image that has no conductance
+├── TrialFailed                  this trial failed; the run goes on and the report says why
+│   ├── TrialOutOfMemory         the device ran out of memory, also after the batch was halved
+│   ├── TrialDiverged            loss or metric became NaN or infinite
+│   └── TrialUnavailable         weights missing, unreadable or of another shape
+├── RunStopped                   the run ends here; what is known has been kept
+│   ├── RunInterrupted           Ctrl+C or SIGTERM
+│   └── AllTrialsFailed          not one trial succeeded
+└── MissingDependency (ImportError) an optional package is needed; the message names the extra
+
+Messages say what, where and what to do, and end with what was got.
+"""
+
+__all__ = [
+    "AllTrialsFailed",
+    "BudgetError",
+    "CandidateError",
+    "ConductanceError",
+    "InputError",
+    "LibraryError",
+    "MissingDependency",
+    "RunInterrupted",
+    "RunStopped",
+    "TaskError",
+    "TrialDiverged",
+    "TrialFailed",
+    "TrialOutOfMemory",
+    "TrialUnavailable",
+    "VlmselError",
+    "WorkdirError",
+]
+
+
+class VlmselError(Exception):
+    """Base of every error that vlmsel_auto raises on purpose."""
+
+
+class InputError(VlmselError, ValueError):
+    """What the caller gave cannot be used."""
+
+
+class TaskError(InputError):
+    """The task folder cannot be used."""
+
+
+class CandidateError(InputError):
+    """A candidate cannot be found, read or trusted."""
+
+
+class LibraryError(InputError):
+    """A library file cannot be read or does not fit."""
+
+
+class WorkdirError(InputError):
+    """The work directory cannot be used for this search."""
+
+
+class BudgetError(InputError):
+    """The budget allows nothing to be done."""
+
+
+class ConductanceError(VlmselError, ValueError):
+    """This tower, scalar or input has no conductance."""
+
+
+class TrialFailed(VlmselError):
+    """One trial failed; the run goes on."""
+
+
+class TrialOutOfMemory(TrialFailed):
+    """The device ran out of memory."""
+
+
+class TrialDiverged(TrialFailed):
+    """Loss or metric became NaN or infinite."""
+
+
+class TrialUnavailable(TrialFailed):
+    """The candidate's weights are missing or unreadable."""
+
+
+class RunStopped(VlmselError):
+    """The run ends; finished work is kept."""
+
+
+class RunInterrupted(RunStopped):
+    """The user or the system asked the run to end."""
+
+
+class AllTrialsFailed(RunStopped):
+    """Not one trial succeeded."""
+
+
+class MissingDependency(VlmselError, ImportError):
+    """An optional dependency is not installed."""

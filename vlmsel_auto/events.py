@@ -1,0 +1,113 @@
+"""What the core tells while it works. The core emits, it never prints: a sink renders, logs or drops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+from vlmsel_auto.records import Ranking, TrialResult, TrialSpec
+
+__all__ = [
+    "Event",
+    "Notice",
+    "RankingReady",
+    "Sink",
+    "StageFinished",
+    "StageProgress",
+    "StageStarted",
+    "TrialEpoch",
+    "TrialFinished",
+    "TrialStarted",
+    "discard",
+]
+
+Stage: TypeAlias = Literal["images", "profiles", "ranking", "trials", "report", "library", "predict"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageStarted:
+    """A stage begins; ``total`` steps are expected (None: unknown)."""
+
+    stage: Stage
+    total: int | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageProgress:
+    """``done`` steps of the stage are finished."""
+
+    stage: Stage
+    done: int
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageFinished:
+    """A stage ended after ``seconds`` of wall time."""
+
+    stage: Stage
+    seconds: float
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankingReady:
+    """A ranking was made, or updated by finished trials."""
+
+    ranking: Ranking
+    updated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialStarted:
+    """A trial begins; ``why`` says what chose it ("predicted rank 1", "audit", "sampled")."""
+
+    number: int
+    spec: TrialSpec
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialEpoch:
+    """An epoch of a running trial ended with this validation metric."""
+
+    number: int
+    epoch: int  # 1-based
+    epochs: int
+    validation: float
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialFinished:
+    """A trial ended, in whatever state. ``best`` is the best validation metric of the study so far."""
+
+    result: TrialResult
+    best: float | None = None
+    resumed: bool = False  # True: it was finished by an earlier run of the same search
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Notice:
+    """One line that a person should see."""
+
+    text: str
+    level: Literal["info", "warning", "error"] = "info"
+
+
+Event: TypeAlias = (
+    StageStarted | StageProgress | StageFinished | RankingReady | TrialStarted | TrialEpoch | TrialFinished | Notice
+)
+
+
+class Sink(Protocol):
+    """Anything that takes events. Must be quick and must not raise."""
+
+    def __call__(self, event: Event, /) -> None:
+        """Take one event."""
+        ...
+
+
+def discard(event: Event, /) -> None:
+    """Sink that drops every event."""

@@ -1,0 +1,1 @@
+"""What labelled target images say: transferability scores."""

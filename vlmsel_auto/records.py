@@ -1,0 +1,224 @@
+"""Frozen records that pass between the rooms: numpy arrays and plain values, no behaviour beyond look-ups.
+
+Shapes: n images, M candidates, S source tasks, B visual blocks, C channels of a block, K classes, D embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Agreement",
+    "BadFile",
+    "Budget",
+    "Candidate",
+    "FloatArray",
+    "ImageView",
+    "IntArray",
+    "Interval",
+    "Method",
+    "Metric",
+    "PixelSource",
+    "Profile",
+    "RankedCandidate",
+    "Ranking",
+    "Task",
+    "TrialResult",
+    "TrialSpec",
+    "TrialState",
+]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Method = Literal["probe", "finetune"]
+Metric = Literal["accuracy", "balanced_accuracy"]
+TrialState = Literal["complete", "pruned", "failed"]
+TrialOrigin = Literal["planned", "sampled", "audit"]
+Basis = Literal["library and labels", "library", "labels", "published figures", "no signal"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageView:
+    """Geometry that a candidate's preprocessing wants; pixel values stay uint8 (mean and std come later)."""
+
+    size: int  # side of the square view, pixels
+    resize_mode: Literal["shortest", "squash", "longest"] = "shortest"
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    fill_color: int = 0  # padding value of "longest", 0..255
+
+
+class PixelSource(Protocol):
+    """Decoded images of a task, each decoded once, kept as uint8 in every wanted view."""
+
+    def read(self, view: ImageView, indices: IntArray) -> NDArray[np.uint8]:
+        """Return the images ``indices`` in ``view`` as uint8 (n, size, size, 3), RGB."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BadFile:
+    """A file of the task folder that was left out or had to be repaired."""
+
+    path: str  # relative to the task folder
+    reason: str
+    used: bool = False  # True: repaired or converted and kept; False: left out
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """A classification task: labelled image files, their split and how to speak of the classes."""
+
+    name: str
+    root: Path
+    classes: tuple[str, ...]  # folder or label names, sorted
+    prompts: tuple[str, ...]  # what a template's {} becomes, one per class
+    templates: tuple[str, ...]  # each holds one {}
+    domain: str
+    metric: Metric
+    paths: tuple[str, ...]  # (N,) relative to root
+    labels: IntArray  # (N,) in 0..K-1
+    train: IntArray  # indices into paths
+    val: IntArray
+    test: IntArray
+    support: IntArray  # few-shot subset of train, at most `shots` a class
+    shots: int
+    bad_files: tuple[BadFile, ...]
+    pixels: PixelSource
+    digest: str  # sha256 over pixels, labels, split, prompts, templates
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes K."""
+        return len(self.classes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A pretrained model that may be tuned. Metadata only: no weights are touched to make one."""
+
+    id: str  # unique and stable: "ViT-Mi-8-64.all-l", "ViT-B-32/laion2b_s34b_b79k", "local-dir:/models/x"
+    source: Literal["mini-zoo", "open_clip", "local-dir"]
+    arch: str  # architecture name; kin of one family share its prefix
+    tag: str  # pretraining tag
+    path: Path | None = None  # folder of a mini-zoo or local-dir candidate
+    view: ImageView
+    params: int | None = None  # parameters of both towers
+    flops: float | None = None  # floating-point operations (2 x multiply-adds) of one image through the visual tower
+    family: str = "unknown"  # "vit", "resnet", "convnext", "efficientnet", ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Profile:
+    """Conductance of every visual block of one candidate on some images of one task."""
+
+    candidate: str
+    task: str
+    blocks: tuple[str, ...]  # (B,) module names, shallow to deep
+    activity: FloatArray  # (n, B) sum over neurons of |C|, units of F
+    signature: tuple[FloatArray, ...]  # B arrays (n, C_b): signed conductance summed over tokens or pixels
+    absolute: tuple[FloatArray, ...]  # B arrays (n, C_b): |conductance| summed over tokens or pixels
+    total: FloatArray  # (n,) F(x) - F(x0)
+    completeness_error: FloatArray  # (n, B) |sum C - total| / |total|
+    scalar: str  # "margin", "norm", ...
+    baseline: str
+    integrator: str
+    points: int  # points of the path that were evaluated
+    error: float  # achieved relative error per neuron, as estimated by the engine
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Interval:
+    """A central interval of an estimate."""
+
+    low: float
+    high: float
+    level: float = 0.95
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankedCandidate:
+    """One line of a ranking. Scores are in standard units of predicted accuracy within the task; higher is better."""
+
+    candidate: str
+    score: float  # posterior mean: everything fused
+    sd: float  # posterior standard deviation
+    prior: float | None  # what the library alone says (no target labels)
+    evidence: float | None  # what the target's labels alone say
+    p_best: float  # probability of being the best of the list
+    p_top5: float
+    rank_interval: Interval  # of the true rank, 1 = best
+    basis: Basis
+    signals: Mapping[str, float] = field(default_factory=dict)  # raw score by name: "knn", "logme", "dcd", ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ranking:
+    """Predicted order of the candidates on one task, best first."""
+
+    task: str
+    ranked: tuple[RankedCandidate, ...]
+    failures: Mapping[str, str] = field(default_factory=dict)  # candidate -> why it could not be ranked
+    notes: tuple[str, ...] = ()  # what a reader must know: sources used, trust in prior and evidence
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Candidate ids, best first."""
+        return tuple(line.candidate for line in self.ranked)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """What a search may spend. None: no limit of that kind."""
+
+    seconds: float | None = None
+    trials: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialSpec:
+    """Everything that determines one trial."""
+
+    candidate: str
+    method: Method
+    learning_rate: float
+    weight_decay: float
+    augmentation: float  # strength in [0, 1]; probes on cached features use 0
+    epochs: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialResult:
+    """What became of one trial."""
+
+    number: int
+    spec: TrialSpec
+    state: TrialState
+    origin: TrialOrigin
+    validation: float | None  # the task's metric on the validation split, of the kept epoch
+    test: float | None  # on the test split: reported, never used to choose
+    curve: tuple[float, ...]  # validation metric after each epoch
+    epochs_run: int
+    seconds: float  # wall time of the whole trial
+    reason: str = ""  # why it failed or was pruned
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Agreement:
+    """Predicted against actual rank over the n tuned candidates. None: too few to say."""
+
+    n: int
+    tau_b: float | None
+    weighted_tau: float | None
+    ndcg5: float | None  # relevance max(0, 6 - true rank), linear gain
+    top1_loss: float | None  # best actual accuracy minus that of the predicted best, in [0, 1]
+    top5_loss: float | None
+    tau_b_interval: Interval | None = None
+    ndcg5_interval: Interval | None = None
+    note: str = ""
