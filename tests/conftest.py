@@ -1,0 +1,29 @@
+"""Every test: pinned seeds, its own cache and library folder, one torch thread, no display."""
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def _sealed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("VLMSEL_CACHE", str(home / "cache"))
+    monkeypatch.setenv("VLMSEL_LIBRARY", str(home / "library.safetensors"))
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  libraries under test still draw from the global state
+    yield
+
+
+@pytest.fixture(scope="session")
+def minizoo() -> Path:
+    """Folder of the mini zoo that ships with the package."""
+    return Path(__file__).parents[1] / "vlmsel_auto" / "minizoo"
