@@ -2,7 +2,6 @@
 
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +13,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(autouse=True)
-def _sealed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _sealed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("VLMSEL_CACHE", str(home / "cache"))
     monkeypatch.setenv("VLMSEL_LIBRARY", str(home / "library.safetensors"))
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  libraries under test still draw from the global state
-    yield
 
 
 @pytest.fixture(scope="session")
