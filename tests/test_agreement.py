@@ -1,0 +1,100 @@
+"""agreement.py against SciPy and scikit-learn, its invariances, and what it refuses to say."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import ndcg_score
+
+from vlmsel_auto.agreement import agreement, ndcg, relevance, tau_b, top_k_loss, top_k_overlap, weighted_tau
+from vlmsel_auto.errors import InputError
+
+coarse = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=4, max_size=12)
+
+
+@given(coarse)
+def test_ndcg_is_sklearns_with_our_relevance(pairs):
+    predicted, actual = np.array(pairs, dtype=float).T
+    expected = ndcg_score([relevance(actual)], [predicted], k=5)
+    assert ndcg(predicted, actual) == pytest.approx(expected, abs=1e-12)
+
+
+@given(coarse)
+def test_taus_are_scipys_or_zero_when_nothing_is_ordered(pairs):
+    predicted, actual = np.array(pairs, dtype=float).T
+    if np.ptp(predicted) == 0 or np.ptp(actual) == 0:
+        assert tau_b(predicted, actual) == weighted_tau(predicted, actual) == 0.0
+    else:
+        assert tau_b(predicted, actual) == pytest.approx(stats.kendalltau(predicted, actual).statistic)
+        assert weighted_tau(predicted, actual) == pytest.approx(stats.weightedtau(predicted, actual).statistic)
+
+
+@given(coarse, st.randoms(use_true_random=False))
+def test_listing_the_candidates_in_another_order_changes_nothing(pairs, rnd):
+    table = np.array(pairs, dtype=float)
+    shuffled = table[rnd.sample(range(len(table)), len(table))]
+    for measure in (ndcg, tau_b, top_k_loss, top_k_overlap):
+        assert measure(*shuffled.T) == pytest.approx(measure(*table.T), abs=1e-12)
+
+
+@given(coarse)
+def test_a_monotone_rescaling_of_the_scores_changes_nothing(pairs):
+    predicted, actual = np.array(pairs, dtype=float).T
+    for measure in (ndcg, tau_b, weighted_tau, top_k_loss, top_k_overlap):
+        assert measure(np.exp(predicted) * 3 - 7, actual) == pytest.approx(measure(predicted, actual), abs=1e-12)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_loss_with_ties_is_the_mean_over_every_order_of_the_tied(k):
+    predicted = np.array([2.0, 1.0, 1.0, 1.0, 0.0])
+    actual = np.array([0.5, 0.9, 0.3, 0.7, 1.0])
+    losses = []
+    for order in permutations(range(5)):
+        place = np.lexsort((order, -predicted))[:k]
+        losses.append(actual.max() - actual[place].max())
+    assert top_k_loss(predicted, actual, k=k) == pytest.approx(np.mean(losses))
+
+
+def test_perfect_and_reversed_orders():
+    actual = np.linspace(0.2, 0.9, 20)
+    assert ndcg(actual, actual) == pytest.approx(1.0)
+    assert ndcg(-actual, actual) == 0.0
+    assert top_k_loss(-actual, actual, k=5) == pytest.approx(actual[-1] - actual[4])
+    assert top_k_overlap(actual, actual) == 1.0
+
+
+def test_golden_values():
+    predicted = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+    actual = np.array([0.70, 0.81, 0.64, 0.75, 0.60, 0.62, 0.50, 0.41, 0.33])
+    result = agreement(predicted, actual, seed=1)
+    assert result.tau_b == pytest.approx(0.7777777777777778)
+    assert result.weighted_tau == pytest.approx(stats.weightedtau(predicted, actual).statistic)
+    # relevances in predicted order 3, 5, 2, 4, 0 of the ideal 5, 4, 3, 2, 1
+    discounts = 1 / np.log2(np.arange(2, 7))
+    assert result.ndcg5 == pytest.approx(np.dot([3, 5, 2, 4, 0], discounts) / np.dot([5, 4, 3, 2, 1], discounts))
+    assert result.top1_loss == pytest.approx(0.11)
+    assert result.top5_loss == 0.0
+    assert result.tau_b_interval is not None
+    assert result.tau_b_interval.low < 0.7778 < result.tau_b_interval.high
+
+
+def test_few_candidates_are_too_few_to_say():
+    assert agreement(np.array([]), np.array([])).top1_loss is None
+    one = agreement(np.array([1.0]), np.array([0.5]))
+    assert (one.tau_b, one.ndcg5, one.top1_loss) == (None, None, 0.0)
+    assert "too few" in one.note
+    seven = agreement(np.arange(7.0), np.arange(7.0))
+    assert seven.tau_b == pytest.approx(1.0)
+    assert seven.tau_b_interval is None
+    assert "too few for intervals" in seven.note
+    assert agreement(np.arange(8.0), np.arange(8.0)).note == ""
+
+
+def test_unequal_lengths_and_nan_are_refused():
+    with pytest.raises(InputError, match="one length, but got"):
+        agreement(np.zeros(3), np.zeros(4))
+    with pytest.raises(InputError, match="finite"):
+        agreement(np.array([0.0, np.nan]), np.zeros(2))

@@ -1,0 +1,193 @@
+"""How well a predicted order of candidates agrees with the accuracies that tuning really gave.
+
+NDCG@5 uses relevance max(0, 6 - true rank) and linear gain: with accuracies as relevance a random order already gets
+about .75 and the figure says nothing. Ties, on either side, are averaged over all their orders, so no result depends
+on the order in which candidates are listed. Every figure has its definition in SciPy or scikit-learn:
+``scipy.stats.kendalltau``, ``scipy.stats.weightedtau`` and ``sklearn.metrics.ndcg_score`` are the oracles of the tests.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from scipy import stats
+
+from vlmsel_auto.errors import InputError
+from vlmsel_auto.records import Agreement, FloatArray, Interval
+
+__all__ = [
+    "agreement",
+    "bootstrap_interval",
+    "ndcg",
+    "relevance",
+    "tau_b",
+    "top_k_loss",
+    "top_k_overlap",
+    "weighted_tau",
+]
+
+TOO_FEW_FOR_TAU = 3  # below this any order agrees or disagrees completely
+TOO_FEW_FOR_NDCG = 4  # below this every order gets a high NDCG
+TOO_FEW_FOR_INTERVAL = 8  # a bootstrap over fewer candidates says nothing
+RESAMPLES = 1000
+
+
+def relevance(actual: FloatArray, *, k: int = 5) -> FloatArray:
+    """Relevance max(0, k + 1 - rank) of each candidate, rank 1 = highest accuracy, tied ranks averaged.
+
+    Args:
+        actual: (n,) accuracies, higher is better.
+        k: how many places count.
+
+    Returns:
+        (n,) relevances in [0, k].
+    """
+    ranks = stats.rankdata(-np.asarray(actual, dtype=np.float64))
+    return np.asarray(np.maximum(0.0, k + 1.0 - ranks), dtype=np.float64)
+
+
+def ndcg(predicted: FloatArray, actual: FloatArray, *, k: int = 5) -> float:
+    """Normalised discounted cumulative gain at k, linear gain, discount 1 / log2(1 + place), tied scores averaged.
+
+    Args:
+        predicted: (n,) scores, higher is better.
+        actual: (n,) accuracies.
+        k: how many places count.
+
+    Returns:
+        A value in [0, 1]; NaN when nothing is relevant.
+    """
+    rel = relevance(actual, k=k)
+    discount = np.zeros(len(rel))
+    top = min(k, len(rel))
+    discount[:top] = 1.0 / np.log2(np.arange(2, top + 2))
+    ideal = float(np.sort(rel)[::-1] @ discount)
+    if ideal <= 0.0:
+        return math.nan
+    _, group, size = np.unique(-np.asarray(predicted, dtype=np.float64), return_inverse=True, return_counts=True)
+    gain = np.bincount(group, weights=rel) / size
+    ends = np.concatenate([[0.0], np.cumsum(discount)])[np.concatenate([[0], np.cumsum(size)])]
+    return float(gain @ np.diff(ends)) / ideal
+
+
+def tau_b(predicted: FloatArray, actual: FloatArray) -> float:
+    """Kendall's tau-b between scores and accuracies; 0 when either side is constant (nothing was ordered)."""
+    value = float(stats.kendalltau(predicted, actual).statistic)
+    return value if math.isfinite(value) else 0.0
+
+
+def weighted_tau(predicted: FloatArray, actual: FloatArray) -> float:
+    """Weighted Kendall tau (hyperbolic, SciPy's defaults); 0 when either side is constant."""
+    if np.ptp(predicted) == 0.0 or np.ptp(actual) == 0.0:
+        return 0.0
+    value = float(stats.weightedtau(predicted, actual).statistic)
+    return value if math.isfinite(value) else 0.0
+
+
+def _membership(scores: FloatArray, k: int) -> FloatArray:
+    """Probability (n,) that each candidate is among the k highest when ties are broken at random."""
+    k = min(k, len(scores))
+    bound = np.sort(scores)[::-1][k - 1]
+    above, tied = scores > bound, scores == bound
+    return np.where(above, 1.0, np.where(tied, (k - above.sum()) / tied.sum(), 0.0))
+
+
+def top_k_overlap(predicted: FloatArray, actual: FloatArray, *, k: int = 5) -> float:
+    """Share of the true k best that stand among the predicted k best, expected over random orders of ties."""
+    return float(_membership(predicted, k) @ _membership(actual, k)) / min(k, len(actual))
+
+
+def top_k_loss(predicted: FloatArray, actual: FloatArray, *, k: int = 1) -> float:
+    """Accuracy lost by trying only the k predicted best: best of all minus best of those.
+
+    Args:
+        predicted: (n,) scores, higher is better; ties count as a random order (expected loss).
+        actual: (n,) accuracies.
+        k: how many are tried.
+
+    Returns:
+        The loss, in the unit of ``actual``, >= 0.
+    """
+    k = min(k, len(actual))
+    bound = np.sort(predicted)[::-1][k - 1]
+    above = actual[predicted > bound]
+    tied = np.sort(actual[predicted == bound])[::-1]
+    slots = k - len(above)
+    floor = float(above.max()) if len(above) else -math.inf
+    # of `slots` drawn from the tied, the best is the j-th best with probability C(g-1-j, slots-1) / C(g, slots)
+    ways = np.array([math.comb(len(tied) - 1 - j, slots - 1) for j in range(len(tied))], dtype=np.float64)
+    best = float(np.maximum(tied, floor) @ ways) / math.comb(len(tied), slots)
+    return max(0.0, float(np.max(actual)) - best)
+
+
+def bootstrap_interval(
+    statistic: Callable[[FloatArray, FloatArray], float],
+    predicted: FloatArray,
+    actual: FloatArray,
+    *,
+    seed: int,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+) -> Interval | None:
+    """Percentile bootstrap over candidates of a statistic of (predicted, actual).
+
+    Returns:
+        None when there are fewer than 8 candidates or the statistic is undefined on most resamples.
+    """
+    n = len(actual)
+    if n < TOO_FEW_FOR_INTERVAL:
+        return None
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(n, size=(resamples, n))
+    values = np.array([statistic(predicted[i], actual[i]) for i in draws])
+    values = values[np.isfinite(values)]
+    if len(values) < resamples // 2:
+        return None
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(low=float(low), high=float(high), level=level)
+
+
+def agreement(predicted: FloatArray, actual: FloatArray, *, seed: int = 0) -> Agreement:
+    """Compare predicted scores with actual accuracies of the candidates that were really tuned.
+
+    Args:
+        predicted: (n,) predicted scores, higher is better.
+        actual: (n,) accuracies in [0, 1], same order of candidates.
+        seed: of the bootstrap.
+
+    Returns:
+        The figures; None and a note where n is too small to say anything.
+
+    Raises:
+        InputError: lengths differ or a value is not finite.
+    """
+    predicted = np.asarray(predicted, dtype=np.float64)
+    actual = np.asarray(actual, dtype=np.float64)
+    if predicted.shape != actual.shape or predicted.ndim != 1:
+        raise InputError(
+            f"predicted and actual must be vectors of one length, but got {predicted.shape} and {actual.shape}"
+        )
+    if not (np.isfinite(predicted).all() and np.isfinite(actual).all()):
+        raise InputError(
+            f"predicted and actual must be finite; leave out candidates that failed, but got {predicted} and {actual}"
+        )
+    n = len(actual)
+    enough_tau, enough_ndcg = n >= TOO_FEW_FOR_TAU, n >= TOO_FEW_FOR_NDCG
+    note = ""
+    if not enough_ndcg:
+        note = f"{n} tuned candidate{'' if n == 1 else 's'}: too few to say how well the prediction did"
+    elif n < TOO_FEW_FOR_INTERVAL:
+        note = f"{n} tuned candidates: too few for intervals"
+    return Agreement(
+        n=n,
+        tau_b=tau_b(predicted, actual) if enough_tau else None,
+        weighted_tau=weighted_tau(predicted, actual) if enough_tau else None,
+        ndcg5=ndcg(predicted, actual) if enough_ndcg else None,
+        top1_loss=top_k_loss(predicted, actual, k=1) if n else None,
+        top5_loss=top_k_loss(predicted, actual, k=5) if n else None,
+        tau_b_interval=bootstrap_interval(tau_b, predicted, actual, seed=seed),
+        ndcg5_interval=bootstrap_interval(ndcg, predicted, actual, seed=seed),
+        note=note,
+    )
