@@ -1,0 +1,314 @@
+"""The record of a finished search, and what follows from it: predicted against actual rank, pruning cost, time saved.
+
+``report.json`` holds exactly this record and ``report_views`` renders it. Nothing in here runs a model or reads images.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from vlmsel_auto.cache import write_atomically
+from vlmsel_auto.errors import InputError
+from vlmsel_auto.recordjson import decode, encode
+from vlmsel_auto.records import (
+    Agreement,
+    BadFile,
+    Budget,
+    Candidate,
+    Method,
+    Metric,
+    RankedCandidate,
+    Ranking,
+    Task,
+    TrialResult,
+)
+
+__all__ = [
+    "SCHEMA",
+    "Baseline",
+    "BestSummary",
+    "CandidateSummary",
+    "Outcome",
+    "PruningCost",
+    "SearchReport",
+    "TaskSummary",
+    "actual_accuracies",
+    "best_trials",
+    "load",
+    "outcomes",
+    "package_versions",
+    "pruning_cost",
+    "save_json",
+    "saved_seconds",
+    "summarise_candidate",
+    "summarise_task",
+    "to_json",
+]
+
+SCHEMA = 1
+StoppedBy = Literal["done", "time budget", "trial budget", "interrupted", "all trials failed"]
+_PACKAGES = ("vlmsel-auto", "torch", "torchvision", "open_clip_torch", "timm", "lightning", "optuna", "scikit-learn",
+             "scipy", "numpy", "pot", "pillow")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskSummary:
+    """What the report says of the task; numbers count images."""
+
+    name: str
+    root: str
+    domain: str
+    metric: Metric
+    classes: tuple[str, ...]
+    train: int
+    val: int
+    test: int
+    support: int
+    shots: int
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CandidateSummary:
+    """What the report says of a candidate."""
+
+    id: str
+    params: int | None = None
+    flops: float | None = None
+    size: int | None = None  # side of the image, pixels
+    family: str = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BestSummary:
+    """The chosen model. ``validation`` and ``test`` are the task's metric in [0, 1]."""
+
+    candidate: str
+    method: Method
+    validation: float
+    test: float | None
+    trial: int
+    model_dir: str | None  # exported open_clip folder; None: the export was not reached
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Baseline:
+    """Another ordering of the same tuned candidates, judged by the same truth."""
+
+    name: str
+    agreement: Agreement
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchReport:
+    """Everything worth knowing of one search; complete enough to render every view again."""
+
+    schema: int = SCHEMA
+    created: str  # ISO 8601 with zone
+    command: str  # as a user would type it again
+    task: TaskSummary
+    candidates: tuple[CandidateSummary, ...]
+    ranking: Ranking  # as predicted before any trial
+    trials: tuple[TrialResult, ...]  # by number, in any state
+    best: BestSummary | None  # None: no trial succeeded
+    agreement: Agreement
+    baselines: tuple[Baseline, ...] = ()
+    actual_on: Literal["validation", "test"] = "validation"  # split whose metric is the actual accuracy
+    budget: Budget
+    seconds: float  # wall time of the search, all runs together
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    stopped_by: StoppedBy = "done"
+    bad_files: tuple[BadFile, ...] = ()
+    notes: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+    workdir: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """A tuned candidate: where it was predicted and where it came out. Ranks start at 1; equal accuracies share one."""
+
+    candidate: str
+    predicted: RankedCandidate | None  # None: it could not be ranked
+    predicted_rank: int | None  # among all candidates
+    predicted_among_tuned: int | None
+    actual_rank: int  # among the tuned
+    accuracy: float  # on the split named by ``actual_on``
+    trial: TrialResult  # its best trial
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PruningCost:
+    """What postponing cost, as far as audit trials can tell. Accuracies in [0, 1]."""
+
+    audited: int  # postponed candidates that were tuned on purpose
+    untouched: int  # candidates never tuned
+    best_audit: str | None
+    cost: float | None  # best audited minus best planned of the same method, at least 0; None: nothing to compare
+
+
+def summarise_task(task: Task) -> TaskSummary:
+    """The part of a task that the report keeps."""
+    return TaskSummary(
+        name=task.name,
+        root=str(task.root),
+        domain=task.domain,
+        metric=task.metric,
+        classes=task.classes,
+        train=len(task.train),
+        val=len(task.val),
+        test=len(task.test),
+        support=len(task.support),
+        shots=task.shots,
+        digest=task.digest,
+    )
+
+
+def summarise_candidate(candidate: Candidate) -> CandidateSummary:
+    """The part of a candidate that the report keeps."""
+    return CandidateSummary(
+        id=candidate.id,
+        params=candidate.params,
+        flops=candidate.flops,
+        size=candidate.view.size,
+        family=candidate.family,
+    )
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def best_trials(trials: Sequence[TrialResult]) -> dict[str, TrialResult]:
+    """Best complete trial of each candidate by validation; of equal ones the earliest."""
+    best: dict[str, TrialResult] = {}
+    for trial in sorted(trials, key=lambda item: item.number):
+        if trial.state != "complete" or trial.validation is None:
+            continue
+        held = best.get(trial.spec.candidate)
+        if held is None or held.validation is None or trial.validation > held.validation:
+            best[trial.spec.candidate] = trial
+    return best
+
+
+def actual_accuracies(trials: Sequence[TrialResult], *, on: Literal["validation", "test"]) -> dict[str, float]:
+    """Accuracy of each tuned candidate's best trial on a split; a candidate without that number is left out."""
+    values = {name: trial.test if on == "test" else trial.validation for name, trial in best_trials(trials).items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def outcomes(report: SearchReport) -> tuple[Outcome, ...]:
+    """Every tuned candidate, best actual accuracy first; of equal ones the better predicted first."""
+    actual = actual_accuracies(report.trials, on=report.actual_on)
+    best = best_trials(report.trials)
+    ranked = {line.candidate: (place, line) for place, line in enumerate(report.ranking.ranked, start=1)}
+    tuned_order = [name for name in report.ranking.order if name in actual]
+    lines = []
+    for name, accuracy in actual.items():
+        place, line = ranked.get(name, (None, None))
+        lines.append(
+            Outcome(
+                candidate=name,
+                predicted=line,
+                predicted_rank=place,
+                predicted_among_tuned=tuned_order.index(name) + 1 if name in ranked else None,
+                actual_rank=1 + sum(other > accuracy for other in actual.values()),
+                accuracy=accuracy,
+                trial=best[name],
+            )
+        )
+    unranked = len(report.ranking.ranked) + 1
+    return tuple(sorted(lines, key=lambda item: (-item.accuracy, item.predicted_rank or unranked, item.candidate)))
+
+
+def pruning_cost(report: SearchReport) -> PruningCost:
+    """Compare audit trials with the plan's own, method by method, on the split of the actual accuracy."""
+    best: dict[tuple[bool, str], tuple[float, str]] = {}
+    for trial in report.trials:
+        value = trial.test if report.actual_on == "test" else trial.validation
+        if trial.state != "complete" or value is None:
+            continue
+        key = (trial.origin == "audit", trial.spec.method)
+        best[key] = max(best.get(key, (value, trial.spec.candidate)), (value, trial.spec.candidate))
+    gaps = [
+        (value - best[False, method][0], name)
+        for (audit, method), (value, name) in best.items()
+        if audit and (False, method) in best
+    ]
+    gap, name = max(gaps, default=(None, None))
+    tuned = {trial.spec.candidate for trial in report.trials if trial.state == "complete"}
+    return PruningCost(
+        audited=len({t.spec.candidate for t in report.trials if t.origin == "audit" and t.state == "complete"}),
+        untouched=sum(item.id not in tuned for item in report.candidates),
+        best_audit=name,
+        cost=None if gap is None else max(0.0, gap),
+    )
+
+
+def saved_seconds(report: SearchReport) -> float | None:
+    """Estimated time that tuning the untouched candidates as well would have taken; None where nothing was tuned.
+
+    Our own estimate: each untouched candidate at the median, over tuned candidates, of the time all their trials took.
+    """
+    spent: dict[str, float] = {}
+    for trial in report.trials:
+        spent[trial.spec.candidate] = spent.get(trial.spec.candidate, 0.0) + trial.seconds
+    tuned = best_trials(report.trials)
+    if not tuned:
+        return None
+    typical = statistics.median(spent[name] for name in tuned)
+    return typical * sum(item.id not in spent for item in report.candidates)
+
+
+def to_json(report: SearchReport) -> bytes:
+    """The record as the bytes of ``report.json``."""
+    return (json.dumps(encode(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def save_json(report: SearchReport, directory: Path) -> Path:
+    """Write ``report.json`` into ``directory`` in one step and return its path."""
+    path = directory / "report.json"
+    write_atomically(path, to_json(report))
+    return path
+
+
+def load(path: Path) -> SearchReport:
+    """Read a report from ``report.json``, its folder, or a work directory that holds ``report/report.json``.
+
+    Raises:
+        InputError: there is none, or it is damaged, foreign or of another schema.
+    """
+    places = (path, path / "report.json", path / "report" / "report.json")
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise InputError(f"no report.json here; give a report folder or a search's --workdir, but got {str(path)!r}")
+    try:
+        data = json.loads(found.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"this report cannot be read ({error}); run the search again, but got {str(found)!r}"
+        ) from error
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if schema != SCHEMA:
+        raise InputError(f"{found}: this version reads reports of schema {SCHEMA}, but got {schema!r}")
+    try:
+        return decode(SearchReport, data)
+    except InputError as error:
+        raise InputError(f"{found}: not a whole report: {error}") from error

@@ -1,0 +1,196 @@
+"""Numbers and events as short text for people: terminal, log lines and report. Pure functions, no colour, no I/O."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import assert_never
+
+from vlmsel_auto.events import (
+    Event,
+    Notice,
+    RankingReady,
+    StageFinished,
+    StageProgress,
+    StageStarted,
+    TrialEpoch,
+    TrialFinished,
+    TrialStarted,
+)
+from vlmsel_auto.records import TrialResult, TrialSpec
+
+__all__ = [
+    "METHOD_NAMES",
+    "clean",
+    "clock",
+    "describe",
+    "duration",
+    "interval",
+    "number",
+    "outcome",
+    "percent",
+    "plural",
+    "signed",
+    "sparkline",
+    "spec_text",
+    "thousands",
+]
+
+METHOD_NAMES = {"probe": "linear probe", "finetune": "fine-tuning"}
+DASH = "-"
+_MINUTE, _HOUR = 60, 3600
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def clean(text: str) -> str:
+    """``text`` on one line and without control characters: a file name must not be able to steer a terminal."""
+    return "".join(" " if c in "\n\r\t" else c if c.isprintable() else "�" for c in text)
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 image``, ``1,200 images``; nouns in -ss, -ch and -x take -es."""
+    ending = "" if count == 1 else "es" if noun.endswith(("ss", "ch", "x")) else "s"
+    return f"{count:,} {noun}{ending}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as ``0.4 s``, ``12 s``, ``3 min 20 s`` or ``1 h 05 min``."""
+    if seconds is None or not math.isfinite(seconds):
+        return DASH
+    if seconds < 9.95:  # noqa: PLR2004 - below this one decimal says something
+        return f"{max(seconds, 0.0):.1f} s"
+    whole = round(seconds)
+    if whole < _MINUTE:
+        return f"{whole} s"
+    if whole < _HOUR:
+        minutes, rest = divmod(whole, _MINUTE)
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(round(seconds / _MINUTE), _MINUTE)
+    return f"{hours} h {minutes:02d} min"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as ``0:12`` or ``1:02:03``."""
+    minutes, rest = divmod(int(max(seconds, 0.0)), _MINUTE)
+    hours, minutes = divmod(minutes, _MINUTE)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def percent(value: float | None, *, digits: int = 1) -> str:
+    """A share in [0, 1] as ``93.4 %``; unknown as a dash."""
+    return DASH if value is None or not _known(value) else f"{100 * value:.{digits}f} %"
+
+
+def number(value: float | None, *, digits: int = 2) -> str:
+    """``value`` with ``digits`` decimals; unknown as a dash."""
+    if value is None or not _known(value):
+        return DASH
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def signed(value: float | None, *, digits: int = 2) -> str:
+    """``value`` with its sign and ``digits`` decimals; unknown as a dash."""
+    text = number(value, digits=digits)
+    return text if text.startswith("-") else f"+{text}"
+
+
+def interval(low: float | None, high: float | None, *, digits: int = 2) -> str:
+    """``0.31 to 0.80``; empty when unknown."""
+    if low is None or high is None or not (_known(low) and _known(high)):
+        return ""
+    return f"{number(low, digits=digits)} to {number(high, digits=digits)}"
+
+
+def thousands(value: float | None) -> str:
+    """A count as ``830``, ``1.9 M`` or ``4.4 G``; unknown as a dash."""
+    if value is None or not _known(value):
+        return DASH
+    for factor, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * factor:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value:.3g}"
+
+
+def sparkline(values: Sequence[float], *, width: int) -> str:
+    """The last ``width`` finite values as block characters, scaled to their own range."""
+    kept = [value for value in values if math.isfinite(value)][-width:] if width > 0 else []
+    if not kept:
+        return ""
+    low, high = min(kept), max(kept)
+    if high - low <= 0:
+        return _BARS[len(_BARS) // 2] * len(kept)
+    top = len(_BARS) - 1
+    return "".join(_BARS[round(top * (value - low) / (high - low))] for value in kept)
+
+
+def spec_text(spec: TrialSpec) -> str:
+    """Candidate, method and settings of a trial on one line."""
+    parts = [f"lr {spec.learning_rate:.2g}", f"decay {spec.weight_decay:.2g}"]
+    if spec.method == "finetune":
+        parts.append(f"augment {spec.augmentation:.2g}")
+    parts.append(plural(spec.epochs, "epoch"))
+    return f"{clean(spec.candidate)}, {METHOD_NAMES[spec.method]} ({', '.join(parts)})"
+
+
+def outcome(result: TrialResult) -> str:
+    """What became of a trial: ``validation 93.4 %, test 92.0 %`` or ``failed: reason``."""
+    if result.state == "complete":
+        test = "" if result.test is None else f", test {percent(result.test)}"
+        return f"validation {percent(result.validation)}{test}"
+    reason = f": {clean(result.reason)}" if result.reason else ""
+    return f"{result.state}{reason}"
+
+
+def _trial_line(event: TrialFinished) -> str:
+    result = event.result
+    best = "" if event.best is None else f", best so far {percent(event.best)}"
+    when = "in an earlier run" if event.resumed else f"after {duration(result.seconds)}"
+    return (
+        f"trial {result.number} {clean(result.spec.candidate)} {METHOD_NAMES[result.spec.method]}: "
+        f"{outcome(result)} ({when}{best})"
+    )
+
+
+def _ranking_line(event: RankingReady, *, shown: int = 3) -> str:
+    leaders = ", ".join(
+        f"{place} {clean(line.candidate)} (best with {percent(line.p_best, digits=0)})"
+        for place, line in enumerate(event.ranking.ranked[:shown], start=1)
+    )
+    count = plural(len(event.ranking.ranked), "candidate")
+    return f"ranking {'updated' if event.updated else 'ready'}: {count}; {leaders or 'none could be ranked'}"
+
+
+def describe(event: Event) -> str:  # noqa: PLR0911 - one return per event type
+    """One plain line for any event."""
+    match event:
+        case StageStarted():
+            total = "" if event.total is None else f" ({event.total:,} steps)"
+            return f"{event.stage}: started{total}{_tail(event.text)}"
+        case StageProgress():
+            return f"{event.stage}: {event.done:,} done{_tail(event.text)}"
+        case StageFinished():
+            return f"{event.stage}: finished in {duration(event.seconds)}{_tail(event.text)}"
+        case RankingReady():
+            return _ranking_line(event)
+        case TrialStarted():
+            return f"trial {event.number} started: {spec_text(event.spec)}{_tail(event.why)}"
+        case TrialEpoch():
+            return (
+                f"trial {event.number}: epoch {event.epoch} of {event.epochs}, "
+                f"validation {percent(event.validation)}, loss {number(event.loss, digits=3)}"
+            )
+        case TrialFinished():
+            return _trial_line(event)
+        case Notice():
+            prefix = "" if event.level == "info" else f"{event.level}: "
+            return f"{prefix}{clean(event.text)}"
+    assert_never(event)
+
+
+def _tail(text: str) -> str:
+    return f", {clean(text)}" if text else ""
