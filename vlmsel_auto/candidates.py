@@ -1,0 +1,318 @@
+"""Candidates by name: the mini zoo, open_clip's catalogue, hub repositories, the user's own folders, TOML lists.
+
+A `Candidate` is metadata; nothing here reads weights or imports torch. What is known of open_clip's catalogue ships in
+``data/openclip_catalogue.json`` (made by ``python -m vlmsel_auto.cards``); only a name that is missing there makes this
+module ask the installed open_clip.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal, cast
+
+from vlmsel_auto.cache import Json, digest, file_digest
+from vlmsel_auto.errors import CandidateError
+from vlmsel_auto.events import Notice, Sink, discard
+from vlmsel_auto.modeldir import ModelDir, read_model_dir
+from vlmsel_auto.records import Candidate, ImageView
+
+__all__ = ["fingerprint", "mini_zoo", "resolve", "view_of"]
+
+_MINI_ZOO = "mini-zoo"
+_LOCAL = "local-dir:"
+_HUB = "hf-hub:"
+_TABLE_KEYS = frozenset({"id", "path", "arch", "tag"})
+
+
+def view_of(preprocess: Mapping[str, Json], *, size: Json, name: str) -> ImageView:
+    """Return the image geometry that an open_clip preprocessing configuration asks for.
+
+    Args:
+        preprocess: open_clip's ``preprocess_cfg``; missing keys take open_clip's defaults.
+        size: side of the tower's square input in pixels, or a list of two equal sides.
+        name: whose geometry it is, for the error.
+
+    Raises:
+        CandidateError: the tower's input is not square, or a mode is unknown.
+    """
+    sides = size if isinstance(size, list) else [size, size]
+    mode = preprocess.get("resize_mode") or "shortest"
+    interpolation = preprocess.get("interpolation") or "bicubic"
+    fill = preprocess.get("fill_color") or 0
+    if len(sides) != 2 or sides[0] != sides[1] or not isinstance(sides[0], int) or sides[0] < 1:  # noqa: PLR2004 - two sides
+        raise CandidateError(f"Candidate {name!r} needs images of a square size in whole pixels, but got {size!r}")
+    if mode not in {"shortest", "squash", "longest"}:
+        raise CandidateError(f"Candidate {name!r} needs resize_mode shortest, squash or longest, but got {mode!r}")
+    if interpolation not in {"bicubic", "bilinear"}:
+        raise CandidateError(f"Candidate {name!r} needs interpolation bicubic or bilinear, but got {interpolation!r}")
+    if not isinstance(fill, int) or not 0 <= fill <= 255:  # noqa: PLR2004 - a byte
+        raise CandidateError(f"Candidate {name!r} needs a fill_color in 0..255, but got {fill!r}")
+    return ImageView(
+        size=sides[0],
+        resize_mode=cast("Literal['shortest', 'squash', 'longest']", mode),
+        interpolation=cast("Literal['bicubic', 'bilinear']", interpolation),
+        fill_color=fill,
+    )
+
+
+@functools.cache
+def mini_zoo() -> tuple[Candidate, ...]:
+    """Return the models that ship with the package, sorted by id."""
+    root = _package_file("minizoo")
+    return tuple(_mini_member(folder) for folder in sorted(root.iterdir()) if (folder / "card.json").is_file())
+
+
+def resolve(names: str | Sequence[str] | Path, *, sink: Sink = discard) -> tuple[Candidate, ...]:
+    """Turn names into candidates, in the order given.
+
+    Args:
+        names: one name, a comma-separated list, a sequence of either, or a path. A name is ``mini-zoo`` (all of it),
+            the folder name of a member of it, ``ARCH/TAG`` of open_clip, ``hf-hub:ORG/REPOSITORY``,
+            ``local-dir:FOLDER``, a folder, or a ``.toml`` file with ``candidates = [names]`` and ``[[candidate]]``
+            tables of ``path`` (and ``id``), of ``arch`` and ``tag``, or of ``id``. Paths in a TOML file are relative
+            to the file.
+        sink: takes a notice for each name that was given twice.
+
+    Raises:
+        CandidateError: a name is unknown (the message suggests the closest), a folder or file cannot be used, or there
+            are no names.
+    """
+    found: dict[str, Candidate] = {}
+    for candidate in _expand(names, base=Path(), seen=()):
+        known = found.get(candidate.id)
+        if known is None:
+            found[candidate.id] = candidate
+        elif known == candidate:
+            sink(Notice(text=f"Candidate {candidate.id} was named more than once; it is used once."))
+        else:
+            raise CandidateError(
+                f"Two candidates share the id {candidate.id!r}: give one of them another id, "
+                f"but got {str(known.path)!r} and {str(candidate.path)!r}"
+            )
+    if not found:
+        raise CandidateError(f"At least one candidate is needed, for example 'mini-zoo', but got {names!r}")
+    return tuple(found.values())
+
+
+def fingerprint(candidate: Candidate) -> str:
+    """Hex SHA-256 that changes when the candidate's weights or configuration change.
+
+    A mini-zoo member's comes from its card and a hub candidate's from its name (published weights do not change); a
+    folder's files are read.
+    """
+    if candidate.source == "open_clip" or candidate.path is None:
+        return digest("open_clip", candidate.arch, candidate.tag)
+    if candidate.source == _MINI_ZOO:
+        return digest(_MINI_ZOO, candidate.id, str(_read_json(candidate.path / "card.json").get("sha256")))
+    found = read_model_dir(candidate.path)
+    vocabulary = file_digest(found.vocabulary) if found.vocabulary else ""
+    return digest("local-dir", file_digest(found.config_path), file_digest(found.weights), vocabulary)
+
+
+def _expand(names: str | Sequence[str] | Path, *, base: Path, seen: tuple[Path, ...]) -> Iterable[Candidate]:
+    match names:
+        case Path():
+            yield from _from_path(base / names, seen=seen)
+        case str():
+            whole = names.strip()
+            parts = [whole] if whole.startswith(_LOCAL) and (base / whole[len(_LOCAL) :]).is_dir() else whole.split(",")
+            for part in filter(None, (part.strip() for part in parts)):
+                yield from _from_name(part, base=base, seen=seen)
+        case _:
+            for name in names:
+                yield from _expand(name, base=base, seen=seen)
+
+
+def _from_name(name: str, *, base: Path, seen: tuple[Path, ...]) -> Iterable[Candidate]:
+    if name == _MINI_ZOO:
+        return mini_zoo()
+    if name.startswith(_LOCAL):
+        return (_local(base / Path(name[len(_LOCAL) :]).expanduser()),)
+    if name.startswith(_HUB):
+        return (_hub(name),)
+    member = {candidate.id: candidate for candidate in mini_zoo()}.get(name)
+    if member is not None:
+        return (member,)
+    arch, slash, tag = name.rpartition("/")
+    if slash and (published := _published(arch, tag)) is not None:
+        return (published,)
+    path = base / Path(name).expanduser()
+    if name.endswith(".toml") or path.is_dir():
+        return _from_path(path, seen=seen)
+    raise CandidateError(f"Unknown candidate{_suggest(name)}; `vlmsel-auto zoo` lists them, but got {name!r}")
+
+
+def _from_path(path: Path, *, seen: tuple[Path, ...]) -> Iterable[Candidate]:
+    if path.suffix == ".toml" and not path.is_dir():
+        return _from_toml(path, seen=seen)
+    return (_local(path),)
+
+
+def _from_toml(path: Path, *, seen: tuple[Path, ...]) -> Iterable[Candidate]:
+    if path.resolve() in seen:
+        raise CandidateError(
+            f"The candidates file names itself, directly or through another file, but got {str(path)!r}"
+        )
+    try:
+        data = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise CandidateError(f"Cannot read the candidates file ({error.strerror}), but got {str(path)!r}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise CandidateError(f"The candidates file is not TOML ({error}), but got {str(path)!r}") from error
+    unknown = sorted(set(data) - {"candidates", "candidate"})
+    names, tables = data.get("candidates", []), data.get("candidate", [])
+    if unknown or not _is_list_of(names, str) or not _is_list_of(tables, dict) or not (names or tables):
+        raise CandidateError(
+            f'The candidates file {str(path)!r} must hold candidates = ["name", ...] or [[candidate]] tables and '
+            f"nothing else, but got {sorted(data)!r}"
+        )
+    inner = (*seen, path.resolve())
+    yield from _expand(names, base=path.parent, seen=inner)
+    for table in tables:
+        yield from _from_table(table, file=path, seen=inner)
+
+
+def _from_table(table: Mapping[str, object], *, file: Path, seen: tuple[Path, ...]) -> Iterable[Candidate]:
+    texts = {key: value for key, value in table.items() if isinstance(value, str) and value}
+    match sorted(texts) if len(texts) == len(table) and set(table) <= _TABLE_KEYS else []:
+        case ["id"]:
+            return _from_name(texts["id"], base=file.parent, seen=seen)
+        case ["path"]:
+            return (_local(file.parent / texts["path"]),)
+        case ["id", "path"]:
+            return (_local(file.parent / texts["path"], name=texts["id"]),)
+        case ["arch", "tag"]:
+            return _from_name(f"{texts['arch']}/{texts['tag']}", base=file.parent, seen=seen)
+        case _:
+            raise CandidateError(
+                f"A [[candidate]] of {str(file)!r} needs path (and id), arch and tag, or id, as texts, "
+                f"but got {dict(table)!r}"
+            )
+
+
+def _local(path: Path, *, name: str | None = None) -> Candidate:
+    # resolve(): one folder reached by two routes is one candidate, and a later chdir changes nothing
+    folder = path.resolve()
+    label = name or f"{_LOCAL}{folder}"
+    if name is not None and name in {candidate.id for candidate in mini_zoo()}:
+        raise CandidateError(f"A folder cannot take the id of a mini-zoo member, but got {name!r} for {str(folder)!r}")
+    found = read_model_dir(folder)
+    return _of_model_dir(found, name=label, source="local-dir", arch=folder.name, tag=found.digest_of_config[:8])
+
+
+def _mini_member(folder: Path) -> Candidate:
+    card = _read_json(folder / "card.json")
+    arch, _, tag = folder.name.partition(".")
+    flops, params = card["visual_flops"], card["params"]
+    if not isinstance(flops, int | float) or not isinstance(params, int):
+        raise CandidateError(f"The card of {folder.name!r} lacks its figures; reinstall the package, but got {card!r}")
+    return Candidate(
+        id=folder.name,
+        source="mini-zoo",
+        arch=arch,
+        tag=tag,
+        path=folder,
+        view=view_of(cast("dict[str, Json]", card["preprocess"]), size=card["image_size"], name=folder.name),
+        params=params,
+        flops=float(flops),
+        family=str(card["family"]),
+    )
+
+
+def _of_model_dir(
+    found: ModelDir, *, name: str, source: Literal["local-dir", "open_clip"], arch: str, tag: str
+) -> Candidate:
+    return Candidate(
+        id=name,
+        source=source,
+        arch=arch,
+        tag=tag,
+        path=found.path,
+        view=view_of(found.preprocess_cfg, size=found.image_size, name=name),
+        family=family_of(found.model_cfg),
+    )
+
+
+def family_of(model_cfg: Mapping[str, Json]) -> str:
+    """Name the kind of visual tower in an open_clip ``model_cfg``: "vit", "resnet", "convnext", ..."""
+    vision = model_cfg.get("vision_cfg")
+    if not isinstance(vision, dict):
+        return "unknown"
+    timm = vision.get("timm_model_name")
+    if not isinstance(timm, str):
+        return "resnet" if isinstance(vision.get("layers"), list) else "vit"
+    known = ("convnext", "efficientnet", "vitamin", "swin", "fastvit", "mobileclip", "resnet", "eva", "vit")
+    return next((kind for kind in known if kind in timm.lower()), timm.split("_")[0])
+
+
+def _hub(name: str) -> Candidate:
+    from vlmsel_auto import zoo  # imports open_clip: only for names outside the shipped catalogue
+
+    model_cfg, preprocess = zoo.hub_config(name[len(_HUB) :])
+    vision = model_cfg.get("vision_cfg")
+    size = vision.get("image_size", 224) if isinstance(vision, dict) else None
+    return Candidate(
+        id=name,
+        source="open_clip",
+        arch=name,
+        tag="",
+        view=view_of(preprocess, size=size, name=name),
+        family=family_of(model_cfg),
+    )
+
+
+def _published(arch: str, tag: str) -> Candidate | None:
+    catalogue = _catalogue()
+    known = cast("dict[str, dict[str, Json]]", catalogue["architectures"]).get(arch)
+    tags = cast("dict[str, dict[str, dict[str, Json]]]", catalogue["pretrained"]).get(arch, {})
+    if known is not None and tag in tags:
+        params, flops = known.get("params"), known.get("visual_flops")
+        return Candidate(
+            id=f"{arch}/{tag}",
+            source="open_clip",
+            arch=arch,
+            tag=tag,
+            view=view_of(tags[tag], size=known["image_size"], name=f"{arch}/{tag}"),
+            params=int(params) if isinstance(params, int | float) else None,
+            flops=float(flops) if isinstance(flops, int | float) else None,
+            family=str(known["family"]),
+        )
+    return None
+
+
+def _catalogue() -> dict[str, Json]:
+    return _read_json(_package_file("data") / "openclip_catalogue.json")
+
+
+def _suggest(name: str) -> str:
+    tags = cast("dict[str, dict[str, Json]]", _catalogue()["pretrained"])
+    names = [candidate.id for candidate in mini_zoo()] + [
+        f"{arch}/{tag}" for arch, each in tags.items() for tag in each
+    ]
+    lower = {known.lower(): known for known in (*names, _MINI_ZOO)}
+    close = [lower[key] for key in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
+    close += [each for each in names if each.startswith(f"{name}/")][:3]  # an architecture without its tag
+    return f", did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
+
+
+@functools.cache
+def _read_cached(path: Path) -> str:
+    return path.read_text("utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Json]:
+    return cast("dict[str, Json]", json.loads(_read_cached(path)))
+
+
+def _package_file(name: str) -> Path:
+    return Path(str(files("vlmsel_auto"))) / name
+
+
+def _is_list_of(value: object, kind: type) -> bool:
+    return isinstance(value, list) and all(isinstance(each, kind) for each in value)

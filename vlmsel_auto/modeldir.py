@@ -1,0 +1,157 @@
+"""Reading an open_clip model folder without trusting it: what is checked before any weight is loaded.
+
+Such a folder (``local-dir:`` in open_clip) holds ``open_clip_config.json`` and one weight file. open_clip itself
+returns a randomly initialised model when the weights are missing, resolves no path against the folder and passes the
+configuration's tokenizer arguments on, ``trust_remote_code`` among them; this module closes all three.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlmsel_auto.cache import Json, digest
+from vlmsel_auto.errors import CandidateError
+
+__all__ = ["CONFIG", "VOCABULARY", "ModelDir", "read_model_dir"]
+
+CONFIG = "open_clip_config.json"
+VOCABULARY = "bpe.txt.gz"
+_MAX_CONFIG_BYTES = 1 << 20
+# open_clip's own order of preference (factory._find_checkpoint_in_dir), safetensors before pickles
+_PREFERRED = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+)
+_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelDir:
+    """A checked model folder."""
+
+    path: Path
+    config_path: Path
+    weights: Path
+    vocabulary: Path | None  # the folder's own byte-pair vocabulary
+    model_cfg: Mapping[str, Json]
+    preprocess_cfg: Mapping[str, Json]
+
+    @property
+    def image_size(self) -> Json:
+        """Side of the tower's input in pixels, as the configuration has it."""
+        return _table(self.model_cfg, "vision_cfg", self.config_path).get("image_size", 224)
+
+    @property
+    def text_cfg(self) -> Mapping[str, Json]:
+        """The configuration of the text tower."""
+        return _table(self.model_cfg, "text_cfg", self.config_path)
+
+    @property
+    def digest_of_config(self) -> str:
+        """Hex SHA-256 of the configuration."""
+        return digest(dict(self.model_cfg), dict(self.preprocess_cfg))
+
+
+def read_model_dir(path: Path) -> ModelDir:
+    """Read and check the folder ``path``; no weight is loaded.
+
+    Raises:
+        CandidateError: the folder, its configuration or its weights are missing, or a path leaves the folder.
+    """
+    if not path.is_dir():
+        raise CandidateError(f"A model folder is needed, with {CONFIG} and weights in it, but got {str(path)!r}")
+    config_path = path / CONFIG
+    config = _read_config(config_path)
+    model_cfg = _table(config, "model_cfg", config_path)
+    preprocess = config.get("preprocess_cfg") or {}
+    if not isinstance(preprocess, dict):
+        raise CandidateError(f"preprocess_cfg in {str(config_path)!r} must be an object, but got {preprocess!r}")
+    text = _table(model_cfg, "text_cfg", config_path)
+    vision = _table(model_cfg, "vision_cfg", config_path)
+    if ":" in str(vision.get("timm_model_name") or ""):
+        # timm would fetch or read another model's configuration through hf-hub: or local-dir:
+        raise CandidateError(
+            f"timm_model_name in {str(config_path)!r} must name a built-in tower, but got {vision['timm_model_name']!r}"
+        )
+    return ModelDir(
+        path=path,
+        config_path=config_path,
+        weights=_weights(path),
+        vocabulary=_vocabulary(path, text),
+        model_cfg=model_cfg,
+        preprocess_cfg=preprocess,
+    )
+
+
+def _read_config(path: Path) -> dict[str, Json]:
+    if not path.is_file():
+        raise CandidateError(
+            f"The model folder has no {CONFIG}; only open_clip's format is read, but got {str(path.parent)!r}"
+        )
+    try:
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
+            raise CandidateError(f"{CONFIG} is larger than 1 MiB, which no configuration is, but got {str(path)!r}")
+        config = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, CandidateError):
+            raise
+        raise CandidateError(f"Cannot read the model configuration ({error}), but got {str(path)!r}") from error
+    if not isinstance(config, dict):
+        raise CandidateError(f"The model configuration must be a JSON object, but got {str(path)!r}")
+    return config
+
+
+def _table(config: Mapping[str, Json], key: str, path: Path) -> dict[str, Json]:
+    value = config.get(key)
+    if not isinstance(value, dict):
+        raise CandidateError(f"{str(path)!r} needs an object {key!r}, as open_clip writes it, but got {value!r}")
+    return value
+
+
+def _weights(folder: Path) -> Path:
+    found = [each for each in folder.iterdir() if each.suffix in _WEIGHT_SUFFIXES and each.is_file()]
+    # open_clip globs the same three suffixes and picks in this order; a classifier head is no checkpoint
+    found = [each for each in found if each.name != "head.safetensors"]
+    if not found:
+        raise CandidateError(
+            f"The model folder has no weights (*.safetensors, *.bin, *.pth); open_clip would start from random ones, "
+            f"but got {str(folder)!r}"
+        )
+    order = {name: place for place, name in enumerate(_PREFERRED)}
+    chosen = min(found, key=lambda each: (order.get(each.name, len(order)), each.suffix != ".safetensors", each.name))
+    return _inside(folder, chosen.name)
+
+
+def _vocabulary(folder: Path, text: Mapping[str, Json]) -> Path | None:
+    kwargs = text.get("tokenizer_kwargs") or {}
+    named = kwargs.get("bpe_path") if isinstance(kwargs, dict) else None
+    if named is not None:
+        if not isinstance(named, str):
+            raise CandidateError(f"bpe_path in {str(folder / CONFIG)!r} must be a file name, but got {named!r}")
+        return _inside(folder, named)
+    return _inside(folder, VOCABULARY) if (folder / VOCABULARY).is_file() else None
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """Path of ``name`` in ``folder``; symbolic links may lead elsewhere in the folder, or to the hub cache's blobs."""
+    root = folder.resolve()
+    path = (root / name).resolve()
+    allowed = [root]
+    if root.parent.name == "snapshots":  # huggingface_hub keeps snapshots/REVISION/FILE -> ../../blobs/HASH
+        allowed.append(root.parent.parent / "blobs")
+    if not any(path.is_relative_to(each) for each in allowed):
+        raise CandidateError(f"A file of the model folder {str(folder)!r} must lie inside it, but got {name!r}")
+    if not path.is_file():
+        raise CandidateError(
+            f"The model folder {str(folder)!r} lacks a file that its configuration names, but got {name!r}"
+        )
+    return root / name
