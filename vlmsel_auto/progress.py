@@ -5,6 +5,8 @@ Everything goes to standard error, so that standard output stays free for result
 
 from __future__ import annotations
 
+import contextlib
+import math
 import sys
 import threading
 import time
@@ -12,18 +14,19 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
-from vlmsel_auto.events import (
-    Event,
-    Notice,
-    RankingReady,
-    Sink,
-    StageProgress,
-    TrialEpoch,
-)
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.live import Live
+from rich.segment import Segment
+from rich.text import Text
+
+from vlmsel_auto.events import Event, Notice, RankingReady, Sink, StageFinished, StageProgress, TrialEpoch
+from vlmsel_auto.records import Budget
+from vlmsel_auto.screen import Board, render, update
 from vlmsel_auto.wording import clock, describe
 
-__all__ = ["PlainSink", "ProgressSink", "TeeSink"]
+__all__ = ["PlainSink", "ProgressSink", "RichSink", "TeeSink"]
 
+_FRAMES_PER_SECOND = 5
 _PROGRESS_EVERY = 5.0  # seconds between plain lines of one stage's progress
 _EPOCH_EVERY = 1.0  # seconds between plain lines of a trial's epochs; the last epoch is always told
 
@@ -111,3 +114,108 @@ class TeeSink:
                 sink(event)
             except Exception:  # noqa: BLE001, S112 - a broken listener must not end the search
                 continue
+
+
+class _Frame:
+    """The board drawn to the window's present size; remembers how wide its rows came out."""
+
+    def __init__(self, *, board: Board, lock: threading.Lock, now: Callable[[], float]) -> None:
+        self._board = board
+        self._lock = lock
+        self._now = now
+        self.widths: list[int] = []
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width, height = options.size
+        try:
+            with self._lock:
+                drawn = render(self._board, now=self._now(), width=width, height=max(1, height - 1))
+                lines = console.render_lines(drawn, options.update(height=None), pad=False)
+        except Exception:  # noqa: BLE001 - a frame that cannot be drawn is skipped, the work goes on
+            lines = []
+        lines = lines[: max(1, height - 1)]
+        self.widths = [Segment.get_line_length(line) for line in lines]
+        for index, line in enumerate(lines):
+            if index:
+                yield Segment.line()
+            yield from line
+
+
+class _ResizeSafeLive(Live):
+    """rich's Live, which after a narrowing window also clears the rows that the terminal wrapped."""
+
+    def __init__(self, frame: _Frame, *, console: Console) -> None:
+        super().__init__(
+            frame,
+            console=console,
+            refresh_per_second=_FRAMES_PER_SECOND,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=True,
+            vertical_overflow="crop",
+        )
+        self._frame = frame
+        self._width = console.width
+
+    def get_renderable(self) -> RenderableType:
+        """Called before each frame: move to where the old frame now ends once the terminal has wrapped it."""
+        width = self.console.width
+        if width < self._width:
+            extra = sum(math.ceil(wide / width) - 1 for wide in self._frame.widths if wide > width)
+            self.console.file.write("\r\x1b[2K\x1b[1A" * extra)
+        self._width = width
+        return self._frame
+
+
+class RichSink:
+    """A live screen on a terminal: stages, ranking, running and finished trials, budget.
+
+    Events only change a board and a thread draws it a few times a second, so thousands of events cost next to nothing.
+    Notices and finished stages are printed above and stay. The console is our own: Lightning resets rich's global one.
+    """
+
+    def __init__(
+        self, *, budget: Budget | None = None, console: Console | None = None, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Show on ``console`` (default: a new one on standard error); ``budget`` gives the budget bar its end."""
+        self._console = Console(stderr=True, highlight=False) if console is None else console
+        self._now = now
+        self._lock = threading.Lock()
+        self._board = Board(started=now(), budget=Budget() if budget is None else budget)
+        self._live = _ResizeSafeLive(_Frame(board=self._board, lock=self._lock, now=now), console=self._console)
+
+    def __enter__(self) -> Self:
+        """Start the screen."""
+        with contextlib.suppress(Exception):  # no screen is no reason to end the search
+            self._live.start(refresh=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Take the screen away, show the cursor again."""
+        with contextlib.suppress(Exception):
+            self._live.stop()
+            self._console.show_cursor()
+
+    def __call__(self, event: Event, /) -> None:
+        """Note the event; the next frame shows it."""
+        try:
+            with self._lock:
+                update(self._board, event, self._now())
+            line = _kept_line(event)
+            if line is not None:
+                self._console.print(line)
+        except Exception:  # noqa: BLE001 - a broken terminal must not end the search
+            return
+
+
+def _kept_line(event: Event) -> Text | None:
+    """What stays above the screen."""
+    match event:
+        case Notice():
+            return Text(describe(event), style={"info": "", "warning": "yellow", "error": "bold red"}[event.level])
+        case StageFinished():
+            return Text.assemble(("✓ ", "green"), describe(event))
+        case _:
+            return None

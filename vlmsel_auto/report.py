@@ -41,6 +41,7 @@ __all__ = [
     "TaskSummary",
     "actual_accuracies",
     "best_trials",
+    "find",
     "load",
     "outcomes",
     "package_versions",
@@ -289,16 +290,26 @@ def save_json(report: SearchReport, directory: Path) -> Path:
     return path
 
 
-def load(path: Path) -> SearchReport:
-    """Read a report from ``report.json``, its folder, or a work directory that holds ``report/report.json``.
+def find(path: Path) -> Path:
+    """The ``report.json`` of a report folder or of a work directory, or ``path`` itself.
 
     Raises:
-        InputError: there is none, or it is damaged, foreign or of another schema.
+        InputError: there is none.
     """
     places = (path, path / "report.json", path / "report" / "report.json")
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         raise InputError(f"no report.json here; give a report folder or a search's --workdir, but got {str(path)!r}")
+    return found
+
+
+def load(path: Path) -> SearchReport:
+    """Read the report that `find` finds.
+
+    Raises:
+        InputError: there is none, or it is damaged, foreign or of another schema.
+    """
+    found = find(path)
     try:
         data = json.loads(found.read_text("utf-8"))
     except (OSError, ValueError) as error:

@@ -112,7 +112,7 @@ def thousands(value: float | None) -> str:
         return DASH
     for factor, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= 0.9995 * factor:
-            return f"{value / factor:.3g} {unit}"
+            return f"{value / factor:#.3g}".rstrip(".") + f" {unit}"
     return f"{value:.3g}"
 
 
