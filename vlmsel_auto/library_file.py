@@ -138,6 +138,7 @@ def _document(library: Library) -> Json:
         "run_names": list(library.run_names),
         "run_sources": list(library.run_sources),
         "signal_names": list(library.signal_names),
+        "draws": library.evidence_draws.shape[2],
         "shots": list(library.shots),
         "evidence_names": list(library.evidence_names),
     }
@@ -165,6 +166,7 @@ def _library(document: Mapping[str, Any], arrays: Arrays) -> Library:
         "g": sum(task.n_classes for task in tasks),
         "r": len(document["run_names"]),
         "q": len(document["signal_names"]),
+        "w": int(document["draws"]),
         "k": len(document["shots"]),
         "e": len(document["evidence_names"]),
     }

@@ -234,8 +234,9 @@ def _fill(
     cells = tuple(joined.values())
     runs = tuple(sorted({name for cell in cells for name in cell.tuned}))
     names = tuple(sorted({name for cell in cells for name in cell.signals}))
-    shots = tuple(sorted({key[0] for cell in cells for key in cell.evidence}))
-    scores = tuple(sorted({key[1] for cell in cells for key in cell.evidence}))
+    draws = 1 + max((key[0] for cell in cells for key in cell.evidence), default=-1)
+    shots = tuple(sorted({key[1] for cell in cells for key in cell.evidence}))
+    scores = tuple(sorted({key[2] for cell in cells for key in cell.evidence}))
     builds = tuple(dict.fromkeys(cell.build for cell in cells))
     grid, classes = (len(candidates), len(tasks)), sum(task.n_classes for task in tasks)
 
@@ -259,7 +260,7 @@ def _fill(
         signals=nan(*grid, len(names)),
         shots=shots,
         evidence_names=scores,
-        evidence=nan(*grid, len(shots), len(scores)),
+        evidence_draws=nan(*grid, draws, len(shots), len(scores)),
         activity=tuple(nan(len(tasks), len(one.blocks)) for one in candidates),
         norm_activity=tuple(nan(len(tasks), len(one.blocks)) for one in candidates),
         signature=tuple(tuple(nan(len(tasks), width) for width in one.widths) for one in candidates),
@@ -281,7 +282,9 @@ def _fill(
         library.build[m, s] = places[cell.build]
         library.tuned_runs[m, s] = [cell.tuned.get(name, np.nan) for name in runs]
         library.signals[m, s] = [cell.signals.get(name, np.nan) for name in names]
-        library.evidence[m, s] = [[cell.evidence.get((k, name), np.nan) for name in scores] for k in shots]
+        library.evidence_draws[m, s] = [
+            [[cell.evidence.get((w, k, name), np.nan) for name in scores] for k in shots] for w in range(draws)
+        ]
         _put(library, cell, m, s, parts[s])
     return library
 

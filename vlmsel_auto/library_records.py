@@ -17,8 +17,8 @@ from vlmsel_auto.records import FloatArray, IntArray
 
 __all__ = ["AXES", "Build", "Cell", "CellFailure", "Library", "SourceCandidate", "SourceTask"]
 
-# The axes of every array of a Library: m candidates, s tasks, r tuning runs, q signals, k shots, e evidence scores,
-# g classes of all tasks, d embedding, b blocks. "*": one array a candidate, "**": one a candidate's block.
+# The axes of every array of a Library: m candidates, s tasks, r tuning runs, q signals, w draws, k shots,
+# e evidence scores, g classes of all tasks, d embedding, b blocks. "*": one array a candidate, "**": one a candidate's block.
 AXES: Final[Mapping[str, str]] = {
     "zero_shot": "ms",
     "probed": "ms",
@@ -28,7 +28,7 @@ AXES: Final[Mapping[str, str]] = {
     "build": "ms",
     "tuned_runs": "msr",
     "signals": "msq",
-    "evidence": "mske",
+    "evidence_draws": "mswke",
     "class_accuracy": "mg",
     "activity": "*sb",
     "norm_activity": "*sb",
@@ -108,7 +108,7 @@ class Cell:
     seconds: float = np.nan  # wall time of the cell
     tuned: Mapping[str, float] = field(default_factory=dict)  # run name -> accuracy on the test split
     signals: Mapping[str, float] = field(default_factory=dict)  # label-free statistics by name
-    evidence: Mapping[tuple[int, str], float] = field(default_factory=dict)  # (shots a class, score name) -> value
+    evidence: Mapping[tuple[int, int, str], float] = field(default_factory=dict)  # (draw, shots, score name) -> value
     activity: FloatArray = field(default_factory=lambda: _empty(0))  # (B,) mean of sum |C|, F = margin
     norm_activity: FloatArray = field(default_factory=lambda: _empty(0))  # (B,) the same, F = norm of the embedding
     signature: tuple[FloatArray, ...] = ()  # B arrays (C_b,): mean signed conductance
@@ -143,7 +143,7 @@ class Library:
     signals: FloatArray  # (M, S, Q)
     shots: tuple[int, ...]
     evidence_names: tuple[str, ...]
-    evidence: FloatArray  # (M, S, shots, scores)
+    evidence_draws: FloatArray  # (M, S, draws, shots, scores): draw w takes the same images for every candidate
     activity: tuple[FloatArray, ...]
     norm_activity: tuple[FloatArray, ...]
     signature: tuple[tuple[FloatArray, ...], ...]
@@ -171,6 +171,13 @@ class Library:
         count = known.sum(axis=2)
         summed = np.where(known, self.tuned_runs, 0.0).sum(axis=2)
         return np.where(count > 0, summed / np.maximum(count, 1), np.nan)
+
+    @property
+    def evidence(self) -> FloatArray:
+        """Evidence scores (M, S, shots, scores): the mean over the draws, NaN where any draw has none."""
+        if self.evidence_draws.shape[2] == 0:
+            return np.full((*self.evidence_draws.shape[:2], len(self.shots), len(self.evidence_names)), np.nan)
+        return np.asarray(self.evidence_draws.mean(axis=2), dtype=np.float64)
 
     @property
     def has_profiles(self) -> tuple[bool, ...]:
@@ -242,10 +249,11 @@ class Library:
             tuned=_known(self.run_names, self.tuned_runs[m, s]),
             signals=_known(self.signal_names, self.signals[m, s]),
             evidence={
-                (shots, name): float(self.evidence[m, s, k, e])
+                (w, shots, name): float(self.evidence_draws[m, s, w, k, e])
+                for w in range(self.evidence_draws.shape[2])
                 for k, shots in enumerate(self.shots)
                 for e, name in enumerate(self.evidence_names)
-                if np.isfinite(self.evidence[m, s, k, e])
+                if np.isfinite(self.evidence_draws[m, s, w, k, e])
             },
             activity=self.activity[m][s],
             norm_activity=self.norm_activity[m][s],
