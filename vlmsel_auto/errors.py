@@ -3,6 +3,7 @@
 VlmselError
 ├── InputError (ValueError)      what the caller gave cannot be used; nothing was written
 │   ├── TaskError                the task folder, its images, CSV or task.toml
+│   ├── ImageError               one image file cannot be decoded; a task lists it and goes on
 │   ├── CandidateError           a candidate name, folder, weight file or candidates TOML
 │   ├── LibraryError             a library file: corrupt, foreign, another version
 │   ├── WorkdirError             the work directory belongs to another search, or is locked
@@ -25,6 +26,7 @@ __all__ = [
     "BudgetError",
     "CandidateError",
     "ConductanceError",
+    "ImageError",
     "InputError",
     "LibraryError",
     "MissingDependency",
@@ -50,6 +52,10 @@ class InputError(VlmselError, ValueError):
 
 class TaskError(InputError):
     """The task folder cannot be used."""
+
+
+class ImageError(InputError):
+    """One image file cannot be decoded, or must not be."""
 
 
 class CandidateError(InputError):

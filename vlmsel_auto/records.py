@@ -91,6 +91,7 @@ class Task:
     bad_files: tuple[BadFile, ...]
     pixels: PixelSource
     digest: str  # sha256 over pixels, labels, split, prompts, templates
+    notes: tuple[str, ...] = ()  # what a reader must know: images capped, splits carved, files not used
 
     @property
     def n_classes(self) -> int:

@@ -1,0 +1,152 @@
+"""Seeded, stratified splits: pure functions of labels, duplicate groups and a seed.
+
+Every class draws from a generator of its own, so one class's files do not move the split of another. Copies of one
+image (one "group") always stay together. n: images, K: classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vlmsel_auto.records import IntArray
+
+__all__ = ["Split", "carve", "few_shot", "stratified_cap", "three_way"]
+
+_MIN_KEPT = 3  # images of a stratum that a cap never takes: enough for one each of train, val and test
+_THREE = 3  # from here on a class has all three parts
+_SHARE = 0.2  # of a class, for val and for test
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """Sorted positions of the three parts."""
+
+    train: IntArray
+    val: IntArray
+    test: IntArray
+
+
+def three_way(labels: IntArray, groups: IntArray, *, seed: int) -> Split:
+    """Split 60/20/20 within each class.
+
+    A class of three or more different images gives at least one to each part; a class of two one to train and one to
+    test; a class of one goes to train.
+
+    Args:
+        labels: (n,) class of each image.
+        groups: (n,) equal for copies of the same image; a group has one label.
+        seed: Of the draw.
+    """
+    val: list[int] = []
+    test: list[int] = []
+    for label in np.unique(labels):
+        members = _shuffled_groups(labels, groups, label=int(label), seed=(seed, 1))
+        n = len(members)
+        n_test = max(1, round(_SHARE * n)) if n > 1 else 0
+        n_val = n_test if n >= _THREE else 0
+        test.extend(_flat(members[:n_test]))
+        val.extend(_flat(members[n_test : n_test + n_val]))
+    return _parts(len(labels), val=val, test=test)
+
+
+def carve(labels: IntArray, groups: IntArray, *, seed: int, share: float = _SHARE) -> tuple[IntArray, IntArray]:
+    """Take a stratified share out of a split that was given.
+
+    Args:
+        labels: (n,) class of each image.
+        groups: (n,) equal for copies of the same image.
+        seed: Of the draw.
+        share: In (0, 1); at least one group of each class of two or more, never the whole class.
+
+    Returns:
+        Sorted positions (kept, taken).
+    """
+    taken: list[int] = []
+    for label in np.unique(labels):
+        members = _shuffled_groups(labels, groups, label=int(label), seed=(seed, 2))
+        n = len(members)
+        count = min(max(1, round(share * n)), n - 1)
+        taken.extend(_flat(members[:count]))
+    mask = np.zeros(len(labels), dtype=bool)
+    mask[taken] = True
+    return np.flatnonzero(~mask).astype(np.int64), np.flatnonzero(mask).astype(np.int64)
+
+
+def few_shot(labels: IntArray, train: IntArray, *, shots: int, seed: int) -> IntArray:
+    """Draw at most ``shots`` images a class from train.
+
+    Args:
+        labels: (N,) class of every image.
+        train: Positions to draw from.
+        shots: At least 1.
+        seed: Of the draw.
+
+    Returns:
+        Sorted positions. A smaller ``shots`` gives a subset of a larger one.
+    """
+    chosen: list[int] = []
+    for label in np.unique(labels[train]):
+        members = train[labels[train] == label]
+        order = np.random.default_rng([seed, 3, int(label)]).permutation(len(members))
+        chosen.extend(int(members[place]) for place in order[:shots])
+    return np.array(sorted(chosen), dtype=np.int64)
+
+
+def stratified_cap(strata: IntArray, *, cap: int, seed: int) -> IntArray:
+    """Keep about ``cap`` items with the strata in proportion, at least three of each stratum that has them.
+
+    Args:
+        strata: (n,) number of the stratum of each item.
+        cap: At least 1. Exceeded only where the strata are so many that three of each are more.
+        seed: Of the draw.
+
+    Returns:
+        Sorted positions of the kept items.
+    """
+    n = len(strata)
+    if n <= cap:
+        return np.arange(n, dtype=np.int64)
+    names, counts = np.unique(strata, return_counts=True)
+    kept: list[int] = []
+    for name, quota in zip(names, _quotas(counts, cap=cap), strict=True):
+        members = np.flatnonzero(strata == name)
+        order = np.random.default_rng([seed, 4, int(name)]).permutation(len(members))
+        kept.extend(int(members[place]) for place in order[:quota])
+    return np.array(sorted(kept), dtype=np.int64)
+
+
+def _quotas(counts: IntArray, *, cap: int) -> list[int]:
+    """Largest-remainder shares of ``cap``, above a floor."""
+    floor = np.minimum(counts, _MIN_KEPT)
+    room = max(0, cap - int(floor.sum()))
+    spare = counts - floor
+    exact = spare * (room / max(1, int(spare.sum())))
+    quotas = np.floor(exact).astype(np.int64)
+    left = min(room, int(spare.sum())) - int(quotas.sum())
+    for place in np.argsort(-(exact - quotas), kind="stable")[:left]:
+        quotas[place] += 1
+    return [int(value) for value in floor + quotas]
+
+
+def _shuffled_groups(labels: IntArray, groups: IntArray, *, label: int, seed: tuple[int, int]) -> list[tuple[int, ...]]:
+    """The groups of one class, in seeded order; groups are numbered by their first member."""
+    members: dict[int, list[int]] = {}
+    for place in np.flatnonzero(labels == label):
+        members.setdefault(int(groups[place]), []).append(int(place))
+    listed = [tuple(group) for group in members.values()]
+    order = np.random.default_rng([*seed, label]).permutation(len(listed))
+    return [listed[place] for place in order]
+
+
+def _flat(groups: Sequence[tuple[int, ...]]) -> list[int]:
+    return [place for group in groups for place in group]
+
+
+def _parts(n: int, *, val: Sequence[int], test: Sequence[int]) -> Split:
+    part = np.zeros(n, dtype=np.int64)
+    part[list(val)], part[list(test)] = 1, 2
+    train, validation, held_out = (np.flatnonzero(part == number).astype(np.int64) for number in range(3))
+    return Split(train=train, val=validation, test=held_out)
