@@ -19,46 +19,15 @@ from typing import Literal, cast
 from vlmsel_auto.cache import Json, digest, file_digest
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Notice, Sink, discard
-from vlmsel_auto.modeldir import ModelDir, read_model_dir
-from vlmsel_auto.records import Candidate, ImageView
+from vlmsel_auto.modeldir import ModelDir, family_of, read_model_dir, view_of
+from vlmsel_auto.records import Candidate
 
-__all__ = ["fingerprint", "mini_zoo", "resolve", "view_of"]
+__all__ = ["fingerprint", "mini_zoo", "resolve"]
 
 _MINI_ZOO = "mini-zoo"
 _LOCAL = "local-dir:"
 _HUB = "hf-hub:"
 _TABLE_KEYS = frozenset({"id", "path", "arch", "tag"})
-
-
-def view_of(preprocess: Mapping[str, Json], *, size: Json, name: str) -> ImageView:
-    """Return the image geometry that an open_clip preprocessing configuration asks for.
-
-    Args:
-        preprocess: open_clip's ``preprocess_cfg``; missing keys take open_clip's defaults.
-        size: side of the tower's square input in pixels, or a list of two equal sides.
-        name: whose geometry it is, for the error.
-
-    Raises:
-        CandidateError: the tower's input is not square, or a mode is unknown.
-    """
-    sides = size if isinstance(size, list) else [size, size]
-    mode = preprocess.get("resize_mode") or "shortest"
-    interpolation = preprocess.get("interpolation") or "bicubic"
-    fill = preprocess.get("fill_color") or 0
-    if len(sides) != 2 or sides[0] != sides[1] or not isinstance(sides[0], int) or sides[0] < 1:  # noqa: PLR2004 - two sides
-        raise CandidateError(f"Candidate {name!r} needs images of a square size in whole pixels, but got {size!r}")
-    if mode not in {"shortest", "squash", "longest"}:
-        raise CandidateError(f"Candidate {name!r} needs resize_mode shortest, squash or longest, but got {mode!r}")
-    if interpolation not in {"bicubic", "bilinear"}:
-        raise CandidateError(f"Candidate {name!r} needs interpolation bicubic or bilinear, but got {interpolation!r}")
-    if not isinstance(fill, int) or not 0 <= fill <= 255:  # noqa: PLR2004 - a byte
-        raise CandidateError(f"Candidate {name!r} needs a fill_color in 0..255, but got {fill!r}")
-    return ImageView(
-        size=sides[0],
-        resize_mode=cast("Literal['shortest', 'squash', 'longest']", mode),
-        interpolation=cast("Literal['bicubic', 'bilinear']", interpolation),
-        fill_color=fill,
-    )
 
 
 @functools.cache
@@ -237,18 +206,6 @@ def _of_model_dir(
         view=view_of(found.preprocess_cfg, size=found.image_size, name=name),
         family=family_of(found.model_cfg),
     )
-
-
-def family_of(model_cfg: Mapping[str, Json]) -> str:
-    """Name the kind of visual tower in an open_clip ``model_cfg``: "vit", "resnet", "convnext", ..."""
-    vision = model_cfg.get("vision_cfg")
-    if not isinstance(vision, dict):
-        return "unknown"
-    timm = vision.get("timm_model_name")
-    if not isinstance(timm, str):
-        return "resnet" if isinstance(vision.get("layers"), list) else "vit"
-    known = ("convnext", "efficientnet", "vitamin", "swin", "fastvit", "mobileclip", "resnet", "eva", "vit")
-    return next((kind for kind in known if kind in timm.lower()), timm.split("_")[0])
 
 
 def _hub(name: str) -> Candidate:

@@ -21,8 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vlmsel_auto import zoo
 from vlmsel_auto.cache import Json, digest, file_digest, write_atomically
-from vlmsel_auto.candidates import family_of, view_of
-from vlmsel_auto.modeldir import read_model_dir
+from vlmsel_auto.modeldir import family_of, read_model_dir, view_of
 from vlmsel_auto.records import Candidate
 
 __all__ = ["card", "catalogue", "main", "visual_flops"]

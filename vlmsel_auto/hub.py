@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
 )
 
 from vlmsel_auto.errors import TrialUnavailable
+from vlmsel_auto.events import Notice, Sink, discard
 
 __all__ = ["find_hub_file", "hub_file"]
 
@@ -83,16 +84,20 @@ def _explain(error: Exception, *, repository: str, names: Sequence[str]) -> str:
             )
 
 
-def hub_file(repository: str, names: Sequence[str], *, cache_dir: Path | None = None) -> Path:
+def hub_file(repository: str, names: Sequence[str], *, cache_dir: Path | None = None, sink: Sink = discard) -> Path:
     """Download the first of ``names`` that is to be had, and return its path in the cache.
 
     Raises:
         TrialUnavailable: as `find_hub_file`, or the download broke off.
     """
     name = find_hub_file(repository, names, cache_dir=cache_dir)
+    cached = try_to_load_from_cache(repository, name, cache_dir=cache_dir)
+    if isinstance(cached, str):
+        return Path(cached)
+    sink(Notice(text=f"Downloading {name} of {repository} from {constants.ENDPOINT}"))
     try:
         return Path(hf_hub_download(repository, name, cache_dir=cache_dir))
-    except (OSError, ValueError, EntryNotFoundError) as error:
+    except Exception as error:  # as above; also a full disk, a broken connection, a digest that does not fit
         raise TrialUnavailable(
             f"The download of {name} from {repository!r} failed, but got {type(error).__name__}: {error}"
         ) from error

@@ -11,11 +11,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, cast
 
 from vlmsel_auto.cache import Json, digest
 from vlmsel_auto.errors import CandidateError
+from vlmsel_auto.records import ImageView
 
-__all__ = ["CONFIG", "VOCABULARY", "ModelDir", "read_model_dir"]
+__all__ = ["CONFIG", "VOCABULARY", "ModelDir", "family_of", "read_model_dir", "view_of"]
 
 CONFIG = "open_clip_config.json"
 VOCABULARY = "bpe.txt.gz"
@@ -90,6 +92,49 @@ def read_model_dir(path: Path) -> ModelDir:
         model_cfg=model_cfg,
         preprocess_cfg=preprocess,
     )
+
+
+def view_of(preprocess: Mapping[str, Json], *, size: Json, name: str) -> ImageView:
+    """Return the image geometry that an open_clip preprocessing configuration asks for.
+
+    Args:
+        preprocess: open_clip's ``preprocess_cfg``; missing keys take open_clip's defaults.
+        size: side of the tower's square input in pixels, or a list of two equal sides.
+        name: whose geometry it is, for the error.
+
+    Raises:
+        CandidateError: the tower's input is not square, or a mode is unknown.
+    """
+    sides = size if isinstance(size, list) else [size, size]
+    mode = preprocess.get("resize_mode") or "shortest"
+    interpolation = preprocess.get("interpolation") or "bicubic"
+    fill = preprocess.get("fill_color") or 0
+    if len(sides) != 2 or sides[0] != sides[1] or not isinstance(sides[0], int) or sides[0] < 1:  # noqa: PLR2004 - two sides
+        raise CandidateError(f"Candidate {name!r} needs images of a square size in whole pixels, but got {size!r}")
+    if mode not in {"shortest", "squash", "longest"}:
+        raise CandidateError(f"Candidate {name!r} needs resize_mode shortest, squash or longest, but got {mode!r}")
+    if interpolation not in {"bicubic", "bilinear"}:
+        raise CandidateError(f"Candidate {name!r} needs interpolation bicubic or bilinear, but got {interpolation!r}")
+    if not isinstance(fill, int) or not 0 <= fill <= 255:  # noqa: PLR2004 - a byte
+        raise CandidateError(f"Candidate {name!r} needs a fill_color in 0..255, but got {fill!r}")
+    return ImageView(
+        size=sides[0],
+        resize_mode=cast("Literal['shortest', 'squash', 'longest']", mode),
+        interpolation=cast("Literal['bicubic', 'bilinear']", interpolation),
+        fill_color=fill,
+    )
+
+
+def family_of(model_cfg: Mapping[str, Json]) -> str:
+    """Name the kind of visual tower in an open_clip ``model_cfg``: "vit", "resnet", "convnext", ..."""
+    vision = model_cfg.get("vision_cfg")
+    if not isinstance(vision, dict):
+        return "unknown"
+    timm = vision.get("timm_model_name")
+    if not isinstance(timm, str):
+        return "resnet" if isinstance(vision.get("layers"), list) else "vit"
+    known = ("convnext", "efficientnet", "vitamin", "swin", "fastvit", "mobileclip", "resnet", "eva", "vit")
+    return next((kind for kind in known if kind in timm.lower()), timm.split("_")[0])
 
 
 def _read_config(path: Path) -> dict[str, Json]:

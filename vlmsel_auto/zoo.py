@@ -11,119 +11,35 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
-import numpy as np
 import open_clip
 import torch
-from numpy.typing import NDArray
 from open_clip.pretrained import list_pretrained_tags_by_model
-from torch import Tensor, nn
+from torch import nn
 
 from vlmsel_auto.cache import Json
 from vlmsel_auto.errors import CandidateError, TrialUnavailable
+from vlmsel_auto.events import Sink, discard
 from vlmsel_auto.hub import hub_file
-from vlmsel_auto.modeldir import CONFIG, ModelDir, read_model_dir
+from vlmsel_auto.loadedmodel import ClipModel, LoadedModel, Tokenizer
+from vlmsel_auto.modeldir import CONFIG, ModelDir, read_model_dir, view_of
 from vlmsel_auto.records import Candidate
 
 __all__ = ["ClipModel", "LoadedModel", "Tokenizer", "hub_config", "load", "published"]
 
-_TEXT_BATCH = 256
-
-
-class ClipModel(Protocol):
-    """What is used of an open_clip model."""
-
-    visual: nn.Module
-    logit_scale: Tensor
-
-    def encode_image(self, image: Tensor, normalize: bool = False) -> Tensor:  # noqa: FBT001, FBT002 - open_clip's signature
-        """Embed normalised images (n, 3, S, S) -> (n, D)."""
-        ...
-
-    def encode_text(self, text: Tensor, normalize: bool = False) -> Tensor:  # noqa: FBT001, FBT002 - open_clip's signature
-        """Embed tokens (n, L) -> (n, D)."""
-        ...
-
-
-class Tokenizer(Protocol):
-    """Texts to tokens (n, L), padded with zeros or the tokenizer's own padding."""
-
-    def __call__(self, texts: list[str], /) -> Tensor:
-        """Tokenize ``texts``."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LoadedModel:
-    """A candidate with its weights, in eval mode, float32, no parameter asking for a gradient."""
-
-    candidate: Candidate
-    model: nn.Module
-    tokenizer: Tokenizer | None  # None: loaded without text
-    mean: tuple[float, float, float]  # of pixels in [0, 1], RGB
-    std: tuple[float, float, float]
-    logit_scale: float  # factor on cosines, already exponentiated
-    logit_bias: float  # of sigmoid (SigLIP) models; a softmax over classes does not see it
-    device: torch.device
-
-    @property
-    def visual(self) -> nn.Module:
-        """The visual tower."""
-        return self._clip.visual
-
-    @property
-    def _clip(self) -> ClipModel:
-        return cast("ClipModel", self.model)
-
-    def normalise(self, pixels: NDArray[np.uint8] | Tensor) -> Tensor:
-        """Return uint8 images (n, S, S, 3) as float32 (n, 3, S, S) on the device: (x / 255 - mean) / std.
-
-        The operations are those of torchvision's ``ToTensor`` and ``Normalize`` in their order, so the values are
-        equal to the bit to what open_clip's own transform gives.
-        """
-        # a copy: arrays mapped from disk are read-only, which tensors cannot be
-        images = pixels.to(self.device) if isinstance(pixels, Tensor) else torch.tensor(pixels, device=self.device)
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != 3:  # noqa: PLR2004 - n, S, S, RGB
-            raise ValueError(f"Images must be uint8 (n, S, S, 3), but got {images.dtype} {tuple(images.shape)}")
-        images = images.permute(0, 3, 1, 2).contiguous().to(torch.float32).div(255)
-        mean = torch.tensor(self.mean, device=self.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=self.device).view(1, 3, 1, 1)
-        return images.sub_(mean).div_(std)
-
-    def embed(self, images: Tensor) -> Tensor:
-        """Return the embeddings (n, D) of normalised images (n, 3, S, S), NOT unit-norm, differentiable."""
-        return self._clip.encode_image(images, normalize=False)
-
-    @torch.no_grad()
-    def text_features(self, prompts: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """Return class weights (K, D): per class the mean over templates of unit text embeddings, made unit again.
-
-        Args:
-            prompts: K class names as they are spoken.
-            templates: each holds one ``{}``.
-
-        Raises:
-            ValueError: there are no prompts or templates.
-            TrialUnavailable: the model was loaded without its tokenizer.
-        """
-        if self.tokenizer is None:
-            raise TrialUnavailable(f"The model was loaded without text, but got text_features of {self.candidate.id!r}")
-        if not prompts or not templates:
-            raise ValueError(f"At least one prompt and one template are needed, but got {prompts!r} and {templates!r}")
-        texts = [template.replace("{}", prompt) for prompt in prompts for template in templates]
-        parts = [
-            self._clip.encode_text(self.tokenizer(texts[start : start + _TEXT_BATCH]).to(self.device), normalize=True)
-            for start in range(0, len(texts), _TEXT_BATCH)
-        ]
-        each = torch.cat(parts).float().reshape(len(prompts), len(templates), -1)
-        return nn.functional.normalize(each.mean(dim=1), dim=-1)
+_HUB = "hf-hub:"
+_WEIGHT_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # open_clip.constants, in its order
 
 
 def load(
-    candidate: Candidate, *, device: str | torch.device = "cpu", text: bool = True, cache_dir: Path | None = None
+    candidate: Candidate,
+    *,
+    device: str | torch.device = "cpu",
+    text: bool = True,
+    cache_dir: Path | None = None,
+    sink: Sink = discard,
 ) -> LoadedModel:
     """Load a candidate's weights.
 
@@ -133,6 +49,7 @@ def load(
         text: load the tokenizer too; without it `LoadedModel.text_features` is refused.
         cache_dir: folder for downloads; None is huggingface_hub's own (``HF_HOME``, ``HF_HUB_CACHE``). The hub is the
             one that ``HF_ENDPOINT`` names.
+        sink: takes a notice before a download.
 
     Raises:
         TrialUnavailable: weights or tokenizer are missing, unreadable, of another shape, or cannot be downloaded.
@@ -143,21 +60,41 @@ def load(
         found = read_model_dir(candidate.path)
         model = _from_dir(found, candidate=candidate)
         tokenizer = _dir_tokenizer(found, candidate=candidate) if text else None
-        vocab_size = found.text_cfg.get("vocab_size", 49408)
-    else:
-        model = _from_hub(candidate, cache_dir=cache_dir)
-        tokenizer = _hub_tokenizer(candidate, cache_dir=cache_dir) if text else None
-        vocab_size = None
-    _check_vocabulary(tokenizer, vocab_size, candidate=candidate)
-    return _loaded(candidate, model=model, tokenizer=tokenizer, device=target)
+        return _loaded(
+            candidate,
+            model=model,
+            tokenizer=tokenizer,
+            device=target,
+            model_cfg=found.model_cfg,
+            vocabulary=found.vocabulary,
+        )
+    model_cfg = _fetch(candidate, cache_dir=cache_dir, sink=sink)
+    model = _from_hub(candidate, model_cfg=model_cfg, cache_dir=cache_dir)
+    tokenizer = _hub_tokenizer(candidate, cache_dir=cache_dir) if text else None
+    return _loaded(candidate, model=model, tokenizer=tokenizer, device=target, model_cfg=model_cfg, vocabulary=None)
 
 
 def _loaded(
-    candidate: Candidate, *, model: nn.Module, tokenizer: Tokenizer | None, device: torch.device
+    candidate: Candidate,
+    *,
+    model: nn.Module,
+    tokenizer: Tokenizer | None,
+    device: torch.device,
+    model_cfg: Mapping[str, Json],
+    vocabulary: Path | None,
 ) -> LoadedModel:
     model = model.float().eval().requires_grad_(False).to(device)
     clip = cast("ClipModel", model)
     preprocess = cast("Mapping[str, Json]", getattr(clip.visual, "preprocess_cfg", {}))
+    size = preprocess["size"]
+    view = view_of(preprocess, size=list(size) if isinstance(size, tuple) else size, name=candidate.id)
+    preprocess = {**preprocess, "size": view.size}
+    if view != candidate.view:
+        raise TrialUnavailable(
+            f"The installed open_clip prepares images of {candidate.id!r} in another way than the candidate's record "
+            f"says: name the candidate again, but got {view} instead of {candidate.view}"
+        )
+    _check_vocabulary(tokenizer, model_cfg, candidate=candidate)
     bias = getattr(model, "logit_bias", None)
     return LoadedModel(
         candidate=candidate,
@@ -168,6 +105,9 @@ def _loaded(
         logit_scale=float(clip.logit_scale.exp()),
         logit_bias=0.0 if bias is None else float(bias),
         device=device,
+        model_cfg=model_cfg,
+        preprocess_cfg=preprocess,
+        vocabulary=vocabulary,
     )
 
 
@@ -199,27 +139,50 @@ def _dir_tokenizer(found: ModelDir, *, candidate: Candidate) -> Tokenizer:
         return cast("Tokenizer", open_clip.SimpleTokenizer(context_length=text.get("context_length", 77), **kwargs))
 
 
-def _check_vocabulary(tokenizer: Tokenizer | None, vocab_size: Json, *, candidate: Candidate) -> None:
-    size = getattr(tokenizer, "vocab_size", None)
-    if isinstance(size, int) and isinstance(vocab_size, int) and size > vocab_size:
+def _check_vocabulary(tokenizer: Tokenizer | None, model_cfg: Mapping[str, Json], *, candidate: Candidate) -> None:
+    """Refuse a tokenizer whose ids the text tower does not have; open_clip would fail at the first text."""
+    tokens = getattr(tokenizer, "vocab_size", None)
+    text_cfg = cast("Mapping[str, Json]", model_cfg["text_cfg"])
+    rows = text_cfg.get("vocab_size", 49408)
+    if isinstance(tokens, int) and isinstance(rows, int) and tokens > rows:
         raise TrialUnavailable(
-            f"The tokenizer of {candidate.id!r} has more tokens than the text tower ({size} > {vocab_size}): put the "
+            f"The tokenizer of {candidate.id!r} has more tokens than the text tower ({tokens} > {rows}): put the "
             f"model's own vocabulary into the folder and name it in text_cfg.tokenizer_kwargs.bpe_path, "
             f"but got {str(candidate.path)!r}"
         )
 
 
-def _from_hub(candidate: Candidate, *, cache_dir: Path | None) -> nn.Module:
+def _fetch(candidate: Candidate, *, cache_dir: Path | None, sink: Sink) -> Mapping[str, Json]:
+    """Download configuration and weights, so that open_clip finds them cached; return the model_cfg to build."""
+    if candidate.arch.startswith(_HUB):
+        repository = candidate.arch.removeprefix(_HUB)
+        model_cfg = hub_config(repository, cache_dir=cache_dir)[0]
+        hub_file(repository, _WEIGHT_NAMES, cache_dir=cache_dir, sink=sink)
+        return model_cfg
     tag_cfg = open_clip.get_pretrained_cfg(candidate.arch, candidate.tag)
-    with _quiet(), _explained(candidate, where="the hub"):
+    built_in = open_clip.get_model_config(candidate.arch)
+    if not tag_cfg or built_in is None:
+        raise TrialUnavailable(
+            f"The installed open_clip {open_clip.__version__} does not know the candidate, but got {candidate.id!r}"
+        )
+    repository, _, name = str(tag_cfg.get("hf_hub") or "").rpartition("/")
+    if repository:
+        names = (f"{name.rpartition('.')[0]}.safetensors", name) if name.endswith((".bin", ".pth")) else (name,)
+        hub_file(repository, names if name else _WEIGHT_NAMES, cache_dir=cache_dir, sink=sink)
+    # open_clip only warns when name and tag disagree, and then computes another function than was trained
+    quick_gelu = bool(built_in.get("quick_gelu", False) or tag_cfg.get("quick_gelu", False))
+    return {**built_in, "quick_gelu": quick_gelu}
+
+
+def _from_hub(candidate: Candidate, *, model_cfg: Mapping[str, Json], cache_dir: Path | None) -> nn.Module:
+    with _quiet(), _explained(candidate, where="its download"):
         return cast(
             "nn.Module",
             open_clip.create_model_from_pretrained(
                 candidate.arch,
                 candidate.tag or None,
                 device="cpu",
-                # open_clip only warns when name and tag disagree, and computes another function than was trained
-                force_quick_gelu=bool(tag_cfg.get("quick_gelu", False)),
+                force_quick_gelu=bool(model_cfg.get("quick_gelu", False)),
                 return_transform=False,
                 cache_dir=None if cache_dir is None else str(cache_dir),
                 weights_only=True,
@@ -228,11 +191,9 @@ def _from_hub(candidate: Candidate, *, cache_dir: Path | None) -> nn.Module:
 
 
 def _hub_tokenizer(candidate: Candidate, *, cache_dir: Path | None) -> Tokenizer:
-    with _quiet(), _explained(candidate, where="the hub"):
-        return cast(
-            "Tokenizer",
-            open_clip.get_tokenizer(candidate.arch, cache_dir=None if cache_dir is None else str(cache_dir)),
-        )
+    folder = None if cache_dir is None else str(cache_dir)
+    with _quiet(), _explained(candidate, where="its download"):
+        return cast("Tokenizer", open_clip.get_tokenizer(candidate.arch, cache_dir=folder))
 
 
 @contextmanager
