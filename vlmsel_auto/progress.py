@@ -27,6 +27,7 @@ from vlmsel_auto.wording import clock, describe
 __all__ = ["PlainSink", "ProgressSink", "RichSink", "TeeSink"]
 
 _FRAMES_PER_SECOND = 5
+_ROWS_ABOVE = 3  # of the window, left to the latest notices
 _PROGRESS_EVERY = 5.0  # seconds between plain lines of one stage's progress
 _EPOCH_EVERY = 1.0  # seconds between plain lines of a trial's epochs; the last epoch is always told
 
@@ -126,14 +127,15 @@ class _Frame:
         self.widths: list[int] = []
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width, height = options.size
+        width, rows = options.size
+        height = max(1, rows - _ROWS_ABOVE)
         try:
             with self._lock:
-                drawn = render(self._board, now=self._now(), width=width, height=max(1, height - 1))
+                drawn = render(self._board, now=self._now(), width=width, height=height)
                 lines = console.render_lines(drawn, options.update(height=None), pad=False)
         except Exception:  # noqa: BLE001 - a frame that cannot be drawn is skipped, the work goes on
             lines = []
-        lines = lines[: max(1, height - 1)]
+        lines = lines[:height]
         self.widths = [Segment.get_line_length(line) for line in lines]
         for index, line in enumerate(lines):
             if index:
@@ -144,7 +146,10 @@ class _Frame:
 class _ResizeSafeLive(Live):
     """rich's Live, which after a narrowing window also clears the rows that the terminal wrapped."""
 
-    def __init__(self, frame: _Frame, *, console: Console) -> None:
+    def __init__(self, *, frame: _Frame, console: Console) -> None:
+        self._drawn = frame  # before super().__init__, which asks for the renderable
+        self._target = console
+        self._columns = console.width
         super().__init__(
             frame,
             console=console,
@@ -154,17 +159,15 @@ class _ResizeSafeLive(Live):
             redirect_stderr=True,
             vertical_overflow="crop",
         )
-        self._frame = frame
-        self._width = console.width
 
     def get_renderable(self) -> RenderableType:
         """Called before each frame: move to where the old frame now ends once the terminal has wrapped it."""
-        width = self.console.width
-        if width < self._width:
-            extra = sum(math.ceil(wide / width) - 1 for wide in self._frame.widths if wide > width)
-            self.console.file.write("\r\x1b[2K\x1b[1A" * extra)
-        self._width = width
-        return self._frame
+        columns = self._target.width
+        if columns < self._columns:
+            extra = sum(math.ceil(wide / columns) - 1 for wide in self._drawn.widths if wide > columns)
+            self._target.file.write("\r\x1b[2K\x1b[1A" * extra)
+        self._columns = columns
+        return self._drawn
 
 
 class RichSink:
@@ -182,7 +185,7 @@ class RichSink:
         self._now = now
         self._lock = threading.Lock()
         self._board = Board(started=now(), budget=Budget() if budget is None else budget)
-        self._live = _ResizeSafeLive(_Frame(board=self._board, lock=self._lock, now=now), console=self._console)
+        self._live = _ResizeSafeLive(frame=_Frame(board=self._board, lock=self._lock, now=now), console=self._console)
 
     def __enter__(self) -> Self:
         """Start the screen."""

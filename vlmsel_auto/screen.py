@@ -159,18 +159,14 @@ def _name_column(table: Table, width: int, *, others: int) -> None:
 
 def _ranking_table(board: Board, ranking: Ranking, rows: int, width: int) -> Table:
     tuned = {trial.spec.candidate: trial for trial in board.trials if trial.state == "complete"}
-    table = _table(width)
-    table.title = (
-        f"Ranking of {plural(len(ranking.ranked), 'candidate')}{', updated by trials' if board.updated else ''}"
-    )
+    count = plural(len(ranking.ranked), "candidate")
+    table = _table(width, f"Ranking of {count}{', updated by trials' if board.updated else ''}")
     table.add_column("", justify="right", no_wrap=True)
-    table.add_column(
-        "candidate", no_wrap=True, overflow="ellipsis", max_width=max(12, width - (46 if width >= _WIDE else 26))
-    )
+    _name_column(table, width, others=50 if width >= _WIDE else 30)
     table.add_column("score", justify="right", no_wrap=True)
-    table.add_column("best", justify="right", no_wrap=True)
+    table.add_column("P(best)", justify="right", no_wrap=True)
     if width >= _MIDDLE:
-        table.add_column("top 5", justify="right", no_wrap=True)
+        table.add_column("P(top 5)", justify="right", no_wrap=True)
     if width >= _WIDE:
         table.add_column("basis", no_wrap=True, overflow="ellipsis")
     for place, line in enumerate(ranking.ranked[:rows], start=1):
@@ -195,10 +191,8 @@ def _trials_table(board: Board, rows: int, width: int) -> Table:
     pruned = sum(trial.state == "pruned" for trial in board.trials)
     asides = "".join(f", {count} {word}" for count, word in ((pruned, "pruned"), (failed, "failed")) if count)
     table = _table(width, f"{plural(len(board.trials), 'trial')} finished{asides}")
-    table.add_column("", no_wrap=True)
-    table.add_column(
-        "candidate", no_wrap=True, overflow="ellipsis", max_width=max(12, width - (48 if width >= _WIDE else 28))
-    )
+    table.add_column("", justify="right", no_wrap=True)
+    _name_column(table, width, others=56 if width >= _WIDE else 46 if width >= _MIDDLE else 28)
     if width >= _MIDDLE:
         table.add_column("method", no_wrap=True)
     table.add_column("validation", justify="right", no_wrap=True)
@@ -207,7 +201,7 @@ def _trials_table(board: Board, rows: int, width: int) -> Table:
     table.add_column("time", justify="right", no_wrap=True)
     for trial in chosen_rows(board.trials, best, rows):
         is_best = trial is best
-        cells = ["★" if is_best else str(trial.number), clean(trial.spec.candidate)]
+        cells = [f"★ {trial.number}" if is_best else str(trial.number), clean(trial.spec.candidate)]
         cells += [METHOD_NAMES[trial.spec.method]] if width >= _MIDDLE else []
         cells += [percent(trial.validation) if trial.state == "complete" else trial.state]
         cells += [percent(trial.test)] if width >= _WIDE else []
