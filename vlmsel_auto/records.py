@@ -208,6 +208,8 @@ class TrialResult:
     epochs_run: int
     seconds: float  # wall time of the whole trial
     reason: str = ""  # why it failed or was pruned
+    start: float | None = None  # validation metric before training: the zero-shot classifier
+    kept_epoch: int | None = None  # epoch whose weights were kept; 0: training did not improve on the start
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,150 @@
+"""Files of one trial, ``workdir/trials/NNNN/``: its result as JSON and, while it may still be the best, its weights.
+
+No pickle: safetensors and JSON only. Both are written to a temporary name and renamed, so a kill leaves a whole file or
+none; the result is written last, so a result without weights means that they were dropped on purpose.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as save_tensors
+
+from vlmsel_auto.cache import Json, write_atomically
+from vlmsel_auto.errors import TrialUnavailable, WorkdirError
+from vlmsel_auto.records import TrialResult, TrialSpec
+
+__all__ = [
+    "Checkpoint",
+    "drop_weights",
+    "has_weights",
+    "load_trial",
+    "read_result",
+    "read_results",
+    "result_from_json",
+    "result_to_json",
+    "save_result",
+    "save_weights",
+    "trial_dir",
+]
+
+_WEIGHTS = "weights.safetensors"
+_RESULT = "result.json"
+_VISUAL = "visual."
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Checkpoint:
+    """What a trial learned: classifier = softmax(scale * normalise(embed(x)) @ weight.T + bias)."""
+
+    visual: Mapping[str, torch.Tensor] | None  # state dict of the visual tower; None: it was not changed
+    weight: NDArray[np.float32]  # (K, D)
+    bias: NDArray[np.float32]  # (K,)
+    scale: float
+
+
+def trial_dir(workdir: Path, number: int) -> Path:
+    """Folder of trial ``number``."""
+    return workdir / "trials" / f"{number:04d}"
+
+
+def save_weights(workdir: Path, number: int, checkpoint: Checkpoint) -> Path:
+    """Write the weights of a trial and return the file."""
+    tensors = {
+        "head.weight": torch.from_numpy(np.ascontiguousarray(checkpoint.weight)),
+        "head.bias": torch.from_numpy(np.ascontiguousarray(checkpoint.bias)),
+        "head.scale": torch.tensor([checkpoint.scale], dtype=torch.float64),
+    }
+    for name, value in (checkpoint.visual or {}).items():
+        tensors[_VISUAL + name] = value.detach().cpu().contiguous().clone()  # clone: tied tensors may not share memory
+    path = trial_dir(workdir, number) / _WEIGHTS
+    write_atomically(path, save_tensors(tensors))
+    return path
+
+
+def load_trial(workdir: Path, number: int) -> Checkpoint:
+    """Read the weights that trial ``number`` kept.
+
+    Raises:
+        TrialUnavailable: it kept none (it failed, was pruned, or another trial became better), or the file is damaged.
+    """
+    path = trial_dir(workdir, number) / _WEIGHTS
+    try:
+        with safe_open(path, framework="pt", device="cpu") as stream:
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - not a mapping
+        visual = {name.removeprefix(_VISUAL): each for name, each in tensors.items() if name.startswith(_VISUAL)}
+        return Checkpoint(
+            visual=visual or None,
+            weight=tensors["head.weight"].numpy(),
+            bias=tensors["head.bias"].numpy(),
+            scale=float(tensors["head.scale"][0]),
+        )
+    except (OSError, KeyError, SafetensorError) as error:
+        raise TrialUnavailable(
+            f"Trial {number} has no weights at {path}: only trials that may be the best keep them, but got {error}"
+        ) from error
+
+
+def has_weights(workdir: Path, number: int) -> bool:
+    """Whether trial ``number`` still has its weights."""
+    return (trial_dir(workdir, number) / _WEIGHTS).is_file()
+
+
+def drop_weights(workdir: Path, number: int) -> None:
+    """Delete the weights of a trial; its result stays."""
+    (trial_dir(workdir, number) / _WEIGHTS).unlink(missing_ok=True)
+
+
+def discard_trial(workdir: Path, number: int) -> None:
+    """Delete everything a trial left."""
+    shutil.rmtree(trial_dir(workdir, number), ignore_errors=True)
+
+
+def result_to_json(result: TrialResult) -> str:
+    """One line of JSON."""
+    return json.dumps(asdict(result), sort_keys=True, allow_nan=False)
+
+
+def result_from_json(text: str) -> TrialResult:
+    """The inverse of `result_to_json`; unknown keys are refused.
+
+    Raises:
+        WorkdirError: not a trial's result.
+    """
+    try:
+        record: dict[str, Json] = json.loads(text)
+        spec = TrialSpec(**record.pop("spec"))  # type: ignore[arg-type] # the constructor refuses other keys
+        curve = tuple(record.pop("curve"))  # type: ignore[arg-type] # a list of floats
+        return TrialResult(spec=spec, curve=curve, **record)  # type: ignore[arg-type] # likewise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise WorkdirError(
+            f"The result of a trial cannot be read: delete the file and run again, but got {error!r}"
+        ) from error
+
+
+def save_result(workdir: Path, result: TrialResult) -> None:
+    """Write ``result.json`` of the trial."""
+    write_atomically(trial_dir(workdir, result.number) / _RESULT, result_to_json(result).encode())
+
+
+def read_result(workdir: Path, number: int) -> TrialResult | None:
+    """The stored result of a trial, or None when it did not finish."""
+    try:
+        return result_from_json((trial_dir(workdir, number) / _RESULT).read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def read_results(workdir: Path) -> tuple[TrialResult, ...]:
+    """All finished trials of a work directory by number; needs neither Optuna nor a study."""
+    folders = sorted((workdir / "trials").glob("[0-9]*"))
+    found = (read_result(workdir, int(folder.name)) for folder in folders if folder.name.isdigit())
+    return tuple(result for result in found if result is not None)

@@ -1,0 +1,137 @@
+"""Images of a task as mini-batches from memory: no files are opened while a tower trains, no worker processes start."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vlmsel_auto.records import ImageView, IntArray, Metric, PixelSource, Task
+
+__all__ = ["Batch", "Batches", "ImageSet", "Splits", "few_shot", "image_set", "score", "splits"]
+
+Batch = tuple[torch.Tensor, torch.Tensor]  # uint8 (n, S, S, 3), int64 (n,)
+
+_RESIDENT_BYTES = 512 * 2**20  # sets up to this size are read once; larger ones batch by batch
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Splits:
+    """Image indices of one trial: what it learns from, is chosen by, and is reported on."""
+
+    train: IntArray
+    val: IntArray
+    test: IntArray
+
+
+def few_shot(labels: IntArray, indices: IntArray, *, shots: int | None, seed: int) -> IntArray:
+    """At most ``shots`` of ``indices`` per class, drawn with ``seed``; all of them for None. Sorted."""
+    if shots is None:
+        return np.sort(indices)
+    if shots < 1:
+        raise ValueError(f"shots must be at least 1, or None for all images, but got {shots!r}")
+    shuffled = np.random.default_rng(seed).permutation(indices)
+    kept = [shuffled[labels[shuffled] == label][:shots] for label in np.unique(labels[indices])]
+    return np.sort(np.concatenate(kept)).astype(np.int64)
+
+
+def splits(task: Task, *, train_shots: int | None = None, max_val: int = 2_000) -> Splits:
+    """The splits of a trial. They depend on the task alone, never on the trial's seed: trials must be comparable.
+
+    Args:
+        task: the task; its training and validation splits must not be empty.
+        train_shots: at most this many training images a class; None takes all.
+        max_val: larger validation splits are thinned (the same images each time): a measure of choice needs no more.
+
+    Raises:
+        ValueError: no training or no validation image.
+    """
+    if not len(task.train) or not len(task.val):
+        raise ValueError(
+            f"Task {task.name!r} needs training and validation images to tune on, "
+            f"but got {len(task.train)} and {len(task.val)}"
+        )
+    val = np.sort(task.val)
+    if len(val) > max_val:
+        val = np.sort(np.random.default_rng(0).permutation(val)[:max_val])
+    return Splits(train=few_shot(task.labels, task.train, shots=train_shots, seed=0), val=val, test=np.sort(task.test))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageSet:
+    """Some images of a task in one view, with their labels."""
+
+    source: PixelSource
+    view: ImageView
+    indices: IntArray
+    labels: torch.Tensor  # int64 (n,)
+    resident: torch.Tensor | None  # uint8 (n, S, S, 3), or None: read batch by batch
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.indices)
+
+    def batch(self, rows: torch.Tensor) -> Batch:
+        """Images and labels of these rows."""
+        if self.resident is not None:
+            return self.resident[rows], self.labels[rows]
+        return _tensor(self.source.read(self.view, self.indices[rows.numpy()])), self.labels[rows]
+
+
+def _tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
+    # a copy when read-only: tensors cannot share memory that is mapped from disk for reading
+    return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
+
+
+def image_set(task: Task, *, view: ImageView, indices: IntArray, resident_bytes: int = _RESIDENT_BYTES) -> ImageSet:
+    """Open ``indices`` of the task in ``view``; in memory when they fit into ``resident_bytes``."""
+    fits = len(indices) * view.size * view.size * 3 <= resident_bytes
+    return ImageSet(
+        source=task.pixels,
+        view=view,
+        indices=indices,
+        labels=torch.from_numpy(task.labels[indices].astype(np.int64)),
+        resident=_tensor(task.pixels.read(view, indices)) if fits else None,
+    )
+
+
+@dataclass(kw_only=True, eq=False)
+class Batches:
+    """Mini-batches of a set, as often as iterated: in order, or newly shuffled each time when a generator is given."""
+
+    images: ImageSet
+    size: int
+    generator: torch.Generator | None = field(default=None)
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return math.ceil(len(self.images) / self.size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches; the last may be smaller."""
+        count = len(self.images)
+        rows = torch.arange(count) if self.generator is None else torch.randperm(count, generator=self.generator)
+        for start in range(0, count, self.size):
+            yield self.images.batch(rows[start : start + self.size])
+
+
+def score(metric: Metric, *, labels: IntArray, predicted: IntArray) -> float:
+    """Accuracy, or balanced accuracy (mean recall over the classes that occur in ``labels``), in [0, 1].
+
+    Raises:
+        ValueError: no label, or different lengths.
+    """
+    if not len(labels) or len(labels) != len(predicted):
+        raise ValueError(
+            f"labels and predictions must be as many, at least one, but got {len(labels)}, {len(predicted)}"
+        )
+    right = labels == predicted
+    if metric == "accuracy":
+        return float(right.mean())
+    present, inverse = np.unique(labels, return_inverse=True)
+    counts = np.bincount(inverse, minlength=len(present))
+    return float((np.bincount(inverse, weights=right, minlength=len(present)) / counts).mean())

@@ -1,0 +1,168 @@
+"""The search space of one trial as data: ranges and defaults by method, tower family and size.
+
+Every range is centred on its default, so the unit cube is comparable between candidates: 0.5 is always "the default of
+this family", and what one candidate teaches about learning rates carries over to the next. `study` suggests points of
+the unit cube, `Space.spec` turns them into a `TrialSpec`.
+
+The defaults are our own choice, tuned on the mini zoo (see docs of the benchmarks) and, for towers of more than twenty
+million parameters, the usual range of full CLIP fine-tuning (1e-6 to 1e-4).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from vlmsel_auto.records import Candidate, Method, TrialSpec
+
+__all__ = ["LARGE_TOWER", "Point", "Range", "Space", "default_point", "space_for"]
+
+LARGE_TOWER = 20_000_000  # parameters of both towers; above it the learning rates of real pretrained models apply
+_HUGE_TOWER = 500_000_000
+
+_RATES = {"vit": 5e-4, "resnet": 1e-3, "convnext": 5e-4, "efficientnet": 1e-3}  # small models, full fine-tuning
+_LARGE_RATE = 1e-5
+_HUGE_RATE = 5e-6
+_PROBE_RATE = 5e-3
+_PROBE_EPOCHS = 60
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Range:
+    """A closed interval, walked linearly or on a log scale."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        if not self.low <= self.high or (self.log and self.low <= 0):
+            raise ValueError(f"a range needs low <= high, and low > 0 on a log scale, but got {self!r}")
+
+    def at(self, unit: float) -> float:
+        """Value at ``unit`` in [0, 1] of the way from low to high."""
+        if not 0 <= unit <= 1:
+            raise ValueError(f"a place in the unit interval lies in [0, 1], but got {unit!r}")
+        if unit in {0.0, 1.0}:
+            return self.high if unit else self.low  # exact ends
+        if self.log:
+            return math.exp(math.log(self.low) + unit * (math.log(self.high) - math.log(self.low)))
+        return self.low + unit * (self.high - self.low)
+
+    def unit(self, value: float) -> float:
+        """Where ``value`` lies, 0 at low and 1 at high; values outside are clipped."""
+        if self.high == self.low:
+            return 0.5
+        if self.log:
+            place = math.log(max(value, self.low) / self.low) / math.log(self.high / self.low)
+        else:
+            place = (value - self.low) / (self.high - self.low)
+        return min(1.0, max(0.0, place))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """A point of the unit cube: 0.5 is the default of method and family."""
+
+    learning_rate: float = 0.5
+    weight_decay: float = 0.5
+    augmentation: float = 0.5
+    epochs: float = 0.5
+
+    def moved(self, *, learning_rate: float, weight_decay: float, augmentation: float, epochs: float) -> Point:
+        """The point shifted by these amounts and kept inside the cube."""
+
+        def clip(value: float) -> float:
+            return min(1.0, max(0.0, value))
+
+        return Point(
+            learning_rate=clip(self.learning_rate + learning_rate),
+            weight_decay=clip(self.weight_decay + weight_decay),
+            augmentation=clip(self.augmentation + augmentation),
+            epochs=clip(self.epochs + epochs),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Space:
+    """What may vary for one candidate and method."""
+
+    method: Method
+    learning_rate: Range
+    weight_decay: Range
+    augmentation: Range
+    epochs: Range  # rounded to whole epochs
+
+    def spec(self, point: Point, *, candidate: str, seed: int) -> TrialSpec:
+        """The trial at ``point``."""
+        return TrialSpec(
+            candidate=candidate,
+            method=self.method,
+            learning_rate=self.learning_rate.at(point.learning_rate),
+            weight_decay=self.weight_decay.at(point.weight_decay),
+            augmentation=self.augmentation.at(point.augmentation),
+            epochs=round(self.epochs.at(point.epochs)),
+            seed=seed,
+        )
+
+    def point(self, spec: TrialSpec) -> Point:
+        """The inverse of `spec`, clipped to the cube; epochs are whole numbers, so only near."""
+        return Point(
+            learning_rate=self.learning_rate.unit(spec.learning_rate),
+            weight_decay=self.weight_decay.unit(spec.weight_decay),
+            augmentation=self.augmentation.unit(spec.augmentation),
+            epochs=self.epochs.unit(spec.epochs),
+        )
+
+
+def default_point() -> Point:
+    """The middle of the cube."""
+    return Point()
+
+
+def _around(middle: float, factor: float) -> Range:
+    return Range(low=middle / factor, high=middle * factor, log=True)
+
+
+def _tuning_rate(family: str, params: int | None) -> float:
+    size = params if params is not None else LARGE_TOWER  # unknown size: rather too gentle than too rough
+    if size >= _HUGE_TOWER:
+        return _HUGE_RATE
+    if size >= LARGE_TOWER:
+        return _LARGE_RATE
+    return _RATES.get(family, 5e-4)
+
+
+def space_for(method: Method, *, candidate: Candidate, train_images: int, images_per_trial: int = 2_500) -> Space:
+    """Ranges for one candidate on a task.
+
+    Args:
+        method: ``"probe"`` (linear head on cached features) or ``"finetune"`` (whole visual tower and head).
+        candidate: its family and number of parameters choose the learning rates.
+        train_images: number of training images; with few of them an epoch is short and more are worth while.
+        images_per_trial: how many images a default fine-tuning trial shows to the tower, repeats counted.
+
+    Raises:
+        ValueError: no training image, or a method that does not exist.
+    """
+    if train_images < 1 or images_per_trial < 1:
+        raise ValueError(f"image counts must be positive, but got {train_images=} and {images_per_trial=}")
+    if method == "probe":
+        return Space(
+            method="probe",
+            learning_rate=_around(_PROBE_RATE, 16.0),
+            weight_decay=Range(low=1e-4, high=1.0, log=True),
+            augmentation=Range(low=0.0, high=0.0),
+            epochs=_around(_PROBE_EPOCHS, 4.0),
+        )
+    if method == "finetune":
+        epochs = min(30, max(3, round(images_per_trial / train_images)))
+        return Space(
+            method="finetune",
+            learning_rate=_around(_tuning_rate(candidate.family, candidate.params), 6.0),
+            weight_decay=Range(low=2.5e-3, high=1.0, log=True),
+            augmentation=Range(low=0.0, high=0.8),
+            epochs=_around(epochs, 3.0),
+        )
+    raise ValueError(f"method must be 'probe' or 'finetune', but got {method!r}")
