@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vlmsel_auto.records import BadFile
-from vlmsel_auto.scan import Entry, Part
+from vlmsel_auto.scan import Entry, Part, printable
 
 __all__ = ["settle_copies"]
 
@@ -49,9 +49,11 @@ def _verdict(entry: Entry, copies: Sequence[Entry]) -> BadFile | None:
     home: Part | None = "test" if "test" in present else "val" if "val" in present else None
     if home is not None and entry.part != home:
         twin = next(one for one in copies if one.part == home)
-        return BadFile(path=entry.path, reason=f"same image as {twin.path}; left out of {entry.part}")
+        return BadFile(
+            path=printable(entry.path), reason=f"same image as {printable(twin.path)}; left out of {entry.part}"
+        )
     other = next((one for one in copies if one.label != entry.label), None)
     if other is None:
         return None
-    reason = f"same image as {other.path}, but labelled {entry.label!r} and not {other.label!r}"
-    return BadFile(path=entry.path, reason=reason, used=home is not None)
+    reason = f"same image as {printable(other.path)}, but labelled {entry.label!r} and not {other.label!r}"
+    return BadFile(path=printable(entry.path), reason=reason, used=home is not None)

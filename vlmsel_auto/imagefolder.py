@@ -15,7 +15,7 @@ from vlmsel_auto import parquet
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.labelscsv import read_labels
 from vlmsel_auto.records import BadFile
-from vlmsel_auto.scan import Entry, Files, Part, Scan, inside, is_ignored, nfc, shown, split_part
+from vlmsel_auto.scan import Entry, Files, Part, Scan, inside, is_ignored, nfc, printable, shown, split_part
 from vlmsel_auto.tasktoml import read_declaration
 
 __all__ = ["scan_folder"]
@@ -35,7 +35,7 @@ class _Found:
     labels: set[str] = field(default_factory=set)  # also of folders without an image
 
     def skip(self, path: Path, reason: str) -> None:
-        self.stray.append(BadFile(path=path.relative_to(self.root).as_posix(), reason=reason))
+        self.stray.append(BadFile(path=printable(path.relative_to(self.root).as_posix()), reason=reason))
 
 
 def scan_folder(path: Path, *, exclude: Sequence[Path] = ()) -> Scan:
@@ -64,6 +64,8 @@ def scan_folder(path: Path, *, exclude: Sequence[Path] = ()) -> Scan:
 def _checked_root(path: Path) -> Path:
     try:
         root = path.resolve(strict=True)
+    except PermissionError as error:
+        raise TaskError(f"the task folder cannot be read; check its rights, but got {error}") from error
     except (OSError, RuntimeError, ValueError) as error:
         raise TaskError(f"there is no such task folder, but got {str(path)!r}") from error
     if not root.is_dir():
@@ -82,9 +84,10 @@ def _scan_csv(root: Path) -> Scan:
     images = root / "images"
     unnamed = sum(
         1
-        for folder, _, files in os.walk(images)
-        for file in files
-        if not is_ignored(file) and (Path(folder) / file).relative_to(root).as_posix() not in named
+        for path in images.rglob("*")
+        if path.is_file()
+        and not any(is_ignored(name) for name in path.relative_to(images).parts)
+        and path.relative_to(root).as_posix() not in named
     )
     notes = (f"{unnamed:,} files in images/ are not named in labels.csv and were not used",) if unnamed else ()
     return _scan(root, classes=classes, entries=table.entries, stray=table.refused, notes=notes)
@@ -95,12 +98,15 @@ def _scan_classes(root: Path, *, exclude: frozenset[Path]) -> Scan:
     folders = list(_folders(root, found=found, reason="not in a class folder", own=_OWN_FILES))
     parts = {folder: split_part(folder.name) for folder in folders}
     if _is_split(folders):
-        notes = []
+        notes: list[str] = []
         for folder, part in parts.items():
             if part is None:
                 found.skip(folder, "folder beside train, val and test; not used")
             else:
-                for inner in _folders(folder, found=found, reason="not in a class folder"):
+                inners = list(_folders(folder, found=found, reason="not in a class folder"))
+                if not inners:
+                    notes.append(f"{folder.name}/ holds no class folder and was not used")
+                for inner in inners:
                     _collect(inner, part=part, found=found)
         if not any(part == "train" for part in parts.values()):
             raise TaskError(
@@ -120,6 +126,11 @@ def _is_split(folders: Sequence[Path]) -> bool:
     named = [folder for folder in folders if split_part(folder.name) is not None]
     holding = [folder for folder in named if any(one.is_dir() and not is_ignored(one.name) for one in folder.iterdir())]
     if not holding:
+        if len(named) > 1 and len(named) == len(folders):
+            raise TaskError(
+                f"a folder with splits needs class folders in each, as in train/<class>/*, but got none in "
+                f"{shown([folder.name for folder in named])} ({named[0].parent})"
+            )
         return False
     return len(named) == len(folders) or {"train"} < {split_part(folder.name) for folder in holding}
 

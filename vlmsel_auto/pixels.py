@@ -172,8 +172,10 @@ def open_entry(
                 return StoreEntry(path=entry, decoded=known, reused=True, created=())
             fresh = not entry.exists()
             decoded = _fill(root=root, entry=entry, count=count, sources=sources(), views=wanted, progress=progress)
-    except OSError as error:
+    except BaseException as error:  # also on Ctrl+C: leave no empty folders behind
         _remove_empty(made, extra=root / ".lock")
+        if not isinstance(error, OSError):
+            raise
         raise WorkdirError(
             f"cannot write decoded images below {root}: free space and permissions? got {error}"
         ) from error

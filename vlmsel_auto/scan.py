@@ -22,6 +22,7 @@ __all__ = [
     "inside",
     "is_ignored",
     "nfc",
+    "printable",
     "prompt_of",
     "shown",
     "split_part",
@@ -123,9 +124,14 @@ def split_part(name: str) -> Part | None:
     return _PARTS.get(name.strip().lower())
 
 
+def printable(name: str) -> str:
+    """A file name that can be written as UTF-8: bytes that are none become U+FFFD."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def nfc(text: str) -> str:
-    """Unicode NFC: macOS writes decomposed names, people type composed ones."""
-    return unicodedata.normalize("NFC", text)
+    """Unicode NFC: macOS writes decomposed names, people type composed ones. Bytes that are no UTF-8 become U+FFFD."""
+    return unicodedata.normalize("NFC", printable(text))
 
 
 def prompt_of(label: str) -> str:

@@ -13,12 +13,12 @@ import numpy as np
 from vlmsel_auto import split as splitting
 from vlmsel_auto.cache import Json, digest
 from vlmsel_auto.copies import settle_copies
-from vlmsel_auto.errors import TaskError
+from vlmsel_auto.errors import TaskError, WorkdirError
 from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.imagefolder import scan_folder
 from vlmsel_auto.pixels import DecodedRow, PixelStore, StoreEntry, open_entry
 from vlmsel_auto.records import BadFile, ImageView, IntArray, Task
-from vlmsel_auto.scan import Declaration, Entry, Part, Scan, prompt_of, shown
+from vlmsel_auto.scan import Declaration, Entry, Part, Scan, printable, prompt_of, shown
 
 __all__ = ["load_task"]
 
@@ -56,7 +56,7 @@ def load_task(
 
     Raises:
         TaskError: The folder cannot be used; nothing was written.
-        WorkdirError: The decoded images cannot be written.
+        WorkdirError: The decoded images cannot be written, or the work directory is the task folder.
         MissingDependency: A folder of images.parquet without pyarrow.
     """
     if shots < 1:
@@ -65,6 +65,8 @@ def load_task(
         raise TaskError(f"max_train_images must be at least 1 or None, but got {max_train_images!r}")
     started = time.monotonic()
     scan = scan_folder(path, exclude=(workdir,))
+    if workdir.resolve() == scan.root:
+        raise WorkdirError(f"the work directory must not be the task folder itself, but got {str(workdir)!r}")
     _check_classes(scan.classes, [entry.label for entry in scan.entries], left_out={})
     _check_parts(scan.classes, ((entry.label, entry.part) for entry in scan.entries))
     positions, notes = _capped(scan, cap=max_train_images, seed=seed)
@@ -130,7 +132,7 @@ def _assemble(
     told = scan.declaration
     prompts = _prompts(told, classes=scan.classes)
     odd = [
-        BadFile(path=entry.path, reason=row.note, used=bool(row.digest))
+        BadFile(path=printable(entry.path), reason=row.note, used=bool(row.digest))
         for entry, row in zip(entries, store.decoded, strict=True)
         if row.note
     ]
@@ -173,7 +175,7 @@ def _usable(scan: Scan, *, entries: Sequence[Entry], rows: Sequence[DecodedRow])
     left_out: dict[str, list[str]] = {}
     for entry, row in zip(entries, rows, strict=True):
         if not row.digest:
-            left_out.setdefault(entry.label, []).append(f"{entry.path}: {row.note}")
+            left_out.setdefault(entry.label, []).append(f"{printable(entry.path)}: {row.note}")
     if not good:
         lost = [one for several in left_out.values() for one in several]
         raise TaskError(f"no image was found: not one file can be decoded, but got {shown(lost)}")
@@ -214,7 +216,10 @@ def _prompts(declaration: Declaration, *, classes: Sequence[str]) -> tuple[str, 
 def _check_classes(classes: Sequence[str], labels: Sequence[str], *, left_out: Mapping[str, Sequence[str]]) -> None:
     """At least two classes, and two images in each."""
     if len(classes) < _MIN_CLASS:
-        raise TaskError(f"a task needs two classes or more, but got one class only: {shown(classes)}")
+        raise TaskError(
+            f"a task needs two classes or more, each a folder or a label of its own, "
+            f"but got one class only: {shown(classes)}"
+        )
     counts = Counter(labels)
     small = [label for label in classes if counts[label] < _MIN_CLASS]
     if small:
