@@ -1,0 +1,265 @@
+"""Plots of the report as SVG text: pure functions of plain values, no file, no global state.
+
+Colours are the colour-blind safe set of Okabe and Ito, and shape says the same as colour. Ink and surfaces are CSS
+variables with fallbacks, so that an inlined plot follows the page's light or dark scheme and a saved one still reads.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from vlmsel_auto.records import FloatArray
+
+__all__ = ["RankPoint", "TimePoint", "best_so_far", "predicted_ranking", "rank_scatter", "validation_against_test"]
+
+Kind = Literal["planned", "sampled", "audit"]
+
+# sentinel colours that no plot uses otherwise -> CSS variables with a fallback for use outside the page
+_INK, _FAINT = "#010203", "#040506"
+_VARIABLES = {_INK: "var(--ink, #1b1f24)", _FAINT: "var(--rule, #b9c0c8)"}
+_COLOURS: dict[Kind, str] = {"planned": "#0072b2", "sampled": "#009e73", "audit": "#d55e00"}
+_MARKERS: dict[Kind, str] = {"planned": "o", "sampled": "s", "audit": "^"}
+_KINDS: tuple[Kind, ...] = ("planned", "sampled", "audit")
+_FONT = 10.0  # points
+_STYLE: dict[Any, object] = {  # matplotlib's stubs want a literal of all its keys
+    "text.parse_math": False,  # a dollar in a model's or a class's name is a dollar
+    "svg.fonttype": "none",  # text stays text: small, searchable, read by screen readers
+    "font.family": "sans-serif",
+    "font.size": _FONT,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _FAINT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "grid.color": _FAINT,
+    "grid.alpha": 0.5,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 9.0,
+    "path.simplify": True,
+}
+_MOST_LABELS = 24
+_MOST_ROWS = 40
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankPoint:
+    """A tuned candidate: ranks among the tuned, 1 = best; accuracies in [0, 1]."""
+
+    label: str
+    predicted: float
+    actual: float
+    kind: Kind = "planned"
+    validation: float | None = None
+    test: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimePoint:
+    """A finished trial: end in seconds since the first began, validation in [0, 1] or None when it has none."""
+
+    label: str
+    end: float
+    validation: float | None
+    kind: Kind = "planned"
+
+
+def rank_scatter(points: Sequence[RankPoint]) -> str:
+    """Predicted against actual rank, the best in the upper left corner; on the dashed line the prediction was right."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _canvas(width=6.4, height=min(7.2, max(3.6, 1.9 + 0.24 * len(points))))
+        last = max((max(point.predicted, point.actual) for point in points), default=1.0)
+        axes.plot([0.5, last + 0.5], [0.5, last + 0.5], linestyle=(0, (4, 3)), color=_FAINT, linewidth=1.2, zorder=1)
+        _scatter(axes, [(point.predicted, point.actual, point.kind) for point in points])
+        axes.set_xlim(0.5, last + 0.5 + 0.45 * last)  # room for labels at the right
+        axes.set_ylim(last + 0.6, 0.4)
+        axes.set_xlabel("predicted rank among the tuned")
+        axes.set_ylabel("actual rank")
+        axes.set_xticks(_ticks(last))
+        axes.set_yticks(_ticks(last))
+        axes.grid(visible=True)
+        _label(figure, axes, [(point.predicted, point.actual, point.label) for point in points])
+        return _svg(figure, name="ranks", title="Predicted against actual rank of the tuned candidates")
+
+
+def best_so_far(points: Sequence[TimePoint]) -> str:
+    """Validation of every trial by the time it ended, and the best so far as a step line."""
+    known = sorted((point for point in points if point.validation is not None), key=lambda point: point.end)
+    minutes = max((point.end for point in known), default=0.0) > 180.0  # noqa: PLR2004 - three minutes
+    unit = 60.0 if minutes else 1.0
+    with mpl.rc_context(_STYLE):
+        figure, axes = _canvas(width=6.4, height=3.4)
+        if known:
+            times = np.array([point.end / unit for point in known])
+            values = np.array([point.validation for point in known], dtype=np.float64)
+            best = np.maximum.accumulate(values)
+            axes.step(times, best, where="post", color=_INK, linewidth=1.4, zorder=1, label="best so far")
+            _scatter(axes, [(time, value, p.kind) for time, value, p in zip(times, values, known, strict=True)])
+            axes.set_xlim(0.0, float(times[-1]) * 1.05 or 1.0)
+            _accuracy_limits(axes, values, side="y")
+        axes.set_xlabel("minutes of tuning" if minutes else "seconds of tuning")
+        axes.set_ylabel("validation")
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=None))
+        axes.grid(visible=True)
+        return _svg(figure, name="time", title="Validation of the trials over time, and the best so far")
+
+
+def validation_against_test(points: Sequence[RankPoint]) -> str:
+    """Validation against test of each tuned candidate's best trial; below the dashed line, test came out lower."""
+    known = [(p.validation, p.test, p.kind, p.label) for p in points if p.validation is not None and p.test is not None]
+    with mpl.rc_context(_STYLE):
+        figure, axes = _canvas(width=6.4, height=4.2)
+        if known:
+            values = np.array([(validation, test) for validation, test, _, _ in known])
+            low, high = _span(values)
+            axes.plot([low, high], [low, high], linestyle=(0, (4, 3)), color=_FAINT, linewidth=1.2, zorder=1)
+            _scatter(axes, [(validation, test, kind) for validation, test, kind, _ in known])
+            axes.set_xlim(low, high + 0.35 * (high - low))
+            axes.set_ylim(low, high)
+            _label(figure, axes, [(validation, test, label) for validation, test, _, label in known])
+        axes.set_xlabel("validation")
+        axes.set_ylabel("test")
+        axes.xaxis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=None))
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=None))
+        axes.grid(visible=True)
+        return _svg(figure, name="splits", title="Validation against test of the tuned candidates")
+
+
+def predicted_ranking(
+    labels: Sequence[str], scores: Sequence[float], sds: Sequence[float], tuned: Sequence[bool]
+) -> str:
+    """Predicted score of each candidate, best on top, with a bar of two standard deviations to either side.
+
+    Args:
+        labels: (M,) candidate names, best first.
+        scores: (M,) posterior means in standard units.
+        sds: (M,) posterior standard deviations in the same units.
+        tuned: (M,) whether the search tuned the candidate.
+    """
+    shown = min(len(labels), _MOST_ROWS)
+    rows = np.arange(shown)
+    with mpl.rc_context(_STYLE):
+        figure, axes = _canvas(width=6.4, height=1.0 + 0.26 * max(shown, 3))
+        for done, colour, marker, text in ((True, "#0072b2", "o", "tuned"), (False, _INK, "D", "not tuned")):
+            picked = [row for row in rows.tolist() if bool(tuned[row]) is done]
+            if picked:
+                axes.errorbar(
+                    [scores[row] for row in picked],
+                    picked,
+                    xerr=[2.0 * sds[row] for row in picked],
+                    fmt=marker,
+                    color=colour,
+                    markersize=5,
+                    elinewidth=1.2,
+                    markerfacecolor=colour if done else "none",
+                    label=text,
+                )
+        axes.set_yticks(rows, [_short(label, 34) for label in labels[:shown]])
+        axes.set_ylim(max(shown, 1) - 0.4, -0.6)
+        axes.set_xlabel("predicted score, standard units within the task")
+        axes.grid(visible=True, axis="x")
+        if shown:
+            axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2)
+        return _svg(figure, name="ranking", title="Predicted score of every candidate with its uncertainty")
+
+
+def _canvas(*, width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.patch.set_alpha(0.0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0.0)
+    return figure, axes
+
+
+def _scatter(axes: Axes, points: Sequence[tuple[float, float, Kind]]) -> None:
+    for kind in _KINDS:
+        of_kind = [(x, y) for x, y, each in points if each == kind]
+        if of_kind:
+            xs, ys = zip(*of_kind, strict=True)
+            axes.scatter(xs, ys, s=38, c=_COLOURS[kind], marker=_MARKERS[kind], label=kind, zorder=3, linewidths=0)
+    if len({kind for _, _, kind in points}) > 1:
+        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, borderaxespad=0.2)
+
+
+def _ticks(last: float) -> list[int]:
+    step = max(1, round(last / 10))
+    return sorted({1, *range(max(1, step), int(last) + 1, step)})
+
+
+def _span(values: FloatArray) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    margin = max(0.08 * (high - low), 0.01)
+    return max(0.0, low - margin), min(1.0, high + margin) + 0.002
+
+
+def _accuracy_limits(axes: Axes, values: FloatArray, *, side: Literal["x", "y"]) -> None:
+    low, high = _span(values)
+    if side == "y":
+        axes.set_ylim(low, high)
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+    else:
+        axes.set_xlim(low, high)
+
+
+def _short(label: str, most: int) -> str:
+    """``label`` with its middle left out where it is long: both ends of a model's name tell models apart."""
+    if len(label) <= most:
+        return label
+    head = (most - 1) // 2
+    return f"{label[:head]}…{label[-(most - 1 - head) :]}"
+
+
+def _label(figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """Write labels where they meet neither a point nor a label; those that fit nowhere are left out."""
+    figure.draw_without_rendering()  # constrained layout fixes the axes, so that data become pixels
+    pixels = axes.transData.transform([(x, y) for x, y, _ in points]) if points else np.empty((0, 2))
+    scale = figure.dpi / 72.0
+    height, letter, gap = 1.15 * 8.5 * scale, 0.58 * 8.5 * scale, 6.0 * scale
+    frame = axes.get_window_extent()
+    taken = [(x - gap / 2, y - gap / 2, x + gap / 2, y + gap / 2) for x, y in pixels]
+    for (x, y), (_, _, label) in list(zip(pixels, points, strict=True))[:_MOST_LABELS]:
+        text = _short(label, 26)
+        wide = letter * len(text)
+        places = [(gap, -height / 2), (gap, height / 3), (gap, -1.4 * height), (-gap - wide, -height / 2)]
+        for dx, dy in places:
+            box = (x + dx, y + dy, x + dx + wide, y + dy + height)
+            if box[0] < frame.x0 or box[2] > frame.x1 + 2 * gap or any(_overlap(box, other) for other in taken):
+                continue
+            taken.append(box)
+            axes.annotate(text, (x, y), xytext=(dx / scale, (dy + height / 4) / scale), xycoords="figure pixels",
+                          textcoords="offset points", fontsize=8.5)  # fmt: skip
+            break
+
+
+def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _svg(figure: Figure, *, name: str, title: str) -> str:
+    """The figure as an SVG element that can be inlined beside others: own ids, a title, no XML prologue."""
+    stream = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'<g id="[a-zA-Z0-9]+_\d+">', "<g>", text)  # matplotlib counts from 1 in every figure
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'(xlink:href="|url\()#', rf"\g<1>#{name}-", text)
+    for sentinel, variable in _VARIABLES.items():
+        text = text.replace(sentinel, variable)
+    head = f'<svg role="img" aria-label="{title}" '
+    text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
+    return text.replace("<svg ", head, 1).strip()
