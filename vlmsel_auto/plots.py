@@ -15,6 +15,7 @@ from typing import Any, Literal
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -30,7 +31,7 @@ _VARIABLES = {_INK: "var(--ink, #1b1f24)", _FAINT: "var(--rule, #b9c0c8)"}
 _COLOURS: dict[Kind, str] = {"planned": "#0072b2", "sampled": "#009e73", "audit": "#d55e00"}
 _MARKERS: dict[Kind, str] = {"planned": "o", "sampled": "s", "audit": "^"}
 _KINDS: tuple[Kind, ...] = ("planned", "sampled", "audit")
-_FONT = 10.0  # points
+_FONT, _LABEL = 10.0, 8.5  # points
 _STYLE: dict[Any, object] = {  # matplotlib's stubs want a literal of all its keys
     "text.parse_math": False,  # a dollar in a model's or a class's name is a dollar
     "svg.fonttype": "none",  # text stays text: small, searchable, read by screen readers
@@ -52,6 +53,7 @@ _STYLE: dict[Any, object] = {  # matplotlib's stubs want a literal of all its ke
 }
 _MOST_LABELS = 24
 _MOST_ROWS = 40
+_FINE = 0.05  # span of accuracy below which ticks need a decimal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +113,7 @@ def best_so_far(points: Sequence[TimePoint]) -> str:
             _accuracy_limits(axes, values, side="y")
         axes.set_xlabel("minutes of tuning" if minutes else "seconds of tuning")
         axes.set_ylabel("validation")
-        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=None))
+        _percent(axes.yaxis)
         axes.grid(visible=True)
         return _svg(figure, name="time", title="Validation of the trials over time, and the best so far")
 
@@ -128,11 +130,14 @@ def validation_against_test(points: Sequence[RankPoint]) -> str:
             _scatter(axes, [(validation, test, kind) for validation, test, kind, _ in known])
             axes.set_xlim(low, high + 0.35 * (high - low))
             axes.set_ylim(low, high)
+            ticks = [tick for tick in MaxNLocator(nbins=6).tick_values(low, min(high, 1.0)) if low <= tick <= high]
+            axes.set_xticks(ticks)
+            axes.set_yticks(ticks)
             _label(figure, axes, [(validation, test, label) for validation, test, _, label in known])
         axes.set_xlabel("validation")
         axes.set_ylabel("test")
-        axes.xaxis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=None))
-        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=None))
+        _percent(axes.xaxis)
+        _percent(axes.yaxis)
         axes.grid(visible=True)
         return _svg(figure, name="splits", title="Validation against test of the tuned candidates")
 
@@ -176,7 +181,7 @@ def predicted_ranking(
 
 
 def _canvas(*, width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=72.0, layout="constrained")  # one pixel is one point, as in the SVG
     figure.patch.set_alpha(0.0)
     axes = figure.add_subplot()
     axes.patch.set_alpha(0.0)
@@ -213,6 +218,11 @@ def _accuracy_limits(axes: Axes, values: FloatArray, *, side: Literal["x", "y"])
         axes.set_xlim(low, high)
 
 
+def _percent(axis: Axis) -> None:
+    low, high = sorted(axis.get_view_interval())
+    axis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=1 if high - low < _FINE else 0, symbol=" %"))
+
+
 def _short(label: str, most: int) -> str:
     """``label`` with its middle left out where it is long: both ends of a model's name tell models apart."""
     if len(label) <= most:
@@ -225,12 +235,11 @@ def _label(figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]
     """Write labels where they meet neither a point nor a label; those that fit nowhere are left out."""
     figure.draw_without_rendering()  # constrained layout fixes the axes, so that data become pixels
     pixels = axes.transData.transform([(x, y) for x, y, _ in points]) if points else np.empty((0, 2))
-    scale = figure.dpi / 72.0
-    height, letter, gap = 1.15 * 8.5 * scale, 0.58 * 8.5 * scale, 6.0 * scale
+    height, letter, gap = 1.15 * _LABEL, 0.58 * _LABEL, 6.0
     frame = axes.get_window_extent()
     taken = [(x - gap / 2, y - gap / 2, x + gap / 2, y + gap / 2) for x, y in pixels]
-    for (x, y), (_, _, label) in list(zip(pixels, points, strict=True))[:_MOST_LABELS]:
-        text = _short(label, 26)
+    for index, (x, y) in enumerate(pixels[:_MOST_LABELS]):
+        text = _short(points[index][2], 26)
         wide = letter * len(text)
         places = [(gap, -height / 2), (gap, height / 3), (gap, -1.4 * height), (-gap - wide, -height / 2)]
         for dx, dy in places:
@@ -238,8 +247,9 @@ def _label(figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]
             if box[0] < frame.x0 or box[2] > frame.x1 + 2 * gap or any(_overlap(box, other) for other in taken):
                 continue
             taken.append(box)
-            axes.annotate(text, (x, y), xytext=(dx / scale, (dy + height / 4) / scale), xycoords="figure pixels",
-                          textcoords="offset points", fontsize=8.5)  # fmt: skip
+            note = axes.annotate(text, (points[index][0], points[index][1]), xytext=(dx, dy + height / 4),
+                                 textcoords="offset points", fontsize=_LABEL)  # fmt: skip
+            note.set_in_layout(False)  # labels must not push the axes that they were placed on
             break
 
 
