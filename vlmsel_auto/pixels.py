@@ -14,6 +14,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -286,8 +287,8 @@ def _missing_folders(path: Path) -> list[Path]:
 
 
 def _remove_empty(folders: Sequence[Path], *, extra: Path) -> None:
-    if extra.parent in folders:
-        extra.unlink(missing_ok=True)
-    for folder in folders:
-        if folder.is_dir() and not any(folder.iterdir()):
+    with suppress(OSError):  # what cannot be removed must not hide the error that led here
+        if extra.parent in folders:
+            extra.unlink(missing_ok=True)
+        for folder in folders:
             folder.rmdir()

@@ -1,0 +1,107 @@
+"""Splits: whole, disjoint, stratified, seeded, and copies stay together."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlmsel_auto.split import carve, few_shot, stratified_cap, three_way
+
+
+@st.composite
+def labelled(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of up to 5 classes, and groups of copies within classes."""
+    counts = draw(st.lists(st.integers(1, 25), min_size=1, max_size=5))
+    labels = np.repeat(np.arange(len(counts)), counts)
+    labels = labels[np.array(draw(st.permutations(range(len(labels)))))]
+    groups = np.arange(len(labels))
+    for place in draw(st.lists(st.integers(0, len(labels) - 1), max_size=8)):
+        twin = int(np.flatnonzero(labels == labels[place])[0])
+        groups[place] = groups[twin]
+    return labels.astype(np.int64), groups.astype(np.int64)
+
+
+def sizes(n: int) -> tuple[int, int, int]:
+    parts = three_way(np.zeros(n, dtype=np.int64), np.arange(n), seed=0)
+    return len(parts.train), len(parts.val), len(parts.test)
+
+
+@pytest.mark.parametrize(
+    ("n", "expected"),
+    [
+        (1, (1, 0, 0)),
+        (2, (1, 0, 1)),
+        (3, (1, 1, 1)),
+        (4, (2, 1, 1)),
+        (5, (3, 1, 1)),
+        (10, (6, 2, 2)),
+        (100, (60, 20, 20)),
+    ],
+)
+def test_sizes_of_one_class(n: int, expected: tuple[int, int, int]) -> None:
+    assert sizes(n) == expected
+
+
+@given(labelled(), st.integers(0, 5))
+def test_three_parts_are_a_partition_and_copies_stay_together(data: tuple[np.ndarray, np.ndarray], seed: int) -> None:
+    labels, groups = data
+    parts = three_way(labels, groups, seed=seed)
+    together = np.concatenate([parts.train, parts.val, parts.test])
+    assert sorted(together.tolist()) == list(range(len(labels)))
+    for one, other in ((parts.train, parts.val), (parts.train, parts.test), (parts.val, parts.test)):
+        assert not set(groups[one]) & set(groups[other])
+    for label in np.unique(labels):
+        different = len(set(groups[labels == label]))
+        has = [bool((labels[part] == label).any()) for part in (parts.train, parts.val, parts.test)]
+        assert has == [True, different >= 3, different >= 2]
+
+
+@given(labelled(), st.integers(0, 5))
+def test_carving_leaves_every_class_something(data: tuple[np.ndarray, np.ndarray], seed: int) -> None:
+    labels, groups = data
+    kept, taken = carve(labels, groups, seed=seed)
+    assert sorted([*kept.tolist(), *taken.tolist()]) == list(range(len(labels)))
+    assert not set(groups[kept]) & set(groups[taken])
+    assert set(labels[kept]) == set(labels)
+    assert set(labels[taken]) == {label for label in set(labels) if len(set(groups[labels == label])) >= 2}
+
+
+def test_carving_takes_the_share() -> None:
+    labels = np.repeat([0, 1], [50, 10])
+    _, taken = carve(labels, np.arange(60), seed=3)
+    assert np.bincount(labels[taken]).tolist() == [10, 2]
+
+
+@given(labelled(), st.integers(1, 20), st.integers(0, 5))
+def test_few_shot_takes_at_most_so_many_of_each(data: tuple[np.ndarray, np.ndarray], shots: int, seed: int) -> None:
+    labels, _ = data
+    train = np.arange(0, len(labels), 2)
+    support = few_shot(labels, train, shots=shots, seed=seed)
+    assert set(support) <= set(train)
+    assert sorted(set(support)) == support.tolist()
+    for label in np.unique(labels[train]):
+        assert (labels[support] == label).sum() == min(shots, (labels[train] == label).sum())
+    assert set(support) <= set(few_shot(labels, train, shots=shots + 3, seed=seed))
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=6), st.integers(1, 150))
+def test_the_cap_is_kept_in_proportion(counts: list[int], cap: int) -> None:
+    strata = np.repeat(np.arange(len(counts)), counts)
+    kept = stratified_cap(strata, cap=cap, seed=1)
+    floor = sum(min(3, one) for one in counts)
+    assert len(kept) == min(len(strata), max(cap, floor))
+    got = np.bincount(strata[kept], minlength=len(counts))
+    assert all(have >= min(3, one) for have, one in zip(got, counts, strict=True))
+    if cap >= floor and cap < len(strata):
+        spare = np.array([one - min(3, one) for one in counts])
+        exact = spare * (cap - floor) / spare.sum()
+        assert np.abs(got - np.minimum(counts, 3) - exact).max() < 1
+
+
+def test_the_seed_decides_and_nothing_else() -> None:
+    labels, groups = np.repeat([0, 1, 2], 30), np.arange(90)
+    first, again, other = (three_way(labels, groups, seed=seed) for seed in (4, 4, 5))
+    np.testing.assert_array_equal(first.test, again.test)
+    assert first.test.tolist() != other.test.tolist()
+    longer = three_way(np.repeat([0, 1, 2], [30, 30, 45]), np.arange(105), seed=4)
+    np.testing.assert_array_equal(first.test[first.test < 60], longer.test[longer.test < 60])  # classes do not interact
