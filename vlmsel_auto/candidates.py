@@ -10,8 +10,10 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, cast
@@ -19,7 +21,7 @@ from typing import Literal, cast
 from vlmsel_auto.cache import Json, digest, file_digest
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Notice, Sink, discard
-from vlmsel_auto.modeldir import ModelDir, family_of, read_model_dir, view_of
+from vlmsel_auto.modeldir import CONFIG, ModelDir, family_of, read_model_dir, view_of
 from vlmsel_auto.records import Candidate
 
 __all__ = ["fingerprint", "mini_zoo", "resolve"]
@@ -72,9 +74,13 @@ def resolve(names: str | Sequence[str] | Path, *, sink: Sink = discard) -> tuple
 def fingerprint(candidate: Candidate) -> str:
     """Hex SHA-256 that changes when the candidate's weights or configuration change.
 
-    A mini-zoo member's comes from its card and a hub candidate's from its name (published weights do not change); a
-    folder's files are read.
+    A mini-zoo member's comes from its card, a hub repository's from the revision in the cache, a pretraining tag's from
+    its name (published weights do not change); a folder's files are read.
     """
+    if candidate.arch.startswith(_HUB):
+        from vlmsel_auto.hub import cached_revision  # imports huggingface_hub
+
+        return digest(_HUB, candidate.arch, cached_revision(candidate.arch[len(_HUB) :], CONFIG))
     if candidate.source == "open_clip" or candidate.path is None:
         return digest("open_clip", candidate.arch, candidate.tag)
     if candidate.source == _MINI_ZOO:
@@ -90,7 +96,9 @@ def _expand(names: str | Sequence[str] | Path, *, base: Path, seen: tuple[Path, 
             yield from _from_path(base / names, seen=seen)
         case str():
             whole = names.strip()
-            parts = [whole] if whole.startswith(_LOCAL) and (base / whole[len(_LOCAL) :]).is_dir() else whole.split(",")
+            parts = (
+                [whole] if whole.startswith(_LOCAL) and _is_folder(base / whole[len(_LOCAL) :]) else whole.split(",")
+            )
             for part in filter(None, (part.strip() for part in parts)):
                 yield from _from_name(part, base=base, seen=seen)
         case _:
@@ -102,7 +110,7 @@ def _from_name(name: str, *, base: Path, seen: tuple[Path, ...]) -> Iterable[Can
     if name == _MINI_ZOO:
         return mini_zoo()
     if name.startswith(_LOCAL):
-        return (_local(base / Path(name[len(_LOCAL) :]).expanduser()),)
+        return (_local(base / name[len(_LOCAL) :]),)
     if name.startswith(_HUB):
         return (_hub(name),)
     member = {candidate.id: candidate for candidate in mini_zoo()}.get(name)
@@ -111,25 +119,24 @@ def _from_name(name: str, *, base: Path, seen: tuple[Path, ...]) -> Iterable[Can
     arch, slash, tag = name.rpartition("/")
     if slash and (published := _published(arch, tag)) is not None:
         return (published,)
-    path = base / Path(name).expanduser()
-    if name.endswith(".toml") or path.is_dir():
+    path = base / name
+    if name.endswith(".toml") or _is_folder(path):
         return _from_path(path, seen=seen)
     raise CandidateError(f"Unknown candidate{_suggest(name)}; `vlmsel-auto zoo` lists them, but got {name!r}")
 
 
 def _from_path(path: Path, *, seen: tuple[Path, ...]) -> Iterable[Candidate]:
-    if path.suffix == ".toml" and not path.is_dir():
+    if path.suffix == ".toml" and not _is_folder(path):
         return _from_toml(path, seen=seen)
     return (_local(path),)
 
 
 def _from_toml(path: Path, *, seen: tuple[Path, ...]) -> Iterable[Candidate]:
-    if path.resolve() in seen:
-        raise CandidateError(
-            f"The candidates file names itself, directly or through another file, but got {str(path)!r}"
-        )
+    file = _resolved(path)
+    if file in seen:
+        raise CandidateError(f"The candidates file names itself, maybe through another, but got {str(path)!r}")
     try:
-        data = tomllib.loads(path.read_text("utf-8"))
+        data = tomllib.loads(file.read_text("utf-8"))
     except OSError as error:
         raise CandidateError(f"Cannot read the candidates file ({error.strerror}), but got {str(path)!r}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -141,7 +148,7 @@ def _from_toml(path: Path, *, seen: tuple[Path, ...]) -> Iterable[Candidate]:
             f'The candidates file {str(path)!r} must hold candidates = ["name", ...] or [[candidate]] tables and '
             f"nothing else, but got {sorted(data)!r}"
         )
-    inner = (*seen, path.resolve())
+    inner = (*seen, file)
     yield from _expand(names, base=path.parent, seen=inner)
     for table in tables:
         yield from _from_table(table, file=path, seen=inner)
@@ -167,7 +174,7 @@ def _from_table(table: Mapping[str, object], *, file: Path, seen: tuple[Path, ..
 
 def _local(path: Path, *, name: str | None = None) -> Candidate:
     # resolve(): one folder reached by two routes is one candidate, and a later chdir changes nothing
-    folder = path.resolve()
+    folder = _resolved(path)
     label = name or f"{_LOCAL}{folder}"
     if name is not None and name in {candidate.id for candidate in mini_zoo()}:
         raise CandidateError(f"A folder cannot take the id of a mini-zoo member, but got {name!r} for {str(folder)!r}")
@@ -212,14 +219,12 @@ def _hub(name: str) -> Candidate:
     from vlmsel_auto import zoo  # imports open_clip: only for names outside the shipped catalogue
 
     model_cfg, preprocess = zoo.hub_config(name[len(_HUB) :])
-    vision = model_cfg.get("vision_cfg")
-    size = vision.get("image_size", 224) if isinstance(vision, dict) else None
     return Candidate(
         id=name,
         source="open_clip",
         arch=name,
         tag="",
-        view=view_of(preprocess, size=size, name=name),
+        view=view_of(preprocess, size=_image_size(model_cfg), name=name),
         family=family_of(model_cfg),
     )
 
@@ -228,19 +233,45 @@ def _published(arch: str, tag: str) -> Candidate | None:
     catalogue = _catalogue()
     known = cast("dict[str, dict[str, Json]]", catalogue["architectures"]).get(arch)
     tags = cast("dict[str, dict[str, dict[str, Json]]]", catalogue["pretrained"]).get(arch, {})
-    if known is not None and tag in tags:
-        params, flops = known.get("params"), known.get("visual_flops")
-        return Candidate(
-            id=f"{arch}/{tag}",
-            source="open_clip",
-            arch=arch,
-            tag=tag,
-            view=view_of(tags[tag], size=known["image_size"], name=f"{arch}/{tag}"),
-            params=int(params) if isinstance(params, int | float) else None,
-            flops=float(flops) if isinstance(flops, int | float) else None,
-            family=str(known["family"]),
-        )
-    return None
+    if known is None or tag not in tags:
+        return _installed(arch, tag) if "open_clip" in sys.modules or _is_other_open_clip(catalogue) else None
+    params, flops = known["params"], known["visual_flops"]
+    return Candidate(
+        id=f"{arch}/{tag}",
+        source="open_clip",
+        arch=arch,
+        tag=tag,
+        view=view_of(tags[tag], size=known["image_size"], name=f"{arch}/{tag}"),
+        params=params if isinstance(params, int) else None,
+        flops=float(flops) if isinstance(flops, int | float) else None,
+        family=str(known["family"]),
+    )
+
+
+def _is_other_open_clip(catalogue: Mapping[str, Json]) -> bool:
+    return version("open_clip_torch") != catalogue["open_clip"]
+
+
+def _installed(arch: str, tag: str) -> Candidate | None:
+    """A name that the shipped catalogue lacks: a newer open_clip has it, or the caller registered it."""
+    from vlmsel_auto import zoo
+
+    model_cfg, tags = zoo.published().get(arch, ({}, {}))
+    if tag not in tags:
+        return None
+    return Candidate(
+        id=f"{arch}/{tag}",
+        source="open_clip",
+        arch=arch,
+        tag=tag,
+        view=view_of(tags[tag], size=_image_size(model_cfg), name=f"{arch}/{tag}"),
+        family=family_of(model_cfg),
+    )
+
+
+def _image_size(model_cfg: Mapping[str, Json]) -> Json:
+    vision = model_cfg.get("vision_cfg")
+    return vision.get("image_size", 224) if isinstance(vision, dict) else None
 
 
 def _catalogue() -> dict[str, Json]:
@@ -269,6 +300,22 @@ def _read_json(path: Path) -> dict[str, Json]:
 
 def _package_file(name: str) -> Path:
     return Path(str(files("vlmsel_auto"))) / name
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        found = path.expanduser().resolve()
+        found.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # a link to itself, a NUL, a name too long, no such user
+        raise CandidateError(f"Cannot follow the path of a candidate ({error}), but got {str(path)!r}") from error
+    return found
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # not a name that a file system could hold
+        return False
 
 
 def _is_list_of(value: object, kind: type) -> bool:

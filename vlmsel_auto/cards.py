@@ -84,6 +84,7 @@ def catalogue(profile: Mapping[str, Mapping[str, str]]) -> dict[str, Json]:
     return {
         "source": f"open_clip {version('open_clip_torch')} (MIT); params and visual_flops restated from "
         "mlfoundations/open_clip docs/model_profile.csv (MIT)",
+        "open_clip": version("open_clip_torch"),
         "architectures": architectures,
         "pretrained": pretrained,
     }

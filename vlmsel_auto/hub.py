@@ -23,7 +23,7 @@ from huggingface_hub.errors import (
 from vlmsel_auto.errors import TrialUnavailable
 from vlmsel_auto.events import Notice, Sink, discard
 
-__all__ = ["find_hub_file", "hub_file"]
+__all__ = ["cached_revision", "find_hub_file", "hub_file"]
 
 _TIMEOUT = 10.0  # seconds for one answer of the hub
 
@@ -101,3 +101,9 @@ def hub_file(repository: str, names: Sequence[str], *, cache_dir: Path | None = 
         raise TrialUnavailable(
             f"The download of {name} from {repository!r} failed, but got {type(error).__name__}: {error}"
         ) from error
+
+
+def cached_revision(repository: str, name: str, *, cache_dir: Path | None = None) -> str:
+    """Return the revision (commit) of a cached file; an empty text if it is not in the cache."""
+    cached = try_to_load_from_cache(repository, name, cache_dir=cache_dir)
+    return Path(cached).parent.name if isinstance(cached, str) else ""

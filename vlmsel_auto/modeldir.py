@@ -199,4 +199,4 @@ def _inside(folder: Path, name: str) -> Path:
         raise CandidateError(
             f"The model folder {str(folder)!r} lacks a file that its configuration names, but got {name!r}"
         )
-    return root / name
+    return root / name  # the name in the folder: a link's target in a cache has no suffix

@@ -11,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -55,35 +56,37 @@ def load(
         TrialUnavailable: weights or tokenizer are missing, unreadable, of another shape, or cannot be downloaded.
         CandidateError: the folder or its configuration cannot be trusted or read.
     """
-    target = torch.device(device)
     if candidate.path is not None:
         found = read_model_dir(candidate.path)
-        model = _from_dir(found, candidate=candidate)
-        tokenizer = _dir_tokenizer(found, candidate=candidate) if text else None
-        return _loaded(
-            candidate,
-            model=model,
-            tokenizer=tokenizer,
-            device=target,
-            model_cfg=found.model_cfg,
-            vocabulary=found.vocabulary,
-        )
-    model_cfg = _fetch(candidate, cache_dir=cache_dir, sink=sink)
-    model = _from_hub(candidate, model_cfg=model_cfg, cache_dir=cache_dir)
-    tokenizer = _hub_tokenizer(candidate, cache_dir=cache_dir) if text else None
-    return _loaded(candidate, model=model, tokenizer=tokenizer, device=target, model_cfg=model_cfg, vocabulary=None)
+    elif candidate.arch.startswith(_HUB):
+        found = _hub_dir(candidate.arch.removeprefix(_HUB), cache_dir=cache_dir, sink=sink)
+    else:
+        model_cfg = _built_in_cfg(candidate)
+        _check_packages(model_cfg, candidate=candidate)
+        _fetch(candidate, cache_dir=cache_dir, sink=sink)
+        model = _from_hub(candidate, model_cfg=model_cfg, cache_dir=cache_dir)
+        tokenizer = None
+        if text:
+            text_cfg = cast("Mapping[str, Json]", model_cfg["text_cfg"])
+            tokenizer = _named_tokenizer(candidate.arch, text_cfg=text_cfg, candidate=candidate, cache_dir=cache_dir)
+        return _loaded(candidate, model, tokenizer, device=device, model_cfg=model_cfg, vocabulary=None)
+    _check_packages(found.model_cfg, candidate=candidate)
+    model = _from_dir(found, candidate=candidate)
+    tokenizer = _dir_tokenizer(found, candidate=candidate, cache_dir=cache_dir) if text else None
+    return _loaded(candidate, model, tokenizer, device=device, model_cfg=found.model_cfg, vocabulary=found.vocabulary)
 
 
 def _loaded(
     candidate: Candidate,
-    *,
     model: nn.Module,
     tokenizer: Tokenizer | None,
-    device: torch.device,
+    *,
+    device: str | torch.device,
     model_cfg: Mapping[str, Json],
     vocabulary: Path | None,
 ) -> LoadedModel:
-    model = model.float().eval().requires_grad_(False).to(device)
+    target = torch.device(device)
+    model = model.float().eval().requires_grad_(False).to(target)
     clip = cast("ClipModel", model)
     preprocess = cast("Mapping[str, Json]", getattr(clip.visual, "preprocess_cfg", {}))
     size = preprocess["size"]
@@ -104,7 +107,7 @@ def _loaded(
         std=_triple(preprocess["std"]),
         logit_scale=float(clip.logit_scale.exp()),
         logit_bias=0.0 if bias is None else float(bias),
-        device=device,
+        device=target,
         model_cfg=model_cfg,
         preprocess_cfg=preprocess,
         vocabulary=vocabulary,
@@ -126,17 +129,39 @@ def _from_dir(found: ModelDir, *, candidate: Candidate) -> nn.Module:
         )
 
 
-def _dir_tokenizer(found: ModelDir, *, candidate: Candidate) -> Tokenizer:
+def _dir_tokenizer(found: ModelDir, *, candidate: Candidate, cache_dir: Path | None) -> Tokenizer:
     text = found.text_cfg
+    if text.get("hf_tokenizer_name"):
+        hub_name = candidate.arch if candidate.arch.startswith(_HUB) else f"local-dir:{found.path}"
+        return _named_tokenizer(hub_name, text_cfg=text, candidate=candidate, cache_dir=cache_dir)
     kwargs = dict(cast("Mapping[str, Json]", text.get("tokenizer_kwargs") or {}))
+    kwargs.pop("bpe_path", None)
+    if found.vocabulary is not None:
+        kwargs["bpe_path"] = str(found.vocabulary)  # absolute: open_clip does not resolve it against the folder
     with _quiet(), _explained(candidate, where=str(found.config_path)):
-        if text.get("hf_tokenizer_name"):
-            # the caller's argument wins over the configuration's, so no tokenizer brings its own code
-            return cast("Tokenizer", open_clip.get_tokenizer(f"local-dir:{found.path}", trust_remote_code=False))
-        kwargs.pop("bpe_path", None)
-        if found.vocabulary is not None:
-            kwargs["bpe_path"] = str(found.vocabulary.resolve())  # open_clip does not resolve it against the folder
         return cast("Tokenizer", open_clip.SimpleTokenizer(context_length=text.get("context_length", 77), **kwargs))
+
+
+def _named_tokenizer(
+    name: str, *, text_cfg: Mapping[str, Json], candidate: Candidate, cache_dir: Path | None
+) -> Tokenizer:
+    with _quiet(), _explained(candidate, where="its tokenizer's files"):
+        folder = None if cache_dir is None else str(cache_dir)
+        if not text_cfg.get("hf_tokenizer_name"):
+            return cast("Tokenizer", open_clip.get_tokenizer(name, cache_dir=folder))
+        # the caller's argument wins over the configuration's, so no tokenizer brings its own code
+        return cast("Tokenizer", open_clip.get_tokenizer(name, cache_dir=folder, trust_remote_code=False))
+
+
+def _check_packages(model_cfg: Mapping[str, Json], *, candidate: Candidate) -> None:
+    """Tell before a download of gigabytes that a text tower or tokenizer needs a package that is not installed."""
+    text_cfg = cast("Mapping[str, Json]", model_cfg["text_cfg"])
+    wanted = text_cfg.get("hf_tokenizer_name") or text_cfg.get("hf_model_name")
+    if wanted and find_spec("transformers") is None:
+        raise TrialUnavailable(
+            f"Candidate {candidate.id!r} needs the package transformers for its texts ({wanted}): pip install "
+            f"transformers sentencepiece, or leave it out, but got none"
+        )
 
 
 def _check_vocabulary(tokenizer: Tokenizer | None, model_cfg: Mapping[str, Json], *, candidate: Candidate) -> None:
@@ -152,26 +177,40 @@ def _check_vocabulary(tokenizer: Tokenizer | None, model_cfg: Mapping[str, Json]
         )
 
 
-def _fetch(candidate: Candidate, *, cache_dir: Path | None, sink: Sink) -> Mapping[str, Json]:
-    """Download configuration and weights, so that open_clip finds them cached; return the model_cfg to build."""
-    if candidate.arch.startswith(_HUB):
-        repository = candidate.arch.removeprefix(_HUB)
-        model_cfg = hub_config(repository, cache_dir=cache_dir)[0]
-        hub_file(repository, _WEIGHT_NAMES, cache_dir=cache_dir, sink=sink)
-        return model_cfg
+def _built_in_cfg(candidate: Candidate) -> Mapping[str, Json]:
     tag_cfg = open_clip.get_pretrained_cfg(candidate.arch, candidate.tag)
     built_in = open_clip.get_model_config(candidate.arch)
     if not tag_cfg or built_in is None:
         raise TrialUnavailable(
             f"The installed open_clip {open_clip.__version__} does not know the candidate, but got {candidate.id!r}"
         )
-    repository, _, name = str(tag_cfg.get("hf_hub") or "").rpartition("/")
-    if repository:
-        names = (f"{name.rpartition('.')[0]}.safetensors", name) if name.endswith((".bin", ".pth")) else (name,)
-        hub_file(repository, names if name else _WEIGHT_NAMES, cache_dir=cache_dir, sink=sink)
     # open_clip only warns when name and tag disagree, and then computes another function than was trained
     quick_gelu = bool(built_in.get("quick_gelu", False) or tag_cfg.get("quick_gelu", False))
     return {**built_in, "quick_gelu": quick_gelu}
+
+
+def _fetch(candidate: Candidate, *, cache_dir: Path | None, sink: Sink) -> None:
+    """Download the weights of a pretraining tag to where open_clip will find them, or say at once why not."""
+    place = str(open_clip.get_pretrained_cfg(candidate.arch, candidate.tag).get("hf_hub") or "")
+    repository, _, name = place.rpartition("/")
+    if repository:
+        names = (f"{name.rpartition('.')[0]}.safetensors", name) if name.endswith((".bin", ".pth")) else (name,)
+        hub_file(repository, names if name else _WEIGHT_NAMES, cache_dir=cache_dir, sink=sink)
+
+
+def _hub_dir(repository: str, *, cache_dir: Path | None, sink: Sink) -> ModelDir:
+    """Download a repository's model and check it like any folder."""
+    for _ in range(2):  # a cached file may be of an older revision than one that is downloaded now
+        config = hub_file(repository, (CONFIG,), cache_dir=cache_dir, sink=sink)
+        text_cfg = hub_config(repository, cache_dir=cache_dir)[0].get("text_cfg")
+        kwargs = text_cfg.get("tokenizer_kwargs") if isinstance(text_cfg, dict) else None
+        vocabulary = kwargs.get("bpe_path") if isinstance(kwargs, dict) else None
+        if isinstance(vocabulary, str):
+            hub_file(repository, (vocabulary,), cache_dir=cache_dir, sink=sink)
+        weights = hub_file(repository, _WEIGHT_NAMES, cache_dir=cache_dir, sink=sink)
+        if weights.parent == config.parent:
+            break
+    return read_model_dir(config.parent)
 
 
 def _from_hub(candidate: Candidate, *, model_cfg: Mapping[str, Json], cache_dir: Path | None) -> nn.Module:
@@ -188,12 +227,6 @@ def _from_hub(candidate: Candidate, *, model_cfg: Mapping[str, Json], cache_dir:
                 weights_only=True,
             ),
         )
-
-
-def _hub_tokenizer(candidate: Candidate, *, cache_dir: Path | None) -> Tokenizer:
-    folder = None if cache_dir is None else str(cache_dir)
-    with _quiet(), _explained(candidate, where="its download"):
-        return cast("Tokenizer", open_clip.get_tokenizer(candidate.arch, cache_dir=folder))
 
 
 @contextmanager
@@ -214,10 +247,6 @@ def _explained(candidate: Candidate, *, where: str) -> Iterator[None]:
     """Turn whatever loading raises into one TrialUnavailable that names the candidate and the place."""
     try:
         yield
-    except ImportError as error:
-        raise TrialUnavailable(
-            f"Candidate {candidate.id!r} needs the package {error.name!r}: install it and run again, but got {error}"
-        ) from error
     except (CandidateError, TrialUnavailable):
         raise
     except Exception as error:  # open_clip and torch raise all kinds here
