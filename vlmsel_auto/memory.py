@@ -1,0 +1,49 @@
+"""How much memory passes may take, and what running out of it looks like."""
+
+from __future__ import annotations
+
+import gc
+import os
+
+import torch
+
+__all__ = ["is_out_of_memory", "memory_budget", "release"]
+
+_CPU_SHARE, _CPU_MOST = 0.25, 512 * 2**20  # more rows at once gain nothing on CPUs (benchmarks/conductance.py)
+_GPU_SHARE = 0.6
+_FALLBACK = 256 * 2**20
+
+
+def memory_budget(device: torch.device) -> int:
+    """Bytes that the passes of one call may take on ``device``: a share of what is free now."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # free inside our own cache
+        return int(_GPU_SHARE * (free + held))
+    if device.type == "mps":
+        return int(_GPU_SHARE * (torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()))
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):  # not every system tells
+        return _FALLBACK
+    return min(_CPU_MOST, int(_CPU_SHARE * free))
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a RuntimeError of torch says that memory ran out (on a GPU or on the CPU)."""
+    text = str(error)
+    return (
+        isinstance(error, torch.OutOfMemoryError)
+        or "DefaultCPUAllocator" in text
+        or "not enough memory" in text
+        or "out of memory" in text
+    )
+
+
+def release(device: torch.device) -> None:
+    """Give cached memory back after running out."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

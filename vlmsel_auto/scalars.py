@@ -1,0 +1,190 @@
+"""Scalars F whose path integral conductance splits over neurons: functions of the unnormalised visual embedding.
+
+e: (rows, D) unnormalised embedding; t: (K, D) unit text features (class weights); s: logit scale.
+
+| name    | F                                                                 |
+|---------|-------------------------------------------------------------------|
+| margin  | s cos(e, t_c) - mean over k of s cos(e, t_k), c the predicted class |
+| logprob | log softmax(s cos(e, t))[c]                                       |
+| logit   | s cos(e, t_c) of a given class c                                  |
+| norm    | Euclidean length of e (no class names needed)                     |
+
+The predicted class c is fixed at the end of the path (the image itself) for the whole path: F stays one function.
+The form of the margin is our own choice (design: the paper's own scalar could not be read).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, assert_never
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vlmsel_auto.errors import ConductanceError
+
+__all__ = ["Logit", "Logprob", "Margin", "Norm", "Scalar", "ScalarName", "make_scalar"]
+
+ScalarName = Literal["margin", "logprob", "logit", "norm"]
+_TINY = 1e-12
+
+
+class Scalar(Protocol):
+    """A scalar F of the embedding. Implementations are stateless and row-wise."""
+
+    @property
+    def name(self) -> str:
+        """Short name kept in profiles."""
+        ...
+
+    def target(self, embedding: Tensor, /) -> Tensor:
+        """Class that F speaks of, from the embedding (n, D) of the images themselves: (n,) int64."""
+        ...
+
+    def value(self, embedding: Tensor, target: Tensor, /) -> Tensor:
+        """F of each row: embedding (rows, D), target (rows,) -> (rows,)."""
+        ...
+
+
+def _logits(embedding: Tensor, text: Tensor, scale: float) -> Tensor:
+    unit = functional.normalize(embedding, dim=-1)
+    logits: Tensor = scale * unit @ text.to(unit).T
+    return logits
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Margin:
+    """Scaled cosine of the predicted class minus the mean over classes."""
+
+    text_features: Tensor
+    logit_scale: float
+    name: str = "margin"
+
+    def target(self, embedding: Tensor, /) -> Tensor:
+        """Predicted class."""
+        return _logits(embedding, self.text_features, self.logit_scale).argmax(dim=-1)
+
+    def value(self, embedding: Tensor, target: Tensor, /) -> Tensor:
+        """F of each row."""
+        text = self.text_features.to(embedding)
+        direction = text[target] - text.mean(dim=0)
+        unit = functional.normalize(embedding, dim=-1)
+        return self.logit_scale * (unit * direction).sum(dim=-1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Logprob:
+    """Log-probability of the predicted class."""
+
+    text_features: Tensor
+    logit_scale: float
+    name: str = "logprob"
+
+    def target(self, embedding: Tensor, /) -> Tensor:
+        """Predicted class."""
+        return _logits(embedding, self.text_features, self.logit_scale).argmax(dim=-1)
+
+    def value(self, embedding: Tensor, target: Tensor, /) -> Tensor:
+        """F of each row."""
+        logits = _logits(embedding, self.text_features, self.logit_scale)
+        return logits.log_softmax(dim=-1).gather(-1, target[:, None]).squeeze(-1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Logit:
+    """Scaled cosine of one given class, the same for every image."""
+
+    text_features: Tensor
+    logit_scale: float
+    class_index: int
+    name: str = "logit"
+
+    def target(self, embedding: Tensor, /) -> Tensor:
+        """The given class."""
+        return torch.full((len(embedding),), self.class_index, dtype=torch.int64, device=embedding.device)
+
+    def value(self, embedding: Tensor, target: Tensor, /) -> Tensor:
+        """F of each row."""
+        unit = functional.normalize(embedding, dim=-1)
+        return self.logit_scale * (unit * self.text_features.to(unit)[target]).sum(dim=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norm:
+    """Euclidean length of the unnormalised embedding."""
+
+    name: str = "norm"
+
+    def target(self, embedding: Tensor, /) -> Tensor:
+        """No class: -1."""
+        return torch.full((len(embedding),), -1, dtype=torch.int64, device=embedding.device)
+
+    def value(self, embedding: Tensor, target: Tensor, /) -> Tensor:  # noqa: ARG002 - Scalar's signature
+        """F of each row."""
+        return torch.linalg.vector_norm(embedding, dim=-1)
+
+
+def make_scalar(
+    name: ScalarName,
+    *,
+    text_features: Tensor | None = None,
+    logit_scale: float = 1.0,
+    class_index: int | None = None,
+) -> Scalar:
+    """Build the scalar ``name`` and refuse what is constant by construction.
+
+    Args:
+        name: see the module's table.
+        text_features: (K, D) unit-norm class weights; needed by all but "norm".
+        logit_scale: factor of the cosine, > 0.
+        class_index: class of "logit", in 0..K-1.
+
+    Raises:
+        ConductanceError: text features missing, not finite, not of unit length; one class or equal classes only
+            (margin and log-probability are then constant); class index missing or outside.
+    """
+    if name == "norm":
+        return Norm()
+    if text_features is None:
+        raise ConductanceError(f'scalar {name!r} needs text_features (K, D); without class names use "norm", got None')
+    text = _checked_text(text_features)
+    if not (logit_scale > 0 and logit_scale < float("inf")):
+        raise ConductanceError(f"logit_scale must be positive and finite, or F is constant, but got {logit_scale!r}")
+    match name:
+        case "margin":
+            _check_classes_differ(name, text)
+            return Margin(text_features=text, logit_scale=logit_scale)
+        case "logprob":
+            _check_classes_differ(name, text)
+            return Logprob(text_features=text, logit_scale=logit_scale)
+        case "logit":
+            if class_index is None or not 0 <= class_index < len(text):
+                raise ConductanceError(
+                    f'scalar "logit" needs class_index in 0..{len(text) - 1}, but got {class_index!r}'
+                )
+            return Logit(text_features=text, logit_scale=logit_scale, class_index=class_index)
+        case _:
+            assert_never(name)
+
+
+def _checked_text(text: Tensor) -> Tensor:
+    if text.ndim != 2 or 0 in text.shape:  # noqa: PLR2004 - (K, D)
+        raise ConductanceError(f"text_features must be (classes, width), but got shape {tuple(text.shape)}")
+    if not bool(torch.isfinite(text).all()):
+        raise ConductanceError("text_features must be finite, but got NaN or infinite values")
+    lengths = torch.linalg.vector_norm(text.double(), dim=-1)
+    if bool(((lengths - 1).abs() > 1e-2).any()):  # noqa: PLR2004 - room for bfloat16 features
+        raise ConductanceError(
+            f"text_features must have unit length, but got {float(lengths.min()):.4g} to {float(lengths.max()):.4g}"
+        )
+    return text.detach()
+
+
+def _check_classes_differ(name: str, text: Tensor) -> None:
+    spread = float((text - text.mean(dim=0)).abs().max())
+    if len(text) < 2 or spread < _TINY:  # noqa: PLR2004 - two classes
+        raise ConductanceError(
+            f"scalar {name!r} is constant with fewer than two different classes; name at least two, but got "
+            f"{len(text)} with spread {spread:.1g}"
+        )
