@@ -1,24 +1,20 @@
 """Candidates by name: the mini zoo, open_clip's catalogue, hub repositories, the user's own folders, TOML lists.
 
-A `Candidate` is metadata; nothing here reads weights or imports torch. What is known of open_clip's catalogue ships in
-``data/openclip_catalogue.json`` (made by ``python -m vlmsel_auto.cards``); only a name that is missing there makes this
-module ask the installed open_clip.
+A `Candidate` is metadata; nothing here reads weights or imports torch.
 """
 
 from __future__ import annotations
 
 import difflib
 import functools
-import json
-import sys
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import Literal, cast
 
+from vlmsel_auto import catalogue
 from vlmsel_auto.cache import Json, digest, file_digest
+from vlmsel_auto.catalogue import package_file, read_json
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.modeldir import CONFIG, ModelDir, family_of, read_model_dir, view_of
@@ -35,7 +31,7 @@ _TABLE_KEYS = frozenset({"id", "path", "arch", "tag"})
 @functools.cache
 def mini_zoo() -> tuple[Candidate, ...]:
     """Return the models that ship with the package, sorted by id."""
-    root = _package_file("minizoo")
+    root = package_file("minizoo")
     return tuple(_mini_member(folder) for folder in sorted(root.iterdir()) if (folder / "card.json").is_file())
 
 
@@ -84,7 +80,7 @@ def fingerprint(candidate: Candidate) -> str:
     if candidate.source == "open_clip" or candidate.path is None:
         return digest("open_clip", candidate.arch, candidate.tag)
     if candidate.source == _MINI_ZOO:
-        return digest(_MINI_ZOO, candidate.id, str(_read_json(candidate.path / "card.json").get("sha256")))
+        return digest(_MINI_ZOO, candidate.id, str(read_json(candidate.path / "card.json").get("sha256")))
     found = read_model_dir(candidate.path)
     vocabulary = file_digest(found.vocabulary) if found.vocabulary else ""
     return digest("local-dir", file_digest(found.config_path), file_digest(found.weights), vocabulary)
@@ -112,12 +108,12 @@ def _from_name(name: str, *, base: Path, seen: tuple[Path, ...]) -> Iterable[Can
     if name.startswith(_LOCAL):
         return (_local(base / name[len(_LOCAL) :]),)
     if name.startswith(_HUB):
-        return (_hub(name),)
+        return (catalogue.hub_candidate(name),)
     member = {candidate.id: candidate for candidate in mini_zoo()}.get(name)
     if member is not None:
         return (member,)
     arch, slash, tag = name.rpartition("/")
-    if slash and (published := _published(arch, tag)) is not None:
+    if slash and (published := catalogue.published(arch, tag)) is not None:
         return (published,)
     path = base / name
     if name.endswith(".toml") or _is_folder(path):
@@ -183,7 +179,7 @@ def _local(path: Path, *, name: str | None = None) -> Candidate:
 
 
 def _mini_member(folder: Path) -> Candidate:
-    card = _read_json(folder / "card.json")
+    card = read_json(folder / "card.json")
     arch, _, tag = folder.name.partition(".")
     flops, params = card["visual_flops"], card["params"]
     if not isinstance(flops, int | float) or not isinstance(params, int):
@@ -215,91 +211,14 @@ def _of_model_dir(
     )
 
 
-def _hub(name: str) -> Candidate:
-    from vlmsel_auto import zoo  # imports open_clip: only for names outside the shipped catalogue
-
-    model_cfg, preprocess = zoo.hub_config(name[len(_HUB) :])
-    return Candidate(
-        id=name,
-        source="open_clip",
-        arch=name,
-        tag="",
-        view=view_of(preprocess, size=_image_size(model_cfg), name=name),
-        family=family_of(model_cfg),
-    )
-
-
-def _published(arch: str, tag: str) -> Candidate | None:
-    catalogue = _catalogue()
-    known = cast("dict[str, dict[str, Json]]", catalogue["architectures"]).get(arch)
-    tags = cast("dict[str, dict[str, dict[str, Json]]]", catalogue["pretrained"]).get(arch, {})
-    if known is None or tag not in tags:
-        return _installed(arch, tag) if "open_clip" in sys.modules or _is_other_open_clip(catalogue) else None
-    params, flops = known["params"], known["visual_flops"]
-    return Candidate(
-        id=f"{arch}/{tag}",
-        source="open_clip",
-        arch=arch,
-        tag=tag,
-        view=view_of(tags[tag], size=known["image_size"], name=f"{arch}/{tag}"),
-        params=params if isinstance(params, int) else None,
-        flops=float(flops) if isinstance(flops, int | float) else None,
-        family=str(known["family"]),
-    )
-
-
-def _is_other_open_clip(catalogue: Mapping[str, Json]) -> bool:
-    return version("open_clip_torch") != catalogue["open_clip"]
-
-
-def _installed(arch: str, tag: str) -> Candidate | None:
-    """A name that the shipped catalogue lacks: a newer open_clip has it, or the caller registered it."""
-    from vlmsel_auto import zoo
-
-    model_cfg, tags = zoo.published().get(arch, ({}, {}))
-    if tag not in tags:
-        return None
-    return Candidate(
-        id=f"{arch}/{tag}",
-        source="open_clip",
-        arch=arch,
-        tag=tag,
-        view=view_of(tags[tag], size=_image_size(model_cfg), name=f"{arch}/{tag}"),
-        family=family_of(model_cfg),
-    )
-
-
-def _image_size(model_cfg: Mapping[str, Json]) -> Json:
-    vision = model_cfg.get("vision_cfg")
-    return vision.get("image_size", 224) if isinstance(vision, dict) else None
-
-
-def _catalogue() -> dict[str, Json]:
-    return _read_json(_package_file("data") / "openclip_catalogue.json")
-
-
 def _suggest(name: str) -> str:
-    tags = cast("dict[str, dict[str, Json]]", _catalogue()["pretrained"])
     names = [candidate.id for candidate in mini_zoo()] + [
-        f"{arch}/{tag}" for arch, each in tags.items() for tag in each
+        f"{arch}/{tag}" for arch, tags in catalogue.tags().items() for tag in tags
     ]
     lower = {known.lower(): known for known in (*names, _MINI_ZOO)}
     close = [lower[key] for key in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
     close += [each for each in names if each.startswith(f"{name}/")][:3]  # an architecture without its tag
     return f", did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
-
-
-@functools.cache
-def _read_cached(path: Path) -> str:
-    return path.read_text("utf-8")
-
-
-def _read_json(path: Path) -> dict[str, Json]:
-    return cast("dict[str, Json]", json.loads(_read_cached(path)))
-
-
-def _package_file(name: str) -> Path:
-    return Path(str(files("vlmsel_auto"))) / name
 
 
 def _resolved(path: Path) -> Path:
