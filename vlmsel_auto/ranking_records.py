@@ -1,0 +1,37 @@
+"""What the ranking wants to know of a target task: arrays only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vlmsel_auto.records import FloatArray
+
+__all__ = ["TargetSignals"]
+
+
+def _nothing(*shape: int) -> FloatArray:
+    return np.full(shape, np.nan)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TargetSignals:
+    """One candidate on the target task. Whatever is not known stays empty; then the ranking does without it.
+
+    Rows of ``features`` are the target's images, the same images in the same order for every candidate; when labels
+    are given to the ranking they belong to these rows.
+    """
+
+    candidate: str
+    features: FloatArray = field(default_factory=lambda: _nothing(0, 0))  # (n, D) visual embeddings, any scale
+    text_features: FloatArray = field(default_factory=lambda: _nothing(0, 0))  # (K, D) class weights
+    logit_scale: float = 1.0  # the model's own factor on cosines, exponentiated
+    total: FloatArray = field(default_factory=lambda: _nothing(0))  # (u,) F(x) - F(x0) of each, F = margin
+    activity: FloatArray = field(default_factory=lambda: _nothing(0))  # (B,) mean over images of sum |C|
+    norm_activity: FloatArray = field(default_factory=lambda: _nothing(0))  # (B,) the same, F = norm
+    signature: tuple[FloatArray, ...] = ()  # B arrays (C_b,): mean signed conductance
+    absolute: tuple[FloatArray, ...] = ()  # B arrays (C_b,): mean |conductance|
+    params: int | None = None
+    flops: float | None = None
+    published: float | None = None  # mean published zero-shot accuracy, in [0, 1], for candidates without a library row
