@@ -12,12 +12,25 @@ from typing import Annotated, Literal, Optional
 import typer
 
 from vlmsel_auto.cli_library import library_app
+from vlmsel_auto.cli_options import (
+    AsJson,
+    CacheDir,
+    Candidates,
+    Debug,
+    Device,
+    Folder,
+    LibraryPath,
+    Quiet,
+    Seed,
+    Shots,
+)
 from vlmsel_auto.cli_support import (
     EXIT_ALL_FAILED,
     EXIT_INTERRUPTED,
     guarded,
     make_sink,
     parse_duration,
+    pick_device,
     say,
 )
 
@@ -49,38 +62,6 @@ _METHODS: dict[MethodChoice, tuple[Literal["probe", "finetune"], ...]] = {
     MethodChoice.finetune: ("finetune",),
     MethodChoice.both: ("probe", "finetune"),
 }
-
-Folder = Annotated[
-    Path,
-    typer.Argument(
-        metavar="DIR",
-        help="Images as DIR/CLASS/*, as DIR/{train,val,test}/CLASS/*, or as DIR/images with DIR/labels.csv; "
-        "an optional DIR/task.toml names prompts, templates, domain and metric.",
-    ),
-]
-Candidates = Annotated[
-    list[str],
-    typer.Option(
-        "--candidates",
-        "-c",
-        help="What to choose from: mini-zoo, a candidate's id, open_clip ARCH/TAG, local-dir:FOLDER or a TOML file. "
-        "Several: separate with commas or repeat the option. `vlmsel-auto zoo` lists them.",
-    ),
-]
-Shots = Annotated[int, typer.Option(min=1, help="Labelled training images a class that the ranking may look at.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of split, few-shot set and trials.")]
-LibraryPath = Annotated[
-    Optional[Path],  # noqa: UP045 - typer reads it at run time
-    typer.Option("--library", help="Library of source tasks; default: the shipped one merged with your own."),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-CacheDir = Annotated[
-    Optional[Path],  # noqa: UP045 - typer reads it at run time
-    typer.Option("--cache-dir", help="Folder of derived data; default: $VLMSEL_CACHE or the user's cache folder."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, errors and the result.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 def _version(value: bool) -> None:  # noqa: FBT001 - typer's callback
@@ -273,14 +254,21 @@ def predict(
 ) -> None:
     """Classify images with an exported model."""
     with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.cli_answers import expand_images, predict_json, print_predictions, write_predictions
+        from vlmsel_auto.cli_answers import (
+            bad_file_lines,
+            check_paths,
+            predict_json,
+            print_predictions,
+            write_predictions,
+        )
 
-        paths, skipped = expand_images(images)
+        check_paths(images)
         from vlmsel_auto import predict as predicting
 
-        found = predicting.predict(model_dir, paths, device=device, batch_size=batch_size)
-        if skipped and not quiet:
-            say(f"left out {skipped} files that are no images by name")
+        with make_sink(quiet=quiet) as sink:
+            found = predicting.predict(model_dir, images, device=pick_device(device), batch_size=batch_size, sink=sink)
+        for line in bad_file_lines(found.bad_files):
+            say(line)
         answer.json = predict_json(found)
         if output is not None:
             write_predictions(found, output)

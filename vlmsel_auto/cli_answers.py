@@ -16,12 +16,13 @@ from rich.text import Text
 
 from vlmsel_auto.cache import Json, write_atomically
 from vlmsel_auto.errors import InputError
-from vlmsel_auto.records import Agreement, Candidate, FloatArray, Method, Ranking, TrialResult
+from vlmsel_auto.records import Agreement, BadFile, Candidate, FloatArray, Method, Ranking, TrialResult
 from vlmsel_auto.wording import clean, number, percent, plural, thousands
 
 __all__ = [
+    "bad_file_lines",
     "catalogue_names",
-    "expand_images",
+    "check_paths",
     "predict_json",
     "print_predictions",
     "print_ranking",
@@ -33,7 +34,6 @@ __all__ = [
     "zoo_json",
 ]
 
-_IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
 _PIPE_WIDTH = 200  # columns when standard output is no terminal: nothing gets cut
 
 
@@ -174,27 +174,20 @@ def catalogue_names() -> tuple[str, ...]:
     return tuple(sorted(f"{arch}/{tag}" for arch, tags in json.loads(text)["pretrained"].items() for tag in tags))
 
 
-def expand_images(paths: Sequence[Path]) -> tuple[tuple[Path, ...], int]:
-    """Files as given and the image files of folders, sorted; with the number of other files in those folders.
+def check_paths(paths: Sequence[Path]) -> None:
+    """Refuse a mistyped path before any model is loaded.
 
     Raises:
-        InputError: a path does not exist, or nothing is left.
+        InputError: one of the paths does not exist.
     """
-    found: list[Path] = []
-    skipped = 0
     for path in paths:
-        if path.is_dir():
-            inside = sorted(each for each in path.rglob("*") if each.is_file())
-            images = [each for each in inside if each.suffix.lower() in _IMAGE_SUFFIXES]
-            found += images
-            skipped += len(inside) - len(images)
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise InputError(f"an image to predict must be a file or a folder, but got {str(path)!r}")
-    if not found:
-        raise InputError(f"no image to predict in the folders given, but got {', '.join(map(str, paths))!r}")
-    return tuple(found), skipped
+        if not path.exists():
+            raise InputError(f"an image to predict must be a file or a folder that exists, but got {str(path)!r}")
+
+
+def bad_file_lines(bad_files: Sequence[BadFile]) -> list[str]:
+    """One line for each file that was left out or converted."""
+    return [f"{'converted' if bad.used else 'left out'}: {clean(bad.path)}: {clean(bad.reason)}" for bad in bad_files]
 
 
 def print_table(

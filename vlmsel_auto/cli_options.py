@@ -1,0 +1,42 @@
+"""Options that several commands share, so that each is worded once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+__all__ = ["AsJson", "CacheDir", "Candidates", "Debug", "Device", "Folder", "LibraryPath", "Quiet", "Seed", "Shots"]
+
+Folder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DIR",
+        help="Images as DIR/CLASS/*, as DIR/{train,val,test}/CLASS/*, or as DIR/images with DIR/labels.csv; "
+        "an optional DIR/task.toml names prompts, templates, domain and metric.",
+    ),
+]
+Candidates = Annotated[
+    list[str],
+    typer.Option(
+        "--candidates",
+        "-c",
+        help="What to choose from: mini-zoo, a candidate's id, open_clip ARCH/TAG, local-dir:FOLDER or a TOML file. "
+        "Several: separate with commas or repeat the option. `vlmsel-auto zoo` lists them.",
+    ),
+]
+Shots = Annotated[int, typer.Option(min=1, help="Labelled training images a class that the ranking may look at.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of split, few-shot set and trials.")]
+LibraryPath = Annotated[
+    Optional[Path],  # noqa: UP045 - typer reads it at run time
+    typer.Option("--library", help="Library of source tasks; default: the shipped one merged with your own."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+CacheDir = Annotated[
+    Optional[Path],  # noqa: UP045 - typer reads it at run time
+    typer.Option("--cache-dir", help="Folder of derived data; default: $VLMSEL_CACHE or the user's cache folder."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, errors and the result.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
