@@ -71,7 +71,8 @@ def _checked_root(path: Path) -> Path:
     if not root.is_dir():
         raise TaskError(f"a task is a folder of images ({_LAYOUTS}), but got the file {str(path)!r}")
     try:
-        next(os.scandir(root), None)
+        with os.scandir(root) as entries:
+            next(entries, None)  # the first is enough to know
     except OSError as error:
         raise TaskError(f"the task folder cannot be read; check its rights, but got {error}") from error
     return root
