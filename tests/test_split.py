@@ -92,10 +92,21 @@ def test_the_cap_is_kept_in_proportion(counts: list[int], cap: int) -> None:
     assert len(kept) == min(len(strata), max(cap, floor))
     got = np.bincount(strata[kept], minlength=len(counts))
     assert all(have >= min(3, one) for have, one in zip(got, counts, strict=True))
-    if cap >= floor and cap < len(strata):
-        spare = np.array([one - min(3, one) for one in counts])
-        exact = spare * (cap - floor) / spare.sum()
-        assert np.abs(got - np.minimum(counts, 3) - exact).max() < 1
+    if cap < len(strata):  # strata above the floor have shares in proportion, to within the rounding
+        free = got > np.minimum(counts, 3)
+        ratios = got[free] / np.array(counts)[free]
+        for place, ratio in zip(np.flatnonzero(free), ratios, strict=True):
+            for other, another in zip(np.flatnonzero(free), ratios, strict=True):
+                assert abs(ratio - another) <= 1 / counts[place] + 1 / counts[other]
+
+
+@pytest.mark.parametrize(
+    ("counts", "cap", "expected"),
+    [([40, 20], 30, [20, 10]), ([100, 4], 20, [17, 3]), ([2, 50, 50], 12, [2, 5, 5]), ([9, 9], 2, [3, 3])],
+)
+def test_sizes_under_a_cap(counts: list[int], cap: int, expected: list[int]) -> None:
+    strata = np.repeat(np.arange(len(counts)), counts)
+    assert np.bincount(strata[stratified_cap(strata, cap=cap, seed=0)]).tolist() == expected
 
 
 def test_the_seed_decides_and_nothing_else() -> None:

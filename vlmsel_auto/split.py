@@ -119,16 +119,22 @@ def stratified_cap(strata: IntArray, *, cap: int, seed: int) -> IntArray:
 
 
 def _quotas(counts: IntArray, *, cap: int) -> list[int]:
-    """Largest-remainder shares of ``cap``, above a floor."""
+    """Shares of ``cap`` in proportion to ``counts``, but no less than the floor; rounded by largest remainders."""
     floor = np.minimum(counts, _MIN_KEPT)
-    room = max(0, cap - int(floor.sum()))
-    spare = counts - floor
-    exact = spare * (room / max(1, int(spare.sum())))
-    quotas = np.floor(exact).astype(np.int64)
-    left = min(room, int(spare.sum())) - int(quotas.sum())
-    for place in np.argsort(-(exact - quotas), kind="stable")[:left]:
-        quotas[place] += 1
-    return [int(value) for value in floor + quotas]
+    quotas = floor.copy()
+    free = np.ones(len(counts), dtype=bool)  # strata whose proportional share is above their floor
+    while free.any():
+        room = cap - int(floor[~free].sum())
+        exact = np.where(free, counts * (room / int(counts[free].sum())), 0.0)
+        short = free & (exact < floor)
+        if not short.any():
+            quotas[free] = np.floor(exact[free]).astype(np.int64)
+            left = room - int(quotas[free].sum())
+            remainder = np.where(free, exact - quotas, -1.0)
+            quotas[np.argsort(-remainder, kind="stable")[:left]] += 1
+            break
+        free &= ~short
+    return [int(value) for value in quotas]
 
 
 def _shuffled_groups(labels: IntArray, groups: IntArray, *, label: int, seed: tuple[int, int]) -> list[tuple[int, ...]]:
