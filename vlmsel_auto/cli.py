@@ -30,7 +30,6 @@ from vlmsel_auto.cli_support import (
     guarded,
     make_sink,
     parse_duration,
-    pick_device,
     say,
 )
 
@@ -264,6 +263,7 @@ def predict(
 
         check_paths(images)
         from vlmsel_auto import predict as predicting
+        from vlmsel_auto.conductance import pick_device
 
         with make_sink(quiet=quiet) as sink:
             found = predicting.predict(model_dir, images, device=pick_device(device), batch_size=batch_size, sink=sink)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from vlmsel_auto.cli_options import AsJson, CacheDir, Candidates, Debug, Device, LibraryPath, Quiet, Seed
-from vlmsel_auto.cli_support import EXIT_INPUT, guarded, make_sink, pick_device, say
+from vlmsel_auto.cli_support import EXIT_INPUT, guarded, make_sink, say
 
 if TYPE_CHECKING:
     from vlmsel_auto.cache import Json
@@ -252,6 +252,7 @@ def _measure(
     quiet: bool,
 ) -> Library:
     from vlmsel_auto.candidates import resolve
+    from vlmsel_auto.conductance import pick_device
     from vlmsel_auto.library_build import build as measure
     from vlmsel_auto.library_build import task_folders
     from vlmsel_auto.library_cell import CellSettings
@@ -266,7 +267,7 @@ def _measure(
             base=base,
             leave_out=leave_out,
             jobs=jobs,
-            device=pick_device(device),
+            device=str(pick_device(device)),
             cache=None if cache_dir is None else cache_dir / "library",
             sink=sink,
         )

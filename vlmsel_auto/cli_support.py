@@ -22,7 +22,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from vlmsel_auto.errors import AllTrialsFailed, InputError, MissingDependency, RunInterrupted, VlmselError
+from vlmsel_auto.errors import (
+    AllTrialsFailed,
+    ConductanceError,
+    InputError,
+    MissingDependency,
+    RunInterrupted,
+    VlmselError,
+)
 
 if TYPE_CHECKING:
     from vlmsel_auto.cache import Json
@@ -125,23 +132,6 @@ def make_sink(*, quiet: bool, budget: Budget | None = None) -> ProgressSink:
     return RichSink(budget=budget)
 
 
-def pick_device(name: str) -> str:
-    """``auto`` as the fastest device of this machine; any other name as it is.
-
-    Raises:
-        InputError: torch knows no such device here.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
-        raise InputError(f"this device cannot be used here ({error}), but got {name!r}") from error
-    return name
-
-
 def _lively() -> bool:
     return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
@@ -150,7 +140,7 @@ def _exit_code(error: Exception) -> int:
     match error:
         case AllTrialsFailed():
             return EXIT_ALL_FAILED
-        case InputError() | MissingDependency():
+        case InputError() | ConductanceError() | MissingDependency():
             return EXIT_INPUT
         case _:
             return EXIT_UNEXPECTED

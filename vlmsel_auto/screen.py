@@ -30,6 +30,7 @@ __all__ = ["Board", "render", "update"]
 
 _WIDE = 76  # columns from which every column of the tables is shown
 _MIDDLE = 56
+_NARROW = 32  # below, tables and bars give way to single lines
 _STATE_STYLES = {"complete": "", "pruned": "dim", "failed": "red"}
 _SAMPLES = 30  # progress marks that the remaining time is estimated from
 
@@ -124,12 +125,13 @@ def render(board: Board, *, now: float, width: int, height: int) -> RenderableTy
     ranked = len(board.ranking.ranked) if board.ranking else 0
     rows_ranking, rows_trials = _share(spare, ranked=ranked, finished=len(board.trials))
     parts: list[RenderableType] = []
-    if board.ranking is not None and rows_ranking:
+    if board.ranking is not None and rows_ranking and width >= _NARROW:
         parts.append(_ranking_table(board, board.ranking, rows_ranking, width))
-    if rows_trials:
+    if rows_trials and width >= _NARROW:
         parts.append(_trials_table(board, rows_trials, width))
     parts += [line for pair in running for line in pair][: max(0, height - len(fixed) - len(budget))]
-    return Group(*parts, *fixed[: max(1, height - len(budget))], *budget)
+    bars = [*fixed[: max(0, height - len(budget))], *budget][:height]
+    return Group(*parts, *bars)
 
 
 def _share(spare: int, *, ranked: int, finished: int) -> tuple[int, int]:
@@ -146,21 +148,25 @@ def _share(spare: int, *, ranked: int, finished: int) -> tuple[int, int]:
     return min(ranked, rows - for_trials), for_trials
 
 
-def _table(width: int, title: str) -> Table:
+def _table(width: int) -> Table:
     padding = (0, 2, 0, 0) if width >= _MIDDLE else (0, 1, 0, 0)
-    table = Table(box=None, pad_edge=False, padding=padding, header_style="dim", title=title)
-    table.title_justify, table.title_style = "left", "bold"
-    return table
+    return Table(box=None, pad_edge=False, padding=padding, header_style="dim")
+
+
+def _line(text: str, *, style: str = "") -> Text:
+    """One row, cut where the window ends."""
+    return Text(clean(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
 def _name_column(table: Table, width: int, *, others: int) -> None:
     table.add_column("candidate", no_wrap=True, overflow="ellipsis", max_width=max(12, width - others))
 
 
-def _ranking_table(board: Board, ranking: Ranking, rows: int, width: int) -> Table:
+def _ranking_table(board: Board, ranking: Ranking, rows: int, width: int) -> Group:
     tuned = {trial.spec.candidate: trial for trial in board.trials if trial.state == "complete"}
     count = plural(len(ranking.ranked), "candidate")
-    table = _table(width, f"Ranking of {count}{', updated by trials' if board.updated else ''}")
+    title = _line(f"Ranking of {count}{', updated by trials' if board.updated else ''}", style="bold")
+    table = _table(width)
     table.add_column("", justify="right", no_wrap=True)
     _name_column(table, width, others=50 if width >= _WIDE else 30)
     table.add_column("score", justify="right", no_wrap=True)
@@ -174,7 +180,7 @@ def _ranking_table(board: Board, ranking: Ranking, rows: int, width: int) -> Tab
         cells += [percent(line.p_top5, digits=0)] if width >= _MIDDLE else []
         cells += [line.basis] if width >= _WIDE else []
         table.add_row(*(Text(cell) for cell in cells), style="" if line.candidate not in tuned else "cyan")
-    return table
+    return Group(title, table)
 
 
 def chosen_rows(trials: Sequence[TrialResult], best: TrialResult | None, rows: int) -> list[TrialResult]:
@@ -185,12 +191,13 @@ def chosen_rows(trials: Sequence[TrialResult], best: TrialResult | None, rows: i
     return latest
 
 
-def _trials_table(board: Board, rows: int, width: int) -> Table:
+def _trials_table(board: Board, rows: int, width: int) -> Group:
     best = board.best
     failed = sum(trial.state == "failed" for trial in board.trials)
     pruned = sum(trial.state == "pruned" for trial in board.trials)
     asides = "".join(f", {count} {word}" for count, word in ((pruned, "pruned"), (failed, "failed")) if count)
-    table = _table(width, f"{plural(len(board.trials), 'trial')} finished{asides}")
+    title = _line(f"{plural(len(board.trials), 'trial')} finished{asides}", style="bold")
+    table = _table(width)
     table.add_column("", justify="right", no_wrap=True)
     _name_column(table, width, others=56 if width >= _WIDE else 46 if width >= _MIDDLE else 28)
     if width >= _MIDDLE:
@@ -210,7 +217,7 @@ def _trials_table(board: Board, rows: int, width: int) -> Table:
             "bold green" if is_best else "red" if trial.state == "failed" else "dim" if trial.state == "pruned" else ""
         )
         table.add_row(*(Text(cell) for cell in cells), style=style)
-    return table
+    return Group(title, table)
 
 
 def _running(trial_number: int, trial: RunningTrial, now: float, width: int) -> list[RenderableType]:
@@ -220,11 +227,12 @@ def _running(trial_number: int, trial: RunningTrial, now: float, width: int) -> 
     spark = sparkline(trial.curve, width=max(4, min(30, width - 48)))
     latest = f" {percent(trial.curve[-1])}, best {percent(max(trial.curve))}" if trial.curve else " first epoch"
     tail = f"  epoch {done}/{trial.epochs}  {spark}{latest}  {duration(now - trial.started)}"
-    first = Text(clean(head), style="bold", no_wrap=True, overflow="ellipsis")
-    return [first, Text(tail, no_wrap=True, overflow="ellipsis")]
+    return [_line(head, style="bold"), _line(tail)]
 
 
-def _bar_line(label: str, done: float, total: float | None, tail: str, width: int) -> Table:
+def _bar_line(label: str, done: float, total: float | None, tail: str, width: int) -> RenderableType:
+    if width < _NARROW:
+        return _line(f"{label} {tail}")
     line = Table.grid(padding=(0, 1))
     line.add_column(width=9, no_wrap=True, overflow="ellipsis")
     bar_width = max(6, min(30, width - 50))
@@ -236,7 +244,7 @@ def _bar_line(label: str, done: float, total: float | None, tail: str, width: in
     return line
 
 
-def _stage(name: str, line: StageLine, now: float, width: int) -> Table:
+def _stage(name: str, line: StageLine, now: float, width: int) -> RenderableType:
     left = remaining(line, now)
     count = f"{line.done:,}" if line.total is None else f"{line.done:,}/{line.total:,}"
     time_text = clock(now - line.started) if left is None else f"{clock(now - line.started)}, {clock(left)} left"
