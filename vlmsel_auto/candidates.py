@@ -82,8 +82,20 @@ def fingerprint(candidate: Candidate) -> str:
     if candidate.source == _MINI_ZOO:
         return digest(_MINI_ZOO, candidate.id, str(read_json(candidate.path / "card.json").get("sha256")))
     found = read_model_dir(candidate.path)
-    vocabulary = file_digest(found.vocabulary) if found.vocabulary else ""
-    return digest("local-dir", file_digest(found.config_path), file_digest(found.weights), vocabulary)
+    vocabulary = _content(found.vocabulary) if found.vocabulary else ""
+    return digest("local-dir", _content(found.config_path), _content(found.weights), vocabulary)
+
+
+def _content(path: Path) -> str:
+    status = path.stat()
+    return _cached_digest(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _cached_digest(path: Path, size: int, modified: int) -> str:
+    """Digest of a file; gigabytes of weights are read once a process as long as size and time stay the same."""
+    del size, modified  # they are the cache's key
+    return file_digest(path)
 
 
 def _expand(names: str | Sequence[str] | Path, *, base: Path, seen: tuple[Path, ...]) -> Iterable[Candidate]:

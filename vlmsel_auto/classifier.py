@@ -20,4 +20,4 @@ def class_logits(embeddings: Tensor, *, head: Tensor, bias: Tensor, scale: float
         bias: (K,).
         scale: factor on the products, as CLIP's exponentiated ``logit_scale``.
     """
-    return scale * (torch.nn.functional.normalize(embeddings, dim=-1) @ head.T) + bias
+    return scale * torch.nn.functional.normalize(embeddings, dim=-1) @ head.T + bias

@@ -1,0 +1,270 @@
+"""Loading real weights through open_clip."""
+
+import gzip
+import json
+import os
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from vlmsel_auto import candidates, zoo
+from vlmsel_auto.cards import card, visual_flops
+from vlmsel_auto.classifier import class_logits
+from vlmsel_auto.errors import CandidateError, TrialUnavailable
+from vlmsel_auto.pixels import render
+from vlmsel_auto.records import Candidate
+
+ONE_OF_EACH = [
+    "ViT-Mi-8-64.all-l",
+    "ViT-GAP-8-64.odd-s",
+    "RN-Mi-64.all-m",
+    "ConvNeXt-Mi-64.all-m",
+    "EffNet-Mi-64.all-m",
+]
+SIGLIP = {
+    "embed_dim": 16,
+    "custom_text": True,
+    "init_logit_bias": -10.0,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1},
+}
+
+
+@pytest.fixture
+def folder(minizoo: Path, tmp_path: Path) -> Path:
+    target = tmp_path / "mine"
+    shutil.copytree(minizoo / "ViT-Mi-16-64.all-m", target)
+    return target
+
+
+def _local(folder: Path) -> Candidate:
+    return candidates.resolve(f"local-dir:{folder}")[0]
+
+
+def _edit(folder: Path, **changes: object) -> None:
+    path = folder / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    for key, value in changes.items():
+        table, _, inner = key.partition("__")
+        config["model_cfg"][table][inner] = value
+    path.write_text(json.dumps(config))
+
+
+def _noise(size: int, *, n: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_embeddings_equal_open_clips_own(name: str) -> None:
+    (candidate,) = candidates.resolve(name)
+    model = zoo.load(candidate)
+    reference, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{candidate.path}")
+    reference.eval()
+    images = [
+        Image.fromarray(each) for each in np.random.default_rng(1).integers(0, 256, (3, 90, 70, 3), dtype=np.uint8)
+    ]
+    theirs = torch.stack([preprocess(image) for image in images])
+    ours = model.normalise(np.stack([render(image, candidate.view) for image in images]))
+    assert torch.equal(ours, theirs)
+    with torch.no_grad():
+        # not to the bit: products depend on how the weights lie in memory
+        assert torch.allclose(model.embed(ours), reference.encode_image(theirs, normalize=False), atol=1e-5, rtol=1e-5)
+    assert all(each.dtype == torch.float32 and not each.requires_grad for each in model.model.parameters())
+    assert not model.model.training
+    assert model.logit_scale == pytest.approx(float(reference.logit_scale.detach().exp()))
+
+
+def test_every_member_of_the_zoo_loads_and_fits_its_card(minizoo: Path) -> None:
+    for candidate in candidates.mini_zoo():
+        model = zoo.load(candidate)
+        assert sum(each.numel() for each in model.model.parameters()) == candidate.params
+        assert model.text_features(["cat", "dog", "car"], ["a photo of a {}."]).shape == (3, 96)
+    assert card(minizoo / "RN-Mi-64.all-m") == json.loads((minizoo / "RN-Mi-64.all-m" / "card.json").read_text())
+
+
+def test_counted_operations_match_a_count_by_hand() -> None:
+    (candidate,) = candidates.resolve("ViT-Mi-16-64.all-m")
+    width, layers, tokens, embed = 128, 6, 17, 96  # patch 16 on 64 pixels: 16 patches and the class token
+    per_layer = 4 * width * width * tokens + 2 * tokens * tokens * width + 8 * width * width * tokens  # multiply-adds
+    macs = 16 * 16 * 3 * width * 16 + layers * per_layer + width * embed
+    assert candidate.flops == pytest.approx(2 * macs, rel=1e-6)
+    assert visual_flops(zoo.load(candidate)) == candidate.flops
+
+
+def test_class_weights_are_means_of_unit_text_embeddings() -> None:
+    model = zoo.load(candidates.resolve("ViT-Mi-8-64.all-l")[0])
+    templates = ["a photo of a {}.", "a drawing of the {}."]
+    found = model.text_features(["red fox", "{brace}"], templates)
+    for row, prompt in zip(found, ["red fox", "{brace}"], strict=True):
+        each = torch.stack([model.text_features([template.replace("{}", prompt)], ["{}"])[0] for template in templates])
+        expected = each.mean(dim=0)
+        assert torch.allclose(row, expected / expected.norm(), atol=1e-6)
+    assert not found.requires_grad
+    assert found.dtype == torch.float32
+
+
+def test_zero_shot_tells_drawn_shapes_apart() -> None:
+    model = zoo.load(candidates.resolve("ViT-Mi-8-64.synth-s")[0])
+    size, grid = 64, np.mgrid[-1:1:64j, -1:1:64j]
+    disc = np.hypot(*grid) < 0.6
+    square = np.abs(grid).max(axis=0) < 0.55
+    pixels = np.full((2, size, size, 3), 255, dtype=np.uint8)
+    pixels[0][disc] = pixels[1][square] = (200, 30, 30)
+    text = model.text_features(["circle", "square"], ["a {}.", "a drawing of a {}."])
+    with torch.no_grad():
+        logits = class_logits(
+            model.embed(model.normalise(pixels)), head=text, bias=torch.zeros(2), scale=model.logit_scale
+        )
+    margins = logits[:, 0] - logits[:, 1]
+    assert margins[0] > margins[1]
+
+
+def test_embedding_is_differentiable() -> None:
+    model = zoo.load(candidates.resolve("RN-Mi-64.all-m")[0])
+    images = model.normalise(_noise(64)).requires_grad_()
+    model.embed(images).norm(dim=1).sum().backward()
+    assert images.grad is not None
+    assert images.grad.abs().sum() > 0
+
+
+def test_normalise_takes_read_only_arrays_and_tensors_and_leaves_them_alone() -> None:
+    model = zoo.load(candidates.resolve("RN-Mi-64.all-m")[0], text=False)
+    pixels = _noise(64)
+    pixels.flags.writeable = False
+    tensor = torch.tensor(pixels)
+    assert torch.equal(model.normalise(pixels), model.normalise(tensor))
+    assert torch.equal(tensor, torch.tensor(pixels))
+    with pytest.raises(ValueError, match=r"uint8 \(n, S, S, 3\), but got torch.float32"):
+        model.normalise(tensor.float())
+    with pytest.raises(ValueError, match="but got"):
+        model.normalise(tensor[0])
+
+
+def test_without_text_there_are_no_class_weights() -> None:
+    model = zoo.load(candidates.resolve("RN-Mi-64.all-m")[0], text=False)
+    with pytest.raises(TrialUnavailable, match="loaded without text"):
+        model.text_features(["a"], ["{}"])
+    with pytest.raises(ValueError, match="At least one prompt"):
+        zoo.load(candidates.resolve("RN-Mi-64.all-m")[0]).text_features([], ["{}"])
+
+
+def test_weights_that_vanish_after_resolving_are_refused(folder: Path) -> None:
+    candidate = _local(folder)
+    (folder / "open_clip_model.safetensors").unlink()
+    with pytest.raises(CandidateError, match="no weights"):  # open_clip alone would return a random model
+        zoo.load(candidate)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "missing", "shape"])
+def test_damaged_weights_are_unavailable(folder: Path, damage: str) -> None:
+    weights = folder / "open_clip_model.safetensors"
+    state = load_file(weights)
+    if damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:100_000])
+    elif damage == "empty":
+        weights.write_bytes(b"")
+    elif damage == "text":
+        weights.write_text("version https://git-lfs.github.com/spec/v1\n")
+    elif damage == "missing":
+        del state["visual.proj"]
+        save_file(state, weights)
+    else:
+        save_file({**state, "visual.proj": state["visual.proj"][:, :-1].contiguous()}, weights)
+    with pytest.raises(TrialUnavailable, match=r"Cannot load candidate .*mine.* from .*safetensors.*but got"):
+        zoo.load(_local(folder))
+
+
+def test_a_pickle_loads_only_as_plain_weights(folder: Path, tmp_path: Path) -> None:
+    state = load_file(folder / "open_clip_model.safetensors")
+    (folder / "open_clip_model.safetensors").unlink()
+    torch.save(state, folder / "open_clip_pytorch_model.bin")
+    assert zoo.load(_local(folder)).logit_scale > 1
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "harmed"),)
+
+    torch.save({**state, "evil": Evil()}, folder / "open_clip_pytorch_model.bin")
+    with pytest.raises(TrialUnavailable, match="mine"):
+        zoo.load(_local(folder))
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_safetensors_win_over_pickles(folder: Path) -> None:
+    (folder / "open_clip_pytorch_model.bin").write_bytes(b"not a pickle")
+    assert zoo.load(_local(folder)).logit_scale > 1
+
+
+def test_a_vocabulary_is_found_in_the_folder(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    expected = zoo.load(candidates.resolve("ViT-Mi-16-64.all-m")[0]).text_features(["cat"], ["a {}."])
+    (folder / "vocabulary").mkdir()
+    (folder / "bpe.txt.gz").rename(folder / "vocabulary" / "merges.gz")
+    _edit(folder, text_cfg__tokenizer_kwargs={"bpe_path": "vocabulary/merges.gz"})
+    monkeypatch.chdir(tmp_path)
+    assert torch.equal(zoo.load(_local(folder)).text_features(["cat"], ["a {}."]), expected)
+
+
+def test_a_vocabulary_too_large_for_the_tower_is_refused(folder: Path) -> None:
+    (folder / "bpe.txt.gz").unlink()  # what is left is open_clip's own, of 49408 tokens
+    with pytest.raises(TrialUnavailable, match="49408 > 2014"):
+        zoo.load(_local(folder))
+    (folder / "bpe.txt.gz").write_bytes(b"not gzip")
+    with pytest.raises(TrialUnavailable, match="mine"):
+        zoo.load(_local(folder))
+    (folder / "bpe.txt.gz").write_bytes(gzip.compress(b"header\na b"))
+    assert zoo.load(_local(folder)).text_features(["a"], ["{}"]).shape == (1, 96)
+
+
+@pytest.mark.skipif(find_spec("transformers") is not None, reason="tells what happens without transformers")
+def test_a_tokenizer_of_transformers_is_asked_for_by_name(folder: Path) -> None:
+    _edit(
+        folder, text_cfg__hf_tokenizer_name="someone/tokenizer", text_cfg__tokenizer_kwargs={"trust_remote_code": True}
+    )
+    with pytest.raises(TrialUnavailable, match="needs the package transformers"):
+        zoo.load(_local(folder))
+
+
+def test_a_siglip_style_model_keeps_its_bias_and_text_tower(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = open_clip.CustomTextCLIP(**{key: value for key, value in SIGLIP.items() if key != "custom_text"})
+    save_file({key: value.clone() for key, value in model.state_dict().items()}, tmp_path / "model.safetensors")
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": SIGLIP}))
+    loaded = zoo.load(_local(tmp_path))
+    assert loaded.logit_bias == -10.0
+    assert loaded.text_features(["cat", "dog"], ["a {}."]).shape == (2, 16)
+
+
+def test_quick_gelu_of_a_folder_is_kept(folder: Path) -> None:
+    plain = zoo.load(_local(folder))
+    path = folder / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "model_cfg": {**config["model_cfg"], "quick_gelu": True}}))
+    quick = zoo.load(_local(folder))
+    images = plain.normalise(_noise(64))
+    with torch.no_grad():
+        assert not torch.allclose(plain.embed(images), quick.embed(images), atol=1e-3)
+
+
+def test_a_folder_that_changed_its_geometry_is_refused(folder: Path) -> None:
+    candidate = _local(folder)
+    path = folder / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "preprocess_cfg": {**config["preprocess_cfg"], "resize_mode": "shortest"}}))
+    with pytest.raises(TrialUnavailable, match="prepares images"):
+        zoo.load(candidate)
+
+
+def test_loading_leaves_the_terminal_and_the_logging_alone(capfd: pytest.CaptureFixture[str], folder: Path) -> None:
+    import logging
+
+    before = logging.root.manager.disable
+    zoo.load(_local(folder))
+    assert logging.root.manager.disable == before
+    assert capfd.readouterr() == ("", "")
