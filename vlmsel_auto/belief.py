@@ -73,18 +73,19 @@ class Posterior:
     @property
     def sd(self) -> FloatArray:
         """(M, J)."""
-        return np.sqrt(np.maximum(np.einsum("jmm->mj", self.cov), 1e-12))
+        variance: FloatArray = np.einsum("jmm->mj", self.cov)
+        return np.sqrt(np.maximum(variance, 1e-12))
 
 
 def kinship(candidates: Sequence[Candidate]) -> FloatArray:
     """Correlation (M, M) of the ranking's errors: a sum of block matrices, so positive definite."""
 
     def same(values: Sequence[str]) -> FloatArray:
-        return np.array([[float(first == second) for second in values] for first in values])
+        return np.array([[float(first == second) for second in values] for first in values], dtype=np.float64)
 
     own, arch, family, tag = _SHARES
     total: FloatArray = (
-        own * np.eye(len(candidates))
+        own * np.eye(len(candidates), dtype=np.float64)
         + arch * same([each.arch for each in candidates])
         + family * same([each.family for each in candidates])
         + tag * same([each.tag for each in candidates])
@@ -125,7 +126,7 @@ def _gaussian(
     def between(m: IntArray, j: IntArray, n: IntArray, k: IntArray) -> FloatArray:
         same_method = j[:, None] == k[None, :]
         result: FloatArray = latent[np.ix_(m, n)] + _INTERCEPT_SD**2 + same_method * _METHOD_SD**2
-        result = result + same_method * (m[:, None] == n[None, :]) * arm
+        result += same_method * (m[:, None] == n[None, :]) * arm
         return result
 
     everyone = np.arange(size)

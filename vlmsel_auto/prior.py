@@ -44,6 +44,7 @@ _GAINS = (0.0, 0.03)  # fine-tuning over probing, before either was seen on this
 _BOUND = 1.64  # standard deviations of the bounds
 _PATIENCE = 5  # trials without a better result after which the leaders count as stalled
 _EXHAUSTED = 16  # likewise, after which a search without news ends
+_STALLED_PERFECT = 8  # likewise, when every validation image is right
 _MIN_GAIN = 1e-4  # a better result is better by this much
 _LOCAL_SD = 0.02  # spread of the metric over hyperparameters of one candidate
 _LOCAL_LOSS = 0.01  # a move away from the best point loses this much on average
@@ -411,8 +412,8 @@ def _promising(plan: Plan, history: History, *, left: Left, usable: Sequence[str
     names = [name for name in usable if name not in waiting] or list(usable)
     arms = _arms(plan, history, names=names, now=now, left=left)
     fresh = [arm for arm in arms if not arm.tries]
-    perfect = _best(history) >= 1.0 - _MIN_GAIN and _stalled(history) >= 1
-    if perfect or (_stalled(history) >= _EXHAUSTED and not fresh and len(names) == len(usable)):
+    patience = _STALLED_PERFECT if _best(history) >= 1.0 - _MIN_GAIN else _EXHAUSTED
+    if _stalled(history) >= patience and not fresh and len(names) == len(usable):
         return None
     if not _best(history) > 0 and fresh:  # nothing measured yet: the plan's own order
         arm = min(fresh, key=lambda each: plan.order.index(each.candidate))

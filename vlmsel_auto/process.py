@@ -1,0 +1,78 @@
+"""What a run owes to its process: a lock on its folder, SIGTERM as an orderly end, and who runs a trial."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from filelock import FileLock, Timeout
+
+from vlmsel_auto.errors import WorkdirError
+
+__all__ = ["locked", "terminable", "worker", "worker_is_gone"]
+
+
+@contextmanager
+def locked(folder: Path, *, name: str) -> Iterator[None]:
+    """Hold ``folder/name`` as a lock; the system releases it when the process dies, however it dies.
+
+    Raises:
+        WorkdirError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / name)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise WorkdirError(
+            f"Another process is at work in this folder: wait for it or choose another, but got {folder}"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, as Ctrl+C does. Without effect outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def worker() -> str:
+    """Name of this process: host and process number."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def worker_is_gone(name: str) -> bool:
+    """Whether `worker` ``name`` was on this host and has ended; of other hosts nothing is known."""
+    host, _, number = name.rpartition(":")
+    if host != socket.gethostname() or not number.isdigit():
+        return False
+    if int(number) == os.getpid():
+        return True  # an earlier run within this process
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it lives and belongs to someone else
+        return False
+    return False
