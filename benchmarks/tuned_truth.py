@@ -1,0 +1,161 @@
+"""Tuned truth: accuracy of every mini-zoo member after few-shot tuning on every task of a folder, several seeds.
+
+The project's own trials (`finetune.run_trial`) with each method's default setting; the seed draws the few-shot images
+and seeds the training. One row is appended as soon as its trial is over, and rows that are there are not done again, so
+the same command resumes. With ``--jobs`` several processes share the work.
+
+    python benchmarks/tuned_truth.py TASKS --out benchmarks/results/tuned_truth.csv --seeds 2 --jobs 2
+    python benchmarks/tuned_truth.py TASKS --out /tmp/truth.csv --quick
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+COLUMNS = ("member", "task", "method", "seed", "zeroshot", "accuracy", "seconds", "error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All trials of one task with one seed."""
+
+    task: Path
+    seed: int
+    members: tuple[str, ...]
+    methods: tuple[str, ...]
+    shots: int
+    device: str
+    workdir: Path
+    out: Path
+    done: frozenset[tuple[str, str, str, int]]
+
+
+def run(job: Job) -> int:
+    """Do the trials of ``job`` that are not done; return how many were."""
+    import torch
+    from filelock import FileLock
+
+    from vlmsel_auto import candidates, space, task, zoo
+    from vlmsel_auto.cache import Store
+    from vlmsel_auto.errors import TrialFailed
+    from vlmsel_auto.finetune import run_trial
+    from vlmsel_auto.records import Candidate, TrialSpec
+
+    torch.set_num_threads(1)
+    members = candidates.resolve(job.members)
+    views = tuple({one.view for one in members})
+    data = task.load_task(job.task, views=views, shots=job.shots, seed=job.seed, workdir=job.workdir)
+    count = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        store = Store(Path(scratch) / "cache")
+
+        def load(candidate: Candidate) -> zoo.LoadedModel:
+            return zoo.load(candidate, device=job.device)
+
+        for candidate in members:
+            none = TrialSpec(candidate=candidate.id, method="probe", learning_rate=1e-3, weight_decay=0.0,
+                             augmentation=0.0, epochs=0, seed=job.seed)  # fmt: skip
+            start: float | None = None
+            for method in job.methods:
+                if (candidate.id, job.task.name, method, job.seed) in job.done:
+                    continue
+                kind = "probe" if method == "probe" else "finetune"
+                train_images = job.shots * data.n_classes
+                room = space.space_for(kind, candidate=candidate, train_images=train_images)  # type: ignore[arg-type]
+                spec = room.spec(space.default_point(), candidate=candidate.id, seed=job.seed)
+                row: dict[str, object] = {"member": candidate.id, "task": job.task.name, "method": method,
+                                          "seed": job.seed}  # fmt: skip
+                try:
+                    if start is None:
+                        zero = run_trial(none, number=0, task=data, candidate=candidate, load=load, store=store,
+                                         workdir=Path(scratch), device=job.device, train_shots=job.shots)  # fmt: skip
+                        start = zero.test
+                    began = time.perf_counter()
+                    found = run_trial(spec, number=1, task=data, candidate=candidate, load=load, store=store,
+                                      workdir=Path(scratch), device=job.device, train_shots=job.shots)  # fmt: skip
+                    row |= {"zeroshot": start, "accuracy": found.test, "seconds": time.perf_counter() - began}
+                except TrialFailed as error:
+                    row |= {"error": str(error)}
+                with FileLock(f"{job.out}.lock"):
+                    append(job.out, row)
+                count += 1
+    return count
+
+
+def append(path: Path, row: dict[str, object]) -> None:
+    """Add one row to the table, with the header where it is new."""
+    new = not path.exists()
+    with path.open("a", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, restval="")
+        if new:
+            writer.writeheader()
+        writer.writerow({key: f"{value:.5g}" if isinstance(value, float) else value for key, value in row.items()})
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Rows of a table; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tasks", type=Path, help="folder of task folders")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--shots", type=int, default=16)
+    parser.add_argument("--methods", default="probe,finetune")
+    parser.add_argument("--only", default="", help="comma list of task names; default: all")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--quick", action="store_true", help="one task, two members, probes only")
+    args = parser.parse_args()
+
+    from vlmsel_auto.candidates import mini_zoo
+
+    only = set(args.only.split(",")) - {""}
+    folders = sorted(one for one in args.tasks.iterdir() if one.is_dir() and (not only or one.name in only))
+    members = tuple(one.id for one in mini_zoo())
+    methods = tuple(args.methods.split(","))
+    seeds = range(args.seeds)
+    if args.quick:
+        folders, members, methods, seeds = folders[:1], members[:2], ("probe",), range(1)
+    done = frozenset((r["member"], r["task"], r["method"], int(r["seed"])) for r in read(args.out) if not r["error"])
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        jobs = [
+            Job(task=folder, seed=seed, members=members, methods=methods, shots=args.shots, device=args.device,
+                workdir=Path(scratch) / folder.name / str(seed), out=args.out, done=done)
+            for seed in seeds for folder in folders
+        ]  # fmt: skip
+        if args.jobs == 1:
+            counts = [run(job) for job in jobs]
+        else:
+            with multiprocessing.get_context("spawn").Pool(args.jobs, maxtasksperchild=4) as workers:
+                counts = []
+                for count in workers.imap_unordered(run, jobs):
+                    counts.append(count)
+                    print(f"{len(counts)}/{len(jobs)} jobs, {time.perf_counter() - began:.0f} s", flush=True)
+    rows = read(args.out)
+    found = [r for r in rows if not r["error"]]
+    seconds = sum(float(r["seconds"]) for r in found)
+    print(f"{len(found)} rows, {len(rows) - len(found)} failed, {seconds:.0f} s of trials")
+    print(json.dumps({"rows": len(found), "failed": len(rows) - len(found), "new": sum(counts),
+                      "seconds": round(time.perf_counter() - began, 1)}))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
