@@ -26,6 +26,7 @@ class TargetSignals:
     candidate: str
     features: FloatArray = field(default_factory=lambda: _nothing(0, 0))  # (n, D) visual embeddings, any scale
     text_features: FloatArray = field(default_factory=lambda: _nothing(0, 0))  # (K, D) class weights
+    baseline: FloatArray = field(default_factory=lambda: _nothing(0))  # (D,) embedding of the baseline image (zeros)
     logit_scale: float = 1.0  # the model's own factor on cosines, exponentiated
     total: FloatArray = field(default_factory=lambda: _nothing(0))  # (u,) F(x) - F(x0) of each, F = margin
     activity: FloatArray = field(default_factory=lambda: _nothing(0))  # (B,) mean over images of sum |C|

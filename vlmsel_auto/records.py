@@ -40,7 +40,7 @@ Method = Literal["probe", "finetune"]
 Metric = Literal["accuracy", "balanced_accuracy"]
 TrialState = Literal["complete", "pruned", "failed"]
 TrialOrigin = Literal["planned", "sampled", "audit"]
-Basis = Literal["library and labels", "library", "labels", "published figures", "no signal"]
+Basis = Literal["library and labels", "library", "labels", "unlabelled images", "published figures", "no signal"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

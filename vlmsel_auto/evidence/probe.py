@@ -78,9 +78,8 @@ def ridge(
         offset = cosine - cosine.mean(axis=1, keepdims=True)
         offset /= max(float(np.std(offset)), 1e-12) * math.sqrt(n_classes)  # spread of a one-hot target
     centred = unit - unit.mean(axis=0)
-    kernel = centred @ centred.T
-    values, vectors = np.linalg.eigh(kernel)
-    values = np.maximum(values, 0.0)
+    vectors, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    values = singular**2
     lam = penalty * float(values.sum()) / min(centred.shape[0], centred.shape[1])
     smoother = vectors * (values / (values + max(lam, 1e-12)))
     residual = target - offset
