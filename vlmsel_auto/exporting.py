@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -143,8 +144,9 @@ def export(
         }
         _write_json(part / _CLASSES, record)
         (part / "README.md").write_text(_card(model, name=directory.name, classes=classes), "utf-8")
+        _same_mode(part)
         _swap(part, directory)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
         raise WorkdirError(f"Cannot write the export folder ({error}), but got {str(directory)!r}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -238,6 +240,13 @@ def _write(folder: Path, *, model: LoadedModel) -> None:
 
 def _write_json(path: Path, value: Mapping[str, Json]) -> None:
     path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
+
+
+def _same_mode(folder: Path) -> None:
+    """Let everybody read the weights who may read the rest: safetensors writes files that only their owner can read."""
+    mode = stat.S_IMODE((folder / _CLASSES).stat().st_mode)
+    for path in folder.glob("*.safetensors"):
+        path.chmod(mode)
 
 
 def _card(model: LoadedModel, *, name: str, classes: Sequence[str]) -> str:
