@@ -141,7 +141,7 @@ def make_report(**changes):
         budget=Budget(trials=7),
         seconds=130.0,
         stage_seconds={"images": 2.0, "trials": 95.5},
-        stopped_by="trial budget",
+        stopped_by="budget",
         bad_files=(
             BadFile(path="a/<img src=x>.png", reason="truncated"),
             BadFile(path="b/cmyk.jpg", reason="CMYK, converted", used=True),
@@ -346,7 +346,7 @@ def test_ids_are_unique_and_every_reference_has_its_target(page):
         "Based on 24 source tasks.",
         "vlmsel-auto search digits --max-trials 7",
         "5 complete, 1 pruned, 1 failed",
-        "the trial budget was spent",
+        "the budget was spent",
         "only its outline could be read",
     ],
 )

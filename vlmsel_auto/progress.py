@@ -155,7 +155,7 @@ class _ResizeSafeLive(Live):
             console=console,
             refresh_per_second=_FRAMES_PER_SECOND,
             transient=True,
-            redirect_stdout=False,
+            redirect_stdout=sys.stdout.isatty(),  # prints of libraries go above the screen, pipes stay as they are
             redirect_stderr=True,
             vertical_overflow="crop",
         )

@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 SCHEMA = 1
-StoppedBy = Literal["done", "time budget", "trial budget", "interrupted", "all trials failed"]
+StoppedBy = Literal["exhausted", "budget", "interrupted", "all trials failed"]  # exhausted: the plan was finished
 _PACKAGES = ("vlmsel-auto", "torch", "torchvision", "open_clip_torch", "timm", "lightning", "optuna", "scikit-learn",
              "scipy", "numpy", "pot", "pillow")  # fmt: skip
 
@@ -126,7 +126,7 @@ class SearchReport:
     budget: Budget
     seconds: float  # wall time of the search, all runs together
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
-    stopped_by: StoppedBy = "done"
+    stopped_by: StoppedBy = "exhausted"
     bad_files: tuple[BadFile, ...] = ()
     notes: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)

@@ -33,9 +33,8 @@ _TOO_FEW = "too few to say"
 _MOST_LISTED = 500  # bad files and the like in the page; all of them are in report.json
 _PANEL_ROWS = 10
 _STOPPED = {
-    "done": "the plan was finished",
-    "time budget": "the time budget was spent",
-    "trial budget": "the trial budget was spent",
+    "exhausted": "nothing was left that promised more",
+    "budget": "the budget was spent",
     "interrupted": "it was interrupted; the same command with the same work directory goes on",
     "all trials failed": "every trial failed",
 }
