@@ -18,7 +18,7 @@ from vlmsel_auto.records import FloatArray, IntArray
 __all__ = ["AXES", "Build", "Cell", "CellFailure", "Library", "SourceCandidate", "SourceTask"]
 
 # The axes of every array of a Library: m candidates, s tasks, r tuning runs, q signals, w draws, k shots,
-# e evidence scores, g classes of all tasks, d embedding, b blocks. "*": one array a candidate, "**": one a candidate's block.
+# e evidence scores, g classes of all tasks, d embedding, b blocks. "*": one array a candidate, "**": one a block.
 AXES: Final[Mapping[str, str]] = {
     "zero_shot": "ms",
     "probed": "ms",

@@ -1,0 +1,290 @@
+"""Builds a library: every candidate on every task, cell by cell, each kept as soon as it is finished.
+
+A finished cell is a one-cell library file under the digest of what determines it (weights, task, settings). A killed
+build loses at most the cells that were being made; a build with one more candidate or task makes only the new cells.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import multiprocessing
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import torch
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
+
+from vlmsel_auto import library as libraries
+from vlmsel_auto import zoo
+from vlmsel_auto.cache import Store, default_cache_dir
+from vlmsel_auto.errors import LibraryError, TaskError
+from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted, discard
+from vlmsel_auto.library import Cell, CellFailure, Library, assemble, merge, save, source_task
+from vlmsel_auto.library_cell import CellSettings, cell_key, make_cell
+from vlmsel_auto.loadedmodel import LoadedModel
+from vlmsel_auto.records import Candidate, Task
+from vlmsel_auto.task import load_task
+
+__all__ = ["build", "load_tasks", "task_folders"]
+
+_KEPT_MODELS: Final = 1  # loaded models that a worker keeps: cells come candidate by candidate
+
+
+def build(
+    *,
+    tasks: Sequence[Path],
+    candidates: Sequence[Candidate],
+    out: Path,
+    settings: CellSettings | None = None,
+    base: Library | None = None,
+    leave_out: Sequence[str] = (),
+    jobs: int = 1,
+    device: str = "cpu",
+    cache: Path | None = None,
+    sink: Sink = discard,
+) -> Library:
+    """Measure every candidate on every task and write the library; run it again after a kill to go on.
+
+    Args:
+        tasks: task folders; see `task_folders` for a folder that holds many.
+        candidates: from `candidates.resolve`.
+        out: the library file, written once at the end, whole.
+        settings: number of images, shots, seed and the like.
+        base: a library that the cells are added to; its tuned accuracies and other cells stay.
+        leave_out: names of tasks, or of their folders, that must not enter.
+        jobs: processes, each with one torch thread.
+        device: where the models run.
+        cache: folder of finished cells and decoded images; default ``library`` in the cache folder.
+        sink: takes the events of stage "library".
+
+    Returns:
+        The library as written. A cell that failed is NaN and listed in ``failures``.
+
+    Raises:
+        LibraryError: nothing to build, two tasks of one name, or ``out`` cannot be written.
+        TaskError: a task folder cannot be used.
+    """
+    if jobs < 1:
+        raise LibraryError(f"jobs must be at least 1, but got {jobs!r}")
+    settings = settings or CellSettings()
+    cache = cache or default_cache_dir() / "library"
+    began = time.monotonic()
+    loaded = load_tasks(tasks, candidates=candidates, settings=settings, leave_out=leave_out, cache=cache, sink=sink)
+    if not loaded or not candidates:
+        raise LibraryError(
+            f"a library needs at least one task and one candidate, but got {len(loaded)} and {len(candidates)}"
+        )
+    jobs_left = [
+        _Job(
+            candidate=one,
+            task=task,
+            settings=settings,
+            device=device,
+            path=_cell_path(cache, one, task, settings),
+            store=cache / "store",
+        )
+        for one in candidates
+        for task in loaded
+    ]
+    kept = {job.key: cell for job in jobs_left if (cell := _kept(job)) is not None}
+    waiting = [job for job in jobs_left if job.key not in kept]
+    sink(
+        StageStarted(stage="library", total=len(jobs_left), text=f"{len(kept):,} of {len(jobs_left):,} cells are known")
+    )
+    failures: list[CellFailure] = []
+    for done, (job, cell, reason) in enumerate(_results(waiting, jobs), start=1):
+        if cell is not None:
+            kept[job.key] = cell
+        else:
+            failures.append(CellFailure(candidate=job.candidate.id, task=job.task.name, reason=reason))
+            sink(Notice(level="warning", text=f"{job.candidate.id} on {job.task.name} failed: {reason}"))
+        left = (time.monotonic() - began) / done * (len(waiting) - done)
+        text = f"{job.candidate.id} on {job.task.name}; about {left / 60:.1f} min left"
+        sink(StageProgress(stage="library", done=len(jobs_left) - len(waiting) + done, text=text))
+    made = assemble((kept[job.key] for job in jobs_left if job.key in kept), failures=failures)
+    made = merge(base, made) if base is not None else made
+    save(made, out)
+    sink(StageFinished(stage="library", seconds=time.monotonic() - began, text=f"{len(kept):,} cells in {out}"))
+    return made
+
+
+def task_folders(root: Path) -> tuple[Path, ...]:
+    """The task folders in a folder of many, by name; the folder itself if it is one.
+
+    A folder is a task when it holds ``task.json`` or ``task.toml``, or images in class folders; what is in it is
+    checked when it is loaded.
+
+    Raises:
+        LibraryError: there is no such folder, or it holds none.
+    """
+    if not root.is_dir():
+        raise LibraryError(f"there is no folder of tasks at this path, but got {root}")
+    marked = [
+        one for one in sorted(root.iterdir()) if any((one / name).is_file() for name in ("task.json", "task.toml"))
+    ]
+    if marked:
+        return tuple(marked)
+    if any((root / name).is_file() for name in ("task.json", "task.toml", "labels.csv")):
+        return (root,)
+    found = [one for one in sorted(root.iterdir()) if one.is_dir() and any(part.is_dir() for part in one.iterdir())]
+    if not found:
+        raise LibraryError(f"this folder holds no task folder (each with task.toml or class folders), but got {root}")
+    return tuple(found)
+
+
+def load_tasks(
+    tasks: Sequence[Path],
+    *,
+    candidates: Sequence[Candidate],
+    settings: CellSettings,
+    leave_out: Sequence[str],
+    cache: Path,
+    sink: Sink,
+) -> tuple[Task, ...]:
+    """Load task folders with the views of all candidates; images are decoded once and kept in ``cache``.
+
+    Raises:
+        LibraryError: two tasks share a name.
+        TaskError: a folder cannot be used.
+    """
+    views = tuple(dict.fromkeys(one.view for one in candidates))
+    found: dict[str, Task] = {}
+    for path in tasks:
+        if path.name in leave_out:
+            continue
+        try:
+            task = load_task(path, views=views, shots=max(settings.shots), seed=settings.seed, workdir=cache, sink=sink)
+        except TaskError as error:
+            raise TaskError(f"task folder {path}: {error}") from error
+        if task.name in leave_out:
+            continue
+        if task.name in found:
+            raise LibraryError(
+                f"two tasks are called {task.name!r}; rename one, but got {found[task.name].root} and {path}"
+            )
+        if len(task.train) == 0 or len(task.test) == 0:
+            raise TaskError(
+                f"a source task needs training and test images, but got {len(task.train)}, {len(task.test)} in {path}"
+            )
+        found[task.name] = task
+    return tuple(found.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One cell to make."""
+
+    candidate: Candidate
+    task: Task
+    settings: CellSettings
+    device: str
+    path: Path
+    store: Path
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.candidate.id, self.task.name
+
+
+def _cell_path(cache: Path, candidate: Candidate, task: Task, settings: CellSettings) -> Path:
+    key = cell_key(candidate=candidate, task=task, settings=settings)
+    return cache / "cells" / key[:2] / f"{key}.safetensors"
+
+
+def _kept(job: _Job) -> Cell | None:
+    """The finished cell of an earlier build; a damaged one is made again."""
+    if not job.path.exists():
+        return None
+    try:
+        cells = libraries.load(job.path).cells()
+    except LibraryError:
+        return None
+    if len(cells) != 1:
+        return None
+    known = cells[0]  # names may have changed since; the content has not, or the path would be another
+    one = job.candidate
+    named = replace(known.candidate, id=one.id, arch=one.arch, tag=one.tag, params=one.params, flops=one.flops)
+    return replace(known, candidate=named, task=source_task(job.task))
+
+
+def _results(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[_Job, Cell | None, str]]:
+    """Make the cells; yields each with its cell, or None and why not."""
+    if workers == 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with threadpool_limits(1):
+                for job in jobs:
+                    reason = _work(job)
+                    yield job, _kept(job), reason
+        finally:
+            torch.set_num_threads(threads)
+        return
+    alone = False
+    unfinished = list(jobs)
+    while unfinished:
+        lost: set[tuple[str, str]] = set()
+        for job, outcome in _pooled(unfinished, workers):
+            if outcome is None:
+                lost.add(job.key)
+            else:
+                yield job, _kept(job), outcome
+        unfinished = [job for job in unfinished if job.key in lost]
+        if unfinished and alone:  # the first that a pool of one did not finish is the one that killed it
+            yield unfinished.pop(0), None, "the worker process died (out of memory?)"
+        workers, alone = 1, True
+
+
+def _pooled(jobs: Iterable[_Job], workers: int) -> Iterator[tuple[_Job, str | None]]:
+    """Run jobs in a pool of processes; reason None: the pool broke before the job was finished."""
+    context = multiprocessing.get_context("spawn")  # forked children of a threaded torch process can hang
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
+    try:
+        running: dict[Future[str], _Job] = {pool.submit(_work, job): job for job in jobs}
+        while running:
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                job = running.pop(future)
+                try:
+                    yield job, future.result()
+                except BrokenProcessPool:
+                    yield job, None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _one_thread() -> None:
+    """For a worker's whole life: parallel are the cells, not the arithmetic in them."""
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+
+
+def _work(job: _Job) -> str:
+    """Make one cell and keep it; returns why it failed, or "" when it is done."""
+    try:
+        model = _model(job.candidate, job.device)
+        cell = make_cell(
+            model=model, task=job.task, settings=job.settings, code_version=_code_version(), store=Store(job.store)
+        )
+        save(assemble([cell]), job.path)
+    except Exception as error:  # noqa: BLE001 - whatever one cell raises, the others go on and the reason is recorded
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+@lru_cache(maxsize=_KEPT_MODELS)
+def _model(candidate: Candidate, device: str) -> LoadedModel:
+    return zoo.load(candidate, device=device)
+
+
+def _code_version() -> str:
+    try:
+        return importlib.metadata.version("vlmsel-auto")
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        return "unknown"
