@@ -38,6 +38,7 @@ __all__ = [
     "Outcome",
     "PruningCost",
     "SearchReport",
+    "StoppedBy",
     "TaskSummary",
     "actual_accuracies",
     "best_trials",
