@@ -1,1 +1,89 @@
-"""Pick and fine-tune the best pretrained vision-language model for a folder of images."""
+"""Pick and fine-tune the best pretrained vision-language model for a folder of images.
+
+    result = vlmsel_auto.search("photos", budget=vlmsel_auto.Budget(seconds=600))
+
+Names are loaded when they are first used: ``import vlmsel_auto`` itself imports neither torch nor open_clip.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vlmsel_auto import errors as errors
+    from vlmsel_auto.events import Event as Event
+    from vlmsel_auto.events import Sink as Sink
+    from vlmsel_auto.library import Library as Library
+    from vlmsel_auto.pipeline import rank as rank
+    from vlmsel_auto.pipeline import search as search
+    from vlmsel_auto.predict import Predictions as Predictions
+    from vlmsel_auto.predict import predict as predict
+    from vlmsel_auto.records import Agreement as Agreement
+    from vlmsel_auto.records import Budget as Budget
+    from vlmsel_auto.records import Candidate as Candidate
+    from vlmsel_auto.records import RankedCandidate as RankedCandidate
+    from vlmsel_auto.records import Ranking as Ranking
+    from vlmsel_auto.records import TrialResult as TrialResult
+    from vlmsel_auto.records import TrialSpec as TrialSpec
+    from vlmsel_auto.result import BestModel as BestModel
+    from vlmsel_auto.result import SearchResult as SearchResult
+
+_HOMES = {
+    "Agreement": "records",
+    "BestModel": "result",
+    "Budget": "records",
+    "Candidate": "records",
+    "Event": "events",
+    "Library": "library",
+    "Predictions": "predict",
+    "RankedCandidate": "records",
+    "Ranking": "records",
+    "SearchResult": "result",
+    "Sink": "events",
+    "TrialResult": "records",
+    "TrialSpec": "records",
+    "errors": "",
+    "predict": "predict",
+    "rank": "pipeline",
+    "search": "pipeline",
+}
+
+__all__ = [
+    "Agreement",
+    "BestModel",
+    "Budget",
+    "Candidate",
+    "Event",
+    "Library",
+    "Predictions",
+    "RankedCandidate",
+    "Ranking",
+    "SearchResult",
+    "Sink",
+    "TrialResult",
+    "TrialSpec",
+    "errors",
+    "predict",
+    "rank",
+    "search",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOMES[name]
+    value = (
+        getattr(importlib.import_module(f"{__name__}.{home}"), name)
+        if home
+        else importlib.import_module(f"{__name__}.{name}")
+    )
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Public names, loaded or not."""
+    return sorted([*globals(), *__all__])

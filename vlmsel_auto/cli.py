@@ -286,11 +286,11 @@ def demo(
 ) -> None:
     """The main job offline: handwritten digits as an image folder, the mini zoo, a real search, a prediction."""
     with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto import pipeline
         from vlmsel_auto.cli_answers import search_json
+        from vlmsel_auto.demo import demo as run_demo
 
         with make_sink(quiet=quiet) as sink:
-            result = pipeline.demo(workdir=workdir, sink=sink)
+            result = run_demo(workdir=workdir, sink=sink)
         answer.json = search_json(result)
         _show_report(result.report_dir, to_stderr=as_json)
         if result.stopped_by == "interrupted":

@@ -31,6 +31,7 @@ class TargetSignals:
     total: FloatArray = field(default_factory=lambda: _nothing(0))  # (u,) F(x) - F(x0) of each, F = margin
     activity: FloatArray = field(default_factory=lambda: _nothing(0))  # (B,) mean over images of sum |C|
     norm_activity: FloatArray = field(default_factory=lambda: _nothing(0))  # (B,) the same, F = norm
+    blocks: tuple[str, ...] = ()  # (B,) names of the visual blocks
     signature: tuple[FloatArray, ...] = ()  # B arrays (C_b,): mean signed conductance
     absolute: tuple[FloatArray, ...] = ()  # B arrays (C_b,): mean |conductance|
     params: int | None = None

@@ -1,0 +1,159 @@
+"""Task and candidates to a ranking: measure every candidate on the target, then fuse with the library.
+
+One candidate that fails (weights missing, out of memory, no conductance) is named with its reason; the others go on.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from vlmsel_auto import library as libraries
+from vlmsel_auto import published, zoo
+from vlmsel_auto.cache import Store
+from vlmsel_auto.errors import VlmselError
+from vlmsel_auto.events import Notice, RankingReady, Sink, StageFinished, StageProgress, StageStarted
+from vlmsel_auto.library_records import Library
+from vlmsel_auto.ranking import rank_candidates
+from vlmsel_auto.ranking_records import TargetSignals
+from vlmsel_auto.records import Candidate, Ranking, Task
+from vlmsel_auto.target import find_measured, measure
+
+__all__ = ["Ranked", "measure_all", "open_library", "rank_task", "without_target"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ranked:
+    """A ranking and the measurements that it rests on."""
+
+    ranking: Ranking
+    signals: tuple[TargetSignals, ...]  # of the candidates that could be measured
+
+
+def open_library(library: Library | Path | None) -> Library:
+    """A library as given, from a file, or by default the shipped one merged with the user's own.
+
+    Raises:
+        LibraryError: a file that cannot be read.
+    """
+    if library is None:
+        return libraries.user_library()
+    return library if isinstance(library, Library) else libraries.load(library)
+
+
+def without_target(library: Library, task: Task) -> Library:
+    """The library without sources that are the target itself: a prediction must not have seen its answer."""
+    kept = [one.name for one in library.tasks if one.digest != task.digest]
+    return library if len(kept) == len(library.tasks) else library.select_tasks(kept)
+
+
+def measure_all(
+    candidates: Sequence[Candidate],
+    task: Task,
+    *,
+    device: str,
+    store: Store,
+    sink: Sink,
+    deadline: float | None = None,
+) -> tuple[dict[str, TargetSignals], dict[str, str], tuple[str, ...]]:
+    """Measure the candidates one after the other.
+
+    Args:
+        candidates: who is measured.
+        task: the target.
+        device: where models run.
+        store: what was measured before is found here.
+        sink: takes the events of stage "profiles".
+        deadline: `time.monotonic` after which no further candidate is loaded.
+
+    Returns:
+        Signals by candidate, reasons of failures by candidate, and ids that the deadline left unmeasured.
+    """
+    began = time.monotonic()
+    sink(StageStarted(stage="profiles", total=len(candidates), text="conductance of every candidate on the target"))
+    found: dict[str, TargetSignals] = {}
+    failures: dict[str, str] = {}
+    late: list[str] = []
+    for done, candidate in enumerate(candidates, start=1):
+        kept = find_measured(candidate, task, store=store)
+        if kept is not None:
+            found[candidate.id] = kept
+        elif deadline is not None and time.monotonic() > deadline:
+            late.append(candidate.id)
+        else:
+            outcome = _guarded(lambda: measure(zoo.load(candidate, device=device), task, store=store))  # noqa: B023 - called at once
+            if isinstance(outcome, TargetSignals):
+                found[candidate.id] = outcome
+            else:
+                failures[candidate.id] = outcome
+                sink(Notice(text=f"{candidate.id} cannot be used: {outcome}", level="warning"))
+        sink(StageProgress(stage="profiles", done=done, text=candidate.id))
+    sink(StageFinished(stage="profiles", seconds=time.monotonic() - began))
+    return found, failures, tuple(late)
+
+
+def _guarded(work: Callable[[], TargetSignals]) -> TargetSignals | str:
+    """The measurement, or why there is none."""
+    try:
+        return work()
+    except VlmselError as error:
+        return str(error)
+    except (RuntimeError, MemoryError) as error:  # torch: out of memory, operators a device lacks
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    finally:
+        gc.collect()
+
+
+def rank_task(
+    task: Task,
+    candidates: Sequence[Candidate],
+    *,
+    library: Library,
+    device: str,
+    store: Store,
+    sink: Sink,
+    seed: int = 0,
+    deadline: float | None = None,
+) -> Ranked:
+    """Measure and rank ``candidates`` on ``task``.
+
+    Candidates that fail stand in ``Ranking.failures`` and not in its order; those that the deadline left unmeasured
+    are ranked by the library alone.
+    """
+    found, failures, late = measure_all(candidates, task, device=device, store=store, sink=sink, deadline=deadline)
+    began = time.monotonic()
+    sink(StageStarted(stage="ranking", text="source tasks and evidence"))
+    figures = published.zero_shot([one.id for one in candidates])
+    known = np.isfinite(figures).sum(axis=1)
+    means = np.where(known > 0, np.where(np.isfinite(figures), figures, 0.0).sum(axis=1) / np.maximum(known, 1), np.nan)
+    targets = []
+    for candidate, mean in zip(candidates, means.tolist(), strict=True):
+        if candidate.id not in failures:
+            bare = TargetSignals(candidate=candidate.id, params=candidate.params, flops=candidate.flops)
+            targets.append(_with_published(found.get(candidate.id, bare), mean))
+    ranking = Ranking(task=task.name, ranked=(), failures=failures)
+    if targets:
+        ranking = rank_candidates(
+            task=task.name,
+            targets=targets,
+            labels=task.labels[task.support],
+            library=without_target(library, task),
+            failures=failures,
+            seed=seed,
+        )
+    if late:
+        note = f"no time to look at {len(late)} candidates; the library alone ranks {', '.join(late)}"
+        ranking = replace(ranking, notes=(*ranking.notes, note))
+    sink(StageFinished(stage="ranking", seconds=time.monotonic() - began))
+    sink(RankingReady(ranking=ranking))
+    return Ranked(ranking=ranking, signals=tuple(found.values()))
+
+
+def _with_published(signals: TargetSignals, mean: float) -> TargetSignals:
+    return signals if math.isnan(mean) else replace(signals, published=mean)

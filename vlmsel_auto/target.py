@@ -1,0 +1,132 @@
+"""One candidate measured on the target task: its conductance profile and its embeddings of the few labelled images.
+
+Measurements are kept by content: the same candidate on the same images is looked at once, whoever asks.
+"""
+
+from __future__ import annotations
+
+from typing import Final, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vlmsel_auto.cache import Json, Store, digest
+from vlmsel_auto.candidates import fingerprint
+from vlmsel_auto.loadedmodel import LoadedModel
+from vlmsel_auto.profiles import profile
+from vlmsel_auto.ranking_records import TargetSignals
+from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task
+
+__all__ = ["PROFILE_ERROR", "PROFILE_IMAGES", "find_measured", "measure", "profiled_images"]
+
+_VERSION: Final = 1  # of what a measurement means: a change makes kept ones unused
+PROFILE_IMAGES: Final = 48  # as many as the shipped library's cells, so that means are comparable
+PROFILE_ERROR: Final = 0.02  # wanted relative error of a neuron's conductance
+_MAX_POINTS: Final = 33
+_BATCH: Final = 64
+
+
+def profiled_images(task: Task) -> IntArray:
+    """Support images that are profiled: a seeded draw, the same for every candidate; their labels are not used."""
+    order = np.random.default_rng([0, 5]).permutation(len(task.support))
+    return np.asarray(task.support[order][:PROFILE_IMAGES], dtype=np.int64)
+
+
+def _key(candidate: Candidate, task: Task) -> str:
+    return digest("target", _VERSION, fingerprint(candidate), task.digest, PROFILE_IMAGES, PROFILE_ERROR, _MAX_POINTS)
+
+
+def find_measured(candidate: Candidate, task: Task, *, store: Store) -> TargetSignals | None:
+    """What `measure` kept for this candidate and task, or None."""
+    entry = store.get(_key(candidate, task))
+    if entry is None:
+        return None
+    arrays, record = entry
+    names = tuple(str(name) for name in cast("list[Json]", record["blocks"]))
+    blocks = range(len(names))
+
+    def read(name: str) -> FloatArray:
+        return arrays[name].astype(np.float64, copy=False)
+
+    return TargetSignals(
+        candidate=candidate.id,
+        features=read("features"),
+        text_features=read("text_features"),
+        baseline=read("baseline"),
+        logit_scale=float.fromhex(str(record["logit_scale"])),
+        total=read("total"),
+        activity=read("activity"),
+        blocks=names,
+        signature=tuple(read(f"signature.{b}") for b in blocks),
+        absolute=tuple(read(f"absolute.{b}") for b in blocks),
+        params=candidate.params,
+        flops=candidate.flops,
+    )
+
+
+def measure(model: LoadedModel, task: Task, *, store: Store) -> TargetSignals:
+    """Measure a loaded candidate on the target's support images and keep the result in ``store``.
+
+    Raises:
+        ConductanceError: the tower has no conductance.
+        TrialUnavailable: the candidate's text tower cannot be used.
+    """
+    candidate = model.candidate
+    texts = model.text_features(task.prompts, task.templates)
+    made = profile(
+        model,
+        task.pixels.read(candidate.view, profiled_images(task)),
+        text_features=texts,
+        candidate=candidate.id,
+        task=task.name,
+        error=PROFILE_ERROR,
+        max_points=_MAX_POINTS,
+    )
+    size = candidate.view.size
+    with torch.no_grad():
+        baseline = _array(model.embed(torch.zeros(1, 3, size, size, device=model.device)))[0]
+    signals = TargetSignals(
+        candidate=candidate.id,
+        features=_embed(model, task),
+        text_features=_array(texts),
+        baseline=baseline,
+        logit_scale=model.logit_scale,
+        total=made.total,
+        activity=made.activity.mean(axis=0),
+        blocks=made.blocks,
+        signature=tuple(block.mean(axis=0) for block in made.signature),
+        absolute=tuple(block.mean(axis=0) for block in made.absolute),
+        params=candidate.params,
+        flops=candidate.flops,
+    )
+    arrays: dict[str, NDArray[np.generic]] = {
+        "features": signals.features,
+        "text_features": signals.text_features,
+        "baseline": signals.baseline,
+        "total": signals.total,
+        "activity": signals.activity,
+    }
+    for b, (signed, absolute) in enumerate(zip(signals.signature, signals.absolute, strict=True)):
+        arrays[f"signature.{b}"] = signed
+        arrays[f"absolute.{b}"] = absolute
+    store.put(
+        _key(candidate, task),
+        arrays,
+        {"candidate": candidate.id, "blocks": list(made.blocks), "logit_scale": signals.logit_scale.hex()},
+    )
+    return signals
+
+
+def _embed(model: LoadedModel, task: Task) -> FloatArray:
+    """Unnormalised embeddings (n, D) of the support images."""
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(task.support), _BATCH):
+            pixels = task.pixels.read(model.candidate.view, task.support[start : start + _BATCH])
+            parts.append(_array(model.embed(model.normalise(pixels))))
+    return np.concatenate(parts)
+
+
+def _array(tensor: torch.Tensor) -> FloatArray:
+    return np.asarray(tensor.detach().float().cpu().numpy(), dtype=np.float64)

@@ -1,0 +1,95 @@
+"""The work directory of a search: what it was started with, the ranking it follows, and the lock of its one owner.
+
+search.json    settings and the digest of the task; the same search resumes, another is refused
+ranking.json   predicted before the first trial, so that a resumed search follows the same plan
+pixels/ features/ trials/ study.db    images, features, weights and study
+model/ report/ exported model and report
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from vlmsel_auto.cache import Json, write_atomically
+from vlmsel_auto.errors import InputError, WorkdirError
+from vlmsel_auto.recordjson import decode, encode
+from vlmsel_auto.records import Ranking
+
+__all__ = ["LOCK", "check_usable", "claim", "default_workdir", "read_ranking", "save_ranking"]
+
+LOCK: Final = "search.lock"
+_SETTINGS: Final = "search.json"
+_RANKING: Final = "ranking.json"
+_VERSION: Final = 1
+
+
+def default_workdir(task_dir: Path) -> Path:
+    """``vlmsel-NAME`` in the current folder, where NAME is the task folder's."""
+    return Path.cwd() / f"vlmsel-{task_dir.resolve().name}"
+
+
+def check_usable(workdir: Path) -> None:
+    """Refuse what cannot become a work directory, before anything is written.
+
+    Raises:
+        WorkdirError: it is a file, or a folder with other things in it.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise WorkdirError(f"the work directory must be a folder; choose another, but got the file {str(workdir)!r}")
+    if workdir.is_dir() and not (workdir / _SETTINGS).exists():
+        ours = {"pixels", LOCK}  # what a search leaves that was killed before it had settings
+        others = sorted(one.name for one in workdir.iterdir() if one.name not in ours)
+        if others:
+            raise WorkdirError(
+                f"the work directory must be new, empty or an earlier search's; choose another --workdir, but got "
+                f"{str(workdir)!r} with {', '.join(others[:3])}"
+            )
+
+
+def claim(workdir: Path, *, settings: Mapping[str, Json]) -> bool:
+    """Make ``workdir`` this search's own; True when it already was, so the search resumes.
+
+    Args:
+        workdir: exists.
+        settings: everything that must be the same for trials to be comparable; budgets are not part of it.
+
+    Raises:
+        WorkdirError: it belongs to a search with other settings, which are named.
+    """
+    path = workdir / _SETTINGS
+    wanted: dict[str, Json] = {"version": _VERSION, **settings}
+    if not path.exists():
+        write_atomically(path, (json.dumps(wanted, indent=1, sort_keys=True) + "\n").encode())
+        return False
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise WorkdirError(f"the settings of the earlier search cannot be read ({error}), but got {path}") from error
+    other = [name for name in sorted(wanted) if found.get(name) != wanted[name]]
+    if other:
+        raise WorkdirError(
+            f"{workdir} belongs to a search with another {', '.join(other)}: give the same command to resume it, or "
+            f"another --workdir, but got {', '.join(f'{name} {_brief(wanted[name])}' for name in other)}"
+        )
+    return True
+
+
+def _brief(value: Json) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."  # noqa: PLR2004 - one line of a terminal
+
+
+def save_ranking(workdir: Path, ranking: Ranking) -> None:
+    """Keep the ranking that the trials follow."""
+    write_atomically(workdir / _RANKING, json.dumps(encode(ranking)).encode())
+
+
+def read_ranking(workdir: Path) -> Ranking | None:
+    """The ranking of the earlier run; None where there is none or it cannot be read (it is then made again)."""
+    try:
+        return decode(Ranking, json.loads((workdir / _RANKING).read_text("utf-8")))
+    except (OSError, ValueError, InputError):
+        return None
