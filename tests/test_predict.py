@@ -9,12 +9,17 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from vlmsel_auto import candidates, zoo
+from vlmsel_auto.cache import Store
+from vlmsel_auto.checkpoints import load_trial
 from vlmsel_auto.decode import decode_image
 from vlmsel_auto.errors import CandidateError, TaskError, TrialUnavailable
 from vlmsel_auto.events import Event, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.exporting import export
+from vlmsel_auto.finetune import run_trial
 from vlmsel_auto.pixels import render
 from vlmsel_auto.predict import predict
+from vlmsel_auto.records import Method, TrialSpec
+from vlmsel_auto.task import load_task
 
 CLASSES = ("circle", "square", "cross")
 
@@ -94,6 +99,59 @@ def test_the_order_of_the_images_only_reorders(folder: Path, images: Path) -> No
     forward, backward = predict(folder, paths), predict(folder, paths[::-1])
     assert backward.paths == tuple(paths[::-1])
     assert np.allclose(backward.probabilities[::-1], forward.probabilities, atol=1e-6)
+
+
+def _drawing(rng: np.random.Generator, kind: int) -> Image.Image:
+    height, width = (int(each) for each in rng.integers(40, 120, 2))
+    down, across = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j] - rng.uniform(-0.4, 0.4, (2, 1, 1))
+    inside = [np.hypot(down, across) < 0.5, np.maximum(abs(down), abs(across)) < 0.45, abs(down * across) < 0.05][kind]
+    pixels = rng.normal(110, 60, (height, width, 3)) + 70 * inside[..., None]
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("method", ["probe", "finetune"])
+def test_accuracy_equals_the_trials(tmp_path: Path, method: Method) -> None:
+    rng = np.random.default_rng(3)
+    for split, count in {"train": 12, "val": 6, "test": 20}.items():
+        for kind, name in enumerate(CLASSES):
+            (tmp_path / "task" / split / name).mkdir(parents=True)
+            for index in range(count):
+                _drawing(rng, kind).save(tmp_path / "task" / split / name / f"{index}.{'jpg' if index % 2 else 'png'}")
+    (candidate,) = candidates.resolve("RN-Mi-64.glyph-s")
+    task = load_task(tmp_path / "task", views=[candidate.view], workdir=tmp_path / "work")
+    spec = TrialSpec(
+        candidate=candidate.id,
+        method=method,
+        learning_rate=0.03 if method == "probe" else 1e-3,
+        weight_decay=0.01,
+        augmentation=0.0 if method == "probe" else 0.3,
+        epochs=60 if method == "probe" else 2,
+        seed=0,
+    )
+    store = Store(tmp_path / "store")
+    result = run_trial(
+        spec, number=0, task=task, candidate=candidate, load=zoo.load, store=store, workdir=tmp_path / "work"
+    )
+    learned = load_trial(tmp_path / "work", 0)
+    model = zoo.load(candidate)
+    if learned.visual is not None:
+        model.visual.load_state_dict(learned.visual)
+    exported = export(
+        model,
+        learned.weight.astype(np.float64),
+        learned.bias.astype(np.float64),
+        learned.scale,
+        classes=task.classes,
+        prompts=task.prompts,
+        templates=task.templates,
+        directory=tmp_path / "model",
+    )
+    found = predict(exported, [tmp_path / "task" / "test"])
+    right = [path.parent.name == label for path, label in zip(found.paths, found.labels, strict=True)]
+    assert len(right) == 60
+    assert result.test is not None
+    assert 0.34 < result.test < 1
+    assert sum(right) / len(right) == pytest.approx(result.test, abs=1e-12)
 
 
 def test_progress_is_told(folder: Path, images: Path) -> None:
