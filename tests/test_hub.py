@@ -1,5 +1,6 @@
 """Candidates from a hub: a real HTTP server on loopback that speaks huggingface_hub's protocol."""
 
+import gzip
 import hashlib
 import json
 import os
@@ -42,6 +43,7 @@ class Hub:
     broken: bool = False
     asked: list[str] = field(default_factory=list)
     url: str = ""
+    commit: str = COMMIT
 
     def add(self, repository: str, name: str, data: bytes) -> None:
         self.files[f"{repository}/{name}"] = data
@@ -76,7 +78,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             else:
                 data = hub.files[f"{repository}/{rest}"]
                 etag = hashlib.sha256(data).hexdigest()
-                self._answer(200, data, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
+                self._answer(200, data, {"ETag": f'"{etag}"', "X-Repo-Commit": hub.commit})
 
         do_HEAD = do_GET  # noqa: N815 - http.server's name
 
@@ -155,6 +157,49 @@ def test_cache_dir_takes_the_downloads(hub: Hub, tmp_path: Path) -> None:
     (candidate,) = candidates.resolve("hf-hub:local/tiny")
     zoo.load(candidate, cache_dir=tmp_path / "elsewhere")
     assert list((tmp_path / "elsewhere").rglob("open_clip_model.safetensors"))
+
+
+def test_a_repositorys_own_vocabulary_comes_along(hub: Hub, tmp_path: Path) -> None:
+    text = {**TINY["text_cfg"], "vocab_size": 515, "tokenizer_kwargs": {"bpe_path": "words/merges.gz"}}
+    _add_tiny(hub, tmp_path, text_cfg=text)
+    hub.add("local/tiny", "words/merges.gz", gzip.compress(b"header\nc a"))
+    model = zoo.load(candidates.resolve("hf-hub:local/tiny")[0])
+    assert model.tokenizer is not None
+    # 512 bytes, one merge, start and end; "a</w>" keeps "c a" from merging at the end of a word
+    assert model.tokenizer(["cab"])[0, [0, 1, 3]].tolist() == [513, 512, 514]
+    assert model.vocabulary is not None
+    assert model.text_features(["cat"], ["{}"]).shape == (1, 16)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text_cfg": {**TINY["text_cfg"], "tokenizer_kwargs": {"bpe_path": "../../stolen"}}}, "lie in the repository"),
+        (
+            {"text_cfg": {**TINY["text_cfg"], "tokenizer_kwargs": {"bpe_path": "/etc/hostname"}}},
+            "lie in the repository",
+        ),
+        ({"vision_cfg": {**TINY["vision_cfg"], "timm_model_name": "hf-hub:a/b"}}, "built-in tower"),
+    ],
+)
+def test_a_repository_cannot_point_elsewhere(
+    hub: Hub, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    _add_tiny(hub, tmp_path)
+    hub.add("local/tiny", "open_clip_config.json", json.dumps({"model_cfg": {**TINY, **changes}}).encode())
+    with pytest.raises(CandidateError, match=message):
+        zoo.load(candidates.resolve("hf-hub:local/tiny")[0])
+
+
+def test_a_repository_that_moved_on_is_fetched_as_one_revision(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _add_tiny(hub, tmp_path)
+    (candidate,) = candidates.resolve("hf-hub:local/tiny")  # caches the configuration of the first revision
+    before = candidates.fingerprint(candidate)
+    hub.commit = "f" * 40
+    assert zoo.load(candidate).embed(torch.zeros(1, 3, 32, 32)).shape == (1, 16)
+    assert candidates.fingerprint(candidate) != before
 
 
 @pytest.fixture

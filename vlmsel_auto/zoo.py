@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import cast
 
 import open_clip
@@ -206,6 +206,8 @@ def _hub_dir(repository: str, *, cache_dir: Path | None, sink: Sink) -> ModelDir
         kwargs = text_cfg.get("tokenizer_kwargs") if isinstance(text_cfg, dict) else None
         vocabulary = kwargs.get("bpe_path") if isinstance(kwargs, dict) else None
         if isinstance(vocabulary, str):
+            if PurePosixPath(vocabulary).is_absolute() or ".." in PurePosixPath(vocabulary).parts:
+                raise CandidateError(f"bpe_path of {repository!r} must lie in the repository, but got {vocabulary!r}")
             hub_file(repository, (vocabulary,), cache_dir=cache_dir, sink=sink)
         weights = hub_file(repository, _WEIGHT_NAMES, cache_dir=cache_dir, sink=sink)
         if weights.parent == config.parent:
