@@ -5,7 +5,7 @@ No import of open_clip or timm: a tower is recognised by the names that their cl
 | tower                                             | blocks                                        |
 |---------------------------------------------------|-----------------------------------------------|
 | open_clip VisionTransformer (CLIP, CoCa)          | transformer.resblocks.i                       |
-| open_clip ModifiedResNet, timm ResNet             | layer1.i ... layer4.i                         |
+| open_clip ModifiedResNet, timm ResNet, RegNet     | layer1.i ... layer4.i, s1.b1 ... s4.bi        |
 | timm ViT, EVA, SigLIP, NaFlex, Hiera              | blocks.i                                      |
 | timm EfficientNet                                 | blocks.i.j                                    |
 | timm ConvNeXt, FastViT, MaxViT, CoAtNet           | stages.i.blocks.j                             |
@@ -15,16 +15,19 @@ No import of open_clip or timm: a tower is recognised by the names that their cl
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, assert_never
 
 import torch
 from torch import Tensor, nn
 
 from vlmsel_auto.errors import ConductanceError
 
-__all__ = ["Layout", "find_blocks", "first_tensor", "to_rows"]
+__all__ = ["Layout", "detect_layout", "find_blocks", "first_tensor", "to_rows"]
 
-Layout = str  # "tokens" (rows, T, C), "nchw", "nhwc" or "vector" (rows, C)
 _WRAPPERS = ("trunk", "visual", "model", "backbone", "encoder", "vision_model", "transformer")
 _CHAINS = ("resblocks", "blocks", "stages", "layers", "features")
 _INNER = ("blocks", "layers")
@@ -51,20 +54,35 @@ def find_blocks(visual: nn.Module) -> tuple[str, ...]:
 
 def _search(module: nn.Module, prefix: str) -> list[str]:
     children = dict(module.named_children())
-    stages = [f"layer{i}" for i in range(1, 9) if f"layer{i}" in children]
-    if len(stages) > 1:  # ResNets
-        return [name for stage in stages for name in _flatten(children[stage], f"{prefix}{stage}")]
     for chain in _CHAINS:
         if isinstance(children.get(chain), nn.Sequential | nn.ModuleList):
             names = list(_flatten(children[chain], f"{prefix}{chain}"))
             if names:
                 return names
+    names = _numbered_stages(module, prefix)
+    if names:
+        return names
     for wrapper in _WRAPPERS:
         if wrapper in children:
             names = _search(children[wrapper], f"{prefix}{wrapper}.")
             if names:
                 return names
     return _generic(module, prefix)
+
+
+def _numbered_stages(module: nn.Module, prefix: str) -> list[str]:
+    """Blocks of stages that are told apart by a number (layer1.0 of ResNets, s1.b1 of RegNets): the longest series."""
+    series: dict[str, list[str]] = defaultdict(list)
+    for name, child in module.named_children():
+        match = re.fullmatch(r"(\D+)\d+", name)
+        if match is None:
+            continue
+        inner = [key for key, _ in child.named_children() if re.fullmatch(r"(b|block)\d+", key)]
+        if inner:
+            series[match[1]] += [f"{prefix}{name}.{key}" for key in inner]
+        elif _is_container(child):
+            series[match[1]] += _flatten(child, f"{prefix}{name}")
+    return max(series.values(), key=len, default=[])
 
 
 def _flatten(module: nn.Module, name: str) -> Iterator[str]:
@@ -120,38 +138,56 @@ def first_tensor(output: object) -> Tensor:
     raise ConductanceError(f"a block must return a floating tensor or a tuple that holds one, but got {type(output)}")
 
 
-def to_rows(value: Tensor, rows: int, layout: str | None = None) -> tuple[Tensor, int]:
-    """Bring a block's output into (rows, ...) and say which axis holds the channels.
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where a block's output keeps images and channels.
 
-    Handles windows folded into the batch (rows * windows, ...) and sequence-first (T, rows, C).
+    Attributes:
+        rows: "first" (rows, ...), "second" (T, rows, C), or "windows" folded into the batch (rows * windows, ...).
+        channels: axis of the channels once ``to_rows`` brought the rows to the front.
+    """
+
+    rows: Literal["first", "second", "windows"]
+    channels: int
+
+
+def detect_layout(shape: tuple[int, ...], rows: int, declared: str | None = None) -> Layout:
+    """Layout of a block output of ``shape`` for ``rows`` images times points.
 
     Args:
-        value: block output.
-        rows: number of images times points that went in.
-        layout: "NHWC" or "NCHW" where the tower says so; None: channels come first if the last two axes are equally
-            long (square maps), last if the first two are.
-
-    Returns:
-        (tensor with ``rows`` first, channel axis counted from the front).
+        shape: of the output.
+        rows: number of rows that went in.
+        declared: "NHWC" or "NCHW" where the tower says so; None: channels come last in maps whose first two sides are
+            equal and differ from the third, else first.
 
     Raises:
         ConductanceError: the rows cannot be found in the shape.
     """
-    shape = tuple(value.shape)
     if shape and shape[0] == rows:
-        pass
-    elif len(shape) == 3 and shape[1] == rows:  # noqa: PLR2004 - sequence first
-        value = value.transpose(0, 1)
-    elif shape and rows and shape[0] % rows == 0:
-        value = value.reshape(rows, shape[0] // rows, *shape[1:])
-    else:
-        raise ConductanceError(f"a block's output must keep the {rows} images apart, but got shape {shape}")
-    return value, _channel_axis(tuple(value.shape), layout)
+        return Layout(rows="first", channels=_channel_axis(shape, declared))
+    if len(shape) == 3 and shape[1] == rows:  # noqa: PLR2004 - sequence first
+        return Layout(rows="second", channels=2)
+    if len(shape) > 1 and rows and shape[0] % rows == 0:
+        return Layout(rows="windows", channels=1 + _channel_axis(shape, declared))
+    raise ConductanceError(f"a block's output must keep the {rows} images apart, but got shape {shape}")
 
 
-def _channel_axis(shape: tuple[int, ...], layout: str | None) -> int:
+def to_rows(value: Tensor, rows: int, layout: Layout) -> Tensor:
+    """Bring a block's output, or its gradient, into (rows, ...)."""
+    match layout.rows:
+        case "first":
+            return value
+        case "second":
+            return value.transpose(0, 1)
+        case "windows":
+            return value.reshape(rows, value.shape[0] // rows, *value.shape[1:])
+        case _:
+            assert_never(layout.rows)
+
+
+def _channel_axis(shape: tuple[int, ...], declared: str | None) -> int:
     last = len(shape) - 1
-    if last != 3 or layout == "NHWC":  # noqa: PLR2004 - maps have four axes
+    if last != 3 or declared == "NHWC":  # noqa: PLR2004 - maps have four axes
         return last  # vectors, tokens, windows of tokens
-    channels_last = layout is None and shape[1] == shape[2] and shape[2] != shape[3]
+    channels_last = declared is None and shape[1] == shape[2] and shape[2] != shape[3]
     return last if channels_last else 1

@@ -49,8 +49,7 @@ class Scalar(Protocol):
 
 def _logits(embedding: Tensor, text: Tensor, scale: float) -> Tensor:
     unit = functional.normalize(embedding, dim=-1)
-    logits: Tensor = scale * unit @ text.to(unit).T
-    return logits
+    return torch.matmul(unit, text.to(unit).T) * scale
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -15,7 +15,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from vlmsel_auto.blocks import first_tensor, to_rows
+from vlmsel_auto.blocks import Layout, detect_layout, first_tensor, to_rows
 from vlmsel_auto.errors import ConductanceError
 
 __all__ = ["Footprint", "Sweep", "measure"]
@@ -31,13 +31,13 @@ class Footprint:
     Attributes:
         graph_bytes: tensors saved for the backward pass.
         block_bytes: per block, its output.
-        axes: per block, the axis of the channels once rows come first.
+        layouts: per block, where its output keeps rows and channels.
         shapes: per block, its output's shape without the rows.
     """
 
     graph_bytes: int
     block_bytes: tuple[int, ...]
-    axes: tuple[int, ...]
+    layouts: tuple[Layout, ...]
     shapes: tuple[tuple[int, ...], ...]
 
 
@@ -164,7 +164,7 @@ class Sweep:
         return torch.autocast(device.type, dtype=self._precision)
 
 
-def measure(sweep: Sweep, rows: Tensor, value: Value, layout: str | None) -> Footprint:
+def measure(sweep: Sweep, rows: Tensor, value: Value, declared: str | None) -> Footprint:
     """Memory and shapes of one row, from one forward pass over ``rows`` (R, C, H, W)."""
     known = {p.untyped_storage().data_ptr() for p in sweep.visual.parameters()}
     saved: dict[int, int] = {}
@@ -178,13 +178,15 @@ def measure(sweep: Sweep, rows: Tensor, value: Value, layout: str | None) -> Foo
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         sweep.forward(rows, value)
     count = len(rows)
-    views = [to_rows(sweep.outputs()[i], count, layout) for i in range(len(sweep.blocks))]
+    outputs = [sweep.outputs()[i] for i in range(len(sweep.blocks))]
+    layouts = [detect_layout(tuple(output.shape), count, declared) for output in outputs]
+    views = [to_rows(output, count, layout) for output, layout in zip(outputs, layouts, strict=True)]
     sweep._forget()  # noqa: SLF001 - same module
     return Footprint(
         graph_bytes=-(-sum(saved.values()) // count),
-        block_bytes=tuple(max(view.element_size(), 4) * view[0].numel() for view, _ in views),
-        axes=tuple(axis for _, axis in views),
-        shapes=tuple(tuple(view.shape[1:]) for view, _ in views),
+        block_bytes=tuple(max(view.element_size(), 4) * view[0].numel() for view in views),
+        layouts=tuple(layouts),
+        shapes=tuple(tuple(view.shape[1:]) for view in views),
     )
 
 

@@ -1,0 +1,188 @@
+"""Which visual blocks are found in every open_clip architecture, and whether conductance is complete there.
+
+Every architecture of ``open_clip.list_models()`` is built twice: once whole on the meta device (no memory) to count its
+blocks, once with random weights to sweep one image. Towers of more than LARGE parameters are swept with at most two
+blocks a stage. Architectures with the same visual tower are measured once. Only visual towers are built: text towers
+that need files of a hub stay out.
+
+    python benchmarks/towers.py --write docs/towers.md     all of them (many minutes)
+    python benchmarks/towers.py --quick                    one of each family, under a minute
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import open_clip
+import torch
+from open_clip import timm_model
+from open_clip.model import CLIPVisionCfg, _build_vision_tower  # the public builders need the text tower's files
+from torch import nn
+
+from vlmsel_auto.blocks import find_blocks
+from vlmsel_auto.conductance import choose_integrator, conductance
+from vlmsel_auto.scalars import make_scalar
+
+LARGE = 25_000_000  # parameters of a visual tower that two cores sweep in seconds
+QUICK = ("RN50", "mobileclip_s1" if "mobileclip_s1" in open_clip.list_models() else "MobileCLIP-S1", "ViT-S-32-alt")
+Line = dict[str, str | int | float | None]
+
+
+@contextmanager
+def _shallow_timm(depth: int) -> Iterator[None]:
+    """Inside, open_clip builds timm towers with at most ``depth`` blocks a stage, where they can be told so."""
+    original = timm_model.timm.create_model
+
+    def create(name: str, **settings: object) -> nn.Module:
+        for shallow in ({"depth": depth}, {"depths": (depth,) * 4}, {"layers": (depth,) * 4}, {}):
+            try:
+                module: nn.Module = original(name, **settings, **shallow)
+            except (TypeError, RuntimeError, ValueError):
+                continue
+            return module
+        raise RuntimeError(f"timm cannot build {name}")
+
+    timm_model.timm.create_model = create
+    try:
+        yield
+    finally:
+        timm_model.timm.create_model = original
+
+
+def _build(name: str, depth: int | None) -> nn.Module:
+    """Visual tower of ``name`` with random weights, cut to ``depth`` blocks a stage (None: whole)."""
+    config = open_clip.get_model_config(name)
+    vision = CLIPVisionCfg(**{**config["vision_cfg"], "timm_model_pretrained": False})
+    build = partial(_build_vision_tower, config["embed_dim"], quick_gelu=config.get("quick_gelu", False))
+    if depth is None:
+        tower: nn.Module = build(vision)
+    elif vision.timm_model_name:
+        with _shallow_timm(depth):
+            tower = build(vision)
+    else:
+        layers = [min(n, depth) for n in vision.layers] if isinstance(vision.layers, list | tuple) else depth
+        tower = build(dataclasses.replace(vision, layers=layers))
+    return tower.eval()
+
+
+def _side(name: str) -> int:
+    size = open_clip.get_model_config(name)["vision_cfg"].get("image_size", 224)
+    return int(size if isinstance(size, int) else size[0])
+
+
+def measure(name: str) -> Line:
+    """One line of the table."""
+    line: Line = {
+        "arch": name,
+        "blocks": None,
+        "parameters": None,
+        "swept": None,
+        "error": None,
+        "note": "",
+        "rule": "-",
+    }
+    began = time.perf_counter()
+    try:
+        with torch.device("meta"):
+            whole = _build(name, None)
+        size = sum(p.numel() for p in whole.parameters())
+        line["parameters"] = size
+        line["blocks"] = len(find_blocks(whole))
+        torch.manual_seed(0)
+        tower = _build(name, 2 if size > LARGE else None)
+        side = _side(name)
+        image = nn.functional.interpolate(torch.randn(1, 3, 8, 8), size=(side, side), mode="bicubic")
+        points = 17 if choose_integrator(tower) == "trapezoid" else 9
+        result = conductance(tower, image, scalar=make_scalar("norm"), points=points, budget=2 * 2**30)
+        line["swept"] = len(result.blocks)
+        line["rule"] = f"{result.integrator} {points}"
+        line["error"] = float(result.completeness_error.max())
+    except Exception as error:  # noqa: BLE001 - the table says why, whatever it was
+        line["note"] = f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"
+    line["seconds"] = round(time.perf_counter() - began, 1)
+    return line
+
+
+def _key(name: str) -> str:
+    config = open_clip.get_model_config(name)
+    return json.dumps([config["embed_dim"], config["vision_cfg"], config.get("quick_gelu", False)], sort_keys=True)
+
+
+def table(lines: list[Line]) -> str:
+    """Markdown of all lines."""
+    done = [line for line in lines if line["error"] is not None]
+    head = [
+        "# Towers whose conductance can be computed",
+        "",
+        "Made by `python benchmarks/towers.py --write docs/towers.md`, over every architecture that",
+        f"`open_clip.list_models()` of open_clip {open_clip.__version__} gives: {len(done)} of {len(lines)} are swept.",
+        "",
+        "*blocks*: visual blocks found in the whole tower, built on the meta device. *swept*: blocks of the tower that",
+        f"was run with random weights; towers of more than {LARGE // 10**6} million parameters were cut to two blocks",
+        "a stage. *completeness error*: largest |sum of C - (F(x) - F(x0))| / |F(x) - F(x0)| over the swept blocks, one",
+        "image, F = norm of the embedding, float32, with the rule and points named. It falls as points are added;",
+        "an architecture whose blocks were not full cuts of its graph would show an error near 1.",
+        "",
+        "| architecture | parameters (visual, millions) | blocks | swept | rule, points | completeness error | note |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    rows = [
+        f"| {x['arch']} | {_millions(x['parameters'])} | {_text(x['blocks'])} | {_text(x['swept'])} | "
+        f"{_text(x.get('rule'))} | {_error(x['error'])} | {x['note']} |"
+        for x in lines
+    ]
+    return "\n".join([*head, *rows, ""])
+
+
+def _text(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def _millions(value: str | float | None) -> str:
+    return "-" if value is None else f"{float(value) / 1e6:.1f}"
+
+
+def _error(value: str | float | None) -> str:
+    return "-" if value is None else f"{float(value):.1e}"
+
+
+def main() -> None:
+    """Measure and print; the last line is one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--write", type=Path, help="Markdown file to write")
+    parser.add_argument("--keep", type=Path, help="JSON file with lines measured so far; continued")
+    parser.add_argument("--only", help="architectures whose name holds this")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")  # deprecations inside timm
+    names = [n for n in open_clip.list_models() if options.only is None or options.only in n]
+    if options.quick:
+        names = [n for n in names if n in QUICK]
+    known: dict[str, Line] = {}
+    if options.keep is not None and options.keep.exists():
+        known = json.loads(options.keep.read_text("utf-8"))
+    for name in names:
+        if _key(name) not in known:
+            known[_key(name)] = measure(name)
+            print(known[_key(name)], flush=True)
+            if options.keep is not None:
+                options.keep.write_text(json.dumps(known), "utf-8")
+    lines = [{**known[_key(name)], "arch": name} for name in names]
+    if options.write is not None:
+        options.write.write_text(table(lines), "utf-8")
+    swept = [line for line in lines if line["error"] is not None]
+    worst = max((float(line["error"] or 0.0) for line in swept), default=None)
+    failed = {str(line["arch"]): str(line["note"]) for line in lines if line["error"] is None}
+    print(json.dumps({"architectures": len(lines), "swept": len(swept), "worst_error": worst, "failed": failed}))
+
+
+if __name__ == "__main__":
+    main()

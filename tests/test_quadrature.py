@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.integrate import quad
+from scipy.interpolate import BarycentricInterpolator
+
+from vlmsel_auto.errors import ConductanceError
+from vlmsel_auto.quadrature import (
+    Rule,
+    chebyshev_points,
+    clenshaw_curtis_weights,
+    differentiation_matrix,
+    left_matrix,
+    make_rule,
+    trapezoid_matrix,
+)
+
+
+def test_chebyshev_points_are_those_of_numpy():
+    expected = (1 + np.polynomial.chebyshev.chebpts2(13)) / 2
+    np.testing.assert_allclose(chebyshev_points(12), expected, atol=1e-15)
+
+
+@given(st.integers(1, 96))
+def test_points_of_twice_as_many_intervals_hold_the_coarser_ones_exactly(intervals):
+    np.testing.assert_array_equal(chebyshev_points(2 * intervals)[::2], chebyshev_points(intervals))
+    for kind in ("spectral", "trapezoid", "left"):
+        rule = make_rule(kind, 2 * intervals)
+        coarser = rule.coarser()
+        assert coarser is not None
+        np.testing.assert_allclose(coarser.points, rule.points[::2], atol=1e-15)
+        assert (rule.points[0], rule.points[-1]) == (0.0, 1.0)
+
+
+@given(st.integers(2, 24), st.integers(0, 10**6))
+def test_differentiation_is_exact_for_polynomials(intervals, seed):
+    points = chebyshev_points(intervals)
+    p = np.polynomial.Polynomial(np.random.default_rng(seed).normal(size=intervals + 1))
+    np.testing.assert_allclose(differentiation_matrix(points) @ p(points), p.deriv()(points), rtol=1e-8, atol=1e-8)
+
+
+def test_differentiation_matrix_is_that_of_scipy_and_kills_constants():
+    points = np.sort(np.random.default_rng(0).uniform(size=9))
+    matrix = differentiation_matrix(points)
+    for column, unit in enumerate(np.eye(9)):
+        expected = BarycentricInterpolator(points, unit).derivative(points)
+        np.testing.assert_allclose(matrix[:, column], expected, rtol=1e-7, atol=1e-7)
+    np.testing.assert_allclose(matrix.sum(axis=1), 0.0, atol=1e-10)
+
+
+@pytest.mark.parametrize("intervals", [1, 2, 3, 7, 8, 33, 64])
+def test_clenshaw_curtis_is_positive_and_exact_to_its_degree(intervals):
+    weights, points = clenshaw_curtis_weights(intervals), chebyshev_points(intervals)
+    assert (weights > 0).all()
+    for degree in range(intervals + 1):
+        np.testing.assert_allclose(weights @ points**degree, 1 / (degree + 1), rtol=1e-12)
+
+
+def test_golden_weights_of_four_intervals():
+    # textbook values on [-1, 1]: [1, 8, 12, 8, 1] / 15
+    np.testing.assert_allclose(clenshaw_curtis_weights(4), np.array([1, 8, 12, 8, 1]) / 30, atol=1e-15)
+
+
+def _integral(rule: Rule) -> float:
+    g, h = np.cos(3 * rule.points), np.exp(np.sin(4 * rule.points))
+    return float(g @ rule.matrix @ h)
+
+
+def test_rules_converge_at_their_orders():
+    exact = quad(lambda a: np.cos(3 * a) * 4 * np.cos(4 * a) * np.exp(np.sin(4 * a)), 0, 1, epsabs=1e-13)[0]
+    errors = {
+        kind: [abs(_integral(make_rule(kind, n)) - exact) for n in (8, 16, 32)]
+        for kind in ("spectral", "trapezoid", "left")
+    }
+    assert errors["spectral"][1] < 1e-6
+    assert errors["spectral"][2] < 1e-12
+    assert errors["trapezoid"][1] / errors["trapezoid"][2] == pytest.approx(4, rel=0.1)
+    assert errors["left"][1] / errors["left"][2] == pytest.approx(2, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", ["spectral", "trapezoid", "left"])
+def test_a_constant_gradient_gives_the_difference_of_the_ends(kind):
+    rule = make_rule(kind, 12)
+    h = np.random.default_rng(1).normal(size=13)
+    np.testing.assert_allclose(np.ones(13) @ rule.matrix @ h, h[-1] - h[0], atol=1e-11)
+
+
+def test_matrices_spell_out_their_sums():
+    rng = np.random.default_rng(2)
+    g, h = rng.normal(size=(2, 6))
+    np.testing.assert_allclose(g @ trapezoid_matrix(6) @ h, sum((g[1:] + g[:-1]) / 2 * np.diff(h)))
+    np.testing.assert_allclose(g @ left_matrix(6) @ h, sum(g[:-1] * np.diff(h)))
+
+
+def test_own_points_and_odd_intervals_have_no_coarser_rule():
+    assert make_rule("trapezoid", 5).coarser() is None
+    assert Rule(kind="left", points=np.array([0.0, 0.3, 1.0]), matrix=left_matrix(3)).coarser() is None
+
+
+def test_no_interval_is_refused():
+    with pytest.raises(ConductanceError, match=r"at least one interval.*got intervals=0"):
+        make_rule("spectral", 0)
