@@ -123,10 +123,10 @@ def search(
 
         seconds = None if time_budget is None else parse_duration(time_budget)
         budget = Budget(seconds=seconds, trials=max_trials)
-        from vlmsel_auto import pipeline
+        from vlmsel_auto.pipeline import search as run_search  # after the options are checked: this loads torch
 
         with make_sink(quiet=quiet, budget=budget) as sink:
-            result = pipeline.search(
+            result = run_search(
                 directory,
                 candidates=tuple(candidates),
                 top_k=top_k,
@@ -167,11 +167,11 @@ def rank(
 ) -> None:
     """Predict how the candidates will rank on DIR once tuned; nothing is trained."""
     with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto import pipeline
         from vlmsel_auto.cli_answers import print_ranking, rank_json
+        from vlmsel_auto.pipeline import rank as run_rank
 
         with make_sink(quiet=quiet) as sink:
-            ranking = pipeline.rank(
+            ranking = run_rank(
                 directory,
                 candidates=tuple(candidates),
                 shots=shots,
@@ -262,11 +262,11 @@ def predict(
         )
 
         check_paths(images)
-        from vlmsel_auto import predict as predicting
         from vlmsel_auto.conductance import pick_device
+        from vlmsel_auto.predict import predict as classify
 
         with make_sink(quiet=quiet) as sink:
-            found = predicting.predict(model_dir, images, device=pick_device(device), batch_size=batch_size, sink=sink)
+            found = classify(model_dir, images, device=pick_device(device), batch_size=batch_size, sink=sink)
         for line in bad_file_lines(found.bad_files):
             say(line)
         answer.json = predict_json(found)
@@ -280,6 +280,7 @@ def predict(
 def demo(
     *,
     workdir: Annotated[Path, typer.Option(help="Folder of the demo's images, study, report and model.")] = Path("demo"),
+    time_budget: Annotated[str, typer.Option(metavar="TIME", help="What the search may take: 90s, 2m.")] = "2m",
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -288,9 +289,11 @@ def demo(
     with guarded(debug=debug, as_json=as_json) as answer:
         from vlmsel_auto.cli_answers import search_json
         from vlmsel_auto.demo import demo as run_demo
+        from vlmsel_auto.records import Budget
 
-        with make_sink(quiet=quiet) as sink:
-            result = run_demo(workdir=workdir, sink=sink)
+        seconds = parse_duration(time_budget)
+        with make_sink(quiet=quiet, budget=Budget(seconds=seconds)) as sink:
+            result = run_demo(workdir=workdir, seconds=seconds, sink=sink)
         answer.json = search_json(result)
         _show_report(result.report_dir, to_stderr=as_json)
         if result.stopped_by == "interrupted":
