@@ -23,6 +23,7 @@ from vlmsel_auto.errors import TrialOutOfMemory
 from vlmsel_auto.events import Sink, TrialEpoch, discard
 from vlmsel_auto.probe import Deadline, DeadlineReached, EpochHook, Loader, features, fit_head
 from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialResult, TrialSpec
+from vlmsel_auto.space import PROBE_DECAY, PROBE_EPOCHS, PROBE_RATE
 from vlmsel_auto.tower import batch_size, tune
 
 __all__ = ["Report", "run_trial"]
@@ -100,6 +101,44 @@ def _probe(
     )
 
 
+def _head_start(
+    spec: TrialSpec,
+    *,
+    task: Task,
+    candidate: Candidate,
+    load: Loader,
+    store: Store,
+    parts: Splits,
+    deadline: Deadline,
+) -> tuple[Checkpoint, float]:
+    """The head that fine-tuning starts from, and the zero-shot metric.
+
+    First a probe, then the tower (Kumar et al., ICLR 2022: a head that does not fit yet would distort the features).
+    """
+    settings = TrialSpec(
+        candidate=spec.candidate,
+        method="probe",
+        learning_rate=PROBE_RATE,
+        weight_decay=PROBE_DECAY,
+        augmentation=0.0,
+        epochs=PROBE_EPOCHS if spec.epochs else 0,
+        seed=spec.seed,
+    )
+    probed = _probe(
+        settings,
+        task=task,
+        candidate=candidate,
+        load=load,
+        store=store,
+        parts=parts,
+        hook=_never,
+        deadline=deadline,
+    )
+    assert probed.checkpoint is not None  # noqa: S101 - a probe that returns has a head
+    assert probed.start is not None  # noqa: S101 - likewise
+    return probed.checkpoint, probed.start
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
     """CUDA has a class for it; the CPU allocator and cuDNN only say so in words."""
     text = str(error).lower()
@@ -114,12 +153,16 @@ def _finetune(
     task: Task,
     candidate: Candidate,
     load: Loader,
+    store: Store,
     parts: Splits,
     hook: EpochHook,
     deadline: Deadline,
     workdir: Path,
     device: torch.device,
 ) -> _Outcome:
+    start, floor = _head_start(
+        spec, task=task, candidate=candidate, load=load, store=store, parts=parts, deadline=deadline
+    )
     full = batch_size(len(parts.train), device)
     for halving in range(_HALVINGS + 1):
         try:
@@ -128,6 +171,7 @@ def _finetune(
                 task=task,
                 model=load(candidate),  # anew for every attempt: training changes the weights
                 candidate=candidate,
+                start=start,
                 parts=parts,
                 hook=hook,
                 deadline=deadline,
@@ -141,7 +185,7 @@ def _finetune(
         else:
             return _Outcome(
                 checkpoint=tuned.checkpoint,
-                start=tuned.start,
+                start=floor,
                 validation=tuned.validation,
                 test=tuned.test,
                 kept=tuned.kept,
@@ -224,6 +268,7 @@ def run_trial(
                 task=task,
                 candidate=candidate,
                 load=load,
+                store=store,
                 parts=parts,
                 hook=hook,
                 deadline=until,

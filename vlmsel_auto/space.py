@@ -15,7 +15,17 @@ from dataclasses import dataclass
 
 from vlmsel_auto.records import Candidate, Method, TrialSpec
 
-__all__ = ["LARGE_TOWER", "Point", "Range", "Space", "default_point", "space_for"]
+__all__ = [
+    "LARGE_TOWER",
+    "PROBE_DECAY",
+    "PROBE_EPOCHS",
+    "PROBE_RATE",
+    "Point",
+    "Range",
+    "Space",
+    "default_point",
+    "space_for",
+]
 
 LARGE_TOWER = 20_000_000  # parameters of both towers; above it the learning rates of real pretrained models apply
 _HUGE_TOWER = 500_000_000
@@ -23,8 +33,9 @@ _HUGE_TOWER = 500_000_000
 _RATES = {"vit": 5e-4, "resnet": 1e-3, "convnext": 5e-4, "efficientnet": 1e-3}  # small models, full fine-tuning
 _LARGE_RATE = 1e-5
 _HUGE_RATE = 5e-6
-_PROBE_RATE = 5e-3
-_PROBE_EPOCHS = 60
+PROBE_RATE = 5e-3
+PROBE_DECAY = 0.03
+PROBE_EPOCHS = 60
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,10 +162,10 @@ def space_for(method: Method, *, candidate: Candidate, train_images: int, images
     if method == "probe":
         return Space(
             method="probe",
-            learning_rate=_around(_PROBE_RATE, 16.0),
-            weight_decay=Range(low=1e-4, high=1.0, log=True),
+            learning_rate=_around(PROBE_RATE, 16.0),
+            weight_decay=_around(PROBE_DECAY, 32.0),
             augmentation=Range(low=0.0, high=0.0),
-            epochs=_around(_PROBE_EPOCHS, 4.0),
+            epochs=_around(PROBE_EPOCHS, 4.0),
         )
     if method == "finetune":
         epochs = min(30, max(3, round(images_per_trial / train_images)))

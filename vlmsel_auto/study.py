@@ -51,7 +51,7 @@ _METHODS: tuple[Method, ...] = ("probe", "finetune")
 _TABLE, _TASK, _RESULT = "candidates", "task", "result"
 _ATTEMPTS = 2  # a trial that a killed process left is begun again so often; then it counts as failed
 _RUNGS = 4  # a fine-tuning trial reports at each quarter of its epochs, whatever their number
-_SLACK = 0.03  # the first trial of a candidate is pruned only when it is worse by more than this: it tells of its rank
+_SLACK = 0.05  # the first trial of a candidate is pruned only when it is worse by more than this: it tells of its rank
 _LATE = "the time budget ended"
 
 

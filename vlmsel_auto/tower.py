@@ -28,13 +28,12 @@ from vlmsel_auto.augment import augment
 from vlmsel_auto.checkpoints import Checkpoint
 from vlmsel_auto.data import Batch, Batches, ImageSet, Splits, image_set, score
 from vlmsel_auto.errors import TrialDiverged
-from vlmsel_auto.probe import MAX_SCALE, SMOOTHING, Deadline, EpochHook, TunableModel
+from vlmsel_auto.probe import SMOOTHING, Deadline, EpochHook, TunableModel
 from vlmsel_auto.records import Candidate, Metric, Task, TrialSpec
 
 __all__ = ["EpochReport", "Tuned", "batch_size", "tune"]
 
 _VALIDATION = "validation"
-_LOSS = "validation_loss"
 _CLIP = 1.0
 _WARMUP = 0.1  # share of the steps
 _HEAD_RATE = 1e-3  # the head is a small linear map: it learns at this rate also where the tower must go slowly
@@ -42,20 +41,20 @@ _MARGIN = 0.1  # seconds kept for writing the result before a deadline
 
 
 class _Head(nn.Module):
-    """W = text + change, and a bias. The change is a parameter of its own: weight decay pulls towards zero-shot."""
+    """W = start + change, and a bias. The change is a parameter of its own: weight decay pulls towards the start."""
 
-    def __init__(self, text: torch.Tensor, *, scale: float) -> None:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, *, scale: float) -> None:
         super().__init__()
-        self.register_buffer("text", text.clone())
-        self.text: torch.Tensor
-        self.change = nn.Parameter(torch.zeros_like(text))
-        self.bias = nn.Parameter(torch.zeros(len(text), device=text.device))
+        self.register_buffer("start", weight.clone())
+        self.start: torch.Tensor
+        self.change = nn.Parameter(torch.zeros_like(weight))
+        self.bias = nn.Parameter(bias.clone())
         self.scale = scale
 
     @property
     def weight(self) -> torch.Tensor:
         """(K, D)."""
-        return self.text + self.change
+        return self.start + self.change
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
         """(n, D) embeddings -> (n, K) logits."""
@@ -85,6 +84,7 @@ class _Tuner(pl.LightningModule):
         self._frozen_norms = frozen_norms
         self._generator = torch.Generator().manual_seed(spec.seed + 1)
         self._outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.measured = (0.0, 0.0)  # validation metric and loss, in float64 as Lightning would not keep them
         self.train_loss = torch.zeros(())
         self._seen = 0
 
@@ -129,9 +129,9 @@ class _Tuner(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the task's metric and the loss."""
-        value, loss = _measure(self._outputs, self._metric)
+        self.measured = _measure(self._outputs, self._metric)
         self._outputs.clear()
-        self.log_dict({_VALIDATION: value, _LOSS: loss}, logger=False, prog_bar=False)
+        self.log(_VALIDATION, self.measured[0], logger=False, prog_bar=False)
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Mapping[str, object]]]:  # type: ignore[override] # a narrower form of Lightning's union
         """AdamW, no decay on vectors (norms, biases), cosine schedule with warm-up, stepped every batch."""
@@ -233,7 +233,7 @@ class EpochReport(pl.Callback):
                 f"but got {sorted(trainer.callback_metrics)!r}"
             )
         kept = self._kept
-        order = (float(trainer.callback_metrics[_VALIDATION]), -float(trainer.callback_metrics[_LOSS]))
+        order = (pl_module.measured[0], -pl_module.measured[1])
         loss = pl_module.mean_loss
         if not all(math.isfinite(value) for value in (*order, loss)):
             raise TrialDiverged(
@@ -310,7 +310,7 @@ class Tuned:
     """A fine-tuned tower with its head, and how it came about."""
 
     checkpoint: Checkpoint
-    start: float  # validation metric of the zero-shot classifier
+    start: float  # validation metric before training
     validation: float  # of the kept epoch
     test: float | None  # None: pruned, or no test split
     kept: int  # 0 is the start
@@ -328,6 +328,7 @@ def tune(
     task: Task,
     model: TunableModel,
     candidate: Candidate,
+    start: Checkpoint,
     parts: Splits,
     hook: EpochHook,
     deadline: Deadline,
@@ -342,6 +343,7 @@ def tune(
         task: the task.
         model: a freshly loaded model; its visual tower is changed.
         candidate: its view is used.
+        start: the head to begin with.
         parts: what to learn from, choose by and report on.
         hook: told (epoch, validation, loss); True ends the trial.
         deadline: training stops early enough to measure the test split before it.
@@ -355,14 +357,17 @@ def tune(
     """
     train = image_set(task, view=candidate.view, indices=parts.train)
     val = image_set(task, view=candidate.view, indices=parts.val)
-    text = model.text_features(task.prompts, task.templates).float().to(model.device)
-    head = _Head(text, scale=min(model.logit_scale, MAX_SCALE))
+    head = _Head(
+        torch.from_numpy(start.weight).to(model.device),
+        torch.from_numpy(start.bias).to(model.device),
+        scale=start.scale,
+    )
     steps = spec.epochs * math.ceil(math.ceil(len(train) / batch) / accumulate)
     tuner = _Tuner(model=model, head=head, spec=spec, metric=task.metric, steps=steps)
     begun = time.monotonic()
-    start, loss = _measure(_predict(tuner, val, batch=2 * batch, deadline=deadline), task.metric)
+    value, loss = _measure(_predict(tuner, val, batch=2 * batch, deadline=deadline), task.metric)
     per_image = (time.monotonic() - begun) / len(val)
-    kept = _Kept(order=(start, -loss), state=_copy(tuner))
+    kept = _Kept(order=(value, -loss), state=_copy(tuner))
     if spec.epochs:
         reserve = per_image * len(parts.test) + _MARGIN
         callback = EpochReport(kept=kept, hook=hook, deadline=deadline, reserve=reserve)
@@ -390,7 +395,7 @@ def tune(
             bias=head.bias.detach().cpu().numpy(),
             scale=head.scale,
         ),
-        start=start,
+        start=value,
         validation=kept.order[0],
         test=test,
         kept=kept.epoch,

@@ -1,0 +1,376 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from vlmsel_auto import zoo
+from vlmsel_auto.candidates import mini_zoo
+from vlmsel_auto.checkpoints import has_weights, load_trial, read_results
+from vlmsel_auto.errors import BudgetError, CandidateError, TrialUnavailable, WorkdirError
+from vlmsel_auto.events import Event, RankingReady, TrialFinished, TrialStarted
+from vlmsel_auto.records import Budget, Candidate, Interval, RankedCandidate, Ranking, Task
+from vlmsel_auto.study import run_study
+from vlmsel_auto.task import load_task
+
+NAMES = ("EffNet-Mi-64.all-m", "ConvNeXt-Mi-64.all-m", "ConvNeXt-Mi-64.synth-m", "RN-Mi-64.photo-m")
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from vlmsel_auto import zoo
+from vlmsel_auto.candidates import resolve
+from vlmsel_auto.events import TrialFinished, TrialStarted
+from vlmsel_auto.records import Budget, Interval, RankedCandidate, Ranking
+from vlmsel_auto.study import run_study
+from vlmsel_auto.task import load_task
+
+folder, workdir, names, trials = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split(","), int(sys.argv[4])
+candidates = resolve(names)
+task = load_task(folder, views=[each.view for each in candidates], shots=4, workdir=workdir)
+ranked = tuple(
+    RankedCandidate(candidate=name, score=1.0 - place / 2, sd=0.7, prior=None, evidence=None, p_best=0.0, p_top5=0.0,
+                    rank_interval=Interval(low=1, high=4), basis="no signal")
+    for place, name in enumerate(names)
+)
+def sink(event):
+    if isinstance(event, TrialStarted):
+        print("started", event.number, event.spec.candidate, event.spec.method, flush=True)
+    if isinstance(event, TrialFinished):
+        print("resumed" if event.resumed else "finished", event.result.number, event.result.state, flush=True)
+outcome = run_study(task=task, candidates=candidates, ranking=Ranking(task="digits", ranked=ranked),
+                    budget=Budget(trials=trials), workdir=workdir, load=zoo.load, sink=sink, images_per_trial=150)
+print("stopped", outcome.stopped_by, flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("digits")
+    digits = load_digits()
+    for label in range(4):
+        (folder / f"digit {label}").mkdir()
+        for number, pixels in enumerate(digits.images[digits.target == label][:20]):
+            image = Image.fromarray((pixels * 15.9).astype(np.uint8)).resize((32, 32))
+            image.save(folder / f"digit {label}" / f"{number:03d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def candidates() -> tuple[Candidate, ...]:
+    found = {each.id: each for each in mini_zoo()}
+    return tuple(found[name] for name in NAMES)
+
+
+@pytest.fixture(scope="module")
+def task(
+    digits_folder: Path, candidates: tuple[Candidate, ...], tmp_path_factory: pytest.TempPathFactory
+) -> Task:
+    views = [each.view for each in candidates]
+    return load_task(digits_folder, views=views, shots=4, workdir=tmp_path_factory.mktemp("pixels"))
+
+
+def ranking(names: tuple[str, ...] = NAMES) -> Ranking:
+    lines = tuple(
+        RankedCandidate(
+            candidate=name,
+            score=1.0 - place / 2,
+            sd=0.7,
+            prior=None,
+            evidence=None,
+            p_best=0.0,
+            p_top5=0.0,
+            rank_interval=Interval(low=1, high=len(names)),
+            basis="no signal",
+        )
+        for place, name in enumerate(names)
+    )
+    return Ranking(task="digits", ranked=lines)
+
+
+def study_of(workdir: Path) -> optuna.Study:
+    return optuna.load_study(study_name="vlmsel-auto", storage=f"sqlite:///{workdir / 'study.db'}")
+
+
+def test_budget_of_trials_counts_all_runs_and_finished_trials_stay(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    arguments = {"task": task, "candidates": candidates, "ranking": ranking(), "workdir": tmp_path, "load": zoo.load}
+    first = run_study(**arguments, budget=Budget(trials=2), images_per_trial=100, top_k=2)
+    assert first.stopped_by == "budget"
+    assert [each.number for each in first.results] == [0, 1]
+    assert first.results[0].spec.candidate == NAMES[0]
+    events: list[Event] = []
+    second = run_study(**arguments, budget=Budget(trials=4), images_per_trial=100, top_k=2, sink=events.append)
+    assert second.results[:2] == first.results
+    assert len(second.results) == 4
+    assert [each.resumed for each in events if isinstance(each, TrialFinished)] == [True, True, False, False]
+    assert all(each.ranking.task == "digits" for each in events if isinstance(each, RankingReady))
+    assert read_results(tmp_path) == second.results
+    again = run_study(**arguments, budget=Budget(trials=4), images_per_trial=100, top_k=2)
+    assert again.results == second.results
+    assert again.best == second.best
+
+
+def test_methods_order_and_weights(task: Task, candidates: tuple[Candidate, ...], tmp_path: Path) -> None:
+    events: list[Event] = []
+    outcome = run_study(
+        task=task,
+        candidates=candidates,
+        ranking=ranking(),
+        budget=Budget(trials=7),
+        workdir=tmp_path,
+        load=zoo.load,
+        images_per_trial=100,
+        top_k=2,
+        audits=1,
+        sink=events.append,
+    )
+    assert {each.spec.method for each in outcome.results} == {"probe", "finetune"}
+    started = [each for each in events if isinstance(each, TrialStarted)]
+    assert started[0].why == "predicted rank 1"
+    assert started[0].spec.method == "probe"
+    assert all(each.test is not None for each in outcome.results if each.state == "complete")
+    assert outcome.best is not None
+    complete = [each for each in outcome.results if each.state == "complete"]
+    assert outcome.best.validation == max(each.validation for each in complete)
+    assert [each.number for each in outcome.results if has_weights(tmp_path, each.number)] == [outcome.best.number]
+    kept = load_trial(tmp_path, outcome.best.number)
+    assert kept.weight.shape[0] == kept.bias.shape[0] == task.n_classes
+    parameters = study_of(tmp_path).trials[0].params
+    assert isinstance(parameters["candidate"], int)
+    assert study_of(tmp_path).user_attrs["candidates"] == sorted(NAMES)
+
+
+def test_the_exported_formula_gives_the_test_metric(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    outcome = run_study(
+        task=task,
+        candidates=candidates[:1],
+        ranking=ranking(NAMES[:1]),
+        budget=Budget(trials=2),
+        workdir=tmp_path,
+        load=zoo.load,
+        methods=("finetune",),
+        images_per_trial=150,
+    )
+    assert outcome.best is not None
+    kept = load_trial(tmp_path, outcome.best.number)
+    model = zoo.load(candidates[0])
+    if kept.visual is not None:
+        model.visual.load_state_dict(dict(kept.visual))
+    embedded = model.embed(model.normalise(task.pixels.read(candidates[0].view, task.test))).numpy()
+    unit = embedded / np.linalg.norm(embedded, axis=1, keepdims=True)
+    predicted = (kept.scale * unit @ kept.weight.T + kept.bias).argmax(axis=1)
+    assert float((predicted == task.labels[task.test]).mean()) == outcome.best.test
+
+
+def test_missing_weights_fail_their_trial_and_not_the_run(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    def load(candidate: Candidate) -> zoo.LoadedModel:
+        if candidate.id == NAMES[0]:
+            raise TrialUnavailable(f"weights are missing, but got {candidate.id!r}")
+        return zoo.load(candidate)
+
+    outcome = run_study(
+        task=task,
+        candidates=candidates,
+        ranking=ranking(),
+        budget=Budget(trials=4),
+        workdir=tmp_path,
+        load=load,
+        methods=("probe",),
+        top_k=2,
+    )
+    assert outcome.results[0].state == "failed"
+    assert list(outcome.failures) == [NAMES[0]]
+    assert "weights are missing" in outcome.failures[NAMES[0]]
+    assert outcome.best is not None
+    assert [each.spec.candidate for each in outcome.results].count(NAMES[0]) == 1
+
+
+def test_nothing_loads(task: Task, candidates: tuple[Candidate, ...], tmp_path: Path) -> None:
+    def load(candidate: Candidate) -> zoo.LoadedModel:
+        raise RuntimeError(f"no driver for {candidate.id}")
+
+    outcome = run_study(
+        task=task,
+        candidates=candidates[:2],
+        ranking=ranking(NAMES[:2]),
+        budget=Budget(trials=3),
+        workdir=tmp_path,
+        load=load,
+        methods=("probe",),
+    )
+    assert outcome.best is None
+    assert [each.state for each in outcome.results] == ["failed"] * 3
+    assert outcome.results[0].reason == f"RuntimeError: no driver for {NAMES[0]}"
+
+
+def test_time_budget_holds(task: Task, candidates: tuple[Candidate, ...], tmp_path: Path) -> None:
+    begun = time.monotonic()
+    outcome = run_study(
+        task=task,
+        candidates=candidates,
+        ranking=ranking(),
+        budget=Budget(seconds=6.0),
+        workdir=tmp_path,
+        load=zoo.load,
+        methods=("finetune",),
+        images_per_trial=50_000,
+    )
+    assert outcome.stopped_by == "budget"
+    assert time.monotonic() - begun < 8.0  # 5 % on an idle machine; tests run on busy ones
+    assert outcome.results
+
+
+def test_interrupt_ends_cleanly_and_resumes(task: Task, candidates: tuple[Candidate, ...], tmp_path: Path) -> None:
+    seen: list[Event] = []
+
+    def sink(event: Event) -> None:
+        seen.append(event)
+        if isinstance(event, TrialStarted) and event.number == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    arguments = {"task": task, "candidates": candidates, "ranking": ranking(), "workdir": tmp_path, "load": zoo.load}
+    handler = signal.getsignal(signal.SIGTERM)
+    outcome = run_study(**arguments, budget=Budget(trials=3), methods=("probe",), sink=sink)
+    assert outcome.stopped_by == "interrupted"
+    assert signal.getsignal(signal.SIGTERM) == handler
+    assert [each.number for each in outcome.results] == [0]
+    rest = run_study(**arguments, budget=Budget(trials=3), methods=("probe",))
+    assert rest.stopped_by == "budget"
+    assert len(rest.results) == 3
+    assert rest.results[1].spec.candidate == NAMES[1]
+
+
+def test_interrupt_while_lightning_trains(task: Task, candidates: tuple[Candidate, ...], tmp_path: Path) -> None:
+    def sink(event: Event) -> None:
+        if type(event).__name__ == "TrialEpoch":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    outcome = run_study(
+        task=task,
+        candidates=candidates,
+        ranking=ranking(),
+        budget=Budget(trials=3),
+        workdir=tmp_path,
+        load=zoo.load,
+        methods=("finetune",),
+        sink=sink,
+        images_per_trial=200,
+    )
+    assert outcome.stopped_by == "interrupted"
+    assert outcome.results == ()
+    assert signal.getsignal(signal.SIGINT) == before
+    states = [each.state for each in study_of(tmp_path).trials]
+    assert states == [optuna.trial.TrialState.FAIL, optuna.trial.TrialState.WAITING]
+
+
+def test_kill_minus_nine_and_resume(digits_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SCRIPT, str(digits_folder), str(tmp_path / "w"), ",".join(NAMES), "5"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    killed_in = "started 2 "
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(killed_in):
+                time.sleep(0.05)
+                process.kill()
+    assert process.returncode == -signal.SIGKILL
+    before = {each.number: each for each in read_results(tmp_path / "w")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith("stopped budget")
+    after = {each.number: each for each in read_results(tmp_path / "w")}
+    assert {number: after[number] for number in before} == before
+    assert {0, 1} <= set(before)
+    assert len(after) == 5
+    trials = study_of(tmp_path / "w").trials
+    assert not [each for each in trials if each.state in {optuna.trial.TrialState.RUNNING}]
+    retries = [each.user_attrs["retry_of"] for each in trials if "retry_of" in each.user_attrs]
+    assert len(retries) == len(set(retries))
+    assert len([line for line in done.stdout.splitlines() if line.startswith("resumed")]) == len(before)
+
+
+def test_a_zombie_is_queued_again_once_and_adopted_when_it_had_finished(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    arguments = {"task": task, "candidates": candidates, "ranking": ranking(), "load": zoo.load, "workdir": tmp_path}
+    first = run_study(**arguments, budget=Budget(trials=1), methods=("probe",))
+    study = study_of(tmp_path)
+    study.enqueue_trial({"candidate": 1, "method": "probe"}, user_attrs={"origin": "planned", "why": "test"})
+    zombie = study.ask()
+    zombie.suggest_int("candidate", 0, len(NAMES) - 1)
+    zombie.suggest_categorical("method", ("probe", "finetune"))
+    second = run_study(**arguments, budget=Budget(trials=2), methods=("probe",))
+    assert [each.number for each in second.results] == [0, 2]
+    assert second.results[1].spec.candidate == sorted(NAMES)[1]
+    states = [each.state.name for each in study_of(tmp_path).trials]
+    assert states == ["COMPLETE", "FAIL", "COMPLETE"]
+    finished = study_of(tmp_path).ask()  # killed after its result was written
+    (tmp_path / "trials" / f"{finished.number:04d}").mkdir()
+    record = json.loads((tmp_path / "trials" / "0000" / "result.json").read_text())
+    record["number"] = finished.number
+    (tmp_path / "trials" / f"{finished.number:04d}" / "result.json").write_text(json.dumps(record))
+    third = run_study(**arguments, budget=Budget(trials=3), methods=("probe",))
+    assert [each.number for each in third.results] == [0, 2, 3]
+    assert third.results[2].validation == first.results[0].validation
+    assert study_of(tmp_path).trials[3].state.name == "COMPLETE"
+
+
+def test_a_trial_that_kills_the_process_twice_is_given_up(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    arguments = {"task": task, "candidates": candidates, "ranking": ranking(), "load": zoo.load, "workdir": tmp_path}
+    run_study(**arguments, budget=Budget(trials=1), methods=("probe",))
+    study = study_of(tmp_path)
+    study.enqueue_trial({"candidate": 1, "method": "probe"}, user_attrs={"origin": "planned", "attempt": 2})
+    zombie = study.ask()
+    zombie.suggest_int("candidate", 0, len(NAMES) - 1)
+    zombie.suggest_categorical("method", ("probe", "finetune"))
+    outcome = run_study(**arguments, budget=Budget(trials=2), methods=("probe",))
+    assert outcome.results[1].state == "failed"
+    assert "killed 2 times" in outcome.results[1].reason
+
+
+def test_refusals(task: Task, candidates: tuple[Candidate, ...], tmp_path: Path) -> None:
+    arguments = {"task": task, "ranking": ranking(), "load": zoo.load, "workdir": tmp_path}
+    with pytest.raises(BudgetError, match=r"must be positive.*got 0"):
+        run_study(**arguments, candidates=candidates, budget=Budget(trials=0))
+    with pytest.raises(BudgetError, match="methods must be some of"):
+        run_study(**arguments, candidates=candidates, budget=Budget(trials=1), methods=())
+    with pytest.raises(CandidateError, match="at least one"):
+        run_study(**arguments, candidates=(), budget=Budget(trials=1))
+    run_study(**arguments, candidates=candidates, budget=Budget(trials=1), methods=("probe",))
+    with pytest.raises(WorkdirError, match="other candidates"):
+        run_study(**arguments, candidates=candidates[:2], budget=Budget(trials=1), methods=("probe",))
+
+
+def test_two_processes_cannot_share_a_work_directory(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    from filelock import FileLock
+
+    with FileLock(tmp_path / "study.lock"), pytest.raises(WorkdirError, match="Another process"):
+        run_study(
+            task=task,
+            candidates=candidates,
+            ranking=ranking(),
+            load=zoo.load,
+            workdir=tmp_path,
+            budget=Budget(trials=1),
+        )
