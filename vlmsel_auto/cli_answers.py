@@ -211,7 +211,7 @@ def print_table(
 
 def print_ranking(ranking: Ranking, *, top: int) -> None:
     """Print a ranking, its failures and notes on standard output."""
-    columns = [("", True), ("candidate", False), ("score", True), ("± sd", True), ("best", True), ("in top 5", True),
+    columns = [("", True), ("candidate", False), ("score", True), ("± sd", True), ("P(best)", True), ("P(top 5)", True),
                ("rank 95 %", True), ("basis", False)]  # fmt: skip
     rows = [
         (

@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.segment import Segment
 from rich.text import Text
 
-from vlmsel_auto.events import Event, Notice, RankingReady, Sink, StageFinished, StageProgress, TrialEpoch
+from vlmsel_auto.events import Event, Notice, RankingReady, Sink, StageFinished, StageProgress, StageStarted, TrialEpoch
 from vlmsel_auto.records import Budget
 from vlmsel_auto.screen import Board, render, update
 from vlmsel_auto.wording import clock, describe
@@ -58,6 +58,7 @@ class PlainSink:
         self._now = now
         self._start = now()
         self._last: dict[str, float] = {}
+        self._totals: dict[str, int | None] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -75,10 +76,17 @@ class PlainSink:
             with self._lock:
                 if self._wanted(event):
                     stream = sys.stderr if self._stream is None else self._stream
-                    stream.write(f"[{clock(self._now() - self._start):>7}] {describe(event)}\n")
+                    stream.write(
+                        f"[{clock(self._now() - self._start):>7}] {describe(event, total=self._total(event))}\n"
+                    )
                     stream.flush()
         except Exception:  # noqa: BLE001 - a full disk or a closed pipe must not end the search
             return
+
+    def _total(self, event: Event) -> int | None:
+        if isinstance(event, StageStarted):
+            self._totals[event.stage] = event.total
+        return self._totals.get(event.stage) if isinstance(event, StageProgress) else None
 
     def _wanted(self, event: Event) -> bool:
         if self._quiet:

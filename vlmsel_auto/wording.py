@@ -165,14 +165,14 @@ def _ranking_line(event: RankingReady, *, shown: int = 3) -> str:
     return f"ranking {'updated' if event.updated else 'ready'}: {count}; {leaders or 'none could be ranked'}"
 
 
-def describe(event: Event) -> str:  # noqa: PLR0911 - one return per event type
-    """One plain line for any event."""
+def describe(event: Event, *, total: int | None = None) -> str:  # noqa: PLR0911 - one return per event type
+    """One plain line for any event; ``total`` is the number of steps of a stage in progress, where known."""
     match event:
         case StageStarted():
             total = "" if event.total is None else f" ({event.total:,} steps)"
             return f"{event.stage}: started{total}{_tail(event.text)}"
         case StageProgress():
-            return f"{event.stage}: {event.done:,} done{_tail(event.text)}"
+            return f"{event.stage}: {event.done:,} {'done' if total is None else f'of {total:,}'}{_tail(event.text)}"
         case StageFinished():
             return f"{event.stage}: finished in {duration(event.seconds)}{_tail(event.text)}"
         case RankingReady():
