@@ -7,26 +7,21 @@ build loses at most the cells that were being made; a build with one more candid
 from __future__ import annotations
 
 import importlib.metadata
-import multiprocessing
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-import torch
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
-
-from vlmsel_auto import library as libraries
 from vlmsel_auto import zoo
 from vlmsel_auto.cache import Store, default_cache_dir
 from vlmsel_auto.errors import LibraryError, TaskError
 from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted, discard
-from vlmsel_auto.library import Cell, CellFailure, Library, assemble, merge, save, source_task
+from vlmsel_auto.library import Cell, CellFailure, Library, assemble, load, merge, save, source_task
 from vlmsel_auto.library_cell import CellSettings, cell_key, make_cell
+from vlmsel_auto.library_pool import run_jobs
+from vlmsel_auto.library_trials import tune_cells
 from vlmsel_auto.loadedmodel import LoadedModel
 from vlmsel_auto.records import Candidate, Task
 from vlmsel_auto.task import load_task
@@ -44,6 +39,7 @@ def build(
     settings: CellSettings | None = None,
     base: Library | None = None,
     leave_out: Sequence[str] = (),
+    tuned_seeds: Sequence[int] = (),
     jobs: int = 1,
     device: str = "cpu",
     cache: Path | None = None,
@@ -58,6 +54,7 @@ def build(
         settings: number of images, shots, seed and the like.
         base: a library that the cells are added to; its tuned accuracies and other cells stay.
         leave_out: names of tasks, or of their folders, that must not enter.
+        tuned_seeds: one run of few-shot fine-tuning of every cell for each; a long job, kept trial by trial.
         jobs: processes, each with one torch thread.
         device: where the models run.
         cache: folder of finished cells and decoded images; default ``library`` in the cache folder.
@@ -80,38 +77,50 @@ def build(
         raise LibraryError(
             f"a library needs at least one task and one candidate, but got {len(loaded)} and {len(candidates)}"
         )
-    jobs_left = [
-        _Job(
-            candidate=one,
-            task=task,
-            settings=settings,
-            device=device,
-            path=_cell_path(cache, one, task, settings),
-            store=cache / "store",
-        )
+    grid = [
+        _Job(candidate=one, task=task, settings=settings, device=device, cache=cache)
         for one in candidates
         for task in loaded
     ]
-    kept = {job.key: cell for job in jobs_left if (cell := _kept(job)) is not None}
-    waiting = [job for job in jobs_left if job.key not in kept]
-    sink(
-        StageStarted(stage="library", total=len(jobs_left), text=f"{len(kept):,} of {len(jobs_left):,} cells are known")
-    )
+    cells, failures = _cells(grid, workers=jobs, sink=sink)
+    made = assemble(cells, failures=failures)
+    made = merge(base, made) if base is not None else made
+    if tuned_seeds:
+        made = tune_cells(
+            made,
+            tasks=loaded,
+            candidates=candidates,
+            seeds=tuned_seeds,
+            shots=max(settings.shots),
+            jobs=jobs,
+            device=device,
+            cache=cache,
+            sink=sink,
+        )
+    save(made, out)
+    sink(StageFinished(stage="library", seconds=time.monotonic() - began, text=f"{len(cells):,} cells in {out}"))
+    return made
+
+
+def _cells(grid: Sequence[_Job], *, workers: int, sink: Sink) -> tuple[list[Cell], list[CellFailure]]:
+    """Every cell of the grid, from an earlier build or made now, and why some could not be made."""
+    kept = {job.key: cell for job in grid if (cell := job.kept()) is not None}
+    waiting = [job for job in grid if job.key not in kept]
+    sink(StageStarted(stage="library", total=len(grid), text=f"{len(kept):,} of {len(grid):,} cells are known"))
     failures: list[CellFailure] = []
-    for done, (job, cell, reason) in enumerate(_results(waiting, jobs), start=1):
+    began = time.monotonic()
+    for done, (job, failed) in enumerate(run_jobs(waiting, workers=workers), start=1):
+        cell = None if failed else job.kept()
         if cell is not None:
             kept[job.key] = cell
         else:
+            reason = failed or "the finished cell cannot be read back"
             failures.append(CellFailure(candidate=job.candidate.id, task=job.task.name, reason=reason))
             sink(Notice(level="warning", text=f"{job.candidate.id} on {job.task.name} failed: {reason}"))
         left = (time.monotonic() - began) / done * (len(waiting) - done)
         text = f"{job.candidate.id} on {job.task.name}; about {left / 60:.1f} min left"
-        sink(StageProgress(stage="library", done=len(jobs_left) - len(waiting) + done, text=text))
-    made = assemble((kept[job.key] for job in jobs_left if job.key in kept), failures=failures)
-    made = merge(base, made) if base is not None else made
-    save(made, out)
-    sink(StageFinished(stage="library", seconds=time.monotonic() - began, text=f"{len(kept):,} cells in {out}"))
-    return made
+        sink(StageProgress(stage="library", done=len(grid) - len(waiting) + done, text=text))
+    return [kept[job.key] for job in grid if job.key in kept], failures
 
 
 def task_folders(root: Path) -> tuple[Path, ...]:
@@ -184,98 +193,42 @@ class _Job:
     task: Task
     settings: CellSettings
     device: str
-    path: Path
-    store: Path
+    cache: Path
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> tuple[str, ...]:
         return self.candidate.id, self.task.name
 
+    @property
+    def path(self) -> Path:
+        key = cell_key(candidate=self.candidate, task=self.task, settings=self.settings)
+        return self.cache / "cells" / key[:2] / f"{key}.safetensors"
 
-def _cell_path(cache: Path, candidate: Candidate, task: Task, settings: CellSettings) -> Path:
-    key = cell_key(candidate=candidate, task=task, settings=settings)
-    return cache / "cells" / key[:2] / f"{key}.safetensors"
-
-
-def _kept(job: _Job) -> Cell | None:
-    """The finished cell of an earlier build; a damaged one is made again."""
-    if not job.path.exists():
-        return None
-    try:
-        cells = libraries.load(job.path).cells()
-    except LibraryError:
-        return None
-    if len(cells) != 1:
-        return None
-    known = cells[0]  # names may have changed since; the content has not, or the path would be another
-    one = job.candidate
-    named = replace(known.candidate, id=one.id, arch=one.arch, tag=one.tag, params=one.params, flops=one.flops)
-    return replace(known, candidate=named, task=source_task(job.task))
-
-
-def _results(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[_Job, Cell | None, str]]:
-    """Make the cells; yields each with its cell, or None and why not."""
-    if workers == 1:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
+    def kept(self) -> Cell | None:
+        """The finished cell; None when there is none, or it is damaged and must be made again."""
+        if not self.path.exists():
+            return None
         try:
-            with threadpool_limits(1):
-                for job in jobs:
-                    reason = _work(job)
-                    yield job, _kept(job), reason
-        finally:
-            torch.set_num_threads(threads)
-        return
-    alone = False
-    unfinished = list(jobs)
-    while unfinished:
-        lost: set[tuple[str, str]] = set()
-        for job, outcome in _pooled(unfinished, workers):
-            if outcome is None:
-                lost.add(job.key)
-            else:
-                yield job, _kept(job), outcome
-        unfinished = [job for job in unfinished if job.key in lost]
-        if unfinished and alone:  # the first that a pool of one did not finish is the one that killed it
-            yield unfinished.pop(0), None, "the worker process died (out of memory?)"
-        workers, alone = 1, True
+            cells = load(self.path).cells()
+        except LibraryError:
+            return None
+        if len(cells) != 1:
+            return None
+        known = cells[0]  # names may have changed since; the content has not, or the path would be another
+        one = self.candidate
+        named = replace(known.candidate, id=one.id, arch=one.arch, tag=one.tag, params=one.params, flops=one.flops)
+        return replace(known, candidate=named, task=source_task(self.task))
 
-
-def _pooled(jobs: Iterable[_Job], workers: int) -> Iterator[tuple[_Job, str | None]]:
-    """Run jobs in a pool of processes; reason None: the pool broke before the job was finished."""
-    context = multiprocessing.get_context("spawn")  # forked children of a threaded torch process can hang
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
-    try:
-        running: dict[Future[str], _Job] = {pool.submit(_work, job): job for job in jobs}
-        while running:
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                job = running.pop(future)
-                try:
-                    yield job, future.result()
-                except BrokenProcessPool:
-                    yield job, None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _one_thread() -> None:
-    """For a worker's whole life: parallel are the cells, not the arithmetic in them."""
-    torch.set_num_threads(1)
-    threadpool_limits(1)
-
-
-def _work(job: _Job) -> str:
-    """Make one cell and keep it; returns why it failed, or "" when it is done."""
-    try:
-        model = _model(job.candidate, job.device)
-        cell = make_cell(
-            model=model, task=job.task, settings=job.settings, code_version=_code_version(), store=Store(job.store)
-        )
-        save(assemble([cell]), job.path)
-    except Exception as error:  # noqa: BLE001 - whatever one cell raises, the others go on and the reason is recorded
-        return f"{type(error).__name__}: {error}"
-    return ""
+    def run(self) -> str:
+        try:
+            model = _model(self.candidate, self.device)
+            store = Store(self.cache / "store")
+            version = _code_version()
+            cell = make_cell(model=model, task=self.task, settings=self.settings, code_version=version, store=store)
+            save(assemble([cell]), self.path)
+        except Exception as error:  # noqa: BLE001 - whatever one cell raises, the others go on and the reason is kept
+            return f"{type(error).__name__}: {error}"
+        return ""
 
 
 @lru_cache(maxsize=_KEPT_MODELS)
