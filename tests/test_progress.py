@@ -219,6 +219,11 @@ def test_best_trial_stays_on_the_screen_when_older_ones_scroll():
     assert chosen_rows(trials, trials[0], 0) == []
 
 
+def test_trials_count_as_steps_of_their_stage():
+    events = [StageStarted(stage="trials", total=4), *(TrialFinished(result=result(n)) for n in range(3))]
+    assert board(events).stages["trials"].done == 3
+
+
 def test_a_resumed_trial_is_not_listed_twice():
     made = board([TrialFinished(result=result(3), resumed=True), TrialFinished(result=result(3))])
     assert len(made.trials) == 1

@@ -246,6 +246,19 @@ def test_pruning_cost_compares_the_same_method_only():
     assert pruning_cost(replace(report, trials=())).audited == 0
 
 
+def test_pruning_is_told_in_words():
+    def told(*trials):
+        return report_views.pruning_text(make_report(trials=trials))
+
+    first = make_trial(0, NAMES[0], validation=0.9)
+    assert told(first).startswith("No postponed candidate was audited")
+    assert told(*(make_trial(n, name, validation=0.5) for n, name in enumerate(NAMES))).startswith("Every candidate")
+    better = make_trial(1, "Last", validation=0.95, origin="audit")
+    assert "Last beat the best planned candidate of the same method by 5.0 points (validation)" in told(first, better)
+    other = make_trial(1, "Last", validation=0.95, origin="audit", method="finetune")
+    assert "nothing to compare" in told(first, other)
+
+
 def test_saved_time_is_median_of_tuned_times_untried():
     report = make_report()  # tuned spend 10+13, 11, 12+16, 15 seconds; "Last" was never tried
     assert saved_seconds(report) == pytest.approx((15 + 23) / 2)

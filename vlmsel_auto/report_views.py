@@ -86,6 +86,8 @@ def agreement_rows(report: SearchReport) -> tuple[AgreementRow, ...]:
 def pruning_text(report: SearchReport) -> str:
     """What postponing candidates cost, as far as audit trials can tell."""
     cost = pruning_cost(report)
+    if cost.untouched == 0 and cost.audited == 0:
+        return "Every candidate was tuned, so nothing can have been lost by postponing."
     if cost.audited == 0:
         return (
             f"No postponed candidate was audited, so what postponing cost is unknown; "

@@ -101,6 +101,9 @@ def update(board: Board, event: Event, now: float) -> None:
         case TrialFinished():
             board.running.pop(event.result.number, None)
             board.trials = [trial for trial in board.trials if trial.number != event.result.number] + [event.result]
+            if (stage := board.stages.get("trials")) is not None and not event.resumed:
+                stage.done = max(stage.done, len(board.trials))
+                stage.marks.append((now, stage.done))
         case Notice():
             pass  # told above the screen, where it stays
         case _:
