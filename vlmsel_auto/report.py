@@ -125,7 +125,7 @@ class SearchReport:
     baselines: tuple[Baseline, ...] = ()
     actual_on: Literal["validation", "test"] = "validation"  # split whose metric is the actual accuracy
     budget: Budget
-    seconds: float  # wall time of the search, all runs together
+    seconds: float  # wall time of the run that wrote the report; earlier runs of the same search took their own
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     stopped_by: StoppedBy = "exhausted"
     bad_files: tuple[BadFile, ...] = ()

@@ -200,6 +200,7 @@ def html(report: SearchReport) -> str:
         plots=_drawings(report, lines),
         methods=wording.METHOD_NAMES,
         tuned=len(lines),
+        tuning=sum(trial.seconds for trial in report.trials),
         sizes={item.id: item for item in report.candidates},
         counts={
             state: sum(trial.state == state for trial in report.trials) for state in ("complete", "pruned", "failed")
@@ -270,12 +271,13 @@ def panel(report: SearchReport, *, report_dir: Path | None = None) -> Renderable
     if len(lines) > _PANEL_ROWS:
         parts.append(Text(f"... and {len(lines) - _PANEL_ROWS} more in the report", style="dim"))
     left_out = sum(not item.used for item in report.bad_files)
-    finished = wording.plural(len(report.trials), "trial")
+    trials = wording.plural(len(report.trials), "trial")
+    tuning = wording.duration(sum(trial.seconds for trial in report.trials))
     parts += [
         Text(),
         Text(f"Prediction  tau-b {ours.tau_b}, NDCG@5 {ours.ndcg5}, loss of top-1 {ours.top1_loss}; n = {len(lines)}"),
         Text(f"Pruning     {pruning_text(report)}"),
-        Text(f"Time        {wording.duration(report.seconds)} for {finished}; {_STOPPED[report.stopped_by]}"),
+        Text(f"Time        {wording.duration(report.seconds)}; {trials} took {tuning}; {_STOPPED[report.stopped_by]}"),
         Text(f"Saved       {saved_text(report)}"),
     ]
     if left_out:

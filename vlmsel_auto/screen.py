@@ -99,15 +99,20 @@ def update(board: Board, event: Event, now: float) -> None:
                 board.running[event.number].curve.append(event.validation)
                 board.running[event.number].epochs = event.epochs
         case TrialFinished():
-            board.running.pop(event.result.number, None)
-            board.trials = [trial for trial in board.trials if trial.number != event.result.number] + [event.result]
-            if (stage := board.stages.get("trials")) is not None and not event.resumed:
-                stage.done = max(stage.done, len(board.trials))
-                stage.marks.append((now, stage.done))
+            _finish(board, event, now)
         case Notice():
             pass  # told above the screen, where it stays
         case _:
             assert_never(event)
+
+
+def _finish(board: Board, event: TrialFinished, now: float) -> None:
+    board.running.pop(event.result.number, None)
+    board.trials = [trial for trial in board.trials if trial.number != event.result.number] + [event.result]
+    stage = board.stages.get("trials")
+    if stage is not None and not event.resumed:
+        stage.done = max(stage.done, len(board.trials))
+        stage.marks.append((now, stage.done))
 
 
 def remaining(line: StageLine, now: float) -> float | None:

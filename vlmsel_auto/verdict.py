@@ -77,7 +77,7 @@ def make_report(
         best: the trial that was chosen, by validation; None when none succeeded.
         model_dir: where its model was exported; None when the export was not reached.
         budget: as given.
-        seconds: wall time of all runs together.
+        seconds: wall time of this run.
         stopped_by: why the search ended.
         stage_seconds: wall time by stage, in the order of the stages.
         command: as a user would type it again.

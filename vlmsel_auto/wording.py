@@ -169,8 +169,8 @@ def describe(event: Event, *, total: int | None = None) -> str:  # noqa: PLR0911
     """One plain line for any event; ``total`` is the number of steps of a stage in progress, where known."""
     match event:
         case StageStarted():
-            total = "" if event.total is None else f" ({event.total:,} steps)"
-            return f"{event.stage}: started{total}{_tail(event.text)}"
+            steps = "" if event.total is None else f" ({event.total:,} steps)"
+            return f"{event.stage}: started{steps}{_tail(event.text)}"
         case StageProgress():
             return f"{event.stage}: {event.done:,} {'done' if total is None else f'of {total:,}'}{_tail(event.text)}"
         case StageFinished():
