@@ -1,0 +1,73 @@
+"""Builds the library that the package ships: the mini zoo on a folder of tasks, with tuned accuracies from a table.
+
+The same as ``vlmsel-auto library build TASKS --leave-out optical_digits --out FILE`` (`library_build.build` with its
+default settings), then `library_tuned.import_tuned`. ``optical_digits`` stays out: the demo's target is the same data.
+Finished cells are kept in ``--cache``, so a killed run goes on where it was.
+
+    python benchmarks/shipped_library.py TASKS --tuned TABLE.csv --out vlmsel_auto/data/mini-zoo-library.safetensors
+    python benchmarks/shipped_library.py TASKS --quick --out /tmp/quick.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+LEFT_OUT = ("optical_digits",)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tasks", type=Path, help="folder of task folders")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--tuned", type=Path, help="table of tuned accuracies; its rows of other tasks are left out")
+    parser.add_argument("--tuned-source", default=None, help="what the library cites as the source of the table")
+    parser.add_argument("--only", default="", help="comma list of task names; default: all")
+    parser.add_argument("--cache", type=Path, default=None)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="two members, one task")
+    args = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+    from vlmsel_auto import candidates, events, library, library_build
+    from vlmsel_auto.library_tuned import import_tuned
+
+    def sink(event: events.Event) -> None:
+        if isinstance(event, events.Notice | events.StageProgress) and getattr(event, "stage", "library") == "library":
+            print(time.strftime("%H:%M:%S"), event.text, file=sys.stderr, flush=True)
+
+    only = set(args.only.split(",")) - {""}
+    folders = [one for one in library_build.task_folders(args.tasks) if not only or one.name in only]
+    members = candidates.mini_zoo()
+    if args.quick:
+        folders, members = [one for one in folders if one.name not in LEFT_OUT][:1], members[:2]
+    began = time.perf_counter()
+    made = library_build.build(
+        tasks=folders, candidates=members, out=args.out, leave_out=LEFT_OUT, jobs=args.jobs, cache=args.cache, sink=sink
+    )
+    if args.tuned:
+        made = import_tuned(made, args.tuned, source=args.tuned_source)
+        library.save(made, args.out)
+    print(
+        json.dumps(
+            {
+                "candidates": len(made.candidates),
+                "tasks": len(made.tasks),
+                "runs": list(made.run_names),
+                "failures": len(made.failures),
+                "problems": list(library.verify(made)),
+                "seconds": round(time.perf_counter() - began, 1),
+                "cell_seconds": round(float(made.seconds.sum()), 1),
+                "bytes": args.out.stat().st_size,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
