@@ -21,7 +21,7 @@ from vlmsel_auto import candidates, zoo
 from vlmsel_auto.errors import CandidateError, WorkdirError
 from vlmsel_auto.exporting import export, read_classifier
 from vlmsel_auto.loadedmodel import LoadedModel
-from vlmsel_auto.predict import predict
+from vlmsel_auto.prediction import predict
 
 CLASSES = ("cat", "dog", "odd `name`")
 TEMPLATES = ("a photo of a {}.", "a drawing of a {}.")

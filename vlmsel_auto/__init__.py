@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from vlmsel_auto.library import Library as Library
     from vlmsel_auto.pipeline import rank as rank
     from vlmsel_auto.pipeline import search as search
-    from vlmsel_auto.predict import Predictions as Predictions
-    from vlmsel_auto.predict import predict as predict
+    from vlmsel_auto.prediction import Predictions as Predictions
+    from vlmsel_auto.prediction import predict as predict
     from vlmsel_auto.records import Agreement as Agreement
     from vlmsel_auto.records import Budget as Budget
     from vlmsel_auto.records import Candidate as Candidate
@@ -36,7 +36,7 @@ _HOMES = {
     "Candidate": "records",
     "Event": "events",
     "Library": "library",
-    "Predictions": "predict",
+    "Predictions": "prediction",
     "RankedCandidate": "records",
     "Ranking": "records",
     "SearchResult": "result",
@@ -44,7 +44,7 @@ _HOMES = {
     "TrialResult": "records",
     "TrialSpec": "records",
     "errors": "",
-    "predict": "predict",
+    "predict": "prediction",
     "rank": "pipeline",
     "search": "pipeline",
 }

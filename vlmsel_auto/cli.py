@@ -263,7 +263,7 @@ def predict(
 
         check_paths(images)
         from vlmsel_auto.conductance import pick_device
-        from vlmsel_auto.predict import predict as classify
+        from vlmsel_auto.prediction import predict as classify
 
         with make_sink(quiet=quiet) as sink:
             found = classify(model_dir, images, device=pick_device(device), batch_size=batch_size, sink=sink)

@@ -8,7 +8,7 @@ from typing import Final
 from vlmsel_auto.digits import write_digits
 from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.pipeline import search
-from vlmsel_auto.predict import predict
+from vlmsel_auto.prediction import predict
 from vlmsel_auto.records import Budget
 from vlmsel_auto.result import SearchResult
 

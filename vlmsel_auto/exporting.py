@@ -44,7 +44,7 @@ Classes: {classes}
     vlmsel-auto predict {name} IMAGE_OR_FOLDER ...
 
     from pathlib import Path
-    from vlmsel_auto.predict import predict
+    from vlmsel_auto import predict
     predictions = predict(Path("{name}"), [Path("image.png")])
 
 ## Use with plain open_clip

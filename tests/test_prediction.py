@@ -17,7 +17,7 @@ from vlmsel_auto.events import Event, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.exporting import export
 from vlmsel_auto.finetune import run_trial
 from vlmsel_auto.pixels import render
-from vlmsel_auto.predict import predict
+from vlmsel_auto.prediction import predict
 from vlmsel_auto.records import Method, TrialSpec
 from vlmsel_auto.task import load_task
 
