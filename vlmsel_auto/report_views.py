@@ -273,17 +273,20 @@ def panel(report: SearchReport, *, report_dir: Path | None = None) -> Renderable
     left_out = sum(not item.used for item in report.bad_files)
     trials = wording.plural(len(report.trials), "trial")
     tuning = wording.duration(sum(trial.seconds for trial in report.trials))
-    parts += [
-        Text(),
-        Text(f"Prediction  tau-b {ours.tau_b}, NDCG@5 {ours.ndcg5}, loss of top-1 {ours.top1_loss}; n = {len(lines)}"),
-        Text(f"Pruning     {pruning_text(report)}"),
-        Text(f"Time        {wording.duration(report.seconds)}; {trials} took {tuning}; {_STOPPED[report.stopped_by]}"),
-        Text(f"Saved       {saved_text(report)}"),
+    facts = [
+        ("Prediction", f"tau-b {ours.tau_b}, NDCG@5 {ours.ndcg5}, loss of top-1 {ours.top1_loss}; n = {len(lines)}"),
+        ("Pruning", pruning_text(report)),
+        ("Time", f"{wording.duration(report.seconds)}; {trials} took {tuning}; {_STOPPED[report.stopped_by]}"),
+        ("Saved", saved_text(report)),
     ]
     if left_out:
-        parts.append(Text(f"Left out    {wording.plural(left_out, 'file')}, listed in the report", style="yellow"))
+        facts.append(("Left out", f"{wording.plural(left_out, 'file')}, listed in the report"))
     if report_dir is not None:
-        parts.append(Text(f"Report      {wording.clean(str(report_dir / 'report.html'))}"))
+        facts.append(("Report", wording.clean(str(report_dir / "report.html"))))
+    grid = Table.grid(padding=(0, 2))
+    for label, text in facts:
+        grid.add_row(Text(label, style="dim"), Text(text, overflow="fold"))
+    parts += [Text(), grid]
     return Panel(
         Group(*parts), title=Text(f"Search on {wording.clean(report.task.name)}"), title_align="left", padding=(1, 2)
     )
