@@ -93,6 +93,7 @@ def test_dense_arrays_hold_what_the_cells_said():
     assert made.evidence_draws.shape == (3, 2, 2, 2, 2)
     assert made.evidence.shape == (3, 2, 2, 2)
     assert made.evidence[0, 0, made.shots.index(1), made.evidence_names.index("knn")] == 0.625
+    assert made.evidence[0, 0, made.shots.index(4), made.evidence_names.index("knn")] == 0.625  # of the one draw it has
     assert np.isnan(made.evidence[0, 0, made.shots.index(1), made.evidence_names.index("logme")])
     assert np.isnan(made.zero_shot[2, 1])
     assert made.build[2, 1] == -1

@@ -167,17 +167,12 @@ class Library:
     @property
     def tuned(self) -> FloatArray:
         """Accuracy after fine-tuning (M, S): the mean over the runs that are there, the least noisy single figure."""
-        known = np.isfinite(self.tuned_runs)
-        count = known.sum(axis=2)
-        summed = np.where(known, self.tuned_runs, 0.0).sum(axis=2)
-        return np.where(count > 0, summed / np.maximum(count, 1), np.nan)
+        return _known_mean(self.tuned_runs)
 
     @property
     def evidence(self) -> FloatArray:
-        """Evidence scores (M, S, shots, scores): the mean over the draws, NaN where any draw has none."""
-        if self.evidence_draws.shape[2] == 0:
-            return np.full((*self.evidence_draws.shape[:2], len(self.shots), len(self.evidence_names)), np.nan)
-        return np.asarray(self.evidence_draws.mean(axis=2), dtype=np.float64)
+        """Evidence scores (M, S, shots, scores): the mean over the draws that are there."""
+        return _known_mean(np.moveaxis(self.evidence_draws, 2, -1))
 
     @property
     def has_profiles(self) -> tuple[bool, ...]:
@@ -295,6 +290,13 @@ def _index(names: Sequence[str], name: str, kind: str) -> int:
         return names.index(name)
     except ValueError:
         raise LibraryError(f"the library has no such {kind}; it has {', '.join(names)}, but got {name!r}") from None
+
+
+def _known_mean(values: FloatArray) -> FloatArray:
+    """Mean over the last axis of what is known; NaN where nothing is."""
+    known = np.isfinite(values)
+    count = known.sum(axis=-1)
+    return np.where(count > 0, np.where(known, values, 0.0).sum(axis=-1) / np.maximum(count, 1), np.nan)
 
 
 def _known(names: Sequence[str], values: FloatArray) -> dict[str, float]:
