@@ -110,11 +110,11 @@ class Engine:
             result = self.scalar.value(embedding, self.scalar.target(embedding.detach()))
             if result.requires_grad:
                 (slope,) = torch.autograd.grad(result.sum(), embedding, retain_graph=True)
-                steep = (slope * embedding).abs().sum() + slope.norm() * embedding.norm()
-                if not bool(torch.isfinite(result).all()):
-                    raise ConductanceError(f"the scalar {self.scalar.name!r} is not finite, but got {result.tolist()}")
-                if float(steep) <= _CONSTANT * float(result.detach().abs().sum()):
-                    raise ConductanceError(_constant_message(self.scalar.name, float(result[0])))
+                seen = result.detach()
+                if not bool(torch.isfinite(seen).all()):
+                    raise ConductanceError(f"the scalar {self.scalar.name!r} must be finite, but got {seen.tolist()}")
+                if float(slope.norm() * embedding.detach().norm()) <= _CONSTANT * float(seen.abs().sum()):
+                    raise ConductanceError(_constant_message(self.scalar.name, float(seen[0])))
             return result
 
         with self._sweep(tuple(range(len(self.names)))) as sweep:

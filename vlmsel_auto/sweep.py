@@ -123,10 +123,8 @@ class Sweep:
         if not self._copy and any(t._version != self._versions[i] for i, t in self._outputs.items()):  # noqa: SLF001
             self._copy = True  # a later module wrote into a block's output: keep copies from now on
             return self.forward(rows, value)
-        if embedding.dtype in (torch.float16, torch.bfloat16):
-            embedding = embedding.float()
         with torch.enable_grad():
-            result = value(embedding)
+            result = value(embedding.float() if embedding.dtype in (torch.float16, torch.bfloat16) else embedding)
         if not result.requires_grad:
             raise ConductanceError(
                 "the scalar does not depend on any block (is the tower wrapped in no_grad or a blackbox?), but got a "

@@ -1,0 +1,533 @@
+import math
+
+import numpy as np
+import open_clip
+import pytest
+import timm
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer
+from torch import nn
+
+from vlmsel_auto.baselines import make_baseline
+from vlmsel_auto.conductance import choose_integrator, conductance, pick_device
+from vlmsel_auto.engine import estimate_error
+from vlmsel_auto.errors import ConductanceError
+from vlmsel_auto.memory import is_out_of_memory, memory_budget
+from vlmsel_auto.quadrature import make_rule
+from vlmsel_auto.scalars import Logit, Margin, make_scalar
+from vlmsel_auto.sweep import Sweep
+from vlmsel_auto.tangents import tangent_conductance
+
+
+def _images(n, side, seed=0, dtype=torch.float64):
+    small = torch.rand(n, 3, 4, 4, generator=torch.Generator().manual_seed(seed), dtype=dtype) * 2 - 1
+    return nn.functional.interpolate(small, size=(side, side), mode="bilinear")
+
+
+def _text(classes, width, dtype=torch.float64):
+    text = torch.randn(classes, width, generator=torch.Generator().manual_seed(5), dtype=dtype)
+    return nn.functional.normalize(text, dim=-1)
+
+
+def _margin(width=16, scale=20.0, dtype=torch.float64):
+    return make_scalar("margin", text_features=_text(4, width, dtype), logit_scale=scale)
+
+
+def _vit(**options):
+    torch.manual_seed(1)
+    plain = {
+        "image_size": 16,
+        "patch_size": 4,
+        "width": 24,
+        "layers": 3,
+        "heads": 2,
+        "mlp_ratio": 2.0,
+        "output_dim": 16,
+    }
+    return _liven(VisionTransformer(**{**plain, **options}))
+
+
+def _liven(tower):
+    """Biases away from zero, as training leaves them: normalisation layers are singular at an all-zero input."""
+    for name, value in tower.named_parameters():
+        if value.ndim == 1:
+            nn.init.normal_(value, 1.0 if name.endswith("weight") else 0.0, 0.3)
+    return tower.eval().double()
+
+
+def _timm(name, side, pool="avg"):
+    torch.manual_seed(1)
+    return _liven(TimmModel(name, embed_dim=16, image_size=side, pool=pool, proj="linear"))
+
+
+@pytest.fixture(scope="module")
+def vit():
+    return _vit()
+
+
+@pytest.fixture(scope="module")
+def trained(minizoo):
+    """Trained ViT of the mini zoo: (visual, logit scale)."""
+    model = open_clip.create_model(f"local-dir:{minizoo / 'ViT-Mi-16-64.all-m'}").eval().double()
+    return model.visual, float(model.logit_scale.detach().exp())
+
+
+def _true_error(result, reference):
+    """E of every image, mean over blocks."""
+    return np.array(
+        [
+            np.mean([np.abs(a[i] - b[i]).sum() / np.abs(b[i]).sum() for a, b in zip(result, reference, strict=True)])
+            for i in range(len(reference[0]))
+        ]
+    )
+
+
+TOWERS = {
+    "class token": lambda: (_vit(), 16),
+    "average pool": lambda: (_vit(pool_type="avg", final_ln_after_pool=True), 16),
+    "attention pool, tokens returned": lambda: (
+        _vit(attentional_pool=True, attn_pooler_queries=4, attn_pooler_heads=2, output_tokens=True),
+        16,
+    ),
+    "resnet": lambda: (open_clip.modified_resnet.ModifiedResNet([1, 1, 1, 1], 16, 8, 32, 8).eval().double(), 32),
+    "convnext": lambda: (_timm("test_convnext2", 32), 32),
+    "efficientnet": lambda: (_timm("test_efficientnet", 32), 32),
+    "maxvit": lambda: (_timm("test_maxvit", 160), 160),
+    "coatnet": lambda: (_timm("test_coatnet", 160), 160),
+    "timm vit": lambda: (_timm("test_vit3", 160, "map"), 160),
+    "nfnet": lambda: (_timm("test_nfnet", 32), 32),
+}
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_completeness_at_every_block_of_every_kind_of_tower(tower):
+    visual, side = TOWERS[tower]()
+    result = conductance(visual, _images(2, side), scalar=make_scalar("norm"), points=33)
+    assert len(result.blocks) >= 2
+    limit = 0.05 if result.integrator == "trapezoid" else 1e-4
+    assert result.completeness_error.max() < limit
+    for b, (signed, absolute) in enumerate(zip(result.signature, result.absolute, strict=True)):
+        np.testing.assert_allclose(absolute.sum(1), result.activity[:, b], rtol=1e-12)
+        np.testing.assert_allclose(
+            np.abs(signed.sum(1) - result.total), result.completeness_error[:, b] * np.abs(result.total), atol=1e-12
+        )
+
+
+def test_signatures_are_per_channel(trained):
+    visual, scale = trained
+    text = _text(5, 96)
+    result = conductance(
+        visual,
+        _images(2, 64),
+        scalar=make_scalar("margin", text_features=text, logit_scale=scale),
+        points=9,
+        neurons=True,
+    )
+    assert [s.shape for s in result.signature] == [(2, 128)] * 6
+    assert result.neurons[0].shape == (2, 17, 128)
+    np.testing.assert_allclose(result.neurons[3].sum(1), result.signature[3], atol=1e-12)
+    np.testing.assert_allclose(np.abs(result.neurons[3]).sum(1), result.absolute[3], atol=1e-12)
+
+
+def test_channels_last_maps_have_channel_signatures():
+    torch.manual_seed(0)
+    trunk = timm.create_model(
+        "swin_tiny_patch4_window7_224",
+        img_size=64,
+        window_size=4,
+        embed_dim=12,
+        depths=(1, 2),
+        num_heads=(2, 2),
+        num_classes=8,
+    )
+    result = conductance(_liven(trunk), _images(1, 64), scalar=make_scalar("norm"), points=17)
+    assert result.blocks == ("layers.0.blocks.0", "layers.1.blocks.0", "layers.1.blocks.1")
+    assert [s.shape for s in result.signature] == [(1, 12), (1, 24), (1, 24)]
+    assert result.completeness_error.max() < 1e-3
+
+
+# accuracy
+
+
+@pytest.mark.parametrize("tower", ["class token", "resnet", "convnext"])
+def test_exact_tangents_are_the_limit(tower):
+    visual, side = TOWERS[tower]()
+    images, scalar = _images(2, side), _margin()
+    points, limit = (97, 0.06) if tower == "resnet" else (49, 1e-6)
+    result = conductance(visual, images, scalar=scalar, points=points, neurons=True)
+    exact = tangent_conductance(
+        visual,
+        images,
+        scalar=scalar,
+        blocks=result.blocks,
+        points=64 if tower == "resnet" else 32,
+        start=torch.zeros_like(images),
+    )
+    assert _true_error(result.neurons, exact).max() < limit
+
+
+def test_spectral_error_falls_exponentially_and_trapezoid_quadratically(trained):
+    visual, scale = trained
+    scalar = make_scalar("margin", text_features=_text(5, 96), logit_scale=scale)
+    images = _images(2, 64)
+
+    def neurons(kind, points):
+        return conductance(visual, images, scalar=scalar, integrator=kind, points=points, neurons=True).neurons
+
+    reference = neurons("spectral", 65)
+    spectral = [_true_error(neurons("spectral", p), reference).mean() for p in (9, 17, 33)]
+    trapezoid = [_true_error(neurons("trapezoid", p), reference).mean() for p in (9, 17, 33)]
+    left = _true_error(neurons("left", 33), reference).mean()
+    assert spectral[0] < 0.1
+    assert spectral[1] < 0.01
+    assert spectral[2] < 1e-4
+    assert trapezoid[1] / trapezoid[2] == pytest.approx(4, rel=0.2)
+    assert left > 5 * trapezoid[2]
+
+
+@pytest.mark.parametrize("wanted", [0.05, 0.01, 1e-4])
+def test_the_wanted_error_is_reached_and_honestly_estimated(trained, wanted):
+    visual, scale = trained
+    scalar = make_scalar("margin", text_features=_text(5, 96), logit_scale=scale)
+    images = _images(3, 64)
+    result = conductance(visual, images, scalar=scalar, error=wanted, neurons=True)
+    reference = conductance(visual, images, scalar=scalar, points=97, neurons=True).neurons
+    true = _true_error(result.neurons, reference)
+    assert result.reached
+    assert (result.error <= wanted).all()
+    assert (true <= 1.5 * result.error).all()
+
+
+def test_estimates_on_towers_with_kinks_lie_near_the_truth(minizoo):
+    visual = open_clip.create_model(f"local-dir:{minizoo / 'RN-Mi-64.all-m'}").eval().double().visual
+    images, scalar = _images(1, 64), make_scalar("norm")
+    assert choose_integrator(visual) == "trapezoid"
+    reference = conductance(visual, images, scalar=scalar, points=257, neurons=True).neurons
+    result = conductance(visual, images, scalar=scalar, points=33, neurons=True)
+    true = _true_error(result.neurons, reference)
+    assert (true < 1.3 * result.error).all()
+    assert (true > 0.4 * result.error).all()
+
+
+def test_nested_points_are_reused_and_change_nothing(trained, monkeypatch):
+    visual, scale = trained
+    scalar = make_scalar("margin", text_features=_text(5, 96), logit_scale=scale)
+    images = _images(2, 64)
+    swept = []
+    run = Sweep.run
+    monkeypatch.setattr(Sweep, "run", lambda self, rows, *rest: (swept.append(len(rows)), run(self, rows, *rest))[1])
+    climbed = conductance(visual, images, scalar=scalar, error=1e-4)
+    assert sum(swept) == climbed.points.sum()  # not one point twice
+    fixed = conductance(visual, images, scalar=scalar, points=int(climbed.points[0]))
+    np.testing.assert_allclose(climbed.activity[0], fixed.activity[0], rtol=1e-10)
+
+
+def test_what_cannot_be_reached_is_said(trained):
+    result = conductance(trained[0], _images(1, 64), scalar=make_scalar("norm"), error=1e-9, max_points=17)
+    assert not result.reached
+    assert result.points.tolist() == [17]
+
+
+def test_estimate_formulas():
+    d1, d0 = np.array([0.01]), np.array([0.04])
+    np.testing.assert_allclose(estimate_error("left", d1, d0), 0.01 / 3)
+    np.testing.assert_allclose(estimate_error("trapezoid", d1, d0), 0.01 * 0.29 * 1.145)
+    np.testing.assert_allclose(estimate_error("spectral", d1, d0), 0.01 * 0.25 * 1.125)
+    assert estimate_error("spectral", d1, np.array([np.nan]))[0] == pytest.approx(0.01 * 0.1 * 1.05)
+    assert math.isnan(estimate_error("trapezoid", np.array([np.nan]), d0)[0])
+    assert estimate_error("spectral", np.zeros(1), np.zeros(1)) == 0
+
+
+# axioms
+
+
+def test_sensitivity_an_image_at_the_baseline_has_no_conductance(vit):
+    images = _images(2, 16)
+    images[1] = 0
+    result = conductance(vit, images, scalar=_margin(), points=17)
+    assert result.activity[0].min() > 0
+    assert result.activity[1].max() < 1e-11
+    assert result.total[1] == 0
+
+
+def test_linearity_in_the_scalar(vit):
+    text, images = _text(4, 16), _images(2, 16)
+
+    class Mixed:
+        name = "mixed"
+
+        def target(self, embedding, /):
+            return torch.zeros(len(embedding), dtype=torch.int64)
+
+        def value(self, embedding, target, /):
+            parts = [Logit(text_features=text, logit_scale=9.0, class_index=c) for c in (1, 2)]
+            return 3 * parts[0].value(embedding, target + 1) - 2 * parts[1].value(embedding, target + 2)
+
+    def neurons(scalar):
+        return conductance(vit, images, scalar=scalar, points=9, neurons=True).neurons
+
+    one, two = (neurons(Logit(text_features=text, logit_scale=9.0, class_index=c)) for c in (1, 2))
+    for mixed, a, b in zip(neurons(Mixed()), one, two, strict=True):
+        np.testing.assert_allclose(mixed, 3 * a - 2 * b, atol=1e-11)
+
+
+def test_scaling_the_logits_scales_the_margin_conductance(vit):
+    a = conductance(vit, _images(1, 16), scalar=_margin(scale=1.0), points=9)
+    b = conductance(vit, _images(1, 16), scalar=_margin(scale=50.0), points=9)
+    np.testing.assert_allclose(b.activity, 50 * a.activity, rtol=1e-10)
+
+
+@settings(max_examples=12, deadline=None)
+@given(order=st.permutations(range(4)), budget=st.sampled_from([1, 200_000, 10**6, 10**9]), wanted=st.booleans())
+def test_neither_order_nor_chunks_change_an_image(vit, order, budget, wanted):
+    images = _images(4, 16)
+    how = {"error": 3e-3} if wanted else {"points": 9}
+    whole = conductance(vit, images, scalar=_margin(), budget=10**9, **how)
+    mixed = conductance(vit, images[list(order)], scalar=_margin(), budget=budget, **how)
+    np.testing.assert_allclose(mixed.activity, whole.activity[list(order)], rtol=1e-6)
+    np.testing.assert_allclose(mixed.signature[1], whole.signature[1][list(order)], rtol=1e-6, atol=1e-9)
+    np.testing.assert_array_equal(mixed.points, whole.points[list(order)])
+
+
+def test_repeated_images_repeat_their_conductance(vit):
+    images = _images(2, 16)
+    once = conductance(vit, images, scalar=_margin(), points=9)
+    twice = conductance(vit, torch.cat([images, images]), scalar=_margin(), points=9)
+    np.testing.assert_allclose(twice.activity, np.concatenate([once.activity] * 2), rtol=1e-10)
+
+
+def test_chunks_of_one_row_agree_in_float32_too(minizoo):
+    visual = open_clip.create_model(f"local-dir:{minizoo / 'ConvNeXt-Mi-64.all-m'}").eval().visual
+    images = _images(2, 64, dtype=torch.float32)
+    large = conductance(visual, images, scalar=make_scalar("norm"), points=9, budget=10**9)
+    small = conductance(visual, images, scalar=make_scalar("norm"), points=9, budget=1)
+    np.testing.assert_allclose(small.activity, large.activity, rtol=2e-5)
+
+
+def test_the_tower_is_left_as_it_was(trained):
+    visual, _ = trained
+    before = {k: v.clone() for k, v in visual.state_dict().items()}
+    asked = [p.requires_grad for p in visual.parameters()]
+    conductance(visual, _images(1, 64), scalar=make_scalar("norm"), points=5)
+    assert [p.requires_grad for p in visual.parameters()] == asked
+    assert all(p.grad is None for p in visual.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in visual.state_dict().items())
+    assert not any(m._forward_hooks for m in visual.modules())
+
+
+# scalars, baselines, precision
+
+
+def test_the_predicted_class_is_that_of_the_image_itself(vit):
+    images = _images(3, 16)
+    result = conductance(vit, images, scalar=_margin(), points=5)
+    with torch.no_grad():
+        embedding = vit(images)
+        expected = (nn.functional.normalize(embedding, dim=-1) @ _text(4, 16).T).argmax(1)
+        zero = vit(torch.zeros_like(images))
+    np.testing.assert_array_equal(result.target, expected)
+    f = Margin(text_features=_text(4, 16), logit_scale=20.0)
+    np.testing.assert_allclose(result.total, f.value(embedding, expected) - f.value(zero, expected), rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["margin", "logprob", "logit", "norm"])
+def test_every_scalar_is_complete(vit, name):
+    scalar = make_scalar(name, text_features=_text(4, 16), logit_scale=20.0, class_index=2)
+    result = conductance(vit, _images(2, 16), scalar=scalar, points=33)
+    assert result.scalar == name
+    assert result.completeness_error.max() < 1e-4
+
+
+@pytest.mark.parametrize("baseline", ["zeros", "mean", "blurred"])
+def test_every_baseline_is_complete(vit, baseline):
+    images = _images(3, 16)
+    result = conductance(vit, images, scalar=_margin(), points=33, baseline=baseline)
+    assert result.baseline == baseline
+    assert result.completeness_error.max() < 1e-3
+    start, _ = make_baseline(baseline, images)
+    own = conductance(vit, images[:1], scalar=_margin(), points=33, baseline=start[0])
+    np.testing.assert_allclose(own.activity[0], result.activity[0], rtol=1e-9)
+
+
+def test_a_blurred_image_keeps_its_colour():
+    images = _images(2, 16)
+    start, _ = make_baseline("blurred", images)
+    assert start.std() < images.std()
+    flat, _ = make_baseline("blurred", torch.full((1, 3, 16, 16), 0.25))
+    torch.testing.assert_close(flat, torch.full((1, 3, 16, 16), 0.25))
+
+
+def test_bfloat16_passes_stay_within_a_tenth_of_float32(minizoo):
+    visual = open_clip.create_model(f"local-dir:{minizoo / 'ViT-Mi-16-64.all-m'}").eval().visual
+    images = _images(2, 64, dtype=torch.float32)
+    full = conductance(visual, images, scalar=make_scalar("norm"), integrator="trapezoid", points=33)
+    half = conductance(
+        visual, images, scalar=make_scalar("norm"), integrator="trapezoid", points=33, precision="bfloat16"
+    )
+    np.testing.assert_allclose(half.activity, full.activity, rtol=0.1)
+    assert not np.array_equal(half.activity, full.activity)
+
+
+def test_blocks_that_return_tuples_and_write_in_place():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x):
+            x = x[0] if isinstance(x, tuple) else x
+            return x + self.b(torch.tanh(self.a(x))), None
+
+    class Tower(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Linear(12, 8)
+            self.blocks = nn.ModuleList([Block(), Block(), Block()])
+            self.head = nn.Linear(8, 5)
+
+        def forward(self, x):
+            x = self.stem(x.flatten(1))
+            for block in self.blocks:
+                x = block(x)
+            return self.head(x[0].mul_(0.5))  # in place on the last block's output
+
+    torch.manual_seed(0)
+    tower = Tower().eval().double()
+    images = torch.randn(2, 3, 2, 2, dtype=torch.float64)
+    result = conductance(tower, images, scalar=make_scalar("norm"), points=33)
+    assert result.completeness_error.max() < 1e-6
+
+
+def test_out_of_memory_halves_the_chunk_and_changes_nothing(vit, monkeypatch):
+    images = _images(4, 16)
+    plain = conductance(vit, images, scalar=_margin(), points=9)
+    run, tried = Sweep.run, []
+
+    def stingy(self, rows, *rest):
+        tried.append(len(rows))
+        if len(rows) > 10:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return run(self, rows, *rest)
+
+    monkeypatch.setattr(Sweep, "run", stingy)
+    retried = conductance(vit, images, scalar=_margin(), points=9, budget=10**8)
+    assert max(tried) > 10
+    np.testing.assert_allclose(retried.activity, plain.activity, rtol=1e-9)
+    monkeypatch.setattr(Sweep, "run", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory.")))
+    with pytest.raises(ConductanceError, match="one image of .* does not fit"):
+        conductance(vit, images, scalar=_margin(), points=9)
+
+
+def test_what_counts_as_out_of_memory():
+    assert is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
+    assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+    assert memory_budget(torch.device("cpu")) > 2**20
+
+
+# refusals
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.full((2, 3, 16, 16), torch.nan, dtype=torch.float64), r"finite.*images \[0, 1\]"),
+        (torch.zeros(1, 3, 24, 24, dtype=torch.float64), r"\(16, 16\) pixels, but got \(24, 24\)"),
+        (torch.zeros(3, 16, 16, dtype=torch.float64), r"got torch.float64 \(3, 16, 16\)"),
+        (torch.zeros(0, 3, 16, 16, dtype=torch.float64), r"got torch.float64 \(0, 3"),
+        (torch.zeros(1, 3, 16, 16, dtype=torch.uint8), "floating"),
+    ],
+)
+def test_bad_images_are_refused(vit, images, message):
+    with pytest.raises(ConductanceError, match=message):
+        conductance(vit, images, scalar=_margin())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"points": 8}, "odd and at least 3, but got 8"),
+        ({"error": 0.0}, r"error must be in .*got 0\.0"),
+        ({"max_points": 5}, "max_points must be at least 13"),
+        ({"blocks": ("nowhere",)}, r"got \['nowhere'\]"),
+        ({"blocks": ()}, r"got \(\)"),
+        ({"baseline": "black"}, "got 'black'"),
+        ({"baseline": torch.zeros(3, 8, 8)}, r"must be finite and \(3, 16, 16\), but got \(3, 8, 8\)"),
+    ],
+)
+def test_bad_settings_are_refused(vit, settings, message):
+    with pytest.raises(ConductanceError, match=message):
+        conductance(vit, _images(1, 16), scalar=_margin(), **settings)
+
+
+def test_towers_in_training_mode_are_refused():
+    with pytest.raises(ConductanceError, match="eval mode.*tower in training mode"):
+        conductance(_vit().train(), _images(1, 16), scalar=_margin())
+    resnet, side = TOWERS["resnet"]()
+    resnet.layer2[0].bn1.train()
+    with pytest.raises(ConductanceError, match=r"batch norm in training mode at 'layer2\.0\.bn1'"):
+        conductance(resnet, _images(1, side), scalar=_margin())
+
+
+def test_constant_scalars_are_refused(vit):
+    class UnitNorm:
+        name = "unit norm"
+
+        def target(self, embedding, /):
+            return torch.zeros(len(embedding), dtype=torch.int64)
+
+        def value(self, embedding, target, /):
+            return nn.functional.normalize(embedding, dim=-1).norm(dim=-1)
+
+    with pytest.raises(ConductanceError, match="'unit norm' is constant.*F = 1 everywhere"):
+        conductance(vit, _images(2, 16), scalar=UnitNorm())
+
+    class Normalised(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.visual = vit
+
+        def forward(self, x):
+            return nn.functional.normalize(self.visual(x), dim=-1)
+
+    with pytest.raises(ConductanceError, match="'norm' is constant"):
+        conductance(Normalised().eval(), _images(2, 16), scalar=make_scalar("norm"))
+
+
+def test_blocks_off_the_path_are_named(vit):
+    with pytest.raises(ConductanceError, match=r"not run by the tower.*transformer\.resblocks\.1\.ls_1\.none|must be"):
+        conductance(vit, _images(1, 16), scalar=_margin(), blocks=("transformer.resblocks.1.ls_1.none",))
+
+    class Idle(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.visual, self.side = vit, nn.Linear(16, 16).double()
+            self.unused = nn.Linear(2, 2)
+
+        def forward(self, x):
+            out = self.visual(x)
+            self.side(out)
+            return out
+
+    tower = Idle().eval()
+    blocks = ("visual.transformer.resblocks.0", "side")
+    with pytest.raises(ConductanceError, match=r"do not reach the scalar.*\['side'\]"):
+        conductance(tower, _images(1, 16), scalar=_margin(), blocks=blocks)
+    with pytest.raises(ConductanceError, match=r"not run by the tower.*\['unused'\]"):
+        conductance(tower, _images(1, 16), scalar=_margin(), blocks=(*blocks[:1], "unused"))
+
+
+def test_devices_by_name():
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device("auto").type in {"cpu", "cuda", "mps"}
+    with pytest.raises(ConductanceError, match="got 'abacus'"):
+        pick_device("abacus")
+
+
+def test_own_rules_are_used_as_they_are(vit):
+    rule = make_rule("spectral", 16)
+    own = conductance(vit, _images(1, 16), scalar=_margin(), integrator=rule)
+    named = conductance(vit, _images(1, 16), scalar=_margin(), integrator="spectral", points=17)
+    np.testing.assert_array_equal(own.activity, named.activity)
