@@ -240,6 +240,14 @@ def _best_lines(report: SearchReport) -> list[Text]:
     return lines
 
 
+def _verdict(report: SearchReport) -> str:
+    figures = report.agreement
+    if figures.tau_b is None and figures.ndcg5 is None:
+        return figures.note or _TOO_FEW
+    ours = agreement_rows(report)[0]
+    return f"tau-b {ours.tau_b}, NDCG@5 {ours.ndcg5}, loss of top-1 {ours.top1_loss}; n = {figures.n}"
+
+
 def _outcome_table(lines: Sequence[Outcome], total: int, split: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("actual", justify="right", no_wrap=True)
@@ -264,7 +272,6 @@ def _outcome_table(lines: Sequence[Outcome], total: int, split: str) -> Table:
 def panel(report: SearchReport, *, report_dir: Path | None = None) -> RenderableType:
     """The summary for the terminal."""
     lines = outcomes(report)
-    ours = agreement_rows(report)[0]
     parts: list[RenderableType] = [*_best_lines(report)]
     if lines:
         parts += [Text(), _outcome_table(lines, len(report.ranking.ranked), report.actual_on)]
@@ -274,7 +281,7 @@ def panel(report: SearchReport, *, report_dir: Path | None = None) -> Renderable
     trials = wording.plural(len(report.trials), "trial")
     tuning = wording.duration(sum(trial.seconds for trial in report.trials))
     facts = [
-        ("Prediction", f"tau-b {ours.tau_b}, NDCG@5 {ours.ndcg5}, loss of top-1 {ours.top1_loss}; n = {len(lines)}"),
+        ("Prediction", _verdict(report)),
         ("Pruning", pruning_text(report)),
         ("Time", f"{wording.duration(report.seconds)}; {trials} took {tuning}; {_STOPPED[report.stopped_by]}"),
         ("Saved", saved_text(report)),
