@@ -292,10 +292,14 @@ def test_wrong_calls_are_refused_before_anything_is_computed(world, tmp_path):
 def test_task_folders_are_found(world, tmp_path):
     root, tasks, _, _ = world
     assert library_build.task_folders(root / "tasks") == tasks
-    (tmp_path / "named").mkdir()
+    assert library_build.task_folders(tasks[0]) == (tasks[0],)  # splits
+    for part in ("named", "plain/cats", "plain/dogs", "listed/images", ".cache/x"):
+        (tmp_path / part).mkdir(parents=True)
     (tmp_path / "named" / "task.toml").write_text('name = "x"\n')
-    assert library_build.task_folders(tmp_path) == (tmp_path / "named",)
-    assert library_build.task_folders(tmp_path / "named") == (tmp_path / "named",)
+    (tmp_path / "listed" / "labels.csv").write_text("path,label\n")
+    assert [one.name for one in library_build.task_folders(tmp_path)] == ["listed", "named", "plain"]
+    for name in ("listed", "named", "plain"):
+        assert library_build.task_folders(tmp_path / name) == (tmp_path / name,)
     for wrong in (tmp_path / "none", root / "tasks" / "one" / "test" / "circle"):
         with pytest.raises(LibraryError, match="task"):
             library_build.task_folders(wrong)

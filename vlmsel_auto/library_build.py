@@ -28,6 +28,8 @@ from vlmsel_auto.task import load_task
 
 __all__ = ["build", "load_tasks", "task_folders"]
 
+_MARKS: Final = ("task.json", "task.toml", "labels.csv")
+_SPLITS: Final = frozenset({"train", "val", "test"})
 _KEPT_MODELS: Final = 1  # loaded models that a worker keeps: cells come candidate by candidate
 
 
@@ -126,25 +128,27 @@ def _cells(grid: Sequence[_Job], *, workers: int, sink: Sink) -> tuple[list[Cell
 def task_folders(root: Path) -> tuple[Path, ...]:
     """The task folders in a folder of many, by name; the folder itself if it is one.
 
-    A folder is a task when it holds ``task.json`` or ``task.toml``, or images in class folders; what is in it is
-    checked when it is loaded.
+    A folder is a task when it holds ``task.json``, ``task.toml``, ``labels.csv`` or splits, or else class folders with
+    no folder in them. What is in it is checked when it is loaded.
 
     Raises:
         LibraryError: there is no such folder, or it holds none.
     """
     if not root.is_dir():
         raise LibraryError(f"there is no folder of tasks at this path, but got {root}")
-    marked = [
-        one for one in sorted(root.iterdir()) if any((one / name).is_file() for name in ("task.json", "task.toml"))
-    ]
-    if marked:
-        return tuple(marked)
-    if any((root / name).is_file() for name in ("task.json", "task.toml", "labels.csv")):
+    inside = [one for one in sorted(root.iterdir()) if one.is_dir() and not one.name.startswith(".")]
+    if _is_marked(root) or _SPLITS & {one.name for one in inside}:
         return (root,)
-    found = [one for one in sorted(root.iterdir()) if one.is_dir() and any(part.is_dir() for part in one.iterdir())]
-    if not found:
-        raise LibraryError(f"this folder holds no task folder (each with task.toml or class folders), but got {root}")
-    return tuple(found)
+    found = tuple(one for one in inside if _is_marked(one) or any(part.is_dir() for part in one.iterdir()))
+    if found:
+        return found
+    if inside:  # class folders
+        return (root,)
+    raise LibraryError(f"this folder holds no task folder (each with task.toml or class folders), but got {root}")
+
+
+def _is_marked(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _MARKS)
 
 
 def load_tasks(
