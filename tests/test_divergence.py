@@ -173,4 +173,4 @@ def test_missing_profiles_give_nan_and_bad_shapes_are_named():
     with pytest.raises(InputError, match="same blocks, but got 2 and 3"):
         dcd(target_activity=activity[0, :2], source_activity=activity, form=PAPER)
     with pytest.raises(InputError, match="one signature for each of the 3 blocks, but got 0"):
-        dcd(target_activity=activity[0], source_activity=activity)
+        dcd(target_activity=activity[0], source_activity=activity, form=FORMS[0])

@@ -36,14 +36,14 @@ class World:
         return texts[labels] + noise * rng.normal(size=(len(labels), WIDTH)), labels, texts
 
     def profile(self, m, t):
-        """Activity (B,) and signatures of a candidate on a task: the kind of task shows in both."""
+        """Activity (B,) and signatures of a candidate on a task: its signature shows the kind, its activity success."""
         rng = np.random.default_rng([self.seed, m, t, 99])
         axis = np.random.default_rng([self.seed, m, 5])
         signature = []
         for width in BLOCKS:
             poles = axis.normal(size=(2, width))
             signature.append(poles[self.kind[t]] + 0.3 * rng.normal(size=width))
-        activity = np.array([10.0, 4.0]) * np.exp(0.2 * rng.normal(size=2))
+        activity = np.array([10.0, 4.0]) * np.exp(0.4 * self.quality[m, t] + 0.1 * rng.normal(size=2))
         return activity, tuple(signature)
 
     def cell(self, m, t):

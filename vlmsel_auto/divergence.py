@@ -53,7 +53,7 @@ class DcdForm:
     pooled: float = 0.0  # 0: every candidate has its own weights; 1: all share the mean of their divergences
 
 
-DEFAULT: Final = DcdForm(scalar="margin", delta="signature", pooled=0.5)
+DEFAULT: Final = DcdForm(scalar="margin", delta="uncovered")  # best of the family on the mini zoo
 PAPER: Final = DcdForm(scalar="norm", delta="share", weight_temperature=1.0)  # as far as the outline tells
 
 

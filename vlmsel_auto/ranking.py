@@ -1,10 +1,11 @@
-"""Ranking of candidates on a target task: source tasks (DCD prior), unlabelled images and few labels, fused.
+"""Ranking of candidates on a target task: source tasks, unlabelled images and few labels, fused.
 
 Three kinds of signals, all standardised over candidates within a task:
-    library     accuracies on source tasks, averaged plainly ("average") and weighted by DCD ("dcd");
-    images      what the target's unlabelled images and class names say (`library_signals.label_free_signals`);
-    labels      what its few labelled images say (`library_signals.evidence_scores`).
-Weights are learned on the library's own tasks, each taken as a target in turn, at the number of labels a class that
+    labels      what the target's few labelled images say (`library_signals.evidence_scores`);
+    images      what its unlabelled images and class names say (`library_signals.label_free_signals`);
+    sources     how each candidate did on the library's tasks beyond what such signals foretold there, sources that
+                conductance finds close to the target (DCD) counting more.
+Everything is learned on the library's own tasks, each taken as a target in turn, at the number of labels a class that
 the target has (`fusion`). No signal that is used depends on a model's logit scale.
 """
 
@@ -12,182 +13,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 
-from vlmsel_auto.divergence import DEFAULT, DcdForm, dcd, pairwise_dcd, pool, source_weights
+from vlmsel_auto.divergence import DEFAULT, DcdForm
 from vlmsel_auto.errors import InputError
-from vlmsel_auto.fusion import Fusion, fit_fusion, fixed_fusion, fuse, places, standardise
+from vlmsel_auto.fusion import Fusion, fit_fusion, fixed_fusion, fuse, habit, places, standardise, trend
 from vlmsel_auto.library_records import Library
 from vlmsel_auto.library_signals import SLOW_EVIDENCE, evidence_scores, label_free_signals
 from vlmsel_auto.ranking_records import TargetSignals
+from vlmsel_auto.ranking_sources import IMAGE_SIGNALS, LABEL_SIGNALS, Sources, Truth, gather
 from vlmsel_auto.records import Basis, FloatArray, IntArray, Interval, RankedCandidate, Ranking
 
-__all__ = ["IMAGE_SIGNALS", "LABEL_SIGNALS", "LIBRARY_SIGNALS", "dcd_prior", "rank_candidates", "truth_of"]
+__all__ = ["Scores", "rank_candidates", "score_candidates"]
 
-Truth = Literal["tuned", "zero_shot"]
-
-LIBRARY_SIGNALS: Final = ("average", "dcd")
-IMAGE_SIGNALS: Final = ("lead_cosine", "margin_cosine", "margin_spread", "lead_spread", "total_cosine")
-LABEL_SIGNALS: Final = ("zeroshot", "standing", "knn", "knn1", "logme", "hscore", "ridge", "ridge_text", "leep")
-
-# without a library: equal shares, the labels' three times the images', and errors as seen on the mini zoo
-_FIXED_IMAGES: Final = 0.15
-_FIXED_LABELS: Final = 0.10
+# without a library: equal shares, and errors as the mini zoo shows them
+_FIXED_WEIGHT: Final = 0.1
 _FIXED_SD: Final = 0.75
 _MIN_SOURCES: Final = 3
-_MIN_ROWS: Final = 4  # candidates that a source must know to say anything of their order
 _PUBLISHED: Final = 0.3  # weight of published zero-shot figures, standard units; our own choice
 _UNKNOWN_SD: Final = 1.0  # nothing known: as wide as candidates differ
 
 
-def truth_of(library: Library, *, truth: Truth) -> FloatArray:
-    """Accuracies (M, S) that rankings are to foretell: tuned where known, else probed, else zero-shot, task by task.
-
-    Args:
-        library: source tasks.
-        truth: "zero_shot" takes the zero-shot accuracies whatever else is known.
-
-    Returns:
-        (M, S); a column holds figures of one kind only.
-    """
-    if truth == "zero_shot":
-        return library.zero_shot
-    result = library.zero_shot.copy()
-    for better in (library.probed, library.tuned):
-        enough = np.isfinite(better).sum(axis=0) >= np.maximum(
-            _MIN_ROWS, np.isfinite(library.zero_shot).sum(axis=0) / 2
-        )
-        result[:, enough] = better[:, enough]
-    return result
-
-
-def _weighted(weights: FloatArray, truth: FloatArray) -> FloatArray:
-    """Mean (M,) of standardised source truths (M, S) with weights (M, S), over the known ones; NaN where none is."""
-    known = np.isfinite(truth)
-    z = standardise(truth)
-    mass = np.where(known, weights, 0.0)
-    total = mass.sum(axis=1)
-    return np.where(total > 0.0, (mass * z).sum(axis=1) / np.where(total > 0.0, total, 1.0), np.nan)
-
-
-def dcd_prior(
-    divergences: FloatArray, truth: FloatArray, *, form: DcdForm, common: FloatArray | None = None
-) -> FloatArray:
-    """Source accuracies weighted by DCD: the prior score of every candidate.
-
-    Args:
-        divergences: (M, S) DCD of the target to the sources, NaN where unknown.
-        truth: (M, S) accuracies on the sources, NaN where unknown.
-        form: pooling and temperature.
-        common: (S,) True for sources that may be used; None: all.
-
-    Returns:
-        (M,) weighted mean of accuracies standardised within each source; NaN for candidates without any.
-    """
-    if common is not None:
-        divergences, truth = divergences[:, common], truth[:, common]
-    return _weighted(source_weights(pool(divergences, share=form.pooled), temperature=form.weight_temperature), truth)
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Known:
-    """What the library says of the listed candidates; rows of unknown candidates are NaN."""
+class Scores:
+    """Scores of M candidates in standard units, and what they rest on."""
 
-    truth: FloatArray  # (M, S)
-    pairwise: FloatArray  # (M, S, S)
-    to_target: FloatArray  # (M, S)
-    signals: Mapping[str, FloatArray]  # name -> (M, S), labels' evidence (M, S, draws)
-    shots: int  # labels a class of the library's evidence; 0: none
-
-
-def _activity(library: Library, form: DcdForm) -> tuple[FloatArray, ...]:
-    return library.activity if form.scalar == "margin" else library.norm_activity
-
-
-def _divergences(
-    library: Library, rows: Sequence[int | None], targets: Sequence[TargetSignals], form: DcdForm
-) -> tuple[FloatArray, FloatArray]:
-    n_tasks = len(library.tasks)
-    pairwise = np.full((len(rows), n_tasks, n_tasks), np.nan)
-    to_target = np.full((len(rows), n_tasks), np.nan)
-    for i, (row, target) in enumerate(zip(rows, targets, strict=True)):
-        if row is None:
-            continue
-        activity = _activity(library, form)[row]
-        if activity.shape[1] == 0:
-            continue
-        signature = library.absolute[row] if form.delta == "channels" else library.signature[row]
-        pairwise[i] = pairwise_dcd(activity=activity, signature=signature, form=form)
-        own = target.activity if form.scalar == "margin" else target.norm_activity
-        if own.shape == activity.shape[1:]:
-            to_target[i] = dcd(
-                target_activity=own,
-                source_activity=activity,
-                target_signature=target.absolute if form.delta == "channels" else target.signature,
-                source_signature=signature,
-                form=form,
-            )
-    return pairwise, to_target
-
-
-def _nearest_shots(library: Library, shots: int) -> int | None:
-    """Index of the library's evidence whose labels a class are nearest to ``shots``, on a logarithmic scale."""
-    filled = [k for k in range(len(library.shots)) if np.isfinite(library.evidence_draws[:, :, :, k]).any()]
-    if not filled or shots <= 0:
-        return None
-    return min(filled, key=lambda k: abs(np.log(max(library.shots[k], 1) / shots)))
-
-
-def _rows_of(values: FloatArray, rows: Sequence[int | None]) -> FloatArray:
-    """Rows of (M_library, ...) in the order of the targets, NaN for unknown candidates."""
-    return np.stack([np.full(values.shape[1:], np.nan) if row is None else values[row] for row in rows])
-
-
-def _gather(library: Library, targets: Sequence[TargetSignals], *, truth: Truth, shots: int, form: DcdForm) -> _Known:
-    ids = {one: m for m, one in enumerate(library.candidate_ids)}
-    rows = [ids.get(target.candidate) for target in targets]
-    accuracies = _rows_of(truth_of(library, truth=truth), rows)
-    accuracies[:, np.isfinite(accuracies).sum(axis=0) < min(_MIN_ROWS, len(rows))] = np.nan
-    pairwise, to_target = _divergences(library, rows, targets, form)
-    signals: dict[str, FloatArray] = {
-        name: _rows_of(library.signals[:, :, library.signal_names.index(name)], rows)
-        for name in IMAGE_SIGNALS
-        if name in library.signal_names
-    }
-    k = _nearest_shots(library, shots)
-    if k is not None:
-        for name in LABEL_SIGNALS:
-            if name in library.evidence_names:
-                values = library.evidence_draws[:, :, :, k, library.evidence_names.index(name)]
-                if np.isfinite(values).any():
-                    signals[name] = _rows_of(values, rows)
-    return _Known(
-        truth=accuracies,
-        pairwise=pairwise,
-        to_target=to_target,
-        signals=signals,
-        shots=0 if k is None else library.shots[k],
-    )
-
-
-def _source_priors(known: _Known, form: DcdForm) -> dict[str, FloatArray]:
-    """The library signals (M, S) of every source task taken as a target of the others."""
-    n_tasks = known.truth.shape[1]
-    columns: dict[str, list[FloatArray]] = {name: [] for name in LIBRARY_SIGNALS}
-    for s in range(n_tasks):
-        rest = np.arange(n_tasks) != s
-        columns["average"].append(_weighted(np.ones((len(known.truth), n_tasks - 1)), known.truth[:, rest]))
-        columns["dcd"].append(dcd_prior(known.pairwise[:, s], known.truth, form=form, common=rest))
-    return {name: np.stack(values, axis=1) for name, values in columns.items()}
-
-
-def _target_priors(known: _Known, form: DcdForm) -> dict[str, FloatArray]:
-    return {
-        "average": _weighted(np.ones_like(known.truth), known.truth),
-        "dcd": dcd_prior(known.to_target, known.truth, form=form),
-    }
+    score: FloatArray  # (M,) everything fused
+    sd: FloatArray  # (M,)
+    prior: FloatArray  # (M,) source tasks and unlabelled images, no labels
+    evidence: FloatArray  # (M,) labels alone
+    average: FloatArray  # (M,) plain mean of standardised accuracies on the sources, NaN for unknown candidates
+    dcd: FloatArray  # (M,) the same weighted by DCD
+    trust: Mapping[str, float]  # share of each kind in the spread of the scores, sums to 1 (or is all 0)
 
 
 def _measured(targets: Sequence[TargetSignals], labels: IntArray | None, seed: int) -> dict[str, FloatArray]:
@@ -200,7 +59,7 @@ def _measured(targets: Sequence[TargetSignals], labels: IntArray | None, seed: i
             row |= label_free_signals(
                 target.features, target.text_features, baseline=baseline, logit_scale=target.logit_scale
             )
-            if labels is not None and len(labels):
+            if labels is not None:
                 row |= evidence_scores(
                     target.features, labels, target.text_features, leave_out=SLOW_EVIDENCE, seed=seed
                 )
@@ -210,17 +69,66 @@ def _measured(targets: Sequence[TargetSignals], labels: IntArray | None, seed: i
     return {name: values for name, values in table.items() if np.isfinite(values).any()}
 
 
-def _fit(known: _Known | None, names: Sequence[str], priors: Mapping[str, FloatArray]) -> Fusion:
+def _fit(sources: Sources | None, names: Sequence[str], *, habits: bool) -> Fusion:
     """Weights of these signals: learned where the library has enough sources, else fixed."""
-    if known is not None:
-        have = {name: values for name, values in {**known.signals, **priors}.items() if name in names}
-        fusion = fit_fusion(have, known.truth)
-        if fusion.sources >= _MIN_SOURCES and any(weight > 0.0 for weight in fusion.weights.values()):
+    if sources is not None:
+        have = {name: values for name, values in sources.signals.items() if name in names}
+        fusion = fit_fusion(have, sources.truth, similarity=sources.similarity if habits else None)
+        learned = any(weight > 0.0 for weight in fusion.weights.values()) or not names
+        if fusion.sources >= _MIN_SOURCES and learned:
             return fusion
-    shares = dict.fromkeys((name for name in names if name in IMAGE_SIGNALS), _FIXED_IMAGES)
-    shares |= dict.fromkeys((name for name in names if name in LABEL_SIGNALS), _FIXED_LABELS)
-    shares |= dict.fromkeys((name for name in names if name in LIBRARY_SIGNALS), _FIXED_IMAGES)
-    return fixed_fusion(shares, sd=_FIXED_SD)
+    return fixed_fusion(dict.fromkeys(names, _FIXED_WEIGHT), sd=_FIXED_SD)
+
+
+def _trust(fusion: Fusion, measured: Mapping[str, FloatArray], sources: Sources | None, n: int) -> dict[str, float]:
+    def spread_of(names: Sequence[str]) -> float:
+        return float(np.std(trend(fusion, {name: measured[name] for name in names if name in measured}, n=n)))
+
+    habits = 0.0
+    if sources is not None and fusion.residual.size:
+        habits = float(np.std(habit(fusion.residual, sources.to_target, shrink=fusion.shrink)))
+    spreads = {
+        "source tasks": habits,
+        "unlabelled images": spread_of(IMAGE_SIGNALS),
+        "labels": spread_of(LABEL_SIGNALS),
+    }
+    total = sum(spreads.values())
+    return {kind: spread / total if total > 0.0 else 0.0 for kind, spread in spreads.items()}
+
+
+def score_candidates(*, measured: Mapping[str, FloatArray], sources: Sources | None, n: int) -> Scores:
+    """Fuse what the target shows with what the sources taught.
+
+    Args:
+        measured: name -> (M,) image and label signals of the target, of `IMAGE_SIGNALS` and `LABEL_SIGNALS`.
+        sources: the library, or None.
+        n: number of candidates M.
+
+    Returns:
+        The scores, in the order of the candidates.
+    """
+    images = [name for name in IMAGE_SIGNALS if name in measured]
+    said = [name for name in LABEL_SIGNALS if name in measured]
+    near = None if sources is None else sources.to_target
+    everything = _fit(sources, [*images, *said], habits=True)
+    prior = everything if not said else _fit(sources, images, habits=True)
+    evidence = _fit(sources, said, habits=False)
+    unknown = np.full(n, np.nan)
+    known = np.zeros(n, dtype=np.bool_) if sources is None else np.asarray(sources.known, dtype=np.bool_)
+    average, dcd_score = unknown, unknown
+    if sources is not None:
+        z = np.where(np.isfinite(sources.truth), standardise(sources.truth), np.nan)
+        average = np.where(known, habit(z, np.ones_like(z), shrink=0.0), np.nan)
+        dcd_score = np.where(known, habit(z, sources.to_target, shrink=0.0), np.nan)
+    return Scores(
+        score=fuse(everything, measured, n=n, similarity=near),
+        sd=np.where(known, everything.sd, everything.trend_sd),
+        prior=fuse(prior, measured, n=n, similarity=near),
+        evidence=fuse(evidence, measured, n=n),
+        average=average,
+        dcd=dcd_score,
+        trust=_trust(everything, measured, sources, n),
+    )
 
 
 def _basis(*, library: bool, labels: bool, images: bool, published: bool) -> Basis:
@@ -239,6 +147,18 @@ def _shots(labels: IntArray | None) -> int:
         return 0
     count = np.bincount(np.asarray(labels, dtype=np.int64))
     return max(1, int(np.median(count[count > 0])))
+
+
+def _check(targets: Sequence[TargetSignals], labels: IntArray | None) -> None:
+    ids = [target.candidate for target in targets]
+    if not ids or len(set(ids)) != len(ids):
+        raise InputError(f"targets must name at least one candidate, each once, but got {ids}")
+    for target in targets:
+        if labels is not None and target.features.size and len(target.features) != len(labels):
+            raise InputError(
+                f"labels must belong to the rows of every candidate's features, but got {len(labels)} labels and "
+                f"{len(target.features)} rows of {target.candidate}"
+            )
 
 
 def rank_candidates(
@@ -271,64 +191,44 @@ def rank_candidates(
     Raises:
         InputError: no candidates, one twice, or features and labels that do not fit.
     """
-    ids = [target.candidate for target in targets]
-    if not ids or len(set(ids)) != len(ids):
-        raise InputError(f"targets must name at least one candidate, each once, but got {ids}")
-    for target in targets:
-        if labels is not None and target.features.size and len(target.features) != len(labels):
-            raise InputError(
-                f"labels must belong to the rows of every candidate's features, but got {len(labels)} labels and "
-                f"{len(target.features)} rows of {target.candidate}"
-            )
-    m, shots = len(ids), _shots(labels)
+    _check(targets, labels)
+    m, shots = len(targets), _shots(labels)
     if library is not None and task in library.task_names:
         library = library.leave_out(task)
-    known = None
+    sources = None
     if library is not None and len(library.tasks):
-        known = _gather(library, targets, truth=truth, shots=shots, form=form)
+        sources = gather(library, targets, truth=truth, shots=shots, form=form)
+        if not sources.known.any():
+            sources = None
     measured = _measured(targets, labels if shots else None, seed)
-    source_priors = _source_priors(known, form) if known is not None else {}
-    target_priors = _target_priors(known, form) if known is not None else {}
-    in_library = np.isfinite(target_priors.get("average", np.full(m, np.nan)))
-    target_signals = {**measured, **target_priors}
+    scores = score_candidates(measured=measured, sources=sources, n=m)
 
-    images = [name for name in IMAGE_SIGNALS if name in measured]
-    said = [name for name in LABEL_SIGNALS if name in measured]
-    prior_names = [*(LIBRARY_SIGNALS if in_library.any() else ()), *images]
-    everything = _fit(known, [*prior_names, *said], source_priors)
-    without_library = _fit(known, [*images, *said], {})
-    prior = _fit(known, prior_names, source_priors)
-    evidence = _fit(known, said, {})
-
+    in_library = np.isfinite(scores.average)
     has_images = np.array([target.features.size > 0 and target.text_features.size > 0 for target in targets])
     published = np.array([np.nan if target.published is None else target.published for target in targets])
-    score = np.where(
-        in_library, fuse(everything, target_signals, n=m), fuse(without_library, target_signals, n=m)
-    ) + np.where(in_library, 0.0, _PUBLISHED * standardise(published))
-    sd = np.where(in_library, everything.sd, np.maximum(without_library.sd, everything.sd))
-    sd = np.where(in_library | has_images, sd, _UNKNOWN_SD)
+    score = scores.score + np.where(in_library, 0.0, _PUBLISHED * standardise(published))
+    sd = np.where(in_library | has_images, scores.sd, _UNKNOWN_SD)
     stands = places(score, sd, seed=seed)
-    prior_score = fuse(prior, target_signals, n=m)
-    evidence_score = fuse(evidence, target_signals, n=m)
+    labelled = bool(shots) and any(name in measured for name in LABEL_SIGNALS)
+    raw = {**measured, "average": scores.average, "dcd": scores.dcd}
+    ids = [target.candidate for target in targets]
     lines = [
         RankedCandidate(
             candidate=ids[i],
             score=float(score[i]),
             sd=float(sd[i]),
-            prior=float(prior_score[i]) if in_library[i] else None,
-            evidence=float(evidence_score[i]) if said and has_images[i] else None,
+            prior=float(scores.prior[i]) if in_library[i] else None,
+            evidence=float(scores.evidence[i]) if labelled and has_images[i] else None,
             p_best=float(stands.p_best[i]),
             p_top5=float(stands.p_top5[i]),
             rank_interval=Interval(low=float(stands.low[i]), high=float(stands.high[i])),
             basis=_basis(
                 library=bool(in_library[i]),
-                labels=bool(said) and bool(has_images[i]),
+                labels=labelled and bool(has_images[i]),
                 images=bool(has_images[i]),
                 published=bool(np.isfinite(published[i])),
             ),
-            signals={
-                name: float(values[i]) for name, values in sorted(target_signals.items()) if np.isfinite(values[i])
-            },
+            signals={name: float(values[i]) for name, values in sorted(raw.items()) if np.isfinite(values[i])},
         )
         for i in sorted(range(m), key=lambda i: (-score[i], ids[i]))
     ]
@@ -336,27 +236,24 @@ def rank_candidates(
         task=task,
         ranked=tuple(lines),
         failures=dict(failures or {}),
-        notes=_notes(known, everything, shots=shots, truth=truth, in_library=int(in_library.sum()), m=m),
+        notes=_notes(sources, scores, shots=shots, truth=truth, in_library=int(in_library.sum()), m=m),
     )
 
 
 def _notes(
-    known: _Known | None, fusion: Fusion, *, shots: int, truth: Truth, in_library: int, m: int
+    sources: Sources | None, scores: Scores, *, shots: int, truth: Truth, in_library: int, m: int
 ) -> tuple[str, ...]:
-    total = sum(fusion.weights.values()) or 1.0
-    kinds = (("source tasks", LIBRARY_SIGNALS), ("unlabelled images", IMAGE_SIGNALS), ("labels", LABEL_SIGNALS))
-    trust = [f"{sum(fusion.weights.get(name, 0.0) for name in names) / total:.0%} {kind}" for kind, names in kinds]
     seen = f"{shots} labels a class" if shots else "no labels"
-    notes = [f"trust: {', '.join(trust)} ({seen})"]
-    if known is None:
+    notes = [f"trust: {', '.join(f'{share:.0%} {kind}' for kind, share in scores.trust.items())} ({seen})"]
+    if sources is None:
         notes.append("no library of source tasks: weights are fixed, probabilities are rough")
         return tuple(notes)
     what = "accuracy after tuning" if truth == "tuned" else "zero-shot accuracy"
-    usable = int((np.isfinite(known.truth).sum(axis=0) > 1).sum())
+    usable = int((np.isfinite(sources.truth).sum(axis=0) > 1).sum())
     notes.append(f"weights learned on {usable} source tasks ({what})")
     notes.append(f"{in_library} of {m} candidates are in the library")
-    if known.shots and known.shots != shots:
-        notes.append(f"weights are those of {known.shots} labels a class, the nearest that the library has")
-    if in_library and not np.isfinite(known.to_target).any():
+    if sources.shots and sources.shots != shots:
+        notes.append(f"weights are those of {sources.shots} labels a class, the nearest that the library has")
+    if not sources.profiled:
         notes.append("no conductance profiles: source tasks count alike")
     return tuple(notes)
