@@ -75,5 +75,5 @@ def test_strength_out_of_range(strength: float) -> None:
 
 
 def test_wrong_shape() -> None:
-    with pytest.raises(ValueError, match="but got torch.uint8 of shape"):
+    with pytest.raises(ValueError, match=r"but got torch\.uint8 of shape"):
         augment(pixels().permute(0, 3, 1, 2), strength=0.5, generator=generator())

@@ -73,9 +73,7 @@ def candidates() -> tuple[Candidate, ...]:
 
 
 @pytest.fixture(scope="module")
-def task(
-    digits_folder: Path, candidates: tuple[Candidate, ...], tmp_path_factory: pytest.TempPathFactory
-) -> Task:
+def task(digits_folder: Path, candidates: tuple[Candidate, ...], tmp_path_factory: pytest.TempPathFactory) -> Task:
     views = [each.view for each in candidates]
     return load_task(digits_folder, views=views, shots=4, workdir=tmp_path_factory.mktemp("pixels"))
 
@@ -300,7 +298,7 @@ def test_kill_minus_nine_and_resume(digits_folder: Path, tmp_path: Path) -> None
     assert {0, 1} <= set(before)
     assert len(after) == 5
     trials = study_of(tmp_path / "w").trials
-    assert not [each for each in trials if each.state in {optuna.trial.TrialState.RUNNING}]
+    assert not [each for each in trials if each.state == optuna.trial.TrialState.RUNNING]
     retries = [each.user_attrs["retry_of"] for each in trials if "retry_of" in each.user_attrs]
     assert len(retries) == len(set(retries))
     assert len([line for line in done.stdout.splitlines() if line.startswith("resumed")]) == len(before)

@@ -1,0 +1,196 @@
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase
+from optuna.trial import FrozenTrial
+
+from vlmsel_auto.integrations.optuna_prior import CandidatePrior, PriorPruner, PriorSampler, enqueue
+from vlmsel_auto.records import Candidate, ImageView, Interval, RankedCandidate, Ranking
+
+NAMES = tuple(f"model-{letter}" for letter in "abcdefgh")
+TRUTH = np.array([0.60, 0.62, 0.90, 0.55, 0.58, 0.50, 0.61, 0.57])  # the best is model-c
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def candidates() -> list[Candidate]:
+    return [
+        Candidate(id=name, source="local-dir", arch=f"arch-{name}", tag=f"tag-{name}", view=ImageView(size=32))
+        for name in NAMES
+    ]
+
+
+def prior(scores: np.ndarray = TRUTH, unit: float = 1.0, sd: float = 0.5) -> CandidatePrior:
+    standard = (scores - scores.mean()) / scores.std()
+    lines = [
+        RankedCandidate(
+            candidate=name,
+            score=float(score),
+            sd=sd,
+            prior=None,
+            evidence=None,
+            p_best=0.0,
+            p_top5=0.0,
+            rank_interval=Interval(low=1, high=8),
+            basis="no signal",
+        )
+        for name, score in zip(NAMES, standard, strict=True)
+    ]
+    ranking = Ranking(task="t", ranked=tuple(sorted(lines, key=lambda line: -line.score)))
+    return CandidatePrior.of(ranking, candidates=candidates(), unit=unit)
+
+
+def objective(trial: optuna.Trial) -> float:
+    index = trial.suggest_int("candidate", 0, len(NAMES) - 1)
+    rate = trial.suggest_float("rate", 1e-5, 1e-1, log=True)
+    return float(TRUTH[index]) - 0.01 * abs(np.log10(rate) + 3)
+
+
+class TestContract(BasicSamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return lambda: PriorSampler(prior(), RandomSampler(seed=0), seed=0)
+
+
+class TestMultiObjectiveContract(MultiObjectiveSamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return lambda: PriorSampler(prior(), RandomSampler(seed=0), seed=0)
+
+
+def test_three_lines_give_a_head_start() -> None:
+    belief = prior()
+    study = optuna.create_study(
+        direction="maximize", sampler=PriorSampler(belief, TPESampler(seed=0), seed=0), pruner=PriorPruner(belief)
+    )
+    assert enqueue(study, belief, count=2, params={"rate": 1e-3}) == 2
+    study.optimize(objective, n_trials=10)
+    assert study.trials[0].params == {"candidate": 2, "rate": 1e-3}
+    assert study.trials[0].user_attrs == {"vlmsel:candidate": "model-c"}
+    assert [each.params["candidate"] for each in study.trials].count(2) >= 5
+    assert enqueue(study, belief) == 0
+
+
+def test_a_wrong_prior_is_overcome() -> None:
+    belief = prior(-TRUTH)
+    study = optuna.create_study(direction="maximize", sampler=PriorSampler(belief, RandomSampler(seed=1), seed=1))
+    study.optimize(objective, n_trials=30)
+    assert study.best_trial.params["candidate"] == 2
+    assert [each.params["candidate"] for each in study.trials[-10:]].count(2) >= 4
+
+
+def test_minimisation_and_other_units() -> None:
+    belief = prior(unit=100.0)
+    study = optuna.create_study(direction="minimize", sampler=PriorSampler(belief, RandomSampler(seed=0), seed=0))
+    study.optimize(lambda trial: -100 * objective(trial), n_trials=12)
+    assert study.best_trial.params["candidate"] == 2
+
+
+def test_categorical_names_work_too() -> None:
+    def by_name(trial: optuna.Trial) -> float:
+        return float(TRUTH[NAMES.index(trial.suggest_categorical("candidate", NAMES))])
+
+    study = optuna.create_study(direction="maximize", sampler=PriorSampler(prior(), TPESampler(seed=0), seed=0))
+    study.optimize(by_name, n_trials=6)
+    assert study.best_trial.params["candidate"] == "model-c"
+
+
+def test_two_objectives_and_constraints() -> None:
+    def both(trial: optuna.Trial) -> tuple[float, float]:
+        value = objective(trial)
+        trial.set_constraint("memory", 1.0 if trial.params["candidate"] == 2 else -1.0)
+        return value, float(trial.params["candidate"])
+
+    study = optuna.create_study(
+        directions=["maximize", "minimize"], sampler=PriorSampler(prior(), RandomSampler(seed=0), seed=0, explore=0.0)
+    )
+    study.optimize(both, n_trials=12)
+    chosen = [each.params["candidate"] for each in study.trials]
+    assert chosen[0] == 2
+    assert chosen.count(2) < 6  # infeasible: tried, but not taken for good
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_storages_and_resume(kind: str, tmp_path: Path) -> None:
+    def storage() -> object:
+        if kind == "sqlite":
+            return f"sqlite:///{tmp_path / 'study.db'}"
+        return JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
+
+    belief = prior()
+    study = optuna.create_study(storage=storage(), study_name="s", direction="maximize", sampler=PriorSampler(belief))
+    enqueue(study, belief, count=1)
+    study.optimize(objective, n_trials=2)
+    again = optuna.load_study(study_name="s", storage=storage(), sampler=PriorSampler(belief))
+    assert enqueue(again, belief) == 0
+    again.optimize(objective, n_trials=2)
+    assert len(again.trials) == 4
+    assert again.trials[0].params["candidate"] == 2
+
+
+def test_two_workers() -> None:
+    study = optuna.create_study(direction="maximize", sampler=PriorSampler(prior(), RandomSampler(seed=0)))
+    study.optimize(objective, n_trials=12, n_jobs=2)
+    assert len(study.trials) == 12
+    assert all(each.state == optuna.trial.TrialState.COMPLETE for each in study.trials)
+
+
+class Recorder(optuna.pruners.BasePruner):
+    def __init__(self) -> None:
+        self.shown: list[float] = []
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        self.shown.append(trial.intermediate_values[0])
+        return trial.intermediate_values[0] < 0.5
+
+
+def test_the_pruner_asks_more_of_weak_candidates() -> None:
+    recorder = Recorder()
+    belief = prior(sd=0.1)
+    study = optuna.create_study(direction="maximize", pruner=PriorPruner(belief, recorder, handicap=0.05))
+    pruned = []
+    for index in (2, 5):
+        study.enqueue_trial({"candidate": index})
+        trial = study.ask()
+        trial.suggest_int("candidate", 0, 7)
+        trial.report(0.52, step=0)
+        pruned.append(trial.should_prune())
+        study.tell(trial, 0.5)
+    assert recorder.shown == pytest.approx([0.52, 0.47])
+    assert pruned == [False, True]
+    assert study.trials[1].intermediate_values == {0: 0.52}  # the study keeps what was reported
+
+
+def test_overhead_is_small() -> None:
+    belief = prior()
+    study = optuna.create_study(direction="maximize", sampler=PriorSampler(belief, RandomSampler(seed=0), seed=0))
+    study.optimize(objective, n_trials=5)
+    begun = time.process_time()
+    study.optimize(objective, n_trials=20)
+    assert (time.process_time() - begun) / 20 < 0.1
+
+
+def test_refusals() -> None:
+    with pytest.raises(ValueError, match=r"explore must lie in \[0, 1\], but got 2"):
+        PriorSampler(prior(), explore=2.0)
+    with pytest.raises(ValueError, match="handicap must not be negative"):
+        PriorPruner(prior(), handicap=-1.0)
+    with pytest.raises(ValueError, match="unit must be positive"):
+        prior(unit=0.0)
+    study = optuna.create_study(sampler=PriorSampler(prior()))
+    with pytest.raises(ValueError, match="count must not be negative"):
+        enqueue(study, prior(), count=-1)
+    with pytest.raises(ValueError, match="integer index or categorical names"):
+        study.ask().suggest_float("candidate", 0, 1)
+    with pytest.raises(ValueError, match="No choice of 'candidate'"):
+        optuna.create_study(sampler=PriorSampler(prior())).ask().suggest_categorical("candidate", ["x", "y"])
