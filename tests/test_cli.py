@@ -62,7 +62,7 @@ def paint(folder, *, count=6, seed=0, side=40):
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ((), ["search", "rank", "zoo", "library", "report", "predict", "demo", "bench"]),
+        ((), ["search", "rank", "zoo", "library", "report", "predict", "demo"]),
         (
             ("search",),
             ["--candidates", "--top-k", "--time-budget", "--max-trials", "--method", "--shots", "--seed", "--workdir",
@@ -73,7 +73,6 @@ def paint(folder, *, count=6, seed=0, side=40):
         (("report",), ["--open", "--json"]),
         (("predict",), ["--json", "--top", "--output"]),
         (("demo",), ["--workdir", "--json"]),
-        (("bench",), ["--library", "--truth", "--shots", "--json"]),
         (("library",), ["build", "add", "list", "show", "merge", "export", "verify", "import"]),
         (("library", "build"), ["--out", "--leave-out", "--jobs", "--json"]),
         (("library", "merge"), ["--conflict"]),
@@ -422,8 +421,8 @@ def test_a_wrong_folder_is_one_line_and_2(tmp_path):
     (tmp_path / "empty").mkdir()
     for command in (("search", "--workdir", tmp_path / "work"), ("rank",)):
         for folder in ("empty", "missing"):
-            result = command_line(*command, tmp_path / folder)
-            assert result.returncode == 2, result.stderr
+            result = run(*command, tmp_path / folder)
+            assert result.exit_code == 2, result.output
             assert result.stdout == ""
             assert len([line for line in result.stderr.splitlines() if line.startswith("error: ")]) == 1
             assert "Traceback" not in result.stderr

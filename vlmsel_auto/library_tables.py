@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vlmsel_auto.cache import Json, file_digest, write_atomically
-from vlmsel_auto.candidates import mini_zoo
+from vlmsel_auto.cache import Json, write_atomically
+from vlmsel_auto.candidates import fingerprint, mini_zoo
 from vlmsel_auto.cli_answers import print_table
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.library_records import Cell, Library
-from vlmsel_auto.modeldir import read_model_dir
 from vlmsel_auto.records import FloatArray
 from vlmsel_auto.wording import number, percent, plural, thousands
 
@@ -188,5 +187,5 @@ def write_csv(library: Library, path: Path) -> None:
 
 
 def mini_zoo_weights() -> dict[str, str]:
-    """SHA-256 of the weights of every mini-zoo member at hand, by id."""
-    return {one.id: file_digest(read_model_dir(one.path).weights) for one in mini_zoo() if one.path is not None}
+    """Fingerprint of every mini-zoo member at hand, by id; the same that a library's cells carry."""
+    return {one.id: fingerprint(one) for one in mini_zoo()}
