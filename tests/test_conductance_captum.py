@@ -57,20 +57,19 @@ def case(request, minizoo):
     return visual, images, make_scalar("margin", text_features=text, logit_scale=20.0)
 
 
-def _captum(visual, images, scalar, block, alphas, baselines=None):
+def _captum(visual, images, scalar, block, alphas, *, backwards=False):
     """Left differences at ``alphas``; the class is fixed at the images, also where the path is walked backwards."""
-    ends = images if baselines is None else baselines
     with torch.no_grad():
-        target = scalar.target(visual(ends))
+        target = scalar.target(visual(images))
 
     def forward(rows, target):
         return scalar.value(visual(rows), target)
 
-    start = torch.zeros_like(images) if baselines is None else images
+    zeros = torch.zeros_like(images)
     oracle = LayerConductance(forward, visual.get_submodule(block))
     found = oracle._attribute(
-        (ends if baselines is None else torch.zeros_like(images),),
-        (start,),
+        (zeros if backwards else images,),
+        (images if backwards else zeros,),
         additional_forward_args=target,
         n_steps=len(alphas) - 1,
         step_sizes_and_alphas=([], list(alphas)),
@@ -115,7 +114,7 @@ def test_trapezoid_is_the_mean_of_captum_there_and_back(case):
     ours = conductance(visual, images, scalar=scalar, integrator=rule, neurons=True)
     for name, neurons in zip(ours.blocks, ours.neurons, strict=True):
         there = _captum(visual, images, scalar, name, rule.points)
-        back = _captum(visual, images, scalar, name, rule.points, baselines=images)
+        back = _captum(visual, images, scalar, name, rule.points, backwards=True)
         assert _relative(neurons, (there - back) / 2) < 1e-5
 
 

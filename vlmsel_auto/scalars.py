@@ -69,7 +69,8 @@ class Margin:
         text = self.text_features.to(embedding)
         direction = text[target] - text.mean(dim=0)
         unit = functional.normalize(embedding, dim=-1)
-        return self.logit_scale * (unit * direction).sum(dim=-1)
+        cosine: Tensor = (unit * direction).sum(dim=-1)
+        return cosine * self.logit_scale
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,7 +1,7 @@
 """Exact forward-mode conductance: dh/dalpha by dual numbers. A test oracle; one such pass costs 4 to 6 plain ones.
 
-C = sum over k of w_k dF/dh(alpha_k) dh/dalpha(alpha_k) with Gauss-Legendre points and weights. At every single point the
-sum over a block's neurons is dF/dalpha to machine precision (pointwise completeness).
+C = sum over k of w_k dF/dh(alpha_k) dh/dalpha(alpha_k) with Gauss-Legendre points and weights. At every point the sum
+over a block's neurons is dF/dalpha to machine precision (pointwise completeness).
 
 Attention must run in the math backend, and some kernels have no forward rule (SiLU's backward): such towers are left to
 the other oracles.
@@ -68,7 +68,7 @@ def _tangents(visual: nn.Module, rows: Tensor, direction: Tensor, blocks: Sequen
     found: list[Tensor] = []
 
     def record(module: nn.Module, args: object, output: Tensor) -> None:  # noqa: ARG001 - hook
-        tangent = forward_ad.unpack_dual(output).tangent
+        tangent = forward_ad.unpack_dual(output).tangent  # type: ignore[no-untyped-call] # torch leaves it untyped
         found.append(torch.zeros_like(output) if tangent is None else tangent.detach().clone())
 
     handles = [visual.get_submodule(name).register_forward_hook(record) for name in blocks]
@@ -76,7 +76,8 @@ def _tangents(visual: nn.Module, rows: Tensor, direction: Tensor, blocks: Sequen
     torch.backends.mha.set_fastpath_enabled(False)  # the fused kernel has no forward rule
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
-            visual(forward_ad.make_dual(rows, direction.contiguous()))
+            dual = forward_ad.make_dual(rows, direction.contiguous())  # type: ignore[no-untyped-call] # likewise
+            visual(dual)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
         for handle in handles:
