@@ -30,7 +30,7 @@ __all__ = [
 LARGE_TOWER = 20_000_000  # parameters of both towers; above it the learning rates of real pretrained models apply
 _HUGE_TOWER = 500_000_000
 
-_RATES = {"vit": 5e-4, "resnet": 1e-3, "convnext": 5e-4, "efficientnet": 1e-3}  # small models, full fine-tuning
+_RATES = {"vit": 3e-4, "resnet": 7e-4, "convnext": 7e-4, "efficientnet": 1e-3}  # small models, full fine-tuning
 _LARGE_RATE = 1e-5
 _HUGE_RATE = 5e-6
 PROBE_RATE = 5e-3
