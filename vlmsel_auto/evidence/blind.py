@@ -1,0 +1,70 @@
+"""Rankings that never look at the target: what every other ranking has to beat."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+from vlmsel_auto.records import FloatArray
+
+__all__ = ["average_rank", "calibrated_total", "source_ceiling"]
+
+_SHARPNESS = 10.0  # of the ceiling's softmax over rank correlations
+
+
+def average_rank(truth: FloatArray) -> FloatArray:
+    """Minus the mean rank (M,) over source tasks, rank 1 = best, tied ranks averaged.
+
+    Args:
+        truth: (M, S) accuracies on the sources; a missing figure counts as the middle rank of its task.
+
+    Returns:
+        Scores, higher is better.
+    """
+    known = np.isfinite(truth)
+    ranks = np.zeros(truth.shape)
+    for s in range(truth.shape[1]):
+        rows = known[:, s]
+        if rows.any():
+            order = stats.rankdata(-truth[rows, s])
+            # the place within those known, so that a task which few were tried on counts no less
+            ranks[rows, s] = (order - 0.5) / rows.sum() - 0.5
+    return np.asarray(-ranks.mean(axis=1), dtype=np.float64)
+
+
+def calibrated_total(target: FloatArray, sources: FloatArray) -> FloatArray:
+    """Conductance totals in units of each model's own on the sources, which takes a logit scale out.
+
+    Args:
+        target: (M,) mean total on the target.
+        sources: (M, S) on the sources, NaN where unknown.
+
+    Returns:
+        (M,) target divided by the mean of the sources; NaN without sources or where that mean is not positive.
+    """
+    known = np.isfinite(sources)
+    count = known.sum(axis=1)
+    mean = np.where(known, sources, 0.0).sum(axis=1) / np.maximum(count, 1)
+    usable = (count > 0) & (mean > 0.0)
+    return np.where(usable, target / np.where(usable, mean, 1.0), np.nan)
+
+
+def source_ceiling(target: FloatArray, sources: FloatArray) -> FloatArray:
+    """Source ranks weighted by their true rank correlation with the target: no real ranking, a ceiling for weighting.
+
+    Args:
+        target: (M,) true accuracies on the target.
+        sources: (M, S) on the sources, no missing values in the columns that count.
+
+    Returns:
+        (M,) weighted mean of standardised accuracies, weights softmax(10 x Spearman correlation).
+    """
+    complete = np.isfinite(sources).all(axis=0) & (np.nanstd(sources, axis=0) > 0.0)
+    kept = sources[:, complete]
+    if kept.shape[1] == 0 or np.ptp(target) == 0.0:
+        return np.zeros(len(target))
+    own = stats.rankdata(target)
+    correlation = np.array([np.corrcoef(own, stats.rankdata(column))[0, 1] for column in kept.T])
+    weights = np.exp(_SHARPNESS * (correlation - correlation.max()))
+    z = (kept - kept.mean(axis=0)) / kept.std(axis=0)
+    return np.asarray(z @ weights / weights.sum(), dtype=np.float64)
