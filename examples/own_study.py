@@ -1,0 +1,58 @@
+"""The ranking as prior and pruner of somebody's own Optuna study: python examples/own_study.py FOLDER TRIALS.
+
+The objective is the user's own: here a logistic regression on a candidate's image embeddings.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import optuna
+import torch
+from sklearn.linear_model import LogisticRegression
+
+import vlmsel_auto
+from vlmsel_auto import candidates, zoo
+from vlmsel_auto.integrations.optuna_prior import CandidatePrior, PriorPruner, PriorSampler, enqueue
+from vlmsel_auto.records import IntArray
+from vlmsel_auto.task import load_task
+
+
+def main(folder: str, n_trials: int) -> None:
+    """Rank once, then let the study start where the ranking points."""
+    zoo_members = candidates.mini_zoo()
+    ranking = vlmsel_auto.rank(folder)
+
+    # three lines make the ranking the study's prior
+    prior = CandidatePrior.of(ranking, candidates=zoo_members)
+    study = optuna.create_study(direction="maximize", sampler=PriorSampler(prior), pruner=PriorPruner(prior))
+    enqueue(study, prior, count=3)
+
+    by_id = {one.id: one for one in zoo_members}
+    with tempfile.TemporaryDirectory() as scratch:
+        views = list({one.view for one in zoo_members})
+        task = load_task(Path(folder), views=views, workdir=Path(scratch))
+
+        def objective(trial: optuna.Trial) -> float:
+            chosen = by_id[prior.names[trial.suggest_int("candidate", 0, len(prior.names) - 1)]]
+            strength = trial.suggest_float("C", 1e-2, 1e3, log=True)
+            model = zoo.load(chosen, text=False)
+
+            def embed(indices: IntArray) -> torch.Tensor:
+                with torch.inference_mode():
+                    embedded = model.embed(model.normalise(task.pixels.read(chosen.view, indices)))
+                return torch.nn.functional.normalize(embedded, dim=-1)
+
+            classifier = LogisticRegression(C=strength, max_iter=500)
+            classifier.fit(embed(task.train), task.labels[task.train])
+            return float(classifier.score(embed(task.val), task.labels[task.val]))
+
+        study.optimize(objective, n_trials=n_trials)
+    best = study.best_trial
+    print(f"best: {prior.names[best.params['candidate']]}, validation {best.value:.3f}, in trial {best.number}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,34 @@
+"""The public surface: lazy, complete, free of torch until it is used."""
+
+import subprocess
+import sys
+
+import pytest
+
+import vlmsel_auto
+
+
+def test_all_is_sorted_and_is_what_can_be_had():
+    assert vlmsel_auto.__all__ == sorted(vlmsel_auto._HOMES)
+    for name in vlmsel_auto.__all__:
+        assert getattr(vlmsel_auto, name) is not None
+    assert set(vlmsel_auto.__all__) <= set(dir(vlmsel_auto))
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = vlmsel_auto.nothing
+
+
+def test_functions_are_not_hidden_by_modules_of_their_name():
+    import vlmsel_auto.prediction
+
+    assert callable(vlmsel_auto.predict)
+    assert callable(vlmsel_auto.search)
+
+
+@pytest.mark.parametrize("statement", ["import vlmsel_auto", "import vlmsel_auto.cli", "import vlmsel_auto.records"])
+def test_imports_stay_light(statement):
+    code = f"import sys; {statement}; print([m for m in ('torch', 'open_clip', 'lightning', 'ot') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
