@@ -1,0 +1,130 @@
+"""fusion.py: least squares of SciPy, shrinkage by formula, calibrated errors, probabilities of places."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import optimize, stats
+
+from vlmsel_auto.fusion import fit_fusion, fixed_fusion, fuse, habit, places, standardise, trend
+
+
+def world(*, m=12, s=15, noise=0.3, seed=0):
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(size=(m, s))
+    signals = {
+        "good": truth + noise * rng.normal(size=(m, s)),
+        "weak": truth + 2.0 * rng.normal(size=(m, s)),
+        "noise": rng.normal(size=(m, s)),
+        "wrong": -truth + noise * rng.normal(size=(m, s)),
+    }
+    return truth, signals
+
+
+def test_weights_are_scipys_non_negative_ridge():
+    truth, signals = world()
+    fusion = fit_fusion(signals, truth, penalty=0.5)
+    names = sorted(signals)
+    x = np.stack([stats.zscore(signals[name], axis=0).ravel() for name in names], axis=1)
+    y = stats.zscore(truth, axis=0).ravel()
+    rows = len(y)
+    padded = np.vstack([x, np.sqrt(0.5 * rows) * np.eye(4)])
+    expected, _ = optimize.nnls(padded, np.concatenate([y, np.zeros(4)]))
+    np.testing.assert_allclose([fusion.weights[name] for name in names], expected, atol=1e-10)
+    assert fusion.weights["wrong"] == 0.0
+    assert fusion.weights["good"] > fusion.weights["weak"]
+
+
+def test_the_error_is_that_of_tasks_left_out():
+    truth, signals = world()
+    fusion = fit_fusion(signals, truth)
+    errors = []
+    for s in range(15):
+        rest = np.arange(15) != s
+        part = fit_fusion({name: values[:, rest] for name, values in signals.items()}, truth[:, rest])
+        errors.append(
+            stats.zscore(truth[:, s]) - trend(part, {name: values[:, s] for name, values in signals.items()}, n=12)
+        )
+    assert fusion.sd == pytest.approx(np.sqrt(np.mean(np.square(errors))), rel=1e-9)
+
+
+def test_without_signals_the_habit_is_the_weighted_mean_of_the_truth():
+    rng = np.random.default_rng(1)
+    truth = rng.normal(size=(8, 1)) + 0.2 * rng.normal(size=(8, 6))
+    similarity = np.ones((8, 6, 6))
+    fusion = fit_fusion({}, truth, similarity=similarity)
+    weights = rng.random((8, 6))
+    score = fuse(fusion, {}, n=8, similarity=weights)
+    z = stats.zscore(truth, axis=0)
+    mean = (weights * z).sum(axis=1) / weights.sum(axis=1)
+    effective = weights.sum(axis=1) ** 2 / (weights**2).sum(axis=1)
+    np.testing.assert_allclose(score, mean * effective / (effective + fusion.shrink))
+
+
+def test_habits_are_found_where_signals_miss_them():
+    rng = np.random.default_rng(2)
+    own = rng.normal(size=(12, 1))
+    seen = rng.normal(size=(12, 16))
+    truth = seen + own + 0.1 * rng.normal(size=(12, 16))
+    similarity = np.ones((12, 15, 15))
+    fusion = fit_fusion({"seen": seen[:, :15]}, truth[:, :15], similarity=similarity)
+    assert np.isfinite(fusion.shrink)
+    with_habits = fuse(fusion, {"seen": seen[:, 15]}, n=12, similarity=np.ones((12, 15)))
+    without = trend(fusion, {"seen": seen[:, 15]}, n=12)
+    assert stats.kendalltau(with_habits, truth[:, 15]).statistic > stats.kendalltau(without, truth[:, 15]).statistic
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_scales_of_signals_and_order_of_candidates_change_nothing(seed):
+    rng = np.random.default_rng(seed)
+    truth, signals = world(seed=seed, m=6, s=5)
+    order = rng.permutation(6)
+    plain = fit_fusion(signals, truth)
+    moved = fit_fusion({name: 7.0 * values[order] - 3.0 for name, values in signals.items()}, truth[order])
+    for name in signals:
+        assert moved.weights[name] == pytest.approx(plain.weights[name], abs=1e-9)
+    assert moved.sd == pytest.approx(plain.sd)
+
+
+def test_draws_apart_are_trusted_less_than_their_mean():
+    rng = np.random.default_rng(3)
+    truth = rng.normal(size=(12, 15))
+    draws = truth[:, :, None] + 1.5 * rng.normal(size=(12, 15, 3))
+    assert fit_fusion({"x": draws}, truth).sd > fit_fusion({"x": draws.mean(axis=2)}, truth).sd
+
+
+def test_unknown_values_count_as_average_and_constants_as_nothing():
+    z = standardise(np.array([[1.0, 5.0], [3.0, 5.0], [np.nan, 5.0]]))
+    np.testing.assert_allclose(z, [[-1.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
+    truth, signals = world()
+    truth[:, 3] = np.nan
+    truth[4, 5] = np.nan
+    assert np.isfinite(fit_fusion(signals, truth, similarity=np.ones((12, 15, 15))).sd)
+    empty = fit_fusion({}, np.full((3, 2), np.nan))
+    assert (empty.sources, empty.sd) == (0, 1.0)
+    assert habit(np.full((2, 3), np.nan), np.ones((2, 3)), shrink=1.0).tolist() == [0.0, 0.0]
+    assert fuse(fixed_fusion({"x": 1.0}, sd=1.0), {"x": np.array([1.0, 2.0])}, n=2).tolist() == [-1.0, 1.0]
+
+
+def test_probabilities_of_places_are_the_normal_integrals():
+    stands = places(np.array([1.0, 0.0]), np.array([0.6, 0.8]), draws=200_000, seed=0)
+    assert stands.p_best[0] == pytest.approx(stats.norm.cdf(1.0), abs=0.005)
+    assert stands.p_top5.tolist() == [1.0, 1.0]
+    sure = places(np.arange(10.0), np.full(10, 1e-3))
+    assert sure.low.tolist() == sure.high.tolist() == list(range(10, 0, -1))
+
+
+def test_predicted_probabilities_match_their_frequencies():
+    rng = np.random.default_rng(4)
+    hits, said = [], []
+    for _ in range(300):
+        score = rng.normal(size=12)
+        truth = score + 0.7 * rng.normal(size=12)
+        stands = places(score, np.full(12, 0.7), draws=500)
+        said.append(stands.p_top5)
+        hits.append(stats.rankdata(-truth) <= 5)
+    said, hits = np.concatenate(said), np.concatenate(hits)
+    for low, high in ((0.0, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 1.01)):
+        inside = (said >= low) & (said < high)
+        assert hits[inside].mean() == pytest.approx(said[inside].mean(), abs=0.05)
