@@ -255,6 +255,10 @@ def postponed_now(plan: Plan, history: History, *, now: Posterior | None = None)
     return tuple(name for name in waiting if name not in back)
 
 
+def _mean_of(plan: Plan, now: Posterior, arm: _Arm) -> float:
+    return float(now.mean[plan.belief.candidates.index(arm.candidate), plan.methods.index(arm.method)])
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Arm:
     candidate: str
@@ -415,7 +419,11 @@ def _promising(plan: Plan, history: History, *, left: Left, usable: Sequence[str
     patience = _STALLED_PERFECT if _best(history) >= 1.0 - _MIN_GAIN else _EXHAUSTED
     if _stalled(history) >= patience and not fresh and len(names) == len(usable):
         return None
-    if not _best(history) > 0 and fresh:  # nothing measured yet: the plan's own order
+    stalled = _stalled(history)
+    if fresh and stalled >= _PATIENCE and (stalled - _PATIENCE) % 2 == 0:
+        # the leaders have nothing new: every second trial goes to who was not tried, whatever the ranking promised
+        arm = max(fresh, key=lambda each: (_mean_of(plan, now, each), -plan.order.index(each.candidate)))
+    elif not _best(history) > 0 and fresh:  # nothing measured yet: the plan's own order
         arm = min(fresh, key=lambda each: plan.order.index(each.candidate))
     else:
         arm = max(arms, key=lambda each: (each.gain / each.cost, -each.tries, -plan.order.index(each.candidate)))

@@ -1,0 +1,276 @@
+import os
+import signal
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from vlmsel_auto import finetune, zoo
+from vlmsel_auto.cache import Store
+from vlmsel_auto.candidates import mini_zoo
+from vlmsel_auto.checkpoints import has_weights, load_trial
+from vlmsel_auto.data import Batches, image_set, splits
+from vlmsel_auto.errors import TrialDiverged, TrialOutOfMemory
+from vlmsel_auto.events import Event, TrialEpoch
+from vlmsel_auto.finetune import run_trial
+from vlmsel_auto.records import Candidate, ImageView, Task, TrialResult, TrialSpec
+from vlmsel_auto.tower import EpochReport, _Kept
+
+NAME = "EffNet-Mi-64.all-m"
+
+
+class Memory:
+    """Images in memory as a pixel source."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self._pixels = pixels
+
+    def read(self, view: ImageView, indices: np.ndarray) -> np.ndarray:
+        side = self._pixels.shape[1]
+        steps = np.arange(view.size) * side // view.size
+        return self._pixels[indices][:, steps][:, :, steps]
+
+
+def digits(classes: int = 4) -> Task:
+    data = load_digits()
+    chosen = np.concatenate([np.flatnonzero(data.target == each)[:20] for each in range(classes)])
+    labels = data.target[chosen].astype(np.int64)
+    pixels = np.repeat((data.images[chosen] * 15.9).astype(np.uint8)[..., None], 3, axis=-1)
+    order = np.random.default_rng(0).permutation(len(labels))
+    return Task(
+        name="digits",
+        root=Path(),
+        classes=tuple(str(each) for each in range(classes)),
+        prompts=tuple(str(each) for each in range(classes)),
+        templates=("the handwritten digit {}",),
+        domain="digits",
+        metric="accuracy",
+        paths=tuple(str(each) for each in range(len(labels))),
+        labels=labels,
+        train=order[:40],
+        val=order[40:60],
+        test=order[60:],
+        support=order[:40],
+        shots=16,
+        bad_files=(),
+        pixels=Memory(pixels),
+        digest="digits-by-hand",
+    )
+
+
+@pytest.fixture(scope="module")
+def candidate() -> Candidate:
+    return next(each for each in mini_zoo() if each.id == NAME)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(tmp_path_factory.mktemp("features"))
+
+
+def spec(**changes: object) -> TrialSpec:
+    fields = {
+        "candidate": NAME,
+        "method": "finetune",
+        "learning_rate": 1e-3,
+        "weight_decay": 0.05,
+        "augmentation": 0.3,
+        "epochs": 3,
+        "seed": 0,
+    }
+    return TrialSpec(**{**fields, **changes})
+
+
+def run(tmp_path: Path, candidate: Candidate, store: Store, one: TrialSpec, **changes: object) -> TrialResult:
+    fields = {
+        "number": 5,
+        "task": digits(),
+        "candidate": candidate,
+        "load": zoo.load,
+        "store": store,
+        "workdir": tmp_path,
+    }
+    return run_trial(one, **{**fields, **changes})
+
+
+def test_fine_tuning_ends_with_the_best_epoch_and_its_weights(
+    tmp_path: Path, candidate: Candidate, store: Store
+) -> None:
+    events: list[Event] = []
+    result = run(tmp_path, candidate, store, spec(), sink=events.append)
+    assert result.state == "complete"
+    assert (result.epochs_run, len(result.curve)) == (3, 3)
+    assert result.start is not None
+    assert result.validation is not None
+    assert result.validation >= result.start
+    assert result.kept_epoch is not None
+    if result.kept_epoch:
+        assert result.validation == result.curve[result.kept_epoch - 1]
+    assert [each.epoch for each in events if isinstance(each, TrialEpoch)] == [1, 2, 3]
+    kept = load_trial(tmp_path, 5)
+    model = zoo.load(candidate)
+    if kept.visual is not None:
+        model.visual.load_state_dict(dict(kept.visual))
+    task = digits()
+    for indices, measured in ((task.val, result.validation), (task.test, result.test)):
+        embedded = model.embed(model.normalise(task.pixels.read(candidate.view, np.sort(indices))))
+        unit = torch.nn.functional.normalize(embedded, dim=-1).numpy()
+        predicted = (kept.scale * unit @ kept.weight.T + kept.bias).argmax(axis=1)
+        assert (predicted == task.labels[np.sort(indices)]).mean() == measured
+
+
+def test_the_same_seed_gives_the_same_trial(tmp_path: Path, candidate: Candidate, store: Store) -> None:
+    first = run(tmp_path / "a", candidate, store, spec(epochs=2))
+    again = run(tmp_path / "b", candidate, store, spec(epochs=2))
+    other = run(tmp_path / "c", candidate, store, spec(epochs=2, seed=1))
+    assert first.curve == again.curve
+    same, different = load_trial(tmp_path / "b", 5), load_trial(tmp_path / "c", 5)
+    assert np.array_equal(load_trial(tmp_path / "a", 5).weight, same.weight)
+    assert other.kept_epoch == 0 or not np.array_equal(same.weight, different.weight)
+
+
+def test_probe_by_the_same_door(tmp_path: Path, candidate: Candidate, store: Store) -> None:
+    result = run(tmp_path, candidate, store, spec(method="probe", augmentation=0.0, epochs=20, learning_rate=5e-3))
+    assert result.state == "complete"
+    assert result.test is not None
+    assert load_trial(tmp_path, 5).visual is None
+    begun = time.process_time()
+    run(tmp_path, candidate, store, spec(method="probe", augmentation=0.0, epochs=60, learning_rate=5e-3))
+    assert time.process_time() - begun < 1.0  # features are cached
+
+
+def test_zero_epochs_are_zero_shot(tmp_path: Path, candidate: Candidate, store: Store) -> None:
+    tuned = run(tmp_path, candidate, store, spec(epochs=0))
+    probed = run(tmp_path, candidate, store, spec(epochs=0, method="probe"))
+    assert tuned.validation == probed.validation == tuned.start
+    assert tuned.test == probed.test
+    assert tuned.kept_epoch == 0
+
+
+def test_pruning_ends_gracefully_without_weights(tmp_path: Path, candidate: Candidate, store: Store) -> None:
+    result = run(tmp_path, candidate, store, spec(epochs=4), report=lambda epoch, _validation, _loss: epoch == 2)
+    assert result.state == "pruned"
+    assert result.epochs_run == 2
+    assert result.reason.startswith("pruned after 2 of 4 epochs")
+    assert result.test is None
+    assert not has_weights(tmp_path, 5)
+
+
+def test_deadline_ends_a_trial_with_what_it_has(tmp_path: Path, candidate: Candidate, store: Store) -> None:
+    begun = time.monotonic()
+    result = run(tmp_path, candidate, store, spec(epochs=100_000), deadline=time.monotonic() + 3.0)
+    assert time.monotonic() - begun < 5.0
+    assert result.state == "pruned"
+    assert "the time budget ended after" in result.reason
+    assert result.validation is not None
+    over = run(tmp_path, candidate, store, spec(), deadline=time.monotonic() - 1)
+    assert over.state == "pruned"
+    assert over.curve == ()
+
+
+def test_divergence(tmp_path: Path, candidate: Candidate, store: Store) -> None:
+    with pytest.raises(TrialDiverged, match="lower the learning rate"):
+        run(tmp_path, candidate, store, spec(learning_rate=1e30, epochs=2))
+
+
+def test_out_of_memory_halves_the_batch_then_fails(
+    tmp_path: Path, candidate: Candidate, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, batches = finetune.tune, []
+
+    def hungry(*, batch: int, accumulate: int, **others: object) -> object:
+        batches.append((batch, accumulate))
+        if batch > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(batch=batch, accumulate=accumulate, **others)
+
+    monkeypatch.setattr(finetune, "tune", hungry)
+    assert run(tmp_path, candidate, store, spec(epochs=1)).state == "complete"
+    assert batches == [(8, 1), (4, 2)]
+
+    def starved(**others: object) -> object:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(finetune, "tune", starved)
+    with pytest.raises(TrialOutOfMemory, match="does not fit into the memory of cpu"):
+        run(tmp_path, candidate, store, spec(epochs=1))
+
+
+def test_other_errors_are_not_taken_for_memory(
+    tmp_path: Path, candidate: Candidate, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(**others: object) -> object:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(finetune, "tune", broken)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        run(tmp_path, candidate, store, spec())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_are_keyboard_interrupts_and_handlers_come_back(
+    number: signal.Signals, tmp_path: Path, candidate: Candidate, store: Store
+) -> None:
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+
+    def sink(event: Event) -> None:
+        if isinstance(event, TrialEpoch):
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, candidate, store, spec(epochs=50), sink=sink)
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_nothing_is_printed_and_no_warning_escapes(
+    tmp_path: Path, candidate: Candidate, store: Store, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        run(tmp_path, candidate, store, spec(epochs=1))
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+    assert [str(each.message) for each in seen if "lightning" in str(each.filename)] == []
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["trials"]  # no logs or checkpoints of Lightning
+
+
+def test_a_missing_metric_is_an_error() -> None:
+    import lightning.pytorch as pl
+
+    from vlmsel_auto.probe import Deadline
+
+    callback = EpochReport(
+        kept=_Kept(order=(0.0, 0.0), state={}), hook=lambda *_: False, deadline=Deadline(), reserve=0.0
+    )
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+    with pytest.raises(RuntimeError, match="'validation' was not logged"):
+        callback.on_validation_end(trainer, pl.LightningModule())
+
+
+def test_batches_cover_every_image_once_also_when_not_resident(candidate: Candidate) -> None:
+    task = digits()
+    for limit in (0, 2**30):
+        images = image_set(task, view=candidate.view, indices=task.train, resident_bytes=limit)
+        assert (images.resident is None) == (limit == 0)
+        batches = Batches(images=images, size=16, generator=torch.Generator().manual_seed(0))
+        seen = [(pixels.shape[1:], labels) for pixels, labels in batches]
+        assert len(seen) == len(batches) == 3
+        assert all(shape == (64, 64, 3) for shape, _ in seen)
+        labels = torch.cat([each for _, each in seen])
+        assert torch.equal(labels.sort().values, torch.from_numpy(np.sort(task.labels[task.train])))
+        assert not torch.equal(torch.cat([each for _, each in batches]), labels)  # shuffled anew
+
+
+def test_splits_thin_large_validation_sets_and_refuse_empty_ones() -> None:
+    task = digits()
+    assert len(splits(task, max_val=7).val) == 7
+    assert np.array_equal(splits(task, max_val=7).val, splits(task, max_val=7).val)
+    assert np.bincount(task.labels[splits(task, train_shots=2).train]).tolist() == [2, 2, 2, 2]
+    import dataclasses
+
+    with pytest.raises(ValueError, match="needs training and validation images"):
+        splits(dataclasses.replace(task, val=task.val[:0]))

@@ -1,0 +1,360 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from vlmsel_auto.arms import learn_arms, next_arm, posterior_arms, warp
+from vlmsel_auto.belief import (
+    Belief,
+    Observation,
+    belief_of,
+    expected_improvement,
+    kinship,
+    posterior,
+    probability_best,
+)
+from vlmsel_auto.prior import (
+    Left,
+    Plan,
+    Tried,
+    handicap,
+    make_plan,
+    next_step,
+    observe,
+    postponed_now,
+    updated_ranking,
+)
+from vlmsel_auto.records import Candidate, ImageView, Interval, RankedCandidate, Ranking
+from vlmsel_auto.space import Point
+
+N = 8
+
+
+def candidate(number: int, arch: str | None = None, tag: str | None = None) -> Candidate:
+    return Candidate(
+        id=f"m{number}",
+        source="local-dir",
+        arch=arch or f"arch{number}",
+        tag=tag or f"tag{number}",
+        family=arch or f"family{number}",
+        view=ImageView(size=32),
+        params=1_000_000,
+        flops=1e7 * (1 + number),
+    )
+
+
+def ranking(scores: list[float], sd: float = 0.5) -> Ranking:
+    lines = [
+        RankedCandidate(
+            candidate=f"m{number}",
+            score=score,
+            sd=sd,
+            prior=None,
+            evidence=None,
+            p_best=0.0,
+            p_top5=0.0,
+            rank_interval=Interval(low=1, high=len(scores)),
+            basis="library",
+        )
+        for number, score in enumerate(scores)
+    ]
+    return Ranking(task="t", ranked=tuple(sorted(lines, key=lambda line: -line.score)))
+
+
+SCORES = [1.5, 1.0, 0.6, 0.2, -0.2, -0.6, -1.0, -1.5]
+CANDIDATES = [candidate(number) for number in range(N)]
+
+
+def plan(
+    top_k: int | None = 3, audits: int = 1, sd: float = 0.5, methods: tuple[str, ...] = ("probe", "finetune")
+) -> Plan:
+    return make_plan(ranking(SCORES, sd), candidates=CANDIDATES, top_k=top_k, audits=audits, methods=methods)
+
+
+def tried(name: str, value: float | None, method: str = "finetune", **other: object) -> Tried:
+    fields = {
+        "candidate": name,
+        "method": method,
+        "origin": "planned",
+        "state": "complete" if value is not None else "failed",
+        "validation": value,
+        "seconds": 10.0 if method == "finetune" else 1.0,
+        "point": Point(),
+    }
+    return Tried(**{**fields, **other})
+
+
+def test_kinship_is_a_correlation() -> None:
+    kin = [candidate(0, "vit", "a"), candidate(1, "vit", "b"), candidate(2, "rn", "a"), candidate(3, "cnn", "c")]
+    matrix = kinship(kin)
+    assert np.allclose(np.diag(matrix), 1)
+    assert np.linalg.eigvalsh(matrix).min() > 0
+    assert matrix[0, 1] > matrix[0, 2] > matrix[0, 3] == 0
+
+
+def test_without_trials_the_posterior_keeps_the_order() -> None:
+    belief = belief_of(ranking(SCORES), candidates=CANDIDATES)
+    now = posterior(belief, [], gains=(0.0, 0.03))
+    assert list(np.argsort(-now.mean[:, 0])) == list(range(N))
+    assert np.allclose(now.mean[:, 1] - now.mean[:, 0], 0.03)
+
+
+def test_one_candidate_and_spread_match_plain_gaussian_conditioning() -> None:
+    belief = Belief(candidates=("a", "b"), mean=np.array([0.5, -0.5]), cov=np.eye(2))
+    near = posterior(belief, [Observation(candidate=0, method=0, value=0.80)])
+    assert near.mean[0, 0] == pytest.approx(0.80, abs=0.002)  # noise is small against what is unknown
+    assert near.sd[0, 0] < 0.02 < near.sd[1, 0]
+    assert near.mean[1, 0] < near.mean[0, 0]
+
+
+def test_a_disappointment_lowers_its_kin() -> None:
+    kin = [candidate(0, "vit"), candidate(1, "vit"), candidate(2, "rn"), candidate(3, "cnn")]
+    belief = belief_of(ranking([1.0, 0.8, 0.8, -1.0], sd=1.0), candidates=kin)
+    seen = [Observation(candidate=3, method=0, value=0.60)]
+    before = posterior(belief, seen).mean[:, 0]
+    after = posterior(belief, [*seen, Observation(candidate=0, method=0, value=0.55)]).mean[:, 0]
+    assert before[1] == pytest.approx(before[2])
+    assert after[1] < after[2]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.permutations(list(range(4))), st.lists(st.floats(0.2, 0.9), min_size=3, max_size=3))
+def test_the_order_of_candidates_does_not_matter(order: list[int], values: list[float]) -> None:
+    belief = belief_of(ranking(SCORES[:4]), candidates=CANDIDATES[:4])
+    seen = [Observation(candidate=index, method=0, value=value) for index, value in enumerate(values)]
+    plain = posterior(belief, seen)
+    moved = Belief(
+        candidates=tuple(belief.candidates[index] for index in order),
+        mean=belief.mean[order],
+        cov=belief.cov[np.ix_(order, order)],
+    )
+    place = {old: new for new, old in enumerate(order)}
+    again = posterior(moved, [Observation(candidate=place[i], method=0, value=v) for i, v in enumerate(values)])
+    assert np.allclose(again.mean, plain.mean[order])
+    assert np.allclose(again.sd, plain.sd[order])
+
+
+def test_expected_improvement_and_probability_have_oracles() -> None:
+    draws = 0.3 + 0.1 * np.random.default_rng(0).standard_normal(400_000)
+    expected = np.maximum(draws - 0.35, 0).mean()
+    found = expected_improvement(np.array([0.3]), np.array([0.1]), best=0.35)
+    assert found[0] == pytest.approx(expected, rel=0.02)
+    chances = probability_best(np.array([0.0, 1.0]), np.diag([1.0, 1.0]))
+    assert chances[1] == pytest.approx(stats.norm.cdf(1 / np.sqrt(2)), abs=0.02)
+
+
+def test_belief_refusals() -> None:
+    belief = belief_of(ranking(SCORES), candidates=CANDIDATES)
+    with pytest.raises(ValueError, match="may be observed once"):
+        posterior(belief, [Observation(candidate=0, method=0, value=0.5)] * 2)
+    with pytest.raises(ValueError, match="must be finite"):
+        posterior(belief, [Observation(candidate=0, method=0, value=float("nan"))])
+    with pytest.raises(ValueError, match="known candidate and method"):
+        posterior(belief, [Observation(candidate=N, method=0, value=0.5)])
+    with pytest.raises(ValueError, match="distinct"):
+        belief_of(ranking(SCORES), candidates=[CANDIDATES[0], CANDIDATES[0]])
+    with pytest.raises(ValueError, match="trust must be positive"):
+        belief_of(ranking(SCORES), candidates=CANDIDATES, trust=0)
+
+
+def test_plan_orders_postpones_and_audits() -> None:
+    made = plan(top_k=3, audits=2)
+    assert made.order == tuple(f"m{number}" for number in range(N))
+    assert made.active == ("m0", "m1", "m2")
+    assert len(made.audits) == 2
+    assert not set(made.audits) & set(made.active)
+    assert sum(line.share for line in made.lines) == pytest.approx(1)
+    assert sum(line.probability_best for line in made.lines) == pytest.approx(1)
+    assert make_plan(ranking(SCORES), candidates=CANDIDATES, top_k=3, audits=2).audits == made.audits
+
+
+def test_probabilities_decide_how_many_stay_active() -> None:
+    sure, unsure = plan(top_k=None, sd=0.05), plan(top_k=None, sd=3.0)
+    assert len(sure.active) == 3
+    assert len(unsure.active) > 5
+
+
+def test_unranked_candidates_come_last_and_keep_a_chance() -> None:
+    made = make_plan(ranking(SCORES[:4]), candidates=CANDIDATES[:5], top_k=2, audits=0)
+    assert made.order[-1] == "m4"
+    assert made.lines[-1].probability_best > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"methods": ()}, "methods must be some of"),
+        ({"methods": ("lora",)}, "methods must be some of"),
+        ({"top_k": 0}, "top_k must be at least 1"),
+        ({"audits": -1}, "audits at least 0"),
+    ],
+)
+def test_plan_refusals(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_plan(ranking(SCORES), candidates=CANDIDATES, **arguments)
+
+
+def walk(made: Plan, truth: dict[str, float], *, trials: int, unavailable: tuple[str, ...] = ()) -> list[Tried]:
+    history: list[Tried] = []
+    while len(history) < trials:
+        step = next_step(made, history, left=Left(trials=trials - len(history)), unavailable=unavailable)
+        if step is None:
+            break
+        value = truth[step.candidate] - (0.05 if step.method == "probe" else 0.0)
+        history.append(
+            tried(step.candidate, value, step.method, origin=step.origin, point=step.point or Point(learning_rate=0.2))
+        )
+    return history
+
+
+def test_probes_first_in_order_then_tuning_and_audits() -> None:
+    truth = {f"m{number}": 0.8 - 0.05 * number for number in range(N)}
+    history = walk(plan(), truth, trials=20)
+    assert [(each.candidate, each.method) for each in history[:3]] == [(f"m{n}", "probe") for n in range(3)]
+    assert history[3].method == "finetune"
+    assert [each.origin for each in history].count("audit") == 1
+    assert max(history, key=lambda each: each.validation or 0).candidate == "m0"
+
+
+def test_few_trials_are_not_all_spent_on_probes() -> None:
+    history = walk(plan(top_k=6), {f"m{number}": 0.5 for number in range(N)}, trials=6)
+    assert sum(each.method == "probe" for each in history[:3]) == 2
+    assert any(each.method == "finetune" for each in history)
+
+
+def test_a_postponed_winner_is_found_when_the_leaders_stall() -> None:
+    truth = {f"m{number}": 0.5 for number in range(N)} | {"m7": 0.9}
+    history = walk(plan(audits=0, sd=0.3), truth, trials=60)
+    assert any(each.candidate == "m7" for each in history)
+    assert max(each.validation or 0 for each in history) == pytest.approx(0.9)
+
+
+def test_upper_bound_brings_a_candidate_back() -> None:
+    made = plan(top_k=2, audits=0, sd=1.5)
+    history = [tried("m0", 0.3), tried("m1", 0.3)]
+    assert postponed_now(made, []) == made.order[2:]
+    assert "m2" not in postponed_now(made, history)  # nothing sets it apart from leaders that both disappointed
+    sure = plan(top_k=2, audits=0, sd=0.05)
+    assert "m7" in postponed_now(sure, [tried("m0", 0.9), tried("m1", 0.8)])
+
+
+def test_a_search_without_news_ends() -> None:
+    history = walk(plan(methods=("probe",)), {f"m{number}": 0.6 for number in range(N)}, trials=500)
+    assert len(history) < 60
+    assert {each.candidate for each in history} == {f"m{number}" for number in range(N)}  # after all came back
+
+
+def test_spent_budgets_and_nothing_usable() -> None:
+    assert next_step(plan(), [], left=Left(trials=0)) is None
+    assert next_step(plan(), [], left=Left(seconds=-1.0)) is None
+    assert next_step(plan(), [], left=Left(), unavailable=[f"m{number}" for number in range(N)]) is None
+    step = next_step(plan(), [], left=Left(), unavailable=["m0"])
+    assert step is not None
+    assert step.candidate == "m1"
+
+
+def test_steps_are_deterministic_and_explained() -> None:
+    history = [tried(f"m{number}", 0.5, "probe") for number in range(3)] + [tried("m0", 0.7), tried("m1", 0.72)]
+    first, again = (next_step(plan(), history, left=Left(trials=10)) for _ in range(2))
+    assert first == again
+    assert first is not None
+    assert first.why
+
+
+def test_time_makes_slow_candidates_dearer() -> None:
+    history = [tried(f"m{number}", 0.5, "probe") for number in range(3)]
+    dear = [candidate(0), candidate(1), candidate(2), *CANDIDATES[3:]]
+    equal = make_plan(ranking([1.0, 1.0, 1.0, *SCORES[3:]]), candidates=dear, top_k=3, audits=0)
+    step = next_step(equal, history, left=Left(seconds=100.0))
+    assert step is not None
+    assert (step.candidate, step.method) == ("m0", "finetune")  # equal promise, fewest operations
+
+
+def test_failed_trials_do_not_come_back_at_once() -> None:
+    made = plan(methods=("finetune",), audits=0)
+    step = next_step(made, [tried("m0", 0.5), tried("m1", None)], left=Left(trials=5))
+    assert step is not None
+    assert step.candidate != "m1"
+
+
+def test_updated_ranking_follows_the_trials() -> None:
+    made = plan()
+    new = updated_ranking(made, ranking(SCORES), [tried("m0", 0.3), tried("m2", 0.9), tried("m1", 0.6)])
+    assert new.order[0] == "m2"
+    assert new.order.index("m0") > new.order.index("m1")
+    assert all(1 <= line.rank_interval.low <= line.rank_interval.high <= N for line in new.ranked)
+    assert sum(line.p_best for line in new.ranked) == pytest.approx(1)
+    assert observe(made, []).mean.shape == (N, 2)
+
+
+def test_handicap_grows_with_doubt() -> None:
+    made = plan()
+    values = [handicap(made, f"m{number}") for number in range(N)]
+    assert values[0] == 0
+    assert values == sorted(values)
+    assert values[-1] <= 0.02
+
+
+def past(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    candidates, places = np.repeat(np.arange(5), 3), np.tile(np.arange(3), 5)
+    base = np.linspace(0.8, 0.6, 5)[candidates] - np.array([0.1, 0.0, 0.05])[places]
+    return base + 0.02 * rng.standard_normal((12, 15)), candidates, places
+
+
+def test_arms_start_at_the_best_average_and_update() -> None:
+    values, candidates, places = past()
+    belief = learn_arms(values, candidates=candidates, settings=places)
+    first = next_arm(belief, tried=[], values=[])
+    assert first == 1  # first candidate, second setting
+    now = posterior_arms(belief, tried=[1, 4], values=[0.5, 0.75])
+    assert now.mean[4] > now.mean[1]
+    assert 0 < now.trust < 1
+    assert next_arm(belief, tried=list(range(15)), values=[0.5] * 15) is None
+    assert np.linalg.eigvalsh(belief.cov).min() > 0
+
+
+def test_arms_find_the_best_also_when_the_past_misleads() -> None:
+    values, candidates, places = past()
+    truth = values[0]
+    belief = learn_arms(-values[1:], candidates=candidates, settings=places)
+    seen: list[int] = []
+    for _ in range(10):
+        arm = next_arm(belief, tried=seen, values=[float(truth[each]) for each in seen])
+        assert arm is not None
+        assert arm not in seen
+        seen.append(arm)
+    assert truth.max() - truth[seen].max() < 0.02
+
+
+def test_arms_take_missing_trials_and_costs() -> None:
+    values, candidates, places = past()
+    values[0, :7] = np.nan
+    values[1, 3:] = np.nan
+    belief = learn_arms(values, candidates=candidates, settings=places)
+    assert np.isfinite(belief.mean).all()
+    costs = np.ones(15)
+    costs[next_arm(belief, tried=[1], values=[0.7]) or 0] = 1e9
+    assert next_arm(belief, tried=[1], values=[0.7], costs=costs) != next_arm(belief, tried=[1], values=[0.7])
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=6), st.floats(0.01, 1))
+def test_warp_keeps_the_order_and_the_best(values: list[float], top: float) -> None:
+    array = np.array(values)
+    warped = warp(array, best=float(array.max()), top=top)
+    assert warped.max() == 0
+    order = np.argsort(array, kind="stable")
+    assert (np.diff(warped[order]) >= 0).all()
+    assert (warped >= array - array.max() - 1e-12).all()
+
+
+def test_arm_refusals() -> None:
+    values, candidates, places = past()
+    belief = learn_arms(values, candidates=candidates, settings=places)
+    with pytest.raises(ValueError, match=r"must lie in 0\.\.14"):
+        posterior_arms(belief, tried=[15], values=[0.5])
+    with pytest.raises(ValueError, match=r"values must be \(S, A\)"):
+        learn_arms(values[0], candidates=candidates, settings=places)
+    with pytest.raises(ValueError, match="two known arms"):
+        learn_arms(np.full((2, 15), np.nan), candidates=candidates, settings=places)
