@@ -151,7 +151,7 @@ def floor(case: Case, points: int, rows: int) -> None:
     alphas = torch.from_numpy(make_rule(case.integrator, points - 1).points.copy()).to(case.images)
     target = torch.zeros(rows, dtype=torch.int64, device=case.images.device)
     path = (alphas[None, :, None, None, None] * case.images[:, None]).flatten(0, 1)
-    for batch in torch.split(path, rows):  # type: ignore[no-untyped-call] # torch leaves it untyped
+    for batch in torch.split(path, rows):
         pixels = batch.detach().requires_grad_()
         value = case.scalar.value(case.visual(pixels), target[: len(pixels)])
         torch.autograd.grad(value.sum(), pixels)

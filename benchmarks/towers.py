@@ -140,12 +140,12 @@ def table(lines: list[Line]) -> str:
         "",
         "*blocks*: visual blocks found in the whole tower, built on the meta device. *swept*: blocks of the tower that",
         f"was run with random weights; towers of more than {LARGE // 10**6} million parameters were cut to two blocks",
-        "a stage. *completeness error*: largest |sum of C - (F(x) - F(x0))| / |F(x) - F(x0)| over the blocks, one",
+        "a stage. *completeness*: largest |sum of C - (F(x) - F(x0))| / |F(x) - F(x0)| over the blocks, one",
         "image, F = margin over 8 random classes, float32, with the rule and points named; *of mass*: the same gap",
         "relative to the sum of |C|. Both fall as points are added. An architecture whose blocks were not full cuts of",
         "its graph would show an error near 1 at any number of points.",
         "",
-        "| architecture | parameters (millions) | blocks | swept | rule, points | completeness error | of mass | note |",
+        "| architecture | parameters, millions | blocks | swept | rule, points | completeness | of mass | note |",
         "|---|---|---|---|---|---|---|---|",
     ]
     rows = [

@@ -122,7 +122,8 @@ class Norm:
 
     def value(self, embedding: Tensor, target: Tensor, /) -> Tensor:  # noqa: ARG002 - Scalar's signature
         """F of each row."""
-        return torch.linalg.vector_norm(embedding, dim=-1)
+        norm: Tensor = torch.linalg.vector_norm(embedding, dim=-1)
+        return norm
 
 
 def make_scalar(
