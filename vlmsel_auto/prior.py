@@ -342,7 +342,7 @@ def _first_probes(plan: Plan, history: History, *, left: Left) -> Step | None:
 
 
 def _next_audit(plan: Plan, history: History, *, left: Left) -> Step | None:
-    """Audits come every fourth trial of the last method, so that they neither lead nor fall off the end."""
+    """Audits come after every third trial of the last method, so that they neither lead nor fall off the end."""
     method = plan.methods[-1]
     mine = [trial for trial in history if trial.method == method]
     done = {trial.candidate for trial in mine}
@@ -350,7 +350,7 @@ def _next_audit(plan: Plan, history: History, *, left: Left) -> Step | None:
     ordinary = sum(trial.origin != "audit" for trial in mine)
     audited = len(mine) - ordinary
     soon = left.trials is not None and left.trials <= len(open_audits)
-    if not open_audits or ordinary < 2 or not (ordinary // 4 > audited or soon):  # noqa: PLR2004 - two leaders first
+    if not open_audits or ordinary < 2 or not (ordinary // 3 > audited or soon):  # noqa: PLR2004 - two leaders first
         return None
     return Step(
         candidate=open_audits[0],
