@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
+from vlmsel_auto.cli_bench import bench
 from vlmsel_auto.cli_library import library_app
 from vlmsel_auto.cli_options import (
     AsJson,
@@ -46,6 +47,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(library_app, name="library")
+app.command()(bench)
 
 
 class MethodChoice(enum.StrEnum):
