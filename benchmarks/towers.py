@@ -86,8 +86,8 @@ def _side(name: str) -> int:
     return int(size if isinstance(size, int) else size[0])
 
 
-def measure(name: str) -> Line:
-    """One line of the table."""
+def count(name: str) -> Line:
+    """Parameters and blocks of the whole visual tower, built on the meta device."""
     line: Line = {
         "arch": name,
         "blocks": None,
@@ -97,31 +97,43 @@ def measure(name: str) -> Line:
         "note": "",
         "rule": "-",
     }
-    began = time.perf_counter()
     try:
         with torch.device("meta"):
             whole = _build(name, None)
-        size = sum(p.numel() for p in whole.parameters())
-        line["parameters"] = size
+        line["parameters"] = sum(p.numel() for p in whole.parameters())
         line["blocks"] = len(find_blocks(whole))
+    except Exception as error:  # noqa: BLE001 - the table says why, whatever it was
+        line["note"] = _reason(error)
+    return line
+
+
+def sweep(line: Line) -> Line:
+    """``line`` with what one image on random weights gives."""
+    name, size = str(line["arch"]), float(line["parameters"] or 0)
+    began = time.perf_counter()
+    found: Line = {"note": ""}
+    try:
         torch.manual_seed(0)
         tower = _build(name, 2 if size > LARGE else None)
         side = _side(name)
         image = nn.functional.interpolate(torch.randn(1, 3, 8, 8), size=(side, side), mode="bicubic")
         points = 17 if choose_integrator(tower) == "trapezoid" else 9
-        width = open_clip.get_model_config(name)["embed_dim"]
-        text = nn.functional.normalize(torch.randn(8, width), dim=-1)
+        text = nn.functional.normalize(torch.randn(8, open_clip.get_model_config(name)["embed_dim"]), dim=-1)
         scalar = make_scalar("margin", text_features=text, logit_scale=100.0)
         result = conductance(_liven(tower), image, scalar=scalar, points=points)
-        line["swept"] = len(result.blocks)
-        line["rule"] = f"{result.integrator} {points}"
-        line["error"] = float(result.completeness_error.max())
         gap = result.completeness_error[0] * abs(result.total[0])
-        line["of_mass"] = float((gap / result.activity[0]).max())
+        found["swept"] = len(result.blocks)
+        found["rule"] = f"{result.integrator} {points}"
+        found["error"] = float(result.completeness_error.max())
+        found["of_mass"] = float((gap / result.activity[0]).max())
     except Exception as error:  # noqa: BLE001 - the table says why, whatever it was
-        line["note"] = f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"
-    line["seconds"] = round(time.perf_counter() - began, 1)
-    return line
+        found["note"] = _reason(error)
+    found["seconds"] = round(time.perf_counter() - began, 1)
+    return {**line, **found}
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error) or '-').splitlines()[0][:160]}"
 
 
 def _key(name: str) -> str:
@@ -176,6 +188,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="JSON file with lines measured so far; continued")
     parser.add_argument("--only", help="architectures whose name holds this")
     options = parser.parse_args()
+    torch.set_flush_denormal(True)
     warnings.simplefilter("ignore")  # deprecations inside timm
     names = [n for n in open_clip.list_models() if options.only is None or options.only in n]
     if options.quick:
@@ -184,17 +197,21 @@ def main() -> None:
     if options.keep is not None and options.keep.exists():
         known = json.loads(options.keep.read_text("utf-8"))
     for name in names:
-        if _key(name) not in known:
-            known[_key(name)] = measure(name)
-            print(known[_key(name)], flush=True)
+        known.setdefault(_key(name), count(name) if _key(name) not in known else {})
+    for key in sorted(known, key=lambda k: float(known[k]["parameters"] or 0)):  # small towers first
+        if known[key]["error"] is None and "seconds" not in known[key] and known[key]["blocks"] is not None:
+            known[key] = sweep(known[key])
+            print(known[key], flush=True)
             if options.keep is not None:
                 options.keep.write_text(json.dumps(known), "utf-8")
+            if options.write is not None:  # also what is done so far: the rest takes long
+                options.write.write_text(table([{**known[_key(n)], "arch": n} for n in names]), "utf-8")
     lines = [{**known[_key(name)], "arch": name} for name in names]
     if options.write is not None:
         options.write.write_text(table(lines), "utf-8")
     swept = [line for line in lines if line["error"] is not None]
     worst = max((float(line["error"] or 0.0) for line in swept), default=None)
-    failed = {str(line["arch"]): str(line["note"]) for line in lines if line["error"] is None}
+    failed = {str(line["arch"]): str(line["note"]) for line in lines if line["note"]}
     print(json.dumps({"architectures": len(lines), "swept": len(swept), "worst_error": worst, "failed": failed}))
 
 

@@ -531,3 +531,14 @@ def test_own_rules_are_used_as_they_are(vit):
     own = conductance(vit, _images(1, 16), scalar=_margin(), integrator=rule)
     named = conductance(vit, _images(1, 16), scalar=_margin(), integrator="spectral", points=17)
     np.testing.assert_array_equal(own.activity, named.activity)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # torch's own compiler warns of itself
+def test_compiled_blocks_agree_and_are_given_back():
+    visual = _vit().float()
+    images = _images(2, 16, dtype=torch.float32)
+    plain = conductance(visual, images, scalar=make_scalar("norm"), points=9)
+    compiled = conductance(visual, images, scalar=make_scalar("norm"), points=9, compiled=True)
+    np.testing.assert_allclose(compiled.activity, plain.activity, rtol=1e-4)
+    assert not any("forward" in vars(module) for module in visual.modules())
