@@ -13,7 +13,7 @@ from torch import nn
 
 from vlmsel_auto.baselines import make_baseline
 from vlmsel_auto.conductance import choose_integrator, conductance, pick_device
-from vlmsel_auto.engine import estimate_error
+from vlmsel_auto.contraction import estimate_error
 from vlmsel_auto.errors import ConductanceError
 from vlmsel_auto.memory import is_out_of_memory, memory_budget
 from vlmsel_auto.quadrature import make_rule

@@ -8,10 +8,9 @@ fit into memory. Where they do not fit for one image, the blocks are swept in gr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import assert_never
 
 import numpy as np
 import torch
@@ -19,16 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vlmsel_auto.blocks import to_rows
+from vlmsel_auto.contraction import Part, contract, differences, estimate_error, interleave
 from vlmsel_auto.errors import ConductanceError
 from vlmsel_auto.memory import is_out_of_memory, release
-from vlmsel_auto.quadrature import Kind, Rule
+from vlmsel_auto.quadrature import Rule
 from vlmsel_auto.records import FloatArray, IntArray
 from vlmsel_auto.scalars import Scalar
 from vlmsel_auto.sweep import Footprint, Sweep, measure
 
-__all__ = ["Arrays", "Engine", "estimate_error"]
+__all__ = ["Arrays", "Engine"]
 
-_SECOND_ORDER = 0.29  # ratio whose r (1 + r / 2) is the 1/3 of a second-order rule
 _CONSTANT = 1e-5  # relative change of F below which it counts as constant; float32 noise is 1e-6
 
 
@@ -45,17 +44,6 @@ class Arrays:
     target: IntArray  # (n,)
     points: IntArray  # (n,)
     error: FloatArray  # (n,)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Part:
-    """h and dF/dh of one block at some points: each (m, P, F)."""
-
-    h: Tensor
-    g: Tensor
-
-    def pick(self, keep: Tensor) -> _Part:
-        return _Part(h=self.h[keep], g=self.g[keep])
 
 
 @dataclass(kw_only=True)
@@ -141,7 +129,7 @@ class Engine:
 
     # climbing
 
-    def _climb(self, chosen: IntArray, rung: int, known: dict[int, _Part] | None) -> None:
+    def _climb(self, chosen: IntArray, rung: int, known: dict[int, Part] | None) -> None:
         """Evaluate ``chosen`` images at rule ``rung``; ``known`` holds the even points where they were kept."""
         while True:
             size = self._images_at_once(rung, fresh=known is None)
@@ -222,18 +210,18 @@ class Engine:
 
     # one rule
 
-    def _evaluate(self, chosen: IntArray, rung: int, known: dict[int, _Part] | None) -> dict[int, _Part] | None:
+    def _evaluate(self, chosen: IntArray, rung: int, known: dict[int, Part] | None) -> dict[int, Part] | None:
         rule = self.rules[rung]
         alphas = rule.points if known is None else rule.points[1::2]
         keeps = self._keeps(rung)
-        kept: dict[int, _Part] = {}
+        kept: dict[int, Part] = {}
         if rule.points[0] != 0 or rule.points[-1] != 1:
             self._ends_alone(chosen)
 
-        def take(block: int, part: _Part) -> None:
+        def take(block: int, part: Part) -> None:
             if known is not None:
                 old = known[block]
-                part = _Part(h=_interleave(old.h, part.h), g=_interleave(old.g, part.g))
+                part = Part(h=interleave(old.h, part.h), g=interleave(old.g, part.g))
             if keeps:
                 kept[block] = part
             self._reduce(chosen, rule, block, part)
@@ -243,16 +231,16 @@ class Engine:
         return kept if keeps else None
 
     def _points(
-        self, chosen: IntArray, alphas: FloatArray, group: tuple[int, ...], take: Callable[[int, _Part], None]
+        self, chosen: IntArray, alphas: FloatArray, group: tuple[int, ...], take: Callable[[int, Part], None]
     ) -> None:
         """Sweep ``chosen`` images at ``alphas``, in pieces from the image's end of the path where they don't fit."""
         size = max(1, self._rows_at_once() // len(chosen))
         stops = range(len(alphas), 0, -size)
-        pieces: dict[int, list[_Part]] = {block: [] for block in group}
+        pieces: dict[int, list[Part]] = {block: [] for block in group}
 
         def consume(count: int, position: int, h: Tensor, g: Tensor) -> None:
             block = group[position]
-            part = _Part(h=self._flat(block, h, len(chosen), count), g=self._flat(block, g, len(chosen), count))
+            part = Part(h=self._flat(block, h, len(chosen), count), g=self._flat(block, g, len(chosen), count))
             if len(stops) == 1:
                 take(block, part)
             else:
@@ -265,7 +253,7 @@ class Engine:
         if len(stops) > 1:
             for block in group:
                 parts = pieces.pop(block)[::-1]
-                take(block, _Part(h=torch.cat([p.h for p in parts], 1), g=torch.cat([p.g for p in parts], 1)))
+                take(block, Part(h=torch.cat([p.h for p in parts], 1), g=torch.cat([p.g for p in parts], 1)))
 
     def _rows(self, chosen: IntArray, alphas: FloatArray) -> Tensor:
         index = torch.from_numpy(chosen).to(self.images.device)
@@ -308,8 +296,8 @@ class Engine:
         rows = to_rows(tensor, m * count, self.foot.layouts[block])
         return self._wide(rows).reshape(m, count, -1)
 
-    def _reduce(self, chosen: IntArray, rule: Rule, block: int, part: _Part) -> None:
-        fine = _contract(rule, part.h, part.g)
+    def _reduce(self, chosen: IntArray, rule: Rule, block: int, part: Part) -> None:
+        fine = contract(rule, part.h, part.g)
         magnitude = fine.abs()
         activity = magnitude.sum(dim=1, dtype=torch.float64)
         shape, axis = self.foot.shapes[block], self.foot.layouts[block].channels
@@ -324,7 +312,7 @@ class Engine:
         out.absolute[block][chosen] = absolute.double().cpu().numpy()
         if self.keep_neurons:
             out.neurons[block][chosen] = maps.double().cpu().numpy()
-        for level, difference in enumerate(_differences(rule, part, fine)):
+        for level, difference in enumerate(differences(rule, part, fine)):
             self._seen[chosen, block, level] = difference.cpu().numpy()
 
     def _check_constant(self) -> None:
@@ -338,62 +326,6 @@ def _declared_layout(visual: nn.Module) -> str | None:
     """NHWC or NCHW where the tower declares the layout of its maps (timm), else None."""
     declared = getattr(getattr(visual, "trunk", visual), "output_fmt", None)
     return None if declared is None else str(getattr(declared, "value", declared))
-
-
-def estimate_error(kind: Kind, d1: FloatArray, d0: FloatArray) -> FloatArray:
-    """Estimated relative error of a rule with N intervals from differences to its coarser ones.
-
-    Our own choice. With r = d1 / d0 the error at N is about r times that at N/2, and d1 is the difference of both. One
-    error is a known share of d1 where both have one sign: r / (1 - r), the tail of a geometric series ("left"; 1/3 for
-    the trapezoid on smooth paths, r = 1/4). Where paths have kinks both are near independent: r / sqrt(1 + r^2).
-    r (1 + r / 2) lies between and a little above what tests/test_conductance.py measures; for the spectral rule on
-    smooth paths, whose error at N is r^2 d1, it is cautious.
-
-    Args:
-        kind: rule.
-        d1: (...) relative difference between N and N/2 intervals.
-        d0: (...) between N/2 and N/4; NaN where there is none.
-
-    Returns:
-        Like d1; NaN where d1 is NaN.
-    """
-    guess = np.sqrt(d1) if kind == "spectral" else np.full_like(d1, 0.5)
-    ratio = np.minimum(np.where(np.isnan(d0), guess, d1 / np.where(d0 > 0, d0, 1.0)), 0.9)
-    match kind:
-        case "left":
-            share = ratio / (1.0 - ratio)
-        case "trapezoid":
-            ratio = np.maximum(ratio, _SECOND_ORDER)
-            share = ratio * (1.0 + 0.5 * ratio)
-        case "spectral":
-            share = ratio * (1.0 + 0.5 * ratio)
-        case _:
-            assert_never(kind)
-    estimate: FloatArray = d1 * share
-    return estimate
-
-
-def _contract(rule: Rule, h: Tensor, g: Tensor) -> Tensor:
-    """C (m, F) = sum_kj A[k, j] g[:, k] h[:, j] for h and g (m, P, F)."""
-    matrix = torch.from_numpy(rule.matrix.copy()).to(h)
-    return torch.matmul(matrix, h).mul_(g).sum(dim=1)
-
-
-def _differences(rule: Rule, part: _Part, fine: Tensor) -> Iterator[Tensor]:
-    """Relative differences (m,) of ``rule``'s C (m, F) to that of the coarser rule, and of that to the next coarser."""
-    size = fine.abs().sum(dim=1, dtype=torch.float64).clamp_min(torch.finfo(torch.float64).tiny)
-    step, coarse = 1, rule.coarser()
-    while coarse is not None and step < 4:  # noqa: PLR2004 - every other and every fourth point
-        step *= 2
-        rough = _contract(coarse, part.h[:, ::step], part.g[:, ::step])
-        yield (fine - rough).abs_().sum(dim=1, dtype=torch.float64) / size
-        fine, coarse = rough, coarse.coarser()
-
-
-def _interleave(even: Tensor, odd: Tensor) -> Tensor:
-    merged = even.new_empty(even.shape[0], even.shape[1] + odd.shape[1], even.shape[2])
-    merged[:, ::2], merged[:, 1::2] = even, odd
-    return merged
 
 
 def _constant_message(name: str, value: float) -> str:
