@@ -144,7 +144,7 @@ def test_the_same_search_again_repeats_nothing(finished, shapes):
 
 
 def test_another_search_may_not_take_the_work_directory(finished, shapes):
-    with pytest.raises(WorkdirError, match="another .*seed"):
+    with pytest.raises(WorkdirError, match=r"another .*seed"):
         vlmsel_auto.search(
             shapes, candidates=QUICK, budget=Budget(trials=5), workdir=finished[0].workdir, seed=1,
             library=libraries.assemble([]),
