@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +23,7 @@ from vlmsel_auto.errors import TrialOutOfMemory
 from vlmsel_auto.events import Sink, TrialEpoch, discard
 from vlmsel_auto.probe import Deadline, DeadlineReached, EpochHook, Loader, features, fit_head
 from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialResult, TrialSpec
-from vlmsel_auto.space import PROBE_DECAY, PROBE_EPOCHS, PROBE_RATE
+from vlmsel_auto.space import default_point, space_for
 from vlmsel_auto.tower import batch_size, tune
 
 __all__ = ["Report", "run_trial"]
@@ -115,15 +115,10 @@ def _head_start(
 
     First a probe, then the tower (Kumar et al., ICLR 2022: a head that does not fit yet would distort the features).
     """
-    settings = TrialSpec(
-        candidate=spec.candidate,
-        method="probe",
-        learning_rate=PROBE_RATE,
-        weight_decay=PROBE_DECAY,
-        augmentation=0.0,
-        epochs=PROBE_EPOCHS if spec.epochs else 0,
-        seed=spec.seed,
-    )
+    room = space_for("probe", candidate=candidate, train_images=len(parts.train))
+    settings = room.spec(default_point(), candidate=spec.candidate, seed=spec.seed)
+    if not spec.epochs:
+        settings = replace(settings, epochs=0)
     probed = _probe(
         settings,
         task=task,

@@ -17,9 +17,6 @@ from vlmsel_auto.records import Candidate, Method, TrialSpec
 
 __all__ = [
     "LARGE_TOWER",
-    "PROBE_DECAY",
-    "PROBE_EPOCHS",
-    "PROBE_RATE",
     "Point",
     "Range",
     "Space",
@@ -33,9 +30,11 @@ _HUGE_TOWER = 500_000_000
 _RATES = {"vit": 3e-4, "resnet": 7e-4, "convnext": 7e-4, "efficientnet": 1e-3}  # small models, full fine-tuning
 _LARGE_RATE = 1e-5
 _HUGE_RATE = 5e-6
-PROBE_RATE = 5e-3
-PROBE_DECAY = 0.03
-PROBE_EPOCHS = 60
+_PROBE_RATE = 5e-3  # at few images, where a probe that moves far from the text head overfits
+_PROBE_DECAY = 0.03
+_PROBE_EPOCHS = 60
+_PROBE_FEW = 200  # images: with n times as many a probe moves n times as fast and as long, up to the factor below
+_PROBE_MOST = 4.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,12 +159,13 @@ def space_for(method: Method, *, candidate: Candidate, train_images: int, images
     if train_images < 1 or images_per_trial < 1:
         raise ValueError(f"image counts must be positive, but got {train_images=} and {images_per_trial=}")
     if method == "probe":
+        reach = min(_PROBE_MOST, max(1.0, train_images / _PROBE_FEW))
         return Space(
             method="probe",
-            learning_rate=_around(PROBE_RATE, 16.0),
-            weight_decay=_around(PROBE_DECAY, 32.0),
+            learning_rate=_around(_PROBE_RATE * reach, 16.0),
+            weight_decay=_around(_PROBE_DECAY, 32.0),
             augmentation=Range(low=0.0, high=0.0),
-            epochs=_around(PROBE_EPOCHS, 4.0),
+            epochs=_around(_PROBE_EPOCHS * reach, 4.0),
         )
     if method == "finetune":
         epochs = min(30, max(3, round(images_per_trial / train_images)))
