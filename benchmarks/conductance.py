@@ -37,12 +37,12 @@ from captum.attr import LayerConductance
 from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 
-from vlmsel_auto.candidates import resolve
-from vlmsel_auto.conductance import Conductance, Integrator, choose_integrator, conductance, pick_device
-from vlmsel_auto.quadrature import make_rule
+from vlmsel_auto.conductance.conductance import Conductance, Integrator, choose_integrator, conductance, pick_device
+from vlmsel_auto.conductance.quadrature import make_rule
+from vlmsel_auto.conductance.scalars import Scalar, make_scalar
+from vlmsel_auto.models.candidates import resolve
+from vlmsel_auto.models.zoo import load as load_model
 from vlmsel_auto.records import FloatArray
-from vlmsel_auto.scalars import Scalar, make_scalar
-from vlmsel_auto.zoo import load as load_model
 
 ZOO = Path(__file__).parents[1] / "vlmsel_auto" / "minizoo"
 MINI = ("ViT-Mi-8-64.all-l", "ConvNeXt-Mi-64.all-m", "RN-Mi-64.all-m")

@@ -31,9 +31,9 @@ import optuna
 from numpy.typing import NDArray
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 
-from vlmsel_auto.arms import learn_arms, next_arm
 from vlmsel_auto.integrations.optuna_prior import CandidatePrior, PriorSampler, enqueue
 from vlmsel_auto.records import Candidate, FloatArray, ImageView, IntArray, Interval, RankedCandidate, Ranking
+from vlmsel_auto.trials.arms import learn_arms, next_arm
 
 TRIALS = 40
 

@@ -34,8 +34,11 @@ def main() -> None:
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-    from vlmsel_auto import candidates, events, library, library_build
-    from vlmsel_auto.library_tuned import import_tuned
+    from vlmsel_auto import events
+    from vlmsel_auto.building import build as library_build
+    from vlmsel_auto.library import library
+    from vlmsel_auto.library.tuned import import_tuned
+    from vlmsel_auto.models import candidates
 
     def sink(event: events.Event) -> None:
         if isinstance(event, events.Notice | events.StageProgress) and getattr(event, "stage", "library") == "library":

@@ -27,9 +27,9 @@ from open_clip import timm_model
 from open_clip.model import CLIPVisionCfg, _build_vision_tower  # the public builders need the text tower's files
 from torch import nn
 
-from vlmsel_auto.blocks import find_blocks
-from vlmsel_auto.conductance import choose_integrator, conductance
-from vlmsel_auto.scalars import make_scalar
+from vlmsel_auto.conductance.blocks import find_blocks
+from vlmsel_auto.conductance.conductance import choose_integrator, conductance
+from vlmsel_auto.conductance.scalars import make_scalar
 
 LARGE = 25_000_000  # parameters of a visual tower that two cores sweep in seconds
 QUICK = ("RN50", "mobileclip_s1" if "mobileclip_s1" in open_clip.list_models() else "MobileCLIP-S1", "ViT-S-32-alt")

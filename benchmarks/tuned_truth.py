@@ -43,11 +43,13 @@ def run(job: Job) -> int:
     import torch
     from filelock import FileLock
 
-    from vlmsel_auto import candidates, space, task, zoo
     from vlmsel_auto.cache import Store
     from vlmsel_auto.errors import TrialFailed
-    from vlmsel_auto.finetune import run_trial
+    from vlmsel_auto.models import candidates, zoo
     from vlmsel_auto.records import Candidate, TrialSpec
+    from vlmsel_auto.tasks import task
+    from vlmsel_auto.trials import space
+    from vlmsel_auto.trials.finetune import run_trial
 
     torch.set_num_threads(1)
     members = candidates.resolve(job.members)
@@ -124,7 +126,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one task, two members, probes only")
     args = parser.parse_args()
 
-    from vlmsel_auto.candidates import mini_zoo
+    from vlmsel_auto.models.candidates import mini_zoo
 
     only = set(args.only.split(",")) - {""}
     folders = sorted(one for one in args.tasks.iterdir() if one.is_dir() and (not only or one.name in only))

@@ -24,8 +24,8 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from vlmsel_auto.belief import Belief, Observation, belief_of, expected_improvement, posterior, probability_best
 from vlmsel_auto.records import Candidate, FloatArray, Ranking
+from vlmsel_auto.trials.belief import Belief, Observation, belief_of, expected_improvement, posterior, probability_best
 
 __all__ = ["CandidatePrior", "PriorPruner", "PriorSampler", "enqueue"]
 

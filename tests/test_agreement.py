@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import ndcg_score
 
-from vlmsel_auto.agreement import agreement, ndcg, relevance, tau_b, top_k_loss, top_k_overlap, weighted_tau
 from vlmsel_auto.errors import InputError
+from vlmsel_auto.ranking.agreement import agreement, ndcg, relevance, tau_b, top_k_loss, top_k_overlap, weighted_tau
 
 coarse = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=4, max_size=12)
 

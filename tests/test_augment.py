@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlmsel_auto.augment import augment
+from vlmsel_auto.trials.augment import augment
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from zoo_world import World
 
-from vlmsel_auto.bench import run_bench
-from vlmsel_auto.bench_rankings import RANKINGS
-from vlmsel_auto.divergence import DcdForm
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.events import StageProgress
+from vlmsel_auto.ranking.bench import run_bench
+from vlmsel_auto.ranking.bench_rankings import RANKINGS
+from vlmsel_auto.ranking.divergence import DcdForm
 
 REQUIRED = {
     "random", "average_rank", "dcd", "conductance_total", "fused", "swab", "knn", "logme", "hscore", "source_ceiling",
@@ -65,7 +65,7 @@ def test_markdown_and_plot(table, tmp_path):
 
 def test_the_targets_own_truth_never_reaches_its_rankings(library):
     """With the truth of one task reversed, scores of rankings on that task stay as they were."""
-    from vlmsel_auto.bench_rankings import Case
+    from vlmsel_auto.ranking.bench_rankings import Case
 
     runs = library.tuned_runs.copy()
     runs[:, 2] = 1.0 - runs[:, 2]

@@ -7,7 +7,7 @@ import torch
 from open_clip.model import _build_vision_tower
 from torch import nn
 
-from vlmsel_auto.blocks import detect_layout, find_blocks, first_tensor, to_rows
+from vlmsel_auto.conductance.blocks import detect_layout, find_blocks, first_tensor, to_rows
 from vlmsel_auto.errors import ConductanceError
 
 

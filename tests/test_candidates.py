@@ -11,10 +11,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from vlmsel_auto import candidates
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Event, Notice
-from vlmsel_auto.modeldir import read_model_dir
+from vlmsel_auto.models import candidates
+from vlmsel_auto.models.modeldir import read_model_dir
 from vlmsel_auto.records import ImageView
 
 

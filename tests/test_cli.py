@@ -17,9 +17,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from vlmsel_auto.cli import app
-from vlmsel_auto.cli_support import guarded, make_sink, parse_duration
+from vlmsel_auto.cli.support import guarded, make_sink, parse_duration
 from vlmsel_auto.errors import AllTrialsFailed, InputError, MissingDependency, RunInterrupted, TaskError, TrialDiverged
-from vlmsel_auto.progress import PlainSink
+from vlmsel_auto.reporting.progress import PlainSink
 
 MEMBER = "ViT-Mi-16-64.all-m"
 
@@ -30,7 +30,7 @@ def run(*arguments):
 
 def command_line(*arguments, timeout=300, **environment):
     return subprocess.run(
-        [sys.executable, "-m", "vlmsel_auto.cli", *map(str, arguments)],
+        [sys.executable, "-m", "vlmsel_auto", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -91,7 +91,7 @@ def test_help_is_quick_and_loads_nothing_heavy():
     heavy = ("torch", "numpy", "open_clip", "lightning", "optuna", "matplotlib", "scipy", "sklearn")
     code = f"""
 import sys
-from vlmsel_auto.cli import main
+from vlmsel_auto.cli.app import main
 sys.argv = ["vlmsel-auto", "--help"]
 try:
     main()
@@ -102,7 +102,7 @@ print([name for name in {heavy!r} if name in sys.modules])
     ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert ran.stdout.splitlines()[-1] == "[]"
     before = os.times()
-    subprocess.run([sys.executable, "-m", "vlmsel_auto.cli", "--help"], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "vlmsel_auto", "--help"], check=True, capture_output=True)
     after = os.times()
     # processor time: the machine that runs the tests may be busy
     assert after.children_user + after.children_system - before.children_user - before.children_system < 0.8
@@ -187,7 +187,7 @@ def test_json_is_the_only_thing_on_stdout():
 
 NOISY = """
 import os, subprocess, sys, warnings
-from vlmsel_auto.cli_support import guarded
+from vlmsel_auto.cli.support import guarded
 import typer
 app = typer.Typer()
 @app.command()
@@ -301,7 +301,7 @@ def sample():
 
 
 def test_report_renders_again(tmp_path, sample):
-    from vlmsel_auto.report import save_json
+    from vlmsel_auto.reporting.report import save_json
 
     save_json(sample, tmp_path / "report")
     result = run("report", tmp_path)
@@ -318,9 +318,9 @@ def test_report_renders_again(tmp_path, sample):
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """A mini-zoo member with its zero-shot head, exported."""
-    from vlmsel_auto import zoo
-    from vlmsel_auto.candidates import resolve
-    from vlmsel_auto.exporting import export
+    from vlmsel_auto.models import zoo
+    from vlmsel_auto.models.candidates import resolve
+    from vlmsel_auto.models.exporting import export
 
     model = zoo.load(resolve(MEMBER)[0])
     classes, templates = ("blue", "green", "red"), ("a photo of something {}.",)

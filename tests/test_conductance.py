@@ -11,15 +11,15 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
-from vlmsel_auto.baselines import make_baseline
-from vlmsel_auto.conductance import choose_integrator, conductance, pick_device
-from vlmsel_auto.contraction import estimate_error
+from vlmsel_auto.conductance.baselines import make_baseline
+from vlmsel_auto.conductance.conductance import choose_integrator, conductance, pick_device
+from vlmsel_auto.conductance.contraction import estimate_error
+from vlmsel_auto.conductance.memory import is_out_of_memory, memory_budget
+from vlmsel_auto.conductance.quadrature import make_rule
+from vlmsel_auto.conductance.scalars import Logit, Margin, make_scalar
+from vlmsel_auto.conductance.sweep import Sweep
+from vlmsel_auto.conductance.tangents import tangent_conductance
 from vlmsel_auto.errors import ConductanceError
-from vlmsel_auto.memory import is_out_of_memory, memory_budget
-from vlmsel_auto.quadrature import make_rule
-from vlmsel_auto.scalars import Logit, Margin, make_scalar
-from vlmsel_auto.sweep import Sweep
-from vlmsel_auto.tangents import tangent_conductance
 
 
 def _images(n, side, seed=0, dtype=torch.float64):

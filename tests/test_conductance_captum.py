@@ -10,9 +10,9 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
-from vlmsel_auto.conductance import conductance
-from vlmsel_auto.quadrature import Rule, chebyshev_points, left_matrix, make_rule
-from vlmsel_auto.scalars import make_scalar
+from vlmsel_auto.conductance.conductance import conductance
+from vlmsel_auto.conductance.quadrature import Rule, chebyshev_points, left_matrix, make_rule
+from vlmsel_auto.conductance.scalars import make_scalar
 
 
 def _member(name):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from vlmsel_auto import decode
-from vlmsel_auto.decode import MAX_ASPECT, MAX_PIXELS, decode_image, quiet_pillow
 from vlmsel_auto.errors import ImageError
+from vlmsel_auto.tasks import decode
+from vlmsel_auto.tasks.decode import MAX_ASPECT, MAX_PIXELS, decode_image, quiet_pillow
 
 
 def picture(width: int = 20, height: int = 12, *, seed: int = 0) -> Image.Image:

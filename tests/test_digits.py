@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from vlmsel_auto.digits import DIGIT_NAMES, write_digits
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.records import ImageView
-from vlmsel_auto.task import load_task
+from vlmsel_auto.tasks.digits import DIGIT_NAMES, write_digits
+from vlmsel_auto.tasks.task import load_task
 
 
 def test_the_folder_is_a_task(tmp_path: Path) -> None:

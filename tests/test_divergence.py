@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, special, stats
 
-from vlmsel_auto.divergence import (
+from vlmsel_auto.errors import InputError
+from vlmsel_auto.ranking.divergence import (
     DEFAULT,
     PAPER,
     DcdForm,
@@ -21,7 +22,6 @@ from vlmsel_auto.divergence import (
     source_weights,
     transport_importance,
 )
-from vlmsel_auto.errors import InputError
 
 FORMS = [
     DcdForm(scalar="margin", delta=delta, importance=importance)

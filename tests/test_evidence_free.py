@@ -12,11 +12,11 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from vlmsel_auto.evidence import zeroshot as zs
-from vlmsel_auto.evidence.blind import average_rank, calibrated_total, source_ceiling
-from vlmsel_auto.evidence.leep import leep, nleep
-from vlmsel_auto.evidence.probe import logistic, ridge
-from vlmsel_auto.evidence.swab import borda, class_plan, class_rank_score, gap_score, similar_classes
+from vlmsel_auto.ranking.evidence import zeroshot as zs
+from vlmsel_auto.ranking.evidence.blind import average_rank, calibrated_total, source_ceiling
+from vlmsel_auto.ranking.evidence.leep import leep, nleep
+from vlmsel_auto.ranking.evidence.probe import logistic, ridge
+from vlmsel_auto.ranking.evidence.swab import borda, class_plan, class_rank_score, gap_score, similar_classes
 
 
 def data(*, n=60, d=8, classes=3, spread=1.0, seed=0):

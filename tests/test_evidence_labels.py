@@ -10,9 +10,9 @@ from scipy import stats
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import KNeighborsClassifier
 
-from vlmsel_auto.evidence.hscore import hscore
-from vlmsel_auto.evidence.knn import knn
-from vlmsel_auto.evidence.logme import logme
+from vlmsel_auto.ranking.evidence.hscore import hscore
+from vlmsel_auto.ranking.evidence.knn import knn
+from vlmsel_auto.ranking.evidence.logme import logme
 
 
 def blobs(*, n=60, d=12, classes=4, spread=1.0, seed=0):

@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from vlmsel_auto import candidates, zoo
 from vlmsel_auto.errors import CandidateError, WorkdirError
-from vlmsel_auto.exporting import export, read_classifier
-from vlmsel_auto.loadedmodel import LoadedModel
-from vlmsel_auto.prediction import predict
+from vlmsel_auto.models import candidates, zoo
+from vlmsel_auto.models.exporting import export, read_classifier
+from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.models.prediction import predict
 
 CLASSES = ("cat", "dog", "odd `name`")
 TEMPLATES = ("a photo of a {}.", "a drawing of a {}.")

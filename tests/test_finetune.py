@@ -9,16 +9,17 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from vlmsel_auto import finetune, zoo
 from vlmsel_auto.cache import Store
-from vlmsel_auto.candidates import mini_zoo
-from vlmsel_auto.checkpoints import has_weights, load_trial
-from vlmsel_auto.data import Batches, image_set, splits
 from vlmsel_auto.errors import TrialDiverged, TrialOutOfMemory
 from vlmsel_auto.events import Event, TrialEpoch
-from vlmsel_auto.finetune import run_trial
+from vlmsel_auto.models import zoo
+from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.records import Candidate, ImageView, Task, TrialResult, TrialSpec
-from vlmsel_auto.tower import EpochReport, _Kept
+from vlmsel_auto.trials import finetune
+from vlmsel_auto.trials.checkpoints import has_weights, load_trial
+from vlmsel_auto.trials.data import Batches, image_set, splits
+from vlmsel_auto.trials.finetune import run_trial
+from vlmsel_auto.trials.tower import EpochReport, _Kept
 
 NAME = "EffNet-Mi-64.all-m"
 
@@ -241,7 +242,7 @@ def test_nothing_is_printed_and_no_warning_escapes(
 def test_a_missing_metric_is_an_error() -> None:
     import lightning.pytorch as pl
 
-    from vlmsel_auto.probe import Deadline
+    from vlmsel_auto.trials.probe import Deadline
 
     callback = EpochReport(
         kept=_Kept(order=(0.0, 0.0), state={}), hook=lambda *_: False, deadline=Deadline(), reserve=0.0

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from vlmsel_auto.fusion import fit_fusion, fixed_fusion, fuse, habit, places, standardise, trend
+from vlmsel_auto.ranking.fusion import fit_fusion, fixed_fusion, fuse, habit, places, standardise, trend
 
 
 def world(*, m=12, s=15, noise=0.3, seed=0):

@@ -21,10 +21,10 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from vlmsel_auto import candidates, zoo
 from vlmsel_auto.errors import CandidateError, TrialUnavailable
 from vlmsel_auto.events import Event, Notice
-from vlmsel_auto.hub import find_hub_file, hub_file
+from vlmsel_auto.models import candidates, zoo
+from vlmsel_auto.models.hub import find_hub_file, hub_file
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TINY = {

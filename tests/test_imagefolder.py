@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from vlmsel_auto.errors import MissingDependency, TaskError
-from vlmsel_auto.imagefolder import scan_folder
-from vlmsel_auto.scan import Scan
+from vlmsel_auto.tasks.imagefolder import scan_folder
+from vlmsel_auto.tasks.scan import Scan
 
 
 def fill(root: Path, *names: str) -> Path:
@@ -330,7 +330,7 @@ READ = """
 import sys
 from pathlib import Path
 from vlmsel_auto.errors import TaskError
-from vlmsel_auto.imagefolder import scan_folder
+from vlmsel_auto.tasks.imagefolder import scan_folder
 if sys.argv[2] == "drop":
     import os
     os.setgroups([])

@@ -21,13 +21,13 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_functions_are_not_hidden_by_modules_of_their_name():
-    import vlmsel_auto.prediction
+    import vlmsel_auto.models.prediction
 
     assert callable(vlmsel_auto.predict)
     assert callable(vlmsel_auto.search)
 
 
-@pytest.mark.parametrize("statement", ["import vlmsel_auto", "import vlmsel_auto.cli", "import vlmsel_auto.records"])
+@pytest.mark.parametrize("statement", ["import vlmsel_auto", "import vlmsel_auto.cli.app"])
 def test_imports_stay_light(statement):
     code = f"import sys; {statement}; print([m for m in ('torch', 'open_clip', 'lightning', 'ot') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

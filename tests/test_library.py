@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from vlmsel_auto import library
 from vlmsel_auto.errors import LibraryError
-from vlmsel_auto.library import Build, Cell, CellFailure, Library, SourceCandidate, SourceTask
+from vlmsel_auto.library import library
+from vlmsel_auto.library.library import Build, Cell, CellFailure, Library, SourceCandidate, SourceTask
 
 WIDTHS = {"a": (3, 2), "b": (4,), "c": ()}
 BUILD = Build(
@@ -306,7 +306,7 @@ def test_any_flipped_bit_is_refused_or_harmless(tmp_path_factory, place, bit):
 
 
 def test_a_document_of_another_shape_is_refused_not_crashed_on(saved):
-    from vlmsel_auto.library_file import _content_digest
+    from vlmsel_auto.library.file import _content_digest
 
     arrays = load_file(saved)
     for document in ("[]", "{}", "nonsense", '{"candidates": 3}', "null"):

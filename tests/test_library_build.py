@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from vlmsel_auto import candidates, events, library, library_build, library_trials, zoo
+from vlmsel_auto import events
+from vlmsel_auto.building import build as library_build
+from vlmsel_auto.building import trials as library_trials
+from vlmsel_auto.building.cell import CellSettings, make_cell, pool
 from vlmsel_auto.cache import Store
-from vlmsel_auto.conductance import conductance
+from vlmsel_auto.conductance.conductance import conductance
+from vlmsel_auto.conductance.scalars import make_scalar
 from vlmsel_auto.errors import LibraryError, TaskError
-from vlmsel_auto.evidence import knn, zeroshot
-from vlmsel_auto.library_cell import CellSettings, make_cell, pool
-from vlmsel_auto.library_tuned import import_tuned
-from vlmsel_auto.scalars import make_scalar
+from vlmsel_auto.library import library
+from vlmsel_auto.library.tuned import import_tuned
+from vlmsel_auto.models import candidates, zoo
+from vlmsel_auto.ranking.evidence import knn, zeroshot
 
 MEMBERS = ("ConvNeXt-Mi-64.all-m", "EffNet-Mi-64.all-m")
 SETTINGS = CellSettings(images=4, norm_images=2, signal_images=6, points=5, shots=(1, 2), draws=2)

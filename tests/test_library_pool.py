@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from vlmsel_auto.library_pool import run_jobs
+from vlmsel_auto.building.pool import run_jobs
 
 
 @dataclasses.dataclass(frozen=True)

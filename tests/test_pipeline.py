@@ -18,11 +18,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import vlmsel_auto
-from vlmsel_auto import library as libraries
 from vlmsel_auto.errors import BudgetError, CandidateError, TaskError, WorkdirError
 from vlmsel_auto.events import Notice, RankingReady, TrialFinished
+from vlmsel_auto.library import library as libraries
 from vlmsel_auto.records import Budget
-from vlmsel_auto.report import load as load_report
+from vlmsel_auto.reporting.report import load as load_report
 
 QUICK = ("ConvNeXt-Mi-64.synth-m", "RN-Mi-64.glyph-s", "EffNet-Mi-64.all-m")
 
@@ -197,7 +197,7 @@ def test_a_finished_search_is_a_source_task_of_the_next(shapes, tmp_path, monkey
 def test_killed_at_any_moment_the_same_command_goes_on(shapes, tmp_path):
     library = libraries.save(libraries.assemble([]), tmp_path / "none.safetensors") or tmp_path / "none.safetensors"
     command = [
-        sys.executable, "-m", "vlmsel_auto.cli", "search", str(shapes), "--candidates", ",".join(QUICK),
+        sys.executable, "-m", "vlmsel_auto", "search", str(shapes), "--candidates", ",".join(QUICK),
         "--max-trials", "6", "--workdir", str(tmp_path / "w"), "--library", str(library), "--no-learn", "--json",
     ]  # fmt: skip
     trials = tmp_path / "w" / "trials"

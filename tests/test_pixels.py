@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from vlmsel_auto import pixels
 from vlmsel_auto.errors import WorkdirError
-from vlmsel_auto.pixels import PixelStore, StoreEntry, open_entry, pixel_digest, render
 from vlmsel_auto.records import ImageView
+from vlmsel_auto.tasks import pixels
+from vlmsel_auto.tasks.pixels import PixelStore, StoreEntry, open_entry, pixel_digest, render
 
 SIZES = [(64, 64), (37, 91), (91, 37), (224, 200), (200, 225), (7, 5), (1, 1), (100, 1), (33, 32), (640, 479)]
 SMALL, SQUASHED = ImageView(size=8), ImageView(size=6, resize_mode="squash", interpolation="bilinear")
@@ -244,7 +244,7 @@ KILLED = """
 import io, os, signal, sys
 from pathlib import Path
 from PIL import Image
-from vlmsel_auto.pixels import open_entry
+from vlmsel_auto.tasks.pixels import open_entry
 from vlmsel_auto.records import ImageView
 stream = io.BytesIO()
 Image.new("RGB", (9, 9), (1, 2, 3)).save(stream, format="PNG")

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 import matplotlib as mpl
 import pytest
 
-from vlmsel_auto.plots import (
+from vlmsel_auto.reporting.plots import (
     RankPoint,
     TimePoint,
     best_so_far,

@@ -8,18 +8,18 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from vlmsel_auto import candidates, zoo
 from vlmsel_auto.cache import Store
-from vlmsel_auto.checkpoints import load_trial
-from vlmsel_auto.decode import decode_image
 from vlmsel_auto.errors import CandidateError, TaskError, TrialUnavailable
 from vlmsel_auto.events import Event, StageFinished, StageProgress, StageStarted
-from vlmsel_auto.exporting import export
-from vlmsel_auto.finetune import run_trial
-from vlmsel_auto.pixels import render
-from vlmsel_auto.prediction import predict
+from vlmsel_auto.models import candidates, zoo
+from vlmsel_auto.models.exporting import export
+from vlmsel_auto.models.prediction import predict
 from vlmsel_auto.records import Method, TrialSpec
-from vlmsel_auto.task import load_task
+from vlmsel_auto.tasks.decode import decode_image
+from vlmsel_auto.tasks.pixels import render
+from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.trials.checkpoints import load_trial
+from vlmsel_auto.trials.finetune import run_trial
 
 CLASSES = ("circle", "square", "cross")
 

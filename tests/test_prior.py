@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from vlmsel_auto.arms import learn_arms, next_arm, posterior_arms, warp
-from vlmsel_auto.belief import (
+from vlmsel_auto.records import Candidate, ImageView, Interval, RankedCandidate, Ranking
+from vlmsel_auto.trials.arms import learn_arms, next_arm, posterior_arms, warp
+from vlmsel_auto.trials.belief import (
     Belief,
     Observation,
     belief_of,
@@ -14,7 +15,7 @@ from vlmsel_auto.belief import (
     posterior,
     probability_best,
 )
-from vlmsel_auto.prior import (
+from vlmsel_auto.trials.prior import (
     Left,
     Plan,
     Tried,
@@ -25,8 +26,7 @@ from vlmsel_auto.prior import (
     postponed_now,
     updated_ranking,
 )
-from vlmsel_auto.records import Candidate, ImageView, Interval, RankedCandidate, Ranking
-from vlmsel_auto.space import Point
+from vlmsel_auto.trials.space import Point
 
 N = 8
 

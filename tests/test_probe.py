@@ -7,10 +7,10 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 
-from vlmsel_auto.data import few_shot, score
 from vlmsel_auto.errors import TrialDiverged
-from vlmsel_auto.probe import Fitted, fit_head
 from vlmsel_auto.records import TrialSpec
+from vlmsel_auto.trials.data import few_shot, score
+from vlmsel_auto.trials.probe import Fitted, fit_head
 
 
 def spec(**changes: object) -> TrialSpec:
@@ -149,8 +149,8 @@ def test_few_shot_subsets_are_stratified_and_stable() -> None:
 
 
 def test_checkpoints_round_trip(tmp_path: Path) -> None:
-    from vlmsel_auto.checkpoints import Checkpoint, drop_weights, load_trial, save_weights
     from vlmsel_auto.errors import TrialUnavailable
+    from vlmsel_auto.trials.checkpoints import Checkpoint, drop_weights, load_trial, save_weights
 
     shared = torch.ones(3, 3)
     kept = Checkpoint(

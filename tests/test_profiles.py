@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from vlmsel_auto.cache import Store
-from vlmsel_auto.candidates import resolve
+from vlmsel_auto.conductance.profiles import load, profile, profile_key, save
 from vlmsel_auto.errors import ConductanceError
-from vlmsel_auto.profiles import load, profile, profile_key, save
-from vlmsel_auto.zoo import load as load_model
+from vlmsel_auto.models.candidates import resolve
+from vlmsel_auto.models.zoo import load as load_model
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_a_stored_profile_is_read_back_to_the_bit(model, pixels, text, tmp_path,
     made = _profile(model, pixels, text, store=store)
     files = sorted(p.suffix for p in tmp_path.rglob("*") if p.is_file())
     assert files == [".json", ".safetensors"]
-    monkeypatch.setattr("vlmsel_auto.profiles.conductance", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr("vlmsel_auto.conductance.profiles.conductance", lambda *_, **__: pytest.fail("computed again"))
     assert _equal(_profile(model, pixels, text, store=store), made)
 
 

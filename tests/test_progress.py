@@ -28,10 +28,10 @@ from vlmsel_auto.events import (
     TrialFinished,
     TrialStarted,
 )
-from vlmsel_auto.progress import PlainSink, RichSink, TeeSink
 from vlmsel_auto.records import Budget, Interval, RankedCandidate, Ranking, TrialResult, TrialSpec
-from vlmsel_auto.screen import Board, chosen_rows, remaining, render, update
-from vlmsel_auto.wording import (
+from vlmsel_auto.reporting.progress import PlainSink, RichSink, TeeSink
+from vlmsel_auto.reporting.screen import Board, chosen_rows, remaining, render, update
+from vlmsel_auto.reporting.wording import (
     clean,
     clock,
     describe,
@@ -267,7 +267,7 @@ def test_sink_takes_events_from_several_threads():
 SCRIPT = """
 import sys, time
 from vlmsel_auto.events import *
-from vlmsel_auto.progress import RichSink
+from vlmsel_auto.reporting.progress import RichSink
 try:
     with RichSink() as sink:
         sink(StageStarted(stage="images", total=100))
@@ -376,7 +376,8 @@ def test_plain_sink_defaults_to_standard_error(capsys):
 
 
 def test_module_is_light():
-    code = "import sys; import vlmsel_auto.progress; print([m for m in ('torch', 'matplotlib') if m in sys.modules])"
+    heavy = "[m for m in ('torch', 'matplotlib') if m in sys.modules]"
+    code = f"import sys; from vlmsel_auto.reporting import progress; print({heavy})"
     ran = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=Path(__file__).parent
     )

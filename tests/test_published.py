@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlmsel_auto import library, published
 from vlmsel_auto.errors import LibraryError
+from vlmsel_auto.library import library, published
 
 LONG = "model,pretrained,dataset,acc1,acc5"
 

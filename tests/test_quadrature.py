@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.interpolate import BarycentricInterpolator
 
-from vlmsel_auto.errors import ConductanceError
-from vlmsel_auto.quadrature import (
+from vlmsel_auto.conductance.quadrature import (
     Rule,
     chebyshev_points,
     clenshaw_curtis_weights,
@@ -15,6 +14,7 @@ from vlmsel_auto.quadrature import (
     make_rule,
     trapezoid_matrix,
 )
+from vlmsel_auto.errors import ConductanceError
 
 
 def test_chebyshev_points_are_those_of_numpy():

@@ -7,10 +7,10 @@ import pytest
 from scipy import stats
 from zoo_world import World
 
-from vlmsel_auto.divergence import DcdForm
 from vlmsel_auto.errors import InputError
-from vlmsel_auto.ranking import rank_candidates
-from vlmsel_auto.ranking_records import TargetSignals
+from vlmsel_auto.ranking.divergence import DcdForm
+from vlmsel_auto.ranking.ranking import rank_candidates
+from vlmsel_auto.ranking.records import TargetSignals
 
 
 @pytest.fixture(scope="module")

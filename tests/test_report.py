@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from vlmsel_auto import report_views
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.records import (
@@ -23,7 +22,8 @@ from vlmsel_auto.records import (
     TrialResult,
     TrialSpec,
 )
-from vlmsel_auto.report import (
+from vlmsel_auto.reporting import views as report_views
+from vlmsel_auto.reporting.report import (
     Baseline,
     BestSummary,
     CandidateSummary,

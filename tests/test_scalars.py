@@ -3,8 +3,8 @@ import pytest
 import torch
 from scipy.special import log_softmax
 
+from vlmsel_auto.conductance.scalars import make_scalar
 from vlmsel_auto.errors import ConductanceError
-from vlmsel_auto.scalars import make_scalar
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlmsel_auto.records import Candidate, ImageView
-from vlmsel_auto.space import LARGE_TOWER, Point, Range, space_for
+from vlmsel_auto.trials.space import LARGE_TOWER, Point, Range, space_for
 
 UNIT = st.floats(0, 1)
 

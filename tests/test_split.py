@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmsel_auto.split import carve, few_shot, stratified_cap, three_way
+from vlmsel_auto.tasks.split import carve, few_shot, stratified_cap, three_way
 
 
 @st.composite

@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from vlmsel_auto import zoo
-from vlmsel_auto.candidates import mini_zoo
-from vlmsel_auto.checkpoints import has_weights, load_trial, read_results
 from vlmsel_auto.errors import BudgetError, CandidateError, TrialUnavailable, WorkdirError
 from vlmsel_auto.events import Event, RankingReady, TrialFinished, TrialStarted
+from vlmsel_auto.models import zoo
+from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.records import Budget, Candidate, Interval, RankedCandidate, Ranking, Task
-from vlmsel_auto.study import run_study
-from vlmsel_auto.task import load_task
+from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.trials.checkpoints import has_weights, load_trial, read_results
+from vlmsel_auto.trials.study import run_study
 
 NAMES = ("EffNet-Mi-64.all-m", "ConvNeXt-Mi-64.all-m", "ConvNeXt-Mi-64.synth-m", "RN-Mi-64.photo-m")
 
@@ -28,12 +28,12 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from vlmsel_auto import zoo
-from vlmsel_auto.candidates import resolve
+from vlmsel_auto.models import zoo
+from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.events import TrialFinished, TrialStarted
 from vlmsel_auto.records import Budget, Interval, RankedCandidate, Ranking
-from vlmsel_auto.study import run_study
-from vlmsel_auto.task import load_task
+from vlmsel_auto.trials.study import run_study
+from vlmsel_auto.tasks.task import load_task
 
 folder, workdir, names, trials = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split(","), int(sys.argv[4])
 candidates = resolve(names)

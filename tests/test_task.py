@@ -16,9 +16,9 @@ from PIL import Image
 
 from vlmsel_auto.errors import InputError, TaskError, WorkdirError
 from vlmsel_auto.events import Event, StageFinished, StageProgress, StageStarted
-from vlmsel_auto.pixels import render
 from vlmsel_auto.records import ImageView, Task
-from vlmsel_auto.task import load_task
+from vlmsel_auto.tasks.pixels import render
+from vlmsel_auto.tasks.task import load_task
 
 VIEW = ImageView(size=8)
 
@@ -426,7 +426,7 @@ import os, signal, sys
 from pathlib import Path
 from vlmsel_auto.events import StageProgress
 from vlmsel_auto.records import ImageView
-from vlmsel_auto.task import load_task
+from vlmsel_auto.tasks.task import load_task
 def sink(event):
     if isinstance(event, StageProgress) and event.done >= 30:
         os.kill(os.getpid(), signal.SIGKILL)

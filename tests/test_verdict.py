@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from test_report import make_ranking, make_trial
 
-from vlmsel_auto.agreement import agreement, ndcg
+from vlmsel_auto.ranking.agreement import agreement, ndcg
 from vlmsel_auto.records import BadFile, Budget, Candidate, ImageView, PixelSource, Task
-from vlmsel_auto.verdict import judge, make_report, truth_split
+from vlmsel_auto.reporting.verdict import judge, make_report, truth_split
 
 NAMES = ("a", "b", "c", "d", "e", "f")
 

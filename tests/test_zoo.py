@@ -15,14 +15,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from vlmsel_auto import candidates, zoo
-from vlmsel_auto.cards import card, visual_flops
-from vlmsel_auto.catalogue import package_file, published, read_json, tags
-from vlmsel_auto.classifier import class_logits
 from vlmsel_auto.errors import CandidateError, TrialUnavailable
-from vlmsel_auto.modeldir import family_of, view_of
-from vlmsel_auto.pixels import render
+from vlmsel_auto.models import candidates, zoo
+from vlmsel_auto.models.cards import card, visual_flops
+from vlmsel_auto.models.catalogue import package_file, published, read_json, tags
+from vlmsel_auto.models.classifier import class_logits
+from vlmsel_auto.models.modeldir import family_of, view_of
 from vlmsel_auto.records import Candidate
+from vlmsel_auto.tasks.pixels import render
 
 ONE_OF_EACH = [
     "ViT-Mi-8-64.all-l",

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from vlmsel_auto.library_merge import assemble
-from vlmsel_auto.library_records import Build, Cell, SourceCandidate, SourceTask
-from vlmsel_auto.library_signals import SLOW_EVIDENCE, evidence_scores, label_free_signals
-from vlmsel_auto.ranking_records import TargetSignals
+from vlmsel_auto.library.merge import assemble
+from vlmsel_auto.library.records import Build, Cell, SourceCandidate, SourceTask
+from vlmsel_auto.ranking.records import TargetSignals
+from vlmsel_auto.ranking.signals import SLOW_EVIDENCE, evidence_scores, label_free_signals
 
 CLASSES, WIDTH, BLOCKS = 4, 10, (6, 8)
 SHOTS = (1, 4)

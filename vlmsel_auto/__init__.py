@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from vlmsel_auto import errors as errors
     from vlmsel_auto.events import Event as Event
     from vlmsel_auto.events import Sink as Sink
-    from vlmsel_auto.library import Library as Library
+    from vlmsel_auto.library.library import Library as Library
+    from vlmsel_auto.models.prediction import Predictions as Predictions
+    from vlmsel_auto.models.prediction import predict as predict
     from vlmsel_auto.pipeline import rank as rank
     from vlmsel_auto.pipeline import search as search
-    from vlmsel_auto.prediction import Predictions as Predictions
-    from vlmsel_auto.prediction import predict as predict
     from vlmsel_auto.records import Agreement as Agreement
     from vlmsel_auto.records import Budget as Budget
     from vlmsel_auto.records import Candidate as Candidate
@@ -35,8 +35,8 @@ _HOMES = {
     "Budget": "records",
     "Candidate": "records",
     "Event": "events",
-    "Library": "library",
-    "Predictions": "prediction",
+    "Library": "library.records",
+    "Predictions": "models.prediction",
     "RankedCandidate": "records",
     "Ranking": "records",
     "SearchResult": "result",
@@ -44,7 +44,7 @@ _HOMES = {
     "TrialResult": "records",
     "TrialSpec": "records",
     "errors": "",
-    "predict": "prediction",
+    "predict": "models.prediction",
     "rank": "pipeline",
     "search": "pipeline",
 }

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from vlmsel_auto.digits import write_digits
 from vlmsel_auto.events import Notice, Sink, discard
+from vlmsel_auto.models.prediction import predict
 from vlmsel_auto.pipeline import search
-from vlmsel_auto.prediction import predict
 from vlmsel_auto.records import Budget
 from vlmsel_auto.result import SearchResult
+from vlmsel_auto.tasks.digits import write_digits
 
 __all__ = ["demo"]
 

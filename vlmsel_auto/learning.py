@@ -10,14 +10,14 @@ from typing import Final
 
 import numpy as np
 
-from vlmsel_auto import library as libraries
-from vlmsel_auto.candidates import fingerprint
-from vlmsel_auto.evidence import zeroshot
-from vlmsel_auto.library_records import Build, Cell, SourceCandidate
-from vlmsel_auto.library_signals import SLOW_EVIDENCE, evidence_scores, label_free_signals
-from vlmsel_auto.ranking_records import TargetSignals
+from vlmsel_auto.library import library as libraries
+from vlmsel_auto.library.records import Build, Cell, SourceCandidate
+from vlmsel_auto.models.candidates import fingerprint
+from vlmsel_auto.ranking.evidence import zeroshot
+from vlmsel_auto.ranking.records import TargetSignals
+from vlmsel_auto.ranking.signals import SLOW_EVIDENCE, evidence_scores, label_free_signals
 from vlmsel_auto.records import Candidate, IntArray, Task, TrialResult
-from vlmsel_auto.split import few_shot
+from vlmsel_auto.tasks.split import few_shot
 
 __all__ = ["RUN", "cells_of_search", "remember_search"]
 

@@ -12,26 +12,27 @@ from typing import Final
 
 import torch
 
-from vlmsel_auto import candidates as catalogue
-from vlmsel_auto import report_views, zoo
 from vlmsel_auto.cache import Json, Store, default_cache_dir, digest
-from vlmsel_auto.checkpoints import load_trial
-from vlmsel_auto.conductance import pick_device
+from vlmsel_auto.conductance.conductance import pick_device
 from vlmsel_auto.errors import BudgetError, CandidateError, LibraryError, TaskError, VlmselError
 from vlmsel_auto.events import Notice, RankingReady, Sink, StageFinished, StageStarted, discard
-from vlmsel_auto.exporting import export
 from vlmsel_auto.learning import remember_search
-from vlmsel_auto.library_records import Library
-from vlmsel_auto.loadedmodel import LoadedModel
+from vlmsel_auto.library.records import Library
+from vlmsel_auto.models import candidates as catalogue
+from vlmsel_auto.models import zoo
+from vlmsel_auto.models.exporting import export
+from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.process import locked
 from vlmsel_auto.rank_stage import measure_all, open_library, rank_task
-from vlmsel_auto.ranking_records import TargetSignals
+from vlmsel_auto.ranking.records import TargetSignals
 from vlmsel_auto.records import Budget, Candidate, ImageView, Method, Ranking, Task, TrialResult
-from vlmsel_auto.report import StoppedBy
+from vlmsel_auto.reporting import views as report_views
+from vlmsel_auto.reporting.report import StoppedBy
+from vlmsel_auto.reporting.verdict import make_report
 from vlmsel_auto.result import BestModel, SearchResult
-from vlmsel_auto.study import StudyOutcome, run_study
-from vlmsel_auto.task import load_task
-from vlmsel_auto.verdict import make_report
+from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.trials.checkpoints import load_trial
+from vlmsel_auto.trials.study import StudyOutcome, run_study
 from vlmsel_auto.workdir import LOCK, check_usable, claim, default_workdir, read_ranking, save_ranking
 
 __all__ = ["rank", "search"]

@@ -14,14 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from vlmsel_auto import library as libraries
-from vlmsel_auto import published, zoo
 from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, RankingReady, Sink, StageFinished, StageProgress, StageStarted
-from vlmsel_auto.library_records import Library
-from vlmsel_auto.ranking import rank_candidates
-from vlmsel_auto.ranking_records import TargetSignals
+from vlmsel_auto.library import library as libraries
+from vlmsel_auto.library import published
+from vlmsel_auto.library.records import Library
+from vlmsel_auto.models import zoo
+from vlmsel_auto.ranking.ranking import rank_candidates
+from vlmsel_auto.ranking.records import TargetSignals
 from vlmsel_auto.records import Candidate, Ranking, Task
 from vlmsel_auto.target import find_measured, measure
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlmsel_auto.records import Agreement, Method, Ranking, TrialResult
-from vlmsel_auto.report import StoppedBy
+from vlmsel_auto.reporting.report import StoppedBy
 
 __all__ = ["BestModel", "SearchResult"]
 

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from vlmsel_auto.cache import Json, Store, digest
-from vlmsel_auto.candidates import fingerprint
-from vlmsel_auto.loadedmodel import LoadedModel
-from vlmsel_auto.profiles import profile
-from vlmsel_auto.ranking_records import TargetSignals
+from vlmsel_auto.conductance.profiles import profile
+from vlmsel_auto.models.candidates import fingerprint
+from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.ranking.records import TargetSignals
 from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task
 
 __all__ = ["PROFILE_ERROR", "PROFILE_IMAGES", "find_measured", "measure", "profiled_images"]

@@ -1,0 +1,1 @@
+"""Making a library: candidates measured on source tasks, cell by cell, over processes."""

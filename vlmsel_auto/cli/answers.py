@@ -1,0 +1,283 @@
+"""Results of the commands: the JSON shapes that scripts rely on, and tables for people."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vlmsel_auto.cache import Json, write_atomically
+from vlmsel_auto.errors import InputError
+from vlmsel_auto.records import Agreement, BadFile, Candidate, FloatArray, Method, Ranking, TrialResult
+from vlmsel_auto.reporting.wording import clean, number, percent, plural, thousands
+
+__all__ = [
+    "bad_file_lines",
+    "catalogue_names",
+    "check_paths",
+    "predict_json",
+    "print_predictions",
+    "print_ranking",
+    "print_table",
+    "print_zoo",
+    "rank_json",
+    "search_json",
+    "write_predictions",
+    "zoo_json",
+]
+
+_PIPE_WIDTH = 200  # columns when standard output is no terminal: nothing gets cut
+
+
+class BestLike(Protocol):
+    """What is read of a search's best model."""
+
+    @property
+    def candidate(self) -> str: ...
+    @property
+    def method(self) -> Method: ...
+    @property
+    def validation(self) -> float: ...
+    @property
+    def test(self) -> float | None: ...
+    @property
+    def model_dir(self) -> Path | None: ...
+
+
+class ResultLike(Protocol):
+    """What is read of a search's result."""
+
+    @property
+    def best(self) -> BestLike | None: ...
+    @property
+    def trials(self) -> Sequence[TrialResult]: ...
+    @property
+    def agreement(self) -> Agreement: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def report_dir(self) -> Path: ...
+
+
+class PredictionsLike(Protocol):
+    """What is read of predictions: n paths, K classes, probabilities (n, K)."""
+
+    @property
+    def paths(self) -> Sequence[Path]: ...
+    @property
+    def classes(self) -> Sequence[str]: ...
+    @property
+    def probabilities(self) -> FloatArray: ...
+
+
+def rank_json(ranking: Ranking, *, top: int) -> Json:
+    """``{"ranking": [{candidate, score, prior, evidence, p_best, p_top5}, ...]}``, best first."""
+    return {
+        "ranking": [
+            {
+                "candidate": line.candidate,
+                "score": line.score,
+                "prior": line.prior,
+                "evidence": line.evidence,
+                "p_best": line.p_best,
+                "p_top5": line.p_top5,
+            }
+            for line in ranking.ranked[:top]
+        ]
+    }
+
+
+def _trial_json(trial: TrialResult) -> Json:
+    return {
+        "number": trial.number,
+        "candidate": trial.spec.candidate,
+        "method": trial.spec.method,
+        "state": trial.state,
+        "origin": trial.origin,
+        "validation": trial.validation,
+        "test": trial.test,
+        "epochs": trial.epochs_run,
+        "seconds": trial.seconds,
+        "learning_rate": trial.spec.learning_rate,
+        "weight_decay": trial.spec.weight_decay,
+        "augmentation": trial.spec.augmentation,
+        "reason": trial.reason,
+    }
+
+
+def search_json(result: ResultLike) -> Json:
+    """``{"best", "trials", "agreement", "seconds", "report_dir"}``; ``best`` is null when no trial succeeded."""
+    best, agreement = result.best, result.agreement
+    return {
+        "best": None
+        if best is None
+        else {
+            "candidate": best.candidate,
+            "method": best.method,
+            "validation": best.validation,
+            "test": best.test,
+            "model_dir": None if best.model_dir is None else str(best.model_dir),
+        },
+        "trials": [_trial_json(trial) for trial in result.trials],
+        "agreement": {
+            "tau_b": agreement.tau_b,
+            "weighted_tau": agreement.weighted_tau,
+            "ndcg5": agreement.ndcg5,
+            "top1_loss": agreement.top1_loss,
+            "n": agreement.n,
+        },
+        "seconds": result.seconds,
+        "report_dir": str(result.report_dir),
+    }
+
+
+def predict_json(found: PredictionsLike) -> Json:
+    """``{"predictions": [{path, class, probability, probabilities}, ...]}`` in the order of the images."""
+    lines: list[Json] = []
+    for path, row in zip(found.paths, found.probabilities.tolist(), strict=True):
+        best = max(range(len(row)), key=row.__getitem__)
+        shares: Json = dict(zip(found.classes, row, strict=True))
+        lines.append(
+            {"path": str(path), "class": found.classes[best], "probability": row[best], "probabilities": shares}
+        )
+    return {"predictions": lines}
+
+
+def zoo_json(candidates: Sequence[Candidate]) -> Json:
+    """``{"candidates": [{id, source, family, params, flops, image_size}, ...]}``."""
+    return {
+        "candidates": [
+            {
+                "id": item.id,
+                "source": item.source,
+                "family": item.family,
+                "params": item.params,
+                "flops": item.flops,
+                "image_size": item.view.size,
+            }
+            for item in candidates
+        ]
+    }
+
+
+def catalogue_names() -> tuple[str, ...]:
+    """Every ``ARCH/TAG`` of the open_clip catalogue that ships with the package, sorted; no network."""
+    text = (Path(str(files("vlmsel_auto"))) / "data" / "openclip_catalogue.json").read_text("utf-8")
+    return tuple(sorted(f"{arch}/{tag}" for arch, tags in json.loads(text)["pretrained"].items() for tag in tags))
+
+
+def check_paths(paths: Sequence[Path]) -> None:
+    """Refuse a mistyped path before any model is loaded.
+
+    Raises:
+        InputError: one of the paths does not exist.
+    """
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"an image to predict must be a file or a folder that exists, but got {str(path)!r}")
+
+
+def bad_file_lines(bad_files: Sequence[BadFile]) -> list[str]:
+    """One line for each file that was left out or converted."""
+    return [f"{'converted' if bad.used else 'left out'}: {clean(bad.path)}: {clean(bad.reason)}" for bad in bad_files]
+
+
+def print_table(
+    columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str]], *, notes: Sequence[str] = ()
+) -> None:
+    """Print a table on standard output: (title, right-aligned) columns, one text a cell, notes below."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_PIPE_WIDTH)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for index, (title, right) in enumerate(columns):
+        table.add_column(
+            title, justify="right" if right else "left", no_wrap=True, ratio=None, min_width=8 * (index == 1)
+        )
+    for row in rows:
+        table.add_row(*(Text(clean(cell)) for cell in row))
+    console.print(table)
+    for note in notes:
+        console.print(Text(clean(note)), style="dim")
+
+
+def print_ranking(ranking: Ranking, *, top: int) -> None:
+    """Print a ranking, its failures and notes on standard output."""
+    columns = [("", True), ("candidate", False), ("score", True), ("± sd", True), ("P(best)", True), ("P(top 5)", True),
+               ("rank 95 %", True), ("basis", False)]  # fmt: skip
+    rows = [
+        (
+            str(place),
+            line.candidate,
+            number(line.score),
+            number(line.sd),
+            percent(line.p_best, digits=0),
+            percent(line.p_top5, digits=0),
+            f"{number(line.rank_interval.low, digits=0)} to {number(line.rank_interval.high, digits=0)}",
+            line.basis,
+        )
+        for place, line in enumerate(ranking.ranked[:top], start=1)
+    ]
+    failures = [f"not ranked: {name}: {reason}" for name, reason in ranking.failures.items()]
+    hidden = len(ranking.ranked) - len(rows)
+    more = [f"... and {plural(hidden, 'candidate')} more"] if hidden > 0 else []
+    print_table(columns, rows, notes=[*more, *failures, *ranking.notes])
+
+
+def print_zoo(candidates: Sequence[Candidate]) -> None:
+    """Print candidates on standard output."""
+    columns = [
+        ("", True),
+        ("candidate", False),
+        ("parameters", True),
+        ("FLOPs", True),
+        ("image", True),
+        ("family", False),
+    ]
+    rows = [
+        (str(place), item.id, thousands(item.params), thousands(item.flops), str(item.view.size), item.family)
+        for place, item in enumerate(candidates, start=1)
+    ]
+    note = "FLOPs: floating-point operations of one image through the visual tower, two a multiply-add"
+    print_table(columns, rows, notes=[note] if rows else ["no candidate matches"])
+
+
+def print_predictions(found: PredictionsLike, *, top: int) -> None:
+    """Print the most probable classes of each image on standard output."""
+    shown = min(top, len(found.classes))
+    columns = [
+        ("", False),
+        ("image", False),
+        *((f"{place}." if place > 1 else "class", False) for place in range(1, shown + 1)),
+    ]
+    rows = []
+    for path, row in zip(found.paths, found.probabilities.tolist(), strict=True):
+        order = sorted(range(len(row)), key=lambda index: -row[index])[:shown]
+        rows.append(("", str(path), *(f"{found.classes[index]} {percent(row[index])}" for index in order)))
+    print_table(columns, rows)
+
+
+def write_predictions(found: PredictionsLike, path: Path) -> None:
+    """Write ``path,class,probability`` and one column a class as CSV, in one step.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["path", "predicted", "probability", *found.classes])
+    for image, row in zip(found.paths, found.probabilities.tolist(), strict=True):
+        best = max(range(len(row)), key=row.__getitem__)
+        writer.writerow([str(image), found.classes[best], f"{row[best]:.6f}", *(f"{value:.6f}" for value in row)])
+    try:
+        write_atomically(path, stream.getvalue().encode())
+    except OSError as error:
+        raise InputError(f"the predictions cannot be written here ({error.strerror}), but got {str(path)!r}") from error

@@ -1,0 +1,320 @@
+"""The command line: thin wrappers that turn options into calls and results into a table, a panel or one JSON object.
+
+Heavy imports stay inside the commands, so that ``--help`` and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import typer
+
+from vlmsel_auto.cli.bench import bench
+from vlmsel_auto.cli.library import library_app
+from vlmsel_auto.cli.options import (
+    AsJson,
+    CacheDir,
+    Candidates,
+    Debug,
+    Device,
+    Folder,
+    LibraryPath,
+    Quiet,
+    Seed,
+    Shots,
+)
+from vlmsel_auto.cli.support import (
+    EXIT_ALL_FAILED,
+    EXIT_INTERRUPTED,
+    guarded,
+    make_sink,
+    parse_duration,
+    say,
+)
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="vlmsel-auto",
+    help="Pick and fine-tune the best pretrained vision-language model for a folder of images.",
+    epilog="Exit codes: 0 done, 1 unexpected error, 2 input that cannot be used, 3 all trials failed, 130 interrupted. "
+    "With --json, standard output holds exactly one JSON object.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(library_app, name="library")
+app.command()(bench)
+
+
+class MethodChoice(enum.StrEnum):
+    """How candidates are tuned."""
+
+    probe = "probe"
+    finetune = "finetune"
+    both = "both"
+
+
+_METHODS: dict[MethodChoice, tuple[Literal["probe", "finetune"], ...]] = {
+    MethodChoice.probe: ("probe",),
+    MethodChoice.finetune: ("finetune",),
+    MethodChoice.both: ("probe", "finetune"),
+}
+
+
+def _version(value: bool) -> None:  # noqa: FBT001 - typer's callback
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"vlmsel-auto {version('vlmsel-auto')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Pick and fine-tune the best pretrained vision-language model for a folder of images."""
+
+
+@app.command()
+def search(
+    *,
+    directory: Folder,
+    candidates: Candidates = ["mini-zoo"],  # noqa: B006 - typer copies defaults
+    top_k: Annotated[int, typer.Option(min=1, help="Candidates that the plan tunes first.")] = 5,
+    time_budget: Annotated[
+        Optional[str],  # noqa: UP045 - typer reads it at run time
+        typer.Option(metavar="TIME", help="Stop after this long: seconds, or 90s, 10m, 1h30m."),
+    ] = None,
+    max_trials: Annotated[
+        Optional[int],  # noqa: UP045 - typer reads it at run time
+        typer.Option(min=1, metavar="N", help="Stop after N trials."),
+    ] = None,
+    method: Annotated[
+        MethodChoice, typer.Option(help="Linear probe on cached features, full fine-tuning, or both.")
+    ] = MethodChoice.both,
+    shots: Shots = 16,
+    seed: Seed = 0,
+    workdir: Annotated[
+        Optional[Path],  # noqa: UP045 - typer reads it at run time
+        typer.Option(help="Folder of study, report and exported model; the same command with it resumes."),
+    ] = None,
+    library: LibraryPath = None,
+    cache_dir: CacheDir = None,
+    device: Device = "auto",
+    storage: Annotated[
+        Optional[str],  # noqa: UP045 - typer reads it at run time
+        typer.Option(metavar="URL", help="Study storage shared by several machines, such as postgresql://..."),
+    ] = None,
+    no_learn: Annotated[bool, typer.Option("--no-learn", help="Do not add the outcome to your library.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Rank the candidates on DIR, tune the promising ones, report, and export the best model."""
+    with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.cli.answers import search_json
+        from vlmsel_auto.records import Budget
+
+        seconds = None if time_budget is None else parse_duration(time_budget)
+        budget = Budget(seconds=seconds, trials=max_trials)
+        from vlmsel_auto.pipeline import search as run_search  # after the options are checked: this loads torch
+
+        with make_sink(quiet=quiet, budget=budget) as sink:
+            result = run_search(
+                directory,
+                candidates=tuple(candidates),
+                top_k=top_k,
+                budget=budget,
+                methods=_METHODS[method],
+                shots=shots,
+                seed=seed,
+                workdir=workdir,
+                library=library,
+                cache_dir=cache_dir,
+                device=device,
+                storage=storage,
+                learn=not no_learn,
+                sink=sink,
+            )
+        answer.json = search_json(result)
+        _show_report(result.report_dir, to_stderr=as_json)
+        if result.stopped_by == "interrupted":
+            answer.code = EXIT_INTERRUPTED
+        elif result.best is None:
+            answer.code = EXIT_ALL_FAILED
+
+
+@app.command()
+def rank(
+    *,
+    directory: Folder,
+    candidates: Candidates = ["mini-zoo"],  # noqa: B006 - typer copies defaults
+    top: Annotated[int, typer.Option(min=0, metavar="N", help="Show the best N only; 0: all.")] = 0,
+    shots: Shots = 16,
+    seed: Seed = 0,
+    library: LibraryPath = None,
+    cache_dir: CacheDir = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Predict how the candidates will rank on DIR once tuned; nothing is trained."""
+    with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.cli.answers import print_ranking, rank_json
+        from vlmsel_auto.pipeline import rank as run_rank
+
+        with make_sink(quiet=quiet) as sink:
+            ranking = run_rank(
+                directory,
+                candidates=tuple(candidates),
+                shots=shots,
+                seed=seed,
+                library=library,
+                cache_dir=cache_dir,
+                device=device,
+                sink=sink,
+            )
+        shown = top or len(ranking.ranked)
+        answer.json = rank_json(ranking, top=shown)
+        if not as_json:
+            print_ranking(ranking, top=shown)
+
+
+@app.command()
+def zoo(
+    *,
+    candidates: Candidates = ["mini-zoo"],  # noqa: B006 - typer copies defaults
+    open_clip: Annotated[
+        bool, typer.Option("--open-clip", help="List every ARCH/TAG of open_clip instead; needs no network.")
+    ] = False,
+    match: Annotated[str, typer.Option(metavar="TEXT", help="Only ids that contain TEXT.")] = "",
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """List candidates with parameters, floating-point operations, image size and family."""
+    with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.cli.answers import catalogue_names, print_zoo, zoo_json
+        from vlmsel_auto.models.candidates import resolve
+
+        listed = resolve(catalogue_names() if open_clip else tuple(candidates))
+        listed = tuple(candidate for candidate in listed if match.lower() in candidate.id.lower())
+        answer.json = zoo_json(listed)
+        if not as_json:
+            print_zoo(listed)
+
+
+@app.command()
+def report(
+    *,
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A search's --workdir, its report folder, or report.json.")
+    ],
+    open_browser: Annotated[bool, typer.Option("--open", help="Open report.html in the browser.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Render report.html again from report.json and show the summary."""
+    with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.recordjson import encode
+        from vlmsel_auto.reporting import views as report_views
+        from vlmsel_auto.reporting.report import find, load
+
+        folder = find(directory).parent
+        loaded = load(folder)
+        page = report_views.write_html(loaded, folder)
+        answer.json = encode(loaded)
+        _show_report(folder, to_stderr=as_json)
+        if open_browser:
+            typer.launch(str(page))
+
+
+@app.command()
+def predict(
+    *,
+    model_dir: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="A model folder that a search exported.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files, or folders of them.")],
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="Classes to show an image.")] = 3,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045 - typer reads it at run time
+        typer.Option(metavar="FILE.csv", help="Also write every probability to a CSV file."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Classify images with an exported model."""
+    with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.cli.answers import (
+            bad_file_lines,
+            check_paths,
+            predict_json,
+            print_predictions,
+            write_predictions,
+        )
+
+        check_paths(images)
+        from vlmsel_auto.conductance.conductance import pick_device
+        from vlmsel_auto.models.prediction import predict as classify
+
+        with make_sink(quiet=quiet) as sink:
+            found = classify(model_dir, images, device=pick_device(device), batch_size=batch_size, sink=sink)
+        for line in bad_file_lines(found.bad_files):
+            say(line)
+        answer.json = predict_json(found)
+        if output is not None:
+            write_predictions(found, output)
+        if not as_json:
+            print_predictions(found, top=top)
+
+
+@app.command()
+def demo(
+    *,
+    workdir: Annotated[Path, typer.Option(help="Folder of the demo's images, study, report and model.")] = Path("demo"),
+    time_budget: Annotated[str, typer.Option(metavar="TIME", help="What the search may take: 90s, 2m.")] = "2m",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """The main job offline: handwritten digits as an image folder, the mini zoo, a real search, a prediction."""
+    with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.cli.answers import search_json
+        from vlmsel_auto.demo import demo as run_demo
+        from vlmsel_auto.records import Budget
+
+        seconds = parse_duration(time_budget)
+        with make_sink(quiet=quiet, budget=Budget(seconds=seconds)) as sink:
+            result = run_demo(workdir=workdir, seconds=seconds, sink=sink)
+        answer.json = search_json(result)
+        _show_report(result.report_dir, to_stderr=as_json)
+        if result.stopped_by == "interrupted":
+            answer.code = EXIT_INTERRUPTED
+        elif result.best is None:
+            answer.code = EXIT_ALL_FAILED
+
+
+def _show_report(report_dir: Path, *, to_stderr: bool) -> None:
+    from vlmsel_auto.reporting import views as report_views
+    from vlmsel_auto.reporting.report import load
+
+    report_views.show(load(report_dir), report_dir=report_dir, to_stderr=to_stderr)
+
+
+def main() -> None:
+    """Entry point of the ``vlmsel-auto`` script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""``vlmsel-auto bench``: every ranking on every task of a library, that task left out."""
+
+from __future__ import annotations
+
+import enum
+import json
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import typer
+
+from vlmsel_auto.cli.options import AsJson, Debug, LibraryPath, Quiet, Seed
+from vlmsel_auto.cli.support import guarded, make_sink, say
+
+__all__ = ["bench"]
+
+
+class TruthChoice(enum.StrEnum):
+    """What rankings are judged by."""
+
+    zeroshot = "zeroshot"
+    tuned = "tuned"
+
+
+_TRUTHS: dict[TruthChoice, Literal["zero_shot", "tuned"]] = {
+    TruthChoice.zeroshot: "zero_shot",
+    TruthChoice.tuned: "tuned",
+}
+
+
+def bench(
+    *,
+    library: LibraryPath = None,
+    truth: Annotated[
+        TruthChoice, typer.Option(help="Accuracy after tuning, or zero-shot accuracy on the test split.")
+    ] = TruthChoice.tuned,
+    shots: Annotated[int, typer.Option(min=0, help="Labels a class that rankings may look at; 0: none.")] = 16,
+    rows: Annotated[
+        Optional[str],  # noqa: UP045 - typer reads it at run time
+        typer.Option(metavar="NAMES", help="Comma list of rankings; default: all that the library has data for."),
+    ] = None,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045 - typer reads it at run time
+        typer.Option(metavar="DIR", help="Also write bench.json, bench.md and bench.svg into this folder."),
+    ] = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Compare all rankings on every task of a library, leaving that task out."""
+    with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.cache import write_atomically
+        from vlmsel_auto.rank_stage import open_library
+        from vlmsel_auto.ranking.bench import run_bench
+
+        with make_sink(quiet=quiet) as sink:
+            table = run_bench(
+                open_library(library),
+                truth=_TRUTHS[truth],
+                shots=shots,
+                seed=seed,
+                rankings=None if rows is None else [name.strip() for name in rows.split(",") if name.strip()],
+                sink=sink,
+            )
+        text = table.to_json()
+        answer.json = json.loads(text)
+        if output is not None:
+            write_atomically(output / "bench.json", (text + "\n").encode())
+            write_atomically(output / "bench.md", table.to_markdown().encode())
+            table.plot(output / "bench.svg")
+            say(f"wrote bench.json, bench.md and bench.svg to {output}")
+        if not as_json:
+            typer.echo(table.to_markdown())

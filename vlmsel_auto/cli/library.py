@@ -1,0 +1,273 @@
+"""``vlmsel-auto library``: source tasks and what the candidates do on them."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from vlmsel_auto.cli.options import AsJson, CacheDir, Candidates, Debug, Device, LibraryPath, Quiet, Seed
+from vlmsel_auto.cli.support import EXIT_INPUT, guarded, make_sink, say
+
+if TYPE_CHECKING:
+    from vlmsel_auto.cache import Json
+    from vlmsel_auto.library.library import Library
+
+__all__ = ["library_app"]
+
+library_app = typer.Typer(
+    help="Source tasks that rankings learn from.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+
+class ConflictChoice(enum.StrEnum):
+    """What counts where two libraries hold the same cell."""
+
+    newest = "newest"
+    error = "error"
+
+
+class TableChoice(enum.StrEnum):
+    """Published tables that can be imported."""
+
+    open_clip = "open_clip"
+    clip_benchmark = "clip_benchmark"
+    lovm = "lovm"
+    swab = "swab"
+
+
+Tasks = Annotated[
+    list[Path],
+    typer.Argument(metavar="TASKS...", help="Task folders (see `search`), or folders that hold many task folders."),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write, whole or not at all.")]
+LibraryFile = Annotated[Path, typer.Argument(metavar="LIBRARY", help="A library file.")]
+Images = Annotated[int, typer.Option(min=1, help="Unlabelled images of each conductance profile.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes, each with one thread.")]
+LeaveOut = Annotated[list[str], typer.Option(metavar="NAME", help="Task that must not enter; may be repeated.")]
+
+
+@library_app.command()
+def build(
+    *,
+    tasks: Tasks,
+    out: Out,
+    candidates: Candidates = ["mini-zoo"],  # noqa: B006 - typer copies defaults
+    leave_out: LeaveOut = [],  # noqa: B006 - typer copies defaults
+    images: Images = 32,
+    seed: Seed = 0,
+    jobs: Jobs = 1,
+    cache_dir: CacheDir = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Measure every candidate on every task. After a kill, the same command goes on where it was."""
+    with guarded(debug=debug, as_json=as_json) as answer:
+        made = _measure(
+            tasks, candidates, out=out, base=None, leave_out=leave_out, images=images, seed=seed, jobs=jobs,
+            cache_dir=cache_dir, device=device, quiet=quiet,
+        )  # fmt: skip
+        answer.json = _told(made, out)
+
+
+@library_app.command()
+def add(
+    *,
+    library_file: LibraryFile,
+    tasks: Tasks,
+    candidates: Candidates = ["mini-zoo"],  # noqa: B006 - typer copies defaults
+    leave_out: LeaveOut = [],  # noqa: B006 - typer copies defaults
+    images: Images = 32,
+    seed: Seed = 0,
+    jobs: Jobs = 1,
+    cache_dir: CacheDir = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Measure more tasks or candidates and add them to LIBRARY; only new cells are computed."""
+    with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.library.library import load
+
+        made = _measure(
+            tasks, candidates, out=library_file, base=load(library_file), leave_out=leave_out, images=images, seed=seed,
+            jobs=jobs, cache_dir=cache_dir, device=device, quiet=quiet,
+        )  # fmt: skip
+        answer.json = _told(made, library_file)
+
+
+@library_app.command("list")
+def list_(*, library: LibraryPath = None, as_json: AsJson = False, debug: Debug = False) -> None:
+    """List the source tasks and candidates of a library."""
+    with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.cli.tables import list_json, print_list
+
+        found = _open(library)
+        answer.json = list_json(found)
+        if not as_json:
+            print_list(found)
+
+
+@library_app.command()
+def show(
+    *,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A source task or a candidate's id.")],
+    library: LibraryPath = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Show what is known of one source task or of one candidate, with where it comes from."""
+    with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.cli.tables import print_cells, select, show_json
+
+        rows = select(_open(library), name)
+        answer.json = show_json(rows)
+        if not as_json:
+            print_cells(rows)
+
+
+@library_app.command()
+def merge(
+    *,
+    files: Annotated[list[Path], typer.Argument(metavar="LIBRARIES...", help="Library files.")],
+    out: Out,
+    conflict: Annotated[
+        ConflictChoice, typer.Option(help="Where several hold the same cell: the newest counts, or refuse.")
+    ] = ConflictChoice.newest,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Join libraries into one file."""
+    with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.library.library import load, save
+        from vlmsel_auto.library.library import merge as join
+
+        made = join(*(load(each) for each in files), conflict="error" if conflict == "error" else "newest")
+        save(made, out)
+        answer.json = _told(made, out)
+
+
+@library_app.command()
+def export(
+    *,
+    out: Out,
+    library: LibraryPath = None,
+    task: Annotated[list[str], typer.Option(metavar="NAME", help="Only this task; may be repeated.")] = [],  # noqa: B006
+    candidate: Annotated[list[str], typer.Option(metavar="ID", help="Only this candidate; may be repeated.")] = [],  # noqa: B006
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Write a library, or a part of it: accuracies as FILE.csv, everything as FILE.safetensors."""
+    with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.cli.tables import write_csv
+        from vlmsel_auto.errors import InputError
+        from vlmsel_auto.library.library import save
+
+        found = _open(library)
+        found = found.select(candidate) if candidate else found
+        found = found.select_tasks(task) if task else found
+        match out.suffix:
+            case ".csv":
+                write_csv(found, out)
+            case ".safetensors":
+                save(found, out)
+            case _:
+                raise InputError(f"an export is FILE.csv or FILE.safetensors, but got {str(out)!r}")
+        answer.json = _told(found, out)
+
+
+@library_app.command()
+def verify(*, library: LibraryPath = None, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Check a library's content, and that the mini zoo's weights are those it was made with."""
+    with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.cli.tables import mini_zoo_weights
+        from vlmsel_auto.library.library import verify as check
+
+        problems = check(_open(library), weights=mini_zoo_weights())
+        listed: list[Json] = [*problems]
+        answer.json = {"problems": listed}
+        answer.code = EXIT_INPUT if problems else 0
+        for problem in problems:
+            say(problem)
+        say(f"{len(problems)} problems found" if problems else "nothing wrong was found")
+
+
+@library_app.command("import")
+def import_(
+    *,
+    table: Annotated[Path, typer.Argument(metavar="TABLE.csv", help="A published table of zero-shot accuracies.")],
+    out: Out,
+    kind: Annotated[
+        Optional[TableChoice],  # noqa: UP045 - typer reads it at run time
+        typer.Option(help="Whose table it is; default: told from its columns."),
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Read a published table (open_clip, CLIP benchmark, LOVM, SWAB) into a library without profiles."""
+    with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.library.library import save
+        from vlmsel_auto.library.published import import_table
+
+        made = import_table(table, kind=None if kind is None else kind.value)
+        save(made, out)
+        answer.json = _told(made, out)
+
+
+def _open(path: Path | None) -> Library:
+    from vlmsel_auto.library.library import load, user_library
+
+    return user_library() if path is None else load(path)
+
+
+def _told(made: Library, path: Path) -> Json:
+    from vlmsel_auto.reporting.wording import plural
+
+    say(f"{path}: {plural(len(made.candidates), 'candidate')}, {plural(len(made.tasks), 'source task')}")
+    return {
+        "library": str(path),
+        "candidates": len(made.candidates),
+        "tasks": len(made.tasks),
+        "failures": [{"candidate": one.candidate, "task": one.task, "reason": one.reason} for one in made.failures],
+    }
+
+
+def _measure(
+    tasks: list[Path],
+    candidates: list[str],
+    *,
+    out: Path,
+    base: Library | None,
+    leave_out: list[str],
+    images: int,
+    seed: int,
+    jobs: int,
+    cache_dir: Path | None,
+    device: str,
+    quiet: bool,
+) -> Library:
+    from vlmsel_auto.building.build import build as measure
+    from vlmsel_auto.building.build import task_folders
+    from vlmsel_auto.building.cell import CellSettings
+    from vlmsel_auto.conductance.conductance import pick_device
+    from vlmsel_auto.models.candidates import resolve
+
+    folders = tuple(dict.fromkeys(folder for path in tasks for folder in task_folders(path)))
+    with make_sink(quiet=quiet) as sink:
+        return measure(
+            tasks=folders,
+            candidates=resolve(candidates),
+            out=out,
+            settings=CellSettings(images=images, seed=seed),
+            base=base,
+            leave_out=leave_out,
+            jobs=jobs,
+            device=str(pick_device(device)),
+            cache=None if cache_dir is None else cache_dir / "library",
+            sink=sink,
+        )

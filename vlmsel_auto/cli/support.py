@@ -1,0 +1,238 @@
+"""What every command shares: exit codes, one JSON object on standard output, a log for the unexpected, durations."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import logging.handlers
+import math
+import os
+import re
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import typer
+
+from vlmsel_auto.errors import (
+    AllTrialsFailed,
+    ConductanceError,
+    InputError,
+    MissingDependency,
+    RunInterrupted,
+    VlmselError,
+)
+
+if TYPE_CHECKING:
+    from vlmsel_auto.cache import Json
+    from vlmsel_auto.records import Budget
+    from vlmsel_auto.reporting.progress import ProgressSink
+
+__all__ = [
+    "EXIT_ALL_FAILED",
+    "EXIT_INPUT",
+    "EXIT_INTERRUPTED",
+    "Answer",
+    "guarded",
+    "make_sink",
+    "parse_duration",
+    "say",
+]
+
+EXIT_UNEXPECTED = 1
+EXIT_INPUT = 2
+EXIT_ALL_FAILED = 3
+EXIT_INTERRUPTED = 130
+
+_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)", re.ASCII)
+_LOG_BYTES = 1_000_000
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a command leaves behind: the object for ``--json`` and the exit code."""
+
+    json: Json = None
+    code: int = 0
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of ``90``, ``90s``, ``10m``, ``1h30m`` or ``1.5h``.
+
+    Raises:
+        InputError: the text is none of these, or not above zero.
+    """
+    compact = text.strip().lower()
+    try:
+        seconds = float(compact)
+    except ValueError:
+        parts = _PART.findall(compact)
+        whole = _PART.sub("", compact).strip() == "" and bool(parts)
+        seconds = sum(float(count) * _UNITS[unit] for count, unit in parts) if whole else math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise InputError(f"a time is seconds or like 90s, 10m, 1h30m, and above zero, but got {text!r}")
+    return seconds
+
+
+def say(text: str) -> None:
+    """One line on standard error."""
+    typer.echo(text, err=True)
+
+
+@contextlib.contextmanager
+def guarded(*, debug: bool = False, as_json: bool = False) -> Iterator[Answer]:
+    """Run a command's body: map errors to exit codes and, with ``as_json``, keep standard output for one JSON object.
+
+    Raises:
+        typer.Exit: always with the code, unless it is 0.
+    """
+    answer = Answer()
+    with _logged() as log:
+        try:
+            with _stdout_to_stderr() if as_json else contextlib.nullcontext(), _sigterm_interrupts():
+                yield answer
+        except (typer.Exit, typer.Abort):
+            raise
+        except (KeyboardInterrupt, RunInterrupted):
+            say("interrupted: finished work is kept, the same command goes on from there")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except Exception as error:  # noqa: BLE001 - the boundary: a person gets one line and the log the rest
+            code = _exit_code(error)
+            if debug:
+                traceback.print_exc(file=sys.stderr)
+            elif code == EXIT_UNEXPECTED:
+                _keep(log, "unexpected: " + traceback.format_exc())
+                say(f"error: {_one_line(error)} (details: {log}, or run again with --debug)")
+            else:
+                say(f"error: {_one_line(error)}")
+            raise typer.Exit(code) from None
+    if as_json:
+        typer.echo(json.dumps(_finite(answer.json), ensure_ascii=False, allow_nan=False))
+    if answer.code:
+        raise typer.Exit(answer.code)
+
+
+def make_sink(*, quiet: bool, budget: Budget | None = None) -> ProgressSink:
+    """The live screen on a terminal, plain lines elsewhere and with NO_COLOR, TERM=dumb or ``quiet``."""
+    from vlmsel_auto.reporting.progress import PlainSink
+
+    if quiet or not _lively():
+        return PlainSink(quiet=quiet)
+    from vlmsel_auto.reporting.progress import RichSink
+
+    return RichSink(budget=budget)
+
+
+def _lively() -> bool:
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _exit_code(error: Exception) -> int:
+    match error:
+        case AllTrialsFailed():
+            return EXIT_ALL_FAILED
+        case InputError() | ConductanceError() | MissingDependency():
+            return EXIT_INPUT
+        case _:
+            return EXIT_UNEXPECTED
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, VlmselError) else f"{type(error).__name__}: {text}"
+
+
+def _finite(value: Json) -> Json:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case list():
+            return [_finite(inner) for inner in value]
+        case dict():
+            return {key: _finite(inner) for key, inner in value.items()}
+        case _:
+            return value
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Send whatever a library or a child process writes to standard output to standard error instead."""
+    sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # descriptors closed by the caller: nothing can be written there either
+        kept = -1
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if kept >= 0:
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
+def _interrupt(_number: int, _frame: FrameType | None, /) -> None:
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM end the run as Ctrl+C does."""
+    try:
+        before = signal.signal(signal.SIGTERM, _interrupt)
+    except ValueError:  # not the main thread: the embedding program keeps its own handling
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _LazyFile(logging.handlers.RotatingFileHandler):
+    """A log file whose folder is made only when there is something to write."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+        super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """A log that cannot be written must not disturb the run."""
+
+
+@contextlib.contextmanager
+def _logged() -> Iterator[Path]:
+    """Keep warnings and log records of libraries off the terminal and in one file; yield its path."""
+    from vlmsel_auto.cache import default_cache_dir
+
+    path = default_cache_dir() / "logs" / "vlmsel-auto.log"
+    handler = _LazyFile(path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    shown = warnings.showwarning
+    logging.getLogger().addHandler(handler)
+    logging.captureWarnings(capture=True)
+    try:
+        yield path
+    finally:
+        logging.captureWarnings(capture=False)
+        warnings.showwarning = shown
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def _keep(path: Path, text: str) -> None:
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")

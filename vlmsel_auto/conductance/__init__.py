@@ -1,0 +1,1 @@
+"""Conductance of every visual block in one sweep."""

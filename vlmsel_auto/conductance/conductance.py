@@ -1,0 +1,250 @@
+"""Layer conductance of every visual block in one sweep, to a wanted error, in bounded memory.
+
+C[b, i](x) = integral over alpha in [0, 1] of dF/dh[b, i] dh[b, i]/dalpha along x0 + alpha (x - x0)
+(Dhamdhere, Sundararajan, Yan: How Important Is a Neuron?, 2018). The signed sum over a block that cuts the graph is
+F(x) - F(x0) for every block (completeness), so blocks are told apart by absolute values and channels only.
+
+All blocks share the passes over the points; the rules are in quadrature.py. Integration by spectral derivatives is our
+own choice and is tested against Captum and against exact forward-mode tangents (tangents.py).
+
+Errors: E[image, block] = sum_i |C_i - C*_i| / sum_i |C*_i|, estimated from the rule on every other and every fourth
+point, which costs no pass (contraction.estimate_error).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from vlmsel_auto.conductance.baselines import Baseline, make_baseline
+from vlmsel_auto.conductance.blocks import find_blocks
+from vlmsel_auto.conductance.engine import Engine
+from vlmsel_auto.conductance.memory import memory_budget
+from vlmsel_auto.conductance.quadrature import Rule, make_rule
+from vlmsel_auto.conductance.scalars import Scalar
+from vlmsel_auto.errors import ConductanceError
+from vlmsel_auto.records import FloatArray, IntArray
+
+__all__ = ["Conductance", "Integrator", "Precision", "choose_integrator", "conductance", "pick_device"]
+
+Integrator = Literal["auto", "spectral", "trapezoid", "left"]
+Precision = Literal["model", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Conductance:
+    """Conductance of n images in B blocks, reduced over neurons.
+
+    Attributes:
+        blocks: (B,) module names, shallow to deep.
+        activity: (n, B) sum over neurons of |C|, units of F.
+        signature: B arrays (n, C_b), C summed over tokens or pixels.
+        absolute: B arrays (n, C_b), |C| summed over tokens or pixels.
+        total: (n,) F(x) - F(x0).
+        target: (n,) class that F speaks of, -1 where there is none.
+        completeness_error: (n, B) |sum C - total| / |total| (0 where both vanish).
+        error: (n,) estimated E, mean over blocks.
+        points: (n,) points of the path evaluated for each image.
+        reached: whether every image's estimated error is at most the wanted one (True with fixed ``points``).
+        integrator: rule used.
+        baseline: name of the baseline.
+        scalar: name of F.
+        neurons: B arrays (n, *block shape) of C, or None unless asked for.
+    """
+
+    blocks: tuple[str, ...]
+    activity: FloatArray
+    signature: tuple[FloatArray, ...]
+    absolute: tuple[FloatArray, ...]
+    total: FloatArray
+    target: IntArray
+    completeness_error: FloatArray
+    error: FloatArray
+    points: IntArray
+    reached: bool
+    integrator: str
+    baseline: str
+    scalar: str
+    neurons: tuple[FloatArray, ...] | None = None
+
+
+def conductance(
+    visual: nn.Module,
+    images: Tensor,
+    *,
+    scalar: Scalar,
+    blocks: Sequence[str] | None = None,
+    integrator: Integrator | Rule = "auto",
+    error: float = 0.01,
+    points: int | None = None,
+    max_points: int = 129,
+    baseline: Baseline | Tensor = "zeros",
+    precision: Precision = "model",
+    budget: int | None = None,
+    compiled: bool = False,
+    neurons: bool = False,
+) -> Conductance:
+    """Conductance of every block of ``visual`` on ``images``.
+
+    Args:
+        visual: visual tower in eval mode; images (n, C, H, W) -> unnormalised embeddings (n, D). Left as it was.
+        images: (n, C, H, W) normalised, finite, of the tower's dtype.
+        scalar: F, see scalars.py.
+        blocks: module names, shallow to deep; None: ``blocks.find_blocks``.
+        integrator: "auto" takes "trapezoid" for towers with kinks (ReLU and kin), else "spectral"; a ``Rule`` is used
+            as it is (no error estimate beyond its coarser rule).
+        error: wanted mean relative error per neuron (E above) of each image; ignored with ``points`` or a ``Rule``.
+        points: fixed number of points, odd and at least 3; None: as many as ``error`` needs.
+        max_points: where the search for ``error`` ends; see ``Conductance.reached``.
+        baseline: "zeros" (after normalisation), "mean" (of the given images), "blurred", or a tensor (C, H, W).
+        precision: "bfloat16" runs the passes under autocast and accumulates in float32.
+        budget: bytes that passes may take; None: a share of what is free. Results do not depend on it.
+        compiled: compile the blocks.
+        neurons: also return C of every neuron.
+
+    Raises:
+        ConductanceError: bad images, tower, scalar, blocks or settings; F constant; out of memory at one row.
+    """
+    _check_tower(visual)
+    _check_images(visual, images)
+    names = _checked_blocks(visual, find_blocks(visual) if blocks is None else tuple(blocks))
+    rules, wanted = _schedule(visual, integrator, error=error, points=points, max_points=max_points)
+    device = next((p.device for p in visual.parameters()), images.device)
+    images = images.detach().to(device)
+    start, baseline_name = make_baseline(baseline, images)
+    arrays = Engine(
+        visual=visual,
+        names=names,
+        scalar=scalar,
+        images=images,
+        start=start,
+        rules=rules,
+        wanted=wanted,
+        precision=torch.bfloat16 if precision == "bfloat16" else None,
+        compiled=compiled,
+        budget=memory_budget(device) if budget is None else budget,
+        keep_neurons=neurons,
+    ).run()
+    total = arrays.ends[:, 1] - arrays.ends[:, 0]
+    return Conductance(
+        blocks=names,
+        activity=arrays.activity,
+        signature=tuple(arrays.signature),
+        absolute=tuple(arrays.absolute),
+        total=total,
+        target=arrays.target,
+        completeness_error=_relative(np.abs(arrays.signed - total[:, None]), np.abs(total)[:, None]),
+        error=arrays.error,
+        points=arrays.points,
+        reached=wanted is None or bool((arrays.error <= wanted).all()),
+        integrator=rules[0].kind,
+        baseline=baseline_name,
+        scalar=scalar.name,
+        neurons=tuple(arrays.neurons) if neurons else None,
+    )
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Device ``name`` ("cpu", "cuda", "cuda:1", "mps"), or with "auto" the fastest kind that is there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises AssertionError where CUDA was not built in
+        raise ConductanceError(f"this device cannot be used; try 'auto' or 'cpu', but got {name!r}") from error
+    return device
+
+
+_KINKED = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.PReLU,
+    nn.Hardswish,
+    nn.Hardsigmoid,
+    nn.Hardtanh,
+    nn.MaxPool2d,
+    nn.AdaptiveMaxPool2d,
+)
+
+
+def choose_integrator(visual: nn.Module) -> Literal["spectral", "trapezoid"]:
+    """Trapezoid if the tower has activations with kinks, where the spectral rule gains nothing; else spectral."""
+    kinked = any(isinstance(module, _KINKED) for module in visual.modules())
+    return "trapezoid" if kinked else "spectral"
+
+
+def _schedule(
+    visual: nn.Module, integrator: Integrator | Rule, *, error: float, points: int | None, max_points: int
+) -> tuple[tuple[Rule, ...], float | None]:
+    """Rules to climb, each holding the points of the one before, and the error that ends it (None: one fixed rule)."""
+    if isinstance(integrator, Rule):
+        return (integrator,), None
+    kind = choose_integrator(visual) if integrator == "auto" else integrator
+    if points is not None:
+        if points < 3 or points % 2 == 0:  # noqa: PLR2004 - the coarser rule gives the error
+            raise ConductanceError(f"points must be odd and at least 3, but got {points}")
+        return (make_rule(kind, points - 1),), None
+    if not 1e-9 <= error < 1:  # noqa: PLR2004 - double precision ends there
+        raise ConductanceError(f"error must be in [1e-9, 1), but got {error}")
+    first = _first_intervals(kind, error)
+    if max_points < first + 1:
+        raise ConductanceError(f"max_points must be at least {first + 1} for error={error}, but got {max_points}")
+    rules = [make_rule(kind, first)]
+    while 2 * rules[-1].intervals + 1 <= max_points:
+        rules.append(make_rule(kind, 2 * rules[-1].intervals))
+    return tuple(rules), error
+
+
+def _first_intervals(kind: str, error: float) -> int:
+    """Where climbing starts: what trained towers of that kind mostly need (design measurements)."""
+    if kind == "spectral":
+        return 8 if error >= 0.03 else 12 if error >= 0.004 else 16  # noqa: PLR2004 - see docstring
+    return 8 if error >= 0.1 else 16 if error >= 0.03 else 32  # noqa: PLR2004 - see docstring
+
+
+def _relative(part: FloatArray, whole: FloatArray) -> FloatArray:
+    """Ratio of non-negative arrays with 0 / 0 = 0."""
+    safe = np.where(whole > 0, whole, 1.0)
+    return np.where(whole > 0, part / safe, np.where(part > 0, np.inf, 0.0))
+
+
+def _check_tower(visual: nn.Module) -> None:
+    for name, module in visual.named_modules():
+        if module.training:
+            what = "batch norm in training mode" if isinstance(module, _BatchNorm) else "a tower in training mode"
+            raise ConductanceError(
+                f"conductance needs the tower in eval mode; call .eval() first, but got {what} at {name or 'the top'!r}"
+            )
+
+
+def _check_images(visual: nn.Module, images: Tensor) -> None:
+    if images.ndim != 4 or 0 in images.shape or not images.is_floating_point():  # noqa: PLR2004 - (n, C, H, W)
+        raise ConductanceError(
+            f"images must be floating and (n, channels, height, width), but got {images.dtype} {tuple(images.shape)}"
+        )
+    finite = torch.isfinite(images).flatten(1).all(dim=1)
+    if not bool(finite.all()):
+        bad = torch.nonzero(~finite).flatten().tolist()
+        raise ConductanceError(f"images must be finite, but got NaN or infinite pixels in images {bad[:10]}")
+    size = getattr(visual, "image_size", None)
+    wanted = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, tuple | list) else None
+    if wanted is not None and tuple(images.shape[2:]) != wanted:
+        raise ConductanceError(f"this tower takes images of {wanted} pixels, but got {tuple(images.shape[2:])}")
+
+
+def _checked_blocks(visual: nn.Module, names: tuple[str, ...]) -> tuple[str, ...]:
+    known = {name for name, _ in visual.named_modules()}
+    missing = [name for name in names if name not in known]
+    if not names or missing or len(set(names)) < len(names):
+        raise ConductanceError(f"blocks must be different module names of the tower, but got {missing or names!r}")
+    return names

@@ -1,0 +1,230 @@
+"""One forward and one backward pass that show every block's output h and gradient dF/dh, block by block.
+
+The graph starts at the output of the shallowest block (nothing before it is differentiated) and holds no parameter
+gradients. Gradients are handed out while the backward pass runs and are not kept here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from vlmsel_auto.conductance.blocks import Layout, detect_layout, first_tensor, to_rows
+from vlmsel_auto.errors import ConductanceError
+
+__all__ = ["Footprint", "Sweep", "measure"]
+
+Consume = Callable[[int, Tensor, Tensor], None]  # (block, h (rows, ...), dF/dh like h), deepest block first
+Value = Callable[[Tensor], Tensor]  # embedding (rows, D) -> F (rows,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """What one row (an image at a point of the path) takes.
+
+    Attributes:
+        graph_bytes: tensors saved for the backward pass.
+        block_bytes: per block, its output.
+        layouts: per block, where its output keeps rows and channels.
+        shapes: per block, its output's shape without the rows.
+    """
+
+    graph_bytes: int
+    block_bytes: tuple[int, ...]
+    layouts: tuple[Layout, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+
+class Sweep:
+    """Runs a tower with hooks on its blocks. Use as a context manager: hooks and frozen parameters are undone at exit.
+
+    Args:
+        visual: the tower, in eval mode.
+        blocks: module names in order of execution.
+        precision: dtype of autocast, or None for the tower's own.
+        compiled: compile each block with ``torch.compile`` (worth it for large towers on GPUs).
+    """
+
+    def __init__(
+        self,
+        visual: nn.Module,
+        blocks: Sequence[str],
+        *,
+        precision: torch.dtype | None = None,
+        compiled: bool = False,
+    ) -> None:
+        self.visual = visual
+        self.blocks = tuple(blocks)
+        self._modules = [visual.get_submodule(name) for name in self.blocks]
+        self._precision = precision
+        self._compiled = compiled
+        self._undo = ExitStack()
+        self._outputs: dict[int, Tensor] = {}
+        self._versions: dict[int, int] = {}
+        self._leaf: Tensor | None = None
+        self._copy = False  # blocks whose output a later module changes in place need a copy
+
+    def __enter__(self) -> Self:
+        self._undo.enter_context(_frozen(self.visual))
+        for index, module in enumerate(self._modules):
+            if self._compiled:
+                self._undo.enter_context(_compiled_forward(module))
+            handle = module.register_forward_hook(partial(self._record, index))
+            self._undo.callback(handle.remove)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._forget()
+        self._undo.close()
+
+    def run(self, rows: Tensor, value: Value, consume: Consume) -> Tensor:
+        """Sweep ``rows`` (R, C, H, W); ``value`` turns the embedding into F, ``consume`` takes each block.
+
+        Returns:
+            F of each row (R,), detached.
+        """
+        result = self.forward(rows, value)
+        seen: set[int] = set()
+
+        def deliver(index: int, gradient: Tensor) -> None:
+            seen.add(index)
+            consume(index, self._outputs.pop(index), gradient.detach())
+
+        leaf = self._leaf
+        assert leaf is not None  # noqa: S101 - forward() leaves one behind
+        first = min(self._outputs)
+        for index, output in self._hooked.items():
+            if index != first:
+                output.register_hook(partial(deliver, index))  # type: ignore[no-untyped-call] # torch leaves it untyped
+        self._hooked.clear()
+        (gradient,) = torch.autograd.grad([result], [leaf], [torch.ones_like(result)], allow_unused=True)
+        if gradient is not None:
+            deliver(first, gradient)
+        self._forget()
+        if len(seen) < len(self.blocks):
+            idle = [name for index, name in enumerate(self.blocks) if index not in seen]
+            raise ConductanceError(f"these blocks do not reach the scalar; leave them out of blocks=, but got {idle}")
+        return result.detach()
+
+    def forward(self, rows: Tensor, value: Value) -> Tensor:
+        """Forward half of ``run``: F (R,) with its graph; the blocks' outputs stay recorded."""
+        self._forget()
+        with torch.enable_grad(), self._autocast(rows.device):
+            embedding = first_tensor(self.visual(rows))
+        if len(self._outputs) < len(self.blocks):
+            idle = [name for index, name in enumerate(self.blocks) if index not in self._outputs]
+            raise ConductanceError(f"these blocks were not run by the tower; leave them out, but got {idle}")
+        if not self._copy and any(t._version != self._versions[i] for i, t in self._outputs.items()):  # noqa: SLF001
+            self._copy = True  # a later module wrote into a block's output: keep copies from now on
+            return self.forward(rows, value)
+        with torch.enable_grad():
+            result = value(embedding.float() if embedding.dtype in (torch.float16, torch.bfloat16) else embedding)
+        if not result.requires_grad:
+            raise ConductanceError(
+                "the scalar does not depend on any block (is the tower wrapped in no_grad or a blackbox?), but got a "
+                f"value without gradient from {type(self.visual).__name__}"
+            )
+        return result
+
+    def outputs(self) -> dict[int, Tensor]:
+        """Recorded outputs of the last ``forward``, by block."""
+        return self._outputs
+
+    def _record(self, index: int, module: nn.Module, args: object, output: object) -> object:  # noqa: ARG002 - hook
+        tensor = first_tensor(output)
+        if index in self._outputs:
+            raise ConductanceError(
+                f"a block must run once per pass, but {self.blocks[index]!r} was run again; leave it out of blocks="
+            )
+        if self._leaf is None:  # nothing before the shallowest block is differentiated
+            tensor = self._leaf = tensor.detach().requires_grad_()
+        passed_on = tensor.clone() if self._copy else tensor
+        self._hooked[index] = tensor
+        self._outputs[index] = tensor.detach()
+        self._versions[index] = self._outputs[index]._version  # noqa: SLF001 - the only way to notice in-place writes
+        return _replace_first(output, passed_on)
+
+    def _forget(self) -> None:
+        self._leaf = None
+        self._hooked: dict[int, Tensor] = {}
+        self._outputs = {}
+        self._versions = {}
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        if self._precision is None:
+            return nullcontext()
+        return torch.autocast(device.type, dtype=self._precision)
+
+
+def measure(sweep: Sweep, rows: Tensor, value: Value, declared: str | None) -> Footprint:
+    """Memory and shapes of one row, from one forward pass over ``rows`` (R, C, H, W)."""
+    known = {p.untyped_storage().data_ptr() for p in sweep.visual.parameters()}
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        sweep.forward(rows, value)
+    count = len(rows)
+    outputs = [sweep.outputs()[i] for i in range(len(sweep.blocks))]
+    layouts = [detect_layout(tuple(output.shape), count, declared) for output in outputs]
+    views = [to_rows(output, count, layout) for output, layout in zip(outputs, layouts, strict=True)]
+    sweep._forget()  # noqa: SLF001 - same module
+    return Footprint(
+        graph_bytes=-(-sum(saved.values()) // count),
+        block_bytes=tuple(max(view.element_size(), 4) * view[0].numel() for view in views),
+        layouts=tuple(layouts),
+        shapes=tuple(tuple(view.shape[1:]) for view in views),
+    )
+
+
+def _replace_first(output: object, tensor: Tensor) -> object:
+    """``output`` with its first floating tensor replaced by ``tensor``."""
+    if isinstance(output, Tensor):
+        return tensor
+    old = first_tensor(output)
+    if isinstance(output, dict):
+        return type(output)({key: tensor if part is old else part for key, part in output.items()})
+    if isinstance(output, list | tuple):
+        parts = [tensor if part is old else part for part in output]
+        if hasattr(output, "_fields"):  # named tuple
+            return type(output)(*parts)
+        return type(output)(parts)
+    raise ConductanceError(f"cannot hand on a block output of this type, but got {type(output)}")
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    trained = [p for p in module.parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def _compiled_forward(module: nn.Module) -> Iterator[None]:
+    """Compile the block's own forward; hooks stay outside, so that they see plain tensors."""
+    had = "forward" in vars(module)
+    original = module.forward
+    module.forward = torch.compile(original, dynamic=False)
+    try:
+        yield
+    finally:
+        if had:
+            module.forward = original
+        else:
+            del module.forward

@@ -1,0 +1,1 @@
+"""Source tasks and what the candidates do on them."""

@@ -1,0 +1,312 @@
+"""Cells into a library, libraries into one. Pure: no file, no model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from vlmsel_auto.errors import LibraryError
+from vlmsel_auto.library.records import Cell, CellFailure, Library, SourceCandidate, SourceTask
+from vlmsel_auto.records import FloatArray
+
+__all__ = ["Conflict", "assemble", "merge", "with_tuned"]
+
+Conflict: TypeAlias = Literal["newest", "error"]
+
+_IDENTITY = frozenset({"candidate", "task", "build", "finished"})
+
+
+def assemble(
+    cells: Iterable[Cell],
+    *,
+    failures: Iterable[CellFailure] = (),
+    run_sources: Mapping[str, str] | None = None,
+    conflict: Conflict = "newest",
+) -> Library:
+    """Put cells together; candidates and tasks keep the order in which they first appear.
+
+    Two cells of the same candidate and task are joined field by field. Where they disagree, and where a candidate's
+    weights or a task's content differ between cells, ``conflict`` decides.
+
+    Args:
+        cells: in any order.
+        failures: cells that could not be made; dropped where a cell with a zero-shot accuracy is there after all.
+        run_sources: where each tuning run's figures come from, by run name.
+        conflict: "newest" keeps what was finished last, "error" refuses.
+
+    Returns:
+        The library.
+
+    Raises:
+        LibraryError: cells contradict each other and ``conflict`` is "error", or array shapes do not fit together.
+    """
+    held = list(cells)
+    held = _one_version(held, _candidate, lambda cell: cell.candidate.sha256, what="weights", conflict=conflict)
+    held = _one_version(held, _task, lambda cell: cell.task.digest, what="contents", conflict=conflict)
+    held = _one_version(held, _candidate, _blocks, what="visual blocks", conflict=conflict, drop=_without_profile)
+    joined: dict[tuple[str, str], Cell] = {}
+    for cell in sorted(held, key=lambda cell: cell.finished):  # stable: later ones are newer
+        key = cell.candidate.id, cell.task.name
+        joined[key] = _join(joined[key], cell, conflict) if key in joined else cell
+    candidates = _best_described(held)
+    tasks = {cell.task.name: cell.task for cell in held}
+    done = {key for key, cell in joined.items() if np.isfinite(cell.zero_shot)}
+    return _fill(
+        tuple(candidates.values()),
+        tuple(tasks.values()),
+        joined,
+        failures=tuple(
+            {(one.candidate, one.task): one for one in failures if (one.candidate, one.task) not in done}.values()
+        ),
+        run_sources=run_sources or {},
+    )
+
+
+def merge(*libraries: Library, conflict: Conflict = "newest") -> Library:
+    """One library out of several; see `assemble` for what happens to cells that several of them hold.
+
+    Raises:
+        LibraryError: they contradict each other and ``conflict`` is "error".
+    """
+    return assemble(
+        (cell for one in libraries for cell in one.cells()),
+        failures=(failure for one in libraries for failure in one.failures),
+        run_sources={
+            name: source for one in libraries for name, source in zip(one.run_names, one.run_sources, strict=True)
+        },
+        conflict=conflict,
+    )
+
+
+def with_tuned(library: Library, *, run: str, source: str, values: Mapping[tuple[str, str], float]) -> Library:
+    """The library with one run of tuned accuracies set or replaced.
+
+    Args:
+        library: what the figures are added to.
+        run: name of the run, for example "finetune lr=0.001 seed=0".
+        source: where the figures come from.
+        values: accuracy in [0, 1] by (candidate id, task name); pairs that the library does not know are left out.
+
+    Raises:
+        LibraryError: a value lies outside [0, 1].
+    """
+    runs = np.full((len(library.candidates), len(library.tasks)), np.nan)
+    rows = {name: m for m, name in enumerate(library.candidate_ids)}
+    columns = {name: s for s, name in enumerate(library.task_names)}
+    for (candidate, task), value in values.items():
+        if not 0 <= value <= 1:
+            raise LibraryError(f"tuned accuracy of {candidate} on {task} must lie in [0, 1], but got {value!r}")
+        if candidate in rows and task in columns:
+            runs[rows[candidate], columns[task]] = value
+    kept = [r for r, name in enumerate(library.run_names) if name != run]
+    return replace(
+        library,
+        run_names=(*(library.run_names[r] for r in kept), run),
+        run_sources=(*(library.run_sources[r] for r in kept), source),
+        tuned_runs=np.concatenate([library.tuned_runs[:, :, kept], runs[:, :, None]], axis=2),
+    )
+
+
+def _one_version(
+    cells: list[Cell],
+    name: Callable[[Cell], str],
+    version: Callable[[Cell], str],
+    *,
+    what: str,
+    conflict: Conflict,
+    drop: Callable[[Cell], Cell | None] = lambda _: None,
+) -> list[Cell]:
+    """Keep, for each name, the newest version of its content; an empty version (unknown) goes with every other."""
+    finished: dict[str, dict[str, float]] = {}
+    for cell in cells:
+        if version(cell):
+            known = finished.setdefault(name(cell), {})
+            known[version(cell)] = max(cell.finished, known.get(version(cell), -np.inf))
+    clashes = sorted(one for one, known in finished.items() if len(known) > 1)
+    if clashes and conflict == "error":
+        raise LibraryError(
+            f"{what} differ between cells of the same name; merge with conflict='newest' to keep what was finished "
+            f"last, or rename one, but got {', '.join(clashes)}"
+        )
+    newest = {one: max(finished[one], key=finished[one].__getitem__) for one in clashes}
+    kept = (
+        cell if name(cell) not in newest or version(cell) in ("", newest[name(cell)]) else drop(cell) for cell in cells
+    )
+    return [cell for cell in kept if cell is not None]
+
+
+def _candidate(cell: Cell) -> str:
+    return cell.candidate.id
+
+
+def _task(cell: Cell) -> str:
+    return cell.task.name
+
+
+def _blocks(cell: Cell) -> str:
+    return " ".join(
+        f"{block}:{width}" for block, width in zip(cell.candidate.blocks, cell.candidate.widths, strict=True)
+    )
+
+
+def _without_profile(cell: Cell) -> Cell:
+    bare = replace(cell.candidate, blocks=(), widths=())
+    nothing = np.empty(0)
+    return replace(cell, candidate=bare, activity=nothing, norm_activity=nothing, signature=(), absolute=(), signals={})
+
+
+def _missing(value: object) -> bool:
+    if isinstance(value, float):
+        return bool(np.isnan(value))
+    if isinstance(value, np.ndarray):
+        return value.size == 0 or bool(np.isnan(value).all())
+    return not value
+
+
+def _join(old: Cell, new: Cell, conflict: Conflict) -> Cell:
+    """The newer cell, with what it lacks from the older one."""
+    changes: dict[str, Any] = {}  # by field of Cell
+    for item in fields(Cell):
+        if item.name in _IDENTITY:
+            continue
+        before, after = getattr(old, item.name), getattr(new, item.name)
+        if isinstance(before, Mapping):
+            changes[item.name] = {**before, **after}
+            before, after = (
+                {key: before[key] for key in before if key in after},
+                {key: after[key] for key in before if key in after},
+            )
+        elif _missing(after):
+            changes[item.name] = before
+        if (
+            conflict == "error"
+            and old.build != new.build
+            and not (_missing(before) or _missing(after) or _same(before, after))
+        ):
+            raise LibraryError(
+                f"{item.name} of {new.candidate.id} on {new.task.name} differs between builds; merge with "
+                f"conflict='newest' to keep what was finished last, but got {old.build} and {new.build}"
+            )
+    keeps_profile = old if new.activity.size == 0 and old.activity.size else new
+    return replace(new, build=keeps_profile.build, candidate=keeps_profile.candidate, **changes)
+
+
+def _same(before: object, after: object) -> bool:
+    if isinstance(before, np.ndarray) and isinstance(after, np.ndarray):
+        return before.shape == after.shape and bool(np.array_equal(before, after, equal_nan=True))
+    if isinstance(before, tuple) and isinstance(after, tuple):
+        return len(before) == len(after) and all(map(_same, before, after))
+    return before == after
+
+
+def _best_described(cells: Sequence[Cell]) -> dict[str, SourceCandidate]:
+    """One record a candidate: the newest, with blocks and embedding width from whichever cell has them."""
+    found: dict[str, SourceCandidate] = {}
+    for cell in cells:
+        found.setdefault(cell.candidate.id, cell.candidate)
+    for cell in sorted(cells, key=lambda cell: cell.finished):
+        old, new = found[cell.candidate.id], cell.candidate
+        profile = new if new.blocks else old
+        found[new.id] = replace(
+            new,
+            sha256=new.sha256 or old.sha256,
+            blocks=profile.blocks,
+            widths=profile.widths,
+            embed_dim=new.embed_dim or old.embed_dim,
+            params=new.params if new.params is not None else old.params,
+            flops=new.flops if new.flops is not None else old.flops,
+        )
+    return found
+
+
+def _fill(
+    candidates: tuple[SourceCandidate, ...],
+    tasks: tuple[SourceTask, ...],
+    joined: Mapping[tuple[str, str], Cell],
+    *,
+    failures: tuple[CellFailure, ...],
+    run_sources: Mapping[str, str],
+) -> Library:
+    """Dense arrays from cells."""
+    cells = tuple(joined.values())
+    runs = tuple(sorted({name for cell in cells for name in cell.tuned}))
+    names = tuple(sorted({name for cell in cells for name in cell.signals}))
+    draws = 1 + max((key[0] for cell in cells for key in cell.evidence), default=-1)
+    shots = tuple(sorted({key[1] for cell in cells for key in cell.evidence}))
+    scores = tuple(sorted({key[2] for cell in cells for key in cell.evidence}))
+    builds = tuple(dict.fromkeys(cell.build for cell in cells))
+    grid, classes = (len(candidates), len(tasks)), sum(task.n_classes for task in tasks)
+
+    def nan(*shape: int) -> FloatArray:
+        return np.full(shape, np.nan)
+
+    library = Library(
+        candidates=candidates,
+        tasks=tasks,
+        zero_shot=nan(*grid),
+        probed=nan(*grid),
+        total=nan(*grid),
+        seconds=nan(*grid),
+        finished=nan(*grid),
+        build=np.full(grid, -1, dtype=np.int64),
+        builds=builds,
+        run_names=runs,
+        run_sources=tuple(run_sources.get(name, "") for name in runs),
+        tuned_runs=nan(*grid, len(runs)),
+        signal_names=names,
+        signals=nan(*grid, len(names)),
+        shots=shots,
+        evidence_names=scores,
+        evidence_draws=nan(*grid, draws, len(shots), len(scores)),
+        activity=tuple(nan(len(tasks), len(one.blocks)) for one in candidates),
+        norm_activity=tuple(nan(len(tasks), len(one.blocks)) for one in candidates),
+        signature=tuple(tuple(nan(len(tasks), width) for width in one.widths) for one in candidates),
+        absolute=tuple(tuple(nan(len(tasks), width) for width in one.widths) for one in candidates),
+        class_accuracy=nan(grid[0], classes),
+        class_text=tuple(nan(classes, one.embed_dim) for one in candidates),
+        class_image=tuple(nan(classes, one.embed_dim) for one in candidates),
+        image_sd=tuple(nan(len(tasks), one.embed_dim) for one in candidates),
+        failures=failures,
+    )
+    rows = {one.id: m for m, one in enumerate(candidates)}
+    columns = {one.name: s for s, one in enumerate(tasks)}
+    places = {build: index for index, build in enumerate(builds)}
+    parts = library.class_slices()
+    for (candidate, task), cell in joined.items():
+        m, s = rows[candidate], columns[task]
+        for name in ("zero_shot", "probed", "total", "seconds", "finished"):
+            getattr(library, name)[m, s] = getattr(cell, name)
+        library.build[m, s] = places[cell.build]
+        library.tuned_runs[m, s] = [cell.tuned.get(name, np.nan) for name in runs]
+        library.signals[m, s] = [cell.signals.get(name, np.nan) for name in names]
+        library.evidence_draws[m, s] = [
+            [[cell.evidence.get((w, k, name), np.nan) for name in scores] for k in shots] for w in range(draws)
+        ]
+        _put(library, cell, m, s, parts[s])
+    return library
+
+
+def _put(library: Library, cell: Cell, m: int, s: int, part: slice) -> None:
+    """Copy the arrays of one cell that are there."""
+    targets = [
+        (library.activity[m][s], cell.activity, "activity"),
+        (library.norm_activity[m][s], cell.norm_activity, "norm_activity"),
+        (library.class_accuracy[m, part], cell.class_accuracy, "class_accuracy"),
+        (library.class_text[m][part], cell.class_text, "class_text"),
+        (library.class_image[m][part], cell.class_image, "class_image"),
+        (library.image_sd[m][s], cell.image_sd, "image_sd"),
+        *((block[s], value, "signature") for block, value in zip(library.signature[m], cell.signature, strict=False)),
+        *((block[s], value, "absolute") for block, value in zip(library.absolute[m], cell.absolute, strict=False)),
+    ]
+    for target, value, name in targets:
+        if value.size == 0:
+            continue
+        if value.shape != target.shape:
+            raise LibraryError(
+                f"{name} of {cell.candidate.id} on {cell.task.name} must have shape {target.shape}, "
+                f"but got {value.shape}"
+            )
+        target[...] = value

@@ -1,0 +1,206 @@
+"""Published figures about real pretrained VLMs: what a candidate that no library knows can be ranked by.
+
+Shipped: zero-shot accuracies of 121 open_clip models on 35 classification data sets, from docs/openclip_results.csv of
+github.com/mlfoundations/open_clip (MIT). Tables of other projects are read from the user's copy by `import_table`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+
+from vlmsel_auto.cache import digest, file_digest
+from vlmsel_auto.errors import LibraryError
+from vlmsel_auto.library.merge import assemble
+from vlmsel_auto.library.records import Build, Cell, Library, SourceCandidate, SourceTask
+from vlmsel_auto.records import FloatArray
+
+__all__ = ["IMAGENET", "SOURCE", "TableKind", "datasets", "import_table", "open_clip_path", "zero_shot"]
+
+TableKind: TypeAlias = Literal["open_clip", "clip_benchmark", "lovm", "swab"]
+
+IMAGENET: Final = "ImageNet 1k"  # the column of the ImageNet prior
+SOURCE: Final = "mlfoundations/open_clip docs/openclip_results.csv (MIT)"
+
+_NOT_CLASSIFICATION: Final = frozenset({"Flickr", "MSCOCO", "WinoGAViL"})  # retrieval and compositional scores
+_OPEN_CLIP_FIXED: Final = frozenset(
+    {"name", "pretrained", "params (M)", "FLOPs (B)", "Average perf. on 38 datasets", "model_class", "dataset"}
+)
+_SOURCES: Final[Mapping[TableKind, str]] = {
+    "open_clip": SOURCE,
+    "clip_benchmark": "LAION-AI/CLIP_benchmark benchmark/benchmark.csv (MIT)",
+    "lovm": "orrzohar/LOVM eval_table.csv",
+    "swab": "YCaigogogo/SWAB LOVM/eval_table.csv",
+}
+_LONG_COLUMNS: Final[Mapping[TableKind, frozenset[str]]] = {
+    "clip_benchmark": frozenset({"model", "pretrained", "dataset", "acc1", "task", "model_fullname"}),
+    "lovm": frozenset({"model", "pretrained", "dataset", "acc1", "mean_per_class_recall"}),
+    "swab": frozenset({"model", "pretrained", "dataset", "acc1"}),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Figure:
+    """One published accuracy."""
+
+    arch: str
+    tag: str
+    dataset: str
+    accuracy: float
+    params: int | None = None
+    flops: float | None = None
+
+
+def open_clip_path() -> Path:
+    """The table of open_clip's figures that the package ships."""
+    return Path(__file__).parents[1] / "data" / "openclip_zeroshot.csv"
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> Library:
+    library = import_table(open_clip_path(), kind="open_clip")
+    return library.select_tasks([name for name in library.task_names if name not in _NOT_CLASSIFICATION])
+
+
+def datasets() -> tuple[str, ...]:
+    """Names of the 35 classification data sets of the shipped table: the columns of `zero_shot`."""
+    return _shipped().task_names
+
+
+def zero_shot(candidate_ids: Sequence[str]) -> FloatArray:
+    """Published zero-shot accuracies of candidates named "arch/tag".
+
+    Args:
+        candidate_ids: (M,) ids as in `Candidate.id`; others than open_clip's have no figures.
+
+    Returns:
+        Accuracies in [0, 1], (M, 35), columns as in `datasets`; rows without figures are NaN.
+    """
+    library = _shipped()
+    rows = {name: m for m, name in enumerate(library.candidate_ids)}
+    found = np.full((len(candidate_ids), len(library.tasks)), np.nan)
+    for m, name in enumerate(candidate_ids):
+        if name in rows:
+            found[m] = library.zero_shot[rows[name]]
+    return found
+
+
+def import_table(path: Path, *, kind: TableKind | None = None) -> Library:
+    """Read a published table into a rank table: a library of zero-shot accuracies without profiles.
+
+    Known are open_clip's docs/openclip_results.csv (wide), CLIP benchmark's benchmark.csv and the eval_table.csv of
+    LOVM and SWAB (one row for each model and data set). A candidate's id is "arch/tag" as in open_clip.
+
+    Args:
+        path: the CSV file.
+        kind: whose table it is; None: told from the columns.
+
+    Returns:
+        The rank table; `Build.source` of its cells cites the table.
+
+    Raises:
+        LibraryError: the file cannot be read, its columns fit no known table, or a value is not an accuracy.
+    """
+    header, rows = _read(path)
+    kind = kind or _kind(header, path)
+    figures = list(_wide(header, rows, path) if kind == "open_clip" else _long(kind, header, rows, path))
+    if not figures:
+        raise LibraryError(f"the table holds no zero-shot accuracy, but got {path}")
+    build = Build(
+        source=_SOURCES[kind],
+        code_version="",
+        settings=(("kind", "published zero-shot accuracy"), ("sha256", file_digest(path))),
+    )
+    return assemble(_cell(one, kind, build) for one in figures)
+
+
+def _read(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            reader = csv.DictReader(stream)
+            rows = list(reader)
+            return tuple(reader.fieldnames or ()), rows
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LibraryError(f"the table cannot be read as CSV ({error}), but got {path}") from error
+
+
+def _kind(header: Sequence[str], path: Path) -> TableKind:
+    if {"name", "pretrained", "Average perf. on 38 datasets"} <= set(header):
+        return "open_clip"
+    for kind, columns in _LONG_COLUMNS.items():  # from the richest to the poorest header
+        if columns <= set(header):
+            return kind
+    raise LibraryError(
+        f"the columns fit none of the known tables ({', '.join(_SOURCES)}), but got {', '.join(header)} in {path}"
+    )
+
+
+def _wide(header: Sequence[str], rows: Iterable[Mapping[str, str]], path: Path) -> Iterable[_Figure]:
+    if not {"name", "pretrained"} <= set(header):
+        raise LibraryError(f"open_clip's table needs the columns name and pretrained, but got {path}")
+    names = [name for name in header if name not in _OPEN_CLIP_FIXED]
+    for row in rows:
+        params, flops = row.get("params (M)"), row.get("FLOPs (B)")
+        for name in names:
+            if row[name]:
+                yield _Figure(
+                    arch=row["name"],
+                    tag=row["pretrained"],
+                    dataset=name,
+                    accuracy=_accuracy(row[name], path),
+                    params=round(_number(params, path) * 1e6) if params else None,
+                    flops=_number(flops, path) * 1e9 if flops else None,
+                )
+
+
+def _long(kind: TableKind, header: Sequence[str], rows: Iterable[Mapping[str, str]], path: Path) -> Iterable[_Figure]:
+    missing = _LONG_COLUMNS[kind] - set(header)
+    if missing:
+        raise LibraryError(f"the table of {kind} needs the columns {', '.join(sorted(missing))}, but got {path}")
+    for row in rows:
+        if row["acc1"] and row.get("task", "zeroshot_classification") == "zeroshot_classification":
+            yield _Figure(
+                arch=row["model"],
+                tag=row["pretrained"],
+                dataset=row["dataset"],
+                accuracy=_accuracy(row["acc1"], path),
+            )
+
+
+def _number(text: str, path: Path) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise LibraryError(f"the table {path} must hold numbers, but got {text!r}") from None
+
+
+def _accuracy(text: str, path: Path) -> float:
+    value = _number(text, path)
+    if not 0 <= value <= 1:
+        raise LibraryError(f"accuracies in {path} must lie in [0, 1], but got {text!r}")
+    return value
+
+
+def _cell(figure: _Figure, kind: TableKind, build: Build) -> Cell:
+    domain = "image-text matching" if figure.dataset in _NOT_CLASSIFICATION else "published data set"
+    return Cell(
+        candidate=SourceCandidate(
+            id=f"{figure.arch}/{figure.tag}",
+            arch=figure.arch,
+            tag=figure.tag,
+            params=figure.params,
+            flops=figure.flops,
+        ),
+        task=SourceTask(
+            name=figure.dataset, domain=domain, classes=(), digest=digest("published", kind, figure.dataset), n_test=0
+        ),
+        build=build,
+        finished=0.0,  # the tables bear no date: anything computed is newer
+        zero_shot=figure.accuracy,
+    )

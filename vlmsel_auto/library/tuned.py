@@ -1,0 +1,113 @@
+"""Tuned accuracies into a library: from tables, one row for each candidate and task.
+
+Two shapes are read. Wide: ``member,task[,zeroshot],RUN,RUN...``, every further column one tuning run. Long:
+``member,task,method,seed,accuracy[,...]``, one row a run, as benchmarks/tuned_truth.py writes it; rows without an
+accuracy (failed trials) are left out.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from vlmsel_auto.errors import LibraryError
+from vlmsel_auto.library.merge import with_tuned
+from vlmsel_auto.library.records import Library
+
+__all__ = ["import_tuned"]
+
+_KEYS: Final = ("member", "task")
+_LONG: Final = frozenset({"member", "task", "method", "seed", "accuracy"})
+_OTHER: Final = frozenset({"member", "task", "zeroshot"})
+
+_Runs = dict[str, dict[tuple[str, str], float]]  # run name -> (candidate, task) -> accuracy
+
+
+def import_tuned(library: Library, path: Path, *, source: str | None = None) -> Library:
+    """The library with the tuned accuracies of a table; pairs that it does not know are left out.
+
+    Full fine-tuning becomes runs (`Library.tuned_runs`), linear probes their mean over seeds (`Library.probed`). Runs
+    of the same name are replaced.
+
+    Args:
+        library: what the figures are added to.
+        path: the CSV file.
+        source: what `Library.run_sources` shall cite; default the file's name.
+
+    Returns:
+        The library with the runs.
+
+    Raises:
+        LibraryError: the table cannot be read, has other columns or values that are no accuracies, or none of its
+            rows belongs to a cell of the library.
+    """
+    header, rows = _read(path)
+    if set(header) >= _LONG:
+        runs, probes = _long(rows, path)
+    elif set(header) >= set(_KEYS) and set(header) - _OTHER:
+        runs, probes = _wide(header, rows, path), {}
+    else:
+        raise LibraryError(
+            f"a table of tuned accuracies has the columns member, task and one for each run, or member, task, method, "
+            f"seed and accuracy, but got {', '.join(header)} in {path}"
+        )
+    known = {(one, task) for one in library.candidate_ids for task in library.task_names}
+    if not any(pair in known for values in (*runs.values(), *probes.values()) for pair in values):
+        raise LibraryError(f"no row of the table belongs to a candidate and task of the library, but got {path}")
+    for name, values in sorted(runs.items()):
+        library = with_tuned(library, run=name, source=source or path.name, values=values)
+    return _with_probes(library, tuple(probes.values()))
+
+
+def _read(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            reader = csv.DictReader(stream)
+            rows = list(reader)
+            return tuple(reader.fieldnames or ()), rows
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LibraryError(f"the table cannot be read as CSV ({error}), but got {path}") from error
+
+
+def _accuracy(text: str, path: Path) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise LibraryError(f"accuracies in {path} must be numbers, but got {text!r}") from None
+    if not 0 <= value <= 1:
+        raise LibraryError(f"accuracies in {path} must lie in [0, 1], but got {text!r}")
+    return value
+
+
+def _wide(header: Sequence[str], rows: Sequence[Mapping[str, str]], path: Path) -> _Runs:
+    names = [name for name in header if name not in _OTHER]
+    return {
+        name: {(row["member"], row["task"]): _accuracy(row[name], path) for row in rows if row[name]} for name in names
+    }
+
+
+def _long(rows: Sequence[Mapping[str, str]], path: Path) -> tuple[_Runs, _Runs]:
+    """Fine-tuning runs and probes, by method and seed."""
+    runs: _Runs = {}
+    probes: _Runs = {}
+    for row in rows:
+        if row["accuracy"]:
+            into = probes if row["method"] == "probe" else runs
+            values = into.setdefault(f"{row['method']} seed={row['seed']}", {})
+            values[row["member"], row["task"]] = _accuracy(row["accuracy"], path)
+    return runs, probes
+
+
+def _with_probes(library: Library, runs: Sequence[Mapping[tuple[str, str], float]]) -> Library:
+    probed = library.probed.copy()
+    for m, one in enumerate(library.candidate_ids):
+        for s, task in enumerate(library.task_names):
+            values = [run[one, task] for run in runs if (one, task) in run]
+            if values:
+                probed[m, s] = float(np.mean(values))
+    return replace(library, probed=probed)

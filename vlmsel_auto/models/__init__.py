@@ -1,0 +1,1 @@
+"""Candidates and their weights: names, loading through open_clip, export, prediction."""

@@ -1,0 +1,253 @@
+"""Candidates by name: the mini zoo, open_clip's catalogue, hub repositories, the user's own folders, TOML lists.
+
+A `Candidate` is metadata; nothing here reads weights or imports torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, cast
+
+from vlmsel_auto.cache import Json, digest, file_digest
+from vlmsel_auto.errors import CandidateError
+from vlmsel_auto.events import Notice, Sink, discard
+from vlmsel_auto.models import catalogue
+from vlmsel_auto.models.catalogue import package_file, read_json
+from vlmsel_auto.models.modeldir import CONFIG, ModelDir, family_of, read_model_dir, view_of
+from vlmsel_auto.records import Candidate
+
+__all__ = ["fingerprint", "mini_zoo", "resolve"]
+
+_MINI_ZOO = "mini-zoo"
+_LOCAL = "local-dir:"
+_HUB = "hf-hub:"
+_TABLE_KEYS = frozenset({"id", "path", "arch", "tag"})
+
+
+@functools.cache
+def mini_zoo() -> tuple[Candidate, ...]:
+    """Return the models that ship with the package, sorted by id."""
+    root = package_file("minizoo")
+    return tuple(_mini_member(folder) for folder in sorted(root.iterdir()) if (folder / "card.json").is_file())
+
+
+def resolve(names: str | Sequence[str] | Path, *, sink: Sink = discard) -> tuple[Candidate, ...]:
+    """Turn names into candidates, in the order given.
+
+    Args:
+        names: one name, a comma-separated list, a sequence of either, or a path. A name is ``mini-zoo`` (all of it),
+            the folder name of a member of it, ``ARCH/TAG`` of open_clip, ``hf-hub:ORG/REPOSITORY``,
+            ``local-dir:FOLDER``, a folder, or a ``.toml`` file with ``candidates = [names]`` and ``[[candidate]]``
+            tables of ``path`` (and ``id``), of ``arch`` and ``tag``, or of ``id``. Paths in a TOML file are relative
+            to the file.
+        sink: takes a notice for each name that was given twice.
+
+    Raises:
+        CandidateError: a name is unknown (the message suggests the closest), a folder or file cannot be used, or there
+            are no names.
+    """
+    found: dict[str, Candidate] = {}
+    for candidate in _expand(names, base=Path(), seen=()):
+        known = found.get(candidate.id)
+        if known is None:
+            found[candidate.id] = candidate
+        elif known == candidate:
+            sink(Notice(text=f"Candidate {candidate.id} was named more than once; it is used once."))
+        else:
+            raise CandidateError(
+                f"Two candidates share the id {candidate.id!r}: give one of them another id, "
+                f"but got {str(known.path)!r} and {str(candidate.path)!r}"
+            )
+    if not found:
+        raise CandidateError(f"At least one candidate is needed, for example 'mini-zoo', but got {names!r}")
+    return tuple(found.values())
+
+
+def fingerprint(candidate: Candidate) -> str:
+    """Hex SHA-256 that changes when the candidate's weights or configuration change.
+
+    A mini-zoo member's comes from its card, a hub repository's from the revision in the cache, a pretraining tag's from
+    its name (published weights do not change); a folder's files are read.
+    """
+    if candidate.arch.startswith(_HUB):
+        from vlmsel_auto.models.hub import cached_revision  # imports huggingface_hub
+
+        return digest(_HUB, candidate.arch, cached_revision(candidate.arch[len(_HUB) :], CONFIG))
+    if candidate.source == "open_clip" or candidate.path is None:
+        return digest("open_clip", candidate.arch, candidate.tag)
+    if candidate.source == _MINI_ZOO:
+        return digest(_MINI_ZOO, candidate.id, str(read_json(candidate.path / "card.json").get("sha256")))
+    found = read_model_dir(candidate.path)
+    vocabulary = _content(found.vocabulary) if found.vocabulary else ""
+    return digest("local-dir", _content(found.config_path), _content(found.weights), vocabulary)
+
+
+def _content(path: Path) -> str:
+    status = path.stat()
+    return _cached_digest(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _cached_digest(path: Path, size: int, modified: int) -> str:
+    """Digest of a file; gigabytes of weights are read once a process as long as size and time stay the same."""
+    del size, modified  # they are the cache's key
+    return file_digest(path)
+
+
+def _expand(names: str | Sequence[str] | Path, *, base: Path, seen: tuple[Path, ...]) -> Iterable[Candidate]:
+    match names:
+        case Path():
+            yield from _from_path(base / names, seen=seen)
+        case str():
+            whole = names.strip()
+            parts = (
+                [whole] if whole.startswith(_LOCAL) and _is_folder(base / whole[len(_LOCAL) :]) else whole.split(",")
+            )
+            for part in filter(None, (part.strip() for part in parts)):
+                yield from _from_name(part, base=base, seen=seen)
+        case _:
+            for name in names:
+                yield from _expand(name, base=base, seen=seen)
+
+
+def _from_name(name: str, *, base: Path, seen: tuple[Path, ...]) -> Iterable[Candidate]:
+    if name == _MINI_ZOO:
+        return mini_zoo()
+    if name.startswith(_LOCAL):
+        return (_local(base / name[len(_LOCAL) :]),)
+    if name.startswith(_HUB):
+        return (catalogue.hub_candidate(name),)
+    member = {candidate.id: candidate for candidate in mini_zoo()}.get(name)
+    if member is not None:
+        return (member,)
+    arch, slash, tag = name.rpartition("/")
+    if slash and (published := catalogue.published(arch, tag)) is not None:
+        return (published,)
+    path = base / name
+    if name.endswith(".toml") or _is_folder(path):
+        return _from_path(path, seen=seen)
+    raise CandidateError(f"Unknown candidate{_suggest(name)}; `vlmsel-auto zoo` lists them, but got {name!r}")
+
+
+def _from_path(path: Path, *, seen: tuple[Path, ...]) -> Iterable[Candidate]:
+    if path.suffix == ".toml" and not _is_folder(path):
+        return _from_toml(path, seen=seen)
+    return (_local(path),)
+
+
+def _from_toml(path: Path, *, seen: tuple[Path, ...]) -> Iterable[Candidate]:
+    file = _resolved(path)
+    if file in seen:
+        raise CandidateError(f"The candidates file names itself, maybe through another, but got {str(path)!r}")
+    try:
+        data = tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise CandidateError(f"Cannot read the candidates file ({error.strerror}), but got {str(path)!r}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise CandidateError(f"The candidates file is not TOML ({error}), but got {str(path)!r}") from error
+    unknown = sorted(set(data) - {"candidates", "candidate"})
+    names, tables = data.get("candidates", []), data.get("candidate", [])
+    if unknown or not _is_list_of(names, str) or not _is_list_of(tables, dict) or not (names or tables):
+        raise CandidateError(
+            f'The candidates file {str(path)!r} must hold candidates = ["name", ...] or [[candidate]] tables and '
+            f"nothing else, but got {sorted(data)!r}"
+        )
+    inner = (*seen, file)
+    yield from _expand(names, base=path.parent, seen=inner)
+    for table in tables:
+        yield from _from_table(table, file=path, seen=inner)
+
+
+def _from_table(table: Mapping[str, object], *, file: Path, seen: tuple[Path, ...]) -> Iterable[Candidate]:
+    texts = {key: value for key, value in table.items() if isinstance(value, str) and value}
+    match sorted(texts) if len(texts) == len(table) and set(table) <= _TABLE_KEYS else []:
+        case ["id"]:
+            return _from_name(texts["id"], base=file.parent, seen=seen)
+        case ["path"]:
+            return (_local(file.parent / texts["path"]),)
+        case ["id", "path"]:
+            return (_local(file.parent / texts["path"], name=texts["id"]),)
+        case ["arch", "tag"]:
+            return _from_name(f"{texts['arch']}/{texts['tag']}", base=file.parent, seen=seen)
+        case _:
+            raise CandidateError(
+                f"A [[candidate]] of {str(file)!r} needs path (and id), arch and tag, or id, as texts, "
+                f"but got {dict(table)!r}"
+            )
+
+
+def _local(path: Path, *, name: str | None = None) -> Candidate:
+    # resolve(): one folder reached by two routes is one candidate, and a later chdir changes nothing
+    folder = _resolved(path)
+    label = name or f"{_LOCAL}{folder}"
+    if name is not None and name in {candidate.id for candidate in mini_zoo()}:
+        raise CandidateError(f"A folder cannot take the id of a mini-zoo member, but got {name!r} for {str(folder)!r}")
+    found = read_model_dir(folder)
+    return _of_model_dir(found, name=label, source="local-dir", arch=folder.name, tag=found.digest_of_config[:8])
+
+
+def _mini_member(folder: Path) -> Candidate:
+    card = read_json(folder / "card.json")
+    arch, _, tag = folder.name.partition(".")
+    flops, params = card["visual_flops"], card["params"]
+    if not isinstance(flops, int | float) or not isinstance(params, int):
+        raise CandidateError(f"The card of {folder.name!r} lacks its figures; reinstall the package, but got {card!r}")
+    return Candidate(
+        id=folder.name,
+        source="mini-zoo",
+        arch=arch,
+        tag=tag,
+        path=folder,
+        view=view_of(cast("dict[str, Json]", card["preprocess"]), size=card["image_size"], name=folder.name),
+        params=params,
+        flops=float(flops),
+        family=str(card["family"]),
+    )
+
+
+def _of_model_dir(
+    found: ModelDir, *, name: str, source: Literal["local-dir", "open_clip"], arch: str, tag: str
+) -> Candidate:
+    return Candidate(
+        id=name,
+        source=source,
+        arch=arch,
+        tag=tag,
+        path=found.path,
+        view=view_of(found.preprocess_cfg, size=found.image_size, name=name),
+        family=family_of(found.model_cfg),
+    )
+
+
+def _suggest(name: str) -> str:
+    names = [candidate.id for candidate in mini_zoo()] + [
+        f"{arch}/{tag}" for arch, tags in catalogue.tags().items() for tag in tags
+    ]
+    lower = {known.lower(): known for known in (*names, _MINI_ZOO)}
+    close = [lower[key] for key in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
+    close += [each for each in names if each.startswith(f"{name}/")][:3]  # an architecture without its tag
+    return f", did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        found = path.expanduser().resolve()
+        found.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # a link to itself, a NUL, a name too long, no such user
+        raise CandidateError(f"Cannot follow the path of a candidate ({error}), but got {str(path)!r}") from error
+    return found
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # not a name that a file system could hold
+        return False
+
+
+def _is_list_of(value: object, kind: type) -> bool:
+    return isinstance(value, list) and all(isinstance(each, kind) for each in value)

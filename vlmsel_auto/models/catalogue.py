@@ -1,0 +1,113 @@
+"""What is known of open_clip's published models without importing it.
+
+It ships in ``data/openclip_catalogue.json``, made by ``python -m vlmsel_auto.models.cards``. Only a name
+that is missing there makes this module ask the installed open_clip; only hub repositories need the network.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import cast
+
+from vlmsel_auto.cache import Json
+from vlmsel_auto.models.modeldir import family_of, view_of
+from vlmsel_auto.records import Candidate
+
+__all__ = ["hub_candidate", "package_file", "published", "read_json", "tags"]
+
+_HUB = "hf-hub:"
+
+
+def tags() -> Mapping[str, Mapping[str, Json]]:
+    """Return the pretraining tags of every architecture: arch -> tag -> preprocessing."""
+    return cast("dict[str, dict[str, Json]]", _catalogue()["pretrained"])
+
+
+def published(arch: str, tag: str) -> Candidate | None:
+    """Return open_clip's pretrained model ``ARCH/TAG``, or None if there is none of that name."""
+    catalogue = _catalogue()
+    known = cast("dict[str, dict[str, Json]]", catalogue["architectures"]).get(arch)
+    tags = cast("dict[str, dict[str, dict[str, Json]]]", catalogue["pretrained"]).get(arch, {})
+    if known is None or tag not in tags:
+        return _installed(arch, tag) if "open_clip" in sys.modules or _is_other_open_clip(catalogue) else None
+    params, flops = known["params"], known["visual_flops"]
+    return Candidate(
+        id=f"{arch}/{tag}",
+        source="open_clip",
+        arch=arch,
+        tag=tag,
+        view=view_of(tags[tag], size=known["image_size"], name=f"{arch}/{tag}"),
+        params=params if isinstance(params, int) else None,
+        flops=float(flops) if isinstance(flops, int | float) else None,
+        family=str(known["family"]),
+    )
+
+
+def _is_other_open_clip(catalogue: Mapping[str, Json]) -> bool:
+    return version("open_clip_torch") != catalogue["open_clip"]
+
+
+def _installed(arch: str, tag: str) -> Candidate | None:
+    """A name that the shipped catalogue lacks: a newer open_clip has it, or the caller registered it."""
+    from vlmsel_auto.models import zoo
+
+    model_cfg, tags = zoo.published().get(arch, ({}, {}))
+    if tag not in tags:
+        return None
+    return Candidate(
+        id=f"{arch}/{tag}",
+        source="open_clip",
+        arch=arch,
+        tag=tag,
+        view=view_of(tags[tag], size=_image_size(model_cfg), name=f"{arch}/{tag}"),
+        family=family_of(model_cfg),
+    )
+
+
+def _image_size(model_cfg: Mapping[str, Json]) -> Json:
+    vision = model_cfg.get("vision_cfg")
+    return vision.get("image_size", 224) if isinstance(vision, dict) else None
+
+
+def _catalogue() -> dict[str, Json]:
+    return read_json(package_file("data") / "openclip_catalogue.json")
+
+
+def hub_candidate(name: str) -> Candidate:
+    """Return the candidate ``hf-hub:ORG/REPOSITORY``; its configuration is downloaded unless it is in the cache.
+
+    Raises:
+        CandidateError: it cannot be reached, or is not in open_clip's format.
+    """
+    from vlmsel_auto.models import zoo  # imports open_clip: only for names outside the shipped catalogue
+
+    model_cfg, preprocess = zoo.hub_config(name[len(_HUB) :])
+    return Candidate(
+        id=name,
+        source="open_clip",
+        arch=name,
+        tag="",
+        view=view_of(preprocess, size=_image_size(model_cfg), name=name),
+        family=family_of(model_cfg),
+    )
+
+
+def package_file(name: str) -> Path:
+    """Return the path of a file or folder that ships in the package."""
+    return Path(str(files("vlmsel_auto"))) / name
+
+
+@functools.cache
+def _read_cached(path: Path) -> str:
+    return path.read_text("utf-8")
+
+
+def read_json(path: Path) -> dict[str, Json]:
+    """Read a JSON object that ships in the package; it is read from disk once."""
+    return cast("dict[str, Json]", json.loads(_read_cached(path)))

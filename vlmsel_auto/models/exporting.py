@@ -1,0 +1,287 @@
+"""Write a tuned model as a folder that plain open_clip loads, with its classifier beside it.
+
+The folder is written under another name and renamed: a reader, or a kill, meets the whole folder or none of it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from vlmsel_auto.cache import Json
+from vlmsel_auto.errors import CandidateError, WorkdirError
+from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.models.modeldir import CONFIG, VOCABULARY
+from vlmsel_auto.records import FloatArray
+
+__all__ = ["Classifier", "export", "read_classifier"]
+
+_WEIGHTS = "open_clip_model.safetensors"
+_HEAD = "head.safetensors"
+_CLASSES = "classes.json"
+_FORMAT = "vlmsel_auto classifier"
+_VERSION = 1
+_CARD = """\
+# {name}
+
+An image classifier over {count} classes, tuned by vlmsel_auto {version} from the pretrained model `{candidate}`.
+
+Classes: {classes}
+
+## Use with vlmsel_auto
+
+    vlmsel-auto predict {name} IMAGE_OR_FOLDER ...
+
+    from pathlib import Path
+    from vlmsel_auto import predict
+    predictions = predict(Path("{name}"), [Path("image.png")])
+
+## Use with plain open_clip
+
+    import json
+    import open_clip, torch
+    from PIL import Image
+    from safetensors.torch import load_file
+
+    model, preprocess = open_clip.create_model_from_pretrained("local-dir:{name}")
+    model.eval()
+    head = load_file("{name}/{head}")
+    classes = json.load(open("{name}/{labels}"))["classes"]
+    with torch.no_grad():
+        x = model.encode_image(preprocess(Image.open("image.png")).unsqueeze(0), normalize=True)
+        probabilities = (head["scale"] * x @ head["weight"].T + head["bias"]).softmax(-1)
+{tokenizer}
+## Files
+
+| file | what |
+|---|---|
+| {config} | architecture (with the activation it was trained with) and preprocessing, as open_clip reads them |
+| {weights} | weights of both towers, float32 |
+| {head} | weight (K, D), bias (K,), scale (1,): softmax(scale * normalise(embedding) @ weight.T + bias) |
+| {labels} | classes in the order of the head's rows, their prompts and templates, and how the model came about |
+"""
+_OWN_VOCABULARY = """
+The text tower has a vocabulary of its own, which open_clip does not look for in the folder:
+
+    tokenizer = open_clip.SimpleTokenizer(bpe_path="{name}/{vocabulary}", context_length={context})
+"""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Classifier:
+    """A classifier head and what its rows mean."""
+
+    head: torch.Tensor  # (K, D) float32
+    bias: torch.Tensor  # (K,) float32
+    scale: float
+    classes: tuple[str, ...]
+    prompts: tuple[str, ...]
+    templates: tuple[str, ...]
+    about: Mapping[str, Json]
+
+
+def export(
+    model: LoadedModel,
+    head: FloatArray,
+    bias: FloatArray,
+    scale: float,
+    *,
+    classes: Sequence[str],
+    prompts: Sequence[str],
+    templates: Sequence[str],
+    directory: Path,
+    about: Mapping[str, Json] | None = None,
+) -> Path:
+    """Write ``model`` and its classifier to ``directory`` and return it.
+
+    Args:
+        model: the tuned model; its weights are written as float32.
+        head: (K, D) class weights.
+        bias: (K,).
+        scale: factor of the logits, finite and positive.
+        classes: K names, the rows of ``head``.
+        prompts: K class names as they are spoken.
+        templates: each holds one ``{}``.
+        directory: target; an earlier export there is replaced, anything else is left alone.
+        about: what a reader should know (method, accuracies, seed); goes into classes.json.
+
+    Raises:
+        ValueError: the head does not fit the classes or the model, or is not finite.
+        WorkdirError: ``directory`` holds something else, or cannot be written.
+    """
+    _check_head(head, bias, scale, classes=classes, prompts=prompts)
+    if directory.exists() and not _is_replaceable(directory):
+        raise WorkdirError(
+            f"The export folder must be new, empty or an earlier export: choose another, but got {str(directory)!r}"
+        )
+    part = directory.parent / f".part-{directory.name}-{secrets.token_hex(4)}"
+    try:
+        for scrap in directory.parent.glob(f".part-{directory.name}-*"):  # of a run that was killed
+            shutil.rmtree(scrap, ignore_errors=True)
+        part.mkdir(parents=True)
+        _write(part, model=model)
+        tensors = {"weight": head, "bias": bias, "scale": np.array([scale])}
+        save_file({key: torch.tensor(value, dtype=torch.float32) for key, value in tensors.items()}, part / _HEAD)
+        record: dict[str, Json] = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "candidate": _origin(model),
+            "classes": list(classes),
+            "prompts": list(prompts),
+            "templates": list(templates),
+            "about": dict(about or {}),
+        }
+        _write_json(part / _CLASSES, record)
+        (part / "README.md").write_text(_card(model, name=directory.name, classes=classes), "utf-8")
+        _same_mode(part)
+        _swap(part, directory)
+    except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
+        raise WorkdirError(f"Cannot write the export folder ({error}), but got {str(directory)!r}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return directory
+
+
+def read_classifier(directory: Path) -> Classifier:
+    """Read the classifier of an exported folder.
+
+    Raises:
+        CandidateError: the folder is no export of vlmsel_auto, or its files are damaged or do not fit together.
+    """
+    where = str(directory)
+    try:
+        record = json.loads((directory / _CLASSES).read_text("utf-8"))
+        with safe_open(directory / _HEAD, framework="pt") as file:
+            head, bias, scale = (file.get_tensor(key).to(torch.float32) for key in ("weight", "bias", "scale"))
+        _check_format(record["format"], record["version"])
+        found = Classifier(
+            head=head,
+            bias=bias,
+            scale=float(scale),
+            classes=_texts(record["classes"]),
+            prompts=_texts(record["prompts"]),
+            templates=_texts(record["templates"]),
+            about=dict(record["about"]),
+        )
+        _check_head(
+            head.double().numpy(), bias.double().numpy(), found.scale, classes=found.classes, prompts=found.prompts
+        )
+    except FileNotFoundError as error:
+        missing = Path(str(error.filename or error)).name
+        raise CandidateError(
+            f"Only a folder that vlmsel_auto exported can predict; {missing} is missing, but got {where!r}"
+        ) from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise CandidateError(
+            f"The classifier is damaged ({type(error).__name__}: {error}), but got {where!r}"
+        ) from error
+    return found
+
+
+def _check_format(name: object, number: object) -> None:
+    if (name, number) != (_FORMAT, _VERSION):
+        raise ValueError(f"only {_FORMAT!r} version {_VERSION} is read, but got {name!r} version {number!r}")
+
+
+def _check_head(
+    head: FloatArray, bias: FloatArray, scale: float, *, classes: Sequence[str], prompts: Sequence[str]
+) -> None:
+    count = len(classes)
+    if head.ndim != 2 or head.shape[0] != count or bias.shape != (count,) or len(prompts) != count or count < 1:  # noqa: PLR2004 - (K, D)
+        raise ValueError(
+            f"The head must be (K, D), the bias (K,) and the prompts K for the K = {count} classes, but got "
+            f"{head.shape}, {bias.shape} and {len(prompts)}"
+        )
+    if not (np.isfinite(head).all() and np.isfinite(bias).all() and np.isfinite(scale) and scale > 0):
+        raise ValueError(f"Head and bias must be finite and the scale positive, but got scale {scale!r}")
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ValueError(f"a list of texts is needed, but got {value!r}")
+    return tuple(value)
+
+
+def _is_replaceable(directory: Path) -> bool:
+    return directory.is_dir() and ((directory / _CLASSES).is_file() or not any(directory.iterdir()))
+
+
+def _write(folder: Path, *, model: LoadedModel) -> None:
+    # clones: safetensors refuses tensors that share memory
+    weights = {
+        key: value.detach().to("cpu", torch.float32 if value.is_floating_point() else value.dtype).clone().contiguous()
+        for key, value in model.model.state_dict().items()
+    }
+    save_file(weights, folder / _WEIGHTS, metadata={"format": "pt"})
+    model_cfg = json.loads(json.dumps(dict(model.model_cfg)))  # a deep copy that is surely JSON
+    text_cfg = model_cfg["text_cfg"]
+    if "timm_model_name" in model_cfg["vision_cfg"]:
+        model_cfg["vision_cfg"]["timm_model_pretrained"] = False
+    text_cfg.get("tokenizer_kwargs", {}).pop("trust_remote_code", None)
+    if model.vocabulary is not None:
+        shutil.copyfile(model.vocabulary, folder / VOCABULARY)
+        # relative to the folder: zoo.load resolves it; open_clip does not, and says so rather than using its default
+        text_cfg["tokenizer_kwargs"] = {**text_cfg.get("tokenizer_kwargs", {}), "bpe_path": VOCABULARY}
+    elif text_cfg.get("hf_tokenizer_name") and callable(save := getattr(model.tokenizer, "save_pretrained", None)):
+        save(str(folder))  # where open_clip looks for it when it loads a local-dir
+    _write_json(folder / CONFIG, {"model_cfg": model_cfg, "preprocess_cfg": dict(model.preprocess_cfg)})
+
+
+def _write_json(path: Path, value: Mapping[str, Json]) -> None:
+    path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
+
+
+def _same_mode(folder: Path) -> None:
+    """Let everybody read the weights who may read the rest: safetensors writes files that only their owner can read."""
+    mode = stat.S_IMODE((folder / _CLASSES).stat().st_mode)
+    for path in folder.glob("*.safetensors"):
+        path.chmod(mode)
+
+
+def _card(model: LoadedModel, *, name: str, classes: Sequence[str]) -> str:
+    text_cfg = model.model_cfg["text_cfg"]
+    context = text_cfg.get("context_length", 77) if isinstance(text_cfg, dict) else 77
+    own = _OWN_VOCABULARY.format(name=name, vocabulary=VOCABULARY, context=context) if model.vocabulary else ""
+    return _CARD.format(
+        name=name,
+        count=len(classes),
+        version=version("vlmsel-auto"),
+        candidate=_origin(model),
+        classes=", ".join(f"`{each}`" for each in classes),
+        tokenizer=own,
+        config=CONFIG,
+        weights=_WEIGHTS,
+        head=_HEAD,
+        labels=_CLASSES,
+    )
+
+
+def _origin(model: LoadedModel) -> str:
+    """The candidate's id; of a user's own folder only its name, since exports travel to other machines."""
+    return model.candidate.arch if model.candidate.source == "local-dir" else model.candidate.id
+
+
+def _swap(part: Path, directory: Path) -> None:
+    """Put ``part`` in the place of ``directory``; between the two renames only the old one's name is missing."""
+    if not directory.exists():
+        part.rename(directory)
+        return
+    old = directory.parent / f".part-{directory.name}-old-{secrets.token_hex(4)}"
+    directory.rename(old)
+    try:
+        part.rename(directory)
+    except OSError:
+        old.rename(directory)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,157 @@
+"""Class probabilities of images by an exported model, on the very pixels that its trial saw."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vlmsel_auto.errors import CandidateError, ImageError, TaskError
+from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
+from vlmsel_auto.models import candidates, zoo
+from vlmsel_auto.models.classifier import class_logits
+from vlmsel_auto.models.exporting import Classifier, read_classifier
+from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.records import BadFile, FloatArray, ImageView, IntArray
+from vlmsel_auto.tasks.decode import decode_image, quiet_pillow
+from vlmsel_auto.tasks.pixels import render
+
+__all__ = ["Predictions", "predict"]
+
+_WORKERS = 4
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predictions:
+    """What a model says of n images, in the order they were given (folders in sorted order)."""
+
+    paths: tuple[Path, ...]  # (n,)
+    classes: tuple[str, ...]  # (K,)
+    probabilities: FloatArray  # (n, K), rows sum to 1
+    bad_files: tuple[BadFile, ...]  # left out, with the reason; or converted and used
+
+    @property
+    def best(self) -> IntArray:
+        """(n,) index of each image's most probable class."""
+        return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """(n,) most probable class of each image."""
+        return tuple(self.classes[index] for index in self.best)
+
+
+def predict(
+    model_dir: Path,
+    images: Sequence[Path],
+    *,
+    device: str | torch.device = "cpu",
+    batch_size: int = 64,
+    sink: Sink = discard,
+) -> Predictions:
+    """Classify images with a model that `exporting.export` wrote.
+
+    Args:
+        model_dir: the exported folder.
+        images: files, and folders of which every file below is taken (hidden ones are not).
+        device: where to compute.
+        batch_size: images at a time.
+        sink: takes the events of stage "predict".
+
+    Raises:
+        CandidateError: ``model_dir`` is no export, or is damaged.
+        TrialUnavailable: its weights cannot be loaded.
+        TaskError: there is not one usable image.
+        ValueError: ``batch_size`` is not positive.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, but got {batch_size!r}")
+    start = time.monotonic()
+    classifier = read_classifier(model_dir)
+    (candidate,) = candidates.resolve(model_dir)
+    files = tuple(dict.fromkeys(_files(images)))
+    if not files:
+        raise TaskError(f"At least one image is needed, but got {[str(each) for each in images]!r}")
+    model = zoo.load(candidate, device=device, text=False)
+    sink(StageStarted(stage="predict", total=len(files)))
+    good: list[Path] = []
+    bad: list[BadFile] = []
+    parts: list[FloatArray] = []
+    done = 0
+    for batch in _batches(files, view=candidate.view, size=batch_size):
+        bad.extend(
+            BadFile(path=str(each.path), reason=each.note, used=each.pixels is not None) for each in batch if each.note
+        )
+        usable = [(each.path, each.pixels) for each in batch if each.pixels is not None]
+        if usable:
+            good.extend(path for path, _ in usable)
+            parts.append(_probabilities(model, classifier, np.stack([pixels for _, pixels in usable])))
+        done += len(batch)
+        sink(StageProgress(stage="predict", done=done))
+    if not parts:
+        raise TaskError(
+            f"Not one of the {len(files)} files is a usable image, but got {bad[0].path!r}: {bad[0].reason}"
+        )
+    sink(StageFinished(stage="predict", seconds=time.monotonic() - start))
+    return Predictions(
+        paths=tuple(good), classes=classifier.classes, probabilities=np.concatenate(parts), bad_files=tuple(bad)
+    )
+
+
+@torch.inference_mode()
+def _probabilities(model: LoadedModel, classifier: Classifier, pixels: NDArray[np.uint8]) -> FloatArray:
+    embeddings = model.embed(model.normalise(pixels))
+    if embeddings.shape[1] != classifier.head.shape[1]:
+        raise CandidateError(
+            f"The head needs embeddings of width {classifier.head.shape[1]}: head and weights are of two exports, "
+            f"but got width {embeddings.shape[1]}"
+        )
+    logits = class_logits(
+        embeddings,
+        head=classifier.head.to(model.device),
+        bias=classifier.bias.to(model.device),
+        scale=classifier.scale,
+    )
+    return np.asarray(logits.double().softmax(dim=-1).cpu().numpy(), dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Read:
+    path: Path
+    pixels: NDArray[np.uint8] | None
+    note: str
+
+
+def _read(path: Path, view: ImageView) -> _Read:
+    if not path.exists():
+        return _Read(path=path, pixels=None, note="no such file")
+    try:
+        decoded = decode_image(path)
+    except ImageError as error:
+        return _Read(path=path, pixels=None, note=str(error))
+    return _Read(path=path, pixels=render(decoded.image, view), note=decoded.note)
+
+
+def _batches(files: Sequence[Path], *, view: ImageView, size: int) -> Iterator[list[_Read]]:
+    remaining = iter(files)
+    with quiet_pillow(), ThreadPoolExecutor(min(_WORKERS, os.cpu_count() or 1)) as pool:
+        while some := list(islice(remaining, size)):
+            yield list(pool.map(_read, some, [view] * len(some)))
+
+
+def _files(images: Iterable[Path]) -> Iterator[Path]:
+    for path in images:
+        if not path.is_dir():
+            yield path
+            continue
+        for folder, inner, names in os.walk(path):  # links to folders are not followed: no loops
+            inner[:] = sorted(name for name in inner if not name.startswith("."))
+            yield from (Path(folder) / name for name in sorted(names) if not name.startswith("."))

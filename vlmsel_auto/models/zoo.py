@@ -1,0 +1,285 @@
+"""Loading candidates: the only module that imports open_clip.
+
+Everything goes through open_clip's own loaders, with its known traps closed: missing weights raise instead of giving a
+random model, QuickGELU follows the pretraining tag, a folder's vocabulary is found in the folder, no remote code runs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+from typing import cast
+
+import open_clip
+import torch
+from open_clip.pretrained import list_pretrained_tags_by_model
+from torch import nn
+
+from vlmsel_auto.cache import Json
+from vlmsel_auto.errors import CandidateError, TrialUnavailable
+from vlmsel_auto.events import Sink, discard
+from vlmsel_auto.models.hub import hub_file
+from vlmsel_auto.models.loadedmodel import ClipModel, LoadedModel, Tokenizer
+from vlmsel_auto.models.modeldir import CONFIG, ModelDir, read_model_dir, view_of
+from vlmsel_auto.records import Candidate
+
+__all__ = ["ClipModel", "LoadedModel", "Tokenizer", "hub_config", "load", "published"]
+
+_HUB = "hf-hub:"
+_WEIGHT_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # open_clip.constants, in its order
+
+
+def load(
+    candidate: Candidate,
+    *,
+    device: str | torch.device = "cpu",
+    text: bool = True,
+    cache_dir: Path | None = None,
+    sink: Sink = discard,
+) -> LoadedModel:
+    """Load a candidate's weights.
+
+    Args:
+        candidate: from `vlmsel_auto.models.candidates`.
+        device: where the model will be.
+        text: load the tokenizer too; without it `LoadedModel.text_features` is refused.
+        cache_dir: folder for downloads; None is huggingface_hub's own (``HF_HOME``, ``HF_HUB_CACHE``). The hub is the
+            one that ``HF_ENDPOINT`` names.
+        sink: takes a notice before a download.
+
+    Raises:
+        TrialUnavailable: weights or tokenizer are missing, unreadable, of another shape, or cannot be downloaded.
+        CandidateError: the folder or its configuration cannot be trusted or read.
+    """
+    if candidate.path is not None:
+        found = read_model_dir(candidate.path)
+    elif candidate.arch.startswith(_HUB):
+        found = _hub_dir(candidate.arch.removeprefix(_HUB), cache_dir=cache_dir, sink=sink)
+    else:
+        model_cfg = _built_in_cfg(candidate)
+        _check_packages(model_cfg, candidate=candidate)
+        _fetch(candidate, cache_dir=cache_dir, sink=sink)
+        model = _from_hub(candidate, model_cfg=model_cfg, cache_dir=cache_dir)
+        tokenizer = None
+        if text:
+            text_cfg = cast("Mapping[str, Json]", model_cfg["text_cfg"])
+            tokenizer = _named_tokenizer(candidate.arch, text_cfg=text_cfg, candidate=candidate, cache_dir=cache_dir)
+        return _loaded(candidate, model, tokenizer, device=device, model_cfg=model_cfg, vocabulary=None)
+    _check_packages(found.model_cfg, candidate=candidate)
+    model = _from_dir(found, candidate=candidate)
+    tokenizer = _dir_tokenizer(found, candidate=candidate, cache_dir=cache_dir) if text else None
+    return _loaded(candidate, model, tokenizer, device=device, model_cfg=found.model_cfg, vocabulary=found.vocabulary)
+
+
+def _loaded(
+    candidate: Candidate,
+    model: nn.Module,
+    tokenizer: Tokenizer | None,
+    *,
+    device: str | torch.device,
+    model_cfg: Mapping[str, Json],
+    vocabulary: Path | None,
+) -> LoadedModel:
+    target = torch.device(device)
+    model = model.float().eval().requires_grad_(False).to(target)
+    clip = cast("ClipModel", model)
+    preprocess = cast("Mapping[str, Json]", getattr(clip.visual, "preprocess_cfg", {}))
+    size = preprocess["size"]
+    view = view_of(preprocess, size=list(size) if isinstance(size, tuple) else size, name=candidate.id)
+    preprocess = {**preprocess, "size": view.size}
+    if view != candidate.view:
+        raise TrialUnavailable(
+            f"The installed open_clip prepares images of {candidate.id!r} in another way than the candidate's record "
+            f"says: name the candidate again, but got {view} instead of {candidate.view}"
+        )
+    _check_vocabulary(tokenizer, model_cfg, candidate=candidate)
+    bias = getattr(model, "logit_bias", None)
+    return LoadedModel(
+        candidate=candidate,
+        model=model,
+        tokenizer=tokenizer,
+        mean=_triple(preprocess["mean"]),
+        std=_triple(preprocess["std"]),
+        logit_scale=float(clip.logit_scale.exp()),
+        logit_bias=0.0 if bias is None else float(bias),
+        device=target,
+        model_cfg=model_cfg,
+        preprocess_cfg=preprocess,
+        vocabulary=vocabulary,
+    )
+
+
+def _triple(value: Json) -> tuple[float, float, float]:
+    red, green, blue = (float(cast("float", each)) for each in cast("Sequence[Json]", value))
+    return red, green, blue
+
+
+def _from_dir(found: ModelDir, *, candidate: Candidate) -> nn.Module:
+    with _quiet(), _explained(candidate, where=str(found.weights)):
+        return cast(
+            "nn.Module",
+            open_clip.create_model_from_pretrained(
+                f"local-dir:{found.path}", device="cpu", return_transform=False, weights_only=True
+            ),
+        )
+
+
+def _dir_tokenizer(found: ModelDir, *, candidate: Candidate, cache_dir: Path | None) -> Tokenizer:
+    text = found.text_cfg
+    if text.get("hf_tokenizer_name"):
+        hub_name = candidate.arch if candidate.arch.startswith(_HUB) else f"local-dir:{found.path}"
+        return _named_tokenizer(hub_name, text_cfg=text, candidate=candidate, cache_dir=cache_dir)
+    kwargs = dict(cast("Mapping[str, Json]", text.get("tokenizer_kwargs") or {}))
+    kwargs.pop("bpe_path", None)
+    if found.vocabulary is not None:
+        kwargs["bpe_path"] = str(found.vocabulary)  # absolute: open_clip does not resolve it against the folder
+    with _quiet(), _explained(candidate, where=str(found.config_path)):
+        return cast("Tokenizer", open_clip.SimpleTokenizer(context_length=text.get("context_length", 77), **kwargs))
+
+
+def _named_tokenizer(
+    name: str, *, text_cfg: Mapping[str, Json], candidate: Candidate, cache_dir: Path | None
+) -> Tokenizer:
+    with _quiet(), _explained(candidate, where="its tokenizer's files"):
+        folder = None if cache_dir is None else str(cache_dir)
+        if not text_cfg.get("hf_tokenizer_name"):
+            return cast("Tokenizer", open_clip.get_tokenizer(name, cache_dir=folder))
+        # the caller's argument wins over the configuration's, so no tokenizer brings its own code
+        return cast("Tokenizer", open_clip.get_tokenizer(name, cache_dir=folder, trust_remote_code=False))
+
+
+def _check_packages(model_cfg: Mapping[str, Json], *, candidate: Candidate) -> None:
+    """Tell before a download of gigabytes that a text tower or tokenizer needs a package that is not installed."""
+    text_cfg = cast("Mapping[str, Json]", model_cfg["text_cfg"])
+    wanted = text_cfg.get("hf_tokenizer_name") or text_cfg.get("hf_model_name")
+    if wanted and find_spec("transformers") is None:
+        raise TrialUnavailable(
+            f"Candidate {candidate.id!r} needs the package transformers for its texts ({wanted}): pip install "
+            f"transformers sentencepiece, or leave it out, but got none"
+        )
+
+
+def _check_vocabulary(tokenizer: Tokenizer | None, model_cfg: Mapping[str, Json], *, candidate: Candidate) -> None:
+    """Refuse a tokenizer whose ids the text tower does not have; open_clip would fail at the first text."""
+    tokens = getattr(tokenizer, "vocab_size", None)
+    text_cfg = cast("Mapping[str, Json]", model_cfg["text_cfg"])
+    rows = text_cfg.get("vocab_size", 49408)
+    if isinstance(tokens, int) and isinstance(rows, int) and tokens > rows:
+        raise TrialUnavailable(
+            f"The tokenizer of {candidate.id!r} has more tokens than the text tower ({tokens} > {rows}): put the "
+            f"model's own vocabulary into the folder and name it in text_cfg.tokenizer_kwargs.bpe_path, "
+            f"but got {str(candidate.path)!r}"
+        )
+
+
+def _built_in_cfg(candidate: Candidate) -> Mapping[str, Json]:
+    tag_cfg = open_clip.get_pretrained_cfg(candidate.arch, candidate.tag)
+    built_in = open_clip.get_model_config(candidate.arch)
+    if not tag_cfg or built_in is None:
+        raise TrialUnavailable(
+            f"The installed open_clip {open_clip.__version__} does not know the candidate, but got {candidate.id!r}"
+        )
+    # open_clip only warns when name and tag disagree, and then computes another function than was trained
+    quick_gelu = bool(built_in.get("quick_gelu", False) or tag_cfg.get("quick_gelu", False))
+    return {**built_in, "quick_gelu": quick_gelu}
+
+
+def _fetch(candidate: Candidate, *, cache_dir: Path | None, sink: Sink) -> None:
+    """Download the weights of a pretraining tag to where open_clip will find them, or say at once why not."""
+    place = str(open_clip.get_pretrained_cfg(candidate.arch, candidate.tag).get("hf_hub") or "")
+    repository, _, name = place.rpartition("/")
+    if repository:
+        names = (f"{name.rpartition('.')[0]}.safetensors", name) if name.endswith((".bin", ".pth")) else (name,)
+        hub_file(repository, names if name else _WEIGHT_NAMES, cache_dir=cache_dir, sink=sink)
+
+
+def _hub_dir(repository: str, *, cache_dir: Path | None, sink: Sink) -> ModelDir:
+    """Download a repository's model and check it like any folder."""
+    for _ in range(2):  # a cached file may be of an older revision than one that is downloaded now
+        config = hub_file(repository, (CONFIG,), cache_dir=cache_dir, sink=sink)
+        text_cfg = hub_config(repository, cache_dir=cache_dir)[0].get("text_cfg")
+        kwargs = text_cfg.get("tokenizer_kwargs") if isinstance(text_cfg, dict) else None
+        vocabulary = kwargs.get("bpe_path") if isinstance(kwargs, dict) else None
+        if isinstance(vocabulary, str):
+            if PurePosixPath(vocabulary).is_absolute() or ".." in PurePosixPath(vocabulary).parts:
+                raise CandidateError(f"bpe_path of {repository!r} must lie in the repository, but got {vocabulary!r}")
+            hub_file(repository, (vocabulary,), cache_dir=cache_dir, sink=sink)
+        weights = hub_file(repository, _WEIGHT_NAMES, cache_dir=cache_dir, sink=sink)
+        if weights.parent == config.parent:
+            break
+    return read_model_dir(config.parent)
+
+
+def _from_hub(candidate: Candidate, *, model_cfg: Mapping[str, Json], cache_dir: Path | None) -> nn.Module:
+    with _quiet(), _explained(candidate, where="its download"):
+        return cast(
+            "nn.Module",
+            open_clip.create_model_from_pretrained(
+                candidate.arch,
+                candidate.tag or None,
+                device="cpu",
+                force_quick_gelu=bool(model_cfg.get("quick_gelu", False)),
+                return_transform=False,
+                cache_dir=None if cache_dir is None else str(cache_dir),
+                weights_only=True,
+            ),
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep open_clip's logging and warnings off the terminal: what matters is raised."""
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+@contextmanager
+def _explained(candidate: Candidate, *, where: str) -> Iterator[None]:
+    """Turn whatever loading raises into one TrialUnavailable that names the candidate and the place."""
+    try:
+        yield
+    except (CandidateError, TrialUnavailable):
+        raise
+    except Exception as error:  # open_clip and torch raise all kinds here
+        text = " ".join(str(error).split())
+        raise TrialUnavailable(
+            f"Cannot load candidate {candidate.id!r} from {where}: replace the files or leave it out, but got "
+            f"{type(error).__name__}: {text[:500]}"
+        ) from error
+
+
+def published() -> dict[str, tuple[dict[str, Json], dict[str, dict[str, Json]]]]:
+    """What the installed open_clip knows: architecture -> (model_cfg, pretraining tag -> its configuration)."""
+    found: dict[str, tuple[dict[str, Json], dict[str, dict[str, Json]]]] = {}
+    for arch in open_clip.list_models():
+        tags = {tag: dict(open_clip.get_pretrained_cfg(arch, tag)) for tag in list_pretrained_tags_by_model(arch)}
+        found[arch] = (cast("dict[str, Json]", open_clip.get_model_config(arch)), tags)
+    return found
+
+
+def hub_config(repository: str, *, cache_dir: Path | None = None) -> tuple[Mapping[str, Json], Mapping[str, Json]]:
+    """Return (model_cfg, preprocess_cfg) of the hub repository ``ORG/NAME`` in open_clip's format.
+
+    Raises:
+        CandidateError: it cannot be reached, or is not in open_clip's format.
+    """
+    name = f"hf-hub:{repository}"
+    try:
+        path = hub_file(repository, (CONFIG,), cache_dir=cache_dir)
+        config = json.loads(path.read_text("utf-8"))
+        return dict(config["model_cfg"]), dict(config.get("preprocess_cfg") or {})
+    except TrialUnavailable as error:
+        raise CandidateError(str(error)) from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CandidateError(f"{CONFIG} of {name!r} is not in open_clip's format, but got {error!r}") from error

@@ -1,0 +1,1 @@
+"""Predicted order of the candidates: divergence, evidence, fusion, agreement. Pure arrays."""

@@ -1,0 +1,90 @@
+"""Few-shot linear probes on frozen embeddings, scored on images they were not fitted on."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+
+from vlmsel_auto.ranking.evidence.knn import unit_rows
+from vlmsel_auto.records import FloatArray, IntArray
+
+__all__ = ["logistic", "ridge"]
+
+_MIN_FOLDS = 2
+
+
+def logistic(features: FloatArray, labels: IntArray, *, folds: int = 4, strength: float = 1.0, seed: int = 0) -> float:
+    """Cross-validated accuracy of multinomial logistic regression on standardised features.
+
+    Args:
+        features: (n, D) embeddings.
+        labels: (n,) classes 0..K-1.
+        folds: stratified folds; fewer when a class has fewer images.
+        strength: scikit-learn's C, inverse of the L2 penalty.
+        seed: of the folds.
+
+    Returns:
+        Accuracy in [0, 1]; NaN when fewer than two classes have two images or some class has a single one.
+    """
+    labels = np.asarray(labels, dtype=np.int64)
+    count = np.bincount(labels)
+    count = count[count > 0]
+    if len(count) < 2 or count.min() < _MIN_FOLDS:  # noqa: PLR2004 - one class cannot be told from another
+        return math.nan
+    spread = np.std(features, axis=0)
+    x = (features - np.mean(features, axis=0)) / np.where(spread > 0.0, spread, 1.0) / math.sqrt(features.shape[1])
+    splitter = StratifiedKFold(n_splits=int(min(folds, count.min())), shuffle=True, random_state=seed)
+    right = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # 200 steps rank as well as convergence does
+        for train, test in splitter.split(x, labels):
+            model = LogisticRegression(C=strength * features.shape[1], max_iter=200).fit(x[train], labels[train])
+            right += int(np.sum(model.predict(x[test]) == labels[test]))
+    return right / len(labels)
+
+
+def ridge(
+    features: FloatArray, labels: IntArray, *, penalty: float = 0.1, text_features: FloatArray | None = None
+) -> float:
+    """Exact leave-one-out accuracy of a ridge classifier on unit-norm embeddings, all from one decomposition.
+
+    The weights are shrunk towards the class texts when these are given (a start at the zero-shot head, as tuning has
+    it), else towards zero: our own choice. Leave-one-out residual of a linear smoother: (y - fit) / (1 - h).
+
+    Args:
+        features: (n, D) embeddings, any scale.
+        labels: (n,) classes 0..K-1.
+        penalty: L2 penalty in units of the mean squared feature per dimension times n.
+        text_features: (K, D) unit-norm class weights, or None.
+
+    Returns:
+        Accuracy in [0, 1]; NaN when fewer than two classes are labelled or no class has two images.
+    """
+    labels = np.asarray(labels, dtype=np.int64)
+    count = np.bincount(labels)
+    if np.sum(count > 0) < 2 or count.max() < 2:  # noqa: PLR2004 - likewise
+        return math.nan
+    unit = unit_rows(features)
+    n_classes = len(count) if text_features is None else max(len(count), len(text_features))
+    target = np.eye(n_classes)[labels]
+    offset = np.zeros_like(target)
+    if text_features is not None:
+        cosine = unit @ np.asarray(text_features, dtype=np.float64).T
+        offset = cosine - cosine.mean(axis=1, keepdims=True)
+        offset /= max(float(np.std(offset)), 1e-12) * math.sqrt(n_classes)  # spread of a one-hot target
+    centred = unit - unit.mean(axis=0)
+    vectors, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    values = singular**2
+    lam = penalty * float(values.sum()) / min(centred.shape[0], centred.shape[1])
+    smoother = vectors * (values / (values + max(lam, 1e-12)))
+    residual = target - offset
+    residual_mean = residual.mean(axis=0)
+    fit = smoother @ (vectors.T @ (residual - residual_mean)) + residual_mean
+    leverage = np.einsum("ij,ij->i", smoother, vectors) + 1.0 / len(labels)
+    leave_out = residual - (residual - fit) / np.maximum(1.0 - leverage, 1e-9)[:, None]
+    return float(np.mean((leave_out + offset).argmax(axis=1) == labels))

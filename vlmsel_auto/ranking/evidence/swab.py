@@ -1,0 +1,80 @@
+"""SWAB: bridge text and image by what a model did on source classes that resemble the target's.
+
+Yi et al., "Bridge the Modality and Capability Gaps in Vision-Language Model Selection", NeurIPS 2024 (arXiv
+2403.13797). Class similarities come from each candidate's own text tower instead of a sentence encoder, and ranking 1
+scores predicted image embeddings of the class texts themselves instead of a language model's captions: our own
+choices, as neither an encoder nor captions are at hand offline. Ranks go by partial, gaps by exact transport (POT).
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import numpy as np
+from scipy import stats
+
+from vlmsel_auto.ranking.evidence.knn import unit_rows
+from vlmsel_auto.records import FloatArray
+
+__all__ = ["borda", "class_plan", "class_rank_score", "gap_score", "similar_classes"]
+
+_THRESHOLD: Final = 0.5  # least cosine of a source class to some target class
+_PARTIAL_MASS: Final = 0.9
+
+
+def similar_classes(source: FloatArray, target: FloatArray) -> FloatArray:
+    """Whether (Ks,) a source class text (Ks, D) has a cosine above .5 to any target class text (Kt, D)."""
+    return np.asarray((unit_rows(source) @ unit_rows(target).T).max(axis=1) > _THRESHOLD)
+
+
+def class_plan(source: FloatArray, target: FloatArray, *, kind: Literal["exact", "partial"]) -> FloatArray:
+    """Transport plan (Ks, Kt) between equally heavy classes, cost exp(1 - cosine).
+
+    Args:
+        source: (Ks, D) class texts, any scale.
+        target: (Kt, D) class texts.
+        kind: "exact" moves all mass, "partial" 90 % of it.
+
+    Returns:
+        The plan, mass 1 or .9.
+    """
+    import ot  # takes two seconds, and only the bench needs it
+
+    cost = np.exp(1.0 - unit_rows(source) @ unit_rows(target).T)
+    a, b = np.full(len(source), 1.0 / len(source)), np.full(len(target), 1.0 / len(target))
+    if kind == "exact":
+        return np.asarray(ot.emd(a, b, cost), dtype=np.float64)
+    return np.asarray(ot.partial.partial_wasserstein(a, b, cost, m=_PARTIAL_MASS), dtype=np.float64)
+
+
+def class_rank_score(plan: FloatArray, ranks: FloatArray) -> float:
+    """Ranking 2: a model's ranks (Ks,) on source classes (0 worst), carried to the target by the plan (Ks, Kt)."""
+    return float(ranks @ plan.sum(axis=1))
+
+
+def gap_score(
+    plan: FloatArray, *, source_gaps: FloatArray, target_text: FloatArray, text_mean: FloatArray, text_sd: FloatArray
+) -> float:
+    """Ranking 1: how well image embeddings, predicted as text plus carried gap, would be told apart.
+
+    Args:
+        plan: (Ks, Kt) exact plan.
+        source_gaps: (Ks, D) standardised image mean minus standardised text of each source class.
+        target_text: (Kt, D) class texts.
+        text_mean: (D,) of the standardisation of texts.
+        text_sd: (D,) likewise, positive.
+
+    Returns:
+        Mean over classes of the cosine to the own text minus the highest cosine to another text, in [-2, 2].
+    """
+    gaps = plan.T @ source_gaps * plan.shape[1]
+    z = (target_text - text_mean) / text_sd
+    cosine = unit_rows(z + gaps) @ unit_rows(z).T
+    own = np.diag(cosine).copy()
+    np.fill_diagonal(cosine, -np.inf)
+    return float(np.mean(own - cosine.max(axis=1)))
+
+
+def borda(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Half the Borda counts of two scores (M,), ties averaged; higher is better."""
+    return np.asarray(0.5 * stats.rankdata(first) + 0.5 * stats.rankdata(second), dtype=np.float64)

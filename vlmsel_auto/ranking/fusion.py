@@ -1,0 +1,252 @@
+"""Many signals to one score, learned on source tasks: a trend in the signals plus what source tasks say beyond it.
+
+    score[m] = sum_p weight_p signal_p[m]  +  mean over sources s of residual[m, s], weighted by similarity and shrunk
+
+The first part asks how the signals of a task foretell its truth, on average over tasks and candidates. The second is
+each candidate's own habit: how much better it did on the source tasks than its signals foretold, sources like the
+target counting more (DCD gives the similarities), shrunk towards 0 by n / (n + k) with n the effective number of
+sources. Without any signal the residual is the truth itself and the score is the DCD prior. This is kriging with the
+DCD weights in the covariance's place: our own choice (docs/ranking.md has the comparison).
+
+Everything is standardised within a task, over candidates: a task's difficulty says nothing about which model is best
+on it. Weights are ridge-regularised and not negative, since every signal is oriented so that higher is better; with
+some twenty source tasks a freely signed fit learns the accidents of the zoo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+
+from vlmsel_auto.ranking.agreement import ndcg
+from vlmsel_auto.records import FloatArray, IntArray
+
+__all__ = ["Fusion", "Places", "fit_fusion", "fixed_fusion", "fuse", "habit", "places", "standardise", "trend"]
+
+_MIN_SD = 0.05  # standard units; a residual of nothing would claim certainty
+_SHRINKS: Final = (2.0, 5.0, 10.0, 20.0, 50.0, np.inf)  # k of n / (n + k), chosen by the errors left out
+
+
+def standardise(values: FloatArray) -> FloatArray:
+    """Zero mean and unit standard deviation over the first axis (candidates); unknown and constant values become 0."""
+    values = np.asarray(values, dtype=np.float64)
+    known = np.isfinite(values)
+    count = np.maximum(known.sum(axis=0), 1)
+    filled = np.where(known, values, 0.0)
+    mean = filled.sum(axis=0) / count
+    centred = np.where(known, filled - mean, 0.0)
+    spread = np.sqrt((centred**2).sum(axis=0) / count)
+    # beyond rounding: a constant column must not become noise
+    usable = spread > 1e-12 * np.maximum(1.0, np.abs(mean))
+    return np.asarray(np.where(usable, centred / np.where(usable, spread, 1.0), 0.0), dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fusion:
+    """What was learned from the source tasks."""
+
+    weights: Mapping[str, float]  # signal -> weight >= 0, standard units of the truth per standard unit of the signal
+    sd: float  # of truth minus score on source tasks that the fit had not seen, in standard units
+    trend_sd: float  # the same without habits: for candidates that the sources do not know
+    sources: int  # tasks that it was learned from; 0: fixed weights
+    residual: FloatArray = field(default_factory=lambda: np.full((0, 0), np.nan))  # (M, S) truth minus trend
+    shrink: float = np.inf  # k of n / (n + k); infinite: habits are not trusted
+
+
+def _solve(gram: FloatArray, moment: FloatArray) -> FloatArray:
+    """Minimise w' G w / 2 - m' w over w >= 0 through the Cholesky factor of G."""
+    factor = np.linalg.cholesky(gram)
+    weights, _ = optimize.nnls(factor.T, np.linalg.solve(factor, moment))
+    return np.asarray(weights, dtype=np.float64)
+
+
+def habit(residual: FloatArray, similarity: FloatArray, *, shrink: float) -> FloatArray:
+    """Shrunken weighted mean of a candidate's residuals.
+
+    Args:
+        residual: (M, S) truth minus trend, NaN where unknown.
+        similarity: (M, S) weights >= 0 of the sources, any scale.
+        shrink: k of n / (n + k), n = (sum w)^2 / sum w^2 over the known sources; 0 leaves the mean as it is.
+
+    Returns:
+        (M,) offsets in standard units; 0 for candidates without sources.
+    """
+    known = np.isfinite(residual)
+    mass = np.where(known, similarity, 0.0)
+    total = mass.sum(axis=1)
+    some = total > 0.0
+    safe = np.where(some, total, 1.0)
+    mean = (mass * np.where(known, residual, 0.0)).sum(axis=1) / safe
+    effective = safe**2 / np.where(some, (mass**2).sum(axis=1), 1.0)
+    trust = np.zeros(len(mean)) if np.isinf(shrink) else effective / (effective + shrink)
+    return np.asarray(np.where(some, mean * trust, 0.0), dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Rows:
+    """Standardised training data."""
+
+    x: FloatArray  # (M, S, W, P)
+    y: FloatArray  # (M, S), 0 where unknown
+    known: NDArray[np.bool_]  # (M, S)
+
+
+def _rows(signals: Mapping[str, FloatArray], truth: FloatArray, names: list[str], tasks: IntArray) -> _Rows:
+    known = np.isfinite(truth)
+    draws = max([values.shape[2] for values in signals.values() if values.ndim > truth.ndim], default=1)
+    x = np.zeros((len(truth), len(tasks), draws, len(names)))
+    for p, name in enumerate(names):
+        values = signals[name] if signals[name].ndim > truth.ndim else signals[name][:, :, None]
+        x[..., p] = standardise(np.where(known[:, :, None], values, np.nan))[:, tasks]
+    return _Rows(x=x, y=standardise(truth)[:, tasks], known=known[:, tasks])
+
+
+def _residual(rows: _Rows, weights: FloatArray) -> FloatArray:
+    """Truth minus trend (M, S), mean over draws."""
+    return np.where(rows.known, rows.y - (rows.x @ weights).mean(axis=2), np.nan)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _LeftOut:
+    """How scores did on tasks that the fit had not seen."""
+
+    mse: float  # standard units squared
+    ndcg5: float
+
+
+def _left_out(rows: _Rows, fits: list[FloatArray], similarity: FloatArray, shrink: float) -> _LeftOut:
+    n_tasks, draws = rows.x.shape[1:3]
+    squares, gains = 0.0, []
+    for s in range(n_tasks):
+        rest = np.arange(n_tasks) != s
+        offset = habit(_residual(rows, fits[s])[:, rest], similarity[:, s][:, rest], shrink=shrink)
+        score = (rows.x[:, s] @ fits[s] + offset[:, None])[rows.known[:, s]]
+        truth = rows.y[rows.known[:, s], s]
+        squares += float(np.sum((truth[:, None] - score) ** 2)) / draws
+        gains += [ndcg(score[:, w], truth) for w in range(draws)]
+    return _LeftOut(mse=squares / float(rows.known.sum()), ndcg5=float(np.mean(gains)))
+
+
+def fit_fusion(
+    signals: Mapping[str, FloatArray],
+    truth: FloatArray,
+    *,
+    similarity: FloatArray | None = None,
+    penalty: float = 0.5,
+) -> Fusion:
+    """Learn weights and habits from tasks whose truth is known; errors come from leaving one task out at a time.
+
+    Args:
+        signals: name -> (M, S) values on the source tasks, or (M, S, W) for W draws of the labelled images, oriented
+            so that higher is better; NaN where unknown. Draws stay apart: their mean would look less noisy than the
+            one draw that a target has.
+        truth: (M, S) accuracies; NaN where unknown.
+        similarity: (M, S, S), [m, t, s] = weight of source s for target t; None: no habits.
+        penalty: ridge penalty per row of the fit.
+
+    Returns:
+        The fit; with nothing to learn from, no weights and sd 1.
+    """
+    names = sorted(signals)
+    tasks = np.flatnonzero(np.isfinite(truth).sum(axis=0) > 1)
+    habits = similarity is not None
+    if len(tasks) == 0 or not (names or habits):
+        return Fusion(weights={}, sd=1.0, trend_sd=1.0, sources=0)
+    rows = _rows(signals, truth, names, tasks)
+    draws = rows.x.shape[2]
+    grams = np.einsum("mswp,mswq->spq", rows.x, rows.x) / draws
+    moments = np.einsum("mswp,ms->sp", rows.x, rows.y) / draws
+    counts = rows.known.sum(axis=0)
+
+    def solve(gram: FloatArray, moment: FloatArray, n: int) -> FloatArray:
+        return _solve(gram + penalty * max(n, 1) * np.eye(len(names)), moment) if names else np.zeros(0)
+
+    gram, moment, total = grams.sum(axis=0), moments.sum(axis=0), int(counts.sum())
+    weights = solve(gram, moment, total)
+    shrink, sd, trend_sd = np.inf, 1.0, 1.0
+    if len(tasks) > 1:
+        fits = [solve(gram - grams[s], moment - moments[s], total - int(counts[s])) for s in range(len(tasks))]
+        near = np.ones((len(truth), len(tasks), len(tasks)))
+        if similarity is not None:
+            near = similarity[:, tasks][:, :, tasks]
+        tried = {k: _left_out(rows, fits, near, k) for k in (_SHRINKS if habits else (np.inf,))}
+        # what a plan lives from is the top, not the mean error; without signals habits are all there is
+        shrink = max((k for k in tried if names or np.isfinite(k)), key=lambda k: tried[k].ndcg5)
+        sd, trend_sd = float(np.sqrt(tried[shrink].mse)), float(np.sqrt(tried[np.inf].mse))
+    residual = np.full(truth.shape, np.nan)
+    residual[:, tasks] = _residual(rows, weights)
+    return Fusion(
+        weights=dict(zip(names, weights.tolist(), strict=True)),
+        sd=max(sd, _MIN_SD),
+        trend_sd=max(trend_sd, _MIN_SD),
+        sources=len(tasks),
+        residual=residual,
+        shrink=float(shrink),
+    )
+
+
+def fixed_fusion(weights: Mapping[str, float], *, sd: float) -> Fusion:
+    """Weights chosen beforehand, for use without a library."""
+    return Fusion(weights=dict(weights), sd=sd, trend_sd=sd, sources=0)
+
+
+def trend(fusion: Fusion, signals: Mapping[str, FloatArray], *, n: int) -> FloatArray:
+    """What the signals (n,) of a target's candidates foretell, by name; unknown signals count as average."""
+    score = np.zeros(n)
+    for name, weight in fusion.weights.items():
+        if name in signals:
+            score += weight * standardise(signals[name])
+    return score
+
+
+def fuse(
+    fusion: Fusion, signals: Mapping[str, FloatArray], *, n: int, similarity: FloatArray | None = None
+) -> FloatArray:
+    """Scores (n,): the trend, and the habits when the similarity (n, S) of the target to the sources is given."""
+    score = trend(fusion, signals, n=n)
+    if similarity is not None and fusion.residual.size:
+        score = score + habit(fusion.residual, similarity, shrink=fusion.shrink)
+    return score
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Places:
+    """Where candidates may really stand, given scores and their errors."""
+
+    p_best: FloatArray  # (M,)
+    p_top5: FloatArray  # (M,)
+    low: FloatArray  # (M,) 2.5 % quantile of the rank, 1 = best
+    high: FloatArray  # (M,) 97.5 % quantile
+
+
+def places(score: FloatArray, sd: FloatArray, *, draws: int = 4000, seed: int = 0, top: int = 5) -> Places:
+    """Simulate true orders: independent normal errors around the scores.
+
+    Args:
+        score: (M,) posterior means.
+        sd: (M,) posterior standard deviations.
+        draws: simulated orders; a probability p is good to sqrt(p (1 - p) / draws).
+        seed: of the draws.
+        top: how many count as the top.
+
+    Returns:
+        Probabilities and rank quantiles of each candidate.
+    """
+    m = len(score)
+    rng = np.random.default_rng(seed)
+    drawn = score + sd * rng.standard_normal((draws, m))
+    order = np.argsort(-drawn, axis=1)
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.broadcast_to(np.arange(1, m + 1), order.shape).copy(), axis=1)
+    low, high = np.quantile(ranks, [0.025, 0.975], axis=0, method="nearest")
+    return Places(
+        p_best=(ranks == 1).mean(axis=0),
+        p_top5=(ranks <= top).mean(axis=0),
+        low=np.asarray(low, dtype=np.float64),
+        high=np.asarray(high, dtype=np.float64),
+    )

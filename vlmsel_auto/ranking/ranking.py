@@ -1,0 +1,259 @@
+"""Ranking of candidates on a target task: source tasks, unlabelled images and few labels, fused.
+
+Three kinds of signals, all standardised over candidates within a task:
+    labels      what the target's few labelled images say (`library_signals.evidence_scores`);
+    images      what its unlabelled images and class names say (`library_signals.label_free_signals`);
+    sources     how each candidate did on the library's tasks beyond what such signals foretold there, sources that
+                conductance finds close to the target (DCD) counting more.
+Everything is learned on the library's own tasks, each taken as a target in turn, at the number of labels a class that
+the target has (`fusion`). No signal that is used depends on a model's logit scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from vlmsel_auto.errors import InputError
+from vlmsel_auto.library.records import Library
+from vlmsel_auto.ranking.divergence import DEFAULT, DcdForm
+from vlmsel_auto.ranking.fusion import Fusion, fit_fusion, fixed_fusion, fuse, habit, places, standardise, trend
+from vlmsel_auto.ranking.records import TargetSignals
+from vlmsel_auto.ranking.signals import SLOW_EVIDENCE, evidence_scores, label_free_signals
+from vlmsel_auto.ranking.sources import IMAGE_SIGNALS, LABEL_SIGNALS, Sources, Truth, gather
+from vlmsel_auto.records import Basis, FloatArray, IntArray, Interval, RankedCandidate, Ranking
+
+__all__ = ["Scores", "rank_candidates", "score_candidates"]
+
+# without a library: equal shares, and errors as the mini zoo shows them
+_FIXED_WEIGHT: Final = 0.1
+_FIXED_SD: Final = 0.75
+_MIN_SOURCES: Final = 3
+_PUBLISHED: Final = 0.3  # weight of published zero-shot figures, standard units; our own choice
+_UNKNOWN_SD: Final = 1.0  # nothing known: as wide as candidates differ
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """Scores of M candidates in standard units, and what they rest on."""
+
+    score: FloatArray  # (M,) everything fused
+    sd: FloatArray  # (M,)
+    prior: FloatArray  # (M,) source tasks and unlabelled images, no labels
+    evidence: FloatArray  # (M,) labels alone
+    average: FloatArray  # (M,) plain mean of standardised accuracies on the sources, NaN for unknown candidates
+    dcd: FloatArray  # (M,) the same weighted by DCD
+    trust: Mapping[str, float]  # share of each kind in the spread of the scores, sums to 1 (or is all 0)
+
+
+def _measured(targets: Sequence[TargetSignals], labels: IntArray | None, seed: int) -> dict[str, FloatArray]:
+    """Image and label signals (M,) of the target, NaN where a candidate was not embedded."""
+    rows: list[dict[str, float]] = []
+    for target in targets:
+        row: dict[str, float] = {}
+        if target.features.size and target.text_features.size:
+            baseline = target.baseline if target.baseline.size else np.zeros(target.features.shape[1])
+            row |= label_free_signals(
+                target.features, target.text_features, baseline=baseline, logit_scale=target.logit_scale
+            )
+            if labels is not None:
+                row |= evidence_scores(
+                    target.features, labels, target.text_features, leave_out=SLOW_EVIDENCE, seed=seed
+                )
+        rows.append(row)
+    names = [*IMAGE_SIGNALS, *(LABEL_SIGNALS if labels is not None else ())]
+    table = {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
+    return {name: values for name, values in table.items() if np.isfinite(values).any()}
+
+
+def _fit(sources: Sources | None, names: Sequence[str], *, habits: bool) -> Fusion:
+    """Weights of these signals: learned where the library has enough sources, else fixed."""
+    if sources is not None:
+        have = {name: values for name, values in sources.signals.items() if name in names}
+        fusion = fit_fusion(have, sources.truth, similarity=sources.similarity if habits else None)
+        learned = any(weight > 0.0 for weight in fusion.weights.values()) or not names
+        if fusion.sources >= _MIN_SOURCES and learned:
+            return fusion
+    return fixed_fusion(dict.fromkeys(names, _FIXED_WEIGHT), sd=_FIXED_SD)
+
+
+def _trust(fusion: Fusion, measured: Mapping[str, FloatArray], sources: Sources | None, n: int) -> dict[str, float]:
+    def spread_of(names: Sequence[str]) -> float:
+        return float(np.std(trend(fusion, {name: measured[name] for name in names if name in measured}, n=n)))
+
+    habits = 0.0
+    if sources is not None and fusion.residual.size:
+        habits = float(np.std(habit(fusion.residual, sources.to_target, shrink=fusion.shrink)))
+    spreads = {
+        "source tasks": habits,
+        "unlabelled images": spread_of(IMAGE_SIGNALS),
+        "labels": spread_of(LABEL_SIGNALS),
+    }
+    total = sum(spreads.values())
+    return {kind: spread / total if total > 0.0 else 0.0 for kind, spread in spreads.items()}
+
+
+def score_candidates(*, measured: Mapping[str, FloatArray], sources: Sources | None, n: int) -> Scores:
+    """Fuse what the target shows with what the sources taught.
+
+    Args:
+        measured: name -> (M,) image and label signals of the target, of `IMAGE_SIGNALS` and `LABEL_SIGNALS`.
+        sources: the library, or None.
+        n: number of candidates M.
+
+    Returns:
+        The scores, in the order of the candidates.
+    """
+    images = [name for name in IMAGE_SIGNALS if name in measured]
+    said = [name for name in LABEL_SIGNALS if name in measured]
+    near = None if sources is None else sources.to_target
+    everything = _fit(sources, [*images, *said], habits=True)
+    prior = everything if not said else _fit(sources, images, habits=True)
+    evidence = _fit(sources, said, habits=False)
+    unknown = np.full(n, np.nan)
+    known = np.zeros(n, dtype=np.bool_) if sources is None else np.asarray(sources.known, dtype=np.bool_)
+    average, dcd_score = unknown, unknown
+    if sources is not None:
+        z = np.where(np.isfinite(sources.truth), standardise(sources.truth), np.nan)
+        average = np.where(known, habit(z, np.ones_like(z), shrink=0.0), np.nan)
+        dcd_score = np.where(known, habit(z, sources.to_target, shrink=0.0), np.nan)
+    return Scores(
+        score=fuse(everything, measured, n=n, similarity=near),
+        sd=np.where(known, everything.sd, everything.trend_sd),
+        prior=fuse(prior, measured, n=n, similarity=near),
+        evidence=fuse(evidence, measured, n=n),
+        average=average,
+        dcd=dcd_score,
+        trust=_trust(everything, measured, sources, n),
+    )
+
+
+def _basis(*, library: bool, labels: bool, images: bool, published: bool) -> Basis:
+    if library:
+        return "library and labels" if labels else "library"
+    if labels:
+        return "labels"
+    if images:
+        return "unlabelled images"
+    return "published figures" if published else "no signal"
+
+
+def _shots(labels: IntArray | None) -> int:
+    """Labels a class: the median over the classes that have any; 0 without labels."""
+    if labels is None or len(labels) == 0:
+        return 0
+    count = np.bincount(np.asarray(labels, dtype=np.int64))
+    return max(1, int(np.median(count[count > 0])))
+
+
+def _check(targets: Sequence[TargetSignals], labels: IntArray | None) -> None:
+    ids = [target.candidate for target in targets]
+    if not ids or len(set(ids)) != len(ids):
+        raise InputError(f"targets must name at least one candidate, each once, but got {ids}")
+    for target in targets:
+        if labels is not None and target.features.size and len(target.features) != len(labels):
+            raise InputError(
+                f"labels must belong to the rows of every candidate's features, but got {len(labels)} labels and "
+                f"{len(target.features)} rows of {target.candidate}"
+            )
+
+
+def rank_candidates(
+    *,
+    task: str,
+    targets: Sequence[TargetSignals],
+    labels: IntArray | None = None,
+    library: Library | None = None,
+    truth: Truth = "tuned",
+    form: DcdForm = DEFAULT,
+    failures: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> Ranking:
+    """Rank candidates on a task by everything that is known.
+
+    Args:
+        task: name of the target task; a source of that name in the library is left out.
+        targets: one record a candidate.
+        labels: (n,) classes of the rows of every ``features``, or None for a ranking without labels.
+        library: source tasks, or None.
+        truth: what to foretell: accuracy after tuning, or zero-shot accuracy.
+        form: member of the DCD family.
+        failures: candidates that could not be looked at, passed through to the ranking.
+        seed: of the simulated orders behind probabilities and intervals.
+
+    Returns:
+        The ranking, best first; ties go by candidate id. ``score`` is in standard deviations over the listed
+        candidates; intervals and probabilities come from the errors that leaving out one source task at a time shows.
+
+    Raises:
+        InputError: no candidates, one twice, or features and labels that do not fit.
+    """
+    _check(targets, labels)
+    m, shots = len(targets), _shots(labels)
+    if library is not None and task in library.task_names:
+        library = library.leave_out(task)
+    sources = None
+    if library is not None and len(library.tasks):
+        sources = gather(library, targets, truth=truth, shots=shots, form=form)
+        if not sources.known.any():
+            sources = None
+    measured = _measured(targets, labels if shots else None, seed)
+    scores = score_candidates(measured=measured, sources=sources, n=m)
+
+    in_library = np.isfinite(scores.average)
+    has_images = np.array([target.features.size > 0 and target.text_features.size > 0 for target in targets])
+    published = np.array([np.nan if target.published is None else target.published for target in targets])
+    score = scores.score + np.where(in_library, 0.0, _PUBLISHED * standardise(published))
+    sd = np.where(in_library | has_images, scores.sd, _UNKNOWN_SD)
+    stands = places(score, sd, seed=seed)
+    labelled = bool(shots) and any(name in measured for name in LABEL_SIGNALS)
+    raw = {**measured, "average": scores.average, "dcd": scores.dcd}
+    ids = [target.candidate for target in targets]
+    lines = [
+        RankedCandidate(
+            candidate=ids[i],
+            score=float(score[i]),
+            sd=float(sd[i]),
+            prior=float(scores.prior[i]) if in_library[i] else None,
+            evidence=float(scores.evidence[i]) if labelled and has_images[i] else None,
+            p_best=float(stands.p_best[i]),
+            p_top5=float(stands.p_top5[i]),
+            rank_interval=Interval(low=float(stands.low[i]), high=float(stands.high[i])),
+            basis=_basis(
+                library=bool(in_library[i]),
+                labels=labelled and bool(has_images[i]),
+                images=bool(has_images[i]),
+                published=bool(np.isfinite(published[i])),
+            ),
+            signals={name: float(values[i]) for name, values in sorted(raw.items()) if np.isfinite(values[i])},
+        )
+        for i in sorted(range(m), key=lambda i: (-score[i], ids[i]))
+    ]
+    return Ranking(
+        task=task,
+        ranked=tuple(lines),
+        failures=dict(failures or {}),
+        notes=_notes(sources, scores, shots=shots, truth=truth, in_library=int(in_library.sum()), m=m),
+    )
+
+
+def _notes(
+    sources: Sources | None, scores: Scores, *, shots: int, truth: Truth, in_library: int, m: int
+) -> tuple[str, ...]:
+    seen = f"{shots} labels a class" if shots else "no labels"
+    notes = [f"trust: {', '.join(f'{share:.0%} {kind}' for kind, share in scores.trust.items())} ({seen})"]
+    if sources is None:
+        notes.append("no library of source tasks: weights are fixed, probabilities are rough")
+        return tuple(notes)
+    what = "accuracy after tuning" if truth == "tuned" else "zero-shot accuracy"
+    usable = int((np.isfinite(sources.truth).sum(axis=0) > 1).sum())
+    notes.append(f"weights learned on {usable} source tasks ({what})")
+    notes.append(f"{in_library} of {m} candidates are in the library")
+    if sources.shots and sources.shots != shots:
+        notes.append(f"weights are those of {sources.shots} labels a class, the nearest that the library has")
+    if not sources.profiled:
+        notes.append("no conductance profiles: source tasks count alike")
+    return tuple(notes)

@@ -1,0 +1,155 @@
+"""What a library says of the listed candidates, as arrays in their order: truths, signals, similarities of sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+from vlmsel_auto.library.records import Library
+from vlmsel_auto.ranking.divergence import DcdForm, dcd, pairwise_dcd, pool, source_weights
+from vlmsel_auto.ranking.records import TargetSignals
+from vlmsel_auto.records import FloatArray
+
+__all__ = ["IMAGE_SIGNALS", "LABEL_SIGNALS", "Sources", "Truth", "gather", "truth_of"]
+
+Truth = Literal["tuned", "zero_shot"]
+
+# none depends on a model's logit scale
+IMAGE_SIGNALS: Final = ("lead_cosine", "lead_spread", "margin_cosine", "margin_spread", "total_cosine")
+LABEL_SIGNALS: Final = ("hscore", "knn", "knn1", "leep", "logme", "ridge", "ridge_text", "standing", "zeroshot")
+
+_MIN_ROWS: Final = 4  # candidates that a source must know to say anything of their order
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sources:
+    """The library in the order of the M listed candidates; rows of candidates that it does not know are NaN."""
+
+    truth: FloatArray  # (M, S) accuracies to foretell
+    signals: Mapping[str, FloatArray]  # name -> (M, S) of unlabelled images, (M, S, W) of W draws of labels
+    similarity: FloatArray  # (M, S, S) [m, t, s]: weight of source s when source t is the target
+    to_target: FloatArray  # (M, S) weight of source s for the target
+    profiled: bool  # whether any similarity to the target comes from conductance; else sources count alike
+    shots: int  # labels a class behind the labels' signals; 0: none
+
+    @property
+    def known(self) -> FloatArray:
+        """Whether (M,) a candidate has a truth on any source."""
+        return np.asarray(np.isfinite(self.truth).any(axis=1))
+
+
+def truth_of(library: Library, *, truth: Truth) -> FloatArray:
+    """Accuracies (M, S) that rankings are to foretell: tuned where known, else probed, else zero-shot, task by task.
+
+    Args:
+        library: source tasks.
+        truth: "zero_shot" takes the zero-shot accuracies whatever else is known.
+
+    Returns:
+        (M, S); a column holds figures of one kind only.
+    """
+    if truth == "zero_shot":
+        return library.zero_shot
+    result = library.zero_shot.copy()
+    least = np.maximum(_MIN_ROWS, np.isfinite(library.zero_shot).sum(axis=0) / 2)
+    for better in (library.probed, library.tuned):
+        enough = np.isfinite(better).sum(axis=0) >= least
+        result[:, enough] = better[:, enough]
+    return result
+
+
+def _divergences(
+    library: Library, rows: Sequence[int | None], targets: Sequence[TargetSignals], form: DcdForm
+) -> tuple[FloatArray, FloatArray]:
+    """DCD between sources (M, S, S) and of the target to the sources (M, S), NaN where there is no profile."""
+    n_tasks = len(library.tasks)
+    pairwise = np.full((len(rows), n_tasks, n_tasks), np.nan)
+    to_target = np.full((len(rows), n_tasks), np.nan)
+    for i, (row, target) in enumerate(zip(rows, targets, strict=True)):
+        if row is None:
+            continue
+        activity = (library.activity if form.scalar == "margin" else library.norm_activity)[row]
+        if activity.shape[1] == 0:
+            continue
+        signature = library.absolute[row] if form.delta == "channels" else library.signature[row]
+        pairwise[i] = pairwise_dcd(activity=activity, signature=signature, form=form)
+        own = target.activity if form.scalar == "margin" else target.norm_activity
+        if own.shape == activity.shape[1:]:
+            to_target[i] = dcd(
+                target_activity=own,
+                source_activity=activity,
+                target_signature=target.absolute if form.delta == "channels" else target.signature,
+                source_signature=signature,
+                form=form,
+            )
+    return pairwise, to_target
+
+
+def _weights(divergences: FloatArray, form: DcdForm) -> FloatArray:
+    return source_weights(pool(divergences, share=form.pooled), temperature=form.weight_temperature)
+
+
+def _similarity(pairwise: FloatArray, form: DcdForm) -> FloatArray:
+    """Source weights (M, S, S) of every source taken as a target of the others; 0 on the diagonal."""
+    m, n_tasks, _ = pairwise.shape
+    result = np.zeros((m, n_tasks, n_tasks))
+    for t in range(n_tasks):
+        rest = np.arange(n_tasks) != t
+        result[:, t, rest] = _weights(pairwise[:, t][:, rest], form)
+    return result
+
+
+def _nearest_shots(library: Library, shots: int) -> int | None:
+    """Index of the library's evidence whose labels a class are nearest to ``shots``, on a logarithmic scale."""
+    filled = [k for k in range(len(library.shots)) if np.isfinite(library.evidence_draws[:, :, :, k]).any()]
+    if not filled or shots <= 0:
+        return None
+    return min(filled, key=lambda k: abs(np.log(max(library.shots[k], 1) / shots)))
+
+
+def _rows_of(values: FloatArray, rows: Sequence[int | None]) -> FloatArray:
+    """Rows of (M_library, ...) in the order of the targets, NaN for unknown candidates."""
+    return np.stack([np.full(values.shape[1:], np.nan) if row is None else values[row] for row in rows])
+
+
+def gather(library: Library, targets: Sequence[TargetSignals], *, truth: Truth, shots: int, form: DcdForm) -> Sources:
+    """Arrange a library for a target.
+
+    Args:
+        library: source tasks; the target must not be one of them.
+        targets: the listed candidates with their profiles on the target.
+        truth: what is to be foretold.
+        shots: labels a class that the target has; 0: none.
+        form: member of the DCD family.
+
+    Returns:
+        The arrays, in the order of ``targets``.
+    """
+    ids = {one: m for m, one in enumerate(library.candidate_ids)}
+    rows = [ids.get(target.candidate) for target in targets]
+    accuracies = _rows_of(truth_of(library, truth=truth), rows)
+    accuracies[:, np.isfinite(accuracies).sum(axis=0) < min(_MIN_ROWS, len(rows))] = np.nan
+    pairwise, to_target = _divergences(library, rows, targets, form)
+    signals: dict[str, FloatArray] = {
+        name: _rows_of(library.signals[:, :, library.signal_names.index(name)], rows)
+        for name in IMAGE_SIGNALS
+        if name in library.signal_names
+    }
+    k = _nearest_shots(library, shots)
+    if k is not None:
+        for name in LABEL_SIGNALS:
+            if name in library.evidence_names:
+                values = library.evidence_draws[:, :, :, k, library.evidence_names.index(name)]
+                if np.isfinite(values).any():
+                    signals[name] = _rows_of(values, rows)
+    return Sources(
+        truth=accuracies,
+        signals=signals,
+        similarity=_similarity(pairwise, form),
+        to_target=_weights(to_target, form),
+        profiled=bool(np.isfinite(to_target).any()),
+        shots=0 if k is None else library.shots[k],
+    )

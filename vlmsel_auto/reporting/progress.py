@@ -1,0 +1,232 @@
+"""Sinks for people: a live screen on a terminal, plain lines elsewhere. A sink is quick and never raises.
+
+Everything goes to standard error, so that standard output stays free for results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Protocol, Self, TextIO
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.live import Live
+from rich.segment import Segment
+from rich.text import Text
+
+from vlmsel_auto.events import Event, Notice, RankingReady, Sink, StageFinished, StageProgress, StageStarted, TrialEpoch
+from vlmsel_auto.records import Budget
+from vlmsel_auto.reporting.screen import Board, render, update
+from vlmsel_auto.reporting.wording import clock, describe
+
+__all__ = ["PlainSink", "ProgressSink", "RichSink", "TeeSink"]
+
+_FRAMES_PER_SECOND = 5
+_ROWS_ABOVE = 3  # of the window, left to the latest notices
+_PROGRESS_EVERY = 5.0  # seconds between plain lines of one stage's progress
+_EPOCH_EVERY = 1.0  # seconds between plain lines of a trial's epochs; the last epoch is always told
+
+
+class ProgressSink(Sink, Protocol):
+    """A sink that is opened before the work and closed after it, also on an exception."""
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Leave the terminal as it was found."""
+        ...
+
+
+class PlainSink:
+    """One line per event, with the time since the start; fast progress is thinned out. Safe from any thread."""
+
+    def __init__(
+        self, *, stream: TextIO | None = None, quiet: bool = False, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Write to ``stream`` (default: standard error). ``quiet``: only warnings and errors."""
+        self._stream = stream
+        self._quiet = quiet
+        self._now = now
+        self._start = now()
+        self._last: dict[str, float] = {}
+        self._totals: dict[str, int | None] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        """Nothing to open."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Nothing to close."""
+
+    def __call__(self, event: Event, /) -> None:
+        """Write the event's line, unless it follows another of its kind too closely."""
+        try:
+            with self._lock:
+                if self._wanted(event):
+                    stream = sys.stderr if self._stream is None else self._stream
+                    stream.write(
+                        f"[{clock(self._now() - self._start):>7}] {describe(event, total=self._total(event))}\n"
+                    )
+                    stream.flush()
+        except Exception:  # noqa: BLE001 - a full disk or a closed pipe must not end the search
+            return
+
+    def _total(self, event: Event) -> int | None:
+        if isinstance(event, StageStarted):
+            self._totals[event.stage] = event.total
+        return self._totals.get(event.stage) if isinstance(event, StageProgress) else None
+
+    def _wanted(self, event: Event) -> bool:
+        if self._quiet:
+            return isinstance(event, Notice) and event.level != "info"
+        match event:
+            case StageProgress():
+                return self._due(f"stage {event.stage}", _PROGRESS_EVERY)
+            case TrialEpoch():
+                return event.epoch >= event.epochs or self._due(f"trial {event.number}", _EPOCH_EVERY)
+            case RankingReady(updated=True):
+                return self._due("ranking", _PROGRESS_EVERY)
+            case _:
+                return True
+
+    def _due(self, key: str, every: float) -> bool:
+        now = self._now()
+        if now - self._last.get(key, self._start) < every:
+            return False
+        self._last[key] = now
+        return True
+
+
+class TeeSink:
+    """Passes every event on to several sinks; one that fails does not keep it from the others."""
+
+    def __init__(self, *, sinks: Sequence[Sink]) -> None:
+        """Pass on to ``sinks``, in this order."""
+        self._sinks = tuple(sinks)
+
+    def __call__(self, event: Event, /) -> None:
+        """Give the event to every sink."""
+        for sink in self._sinks:
+            try:
+                sink(event)
+            except Exception:  # noqa: BLE001, S112 - a broken listener must not end the search
+                continue
+
+
+class _Frame:
+    """The board drawn to the window's present size; remembers how wide its rows came out."""
+
+    def __init__(self, *, board: Board, lock: threading.Lock, now: Callable[[], float]) -> None:
+        self._board = board
+        self._lock = lock
+        self._now = now
+        self.widths: list[int] = []
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width, rows = options.size
+        height = max(1, rows - _ROWS_ABOVE)
+        try:
+            with self._lock:
+                drawn = render(self._board, now=self._now(), width=width, height=height)
+                lines = console.render_lines(drawn, options.update(height=None), pad=False)
+        except Exception:  # noqa: BLE001 - a frame that cannot be drawn is skipped, the work goes on
+            lines = []
+        lines = lines[:height]
+        self.widths = [Segment.get_line_length(line) for line in lines]
+        for index, line in enumerate(lines):
+            if index:
+                yield Segment.line()
+            yield from line
+
+
+class _ResizeSafeLive(Live):
+    """rich's Live, which after a narrowing window also clears the rows that the terminal wrapped."""
+
+    def __init__(self, *, frame: _Frame, console: Console) -> None:
+        self._drawn = frame  # before super().__init__, which asks for the renderable
+        self._target = console
+        self._columns = console.width
+        super().__init__(
+            frame,
+            console=console,
+            refresh_per_second=_FRAMES_PER_SECOND,
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),  # prints of libraries go above the screen, pipes stay as they are
+            redirect_stderr=True,
+            vertical_overflow="crop",
+        )
+
+    def get_renderable(self) -> RenderableType:
+        """Called before each frame: move to where the old frame now ends once the terminal has wrapped it."""
+        columns = self._target.width
+        if columns < self._columns:
+            extra = sum(math.ceil(wide / columns) - 1 for wide in self._drawn.widths if wide > columns)
+            self._target.file.write("\r\x1b[2K\x1b[1A" * extra)
+        self._columns = columns
+        return self._drawn
+
+
+class RichSink:
+    """A live screen on a terminal: stages, ranking, running and finished trials, budget.
+
+    Events only change a board and a thread draws it a few times a second, so thousands of events cost next to nothing.
+    Notices and finished stages are printed above and stay. The console is our own: Lightning resets rich's global one.
+    """
+
+    def __init__(
+        self, *, budget: Budget | None = None, console: Console | None = None, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Show on ``console`` (default: a new one on standard error); ``budget`` gives the budget bar its end."""
+        self._console = Console(stderr=True, highlight=False) if console is None else console
+        self._now = now
+        self._lock = threading.Lock()
+        self._board = Board(started=now(), budget=Budget() if budget is None else budget)
+        self._live = _ResizeSafeLive(frame=_Frame(board=self._board, lock=self._lock, now=now), console=self._console)
+
+    def __enter__(self) -> Self:
+        """Start the screen."""
+        with contextlib.suppress(Exception):  # no screen is no reason to end the search
+            self._live.start(refresh=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Take the screen away, show the cursor again."""
+        with contextlib.suppress(Exception):
+            self._live.stop()
+            self._console.show_cursor()
+
+    def __call__(self, event: Event, /) -> None:
+        """Note the event; the next frame shows it."""
+        try:
+            with self._lock:
+                update(self._board, event, self._now())
+            line = _kept_line(event)
+            if line is not None:
+                self._console.print(line)
+        except Exception:  # noqa: BLE001 - a broken terminal must not end the search
+            return
+
+
+def _kept_line(event: Event) -> Text | None:
+    """What stays above the screen."""
+    match event:
+        case Notice():
+            return Text(describe(event), style={"info": "", "warning": "yellow", "error": "bold red"}[event.level])
+        case StageFinished():
+            return Text.assemble(("✓ ", "green"), describe(event))
+        case _:
+            return None

@@ -1,0 +1,307 @@
+"""A report for people: ``report.html`` in one self-contained file, and the panel that ends a search in the terminal."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from vlmsel_auto.cache import write_atomically
+from vlmsel_auto.records import Agreement, Interval, TrialResult
+from vlmsel_auto.reporting import plots, wording
+from vlmsel_auto.reporting.report import (
+    Outcome,
+    SearchReport,
+    actual_accuracies,
+    outcomes,
+    pruning_cost,
+    save_json,
+    saved_seconds,
+)
+
+__all__ = ["html", "panel", "predict_command", "show", "write", "write_html"]
+
+_TOO_FEW = "too few to say"
+_MOST_LISTED = 500  # bad files and the like in the page; all of them are in report.json
+_PANEL_ROWS = 10
+_STOPPED = {
+    "exhausted": "nothing was left that promised more",
+    "budget": "the budget was spent",
+    "interrupted": "it was interrupted; the same command with the same work directory goes on",
+    "all trials failed": "every trial failed",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgreementRow:
+    """One line of the table of agreement, ready to read."""
+
+    name: str
+    tau_b: str
+    weighted_tau: str
+    ndcg5: str
+    top1_loss: str
+    top5_loss: str
+    note: str
+
+
+def _with_interval(value: float | None, bounds: Interval | None) -> str:
+    if value is None:
+        return _TOO_FEW
+    between = "" if bounds is None else wording.interval(bounds.low, bounds.high)
+    return f"{wording.number(value)} ({between})" if between else wording.number(value)
+
+
+def _agreement_row(name: str, agreement: Agreement, note: str = "") -> AgreementRow:
+    return AgreementRow(
+        name=name,
+        tau_b=_with_interval(agreement.tau_b, agreement.tau_b_interval),
+        weighted_tau=_with_interval(agreement.weighted_tau, None),
+        ndcg5=_with_interval(agreement.ndcg5, agreement.ndcg5_interval),
+        top1_loss=_points(agreement.top1_loss),
+        top5_loss=_points(agreement.top5_loss),
+        note=note,
+    )
+
+
+def _points(share: float | None) -> str:
+    """A difference of accuracies in percentage points."""
+    return _TOO_FEW if share is None else f"{100 * share:.1f} points"
+
+
+def agreement_rows(report: SearchReport) -> tuple[AgreementRow, ...]:
+    """Our prediction first, then the baselines, all judged by the same tuned candidates."""
+    ours = _agreement_row("this search's prediction", report.agreement, report.agreement.note)
+    return (ours, *(_agreement_row(line.name, line.agreement, line.note) for line in report.baselines))
+
+
+def pruning_text(report: SearchReport) -> str:
+    """What postponing candidates cost, as far as audit trials can tell."""
+    cost = pruning_cost(report)
+    if cost.untouched == 0 and cost.audited == 0:
+        return "Every candidate was tuned, so nothing can have been lost by postponing."
+    if cost.audited == 0:
+        return (
+            f"No postponed candidate was audited, so what postponing cost is unknown; "
+            f"{wording.plural(cost.untouched, 'candidate')} stayed untuned."
+        )
+    audited = f"{wording.plural(cost.audited, 'postponed candidate')} tuned as an audit"
+    rest = f"{wording.plural(cost.untouched, 'candidate')} stayed untuned."
+    if cost.cost is None:
+        return f"{audited}, but no planned trial used the same method: nothing to compare. {rest}"
+    if cost.cost <= 0:
+        return f"{audited}: none beat the best planned candidate of the same method ({report.actual_on}). {rest}"
+    return (
+        f"{audited}: {wording.clean(cost.best_audit or '')} beat the best planned candidate of the same method "
+        f"by {100 * cost.cost:.1f} points ({report.actual_on}); it could become the best model like any other. {rest}"
+    )
+
+
+def saved_text(report: SearchReport) -> str:
+    """Time saved, with how it was estimated."""
+    saved = saved_seconds(report)
+    if saved is None:
+        return "unknown: no candidate was tuned"
+    if saved <= 0:
+        return "none: every candidate was tried"
+    return f"about {wording.duration(saved)} (the untried candidates at the median time of the tuned ones)"
+
+
+def predict_command(report: SearchReport) -> str:
+    """The command that classifies an image with the best model; empty when there is none."""
+    if report.best is None or report.best.model_dir is None:
+        return ""
+    return f"vlmsel-auto predict {shlex.quote(report.best.model_dir)} IMAGE..."
+
+
+def _trial_ends(trials: Sequence[TrialResult]) -> list[plots.TimePoint]:
+    points = []
+    end = 0.0
+    for trial in sorted(trials, key=lambda item: item.number):
+        end += trial.seconds
+        value = trial.validation if trial.state == "complete" else None
+        points.append(plots.TimePoint(label=trial.spec.candidate, end=end, validation=value, kind=trial.origin))
+    return points
+
+
+def _rank_points(lines: Sequence[Outcome]) -> list[plots.RankPoint]:
+    return [
+        plots.RankPoint(
+            label=line.candidate,
+            predicted=line.predicted_among_tuned,
+            actual=line.actual_rank,
+            kind=line.trial.origin,
+            validation=line.trial.validation,
+            test=line.trial.test,
+        )
+        for line in lines
+        if line.predicted_among_tuned is not None
+    ]
+
+
+def _drawings(report: SearchReport, lines: Sequence[Outcome]) -> dict[str, Markup]:
+    """Inline plots by name; a plot that would say nothing is empty."""
+    points = _rank_points(lines)
+    ranked = report.ranking.ranked
+    drawn: dict[str, str] = dict.fromkeys(("ranks", "splits", "time", "ranking"), "")
+    if points:
+        drawn["ranks"] = plots.rank_scatter(points)
+    if any(point.test is not None for point in points):
+        drawn["splits"] = plots.validation_against_test(points)
+    if any(point.validation is not None for point in _trial_ends(report.trials)):
+        drawn["time"] = plots.best_so_far(_trial_ends(report.trials))
+    if ranked:
+        tuned = actual_accuracies(report.trials, on="validation")
+        drawn["ranking"] = plots.predicted_ranking(
+            [line.candidate for line in ranked],
+            [line.score for line in ranked],
+            [line.sd for line in ranked],
+            [line.candidate in tuned for line in ranked],
+        )
+    # our own drawings: matplotlib escapes the texts in them
+    return {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704
+
+
+def html(report: SearchReport) -> str:
+    """The page: no script, no external resource, every value escaped."""
+    environment = Environment(
+        loader=PackageLoader("vlmsel_auto.reporting", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        percent=wording.percent,
+        number=wording.number,
+        duration=wording.duration,
+        thousands=wording.thousands,
+        plural=wording.plural,
+        clean=wording.clean,
+        sparkline=lambda values: wording.sparkline(values, width=24),
+    )
+    lines = outcomes(report)
+    page = environment.get_template("report.html.j2").render(
+        report=report,
+        outcomes=lines,
+        agreement=agreement_rows(report),
+        pruning=pruning_text(report),
+        saved=saved_text(report),
+        stopped=_STOPPED[report.stopped_by],
+        command=predict_command(report),
+        plots=_drawings(report, lines),
+        methods=wording.METHOD_NAMES,
+        tuned=len(lines),
+        tuning=sum(trial.seconds for trial in report.trials),
+        sizes={item.id: item for item in report.candidates},
+        counts={
+            state: sum(trial.state == state for trial in report.trials) for state in ("complete", "pruned", "failed")
+        },
+        most=_MOST_LISTED,
+    )
+    return page + "\n"
+
+
+def write_html(report: SearchReport, directory: Path) -> Path:
+    """Write ``report.html`` into ``directory`` in one step and return its path."""
+    path = directory / "report.html"
+    write_atomically(path, html(report).encode())
+    return path
+
+
+def write(report: SearchReport, directory: Path) -> Path:
+    """Write ``report.json`` and ``report.html`` into ``directory``; return the path of the page."""
+    save_json(report, directory)
+    return write_html(report, directory)
+
+
+def _best_lines(report: SearchReport) -> list[Text]:
+    best = report.best
+    if best is None:
+        return [Text("No trial succeeded: the reasons are in the report.", style="bold red")]
+    test = "" if best.test is None else f", test {wording.percent(best.test)}"
+    lines = [
+        Text.assemble(
+            "Best  ",
+            (wording.clean(best.candidate), "bold green"),
+            f"  {wording.METHOD_NAMES[best.method]}, validation {wording.percent(best.validation)}{test}",
+        )
+    ]
+    if best.model_dir is not None:
+        lines.append(Text(f"Use   {wording.clean(predict_command(report))}"))
+    return lines
+
+
+def _verdict(report: SearchReport) -> str:
+    figures = report.agreement
+    if figures.tau_b is None and figures.ndcg5 is None:
+        return figures.note or _TOO_FEW
+    ours = agreement_rows(report)[0]
+    return f"tau-b {ours.tau_b}, NDCG@5 {ours.ndcg5}, loss of top-1 {ours.top1_loss}; n = {figures.n}"
+
+
+def _outcome_table(lines: Sequence[Outcome], total: int, split: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("actual", justify="right", no_wrap=True)
+    table.add_column("predicted", justify="right", no_wrap=True)
+    table.add_column("candidate", no_wrap=True, overflow="ellipsis")
+    table.add_column("method", no_wrap=True)
+    table.add_column(split, justify="right", no_wrap=True)
+    for line in lines[:_PANEL_ROWS]:
+        predicted = "-" if line.predicted_rank is None else f"{line.predicted_rank} of {total}"
+        audit = " (audit)" if line.trial.origin == "audit" else ""
+        table.add_row(
+            str(line.actual_rank),
+            predicted,
+            Text(wording.clean(line.candidate) + audit),
+            wording.METHOD_NAMES[line.trial.spec.method],
+            wording.percent(line.accuracy),
+            style="green" if line is lines[0] else "",
+        )
+    return table
+
+
+def panel(report: SearchReport, *, report_dir: Path | None = None) -> RenderableType:
+    """The summary for the terminal."""
+    lines = outcomes(report)
+    parts: list[RenderableType] = [*_best_lines(report)]
+    if lines:
+        parts += [Text(), _outcome_table(lines, len(report.ranking.ranked), report.actual_on)]
+    if len(lines) > _PANEL_ROWS:
+        parts.append(Text(f"... and {len(lines) - _PANEL_ROWS} more in the report", style="dim"))
+    left_out = sum(not item.used for item in report.bad_files)
+    trials = wording.plural(len(report.trials), "trial")
+    tuning = wording.duration(sum(trial.seconds for trial in report.trials))
+    facts = [
+        ("Prediction", _verdict(report)),
+        ("Pruning", pruning_text(report)),
+        ("Time", f"{wording.duration(report.seconds)}; {trials} took {tuning}; {_STOPPED[report.stopped_by]}"),
+        ("Saved", saved_text(report)),
+    ]
+    if left_out:
+        facts.append(("Left out", f"{wording.plural(left_out, 'file')}, listed in the report"))
+    if report_dir is not None:
+        facts.append(("Report", wording.clean(str(report_dir / "report.html"))))
+    grid = Table.grid(padding=(0, 2))
+    for label, text in facts:
+        grid.add_row(Text(label, style="dim"), Text(text, overflow="fold"))
+    parts += [Text(), grid]
+    return Panel(
+        Group(*parts), title=Text(f"Search on {wording.clean(report.task.name)}"), title_align="left", padding=(1, 2)
+    )
+
+
+def show(report: SearchReport, *, report_dir: Path, to_stderr: bool) -> None:
+    """Print the panel on standard output, or on standard error where that is kept for JSON."""
+    console = Console(stderr=to_stderr, highlight=False)
+    if not console.is_terminal:
+        console = Console(stderr=to_stderr, highlight=False, width=120)
+    console.print(panel(report, report_dir=report_dir))

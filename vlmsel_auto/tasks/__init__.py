@@ -1,0 +1,1 @@
+"""A folder of images becomes a task: layouts, decoding, splits, pixels."""

@@ -1,0 +1,207 @@
+"""Detect the layout of a task folder and list its labelled images, without opening one.
+
+Layouts: images.parquet + task.json; images + labels.csv; {train,val,test}/<class>/*; <class>/*. Class folders are
+searched to any depth. Symbolic links to files are followed inside the task folder only, links to folders never.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vlmsel_auto.errors import TaskError
+from vlmsel_auto.records import BadFile
+from vlmsel_auto.tasks import parquet
+from vlmsel_auto.tasks.labelscsv import read_labels
+from vlmsel_auto.tasks.scan import Entry, Files, Part, Scan, inside, is_ignored, nfc, printable, shown, split_part
+from vlmsel_auto.tasks.tasktoml import read_declaration
+
+__all__ = ["scan_folder"]
+
+_LAYOUTS = "<class>/*, {train,val,test}/<class>/*, or images with labels.csv"
+_OWN_FILES = frozenset({"task.toml", "labels.csv"})
+
+
+@dataclass(kw_only=True, slots=True)
+class _Found:
+    """What a walk through the folders has met so far."""
+
+    root: Path
+    exclude: frozenset[Path]
+    entries: list[Entry] = field(default_factory=list)
+    stray: list[BadFile] = field(default_factory=list)
+    labels: set[str] = field(default_factory=set)  # also of folders without an image
+
+    def skip(self, path: Path, reason: str) -> None:
+        self.stray.append(BadFile(path=printable(path.relative_to(self.root).as_posix()), reason=reason))
+
+
+def scan_folder(path: Path, *, exclude: Sequence[Path] = ()) -> Scan:
+    """List the labelled images of a task folder.
+
+    Args:
+        path: The folder.
+        exclude: Folders to pass over, such as a work directory inside the task folder.
+
+    Raises:
+        TaskError: No such folder, not a folder, not readable, of no known layout, or a labels.csv, task.toml or
+            task.json that cannot be used.
+        MissingDependency: images.parquet without pyarrow.
+    """
+    root = _checked_root(path)
+    try:
+        if (root / parquet.IMAGES).is_file():
+            return parquet.scan_parquet(root)
+        if (root / "labels.csv").is_file():
+            return _scan_csv(root)
+        return _scan_classes(root, exclude=frozenset(one.resolve() for one in exclude))
+    except PermissionError as error:
+        raise TaskError(f"the task folder cannot be read; check its rights, but got {error}") from error
+
+
+def _checked_root(path: Path) -> Path:
+    try:
+        root = path.resolve(strict=True)
+    except PermissionError as error:
+        raise TaskError(f"the task folder cannot be read; check its rights, but got {error}") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise TaskError(f"there is no such task folder, but got {str(path)!r}") from error
+    if not root.is_dir():
+        raise TaskError(f"a task is a folder of images ({_LAYOUTS}), but got the file {str(path)!r}")
+    try:
+        with os.scandir(root) as entries:
+            next(entries, None)  # the first is enough to know
+    except OSError as error:
+        raise TaskError(f"the task folder cannot be read; check its rights, but got {error}") from error
+    return root
+
+
+def _scan_csv(root: Path) -> Scan:
+    table = read_labels(root / "labels.csv", root=root)
+    classes = tuple(sorted({entry.label for entry in table.entries}))
+    named = {entry.path for entry in table.entries}
+    images = root / "images"
+    unnamed = sum(
+        1
+        for path in images.rglob("*")
+        if path.is_file()
+        and not any(is_ignored(name) for name in path.relative_to(images).parts)
+        and path.relative_to(root).as_posix() not in named
+    )
+    notes = (f"{unnamed:,} files in images/ are not named in labels.csv and were not used",) if unnamed else ()
+    return _scan(root, classes=classes, entries=table.entries, stray=table.refused, notes=notes)
+
+
+def _scan_classes(root: Path, *, exclude: frozenset[Path]) -> Scan:
+    found = _Found(root=root, exclude=exclude)
+    folders = list(_folders(root, found=found, reason="not in a class folder", own=_OWN_FILES))
+    parts = {folder: split_part(folder.name) for folder in folders}
+    if _is_split(folders):
+        notes: list[str] = []
+        for folder, part in parts.items():
+            if part is None:
+                found.skip(folder, "folder beside train, val and test; not used")
+            else:
+                inners = list(_folders(folder, found=found, reason="not in a class folder"))
+                if not inners:
+                    notes.append(f"{folder.name}/ holds no class folder and was not used")
+                for inner in inners:
+                    _collect(inner, part=part, found=found)
+        if not any(part == "train" for part in parts.values()):
+            raise TaskError(
+                f"a folder with splits needs train/<class>/*, but got {shown([one.name for one in folders])} ({root})"
+            )
+        if not any(part in {"val", "test"} for part in parts.values()):
+            notes.append("only train/ was given: val and test were split from it")
+            found.entries = [Entry(path=entry.path, label=entry.label, part=None) for entry in found.entries]
+        return _scan_found(found, notes=tuple(notes))
+    for folder in folders:
+        _collect(folder, part=None, found=found)
+    return _scan_found(found, notes=())
+
+
+def _is_split(folders: Sequence[Path]) -> bool:
+    """Splits, not classes that happen to be called train: all are split names, or at least two are and hold folders."""
+    named = [folder for folder in folders if split_part(folder.name) is not None]
+    holding = [folder for folder in named if any(one.is_dir() and not is_ignored(one.name) for one in folder.iterdir())]
+    if not holding:
+        if len(named) > 1 and len(named) == len(folders):
+            raise TaskError(
+                f"a folder with splits needs class folders in each, as in train/<class>/*, but got none in "
+                f"{shown([folder.name for folder in named])} ({named[0].parent})"
+            )
+        return False
+    return len(named) == len(folders) or {"train"} < {split_part(folder.name) for folder in holding}
+
+
+def _folders(parent: Path, *, found: _Found, reason: str, own: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Folders of ``parent`` in order; its files are listed as stray."""
+    for path in sorted(parent.iterdir()):
+        if is_ignored(path.name) or path.resolve() in found.exclude:
+            continue
+        if path.is_symlink() and not (path.is_file() and inside(path, found.root)):
+            found.skip(path, _link_reason(path, found.root))
+        elif path.is_dir():
+            yield path
+        elif path.name not in own:
+            found.skip(path, reason)
+
+
+def _collect(folder: Path, *, part: Part | None, found: _Found) -> None:
+    """Every file of a class folder, to any depth."""
+    label = nfc(folder.name)
+    found.labels.add(label)
+    for parent, names, files in os.walk(folder, onerror=_raise):
+        here = Path(parent)
+        for name in sorted(names):
+            if (here / name).is_symlink() and not is_ignored(name):
+                found.skip(here / name, _link_reason(here / name, found.root))
+        names[:] = sorted(
+            name for name in names if not is_ignored(name) and (here / name).resolve() not in found.exclude
+        )
+        for name in sorted(files):
+            path = here / name
+            if is_ignored(name):
+                continue
+            if path.is_symlink() and not (path.is_file() and inside(path, found.root)):
+                found.skip(path, _link_reason(path, found.root))
+            else:
+                found.entries.append(Entry(path=path.relative_to(found.root).as_posix(), label=label, part=part))
+
+
+def _raise(error: OSError) -> None:
+    raise TaskError(f"a class folder cannot be read; check its rights, but got {error}") from error
+
+
+def _link_reason(path: Path, root: Path) -> str:
+    if not inside(path, root):
+        return "refused: the link leads out of the task folder"
+    return "refused: links to folders are not followed" if path.is_dir() else "refused: the link leads nowhere"
+
+
+def _scan_found(found: _Found, *, notes: tuple[str, ...]) -> Scan:
+    classes = tuple(sorted(found.labels))
+    return _scan(found.root, classes=classes, entries=found.entries, stray=tuple(found.stray), notes=notes)
+
+
+def _scan(
+    root: Path,
+    *,
+    classes: tuple[str, ...],
+    entries: Sequence[Entry],
+    stray: tuple[BadFile, ...],
+    notes: tuple[str, ...],
+) -> Scan:
+    if not entries:
+        raise TaskError(f"no image was found; a task folder holds {_LAYOUTS}, but got {str(root)!r}")
+    return Scan(
+        root=root,
+        declaration=read_declaration(root, classes=classes),
+        classes=classes,
+        entries=tuple(entries),
+        source=Files(root=root, paths=tuple(entry.path for entry in entries)),
+        stray=stray,
+        notes=notes,
+    )

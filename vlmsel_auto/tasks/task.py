@@ -1,0 +1,253 @@
+"""A folder of images becomes a `records.Task`: labels, prompts, split, support set, pixels, and what was left out."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vlmsel_auto.cache import Json, digest
+from vlmsel_auto.errors import TaskError, WorkdirError
+from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
+from vlmsel_auto.records import BadFile, ImageView, IntArray, Task
+from vlmsel_auto.tasks import split as splitting
+from vlmsel_auto.tasks.copies import settle_copies
+from vlmsel_auto.tasks.imagefolder import scan_folder
+from vlmsel_auto.tasks.pixels import DecodedRow, PixelStore, StoreEntry, open_entry
+from vlmsel_auto.tasks.scan import Declaration, Entry, Part, Scan, printable, prompt_of, shown
+
+__all__ = ["load_task"]
+
+_MIN_CLASS = 2  # images of a class: one to learn from, one to test on
+_PARTS: tuple[Part, ...] = ("train", "val", "test")
+
+
+def load_task(
+    path: Path,
+    *,
+    views: Sequence[ImageView],
+    shots: int = 16,
+    seed: int = 0,
+    workdir: Path,
+    sink: Sink = discard,
+    max_train_images: int | None = 20_000,
+) -> Task:
+    """Read a task folder; decode every image once, into every wanted view.
+
+    Layouts: ``<class>/*``, ``{train,val,test}/<class>/*``, ``images`` + ``labels.csv``, ``images.parquet`` +
+    ``task.json``; each but the last with an optional ``task.toml``. A given test split is used whole. Where splits are
+    missing they are drawn, seeded and stratified: 60/20/20 from everything, or 20 % of train for the missing one.
+
+    Args:
+        path: The task folder.
+        views: Geometries that ``Task.pixels`` must be able to give; may be empty.
+        shots: Most images of a class in the support set, at least 1.
+        seed: Of split, cap and support set.
+        workdir: Decoded images are kept in ``workdir/pixels`` and found again by a second call on the same files.
+        sink: Takes the events of stage "images".
+        max_train_images: Most images outside a given test split; more are left out by a stratified draw, unopened.
+
+    Returns:
+        The task. ``bad_files`` names what was left out or converted, ``notes`` what else a reader should know.
+
+    Raises:
+        TaskError: The folder cannot be used; nothing was written.
+        WorkdirError: The decoded images cannot be written, or the work directory is the task folder.
+        MissingDependency: A folder of images.parquet without pyarrow.
+    """
+    if shots < 1:
+        raise TaskError(f"shots must be at least 1, but got {shots!r}")
+    if max_train_images is not None and max_train_images < 1:
+        raise TaskError(f"max_train_images must be at least 1 or None, but got {max_train_images!r}")
+    started = time.monotonic()
+    scan = scan_folder(path, exclude=(workdir,))
+    if workdir.resolve() == scan.root:
+        raise WorkdirError(f"the work directory must not be the task folder itself, but got {str(workdir)!r}")
+    _check_classes(scan.classes, [entry.label for entry in scan.entries], left_out={})
+    _check_parts(scan.classes, ((entry.label, entry.part) for entry in scan.entries))
+    positions, notes = _capped(scan, cap=max_train_images, seed=seed)
+    sink(StageStarted(stage="images", total=len(positions), text=f"reading {len(positions):,} images"))
+    store = open_entry(
+        root=workdir / "pixels",
+        key=scan.source.key(positions),
+        count=len(positions),
+        sources=lambda: scan.source.images(positions),
+        views=views,
+        progress=_Progress(sink=sink, total=len(positions)),
+    )
+    try:
+        entries = [scan.entries[place] for place in positions]
+        task = _assemble(scan, entries=entries, store=store, shots=shots, seed=seed, notes=notes)
+    except BaseException:  # also on Ctrl+C: a refused task leaves no trace
+        store.discard()
+        raise
+    text = "found decoded from an earlier run" if store.reused else f"decoded {len(positions):,} images"
+    sink(StageFinished(stage="images", seconds=time.monotonic() - started, text=text))
+    return task
+
+
+@dataclass(kw_only=True, slots=True)
+class _Progress:
+    """Emits about a hundred progress events."""
+
+    sink: Sink
+    total: int
+
+    def __call__(self, done: int) -> None:
+        if done == self.total or done % max(1, self.total // 100) == 0:
+            self.sink(StageProgress(stage="images", done=done))
+
+
+def _capped(scan: Scan, *, cap: int | None, seed: int) -> tuple[IntArray, tuple[str, ...]]:
+    """Positions of the entries to decode: every given test image, and of the others at most ``cap``."""
+    everything = np.arange(len(scan.entries), dtype=np.int64)
+    is_test = np.array([entry.part == "test" for entry in scan.entries])
+    others = everything[~is_test]
+    if cap is None or len(others) <= cap:
+        return everything, ()
+    names: dict[tuple[str, Part | None], int] = {}
+    strata = [names.setdefault((scan.entries[i].label, scan.entries[i].part), len(names)) for i in others]
+    kept = others[splitting.stratified_cap(np.array(strata, dtype=np.int64), cap=cap, seed=seed)]
+    note = f"{len(kept):,} of {len(others):,} images outside the given test split were used (stratified draw)"
+    return np.sort(np.concatenate([kept, everything[is_test]])), (note,)
+
+
+def _assemble(
+    scan: Scan, *, entries: Sequence[Entry], store: StoreEntry, shots: int, seed: int, notes: tuple[str, ...]
+) -> Task:
+    """Everything that follows once it is known which files are images, and which show the same."""
+    good = _usable(scan, entries=entries, rows=store.decoded)
+    good, copies = settle_copies(good, entries=entries, digests=[row.digest for row in store.decoded])
+    number = {label: k for k, label in enumerate(scan.classes)}
+    labels = np.array([number[entries[place].label] for place in good], dtype=np.int64)
+    digests = [store.decoded[place].digest for place in good]
+    _check_parts(scan.classes, ((entries[i].label, entries[i].part) for i in good), why=" after copies were left out")
+    _check_distinct(scan.classes, labels=labels, digests=digests)
+    parts, split_notes = _split(labels, digests=digests, given=[entries[place].part for place in good], seed=seed)
+    support = splitting.few_shot(labels, parts.train, shots=shots, seed=seed)
+    told = scan.declaration
+    prompts = _prompts(told, classes=scan.classes)
+    odd = [
+        BadFile(path=printable(entry.path), reason=row.note, used=bool(row.digest))
+        for entry, row in zip(entries, store.decoded, strict=True)
+        if row.note
+    ]
+    return Task(
+        name=told.name,
+        root=scan.root,
+        classes=scan.classes,
+        prompts=prompts,
+        templates=told.templates,
+        domain=told.domain,
+        metric=told.metric,
+        paths=tuple(entries[place].path for place in good),
+        labels=labels,
+        train=parts.train,
+        val=parts.val,
+        test=parts.test,
+        support=support,
+        shots=shots,
+        bad_files=tuple(sorted([*scan.stray, *odd, *copies], key=lambda one: (one.used, one.path))),
+        pixels=PixelStore(entry=store.path, n_rows=len(entries), rows=np.array(good, dtype=np.int64)),
+        digest=digest(
+            list(scan.classes),
+            list(prompts),
+            list(told.templates),
+            told.metric,
+            list(digests),
+            *[_plain(one) for one in (labels, parts.train, parts.val, parts.test, support)],
+        ),
+        notes=(*scan.notes, *notes, *split_notes),
+    )
+
+
+def _plain(values: IntArray) -> list[Json]:
+    return [int(value) for value in values]
+
+
+def _usable(scan: Scan, *, entries: Sequence[Entry], rows: Sequence[DecodedRow]) -> list[int]:
+    """Positions of the images that could be decoded, if they still make a task."""
+    good = [place for place, row in enumerate(rows) if row.digest]
+    left_out: dict[str, list[str]] = {}
+    for entry, row in zip(entries, rows, strict=True):
+        if not row.digest:
+            left_out.setdefault(entry.label, []).append(f"{printable(entry.path)}: {row.note}")
+    if not good:
+        lost = [one for several in left_out.values() for one in several]
+        raise TaskError(f"no image was found: not one file can be decoded, but got {shown(lost)}")
+    _check_classes(scan.classes, [entries[place].label for place in good], left_out=left_out)
+    for part in _PARTS:
+        if any(entry.part == part for entry in entries) and not any(entries[place].part == part for place in good):
+            raise TaskError(f"no image of the given {part} split can be decoded ({scan.root})")
+    return good
+
+
+def _split(
+    labels: IntArray, *, digests: Sequence[str], given: Sequence[Part | None], seed: int
+) -> tuple[splitting.Split, tuple[str, ...]]:
+    """The given parts, and drawn ones for what is missing, with a line on what was drawn."""
+    first = {one: place for place, one in reversed(list(enumerate(digests)))}
+    groups = np.array([first[one] for one in digests], dtype=np.int64)
+    train, val, test = (np.flatnonzero([one == part for one in given]).astype(np.int64) for part in _PARTS)
+    if not (len(val) or len(test)):
+        parts = splitting.three_way(labels, groups, seed=seed)
+        empty = ("no class has three different images: the validation split is empty",) if not len(parts.val) else ()
+        return parts, ("no split was given: train, val and test were drawn 60/20/20 within each class", *empty)
+    if not len(val):
+        kept, taken = splitting.carve(labels[train], groups[train], seed=seed)
+        note = "no validation split was given: 20 % of train were drawn within each class"
+        return splitting.Split(train=train[kept], val=train[taken], test=test), (note,)
+    if not len(test):
+        kept, taken = splitting.carve(labels[train], groups[train], seed=seed)
+        note = "no test split was given: 20 % of train were drawn within each class"
+        return splitting.Split(train=train[kept], val=val, test=train[taken]), (note,)
+    return splitting.Split(train=train, val=val, test=test), ()
+
+
+def _prompts(declaration: Declaration, *, classes: Sequence[str]) -> tuple[str, ...]:
+    given = dict(declaration.prompts)
+    return tuple(given.get(label, prompt_of(label)) for label in classes)
+
+
+def _check_classes(classes: Sequence[str], labels: Sequence[str], *, left_out: Mapping[str, Sequence[str]]) -> None:
+    """At least two classes, and two images in each."""
+    if len(classes) < _MIN_CLASS:
+        raise TaskError(
+            f"a task needs two classes or more, each a folder or a label of its own, "
+            f"but got one class only: {shown(classes)}"
+        )
+    counts = Counter(labels)
+    small = [label for label in classes if counts[label] < _MIN_CLASS]
+    if small:
+        lost = [one for label in small for one in left_out.get(label, ())]
+        raise TaskError(
+            f"every class needs at least {_MIN_CLASS} images{'' if not lost else ' that can be used'}; "
+            f"add images or remove the class, but got {', '.join(f'{label!r} with {counts[label]}' for label in small)}"
+            + (f" (left out: {shown(lost)})" if lost else "")
+        )
+
+
+def _check_parts(classes: Sequence[str], pairs: Iterable[tuple[str, Part | None]], *, why: str = "") -> None:
+    """A class of val or test must be in train; a class must be somewhere."""
+    seen = Counter(pairs)
+    if not any(part is not None for _, part in seen):
+        return
+    for part in ("test", "val"):
+        untaught = [label for label in classes if seen[label, part] and not seen[label, "train"]]
+        if untaught:
+            raise TaskError(f"every class of {part} needs images in train{why}, but got {shown(untaught)} without any")
+
+
+def _check_distinct(classes: Sequence[str], *, labels: IntArray, digests: Sequence[str]) -> None:
+    """Copies do not count: a class needs two different images once copies are out."""
+    seen = Counter(label for label, _ in set(zip(labels.tolist(), digests, strict=True)))
+    small = [label for k, label in enumerate(classes) if seen[k] < _MIN_CLASS]
+    if small:
+        raise TaskError(
+            f"every class needs at least {_MIN_CLASS} different images that are not also in another split or class, "
+            f"but got {shown(small)}"
+        )

@@ -1,0 +1,1 @@
+"""From a ranking to tuned models: plan, search space, training, study."""

@@ -1,0 +1,305 @@
+"""One trial from its specification to its result: a probe on cached features, or fine-tuning of the whole tower.
+
+Classifier = softmax(scale * normalise(embed(x)) @ W.T + b), W starting at the text weights, so every trial starts from
+zero-shot and never ends below it on the validation split: the best epoch is kept, the start included.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from vlmsel_auto.cache import Store
+from vlmsel_auto.errors import TrialOutOfMemory
+from vlmsel_auto.events import Sink, TrialEpoch, discard
+from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialResult, TrialSpec
+from vlmsel_auto.trials.checkpoints import Checkpoint, save_weights
+from vlmsel_auto.trials.data import Splits, score, splits
+from vlmsel_auto.trials.probe import Deadline, DeadlineReached, EpochHook, Loader, features, fit_head
+from vlmsel_auto.trials.space import default_point, space_for
+from vlmsel_auto.trials.tower import batch_size, tune
+
+__all__ = ["Report", "run_trial"]
+
+Report = EpochHook  # (epoch, validation metric, training loss) -> should this trial be pruned?
+
+_HALVINGS = 2  # batch, batch / 2, batch / 4; then the trial fails
+
+
+def _never(epoch: int, validation: float, loss: float) -> bool:  # noqa: ARG001 - the signature of a report
+    return False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Outcome:
+    """What either method gives."""
+
+    checkpoint: Checkpoint | None
+    start: float | None
+    validation: float | None
+    test: float | None
+    kept: int | None
+    curve: tuple[float, ...]
+    stopped: Literal["", "pruned", "deadline"]
+
+
+_NOTHING = _Outcome(checkpoint=None, start=None, validation=None, test=None, kept=None, curve=(), stopped="deadline")
+
+
+def _probe(
+    spec: TrialSpec,
+    *,
+    task: Task,
+    candidate: Candidate,
+    load: Loader,
+    store: Store,
+    parts: Splits,
+    hook: EpochHook,
+    deadline: Deadline,
+) -> _Outcome:
+    indices = np.concatenate([parts.train, parts.val, parts.test])
+    found = features(candidate=candidate, task=task, load=load, store=store, indices=indices, deadline=deadline)
+    train, val, test = torch.split(found.values, [len(parts.train), len(parts.val), len(parts.test)])
+    late = False
+
+    def stop(epoch: int, validation: float, loss: float) -> bool:
+        nonlocal late
+        late = deadline.passed()
+        return hook(epoch, validation, loss) or late
+
+    fitted = fit_head(
+        train=train,
+        train_labels=torch.from_numpy(task.labels[parts.train]),
+        val=val,
+        val_labels=task.labels[parts.val],
+        text=found.text,
+        scale=found.scale,
+        spec=spec,
+        metric=task.metric,
+        hook=stop,
+    )
+    pruned = fitted.stopped and not late
+    measured: float | None = None
+    if len(test) and not pruned:
+        logits = found.scale * functional.normalize(test, dim=-1) @ fitted.weight.T + fitted.bias
+        measured = score(task.metric, labels=task.labels[parts.test], predicted=logits.argmax(dim=1).numpy())
+    return _Outcome(
+        checkpoint=Checkpoint(visual=None, weight=fitted.weight.numpy(), bias=fitted.bias.numpy(), scale=found.scale),
+        start=fitted.start,
+        validation=fitted.validation,
+        test=measured,
+        kept=fitted.kept,
+        curve=fitted.curve,
+        stopped="pruned" if pruned else "deadline" if fitted.stopped else "",
+    )
+
+
+def _head_start(
+    spec: TrialSpec,
+    *,
+    task: Task,
+    candidate: Candidate,
+    load: Loader,
+    store: Store,
+    parts: Splits,
+    deadline: Deadline,
+) -> tuple[Checkpoint, float]:
+    """The head that fine-tuning starts from, and the zero-shot metric.
+
+    First a probe, then the tower (Kumar et al., ICLR 2022: a head that does not fit yet would distort the features).
+    """
+    room = space_for("probe", candidate=candidate, train_images=len(parts.train))
+    settings = room.spec(default_point(), candidate=spec.candidate, seed=spec.seed)
+    if not spec.epochs:
+        settings = replace(settings, epochs=0)
+    probed = _probe(
+        settings,
+        task=task,
+        candidate=candidate,
+        load=load,
+        store=store,
+        parts=parts,
+        hook=_never,
+        deadline=deadline,
+    )
+    assert probed.checkpoint is not None  # noqa: S101 - a probe that returns has a head
+    assert probed.start is not None  # noqa: S101 - likewise
+    return probed.checkpoint, probed.start
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """CUDA has a class for it; the CPU allocator and cuDNN only say so in words."""
+    text = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    )
+
+
+def _finetune(
+    spec: TrialSpec,
+    *,
+    task: Task,
+    candidate: Candidate,
+    load: Loader,
+    store: Store,
+    parts: Splits,
+    hook: EpochHook,
+    deadline: Deadline,
+    workdir: Path,
+    device: torch.device,
+) -> _Outcome:
+    start, floor = _head_start(
+        spec, task=task, candidate=candidate, load=load, store=store, parts=parts, deadline=deadline
+    )
+    full = batch_size(len(parts.train), device)
+    for halving in range(_HALVINGS + 1):
+        try:
+            tuned = tune(
+                spec=spec,
+                task=task,
+                model=load(candidate),  # anew for every attempt: training changes the weights
+                candidate=candidate,
+                start=start,
+                parts=parts,
+                hook=hook,
+                deadline=deadline,
+                workdir=workdir,
+                batch=max(1, full >> halving),
+                accumulate=2**halving,
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        else:
+            return _Outcome(
+                checkpoint=tuned.checkpoint,
+                start=floor,
+                validation=tuned.validation,
+                test=tuned.test,
+                kept=tuned.kept,
+                curve=tuned.curve,
+                stopped=tuned.stopped,
+            )
+        _release(device)
+    raise TrialOutOfMemory(
+        f"Fine-tuning {spec.candidate} does not fit into the memory of {device}: free memory or leave it out, "
+        f"but got batches of {full}, halved {_HALVINGS} times"
+    )
+
+
+def _release(device: torch.device) -> None:
+    """Give memory back between trials; Lightning's objects hold each other in cycles."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def run_trial(
+    spec: TrialSpec,
+    *,
+    number: int,
+    task: Task,
+    candidate: Candidate,
+    load: Loader,
+    store: Store,
+    workdir: Path,
+    device: str | torch.device = "cpu",
+    origin: TrialOrigin = "planned",
+    train_shots: int | None = None,
+    report: Report = _never,
+    deadline: float | None = None,
+    sink: Sink = discard,
+) -> TrialResult:
+    """Run one trial and write its weights to ``workdir/trials/NNNN/weights.safetensors``.
+
+    The weights of pruned trials, and of trials that had no time for a single measurement, are not written.
+
+    Args:
+        spec: what to do; ``spec.candidate`` is ``candidate.id``. Zero epochs measure the zero-shot classifier.
+        number: of the trial; names its folder.
+        task: the task.
+        candidate: the candidate.
+        load: loads it; called for every attempt, because training changes the weights.
+        store: where features are kept.
+        workdir: the search's work directory.
+        device: where `load` puts the model.
+        origin: what chose the trial.
+        train_shots: at most so many training images a class; None takes the whole training split.
+        report: told (epoch, validation, loss) after every epoch; True prunes the trial.
+        deadline: `time.monotonic` at which the trial must be over; it then ends with what it has.
+        sink: takes a `TrialEpoch` after every epoch of fine-tuning, and at the end of a probe.
+
+    Returns:
+        State ``"complete"``, or ``"pruned"`` when the report asked for it or time ended before half of the epochs.
+
+    Raises:
+        TrialFailed: out of memory, diverged, weights missing. The run can go on.
+        KeyboardInterrupt: asked to end.
+    """
+    begun = time.monotonic()
+    parts = splits(task, train_shots=train_shots)
+    until = Deadline(deadline)
+
+    def hook(epoch: int, validation: float, loss: float) -> bool:
+        if spec.method == "finetune" or epoch == spec.epochs:
+            sink(TrialEpoch(number=number, epoch=epoch, epochs=spec.epochs, validation=validation, loss=loss))
+        return report(epoch, validation, loss)
+
+    try:
+        if spec.method == "probe":
+            outcome = _probe(
+                spec, task=task, candidate=candidate, load=load, store=store, parts=parts, hook=hook, deadline=until
+            )
+        else:
+            outcome = _finetune(
+                spec,
+                task=task,
+                candidate=candidate,
+                load=load,
+                store=store,
+                parts=parts,
+                hook=hook,
+                deadline=until,
+                workdir=workdir,
+                device=torch.device(device),
+            )
+    except DeadlineReached:
+        outcome = _NOTHING
+    finally:
+        if spec.method == "finetune":
+            _release(torch.device(device))
+    cut = outcome.stopped == "pruned" or (outcome.stopped == "deadline" and 2 * len(outcome.curve) < spec.epochs)
+    if outcome.checkpoint is not None and outcome.stopped != "pruned":
+        save_weights(workdir, number, outcome.checkpoint)
+    return TrialResult(
+        number=number,
+        spec=spec,
+        state="pruned" if cut else "complete",
+        origin=origin,
+        validation=outcome.validation,
+        test=outcome.test,
+        curve=outcome.curve,
+        epochs_run=len(outcome.curve),
+        seconds=time.monotonic() - begun,
+        reason=_reason(outcome, epochs=spec.epochs),
+        start=outcome.start,
+        kept_epoch=outcome.kept,
+    )
+
+
+def _reason(outcome: _Outcome, *, epochs: int) -> str:
+    done = f"after {len(outcome.curve)} of {epochs} epochs"
+    match outcome.stopped:
+        case "":
+            return ""
+        case "pruned":
+            return f"pruned {done}: others were better at this point"
+        case "deadline":
+            return f"the time budget ended {done}"
