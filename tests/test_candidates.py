@@ -39,7 +39,7 @@ def test_the_mini_zoo_is_complete_and_its_cards_fit_the_files(minizoo: Path) -> 
 
 def test_listing_needs_no_torch() -> None:
     code = (
-        "import sys; from vlmsel_auto import candidates\n"
+        "import sys; from vlmsel_auto.models import candidates\n"
         "candidates.resolve('mini-zoo,ViT-B-32/openai')\n"
         "print(sorted({'torch', 'open_clip', 'huggingface_hub'} & set(sys.modules)))"
     )

@@ -16,7 +16,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from vlmsel_auto.cli import app
+from vlmsel_auto.cli.app import app
 from vlmsel_auto.cli.support import guarded, make_sink, parse_duration
 from vlmsel_auto.errors import AllTrialsFailed, InputError, MissingDependency, RunInterrupted, TaskError, TrialDiverged
 from vlmsel_auto.reporting.progress import PlainSink

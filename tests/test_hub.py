@@ -324,7 +324,7 @@ def test_the_first_of_the_names_wins(hub: Hub) -> None:
 def test_environment_names_the_hub(hub: Hub, tmp_path: Path) -> None:
     _add_tiny(hub, tmp_path)
     code = (
-        "from vlmsel_auto import candidates, zoo\n"
+        "from vlmsel_auto.models import candidates, zoo\n"
         "model = zoo.load(candidates.resolve('hf-hub:local/tiny')[0])\n"
         "print(model.logit_scale)\n"
     )

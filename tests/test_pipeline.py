@@ -101,6 +101,7 @@ def test_search_gives_the_best_trial_by_validation(finished):
 def test_exported_model_loads_in_plain_open_clip_and_repeats_the_test_accuracy(finished, shapes):
     best = finished[0].best
     model, transform = open_clip.create_model_from_pretrained(f"local-dir:{best.model_dir}")
+    model.eval()  # open_clip gives models in training mode, which batch norm would see
     head = load_file(best.model_dir / "head.safetensors")
     classes = json.loads((best.model_dir / "classes.json").read_text())["classes"]
     files = sorted((shapes / "test").glob("*/*.png"))
