@@ -46,7 +46,7 @@ def run(job: Job) -> int:
     from vlmsel_auto.cache import Store
     from vlmsel_auto.errors import TrialFailed
     from vlmsel_auto.models import candidates, zoo
-    from vlmsel_auto.records import Candidate, TrialSpec
+    from vlmsel_auto.records import Candidate, Method, TrialSpec
     from vlmsel_auto.tasks import task
     from vlmsel_auto.trials import space
     from vlmsel_auto.trials.finetune import run_trial
@@ -69,9 +69,9 @@ def run(job: Job) -> int:
             for method in job.methods:
                 if (candidate.id, job.task.name, method, job.seed) in job.done:
                     continue
-                kind = "probe" if method == "probe" else "finetune"
+                kind: Method = "probe" if method == "probe" else "finetune"
                 train_images = job.shots * data.n_classes
-                room = space.space_for(kind, candidate=candidate, train_images=train_images)  # type: ignore[arg-type]
+                room = space.space_for(kind, candidate=candidate, train_images=train_images)
                 spec = room.spec(space.default_point(), candidate=candidate.id, seed=job.seed)
                 row: dict[str, object] = {"member": candidate.id, "task": job.task.name, "method": method,
                                           "seed": job.seed}  # fmt: skip

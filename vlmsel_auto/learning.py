@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from vlmsel_auto.library import library as libraries
-from vlmsel_auto.library.records import Build, Cell, SourceCandidate
+from vlmsel_auto.library.records import Build, Cell
 from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.ranking.evidence import zeroshot
 from vlmsel_auto.ranking.records import TargetSignals
@@ -77,7 +77,13 @@ def cells_of_search(
     labels = task.labels[task.support]
     return [
         Cell(
-            candidate=_source_candidate(by_id[one.candidate], one),
+            candidate=libraries.source_candidate(
+                by_id[one.candidate],
+                sha256=fingerprint(by_id[one.candidate]),
+                blocks=one.blocks,
+                widths=tuple(block.shape[0] for block in one.signature),
+                embed_dim=one.text_features.shape[1],
+            ),
             task=libraries.source_task(task),
             build=build,
             finished=time.time(),
@@ -122,18 +128,3 @@ def _evidence(one: TargetSignals, *, task: Task, seed: int) -> dict[tuple[int, i
         )
         found.update({(0, shots, name): value for name, value in scores.items() if np.isfinite(value)})
     return found
-
-
-def _source_candidate(candidate: Candidate, one: TargetSignals) -> SourceCandidate:
-    return SourceCandidate(
-        id=candidate.id,
-        arch=candidate.arch,
-        tag=candidate.tag,
-        family=candidate.family,
-        params=candidate.params,
-        flops=candidate.flops,
-        sha256=fingerprint(candidate),
-        blocks=one.blocks,
-        widths=tuple(block.shape[0] for block in one.signature),
-        embed_dim=one.text_features.shape[1],
-    )

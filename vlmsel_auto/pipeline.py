@@ -23,13 +23,14 @@ from vlmsel_auto.models import zoo
 from vlmsel_auto.models.exporting import export
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.process import locked
-from vlmsel_auto.rank_stage import measure_all, open_library, rank_task
+from vlmsel_auto.rank_stage import open_library, rank_task
 from vlmsel_auto.ranking.records import TargetSignals
 from vlmsel_auto.records import Budget, Candidate, ImageView, Method, Ranking, Task, TrialResult
 from vlmsel_auto.reporting import views as report_views
 from vlmsel_auto.reporting.report import StoppedBy
 from vlmsel_auto.reporting.verdict import make_report
 from vlmsel_auto.result import BestModel, SearchResult
+from vlmsel_auto.target import find_measured
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.trials.checkpoints import load_trial
 from vlmsel_auto.trials.study import StudyOutcome, run_study
@@ -77,7 +78,7 @@ def rank(
     root = cache_dir or default_cache_dir()
     task = load_task(Path(task_dir), views=_views(chosen), shots=shots, seed=seed, workdir=root, sink=sink)
     store = Store(root / "targets")
-    return rank_task(task, chosen, library=known, device=place, store=store, sink=sink, seed=seed).ranking
+    return rank_task(task, chosen, library=known, device=place, store=store, sink=sink, seed=seed)
 
 
 def search(
@@ -150,7 +151,7 @@ def search(
             look = None if spend.seconds is None else began + _LOOK_SHARE * spend.seconds
             ranking = rank_task(
                 task, chosen, library=known, device=place, store=store, sink=sink, seed=seed, deadline=look
-            ).ranking
+            )
             save_ranking(folder, ranking)
         else:
             sink(RankingReady(ranking=ranking))
@@ -176,8 +177,8 @@ def search(
         best = _export_best(outcome, task=task, candidates=usable, workdir=folder, sink=sink)
         notes = [*task.notes, *ranking.notes]
         if learn and outcome.best is not None and stopped != "interrupted":
-            found, _, _ = measure_all(usable, task, device=place, store=store, sink=discard, deadline=0.0)
-            notes.append(_learn(task, usable, list(found.values()), outcome.results, seed=seed, sink=sink))
+            measured = [kept for one in usable if (kept := find_measured(one, task, store=store)) is not None]
+            notes.append(_learn(task, usable, measured, outcome.results, seed=seed, sink=sink))
         seconds = time.monotonic() - began
         report = make_report(
             task=task,

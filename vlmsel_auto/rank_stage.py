@@ -9,7 +9,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +26,7 @@ from vlmsel_auto.ranking.records import TargetSignals
 from vlmsel_auto.records import Candidate, Ranking, Task
 from vlmsel_auto.target import find_measured, measure
 
-__all__ = ["Ranked", "measure_all", "open_library", "rank_task", "without_target"]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Ranked:
-    """A ranking and the measurements that it rests on."""
-
-    ranking: Ranking
-    signals: tuple[TargetSignals, ...]  # of the candidates that could be measured
+__all__ = ["measure_all", "open_library", "rank_task", "without_target"]
 
 
 def open_library(library: Library | Path | None) -> Library:
@@ -121,7 +113,7 @@ def rank_task(
     sink: Sink,
     seed: int = 0,
     deadline: float | None = None,
-) -> Ranked:
+) -> Ranking:
     """Measure and rank ``candidates`` on ``task``.
 
     Candidates that fail stand in ``Ranking.failures`` and not in its order; those that the deadline left unmeasured
@@ -153,7 +145,7 @@ def rank_task(
         ranking = replace(ranking, notes=(*ranking.notes, note))
     sink(StageFinished(stage="ranking", seconds=time.monotonic() - began))
     sink(RankingReady(ranking=ranking))
-    return Ranked(ranking=ranking, signals=tuple(found.values()))
+    return ranking
 
 
 def _with_published(signals: TargetSignals, mean: float) -> TargetSignals:

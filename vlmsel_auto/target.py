@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Final, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from vlmsel_auto.cache import Json, Store, digest
 from vlmsel_auto.conductance.profiles import profile
 from vlmsel_auto.models.candidates import fingerprint
+from vlmsel_auto.models.embedding import as_array, embed_baseline, embed_images
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.ranking.records import TargetSignals
 from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task
@@ -24,7 +24,6 @@ _VERSION: Final = 1  # of what a measurement means: a change makes kept ones unu
 PROFILE_IMAGES: Final = 32  # means over fewer are noisier, more cost time on every candidate
 PROFILE_ERROR: Final = 0.05  # wanted relative error of a neuron's conductance
 _MAX_POINTS: Final = 33
-_BATCH: Final = 64
 
 
 def profiled_images(task: Task) -> IntArray:
@@ -83,14 +82,11 @@ def measure(model: LoadedModel, task: Task, *, store: Store) -> TargetSignals:
         error=PROFILE_ERROR,
         max_points=_MAX_POINTS,
     )
-    size = candidate.view.size
-    with torch.no_grad():
-        baseline = _array(model.embed(torch.zeros(1, 3, size, size, device=model.device)))[0]
     signals = TargetSignals(
         candidate=candidate.id,
-        features=_embed(model, task),
-        text_features=_array(texts),
-        baseline=baseline,
+        features=embed_images(model, task, task.support),
+        text_features=as_array(texts),
+        baseline=embed_baseline(model),
         logit_scale=model.logit_scale,
         total=made.total,
         activity=made.activity.mean(axis=0),
@@ -116,17 +112,3 @@ def measure(model: LoadedModel, task: Task, *, store: Store) -> TargetSignals:
         {"candidate": candidate.id, "blocks": list(made.blocks), "logit_scale": signals.logit_scale.hex()},
     )
     return signals
-
-
-def _embed(model: LoadedModel, task: Task) -> FloatArray:
-    """Unnormalised embeddings (n, D) of the support images."""
-    parts = []
-    with torch.no_grad():
-        for start in range(0, len(task.support), _BATCH):
-            pixels = task.pixels.read(model.candidate.view, task.support[start : start + _BATCH])
-            parts.append(_array(model.embed(model.normalise(pixels))))
-    return np.concatenate(parts)
-
-
-def _array(tensor: torch.Tensor) -> FloatArray:
-    return np.asarray(tensor.detach().float().cpu().numpy(), dtype=np.float64)

@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import Final, cast
 
 import numpy as np
-import torch
 
 from vlmsel_auto.cache import Json, Store, digest
 from vlmsel_auto.conductance.conductance import choose_integrator
 from vlmsel_auto.conductance.profiles import profile
-from vlmsel_auto.library.library import source_task
-from vlmsel_auto.library.records import Build, Cell, SourceCandidate
+from vlmsel_auto.library.library import source_candidate, source_task
+from vlmsel_auto.library.records import Build, Cell
 from vlmsel_auto.models import candidates as catalogue
+from vlmsel_auto.models.embedding import as_array, embed_baseline, embed_images
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.ranking.signals import SLOW_EVIDENCE, class_statistics, evidence_scores, label_free_signals
 from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task
@@ -23,8 +23,6 @@ from vlmsel_auto.tasks import split
 __all__ = ["CELL_VERSION", "CellSettings", "cell_key", "make_cell", "pool"]
 
 CELL_VERSION: Final = 1  # of what the figures mean: a change makes kept cells unused
-
-_BATCH: Final = 64  # images that are embedded at once
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +75,7 @@ def make_cell(*, model: LoadedModel, task: Task, settings: CellSettings, code_ve
     began = time.perf_counter()
     candidate = model.candidate
     texts = model.text_features(task.prompts, task.templates)
-    class_text = _array(texts)
+    class_text = as_array(texts)
     images = pool(task, settings)
     pixels = task.pixels.read(candidate.view, images[: settings.images])
     smooth = choose_integrator(model.visual) == "spectral"
@@ -109,7 +107,13 @@ def make_cell(*, model: LoadedModel, task: Task, settings: CellSettings, code_ve
     signals = _signals(model, features[images[: settings.signal_images]], texts=class_text)
     evidence = _evidence(task, features, settings=settings, texts=class_text)
     return Cell(
-        candidate=_source_candidate(candidate, blocks=made.blocks, signature=made.signature, width=class_text.shape[1]),
+        candidate=source_candidate(
+            candidate,
+            sha256=catalogue.fingerprint(candidate),
+            blocks=made.blocks,
+            widths=tuple(one.shape[1] for one in made.signature),
+            embed_dim=class_text.shape[1],
+        ),
         task=source_task(task),
         build=Build(
             source="vlmsel-auto library build",
@@ -135,23 +139,6 @@ def make_cell(*, model: LoadedModel, task: Task, settings: CellSettings, code_ve
     )
 
 
-def _source_candidate(
-    candidate: Candidate, *, blocks: tuple[str, ...], signature: tuple[FloatArray, ...], width: int
-) -> SourceCandidate:
-    return SourceCandidate(
-        id=candidate.id,
-        arch=candidate.arch,
-        tag=candidate.tag,
-        family=candidate.family,
-        params=candidate.params,
-        flops=candidate.flops,
-        sha256=catalogue.fingerprint(candidate),
-        blocks=blocks,
-        widths=tuple(one.shape[1] for one in signature),
-        embed_dim=width,
-    )
-
-
 def _draws(task: Task, settings: CellSettings, *, shots: int) -> list[IntArray]:
     """Labelled images of every draw: nested in the number of shots, and the same for every candidate."""
     return [split.few_shot(task.labels, task.train, shots=shots, seed=settings.seed + w) for w in range(settings.draws)]
@@ -167,10 +154,7 @@ def _training_features(model: LoadedModel, task: Task, *, settings: CellSettings
 
 
 def _signals(model: LoadedModel, chosen: FloatArray, *, texts: FloatArray) -> dict[str, float]:
-    size = model.candidate.view.size
-    with torch.no_grad():
-        baseline = _array(model.embed(torch.zeros(1, 3, size, size, device=model.device)))[0]
-    return label_free_signals(chosen, texts, baseline=baseline, logit_scale=model.logit_scale)
+    return label_free_signals(chosen, texts, baseline=embed_baseline(model), logit_scale=model.logit_scale)
 
 
 def _evidence(
@@ -193,15 +177,6 @@ def _embed(model: LoadedModel, task: Task, store: Store, indices: IntArray) -> F
     kept = store.get(key)
     if kept is not None:
         return kept[0]["features"].astype(np.float64)
-    parts = []
-    with torch.no_grad():
-        for start in range(0, len(indices), _BATCH):
-            pixels = task.pixels.read(model.candidate.view, indices[start : start + _BATCH])
-            parts.append(_array(model.embed(model.normalise(pixels))))
-    found = np.concatenate(parts)
+    found = embed_images(model, task, indices)
     store.put(key, {"features": found.astype(np.float32)}, {"candidate": model.candidate.id, "task": task.name})
     return found
-
-
-def _array(tensor: torch.Tensor) -> FloatArray:
-    return np.asarray(tensor.detach().float().cpu().numpy(), dtype=np.float64)

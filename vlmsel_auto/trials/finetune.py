@@ -14,11 +14,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import TrialOutOfMemory
 from vlmsel_auto.events import Sink, TrialEpoch, discard
+from vlmsel_auto.models.classifier import class_logits
 from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialResult, TrialSpec
 from vlmsel_auto.trials.checkpoints import Checkpoint, save_weights
 from vlmsel_auto.trials.data import Splits, score, splits
@@ -88,7 +88,7 @@ def _probe(
     pruned = fitted.stopped and not late
     measured: float | None = None
     if len(test) and not pruned:
-        logits = found.scale * functional.normalize(test, dim=-1) @ fitted.weight.T + fitted.bias
+        logits = class_logits(test, head=fitted.weight, bias=fitted.bias, scale=found.scale)
         measured = score(task.metric, labels=task.labels[parts.test], predicted=logits.argmax(dim=1).numpy())
     return _Outcome(
         checkpoint=Checkpoint(visual=None, weight=fitted.weight.numpy(), bias=fitted.bias.numpy(), scale=found.scale),

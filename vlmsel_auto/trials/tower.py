@@ -25,6 +25,7 @@ from torch import nn
 from torch.nn import functional
 
 from vlmsel_auto.errors import TrialDiverged
+from vlmsel_auto.models.classifier import class_logits
 from vlmsel_auto.records import Candidate, Metric, Task, TrialSpec
 from vlmsel_auto.trials.augment import augment
 from vlmsel_auto.trials.checkpoints import Checkpoint
@@ -58,7 +59,7 @@ class _Head(nn.Module):
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
         """(n, D) embeddings -> (n, K) logits."""
-        return self.scale * functional.normalize(embedding.float(), dim=-1) @ self.weight.T + self.bias
+        return class_logits(embedding.float(), head=self.weight, bias=self.bias, scale=self.scale)
 
 
 class _Tuner(pl.LightningModule):
