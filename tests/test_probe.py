@@ -9,7 +9,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from vlmsel_auto.errors import TrialDiverged
 from vlmsel_auto.records import TrialSpec
-from vlmsel_auto.trials.data import few_shot, score
+from vlmsel_auto.trials.data import score
 from vlmsel_auto.trials.probe import Fitted, fit_head
 
 
@@ -136,16 +136,6 @@ def test_scores_have_sklearn_as_oracle(seed: int) -> None:
     assert score("accuracy", labels=labels, predicted=predicted) == (labels == predicted).mean()
     with pytest.raises(ValueError, match="at least one"):
         score("accuracy", labels=labels[:0], predicted=predicted[:0])
-
-
-def test_few_shot_subsets_are_stratified_and_stable() -> None:
-    labels = np.array([0] * 10 + [1] * 3 + [2] * 20)
-    chosen = few_shot(labels, np.arange(33), shots=5, seed=1)
-    assert np.bincount(labels[chosen]).tolist() == [5, 3, 5]
-    assert np.array_equal(chosen, few_shot(labels, np.arange(33)[::-1].copy(), shots=5, seed=1)) or len(chosen) == 13
-    assert np.array_equal(few_shot(labels, np.arange(33), shots=None, seed=1), np.arange(33))
-    with pytest.raises(ValueError, match="at least 1"):
-        few_shot(labels, np.arange(33), shots=0, seed=1)
 
 
 def test_checkpoints_round_trip(tmp_path: Path) -> None:

@@ -82,6 +82,8 @@ def test_few_shot_takes_at_most_so_many_of_each(data: tuple[np.ndarray, np.ndarr
     for label in np.unique(labels[train]):
         assert (labels[support] == label).sum() == min(shots, (labels[train] == label).sum())
     assert set(support) <= set(few_shot(labels, train, shots=shots + 3, seed=seed))
+    with pytest.raises(ValueError, match="at least 1"):
+        few_shot(labels, train, shots=0, seed=seed)
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=6), st.integers(1, 150))

@@ -19,6 +19,7 @@ from vlmsel_auto.events import Event, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.records import ImageView, Task
 from vlmsel_auto.tasks.pixels import render
 from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.trials.data import splits
 
 VIEW = ImageView(size=8)
 
@@ -62,6 +63,14 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "task"
 
 
+@pytest.mark.parametrize("seed", [0, 3])
+def test_few_shot_trials_learn_from_the_support_set(tmp_path: Path, seed: int) -> None:
+    task = load(fill(tmp_path / "set", "a", "b", count=20), shots=5, seed=seed)
+    assert splits(task, train_shots=5).train.tolist() == task.support.tolist()
+    assert set(splits(task, train_shots=2).train) < set(task.support)
+    assert splits(task).train.tolist() == task.train.tolist()
+
+
 def test_class_folders_become_a_task(root: Path) -> None:
     task = load(fill(root, "big_cat", "dog", "old-fox", count=20), shots=5)
     assert (task.name, task.classes, task.prompts) == (
@@ -72,6 +81,7 @@ def test_class_folders_become_a_task(root: Path) -> None:
     assert (len(task.paths), len(task.train), len(task.val), len(task.test)) == (60, 36, 12, 12)
     assert np.bincount(task.labels[task.support]).tolist() == [5, 5, 5]
     assert names(task, "support") <= names(task, "train")
+
     assert task.labels.dtype == np.int64
     for place in (0, 25, 59):
         assert task.paths[place].startswith(task.classes[task.labels[place]])
@@ -427,6 +437,7 @@ from pathlib import Path
 from vlmsel_auto.events import StageProgress
 from vlmsel_auto.records import ImageView
 from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.trials.data import splits
 def sink(event):
     if isinstance(event, StageProgress) and event.done >= 30:
         os.kill(os.getpid(), signal.SIGKILL)

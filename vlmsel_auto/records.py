@@ -91,6 +91,7 @@ class Task:
     bad_files: tuple[BadFile, ...]
     pixels: PixelSource
     digest: str  # sha256 over pixels, labels, split, prompts, templates
+    seed: int = 0  # of split, cap and few-shot draws
     notes: tuple[str, ...] = ()  # what a reader must know: images capped, splits carved, files not used
 
     @property
@@ -165,6 +166,7 @@ class Ranking:
     task: str
     ranked: tuple[RankedCandidate, ...]
     failures: Mapping[str, str] = field(default_factory=dict)  # candidate -> why it could not be ranked
+    seed: int = 0  # of split, cap and few-shot draws
     notes: tuple[str, ...] = ()  # what a reader must know: sources used, trust in prior and evidence
 
     @property

@@ -86,7 +86,12 @@ def few_shot(labels: IntArray, train: IntArray, *, shots: int, seed: int) -> Int
 
     Returns:
         Sorted positions. A smaller ``shots`` gives a subset of a larger one.
+
+    Raises:
+        ValueError: no shot.
     """
+    if shots < 1:
+        raise ValueError(f"shots must be at least 1, but got {shots!r}")
     chosen: list[int] = []
     for label in np.unique(labels[train]):
         members = train[labels[train] == label]

@@ -161,6 +161,7 @@ def _assemble(
             list(digests),
             *[_plain(one) for one in (labels, parts.train, parts.val, parts.test, support)],
         ),
+        seed=seed,
         notes=(*scan.notes, *notes, *split_notes),
     )
 

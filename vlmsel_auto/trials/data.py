@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from vlmsel_auto.records import ImageView, IntArray, Metric, PixelSource, Task
+from vlmsel_auto.tasks.split import few_shot
 
-__all__ = ["Batch", "Batches", "ImageSet", "Splits", "few_shot", "image_set", "score", "splits"]
+__all__ = ["Batch", "Batches", "ImageSet", "Splits", "image_set", "score", "splits"]
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # uint8 (n, S, S, 3), int64 (n,)
 
@@ -28,23 +29,13 @@ class Splits:
     test: IntArray
 
 
-def few_shot(labels: IntArray, indices: IntArray, *, shots: int | None, seed: int) -> IntArray:
-    """At most ``shots`` of ``indices`` per class, drawn with ``seed``; all of them for None. Sorted."""
-    if shots is None:
-        return np.sort(indices)
-    if shots < 1:
-        raise ValueError(f"shots must be at least 1, or None for all images, but got {shots!r}")
-    shuffled = np.random.default_rng(seed).permutation(indices)
-    kept = [shuffled[labels[shuffled] == label][:shots] for label in np.unique(labels[indices])]
-    return np.sort(np.concatenate(kept)).astype(np.int64)
-
-
 def splits(task: Task, *, train_shots: int | None = None, max_val: int = 2_000) -> Splits:
     """The splits of a trial. They depend on the task alone, never on the trial's seed: trials must be comparable.
 
     Args:
         task: the task; its training and validation splits must not be empty.
-        train_shots: at most this many training images a class; None takes all.
+        train_shots: at most this many training images a class, the first of the task's own draw (its support set, where
+            as many); None takes all.
         max_val: larger validation splits are thinned (the same images each time): a measure of choice needs no more.
 
     Raises:
@@ -58,7 +49,10 @@ def splits(task: Task, *, train_shots: int | None = None, max_val: int = 2_000) 
     val = np.sort(task.val)
     if len(val) > max_val:
         val = np.sort(np.random.default_rng(0).permutation(val)[:max_val])
-    return Splits(train=few_shot(task.labels, task.train, shots=train_shots, seed=0), val=val, test=np.sort(task.test))
+    train = np.sort(task.train)
+    if train_shots is not None:
+        train = few_shot(task.labels, train, shots=train_shots, seed=task.seed)
+    return Splits(train=train, val=val, test=np.sort(task.test))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
