@@ -81,7 +81,6 @@ def test_class_folders_become_a_task(root: Path) -> None:
     assert (len(task.paths), len(task.train), len(task.val), len(task.test)) == (60, 36, 12, 12)
     assert np.bincount(task.labels[task.support]).tolist() == [5, 5, 5]
     assert names(task, "support") <= names(task, "train")
-
     assert task.labels.dtype == np.int64
     for place in (0, 25, 59):
         assert task.paths[place].startswith(task.classes[task.labels[place]])
@@ -437,7 +436,6 @@ from pathlib import Path
 from vlmsel_auto.events import StageProgress
 from vlmsel_auto.records import ImageView
 from vlmsel_auto.tasks.task import load_task
-from vlmsel_auto.trials.data import splits
 def sink(event):
     if isinstance(event, StageProgress) and event.done >= 30:
         os.kill(os.getpid(), signal.SIGKILL)
