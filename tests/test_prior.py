@@ -15,18 +15,11 @@ from vlmsel_auto.trials.belief import (
     posterior,
     probability_best,
 )
-from vlmsel_auto.trials.prior import (
-    Left,
-    Plan,
-    Tried,
-    handicap,
-    make_plan,
-    next_step,
-    observe,
-    postponed_now,
-    updated_ranking,
-)
+from vlmsel_auto.trials.history import Left, Tried, observe, updated_ranking
+from vlmsel_auto.trials.postponing import postponed_now
+from vlmsel_auto.trials.prior import Plan, handicap, make_plan
 from vlmsel_auto.trials.space import Point
+from vlmsel_auto.trials.steps import next_step
 
 N = 8
 

@@ -41,9 +41,11 @@ from vlmsel_auto.trials.checkpoints import (
 )
 from vlmsel_auto.trials.data import splits
 from vlmsel_auto.trials.finetune import Report, run_trial
-from vlmsel_auto.trials.prior import Left, Plan, Step, Tried, handicap, make_plan, next_step, updated_ranking
+from vlmsel_auto.trials.history import Left, Tried, updated_ranking
+from vlmsel_auto.trials.prior import Plan, handicap, make_plan
 from vlmsel_auto.trials.probe import Loader
 from vlmsel_auto.trials.space import Point, Space, space_for
+from vlmsel_auto.trials.steps import Step, next_step
 
 __all__ = ["StudyOutcome", "load_trial", "run_study"]
 

@@ -1,0 +1,102 @@
+"""What a search has tried so far, and what that says: the posterior over candidates and the ranking made anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vlmsel_auto.records import Interval, Method, Ranking, TrialOrigin, TrialState
+from vlmsel_auto.trials.belief import Observation, Posterior, posterior
+from vlmsel_auto.trials.prior import METHODS, Plan
+from vlmsel_auto.trials.space import Point
+
+__all__ = ["MIN_GAIN", "History", "Left", "Tried", "best_value", "observe", "stalled", "updated_ranking"]
+
+_GAINS = (0.0, 0.03)  # fine-tuning over probing, before either was seen on this task
+MIN_GAIN = 1e-4  # a better result is better by this much
+_TOP = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tried:
+    """What the plan needs to know of one trial, in the order in which they were begun."""
+
+    candidate: str
+    method: Method
+    origin: TrialOrigin
+    state: TrialState
+    validation: float | None
+    seconds: float
+    point: Point
+
+
+History = Sequence[Tried]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Left:
+    """What is left of the budget; None: unlimited."""
+
+    trials: int | None = None
+    seconds: float | None = None
+
+
+def observe(plan: Plan, history: History) -> Posterior:
+    """The belief after the trials so far; methods in the order of ``plan.methods``."""
+    names = {name: index for index, name in enumerate(plan.belief.candidates)}
+    best: dict[tuple[int, int], float] = {}
+    for trial in history:
+        if trial.validation is None or trial.state != "complete":
+            continue
+        arm = (names[trial.candidate], plan.methods.index(trial.method))
+        best[arm] = max(trial.validation, best.get(arm, -1.0))
+    gains = tuple(_GAINS[METHODS.index(method)] for method in plan.methods)
+    observations = [Observation(candidate=m, method=j, value=value) for (m, j), value in best.items()]
+    return posterior(plan.belief, observations, gains=gains)
+
+
+def stalled(history: History) -> int:
+    """Trials since the last better result."""
+    best, since = -1.0, 0
+    for trial in history:
+        if trial.validation is not None and trial.state == "complete" and trial.validation > best + MIN_GAIN:
+            best, since = trial.validation, 0
+        else:
+            since += 1
+    return since
+
+
+def best_value(history: History) -> float:
+    """The best metric so far; -1 before there is one."""
+    return max((trial.validation for trial in history if trial.validation is not None), default=-1.0)
+
+
+def updated_ranking(plan: Plan, ranking: Ranking, history: History) -> Ranking:
+    """The ranking after the trials so far: candidates by their posterior under the last method of the plan.
+
+    Scores and standard deviations are again in standard units: metric over the task's spread, centred.
+    """
+    now = observe(plan, history)
+    mean, cov = now.mean[:, -1], now.cov[-1]
+    draws = np.random.default_rng(plan.seed).multivariate_normal(mean, cov, size=1_024, check_valid="ignore")
+    places = (-draws).argsort(axis=1).argsort(axis=1) + 1
+    low, high = np.quantile(places, [0.025, 0.975], axis=0)
+    scores = (mean - mean.mean()) / now.spread
+    sd = now.sd[:, -1] / now.spread
+    lines = {line.candidate: line for line in ranking.ranked}
+    index = {name: place for place, name in enumerate(plan.belief.candidates)}
+    ranked = [
+        replace(
+            line,
+            score=float(scores[index[name]]),
+            sd=float(sd[index[name]]),
+            p_best=float((places[:, index[name]] == 1).mean()),
+            p_top5=float((places[:, index[name]] <= _TOP).mean()),
+            rank_interval=Interval(low=float(low[index[name]]), high=float(high[index[name]])),
+        )
+        for name, line in lines.items()
+        if name in index
+    ]
+    return replace(ranking, ranked=tuple(sorted(ranked, key=lambda line: -line.score)))

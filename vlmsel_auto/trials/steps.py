@@ -1,0 +1,214 @@
+"""After every trial the one that promises most per cost, pure: nothing here trains, reads or writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vlmsel_auto.records import Method, TrialOrigin
+from vlmsel_auto.trials.belief import Posterior, expected_improvement
+from vlmsel_auto.trials.history import MIN_GAIN, History, Left, Tried, best_value, observe, stalled
+from vlmsel_auto.trials.postponing import PATIENCE, postponed_now
+from vlmsel_auto.trials.prior import Plan
+from vlmsel_auto.trials.space import Point
+
+__all__ = ["Step", "next_step"]
+
+_EXHAUSTED = 16  # likewise, after which a search without news ends
+_STALLED_PERFECT = 8  # likewise, when every validation image is right
+_LOCAL_SD = 0.02  # spread of the metric over hyperparameters of one candidate
+_LOCAL_LOSS = 0.01  # a move away from the best point loses this much on average
+_STEP = 0.17  # of a local move, in the unit cube
+_TUNE_COST = 20.0  # of a fine-tuning trial against a probe, before either was timed
+_PROBE_SHARE = 3  # at most one trial in so many goes to the first probes, when trials are counted
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """The next trial. ``point`` None: the sampler of the study chooses the hyperparameters."""
+
+    candidate: str
+    method: Method
+    point: Point | None
+    origin: TrialOrigin
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Arm:
+    candidate: str
+    method: Method
+    tries: int
+    gain: float  # expected improvement
+    cost: float  # share of what is left
+
+
+def next_step(plan: Plan, history: History, *, left: Left, unavailable: Sequence[str] = ()) -> Step | None:
+    """The trial that should come next, or None when nothing promising is left.
+
+    First one probe of every active candidate, by predicted rank; then the arm (candidate, method) with the largest
+    expected improvement per share of the remaining budget, defaults first, then points near the best; audits between.
+    Deterministic in the plan's seed and the history.
+
+    Args:
+        plan: from `make_plan`.
+        history: finished trials in order.
+        left: what is left of the budget.
+        unavailable: candidates that cannot be used, such as those whose weights are missing.
+    """
+    if (left.trials is not None and left.trials <= 0) or (left.seconds is not None and left.seconds <= 0):
+        return None
+    usable = [line.candidate for line in plan.lines if line.candidate not in set(unavailable)]
+    if not usable:
+        return None
+    gone = [
+        Tried(
+            candidate=name, method=method, origin="planned", state="failed", validation=None, seconds=0.0, point=Point()
+        )
+        for name in unavailable
+        for method in plan.methods
+    ]
+    early = _first_probes(plan, [*history, *gone], left=left) or _next_audit(plan, [*history, *gone], left=left)
+    return early or _promising(plan, history, left=left, usable=usable)
+
+
+def _first_probes(plan: Plan, history: History, *, left: Left) -> Step | None:
+    if "probe" not in plan.methods:
+        return None
+    probed = {trial.candidate for trial in history if trial.method == "probe"}
+    done = sum(trial.method == "probe" for trial in history)
+    allowed = len(plan.active)
+    if left.trials is not None and "finetune" in plan.methods:
+        allowed = min(allowed, max(1, (left.trials + len(history)) // _PROBE_SHARE))
+    for line in plan.lines:
+        if done < allowed and not line.postponed and line.candidate not in probed:
+            return Step(
+                candidate=line.candidate,
+                method="probe",
+                point=Point(),
+                origin="planned",
+                why=f"predicted rank {line.rank}",
+            )
+    return None
+
+
+def _next_audit(plan: Plan, history: History, *, left: Left) -> Step | None:
+    """Audits come after every third trial of the last method, so that they neither lead nor fall off the end."""
+    method = plan.methods[-1]
+    mine = [trial for trial in history if trial.method == method]
+    done = {trial.candidate for trial in mine}
+    open_audits = [name for name in plan.audits if name not in done]
+    ordinary = sum(trial.origin != "audit" for trial in mine)
+    audited = len(mine) - ordinary
+    soon = left.trials is not None and left.trials <= len(open_audits)
+    if not open_audits or ordinary < 2 or not (ordinary // 3 > audited or soon):  # noqa: PLR2004 - two leaders first
+        return None
+    return Step(
+        candidate=open_audits[0],
+        method=method,
+        point=Point(),
+        origin="audit",
+        why="audit: postponed, tuned to measure what postponing costs",
+    )
+
+
+def _promising(plan: Plan, history: History, *, left: Left, usable: Sequence[str]) -> Step | None:
+    """The arm with the largest expected improvement per cost, or None when nothing is worth a trial."""
+    now = observe(plan, history)
+    waiting = set(postponed_now(plan, history, now=now))
+    names = [name for name in usable if name not in waiting] or list(usable)
+    arms = _arms(plan, history, names=names, now=now, left=left)
+    fresh = [arm for arm in arms if not arm.tries]
+    patience = _STALLED_PERFECT if best_value(history) >= 1.0 - MIN_GAIN else _EXHAUSTED
+    since = stalled(history)
+    if since >= patience and not fresh and len(names) == len(usable):
+        return None
+    if fresh and since >= PATIENCE and (since - PATIENCE) % 2 == 0:
+        # the leaders have nothing new: every second trial goes to who was not tried, whatever the ranking promised
+        arm = max(fresh, key=lambda each: (_mean_of(plan, now, each), -plan.order.index(each.candidate)))
+    elif not best_value(history) > 0 and fresh:  # nothing measured yet: the plan's own order
+        arm = min(fresh, key=lambda each: plan.order.index(each.candidate))
+    else:
+        arm = max(arms, key=lambda each: (each.gain / each.cost, -each.tries, -plan.order.index(each.candidate)))
+    if not arm.tries:
+        line = next(each for each in plan.lines if each.candidate == arm.candidate)
+        why = f"predicted rank {line.rank}" + (", returned" if line.postponed else "")
+        return Step(candidate=arm.candidate, method=arm.method, point=Point(), origin="planned", why=why)
+    rng = np.random.default_rng([plan.seed, len(history)])
+    point = _point(arm, history, rng=rng, seen=sum(trial.method == arm.method for trial in history))
+    why = "near the best point" if point is not None else "sampled"
+    return Step(candidate=arm.candidate, method=arm.method, point=point, origin="sampled", why=why)
+
+
+def _arms(plan: Plan, history: History, *, names: Sequence[str], now: Posterior, left: Left) -> list[_Arm]:
+    index = {name: place for place, name in enumerate(plan.belief.candidates)}
+    best = best_value(history)
+    prices = _price(plan, history, left=left)
+    arms = []
+    for name in names:
+        for j, method in enumerate(plan.methods):
+            mine = [trial for trial in history if trial.candidate == name and trial.method == method]
+            reached = max((trial.validation for trial in mine if trial.validation is not None), default=None)
+            if reached is None:
+                mean, sd = float(now.mean[index[name], j]), float(now.sd[index[name], j])
+            else:  # hyperparameters are all that can change
+                mean, sd = reached - _LOCAL_LOSS, _LOCAL_SD / (1 + len(mine) / 4) ** 0.5
+            gain = float(expected_improvement(np.array([mean]), np.array([sd]), best=best)[0])
+            if reached is None:
+                gain *= 0.25 ** len(mine)  # it failed or was pruned before
+            arms.append(_Arm(candidate=name, method=method, tries=len(mine), gain=gain, cost=prices[name, method]))
+    return arms
+
+
+def _price(plan: Plan, history: History, *, left: Left) -> Mapping[tuple[str, Method], float]:
+    """Expected cost of one more trial of each arm, as a share of what is left of the budget."""
+    line = {each.candidate: each for each in plan.lines}
+    speeds: dict[Method, list[float]] = {"probe": [], "finetune": []}
+    own: dict[tuple[str, Method], float] = {}
+    for trial in history:
+        if trial.state == "complete":
+            relative = line[trial.candidate].cost if trial.method == "finetune" else 1.0
+            speeds[trial.method].append(trial.seconds / relative)
+            own[trial.candidate, trial.method] = trial.seconds
+    unit: dict[Method, float] = {
+        "probe": float(np.median(speeds["probe"])) if speeds["probe"] else 1.0,
+        "finetune": 0.0,
+    }
+    unit["finetune"] = float(np.median(speeds["finetune"])) if speeds["finetune"] else _TUNE_COST * unit["probe"]
+    prices = {}
+    for name, each in line.items():
+        for method in plan.methods:
+            relative = each.cost if method == "finetune" else 1.0
+            seconds = own.get((name, method), unit[method] * relative)
+            price = 0.0
+            if left.seconds is not None:
+                price += seconds / max(left.seconds, 1e-9)
+            if left.trials is not None:
+                price += 1.0 / max(left.trials, 1)
+            prices[name, method] = price or seconds
+    return prices
+
+
+def _mean_of(plan: Plan, now: Posterior, arm: _Arm) -> float:
+    return float(now.mean[plan.belief.candidates.index(arm.candidate), plan.methods.index(arm.method)])
+
+
+def _point(arm: _Arm, history: History, *, rng: np.random.Generator, seen: int) -> Point | None:
+    """Where to go with an arm that has been tried: near its best point, in turn with the study's own sampler."""
+    mine = [
+        trial
+        for trial in history
+        if trial.candidate == arm.candidate and trial.method == arm.method and trial.validation is not None
+    ]
+    if not mine or (seen > 2 * PATIENCE and arm.tries % 2):
+        return None
+    best = max(mine, key=lambda trial: trial.validation or 0.0)
+    moves = rng.normal(0.0, _STEP, 4)
+    return best.point.moved(
+        learning_rate=float(moves[0]),
+        weight_decay=float(moves[1]),
+        augmentation=float(moves[2]),
+        epochs=float(moves[3]),
+    )
