@@ -6,7 +6,6 @@ One candidate that fails (weights missing, out of memory, no conductance) is nam
 from __future__ import annotations
 
 import gc
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -117,26 +116,29 @@ def rank_task(
     """Measure and rank ``candidates`` on ``task``.
 
     Candidates that fail stand in ``Ranking.failures`` and not in its order; those that the deadline left unmeasured
-    are ranked by the library alone.
+    are ranked by the library alone. With a deadline the candidates that the library likes are measured first.
     """
-    found, failures, late = measure_all(candidates, task, device=device, store=store, sink=sink, deadline=deadline)
+    sources = without_target(library, task)
+    bare = _bare_targets(candidates)
+    order = list(candidates)
+    if deadline is not None:
+        liked = rank_candidates(task=task.name, targets=list(bare.values()), library=sources, seed=seed).order
+        order.sort(key=lambda one: liked.index(one.id))
+    found, failures, late = measure_all(order, task, device=device, store=store, sink=sink, deadline=deadline)
     began = time.monotonic()
     sink(StageStarted(stage="ranking", text="source tasks and evidence"))
-    figures = published.zero_shot([one.id for one in candidates])
-    known = np.isfinite(figures).sum(axis=1)
-    means = np.where(known > 0, np.where(np.isfinite(figures), figures, 0.0).sum(axis=1) / np.maximum(known, 1), np.nan)
-    targets = []
-    for candidate, mean in zip(candidates, means.tolist(), strict=True):
-        if candidate.id not in failures:
-            bare = TargetSignals(candidate=candidate.id, params=candidate.params, flops=candidate.flops)
-            targets.append(_with_published(found.get(candidate.id, bare), mean))
+    targets = [
+        replace(found.get(name, known), published=known.published)
+        for name, known in bare.items()
+        if name not in failures
+    ]
     ranking = Ranking(task=task.name, ranked=(), failures=failures)
     if targets:
         ranking = rank_candidates(
             task=task.name,
             targets=targets,
             labels=task.labels[task.support],
-            library=without_target(library, task),
+            library=sources,
             failures=failures,
             seed=seed,
         )
@@ -148,5 +150,15 @@ def rank_task(
     return ranking
 
 
-def _with_published(signals: TargetSignals, mean: float) -> TargetSignals:
-    return signals if math.isnan(mean) else replace(signals, published=mean)
+def _bare_targets(candidates: Sequence[Candidate]) -> dict[str, TargetSignals]:
+    """What is known of each candidate before it is loaded: its size, and published zero-shot accuracies, averaged."""
+    bare = {}
+    for candidate, row in zip(candidates, published.zero_shot([one.id for one in candidates]), strict=True):
+        known = row[np.isfinite(row)]
+        bare[candidate.id] = TargetSignals(
+            candidate=candidate.id,
+            params=candidate.params,
+            flops=candidate.flops,
+            published=float(known.mean()) if len(known) else None,
+        )
+    return bare
