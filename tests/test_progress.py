@@ -11,6 +11,7 @@ import sys
 import termios
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -342,6 +343,7 @@ def test_small_words():
         "-", "830", "942 k", "1.00 M", "88.0 M", "4.40 G",
     ]  # fmt: skip
     assert [plural(1, "class"), plural(2, "class"), plural(1200, "image")] == ["1 class", "2 classes", "1,200 images"]
+    assert [plural(3, "epoch"), plural(2, "batch")] == ["3 epochs", "2 batches"]
 
 
 def test_sparkline_spans_its_own_range():
@@ -364,6 +366,8 @@ def test_every_event_has_one_line():
     events = list(story())
     assert all("\n" not in describe(event) and describe(event) for event in events)
     assert "trial 2 candidate-02 fine-tuning: failed: ran out of memory" in "".join(map(describe, events))
+    pruned = replace(result(1, state="pruned"), reason="pruned after 1 of 4 epochs: others were better")
+    assert "fine-tuning: pruned after 1 of 4 epochs: others were better (" in describe(TrialFinished(result=pruned))
     assert "in an earlier run" in describe(TrialFinished(result=result(1), resumed=True))
     assert describe(RankingReady(ranking=ranking(0))).endswith("none could be ranked")
 

@@ -48,8 +48,8 @@ def clean(text: str) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """``1 image``, ``1,200 images``; nouns in -ss, -ch and -x take -es."""
-    ending = "" if count == 1 else "es" if noun.endswith(("ss", "ch", "x")) else "s"
+    """``1 image``, ``1,200 images``; nouns in -ss, -tch and -x take -es."""
+    ending = "" if count == 1 else "es" if noun.endswith(("ss", "tch", "x")) else "s"
     return f"{count:,} {noun}{ending}"
 
 
@@ -142,8 +142,10 @@ def outcome(result: TrialResult) -> str:
     if result.state == "complete":
         test = "" if result.test is None else f", test {percent(result.test)}"
         return f"validation {percent(result.validation)}{test}"
-    reason = f": {clean(result.reason)}" if result.reason else ""
-    return f"{result.state}{reason}"
+    reason = clean(result.reason)
+    if reason.startswith(result.state):  # "pruned after 3 of 9 epochs: ..."
+        return reason
+    return f"{result.state}: {reason}" if reason else result.state
 
 
 def _trial_line(event: TrialFinished) -> str:
