@@ -212,6 +212,9 @@ class TrialResult:
     reason: str = ""  # why it failed or was pruned
     start: float | None = None  # validation metric before training: the zero-shot classifier
     kept_epoch: int | None = None  # epoch whose weights were kept; 0: training did not improve on the start
+    continues: int | None = None  # the paused trial whose checkpoint it began from; its epochs are part of the curve
+    fidelity: float | None = None  # share of the planned epochs that the curve covers; None: not recorded
+    cost: float | None = None  # seconds of this trial and of those that it continues; None: not recorded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

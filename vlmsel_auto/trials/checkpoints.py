@@ -7,9 +7,8 @@ none; the result is written last, so a result without weights means that they we
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 
-from vlmsel_auto.cache import Json, write_atomically
+from vlmsel_auto.cache import write_atomically
 from vlmsel_auto.errors import TrialUnavailable, WorkdirError
-from vlmsel_auto.records import TrialResult, TrialSpec
+from vlmsel_auto.recordjson import decode, encode
+from vlmsel_auto.records import TrialResult
 
 __all__ = [
     "Checkpoint",
@@ -103,28 +103,20 @@ def drop_weights(workdir: Path, number: int) -> None:
     (trial_dir(workdir, number) / _WEIGHTS).unlink(missing_ok=True)
 
 
-def discard_trial(workdir: Path, number: int) -> None:
-    """Delete everything a trial left."""
-    shutil.rmtree(trial_dir(workdir, number), ignore_errors=True)
-
-
 def result_to_json(result: TrialResult) -> str:
     """One line of JSON."""
-    return json.dumps(asdict(result), sort_keys=True, allow_nan=False)
+    return json.dumps(encode(result), sort_keys=True, allow_nan=False)
 
 
 def result_from_json(text: str) -> TrialResult:
-    """The inverse of `result_to_json`; unknown keys are refused.
+    """The inverse of `result_to_json`.
 
     Raises:
         WorkdirError: not a trial's result.
     """
     try:
-        record: dict[str, Json] = json.loads(text)
-        spec = TrialSpec(**record.pop("spec"))  # type: ignore[arg-type] # the constructor refuses other keys
-        curve = tuple(record.pop("curve"))  # type: ignore[arg-type] # a list of floats
-        return TrialResult(spec=spec, curve=curve, **record)  # type: ignore[arg-type] # likewise
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return decode(TrialResult, json.loads(text))
+    except ValueError as error:  # also the InputError of a field that is missing or of another type
         raise WorkdirError(
             f"The result of a trial cannot be read: delete the file and run again, but got {error!r}"
         ) from error
