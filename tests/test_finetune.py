@@ -18,8 +18,8 @@ from vlmsel_auto.records import Candidate, ImageView, Task, TrialResult, TrialSp
 from vlmsel_auto.trials import finetune
 from vlmsel_auto.trials.checkpoints import has_weights, load_trial
 from vlmsel_auto.trials.data import Batches, image_set, splits
+from vlmsel_auto.trials.epochs import EpochReport, Kept
 from vlmsel_auto.trials.finetune import run_trial
-from vlmsel_auto.trials.tower import EpochReport, _Kept
 
 NAME = "EffNet-Mi-64.all-m"
 
@@ -245,7 +245,7 @@ def test_a_missing_metric_is_an_error() -> None:
     from vlmsel_auto.trials.probe import Deadline
 
     callback = EpochReport(
-        kept=_Kept(order=(0.0, 0.0), state={}), hook=lambda *_: False, deadline=Deadline(), reserve=0.0
+        kept=Kept(order=(0.0, 0.0), state={}), hook=lambda *_: False, deadline=Deadline(), reserve=0.0
     )
     trainer = pl.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
     with pytest.raises(RuntimeError, match="'validation' was not logged"):

@@ -22,9 +22,10 @@ from vlmsel_auto.models.classifier import class_logits
 from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialResult, TrialSpec
 from vlmsel_auto.trials.checkpoints import Checkpoint, save_weights
 from vlmsel_auto.trials.data import Splits, score, splits
+from vlmsel_auto.trials.paused import Paused, drop_paused, load_paused, save_paused
 from vlmsel_auto.trials.probe import Deadline, DeadlineReached, EpochHook, Loader, features, fit_head
 from vlmsel_auto.trials.space import default_point, space_for
-from vlmsel_auto.trials.tower import batch_size, tune
+from vlmsel_auto.trials.training import Keep, batch_size, tune
 
 __all__ = ["Report", "run_trial"]
 
@@ -154,12 +155,15 @@ def _finetune(
     deadline: Deadline,
     workdir: Path,
     device: torch.device,
+    paused: Paused | None,
+    keep: Keep,
 ) -> _Outcome:
     start, floor = _head_start(
         spec, task=task, candidate=candidate, load=load, store=store, parts=parts, deadline=deadline
     )
     full = batch_size(len(parts.train), device)
-    for halving in range(_HALVINGS + 1):
+    first = 0 if paused is None else (full // paused.progress.batch).bit_length() - 1
+    for halving in range(first, _HALVINGS + 1):
         try:
             tuned = tune(
                 spec=spec,
@@ -173,6 +177,8 @@ def _finetune(
                 workdir=workdir,
                 batch=max(1, full >> halving),
                 accumulate=2**halving,
+                paused=paused,
+                keep=keep,
             )
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
@@ -187,6 +193,7 @@ def _finetune(
                 curve=tuned.curve,
                 stopped=tuned.stopped,
             )
+        paused = None  # other batches make other steps: begin anew
         _release(device)
     raise TrialOutOfMemory(
         f"Fine-tuning {spec.candidate} does not fit into the memory of {device}: free memory or leave it out, "
@@ -215,11 +222,14 @@ def run_trial(
     train_shots: int | None = None,
     report: Report = _never,
     deadline: float | None = None,
+    continues: int | None = None,
     sink: Sink = discard,
 ) -> TrialResult:
     """Run one trial and write its weights to ``workdir/trials/NNNN/weights.safetensors``.
 
-    The weights of pruned trials, and of trials that had no time for a single measurement, are not written.
+    The weights of pruned trials, and of trials that had no time for a single measurement, are not written. A pruned
+    fine-tuning trial leaves the state of its training instead, from which another trial may go on (``continues``); so
+    does one that is killed after a minute.
 
     Args:
         spec: what to do; ``spec.candidate`` is ``candidate.id``. Zero epochs measure the zero-shot classifier.
@@ -234,6 +244,7 @@ def run_trial(
         train_shots: at most so many training images a class; None takes the whole training split.
         report: told (epoch, validation, loss) after every epoch; True prunes the trial.
         deadline: `time.monotonic` at which the trial must be over; it then ends with what it has.
+        continues: number of a paused trial with the same ``spec`` in the same ``workdir``: its epochs are not repeated.
         sink: takes a `TrialEpoch` after every epoch of fine-tuning, and at the end of a probe.
 
     Returns:
@@ -246,6 +257,12 @@ def run_trial(
     begun = time.monotonic()
     parts = splits(task, train_shots=train_shots)
     until = Deadline(deadline)
+    paused = None if continues is None else load_paused(workdir, continues)
+    before = 0.0 if paused is None else paused.progress.seconds
+
+    def keep(state: Paused) -> None:
+        seconds = before + time.monotonic() - begun
+        save_paused(workdir, number, replace(state, progress=replace(state.progress, seconds=seconds)))
 
     def hook(epoch: int, validation: float, loss: float) -> bool:
         if spec.method == "finetune" or epoch == spec.epochs:
@@ -269,6 +286,8 @@ def run_trial(
                 deadline=until,
                 workdir=workdir,
                 device=torch.device(device),
+                paused=paused,
+                keep=keep,
             )
     except DeadlineReached:
         outcome = _NOTHING
@@ -278,6 +297,9 @@ def run_trial(
     cut = outcome.stopped == "pruned" or (outcome.stopped == "deadline" and 2 * len(outcome.curve) < spec.epochs)
     if outcome.checkpoint is not None and outcome.stopped != "pruned":
         save_weights(workdir, number, outcome.checkpoint)
+    if not cut:
+        drop_paused(workdir, number)
+    seconds = time.monotonic() - begun
     return TrialResult(
         number=number,
         spec=spec,
@@ -287,10 +309,13 @@ def run_trial(
         test=outcome.test,
         curve=outcome.curve,
         epochs_run=len(outcome.curve),
-        seconds=time.monotonic() - begun,
+        seconds=seconds,
         reason=_reason(outcome, epochs=spec.epochs),
         start=outcome.start,
         kept_epoch=outcome.kept,
+        continues=continues,
+        fidelity=len(outcome.curve) / spec.epochs if spec.epochs else 1.0,
+        cost=before + seconds,
     )
 
 
