@@ -60,6 +60,7 @@ class Observation:
     candidate: int  # index into the belief
     method: int  # 0, 1, ...
     value: float  # in [0, 1]
+    sd: float = 0.0  # of what is not known of it, such as where a paused trial would have ended
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,7 +117,14 @@ def belief_of(ranking: Ranking, *, candidates: Sequence[Candidate], trust: float
 
 
 def _gaussian(
-    belief: Belief, *, spread: float, gains: FloatArray, rows: IntArray, columns: IntArray, values: FloatArray
+    belief: Belief,
+    *,
+    spread: float,
+    gains: FloatArray,
+    rows: IntArray,
+    columns: IntArray,
+    values: FloatArray,
+    doubts: FloatArray,
 ) -> tuple[FloatArray, FloatArray, float]:
     """Condition on the observations for one spread: mean (M, J), covariance (J, M, M), log marginal likelihood."""
     size, methods = len(belief.mean), len(gains)
@@ -131,7 +139,7 @@ def _gaussian(
 
     everyone = np.arange(size)
     mean = spread * belief.mean[:, None] + gains[None, :] + 0.5
-    observed = between(rows, columns, rows, columns) + _NOISE_SD**2 * np.eye(len(rows))
+    observed = between(rows, columns, rows, columns) + np.diag(_NOISE_SD**2 + doubts**2)
     factor = np.linalg.cholesky(observed)
     residual = np.linalg.solve(factor, values - mean[rows, columns])
     means, covs = np.empty((size, methods)), np.empty((methods, size, size))
@@ -161,14 +169,21 @@ def posterior(belief: Belief, observations: Sequence[Observation], *, gains: Seq
     for each in observations:
         if not (0 <= each.candidate < len(belief.mean) and 0 <= each.method < len(gains)):
             raise ValueError(f"an observation must name a known candidate and method, but got {each!r}")
-        if not math.isfinite(each.value):
+        if not math.isfinite(each.value) or not 0 <= each.sd < math.inf:
             raise ValueError(f"an observed metric must be finite, but got {each!r}")
     rows = np.array([each.candidate for each in observations], dtype=np.int64)
     columns = np.array([each.method for each in observations], dtype=np.int64)
     values = np.array([each.value for each in observations], dtype=np.float64)
+    doubts = np.array([each.sd for each in observations], dtype=np.float64)
     parts = [
         _gaussian(
-            belief, spread=float(spread), gains=np.asarray(gains, float), rows=rows, columns=columns, values=values
+            belief,
+            spread=float(spread),
+            gains=np.asarray(gains, float),
+            rows=rows,
+            columns=columns,
+            values=values,
+            doubts=doubts,
         )
         for spread in _SPREADS
     ]

@@ -10,9 +10,22 @@ import numpy as np
 from vlmsel_auto.records import Interval, Method, Ranking, TrialOrigin, TrialState
 from vlmsel_auto.trials.belief import Observation, Posterior, posterior
 from vlmsel_auto.trials.prior import METHODS, Plan
+from vlmsel_auto.trials.rungs import Curve, Forecast, forecast
 from vlmsel_auto.trials.space import Point
 
-__all__ = ["MIN_GAIN", "History", "Left", "Tried", "best_value", "observe", "stalled", "updated_ranking"]
+__all__ = [
+    "MIN_GAIN",
+    "History",
+    "Left",
+    "Tried",
+    "best_value",
+    "expected_end",
+    "observe",
+    "paused",
+    "stalled",
+    "updated_ranking",
+    "whole_curves",
+]
 
 _GAINS = (0.0, 0.03)  # fine-tuning over probing, before either was seen on this task
 MIN_GAIN = 1e-4  # a better result is better by this much
@@ -30,6 +43,11 @@ class Tried:
     validation: float | None
     seconds: float
     point: Point
+    number: int = -1
+    curve: Curve | None = None  # of fine-tuning, the epochs of the trial that it continues included
+    share: float = 1.0  # of the planned epochs that this trial itself ran
+    resumable: bool = False  # it is paused, and the state of its training is there
+    continues: int | None = None  # number of the paused trial that it took up
 
 
 History = Sequence[Tried]
@@ -43,17 +61,44 @@ class Left:
     seconds: float | None = None
 
 
+def whole_curves(history: History) -> tuple[Curve, ...]:
+    """Learning curves of trials that reached their end."""
+    return tuple(each.curve for each in history if each.curve is not None and each.curve.whole)
+
+
+def paused(history: History) -> tuple[Tried, ...]:
+    """Trials that can be continued, and were not yet."""
+    taken_up = {each.continues for each in history}
+    return tuple(each for each in history if each.resumable and each.curve is not None and each.number not in taken_up)
+
+
+def expected_end(trial: Tried, *, whole: Sequence[Curve]) -> Forecast | None:
+    """What the trial's arm reached, or would reach at its end; None: it says nothing."""
+    if trial.state == "complete":
+        return None if trial.validation is None else Forecast(mean=trial.validation, sd=0.0)
+    if trial.state == "pruned" and trial.curve is not None and trial.curve.values:
+        return forecast(trial.curve, others=whole)
+    return None
+
+
 def observe(plan: Plan, history: History) -> Posterior:
-    """The belief after the trials so far; methods in the order of ``plan.methods``."""
+    """The belief after the trials so far; methods in the order of ``plan.methods``.
+
+    An arm is known by its best complete trial, or else by where its most promising paused one would have ended.
+    """
     names = {name: index for index, name in enumerate(plan.belief.candidates)}
-    best: dict[tuple[int, int], float] = {}
+    whole = whole_curves(history)
+    best: dict[tuple[int, int], Forecast] = {}
     for trial in history:
-        if trial.validation is None or trial.state != "complete":
+        end = expected_end(trial, whole=whole)
+        if end is None:
             continue
         arm = (names[trial.candidate], plan.methods.index(trial.method))
-        best[arm] = max(trial.validation, best.get(arm, -1.0))
+        known = best.get(arm)
+        if known is None or (end.sd == 0, end.mean) > (known.sd == 0, known.mean):
+            best[arm] = end
     gains = tuple(_GAINS[METHODS.index(method)] for method in plan.methods)
-    observations = [Observation(candidate=m, method=j, value=value) for (m, j), value in best.items()]
+    observations = [Observation(candidate=m, method=j, value=end.mean, sd=end.sd) for (m, j), end in best.items()]
     return posterior(plan.belief, observations, gains=gains)
 
 
@@ -69,8 +114,9 @@ def stalled(history: History) -> int:
 
 
 def best_value(history: History) -> float:
-    """The best metric so far; -1 before there is one."""
-    return max((trial.validation for trial in history if trial.validation is not None), default=-1.0)
+    """The best metric of a complete trial; -1 before there is one."""
+    done = (trial.validation for trial in history if trial.state == "complete" and trial.validation is not None)
+    return max(done, default=-1.0)
 
 
 def updated_ranking(plan: Plan, ranking: Ranking, history: History) -> Ranking:

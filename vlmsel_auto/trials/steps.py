@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from vlmsel_auto.records import Method, TrialOrigin
 from vlmsel_auto.trials.belief import Posterior, expected_improvement
-from vlmsel_auto.trials.history import MIN_GAIN, History, Left, Tried, best_value, observe, stalled
+from vlmsel_auto.trials.history import (
+    MIN_GAIN,
+    History,
+    Left,
+    Tried,
+    best_value,
+    expected_end,
+    observe,
+    paused,
+    stalled,
+    whole_curves,
+)
 from vlmsel_auto.trials.postponing import PATIENCE, postponed_now
+from vlmsel_auto.trials.pricing import price, seconds_of
 from vlmsel_auto.trials.prior import Plan
 from vlmsel_auto.trials.space import Point
 
@@ -21,7 +33,7 @@ _STALLED_PERFECT = 8  # likewise, when every validation image is right
 _LOCAL_SD = 0.02  # spread of the metric over hyperparameters of one candidate
 _LOCAL_LOSS = 0.01  # a move away from the best point loses this much on average
 _STEP = 0.17  # of a local move, in the unit cube
-_TUNE_COST = 20.0  # of a fine-tuning trial against a probe, before either was timed
+_AGAIN = 0.25  # what is left of an arm's promise after a failed trial
 _PROBE_SHARE = 3  # at most one trial in so many goes to the first probes, when trials are counted
 
 
@@ -34,6 +46,7 @@ class Step:
     point: Point | None
     origin: TrialOrigin
     why: str
+    continues: int | None = None  # number of the paused trial that it takes up
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +56,7 @@ class _Arm:
     tries: int
     gain: float  # expected improvement
     cost: float  # share of what is left
+    paused: Tried | None = None  # the trial that would go on
 
 
 def next_step(plan: Plan, history: History, *, left: Left, unavailable: Sequence[str] = ()) -> Step | None:
@@ -136,6 +150,16 @@ def _promising(plan: Plan, history: History, *, left: Left, usable: Sequence[str
         line = next(each for each in plan.lines if each.candidate == arm.candidate)
         why = f"predicted rank {line.rank}" + (", returned" if line.postponed else "")
         return Step(candidate=arm.candidate, method=arm.method, point=Point(), origin="planned", why=why)
+    if arm.paused is not None and arm.paused.curve is not None:
+        done, planned = len(arm.paused.curve.values), arm.paused.curve.epochs
+        return Step(
+            candidate=arm.candidate,
+            method=arm.method,
+            point=arm.paused.point,
+            origin=arm.paused.origin,
+            why=f"goes on with trial {arm.paused.number} after epoch {done} of {planned}",
+            continues=arm.paused.number,
+        )
     rng = np.random.default_rng([plan.seed, len(history)])
     point = _point(arm, history, rng=rng, seen=sum(trial.method == arm.method for trial in history))
     why = "near the best point" if point is not None else "sampled"
@@ -143,52 +167,39 @@ def _promising(plan: Plan, history: History, *, left: Left, usable: Sequence[str
 
 
 def _arms(plan: Plan, history: History, *, names: Sequence[str], now: Posterior, left: Left) -> list[_Arm]:
+    """New trials of every candidate and method, and the paused trials."""
     index = {name: place for place, name in enumerate(plan.belief.candidates)}
     best = best_value(history)
-    prices = _price(plan, history, left=left)
+    seconds = seconds_of(plan, history)
+    whole = whole_curves(history)
     arms = []
     for name in names:
         for j, method in enumerate(plan.methods):
             mine = [trial for trial in history if trial.candidate == name and trial.method == method]
-            reached = max((trial.validation for trial in mine if trial.validation is not None), default=None)
-            if reached is None:
-                mean, sd = float(now.mean[index[name], j]), float(now.sd[index[name], j])
-            else:  # hyperparameters are all that can change
-                mean, sd = reached - _LOCAL_LOSS, _LOCAL_SD / (1 + len(mine) / 4) ** 0.5
-            gain = float(expected_improvement(np.array([mean]), np.array([sd]), best=best)[0])
-            if reached is None:
-                gain *= 0.25 ** len(mine)  # it failed or was pruned before
-            arms.append(_Arm(candidate=name, method=method, tries=len(mine), gain=gain, cost=prices[name, method]))
+            ends = [end.mean for trial in mine if (end := expected_end(trial, whole=whole)) is not None]
+            if ends:  # hyperparameters are all that can change
+                mean, sd = max(ends) - _LOCAL_LOSS, _LOCAL_SD / (1 + len(mine) / 4) ** 0.5
+                gain = _gain(mean, sd, best=best)
+            else:
+                gain = _gain(float(now.mean[index[name], j]), float(now.sd[index[name], j]), best=best)
+                gain *= _AGAIN ** len(mine)  # it failed before
+            cost = price(seconds[name, method], left=left)
+            arms.append(_Arm(candidate=name, method=method, tries=len(mine), gain=gain, cost=cost))
+    for trial in paused(history):
+        end = expected_end(trial, whole=whole)
+        if trial.candidate in names and trial.curve is not None and end is not None:
+            tries = sum(each.candidate == trial.candidate and each.method == trial.method for each in history)
+            rest = 1 - len(trial.curve.values) / trial.curve.epochs
+            cost = price(rest * seconds[trial.candidate, trial.method], left=left)
+            gain = _gain(end.mean, end.sd, best=best)
+            arms.append(
+                _Arm(candidate=trial.candidate, method=trial.method, tries=tries, gain=gain, cost=cost, paused=trial)
+            )
     return arms
 
 
-def _price(plan: Plan, history: History, *, left: Left) -> Mapping[tuple[str, Method], float]:
-    """Expected cost of one more trial of each arm, as a share of what is left of the budget."""
-    line = {each.candidate: each for each in plan.lines}
-    speeds: dict[Method, list[float]] = {"probe": [], "finetune": []}
-    own: dict[tuple[str, Method], float] = {}
-    for trial in history:
-        if trial.state == "complete":
-            relative = line[trial.candidate].cost if trial.method == "finetune" else 1.0
-            speeds[trial.method].append(trial.seconds / relative)
-            own[trial.candidate, trial.method] = trial.seconds
-    unit: dict[Method, float] = {
-        "probe": float(np.median(speeds["probe"])) if speeds["probe"] else 1.0,
-        "finetune": 0.0,
-    }
-    unit["finetune"] = float(np.median(speeds["finetune"])) if speeds["finetune"] else _TUNE_COST * unit["probe"]
-    prices = {}
-    for name, each in line.items():
-        for method in plan.methods:
-            relative = each.cost if method == "finetune" else 1.0
-            seconds = own.get((name, method), unit[method] * relative)
-            price = 0.0
-            if left.seconds is not None:
-                price += seconds / max(left.seconds, 1e-9)
-            if left.trials is not None:
-                price += 1.0 / max(left.trials, 1)
-            prices[name, method] = price or seconds
-    return prices
+def _gain(mean: float, sd: float, *, best: float) -> float:
+    return float(expected_improvement(np.array([mean]), np.array([sd]), best=best)[0])
 
 
 def _mean_of(plan: Plan, now: Posterior, arm: _Arm) -> float:
