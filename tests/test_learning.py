@@ -106,7 +106,7 @@ def test_a_second_search_on_a_related_folder_uses_the_first(tmp_path, minizoo, m
     result = vlmsel_auto.search(
         draw_task(tmp_path / "shapes"),
         candidates=own,
-        methods=("probe",),
+        method="probe",
         budget=Budget(trials=4),
         workdir=tmp_path / "w",
     )

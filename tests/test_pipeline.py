@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import vlmsel_auto
-from vlmsel_auto.errors import BudgetError, CandidateError, TaskError, WorkdirError
+from vlmsel_auto.errors import BudgetError, CandidateError, InputError, TaskError, WorkdirError
 from vlmsel_auto.events import Notice, RankingReady, TrialFinished
 from vlmsel_auto.library import library as libraries
 from vlmsel_auto.records import Budget
@@ -159,10 +159,16 @@ def test_a_folder_with_other_things_in_it_is_not_a_work_directory(shapes, no_lib
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("budget", [Budget(trials=0), Budget(seconds=-1.0), Budget(seconds=float("nan"))])
+@pytest.mark.parametrize("budget", [Budget(trials=0), Budget(seconds=-1.0), Budget(seconds=float("nan")), 0.0])
 def test_an_empty_budget_is_refused_before_anything_is_written(shapes, no_library, tmp_path, budget):
     with pytest.raises(BudgetError, match="must be positive"):
         vlmsel_auto.search(shapes, candidates=QUICK, budget=budget, workdir=tmp_path / "w", library=no_library)
+    assert not (tmp_path / "w").exists()
+
+
+def test_an_unknown_method_is_refused_before_anything_is_written(shapes, no_library, tmp_path):
+    with pytest.raises(InputError, match="one of probe, finetune, both, but got 'lora'"):
+        vlmsel_auto.search(shapes, method="lora", workdir=tmp_path / "w", library=no_library)
     assert not (tmp_path / "w").exists()
 
 

@@ -1,6 +1,6 @@
 """Pick and fine-tune the best pretrained vision-language model for a folder of images.
 
-    result = vlmsel_auto.search("photos", budget=vlmsel_auto.Budget(seconds=600))
+    result = vlmsel_auto.search("photos", budget=600)
 
 Names are loaded when they are first used: ``import vlmsel_auto`` itself imports neither torch nor open_clip.
 """

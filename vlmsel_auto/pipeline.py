@@ -8,21 +8,18 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
-
-import torch
+from typing import Final, Literal
 
 from vlmsel_auto.cache import Json, Store, default_cache_dir, digest
 from vlmsel_auto.conductance.conductance import pick_device
-from vlmsel_auto.errors import BudgetError, CandidateError, LibraryError, TaskError, VlmselError
-from vlmsel_auto.events import Notice, RankingReady, Sink, StageFinished, StageStarted, discard
+from vlmsel_auto.errors import BudgetError, CandidateError, InputError, LibraryError, TaskError
+from vlmsel_auto.events import Notice, RankingReady, Sink, discard
+from vlmsel_auto.export_stage import export_best
 from vlmsel_auto.learning import remember_search
 from vlmsel_auto.library import library as libraries
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.models import zoo
-from vlmsel_auto.models.exporting import export
-from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.process import locked
 from vlmsel_auto.rank_stage import open_library, rank_task
 from vlmsel_auto.ranking.records import TargetSignals
@@ -30,15 +27,19 @@ from vlmsel_auto.records import Budget, Candidate, ImageView, Method, Ranking, T
 from vlmsel_auto.reporting import views as report_views
 from vlmsel_auto.reporting.report import StoppedBy
 from vlmsel_auto.reporting.verdict import make_report
-from vlmsel_auto.result import BestModel, SearchResult
+from vlmsel_auto.result import SearchResult
 from vlmsel_auto.target import find_measured
 from vlmsel_auto.tasks.task import load_task
-from vlmsel_auto.trials.checkpoints import load_trial
 from vlmsel_auto.trials.study import StudyOutcome, run_study
 from vlmsel_auto.workdir import LOCK, check_usable, claim, default_workdir, read_ranking, save_ranking
 
 __all__ = ["rank", "search"]
 
+_METHODS: Final[Mapping[str, tuple[Method, ...]]] = {
+    "probe": ("probe",),
+    "finetune": ("finetune",),
+    "both": ("probe", "finetune"),
+}
 _LOOK_SHARE: Final = 0.4  # of a time budget, at most, for looking at candidates before the first trial
 _CLOSING_SECONDS: Final = 4.0  # kept for export and report; no more than the share below
 _CLOSING_SHARE: Final = 0.05
@@ -87,8 +88,8 @@ def search(
     *,
     candidates: str | Sequence[str] | Path = "mini-zoo",
     top_k: int = 5,
-    budget: Budget | None = None,
-    methods: Sequence[Method] = ("probe", "finetune"),
+    budget: Budget | float | None = None,
+    method: Method | Literal["both"] = "both",
     shots: int = 16,
     seed: int = 0,
     workdir: str | Path | None = None,
@@ -107,9 +108,9 @@ def search(
         task_dir: the task folder; see `task.load_task` for its layouts.
         candidates: as for `rank`.
         top_k: candidates that the plan tunes first; the others are postponed, not lost.
-        budget: wall time of this call, trials of all calls on this work directory, or both; None: until nothing
-            promising is left.
-        methods: linear probes on cached features, full fine-tuning, or both.
+        budget: wall time of this call, trials of all calls on this work directory, or both; a number is seconds of
+            wall time; None: until nothing promising is left.
+        method: "probe" (linear probe on cached features), "finetune" (whole visual tower) or "both".
         shots: labelled training images a class that the ranking may look at; trials learn from all of them.
         seed: of split, few-shot set, plan and trials.
         workdir: everything that the search makes; None: ``vlmsel-NAME`` in the current folder.
@@ -127,8 +128,10 @@ def search(
         InputError: task, candidates, budget, library or work directory cannot be used; nothing was written.
     """
     began = time.monotonic()
-    spend = budget or Budget()
-    _check_budget(spend)
+    spend = _checked_budget(budget)
+    methods = _METHODS.get(method)
+    if methods is None:
+        raise InputError(f"method must be one of {', '.join(_METHODS)}, but got {method!r}")
     known = open_library(library)
     chosen = catalogue.resolve(candidates, sink=sink)
     place = str(pick_device(device))
@@ -175,7 +178,7 @@ def search(
             storage=storage,
         )
         stopped = _stopped_by(outcome)
-        best = _export_best(outcome, task=task, candidates=usable, workdir=folder, sink=sink)
+        best = export_best(outcome, task=task, candidates=usable, workdir=folder, sink=sink)
         notes = [*task.notes, *ranking.notes]
         if learn and outcome.best is not None and stopped != "interrupted":
             measured = [kept for one in usable if (kept := find_measured(one, task, store=store)) is not None]
@@ -220,10 +223,13 @@ def _views(candidates: Sequence[Candidate]) -> tuple[ImageView, ...]:
     return tuple(dict.fromkeys(one.view for one in candidates))
 
 
-def _check_budget(budget: Budget) -> None:
+def _checked_budget(budget: Budget | float | None) -> Budget:
+    if not isinstance(budget, Budget):
+        budget = Budget(seconds=budget)
     for name, value in (("seconds", budget.seconds), ("trials", budget.trials)):
         if value is not None and (not math.isfinite(value) or value <= 0):
             raise BudgetError(f"a budget of {name} must be positive, or None for no limit, but got {value!r}")
+    return budget
 
 
 def _left(budget: Budget, *, spent: float) -> Budget:
@@ -242,58 +248,6 @@ def _stopped_by(outcome: StudyOutcome) -> StoppedBy:
     if outcome.best is None and outcome.stopped_by != "interrupted":
         return "all trials failed"
     return outcome.stopped_by
-
-
-def _export_best(
-    outcome: StudyOutcome, *, task: Task, candidates: Sequence[Candidate], workdir: Path, sink: Sink
-) -> BestModel | None:
-    """Write the best trial's model to ``workdir/model``."""
-    chosen = outcome.best
-    if chosen is None or chosen.validation is None:
-        return None
-    began = time.monotonic()
-    sink(StageStarted(stage="report", text="export and report"))
-    candidate = next(one for one in candidates if one.id == chosen.spec.candidate)
-    directory: Path | None = None
-    try:
-        kept = load_trial(workdir, chosen.number)
-        model = zoo.load(candidate)
-        if kept.visual is not None:
-            _restore(model, kept.visual)
-        directory = export(
-            model,
-            kept.weight.astype("float64"),
-            kept.bias.astype("float64"),
-            kept.scale,
-            classes=task.classes,
-            prompts=task.prompts,
-            templates=task.templates,
-            directory=workdir / "model",
-            about={
-                "task": task.name,
-                "method": chosen.spec.method,
-                "metric": task.metric,
-                "validation": chosen.validation,
-                "test": chosen.test,
-                "trial": chosen.number,
-                "seed": chosen.spec.seed,
-            },
-        )
-    except VlmselError as error:  # the trials are worth a report all the same
-        sink(Notice(text=f"the best model was not exported: {error}", level="error"))
-    sink(StageFinished(stage="report", seconds=time.monotonic() - began))
-    return BestModel(
-        candidate=candidate.id,
-        method=chosen.spec.method,
-        validation=chosen.validation,
-        test=chosen.test,
-        trial=chosen.number,
-        model_dir=directory,
-    )
-
-
-def _restore(model: LoadedModel, visual: Mapping[str, torch.Tensor]) -> None:
-    model.visual.load_state_dict(dict(visual), strict=True)
 
 
 def _learn(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Optional
 
 import typer
 
@@ -56,13 +56,6 @@ class MethodChoice(enum.StrEnum):
     probe = "probe"
     finetune = "finetune"
     both = "both"
-
-
-_METHODS: dict[MethodChoice, tuple[Literal["probe", "finetune"], ...]] = {
-    MethodChoice.probe: ("probe",),
-    MethodChoice.finetune: ("finetune",),
-    MethodChoice.both: ("probe", "finetune"),
-}
 
 
 def _version(value: bool) -> None:  # noqa: FBT001 - typer's callback
@@ -133,7 +126,7 @@ def search(
                 candidates=tuple(candidates),
                 top_k=top_k,
                 budget=budget,
-                methods=_METHODS[method],
+                method=method.value,
                 shots=shots,
                 seed=seed,
                 workdir=workdir,
