@@ -76,7 +76,7 @@ def paint(folder, *, count=6, seed=0, side=40):
         (("library",), ["build", "add", "list", "show", "merge", "export", "verify", "import"]),
         (("library", "build"), ["--out", "--leave-out", "--jobs", "--json"]),
         (("library", "merge"), ["--conflict"]),
-        (("library", "import"), ["--kind"]),
+        (("library", "import"), ["--kind", "--tuned"]),
     ],
 )  # fmt: skip
 def test_help_names_every_option(command, options, monkeypatch):
@@ -415,6 +415,32 @@ def test_library_imports_a_published_table(tmp_path):
     listed = one_object(run("library", "list", "--library", out, "--json").stdout)
     assert listed["candidates"][0]["id"] == "ViT-B-32/openai"
     assert listed["candidates"][0]["profile"] is False
+
+
+def test_library_imports_tuned_accuracies(tmp_path):
+    from vlmsel_auto.library.library import load
+
+    known = ("export", "--task", "mnist", "--task", "trash", "--candidate", MEMBER, "--out")
+    base, out, table = tmp_path / "base.safetensors", tmp_path / "tuned.safetensors", tmp_path / "truth.csv"
+    assert run("library", *known, base).exit_code == 0
+    table.write_text(
+        "member,task,method,seed,zeroshot,accuracy,seconds,error\n"
+        f"{MEMBER},mnist,finetune,0,.5,.75,1,\n{MEMBER},mnist,finetune,1,.5,.85,1,\n"
+        f"{MEMBER},mnist,probe,0,.5,.6,1,\n{MEMBER},trash,finetune,0,,,,diverged\n",
+        "utf-8",
+    )
+    result = run("library", "import", "--tuned", table, "--library", base, "--out", out, "--source", "own", "--json")
+    assert result.exit_code == 0, result.output
+    made = load(out)
+    runs = dict(zip(made.run_names, made.tuned_runs[0, made.column("mnist")], strict=True))
+    assert runs["finetune seed=0"] == 0.75
+    assert runs["finetune seed=1"] == 0.85
+    assert made.probed[0, made.column("mnist")] == 0.6
+    assert made.run_sources[made.run_names.index("finetune seed=1")] == "own"
+    for wrong in ((), ("--tuned", table, table), (table, "--library", base)):
+        refused = run("library", "import", *wrong, "--out", tmp_path / "no.safetensors")
+        assert refused.exit_code == 2, refused.output
+        assert "an import reads" in refused.stderr
 
 
 def test_a_wrong_folder_is_one_line_and_2(tmp_path):

@@ -18,10 +18,9 @@ from vlmsel_auto.ranking.divergence import (
     dcd,
     depth_corrected,
     pairwise_dcd,
-    pool,
-    source_weights,
     transport_importance,
 )
+from vlmsel_auto.ranking.weighting import pool, source_weights
 
 FORMS = [
     DcdForm(scalar="margin", delta=delta, importance=importance)

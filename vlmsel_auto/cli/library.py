@@ -47,6 +47,10 @@ LibraryFile = Annotated[Path, typer.Argument(metavar="LIBRARY", help="A library 
 Images = Annotated[int, typer.Option(min=1, help="Unlabelled images of each conductance profile.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Processes, each with one thread.")]
 LeaveOut = Annotated[list[str], typer.Option(metavar="NAME", help="Task that must not enter; may be repeated.")]
+TunedSeeds = Annotated[
+    list[int],
+    typer.Option("--tuned-seed", min=0, help="Also fine-tune every cell once with this seed; may be repeated. Slow."),
+]
 
 
 @library_app.command()
@@ -58,6 +62,7 @@ def build(
     leave_out: LeaveOut = [],  # noqa: B006 - typer copies defaults
     images: Images = 32,
     seed: Seed = 0,
+    tuned_seed: TunedSeeds = [],  # noqa: B006 - typer copies defaults
     jobs: Jobs = 1,
     cache_dir: CacheDir = None,
     device: Device = "auto",
@@ -68,8 +73,8 @@ def build(
     """Measure every candidate on every task. After a kill, the same command goes on where it was."""
     with guarded(debug=debug, as_json=as_json) as answer:
         made = _measure(
-            tasks, candidates, out=out, base=None, leave_out=leave_out, images=images, seed=seed, jobs=jobs,
-            cache_dir=cache_dir, device=device, quiet=quiet,
+            tasks, candidates, out=out, base=None, leave_out=leave_out, images=images, seed=seed,
+            tuned_seeds=tuned_seed, jobs=jobs, cache_dir=cache_dir, device=device, quiet=quiet,
         )  # fmt: skip
         answer.json = _told(made, out)
 
@@ -83,6 +88,7 @@ def add(
     leave_out: LeaveOut = [],  # noqa: B006 - typer copies defaults
     images: Images = 32,
     seed: Seed = 0,
+    tuned_seed: TunedSeeds = [],  # noqa: B006 - typer copies defaults
     jobs: Jobs = 1,
     cache_dir: CacheDir = None,
     device: Device = "auto",
@@ -96,7 +102,7 @@ def add(
 
         made = _measure(
             tasks, candidates, out=library_file, base=load(library_file), leave_out=leave_out, images=images, seed=seed,
-            jobs=jobs, cache_dir=cache_dir, device=device, quiet=quiet,
+            tuned_seeds=tuned_seed, jobs=jobs, cache_dir=cache_dir, device=device, quiet=quiet,
         )  # fmt: skip
         answer.json = _told(made, library_file)
 
@@ -200,21 +206,46 @@ def verify(*, library: LibraryPath = None, as_json: AsJson = False, debug: Debug
 @library_app.command("import")
 def import_(
     *,
-    table: Annotated[Path, typer.Argument(metavar="TABLE.csv", help="A published table of zero-shot accuracies.")],
+    table: Annotated[
+        Optional[Path],  # noqa: UP045 - typer reads it at run time
+        typer.Argument(metavar="TABLE.csv", help="A published table of zero-shot accuracies."),
+    ] = None,
     out: Out,
     kind: Annotated[
         Optional[TableChoice],  # noqa: UP045 - typer reads it at run time
         typer.Option(help="Whose table it is; default: told from its columns."),
     ] = None,
+    tuned: Annotated[
+        Optional[Path],  # noqa: UP045 - typer reads it at run time
+        typer.Option(metavar="FILE.csv", help="Instead: tuned accuracies, added to --library (see docs/library.md)."),
+    ] = None,
+    source: Annotated[
+        Optional[str],  # noqa: UP045 - typer reads it at run time
+        typer.Option(metavar="TEXT", help="What the library cites as the source of --tuned; default: the file's name."),
+    ] = None,
+    library: LibraryPath = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Read a published table (open_clip, CLIP benchmark, LOVM, SWAB) into a library without profiles."""
+    """Read a published table (open_clip, CLIP benchmark, LOVM, SWAB) into a library without profiles.
+
+    With --tuned FILE.csv: add tuned accuracies of candidates and tasks that --library knows.
+    """
     with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.errors import InputError
         from vlmsel_auto.library.library import save
         from vlmsel_auto.library.published import import_table
+        from vlmsel_auto.library.tuned import import_tuned
 
-        made = import_table(table, kind=None if kind is None else kind.value)
+        if tuned is not None and table is None and kind is None:
+            made = import_tuned(_open(library), tuned, source=source)
+        elif table is not None and tuned is None and library is None and source is None:
+            made = import_table(table, kind=None if kind is None else kind.value)
+        else:
+            raise InputError(
+                "an import reads TABLE.csv [--kind], or --tuned FILE.csv [--library] [--source], but got "
+                f"TABLE {table}, --tuned {tuned}, --kind {kind}, --library {library}, --source {source}"
+            )
         save(made, out)
         answer.json = _told(made, out)
 
@@ -246,6 +277,7 @@ def _measure(
     leave_out: list[str],
     images: int,
     seed: int,
+    tuned_seeds: list[int],
     jobs: int,
     cache_dir: Path | None,
     device: str,
@@ -266,6 +298,7 @@ def _measure(
             settings=CellSettings(images=images, seed=seed),
             base=base,
             leave_out=leave_out,
+            tuned_seeds=tuple(dict.fromkeys(tuned_seeds)),
             jobs=jobs,
             device=str(pick_device(device)),
             cache=None if cache_dir is None else cache_dir / "library",

@@ -9,8 +9,9 @@ from typing import Final, Literal
 import numpy as np
 
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.ranking.divergence import DcdForm, dcd, pairwise_dcd, pool, source_weights
+from vlmsel_auto.ranking.divergence import DcdForm, dcd, pairwise_dcd
 from vlmsel_auto.ranking.records import TargetSignals
+from vlmsel_auto.ranking.weighting import pool, source_weights
 from vlmsel_auto.records import FloatArray
 
 __all__ = ["IMAGE_SIGNALS", "LABEL_SIGNALS", "Sources", "Truth", "gather", "truth_of"]

@@ -42,6 +42,7 @@ def logistic(features: FloatArray, labels: IntArray, *, folds: int = 4, strength
     right = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 200 steps rank as well as convergence does
+        warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")  # few labels
         for train, test in splitter.split(x, labels):
             model = LogisticRegression(C=strength * features.shape[1], max_iter=200).fit(x[train], labels[train])
             right += int(np.sum(model.predict(x[test]) == labels[test]))
