@@ -8,10 +8,11 @@ from scipy.interpolate import BarycentricInterpolator
 from vlmsel_auto.conductance.quadrature import (
     Rule,
     chebyshev_points,
-    clenshaw_curtis_weights,
     differentiation_matrix,
+    lagrange_mass,
     left_matrix,
     make_rule,
+    stretch,
     trapezoid_matrix,
 )
 from vlmsel_auto.errors import ConductanceError
@@ -49,17 +50,44 @@ def test_differentiation_matrix_is_that_of_scipy_and_kills_constants():
     np.testing.assert_allclose(matrix.sum(axis=1), 0.0, atol=1e-10)
 
 
-@pytest.mark.parametrize("intervals", [1, 2, 3, 7, 8, 33, 64])
-def test_clenshaw_curtis_is_positive_and_exact_to_its_degree(intervals):
-    weights, points = clenshaw_curtis_weights(intervals), chebyshev_points(intervals)
-    assert (weights > 0).all()
-    for degree in range(intervals + 1):
-        np.testing.assert_allclose(weights @ points**degree, 1 / (degree + 1), rtol=1e-12)
+@given(st.integers(2, 40), st.integers(0, 10**6))
+def test_the_mass_matrix_integrates_products_of_polynomials_exactly(intervals, seed):
+    points = chebyshev_points(intervals)
+    rng = np.random.default_rng(seed)
+    p, q = (np.polynomial.Legendre(rng.normal(size=intervals + 1), domain=[0, 1]) for _ in range(2))
+    at, weights = np.polynomial.legendre.leggauss(intervals + 4)
+    at = (at + 1) / 2
+    exact = weights / 2 @ (p(at) * q(at))
+    mass = lagrange_mass(points)
+    assert p(points) @ mass @ q(points) == pytest.approx(exact, rel=1e-9, abs=1e-10)
+    np.testing.assert_allclose(mass, mass.T, atol=1e-14)
+    assert mass.sum() == pytest.approx(1, rel=1e-12)
 
 
-def test_golden_weights_of_four_intervals():
-    # textbook values on [-1, 1]: [1, 8, 12, 8, 1] / 15
-    np.testing.assert_allclose(clenshaw_curtis_weights(4), np.array([1, 8, 12, 8, 1]) / 30, atol=1e-15)
+def test_golden_mass_matrix_of_two_intervals():
+    # textbook values of the quadratic finite element on [0, 1]
+    expected = np.array([[4, 2, -1], [2, 16, 2], [-1, 2, 4]]) / 30
+    np.testing.assert_allclose(lagrange_mass(np.array([0.0, 0.5, 1.0])), expected, atol=1e-15)
+
+
+def test_stretching_keeps_the_ends_and_crowds_the_baseline():
+    t = chebyshev_points(8)
+    alpha = stretch(t)
+    assert (alpha[0], alpha[-1]) == (0.0, 1.0)
+    assert (np.diff(alpha) > 0).all()
+    assert (alpha[1:-1] < t[1:-1]).all()
+    np.testing.assert_array_equal(make_rule("spectral", 8).points, alpha)
+
+
+@given(st.integers(2, 16), st.integers(0, 10**6))
+def test_the_spectral_rule_is_exact_for_polynomials_of_the_stretched_path(intervals, seed):
+    rule, t = make_rule("spectral", intervals), chebyshev_points(intervals)
+    rng = np.random.default_rng(seed)
+    g, h = (np.polynomial.Legendre(rng.normal(size=intervals + 1), domain=[0, 1]) for _ in range(2))
+    at, weights = np.polynomial.legendre.leggauss(intervals + 4)
+    at = (at + 1) / 2
+    exact = weights / 2 @ (g(at) * h.deriv()(at))
+    assert g(t) @ rule.matrix @ h(t) == pytest.approx(exact, rel=1e-9, abs=1e-9)
 
 
 def _integral(rule: Rule) -> float:

@@ -17,33 +17,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vlmsel_auto.conductance.arrays import Arrays
 from vlmsel_auto.conductance.blocks import to_rows
-from vlmsel_auto.conductance.contraction import Part, contract, differences, estimate_error, interleave
+from vlmsel_auto.conductance.contraction import Part, estimate_error, interleave
 from vlmsel_auto.conductance.memory import is_out_of_memory, release
+from vlmsel_auto.conductance.plan import Plan
 from vlmsel_auto.conductance.quadrature import Rule
 from vlmsel_auto.conductance.scalars import Scalar
 from vlmsel_auto.conductance.sweep import Footprint, Sweep, measure
 from vlmsel_auto.errors import ConductanceError
 from vlmsel_auto.records import FloatArray, IntArray
 
-__all__ = ["Arrays", "Engine"]
+__all__ = ["Engine"]
 
 _CONSTANT = 1e-5  # relative change of F below which it counts as constant; float32 noise is 1e-6
-
-
-@dataclass(kw_only=True)
-class Arrays:
-    """What grows while the engine runs; shapes as in ``conductance.Conductance``."""
-
-    activity: FloatArray  # (n, B)
-    signed: FloatArray  # (n, B) sum of C
-    signature: list[FloatArray]  # B x (n, C_b)
-    absolute: list[FloatArray]
-    neurons: list[FloatArray]  # B x (n, ...) or empty
-    ends: FloatArray  # (n, 2) F at x0 and x
-    target: IntArray  # (n,)
-    points: IntArray  # (n,)
-    error: FloatArray  # (n,)
 
 
 @dataclass(kw_only=True)
@@ -77,16 +64,13 @@ class Engine:
     keep_neurons: bool
     arrays: Arrays = field(init=False)
     foot: Footprint = field(init=False)
-    _seen: FloatArray = field(init=False)  # (n, B, 2) differences between a rule and its coarser ones
 
     def run(self) -> Arrays:
         """Fill and return the arrays."""
         self._measure()
-        self.arrays = self._empty()
-        n = len(self.images)
-        self._seen = np.full((n, len(self.names), 2), np.nan)
+        self.arrays = Arrays.empty(self.foot, images=len(self.images), neurons=self.keep_neurons)
         with torch.no_grad():
-            self._climb(np.arange(n), 0, None)
+            self._climb(np.arange(len(self.images)), 0, None)
         self._check_constant()
         return self.arrays
 
@@ -107,21 +91,6 @@ class Engine:
 
         with self._sweep(tuple(range(len(self.names)))) as sweep:
             self.foot = measure(sweep, probe, value, _declared_layout(self.visual))
-
-    def _empty(self) -> Arrays:
-        n, count = len(self.images), len(self.names)
-        channels = [s[layout.channels - 1] for s, layout in zip(self.foot.shapes, self.foot.layouts, strict=True)]
-        return Arrays(
-            activity=np.zeros((n, count)),
-            signed=np.zeros((n, count)),
-            signature=[np.zeros((n, c)) for c in channels],
-            absolute=[np.zeros((n, c)) for c in channels],
-            neurons=[np.zeros((n, *shape)) for shape in self.foot.shapes] if self.keep_neurons else [],
-            ends=np.zeros((n, 2)),
-            target=np.zeros(n, dtype=np.int64),
-            points=np.zeros(n, dtype=np.int64),
-            error=np.full(n, np.nan),
-        )
 
     def _sweep(self, group: tuple[int, ...]) -> Sweep:
         names = [self.names[index] for index in group]
@@ -155,8 +124,7 @@ class Engine:
             self._climb(chosen[late], rung + 1, picked)
 
     def _shrink(self, failed: RuntimeError) -> None:
-        least = self.foot.graph_bytes + sum(self.foot.block_bytes)
-        if self.budget < least:
+        if self.budget < self._plan.least:
             shape = tuple(self.images.shape[1:])
             raise ConductanceError(
                 f"one image of {shape} does not fit into the memory of {self.images.device}; use a smaller tower or "
@@ -166,7 +134,7 @@ class Engine:
         release(self.images.device)
 
     def _unfinished(self, chosen: IntArray, rung: int) -> NDArray[np.bool_]:
-        d1, d0 = self._seen[chosen].mean(axis=1).T
+        d1, d0 = self.arrays.differences[chosen].mean(axis=1).T
         self.arrays.error[chosen] = estimate_error(self.rules[rung].kind, d1, d0)
         self.arrays.points[chosen] = len(self.rules[rung].points)
         if self.wanted is None or rung + 1 == len(self.rules):
@@ -175,38 +143,19 @@ class Engine:
 
     # memory
 
-    def _rows_at_once(self) -> int:
-        each = self.foot.graph_bytes + 2 * sum(self.foot.block_bytes)
-        return max(1, self.budget // (2 * max(1, each)))
+    @property
+    def _plan(self) -> Plan:
+        return Plan(foot=self.foot, budget=self.budget)
 
     def _images_at_once(self, rung: int, *, fresh: bool) -> int:
         count = len(self.rules[rung].points)
-        rows = self._rows_at_once() // (count if fresh else count // 2)
-        if self._keeps(rung):
-            rows = min(rows, self.budget // (4 * count * sum(self.foot.block_bytes)))
-        return max(1, rows)
-
-    def _groups(self, rung: int) -> list[tuple[int, ...]]:
-        """Groups of blocks whose h and g of one image, at all points, fit into half the budget."""
-        count = len(self.rules[rung].points)
-        if count <= self._rows_at_once():
-            return [tuple(range(len(self.names)))]
-        groups: list[list[int]] = [[]]
-        held = 0
-        for index, size in enumerate(self.foot.block_bytes):
-            need = 2 * count * size
-            if groups[-1] and 2 * (held + need) > self.budget:
-                groups.append([])
-                held = 0
-            groups[-1].append(index)
-            held += need
-        return [tuple(group) for group in groups]
+        return self._plan.images(count, count if fresh else count // 2, keeps=self._keeps(rung))
 
     def _keeps(self, rung: int) -> bool:
-        """Whether h and g are kept for the next rule: there is one, and one image fits into half the budget."""
+        """Whether h and g are kept for the next rule: there is one, and they fit."""
         if self.wanted is None or rung + 1 >= len(self.rules):
             return False
-        return 4 * len(self.rules[rung + 1].points) * sum(self.foot.block_bytes) <= self.budget
+        return self._plan.keeps(len(self.rules[rung + 1].points))
 
     # one rule
 
@@ -224,9 +173,10 @@ class Engine:
                 part = Part(h=interleave(old.h, part.h), g=interleave(old.g, part.g))
             if keeps:
                 kept[block] = part
-            self._reduce(chosen, rule, block, part)
+            self.arrays.reduce(self.foot, chosen=chosen, block=block, rule=rule, part=part)
 
-        for group in [tuple(range(len(self.names)))] if known is not None else self._groups(rung):
+        whole = [tuple(range(len(self.names)))]
+        for group in whole if known is not None else self._plan.groups(len(rule.points)):
             self._points(chosen, alphas, group, take)
         return kept if keeps else None
 
@@ -234,7 +184,7 @@ class Engine:
         self, chosen: IntArray, alphas: FloatArray, group: tuple[int, ...], take: Callable[[int, Part], None]
     ) -> None:
         """Sweep ``chosen`` images at ``alphas``, in pieces from the image's end of the path where they don't fit."""
-        size = max(1, self._rows_at_once() // len(chosen))
+        size = max(1, self._plan.rows() // len(chosen))
         stops = range(len(alphas), 0, -size)
         pieces: dict[int, list[Part]] = {block: [] for block in group}
 
@@ -295,25 +245,6 @@ class Engine:
         """(m, P, F) in the accumulation dtype."""
         rows = to_rows(tensor, m * count, self.foot.layouts[block])
         return self._wide(rows).reshape(m, count, -1)
-
-    def _reduce(self, chosen: IntArray, rule: Rule, block: int, part: Part) -> None:
-        fine = contract(rule, part.h, part.g)
-        magnitude = fine.abs()
-        activity = magnitude.sum(dim=1, dtype=torch.float64)
-        shape, axis = self.foot.shapes[block], self.foot.layouts[block].channels
-        others = [d for d in range(1, len(shape) + 1) if d != axis]
-        maps = fine.reshape(len(chosen), *shape)
-        signature = maps.sum(dim=others) if others else maps
-        absolute = magnitude.reshape(len(chosen), *shape).sum(dim=others) if others else magnitude
-        out = self.arrays
-        out.activity[chosen, block] = activity.cpu().numpy()
-        out.signed[chosen, block] = signature.double().sum(dim=1).cpu().numpy()
-        out.signature[block][chosen] = signature.double().cpu().numpy()
-        out.absolute[block][chosen] = absolute.double().cpu().numpy()
-        if self.keep_neurons:
-            out.neurons[block][chosen] = maps.double().cpu().numpy()
-        for level, difference in enumerate(differences(rule, part, fine)):
-            self._seen[chosen, block, level] = difference.cpu().numpy()
 
     def _check_constant(self) -> None:
         ends = self.arrays.ends

@@ -1,0 +1,68 @@
+"""What the engine fills: conductance reduced over neurons, image by image and block by block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+
+from vlmsel_auto.conductance.contraction import Part, contract, differences
+from vlmsel_auto.conductance.quadrature import Rule
+from vlmsel_auto.conductance.sweep import Footprint
+from vlmsel_auto.records import FloatArray, IntArray
+
+__all__ = ["Arrays"]
+
+
+@dataclass(kw_only=True)
+class Arrays:
+    """What grows while the engine runs; shapes as in ``conductance.Conductance``."""
+
+    activity: FloatArray  # (n, B)
+    signed: FloatArray  # (n, B) sum of C
+    signature: list[FloatArray]  # B x (n, C_b)
+    absolute: list[FloatArray]
+    neurons: list[FloatArray]  # B x (n, ...) or empty
+    ends: FloatArray  # (n, 2) F at x0 and x
+    target: IntArray  # (n,)
+    points: IntArray  # (n,)
+    error: FloatArray  # (n,)
+    differences: FloatArray  # (n, B, 2) between a rule and its coarser ones
+
+    @classmethod
+    def empty(cls, foot: Footprint, *, images: int, neurons: bool) -> Self:
+        """Arrays for ``images`` images of a tower with ``foot``; ``neurons``: keep C of every neuron too."""
+        n, count = images, len(foot.shapes)
+        channels = [s[layout.channels - 1] for s, layout in zip(foot.shapes, foot.layouts, strict=True)]
+        return cls(
+            activity=np.zeros((n, count)),
+            signed=np.zeros((n, count)),
+            signature=[np.zeros((n, c)) for c in channels],
+            absolute=[np.zeros((n, c)) for c in channels],
+            neurons=[np.zeros((n, *shape)) for shape in foot.shapes] if neurons else [],
+            ends=np.zeros((n, 2)),
+            target=np.zeros(n, dtype=np.int64),
+            points=np.zeros(n, dtype=np.int64),
+            error=np.full(n, np.nan),
+            differences=np.full((n, count, 2), np.nan),
+        )
+
+    def reduce(self, foot: Footprint, *, chosen: IntArray, block: int, rule: Rule, part: Part) -> None:
+        """Contract ``part`` of ``block`` with ``rule`` and note what it says of the ``chosen`` images."""
+        fine = contract(rule, part.h, part.g)
+        magnitude = fine.abs()
+        shape, axis = foot.shapes[block], foot.layouts[block].channels
+        others = [d for d in range(1, len(shape) + 1) if d != axis]
+        maps = fine.reshape(len(chosen), *shape)
+        signature = maps.sum(dim=others) if others else maps
+        absolute = magnitude.reshape(len(chosen), *shape).sum(dim=others) if others else magnitude
+        self.activity[chosen, block] = magnitude.sum(dim=1, dtype=torch.float64).cpu().numpy()
+        self.signed[chosen, block] = signature.double().sum(dim=1).cpu().numpy()
+        self.signature[block][chosen] = signature.double().cpu().numpy()
+        self.absolute[block][chosen] = absolute.double().cpu().numpy()
+        if self.neurons:
+            self.neurons[block][chosen] = maps.double().cpu().numpy()
+        for level, difference in enumerate(differences(rule, part, fine)):
+            self.differences[chosen, block, level] = difference.cpu().numpy()
