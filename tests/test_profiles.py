@@ -59,6 +59,28 @@ def test_a_profile_of_a_mini_zoo_member(model, pixels, text):
         assert (np.abs(made.signature[b]) <= made.absolute[b] * (1 + 1e-5) + 1e-7).all()
 
 
+def test_a_profile_says_whether_the_wanted_error_was_reached(model, pixels, text):
+    made = _profile(model, pixels, text)
+    assert (made.wanted, made.reached) == (0.1, True)
+    short = _profile(model, pixels, text, error=0.001, max_points=65)
+    assert (short.wanted, short.reached, short.points) == (0.001, False, 65)
+    assert short.error > 0.001
+    fixed = _profile(model, pixels, text, points=9)
+    assert (fixed.wanted, fixed.reached, fixed.points) == (None, True, 9)
+
+
+def test_provenance_tells_what_a_profile_was_made_from(model, pixels, text):
+    made = dict(_profile(model, pixels, text).provenance)
+    assert made["images"] == "3"
+    assert (made["device"], made["precision"], made["torch"]) == ("cpu", "model", torch.__version__)
+    assert made["tower"] == "ModifiedResNet"
+    other = dict(_profile(model, pixels[:, ::-1].copy(), None).provenance)
+    changed = {name for name in made if made[name] != other[name]}
+    assert changed == {"pixels_sha256", "class_weights_sha256"}
+    assert other["class_weights_sha256"] == "none"
+    assert len(made["weights_sha256"]) == 64
+
+
 def test_without_class_names_the_norm_is_taken(model, pixels):
     assert _profile(model, pixels, None).scalar == "norm"
 
@@ -113,8 +135,11 @@ def test_another_version_or_damage_is_computed_again(model, pixels, text, tmp_pa
     content = json.loads(record.read_text())
     record.write_text(json.dumps({**content, "version": 0}))
     assert load(store, record.stem) is None
-    record.write_text(json.dumps({**content, "points": None}))
+    record.write_text(json.dumps({**content, "version": 1}))  # its spectral rule had other points
     assert load(store, record.stem) is None
+    for damage in ({"points": None}, {"provenance": 3}, {"wanted": "much"}):
+        record.write_text(json.dumps({**content, **damage}))
+        assert load(store, record.stem) is None
     assert _equal(_profile(model, pixels, text, store=store), made)
 
 

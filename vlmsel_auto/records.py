@@ -131,7 +131,10 @@ class Profile:
     baseline: str
     integrator: str
     points: int  # points of the path that were evaluated
-    error: float  # achieved relative error per neuron, as estimated by the engine
+    error: float  # achieved relative error per neuron, as estimated by the engine: mean over images
+    wanted: float | None = None  # error that was asked for; None: the number of points was
+    reached: bool = True  # whether every image's estimated error is at most the wanted one
+    provenance: tuple[tuple[str, str], ...] = ()  # sorted (name, value): what it was made from and with
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -55,6 +55,7 @@ class Conductance:
         integrator: rule used.
         baseline: name of the baseline.
         scalar: name of F.
+        device: where it was computed.
         neurons: B arrays (n, *block shape) of C, or None unless asked for.
     """
 
@@ -71,6 +72,7 @@ class Conductance:
     integrator: str
     baseline: str
     scalar: str
+    device: str = "cpu"
     neurons: tuple[FloatArray, ...] | None = None
 
 
@@ -146,6 +148,7 @@ def conductance(
         integrator=rules[0].kind,
         baseline=baseline_name,
         scalar=scalar.name,
+        device=str(device),
         neurons=tuple(arrays.neurons) if neurons else None,
     )
 

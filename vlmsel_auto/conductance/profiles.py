@@ -1,11 +1,13 @@
 """Conductance profiles: computed once, kept by content, read back bit-equal.
 
-Layout on disk: ``cache.Store`` entries, the arrays as safetensors, the rest as JSON with ``version``.
+Layout on disk: ``cache.Store`` entries, the arrays as safetensors, the rest as JSON with ``version``. Provenance says
+what a profile was made from (SHA-256 of weights, pixels and class weights) and with (versions, device, precision).
 """
 
 from __future__ import annotations
 
 import hashlib
+from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol, cast
 
 import numpy as np
@@ -22,7 +24,7 @@ from vlmsel_auto.records import Profile
 
 __all__ = ["VERSION", "ProfiledModel", "load", "profile", "profile_key", "save"]
 
-VERSION = 1  # of the stored layout and of what the numbers mean; part of every key
+VERSION = 2  # of the stored layout and of what the numbers mean; part of every key
 
 
 class ProfiledModel(Protocol):
@@ -86,18 +88,15 @@ def profile(
     pixels = _checked_pixels(pixels)
     text = None if text_features is None else torch.as_tensor(text_features).detach()
     name: ScalarName = scalar if scalar is not None else ("norm" if text is None else "margin")
-    key = ""
-    if store is not None:
-        key = profile_key(
-            model,
-            pixels,
-            text_features=text,
-            names=[candidate, task, name, class_index],
-            settings=[integrator, error, points, max_points, baseline, precision],
-        )
-        found = load(store, key)
-        if found is not None:
-            return found
+    contents = _contents(model, pixels, text)
+    key = _key(
+        contents,
+        names=[candidate, task, name, class_index],
+        settings=[integrator, error, points, max_points, baseline, precision],
+    )
+    found = None if store is None else load(store, key)
+    if found is not None:
+        return found
     if text is not None:
         text = text.to(next(model.visual.parameters()).device)
     result = conductance(
@@ -126,6 +125,9 @@ def profile(
         integrator=result.integrator,
         points=int(result.points.max()),
         error=float(result.error.mean()),
+        wanted=None if points is not None else error,
+        reached=result.reached,
+        provenance=_provenance(contents, device=result.device, precision=precision),
     )
     if store is not None:
         save(store, key, made)
@@ -141,28 +143,57 @@ def profile_key(
     settings: list[Json],
 ) -> str:
     """Digest of everything that determines a profile: weights, pixels, class weights, names, settings, version."""
+    return _key(_contents(model, pixels, text_features), names=names, settings=settings)
+
+
+def _key(contents: dict[str, str], *, names: list[Json], settings: list[Json]) -> str:
+    return digest("profile", VERSION, dict(contents), names, settings)
+
+
+def _contents(model: ProfiledModel, pixels: NDArray[np.uint8], text: Tensor | None) -> dict[str, str]:
+    """What a profile is made from: digests of arrays, and the few numbers, exactly."""
+    sample = model.normalise(np.stack([np.zeros_like(pixels[0]), np.full_like(pixels[0], 255)]))[:, :, 0, 0]
+    words = None if text is None else text.detach().cpu().double().numpy()
+    return {
+        "tower": type(model.visual).__name__,
+        "weights_sha256": _weights_digest(model.visual),
+        "images": str(len(pixels)),
+        "pixels_sha256": _array_digest(pixels),
+        "normalisation": " ".join(float(v).hex() for v in sample.flatten().tolist()),
+        "logit_scale": float(model.logit_scale).hex(),
+        "class_weights_sha256": "none" if words is None else _array_digest(words),
+    }
+
+
+def _weights_digest(visual: nn.Module) -> str:
     weights = hashlib.sha256()
-    for name, tensor in model.visual.state_dict().items():
+    for name, tensor in visual.state_dict().items():
         value = tensor.detach().cpu().contiguous()
         weights.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
         weights.update(value.flatten().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
-    sample = model.normalise(np.stack([np.zeros_like(pixels[0]), np.full_like(pixels[0], 255)]))[:, :, 0, 0]
-    text = None
-    if text_features is not None:
-        text = hashlib.sha256(np.ascontiguousarray(text_features.detach().cpu().double().numpy()).tobytes()).hexdigest()
-    return digest(
-        "profile",
-        VERSION,
-        weights.hexdigest(),
-        type(model.visual).__name__,
-        hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest(),
-        list(pixels.shape),
-        [float(v) for v in sample.flatten().tolist()],
-        float(model.logit_scale),
-        text,
-        names,
-        settings,
-    )
+    return weights.hexdigest()
+
+
+def _array_digest(values: NDArray[np.generic]) -> str:
+    return hashlib.sha256(f"{values.shape}".encode() + np.ascontiguousarray(values).tobytes()).hexdigest()
+
+
+def _provenance(contents: dict[str, str], *, device: str, precision: str) -> tuple[tuple[str, str], ...]:
+    made_with = {
+        "profile_version": str(VERSION),
+        "vlmsel_auto": _package_version(),
+        "torch": torch.__version__,
+        "device": device,
+        "precision": precision,
+    }
+    return tuple(sorted({**contents, **made_with}.items()))
+
+
+def _package_version() -> str:
+    try:
+        return version("vlmsel-auto")
+    except PackageNotFoundError:  # run from a source tree
+        return "unknown"
 
 
 def save(store: Store, key: str, made: Profile) -> None:
@@ -185,6 +216,9 @@ def save(store: Store, key: str, made: Profile) -> None:
         "integrator": made.integrator,
         "points": made.points,
         "error": made.error.hex(),  # exact, also NaN
+        "wanted": None if made.wanted is None else made.wanted.hex(),
+        "reached": made.reached,
+        "provenance": dict(made.provenance),
     }
     store.put(key, arrays, record)
 
@@ -214,8 +248,11 @@ def load(store: Store, key: str) -> Profile | None:
             integrator=str(record["integrator"]),
             points=int(cast("int", record["points"])),
             error=float.fromhex(str(record["error"])),
+            wanted=None if record["wanted"] is None else float.fromhex(str(record["wanted"])),
+            reached=record["reached"] is True,
+            provenance=tuple(sorted((n, str(v)) for n, v in cast("dict[str, Json]", record["provenance"]).items())),
         )
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, AttributeError):
         return None  # damaged: it is made again
 
 
