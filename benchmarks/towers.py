@@ -14,9 +14,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -33,16 +34,17 @@ from vlmsel_auto.conductance.scalars import make_scalar
 
 LARGE = 25_000_000  # parameters of a visual tower that two cores sweep in seconds
 QUICK = ("RN50", "mobileclip_s1" if "mobileclip_s1" in open_clip.list_models() else "MobileCLIP-S1", "ViT-S-32-alt")
+ENGINE = 2  # of the rules: kept lines of another one are measured again
 Line = dict[str, str | int | float | None]
 
 
 @contextmanager
-def _shallow_timm(depth: int) -> Iterator[None]:
+def _shallow_timm(depth: int, stages: int) -> Iterator[None]:
     """Inside, open_clip builds timm towers with at most ``depth`` blocks a stage, where they can be told so."""
     original = timm_model.timm.create_model
 
     def create(name: str, **settings: object) -> nn.Module:
-        for shallow in ({"depth": depth}, {"depths": (depth,) * 4}, {"layers": (depth,) * 4}, {}):
+        for shallow in ({"depth": depth}, {"depths": (depth,) * stages}, {"layers": (depth,) * stages}, {}):
             try:
                 module: nn.Module = original(name, **settings, **shallow)
             except (TypeError, RuntimeError, ValueError):
@@ -65,12 +67,20 @@ def _build(name: str, depth: int | None) -> nn.Module:
     if depth is None:
         tower: nn.Module = build(vision)
     elif vision.timm_model_name:
-        with _shallow_timm(depth):
+        with torch.device("meta"):
+            names = find_blocks(build(vision))
+        with _shallow_timm(depth, _stages(names)):
             tower = build(vision)
     else:
         layers = [min(n, depth) for n in vision.layers] if isinstance(vision.layers, list | tuple) else depth
         tower = build(dataclasses.replace(vision, layers=layers))
     return tower.eval()
+
+
+def _stages(names: Sequence[str]) -> int:
+    """Number of stages that hold the blocks ``names`` (trunk.stages.1.blocks.0); 4 where they have none."""
+    found = {match[1] for name in names if (match := re.search(r"(?:stages|layers)\.(\d+)\.", name))}
+    return len(found) or 4
 
 
 def _liven(tower: nn.Module) -> nn.Module:
@@ -111,7 +121,7 @@ def sweep(line: Line) -> Line:
     """``line`` with what one image on random weights gives."""
     name, size = str(line["arch"]), float(line["parameters"] or 0)
     began = time.perf_counter()
-    found: Line = {"note": ""}
+    found: Line = {"note": "", "engine": ENGINE}
     try:
         torch.manual_seed(0)
         tower = _build(name, 2 if size > LARGE else None)
@@ -198,8 +208,9 @@ def main() -> None:
         known = json.loads(options.keep.read_text("utf-8"))
     for name in names:
         known.setdefault(_key(name), count(name) if _key(name) not in known else {})
-    for key in sorted(known, key=lambda k: float(known[k]["parameters"] or 0)):  # small towers first
-        if known[key]["error"] is None and "seconds" not in known[key] and known[key]["blocks"] is not None:
+    # those never swept come first, and small ones among them
+    for key in sorted(known, key=lambda k: ("seconds" in known[k], float(known[k]["parameters"] or 0))):
+        if known[key].get("engine") != ENGINE and known[key]["blocks"] is not None:
             known[key] = sweep(known[key])
             print(known[key], flush=True)
             if options.keep is not None:
