@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -19,6 +21,7 @@ from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.records import Budget, Candidate, Interval, RankedCandidate, Ranking, Task
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.trials.checkpoints import has_weights, load_trial, read_results
+from vlmsel_auto.trials.ledger import JOURNAL
 from vlmsel_auto.trials.study import run_study
 
 NAMES = ("EffNet-Mi-64.all-m", "ConvNeXt-Mi-64.all-m", "ConvNeXt-Mi-64.synth-m", "RN-Mi-64.photo-m")
@@ -97,7 +100,8 @@ def ranking(names: tuple[str, ...] = NAMES) -> Ranking:
 
 
 def study_of(workdir: Path) -> optuna.Study:
-    return optuna.load_study(study_name="vlmsel-auto", storage=f"sqlite:///{workdir / 'study.db'}")
+    storage = JournalStorage(JournalFileBackend(str(workdir / JOURNAL)))
+    return optuna.load_study(study_name="vlmsel-auto", storage=storage)
 
 
 def test_budget_of_trials_counts_all_runs_and_finished_trials_stay(

@@ -2,8 +2,8 @@
 
 search.json    settings and the digest of the task; the same search resumes, another is refused
 ranking.json   predicted before the first trial, so that a resumed search follows the same plan
-pixels/ features/ trials/ study.db    images, features, weights and study
-model/ report/ exported model and report
+pixels/ features/ trials/ study.journal  images, features, weights and study
+model/ report/                           exported model and report
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from vlmsel_auto.cache import Store
-from vlmsel_auto.errors import TrialOutOfMemory
-from vlmsel_auto.events import Sink, TrialEpoch, discard
+from vlmsel_auto.errors import TrialOutOfMemory, TrialUnavailable
+from vlmsel_auto.events import Notice, Sink, TrialEpoch, discard
 from vlmsel_auto.models.classifier import class_logits
 from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialResult, TrialSpec
 from vlmsel_auto.trials.checkpoints import Checkpoint, save_weights
@@ -27,10 +27,11 @@ from vlmsel_auto.trials.probe import Deadline, DeadlineReached, EpochHook, Loade
 from vlmsel_auto.trials.space import default_point, space_for
 from vlmsel_auto.trials.training import Keep, batch_size, tune
 
-__all__ = ["Report", "run_trial"]
+__all__ = ["LATE", "Report", "run_trial"]
 
 Report = EpochHook  # (epoch, validation metric, training loss) -> should this trial be pruned?
 
+LATE = "the time budget ended"  # how the reason of a trial begins that the clock cut short
 _HALVINGS = 2  # batch, batch / 2, batch / 4; then the trial fails
 
 
@@ -257,7 +258,7 @@ def run_trial(
     begun = time.monotonic()
     parts = splits(task, train_shots=train_shots)
     until = Deadline(deadline)
-    paused = None if continues is None else load_paused(workdir, continues)
+    paused = None if continues is None else _take_up(workdir, continues, sink=sink)
     before = 0.0 if paused is None else paused.progress.seconds
 
     def keep(state: Paused) -> None:
@@ -313,10 +314,19 @@ def run_trial(
         reason=_reason(outcome, epochs=spec.epochs),
         start=outcome.start,
         kept_epoch=outcome.kept,
-        continues=continues,
+        continues=None if paused is None else continues,
         fidelity=len(outcome.curve) / spec.epochs if spec.epochs else 1.0,
         cost=before + seconds,
     )
+
+
+def _take_up(workdir: Path, number: int, *, sink: Sink) -> Paused | None:
+    """The state of a paused trial, or None when it is damaged: the trial is then begun anew."""
+    try:
+        return load_paused(workdir, number)
+    except TrialUnavailable as error:
+        sink(Notice(text=str(error), level="warning"))
+        return None
 
 
 def _reason(outcome: _Outcome, *, epochs: int) -> str:
@@ -327,4 +337,4 @@ def _reason(outcome: _Outcome, *, epochs: int) -> str:
         case "pruned":
             return f"pruned {done}: others were better at this point"
         case "deadline":
-            return f"the time budget ended {done}"
+            return f"{LATE} {done}"

@@ -1,0 +1,119 @@
+"""Finished trials of a search and the files that they leave: what was best, what counts, what can go on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vlmsel_auto.records import Method, TrialResult
+from vlmsel_auto.trials.checkpoints import drop_weights, has_weights, save_result
+from vlmsel_auto.trials.finetune import LATE
+from vlmsel_auto.trials.history import Tried
+from vlmsel_auto.trials.paused import drop_paused, has_paused
+from vlmsel_auto.trials.rungs import Curve
+from vlmsel_auto.trials.workbench import Workbench
+
+__all__ = ["Shelf"]
+
+_PAUSED_KEPT = 4  # paused trials whose state is kept: each takes three times the size of its tower
+
+
+@dataclass(kw_only=True, eq=False)
+class Shelf:
+    """Results by number."""
+
+    workdir: Path
+    results: dict[int, TrialResult] = field(default_factory=dict)
+    _weights: set[int] = field(default_factory=set)  # trials whose weights are there
+    _paused: set[int] = field(default_factory=set)  # trials that can go on
+
+    def adopt(self, result: TrialResult) -> None:
+        """Take a result that is on file."""
+        self.results[result.number] = result
+        for there, kind in ((has_weights, self._weights), (has_paused, self._paused)):
+            if there(self.workdir, result.number):
+                kind.add(result.number)
+
+    def keep(self, result: TrialResult) -> None:
+        """Write a result and take it."""
+        save_result(self.workdir, result)
+        self.adopt(result)
+        if result.continues is not None and result.state != "failed":  # its own state, or its weights, took the place
+            drop_paused(self.workdir, result.continues)
+            self._paused.discard(result.continues)
+
+    def all(self) -> tuple[TrialResult, ...]:
+        """By number."""
+        return tuple(result for _, result in sorted(self.results.items()))
+
+    def counted(self) -> list[TrialResult]:
+        """Trials that used the budget: all but those that the clock cut short."""
+        return [each for each in self.all() if not _cut_short(each)]
+
+    def best(self) -> TrialResult | None:
+        """By validation; equal ones by how well their last epochs did, then the earlier."""
+        complete = [each for each in self.results.values() if each.state == "complete" and each.validation is not None]
+        return max(complete, key=_merit, default=None)
+
+    @property
+    def best_value(self) -> float | None:
+        """Validation metric of the best."""
+        best = self.best()
+        return None if best is None else best.validation
+
+    def resumable(self, number: int) -> bool:
+        """Whether the state of a trial's training is there."""
+        return number in self._paused
+
+    def history(self, bench: Workbench, *, methods: tuple[Method, ...]) -> list[Tried]:
+        """What the plan needs to know, in order."""
+        shown = [each for each in self.all() if not _cut_short(each) or each.number in self._paused]
+        return [
+            Tried(
+                candidate=each.spec.candidate,
+                method=each.spec.method,
+                origin=each.origin,
+                state=each.state,
+                validation=each.validation,
+                seconds=each.seconds,
+                point=bench.space(each.spec.method, each.spec.candidate).point(each.spec),
+                number=each.number,
+                curve=_curve(each),
+                share=self._share(each),
+                resumable=each.number in self._paused,
+                continues=each.continues,
+            )
+            for each in shown
+            if each.spec.method in methods
+        ]
+
+    def _share(self, result: TrialResult) -> float:
+        before = self.results.get(result.continues) if result.continues is not None else None
+        return (result.epochs_run - (before.epochs_run if before else 0)) / max(1, result.spec.epochs)
+
+    def tidy(self) -> None:
+        """Keep the weights of the best trial only (the others can no longer become it) and the best paused ones."""
+        best = self.best()
+        for number in [each for each in self._weights if best is None or each != best.number]:
+            drop_weights(self.workdir, number)
+            self._weights.discard(number)
+        done = {each.continues for each in self.results.values()}
+        open_ = sorted(self._paused - done, key=lambda number: -(self.results[number].validation or 0.0))
+        for number in self._paused - set(open_[:_PAUSED_KEPT]):
+            drop_paused(self.workdir, number)
+            self._paused.discard(number)
+
+
+def _curve(result: TrialResult) -> Curve | None:
+    if result.spec.method != "finetune" or not result.curve:
+        return None
+    return Curve(values=result.curve, epochs=max(result.spec.epochs, len(result.curve)))
+
+
+def _merit(result: TrialResult) -> tuple[float, float, int]:
+    tail = result.curve[-3:]
+    return (result.validation or 0.0, sum(tail) / len(tail) if tail else 0.0, -result.number)
+
+
+def _cut_short(result: TrialResult) -> bool:
+    return result.state == "pruned" and result.reason.startswith(LATE)
