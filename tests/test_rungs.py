@@ -100,3 +100,20 @@ def test_prices_follow_measured_speed_then_operations() -> None:
     assert seconds_of(made, history[:1])["m3", "finetune"] == pytest.approx(20.0 * cost["m3"])
     assert price(10.0, left=Left(seconds=100.0, trials=4)) == pytest.approx(0.1 + 0.25)
     assert price(10.0, left=Left()) == 10.0
+
+
+def test_what_does_not_fit_is_shortened_or_left() -> None:
+    made = plan(audits=0, methods=("finetune",))
+    history = [tried("m0", 0.5, seconds=40.0, number=0)]
+    step = next_step(made, history, left=Left(seconds=40.0))
+    assert step is not None
+    assert step.point is not None
+    assert step.candidate == "m1"
+    longer = seconds_of(made, history)["m1", "finetune"] / 40.0
+    assert 1 < longer < 3
+    assert 9 ** (step.point.epochs - 0.5) == pytest.approx(1 / longer)
+    both = plan(audits=0)
+    timed = [*(tried(f"m{n}", 0.5, "probe") for n in range(3)), *history]
+    late = next_step(both, timed, left=Left(seconds=3.0))
+    assert late is not None
+    assert late.method == "probe"

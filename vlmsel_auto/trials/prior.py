@@ -8,12 +8,14 @@ that what pruning cost is measured and not assumed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from vlmsel_auto.records import Candidate, FloatArray, Method, Ranking
 from vlmsel_auto.trials.belief import Belief, belief_of, probability_best
+from vlmsel_auto.trials.defaults import Defaults
+from vlmsel_auto.trials.space import Point
 
 __all__ = ["METHODS", "Plan", "PlanLine", "handicap", "make_plan"]
 
@@ -44,6 +46,11 @@ class Plan:
     methods: tuple[Method, ...]
     belief: Belief
     seed: int
+    defaults: Defaults = field(default_factory=dict)  # where a first trial is; missing: the middle of its space
+
+    def first(self, candidate: str, method: Method) -> Point:
+        """Hyperparameters of the first trial of a candidate by a method."""
+        return self.defaults.get((candidate, method), Point())
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -79,6 +86,7 @@ def make_plan(
     top_k: int | None = None,
     audits: int = 2,
     seed: int = 0,
+    defaults: Defaults | None = None,
 ) -> Plan:
     """Order the candidates, postpone the low ones, and draw the audits.
 
@@ -89,6 +97,7 @@ def make_plan(
         top_k: how many candidates stay active; None lets the probabilities decide (3 to 8).
         audits: how many postponed candidates are tuned on purpose, drawn at random.
         seed: of the draws.
+        defaults: hyperparameters of first trials, learned from past ones.
 
     Raises:
         ValueError: no candidate, no or an unknown method, top_k or audits out of range.
@@ -126,6 +135,7 @@ def make_plan(
         methods=tuple(method for method in METHODS if method in methods),
         belief=belief,
         seed=seed,
+        defaults=defaults or {},
     )
 
 

@@ -11,7 +11,7 @@ million parameters, the usual range of full CLIP fine-tuning (1e-6 to 1e-4).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vlmsel_auto.records import Candidate, Method, TrialSpec
 
@@ -30,6 +30,7 @@ _HUGE_TOWER = 500_000_000
 _RATES = {"vit": 3e-4, "resnet": 7e-4, "convnext": 7e-4, "efficientnet": 1e-3}  # small models, full fine-tuning
 _LARGE_RATE = 1e-5
 _HUGE_RATE = 5e-6
+_EPOCHS_FACTOR = 3.0  # fine-tuning takes so many times fewer or more epochs than its default
 _PROBE_RATE = 5e-3  # at few images, where a probe that moves far from the text head overfits
 _PROBE_DECAY = 0.03
 _PROBE_EPOCHS = 60
@@ -92,6 +93,10 @@ class Point:
             augmentation=clip(self.augmentation + augmentation),
             epochs=clip(self.epochs + epochs),
         )
+
+    def shorter(self, ratio: float) -> Point:
+        """The point with ``ratio`` of its epochs of fine-tuning, as far as the cube allows."""
+        return replace(self, epochs=max(0.0, self.epochs + math.log(ratio) / (2 * math.log(_EPOCHS_FACTOR))))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,6 +179,6 @@ def space_for(method: Method, *, candidate: Candidate, train_images: int, images
             learning_rate=_around(_tuning_rate(candidate.family, candidate.params), 6.0),
             weight_decay=Range(low=2.5e-3, high=1.0, log=True),
             augmentation=Range(low=0.0, high=0.8),
-            epochs=_around(epochs, 3.0),
+            epochs=_around(epochs, _EPOCHS_FACTOR),
         )
     raise ValueError(f"method must be 'probe' or 'finetune', but got {method!r}")

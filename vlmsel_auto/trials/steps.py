@@ -33,6 +33,8 @@ _STALLED_PERFECT = 8  # likewise, when every validation image is right
 _LOCAL_SD = 0.02  # spread of the metric over hyperparameters of one candidate
 _LOCAL_LOSS = 0.01  # a move away from the best point loses this much on average
 _STEP = 0.17  # of a local move, in the unit cube
+_TOO_SHORT = 0.25  # there must be time for this share of a whole trial
+_HOPELESS = 0.01  # what is left of an arm's promise otherwise
 _AGAIN = 0.25  # what is left of an arm's promise after a failed trial
 _PROBE_SHARE = 3  # at most one trial in so many goes to the first probes, when trials are counted
 
@@ -56,6 +58,7 @@ class _Arm:
     tries: int
     gain: float  # expected improvement
     cost: float  # share of what is left
+    fits: float = 1.0  # share of a whole trial that there is time for
     paused: Tried | None = None  # the trial that would go on
 
 
@@ -101,7 +104,7 @@ def _first_probes(plan: Plan, history: History, *, left: Left) -> Step | None:
             return Step(
                 candidate=line.candidate,
                 method="probe",
-                point=Point(),
+                point=plan.first(line.candidate, "probe"),
                 origin="planned",
                 why=f"predicted rank {line.rank}",
             )
@@ -122,7 +125,7 @@ def _next_audit(plan: Plan, history: History, *, left: Left) -> Step | None:
     return Step(
         candidate=open_audits[0],
         method=method,
-        point=Point(),
+        point=plan.first(open_audits[0], method),
         origin="audit",
         why="audit: postponed, tuned to measure what postponing costs",
     )
@@ -149,7 +152,8 @@ def _promising(plan: Plan, history: History, *, left: Left, usable: Sequence[str
     if not arm.tries:
         line = next(each for each in plan.lines if each.candidate == arm.candidate)
         why = f"predicted rank {line.rank}" + (", returned" if line.postponed else "")
-        return Step(candidate=arm.candidate, method=arm.method, point=Point(), origin="planned", why=why)
+        first = _in_time(plan.first(arm.candidate, arm.method), arm)
+        return Step(candidate=arm.candidate, method=arm.method, point=first, origin="planned", why=why)
     if arm.paused is not None and arm.paused.curve is not None:
         done, planned = len(arm.paused.curve.values), arm.paused.curve.epochs
         return Step(
@@ -163,6 +167,7 @@ def _promising(plan: Plan, history: History, *, left: Left, usable: Sequence[str
     rng = np.random.default_rng([plan.seed, len(history)])
     point = _point(arm, history, rng=rng, seen=sum(trial.method == arm.method for trial in history))
     why = "near the best point" if point is not None else "sampled"
+    point = None if point is None else _in_time(point, arm)
     return Step(candidate=arm.candidate, method=arm.method, point=point, origin="sampled", why=why)
 
 
@@ -184,7 +189,10 @@ def _arms(plan: Plan, history: History, *, names: Sequence[str], now: Posterior,
                 gain = _gain(float(now.mean[index[name], j]), float(now.sd[index[name], j]), best=best)
                 gain *= _AGAIN ** len(mine)  # it failed before
             cost = price(seconds[name, method], left=left)
-            arms.append(_Arm(candidate=name, method=method, tries=len(mine), gain=gain, cost=cost))
+            fits = 1.0 if left.seconds is None else min(1.0, left.seconds / max(seconds[name, method], 1e-9))
+            if fits < _TOO_SHORT:
+                gain *= _HOPELESS
+            arms.append(_Arm(candidate=name, method=method, tries=len(mine), gain=gain, cost=cost, fits=fits))
     for trial in paused(history):
         end = expected_end(trial, whole=whole)
         if trial.candidate in names and trial.curve is not None and end is not None:
@@ -196,6 +204,11 @@ def _arms(plan: Plan, history: History, *, names: Sequence[str], now: Posterior,
                 _Arm(candidate=trial.candidate, method=trial.method, tries=tries, gain=gain, cost=cost, paused=trial)
             )
     return arms
+
+
+def _in_time(point: Point, arm: _Arm) -> Point:
+    """Fewer epochs when the time left is too short for as many: a short schedule that ends beats half of a long one."""
+    return point.shorter(arm.fits) if arm.method == "finetune" and arm.fits < 1 else point
 
 
 def _gain(mean: float, sd: float, *, best: float) -> float:

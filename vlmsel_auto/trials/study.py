@@ -24,6 +24,7 @@ from vlmsel_auto.events import RankingReady, Sink, StageFinished, StageStarted, 
 from vlmsel_auto.process import locked, terminable
 from vlmsel_auto.records import Budget, Candidate, Method, Ranking, Task, TrialResult
 from vlmsel_auto.trials.checkpoints import drop_weights, load_trial, read_results
+from vlmsel_auto.trials.defaults import PastTrial, learn_defaults
 from vlmsel_auto.trials.finetune import Report
 from vlmsel_auto.trials.history import History, Left, updated_ranking
 from vlmsel_auto.trials.ledger import Ledger, Turn, open_ledger
@@ -192,6 +193,7 @@ def run_study(
     train_shots: int | None = None,
     images_per_trial: int = 2_500,
     store: Store | None = None,
+    past: Sequence[PastTrial] = (),
 ) -> StudyOutcome:
     """Run trials until the budget is spent, nothing promising is left, or someone asks to stop.
 
@@ -215,6 +217,7 @@ def run_study(
         train_shots: at most so many training images a class; None takes the whole training split.
         images_per_trial: images that a default fine-tuning trial shows to the tower, repeats counted.
         store: where features are kept; None is ``workdir/features``.
+        past: trials of earlier searches, from which the settings of first trials are learned.
 
     Raises:
         BudgetError: a budget that allows nothing, or no method.
@@ -224,7 +227,15 @@ def run_study(
     begun = time.monotonic()
     _check(candidates=candidates, budget=budget, methods=methods)
     table = {each.id: each for each in sorted(candidates, key=lambda each: each.id)}
-    plan = make_plan(ranking, candidates=list(table.values()), methods=methods, top_k=top_k, audits=audits, seed=seed)
+    plan = make_plan(
+        ranking,
+        candidates=list(table.values()),
+        methods=methods,
+        top_k=top_k,
+        audits=audits,
+        seed=seed,
+        defaults=learn_defaults(past, candidates=list(table.values()), methods=methods, without=task.digest),
+    )
     bench = Workbench(
         task=task,
         table=table,

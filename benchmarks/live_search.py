@@ -1,0 +1,316 @@
+"""Live comparison: the search against plain Optuna with real training, equal wall time.
+
+    python benchmarks/live_search.py --quick
+    python benchmarks/live_search.py --tasks FOLDER --only ants_bees,trash --seconds 120 --seeds 2 --out RUNS
+
+Both get the same candidates, space, training code and seconds of wall time, which begin with the folder of images.
+"ours" is `vlmsel_auto.search`: it looks at the candidates, ranks them and tunes; the target itself is taken out of its
+library. "optuna" is TPE with Hyperband over all candidates, methods and hyperparameters. Without ``--tasks`` the target
+is scikit-learn's digits. The two runs of a (target, seed) go side by side, so that both meet the same load; a run that
+is on file is not done again. The last line is one JSON object.
+
+For each run: the test accuracy of the best trial by validation so far, against wall time; what the search spent outside
+of trials (``overhead``); and, for ours, the share of the budget after which it was as good as plain Optuna at its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+STRATEGIES = ("ours", "optuna")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One strategy on one target with one seed."""
+
+    strategy: str
+    task: Path | None  # None: digits
+    name: str
+    seed: int
+    seconds: float
+    out: Path
+
+    @property
+    def file(self) -> Path:
+        """Where its record is kept."""
+        return self.out / f"{self.name}.{self.strategy}.{self.seconds:g}s.{self.seed}.json"
+
+    @property
+    def scratch(self) -> Path:
+        """Its work directory."""
+        return self.out / "scratch" / self.file.stem
+
+    def folder(self) -> Path:
+        """The images."""
+        from vlmsel_auto.tasks.digits import write_digits
+
+        return self.task or write_digits(self.out / "images").task
+
+
+Point = tuple[float, float, float]  # seconds, validation and test metric of the best so far
+
+
+def incumbents(trials: Sequence[Point]) -> list[Point]:
+    """Only the trials that were better on the validation split than all before."""
+    best: list[Point] = []
+    for each in trials:
+        if not best or each[1] > best[-1][1]:
+            best.append(each)
+    return best
+
+
+def run_ours(run: Run) -> dict[str, object]:
+    """`vlmsel_auto.search` with an event log."""
+    import vlmsel_auto
+    from vlmsel_auto.events import Event, RankingReady, StageFinished, TrialFinished
+    from vlmsel_auto.library import library as libraries
+    from vlmsel_auto.records import Budget
+
+    folder = run.folder()
+    shipped = libraries.default_library()
+    library = shipped.select_tasks([name for name in shipped.task_names if name != run.name])
+    search = vlmsel_auto.search  # imports all that it needs
+    trials: list[Point] = []
+    study = updates = 0.0
+    began = time.monotonic()
+
+    def sink(event: Event) -> None:
+        nonlocal study, updates
+        if isinstance(event, TrialFinished) and event.result.state == "complete":
+            validation, test = event.result.validation, event.result.test
+            if validation is not None and test is not None:
+                trials.append((time.monotonic() - began, validation, test))
+        elif isinstance(event, StageFinished) and event.stage == "trials":
+            study = event.seconds
+        elif isinstance(event, RankingReady):
+            updates += 1
+
+    result = search(
+        folder,
+        budget=Budget(seconds=run.seconds),
+        seed=run.seed,
+        workdir=run.scratch,
+        library=library,
+        learn=False,
+        sink=sink,
+    )
+    seconds = time.monotonic() - began
+    spent = sum(trial.seconds for trial in result.trials)
+    return {
+        "seconds": seconds,
+        "curve": incumbents(trials),
+        "trials": len(result.trials),
+        "paused": sum(trial.state == "pruned" for trial in result.trials),
+        "continued": sum(trial.continues is not None for trial in result.trials),
+        "best": None if result.best is None else result.best.candidate,
+        "study_seconds": study,
+        "trial_seconds": spent,
+        "overhead": (study - spent) / study,
+        "rankings": updates,
+    }
+
+
+def run_optuna(run: Run) -> dict[str, object]:
+    """TPE with Hyperband; a candidate, a method and a point of its unit cube are suggested."""
+    import optuna
+
+    from vlmsel_auto.cache import Store
+    from vlmsel_auto.errors import TrialFailed
+    from vlmsel_auto.models import candidates, zoo
+    from vlmsel_auto.records import Method
+    from vlmsel_auto.tasks.task import load_task
+    from vlmsel_auto.trials.data import splits
+    from vlmsel_auto.trials.finetune import run_trial
+    from vlmsel_auto.trials.rungs import RUNGS, rung_of
+    from vlmsel_auto.trials.space import Point as Place
+    from vlmsel_auto.trials.space import space_for
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    folder = run.folder()
+    trials: list[Point] = []
+    spent = 0.0
+    began = time.monotonic()
+    members = candidates.mini_zoo()
+    views = tuple(dict.fromkeys(one.view for one in members))
+    task = load_task(folder, views=views, seed=run.seed, workdir=run.scratch)
+    images = len(splits(task).train)
+    store = Store(run.scratch / "features")
+    study = optuna.create_study(
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(seed=run.seed),
+        pruner=optuna.pruners.HyperbandPruner(min_resource=1, max_resource=RUNGS, reduction_factor=2),
+    )
+
+    def objective(trial: optuna.Trial) -> float:
+        nonlocal spent
+        candidate = members[int(trial.suggest_categorical("candidate", list(range(len(members)))))]
+        chosen = trial.suggest_categorical("method", ["probe", "finetune"])
+        method: Method = "finetune" if chosen == "finetune" else "probe"
+        names = ["learning_rate", "weight_decay", "epochs"] + (["augmentation"] if method == "finetune" else [])
+        place = Place(**{name: trial.suggest_float(f"{method}.{name}", 0.0, 1.0) for name in names})
+        room = space_for(method, candidate=candidate, train_images=images)
+        spec = room.spec(place, candidate=candidate.id, seed=run.seed)
+        told = 0
+
+        def report(epoch: int, validation: float, loss: float) -> bool:
+            nonlocal told
+            del loss
+            rung = rung_of(epoch, epochs=spec.epochs)
+            if method != "finetune" or rung <= told or rung >= RUNGS:
+                return False
+            told = rung
+            trial.report(validation, step=rung)
+            return trial.should_prune()
+
+        try:
+            result = run_trial(
+                spec,
+                number=trial.number,
+                task=task,
+                candidate=candidate,
+                load=zoo.load,
+                store=store,
+                workdir=run.scratch,
+                report=report,
+                deadline=began + run.seconds,
+            )
+        except TrialFailed as error:
+            raise optuna.TrialPruned from error
+        spent += result.seconds
+        if result.state != "complete" or result.validation is None or result.test is None:
+            raise optuna.TrialPruned
+        trials.append((time.monotonic() - began, result.validation, result.test))
+        return result.validation
+
+    while time.monotonic() - began < run.seconds:
+        study.optimize(objective, n_trials=1)
+    return {
+        "seconds": time.monotonic() - began,
+        "curve": incumbents(trials),
+        "trials": len(study.trials),
+        "best": members[study.best_params["candidate"]].id if trials else None,
+        "trial_seconds": spent,
+    }
+
+
+def work(run: Run) -> None:
+    """Do one run, with one thread, and write its record."""
+    import torch
+
+    torch.set_num_threads(1)
+    shutil.rmtree(run.scratch, ignore_errors=True)
+    record = run_ours(run) if run.strategy == "ours" else run_optuna(run)
+    head = {"target": run.name, "strategy": run.strategy, "seed": run.seed, "budget": run.seconds}
+    shutil.rmtree(run.scratch, ignore_errors=True)
+    partial = run.file.with_suffix(".part")
+    partial.write_text(json.dumps(head | record))
+    partial.replace(run.file)
+
+
+def reached(curve: Sequence[Point], level: float) -> float | None:
+    """Seconds until the test metric of the incumbent was at least ``level``; None: never."""
+    return next((seconds for seconds, _, test in curve if test >= level), None)
+
+
+def summary(records: Sequence[dict[str, object]]) -> dict[str, object]:
+    """Means over targets and seeds, and how soon ours was as good as plain Optuna in the end."""
+    pairs: dict[tuple[object, object], dict[object, dict[str, object]]] = {}
+    for each in records:
+        pairs.setdefault((each["target"], each["seed"]), {})[each["strategy"]] = each
+    rows = []
+    for (target, seed), found in sorted(pairs.items(), key=str):
+        if set(found) != set(STRATEGIES):
+            continue
+        mine, theirs = (_points(found[name]) for name in STRATEGIES)
+        level = theirs[-1][2] if theirs else 0.0
+        when = reached(mine, level)
+        budget = float(str(found["ours"]["budget"]))
+        rows.append(
+            {
+                "target": target,
+                "seed": seed,
+                "ours": mine[-1][2] if mine else 0.0,
+                "optuna": level,
+                "share": None if when is None else round(when / budget, 3),
+                "overhead": round(float(str(found["ours"]["overhead"])), 4),
+                "seconds": round(float(str(found["ours"]["seconds"])), 1),
+                "trials": [found[name]["trials"] for name in STRATEGIES],
+            }
+        )
+    count = max(1, len(rows))
+    shares = sorted(float(str(row["share"])) if row["share"] is not None else 1.0 for row in rows)
+    return {
+        "runs": rows,
+        "ours": round(sum(float(str(row["ours"])) for row in rows) / count, 4),
+        "optuna": round(sum(float(str(row["optuna"])) for row in rows) / count, 4),
+        "not_worse": sum(row["share"] is not None for row in rows),
+        "median_share": shares[len(shares) // 2] if shares else None,
+        "overhead": round(sum(float(str(row["overhead"])) for row in rows) / count, 4),
+    }
+
+
+def _points(record: dict[str, object]) -> list[Point]:
+    curve = cast("list[list[float]]", record["curve"])
+    return [(seconds, validation, test) for seconds, validation, test in curve]
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", type=Path, help="folder of task folders; default: scikit-learn's digits")
+    parser.add_argument("--only", default="", help="comma list of task names; default: all")
+    parser.add_argument("--seconds", type=float, default=120.0, help="wall time of each run")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("live-search-runs"), help="folder of records")
+    parser.add_argument("--quick", action="store_true", help="digits, 30 seconds, one seed")
+    args = parser.parse_args()
+    only = set(args.only.split(",")) - {""}
+    targets: list[Path | None] = [None]
+    if args.tasks is not None:
+        targets = [one for one in sorted(args.tasks.iterdir()) if one.is_dir() and (not only or one.name in only)]
+    seconds, seeds = (30.0, 1) if args.quick else (args.seconds, args.seeds)
+    args.out.mkdir(parents=True, exist_ok=True)
+    records = []
+    for task in targets:
+        for seed in range(seeds):
+            name = "digits" if task is None else task.name
+            runs = [
+                Run(strategy=each, task=task, name=name, seed=seed, seconds=seconds, out=args.out)
+                for each in STRATEGIES
+            ]
+            runs[0].folder()  # before the clocks start
+            context = multiprocessing.get_context("spawn")
+            workers = [context.Process(target=work, args=(run,)) for run in runs if not run.file.exists()]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+            for run in runs:
+                if run.file.exists():
+                    records.append(json.loads(run.file.read_text()))
+                    last = records[-1]["curve"][-1] if records[-1]["curve"] else [0.0, 0.0, 0.0]
+                    print(
+                        f"{name:20s} seed {seed} {run.strategy:7s} {records[-1]['trials']:3d} trials, "
+                        f"test {last[2]:.3f} since {last[0]:.0f} s, {records[-1]['best']}",
+                        flush=True,
+                    )
+    found = summary(records)
+    rows = cast("list[dict[str, float | None]]", found["runs"])
+    print(f"{'target':20s} {'seed':>4s} {'ours':>7s} {'optuna':>7s} {'share of the budget until as good':>34s}")
+    for row in rows:
+        share = "-" if row["share"] is None else f"{row['share']:.2f}"
+        print(f"{row['target']!s:20s} {row['seed']:4d} {row['ours']:7.3f} {row['optuna']:7.3f} {share:>34s}")
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
