@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from vlmsel_auto.records import Candidate, ImageView, Interval, RankedCandidate, Ranking
-from vlmsel_auto.trials.arms import learn_arms, next_arm, posterior_arms, warp
 from vlmsel_auto.trials.belief import (
     Belief,
     Observation,
@@ -287,67 +286,3 @@ def test_handicap_grows_with_doubt() -> None:
     assert values[0] == 0
     assert values == sorted(values)
     assert values[-1] <= 0.02
-
-
-def past(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    candidates, places = np.repeat(np.arange(5), 3), np.tile(np.arange(3), 5)
-    base = np.linspace(0.8, 0.6, 5)[candidates] - np.array([0.1, 0.0, 0.05])[places]
-    return base + 0.02 * rng.standard_normal((12, 15)), candidates, places
-
-
-def test_arms_start_at_the_best_average_and_update() -> None:
-    values, candidates, places = past()
-    belief = learn_arms(values, candidates=candidates, settings=places)
-    first = next_arm(belief, tried=[], values=[])
-    assert first == 1  # first candidate, second setting
-    now = posterior_arms(belief, tried=[1, 4], values=[0.5, 0.75])
-    assert now.mean[4] > now.mean[1]
-    assert 0 < now.trust < 1
-    assert next_arm(belief, tried=list(range(15)), values=[0.5] * 15) is None
-    assert np.linalg.eigvalsh(belief.cov).min() > 0
-
-
-def test_arms_find_the_best_also_when_the_past_misleads() -> None:
-    values, candidates, places = past()
-    truth = values[0]
-    belief = learn_arms(-values[1:], candidates=candidates, settings=places)
-    seen: list[int] = []
-    for _ in range(10):
-        arm = next_arm(belief, tried=seen, values=[float(truth[each]) for each in seen])
-        assert arm is not None
-        assert arm not in seen
-        seen.append(arm)
-    assert truth.max() - truth[seen].max() < 0.02
-
-
-def test_arms_take_missing_trials_and_costs() -> None:
-    values, candidates, places = past()
-    values[0, :7] = np.nan
-    values[1, 3:] = np.nan
-    belief = learn_arms(values, candidates=candidates, settings=places)
-    assert np.isfinite(belief.mean).all()
-    costs = np.ones(15)
-    costs[next_arm(belief, tried=[1], values=[0.7]) or 0] = 1e9
-    assert next_arm(belief, tried=[1], values=[0.7], costs=costs) != next_arm(belief, tried=[1], values=[0.7])
-
-
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=6), st.floats(0.01, 1))
-def test_warp_keeps_the_order_and_the_best(values: list[float], top: float) -> None:
-    array = np.array(values)
-    warped = warp(array, best=float(array.max()), top=top)
-    assert warped.max() == 0
-    order = np.argsort(array, kind="stable")
-    assert (np.diff(warped[order]) >= 0).all()
-    assert (warped >= array - array.max() - 1e-12).all()
-
-
-def test_arm_refusals() -> None:
-    values, candidates, places = past()
-    belief = learn_arms(values, candidates=candidates, settings=places)
-    with pytest.raises(ValueError, match=r"must lie in 0\.\.14"):
-        posterior_arms(belief, tried=[15], values=[0.5])
-    with pytest.raises(ValueError, match=r"values must be \(S, A\)"):
-        learn_arms(values[0], candidates=candidates, settings=places)
-    with pytest.raises(ValueError, match="two known arms"):
-        learn_arms(np.full((2, 15), np.nan), candidates=candidates, settings=places)

@@ -1,13 +1,20 @@
 """Beliefs over whole settings (candidate and hyperparameters), learned from trials on other tasks. Pure arrays.
 
-An arm is one candidate under one setting. Past trials give a mean and a covariance over arms: which arms are good, and
-which are good together. On a new task the first results say how far the past can be trusted: the posterior averages two
-Gaussian models by their evidence, one with the learned mean and covariance and one that knows only that arms of one
-candidate, and of one setting, resemble each other. A wrong past therefore loses its weight after a few trials.
+An arm is one candidate under one setting. On a new task the values of the arms, measured as compressed distances to the
+best (`warp`), are taken to be
 
-Empirical Bayes, our own choice of form: differences near the top of a task count more (`warp`), and the learned
-covariance is a product of one between candidates (exchangeable) and one between settings, with its own variance for
-each arm: settings that fail for some candidates and not for others are the uncertain ones.
+    y = level + s * (b_candidate * P_candidate + b_setting * P_setting + b_pair * P_pair + e)
+
+with P the past mean split into what the candidates share, what the settings share and what is left; s the spread of
+this task; e ~ N(0, a covariance learned from how past tasks differ from their mean). Three models differ in what the
+past is worth, and are averaged by their evidence after every trial:
+
+    past     b ~ N(1, 0.6^2): the past holds, more or less
+    pattern  b ~ N(0, 1^2):   the past's differences matter, but not their sign: it may be reversed, in part or whole
+    vague    b = 0, e: arms of one candidate, and of one setting, resemble each other; nothing else is known
+
+A wrong past therefore loses its weight after a few trials, and a reversed one is used in reverse. Empirical Bayes; the
+form and its constants are our own choice, made on one table of recorded trials, reported on another (docs/search.md).
 """
 
 from __future__ import annotations
@@ -25,22 +32,23 @@ __all__ = ["ArmBelief", "ArmPosterior", "learn_arms", "next_arm", "posterior_arm
 
 _TOP = 0.25  # of the spread: differences to the best that are larger than this are compressed
 _VAGUE = 0.02  # share of the vague covariance in the learned one
-_SCALES = np.geomspace(0.2, 3.0, 7)  # spread of the new task against a typical past one
+_SHARES = (0.45, 0.35, 0.20)  # of the vague variance: same candidate, same setting, the arm's own
+_SPREADS = np.geomspace(0.25, 2.5, 5)  # s: spread of the new task against a typical past one
+_SPREAD_LOG_SD = 0.7
+_SLOPE_SDS = (0.6, 1.0)  # of b under `past` and `pattern`
+_WEIGHTS = (0.70, 0.15, 0.15)  # of past, pattern and vague before any trial
+_LEAST = 1e-3  # eigenvalue of a correlation matrix
 _LEVEL = 10.0  # standard deviation of the new task's level, in spreads: unknown
 _NOISE = 0.05  # in spreads
-_STALL = 3  # trials without a better one
-_DOUBT = 1e-6
-_TRUST = 0.8  # prior probability of the learned model
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ArmBelief:
     """What past trials say of A arms, in warped units of the objective."""
 
-    candidates: IntArray  # (A,) index of each arm's candidate
-    settings: IntArray  # (A,) index of each arm's setting
     mean: FloatArray  # (A,) learned, centred
-    cov: FloatArray  # (A, A) learned
+    parts: FloatArray  # (3, A) of the mean: what candidates share, what settings share, what is left
+    cov: FloatArray  # (A, A) learned, of one task about the mean
     vague: FloatArray  # (A, A) of the model that knows only the arms' structure
     spread: float  # typical standard deviation over arms within a task, of warped values
     top: float  # scale of `warp`, in units of the objective
@@ -48,16 +56,22 @@ class ArmBelief:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ArmPosterior:
-    """Mean and standard deviation of every arm on the new task (warped), and how far the past is trusted."""
+    """What is believed of every arm on the new task, in warped units: 0 is the best value seen."""
 
     mean: FloatArray  # (A,)
     sd: FloatArray  # (A,)
-    trust: float  # posterior probability of the learned model
+    gain: FloatArray  # (A,) expected improvement on the best value seen
+    trust: float  # probability of `past`
+    pattern: float  # probability of `pattern`
 
 
-def _same(labels: IntArray) -> FloatArray:
-    same: FloatArray = np.equal.outer(labels, labels).astype(np.float64)
-    return same
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Mixture:
+    """G Gaussians over A arms and the log of their weights."""
+
+    means: FloatArray  # (G, A)
+    covs: FloatArray  # (G, A, A)
+    logs: FloatArray  # (G,)
 
 
 def warp(values: FloatArray, *, best: FloatArray | float, top: float) -> FloatArray:
@@ -66,23 +80,58 @@ def warp(values: FloatArray, *, best: FloatArray | float, top: float) -> FloatAr
     return warped
 
 
+def _same(labels: IntArray) -> FloatArray:
+    same: FloatArray = np.equal.outer(labels, labels).astype(np.float64)
+    return same
+
+
+def _means_by(values: FloatArray, labels: IntArray) -> FloatArray:
+    """(A,) mean of ``values`` over the arms of the same label."""
+    sums = np.bincount(labels, weights=values)
+    counts = np.maximum(np.bincount(labels), 1)
+    means: FloatArray = (sums / counts)[labels]
+    return means
+
+
+def _split(mean: FloatArray, *, candidates: IntArray, settings: IntArray) -> FloatArray:
+    """(3, A) main effect of the candidates, of the settings, and the rest, which sum to the centred mean."""
+    centred = mean - mean.mean()
+    by_candidate = _means_by(centred, candidates)
+    by_setting = _means_by(centred - by_candidate, settings)
+    return np.stack([by_candidate, by_setting, centred - by_candidate - by_setting])
+
+
+def _correlation(matrix: FloatArray) -> FloatArray:
+    """The nearest positive semi-definite matrix by eigenvalues, scaled to a unit diagonal."""
+    size, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    positive = (vectors * np.maximum(size, _LEAST)) @ vectors.T
+    scale = np.sqrt(np.diag(positive))
+    scaled: FloatArray = positive / np.outer(scale, scale)
+    return scaled
+
+
+def _shared(correlation: FloatArray, labels: IntArray) -> float:
+    """Mean correlation between different labels, at least 0, of a matrix that is summed within labels."""
+    one_hot = np.eye(int(labels.max()) + 1)[labels]
+    between = _correlation(one_hot.T @ correlation @ one_hot)
+    count = len(between)
+    return max(0.0, float(between.sum() - count) / max(1, count * (count - 1)))
+
+
 def _product(sample: FloatArray, *, candidates: IntArray, settings: IntArray, floor: float) -> FloatArray:
-    """(A, A) = sd sd (share + (1 - share) [same candidate]) R[setting, setting], all parts pooled from ``sample``."""
+    """(A, A) = sd sd (share + (1 - share) [same candidate]) R[setting, setting], all parts pooled from ``sample``.
+
+    Few past tasks against many arms: candidates are exchangeable, and each arm keeps half of its own variance. Settings
+    that fail for some candidates and not for others are thereby the uncertain ones.
+    """
     variance = np.diag(sample)
-    count = int(settings.max()) + 1
-    pooled = np.array([variance[settings == each].mean() if (settings == each).any() else 0.0 for each in range(count)])
-    sd = np.sqrt(np.maximum(0.5 * variance + 0.5 * pooled[settings], floor**2))
+    sd = np.sqrt(np.maximum(0.5 * variance + 0.5 * _means_by(variance, settings), floor**2))
     correlation = sample / np.outer(sd, sd)
-    same_candidate, same_setting = _same(candidates), _same(settings)
-    one_hot = np.eye(count)[settings]
+    same_candidate = _same(candidates)
+    one_hot = np.eye(int(settings.max()) + 1)[settings]
     pairs = one_hot.T @ same_candidate @ one_hot
-    between = (one_hot.T @ (correlation * same_candidate) @ one_hot) / np.maximum(pairs, 1.0)
-    size, vectors = np.linalg.eigh((between + between.T) / 2)
-    between = (vectors * np.maximum(size, 1e-6)) @ vectors.T
-    scale = np.sqrt(np.diag(between))
-    between = between / np.outer(scale, scale)
-    others = same_setting * (1 - same_candidate)
-    share = max(0.0, float((correlation * others).sum()) / max(1.0, float(others.sum())))
+    between = _correlation((one_hot.T @ (correlation * same_candidate) @ one_hot) / np.maximum(pairs, 1.0))
+    share = _shared(correlation * _same(settings), candidates)
     product: FloatArray = (share + (1 - share) * same_candidate) * between[np.ix_(settings, settings)]
     product *= np.outer(sd, sd)
     return product
@@ -93,8 +142,8 @@ def learn_arms(values: FloatArray, *, candidates: IntArray, settings: IntArray) 
 
     Args:
         values: (S, A) objective of every arm on S tasks, larger is better, NaN where it was not tried.
-        candidates: (A,) the arm's candidate.
-        settings: (A,) the arm's setting.
+        candidates: (A,) the arm's candidate, 0, 1, ...
+        settings: (A,) the arm's setting, 0, 1, ...
 
     Raises:
         ValueError: shapes that do not fit, or no task with two known arms.
@@ -106,69 +155,92 @@ def learn_arms(values: FloatArray, *, candidates: IntArray, settings: IntArray) 
     if not kept.any():
         raise ValueError(f"at least one past task needs two known arms, but got {known.sum(axis=1).tolist()}")
     values, known = values[kept], known[kept]
-    centred = values - np.nanmean(values, axis=1, keepdims=True)
-    spread = float(np.sqrt(np.nanmean(centred**2))) or 1.0
+    spread = float(np.sqrt(np.nanmean((values - np.nanmean(values, axis=1, keepdims=True)) ** 2))) or 1.0
     top = _TOP * spread
     warped = warp(values, best=np.nanmax(values, axis=1, keepdims=True), top=top)
     centred = warped - np.nanmean(warped, axis=1, keepdims=True)
     spread = float(np.sqrt(np.nanmean(centred**2))) or 1.0
-    counts = known.sum(axis=0)
-    mean = np.where(known, centred, 0.0).sum(axis=0) / (counts + 1.0)  # one pseudo-task at zero
+    mean = np.where(known, centred, 0.0).sum(axis=0) / (known.sum(axis=0) + 1.0)  # one pseudo-task at zero
     away = np.where(known, centred - mean, 0.0)
     pairs = known.astype(np.float64).T @ known.astype(np.float64)
     sample = (away.T @ away) / (pairs + 1.0)
-    same_candidate, same_setting = _same(candidates), _same(settings)
-    vague = spread**2 * (0.45 * same_candidate + 0.35 * same_setting + 0.20 * np.eye(len(mean)))
+    by_candidate, by_setting, own = _SHARES
+    vague = spread**2 * (by_candidate * _same(candidates) + by_setting * _same(settings) + own * np.eye(len(mean)))
+    cov = _product(sample, candidates=candidates, settings=settings, floor=1e-4 * spread)
     return ArmBelief(
-        candidates=candidates,
-        settings=settings,
         mean=mean,
-        cov=_product(sample, candidates=candidates, settings=settings, floor=1e-4 * spread) + _VAGUE * vague,
+        parts=_split(mean, candidates=candidates, settings=settings),
+        cov=cov + _VAGUE * vague,
         vague=vague,
         spread=spread,
         top=top,
     )
 
 
+def _mixture(belief: ArmBelief, *, arms: IntArray, weights: Sequence[float]) -> _Mixture:
+    """The models at every spread, over ``arms`` only, in the order past, pattern, vague for each spread."""
+    parts, mean = belief.parts[:, arms], belief.mean[arms]
+    slopes = parts.T @ parts
+    cov, vague = belief.cov[np.ix_(arms, arms)], belief.vague[np.ix_(arms, arms)]
+    past, pattern = (cov + sd**2 * slopes for sd in _SLOPE_SDS)
+    level = (_LEVEL * belief.spread) ** 2
+    zero = np.zeros_like(mean)
+    logs = [-0.5 * (math.log(s) / _SPREAD_LOG_SD) ** 2 + math.log(w) for s in _SPREADS for w in weights]
+    return _Mixture(
+        means=np.stack([each for s in _SPREADS for each in (s * mean, zero, zero)]),
+        covs=np.stack([s**2 * each + level for s in _SPREADS for each in (past, pattern, vague)]),
+        logs=np.array(logs),
+    )
+
+
+def _condition(mixture: _Mixture, *, rows: IntArray, values: FloatArray, noise: float) -> tuple[FloatArray, ...]:
+    """Means (G, A), variances (G, A) and weights (G,) given that arms ``rows`` had ``values``."""
+    seen = mixture.covs[:, rows[:, None], rows] + noise**2 * np.eye(len(rows))
+    factors = np.linalg.cholesky(seen)
+    away = (values - mixture.means[:, rows])[:, :, None]
+    solved = np.linalg.solve(factors, np.concatenate([away, mixture.covs[:, rows, :]], axis=2))
+    residual, cross = solved[:, :, 0], solved[:, :, 1:]
+    means = mixture.means + np.einsum("gna,gn->ga", cross, residual)
+    variances = np.maximum(np.einsum("gaa->ga", mixture.covs) - (cross**2).sum(axis=1), 1e-12)
+    logs = mixture.logs - 0.5 * (residual**2).sum(axis=1) - np.log(np.einsum("gnn->gn", factors)).sum(axis=1)
+    weights = np.exp(logs - logs.max())
+    return means, variances, weights / weights.sum()
+
+
 def posterior_arms(
-    belief: ArmBelief, *, tried: Sequence[int], values: Sequence[float], trust: float = _TRUST
+    belief: ArmBelief, *, tried: Sequence[int], values: Sequence[float], weights: Sequence[float] = _WEIGHTS
 ) -> ArmPosterior:
     """Update by the arms tried on the new task; the same arm may occur more than once.
 
-    ``trust`` in (0, 1) is the probability of the learned model before the first trial.
+    ``weights``, positive, are the probabilities of past, pattern and vague before the first trial.
 
     Raises:
-        ValueError: an arm out of range, a value that is not finite, or different lengths.
+        ValueError: an arm out of range, a value that is not finite, different lengths, or weights that are not three
+            positive numbers.
     """
     rows = np.asarray(tried, dtype=np.int64)
     found = np.asarray(values, dtype=np.float64)
     size = len(belief.mean)
     if rows.shape != found.shape or ((rows < 0) | (rows >= size)).any() or not np.isfinite(found).all():
         raise ValueError(f"tried arms must lie in 0..{size - 1} with finite values, but got {tried!r} and {values!r}")
+    if len(weights) != len(_WEIGHTS) or min(weights) <= 0:
+        raise ValueError(f"weights must be three positive numbers, but got {weights!r}")
+    centre = 0.0
     if len(found):
         found = warp(found, best=float(found.max()), top=belief.top)
-    level = (_LEVEL * belief.spread) ** 2
-    noise = (_NOISE * belief.spread) ** 2 * np.eye(len(rows))
-    centre = float(found.mean()) if len(found) else 0.0
-    means, variances, logs, past = [], [], [], []
-    for scale in _SCALES:
-        prior = -0.5 * (math.log(scale) / 0.7) ** 2
-        for learned in (True, False):
-            mean = scale * belief.mean if learned else np.zeros(size)
-            cov = scale**2 * (belief.cov if learned else belief.vague) + level
-            factor = np.linalg.cholesky(cov[np.ix_(rows, rows)] + noise)
-            residual = np.linalg.solve(factor, found - centre - mean[rows])
-            cross = np.linalg.solve(factor, cov[rows])
-            means.append(centre + mean + cross.T @ residual)
-            variances.append(np.maximum(np.diag(cov) - (cross**2).sum(axis=0), 1e-12))
-            evidence = -0.5 * float(residual @ residual) - float(np.log(np.diag(factor)).sum())
-            logs.append(evidence + prior + math.log(trust if learned else 1 - trust))
-            past.append(learned)
-    weights = np.exp(np.asarray(logs) - max(logs))
-    weights /= weights.sum()
-    mean = weights @ np.stack(means)
-    variance = weights @ (np.stack(variances) + (np.stack(means) - mean) ** 2)
-    return ArmPosterior(mean=mean, sd=np.sqrt(variance), trust=float(weights @ np.asarray(past, dtype=np.float64)))
+        centre = float(found.mean())
+    mixture = _mixture(belief, arms=np.arange(size), weights=weights)
+    means, variances, shares = _condition(mixture, rows=rows, values=found - centre, noise=_NOISE * belief.spread)
+    means = means + centre
+    mean: FloatArray = shares @ means
+    by_model = shares.reshape(len(_SPREADS), len(_WEIGHTS)).sum(axis=0)
+    return ArmPosterior(
+        mean=mean,
+        sd=np.sqrt(shares @ (variances + (means - mean) ** 2)),
+        gain=shares @ expected_improvement(means, np.sqrt(variances), best=0.0),
+        trust=float(by_model[0]),
+        pattern=float(by_model[1]),
+    )
 
 
 def next_arm(
@@ -176,18 +248,13 @@ def next_arm(
 ) -> int | None:
     """The untried arm with the largest expected improvement (per cost, when given); None when all were tried.
 
-    Before any trial it is the arm with the largest learned mean. When the leaders have stalled, every second arm is
-    chosen as if the past were not known: a past that misleads costs no more than every second trial.
+    Before any trial it is the arm with the largest learned mean.
     """
     open_arms = np.setdiff1d(np.arange(len(belief.mean)), np.asarray(tried, dtype=np.int64))
     if not len(open_arms):
         return None
     if not len(tried):
         return int(belief.mean.argmax())
-    since = len(values) - 1 - int(np.argmax(values))
-    doubt = since >= _STALL and (since - _STALL) % 2 == 0
-    now = posterior_arms(belief, tried=tried, values=values, trust=_DOUBT if doubt else _TRUST)
-    gain = expected_improvement(now.mean, now.sd, best=0.0)  # of warped values, the best is 0
-    if costs is not None:
-        gain = gain / costs
+    now = posterior_arms(belief, tried=tried, values=values)
+    gain = now.gain if costs is None else now.gain / costs
     return int(open_arms[gain[open_arms].argmax()])
