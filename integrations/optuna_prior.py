@@ -24,14 +24,13 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from vlmsel_auto.records import Candidate, FloatArray, Ranking
-from vlmsel_auto.trials.belief import Belief, Observation, belief_of, expected_improvement, posterior, probability_best
+from vlmsel_auto.records import Candidate, Ranking
+from vlmsel_auto.trials.belief import Belief, Observation, belief_of, posterior, probability_best
+from vlmsel_auto.trials.promise import promise
 
 __all__ = ["CandidatePrior", "PriorPruner", "PriorSampler", "enqueue"]
 
-_AGAIN = 0.25  # what is left of a candidate's promise after a trial without a usable value
 _STALL = 3  # trials without a better one
-_LOSS, _SPREAD = 0.01, 0.02  # of the metric: what other hyperparameters of a tried candidate may change
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -167,19 +166,20 @@ class PriorSampler(BaseSampler):
         if since >= _STALL and (since - _STALL) % 2 == 0:  # a prior that misleads costs every second trial at most
             belief = replace(belief, mean=np.zeros_like(belief.mean), cov=belief.cov / belief.cov.diagonal().mean())
         now = posterior(belief, seen)
-        mean, sd, cov = now.mean[:, 0].copy(), now.sd[:, 0].copy(), now.cov[0]
+        mean, sd, cov = now.mean[:, 0], now.sd[:, 0], now.cov[0]
         if self._rng.random() < self._explore:
             chances = probability_best(
                 mean[allowed], cov[np.ix_(allowed, allowed)], seed=int(self._rng.integers(2**31))
             )
             return int(self._rng.choice(allowed, p=chances))
-        for index, value in best.items():
-            mean[index], sd[index] = value - _LOSS, _SPREAD / (1 + tries[index] / 4) ** 0.5
-        gain: FloatArray = expected_improvement(mean, sd, best=max(best.values(), default=float(mean.max())))
-        for index, count in tries.items():
-            if index not in best:  # running elsewhere, failed, or infeasible: do not all go there
-                gain[index] *= _AGAIN**count
-        return max(allowed, key=lambda index: (float(gain[index]), -tries.get(index, 0), float(mean[index])))
+        top = max(best.values(), default=float(mean.max()))
+
+        def worth(index: int) -> tuple[float, int, float]:
+            count = tries.get(index, 0)  # also of trials that run elsewhere: do not all go there
+            gain = promise(float(mean[index]), float(sd[index]), best=top, reached=best.get(index), tries=count)
+            return gain, -count, float(mean[index])
+
+        return max(allowed, key=worth)
 
 
 def _history(study: Study, prior: CandidatePrior) -> tuple[dict[int, float], dict[int, int], int]:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase
+from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase, RelativeSamplerTestCase
 from optuna.trial import FrozenTrial
 
 from vlmsel_auto.integrations.optuna_prior import CandidatePrior, PriorPruner, PriorSampler, enqueue
@@ -66,6 +68,12 @@ class TestMultiObjectiveContract(MultiObjectiveSamplerTestCase):
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
         return lambda: PriorSampler(prior(), RandomSampler(seed=0), seed=0)
+
+
+class TestRelativeContract(RelativeSamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return lambda: PriorSampler(prior(), TPESampler(multivariate=True, n_startup_trials=0, seed=0), seed=0)
 
 
 def test_three_lines_give_a_head_start() -> None:
@@ -138,7 +146,41 @@ def test_storages_and_resume(kind: str, tmp_path: Path) -> None:
     assert again.trials[0].params["candidate"] == 2
 
 
-def test_two_workers() -> None:
+WORKER = """
+import sys
+from pathlib import Path
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+sys.path.insert(0, sys.argv[1])
+from test_optuna_prior import objective, prior
+from vlmsel_auto.integrations.optuna_prior import PriorPruner, PriorSampler
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+kind, place = sys.argv[2], sys.argv[3]
+storage = f"sqlite:///{place}" if kind == "sqlite" else JournalStorage(JournalFileBackend(place))
+study = optuna.load_study(study_name="s", storage=storage, sampler=PriorSampler(prior()), pruner=PriorPruner(prior()))
+study.optimize(objective, n_trials=4)
+"""
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_two_processes(kind: str, tmp_path: Path) -> None:
+    place = tmp_path / "study"
+    storage = f"sqlite:///{place}" if kind == "sqlite" else JournalStorage(JournalFileBackend(str(place)))
+    study = optuna.create_study(study_name="s", storage=storage, direction="maximize")
+    enqueue(study, prior(), count=2)
+    command = [sys.executable, "-W", "ignore", "-c", WORKER, str(Path(__file__).parent), kind, str(place)]
+    workers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for worker in workers:
+        _, errors = worker.communicate(timeout=120)
+        assert worker.returncode == 0, errors
+    trials = study.get_trials()
+    assert [each.number for each in trials] == list(range(8))
+    assert all(each.state == optuna.trial.TrialState.COMPLETE for each in trials)
+    assert trials[0].params["candidate"] == 2
+
+
+def test_two_threads() -> None:
     study = optuna.create_study(direction="maximize", sampler=PriorSampler(prior(), RandomSampler(seed=0)))
     study.optimize(objective, n_trials=12, n_jobs=2)
     assert len(study.trials) == 12

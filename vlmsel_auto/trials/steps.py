@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlmsel_auto.records import Method, TrialOrigin
-from vlmsel_auto.trials.belief import Posterior, expected_improvement
+from vlmsel_auto.trials.belief import Posterior
 from vlmsel_auto.trials.history import (
     MIN_GAIN,
     History,
@@ -24,18 +24,16 @@ from vlmsel_auto.trials.history import (
 from vlmsel_auto.trials.postponing import PATIENCE, postponed_now
 from vlmsel_auto.trials.pricing import price, seconds_of
 from vlmsel_auto.trials.prior import Plan
+from vlmsel_auto.trials.promise import promise
 from vlmsel_auto.trials.space import Point
 
 __all__ = ["Step", "next_step"]
 
 _EXHAUSTED = 16  # likewise, after which a search without news ends
 _STALLED_PERFECT = 8  # likewise, when every validation image is right
-_LOCAL_SD = 0.02  # spread of the metric over hyperparameters of one candidate
-_LOCAL_LOSS = 0.01  # a move away from the best point loses this much on average
 _STEP = 0.17  # of a local move, in the unit cube
 _TOO_SHORT = 0.25  # there must be time for this share of a whole trial
 _HOPELESS = 0.01  # what is left of an arm's promise otherwise
-_AGAIN = 0.25  # what is left of an arm's promise after a failed trial
 _PROBE_SHARE = 3  # at most one trial in so many goes to the first probes, when trials are counted
 
 
@@ -182,12 +180,8 @@ def _arms(plan: Plan, history: History, *, names: Sequence[str], now: Posterior,
         for j, method in enumerate(plan.methods):
             mine = [trial for trial in history if trial.candidate == name and trial.method == method]
             ends = [end.mean for trial in mine if (end := expected_end(trial, whole=whole)) is not None]
-            if ends:  # hyperparameters are all that can change
-                mean, sd = max(ends) - _LOCAL_LOSS, _LOCAL_SD / (1 + len(mine) / 4) ** 0.5
-                gain = _gain(mean, sd, best=best)
-            else:
-                gain = _gain(float(now.mean[index[name], j]), float(now.sd[index[name], j]), best=best)
-                gain *= _AGAIN ** len(mine)  # it failed before
+            mean, sd = float(now.mean[index[name], j]), float(now.sd[index[name], j])
+            gain = promise(mean, sd, best=best, reached=max(ends, default=None), tries=len(mine))
             cost = price(seconds[name, method], left=left)
             fits = 1.0 if left.seconds is None else min(1.0, left.seconds / max(seconds[name, method], 1e-9))
             if fits < _TOO_SHORT:
@@ -199,7 +193,7 @@ def _arms(plan: Plan, history: History, *, names: Sequence[str], now: Posterior,
             tries = sum(each.candidate == trial.candidate and each.method == trial.method for each in history)
             rest = 1 - len(trial.curve.values) / trial.curve.epochs
             cost = price(rest * seconds[trial.candidate, trial.method], left=left)
-            gain = _gain(end.mean, end.sd, best=best)
+            gain = promise(end.mean, end.sd, best=best, reached=None, tries=0)
             arms.append(
                 _Arm(candidate=trial.candidate, method=trial.method, tries=tries, gain=gain, cost=cost, paused=trial)
             )
@@ -209,10 +203,6 @@ def _arms(plan: Plan, history: History, *, names: Sequence[str], now: Posterior,
 def _in_time(point: Point, arm: _Arm) -> Point:
     """Fewer epochs when the time left is too short for as many: a short schedule that ends beats half of a long one."""
     return point.shorter(arm.fits) if arm.method == "finetune" and arm.fits < 1 else point
-
-
-def _gain(mean: float, sd: float, *, best: float) -> float:
-    return float(expected_improvement(np.array([mean]), np.array([sd]), best=best)[0])
 
 
 def _mean_of(plan: Plan, now: Posterior, arm: _Arm) -> float:
