@@ -30,6 +30,7 @@ from vlmsel_auto.reporting.verdict import make_report
 from vlmsel_auto.result import SearchResult
 from vlmsel_auto.target import find_measured
 from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.trials.past import past_of_search, read_past, remember_past
 from vlmsel_auto.trials.study import StudyOutcome, run_study
 from vlmsel_auto.workdir import LOCK, check_usable, claim, default_workdir, read_ranking, save_ranking
 
@@ -176,6 +177,7 @@ def search(
             device=place,
             top_k=top_k,
             storage=storage,
+            past=read_past() if library is None else (),
         )
         stopped = _stopped_by(outcome)
         best = export_best(outcome, task=task, candidates=usable, workdir=folder, sink=sink)
@@ -265,6 +267,7 @@ def _learn(
         return f"not added to the library: the shipped library has this task as {shipped!r}, better measured"
     try:
         path, name = remember_search(task=task, candidates=candidates, signals=signals, trials=trials, seed=seed)
+        remember_past(past_of_search(task=task, candidates=candidates, trials=trials))
     except LibraryError as error:
         sink(Notice(text=f"the search was not added to your library: {error}", level="warning"))
         return f"not added to the library: {error}"
