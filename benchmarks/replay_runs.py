@@ -29,7 +29,11 @@ class Runs:
         """Read what was recorded; a line that was cut off while being written is passed over."""
         if self.path is None or not self.path.exists():
             return
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        text = self.path.read_text(encoding="utf-8")
+        if text and not text.endswith("\n"):
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write("\n")
+        for line in text.splitlines():
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:

@@ -14,7 +14,8 @@ trial has the accuracy and the cost of its last rung); hard_top3, hard_top5 (TPE
 only), average_rank (TPE over all): each starts with its models in average-rank order, at the setting that is best on
 average; prior_sampler (the integration for a user's own study); ours (`vlmsel_auto.trials.arms`), ours_per_cost (the
 same by gain per cost), ours_wrong (the same with every past accuracy negated), ours_shuffled (with models and settings
-of the past under wrong names).
+of the past under wrong names); source_ceiling, no strategy but a bound: the order of the one other data set that, in
+hindsight, serves the target best.
 
 With --out, JSON and a plot are written there. The last line printed is one JSON object: strategy -> medians, means and
 regrets; with --quick only the four that the project's goals name. --quick has 3 seeds and no gp.
@@ -41,6 +42,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("table", type=Path)
     parser.add_argument("--shots", default="10", help="10, 25 or -1 (all images)")
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--gp-seeds", type=int, help="of gp, which takes most of the time; default: --seeds")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--strategies", default="", help="comma-separated; default: all")
     parser.add_argument("--runs", type=Path, help="JSON lines; Optuna's runs are recorded there and taken from there")
@@ -78,8 +80,12 @@ def main() -> None:
     options = _options()
     table = read_table(options.table, shots=options.shots)
     runs = Runs(table=table, path=options.runs)
-    run_all(runs, names=options.strategies, seeds=options.seeds, jobs=options.jobs, nice=options.nice)
-    replays = {name: replay_of(table, runs.of(name, seeds=options.seeds)) for name in options.strategies}
+    seeds = dict.fromkeys(options.strategies, options.seeds)
+    if "gp" in seeds and options.gp_seeds:
+        seeds["gp"] = options.gp_seeds
+    for name, count in seeds.items():
+        run_all(runs, names=[name], seeds=count, jobs=options.jobs, nice=options.nice)
+    replays = {name: replay_of(table, runs.of(name, seeds=count)) for name, count in seeds.items()}
     figures = {name: figures_of(replay) for name, replay in replays.items()}
     print(
         f"{len(table.datasets)} data sets, {table.flat.shape[1]} arms, {options.seeds} seeds; regret in points, "
