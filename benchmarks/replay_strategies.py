@@ -62,7 +62,10 @@ def tpe_hyperband(scene: Scene, seed: int) -> list[int]:
     table, path = scene.table, []
     last = len(table.epochs) - 1
     pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=last + 1, reduction_factor=2)
-    study = optuna.create_study(direction="maximize", sampler=TPESampler(seed=seed), pruner=pruner)
+    # Hyperband draws a trial's bracket from the study's name, which is else random.
+    study = optuna.create_study(
+        direction="maximize", sampler=TPESampler(seed=seed), pruner=pruner, study_name=f"replay {seed}"
+    )
 
     def objective(trial: optuna.Trial) -> float:
         model = trial.suggest_categorical("model", list(range(len(table.models))))
