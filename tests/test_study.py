@@ -18,10 +18,14 @@ from vlmsel_auto.errors import BudgetError, CandidateError, TrialUnavailable, Wo
 from vlmsel_auto.events import Event, RankingReady, TrialFinished, TrialStarted
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import mini_zoo
-from vlmsel_auto.records import Budget, Candidate, Interval, RankedCandidate, Ranking, Task
+from vlmsel_auto.records import Budget, Candidate, Interval, RankedCandidate, Ranking, Task, TrialResult
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.trials.checkpoints import has_weights, load_trial, read_results
+from vlmsel_auto.trials.history import Left, Tried, updated_ranking
 from vlmsel_auto.trials.ledger import JOURNAL
+from vlmsel_auto.trials.paused import has_paused
+from vlmsel_auto.trials.space import Point
+from vlmsel_auto.trials.steps import next_step
 from vlmsel_auto.trials.study import run_study
 
 NAMES = ("EffNet-Mi-64.all-m", "ConvNeXt-Mi-64.all-m", "ConvNeXt-Mi-64.synth-m", "RN-Mi-64.photo-m")
@@ -306,6 +310,90 @@ def test_kill_minus_nine_and_resume(digits_folder: Path, tmp_path: Path) -> None
     retries = [each.user_attrs["retry_of"] for each in trials if "retry_of" in each.user_attrs]
     assert len(retries) == len(set(retries))
     assert len([line for line in done.stdout.splitlines() if line.startswith("resumed")]) == len(before)
+
+
+def test_kill_minus_nine_inside_a_long_trial_goes_on_from_its_last_epoch(digits_folder: Path, tmp_path: Path) -> None:
+    script = SCRIPT.replace(
+        "def sink(event):",
+        """from vlmsel_auto.trials import epochs
+epochs._SAVE_EVERY = 0.0
+def sink(event):
+    if type(event).__name__ == "TrialEpoch":
+        print("epoch", event.number, event.epoch, flush=True)""",
+    ).replace("images_per_trial=150", "images_per_trial=300")
+    script = script.replace("sink=sink,", "sink=sink, methods=('finetune',),")
+    command = [sys.executable, "-c", script, str(digits_folder), str(tmp_path / "w"), NAMES[0], "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("epoch 0 4"):
+                process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert has_paused(tmp_path / "w", 0)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    result = read_results(tmp_path / "w")[0]
+    assert (result.number, result.continues, result.state) == (1, 0, "complete")
+    assert result.epochs_run == len(result.curve) == result.spec.epochs
+    assert done.stdout.splitlines()[1].split()[2] in {"4", "5"}  # the first epoch that it ran
+    assert not has_paused(tmp_path / "w", 0)
+
+
+def test_a_lost_journal_is_written_anew_from_the_results(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    arguments = {"task": task, "candidates": candidates, "ranking": ranking(), "load": zoo.load, "workdir": tmp_path}
+    first = run_study(**arguments, budget=Budget(trials=2), methods=("probe",))
+    (tmp_path / JOURNAL).unlink()
+    again = run_study(**arguments, budget=Budget(trials=3), methods=("probe",))
+    assert again.results[:2] == first.results
+    assert [each.number for each in again.results] == [0, 1, 2]
+    journal = tmp_path / JOURNAL
+    journal.write_bytes(journal.read_bytes()[:-7])  # a machine that went down inside a line
+    last = run_study(**arguments, budget=Budget(trials=3), methods=("probe",))
+    assert last.results == again.results
+
+
+def test_every_finished_trial_updates_the_ranking_cheaply(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    events: list[Event] = []
+    outcome = run_study(
+        task=task,
+        candidates=candidates,
+        ranking=ranking(),
+        budget=Budget(trials=4),
+        workdir=tmp_path,
+        load=zoo.load,
+        methods=("probe",),
+        sink=events.append,
+    )
+    kinds = [type(each).__name__ for each in events]
+    assert kinds.count("RankingReady") == len(outcome.results) == 4
+    assert all(kinds[place + 1] == "RankingReady" for place, kind in enumerate(kinds) if kind == "TrialFinished")
+    assert all(each.fidelity == 1.0 and each.cost == each.seconds for each in outcome.results)
+    history = [tried for each in range(30) for tried in _history(outcome.results, each)]
+    begun = time.process_time()
+    for _ in range(5):
+        updated_ranking(outcome.plan, ranking(), history)
+        next_step(outcome.plan, history, left=Left(trials=10))
+    assert (time.process_time() - begun) / 5 < 0.1
+
+
+def _history(results: tuple[TrialResult, ...], seed: int) -> list[Tried]:
+    return [
+        Tried(
+            candidate=each.spec.candidate,
+            method="probe",
+            origin="planned",
+            state="complete",
+            validation=each.validation,
+            seconds=each.seconds,
+            point=Point(learning_rate=seed / 30),
+        )
+        for each in results
+    ]
 
 
 def test_a_zombie_is_queued_again_once_and_adopted_when_it_had_finished(

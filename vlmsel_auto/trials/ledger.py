@@ -1,9 +1,9 @@
 """The book of a search's trials: an Optuna study in which they are queued, taken, reported and closed.
 
-The only importer of Optuna. A study of one process is a journal file in its work directory (a trial costs a few
-appended lines, where a database commits some twenty transactions); several machines share a database. The candidate
-table is frozen in the study (sorted ids and their hash): a trial suggests an INDEX into it and points of the unit cube,
-so nothing changes when the ranking does.
+With `journal` the only importer of Optuna. A study of one process is a journal file in its work directory (a trial
+costs a few appended lines, where a database commits some twenty transactions); several machines share a database. The
+candidate table is frozen in the study (sorted ids and their hash): a trial suggests an INDEX into it and points of the
+unit cube, so nothing changes when the ranking does.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from typing import Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages import JournalStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from vlmsel_auto.cache import Json, digest
@@ -25,6 +24,7 @@ from vlmsel_auto.errors import WorkdirError
 from vlmsel_auto.process import worker, worker_is_gone
 from vlmsel_auto.records import Method, Task, TrialOrigin, TrialResult
 from vlmsel_auto.trials.checkpoints import result_to_json
+from vlmsel_auto.trials.journal import Journal
 from vlmsel_auto.trials.space import Point
 from vlmsel_auto.trials.steps import Step
 
@@ -211,17 +211,6 @@ def _quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(level)
 
 
-def _journal(workdir: Path) -> BaseStorage:
-    """The journal of a work directory that this process holds the lock of."""
-    path = workdir.absolute() / JOURNAL
-    Path(f"{path}.lock").unlink(missing_ok=True)  # of a process that was killed while it wrote
-    if path.exists():
-        text = path.read_bytes()
-        if not text.endswith(b"\n"):  # half a line of a machine that went down: what it would have said never happened
-            path.write_bytes(text[: text.rfind(b"\n") + 1])
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
-
-
 @contextmanager
 def open_ledger(
     *, task: Task, names: Sequence[str], workdir: Path, storage: str | None, seed: int, done: Sequence[TrialResult]
@@ -241,7 +230,7 @@ def open_ledger(
     """
     with _quiet():
         study = optuna.create_study(
-            storage=RDBStorage(storage) if storage else _journal(workdir),
+            storage=RDBStorage(storage) if storage else JournalStorage(Journal(workdir.absolute() / JOURNAL)),
             study_name=f"vlmsel-auto-{task.digest[:16]}" if storage else "vlmsel-auto",
             direction="maximize",
             load_if_exists=True,
