@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import gc
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
 import torch
 
 from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import TrialOutOfMemory, TrialUnavailable
 from vlmsel_auto.events import Notice, Sink, TrialEpoch, discard
-from vlmsel_auto.models.classifier import class_logits
 from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialResult, TrialSpec
-from vlmsel_auto.trials.checkpoints import Checkpoint, save_weights
-from vlmsel_auto.trials.data import Splits, score, splits
+from vlmsel_auto.trials.checkpoints import save_weights
+from vlmsel_auto.trials.data import Splits, splits
 from vlmsel_auto.trials.paused import Paused, drop_paused, load_paused, save_paused
-from vlmsel_auto.trials.probe import Deadline, DeadlineReached, EpochHook, Loader, features, fit_head
-from vlmsel_auto.trials.space import default_point, space_for
+from vlmsel_auto.trials.probe import Deadline, DeadlineReached, EpochHook, Loader
+from vlmsel_auto.trials.probing import NOTHING, Outcome, head_start, never, probe_trial
 from vlmsel_auto.trials.training import Keep, batch_size, tune
 
 __all__ = ["LATE", "Report", "run_trial"]
@@ -33,107 +30,6 @@ Report = EpochHook  # (epoch, validation metric, training loss) -> should this t
 
 LATE = "the time budget ended"  # how the reason of a trial begins that the clock cut short
 _HALVINGS = 2  # batch, batch / 2, batch / 4; then the trial fails
-
-
-def _never(epoch: int, validation: float, loss: float) -> bool:  # noqa: ARG001 - the signature of a report
-    return False
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Outcome:
-    """What either method gives."""
-
-    checkpoint: Checkpoint | None
-    start: float | None
-    validation: float | None
-    test: float | None
-    kept: int | None
-    curve: tuple[float, ...]
-    stopped: Literal["", "pruned", "deadline"]
-
-
-_NOTHING = _Outcome(checkpoint=None, start=None, validation=None, test=None, kept=None, curve=(), stopped="deadline")
-
-
-def _probe(
-    spec: TrialSpec,
-    *,
-    task: Task,
-    candidate: Candidate,
-    load: Loader,
-    store: Store,
-    parts: Splits,
-    hook: EpochHook,
-    deadline: Deadline,
-) -> _Outcome:
-    indices = np.concatenate([parts.train, parts.val, parts.test])
-    found = features(candidate=candidate, task=task, load=load, store=store, indices=indices, deadline=deadline)
-    train, val, test = torch.split(found.values, [len(parts.train), len(parts.val), len(parts.test)])
-    late = False
-
-    def stop(epoch: int, validation: float, loss: float) -> bool:
-        nonlocal late
-        late = deadline.passed()
-        return hook(epoch, validation, loss) or late
-
-    fitted = fit_head(
-        train=train,
-        train_labels=torch.from_numpy(task.labels[parts.train]),
-        val=val,
-        val_labels=task.labels[parts.val],
-        text=found.text,
-        scale=found.scale,
-        spec=spec,
-        metric=task.metric,
-        hook=stop,
-    )
-    pruned = fitted.stopped and not late
-    measured: float | None = None
-    if len(test) and not pruned:
-        logits = class_logits(test, head=fitted.weight, bias=fitted.bias, scale=found.scale)
-        measured = score(task.metric, labels=task.labels[parts.test], predicted=logits.argmax(dim=1).numpy())
-    return _Outcome(
-        checkpoint=Checkpoint(visual=None, weight=fitted.weight.numpy(), bias=fitted.bias.numpy(), scale=found.scale),
-        start=fitted.start,
-        validation=fitted.validation,
-        test=measured,
-        kept=fitted.kept,
-        curve=fitted.curve,
-        stopped="pruned" if pruned else "deadline" if fitted.stopped else "",
-    )
-
-
-def _head_start(
-    spec: TrialSpec,
-    *,
-    task: Task,
-    candidate: Candidate,
-    load: Loader,
-    store: Store,
-    parts: Splits,
-    deadline: Deadline,
-) -> tuple[Checkpoint, float]:
-    """The head that fine-tuning starts from, and the zero-shot metric.
-
-    First a probe, then the tower (Kumar et al., ICLR 2022: a head that does not fit yet would distort the features).
-    """
-    room = space_for("probe", candidate=candidate, train_images=len(parts.train))
-    settings = room.spec(default_point(), candidate=spec.candidate, seed=spec.seed)
-    if not spec.epochs:
-        settings = replace(settings, epochs=0)
-    probed = _probe(
-        settings,
-        task=task,
-        candidate=candidate,
-        load=load,
-        store=store,
-        parts=parts,
-        hook=_never,
-        deadline=deadline,
-    )
-    assert probed.checkpoint is not None  # noqa: S101 - a probe that returns has a head
-    assert probed.start is not None  # noqa: S101 - likewise
-    return probed.checkpoint, probed.start
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -158,8 +54,8 @@ def _finetune(
     device: torch.device,
     paused: Paused | None,
     keep: Keep,
-) -> _Outcome:
-    start, floor = _head_start(
+) -> Outcome:
+    start, floor = head_start(
         spec, task=task, candidate=candidate, load=load, store=store, parts=parts, deadline=deadline
     )
     full = batch_size(len(parts.train), device)
@@ -185,7 +81,7 @@ def _finetune(
             if not _is_out_of_memory(error):
                 raise
         else:
-            return _Outcome(
+            return Outcome(
                 checkpoint=tuned.checkpoint,
                 start=floor,
                 validation=tuned.validation,
@@ -221,7 +117,7 @@ def run_trial(
     device: str | torch.device = "cpu",
     origin: TrialOrigin = "planned",
     train_shots: int | None = None,
-    report: Report = _never,
+    report: Report = never,
     deadline: float | None = None,
     continues: int | None = None,
     sink: Sink = discard,
@@ -272,7 +168,7 @@ def run_trial(
 
     try:
         if spec.method == "probe":
-            outcome = _probe(
+            outcome = probe_trial(
                 spec, task=task, candidate=candidate, load=load, store=store, parts=parts, hook=hook, deadline=until
             )
         else:
@@ -291,7 +187,7 @@ def run_trial(
                 keep=keep,
             )
     except DeadlineReached:
-        outcome = _NOTHING
+        outcome = NOTHING
     finally:
         if spec.method == "finetune":
             _release(torch.device(device))
@@ -329,7 +225,7 @@ def _take_up(workdir: Path, number: int, *, sink: Sink) -> Paused | None:
         return None
 
 
-def _reason(outcome: _Outcome, *, epochs: int) -> str:
+def _reason(outcome: Outcome, *, epochs: int) -> str:
     done = f"after {len(outcome.curve)} of {epochs} epochs"
     match outcome.stopped:
         case "":
