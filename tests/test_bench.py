@@ -9,6 +9,7 @@ from zoo_world import World
 
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.events import StageProgress
+from vlmsel_auto.library.library import default_library
 from vlmsel_auto.ranking.bench import run_bench
 from vlmsel_auto.ranking.bench_rankings import RANKINGS
 from vlmsel_auto.ranking.divergence import DcdForm
@@ -103,6 +104,29 @@ def test_rescaled_logits_leave_the_fused_rankings_as_they_were(library, table):
     for name in ("dcd", "fused", "fused_unlabelled", "conductance_total_calibrated"):
         assert other.row(name).ndcg5 == pytest.approx(table.row(name).ndcg5, abs=1e-9), name
     assert other.row("conductance_total").ndcg5 != pytest.approx(table.row("conductance_total").ndcg5)
+
+
+def test_the_shipped_library_has_every_baseline_and_survives_rescaled_logits():
+    """Half of the mini zoo's members with logit scales times .1 to 10: scale-free rankings stay, raw totals do not."""
+    whole = default_library()
+    part = whole.select_tasks(whole.task_names[:6])
+    factors = np.geomspace(0.1, 10.0, len(part.candidates))
+    factors[::2] = 1.0
+    signals = part.signals.copy()
+    for name in ("total", "logit_scale"):
+        signals[:, :, part.signal_names.index(name)] *= factors[:, None]
+    other = dataclasses.replace(
+        part,
+        signals=signals,
+        total=part.total * factors[:, None],
+        activity=tuple(one * factor for one, factor in zip(part.activity, factors, strict=True)),
+    )
+    names = ["dcd", "conductance_total", "fused_unlabelled", "logistic", "nleep", "iimm", "fused"]
+    before, after = (run_bench(one, truth="tuned", shots=16, rankings=names) for one in (part, other))
+    assert [row.ranking for row in before.rows] == [name for name in RANKINGS if name in names]
+    for name in ("dcd", "fused_unlabelled", "fused"):
+        assert after.row(name).per_target == pytest.approx(before.row(name).per_target, abs=1e-9), name
+    assert after.row("conductance_total").ndcg5 < before.row("conductance_total").ndcg5
 
 
 def test_a_library_of_published_figures_has_the_blind_rows_only(library):

@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
 from sklearn.covariance import LedoitWolf
+from sklearn.linear_model import Ridge
+from sklearn.metrics import log_loss
 from sklearn.neighbors import KNeighborsClassifier
 
 from vlmsel_auto.ranking.evidence.hscore import hscore
-from vlmsel_auto.ranking.evidence.knn import knn
+from vlmsel_auto.ranking.evidence.knn import knn, unit_rows
+from vlmsel_auto.ranking.evidence.likelihood import fitted_log_likelihood, zeroshot_log_likelihood
 from vlmsel_auto.ranking.evidence.logme import logme
+from vlmsel_auto.ranking.evidence.probe import ridge, ridge_log_likelihood
 
 
 def blobs(*, n=60, d=12, classes=4, spread=1.0, seed=0):
@@ -102,3 +106,49 @@ def test_one_label_a_class_says_nothing_for_knn_and_hscore():
 def test_duplicated_images_make_the_nearest_neighbour_right():
     features, labels = blobs(spread=3.0)
     assert knn(np.vstack([features, features]), np.concatenate([labels, labels]), k=1) == 1.0
+
+
+def test_the_likelihood_is_scikit_learns_log_loss_at_the_best_sharpness():
+    rng = np.random.default_rng(3)
+    labels = np.arange(40) % 4
+    scores = 0.6 * np.eye(4)[labels] + rng.normal(size=(40, 4))
+    losses = [log_loss(labels, special.softmax(a * scores, axis=1)) for a in (1, 2, 4, 8, 16, 32)]
+    assert fitted_log_likelihood(scores, labels) == pytest.approx(-min(losses))
+    assert math.isnan(fitted_log_likelihood(np.zeros((0, 4)), labels[:0]))
+
+
+@settings(max_examples=20, deadline=None)
+@given(scale=st.floats(0.1, 10.0), shift=st.floats(-1.0, 1.0))
+def test_zero_shot_likelihood_knows_no_logit_scale(scale, shift):
+    rng = np.random.default_rng(5)
+    labels = np.arange(24) % 3
+    cosine = 0.1 * np.eye(3)[labels] + 0.1 * rng.normal(size=(24, 3))
+    expected = zeroshot_log_likelihood(cosine, labels)
+    assert zeroshot_log_likelihood(scale * cosine + shift, labels) == pytest.approx(expected, rel=1e-9)
+    assert -math.log(3) < expected < 0.0
+    assert math.isnan(zeroshot_log_likelihood(cosine, labels[:0]))
+
+
+def test_ridge_left_out_is_scikit_learns_ridge_without_that_image():
+    features, labels = blobs(n=24, d=6, classes=3, spread=1.5)
+    unit = unit_rows(features)
+    lam = [p * np.sum((unit - unit.mean(axis=0)) ** 2) / 6 for p in (0.03, 0.1, 0.3, 1.0)]
+    likelihoods, accuracies = [], []
+    for strength in lam:
+        scores = np.empty((24, 3))
+        for i in range(24):
+            rest = np.arange(24) != i
+            scores[i] = Ridge(alpha=strength).fit(unit[rest], np.eye(3)[labels[rest]]).predict(unit[i : i + 1])[0]
+        likelihoods.append(fitted_log_likelihood(scores, labels))
+        accuracies.append(np.mean(scores.argmax(axis=1) == labels))
+    assert ridge(features, labels) == pytest.approx(accuracies[1])
+    assert ridge_log_likelihood(features, labels) == pytest.approx(max(likelihoods), rel=1e-9)
+
+
+def test_ridge_likelihood_starts_at_the_class_texts():
+    features, labels = blobs(n=12, d=16, classes=4, spread=3.0, seed=2)
+    centres = np.stack([features[labels == c].mean(axis=0) for c in range(4)])
+    helped = ridge_log_likelihood(features, labels, text_features=unit_rows(centres))
+    assert helped > ridge_log_likelihood(features, labels)
+    assert math.isnan(ridge_log_likelihood(features[:4], labels[:4]))  # one image a class
+    assert math.isnan(ridge_log_likelihood(features[labels == 0], labels[labels == 0]))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from vlmsel_auto.ranking.fusion import fit_fusion, fixed_fusion, fuse, habit, places, standardise, trend
+from vlmsel_auto.ranking.sources import reliability
 
 
 def world(*, m=12, s=15, noise=0.3, seed=0):
@@ -33,6 +34,30 @@ def test_weights_are_scipys_non_negative_ridge():
     np.testing.assert_allclose([fusion.weights[name] for name in names], expected, atol=1e-10)
     assert fusion.weights["wrong"] == 0.0
     assert fusion.weights["good"] > fusion.weights["weak"]
+
+
+def test_reliability_weighs_tasks_as_repeating_them_would():
+    truth, signals = world(s=6)
+    often = np.array([0, 0, 0, 1, 2, 2, 3, 4, 4, 4, 5])
+    weighed = fit_fusion(signals, truth, reliability=np.bincount(often) / 3.0)
+    repeated = fit_fusion({name: values[:, often] for name, values in signals.items()}, truth[:, often])
+    for name in signals:
+        assert weighed.weights[name] == pytest.approx(repeated.weights[name], abs=1e-12)
+    assert weighed.weights != fit_fusion(signals, truth).weights
+
+
+def test_reliability_is_what_binomial_noise_leaves():
+    rng = np.random.default_rng(0)
+    n = np.array([100, 400, 100, 0, 100])
+    skill = np.stack([np.full(400, 0.5), np.full(400, 0.5), rng.uniform(0.2, 0.8, 400), np.full(400, 0.5)])
+    truth = np.stack([rng.binomial(100, p) / 100 for p in skill] + [np.full(400, 0.3)], axis=1)
+    truth[:5, 0] = np.nan
+    found = reliability(truth, n)
+    assert found[0] < 0.25  # all at chance: what differs is noise
+    assert found[2] == pytest.approx(0.03 / (0.03 + 0.0022), abs=0.05)
+    assert found[3] == 1.0  # number of images unknown
+    assert found[4] == 0.05  # all the same
+    assert reliability(np.array([[0.1], [0.9]]), np.array([50]))[0] == pytest.approx(1 - 0.005 / 0.16)
 
 
 def test_the_error_is_that_of_tasks_left_out():

@@ -80,6 +80,7 @@ class BenchTable:
                 "gain_low": None if row.gain_interval is None else round(row.gain_interval.low, 6),
                 "gain_high": None if row.gain_interval is None else round(row.gain_interval.high, 6),
                 "targets": row.targets,
+                "ndcg5_by_target": {name: round(value, 6) for name, value in row.per_target.items()},
             }
             for row in self.rows
         ]

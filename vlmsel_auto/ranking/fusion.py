@@ -94,16 +94,19 @@ class _Rows:
     x: FloatArray  # (M, S, W, P)
     y: FloatArray  # (M, S), 0 where unknown
     known: NDArray[np.bool_]  # (M, S)
+    reliability: FloatArray  # (S,)
 
 
-def _rows(signals: Mapping[str, FloatArray], truth: FloatArray, names: list[str], tasks: IntArray) -> _Rows:
+def _rows(
+    signals: Mapping[str, FloatArray], truth: FloatArray, reliability: FloatArray, names: list[str], tasks: IntArray
+) -> _Rows:
     known = np.isfinite(truth)
     draws = max([values.shape[2] for values in signals.values() if values.ndim > truth.ndim], default=1)
     x = np.zeros((len(truth), len(tasks), draws, len(names)))
     for p, name in enumerate(names):
         values = signals[name] if signals[name].ndim > truth.ndim else signals[name][:, :, None]
         x[..., p] = standardise(np.where(known[:, :, None], values, np.nan))[:, tasks]
-    return _Rows(x=x, y=standardise(truth)[:, tasks], known=known[:, tasks])
+    return _Rows(x=x, y=standardise(truth)[:, tasks], known=known[:, tasks], reliability=reliability[tasks])
 
 
 def _residual(rows: _Rows, weights: FloatArray) -> FloatArray:
@@ -116,7 +119,7 @@ class _LeftOut:
     """How scores did on tasks that the fit had not seen."""
 
     mse: float  # standard units squared
-    ndcg5: float
+    ndcg5: float  # weighted by the tasks' reliability
 
 
 def _left_out(rows: _Rows, fits: list[FloatArray], similarity: FloatArray, shrink: float) -> _LeftOut:
@@ -128,8 +131,8 @@ def _left_out(rows: _Rows, fits: list[FloatArray], similarity: FloatArray, shrin
         score = (rows.x[:, s] @ fits[s] + offset[:, None])[rows.known[:, s]]
         truth = rows.y[rows.known[:, s], s]
         squares += float(np.sum((truth[:, None] - score) ** 2)) / draws
-        gains += [ndcg(score[:, w], truth) for w in range(draws)]
-    return _LeftOut(mse=squares / float(rows.known.sum()), ndcg5=float(np.mean(gains)))
+        gains.append(float(np.mean([ndcg(score[:, w], truth) for w in range(draws)])))
+    return _LeftOut(mse=squares / float(rows.known.sum()), ndcg5=float(np.average(gains, weights=rows.reliability)))
 
 
 def fit_fusion(
@@ -137,6 +140,7 @@ def fit_fusion(
     truth: FloatArray,
     *,
     similarity: FloatArray | None = None,
+    reliability: FloatArray | None = None,
     penalty: float = 0.5,
 ) -> Fusion:
     """Learn weights and habits from tasks whose truth is known; errors come from leaving one task out at a time.
@@ -147,6 +151,8 @@ def fit_fusion(
             one draw that a target has.
         truth: (M, S) accuracies; NaN where unknown.
         similarity: (M, S, S), [m, t, s] = weight of source s for target t; None: no habits.
+        reliability: (S,) weights > 0 of the source tasks, at most 1: how much of what sets candidates apart on them is
+            no sampling noise; None: all 1.
         penalty: ridge penalty per row of the fit.
 
     Returns:
@@ -157,20 +163,21 @@ def fit_fusion(
     habits = similarity is not None
     if len(tasks) == 0 or not (names or habits):
         return Fusion(weights={}, sd=1.0, trend_sd=1.0, sources=0)
-    rows = _rows(signals, truth, names, tasks)
+    trusted = np.ones(truth.shape[1]) if reliability is None else reliability
+    rows = _rows(signals, truth, trusted, names, tasks)
     draws = rows.x.shape[2]
-    grams = np.einsum("mswp,mswq->spq", rows.x, rows.x) / draws
-    moments = np.einsum("mswp,ms->sp", rows.x, rows.y) / draws
-    counts = rows.known.sum(axis=0)
+    grams = np.einsum("mswp,mswq,s->spq", rows.x, rows.x, rows.reliability) / draws
+    moments = np.einsum("mswp,ms,s->sp", rows.x, rows.y, rows.reliability) / draws
+    counts = rows.known.sum(axis=0) * rows.reliability
 
-    def solve(gram: FloatArray, moment: FloatArray, n: int) -> FloatArray:
-        return _solve(gram + penalty * max(n, 1) * np.eye(len(names)), moment) if names else np.zeros(0)
+    def solve(gram: FloatArray, moment: FloatArray, n: float) -> FloatArray:
+        return _solve(gram + penalty * n * np.eye(len(names)), moment) if names else np.zeros(0)
 
-    gram, moment, total = grams.sum(axis=0), moments.sum(axis=0), int(counts.sum())
+    gram, moment, total = grams.sum(axis=0), moments.sum(axis=0), float(counts.sum())
     weights = solve(gram, moment, total)
     shrink, sd, trend_sd = np.inf, 1.0, 1.0
     if len(tasks) > 1:
-        fits = [solve(gram - grams[s], moment - moments[s], total - int(counts[s])) for s in range(len(tasks))]
+        fits = [solve(gram - grams[s], moment - moments[s], total - float(counts[s])) for s in range(len(tasks))]
         near = np.ones((len(truth), len(tasks), len(tasks)))
         if similarity is not None:
             near = similarity[:, tasks][:, :, tasks]

@@ -28,8 +28,9 @@ from vlmsel_auto.records import Basis, FloatArray, IntArray, Interval, RankedCan
 
 __all__ = ["Scores", "rank_candidates", "score_candidates"]
 
-# without a library: equal shares, and errors as the mini zoo shows them
-_FIXED_WEIGHT: Final = 0.1
+# without a library: equal shares, labels twice as much as images, and errors as the mini zoo shows them
+_FIXED_WEIGHT: Final = 0.1  # of a signal of unlabelled images
+_FIXED_LABEL_WEIGHT: Final = 0.15
 _FIXED_SD: Final = 0.75
 _MIN_SOURCES: Final = 3
 _PUBLISHED: Final = 0.3  # weight of published zero-shot figures, standard units; our own choice
@@ -73,11 +74,17 @@ def _fit(sources: Sources | None, names: Sequence[str], *, habits: bool) -> Fusi
     """Weights of these signals: learned where the library has enough sources, else fixed."""
     if sources is not None:
         have = {name: values for name, values in sources.signals.items() if name in names}
-        fusion = fit_fusion(have, sources.truth, similarity=sources.similarity if habits else None)
+        fusion = fit_fusion(
+            have,
+            sources.truth,
+            similarity=sources.similarity if habits else None,
+            reliability=sources.reliability,
+        )
         learned = any(weight > 0.0 for weight in fusion.weights.values()) or not names
         if fusion.sources >= _MIN_SOURCES and learned:
             return fusion
-    return fixed_fusion(dict.fromkeys(names, _FIXED_WEIGHT), sd=_FIXED_SD)
+    weights = {name: _FIXED_LABEL_WEIGHT if name in LABEL_SIGNALS else _FIXED_WEIGHT for name in names}
+    return fixed_fusion(weights, sd=_FIXED_SD)
 
 
 def _trust(fusion: Fusion, measured: Mapping[str, FloatArray], sources: Sources | None, n: int) -> dict[str, float]:

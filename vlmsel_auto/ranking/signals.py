@@ -11,7 +11,7 @@ from collections.abc import Collection
 import numpy as np
 from scipy import special
 
-from vlmsel_auto.ranking.evidence import hscore, knn, leep, logme, probe, zeroshot
+from vlmsel_auto.ranking.evidence import hscore, knn, leep, likelihood, logme, probe, zeroshot
 from vlmsel_auto.records import FloatArray, IntArray
 
 __all__ = ["EVIDENCE", "SLOW_EVIDENCE", "class_statistics", "evidence_scores", "label_free_signals"]
@@ -25,9 +25,12 @@ EVIDENCE = (
     "logme",
     "nleep",
     "ridge",
+    "ridge_likelihood",
     "ridge_text",
+    "ridge_text_likelihood",
     "standing",
     "zeroshot",
+    "zeroshot_likelihood",
 )
 SLOW_EVIDENCE = frozenset({"logistic", "nleep"})  # seconds where classes are many
 
@@ -99,9 +102,12 @@ def evidence_scores(
         "logme": lambda: logme.logme(features, labels),
         "nleep": lambda: leep.nleep(features, labels, seed=seed),
         "ridge": lambda: probe.ridge(features, labels),
+        "ridge_likelihood": lambda: probe.ridge_log_likelihood(features, labels),
         "ridge_text": lambda: probe.ridge(features, labels, text_features=texts),
+        "ridge_text_likelihood": lambda: probe.ridge_log_likelihood(features, labels, text_features=texts),
         "standing": lambda: zeroshot.standing(cosine, labels),
         "zeroshot": lambda: zeroshot.zeroshot(cosine, labels),
+        "zeroshot_likelihood": lambda: likelihood.zeroshot_log_likelihood(cosine, labels),
     }
     return {name: makers[name]() for name in EVIDENCE if name not in leave_out}
 

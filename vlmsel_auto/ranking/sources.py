@@ -12,16 +12,25 @@ from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.divergence import DcdForm, dcd, pairwise_dcd
 from vlmsel_auto.ranking.records import TargetSignals
 from vlmsel_auto.ranking.weighting import pool, source_weights
-from vlmsel_auto.records import FloatArray
+from vlmsel_auto.records import FloatArray, IntArray
 
-__all__ = ["IMAGE_SIGNALS", "LABEL_SIGNALS", "Sources", "Truth", "gather", "truth_of"]
+__all__ = ["IMAGE_SIGNALS", "LABEL_SIGNALS", "Sources", "Truth", "gather", "reliability", "truth_of"]
 
 Truth = Literal["tuned", "zero_shot"]
 
 # none depends on a model's logit scale
 IMAGE_SIGNALS: Final = ("lead_cosine", "lead_spread", "margin_cosine", "margin_spread", "total_cosine")
-LABEL_SIGNALS: Final = ("hscore", "knn", "knn1", "leep", "logme", "ridge", "ridge_text", "standing", "zeroshot")
+# graded ones only: with few labels an accuracy has few values (docs/ranking.md has the comparison)
+LABEL_SIGNALS: Final = (
+    "leep",
+    "logme",
+    "ridge_likelihood",
+    "ridge_text_likelihood",
+    "standing",
+    "zeroshot_likelihood",
+)
 
+_MIN_RELIABILITY: Final = 0.05  # a source never counts for nothing
 _MIN_ROWS: Final = 4  # candidates that a source must know to say anything of their order
 
 
@@ -35,6 +44,7 @@ class Sources:
     to_target: FloatArray  # (M, S) weight of source s for the target
     profiled: bool  # whether any similarity to the target comes from conductance; else sources count alike
     shots: int  # labels a class behind the labels' signals; 0: none
+    reliability: FloatArray  # (S,) share of what sets candidates apart on a source that is no sampling noise
 
     @property
     def known(self) -> FloatArray:
@@ -60,6 +70,28 @@ def truth_of(library: Library, *, truth: Truth) -> FloatArray:
         enough = np.isfinite(better).sum(axis=0) >= least
         result[:, enough] = better[:, enough]
     return result
+
+
+def reliability(truth: FloatArray, n_test: IntArray) -> FloatArray:
+    """How much of the variance between candidates is more than sampling noise would give: our own choice of weights.
+
+    On a task where all candidates stand at chance their order is an accident of the test split, and weights must not
+    be learned from it.
+
+    Args:
+        truth: (M, S) accuracies in [0, 1], NaN where unknown.
+        n_test: (S,) images behind the accuracies; 0 or less: unknown, counted as exact.
+
+    Returns:
+        (S,) 1 - noise variance / variance, in [.05, 1]; the noise is binomial at the mean accuracy.
+    """
+    known = np.isfinite(truth)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, truth, 0.0).sum(axis=0) / count
+    variance = np.where(known, (truth - mean) ** 2, 0.0).sum(axis=0) / count
+    noise = np.where(n_test > 0, mean * (1.0 - mean) / np.maximum(n_test, 1), 0.0)
+    share = 1.0 - noise / np.where(variance > 0.0, variance, 1.0)
+    return np.asarray(np.clip(np.where(variance > 0.0, share, 0.0), _MIN_RELIABILITY, 1.0), dtype=np.float64)
 
 
 def _divergences(
@@ -153,4 +185,5 @@ def gather(library: Library, targets: Sequence[TargetSignals], *, truth: Truth, 
         to_target=_weights(to_target, form),
         profiled=bool(np.isfinite(to_target).any()),
         shots=0 if k is None else library.shots[k],
+        reliability=reliability(accuracies, np.array([one.n_test for one in library.tasks])),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -11,11 +12,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from vlmsel_auto.ranking.evidence.knn import unit_rows
+from vlmsel_auto.ranking.evidence.likelihood import fitted_log_likelihood
 from vlmsel_auto.records import FloatArray, IntArray
 
-__all__ = ["logistic", "ridge"]
+__all__ = ["logistic", "ridge", "ridge_log_likelihood"]
 
 _MIN_FOLDS = 2
+_PENALTIES = (0.03, 0.1, 0.3, 1.0)  # of `ridge_log_likelihood`
 
 
 def logistic(features: FloatArray, labels: IntArray, *, folds: int = 4, strength: float = 1.0, seed: int = 0) -> float:
@@ -55,7 +58,7 @@ def ridge(
     """Exact leave-one-out accuracy of a ridge classifier on unit-norm embeddings, all from one decomposition.
 
     The weights are shrunk towards the class texts when these are given (a start at the zero-shot head, as tuning has
-    it), else towards zero: our own choice. Leave-one-out residual of a linear smoother: (y - fit) / (1 - h).
+    it), else towards zero: our own choice.
 
     Args:
         features: (n, D) embeddings, any scale.
@@ -66,26 +69,62 @@ def ridge(
     Returns:
         Accuracy in [0, 1]; NaN when fewer than two classes are labelled or no class has two images.
     """
-    labels = np.asarray(labels, dtype=np.int64)
-    count = np.bincount(labels)
-    if np.sum(count > 0) < 2 or count.max() < 2:  # noqa: PLR2004 - likewise
+    if not _learnable(labels):
         return math.nan
+    (scores,) = _left_out(features, labels, penalties=(penalty,), text_features=text_features)
+    return float(np.mean(scores.argmax(axis=1) == labels))
+
+
+def ridge_log_likelihood(features: FloatArray, labels: IntArray, *, text_features: FloatArray | None = None) -> float:
+    """Log likelihood of what `ridge` says of each image left out, at the penalty that suits the labels best.
+
+    Our own choice: graded where the accuracy on few images is coarse.
+
+    Args:
+        features: (n, D) embeddings, any scale.
+        labels: (n,) classes 0..K-1.
+        text_features: (K, D) unit-norm class weights to shrink towards, or None for zero.
+
+    Returns:
+        Nats per image, <= 0, higher is better; NaN where `ridge` is.
+    """
+    if not _learnable(labels):
+        return math.nan
+    made = _left_out(features, labels, penalties=_PENALTIES, text_features=text_features)
+    return max(fitted_log_likelihood(scores, labels) for scores in made)
+
+
+def _learnable(labels: IntArray) -> bool:
+    count = np.bincount(np.asarray(labels, dtype=np.int64))
+    return bool(np.sum(count > 0) > 1 and count.max() > 1)
+
+
+def _left_out(
+    features: FloatArray, labels: IntArray, *, penalties: Sequence[float], text_features: FloatArray | None
+) -> list[FloatArray]:
+    """Class scores (n, K) of every image by ridge regression on the others, one array a penalty.
+
+    Leave-one-out residual of a linear smoother: (y - fit) / (1 - h).
+    """
+    labels = np.asarray(labels, dtype=np.int64)
     unit = unit_rows(features)
-    n_classes = len(count) if text_features is None else max(len(count), len(text_features))
+    n_classes = int(labels.max()) + 1 if text_features is None else max(int(labels.max()) + 1, len(text_features))
     target = np.eye(n_classes)[labels]
     offset = np.zeros_like(target)
     if text_features is not None:
         cosine = unit @ np.asarray(text_features, dtype=np.float64).T
         offset = cosine - cosine.mean(axis=1, keepdims=True)
         offset /= max(float(np.std(offset)), 1e-12) * math.sqrt(n_classes)  # spread of a one-hot target
-    centred = unit - unit.mean(axis=0)
-    vectors, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    vectors, singular, _ = np.linalg.svd(unit - unit.mean(axis=0), full_matrices=False)
     values = singular**2
-    lam = penalty * float(values.sum()) / min(centred.shape[0], centred.shape[1])
-    smoother = vectors * (values / (values + max(lam, 1e-12)))
     residual = target - offset
     residual_mean = residual.mean(axis=0)
-    fit = smoother @ (vectors.T @ (residual - residual_mean)) + residual_mean
-    leverage = np.einsum("ij,ij->i", smoother, vectors) + 1.0 / len(labels)
-    leave_out = residual - (residual - fit) / np.maximum(1.0 - leverage, 1e-9)[:, None]
-    return float(np.mean((leave_out + offset).argmax(axis=1) == labels))
+    projected = vectors.T @ (residual - residual_mean)
+    found = []
+    for penalty in penalties:
+        lam = max(penalty * float(values.sum()) / min(unit.shape), 1e-12)
+        kept = values / (values + lam)
+        fit = vectors @ (kept[:, None] * projected) + residual_mean
+        leverage = vectors**2 @ kept + 1.0 / len(labels)
+        found.append(residual - (residual - fit) / np.maximum(1.0 - leverage, 1e-9)[:, None] + offset)
+    return found

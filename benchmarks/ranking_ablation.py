@@ -1,0 +1,233 @@
+"""Ablation of the fused ranking over a library: leave one task out, paired bootstrap over targets against the default.
+
+What is compared: which label signals are fused, weights of source tasks by reliability, habits, DCD's temperature,
+single image signals. The last line of each table chooses among all variants anew for every target, by the mean over the
+other targets: what is left of a gain when nothing is chosen on the target that it is reported on.
+
+Two checks come after the tables: how far the choice of labelled images moves the scores, against the errors that the
+intervals are made of; and the same rankings with the logit scale of every second candidate multiplied by .1 to 10.
+
+    python benchmarks/ranking_ablation.py                                     # the shipped library, about ten minutes
+    python benchmarks/ranking_ablation.py --truth tuned --shots 16 --library FILE --out ablation.json
+    python benchmarks/ranking_ablation.py --quick                             # 6 tasks, one table
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from vlmsel_auto.library.library import default_library_path, load
+from vlmsel_auto.library.records import Library
+from vlmsel_auto.ranking.agreement import ndcg, tau_b, top_k_loss
+from vlmsel_auto.ranking.bench import run_bench
+from vlmsel_auto.ranking.bench_rankings import Case
+from vlmsel_auto.ranking.divergence import DEFAULT
+from vlmsel_auto.ranking.fusion import Fusion, fit_fusion, fuse
+from vlmsel_auto.ranking.sources import IMAGE_SIGNALS, LABEL_SIGNALS, Sources, Truth, truth_of
+from vlmsel_auto.records import FloatArray
+
+ACCURACIES = ("hscore", "knn", "knn1", "leep", "logme", "ridge", "ridge_text", "standing", "zeroshot")
+LIKELIHOODS = ("logme", "ridge_likelihood", "ridge_text_likelihood", "zeroshot_likelihood")
+RIDGE = ("ridge_likelihood", "ridge_text_likelihood")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One form of the fused ranking."""
+
+    name: str
+    labels: tuple[str, ...] = LABEL_SIGNALS
+    images: tuple[str, ...] = IMAGE_SIGNALS
+    reliability: bool = True
+    habits: bool = True
+    temperature: float = DEFAULT.weight_temperature
+    penalty: float = 0.5
+
+
+def variants(shots: int) -> list[Variant]:
+    """The default first."""
+    found = [
+        Variant(name="default"),
+        Variant(name="all source tasks count alike", reliability=False),
+        Variant(name="no habits", habits=False),
+        Variant(name="DCD temperature .1", temperature=0.1),
+        Variant(name="DCD temperature 1", temperature=1.0),
+        Variant(name="ridge penalty .1", penalty=0.1),
+        Variant(name="ridge penalty 1.5", penalty=1.5),
+        Variant(name="images: lead and total", images=("lead_cosine", "total_cosine")),
+        Variant(name="images: lead", images=("lead_cosine",)),
+        Variant(name="images: with confidence (leans on the logit scale)", images=(*IMAGE_SIGNALS, "confidence")),
+    ]
+    if shots:
+        found += [
+            Variant(name="labels: nine, mostly accuracies (before)", labels=ACCURACIES),
+            Variant(name="the same, all source tasks alike (before)", labels=ACCURACIES, reliability=False),
+            Variant(name="labels: likelihoods only", labels=LIKELIHOODS),
+            Variant(name="labels: ridge likelihoods only", labels=RIDGE),
+            Variant(name="labels: with H-score, k-NN", labels=(*LABEL_SIGNALS, "hscore", "knn")),
+            Variant(name="labels: with logistic regression", labels=(*LABEL_SIGNALS, "logistic")),
+            Variant(name="labels alone", images=()),
+        ]
+    return found
+
+
+class Target:
+    """One task of the library as a target."""
+
+    def __init__(self, library: Library, column: int, *, truth: Truth, shots: int) -> None:
+        rows = np.flatnonzero(np.isfinite(truth_of(library, truth=truth)[:, column]))
+        self.case = Case(library=library, column=column, rows=rows, truth=truth, shots=shots, form=DEFAULT, seed=0)
+        runs = [library.tuned_runs[rows, column, r] for r in range(library.tuned_runs.shape[2])]
+        whole = [run for run in runs if np.isfinite(run).all()]
+        self.truths = whole if truth == "tuned" and whole else [truth_of(library, truth=truth)[rows, column]]
+        self.shots = shots
+        self.gathered: dict[float, Sources] = {}
+
+    def sources(self, temperature: float) -> Sources:
+        """The other tasks, kept by DCD's temperature."""
+        if temperature not in self.gathered:
+            form = replace(DEFAULT, weight_temperature=temperature)
+            self.gathered[temperature] = self.case.gathered(shots=self.shots, form=form)
+        return self.gathered[temperature]
+
+    def scores(self, variant: Variant) -> tuple[list[FloatArray], Fusion]:
+        """Scores of every draw of the labelled images, and the fit behind them."""
+        library, near = self.case.sources, self.sources(variant.temperature)
+        signals = {n: library.signals[:, :, library.signal_names.index(n)] for n in variant.images}
+        labels = [n for n in variant.labels if self.shots and self.case.evidence(n)]
+        if labels:
+            k = library.shots.index(near.shots)
+            signals |= {n: library.evidence_draws[:, :, :, k, library.evidence_names.index(n)] for n in labels}
+        fusion = fit_fusion(
+            signals,
+            near.truth,
+            similarity=near.similarity if variant.habits else None,
+            reliability=near.reliability if variant.reliability else None,
+            penalty=variant.penalty,
+        )
+        images = {n: self.case.signal(n) for n in variant.images}
+        shown = {n: values for n, values in images.items() if values is not None}
+        found = []
+        for w in range(library.evidence_draws.shape[2] if labels else 1):
+            seen = shown | {n: self.case.evidence(n)[w] for n in labels}
+            similarity = near.to_target if variant.habits else None
+            found.append(fuse(fusion, seen, n=len(self.case.rows), similarity=similarity))
+        return found, fusion
+
+    def measure(self, variant: Variant) -> FloatArray:
+        """NDCG@5, tau-b, top-1 and top-5 loss in points: mean over draws and truths."""
+        scores, _ = self.scores(variant)
+        lines = [
+            [ndcg(one, t), tau_b(one, t), 100 * top_k_loss(one, t, k=1), 100 * top_k_loss(one, t, k=5)]
+            for one in scores
+            for t in self.truths
+        ]
+        return np.asarray(np.mean(lines, axis=0), dtype=np.float64)
+
+
+def interval(gains: FloatArray) -> tuple[float, float]:
+    """95 %, bootstrap over targets."""
+    draws = np.random.default_rng(0).integers(len(gains), size=(2000, len(gains)))
+    low, high = np.quantile(gains[draws].mean(axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def table(targets: Sequence[Target], *, title: str, shots: int) -> list[dict[str, object]]:
+    """Print and return the rows of one table."""
+    print(f"\n{title}\n\n| variant | NDCG@5 | tau-b | top-1 loss | top-5 loss | NDCG@5 minus default, 95 % |")
+    print("|---|---|---|---|---|---|")
+    found = {v.name: np.array([target.measure(v) for target in targets]) for v in variants(shots)}
+    places = range(len(targets))
+    stack = np.stack([one[:, 0] for one in found.values()])  # (variants, targets)
+    chosen = [int(np.argmax(stack[:, [j for j in places if j != s]].mean(axis=1))) for s in places]
+    every = list(found.values())
+    found["chosen among these on the other targets"] = np.array([every[chosen[s]][s] for s in places])
+    rows: list[dict[str, object]] = []
+    for name, one in found.items():
+        gains = one[:, 0] - found["default"][:, 0]
+        low, high = interval(gains)
+        mean = one.mean(axis=0)
+        told = "" if name == "default" else f"{gains.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+        print(f"| {name} | {mean[0]:.3f} | {mean[1]:.3f} | {mean[2]:.2f} | {mean[3]:.2f} | {told} |", flush=True)
+        rows.append({"table": title, "variant": name, "ndcg5": mean[0], "tau_b": mean[1], "top1_loss": mean[2],
+                     "top5_loss": mean[3], "gain": gains.mean(), "low": low, "high": high})  # fmt: skip
+    return rows
+
+
+def draws_against_errors(targets: Sequence[Target], *, shots: int) -> dict[str, float]:
+    """Standard deviation of the scores over draws of the labelled images, and of the errors of the intervals."""
+    squares, errors = [], []
+    for target in targets:
+        scores, fusion = target.scores(Variant(name="default"))
+        squares += [float(np.mean((a - b) ** 2)) / 2 for a, b in itertools.pairwise(scores)]
+        errors.append(fusion.sd**2)
+    return {"shots": shots, "sd_images": float(np.sqrt(np.mean(squares))), "sd_errors": float(np.sqrt(np.mean(errors)))}
+
+
+def rescaled(library: Library, factors: FloatArray) -> Library:
+    """The library as if the logit scale of each candidate were multiplied by its factor."""
+    signals = library.signals.copy()
+    for name in ("total", "logit_scale"):
+        signals[:, :, library.signal_names.index(name)] *= factors[:, None]
+    return replace(
+        library,
+        signals=signals,
+        total=library.total * factors[:, None],
+        activity=tuple(one * factor for one, factor in zip(library.activity, factors, strict=True)),
+        signature=tuple(tuple(b * f for b in one) for one, f in zip(library.signature, factors, strict=True)),
+        absolute=tuple(tuple(b * f for b in one) for one, f in zip(library.absolute, factors, strict=True)),
+    )
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--library", type=Path, default=default_library_path())
+    parser.add_argument("--truth", choices=("tuned", "zeroshot"), default=None, help="default: both")
+    parser.add_argument("--shots", type=int, default=None, help="labels a class; default: 0, 1, 4, 16")
+    parser.add_argument("--out", type=Path, help="JSON of all rows")
+    parser.add_argument("--quick", action="store_true")
+    args = parser.parse_args()
+    library = load(args.library)
+    if args.quick:
+        library = library.select_tasks(library.task_names[:6])
+    wanted: list[tuple[Truth, int]] = [("zero_shot", 0), ("tuned", 0), ("tuned", 1), ("tuned", 4), ("tuned", 16)]
+    if args.truth is not None:
+        wanted = [one for one in wanted if one[0] == args.truth.replace("zeroshot", "zero_shot")]
+    if args.shots is not None or args.quick:
+        wanted = [one for one in wanted if one[1] == (args.shots or 0)][:1] if args.quick else [
+            one for one in wanted if one[1] == args.shots
+        ]  # fmt: skip
+    rows: list[dict[str, object]] = []
+    for truth, shots in wanted:
+        targets = [Target(library, s, truth=truth, shots=shots) for s in range(len(library.tasks))]
+        rows += table(targets, title=f"{truth} truth, {shots or 'no'} labels a class", shots=shots)
+        if shots:
+            print("\nscores and labelled images:", json.dumps(draws_against_errors(targets, shots=shots)))
+    factors = np.geomspace(0.1, 10.0, len(library.candidates))
+    factors[::2] = 1.0
+    names = ["dcd", "conductance_total", "conductance_total_calibrated", "fused_unlabelled", "fused"]
+    for kind, one in (
+        ("as it is", library),
+        ("logit scales of every second candidate times .1 to 10", rescaled(library, factors)),
+    ):
+        for truth in ("zero_shot", "tuned"):
+            made = run_bench(one, truth=truth, shots=16, rankings=names)
+            figures = {row.ranking: round(row.ndcg5, 4) for row in made.rows}
+            print(f"{kind}, {truth} truth:", json.dumps(figures))
+            rows.append({"table": "rescaled", "variant": kind, "truth": truth, **figures})
+    if args.out is not None:
+        args.out.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+        print(f"wrote {args.out}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
