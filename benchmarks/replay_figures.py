@@ -12,7 +12,7 @@ from replay_table import Table
 
 from vlmsel_auto.records import FloatArray
 
-__all__ = ["Figures", "Replay", "figures_of", "plot", "replay_of"]
+__all__ = ["Figures", "Replay", "figures_of", "plot", "replay_of", "saved_by"]
 
 COSTS = np.linspace(0.25, 30.0, 120)  # in mean trials
 _DRAWS = 2_000
@@ -121,6 +121,13 @@ def figures_of(replay: Replay) -> Figures:
         regret_cost_5=float(replay.by_cost[:, :, np.searchsorted(COSTS, 5.0)].mean()),
         runs=curves.shape[1],
     )
+
+
+def saved_by(first: Replay, second: Replay, *, points: float) -> tuple[float, float, float]:
+    """Trials that ``first`` needs less than ``second`` to come within ``points``: mean and 95 % interval, paired."""
+    means = [first_within(each.by_trial, points=points).mean(axis=1, keepdims=True) for each in (first, second)]
+    low, high = _interval(means[1] - means[0], median=False)
+    return float((means[1] - means[0]).mean()), low, high
 
 
 def plot(replays: Mapping[str, Replay], path: Path, *, title: str) -> None:

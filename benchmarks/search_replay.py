@@ -29,7 +29,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import optuna
-from replay_figures import Figures, Replay, figures_of, plot, replay_of
+from replay_figures import Figures, Replay, figures_of, plot, replay_of, saved_by
 from replay_runs import Runs, run_all
 from replay_strategies import STRATEGIES, TRIALS
 from replay_table import read_table
@@ -95,13 +95,17 @@ def main() -> None:
     print(f"{'strategy':15s} " + " ".join(f"{each:>17s}" for each in head))
     for name, row in figures.items():
         print(_line(name, row))
+    saved = {}
+    for name in replays if "ours" in replays else ():
+        saved[name] = [round(each, 2) for each in saved_by(replays["ours"], replays[name], points=1.0)]
+    print("trials to 1 point that ours saves, mean and 95 % interval:", json.dumps(saved))
     worse = {}
     if "tpe" in replays:
         worse = {name: _worse(replays, name=name, than="tpe") for name in replays if name.startswith("ours")}
         for name, places in worse.items():
             print(f"{name}: mean regret above TPE's at trials {places}")
     if options.out:
-        _write(options, replays=replays, figures=figures, worse=worse)
+        _write(options, replays=replays, figures=figures, worse=worse, saved=saved)
     shown = (
         {name: {key: round(asdict(row)[key], 3) for key in _GOALS} for name, row in figures.items()}
         if options.quick
@@ -116,6 +120,7 @@ def _write(
     replays: dict[str, Replay],
     figures: dict[str, Figures],
     worse: dict[str, list[int]],
+    saved: dict[str, list[float]],
 ) -> None:
     label = {"-1": "full"}.get(options.shots, f"{options.shots}-shot")
     stem = f"replay-{options.table.stem.replace('_', '-')}-{label}"
@@ -126,6 +131,7 @@ def _write(
         "seeds": options.seeds,
         "optuna": optuna.__version__,
         "strategies": {name: row.rounded() for name, row in figures.items()},
+        "trials_to_1pt_that_ours_saves": saved,
         "trials_with_regret_above_tpe": worse,
         "mean_regret_by_trial": {
             name: [round(float(each), 3) for each in replay.by_trial.mean(axis=(0, 1))]

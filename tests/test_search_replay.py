@@ -94,6 +94,18 @@ def test_curves_and_figures_by_hand(modules):
     assert never[0, 0] == trials + 1
 
 
+def test_saved_trials_are_paired_by_data_set(modules):
+    figures, trials = modules["figures"], modules["strategies"].TRIALS
+
+    def replay(firsts: list[int]) -> object:
+        curves = np.array([[np.where(np.arange(1, trials + 1) >= first, 0.0, 5.0)] for first in firsts])
+        return figures.Replay(by_trial=curves, by_cost=curves)
+
+    mean, low, high = figures.saved_by(replay([1, 2, 3]), replay([4, 5, 6]), points=1.0)
+    assert (mean, low, high) == (3, 3, 3)
+    assert figures.saved_by(replay([1, 2, 9]), replay([1, 2, 3]), points=1.0)[0] == -2
+
+
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, str(BENCHMARKS / "search_replay.py"), *map(str, arguments)]
     return subprocess.run(line, capture_output=True, text=True, check=False, timeout=120)
