@@ -1,4 +1,9 @@
+import gc
 import math
+import os
+import subprocess
+import sys
+import weakref
 
 import numpy as np
 import open_clip
@@ -360,15 +365,22 @@ def test_a_blurred_image_keeps_its_colour():
     torch.testing.assert_close(flat, torch.full((1, 3, 16, 16), 0.25))
 
 
-def test_bfloat16_passes_stay_within_a_tenth_of_float32(minizoo):
-    visual = open_clip.create_model(f"local-dir:{minizoo / 'ViT-Mi-16-64.all-m'}").eval().visual
-    images = _images(2, 64, dtype=torch.float32)
-    full = conductance(visual, images, scalar=make_scalar("norm"), integrator="trapezoid", points=33)
-    half = conductance(
-        visual, images, scalar=make_scalar("norm"), integrator="trapezoid", points=33, precision="bfloat16"
+@pytest.mark.parametrize(("member", "limit"), [("ViT-Mi-16-64.all-m", 0.03), ("RN-Mi-64.all-m", 0.08)])
+def test_bfloat16_passes_err_by_little_a_neuron_and_less_a_block(minizoo, member, limit):
+    # measured: 1.3 % and 4.3 % a neuron, 0.4 % a block (docs/conductance.md)
+    visual = open_clip.create_model(f"local-dir:{minizoo / member}").eval().visual
+    images, scalar = _images(2, 64, dtype=torch.float32), make_scalar("norm")
+    full, half = (
+        conductance(visual, images, scalar=scalar, points=13, precision=precision, neurons=True)
+        for precision in ("model", "bfloat16")
     )
-    np.testing.assert_allclose(half.activity, full.activity, rtol=0.1)
-    assert not np.array_equal(half.activity, full.activity)
+    true = _true_error(half.neurons, full.neurons)
+    assert (true > 1e-3).all()  # autocast was on
+    assert (true < limit).all()
+    np.testing.assert_allclose(half.activity, full.activity, rtol=0.02)
+    for one, two in zip(half.signature, full.signature, strict=True):
+        cosine = (one * two).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
+        assert cosine.min() > 0.995
 
 
 def test_blocks_that_return_tuples_and_write_in_place():
@@ -421,8 +433,67 @@ def test_out_of_memory_halves_the_chunk_and_changes_nothing(vit, monkeypatch):
         conductance(vit, images, scalar=_margin(), points=9, budget=10**6)
 
 
+_TIGHT = """
+import re, resource, sys
+from pathlib import Path
+import numpy as np, open_clip, torch
+from vlmsel_auto.conductance import engine
+from vlmsel_auto.conductance.conductance import conductance
+from vlmsel_auto.conductance.scalars import make_scalar
+torch.set_num_threads(1)
+visual = open_clip.create_model("local-dir:" + sys.argv[1]).eval().visual
+images = torch.rand(48, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+plain = conductance(visual, images, scalar=make_scalar("norm"), points=9, budget=2**24)
+retries, release = [], engine.release
+engine.release = lambda device: (retries.append(device), release(device))
+size = int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (size + 128 * 2**20, -1))
+tight = conductance(visual, images, scalar=make_scalar("norm"), points=9, budget=2**32)
+print(len(retries), np.abs(tight.activity / plain.activity - 1).max())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are Linux's")
+def test_real_allocation_failures_are_retried_smaller(minizoo):
+    made = subprocess.run(
+        [sys.executable, "-c", _TIGHT, str(minizoo / "ViT-Mi-8-64.all-l")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    retries, difference = made.stdout.split()[-2:]
+    assert int(retries) > 0
+    assert float(difference) < 1e-6
+
+
+def test_failed_tensors_are_gone_before_the_retry(vit, monkeypatch):
+    images, run, alive = _images(4, 16), Sweep.run, []
+
+    class Big:
+        pass
+
+    def stingy(self, rows, *rest):
+        gc.collect()
+        alive.append(sum(one() is not None for one in held))
+        if len(rows) > 10:
+            big = Big()
+            held.append(weakref.ref(big))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return run(self, rows, *rest)
+
+    held = []
+    monkeypatch.setattr(Sweep, "run", stingy)
+    conductance(vit, images, scalar=_margin(), points=9, budget=10**8)
+    assert len(held) > 0
+    assert alive == [0] * len(alive)
+
+
 def test_what_counts_as_out_of_memory():
     assert is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))
+    assert is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
     assert memory_budget(torch.device("cpu")) > 2**20
 

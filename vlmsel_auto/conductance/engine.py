@@ -111,10 +111,10 @@ class Engine:
             try:
                 parts = self._evaluate(chosen, rung, known)
                 break
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                failed = error
+                failed = error.with_traceback(None)  # its frames hold the tensors that must go now
             self._shrink(failed)
         late = self._unfinished(chosen, rung)
         if late.any():
@@ -123,7 +123,7 @@ class Engine:
             del parts, known
             self._climb(chosen[late], rung + 1, picked)
 
-    def _shrink(self, failed: RuntimeError) -> None:
+    def _shrink(self, failed: RuntimeError | MemoryError) -> None:
         if self.budget < self._plan.least:
             shape = tuple(self.images.shape[1:])
             raise ConductanceError(

@@ -29,15 +29,21 @@ def memory_budget(device: torch.device) -> int:
     return min(_CPU_MOST, int(_CPU_SHARE * free))
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a RuntimeError of torch says that memory ran out (on a GPU or on the CPU)."""
-    text = str(error)
-    return (
-        isinstance(error, torch.OutOfMemoryError)
-        or "DefaultCPUAllocator" in text
-        or "not enough memory" in text
-        or "out of memory" in text
-    )
+_SAID = (
+    "DefaultCPUAllocator",
+    "not enough memory",
+    "out of memory",
+    "could not create a primitive",  # oneDNN, when its buffers cannot be allocated
+    "could not create a memory object",
+    "bad_alloc",
+)
+
+
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether an error of torch says that memory ran out (on a GPU or on the CPU)."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(said in str(error) for said in _SAID)
 
 
 def release(device: torch.device) -> None:

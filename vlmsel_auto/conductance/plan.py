@@ -8,6 +8,8 @@ from vlmsel_auto.conductance.sweep import Footprint
 
 __all__ = ["Plan"]
 
+_KEPT = 6  # h and g at all points, and at half of them from the rule before, in half the budget
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -35,12 +37,12 @@ class Plan:
         """Images that are swept together at ``new`` of a rule's ``points``; ``keeps``: h and g of all are kept."""
         count = self.rows() // new
         if keeps:
-            count = min(count, self.budget // (4 * points * sum(self.foot.block_bytes)))
+            count = min(count, self.budget // (_KEPT * points * sum(self.foot.block_bytes)))
         return max(1, count)
 
     def keeps(self, points: int) -> bool:
         """Whether h and g of one image at ``points`` points, those of the next rule, fit into half the budget."""
-        return 4 * points * sum(self.foot.block_bytes) <= self.budget
+        return _KEPT * points * sum(self.foot.block_bytes) <= self.budget
 
     def groups(self, points: int) -> list[tuple[int, ...]]:
         """Groups of blocks whose h and g of one image, at all points, fit into half the budget."""
