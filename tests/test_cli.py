@@ -108,6 +108,27 @@ print([name for name in {heavy!r} if name in sys.modules])
     assert after.children_user + after.children_system - before.children_user - before.children_system < 0.8
 
 
+@pytest.mark.parametrize("command", ["search", "rank"])
+@pytest.mark.parametrize("mistake", ["folder", "candidate"])
+def test_a_mistake_is_told_before_torch_is_loaded(command, mistake, tmp_path):
+    paint(tmp_path / "task")
+    folder, name = (tmp_path / "missing", "mini-zoo") if mistake == "folder" else (tmp_path / "task", "ViT-Mi-8.all")
+    code = f"""
+import sys
+from vlmsel_auto.cli.app import main
+sys.argv = ["vlmsel-auto", {command!r}, {str(folder)!r}, "--candidates", {name!r}]
+try:
+    main()
+except SystemExit as end:
+    assert end.code == 2, end.code
+print([name for name in ("torch", "open_clip", "optuna") if name in sys.modules])
+"""
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path)
+    assert ran.stdout.splitlines()[-1] == "[]"
+    assert len(ran.stderr.splitlines()) == 1
+    assert [each.name for each in tmp_path.iterdir()] == ["task"]
+
+
 def test_version():
     result = run("--version")
     assert result.exit_code == 0

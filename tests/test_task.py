@@ -390,6 +390,13 @@ def test_a_class_of_two_gives_one_to_train_and_one_to_test(root: Path) -> None:
     assert any("validation split is empty" in note for note in task.notes)
 
 
+def test_what_needs_validation_refuses_classes_of_two_and_writes_nothing(root: Path, tmp_path: Path) -> None:
+    fill(root, "a", "b", count=2)
+    with pytest.raises(TaskError, match="three different images"):
+        load(root, tmp_path / "new" / "work", needs_val=True)
+    assert not (tmp_path / "new").exists()
+
+
 def test_the_second_run_decodes_nothing(root: Path) -> None:
     fill(root, "a", "b")
     events: list[Event] = []

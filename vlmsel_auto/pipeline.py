@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from vlmsel_auto.cache import Json, Store, default_cache_dir, digest
 from vlmsel_auto.conductance.conductance import pick_device
-from vlmsel_auto.errors import BudgetError, CandidateError, InputError, LibraryError, TaskError
+from vlmsel_auto.errors import BudgetError, CandidateError, InputError, LibraryError
 from vlmsel_auto.events import Notice, RankingReady, Sink, discard
 from vlmsel_auto.export_stage import export_best
 from vlmsel_auto.learning import remember_search
@@ -138,9 +138,9 @@ def search(
     place = str(pick_device(device))
     folder = Path(workdir) if workdir is not None else default_workdir(Path(task_dir))
     check_usable(folder)
-    task = load_task(Path(task_dir), views=_views(chosen), shots=shots, seed=seed, workdir=folder, sink=sink)
-    if not len(task.val):
-        raise TaskError(f"a search needs validation images: three different ones in a class, but got {task.root}")
+    task = load_task(
+        Path(task_dir), views=_views(chosen), shots=shots, seed=seed, workdir=folder, sink=sink, needs_val=True
+    )
     store = Store((cache_dir or folder) / "targets")
     with locked(folder, name=LOCK):
         settings: dict[str, Json] = {

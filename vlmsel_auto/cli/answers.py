@@ -23,6 +23,7 @@ __all__ = [
     "bad_file_lines",
     "catalogue_names",
     "check_paths",
+    "check_task",
     "predict_json",
     "print_predictions",
     "print_ranking",
@@ -183,6 +184,21 @@ def check_paths(paths: Sequence[Path]) -> None:
     for path in paths:
         if not path.exists():
             raise InputError(f"an image to predict must be a file or a folder that exists, but got {str(path)!r}")
+
+
+def check_task(directory: Path, candidates: Sequence[str], *, workdir: Path | None = None) -> None:
+    """Refuse a task folder or a candidate's name that cannot be used, before seconds are spent on importing torch.
+
+    Raises:
+        TaskError: no such folder, or of no known layout.
+        CandidateError: an unknown name. Names that need a hub or another file are left to the search.
+    """
+    from vlmsel_auto.models.candidates import resolve
+    from vlmsel_auto.tasks.imagefolder import scan_folder
+
+    if not any("hf-hub:" in name or ".toml" in name for name in candidates):
+        resolve(candidates)
+    scan_folder(directory, exclude=() if workdir is None else (workdir,))
 
 
 def bad_file_lines(bad_files: Sequence[BadFile]) -> list[str]:

@@ -113,11 +113,12 @@ def search(
 ) -> None:
     """Rank the candidates on DIR, tune the promising ones, report, and export the best model."""
     with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.cli.answers import search_json
+        from vlmsel_auto.cli.answers import check_task, search_json
         from vlmsel_auto.records import Budget
 
         seconds = None if time_budget is None else parse_duration(time_budget)
         budget = Budget(seconds=seconds, trials=max_trials)
+        check_task(directory, candidates, workdir=workdir)
         from vlmsel_auto.pipeline import search as run_search  # after the options are checked: this loads torch
 
         with make_sink(quiet=quiet, budget=budget) as sink:
@@ -162,7 +163,9 @@ def rank(
 ) -> None:
     """Predict how the candidates will rank on DIR once tuned; nothing is trained."""
     with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.cli.answers import print_ranking, rank_json
+        from vlmsel_auto.cli.answers import check_task, print_ranking, rank_json
+
+        check_task(directory, candidates)
         from vlmsel_auto.pipeline import rank as run_rank
 
         with make_sink(quiet=quiet) as sink:

@@ -35,6 +35,7 @@ def load_task(
     workdir: Path,
     sink: Sink = discard,
     max_train_images: int | None = 20_000,
+    needs_val: bool = False,
 ) -> Task:
     """Read a task folder; decode every image once, into every wanted view.
 
@@ -50,6 +51,7 @@ def load_task(
         workdir: Decoded images are kept in ``workdir/pixels`` and found again by a second call on the same files.
         sink: Takes the events of stage "images".
         max_train_images: Most images outside a given test split; more are left out by a stratified draw, unopened.
+        needs_val: Refuse a folder from which no validation image could be drawn.
 
     Returns:
         The task. ``bad_files`` names what was left out or converted, ``notes`` what else a reader should know.
@@ -82,6 +84,8 @@ def load_task(
     try:
         entries = [scan.entries[place] for place in positions]
         task = _assemble(scan, entries=entries, store=store, shots=shots, seed=seed, notes=notes)
+        if needs_val:
+            _check_val(task)
     except BaseException:  # also on Ctrl+C: a refused task leaves no trace
         store.discard()
         raise
@@ -241,6 +245,14 @@ def _check_parts(classes: Sequence[str], pairs: Iterable[tuple[str, Part | None]
         untaught = [label for label in classes if seen[label, part] and not seen[label, "train"]]
         if untaught:
             raise TaskError(f"every class of {part} needs images in train{why}, but got {shown(untaught)} without any")
+
+
+def _check_val(task: Task) -> None:
+    if not len(task.val):
+        raise TaskError(
+            "a search needs validation images, so at least one class must have three different images; add some, "
+            f"but got two of each in {str(task.root)!r}"
+        )
 
 
 def _check_distinct(classes: Sequence[str], *, labels: IntArray, digests: Sequence[str]) -> None:
