@@ -259,6 +259,15 @@ def test_pruning_is_told_in_words():
     assert "nothing to compare" in told(first, other)
 
 
+def test_a_mixture_of_methods_is_told_in_words():
+    told = report_views.mixed_text(make_report())
+    assert told.startswith("Each candidate counts by its best trial: 1 of 4 by fine-tuning")
+    assert told.replace("'", "&#39;") in report_views.html(make_report())
+    probes = tuple(trial for trial in make_report().trials if trial.spec.method == "probe")
+    assert report_views.mixed_text(make_report(trials=probes)) == ""
+    assert report_views.mixed_text(make_report(trials=())) == ""
+
+
 def test_saved_time_is_median_of_tuned_times_untried():
     report = make_report()  # tuned spend 10+13, 11, 12+16, 15 seconds; "Last" was never tried
     assert saved_seconds(report) == pytest.approx((15 + 23) / 2)

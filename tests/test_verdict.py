@@ -94,6 +94,17 @@ def test_average_rank_is_judged_where_the_library_knows_the_candidate():
     assert part.note == "2 tuned candidates are not in the library"
 
 
+def test_where_methods_are_mixed_the_prediction_is_also_judged_by_probes_alone():
+    probes = trials([0.6, 0.5, 0.4])
+    report = made((*probes, make_trial(3, "c", validation=0.9, test=0.9, method="finetune")))
+    assert report.agreement.top1_loss == pytest.approx(0.9 - 0.59)  # c leads because it alone was fine-tuned
+    row = report.baselines[-1]
+    assert row.name == "this search's prediction, linear probes alone"
+    assert row.agreement == made(probes).agreement
+    assert row.note == "3 candidates have one"
+    assert all("probes" not in line.name for line in made(probes).baselines)
+
+
 def test_nothing_tuned_gives_a_report_without_figures():
     report = made(())
     assert report.best is None

@@ -31,6 +31,7 @@ from vlmsel_auto.records import (
 )
 
 __all__ = [
+    "PROBES_ONLY",
     "SCHEMA",
     "Baseline",
     "BestSummary",
@@ -55,6 +56,7 @@ __all__ = [
 ]
 
 SCHEMA = 1
+PROBES_ONLY = "this search's prediction, linear probes alone"  # name of a baseline
 StoppedBy = Literal["exhausted", "budget", "interrupted", "all trials failed"]  # exhausted: the plan was finished
 _PACKAGES = ("vlmsel-auto", "torch", "torchvision", "open_clip_torch", "timm", "lightning", "optuna", "scikit-learn",
              "scipy", "numpy", "pot", "pillow")  # fmt: skip
@@ -102,7 +104,7 @@ class BestSummary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Baseline:
-    """Another ordering of the same tuned candidates, judged by the same truth."""
+    """Another ordering of the same tuned candidates, or the same ordering judged by trials of one method alone."""
 
     name: str
     agreement: Agreement

@@ -12,6 +12,7 @@ import numpy as np
 from vlmsel_auto.ranking.agreement import agreement
 from vlmsel_auto.records import Agreement, Budget, Candidate, Ranking, Task, TrialResult
 from vlmsel_auto.reporting.report import (
+    PROBES_ONLY,
     Baseline,
     BestSummary,
     SearchReport,
@@ -104,6 +105,7 @@ def make_report(
                 name="average rank on the source tasks", agreement=judge(known, trials, on=on, seed=seed), note=note
             )
         )
+    baselines.extend(_one_method(ranking, trials, on=on, seed=seed))
     return SearchReport(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,
@@ -126,6 +128,22 @@ def make_report(
         seed=seed,
         workdir=str(workdir),
     )
+
+
+def _one_method(
+    ranking: Ranking, trials: Sequence[TrialResult], *, on: Literal["validation", "test"], seed: int
+) -> tuple[Baseline, ...]:
+    """The prediction judged by linear probes alone, where best trials are of both methods.
+
+    Otherwise a candidate that alone was fine-tuned comes out first for that reason, whatever was predicted.
+    """
+    methods = {trial.spec.method for trial in best_trials(trials).values()}
+    probes = [trial for trial in trials if trial.spec.method == "probe"]
+    if len(methods) < 2:  # noqa: PLR2004 - one method: nothing is mixed
+        return ()
+    scores = {line.candidate: line.score for line in ranking.ranked}
+    figures = judge(scores, probes, on=on, seed=seed)
+    return (Baseline(name=PROBES_ONLY, agreement=figures, note=f"{figures.n} candidates have one"),)
 
 
 def _best(trial: TrialResult | None, model_dir: Path | None) -> BestSummary | None:

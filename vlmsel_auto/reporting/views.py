@@ -27,7 +27,7 @@ from vlmsel_auto.reporting.report import (
     saved_seconds,
 )
 
-__all__ = ["html", "panel", "predict_command", "show", "write", "write_html"]
+__all__ = ["html", "mixed_text", "panel", "predict_command", "show", "write", "write_html"]
 
 _TOO_FEW = "too few to say"
 _MOST_LISTED = 500  # bad files and the like in the page; all of them are in report.json
@@ -81,6 +81,18 @@ def agreement_rows(report: SearchReport) -> tuple[AgreementRow, ...]:
     """Our prediction first, then the baselines, all judged by the same tuned candidates."""
     ours = _agreement_row("this search's prediction", report.agreement, report.agreement.note)
     return (ours, *(_agreement_row(line.name, line.agreement, line.note) for line in report.baselines))
+
+
+def mixed_text(report: SearchReport) -> str:
+    """That the actual order mixes methods, where it does; else empty."""
+    methods = [line.trial.spec.method for line in outcomes(report)]
+    tuned = methods.count("finetune")
+    if tuned in (0, len(methods)):
+        return ""
+    return (
+        f"Each candidate counts by its best trial: {tuned} of {len(methods)} by fine-tuning, the others by a linear "
+        f"probe, so part of the actual order is the method's doing."
+    )
 
 
 def pruning_text(report: SearchReport) -> str:
@@ -193,6 +205,7 @@ def html(report: SearchReport) -> str:
         report=report,
         outcomes=lines,
         agreement=agreement_rows(report),
+        mixed=mixed_text(report),
         pruning=pruning_text(report),
         saved=saved_text(report),
         stopped=_STOPPED[report.stopped_by],
@@ -245,7 +258,10 @@ def _verdict(report: SearchReport) -> str:
     if figures.tau_b is None and figures.ndcg5 is None:
         return figures.note or _TOO_FEW
     ours = agreement_rows(report)[0]
-    return f"tau-b {ours.tau_b}, NDCG@5 {ours.ndcg5}, loss of top-1 {ours.top1_loss}; n = {figures.n}"
+    mixed = mixed_text(report)
+    return f"tau-b {ours.tau_b}, NDCG@5 {ours.ndcg5}, loss of top-1 {ours.top1_loss}; n = {figures.n}" + (
+        f". {mixed}" if mixed else ""
+    )
 
 
 def _outcome_table(lines: Sequence[Outcome], total: int, split: str) -> Table:
