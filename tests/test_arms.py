@@ -60,7 +60,7 @@ def test_posterior_is_the_evidence_weighted_mean_of_gaussian_posteriors() -> Non
     noise = (arms._NOISE * belief.spread) ** 2 * np.eye(3)
     logs, means, models = [], [], []
     for s in arms._SPREADS:
-        for model, weight in enumerate(arms._WEIGHTS):
+        for model, weight in enumerate(belief.weights):
             mean = s * belief.mean if model == 0 else np.zeros(M * J)
             slope = (*arms._SLOPE_SDS, 0.0)[model] ** 2 * belief.parts.T @ belief.parts
             cov = s**2 * (belief.vague if model == 2 else belief.cov + slope) + level
@@ -96,10 +96,21 @@ def test_trust_grows_when_the_past_holds_and_goes_when_it_is_reversed() -> None:
     true = posterior_arms(learned(values[1:]), tried=tried, values=found)
     wrong = posterior_arms(learned(-values[1:]), tried=tried, values=found)
     before = posterior_arms(learned(values[1:]), tried=[], values=[])
-    assert before.trust == pytest.approx(arms._WEIGHTS[0])
+    assert before.trust == pytest.approx(learned(values[1:]).weights[0])
     assert true.trust > before.trust
-    assert wrong.trust < 0.5 * before.trust
-    assert wrong.pattern > before.pattern  # differences as learned, with the other sign
+    assert wrong.trust < 0.75 * before.trust
+    assert wrong.pattern > 2 * before.pattern  # differences as learned, with the other sign
+
+
+def test_how_often_the_past_holds_is_learned() -> None:
+    like = learned(past())
+    tasks = past().shape[0]
+    most = (tasks + arms._WEIGHED * arms._WEIGHTS[0]) / (tasks + arms._WEIGHED)
+    assert arms._WEIGHTS[0] < like.weights[0] <= most
+    assert sum(like.weights) == pytest.approx(1)
+    unlike = learned(np.random.default_rng(0).standard_normal((tasks, M * J)))
+    assert unlike.weights[0] < arms._WEIGHTS[0]
+    assert learned(past()[:1]).weights == pytest.approx(arms._WEIGHTS)  # nothing to compare with
 
 
 def test_a_reversed_past_is_used_in_reverse() -> None:

@@ -13,15 +13,16 @@ past is worth, and are averaged by their evidence after every trial:
     pattern  b ~ N(0, 1^2):   the past's differences matter, but not their sign: it may be reversed, in part or whole
     vague    b = 0, e: arms of one candidate, and of one setting, resemble each other; nothing else is known
 
-A wrong past therefore loses its weight after a few trials, and a reversed one is used in reverse. Empirical Bayes; the
-form and its constants are our own choice, made on one table of recorded trials, reported on another (docs/search.md).
+A wrong past therefore loses its weight after a few trials, and a reversed one is used in reverse. How often the past
+holds is itself learned: each past task is explained by the others under each of the three models, and what explains it
+counts. Empirical Bayes; the form and its constants are our own choice (docs/trials.md).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,7 +37,8 @@ _SHARES = (0.45, 0.35, 0.20)  # of the vague variance: same candidate, same sett
 _SPREADS = np.geomspace(0.25, 2.5, 5)  # s: spread of the new task against a typical past one
 _SPREAD_LOG_SD = 0.7
 _SLOPE_SDS = (0.6, 1.0)  # of b under `past` and `pattern`
-_WEIGHTS = (0.70, 0.15, 0.15)  # of past, pattern and vague before any trial
+_WEIGHTS = (0.70, 0.15, 0.15)  # of past, pattern and vague before any past task is known
+_WEIGHED = 4.0  # past tasks that these count for
 _LEAST = 1e-3  # eigenvalue of a correlation matrix
 _LEVEL = 10.0  # standard deviation of the new task's level, in spreads: unknown
 _NOISE = 0.05  # in spreads
@@ -52,6 +54,7 @@ class ArmBelief:
     vague: FloatArray  # (A, A) of the model that knows only the arms' structure
     spread: float  # typical standard deviation over arms within a task, of warped values
     top: float  # scale of `warp`, in units of the objective
+    weights: tuple[float, float, float] = _WEIGHTS  # of past, pattern and vague on a new task
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,7 +157,25 @@ def learn_arms(values: FloatArray, *, candidates: IntArray, settings: IntArray) 
     kept = known.sum(axis=1) > 1
     if not kept.any():
         raise ValueError(f"at least one past task needs two known arms, but got {known.sum(axis=1).tolist()}")
-    values, known = values[kept], known[kept]
+    belief = _learned(values[kept], candidates=candidates, settings=settings)
+    return replace(belief, weights=_weights(values[kept], candidates=candidates, settings=settings))
+
+
+def _weights(values: FloatArray, *, candidates: IntArray, settings: IntArray) -> tuple[float, float, float]:
+    """How often each model is what explains a past task best from the others, by one step from the default weights."""
+    counts = _WEIGHED * np.array(_WEIGHTS)
+    for place in range(len(values) if len(values) > 1 else 0):
+        belief = _learned(np.delete(values, place, axis=0), candidates=candidates, settings=settings)
+        arms = np.flatnonzero(~np.isnan(values[place]))
+        now = posterior_arms(belief, tried=arms.tolist(), values=values[place, arms].tolist())
+        counts += (now.trust, now.pattern, 1 - now.trust - now.pattern)
+    past, pattern, vague = (counts / counts.sum()).tolist()
+    return past, pattern, vague
+
+
+def _learned(values: FloatArray, *, candidates: IntArray, settings: IntArray) -> ArmBelief:
+    """The belief with the default weights; every one of the S tasks knows two arms."""
+    known = ~np.isnan(values)
     spread = float(np.sqrt(np.nanmean((values - np.nanmean(values, axis=1, keepdims=True)) ** 2))) or 1.0
     top = _TOP * spread
     warped = warp(values, best=np.nanmax(values, axis=1, keepdims=True), top=top)
@@ -208,16 +229,17 @@ def _condition(mixture: _Mixture, *, rows: IntArray, values: FloatArray, noise: 
 
 
 def posterior_arms(
-    belief: ArmBelief, *, tried: Sequence[int], values: Sequence[float], weights: Sequence[float] = _WEIGHTS
+    belief: ArmBelief, *, tried: Sequence[int], values: Sequence[float], weights: Sequence[float] | None = None
 ) -> ArmPosterior:
     """Update by the arms tried on the new task; the same arm may occur more than once.
 
-    ``weights``, positive, are the probabilities of past, pattern and vague before the first trial.
+    ``weights``, positive, are the probabilities of past, pattern and vague before the first trial; None: the learned.
 
     Raises:
         ValueError: an arm out of range, a value that is not finite, different lengths, or weights that are not three
             positive numbers.
     """
+    weights = belief.weights if weights is None else weights
     rows = np.asarray(tried, dtype=np.int64)
     found = np.asarray(values, dtype=np.float64)
     size = len(belief.mean)
