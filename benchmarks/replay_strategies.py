@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import optuna
@@ -128,18 +129,22 @@ def _prior(scene: Scene) -> CandidatePrior:
         )
         for name in scene.table.models
     ]
-    return CandidatePrior.of(Ranking(task="replay", ranked=tuple(lines)), candidates=candidates, parameter="model")
-
-
-def prior_sampler(scene: Scene, seed: int) -> list[int]:
-    """The integration for a user's own study: TPE, the model drawn from the posterior after three queued trials."""
-    table, prior, path = scene.table, _prior(scene), []
     rate, epoch = scene.usual_setting()
-    study = optuna.create_study(direction="maximize", sampler=PriorSampler(prior, TPESampler(seed=seed), seed=seed))
-    enqueue(study, prior, count=3, params={"rate": rate, "epoch": epoch})
+    return CandidatePrior.of(
+        Ranking(task="replay", ranked=tuple(lines)),
+        candidates=candidates,
+        parameter="model",
+        settings={"rate": rate, "epoch": epoch},
+    )
+
+
+def _with_prior(scene: Scene, seed: int, *, prior: CandidatePrior) -> list[int]:
+    table, path = scene.table, []
+    study = optuna.create_study(direction="maximize", sampler=PriorSampler(prior, TPESampler(seed=seed)))
+    enqueue(study, prior, count=3)
 
     def objective(trial: optuna.Trial) -> float:
-        model = trial.suggest_int("model", 0, len(table.models) - 1)
+        model = trial.suggest_categorical("model", list(range(len(table.models))))
         at = trial.suggest_int("rate", 0, len(table.rates) - 1)
         until = trial.suggest_int("epoch", 0, len(table.epochs) - 1)
         path.append(table.arm(model, at, until))
@@ -147,6 +152,17 @@ def prior_sampler(scene: Scene, seed: int) -> list[int]:
 
     study.optimize(objective, n_trials=TRIALS)
     return path
+
+
+def prior_sampler(scene: Scene, seed: int) -> list[int]:
+    """The integration for a user's own study: TPE, each model's first trial when the posterior says so."""
+    return _with_prior(scene, seed, prior=_prior(scene))
+
+
+def prior_sampler_wrong(scene: Scene, seed: int) -> list[int]:
+    """The same with the order of the models reversed."""
+    prior = _prior(scene)
+    return _with_prior(scene, seed, prior=replace(prior, belief=replace(prior.belief, mean=-prior.belief.mean)))
 
 
 def _arms(scene: Scene, *, past: FloatArray | None = None, per_cost: bool = False) -> list[int]:
@@ -202,7 +218,8 @@ def source_ceiling(scene: Scene, seed: int) -> list[int]:
 _OPTUNA: tuple[Strategy, ...] = (random, tpe, gp, tpe_hyperband, hard_top3, hard_top5, average_rank)
 _OURS: tuple[Strategy, ...] = (ours, ours_per_cost, ours_wrong)
 STRATEGIES: dict[str, Strategy] = {
-    each.__name__: each for each in (*_OPTUNA, prior_sampler, *_OURS, ours_shuffled, source_ceiling)
+    each.__name__: each
+    for each in (*_OPTUNA, prior_sampler, prior_sampler_wrong, *_OURS, ours_shuffled, source_ceiling)
 }
 OPTUNA_ONLY = frozenset(each.__name__ for each in _OPTUNA)  # they do not change with this project's code
 DETERMINISTIC = frozenset(each.__name__ for each in (*_OURS, source_ceiling))

@@ -5,16 +5,17 @@
     enqueue(study, prior, count=3)
 
 The objective suggests the candidate as ``trial.suggest_int("candidate", 0, len(prior.names) - 1)`` (an index into
-``prior.names``; recommended, it survives a change of the ranking) or as ``suggest_categorical("candidate", names)``.
-Everything else is the wrapped sampler's. State lives in the study's trials alone, so any storage, several workers and
-resumed studies work; only one process should call `enqueue`.
+``prior.names``), or as ``suggest_categorical("candidate", prior.names)`` with ``enqueue(..., by_name=True)``: samplers
+that see an order in integers, as TPE does, learn faster from names, but a study's names cannot change later. State
+lives in the study's trials alone, so any storage, several workers and resumed studies work; only one process should
+call `enqueue`.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import optuna
@@ -40,19 +41,34 @@ class CandidatePrior:
     belief: Belief
     parameter: str = "candidate"  # name of the study's parameter
     unit: float = 1.0  # how much of the objective is 1.0 of accuracy: 100 for per cent
+    settings: Mapping[str, object] = field(default_factory=dict)  # other parameters of a candidate's first trial
 
     @classmethod
     def of(
-        cls, ranking: Ranking, *, candidates: Sequence[Candidate], parameter: str = "candidate", unit: float = 1.0
+        cls,
+        ranking: Ranking,
+        *,
+        candidates: Sequence[Candidate],
+        parameter: str = "candidate",
+        unit: float = 1.0,
+        settings: Mapping[str, object] | None = None,
     ) -> CandidatePrior:
         """From a ranking.
+
+        Args:
+            ranking: scores and their uncertainty.
+            candidates: all that the study may choose from.
+            parameter: name of the study's parameter.
+            unit: how much of the objective is 1.0 of accuracy: 100 for per cent.
+            settings: other parameters of each candidate's first trial, such as a default learning rate.
 
         Raises:
             ValueError: no candidate, one twice, or a unit that is not positive.
         """
         if not unit > 0:
             raise ValueError(f"unit must be positive, but got {unit!r}")
-        return cls(belief=belief_of(ranking, candidates=candidates), parameter=parameter, unit=unit)
+        belief = belief_of(ranking, candidates=candidates)
+        return cls(belief=belief, parameter=parameter, unit=unit, settings=dict(settings or {}))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,6 +85,11 @@ class CandidatePrior:
             return self.names.index(value) if value in self.names else None
         index = int(value) if isinstance(value, (int, float)) else -1
         return index if 0 <= index < len(self.names) else None
+
+    def _value(self, index: int, distribution: BaseDistribution) -> object:
+        """What the study calls candidate ``index``."""
+        named = isinstance(distribution, CategoricalDistribution) and self.names[index] in distribution.choices
+        return self.names[index] if named else index
 
     def _allowed(self, distribution: BaseDistribution) -> list[int]:
         if isinstance(distribution, CategoricalDistribution):
@@ -91,65 +112,71 @@ def _feasible(trial: FrozenTrial) -> bool:
 
 
 class PriorSampler(BaseSampler):
-    """Draws the candidate from the posterior; leaves every other parameter to the wrapped sampler.
+    """Brings each candidate in when the posterior says so; everything else is the wrapped sampler's.
 
-    The candidate is the one with the largest expected improvement, or, with probability ``explore``, a draw by its
-    probability of being the best. Finished trials update the belief: the candidate's kin with it. With several
-    objectives the first one, usually accuracy, is what the ranking speaks of. Trials that broke a constraint count as
-    tried, not as good.
+    A trial is the first one of a candidate as long as that has the largest expected improvement; else, and every second
+    time once the prior's choices have stopped to be better ones, the wrapped sampler chooses the candidate too. The
+    prior therefore chooses every candidate at most once (again only if that trial failed): the better it is the sooner
+    the study is where it should be, and a wrong one costs few trials. Finished trials update the belief, and a
+    candidate's kin with it. With several objectives the first one, usually accuracy, is what the ranking speaks of.
+    Trials that broke a constraint count as tried, not as good.
 
     Args:
-        prior: what is believed of the candidates.
+        prior: what is believed of the candidates, and the settings of their first trials.
         sampler: the wrapped sampler; None is TPE.
-        explore: share of draws by probability instead of expected improvement.
-        seed: of the draws.
+        seed: of the default sampler.
     """
 
-    def __init__(
-        self,
-        prior: CandidatePrior,
-        sampler: BaseSampler | None = None,
-        *,
-        explore: float = 0.25,
-        seed: int | None = None,
-    ) -> None:
-        if not 0 <= explore <= 1:
-            raise ValueError(f"explore must lie in [0, 1], but got {explore!r}")
+    def __init__(self, prior: CandidatePrior, sampler: BaseSampler | None = None, *, seed: int | None = None) -> None:
         self._prior = prior
         self._sampler = sampler if sampler is not None else TPESampler(seed=seed)
-        self._explore = explore
-        self._rng = np.random.default_rng(seed)
 
     def reseed_rng(self) -> None:
-        """Take fresh randomness, as Optuna asks for in every thread or process."""
-        self._rng = np.random.default_rng()
+        """The wrapped sampler's, as Optuna asks for in every thread or process."""
         self._sampler.reseed_rng()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The wrapped sampler's, without the candidate."""
-        space = self._sampler.infer_relative_search_space(study, trial)
-        return {name: each for name, each in space.items() if name != self._prior.parameter}
+        """The wrapped sampler's, with what the prior sets where an earlier trial tells of which kind it is."""
+        space = dict(self._sampler.infer_relative_search_space(study, trial))
+        for other in reversed(study.get_trials(deepcopy=False)):
+            for name in {self._prior.parameter, *self._prior.settings} - set(space):
+                if name in other.distributions:
+                    space[name] = other.distributions[name]
+            if set(self._prior.settings) | {self._prior.parameter} <= set(space):
+                break
+        return space
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, object]:
-        """The wrapped sampler's."""
-        return self._sampler.sample_relative(study, trial, search_space)
+        """A candidate's first trial, or the wrapped sampler's choice of everything."""
+        name, settings = self._prior.parameter, self._prior.settings
+        index = self._new(study, search_space[name]) if name in search_space else None
+        if index is not None:
+            mine = {key: value for key, value in settings.items() if key in search_space}
+            mine[name] = self._prior._value(index, search_space[name])  # noqa: SLF001 - of this module
+            rest = {key: each for key, each in search_space.items() if key not in mine}
+            return {**self._sampler.sample_relative(study, trial, rest), **mine}
+        inferred = self._sampler.infer_relative_search_space(study, trial)
+        added = ({name} | set(settings)) - set(inferred)
+        theirs = {key: each for key, each in search_space.items() if key not in added}
+        found = dict(self._sampler.sample_relative(study, trial, theirs))
+        if name in search_space and name not in found:
+            found[name] = self._sampler.sample_independent(study, trial, name, search_space[name])
+        return found
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> object:
-        """The candidate from the posterior, anything else from the wrapped sampler.
+        """The candidate of a study's first trial from the prior, anything else from the wrapped sampler.
 
         Raises:
             ValueError: the candidate's parameter is of a kind that cannot name candidates.
         """
         if param_name != self._prior.parameter:
             return self._sampler.sample_independent(study, trial, param_name, param_distribution)
-        index = self._draw(study, self._prior._allowed(param_distribution))  # noqa: SLF001 - of this module
-        if isinstance(param_distribution, CategoricalDistribution):
-            return self._prior.names[index] if self._prior.names[index] in param_distribution.choices else index
-        return index
+        index = max(self._worth(study, param_distribution), key=lambda each: each[1:])[0]
+        return self._prior._value(index, param_distribution)  # noqa: SLF001 - of this module
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """The wrapped sampler's."""
@@ -159,46 +186,59 @@ class PriorSampler(BaseSampler):
         """The wrapped sampler's."""
         self._sampler.after_trial(study, trial, state, values)
 
-    def _draw(self, study: Study, allowed: list[int]) -> int:
-        best, tries, since = _history(study, self._prior)
-        seen = [Observation(candidate=index, method=0, value=value) for index, value in best.items()]
-        belief = self._prior.belief
-        if since >= _STALL and (since - _STALL) % 2 == 0:  # a prior that misleads costs every second trial at most
-            belief = replace(belief, mean=np.zeros_like(belief.mean), cov=belief.cov / belief.cov.diagonal().mean())
-        now = posterior(belief, seen)
-        mean, sd, cov = now.mean[:, 0], now.sd[:, 0], now.cov[0]
-        if self._rng.random() < self._explore:
-            chances = probability_best(
-                mean[allowed], cov[np.ix_(allowed, allowed)], seed=int(self._rng.integers(2**31))
-            )
-            return int(self._rng.choice(allowed, p=chances))
-        top = max(best.values(), default=float(mean.max()))
+    def _new(self, study: Study, distribution: BaseDistribution) -> int | None:
+        """The candidate that should have its first trial; None: the wrapped sampler may choose."""
+        past = _history(study, self._prior)
+        if past.since >= _STALL and (past.since - _STALL) % 2 == 0:
+            return None
+        index = max(self._worth(study, distribution), key=lambda each: each[1:])[0]
+        return None if index in past.seen else index
 
-        def worth(index: int) -> tuple[float, int, float]:
-            count = tries.get(index, 0)  # also of trials that run elsewhere: do not all go there
-            gain = promise(float(mean[index]), float(sd[index]), best=top, reached=best.get(index), tries=count)
-            return gain, -count, float(mean[index])
+    def _worth(self, study: Study, distribution: BaseDistribution) -> list[tuple[int, float, int, float]]:
+        """Candidate, promise of its next trial, minus its trials, and mean, for each that ``distribution`` allows."""
+        past = _history(study, self._prior)
+        now = posterior(
+            self._prior.belief,
+            [Observation(candidate=index, method=0, value=value) for index, value in past.best.items()],
+        )
+        mean, sd = now.mean[:, 0], now.sd[:, 0]
+        top = max(past.best.values(), default=float(mean.max()))
+        rows = []
+        for index in self._prior._allowed(distribution):  # noqa: SLF001 - of this module
+            count = past.tries.get(index, 0)  # also of trials that run elsewhere: do not all go there
+            reached = past.best.get(index)
+            gain = promise(float(mean[index]), float(sd[index]), best=top, reached=reached, tries=count)
+            rows.append((index, gain, -count, float(mean[index])))
+        return rows
 
-        return max(allowed, key=worth)
+
+@dataclass(frozen=True, kw_only=True)
+class _History:
+    best: Mapping[int, float]  # best value of each candidate, as accuracy, larger is better
+    tries: Mapping[int, int]  # how often each was tried
+    seen: frozenset[int]  # candidates with a trial that runs or did not fail
+    since: int  # trials since the best
 
 
-def _history(study: Study, prior: CandidatePrior) -> tuple[dict[int, float], dict[int, int], int]:
-    """Best value of each candidate (as accuracy, larger is better), how often each was tried, trials since the best."""
+def _history(study: Study, prior: CandidatePrior) -> _History:
     sign = 1.0 if study.directions[0] == StudyDirection.MAXIMIZE else -1.0
     best: dict[int, float] = {}
     tries: dict[int, int] = {}
+    seen: set[int] = set()
     since, top = 0, -np.inf
     for trial in study.get_trials(deepcopy=False):
         index = prior._index(trial.params.get(prior.parameter))  # noqa: SLF001 - of this module
         if index is None or trial.state == TrialState.WAITING:
             continue
         tries[index] = tries.get(index, 0) + 1
+        if trial.state != TrialState.FAIL:
+            seen.add(index)
         if trial.state == TrialState.COMPLETE and trial.values and _feasible(trial) and np.isfinite(trial.values[0]):
             value = sign * trial.values[0] / prior.unit
             best[index] = max(best.get(index, -np.inf), value)
             since = 0 if value > top else since + 1
             top = max(top, value)
-    return best, tries, since
+    return _History(best=best, tries=tries, seen=frozenset(seen), since=since)
 
 
 class PriorPruner(BasePruner):
@@ -230,18 +270,16 @@ class PriorPruner(BasePruner):
         return self._pruner.prune(study, shown)
 
 
-def enqueue(
-    study: optuna.Study, prior: CandidatePrior, *, count: int = 3, params: Mapping[str, object] | None = None
-) -> int:
+def enqueue(study: optuna.Study, prior: CandidatePrior, *, count: int = 3, by_name: bool = False) -> int:
     """Queue the ``count`` predicted best as the first trials; a study that has trials is left alone.
 
     Only the process that creates the study may call it: Optuna cannot tell two workers' queues apart.
 
     Args:
         study: the study.
-        prior: what is believed of the candidates.
+        prior: what is believed of the candidates, and the settings of their first trials; the rest is sampled.
         count: how many.
-        params: further parameters of these trials, such as default learning rate; the rest is sampled.
+        by_name: the objective suggests names, not indices.
 
     Returns:
         How many were queued: 0 for a study that was begun before.
@@ -253,6 +291,7 @@ def enqueue(
     chosen = prior.order[:count]
     for index in chosen:
         study.enqueue_trial(
-            {prior.parameter: index, **(params or {})}, user_attrs={"vlmsel:candidate": prior.names[index]}
+            {**prior.settings, prior.parameter: prior.names[index] if by_name else index},
+            user_attrs={"vlmsel:candidate": prior.names[index]},
         )
     return len(chosen)

@@ -4,11 +4,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.samplers import RandomSampler
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from postgres import binaries, server
 from test_optuna_prior import NAMES, objective, prior
@@ -70,6 +72,17 @@ def url() -> Iterator[str]:
         yield address
 
 
+@contextmanager
+def opened(url: str) -> Iterator[RDBStorage]:
+    """A storage whose pooled connections are closed, or they would warn in whatever test runs at their collection."""
+    storage = RDBStorage(url)
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
 def start(script: str, *arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-W", "ignore", "-c", script, str(Path(__file__).parent), *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -83,52 +96,59 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 def test_three_processes_share_a_users_study(url: str) -> None:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    belief = prior()
-    study = optuna.create_study(study_name="own", storage=url, direction="maximize")
-    assert enqueue(study, belief, count=2) == 2
-    workers = [start(OWN, url) for _ in range(3)]
-    for worker in workers:
-        finish(worker)
-    trials = study.get_trials()
-    assert [each.number for each in trials] == list(range(24))
-    assert {each.state for each in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
-    chosen = [each.params["candidate"] for each in trials]
-    assert study.best_trial.params["candidate"] == 2
-    assert set(chosen[:2]) == {belief.order[0], belief.order[1]}  # the queue was served once, by whom ever
-    resumed = optuna.load_study(
-        study_name="own", storage=url, sampler=PriorSampler(belief, RandomSampler(seed=0)), pruner=PriorPruner(belief)
-    )
-    assert enqueue(resumed, belief) == 0
-    resumed.optimize(objective, n_trials=2)
-    assert len(resumed.trials) == 26
+    with opened(url) as storage:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        belief = prior()
+        study = optuna.create_study(study_name="own", storage=storage, direction="maximize")
+        assert enqueue(study, belief, count=2) == 2
+        workers = [start(OWN, url) for _ in range(3)]
+        for worker in workers:
+            finish(worker)
+        trials = study.get_trials()
+        assert [each.number for each in trials] == list(range(24))
+        assert {each.state for each in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+        chosen = [each.params["candidate"] for each in trials]
+        assert study.best_trial.params["candidate"] == 2
+        assert set(chosen[:2]) == {belief.order[0], belief.order[1]}  # the queue was served once, by whom ever
+        resumed = optuna.load_study(
+            study_name="own",
+            storage=storage,
+            sampler=PriorSampler(belief, RandomSampler(seed=0)),
+            pruner=PriorPruner(belief),
+        )
+        assert enqueue(resumed, belief) == 0
+        resumed.optimize(objective, n_trials=2)
+        assert len(resumed.trials) == 26
 
 
 def test_objectives_and_constraints_in_the_database(url: str) -> None:
-    def both(trial: optuna.Trial) -> tuple[float, float]:
-        value = objective(trial)
-        trial.set_constraint("memory", 1.0 if trial.params["candidate"] == 2 else -1.0)
-        return value, float(trial.params["candidate"])
+    with opened(url) as storage:
 
-    study = optuna.create_study(
-        study_name="two",
-        storage=url,
-        directions=["maximize", "minimize"],
-        sampler=PriorSampler(prior(), RandomSampler(seed=0), seed=0, explore=0.0),
-    )
-    study.optimize(both, n_trials=10)
-    chosen = [each.params["candidate"] for each in study.trials]
-    assert chosen[0] == 2
-    assert chosen.count(2) < 6
-    assert set(chosen) <= set(range(len(NAMES)))
+        def both(trial: optuna.Trial) -> tuple[float, float]:
+            value = objective(trial)
+            trial.set_constraint("memory", 1.0 if trial.params["candidate"] == 2 else -1.0)
+            return value, float(trial.params["candidate"])
+
+        study = optuna.create_study(
+            study_name="two",
+            storage=storage,
+            directions=["maximize", "minimize"],
+            sampler=PriorSampler(prior(), RandomSampler(seed=0)),
+        )
+        study.optimize(both, n_trials=10)
+        chosen = [each.params["candidate"] for each in study.trials]
+        assert chosen[0] == 2
+        assert chosen.count(2) < 6
+        assert set(chosen) <= set(range(len(NAMES)))
 
 
 @pytest.mark.slow
 def test_two_processes_search_together(url: str, digits_folder: Path, tmp_path: Path) -> None:
     workers = [start(SEARCH, url, digits_folder, tmp_path / name) for name in "ab"]
     outputs = [finish(worker) for worker in workers]
-    name = next(each for each in optuna.get_all_study_names(url) if each.startswith("vlmsel-auto-"))
-    trials = optuna.load_study(study_name=name, storage=url).get_trials()
+    with opened(url) as storage:
+        name = next(each for each in optuna.get_all_study_names(storage) if each.startswith("vlmsel-auto-"))
+        trials = optuna.load_study(study_name=name, storage=storage).get_trials()
     done = [each for each in trials if each.state == TrialState.COMPLETE]
     assert 4 <= len(done) <= 8  # whoever looked first at an empty book went on
     assert all("result" in each.user_attrs for each in done)
