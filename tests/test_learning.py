@@ -114,3 +114,6 @@ def test_a_second_search_on_a_related_folder_uses_the_first(tmp_path, minizoo, m
     assert any("added to the library" in note for note in load_report(result.report_dir).notes)
     after = vlmsel_auto.rank(second, candidates=own, cache_dir=tmp_path / "cache")
     assert {line.basis for line in after.ranked} == {"library and labels"}
+    said = "1 source task of your own earlier searches: shapes"
+    assert said in after.notes
+    assert said not in before.notes

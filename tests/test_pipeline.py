@@ -140,6 +140,7 @@ def test_the_same_search_again_repeats_nothing(finished, shapes):
         sink=events.append,
     )
     assert again.trials == result.trials
+    assert any(isinstance(event, Notice) and event.text.startswith("going on with the search in") for event in events)
     assert all(event.resumed for event in events if isinstance(event, TrialFinished))
     assert again.ranking == result.ranking
 

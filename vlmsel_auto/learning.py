@@ -17,6 +17,7 @@ from vlmsel_auto.ranking.evidence import zeroshot
 from vlmsel_auto.ranking.records import TargetSignals
 from vlmsel_auto.ranking.signals import SLOW_EVIDENCE, evidence_scores, label_free_signals
 from vlmsel_auto.records import Candidate, IntArray, Task, TrialResult
+from vlmsel_auto.target import SEARCH
 from vlmsel_auto.tasks.split import few_shot
 
 __all__ = ["RUN", "cells_of_search", "remember_search"]
@@ -69,7 +70,7 @@ def cells_of_search(
     """
     by_id = {one.id: one for one in candidates}
     build = Build(
-        source="vlmsel-auto search",
+        source=SEARCH,
         code_version=metadata.version("vlmsel-auto"),
         settings=(("scalar", "margin"), ("seed", str(seed)), ("zero_shot", "support images")),
     )

@@ -150,7 +150,8 @@ def search(
             "seed": seed,
             "shots": shots,
         }
-        claim(folder, settings=settings)
+        if claim(folder, settings=settings):
+            sink(Notice(text=f"going on with the search in {folder}"))
         ranking = read_ranking(folder)
         if ranking is None:
             look = None if spend.seconds is None else began + _LOOK_SHARE * spend.seconds

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -23,9 +24,13 @@ from vlmsel_auto.models import zoo
 from vlmsel_auto.ranking.ranking import rank_candidates
 from vlmsel_auto.ranking.records import TargetSignals
 from vlmsel_auto.records import Candidate, Ranking, Task
-from vlmsel_auto.target import find_measured, measure
+from vlmsel_auto.reporting.wording import plural
+from vlmsel_auto.target import SEARCH, find_measured, measure
 
 __all__ = ["measure_all", "open_library", "rank_task", "without_target"]
+
+
+_NAMED: Final = 5  # own source tasks that a note names
 
 
 def open_library(library: Library | Path | None) -> Library:
@@ -43,6 +48,12 @@ def without_target(library: Library, task: Task) -> Library:
     """The library without sources that are the target itself: a prediction must not have seen its answer."""
     kept = [one.name for one in library.tasks if one.digest != task.digest]
     return library if len(kept) == len(library.tasks) else library.select_tasks(kept)
+
+
+def _searched(library: Library) -> tuple[str, ...]:
+    """Source tasks that came from finished searches."""
+    searched = [number for number, build in enumerate(library.builds) if build.source == SEARCH]
+    return tuple(name for s, name in enumerate(library.task_names) if np.isin(library.build[:, s], searched).any())
 
 
 def measure_all(
@@ -142,6 +153,11 @@ def rank_task(
             failures=failures,
             seed=seed,
         )
+    own = _searched(sources)
+    if own:
+        names = ", ".join(own[:_NAMED]) + (", ..." if len(own) > _NAMED else "")
+        note = f"{plural(len(own), 'source task')} of your own earlier searches: {names}"
+        ranking = replace(ranking, notes=(*ranking.notes, note))
     if late:
         note = f"no time to look at {len(late)} candidates; the library alone ranks {', '.join(late)}"
         ranking = replace(ranking, notes=(*ranking.notes, note))

@@ -18,9 +18,10 @@ from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.ranking.records import TargetSignals
 from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task
 
-__all__ = ["PROFILE_ERROR", "PROFILE_IMAGES", "find_measured", "measure", "profiled_images"]
+__all__ = ["PROFILE_ERROR", "PROFILE_IMAGES", "SEARCH", "find_measured", "measure", "profiled_images"]
 
 _VERSION: Final = 1  # of what a measurement means: a change makes kept ones unused
+SEARCH: Final = "vlmsel-auto search"  # the source that a library names for what a search measured
 PROFILE_IMAGES: Final = 32  # means over fewer are noisier, more cost time on every candidate
 PROFILE_ERROR: Final = 0.05  # wanted relative error of a neuron's conductance
 _MAX_POINTS: Final = 33

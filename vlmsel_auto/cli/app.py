@@ -46,8 +46,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(library_app, name="library")
-app.command()(bench)
 
 
 class MethodChoice(enum.StrEnum):
@@ -76,7 +74,14 @@ def _root(
     """Pick and fine-tune the best pretrained vision-language model for a folder of images."""
 
 
-@app.command()
+_SEARCH_EPILOG = (
+    "Without a budget the search ends when nothing promising is left. The same command on the same work directory goes "
+    "on where it was, also after a kill. A candidates file is TOML: candidates = ['mini-zoo', "
+    "'ViT-B-32/laion2b_s34b_b79k'] and tables \\[\\[candidate]] of path (and id), of arch and tag, or of id."
+)
+
+
+@app.command(epilog=_SEARCH_EPILOG)
 def search(
     *,
     directory: Folder,
@@ -88,7 +93,7 @@ def search(
     ] = None,
     max_trials: Annotated[
         Optional[int],  # noqa: UP045 - typer reads it at run time
-        typer.Option(min=1, metavar="N", help="Stop after N trials."),
+        typer.Option(min=1, metavar="N", help="Stop after N trials, those of earlier runs included."),
     ] = None,
     method: Annotated[
         MethodChoice, typer.Option(help="Linear probe on cached features, full fine-tuning, or both.")
@@ -97,10 +102,16 @@ def search(
     seed: Seed = 0,
     workdir: Annotated[
         Optional[Path],  # noqa: UP045 - typer reads it at run time
-        typer.Option(help="Folder of study, report and exported model; the same command with it resumes."),
+        typer.Option(
+            help="Folder of study, report and exported model; the same command with it resumes. "
+            "Default: vlmsel-NAME in the current folder, after DIR's name.",
+        ),
     ] = None,
     library: LibraryPath = None,
-    cache_dir: CacheDir = None,
+    cache_dir: Annotated[
+        Optional[Path],  # noqa: UP045 - typer reads it at run time
+        typer.Option("--cache-dir", help="Folder of measurements of candidates; default: inside the work directory."),
+    ] = None,
     device: Device = "auto",
     storage: Annotated[
         Optional[str],  # noqa: UP045 - typer reads it at run time
@@ -186,54 +197,6 @@ def rank(
 
 
 @app.command()
-def zoo(
-    *,
-    candidates: Candidates = ["mini-zoo"],  # noqa: B006 - typer copies defaults
-    open_clip: Annotated[
-        bool, typer.Option("--open-clip", help="List every ARCH/TAG of open_clip instead; needs no network.")
-    ] = False,
-    match: Annotated[str, typer.Option(metavar="TEXT", help="Only ids that contain TEXT.")] = "",
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """List candidates with parameters, floating-point operations, image size and family."""
-    with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.cli.answers import catalogue_names, print_zoo, zoo_json
-        from vlmsel_auto.models.candidates import resolve
-
-        listed = resolve(catalogue_names() if open_clip else tuple(candidates))
-        listed = tuple(candidate for candidate in listed if match.lower() in candidate.id.lower())
-        answer.json = zoo_json(listed)
-        if not as_json:
-            print_zoo(listed)
-
-
-@app.command()
-def report(
-    *,
-    directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A search's --workdir, its report folder, or report.json.")
-    ],
-    open_browser: Annotated[bool, typer.Option("--open", help="Open report.html in the browser.")] = False,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Render report.html again from report.json and show the summary."""
-    with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.recordjson import encode
-        from vlmsel_auto.reporting import views as report_views
-        from vlmsel_auto.reporting.report import find, load
-
-        folder = find(directory).parent
-        loaded = load(folder)
-        page = report_views.write_html(loaded, folder)
-        answer.json = encode(loaded)
-        _show_report(folder, to_stderr=as_json)
-        if open_browser:
-            typer.launch(str(page))
-
-
-@app.command()
 def predict(
     *,
     model_dir: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="A model folder that a search exported.")],
@@ -275,6 +238,54 @@ def predict(
 
 
 @app.command()
+def report(
+    *,
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A search's --workdir, its report folder, or report.json.")
+    ],
+    open_browser: Annotated[bool, typer.Option("--open", help="Open report.html in the browser.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Render report.html again from report.json and show the summary."""
+    with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.recordjson import encode
+        from vlmsel_auto.reporting import views as report_views
+        from vlmsel_auto.reporting.report import find, load
+
+        folder = find(directory).parent
+        loaded = load(folder)
+        page = report_views.write_html(loaded, folder)
+        answer.json = encode(loaded)
+        _show_report(folder, to_stderr=as_json)
+        if open_browser:
+            typer.launch(str(page))
+
+
+@app.command()
+def zoo(
+    *,
+    candidates: Candidates = ["mini-zoo"],  # noqa: B006 - typer copies defaults
+    open_clip: Annotated[
+        bool, typer.Option("--open-clip", help="List every ARCH/TAG of open_clip instead; needs no network.")
+    ] = False,
+    match: Annotated[str, typer.Option(metavar="TEXT", help="Only ids that contain TEXT.")] = "",
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """List candidates with parameters, floating-point operations, image size and family."""
+    with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.cli.answers import catalogue_names, print_zoo, zoo_json
+        from vlmsel_auto.models.candidates import resolve
+
+        listed = resolve(catalogue_names() if open_clip else tuple(candidates))
+        listed = tuple(candidate for candidate in listed if match.lower() in candidate.id.lower())
+        answer.json = zoo_json(listed)
+        if not as_json:
+            print_zoo(listed)
+
+
+@app.command()
 def demo(
     *,
     workdir: Annotated[Path, typer.Option(help="Folder of the demo's images, study, report and model.")] = Path("demo"),
@@ -298,6 +309,10 @@ def demo(
             answer.code = EXIT_INTERRUPTED
         elif result.best is None:
             answer.code = EXIT_ALL_FAILED
+
+
+app.command()(bench)
+app.add_typer(library_app, name="library")
 
 
 def _show_report(report_dir: Path, *, to_stderr: bool) -> None:

@@ -6,6 +6,7 @@ searched to any depth. Symbolic links to files are followed inside the task fold
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -176,9 +177,19 @@ def _raise(error: OSError) -> None:
 
 
 def _link_reason(path: Path, root: Path) -> str:
+    if _is_loop(path):
+        return "refused: the link leads in a circle"
     if not inside(path, root):
         return "refused: the link leads out of the task folder"
     return "refused: links to folders are not followed" if path.is_dir() else "refused: the link leads nowhere"
+
+
+def _is_loop(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def _scan_found(found: _Found, *, notes: tuple[str, ...]) -> Scan:
