@@ -10,7 +10,8 @@ Everything runs side by side in one process, on the same images, tower, scalar a
   Captum is run with those steps; elsewhere its time is that of one step (it is linear in steps: see ``growth``).
 - Large towers have random weights and rough paths: there the wanted error is the one that Captum reaches with 64
   steps. Captum runs through 4 evenly spread blocks; its time is scaled to all of them.
-- Floor: a bare forward + backward loop over the same images and points, at the fastest of several batch sizes.
+- Floor: a bare forward + backward loop over the same images and points, at the fastest of several batch sizes and of
+  both orders of pixels (channels first, channels last).
   ``fraction_of_floor`` is floor time / our time; above 1 we are faster, since nothing before the first block is
   differentiated.
 - Peak: growth of the resident memory's high-water mark (Linux) or CUDA's own count.
@@ -129,7 +130,11 @@ def _at(case: Case, limit: float, true: Sequence[FloatArray], repeats: int) -> d
     rows = len(case.images) * points
     batches = sorted({r for r in (26, 52, 104, 208) if r < rows} | {rows})
     works: list[Callable[[], object]] = [lambda: ours(case, points)]
-    works += [lambda r=r: floor(case, points, r) for r in batches]  # type: ignore[misc] # binds r now
+    works += [
+        lambda r=r, o=o: floor(case, points, r, o)  # type: ignore[misc] # binds r and o now
+        for r in batches
+        for o in (torch.contiguous_format, torch.channels_last)
+    ]
     ours(case, points)
     mine, *floors = seconds_of(works, device, 2 * repeats if case.name in MINI else repeats)
 

@@ -139,11 +139,11 @@ def captum(case: Case, steps: int, *, blocks: int | None = None, count: int | No
     return found
 
 
-def floor(case: Case, points: int, rows: int) -> None:
+def floor(case: Case, points: int, rows: int, order: torch.memory_format = torch.contiguous_format) -> None:
     """Bare forward and backward (to the pixels, no parameter gradients) over the same images and points."""
     alphas = torch.linspace(0, 1, points).to(case.images)
     target = torch.zeros(rows, dtype=torch.int64, device=case.images.device)
-    path = (alphas[None, :, None, None, None] * case.images[:, None]).flatten(0, 1)
+    path = (alphas[None, :, None, None, None] * case.images[:, None]).flatten(0, 1).contiguous(memory_format=order)
     for batch in torch.split(path, rows):
         pixels = batch.detach().requires_grad_()
         value = case.scalar.value(case.visual(pixels), target[: len(pixels)])

@@ -18,7 +18,7 @@ from torch import nn
 
 from vlmsel_auto.conductance.baselines import make_baseline
 from vlmsel_auto.conductance.conductance import choose_integrator, conductance, pick_device
-from vlmsel_auto.conductance.contraction import estimate_error
+from vlmsel_auto.conductance.contraction import Part, Running, contract_levels, estimate_error
 from vlmsel_auto.conductance.memory import is_out_of_memory, memory_budget
 from vlmsel_auto.conductance.quadrature import make_rule
 from vlmsel_auto.conductance.scalars import Logit, Margin, make_scalar
@@ -310,6 +310,73 @@ def test_chunks_of_one_row_agree_in_float32_too(minizoo):
     large = conductance(visual, images, scalar=make_scalar("norm"), points=9, budget=10**9)
     small = conductance(visual, images, scalar=make_scalar("norm"), points=9, budget=1)
     np.testing.assert_allclose(small.activity, large.activity, rtol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["trapezoid", "left"])
+@pytest.mark.parametrize("budget", [1, 4 * 10**6])
+def test_points_summed_piece_by_piece_agree_with_points_held_together(minizoo, kind, budget):
+    visual = open_clip.create_model(f"local-dir:{minizoo / 'RN-Mi-64.all-m'}").eval().double().visual
+    images = _images(2, 64)
+    whole, pieces = (
+        conductance(visual, images, scalar=make_scalar("norm"), integrator=kind, points=13, budget=b, neurons=True)
+        for b in (2**30, budget)
+    )
+    for one, two in zip(whole.neurons, pieces.neurons, strict=True):
+        np.testing.assert_allclose(two, one, rtol=1e-9, atol=1e-9 * np.abs(one).max())
+    np.testing.assert_allclose(pieces.error, whole.error, rtol=1e-9)
+    np.testing.assert_allclose(pieces.completeness_error, whole.completeness_error, rtol=1e-6)
+
+
+@given(st.integers(1, 6), st.integers(1, 9), st.sampled_from(["trapezoid", "left"]))
+def test_running_sums_are_those_of_the_whole(half, size, kind):
+    rule = make_rule(kind, 4 * half)
+    h, g = (torch.randn(2, 4 * half + 1, 3, dtype=torch.float64) for _ in range(2))
+    running = Running(rule)
+    for stop in range(4 * half + 1, 0, -size):
+        first = max(0, stop - size)
+        running.add(Part(h=h[:, first:stop], g=g[:, first:stop]), first)
+    for one, two in zip(running.sums(), contract_levels(rule, Part(h=h, g=g)), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_maps_with_channels_last_in_memory_give_neurons_as_the_block_has_them(minizoo):
+    """The pixels' order is the engine's own affair: same neurons as with plain rows, block for block."""
+    visual = open_clip.create_model(f"local-dir:{minizoo / 'EffNet-Mi-64.all-m'}").eval().double().visual
+    images, scalar, shapes = _images(2, 64), make_scalar("norm"), []
+    found = conductance(visual, images, scalar=scalar, points=5, neurons=True)
+    handles = [
+        visual.get_submodule(name).register_forward_hook(lambda _m, _a, out: shapes.append(tuple(out.shape)))
+        for name in found.blocks
+    ]
+    visual(images)
+    for handle in handles:
+        handle.remove()
+    assert [n.shape for n in found.neurons] == shapes
+    for neurons, signature, absolute in zip(found.neurons, found.signature, found.absolute, strict=True):
+        np.testing.assert_allclose(neurons.sum((2, 3)), signature, atol=1e-12)
+        np.testing.assert_allclose(np.abs(neurons).sum((2, 3)), absolute, atol=1e-12)
+
+
+class _PlainOnly(nn.Module):
+    """A convolution whose output is viewed, which maps with channels last do not allow."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 1)) for _ in range(2))
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = torch.tanh(block(x))
+            x = x.view(len(x), -1).view(x.shape)
+        return x.flatten(1)[:, :16]
+
+
+def test_towers_that_need_plain_maps_get_them():
+    torch.manual_seed(0)
+    tower = _PlainOnly().eval().double()
+    with pytest.raises(RuntimeError, match="view"):
+        tower(_images(2, 16).contiguous(memory_format=torch.channels_last))
+    assert conductance(tower, _images(2, 16), scalar=make_scalar("norm"), points=33).completeness_error.max() < 1e-4
 
 
 def test_the_tower_is_left_as_it_was(trained):

@@ -2,14 +2,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlmsel_auto.conductance.blocks import Layout
-from vlmsel_auto.conductance.plan import Plan
+from vlmsel_auto.conductance.plan import Plan, even
 from vlmsel_auto.conductance.sweep import Footprint
 
 
-def _plan(budget, graph, blocks):
+def _plan(budget, graph, blocks, passes=None):
     layouts = (Layout(rows="first", channels=1),) * len(blocks)
     foot = Footprint(graph_bytes=graph, block_bytes=tuple(blocks), layouts=layouts, shapes=((4,),) * len(blocks))
-    return Plan(foot=foot, budget=budget)
+    return Plan(foot=foot, budget=budget, passes=passes)
 
 
 SIZES = st.lists(st.integers(1, 10**6), min_size=1, max_size=12)
@@ -27,18 +27,33 @@ def test_chunks_fit_half_the_budget_or_are_the_least_possible(budget, graph, blo
         assert images * points * 3 * total <= budget / 2
 
 
-@given(st.integers(1, 10**8), SIZES, st.integers(3, 129))
-def test_groups_hold_every_block_once_in_order_and_fit(budget, blocks, points):
-    plan = _plan(budget, 10, blocks)
-    groups = plan.groups(points)
+@given(st.integers(1, 10**8), SIZES, st.integers(3, 258))
+def test_groups_hold_every_block_once_in_order_and_fit(budget, blocks, held):
+    groups = _plan(budget, 10, blocks).groups(held)
     assert [index for group in groups for index in group] == list(range(len(blocks)))
-    if len(groups) > 1:
-        for group in groups:
-            assert len(group) == 1 or 2 * points * sum(blocks[i] for i in group) <= budget / 2
+    for group in groups:
+        assert len(group) == 1 or 2 * held * sum(blocks[i] for i in group) <= budget
+
+
+@given(st.integers(1, 10**9), st.integers(1, 10**9), st.integers(0, 10**7), SIZES)
+def test_enough_for_passes_only_lowers_the_rows_and_never_below_sixteen(budget, passes, graph, blocks):
+    free, held = _plan(budget, graph, blocks).rows(), _plan(budget, graph, blocks, passes).rows()
+    assert held <= free
+    assert held == free or held >= 16
 
 
 def test_golden_chunks():
     plan = _plan(10_000, 100, [50, 150])
     assert (plan.least, plan.rows(), plan.images(3, 3, keeps=False), plan.keeps(9)) == (300, 10, 3, False)
-    assert plan.groups(9) == [(0, 1)]
-    assert plan.groups(20) == [(0,), (1,)]
+    assert plan.groups(18) == [(0, 1)]
+    assert plan.groups(40) == [(0,), (1,)]
+    assert _plan(10**6, 100, [50, 150], 20_000).rows() == 40
+    assert _plan(10**6, 100, [50, 150], 10).rows() == 16
+
+
+@given(st.integers(1, 300), st.integers(1, 300))
+def test_pieces_are_the_fewest_and_even(count, most):
+    size = even(count, most)
+    assert size <= most
+    assert -(-count // size) == -(-count // most)
+    assert count - (-(-count // size) - 1) * size > 0

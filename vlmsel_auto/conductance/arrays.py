@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from vlmsel_auto.conductance.contraction import Part, contract, differences
-from vlmsel_auto.conductance.quadrature import Rule
+from vlmsel_auto.conductance.contraction import differences
 from vlmsel_auto.conductance.sweep import Footprint
 from vlmsel_auto.records import FloatArray, IntArray
 
@@ -41,7 +42,12 @@ class Arrays:
             signed=np.zeros((n, count)),
             signature=[np.zeros((n, c)) for c in channels],
             absolute=[np.zeros((n, c)) for c in channels],
-            neurons=[np.zeros((n, *shape)) for shape in foot.shapes] if neurons else [],
+            neurons=[
+                np.zeros((n, *((shape[-1], *shape[:-1]) if layout.turned else shape)))
+                for shape, layout in zip(foot.shapes, foot.layouts, strict=True)
+            ]
+            if neurons
+            else [],
             ends=np.zeros((n, 2)),
             target=np.zeros(n, dtype=np.int64),
             points=np.zeros(n, dtype=np.int64),
@@ -49,9 +55,9 @@ class Arrays:
             differences=np.full((n, count, 2), np.nan),
         )
 
-    def reduce(self, foot: Footprint, *, chosen: IntArray, block: int, rule: Rule, part: Part) -> None:
-        """Contract ``part`` of ``block`` with ``rule`` and note what it says of the ``chosen`` images."""
-        fine = contract(rule, part.h, part.g)
+    def note(self, foot: Footprint, *, chosen: IntArray, block: int, sums: Sequence[Tensor]) -> None:
+        """Note what C (m, F) of a rule and of its coarser ones says of ``block`` in the ``chosen`` images."""
+        fine = sums[0]
         magnitude = fine.abs()
         shape, axis = foot.shapes[block], foot.layouts[block].channels
         others = [d for d in range(1, len(shape) + 1) if d != axis]
@@ -63,6 +69,7 @@ class Arrays:
         self.signature[block][chosen] = signature.double().cpu().numpy()
         self.absolute[block][chosen] = absolute.double().cpu().numpy()
         if self.neurons:
-            self.neurons[block][chosen] = maps.double().cpu().numpy()
-        for level, difference in enumerate(differences(rule, part, fine)):
+            own = maps.movedim(-1, 1) if foot.layouts[block].turned else maps
+            self.neurons[block][chosen] = own.double().cpu().numpy()
+        for level, difference in enumerate(differences(sums)):
             self.differences[chosen, block, level] = difference.cpu().numpy()

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from vlmsel_auto.errors import ConductanceError
 
-__all__ = ["Layout", "detect_layout", "find_blocks", "first_tensor", "to_rows"]
+__all__ = ["Layout", "detect_layout", "find_blocks", "first_tensor", "to_rows", "turned"]
 
 _WRAPPERS = ("trunk", "visual", "model", "backbone", "encoder", "vision_model", "transformer")
 _CHAINS = ("resblocks", "blocks", "stages", "layers", "features")
@@ -144,11 +144,13 @@ class Layout:
 
     Attributes:
         rows: "first" (rows, ...), "second" (T, rows, C), or "windows" folded into the batch (rows * windows, ...).
-        channels: axis of the channels once ``to_rows`` brought the rows to the front.
+        channels: axis of the channels in what ``to_rows`` returns.
+        turned: the map is (rows, C, H, W) but lies in memory with its channels last; ``to_rows`` turns them last.
     """
 
     rows: Literal["first", "second", "windows"]
     channels: int
+    turned: bool = False
 
 
 def detect_layout(shape: tuple[int, ...], rows: int, declared: str | None = None) -> Layout:
@@ -176,13 +178,20 @@ def to_rows(value: Tensor, rows: int, layout: Layout) -> Tensor:
     """Bring a block's output, or its gradient, into (rows, ...)."""
     match layout.rows:
         case "first":
-            return value
+            return value.permute(0, 2, 3, 1) if layout.turned else value
         case "second":
             return value.transpose(0, 1)
         case "windows":
             return value.reshape(rows, value.shape[0] // rows, *value.shape[1:])
         case _:
             assert_never(layout.rows)
+
+
+def turned(value: Tensor, layout: Layout) -> Layout:
+    """``layout`` of ``value``, turned where its memory has the channels last: flattening then copies nothing."""
+    if layout != Layout(rows="first", channels=1) or value.ndim != 4 or value.is_contiguous():  # noqa: PLR2004 - maps
+        return layout
+    return Layout(rows="first", channels=3, turned=True)
 
 
 def _channel_axis(shape: tuple[int, ...], declared: str | None) -> int:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import assert_never
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vlmsel_auto.conductance.quadrature import Kind, Rule
+from vlmsel_auto.conductance.quadrature import Kind, Rule, make_rule
 from vlmsel_auto.records import FloatArray
 
-__all__ = ["Part", "contract", "differences", "estimate_error", "interleave"]
+__all__ = [
+    "Part",
+    "Running",
+    "contract",
+    "contract_levels",
+    "differences",
+    "estimate_error",
+    "interleave",
+    "levels",
+]
 
+_LEVELS = 3  # a rule and those on every other and every fourth point
 _SECOND_ORDER = 0.29  # ratio whose r (1 + r / 2) is the 1/3 of a second-order rule
 
 
@@ -69,15 +80,62 @@ def contract(rule: Rule, h: Tensor, g: Tensor) -> Tensor:
     return torch.matmul(matrix, h).mul_(g).sum(dim=1)
 
 
-def differences(rule: Rule, part: Part, fine: Tensor) -> Iterator[Tensor]:
-    """Relative differences (m,) of ``rule``'s C (m, F) to that of the coarser rule, and of that to the next coarser."""
-    size = fine.abs().sum(dim=1, dtype=torch.float64).clamp_min(torch.finfo(torch.float64).tiny)
-    step, coarse = 1, rule.coarser()
-    while coarse is not None and step < 4:  # noqa: PLR2004 - every other and every fourth point
-        step *= 2
-        rough = contract(coarse, part.h[:, ::step], part.g[:, ::step])
+def levels(rule: Rule) -> list[Rule]:
+    """``rule`` and the coarser rules on every other and every fourth of its points, as far as there are any."""
+    found = [rule]
+    while len(found) < _LEVELS and (coarse := found[-1].coarser()) is not None:
+        found.append(coarse)
+    return found
+
+
+def contract_levels(rule: Rule, part: Part) -> list[Tensor]:
+    """C (m, F) of ``levels(rule)``."""
+    return [contract(level, part.h[:, :: 2**index], part.g[:, :: 2**index]) for index, level in enumerate(levels(rule))]
+
+
+class Running:
+    """C of ``levels(rule)`` from pieces of points that come from the path's end and need not be held together.
+
+    For rules that join neighbouring points only: their sum over a piece is that of the same rule on the piece, plus the
+    interval to the piece after it.
+
+    Args:
+        rule: "trapezoid" or "left".
+    """
+
+    def __init__(self, rule: Rule) -> None:
+        self._kind: Kind = rule.kind
+        self._sums: list[Tensor | None] = [None for _ in levels(rule)]
+        self._after: list[tuple[Tensor, Tensor] | None] = [None for _ in self._sums]
+
+    def add(self, part: Part, first: int) -> None:
+        """Add the piece whose points are number ``first``, ``first`` + 1, ... of the rule's."""
+        for index in range(len(self._sums)):
+            step = 2**index
+            h, g = part.h[:, -first % step :: step], part.g[:, -first % step :: step]
+            if not h.shape[1]:
+                continue
+            piece = contract(make_rule(self._kind, h.shape[1] - 1), h, g) if h.shape[1] > 1 else None
+            after, held = self._after[index], self._sums[index]
+            if after is not None:
+                slope = (g[:, -1] + after[1]).mul_(0.5) if self._kind == "trapezoid" else g[:, -1]
+                joint = (after[0] - h[:, -1]).mul_(slope)
+                piece = joint if piece is None else piece.add_(joint)
+            if piece is not None:
+                self._sums[index] = piece if held is None else held.add_(piece)
+            self._after[index] = (h[:, 0].clone(), g[:, 0].clone())
+
+    def sums(self) -> list[Tensor]:
+        """C (m, F) of each level once the piece with point 0 was added."""
+        return [held for held in self._sums if held is not None]
+
+
+def differences(sums: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Relative differences (m,) of each level's C (m, F) to that of the next coarser one."""
+    if len(sums) > 1:
+        size = sums[0].abs().sum(dim=1, dtype=torch.float64).clamp_min(torch.finfo(torch.float64).tiny)
+    for fine, rough in pairwise(sums):
         yield (fine - rough).abs_().sum(dim=1, dtype=torch.float64) / size
-        fine, coarse = rough, coarse.coarser()
 
 
 def interleave(even: Tensor, odd: Tensor) -> Tensor:

@@ -3,12 +3,13 @@
 A chunk of images is swept at all points of a rule. Each block's h and dF/dh (m, P, F) are contracted at once with the
 rule's matrix, C = sum_kj A[k, j] g[k] h[j], and with those of the coarser rules, which give the error. Images whose
 error is too large climb to the rule of twice as many intervals; only its new points are evaluated as long as h and g
-fit into memory. Where they do not fit for one image, the blocks are swept in groups.
+fit into memory. Where they do not fit for one image, rules that join neighbouring points only are summed piece by
+piece; for others the blocks are swept in groups.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -19,18 +20,17 @@ from torch import Tensor, nn
 
 from vlmsel_auto.conductance.arrays import Arrays
 from vlmsel_auto.conductance.blocks import to_rows
-from vlmsel_auto.conductance.contraction import Part, estimate_error, interleave
-from vlmsel_auto.conductance.memory import is_out_of_memory, release
-from vlmsel_auto.conductance.plan import Plan
+from vlmsel_auto.conductance.contraction import Part, Running, contract_levels, estimate_error, interleave
+from vlmsel_auto.conductance.memory import enough_for_passes, is_out_of_memory, release
+from vlmsel_auto.conductance.plan import RUNNING, Plan, even
+from vlmsel_auto.conductance.probe import check_ends, probe
 from vlmsel_auto.conductance.quadrature import Rule
 from vlmsel_auto.conductance.scalars import Scalar
-from vlmsel_auto.conductance.sweep import Footprint, Sweep, measure
+from vlmsel_auto.conductance.sweep import Footprint, Sweep
 from vlmsel_auto.errors import ConductanceError
 from vlmsel_auto.records import FloatArray, IntArray
 
 __all__ = ["Engine"]
-
-_CONSTANT = 1e-5  # relative change of F below which it counts as constant; float32 noise is 1e-6
 
 
 @dataclass(kw_only=True)
@@ -64,6 +64,7 @@ class Engine:
     keep_neurons: bool
     arrays: Arrays = field(init=False)
     foot: Footprint = field(init=False)
+    order: torch.memory_format = field(init=False, default=torch.contiguous_format)
 
     def run(self) -> Arrays:
         """Fill and return the arrays."""
@@ -75,22 +76,8 @@ class Engine:
         return self.arrays
 
     def _measure(self) -> None:
-        """Probe two rows: memory, shapes, and whether F is constant by construction."""
-        probe = self.images[[0, -1]]
-
-        def value(embedding: Tensor) -> Tensor:
-            result = self.scalar.value(embedding, self.scalar.target(embedding.detach()))
-            if result.requires_grad:
-                (slope,) = torch.autograd.grad(result.sum(), embedding, retain_graph=True)
-                seen = result.detach()
-                if not bool(torch.isfinite(seen).all()):
-                    raise ConductanceError(f"the scalar {self.scalar.name!r} must be finite, but got {seen.tolist()}")
-                if float(slope.norm() * embedding.detach().norm()) <= _CONSTANT * float(seen.abs().sum()):
-                    raise ConductanceError(_constant_message(self.scalar.name, float(seen[0])))
-            return result
-
         with self._sweep(tuple(range(len(self.names)))) as sweep:
-            self.foot = measure(sweep, probe, value, _declared_layout(self.visual))
+            self.foot, self.order = probe(sweep, self.images[[0, -1]], self.scalar)
 
     def _sweep(self, group: tuple[int, ...]) -> Sweep:
         names = [self.names[index] for index in group]
@@ -145,7 +132,7 @@ class Engine:
 
     @property
     def _plan(self) -> Plan:
-        return Plan(foot=self.foot, budget=self.budget)
+        return Plan(foot=self.foot, budget=self.budget, passes=enough_for_passes(self.images.device))
 
     def _images_at_once(self, rung: int, *, fresh: bool) -> int:
         count = len(self.rules[rung].points)
@@ -173,44 +160,81 @@ class Engine:
                 part = Part(h=interleave(old.h, part.h), g=interleave(old.g, part.g))
             if keeps:
                 kept[block] = part
-            self.arrays.reduce(self.foot, chosen=chosen, block=block, rule=rule, part=part)
+            note(block, contract_levels(rule, part))
 
+        def note(block: int, sums: Sequence[Tensor]) -> None:
+            self.arrays.note(self.foot, chosen=chosen, block=block, sums=sums)
+
+        if known is None and not keeps and rule.local and len(chosen) * len(alphas) > self._plan.rows():
+            for group in self._plan.groups(RUNNING):
+                self._running(chosen, rule, group, note)
+            return None
         whole = [tuple(range(len(self.names)))]
-        for group in whole if known is not None else self._plan.groups(len(rule.points)):
+        for group in whole if known is not None else self._plan.groups(2 * len(alphas)):
             self._points(chosen, alphas, group, take)
         return kept if keeps else None
+
+    def _running(
+        self, chosen: IntArray, rule: Rule, group: tuple[int, ...], note: Callable[[int, Sequence[Tensor]], None]
+    ) -> None:
+        """Sweep ``chosen`` images at the points of a local ``rule`` piece by piece, without keeping the pieces."""
+        running = {block: Running(rule) for block in group}
+
+        def consume(first: int, position: int, part: Part) -> None:
+            running[group[position]].add(part, first)
+
+        self._pieces(chosen, rule.points, group, consume)
+        for block in group:
+            note(block, running.pop(block).sums())
 
     def _points(
         self, chosen: IntArray, alphas: FloatArray, group: tuple[int, ...], take: Callable[[int, Part], None]
     ) -> None:
-        """Sweep ``chosen`` images at ``alphas``, in pieces from the image's end of the path where they don't fit."""
-        size = max(1, self._plan.rows() // len(chosen))
-        stops = range(len(alphas), 0, -size)
+        """Sweep ``chosen`` images at ``alphas`` and hand on each block's h and g at all of them."""
         pieces: dict[int, list[Part]] = {block: [] for block in group}
 
-        def consume(count: int, position: int, h: Tensor, g: Tensor) -> None:
+        def consume(_first: int, position: int, part: Part) -> None:
             block = group[position]
-            part = Part(h=self._flat(block, h, len(chosen), count), g=self._flat(block, g, len(chosen), count))
-            if len(stops) == 1:
+            if part.h.shape[1] == len(alphas):
                 take(block, part)
             else:
-                pieces[block].append(part)
+                pieces[block].insert(0, part)
+
+        self._pieces(chosen, alphas, group, consume)
+        for block in group:
+            if parts := pieces.pop(block):
+                take(block, Part(h=torch.cat([p.h for p in parts], 1), g=torch.cat([p.g for p in parts], 1)))
+
+    def _pieces(
+        self,
+        chosen: IntArray,
+        alphas: FloatArray,
+        group: tuple[int, ...],
+        consume: Callable[[int, int, Part], None],
+    ) -> None:
+        """Sweep ``chosen`` images at as many ``alphas`` at once as fit, from the image's end of the path.
+
+        ``consume`` takes (number of the first alpha, position in ``group``, h and g there).
+        """
+        m = len(chosen)
+        size = even(len(alphas), max(1, self._plan.rows() // m))
+
+        def deliver(first: int, count: int, position: int, h: Tensor, g: Tensor) -> None:
+            block = group[position]
+            consume(first, position, Part(h=self._flat(block, h, m, count), g=self._flat(block, g, m, count)))
 
         with self._sweep(group) as sweep:
-            for stop in stops:
-                piece = alphas[max(0, stop - size) : stop]
-                sweep.run(self._rows(chosen, piece), self._value(chosen, piece), partial(consume, len(piece)))
-        if len(stops) > 1:
-            for block in group:
-                parts = pieces.pop(block)[::-1]
-                take(block, Part(h=torch.cat([p.h for p in parts], 1), g=torch.cat([p.g for p in parts], 1)))
+            for stop in range(len(alphas), 0, -size):
+                first = max(0, stop - size)
+                piece = alphas[first:stop]
+                sweep.run(self._rows(chosen, piece), self._value(chosen, piece), partial(deliver, first, len(piece)))
 
     def _rows(self, chosen: IntArray, alphas: FloatArray) -> Tensor:
         index = torch.from_numpy(chosen).to(self.images.device)
         x = self.images[index][:, None]
         x0 = (self.start if len(self.start) == 1 else self.start[index])[:, None]
         a = torch.from_numpy(alphas.copy()).to(x)[:, None, None, None]
-        return (x0 + a * (x - x0)).flatten(0, 1)
+        return (x0 + a * (x - x0)).flatten(0, 1).contiguous(memory_format=self.order)
 
     def _value(self, chosen: IntArray, alphas: FloatArray) -> Callable[[Tensor], Tensor]:
         """F of rows (images x alphas); notes F at both ends and the class at the image's end."""
@@ -247,20 +271,5 @@ class Engine:
         return self._wide(rows).reshape(m, count, -1)
 
     def _check_constant(self) -> None:
-        ends = self.arrays.ends
         moved = ((self.images - self.start).flatten(1).abs().amax(dim=1) > 0).cpu().numpy()
-        if moved.any() and (np.abs(ends[moved, 1] - ends[moved, 0]) <= _CONSTANT * np.abs(ends[moved]).max()).all():
-            raise ConductanceError(_constant_message(self.scalar.name, float(ends[moved][0, 1])))
-
-
-def _declared_layout(visual: nn.Module) -> str | None:
-    """NHWC or NCHW where the tower declares the layout of its maps (timm), else None."""
-    declared = getattr(getattr(visual, "trunk", visual), "output_fmt", None)
-    return None if declared is None else str(getattr(declared, "value", declared))
-
-
-def _constant_message(name: str, value: float) -> str:
-    return (
-        f"the scalar {name!r} is constant along the path, so it has no conductance; use the margin, or the norm of the "
-        f"UNNORMALISED embedding, but got F = {value:.6g} everywhere"
-    )
+        check_ends(self.arrays.ends[moved], self.scalar)

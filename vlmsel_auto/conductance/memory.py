@@ -7,9 +7,9 @@ import os
 
 import torch
 
-__all__ = ["is_out_of_memory", "memory_budget", "release"]
+__all__ = ["enough_for_passes", "is_out_of_memory", "memory_budget", "release"]
 
-_CPU_SHARE, _CPU_MOST = 0.25, 512 * 2**20  # more rows at once gain nothing on CPUs (benchmarks/conductance.py)
+_CPU_SHARE, _CPU_MOST, _CPU_PASSES = 0.25, 4 * 2**30, 256 * 2**20
 _GPU_SHARE = 0.6
 _FALLBACK = 256 * 2**20
 
@@ -27,6 +27,11 @@ def memory_budget(device: torch.device) -> int:
     except (ValueError, OSError, AttributeError):  # not every system tells
         return _FALLBACK
     return min(_CPU_MOST, int(_CPU_SHARE * free))
+
+
+def enough_for_passes(device: torch.device) -> int | None:
+    """Bytes beyond which rows that go through the tower together gain nothing on CPUs; None: no such limit."""
+    return _CPU_PASSES if device.type == "cpu" else None
 
 
 _SAID = (

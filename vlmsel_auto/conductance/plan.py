@@ -6,9 +6,16 @@ from dataclasses import dataclass
 
 from vlmsel_auto.conductance.sweep import Footprint
 
-__all__ = ["Plan"]
+__all__ = ["RUNNING", "Plan", "even"]
 
+RUNNING = 9  # arrays a block that contraction.Running holds: three sums, h and g of three points
+_ROWS = 16  # worth putting through a tower together whatever they take
 _KEPT = 6  # h and g at all points, and at half of them from the rule before, in half the budget
+
+
+def even(count: int, most: int) -> int:
+    """Size of pieces of ``count`` things, at most ``most`` in each, in the fewest pieces and as even as can be."""
+    return -(-count // -(-count // most))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,10 +25,12 @@ class Plan:
     Attributes:
         foot: what one row (an image at a point) takes.
         budget: bytes.
+        passes: bytes beyond which more than 16 rows in a pass gain nothing; None: no such limit.
     """
 
     foot: Footprint
     budget: int
+    passes: int | None = None
 
     @property
     def least(self) -> int:
@@ -30,8 +39,9 @@ class Plan:
 
     def rows(self) -> int:
         """Rows of one pass."""
-        each = self.foot.graph_bytes + 2 * sum(self.foot.block_bytes)
-        return max(1, self.budget // (2 * max(1, each)))
+        each = max(1, self.foot.graph_bytes + 2 * sum(self.foot.block_bytes))
+        most = self.budget // (2 * each)
+        return max(1, most if self.passes is None else min(most, max(_ROWS, self.passes // each)))
 
     def images(self, points: int, new: int, *, keeps: bool) -> int:
         """Images that are swept together at ``new`` of a rule's ``points``; ``keeps``: h and g of all are kept."""
@@ -44,17 +54,15 @@ class Plan:
         """Whether h and g of one image at ``points`` points, those of the next rule, fit into half the budget."""
         return _KEPT * points * sum(self.foot.block_bytes) <= self.budget
 
-    def groups(self, points: int) -> list[tuple[int, ...]]:
-        """Groups of blocks whose h and g of one image, at all points, fit into half the budget."""
-        if points <= self.rows():
-            return [tuple(range(len(self.foot.block_bytes)))]
+    def groups(self, held: int) -> list[tuple[int, ...]]:
+        """Groups of blocks of which ``held`` outputs each (of one image) fit into half the budget."""
         groups: list[list[int]] = [[]]
-        held = 0
+        taken = 0
         for index, size in enumerate(self.foot.block_bytes):
-            need = 2 * points * size
-            if groups[-1] and 2 * (held + need) > self.budget:
+            need = held * size
+            if groups[-1] and 2 * (taken + need) > self.budget:
                 groups.append([])
-                held = 0
+                taken = 0
             groups[-1].append(index)
-            held += need
+            taken += need
         return [tuple(group) for group in groups]

@@ -63,6 +63,20 @@ class Rule:
         """Number of intervals, one less than points."""
         return len(self.points) - 1
 
+    @property
+    def local(self) -> bool:
+        """Whether the form is that of "trapezoid" or "left", which join neighbours only: a sum over intervals."""
+        count = len(self.points)
+        match self.kind:
+            case "spectral":
+                return False
+            case "trapezoid":
+                return np.array_equal(self.matrix, trapezoid_matrix(count))
+            case "left":
+                return np.array_equal(self.matrix, left_matrix(count))
+            case _:
+                assert_never(self.kind)
+
     def coarser(self) -> Rule | None:
         """The same rule on every other point, or None (odd number of intervals, own points)."""
         half, odd = divmod(self.intervals, 2)

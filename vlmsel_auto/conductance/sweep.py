@@ -15,7 +15,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from vlmsel_auto.conductance.blocks import Layout, detect_layout, first_tensor, to_rows
+from vlmsel_auto.conductance.blocks import Layout, detect_layout, first_tensor, to_rows, turned
 from vlmsel_auto.errors import ConductanceError
 
 __all__ = ["Footprint", "Sweep", "measure"]
@@ -32,7 +32,7 @@ class Footprint:
         graph_bytes: tensors saved for the backward pass.
         block_bytes: per block, its output.
         layouts: per block, where its output keeps rows and channels.
-        shapes: per block, its output's shape without the rows.
+        shapes: per block, its output's shape as ``to_rows`` gives it, without the rows.
     """
 
     graph_bytes: int
@@ -178,6 +178,7 @@ def measure(sweep: Sweep, rows: Tensor, value: Value, declared: str | None) -> F
     count = len(rows)
     outputs = [sweep.outputs()[i] for i in range(len(sweep.blocks))]
     layouts = [detect_layout(tuple(output.shape), count, declared) for output in outputs]
+    layouts = [turned(output, layout) for output, layout in zip(outputs, layouts, strict=True)]
     views = [to_rows(output, count, layout) for output, layout in zip(outputs, layouts, strict=True)]
     sweep._forget()  # noqa: SLF001 - same module
     return Footprint(
