@@ -378,6 +378,17 @@ def test_predict_as_json_table_and_csv(exported, tmp_path):
     assert table.stdout.count("%") == 2
 
 
+def test_predict_on_a_file_whose_name_is_no_utf8(exported, tmp_path):
+    images = paint(tmp_path / "images", count=1)
+    odd = os.fsdecode(os.fsencode(images / "red") + b"/\xff.png")
+    (images / "red" / "0.png").rename(odd)
+    ran = command_line("predict", exported, odd, "--json", "--output", tmp_path / "out.csv")
+    assert ran.returncode == 0, ran.stderr
+    assert one_object(ran.stdout)["predictions"][0]["path"] == odd
+    assert "red" in (tmp_path / "out.csv").read_text("utf-8")
+    assert run("predict", exported, odd).exit_code == 0
+
+
 def test_predict_refuses_what_is_not_there(exported, tmp_path):
     missing = run("predict", exported, tmp_path / "none.png")
     assert missing.exit_code == 2

@@ -314,6 +314,12 @@ def test_wrong_field_is_named(tmp_path):
         load(tmp_path)
 
 
+def test_a_folder_name_that_is_no_utf8_does_not_cost_the_report(tmp_path):
+    report_views.write(make_report(command="vlmsel-auto search \udcff", workdir="\udcff"), tmp_path)
+    assert load(tmp_path).workdir == "?"
+    assert "vlmsel-auto search" in (tmp_path / "report.html").read_text("utf-8")
+
+
 def test_no_report_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match=r"no report\.json here"):
         load(tmp_path)

@@ -294,6 +294,6 @@ def write_predictions(found: PredictionsLike, path: Path) -> None:
         best = max(range(len(row)), key=row.__getitem__)
         writer.writerow([str(image), found.classes[best], f"{row[best]:.6f}", *(f"{value:.6f}" for value in row)])
     try:
-        write_atomically(path, stream.getvalue().encode())
+        write_atomically(path, stream.getvalue().encode(errors="replace"))  # file names need not be UTF-8
     except OSError as error:
         raise InputError(f"the predictions cannot be written here ({error.strerror}), but got {str(path)!r}") from error

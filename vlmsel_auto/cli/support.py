@@ -116,7 +116,7 @@ def guarded(*, debug: bool = False, as_json: bool = False) -> Iterator[Answer]:
                 say(f"error: {_one_line(error)}")
             raise typer.Exit(code) from None
     if as_json:
-        typer.echo(json.dumps(_finite(answer.json), ensure_ascii=False, allow_nan=False))
+        typer.echo(_one_object(answer.json))
     if answer.code:
         raise typer.Exit(answer.code)
 
@@ -149,6 +149,17 @@ def _exit_code(error: Exception) -> int:
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if isinstance(error, VlmselError) else f"{type(error).__name__}: {text}"
+
+
+def _one_object(value: Json) -> str:
+    """JSON text; a file name that is no UTF-8 is escaped, and comes back as `os.fsdecode` gave it."""
+    found = _finite(value)
+    text = json.dumps(found, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(found, allow_nan=False)
+    return text
 
 
 def _finite(value: Json) -> Json:

@@ -283,7 +283,8 @@ def saved_seconds(report: SearchReport) -> float | None:
 
 def to_json(report: SearchReport) -> bytes:
     """The record as the bytes of ``report.json``."""
-    return (json.dumps(encode(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    text = json.dumps(encode(report), indent=1, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode(errors="replace")  # folder names need not be UTF-8
 
 
 def save_json(report: SearchReport, directory: Path) -> Path:

@@ -226,7 +226,7 @@ def html(report: SearchReport) -> str:
 def write_html(report: SearchReport, directory: Path) -> Path:
     """Write ``report.html`` into ``directory`` in one step and return its path."""
     path = directory / "report.html"
-    write_atomically(path, html(report).encode())
+    write_atomically(path, html(report).encode(errors="replace"))
     return path
 
 

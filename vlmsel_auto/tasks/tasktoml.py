@@ -9,7 +9,7 @@ from typing import get_args
 
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.records import Metric
-from vlmsel_auto.tasks.scan import DEFAULT_TEMPLATES, Declaration, nfc, shown
+from vlmsel_auto.tasks.scan import DEFAULT_TEMPLATES, Declaration, nfc, printable, shown
 
 __all__ = ["check_templates", "read_declaration"]
 
@@ -25,7 +25,7 @@ def read_declaration(root: Path, *, classes: Sequence[str]) -> Declaration:
     """
     path = root / "task.toml"
     if not path.is_file():
-        return Declaration(name=root.name or "task")
+        return Declaration(name=printable(root.name) or "task")
     try:
         table = tomllib.loads(path.read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -38,7 +38,7 @@ def read_declaration(root: Path, *, classes: Sequence[str]) -> Declaration:
     if metric not in metrics:
         raise TaskError(f"metric in task.toml must be one of {', '.join(metrics)}, but got {metric!r} ({path})")
     return Declaration(
-        name=_text(table, "name", default=root.name or "task", path=path),
+        name=_text(table, "name", default=printable(root.name) or "task", path=path),
         domain=_text(table, "domain", default="images", path=path),
         metric="balanced_accuracy" if metric == "balanced_accuracy" else "accuracy",
         templates=check_templates(table.get("templates", list(DEFAULT_TEMPLATES)), where=str(path)),
