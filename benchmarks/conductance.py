@@ -41,7 +41,7 @@ from conductance_peak import peak_bytes
 from vlmsel_auto.conductance.conductance import conductance, pick_device
 from vlmsel_auto.records import FloatArray
 
-POINTS = (4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 17, 21, 25, 33, 49, 65, 97, 129, 257)
+POINTS = (4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 17, 21, 25, 29, 33, 41, 49, 65, 81, 97, 113, 129, 257)
 CHECK = 64
 LAW = (16, 32, 64, 128, 256, 512)
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
@@ -126,7 +126,8 @@ def steps_for(limit: float, checked: float, errors: Mapping[int, float]) -> int:
 def _at(case: Case, limit: float, true: Sequence[FloatArray], repeats: int) -> dict[str, Json]:
     """Ours and the floor at the fewest points that reach ``limit``, and ours when it looks for the points itself."""
     device = case.images.device
-    points, reached = _fewest(case, limit, true)
+    errors = _fewest(case, limit, true)
+    points = max(errors)
     rows = len(case.images) * points
     batches = sorted({r for r in (26, 52, 104, 208) if r < rows} | {rows})
     works: list[Callable[[], object]] = [lambda: ours(case, points)]
@@ -150,8 +151,9 @@ def _at(case: Case, limit: float, true: Sequence[FloatArray], repeats: int) -> d
     (auto,) = seconds_of([free], device, repeats) if case.name in MINI else [float("nan")]
     return {
         "error_wanted": limit,
-        "error": reached,
+        "error": errors[points],
         "points": points,
+        "error_by_points": {str(tried): error for tried, error in errors.items()},
         "seconds": mine,
         "floor_seconds": min(floors),
         "fraction_of_floor": min(floors) / mine,
@@ -162,15 +164,16 @@ def _at(case: Case, limit: float, true: Sequence[FloatArray], repeats: int) -> d
     }
 
 
-def _fewest(case: Case, limit: float, true: Sequence[FloatArray]) -> tuple[int, float]:
-    error, points = float("inf"), 0
+def _fewest(case: Case, limit: float, true: Sequence[FloatArray]) -> dict[int, float]:
+    """Errors by points, up to the fewest points that reach ``limit``."""
+    errors: dict[int, float] = {}
     for points in POINTS:
         found = ours(case, points, neurons=True).neurons
         assert found is not None  # noqa: S101 - asked for
-        error = error_of([found[i] for i in case.compared], true)
-        if error <= limit:
+        errors[points] = error_of([found[i] for i in case.compared], true)
+        if errors[points] <= limit:
             break
-    return points, error
+    return errors
 
 
 def growth(case: Case, repeats: int) -> dict[str, Json]:

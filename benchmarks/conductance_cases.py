@@ -20,7 +20,7 @@ from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.zoo import load as load_model
 from vlmsel_auto.records import FloatArray
 
-__all__ = ["LARGE", "MINI", "Case", "captum", "error_of", "floor", "make_case", "ours", "reference"]
+__all__ = ["LARGE", "MINI", "Case", "captum", "error_of", "floor", "is_member", "make_case", "ours", "reference"]
 
 ZOO = Path(__file__).parents[1] / "vlmsel_auto" / "minizoo"
 MINI = ("ViT-Mi-8-64.all-l", "ConvNeXt-Mi-64.all-m", "RN-Mi-64.all-m")
@@ -59,7 +59,12 @@ class Case:
     @property
     def smooth(self) -> bool:
         """A mini-zoo member without kinks."""
-        return self.name in MINI and self.integrator == "spectral"
+        return is_member(self.name) and self.integrator == "spectral"
+
+
+def is_member(name: str) -> bool:
+    """Whether ``name`` is a member of the mini zoo."""
+    return (ZOO / name).is_dir()
 
 
 def make_case(name: str, images: int, device: torch.device) -> Case:
@@ -68,7 +73,7 @@ def make_case(name: str, images: int, device: torch.device) -> Case:
     visual = model.get_submodule("visual")
     size: object = visual.image_size
     side = int(size[0] if isinstance(size, tuple | list) else str(size))
-    if name in MINI:
+    if is_member(name):
         text = load_model(resolve(name)[0]).text_features(CLASSES, ["a photo of {}."])
     else:
         width = open_clip.get_model_config(name)["embed_dim"]
@@ -77,7 +82,7 @@ def make_case(name: str, images: int, device: torch.device) -> Case:
     visual, x = visual.to(device), _photographs(images, side).to(device)
     scalar = make_scalar("margin", text_features=text.to(device), logit_scale=scale)
     blocks = conductance(visual, x[:1], scalar=scalar, points=3).blocks
-    count = len(blocks) if name in MINI else _SAMPLED
+    count = len(blocks) if is_member(name) else _SAMPLED
     return Case(
         name=name,
         visual=visual,
@@ -90,7 +95,7 @@ def make_case(name: str, images: int, device: torch.device) -> Case:
 
 def _model(name: str) -> nn.Module:
     torch.manual_seed(0)
-    model: nn.Module = open_clip.create_model(f"local-dir:{ZOO / name}" if name in MINI else name)
+    model: nn.Module = open_clip.create_model(f"local-dir:{ZOO / name}" if is_member(name) else name)
     return model.eval().requires_grad_(False)
 
 
@@ -125,7 +130,7 @@ def captum(case: Case, steps: int, *, blocks: int | None = None, count: int | No
         return case.scalar.value(case.visual(rows), target)
 
     found = []
-    most = 512 if case.name in MINI else 64
+    most = 512 if is_member(case.name) else 64
     for position in case.compared[:blocks]:
         oracle = LayerConductance(forward, case.visual.get_submodule(case.blocks[position]))
         value = oracle.attribute(
@@ -156,7 +161,7 @@ def reference(case: Case) -> Conductance:
     Large towers': float32 (rounding is far below the errors compared), points by themselves to _LARGE_ERROR, at most
     257; ``Conductance.error`` says what was reached.
     """
-    if case.name in MINI:
+    if is_member(case.name):
         exact = _model(case.name).get_submodule("visual").double().to(case.images.device)
         return conductance(
             exact,
