@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -199,6 +200,30 @@ def test_a_finished_search_is_a_source_task_of_the_next(shapes, tmp_path, monkey
     itself = vlmsel_auto.rank(shapes, candidates=QUICK, library=known, cache_dir=tmp_path / "c")
     unseen = vlmsel_auto.rank(shapes, candidates=QUICK, library=known.leave_out("shapes"), cache_dir=tmp_path / "c")
     assert [line.score for line in itself.ranked] == [line.score for line in unseen.ranked]
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux")
+def test_a_disk_that_takes_no_more_is_one_line_and_the_search_goes_on_later(shapes, tmp_path):
+    library = libraries.save(libraries.assemble([]), tmp_path / "none.safetensors") or tmp_path / "none.safetensors"
+    command = [
+        sys.executable, "-m", "vlmsel_auto", "search", str(shapes), "--candidates", QUICK[1], "--method", "finetune",
+        "--max-trials", "1", "--workdir", str(tmp_path / "w"), "--library", str(library), "--no-learn", "--json",
+    ]  # fmt: skip
+
+    def small_files_only():  # images and measurements fit, the weights of a tower do not
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))
+
+    full = subprocess.run(
+        command, capture_output=True, text=True, preexec_fn=small_files_only, timeout=300, check=False
+    )
+    assert full.returncode == 2, full.stderr
+    assert full.stdout == ""
+    last = full.stderr.splitlines()[-1]
+    assert last.startswith("error: cannot write below ")
+    assert "the same command goes on" in last
+    assert "Traceback" not in full.stderr
+    done = subprocess.run(command, capture_output=True, check=True, timeout=300)
+    assert [trial["state"] for trial in json.loads(done.stdout)["trials"]] == ["complete"]
 
 
 @pytest.mark.slow

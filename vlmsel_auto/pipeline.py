@@ -20,7 +20,7 @@ from vlmsel_auto.library import library as libraries
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.models import zoo
-from vlmsel_auto.process import locked
+from vlmsel_auto.process import locked, writing
 from vlmsel_auto.rank_stage import open_library, rank_task
 from vlmsel_auto.ranking.records import TargetSignals
 from vlmsel_auto.records import Budget, Candidate, ImageView, Method, Ranking, Task, TrialResult
@@ -81,7 +81,8 @@ def rank(
     root = cache_dir or default_cache_dir()
     task = load_task(Path(task_dir), views=_views(chosen), shots=shots, seed=seed, workdir=root, sink=sink)
     store = Store(root / "targets")
-    return rank_task(task, chosen, library=known, device=place, store=store, sink=sink, seed=seed)
+    with writing(root):
+        return rank_task(task, chosen, library=known, device=place, store=store, sink=sink, seed=seed)
 
 
 def search(
@@ -142,7 +143,7 @@ def search(
         Path(task_dir), views=_views(chosen), shots=shots, seed=seed, workdir=folder, sink=sink, needs_val=True
     )
     store = Store((cache_dir or folder) / "targets")
-    with locked(folder, name=LOCK):
+    with writing(folder), locked(folder, name=LOCK):
         settings: dict[str, Json] = {
             "task": task.digest,
             "candidates": digest([[one.id, catalogue.fingerprint(one)] for one in chosen]),

@@ -1,7 +1,8 @@
-"""What a run owes to its process: a lock on its folder, SIGTERM as an orderly end, and who runs a trial."""
+"""What a run owes to its process: a lock on its folder, SIGTERM as an orderly end, a full disk told, and who runs."""
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -10,12 +11,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Final
 
 from filelock import FileLock, Timeout
 
 from vlmsel_auto.errors import WorkdirError
 
-__all__ = ["locked", "terminable", "worker", "worker_is_gone"]
+__all__ = ["is_disk_error", "locked", "terminable", "worker", "worker_is_gone", "writing"]
+
+_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES})
+
+
+def is_disk_error(error: BaseException) -> bool:
+    """Whether a file could not be written for want of space, of rights or of a sound disk: the next will fail too."""
+    return isinstance(error, OSError) and error.errno in _DISK
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Tell in one line that ``folder`` cannot be written any more.
+
+    Raises:
+        WorkdirError: a write within the block failed for a reason of the disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_error(error):
+            raise
+        raise WorkdirError(
+            f"cannot write below {folder}: free space or give rights, then the same command goes on, but got {error}"
+        ) from error
 
 
 @contextmanager

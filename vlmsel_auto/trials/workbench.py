@@ -13,6 +13,7 @@ import torch
 from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import CandidateError, TrialFailed, TrialUnavailable
 from vlmsel_auto.events import Sink, discard
+from vlmsel_auto.process import is_disk_error
 from vlmsel_auto.records import Candidate, Method, Task, TrialOrigin, TrialResult, TrialSpec
 from vlmsel_auto.trials.data import splits
 from vlmsel_auto.trials.finetune import Report, run_trial
@@ -77,6 +78,7 @@ class Workbench:
 
         Raises:
             KeyboardInterrupt: asked to end.
+            OSError: the work directory cannot be written.
         """
         begun = time.monotonic()
         try:
@@ -96,7 +98,9 @@ class Workbench:
                 continues=continues,
                 sink=sink,
             )
-        except Exception as error:  # noqa: BLE001 - see above
+        except Exception as error:
+            if is_disk_error(error):  # no later trial could be kept either
+                raise
             known = isinstance(error, (TrialFailed, CandidateError))
             gone = isinstance(error, (TrialUnavailable, CandidateError))
             reason = str(error) if known else f"{type(error).__name__}: {error}"
