@@ -17,7 +17,7 @@ from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.pipeline import _learn
 from vlmsel_auto.records import Budget, TrialResult, TrialSpec
 from vlmsel_auto.reporting.report import load as load_report
-from vlmsel_auto.target import measure
+from vlmsel_auto.target import glance, measure
 from vlmsel_auto.tasks.task import load_task
 
 NAMES = ("RN-Mi-64.glyph-s", "EffNet-Mi-64.all-m")
@@ -78,6 +78,22 @@ def test_a_remembered_search_is_a_source_task_once(measured, tmp_path):
     assert (library.task_names, library.candidate_ids) == ((name,), NAMES)
     assert library.tasks[0].digest == task.digest
     assert np.nanmax(library.tuned) == 0.75
+
+
+def test_a_search_that_only_glanced_is_remembered_without_profiles(measured, tmp_path, monkeypatch):
+    task, chosen, signals = measured
+    path = tmp_path / "mine.safetensors"
+    monkeypatch.setenv("VLMSEL_LIBRARY", str(path))
+    glances = [glance(zoo.load(one), task, store=Store(tmp_path / "store")) for one in chosen]
+    remember_search(task=task, candidates=chosen, signals=[signals[0], glances[1]], trials=trials(), seed=0, path=path)
+    library = libraries.user_library()  # with the shipped one
+    row = [library.candidate_ids.index(name) for name in NAMES]
+    column = next(place for place, one in enumerate(library.tasks) if one.digest == task.digest)
+    assert library.tuned[row[0], column].max() == 0.75
+    assert np.isfinite(library.activity[row[0]][column]).all()
+    assert np.isnan(library.activity[row[1]][column]).all()
+    assert np.isfinite(library.activity[row[1]][0]).all()  # the shipped profiles are still there
+    assert np.isfinite(library.zero_shot[row, column]).all()
 
 
 def test_a_task_that_the_shipped_library_has_is_not_remembered_worse(measured, tmp_path, monkeypatch):

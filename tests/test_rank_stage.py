@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from drawings import draw_task
 
+from vlmsel_auto import rank_stage
 from vlmsel_auto.cache import Store
 from vlmsel_auto.events import StageProgress
 from vlmsel_auto.library.library import default_library
+from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.rank_stage import rank_task
+from vlmsel_auto.target import find_measured, glance, measure
 from vlmsel_auto.tasks.task import load_task
 
 NAMES = ("ConvNeXt-Mi-64.synth-m", "EffNet-Mi-64.all-m", "RN-Mi-64.glyph-s")
@@ -44,7 +47,7 @@ def test_with_a_deadline_the_candidates_that_the_library_likes_are_measured_firs
     rows = [library.candidate_ids.index(name) for name in NAMES]
     truth = np.where(np.isfinite(library.tuned), library.tuned, library.zero_shot)[rows]
     liked = [NAMES[m] for m in np.argsort(-((truth - truth.mean(0)) / truth.std(0)).mean(1))]
-    assert looked == liked
+    assert looked == 2 * liked  # a glance, then conductance
     assert looked != list(NAMES)
 
 
@@ -53,3 +56,29 @@ def test_candidates_that_the_deadline_left_are_ranked_by_the_library_alone(task,
     assert sorted(ranking.order) == sorted(NAMES)
     assert {line.basis for line in ranking.ranked} == {"library"}
     assert any("no time to look at 3 candidates" in note for note in ranking.notes)
+
+
+def test_when_time_is_short_a_glance_is_all(task, tmp_path, monkeypatch):
+    monkeypatch.setattr(rank_stage, "_PROFILE_SHARE", 1e-9)
+    ranking, looked = rank(task, tmp_path, deadline=time.monotonic() + 3600)
+    assert len(looked) == len(NAMES) + 1  # one shows how long it takes
+    assert {line.basis for line in ranking.ranked} == {"library and labels"}
+    assert any("no conductance profiles" in note for note in ranking.notes)
+    store = Store(tmp_path / "store")
+    seen = [find_measured(one, task, store=store) for one in resolve(NAMES)]
+    assert sorted(len(one.blocks) > 0 for one in seen) == [False, False, True]
+    again, measured = rank(task, tmp_path, deadline=None)  # without a deadline what is missing is measured
+    assert measured == list(NAMES)
+    assert not any("no conductance profiles" in note for note in again.notes)
+
+
+def test_a_glance_has_the_embeddings_of_the_whole_measurement(task, tmp_path):
+    one = resolve(NAMES[:1])[0]
+    first = glance(zoo.load(one), task, store=Store(tmp_path / "a"))
+    whole = measure(zoo.load(one), task, store=Store(tmp_path / "b"))
+    np.testing.assert_array_equal(first.features, whole.features)
+    np.testing.assert_array_equal(first.text_features, whole.text_features)
+    kept = find_measured(one, task, store=Store(tmp_path / "a"))
+    assert kept.blocks == ()
+    assert kept.total.size == 0
+    assert kept.logit_scale == whole.logit_scale

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
 from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import VlmselError
@@ -25,7 +26,9 @@ from vlmsel_auto.ranking.ranking import rank_candidates
 from vlmsel_auto.ranking.records import TargetSignals
 from vlmsel_auto.records import Candidate, Ranking, Task
 from vlmsel_auto.reporting.wording import plural
-from vlmsel_auto.target import SEARCH, find_measured, measure
+from vlmsel_auto.target import SEARCH, find_measured, glance, measure
+
+_PROFILE_SHARE: Final = 0.25  # of the time for looking, at most, for conductance: labels already say most
 
 __all__ = ["measure_all", "open_library", "rank_task", "without_target"]
 
@@ -67,6 +70,9 @@ def measure_all(
 ) -> tuple[dict[str, TargetSignals], dict[str, str], tuple[str, ...]]:
     """Measure the candidates one after the other.
 
+    With a deadline every candidate gets a glance first; conductance comes after, for all or none of them, and only when
+    it takes no more than a quarter of the time.
+
     Args:
         candidates: who is measured.
         task: the target.
@@ -79,18 +85,20 @@ def measure_all(
         Signals by candidate, reasons of failures by candidate, and ids that the deadline left unmeasured.
     """
     began = time.monotonic()
-    sink(StageStarted(stage="profiles", total=len(candidates), text="conductance of every candidate on the target"))
+    text = "conductance of every candidate on the target" if deadline is None else "a glance at every candidate"
+    sink(StageStarted(stage="profiles", total=len(candidates), text=text))
     found: dict[str, TargetSignals] = {}
     failures: dict[str, str] = {}
     late: list[str] = []
+    look = measure if deadline is None else glance
     for done, candidate in enumerate(candidates, start=1):
         kept = find_measured(candidate, task, store=store)
-        if kept is not None:
+        if kept is not None and (kept.blocks or deadline is not None):
             found[candidate.id] = kept
         elif deadline is not None and time.monotonic() > deadline:
             late.append(candidate.id)
         else:
-            outcome = _guarded(lambda: measure(zoo.load(candidate, device=device), task, store=store))  # noqa: B023 - called at once
+            outcome = _guarded(lambda: look(zoo.load(candidate, device=device), task, store=store))  # noqa: B023 - called at once
             if isinstance(outcome, TargetSignals):
                 found[candidate.id] = outcome
             else:
@@ -98,7 +106,33 @@ def measure_all(
                 sink(Notice(text=f"{candidate.id} cannot be used: {outcome}", level="warning"))
         sink(StageProgress(stage="profiles", done=done, text=candidate.id))
     sink(StageFinished(stage="profiles", seconds=time.monotonic() - began))
+    if deadline is not None and not late:
+        glanced = [one for one in candidates if one.id in found and not found[one.id].blocks]
+        allowed = _PROFILE_SHARE * (deadline - began)
+        found |= _deepened(glanced, task, device=device, store=store, sink=sink, allowed=allowed)
     return found, failures, tuple(late)
+
+
+def _deepened(
+    candidates: Sequence[Candidate], task: Task, *, device: str, store: Store, sink: Sink, allowed: float
+) -> dict[str, TargetSignals]:
+    """Conductance of all candidates, or of none when it would take longer than ``allowed`` seconds: it is compared."""
+    began = time.monotonic()
+    found: dict[str, TargetSignals] = {}
+    if candidates and allowed > 0:
+        sink(StageStarted(stage="profiles", total=len(candidates), text="conductance of every candidate on the target"))
+    for done, candidate in enumerate(candidates, start=1):
+        outcome = _guarded(lambda: measure(zoo.load(candidate, device=device), task, store=store))  # noqa: B023 - called at once
+        if isinstance(outcome, TargetSignals):  # else there is still the glance
+            found[candidate.id] = outcome
+        spent = time.monotonic() - began
+        sink(StageProgress(stage="profiles", done=done, text=candidate.id))
+        if spent * len(candidates) / done > allowed:
+            found = {}
+            break
+    if candidates and allowed > 0:
+        sink(StageFinished(stage="profiles", seconds=time.monotonic() - began))
+    return found
 
 
 def _guarded(work: Callable[[], TargetSignals]) -> TargetSignals | str:
@@ -145,14 +179,15 @@ def rank_task(
     ]
     ranking = Ranking(task=task.name, ranked=(), failures=failures)
     if targets:
-        ranking = rank_candidates(
-            task=task.name,
-            targets=targets,
-            labels=task.labels[task.support],
-            library=sources,
-            failures=failures,
-            seed=seed,
-        )
+        with threadpool_limits(1):  # many small matrices: more threads wait for each other, and for other processes
+            ranking = rank_candidates(
+                task=task.name,
+                targets=targets,
+                labels=task.labels[task.support],
+                library=sources,
+                failures=failures,
+                seed=seed,
+            )
     own = _searched(sources)
     if own:
         names = ", ".join(own[:_NAMED]) + (", ..." if len(own) > _NAMED else "")
