@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -279,6 +280,7 @@ def main() -> None:
         targets = [one for one in sorted(args.tasks.iterdir()) if one.is_dir() and (not only or one.name in only)]
     seconds, seeds = (30.0, 1) if args.quick else (args.seconds, args.seeds)
     args.out.mkdir(parents=True, exist_ok=True)
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # of the workers
     records = []
     for task in targets:
         for seed in range(seeds):

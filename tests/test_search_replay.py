@@ -50,6 +50,32 @@ def test_table_holds_values_costs_and_kin(modules, path):
     assert sorted(names) == ["alpha", "vtab/alpha"]
 
 
+def test_tables_of_the_mini_zoo(modules, tmp_path):
+    wide = tmp_path / "wide.csv"
+    wide.write_text(
+        "member,task,zeroshot,finetune_lr3e4,finetune_lr1e3\na,x,.1,.5,.6\nb,x,.1,.7,.8\na,y,.1,.2,.3\nb,y,.1,.4,\n"
+    )
+    table = modules["table"].read_table(wide, shots="10")
+    assert (table.datasets, table.models) == (("x",), ("a", "b"))  # y lacks an arm
+    np.testing.assert_allclose(table.flat, [[0.6, 0.5, 0.8, 0.7]])  # finetune_lr1e3 comes first
+    by_seed = tmp_path / "seeds.csv"
+    rows = [
+        "member,task,method,seed,zeroshot,accuracy,seconds,error",
+        *(
+            f"{member},x,{method},{seed},.1,{accuracy + 0.02 * seed},{seconds},"
+            for member, accuracy in (("a", 0.5), ("b", 0.6))
+            for method, seconds in (("probe", 1), ("finetune", 3))
+            for seed in (0, 1)
+        ),
+        "a,x,probe,2,.1,,1,out of memory",
+    ]
+    by_seed.write_text("\n".join(rows) + "\n")
+    table = modules["table"].read_table(by_seed, shots="10")
+    assert table.rates == ("finetune", "probe")
+    np.testing.assert_allclose(table.flat, [[0.51, 0.51, 0.61, 0.61]])  # two seeds averaged, the failure passed over
+    np.testing.assert_allclose(table.costs.ravel(), [1.5, 0.5, 1.5, 0.5])
+
+
 def test_the_target_and_its_kin_do_not_reach_a_strategy(modules, path):
     table = modules["table"].read_table(path, shots="10")
     target = table.datasets.index("alpha")
