@@ -24,6 +24,7 @@ from vlmsel_auto.events import Notice, RankingReady, TrialFinished
 from vlmsel_auto.library import library as libraries
 from vlmsel_auto.records import Budget
 from vlmsel_auto.reporting.report import load as load_report
+from vlmsel_auto.workdir import check_usable
 
 QUICK = ("ConvNeXt-Mi-64.synth-m", "RN-Mi-64.glyph-s", "EffNet-Mi-64.all-m")
 
@@ -129,6 +130,9 @@ def test_report_holds_what_the_result_says(finished):
 
 def test_the_same_search_again_repeats_nothing(finished, shapes):
     result, _ = finished
+    scraps = [result.workdir / name for name in (".part-a", "trials/0000/.part-b", "targets/.part-c")]
+    for scrap in scraps:  # what a kill leaves of a file
+        scrap.write_bytes(b"half")
     events = []
     again = vlmsel_auto.search(
         shapes,
@@ -144,6 +148,7 @@ def test_the_same_search_again_repeats_nothing(finished, shapes):
     assert any(isinstance(event, Notice) and event.text.startswith("going on with the search in") for event in events)
     assert all(event.resumed for event in events if isinstance(event, TrialFinished))
     assert again.ranking == result.ranking
+    assert not any(scrap.exists() for scrap in scraps)
 
 
 def test_another_search_may_not_take_the_work_directory(finished, shapes):
@@ -159,6 +164,12 @@ def test_a_folder_with_other_things_in_it_is_not_a_work_directory(shapes, no_lib
     with pytest.raises(WorkdirError, match=r"thesis\.txt"):
         vlmsel_auto.search(shapes, candidates=QUICK, workdir=tmp_path, library=no_library)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_search_killed_before_it_had_settings_owns_its_work_directory(tmp_path):
+    (tmp_path / "pixels").mkdir()
+    (tmp_path / ".part-x7").write_bytes(b"half of the settings")
+    check_usable(tmp_path)
 
 
 @pytest.mark.parametrize("budget", [Budget(trials=0), Budget(seconds=-1.0), Budget(seconds=float("nan")), 0.0])
@@ -180,6 +191,14 @@ def test_wrong_folder_and_unknown_candidate_write_nothing(shapes, no_library, tm
     with pytest.raises(CandidateError, match="ViT-Mi"):
         vlmsel_auto.search(shapes, candidates="ViT-Mi-8-64.al-l", workdir=tmp_path / "w", library=no_library)
     assert not (tmp_path / "w").exists()
+
+
+def test_a_budget_too_short_for_a_trial_is_no_failure_of_trials(shapes, no_library, tmp_path):
+    cut = vlmsel_auto.search(
+        shapes, candidates=QUICK[1:2], budget=0.1, method="finetune", workdir=tmp_path / "w", library=no_library
+    )
+    assert cut.best is None
+    assert cut.stopped_by == "budget"
 
 
 def test_a_finished_search_is_a_source_task_of_the_next(shapes, tmp_path, monkeypatch):

@@ -395,6 +395,13 @@ def test_page_of_a_search_without_success():
     assert "No trial succeeded" in text_of(report_views.panel(report))
 
 
+def test_without_a_finished_trial_nothing_is_said_to_have_failed():
+    cut = make_report(trials=(make_trial(0, NAMES[0], state="pruned"),), best=None, stopped_by="budget")
+    for shown in (report_views.html(cut), text_of(report_views.panel(cut))):
+        assert "No trial was finished: the same command with more time goes on from here." in shown
+        assert "trial failed" not in shown
+
+
 def test_page_of_an_interrupted_search_with_nothing_at_all():
     report = make_report(
         trials=(),

@@ -32,7 +32,7 @@ from vlmsel_auto.target import find_measured
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.trials.past import past_of_search, read_past, remember_past
 from vlmsel_auto.trials.study import StudyOutcome, run_study
-from vlmsel_auto.workdir import LOCK, check_usable, claim, default_workdir, read_ranking, save_ranking
+from vlmsel_auto.workdir import LOCK, check_usable, claim, default_workdir, read_ranking, save_ranking, sweep
 
 __all__ = ["rank", "search"]
 
@@ -153,6 +153,7 @@ def search(
         }
         if claim(folder, settings=settings):
             sink(Notice(text=f"going on with the search in {folder}"))
+            sweep(folder)
         ranking = read_ranking(folder)
         if ranking is None:
             look = None if spend.seconds is None else began + _LOOK_SHARE * spend.seconds
@@ -249,9 +250,9 @@ def _reasons(failures: Mapping[str, str]) -> str:
 
 
 def _stopped_by(outcome: StudyOutcome) -> StoppedBy:
-    if outcome.best is None and outcome.stopped_by != "interrupted":
-        return "all trials failed"
-    return outcome.stopped_by
+    if outcome.stopped_by == "interrupted" or not outcome.results:
+        return outcome.stopped_by
+    return "all trials failed" if all(each.state == "failed" for each in outcome.results) else outcome.stopped_by
 
 
 def _learn(

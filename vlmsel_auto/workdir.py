@@ -18,12 +18,13 @@ from vlmsel_auto.errors import InputError, WorkdirError
 from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.records import Ranking
 
-__all__ = ["LOCK", "check_usable", "claim", "default_workdir", "read_ranking", "save_ranking"]
+__all__ = ["LOCK", "check_usable", "claim", "default_workdir", "read_ranking", "save_ranking", "sweep"]
 
 LOCK: Final = "search.lock"
 _SETTINGS: Final = "search.json"
 _RANKING: Final = "ranking.json"
 _VERSION: Final = 1
+_SCRAP: Final = ".part-"  # files that `cache.write_atomically` had not finished when the process was killed
 
 
 def default_workdir(task_dir: Path) -> Path:
@@ -41,7 +42,8 @@ def check_usable(workdir: Path) -> None:
         raise WorkdirError(f"the work directory must be a folder; choose another, but got the file {str(workdir)!r}")
     if workdir.is_dir() and not (workdir / _SETTINGS).exists():
         ours = {"pixels", LOCK}  # what a search leaves that was killed before it had settings
-        others = sorted(one.name for one in workdir.iterdir() if one.name not in ours)
+        names = (one.name for one in workdir.iterdir())
+        others = sorted(name for name in names if name not in ours and not name.startswith(_SCRAP))
         if others:
             raise WorkdirError(
                 f"the work directory must be new, empty or an earlier search's; choose another --workdir, but got "
@@ -75,6 +77,13 @@ def claim(workdir: Path, *, settings: Mapping[str, Json]) -> bool:
             f"another --workdir, but got {', '.join(f'{name} {_brief(wanted[name])}' for name in other)}"
         )
     return True
+
+
+def sweep(workdir: Path) -> None:
+    """Remove what killed runs left half written; the caller holds the lock, so nobody is writing."""
+    for scrap in workdir.rglob(f"{_SCRAP}*"):
+        if scrap.is_file():
+            scrap.unlink(missing_ok=True)
 
 
 def _brief(value: Json) -> str:

@@ -39,8 +39,8 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     name="vlmsel-auto",
     help="Pick and fine-tune the best pretrained vision-language model for a folder of images.",
-    epilog="Exit codes: 0 done, 1 unexpected error, 2 input that cannot be used, 3 all trials failed, 130 interrupted. "
-    "With --json, standard output holds exactly one JSON object.",
+    epilog="Exit codes: 0 done, 1 unexpected error, 2 input that cannot be used, 3 no trial succeeded, 130 interrupted."
+    " With --json, standard output holds exactly one JSON object.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -27,7 +27,7 @@ from vlmsel_auto.reporting.report import (
     saved_seconds,
 )
 
-__all__ = ["html", "mixed_text", "panel", "predict_command", "show", "write", "write_html"]
+__all__ = ["html", "mixed_text", "panel", "predict_command", "show", "without_best", "write", "write_html"]
 
 _TOO_FEW = "too few to say"
 _MOST_LISTED = 500  # bad files and the like in the page; all of them are in report.json
@@ -134,6 +134,13 @@ def predict_command(report: SearchReport) -> str:
     return f"vlmsel-auto predict {shlex.quote(report.best.model_dir)} IMAGE..."
 
 
+def without_best(report: SearchReport) -> str:
+    """Why there is no best model."""
+    if any(trial.state == "failed" for trial in report.trials):
+        return "No trial succeeded: the reasons are in the report."
+    return "No trial was finished: the same command with more time goes on from here."
+
+
 def _trial_ends(trials: Sequence[TrialResult]) -> list[plots.TimePoint]:
     points = []
     end = 0.0
@@ -210,6 +217,7 @@ def html(report: SearchReport) -> str:
         saved=saved_text(report),
         stopped=_STOPPED[report.stopped_by],
         command=predict_command(report),
+        without_best=without_best(report),
         plots=_drawings(report, lines),
         methods=wording.METHOD_NAMES,
         tuned=len(lines),
@@ -239,7 +247,7 @@ def write(report: SearchReport, directory: Path) -> Path:
 def _best_lines(report: SearchReport) -> list[Text]:
     best = report.best
     if best is None:
-        return [Text("No trial succeeded: the reasons are in the report.", style="bold red")]
+        return [Text(without_best(report), style="bold red")]
     test = "" if best.test is None else f", test {wording.percent(best.test)}"
     lines = [
         Text.assemble(
