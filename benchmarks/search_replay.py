@@ -1,6 +1,6 @@
 """Replay of search strategies on recorded tuning trials: how soon is a good setting found?
 
-    python benchmarks/search_replay.py probe_trials.csv --quick
+    python benchmarks/search_replay.py --quick
     python benchmarks/search_replay.py probe_trials.csv --runs runs.jsonl --jobs 2 --nice 10 --out benchmarks/results
     python benchmarks/search_replay.py tuned_truth.csv --strategies random,tpe,ours
 
@@ -12,9 +12,11 @@ sets only; two that share their name (cifar100 and vtab/cifar100) are one. Every
 Strategies: random; tpe, gp (Optuna over model, learning rate and epochs); tpe_hyperband (epochs as rungs: a pruned
 trial has the accuracy and the cost of its last rung); hard_top3, hard_top5 (TPE over the best models by average rank
 only), average_rank (TPE over all): each starts with its models in average-rank order, at the setting that is best on
-average; prior_sampler (the integration for a user's own study); ours (`vlmsel_auto.trials.arms`), ours_per_cost (the
-same by gain per cost), ours_wrong (the same with every past accuracy negated), ours_shuffled (with models and settings
-of the past under wrong names); source_ceiling, no strategy but a bound: the order of the one other data set that, in
+average; prior_sampler (`vlmsel_auto.integrations.optuna_prior` in a user's own study: TPE, the average rank as prior)
+and prior_sampler_wrong (the rank reversed); ours (`vlmsel_auto.trials.arms`, which
+`vlmsel_auto.integrations.optuna_past` brings to a user's own study: a table of past trials), ours_per_cost (the same by
+gain per cost), ours_wrong (the same with every past accuracy negated), ours_shuffled (with models and settings of the
+past under wrong names); source_ceiling, no strategy but a comparison: the order of the one other data set that, in
 hindsight, serves the target best.
 
 With --out, JSON and a plot are written there. The last line printed is one JSON object: strategy -> medians, means and
@@ -34,12 +36,13 @@ from replay_runs import Runs, run_all
 from replay_strategies import STRATEGIES, TRIALS
 from replay_table import read_table
 
+_TABLE = Path(__file__).resolve().parents[2] / "shared" / "tables" / "probe_trials.csv"  # beside the repository
 _GOALS = ("median_trials_1pt", "mean_trials_1pt", "regret_5", "regret_40")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", type=Path)
+    parser.add_argument("table", type=Path, nargs="?", default=_TABLE, help="default: %(default)s")
     parser.add_argument("--shots", default="10", help="10, 25 or -1 (all images)")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--gp-seeds", type=int, help="of gp, which takes most of the time; default: --seeds")
@@ -101,7 +104,7 @@ def main() -> None:
     print("trials to 1 point that ours saves, mean and 95 % interval:", json.dumps(saved))
     worse = {}
     if "tpe" in replays:
-        worse = {name: _worse(replays, name=name, than="tpe") for name in replays if name.startswith("ours")}
+        worse = {name: _worse(replays, name=name, than="tpe") for name in replays if name.startswith(("ours", "prior"))}
         for name, places in worse.items():
             print(f"{name}: mean regret above TPE's at trials {places}")
     if options.out:
