@@ -15,8 +15,8 @@ from vlmsel_auto.ranking.bench_rankings import RANKINGS
 from vlmsel_auto.ranking.divergence import DcdForm
 
 REQUIRED = {
-    "random", "average_rank", "dcd", "conductance_total", "fused", "swab", "knn", "logme", "hscore", "source_ceiling",
-    "replicate_ceiling",
+    "random", "average_rank", "dcd", "conductance_total", "fused", "swab", "modelgpt", "knn", "logme", "hscore",
+    "source_ceiling", "replicate_ceiling",
 }  # fmt: skip
 
 
@@ -56,10 +56,19 @@ def test_json_is_what_was_promised(table):
     assert record["rows"][0]["ranking"] == "random"
 
 
+def test_calibration_counts_every_claim_of_the_fused_ranking(table):
+    draws, runs = 2, 2
+    assert table.calibration.n == 10 * 9 * draws * runs
+    assert sum(one.n for one in table.calibration.top5) == table.calibration.n
+    assert np.sum([one.seen * one.n for one in table.calibration.best]) == pytest.approx(10 * draws * runs)
+    assert table.calibration.coverage > 0.8
+    assert json.loads(table.to_json())["calibration"]["coverage"] == table.calibration.coverage
+
+
 def test_markdown_and_plot(table, tmp_path):
     text = table.to_markdown()
     assert "relevance max(0, 6 - true rank)" in text
-    assert text.count("\n| ") == len(table.rows) + 1
+    assert text.count("\n| ") == len(table.rows) + 3
     table.plot(tmp_path / "bench.svg")
     assert (tmp_path / "bench.svg").read_text().lstrip().startswith("<?xml")
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from vlmsel_auto.library.merge import assemble
 from vlmsel_auto.library.records import Build, Cell, SourceCandidate, SourceTask
+from vlmsel_auto.ranking.evidence.modelgpt import text_scores
 from vlmsel_auto.ranking.records import TargetSignals
 from vlmsel_auto.ranking.signals import SLOW_EVIDENCE, evidence_scores, label_free_signals
 
@@ -78,7 +79,8 @@ class World:
             zero_shot=float(np.clip(hit + 0.02 * rng.normal(), 0, 1)),
             total=float(np.mean(features @ texts.T)),
             tuned={f"run{r}": float(np.clip(hit + 0.01 * rng.normal(), 0, 1)) for r in range(2)},
-            signals=label_free_signals(features, texts, baseline=np.zeros(WIDTH), logit_scale=10.0),
+            signals=label_free_signals(features, texts, baseline=np.zeros(WIDTH), logit_scale=10.0)
+            | text_scores(texts[:, None]),
             evidence={key: value for key, value in evidence.items() if np.isfinite(value)},
             activity=activity,
             norm_activity=activity,

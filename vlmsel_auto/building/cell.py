@@ -16,13 +16,14 @@ from vlmsel_auto.library.records import Build, Cell
 from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.models.embedding import as_array, embed_baseline, embed_images
 from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.ranking.evidence.modelgpt import text_scores
 from vlmsel_auto.ranking.signals import class_statistics, evidence_scores, label_free_signals
 from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task
 from vlmsel_auto.tasks import split
 
 __all__ = ["CELL_VERSION", "CellSettings", "cell_key", "make_cell", "pool"]
 
-CELL_VERSION: Final = 3  # of what the figures mean: a change makes kept cells unused
+CELL_VERSION: Final = 4  # of what the figures mean: a change makes kept cells unused
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +106,7 @@ def make_cell(*, model: LoadedModel, task: Task, settings: CellSettings, code_ve
     )
     features = _training_features(model, task, settings=settings, store=store)
     signals = _signals(model, features[images[: settings.signal_images]], texts=class_text)
+    signals |= text_scores(as_array(model.caption_features(task.prompts, task.templates)), seed=settings.seed)
     evidence = _evidence(task, features, settings=settings, texts=class_text)
     return Cell(
         candidate=source_candidate(

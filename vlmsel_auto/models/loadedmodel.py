@@ -89,19 +89,19 @@ class LoadedModel:
         return self._clip.encode_image(images, normalize=False)
 
     @torch.no_grad()
-    def text_features(self, prompts: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """Return class weights (K, D): per class the mean over templates of unit text embeddings, made unit again.
+    def caption_features(self, prompts: Sequence[str], templates: Sequence[str]) -> Tensor:
+        """Return unit-norm embeddings (K, T, D) of every class name in every template, float32.
 
         Args:
             prompts: K class names as they are spoken.
-            templates: each holds one ``{}``.
+            templates: T texts; each holds one ``{}``.
 
         Raises:
             ValueError: there are no prompts or templates.
             TrialUnavailable: the model was loaded without its tokenizer.
         """
         if self.tokenizer is None:
-            raise TrialUnavailable(f"The model was loaded without text, but got text_features of {self.candidate.id!r}")
+            raise TrialUnavailable(f"The model was loaded without text, but got class names for {self.candidate.id!r}")
         if not prompts or not templates:
             raise ValueError(f"At least one prompt and one template are needed, but got {prompts!r} and {templates!r}")
         texts = [template.replace("{}", prompt) for prompt in prompts for template in templates]
@@ -109,5 +109,8 @@ class LoadedModel:
             self._clip.encode_text(self.tokenizer(texts[start : start + _TEXT_BATCH]).to(self.device), normalize=True)
             for start in range(0, len(texts), _TEXT_BATCH)
         ]
-        each = torch.cat(parts).float().reshape(len(prompts), len(templates), -1)
-        return nn.functional.normalize(each.mean(dim=1), dim=-1)
+        return torch.cat(parts).float().reshape(len(prompts), len(templates), -1)
+
+    def text_features(self, prompts: Sequence[str], templates: Sequence[str]) -> Tensor:
+        """Return class weights (K, D): the mean over templates of `caption_features`, made unit again."""
+        return nn.functional.normalize(self.caption_features(prompts, templates).mean(dim=1), dim=-1)

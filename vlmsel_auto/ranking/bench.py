@@ -6,11 +6,8 @@ The two ceilings are no rankings; they say how far any could get.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -20,127 +17,18 @@ from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted,
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.agreement import ndcg, tau_b, top_k_loss, top_k_overlap, weighted_tau
 from vlmsel_auto.ranking.bench_rankings import RANKINGS, Case, replicate_scores
+from vlmsel_auto.ranking.bench_table import MEASURES, BenchRow, BenchTable
+from vlmsel_auto.ranking.calibration import Claims, calibration, claims
 from vlmsel_auto.ranking.divergence import DEFAULT, DcdForm
+from vlmsel_auto.ranking.fusion import places
 from vlmsel_auto.ranking.sources import Truth, truth_of
 from vlmsel_auto.records import FloatArray, Interval
 
-__all__ = ["BenchRow", "BenchTable", "run_bench"]
+__all__ = ["run_bench"]
 
 _MIN_TASKS: Final = 3
 _MIN_CANDIDATES: Final = 6  # below this the top five are everybody
 _RESAMPLES: Final = 2000
-_MEASURES: Final = ("ndcg5", "tau_b", "weighted_tau", "top5_overlap", "top1_loss", "top5_loss")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class BenchRow:
-    """One ranking, mean over targets."""
-
-    ranking: str
-    ndcg5: float  # relevance max(0, 6 - true rank), linear gain
-    tau_b: float
-    weighted_tau: float
-    top5_overlap: float
-    top1_loss: float  # percentage points of accuracy
-    top5_loss: float
-    seconds: float  # a candidate, to score it from what the library holds
-    gain: float  # ndcg5 minus that of the average rank on the same targets
-    gain_interval: Interval | None  # 95 %, paired bootstrap over targets
-    targets: int
-    per_target: Mapping[str, float] = field(default_factory=dict)  # ndcg5 by task
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class BenchTable:
-    """The comparison."""
-
-    rows: tuple[BenchRow, ...]
-    targets: tuple[str, ...]
-    candidates: int
-    truth: Truth
-    shots: int  # labels a class; 0: none
-    notes: tuple[str, ...] = ()
-
-    def row(self, ranking: str) -> BenchRow:
-        """The row of this name.
-
-        Raises:
-            KeyError: there is none.
-        """
-        return next((row for row in self.rows if row.ranking == ranking), None) or _missing(ranking)
-
-    def to_json(self) -> str:
-        """JSON text: ``{"rows": [...], "targets": n, ...}``; losses in percentage points."""
-        rows = [
-            {
-                "ranking": row.ranking,
-                **{name: round(float(getattr(row, name)), 6) for name in _MEASURES},
-                "seconds": round(row.seconds, 6),
-                "gain": round(row.gain, 6),
-                "gain_low": None if row.gain_interval is None else round(row.gain_interval.low, 6),
-                "gain_high": None if row.gain_interval is None else round(row.gain_interval.high, 6),
-                "targets": row.targets,
-                "ndcg5_by_target": {name: round(value, 6) for name, value in row.per_target.items()},
-            }
-            for row in self.rows
-        ]
-        record = {
-            "rows": rows,
-            "targets": len(self.targets),
-            "target_names": list(self.targets),
-            "candidates": self.candidates,
-            "truth": self.truth,
-            "shots": self.shots,
-            "notes": list(self.notes),
-        }
-        return json.dumps(record, indent=1)
-
-    def to_markdown(self) -> str:
-        """A table for people, with what must be known to read it."""
-        head = (
-            f"{len(self.targets)} targets x {self.candidates} candidates, leave one task out; truth: {self.truth}; "
-            f"{self.shots or 'no'} labels a class. NDCG@5 has relevance max(0, 6 - true rank). Losses are percentage "
-            "points. Gain is NDCG@5 minus that of the average rank, with a paired 95 % bootstrap over targets."
-        )
-        lines = [
-            head,
-            "",
-            "| ranking | NDCG@5 | tau-b | weighted tau | top-5 overlap | top-1 loss | top-5 loss | gain | ms |",
-            "|---|---|---|---|---|---|---|---|---|",
-        ]
-        for row in self.rows:
-            gain = f"{row.gain:+.3f}"
-            if row.gain_interval is not None:
-                gain += f" [{row.gain_interval.low:+.3f}, {row.gain_interval.high:+.3f}]"
-            lines.append(
-                f"| {row.ranking} | {row.ndcg5:.3f} | {row.tau_b:.3f} | {row.weighted_tau:.3f} | "
-                f"{row.top5_overlap:.3f} | {row.top1_loss:.2f} | {row.top5_loss:.2f} | {gain} | "
-                f"{1000 * row.seconds:.2f} |"
-            )
-        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes)]) + "\n"
-
-    def plot(self, path: Path) -> None:
-        """Draw NDCG@5 of every ranking with the interval of its gain, as an SVG or PNG by the file's suffix."""
-        from matplotlib.figure import Figure
-
-        rows = self.rows[::-1]
-        figure = Figure(figsize=(7.0, 0.28 * len(rows) + 1.2), layout="constrained")
-        axes = figure.subplots()
-        base = next((row.ndcg5 for row in rows if row.ranking == "average_rank"), 0.0)
-        for place, row in enumerate(rows):
-            ceiling = row.ranking.endswith("_ceiling")
-            axes.plot(row.ndcg5, place, "D" if ceiling else "o", color="0.5" if ceiling else "C0")
-            if row.gain_interval is not None:
-                ends = [base + row.gain_interval.low, base + row.gain_interval.high]
-                axes.plot(ends, [place, place], color="0.5" if ceiling else "C0", linewidth=1.0)
-        axes.axvline(base, color="0.7", linewidth=1.0, linestyle="--")
-        axes.set_yticks(range(len(rows)), [row.ranking for row in rows])
-        axes.set_xlabel("NDCG@5, interval of the gain over the average rank (dashed)")
-        figure.savefig(path)
-
-
-def _missing(ranking: str) -> BenchRow:
-    raise KeyError(ranking)
 
 
 def _measure(score: FloatArray, truth: FloatArray) -> FloatArray:
@@ -213,6 +101,7 @@ def run_bench(
     names = [library.task_names[s] for s in usable]
     figures: dict[str, dict[str, FloatArray]] = {}
     seconds: dict[str, float] = {}
+    said: list[Claims] = []
     began = time.perf_counter()
     sink(StageStarted(stage="ranking", total=len(usable), text="targets"))
     for done, s in enumerate(usable, start=1):
@@ -227,6 +116,8 @@ def run_bench(
                 seconds[name] = seconds.get(name, 0.0) + spent / len(scores) / len(rows) / len(usable)
                 measured = [_measure(_filled(score), one) for score in scores for one in truths]
                 figures.setdefault(name, {})[names[done - 1]] = np.mean(measured, axis=0)
+        if "fused" in wanted:
+            said += _claims(case, truths)
         if rankings is None or "replicate_ceiling" in wanted:
             pairs = replicate_scores(case, truths)
             if pairs:
@@ -242,8 +133,21 @@ def run_bench(
         candidates=len(library.candidates),
         truth=truth,
         shots=shots,
+        calibration=calibration(said),
         notes=_notes(library, truth, figures, wanted),
     )
+
+
+def _claims(case: Case, truths: Sequence[FloatArray]) -> list[Claims]:
+    """What the fused ranking says of places, for every draw and truth."""
+    found = []
+    for scores in case.fused:
+        stands = places(scores.score, scores.sd, seed=case.seed)
+        found += [
+            claims(p_best=stands.p_best, p_top5=stands.p_top5, low=stands.low, high=stands.high, truth=truth)
+            for truth in truths
+        ]
+    return found
 
 
 def _row(
@@ -258,7 +162,7 @@ def _row(
         interval = Interval(low=float(low), high=float(high))
     return BenchRow(
         ranking=name,
-        **dict(zip(_MEASURES, map(float, means), strict=True)),
+        **dict(zip(MEASURES, map(float, means), strict=True)),
         seconds=seconds,
         gain=float(gains.mean()) if len(gains) else 0.0,
         gain_interval=interval,

@@ -16,9 +16,10 @@ import numpy as np
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.divergence import PAPER, DcdForm
 from vlmsel_auto.ranking.evidence.blind import average_rank, calibrated_total, source_ceiling
+from vlmsel_auto.ranking.evidence.modelgpt import TEXT_SCORES, regressed
 from vlmsel_auto.ranking.evidence.swab import borda, class_plan, class_rank_score, gap_score, similar_classes
 from vlmsel_auto.ranking.fusion import standardise
-from vlmsel_auto.ranking.ranking import score_candidates
+from vlmsel_auto.ranking.ranking import Scores, score_candidates
 from vlmsel_auto.ranking.records import TargetSignals
 from vlmsel_auto.ranking.sources import IMAGE_SIGNALS, LABEL_SIGNALS, Sources, Truth, gather, truth_of
 from vlmsel_auto.records import FloatArray, IntArray
@@ -86,6 +87,34 @@ class Case:
         values = library.evidence_draws[self.rows, self.column, :, k, library.evidence_names.index(name)]
         return [draw for draw in values.T if np.isfinite(draw).any()]
 
+    @cached_property
+    def fused(self) -> list[Scores]:
+        """The fused ranking."""
+        return self._fuse(labels=True)
+
+    @cached_property
+    def fused_unlabelled(self) -> list[Scores]:
+        """The same without labels."""
+        return self._fuse(labels=False)
+
+    def _fuse(self, *, labels: bool) -> list[Scores]:
+        """Everything fused: one result a draw of the labelled images, one in all without labels, none without data."""
+        found = {name: self.signal(name) for name in IMAGE_SIGNALS}
+        images = {name: values for name, values in found.items() if values is not None}
+        said = {name: self.evidence(name) if labels else [] for name in LABEL_SIGNALS}
+        draws = max(len(values) for values in said.values())
+        sources = self.gathered(shots=self.shots if draws else 0, form=self.form)
+        if not draws and not images and not sources.profiled:
+            return []
+        return [
+            score_candidates(
+                measured=images | {name: values[w] for name, values in said.items() if w < len(values)},
+                sources=sources,
+                n=len(self.rows),
+            )
+            for w in range(max(draws, 1))
+        ]
+
 
 def _one(score: FloatArray | None) -> list[FloatArray]:
     return [] if score is None or not np.isfinite(score).any() else [score]
@@ -137,31 +166,12 @@ def _total_calibrated(case: Case) -> list[FloatArray]:
     return _one(calibrated_total(case.library.total[case.rows, case.column], case.sources.total))
 
 
-def _images(case: Case) -> dict[str, FloatArray]:
-    found = {name: case.signal(name) for name in IMAGE_SIGNALS}
-    return {name: values for name, values in found.items() if values is not None}
-
-
 def _fused_unlabelled(case: Case) -> list[FloatArray]:
-    images = _images(case)
-    sources = case.gathered(shots=0, form=case.form)
-    if not images and not sources.profiled:
-        return []
-    return [score_candidates(measured=images, sources=sources, n=len(case.rows)).score]
+    return [one.score for one in case.fused_unlabelled]
 
 
 def _fused(case: Case) -> list[FloatArray]:
-    labels = {name: case.evidence(name) for name in LABEL_SIGNALS}
-    draws = max((len(values) for values in labels.values()), default=0)
-    if draws == 0:
-        return _fused_unlabelled(case)
-    images = _images(case)
-    sources = case.gathered(shots=case.shots, form=case.form)
-    scores = []
-    for w in range(draws):
-        measured = images | {name: values[w] for name, values in labels.items() if w < len(values)}
-        scores.append(score_candidates(measured=measured, sources=sources, n=len(case.rows)).score)
-    return scores
+    return [one.score for one in case.fused]
 
 
 def _ceiling(case: Case) -> list[FloatArray]:
@@ -208,6 +218,19 @@ def _swab(case: Case) -> list[FloatArray]:
     return [borda(np.nan_to_num(first, nan=-np.inf), np.nan_to_num(second, nan=-np.inf))]
 
 
+def _modelgpt(case: Case) -> list[FloatArray]:
+    names = case.library.signal_names
+    if any(name not in names for name in TEXT_SCORES):
+        return []
+    chosen = [names.index(name) for name in TEXT_SCORES]
+    target, sources = case.library.signals[case.rows, case.column][:, chosen], case.sources.signals[:, :, chosen]
+    for imagenet in _imagenet(case):
+        target = np.column_stack([target, imagenet])
+        known = np.broadcast_to(imagenet[:, None, None], (*sources.shape[:2], 1))
+        sources = np.concatenate([sources, known], axis=2)
+    return _one(regressed(sources, case.source_truth, target))
+
+
 def _evidence(name: str) -> Callable[[Case], list[FloatArray]]:
     return lambda case: case.evidence(name)
 
@@ -224,6 +247,7 @@ RANKINGS: Final[Mapping[str, Callable[[Case], list[FloatArray]]]] = {
     "flops": _flops,
     "dcd": _dcd,
     "dcd_paper": _paper,
+    "modelgpt": _modelgpt,
     "swab": _swab,
     "conductance_total": _total,
     "conductance_total_calibrated": _total_calibrated,
