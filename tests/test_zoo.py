@@ -213,9 +213,18 @@ def test_a_pickle_loads_only_as_plain_weights(folder: Path, tmp_path: Path) -> N
             return os.mkdir, (str(tmp_path / "harmed"),)
 
     torch.save({**state, "evil": Evil()}, folder / "open_clip_pytorch_model.bin")
-    with pytest.raises(TrialUnavailable, match="mine"):
+    with pytest.raises(TrialUnavailable, match="only tensors are read, no code") as refused:
         zoo.load(_local(folder))
+    assert "weights_only" not in str(refused.value)  # torch advises to set it to False
     assert not (tmp_path / "harmed").exists()
+
+
+def test_weights_with_nan_are_refused_by_name(folder: Path) -> None:
+    state = load_file(folder / "open_clip_model.safetensors")
+    state["visual.proj"][0, 0] = float("nan")
+    save_file(state, folder / "open_clip_model.safetensors")
+    with pytest.raises(TrialUnavailable, match=r"NaN or infinite values in 'visual\.proj'"):
+        zoo.load(_local(folder))
 
 
 def test_safetensors_win_over_pickles(folder: Path) -> None:

@@ -189,7 +189,7 @@ def rank_task(
                 seed=seed,
             )
     own = _searched(sources)
-    if own:
+    if own and any("library" in line.basis for line in ranking.ranked):
         names = ", ".join(own[:_NAMED]) + (", ..." if len(own) > _NAMED else "")
         note = f"{plural(len(own), 'source task')} of your own earlier searches: {names}"
         ranking = replace(ranking, notes=(*ranking.notes, note))

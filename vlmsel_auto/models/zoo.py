@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -85,6 +86,7 @@ def _loaded(
     model_cfg: Mapping[str, Json],
     vocabulary: Path | None,
 ) -> LoadedModel:
+    _check_finite(model, candidate=candidate)
     target = torch.device(device)
     model = model.float().eval().requires_grad_(False).to(target)
     clip = cast("ClipModel", model)
@@ -162,6 +164,16 @@ def _check_packages(model_cfg: Mapping[str, Json], *, candidate: Candidate) -> N
             f"Candidate {candidate.id!r} needs the package transformers for its texts ({wanted}): pip install "
             f"transformers sentencepiece, or leave it out, but got none"
         )
+
+
+def _check_finite(model: nn.Module, *, candidate: Candidate) -> None:
+    """Refuse damaged weights by name; every later error would only say that some result is not finite."""
+    for name, value in model.named_parameters():  # buffers may hold -inf on purpose: masks
+        if not bool(torch.isfinite(value).all()):
+            raise TrialUnavailable(
+                f"The weights of {candidate.id!r} are damaged: take a whole copy or leave it out, "
+                f"but got NaN or infinite values in {name!r}"
+            )
 
 
 def _check_vocabulary(tokenizer: Tokenizer | None, model_cfg: Mapping[str, Json], *, candidate: Candidate) -> None:
@@ -251,6 +263,11 @@ def _explained(candidate: Candidate, *, where: str) -> Iterator[None]:
         yield
     except (CandidateError, TrialUnavailable):
         raise
+    except pickle.UnpicklingError as error:  # torch's own text advises to run the code in it
+        raise TrialUnavailable(
+            f"Cannot load candidate {candidate.id!r} from {where}: of a PyTorch file only tensors are read, no code; "
+            f"save the weights as safetensors, but got a pickle of something else, or a damaged one"
+        ) from error
     except Exception as error:  # open_clip and torch raise all kinds here
         text = " ".join(str(error).split())
         raise TrialUnavailable(
