@@ -118,6 +118,21 @@ def test_trapezoid_is_the_mean_of_captum_there_and_back(case):
         assert _relative(neurons, (there - back) / 2) < 1e-5
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("arch", "blocks"), [("ViT-S-32-alt", 12), ("RN50", 16), ("convnext_tiny", 18)])
+def test_every_block_of_whole_open_clip_architectures(arch, blocks):
+    torch.manual_seed(0)
+    visual = open_clip.create_model(arch).eval().double().visual
+    small = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2 - 1
+    images = nn.functional.interpolate(small, size=(224, 224), mode="bilinear")
+    text = torch.randn(5, open_clip.get_model_config(arch)["embed_dim"], dtype=torch.float64)
+    scalar = make_scalar("margin", text_features=nn.functional.normalize(text, dim=-1), logit_scale=20.0)
+    ours = conductance(visual, images, scalar=scalar, integrator="left", points=3, neurons=True)
+    assert len(ours.blocks) == blocks
+    for name, neurons in zip(ours.blocks, ours.neurons, strict=True):
+        assert _relative(neurons, _captum(visual, images, scalar, name, np.linspace(0, 1, 3))) < 1e-5
+
+
 def test_captum_converges_to_the_spectral_rule(minizoo):
     visual, side = TOWERS["mini ViT"](minizoo)
     images = torch.linspace(-1, 1, 3 * side * side, dtype=torch.float64).reshape(1, 3, side, side)

@@ -9,7 +9,7 @@ import torch
 
 __all__ = ["enough_for_passes", "is_out_of_memory", "memory_budget", "release"]
 
-_CPU_SHARE, _CPU_MOST, _CPU_PASSES = 0.25, 4 * 2**30, 256 * 2**20
+_CPU_SHARE, _CPU_MOST, _CPU_PASSES = 0.25, 2 * 2**30, 256 * 2**20
 _GPU_SHARE = 0.6
 _FALLBACK = 256 * 2**20
 
