@@ -36,6 +36,7 @@ from vlmsel_auto.records import FloatArray
 
 ACCURACIES = ("hscore", "knn", "knn1", "leep", "logme", "ridge", "ridge_text", "standing", "zeroshot")
 LIKELIHOODS = ("logme", "ridge_likelihood", "ridge_text_likelihood", "zeroshot_likelihood")
+TEXT = ("text_accuracy", "-text_intraclass")  # classes whose names look alike are told apart less well
 RIDGE = ("ridge_likelihood", "ridge_text_likelihood")
 
 
@@ -50,6 +51,7 @@ class Variant:
     habits: bool = True
     temperature: float = DEFAULT.weight_temperature
     penalty: float = 0.5
+    oracle: bool = False  # also the zero-shot accuracy on the test split itself: no ranking, a bound
 
 
 def variants(shots: int) -> list[Variant]:
@@ -65,6 +67,8 @@ def variants(shots: int) -> list[Variant]:
         Variant(name="images: lead and total", images=("lead_cosine", "total_cosine")),
         Variant(name="images: lead", images=("lead_cosine",)),
         Variant(name="images: with confidence (leans on the logit scale)", images=(*IMAGE_SIGNALS, "confidence")),
+        Variant(name="with text scores", images=(*IMAGE_SIGNALS, *TEXT)),
+        Variant(name="with the true zero-shot accuracy (a bound, no ranking)", oracle=True),
     ]
     if shots:
         found += [
@@ -77,6 +81,11 @@ def variants(shots: int) -> list[Variant]:
             Variant(name="labels alone", images=()),
         ]
     return found
+
+
+def _oriented(name: str, values: FloatArray) -> FloatArray:
+    """Signals are fused with weights >= 0: a name that begins with a minus is turned round."""
+    return -values if name.startswith("-") else values
 
 
 class Target:
@@ -101,7 +110,10 @@ class Target:
     def scores(self, variant: Variant) -> tuple[list[FloatArray], Fusion]:
         """Scores of every draw of the labelled images, and the fit behind them."""
         library, near = self.case.sources, self.sources(variant.temperature)
-        signals = {n: library.signals[:, :, library.signal_names.index(n)] for n in variant.images}
+        column = {n: library.signal_names.index(n.removeprefix("-")) for n in variant.images}
+        signals = {n: _oriented(n, library.signals[:, :, place]) for n, place in column.items()}
+        if variant.oracle:
+            signals["oracle"] = library.zero_shot
         labels = [n for n in variant.labels if self.shots and self.case.evidence(n)]
         if labels:
             k = library.shots.index(near.shots)
@@ -113,8 +125,10 @@ class Target:
             reliability=near.reliability if variant.reliability else None,
             penalty=variant.penalty,
         )
-        images = {n: self.case.signal(n) for n in variant.images}
-        shown = {n: values for n, values in images.items() if values is not None}
+        images = {n: self.case.signal(n.removeprefix("-")) for n in variant.images}
+        shown = {n: _oriented(n, values) for n, values in images.items() if values is not None}
+        if variant.oracle:
+            shown["oracle"] = self.case.library.zero_shot[self.case.rows, self.case.column]
         found = []
         for w in range(library.evidence_draws.shape[2] if labels else 1):
             seen = shown | {n: self.case.evidence(n)[w] for n in labels}
@@ -146,10 +160,10 @@ def table(targets: Sequence[Target], *, title: str, shots: int) -> list[dict[str
     print("|---|---|---|---|---|---|")
     found = {v.name: np.array([target.measure(v) for target in targets]) for v in variants(shots)}
     places = range(len(targets))
-    stack = np.stack([one[:, 0] for one in found.values()])  # (variants, targets)
+    real = [v.name for v in variants(shots) if not v.oracle]
+    stack = np.stack([found[name][:, 0] for name in real])  # (variants, targets)
     chosen = [int(np.argmax(stack[:, [j for j in places if j != s]].mean(axis=1))) for s in places]
-    every = list(found.values())
-    found["chosen among these on the other targets"] = np.array([every[chosen[s]][s] for s in places])
+    found["chosen among these on the other targets"] = np.array([found[real[chosen[s]]][s] for s in places])
     rows: list[dict[str, object]] = []
     for name, one in found.items():
         gains = one[:, 0] - found["default"][:, 0]
