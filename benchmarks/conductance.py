@@ -158,6 +158,8 @@ def _at(case: Case, limit: float, true: Sequence[FloatArray], repeats: int) -> d
         "error_by_points": {str(tried): error for tried, error in errors.items()},
         "seconds": mine,
         "floor_seconds": min(floors),
+        "floor_seconds_channels_first": min(floors[::2]),
+        "floor_seconds_channels_last": min(floors[1::2]),
         "fraction_of_floor": min(floors) / mine,
         "auto_points": float(kept.points.mean()),
         "auto_error": error_of([kept.neurons[i] for i in case.compared], true),

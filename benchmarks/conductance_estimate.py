@@ -69,17 +69,19 @@ def line(results: Sequence[Conductance], trues: Sequence[FloatArray], wanted: fl
 
 
 def half(case: Case) -> dict[str, Json]:
-    """What bfloat16 passes add at the same points (no reference needed): a neuron, and a block's activity."""
+    """Difference of bfloat16 passes at the same points, a neuron and a block's activity, where the class agrees."""
     points = int(found(case, 0.01).points.max())
     precisions: tuple[Precision, ...] = ("model", "bfloat16")
     full, rough = (
         conductance(case.visual, case.images, scalar=case.scalar, points=points, precision=p, neurons=True)
         for p in precisions
     )
+    same = rough.target == full.target  # where rounding changes the predicted class, F is another function
     return {
         "points": points,
-        "error": float(true_errors(rough, full).mean()),
-        "activity": float(np.abs(rough.activity / full.activity - 1).mean()),
+        "error": float(true_errors(rough, full)[same].mean()),
+        "activity": float(np.abs(rough.activity / full.activity - 1)[same].mean()),
+        "images_of_another_class": int((~same).sum()),
     }
 
 

@@ -119,12 +119,14 @@ def test_trapezoid_is_the_mean_of_captum_there_and_back(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("arch", "blocks"), [("ViT-S-32-alt", 12), ("RN50", 16), ("convnext_tiny", 18)])
-def test_every_block_of_whole_open_clip_architectures(arch, blocks):
+@pytest.mark.parametrize(
+    ("arch", "blocks", "side"), [("ViT-S-32-alt", 12, 224), ("RN50", 16, 64), ("convnext_tiny", 18, 64)]
+)
+def test_every_block_of_whole_open_clip_architectures(arch, blocks, side):
     torch.manual_seed(0)
-    visual = open_clip.create_model(arch).eval().double().visual
+    visual = open_clip.create_model(arch, force_image_size=side).eval().double().visual
     small = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2 - 1
-    images = nn.functional.interpolate(small, size=(224, 224), mode="bilinear")
+    images = nn.functional.interpolate(small, size=(side, side), mode="bilinear")
     text = torch.randn(5, open_clip.get_model_config(arch)["embed_dim"], dtype=torch.float64)
     scalar = make_scalar("margin", text_features=nn.functional.normalize(text, dim=-1), logit_scale=20.0)
     ours = conductance(visual, images, scalar=scalar, integrator="left", points=3, neurons=True)

@@ -7,10 +7,10 @@ the derivative of the scalar with respect to it. Every rule here is a bilinear f
   and the product of both polynomials is integrated exactly: A = M D with the mass matrix M of the Lagrange basis and
   the barycentric differentiation matrix D, both in t (the substitution needs no Jacobian, since h'(t) dt is dh). Error
   falls exponentially where the path is smooth. Normalisation layers bend the path most near the baseline, where their
-  input is weak; the stretching puts points there: 1.6 to 4 times less error at 9 points on eight of nine mini-zoo
-  towers, 1.5 times more on the ninth (docs/conductance.md). M D gains 1 to 15 % over Clenshaw-Curtis weights. (Both
-  are our own choices; the parts are textbook: Trefethen, Spectral Methods in MATLAB, 2000, chapter 6; Berrut and
-  Trefethen, Barycentric Lagrange interpolation, SIAM Review 46, 2004, also for the interpolation itself.)
+  input is weak; the stretching puts points there: 1.6 to 3.8 times less error at 9 points on sixteen of the seventeen
+  smooth mini-zoo towers, 1.6 times more on the other (docs/conductance.md). (The stretching is our own choice; the
+  parts are textbook: Trefethen, Spectral Methods in MATLAB, 2000, chapter 6; Berrut and Trefethen, Barycentric Lagrange
+  interpolation, SIAM Review 46, 2004, also for the interpolation itself.)
 - ``trapezoid``: equidistant points, sum over k of (g[k] + g[k+1]) / 2 (h[k+1] - h[k]); second order, robust at kinks.
 - ``left``: equidistant points, sum over k of g[k] (h[k+1] - h[k]); what Captum's LayerConductance computes.
 
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 Kind = Literal["spectral", "trapezoid", "left"]
-_STRETCH = 2.0  # chosen on seven members of the mini zoo; benchmarks/conductance.py reports others
+_STRETCH = 2.0  # chosen on seven members of the mini zoo; benchmarks/conductance_estimate.py: all of them
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
