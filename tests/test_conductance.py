@@ -304,12 +304,16 @@ def test_repeated_images_repeat_their_conductance(vit):
     np.testing.assert_allclose(twice.activity, np.concatenate([once.activity] * 2), rtol=1e-10)
 
 
-def test_chunks_of_one_row_agree_in_float32_too(minizoo):
-    visual = open_clip.create_model(f"local-dir:{minizoo / 'ConvNeXt-Mi-64.all-m'}").eval().visual
+@pytest.mark.parametrize("member", ["ConvNeXt-Mi-64.all-m", "ViT-Mi-8-64.all-l", "RN-Mi-64.all-m"])
+def test_chunks_of_one_row_agree_in_float32_too(minizoo, member):
+    visual = open_clip.create_model(f"local-dir:{minizoo / member}").eval().visual
     images = _images(2, 64, dtype=torch.float32)
-    large = conductance(visual, images, scalar=make_scalar("norm"), points=9, budget=10**9)
-    small = conductance(visual, images, scalar=make_scalar("norm"), points=9, budget=1)
-    np.testing.assert_allclose(small.activity, large.activity, rtol=2e-5)
+    large, small = (
+        conductance(visual, images, scalar=make_scalar("norm"), points=9, budget=budget, neurons=True)
+        for budget in (10**9, 1)
+    )
+    np.testing.assert_allclose(small.activity, large.activity, rtol=1e-6)
+    assert (_true_error(small.neurons, large.neurons) < 1e-6).all()
 
 
 @pytest.mark.parametrize("kind", ["trapezoid", "left"])
