@@ -268,6 +268,15 @@ def test_a_mixture_of_methods_is_told_in_words():
     assert report_views.mixed_text(make_report(trials=())) == ""
 
 
+def test_the_chosen_model_is_the_marked_one_not_the_best_on_test():
+    report = make_report(best=replace(make_report().best, candidate=NAMES[0]))
+    assert outcomes(report)[0].candidate == NAMES[1]
+    marked = re.findall(
+        r'<tr class="top"><td class="n">\d+</td><td class="n">[^<]*</td><td>([^<]*)</td>', report_views.html(report)
+    )
+    assert marked == [NAMES[0]]
+
+
 def test_saved_time_is_median_of_tuned_times_untried():
     report = make_report()  # tuned spend 10+13, 11, 12+16, 15 seconds; "Last" was never tried
     assert saved_seconds(report) == pytest.approx((15 + 23) / 2)

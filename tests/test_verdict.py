@@ -98,8 +98,8 @@ def test_where_methods_are_mixed_the_prediction_is_also_judged_by_probes_alone()
     probes = trials([0.6, 0.5, 0.4])
     report = made((*probes, make_trial(3, "c", validation=0.9, test=0.9, method="finetune")))
     assert report.agreement.top1_loss == pytest.approx(0.9 - 0.59)  # c leads because it alone was fine-tuned
-    row = report.baselines[-1]
-    assert row.name == "this search's prediction, linear probes alone"
+    row = report.baselines[0]
+    assert row.name == "the same, linear probes alone"
     assert row.agreement == made(probes).agreement
     assert row.note == "3 candidates have one"
     assert all("probes" not in line.name for line in made(probes).baselines)

@@ -193,7 +193,9 @@ def _scatter(axes: Axes, points: Sequence[tuple[float, float, Kind]]) -> None:
         of_kind = [(x, y) for x, y, each in points if each == kind]
         if of_kind:
             xs, ys = zip(*of_kind, strict=True)
-            axes.scatter(xs, ys, s=38, c=_COLOURS[kind], marker=_MARKERS[kind], label=kind, zorder=3, linewidths=0)
+            axes.scatter(
+                xs, ys, s=38, c=_COLOURS[kind], marker=_MARKERS[kind], label=kind, zorder=3, linewidths=0, clip_on=False
+            )  # clip_on: a point at 100 % is on the edge
     if len({kind for _, _, kind in points}) > 1:
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, borderaxespad=0.2)
 

@@ -56,7 +56,7 @@ __all__ = [
 ]
 
 SCHEMA = 1
-PROBES_ONLY = "this search's prediction, linear probes alone"  # name of a baseline
+PROBES_ONLY = "the same, linear probes alone"  # name of a baseline
 StoppedBy = Literal["exhausted", "budget", "interrupted", "all trials failed"]  # exhausted: the plan was finished
 _PACKAGES = ("vlmsel-auto", "torch", "torchvision", "open_clip_torch", "timm", "lightning", "optuna", "scikit-learn",
              "scipy", "numpy", "pot", "pillow")  # fmt: skip

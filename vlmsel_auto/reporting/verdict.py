@@ -91,7 +91,7 @@ def make_report(
     on = truth_split(trials)
     ours = judge({line.candidate: line.score for line in ranking.ranked}, trials, on=on, seed=seed)
     tuned = actual_accuracies(trials, on=on)
-    baselines = []
+    baselines = list(_one_method(ranking, trials, on=on, seed=seed))
     if tuned:
         # equal scores are averaged over all orders of the tied: exactly the expectation of a random order
         random = judge(dict.fromkeys(tuned, 0.0), trials, on=on, seed=seed)
@@ -105,7 +105,6 @@ def make_report(
                 name="average rank on the source tasks", agreement=judge(known, trials, on=on, seed=seed), note=note
             )
         )
-    baselines.extend(_one_method(ranking, trials, on=on, seed=seed))
     return SearchReport(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,

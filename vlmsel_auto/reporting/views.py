@@ -272,7 +272,7 @@ def _verdict(report: SearchReport) -> str:
     )
 
 
-def _outcome_table(lines: Sequence[Outcome], total: int, split: str) -> Table:
+def _outcome_table(lines: Sequence[Outcome], total: int, split: str, *, chosen: str | None) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("actual", justify="right", no_wrap=True)
     table.add_column("predicted", justify="right", no_wrap=True)
@@ -288,7 +288,7 @@ def _outcome_table(lines: Sequence[Outcome], total: int, split: str) -> Table:
             Text(wording.clean(line.candidate) + audit),
             wording.METHOD_NAMES[line.trial.spec.method],
             wording.percent(line.accuracy),
-            style="green" if line is lines[0] else "",
+            style="green" if line.candidate == chosen else "",
         )
     return table
 
@@ -297,8 +297,9 @@ def panel(report: SearchReport, *, report_dir: Path | None = None) -> Renderable
     """The summary for the terminal."""
     lines = outcomes(report)
     parts: list[RenderableType] = [*_best_lines(report)]
+    chosen = None if report.best is None else report.best.candidate
     if lines:
-        parts += [Text(), _outcome_table(lines, len(report.ranking.ranked), report.actual_on)]
+        parts += [Text(), _outcome_table(lines, len(report.ranking.ranked), report.actual_on, chosen=chosen)]
     if len(lines) > _PANEL_ROWS:
         parts.append(Text(f"... and {len(lines) - _PANEL_ROWS} more in the report", style="dim"))
     left_out = sum(not item.used for item in report.bad_files)
