@@ -215,6 +215,16 @@ def test_few_trials_are_not_all_spent_on_probes() -> None:
     assert any(each.method == "finetune" for each in history)
 
 
+def test_little_time_is_not_all_spent_on_probes() -> None:
+    made = make_plan(ranking(SCORES), candidates=CANDIDATES, top_k=4, audits=0, tune_cost=4.0)
+    history = [tried("m0", 0.5, "probe"), tried("m1", 0.5, "probe")]  # one second each
+    short, long = (next_step(made, history, left=Left(seconds=seconds)) for seconds in (5.0, 100.0))
+    assert short is not None
+    assert long is not None
+    assert short.method == "finetune"
+    assert (long.candidate, long.method) == ("m2", "probe")
+
+
 def test_a_postponed_winner_is_found_when_the_leaders_stall() -> None:
     truth = {f"m{number}": 0.5 for number in range(N)} | {"m7": 0.9}
     history = walk(plan(audits=0, sd=0.3), truth, trials=60)
@@ -255,12 +265,13 @@ def test_steps_are_deterministic_and_explained() -> None:
 
 
 def test_time_makes_slow_candidates_dearer() -> None:
-    history = [tried(f"m{number}", 0.5, "probe") for number in range(3)]
-    dear = [candidate(0), candidate(1), candidate(2), *CANDIDATES[3:]]
-    equal = make_plan(ranking([1.0, 1.0, 1.0, *SCORES[3:]]), candidates=dear, top_k=3, audits=0)
-    step = next_step(equal, history, left=Left(seconds=100.0))
-    assert step is not None
-    assert (step.candidate, step.method) == ("m0", "finetune")  # equal promise, fewest operations
+    scores = [1.0, 1.0, 1.0, *SCORES[3:]]
+    equal = make_plan(ranking(scores), candidates=CANDIDATES, top_k=3, audits=0, tune_cost=4.0)
+    for fastest in range(3):
+        history = [tried(f"m{n}", 0.5, "probe", seconds=1.0 if n == fastest else 3.0) for n in range(3)]
+        step = next_step(equal, history, left=Left(seconds=500.0))
+        assert step is not None
+        assert (step.candidate, step.method) == (f"m{fastest}", "finetune")  # equal promise
 
 
 def test_failed_trials_do_not_come_back_at_once() -> None:

@@ -61,6 +61,9 @@ def test_candidates_that_the_deadline_left_are_ranked_by_the_library_alone(task,
 def test_when_time_is_short_a_glance_is_all(task, tmp_path, monkeypatch):
     monkeypatch.setattr(rank_stage, "_PROFILE_SHARE", 1e-9)
     ranking, looked = rank(task, tmp_path, deadline=time.monotonic() + 3600)
+    assert len(looked) == len(NAMES)  # conductance takes longer than a glance, and even that took too long
+    monkeypatch.setattr(rank_stage, "_PROFILE_TIMES", -1.0)
+    ranking, looked = rank(task, tmp_path, deadline=time.monotonic() + 3600)
     assert len(looked) == len(NAMES) + 1  # one shows how long it takes
     assert {line.basis for line in ranking.ranked} == {"library and labels"}
     assert any("no conductance profiles" in note for note in ranking.notes)

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from test_prior import plan, tried
 
 from vlmsel_auto.trials.history import Left, best_value, observe, paused
-from vlmsel_auto.trials.pricing import price, seconds_of
+from vlmsel_auto.trials.pricing import price, seconds_of, tune_cost
 from vlmsel_auto.trials.rungs import RUNGS, Curve, best_at, forecast, goes_on, rung_of
 from vlmsel_auto.trials.steps import next_step
 
@@ -95,11 +95,22 @@ def test_prices_follow_measured_speed_then_operations() -> None:
     history = [tried("m0", 0.5, "probe"), tried("m1", 0.6, seconds=30.0, share=0.5)]
     seconds = seconds_of(made, history)
     assert seconds["m1", "finetune"] == 60.0  # half of its epochs took 30
-    assert seconds["m3", "finetune"] == pytest.approx(60.0 * cost["m3"] / cost["m1"])
+    assert seconds["m3", "finetune"] == pytest.approx(60.0 * (cost["m3"] / cost["m1"]) ** 0.5)
     assert seconds["m3", "probe"] == 1.0
-    assert seconds_of(made, history[:1])["m3", "finetune"] == pytest.approx(20.0 * cost["m3"])
+    assert seconds_of(made, history[:1])["m3", "finetune"] == pytest.approx(20.0 * cost["m3"] ** 0.5)
+    probed = [*history, tried("m3", 0.5, "probe", seconds=3.0), tried("m3", 0.5, "probe", seconds=0.1)]
+    assert seconds_of(made, probed)["m3", "probe"] == 0.1  # its features are there
+    pace = 3.0 / 2.0  # its first probe against the median first probe
+    assert seconds_of(made, probed)["m3", "finetune"] == pytest.approx(60.0 / cost["m1"] ** 0.5 * pace)
     assert price(10.0, left=Left(seconds=100.0, trials=4)) == pytest.approx(0.1 + 0.25)
     assert price(10.0, left=Left()) == 10.0
+
+
+def test_fine_tuning_is_dear_where_images_are_few() -> None:
+    assert tune_cost(train=800, val=200, test=400, epochs=3) == pytest.approx((3 * (3 * 800 + 200) + 400) / 1400)
+    few = tune_cost(train=32, val=50, test=150, epochs=30)
+    assert few > 3 * tune_cost(train=800, val=200, test=400, epochs=3)
+    assert tune_cost(train=50_000, val=2_000, test=10_000, epochs=3) < 10
 
 
 def test_what_does_not_fit_is_shortened_or_left() -> None:

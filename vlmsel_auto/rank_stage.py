@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,7 @@ from vlmsel_auto.reporting.wording import plural
 from vlmsel_auto.target import SEARCH, find_measured, glance, measure
 
 _PROFILE_SHARE: Final = 0.25  # of the time for looking, at most, for conductance: labels already say most
+_PROFILE_TIMES: Final = 4.0  # what conductance takes at least, in glances
 
 __all__ = ["measure_all", "open_library", "rank_task", "without_target"]
 
@@ -59,6 +61,17 @@ def _searched(library: Library) -> tuple[str, ...]:
     return tuple(name for s, name in enumerate(library.task_names) if np.isin(library.build[:, s], searched).any())
 
 
+@contextmanager
+def _older_objects_left_alone() -> Iterator[None]:
+    """Garbage collection looks at what is made from now on: a model, and not each time at all that was imported."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+@_older_objects_left_alone()
 def measure_all(
     candidates: Sequence[Candidate],
     task: Task,
@@ -106,9 +119,9 @@ def measure_all(
                 sink(Notice(text=f"{candidate.id} cannot be used: {outcome}", level="warning"))
         sink(StageProgress(stage="profiles", done=done, text=candidate.id))
     sink(StageFinished(stage="profiles", seconds=time.monotonic() - began))
-    if deadline is not None and not late:
-        glanced = [one for one in candidates if one.id in found and not found[one.id].blocks]
-        allowed = _PROFILE_SHARE * (deadline - began)
+    glanced = [one for one in candidates if one.id in found and not found[one.id].blocks]
+    allowed = 0.0 if deadline is None else _PROFILE_SHARE * (deadline - began)
+    if glanced and not late and _PROFILE_TIMES * (time.monotonic() - began) < allowed:
         found |= _deepened(glanced, task, device=device, store=store, sink=sink, allowed=allowed)
     return found, failures, tuple(late)
 
@@ -119,8 +132,7 @@ def _deepened(
     """Conductance of all candidates, or of none when it would take longer than ``allowed`` seconds: it is compared."""
     began = time.monotonic()
     found: dict[str, TargetSignals] = {}
-    if candidates and allowed > 0:
-        sink(StageStarted(stage="profiles", total=len(candidates), text="conductance of every candidate on the target"))
+    sink(StageStarted(stage="profiles", total=len(candidates), text="conductance of every candidate on the target"))
     for done, candidate in enumerate(candidates, start=1):
         outcome = _guarded(lambda: measure(zoo.load(candidate, device=device), task, store=store))  # noqa: B023 - called at once
         if isinstance(outcome, TargetSignals):  # else there is still the glance
@@ -130,8 +142,7 @@ def _deepened(
         if spent * len(candidates) / done > allowed:
             found = {}
             break
-    if candidates and allowed > 0:
-        sink(StageFinished(stage="profiles", seconds=time.monotonic() - began))
+    sink(StageFinished(stage="profiles", seconds=time.monotonic() - began))
     return found
 
 

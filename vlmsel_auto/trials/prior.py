@@ -23,6 +23,7 @@ METHODS: tuple[Method, ...] = ("probe", "finetune")
 _COVERED = 0.95  # the active candidates hold this much probability of the best
 _FEW, _MANY = 3, 8  # bounds on the number of active candidates when the caller sets none
 _HANDICAP = 0.02  # of the metric
+_TUNE_COST = 20.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +48,7 @@ class Plan:
     belief: Belief
     seed: int
     defaults: Defaults = field(default_factory=dict)  # where a first trial is; missing: the middle of its space
+    tune_cost: float = _TUNE_COST  # of fine-tuning against a probe, before either was timed
 
     def first(self, candidate: str, method: Method) -> Point:
         """Hyperparameters of the first trial of a candidate by a method."""
@@ -87,6 +89,7 @@ def make_plan(
     audits: int = 2,
     seed: int = 0,
     defaults: Defaults | None = None,
+    tune_cost: float = _TUNE_COST,
 ) -> Plan:
     """Order the candidates, postpone the low ones, and draw the audits.
 
@@ -98,6 +101,7 @@ def make_plan(
         audits: how many postponed candidates are tuned on purpose, drawn at random.
         seed: of the draws.
         defaults: hyperparameters of first trials, learned from past ones.
+        tune_cost: of a fine-tuning trial against a probe, before either was timed.
 
     Raises:
         ValueError: no candidate, no or an unknown method, top_k or audits out of range.
@@ -136,6 +140,7 @@ def make_plan(
         belief=belief,
         seed=seed,
         defaults=defaults or {},
+        tune_cost=tune_cost,
     )
 
 

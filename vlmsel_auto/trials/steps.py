@@ -35,6 +35,7 @@ _STEP = 0.17  # of a local move, in the unit cube
 _TOO_SHORT = 0.25  # there must be time for this share of a whole trial
 _HOPELESS = 0.01  # what is left of an arm's promise otherwise
 _PROBE_SHARE = 3  # at most one trial in so many goes to the first probes, when trials are counted
+_PROBE_TIME = 0.25  # at most this share of the time, when that is limited
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,8 +94,12 @@ def _first_probes(plan: Plan, history: History, *, left: Left) -> Step | None:
     if "probe" not in plan.methods:
         return None
     probed = {trial.candidate for trial in history if trial.method == "probe"}
-    done = sum(trial.method == "probe" for trial in history)
+    paid = [trial.seconds for trial in history if trial.method == "probe"]
+    done = len(paid)
     allowed = len(plan.active)
+    if left.seconds is not None and sum(paid) > 0 and "finetune" in plan.methods:
+        whole = left.seconds + sum(trial.seconds for trial in history)
+        allowed = min(allowed, max(1, int(_PROBE_TIME * whole * done / sum(paid))))
     if left.trials is not None and "finetune" in plan.methods:
         allowed = min(allowed, max(1, (left.trials + len(history)) // _PROBE_SHARE))
     for line in plan.lines:

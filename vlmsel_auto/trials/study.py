@@ -227,15 +227,6 @@ def run_study(
     begun = time.monotonic()
     _check(candidates=candidates, budget=budget, methods=methods)
     table = {each.id: each for each in sorted(candidates, key=lambda each: each.id)}
-    plan = make_plan(
-        ranking,
-        candidates=list(table.values()),
-        methods=methods,
-        top_k=top_k,
-        audits=audits,
-        seed=seed,
-        defaults=learn_defaults(past, candidates=list(table.values()), methods=methods, without=task.digest),
-    )
     bench = Workbench(
         task=task,
         table=table,
@@ -246,6 +237,16 @@ def run_study(
         train_shots=train_shots,
         images_per_trial=images_per_trial,
         seed=seed,
+    )
+    plan = make_plan(
+        ranking,
+        candidates=list(table.values()),
+        methods=methods,
+        top_k=top_k,
+        audits=audits,
+        seed=seed,
+        defaults=learn_defaults(past, candidates=list(table.values()), methods=methods, without=task.digest),
+        tune_cost=bench.tune_cost(),
     )
     lock = nullcontext() if storage else locked(workdir, name="study.lock")
     with (

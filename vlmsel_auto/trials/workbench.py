@@ -15,8 +15,9 @@ from vlmsel_auto.errors import CandidateError, TrialFailed, TrialUnavailable
 from vlmsel_auto.events import Sink, discard
 from vlmsel_auto.process import is_disk_error
 from vlmsel_auto.records import Candidate, Method, Task, TrialOrigin, TrialResult, TrialSpec
-from vlmsel_auto.trials.data import splits
+from vlmsel_auto.trials.data import Splits, splits
 from vlmsel_auto.trials.finetune import Report, run_trial
+from vlmsel_auto.trials.pricing import tune_cost
 from vlmsel_auto.trials.probe import Loader
 from vlmsel_auto.trials.space import Point, Space, space_for
 
@@ -46,9 +47,24 @@ class Workbench:
     seed: int
 
     @cached_property
+    def splits(self) -> Splits:
+        """The images of a trial."""
+        return splits(self.task, train_shots=self.train_shots)
+
+    @property
     def train_images(self) -> int:
         """How many images a trial learns from."""
-        return len(splits(self.task, train_shots=self.train_shots).train)
+        return len(self.splits.train)
+
+    def tune_cost(self) -> float:
+        """What a default fine-tuning trial takes against a probe, before either was timed."""
+        name = next(iter(self.table))
+        return tune_cost(
+            train=self.train_images,
+            val=len(self.splits.val),
+            test=len(self.splits.test),
+            epochs=self.spec("finetune", name, Point()).epochs,
+        )
 
     def space(self, method: Method, name: str) -> Space:
         """What may vary for one candidate."""
