@@ -10,7 +10,8 @@ is scikit-learn's digits. The two runs of a (target, seed) go side by side, so t
 is on file is not done again. The last line is one JSON object.
 
 For each run: the test accuracy of the best trial by validation so far, against wall time; what the search spent outside
-of trials (``overhead``); and, for ours, the share of the budget after which it was as good as plain Optuna at its end.
+of trials (``overhead``); and, for ours, the share of the budget after which it was as good as plain Optuna at its end,
+for each run and (``share_of_means``) for the mean over runs, which noise of single test splits moves less.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import cast
 
 STRATEGIES = ("ours", "optuna")
+_SHARES = tuple(place / 20 for place in range(1, 22))  # of the budget; the last trial may end a little later
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +224,17 @@ def reached(curve: Sequence[Point], level: float) -> float | None:
     return next((seconds for seconds, _, test in curve if test >= level), None)
 
 
+def value_at(curve: Sequence[Point], seconds: float) -> float:
+    """Test metric of the incumbent after so many seconds; 0 before the first."""
+    return next((test for when, _, test in reversed(curve) if when <= seconds), 0.0)
+
+
+def _mean_at(records: Sequence[dict[str, object]], share: float) -> float:
+    """Mean over runs when this share of the budget is spent."""
+    found = [value_at(_points(each), share * float(str(each["budget"]))) for each in records]
+    return round(sum(found) / max(1, len(found)), 4)
+
+
 def summary(records: Sequence[dict[str, object]]) -> dict[str, object]:
     """Means over targets and seeds, and how soon ours was as good as plain Optuna in the end."""
     pairs: dict[tuple[object, object], dict[object, dict[str, object]]] = {}
@@ -248,12 +261,19 @@ def summary(records: Sequence[dict[str, object]]) -> dict[str, object]:
             }
         )
     count = max(1, len(rows))
+    whole = [found for found in pairs.values() if set(found) == set(STRATEGIES)]
+    means = {name: [_mean_at([found[name] for found in whole], share) for share in _SHARES] for name in STRATEGIES}
+    level = sum(float(str(row["optuna"])) for row in rows) / count
     shares = sorted(float(str(row["share"])) if row["share"] is not None else 1.0 for row in rows)
     return {
         "runs": rows,
         "ours": round(sum(float(str(row["ours"])) for row in rows) / count, 4),
         "optuna": round(sum(float(str(row["optuna"])) for row in rows) / count, 4),
         "not_worse": sum(row["share"] is not None for row in rows),
+        "mean_by_share": {"share": list(_SHARES), **means},
+        "share_of_means": next(
+            (share for share, mean in zip(_SHARES, means["ours"], strict=True) if mean >= level), None
+        ),
         "median_share": shares[len(shares) // 2] if shares else None,
         "overhead": round(sum(float(str(row["overhead"])) for row in rows) / count, 4),
     }
@@ -272,6 +292,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0, help="wall time of each run")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("live-search-runs"), help="folder of records")
+    parser.add_argument("--write", type=Path, help="JSON file for the summary")
     parser.add_argument("--quick", action="store_true", help="digits, 30 seconds, one seed")
     args = parser.parse_args()
     only = set(args.only.split(",")) - {""}
@@ -311,6 +332,8 @@ def main() -> None:
     for row in rows:
         share = "-" if row["share"] is None else f"{row['share']:.2f}"
         print(f"{row['target']!s:20s} {row['seed']:4d} {row['ours']:7.3f} {row['optuna']:7.3f} {share:>34s}")
+    if args.write is not None:
+        args.write.write_text(json.dumps({"seconds": seconds, **found}, indent=1) + "\n")
     print(json.dumps(found))
 
 

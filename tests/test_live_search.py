@@ -51,3 +51,7 @@ def test_summary_pairs_runs(live: object) -> None:
     assert [row["share"] for row in found["runs"]] == [0.2, None]
     assert (found["ours"], found["optuna"], found["not_worse"]) == (0.7, 0.75, 1)
     assert found["median_share"] == 1.0  # never counts as the whole budget
+    assert found["mean_by_share"]["share"][3] == 0.2
+    assert found["mean_by_share"]["ours"][2:4] == [0.0, 0.7]
+    assert found["mean_by_share"]["optuna"][8:10] == [0.0, 0.7]
+    assert found["share_of_means"] is None
