@@ -42,7 +42,7 @@ from conductance_peak import peak_bytes
 from vlmsel_auto.conductance.conductance import conductance, pick_device
 from vlmsel_auto.records import FloatArray
 
-POINTS = (4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 17, 21, 25, 29, 33, 41, 49, 65, 81, 97, 113, 129, 257)
+POINTS = (4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 17, 21, 25, 29, 33, 37, 41, 45, 49, 57, 65, 81, 97, 113, 129, 257)
 CHECK = 64
 LAW = (16, 32, 64, 128, 256, 512)
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"

@@ -27,7 +27,7 @@ MINI = ("ViT-Mi-8-64.all-l", "ConvNeXt-Mi-64.all-m", "RN-Mi-64.all-m")
 LARGE = ("ViT-B-32", "RN50", "convnext_base")
 CLASSES = ["flower", "temple", "dog", "car", "tree", "letter a", "digit 3", "red circle"]
 _SAMPLED = 4  # blocks of a large tower that Captum runs through
-_LARGE_ERROR = {"spectral": 1e-4, "trapezoid": 0.005}  # wanted of the large towers' reference
+_LARGE_ERROR, _LARGE_POINTS = 1e-4, 513  # of the large towers' references: smooth ones, those with kinks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +158,8 @@ def floor(case: Case, points: int, rows: int, order: torch.memory_format = torch
 def reference(case: Case) -> Conductance:
     """C*: the mini zoo's in float64 with 1,025 trapezoid points where there are kinks and 129 spectral ones elsewhere.
 
-    Large towers': float32 (rounding is far below the errors compared), points by themselves to _LARGE_ERROR, at most
-    257; ``Conductance.error`` says what was reached.
+    Large towers': float32 (rounding is far below the errors compared), 513 trapezoid points or as many spectral ones as
+    an error of _LARGE_ERROR takes; ``Conductance.error`` says what was reached.
     """
     if is_member(case.name):
         exact = _model(case.name).get_submodule("visual").double().to(case.images.device)
@@ -174,7 +174,8 @@ def reference(case: Case) -> Conductance:
         case.visual,
         case.images,
         scalar=case.scalar,
-        error=_LARGE_ERROR[str(case.integrator)],
+        error=_LARGE_ERROR,
+        points=None if case.integrator == "spectral" else _LARGE_POINTS,
         max_points=257,
         blocks=case.blocks,
         neurons=True,
