@@ -526,3 +526,25 @@ def test_search_as_json_report_predict(colours, tmp_path):
     assert answer["best"]["candidate"] in again.stdout
     told = run("predict", answer["best"]["model_dir"], colours / "red" / "0.png", "--json")
     assert one_object(told.stdout)["predictions"][0]["class"] in {"red", "green", "blue"}
+
+
+@pytest.mark.slow
+def test_a_budget_of_time_is_what_the_user_waits(tmp_path):
+    folder = paint(tmp_path / "paint", count=20)
+    began = time.monotonic()
+    done = command_line(
+        "search",
+        folder,
+        "--candidates",
+        MEMBER,
+        "--time-budget",
+        "30",
+        "--workdir",
+        tmp_path / "w",
+        "--no-learn",
+        "--json",
+    )
+    waited = time.monotonic() - began
+    assert done.returncode == 0, done.stderr
+    assert waited < 33  # 5 % on an idle machine; tests run on busy ones
+    assert waited - one_object(done.stdout)["seconds"] < 6  # the loading of torch counts; Python itself does not

@@ -100,6 +100,7 @@ def search(
     device: str = "auto",
     storage: str | None = None,
     learn: bool = True,
+    since: float | None = None,
     sink: Sink = discard,
 ) -> SearchResult:
     """Find and fine-tune the best candidate for a folder of images.
@@ -121,6 +122,7 @@ def search(
         device: as for `rank`.
         storage: URL of a study that several machines share, such as ``postgresql://...``; None: inside ``workdir``.
         learn: add the outcome to the user's library as a source task.
+        since: `time.monotonic` from which wall time counts; None: this call.
         sink: takes events.
 
     Returns:
@@ -129,7 +131,7 @@ def search(
     Raises:
         InputError: task, candidates, budget, library or work directory cannot be used; nothing was written.
     """
-    began = time.monotonic()
+    began = time.monotonic() if since is None else since
     spend = _checked_budget(budget)
     methods = _METHODS.get(method)
     if methods is None:

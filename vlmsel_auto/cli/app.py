@@ -6,6 +6,7 @@ Heavy imports stay inside the commands, so that ``--help`` and mistakes answer a
 from __future__ import annotations
 
 import enum
+import time
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -35,6 +36,8 @@ from vlmsel_auto.cli.support import (
 )
 
 __all__ = ["app", "main"]
+
+_STARTED = time.monotonic()
 
 app = typer.Typer(
     name="vlmsel-auto",
@@ -83,6 +86,7 @@ _SEARCH_EPILOG = (
 
 @app.command(epilog=_SEARCH_EPILOG)
 def search(
+    context: typer.Context,
     *,
     directory: Folder,
     candidates: Candidates = ["mini-zoo"],  # noqa: B006 - typer copies defaults
@@ -147,6 +151,7 @@ def search(
                 device=device,
                 storage=storage,
                 learn=not no_learn,
+                since=context.obj,
                 sink=sink,
             )
         answer.json = search_json(result)
@@ -324,7 +329,7 @@ def _show_report(report_dir: Path, *, to_stderr: bool) -> None:
 
 def main() -> None:
     """Entry point of the ``vlmsel-auto`` script."""
-    app()
+    app(obj=_STARTED)  # a budget of time is what the user waits for, the loading of torch included
 
 
 if __name__ == "__main__":
