@@ -137,18 +137,18 @@ def plot(replays: Mapping[str, Replay], path: Path, *, title: str) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, (left, right) = plt.subplots(ncols=2, figsize=(11, 4.5), sharey=True)
+    figure, (left, right) = plt.subplots(ncols=2, figsize=(12.5, 4.5), sharey=True)
+    colours = plt.get_cmap("tab20").colors  # type: ignore[attr-defined]  # of a listed map
     for number, (name, replay) in enumerate(replays.items()):
-        style = "-" if name.startswith("ours") else ("--" if number % 2 else ":")
-        width = 2.2 if name.startswith("ours") else 1.3
-        left.plot(
-            np.arange(1, TRIALS + 1), replay.by_trial.mean(axis=(0, 1)), style, color=f"C{number}", lw=width, label=name
-        )
-        right.plot(COSTS, replay.by_cost.mean(axis=(0, 1)), style, color=f"C{number}", lw=width)
+        colour, ours = colours[number % len(colours)], name.startswith("ours")
+        style, width = ("-", 2.2) if ours else ("--" if number % 2 else ":", 1.3)
+        trials = np.arange(1, TRIALS + 1)
+        left.plot(trials, replay.by_trial.mean(axis=(0, 1)), style, color=colour, lw=width, label=name)
+        right.plot(COSTS, replay.by_cost.mean(axis=(0, 1)), style, color=colour, lw=width)
     left.set(xlabel="trials", ylabel="mean regret, points", yscale="log", title=title)
     right.set(xlabel="cost, in mean trials")
     left.set_ylim(bottom=0.02)
-    left.legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.tight_layout(rect=(0, 0, 0.86, 1))
+    figure.legend(loc="center right", fontsize=8)
+    figure.savefig(path, dpi=80)
     plt.close(figure)

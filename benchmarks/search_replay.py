@@ -108,7 +108,8 @@ def main() -> None:
         for name, places in worse.items():
             print(f"{name}: mean regret above TPE's at trials {places}")
     if options.out:
-        _write(options, replays=replays, figures=figures, worse=worse, saved=saved)
+        several = len(table.epochs) > 1  # the mini zoo's tables have no numbers of shots
+        _write(options, several=several, replays=replays, figures=figures, worse=worse, saved=saved)
     shown = (
         {name: {key: round(asdict(row)[key], 3) for key in _GOALS} for name, row in figures.items()}
         if options.quick
@@ -120,17 +121,18 @@ def main() -> None:
 def _write(
     options: argparse.Namespace,
     *,
+    several: bool,
     replays: dict[str, Replay],
     figures: dict[str, Figures],
     worse: dict[str, list[int]],
     saved: dict[str, list[float]],
 ) -> None:
-    label = {"-1": "full"}.get(options.shots, f"{options.shots}-shot")
-    stem = f"replay-{options.table.stem.replace('_', '-')}-{label}"
+    label = {"-1": "full"}.get(options.shots, f"{options.shots}-shot") if several else ""
+    stem = "-".join(filter(None, ("replay", options.table.stem.replace("_", "-"), label)))
     options.out.mkdir(parents=True, exist_ok=True)
     content = {
         "table": options.table.name,
-        "shots": options.shots,
+        "shots": options.shots if several else None,
         "seeds": options.seeds,
         "optuna": optuna.__version__,
         "strategies": {name: row.rounded() for name, row in figures.items()},
@@ -142,7 +144,7 @@ def _write(
         },
     }
     (options.out / f"{stem}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    plot(replays, options.out / f"{stem}.png", title=f"{options.table.stem}, {label}")
+    plot(replays, options.out / f"{stem}.png", title=" ".join((options.table.stem, label)))
 
 
 if __name__ == "__main__":
