@@ -144,7 +144,7 @@ def _write(
         },
     }
     (options.out / f"{stem}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    plot(replays, options.out / f"{stem}.png", title=" ".join((options.table.stem, label)))
+    plot(replays, options.out / f"{stem}.png", title=f"{options.table.stem} {label}")
 
 
 if __name__ == "__main__":
