@@ -445,9 +445,11 @@ def test_write_makes_both_files(tmp_path):
     assert path.read_text("utf-8").startswith("<!doctype html>")
 
 
-@pytest.mark.parametrize("width", [40, 80, 120])
+@pytest.mark.parametrize("width", [40, 60, 72, 80, 120])
 def test_panel_says_what_matters_and_fits(width, tmp_path):
-    text = text_of(report_views.panel(make_report(), report_dir=tmp_path), width)
+    text = text_of(report_views.panel(make_report(), report_dir=tmp_path, width=width), width)
+    assert [figure for figure in ("95.0 %", "93.0 %", "85.0 %", "80.0 %") if figure not in text] == []
+    assert width < 60 or "2 of 6" in text
     assert max(len(line) for line in text.splitlines()) <= width
     flat = " ".join(text.replace("│", " ").split())
     assert "ConvNeXt-Mi-64.all-m" in flat

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from vlmsel_auto.records import FloatArray
+from vlmsel_auto.reporting import wording
 
 __all__ = ["RankPoint", "TimePoint", "best_so_far", "predicted_ranking", "rank_scatter", "validation_against_test"]
 
@@ -171,7 +172,7 @@ def predicted_ranking(
                     markerfacecolor=colour if done else "none",
                     label=text,
                 )
-        axes.set_yticks(rows, [_short(label, 34) for label in labels[:shown]])
+        axes.set_yticks(rows, [wording.shorten(label, 34) for label in labels[:shown]])
         axes.set_ylim(max(shown, 1) - 0.4, -0.6)
         axes.set_xlabel("predicted score, standard units within the task")
         axes.grid(visible=True, axis="x")
@@ -225,14 +226,6 @@ def _percent(axis: Axis) -> None:
     axis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=1 if high - low < _FINE else 0, symbol=" %"))
 
 
-def _short(label: str, most: int) -> str:
-    """``label`` with its middle left out where it is long: both ends of a model's name tell models apart."""
-    if len(label) <= most:
-        return label
-    head = (most - 1) // 2
-    return f"{label[:head]}…{label[-(most - 1 - head) :]}"
-
-
 def _label(figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
     """Write labels where they meet neither a point nor a label; those that fit nowhere are left out."""
     figure.draw_without_rendering()  # constrained layout fixes the axes, so that data become pixels
@@ -241,7 +234,7 @@ def _label(figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]
     frame = axes.get_window_extent()
     taken = [(x - gap / 2, y - gap / 2, x + gap / 2, y + gap / 2) for x, y in pixels]
     for index, (x, y) in enumerate(pixels[:_MOST_LABELS]):
-        text = _short(points[index][2], 26)
+        text = wording.shorten(points[index][2], 26)
         wide = letter * len(text)
         places = [(gap, -height / 2), (gap, height / 3), (gap, -1.4 * height), (-gap - wide, -height / 2)]
         for dx, dy in places:

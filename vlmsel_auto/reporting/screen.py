@@ -24,7 +24,17 @@ from vlmsel_auto.events import (
     TrialStarted,
 )
 from vlmsel_auto.records import Budget, Ranking, TrialResult, TrialSpec
-from vlmsel_auto.reporting.wording import METHOD_NAMES, clean, clock, duration, number, percent, plural, sparkline
+from vlmsel_auto.reporting.wording import (
+    METHOD_NAMES,
+    clean,
+    clock,
+    duration,
+    number,
+    percent,
+    plural,
+    shorten,
+    sparkline,
+)
 
 __all__ = ["Board", "render", "update"]
 
@@ -166,8 +176,11 @@ def _line(text: str, *, style: str = "") -> Text:
     return Text(clean(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
-def _name_column(table: Table, width: int, *, others: int) -> None:
-    table.add_column("candidate", no_wrap=True, overflow="ellipsis", max_width=max(12, width - others))
+def _name_column(table: Table, width: int, *, others: int) -> int:
+    """Add the column of names and tell how long one may be."""
+    most = max(12, width - others)
+    table.add_column("candidate", no_wrap=True, overflow="ellipsis", max_width=most)
+    return most
 
 
 def _ranking_table(board: Board, ranking: Ranking, rows: int, width: int) -> Group:
@@ -176,7 +189,7 @@ def _ranking_table(board: Board, ranking: Ranking, rows: int, width: int) -> Gro
     title = _line(f"Ranking of {count}{', updated by trials' if board.updated else ''}", style="bold")
     table = _table(width)
     table.add_column("", justify="right", no_wrap=True)
-    _name_column(table, width, others=50 if width >= _WIDE else 30)
+    most = _name_column(table, width, others=50 if width >= _WIDE else 30)
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column("P(best)", justify="right", no_wrap=True)
     if width >= _MIDDLE:
@@ -184,7 +197,7 @@ def _ranking_table(board: Board, ranking: Ranking, rows: int, width: int) -> Gro
     if width >= _WIDE:
         table.add_column("basis", no_wrap=True, overflow="ellipsis")
     for place, line in enumerate(ranking.ranked[:rows], start=1):
-        cells = [str(place), clean(line.candidate), number(line.score), percent(line.p_best, digits=0)]
+        cells = [str(place), shorten(clean(line.candidate), most), number(line.score), percent(line.p_best, digits=0)]
         cells += [percent(line.p_top5, digits=0)] if width >= _MIDDLE else []
         cells += [line.basis] if width >= _WIDE else []
         table.add_row(*(Text(cell) for cell in cells), style="" if line.candidate not in tuned else "cyan")
@@ -207,7 +220,7 @@ def _trials_table(board: Board, rows: int, width: int) -> Group:
     title = _line(f"{plural(len(board.trials), 'trial')} finished{asides}", style="bold")
     table = _table(width)
     table.add_column("", justify="right", no_wrap=True)
-    _name_column(table, width, others=56 if width >= _WIDE else 46 if width >= _MIDDLE else 28)
+    most = _name_column(table, width, others=56 if width >= _WIDE else 42 if width >= _MIDDLE else 28)
     if width >= _MIDDLE:
         table.add_column("method", no_wrap=True)
     table.add_column("validation", justify="right", no_wrap=True)
@@ -216,7 +229,8 @@ def _trials_table(board: Board, rows: int, width: int) -> Group:
     table.add_column("time", justify="right", no_wrap=True)
     for trial in chosen_rows(board.trials, best, rows):
         is_best = trial is best
-        cells = [f"★ {trial.number}" if is_best else str(trial.number), clean(trial.spec.candidate)]
+        cells = [f"★ {trial.number}" if is_best else str(trial.number)]
+        cells += [shorten(clean(trial.spec.candidate), most)]
         cells += [METHOD_NAMES[trial.spec.method]] if width >= _MIDDLE else []
         cells += [percent(trial.validation) if trial.state == "complete" else trial.state]
         cells += [percent(trial.test)] if width >= _WIDE else []

@@ -32,6 +32,9 @@ __all__ = ["html", "mixed_text", "panel", "predict_command", "show", "without_be
 _TOO_FEW = "too few to say"
 _MOST_LISTED = 500  # bad files and the like in the page; all of them are in report.json
 _PANEL_ROWS = 10
+_PIPE_WIDTH = 120  # columns where there is no terminal
+_FRAME = 6  # columns of the panel's border and padding
+_WITH_METHOD, _WITH_PREDICTED = 66, 46  # columns from which the table has these
 _STOPPED = {
     "exhausted": "nothing was left that promised more",
     "budget": "the budget was spent",
@@ -272,34 +275,38 @@ def _verdict(report: SearchReport) -> str:
     )
 
 
-def _outcome_table(lines: Sequence[Outcome], total: int, split: str, *, chosen: str | None) -> Table:
+def _outcome_table(report: SearchReport, lines: Sequence[Outcome], *, width: int) -> Table:
+    """The first tuned candidates in at most ``width`` columns: names are shortened, figures never cut."""
+    total, chosen = len(report.ranking.ranked), None if report.best is None else report.best.candidate
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("actual", justify="right", no_wrap=True)
-    table.add_column("predicted", justify="right", no_wrap=True)
+    if width >= _WITH_PREDICTED:
+        table.add_column("predicted", justify="right", no_wrap=True)
     table.add_column("candidate", no_wrap=True, overflow="ellipsis")
-    table.add_column("method", no_wrap=True)
-    table.add_column(split, justify="right", no_wrap=True)
+    if width >= _WITH_METHOD:
+        table.add_column("method", no_wrap=True)
+    table.add_column(report.actual_on, justify="right", no_wrap=True)
+    most = width - (47 if width >= _WITH_METHOD else 33 if width >= _WITH_PREDICTED else 20)  # what the others take
     for line in lines[:_PANEL_ROWS]:
-        predicted = "-" if line.predicted_rank is None else f"{line.predicted_rank} of {total}"
         audit = " (audit)" if line.trial.origin == "audit" else ""
-        table.add_row(
-            str(line.actual_rank),
-            predicted,
-            Text(wording.clean(line.candidate) + audit),
-            wording.METHOD_NAMES[line.trial.spec.method],
-            wording.percent(line.accuracy),
-            style="green" if line.candidate == chosen else "",
-        )
+        name = wording.shorten(wording.clean(line.candidate), max(8, most - len(audit))) + audit
+        cells = [str(line.actual_rank)]
+        if width >= _WITH_PREDICTED:
+            cells.append("-" if line.predicted_rank is None else f"{line.predicted_rank} of {total}")
+        cells.append(name)
+        if width >= _WITH_METHOD:
+            cells.append(wording.METHOD_NAMES[line.trial.spec.method])
+        cells.append(wording.percent(line.accuracy))
+        table.add_row(*(Text(cell) for cell in cells), style="green" if line.candidate == chosen else "")
     return table
 
 
-def panel(report: SearchReport, *, report_dir: Path | None = None) -> RenderableType:
-    """The summary for the terminal."""
+def panel(report: SearchReport, *, report_dir: Path | None = None, width: int = _PIPE_WIDTH) -> RenderableType:
+    """The summary for a terminal of ``width`` columns."""
     lines = outcomes(report)
     parts: list[RenderableType] = [*_best_lines(report)]
-    chosen = None if report.best is None else report.best.candidate
     if lines:
-        parts += [Text(), _outcome_table(lines, len(report.ranking.ranked), report.actual_on, chosen=chosen)]
+        parts += [Text(), _outcome_table(report, lines, width=width - _FRAME)]
     if len(lines) > _PANEL_ROWS:
         parts.append(Text(f"... and {len(lines) - _PANEL_ROWS} more in the report", style="dim"))
     left_out = sum(not item.used for item in report.bad_files)
@@ -328,5 +335,5 @@ def show(report: SearchReport, *, report_dir: Path, to_stderr: bool) -> None:
     """Print the panel on standard output, or on standard error where that is kept for JSON."""
     console = Console(stderr=to_stderr, highlight=False)
     if not console.is_terminal:
-        console = Console(stderr=to_stderr, highlight=False, width=120)
-    console.print(panel(report, report_dir=report_dir))
+        console = Console(stderr=to_stderr, highlight=False, width=_PIPE_WIDTH)
+    console.print(panel(report, report_dir=report_dir, width=console.width))

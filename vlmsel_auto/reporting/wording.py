@@ -30,6 +30,7 @@ __all__ = [
     "outcome",
     "percent",
     "plural",
+    "shorten",
     "signed",
     "sparkline",
     "spec_text",
@@ -45,6 +46,14 @@ _BARS = "▁▂▃▄▅▆▇█"
 def clean(text: str) -> str:
     """``text`` on one line and without control characters: a file name must not be able to steer a terminal."""
     return "".join(" " if c in "\n\r\t" else c if c.isprintable() else "�" for c in text)
+
+
+def shorten(label: str, most: int) -> str:
+    """``label`` with its middle left out where it is long: both ends of a model's name tell models apart."""
+    if len(label) <= most:
+        return label
+    head = (most - 1) // 2
+    return f"{label[:head]}…{label[-(most - 1 - head) :]}"
 
 
 def plural(count: int, noun: str) -> str:
