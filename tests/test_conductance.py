@@ -236,6 +236,16 @@ def test_what_cannot_be_reached_is_said(trained):
     assert result.points.tolist() == [17]
 
 
+def test_no_error_is_reported_below_what_completeness_shows():
+    """A tower that is singular at the baseline: every layer norm meets an input without variance there."""
+    torch.manual_seed(0)
+    tower = TimmModel("test_convnext2", embed_dim=16, image_size=32, pool="avg", proj="linear").eval().double()
+    result = conductance(tower, _images(2, 32), scalar=_margin(), points=9)
+    gap = result.completeness_error * np.abs(result.total)[:, None] / result.activity
+    assert gap.mean(axis=1).max() > 1e-3
+    assert (result.error >= gap.mean(axis=1) * (1 - 1e-9)).all()
+
+
 def test_estimate_formulas():
     d1, d0 = np.array([0.01]), np.array([0.04])
     np.testing.assert_allclose(estimate_error("left", d1, d0), 0.01 / 3)

@@ -55,6 +55,14 @@ class Arrays:
             differences=np.full((n, count, 2), np.nan),
         )
 
+    def gap(self, chosen: IntArray) -> FloatArray:
+        """|sum C - (F(x) - F(x0))| / sum |C| (m, B) of the ``chosen`` images: no true error is smaller."""
+        total = self.ends[chosen, 1] - self.ends[chosen, 0]
+        activity = self.activity[chosen]
+        off = np.abs(self.signed[chosen] - total[:, None])
+        gap: FloatArray = off / np.where(activity > 0, activity, 1.0)
+        return gap
+
     def note(self, foot: Footprint, *, chosen: IntArray, block: int, sums: Sequence[Tensor]) -> None:
         """Note what C (m, F) of a rule and of its coarser ones says of ``block`` in the ``chosen`` images."""
         fine = sums[0]

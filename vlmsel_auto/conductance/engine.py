@@ -122,7 +122,9 @@ class Engine:
 
     def _unfinished(self, chosen: IntArray, rung: int) -> NDArray[np.bool_]:
         d1, d0 = self.arrays.differences[chosen].mean(axis=1).T
-        self.arrays.error[chosen] = estimate_error(self.rules[rung].kind, d1, d0)
+        self.arrays.error[chosen] = np.maximum(
+            estimate_error(self.rules[rung].kind, d1, d0), self.arrays.gap(chosen).mean(axis=1)
+        )
         self.arrays.points[chosen] = len(self.rules[rung].points)
         if self.wanted is None or rung + 1 == len(self.rules):
             return np.zeros(len(chosen), dtype=bool)
