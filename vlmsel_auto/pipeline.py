@@ -244,7 +244,7 @@ def _left(budget: Budget, *, spent: float) -> Budget:
     if budget.seconds is None:
         return budget
     closing = min(_CLOSING_SECONDS, _CLOSING_SHARE * budget.seconds)
-    return replace(budget, seconds=max(1.0, budget.seconds - spent - closing))
+    return replace(budget, seconds=max(0.01, budget.seconds - spent - closing))
 
 
 def _reasons(failures: Mapping[str, str]) -> str:
