@@ -49,7 +49,7 @@ class Variant:
     images: tuple[str, ...] = IMAGE_SIGNALS
     reliability: bool = True
     habits: bool = True
-    temperature: float = DEFAULT.weight_temperature
+    temperature: float = DEFAULT.habit_temperature  # of habits
     penalty: float = 0.5
     oracle: bool = False  # also the zero-shot accuracy on the test split itself: no ranking, a bound
 
@@ -103,7 +103,7 @@ class Target:
     def sources(self, temperature: float) -> Sources:
         """The other tasks, kept by DCD's temperature."""
         if temperature not in self.gathered:
-            form = replace(DEFAULT, weight_temperature=temperature)
+            form = replace(DEFAULT, habit_temperature=temperature)
             self.gathered[temperature] = self.case.gathered(shots=self.shots, form=form)
         return self.gathered[temperature]
 

@@ -27,6 +27,7 @@ __all__ = [
     "DEFAULT",
     "PAPER",
     "DcdForm",
+    "Delta",
     "block_importance",
     "dcd",
     "depth_corrected",
@@ -47,7 +48,8 @@ class DcdForm:
     delta: Delta  # see `dcd`
     importance: Literal["softmax", "transport", "uniform"] = "softmax"
     importance_temperature: float = 1.0  # tau of w = softmax(z / tau)
-    weight_temperature: float = 0.3  # t of the source weights, in units of the spread of the divergences
+    weight_temperature: float = 0.1  # t of the source weights of DCD alone, in units of the spread of the divergences
+    habit_temperature: float = 0.3  # t of the sources of habits: what is left beyond a trend wants more of them
     pooled: float = 0.0  # 0: every candidate has its own weights; 1: all share the mean of their divergences
 
 

@@ -126,7 +126,7 @@ def score_candidates(*, measured: Mapping[str, FloatArray], sources: Sources | N
     if sources is not None:
         z = np.where(np.isfinite(sources.truth), standardise(sources.truth), np.nan)
         average = np.where(known, habit(z, np.ones_like(z), shrink=0.0), np.nan)
-        dcd_score = np.where(known, habit(z, sources.to_target, shrink=0.0), np.nan)
+        dcd_score = np.where(known, habit(z, sources.alone, shrink=0.0), np.nan)
     return Scores(
         score=fuse(everything, measured, n=n, similarity=near),
         sd=np.where(known, everything.sd, everything.trend_sd),

@@ -42,6 +42,7 @@ class Sources:
     signals: Mapping[str, FloatArray]  # name -> (M, S) of unlabelled images, (M, S, W) of W draws of labels
     similarity: FloatArray  # (M, S, S) [m, t, s]: weight of source s when source t is the target
     to_target: FloatArray  # (M, S) weight of source s for the target
+    alone: FloatArray  # (M, S) the same when nothing but the sources speaks: sharper
     profiled: bool  # whether any similarity to the target comes from conductance; else sources count alike
     shots: int  # labels a class behind the labels' signals; 0: none
     reliability: FloatArray  # (S,) share of what sets candidates apart on a source that is no sampling noise
@@ -122,7 +123,7 @@ def _divergences(
 
 
 def _weights(divergences: FloatArray, form: DcdForm) -> FloatArray:
-    return source_weights(pool(divergences, share=form.pooled), temperature=form.weight_temperature)
+    return source_weights(pool(divergences, share=form.pooled), temperature=form.habit_temperature)
 
 
 def _similarity(pairwise: FloatArray, form: DcdForm) -> FloatArray:
@@ -183,6 +184,7 @@ def gather(library: Library, targets: Sequence[TargetSignals], *, truth: Truth, 
         signals=signals,
         similarity=_similarity(pairwise, form),
         to_target=_weights(to_target, form),
+        alone=source_weights(pool(to_target, share=form.pooled), temperature=form.weight_temperature),
         profiled=bool(np.isfinite(to_target).any()),
         shots=0 if k is None else library.shots[k],
         reliability=reliability(accuracies, np.array([one.n_test for one in library.tasks])),
