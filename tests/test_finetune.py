@@ -164,7 +164,7 @@ def test_pruning_ends_gracefully_without_weights(tmp_path: Path, candidate: Cand
 def test_deadline_ends_a_trial_with_what_it_has(tmp_path: Path, candidate: Candidate, store: Store) -> None:
     begun = time.monotonic()
     result = run(tmp_path, candidate, store, spec(epochs=100_000), deadline=time.monotonic() + 3.0)
-    assert time.monotonic() - begun < 5.0
+    assert time.monotonic() - begun < 20.0  # all epochs would take hours; tests run on busy machines
     assert result.state == "pruned"
     assert "the time budget ended after" in result.reason
     assert result.validation is not None
