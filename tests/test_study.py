@@ -238,7 +238,7 @@ def test_time_budget_holds(task: Task, candidates: tuple[Candidate, ...], tmp_pa
         images_per_trial=50_000,
     )
     assert outcome.stopped_by == "budget"
-    assert time.monotonic() - begun < 8.0  # 5 % on an idle machine; tests run on busy ones
+    assert time.monotonic() - begun < 12.0  # 5 % on an idle machine; tests run on busy ones
     assert outcome.results
 
 
