@@ -191,6 +191,20 @@ def test_a_folder_without_weights_is_refused(folder: Path) -> None:
         candidates.resolve(f"local-dir:{folder}")
 
 
+def test_an_unusable_folder_stops_nothing_while_others_can_be_used(folder: Path) -> None:
+    (folder / "open_clip_model.safetensors").unlink()
+    found, unusable = candidates.resolve_usable(["RN-Mi-64.all-m", f"local-dir:{folder}"])
+    assert [each.id for each in found] == ["RN-Mi-64.all-m"]
+    assert [each.id for each in unusable] == [f"local-dir:{folder}"]
+    assert "no weights" in unusable[0].reason
+    with pytest.raises(CandidateError, match="no weights"):
+        candidates.resolve_usable(f"local-dir:{folder}")
+    with pytest.raises(CandidateError, match="A model folder is needed"):  # a slip of the pen is told at once
+        candidates.resolve_usable(["RN-Mi-64.all-m", f"local-dir:{folder}x"])
+    with pytest.raises(CandidateError, match="Unknown candidate"):
+        candidates.resolve_usable(["RN-Mi-64.all-m", "RN-Mi-64.all-x"])
+
+
 def test_a_folder_without_configuration_is_refused(folder: Path) -> None:
     (folder / "open_clip_config.json").unlink()
     with pytest.raises(CandidateError, match=r"has no open_clip_config\.json"):

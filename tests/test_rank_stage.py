@@ -1,14 +1,16 @@
 """Measuring candidates under a deadline: who is looked at first, and what becomes of those who are not."""
 
+import shutil
 import time
 
 import numpy as np
 import pytest
 from drawings import draw_task
 
+import vlmsel_auto
 from vlmsel_auto import rank_stage
 from vlmsel_auto.cache import Store
-from vlmsel_auto.events import StageProgress
+from vlmsel_auto.events import Notice, StageProgress
 from vlmsel_auto.library.library import default_library
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
@@ -39,6 +41,24 @@ def rank(task, tmp_path, *, deadline):
         deadline=deadline,
     )
     return ranking, [each.text for each in events if isinstance(each, StageProgress) and each.stage == "profiles"]
+
+
+def test_a_model_folder_without_weights_is_told_and_the_others_are_ranked(tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(resolve(NAMES[2])[0].path, broken)
+    (broken / "open_clip_model.safetensors").unlink()
+    events = []
+    ranking = vlmsel_auto.rank(
+        draw_task(tmp_path / "shapes"),
+        candidates=[NAMES[2], f"local-dir:{broken}"],
+        shots=4,
+        cache_dir=tmp_path / "cache",
+        library=default_library(),
+        sink=events.append,
+    )
+    assert ranking.order == (NAMES[2],)
+    assert "no weights" in ranking.failures[f"local-dir:{broken}"]
+    assert any(isinstance(each, Notice) and "no weights" in each.text for each in events)
 
 
 def test_with_a_deadline_the_candidates_that_the_library_likes_are_measured_first(task, tmp_path):

@@ -76,13 +76,15 @@ def rank(
         InputError: the folder, a candidate name or the library cannot be used.
     """
     known = open_library(library)
-    chosen = catalogue.resolve(candidates, sink=sink)
+    chosen, unusable = catalogue.resolve_usable(candidates, sink=sink)
     place = str(pick_device(device))
     root = cache_dir or default_cache_dir()
     task = load_task(Path(task_dir), views=_views(chosen), shots=shots, seed=seed, workdir=root, sink=sink)
     store = Store(root / "targets")
     with writing(root):
-        return rank_task(task, chosen, library=known, device=place, store=store, sink=sink, seed=seed)
+        return rank_task(
+            task, chosen, library=known, device=place, store=store, sink=sink, unusable=unusable, seed=seed
+        )
 
 
 def search(
@@ -137,7 +139,7 @@ def search(
     if methods is None:
         raise InputError(f"method must be one of {', '.join(_METHODS)}, but got {method!r}")
     known = open_library(library)
-    chosen = catalogue.resolve(candidates, sink=sink)
+    chosen, unusable = catalogue.resolve_usable(candidates, sink=sink)
     place = str(pick_device(device))
     folder = Path(workdir) if workdir is not None else default_workdir(Path(task_dir))
     check_usable(folder)
@@ -160,7 +162,15 @@ def search(
         if ranking is None:
             look = None if spend.seconds is None else began + _LOOK_SHARE * spend.seconds
             ranking = rank_task(
-                task, chosen, library=known, device=place, store=store, sink=sink, seed=seed, deadline=look
+                task,
+                chosen,
+                library=known,
+                device=place,
+                store=store,
+                sink=sink,
+                unusable=unusable,
+                seed=seed,
+                deadline=look,
             )
             save_ranking(folder, ranking)
         else:

@@ -23,6 +23,7 @@ from vlmsel_auto.library import library as libraries
 from vlmsel_auto.library import published
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.models import zoo
+from vlmsel_auto.models.candidates import Unusable
 from vlmsel_auto.ranking.ranking import rank_candidates
 from vlmsel_auto.ranking.records import TargetSignals
 from vlmsel_auto.records import Candidate, Ranking, Task
@@ -166,14 +167,18 @@ def rank_task(
     device: str,
     store: Store,
     sink: Sink,
+    unusable: Sequence[Unusable] = (),
     seed: int = 0,
     deadline: float | None = None,
 ) -> Ranking:
     """Measure and rank ``candidates`` on ``task``.
 
-    Candidates that fail stand in ``Ranking.failures`` and not in its order; those that the deadline left unmeasured
-    are ranked by the library alone. With a deadline the candidates that the library likes are measured first.
+    Candidates that fail, and those ``unusable`` from the start, stand in ``Ranking.failures`` and not in its order;
+    those that the deadline left unmeasured are ranked by the library alone. With a deadline the candidates that the
+    library likes are measured first.
     """
+    for one in unusable:
+        sink(Notice(text=f"{one.id} cannot be used: {one.reason}", level="warning"))
     sources = without_target(library, task)
     bare = _bare_targets(candidates)
     order = list(candidates)
@@ -181,6 +186,7 @@ def rank_task(
         liked = rank_candidates(task=task.name, targets=list(bare.values()), library=sources, seed=seed).order
         order.sort(key=lambda one: liked.index(one.id))
     found, failures, late = measure_all(order, task, device=device, store=store, sink=sink, deadline=deadline)
+    failures = {one.id: one.reason for one in unusable} | failures
     began = time.monotonic()
     sink(StageStarted(stage="ranking", text="source tasks and evidence"))
     targets = [

@@ -193,11 +193,11 @@ def check_task(directory: Path, candidates: Sequence[str], *, workdir: Path | No
         TaskError: no such folder, or of no known layout.
         CandidateError: an unknown name. Names that need a hub or another file are left to the search.
     """
-    from vlmsel_auto.models.candidates import resolve
+    from vlmsel_auto.models.candidates import resolve_usable
     from vlmsel_auto.tasks.imagefolder import scan_folder
 
     if not any("hf-hub:" in name or ".toml" in name for name in candidates):
-        resolve(candidates)
+        resolve_usable(candidates)
     scan_folder(directory, exclude=() if workdir is None else (workdir,))
 
 

@@ -9,6 +9,7 @@ import difflib
 import functools
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
@@ -20,7 +21,7 @@ from vlmsel_auto.models.catalogue import package_file, read_json
 from vlmsel_auto.models.modeldir import CONFIG, ModelDir, family_of, read_model_dir, view_of
 from vlmsel_auto.records import Candidate
 
-__all__ = ["fingerprint", "mini_zoo", "resolve"]
+__all__ = ["Unusable", "fingerprint", "mini_zoo", "resolve", "resolve_usable"]
 
 _MINI_ZOO = "mini-zoo"
 _LOCAL = "local-dir:"
@@ -33,6 +34,14 @@ def mini_zoo() -> tuple[Candidate, ...]:
     """Return the models that ship with the package, sorted by id."""
     root = package_file("minizoo")
     return tuple(_mini_member(folder) for folder in sorted(root.iterdir()) if (folder / "card.json").is_file())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unusable:
+    """A candidate that was named and found, but whose folder cannot be used."""
+
+    id: str
+    reason: str
 
 
 def resolve(names: str | Sequence[str] | Path, *, sink: Sink = discard) -> tuple[Candidate, ...]:
@@ -50,8 +59,33 @@ def resolve(names: str | Sequence[str] | Path, *, sink: Sink = discard) -> tuple
         CandidateError: a name is unknown (the message suggests the closest), a folder or file cannot be used, or there
             are no names.
     """
+    found, unusable = _collected(names, sink=sink)
+    if unusable:
+        raise CandidateError(unusable[0].reason)
+    return found
+
+
+def resolve_usable(
+    names: str | Sequence[str] | Path, *, sink: Sink = discard
+) -> tuple[tuple[Candidate, ...], tuple[Unusable, ...]]:
+    """As `resolve`, but a folder that exists and cannot be used (no weights, say) stops nothing while others can.
+
+    Raises:
+        CandidateError: as for `resolve`, or no candidate is left.
+    """
+    found, unusable = _collected(names, sink=sink)
+    if not found:
+        raise CandidateError(unusable[0].reason)
+    return found, unusable
+
+
+def _collected(names: str | Sequence[str] | Path, *, sink: Sink) -> tuple[tuple[Candidate, ...], tuple[Unusable, ...]]:
     found: dict[str, Candidate] = {}
+    unusable: dict[str, Unusable] = {}
     for candidate in _expand(names, base=Path(), seen=()):
+        if isinstance(candidate, Unusable):
+            unusable[candidate.id] = candidate
+            continue
         known = found.get(candidate.id)
         if known is None:
             found[candidate.id] = candidate
@@ -62,9 +96,9 @@ def resolve(names: str | Sequence[str] | Path, *, sink: Sink = discard) -> tuple
                 f"Two candidates share the id {candidate.id!r}: give one of them another id, "
                 f"but got {str(known.path)!r} and {str(candidate.path)!r}"
             )
-    if not found:
+    if not found and not unusable:
         raise CandidateError(f"At least one candidate is needed, for example 'mini-zoo', but got {names!r}")
-    return tuple(found.values())
+    return tuple(found.values()), tuple(unusable.values())
 
 
 def fingerprint(candidate: Candidate) -> str:
@@ -98,7 +132,7 @@ def _cached_digest(path: Path, size: int, modified: int) -> str:
     return file_digest(path)
 
 
-def _expand(names: str | Sequence[str] | Path, *, base: Path, seen: tuple[Path, ...]) -> Iterable[Candidate]:
+def _expand(names: str | Sequence[str] | Path, *, base: Path, seen: tuple[Path, ...]) -> Iterable[Candidate | Unusable]:
     match names:
         case Path():
             yield from _from_path(base / names, seen=seen)
@@ -114,7 +148,7 @@ def _expand(names: str | Sequence[str] | Path, *, base: Path, seen: tuple[Path, 
                 yield from _expand(name, base=base, seen=seen)
 
 
-def _from_name(name: str, *, base: Path, seen: tuple[Path, ...]) -> Iterable[Candidate]:
+def _from_name(name: str, *, base: Path, seen: tuple[Path, ...]) -> Iterable[Candidate | Unusable]:
     if name == _MINI_ZOO:
         return mini_zoo()
     if name.startswith(_LOCAL):
@@ -133,13 +167,13 @@ def _from_name(name: str, *, base: Path, seen: tuple[Path, ...]) -> Iterable[Can
     raise CandidateError(f"Unknown candidate{_suggest(name)}; `vlmsel-auto zoo` lists them, but got {name!r}")
 
 
-def _from_path(path: Path, *, seen: tuple[Path, ...]) -> Iterable[Candidate]:
+def _from_path(path: Path, *, seen: tuple[Path, ...]) -> Iterable[Candidate | Unusable]:
     if path.suffix == ".toml" and not _is_folder(path):
         return _from_toml(path, seen=seen)
     return (_local(path),)
 
 
-def _from_toml(path: Path, *, seen: tuple[Path, ...]) -> Iterable[Candidate]:
+def _from_toml(path: Path, *, seen: tuple[Path, ...]) -> Iterable[Candidate | Unusable]:
     file = _resolved(path)
     if file in seen:
         raise CandidateError(f"The candidates file names itself, maybe through another, but got {str(path)!r}")
@@ -162,7 +196,7 @@ def _from_toml(path: Path, *, seen: tuple[Path, ...]) -> Iterable[Candidate]:
         yield from _from_table(table, file=path, seen=inner)
 
 
-def _from_table(table: Mapping[str, object], *, file: Path, seen: tuple[Path, ...]) -> Iterable[Candidate]:
+def _from_table(table: Mapping[str, object], *, file: Path, seen: tuple[Path, ...]) -> Iterable[Candidate | Unusable]:
     texts = {key: value for key, value in table.items() if isinstance(value, str) and value}
     match sorted(texts) if len(texts) == len(table) and set(table) <= _TABLE_KEYS else []:
         case ["id"]:
@@ -180,14 +214,19 @@ def _from_table(table: Mapping[str, object], *, file: Path, seen: tuple[Path, ..
             )
 
 
-def _local(path: Path, *, name: str | None = None) -> Candidate:
+def _local(path: Path, *, name: str | None = None) -> Candidate | Unusable:
     # resolve(): one folder reached by two routes is one candidate, and a later chdir changes nothing
     folder = _resolved(path)
     label = name or f"{_LOCAL}{folder}"
     if name is not None and name in {candidate.id for candidate in mini_zoo()}:
         raise CandidateError(f"A folder cannot take the id of a mini-zoo member, but got {name!r} for {str(folder)!r}")
-    found = read_model_dir(folder)
-    return _of_model_dir(found, name=label, source="local-dir", arch=folder.name, tag=found.digest_of_config[:8])
+    try:
+        found = read_model_dir(folder)
+        return _of_model_dir(found, name=label, source="local-dir", arch=folder.name, tag=found.digest_of_config[:8])
+    except CandidateError as error:
+        if not _is_folder(folder):  # rather a slip of the pen than a candidate
+            raise
+        return Unusable(id=label, reason=str(error))
 
 
 def _mini_member(folder: Path) -> Candidate:
