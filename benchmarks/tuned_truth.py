@@ -6,7 +6,7 @@ pretrained on training images of most tasks, and remembered images would choose 
 those of the whole test split. One row is appended as soon as its trial is over, and rows that are there are not done
 again, so the same command resumes. With ``--jobs`` several processes share the work.
 
-    python benchmarks/tuned_truth.py TASKS --out benchmarks/results/tuned_truth.csv --seeds 2 --jobs 2
+    python benchmarks/tuned_truth.py TASKS --out benchmarks/results/tuned-truth.csv --seeds 2 --jobs 2
     python benchmarks/tuned_truth.py TASKS --out /tmp/truth.csv --quick
 """
 
