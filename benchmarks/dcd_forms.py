@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from ranking_ablation import interval
+from ranking_ablation import chosen_elsewhere, interval
 
 from vlmsel_auto.library.library import default_library_path, load
 from vlmsel_auto.library.records import Library
@@ -80,12 +80,8 @@ def table(library: Library, *, truth: Truth, transport: bool) -> list[dict[str, 
         for name, form in forms(transport=transport).items():
             near = case.gathered(shots=0, form=form).alone
             found.setdefault(name, []).append(measure(habit(z, near, shrink=0.0), truths))
-    names = [name for name in found if name != "average rank"]
     every = {name: np.array(values) for name, values in found.items()}
-    stack = np.stack([every[name][:, 0] for name in names])
-    targets = range(stack.shape[1])
-    chosen = [names[int(np.argmax(np.delete(stack, s, axis=1).mean(axis=1)))] for s in targets]
-    every["chosen on the other targets"] = np.array([every[chosen[s]][s] for s in targets])
+    every["chosen on the other targets"] = chosen_elsewhere({n: v for n, v in every.items() if n != "average rank"})
     print(f"\n{truth} truth, {len(library.tasks)} targets\n")
     print("| form | NDCG@5 | tau-b | top-1 loss | top-5 loss | NDCG@5 minus average rank, 95 % |")
     print("|---|---|---|---|---|---|")

@@ -18,7 +18,7 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -154,16 +154,21 @@ def interval(gains: FloatArray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def chosen_elsewhere(found: Mapping[str, FloatArray]) -> FloatArray:
+    """The measures (targets, 4) of whichever row is best on the other targets, chosen anew for every target."""
+    names = list(found)
+    stack = np.stack([found[name][:, 0] for name in names])  # (rows, targets)
+    chosen = [int(np.argmax(np.delete(stack, s, axis=1).mean(axis=1))) for s in range(stack.shape[1])]
+    return np.array([found[names[index]][s] for s, index in enumerate(chosen)])
+
+
 def table(targets: Sequence[Target], *, title: str, shots: int) -> list[dict[str, object]]:
     """Print and return the rows of one table."""
     print(f"\n{title}\n\n| variant | NDCG@5 | tau-b | top-1 loss | top-5 loss | NDCG@5 minus default, 95 % |")
     print("|---|---|---|---|---|---|")
     found = {v.name: np.array([target.measure(v) for target in targets]) for v in variants(shots)}
-    places = range(len(targets))
     real = [v.name for v in variants(shots) if not v.oracle]
-    stack = np.stack([found[name][:, 0] for name in real])  # (variants, targets)
-    chosen = [int(np.argmax(stack[:, [j for j in places if j != s]].mean(axis=1))) for s in places]
-    found["chosen among these on the other targets"] = np.array([found[real[chosen[s]]][s] for s in places])
+    found["chosen among these on the other targets"] = chosen_elsewhere({name: found[name] for name in real})
     rows: list[dict[str, object]] = []
     for name, one in found.items():
         gains = one[:, 0] - found["default"][:, 0]

@@ -15,7 +15,7 @@ from vlmsel_auto.library.library import source_candidate, source_task
 from vlmsel_auto.library.records import Build, Cell
 from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.models.embedding import as_array, embed_baseline, embed_images
-from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.models.loadedmodel import LoadedModel, class_weights
 from vlmsel_auto.ranking.evidence.modelgpt import text_scores
 from vlmsel_auto.ranking.signals import class_statistics, evidence_scores, label_free_signals
 from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task
@@ -75,7 +75,8 @@ def make_cell(*, model: LoadedModel, task: Task, settings: CellSettings, code_ve
     """
     began = time.perf_counter()
     candidate = model.candidate
-    texts = model.text_features(task.prompts, task.templates)
+    captions = model.caption_features(task.prompts, task.templates)
+    texts = class_weights(captions)
     class_text = as_array(texts)
     images = pool(task, settings)
     pixels = task.pixels.read(candidate.view, images[: settings.images])
@@ -106,7 +107,7 @@ def make_cell(*, model: LoadedModel, task: Task, settings: CellSettings, code_ve
     )
     features = _training_features(model, task, settings=settings, store=store)
     signals = _signals(model, features[images[: settings.signal_images]], texts=class_text)
-    signals |= text_scores(as_array(model.caption_features(task.prompts, task.templates)), seed=settings.seed)
+    signals |= text_scores(as_array(captions), seed=settings.seed)
     evidence = _evidence(task, features, settings=settings, texts=class_text)
     return Cell(
         candidate=source_candidate(

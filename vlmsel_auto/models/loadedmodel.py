@@ -16,7 +16,7 @@ from vlmsel_auto.cache import Json
 from vlmsel_auto.errors import TrialUnavailable
 from vlmsel_auto.records import Candidate
 
-__all__ = ["ClipModel", "LoadedModel", "Tokenizer"]
+__all__ = ["ClipModel", "LoadedModel", "Tokenizer", "class_weights"]
 
 _TEXT_BATCH = 256
 
@@ -42,6 +42,11 @@ class Tokenizer(Protocol):
     def __call__(self, texts: list[str], /) -> Tensor:
         """Tokenize ``texts``."""
         ...
+
+
+def class_weights(captions: Tensor) -> Tensor:
+    """Class weights (K, D) from `LoadedModel.caption_features` (K, T, D): the mean over templates, made unit again."""
+    return nn.functional.normalize(captions.mean(dim=1), dim=-1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,4 +118,4 @@ class LoadedModel:
 
     def text_features(self, prompts: Sequence[str], templates: Sequence[str]) -> Tensor:
         """Return class weights (K, D): the mean over templates of `caption_features`, made unit again."""
-        return nn.functional.normalize(self.caption_features(prompts, templates).mean(dim=1), dim=-1)
+        return class_weights(self.caption_features(prompts, templates))

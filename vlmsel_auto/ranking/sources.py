@@ -122,8 +122,8 @@ def _divergences(
     return pairwise, to_target
 
 
-def _weights(divergences: FloatArray, form: DcdForm) -> FloatArray:
-    return source_weights(pool(divergences, share=form.pooled), temperature=form.habit_temperature)
+def _weights(divergences: FloatArray, form: DcdForm, *, temperature: float) -> FloatArray:
+    return source_weights(pool(divergences, share=form.pooled), temperature=temperature)
 
 
 def _similarity(pairwise: FloatArray, form: DcdForm) -> FloatArray:
@@ -132,7 +132,7 @@ def _similarity(pairwise: FloatArray, form: DcdForm) -> FloatArray:
     result = np.zeros((m, n_tasks, n_tasks))
     for t in range(n_tasks):
         rest = np.arange(n_tasks) != t
-        result[:, t, rest] = _weights(pairwise[:, t][:, rest], form)
+        result[:, t, rest] = _weights(pairwise[:, t][:, rest], form, temperature=form.habit_temperature)
     return result
 
 
@@ -183,8 +183,8 @@ def gather(library: Library, targets: Sequence[TargetSignals], *, truth: Truth, 
         truth=accuracies,
         signals=signals,
         similarity=_similarity(pairwise, form),
-        to_target=_weights(to_target, form),
-        alone=source_weights(pool(to_target, share=form.pooled), temperature=form.weight_temperature),
+        to_target=_weights(to_target, form, temperature=form.habit_temperature),
+        alone=_weights(to_target, form, temperature=form.weight_temperature),
         profiled=bool(np.isfinite(to_target).any()),
         shots=0 if k is None else library.shots[k],
         reliability=reliability(accuracies, np.array([one.n_test for one in library.tasks])),
