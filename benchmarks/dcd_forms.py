@@ -18,11 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from ranking_ablation import chosen_elsewhere, interval
+from ranking_table import measures, print_table
 
 from vlmsel_auto.library.library import default_library_path, load
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.ranking.agreement import ndcg, tau_b, top_k_loss
 from vlmsel_auto.ranking.bench_rankings import Case
 from vlmsel_auto.ranking.divergence import DEFAULT, PAPER, DcdForm, Delta
 from vlmsel_auto.ranking.evidence.blind import average_rank
@@ -56,15 +55,6 @@ def forms(*, transport: bool) -> dict[str, DcdForm]:
     return found
 
 
-def measure(score: FloatArray, truths: list[FloatArray]) -> FloatArray:
-    """NDCG@5, tau-b, top-1 and top-5 loss in points: mean over truths."""
-    rows = [
-        [ndcg(score, t), tau_b(score, t), 100 * top_k_loss(score, t, k=1), 100 * top_k_loss(score, t, k=5)]
-        for t in truths
-    ]
-    return np.asarray(np.mean(rows, axis=0), dtype=np.float64)
-
-
 def table(library: Library, *, truth: Truth, transport: bool) -> list[dict[str, object]]:
     """Print and return the rows of one truth."""
     known = truth_of(library, truth=truth)
@@ -75,26 +65,14 @@ def table(library: Library, *, truth: Truth, transport: bool) -> list[dict[str, 
         runs = [library.tuned_runs[rows, s, r] for r in range(library.tuned_runs.shape[2])]
         whole = [run for run in runs if np.isfinite(run).all()]
         truths = whole if truth == "tuned" and whole else [known[rows, s]]
-        found.setdefault("average rank", []).append(measure(average_rank(case.source_truth), truths))
+        found.setdefault("average rank", []).append(measures([average_rank(case.source_truth)], truths))
         z = np.where(np.isfinite(case.source_truth), standardise(case.source_truth), np.nan)
         for name, form in forms(transport=transport).items():
             near = case.gathered(shots=0, form=form).alone
-            found.setdefault(name, []).append(measure(habit(z, near, shrink=0.0), truths))
+            found.setdefault(name, []).append(measures([habit(z, near, shrink=0.0)], truths))
     every = {name: np.array(values) for name, values in found.items()}
-    every["chosen on the other targets"] = chosen_elsewhere({n: v for n, v in every.items() if n != "average rank"})
-    print(f"\n{truth} truth, {len(library.tasks)} targets\n")
-    print("| form | NDCG@5 | tau-b | top-1 loss | top-5 loss | NDCG@5 minus average rank, 95 % |")
-    print("|---|---|---|---|---|---|")
-    result: list[dict[str, object]] = []
-    for name, values in every.items():
-        gains = values[:, 0] - every["average rank"][:, 0]
-        low, high = interval(gains)
-        mean = values.mean(axis=0)
-        told = "" if name == "average rank" else f"{gains.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
-        print(f"| {name} | {mean[0]:.3f} | {mean[1]:.3f} | {mean[2]:.2f} | {mean[3]:.2f} | {told} |", flush=True)
-        result.append({"truth": truth, "form": name, "ndcg5": mean[0], "tau_b": mean[1], "top1_loss": mean[2],
-                       "top5_loss": mean[3], "gain": gains.mean(), "low": low, "high": high})  # fmt: skip
-    return result
+    title = f"{truth} truth, {len(library.tasks)} targets"
+    return print_table(every, title=title, against="average rank", bounds=["average rank"])
 
 
 def main() -> None:

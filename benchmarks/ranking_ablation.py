@@ -18,20 +18,29 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from ranking_table import measures, print_table
 
 from vlmsel_auto.library.library import default_library_path, load
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.ranking.agreement import ndcg, tau_b, top_k_loss
 from vlmsel_auto.ranking.bench import run_bench
 from vlmsel_auto.ranking.bench_rankings import Case
 from vlmsel_auto.ranking.divergence import DEFAULT
 from vlmsel_auto.ranking.fusion import Fusion, fit_fusion, fuse
-from vlmsel_auto.ranking.sources import IMAGE_SIGNALS, LABEL_SIGNALS, Sources, Truth, truth_of
+from vlmsel_auto.ranking.sources import (
+    CONSENSUS,
+    IMAGE_SIGNALS,
+    LABEL_SIGNALS,
+    LEAD,
+    Sources,
+    Truth,
+    image_signal,
+    truth_of,
+)
 from vlmsel_auto.records import FloatArray
 
 ACCURACIES = ("hscore", "knn", "knn1", "leep", "logme", "ridge", "ridge_text", "standing", "zeroshot")
@@ -64,8 +73,10 @@ def variants(shots: int) -> list[Variant]:
         Variant(name="DCD temperature 1", temperature=1.0),
         Variant(name="ridge penalty .1", penalty=0.1),
         Variant(name="ridge penalty 1.5", penalty=1.5),
-        Variant(name="images: lead and total", images=("lead_cosine", "total_cosine")),
-        Variant(name="images: lead", images=("lead_cosine",)),
+        Variant(name="images: without consensus", images=tuple(n for n in IMAGE_SIGNALS if n != CONSENSUS)),
+        Variant(name="images: consensus and lead", images=(CONSENSUS, LEAD)),
+        Variant(name="images: lead and total", images=(LEAD, "total_cosine")),
+        Variant(name="images: lead", images=(LEAD,)),
         Variant(name="images: with confidence (leans on the logit scale)", images=(*IMAGE_SIGNALS, "confidence")),
         Variant(name="with text scores", images=(*IMAGE_SIGNALS, *TEXT)),
         Variant(name="with the true zero-shot accuracy (a bound, no ranking)", oracle=True),
@@ -110,8 +121,9 @@ class Target:
     def scores(self, variant: Variant) -> tuple[list[FloatArray], Fusion]:
         """Scores of every draw of the labelled images, and the fit behind them."""
         library, near = self.case.sources, self.sources(variant.temperature)
-        column = {n: library.signal_names.index(n.removeprefix("-")) for n in variant.images}
-        signals = {n: _oriented(n, library.signals[:, :, place]) for n, place in column.items()}
+        rows = range(len(library.candidates))
+        on_sources = {n: image_signal(library, n.removeprefix("-"), rows) for n in variant.images}
+        signals = {n: _oriented(n, values) for n, values in on_sources.items() if values is not None}
         if variant.oracle:
             signals["oracle"] = library.zero_shot
         labels = [n for n in variant.labels if self.shots and self.case.evidence(n)]
@@ -139,46 +151,14 @@ class Target:
     def measure(self, variant: Variant) -> FloatArray:
         """NDCG@5, tau-b, top-1 and top-5 loss in points: mean over draws and truths."""
         scores, _ = self.scores(variant)
-        lines = [
-            [ndcg(one, t), tau_b(one, t), 100 * top_k_loss(one, t, k=1), 100 * top_k_loss(one, t, k=5)]
-            for one in scores
-            for t in self.truths
-        ]
-        return np.asarray(np.mean(lines, axis=0), dtype=np.float64)
-
-
-def interval(gains: FloatArray) -> tuple[float, float]:
-    """95 %, bootstrap over targets."""
-    draws = np.random.default_rng(0).integers(len(gains), size=(2000, len(gains)))
-    low, high = np.quantile(gains[draws].mean(axis=1), [0.025, 0.975])
-    return float(low), float(high)
-
-
-def chosen_elsewhere(found: Mapping[str, FloatArray]) -> FloatArray:
-    """The measures (targets, 4) of whichever row is best on the other targets, chosen anew for every target."""
-    names = list(found)
-    stack = np.stack([found[name][:, 0] for name in names])  # (rows, targets)
-    chosen = [int(np.argmax(np.delete(stack, s, axis=1).mean(axis=1))) for s in range(stack.shape[1])]
-    return np.array([found[names[index]][s] for s, index in enumerate(chosen)])
+        return measures(scores, self.truths)
 
 
 def table(targets: Sequence[Target], *, title: str, shots: int) -> list[dict[str, object]]:
     """Print and return the rows of one table."""
-    print(f"\n{title}\n\n| variant | NDCG@5 | tau-b | top-1 loss | top-5 loss | NDCG@5 minus default, 95 % |")
-    print("|---|---|---|---|---|---|")
-    found = {v.name: np.array([target.measure(v) for target in targets]) for v in variants(shots)}
-    real = [v.name for v in variants(shots) if not v.oracle]
-    found["chosen among these on the other targets"] = chosen_elsewhere({name: found[name] for name in real})
-    rows: list[dict[str, object]] = []
-    for name, one in found.items():
-        gains = one[:, 0] - found["default"][:, 0]
-        low, high = interval(gains)
-        mean = one.mean(axis=0)
-        told = "" if name == "default" else f"{gains.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
-        print(f"| {name} | {mean[0]:.3f} | {mean[1]:.3f} | {mean[2]:.2f} | {mean[3]:.2f} | {told} |", flush=True)
-        rows.append({"table": title, "variant": name, "ndcg5": mean[0], "tau_b": mean[1], "top1_loss": mean[2],
-                     "top5_loss": mean[3], "gain": gains.mean(), "low": low, "high": high})  # fmt: skip
-    return rows
+    tried = variants(shots)
+    found = {v.name: np.array([target.measure(v) for target in targets]) for v in tried}
+    return print_table(found, title=title, against="default", bounds=[v.name for v in tried if v.oracle])
 
 
 def draws_against_errors(targets: Sequence[Target], *, shots: int) -> dict[str, float]:

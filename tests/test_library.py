@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from vlmsel_auto.errors import LibraryError
-from vlmsel_auto.library import library
+from vlmsel_auto.library import file, library
 from vlmsel_auto.library.library import Build, Cell, CellFailure, Library, SourceCandidate, SourceTask
 
 WIDTHS = {"a": (3, 2), "b": (4,), "c": ()}
@@ -67,6 +67,8 @@ def cell(name: str, on: str, *, finished: float = 1.0, zero_shot: float = 0.5, c
         absolute=absolute,
         class_accuracy=np.linspace(0.25, 0.75, classes),
         class_text=np.ones((classes, 3)) if widths else np.empty((0, 0)),
+        predicted=np.arange(4.0 + len(on)) % classes if widths else np.empty(0),
+        predicted_on=float(len(on)) if widths else np.nan,
     )
     return dataclasses.replace(made, **changes)
 
@@ -273,8 +275,28 @@ def test_foreign_files_are_refused_by_name_and_reason(tmp_path):
         assert str(path) in str(caught.value)
 
 
+def test_files_of_version_1_are_read_as_knowing_no_predictions(saved):
+    """Version 1 had neither the classes that candidates name nor their number of images."""
+    data = saved.read_bytes()
+    (size,) = struct.unpack("<Q", data[:8])
+    document = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["library"])
+    arrays = {name: one for name, one in load_file(saved).items() if not name.startswith("predicted")}
+    del document["unlabelled"]
+    text = json.dumps(document, sort_keys=True)
+    digest = file._content_digest(text, arrays)
+    save_file(arrays, saved, metadata={"format": file.FORMAT, "version": "1", "library": text, "sha256": digest})
+    read = library.load(saved)
+    assert read.predicted.shape == (3, 2, 0)
+    assert np.isnan(read.predicted_on).all()
+    cells = [dataclasses.replace(one, predicted=np.empty(0), predicted_on=np.nan) for one in small().cells()]
+    assert_equal(read, library.assemble(cells, failures=small().failures))
+    again = saved.with_name("again.safetensors")
+    library.save(read, again)
+    assert_equal(library.load(again), read)
+
+
 def test_newer_and_unknown_versions_are_refused(saved):
-    rewritten(saved, version="2")
+    rewritten(saved, version="3")
     with pytest.raises(LibraryError, match="written by a newer vlmsel_auto"):
         library.load(saved)
     rewritten(saved, version="x")

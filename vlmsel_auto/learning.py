@@ -15,7 +15,13 @@ from vlmsel_auto.library.records import Build, Cell
 from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.ranking.evidence import zeroshot
 from vlmsel_auto.ranking.records import TargetSignals
-from vlmsel_auto.ranking.signals import SLOW_EVIDENCE, evidence_scores, label_free_signals
+from vlmsel_auto.ranking.signals import (
+    SLOW_EVIDENCE,
+    evidence_scores,
+    image_number,
+    label_free_signals,
+    predictions,
+)
 from vlmsel_auto.records import Candidate, IntArray, Task, TrialResult
 from vlmsel_auto.target import SEARCH
 from vlmsel_auto.tasks.split import few_shot
@@ -99,6 +105,8 @@ def cells_of_search(
             activity=one.activity,
             signature=one.signature,
             absolute=one.absolute,
+            predicted=predictions(one.features, one.text_features),
+            predicted_on=image_number(task.support),
         )
         for one in signals
     ]

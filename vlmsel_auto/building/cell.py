@@ -17,13 +17,19 @@ from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.models.embedding import as_array, embed_baseline, embed_images
 from vlmsel_auto.models.loadedmodel import LoadedModel, class_weights
 from vlmsel_auto.ranking.evidence.modelgpt import text_scores
-from vlmsel_auto.ranking.signals import class_statistics, evidence_scores, label_free_signals
+from vlmsel_auto.ranking.signals import (
+    class_statistics,
+    evidence_scores,
+    image_number,
+    label_free_signals,
+    predictions,
+)
 from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task
 from vlmsel_auto.tasks import split
 
 __all__ = ["CELL_VERSION", "CellSettings", "cell_key", "make_cell", "pool"]
 
-CELL_VERSION: Final = 4  # of what the figures mean: a change makes kept cells unused
+CELL_VERSION: Final = 5  # of what the figures mean: a change makes kept cells unused
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +112,8 @@ def make_cell(*, model: LoadedModel, task: Task, settings: CellSettings, code_ve
         _embed(model, task, store, task.test), task.labels[task.test], class_text
     )
     features = _training_features(model, task, settings=settings, store=store)
-    signals = _signals(model, features[images[: settings.signal_images]], texts=class_text)
+    shown = images[: settings.signal_images]
+    signals = _signals(model, features[shown], texts=class_text)
     signals |= text_scores(as_array(captions), seed=settings.seed)
     evidence = _evidence(task, features, settings=settings, texts=class_text)
     return Cell(
@@ -139,6 +146,8 @@ def make_cell(*, model: LoadedModel, task: Task, settings: CellSettings, code_ve
         class_text=class_text,
         class_image=class_image,
         image_sd=image_sd,
+        predicted=predictions(features[shown], class_text),
+        predicted_on=image_number(shown),
     )
 
 

@@ -92,3 +92,5 @@ class Cell:
     class_text: FloatArray = field(default_factory=lambda: _empty(0, 0))  # (K, D) unit-norm class weights
     class_image: FloatArray = field(default_factory=lambda: _empty(0, 0))  # (K, D) mean unit-norm image embedding
     image_sd: FloatArray = field(default_factory=lambda: _empty(0))  # (D,) standard deviation of the image embeddings
+    predicted: FloatArray = field(default_factory=lambda: _empty(0))  # (U,) zero-shot class of each unlabelled image
+    predicted_on: float = np.nan  # which images: cells with another number saw others

@@ -39,6 +39,7 @@ def fill(
     draws = 1 + max((key[0] for cell in cells for key in cell.evidence), default=-1)
     shots = tuple(sorted({key[1] for cell in cells for key in cell.evidence}))
     scores = tuple(sorted({key[2] for cell in cells for key in cell.evidence}))
+    unlabelled = max((cell.predicted.size for cell in cells), default=0)
     builds = tuple(dict.fromkeys(cell.build for cell in cells))
     grid, classes = (len(candidates), len(tasks)), sum(task.n_classes for task in tasks)
 
@@ -71,6 +72,8 @@ def fill(
         class_text=tuple(nan(classes, one.embed_dim) for one in candidates),
         class_image=tuple(nan(classes, one.embed_dim) for one in candidates),
         image_sd=tuple(nan(len(tasks), one.embed_dim) for one in candidates),
+        predicted=nan(*grid, unlabelled),
+        predicted_on=nan(*grid),
         failures=failures,
     )
     rows = {one.id: m for m, one in enumerate(candidates)}
@@ -79,7 +82,7 @@ def fill(
     parts = library.class_slices()
     for (candidate, task), cell in joined.items():
         m, s = rows[candidate], columns[task]
-        for name in ("zero_shot", "probed", "total", "seconds", "finished"):
+        for name in ("zero_shot", "probed", "total", "seconds", "finished", "predicted_on"):
             getattr(library, name)[m, s] = getattr(cell, name)
         library.build[m, s] = places[cell.build]
         library.tuned_runs[m, s] = [cell.tuned.get(name, np.nan) for name in runs]
@@ -87,6 +90,7 @@ def fill(
         library.evidence_draws[m, s] = [
             [[cell.evidence.get((w, k, name), np.nan) for name in scores] for k in shots] for w in range(draws)
         ]
+        library.predicted[m, s, : cell.predicted.size] = cell.predicted
         _put(library, cell, m, s, parts[s])
     return library
 

@@ -2,7 +2,8 @@
 
 Metadata (all strings): ``format`` names the format, ``version`` counts its revisions, ``library`` is the JSON document,
 ``sha256`` covers document and arrays, so that a flipped bit is found. Accuracies and times are kept as float64,
-conductances as float32, embeddings as float16: far finer than their sampling error.
+conductances as float32, embeddings as float16: far finer than their sampling error. Files of version 1, which lack
+the classes that candidates name, are read too.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from vlmsel_auto.library.records import AXES, Build, CellFailure, Library, Sourc
 __all__ = ["FORMAT", "VERSION", "load", "save"]
 
 FORMAT: Final = "vlmsel_auto library"
-VERSION: Final = 1
+VERSION: Final = 2
 
 _MAX_BYTES: Final = 2 << 30  # no library is near this; a larger file is something else
 _EMBEDDINGS: Final = frozenset({"class_text", "class_image", "image_sd"})
 _CONDUCTANCES: Final = frozenset({"activity", "norm_activity", "signature", "absolute"})
+_READABLE: Final = ("1", str(VERSION))
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -68,7 +70,7 @@ def load(path: Path) -> Library:
     if metadata.get("format") != FORMAT:
         raise LibraryError(f"not a library of vlmsel_auto: its metadata name no such format, but got {path}")
     version = metadata.get("version", "")
-    if version != str(VERSION):
+    if version not in _READABLE:
         newer = version.isdecimal() and int(version) > VERSION
         hint = "written by a newer vlmsel_auto, update it" if newer else "an unknown version"
         raise LibraryError(f"library format {version!r} is {hint}; this one reads {VERSION}, but got {path}")
@@ -77,12 +79,24 @@ def load(path: Path) -> Library:
         arrays = load_safetensors(data)
         if _content_digest(document, arrays) != metadata.get("sha256"):
             raise LibraryError(f"the library is damaged: its content does not match its sha256, but got {path}")
-        return _library(json.loads(document), arrays)
+        return _library(*_upgraded(json.loads(document), arrays, version=version))
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, LibraryError):
             raise
         reason = f"{type(error).__name__}: {error}"
         raise LibraryError(f"the library is damaged: {reason}, but got {path}") from error
+
+
+def _upgraded(document: dict[str, Any], arrays: Arrays, *, version: str) -> tuple[dict[str, Any], Arrays]:
+    """Document and arrays in the present version."""
+    if version != "1":
+        return document, arrays
+    grid = (len(document["candidates"]), len(document["tasks"]))
+    return {"unlabelled": 0, **document}, {
+        **arrays,
+        "predicted": np.empty((*grid, 0), dtype=np.int32),
+        "predicted_on": np.full(grid, np.nan),
+    }
 
 
 def _read(path: Path) -> tuple[dict[str, str], bytes]:
@@ -119,6 +133,8 @@ def _arrays(library: Library) -> Arrays:
         value = getattr(library, name)
         if name == "build":
             found[name] = np.ascontiguousarray(value, dtype=np.int64)
+        elif name == "predicted":
+            found[name] = np.where(np.isfinite(value), value, -1).astype(np.int32)
         elif axes.startswith("*"):
             for m, one in enumerate(value):
                 if isinstance(one, tuple):
@@ -141,6 +157,7 @@ def _document(library: Library) -> Json:
         "draws": library.evidence_draws.shape[2],
         "shots": list(library.shots),
         "evidence_names": list(library.evidence_names),
+        "unlabelled": library.predicted.shape[2],
     }
 
 
@@ -169,6 +186,7 @@ def _library(document: Mapping[str, Any], arrays: Arrays) -> Library:
         "w": int(document["draws"]),
         "k": len(document["shots"]),
         "e": len(document["evidence_names"]),
+        "u": int(document["unlabelled"]),
     }
     values = {name: _value(name, axes, arrays, sizes, candidates) for name, axes in AXES.items()}
     if sizes["m"] * sizes["s"] and not -1 <= values["build"].min() <= values["build"].max() < len(builds):
@@ -193,6 +211,8 @@ def _value(
     """One field of the library from the stored arrays."""
     if not axes.startswith("*"):
         stored = _checked(arrays[name], name, tuple(sizes[axis] for axis in axes))
+        if name == "predicted":
+            return np.where(stored >= 0, stored, np.nan)
         return stored.astype(np.int64) if name == "build" else stored
     found: list[Any] = []
     for m, candidate in enumerate(candidates):

@@ -19,7 +19,8 @@ from vlmsel_auto.records import FloatArray, IntArray
 __all__ = ["AXES", "Build", "Cell", "CellFailure", "Library", "SourceCandidate", "SourceTask"]
 
 # The axes of every array of a Library: m candidates, s tasks, r tuning runs, q signals, w draws, k shots,
-# e evidence scores, g classes of all tasks, d embedding, b blocks. "*": one array a candidate, "**": one a block.
+# e evidence scores, u unlabelled images, g classes of all tasks, d embedding, b blocks. "*": one array a candidate,
+# "**": one a block.
 AXES: Final[Mapping[str, str]] = {
     "zero_shot": "ms",
     "probed": "ms",
@@ -27,6 +28,8 @@ AXES: Final[Mapping[str, str]] = {
     "seconds": "ms",
     "finished": "ms",
     "build": "ms",
+    "predicted_on": "ms",
+    "predicted": "msu",
     "tuned_runs": "msr",
     "signals": "msq",
     "evidence_draws": "mswke",
@@ -74,6 +77,8 @@ class Library:
     class_text: tuple[FloatArray, ...]
     class_image: tuple[FloatArray, ...]
     image_sd: tuple[FloatArray, ...]
+    predicted: FloatArray  # (M, S, U) zero-shot class of unlabelled images, NaN beyond a task's own number of images
+    predicted_on: FloatArray  # (M, S) which images: equal numbers, the same images in the same order
     failures: tuple[CellFailure, ...] = ()
 
     @property
@@ -180,6 +185,8 @@ class Library:
             class_text=self.class_text[m][part],
             class_image=self.class_image[m][part],
             image_sd=self.image_sd[m][s],
+            predicted=self.predicted[m, s][np.isfinite(self.predicted[m, s])],
+            predicted_on=float(self.predicted_on[m, s]),
         )
 
     def cells(self) -> tuple[Cell, ...]:

@@ -21,7 +21,16 @@ from vlmsel_auto.ranking.evidence.swab import borda, class_plan, class_rank_scor
 from vlmsel_auto.ranking.fusion import standardise
 from vlmsel_auto.ranking.ranking import Scores, score_candidates
 from vlmsel_auto.ranking.records import TargetSignals
-from vlmsel_auto.ranking.sources import IMAGE_SIGNALS, LABEL_SIGNALS, Sources, Truth, gather, truth_of
+from vlmsel_auto.ranking.sources import (
+    CONSENSUS,
+    IMAGE_SIGNALS,
+    LABEL_SIGNALS,
+    Sources,
+    Truth,
+    gather,
+    image_signal,
+    truth_of,
+)
 from vlmsel_auto.records import FloatArray, IntArray
 
 __all__ = ["RANKINGS", "Case", "replicate_scores"]
@@ -73,10 +82,9 @@ class Case:
 
     def signal(self, name: str) -> FloatArray | None:
         """A label-free signal (M,) on the target, None if the library lacks it."""
-        if name not in self.library.signal_names:
-            return None
-        values = self.library.signals[self.rows, self.column, self.library.signal_names.index(name)]
-        return values if np.isfinite(values).any() else None
+        task = self.library.select_tasks([self.library.task_names[self.column]])
+        values = image_signal(task, name, self.rows.tolist())
+        return None if values is None or not np.isfinite(values).any() else values[:, 0]
 
     def evidence(self, name: str) -> list[FloatArray]:
         """A score of the labels on the target, one (M,) a draw."""
@@ -254,6 +262,7 @@ RANKINGS: Final[Mapping[str, Callable[[Case], list[FloatArray]]]] = {
     "confidence": _signal("confidence"),
     "entropy": _signal("entropy"),
     "lead": _signal("lead_cosine"),
+    "consensus": _signal(CONSENSUS),
     "iimm": _signal("iimm"),
     "fused_unlabelled": _fused_unlabelled,
     "zeroshot_fewshot": _evidence("zeroshot"),

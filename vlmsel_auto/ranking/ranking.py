@@ -20,10 +20,11 @@ import numpy as np
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.divergence import DEFAULT, DcdForm
+from vlmsel_auto.ranking.evidence.consensus import consensus
 from vlmsel_auto.ranking.fusion import Fusion, fit_fusion, fixed_fusion, fuse, habit, places, standardise, trend
 from vlmsel_auto.ranking.records import TargetSignals
-from vlmsel_auto.ranking.signals import SLOW_EVIDENCE, evidence_scores, label_free_signals
-from vlmsel_auto.ranking.sources import IMAGE_SIGNALS, LABEL_SIGNALS, Sources, Truth, gather
+from vlmsel_auto.ranking.signals import SLOW_EVIDENCE, evidence_scores, label_free_signals, predictions
+from vlmsel_auto.ranking.sources import CONSENSUS, IMAGE_SIGNALS, LABEL_SIGNALS, LEAD, Sources, Truth, gather
 from vlmsel_auto.records import Basis, FloatArray, IntArray, Interval, RankedCandidate, Ranking
 
 __all__ = ["Scores", "rank_candidates", "score_candidates"]
@@ -67,6 +68,11 @@ def _measured(targets: Sequence[TargetSignals], labels: IntArray | None, seed: i
         rows.append(row)
     names = [*IMAGE_SIGNALS, *(LABEL_SIGNALS if labels is not None else ())]
     table = {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
+    seen = [i for i, row in enumerate(rows) if row]
+    if seen:
+        named = np.stack([predictions(targets[i].features, targets[i].text_features) for i in seen])
+        n_classes = len(targets[seen[0]].text_features)
+        table[CONSENSUS][seen] = consensus(named.astype(np.int64), table[LEAD][seen], n_classes=n_classes)
     return {name: values for name, values in table.items() if np.isfinite(values).any()}
 
 
@@ -166,6 +172,12 @@ def _check(targets: Sequence[TargetSignals], labels: IntArray | None) -> None:
                 f"labels must belong to the rows of every candidate's features, but got {len(labels)} labels and "
                 f"{len(target.features)} rows of {target.candidate}"
             )
+    shapes = {(len(one.features), len(one.text_features)) for one in targets if one.features.size}
+    if len(shapes) > 1:
+        raise InputError(
+            f"every candidate's features must be of the same images, and its texts of the same classes, but got "
+            f"{', '.join(f'{n} images and {k} classes' for n, k in sorted(shapes))}"
+        )
 
 
 def rank_candidates(

@@ -6,6 +6,7 @@ conductance. Features are unnormalised image embeddings (n, D), texts unit-norm 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection
 
 import numpy as np
@@ -14,7 +15,15 @@ from scipy import special
 from vlmsel_auto.ranking.evidence import hscore, knn, leep, likelihood, logme, probe, zeroshot
 from vlmsel_auto.records import FloatArray, IntArray
 
-__all__ = ["EVIDENCE", "SLOW_EVIDENCE", "class_statistics", "evidence_scores", "label_free_signals"]
+__all__ = [
+    "EVIDENCE",
+    "SLOW_EVIDENCE",
+    "class_statistics",
+    "evidence_scores",
+    "image_number",
+    "label_free_signals",
+    "predictions",
+]
 
 EVIDENCE = (
     "hscore",
@@ -77,6 +86,16 @@ def label_free_signals(
         "pseudo_logme": logme.logme(features, predicted),
         "pseudo_hscore": hscore.hscore(features, predicted),
     }
+
+
+def predictions(features: FloatArray, texts: FloatArray) -> FloatArray:
+    """Zero-shot class (n,) of each image, from embeddings (n, D) and class weights (K, D); floats as a library's."""
+    return np.asarray(zeroshot.cosines(features, texts).argmax(axis=1), dtype=np.float64)
+
+
+def image_number(indices: IntArray) -> float:
+    """A number for these images of a task in this order: predictions may be compared where it is the same."""
+    return float(zlib.crc32(np.ascontiguousarray(indices, dtype=np.int64).tobytes()))
 
 
 def evidence_scores(

@@ -10,16 +10,30 @@ import numpy as np
 
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.divergence import DcdForm, dcd, pairwise_dcd
+from vlmsel_auto.ranking.evidence.consensus import consensus
 from vlmsel_auto.ranking.records import TargetSignals
 from vlmsel_auto.ranking.weighting import pool, source_weights
 from vlmsel_auto.records import FloatArray, IntArray
 
-__all__ = ["IMAGE_SIGNALS", "LABEL_SIGNALS", "Sources", "Truth", "gather", "reliability", "truth_of"]
+__all__ = [
+    "CONSENSUS",
+    "IMAGE_SIGNALS",
+    "LABEL_SIGNALS",
+    "LEAD",
+    "Sources",
+    "Truth",
+    "gather",
+    "image_signal",
+    "reliability",
+    "truth_of",
+]
 
 Truth = Literal["tuned", "zero_shot"]
 
+CONSENSUS: Final = "consensus"  # no figure of one candidate: made of what all that are listed predict
+LEAD: Final = "lead_cosine"
 # none depends on a model's logit scale
-IMAGE_SIGNALS: Final = ("lead_cosine", "lead_spread", "margin_cosine", "margin_spread", "total_cosine")
+IMAGE_SIGNALS: Final = (CONSENSUS, LEAD, "lead_spread", "margin_cosine", "margin_spread", "total_cosine")
 # graded ones only: with few labels an accuracy has few values (docs/ranking.md has the comparison)
 LABEL_SIGNALS: Final = (
     "leep",
@@ -149,6 +163,42 @@ def _rows_of(values: FloatArray, rows: Sequence[int | None]) -> FloatArray:
     return np.stack([np.full(values.shape[1:], np.nan) if row is None else values[row] for row in rows])
 
 
+def image_signal(library: Library, name: str, rows: Sequence[int | None]) -> FloatArray | None:
+    """A label-free signal (M, S) of the listed candidates on every task; None where the library lacks it.
+
+    Args:
+        library: source tasks.
+        name: of a signal that the library holds, or `CONSENSUS`.
+        rows: (M,) each candidate's place in the library, None for those that it does not know.
+    """
+    if name == CONSENSUS:
+        if not np.isfinite(library.predicted_on).any() or LEAD not in library.signal_names:
+            return None
+        lead = _rows_of(library.signals[:, :, library.signal_names.index(LEAD)], rows)
+        predicted, on = _rows_of(library.predicted, rows), _rows_of(library.predicted_on, rows)
+        return np.stack(
+            [
+                _consensus(predicted[:, s], on[:, s], lead[:, s], n_classes=task.n_classes)
+                for s, task in enumerate(library.tasks)
+            ],
+            axis=1,
+        )
+    if name not in library.signal_names:
+        return None
+    return _rows_of(library.signals[:, :, library.signal_names.index(name)], rows)
+
+
+def _consensus(predicted: FloatArray, on: FloatArray, lead: FloatArray, *, n_classes: int) -> FloatArray:
+    """`consensus` (M,) on one task, among those candidates that saw the same images."""
+    found = np.full(len(on), np.nan)
+    for number in np.unique(on[np.isfinite(on)]):
+        same = on == number
+        known = np.isfinite(predicted[same]).all(axis=0)
+        named = predicted[same][:, known].astype(np.int64)
+        found[same] = consensus(named, lead[same], n_classes=n_classes)
+    return found
+
+
 def gather(library: Library, targets: Sequence[TargetSignals], *, truth: Truth, shots: int, form: DcdForm) -> Sources:
     """Arrange a library for a target.
 
@@ -167,11 +217,8 @@ def gather(library: Library, targets: Sequence[TargetSignals], *, truth: Truth, 
     accuracies = _rows_of(truth_of(library, truth=truth), rows)
     accuracies[:, np.isfinite(accuracies).sum(axis=0) < min(_MIN_ROWS, len(rows))] = np.nan
     pairwise, to_target = _divergences(library, rows, targets, form)
-    signals: dict[str, FloatArray] = {
-        name: _rows_of(library.signals[:, :, library.signal_names.index(name)], rows)
-        for name in IMAGE_SIGNALS
-        if name in library.signal_names
-    }
+    shown = {name: image_signal(library, name, rows) for name in IMAGE_SIGNALS}
+    signals = {name: values for name, values in shown.items() if values is not None}
     k = _nearest_shots(library, shots)
     if k is not None:
         for name in LABEL_SIGNALS:
