@@ -9,8 +9,10 @@ from zoo_world import World
 
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.ranking.divergence import DcdForm
+from vlmsel_auto.ranking.evidence.consensus import consensus
 from vlmsel_auto.ranking.ranking import rank_candidates
 from vlmsel_auto.ranking.records import TargetSignals
+from vlmsel_auto.ranking.signals import predictions
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +152,23 @@ def test_one_candidate_is_certainly_the_best(world, library):
     targets, labels = world.targets(0, candidates=[4])
     ranking = rank_candidates(task="t00", targets=targets, labels=labels, library=library)
     assert ranking.ranked[0].p_best == 1.0
+
+
+def test_agreeing_with_the_others_is_a_signal_of_the_unlabelled_images(world, library):
+    targets, _ = world.targets(0)
+    ranking = rank_candidates(task=world.names[0], targets=targets, library=library)
+    said = {line.candidate: line.signals["consensus"] for line in ranking.ranked}
+    named = np.stack([predictions(one.features, one.text_features) for one in targets])
+    lead = {line.candidate: line.signals["lead_cosine"] for line in ranking.ranked}
+    expected = consensus(named.astype(int), np.array([lead[one] for one in world.ids]), n_classes=4)
+    np.testing.assert_allclose([said[one] for one in world.ids], expected)
+
+
+def test_features_of_other_images_are_refused(world):
+    targets, _ = world.targets(0)
+    fewer = dataclasses.replace(targets[3], features=targets[3].features[1:])
+    with pytest.raises(InputError, match="of the same images"):
+        rank_candidates(task=world.names[0], targets=[*targets[:3], fewer])
 
 
 def test_bad_input_is_refused(world):

@@ -6,7 +6,13 @@ from vlmsel_auto.library.merge import assemble
 from vlmsel_auto.library.records import Build, Cell, SourceCandidate, SourceTask
 from vlmsel_auto.ranking.evidence.modelgpt import text_scores
 from vlmsel_auto.ranking.records import TargetSignals
-from vlmsel_auto.ranking.signals import SLOW_EVIDENCE, evidence_scores, label_free_signals
+from vlmsel_auto.ranking.signals import (
+    SLOW_EVIDENCE,
+    evidence_scores,
+    image_number,
+    label_free_signals,
+    predictions,
+)
 
 CLASSES, WIDTH, BLOCKS = 4, 10, (6, 8)
 SHOTS = (1, 4)
@@ -90,6 +96,8 @@ class World:
             class_text=texts,
             class_image=np.stack([images[labels == c].mean(axis=0) for c in range(CLASSES)]),
             image_sd=images.std(axis=0),
+            predicted=predictions(features, texts),
+            predicted_on=image_number(np.arange(len(features))),
         )
 
     def library(self, *, candidates=None, tasks=None):
