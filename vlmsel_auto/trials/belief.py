@@ -5,8 +5,9 @@ Model (our own choice): the best metric that candidate m reaches by method j is
     y[m, j] = intercept[j] + s * theta[m] + e[m, j]
 
 theta ~ N(ranking's scores, covariance of its errors), errors of kin being correlated: same architecture, same tower
-family, same pretraining tag. The spread s of the task is unknown and taken by its posterior on a grid; the intercepts
-are all but unknown, their difference is not. A candidate that disappoints thereby lowers its kin and lifts the rest.
+family, same pretraining tag. The spread s of the task is unknown and taken by its posterior on a grid, negative values
+included: trials may show that the ranking has the order the wrong way round. The intercepts are all but unknown, their
+difference is not. A candidate that disappoints thereby lowers its kin and lifts the rest.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 _SPREADS = np.geomspace(0.01, 0.32, 11)  # of a metric in [0, 1] per standard unit of the ranking
+_SLOPES = np.concatenate([_SPREADS, -_SPREADS])  # negative: the ranking has the order the wrong way round
+_MISLED = 0.05  # probability of that before any trial
 _TYPICAL_SPREAD = 0.06
 _SPREAD_LOG_SD = 1.0
 _INTERCEPT_SD = 1.0  # nothing is known of the task's level
@@ -69,7 +72,7 @@ class Posterior:
 
     mean: FloatArray  # (M, J)
     cov: FloatArray  # (J, M, M) between candidates under the same method
-    spread: float  # posterior mean of s
+    spread: float  # posterior mean of |s|
 
     @property
     def sd(self) -> FloatArray:
@@ -185,10 +188,11 @@ def posterior(belief: Belief, observations: Sequence[Observation], *, gains: Seq
             values=values,
             doubts=doubts,
         )
-        for spread in _SPREADS
+        for spread in _SLOPES
     ]
     logs = np.array([evidence for _, _, evidence in parts])
-    logs = logs - 0.5 * (np.log(_SPREADS / _TYPICAL_SPREAD) / _SPREAD_LOG_SD) ** 2
+    logs = logs - 0.5 * (np.log(np.abs(_SLOPES) / _TYPICAL_SPREAD) / _SPREAD_LOG_SD) ** 2
+    logs = logs + np.log(np.where(_SLOPES > 0, 1 - _MISLED, _MISLED))
     weights = np.exp(logs - logs.max())
     weights /= weights.sum()
     means = np.stack([mean for mean, _, _ in parts])
@@ -196,7 +200,7 @@ def posterior(belief: Belief, observations: Sequence[Observation], *, gains: Seq
     away = means - mean
     cov = np.einsum("g,gjmn->jmn", weights, np.stack([each for _, each, _ in parts]))
     cov = cov + np.einsum("g,gmj,gnj->jmn", weights, away, away)  # the mixture's moments
-    return Posterior(mean=mean, cov=cov, spread=float(weights @ _SPREADS))
+    return Posterior(mean=mean, cov=cov, spread=float(weights @ np.abs(_SLOPES)))
 
 
 def probability_best(mean: FloatArray, cov: FloatArray, *, seed: int = 0, draws: int = _DRAWS) -> FloatArray:
