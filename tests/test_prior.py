@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ from vlmsel_auto.trials.belief import (
     posterior,
     probability_best,
 )
-from vlmsel_auto.trials.history import Left, Tried, observe, updated_ranking
+from vlmsel_auto.trials.history import Left, Tried, expectations, observe, updated_ranking, validation_sd
 from vlmsel_auto.trials.postponing import postponed_now
 from vlmsel_auto.trials.prior import Plan, handicap, make_plan
 from vlmsel_auto.trials.space import Point
@@ -299,6 +301,23 @@ def test_updated_ranking_follows_the_trials() -> None:
     assert all(1 <= line.rank_interval.low <= line.rank_interval.high <= N for line in new.ranked)
     assert sum(line.p_best for line in new.ranked) == pytest.approx(1)
     assert observe(made, []).mean.shape == (N, 2)
+
+
+def test_few_validation_images_leave_the_choice_to_the_ranking() -> None:
+    history = [tried("m0", 0.80), tried("m1", 0.775), tried("m6", 0.825)]
+    for images, chosen in ((20, "m0"), (40_000, "m6"), (None, "m6")):
+        expected = expectations(replace(plan(), validation_images=images), history)
+        assert set(expected) == {("m0", "finetune"), ("m1", "finetune"), ("m6", "finetune")}
+        assert max(expected, key=lambda arm: expected[arm])[0] == chosen, images
+    assert expectations(plan(), []) == {}
+    assert expectations(plan(), [tried("m0", None)]) == {}
+
+
+def test_the_error_of_a_validation_metric_is_half_of_the_binomial_variance() -> None:
+    exact = stats.beta(1 + 32, 1 + 8).std()  # of the share of right images, 32 of 40 being right
+    assert validation_sd(0.8, images=40) == pytest.approx(np.sqrt(0.5) * exact, rel=1e-9)
+    assert 0 < validation_sd(1.0, images=40) < validation_sd(0.8, images=40)
+    assert validation_sd(0.8, images=None) == 0.0
 
 
 def test_handicap_grows_with_doubt() -> None:

@@ -94,12 +94,15 @@ def story(trials=6):
     yield Notice(text="3 files were left out", level="warning")
     yield RankingReady(ranking=ranking())
     yield StageStarted(stage="trials", total=trials)
+    leader = None
     for number_ in range(trials):
         yield TrialStarted(number=number_, spec=spec(f"candidate-{number_:02d}"), why=f"predicted rank {number_ + 1}")
         for epoch in range(1, 4):
             yield TrialEpoch(number=number_, epoch=epoch, epochs=4, validation=0.5 + 0.1 * epoch, loss=1.0 / epoch)
         state = "failed" if number_ == 2 else "complete"
-        yield TrialFinished(result=result(number_, 0.8 + 0.01 * number_, state, f"candidate-{number_:02d}"), best=0.85)
+        finished = result(number_, 0.8 + 0.01 * number_, state, f"candidate-{number_:02d}")
+        leader = finished if state == "complete" else leader
+        yield TrialFinished(result=finished, leader=leader)
         yield StageProgress(stage="trials", done=number_ + 1)
     yield RankingReady(ranking=ranking(), updated=True)
 
@@ -135,7 +138,7 @@ def test_plain_sink_writes_one_line_an_event_with_the_time():
     assert "images: started (100 steps)" in lines[0]
     assert "images: 50 of 100" in lines[1]
     assert "warning: 3 files were left out" in lines[3]
-    assert "trial 1 candidate-01 fine-tuning: validation 81.0 %, test 79.0 % (after 12 s, best so far 85.0 %)" in (
+    assert "trial 1 candidate-01 fine-tuning: validation 81.0 %, test 79.0 % (after 12 s, leading)" in (
         stream.getvalue()
     )
 

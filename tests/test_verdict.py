@@ -122,3 +122,11 @@ def test_trials_are_listed_by_number():
     given = trials([0.9, 0.8, 0.7])
     assert [trial.number for trial in made(tuple(reversed(given))).trials] == [0, 1, 2]
     assert made(given, best=replace(given[1], validation=None)).best is None
+
+
+def test_a_choice_against_validation_is_explained():
+    given = trials([0.8, 0.9, 0.7])
+    (note,) = made(given).notes
+    assert "trial 1 (b) had a higher validation than the chosen trial 0 (90.0 % against 80.0 %); on 2 images" in note
+    assert made(given, best=given[1]).notes == ()
+    assert made(given, best=None).notes == ()

@@ -81,10 +81,10 @@ class TrialEpoch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialFinished:
-    """A trial ended, in whatever state. ``best`` is the best validation metric of the study so far."""
+    """A trial ended, in whatever state. ``leader`` is the trial that would be chosen now."""
 
     result: TrialResult
-    best: float | None = None
+    leader: TrialResult | None = None
     resumed: bool = False  # True: it was finished by an earlier run of the same search
 
 

@@ -79,12 +79,7 @@ class Board:
     updated: bool = False
     running: dict[int, RunningTrial] = field(default_factory=dict)
     trials: list[TrialResult] = field(default_factory=list)
-
-    @property
-    def best(self) -> TrialResult | None:
-        """Complete trial with the best validation so far."""
-        complete = [trial for trial in self.trials if trial.state == "complete" and trial.validation is not None]
-        return max(complete, key=lambda trial: (trial.validation or 0.0, -trial.number), default=None)
+    best: TrialResult | None = None  # the trial that would be chosen now
 
 
 def update(board: Board, event: Event, now: float) -> None:
@@ -119,6 +114,7 @@ def update(board: Board, event: Event, now: float) -> None:
 def _finish(board: Board, event: TrialFinished, now: float) -> None:
     board.running.pop(event.result.number, None)
     board.trials = [trial for trial in board.trials if trial.number != event.result.number] + [event.result]
+    board.best = event.leader
     stage = board.stages.get("trials")
     if stage is not None and not event.resumed:
         stage.done = max(stage.done, len(board.trials))
@@ -228,7 +224,7 @@ def _trials_table(board: Board, rows: int, width: int) -> Group:
         table.add_column("test", justify="right", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
     for trial in chosen_rows(board.trials, best, rows):
-        is_best = trial is best
+        is_best = best is not None and trial.number == best.number
         cells = [f"★ {trial.number}" if is_best else str(trial.number)]
         cells += [shorten(clean(trial.spec.candidate), most)]
         cells += [METHOD_NAMES[trial.spec.method]] if width >= _MIDDLE else []

@@ -23,6 +23,7 @@ from vlmsel_auto.reporting.report import (
     summarise_candidate,
     summarise_task,
 )
+from vlmsel_auto.reporting.wording import percent, plural
 
 __all__ = ["judge", "make_report", "truth_split"]
 
@@ -75,7 +76,7 @@ def make_report(
         candidates: all of them, tuned or not.
         ranking: as predicted before the first trial.
         trials: of all runs of this search, in any state.
-        best: the trial that was chosen, by validation; None when none succeeded.
+        best: the trial that was chosen; None when none succeeded.
         model_dir: where its model was exported; None when the export was not reached.
         budget: as given.
         seconds: wall time of this run.
@@ -121,12 +122,26 @@ def make_report(
         stage_seconds=dict(stage_seconds),
         stopped_by=stopped_by,
         bad_files=task.bad_files,
-        notes=tuple(notes),
+        notes=(*notes, *_choice(best, trials, images=len(task.val))),
         settings=dict(settings),
         versions=package_versions(),
         seed=seed,
         workdir=str(workdir),
     )
+
+
+def _choice(best: TrialResult | None, trials: Sequence[TrialResult], *, images: int) -> tuple[str, ...]:
+    """Why the chosen trial is not the one with the highest validation, where that is so."""
+    complete = [each for each in trials if each.state == "complete" and each.validation is not None]
+    top = max(complete, key=lambda each: each.validation or 0.0, default=None)
+    if best is None or top is None or (top.validation or 0.0) <= (best.validation or 0.0):
+        return ()
+    why = (
+        f"trial {top.number} ({top.spec.candidate}) had a higher validation than the chosen trial {best.number} "
+        f"({percent(top.validation)} against {percent(best.validation)}); on {plural(images, 'image')} that may be "
+        f"chance, and the ranking and the trials of kindred candidates speak for the chosen one"
+    )
+    return (why,)
 
 
 def _one_method(

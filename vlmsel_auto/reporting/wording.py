@@ -159,7 +159,9 @@ def outcome(result: TrialResult) -> str:
 
 def _trial_line(event: TrialFinished) -> str:
     result = event.result
-    best = "" if event.best is None else f", best so far {percent(event.best)}"
+    best = "" if event.leader is None else f", leading is trial {event.leader.number}"
+    if event.leader is not None and event.leader.number == result.number:
+        best = ", leading"
     when = "in an earlier run" if event.resumed else f"after {duration(result.seconds)}"
     return (
         f"trial {result.number} {clean(result.spec.candidate)} {METHOD_NAMES[result.spec.method]}: "

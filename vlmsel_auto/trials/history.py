@@ -15,21 +15,26 @@ from vlmsel_auto.trials.space import Point
 
 __all__ = [
     "MIN_GAIN",
+    "Arm",
     "History",
     "Left",
     "Tried",
     "best_value",
+    "expectations",
     "expected_end",
+    "known_ends",
     "observe",
     "paused",
     "stalled",
     "updated_ranking",
+    "validation_sd",
     "whole_curves",
 ]
 
 _GAINS = (0.0, 0.03)  # fine-tuning over probing, before either was seen on this task
 MIN_GAIN = 1e-4  # a better result is better by this much
 _TOP = 5
+_OWN_SHARE = 0.5  # of the sampling variance of a validation metric; the rest all have in common (docs/trials.md)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +56,7 @@ class Tried:
 
 
 History = Sequence[Tried]
+Arm = tuple[str, Method]  # candidate and method
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,25 +87,66 @@ def expected_end(trial: Tried, *, whole: Sequence[Curve]) -> Forecast | None:
     return None
 
 
-def observe(plan: Plan, history: History) -> Posterior:
-    """The belief after the trials so far; methods in the order of ``plan.methods``.
+def validation_sd(value: float, *, images: int | None) -> float:
+    """Standard deviation of a validation metric against new images, less what all candidates have in common.
 
-    An arm is known by its best complete trial, or else by where its most promising paused one would have ended.
+    That of the share of right images after k of n under a flat prior, Beta(k + 1, n - k + 1), times the root of the
+    part that is a candidate's own: all are measured on the same images. 0 where their number is not known.
     """
-    names = {name: index for index, name in enumerate(plan.belief.candidates)}
+    if images is None:
+        return 0.0
+    share = (value * images + 1) / (images + 2)
+    return float(np.sqrt(_OWN_SHARE * share * (1 - share) / (images + 3)))
+
+
+def known_ends(history: History) -> dict[Arm, Forecast]:
+    """What is known of each arm: its best complete trial, or else where its most promising paused one would end."""
     whole = whole_curves(history)
-    best: dict[tuple[int, int], Forecast] = {}
+    best: dict[Arm, Forecast] = {}
     for trial in history:
         end = expected_end(trial, whole=whole)
         if end is None:
             continue
-        arm = (names[trial.candidate], plan.methods.index(trial.method))
-        known = best.get(arm)
+        known = best.get((trial.candidate, trial.method))
         if known is None or (end.sd == 0, end.mean) > (known.sd == 0, known.mean):
-            best[arm] = end
+            best[trial.candidate, trial.method] = end
+    return best
+
+
+def observe(plan: Plan, history: History) -> Posterior:
+    """The belief after the trials so far; methods in the order of ``plan.methods``.
+
+    What is known of an arm counts as much as the validation images allow.
+    """
     gains = tuple(_GAINS[METHODS.index(method)] for method in plan.methods)
-    observations = [Observation(candidate=m, method=j, value=end.mean, sd=end.sd) for (m, j), end in best.items()]
+    observations = [
+        Observation(
+            candidate=plan.belief.candidates.index(name),
+            method=plan.methods.index(method),
+            value=end.mean,
+            sd=float(np.hypot(end.sd, validation_sd(end.mean, images=plan.validation_images))),
+        )
+        for (name, method), end in known_ends(history).items()
+    ]
     return posterior(plan.belief, observations, gains=gains)
+
+
+def expectations(plan: Plan, history: History, *, now: Posterior | None = None) -> dict[Arm, float]:
+    """What the arms that have a complete trial would reach on new images.
+
+    Few validation images tell candidates apart badly, and the best of many lucky ones the worst: the posterior weighs
+    what was measured with what the ranking and the trials of kin say. With many images it is the measured value.
+    """
+    done = {
+        (trial.candidate, trial.method)
+        for trial in history
+        if trial.state == "complete" and trial.validation is not None and trial.method in plan.methods
+    }
+    if not done:
+        return {}
+    mean = (observe(plan, history) if now is None else now).mean
+    places = {name: place for place, name in enumerate(plan.belief.candidates)}
+    return {(name, method): float(mean[places[name], plan.methods.index(method)]) for name, method in done}
 
 
 def stalled(history: History) -> int:

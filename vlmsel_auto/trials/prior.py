@@ -49,6 +49,7 @@ class Plan:
     seed: int
     defaults: Defaults = field(default_factory=dict)  # where a first trial is; missing: the middle of its space
     tune_cost: float = _TUNE_COST  # of fine-tuning against a probe, before either was timed
+    validation_images: int | None = None  # what a metric is measured on; None: taken as exact
 
     def first(self, candidate: str, method: Method) -> Point:
         """Hyperparameters of the first trial of a candidate by a method."""
@@ -90,6 +91,7 @@ def make_plan(
     seed: int = 0,
     defaults: Defaults | None = None,
     tune_cost: float = _TUNE_COST,
+    validation_images: int | None = None,
 ) -> Plan:
     """Order the candidates, postpone the low ones, and draw the audits.
 
@@ -102,6 +104,7 @@ def make_plan(
         seed: of the draws.
         defaults: hyperparameters of first trials, learned from past ones.
         tune_cost: of a fine-tuning trial against a probe, before either was timed.
+        validation_images: how many images a trial's metric is measured on; None takes it as exact.
 
     Raises:
         ValueError: no candidate, no or an unknown method, top_k or audits out of range.
@@ -141,6 +144,7 @@ def make_plan(
         seed=seed,
         defaults=defaults or {},
         tune_cost=tune_cost,
+        validation_images=validation_images,
     )
 
 

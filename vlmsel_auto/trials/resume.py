@@ -7,9 +7,9 @@ once, to go on from the last state of its training that is on file.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
-from vlmsel_auto.events import Sink, TrialFinished
 from vlmsel_auto.records import TrialResult
 from vlmsel_auto.trials.checkpoints import drop_weights, read_result, result_from_json
 from vlmsel_auto.trials.ledger import Entry, Ledger
@@ -24,8 +24,11 @@ __all__ = ["queue_again", "recover"]
 _ATTEMPTS = 2  # a trial that a killed process left is begun again so often; then it counts as failed
 
 
-def recover(ledger: Ledger, shelf: Shelf, bench: Workbench, *, sink: Sink) -> None:
-    """Take over finished trials; close those that a dead process left running, and queue them again once."""
+def recover(ledger: Ledger, shelf: Shelf, bench: Workbench, *, tell: Callable[[TrialResult], None]) -> None:
+    """Take over finished trials; close those that a dead process left running, and queue them again once.
+
+    ``tell`` hears of each trial that was taken over.
+    """
     entries = ledger.entries()
     queued = {each.retry_of for each in entries}
     for each in entries:
@@ -34,7 +37,7 @@ def recover(ledger: Ledger, shelf: Shelf, bench: Workbench, *, sink: Sink) -> No
         result = _stored(each, bench=bench)
         if result is not None:
             shelf.adopt(result)
-            sink(TrialFinished(result=result, best=shelf.best_value, resumed=True))
+            tell(result)
         if not each.abandoned:
             continue
         if result is not None:  # killed between the file and the book
@@ -45,7 +48,6 @@ def recover(ledger: Ledger, shelf: Shelf, bench: Workbench, *, sink: Sink) -> No
             _give_up(each, each.step, ledger=ledger, shelf=shelf, bench=bench)
         else:
             queue_again(ledger, bench, number=each.number, step=each.step, attempt=each.attempt + 1)
-    shelf.tidy()
 
 
 def _stored(entry: Entry, *, bench: Workbench) -> TrialResult | None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vlmsel_auto.records import Method, TrialResult
 from vlmsel_auto.trials.checkpoints import drop_weights, has_weights, save_result
 from vlmsel_auto.trials.finetune import LATE
-from vlmsel_auto.trials.history import Tried
+from vlmsel_auto.trials.history import Arm, Tried
 from vlmsel_auto.trials.paused import drop_paused, has_paused
 from vlmsel_auto.trials.rungs import Curve
 from vlmsel_auto.trials.workbench import Workbench
 
 __all__ = ["Shelf"]
 
+_WEIGHTS_KEPT = 3  # finished trials whose weights are kept: what kin do later may change who leads
 _PAUSED_KEPT = 4  # paused trials whose state is kept: each takes three times the size of its tower
 
 
@@ -50,16 +52,24 @@ class Shelf:
         """Trials that used the budget: all but those that the clock cut short."""
         return [each for each in self.all() if not _cut_short(each)]
 
-    def best(self) -> TrialResult | None:
-        """By validation; equal ones by how well their last epochs did, then the earlier."""
-        complete = [each for each in self.results.values() if each.state == "complete" and each.validation is not None]
-        return max(complete, key=_merit, default=None)
+    def leaders(self, expected: Mapping[Arm, float]) -> list[TrialResult]:
+        """Complete trials, the one to choose first.
 
-    @property
-    def best_value(self) -> float | None:
-        """Validation metric of the best."""
-        best = self.best()
-        return None if best is None else best.validation
+        By what their arm is expected to reach, then by validation, then by how well their last epochs did, then the
+        earlier. Those whose weights are gone come last.
+        """
+        complete = [each for each in self.results.values() if each.state == "complete" and each.validation is not None]
+        return sorted(complete, key=lambda each: self._merit(each, expected), reverse=True)
+
+    def _merit(self, result: TrialResult, expected: Mapping[Arm, float]) -> tuple[bool, float, float, float, int]:
+        tail = result.curve[-3:]
+        return (
+            result.number in self._weights,
+            expected.get((result.spec.candidate, result.spec.method), -1.0),
+            result.validation or 0.0,
+            sum(tail) / len(tail) if tail else 0.0,
+            -result.number,
+        )
 
     def resumable(self, number: int) -> bool:
         """Whether the state of a trial's training is there."""
@@ -91,10 +101,10 @@ class Shelf:
         before = self.results.get(result.continues) if result.continues is not None else None
         return (result.epochs_run - (before.epochs_run if before else 0)) / max(1, result.spec.epochs)
 
-    def tidy(self) -> None:
-        """Keep the weights of the best trial only (the others can no longer become it) and the best paused ones."""
-        best = self.best()
-        for number in [each for each in self._weights if best is None or each != best.number]:
+    def tidy(self, expected: Mapping[Arm, float]) -> None:
+        """Keep the weights of the trials that may yet be chosen and the state of the best paused ones."""
+        kept = {each.number for each in self.leaders(expected)[:_WEIGHTS_KEPT]}
+        for number in self._weights - kept:
             drop_weights(self.workdir, number)
             self._weights.discard(number)
         done = {each.continues for each in self.results.values()}
@@ -108,11 +118,6 @@ def _curve(result: TrialResult) -> Curve | None:
     if result.spec.method != "finetune" or not result.curve:
         return None
     return Curve(values=result.curve, epochs=max(result.spec.epochs, len(result.curve)))
-
-
-def _merit(result: TrialResult) -> tuple[float, float, int]:
-    tail = result.curve[-3:]
-    return (result.validation or 0.0, sum(tail) / len(tail) if tail else 0.0, -result.number)
 
 
 def _cut_short(result: TrialResult) -> bool:

@@ -15,7 +15,9 @@ from vlmsel_auto.trials.history import (
     Left,
     Tried,
     best_value,
+    expectations,
     expected_end,
+    known_ends,
     observe,
     paused,
     stalled,
@@ -177,16 +179,16 @@ def _promising(plan: Plan, history: History, *, left: Left, usable: Sequence[str
 def _arms(plan: Plan, history: History, *, names: Sequence[str], now: Posterior, left: Left) -> list[_Arm]:
     """New trials of every candidate and method, and the paused trials."""
     index = {name: place for place, name in enumerate(plan.belief.candidates)}
-    best = best_value(history)
+    best = max(expectations(plan, history, now=now).values(), default=-1.0)
+    ends = known_ends(history)
     seconds = seconds_of(plan, history)
     whole = whole_curves(history)
     arms = []
     for name in names:
         for j, method in enumerate(plan.methods):
             mine = [trial for trial in history if trial.candidate == name and trial.method == method]
-            ends = [end.mean for trial in mine if (end := expected_end(trial, whole=whole)) is not None]
             mean, sd = float(now.mean[index[name], j]), float(now.sd[index[name], j])
-            gain = promise(mean, sd, best=best, reached=max(ends, default=None), tries=len(mine))
+            gain = promise(mean, sd, best=best, reached=mean if (name, method) in ends else None, tries=len(mine))
             cost = price(seconds[name, method], left=left)
             fits = 1.0 if left.seconds is None else min(1.0, left.seconds / max(seconds[name, method], 1e-9))
             if fits < _TOO_SHORT:
@@ -198,7 +200,10 @@ def _arms(plan: Plan, history: History, *, names: Sequence[str], now: Posterior,
             tries = sum(each.candidate == trial.candidate and each.method == trial.method for each in history)
             rest = 1 - len(trial.curve.values) / trial.curve.epochs
             cost = price(rest * seconds[trial.candidate, trial.method], left=left)
-            gain = promise(end.mean, end.sd, best=best, reached=None, tries=0)
+            # as much above or below what was measured as the arm is
+            believed = float(now.mean[index[trial.candidate], plan.methods.index(trial.method)])
+            mean = end.mean + believed - ends[trial.candidate, trial.method].mean
+            gain = promise(mean, end.sd, best=best, reached=None, tries=0)
             arms.append(
                 _Arm(candidate=trial.candidate, method=trial.method, tries=tries, gain=gain, cost=cost, paused=trial)
             )

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +27,7 @@ from vlmsel_auto.records import Budget, Candidate, Method, Ranking, Task, TrialR
 from vlmsel_auto.trials.checkpoints import drop_weights, load_trial, read_results
 from vlmsel_auto.trials.defaults import PastTrial, learn_defaults
 from vlmsel_auto.trials.finetune import Report
-from vlmsel_auto.trials.history import History, Left, updated_ranking
+from vlmsel_auto.trials.history import Arm, History, Left, expectations, updated_ranking
 from vlmsel_auto.trials.ledger import Ledger, Turn, open_ledger
 from vlmsel_auto.trials.prior import METHODS, Plan, handicap, make_plan
 from vlmsel_auto.trials.probe import Loader
@@ -46,7 +47,7 @@ class StudyOutcome:
     """What a study found. ``results`` are all finished trials, also those of earlier runs, by number."""
 
     results: tuple[TrialResult, ...]
-    best: TrialResult | None  # by validation; its weights are in the work directory
+    best: TrialResult | None  # what `expectations` chooses; its weights are in the work directory
     plan: Plan
     ranking: Ranking  # after the trials
     seconds: float  # wall time of this run
@@ -77,6 +78,18 @@ class _Search:
         trials = None if self.budget.trials is None else self.budget.trials - len(self.shelf.counted())
         seconds = None if self.deadline is None else self.deadline - time.monotonic()
         return Left(trials=trials, seconds=seconds)
+
+    def expected(self) -> dict[Arm, float]:
+        """What the finished arms would reach on new images."""
+        return expectations(self.plan, self.history())
+
+    def leader(self) -> TrialResult | None:
+        """The trial that would be chosen now."""
+        return next(iter(self.shelf.leaders(self.expected())), None)
+
+    def tell(self, result: TrialResult, *, resumed: bool = False) -> None:
+        """Say that a trial is finished, and who leads."""
+        self.sink(TrialFinished(result=result, leader=self.leader(), resumed=resumed))
 
     def updated(self) -> Ranking:
         """The ranking after the trials so far."""
@@ -119,8 +132,8 @@ def _run_one(search: _Search) -> None:
         search.unavailable[turn.candidate] = attempt.unavailable
     search.shelf.keep(attempt.result)
     search.ledger.close(attempt.result)
-    search.shelf.tidy()
-    search.sink(TrialFinished(result=attempt.result, best=search.shelf.best_value))
+    search.shelf.tidy(search.expected())
+    search.tell(attempt.result)
 
 
 def _attempt(search: _Search, turn: Turn) -> Attempt:
@@ -200,7 +213,7 @@ def run_study(
     The same call on the same work directory resumes: finished trials are kept and never repeated.
 
     Args:
-        task: the task; its validation split chooses, its test split is only reported.
+        task: the task; its validation split and the ranking choose, its test split is only reported.
         candidates: all of them; the study is bound to them.
         ranking: their predicted order.
         budget: ``trials`` counts the finished trials of all runs on this work directory (those that the clock cut short
@@ -247,6 +260,7 @@ def run_study(
         seed=seed,
         defaults=learn_defaults(past, candidates=list(table.values()), methods=methods, without=task.digest),
         tune_cost=bench.tune_cost(),
+        validation_images=len(bench.splits.val),
     )
     lock = nullcontext() if storage else locked(workdir, name="study.lock")
     with (
@@ -275,7 +289,8 @@ def run_study(
         sink(StageStarted(stage="trials", total=budget.trials))
         stopped: Literal["budget", "interrupted", "exhausted"] = "interrupted"
         try:
-            recover(ledger, shelf, bench, sink=sink)
+            recover(ledger, shelf, bench, tell=partial(search.tell, resumed=True))
+            shelf.tidy(search.expected())
             stopped = _loop(search)
         except KeyboardInterrupt:
             stopped = "interrupted"
@@ -283,7 +298,7 @@ def run_study(
         sink(StageFinished(stage="trials", seconds=seconds, text=stopped))
         return StudyOutcome(
             results=shelf.all(),
-            best=shelf.best(),
+            best=search.leader(),
             plan=plan,
             ranking=search.updated(),
             seconds=seconds,
