@@ -1,7 +1,7 @@
 """Folders of images that no mini-zoo member was pretrained on, as targets for comparisons of whole searches.
 
 The mini zoo saw training images of most tasks; remembered images would make validation useless. So the targets are made
-of test rows (or of all rows of tasks that are in no member's training mixture, ``--unseen``): up to ``--train`` a class,
+of test rows (or of all rows of tasks in no member's training mixture, ``--unseen``): up to ``--train`` a class,
 but no more than half, as train/, and up to ``--test`` in all as test/. What a search needs for validation it draws from
 train/ itself.
 
