@@ -1,15 +1,13 @@
-"""How well one tuning run foretells another: the replicate ceiling, pair by pair.
+"""How well one tuning run foretells another, and how near rankings come to that: the replicate ceiling.
 
-Runs of a library that share training images and test images agree better than runs that do not, so the pairs stand
-apart. ``zero-shot`` and ``probe`` are the accuracies before tuning and of linear probes on the whole test split, as
-oracles that no ranking has. Mean over tasks where both are complete; NDCG@5 has relevance max(0, 6 - true rank).
+Two runs differ in their few-shot images and in the chance of training; they share the test images, which flatters the
+ceiling. ``zero-shot`` and ``probe`` are accuracies on the whole test split: oracles that no ranking has. Rankings are
+those of `vlmsel-auto bench` (the target's task left out), but on those tasks only that have several runs for every
+candidate. NDCG@5 has relevance max(0, 6 - true rank); every figure is a mean over tasks and runs.
 
-With ``--tuned TABLE.csv`` the runs of a table join (`library.tuned.import_tuned`); with ``--judge RUN`` the fused
-ranking and the scores of 16 labels, learned without that run, are held against it too.
-
-    python benchmarks/replicates.py                                   # the shipped library
-    python benchmarks/replicates.py --tuned benchmarks/results/tuned-truth.csv --judge "finetune seed=0"
-    python benchmarks/replicates.py --library FILE --write OUT.json   # --quick: the same, it takes seconds
+    python benchmarks/replicates.py                                   # the shipped library, under a minute
+    python benchmarks/replicates.py --library FILE --write OUT.json
+    python benchmarks/replicates.py --quick                           # 16 labels only
 """
 
 from __future__ import annotations
@@ -17,56 +15,40 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from vlmsel_auto.library.library import default_library_path, load
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.library.tuned import import_tuned
 from vlmsel_auto.ranking.agreement import ndcg, tau_b, top_k_loss
 from vlmsel_auto.ranking.bench_rankings import RANKINGS, Case
 from vlmsel_auto.ranking.divergence import DEFAULT
 from vlmsel_auto.records import FloatArray
 
-JUDGED = ("average_rank", "dcd", "confidence", "knn", "logme", "hscore", "leep", "logistic", "ridge", "fused")
+BLIND = ("random", "average_rank", "dcd", "swab", "source_ceiling")
+UNLABELLED = ("lead", "confidence", "conductance_total", "fused_unlabelled")
+LABELLED = ("standing", "leep", "knn", "logme", "hscore", "logistic", "fused")
 
 
-def agreement(first: FloatArray, second: FloatArray) -> dict[str, float]:
-    """Means over the tasks that both (M, S) know for every candidate."""
-    both = np.flatnonzero(np.isfinite(first).all(axis=0) & np.isfinite(second).all(axis=0))
-    pairs = [(first[:, s], second[:, s]) for s in both]
-    return {
-        "tasks": len(pairs),
-        "ndcg5": float(np.mean([ndcg(a, b) for a, b in pairs])) if pairs else float("nan"),
-        "tau_b": float(np.mean([tau_b(a, b) for a, b in pairs])) if pairs else float("nan"),
-        "top1_loss": float(np.mean([100 * top_k_loss(a, b, k=1) for a, b in pairs])) if pairs else float("nan"),
-    }
+def measures(score: FloatArray, truth: FloatArray) -> FloatArray:
+    """NDCG@5, tau-b, top-1 and top-5 loss in points."""
+    losses = [100 * top_k_loss(score, truth, k=k) for k in (1, 5)]
+    return np.array([ndcg(score, truth), tau_b(score, truth), *losses])
 
 
-def judged(library: Library, run: str) -> dict[str, FloatArray]:
-    """Mean NDCG@5, tau-b and top-1 loss of rankings that never saw the run, on the tasks where it is complete."""
-    place = library.run_names.index(run)
-    others = [r for r in range(len(library.run_names)) if r != place]
-    learned = replace(
-        library,
-        run_names=tuple(library.run_names[r] for r in others),
-        run_sources=tuple(library.run_sources[r] for r in others),
-        tuned_runs=library.tuned_runs[:, :, others],
-        probed=np.full_like(library.probed, np.nan),
-    )
-    truth = library.tuned_runs[:, :, place]
+def ranked(library: Library, tasks: list[int], *, shots: int, names: tuple[str, ...]) -> dict[str, FloatArray]:
+    """Measures of rankings on some tasks."""
     rows = np.arange(len(library.candidates))
     found: dict[str, list[FloatArray]] = {}
-    for s in np.flatnonzero(np.isfinite(truth).all(axis=0)):
-        case = Case(library=learned, column=int(s), rows=rows, truth="tuned", shots=16, form=DEFAULT, seed=0)
-        for name in JUDGED:
-            measured = [
-                [ndcg(score, truth[:, s]), tau_b(score, truth[:, s]), 100 * top_k_loss(score, truth[:, s], k=1)]
-                for score in RANKINGS[name](case)
-            ]
-            found.setdefault(name, []).append(np.mean(measured, axis=0))
+    for s in tasks:
+        case = Case(library=library, column=s, rows=rows, truth="tuned", shots=shots, form=DEFAULT, seed=0)
+        runs = [run for run in library.tuned_runs[:, s].T if np.isfinite(run).all()]
+        for name in names:
+            scores = RANKINGS[name](case)
+            if scores:
+                every = [measures(score, run) for score in scores for run in runs]
+                found.setdefault(name, []).append(np.mean(every, axis=0))
     return {name: np.mean(values, axis=0) for name, values in found.items()}
 
 
@@ -74,31 +56,49 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", type=Path, default=default_library_path())
-    parser.add_argument("--tuned", type=Path, help="table of further runs")
-    parser.add_argument("--judge", metavar="RUN", help="also hold rankings against this run")
-    parser.add_argument("--write", type=Path, help="JSON of all pairs")
-    parser.add_argument("--quick", action="store_true", help="the same")
+    parser.add_argument("--write", type=Path, help="JSON")
+    parser.add_argument("--quick", action="store_true", help="16 labels only")
     args = parser.parse_args()
     library = load(args.library)
-    if args.tuned is not None:
-        library = import_tuned(library, args.tuned)
     runs = {name: library.tuned_runs[:, :, r] for r, name in enumerate(library.run_names)}
-    oracles = {"zero-shot": library.zero_shot, "probe": library.probed}
-    pairs = [*itertools.permutations(runs, 2), *itertools.product(oracles, runs)]
-    rows = []
-    print("| foretells | what | tasks | NDCG@5 | tau-b | top-1 loss |\n|---|---|---|---|---|---|")
-    for first, second in pairs:
-        found = agreement((runs | oracles)[first], runs[second])
-        if found["tasks"]:
-            rows.append({"first": first, "second": second, **{key: round(value, 4) for key, value in found.items()}})
-            print(f"| {first} | {second} | {found['tasks']} | {found['ndcg5']:.3f} | {found['tau_b']:.3f} | "
-                  f"{found['top1_loss']:.2f} |")  # fmt: skip
-    record: dict[str, object] = {"pairs": rows}
-    if args.judge is not None:
-        held = judged(library, args.judge)
-        record |= {"judge": args.judge, "rankings": {name: values.round(4).tolist() for name, values in held.items()}}
-        for name, values in held.items():
-            print(f"| {name} | {args.judge} | | {values[0]:.3f} | {values[1]:.3f} | {values[2]:.2f} |")
+    whole = np.array([np.isfinite(run).all(axis=0) for run in runs.values()])  # (runs, tasks)
+    tasks = [int(s) for s in np.flatnonzero(whole.sum(axis=0) > 1)] if runs else []
+    if not tasks:
+        parser.error(f"no task of the library has two complete tuning runs, but got {args.library}")
+
+    rows: list[dict[str, object]] = []
+
+    def show(name: str, labels: object, values: FloatArray, ceiling: float) -> None:
+        share = f"{100 * values[0] / ceiling:.0f} %"
+        print(
+            f"| {name} | {labels} | {values[0]:.3f} | {values[1]:.3f} | {values[2]:.2f} | {values[3]:.2f} | {share} |"
+        )
+        rows.append({"name": name, "labels": labels, "ndcg5": round(values[0], 4), "tau_b": round(values[1], 4),
+                     "top1_loss": round(values[2], 3), "top5_loss": round(values[3], 3)})  # fmt: skip
+
+    pairs = [
+        measures(runs[a][:, s], runs[b][:, s])
+        for a, b in itertools.permutations(runs, 2)
+        for s in tasks
+        if np.isfinite(runs[a][:, s]).all() and np.isfinite(runs[b][:, s]).all()
+    ]
+    ceiling = np.mean(pairs, axis=0)
+    print(f"{len(tasks)} tasks with several runs: {', '.join(library.task_names[s] for s in tasks)}\n")
+    print("| foretells a run | labels a class | NDCG@5 | tau-b | top-1 loss | top-5 loss | share of the ceiling |")
+    print("|---|---|---|---|---|---|---|")
+    show("another run (the replicate ceiling)", "", ceiling, ceiling[0])
+    for name, oracle in (("its own probe on the test split", library.probed), ("zero-shot", library.zero_shot)):
+        every = [
+            measures(oracle[:, s], run[:, s]) for s in tasks for run in runs.values() if np.isfinite(run[:, s]).all()
+        ]
+        show(f"{name} (an oracle)", "", np.mean(every, axis=0), ceiling[0])
+    if not args.quick:
+        for name, values in ranked(library, tasks, shots=0, names=(*BLIND, *UNLABELLED)).items():
+            show(name, 0, values, ceiling[0])
+    for shots in (16,) if args.quick else (1, 4, 16):
+        for name, values in ranked(library, tasks, shots=shots, names=LABELLED).items():
+            show(name, shots, values, ceiling[0])
+    record = {"tasks": [library.task_names[s] for s in tasks], "rows": rows}
     if args.write is not None:
         args.write.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     print(json.dumps(record))

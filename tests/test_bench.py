@@ -48,6 +48,18 @@ def test_chance_average_and_ceilings_stand_in_their_order(table):
     assert fused.gain_interval.low < fused.gain < fused.gain_interval.high
 
 
+def test_the_replicate_ceiling_says_on_which_targets_it_stands(library):
+    runs = library.tuned_runs.copy()
+    runs[:, 3:, 1] = np.nan  # a second run on three targets only
+    found = run_bench(dataclasses.replace(library, tuned_runs=runs), truth="tuned", shots=4, seed=0)
+    row, fused = found.row("replicate_ceiling"), found.row("fused")
+    assert row.targets == 3
+    assert fused.targets == 10
+    beside = np.mean([fused.per_target[name] for name in row.per_target])
+    (note,) = [each for each in found.notes if each.startswith("replicate_ceiling")]
+    assert f"on the 3 targets that have several; the fused ranking has an NDCG@5 of {beside:.3f} on these" in note
+
+
 def test_json_is_what_was_promised(table):
     record = json.loads(table.to_json())
     assert record["targets"] == 10
