@@ -3,8 +3,8 @@
 Simulated searches on recorded accuracies: every (candidate, method) has its recorded test accuracy as truth, the
 ranking is learned on the other tasks, and `next_step` runs the search until as many seconds are spent as ``BUDGET``
 fine-tuning trials take. A trial's validation metric is its truth with normal noise of the binomial variance on n
-images, half of which candidates share (which changes nothing); of the other half .6 stay with an arm, .4 are new in
-each of its trials. Later trials of an arm are up to a few points worse than its first. Regret is to the best recorded
+images, ``OWN`` of which is a candidate's own (what all share changes nothing); of that, ``STAYS`` is the same in all
+trials of an arm. Later trials of an arm are up to a few points worse than its first. Regret is to the best recorded
 arm, in points: of the highest validation (``by validation``), of the highest expectation (`history.expectations`, what
 the search does), and of the best trial that was run (``of the best tried``).
 
@@ -42,7 +42,7 @@ from vlmsel_auto.trials.steps import next_step
 
 TABLE = Path(__file__).parent / "results" / "tuned-truth.csv"
 BUDGET = 8  # fine-tuning trials of mean duration
-OWN, STAYS = 0.5, 0.6  # shares of the sampling variance: a candidate's own; of that, the same in all trials of an arm
+OWN, STAYS = 0.6, 0.6  # shares of the sampling variance: a candidate's own; of that, the same in all trials of an arm
 LOCAL_LOSS = 0.015  # standard deviation of what other hyperparameters lose
 Trials = Mapping[tuple[str, str], tuple[float, float]]  # (candidate, method) -> accuracy, seconds
 

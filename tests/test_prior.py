@@ -313,9 +313,9 @@ def test_few_validation_images_leave_the_choice_to_the_ranking() -> None:
     assert expectations(plan(), [tried("m0", None)]) == {}
 
 
-def test_the_error_of_a_validation_metric_is_half_of_the_binomial_variance() -> None:
+def test_the_error_of_a_validation_metric_is_part_of_the_binomial_variance() -> None:
     exact = stats.beta(1 + 32, 1 + 8).std()  # of the share of right images, 32 of 40 being right
-    assert validation_sd(0.8, images=40) == pytest.approx(np.sqrt(0.5) * exact, rel=1e-9)
+    assert validation_sd(0.8, images=40) == pytest.approx(np.sqrt(0.6) * exact, rel=1e-9)
     assert 0 < validation_sd(1.0, images=40) < validation_sd(0.8, images=40)
     assert validation_sd(0.8, images=None) == 0.0
 
