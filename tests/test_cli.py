@@ -404,12 +404,13 @@ def test_library_from_images_to_table(tmp_path):
     for name in ("colours", "hues"):
         (tasks / name / "task.toml").write_text(f'name = "{name}"\n', "utf-8")
     file = tmp_path / "library.safetensors"
-    common = ("-c", MEMBER, "--images", "4", "--quiet", "--json", "--device", "cpu")
-    built = run("library", "build", tasks / "colours", "--out", file, *common)
+    common = ("--images", "4", "--quiet", "--json", "--device", "cpu")
+    built = run("library", "build", tasks / "colours", "--out", file, "-c", MEMBER, *common)
     assert built.exit_code == 0, built.output
     assert one_object(built.stdout) == {"library": str(file), "candidates": 1, "tasks": 1, "failures": []}
     added = run("library", "add", file, tasks, *common)
-    assert one_object(added.stdout)["tasks"] == 2
+    told = one_object(added.stdout)
+    assert (told["tasks"], told["candidates"]) == (2, 1)  # the library's own candidates
     listed = one_object(run("library", "list", "--library", file, "--json").stdout)
     assert [task["name"] for task in listed["tasks"]] == ["colours", "hues"]
     assert listed["candidates"][0]["profile"] is True

@@ -84,7 +84,7 @@ def add(
     *,
     library_file: LibraryFile,
     tasks: Tasks,
-    candidates: Candidates = ["mini-zoo"],  # noqa: B006 - typer copies defaults
+    candidates: Candidates = [],  # noqa: B006 - typer copies defaults
     leave_out: LeaveOut = [],  # noqa: B006 - typer copies defaults
     images: Images = 32,
     seed: Seed = 0,
@@ -96,13 +96,17 @@ def add(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Measure more tasks or candidates and add them to LIBRARY; only new cells are computed."""
+    """Measure more tasks or candidates and add them to LIBRARY; only new cells are computed.
+
+    Without --candidates, those that LIBRARY has.
+    """
     with guarded(debug=debug, as_json=as_json) as answer:
         from vlmsel_auto.library.library import load
 
+        base = load(library_file)
         made = _measure(
-            tasks, candidates, out=library_file, base=load(library_file), leave_out=leave_out, images=images, seed=seed,
-            tuned_seeds=tuned_seed, jobs=jobs, cache_dir=cache_dir, device=device, quiet=quiet,
+            tasks, candidates or list(base.candidate_ids), out=library_file, base=base, leave_out=leave_out,
+            images=images, seed=seed, tuned_seeds=tuned_seed, jobs=jobs, cache_dir=cache_dir, device=device, quiet=quiet,
         )  # fmt: skip
         answer.json = _told(made, library_file)
 
