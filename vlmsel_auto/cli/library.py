@@ -106,7 +106,8 @@ def add(
         base = load(library_file)
         made = _measure(
             tasks, candidates or list(base.candidate_ids), out=library_file, base=base, leave_out=leave_out,
-            images=images, seed=seed, tuned_seeds=tuned_seed, jobs=jobs, cache_dir=cache_dir, device=device, quiet=quiet,
+            images=images, seed=seed, tuned_seeds=tuned_seed, jobs=jobs, cache_dir=cache_dir, device=device,
+            quiet=quiet,
         )  # fmt: skip
         answer.json = _told(made, library_file)
 
