@@ -11,8 +11,8 @@ from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.events import StageProgress
 from vlmsel_auto.library.library import default_library
 from vlmsel_auto.ranking.bench import run_bench
-from vlmsel_auto.ranking.bench_rankings import RANKINGS
-from vlmsel_auto.ranking.divergence import DcdForm
+from vlmsel_auto.ranking.bench_rankings import RANKINGS, Case, replicate_scores
+from vlmsel_auto.ranking.divergence import DEFAULT, DcdForm
 
 REQUIRED = {
     "random", "average_rank", "dcd", "conductance_total", "fused", "swab", "modelgpt", "knn", "logme", "hscore",
@@ -58,6 +58,14 @@ def test_the_replicate_ceiling_says_on_which_targets_it_stands(library):
     beside = np.mean([fused.per_target[name] for name in row.per_target])
     (note,) = [each for each in found.notes if each.startswith("replicate_ceiling")]
     assert f"on the 3 targets that have several; the fused ranking has an NDCG@5 of {beside:.3f} on these" in note
+
+
+def test_replicates_keep_the_ties_of_equal_accuracies(library):
+    case = Case(library=library, column=0, rows=np.arange(9), truth="tuned", shots=0, form=DEFAULT, seed=0)
+    first, second = np.array([0.1, 0.3, 0.3, 0.7]), np.array([0.57, 0.29, 0.83, 0.11])
+    (rest, one), (other, two) = replicate_scores(case, [first, second])
+    assert (rest.tolist(), one.tolist()) == (second.tolist(), first.tolist())
+    assert (other.tolist(), two.tolist()) == (first.tolist(), second.tolist())
 
 
 def test_json_is_what_was_promised(table):

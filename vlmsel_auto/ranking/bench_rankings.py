@@ -287,8 +287,8 @@ def replicate_scores(case: Case, truths: list[FloatArray]) -> list[tuple[FloatAr
     """
     if len(truths) > 1:
         stack = np.stack(truths)
-        rest = (stack.sum(axis=0) - stack) / (len(truths) - 1)
-        return list(zip(rest, stack, strict=True))
+        # never as sum less own: rounding would break ties of equal accuracies
+        return [(np.delete(stack, r, axis=0).mean(axis=0), stack[r]) for r in range(len(stack))]
     n = case.library.tasks[case.column].n_test
     if case.truth == "tuned" or n <= 0:
         return []
