@@ -20,7 +20,7 @@ past under wrong names); source_ceiling, no strategy but a comparison: the order
 hindsight, serves the target best.
 
 With --out, JSON and a plot are written there. The last line printed is one JSON object: strategy -> medians, means and
-regrets; with --quick only the four that the project's goals name. --quick has 3 seeds and no gp.
+regrets; with --quick only the four that the project's goals name. --quick has one seed and no gp.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _options() -> argparse.Namespace:
     if unknown:
         parser.error(f"--strategies must be among {', '.join(STRATEGIES)}, but got {', '.join(unknown)}")
     options.strategies = names
-    options.seeds = 3 if options.quick else options.seeds
+    options.seeds = 1 if options.quick else options.seeds
     return options
 
 
