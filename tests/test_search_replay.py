@@ -151,6 +151,9 @@ def test_command_writes_resumes_and_prints_json_last(path, tmp_path):
     second = command(*arguments, "--quick")
     goals = json.loads(second.stdout.splitlines()[-1])
     assert set(goals["tpe"]) == {"median_trials_1pt", "mean_trials_1pt", "regret_5", "regret_40"}
+    assert len(runs.read_text(encoding="utf-8").splitlines()) == 2 * len(DATASETS) + 1  # its one seed is on file
+    third = command(*arguments, "--seeds", "3")
+    assert third.returncode == 0, third.stderr
     assert len(runs.read_text(encoding="utf-8").splitlines()) == 3 * len(DATASETS) + 1  # a third seed
     written = json.loads((out / "replay-trials-10-shot.json").read_text(encoding="utf-8"))
     assert written["strategies"]["ours"] == shown["ours"]
