@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -83,13 +82,13 @@ class _Search:
         """What the finished arms would reach on new images."""
         return expectations(self.plan, self.history())
 
-    def leader(self) -> TrialResult | None:
+    def leader(self, expected: Mapping[Arm, float]) -> TrialResult | None:
         """The trial that would be chosen now."""
-        return next(iter(self.shelf.leaders(self.expected())), None)
+        return next(iter(self.shelf.leaders(expected)), None)
 
-    def tell(self, result: TrialResult, *, resumed: bool = False) -> None:
+    def tell(self, result: TrialResult, *, expected: Mapping[Arm, float], resumed: bool = False) -> None:
         """Say that a trial is finished, and who leads."""
-        self.sink(TrialFinished(result=result, leader=self.leader(), resumed=resumed))
+        self.sink(TrialFinished(result=result, leader=self.leader(expected), resumed=resumed))
 
     def updated(self) -> Ranking:
         """The ranking after the trials so far."""
@@ -132,8 +131,9 @@ def _run_one(search: _Search) -> None:
         search.unavailable[turn.candidate] = attempt.unavailable
     search.shelf.keep(attempt.result)
     search.ledger.close(attempt.result)
-    search.shelf.tidy(search.expected())
-    search.tell(attempt.result)
+    expected = search.expected()
+    search.shelf.tidy(expected)
+    search.tell(attempt.result, expected=expected)
 
 
 def _attempt(search: _Search, turn: Turn) -> Attempt:
@@ -289,7 +289,12 @@ def run_study(
         sink(StageStarted(stage="trials", total=budget.trials))
         stopped: Literal["budget", "interrupted", "exhausted"] = "interrupted"
         try:
-            recover(ledger, shelf, bench, tell=partial(search.tell, resumed=True))
+            recover(
+                ledger,
+                shelf,
+                bench,
+                tell=lambda result: search.tell(result, expected=search.expected(), resumed=True),
+            )
             shelf.tidy(search.expected())
             stopped = _loop(search)
         except KeyboardInterrupt:
@@ -298,7 +303,7 @@ def run_study(
         sink(StageFinished(stage="trials", seconds=seconds, text=stopped))
         return StudyOutcome(
             results=shelf.all(),
-            best=search.leader(),
+            best=search.leader(search.expected()),
             plan=plan,
             ranking=search.updated(),
             seconds=seconds,
