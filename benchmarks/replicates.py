@@ -13,15 +13,14 @@ candidate. NDCG@5 has relevance max(0, 6 - true rank); every figure is a mean ov
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 from pathlib import Path
 
 import numpy as np
+from ranking_table import measures
 
 from vlmsel_auto.library.library import default_library_path, load
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.ranking.agreement import ndcg, tau_b, top_k_loss
 from vlmsel_auto.ranking.bench_rankings import RANKINGS, Case
 from vlmsel_auto.ranking.divergence import DEFAULT
 from vlmsel_auto.records import FloatArray
@@ -31,10 +30,9 @@ UNLABELLED = ("lead", "confidence", "conductance_total", "fused_unlabelled")
 LABELLED = ("standing", "leep", "knn", "logme", "hscore", "logistic", "fused")
 
 
-def measures(score: FloatArray, truth: FloatArray) -> FloatArray:
-    """NDCG@5, tau-b, top-1 and top-5 loss in points."""
-    losses = [100 * top_k_loss(score, truth, k=k) for k in (1, 5)]
-    return np.array([ndcg(score, truth), tau_b(score, truth), *losses])
+def whole_runs(library: Library, task: int) -> list[FloatArray]:
+    """Tuning runs (M,) of a task that know every candidate."""
+    return [run for run in library.tuned_runs[:, task].T if np.isfinite(run).all()]
 
 
 def ranked(library: Library, tasks: list[int], *, shots: int, names: tuple[str, ...]) -> dict[str, FloatArray]:
@@ -43,12 +41,10 @@ def ranked(library: Library, tasks: list[int], *, shots: int, names: tuple[str, 
     found: dict[str, list[FloatArray]] = {}
     for s in tasks:
         case = Case(library=library, column=s, rows=rows, truth="tuned", shots=shots, form=DEFAULT, seed=0)
-        runs = [run for run in library.tuned_runs[:, s].T if np.isfinite(run).all()]
         for name in names:
             scores = RANKINGS[name](case)
             if scores:
-                every = [measures(score, run) for score in scores for run in runs]
-                found.setdefault(name, []).append(np.mean(every, axis=0))
+                found.setdefault(name, []).append(measures(scores, whole_runs(library, s)))
     return {name: np.mean(values, axis=0) for name, values in found.items()}
 
 
@@ -60,9 +56,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="16 labels only")
     args = parser.parse_args()
     library = load(args.library)
-    runs = {name: library.tuned_runs[:, :, r] for r, name in enumerate(library.run_names)}
-    whole = np.array([np.isfinite(run).all(axis=0) for run in runs.values()])  # (runs, tasks)
-    tasks = [int(s) for s in np.flatnonzero(whole.sum(axis=0) > 1)] if runs else []
+    tasks = [s for s in range(len(library.tasks)) if len(whole_runs(library, s)) > 1]
     if not tasks:
         parser.error(f"no task of the library has two complete tuning runs, but got {args.library}")
 
@@ -76,21 +70,17 @@ def main() -> None:
         rows.append({"name": name, "labels": labels, "ndcg5": round(values[0], 4), "tau_b": round(values[1], 4),
                      "top1_loss": round(values[2], 3), "top5_loss": round(values[3], 3)})  # fmt: skip
 
-    pairs = [
-        measures(runs[a][:, s], runs[b][:, s])
-        for a, b in itertools.permutations(runs, 2)
-        for s in tasks
-        if np.isfinite(runs[a][:, s]).all() and np.isfinite(runs[b][:, s]).all()
-    ]
-    ceiling = np.mean(pairs, axis=0)
+    ceilings = []
+    for s in tasks:
+        runs = whole_runs(library, s)
+        ceilings += [measures([np.mean(runs[:r] + runs[r + 1 :], axis=0)], [run]) for r, run in enumerate(runs)]
+    ceiling = np.mean(ceilings, axis=0)
     print(f"{len(tasks)} tasks with several runs: {', '.join(library.task_names[s] for s in tasks)}\n")
     print("| foretells a run | labels a class | NDCG@5 | tau-b | top-1 loss | top-5 loss | share of the ceiling |")
     print("|---|---|---|---|---|---|---|")
     show("another run (the replicate ceiling)", "", ceiling, ceiling[0])
     for name, oracle in (("its own probe on the test split", library.probed), ("zero-shot", library.zero_shot)):
-        every = [
-            measures(oracle[:, s], run[:, s]) for s in tasks for run in runs.values() if np.isfinite(run[:, s]).all()
-        ]
+        every = [measures([oracle[:, s]], whole_runs(library, s)) for s in tasks]
         show(f"{name} (an oracle)", "", np.mean(every, axis=0), ceiling[0])
     if not args.quick:
         for name, values in ranked(library, tasks, shots=0, names=(*BLIND, *UNLABELLED)).items():
