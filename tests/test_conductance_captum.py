@@ -58,7 +58,7 @@ def case(request, minizoo):
 
 
 def _captum(visual, images, scalar, block, alphas, *, backwards=False):
-    """Left differences at ``alphas``; the class is fixed at the images, also where the path is walked backwards."""
+    """Left differences at ``alphas``; the class is fixed at the images, also where the points are walked backwards."""
     with torch.no_grad():
         target = scalar.target(visual(images))
 
@@ -72,7 +72,7 @@ def _captum(visual, images, scalar, block, alphas, *, backwards=False):
         (images if backwards else zeros,),
         additional_forward_args=target,
         n_steps=len(alphas) - 1,
-        step_sizes_and_alphas=([], list(alphas)),
+        step_sizes_and_alphas=([], list(1.0 - alphas[::-1] if backwards else alphas)),
     )
     return found.detach().numpy()
 

@@ -9,6 +9,7 @@ from vlmsel_auto.conductance.quadrature import (
     Rule,
     chebyshev_points,
     differentiation_matrix,
+    grade,
     lagrange_mass,
     left_matrix,
     make_rule,
@@ -77,6 +78,29 @@ def test_stretching_keeps_the_ends_and_crowds_the_baseline():
     assert (np.diff(alpha) > 0).all()
     assert (alpha[1:-1] < t[1:-1]).all()
     np.testing.assert_array_equal(make_rule("spectral", 8).points, alpha)
+
+
+def test_grading_is_quadratic_at_the_baseline_and_near_even_elsewhere():
+    t = np.linspace(0.0, 1.0, 65)
+    alpha = grade(t)
+    assert (alpha[0], alpha[-1]) == (0.0, 1.0)
+    np.testing.assert_allclose(alpha[1] / t[1] ** 2, 3.0, rtol=0.05)
+    assert (np.diff(alpha, n=2) > 0).all()  # ever wider
+    widths = np.diff(alpha) / np.diff(t)
+    assert widths[32:].min() > 1.1
+    assert widths.max() < 4 / 3
+    np.testing.assert_array_equal(make_rule("trapezoid", 64).points, alpha)
+
+
+def test_the_graded_trapezoid_keeps_its_order_where_the_path_is_steep_at_the_baseline():
+    def errors(points):  # integral of exp(-100 alpha)
+        each = [(points(n), trapezoid_matrix(n + 1)) for n in (64, 128)]
+        return [abs(np.exp(-100 * at) @ matrix @ at - 0.01) for at, matrix in each]
+
+    even = errors(lambda n: np.linspace(0.0, 1.0, n + 1))
+    graded = errors(lambda n: make_rule("trapezoid", n).points)
+    assert graded[0] < even[0] / 10
+    assert graded[0] / graded[1] == pytest.approx(4, rel=0.1)
 
 
 @given(st.integers(2, 16), st.integers(0, 10**6))

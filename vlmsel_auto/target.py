@@ -22,7 +22,7 @@ from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task
 
 __all__ = ["PROFILE_ERROR", "PROFILE_IMAGES", "SEARCH", "find_measured", "glance", "measure", "profiled_images"]
 
-_VERSION: Final = 1  # of what a measurement means: a change makes kept ones unused
+_VERSION: Final = 2  # of what a measurement means: a change makes kept ones unused
 SEARCH: Final = "vlmsel-auto search"  # the source that a library names for what a search measured
 PROFILE_IMAGES: Final = 32  # means over fewer are noisier, more cost time on every candidate
 PROFILE_ERROR: Final = 0.05  # wanted relative error of a neuron's conductance

@@ -24,7 +24,7 @@ from vlmsel_auto.records import Profile
 
 __all__ = ["VERSION", "ProfiledModel", "load", "profile", "profile_key", "save"]
 
-VERSION = 2  # of the stored layout and of what the numbers mean; part of every key
+VERSION = 3  # of the stored layout and of what the numbers mean; part of every key
 
 
 class ProfiledModel(Protocol):

@@ -11,7 +11,13 @@ the derivative of the scalar with respect to it. Every rule here is a bilinear f
   smooth mini-zoo towers, 1.6 times more on the other (docs/conductance.md). (The stretching is our own choice; the
   parts are textbook: Trefethen, Spectral Methods in MATLAB, 2000, chapter 6; Berrut and Trefethen, Barycentric Lagrange
   interpolation, SIAM Review 46, 2004, also for the interpolation itself.)
-- ``trapezoid``: equidistant points, sum over k of (g[k] + g[k+1]) / 2 (h[k+1] - h[k]); second order, robust at kinks.
+- ``trapezoid``: sum over k of (g[k] + g[k+1]) / 2 (h[k+1] - h[k]), second order, robust at kinks, at points
+  alpha = 3 t^2 / (1 + 2 t) of equidistant t. Where paths have no kinks (random weights without biases) the head bends
+  them near the baseline only, and ever more so the nearer: there points lie as those of t^2, the grading of a mesh
+  towards a singular end (Rice, On the degree of convergence of nonlinear spline approximation, 1969). Elsewhere they
+  are near equidistant, which kinks like best. 26 times less error than equidistant points on RN50 with random weights
+  at 65 points, 5 to 9 % less on two trained ResNets, 6 % more on the third (docs/conductance.md). (The form of the
+  grading is our own choice.)
 - ``left``: equidistant points, sum over k of g[k] (h[k+1] - h[k]); what Captum's LayerConductance computes.
 
 Points with an even number of intervals hold those of half as many intervals (every other one): see ``Rule.coarser``.
@@ -33,6 +39,7 @@ __all__ = [
     "Rule",
     "chebyshev_points",
     "differentiation_matrix",
+    "grade",
     "lagrange_mass",
     "left_matrix",
     "make_rule",
@@ -152,6 +159,12 @@ def stretch(t: FloatArray) -> FloatArray:
     return alpha
 
 
+def grade(t: FloatArray) -> FloatArray:
+    """Map t in [0, 1] to alpha = 3 t^2 / (1 + 2 t): as 3 t^2 at the baseline's end, slope 4/3 at the image's."""
+    alpha: FloatArray = 3.0 * t**2 / (1.0 + 2.0 * t)
+    return alpha
+
+
 def trapezoid_matrix(count: int) -> FloatArray:
     """(P, P) form of sum over k of (g[k] + g[k+1]) / 2 (h[k+1] - h[k]); holds for any increasing points."""
     matrix = 0.5 * (np.eye(count, k=1) - np.eye(count, k=-1))
@@ -175,7 +188,7 @@ def make_rule(kind: Kind, intervals: int) -> Rule:
             nodes = chebyshev_points(intervals)
             points, matrix = stretch(nodes), lagrange_mass(nodes) @ differentiation_matrix(nodes)
         case "trapezoid":
-            points, matrix = np.linspace(0.0, 1.0, intervals + 1), trapezoid_matrix(intervals + 1)
+            points, matrix = grade(np.linspace(0.0, 1.0, intervals + 1)), trapezoid_matrix(intervals + 1)
         case "left":
             points, matrix = np.linspace(0.0, 1.0, intervals + 1), left_matrix(intervals + 1)
         case _:
