@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,19 @@ from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.zoo import load as load_model
 from vlmsel_auto.records import FloatArray
 
-__all__ = ["LARGE", "MINI", "Case", "captum", "error_of", "floor", "is_member", "make_case", "ours", "reference"]
+__all__ = [
+    "LARGE",
+    "MINI",
+    "Case",
+    "captum",
+    "error_of",
+    "floor",
+    "is_member",
+    "make_case",
+    "ours",
+    "reference",
+    "with_images",
+]
 
 ZOO = Path(__file__).parents[1] / "vlmsel_auto" / "minizoo"
 MINI = ("ViT-Mi-8-64.all-l", "ConvNeXt-Mi-64.all-m", "RN-Mi-64.all-m")
@@ -91,6 +103,12 @@ def make_case(name: str, images: int, device: torch.device) -> Case:
         blocks=blocks,
         compared=tuple(int((k + 0.5) * len(blocks) / count) for k in range(count)),
     )
+
+
+def with_images(case: Case, count: int) -> Case:
+    """The same tower and scalar on ``count`` photographs, the first of them those of ``case``."""
+    images = _photographs(count, case.images.shape[-1]).to(case.images.device)
+    return replace(case, images=images)
 
 
 def _model(name: str) -> nn.Module:

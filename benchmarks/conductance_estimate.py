@@ -1,4 +1,4 @@
-"""Is the error that the engine reports honest? True against estimated errors; what stretching and bfloat16 do.
+"""Is the error that the engine reports honest? True against estimated errors; what points and bfloat16 do.
 
 Every member of the mini zoo, photographs, the engine free to choose its points for a wanted error. True: mean over
 blocks of sum |C - C*| / sum |C*| of each image against C* in float64 (conductance_cases.reference).
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -27,10 +27,12 @@ from vlmsel_auto.conductance.quadrature import (
     differentiation_matrix,
     lagrange_mass,
     make_rule,
+    trapezoid_matrix,
 )
 from vlmsel_auto.records import FloatArray
 
 WANTED = (0.05, 0.01, 0.001)
+WITHOUT_KINKS = "RN50"  # random weights without biases: linear but for its head
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
 
 
@@ -89,9 +91,25 @@ def stretching(case: Case, exact: Conductance) -> dict[str, Json]:
     """Error at 9 points of the stretched path and of plain Chebyshev-Lobatto points."""
     nodes = chebyshev_points(8)
     plain = Rule(kind="spectral", points=nodes, matrix=lagrange_mass(nodes) @ differentiation_matrix(nodes))
+    return _errors_of(case, exact, {"stretched": make_rule("spectral", 8), "plain": plain})
+
+
+def grading(case: Case, exact: Conductance) -> dict[str, Json]:
+    """Error at 65 points of the graded trapezoid, and of one at equidistant points and at squares of such."""
+    even = np.linspace(0.0, 1.0, 65)
+    own = {
+        name: Rule(kind="trapezoid", points=at, matrix=trapezoid_matrix(65))
+        for name, at in (("equidistant", even), ("squares", even**2))
+    }
+    return _errors_of(case, exact, {"graded": make_rule("trapezoid", 64), **own})
+
+
+def _errors_of(case: Case, exact: Conductance, rules: Mapping[str, Rule]) -> dict[str, Json]:
     errors: dict[str, Json] = {}
-    for name, rule in (("stretched", make_rule("spectral", 8)), ("plain", plain)):
-        result = conductance(case.visual, case.images, scalar=case.scalar, integrator=rule, neurons=True)
+    for name, rule in rules.items():
+        result = conductance(
+            case.visual, case.images, scalar=case.scalar, integrator=rule, blocks=case.blocks, neurons=True
+        )
         errors[name] = float(true_errors(result, exact).mean())
     return errors
 
@@ -107,6 +125,7 @@ def main() -> None:
     kept: dict[tuple[str, float], tuple[list[Conductance], list[FloatArray]]] = {}
     bfloat16: dict[str, Json] = {}
     stretched: dict[str, Json] = {}
+    graded: dict[str, Json] = {}
     for name in names:
         case = make_case(name, 2 if options.quick else 6, torch.device("cpu"))
         exact = reference(case)
@@ -119,6 +138,11 @@ def main() -> None:
         bfloat16[name] = half(case)
         if case.smooth:
             stretched[name] = stretching(case, exact)
+        else:
+            graded[name] = grading(case, exact)
+    if not options.quick:
+        case = make_case(WITHOUT_KINKS, 1, torch.device("cpu"))
+        graded[f"{WITHOUT_KINKS}, random weights"] = grading(case, reference(case))
     report: dict[str, Json] = {
         "benchmark": "conductance_estimate",
         "quick": options.quick,
@@ -126,6 +150,7 @@ def main() -> None:
         "estimates": {f"{kind} {wanted}": line(*both, wanted) for (kind, wanted), both in kept.items()},
         "bfloat16": bfloat16,
         "error_at_9_points": stretched,
+        "error_at_65_points": graded,
     }
     if options.write is not None:
         options.write.write_text(json.dumps(report, indent=1) + "\n", "utf-8")

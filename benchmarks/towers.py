@@ -36,7 +36,7 @@ from vlmsel_auto.conductance.scalars import make_scalar
 LARGE = 25_000_000  # parameters of a visual tower that two cores sweep in seconds
 QUICK = ("RN50", "mobileclip_s1" if "mobileclip_s1" in open_clip.list_models() else "MobileCLIP-S1", "ViT-S-32-alt")
 WANTED, MOST = 0.01, 65  # error, and points at which the search for it ends
-ENGINE = 3  # of the rules: kept lines of another one are measured again
+ENGINE = 4  # of the rules: kept lines of another one are measured again
 Line = dict[str, str | int | float | None]
 
 
