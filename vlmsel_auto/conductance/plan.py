@@ -9,7 +9,7 @@ from vlmsel_auto.conductance.sweep import Footprint
 __all__ = ["RUNNING", "Plan", "even"]
 
 RUNNING = 9  # arrays a block that contraction.Running holds: three sums, h and g of three points
-_ROWS = 16  # worth putting through a tower together whatever they take
+_ROWS = 32  # worth putting through a tower together whatever they take (ViT-B-32: 17 % less time than 16)
 _KEPT = 6  # h and g at all points, and at half of them from the rule before, in half the budget
 
 
@@ -25,7 +25,7 @@ class Plan:
     Attributes:
         foot: what one row (an image at a point) takes.
         budget: bytes.
-        passes: bytes beyond which more than 16 rows in a pass gain nothing; None: no such limit.
+        passes: bytes beyond which more than 32 rows in a pass gain nothing; None: no such limit.
     """
 
     foot: Footprint
