@@ -4,7 +4,8 @@ The project's own trials (`finetune.run_trial`) with each method's default setti
 and seeds the training. The epoch is kept by the few-shot images themselves, not by a validation split: the mini zoo was
 pretrained on training images of most tasks, and remembered images would choose the untrained start. Accuracies are
 those of the whole test split. One row is appended as soon as its trial is over, and rows that are there are not done
-again, so the same command resumes. With ``--jobs`` several processes share the work.
+again, so the same command resumes. With ``--jobs`` several processes share the work. ``--images`` also keeps what
+every trial of the first seed says of every test image, one file a task, for `choice.py`.
 
     python benchmarks/tuned_truth.py TASKS --out benchmarks/results/tuned-truth.csv --seeds 2 --jobs 2
     python benchmarks/tuned_truth.py TASKS --out /tmp/truth.csv --quick
@@ -21,6 +22,14 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from vlmsel_auto.models.zoo import LoadedModel
+    from vlmsel_auto.records import Candidate, Task
 
 COLUMNS = ("member", "task", "method", "seed", "zeroshot", "accuracy", "seconds", "error")
 
@@ -37,6 +46,7 @@ class Job:
     device: str
     workdir: Path
     out: Path
+    images: Path | None
     done: frozenset[tuple[str, str, str, int]]
 
 
@@ -48,7 +58,7 @@ def run(job: Job) -> int:
     from vlmsel_auto.cache import Store
     from vlmsel_auto.errors import TrialFailed
     from vlmsel_auto.models import candidates, zoo
-    from vlmsel_auto.records import Candidate, Method, TrialSpec
+    from vlmsel_auto.records import Method, TrialSpec
     from vlmsel_auto.tasks import task
     from vlmsel_auto.trials import space
     from vlmsel_auto.trials.finetune import run_trial
@@ -87,12 +97,49 @@ def run(job: Job) -> int:
                     found = run_trial(spec, number=1, task=data, candidate=candidate, load=load, store=store,
                                       workdir=Path(scratch), device=job.device, train_shots=job.shots)  # fmt: skip
                     row |= {"zeroshot": start, "accuracy": found.test, "seconds": time.perf_counter() - began}
+                    if job.images is not None and job.seed == 0:
+                        told = answers(candidate, task=data, trials=Path(scratch), model=load(candidate))
+                        keep_answers(job.images / f"{data.name}.safetensors", arm=f"{candidate.id}|{method}", told=told)
                 except TrialFailed as error:
                     row |= {"error": str(error)}
                 with FileLock(f"{job.out}.lock"):
                     append(job.out, row)
                 count += 1
     return count
+
+
+def answers(candidate: Candidate, *, task: Task, trials: Path, model: LoadedModel) -> dict[str, NDArray[np.generic]]:
+    """Of every test image, whether trial 1 is right (uint8) and how probable it holds the true class (float16)."""
+    import torch
+
+    from vlmsel_auto.models.classifier import class_logits
+    from vlmsel_auto.trials.checkpoints import load_trial
+    from vlmsel_auto.trials.data import splits
+    from vlmsel_auto.trials.probe import Deadline, embed_images
+
+    kept = load_trial(trials, 1)
+    if kept.visual is not None:
+        model.visual.load_state_dict(dict(kept.visual))
+    indices = splits(task).test
+    values = embed_images(model, task, candidate=candidate, indices=indices, deadline=Deadline())
+    logits = class_logits(
+        values, head=torch.from_numpy(kept.weight), bias=torch.from_numpy(kept.bias), scale=kept.scale
+    )
+    labels = torch.from_numpy(task.labels[indices])
+    true = logits.softmax(dim=1).gather(1, labels[:, None]).squeeze(1)
+    return {
+        "right": (logits.argmax(dim=1) == labels).numpy().astype(np.uint8),
+        "probability": true.numpy().astype(np.float16),
+    }
+
+
+def keep_answers(path: Path, *, arm: str, told: dict[str, NDArray[np.generic]]) -> None:
+    """Add the answers of one arm to a task's file."""
+    from safetensors.numpy import load_file, save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known = load_file(path) if path.exists() else {}
+    save_file({**known, **{f"{kind}|{arm}": values for kind, values in told.items()}}, path)
 
 
 def append(path: Path, row: dict[str, object]) -> None:
@@ -126,6 +173,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="comma list of task names; default: all")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--images", type=Path, help="folder that takes the answers on test images")
     parser.add_argument("--quick", action="store_true", help="one task, two members, probes only")
     args = parser.parse_args()
 
@@ -143,7 +191,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         jobs = [
             Job(task=folder, seed=seed, members=members, methods=methods, shots=args.shots, device=args.device,
-                workdir=Path(scratch) / folder.name / str(seed), out=args.out, done=done)
+                workdir=Path(scratch) / folder.name / str(seed), out=args.out, images=args.images, done=done)
             for seed in seeds for folder in folders
         ]  # fmt: skip
         if args.jobs == 1:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 from sklearn.datasets import load_digits
 
 from vlmsel_auto.cache import Store
@@ -17,7 +18,7 @@ from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.records import Candidate, ImageView, Task, TrialResult, TrialSpec
 from vlmsel_auto.trials import finetune
 from vlmsel_auto.trials.checkpoints import has_weights, load_trial
-from vlmsel_auto.trials.data import Batches, image_set, splits
+from vlmsel_auto.trials.data import Batches, Measured, image_set, splits
 from vlmsel_auto.trials.epochs import EpochReport, Kept
 from vlmsel_auto.trials.finetune import run_trial
 
@@ -117,11 +118,18 @@ def test_fine_tuning_ends_with_the_best_epoch_and_its_weights(
     if kept.visual is not None:
         model.visual.load_state_dict(dict(kept.visual))
     task = digits()
-    for indices, measured in ((task.val, result.validation), (task.test, result.test)):
+    for indices, measured, soft in (
+        (task.val, result.validation, result.soft_validation),
+        (task.test, result.test, None),
+    ):
         embedded = model.embed(model.normalise(task.pixels.read(candidate.view, np.sort(indices))))
         unit = torch.nn.functional.normalize(embedded, dim=-1).numpy()
-        predicted = (kept.scale * unit @ kept.weight.T + kept.bias).argmax(axis=1)
-        assert (predicted == task.labels[np.sort(indices)]).mean() == measured
+        logits = kept.scale * unit @ kept.weight.T + kept.bias
+        labels = task.labels[np.sort(indices)]
+        assert (logits.argmax(axis=1) == labels).mean() == measured
+        if soft is not None:
+            true = softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
+            assert soft == pytest.approx(true.mean(), abs=1e-4)
 
 
 def test_the_same_seed_gives_the_same_trial(tmp_path: Path, candidate: Candidate, store: Store) -> None:
@@ -244,9 +252,8 @@ def test_a_missing_metric_is_an_error() -> None:
 
     from vlmsel_auto.trials.probe import Deadline
 
-    callback = EpochReport(
-        kept=Kept(order=(0.0, 0.0), state={}), hook=lambda *_: False, deadline=Deadline(), reserve=0.0
-    )
+    start = Kept(best=Measured(metric=0.0, soft=0.0, loss=0.0), state={})
+    callback = EpochReport(kept=start, hook=lambda *_: False, deadline=Deadline(), reserve=0.0)
     trainer = pl.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
     with pytest.raises(RuntimeError, match="'validation' was not logged"):
         callback.on_validation_end(trainer, pl.LightningModule())

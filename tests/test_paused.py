@@ -17,7 +17,9 @@ from vlmsel_auto.trials.paused import Paused, Progress, drop_paused, has_paused,
 
 __all__ = ["candidate", "store"]  # fixtures
 
-PROGRESS = Progress(curve=(0.5, 0.6), kept=2, metric=0.6, loss=0.9, start=0.4, steps=10, batch=8, seconds=3.5)
+PROGRESS = Progress(
+    curve=(0.5, 0.6), kept=2, metric=0.6, soft=0.55, loss=0.9, start=0.4, steps=10, batch=8, seconds=3.5
+)
 
 
 @pytest.mark.parametrize("rate", [1e-3, 0.3], ids=["learns", "start stays best"])
@@ -31,7 +33,8 @@ def test_a_continued_trial_is_the_trial_that_never_paused(
     assert has_paused(tmp_path, 1)
     assert not has_weights(tmp_path, 1)
     rest = run(tmp_path, candidate, store, plan, number=2, continues=1)
-    same = ("spec", "state", "validation", "test", "curve", "epochs_run", "start", "kept_epoch", "fidelity")
+    same = ("spec", "state", "validation", "soft_validation", "test", "curve", "epochs_run", "start", "kept_epoch")
+    assert rest.fidelity == whole.fidelity
     assert {name: getattr(rest, name) for name in same} == {name: getattr(whole, name) for name in same}
     assert rest.continues == 1
     assert rest.cost is not None

@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from vlmsel_auto.trials.belief import (
     posterior,
     probability_best,
 )
-from vlmsel_auto.trials.history import Left, Tried, expectations, observe, updated_ranking, validation_sd
+from vlmsel_auto.trials.history import Left, Tried, expectations, observe, updated_ranking
 from vlmsel_auto.trials.postponing import postponed_now
 from vlmsel_auto.trials.prior import Plan, handicap, make_plan
 from vlmsel_auto.trials.space import Point
@@ -66,6 +67,9 @@ def plan(
     return make_plan(ranking(SCORES, sd), candidates=CANDIDATES, top_k=top_k, audits=audits, methods=methods)
 
 
+NUMBERS = itertools.count(100)
+
+
 def tried(name: str, value: float | None, method: str = "finetune", **other: object) -> Tried:
     fields = {
         "candidate": name,
@@ -75,6 +79,7 @@ def tried(name: str, value: float | None, method: str = "finetune", **other: obj
         "validation": value,
         "seconds": 10.0 if method == "finetune" else 1.0,
         "point": Point(),
+        "number": next(NUMBERS),
     }
     return Tried(**{**fields, **other})
 
@@ -304,20 +309,34 @@ def test_updated_ranking_follows_the_trials() -> None:
 
 
 def test_few_validation_images_leave_the_choice_to_the_ranking() -> None:
-    history = [tried("m0", 0.80), tried("m1", 0.775), tried("m6", 0.825)]
-    for images, chosen in ((20, "m0"), (40_000, "m6"), (None, "m6")):
+    history = [tried("m0", 0.80, number=0), tried("m1", 0.775, number=1), tried("m6", 0.825, number=2)]
+    for images, chosen in ((20, 0), (40_000, 2), (None, 2)):
         expected = expectations(replace(plan(), validation_images=images), history)
-        assert set(expected) == {("m0", "finetune"), ("m1", "finetune"), ("m6", "finetune")}
-        assert max(expected, key=lambda arm: expected[arm])[0] == chosen, images
+        assert set(expected) == {0, 1, 2}
+        assert max(expected, key=lambda number: expected[number]) == chosen, images
     assert expectations(plan(), []) == {}
     assert expectations(plan(), [tried("m0", None)]) == {}
 
 
-def test_the_error_of_a_validation_metric_is_part_of_the_binomial_variance() -> None:
-    exact = stats.beta(1 + 32, 1 + 8).std()  # of the share of right images, 32 of 40 being right
-    assert validation_sd(0.8, images=40) == pytest.approx(np.sqrt(0.6) * exact, rel=1e-9)
-    assert 0 < validation_sd(1.0, images=40) < validation_sd(0.8, images=40)
-    assert validation_sd(0.8, images=None) == 0.0
+def test_on_few_images_who_is_surer_of_the_right_class_is_expected_to_do_better() -> None:
+    few = replace(plan(), validation_images=30)
+    lucky, sure = tried("m0", 0.8, number=0, soft=0.5), tried("m1", 0.767, number=1, soft=0.7)
+    alone = expectations(few, [replace(lucky, soft=None), replace(sure, soft=None)])
+    both = expectations(few, [lucky, sure])
+    assert alone[0] > alone[1]
+    assert both[1] > both[0]
+    lower = [replace(each, soft=(each.soft or 0.0) - 0.2) for each in (lucky, sure)]
+    assert expectations(few, lower) == pytest.approx(both)  # only differences count
+    exact = expectations(replace(plan(), validation_images=40_000), [lucky, sure])
+    assert exact[0] > exact[1]
+
+
+def test_of_one_arm_the_best_trial_leads_by_little() -> None:
+    history = [tried("m0", 0.8, number=0), tried("m0", 0.7, number=1), tried("m1", 0.7, number=2)]
+    for images, gap in ((30, 0.05), (40_000, 0.1)):
+        expected = expectations(replace(plan(), validation_images=images), history)
+        assert 0 < expected[0] - expected[1] <= gap
+    assert expected[0] - expected[1] == pytest.approx(0.1, abs=0.005)
 
 
 def test_handicap_grows_with_doubt() -> None:

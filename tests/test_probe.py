@@ -60,7 +60,7 @@ def test_a_probe_comes_near_logistic_regression() -> None:
     ours = score("accuracy", labels=labels[700:], predicted=predicted)
     oracle = LogisticRegression(C=100, max_iter=2000).fit(values[:500], labels[:500]).score(values[700:], labels[700:])
     assert ours > oracle - 0.03
-    assert found.validation > found.start
+    assert found.validation.metric > found.start
     assert len(found.curve) == 200
 
 
@@ -71,7 +71,7 @@ def test_no_epochs_are_the_zero_shot_classifier() -> None:
     assert torch.allclose(found.weight, classes)
     assert torch.allclose(found.bias, torch.zeros(10), atol=1e-5)
     predicted = (values[500:700] @ classes.T).argmax(dim=1).numpy()
-    assert found.start == found.validation == score("accuracy", labels=labels[500:700], predicted=predicted)
+    assert found.start == found.validation.metric == score("accuracy", labels=labels[500:700], predicted=predicted)
     assert found.kept == 0
 
 
@@ -80,12 +80,12 @@ def test_the_folded_bias_gives_the_measured_validation() -> None:
     for centre in (True, False):
         found = fit(centre=centre)
         predicted = (30.0 * values[500:700] @ found.weight.T + found.bias).argmax(dim=1).numpy()
-        assert score("accuracy", labels=labels[500:700], predicted=predicted) == found.validation
+        assert score("accuracy", labels=labels[500:700], predicted=predicted) == found.validation.metric
 
 
 def test_a_trial_never_ends_below_its_start() -> None:
     found = fit(noise=0.0, learning_rate=3.0, weight_decay=0.0, epochs=5)
-    assert found.validation >= found.start
+    assert found.validation.metric >= found.start
     assert min(found.curve) < found.start  # although training did harm
 
 

@@ -393,6 +393,7 @@ def _history(results: tuple[TrialResult, ...], seed: int) -> list[Tried]:
             validation=each.validation,
             seconds=each.seconds,
             point=Point(learning_rate=seed / 30),
+            number=1_000 * seed + each.number,
         )
         for each in results
     ]

@@ -218,6 +218,7 @@ class TrialResult:
     continues: int | None = None  # the paused trial whose checkpoint it began from; its epochs are part of the curve
     fidelity: float | None = None  # share of the planned epochs that the curve covers; None: not recorded
     cost: float | None = None  # seconds of this trial and of those that it continues; None: not recorded
+    soft_validation: float | None = None  # validation with each image counted by the probability of its true class
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -139,7 +139,8 @@ def _choice(best: TrialResult | None, trials: Sequence[TrialResult], *, images: 
     why = (
         f"trial {top.number} ({top.spec.candidate}) had a higher validation than the chosen trial {best.number} "
         f"({percent(top.validation)} against {percent(best.validation)}); on {plural(images, 'image')} that may be "
-        f"chance, and the ranking and the trials of kindred candidates speak for the chosen one"
+        f"chance, and the ranking, the trials of kindred candidates and how sure the classifiers are of the right "
+        f"classes speak for the chosen one"
     )
     return (why,)
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
-from vlmsel_auto.records import ImageView, IntArray, Metric, PixelSource, Task
+from vlmsel_auto.records import FloatArray, ImageView, IntArray, Metric, PixelSource, Task
 from vlmsel_auto.tasks.split import few_shot
 
-__all__ = ["Batch", "Batches", "ImageSet", "Splits", "image_set", "score", "splits"]
+__all__ = ["Batch", "Batches", "ImageSet", "Measured", "Splits", "image_set", "measure", "score", "splits"]
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # uint8 (n, S, S, 3), int64 (n,)
 
@@ -123,9 +124,39 @@ def score(metric: Metric, *, labels: IntArray, predicted: IntArray) -> float:
         raise ValueError(
             f"labels and predictions must be as many, at least one, but got {len(labels)}, {len(predicted)}"
         )
-    right = labels == predicted
+    return _mean(metric, labels=labels, values=(labels == predicted).astype(np.float64))
+
+
+def _mean(metric: Metric, *, labels: IntArray, values: FloatArray) -> float:
+    """Mean of one value an image: over images, or over the means of the classes."""
     if metric == "accuracy":
-        return float(right.mean())
+        return float(values.mean())
     present, inverse = np.unique(labels, return_inverse=True)
     counts = np.bincount(inverse, minlength=len(present))
-    return float((np.bincount(inverse, weights=right, minlength=len(present)) / counts).mean())
+    return float((np.bincount(inverse, weights=values, minlength=len(present)) / counts).mean())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """A classifier on the images of a split."""
+
+    metric: float  # the task's, in [0, 1]
+    soft: float  # the same with each image counted by the probability of its true class, in [0, 1]
+    loss: float  # mean cross entropy
+
+    @property
+    def order(self) -> tuple[float, float]:
+        """The larger, the better: equal metrics are told apart by the loss."""
+        return self.metric, -self.loss
+
+
+def measure(metric: Metric, *, logits: torch.Tensor, labels: torch.Tensor) -> Measured:
+    """Measure logits (n, K) against labels int64 (n,)."""
+    known = labels.cpu().numpy()
+    logs = functional.log_softmax(logits.float(), dim=1)
+    true = logs.gather(1, labels[:, None]).squeeze(1)
+    return Measured(
+        metric=score(metric, labels=known, predicted=logits.argmax(dim=1).cpu().numpy()),
+        soft=_mean(metric, labels=known, values=true.exp().double().cpu().numpy()),
+        loss=-float(true.mean()),
+    )

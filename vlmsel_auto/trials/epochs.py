@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from vlmsel_auto.errors import TrialDiverged
+from vlmsel_auto.trials.data import Measured
 from vlmsel_auto.trials.probe import Deadline, EpochHook
 from vlmsel_auto.trials.tower import VALIDATION, Tuner
 
@@ -25,7 +26,7 @@ _SAVE_EVERY = 60.0  # seconds of training that a kill may cost
 class Kept:
     """The best epoch so far, the start being epoch 0."""
 
-    order: tuple[float, float]  # (metric, -loss): equal metrics are told apart by the loss
+    best: Measured
     state: dict[str, torch.Tensor]
     epoch: int = 0
     curve: list[float] = field(default_factory=list)
@@ -94,18 +95,18 @@ class EpochReport(pl.Callback):
                 f"but got {sorted(trainer.callback_metrics)!r}"
             )
         kept = self._kept
-        order = (pl_module.measured[0], -pl_module.measured[1])
+        measured = pl_module.measured
         loss = pl_module.mean_loss
-        if not all(math.isfinite(value) for value in (*order, loss)):
+        if not all(math.isfinite(value) for value in (*measured.order, loss)):
             raise TrialDiverged(
                 f"The loss became {loss} in epoch {len(kept.curve) + 1}: lower the learning rate, but got "
-                f"{-order[1]} on the validation images"
+                f"{measured.loss} on the validation images"
             )
-        kept.curve.append(order[0])
-        if order > kept.order:
-            kept.order, kept.epoch = order, len(kept.curve)
+        kept.curve.append(measured.metric)
+        if measured.order > kept.best.order:
+            kept.best, kept.epoch = measured, len(kept.curve)
             kept.state = copy_state(pl_module)
-        pause = self._hook(len(kept.curve), order[0], loss)
+        pause = self._hook(len(kept.curve), measured.metric, loss)
         if pause:
             kept.stopped = "pruned"
             trainer.should_stop = True

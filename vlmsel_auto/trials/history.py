@@ -10,8 +10,10 @@ import numpy as np
 from vlmsel_auto.records import Interval, Method, Ranking, TrialOrigin, TrialState
 from vlmsel_auto.trials.belief import Observation, Posterior, posterior
 from vlmsel_auto.trials.prior import METHODS, Plan
+from vlmsel_auto.trials.promise import LOCAL_SD
 from vlmsel_auto.trials.rungs import Curve, Forecast, forecast
 from vlmsel_auto.trials.space import Point
+from vlmsel_auto.trials.validation import Evidence, soft_shift, weigh
 
 __all__ = [
     "MIN_GAIN",
@@ -27,14 +29,12 @@ __all__ = [
     "paused",
     "stalled",
     "updated_ranking",
-    "validation_sd",
     "whole_curves",
 ]
 
 _GAINS = (0.0, 0.03)  # fine-tuning over probing, before either was seen on this task
 MIN_GAIN = 1e-4  # a better result is better by this much
 _TOP = 5
-_OWN_SHARE = 0.6  # of the sampling variance of a validation metric; the rest all have in common (docs/trials.md)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +48,8 @@ class Tried:
     validation: float | None
     seconds: float
     point: Point
-    number: int = -1
+    number: int  # no other complete trial has it
+    soft: float | None = None  # validation with each image counted by the probability of its true class
     curve: Curve | None = None  # of fine-tuning, the epochs of the trial that it continues included
     share: float = 1.0  # of the planned epochs that this trial itself ran
     resumable: bool = False  # it is paused, and the state of its training is there
@@ -87,29 +88,37 @@ def expected_end(trial: Tried, *, whole: Sequence[Curve]) -> Forecast | None:
     return None
 
 
-def validation_sd(value: float, *, images: int | None) -> float:
-    """Standard deviation of a validation metric against new images, less what all candidates have in common.
+def _shift(history: History) -> float:
+    complete = (trial for trial in history if trial.state == "complete")
+    return soft_shift([(trial.validation, trial.soft) for trial in complete if trial.validation is not None])
 
-    That of the share of right images after k of n under a flat prior, Beta(k + 1, n - k + 1), times the root of the
-    part that is a candidate's own: all are measured on the same images. 0 where their number is not known.
+
+def _weighed(metric: float, trial: Tried, *, shift: float, images: int | None) -> Evidence:
+    """``metric`` of a trial, with its soft metric where it is complete: a paused one may yet become surer."""
+    known = trial.state == "complete" and trial.soft is not None
+    return weigh(metric, (trial.soft or 0.0) + shift if known else None, images=images)
+
+
+def known_ends(history: History, *, images: int | None) -> dict[Arm, Forecast]:
+    """What is known of each arm: its best complete trial, or else where its most promising paused one would end.
+
+    Args:
+        history: trials so far.
+        images: of the validation split; None takes metrics as exact.
     """
-    if images is None:
-        return 0.0
-    share = (value * images + 1) / (images + 2)
-    return float(np.sqrt(_OWN_SHARE * share * (1 - share) / (images + 3)))
-
-
-def known_ends(history: History) -> dict[Arm, Forecast]:
-    """What is known of each arm: its best complete trial, or else where its most promising paused one would end."""
-    whole = whole_curves(history)
+    whole, shift = whole_curves(history), _shift(history)
     best: dict[Arm, Forecast] = {}
+    complete: set[Arm] = set()
     for trial in history:
-        end = expected_end(trial, whole=whole)
+        arm, end = (trial.candidate, trial.method), expected_end(trial, whole=whole)
         if end is None:
             continue
-        known = best.get((trial.candidate, trial.method))
-        if known is None or (end.sd == 0, end.mean) > (known.sd == 0, known.mean):
-            best[trial.candidate, trial.method] = end
+        done = trial.state == "complete"
+        seen = _weighed(end.mean, trial, shift=shift, images=images)
+        known = best.get(arm)
+        if known is None or (done, seen.value) > (arm in complete, known.mean):
+            best[arm] = Forecast(mean=seen.value, sd=float(np.hypot(end.sd, seen.sd)))
+            complete |= {arm} if done else set()
     return best
 
 
@@ -124,29 +133,39 @@ def observe(plan: Plan, history: History) -> Posterior:
             candidate=plan.belief.candidates.index(name),
             method=plan.methods.index(method),
             value=end.mean,
-            sd=float(np.hypot(end.sd, validation_sd(end.mean, images=plan.validation_images))),
+            sd=end.sd,
         )
-        for (name, method), end in known_ends(history).items()
+        for (name, method), end in known_ends(history, images=plan.validation_images).items()
     ]
     return posterior(plan.belief, observations, gains=gains)
 
 
-def expectations(plan: Plan, history: History, *, now: Posterior | None = None) -> dict[Arm, float]:
-    """What the arms that have a complete trial would reach on new images.
+def expectations(plan: Plan, history: History, *, now: Posterior | None = None) -> dict[int, float]:
+    """What the complete trials would reach on new images, by number.
 
     Few validation images tell candidates apart badly, and the best of many lucky ones the worst: the posterior weighs
-    what was measured with what the ranking and the trials of kin say. With many images it is the measured value.
+    what was measured with what the ranking and the trials of kin say. With many images it is the measured value. It is
+    the best trial of an arm (candidate and method) that it speaks of; others of the arm fall short of that by as much
+    as they were measured to, so far as such differences outlast their noise.
     """
-    done = {
-        (trial.candidate, trial.method)
+    images, shift = plan.validation_images, _shift(history)
+    seen = {
+        trial.number: (trial, _weighed(trial.validation, trial, shift=shift, images=images))
         for trial in history
         if trial.state == "complete" and trial.validation is not None and trial.method in plan.methods
     }
-    if not done:
+    if not seen:
         return {}
+    top: dict[Arm, float] = {}
+    for trial, found in seen.values():
+        top[trial.candidate, trial.method] = max(top.get((trial.candidate, trial.method), -1.0), found.value)
     mean = (observe(plan, history) if now is None else now).mean
     places = {name: place for place, name in enumerate(plan.belief.candidates)}
-    return {(name, method): float(mean[places[name], plan.methods.index(method)]) for name, method in done}
+    return {
+        number: float(mean[places[trial.candidate], plan.methods.index(trial.method)])
+        - (top[trial.candidate, trial.method] - found.value) * LOCAL_SD**2 / (LOCAL_SD**2 + found.sd**2)
+        for number, (trial, found) in seen.items()
+    }
 
 
 def stalled(history: History) -> int:

@@ -36,6 +36,7 @@ class Progress:
     curve: tuple[float, ...]  # validation metric after each epoch
     kept: int  # best epoch, 0 is the start
     metric: float  # of the best epoch
+    soft: float  # likewise
     loss: float  # likewise
     start: float  # validation metric before training
     steps: int  # optimiser steps done

@@ -28,7 +28,7 @@ from vlmsel_auto.cache import Store, digest
 from vlmsel_auto.errors import TrialDiverged
 from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.records import Candidate, IntArray, Metric, Task, TrialSpec
-from vlmsel_auto.trials.data import image_set, score
+from vlmsel_auto.trials.data import Measured, image_set, measure
 
 __all__ = [
     "MAX_SCALE",
@@ -161,7 +161,7 @@ class Fitted:
     weight: torch.Tensor  # (K, D), for uncentred unit-norm features
     bias: torch.Tensor  # (K,)
     start: float  # validation metric of the zero-shot head
-    validation: float  # of the kept epoch
+    validation: Measured  # of the kept epoch
     kept: int  # epoch that was kept; 0 is the start
     curve: tuple[float, ...]
     stopped: bool  # by the hook
@@ -210,10 +210,8 @@ def fit_head(
         return scale * (values @ (text + change).T) + offset + bias
 
     @torch.no_grad()
-    def validate() -> tuple[float, float]:
-        outcome = logits(val_centred)
-        value = score(metric, labels=val_labels, predicted=outcome.argmax(dim=1).numpy())
-        return value, -float(functional.cross_entropy(outcome, val_target))
+    def validate() -> Measured:
+        return measure(metric, logits=logits(val_centred), labels=val_target)
 
     start = validate()
     best, kept, curve, stopped = start, 0, [], False
@@ -242,24 +240,24 @@ def fit_head(
             running += float(loss.detach()) * len(rows)
         mean_loss = running / len(centred)
         outcome = validate()
-        if not math.isfinite(mean_loss) or not math.isfinite(outcome[1]):
+        if not math.isfinite(mean_loss) or not math.isfinite(outcome.loss):
             raise TrialDiverged(
                 f"The loss of {spec.candidate} became {mean_loss} in epoch {epoch}: lower the learning rate, "
                 f"but got {spec.learning_rate!r}"
             )
-        curve.append(outcome[0])
-        if outcome > best:
+        curve.append(outcome.metric)
+        if outcome.order > best.order:
             best, kept = outcome, epoch
             best_state = (change.detach().clone(), bias.detach().clone())
-        if hook is not None and hook(epoch, outcome[0], mean_loss):
+        if hook is not None and hook(epoch, outcome.metric, mean_loss):
             stopped = True
             break
     weight = text + best_state[0]
     return Fitted(
         weight=weight,
         bias=best_state[1] + offset - scale * (weight @ mean),
-        start=start[0],
-        validation=best[0],
+        start=start.metric,
+        validation=best,
         kept=kept,
         curve=tuple(curve),
         stopped=stopped,

@@ -12,7 +12,7 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.models.classifier import class_logits
 from vlmsel_auto.records import Candidate, Task, TrialSpec
 from vlmsel_auto.trials.checkpoints import Checkpoint
-from vlmsel_auto.trials.data import Splits, score
+from vlmsel_auto.trials.data import Measured, Splits, score
 from vlmsel_auto.trials.probe import Deadline, EpochHook, Loader, features, fit_head
 from vlmsel_auto.trials.space import default_point, space_for
 
@@ -30,7 +30,7 @@ class Outcome:
 
     checkpoint: Checkpoint | None
     start: float | None
-    validation: float | None
+    validation: Measured | None
     test: float | None
     kept: int | None
     curve: tuple[float, ...]

@@ -6,12 +6,10 @@ import numpy as np
 
 from vlmsel_auto.trials.belief import expected_improvement
 
-__all__ = ["promise"]
+__all__ = ["LOCAL_SD", "promise"]
 
-_LOCAL_LOSS, _LOCAL_SD = (
-    0.01,
-    0.02,
-)  # of the metric: what other hyperparameters of a tried arm lose on average, and vary
+_LOCAL_LOSS = 0.01  # of the metric: what other hyperparameters of a tried arm lose on average
+LOCAL_SD = 0.02  # how much their metrics vary
 _AGAIN = 0.25  # what is left of an arm's promise after a trial that gave nothing
 
 
@@ -26,6 +24,6 @@ def promise(mean: float, sd: float, *, best: float, reached: float | None, tries
         tries: trials of the arm so far, those that failed or run elsewhere included.
     """
     if reached is not None:
-        mean, sd = reached - _LOCAL_LOSS, _LOCAL_SD / (1 + tries / 4) ** 0.5
+        mean, sd = reached - _LOCAL_LOSS, LOCAL_SD / (1 + tries / 4) ** 0.5
     gain = float(expected_improvement(np.array([mean]), np.array([sd]), best=best)[0])
     return gain if reached is not None else gain * _AGAIN**tries

@@ -9,7 +9,7 @@ from pathlib import Path
 from vlmsel_auto.records import Method, TrialResult
 from vlmsel_auto.trials.checkpoints import drop_weights, has_weights, save_result
 from vlmsel_auto.trials.finetune import LATE
-from vlmsel_auto.trials.history import Arm, Tried
+from vlmsel_auto.trials.history import Tried
 from vlmsel_auto.trials.paused import drop_paused, has_paused
 from vlmsel_auto.trials.rungs import Curve
 from vlmsel_auto.trials.workbench import Workbench
@@ -52,20 +52,20 @@ class Shelf:
         """Trials that used the budget: all but those that the clock cut short."""
         return [each for each in self.all() if not _cut_short(each)]
 
-    def leaders(self, expected: Mapping[Arm, float]) -> list[TrialResult]:
+    def leaders(self, expected: Mapping[int, float]) -> list[TrialResult]:
         """Complete trials, the one to choose first.
 
-        By what their arm is expected to reach, then by validation, then by how well their last epochs did, then the
+        By what they are expected to reach, then by validation, then by how well their last epochs did, then the
         earlier. Those whose weights are gone come last.
         """
         complete = [each for each in self.results.values() if each.state == "complete" and each.validation is not None]
         return sorted(complete, key=lambda each: self._merit(each, expected), reverse=True)
 
-    def _merit(self, result: TrialResult, expected: Mapping[Arm, float]) -> tuple[bool, float, float, float, int]:
+    def _merit(self, result: TrialResult, expected: Mapping[int, float]) -> tuple[bool, float, float, float, int]:
         tail = result.curve[-3:]
         return (
             result.number in self._weights,
-            expected.get((result.spec.candidate, result.spec.method), -1.0),
+            expected.get(result.number, -1.0),
             result.validation or 0.0,
             sum(tail) / len(tail) if tail else 0.0,
             -result.number,
@@ -88,6 +88,7 @@ class Shelf:
                 seconds=each.seconds,
                 point=bench.space(each.spec.method, each.spec.candidate).point(each.spec),
                 number=each.number,
+                soft=each.soft_validation,
                 curve=_curve(each),
                 share=self._share(each),
                 resumable=each.number in self._paused,
@@ -101,7 +102,7 @@ class Shelf:
         before = self.results.get(result.continues) if result.continues is not None else None
         return (result.epochs_run - (before.epochs_run if before else 0)) / max(1, result.spec.epochs)
 
-    def tidy(self, expected: Mapping[Arm, float]) -> None:
+    def tidy(self, expected: Mapping[int, float]) -> None:
         """Keep the weights of the trials that may yet be chosen and the state of the best paused ones."""
         kept = {each.number for each in self.leaders(expected)[:_WEIGHTS_KEPT]}
         for number in self._weights - kept:

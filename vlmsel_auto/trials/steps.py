@@ -83,7 +83,14 @@ def next_step(plan: Plan, history: History, *, left: Left, unavailable: Sequence
         return None
     gone = [
         Tried(
-            candidate=name, method=method, origin="planned", state="failed", validation=None, seconds=0.0, point=Point()
+            candidate=name,
+            method=method,
+            origin="planned",
+            state="failed",
+            validation=None,
+            seconds=0.0,
+            point=Point(),
+            number=-1,
         )
         for name in unavailable
         for method in plan.methods
@@ -180,7 +187,7 @@ def _arms(plan: Plan, history: History, *, names: Sequence[str], now: Posterior,
     """New trials of every candidate and method, and the paused trials."""
     index = {name: place for place, name in enumerate(plan.belief.candidates)}
     best = max(expectations(plan, history, now=now).values(), default=-1.0)
-    ends = known_ends(history)
+    ends = known_ends(history, images=plan.validation_images)
     seconds = seconds_of(plan, history)
     whole = whole_curves(history)
     arms = []

@@ -26,7 +26,7 @@ from vlmsel_auto.records import Budget, Candidate, Method, Ranking, Task, TrialR
 from vlmsel_auto.trials.checkpoints import drop_weights, load_trial, read_results
 from vlmsel_auto.trials.defaults import PastTrial, learn_defaults
 from vlmsel_auto.trials.finetune import Report
-from vlmsel_auto.trials.history import Arm, History, Left, expectations, updated_ranking
+from vlmsel_auto.trials.history import History, Left, expectations, updated_ranking
 from vlmsel_auto.trials.ledger import Ledger, Turn, open_ledger
 from vlmsel_auto.trials.prior import METHODS, Plan, handicap, make_plan
 from vlmsel_auto.trials.probe import Loader
@@ -78,15 +78,15 @@ class _Search:
         seconds = None if self.deadline is None else self.deadline - time.monotonic()
         return Left(trials=trials, seconds=seconds)
 
-    def expected(self) -> dict[Arm, float]:
-        """What the finished arms would reach on new images."""
+    def expected(self) -> dict[int, float]:
+        """What the complete trials would reach on new images, by number."""
         return expectations(self.plan, self.history())
 
-    def leader(self, expected: Mapping[Arm, float]) -> TrialResult | None:
+    def leader(self, expected: Mapping[int, float]) -> TrialResult | None:
         """The trial that would be chosen now."""
         return next(iter(self.shelf.leaders(expected)), None)
 
-    def tell(self, result: TrialResult, *, expected: Mapping[Arm, float], resumed: bool = False) -> None:
+    def tell(self, result: TrialResult, *, expected: Mapping[int, float], resumed: bool = False) -> None:
         """Say that a trial is finished, and who leads."""
         self.sink(TrialFinished(result=result, leader=self.leader(expected), resumed=resumed))
 

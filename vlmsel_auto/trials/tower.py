@@ -13,11 +13,11 @@ from torch.nn import functional
 from vlmsel_auto.models.classifier import class_logits
 from vlmsel_auto.records import Metric, TrialSpec
 from vlmsel_auto.trials.augment import augment
-from vlmsel_auto.trials.data import Batch, score
+from vlmsel_auto.trials.data import Batch, Measured, measure
 from vlmsel_auto.trials.paused import Paused
 from vlmsel_auto.trials.probe import SMOOTHING, TunableModel
 
-__all__ = ["VALIDATION", "Head", "Tuner", "measure"]
+__all__ = ["VALIDATION", "Head", "Tuner", "measure_outputs"]
 
 VALIDATION = "validation"  # name of the logged metric
 _WARMUP = 0.1  # share of the steps
@@ -69,7 +69,7 @@ class Tuner(pl.LightningModule):
         self._resume: Paused | None = None
         self.augmenting = torch.Generator().manual_seed(spec.seed + 1)
         self._outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self.measured = (0.0, 0.0)  # validation metric and loss, in float64 as Lightning would not keep them
+        self.measured = Measured(metric=0.0, soft=0.0, loss=0.0)  # in float64, as Lightning would not keep it
         self.train_loss = torch.zeros(())
         self._seen = 0
 
@@ -114,9 +114,9 @@ class Tuner(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the task's metric and the loss."""
-        self.measured = measure(self._outputs, self._metric)
+        self.measured = measure_outputs(self._outputs, self._metric)
         self._outputs.clear()
-        self.log(VALIDATION, self.measured[0], logger=False, prog_bar=False)
+        self.log(VALIDATION, self.measured.metric, logger=False, prog_bar=False)
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Mapping[str, object]]]:  # type: ignore[override] # a narrower form of Lightning's union
         """AdamW, no decay on vectors (norms, biases), cosine schedule with warm-up, stepped every batch."""
@@ -186,12 +186,7 @@ def _rate_factor(step: int, *, steps: int) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm)))
 
 
-def measure(outputs: list[tuple[torch.Tensor, torch.Tensor]], metric: Metric) -> tuple[float, float]:
-    """Metric and mean cross entropy over collected (logits, labels)."""
+def measure_outputs(outputs: list[tuple[torch.Tensor, torch.Tensor]], metric: Metric) -> Measured:
+    """Measure collected (logits, labels)."""
     logits = torch.cat([each for each, _ in outputs])
-    labels = torch.cat([each for _, each in outputs])
-    predicted = logits.argmax(dim=1).cpu().numpy()
-    return (
-        score(metric, labels=labels.cpu().numpy(), predicted=predicted),
-        float(functional.cross_entropy(logits.float(), labels)),
-    )
+    return measure(metric, logits=logits, labels=torch.cat([each for _, each in outputs]))

@@ -24,11 +24,11 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from vlmsel_auto.records import Candidate, Metric, Task, TrialSpec
 from vlmsel_auto.trials.checkpoints import Checkpoint
-from vlmsel_auto.trials.data import Batches, ImageSet, Splits, image_set
+from vlmsel_auto.trials.data import Batches, ImageSet, Measured, Splits, image_set
 from vlmsel_auto.trials.epochs import EpochReport, Kept, copy_state
 from vlmsel_auto.trials.paused import Paused, Progress
 from vlmsel_auto.trials.probe import Deadline, EpochHook, TunableModel
-from vlmsel_auto.trials.tower import Head, Tuner, measure
+from vlmsel_auto.trials.tower import Head, Tuner, measure_outputs
 
 __all__ = ["Keep", "Tuned", "batch_size", "tune"]
 
@@ -111,7 +111,7 @@ class Tuned:
 
     checkpoint: Checkpoint
     start: float  # validation metric before training
-    validation: float  # of the kept epoch
+    validation: Measured  # of the kept epoch
     test: float | None  # None: pruned, or no test split
     kept: int  # 0 is the start
     curve: tuple[float, ...]
@@ -124,8 +124,9 @@ def _snapshot(tuner: Tuner, *, kept: Kept, start: float, shuffle: torch.Generato
         progress=Progress(
             curve=tuple(kept.curve),
             kept=kept.epoch,
-            metric=kept.order[0],
-            loss=-kept.order[1],
+            metric=kept.best.metric,
+            soft=kept.best.soft,
+            loss=kept.best.loss,
             start=start,
             steps=tuner.steps_done,
             batch=batch,
@@ -141,9 +142,9 @@ def _snapshot(tuner: Tuner, *, kept: Kept, start: float, shuffle: torch.Generato
 def _begin(tuner: Tuner, val: ImageSet, *, metric: Metric, batch: int, deadline: Deadline) -> tuple[Kept, float, float]:
     """Measure the start: what is kept so far, its metric, and seconds an image."""
     begun = time.monotonic()
-    value, loss = measure(_predict(tuner, val, batch=2 * batch, deadline=deadline), metric)
+    found = measure_outputs(_predict(tuner, val, batch=2 * batch, deadline=deadline), metric)
     per_image = (time.monotonic() - begun) / len(val)
-    return Kept(order=(value, -loss), state=copy_state(tuner)), value, per_image
+    return Kept(best=found, state=copy_state(tuner)), found.metric, per_image
 
 
 def _take_up(
@@ -151,7 +152,8 @@ def _take_up(
 ) -> tuple[Kept, float, float]:
     """Put the training where it paused: what was kept, the metric of the start, and seconds an image."""
     progress = paused.progress
-    kept = Kept(order=(progress.metric, -progress.loss), state=copy_state(tuner))  # the start, when that was the best
+    best = Measured(metric=progress.metric, soft=progress.soft, loss=progress.loss)
+    kept = Kept(best=best, state=copy_state(tuner))  # the start, when that was the best
     begun = time.monotonic()
     with torch.inference_mode():
         pixels, _ = val.batch(torch.arange(min(len(val), 2 * batch)))
@@ -242,7 +244,7 @@ def tune(
     test: float | None = None
     if len(parts.test) and kept.stopped != "pruned":
         images = image_set(task, view=candidate.view, indices=parts.test)
-        test, _ = measure(_predict(tuner, images, batch=2 * batch, deadline=Deadline()), task.metric)
+        test = measure_outputs(_predict(tuner, images, batch=2 * batch, deadline=Deadline()), task.metric).metric
     visual = {name: each.cpu() for name, each in copy_state(tuner.visual).items()}
     return Tuned(
         checkpoint=Checkpoint(
@@ -252,7 +254,7 @@ def tune(
             scale=head.scale,
         ),
         start=value,
-        validation=kept.order[0],
+        validation=kept.best,
         test=test,
         kept=kept.epoch,
         curve=tuple(kept.curve),
