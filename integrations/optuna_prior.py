@@ -273,7 +273,9 @@ class PriorPruner(BasePruner):
 def enqueue(study: optuna.Study, prior: CandidatePrior, *, count: int = 3, by_name: bool = False) -> int:
     """Queue the ``count`` predicted best as the first trials; a study that has trials is left alone.
 
-    Only the process that creates the study may call it: Optuna cannot tell two workers' queues apart.
+    Only the process that creates the study may call it: Optuna cannot tell two workers' queues apart. On SQLite, which
+    locks no rows, two workers can be given the same queued trial (optuna/optuna#4621): let one process run the queue
+    before the others begin, or use a journal file or PostgreSQL.
 
     Args:
         study: the study.

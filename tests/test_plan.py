@@ -36,10 +36,10 @@ def test_groups_hold_every_block_once_in_order_and_fit(budget, blocks, held):
 
 
 @given(st.integers(1, 10**9), st.integers(1, 10**9), st.integers(0, 10**7), SIZES)
-def test_enough_for_passes_only_lowers_the_rows_and_never_below_sixteen(budget, passes, graph, blocks):
+def test_enough_for_passes_only_lowers_the_rows_and_never_below_thirty_two(budget, passes, graph, blocks):
     free, held = _plan(budget, graph, blocks).rows(), _plan(budget, graph, blocks, passes).rows()
     assert held <= free
-    assert held == free or held >= 16
+    assert held == free or held >= 32
 
 
 def test_golden_chunks():
@@ -48,7 +48,7 @@ def test_golden_chunks():
     assert plan.groups(18) == [(0, 1)]
     assert plan.groups(40) == [(0,), (1,)]
     assert _plan(10**6, 100, [50, 150], 20_000).rows() == 40
-    assert _plan(10**6, 100, [50, 150], 10).rows() == 16
+    assert _plan(10**6, 100, [50, 150], 10).rows() == 32
 
 
 @given(st.integers(1, 300), st.integers(1, 300))

@@ -119,7 +119,10 @@ def search(
     device: Device = "auto",
     storage: Annotated[
         Optional[str],  # noqa: UP045 - typer reads it at run time
-        typer.Option(metavar="URL", help="Study storage shared by several machines, such as postgresql://..."),
+        typer.Option(
+            metavar="URL",
+            help="Study storage shared by several machines: postgresql://... (not SQLite, which locks no rows).",
+        ),
     ] = None,
     no_learn: Annotated[bool, typer.Option("--no-learn", help="Do not add the outcome to your library.")] = False,
     as_json: AsJson = False,
