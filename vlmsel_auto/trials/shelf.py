@@ -88,7 +88,8 @@ class Shelf:
                 seconds=each.seconds,
                 point=bench.space(each.spec.method, each.spec.candidate).point(each.spec),
                 number=each.number,
-                soft=each.soft_validation,
+                # how sure a zero-shot classifier is says little: its logit scale comes from pretraining
+                soft=each.soft_validation if each.kept_epoch else None,
                 curve=_curve(each),
                 share=self._share(each),
                 resumable=each.number in self._paused,
