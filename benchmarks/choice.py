@@ -27,6 +27,7 @@ from typing import TypeAlias
 
 import numpy as np
 from choice_worlds import Accuracies, Images, World, errors_of, read_images, recorded
+from numpy.typing import NDArray
 
 from vlmsel_auto.library.library import default_library_path, load
 from vlmsel_auto.library.records import Library
@@ -34,7 +35,7 @@ from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.ranking.bench_rankings import Case
 from vlmsel_auto.ranking.divergence import DEFAULT
 from vlmsel_auto.ranking.fusion import places
-from vlmsel_auto.records import Interval, RankedCandidate, Ranking
+from vlmsel_auto.records import FloatArray, Interval, RankedCandidate, Ranking
 from vlmsel_auto.trials.history import Left, Tried, expectations
 from vlmsel_auto.trials.prior import make_plan
 from vlmsel_auto.trials.rungs import Curve
@@ -107,13 +108,15 @@ def compare(
 ) -> list[dict[str, Json]]:
     """Print and return a line for each kind of ranking."""
     rows: list[dict[str, Json]] = []
+    names = np.array([name for name, _ in worlds])
     for reverse in (False, True):
-        found = np.array(
+        every = np.array(
             [
                 simulate(world, rankings[name, reverse], images=images, seed=1000 * seed + place)
                 for place, ((name, seed), world) in enumerate(worlds.items())
             ]
-        ).mean(axis=0)
+        )
+        found = every.mean(axis=0)
         told = "reversed" if reverse else "as predicted"
         print(
             f"| {title} | {images} | {told} | {found[0]:.2f} | {found[1]:.2f} | {found[2]:.2f} | {found[3]:.2f} | "
@@ -122,8 +125,14 @@ def compare(
         )
         rows.append({"world": title, "images": images, "ranking": told, "by_validation": round(float(found[0]), 3),
                      "by_expectation": round(float(found[1]), 3), "without_soft": round(float(found[2]), 3),
-                     "best_tried": round(float(found[3]), 3), "trials": round(float(found[4]), 1)})  # fmt: skip
+                     "best_tried": round(float(found[3]), 3), "trials": round(float(found[4]), 1),
+                     "by_expectation_of_tasks": _of_tasks(every[:, 1], names),
+                     "without_soft_of_tasks": _of_tasks(every[:, 2], names)})  # fmt: skip
     return rows
+
+
+def _of_tasks(losses: FloatArray, names: NDArray[np.str_]) -> dict[str, Json]:
+    return {str(name): round(float(losses[names == name].mean()), 3) for name in np.unique(names)}
 
 
 def main() -> None:
@@ -151,9 +160,10 @@ def main() -> None:
           "trials |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
     rows: list[dict[str, Json]] = []
     seeds = 1 if args.quick else args.seeds
+    arms = {name: recorded(args.table, name) for name in {*tasks, *shown}}
     for images in (30,) if args.quick else (30, 100):
         drawn = {
-            (name, seed): Images.draw(told[name], recorded(args.table, name), images=images, seed=seed)
+            (name, seed): Images.draw(told[name], arms[name], images=images, seed=seed)
             for name in shown
             for seed in range(seeds if args.quick else 10 * seeds)
             if told[name].images >= 2 * images
@@ -162,7 +172,7 @@ def main() -> None:
             rows += compare("images", drawn, rankings, images=images)
     for images in (30,) if args.quick else (30, 100, 400):
         even = {
-            (name, seed): Accuracies(arms=recorded(args.table, name), images=images, seed=1000 * seed + place)
+            (name, seed): Accuracies(arms=arms[name], images=images, seed=1000 * seed + place)
             for place, name in enumerate(tasks)
             for seed in range(seeds)
         }

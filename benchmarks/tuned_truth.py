@@ -5,7 +5,8 @@ and seeds the training. The epoch is kept by the few-shot images themselves, not
 pretrained on training images of most tasks, and remembered images would choose the untrained start. Accuracies are
 those of the whole test split. One row is appended as soon as its trial is over, and rows that are there are not done
 again, so the same command resumes. With ``--jobs`` several processes share the work. ``--images`` also keeps what
-every trial of the first seed says of every test image, one file a task, for `choice.py`.
+every trial of the first seed says of every test image, one file a task, for `choice.py`; trials that ``--out`` knows
+are not done again for it.
 
     python benchmarks/tuned_truth.py TASKS --out benchmarks/results/tuned-truth.csv --seeds 2 --jobs 2
     python benchmarks/tuned_truth.py TASKS --out /tmp/truth.csv --quick
@@ -135,11 +136,12 @@ def answers(candidate: Candidate, *, task: Task, trials: Path, model: LoadedMode
 
 def keep_answers(path: Path, *, arm: str, told: dict[str, NDArray[np.generic]]) -> None:
     """Add the answers of one arm to a task's file."""
-    from safetensors.numpy import load_file, save_file
+    from safetensors.numpy import load_file, save
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    from vlmsel_auto.cache import write_atomically
+
     known = load_file(path) if path.exists() else {}
-    save_file({**known, **{f"{kind}|{arm}": values for kind, values in told.items()}}, path)
+    write_atomically(path, save({**known, **{f"{kind}|{arm}": values for kind, values in told.items()}}))
 
 
 def append(path: Path, row: dict[str, object]) -> None:

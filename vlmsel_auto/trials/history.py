@@ -107,19 +107,16 @@ def known_ends(history: History, *, images: int | None) -> dict[Arm, Forecast]:
         images: of the validation split; None takes metrics as exact.
     """
     whole, shift = whole_curves(history), _shift(history)
-    best: dict[Arm, Forecast] = {}
-    complete: set[Arm] = set()
+    best: dict[Arm, tuple[bool, Forecast]] = {}  # whether it is complete, and its end
     for trial in history:
         arm, end = (trial.candidate, trial.method), expected_end(trial, whole=whole)
         if end is None:
             continue
-        done = trial.state == "complete"
+        done, known = trial.state == "complete", best.get(arm)
         seen = _weighed(end.mean, trial, shift=shift, images=images)
-        known = best.get(arm)
-        if known is None or (done, seen.value) > (arm in complete, known.mean):
-            best[arm] = Forecast(mean=seen.value, sd=float(np.hypot(end.sd, seen.sd)))
-            complete |= {arm} if done else set()
-    return best
+        if known is None or (done, seen.value) > (known[0], known[1].mean):
+            best[arm] = done, Forecast(mean=seen.value, sd=float(np.hypot(end.sd, seen.sd)))
+    return {arm: end for arm, (_, end) in best.items()}
 
 
 def observe(plan: Plan, history: History) -> Posterior:
