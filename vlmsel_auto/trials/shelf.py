@@ -88,7 +88,7 @@ class Shelf:
                 seconds=each.seconds,
                 point=bench.space(each.spec.method, each.spec.candidate).point(each.spec),
                 number=each.number,
-                # how sure a zero-shot classifier is says little: its logit scale comes from pretraining
+                # how sure a start is says little: zero-shot, or not far from it, by a logit scale of pretraining
                 soft=each.soft_validation if each.kept_epoch else None,
                 curve=_curve(each),
                 share=self._share(each),
