@@ -29,18 +29,18 @@ import numpy as np
 from choice_worlds import Accuracies, Images, World, errors_of, read_images, recorded
 from numpy.typing import NDArray
 
+from vlmsel_auto.bench.rankings import Case
 from vlmsel_auto.library.library import default_library_path, load
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.models import candidates as catalogue
-from vlmsel_auto.ranking.bench_rankings import Case
+from vlmsel_auto.planning.curves import Curve
+from vlmsel_auto.planning.history import Left, Tried, expectations
+from vlmsel_auto.planning.next_trial import next_step
+from vlmsel_auto.planning.plan import make_plan
+from vlmsel_auto.planning.space import Point
 from vlmsel_auto.ranking.divergence import DEFAULT
 from vlmsel_auto.ranking.fusion import places
 from vlmsel_auto.records import FloatArray, Interval, RankedCandidate, Ranking
-from vlmsel_auto.trials.history import Left, Tried, expectations
-from vlmsel_auto.trials.prior import make_plan
-from vlmsel_auto.trials.rungs import Curve
-from vlmsel_auto.trials.space import Point
-from vlmsel_auto.trials.steps import next_step
 
 RESULTS = Path(__file__).parent / "results"
 BUDGET = 8  # fine-tuning trials of mean duration

@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 from ranking_table import measures, print_table
 
+from vlmsel_auto.bench.blind import average_rank
+from vlmsel_auto.bench.rankings import Case
 from vlmsel_auto.library.library import default_library_path, load
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.ranking.bench_rankings import Case
 from vlmsel_auto.ranking.divergence import DEFAULT, PAPER, DcdForm, Delta
-from vlmsel_auto.ranking.evidence.blind import average_rank
 from vlmsel_auto.ranking.fusion import habit, standardise
 from vlmsel_auto.ranking.sources import Truth, truth_of
 from vlmsel_auto.records import FloatArray

@@ -130,13 +130,13 @@ def run_optuna(run: Run) -> dict[str, object]:
     from vlmsel_auto.cache import Store
     from vlmsel_auto.errors import TrialFailed
     from vlmsel_auto.models import candidates, zoo
+    from vlmsel_auto.planning.curves import RUNGS, rung_of
+    from vlmsel_auto.planning.space import Point as Place
+    from vlmsel_auto.planning.space import space_for
     from vlmsel_auto.records import Method
     from vlmsel_auto.tasks.task import load_task
-    from vlmsel_auto.trials.data import splits
-    from vlmsel_auto.trials.finetune import run_trial
-    from vlmsel_auto.trials.rungs import RUNGS, rung_of
-    from vlmsel_auto.trials.space import Point as Place
-    from vlmsel_auto.trials.space import space_for
+    from vlmsel_auto.tuning.data import splits
+    from vlmsel_auto.tuning.run import run_trial
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     folder = run.folder()

@@ -25,10 +25,10 @@ from pathlib import Path
 import numpy as np
 from ranking_table import measures, print_table
 
+from vlmsel_auto.bench.rankings import Case
+from vlmsel_auto.bench.run import run_bench
 from vlmsel_auto.library.library import default_library_path, load
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.ranking.bench import run_bench
-from vlmsel_auto.ranking.bench_rankings import Case
 from vlmsel_auto.ranking.divergence import DEFAULT
 from vlmsel_auto.ranking.fusion import Fusion, fit_fusion, fuse
 from vlmsel_auto.ranking.sources import (

@@ -10,9 +10,9 @@ import optuna
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from replay_table import Scene
 
+from vlmsel_auto.integrations._arms import learn_arms, next_arm
 from vlmsel_auto.integrations.optuna_prior import CandidatePrior, PriorSampler, enqueue
 from vlmsel_auto.records import Candidate, FloatArray, ImageView, Interval, RankedCandidate, Ranking
-from vlmsel_auto.trials.arms import learn_arms, next_arm
 
 __all__ = ["DETERMINISTIC", "OPTUNA_ONLY", "STRATEGIES", "TRIALS", "Strategy"]
 

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from ranking_table import measures
 
+from vlmsel_auto.bench.rankings import RANKINGS, Case
 from vlmsel_auto.library.library import default_library_path, load
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.ranking.bench_rankings import RANKINGS, Case
 from vlmsel_auto.ranking.divergence import DEFAULT
 from vlmsel_auto.records import FloatArray
 

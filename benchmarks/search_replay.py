@@ -13,7 +13,7 @@ Strategies: random; tpe, gp (Optuna over model, learning rate and epochs); tpe_h
 trial has the accuracy and the cost of its last rung); hard_top3, hard_top5 (TPE over the best models by average rank
 only), average_rank (TPE over all): each starts with its models in average-rank order, at the setting that is best on
 average; prior_sampler (`vlmsel_auto.integrations.optuna_prior` in a user's own study: TPE, the average rank as prior)
-and prior_sampler_wrong (the rank reversed); ours (`vlmsel_auto.trials.arms`, which
+and prior_sampler_wrong (the rank reversed); ours (`vlmsel_auto.integrations._arms`, which
 `vlmsel_auto.integrations.optuna_past` brings to a user's own study: a table of past trials), ours_per_cost (the same by
 gain per cost), ours_wrong (the same with every past accuracy negated), ours_shuffled (with models and settings of the
 past under wrong names); source_ceiling, no strategy but a comparison: the order of the one other data set that, in

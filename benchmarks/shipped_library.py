@@ -35,9 +35,9 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
     from vlmsel_auto import events
-    from vlmsel_auto.building import build as library_build
     from vlmsel_auto.library import library
     from vlmsel_auto.library.tuned import import_tuned
+    from vlmsel_auto.measuring import build as library_build
     from vlmsel_auto.models import candidates
 
     def sink(event: events.Event) -> None:

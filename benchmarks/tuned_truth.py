@@ -59,10 +59,10 @@ def run(job: Job) -> int:
     from vlmsel_auto.cache import Store
     from vlmsel_auto.errors import TrialFailed
     from vlmsel_auto.models import candidates, zoo
+    from vlmsel_auto.planning import space
     from vlmsel_auto.records import Method, TrialSpec
     from vlmsel_auto.tasks import task
-    from vlmsel_auto.trials import space
-    from vlmsel_auto.trials.finetune import run_trial
+    from vlmsel_auto.tuning.run import run_trial
 
     torch.set_num_threads(1)
     members = candidates.resolve(job.members)
@@ -114,9 +114,9 @@ def answers(candidate: Candidate, *, task: Task, trials: Path, model: LoadedMode
     import torch
 
     from vlmsel_auto.models.classifier import class_logits
-    from vlmsel_auto.trials.checkpoints import load_trial
-    from vlmsel_auto.trials.data import splits
-    from vlmsel_auto.trials.probe import Deadline, embed_images
+    from vlmsel_auto.tuning.checkpoints import load_trial
+    from vlmsel_auto.tuning.data import splits
+    from vlmsel_auto.tuning.probe import Deadline, embed_images
 
     kept = load_trial(trials, 1)
     if kept.visual is not None:

@@ -4,7 +4,7 @@
     study = optuna.create_study(direction="maximize", sampler=PastSampler(past))
 
 The settings of the table (whole combinations of its parameters) are tried in the order of their expected improvement,
-which is updated by the study's own trials (`vlmsel_auto.trials.arms`); when all were tried, the wrapped sampler goes
+which is updated by the study's own trials (`_arms.py`); when all were tried, the wrapped sampler goes
 on. State lives in the study's trials alone, so any storage, several workers and resumed studies work.
 """
 
@@ -19,7 +19,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from vlmsel_auto.trials.arms import ArmBelief, learn_arms, posterior_arms
+from vlmsel_auto.integrations._arms import ArmBelief, learn_arms, posterior_arms
 
 __all__ = ["PastRow", "PastSampler", "PastTable"]
 

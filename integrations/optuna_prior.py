@@ -25,9 +25,8 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from vlmsel_auto.planning.posterior import Belief, Observation, belief_of, posterior, probability_best, promise
 from vlmsel_auto.records import Candidate, Ranking
-from vlmsel_auto.trials.belief import Belief, Observation, belief_of, posterior, probability_best
-from vlmsel_auto.trials.promise import promise
 
 __all__ = ["CandidatePrior", "PriorPruner", "PriorSampler", "enqueue"]
 

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from vlmsel_auto.library.library import Library as Library
     from vlmsel_auto.models.prediction import Predictions as Predictions
     from vlmsel_auto.models.prediction import predict as predict
-    from vlmsel_auto.pipeline import rank as rank
-    from vlmsel_auto.pipeline import search as search
+    from vlmsel_auto.pipeline.result import BestModel as BestModel
+    from vlmsel_auto.pipeline.result import SearchResult as SearchResult
+    from vlmsel_auto.pipeline.search import rank as rank
+    from vlmsel_auto.pipeline.search import search as search
     from vlmsel_auto.records import Agreement as Agreement
     from vlmsel_auto.records import Budget as Budget
     from vlmsel_auto.records import Candidate as Candidate
@@ -26,12 +28,10 @@ if TYPE_CHECKING:
     from vlmsel_auto.records import Ranking as Ranking
     from vlmsel_auto.records import TrialResult as TrialResult
     from vlmsel_auto.records import TrialSpec as TrialSpec
-    from vlmsel_auto.result import BestModel as BestModel
-    from vlmsel_auto.result import SearchResult as SearchResult
 
 _HOMES = {
     "Agreement": "records",
-    "BestModel": "result",
+    "BestModel": "pipeline.result",
     "Budget": "records",
     "Candidate": "records",
     "Event": "events",
@@ -39,14 +39,14 @@ _HOMES = {
     "Predictions": "models.prediction",
     "RankedCandidate": "records",
     "Ranking": "records",
-    "SearchResult": "result",
+    "SearchResult": "pipeline.result",
     "Sink": "events",
     "TrialResult": "records",
     "TrialSpec": "records",
     "errors": "",
     "predict": "models.prediction",
-    "rank": "pipeline",
-    "search": "pipeline",
+    "rank": "pipeline.search",
+    "search": "pipeline.search",
 }
 
 __all__ = [

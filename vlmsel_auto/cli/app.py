@@ -137,7 +137,7 @@ def search(
         seconds = None if time_budget is None else parse_duration(time_budget)
         budget = Budget(seconds=seconds, trials=max_trials)
         check_task(directory, candidates, workdir=workdir)
-        from vlmsel_auto.pipeline import search as run_search  # after the options are checked: this loads torch
+        from vlmsel_auto.pipeline.search import search as run_search  # after the options are checked: this loads torch
 
         with make_sink(quiet=quiet, budget=budget) as sink:
             result = run_search(
@@ -185,7 +185,7 @@ def rank(
         from vlmsel_auto.cli.answers import check_task, print_ranking, rank_json
 
         check_task(directory, candidates)
-        from vlmsel_auto.pipeline import rank as run_rank
+        from vlmsel_auto.pipeline.search import rank as run_rank
 
         with make_sink(quiet=quiet) as sink:
             ranking = run_rank(
@@ -305,7 +305,7 @@ def demo(
     """The main job offline: handwritten digits as an image folder, the mini zoo, a real search, a prediction."""
     with guarded(debug=debug, as_json=as_json) as answer:
         from vlmsel_auto.cli.answers import search_json
-        from vlmsel_auto.demo import demo as run_demo
+        from vlmsel_auto.cli.demo import demo as run_demo
         from vlmsel_auto.records import Budget
 
         seconds = parse_duration(time_budget)

@@ -50,9 +50,9 @@ def bench(
 ) -> None:
     """Compare all rankings on every task of a library, leaving that task out."""
     with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.bench.run import run_bench
         from vlmsel_auto.cache import write_atomically
-        from vlmsel_auto.rank_stage import open_library
-        from vlmsel_auto.ranking.bench import run_bench
+        from vlmsel_auto.pipeline.rank import open_library
 
         with make_sink(quiet=quiet) as sink:
             table = run_bench(

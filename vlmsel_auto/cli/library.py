@@ -288,10 +288,10 @@ def _measure(
     device: str,
     quiet: bool,
 ) -> Library:
-    from vlmsel_auto.building.build import build as measure
-    from vlmsel_auto.building.build import task_folders
-    from vlmsel_auto.building.cell import CellSettings
     from vlmsel_auto.conductance.conductance import pick_device
+    from vlmsel_auto.measuring.build import build as measure
+    from vlmsel_auto.measuring.build import task_folders
+    from vlmsel_auto.measuring.cell import CellSettings
     from vlmsel_auto.models.candidates import resolve
 
     folders = tuple(dict.fromkeys(folder for path in tasks for folder in task_folders(path)))

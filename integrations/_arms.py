@@ -1,0 +1,282 @@
+"""Beliefs over whole settings (candidate and hyperparameters), learned from trials on other tasks. Pure arrays.
+
+An arm is one candidate under one setting. On a new task the values of the arms, measured as compressed distances to the
+best (`warp`), are taken to be
+
+    y = level + s * (b_candidate * P_candidate + b_setting * P_setting + b_pair * P_pair + e)
+
+with P the past mean split into what the candidates share, what the settings share and what is left; s the spread of
+this task; e ~ N(0, a covariance learned from how past tasks differ from their mean). Three models differ in what the
+past is worth, and are averaged by their evidence after every trial:
+
+    past     b ~ N(1, 0.6^2): the past holds, more or less
+    pattern  b ~ N(0, 1^2):   the past's differences matter, but not their sign: it may be reversed, in part or whole
+    vague    b = 0, e: arms of one candidate, and of one setting, resemble each other; nothing else is known
+
+A wrong past therefore loses its weight after a few trials, and a reversed one is used in reverse. How often the past
+holds is itself learned: each past task is explained by the others under each of the three models, and what explains it
+counts. Empirical Bayes; the form and its constants are our own choice (docs/trials.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vlmsel_auto.planning.posterior import expected_improvement
+from vlmsel_auto.records import FloatArray, IntArray
+
+__all__ = ["ArmBelief", "ArmPosterior", "learn_arms", "next_arm", "posterior_arms", "warp"]
+
+_TOP = 0.25  # of the spread: differences to the best that are larger than this are compressed
+_VAGUE = 0.02  # share of the vague covariance in the learned one
+_SHARES = (0.45, 0.35, 0.20)  # of the vague variance: same candidate, same setting, the arm's own
+_SPREADS = np.geomspace(0.25, 2.5, 5)  # s: spread of the new task against a typical past one
+_SPREAD_LOG_SD = 0.7
+_SLOPE_SDS = (0.6, 1.0)  # of b under `past` and `pattern`
+_WEIGHTS = (0.70, 0.15, 0.15)  # of past, pattern and vague before any past task is known
+_WEIGHED = 4.0  # past tasks that these count for
+_LEAST = 1e-3  # eigenvalue of a correlation matrix
+_LEVEL = 10.0  # standard deviation of the new task's level, in spreads: unknown
+_NOISE = 0.05  # in spreads
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ArmBelief:
+    """What past trials say of A arms, in warped units of the objective."""
+
+    mean: FloatArray  # (A,) learned, centred
+    parts: FloatArray  # (3, A) of the mean: what candidates share, what settings share, what is left
+    cov: FloatArray  # (A, A) learned, of one task about the mean
+    vague: FloatArray  # (A, A) of the model that knows only the arms' structure
+    spread: float  # typical standard deviation over arms within a task, of warped values
+    top: float  # scale of `warp`, in units of the objective
+    weights: tuple[float, float, float] = _WEIGHTS  # of past, pattern and vague on a new task
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ArmPosterior:
+    """What is believed of every arm on the new task, in warped units: 0 is the best value seen."""
+
+    mean: FloatArray  # (A,)
+    sd: FloatArray  # (A,)
+    gain: FloatArray  # (A,) expected improvement on the best value seen
+    trust: float  # probability of `past`
+    pattern: float  # probability of `pattern`
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Mixture:
+    """G Gaussians over A arms and the log of their weights."""
+
+    means: FloatArray  # (G, A)
+    covs: FloatArray  # (G, A, A)
+    logs: FloatArray  # (G,)
+
+
+def warp(values: FloatArray, *, best: FloatArray | float, top: float) -> FloatArray:
+    """Distance to the best, compressed: -top * log(1 + (best - value) / top). 0 at the best, slope 1 near it."""
+    warped: FloatArray = -top * np.log1p((best - values) / top)
+    return warped
+
+
+def _same(labels: IntArray) -> FloatArray:
+    same: FloatArray = np.equal.outer(labels, labels).astype(np.float64)
+    return same
+
+
+def _means_by(values: FloatArray, labels: IntArray) -> FloatArray:
+    """(A,) mean of ``values`` over the arms of the same label."""
+    sums = np.bincount(labels, weights=values)
+    counts = np.maximum(np.bincount(labels), 1)
+    means: FloatArray = (sums / counts)[labels]
+    return means
+
+
+def _split(mean: FloatArray, *, candidates: IntArray, settings: IntArray) -> FloatArray:
+    """(3, A) main effect of the candidates, of the settings, and the rest, which sum to the centred mean."""
+    centred = mean - mean.mean()
+    by_candidate = _means_by(centred, candidates)
+    by_setting = _means_by(centred - by_candidate, settings)
+    return np.stack([by_candidate, by_setting, centred - by_candidate - by_setting])
+
+
+def _correlation(matrix: FloatArray) -> FloatArray:
+    """The nearest positive semi-definite matrix by eigenvalues, scaled to a unit diagonal."""
+    size, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    positive = (vectors * np.maximum(size, _LEAST)) @ vectors.T
+    scale = np.sqrt(np.diag(positive))
+    scaled: FloatArray = positive / np.outer(scale, scale)
+    return scaled
+
+
+def _shared(correlation: FloatArray, labels: IntArray) -> float:
+    """Mean correlation between different labels, at least 0, of a matrix that is summed within labels."""
+    one_hot = np.eye(int(labels.max()) + 1)[labels]
+    between = _correlation(one_hot.T @ correlation @ one_hot)
+    count = len(between)
+    return max(0.0, float(between.sum() - count) / max(1, count * (count - 1)))
+
+
+def _product(sample: FloatArray, *, candidates: IntArray, settings: IntArray, floor: float) -> FloatArray:
+    """(A, A) = sd sd (share + (1 - share) [same candidate]) R[setting, setting], all parts pooled from ``sample``.
+
+    Few past tasks against many arms: candidates are exchangeable, and each arm keeps half of its own variance. Settings
+    that fail for some candidates and not for others are thereby the uncertain ones.
+    """
+    variance = np.diag(sample)
+    sd = np.sqrt(np.maximum(0.5 * variance + 0.5 * _means_by(variance, settings), floor**2))
+    correlation = sample / np.outer(sd, sd)
+    same_candidate = _same(candidates)
+    one_hot = np.eye(int(settings.max()) + 1)[settings]
+    pairs = one_hot.T @ same_candidate @ one_hot
+    between = _correlation((one_hot.T @ (correlation * same_candidate) @ one_hot) / np.maximum(pairs, 1.0))
+    share = _shared(correlation * _same(settings), candidates)
+    product: FloatArray = (share + (1 - share) * same_candidate) * between[np.ix_(settings, settings)]
+    product *= np.outer(sd, sd)
+    return product
+
+
+def learn_arms(values: FloatArray, *, candidates: IntArray, settings: IntArray) -> ArmBelief:
+    """Learn from past tasks.
+
+    Args:
+        values: (S, A) objective of every arm on S tasks, larger is better, NaN where it was not tried.
+        candidates: (A,) the arm's candidate, 0, 1, ...
+        settings: (A,) the arm's setting, 0, 1, ...
+
+    Raises:
+        ValueError: shapes that do not fit, or no task with two known arms.
+    """
+    if values.ndim != 2 or values.shape[1:] != candidates.shape or candidates.shape != settings.shape:  # noqa: PLR2004 - tasks x arms
+        raise ValueError(f"values must be (S, A) for A arms, but got {values.shape} and {candidates.shape}")
+    known = ~np.isnan(values)
+    kept = known.sum(axis=1) > 1
+    if not kept.any():
+        raise ValueError(f"at least one past task needs two known arms, but got {known.sum(axis=1).tolist()}")
+    belief = _learned(values[kept], candidates=candidates, settings=settings)
+    return replace(belief, weights=_weights(values[kept], candidates=candidates, settings=settings))
+
+
+def _weights(values: FloatArray, *, candidates: IntArray, settings: IntArray) -> tuple[float, float, float]:
+    """How often each model is what explains a past task best from the others, by one step from the default weights."""
+    counts = _WEIGHED * np.array(_WEIGHTS)
+    for place in range(len(values) if len(values) > 1 else 0):
+        belief = _learned(np.delete(values, place, axis=0), candidates=candidates, settings=settings)
+        arms = np.flatnonzero(~np.isnan(values[place]))
+        now = posterior_arms(belief, tried=arms.tolist(), values=values[place, arms].tolist())
+        counts += (now.trust, now.pattern, 1 - now.trust - now.pattern)
+    past, pattern, vague = (counts / counts.sum()).tolist()
+    return past, pattern, vague
+
+
+def _learned(values: FloatArray, *, candidates: IntArray, settings: IntArray) -> ArmBelief:
+    """The belief with the default weights; every one of the S tasks knows two arms."""
+    known = ~np.isnan(values)
+    spread = float(np.sqrt(np.nanmean((values - np.nanmean(values, axis=1, keepdims=True)) ** 2))) or 1.0
+    top = _TOP * spread
+    warped = warp(values, best=np.nanmax(values, axis=1, keepdims=True), top=top)
+    centred = warped - np.nanmean(warped, axis=1, keepdims=True)
+    spread = float(np.sqrt(np.nanmean(centred**2))) or 1.0
+    mean = np.where(known, centred, 0.0).sum(axis=0) / (known.sum(axis=0) + 1.0)  # one pseudo-task at zero
+    away = np.where(known, centred - mean, 0.0)
+    pairs = known.astype(np.float64).T @ known.astype(np.float64)
+    sample = (away.T @ away) / (pairs + 1.0)
+    by_candidate, by_setting, own = _SHARES
+    vague = spread**2 * (by_candidate * _same(candidates) + by_setting * _same(settings) + own * np.eye(len(mean)))
+    cov = _product(sample, candidates=candidates, settings=settings, floor=1e-4 * spread)
+    return ArmBelief(
+        mean=mean,
+        parts=_split(mean, candidates=candidates, settings=settings),
+        cov=cov + _VAGUE * vague,
+        vague=vague,
+        spread=spread,
+        top=top,
+    )
+
+
+def _mixture(belief: ArmBelief, *, arms: IntArray, weights: Sequence[float]) -> _Mixture:
+    """The models at every spread, over ``arms`` only, in the order past, pattern, vague for each spread."""
+    parts, mean = belief.parts[:, arms], belief.mean[arms]
+    slopes = parts.T @ parts
+    cov, vague = belief.cov[np.ix_(arms, arms)], belief.vague[np.ix_(arms, arms)]
+    past, pattern = (cov + sd**2 * slopes for sd in _SLOPE_SDS)
+    level = (_LEVEL * belief.spread) ** 2
+    zero = np.zeros_like(mean)
+    logs = [-0.5 * (math.log(s) / _SPREAD_LOG_SD) ** 2 + math.log(w) for s in _SPREADS for w in weights]
+    return _Mixture(
+        means=np.stack([each for s in _SPREADS for each in (s * mean, zero, zero)]),
+        covs=np.stack([s**2 * each + level for s in _SPREADS for each in (past, pattern, vague)]),
+        logs=np.array(logs),
+    )
+
+
+def _condition(mixture: _Mixture, *, rows: IntArray, values: FloatArray, noise: float) -> tuple[FloatArray, ...]:
+    """Means (G, A), variances (G, A) and weights (G,) given that arms ``rows`` had ``values``."""
+    seen = mixture.covs[:, rows[:, None], rows] + noise**2 * np.eye(len(rows))
+    factors = np.linalg.cholesky(seen)
+    away = (values - mixture.means[:, rows])[:, :, None]
+    solved = np.linalg.solve(factors, np.concatenate([away, mixture.covs[:, rows, :]], axis=2))
+    residual, cross = solved[:, :, 0], solved[:, :, 1:]
+    means = mixture.means + np.einsum("gna,gn->ga", cross, residual)
+    variances = np.maximum(np.einsum("gaa->ga", mixture.covs) - (cross**2).sum(axis=1), 1e-12)
+    logs = mixture.logs - 0.5 * (residual**2).sum(axis=1) - np.log(np.einsum("gnn->gn", factors)).sum(axis=1)
+    weights = np.exp(logs - logs.max())
+    return means, variances, weights / weights.sum()
+
+
+def posterior_arms(
+    belief: ArmBelief, *, tried: Sequence[int], values: Sequence[float], weights: Sequence[float] | None = None
+) -> ArmPosterior:
+    """Update by the arms tried on the new task; the same arm may occur more than once.
+
+    ``weights``, positive, are the probabilities of past, pattern and vague before the first trial; None: the learned.
+
+    Raises:
+        ValueError: an arm out of range, a value that is not finite, different lengths, or weights that are not three
+            positive numbers.
+    """
+    weights = belief.weights if weights is None else weights
+    rows = np.asarray(tried, dtype=np.int64)
+    found = np.asarray(values, dtype=np.float64)
+    size = len(belief.mean)
+    if rows.shape != found.shape or ((rows < 0) | (rows >= size)).any() or not np.isfinite(found).all():
+        raise ValueError(f"tried arms must lie in 0..{size - 1} with finite values, but got {tried!r} and {values!r}")
+    if len(weights) != len(_WEIGHTS) or min(weights) <= 0:
+        raise ValueError(f"weights must be three positive numbers, but got {weights!r}")
+    centre = 0.0
+    if len(found):
+        found = warp(found, best=float(found.max()), top=belief.top)
+        centre = float(found.mean())
+    mixture = _mixture(belief, arms=np.arange(size), weights=weights)
+    means, variances, shares = _condition(mixture, rows=rows, values=found - centre, noise=_NOISE * belief.spread)
+    means = means + centre
+    mean: FloatArray = shares @ means
+    by_model = shares.reshape(len(_SPREADS), len(_WEIGHTS)).sum(axis=0)
+    return ArmPosterior(
+        mean=mean,
+        sd=np.sqrt(shares @ (variances + (means - mean) ** 2)),
+        gain=shares @ expected_improvement(means, np.sqrt(variances), best=0.0),
+        trust=float(by_model[0]),
+        pattern=float(by_model[1]),
+    )
+
+
+def next_arm(
+    belief: ArmBelief, *, tried: Sequence[int], values: Sequence[float], costs: FloatArray | None = None
+) -> int | None:
+    """The untried arm with the largest expected improvement (per cost, when given); None when all were tried.
+
+    Before any trial it is the arm with the largest learned mean.
+    """
+    open_arms = np.setdiff1d(np.arange(len(belief.mean)), np.asarray(tried, dtype=np.int64))
+    if not len(open_arms):
+        return None
+    if not len(tried):
+        return int(belief.mean.argmax())
+    now = posterior_arms(belief, tried=tried, values=values)
+    gain = now.gain if costs is None else now.gain / costs
+    return int(open_arms[gain[open_arms].argmax()])

@@ -1,0 +1,199 @@
+"""bench.py on a drawn world: what must win wins, nothing of the target leaks, the table says what it holds."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from helpers.zoo_world import World
+from vlmsel_auto.bench.rankings import RANKINGS, Case, replicate_scores
+from vlmsel_auto.bench.run import run_bench
+from vlmsel_auto.errors import LibraryError
+from vlmsel_auto.events import StageProgress
+from vlmsel_auto.library.library import default_library
+from vlmsel_auto.ranking.divergence import DEFAULT, DcdForm
+
+REQUIRED = {
+    "random", "average_rank", "dcd", "conductance_total", "fused", "swab", "modelgpt", "knn", "logme", "hscore",
+    "source_ceiling", "replicate_ceiling",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def library():
+    return World().library()
+
+
+@pytest.fixture(scope="module")
+def table(library):
+    return run_bench(library, truth="tuned", shots=4, seed=0)
+
+
+def test_every_required_ranking_has_its_row(table):
+    names = [row.ranking for row in table.rows]
+    assert set(names) >= REQUIRED
+    assert len(names) == len(set(names))
+    assert len(table.targets) == 10
+
+
+def test_chance_average_and_ceilings_stand_in_their_order(table):
+    assert table.row("random").tau_b == 0.0
+    assert table.row("random").ndcg5 < table.row("average_rank").ndcg5 < table.row("fused").ndcg5
+    assert table.row("replicate_ceiling").tau_b > 0.8
+    assert table.row("source_ceiling").tau_b > table.row("average_rank").tau_b
+    assert table.row("average_rank").gain == 0.0
+    fused = table.row("fused")
+    assert fused.gain == pytest.approx(fused.ndcg5 - table.row("average_rank").ndcg5)
+    assert fused.gain_interval.low < fused.gain < fused.gain_interval.high
+
+
+def test_the_replicate_ceiling_says_on_which_targets_it_stands(library):
+    runs = library.tuned_runs.copy()
+    runs[:, 3:, 1] = np.nan  # a second run on three targets only
+    found = run_bench(dataclasses.replace(library, tuned_runs=runs), truth="tuned", shots=4, seed=0)
+    row, fused = found.row("replicate_ceiling"), found.row("fused")
+    assert row.targets == 3
+    assert fused.targets == 10
+    beside = np.mean([fused.per_target[name] for name in row.per_target])
+    (note,) = [each for each in found.notes if each.startswith("replicate_ceiling")]
+    assert f"on the 3 targets that have several; the fused ranking has an NDCG@5 of {beside:.3f} on these" in note
+
+
+def test_replicates_keep_the_ties_of_equal_accuracies(library):
+    case = Case(library=library, column=0, rows=np.arange(9), truth="tuned", shots=0, form=DEFAULT, seed=0)
+    first, second = np.array([0.1, 0.3, 0.3, 0.7]), np.array([0.57, 0.29, 0.83, 0.11])
+    (rest, one), (other, two) = replicate_scores(case, [first, second])
+    assert (rest.tolist(), one.tolist()) == (second.tolist(), first.tolist())
+    assert (other.tolist(), two.tolist()) == (first.tolist(), second.tolist())
+
+
+def test_json_is_what_was_promised(table):
+    record = json.loads(table.to_json())
+    assert record["targets"] == 10
+    wanted = {"ranking", "ndcg5", "tau_b", "weighted_tau", "top5_overlap", "top1_loss", "top5_loss"}
+    assert all(wanted <= set(row) for row in record["rows"])
+    assert record["rows"][0]["ranking"] == "random"
+
+
+def test_calibration_counts_every_claim_of_the_fused_ranking(table):
+    draws, runs = 2, 2
+    assert table.calibration.n == 10 * 9 * draws * runs
+    assert sum(one.n for one in table.calibration.top5) == table.calibration.n
+    assert np.sum([one.seen * one.n for one in table.calibration.best]) == pytest.approx(10 * draws * runs)
+    assert table.calibration.coverage > 0.8
+    assert json.loads(table.to_json())["calibration"]["coverage"] == table.calibration.coverage
+
+
+def test_markdown_and_plot(table, tmp_path):
+    text = table.to_markdown()
+    assert "relevance max(0, 6 - true rank)" in text
+    assert text.count("\n| ") == len(table.rows) + 3
+    table.plot(tmp_path / "bench.svg")
+    assert (tmp_path / "bench.svg").read_text().lstrip().startswith("<?xml")
+
+
+def test_the_targets_own_truth_never_reaches_its_rankings(library):
+    """With the truth of one task reversed, scores of rankings on that task stay as they were."""
+    from vlmsel_auto.bench.rankings import Case
+
+    runs = library.tuned_runs.copy()
+    runs[:, 2] = 1.0 - runs[:, 2]
+    zero_shot = library.zero_shot.copy()
+    zero_shot[:, 2] = 1.0 - zero_shot[:, 2]
+    reversed_library = dataclasses.replace(library, tuned_runs=runs, zero_shot=zero_shot)
+    rows, form = np.arange(9), DcdForm(scalar="margin", delta="share")
+    for truth in ("tuned", "zero_shot"):
+        cases = [
+            Case(library=one, column=2, rows=rows, truth=truth, shots=4, form=form, seed=0)
+            for one in (library, reversed_library)
+        ]
+        for name, ranking in RANKINGS.items():
+            if name != "source_ceiling":
+                for a, b in zip(ranking(cases[0]), ranking(cases[1]), strict=True):
+                    np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+def test_rescaled_logits_leave_the_fused_rankings_as_they_were(library, table):
+    factors = np.array([0.1, 1.0, 10.0] * 3)
+    signals = library.signals.copy()
+    for name in ("total", "confidence", "entropy", "logit_scale", "information"):
+        signals[:, :, library.signal_names.index(name)] *= factors[:, None]
+    rescaled = dataclasses.replace(
+        library,
+        signals=signals,
+        total=library.total * factors[:, None],
+        activity=tuple(one * factor for one, factor in zip(library.activity, factors, strict=True)),
+        signature=tuple(
+            tuple(block * factor for block in one) for one, factor in zip(library.signature, factors, strict=True)
+        ),
+    )
+    names = ["average_rank", "dcd", "fused", "fused_unlabelled", "conductance_total", "conductance_total_calibrated"]
+    other = run_bench(rescaled, truth="tuned", shots=4, rankings=names)
+    for name in ("dcd", "fused", "fused_unlabelled", "conductance_total_calibrated"):
+        assert other.row(name).ndcg5 == pytest.approx(table.row(name).ndcg5, abs=1e-9), name
+    assert other.row("conductance_total").ndcg5 != pytest.approx(table.row("conductance_total").ndcg5)
+
+
+def test_the_shipped_library_has_every_baseline_and_survives_rescaled_logits():
+    """Half of the mini zoo's members with logit scales times .1 to 10: scale-free rankings stay, raw totals do not."""
+    whole = default_library()
+    part = whole.select_tasks(whole.task_names[:6])
+    factors = np.geomspace(0.1, 10.0, len(part.candidates))
+    factors[::2] = 1.0
+    signals = part.signals.copy()
+    for name in ("total", "logit_scale"):
+        signals[:, :, part.signal_names.index(name)] *= factors[:, None]
+    other = dataclasses.replace(
+        part,
+        signals=signals,
+        total=part.total * factors[:, None],
+        activity=tuple(one * factor for one, factor in zip(part.activity, factors, strict=True)),
+    )
+    names = ["dcd", "conductance_total", "fused_unlabelled", "logistic", "nleep", "iimm", "fused"]
+    before, after = (run_bench(one, truth="tuned", shots=16, rankings=names) for one in (part, other))
+    assert [row.ranking for row in before.rows] == [name for name in RANKINGS if name in names]
+    for name in ("dcd", "fused_unlabelled", "fused"):
+        assert after.row(name).per_target == pytest.approx(before.row(name).per_target, abs=1e-9), name
+    assert after.row("conductance_total").ndcg5 < before.row("conductance_total").ndcg5
+
+
+def test_a_library_of_published_figures_has_the_blind_rows_only(library):
+    none = np.full((9, 10, 0), np.nan)
+    bare = dataclasses.replace(
+        library,
+        tuned_runs=none,
+        run_names=(),
+        run_sources=(),
+        total=np.full((9, 10), np.nan),
+        signal_names=(),
+        signals=none,
+        shots=(),
+        evidence_names=(),
+        evidence_draws=np.full((9, 10, 0, 0, 0), np.nan),
+        activity=tuple(np.full((10, 0), np.nan) for _ in range(9)),
+        norm_activity=tuple(np.full((10, 0), np.nan) for _ in range(9)),
+        signature=tuple(() for _ in range(9)),
+        absolute=tuple(() for _ in range(9)),
+        class_text=tuple(np.full((40, 0), np.nan) for _ in range(9)),
+        class_image=tuple(np.full((40, 0), np.nan) for _ in range(9)),
+        image_sd=tuple(np.full((10, 0), np.nan) for _ in range(9)),
+    )
+    table = run_bench(bare, truth="zero_shot", shots=0)
+    assert [row.ranking for row in table.rows] == [
+        "random", "average_rank", "params", "flops", "source_ceiling", "replicate_ceiling",
+    ]  # fmt: skip
+    assert any("lacks their data" in note for note in table.notes)
+
+
+def test_the_sink_hears_of_every_target(library):
+    heard = []
+    run_bench(library, truth="zero_shot", shots=0, rankings=["random"], sink=heard.append)
+    assert [one.done for one in heard if isinstance(one, StageProgress)] == list(range(1, 11))
+
+
+def test_too_small_a_library_and_unknown_rankings_are_refused(library):
+    with pytest.raises(LibraryError, match="needs 3 tasks"):
+        run_bench(library.select_tasks(["t00", "t01"]))
+    with pytest.raises(LibraryError, match="but got luck"):
+        run_bench(library, rankings=["luck"])

@@ -1,0 +1,57 @@
+"""The arithmetic of benchmarks/live_search.py; its runs train for minutes."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+PLACE = Path(__file__).parents[2] / "benchmarks" / "live_search.py"
+
+
+@pytest.fixture(scope="module")
+def live() -> object:
+    import sys
+
+    spec = importlib.util.spec_from_file_location("live_search", PLACE)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["live_search"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_incumbents_are_chosen_by_validation(live: object) -> None:
+    trials = [(1.0, 0.5, 0.6), (2.0, 0.4, 0.9), (3.0, 0.7, 0.5), (4.0, 0.7, 0.8)]
+    assert live.incumbents(trials) == [trials[0], trials[2]]
+    assert live.incumbents([]) == []
+
+
+def test_how_soon(live: object) -> None:
+    curve = [(10.0, 0.5, 0.6), (40.0, 0.7, 0.8)]
+    assert live.reached(curve, 0.6) == 10.0
+    assert live.reached(curve, 0.7) == 40.0
+    assert live.reached(curve, 0.9) is None
+
+
+def test_summary_pairs_runs(live: object) -> None:
+    def record(strategy: str, target: str, curve: list[list[float]]) -> dict[str, object]:
+        return {
+            "strategy": strategy, "target": target, "seed": 0, "budget": 100.0, "curve": curve, "trials": 3,
+            "overhead": 0.01, "seconds": 99.0,
+        }  # fmt: skip
+
+    found = live.summary(
+        [
+            record("ours", "a", [[20.0, 0.5, 0.7]]),
+            record("optuna", "a", [[50.0, 0.5, 0.6], [90.0, 0.6, 0.7]]),
+            record("ours", "b", [[20.0, 0.5, 0.7]]),
+            record("optuna", "b", [[50.0, 0.5, 0.8]]),
+            record("ours", "c", [[20.0, 0.5, 0.7]]),
+        ]
+    )
+    assert [row["share"] for row in found["runs"]] == [0.2, None]
+    assert (found["ours"], found["optuna"], found["not_worse"]) == (0.7, 0.75, 1)
+    assert found["median_share"] == 1.0  # never counts as the whole budget
+    assert found["mean_by_share"]["share"][3] == 0.2
+    assert found["mean_by_share"]["ours"][2:4] == [0.0, 0.7]
+    assert found["mean_by_share"]["optuna"][8:10] == [0.0, 0.7]
+    assert found["share_of_means"] is None

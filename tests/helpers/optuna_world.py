@@ -1,0 +1,47 @@
+"""A study of eight candidates whose truth is known."""
+
+import numpy as np
+import optuna
+
+from vlmsel_auto.integrations.optuna_prior import CandidatePrior
+from vlmsel_auto.records import Candidate, ImageView, Interval, RankedCandidate, Ranking
+
+NAMES = tuple(f"model-{letter}" for letter in "abcdefgh")
+
+
+TRUTH = np.array([0.60, 0.62, 0.90, 0.55, 0.58, 0.50, 0.61, 0.57])  # the best is model-c
+
+
+def candidates() -> list[Candidate]:
+    return [
+        Candidate(id=name, source="local-dir", arch=f"arch-{name}", tag=f"tag-{name}", view=ImageView(size=32))
+        for name in NAMES
+    ]
+
+
+def prior(
+    scores: np.ndarray = TRUTH, unit: float = 1.0, sd: float = 0.5, settings: dict[str, object] | None = None
+) -> CandidatePrior:
+    standard = (scores - scores.mean()) / scores.std()
+    lines = [
+        RankedCandidate(
+            candidate=name,
+            score=float(score),
+            sd=sd,
+            prior=None,
+            evidence=None,
+            p_best=0.0,
+            p_top5=0.0,
+            rank_interval=Interval(low=1, high=8),
+            basis="no signal",
+        )
+        for name, score in zip(NAMES, standard, strict=True)
+    ]
+    ranking = Ranking(task="t", ranked=tuple(sorted(lines, key=lambda line: -line.score)))
+    return CandidatePrior.of(ranking, candidates=candidates(), unit=unit, settings=settings)
+
+
+def objective(trial: optuna.Trial) -> float:
+    index = trial.suggest_int("candidate", 0, len(NAMES) - 1)
+    rate = trial.suggest_float("rate", 1e-5, 1e-1, log=True)
+    return float(TRUTH[index]) - 0.01 * abs(np.log10(rate) + 3)

@@ -1,0 +1,70 @@
+"""Eight candidates in a known order, their plan, and trials of them."""
+
+import itertools
+
+from vlmsel_auto.planning.history import Tried
+from vlmsel_auto.planning.plan import Plan, make_plan
+from vlmsel_auto.planning.space import Point
+from vlmsel_auto.records import Candidate, ImageView, Interval, RankedCandidate, Ranking
+
+N = 8
+
+
+def candidate(number: int, arch: str | None = None, tag: str | None = None) -> Candidate:
+    return Candidate(
+        id=f"m{number}",
+        source="local-dir",
+        arch=arch or f"arch{number}",
+        tag=tag or f"tag{number}",
+        family=arch or f"family{number}",
+        view=ImageView(size=32),
+        params=1_000_000,
+        flops=1e7 * (1 + number),
+    )
+
+
+def ranking(scores: list[float], sd: float = 0.5) -> Ranking:
+    lines = [
+        RankedCandidate(
+            candidate=f"m{number}",
+            score=score,
+            sd=sd,
+            prior=None,
+            evidence=None,
+            p_best=0.0,
+            p_top5=0.0,
+            rank_interval=Interval(low=1, high=len(scores)),
+            basis="library",
+        )
+        for number, score in enumerate(scores)
+    ]
+    return Ranking(task="t", ranked=tuple(sorted(lines, key=lambda line: -line.score)))
+
+
+SCORES = [1.5, 1.0, 0.6, 0.2, -0.2, -0.6, -1.0, -1.5]
+
+
+CANDIDATES = [candidate(number) for number in range(N)]
+
+
+def plan(
+    top_k: int | None = 3, audits: int = 1, sd: float = 0.5, methods: tuple[str, ...] = ("probe", "finetune")
+) -> Plan:
+    return make_plan(ranking(SCORES, sd), candidates=CANDIDATES, top_k=top_k, audits=audits, methods=methods)
+
+
+NUMBERS = itertools.count(100)
+
+
+def tried(name: str, value: float | None, method: str = "finetune", **other: object) -> Tried:
+    fields = {
+        "candidate": name,
+        "method": method,
+        "origin": "planned",
+        "state": "complete" if value is not None else "failed",
+        "validation": value,
+        "seconds": 10.0 if method == "finetune" else 1.0,
+        "point": Point(),
+        "number": next(NUMBERS),
+    }
+    return Tried(**{**fields, **other})

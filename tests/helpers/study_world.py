@@ -1,0 +1,87 @@
+"""Four members, a folder of digits, and a search on it in a process of its own."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from vlmsel_auto.models.candidates import mini_zoo
+from vlmsel_auto.records import Candidate, Interval, RankedCandidate, Ranking, Task
+from vlmsel_auto.tasks.task import load_task
+
+NAMES = ("EffNet-Mi-64.all-m", "ConvNeXt-Mi-64.all-m", "ConvNeXt-Mi-64.synth-m", "RN-Mi-64.photo-m")
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from vlmsel_auto.models import zoo
+from vlmsel_auto.models.candidates import resolve
+from vlmsel_auto.events import TrialFinished, TrialStarted
+from vlmsel_auto.records import Budget, Interval, RankedCandidate, Ranking
+from vlmsel_auto.study.study import run_study
+from vlmsel_auto.tasks.task import load_task
+
+folder, workdir, names, trials = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split(","), int(sys.argv[4])
+candidates = resolve(names)
+task = load_task(folder, views=[each.view for each in candidates], shots=4, workdir=workdir)
+ranked = tuple(
+    RankedCandidate(candidate=name, score=1.0 - place / 2, sd=0.7, prior=None, evidence=None, p_best=0.0, p_top5=0.0,
+                    rank_interval=Interval(low=1, high=4), basis="no signal")
+    for place, name in enumerate(names)
+)
+def sink(event):
+    if isinstance(event, TrialStarted):
+        print("started", event.number, event.spec.candidate, event.spec.method, flush=True)
+    if isinstance(event, TrialFinished):
+        print("resumed" if event.resumed else "finished", event.result.number, event.result.state, flush=True)
+outcome = run_study(task=task, candidates=candidates, ranking=Ranking(task="digits", ranked=ranked),
+                    budget=Budget(trials=trials), workdir=workdir, load=zoo.load, sink=sink, images_per_trial=150)
+print("stopped", outcome.stopped_by, flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("digits")
+    digits = load_digits()
+    for label in range(4):
+        (folder / f"digit {label}").mkdir()
+        for number, pixels in enumerate(digits.images[digits.target == label][:20]):
+            image = Image.fromarray((pixels * 15.9).astype(np.uint8)).resize((32, 32))
+            image.save(folder / f"digit {label}" / f"{number:03d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def candidates() -> tuple[Candidate, ...]:
+    found = {each.id: each for each in mini_zoo()}
+    return tuple(found[name] for name in NAMES)
+
+
+@pytest.fixture(scope="module")
+def task(digits_folder: Path, candidates: tuple[Candidate, ...], tmp_path_factory: pytest.TempPathFactory) -> Task:
+    views = [each.view for each in candidates]
+    return load_task(digits_folder, views=views, shots=4, workdir=tmp_path_factory.mktemp("pixels"))
+
+
+def ranking(names: tuple[str, ...] = NAMES) -> Ranking:
+    lines = tuple(
+        RankedCandidate(
+            candidate=name,
+            score=1.0 - place / 2,
+            sd=0.7,
+            prior=None,
+            evidence=None,
+            p_best=0.0,
+            p_top5=0.0,
+            rank_interval=Interval(low=1, high=len(names)),
+            basis="no signal",
+        )
+        for place, name in enumerate(names)
+    )
+    return Ranking(task="digits", ranked=lines)

@@ -1,0 +1,245 @@
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase, RelativeSamplerTestCase
+from optuna.trial import FrozenTrial
+
+from helpers.optuna_world import NAMES, TRUTH, objective, prior
+from vlmsel_auto.integrations.optuna_prior import PriorPruner, PriorSampler, enqueue
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+class TestContract(BasicSamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return lambda: PriorSampler(prior(), RandomSampler(seed=0))
+
+
+class TestMultiObjectiveContract(MultiObjectiveSamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return lambda: PriorSampler(prior(), RandomSampler(seed=0))
+
+
+class TestRelativeContract(RelativeSamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return lambda: PriorSampler(prior(), TPESampler(multivariate=True, n_startup_trials=0, seed=0))
+
+
+def test_three_lines_give_a_head_start() -> None:
+    belief = prior(settings={"rate": 1e-3})
+    study = optuna.create_study(
+        direction="maximize", sampler=PriorSampler(belief, TPESampler(seed=0)), pruner=PriorPruner(belief)
+    )
+    assert enqueue(study, belief, count=2) == 2
+    study.optimize(objective, n_trials=10)
+    assert study.trials[0].params == {"candidate": 2, "rate": 1e-3}
+    assert study.trials[0].user_attrs == {"vlmsel:candidate": "model-c"}
+    assert study.best_trial.params["candidate"] == 2
+    assert enqueue(study, belief) == 0
+
+
+def test_every_candidate_is_the_priors_choice_once_at_most() -> None:
+    flat = prior(np.linspace(0.5, 0.6, len(NAMES)), sd=5.0, settings={"rate": 1e-3})  # it knows that it knows little
+    study = optuna.create_study(direction="maximize", sampler=PriorSampler(flat, RandomSampler(seed=0)))
+    study.optimize(objective, n_trials=40)
+    mine = [each.params["candidate"] for each in study.trials if each.params["rate"] == 1e-3]
+    assert len(mine) == len(set(mine)) >= 4
+    first = next(each.number for each in study.trials if each.params["candidate"] == 2)
+    assert first < len(NAMES) + 3
+
+
+def test_a_failed_first_trial_may_come_again() -> None:
+    def fails_once(trial: optuna.Trial) -> float:
+        value = objective(trial)
+        return float("nan") if trial.number == 0 else value
+
+    belief = prior(settings={"rate": 1e-3})
+    study = optuna.create_study(direction="maximize", sampler=PriorSampler(belief, RandomSampler(seed=0)))
+    study.optimize(fails_once, n_trials=12)
+    assert study.trials[0].params["candidate"] == 2
+    assert study.trials[0].state == optuna.trial.TrialState.FAIL
+    assert {"candidate": 2, "rate": 1e-3} in [each.params for each in study.trials[1:]]
+
+
+def test_a_wrong_prior_is_overcome() -> None:
+    def trials_to_the_best(scores: np.ndarray | None, seed: int) -> int:
+        plain = TPESampler(seed=seed)
+        sampler = plain if scores is None else PriorSampler(prior(scores, settings={"rate": 1e-3}), plain)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        study.optimize(objective, n_trials=30)
+        return next((each.number for each in study.trials if each.params["candidate"] == 2), 30)
+
+    wrong, none = (np.mean([trials_to_the_best(scores, seed) for seed in range(8)]) for scores in (-TRUTH, None))
+    right = np.mean([trials_to_the_best(TRUTH, seed) for seed in range(8)])
+    assert right == 0
+    assert wrong <= none + 4  # at most the eight candidates, each once, half of the time
+
+
+def test_minimisation_and_other_units() -> None:
+    belief = prior(unit=100.0)
+    study = optuna.create_study(direction="minimize", sampler=PriorSampler(belief, RandomSampler(seed=0)))
+    study.optimize(lambda trial: -100 * objective(trial), n_trials=12)
+    assert study.best_trial.params["candidate"] == 2
+
+
+def test_categorical_names_work_too() -> None:
+    def by_name(trial: optuna.Trial) -> float:
+        return float(TRUTH[NAMES.index(trial.suggest_categorical("candidate", NAMES))])
+
+    study = optuna.create_study(direction="maximize", sampler=PriorSampler(prior(), TPESampler(seed=0)))
+    assert enqueue(study, prior(), count=1, by_name=True) == 1
+    study.optimize(by_name, n_trials=6)
+    assert study.trials[0].params["candidate"] == "model-c"
+    assert study.best_trial.params["candidate"] == "model-c"
+
+
+def test_two_objectives_and_constraints() -> None:
+    def both(trial: optuna.Trial) -> tuple[float, float]:
+        value = objective(trial)
+        trial.set_constraint("memory", 1.0 if trial.params["candidate"] == 2 else -1.0)
+        return value, float(trial.params["candidate"])
+
+    study = optuna.create_study(
+        directions=["maximize", "minimize"], sampler=PriorSampler(prior(), RandomSampler(seed=0))
+    )
+    study.optimize(both, n_trials=12)
+    chosen = [each.params["candidate"] for each in study.trials]
+    assert chosen[0] == 2
+    assert chosen.count(2) < 6  # infeasible: tried, but not taken for good
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_storages_and_resume(kind: str, tmp_path: Path) -> None:
+    def storage() -> object:
+        if kind == "sqlite":
+            return f"sqlite:///{tmp_path / 'study.db'}"
+        return JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
+
+    belief = prior()
+    study = optuna.create_study(storage=storage(), study_name="s", direction="maximize", sampler=PriorSampler(belief))
+    enqueue(study, belief, count=1)
+    study.optimize(objective, n_trials=2)
+    again = optuna.load_study(study_name="s", storage=storage(), sampler=PriorSampler(belief))
+    assert enqueue(again, belief) == 0
+    again.optimize(objective, n_trials=2)
+    assert len(again.trials) == 4
+    assert again.trials[0].params["candidate"] == 2
+
+
+WORKER = """
+import sys
+from pathlib import Path
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+sys.path.insert(0, sys.argv[1])
+from helpers.optuna_world import objective, prior
+from vlmsel_auto.integrations.optuna_prior import PriorPruner, PriorSampler
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+kind, place, trials = sys.argv[2], sys.argv[3], int(sys.argv[4])
+storage = f"sqlite:///{place}" if kind == "sqlite" else JournalStorage(JournalFileBackend(place))
+study = optuna.load_study(study_name="s", storage=storage, sampler=PriorSampler(prior()), pruner=PriorPruner(prior()))
+study.optimize(objective, n_trials=trials)
+"""
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_two_processes(kind: str, tmp_path: Path) -> None:
+    place = tmp_path / "study"
+    storage = f"sqlite:///{place}" if kind == "sqlite" else JournalStorage(JournalFileBackend(str(place)))
+    study = optuna.create_study(study_name="s", storage=storage, direction="maximize")
+    enqueue(study, prior(), count=2)
+    trials = 4
+    if kind == "sqlite":  # locks no rows: two workers can be given the same queued trial (optuna/optuna#4621)
+        study.optimize(objective, n_trials=2)
+        trials = 3
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-c",
+        WORKER,
+        str(Path(__file__).parents[1]),
+        kind,
+        str(place),
+        str(trials),
+    ]
+    workers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for worker in workers:
+        _, errors = worker.communicate(timeout=120)
+        assert worker.returncode == 0, errors
+    found = study.get_trials()
+    assert [each.number for each in found] == list(range(8))
+    assert all(each.state == optuna.trial.TrialState.COMPLETE for each in found)
+    assert found[0].params["candidate"] == 2
+
+
+def test_two_threads() -> None:
+    study = optuna.create_study(direction="maximize", sampler=PriorSampler(prior(), RandomSampler(seed=0)))
+    study.optimize(objective, n_trials=12, n_jobs=2)
+    assert len(study.trials) == 12
+    assert all(each.state == optuna.trial.TrialState.COMPLETE for each in study.trials)
+
+
+class Recorder(optuna.pruners.BasePruner):
+    def __init__(self) -> None:
+        self.shown: list[float] = []
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        self.shown.append(trial.intermediate_values[0])
+        return trial.intermediate_values[0] < 0.5
+
+
+def test_the_pruner_asks_more_of_weak_candidates() -> None:
+    recorder = Recorder()
+    belief = prior(sd=0.1)
+    study = optuna.create_study(direction="maximize", pruner=PriorPruner(belief, recorder, handicap=0.05))
+    pruned = []
+    for index in (2, 5):
+        study.enqueue_trial({"candidate": index})
+        trial = study.ask()
+        trial.suggest_int("candidate", 0, 7)
+        trial.report(0.52, step=0)
+        pruned.append(trial.should_prune())
+        study.tell(trial, 0.5)
+    assert recorder.shown == pytest.approx([0.52, 0.47])
+    assert pruned == [False, True]
+    assert study.trials[1].intermediate_values == {0: 0.52}  # the study keeps what was reported
+
+
+def test_overhead_is_small() -> None:
+    belief = prior()
+    study = optuna.create_study(direction="maximize", sampler=PriorSampler(belief, RandomSampler(seed=0)))
+    study.optimize(objective, n_trials=5)
+    begun = time.process_time()
+    study.optimize(objective, n_trials=20)
+    assert (time.process_time() - begun) / 20 < 0.1
+
+
+def test_refusals() -> None:
+    with pytest.raises(ValueError, match="handicap must not be negative"):
+        PriorPruner(prior(), handicap=-1.0)
+    with pytest.raises(ValueError, match="unit must be positive"):
+        prior(unit=0.0)
+    study = optuna.create_study(sampler=PriorSampler(prior()))
+    with pytest.raises(ValueError, match="count must not be negative"):
+        enqueue(study, prior(), count=-1)
+    with pytest.raises(ValueError, match="integer index or categorical names"):
+        study.ask().suggest_float("candidate", 0, 1)
+    with pytest.raises(ValueError, match="No choice of 'candidate'"):
+        optuna.create_study(sampler=PriorSampler(prior())).ask().suggest_categorical("candidate", ["x", "y"])

@@ -1,0 +1,380 @@
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from vlmsel_auto import events
+from vlmsel_auto.cache import Store
+from vlmsel_auto.conductance.conductance import conductance
+from vlmsel_auto.conductance.scalars import make_scalar
+from vlmsel_auto.errors import LibraryError, TaskError
+from vlmsel_auto.library import library
+from vlmsel_auto.library.tuned import import_tuned
+from vlmsel_auto.measuring import build as library_build
+from vlmsel_auto.measuring import tuned as library_trials
+from vlmsel_auto.measuring.cell import CellSettings, make_cell, pool
+from vlmsel_auto.models import candidates, zoo
+from vlmsel_auto.ranking.evidence import knn, zeroshot
+
+MEMBERS = ("ConvNeXt-Mi-64.all-m", "EffNet-Mi-64.all-m")
+SETTINGS = CellSettings(images=4, norm_images=2, signal_images=6, points=5, shots=(1, 2), draws=2)
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230)}
+
+
+def draw(folder: Path, *, shapes: tuple[str, ...], seed: int, n: int = 6) -> Path:
+    """A task: coloured shapes, one class a shape, given splits."""
+    rng = np.random.default_rng(seed)
+    for part, count in (("train", n), ("val", 2), ("test", 4)):
+        for name in shapes:
+            place = folder / part / name
+            place.mkdir(parents=True)
+            for i in range(count):
+                image = Image.new("RGB", (40, 40), "white")
+                x, y, r = *(int(v) for v in rng.integers(4, 16, 2)), int(rng.integers(12, 20))
+                colour = tuple(COLOURS.values())[int(rng.integers(3))]
+                getattr(ImageDraw.Draw(image), "ellipse" if name == "circle" else "rectangle")(
+                    (x, y, x + r, y + (r if name != "bar" else 4)), fill=colour
+                )
+                image.save(place / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Two drawn tasks and the library built on them, with its cache."""
+    root = tmp_path_factory.mktemp("world")
+    tasks = (
+        draw(root / "tasks" / "one", shapes=("circle", "square"), seed=1),
+        draw(root / "tasks" / "two", shapes=("bar", "circle", "square"), seed=2),
+    )
+    seen = []
+    made = build(root, tasks=tasks, sink=seen.append)
+    return root, tasks, made, seen
+
+
+def build(root: Path, *, tasks, members=MEMBERS, out="lib.safetensors", **kwargs):
+    return library_build.build(
+        tasks=tasks,
+        candidates=candidates.resolve(members),
+        out=root / out,
+        settings=SETTINGS,
+        cache=root / "cache",
+        **kwargs,
+    )
+
+
+def cell_files(root: Path) -> dict[Path, int]:
+    return {one: one.stat().st_mtime_ns for one in (root / "cache" / "cells").rglob("*.safetensors")}
+
+
+def test_every_cell_is_there_and_sound(world):
+    root, _, made, _ = world
+    assert made.failures == ()
+    assert made.candidate_ids == MEMBERS
+    assert made.task_names == ("one", "two")
+    assert made.failures == ()
+    assert (
+        library.verify(made, weights={one.id: candidates.fingerprint(one) for one in candidates.resolve(MEMBERS)}) == ()
+    )
+    for name in ("zero_shot", "total", "seconds", "finished", "class_accuracy"):
+        assert np.isfinite(getattr(made, name)).all(), name
+    assert made.class_accuracy.shape == (2, 5)
+    assert made.shots == (1, 2)
+    assert np.isfinite(made.evidence[:, :, :, made.evidence_names.index("zeroshot")]).all()
+    assert np.isnan(made.evidence_draws[:, :, :, 0]).any()  # k-NN on one image a class is not defined
+    for m in range(2):
+        assert np.isfinite(made.activity[m]).all()
+        assert np.isfinite(made.norm_activity[m]).all()
+        assert len(made.signature[m]) == len(made.candidates[m].blocks) > 2
+    settings = dict(made.builds[0].settings)
+    assert settings["images"] == "4"
+    assert settings["scalar"] == "margin"
+    assert made.builds[0].source == "vlmsel-auto library build"
+    read = library.load(root / "lib.safetensors")
+    np.testing.assert_array_equal(read.zero_shot, made.zero_shot)
+
+
+def test_progress_is_told_with_an_estimate(world):
+    told = [one for one in world[3] if getattr(one, "stage", "") == "library"]
+    assert isinstance(told[0], events.StageStarted)
+    assert told[0].total == 4
+    assert [one.done for one in told if isinstance(one, events.StageProgress)] == [1, 2, 3, 4]
+    assert all("min left" in one.text for one in told if isinstance(one, events.StageProgress))
+    assert isinstance(told[-1], events.StageFinished)
+
+
+def test_figures_are_those_of_a_direct_computation(world):
+    root, tasks, made, _ = world
+    candidate = candidates.resolve(MEMBERS[0])[0]
+    task = library_build.load_tasks(
+        tasks[1:], candidates=(candidate,), settings=SETTINGS, leave_out=(), cache=root / "cache", sink=events.discard
+    )[0]
+    model = zoo.load(candidate)
+    texts = model.text_features(task.prompts, task.templates)
+    cosine = zeroshot.cosines(
+        model.embed(model.normalise(task.pixels.read(candidate.view, task.test))).detach().numpy(), texts.numpy()
+    )
+    right = cosine.argmax(axis=1) == task.labels[task.test]
+    assert made.zero_shot[0, 1] == right.mean()
+    np.testing.assert_allclose(
+        made.class_accuracy[0, made.class_slices()[1]], [right[task.labels[task.test] == k].mean() for k in range(3)]
+    )
+    images = pool(task, SETTINGS)
+    found = conductance(
+        model.visual,
+        model.normalise(task.pixels.read(candidate.view, images[:4])),
+        scalar=make_scalar("margin", text_features=texts, logit_scale=model.logit_scale),
+        points=5,
+    )
+    np.testing.assert_allclose(made.activity[0][1], found.activity.mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(made.signature[0][0][1], found.signature[0].mean(axis=0), rtol=1e-3, atol=1e-4)
+    assert made.total[0, 1] == pytest.approx(found.total.mean(), rel=1e-4)
+    # completeness: the total needs no path, so the signal over these and two more images is near the profile's
+    assert made.signals[0, 1, made.signal_names.index("total")] == pytest.approx(made.total[0, 1], rel=0.5)
+    features = model.embed(model.normalise(task.pixels.read(candidate.view, task.support))).detach().numpy()
+    assert made.evidence_draws[0, 1, 0, 1, made.evidence_names.index("knn")] == knn.knn(
+        features, task.labels[task.support]
+    )
+
+
+def test_same_images_for_every_candidate_and_none_from_test(world):
+    root, tasks, _, _ = world
+    task = library_build.load_tasks(
+        tasks[:1],
+        candidates=candidates.resolve(MEMBERS),
+        settings=SETTINGS,
+        leave_out=(),
+        cache=root / "cache",
+        sink=events.discard,
+    )[0]
+    images = pool(task, SETTINGS)
+    assert len(set(images.tolist())) == len(images) == 4
+    assert set(images.tolist()) <= set(task.train.tolist())
+    np.testing.assert_array_equal(images, pool(task, SETTINGS))
+
+
+def test_a_second_build_computes_nothing_and_one_more_task_only_its_own_cells(world, tmp_path):
+    root, tasks, made, _ = world
+    before = cell_files(root)
+    again = build(root, tasks=tasks, out="again.safetensors")
+    assert cell_files(root) == before
+    np.testing.assert_array_equal(again.finished, made.finished)
+    third = draw(tmp_path / "three", shapes=("bar", "circle"), seed=3)
+    grown = build(root, tasks=(*tasks, third), out="grown.safetensors", leave_out=["two"])
+    assert grown.task_names == ("one", "three")
+    after = cell_files(root)
+    assert {path: after[path] for path in before} == before
+    assert len(after) == len(before) + 2
+
+
+def test_adding_to_a_library_keeps_what_it_has(world):
+    root, tasks, made, _ = world
+    base = library.with_tuned(made.select_tasks(["one"]), run="run", source="s", values={(MEMBERS[0], "one"): 0.5})
+    grown = build(root, tasks=tasks[1:], members=MEMBERS[:1], base=base, out="added.safetensors")
+    assert grown.task_names == ("one", "two")
+    assert grown.tuned[0, 0] == 0.5
+    assert np.isfinite(grown.zero_shot).tolist() == [[True, True], [True, False]]
+
+
+def test_a_damaged_cell_is_made_again(world):
+    root, tasks, made, _ = world
+    sizes = {victim: victim.stat().st_size for victim in cell_files(root)}  # other tests' too
+    for victim, size in sizes.items():
+        os.truncate(victim, size // 2)
+    again = build(root, tasks=tasks, out="again.safetensors")
+    np.testing.assert_array_equal(again.zero_shot, made.zero_shot)
+    assert sum(victim.stat().st_size > size // 2 for victim, size in sizes.items()) == len(tasks) * len(MEMBERS)
+
+
+def test_one_failing_cell_leaves_the_others(world, tmp_path):
+    root, tasks, _, _ = world
+    good = candidates.resolve(MEMBERS[0])[0]
+    bad = dataclasses.replace(good, id="broken", source="local-dir", path=tmp_path / "weights")
+    bad.path.mkdir()
+    for name in ("open_clip_config.json", "bpe.txt.gz"):
+        (bad.path / name).write_bytes((good.path / name).read_bytes())
+    (bad.path / "open_clip_model.safetensors").write_bytes(b"not weights")
+    seen = []
+    made = library_build.build(
+        tasks=tasks[:1],
+        candidates=(bad, good),
+        out=tmp_path / "lib.safetensors",
+        settings=SETTINGS,
+        cache=root / "cache",
+        sink=seen.append,
+    )
+    assert made.candidate_ids == (MEMBERS[0],)
+    assert [(one.candidate, one.task) for one in made.failures] == [("broken", "one")]
+    assert "weights" in made.failures[0].reason
+    assert any(isinstance(one, events.Notice) and "broken on one failed" in one.text for one in seen)
+    assert library.load(tmp_path / "lib.safetensors").failures == made.failures
+
+
+def test_two_processes_give_what_one_gives(world):
+    root, tasks, made, _ = world
+    fresh = root / "parallel"
+    parallel = library_build.build(
+        tasks=tasks,
+        candidates=candidates.resolve(MEMBERS),
+        out=fresh / "lib.safetensors",
+        settings=SETTINGS,
+        cache=fresh / "cache",
+        jobs=2,
+    )
+    np.testing.assert_array_equal(parallel.zero_shot, made.zero_shot)
+    np.testing.assert_allclose(parallel.activity[1], made.activity[1], rtol=1e-5)
+    np.testing.assert_array_equal(parallel.evidence_draws, made.evidence_draws)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {here!r})
+from test_build import build
+root = Path({root!r})
+build(root, tasks=sorted((root / "tasks").iterdir()))
+"""
+
+
+def test_killed_build_resumes_and_loses_at_most_the_cell_it_was_making(tmp_path):
+    tasks = tuple(
+        draw(tmp_path / "tasks" / name, shapes=("circle", "square"), seed=seed) for seed, name in enumerate("abc")
+    )
+    script = tmp_path / "build.py"
+    script.write_text(SCRIPT.format(here=str(Path(__file__).parent), root=str(tmp_path)))
+    running = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while len(cell_files(tmp_path)) < 2:
+        assert running.poll() is None, running.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    running.kill()
+    running.wait()
+    running.stderr.close()
+    assert not (tmp_path / "lib.safetensors").exists()  # written whole, at the end
+    kept = cell_files(tmp_path)
+    assert 2 <= len(kept) < 6
+    made = build(tmp_path, tasks=tasks)
+    assert np.isfinite(made.zero_shot).all()
+    assert made.zero_shot.shape == (2, 3)
+    after = cell_files(tmp_path)
+    assert {path: after[path] for path in kept} == kept
+    assert len(after) == 6
+
+
+def test_a_new_statistic_needs_no_pass_through_the_model(world):
+    root, tasks, made, _ = world
+    candidate = candidates.resolve(MEMBERS[0])[0]
+    task = library_build.load_tasks(
+        tasks[:1], candidates=(candidate,), settings=SETTINGS, leave_out=(), cache=root / "cache", sink=events.discard
+    )[0]
+    model = dataclasses.replace(zoo.load(candidate), mean=(9.0, 9.0, 9.0))  # whatever runs through it now is wrong
+    again = make_cell(model=model, task=task, settings=SETTINGS, code_version="", store=Store(root / "cache" / "store"))
+    assert again.zero_shot == made.zero_shot[0, 0]
+    knn_name = (0, 2, "knn")
+    assert again.evidence[knn_name] == made.evidence_draws[0, 0, 0, 1, made.evidence_names.index("knn")]
+
+
+def test_wrong_calls_are_refused_before_anything_is_computed(world, tmp_path):
+    root, tasks, _, _ = world
+    with pytest.raises(LibraryError, match="jobs must be at least 1, but got 0"):
+        build(root, tasks=tasks, jobs=0)
+    with pytest.raises(LibraryError, match="at least one task and one candidate, but got 0 and 2"):
+        build(root, tasks=tasks, leave_out=["one", "two"])
+    twin = draw(tmp_path / "one", shapes=("bar", "square"), seed=5)
+    with pytest.raises(LibraryError, match="two tasks are called 'one'"):
+        build(root, tasks=(tasks[0], twin))
+    with pytest.raises(TaskError, match=r"task folder .*missing"):
+        build(root, tasks=(tmp_path / "missing",))
+
+
+def test_task_folders_are_found(world, tmp_path):
+    root, tasks, _, _ = world
+    assert library_build.task_folders(root / "tasks") == tasks
+    assert library_build.task_folders(tasks[0]) == (tasks[0],)  # splits
+    for part in ("named", "plain/cats", "plain/dogs", "listed/images", ".cache/x"):
+        (tmp_path / part).mkdir(parents=True)
+    (tmp_path / "named" / "task.toml").write_text('name = "x"\n')
+    (tmp_path / "listed" / "labels.csv").write_text("path,label\n")
+    assert [one.name for one in library_build.task_folders(tmp_path)] == ["listed", "named", "plain"]
+    for name in ("listed", "named", "plain"):
+        assert library_build.task_folders(tmp_path / name) == (tmp_path / name,)
+    for wrong in (tmp_path / "none", root / "tasks" / "one" / "test" / "circle"):
+        with pytest.raises(LibraryError, match="task"):
+            library_build.task_folders(wrong)
+
+
+def table(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_tuned_tables_wide_and_long(world, tmp_path):
+    made = world[2]
+    a, b = MEMBERS
+    wide = table(
+        tmp_path / "wide.csv",
+        "member,task,zeroshot,lr3e4,lr1e3",
+        f"{a},one,0.1,0.5,0.75",
+        f"{b},two,0.1,0.25,",
+        "other,one,0,0,0",
+    )
+    first = import_tuned(made, wide, source="a paper")
+    assert first.run_names == ("lr1e3", "lr3e4")
+    assert first.run_sources == ("a paper", "a paper")
+    np.testing.assert_array_equal(first.tuned, [[0.625, np.nan], [np.nan, 0.25]])
+    long = table(
+        tmp_path / "long.csv",
+        "member,task,method,seed,zeroshot,accuracy,seconds,error",
+        f"{a},one,finetune,0,0.1,1.0,3,",
+        f"{a},one,probe,0,0.1,0.5,3,",
+        f"{a},one,probe,1,0.1,0.25,3,",
+        f"{b},one,probe,0,0.1,,3,out of memory",
+    )
+    both = import_tuned(first, long)
+    assert both.run_names == ("lr1e3", "lr3e4", "finetune seed=0")
+    assert both.tuned[0, 0] == 0.75
+    np.testing.assert_array_equal(both.probed, [[0.375, np.nan], [np.nan, np.nan]])
+    np.testing.assert_array_equal(made.tuned, np.full((2, 2), np.nan))
+
+
+def test_wrong_tuned_tables_are_refused_by_name(world, tmp_path):
+    made = world[2]
+    path = tmp_path / "t.csv"
+    for lines, reason in (
+        (("member,task", "a,one"), "has the columns member, task"),
+        (("member,task,run", f"{MEMBERS[0]},one,12"), r"must lie in \[0, 1\], but got '12'"),
+        (("member,task,run", f"{MEMBERS[0]},one,x"), "must be numbers, but got 'x'"),
+        (("member,task,run", "a,b,0.5"), "no row of the table belongs"),
+    ):
+        with pytest.raises(LibraryError, match=reason) as caught:
+            import_tuned(made, table(path, *lines))
+        assert str(path) in str(caught.value)
+    with pytest.raises(LibraryError, match="cannot be read"):
+        import_tuned(made, tmp_path / "none.csv")
+
+
+def test_trials_fill_tuned_accuracies_and_are_not_run_twice(world, monkeypatch):
+    root, tasks, _, _ = world
+    made = build(root, tasks=tasks[:1], members=MEMBERS[:1], out="tuned.safetensors", tuned_seeds=(0, 1))
+    assert made.run_names == ("finetune 2-shot seed=0", "finetune 2-shot seed=1")
+    assert np.isfinite(made.tuned_runs).all()
+
+    def never(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(library_trials, "run_trial", never)
+    again = build(root, tasks=tasks[:1], members=MEMBERS[:1], out="tuned.safetensors", tuned_seeds=(0, 1))
+    np.testing.assert_array_equal(again.tuned_runs, made.tuned_runs)
+    seen = []
+    more = build(
+        root, tasks=tasks[:1], members=MEMBERS[:1], out="tuned.safetensors", tuned_seeds=(2,), sink=seen.append
+    )
+    assert np.isnan(more.tuned_runs[:, :, 0]).all()
+    assert any(isinstance(one, events.Notice) and "AssertionError" in one.text for one in seen)

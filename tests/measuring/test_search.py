@@ -1,0 +1,135 @@
+"""A finished search becomes a source task, and the next search on a related folder uses it."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import vlmsel_auto
+from helpers.drawings import draw_task
+from vlmsel_auto.cache import Store
+from vlmsel_auto.library import library as libraries
+from vlmsel_auto.library.library import default_library, load
+from vlmsel_auto.measuring.search import RUN, cells_of_search, remember_search
+from vlmsel_auto.measuring.target import glance, measure
+from vlmsel_auto.models import zoo
+from vlmsel_auto.models.candidates import resolve
+from vlmsel_auto.pipeline.search import _learn
+from vlmsel_auto.records import Budget, TrialResult, TrialSpec
+from vlmsel_auto.reporting.report import load as load_report
+from vlmsel_auto.tasks.task import load_task
+
+NAMES = ("RN-Mi-64.glyph-s", "EffNet-Mi-64.all-m")
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A task and what two candidates show on it."""
+    root = tmp_path_factory.mktemp("learning")
+    chosen = resolve(NAMES)
+    task = load_task(
+        draw_task(root / "shapes"), views=tuple({one.view for one in chosen}), shots=4, workdir=root / "work"
+    )
+    store = Store(root / "store")
+    return task, chosen, [measure(zoo.load(one), task, store=store) for one in chosen]
+
+
+def trial(number, method, validation, test):
+    return TrialResult(
+        number=number,
+        spec=TrialSpec(
+            candidate=NAMES[0], method=method, learning_rate=1e-3, weight_decay=0.0, augmentation=0.0, epochs=2, seed=0
+        ),
+        state="complete",
+        origin="planned",
+        validation=validation,
+        test=test,
+        curve=(validation,),
+        epochs_run=2,
+        seconds=1.0,
+    )
+
+
+def trials():
+    return [trial(0, "probe", 0.7, 0.65), trial(1, "finetune", 0.8, 0.9), trial(2, "finetune", 0.9, 0.75)]
+
+
+def test_cells_hold_the_test_figures_of_the_trials_that_validation_chose(measured):
+    task, chosen, signals = measured
+    first, second = cells_of_search(task=task, candidates=chosen, signals=signals, trials=trials(), seed=0)
+    assert (first.probed, first.tuned) == (0.65, {RUN: 0.75})
+    assert np.isnan(second.probed)
+    assert second.tuned == {}
+    assert first.activity.tolist() == signals[0].activity.tolist()
+    assert {shots for _, shots, _ in first.evidence} == {1, 2, 4}
+    embedded = signals[0].features @ signals[0].text_features.T
+    right = embedded.argmax(1) == task.labels[task.support]
+    assert first.zero_shot == pytest.approx(right.mean())
+
+
+def test_a_remembered_search_is_a_source_task_once(measured, tmp_path):
+    task, chosen, signals = measured
+    for _ in range(2):
+        path, name = remember_search(
+            task=task, candidates=chosen, signals=signals, trials=trials(), seed=0, path=tmp_path / "mine.safetensors"
+        )
+    library = load(path)
+    assert (library.task_names, library.candidate_ids) == ((name,), NAMES)
+    assert library.tasks[0].digest == task.digest
+    assert np.nanmax(library.tuned) == 0.75
+
+
+def test_a_search_that_only_glanced_is_remembered_without_profiles(measured, tmp_path, monkeypatch):
+    task, chosen, signals = measured
+    path = tmp_path / "mine.safetensors"
+    monkeypatch.setenv("VLMSEL_LIBRARY", str(path))
+    glances = [glance(zoo.load(one), task, store=Store(tmp_path / "store")) for one in chosen]
+    remember_search(task=task, candidates=chosen, signals=[signals[0], glances[1]], trials=trials(), seed=0, path=path)
+    library = libraries.user_library()  # with the shipped one
+    row = [library.candidate_ids.index(name) for name in NAMES]
+    column = next(place for place, one in enumerate(library.tasks) if one.digest == task.digest)
+    assert library.tuned[row[0], column].max() == 0.75
+    assert np.isfinite(library.activity[row[0]][column]).all()
+    assert np.isnan(library.activity[row[1]][column]).all()
+    assert np.isfinite(library.activity[row[1]][0]).all()  # the shipped profiles are still there
+    assert np.isfinite(library.zero_shot[row, column]).all()
+
+
+def test_a_task_that_the_shipped_library_has_is_not_remembered_worse(measured, tmp_path, monkeypatch):
+    task, chosen, signals = measured
+    path = tmp_path / "mine.safetensors"
+    monkeypatch.setenv("VLMSEL_LIBRARY", str(path))
+    shipped = default_library().tasks[0]
+    told = _learn(replace(task, digest=shipped.digest), chosen, signals, trials(), seed=0, sink=print)
+    assert told.endswith(f"the shipped library has this task as {shipped.name!r}, better measured")
+    assert not path.exists()
+    assert "added to the library" in _learn(task, chosen, signals, trials(), seed=0, sink=print)
+    assert load(path).task_names == ("shapes",)
+
+
+def test_a_second_search_on_a_related_folder_uses_the_first(tmp_path, minizoo, monkeypatch):
+    monkeypatch.setenv("VLMSEL_LIBRARY", str(tmp_path / "library" / "mine.safetensors"))
+    own = []
+    for number, name in enumerate(
+        ("RN-Mi-64.glyph-s", "EffNet-Mi-64.all-m", "ConvNeXt-Mi-64.synth-m", "RN-Mi-64.all-m")
+    ):
+        shutil.copytree(minizoo / name, tmp_path / f"own{number}")
+        own.append(f"local-dir:{tmp_path / f'own{number}'}")
+    second = draw_task(tmp_path / "related", seed=7)
+    before = vlmsel_auto.rank(second, candidates=own, cache_dir=tmp_path / "cache")
+    assert {line.basis for line in before.ranked} == {"labels"}
+    result = vlmsel_auto.search(
+        draw_task(tmp_path / "shapes"),
+        candidates=own,
+        method="probe",
+        budget=Budget(trials=4),
+        workdir=tmp_path / "w",
+    )
+    assert "shapes" in libraries.user_library().task_names
+    assert any("added to the library" in note for note in load_report(result.report_dir).notes)
+    after = vlmsel_auto.rank(second, candidates=own, cache_dir=tmp_path / "cache")
+    assert {line.basis for line in after.ranked} == {"library and labels"}
+    said = "1 source task of your own earlier searches: shapes"
+    assert said in after.notes
+    assert said not in before.notes

@@ -1,0 +1,199 @@
+"""Class probabilities of files and folders."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from vlmsel_auto.cache import Store
+from vlmsel_auto.errors import CandidateError, TaskError, TrialUnavailable
+from vlmsel_auto.events import Event, StageFinished, StageProgress, StageStarted
+from vlmsel_auto.models import candidates, zoo
+from vlmsel_auto.models.exporting import export
+from vlmsel_auto.models.prediction import predict
+from vlmsel_auto.records import Method, TrialSpec
+from vlmsel_auto.tasks.decode import decode_image
+from vlmsel_auto.tasks.pixels import render
+from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tuning.checkpoints import load_trial
+from vlmsel_auto.tuning.run import run_trial
+
+CLASSES = ("circle", "square", "cross")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported zero-shot classifier."""
+    model = zoo.load(candidates.resolve("ViT-Mi-16-64.all-m")[0])
+    head = model.text_features(CLASSES, ["a {}."]).double().numpy()
+    return export(
+        model,
+        head,
+        np.array([0.1, -0.2, 0.3]),
+        model.logit_scale,
+        classes=CLASSES,
+        prompts=CLASSES,
+        templates=["a {}."],
+        directory=tmp_path_factory.mktemp("export") / "model",
+    )
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Seven images in folders, odd ones among them, and three files that are none."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / "images"
+    (root / "deep" / "er").mkdir(parents=True)
+    (root / ".hidden").mkdir()
+    for index, place in enumerate(["a.png", "b.jpg", "c.bmp", "deep/d.png", "deep/er/e.webp"]):
+        Image.fromarray(rng.integers(0, 256, (40 + index, 60, 3), dtype=np.uint8)).save(root / place)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(rng.integers(0, 256, (30, 60, 3), dtype=np.uint8)).save(root / "turned.jpg", exif=exif)
+    Image.fromarray(rng.integers(0, 256, (30, 60, 4), dtype=np.uint8)).save(root / "clear.png")
+    (root / "empty.png").write_bytes(b"")
+    (root / "half.png").write_bytes((root / "a.png").read_bytes()[:2000])
+    (root / "notes.txt").write_text("not an image")
+    (root / ".hidden" / "thumb.png").write_bytes(b"x")
+    (root / ".DS_Store").write_bytes(b"x")
+    return root
+
+
+def test_files_and_folders_in_order_with_the_bad_ones_listed(folder: Path, images: Path) -> None:
+    found = predict(folder, [images / "b.jpg", images, images / "absent.png"])
+    names = [path.relative_to(images).as_posix() for path in found.paths]
+    assert names == ["b.jpg", "a.png", "c.bmp", "clear.png", "turned.jpg", "deep/d.png", "deep/er/e.webp"]
+    reasons = {Path(bad.path).name: bad.reason for bad in found.bad_files if not bad.used}
+    assert set(reasons) == {"empty.png", "half.png", "notes.txt", "absent.png"}
+    assert reasons["absent.png"] == "no such file"
+    assert found.probabilities.shape == (7, 3)
+    assert np.allclose(found.probabilities.sum(axis=1), 1)
+    assert found.labels == tuple(CLASSES[index] for index in found.best)
+
+
+def test_probabilities_are_the_formula_on_the_pixels_of_the_trials(folder: Path, images: Path) -> None:
+    found = predict(folder, [images])
+    model = zoo.load(candidates.resolve("ViT-Mi-16-64.all-m")[0])
+    head = load_file(folder / "head.safetensors")
+    pixels = np.stack([render(decode_image(path).image, model.candidate.view) for path in found.paths])
+    embeddings = model.embed(model.normalise(pixels)).double()
+    unit = embeddings / embeddings.norm(dim=1, keepdim=True)
+    logits = head["scale"].double() * unit @ head["weight"].double().T + head["bias"].double()
+    assert np.allclose(found.probabilities, logits.softmax(dim=1).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_the_batch_size_changes_nothing(folder: Path, images: Path, batch_size: int) -> None:
+    one = predict(folder, [images])
+    other = predict(folder, [images], batch_size=batch_size)
+    assert other.paths == one.paths
+    assert other.labels == one.labels
+    assert np.allclose(other.probabilities, one.probabilities, atol=1e-5)
+
+
+def test_the_order_of_the_images_only_reorders(folder: Path, images: Path) -> None:
+    paths = [images / "a.png", images / "c.bmp", images / "b.jpg"]
+    forward, backward = predict(folder, paths), predict(folder, paths[::-1])
+    assert backward.paths == tuple(paths[::-1])
+    assert np.allclose(backward.probabilities[::-1], forward.probabilities, atol=1e-6)
+
+
+def _drawing(rng: np.random.Generator, kind: int) -> Image.Image:
+    height, width = (int(each) for each in rng.integers(40, 120, 2))
+    down, across = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j] - rng.uniform(-0.4, 0.4, (2, 1, 1))
+    inside = [np.hypot(down, across) < 0.5, np.maximum(abs(down), abs(across)) < 0.45, abs(down * across) < 0.05][kind]
+    pixels = rng.normal(110, 60, (height, width, 3)) + 70 * inside[..., None]
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("method", ["probe", "finetune"])
+def test_accuracy_equals_the_trials(tmp_path: Path, method: Method) -> None:
+    rng = np.random.default_rng(3)
+    for split, count in {"train": 12, "val": 6, "test": 20}.items():
+        for kind, name in enumerate(CLASSES):
+            (tmp_path / "task" / split / name).mkdir(parents=True)
+            for index in range(count):
+                _drawing(rng, kind).save(tmp_path / "task" / split / name / f"{index}.{'jpg' if index % 2 else 'png'}")
+    (candidate,) = candidates.resolve("RN-Mi-64.glyph-s")
+    task = load_task(tmp_path / "task", views=[candidate.view], workdir=tmp_path / "work")
+    spec = TrialSpec(
+        candidate=candidate.id,
+        method=method,
+        learning_rate=0.03 if method == "probe" else 1e-3,
+        weight_decay=0.01,
+        augmentation=0.0 if method == "probe" else 0.3,
+        epochs=60 if method == "probe" else 2,
+        seed=0,
+    )
+    store = Store(tmp_path / "store")
+    result = run_trial(
+        spec, number=0, task=task, candidate=candidate, load=zoo.load, store=store, workdir=tmp_path / "work"
+    )
+    learned = load_trial(tmp_path / "work", 0)
+    model = zoo.load(candidate)
+    if learned.visual is not None:
+        model.visual.load_state_dict(learned.visual)
+    exported = export(
+        model,
+        learned.weight.astype(np.float64),
+        learned.bias.astype(np.float64),
+        learned.scale,
+        classes=task.classes,
+        prompts=task.prompts,
+        templates=task.templates,
+        directory=tmp_path / "model",
+    )
+    found = predict(exported, [tmp_path / "task" / "test"])
+    right = [path.parent.name == label for path, label in zip(found.paths, found.labels, strict=True)]
+    assert len(right) == 60
+    assert result.test is not None
+    assert 0.34 < result.test < 1
+    assert sum(right) / len(right) == pytest.approx(result.test, abs=1e-12)
+
+
+def test_progress_is_told(folder: Path, images: Path) -> None:
+    events: list[Event] = []
+    predict(folder, [images], batch_size=4, sink=events.append)
+    assert isinstance(events[0], StageStarted)
+    assert events[0].total == 10
+    assert [event.done for event in events if isinstance(event, StageProgress)] == [4, 8, 10]
+    assert isinstance(events[-1], StageFinished)
+
+
+def test_not_one_usable_image_is_an_error(folder: Path, images: Path, tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"Not one of the 1 files.*notes\.txt"):
+        predict(folder, [images / "notes.txt"])
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(TaskError, match="At least one image"):
+        predict(folder, [tmp_path / "nothing"])
+    with pytest.raises(TaskError, match="At least one image"):
+        predict(folder, [])
+
+
+def test_only_an_exported_folder_predicts(minizoo: Path, images: Path, tmp_path: Path) -> None:
+    with pytest.raises(CandidateError, match=r"classes\.json is missing"):
+        predict(minizoo / "ViT-Mi-16-64.all-m", [images])
+    with pytest.raises(CandidateError, match="but got"):
+        predict(tmp_path / "absent", [images])
+
+
+def test_a_head_of_another_width_is_refused(folder: Path, images: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in folder.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    head = load_file(copy / "head.safetensors")
+    save_file({**head, "weight": torch.zeros(3, 5)}, copy / "head.safetensors")
+    with pytest.raises(CandidateError, match="width 5"):
+        predict(copy, [images])
+    (copy / "open_clip_model.safetensors").write_bytes(b"")
+    with pytest.raises(TrialUnavailable, match="copy"):
+        predict(copy, [images])
+
+
+def test_a_batch_size_of_zero_is_refused(folder: Path, images: Path) -> None:
+    with pytest.raises(ValueError, match="batch_size must be at least 1, but got 0"):
+        predict(folder, [images], batch_size=0)

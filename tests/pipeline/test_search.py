@@ -1,0 +1,275 @@
+"""The whole loop on real files and real models: ranking, search, export, report, resume, learning."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import vlmsel_auto
+from helpers.drawings import draw_task
+from vlmsel_auto.errors import BudgetError, CandidateError, InputError, TaskError, WorkdirError
+from vlmsel_auto.events import Notice, RankingReady, TrialFinished
+from vlmsel_auto.library import library as libraries
+from vlmsel_auto.pipeline.workdir import check_usable
+from vlmsel_auto.records import Budget
+from vlmsel_auto.reporting.report import load as load_report
+
+QUICK = ("ConvNeXt-Mi-64.synth-m", "RN-Mi-64.glyph-s", "EffNet-Mi-64.all-m")
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    return draw_task(tmp_path_factory.mktemp("tasks") / "shapes")
+
+
+@pytest.fixture
+def no_library():
+    return libraries.assemble([])
+
+
+@pytest.fixture(scope="module")
+def finished(shapes, tmp_path_factory):
+    """One search, shared by the tests that only look at it."""
+    events = []
+    result = vlmsel_auto.search(
+        shapes,
+        candidates=QUICK,
+        top_k=2,
+        budget=Budget(trials=5),
+        workdir=tmp_path_factory.mktemp("work") / "w",
+        library=libraries.assemble([]),
+        learn=False,
+        sink=events.append,
+    )
+    return result, events
+
+
+def test_ranking_names_every_candidate_once_with_probabilities(shapes, no_library, tmp_path):
+    ranking = vlmsel_auto.rank(shapes, candidates=QUICK, library=no_library, cache_dir=tmp_path)
+    assert sorted(ranking.order) == sorted(QUICK)
+    assert sum(line.p_best for line in ranking.ranked) == pytest.approx(1.0, abs=1e-6)
+    assert [line.score for line in ranking.ranked] == sorted((line.score for line in ranking.ranked), reverse=True)
+    assert {line.basis for line in ranking.ranked} == {"labels"}
+
+
+def test_a_second_ranking_reads_what_the_first_measured(shapes, no_library, tmp_path):
+    first = vlmsel_auto.rank(shapes, candidates=QUICK, library=no_library, cache_dir=tmp_path)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    second = vlmsel_auto.rank(shapes, candidates=QUICK, library=no_library, cache_dir=tmp_path)
+    assert second == first
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == written
+
+
+def test_a_broken_candidate_is_named_and_the_others_are_ranked(shapes, no_library, minizoo, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(minizoo / QUICK[0], broken)
+    weights = broken / "open_clip_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    notices = []
+    ranking = vlmsel_auto.rank(
+        shapes,
+        candidates=(QUICK[1], f"local-dir:{broken}"),
+        library=no_library,
+        cache_dir=tmp_path / "cache",
+        sink=lambda event: notices.append(event.text) if isinstance(event, Notice) else None,
+    )
+    assert ranking.order == (QUICK[1],)
+    assert list(ranking.failures) == [f"local-dir:{broken}"]
+    assert any("cannot be used" in text for text in notices)
+
+
+def test_search_gives_the_best_trial_by_validation(finished):
+    result, events = finished
+    assert result.best is not None
+    complete = [trial for trial in result.trials if trial.state == "complete"]
+    assert result.best.validation == max(trial.validation for trial in complete)
+    assert len(result.trials) == 5
+    assert sum(isinstance(event, TrialFinished) for event in events) == 5
+    assert any(isinstance(event, RankingReady) and not event.updated for event in events)
+
+
+def test_exported_model_loads_in_plain_open_clip_and_repeats_the_test_accuracy(finished, shapes):
+    best = finished[0].best
+    model, transform = open_clip.create_model_from_pretrained(f"local-dir:{best.model_dir}")
+    model.eval()  # open_clip gives models in training mode, which batch norm would see
+    head = load_file(best.model_dir / "head.safetensors")
+    classes = json.loads((best.model_dir / "classes.json").read_text())["classes"]
+    files = sorted((shapes / "test").glob("*/*.png"))
+    with torch.no_grad():
+        images = torch.stack([transform(Image.open(path)) for path in files])
+        embedded = model.encode_image(images, normalize=True)
+        logits = head["scale"] * embedded @ head["weight"].T + head["bias"]
+    plain = np.mean([classes[k] == path.parent.name for k, path in zip(logits.argmax(1), files, strict=True)])
+    assert plain == pytest.approx(best.test)
+    ours = vlmsel_auto.predict(best.model_dir, files)
+    right = np.mean([said == path.parent.name for said, path in zip(ours.labels, ours.paths, strict=True)])
+    assert right == pytest.approx(best.test)
+
+
+def test_report_holds_what_the_result_says(finished):
+    result, _ = finished
+    report = load_report(result.report_dir)
+    assert report.best.candidate == result.best.candidate
+    assert report.agreement == result.agreement
+    assert len(report.trials) == len(result.trials)
+    assert {row.name for row in report.baselines} >= {"random order"}
+    assert result.best.candidate in (result.report_dir / "report.html").read_text()
+
+
+def test_the_same_search_again_repeats_nothing(finished, shapes):
+    result, _ = finished
+    scraps = [result.workdir / name for name in (".part-a", "trials/0000/.part-b", "targets/.part-c")]
+    for scrap in scraps:  # what a kill leaves of a file
+        scrap.write_bytes(b"half")
+    events = []
+    again = vlmsel_auto.search(
+        shapes,
+        candidates=QUICK,
+        top_k=2,
+        budget=Budget(trials=5),
+        workdir=result.workdir,
+        library=libraries.assemble([]),
+        learn=False,
+        sink=events.append,
+    )
+    assert again.trials == result.trials
+    assert any(isinstance(event, Notice) and event.text.startswith("going on with the search in") for event in events)
+    assert all(event.resumed for event in events if isinstance(event, TrialFinished))
+    assert again.ranking == result.ranking
+    assert not any(scrap.exists() for scrap in scraps)
+
+
+def test_another_search_may_not_take_the_work_directory(finished, shapes):
+    with pytest.raises(WorkdirError, match=r"another .*seed"):
+        vlmsel_auto.search(
+            shapes, candidates=QUICK, budget=Budget(trials=5), workdir=finished[0].workdir, seed=1,
+            library=libraries.assemble([]),
+        )  # fmt: skip
+
+
+def test_a_folder_with_other_things_in_it_is_not_a_work_directory(shapes, no_library, tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(WorkdirError, match=r"thesis\.txt"):
+        vlmsel_auto.search(shapes, candidates=QUICK, workdir=tmp_path, library=no_library)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_search_killed_before_it_had_settings_owns_its_work_directory(tmp_path):
+    (tmp_path / "pixels").mkdir()
+    (tmp_path / ".part-x7").write_bytes(b"half of the settings")
+    check_usable(tmp_path)
+
+
+@pytest.mark.parametrize("budget", [Budget(trials=0), Budget(seconds=-1.0), Budget(seconds=float("nan")), 0.0])
+def test_an_empty_budget_is_refused_before_anything_is_written(shapes, no_library, tmp_path, budget):
+    with pytest.raises(BudgetError, match="must be positive"):
+        vlmsel_auto.search(shapes, candidates=QUICK, budget=budget, workdir=tmp_path / "w", library=no_library)
+    assert not (tmp_path / "w").exists()
+
+
+def test_an_unknown_method_is_refused_before_anything_is_written(shapes, no_library, tmp_path):
+    with pytest.raises(InputError, match="one of probe, finetune, both, but got 'lora'"):
+        vlmsel_auto.search(shapes, method="lora", workdir=tmp_path / "w", library=no_library)
+    assert not (tmp_path / "w").exists()
+
+
+def test_wrong_folder_and_unknown_candidate_write_nothing(shapes, no_library, tmp_path):
+    with pytest.raises(TaskError):
+        vlmsel_auto.search(tmp_path / "missing", candidates=QUICK, workdir=tmp_path / "w", library=no_library)
+    with pytest.raises(CandidateError, match="ViT-Mi"):
+        vlmsel_auto.search(shapes, candidates="ViT-Mi-8-64.al-l", workdir=tmp_path / "w", library=no_library)
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_budget_too_short_for_a_trial_is_no_failure_of_trials(shapes, no_library, tmp_path):
+    cut = vlmsel_auto.search(
+        shapes, candidates=QUICK[1:2], budget=0.1, method="finetune", workdir=tmp_path / "w", library=no_library
+    )
+    assert cut.best is None
+    assert cut.stopped_by == "budget"
+
+
+def test_a_finished_search_is_a_source_task_of_the_next(shapes, tmp_path, monkeypatch):
+    monkeypatch.setenv("VLMSEL_LIBRARY", str(tmp_path / "mine.safetensors"))
+    first = vlmsel_auto.search(shapes, candidates=QUICK, budget=Budget(trials=3), workdir=tmp_path / "w")
+    known = libraries.user_library()
+    assert "shapes" in known.task_names
+    column = known.column("shapes")
+    tuned = {trial.spec.candidate for trial in first.trials if trial.state == "complete"}
+    for name in QUICK:
+        assert np.isfinite(known.zero_shot[known.row(name), column])
+        figures = (known.probed[known.row(name), column], known.tuned[known.row(name), column])
+        assert np.isfinite(figures).any() == (name in tuned)
+    related = draw_task(tmp_path / "related", shapes=("circle", "triangle"), seed=5)
+    with_it = vlmsel_auto.rank(related, candidates=QUICK, library=known, cache_dir=tmp_path / "c")
+    without = vlmsel_auto.rank(related, candidates=QUICK, library=known.leave_out("shapes"), cache_dir=tmp_path / "c")
+    assert [line.score for line in with_it.ranked] != [line.score for line in without.ranked]
+    itself = vlmsel_auto.rank(shapes, candidates=QUICK, library=known, cache_dir=tmp_path / "c")
+    unseen = vlmsel_auto.rank(shapes, candidates=QUICK, library=known.leave_out("shapes"), cache_dir=tmp_path / "c")
+    assert [line.score for line in itself.ranked] == [line.score for line in unseen.ranked]
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux")
+def test_a_disk_that_takes_no_more_is_one_line_and_the_search_goes_on_later(shapes, tmp_path):
+    library = libraries.save(libraries.assemble([]), tmp_path / "none.safetensors") or tmp_path / "none.safetensors"
+    command = [
+        sys.executable, "-m", "vlmsel_auto", "search", str(shapes), "--candidates", QUICK[1], "--method", "finetune",
+        "--max-trials", "1", "--workdir", str(tmp_path / "w"), "--library", str(library), "--no-learn", "--json",
+    ]  # fmt: skip
+
+    def small_files_only():  # images and measurements fit, the weights of a tower do not
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))
+
+    full = subprocess.run(
+        command, capture_output=True, text=True, preexec_fn=small_files_only, timeout=300, check=False
+    )
+    assert full.returncode == 2, full.stderr
+    assert full.stdout == ""
+    last = full.stderr.splitlines()[-1]
+    assert last.startswith("error: cannot write below ")
+    assert "the same command goes on" in last
+    assert "Traceback" not in full.stderr
+    done = subprocess.run(command, capture_output=True, check=True, timeout=300)
+    assert [trial["state"] for trial in json.loads(done.stdout)["trials"]] == ["complete"]
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_same_command_goes_on(shapes, tmp_path):
+    library = libraries.save(libraries.assemble([]), tmp_path / "none.safetensors") or tmp_path / "none.safetensors"
+    command = [
+        sys.executable, "-m", "vlmsel_auto", "search", str(shapes), "--candidates", ",".join(QUICK),
+        "--max-trials", "6", "--workdir", str(tmp_path / "w"), "--library", str(library), "--no-learn", "--json",
+    ]  # fmt: skip
+    trials = tmp_path / "w" / "trials"
+    kept = {}
+    for results in (0, 1, 3):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ) as process:
+            deadline = time.monotonic() + 120
+            while len(list(trials.glob("*/result.json"))) < results and time.monotonic() < deadline:
+                time.sleep(0.05)
+            time.sleep(0.3)
+            process.send_signal(signal.SIGKILL)
+        for path in trials.glob("*/result.json"):
+            assert kept.get(path.parent.name, path.read_bytes()) == path.read_bytes()
+            kept[path.parent.name] = path.read_bytes()
+    done = subprocess.run(command, capture_output=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr.decode()
+    answer = json.loads(done.stdout)
+    assert answer["best"]["test"] is not None
+    for name, data in kept.items():
+        assert (trials / name / "result.json").read_bytes() == data
+    complete = [trial for trial in answer["trials"] if trial["state"] in ("complete", "pruned")]
+    assert len(complete) == 6
+    assert Path(answer["best"]["model_dir"]).is_dir()

@@ -1,0 +1,179 @@
+"""ranking.py on a drawn world whose true order is known, with and without labels, library and profiles."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from helpers.zoo_world import World
+from vlmsel_auto.errors import InputError
+from vlmsel_auto.ranking.divergence import DcdForm
+from vlmsel_auto.ranking.evidence.consensus import consensus
+from vlmsel_auto.ranking.ranking import rank_candidates
+from vlmsel_auto.ranking.records import TargetSignals
+from vlmsel_auto.ranking.signals import predictions
+
+
+@pytest.fixture(scope="module")
+def world():
+    return World()
+
+
+@pytest.fixture(scope="module")
+def library(world):
+    return world.library()
+
+
+def tau(world, ranking, t):
+    score = {line.candidate: line.score for line in ranking.ranked}
+    return stats.kendalltau([score[one] for one in world.ids], world.accuracy[:, t]).statistic
+
+
+@pytest.mark.parametrize("per_class", [0, 1, 2, 4, 8, 16])
+def test_it_ranks_at_every_number_of_labels(world, library, per_class):
+    taus = []
+    for t in (0, 1, 2):
+        targets, labels = world.targets(t, per_class=max(per_class, 4))
+        if per_class == 0:
+            labels = None
+        else:
+            targets, labels = world.targets(t, per_class=per_class)
+        ranking = rank_candidates(task=world.names[t], targets=targets, labels=labels, library=library)
+        taus.append(tau(world, ranking, t))
+        basis = "library" if per_class == 0 else "library and labels"
+        assert {line.basis for line in ranking.ranked} == {basis}
+        assert sum(line.p_best for line in ranking.ranked) == pytest.approx(1.0)
+        assert sum(line.p_top5 for line in ranking.ranked) == pytest.approx(5.0)
+        assert all(1 <= line.rank_interval.low <= line.rank_interval.high <= 9 for line in ranking.ranked)
+        assert [line.score for line in ranking.ranked] == sorted((line.score for line in ranking.ranked), reverse=True)
+    assert np.mean(taus) > 0.45, taus
+
+
+def test_dcd_finds_the_kind_of_task_where_the_average_cannot(world, library):
+    form = DcdForm(scalar="margin", delta="signature")
+    with_dcd, average = [], []
+    for t in range(4):
+        targets, _ = world.targets(t)
+        bare = [dataclasses.replace(one, features=np.empty((0, 0)), text_features=np.empty((0, 0))) for one in targets]
+        ranking = rank_candidates(task=world.names[t], targets=bare, library=library, form=form)
+        with_dcd.append(tau(world, ranking, t))
+        blind = [TargetSignals(candidate=one) for one in world.ids]
+        ranking = rank_candidates(task=world.names[t], targets=blind, library=library)
+        average.append(tau(world, ranking, t))
+        assert any("no conductance profiles" in note for note in ranking.notes)
+    assert np.mean(with_dcd) > np.mean(average) + 0.2
+
+
+def test_an_uninformative_target_falls_back_to_the_average_rank(world, library):
+    blind = [TargetSignals(candidate=one) for one in world.ids]
+    ranking = rank_candidates(task="new", targets=blind, library=library)
+    accuracy = library.tuned
+    z = (accuracy - accuracy.mean(axis=0)) / accuracy.std(axis=0)
+    expected = [world.ids[i] for i in np.argsort(-z.mean(axis=1))]
+    assert list(ranking.order) == expected
+
+
+@pytest.mark.parametrize("with_labels", [False, True])
+def test_rescaled_logits_leave_the_ranking_as_it_was(world, library, with_labels):
+    targets, labels = world.targets(3, per_class=4)
+    factors = [0.1 ** (m % 3 - 1) for m in range(len(targets))]
+    changed = [
+        dataclasses.replace(one, logit_scale=one.logit_scale * factor, activity=one.activity * factor)
+        for factor, one in zip(factors, targets, strict=True)
+    ]
+    activity = tuple(one * factor for factor, one in zip(factors, library.activity, strict=True))
+    rescaled = dataclasses.replace(library, activity=activity, total=library.total * np.array(factors)[:, None])
+    given = labels if with_labels else None
+    plain = rank_candidates(task="t03", targets=targets, labels=given, library=library)
+    other = rank_candidates(task="t03", targets=changed, labels=given, library=rescaled)
+    assert plain.order == other.order
+
+
+def test_listing_candidates_in_another_order_changes_nothing(world, library):
+    targets, labels = world.targets(1)
+    forward = rank_candidates(task="t01", targets=targets, labels=labels, library=library)
+    backward = rank_candidates(task="t01", targets=targets[::-1], labels=labels, library=library)
+    assert forward.order == backward.order
+    for a, b in zip(forward.ranked, backward.ranked, strict=True):
+        assert a.score == pytest.approx(b.score)
+
+
+def test_the_target_is_never_its_own_source(world, library):
+    targets, _ = world.targets(2)
+    kept = rank_candidates(task="t02", targets=targets, library=library)
+    left_out = rank_candidates(task="t02", targets=targets, library=library.leave_out("t02"))
+    assert kept.order == left_out.order
+    assert [line.score for line in kept.ranked] == [line.score for line in left_out.ranked]
+
+
+def test_strangers_are_ranked_by_what_the_target_says(world):
+    library = world.library(candidates=range(6))
+    targets, labels = world.targets(0, per_class=16)
+    ranking = rank_candidates(task="t00", targets=targets, labels=labels, library=library)
+    basis = {line.candidate: line.basis for line in ranking.ranked}
+    assert [basis[one] for one in world.ids] == ["library and labels"] * 6 + ["labels"] * 3
+    assert tau(world, ranking, 0) > 0.5
+    assert next(line for line in ranking.ranked if line.candidate == "m08").prior is None
+    without = rank_candidates(task="t00", targets=targets, library=library)
+    assert {line.basis for line in without.ranked if line.candidate in {"m06", "m07", "m08"}} == {"unlabelled images"}
+
+
+def test_without_a_library_labels_rank_and_notes_say_so(world):
+    targets, labels = world.targets(0, per_class=16)
+    ranking = rank_candidates(task="t00", targets=targets, labels=labels)
+    assert tau(world, ranking, 0) > 0.5
+    assert {line.basis for line in ranking.ranked} == {"labels"}
+    assert any("no library" in note for note in ranking.notes)
+    assert all(line.prior is None for line in ranking.ranked)
+
+
+def test_published_figures_rank_when_nothing_else_is_known():
+    targets = [TargetSignals(candidate=name, published=value) for name, value in (("a", 0.3), ("b", 0.6), ("c", None))]
+    ranking = rank_candidates(task="x", targets=targets)
+    assert ranking.order[0] == "b"
+    assert {line.candidate: line.basis for line in ranking.ranked} == {
+        "a": "published figures",
+        "b": "published figures",
+        "c": "no signal",
+    }
+
+
+def test_more_labels_move_trust_from_the_prior_to_the_labels(world, library):
+    shares = []
+    for per_class in (1, 4):
+        targets, labels = world.targets(0, per_class=per_class)
+        notes = rank_candidates(task="t00", targets=targets, labels=labels, library=library).notes
+        shares.append(int(notes[0].split("images, ")[1].split("%")[0]))
+    assert shares[1] >= shares[0] > 0
+
+
+def test_one_candidate_is_certainly_the_best(world, library):
+    targets, labels = world.targets(0, candidates=[4])
+    ranking = rank_candidates(task="t00", targets=targets, labels=labels, library=library)
+    assert ranking.ranked[0].p_best == 1.0
+
+
+def test_agreeing_with_the_others_is_a_signal_of_the_unlabelled_images(world, library):
+    targets, _ = world.targets(0)
+    ranking = rank_candidates(task=world.names[0], targets=targets, library=library)
+    said = {line.candidate: line.signals["consensus"] for line in ranking.ranked}
+    named = np.stack([predictions(one.features, one.text_features) for one in targets])
+    lead = {line.candidate: line.signals["lead_cosine"] for line in ranking.ranked}
+    expected = consensus(named.astype(int), np.array([lead[one] for one in world.ids]), n_classes=4)
+    np.testing.assert_allclose([said[one] for one in world.ids], expected)
+
+
+def test_features_of_other_images_are_refused(world):
+    targets, _ = world.targets(0)
+    fewer = dataclasses.replace(targets[3], features=targets[3].features[1:])
+    with pytest.raises(InputError, match="of the same images"):
+        rank_candidates(task=world.names[0], targets=[*targets[:3], fewer])
+
+
+def test_bad_input_is_refused(world):
+    targets, labels = world.targets(0)
+    with pytest.raises(InputError, match="each once, but got"):
+        rank_candidates(task="t00", targets=[targets[0], targets[0]])
+    with pytest.raises(InputError, match="but got 3 labels"):
+        rank_candidates(task="t00", targets=targets, labels=labels[:3])

@@ -1,0 +1,53 @@
+"""What a library says of candidates on its tasks: the image signals."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from helpers.zoo_world import CLASSES, World
+from vlmsel_auto.library.merge import assemble
+from vlmsel_auto.ranking.evidence.consensus import consensus
+from vlmsel_auto.ranking.sources import CONSENSUS, LEAD, image_signal
+
+
+@pytest.fixture(scope="module")
+def library():
+    return World(tasks=3).library()
+
+
+def by_definition(library, task, rows):
+    lead = library.signals[rows, task, library.signal_names.index(LEAD)]
+    return consensus(library.predicted[rows, task].astype(int), lead, n_classes=CLASSES)
+
+
+def test_a_stored_signal_comes_back_in_the_order_of_the_candidates(library):
+    found = image_signal(library, LEAD, [4, None, 0])
+    stored = library.signals[:, :, library.signal_names.index(LEAD)]
+    np.testing.assert_array_equal(found[[0, 2]], stored[[4, 0]])
+    assert np.isnan(found[1]).all()
+    assert image_signal(library, "no such signal", [0, 1]) is None
+
+
+def test_consensus_is_made_among_the_listed_candidates_only(library):
+    rows = [5, 1, 7, 2]
+    found = image_signal(library, CONSENSUS, rows)
+    for s in range(3):
+        np.testing.assert_array_equal(found[:, s], by_definition(library, s, rows))
+
+
+def test_candidates_that_saw_other_images_are_not_compared(library):
+    cells = [
+        dataclasses.replace(one, predicted_on=1.0) if one.candidate.id in {"m00", "m01", "m02"} else one
+        for one in library.cells()
+    ]
+    found = image_signal(assemble(cells), CONSENSUS, list(range(9)))
+    apart = np.vstack(
+        [by_definition(library, 0, [0, 1, 2])[:, None], by_definition(library, 0, [*range(3, 9)])[:, None]]
+    )
+    np.testing.assert_array_equal(found[:, :1], apart)
+
+
+def test_a_library_without_predictions_has_no_consensus(library):
+    bare = assemble([dataclasses.replace(one, predicted=np.empty(0), predicted_on=np.nan) for one in library.cells()])
+    assert image_signal(bare, CONSENSUS, [0, 1, 2]) is None

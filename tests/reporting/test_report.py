@@ -1,0 +1,343 @@
+"""The record of a search, what is derived from it, and its views."""
+
+import json
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from helpers.report_world import NAMES, make_report, make_trial
+from vlmsel_auto.errors import InputError
+from vlmsel_auto.recordjson import decode, encode
+from vlmsel_auto.records import (
+    Agreement,
+    BadFile,
+    Ranking,
+)
+from vlmsel_auto.reporting import views as report_views
+from vlmsel_auto.reporting.report import (
+    SearchReport,
+    actual_accuracies,
+    best_trials,
+    find,
+    load,
+    outcomes,
+    package_versions,
+    pruning_cost,
+    save_json,
+    saved_seconds,
+    to_json,
+)
+
+
+class Counting(HTMLParser):
+    """Collects tags and attributes, and checks that what opens closes."""
+
+    void = frozenset({"meta", "link", "br", "img", "hr", "input"})
+
+    def __init__(self):
+        super().__init__()
+        self.tags = []
+        self.open = []
+        self.links = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for key, value in attrs if key in {"src", "href", "xlink:href", "srcset", "action"}]
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for key, value in attrs if key in {"src", "href", "xlink:href", "srcset", "action"}]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def parsed(page):
+    parser = Counting()
+    parser.feed(page)
+    assert parser.open == []
+    return parser
+
+
+def text_of(renderable, width=120):
+    console = Console(width=width, record=True, file=Path("/dev/null").open("w"))  # noqa: SIM115 - closed with the process
+    console.print(renderable)
+    console.file.close()
+    return console.export_text()
+
+
+@pytest.fixture(scope="module")
+def page():
+    return report_views.html(make_report())
+
+
+def test_best_trial_of_a_candidate_is_its_highest_complete_validation():
+    report = make_report()
+    best = best_trials(report.trials)
+    assert {name: trial.number for name, trial in best.items()} == {NAMES[0]: 3, NAMES[1]: 1, NAMES[2]: 2, NAMES[4]: 5}
+    assert actual_accuracies(report.trials, on="test")[NAMES[0]] == 0.90
+
+
+def test_of_equal_trials_the_earliest_counts():
+    trials = (make_trial(4, "a", validation=0.5), make_trial(2, "a", validation=0.5))
+    assert best_trials(trials)["a"].number == 2
+
+
+def test_outcomes_rank_by_accuracy_and_remember_the_prediction():
+    lines = outcomes(make_report())
+    assert [(line.candidate, line.actual_rank, line.predicted_rank, line.predicted_among_tuned) for line in lines] == [
+        (NAMES[1], 1, 2, 2),
+        (NAMES[0], 2, 1, 1),
+        (NAMES[4], 3, 5, 4),
+        (NAMES[2], 4, 3, 3),
+    ]
+    on_test = outcomes(make_report(actual_on="test"))
+    assert [line.candidate for line in on_test] == [NAMES[1], NAMES[0], NAMES[2], NAMES[4]]
+
+
+def test_equal_accuracies_share_a_rank_and_unranked_candidates_come_last_among_equals():
+    trials = (make_trial(0, "stranger", validation=0.9), make_trial(1, NAMES[3], validation=0.9))
+    lines = outcomes(make_report(trials=trials))
+    assert [(line.candidate, line.actual_rank, line.predicted_rank) for line in lines] == [
+        (NAMES[3], 1, 4),
+        ("stranger", 1, None),
+    ]
+
+
+def test_pruning_cost_compares_the_same_method_only():
+    report = make_report()
+    cost = pruning_cost(report)
+    assert (cost.audited, cost.untouched, cost.best_audit, cost.cost) == (1, 2, NAMES[4], 0.0)
+    better = (*report.trials, make_trial(7, "Last", validation=0.99, origin="audit"))
+    cost = pruning_cost(replace(report, trials=better))
+    assert (cost.audited, cost.untouched, cost.best_audit) == (2, 1, "Last")
+    assert cost.cost == pytest.approx(0.04)
+    other = (
+        make_trial(0, "a", validation=0.9),
+        make_trial(1, "Last", validation=0.99, origin="audit", method="finetune"),
+    )
+    assert pruning_cost(replace(report, trials=other)).cost is None
+    assert pruning_cost(replace(report, trials=())).audited == 0
+
+
+def test_pruning_is_told_in_words():
+    def told(*trials):
+        return report_views.pruning_text(make_report(trials=trials))
+
+    first = make_trial(0, NAMES[0], validation=0.9)
+    assert told(first).startswith("No postponed candidate was audited")
+    assert told(*(make_trial(n, name, validation=0.5) for n, name in enumerate(NAMES))).startswith("Every candidate")
+    better = make_trial(1, "Last", validation=0.95, origin="audit")
+    assert "Last beat the best planned candidate of the same method by 5.0 points (validation)" in told(first, better)
+    other = make_trial(1, "Last", validation=0.95, origin="audit", method="finetune")
+    assert "nothing to compare" in told(first, other)
+
+
+def test_a_mixture_of_methods_is_told_in_words():
+    told = report_views.mixed_text(make_report())
+    assert told.startswith("Each candidate counts by its best trial: 1 of 4 by fine-tuning")
+    assert told.replace("'", "&#39;") in report_views.html(make_report())
+    probes = tuple(trial for trial in make_report().trials if trial.spec.method == "probe")
+    assert report_views.mixed_text(make_report(trials=probes)) == ""
+    assert report_views.mixed_text(make_report(trials=())) == ""
+
+
+def test_the_chosen_model_is_the_marked_one_not_the_best_on_test():
+    report = make_report(best=replace(make_report().best, candidate=NAMES[0]))
+    assert outcomes(report)[0].candidate == NAMES[1]
+    marked = re.findall(
+        r'<tr class="top"><td class="n">\d+</td><td class="n">[^<]*</td><td>([^<]*)</td>', report_views.html(report)
+    )
+    assert marked == [NAMES[0]]
+
+
+def test_saved_time_is_median_of_tuned_times_untried():
+    report = make_report()  # tuned spend 10+13, 11, 12+16, 15 seconds; "Last" was never tried
+    assert saved_seconds(report) == pytest.approx((15 + 23) / 2)
+    assert saved_seconds(replace(report, trials=())) is None
+
+
+def test_json_round_trip(tmp_path):
+    report = make_report()
+    path = save_json(report, tmp_path / "report")
+    assert load(path) == load(tmp_path / "report") == load(tmp_path) == report
+    assert find(tmp_path) == path
+    assert json.loads(path.read_text("utf-8"))["schema"] == 1
+
+
+def test_json_has_no_nan():
+    broken = replace(make_trial(0, "a"), validation=math.nan, curve=(math.nan, 0.5))
+    text = to_json(make_report(trials=(broken,))).decode()
+    assert "NaN" not in text
+    back = decode(SearchReport, json.loads(text)).trials[0]
+    assert back.validation is None
+    assert math.isnan(back.curve[0])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "schema"),
+        ('{"schema": 99}', "schema 1, but got 99"),
+        ('{"schema": 1}', "SearchReport.created"),
+    ],
+)
+def test_damaged_reports_are_refused(tmp_path, content, message):
+    (tmp_path / "report.json").write_text(content, "utf-8")
+    with pytest.raises(InputError, match=re.escape(message)):
+        load(tmp_path)
+
+
+def test_wrong_field_is_named(tmp_path):
+    data = json.loads(to_json(make_report()))
+    data["trials"][2]["state"] = "exploded"
+    (tmp_path / "report.json").write_text(json.dumps(data), "utf-8")
+    with pytest.raises(InputError, match=re.escape("SearchReport.trials[2].state")):
+        load(tmp_path)
+
+
+def test_a_folder_name_that_is_no_utf8_does_not_cost_the_report(tmp_path):
+    report_views.write(make_report(command="vlmsel-auto search \udcff", workdir="\udcff"), tmp_path)
+    assert load(tmp_path).workdir == "?"
+    assert "vlmsel-auto search" in (tmp_path / "report.html").read_text("utf-8")
+
+
+def test_no_report_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match=r"no report\.json here"):
+        load(tmp_path)
+
+
+def test_arrays_have_no_json_form():
+    import numpy as np
+
+    with pytest.raises(TypeError, match="ndarray"):
+        encode({"a": np.zeros(2)})
+
+
+def test_versions_name_what_decides_the_numbers():
+    versions = package_versions()
+    assert {"python", "torch", "open_clip_torch", "optuna", "lightning", "vlmsel-auto"} <= set(versions)
+    assert versions["torch"][0].isdigit()
+
+
+def test_page_is_well_formed_self_contained_and_escaped(page):
+    parser = parsed(page)
+    assert parser.tags.count("svg") == 4
+    assert "script" not in parser.tags
+    assert "img" not in parser.tags
+    assert all(link.startswith("#") for link in parser.links)
+    assert "url(http" not in page
+    assert "@import" not in page
+    assert "<b>odd" not in page
+    assert "&lt;b&gt;odd&lt;/b&gt;" in page
+    assert "why &lt;failed&gt;" in page
+
+
+def test_ids_are_unique_and_every_reference_has_its_target(page):
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    wanted = set(re.findall(r'xlink:href="#([^"]+)"', page)) | set(re.findall(r"url\(#([^)]+)\)", page))
+    assert wanted
+    assert wanted <= set(ids)
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        "vlmsel-auto predict &#39;/out/my model&#39; IMAGE...",
+        "too few to say",
+        "0.87 (0.60 to 0.99)",
+        "2.0 points",
+        "average rank",
+        "1 postponed candidate tuned as an audit: none beat",
+        "1 file left out, 1 repaired or converted and used",
+        "a/&lt;img src=x&gt;.png",
+        "no weights",
+        "Based on 24 source tasks.",
+        "vlmsel-auto search digits --max-trials 7",
+        "5 complete, 1 pruned, 1 failed",
+        "the budget was spent",
+        "only its outline could be read",
+    ],
+)
+def test_page_says(expected, page):
+    assert expected in page
+
+
+def test_page_of_a_search_without_success():
+    failed = (make_trial(0, NAMES[0], state="failed"),)
+    nothing = Agreement(n=0, tau_b=None, weighted_tau=None, ndcg5=None, top1_loss=None, top5_loss=None)
+    report = make_report(
+        trials=failed, best=None, agreement=nothing, baselines=(), bad_files=(), stopped_by="all trials failed"
+    )
+    page = report_views.html(report)
+    parsed(page)
+    assert "No trial succeeded" in page
+    assert "Every file of the folder could be used." in page
+    assert "No trial succeeded" in text_of(report_views.panel(report))
+
+
+def test_without_a_finished_trial_nothing_is_said_to_have_failed():
+    cut = make_report(trials=(make_trial(0, NAMES[0], state="pruned"),), best=None, stopped_by="budget")
+    for shown in (report_views.html(cut), text_of(report_views.panel(cut))):
+        assert "No trial was finished: the same command with more time goes on from here." in shown
+        assert "trial failed" not in shown
+
+
+def test_page_of_an_interrupted_search_with_nothing_at_all():
+    report = make_report(
+        trials=(),
+        best=None,
+        ranking=Ranking(task="t", ranked=()),
+        candidates=(),
+        stopped_by="interrupted",
+        stage_seconds={},
+    )
+    page = report_views.html(report)
+    assert parsed(page).tags.count("svg") == 0
+    assert "goes on" in page
+
+
+def test_page_is_the_same_every_time(page):
+    assert report_views.html(make_report()) == page
+
+
+def test_many_bad_files_are_cut_in_the_page_but_not_in_the_record(tmp_path):
+    files = tuple(BadFile(path=f"f{number}.png", reason="empty") for number in range(700))
+    report = make_report(bad_files=files)
+    page = report_views.html(report)
+    assert "f499.png" in page
+    assert "f500.png" not in page
+    assert "and 200 more in report.json" in page
+    assert len(load(save_json(report, tmp_path)).bad_files) == 700
+
+
+def test_write_makes_both_files(tmp_path):
+    path = report_views.write(make_report(), tmp_path)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["report.html", "report.json"]
+    assert path.read_text("utf-8").startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("width", [40, 60, 72, 80, 120])
+def test_panel_says_what_matters_and_fits(width, tmp_path):
+    text = text_of(report_views.panel(make_report(), report_dir=tmp_path, width=width), width)
+    assert [figure for figure in ("95.0 %", "93.0 %", "85.0 %", "80.0 %") if figure not in text] == []
+    assert width < 60 or "2 of 6" in text
+    assert max(len(line) for line in text.splitlines()) <= width
+    flat = " ".join(text.replace("│", " ").split())
+    assert "ConvNeXt-Mi-64.all-m" in flat
+    assert "95.0 %" in flat
+    assert "1 file," in flat
+
+
+def test_terminal_is_safe_from_control_characters():
+    evil = replace(make_report().task, name="x\x1b[2Jy")
+    assert "\x1b" not in text_of(report_views.panel(make_report(task=evil)))

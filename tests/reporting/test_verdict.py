@@ -1,0 +1,132 @@
+"""From trials to a report: the truth's split, the prediction's agreement, the baselines beside it."""
+
+from dataclasses import replace
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.report_world import make_ranking, make_trial
+from vlmsel_auto.ranking.agreement import agreement, ndcg
+from vlmsel_auto.records import BadFile, Budget, Candidate, ImageView, PixelSource, Task
+from vlmsel_auto.reporting.verdict import judge, make_report, truth_split
+
+NAMES = ("a", "b", "c", "d", "e", "f")
+
+
+class NoPixels(PixelSource):
+    """A task whose images nobody looks at."""
+
+    def read(self, view, indices):
+        raise AssertionError
+
+
+def task():
+    index = np.arange(6)
+    return Task(
+        name="t", root=Path("t"), classes=("x", "y"), prompts=("x", "y"), templates=("a {}",), domain="d",
+        metric="accuracy", paths=tuple("abcdef"), labels=index % 2, train=index[:3], val=index[3:5], test=index[5:],
+        support=index[:2], shots=1, bad_files=(BadFile(path="z", reason="empty"),), pixels=NoPixels(), digest="d",
+    )  # fmt: skip
+
+
+def trials(accuracies, *, test=True):
+    return tuple(
+        make_trial(number, name, validation=value, test=value - 0.01 if test else None)
+        for number, (name, value) in enumerate(zip(NAMES, accuracies, strict=False))
+    )
+
+
+def made(given, **changes):
+    candidates = tuple(
+        Candidate(id=name, source="mini-zoo", arch=name, tag="", view=ImageView(size=32), params=5) for name in NAMES
+    )
+    arguments = {
+        "task": task(), "candidates": candidates, "ranking": make_ranking(NAMES), "trials": given,
+        "best": given[0] if given else None, "model_dir": Path("out"), "budget": Budget(trials=6), "seconds": 9.0,
+        "stopped_by": "budget", "stage_seconds": {"trials": 8.0}, "command": "vlmsel-auto search t", "settings": {},
+        "seed": 3, "workdir": Path("work"),
+    }  # fmt: skip
+    return make_report(**{**arguments, **changes})
+
+
+def test_truth_is_test_only_where_every_tuned_candidate_has_it():
+    full = trials([0.9, 0.8])
+    assert truth_split(full) == "test"
+    assert truth_split((*full, make_trial(7, "c", validation=0.5))) == "validation"
+    assert truth_split((*full, make_trial(7, "c", state="failed"))) == "test"
+    assert truth_split(()) == "validation"
+
+
+def test_agreement_is_that_of_the_scores_with_the_truth():
+    given = trials([0.6, 0.9, 0.7, 0.8, 0.5, 0.55])
+    report = made(given)
+    scores = np.array([line.score for line in make_ranking(NAMES).ranked])
+    assert report.agreement == agreement(scores, np.array([trial.test for trial in given]), seed=3)
+    assert report.actual_on == "test"
+    assert report.best.model_dir == "out"
+    assert (report.task.train, report.task.val, report.task.test) == (3, 2, 1)
+    assert report.bad_files[0].path == "z"
+
+
+def test_random_order_is_the_mean_over_all_orders():
+    values = [0.6, 0.9, 0.7, 0.8, 0.5]
+    report = made(trials(values))
+    row = next(line for line in report.baselines if line.name == "random order")
+    truth = np.array(values) - 0.01
+    everywhere = [ndcg(np.array(order, dtype=float), truth) for order in permutations(range(5))]
+    assert row.agreement.ndcg5 == pytest.approx(np.mean(everywhere))
+    losses = [truth.max() - value for value in truth]
+    assert row.agreement.top1_loss == pytest.approx(np.mean(losses))
+    assert row.agreement.ndcg5_interval is None
+
+
+def test_average_rank_is_judged_where_the_library_knows_the_candidate():
+    given = trials([0.9, 0.8, 0.7, 0.6])
+    right = made(given, average_rank={"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0, "never tuned": 1.5})
+    row = right.baselines[1]
+    assert row.agreement.top1_loss == pytest.approx(0.0)
+    assert row.agreement.n == 4
+    assert row.note == ""
+    part = made(given, average_rank={"d": 1.0, "a": 2.0}).baselines[1]
+    assert part.agreement.n == 2
+    assert part.note == "2 tuned candidates are not in the library"
+
+
+def test_where_methods_are_mixed_the_prediction_is_also_judged_by_probes_alone():
+    probes = trials([0.6, 0.5, 0.4])
+    report = made((*probes, make_trial(3, "c", validation=0.9, test=0.9, method="finetune")))
+    assert report.agreement.top1_loss == pytest.approx(0.9 - 0.59)  # c leads because it alone was fine-tuned
+    row = report.baselines[0]
+    assert row.name == "the same, linear probes alone"
+    assert row.agreement == made(probes).agreement
+    assert row.note == "3 candidates have one"
+    assert all("probes" not in line.name for line in made(probes).baselines)
+
+
+def test_nothing_tuned_gives_a_report_without_figures():
+    report = made(())
+    assert report.best is None
+    assert report.agreement.n == 0
+    assert report.agreement.top1_loss is None
+    assert report.baselines == ()
+
+
+def test_unranked_candidates_are_left_out_of_the_judgement():
+    given = (*trials([0.9, 0.8, 0.7]), make_trial(9, "stranger", validation=0.99, test=0.99))
+    assert judge({"a": 1.0, "b": 0.5, "c": 0.1}, given, on="test").n == 3
+
+
+def test_trials_are_listed_by_number():
+    given = trials([0.9, 0.8, 0.7])
+    assert [trial.number for trial in made(tuple(reversed(given))).trials] == [0, 1, 2]
+    assert made(given, best=replace(given[1], validation=None)).best is None
+
+
+def test_a_choice_against_validation_is_explained():
+    given = trials([0.8, 0.9, 0.7])
+    (note,) = made(given).notes
+    assert "trial 1 (b) had a higher validation than the chosen trial 0 (90.0 % against 80.0 %); on 2 images" in note
+    assert made(given, best=given[1]).notes == ()
+    assert made(given, best=None).notes == ()

@@ -1,0 +1,73 @@
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from helpers.tuning_world import NAME, digits, spec
+from vlmsel_auto.cache import Store
+from vlmsel_auto.models import zoo
+from vlmsel_auto.models.candidates import resolve
+from vlmsel_auto.records import TrialResult
+from vlmsel_auto.study.results import Shelf
+from vlmsel_auto.study.runner import Workbench
+
+
+def result(number: int, **changes: object) -> TrialResult:
+    made = TrialResult(
+        number=number,
+        spec=spec(),
+        state="complete",
+        origin="planned",
+        validation=0.8,
+        test=0.7,
+        curve=(0.5, 0.8, 0.8),
+        epochs_run=3,
+        seconds=1.0,
+        kept_epoch=2,
+        soft_validation=0.6,
+    )
+    return replace(made, **changes)
+
+
+def shelf(path: Path, *results: TrialResult) -> Shelf:
+    made = Shelf(workdir=path)
+    for each in results:
+        made.adopt(each)
+    return made
+
+
+def bench(path: Path) -> Workbench:
+    return Workbench(
+        task=digits(),
+        table={NAME: resolve(NAME)[0]},
+        load=zoo.load,
+        store=Store(path / "store"),
+        workdir=path,
+        device=torch.device("cpu"),
+        train_shots=None,
+        images_per_trial=1_000,
+        seed=0,
+    )
+
+
+def test_soft_metrics_reach_the_plan_but_not_those_of_an_untrained_start(tmp_path: Path) -> None:
+    made = shelf(tmp_path, result(0), result(1, kept_epoch=0), result(2, kept_epoch=None, soft_validation=None))
+    history = made.history(bench(tmp_path), methods=("probe", "finetune"))
+    assert [(each.number, each.validation, each.soft) for each in history] == [
+        (0, 0.8, 0.6),
+        (1, 0.8, None),
+        (2, 0.8, None),
+    ]
+
+
+def test_leaders_follow_what_is_expected_then_validation_then_the_last_epochs(tmp_path: Path) -> None:
+    made = shelf(
+        tmp_path,
+        result(0, validation=0.9),
+        result(1),
+        result(2, curve=(0.5, 0.8, 0.9)),
+        result(3, state="pruned"),
+        result(4, state="failed", validation=None),
+    )
+    assert [each.number for each in made.leaders({})] == [0, 2, 1]
+    assert [each.number for each in made.leaders({0: 0.6, 1: 0.7, 2: 0.65})] == [1, 2, 0]

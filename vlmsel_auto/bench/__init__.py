@@ -1,0 +1,1 @@
+"""The research tables: every ranking on every source task, left out in turn."""

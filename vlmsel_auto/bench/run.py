@@ -1,0 +1,191 @@
+"""Leave-one-task-out comparison of rankings over a library: every task is a target once, all others are the sources.
+
+Nothing of the target's truth enters a ranking: weights, temperatures and habits are fitted on the other tasks only.
+The two ceilings are no rankings; they say how far any could get.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+
+from vlmsel_auto.bench.calibration import Claims, calibration, claims
+from vlmsel_auto.bench.rankings import RANKINGS, Case, replicate_scores
+from vlmsel_auto.bench.table import MEASURES, BenchRow, BenchTable
+from vlmsel_auto.errors import LibraryError
+from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
+from vlmsel_auto.library.records import Library
+from vlmsel_auto.ranking.agreement import ndcg, tau_b, top_k_loss, top_k_overlap, weighted_tau
+from vlmsel_auto.ranking.divergence import DEFAULT, DcdForm
+from vlmsel_auto.ranking.fusion import places
+from vlmsel_auto.ranking.sources import Truth, truth_of
+from vlmsel_auto.records import FloatArray, Interval
+
+__all__ = ["run_bench"]
+
+_MIN_TASKS: Final = 3
+_MIN_CANDIDATES: Final = 6  # below this the top five are everybody
+_RESAMPLES: Final = 2000
+
+
+def _measure(score: FloatArray, truth: FloatArray) -> FloatArray:
+    return np.array(
+        [
+            ndcg(score, truth),
+            tau_b(score, truth),
+            weighted_tau(score, truth),
+            top_k_overlap(score, truth),
+            100.0 * top_k_loss(score, truth, k=1),
+            100.0 * top_k_loss(score, truth, k=5),
+        ]
+    )
+
+
+def _filled(score: FloatArray) -> FloatArray:
+    """Scores with unknown ones in the middle; all equal if none is known."""
+    known = np.isfinite(score)
+    return np.where(known, score, float(np.median(score[known])) if known.any() else 0.0)
+
+
+def _truths(library: Library, truth: Truth, column: int) -> list[FloatArray]:
+    """The truths that a target is judged by: every complete tuning run on its own, or the one figure there is."""
+    if truth == "tuned":
+        runs = [library.tuned_runs[:, column, r] for r in range(library.tuned_runs.shape[2])]
+        known = np.isfinite(library.tuned[:, column])
+        whole = [run for run in runs if known.any() and np.isfinite(run[known]).all()]
+        if whole:
+            return whole
+    return [truth_of(library, truth=truth)[:, column]]
+
+
+def run_bench(
+    library: Library,
+    *,
+    truth: Truth = "tuned",
+    shots: int = 16,
+    seed: int = 0,
+    form: DcdForm = DEFAULT,
+    rankings: Sequence[str] | None = None,
+    sink: Sink = discard,
+) -> BenchTable:
+    """Compare rankings on every task of a library.
+
+    Args:
+        library: at least 3 tasks and 6 candidates. Rankings whose data it lacks are left out of the table.
+        truth: "tuned" judges by accuracy after tuning, each run by itself and averaged; "zero_shot" by zero-shot.
+        shots: labels a class of the labelled rankings; the library's nearest is taken. 0: without labels.
+        seed: of simulated replicates and bootstraps.
+        form: the DCD of the rows "dcd" and "fused".
+        rankings: names to compute (see `bench_rankings.RANKINGS`); None: all.
+        sink: told of every target.
+
+    Returns:
+        The table; rows in the order of `RANKINGS`.
+
+    Raises:
+        LibraryError: the library is too small, or a ranking is unknown.
+    """
+    wanted = tuple(RANKINGS) if rankings is None else tuple(rankings)
+    unknown = sorted(set(wanted) - set(RANKINGS) - {"replicate_ceiling"})
+    if unknown:
+        raise LibraryError(f"rankings must be of {', '.join(RANKINGS)}, but got {', '.join(unknown)}")
+    accuracies = truth_of(library, truth=truth)
+    usable = [s for s in range(len(library.tasks)) if np.isfinite(accuracies[:, s]).sum() >= _MIN_CANDIDATES]
+    if len(usable) < _MIN_TASKS:
+        raise LibraryError(
+            f"a bench needs {_MIN_TASKS} tasks with at least {_MIN_CANDIDATES} candidates each, but got {len(usable)}"
+        )
+    names = [library.task_names[s] for s in usable]
+    figures: dict[str, dict[str, FloatArray]] = {}
+    seconds: dict[str, float] = {}
+    said: list[Claims] = []
+    began = time.perf_counter()
+    sink(StageStarted(stage="ranking", total=len(usable), text="targets"))
+    for done, s in enumerate(usable, start=1):
+        rows = np.flatnonzero(np.isfinite(accuracies[:, s]))
+        case = Case(library=library, column=s, rows=rows, truth=truth, shots=shots, form=form, seed=seed)
+        truths = [one[rows] for one in _truths(library, truth, s)]
+        for name in wanted:
+            start = time.perf_counter()
+            scores = RANKINGS[name](case) if name in RANKINGS else []
+            spent = time.perf_counter() - start
+            if scores:
+                seconds[name] = seconds.get(name, 0.0) + spent / len(scores) / len(rows) / len(usable)
+                measured = [_measure(_filled(score), one) for score in scores for one in truths]
+                figures.setdefault(name, {})[names[done - 1]] = np.mean(measured, axis=0)
+        if "fused" in wanted:
+            said += _claims(case, truths)
+        if rankings is None or "replicate_ceiling" in wanted:
+            pairs = replicate_scores(case, truths)
+            if pairs:
+                ceiling = np.mean([_measure(score, one) for score, one in pairs], axis=0)
+                figures.setdefault("replicate_ceiling", {})[names[done - 1]] = ceiling
+        sink(StageProgress(stage="ranking", done=done, text=names[done - 1]))
+    sink(StageFinished(stage="ranking", seconds=time.perf_counter() - began))
+    base = {name: float(values[0]) for name, values in figures.get("average_rank", {}).items()}
+    order = [name for name in (*RANKINGS, "replicate_ceiling") if name in figures]
+    return BenchTable(
+        rows=tuple(_row(name, figures[name], base, seconds.get(name, 0.0), seed) for name in order),
+        targets=tuple(names),
+        candidates=len(library.candidates),
+        truth=truth,
+        shots=shots,
+        calibration=calibration(said),
+        notes=_notes(truth, figures, wanted),
+    )
+
+
+def _claims(case: Case, truths: Sequence[FloatArray]) -> list[Claims]:
+    """What the fused ranking says of places, for every draw and truth."""
+    found = []
+    for scores in case.fused:
+        stands = places(scores.score, scores.sd, seed=case.seed)
+        found += [
+            claims(p_best=stands.p_best, p_top5=stands.p_top5, low=stands.low, high=stands.high, truth=truth)
+            for truth in truths
+        ]
+    return found
+
+
+def _row(
+    name: str, figures: Mapping[str, FloatArray], base: Mapping[str, float], seconds: float, seed: int
+) -> BenchRow:
+    means = np.mean(list(figures.values()), axis=0)
+    gains = np.array([values[0] - base[target] for target, values in figures.items() if target in base])
+    interval = None
+    if len(gains) >= _MIN_TASKS and name != "average_rank":
+        draws = np.random.default_rng(seed).integers(len(gains), size=(_RESAMPLES, len(gains)))
+        low, high = np.quantile(gains[draws].mean(axis=1), [0.025, 0.975])
+        interval = Interval(low=float(low), high=float(high))
+    return BenchRow(
+        ranking=name,
+        **dict(zip(MEASURES, map(float, means), strict=True)),
+        seconds=seconds,
+        gain=float(gains.mean()) if len(gains) else 0.0,
+        gain_interval=interval,
+        targets=len(figures),
+        per_target={target: float(values[0]) for target, values in figures.items()},
+    )
+
+
+def _notes(truth: Truth, figures: Mapping[str, Mapping[str, FloatArray]], wanted: Sequence[str]) -> tuple[str, ...]:
+    notes = []
+    left_out = [name for name in wanted if name not in figures]
+    if left_out:
+        notes.append(f"left out, as the library lacks their data: {', '.join(left_out)}")
+    if truth == "tuned" and "replicate_ceiling" in figures:
+        there = figures["replicate_ceiling"]
+        fused = [values[0] for target, values in figures.get("fused", {}).items() if target in there]
+        beside = f"; the fused ranking has an NDCG@5 of {np.mean(fused):.3f} on these" if fused else ""
+        notes.append(
+            f"replicate_ceiling: the other tuning runs foretell each run, on the {len(there)} targets that have "
+            f"several{beside}; runs are tested on the same images, so the ceiling shares their sampling noise"
+        )
+    elif "replicate_ceiling" in figures:
+        notes.append("replicate_ceiling: another test split of the same size, simulated by binomial draws")
+    if "swab" in figures:
+        notes.append("swab: class similarities by each candidate's own text tower, no captions")
+    return tuple(notes)

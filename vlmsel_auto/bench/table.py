@@ -1,0 +1,144 @@
+"""The table of a bench: one row a ranking, for people as markdown and plot, for programs as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+from vlmsel_auto.bench.calibration import Bin, Calibration
+from vlmsel_auto.ranking.sources import Truth
+from vlmsel_auto.records import Interval
+
+__all__ = ["MEASURES", "BenchRow", "BenchTable"]
+
+MEASURES: Final = ("ndcg5", "tau_b", "weighted_tau", "top5_overlap", "top1_loss", "top5_loss")
+_EVENTS: Final = ("best", "in the top five")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BenchRow:
+    """One ranking, mean over targets."""
+
+    ranking: str
+    ndcg5: float  # relevance max(0, 6 - true rank), linear gain
+    tau_b: float
+    weighted_tau: float
+    top5_overlap: float
+    top1_loss: float  # percentage points of accuracy
+    top5_loss: float
+    seconds: float  # a candidate, to score it from what the library holds
+    gain: float  # ndcg5 minus that of the average rank on the same targets
+    gain_interval: Interval | None  # 95 %, paired bootstrap over targets
+    targets: int
+    per_target: Mapping[str, float] = field(default_factory=dict)  # ndcg5 by task
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BenchTable:
+    """The comparison."""
+
+    rows: tuple[BenchRow, ...]
+    targets: tuple[str, ...]
+    candidates: int
+    truth: Truth
+    shots: int  # labels a class; 0: none
+    calibration: Calibration | None = None  # of the fused ranking
+    notes: tuple[str, ...] = ()
+
+    def row(self, ranking: str) -> BenchRow:
+        """The row of this name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return next((row for row in self.rows if row.ranking == ranking), None) or _missing(ranking)
+
+    def to_json(self) -> str:
+        """JSON text: ``{"rows": [...], "targets": n, ...}``; losses in percentage points."""
+        rows = [
+            {
+                "ranking": row.ranking,
+                **{name: round(float(getattr(row, name)), 6) for name in MEASURES},
+                "seconds": round(row.seconds, 6),
+                "gain": round(row.gain, 6),
+                "gain_low": None if row.gain_interval is None else round(row.gain_interval.low, 6),
+                "gain_high": None if row.gain_interval is None else round(row.gain_interval.high, 6),
+                "targets": row.targets,
+                "ndcg5_by_target": {name: round(value, 6) for name, value in row.per_target.items()},
+            }
+            for row in self.rows
+        ]
+        record = {
+            "rows": rows,
+            "targets": len(self.targets),
+            "target_names": list(self.targets),
+            "candidates": self.candidates,
+            "truth": self.truth,
+            "shots": self.shots,
+            "calibration": None if self.calibration is None else asdict(self.calibration),
+            "notes": list(self.notes),
+        }
+        return json.dumps(record, indent=1)
+
+    def to_markdown(self) -> str:
+        """A table for people, with what must be known to read it."""
+        head = (
+            f"{len(self.targets)} targets x {self.candidates} candidates, leave one task out; truth: {self.truth}; "
+            f"{self.shots or 'no'} labels a class. NDCG@5 has relevance max(0, 6 - true rank). Losses are percentage "
+            "points. Gain is NDCG@5 minus that of the average rank, with a paired 95 % bootstrap over targets."
+        )
+        lines = [
+            head,
+            "",
+            "| ranking | NDCG@5 | tau-b | weighted tau | top-5 overlap | top-1 loss | top-5 loss | gain | ms |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
+        for row in self.rows:
+            gain = f"{row.gain:+.3f}"
+            if row.gain_interval is not None:
+                gain += f" [{row.gain_interval.low:+.3f}, {row.gain_interval.high:+.3f}]"
+            lines.append(
+                f"| {row.ranking} | {row.ndcg5:.3f} | {row.tau_b:.3f} | {row.weighted_tau:.3f} | "
+                f"{row.top5_overlap:.3f} | {row.top1_loss:.2f} | {row.top5_loss:.2f} | {gain} | "
+                f"{1000 * row.seconds:.2f} |"
+            )
+        if self.calibration is not None:
+            lines += [
+                "",
+                "| fused ranking says | " + " | ".join(_EVENTS) + " |",
+                "|---|---|---|",
+                f"| probability said: seen (cases) | {_told(self.calibration.best)} | {_told(self.calibration.top5)} |",
+                "",
+                f"95 % intervals of ranks hold {self.calibration.coverage:.0%} of {self.calibration.n:,} true ranks.",
+            ]
+        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes)]) + "\n"
+
+    def plot(self, path: Path) -> None:
+        """Draw NDCG@5 of every ranking with the interval of its gain, as an SVG or PNG by the file's suffix."""
+        from matplotlib.figure import Figure
+
+        rows = self.rows[::-1]
+        figure = Figure(figsize=(7.0, 0.28 * len(rows) + 1.2), layout="constrained")
+        axes = figure.subplots()
+        base = next((row.ndcg5 for row in rows if row.ranking == "average_rank"), 0.0)
+        for place, row in enumerate(rows):
+            ceiling = row.ranking.endswith("_ceiling")
+            axes.plot(row.ndcg5, place, "D" if ceiling else "o", color="0.5" if ceiling else "C0")
+            if row.gain_interval is not None:
+                ends = [base + row.gain_interval.low, base + row.gain_interval.high]
+                axes.plot(ends, [place, place], color="0.5" if ceiling else "C0", linewidth=1.0)
+        axes.axvline(base, color="0.7", linewidth=1.0, linestyle="--")
+        axes.set_yticks(range(len(rows)), [row.ranking for row in rows])
+        axes.set_xlabel("NDCG@5, interval of the gain over the average rank (dashed)")
+        figure.savefig(path)
+
+
+def _told(bins: Sequence[Bin]) -> str:
+    return ", ".join(f"{one.said:.2f}: {one.seen:.2f} ({one.n:,})" for one in bins)
+
+
+def _missing(ranking: str) -> BenchRow:
+    raise KeyError(ranking)

@@ -1,1 +1,0 @@
-"""Making a library: candidates measured on source tasks, cell by cell, over processes."""

@@ -1,0 +1,247 @@
+"""Builds a library: every candidate on every task, cell by cell, each kept as soon as it is finished.
+
+A finished cell is a one-cell library file under the digest of what determines it (weights, task, settings). A killed
+build loses at most the cells that were being made; a build with one more candidate or task makes only the new cells.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from vlmsel_auto.cache import Store, default_cache_dir
+from vlmsel_auto.errors import LibraryError, TaskError
+from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted, discard
+from vlmsel_auto.library.library import Cell, CellFailure, Library, assemble, load, merge, save, source_task
+from vlmsel_auto.measuring.cell import CellSettings, cell_key, make_cell
+from vlmsel_auto.measuring.pool import run_jobs
+from vlmsel_auto.measuring.tuned import tune_cells
+from vlmsel_auto.models import zoo
+from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.records import Candidate, Task
+from vlmsel_auto.tasks.task import load_task
+
+__all__ = ["build", "load_tasks", "task_folders"]
+
+_MARKS: Final = ("task.json", "task.toml", "labels.csv")
+_SPLITS: Final = frozenset({"train", "val", "test"})
+_KEPT_MODELS: Final = 1  # loaded models that a worker keeps: cells come candidate by candidate
+
+
+def build(
+    *,
+    tasks: Sequence[Path],
+    candidates: Sequence[Candidate],
+    out: Path,
+    settings: CellSettings | None = None,
+    base: Library | None = None,
+    leave_out: Sequence[str] = (),
+    tuned_seeds: Sequence[int] = (),
+    jobs: int = 1,
+    device: str = "cpu",
+    cache: Path | None = None,
+    sink: Sink = discard,
+) -> Library:
+    """Measure every candidate on every task and write the library; run it again after a kill to go on.
+
+    Args:
+        tasks: task folders; see `task_folders` for a folder that holds many.
+        candidates: from `candidates.resolve`.
+        out: the library file, written once at the end, whole.
+        settings: number of images, shots, seed and the like.
+        base: a library that the cells are added to; its tuned accuracies and other cells stay.
+        leave_out: names of tasks, or of their folders, that must not enter.
+        tuned_seeds: one run of few-shot fine-tuning of every cell for each; a long job, kept trial by trial.
+        jobs: processes, each with one torch thread.
+        device: where the models run.
+        cache: folder of finished cells and decoded images; default ``library`` in the cache folder.
+        sink: takes the events of stage "library".
+
+    Returns:
+        The library as written. A cell that failed is NaN and listed in ``failures``.
+
+    Raises:
+        LibraryError: nothing to build, two tasks of one name, or ``out`` cannot be written.
+        TaskError: a task folder cannot be used.
+    """
+    if jobs < 1:
+        raise LibraryError(f"jobs must be at least 1, but got {jobs!r}")
+    settings = settings or CellSettings()
+    cache = cache or default_cache_dir() / "library"
+    began = time.monotonic()
+    loaded = load_tasks(tasks, candidates=candidates, settings=settings, leave_out=leave_out, cache=cache, sink=sink)
+    if not loaded or not candidates:
+        raise LibraryError(
+            f"a library needs at least one task and one candidate, but got {len(loaded)} and {len(candidates)}"
+        )
+    grid = [
+        _Job(candidate=one, task=task, settings=settings, device=device, cache=cache)
+        for one in candidates
+        for task in loaded
+    ]
+    cells, failures = _cells(grid, workers=jobs, sink=sink)
+    made = assemble(cells, failures=failures)
+    made = merge(base, made) if base is not None else made
+    if tuned_seeds:
+        made = tune_cells(
+            made,
+            tasks=loaded,
+            candidates=candidates,
+            seeds=tuned_seeds,
+            shots=max(settings.shots),
+            jobs=jobs,
+            device=device,
+            cache=cache,
+            sink=sink,
+        )
+    save(made, out)
+    sink(StageFinished(stage="library", seconds=time.monotonic() - began, text=f"{len(cells):,} cells in {out}"))
+    return made
+
+
+def _cells(grid: Sequence[_Job], *, workers: int, sink: Sink) -> tuple[list[Cell], list[CellFailure]]:
+    """Every cell of the grid, from an earlier build or made now, and why some could not be made."""
+    kept = {job.key: cell for job in grid if (cell := job.kept()) is not None}
+    waiting = [job for job in grid if job.key not in kept]
+    sink(StageStarted(stage="library", total=len(grid), text=f"{len(kept):,} of {len(grid):,} cells are known"))
+    failures: list[CellFailure] = []
+    began = time.monotonic()
+    for done, (job, failed) in enumerate(run_jobs(waiting, workers=workers), start=1):
+        cell = None if failed else job.kept()
+        if cell is not None:
+            kept[job.key] = cell
+        else:
+            reason = failed or "the finished cell cannot be read back"
+            failures.append(CellFailure(candidate=job.candidate.id, task=job.task.name, reason=reason))
+            sink(Notice(level="warning", text=f"{job.candidate.id} on {job.task.name} failed: {reason}"))
+        left = (time.monotonic() - began) / done * (len(waiting) - done)
+        text = f"{job.candidate.id} on {job.task.name}; about {left / 60:.1f} min left"
+        sink(StageProgress(stage="library", done=len(grid) - len(waiting) + done, text=text))
+    return [kept[job.key] for job in grid if job.key in kept], failures
+
+
+def task_folders(root: Path) -> tuple[Path, ...]:
+    """The task folders in a folder of many, by name; the folder itself if it is one.
+
+    A folder is a task when it holds ``task.json``, ``task.toml``, ``labels.csv`` or splits, or else class folders with
+    no folder in them. What is in it is checked when it is loaded.
+
+    Raises:
+        LibraryError: there is no such folder, or it holds none.
+    """
+    if not root.is_dir():
+        raise LibraryError(f"there is no folder of tasks at this path, but got {root}")
+    inside = [one for one in sorted(root.iterdir()) if one.is_dir() and not one.name.startswith(".")]
+    if _is_marked(root) or _SPLITS & {one.name for one in inside}:
+        return (root,)
+    found = tuple(one for one in inside if _is_marked(one) or any(part.is_dir() for part in one.iterdir()))
+    if found:
+        return found
+    if inside:  # class folders
+        return (root,)
+    raise LibraryError(f"this folder holds no task folder (each with task.toml or class folders), but got {root}")
+
+
+def _is_marked(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _MARKS)
+
+
+def load_tasks(
+    tasks: Sequence[Path],
+    *,
+    candidates: Sequence[Candidate],
+    settings: CellSettings,
+    leave_out: Sequence[str],
+    cache: Path,
+    sink: Sink,
+) -> tuple[Task, ...]:
+    """Load task folders with the views of all candidates; images are decoded once and kept in ``cache``.
+
+    Raises:
+        LibraryError: two tasks share a name.
+        TaskError: a folder cannot be used.
+    """
+    views = tuple(dict.fromkeys(one.view for one in candidates))
+    found: dict[str, Task] = {}
+    for path in tasks:
+        if path.name in leave_out:
+            continue
+        try:
+            task = load_task(path, views=views, shots=max(settings.shots), seed=settings.seed, workdir=cache, sink=sink)
+        except TaskError as error:
+            raise TaskError(f"task folder {path}: {error}") from error
+        if task.name in leave_out:
+            continue
+        if task.name in found:
+            raise LibraryError(
+                f"two tasks are called {task.name!r}; rename one, but got {found[task.name].root} and {path}"
+            )
+        if len(task.train) == 0 or len(task.test) == 0:
+            raise TaskError(
+                f"a source task needs training and test images, but got {len(task.train)}, {len(task.test)} in {path}"
+            )
+        found[task.name] = task
+    return tuple(found.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One cell to make."""
+
+    candidate: Candidate
+    task: Task
+    settings: CellSettings
+    device: str
+    cache: Path
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return self.candidate.id, self.task.name
+
+    @property
+    def path(self) -> Path:
+        key = cell_key(candidate=self.candidate, task=self.task, settings=self.settings)
+        return self.cache / "cells" / key[:2] / f"{key}.safetensors"
+
+    def kept(self) -> Cell | None:
+        """The finished cell; None when there is none, or it is damaged and must be made again."""
+        if not self.path.exists():
+            return None
+        try:
+            cells = load(self.path).cells()
+        except LibraryError:
+            return None
+        if len(cells) != 1:
+            return None
+        known = cells[0]  # names may have changed since; the content has not, or the path would be another
+        one = self.candidate
+        named = replace(known.candidate, id=one.id, arch=one.arch, tag=one.tag, params=one.params, flops=one.flops)
+        return replace(known, candidate=named, task=source_task(self.task))
+
+    def run(self) -> str:
+        try:
+            model = _model(self.candidate, self.device)
+            store = Store(self.cache / "store")
+            version = _code_version()
+            cell = make_cell(model=model, task=self.task, settings=self.settings, code_version=version, store=store)
+            save(assemble([cell]), self.path)
+        except Exception as error:  # noqa: BLE001 - whatever one cell raises, the others go on and the reason is kept
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+
+@lru_cache(maxsize=_KEPT_MODELS)
+def _model(candidate: Candidate, device: str) -> LoadedModel:
+    return zoo.load(candidate, device=device)
+
+
+def _code_version() -> str:
+    try:
+        return importlib.metadata.version("vlmsel-auto")
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        return "unknown"

@@ -1,0 +1,148 @@
+"""Tuned accuracies of a library's cells by the project's own trials: each kept as soon as it is finished."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from vlmsel_auto.cache import Json, Store, digest, write_atomically
+from vlmsel_auto.events import Notice, Sink, StageProgress, StageStarted
+from vlmsel_auto.library.merge import with_tuned
+from vlmsel_auto.library.records import Library
+from vlmsel_auto.measuring.pool import run_jobs
+from vlmsel_auto.models import candidates as catalogue
+from vlmsel_auto.models import zoo
+from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.planning import space
+from vlmsel_auto.records import Candidate, Task, TrialSpec
+from vlmsel_auto.tuning.run import run_trial
+
+__all__ = ["tune_cells"]
+
+
+def tune_cells(
+    library: Library,
+    *,
+    tasks: Sequence[Task],
+    candidates: Sequence[Candidate],
+    seeds: Sequence[int],
+    shots: int,
+    jobs: int,
+    device: str,
+    cache: Path,
+    sink: Sink,
+) -> Library:
+    """The library with one run of full fine-tuning for each seed, at each candidate's default setting.
+
+    Args:
+        library: holds these tasks and candidates.
+        tasks: source tasks, loaded with the views of all candidates.
+        candidates: what is tuned.
+        seeds: of the training; one run each.
+        shots: training images a class.
+        jobs: processes, each with one thread.
+        device: where training runs.
+        cache: folder of finished trials.
+        sink: takes progress of stage "library".
+
+    Returns:
+        The library with the runs "finetune SHOTS-shot seed=SEED"; failed trials are NaN and told as notices.
+    """
+    trials = [
+        _Trial(candidate=one, task=task, seed=seed, shots=shots, device=device, cache=cache)
+        for seed in seeds
+        for one in candidates
+        for task in tasks
+    ]
+    known = {job.key: value for job in trials if (value := job.kept()) is not None}
+    waiting = [job for job in trials if job.key not in known]
+    sink(StageStarted(stage="library", total=len(trials), text=f"{len(known):,} of {len(trials):,} trials are known"))
+    began = time.monotonic()
+    for done, (job, failed) in enumerate(run_jobs(waiting, workers=jobs), start=1):
+        value = None if failed else job.kept()
+        if value is None:
+            sink(Notice(level="warning", text=f"tuning {job.candidate.id} on {job.task.name} failed: {failed}"))
+        else:
+            known[job.key] = value
+        left = (time.monotonic() - began) / done * (len(waiting) - done)
+        text = f"tuned {job.candidate.id} on {job.task.name}; about {left / 60:.1f} min left"
+        sink(StageProgress(stage="library", done=len(trials) - len(waiting) + done, text=text))
+    for seed in seeds:
+        values = {
+            (job.candidate.id, job.task.name): known[job.key] for job in trials if job.seed == seed and job.key in known
+        }
+        run = f"finetune {shots}-shot seed={seed}"
+        library = with_tuned(library, run=run, source="vlmsel-auto library build", values=values)
+    return library
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Trial:
+    """One fine-tuning trial of a candidate on a task."""
+
+    candidate: Candidate
+    task: Task
+    seed: int
+    shots: int
+    device: str
+    cache: Path
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return self.candidate.id, self.task.name, str(self.seed)
+
+    @property
+    def spec(self) -> TrialSpec:
+        room = space.space_for("finetune", candidate=self.candidate, train_images=self.shots * self.task.n_classes)
+        return room.spec(space.default_point(), candidate=self.candidate.id, seed=self.seed)
+
+    @property
+    def path(self) -> Path:
+        spec = self.spec
+        key = digest(
+            "library trial",
+            catalogue.fingerprint(self.candidate),
+            self.task.digest,
+            self.shots,
+            [spec.method, spec.learning_rate, spec.weight_decay, spec.augmentation, spec.epochs, spec.seed],
+        )
+        return self.cache / "trials" / key[:2] / f"{key}.json"
+
+    def kept(self) -> float | None:
+        """Test accuracy of the finished trial; None when there is none, or its file is damaged."""
+        try:
+            record = cast("dict[str, Json]", json.loads(self.path.read_text("utf-8")))
+            value = float(cast("float", record["accuracy"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return value if 0 <= value <= 1 else None
+
+    def run(self) -> str:
+        def load(candidate: Candidate) -> LoadedModel:
+            return zoo.load(candidate, device=self.device)
+
+        try:
+            with tempfile.TemporaryDirectory() as scratch:  # the weights are not wanted
+                result = run_trial(
+                    self.spec,
+                    number=0,
+                    task=self.task,
+                    candidate=self.candidate,
+                    load=load,
+                    store=Store(Path(scratch) / "store"),
+                    workdir=Path(scratch),
+                    device=self.device,
+                    train_shots=self.shots,
+                )
+            if result.test is None:
+                return "the trial measured no test accuracy"
+            record = {"candidate": self.candidate.id, "task": self.task.name, "accuracy": result.test}
+            write_atomically(self.path, json.dumps(record, sort_keys=True).encode())
+        except Exception as error:  # noqa: BLE001 - whatever one trial raises, the others go on and the reason is told
+            return f"{type(error).__name__}: {error}"
+        return ""

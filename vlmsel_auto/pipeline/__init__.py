@@ -1,0 +1,1 @@
+"""The whole loop and its stages: the only room that knows their order."""

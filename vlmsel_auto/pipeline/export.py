@@ -1,0 +1,77 @@
+"""The best trial of a study to a model folder that plain open_clip loads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from vlmsel_auto.errors import VlmselError
+from vlmsel_auto.events import Notice, Sink, StageFinished, StageStarted
+from vlmsel_auto.models import zoo
+from vlmsel_auto.models.exporting import export
+from vlmsel_auto.pipeline.result import BestModel
+from vlmsel_auto.records import Candidate, Task
+from vlmsel_auto.study.study import StudyOutcome
+from vlmsel_auto.tuning.checkpoints import load_trial
+
+__all__ = ["export_best"]
+
+
+def export_best(
+    outcome: StudyOutcome, *, task: Task, candidates: Sequence[Candidate], workdir: Path, sink: Sink
+) -> BestModel | None:
+    """Write the best trial's model to ``workdir/model``.
+
+    Args:
+        outcome: what the study found.
+        task: the target.
+        candidates: all that were usable.
+        workdir: where the study's checkpoints are.
+        sink: takes the events of stage "report", and an error where the model cannot be written.
+
+    Returns:
+        The best trial and its model's folder (None where it could not be written); None without a complete trial.
+    """
+    chosen = outcome.best
+    if chosen is None or chosen.validation is None:
+        return None
+    began = time.monotonic()
+    sink(StageStarted(stage="report", text="export and report"))
+    candidate = next(one for one in candidates if one.id == chosen.spec.candidate)
+    directory: Path | None = None
+    try:
+        kept = load_trial(workdir, chosen.number)
+        model = zoo.load(candidate)
+        if kept.visual is not None:
+            model.visual.load_state_dict(dict(kept.visual), strict=True)
+        directory = export(
+            model,
+            kept.weight.astype("float64"),
+            kept.bias.astype("float64"),
+            kept.scale,
+            classes=task.classes,
+            prompts=task.prompts,
+            templates=task.templates,
+            directory=workdir / "model",
+            about={
+                "task": task.name,
+                "method": chosen.spec.method,
+                "metric": task.metric,
+                "validation": chosen.validation,
+                "test": chosen.test,
+                "trial": chosen.number,
+                "seed": chosen.spec.seed,
+            },
+        )
+    except VlmselError as error:  # the trials are worth a report all the same
+        sink(Notice(text=f"the best model was not exported: {error}", level="error"))
+    sink(StageFinished(stage="report", seconds=time.monotonic() - began))
+    return BestModel(
+        candidate=candidate.id,
+        method=chosen.spec.method,
+        validation=chosen.validation,
+        test=chosen.test,
+        trial=chosen.number,
+        model_dir=directory,
+    )

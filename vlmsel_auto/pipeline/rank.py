@@ -1,0 +1,232 @@
+"""Task and candidates to a ranking: measure every candidate on the target, then fuse with the library.
+
+One candidate that fails (weights missing, out of memory, no conductance) is named with its reason; the others go on.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
+
+from vlmsel_auto.cache import Store
+from vlmsel_auto.errors import VlmselError
+from vlmsel_auto.events import Notice, RankingReady, Sink, StageFinished, StageProgress, StageStarted
+from vlmsel_auto.library import library as libraries
+from vlmsel_auto.library import published
+from vlmsel_auto.library.records import Library
+from vlmsel_auto.measuring.target import SEARCH, find_measured, glance, measure
+from vlmsel_auto.models import zoo
+from vlmsel_auto.models.candidates import Unusable
+from vlmsel_auto.ranking.ranking import rank_candidates
+from vlmsel_auto.ranking.records import TargetSignals
+from vlmsel_auto.records import Candidate, Ranking, Task
+from vlmsel_auto.reporting.wording import plural
+
+_PROFILE_SHARE: Final = 0.25  # of the time for looking, at most, for conductance: labels already say most
+_PROFILE_TIMES: Final = 4.0  # what conductance takes at least, in glances
+
+__all__ = ["measure_all", "open_library", "rank_task", "without_target"]
+
+
+_NAMED: Final = 5  # own source tasks that a note names
+
+
+def open_library(library: Library | Path | None) -> Library:
+    """A library as given, from a file, or by default the shipped one merged with the user's own.
+
+    Raises:
+        LibraryError: a file that cannot be read.
+    """
+    if library is None:
+        return libraries.user_library()
+    return library if isinstance(library, Library) else libraries.load(library)
+
+
+def without_target(library: Library, task: Task) -> Library:
+    """The library without sources that are the target itself: a prediction must not have seen its answer."""
+    kept = [one.name for one in library.tasks if one.digest != task.digest]
+    return library if len(kept) == len(library.tasks) else library.select_tasks(kept)
+
+
+def _searched(library: Library) -> tuple[str, ...]:
+    """Source tasks that came from finished searches."""
+    searched = [number for number, build in enumerate(library.builds) if build.source == SEARCH]
+    return tuple(name for s, name in enumerate(library.task_names) if np.isin(library.build[:, s], searched).any())
+
+
+@contextmanager
+def _older_objects_left_alone() -> Iterator[None]:
+    """Garbage collection looks at what is made from now on: a model, and not each time at all that was imported."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+@_older_objects_left_alone()
+def measure_all(
+    candidates: Sequence[Candidate],
+    task: Task,
+    *,
+    device: str,
+    store: Store,
+    sink: Sink,
+    deadline: float | None = None,
+) -> tuple[dict[str, TargetSignals], dict[str, str], tuple[str, ...]]:
+    """Measure the candidates one after the other.
+
+    With a deadline every candidate gets a glance first; conductance comes after, for all or none of them, and only when
+    it takes no more than a quarter of the time.
+
+    Args:
+        candidates: who is measured.
+        task: the target.
+        device: where models run.
+        store: what was measured before is found here.
+        sink: takes the events of stage "profiles".
+        deadline: `time.monotonic` after which no further candidate is loaded.
+
+    Returns:
+        Signals by candidate, reasons of failures by candidate, and ids that the deadline left unmeasured.
+    """
+    began = time.monotonic()
+    text = "conductance of every candidate on the target" if deadline is None else "a glance at every candidate"
+    sink(StageStarted(stage="profiles", total=len(candidates), text=text))
+    found: dict[str, TargetSignals] = {}
+    failures: dict[str, str] = {}
+    late: list[str] = []
+    look = measure if deadline is None else glance
+    for done, candidate in enumerate(candidates, start=1):
+        kept = find_measured(candidate, task, store=store)
+        if kept is not None and (kept.blocks or deadline is not None):
+            found[candidate.id] = kept
+        elif deadline is not None and time.monotonic() > deadline:
+            late.append(candidate.id)
+        else:
+            outcome = _guarded(lambda: look(zoo.load(candidate, device=device), task, store=store))  # noqa: B023 - called at once
+            if isinstance(outcome, TargetSignals):
+                found[candidate.id] = outcome
+            else:
+                failures[candidate.id] = outcome
+                sink(Notice(text=f"{candidate.id} cannot be used: {outcome}", level="warning"))
+        sink(StageProgress(stage="profiles", done=done, text=candidate.id))
+    sink(StageFinished(stage="profiles", seconds=time.monotonic() - began))
+    glanced = [one for one in candidates if one.id in found and not found[one.id].blocks]
+    allowed = 0.0 if deadline is None else _PROFILE_SHARE * (deadline - began)
+    if glanced and not late and _PROFILE_TIMES * (time.monotonic() - began) < allowed:
+        found |= _deepened(glanced, task, device=device, store=store, sink=sink, allowed=allowed)
+    return found, failures, tuple(late)
+
+
+def _deepened(
+    candidates: Sequence[Candidate], task: Task, *, device: str, store: Store, sink: Sink, allowed: float
+) -> dict[str, TargetSignals]:
+    """Conductance of all candidates, or of none when it would take longer than ``allowed`` seconds: it is compared."""
+    began = time.monotonic()
+    found: dict[str, TargetSignals] = {}
+    sink(StageStarted(stage="profiles", total=len(candidates), text="conductance of every candidate on the target"))
+    for done, candidate in enumerate(candidates, start=1):
+        outcome = _guarded(lambda: measure(zoo.load(candidate, device=device), task, store=store))  # noqa: B023 - called at once
+        if isinstance(outcome, TargetSignals):  # else there is still the glance
+            found[candidate.id] = outcome
+        spent = time.monotonic() - began
+        sink(StageProgress(stage="profiles", done=done, text=candidate.id))
+        if spent * len(candidates) / done > allowed:
+            found = {}
+            break
+    sink(StageFinished(stage="profiles", seconds=time.monotonic() - began))
+    return found
+
+
+def _guarded(work: Callable[[], TargetSignals]) -> TargetSignals | str:
+    """The measurement, or why there is none."""
+    try:
+        return work()
+    except VlmselError as error:
+        return str(error)
+    except (RuntimeError, MemoryError) as error:  # torch: out of memory, operators a device lacks
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    finally:
+        gc.collect()
+
+
+def rank_task(
+    task: Task,
+    candidates: Sequence[Candidate],
+    *,
+    library: Library,
+    device: str,
+    store: Store,
+    sink: Sink,
+    unusable: Sequence[Unusable] = (),
+    seed: int = 0,
+    deadline: float | None = None,
+) -> Ranking:
+    """Measure and rank ``candidates`` on ``task``.
+
+    Candidates that fail, and those ``unusable`` from the start, stand in ``Ranking.failures`` and not in its order;
+    those that the deadline left unmeasured are ranked by the library alone. With a deadline the candidates that the
+    library likes are measured first.
+    """
+    for one in unusable:
+        sink(Notice(text=f"{one.id} cannot be used: {one.reason}", level="warning"))
+    sources = without_target(library, task)
+    bare = _bare_targets(candidates)
+    order = list(candidates)
+    if deadline is not None:
+        liked = rank_candidates(task=task.name, targets=list(bare.values()), library=sources, seed=seed).order
+        order.sort(key=lambda one: liked.index(one.id))
+    found, failures, late = measure_all(order, task, device=device, store=store, sink=sink, deadline=deadline)
+    failures = {one.id: one.reason for one in unusable} | failures
+    began = time.monotonic()
+    sink(StageStarted(stage="ranking", text="source tasks and evidence"))
+    targets = [
+        replace(found.get(name, known), published=known.published)
+        for name, known in bare.items()
+        if name not in failures
+    ]
+    ranking = Ranking(task=task.name, ranked=(), failures=failures)
+    if targets:
+        with threadpool_limits(1):  # many small matrices: more threads wait for each other, and for other processes
+            ranking = rank_candidates(
+                task=task.name,
+                targets=targets,
+                labels=task.labels[task.support],
+                library=sources,
+                failures=failures,
+                seed=seed,
+            )
+    own = _searched(sources)
+    if own and any("library" in line.basis for line in ranking.ranked):
+        names = ", ".join(own[:_NAMED]) + (", ..." if len(own) > _NAMED else "")
+        note = f"{plural(len(own), 'source task')} of your own earlier searches: {names}"
+        ranking = replace(ranking, notes=(*ranking.notes, note))
+    if late:
+        note = f"no time to look at {len(late)} candidates; the library alone ranks {', '.join(late)}"
+        ranking = replace(ranking, notes=(*ranking.notes, note))
+    sink(StageFinished(stage="ranking", seconds=time.monotonic() - began))
+    sink(RankingReady(ranking=ranking))
+    return ranking
+
+
+def _bare_targets(candidates: Sequence[Candidate]) -> dict[str, TargetSignals]:
+    """What is known of each candidate before it is loaded: its size, and published zero-shot accuracies, averaged."""
+    bare = {}
+    for candidate, row in zip(candidates, published.zero_shot([one.id for one in candidates]), strict=True):
+        known = row[np.isfinite(row)]
+        bare[candidate.id] = TargetSignals(
+            candidate=candidate.id,
+            params=candidate.params,
+            flops=candidate.flops,
+            published=float(known.mean()) if len(known) else None,
+        )
+    return bare

@@ -1,0 +1,309 @@
+"""The whole loop: a folder of images to a ranking, trials, an exported model, a report and a wiser library."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, Literal
+
+from vlmsel_auto.cache import Json, Store, default_cache_dir, digest
+from vlmsel_auto.conductance.conductance import pick_device
+from vlmsel_auto.errors import BudgetError, CandidateError, InputError, LibraryError
+from vlmsel_auto.events import Notice, RankingReady, Sink, discard
+from vlmsel_auto.library import library as libraries
+from vlmsel_auto.library.records import Library
+from vlmsel_auto.measuring.search import remember_search
+from vlmsel_auto.measuring.target import find_measured
+from vlmsel_auto.models import candidates as catalogue
+from vlmsel_auto.models import zoo
+from vlmsel_auto.pipeline.export import export_best
+from vlmsel_auto.pipeline.rank import open_library, rank_task
+from vlmsel_auto.pipeline.result import SearchResult
+from vlmsel_auto.pipeline.workdir import LOCK, check_usable, claim, default_workdir, read_ranking, save_ranking, sweep
+from vlmsel_auto.process import locked, writing
+from vlmsel_auto.ranking.records import TargetSignals
+from vlmsel_auto.records import Budget, Candidate, ImageView, Method, Ranking, Task, TrialResult
+from vlmsel_auto.reporting import views as report_views
+from vlmsel_auto.reporting.report import StoppedBy
+from vlmsel_auto.reporting.verdict import make_report
+from vlmsel_auto.study.past import past_of_search, read_past, remember_past
+from vlmsel_auto.study.study import StudyOutcome, run_study
+from vlmsel_auto.tasks.task import load_task
+
+__all__ = ["rank", "search"]
+
+_METHODS: Final[Mapping[str, tuple[Method, ...]]] = {
+    "probe": ("probe",),
+    "finetune": ("finetune",),
+    "both": ("probe", "finetune"),
+}
+_LOOK_SHARE: Final = 0.4  # of a time budget, at most, for looking at candidates before the first trial
+_CLOSING_SECONDS: Final = 4.0  # kept for export and report; no more than the share below
+_CLOSING_SHARE: Final = 0.05
+
+
+def rank(
+    task_dir: str | Path,
+    *,
+    candidates: str | Sequence[str] | Path = "mini-zoo",
+    shots: int = 16,
+    seed: int = 0,
+    library: Library | Path | None = None,
+    cache_dir: Path | None = None,
+    device: str = "auto",
+    sink: Sink = discard,
+) -> Ranking:
+    """Predict how candidates will rank on a folder of images once tuned. Nothing is trained.
+
+    Args:
+        task_dir: the task folder; see `task.load_task` for its layouts.
+        candidates: "mini-zoo", ids, "ARCH/TAG" of open_clip, "local-dir:FOLDER", a TOML file, or a list of these.
+        shots: labelled training images a class that the ranking may look at.
+        seed: of split and few-shot set.
+        library: source tasks, or the file of a library; None: the shipped library merged with the user's own.
+        cache_dir: derived data; None: ``$VLMSEL_CACHE`` or the platform's user cache folder.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        sink: takes events.
+
+    Returns:
+        The ranking, best first; candidates that failed stand in its ``failures``.
+
+    Raises:
+        InputError: the folder, a candidate name or the library cannot be used.
+    """
+    known = open_library(library)
+    chosen, unusable = catalogue.resolve_usable(candidates, sink=sink)
+    place = str(pick_device(device))
+    root = cache_dir or default_cache_dir()
+    task = load_task(Path(task_dir), views=_views(chosen), shots=shots, seed=seed, workdir=root, sink=sink)
+    store = Store(root / "targets")
+    with writing(root):
+        return rank_task(
+            task, chosen, library=known, device=place, store=store, sink=sink, unusable=unusable, seed=seed
+        )
+
+
+def search(
+    task_dir: str | Path,
+    *,
+    candidates: str | Sequence[str] | Path = "mini-zoo",
+    top_k: int = 5,
+    budget: Budget | float | None = None,
+    method: Method | Literal["both"] = "both",
+    shots: int = 16,
+    seed: int = 0,
+    workdir: str | Path | None = None,
+    library: Library | Path | None = None,
+    cache_dir: Path | None = None,
+    device: str = "auto",
+    storage: str | None = None,
+    learn: bool = True,
+    since: float | None = None,
+    sink: Sink = discard,
+) -> SearchResult:
+    """Find and fine-tune the best candidate for a folder of images.
+
+    The same call on the same work directory resumes: what is finished is kept, also after a kill.
+
+    Args:
+        task_dir: the task folder; see `task.load_task` for its layouts.
+        candidates: as for `rank`.
+        top_k: candidates that the plan tunes first; the others are postponed, not lost.
+        budget: wall time of this call, trials of all calls on this work directory, or both; a number is seconds of
+            wall time; None: until nothing promising is left.
+        method: "probe" (linear probe on cached features), "finetune" (whole visual tower) or "both".
+        shots: labelled training images a class that the ranking may look at; trials learn from all of them.
+        seed: of split, few-shot set, plan and trials.
+        workdir: everything that the search makes; None: ``vlmsel-NAME`` in the current folder.
+        library: as for `rank`.
+        cache_dir: measurements of candidates on tasks; None: inside the work directory.
+        device: as for `rank`.
+        storage: URL of a study that several machines share, such as ``postgresql://...``; None: inside ``workdir``.
+        learn: add the outcome to the user's library as a source task.
+        since: `time.monotonic` from which wall time counts; None: this call.
+        sink: takes events.
+
+    Returns:
+        The best model, all trials, the ranking and how well it agreed with what came out.
+
+    Raises:
+        InputError: task, candidates, budget, library or work directory cannot be used; nothing was written.
+    """
+    began = time.monotonic() if since is None else since
+    spend = _checked_budget(budget)
+    methods = _METHODS.get(method)
+    if methods is None:
+        raise InputError(f"method must be one of {', '.join(_METHODS)}, but got {method!r}")
+    known = open_library(library)
+    chosen, unusable = catalogue.resolve_usable(candidates, sink=sink)
+    place = str(pick_device(device))
+    folder = Path(workdir) if workdir is not None else default_workdir(Path(task_dir))
+    check_usable(folder)
+    task = load_task(
+        Path(task_dir), views=_views(chosen), shots=shots, seed=seed, workdir=folder, sink=sink, needs_val=True
+    )
+    store = Store((cache_dir or folder) / "targets")
+    with writing(folder), locked(folder, name=LOCK):
+        settings: dict[str, Json] = {
+            "task": task.digest,
+            "candidates": digest([[one.id, catalogue.fingerprint(one)] for one in chosen]),
+            "methods": ",".join(sorted(methods)),
+            "seed": seed,
+            "shots": shots,
+        }
+        if claim(folder, settings=settings):
+            sink(Notice(text=f"going on with the search in {folder}"))
+            sweep(folder)
+        ranking = read_ranking(folder)
+        if ranking is None:
+            look = None if spend.seconds is None else began + _LOOK_SHARE * spend.seconds
+            ranking = rank_task(
+                task,
+                chosen,
+                library=known,
+                device=place,
+                store=store,
+                sink=sink,
+                unusable=unusable,
+                seed=seed,
+                deadline=look,
+            )
+            save_ranking(folder, ranking)
+        else:
+            sink(RankingReady(ranking=ranking))
+        usable = [one for one in chosen if one.id not in ranking.failures]
+        if not usable:
+            raise CandidateError(f"no candidate can be used, but got {_reasons(ranking.failures)}")
+        ranked_after = time.monotonic() - began
+        outcome = run_study(
+            task=task,
+            candidates=usable,
+            ranking=ranking,
+            budget=_left(spend, spent=ranked_after),
+            workdir=folder,
+            load=lambda candidate: zoo.load(candidate, device=place),
+            methods=methods,
+            seed=seed,
+            sink=sink,
+            device=place,
+            top_k=top_k,
+            storage=storage,
+            past=read_past() if library is None else (),
+        )
+        stopped = _stopped_by(outcome)
+        best = export_best(outcome, task=task, candidates=usable, workdir=folder, sink=sink)
+        notes = [*task.notes, *ranking.notes]
+        if learn and outcome.best is not None and stopped != "interrupted":
+            measured = [kept for one in usable if (kept := find_measured(one, task, store=store)) is not None]
+            notes.append(_learn(task, usable, measured, outcome.results, seed=seed, sink=sink))
+        seconds = time.monotonic() - began
+        report = make_report(
+            task=task,
+            candidates=chosen,
+            ranking=ranking,
+            trials=outcome.results,
+            best=outcome.best,
+            model_dir=None if best is None else best.model_dir,
+            budget=spend,
+            seconds=seconds,
+            stopped_by=stopped,
+            stage_seconds={
+                "images and ranking": ranked_after,
+                "trials": outcome.seconds,
+                "export": max(0.0, seconds - ranked_after - outcome.seconds),
+            },
+            command=_command(task_dir, candidates, budget=spend, seed=seed, workdir=folder),
+            settings={name: str(value) for name, value in settings.items()} | {"top_k": str(top_k), "device": place},
+            seed=seed,
+            workdir=folder,
+            average_rank=_average_rank(ranking),
+            notes=notes,
+        )
+        report_views.write(report, folder / "report")
+    return SearchResult(
+        best=best,
+        trials=outcome.results,
+        ranking=ranking,
+        agreement=report.agreement,
+        seconds=time.monotonic() - began,
+        workdir=folder,
+        report_dir=folder / "report",
+        stopped_by=stopped,
+    )
+
+
+def _views(candidates: Sequence[Candidate]) -> tuple[ImageView, ...]:
+    return tuple(dict.fromkeys(one.view for one in candidates))
+
+
+def _checked_budget(budget: Budget | float | None) -> Budget:
+    if not isinstance(budget, Budget):
+        budget = Budget(seconds=budget)
+    for name, value in (("seconds", budget.seconds), ("trials", budget.trials)):
+        if value is not None and (not math.isfinite(value) or value <= 0):
+            raise BudgetError(f"a budget of {name} must be positive, or None for no limit, but got {value!r}")
+    return budget
+
+
+def _left(budget: Budget, *, spent: float) -> Budget:
+    """What trials may take: the budget less what is spent and what export and report will need."""
+    if budget.seconds is None:
+        return budget
+    closing = min(_CLOSING_SECONDS, _CLOSING_SHARE * budget.seconds)
+    return replace(budget, seconds=max(0.01, budget.seconds - spent - closing))
+
+
+def _reasons(failures: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {why}" for name, why in failures.items())
+
+
+def _stopped_by(outcome: StudyOutcome) -> StoppedBy:
+    if outcome.stopped_by == "interrupted" or not outcome.results:
+        return outcome.stopped_by
+    return "all trials failed" if all(each.state == "failed" for each in outcome.results) else outcome.stopped_by
+
+
+def _learn(
+    task: Task,
+    candidates: Sequence[Candidate],
+    signals: Sequence[TargetSignals],
+    trials: Sequence[TrialResult],
+    *,
+    seed: int,
+    sink: Sink,
+) -> str:
+    """Add the search to the user's library; a library that cannot be written costs a notice, not the search."""
+    shipped = next((one.name for one in libraries.default_library().tasks if one.digest == task.digest), None)
+    if shipped is not None:  # its figures come from whole test splits, a search's from a few trials
+        return f"not added to the library: the shipped library has this task as {shipped!r}, better measured"
+    try:
+        path, name = remember_search(task=task, candidates=candidates, signals=signals, trials=trials, seed=seed)
+        remember_past(past_of_search(task=task, candidates=candidates, trials=trials))
+    except LibraryError as error:
+        sink(Notice(text=f"the search was not added to your library: {error}", level="warning"))
+        return f"not added to the library: {error}"
+    return f"added to the library {path} as source task {name!r}"
+
+
+def _average_rank(ranking: Ranking) -> dict[str, float]:
+    """What the library's plain average says, as a rank: lower is better. Empty for candidates it does not know."""
+    return {line.candidate: -line.signals["average"] for line in ranking.ranked if "average" in line.signals}
+
+
+def _command(
+    task_dir: str | Path, candidates: str | Sequence[str] | Path, *, budget: Budget, seed: int, workdir: Path
+) -> str:
+    """The search as a user would type it again."""
+    names = [str(candidates)] if isinstance(candidates, (str, Path)) else list(candidates)
+    words = ["vlmsel-auto", "search", str(task_dir)]
+    if names != ["mini-zoo"]:
+        words += ["--candidates", ",".join(names)]
+    if budget.seconds is not None:
+        words += ["--time-budget", f"{budget.seconds:g}"]
+    if budget.trials is not None:
+        words += ["--max-trials", str(budget.trials)]
+    return shlex.join([*words, "--seed", str(seed), "--workdir", str(workdir)])

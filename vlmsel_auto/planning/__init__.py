@@ -1,0 +1,1 @@
+"""Which trial comes next, in pure arithmetic: no file, no model, no study."""

@@ -1,0 +1,1 @@
+"""The study of a search: Optuna and files. It decides nothing."""

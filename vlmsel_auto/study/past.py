@@ -1,0 +1,84 @@
+"""Trials of earlier searches, one JSON line each, beside the user's library: what default settings are learned from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from vlmsel_auto.cache import write_atomically
+from vlmsel_auto.errors import InputError, LibraryError
+from vlmsel_auto.library.library import user_library_path
+from vlmsel_auto.planning.space import PastTrial, space_for
+from vlmsel_auto.recordjson import decode, encode
+from vlmsel_auto.records import Candidate, Method, Task, TrialResult
+from vlmsel_auto.tuning.data import splits
+
+__all__ = ["past_of_search", "past_path", "read_past", "remember_past"]
+
+_MOST = 20_000  # lines; the oldest go first
+_WAIT = 30.0  # seconds for another process that writes
+
+
+def past_path() -> Path:
+    """The user's file of past trials."""
+    return user_library_path().with_name("trials.jsonl")
+
+
+def read_past(path: Path | None = None) -> tuple[PastTrial, ...]:
+    """All that can be read; a missing file has none, and a line of another version is passed over."""
+    try:
+        lines = (path or past_path()).read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return ()
+    found = []
+    for line in lines:
+        try:
+            found.append(decode(PastTrial, json.loads(line)))
+        except (ValueError, InputError):
+            continue
+    return tuple(found)
+
+
+def past_of_search(*, task: Task, candidates: Sequence[Candidate], trials: Sequence[TrialResult]) -> list[PastTrial]:
+    """The complete trials of a search whose training split was used whole."""
+    by_id = {each.id: each for each in candidates}
+    images = len(splits(task).train)
+    found = []
+    for each in trials:
+        candidate = by_id.get(each.spec.candidate)
+        if candidate is None or each.state != "complete" or each.validation is None:
+            continue
+        method: Method = each.spec.method
+        found.append(
+            PastTrial(
+                task=task.digest,
+                candidate=candidate.id,
+                family=candidate.family,
+                method=method,
+                point=space_for(method, candidate=candidate, train_images=images).point(each.spec),
+                value=each.validation,
+            )
+        )
+    return found
+
+
+def remember_past(trials: Sequence[PastTrial], path: Path | None = None) -> Path:
+    """Add trials to the file; those of the same tasks that were there are replaced, as a resumed search has them again.
+
+    Raises:
+        LibraryError: it cannot be written.
+    """
+    place = path or past_path()
+    tasks = {each.task for each in trials}
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{place}.lock", timeout=_WAIT):
+            kept = [each for each in read_past(place) if each.task not in tasks]
+            lines = [json.dumps(encode(each), sort_keys=True) for each in [*kept, *trials][-_MOST:]]
+            write_atomically(place, ("\n".join(lines) + "\n").encode())
+    except (OSError, Timeout) as error:
+        raise LibraryError(f"Past trials could not be written: check the folder, but got {error!r}") from error
+    return place

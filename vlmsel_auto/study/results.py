@@ -1,0 +1,125 @@
+"""Finished trials of a search and the files that they leave: what was best, what counts, what can go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vlmsel_auto.planning.curves import Curve
+from vlmsel_auto.planning.history import Tried
+from vlmsel_auto.records import Method, TrialResult
+from vlmsel_auto.study.runner import Workbench
+from vlmsel_auto.tuning.checkpoints import drop_paused, drop_weights, has_paused, has_weights, save_result
+from vlmsel_auto.tuning.run import LATE
+
+__all__ = ["Shelf"]
+
+_WEIGHTS_KEPT = 3  # finished trials whose weights are kept: what kin do later may change who leads
+_PAUSED_KEPT = 4  # paused trials whose state is kept: each takes three times the size of its tower
+
+
+@dataclass(kw_only=True, eq=False)
+class Shelf:
+    """Results by number."""
+
+    workdir: Path
+    results: dict[int, TrialResult] = field(default_factory=dict)
+    _weights: set[int] = field(default_factory=set)  # trials whose weights are there
+    _paused: set[int] = field(default_factory=set)  # trials that can go on
+
+    def adopt(self, result: TrialResult) -> None:
+        """Take a result that is on file."""
+        self.results[result.number] = result
+        for there, kind in ((has_weights, self._weights), (has_paused, self._paused)):
+            if there(self.workdir, result.number):
+                kind.add(result.number)
+
+    def keep(self, result: TrialResult) -> None:
+        """Write a result and take it."""
+        save_result(self.workdir, result)
+        self.adopt(result)
+        if result.continues is not None and result.state != "failed":  # its own state, or its weights, took the place
+            drop_paused(self.workdir, result.continues)
+            self._paused.discard(result.continues)
+
+    def all(self) -> tuple[TrialResult, ...]:
+        """By number."""
+        return tuple(result for _, result in sorted(self.results.items()))
+
+    def counted(self) -> list[TrialResult]:
+        """Trials that used the budget: all but those that the clock cut short."""
+        return [each for each in self.all() if not _cut_short(each)]
+
+    def leaders(self, expected: Mapping[int, float]) -> list[TrialResult]:
+        """Complete trials, the one to choose first.
+
+        By what they are expected to reach, then by validation, then by how well their last epochs did, then the
+        earlier. Those whose weights are gone come last.
+        """
+        complete = [each for each in self.results.values() if each.state == "complete" and each.validation is not None]
+        return sorted(complete, key=lambda each: self._merit(each, expected), reverse=True)
+
+    def _merit(self, result: TrialResult, expected: Mapping[int, float]) -> tuple[bool, float, float, float, int]:
+        tail = result.curve[-3:]
+        return (
+            result.number in self._weights,
+            expected.get(result.number, -1.0),
+            result.validation or 0.0,
+            sum(tail) / len(tail) if tail else 0.0,
+            -result.number,
+        )
+
+    def resumable(self, number: int) -> bool:
+        """Whether the state of a trial's training is there."""
+        return number in self._paused
+
+    def history(self, bench: Workbench, *, methods: tuple[Method, ...]) -> list[Tried]:
+        """What the plan needs to know, in order."""
+        shown = [each for each in self.all() if not _cut_short(each) or each.number in self._paused]
+        return [
+            Tried(
+                candidate=each.spec.candidate,
+                method=each.spec.method,
+                origin=each.origin,
+                state=each.state,
+                validation=each.validation,
+                seconds=each.seconds,
+                point=bench.space(each.spec.method, each.spec.candidate).point(each.spec),
+                number=each.number,
+                # how sure a start is says little: zero-shot, or not far from it, by a logit scale of pretraining
+                soft=each.soft_validation if each.kept_epoch else None,
+                curve=_curve(each),
+                share=self._share(each),
+                resumable=each.number in self._paused,
+                continues=each.continues,
+            )
+            for each in shown
+            if each.spec.method in methods
+        ]
+
+    def _share(self, result: TrialResult) -> float:
+        before = self.results.get(result.continues) if result.continues is not None else None
+        return (result.epochs_run - (before.epochs_run if before else 0)) / max(1, result.spec.epochs)
+
+    def tidy(self, expected: Mapping[int, float]) -> None:
+        """Keep the weights of the trials that may yet be chosen and the state of the best paused ones."""
+        kept = {each.number for each in self.leaders(expected)[:_WEIGHTS_KEPT]}
+        for number in self._weights - kept:
+            drop_weights(self.workdir, number)
+            self._weights.discard(number)
+        done = {each.continues for each in self.results.values()}
+        open_ = sorted(self._paused - done, key=lambda number: -(self.results[number].validation or 0.0))
+        for number in self._paused - set(open_[:_PAUSED_KEPT]):
+            drop_paused(self.workdir, number)
+            self._paused.discard(number)
+
+
+def _curve(result: TrialResult) -> Curve | None:
+    if result.spec.method != "finetune" or not result.curve:
+        return None
+    return Curve(values=result.curve, epochs=max(result.spec.epochs, len(result.curve)))
+
+
+def _cut_short(result: TrialResult) -> bool:
+    return result.state == "pruned" and result.reason.startswith(LATE)

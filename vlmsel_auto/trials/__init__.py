@@ -1,1 +1,0 @@
-"""From a ranking to tuned models: plan, search space, training, study."""

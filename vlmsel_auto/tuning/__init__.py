@@ -1,0 +1,1 @@
+"""Methods of tuning a candidate, by torch and Lightning."""

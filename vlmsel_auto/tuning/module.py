@@ -1,0 +1,295 @@
+"""A visual tower and its head as a Lightning module: loss, metric, optimiser, and its state for a later day.
+
+What happens after each epoch of fine-tuning: keep the best state, report, pause, stop in time.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import lightning.pytorch as pl
+import torch
+from torch import nn
+from torch.nn import functional
+
+from vlmsel_auto.errors import TrialDiverged
+from vlmsel_auto.models.classifier import class_logits
+from vlmsel_auto.records import Metric, TrialSpec
+from vlmsel_auto.tuning.augment import augment
+from vlmsel_auto.tuning.checkpoints import Paused
+from vlmsel_auto.tuning.data import Batch, Measured, measure
+from vlmsel_auto.tuning.probe import SMOOTHING, Deadline, EpochHook, TunableModel
+
+__all__ = ["VALIDATION", "EpochReport", "Head", "Kept", "Tuner", "copy_state", "measure_outputs"]
+
+VALIDATION = "validation"  # name of the logged metric
+_WARMUP = 0.1  # share of the steps
+_HEAD_RATE = 1e-3  # the head is a small linear map: it learns at this rate also where the tower must go slowly
+
+
+class Head(nn.Module):
+    """W = start + change, and a bias. The change is a parameter of its own: weight decay pulls towards the start."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, *, scale: float) -> None:
+        super().__init__()
+        self.register_buffer("start", weight.clone())
+        self.start: torch.Tensor
+        self.change = nn.Parameter(torch.zeros_like(weight))
+        self.bias = nn.Parameter(bias.clone())
+        self.scale = scale
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """(K, D)."""
+        return self.start + self.change
+
+    def forward(self, embedding: torch.Tensor) -> torch.Tensor:
+        """(n, D) embeddings -> (n, K) logits."""
+        return class_logits(embedding.float(), head=self.weight, bias=self.bias, scale=self.scale)
+
+
+class Tuner(pl.LightningModule):
+    """Tower and head with their loss and optimiser."""
+
+    def __init__(
+        self,
+        *,
+        model: TunableModel,
+        head: Head,
+        spec: TrialSpec,
+        metric: Metric,
+        steps: int,
+        frozen_norms: bool = True,
+    ) -> None:
+        super().__init__()
+        self.visual = model.visual.requires_grad_(True)
+        self.head = head
+        self._model = model
+        self._spec = spec
+        self._metric: Metric = metric
+        self._steps = steps
+        self._frozen_norms = frozen_norms
+        self._resume: Paused | None = None
+        self.augmenting = torch.Generator().manual_seed(spec.seed + 1)
+        self._outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.measured = Measured(metric=0.0, soft=0.0, loss=0.0)  # in float64, as Lightning would not keep it
+        self.train_loss = torch.zeros(())
+        self._seen = 0
+
+    def train(self, mode: bool = True) -> Tuner:  # noqa: FBT001, FBT002 - the signature of nn.Module
+        """Batch norms stay in eval mode: their statistics come from pretraining, small batches would spoil them."""
+        super().train(mode)
+        if mode and self._frozen_norms:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 - the only common base of batch norms
+                    module.eval()
+        return self
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 (n, S, S, 3) -> logits (n, K)."""
+        logits: torch.Tensor = self.head(self._model.embed(self._model.normalise(pixels)))
+        return logits
+
+    def on_train_epoch_start(self) -> None:
+        """Start the epoch's mean loss."""
+        self.train_loss = torch.zeros((), device=self.device)
+        self._seen = 0
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:  # noqa: ARG002 - Lightning's signature
+        """Cross entropy with label smoothing on augmented images."""
+        pixels, labels = batch
+        pixels = augment(pixels, strength=self._spec.augmentation, generator=self.augmenting)
+        loss = functional.cross_entropy(self(pixels), labels, label_smoothing=SMOOTHING)
+        self.train_loss += loss.detach() * len(labels)
+        self._seen += len(labels)
+        return loss
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean training loss of the epoch so far."""
+        return float(self.train_loss) / max(1, self._seen)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
+        """Collect logits, in float32 also under mixed precision: the exported model is used in float32."""
+        pixels, labels = batch
+        with torch.autocast(self.device.type, enabled=False):
+            self._outputs.append((self(pixels), labels))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the task's metric and the loss."""
+        self.measured = measure_outputs(self._outputs, self._metric)
+        self._outputs.clear()
+        self.log(VALIDATION, self.measured.metric, logger=False, prog_bar=False)
+
+    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Mapping[str, object]]]:  # type: ignore[override] # a narrower form of Lightning's union
+        """AdamW, no decay on vectors (norms, biases), cosine schedule with warm-up, stepped every batch."""
+        rate = self._spec.learning_rate
+        tower = list(self.visual.parameters())
+        head_rate = max(rate, _HEAD_RATE)
+        groups = [
+            {"params": [each for each in tower if each.ndim > 1], "weight_decay": self._spec.weight_decay, "lr": rate},
+            {"params": [each for each in tower if each.ndim <= 1], "weight_decay": 0.0, "lr": rate},
+            {"params": [self.head.change], "weight_decay": self._spec.weight_decay, "lr": head_rate},
+            {"params": [self.head.bias], "weight_decay": 0.0, "lr": head_rate},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=rate)
+        done = 0
+        if self._resume is not None:
+            done = self._resume.progress.steps
+            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": _unflatten(self._resume.moments)})
+
+        def factor(step: int) -> float:
+            return _rate_factor(step + done, steps=self._steps)
+
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
+        return [self.optimizer], [{"scheduler": self.schedule, "interval": "step"}]
+
+    @property
+    def moments(self) -> dict[str, torch.Tensor]:
+        """The optimiser's state by "PARAMETER.NAME"."""
+        state = self.optimizer.state_dict()["state"]
+        return {f"{place}.{name}": value for place, values in state.items() for name, value in values.items()}
+
+    @property
+    def steps_done(self) -> int:
+        """Optimiser steps so far, those before a pause included."""
+        return self.schedule.last_epoch + (self._resume.progress.steps if self._resume is not None else 0)
+
+    @property
+    def generators(self) -> dict[str, torch.Tensor]:
+        """States of the random generators that training draws from, less that of the shuffling."""
+        states = {"augment": self.augmenting.get_state(), "torch": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        return states
+
+    def resume(self, paused: Paused) -> None:
+        """Take up weights and random states of a paused trial; the optimiser follows when Lightning asks for it."""
+        self._resume = paused
+        self.load_state_dict(dict(paused.module))
+        self.augmenting.set_state(paused.generators["augment"])
+        torch.set_rng_state(paused.generators["torch"])
+        if self.device.type == "cuda" and "cuda" in paused.generators:
+            torch.cuda.set_rng_state(paused.generators["cuda"], self.device)
+
+
+def _unflatten(moments: Mapping[str, torch.Tensor]) -> dict[int, dict[str, torch.Tensor]]:
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in moments.items():
+        place, _, kind = name.partition(".")
+        state.setdefault(int(place), {})[kind] = value.clone()
+    return state
+
+
+def _rate_factor(step: int, *, steps: int) -> float:
+    """Linear warm-up, then a cosine to zero."""
+    warm = max(1, round(_WARMUP * steps))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm)))
+
+
+def measure_outputs(outputs: list[tuple[torch.Tensor, torch.Tensor]], metric: Metric) -> Measured:
+    """Measure collected (logits, labels)."""
+    logits = torch.cat([each for each, _ in outputs])
+    return measure(metric, logits=logits, labels=torch.cat([each for _, each in outputs]))
+
+
+_SAVE_EVERY = 60.0  # seconds of training that a kill may cost
+
+
+@dataclass(kw_only=True, eq=False)
+class Kept:
+    """The best epoch so far, the start being epoch 0."""
+
+    best: Measured
+    state: dict[str, torch.Tensor]
+    epoch: int = 0
+    curve: list[float] = field(default_factory=list)
+    stopped: Literal["", "pruned", "deadline"] = ""
+
+
+def copy_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The module's state dict, in memory of its own."""
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def _no_save() -> None:
+    return
+
+
+class EpochReport(pl.Callback):
+    """Reads the validation metric after every epoch, keeps the best state, reports, and stops the training gracefully.
+
+    Only Lightning's public interface is used. A missing metric is an error, never a warning: a search that silently
+    does not prune wastes its budget.
+
+    Args:
+        kept: where the best epoch and the curve are collected.
+        hook: told (epoch, validation, loss); True asks for the end of the training.
+        deadline: when training must have ended.
+        reserve: seconds that the rest of the trial needs after training.
+        save: writes the state of the training; called when the hook ends it, and about once a minute before.
+    """
+
+    def __init__(
+        self,
+        *,
+        kept: Kept,
+        hook: EpochHook,
+        deadline: Deadline,
+        reserve: float,
+        save: Callable[[], None] = _no_save,
+    ) -> None:
+        super().__init__()
+        self._kept = kept
+        self._hook = hook
+        self._deadline = deadline
+        self._reserve = reserve
+        self._save = save
+        self._saved = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """End the training inside an epoch when the time is over."""
+        del pl_module, outputs, batch, batch_idx
+        if self._deadline.passed(reserve=self._reserve):
+            self._kept.stopped = "deadline"
+            trainer.should_stop = True
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the epoch's metric.
+
+        Raises:
+            RuntimeError: the module did not log it.
+            TrialDiverged: it, or the training loss, is NaN or infinite.
+        """
+        if not isinstance(pl_module, Tuner) or VALIDATION not in trainer.callback_metrics:
+            raise RuntimeError(
+                f"The metric {VALIDATION!r} was not logged before on_validation_end, so nothing can be kept, "
+                f"but got {sorted(trainer.callback_metrics)!r}"
+            )
+        kept = self._kept
+        measured = pl_module.measured
+        loss = pl_module.mean_loss
+        if not all(math.isfinite(value) for value in (*measured.order, loss)):
+            raise TrialDiverged(
+                f"The loss became {loss} in epoch {len(kept.curve) + 1}: lower the learning rate, but got "
+                f"{measured.loss} on the validation images"
+            )
+        kept.curve.append(measured.metric)
+        if measured.order > kept.best.order:
+            kept.best, kept.epoch = measured, len(kept.curve)
+            kept.state = copy_state(pl_module)
+        pause = self._hook(len(kept.curve), measured.metric, loss)
+        if pause:
+            kept.stopped = "pruned"
+            trainer.should_stop = True
+        if pause or (not kept.stopped and time.monotonic() - self._saved > _SAVE_EVERY):
+            self._save()
+            self._saved = time.monotonic()

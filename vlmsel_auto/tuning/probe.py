@@ -1,0 +1,377 @@
+"""Linear probe on cached visual features: the text head, moved as far as the training images ask for.
+
+Features are unit-norm embeddings, kept in the cache under (candidate's weights, task, images), so the first probe of a
+candidate pays for one pass over the images and every later one for a few small matrix products.
+
+Training works on the change D of the head, W = W_text + D: weight decay pulls towards the zero-shot classifier, not
+towards zero, so few images cannot do much harm (as in the text-anchored probes of Silva-Rodriguez et al., CVPR 2024;
+our own simple form). Features are centred by their training mean while D is learned; afterwards the mean is folded into
+the bias, exactly: <f - mu, w> + b = <f, w> + (b - <mu, w>).
+
+Lightning is not used here: a probe is a second of plain tensor algebra, a trainer would cost more than the training.
+
+A probe as a trial, and as the head from which fine-tuning starts.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from vlmsel_auto.cache import Store, digest
+from vlmsel_auto.errors import TrialDiverged
+from vlmsel_auto.models.candidates import fingerprint
+from vlmsel_auto.models.classifier import class_logits
+from vlmsel_auto.planning.space import default_point, space_for
+from vlmsel_auto.records import Candidate, IntArray, Metric, Task, TrialSpec
+from vlmsel_auto.tuning.checkpoints import Checkpoint
+from vlmsel_auto.tuning.data import Measured, Splits, image_set, measure, score
+
+__all__ = [
+    "MAX_SCALE",
+    "NOTHING",
+    "Deadline",
+    "DeadlineReached",
+    "EpochHook",
+    "Features",
+    "Fitted",
+    "Loader",
+    "Outcome",
+    "TunableModel",
+    "embed_images",
+    "features",
+    "fit_head",
+    "head_start",
+    "never",
+    "probe_trial",
+]
+
+MAX_SCALE = 100.0  # open_clip clamps the logit scale to 100 while it trains
+SMOOTHING = 0.05
+_BATCH = 64
+_PROBE_BATCH = 1_024
+
+
+class TunableModel(Protocol):
+    """What tuning needs of a loaded model; `vlmsel_auto.models.zoo.LoadedModel` has it."""
+
+    @property
+    def visual(self) -> torch.nn.Module:
+        """The visual tower."""
+        ...
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor on cosines."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        ...
+
+    def normalise(self, pixels: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
+        """uint8 (n, S, S, 3) -> float (n, 3, S, S)."""
+        ...
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalised images (n, 3, S, S) -> embeddings (n, D), not unit-norm."""
+        ...
+
+    def text_features(self, prompts: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
+        """Class weights (K, D), unit-norm."""
+        ...
+
+
+Loader = Callable[[Candidate], TunableModel]
+
+
+class DeadlineReached(Exception):
+    """The time budget ended before the trial had anything to show. Never leaves the trial."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A point of `time.monotonic` after which work should end; None never comes."""
+
+    at: float | None = None
+
+    def passed(self, *, reserve: float = 0.0) -> bool:
+        """Whether less than ``reserve`` seconds are left."""
+        return self.at is not None and time.monotonic() + reserve >= self.at
+
+    def check(self, *, reserve: float = 0.0) -> None:
+        """Raise `DeadlineReached` when `passed`."""
+        if self.passed(reserve=reserve):
+            raise DeadlineReached
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Features:
+    """Unit-norm embeddings of images with what the zero-shot classifier of the same model is."""
+
+    values: torch.Tensor  # (n, D) float32
+    text: torch.Tensor  # (K, D) float32
+    scale: float
+
+
+@torch.inference_mode()
+def embed_images(
+    model: TunableModel, task: Task, *, candidate: Candidate, indices: IntArray, deadline: Deadline
+) -> torch.Tensor:
+    """Unit-norm embeddings (n, D) of images of the task, float32 on the CPU."""
+    images = image_set(task, view=candidate.view, indices=indices)
+    parts = []
+    for rows in torch.split(torch.arange(len(images)), _BATCH):
+        deadline.check()
+        pixels, _ = images.batch(rows)
+        parts.append(functional.normalize(model.embed(model.normalise(pixels)).float(), dim=-1).cpu())
+    return torch.cat(parts)
+
+
+def features(
+    *, candidate: Candidate, task: Task, load: Loader, store: Store, indices: IntArray, deadline: Deadline
+) -> Features:
+    """Features of ``indices``, from the cache or by one pass through the tower.
+
+    Raises:
+        TrialUnavailable: the candidate cannot be loaded.
+        DeadlineReached: the time ran out before they were complete.
+    """
+    key = digest("probe-features", 1, fingerprint(candidate), task.digest, digest(indices.tolist()))
+    kept = store.get(key)
+    if kept is not None:
+        arrays, record = kept
+        return Features(
+            values=torch.tensor(arrays["values"]), text=torch.tensor(arrays["text"]), scale=float(str(record["scale"]))
+        )
+    model = load(candidate)
+    values = embed_images(model, task, candidate=candidate, indices=indices, deadline=deadline)
+    text = model.text_features(task.prompts, task.templates).float().cpu()
+    scale = min(model.logit_scale, MAX_SCALE)
+    store.put(key, {"values": values.numpy(), "text": text.numpy()}, {"scale": repr(scale), "candidate": candidate.id})
+    return Features(values=values, text=text, scale=scale)
+
+
+EpochHook = Callable[[int, float, float], bool]  # epoch (1-based), validation, loss -> stop?
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fitted:
+    """A trained head and how it came about."""
+
+    weight: torch.Tensor  # (K, D), for uncentred unit-norm features
+    bias: torch.Tensor  # (K,)
+    start: float  # validation metric of the zero-shot head
+    validation: Measured  # of the kept epoch
+    kept: int  # epoch that was kept; 0 is the start
+    curve: tuple[float, ...]
+    stopped: bool  # by the hook
+
+
+def fit_head(
+    *,
+    train: torch.Tensor,
+    train_labels: torch.Tensor,
+    val: torch.Tensor,
+    val_labels: IntArray,
+    text: torch.Tensor,
+    scale: float,
+    spec: TrialSpec,
+    metric: Metric,
+    centre: bool = True,
+    hook: EpochHook | None = None,
+) -> Fitted:
+    """Train the head by AdamW on its change, with a cosine schedule; keep the best epoch, the start included.
+
+    Equal metrics are told apart by the validation loss.
+
+    Args:
+        train: unit-norm features (n, D).
+        train_labels: int64 (n,).
+        val: unit-norm features of the validation images.
+        val_labels: their labels.
+        text: class weights (K, D) to start from.
+        scale: factor on the logits.
+        spec: learning rate, weight decay, epochs and seed are used.
+        metric: what the validation measures.
+        centre: subtract the mean training feature while training.
+        hook: called after every epoch; True ends the training.
+
+    Raises:
+        TrialDiverged: the loss became NaN or infinite.
+    """
+    mean = train.mean(dim=0) if centre else torch.zeros_like(train[0])
+    centred, val_centred = train - mean, val - mean
+    offset = scale * (text @ mean)  # so that the start is the zero-shot classifier although features are centred
+    change = torch.zeros_like(text, requires_grad=True)
+    bias = torch.zeros(len(text), requires_grad=True)
+    val_target = torch.from_numpy(val_labels)
+
+    def logits(values: torch.Tensor) -> torch.Tensor:
+        return scale * (values @ (text + change).T) + offset + bias
+
+    @torch.no_grad()
+    def validate() -> Measured:
+        return measure(metric, logits=logits(val_centred), labels=val_target)
+
+    start = validate()
+    best, kept, curve, stopped = start, 0, [], False
+    best_state = (change.detach().clone(), bias.detach().clone())
+    batch = min(_PROBE_BATCH, len(train))
+    steps = math.ceil(len(train) / batch)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [change], "weight_decay": spec.weight_decay},
+            {"params": [bias], "weight_decay": 0.0, "lr": spec.learning_rate * 10},  # logits, not cosines
+        ],
+        lr=spec.learning_rate,
+    )
+    total = max(1, spec.epochs * steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / total))
+    generator = torch.Generator().manual_seed(spec.seed)
+    for epoch in range(1, spec.epochs + 1):
+        order = torch.randperm(len(centred), generator=generator) if steps > 1 else torch.arange(len(centred))
+        running = 0.0
+        for rows in torch.split(order, batch):
+            optimizer.zero_grad(set_to_none=True)
+            loss = functional.cross_entropy(logits(centred[rows]), train_labels[rows], label_smoothing=SMOOTHING)
+            loss.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
+            optimizer.step()
+            schedule.step()
+            running += float(loss.detach()) * len(rows)
+        mean_loss = running / len(centred)
+        outcome = validate()
+        if not math.isfinite(mean_loss) or not math.isfinite(outcome.loss):
+            raise TrialDiverged(
+                f"The loss of {spec.candidate} became {mean_loss} in epoch {epoch}: lower the learning rate, "
+                f"but got {spec.learning_rate!r}"
+            )
+        curve.append(outcome.metric)
+        if outcome.order > best.order:
+            best, kept = outcome, epoch
+            best_state = (change.detach().clone(), bias.detach().clone())
+        if hook is not None and hook(epoch, outcome.metric, mean_loss):
+            stopped = True
+            break
+    weight = text + best_state[0]
+    return Fitted(
+        weight=weight,
+        bias=best_state[1] + offset - scale * (weight @ mean),
+        start=start.metric,
+        validation=best,
+        kept=kept,
+        curve=tuple(curve),
+        stopped=stopped,
+    )
+
+
+def never(epoch: int, validation: float, loss: float) -> bool:  # noqa: ARG001 - the signature of a report
+    """The report that prunes nothing."""
+    return False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcome:
+    """What either method gives."""
+
+    checkpoint: Checkpoint | None
+    start: float | None
+    validation: Measured | None
+    test: float | None
+    kept: int | None
+    curve: tuple[float, ...]
+    stopped: Literal["", "pruned", "deadline"]
+
+
+NOTHING = Outcome(checkpoint=None, start=None, validation=None, test=None, kept=None, curve=(), stopped="deadline")
+
+
+def probe_trial(
+    spec: TrialSpec,
+    *,
+    task: Task,
+    candidate: Candidate,
+    load: Loader,
+    store: Store,
+    parts: Splits,
+    hook: EpochHook,
+    deadline: Deadline,
+) -> Outcome:
+    """Features from the cache, a head trained on them, and its test metric unless the hook ended it."""
+    indices = np.concatenate([parts.train, parts.val, parts.test])
+    found = features(candidate=candidate, task=task, load=load, store=store, indices=indices, deadline=deadline)
+    train, val, test = torch.split(found.values, [len(parts.train), len(parts.val), len(parts.test)])
+    late = False
+
+    def stop(epoch: int, validation: float, loss: float) -> bool:
+        nonlocal late
+        late = deadline.passed()
+        return hook(epoch, validation, loss) or late
+
+    fitted = fit_head(
+        train=train,
+        train_labels=torch.from_numpy(task.labels[parts.train]),
+        val=val,
+        val_labels=task.labels[parts.val],
+        text=found.text,
+        scale=found.scale,
+        spec=spec,
+        metric=task.metric,
+        hook=stop,
+    )
+    pruned = fitted.stopped and not late
+    measured: float | None = None
+    if len(test) and not pruned:
+        logits = class_logits(test, head=fitted.weight, bias=fitted.bias, scale=found.scale)
+        measured = score(task.metric, labels=task.labels[parts.test], predicted=logits.argmax(dim=1).numpy())
+    return Outcome(
+        checkpoint=Checkpoint(visual=None, weight=fitted.weight.numpy(), bias=fitted.bias.numpy(), scale=found.scale),
+        start=fitted.start,
+        validation=fitted.validation,
+        test=measured,
+        kept=fitted.kept,
+        curve=fitted.curve,
+        stopped="pruned" if pruned else "deadline" if fitted.stopped else "",
+    )
+
+
+def head_start(
+    spec: TrialSpec,
+    *,
+    task: Task,
+    candidate: Candidate,
+    load: Loader,
+    store: Store,
+    parts: Splits,
+    deadline: Deadline,
+) -> tuple[Checkpoint, float]:
+    """The head that fine-tuning starts from, and the zero-shot metric.
+
+    First a probe, then the tower (Kumar et al., ICLR 2022: a head that does not fit yet would distort the features).
+    """
+    room = space_for("probe", candidate=candidate, train_images=len(parts.train))
+    settings = room.spec(default_point(), candidate=spec.candidate, seed=spec.seed)
+    if not spec.epochs:
+        settings = replace(settings, epochs=0)
+    probed = probe_trial(
+        settings,
+        task=task,
+        candidate=candidate,
+        load=load,
+        store=store,
+        parts=parts,
+        hook=never,
+        deadline=deadline,
+    )
+    assert probed.checkpoint is not None  # noqa: S101 - a probe that returns has a head
+    assert probed.start is not None  # noqa: S101 - likewise
+    return probed.checkpoint, probed.start
