@@ -7,6 +7,7 @@ because JSON has no other number for it.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
 import types
 import typing
@@ -34,7 +35,7 @@ def encode(value: object) -> Json:
         return {str(key): encode(inner) for key, inner in value.items()}
     if isinstance(value, (tuple, list)):
         return [encode(inner) for inner in value]
-    if isinstance(value, Path):
+    if isinstance(value, (Path, enum.StrEnum)):
         return str(value)
     if value is None or isinstance(value, (bool, int, str)):
         return value
@@ -103,6 +104,10 @@ def _decode_plain(kind: Any, value: Json, place: str) -> object:
         return math.nan if value is None else float(value)
     if kind is Path and isinstance(value, str):
         return Path(value)
+    if isinstance(kind, type) and issubclass(kind, enum.StrEnum):
+        if value in list(kind):
+            return kind(str(value))
+        raise InputError(f"{place}: expected one of {', '.join(repr(each.value) for each in kind)}, but got {value!r}")
     if kind in (int, str, bool) and type(value) is kind:
         return value
     raise InputError(f"{place}: expected {kind.__name__}, but got {value!r}")
