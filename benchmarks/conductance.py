@@ -40,7 +40,8 @@ import torch
 from conductance_cases import LARGE, MINI, Case, captum, error_of, floor, make_case, ours, reference, with_images
 from conductance_peak import peak_bytes
 
-from vlmsel_auto.conductance.conductance import conductance, pick_device
+from vlmsel_auto.conductance.layer import conductance
+from vlmsel_auto.models.device import pick_device
 from vlmsel_auto.records import FloatArray
 
 POINTS = (4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 17, 21, 25, 29, 33, 37, 41, 45, 49, 57, 65, 81, 97, 113, 129, 257)

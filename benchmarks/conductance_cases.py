@@ -13,7 +13,7 @@ from captum.attr import LayerConductance
 from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 
-from vlmsel_auto.conductance.conductance import Conductance, Integrator, choose_integrator, conductance
+from vlmsel_auto.conductance.layer import Conductance, Integrator, choose_integrator, conductance
 from vlmsel_auto.conductance.quadrature import make_rule
 from vlmsel_auto.conductance.scalars import Scalar, make_scalar
 from vlmsel_auto.models.candidates import resolve

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from conductance_cases import MINI, ZOO, Case, make_case, reference
 
-from vlmsel_auto.conductance.conductance import Conductance, Precision, conductance
+from vlmsel_auto.conductance.layer import Conductance, Precision, conductance
 from vlmsel_auto.conductance.quadrature import (
     Rule,
     chebyshev_points,

@@ -22,7 +22,7 @@ from vlmsel_auto.library.library import default_library_path, load
 from vlmsel_auto.library.merge import assemble
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.ranking import rank_candidates
-from vlmsel_auto.ranking.records import TargetSignals
+from vlmsel_auto.ranking.records import Measurement
 from vlmsel_auto.records import IntArray
 
 IMAGES, CLASSES = 160, 10
@@ -45,7 +45,7 @@ def repeated(library: Library, *, candidates: int, tasks: int) -> Library:
     return assemble(cells)
 
 
-def targets(library: Library, *, seed: int) -> tuple[list[TargetSignals], IntArray]:
+def targets(library: Library, *, seed: int) -> tuple[list[Measurement], IntArray]:
     """The first task as a target, with drawn embeddings."""
     rng = np.random.default_rng(seed)
     labels = np.arange(IMAGES) % CLASSES
@@ -54,7 +54,7 @@ def targets(library: Library, *, seed: int) -> tuple[list[TargetSignals], IntArr
         texts = rng.normal(size=(CLASSES, one.embed_dim))
         texts /= np.linalg.norm(texts, axis=1, keepdims=True)
         found.append(
-            TargetSignals(
+            Measurement(
                 candidate=one.id,
                 features=texts[labels] + rng.normal(scale=0.2, size=(IMAGES, one.embed_dim)),
                 text_features=texts,

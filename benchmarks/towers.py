@@ -30,7 +30,7 @@ from open_clip.model import CLIPVisionCfg, _build_vision_tower  # the public bui
 from torch import nn
 
 from vlmsel_auto.conductance.blocks import find_blocks
-from vlmsel_auto.conductance.conductance import conductance
+from vlmsel_auto.conductance.layer import conductance
 from vlmsel_auto.conductance.scalars import make_scalar
 
 LARGE = 25_000_000  # parameters of a visual tower that two cores sweep in seconds

@@ -1,4 +1,4 @@
-"""What a run owes to its process: a lock on its folder, SIGTERM as an orderly end, a full disk told, and who runs."""
+"""Process and system: a lock on a folder, SIGTERM as KeyboardInterrupt, errors of disk and memory, who runs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,32 @@ from filelock import FileLock, Timeout
 
 from vlmsel_auto.errors import WorkdirError
 
-__all__ = ["is_disk_error", "locked", "terminable", "worker", "worker_is_gone", "writing"]
-
 _DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES})
+
+
+_OUT_OF_MEMORY: Final = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "defaultcpuallocator",
+    "could not create a primitive",  # oneDNN, when its buffers cannot be allocated
+    "could not create a memory object",
+    "bad_alloc",
+)
 
 
 def is_disk_error(error: BaseException) -> bool:
     """Whether a file could not be written for want of space, of rights or of a sound disk: the next will fail too."""
     return isinstance(error, OSError) and error.errno in _DISK
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on a GPU or on the CPU. torch has a class for some devices; the others only say so."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error).lower() for said in _OUT_OF_MEMORY)
 
 
 @contextmanager

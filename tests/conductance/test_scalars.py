@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from scipy.special import log_softmax
 
 from vlmsel_auto.conductance.scalars import make_scalar
 from vlmsel_auto.errors import ConductanceError
@@ -29,31 +28,15 @@ def test_margin_is_the_predicted_logit_minus_the_mean_logit(case):
     np.testing.assert_allclose(scalar.value(embedding, target), logits.max(1) - logits.mean(1), rtol=1e-12)
 
 
-def test_log_probability_is_that_of_scipy(case):
-    embedding, text = case
-    expected = log_softmax(30 * _cosines(embedding.numpy(), text.numpy()), axis=1)
-    scalar = make_scalar("logprob", text_features=text, logit_scale=30.0)
-    np.testing.assert_allclose(scalar.value(embedding, scalar.target(embedding)), expected.max(1), rtol=1e-12)
-
-
-def test_logit_takes_the_given_class(case):
-    embedding, text = case
-    scalar = make_scalar("logit", text_features=text, logit_scale=2.0, class_index=3)
-    target = scalar.target(embedding)
-    assert target.tolist() == [3] * 4
-    np.testing.assert_allclose(scalar.value(embedding, target), 2 * _cosines(embedding.numpy(), text.numpy())[:, 3])
-
-
 def test_norm_needs_no_classes(case):
     embedding, _ = case
     scalar = make_scalar("norm")
     np.testing.assert_allclose(scalar.value(embedding, scalar.target(embedding)), embedding.norm(dim=1))
 
 
-@pytest.mark.parametrize("name", ["margin", "logprob", "logit"])
-def test_only_the_direction_of_the_embedding_matters(case, name):
+def test_only_the_direction_of_the_embedding_matters(case):
     embedding, text = case
-    scalar = make_scalar(name, text_features=text, logit_scale=5.0, class_index=0)
+    scalar = make_scalar("margin", text_features=text, logit_scale=5.0)
     target = scalar.target(embedding)
     np.testing.assert_allclose(scalar.value(7 * embedding, target), scalar.value(embedding, target), rtol=1e-12)
 
@@ -72,13 +55,11 @@ def test_margin_scales_with_the_logit_scale_and_ignores_the_order_of_other_class
     [
         ({"name": "margin"}, "needs text_features"),
         ({"name": "margin", "text_features": torch.eye(3)[:1]}, "constant.*got 1 with"),
-        ({"name": "logprob", "text_features": torch.eye(3)[[0, 0]]}, "constant.*got 2 with spread 0"),
+        ({"name": "margin", "text_features": torch.eye(3)[[0, 0]]}, "constant.*got 2 with spread 0"),
         ({"name": "margin", "text_features": 3 * torch.eye(3)}, "unit length, but got 3 to 3"),
         ({"name": "margin", "text_features": torch.eye(3) * torch.nan}, "finite"),
         ({"name": "margin", "text_features": torch.ones(3)}, r"\(classes, width\), but got shape \(3,\)"),
         ({"name": "margin", "text_features": torch.eye(3), "logit_scale": 0.0}, "logit_scale must be positive"),
-        ({"name": "logit", "text_features": torch.eye(3)}, r"class_index in 0..2, but got None"),
-        ({"name": "logit", "text_features": torch.eye(3), "class_index": 3}, r"class_index in 0..2, but got 3"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):

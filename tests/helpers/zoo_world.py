@@ -5,7 +5,7 @@ import numpy as np
 from vlmsel_auto.library.merge import assemble
 from vlmsel_auto.library.records import Build, Cell, SourceCandidate, SourceTask
 from vlmsel_auto.ranking.evidence.text import text_scores
-from vlmsel_auto.ranking.records import TargetSignals
+from vlmsel_auto.ranking.records import Measurement
 from vlmsel_auto.ranking.signals import (
     SLOW_EVIDENCE,
     evidence_scores,
@@ -113,13 +113,13 @@ class World:
             features, labels, texts = self.embed(m, t, per_class=per_class)
             activity, signature = self.profile(m, t)
             records.append(
-                TargetSignals(
+                Measurement(
                     candidate=self.ids[m],
                     features=features,
                     text_features=texts,
                     baseline=np.zeros(WIDTH),
                     logit_scale=logit_scale,
-                    total=np.zeros(1),
+                    total=0.0,
                     activity=activity,
                     norm_activity=activity,
                     signature=signature,

@@ -11,14 +11,14 @@ from PIL import Image, ImageDraw
 
 from vlmsel_auto import events
 from vlmsel_auto.cache import Store
-from vlmsel_auto.conductance.conductance import conductance
+from vlmsel_auto.conductance.layer import conductance
 from vlmsel_auto.conductance.scalars import make_scalar
 from vlmsel_auto.errors import LibraryError, TaskError
 from vlmsel_auto.library import library
 from vlmsel_auto.library.tuned import import_tuned
 from vlmsel_auto.measuring import build as library_build
 from vlmsel_auto.measuring import tuned as library_trials
-from vlmsel_auto.measuring.cell import CellSettings, make_cell, pool
+from vlmsel_auto.measuring.cells import CellSettings, measure_cell, unlabelled_images
 from vlmsel_auto.models import candidates, zoo
 from vlmsel_auto.ranking.evidence import knn, zeroshot
 
@@ -125,7 +125,7 @@ def test_figures_are_those_of_a_direct_computation(world):
     np.testing.assert_allclose(
         made.class_accuracy[0, made.class_slices()[1]], [right[task.labels[task.test] == k].mean() for k in range(3)]
     )
-    images = pool(task, SETTINGS)
+    images = unlabelled_images(task, SETTINGS)
     found = conductance(
         model.visual,
         model.normalise(task.pixels.read(candidate.view, images[:4])),
@@ -153,10 +153,10 @@ def test_same_images_for_every_candidate_and_none_from_test(world):
         cache=root / "cache",
         sink=events.discard,
     )[0]
-    images = pool(task, SETTINGS)
+    images = unlabelled_images(task, SETTINGS)
     assert len(set(images.tolist())) == len(images) == 4
     assert set(images.tolist()) <= set(task.train.tolist())
-    np.testing.assert_array_equal(images, pool(task, SETTINGS))
+    np.testing.assert_array_equal(images, unlabelled_images(task, SETTINGS))
 
 
 def test_a_second_build_computes_nothing_and_one_more_task_only_its_own_cells(world, tmp_path):
@@ -275,7 +275,8 @@ def test_a_new_statistic_needs_no_pass_through_the_model(world):
         tasks[:1], candidates=(candidate,), settings=SETTINGS, leave_out=(), cache=root / "cache", sink=events.discard
     )[0]
     model = dataclasses.replace(zoo.load(candidate), mean=(9.0, 9.0, 9.0))  # whatever runs through it now is wrong
-    again = make_cell(model=model, task=task, settings=SETTINGS, code_version="", store=Store(root / "cache" / "store"))
+    store = Store(root / "cache" / "store")
+    again = measure_cell(model=model, task=task, settings=SETTINGS, code_version="", store=store)
     assert again.zero_shot == made.zero_shot[0, 0]
     knn_name = (0, 2, "knn")
     assert again.evidence[knn_name] == made.evidence_draws[0, 0, 0, 1, made.evidence_names.index("knn")]

@@ -11,8 +11,8 @@ from helpers.drawings import draw_task
 from vlmsel_auto.cache import Store
 from vlmsel_auto.library import library as libraries
 from vlmsel_auto.library.library import default_library, load
+from vlmsel_auto.measuring.measure import embed_target, measure_target
 from vlmsel_auto.measuring.search import RUN, cells_of_search, remember_search
-from vlmsel_auto.measuring.target import glance, measure
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.pipeline.search import _learn
@@ -32,7 +32,7 @@ def measured(tmp_path_factory):
         draw_task(root / "shapes"), views=tuple({one.view for one in chosen}), shots=4, workdir=root / "work"
     )
     store = Store(root / "store")
-    return task, chosen, [measure(zoo.load(one), task, store=store) for one in chosen]
+    return task, chosen, [measure_target(zoo.load(one), task, store=store) for one in chosen]
 
 
 def trial(number, method, validation, test):
@@ -57,7 +57,7 @@ def trials():
 
 def test_cells_hold_the_test_figures_of_the_trials_that_validation_chose(measured):
     task, chosen, signals = measured
-    first, second = cells_of_search(task=task, candidates=chosen, signals=signals, trials=trials(), seed=0)
+    first, second = cells_of_search(task=task, candidates=chosen, measured=signals, trials=trials(), seed=0)
     assert (first.probed, first.tuned) == (0.65, {RUN: 0.75})
     assert np.isnan(second.probed)
     assert second.tuned == {}
@@ -72,7 +72,7 @@ def test_a_remembered_search_is_a_source_task_once(measured, tmp_path):
     task, chosen, signals = measured
     for _ in range(2):
         path, name = remember_search(
-            task=task, candidates=chosen, signals=signals, trials=trials(), seed=0, path=tmp_path / "mine.safetensors"
+            task=task, candidates=chosen, measured=signals, trials=trials(), seed=0, path=tmp_path / "mine.safetensors"
         )
     library = load(path)
     assert (library.task_names, library.candidate_ids) == ((name,), NAMES)
@@ -80,12 +80,14 @@ def test_a_remembered_search_is_a_source_task_once(measured, tmp_path):
     assert np.nanmax(library.tuned) == 0.75
 
 
-def test_a_search_that_only_glanced_is_remembered_without_profiles(measured, tmp_path, monkeypatch):
+def test_a_search_that_only_embedded_is_remembered_without_profiles(measured, tmp_path, monkeypatch):
     task, chosen, signals = measured
     path = tmp_path / "mine.safetensors"
     monkeypatch.setenv("VLMSEL_LIBRARY", str(path))
-    glances = [glance(zoo.load(one), task, store=Store(tmp_path / "store")) for one in chosen]
-    remember_search(task=task, candidates=chosen, signals=[signals[0], glances[1]], trials=trials(), seed=0, path=path)
+    embedded = [embed_target(zoo.load(one), task, store=Store(tmp_path / "store")) for one in chosen]
+    remember_search(
+        task=task, candidates=chosen, measured=[signals[0], embedded[1]], trials=trials(), seed=0, path=path
+    )
     library = libraries.user_library()  # with the shipped one
     row = [library.candidate_ids.index(name) for name in NAMES]
     column = next(place for place, one in enumerate(library.tasks) if one.digest == task.digest)

@@ -11,7 +11,7 @@ from helpers.drawings import draw_task
 from vlmsel_auto.cache import Store
 from vlmsel_auto.events import Notice, StageProgress
 from vlmsel_auto.library.library import default_library
-from vlmsel_auto.measuring.target import find_measured, glance, measure
+from vlmsel_auto.measuring.measure import embed_target, find_measurement, measure_target
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.pipeline import rank as rank_stage
@@ -67,7 +67,7 @@ def test_with_a_deadline_the_candidates_that_the_library_likes_are_measured_firs
     rows = [library.candidate_ids.index(name) for name in NAMES]
     truth = np.where(np.isfinite(library.tuned), library.tuned, library.zero_shot)[rows]
     liked = [NAMES[m] for m in np.argsort(-((truth - truth.mean(0)) / truth.std(0)).mean(1))]
-    assert looked == 2 * liked  # a glance, then conductance
+    assert looked == 2 * liked  # embeddings, then conductance
     assert looked != list(NAMES)
 
 
@@ -78,30 +78,30 @@ def test_candidates_that_the_deadline_left_are_ranked_by_the_library_alone(task,
     assert any("no time to look at 3 candidates" in note for note in ranking.notes)
 
 
-def test_when_time_is_short_a_glance_is_all(task, tmp_path, monkeypatch):
+def test_when_time_is_short_embeddings_are_all(task, tmp_path, monkeypatch):
     monkeypatch.setattr(rank_stage, "_PROFILE_SHARE", 1e-9)
     ranking, looked = rank(task, tmp_path, deadline=time.monotonic() + 3600)
-    assert len(looked) == len(NAMES)  # conductance takes longer than a glance, and even that took too long
+    assert len(looked) == len(NAMES)  # conductance takes longer than embeddings, and even those took too long
     monkeypatch.setattr(rank_stage, "_PROFILE_TIMES", -1.0)
     ranking, looked = rank(task, tmp_path, deadline=time.monotonic() + 3600)
     assert len(looked) == len(NAMES) + 1  # one shows how long it takes
     assert {line.basis for line in ranking.ranked} == {"library and labels"}
     assert any("no conductance profiles" in note for note in ranking.notes)
     store = Store(tmp_path / "store")
-    seen = [find_measured(one, task, store=store) for one in resolve(NAMES)]
+    seen = [find_measurement(one, task, store=store) for one in resolve(NAMES)]
     assert sorted(len(one.blocks) > 0 for one in seen) == [False, False, True]
     again, measured = rank(task, tmp_path, deadline=None)  # without a deadline what is missing is measured
     assert measured == list(NAMES)
     assert not any("no conductance profiles" in note for note in again.notes)
 
 
-def test_a_glance_has_the_embeddings_of_the_whole_measurement(task, tmp_path):
+def test_embeddings_are_those_of_the_whole_measurement(task, tmp_path):
     one = resolve(NAMES[:1])[0]
-    first = glance(zoo.load(one), task, store=Store(tmp_path / "a"))
-    whole = measure(zoo.load(one), task, store=Store(tmp_path / "b"))
+    first = embed_target(zoo.load(one), task, store=Store(tmp_path / "a"))
+    whole = measure_target(zoo.load(one), task, store=Store(tmp_path / "b"))
     np.testing.assert_array_equal(first.features, whole.features)
     np.testing.assert_array_equal(first.text_features, whole.text_features)
-    kept = find_measured(one, task, store=Store(tmp_path / "a"))
+    kept = find_measurement(one, task, store=Store(tmp_path / "a"))
     assert kept.blocks == ()
-    assert kept.total.size == 0
+    assert np.isnan(kept.total)
     assert kept.logit_scale == whole.logit_scale

@@ -11,7 +11,7 @@ from vlmsel_auto.errors import InputError
 from vlmsel_auto.ranking.divergence import DcdForm
 from vlmsel_auto.ranking.evidence.consensus import consensus
 from vlmsel_auto.ranking.ranking import rank_candidates
-from vlmsel_auto.ranking.records import TargetSignals
+from vlmsel_auto.ranking.records import Measurement
 from vlmsel_auto.ranking.signals import predictions
 
 
@@ -58,7 +58,7 @@ def test_dcd_finds_the_kind_of_task_where_the_average_cannot(world, library):
         bare = [dataclasses.replace(one, features=np.empty((0, 0)), text_features=np.empty((0, 0))) for one in targets]
         ranking = rank_candidates(task=world.names[t], targets=bare, library=library, form=form)
         with_dcd.append(tau(world, ranking, t))
-        blind = [TargetSignals(candidate=one) for one in world.ids]
+        blind = [Measurement(candidate=one) for one in world.ids]
         ranking = rank_candidates(task=world.names[t], targets=blind, library=library)
         average.append(tau(world, ranking, t))
         assert any("no conductance profiles" in note for note in ranking.notes)
@@ -66,7 +66,7 @@ def test_dcd_finds_the_kind_of_task_where_the_average_cannot(world, library):
 
 
 def test_an_uninformative_target_falls_back_to_the_average_rank(world, library):
-    blind = [TargetSignals(candidate=one) for one in world.ids]
+    blind = [Measurement(candidate=one) for one in world.ids]
     ranking = rank_candidates(task="new", targets=blind, library=library)
     accuracy = library.tuned
     z = (accuracy - accuracy.mean(axis=0)) / accuracy.std(axis=0)
@@ -129,7 +129,7 @@ def test_without_a_library_labels_rank_and_notes_say_so(world):
 
 
 def test_published_figures_rank_when_nothing_else_is_known():
-    targets = [TargetSignals(candidate=name, published=value) for name, value in (("a", 0.3), ("b", 0.6), ("c", None))]
+    targets = [Measurement(candidate=name, published=value) for name, value in (("a", 0.3), ("b", 0.6), ("c", None))]
     ranking = rank_candidates(task="x", targets=targets)
     assert ranking.order[0] == "b"
     assert {line.candidate: line.basis for line in ranking.ranked} == {

@@ -21,7 +21,7 @@ from vlmsel_auto.ranking.divergence import PAPER, DcdForm
 from vlmsel_auto.ranking.evidence.text import TEXT_SCORES
 from vlmsel_auto.ranking.fusion import standardise
 from vlmsel_auto.ranking.ranking import Scores, score_candidates
-from vlmsel_auto.ranking.records import TargetSignals
+from vlmsel_auto.ranking.records import Measurement
 from vlmsel_auto.ranking.sources import (
     CONSENSUS,
     IMAGE_SIGNALS,
@@ -63,11 +63,11 @@ class Case:
         return truth_of(self.sources, truth=self.truth)
 
     @cached_property
-    def targets(self) -> tuple[TargetSignals, ...]:
+    def targets(self) -> tuple[Measurement, ...]:
         """What conductance says of each candidate on the target."""
         s = self.column
         return tuple(
-            TargetSignals(
+            Measurement(
                 candidate=self.library.candidate_ids[m],
                 activity=self.library.activity[m][s],
                 norm_activity=self.library.norm_activity[m][s],

@@ -231,7 +231,7 @@ def predict(
         )
 
         check_paths(images)
-        from vlmsel_auto.conductance.conductance import pick_device
+        from vlmsel_auto.models.device import pick_device
         from vlmsel_auto.models.prediction import predict as classify
 
         with make_sink(quiet=quiet) as sink:

@@ -288,11 +288,11 @@ def _measure(
     device: str,
     quiet: bool,
 ) -> Library:
-    from vlmsel_auto.conductance.conductance import pick_device
     from vlmsel_auto.measuring.build import build as measure
     from vlmsel_auto.measuring.build import task_folders
-    from vlmsel_auto.measuring.cell import CellSettings
+    from vlmsel_auto.measuring.cells import CellSettings
     from vlmsel_auto.models.candidates import resolve
+    from vlmsel_auto.models.device import pick_device
 
     folders = tuple(dict.fromkeys(folder for path in tasks for folder in task_folders(path)))
     with make_sink(quiet=quiet) as sink:

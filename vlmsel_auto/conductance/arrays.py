@@ -11,15 +11,13 @@ import torch
 from torch import Tensor
 
 from vlmsel_auto.conductance.contraction import differences
-from vlmsel_auto.conductance.sweep import Footprint
+from vlmsel_auto.conductance.footprint import Footprint
 from vlmsel_auto.records import FloatArray, IntArray
-
-__all__ = ["Arrays"]
 
 
 @dataclass(kw_only=True)
 class Arrays:
-    """What grows while the engine runs; shapes as in ``conductance.Conductance``."""
+    """The engine's scratch, filled while it runs; shapes as in ``layer.Conductance``."""
 
     activity: FloatArray  # (n, B)
     signed: FloatArray  # (n, B) sum of C

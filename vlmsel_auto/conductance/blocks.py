@@ -26,8 +26,6 @@ from torch import Tensor, nn
 
 from vlmsel_auto.errors import ConductanceError
 
-__all__ = ["Layout", "detect_layout", "find_blocks", "first_tensor", "to_rows", "turned"]
-
 _WRAPPERS = ("trunk", "visual", "model", "backbone", "encoder", "vision_model", "transformer")
 _CHAINS = ("resblocks", "blocks", "stages", "layers", "features")
 _INNER = ("blocks", "layers")

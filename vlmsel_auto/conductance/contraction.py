@@ -14,17 +14,6 @@ from torch import Tensor
 from vlmsel_auto.conductance.quadrature import Kind, Rule, make_rule
 from vlmsel_auto.records import FloatArray
 
-__all__ = [
-    "Part",
-    "Running",
-    "contract",
-    "contract_levels",
-    "differences",
-    "estimate_error",
-    "interleave",
-    "levels",
-]
-
 _LEVELS = 3  # a rule and those on every other and every fourth point
 _SECOND_ORDER = 0.29  # ratio whose r (1 + r / 2) is the 1/3 of a second-order rule
 
@@ -47,8 +36,8 @@ def estimate_error(kind: Kind, d1: FloatArray, d0: FloatArray) -> FloatArray:
     Our own choice. With r = d1 / d0 the error at N is about r times that at N/2, and d1 is the difference of both. One
     error is a known share of d1 where both have one sign: r / (1 - r), the tail of a geometric series ("left"; 1/3 for
     the trapezoid on smooth paths, r = 1/4). Where paths have kinks both are near independent: r / sqrt(1 + r^2).
-    r (1 + r / 2) lies between and a little above what tests/test_conductance.py measures; for the spectral rule on
-    smooth paths, whose error at N is r^2 d1, it is cautious.
+    r (1 + r / 2) lies between and a little above what tests measure; for the spectral rule on smooth paths, whose error
+    at N is r^2 d1, it is cautious.
 
     Args:
         kind: rule.

@@ -19,18 +19,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vlmsel_auto.conductance.arrays import Arrays
+from vlmsel_auto.conductance.batches import RUNNING, Batches, even
 from vlmsel_auto.conductance.blocks import to_rows
 from vlmsel_auto.conductance.contraction import Part, Running, contract_levels, estimate_error, interleave
-from vlmsel_auto.conductance.memory import enough_for_passes, is_out_of_memory, release
-from vlmsel_auto.conductance.plan import RUNNING, Plan, even
-from vlmsel_auto.conductance.probe import check_ends, probe
+from vlmsel_auto.conductance.footprint import Footprint, check_ends, measure
+from vlmsel_auto.conductance.memory import enough_for_passes, release
 from vlmsel_auto.conductance.quadrature import Rule
 from vlmsel_auto.conductance.scalars import Scalar
-from vlmsel_auto.conductance.sweep import Footprint, Sweep
+from vlmsel_auto.conductance.sweep import Sweep
 from vlmsel_auto.errors import ConductanceError
+from vlmsel_auto.process import is_out_of_memory
 from vlmsel_auto.records import FloatArray, IntArray
-
-__all__ = ["Engine"]
 
 
 @dataclass(kw_only=True)
@@ -46,7 +45,6 @@ class Engine:
         rules: rules to climb, each holding the points of the one before.
         wanted: error at which an image stops climbing; None: the first rule is final.
         precision: autocast dtype or None.
-        compiled: compile blocks.
         budget: bytes that passes may take; halved when memory runs out.
         keep_neurons: fill ``Arrays.neurons``.
     """
@@ -59,7 +57,6 @@ class Engine:
     rules: tuple[Rule, ...]
     wanted: float | None
     precision: torch.dtype | None
-    compiled: bool
     budget: int
     keep_neurons: bool
     arrays: Arrays = field(init=False)
@@ -77,11 +74,11 @@ class Engine:
 
     def _measure(self) -> None:
         with self._sweep(tuple(range(len(self.names)))) as sweep:
-            self.foot, self.order = probe(sweep, self.images[[0, -1]], self.scalar)
+            self.foot, self.order = measure(sweep, self.images[[0, -1]], self.scalar)
 
     def _sweep(self, group: tuple[int, ...]) -> Sweep:
         names = [self.names[index] for index in group]
-        return Sweep(self.visual, names, precision=self.precision, compiled=self.compiled)
+        return Sweep(self.visual, names, precision=self.precision)
 
     # climbing
 
@@ -111,7 +108,7 @@ class Engine:
             self._climb(chosen[late], rung + 1, picked)
 
     def _shrink(self, failed: RuntimeError | MemoryError) -> None:
-        if self.budget < self._plan.least:
+        if self.budget < self._batches.least:
             shape = tuple(self.images.shape[1:])
             raise ConductanceError(
                 f"one image of {shape} does not fit into the memory of {self.images.device}; use a smaller tower or "
@@ -133,18 +130,18 @@ class Engine:
     # memory
 
     @property
-    def _plan(self) -> Plan:
-        return Plan(foot=self.foot, budget=self.budget, passes=enough_for_passes(self.images.device))
+    def _batches(self) -> Batches:
+        return Batches(foot=self.foot, budget=self.budget, passes=enough_for_passes(self.images.device))
 
     def _images_at_once(self, rung: int, *, fresh: bool) -> int:
         count = len(self.rules[rung].points)
-        return self._plan.images(count, count if fresh else count // 2, keeps=self._keeps(rung))
+        return self._batches.images(count, count if fresh else count // 2, keeps=self._keeps(rung))
 
     def _keeps(self, rung: int) -> bool:
         """Whether h and g are kept for the next rule: there is one, and they fit."""
         if self.wanted is None or rung + 1 >= len(self.rules):
             return False
-        return self._plan.keeps(len(self.rules[rung + 1].points))
+        return self._batches.keeps(len(self.rules[rung + 1].points))
 
     # one rule
 
@@ -167,12 +164,12 @@ class Engine:
         def note(block: int, sums: Sequence[Tensor]) -> None:
             self.arrays.note(self.foot, chosen=chosen, block=block, sums=sums)
 
-        if known is None and not keeps and rule.local and len(chosen) * len(alphas) > self._plan.rows():
-            for group in self._plan.groups(RUNNING):
+        if known is None and not keeps and rule.local and len(chosen) * len(alphas) > self._batches.rows():
+            for group in self._batches.groups(RUNNING):
                 self._running(chosen, rule, group, note)
             return None
         whole = [tuple(range(len(self.names)))]
-        for group in whole if known is not None else self._plan.groups(2 * len(alphas)):
+        for group in whole if known is not None else self._batches.groups(2 * len(alphas)):
             self._points(chosen, alphas, group, take)
         return kept if keeps else None
 
@@ -219,7 +216,7 @@ class Engine:
         ``consume`` takes (number of the first alpha, position in ``group``, h and g there).
         """
         m = len(chosen)
-        size = even(len(alphas), max(1, self._plan.rows() // m))
+        size = even(len(alphas), max(1, self._batches.rows() // m))
 
         def deliver(first: int, count: int, position: int, h: Tensor, g: Tensor) -> None:
             block = group[position]

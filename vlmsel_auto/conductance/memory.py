@@ -1,4 +1,4 @@
-"""How much memory passes may take, and what running out of it looks like."""
+"""How much memory passes may take."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import gc
 import os
 
 import torch
-
-__all__ = ["enough_for_passes", "is_out_of_memory", "memory_budget", "release"]
 
 _CPU_SHARE, _CPU_MOST, _CPU_PASSES = 0.25, 2 * 2**30, 256 * 2**20
 _GPU_SHARE = 0.6
@@ -30,25 +28,8 @@ def memory_budget(device: torch.device) -> int:
 
 
 def enough_for_passes(device: torch.device) -> int | None:
-    """Bytes beyond which rows that go through the tower together gain nothing on CPUs; None: no such limit."""
+    """`Batches.passes`: on CPUs larger passes are no faster."""
     return _CPU_PASSES if device.type == "cpu" else None
-
-
-_SAID = (
-    "DefaultCPUAllocator",
-    "not enough memory",
-    "out of memory",
-    "could not create a primitive",  # oneDNN, when its buffers cannot be allocated
-    "could not create a memory object",
-    "bad_alloc",
-)
-
-
-def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """Whether an error of torch says that memory ran out (on a GPU or on the CPU)."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return any(said in str(error) for said in _SAID)
 
 
 def release(device: torch.device) -> None:

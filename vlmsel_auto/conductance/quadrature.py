@@ -35,19 +35,6 @@ import numpy as np
 from vlmsel_auto.errors import ConductanceError
 from vlmsel_auto.records import FloatArray
 
-__all__ = [
-    "Kind",
-    "Rule",
-    "chebyshev_points",
-    "differentiation_matrix",
-    "grade",
-    "lagrange_mass",
-    "left_matrix",
-    "make_rule",
-    "stretch",
-    "trapezoid_matrix",
-]
-
 Kind = Literal["spectral", "trapezoid", "left"]
 _STRETCH = 2.0  # chosen on seven members of the mini zoo; benchmarks/conductance_estimate.py: all of them
 

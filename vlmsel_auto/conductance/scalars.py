@@ -5,18 +5,15 @@ e: (rows, D) unnormalised embedding; t: (K, D) unit text features (class weights
 | name    | F                                                                 |
 |---------|-------------------------------------------------------------------|
 | margin  | s cos(e, t_c) - mean over k of s cos(e, t_k), c the predicted class |
-| logprob | log softmax(s cos(e, t))[c]                                       |
-| logit   | s cos(e, t_c) of a given class c                                  |
 | norm    | Euclidean length of e (no class names needed)                     |
 
 The predicted class c is fixed at the end of the path (the image itself) for the whole path: F stays one function.
-The form of the margin is our own choice (design: the paper's own scalar could not be read).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, assert_never
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -24,9 +21,7 @@ from torch.nn import functional
 
 from vlmsel_auto.errors import ConductanceError
 
-__all__ = ["Logit", "Logprob", "Margin", "Norm", "Scalar", "ScalarName", "make_scalar"]
-
-ScalarName = Literal["margin", "logprob", "logit", "norm"]
+ScalarName = Literal["margin", "norm"]
 _TINY = 1e-12
 
 
@@ -35,7 +30,7 @@ class Scalar(Protocol):
 
     @property
     def name(self) -> str:
-        """Short name kept in profiles."""
+        """Short name for messages."""
         ...
 
     def target(self, embedding: Tensor, /) -> Tensor:
@@ -45,11 +40,6 @@ class Scalar(Protocol):
     def value(self, embedding: Tensor, target: Tensor, /) -> Tensor:
         """F of each row: embedding (rows, D), target (rows,) -> (rows,)."""
         ...
-
-
-def _logits(embedding: Tensor, text: Tensor, scale: float) -> Tensor:
-    unit = functional.normalize(embedding, dim=-1)
-    return torch.matmul(unit, text.to(unit).T) * scale
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,7 +52,8 @@ class Margin:
 
     def target(self, embedding: Tensor, /) -> Tensor:
         """Predicted class."""
-        return _logits(embedding, self.text_features, self.logit_scale).argmax(dim=-1)
+        unit = functional.normalize(embedding, dim=-1)
+        return (unit @ self.text_features.to(unit).T).argmax(dim=-1)
 
     def value(self, embedding: Tensor, target: Tensor, /) -> Tensor:
         """F of each row."""
@@ -71,43 +62,6 @@ class Margin:
         unit = functional.normalize(embedding, dim=-1)
         cosine: Tensor = (unit * direction).sum(dim=-1)
         return cosine * self.logit_scale
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Logprob:
-    """Log-probability of the predicted class."""
-
-    text_features: Tensor
-    logit_scale: float
-    name: str = "logprob"
-
-    def target(self, embedding: Tensor, /) -> Tensor:
-        """Predicted class."""
-        return _logits(embedding, self.text_features, self.logit_scale).argmax(dim=-1)
-
-    def value(self, embedding: Tensor, target: Tensor, /) -> Tensor:
-        """F of each row."""
-        logits = _logits(embedding, self.text_features, self.logit_scale)
-        return logits.log_softmax(dim=-1).gather(-1, target[:, None]).squeeze(-1)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Logit:
-    """Scaled cosine of one given class, the same for every image."""
-
-    text_features: Tensor
-    logit_scale: float
-    class_index: int
-    name: str = "logit"
-
-    def target(self, embedding: Tensor, /) -> Tensor:
-        """The given class."""
-        return torch.full((len(embedding),), self.class_index, dtype=torch.int64, device=embedding.device)
-
-    def value(self, embedding: Tensor, target: Tensor, /) -> Tensor:
-        """F of each row."""
-        unit = functional.normalize(embedding, dim=-1)
-        return self.logit_scale * (unit * self.text_features.to(unit)[target]).sum(dim=-1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,19 +85,17 @@ def make_scalar(
     *,
     text_features: Tensor | None = None,
     logit_scale: float = 1.0,
-    class_index: int | None = None,
 ) -> Scalar:
     """Build the scalar ``name`` and refuse what is constant by construction.
 
     Args:
         name: see the module's table.
-        text_features: (K, D) unit-norm class weights; needed by all but "norm".
+        text_features: (K, D) unit-norm class weights; "margin" needs them.
         logit_scale: factor of the cosine, > 0.
-        class_index: class of "logit", in 0..K-1.
 
     Raises:
-        ConductanceError: text features missing, not finite, not of unit length; one class or equal classes only
-            (margin and log-probability are then constant); class index missing or outside.
+        ConductanceError: text features missing, not finite, not of unit length; one class or equal classes only, of
+            which the margin is constant.
     """
     if name == "norm":
         return Norm()
@@ -152,21 +104,8 @@ def make_scalar(
     text = _checked_text(text_features)
     if not (logit_scale > 0 and logit_scale < float("inf")):
         raise ConductanceError(f"logit_scale must be positive and finite, or F is constant, but got {logit_scale!r}")
-    match name:
-        case "margin":
-            _check_classes_differ(name, text)
-            return Margin(text_features=text, logit_scale=logit_scale)
-        case "logprob":
-            _check_classes_differ(name, text)
-            return Logprob(text_features=text, logit_scale=logit_scale)
-        case "logit":
-            if class_index is None or not 0 <= class_index < len(text):
-                raise ConductanceError(
-                    f'scalar "logit" needs class_index in 0..{len(text) - 1}, but got {class_index!r}'
-                )
-            return Logit(text_features=text, logit_scale=logit_scale, class_index=class_index)
-        case _:
-            assert_never(name)
+    _check_classes_differ(name, text)
+    return Margin(text_features=text, logit_scale=logit_scale)
 
 
 def _checked_text(text: Tensor) -> Tensor:

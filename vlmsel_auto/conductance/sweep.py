@@ -8,37 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from vlmsel_auto.conductance.blocks import Layout, detect_layout, first_tensor, to_rows, turned
+from vlmsel_auto.conductance.blocks import first_tensor
 from vlmsel_auto.errors import ConductanceError
-
-__all__ = ["Footprint", "Sweep", "measure"]
 
 Consume = Callable[[int, Tensor, Tensor], None]  # (block, h (rows, ...), dF/dh like h), deepest block first
 Value = Callable[[Tensor], Tensor]  # embedding (rows, D) -> F (rows,)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Footprint:
-    """What one row (an image at a point of the path) takes.
-
-    Attributes:
-        graph_bytes: tensors saved for the backward pass.
-        block_bytes: per block, its output.
-        layouts: per block, where its output keeps rows and channels.
-        shapes: per block, its output's shape as ``to_rows`` gives it, without the rows.
-    """
-
-    graph_bytes: int
-    block_bytes: tuple[int, ...]
-    layouts: tuple[Layout, ...]
-    shapes: tuple[tuple[int, ...], ...]
 
 
 class Sweep:
@@ -48,22 +28,13 @@ class Sweep:
         visual: the tower, in eval mode.
         blocks: module names in order of execution.
         precision: dtype of autocast, or None for the tower's own.
-        compiled: compile each block with ``torch.compile`` (worth it for large towers on GPUs).
     """
 
-    def __init__(
-        self,
-        visual: nn.Module,
-        blocks: Sequence[str],
-        *,
-        precision: torch.dtype | None = None,
-        compiled: bool = False,
-    ) -> None:
+    def __init__(self, visual: nn.Module, blocks: Sequence[str], *, precision: torch.dtype | None = None) -> None:
         self.visual = visual
         self.blocks = tuple(blocks)
         self._modules = [visual.get_submodule(name) for name in self.blocks]
         self._precision = precision
-        self._compiled = compiled
         self._undo = ExitStack()
         self._outputs: dict[int, Tensor] = {}
         self._versions: dict[int, int] = {}
@@ -73,8 +44,6 @@ class Sweep:
     def __enter__(self) -> Self:
         self._undo.enter_context(_frozen(self.visual))
         for index, module in enumerate(self._modules):
-            if self._compiled:
-                self._undo.enter_context(_compiled_forward(module))
             handle = module.register_forward_hook(partial(self._record, index))
             self._undo.callback(handle.remove)
         return self
@@ -132,9 +101,12 @@ class Sweep:
             )
         return result
 
-    def outputs(self) -> dict[int, Tensor]:
-        """Recorded outputs of the last ``forward``, by block."""
-        return self._outputs
+    def outputs(self, rows: Tensor, value: Value) -> list[Tensor]:
+        """Every block's output, from a forward pass over ``rows``."""
+        self.forward(rows, value)
+        found = [self._outputs[index] for index in range(len(self.blocks))]
+        self._forget()
+        return found
 
     def _record(self, index: int, module: nn.Module, args: object, output: object) -> object:  # noqa: ARG002 - hook
         tensor = first_tensor(output)
@@ -162,33 +134,6 @@ class Sweep:
         return torch.autocast(device.type, dtype=self._precision)
 
 
-def measure(sweep: Sweep, rows: Tensor, value: Value, declared: str | None) -> Footprint:
-    """Memory and shapes of one row, from one forward pass over ``rows`` (R, C, H, W)."""
-    known = {p.untyped_storage().data_ptr() for p in sweep.visual.parameters()}
-    saved: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        sweep.forward(rows, value)
-    count = len(rows)
-    outputs = [sweep.outputs()[i] for i in range(len(sweep.blocks))]
-    layouts = [detect_layout(tuple(output.shape), count, declared) for output in outputs]
-    layouts = [turned(output, layout) for output, layout in zip(outputs, layouts, strict=True)]
-    views = [to_rows(output, count, layout) for output, layout in zip(outputs, layouts, strict=True)]
-    sweep._forget()  # noqa: SLF001 - same module
-    return Footprint(
-        graph_bytes=-(-sum(saved.values()) // count),
-        block_bytes=tuple(max(view.element_size(), 4) * view[0].numel() for view in views),
-        layouts=tuple(layouts),
-        shapes=tuple(tuple(view.shape[1:]) for view in views),
-    )
-
-
 def _replace_first(output: object, tensor: Tensor) -> object:
     """``output`` with its first floating tensor replaced by ``tensor``."""
     if isinstance(output, Tensor):
@@ -214,18 +159,3 @@ def _frozen(module: nn.Module) -> Iterator[None]:
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-
-
-@contextmanager
-def _compiled_forward(module: nn.Module) -> Iterator[None]:
-    """Compile the block's own forward; hooks stay outside, so that they see plain tensors."""
-    had = "forward" in vars(module)
-    original = module.forward
-    module.forward = torch.compile(original, dynamic=False)
-    try:
-        yield
-    finally:
-        if had:
-            module.forward = original
-        else:
-            del module.forward

@@ -21,8 +21,6 @@ from vlmsel_auto.conductance.scalars import Scalar
 from vlmsel_auto.conductance.sweep import Sweep
 from vlmsel_auto.records import FloatArray
 
-__all__ = ["tangent_conductance"]
-
 
 def tangent_conductance(
     visual: nn.Module,

@@ -20,7 +20,7 @@ from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.library.file import load, save
 from vlmsel_auto.library.merge import Conflict, assemble, merge, with_tuned
 from vlmsel_auto.library.records import Build, Cell, CellFailure, Library, SourceCandidate, SourceTask
-from vlmsel_auto.records import Candidate, FloatArray, Task
+from vlmsel_auto.records import FloatArray
 
 __all__ = [
     "Build",
@@ -38,8 +38,6 @@ __all__ = [
     "merge",
     "remember",
     "save",
-    "source_candidate",
-    "source_task",
     "user_library",
     "user_library_path",
     "verify",
@@ -83,39 +81,6 @@ def user_library() -> Library:
     """
     path = user_library_path()
     return merge(default_library(), load(path)) if path.exists() else default_library()
-
-
-def source_candidate(
-    candidate: Candidate, *, sha256: str, blocks: tuple[str, ...], widths: tuple[int, ...], embed_dim: int
-) -> SourceCandidate:
-    """What a library keeps of a candidate.
-
-    Args:
-        candidate: its metadata.
-        sha256: digest of its weights.
-        blocks: (B,) visual blocks, shallow to deep.
-        widths: (B,) their channels.
-        embed_dim: width D of the embeddings.
-    """
-    return SourceCandidate(
-        id=candidate.id,
-        arch=candidate.arch,
-        tag=candidate.tag,
-        family=candidate.family,
-        params=candidate.params,
-        flops=candidate.flops,
-        sha256=sha256,
-        blocks=blocks,
-        widths=widths,
-        embed_dim=embed_dim,
-    )
-
-
-def source_task(task: Task) -> SourceTask:
-    """What a library keeps of a task: its name, domain, classes, digest and number of test images."""
-    return SourceTask(
-        name=task.name, domain=task.domain, classes=task.classes, digest=task.digest, n_test=int(task.test.size)
-    )
 
 
 def add(library: Library, cells: Iterable[Cell], *, conflict: Conflict = "newest") -> Library:

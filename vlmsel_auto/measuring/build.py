@@ -17,16 +17,14 @@ from typing import Final
 from vlmsel_auto.cache import Store, default_cache_dir
 from vlmsel_auto.errors import LibraryError, TaskError
 from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted, discard
-from vlmsel_auto.library.library import Cell, CellFailure, Library, assemble, load, merge, save, source_task
-from vlmsel_auto.measuring.cell import CellSettings, cell_key, make_cell
+from vlmsel_auto.library.library import Cell, CellFailure, Library, assemble, load, merge, save
+from vlmsel_auto.measuring.cells import CellSettings, cell_key, measure_cell, source_task
 from vlmsel_auto.measuring.pool import run_jobs
 from vlmsel_auto.measuring.tuned import tune_cells
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Candidate, Task
 from vlmsel_auto.tasks.task import load_task
-
-__all__ = ["build", "load_tasks", "task_folders"]
 
 _MARKS: Final = ("task.json", "task.toml", "labels.csv")
 _SPLITS: Final = frozenset({"train", "val", "test"})
@@ -228,7 +226,7 @@ class _Job:
             model = _model(self.candidate, self.device)
             store = Store(self.cache / "store")
             version = _code_version()
-            cell = make_cell(model=model, task=self.task, settings=self.settings, code_version=version, store=store)
+            cell = measure_cell(model=model, task=self.task, settings=self.settings, code_version=version, store=store)
             save(assemble([cell]), self.path)
         except Exception as error:  # noqa: BLE001 - whatever one cell raises, the others go on and the reason is kept
             return f"{type(error).__name__}: {error}"

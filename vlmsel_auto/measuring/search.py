@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -12,22 +12,13 @@ import numpy as np
 
 from vlmsel_auto.library import library as libraries
 from vlmsel_auto.library.records import Build, Cell
-from vlmsel_auto.measuring.target import SEARCH
-from vlmsel_auto.models.candidates import fingerprint
+from vlmsel_auto.measuring.cells import cell_of
 from vlmsel_auto.ranking.evidence import zeroshot
-from vlmsel_auto.ranking.records import TargetSignals
-from vlmsel_auto.ranking.signals import (
-    SLOW_EVIDENCE,
-    evidence_scores,
-    image_number,
-    label_free_signals,
-    predictions,
-)
-from vlmsel_auto.records import Candidate, IntArray, Task, TrialResult
+from vlmsel_auto.ranking.records import Measurement
+from vlmsel_auto.records import Candidate, Task, TrialResult
 from vlmsel_auto.tasks.split import few_shot
 
-__all__ = ["RUN", "cells_of_search", "remember_search"]
-
+SEARCH: Final = "vlmsel-auto search"  # the source that a library names for what a search measured
 RUN: Final = "search"  # name of the tuning run in the library
 _SHOTS: Final = (1, 2, 4, 8, 16)
 
@@ -36,7 +27,7 @@ def remember_search(
     *,
     task: Task,
     candidates: Sequence[Candidate],
-    signals: Sequence[TargetSignals],
+    measured: Sequence[Measurement],
     trials: Sequence[TrialResult],
     seed: int,
     path: Path | None = None,
@@ -46,7 +37,7 @@ def remember_search(
     Args:
         task: the target.
         candidates: all of them.
-        signals: measurements of those that could be measured.
+        measured: those that could be measured.
         trials: all trials.
         seed: of the search.
         path: the library to write; None is the user's own.
@@ -57,7 +48,7 @@ def remember_search(
     Raises:
         LibraryError: the library is damaged, locked or cannot be written.
     """
-    cells = cells_of_search(task=task, candidates=candidates, signals=signals, trials=trials, seed=seed)
+    cells = cells_of_search(task=task, candidates=candidates, measured=measured, trials=trials, seed=seed)
     return libraries.remember(cells=cells, run_sources={RUN: "best trial of each candidate in a search"}, path=path)
 
 
@@ -65,7 +56,7 @@ def cells_of_search(
     *,
     task: Task,
     candidates: Sequence[Candidate],
-    signals: Sequence[TargetSignals],
+    measured: Sequence[Measurement],
     trials: Sequence[TrialResult],
     seed: int,
 ) -> list[Cell]:
@@ -81,35 +72,28 @@ def cells_of_search(
         settings=(("scalar", "margin"), ("seed", str(seed)), ("zero_shot", "support images")),
     )
     tuned, probed = _best(trials, method="finetune"), _best(trials, method="probe")
-    labels = task.labels[task.support]
-    return [
-        Cell(
-            candidate=libraries.source_candidate(
-                by_id[one.candidate],
-                sha256=fingerprint(by_id[one.candidate]),
-                blocks=one.blocks,
-                widths=tuple(block.shape[0] for block in one.signature),
-                embed_dim=one.text_features.shape[1],
-            ),
-            task=libraries.source_task(task),
+    support = task.support
+    draws = {
+        (0, shots): few_shot(task.labels, support, shots=shots, seed=seed)
+        for shots in _SHOTS
+        if shots <= max(task.shots, 1)
+    }
+    cells = []
+    for one in measured:
+        cell = cell_of(
+            one,
+            candidate=by_id[one.candidate],
+            task=task,
+            images=support,
+            unlabelled=support,
+            draws=draws,
+            zero_shot=zeroshot.zeroshot(zeroshot.cosines(one.features, one.text_features), task.labels[support]),
             build=build,
-            finished=time.time(),
-            zero_shot=zeroshot.zeroshot(zeroshot.cosines(one.features, one.text_features), labels),
-            probed=probed.get(one.candidate, np.nan),
-            tuned={RUN: tuned[one.candidate]} if one.candidate in tuned else {},
-            total=float(one.total.mean()) if one.total.size else np.nan,
-            signals=label_free_signals(
-                one.features, one.text_features, baseline=one.baseline, logit_scale=one.logit_scale
-            ),
-            evidence=_evidence(one, task=task, seed=seed),
-            activity=one.activity,
-            signature=one.signature,
-            absolute=one.absolute,
-            predicted=predictions(one.features, one.text_features),
-            predicted_on=image_number(task.support),
+            seed=seed,
         )
-        for one in signals
-    ]
+        runs = {RUN: tuned[one.candidate]} if one.candidate in tuned else {}
+        cells.append(replace(cell, tuned=runs, probed=probed.get(one.candidate, np.nan)))
+    return cells
 
 
 def _best(trials: Sequence[TrialResult], *, method: str) -> Mapping[str, float]:
@@ -123,17 +107,3 @@ def _best(trials: Sequence[TrialResult], *, method: str) -> Mapping[str, float]:
             if trial.spec.candidate not in chosen or pair[0] > chosen[trial.spec.candidate][0]:
                 chosen[trial.spec.candidate] = pair
     return {name: test for name, (_, test) in chosen.items()}
-
-
-def _evidence(one: TargetSignals, *, task: Task, seed: int) -> dict[tuple[int, int, str], float]:
-    """Scores at every number of labels a class that the support set has."""
-    labels = task.labels[task.support]
-    rows: IntArray = np.arange(len(labels))
-    found: dict[tuple[int, int, str], float] = {}
-    for shots in (one for one in _SHOTS if one <= max(task.shots, 1)):
-        chosen = few_shot(labels, rows, shots=shots, seed=seed)
-        scores = evidence_scores(
-            one.features[chosen], labels[chosen], one.text_features, leave_out=SLOW_EVIDENCE, seed=seed
-        )
-        found.update({(0, shots, name): value for name, value in scores.items() if np.isfinite(value)})
-    return found

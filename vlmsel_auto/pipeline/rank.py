@@ -22,19 +22,18 @@ from vlmsel_auto.events import Notice, RankingReady, Sink, StageFinished, StageP
 from vlmsel_auto.library import library as libraries
 from vlmsel_auto.library import published
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.measuring.target import SEARCH, find_measured, glance, measure
+from vlmsel_auto.measuring.measure import embed_target, find_measurement, measure_target
+from vlmsel_auto.measuring.search import SEARCH
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import Unusable
+from vlmsel_auto.process import is_out_of_memory
 from vlmsel_auto.ranking.ranking import rank_candidates
-from vlmsel_auto.ranking.records import TargetSignals
+from vlmsel_auto.ranking.records import Measurement
 from vlmsel_auto.records import Candidate, Ranking, Task
 from vlmsel_auto.reporting.wording import plural
 
 _PROFILE_SHARE: Final = 0.25  # of the time for looking, at most, for conductance: labels already say most
-_PROFILE_TIMES: Final = 4.0  # what conductance takes at least, in glances
-
-__all__ = ["measure_all", "open_library", "rank_task", "without_target"]
-
+_PROFILE_TIMES: Final = 4.0  # what conductance takes at least, in times of embedding
 
 _NAMED: Final = 5  # own source tasks that a note names
 
@@ -64,7 +63,7 @@ def _searched(library: Library) -> tuple[str, ...]:
 
 @contextmanager
 def _older_objects_left_alone() -> Iterator[None]:
-    """Garbage collection looks at what is made from now on: a model, and not each time at all that was imported."""
+    """Collections of garbage within skip the objects that exist now, which are many: all that was imported."""
     gc.freeze()
     try:
         yield
@@ -81,10 +80,10 @@ def measure_all(
     store: Store,
     sink: Sink,
     deadline: float | None = None,
-) -> tuple[dict[str, TargetSignals], dict[str, str], tuple[str, ...]]:
+) -> tuple[dict[str, Measurement], dict[str, str], tuple[str, ...]]:
     """Measure the candidates one after the other.
 
-    With a deadline every candidate gets a glance first; conductance comes after, for all or none of them, and only when
+    With a deadline every candidate is embedded first; conductance comes after, for all or none of them, and only when
     it takes no more than a quarter of the time.
 
     Args:
@@ -99,44 +98,44 @@ def measure_all(
         Signals by candidate, reasons of failures by candidate, and ids that the deadline left unmeasured.
     """
     began = time.monotonic()
-    text = "conductance of every candidate on the target" if deadline is None else "a glance at every candidate"
+    text = f"{'conductance' if deadline is None else 'embeddings'} of every candidate on the target"
     sink(StageStarted(stage="profiles", total=len(candidates), text=text))
-    found: dict[str, TargetSignals] = {}
+    found: dict[str, Measurement] = {}
     failures: dict[str, str] = {}
     late: list[str] = []
-    look = measure if deadline is None else glance
+    look = measure_target if deadline is None else embed_target
     for done, candidate in enumerate(candidates, start=1):
-        kept = find_measured(candidate, task, store=store)
+        kept = find_measurement(candidate, task, store=store)
         if kept is not None and (kept.blocks or deadline is not None):
             found[candidate.id] = kept
         elif deadline is not None and time.monotonic() > deadline:
             late.append(candidate.id)
         else:
             outcome = _guarded(lambda: look(zoo.load(candidate, device=device), task, store=store))  # noqa: B023 - called at once
-            if isinstance(outcome, TargetSignals):
+            if isinstance(outcome, Measurement):
                 found[candidate.id] = outcome
             else:
                 failures[candidate.id] = outcome
                 sink(Notice(text=f"{candidate.id} cannot be used: {outcome}", level="warning"))
         sink(StageProgress(stage="profiles", done=done, text=candidate.id))
     sink(StageFinished(stage="profiles", seconds=time.monotonic() - began))
-    glanced = [one for one in candidates if one.id in found and not found[one.id].blocks]
+    embedded = [one for one in candidates if one.id in found and not found[one.id].blocks]
     allowed = 0.0 if deadline is None else _PROFILE_SHARE * (deadline - began)
-    if glanced and not late and _PROFILE_TIMES * (time.monotonic() - began) < allowed:
-        found |= _deepened(glanced, task, device=device, store=store, sink=sink, allowed=allowed)
+    if embedded and not late and _PROFILE_TIMES * (time.monotonic() - began) < allowed:
+        found |= _profiled(embedded, task, device=device, store=store, sink=sink, allowed=allowed)
     return found, failures, tuple(late)
 
 
-def _deepened(
+def _profiled(
     candidates: Sequence[Candidate], task: Task, *, device: str, store: Store, sink: Sink, allowed: float
-) -> dict[str, TargetSignals]:
+) -> dict[str, Measurement]:
     """Conductance of all candidates, or of none when it would take longer than ``allowed`` seconds: it is compared."""
     began = time.monotonic()
-    found: dict[str, TargetSignals] = {}
+    found: dict[str, Measurement] = {}
     sink(StageStarted(stage="profiles", total=len(candidates), text="conductance of every candidate on the target"))
     for done, candidate in enumerate(candidates, start=1):
-        outcome = _guarded(lambda: measure(zoo.load(candidate, device=device), task, store=store))  # noqa: B023 - called at once
-        if isinstance(outcome, TargetSignals):  # else there is still the glance
+        outcome = _guarded(lambda: measure_target(zoo.load(candidate, device=device), task, store=store))  # noqa: B023 - called at once
+        if isinstance(outcome, Measurement):  # else there are still the embeddings
             found[candidate.id] = outcome
         spent = time.monotonic() - began
         sink(StageProgress(stage="profiles", done=done, text=candidate.id))
@@ -147,14 +146,15 @@ def _deepened(
     return found
 
 
-def _guarded(work: Callable[[], TargetSignals]) -> TargetSignals | str:
+def _guarded(work: Callable[[], Measurement]) -> Measurement | str:
     """The measurement, or why there is none."""
     try:
         return work()
     except VlmselError as error:
         return str(error)
     except (RuntimeError, MemoryError) as error:  # torch: out of memory, operators a device lacks
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        what = "out of memory" if is_out_of_memory(error) else type(error).__name__
+        return f"{what}: {' '.join(str(error).split())[:300]}"
     finally:
         gc.collect()
 
@@ -218,15 +218,13 @@ def rank_task(
     return ranking
 
 
-def _bare_targets(candidates: Sequence[Candidate]) -> dict[str, TargetSignals]:
+def _bare_targets(candidates: Sequence[Candidate]) -> dict[str, Measurement]:
     """What is known of each candidate before it is loaded: its size, and published zero-shot accuracies, averaged."""
     bare = {}
     for candidate, row in zip(candidates, published.zero_shot([one.id for one in candidates]), strict=True):
         known = row[np.isfinite(row)]
-        bare[candidate.id] = TargetSignals(
+        bare[candidate.id] = Measurement(
             candidate=candidate.id,
-            params=candidate.params,
-            flops=candidate.flops,
             published=float(known.mean()) if len(known) else None,
         )
     return bare

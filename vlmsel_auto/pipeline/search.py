@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import Final, Literal
 
 from vlmsel_auto.cache import Json, Store, default_cache_dir, digest
-from vlmsel_auto.conductance.conductance import pick_device
 from vlmsel_auto.errors import BudgetError, CandidateError, InputError, LibraryError
 from vlmsel_auto.events import Notice, RankingReady, Sink, discard
 from vlmsel_auto.library import library as libraries
 from vlmsel_auto.library.records import Library
+from vlmsel_auto.measuring.measure import find_measurement
 from vlmsel_auto.measuring.search import remember_search
-from vlmsel_auto.measuring.target import find_measured
 from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.models import zoo
+from vlmsel_auto.models.device import pick_device
 from vlmsel_auto.pipeline.export import export_best
 from vlmsel_auto.pipeline.rank import open_library, rank_task
 from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.pipeline.workdir import LOCK, check_usable, claim, default_workdir, read_ranking, save_ranking, sweep
 from vlmsel_auto.process import locked, writing
-from vlmsel_auto.ranking.records import TargetSignals
+from vlmsel_auto.ranking.records import Measurement
 from vlmsel_auto.records import Budget, Candidate, ImageView, Method, Ranking, Task, TrialResult
 from vlmsel_auto.reporting import views as report_views
 from vlmsel_auto.reporting.report import StoppedBy
@@ -198,7 +198,7 @@ def search(
         best = export_best(outcome, task=task, candidates=usable, workdir=folder, sink=sink)
         notes = [*task.notes, *ranking.notes]
         if learn and outcome.best is not None and stopped != "interrupted":
-            measured = [kept for one in usable if (kept := find_measured(one, task, store=store)) is not None]
+            measured = [kept for one in usable if (kept := find_measurement(one, task, store=store)) is not None]
             notes.append(_learn(task, usable, measured, outcome.results, seed=seed, sink=sink))
         seconds = time.monotonic() - began
         report = make_report(
@@ -270,7 +270,7 @@ def _stopped_by(outcome: StudyOutcome) -> StoppedBy:
 def _learn(
     task: Task,
     candidates: Sequence[Candidate],
-    signals: Sequence[TargetSignals],
+    measured: Sequence[Measurement],
     trials: Sequence[TrialResult],
     *,
     seed: int,
@@ -281,7 +281,7 @@ def _learn(
     if shipped is not None:  # its figures come from whole test splits, a search's from a few trials
         return f"not added to the library: the shipped library has this task as {shipped!r}, better measured"
     try:
-        path, name = remember_search(task=task, candidates=candidates, signals=signals, trials=trials, seed=seed)
+        path, name = remember_search(task=task, candidates=candidates, measured=measured, trials=trials, seed=seed)
         remember_past(past_of_search(task=task, candidates=candidates, trials=trials))
     except LibraryError as error:
         sink(Notice(text=f"the search was not added to your library: {error}", level="warning"))

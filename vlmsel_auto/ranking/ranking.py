@@ -22,7 +22,7 @@ from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.divergence import DEFAULT, DcdForm
 from vlmsel_auto.ranking.evidence.consensus import consensus
 from vlmsel_auto.ranking.fusion import Fusion, fit_fusion, fixed_fusion, fuse, habit, places, standardise, trend
-from vlmsel_auto.ranking.records import TargetSignals
+from vlmsel_auto.ranking.records import Measurement
 from vlmsel_auto.ranking.signals import SLOW_EVIDENCE, evidence_scores, label_free_signals, predictions
 from vlmsel_auto.ranking.sources import CONSENSUS, IMAGE_SIGNALS, LABEL_SIGNALS, LEAD, Sources, Truth, gather
 from vlmsel_auto.records import Basis, FloatArray, IntArray, Interval, RankedCandidate, Ranking
@@ -51,7 +51,7 @@ class Scores:
     trust: Mapping[str, float]  # share of each kind in the spread of the scores, sums to 1 (or is all 0)
 
 
-def _measured(targets: Sequence[TargetSignals], labels: IntArray | None, seed: int) -> dict[str, FloatArray]:
+def _measured(targets: Sequence[Measurement], labels: IntArray | None, seed: int) -> dict[str, FloatArray]:
     """Image and label signals (M,) of the target, NaN where a candidate was not embedded."""
     rows: list[dict[str, float]] = []
     for target in targets:
@@ -162,7 +162,7 @@ def _shots(labels: IntArray | None) -> int:
     return max(1, int(np.median(count[count > 0])))
 
 
-def _check(targets: Sequence[TargetSignals], labels: IntArray | None) -> None:
+def _check(targets: Sequence[Measurement], labels: IntArray | None) -> None:
     ids = [target.candidate for target in targets]
     if not ids or len(set(ids)) != len(ids):
         raise InputError(f"targets must name at least one candidate, each once, but got {ids}")
@@ -183,7 +183,7 @@ def _check(targets: Sequence[TargetSignals], labels: IntArray | None) -> None:
 def rank_candidates(
     *,
     task: str,
-    targets: Sequence[TargetSignals],
+    targets: Sequence[Measurement],
     labels: IntArray | None = None,
     library: Library | None = None,
     truth: Truth = "tuned",

@@ -1,4 +1,9 @@
-"""What the ranking wants to know of a target task: arrays only."""
+"""What one candidate shows on one task: arrays only.
+
+Three records hold figures of candidates, one made of the other: `conductance.layer.Conductance` (what the engine says
+of every image), `Measurement` (a candidate on a task, means over images) and `library.records.Cell` (a row of figures
+for later rankings; a `Library` is a table of them).
+"""
 
 from __future__ import annotations
 
@@ -8,18 +13,16 @@ import numpy as np
 
 from vlmsel_auto.records import FloatArray
 
-__all__ = ["TargetSignals"]
-
 
 def _nothing(*shape: int) -> FloatArray:
     return np.full(shape, np.nan)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TargetSignals:
-    """One candidate on the target task. Whatever is not known stays empty; then the ranking does without it.
+class Measurement:
+    """One candidate on one task. Whatever is not known stays empty; then the ranking does without it.
 
-    Rows of ``features`` are the target's images, the same images in the same order for every candidate; when labels
+    Rows of ``features`` are the task's images, the same images in the same order for every candidate; when labels
     are given to the ranking they belong to these rows.
     """
 
@@ -28,12 +31,10 @@ class TargetSignals:
     text_features: FloatArray = field(default_factory=lambda: _nothing(0, 0))  # (K, D) class weights
     baseline: FloatArray = field(default_factory=lambda: _nothing(0))  # (D,) embedding of the baseline image (zeros)
     logit_scale: float = 1.0  # the model's own factor on cosines, exponentiated
-    total: FloatArray = field(default_factory=lambda: _nothing(0))  # (u,) F(x) - F(x0) of each, F = margin
+    total: float = np.nan  # mean over images of F(x) - F(x0), F = margin
     activity: FloatArray = field(default_factory=lambda: _nothing(0))  # (B,) mean over images of sum |C|
     norm_activity: FloatArray = field(default_factory=lambda: _nothing(0))  # (B,) the same, F = norm
-    blocks: tuple[str, ...] = ()  # (B,) names of the visual blocks
+    blocks: tuple[str, ...] = ()  # (B,) names of the visual blocks; (): embeddings only
     signature: tuple[FloatArray, ...] = ()  # B arrays (C_b,): mean signed conductance
     absolute: tuple[FloatArray, ...] = ()  # B arrays (C_b,): mean |conductance|
-    params: int | None = None
-    flops: float | None = None
     published: float | None = None  # mean published zero-shot accuracy, in [0, 1], for candidates without a library row

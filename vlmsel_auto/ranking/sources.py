@@ -11,7 +11,7 @@ import numpy as np
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.divergence import DcdForm, dcd, pairwise_dcd
 from vlmsel_auto.ranking.evidence.consensus import consensus
-from vlmsel_auto.ranking.records import TargetSignals
+from vlmsel_auto.ranking.records import Measurement
 from vlmsel_auto.ranking.weighting import pool, source_weights
 from vlmsel_auto.records import FloatArray, IntArray
 
@@ -110,7 +110,7 @@ def reliability(truth: FloatArray, n_test: IntArray) -> FloatArray:
 
 
 def _divergences(
-    library: Library, rows: Sequence[int | None], targets: Sequence[TargetSignals], form: DcdForm
+    library: Library, rows: Sequence[int | None], targets: Sequence[Measurement], form: DcdForm
 ) -> tuple[FloatArray, FloatArray]:
     """DCD between sources (M, S, S) and of the target to the sources (M, S), NaN where there is no profile."""
     n_tasks = len(library.tasks)
@@ -199,7 +199,7 @@ def _consensus(predicted: FloatArray, on: FloatArray, lead: FloatArray, *, n_cla
     return found
 
 
-def gather(library: Library, targets: Sequence[TargetSignals], *, truth: Truth, shots: int, form: DcdForm) -> Sources:
+def gather(library: Library, targets: Sequence[Measurement], *, truth: Truth, shots: int, form: DcdForm) -> Sources:
     """Arrange a library for a target.
 
     Args:

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vlmsel_auto.conductance.baselines import Baseline, make_baseline
 from vlmsel_auto.conductance.blocks import find_blocks
 from vlmsel_auto.conductance.engine import Engine
 from vlmsel_auto.conductance.memory import memory_budget
@@ -31,8 +30,6 @@ from vlmsel_auto.conductance.quadrature import Rule, make_rule
 from vlmsel_auto.conductance.scalars import Scalar
 from vlmsel_auto.errors import ConductanceError
 from vlmsel_auto.records import FloatArray, IntArray
-
-__all__ = ["Conductance", "Integrator", "Precision", "choose_integrator", "conductance", "pick_device"]
 
 Integrator = Literal["auto", "spectral", "trapezoid", "left"]
 Precision = Literal["model", "bfloat16"]
@@ -54,9 +51,6 @@ class Conductance:
         points: (n,) points of the path evaluated for each image.
         reached: whether every image's estimated error is at most the wanted one (True with fixed ``points``).
         integrator: rule used.
-        baseline: name of the baseline.
-        scalar: name of F.
-        device: where it was computed.
         neurons: B arrays (n, *block shape) of C, or None unless asked for.
     """
 
@@ -71,9 +65,6 @@ class Conductance:
     points: IntArray
     reached: bool
     integrator: str
-    baseline: str
-    scalar: str
-    device: str = "cpu"
     neurons: tuple[FloatArray, ...] | None = None
 
 
@@ -87,10 +78,9 @@ def conductance(
     error: float = 0.01,
     points: int | None = None,
     max_points: int = 129,
-    baseline: Baseline | Tensor = "zeros",
+    baseline: Tensor | None = None,
     precision: Precision = "model",
     budget: int | None = None,
-    compiled: bool = False,
     neurons: bool = False,
 ) -> Conductance:
     """Conductance of every block of ``visual`` on ``images``.
@@ -105,10 +95,9 @@ def conductance(
         error: wanted mean relative error per neuron (E above) of each image; ignored with ``points`` or a ``Rule``.
         points: fixed number of points, odd and at least 3; None: as many as ``error`` needs.
         max_points: where the search for ``error`` ends; see ``Conductance.reached``.
-        baseline: "zeros" (after normalisation), "mean" (of the given images), "blurred", or a tensor (C, H, W).
+        baseline: normalised image (C, H, W) where every path starts; None: zeros, the normalisation's mean colour.
         precision: "bfloat16" runs the passes under autocast and accumulates in float32.
         budget: bytes that passes may take; None: a share of what is free. Results do not depend on it.
-        compiled: compile the blocks.
         neurons: also return C of every neuron.
 
     Raises:
@@ -120,17 +109,15 @@ def conductance(
     rules, wanted = _schedule(visual, integrator, error=error, points=points, max_points=max_points)
     device = next((p.device for p in visual.parameters()), images.device)
     images = images.detach().to(device)
-    start, baseline_name = make_baseline(baseline, images)
     arrays = Engine(
         visual=visual,
         names=names,
         scalar=scalar,
         images=images,
-        start=start,
+        start=_start(baseline, images),
         rules=rules,
         wanted=wanted,
         precision=torch.bfloat16 if precision == "bfloat16" else None,
-        compiled=compiled,
         budget=memory_budget(device) if budget is None else budget,
         keep_neurons=neurons,
     ).run()
@@ -147,25 +134,8 @@ def conductance(
         points=arrays.points,
         reached=wanted is None or bool((arrays.error <= wanted).all()),
         integrator=rules[0].kind,
-        baseline=baseline_name,
-        scalar=scalar.name,
-        device=str(device),
         neurons=tuple(arrays.neurons) if neurons else None,
     )
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """Device ``name`` ("cpu", "cuda", "cuda:1", "mps"), or with "auto" the fastest kind that is there."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch raises AssertionError where CUDA was not built in
-        raise ConductanceError(f"this device cannot be used; try 'auto' or 'cpu', but got {name!r}") from error
-    return device
 
 
 _KINKED = (
@@ -244,6 +214,17 @@ def _check_images(visual: nn.Module, images: Tensor) -> None:
     wanted = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, tuple | list) else None
     if wanted is not None and tuple(images.shape[2:]) != wanted:
         raise ConductanceError(f"this tower takes images of {wanted} pixels, but got {tuple(images.shape[2:])}")
+
+
+def _start(baseline: Tensor | None, images: Tensor) -> Tensor:
+    """The paths' start (1, C, H, W)."""
+    if baseline is None:
+        return torch.zeros_like(images[:1])
+    if baseline.shape != images.shape[1:] or not bool(torch.isfinite(baseline).all()):
+        raise ConductanceError(
+            f"a baseline image must be finite and {tuple(images.shape[1:])}, but got {tuple(baseline.shape)}"
+        )
+    return baseline.to(images)[None]
 
 
 def _checked_blocks(visual: nn.Module, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vlmsel_auto.conductance.sweep import Footprint
-
-__all__ = ["RUNNING", "Plan", "even"]
+from vlmsel_auto.conductance.footprint import Footprint
 
 RUNNING = 9  # arrays a block that contraction.Running holds: three sums, h and g of three points
 _ROWS = 32  # worth putting through a tower together whatever they take (ViT-B-32: 17 % less time than 16)
@@ -19,13 +17,13 @@ def even(count: int, most: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Chunks for one tower. One half of the budget is for the passes, one for h and dF/dh that are kept.
+class Batches:
+    """Sizes of batches for one tower. Half of the budget is for the passes, half for h and dF/dh that are kept.
 
     Attributes:
         foot: what one row (an image at a point) takes.
         budget: bytes.
-        passes: bytes beyond which more than 32 rows in a pass gain nothing; None: no such limit.
+        passes: a pass takes 32 rows, or more if they fit into this many bytes; None: as many as the budget allows.
     """
 
     foot: Footprint

@@ -10,7 +10,7 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
-from vlmsel_auto.conductance.conductance import conductance
+from vlmsel_auto.conductance.layer import conductance
 from vlmsel_auto.conductance.quadrature import Rule, chebyshev_points, left_matrix, make_rule
 from vlmsel_auto.conductance.scalars import make_scalar
 

@@ -16,12 +16,11 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
-from vlmsel_auto.conductance.baselines import make_baseline
-from vlmsel_auto.conductance.conductance import choose_integrator, conductance, pick_device
 from vlmsel_auto.conductance.contraction import Part, Running, contract_levels, estimate_error
-from vlmsel_auto.conductance.memory import is_out_of_memory, memory_budget
+from vlmsel_auto.conductance.layer import choose_integrator, conductance
+from vlmsel_auto.conductance.memory import memory_budget
 from vlmsel_auto.conductance.quadrature import make_rule
-from vlmsel_auto.conductance.scalars import Logit, Margin, make_scalar
+from vlmsel_auto.conductance.scalars import Margin, make_scalar
 from vlmsel_auto.conductance.sweep import Sweep
 from vlmsel_auto.conductance.tangents import tangent_conductance
 from vlmsel_auto.errors import ConductanceError
@@ -274,18 +273,20 @@ def test_linearity_in_the_scalar(vit):
     class Mixed:
         name = "mixed"
 
+        def __init__(self, *factors):
+            self.factors = torch.tensor(factors, dtype=text.dtype)  # of the cosines to each class
+
         def target(self, embedding, /):
             return torch.zeros(len(embedding), dtype=torch.int64)
 
         def value(self, embedding, target, /):
-            parts = [Logit(text_features=text, logit_scale=9.0, class_index=c) for c in (1, 2)]
-            return 3 * parts[0].value(embedding, target + 1) - 2 * parts[1].value(embedding, target + 2)
+            return nn.functional.normalize(embedding, dim=-1) @ text.T @ self.factors
 
     def neurons(scalar):
         return conductance(vit, images, scalar=scalar, points=9, neurons=True).neurons
 
-    one, two = (neurons(Logit(text_features=text, logit_scale=9.0, class_index=c)) for c in (1, 2))
-    for mixed, a, b in zip(neurons(Mixed()), one, two, strict=True):
+    one, two = neurons(Mixed(0, 9, 0, 0)), neurons(Mixed(0, 0, 9, 0))
+    for mixed, a, b in zip(neurons(Mixed(0, 27, -18, 0)), one, two, strict=True):
         np.testing.assert_allclose(mixed, 3 * a - 2 * b, atol=1e-11)
 
 
@@ -419,31 +420,25 @@ def test_the_predicted_class_is_that_of_the_image_itself(vit):
     np.testing.assert_allclose(result.total, f.value(embedding, expected) - f.value(zero, expected), rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["margin", "logprob", "logit", "norm"])
+@pytest.mark.parametrize("name", ["margin", "norm"])
 def test_every_scalar_is_complete(vit, name):
-    scalar = make_scalar(name, text_features=_text(4, 16), logit_scale=20.0, class_index=2)
+    scalar = make_scalar(name, text_features=_text(4, 16), logit_scale=20.0)
     result = conductance(vit, _images(2, 16), scalar=scalar, points=33)
-    assert result.scalar == name
     assert result.completeness_error.max() < 1e-4
 
 
-@pytest.mark.parametrize("baseline", ["zeros", "mean", "blurred"])
-def test_every_baseline_is_complete(vit, baseline):
+def test_a_path_from_an_own_image_is_complete(vit):
     images = _images(3, 16)
-    result = conductance(vit, images, scalar=_margin(), points=33, baseline=baseline)
-    assert result.baseline == baseline
-    assert result.completeness_error.max() < 1e-3
-    start, _ = make_baseline(baseline, images)
-    own = conductance(vit, images[:1], scalar=_margin(), points=33, baseline=start[0])
-    np.testing.assert_allclose(own.activity[0], result.activity[0], rtol=1e-9)
-
-
-def test_a_blurred_image_keeps_its_colour():
-    images = _images(2, 16)
-    start, _ = make_baseline("blurred", images)
-    assert start.std() < images.std()
-    flat, _ = make_baseline("blurred", torch.full((1, 3, 16, 16), 0.25))
-    torch.testing.assert_close(flat, torch.full((1, 3, 16, 16), 0.25))
+    black = conductance(vit, images, scalar=_margin(), points=33)
+    own = conductance(vit, images, scalar=_margin(), points=33, baseline=torch.zeros(3, 16, 16))
+    np.testing.assert_array_equal(own.activity, black.activity)
+    mean = conductance(vit, images, scalar=_margin(), points=33, baseline=images.mean(dim=0))
+    assert mean.completeness_error.max() < 1e-3
+    with torch.no_grad():
+        embedding, start = vit(images), vit(images.mean(dim=0, keepdim=True))
+    target = _margin().target(embedding)
+    moved = _margin().value(embedding, target) - _margin().value(start.expand_as(embedding), target)
+    np.testing.assert_allclose(mean.total, moved, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("member", "limit"), [("ViT-Mi-16-64.all-m", 0.03), ("RN-Mi-64.all-m", 0.08)])
@@ -519,7 +514,7 @@ import re, resource, sys
 from pathlib import Path
 import numpy as np, open_clip, torch
 from vlmsel_auto.conductance import engine
-from vlmsel_auto.conductance.conductance import conductance
+from vlmsel_auto.conductance.layer import conductance
 from vlmsel_auto.conductance.scalars import make_scalar
 torch.set_num_threads(1)
 visual = open_clip.create_model("local-dir:" + sys.argv[1]).eval().visual
@@ -571,11 +566,7 @@ def test_failed_tensors_are_gone_before_the_retry(vit, monkeypatch):
     assert alive == [0] * len(alive)
 
 
-def test_what_counts_as_out_of_memory():
-    assert is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
-    assert is_out_of_memory(RuntimeError("could not create a primitive"))
-    assert is_out_of_memory(MemoryError())
-    assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+def test_there_is_a_budget():
     assert memory_budget(torch.device("cpu")) > 2**20
 
 
@@ -605,7 +596,6 @@ def test_bad_images_are_refused(vit, images, message):
         ({"max_points": 5}, "max_points must be at least 13"),
         ({"blocks": ("nowhere",)}, r"got \['nowhere'\]"),
         ({"blocks": ()}, r"got \(\)"),
-        ({"baseline": "black"}, "got 'black'"),
         ({"baseline": torch.zeros(3, 8, 8)}, r"must be finite and \(3, 16, 16\), but got \(3, 8, 8\)"),
     ],
 )
@@ -671,26 +661,8 @@ def test_blocks_off_the_path_are_named(vit):
         conductance(tower, _images(1, 16), scalar=_margin(), blocks=(*blocks[:1], "unused"))
 
 
-def test_devices_by_name():
-    assert pick_device("cpu") == torch.device("cpu")
-    assert pick_device("auto").type in {"cpu", "cuda", "mps"}
-    with pytest.raises(ConductanceError, match="got 'abacus'"):
-        pick_device("abacus")
-
-
 def test_own_rules_are_used_as_they_are(vit):
     rule = make_rule("spectral", 16)
     own = conductance(vit, _images(1, 16), scalar=_margin(), integrator=rule)
     named = conductance(vit, _images(1, 16), scalar=_margin(), integrator="spectral", points=17)
     np.testing.assert_array_equal(own.activity, named.activity)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("default")  # torch's own compiler warns of itself
-def test_compiled_blocks_agree_and_are_given_back():
-    visual = _vit().float()
-    images = _images(2, 16, dtype=torch.float32)
-    plain = conductance(visual, images, scalar=make_scalar("norm"), points=9)
-    compiled = conductance(visual, images, scalar=make_scalar("norm"), points=9, compiled=True)
-    np.testing.assert_allclose(compiled.activity, plain.activity, rtol=1e-4)
-    assert not any("forward" in vars(module) for module in visual.modules())

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vlmsel_auto.conductance.blocks import Layout, detect_layout, to_rows, turned
 from vlmsel_auto.conductance.scalars import Scalar
-from vlmsel_auto.conductance.sweep import Footprint, Sweep, measure
+from vlmsel_auto.conductance.sweep import Sweep, Value
 from vlmsel_auto.errors import ConductanceError
 from vlmsel_auto.records import FloatArray
-
-__all__ = ["check_ends", "probe"]
 
 _CONSTANT = 1e-5  # relative change of F below which it counts as constant; float32 noise is 1e-6
 
 
-def probe(sweep: Sweep, rows: Tensor, scalar: Scalar) -> tuple[Footprint, torch.memory_format]:
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """What one row (an image at a point of the path) takes.
+
+    Attributes:
+        graph_bytes: tensors saved for the backward pass.
+        block_bytes: per block, its output.
+        layouts: per block, where its output keeps rows and channels.
+        shapes: per block, its output's shape as ``to_rows`` gives it, without the rows.
+    """
+
+    graph_bytes: int
+    block_bytes: tuple[int, ...]
+    layouts: tuple[Layout, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+
+def measure(sweep: Sweep, rows: Tensor, scalar: Scalar) -> tuple[Footprint, torch.memory_format]:
     """Memory and shapes of one row of ``rows`` (R, C, H, W), and the order in which pixels are put in.
 
     On CPUs convolutions are faster with channels last (docs/conductance.md); towers that cannot take that get plain
@@ -41,10 +59,35 @@ def probe(sweep: Sweep, rows: Tensor, scalar: Scalar) -> tuple[Footprint, torch.
     if rows.device.type == "cpu" and _convolves(sweep):
         last = torch.channels_last
         try:
-            return measure(sweep, rows.contiguous(memory_format=last), value, declared), last
+            return _footprint(sweep, rows.contiguous(memory_format=last), value, declared), last
         except RuntimeError:  # a module takes views that only plain maps have
             pass
-    return measure(sweep, rows, value, declared), torch.contiguous_format
+    return _footprint(sweep, rows, value, declared), torch.contiguous_format
+
+
+def _footprint(sweep: Sweep, rows: Tensor, value: Value, declared: str | None) -> Footprint:
+    """Memory and shapes of one row, from one forward pass over ``rows`` (R, C, H, W)."""
+    known = {p.untyped_storage().data_ptr() for p in sweep.visual.parameters()}
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        outputs = sweep.outputs(rows, value)
+    count = len(rows)
+    layouts = [detect_layout(tuple(output.shape), count, declared) for output in outputs]
+    layouts = [turned(output, layout) for output, layout in zip(outputs, layouts, strict=True)]
+    views = [to_rows(output, count, layout) for output, layout in zip(outputs, layouts, strict=True)]
+    return Footprint(
+        graph_bytes=-(-sum(saved.values()) // count),
+        block_bytes=tuple(max(view.element_size(), 4) * view[0].numel() for view in views),
+        layouts=tuple(layouts),
+        shapes=tuple(tuple(view.shape[1:]) for view in views),
+    )
 
 
 def check_ends(ends: FloatArray, scalar: Scalar) -> None:

@@ -8,7 +8,7 @@ import torch
 from open_clip.coca_model import CoCa
 from torch import nn
 
-from vlmsel_auto.conductance.conductance import conductance
+from vlmsel_auto.conductance.layer import conductance
 from vlmsel_auto.conductance.scalars import make_scalar
 
 

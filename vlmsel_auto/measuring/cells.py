@@ -1,0 +1,199 @@
+"""Cells of a library: one candidate on one task, as figures that later rankings learn from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Final, cast
+
+import numpy as np
+
+from vlmsel_auto.cache import Json, Store, digest
+from vlmsel_auto.conductance.layer import choose_integrator, conductance
+from vlmsel_auto.conductance.scalars import make_scalar
+from vlmsel_auto.library.records import Build, Cell, SourceCandidate, SourceTask
+from vlmsel_auto.measuring.measure import measure
+from vlmsel_auto.models.candidates import fingerprint
+from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.ranking.evidence.text import text_scores
+from vlmsel_auto.ranking.records import Measurement
+from vlmsel_auto.ranking.signals import (
+    SLOW_EVIDENCE,
+    class_statistics,
+    evidence_scores,
+    image_number,
+    label_free_signals,
+    predictions,
+)
+from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task
+from vlmsel_auto.tasks import split
+
+CELL_VERSION: Final = 7  # of what the figures mean: a change makes kept cells unused
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CellSettings:
+    """What determines a cell beside candidate and task."""
+
+    images: int = 32  # unlabelled training images of the conductance profile
+    norm_images: int = 8  # of these, for the profile with F = norm of the embedding; 0: none
+    signal_images: int = 160  # unlabelled training images of the label-free signals
+    points: int = 9  # of the path, on smooth towers; 2 points - 1 where activations have kinks
+    shots: tuple[int, ...] = (1, 2, 4, 8, 16)  # labels a class of the evidence
+    draws: int = 2  # of the labelled images
+    seed: int = 0
+
+    def as_text(self) -> tuple[tuple[str, str], ...]:
+        """Sorted (name, value) pairs for the provenance."""
+        values = {
+            name: ", ".join(map(str, one)) if isinstance(one, tuple) else str(one) for name, one in asdict(self).items()
+        }
+        return tuple(
+            sorted({**values, "scalar": "margin", "baseline": "zeros", "cell_version": str(CELL_VERSION)}.items())
+        )
+
+
+def unlabelled_images(task: Task, settings: CellSettings) -> IntArray:
+    """The training images of signals and profile: the first draw's support set, shuffled and cut.
+
+    The first ``settings.images`` of them are profiled. They are the same for every candidate.
+    """
+    support = split.few_shot(task.labels, task.train, shots=max(settings.shots), seed=settings.seed)
+    order = np.random.default_rng([settings.seed, 5]).permutation(len(support))
+    return np.asarray(support[order][: max(settings.signal_images, settings.images)], dtype=np.int64)
+
+
+def cell_key(*, candidate: Candidate, task: Task, settings: CellSettings) -> str:
+    """Content address of a cell."""
+    return digest("library cell", CELL_VERSION, fingerprint(candidate), task.digest, cast("Json", settings.as_text()))
+
+
+def measure_cell(*, model: LoadedModel, task: Task, settings: CellSettings, code_version: str, store: Store) -> Cell:
+    """Measure one candidate on one source task.
+
+    Embeddings and profiles are kept in ``store``: a new statistic of theirs costs no pass through the model.
+
+    Raises:
+        VlmselError: the model cannot be profiled or its weights do not fit.
+    """
+    began = time.perf_counter()
+    candidate = model.candidate
+    unlabelled = unlabelled_images(task, settings)
+    draws = {
+        (w, shots): split.few_shot(task.labels, task.train, shots=shots, seed=settings.seed + w)
+        for w in range(settings.draws)
+        for shots in settings.shots
+    }
+    images = np.unique(np.concatenate([unlabelled, *draws.values(), task.test]))
+    integrator = choose_integrator(model.visual)
+    points = settings.points if integrator == "spectral" else 2 * settings.points - 1
+    profiled = unlabelled[: settings.images]
+    found = measure(model, task, images=images, profiled=profiled, store=store, points=points)
+    tested = found.features[np.searchsorted(images, task.test)]
+    accuracy, recall, class_image, image_sd = class_statistics(tested, task.labels[task.test], found.text_features)
+    made = {**dict(settings.as_text()), "integrator": integrator, "points": str(points)}
+    cell = cell_of(
+        found,
+        candidate=candidate,
+        task=task,
+        images=images,
+        unlabelled=unlabelled[: settings.signal_images],
+        draws=draws,
+        zero_shot=accuracy,
+        build=Build(
+            source="vlmsel-auto library build", code_version=code_version, settings=tuple(sorted(made.items()))
+        ),
+        seed=settings.seed,
+    )
+    norm = np.empty(0)
+    if settings.norm_images:
+        pixels = task.pixels.read(candidate.view, profiled[: settings.norm_images])
+        scalar = make_scalar("norm")
+        norm = conductance(model.visual, model.normalise(pixels), scalar=scalar, points=points).activity.mean(axis=0)
+    captions = model.caption_features(task.prompts, task.templates).double().cpu().numpy()
+    return replace(
+        cell,
+        seconds=time.perf_counter() - began,
+        signals={**cell.signals, **text_scores(captions, seed=settings.seed)},
+        norm_activity=norm,
+        class_accuracy=recall,
+        class_text=found.text_features,
+        class_image=class_image,
+        image_sd=image_sd,
+    )
+
+
+def cell_of(
+    found: Measurement,
+    *,
+    candidate: Candidate,
+    task: Task,
+    images: IntArray,
+    unlabelled: IntArray,
+    draws: Mapping[tuple[int, int], IntArray],
+    zero_shot: float,
+    build: Build,
+    seed: int,
+) -> Cell:
+    """The cell of a measurement; tuned accuracies are not in it yet.
+
+    Args:
+        found: the measurement.
+        candidate: whose.
+        task: on what.
+        images: (n,) the task's images behind the rows of ``found.features``.
+        unlabelled: (u,) those of ``images`` that signals and predictions are taken from.
+        draws: those that evidence is taken from, by (draw, labels a class).
+        zero_shot: accuracy in [0, 1].
+        build: how it was made.
+        seed: of the evidence.
+    """
+    order = np.argsort(images)
+
+    def features(chosen: IntArray) -> FloatArray:
+        return found.features[order[np.searchsorted(images, chosen, sorter=order)]]
+
+    text = found.text_features
+    evidence = {
+        (w, shots, name): value
+        for (w, shots), chosen in draws.items()
+        for name, value in evidence_scores(
+            features(chosen), task.labels[chosen], text, leave_out=SLOW_EVIDENCE, seed=seed
+        ).items()
+        if np.isfinite(value)
+    }
+    shown = features(unlabelled)
+    return Cell(
+        candidate=SourceCandidate(
+            id=candidate.id,
+            arch=candidate.arch,
+            tag=candidate.tag,
+            family=candidate.family,
+            params=candidate.params,
+            flops=candidate.flops,
+            sha256=fingerprint(candidate),
+            blocks=found.blocks,
+            widths=tuple(len(block) for block in found.signature),
+            embed_dim=text.shape[1],
+        ),
+        task=source_task(task),
+        build=build,
+        finished=time.time(),
+        zero_shot=zero_shot,
+        total=found.total,
+        signals=label_free_signals(shown, text, baseline=found.baseline, logit_scale=found.logit_scale),
+        evidence=evidence,
+        activity=found.activity,
+        signature=found.signature,
+        absolute=found.absolute,
+        predicted=predictions(shown, text),
+        predicted_on=image_number(unlabelled),
+    )
+
+
+def source_task(task: Task) -> SourceTask:
+    """What a library keeps of a task: its name, domain, classes, digest and number of test images."""
+    return SourceTask(
+        name=task.name, domain=task.domain, classes=task.classes, digest=task.digest, n_test=int(task.test.size)
+    )

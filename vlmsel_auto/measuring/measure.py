@@ -1,0 +1,171 @@
+"""Measures a candidate on a task: embeddings of its images and, where wanted, conductance of every visual block.
+
+Embeddings alone take a tenth of the time and are most of what a ranking with labels learns from. Everything is kept by
+content: the same candidate on the same images is measured once, whoever asks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vlmsel_auto.cache import Json, Store, digest
+from vlmsel_auto.conductance.layer import Conductance, conductance
+from vlmsel_auto.conductance.scalars import make_scalar
+from vlmsel_auto.models.candidates import fingerprint
+from vlmsel_auto.models.embedding import Embeddings, embed, find_embeddings
+from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.ranking.records import Measurement
+from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task
+
+PROFILE_IMAGES: Final = 32  # means over fewer are noisier, more cost time on every candidate
+_ERROR: Final = 0.05  # wanted relative error of a neuron's conductance
+_MAX_POINTS: Final = 33
+_VERSION: Final = 3  # of what a measurement means: a change makes kept ones unused
+
+
+def profiled_images(task: Task) -> IntArray:
+    """Support images that are profiled: a seeded draw, the same for every candidate; their labels are not used."""
+    order = np.random.default_rng([0, 5]).permutation(len(task.support))
+    return np.asarray(task.support[order][:PROFILE_IMAGES], dtype=np.int64)
+
+
+def find_measurement(candidate: Candidate, task: Task, *, store: Store) -> Measurement | None:
+    """What `measure_target`, or else `embed_target`, kept: the latter has no ``blocks``. Else None."""
+    seen = find_embeddings(candidate, task, task.support, store=store)
+    if seen is None:
+        return None
+    profile = _find_profile(candidate, task, profiled_images(task), points=None, store=store)
+    return _measurement(candidate, seen, profile)
+
+
+def embed_target(model: LoadedModel, task: Task, *, store: Store) -> Measurement:
+    """Embed the target's support images and class names.
+
+    Raises:
+        TrialUnavailable: the candidate's text tower cannot be used.
+    """
+    return measure(model, task, images=task.support, profiled=None, store=store)
+
+
+def measure_target(model: LoadedModel, task: Task, *, store: Store) -> Measurement:
+    """Embed the target's support images and class names, and take the conductance of 32 of the images.
+
+    Raises:
+        ConductanceError: the tower has no conductance.
+        TrialUnavailable: the candidate's text tower cannot be used.
+    """
+    return measure(model, task, images=task.support, profiled=profiled_images(task), store=store)
+
+
+def measure(
+    model: LoadedModel,
+    task: Task,
+    *,
+    images: IntArray,
+    profiled: IntArray | None,
+    store: Store,
+    points: int | None = None,
+) -> Measurement:
+    """Measure a loaded candidate on images of a task.
+
+    Args:
+        model: the candidate.
+        task: decoded in its view.
+        images: (n,) what is embedded: the rows of ``features``.
+        profiled: images whose conductance is taken; None: no conductance.
+        store: where everything is kept.
+        points: of the path; None: as many as an error of 5 % needs, at most 33.
+
+    Raises:
+        ConductanceError: the tower has no conductance.
+        TrialUnavailable: the candidate's text tower cannot be used.
+    """
+    candidate = model.candidate
+    seen = embed(candidate, task, images, load=lambda: model, store=store)
+    profile = None
+    if profiled is not None:
+        profile = _find_profile(candidate, task, profiled, points=points, store=store)
+        if profile is None:
+            found = margin_conductance(model, task, profiled, text=seen.text, points=points)
+            profile = _means(found)
+            key = _profile_key(candidate, task, profiled, points)
+            store.put(key, profile[0], {"candidate": candidate.id, "blocks": list(found.blocks)})
+    return _measurement(candidate, seen, profile)
+
+
+def margin_conductance(
+    model: LoadedModel, task: Task, images: IntArray, *, text: NDArray[np.float32], points: int | None = None
+) -> Conductance:
+    """Conductance of images of a task, F = margin, start of the paths at zero.
+
+    Raises:
+        ConductanceError: the tower has no conductance.
+    """
+    return conductance(
+        model.visual,
+        model.normalise(task.pixels.read(model.candidate.view, images)),
+        scalar=make_scalar(
+            "margin", text_features=torch.tensor(text, device=model.device), logit_scale=model.logit_scale
+        ),
+        error=_ERROR,
+        points=points,
+        max_points=_MAX_POINTS,
+    )
+
+
+_Profile = tuple[dict[str, NDArray[np.generic]], tuple[str, ...]]  # means over images, names of blocks
+
+
+def _means(found: Conductance) -> _Profile:
+    arrays: dict[str, NDArray[np.generic]] = {
+        "total": np.asarray(found.total.mean()),
+        "activity": found.activity.mean(axis=0),
+    }
+    for b in range(len(found.blocks)):
+        arrays[f"signature.{b}"] = found.signature[b].mean(axis=0)
+        arrays[f"absolute.{b}"] = found.absolute[b].mean(axis=0)
+    return arrays, found.blocks
+
+
+def _profile_key(candidate: Candidate, task: Task, images: IntArray, points: int | None) -> str:
+    effort: Json = [_ERROR, _MAX_POINTS] if points is None else points
+    return digest("profile", _VERSION, fingerprint(candidate), task.digest, [int(one) for one in images], effort)
+
+
+def _find_profile(
+    candidate: Candidate, task: Task, images: IntArray, *, points: int | None, store: Store
+) -> _Profile | None:
+    kept = store.get(_profile_key(candidate, task, images, points))
+    if kept is None:
+        return None
+    return kept[0], tuple(str(name) for name in cast("list[Json]", kept[1]["blocks"]))
+
+
+def _wide(values: NDArray[np.generic]) -> FloatArray:
+    return values.astype(np.float64)
+
+
+def _measurement(candidate: Candidate, seen: Embeddings, profile: _Profile | None) -> Measurement:
+    found = Measurement(
+        candidate=candidate.id,
+        features=_wide(seen.images),
+        text_features=_wide(seen.text),
+        baseline=_wide(seen.baseline),
+        logit_scale=seen.logit_scale,
+    )
+    if profile is None:
+        return found
+    arrays, blocks = profile
+    return replace(
+        found,
+        total=float(arrays["total"].item()),
+        activity=_wide(arrays["activity"]),
+        blocks=blocks,
+        signature=tuple(_wide(arrays[f"signature.{b}"]) for b in range(len(blocks))),
+        absolute=tuple(_wide(arrays[f"absolute.{b}"]) for b in range(len(blocks))),
+    )
