@@ -1,14 +1,14 @@
 """What choosing by few validation images costs, and what weighing them by their errors saves.
 
-Simulated searches on recorded trials (`choice_worlds.py`): `next_step` runs the search, with the ranking learned on the
-other tasks, until as many seconds are spent as ``BUDGET`` fine-tuning trials take. Later trials of an arm (candidate,
-method) are up to a few points worse than its first. Regret is to the best recorded arm, in points: of the highest
-validation (``by validation``), of the highest expectation (`history.expectations`, what the search does), and of the
-best trial that was run (``of the best tried``). Two worlds:
+Simulated searches on recorded trials (`choice_worlds.py`): `next_trial` runs the search, with the ranking learned on
+the other tasks, until as many seconds are spent as ``BUDGET`` fine-tuning trials take. Later trials of an arm
+(candidate, method) are up to a few points worse than its first. Regret is to the best recorded arm, in points: of the
+highest validation (``by validation``), of the highest expectation (`history.expectations`, what the search does), and
+of the best trial that was run (``of the best tried``). Two worlds:
 
 - ``images``: what every arm says of every test image of some tasks, as `tuned_truth.py --images` records it. Some of
   the images are drawn as validation, the others are the truth. ``without soft`` is the expectation from the metric
-  alone. The errors that `trials.validation` weighs by are measured on the same records.
+  alone. The errors that `planning.history` weighs by are measured on the same records.
 - ``accuracies``: all tasks; a validation metric is the recorded accuracy with normal noise of the binomial variance,
   ``OWN`` of which is a candidate's own.
 
@@ -35,12 +35,12 @@ from vlmsel_auto.library.records import Library
 from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.planning.curves import Curve
 from vlmsel_auto.planning.history import Left, Tried, expectations
-from vlmsel_auto.planning.next_trial import next_step
+from vlmsel_auto.planning.next_trial import next_trial
 from vlmsel_auto.planning.plan import make_plan
-from vlmsel_auto.planning.space import Point
 from vlmsel_auto.ranking.divergence import DEFAULT
 from vlmsel_auto.ranking.fusion import places
-from vlmsel_auto.records import FloatArray, Interval, RankedCandidate, Ranking
+from vlmsel_auto.records import FloatArray, Interval, RankedCandidate, Ranking, TrialState
+from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 
 RESULTS = Path(__file__).parent / "results"
 BUDGET = 8  # fine-tuning trials of mean duration
@@ -67,13 +67,15 @@ def ranking_of(library: Library, column: int, *, reverse: bool) -> Ranking:
 def simulate(world: World, ranking: Ranking, *, images: int, seed: int) -> tuple[float, ...]:
     """Regret by validation, by expectation, by that without soft metrics, of the best tried (points); and trials."""
     members = catalogue.mini_zoo()
-    plan = make_plan(ranking, candidates=members, top_k=5, audits=0, seed=seed, validation_images=images)
+    plan = make_plan(
+        ranking, candidates=members, methods=(PROBE, FINETUNE), top_k=5, audits=0, seed=seed, validation_images=images
+    )
     rng = np.random.default_rng(seed)
     seconds = world.seconds
-    left = BUDGET * float(np.mean([value for (_, method), value in seconds.items() if method == "finetune"]))
+    left = BUDGET * float(np.mean([value for (_, method), value in seconds.items() if method == FINETUNE.name]))
     history: list[Tried] = []
     truths: list[float] = []
-    while left > 0 and (step := next_step(plan, history, left=Left(seconds=left))) is not None:
+    while left > 0 and (step := next_trial(plan, history, left=Left(seconds=left))) is not None:
         arm = (step.candidate, step.method)
         first = all((trial.candidate, trial.method) != arm for trial in history)
         drawn = world.trial(arm, lost=0.0 if first else abs(rng.normal(0, LOCAL_LOSS)))
@@ -84,13 +86,13 @@ def simulate(world: World, ranking: Ranking, *, images: int, seed: int) -> tuple
                 candidate=step.candidate,
                 method=step.method,
                 origin=step.origin,
-                state="complete",
+                state=TrialState.COMPLETE,
                 validation=drawn.metric,
                 soft=drawn.soft,
                 seconds=seconds[arm],
-                point=step.point or Point(learning_rate=rng.random()),
+                point=step.point or {"learning_rate": rng.random()},
                 number=len(history),
-                curve=Curve(values=(drawn.metric,), epochs=1) if step.method == "finetune" else None,
+                curve=Curve(values=(drawn.metric,), epochs=1) if step.method == FINETUNE.name else None,
             )
         )
     measured = {trial.number: trial.validation or 0.0 for trial in history}

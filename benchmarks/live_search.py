@@ -131,11 +131,9 @@ def run_optuna(run: Run) -> dict[str, object]:
     from vlmsel_auto.errors import TrialFailed
     from vlmsel_auto.models import candidates, zoo
     from vlmsel_auto.planning.curves import RUNGS, rung_of
-    from vlmsel_auto.planning.space import Point as Place
-    from vlmsel_auto.planning.space import space_for
-    from vlmsel_auto.records import Method
     from vlmsel_auto.tasks.task import load_task
     from vlmsel_auto.tuning.data import splits
+    from vlmsel_auto.tuning.methods import FINETUNE, PROBE, method_of
     from vlmsel_auto.tuning.run import run_trial
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -157,19 +155,16 @@ def run_optuna(run: Run) -> dict[str, object]:
     def objective(trial: optuna.Trial) -> float:
         nonlocal spent
         candidate = members[int(trial.suggest_categorical("candidate", list(range(len(members)))))]
-        chosen = trial.suggest_categorical("method", ["probe", "finetune"])
-        method: Method = "finetune" if chosen == "finetune" else "probe"
-        names = ["learning_rate", "weight_decay", "epochs"] + (["augmentation"] if method == "finetune" else [])
-        place = Place(**{name: trial.suggest_float(f"{method}.{name}", 0.0, 1.0) for name in names})
-        room = space_for(method, candidate=candidate, train_images=images)
-        spec = room.spec(place, candidate=candidate.id, seed=run.seed)
+        method = method_of(trial.suggest_categorical("method", [PROBE.name, FINETUNE.name]))
+        place = {name: trial.suggest_float(f"{method.name}.{name}", 0.0, 1.0) for name in method.settings}
+        spec = method.default(candidate, train_images=images, seed=run.seed, point=place)
         told = 0
 
         def report(epoch: int, validation: float, loss: float) -> bool:
             nonlocal told
             del loss
             rung = rung_of(epoch, epochs=spec.epochs)
-            if method != "finetune" or rung <= told or rung >= RUNGS:
+            if method is not FINETUNE or rung <= told or rung >= RUNGS:
                 return False
             told = rung
             trial.report(validation, step=rung)

@@ -59,9 +59,8 @@ def run(job: Job) -> int:
     from vlmsel_auto.cache import Store
     from vlmsel_auto.errors import TrialFailed
     from vlmsel_auto.models import candidates, zoo
-    from vlmsel_auto.planning import space
-    from vlmsel_auto.records import Method, TrialSpec
     from vlmsel_auto.tasks import task
+    from vlmsel_auto.tuning.methods import FINETUNE, PROBE, ZERO_SHOT
     from vlmsel_auto.tuning.run import run_trial
 
     torch.set_num_threads(1)
@@ -77,16 +76,14 @@ def run(job: Job) -> int:
             return zoo.load(candidate, device=job.device)
 
         for candidate in members:
-            none = TrialSpec(candidate=candidate.id, method="probe", learning_rate=1e-3, weight_decay=0.0,
-                             augmentation=0.0, epochs=0, seed=job.seed)  # fmt: skip
+            train_images = job.shots * data.n_classes
+            none = ZERO_SHOT.default(candidate, train_images=train_images, seed=job.seed)
             start: float | None = None
             for method in job.methods:
                 if (candidate.id, job.task.name, method, job.seed) in job.done:
                     continue
-                kind: Method = "probe" if method == "probe" else "finetune"
-                train_images = job.shots * data.n_classes
-                room = space.space_for(kind, candidate=candidate, train_images=train_images)
-                spec = room.spec(space.default_point(), candidate=candidate.id, seed=job.seed)
+                row_of = PROBE if method == PROBE.name else FINETUNE
+                spec = row_of.default(candidate, train_images=train_images, seed=job.seed)
                 row: dict[str, object] = {"member": candidate.id, "task": job.task.name, "method": method,
                                           "seed": job.seed}  # fmt: skip
                 try:
@@ -116,7 +113,8 @@ def answers(candidate: Candidate, *, task: Task, trials: Path, model: LoadedMode
     from vlmsel_auto.models.classifier import class_logits
     from vlmsel_auto.tuning.checkpoints import load_trial
     from vlmsel_auto.tuning.data import splits
-    from vlmsel_auto.tuning.probe import Deadline, embed_images
+    from vlmsel_auto.tuning.probe import embed_images
+    from vlmsel_auto.tuning.work import Deadline
 
     kept = load_trial(trials, 1)
     if kept.visual is not None:

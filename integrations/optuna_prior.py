@@ -25,7 +25,8 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from vlmsel_auto.planning.posterior import Belief, Observation, belief_of, posterior, probability_best, promise
+from vlmsel_auto.planning.posterior import Belief, Observation, acquisition, belief_of, posterior
+from vlmsel_auto.ranks import simulate_ranks
 from vlmsel_auto.records import Candidate, Ranking
 
 __all__ = ["CandidatePrior", "PriorPruner", "PriorSampler", "enqueue"]
@@ -194,7 +195,7 @@ class PriorSampler(BaseSampler):
         return None if index in past.seen else index
 
     def _worth(self, study: Study, distribution: BaseDistribution) -> list[tuple[int, float, int, float]]:
-        """Candidate, promise of its next trial, minus its trials, and mean, for each that ``distribution`` allows."""
+        """Candidate, worth of its next trial, minus its trials, and mean, for each that ``distribution`` allows."""
         past = _history(study, self._prior)
         now = posterior(
             self._prior.belief,
@@ -206,7 +207,7 @@ class PriorSampler(BaseSampler):
         for index in self._prior._allowed(distribution):  # noqa: SLF001 - of this module
             count = past.tries.get(index, 0)  # also of trials that run elsewhere: do not all go there
             reached = past.best.get(index)
-            gain = promise(float(mean[index]), float(sd[index]), best=top, reached=reached, tries=count)
+            gain = acquisition(float(mean[index]), float(sd[index]), best=top, reached=reached, tries=count)
             rows.append((index, gain, -count, float(mean[index])))
         return rows
 
@@ -252,7 +253,7 @@ class PriorPruner(BasePruner):
     def __init__(self, prior: CandidatePrior, pruner: BasePruner | None = None, *, handicap: float = 0.02) -> None:
         if not handicap >= 0:
             raise ValueError(f"handicap must not be negative, but got {handicap!r}")
-        chances = probability_best(prior.belief.mean, prior.belief.cov)
+        chances = simulate_ranks(prior.belief.mean, prior.belief.cov).p_best
         self._prior = prior
         self._pruner = pruner if pruner is not None else MedianPruner()
         self._handicap = handicap * prior.unit * (1 - chances / chances.max())

@@ -5,6 +5,8 @@ Shapes: n images, M candidates, S source tasks, B visual blocks, C channels of a
 
 from __future__ import annotations
 
+import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vlmsel_auto.errors import BudgetError
 
 __all__ = [
     "Agreement",
@@ -22,7 +26,6 @@ __all__ = [
     "ImageView",
     "IntArray",
     "Interval",
-    "Method",
     "Metric",
     "PixelSource",
     "Profile",
@@ -36,11 +39,25 @@ __all__ = [
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-Method = Literal["probe", "finetune"]
 Metric = Literal["accuracy", "balanced_accuracy"]
-TrialState = Literal["complete", "pruned", "failed"]
-TrialOrigin = Literal["planned", "sampled", "audit"]
 Basis = Literal["library and labels", "library", "labels", "unlabelled images", "published figures", "no signal"]
+
+
+class TrialState(enum.StrEnum):
+    """How a trial ended."""
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"  # ended early: others were better, or there was no time; it may go on
+    FAILED = "failed"
+
+
+class TrialOrigin(enum.StrEnum):
+    """Why a trial was run."""
+
+    FLOOR = "floor"  # trial 0 of a search: nothing is trained
+    PLANNED = "planned"  # first trial of a candidate by a method
+    SAMPLED = "sampled"
+    AUDIT = "audit"  # postponed, tuned to measure what postponing costs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,16 +202,24 @@ class Budget:
     seconds: float | None = None
     trials: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what allows nothing.
+
+        Raises:
+            BudgetError: a limit that is not a positive finite number.
+        """
+        for name, value in (("seconds", self.seconds), ("trials", self.trials)):
+            if value is not None and not 0 < value < math.inf:
+                raise BudgetError(f"A budget of {name} must be positive, or None for no limit, but got {value!r}")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialSpec:
     """Everything that determines one trial."""
 
     candidate: str
-    method: Method
-    learning_rate: float
-    weight_decay: float
-    augmentation: float  # strength in [0, 1]; probes on cached features use 0
+    method: str  # a row of `tuning.methods`
+    settings: Mapping[str, float]  # the method's own: "learning_rate", "weight_decay", ...
     epochs: int
     seed: int
 
@@ -213,6 +238,7 @@ class TrialResult:
     epochs_run: int
     seconds: float  # wall time of the whole trial
     reason: str = ""  # why it failed or was pruned
+    out_of_time: bool = False  # the time budget ended it; pruned, if before half of its epochs
     start: float | None = None  # validation metric before training: the zero-shot classifier
     kept_epoch: int | None = None  # epoch whose weights were kept; 0: training did not improve on the start
     continues: int | None = None  # the paused trial whose checkpoint it began from; its epochs are part of the curve

@@ -3,9 +3,11 @@
 import itertools
 
 from vlmsel_auto.planning.history import Tried
+from vlmsel_auto.planning.method import Method
 from vlmsel_auto.planning.plan import Plan, make_plan
-from vlmsel_auto.planning.space import Point
-from vlmsel_auto.records import Candidate, ImageView, Interval, RankedCandidate, Ranking
+from vlmsel_auto.planning.space import DEFAULT
+from vlmsel_auto.records import Candidate, ImageView, Interval, RankedCandidate, Ranking, TrialOrigin, TrialState
+from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 
 N = 8
 
@@ -48,7 +50,7 @@ CANDIDATES = [candidate(number) for number in range(N)]
 
 
 def plan(
-    top_k: int | None = 3, audits: int = 1, sd: float = 0.5, methods: tuple[str, ...] = ("probe", "finetune")
+    top_k: int | None = 3, audits: int = 1, sd: float = 0.5, methods: tuple[Method, ...] = (PROBE, FINETUNE)
 ) -> Plan:
     return make_plan(ranking(SCORES, sd), candidates=CANDIDATES, top_k=top_k, audits=audits, methods=methods)
 
@@ -60,11 +62,11 @@ def tried(name: str, value: float | None, method: str = "finetune", **other: obj
     fields = {
         "candidate": name,
         "method": method,
-        "origin": "planned",
-        "state": "complete" if value is not None else "failed",
+        "origin": TrialOrigin.PLANNED,
+        "state": TrialState.COMPLETE if value is not None else TrialState.FAILED,
         "validation": value,
         "seconds": 10.0 if method == "finetune" else 1.0,
-        "point": Point(),
+        "point": DEFAULT,
         "number": next(NUMBERS),
     }
     return Tried(**{**fields, **other})

@@ -9,8 +9,10 @@ from vlmsel_auto.records import (
     Interval,
     RankedCandidate,
     Ranking,
+    TrialOrigin,
     TrialResult,
     TrialSpec,
+    TrialState,
 )
 from vlmsel_auto.reporting.report import (
     Baseline,
@@ -30,15 +32,24 @@ NAMES = (
 )
 
 
-def make_trial(number, candidate, *, validation=None, test=None, state="complete", origin="planned", method="probe"):
+def make_trial(
+    number,
+    candidate,
+    *,
+    validation=None,
+    test=None,
+    state=TrialState.COMPLETE,
+    origin=TrialOrigin.PLANNED,
+    method="probe",
+):
     spec = TrialSpec(
-        candidate=candidate, method=method, learning_rate=1e-3, weight_decay=1e-4, augmentation=0.2, epochs=4, seed=0
+        candidate=candidate, method=method, settings={"learning_rate": 1e-3, "weight_decay": 1e-4}, epochs=4, seed=0
     )
     return TrialResult(
         number=number,
         spec=spec,
-        state=state,
-        origin=origin,
+        state=TrialState(state),
+        origin=TrialOrigin(origin),
         validation=validation,
         test=test,
         curve=() if validation is None else (validation - 0.2, validation - 0.1, validation),
@@ -75,7 +86,7 @@ def make_report(**changes):
         make_trial(3, NAMES[0], validation=0.93, test=0.90, method="finetune"),
         make_trial(4, NAMES[3], state="failed"),
         make_trial(5, NAMES[4], validation=0.85, test=0.80, origin="audit"),
-        make_trial(6, NAMES[2], validation=0.70, state="pruned", method="finetune"),
+        make_trial(6, NAMES[2], validation=0.70, state=TrialState.PRUNED, method="finetune"),
     )
     report = SearchReport(
         created="2026-11-23T12:00:00+00:00",

@@ -40,7 +40,8 @@ def sink(event):
     if isinstance(event, TrialFinished):
         print("resumed" if event.resumed else "finished", event.result.number, event.result.state, flush=True)
 outcome = run_study(task=task, candidates=candidates, ranking=Ranking(task="digits", ranked=ranked),
-                    budget=Budget(trials=trials), workdir=workdir, load=zoo.load, sink=sink, images_per_trial=150)
+                    budget=Budget(trials=trials), workdir=workdir, load=zoo.load,
+                    methods=("probe", "finetune"), sink=sink, images_per_trial=150)
 print("stopped", outcome.stopped_by, flush=True)
 """
 

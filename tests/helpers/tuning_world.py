@@ -65,15 +65,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def spec(**changes: object) -> TrialSpec:
-    fields = {
-        "candidate": NAME,
-        "method": "finetune",
-        "learning_rate": 1e-3,
-        "weight_decay": 0.05,
-        "augmentation": 0.3,
-        "epochs": 3,
-        "seed": 0,
-    }
+    """A trial of the member; changes of settings by their names."""
+    settings = {"learning_rate": 1e-3, "weight_decay": 0.05, "augmentation": 0.3}
+    settings |= {name: changes.pop(name) for name in tuple(changes) if name in settings}
+    fields = {"candidate": NAME, "method": "finetune", "settings": settings, "epochs": 3, "seed": 0}
     return TrialSpec(**{**fields, **changes})
 
 

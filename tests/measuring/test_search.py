@@ -16,7 +16,7 @@ from vlmsel_auto.measuring.search import RUN, cells_of_search, remember_search
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.pipeline.search import _learn
-from vlmsel_auto.records import Budget, TrialResult, TrialSpec
+from vlmsel_auto.records import Budget, TrialOrigin, TrialResult, TrialSpec, TrialState
 from vlmsel_auto.reporting.report import load as load_report
 from vlmsel_auto.tasks.task import load_task
 
@@ -39,10 +39,10 @@ def trial(number, method, validation, test):
     return TrialResult(
         number=number,
         spec=TrialSpec(
-            candidate=NAMES[0], method=method, learning_rate=1e-3, weight_decay=0.0, augmentation=0.0, epochs=2, seed=0
+            candidate=NAMES[0], method=method, settings={"learning_rate": 1e-3, "weight_decay": 0.0}, epochs=2, seed=0
         ),
-        state="complete",
-        origin="planned",
+        state=TrialState.COMPLETE,
+        origin=TrialOrigin.PLANNED,
         validation=validation,
         test=test,
         curve=(validation,),

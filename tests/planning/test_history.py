@@ -1,15 +1,26 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from sklearn.metrics import balanced_accuracy_score, log_loss
 
-from vlmsel_auto.planning.history import soft_shift, weigh
-from vlmsel_auto.tuning.data import measure
+from helpers.planning_world import SCORES, N, plan, ranking, tried
+from vlmsel_auto.planning.curves import Curve
+from vlmsel_auto.planning.history import (
+    best_value,
+    expectations,
+    observe,
+    soft_shift,
+    updated_ranking,
+    weigh,
+)
+from vlmsel_auto.records import TrialState
 
 metrics = st.floats(0, 1)
+
+
 sizes = st.integers(1, 5_000)
 
 
@@ -56,21 +67,57 @@ def test_no_soft_metric_no_shift() -> None:
     assert soft_shift([]) == soft_shift([(0.7, None)]) == 0.0
 
 
-def test_measured_agrees_with_scikit_learn() -> None:
-    rng = np.random.default_rng(0)
-    logits, labels = (
-        torch.from_numpy(rng.normal(size=(60, 4))).float() * 3,
-        rng.choice(4, size=60, p=[0.6, 0.2, 0.1, 0.1]),
+def test_updated_ranking_follows_the_trials() -> None:
+    made = plan()
+    new = updated_ranking(made, ranking(SCORES), [tried("m0", 0.58), tried("m2", 0.66), tried("m1", 0.6)])
+    assert new.order[0] == "m2"
+    assert new.order.index("m0") > new.order.index("m1")
+    assert all(1 <= line.rank_interval.low <= line.rank_interval.high <= N for line in new.ranked)
+    assert sum(line.p_best for line in new.ranked) == pytest.approx(1)
+    assert observe(made, []).mean.shape == (N, 2)
+
+
+def test_few_validation_images_leave_the_choice_to_the_ranking() -> None:
+    history = [tried("m0", 0.80, number=0), tried("m1", 0.775, number=1), tried("m6", 0.825, number=2)]
+    for images, chosen in ((20, 0), (40_000, 2), (None, 2)):
+        expected = expectations(replace(plan(), validation_images=images), history)
+        assert set(expected) == {0, 1, 2}
+        assert max(expected, key=lambda number: expected[number]) == chosen, images
+    assert expectations(plan(), []) == {}
+    assert expectations(plan(), [tried("m0", None)]) == {}
+
+
+def test_on_few_images_who_is_surer_of_the_right_class_is_expected_to_do_better() -> None:
+    few = replace(plan(), validation_images=30)
+    lucky, sure = tried("m0", 0.8, number=0, soft=0.5), tried("m1", 0.767, number=1, soft=0.7)
+    alone = expectations(few, [replace(lucky, soft=None), replace(sure, soft=None)])
+    both = expectations(few, [lucky, sure])
+    assert alone[0] > alone[1]
+    assert both[1] > both[0]
+    lower = [replace(each, soft=(each.soft or 0.0) - 0.2) for each in (lucky, sure)]
+    assert expectations(few, lower) == pytest.approx(both)  # only differences count
+    exact = expectations(replace(plan(), validation_images=40_000), [lucky, sure])
+    assert exact[0] > exact[1]
+
+
+def test_of_one_arm_the_best_trial_leads_by_little() -> None:
+    history = [tried("m0", 0.8, number=0), tried("m0", 0.7, number=1), tried("m1", 0.7, number=2)]
+    for images, gap in ((30, 0.05), (40_000, 0.1)):
+        expected = expectations(replace(plan(), validation_images=images), history)
+        assert 0 < expected[0] - expected[1] <= gap
+    assert expected[0] - expected[1] == pytest.approx(0.1, abs=0.005)
+
+
+def stopped(name: str, curve: Curve, number: int, **other: object) -> object:
+    return tried(
+        name, max(curve.values), state=TrialState.PRUNED, curve=curve, number=number, share=0.5, resumable=True, **other
     )
-    probabilities = logits.double().softmax(dim=1).numpy()
-    true = probabilities[np.arange(60), labels]
-    plain = measure("accuracy", logits=logits, labels=torch.from_numpy(labels))
-    assert plain.metric == (probabilities.argmax(axis=1) == labels).mean()
-    assert plain.soft == pytest.approx(true.mean(), rel=1e-6)
-    assert plain.loss == pytest.approx(log_loss(labels, probabilities), rel=1e-5)
-    assert plain.order == (plain.metric, -plain.loss)
-    balanced = measure("balanced_accuracy", logits=logits, labels=torch.from_numpy(labels))
-    assert balanced.metric == pytest.approx(balanced_accuracy_score(labels, probabilities.argmax(axis=1)), rel=1e-12)
-    assert balanced.soft == pytest.approx(np.mean([true[labels == k].mean() for k in range(4)]), rel=1e-6)
-    sure = measure("accuracy", logits=1e4 * logits, labels=torch.from_numpy(labels))
-    assert sure.soft == pytest.approx(sure.metric, abs=1e-6)  # a classifier that never doubts
+
+
+def test_a_paused_trial_is_evidence_but_no_result() -> None:
+    made = plan(audits=0)
+    history = [tried("m0", 0.7), stopped("m1", Curve(values=(0.8, 0.9), epochs=4), 1)]
+    assert best_value(history) == 0.7
+    now = observe(made, history)
+    assert now.mean[1, 1] > now.mean[0, 1]
+    assert now.sd[1, 1] > now.sd[0, 1]  # where it would have ended is known less well than where another did

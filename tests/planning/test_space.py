@@ -2,16 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmsel_auto.planning.space import LARGE_TOWER, Point, Range, space_for
-from vlmsel_auto.records import Candidate, ImageView
+from helpers.planning_world import candidate
+from vlmsel_auto.planning.space import DEFAULT, PastTrial, Range, learn_defaults, moved, shorter
+from vlmsel_auto.tuning.methods import FINETUNE
 
 UNIT = st.floats(0, 1)
-
-
-def candidate(family: str = "vit", params: int | None = 1_000_000) -> Candidate:
-    return Candidate(
-        id="a", source="local-dir", arch="a", tag="t", view=ImageView(size=32), params=params, family=family
-    )
+MIDDLE = dict.fromkeys(FINETUNE.settings, 0.5)
 
 
 @given(unit=UNIT, log=st.booleans())
@@ -34,51 +30,55 @@ def test_ends_are_exact_and_outside_is_clipped() -> None:
         Range(low=0, high=1, log=True)
 
 
-@pytest.mark.parametrize("method", ["probe", "finetune"])
-@pytest.mark.parametrize("images", [2, 160, 20_000])
-def test_every_point_is_a_sound_trial(method: str, images: int) -> None:
-    space = space_for(method, candidate=candidate(), train_images=images)
-    for unit in (0.0, 0.5, 1.0):
-        point = Point(learning_rate=unit, weight_decay=unit, augmentation=unit, epochs=unit)
-        spec = space.spec(point, candidate="a", seed=3)
-        assert spec.epochs >= 1
-        assert 0 < spec.learning_rate < 1
-        assert 0 <= spec.augmentation <= 1
-        back = space.point(spec)
-        assert back.learning_rate == pytest.approx(unit)
-        assert back.weight_decay == pytest.approx(unit)
-
-
-def test_small_towers_learn_fast_and_large_ones_slowly() -> None:
-    small = space_for("finetune", candidate=candidate(), train_images=100).learning_rate
-    large = space_for("finetune", candidate=candidate(params=LARGE_TOWER), train_images=100).learning_rate
-    huge = space_for("finetune", candidate=candidate(params=10**9), train_images=100).learning_rate
-    unknown = space_for("finetune", candidate=candidate(params=None), train_images=100).learning_rate
-    assert 2e-5 <= small.low < small.high <= 1e-2
-    assert 5e-7 <= large.low < large.high <= 1e-4
-    assert huge.high < large.high
-    assert unknown == large
-
-
-def test_few_images_are_shown_more_often() -> None:
-    epochs = [space_for("finetune", candidate=candidate(), train_images=n).epochs.at(0.5) for n in (100, 500, 20_000)]
-    assert epochs[0] > epochs[1] > epochs[2] == pytest.approx(3)
-
-
-def test_a_probe_has_no_augmentation() -> None:
-    spec = space_for("probe", candidate=candidate(), train_images=10).spec(
-        Point(augmentation=1.0), candidate="a", seed=0
-    )
-    assert spec.augmentation == 0
-
-
 def test_moves_stay_in_the_cube() -> None:
-    moved = Point().moved(learning_rate=2.0, weight_decay=-2.0, augmentation=0.1, epochs=0.0)
-    assert moved == Point(learning_rate=1.0, weight_decay=0.0, augmentation=0.6, epochs=0.5)
+    moves = {"learning_rate": 2.0, "weight_decay": -2.0, "augmentation": 0.1, "epochs": 0.0}
+    assert moved(DEFAULT, moves) == {"learning_rate": 1.0, "weight_decay": 0.0, "augmentation": 0.6, "epochs": 0.5}
+    assert moved({"rank": 0.9}, {}) == {"rank": 0.9}
 
 
-def test_refusals() -> None:
-    with pytest.raises(ValueError, match="image counts must be positive"):
-        space_for("probe", candidate=candidate(), train_images=0)
-    with pytest.raises(ValueError, match="method must be 'probe' or 'finetune', but got 'lora'"):
-        space_for("lora", candidate=candidate(), train_images=10)
+def test_epochs_are_shortened_as_far_as_the_cube_allows() -> None:
+    assert shorter(DEFAULT, 1 / 3)["epochs"] == pytest.approx(0.0)
+    assert shorter({"epochs": 1.0}, 1 / 3)["epochs"] == pytest.approx(0.5)
+    assert shorter(DEFAULT, 0.01)["epochs"] == 0.0
+
+
+VIT, CNN = candidate(0, "vit"), candidate(1, "cnn")
+
+
+def trial(rate: float, value: float, *, task: str = "t", family: str = "vit", name: str = "m0") -> PastTrial:
+    point = {"learning_rate": rate, "weight_decay": 0.5, "augmentation": 0.5, "epochs": 0.5}
+    return PastTrial(task=task, candidate=name, family=family, method="finetune", point=point, value=value)
+
+
+def learned(past: list[PastTrial], **other: str) -> dict[str, dict[str, float]]:
+    found = learn_defaults(past, candidates=[VIT, CNN], methods={"finetune": FINETUNE.settings}, **other)
+    return {"vit": found["m0", "finetune"], "cnn": found["m1", "finetune"]}
+
+
+def test_without_a_past_the_built_in_defaults_stay() -> None:
+    assert learned([]) == {"vit": MIDDLE, "cnn": MIDDLE}
+    assert learned([trial(0.9, 0.8)])["vit"] == MIDDLE  # one trial says nothing of others
+    assert learned([trial(0.5, value) for value in (0.6, 0.8, 0.7)])["vit"] == MIDDLE
+
+
+def test_a_family_learns_most_from_its_own() -> None:
+    past = [each for task in "abcdefgh" for each in (trial(0.9, 0.9, task=task), trial(0.5, 0.7, task=task))]
+    found = learned(past)
+    assert 0.5 < found["cnn"]["learning_rate"] < found["vit"]["learning_rate"] < 0.9
+    assert found["vit"]["weight_decay"] == pytest.approx(0.5)
+    more = learned([*past, *(trial(0.1, 0.9, task=task, family="cnn", name="m1") for task in "abcd" for _ in (0, 1))])
+    assert more["cnn"]["learning_rate"] < found["cnn"]["learning_rate"]
+
+
+def test_the_target_itself_is_left_out() -> None:
+    past = [trial(0.9, 0.9, task="x"), trial(0.5, 0.7, task="x")]
+    assert learned(past, without="x") == learned([])
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=12), st.randoms())
+def test_order_does_not_matter_and_points_stay_in_the_cube(trials: list[tuple[float, float]], random: object) -> None:
+    past = [trial(rate, value, task=str(number % 3)) for number, (rate, value) in enumerate(trials)]
+    found = learned(past)
+    assert all(0 <= point["learning_rate"] <= 1 for point in found.values())
+    random.shuffle(past)
+    assert learned(past)["vit"]["learning_rate"] == pytest.approx(found["vit"]["learning_rate"])

@@ -29,7 +29,16 @@ from vlmsel_auto.events import (
     TrialFinished,
     TrialStarted,
 )
-from vlmsel_auto.records import Budget, Interval, RankedCandidate, Ranking, TrialResult, TrialSpec
+from vlmsel_auto.records import (
+    Budget,
+    Interval,
+    RankedCandidate,
+    Ranking,
+    TrialOrigin,
+    TrialResult,
+    TrialSpec,
+    TrialState,
+)
 from vlmsel_auto.reporting.progress import PlainSink, RichSink, TeeSink
 from vlmsel_auto.reporting.screen import Board, chosen_rows, remaining, render, update
 from vlmsel_auto.reporting.wording import (
@@ -45,19 +54,22 @@ from vlmsel_auto.reporting.wording import (
     thousands,
 )
 
+SETTINGS = {
+    "probe": {"learning_rate": 1e-3, "weight_decay": 1e-4},
+    "finetune": {"learning_rate": 1e-3, "weight_decay": 1e-4, "augmentation": 0.25},
+}
+
 
 def spec(candidate="ViT-Mi-8-64.all-l", method="finetune"):
-    return TrialSpec(
-        candidate=candidate, method=method, learning_rate=1e-3, weight_decay=1e-4, augmentation=0.25, epochs=4, seed=0
-    )
+    return TrialSpec(candidate=candidate, method=method, settings=SETTINGS[method], epochs=4, seed=0)
 
 
-def result(number, validation=0.9, state="complete", candidate="ViT-Mi-8-64.all-l"):
+def result(number, validation=0.9, state=TrialState.COMPLETE, candidate="ViT-Mi-8-64.all-l"):
     return TrialResult(
         number=number,
         spec=spec(candidate),
         state=state,
-        origin="planned",
+        origin=TrialOrigin.PLANNED,
         validation=validation if state == "complete" else None,
         test=validation - 0.02 if state == "complete" else None,
         curve=(0.5, 0.7, validation),

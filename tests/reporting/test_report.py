@@ -17,6 +17,7 @@ from vlmsel_auto.records import (
     Agreement,
     BadFile,
     Ranking,
+    TrialOrigin,
 )
 from vlmsel_auto.reporting import views as report_views
 from vlmsel_auto.reporting.report import (
@@ -121,7 +122,7 @@ def test_pruning_cost_compares_the_same_method_only():
     assert cost.cost == pytest.approx(0.04)
     other = (
         make_trial(0, "a", validation=0.9),
-        make_trial(1, "Last", validation=0.99, origin="audit", method="finetune"),
+        make_trial(1, "Last", validation=0.99, origin=TrialOrigin.AUDIT, method="finetune"),
     )
     assert pruning_cost(replace(report, trials=other)).cost is None
     assert pruning_cost(replace(report, trials=())).audited == 0
@@ -136,7 +137,7 @@ def test_pruning_is_told_in_words():
     assert told(*(make_trial(n, name, validation=0.5) for n, name in enumerate(NAMES))).startswith("Every candidate")
     better = make_trial(1, "Last", validation=0.95, origin="audit")
     assert "Last beat the best planned candidate of the same method by 5.0 points (validation)" in told(first, better)
-    other = make_trial(1, "Last", validation=0.95, origin="audit", method="finetune")
+    other = make_trial(1, "Last", validation=0.95, origin=TrialOrigin.AUDIT, method="finetune")
     assert "nothing to compare" in told(first, other)
 
 

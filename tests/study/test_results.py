@@ -7,17 +7,18 @@ from helpers.tuning_world import NAME, digits, spec
 from vlmsel_auto.cache import Store
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
-from vlmsel_auto.records import TrialResult
-from vlmsel_auto.study.results import Shelf
-from vlmsel_auto.study.runner import Workbench
+from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
+from vlmsel_auto.study.results import Results
+from vlmsel_auto.study.runner import TrialRunner
+from vlmsel_auto.tuning.methods import METHODS
 
 
 def result(number: int, **changes: object) -> TrialResult:
     made = TrialResult(
         number=number,
         spec=spec(),
-        state="complete",
-        origin="planned",
+        state=TrialState.COMPLETE,
+        origin=TrialOrigin.PLANNED,
         validation=0.8,
         test=0.7,
         curve=(0.5, 0.8, 0.8),
@@ -29,17 +30,18 @@ def result(number: int, **changes: object) -> TrialResult:
     return replace(made, **changes)
 
 
-def shelf(path: Path, *results: TrialResult) -> Shelf:
-    made = Shelf(workdir=path)
+def results_of(path: Path, *results: TrialResult) -> Results:
+    made = Results(workdir=path)
     for each in results:
         made.adopt(each)
     return made
 
 
-def bench(path: Path) -> Workbench:
-    return Workbench(
+def runner(path: Path) -> TrialRunner:
+    return TrialRunner(
         task=digits(),
         table={NAME: resolve(NAME)[0]},
+        methods={each.name: each for each in METHODS},
         load=zoo.load,
         store=Store(path / "store"),
         workdir=path,
@@ -51,8 +53,8 @@ def bench(path: Path) -> Workbench:
 
 
 def test_soft_metrics_reach_the_plan_but_not_those_of_an_untrained_start(tmp_path: Path) -> None:
-    made = shelf(tmp_path, result(0), result(1, kept_epoch=0), result(2, kept_epoch=None, soft_validation=None))
-    history = made.history(bench(tmp_path), methods=("probe", "finetune"))
+    made = results_of(tmp_path, result(0), result(1, kept_epoch=0), result(2, kept_epoch=None, soft_validation=None))
+    history = made.history(runner(tmp_path))
     assert [(each.number, each.validation, each.soft) for each in history] == [
         (0, 0.8, 0.6),
         (1, 0.8, None),
@@ -61,13 +63,22 @@ def test_soft_metrics_reach_the_plan_but_not_those_of_an_untrained_start(tmp_pat
 
 
 def test_leaders_follow_what_is_expected_then_validation_then_the_last_epochs(tmp_path: Path) -> None:
-    made = shelf(
+    made = results_of(
         tmp_path,
         result(0, validation=0.9),
         result(1),
         result(2, curve=(0.5, 0.8, 0.9)),
-        result(3, state="pruned"),
-        result(4, state="failed", validation=None),
+        result(3, state=TrialState.PRUNED),
+        result(4, state=TrialState.FAILED, validation=None),
     )
     assert [each.number for each in made.leaders({})] == [0, 2, 1]
     assert [each.number for each in made.leaders({0: 0.6, 1: 0.7, 2: 0.65})] == [1, 2, 0]
+
+
+def test_neither_the_floor_nor_what_the_clock_cut_short_counts(tmp_path: Path) -> None:
+    floor = result(0, origin=TrialOrigin.FLOOR, spec=spec(method="zero_shot", epochs=0), curve=(), kept_epoch=0)
+    late = result(2, state=TrialState.PRUNED, out_of_time=True)
+    made = results_of(tmp_path, floor, result(1), late, result(3, state=TrialState.PRUNED))
+    assert [each.number for each in made.counted()] == [1, 3]
+    assert [each.number for each in made.history(runner(tmp_path))] == [0, 1, 3]
+    assert [each.number for each in made.leaders({1: 0.1})] == [1, 0]  # the floor has no expectation

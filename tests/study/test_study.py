@@ -13,18 +13,19 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from helpers.study_world import NAMES, SCRIPT, candidates, digits_folder, ranking, task
-from vlmsel_auto.errors import BudgetError, CandidateError, TrialUnavailable, WorkdirError
+from vlmsel_auto.errors import BudgetError, CandidateError, InputError, TrialUnavailable, WorkdirError
 from vlmsel_auto.events import Event, RankingReady, TrialFinished, TrialStarted
 from vlmsel_auto.models import zoo
 from vlmsel_auto.planning.history import Left, Tried, updated_ranking
-from vlmsel_auto.planning.next_trial import next_step
-from vlmsel_auto.planning.space import Point
-from vlmsel_auto.records import Budget, Candidate, Task, TrialResult
+from vlmsel_auto.planning.next_trial import next_trial
+from vlmsel_auto.records import Budget, Candidate, Task, TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.study.optuna_study import JOURNAL
 from vlmsel_auto.study.study import run_study
 from vlmsel_auto.tuning.checkpoints import has_paused, has_weights, load_trial, read_results
 
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
+
+BOTH = ("probe", "finetune")
 
 
 def study_of(workdir: Path) -> optuna.Study:
@@ -36,18 +37,20 @@ def test_budget_of_trials_counts_all_runs_and_finished_trials_stay(
     task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
 ) -> None:
     arguments = {"task": task, "candidates": candidates, "ranking": ranking(), "workdir": tmp_path, "load": zoo.load}
-    first = run_study(**arguments, budget=Budget(trials=2), images_per_trial=100, top_k=2)
+    first = run_study(**arguments, budget=Budget(trials=2), methods=BOTH, images_per_trial=100, top_k=2)
     assert first.stopped_by == "budget"
     assert [each.number for each in first.results] == [0, 1]
     assert first.results[0].spec.candidate == NAMES[0]
     events: list[Event] = []
-    second = run_study(**arguments, budget=Budget(trials=4), images_per_trial=100, top_k=2, sink=events.append)
+    second = run_study(
+        **arguments, budget=Budget(trials=4), methods=BOTH, images_per_trial=100, top_k=2, sink=events.append
+    )
     assert second.results[:2] == first.results
     assert len(second.results) == 4
     assert [each.resumed for each in events if isinstance(each, TrialFinished)] == [True, True, False, False]
     assert all(each.ranking.task == "digits" for each in events if isinstance(each, RankingReady))
     assert read_results(tmp_path) == second.results
-    again = run_study(**arguments, budget=Budget(trials=4), images_per_trial=100, top_k=2)
+    again = run_study(**arguments, budget=Budget(trials=4), methods=BOTH, images_per_trial=100, top_k=2)
     assert again.results == second.results
     assert again.best == second.best
 
@@ -61,6 +64,7 @@ def test_methods_order_and_weights(task: Task, candidates: tuple[Candidate, ...]
         budget=Budget(trials=7),
         workdir=tmp_path,
         load=zoo.load,
+        methods=BOTH,
         images_per_trial=100,
         top_k=2,
         audits=1,
@@ -247,7 +251,7 @@ def sink(event):
     if type(event).__name__ == "TrialEpoch":
         print("epoch", event.number, event.epoch, flush=True)""",
     ).replace("images_per_trial=150", "images_per_trial=300")
-    script = script.replace("sink=sink,", "sink=sink, methods=('finetune',),")
+    script = script.replace('methods=("probe", "finetune"),', "methods=('finetune',),")
     command = [sys.executable, "-c", script, str(digits_folder), str(tmp_path / "w"), NAMES[0], "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
@@ -303,7 +307,7 @@ def test_every_finished_trial_updates_the_ranking_cheaply(
     begun = time.process_time()
     for _ in range(5):
         updated_ranking(outcome.plan, ranking(), history)
-        next_step(outcome.plan, history, left=Left(trials=10))
+        next_trial(outcome.plan, history, left=Left(trials=10))
     assert (time.process_time() - begun) / 5 < 0.1
 
 
@@ -312,11 +316,11 @@ def _history(results: tuple[TrialResult, ...], seed: int) -> list[Tried]:
         Tried(
             candidate=each.spec.candidate,
             method="probe",
-            origin="planned",
-            state="complete",
+            origin=TrialOrigin.PLANNED,
+            state=TrialState.COMPLETE,
             validation=each.validation,
             seconds=each.seconds,
-            point=Point(learning_rate=seed / 30),
+            point={"learning_rate": seed / 30},
             number=1_000 * seed + each.number,
         )
         for each in results
@@ -332,7 +336,7 @@ def test_a_zombie_is_queued_again_once_and_adopted_when_it_had_finished(
     study.enqueue_trial({"candidate": 1, "method": "probe"}, user_attrs={"origin": "planned", "why": "test"})
     zombie = study.ask()
     zombie.suggest_int("candidate", 0, len(NAMES) - 1)
-    zombie.suggest_categorical("method", ("probe", "finetune"))
+    zombie.suggest_categorical("method", ("probe",))
     second = run_study(**arguments, budget=Budget(trials=2), methods=("probe",))
     assert [each.number for each in second.results] == [0, 2]
     assert second.results[1].spec.candidate == sorted(NAMES)[1]
@@ -358,7 +362,7 @@ def test_a_trial_that_kills_the_process_twice_is_given_up(
     study.enqueue_trial({"candidate": 1, "method": "probe"}, user_attrs={"origin": "planned", "attempt": 2})
     zombie = study.ask()
     zombie.suggest_int("candidate", 0, len(NAMES) - 1)
-    zombie.suggest_categorical("method", ("probe", "finetune"))
+    zombie.suggest_categorical("method", ("probe",))
     outcome = run_study(**arguments, budget=Budget(trials=2), methods=("probe",))
     assert outcome.results[1].state == "failed"
     assert "killed 2 times" in outcome.results[1].reason
@@ -368,7 +372,7 @@ def test_refusals(task: Task, candidates: tuple[Candidate, ...], tmp_path: Path)
     arguments = {"task": task, "ranking": ranking(), "load": zoo.load, "workdir": tmp_path}
     with pytest.raises(BudgetError, match=r"must be positive.*got 0"):
         run_study(**arguments, candidates=candidates, budget=Budget(trials=0))
-    with pytest.raises(BudgetError, match="methods must be some of"):
+    with pytest.raises(InputError, match="at least one method is needed"):
         run_study(**arguments, candidates=candidates, budget=Budget(trials=1), methods=())
     with pytest.raises(CandidateError, match="at least one"):
         run_study(**arguments, candidates=(), budget=Budget(trials=1))
@@ -391,3 +395,35 @@ def test_two_processes_cannot_share_a_work_directory(
             workdir=tmp_path,
             budget=Budget(trials=1),
         )
+
+
+def test_a_search_begins_with_the_floor(task: Task, candidates: tuple[Candidate, ...], tmp_path: Path) -> None:
+    outcome = run_study(
+        task=task,
+        candidates=candidates,
+        ranking=ranking(),
+        budget=Budget(trials=1),
+        workdir=tmp_path,
+        load=zoo.load,
+        images_per_trial=100,
+    )
+    floor, probe = outcome.results
+    assert (floor.number, floor.origin, floor.spec.method, floor.spec.candidate) == (0, "floor", "zero_shot", NAMES[0])
+    assert (floor.epochs_run, floor.validation) == (0, floor.start)
+    assert floor.validation == probe.start  # the probe of the same candidate begins there
+    assert outcome.best == probe
+    assert probe.seconds < floor.seconds  # the embeddings are there
+    kept = load_trial(tmp_path, 0)
+    assert kept.visual is None
+
+
+def test_without_time_for_more_the_floor_is_what_the_user_gets(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    arguments = {"task": task, "candidates": candidates, "ranking": ranking(), "load": zoo.load, "workdir": tmp_path}
+    outcome = run_study(**arguments, budget=Budget(trials=5), methods=("zero_shot",))
+    assert outcome.stopped_by == "exhausted"
+    assert outcome.best is not None
+    assert outcome.best.spec.method == "zero_shot"
+    with pytest.raises(WorkdirError, match="other methods"):
+        run_study(**arguments, budget=Budget(trials=5), methods=("probe",))

@@ -14,15 +14,9 @@ from vlmsel_auto.tuning.probe import Fitted, fit_head
 
 
 def spec(**changes: object) -> TrialSpec:
-    fields = {
-        "candidate": "a",
-        "method": "probe",
-        "learning_rate": 5e-3,
-        "weight_decay": 0.03,
-        "augmentation": 0.0,
-        "epochs": 60,
-        "seed": 0,
-    }
+    settings = {"learning_rate": 5e-3, "weight_decay": 0.03}
+    settings |= {name: changes.pop(name) for name in tuple(changes) if name in settings}
+    fields = {"candidate": "a", "method": "probe", "settings": settings, "epochs": 60, "seed": 0}
     return TrialSpec(**{**fields, **changes})
 
 

@@ -15,7 +15,7 @@ from vlmsel_auto.errors import TrialDiverged, TrialOutOfMemory
 from vlmsel_auto.events import Event, TrialEpoch
 from vlmsel_auto.models import zoo
 from vlmsel_auto.records import Candidate
-from vlmsel_auto.tuning import run as finetune
+from vlmsel_auto.tuning import finetune
 from vlmsel_auto.tuning.checkpoints import has_weights, load_trial
 from vlmsel_auto.tuning.data import Batches, Measured, image_set, splits
 from vlmsel_auto.tuning.module import EpochReport, Kept
@@ -67,12 +67,12 @@ def test_the_same_seed_gives_the_same_trial(tmp_path: Path, candidate: Candidate
 
 
 def test_probe_by_the_same_door(tmp_path: Path, candidate: Candidate, store: Store) -> None:
-    result = run(tmp_path, candidate, store, spec(method="probe", augmentation=0.0, epochs=20, learning_rate=5e-3))
+    result = run(tmp_path, candidate, store, spec(method="probe", epochs=20, learning_rate=5e-3))
     assert result.state == "complete"
     assert result.test is not None
     assert load_trial(tmp_path, 5).visual is None
     begun = time.process_time()
-    run(tmp_path, candidate, store, spec(method="probe", augmentation=0.0, epochs=60, learning_rate=5e-3))
+    run(tmp_path, candidate, store, spec(method="probe", epochs=60, learning_rate=5e-3))
     assert time.process_time() - begun < 1.0  # features are cached
 
 
@@ -113,22 +113,22 @@ def test_divergence(tmp_path: Path, candidate: Candidate, store: Store) -> None:
 def test_out_of_memory_halves_the_batch_then_fails(
     tmp_path: Path, candidate: Candidate, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, batches = finetune.tune, []
+    real, batches = finetune.train, []
 
-    def hungry(*, batch: int, accumulate: int, **others: object) -> object:
+    def hungry(*given: object, batch: int, accumulate: int) -> object:
         batches.append((batch, accumulate))
         if batch > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(batch=batch, accumulate=accumulate, **others)
+        return real(*given, batch=batch, accumulate=accumulate)
 
-    monkeypatch.setattr(finetune, "tune", hungry)
+    monkeypatch.setattr(finetune, "train", hungry)
     assert run(tmp_path, candidate, store, spec(epochs=1)).state == "complete"
     assert batches == [(8, 1), (4, 2)]
 
-    def starved(**others: object) -> object:
+    def starved(*given: object, **others: object) -> object:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(finetune, "tune", starved)
+    monkeypatch.setattr(finetune, "train", starved)
     with pytest.raises(TrialOutOfMemory, match="does not fit into the memory of cpu"):
         run(tmp_path, candidate, store, spec(epochs=1))
 
@@ -136,10 +136,10 @@ def test_out_of_memory_halves_the_batch_then_fails(
 def test_other_errors_are_not_taken_for_memory(
     tmp_path: Path, candidate: Candidate, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(**others: object) -> object:
+    def broken(*given: object, **others: object) -> object:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(finetune, "tune", broken)
+    monkeypatch.setattr(finetune, "train", broken)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         run(tmp_path, candidate, store, spec())
 
@@ -174,7 +174,7 @@ def test_nothing_is_printed_and_no_warning_escapes(
 def test_a_missing_metric_is_an_error() -> None:
     import lightning.pytorch as pl
 
-    from vlmsel_auto.tuning.probe import Deadline
+    from vlmsel_auto.tuning.work import Deadline
 
     start = Kept(best=Measured(metric=0.0, soft=0.0, loss=0.0), state={})
     callback = EpochReport(kept=start, hook=lambda *_: False, deadline=Deadline(), reserve=0.0)

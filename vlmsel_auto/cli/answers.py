@@ -16,7 +16,7 @@ from rich.text import Text
 
 from vlmsel_auto.cache import Json, write_atomically
 from vlmsel_auto.errors import InputError
-from vlmsel_auto.records import Agreement, BadFile, Candidate, FloatArray, Method, Ranking, TrialResult
+from vlmsel_auto.records import Agreement, BadFile, Candidate, FloatArray, Ranking, TrialResult
 from vlmsel_auto.reporting.wording import clean, number, percent, plural, thousands
 
 __all__ = [
@@ -44,7 +44,7 @@ class BestLike(Protocol):
     @property
     def candidate(self) -> str: ...
     @property
-    def method(self) -> Method: ...
+    def method(self) -> str: ...
     @property
     def validation(self) -> float: ...
     @property
@@ -107,9 +107,7 @@ def _trial_json(trial: TrialResult) -> Json:
         "test": trial.test,
         "epochs": trial.epochs_run,
         "seconds": trial.seconds,
-        "learning_rate": trial.spec.learning_rate,
-        "weight_decay": trial.spec.weight_decay,
-        "augmentation": trial.spec.augmentation,
+        "settings": dict(trial.spec.settings),
         "reason": trial.reason,
     }
 

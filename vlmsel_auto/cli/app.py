@@ -5,7 +5,6 @@ Heavy imports stay inside the commands, so that ``--help`` and mistakes answer a
 
 from __future__ import annotations
 
-import enum
 import time
 from pathlib import Path
 from typing import Annotated, Optional
@@ -51,14 +50,6 @@ app = typer.Typer(
 )
 
 
-class MethodChoice(enum.StrEnum):
-    """How candidates are tuned."""
-
-    probe = "probe"
-    finetune = "finetune"
-    both = "both"
-
-
 def _version(value: bool) -> None:  # noqa: FBT001 - typer's callback
     if value:
         from importlib.metadata import version
@@ -100,8 +91,9 @@ def search(
         typer.Option(min=1, metavar="N", help="Stop after N trials, those of earlier runs included."),
     ] = None,
     method: Annotated[
-        MethodChoice, typer.Option(help="Linear probe on cached features, full fine-tuning, or both.")
-    ] = MethodChoice.both,
+        str,
+        typer.Option(metavar="NAMES", help="Comma list of zero_shot, probe (linear, on cached features) and finetune."),
+    ] = "all",
     shots: Shots = 16,
     seed: Seed = 0,
     workdir: Annotated[
@@ -145,7 +137,7 @@ def search(
                 candidates=tuple(candidates),
                 top_k=top_k,
                 budget=budget,
-                method=method.value,
+                method=method if method == "all" else method.split(","),
                 shots=shots,
                 seed=seed,
                 workdir=workdir,

@@ -13,10 +13,12 @@ import numpy as np
 from vlmsel_auto.library import library as libraries
 from vlmsel_auto.library.records import Build, Cell
 from vlmsel_auto.measuring.cells import cell_of
+from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.ranking.evidence import zeroshot
 from vlmsel_auto.ranking.records import Measurement
-from vlmsel_auto.records import Candidate, Task, TrialResult
+from vlmsel_auto.records import Candidate, Task, TrialResult, TrialState
 from vlmsel_auto.tasks.split import few_shot
+from vlmsel_auto.tuning.methods import method_of
 
 SEARCH: Final = "vlmsel-auto search"  # the source that a library names for what a search measured
 RUN: Final = "search"  # name of the tuning run in the library
@@ -71,7 +73,7 @@ def cells_of_search(
         code_version=metadata.version("vlmsel-auto"),
         settings=(("scalar", "margin"), ("seed", str(seed)), ("zero_shot", "support images")),
     )
-    tuned, probed = _best(trials, method="finetune"), _best(trials, method="probe")
+    tuned, probed = _best(trials, trains=Trains.TOWER), _best(trials, trains=Trains.HEAD)
     support = task.support
     draws = {
         (0, shots): few_shot(task.labels, support, shots=shots, seed=seed)
@@ -96,11 +98,11 @@ def cells_of_search(
     return cells
 
 
-def _best(trials: Sequence[TrialResult], *, method: str) -> Mapping[str, float]:
-    """Test metric of each candidate's best complete trial of this method, chosen by validation."""
+def _best(trials: Sequence[TrialResult], *, trains: Trains) -> Mapping[str, float]:
+    """Test metric of each candidate's best complete trial by a method that trains this, chosen by validation."""
     chosen: dict[str, tuple[float, float]] = {}
     for trial in trials:
-        if trial.state == "complete" and trial.spec.method == method:
+        if trial.state is TrialState.COMPLETE and method_of(trial.spec.method).trains is trains:
             if trial.validation is None or trial.test is None:
                 continue
             pair = (trial.validation, trial.test)

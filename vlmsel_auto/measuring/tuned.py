@@ -18,8 +18,8 @@ from vlmsel_auto.measuring.pool import run_jobs
 from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
-from vlmsel_auto.planning import space
 from vlmsel_auto.records import Candidate, Task, TrialSpec
+from vlmsel_auto.tuning.methods import FINETUNE
 from vlmsel_auto.tuning.run import run_trial
 
 __all__ = ["tune_cells"]
@@ -98,8 +98,7 @@ class _Trial:
 
     @property
     def spec(self) -> TrialSpec:
-        room = space.space_for("finetune", candidate=self.candidate, train_images=self.shots * self.task.n_classes)
-        return room.spec(space.default_point(), candidate=self.candidate.id, seed=self.seed)
+        return FINETUNE.default(self.candidate, train_images=self.shots * self.task.n_classes, seed=self.seed)
 
     @property
     def path(self) -> Path:
@@ -109,7 +108,7 @@ class _Trial:
             catalogue.fingerprint(self.candidate),
             self.task.digest,
             self.shots,
-            [spec.method, spec.learning_rate, spec.weight_decay, spec.augmentation, spec.epochs, spec.seed],
+            [spec.method, dict(spec.settings), spec.epochs, spec.seed],
         )
         return self.cache / "trials" / key[:2] / f"{key}.json"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlmsel_auto.records import Agreement, Method, Ranking, TrialResult
+from vlmsel_auto.records import Agreement, Ranking, TrialResult
 from vlmsel_auto.reporting.report import StoppedBy
 
 __all__ = ["BestModel", "SearchResult"]
@@ -16,7 +16,7 @@ class BestModel:
     """The chosen model. Figures are the task's metric in [0, 1]."""
 
     candidate: str
-    method: Method
+    method: str
     validation: float  # what chose it
     test: float | None  # on the test split, which chose nothing
     trial: int

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, cast
 
 from vlmsel_auto.cache import Json, Store, default_cache_dir, digest
-from vlmsel_auto.errors import BudgetError, CandidateError, InputError, LibraryError
+from vlmsel_auto.errors import CandidateError, LibraryError
 from vlmsel_auto.events import Notice, RankingReady, Sink, discard
 from vlmsel_auto.library import library as libraries
 from vlmsel_auto.library.records import Library
@@ -26,21 +25,17 @@ from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.pipeline.workdir import LOCK, check_usable, claim, default_workdir, read_ranking, save_ranking, sweep
 from vlmsel_auto.process import locked, writing
 from vlmsel_auto.ranking.records import Measurement
-from vlmsel_auto.records import Budget, Candidate, ImageView, Method, Ranking, Task, TrialResult
+from vlmsel_auto.records import Budget, Candidate, ImageView, Ranking, Task, TrialResult, TrialState
 from vlmsel_auto.reporting import views as report_views
 from vlmsel_auto.reporting.report import StoppedBy
 from vlmsel_auto.reporting.verdict import make_report
 from vlmsel_auto.study.past import past_of_search, read_past, remember_past
-from vlmsel_auto.study.study import StudyOutcome, run_study
+from vlmsel_auto.study.study import StudyEnd, StudyOutcome, run_study
 from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tuning.methods import METHODS, methods_of
 
 __all__ = ["rank", "search"]
 
-_METHODS: Final[Mapping[str, tuple[Method, ...]]] = {
-    "probe": ("probe",),
-    "finetune": ("finetune",),
-    "both": ("probe", "finetune"),
-}
 _LOOK_SHARE: Final = 0.4  # of a time budget, at most, for looking at candidates before the first trial
 _CLOSING_SECONDS: Final = 4.0  # kept for export and report; no more than the share below
 _CLOSING_SHARE: Final = 0.05
@@ -93,7 +88,7 @@ def search(
     candidates: str | Sequence[str] | Path = "mini-zoo",
     top_k: int = 5,
     budget: Budget | float | None = None,
-    method: Method | Literal["both"] = "both",
+    method: str | Sequence[str] = "all",
     shots: int = 16,
     seed: int = 0,
     workdir: str | Path | None = None,
@@ -115,7 +110,8 @@ def search(
         top_k: candidates that the plan tunes first; the others are postponed, not lost.
         budget: wall time of this call, trials of all calls on this work directory, or both; a number is seconds of
             wall time; None: until nothing promising is left.
-        method: "probe" (linear probe on cached features), "finetune" (whole visual tower) or "both".
+        method: names of methods of tuning, such as "probe" (linear probe on cached features) or "finetune" (the whole
+            visual tower); "all": every one that there is.
         shots: labelled training images a class that the ranking may look at; trials learn from all of them.
         seed: of split, few-shot set, plan and trials.
         workdir: everything that the search makes; None: ``vlmsel-NAME`` in the current folder.
@@ -134,10 +130,9 @@ def search(
         InputError: task, candidates, budget, library or work directory cannot be used; nothing was written.
     """
     began = time.monotonic() if since is None else since
-    spend = _checked_budget(budget)
-    methods = _METHODS.get(method)
-    if methods is None:
-        raise InputError(f"method must be one of {', '.join(_METHODS)}, but got {method!r}")
+    spend = budget if isinstance(budget, Budget) else Budget(seconds=budget)
+    named = METHODS if method == "all" else methods_of([method] if isinstance(method, str) else method)
+    methods = tuple(each.name for each in named)
     known = open_library(library)
     chosen, unusable = catalogue.resolve_usable(candidates, sink=sink)
     place = str(pick_device(device))
@@ -151,7 +146,7 @@ def search(
         settings: dict[str, Json] = {
             "task": task.digest,
             "candidates": digest([[one.id, catalogue.fingerprint(one)] for one in chosen]),
-            "methods": ",".join(sorted(methods)),
+            "methods": ",".join(methods),
             "seed": seed,
             "shots": shots,
         }
@@ -240,15 +235,6 @@ def _views(candidates: Sequence[Candidate]) -> tuple[ImageView, ...]:
     return tuple(dict.fromkeys(one.view for one in candidates))
 
 
-def _checked_budget(budget: Budget | float | None) -> Budget:
-    if not isinstance(budget, Budget):
-        budget = Budget(seconds=budget)
-    for name, value in (("seconds", budget.seconds), ("trials", budget.trials)):
-        if value is not None and (not math.isfinite(value) or value <= 0):
-            raise BudgetError(f"a budget of {name} must be positive, or None for no limit, but got {value!r}")
-    return budget
-
-
 def _left(budget: Budget, *, spent: float) -> Budget:
     """What trials may take: the budget less what is spent and what export and report will need."""
     if budget.seconds is None:
@@ -262,9 +248,10 @@ def _reasons(failures: Mapping[str, str]) -> str:
 
 
 def _stopped_by(outcome: StudyOutcome) -> StoppedBy:
-    if outcome.stopped_by == "interrupted" or not outcome.results:
-        return outcome.stopped_by
-    return "all trials failed" if all(each.state == "failed" for each in outcome.results) else outcome.stopped_by
+    if outcome.stopped_by is StudyEnd.INTERRUPTED or not outcome.results:
+        return outcome.stopped_by.value
+    failed = all(each.state is TrialState.FAILED for each in outcome.results)
+    return "all trials failed" if failed else cast("StoppedBy", outcome.stopped_by.value)
 
 
 def _learn(

@@ -1,8 +1,8 @@
-"""Epochs as rungs: which fine-tuning trial goes on at a rung, and where a paused one would end. Pure.
+"""Learning curves: which trial goes on at a rung, and where a paused one would end.
 
 Asynchronous successive halving (Li et al., MLSys 2020) over quarters of a trial, so that trials of any length meet at
-the same rungs. A trial that does not go on is paused, not lost: its learning curve says where it would have ended, and
-when that promises more than anything else it is taken up again.
+the same rungs. A trial that does not go on is paused, not lost: its curve says where it would have ended, and when that
+promises more than anything else it is continued.
 """
 
 from __future__ import annotations
@@ -11,13 +11,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["RUNGS", "Curve", "Forecast", "best_at", "forecast", "goes_on", "rung_of"]
+from vlmsel_auto.planning.policy import POLICY, Policy
 
 RUNGS = 4
 _HALVING = 2  # of the trials at a rung one in so many goes on
-_GROWTH = 0.03  # of the metric over a whole trial, before any curve of this task is known
-_WEIGHT = 2.0  # of that, in curves
-_LEAST = 0.003  # standard deviation of a forecast
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,10 +55,10 @@ def goes_on(value: float, others: Sequence[float]) -> bool:
     return sum(other > value for other in others) < places
 
 
-def forecast(curve: Curve, *, others: Sequence[Curve]) -> Forecast:
+def forecast(curve: Curve, *, others: Sequence[Curve], policy: Policy = POLICY) -> Forecast:
     """Extrapolate by what whole curves of the same task still gained after the same share of their epochs.
 
-    Before any is known, the gain is 3 points times the share that is missing (our own choice).
+    Before any is known, the gain is `Policy.growth` times the share that is missing.
 
     Raises:
         ValueError: a curve without an epoch.
@@ -74,9 +71,8 @@ def forecast(curve: Curve, *, others: Sequence[Curve]) -> Forecast:
         if other.whole:
             then = max(1, math.floor(share * other.epochs))
             gains.append(max(other.values) - max(other.values[:then]))
-    guess = _GROWTH * (1 - share)
-    mean = (_WEIGHT * guess + sum(gains)) / (_WEIGHT + len(gains))
-    spread = _WEIGHT * (guess**2 + (guess - mean) ** 2) + sum((gain - mean) ** 2 for gain in gains)
-    sd = math.sqrt(spread / (_WEIGHT + len(gains)))
-    reached = max(curve.values)
-    return Forecast(mean=min(1.0, reached + mean), sd=max(_LEAST, sd))
+    guess, weight = policy.growth * (1 - share), policy.growth_weight
+    mean = (weight * guess + sum(gains)) / (weight + len(gains))
+    spread = weight * (guess**2 + (guess - mean) ** 2) + sum((gain - mean) ** 2 for gain in gains)
+    sd = math.sqrt(spread / (weight + len(gains)))
+    return Forecast(mean=min(1.0, max(curve.values) + mean), sd=max(policy.forecast_sd, sd))

@@ -1,12 +1,10 @@
 """What a search has tried so far, and what that says: the posterior over candidates and the ranking made anew.
 
-What a validation split says of a trial, and how far off that may be on new images. Pure arithmetic.
-
-A metric counts an image as right or wrong. A classifier also says how probable it holds the true class, and the mean of
-that, the soft metric, tells candidates apart on fewer images: where the metric jumps from 0 to 1 it moves a little. But
-its level is another one, and how much surer than right a classifier is depends on candidate and hyperparameters. The
-two are weighed as two measurements of one thing with known errors (generalised least squares; the model of their errors
-is our own choice). On few images the soft metric leads, on thousands the metric alone counts.
+A validation split says how many images are right; a classifier also says how probable it holds the true class, and the
+mean of that, the soft metric, tells candidates apart on fewer images: where the metric jumps from 0 to 1 it moves a
+little. But its level is another one, and how much surer than right a classifier is depends on candidate and settings.
+The two are weighed as two measurements of one thing with known errors (generalised least squares). On few images the
+soft metric leads, on thousands the metric alone counts.
 """
 
 from __future__ import annotations
@@ -17,40 +15,52 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vlmsel_auto.planning.curves import Curve, Forecast, forecast
-from vlmsel_auto.planning.plan import METHODS, Plan
-from vlmsel_auto.planning.posterior import LOCAL_SD, Observation, Posterior, posterior
+from vlmsel_auto.planning.plan import Plan
+from vlmsel_auto.planning.policy import POLICY, Policy
+from vlmsel_auto.planning.posterior import Observation, Posterior, posterior
 from vlmsel_auto.planning.space import Point
-from vlmsel_auto.records import Interval, Method, Ranking, TrialOrigin, TrialState
-
-__all__ = [
-    "MIN_GAIN",
-    "Arm",
-    "Evidence",
-    "History",
-    "Left",
-    "Tried",
-    "best_value",
-    "expectations",
-    "expected_end",
-    "known_ends",
-    "observe",
-    "paused",
-    "soft_shift",
-    "stalled",
-    "updated_ranking",
-    "weigh",
-    "whole_curves",
-]
-
-# shares of the binomial variance, measured on fine-tuned and probed members (benchmarks/choice.py, docs/trials.md)
-_OWN = 0.6  # of the metric: a candidate's own; the rest all have in common, being measured on the same images
-_SOFT = 0.4  # of the soft metric's own variance, in units of that
-_BOTH = 0.53  # of the covariance of both, likewise
-_CALIBRATION_SD = 0.03  # of how much surer than right trials are: .013 to .042 at default settings
+from vlmsel_auto.ranks import simulate_ranks
+from vlmsel_auto.records import Interval, Ranking, TrialOrigin, TrialState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Evidence:
+class Tried:
+    """What the plan needs to know of one trial, in the order in which they were begun."""
+
+    candidate: str
+    method: str
+    origin: TrialOrigin
+    state: TrialState
+    validation: float | None
+    seconds: float
+    point: Point
+    number: int  # no other complete trial has it
+    soft: float | None = None  # validation with each image counted by the probability of its true class
+    curve: Curve | None = None  # of training a tower, the epochs of the trial that it continues included
+    share: float = 1.0  # of the planned epochs that this trial itself ran
+    resumable: bool = False  # it is paused, and the state of its training is there
+    continues: int | None = None  # number of the paused trial that it continued
+
+
+History = Sequence[Tried]
+Arm = tuple[str, str]  # candidate and method
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Left:
+    """What is left of the budget; None: unlimited."""
+
+    trials: int | None = None
+    seconds: float | None = None
+
+    @property
+    def spent(self) -> bool:
+        """Whether nothing is left."""
+        return (self.trials is not None and self.trials <= 0) or (self.seconds is not None and self.seconds <= 0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reached:
     """What a trial reached, as far as its validation images tell."""
 
     value: float  # in units of the metric
@@ -66,7 +76,7 @@ def soft_shift(pairs: Sequence[tuple[float, float | None]]) -> float:
     return float(np.mean(gaps)) if gaps else 0.0
 
 
-def weigh(metric: float, soft: float | None, *, images: int | None) -> Evidence:
+def weigh(metric: float, soft: float | None, *, images: int | None, policy: Policy = POLICY) -> Reached:
     """The metric weighed with the soft metric.
 
     The binomial variance is that of the share of right images after k of n under a flat prior, Beta(k + 1, n - k + 1).
@@ -75,54 +85,19 @@ def weigh(metric: float, soft: float | None, *, images: int | None) -> Evidence:
         metric: on the validation split, in [0, 1].
         soft: the soft metric, shifted to the metric's level; None: not known.
         images: of the validation split; None: the metric is taken as exact.
+        policy: shares of the variance.
     """
     if images is None:
-        return Evidence(value=metric, sd=0.0)
+        return Reached(value=metric, sd=0.0)
     share = min(1.0, (metric * images + 1) / (images + 2))
-    own = _OWN * share * (1 - share) / (images + 3)
+    own = policy.own_variance * share * (1 - share) / (images + 3)
     if soft is None:
-        return Evidence(value=metric, sd=float(np.sqrt(own)))
-    sure, both = _SOFT * own + _CALIBRATION_SD**2, _BOTH * own
+        return Reached(value=metric, sd=float(np.sqrt(own)))
+    sure, both = policy.soft_variance * own + policy.calibration_sd**2, policy.soft_covariance * own
     weight = float(np.clip((sure - both) / (own + sure - 2 * both), 0.0, 1.0))
     rest = 1 - weight
     variance = weight**2 * own + rest**2 * sure + 2 * weight * rest * both
-    return Evidence(value=weight * metric + rest * soft, sd=float(np.sqrt(variance)))
-
-
-_GAINS = (0.0, 0.03)  # fine-tuning over probing, before either was seen on this task
-MIN_GAIN = 1e-4  # a better result is better by this much
-_TOP = 5
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tried:
-    """What the plan needs to know of one trial, in the order in which they were begun."""
-
-    candidate: str
-    method: Method
-    origin: TrialOrigin
-    state: TrialState
-    validation: float | None
-    seconds: float
-    point: Point
-    number: int  # no other complete trial has it
-    soft: float | None = None  # validation with each image counted by the probability of its true class
-    curve: Curve | None = None  # of fine-tuning, the epochs of the trial that it continues included
-    share: float = 1.0  # of the planned epochs that this trial itself ran
-    resumable: bool = False  # it is paused, and the state of its training is there
-    continues: int | None = None  # number of the paused trial that it took up
-
-
-History = Sequence[Tried]
-Arm = tuple[str, Method]  # candidate and method
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Left:
-    """What is left of the budget; None: unlimited."""
-
-    trials: int | None = None
-    seconds: float | None = None
+    return Reached(value=weight * metric + rest * soft, sd=float(np.sqrt(variance)))
 
 
 def whole_curves(history: History) -> tuple[Curve, ...]:
@@ -132,45 +107,50 @@ def whole_curves(history: History) -> tuple[Curve, ...]:
 
 def paused(history: History) -> tuple[Tried, ...]:
     """Trials that can be continued, and were not yet."""
-    taken_up = {each.continues for each in history}
-    return tuple(each for each in history if each.resumable and each.curve is not None and each.number not in taken_up)
+    continued = {each.continues for each in history}
+    return tuple(each for each in history if each.resumable and each.curve is not None and each.number not in continued)
 
 
-def expected_end(trial: Tried, *, whole: Sequence[Curve]) -> Forecast | None:
-    """What the trial's arm reached, or would reach at its end; None: it says nothing."""
-    if trial.state == "complete":
+def expected_end(trial: Tried, *, whole: Sequence[Curve], policy: Policy = POLICY) -> Forecast | None:
+    """What the trial reached, or would reach at its end; None: it says nothing."""
+    if trial.state is TrialState.COMPLETE:
         return None if trial.validation is None else Forecast(mean=trial.validation, sd=0.0)
-    if trial.state == "pruned" and trial.curve is not None and trial.curve.values:
-        return forecast(trial.curve, others=whole)
+    if trial.state is TrialState.PRUNED and trial.curve is not None and trial.curve.values:
+        return forecast(trial.curve, others=whole, policy=policy)
     return None
 
 
-def _shift(history: History) -> float:
-    complete = (trial for trial in history if trial.state == "complete")
-    return soft_shift([(trial.validation, trial.soft) for trial in complete if trial.validation is not None])
+def _complete(plan: Plan, history: History) -> list[tuple[Tried, float]]:
+    """Complete trials of the methods that train, with their metric."""
+    names = {each.name for each in plan.methods}
+    return [
+        (trial, trial.validation)
+        for trial in history
+        if trial.state is TrialState.COMPLETE and trial.validation is not None and trial.method in names
+    ]
 
 
-def _weighed(metric: float, trial: Tried, *, shift: float, images: int | None) -> Evidence:
+def _weighed(plan: Plan, metric: float, trial: Tried, *, shift: float) -> Reached:
     """``metric`` of a trial, with its soft metric where it is complete: a paused one may yet become surer."""
-    known = trial.state == "complete" and trial.soft is not None
-    return weigh(metric, (trial.soft or 0.0) + shift if known else None, images=images)
+    soft = trial.soft + shift if trial.state is TrialState.COMPLETE and trial.soft is not None else None
+    return weigh(metric, soft, images=plan.validation_images, policy=plan.policy)
 
 
-def known_ends(history: History, *, images: int | None) -> dict[Arm, Forecast]:
-    """What is known of each arm: its best complete trial, or else where its most promising paused one would end.
+def _shift(plan: Plan, history: History) -> float:
+    return soft_shift([(metric, trial.soft) for trial, metric in _complete(plan, history)])
 
-    Args:
-        history: trials so far.
-        images: of the validation split; None takes metrics as exact.
-    """
-    whole, shift = whole_curves(history), _shift(history)
+
+def known_ends(plan: Plan, history: History) -> dict[Arm, Forecast]:
+    """What is known of each arm: its best complete trial, or else where its most promising paused one would end."""
+    whole, shift = whole_curves(history), _shift(plan, history)
+    names = {each.name for each in plan.methods}
     best: dict[Arm, tuple[bool, Forecast]] = {}  # whether it is complete, and its end
     for trial in history:
-        arm, end = (trial.candidate, trial.method), expected_end(trial, whole=whole)
-        if end is None:
+        arm, end = (trial.candidate, trial.method), expected_end(trial, whole=whole, policy=plan.policy)
+        if end is None or trial.method not in names:
             continue
-        done, known = trial.state == "complete", best.get(arm)
-        seen = _weighed(end.mean, trial, shift=shift, images=images)
+        done, known = trial.state is TrialState.COMPLETE, best.get(arm)
+        seen = _weighed(plan, end.mean, trial, shift=shift)
         if known is None or (done, seen.value) > (known[0], known[1].mean):
             best[arm] = done, Forecast(mean=seen.value, sd=float(np.hypot(end.sd, seen.sd)))
     return {arm: end for arm, (_, end) in best.items()}
@@ -181,52 +161,44 @@ def observe(plan: Plan, history: History) -> Posterior:
 
     What is known of an arm counts as much as the validation images allow.
     """
-    gains = tuple(_GAINS[METHODS.index(method)] for method in plan.methods)
     observations = [
-        Observation(
-            candidate=plan.belief.candidates.index(name),
-            method=plan.methods.index(method),
-            value=end.mean,
-            sd=end.sd,
-        )
-        for (name, method), end in known_ends(history, images=plan.validation_images).items()
+        Observation(candidate=plan.belief.candidates.index(name), method=plan.column(method), value=end.mean, sd=end.sd)
+        for (name, method), end in known_ends(plan, history).items()
     ]
-    return posterior(plan.belief, observations, gains=gains)
+    return posterior(plan.belief, observations, gains=[each.gain for each in plan.methods], policy=plan.policy)
 
 
 def expectations(plan: Plan, history: History, *, now: Posterior | None = None) -> dict[int, float]:
-    """What the complete trials would reach on new images, by number.
+    """What the complete trials would reach on new images, by number; the floor of the search is not among them.
 
     Few validation images tell candidates apart badly, and the best of many lucky ones the worst: the posterior weighs
-    what was measured with what the ranking and the trials of kin say. With many images it is the measured value. It is
-    the best trial of an arm (candidate and method) that it speaks of; others of the arm fall short of that by as much
-    as they were measured to, so far as such differences outlast their noise.
+    what was measured with what the ranking and the trials of similar candidates say. With many images it is the
+    measured value. It is the best trial of an arm (candidate and method) that it speaks of; others of the arm fall
+    short of that by as much as they were measured to, so far as such differences outlast their noise.
     """
-    images, shift = plan.validation_images, _shift(history)
-    seen = {
-        trial.number: (trial, _weighed(trial.validation, trial, shift=shift, images=images))
-        for trial in history
-        if trial.state == "complete" and trial.validation is not None and trial.method in plan.methods
-    }
+    shift = _shift(plan, history)
+    seen = [(trial, _weighed(plan, metric, trial, shift=shift)) for trial, metric in _complete(plan, history)]
     if not seen:
         return {}
     top: dict[Arm, float] = {}
-    for trial, found in seen.values():
+    for trial, found in seen:
         top[trial.candidate, trial.method] = max(top.get((trial.candidate, trial.method), -1.0), found.value)
     mean = (observe(plan, history) if now is None else now).mean
-    places = {name: place for place, name in enumerate(plan.belief.candidates)}
+    rows = {name: m for m, name in enumerate(plan.belief.candidates)}
+    local = plan.policy.local_sd**2
     return {
-        number: float(mean[places[trial.candidate], plan.methods.index(trial.method)])
-        - (top[trial.candidate, trial.method] - found.value) * LOCAL_SD**2 / (LOCAL_SD**2 + found.sd**2)
-        for number, (trial, found) in seen.items()
+        trial.number: float(mean[rows[trial.candidate], plan.column(trial.method)])
+        - (top[trial.candidate, trial.method] - found.value) * local / (local + found.sd**2)
+        for trial, found in seen
     }
 
 
-def stalled(history: History) -> int:
+def stalled(plan: Plan, history: History) -> int:
     """Trials since the last better result."""
     best, since = -1.0, 0
     for trial in history:
-        if trial.validation is not None and trial.state == "complete" and trial.validation > best + MIN_GAIN:
+        better = trial.validation is not None and trial.validation > best + plan.policy.min_gain
+        if trial.validation is not None and trial.state is TrialState.COMPLETE and better:
             best, since = trial.validation, 0
         else:
             since += 1
@@ -235,7 +207,7 @@ def stalled(history: History) -> int:
 
 def best_value(history: History) -> float:
     """The best metric of a complete trial; -1 before there is one."""
-    done = (trial.validation for trial in history if trial.state == "complete" and trial.validation is not None)
+    done = (t.validation for t in history if t.state is TrialState.COMPLETE and t.validation is not None)
     return max(done, default=-1.0)
 
 
@@ -244,25 +216,24 @@ def updated_ranking(plan: Plan, ranking: Ranking, history: History) -> Ranking:
 
     Scores and standard deviations are again in standard units: metric over the task's spread, centred.
     """
+    if not plan.methods:
+        return ranking
     now = observe(plan, history)
-    mean, cov = now.mean[:, -1], now.cov[-1]
-    draws = np.random.default_rng(plan.seed).multivariate_normal(mean, cov, size=1_024, check_valid="ignore")
-    places = (-draws).argsort(axis=1).argsort(axis=1) + 1
-    low, high = np.quantile(places, [0.025, 0.975], axis=0)
+    mean = now.mean[:, -1]
+    chances = simulate_ranks(mean, now.cov[-1], seed=plan.seed)
     scores = (mean - mean.mean()) / now.spread
     sd = now.sd[:, -1] / now.spread
-    lines = {line.candidate: line for line in ranking.ranked}
-    index = {name: place for place, name in enumerate(plan.belief.candidates)}
+    rows = {name: m for m, name in enumerate(plan.belief.candidates)}
     ranked = [
         replace(
             line,
-            score=float(scores[index[name]]),
-            sd=float(sd[index[name]]),
-            p_best=float((places[:, index[name]] == 1).mean()),
-            p_top5=float((places[:, index[name]] <= _TOP).mean()),
-            rank_interval=Interval(low=float(low[index[name]]), high=float(high[index[name]])),
+            score=float(scores[m]),
+            sd=float(sd[m]),
+            p_best=float(chances.p_best[m]),
+            p_top5=float(chances.p_top5[m]),
+            rank_interval=Interval(low=float(chances.low[m]), high=float(chances.high[m])),
         )
-        for name, line in lines.items()
-        if name in index
+        for line in ranking.ranked
+        if (m := rows.get(line.candidate)) is not None
     ]
     return replace(ranking, ranked=tuple(sorted(ranked, key=lambda line: -line.score)))

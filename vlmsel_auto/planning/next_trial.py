@@ -1,18 +1,14 @@
-"""After every trial the one that promises most per cost, pure: nothing here trains, reads or writes.
-
-When a postponed candidate returns: its upper bound beats the leader's lower bound, or the leaders have stalled.
-"""
+"""The trial that promises most per cost, or that nothing promising is left."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vlmsel_auto.planning.cost import price, seconds_of
+from vlmsel_auto.planning.cost import budget_share, trial_seconds
 from vlmsel_auto.planning.history import (
-    MIN_GAIN,
     History,
     Left,
     Tried,
@@ -25,62 +21,25 @@ from vlmsel_auto.planning.history import (
     stalled,
     whole_curves,
 )
+from vlmsel_auto.planning.method import Method, Trains
 from vlmsel_auto.planning.plan import Plan
-from vlmsel_auto.planning.posterior import Posterior, promise
-from vlmsel_auto.planning.space import Point
-from vlmsel_auto.records import Method, TrialOrigin
+from vlmsel_auto.planning.posterior import Posterior, acquisition
+from vlmsel_auto.planning.space import DEFAULT, Point, moved, shorter
+from vlmsel_auto.records import TrialOrigin, TrialState
 
-__all__ = ["PATIENCE", "Step", "next_step", "postponed_now"]
-
-_BOUND = 1.64  # standard deviations of the bounds
-PATIENCE = 5  # trials without a better result after which the leaders count as stalled
-
-
-def postponed_now(plan: Plan, history: History, *, now: Posterior | None = None) -> tuple[str, ...]:
-    """Candidates that are still postponed after these trials, by predicted rank."""
-    waiting = [line.candidate for line in plan.lines if line.postponed]
-    tuned = [trial for trial in history if trial.state == "complete" and trial.origin != "audit"]
-    if not waiting or not tuned:
-        return tuple(waiting)
-    now = observe(plan, history) if now is None else now
-    last = now.mean.shape[1] - 1
-    mean, sd = now.mean[:, last], now.sd[:, last]
-    index = {name: place for place, name in enumerate(plan.belief.candidates)}
-    leader = max((index[name] for name in plan.active), key=lambda m: float(mean[m]))
-    seen = {trial.candidate for trial in tuned}
-    # the bounds mean something once every active candidate has been seen
-    compared = all(name in seen for name in plan.active)
-    floor = float(mean[leader] - _BOUND * sd[leader])
-    back = {
-        name
-        for name in waiting
-        if name in seen or (compared and float(mean[index[name]] + _BOUND * sd[index[name]]) > floor)
-    }
-    returns = (stalled(history) // PATIENCE) if compared else 0
-    rest = sorted((name for name in waiting if name not in back), key=lambda name: -float(mean[index[name]]))
-    back.update(rest[:returns])
-    return tuple(name for name in waiting if name not in back)
-
-
-_EXHAUSTED = 16  # likewise, after which a search without news ends
-_STALLED_PERFECT = 8  # likewise, when every validation image is right
-_STEP = 0.17  # of a local move, in the unit cube
-_TOO_SHORT = 0.25  # there must be time for this share of a whole trial
-_HOPELESS = 0.01  # what is left of an arm's promise otherwise
-_PROBE_SHARE = 3  # at most one trial in so many goes to the first probes, when trials are counted
-_PROBE_TIME = 0.25  # at most this share of the time, when that is limited
+_LEADERS = 2  # trials of the last method that come before the first audit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
-    """The next trial. ``point`` None: the sampler of the study chooses the hyperparameters."""
+class NextTrial:
+    """A trial to be run. ``point`` None: the sampler of the study chooses the settings."""
 
     candidate: str
-    method: Method
+    method: str
     point: Point | None
     origin: TrialOrigin
     why: str
-    continues: int | None = None  # number of the paused trial that it takes up
+    continues: int | None = None  # number of the paused trial that goes on
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,12 +53,12 @@ class _Arm:
     paused: Tried | None = None  # the trial that would go on
 
 
-def next_step(plan: Plan, history: History, *, left: Left, unavailable: Sequence[str] = ()) -> Step | None:
+def next_trial(plan: Plan, history: History, *, left: Left, unavailable: Sequence[str] = ()) -> NextTrial | None:
     """The trial that should come next, or None when nothing promising is left.
 
-    First one probe of every active candidate, by predicted rank; then the arm (candidate, method) with the largest
-    expected improvement per share of the remaining budget, defaults first, then points near the best; audits between.
-    Deterministic in the plan's seed and the history.
+    First the floor, once; then one trial of a head for every active candidate, by predicted rank; then the arm
+    (candidate, method) with the largest expected improvement per share of the remaining budget, at its default first,
+    then at points near the best; audits between. Deterministic in the plan's seed and the history.
 
     Args:
         plan: from `make_plan`.
@@ -107,170 +66,204 @@ def next_step(plan: Plan, history: History, *, left: Left, unavailable: Sequence
         left: what is left of the budget.
         unavailable: candidates that cannot be used, such as those whose weights are missing.
     """
-    if (left.trials is not None and left.trials <= 0) or (left.seconds is not None and left.seconds <= 0):
-        return None
     usable = [line.candidate for line in plan.lines if line.candidate not in set(unavailable)]
-    if not usable:
+    if left.spent or not usable:
         return None
-    gone = [
-        Tried(
-            candidate=name,
-            method=method,
-            origin="planned",
-            state="failed",
-            validation=None,
-            seconds=0.0,
-            point=Point(),
-            number=-1,
-        )
-        for name in unavailable
-        for method in plan.methods
-    ]
-    early = _first_probes(plan, [*history, *gone], left=left) or _next_audit(plan, [*history, *gone], left=left)
+    floor = _floor(plan, history, usable=usable)
+    if floor is not None or not plan.methods:
+        return floor
+    gone = [_failed(name, method.name) for name in unavailable for method in plan.methods]
+    early = _screening(plan, [*history, *gone], left=left) or _audit(plan, [*history, *gone], left=left)
     return early or _promising(plan, history, left=left, usable=usable)
 
 
-def _first_probes(plan: Plan, history: History, *, left: Left) -> Step | None:
-    if "probe" not in plan.methods:
+def _failed(name: str, method: str) -> Tried:
+    return Tried(candidate=name, method=method, origin=TrialOrigin.PLANNED, state=TrialState.FAILED, validation=None,
+                 seconds=0.0, point=DEFAULT, number=-1)  # fmt: skip
+
+
+def _floor(plan: Plan, history: History, *, usable: Sequence[str]) -> NextTrial | None:
+    """The first candidate without any training, until one was measured: from then on there is a model to export."""
+    if plan.floor is None or any(trial.state is TrialState.COMPLETE for trial in history):
         return None
-    probed = {trial.candidate for trial in history if trial.method == "probe"}
-    paid = [trial.seconds for trial in history if trial.method == "probe"]
-    done = len(paid)
+    tried = {trial.candidate for trial in history if trial.method == plan.floor.name}
+    open_ = [name for name in usable if name not in tried]
+    if not open_:
+        return None
+    return NextTrial(candidate=open_[0], method=plan.floor.name, point=DEFAULT, origin=TrialOrigin.FLOOR,
+                     why="the floor: nothing is trained")  # fmt: skip
+
+
+def _screening(plan: Plan, history: History, *, left: Left) -> NextTrial | None:
+    """One trial of the first head for each active candidate: cheap, and it shows how fast the candidate is."""
+    head = next((each.name for each in plan.methods if each.trains is Trains.HEAD), None)
+    if head is None:
+        return None
+    floor = None if plan.floor is None else plan.floor.name
+    screened = {trial.candidate for trial in history if trial.method == head}
+    paid = sum(trial.seconds for trial in history if trial.method in {head, floor})
+    done = sum(trial.method == head for trial in history)
     allowed = len(plan.active)
-    if left.seconds is not None and sum(paid) > 0 and "finetune" in plan.methods:
-        whole = left.seconds + sum(trial.seconds for trial in history)
-        allowed = min(allowed, max(1, int(_PROBE_TIME * whole * done / sum(paid))))
-    if left.trials is not None and "finetune" in plan.methods:
-        allowed = min(allowed, max(1, (left.trials + len(history)) // _PROBE_SHARE))
+    if any(each.trains is Trains.TOWER for each in plan.methods):
+        if left.seconds is not None and paid > 0 and done:
+            whole = left.seconds + sum(trial.seconds for trial in history)
+            allowed = min(allowed, max(1, int(plan.policy.screening_time * whole * done / paid)))
+        if left.trials is not None:
+            counted = sum(trial.method != floor for trial in history)
+            allowed = min(allowed, max(1, (left.trials + counted) // plan.policy.screening_share))
     for line in plan.lines:
-        if done < allowed and not line.postponed and line.candidate not in probed:
-            return Step(
-                candidate=line.candidate,
-                method="probe",
-                point=plan.first(line.candidate, "probe"),
-                origin="planned",
-                why=f"predicted rank {line.rank}",
-            )
+        if done < allowed and not line.postponed and line.candidate not in screened:
+            return NextTrial(candidate=line.candidate, method=head, point=plan.first(line.candidate, head),
+                             origin=TrialOrigin.PLANNED, why=f"predicted rank {line.rank}")  # fmt: skip
     return None
 
 
-def _next_audit(plan: Plan, history: History, *, left: Left) -> Step | None:
+def _audit(plan: Plan, history: History, *, left: Left) -> NextTrial | None:
     """Audits come after every third trial of the last method, so that they neither lead nor fall off the end."""
-    method = plan.methods[-1]
+    method = plan.methods[-1].name
     mine = [trial for trial in history if trial.method == method]
     done = {trial.candidate for trial in mine}
     open_audits = [name for name in plan.audits if name not in done]
-    ordinary = sum(trial.origin != "audit" for trial in mine)
+    ordinary = sum(trial.origin is not TrialOrigin.AUDIT for trial in mine)
     audited = len(mine) - ordinary
     soon = left.trials is not None and left.trials <= len(open_audits)
-    if not open_audits or ordinary < 2 or not (ordinary // 3 > audited or soon):  # noqa: PLR2004 - two leaders first
+    due = ordinary // plan.policy.trials_per_audit > audited or soon
+    if not open_audits or ordinary < _LEADERS or not due:
         return None
-    return Step(
-        candidate=open_audits[0],
-        method=method,
-        point=plan.first(open_audits[0], method),
-        origin="audit",
-        why="audit: postponed, tuned to measure what postponing costs",
-    )
+    return NextTrial(candidate=open_audits[0], method=method, point=plan.first(open_audits[0], method),
+                     origin=TrialOrigin.AUDIT,
+                     why="audit: postponed, tuned to measure what postponing costs")  # fmt: skip
 
 
-def _promising(plan: Plan, history: History, *, left: Left, usable: Sequence[str]) -> Step | None:
+def still_postponed(plan: Plan, history: History, *, now: Posterior | None = None) -> tuple[str, ...]:
+    """Candidates that are still postponed after these trials, by predicted rank.
+
+    A postponed candidate returns when its upper bound beats the leader's lower bound, or when the leaders stalled.
+    """
+    waiting = [line.candidate for line in plan.lines if line.postponed]
+    names = {each.name for each in plan.methods}
+    seen = {
+        trial.candidate
+        for trial in history
+        if trial.state is TrialState.COMPLETE and trial.origin is not TrialOrigin.AUDIT and trial.method in names
+    }
+    if not waiting or not seen:
+        return tuple(waiting)
+    now = observe(plan, history) if now is None else now
+    mean, sd = now.mean[:, -1], now.sd[:, -1]
+    index = {name: m for m, name in enumerate(plan.belief.candidates)}
+    leader = max((index[name] for name in plan.active), key=lambda m: float(mean[m]))
+    compared = all(name in seen for name in plan.active)  # before that the bounds mean nothing
+    bound = plan.policy.bound
+    lowest = float(mean[leader] - bound * sd[leader])
+    back = {
+        name
+        for name in waiting
+        if name in seen or (compared and float(mean[index[name]] + bound * sd[index[name]]) > lowest)
+    }
+    returns = (stalled(plan, history) // plan.policy.patience) if compared else 0
+    rest = sorted((name for name in waiting if name not in back), key=lambda name: -float(mean[index[name]]))
+    back.update(rest[:returns])
+    return tuple(name for name in waiting if name not in back)
+
+
+def _promising(plan: Plan, history: History, *, left: Left, usable: Sequence[str]) -> NextTrial | None:
     """The arm with the largest expected improvement per cost, or None when nothing is worth a trial."""
+    policy = plan.policy
     now = observe(plan, history)
-    waiting = set(postponed_now(plan, history, now=now))
+    waiting = set(still_postponed(plan, history, now=now))
     names = [name for name in usable if name not in waiting] or list(usable)
     arms = _arms(plan, history, names=names, now=now, left=left)
     fresh = [arm for arm in arms if not arm.tries]
-    patience = _STALLED_PERFECT if best_value(history) >= 1.0 - MIN_GAIN else _EXHAUSTED
-    since = stalled(history)
-    if since >= patience and not fresh and len(names) == len(usable):
+    perfect = best_value(history) >= 1.0 - policy.min_gain
+    since = stalled(plan, history)
+    if since >= (policy.exhausted_perfect if perfect else policy.exhausted) and not fresh and len(names) == len(usable):
         return None
-    if fresh and since >= PATIENCE and (since - PATIENCE) % 2 == 0:
+    if fresh and since >= policy.patience and (since - policy.patience) % 2 == 0:
         # the leaders have nothing new: every second trial goes to who was not tried, whatever the ranking promised
         arm = max(fresh, key=lambda each: (_mean_of(plan, now, each), -plan.order.index(each.candidate)))
     elif not best_value(history) > 0 and fresh:  # nothing measured yet: the plan's own order
         arm = min(fresh, key=lambda each: plan.order.index(each.candidate))
     else:
         arm = max(arms, key=lambda each: (each.gain / each.cost, -each.tries, -plan.order.index(each.candidate)))
+    return _trial_of(plan, history, arm)
+
+
+def _trial_of(plan: Plan, history: History, arm: _Arm) -> NextTrial:
+    """The next trial of the chosen arm: its first, the paused one, or one at another point."""
+    name, method = arm.candidate, arm.method
     if not arm.tries:
-        line = next(each for each in plan.lines if each.candidate == arm.candidate)
+        line = next(each for each in plan.lines if each.candidate == name)
         why = f"predicted rank {line.rank}" + (", returned" if line.postponed else "")
-        first = _in_time(plan.first(arm.candidate, arm.method), arm)
-        return Step(candidate=arm.candidate, method=arm.method, point=first, origin="planned", why=why)
+        point = _in_time(plan.first(name, method.name), arm)
+        return NextTrial(candidate=name, method=method.name, point=point, origin=TrialOrigin.PLANNED, why=why)
     if arm.paused is not None and arm.paused.curve is not None:
         done, planned = len(arm.paused.curve.values), arm.paused.curve.epochs
-        return Step(
-            candidate=arm.candidate,
-            method=arm.method,
-            point=arm.paused.point,
-            origin=arm.paused.origin,
-            why=f"goes on with trial {arm.paused.number} after epoch {done} of {planned}",
-            continues=arm.paused.number,
-        )
-    rng = np.random.default_rng([plan.seed, len(history)])
-    point = _point(arm, history, rng=rng, seen=sum(trial.method == arm.method for trial in history))
-    why = "near the best point" if point is not None else "sampled"
-    point = None if point is None else _in_time(point, arm)
-    return Step(candidate=arm.candidate, method=arm.method, point=point, origin="sampled", why=why)
+        why = f"goes on with trial {arm.paused.number} after epoch {done} of {planned}"
+        return NextTrial(candidate=name, method=method.name, point=arm.paused.point, origin=arm.paused.origin, why=why,
+                         continues=arm.paused.number)  # fmt: skip
+    near = _near_best(plan, history, arm)
+    return NextTrial(
+        candidate=name,
+        method=method.name,
+        point=None if near is None else _in_time(near, arm),
+        origin=TrialOrigin.SAMPLED,
+        why="sampled" if near is None else "near the best point",
+    )
 
 
 def _arms(plan: Plan, history: History, *, names: Sequence[str], now: Posterior, left: Left) -> list[_Arm]:
     """New trials of every candidate and method, and the paused trials."""
-    index = {name: place for place, name in enumerate(plan.belief.candidates)}
+    policy = plan.policy
+    index = {name: m for m, name in enumerate(plan.belief.candidates)}
     best = max(expectations(plan, history, now=now).values(), default=-1.0)
-    ends = known_ends(history, images=plan.validation_images)
-    seconds = seconds_of(plan, history)
-    whole = whole_curves(history)
-    arms = []
+    ends = known_ends(plan, history)
+    seconds = trial_seconds(plan, history)
+    arms: dict[tuple[str, str], _Arm] = {}
     for name in names:
         for j, method in enumerate(plan.methods):
-            mine = [trial for trial in history if trial.candidate == name and trial.method == method]
+            key = name, method.name
+            tries = sum((trial.candidate, trial.method) == key for trial in history)
             mean, sd = float(now.mean[index[name], j]), float(now.sd[index[name], j])
-            gain = promise(mean, sd, best=best, reached=mean if (name, method) in ends else None, tries=len(mine))
-            cost = price(seconds[name, method], left=left)
-            fits = 1.0 if left.seconds is None else min(1.0, left.seconds / max(seconds[name, method], 1e-9))
-            if fits < _TOO_SHORT:
-                gain *= _HOPELESS
-            arms.append(_Arm(candidate=name, method=method, tries=len(mine), gain=gain, cost=cost, fits=fits))
+            reached = mean if key in ends else None
+            gain = acquisition(mean, sd, best=best, reached=reached, tries=tries, policy=policy)
+            fits = 1.0 if left.seconds is None else min(1.0, left.seconds / max(seconds[key], 1e-9))
+            if fits < policy.too_short:
+                gain *= policy.hopeless
+            cost = budget_share(seconds[key], left=left)
+            arms[key] = _Arm(candidate=name, method=method, tries=tries, gain=gain, cost=cost, fits=fits)
+    whole = whole_curves(history)
+    continued = []
     for trial in paused(history):
-        end = expected_end(trial, whole=whole)
-        if trial.candidate in names and trial.curve is not None and end is not None:
-            tries = sum(each.candidate == trial.candidate and each.method == trial.method for each in history)
+        key = trial.candidate, trial.method
+        end = expected_end(trial, whole=whole, policy=policy)
+        if key in arms and trial.curve is not None and end is not None:
             rest = 1 - len(trial.curve.values) / trial.curve.epochs
-            cost = price(rest * seconds[trial.candidate, trial.method], left=left)
             # as much above or below what was measured as the arm is
-            believed = float(now.mean[index[trial.candidate], plan.methods.index(trial.method)])
-            mean = end.mean + believed - ends[trial.candidate, trial.method].mean
-            gain = promise(mean, end.sd, best=best, reached=None, tries=0)
-            arms.append(
-                _Arm(candidate=trial.candidate, method=trial.method, tries=tries, gain=gain, cost=cost, paused=trial)
-            )
-    return arms
+            believed = float(now.mean[index[trial.candidate], plan.column(trial.method)])
+            mean = end.mean + believed - ends[key].mean
+            gain = acquisition(mean, end.sd, best=best, reached=None, tries=0, policy=policy)
+            cost = budget_share(rest * seconds[key], left=left)
+            continued.append(replace(arms[key], gain=gain, cost=cost, fits=1.0, paused=trial))
+    return [*arms.values(), *continued]
 
 
 def _in_time(point: Point, arm: _Arm) -> Point:
     """Fewer epochs when the time left is too short for as many: a short schedule that ends beats half of a long one."""
-    return point.shorter(arm.fits) if arm.method == "finetune" and arm.fits < 1 else point
+    return shorter(point, arm.fits) if arm.method.trains is Trains.TOWER and arm.fits < 1 else point
 
 
 def _mean_of(plan: Plan, now: Posterior, arm: _Arm) -> float:
-    return float(now.mean[plan.belief.candidates.index(arm.candidate), plan.methods.index(arm.method)])
+    return float(now.mean[plan.belief.candidates.index(arm.candidate), plan.column(arm.method.name)])
 
 
-def _point(arm: _Arm, history: History, *, rng: np.random.Generator, seen: int) -> Point | None:
-    """Where to go with an arm that has been tried: near its best point, in turn with the study's own sampler."""
-    mine = [
-        trial
-        for trial in history
-        if trial.candidate == arm.candidate and trial.method == arm.method and trial.validation is not None
-    ]
-    if not mine or (seen > 2 * PATIENCE and arm.tries % 2):
+def _near_best(plan: Plan, history: History, arm: _Arm) -> Point | None:
+    """A point near the arm's best; None: it is the turn of the study's own sampler."""
+    same = [trial for trial in history if trial.method == arm.method.name]
+    mine = [trial for trial in same if trial.candidate == arm.candidate and trial.validation is not None]
+    if not mine or (len(same) > 2 * plan.policy.patience and arm.tries % 2):
         return None
     best = max(mine, key=lambda trial: trial.validation or 0.0)
-    moves = rng.normal(0.0, _STEP, 4)
-    return best.point.moved(
-        learning_rate=float(moves[0]),
-        weight_decay=float(moves[1]),
-        augmentation=float(moves[2]),
-        epochs=float(moves[3]),
-    )
+    settings = arm.method.settings
+    moves = np.random.default_rng([plan.seed, len(history)]).normal(0.0, plan.policy.step, len(settings))
+    return moved(best.point, dict(zip(settings, moves.tolist(), strict=True)))

@@ -1,28 +1,23 @@
-"""From a ranking to trials: an order, soft pruning, audits, and after every trial the step that promises most.
+"""From a ranking to a plan: an order, soft pruning and audits.
 
-Pure: nothing here trains, reads or writes. A low candidate is postponed, not lost. It returns when its upper bound
-beats the leader's lower bound, or when the leaders stall; a few postponed candidates are tuned on purpose (audits), so
-that what pruning cost is measured and not assumed.
+A low candidate is postponed, not lost. It returns when its upper bound beats the leader's lower bound, or when the
+leaders stall (`next_trial`); a few postponed candidates are tuned on purpose (audits), so that what pruning cost is
+measured and not assumed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from vlmsel_auto.planning.posterior import Belief, belief_of, probability_best
-from vlmsel_auto.planning.space import Defaults, Point
-from vlmsel_auto.records import Candidate, FloatArray, Method, Ranking
-
-__all__ = ["METHODS", "Plan", "PlanLine", "handicap", "make_plan"]
-
-METHODS: tuple[Method, ...] = ("probe", "finetune")
-_COVERED = 0.95  # the active candidates hold this much probability of the best
-_FEW, _MANY = 3, 8  # bounds on the number of active candidates when the caller sets none
-_HANDICAP = 0.02  # of the metric
-_TUNE_COST = 20.0
+from vlmsel_auto.planning.method import Method, Trains
+from vlmsel_auto.planning.policy import POLICY, Policy
+from vlmsel_auto.planning.posterior import Belief, belief_of
+from vlmsel_auto.planning.space import DEFAULT, Defaults, Point
+from vlmsel_auto.ranks import simulate_ranks
+from vlmsel_auto.records import Candidate, FloatArray, Ranking
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,10 +27,9 @@ class PlanLine:
     candidate: str
     rank: int  # predicted, 1 is the best
     probability_best: float
-    share: float  # of the trials, as planned before the first
     postponed: bool
     audit: bool  # postponed, but tuned on purpose
-    cost: float  # relative cost of a fine-tuning trial, 1 is the median candidate
+    cost: float  # relative cost of a pass, 1 is the median candidate
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,16 +37,22 @@ class Plan:
     """The plan before the first trial, by predicted rank; and the belief that it came from."""
 
     lines: tuple[PlanLine, ...]
-    methods: tuple[Method, ...]
+    methods: tuple[Method, ...]  # that train, in the order of the table; may be none
+    floor: Method | None  # measured once, before all others
     belief: Belief
     seed: int
     defaults: Defaults = field(default_factory=dict)  # where a first trial is; missing: the middle of its space
-    tune_cost: float = _TUNE_COST  # of fine-tuning against a probe, before either was timed
+    relative_costs: Mapping[str, float] = field(default_factory=dict)  # by method, before any was timed; a head takes 1
     validation_images: int | None = None  # what a metric is measured on; None: taken as exact
+    policy: Policy = POLICY
 
-    def first(self, candidate: str, method: Method) -> Point:
-        """Hyperparameters of the first trial of a candidate by a method."""
-        return self.defaults.get((candidate, method), Point())
+    def first(self, candidate: str, method: str) -> Point:
+        """Settings of the first trial of a candidate by a method."""
+        return self.defaults.get((candidate, method), DEFAULT)
+
+    def column(self, method: str) -> int:
+        """Place of a method among those that train."""
+        return [each.name for each in self.methods].index(method)
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -84,77 +84,78 @@ def make_plan(
     ranking: Ranking,
     *,
     candidates: Sequence[Candidate],
-    methods: Sequence[Method] = METHODS,
+    methods: Sequence[Method],
     top_k: int | None = None,
     audits: int = 2,
     seed: int = 0,
     defaults: Defaults | None = None,
-    tune_cost: float = _TUNE_COST,
+    relative_costs: Mapping[str, float] | None = None,
     validation_images: int | None = None,
+    policy: Policy = POLICY,
 ) -> Plan:
     """Order the candidates, postpone the low ones, and draw the audits.
 
     Args:
         ranking: scores with uncertainty; candidates that it lacks come last, with a wide uncertainty.
         candidates: all of them.
-        methods: what may be tried.
-        top_k: how many candidates stay active; None lets the probabilities decide (3 to 8).
+        methods: what may be tried, in the order of the table.
+        top_k: how many candidates stay active; None lets the probabilities decide.
         audits: how many postponed candidates are tuned on purpose, drawn at random.
         seed: of the draws.
-        defaults: hyperparameters of first trials, learned from past ones.
-        tune_cost: of a fine-tuning trial against a probe, before either was timed.
+        defaults: settings of first trials, learned from past ones.
+        relative_costs: of a trial by each method against one of a head, before any was timed.
         validation_images: how many images a trial's metric is measured on; None takes it as exact.
+        policy: constants of the planner.
 
     Raises:
-        ValueError: no candidate, no or an unknown method, top_k or audits out of range.
+        ValueError: no candidate, no method, top_k or audits out of range.
     """
-    if not methods or any(method not in METHODS for method in methods):
-        raise ValueError(f"methods must be some of {METHODS}, but got {tuple(methods)!r}")
+    if not methods:
+        raise ValueError(f"a plan needs a method, but got {tuple(methods)!r}")
     if (top_k is not None and top_k < 1) or audits < 0:
         raise ValueError(f"top_k must be at least 1 and audits at least 0, but got {top_k=} and {audits=}")
-    belief = belief_of(ranking, candidates=candidates)
-    best = probability_best(belief.mean, belief.cov, seed=seed)
+    belief = belief_of(ranking, candidates=candidates, policy=policy)
+    best = simulate_ranks(belief.mean, belief.cov, seed=seed).p_best
     ranked = {name: place for place, name in enumerate(ranking.order)}
     order = sorted(
         range(len(candidates)), key=lambda m: (ranked.get(candidates[m].id, len(ranked)), -belief.mean[m], m)
     )
     costs = _costs(candidates)
-    keep = min(len(order), top_k) if top_k is not None else _enough(best[order])
+    keep = min(len(order), top_k) if top_k is not None else _enough(best[order], policy)
     below = order[keep:]
     drawn = np.random.default_rng(seed).permutation(len(below))[: min(audits, len(below))]
     audited = {below[index] for index in drawn.tolist()}
-    share = best + 1.0 / len(order) ** 2
-    share = share / share.sum()
     return Plan(
         lines=tuple(
             PlanLine(
                 candidate=candidates[m].id,
                 rank=place + 1,
                 probability_best=float(best[m]),
-                share=float(share[m]),
                 postponed=place >= keep,
                 audit=m in audited,
                 cost=float(costs[m]),
             )
             for place, m in enumerate(order)
         ),
-        methods=tuple(method for method in METHODS if method in methods),
+        methods=tuple(each for each in methods if each.trains is not Trains.NOTHING),
+        floor=next((each for each in methods if each.trains is Trains.NOTHING), None),
         belief=belief,
         seed=seed,
         defaults=defaults or {},
-        tune_cost=tune_cost,
+        relative_costs=relative_costs or {},
         validation_images=validation_images,
+        policy=policy,
     )
 
 
-def _enough(best: FloatArray) -> int:
+def _enough(best: FloatArray, policy: Policy) -> int:
     """How many of the first candidates hold nearly all of the probability."""
-    covered = int(np.searchsorted(np.cumsum(best), _COVERED)) + 1
-    return min(len(best), max(_FEW, min(_MANY, covered)))
+    covered = int(np.searchsorted(np.cumsum(best), policy.covered)) + 1
+    return min(len(best), max(policy.fewest_active, min(policy.most_active, covered)))
 
 
-def handicap(plan: Plan, candidate: str, *, size: float = _HANDICAP) -> float:
-    """What a candidate must show beyond the others not to be pruned: 0 for the predicted best, up to ``size``."""
+def handicap(plan: Plan, candidate: str) -> float:
+    """What a candidate must show beyond the others to go on: 0 for the predicted best, up to `Policy.handicap`."""
     line = next(each for each in plan.lines if each.candidate == candidate)
     top = max(each.probability_best for each in plan.lines)
-    return size * (1.0 - line.probability_best / top)
+    return plan.policy.handicap * (1.0 - line.probability_best / top)

@@ -1,15 +1,14 @@
-"""What is believed about every candidate, and how finished trials change it: Gaussian arithmetic on plain arrays.
+"""What is believed of every candidate, and how finished trials change it: Gaussian arithmetic on plain arrays.
 
-Model (our own choice): the best metric that candidate m reaches by method j is
+Model: the best metric that candidate m reaches by method j is
 
     y[m, j] = intercept[j] + s * theta[m] + e[m, j]
 
-theta ~ N(ranking's scores, covariance of its errors), errors of kin being correlated: same architecture, same tower
-family, same pretraining tag. The spread s of the task is unknown and taken by its posterior on a grid, negative values
-included: trials may show that the ranking has the order the wrong way round. The intercepts are all but unknown, their
-difference is not. A candidate that disappoints thereby lowers its kin and lifts the rest.
-
-What one more trial of an arm promises: shared by the search and by the sampler of a user's own study. Pure.
+theta ~ N(ranking's scores, covariance of its errors), errors being correlated between models that share architecture,
+tower family or pretraining (`ranks.error_correlation`). The spread s of the task is unknown and taken by its posterior
+on a grid, negative values included: trials may show that the ranking has the order the wrong way round. The intercepts
+are all but unknown, their difference is not. A candidate that disappoints thereby lowers those like it and lifts the
+rest. Every constant is one of `Policy`.
 """
 
 from __future__ import annotations
@@ -21,34 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
+from vlmsel_auto.planning.policy import POLICY, Policy
+from vlmsel_auto.ranks import error_correlation
 from vlmsel_auto.records import Candidate, FloatArray, IntArray, Ranking
-
-__all__ = [
-    "LOCAL_SD",
-    "Belief",
-    "Observation",
-    "Posterior",
-    "belief_of",
-    "expected_improvement",
-    "kinship",
-    "posterior",
-    "probability_best",
-    "promise",
-]
-
-_SPREADS = np.geomspace(0.01, 0.32, 11)  # of a metric in [0, 1] per standard unit of the ranking
-_SLOPES = np.concatenate([_SPREADS, -_SPREADS])  # negative: the ranking has the order the wrong way round
-_MISLED = 0.05  # probability of that before any trial
-_TYPICAL_SPREAD = 0.06
-_SPREAD_LOG_SD = 1.0
-_INTERCEPT_SD = 1.0  # nothing is known of the task's level
-_METHOD_SD = 0.03  # of the difference between methods
-_ARM_SHARE = 0.35  # sd of e[m, j] as a share of s
-_NOISE_SD = 0.008  # one split, one seed
-_UNRANKED_SCORE = -0.5
-_UNRANKED_SD = 1.5
-_SHARES = (0.40, 0.30, 0.15, 0.15)  # of the error variance: own, architecture, family, pretraining tag
-_DRAWS = 4_096
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,87 +59,75 @@ class Posterior:
         return np.sqrt(np.maximum(variance, 1e-12))
 
 
-def kinship(candidates: Sequence[Candidate]) -> FloatArray:
-    """Correlation (M, M) of the ranking's errors: a sum of block matrices, so positive definite."""
-
-    def same(values: Sequence[str]) -> FloatArray:
-        return np.array([[float(first == second) for second in values] for first in values], dtype=np.float64)
-
-    own, arch, family, tag = _SHARES
-    total: FloatArray = (
-        own * np.eye(len(candidates), dtype=np.float64)
-        + arch * same([each.arch for each in candidates])
-        + family * same([each.family for each in candidates])
-        + tag * same([each.tag for each in candidates])
-    )
-    return total
-
-
-def belief_of(ranking: Ranking, *, candidates: Sequence[Candidate], trust: float = 1.0) -> Belief:
+def belief_of(ranking: Ranking, *, candidates: Sequence[Candidate], policy: Policy = POLICY) -> Belief:
     """The ranking as a Gaussian over ``candidates``; those it could not rank get a low mean and a wide spread.
 
     Args:
         ranking: scores and standard deviations.
         candidates: M of them, in the order of the arrays.
-        trust: standard deviations are divided by it; below 1 the ranking counts for less.
+        policy: scores of candidates that were not ranked.
 
     Raises:
-        ValueError: no candidate, one twice, or trust that is not positive.
+        ValueError: no candidate, or one twice.
     """
     names = tuple(each.id for each in candidates)
     if not names or len(set(names)) != len(names):
         raise ValueError(f"candidates must be distinct and at least one, but got {names!r}")
-    if not trust > 0:
-        raise ValueError(f"trust must be positive, but got {trust!r}")
     lines = {line.candidate: line for line in ranking.ranked}
-    mean = np.array([lines[name].score if name in lines else _UNRANKED_SCORE for name in names])
-    sd = np.array([max(lines[name].sd, 0.05) if name in lines else _UNRANKED_SD for name in names]) / trust
-    return Belief(candidates=names, mean=mean, cov=kinship(candidates) * np.outer(sd, sd))
+    mean = np.array([lines[name].score if name in lines else policy.unranked_score for name in names])
+    sd = np.array([max(lines[name].sd, policy.least_sd) if name in lines else policy.unranked_sd for name in names])
+    return Belief(candidates=names, mean=mean, cov=error_correlation(candidates) * np.outer(sd, sd))
 
 
-def _gaussian(
-    belief: Belief,
-    *,
-    spread: float,
-    gains: FloatArray,
-    rows: IntArray,
-    columns: IntArray,
-    values: FloatArray,
-    doubts: FloatArray,
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Seen:
+    """n observations as arrays."""
+
+    rows: IntArray  # candidate
+    columns: IntArray  # method
+    values: FloatArray
+    sd: FloatArray
+
+
+def _condition(
+    belief: Belief, *, slope: float, gains: FloatArray, seen: _Seen, policy: Policy
 ) -> tuple[FloatArray, FloatArray, float]:
-    """Condition on the observations for one spread: mean (M, J), covariance (J, M, M), log marginal likelihood."""
+    """Condition on the observations for one s: mean (M, J), covariance (J, M, M), log marginal likelihood."""
     size, methods = len(belief.mean), len(gains)
-    latent = spread**2 * belief.cov
-    arm = (_ARM_SHARE * spread) ** 2
+    latent = slope**2 * belief.cov
+    arm = (policy.arm_share * slope) ** 2
 
     def between(m: IntArray, j: IntArray, n: IntArray, k: IntArray) -> FloatArray:
         same_method = j[:, None] == k[None, :]
-        result: FloatArray = latent[np.ix_(m, n)] + _INTERCEPT_SD**2 + same_method * _METHOD_SD**2
+        result: FloatArray = latent[np.ix_(m, n)] + policy.level_sd**2 + same_method * policy.method_sd**2
         result += same_method * (m[:, None] == n[None, :]) * arm
         return result
 
     everyone = np.arange(size)
-    mean = spread * belief.mean[:, None] + gains[None, :] + 0.5
-    observed = between(rows, columns, rows, columns) + np.diag(_NOISE_SD**2 + doubts**2)
+    mean = slope * belief.mean[:, None] + gains[None, :] + 0.5
+    observed = between(seen.rows, seen.columns, seen.rows, seen.columns) + np.diag(policy.noise_sd**2 + seen.sd**2)
     factor = np.linalg.cholesky(observed)
-    residual = np.linalg.solve(factor, values - mean[rows, columns])
+    residual = np.linalg.solve(factor, seen.values - mean[seen.rows, seen.columns])
     means, covs = np.empty((size, methods)), np.empty((methods, size, size))
     for j in range(methods):
         column = np.full(size, j)
-        cross = np.linalg.solve(factor, between(rows, columns, everyone, column))  # (n, M)
+        cross = np.linalg.solve(factor, between(seen.rows, seen.columns, everyone, column))  # (n, M)
         means[:, j] = mean[:, j] + cross.T @ residual
         covs[j] = between(everyone, column, everyone, column) - cross.T @ cross
     evidence = -0.5 * float(residual @ residual) - float(np.log(np.diag(factor)).sum())
     return means, covs, evidence
 
 
-def posterior(belief: Belief, observations: Sequence[Observation], *, gains: Sequence[float] = (0.0,)) -> Posterior:
+def posterior(
+    belief: Belief, observations: Sequence[Observation], *, gains: Sequence[float] = (0.0,), policy: Policy = POLICY
+) -> Posterior:
     """Update the belief by what trials reached.
 
     Args:
         belief: over M candidates.
         observations: at most one per candidate and method; may be empty.
         gains: expected advantage of each of the J methods over the first, in units of the metric.
+        policy: of the prior.
 
     Raises:
         ValueError: an index out of range, a value that is not finite, a candidate and method observed twice.
@@ -178,25 +140,17 @@ def posterior(belief: Belief, observations: Sequence[Observation], *, gains: Seq
             raise ValueError(f"an observation must name a known candidate and method, but got {each!r}")
         if not math.isfinite(each.value) or not 0 <= each.sd < math.inf:
             raise ValueError(f"an observed metric must be finite, but got {each!r}")
-    rows = np.array([each.candidate for each in observations], dtype=np.int64)
-    columns = np.array([each.method for each in observations], dtype=np.int64)
-    values = np.array([each.value for each in observations], dtype=np.float64)
-    doubts = np.array([each.sd for each in observations], dtype=np.float64)
-    parts = [
-        _gaussian(
-            belief,
-            spread=float(spread),
-            gains=np.asarray(gains, float),
-            rows=rows,
-            columns=columns,
-            values=values,
-            doubts=doubts,
-        )
-        for spread in _SLOPES
-    ]
+    seen = _Seen(
+        rows=np.array([each.candidate for each in observations], dtype=np.int64),
+        columns=np.array([each.method for each in observations], dtype=np.int64),
+        values=np.array([each.value for each in observations], dtype=np.float64),
+        sd=np.array([each.sd for each in observations], dtype=np.float64),
+    )
+    slopes, expected = policy.slopes, np.asarray(gains, dtype=np.float64)
+    parts = [_condition(belief, slope=float(s), gains=expected, seen=seen, policy=policy) for s in slopes]
     logs = np.array([evidence for _, _, evidence in parts])
-    logs = logs - 0.5 * (np.log(np.abs(_SLOPES) / _TYPICAL_SPREAD) / _SPREAD_LOG_SD) ** 2
-    logs = logs + np.log(np.where(_SLOPES > 0, 1 - _MISLED, _MISLED))
+    logs = logs - 0.5 * (np.log(np.abs(slopes) / policy.typical_spread) / policy.spread_log_sd) ** 2
+    logs = logs + np.log(np.where(slopes > 0, 1 - policy.misled, policy.misled))
     weights = np.exp(logs - logs.max())
     weights /= weights.sum()
     means = np.stack([mean for mean, _, _ in parts])
@@ -204,15 +158,7 @@ def posterior(belief: Belief, observations: Sequence[Observation], *, gains: Seq
     away = means - mean
     cov = np.einsum("g,gjmn->jmn", weights, np.stack([each for _, each, _ in parts]))
     cov = cov + np.einsum("g,gmj,gnj->jmn", weights, away, away)  # the mixture's moments
-    return Posterior(mean=mean, cov=cov, spread=float(weights @ np.abs(_SLOPES)))
-
-
-def probability_best(mean: FloatArray, cov: FloatArray, *, seed: int = 0, draws: int = _DRAWS) -> FloatArray:
-    """Probability (M,) of being the largest component of N(mean, cov), by seeded draws."""
-    jitter = 1e-10 * max(1.0, float(np.trace(cov)) / len(mean)) * np.eye(len(mean))
-    factor = np.linalg.cholesky(cov + jitter)
-    sample = mean + np.random.default_rng(seed).standard_normal((draws, len(mean))) @ factor.T
-    return np.bincount(sample.argmax(axis=1), minlength=len(mean)) / draws
+    return Posterior(mean=mean, cov=cov, spread=float(weights @ np.abs(slopes)))
 
 
 def expected_improvement(mean: FloatArray, sd: FloatArray, *, best: float) -> FloatArray:
@@ -222,22 +168,20 @@ def expected_improvement(mean: FloatArray, sd: FloatArray, *, best: float) -> Fl
     return np.maximum((mean - best) * ndtr(scaled) + sd * density, 0.0)
 
 
-_LOCAL_LOSS = 0.01  # of the metric: what other hyperparameters of a tried arm lose on average
-LOCAL_SD = 0.02  # how much their metrics vary
-_AGAIN = 0.25  # what is left of an arm's promise after a trial that gave nothing
-
-
-def promise(mean: float, sd: float, *, best: float, reached: float | None, tries: int) -> float:
-    """Expected improvement over ``best``.
+def acquisition(
+    mean: float, sd: float, *, best: float, reached: float | None, tries: int, policy: Policy = POLICY
+) -> float:
+    """Expected improvement over ``best`` by one more trial of a candidate and method.
 
     Args:
-        mean: believed of the arm.
+        mean: believed of it.
         sd: likewise.
         best: metric to beat.
-        reached: the arm's own best; hyperparameters are then all that can change, and less with every trial.
-        tries: trials of the arm so far, those that failed or run elsewhere included.
+        reached: its own best; settings are then all that can change, and less with every trial.
+        tries: trials of it so far, those that failed or run elsewhere included.
+        policy: what other settings lose and vary.
     """
     if reached is not None:
-        mean, sd = reached - _LOCAL_LOSS, LOCAL_SD / (1 + tries / 4) ** 0.5
+        mean, sd = reached - policy.local_loss, policy.local_sd / (1 + tries / 4) ** 0.5
     gain = float(expected_improvement(np.array([mean]), np.array([sd]), best=best)[0])
-    return gain if reached is not None else gain * _AGAIN**tries
+    return gain if reached is not None else gain * policy.repeat**tries

@@ -1,55 +1,32 @@
-"""The search space of one trial as data: ranges and defaults by method, tower family and size.
+"""Settings of a trial as a point of the unit cube, and where first trials begin.
 
-Every range is centred on its default, so the unit cube is comparable between candidates: 0.5 is always "the default of
-this family", and what one candidate teaches about learning rates carries over to the next. `study` suggests points of
-the unit cube, `Space.spec` turns them into a `TrialSpec`.
+Every range is centred on its default: 0.5 is always "the default of this method for this candidate", so what one
+candidate teaches about learning rates carries over to the next.
 
-The defaults are our own choice, tuned on the mini zoo (see docs of the benchmarks) and, for towers of more than twenty
-million parameters, the usual range of full CLIP fine-tuning (1e-6 to 1e-4).
-
-Default hyperparameters of each candidate, learned from past trials by method and tower family. Pure.
-
-A first trial has no experience of its own task to go by, so it begins where trials of the same method and tower family
-went well before. Form (our own choice): within one task and candidate, trials are weighted by how near they came to
-the best of them; the weighted mean point of each such group is one vote, and votes are shrunk towards the method's mean
-over all families, which is shrunk towards the built-in default. Few trials therefore move little, and trials that were
-all made at the default move nothing.
+A first trial has no experience of its own task to go by: it begins where trials of the same method and tower family
+went well before. Within one task and candidate, past trials are weighted by how near they came to the best of them;
+the weighted mean point of each such group is one vote, and votes are shrunk towards the method's mean over all
+families, which is shrunk towards the built-in default. Few trials therefore move little.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 
-from vlmsel_auto.records import Candidate, FloatArray, Method, TrialSpec
+from vlmsel_auto.planning.policy import POLICY, Policy
+from vlmsel_auto.records import Candidate, FloatArray, TrialSpec
 
-__all__ = [
-    "LARGE_TOWER",
-    "Defaults",
-    "PastTrial",
-    "Point",
-    "Range",
-    "Space",
-    "default_point",
-    "learn_defaults",
-    "space_for",
-]
-
-LARGE_TOWER = 20_000_000  # parameters of both towers; above it the learning rates of real pretrained models apply
-_HUGE_TOWER = 500_000_000
-
-_RATES = {"vit": 3e-4, "resnet": 7e-4, "convnext": 7e-4, "efficientnet": 1e-3}  # small models, full fine-tuning
-_LARGE_RATE = 1e-5
-_HUGE_RATE = 5e-6
-_EPOCHS_FACTOR = 3.0  # fine-tuning takes so many times fewer or more epochs than its default
-_PROBE_RATE = 5e-3  # at few images, where a probe that moves far from the text head overfits
-_PROBE_DECAY = 0.03
-_PROBE_EPOCHS = 60
-_PROBE_FEW = 200  # images: with n times as many a probe moves n times as fast and as long, up to the factor below
-_PROBE_MOST = 4.0
+Point = Mapping[str, float]  # setting -> place in [0, 1]; one that is missing is at its default, 0.5
+DEFAULT: Final[Point] = MappingProxyType({})
+EPOCHS: Final = "epochs"
+EPOCHS_FACTOR: Final = 3.0  # tower methods take so many times fewer or more epochs than their default
+_MIDDLE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +42,11 @@ class Range:
         if not self.low <= self.high or (self.log and self.low <= 0):
             raise ValueError(f"a range needs low <= high, and low > 0 on a log scale, but got {self!r}")
 
+    @classmethod
+    def around(cls, middle: float, factor: float) -> Range:
+        """From ``middle / factor`` to ``middle * factor`` on a log scale."""
+        return cls(low=middle / factor, high=middle * factor, log=True)
+
     def at(self, unit: float) -> float:
         """Value at ``unit`` in [0, 1] of the way from low to high."""
         if not 0 <= unit <= 1:
@@ -78,130 +60,46 @@ class Range:
     def unit(self, value: float) -> float:
         """Where ``value`` lies, 0 at low and 1 at high; values outside are clipped."""
         if self.high == self.low:
-            return 0.5
+            return _MIDDLE
         if self.log:
             place = math.log(max(value, self.low) / self.low) / math.log(self.high / self.low)
         else:
             place = (value - self.low) / (self.high - self.low)
-        return min(1.0, max(0.0, place))
+        return _clip(place)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Point:
-    """A point of the unit cube: 0.5 is the default of method and family."""
-
-    learning_rate: float = 0.5
-    weight_decay: float = 0.5
-    augmentation: float = 0.5
-    epochs: float = 0.5
-
-    def moved(self, *, learning_rate: float, weight_decay: float, augmentation: float, epochs: float) -> Point:
-        """The point shifted by these amounts and kept inside the cube."""
-
-        def clip(value: float) -> float:
-            return min(1.0, max(0.0, value))
-
-        return Point(
-            learning_rate=clip(self.learning_rate + learning_rate),
-            weight_decay=clip(self.weight_decay + weight_decay),
-            augmentation=clip(self.augmentation + augmentation),
-            epochs=clip(self.epochs + epochs),
-        )
-
-    def shorter(self, ratio: float) -> Point:
-        """The point with ``ratio`` of its epochs of fine-tuning, as far as the cube allows."""
-        return replace(self, epochs=max(0.0, self.epochs + math.log(ratio) / (2 * math.log(_EPOCHS_FACTOR))))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Space:
     """What may vary for one candidate and method."""
 
-    method: Method
-    learning_rate: Range
-    weight_decay: Range
-    augmentation: Range
-    epochs: Range  # rounded to whole epochs
+    method: str
+    ranges: Mapping[str, Range]  # by setting; epochs are rounded
 
     def spec(self, point: Point, *, candidate: str, seed: int) -> TrialSpec:
         """The trial at ``point``."""
-        return TrialSpec(
-            candidate=candidate,
-            method=self.method,
-            learning_rate=self.learning_rate.at(point.learning_rate),
-            weight_decay=self.weight_decay.at(point.weight_decay),
-            augmentation=self.augmentation.at(point.augmentation),
-            epochs=round(self.epochs.at(point.epochs)),
-            seed=seed,
-        )
+        values = {name: range_.at(point.get(name, _MIDDLE)) for name, range_ in self.ranges.items()}
+        epochs = round(values.pop(EPOCHS, 0.0))
+        return TrialSpec(candidate=candidate, method=self.method, settings=values, epochs=epochs, seed=seed)
 
     def point(self, spec: TrialSpec) -> Point:
         """The inverse of `spec`, clipped to the cube; epochs are whole numbers, so only near."""
-        return Point(
-            learning_rate=self.learning_rate.unit(spec.learning_rate),
-            weight_decay=self.weight_decay.unit(spec.weight_decay),
-            augmentation=self.augmentation.unit(spec.augmentation),
-            epochs=self.epochs.unit(spec.epochs),
-        )
+        values = {**spec.settings, EPOCHS: float(spec.epochs)}
+        return {name: range_.unit(values[name]) for name, range_ in self.ranges.items() if name in values}
 
 
-def default_point() -> Point:
-    """The middle of the cube."""
-    return Point()
+def moved(point: Point, moves: Mapping[str, float]) -> Point:
+    """The point shifted by these amounts and kept inside the cube."""
+    return {**point, **{name: _clip(point.get(name, _MIDDLE) + move) for name, move in moves.items()}}
 
 
-def _around(middle: float, factor: float) -> Range:
-    return Range(low=middle / factor, high=middle * factor, log=True)
+def shorter(point: Point, ratio: float) -> Point:
+    """The point with ``ratio`` of its epochs, as far as the cube allows."""
+    epochs = point.get(EPOCHS, _MIDDLE) + math.log(ratio) / (2 * math.log(EPOCHS_FACTOR))
+    return {**point, EPOCHS: max(0.0, epochs)}
 
 
-def _tuning_rate(family: str, params: int | None) -> float:
-    size = params if params is not None else LARGE_TOWER  # unknown size: rather too gentle than too rough
-    if size >= _HUGE_TOWER:
-        return _HUGE_RATE
-    if size >= LARGE_TOWER:
-        return _LARGE_RATE
-    return _RATES.get(family, 5e-4)
-
-
-def space_for(method: Method, *, candidate: Candidate, train_images: int, images_per_trial: int = 2_500) -> Space:
-    """Ranges for one candidate on a task.
-
-    Args:
-        method: ``"probe"`` (linear head on cached features) or ``"finetune"`` (whole visual tower and head).
-        candidate: its family and number of parameters choose the learning rates.
-        train_images: number of training images; with few of them an epoch is short and more are worth while.
-        images_per_trial: how many images a default fine-tuning trial shows to the tower, repeats counted.
-
-    Raises:
-        ValueError: no training image, or a method that does not exist.
-    """
-    if train_images < 1 or images_per_trial < 1:
-        raise ValueError(f"image counts must be positive, but got {train_images=} and {images_per_trial=}")
-    if method == "probe":
-        reach = min(_PROBE_MOST, max(1.0, train_images / _PROBE_FEW))
-        return Space(
-            method="probe",
-            learning_rate=_around(_PROBE_RATE * reach, 16.0),
-            weight_decay=_around(_PROBE_DECAY, 32.0),
-            augmentation=Range(low=0.0, high=0.0),
-            epochs=_around(_PROBE_EPOCHS * reach, 4.0),
-        )
-    if method == "finetune":
-        epochs = min(30, max(3, round(images_per_trial / train_images)))
-        return Space(
-            method="finetune",
-            learning_rate=_around(_tuning_rate(candidate.family, candidate.params), 6.0),
-            weight_decay=Range(low=2.5e-3, high=1.0, log=True),
-            augmentation=Range(low=0.0, high=0.8),
-            epochs=_around(epochs, _EPOCHS_FACTOR),
-        )
-    raise ValueError(f"method must be 'probe' or 'finetune', but got {method!r}")
-
-
-_NEAR = 0.02  # of the metric: a trial that is worse by this weighs 1 / e
-_SHRINK = 4.0  # votes that the mean above counts for
-
-Defaults = Mapping[tuple[str, Method], Point]
+def _clip(value: float) -> float:
+    return min(1.0, max(0.0, value))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,36 +109,47 @@ class PastTrial:
     task: str  # digest
     candidate: str
     family: str
-    method: Method
-    point: Point  # of the unit cube of its method and family
+    method: str
+    point: Point
     value: float  # validation metric, in [0, 1]
 
 
+Defaults = Mapping[tuple[str, str], Point]  # of candidate and method
+
+
 def learn_defaults(
-    past: Sequence[PastTrial], *, candidates: Sequence[Candidate], methods: Sequence[Method], without: str = ""
+    past: Sequence[PastTrial],
+    *,
+    candidates: Sequence[Candidate],
+    methods: Mapping[str, Sequence[str]],
+    without: str = "",
+    policy: Policy = POLICY,
 ) -> Defaults:
     """Where the first trial of each candidate and method should be.
 
     Args:
         past: trials of earlier searches, in any order.
         candidates: who will be tuned.
-        methods: how.
+        methods: names of the settings of each method.
         without: digest of a task whose trials are left out: the target's own.
+        policy: how strongly votes are shrunk.
     """
-    found: dict[tuple[str, Method], Point] = {}
-    for method in methods:
-        votes = _votes([each for each in past if each.method == method and each.task != without])
-        everyone = _shrunk([vote for _, vote in votes], towards=_array(Point()))
+    found: dict[tuple[str, str], Point] = {}
+    for method, settings in methods.items():
+        mine = [each for each in past if each.method == method and each.task != without]
+        votes = _votes(mine, settings, policy)
+        everyone = _shrunk([vote for _, vote in votes], towards=np.full(len(settings), _MIDDLE), policy=policy)
         by_family = {
-            family: _shrunk([vote for of, vote in votes if of == family], towards=everyone)
+            family: _shrunk([vote for of, vote in votes if of == family], towards=everyone, policy=policy)
             for family in {each.family for each in candidates}
         }
         for each in candidates:
-            found[each.id, method] = _point(by_family[each.family])
+            values = by_family[each.family].tolist()
+            found[each.id, method] = {name: _clip(value) for name, value in zip(settings, values, strict=True)}
     return found
 
 
-def _votes(past: Sequence[PastTrial]) -> list[tuple[str, FloatArray]]:
+def _votes(past: Sequence[PastTrial], settings: Sequence[str], policy: Policy) -> list[tuple[str, FloatArray]]:
     """(family, mean point) of each task and candidate that was tried more than once."""
     groups: dict[tuple[str, str], list[PastTrial]] = {}
     for each in past:
@@ -249,21 +158,14 @@ def _votes(past: Sequence[PastTrial]) -> list[tuple[str, FloatArray]]:
     for _, group in sorted(groups.items()):
         if len(group) > 1:
             values = np.array([each.value for each in group])
-            weights = np.exp((values - values.max()) / _NEAR)
-            points = np.stack([_array(each.point) for each in group])
+            weights = np.exp((values - values.max()) / policy.near_best)
+            points = np.array([[each.point.get(name, _MIDDLE) for name in settings] for each in group])
             votes.append((group[0].family, weights @ points / weights.sum()))
     return votes
 
 
-def _shrunk(votes: Sequence[FloatArray], *, towards: FloatArray) -> FloatArray:
-    total: FloatArray = (_SHRINK * towards + sum(votes, np.zeros(4))) / (_SHRINK + len(votes))
+def _shrunk(votes: Sequence[FloatArray], *, towards: FloatArray, policy: Policy) -> FloatArray:
+    total: FloatArray = (policy.shrink_votes * towards + sum(votes, np.zeros(len(towards)))) / (
+        policy.shrink_votes + len(votes)
+    )
     return total
-
-
-def _array(point: Point) -> FloatArray:
-    return np.array([point.learning_rate, point.weight_decay, point.augmentation, point.epochs])
-
-
-def _point(values: FloatArray) -> Point:
-    rate, decay, augmentation, epochs = (min(1.0, max(0.0, float(value))) for value in values)
-    return Point(learning_rate=rate, weight_decay=decay, augmentation=augmentation, epochs=epochs)

@@ -24,14 +24,14 @@ from vlmsel_auto.reporting import wording
 
 __all__ = ["RankPoint", "TimePoint", "best_so_far", "predicted_ranking", "rank_scatter", "validation_against_test"]
 
-Kind = Literal["planned", "sampled", "audit"]
+Kind = Literal["floor", "planned", "sampled", "audit"]
 
 # sentinel colours that no plot uses otherwise -> CSS variables with a fallback for use outside the page
 _INK, _FAINT = "#010203", "#040506"
 _VARIABLES = {_INK: "var(--ink, #1b1f24)", _FAINT: "var(--rule, #b9c0c8)"}
-_COLOURS: dict[Kind, str] = {"planned": "#0072b2", "sampled": "#009e73", "audit": "#d55e00"}
-_MARKERS: dict[Kind, str] = {"planned": "o", "sampled": "s", "audit": "^"}
-_KINDS: tuple[Kind, ...] = ("planned", "sampled", "audit")
+_COLOURS: dict[Kind, str] = {"floor": "#7f7f7f", "planned": "#0072b2", "sampled": "#009e73", "audit": "#d55e00"}
+_MARKERS: dict[Kind, str] = {"floor": "D", "planned": "o", "sampled": "s", "audit": "^"}
+_KINDS: tuple[Kind, ...] = ("floor", "planned", "sampled", "audit")
 _FONT, _LABEL = 10.0, 8.5  # points
 _STYLE: dict[Any, object] = {  # matplotlib's stubs want a literal of all its keys
     "text.parse_math": False,  # a dollar in a model's or a class's name is a dollar

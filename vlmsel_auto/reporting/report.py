@@ -22,7 +22,6 @@ from vlmsel_auto.records import (
     BadFile,
     Budget,
     Candidate,
-    Method,
     Metric,
     RankedCandidate,
     Ranking,
@@ -95,7 +94,7 @@ class BestSummary:
     """The chosen model. ``validation`` and ``test`` are the task's metric in [0, 1]."""
 
     candidate: str
-    method: Method
+    method: str
     validation: float
     test: float | None
     trial: int

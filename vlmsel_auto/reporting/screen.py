@@ -25,7 +25,6 @@ from vlmsel_auto.events import (
 )
 from vlmsel_auto.records import Budget, Ranking, TrialResult, TrialSpec
 from vlmsel_auto.reporting.wording import (
-    METHOD_NAMES,
     clean,
     clock,
     duration,
@@ -35,6 +34,7 @@ from vlmsel_auto.reporting.wording import (
     shorten,
     sparkline,
 )
+from vlmsel_auto.tuning.methods import label_of
 
 __all__ = ["Board", "render", "update"]
 
@@ -227,7 +227,7 @@ def _trials_table(board: Board, rows: int, width: int) -> Group:
         is_best = best is not None and trial.number == best.number
         cells = [f"★ {trial.number}" if is_best else str(trial.number)]
         cells += [shorten(clean(trial.spec.candidate), most)]
-        cells += [METHOD_NAMES[trial.spec.method]] if width >= _MIDDLE else []
+        cells += [label_of(trial.spec.method)] if width >= _MIDDLE else []
         cells += [percent(trial.validation) if trial.state == "complete" else trial.state]
         cells += [percent(trial.test)] if width >= _WIDE else []
         cells += [duration(trial.seconds)]
@@ -240,7 +240,7 @@ def _trials_table(board: Board, rows: int, width: int) -> Group:
 
 def _running(trial_number: int, trial: RunningTrial, now: float, width: int) -> list[RenderableType]:
     why = f", {trial.why}" if trial.why else ""
-    head = f"▶ trial {trial_number}  {trial.spec.candidate}  {METHOD_NAMES[trial.spec.method]}{why}"
+    head = f"▶ trial {trial_number}  {trial.spec.candidate}  {label_of(trial.spec.method)}{why}"
     done = len(trial.curve)
     spark = sparkline(trial.curve, width=max(4, min(30, width - 48)))
     latest = f" {percent(trial.curve[-1])}, best {percent(max(trial.curve))}" if trial.curve else " first epoch"

@@ -26,6 +26,7 @@ from vlmsel_auto.reporting.report import (
     save_json,
     saved_seconds,
 )
+from vlmsel_auto.tuning.methods import label_of
 
 __all__ = ["html", "mixed_text", "panel", "predict_command", "show", "without_best", "write", "write_html"]
 
@@ -150,7 +151,7 @@ def _trial_ends(trials: Sequence[TrialResult]) -> list[plots.TimePoint]:
     for trial in sorted(trials, key=lambda item: item.number):
         end += trial.seconds
         value = trial.validation if trial.state == "complete" else None
-        points.append(plots.TimePoint(label=trial.spec.candidate, end=end, validation=value, kind=trial.origin))
+        points.append(plots.TimePoint(label=trial.spec.candidate, end=end, validation=value, kind=trial.origin.value))
     return points
 
 
@@ -160,7 +161,7 @@ def _rank_points(lines: Sequence[Outcome]) -> list[plots.RankPoint]:
             label=line.candidate,
             predicted=line.predicted_among_tuned,
             actual=line.actual_rank,
-            kind=line.trial.origin,
+            kind=line.trial.origin.value,
             validation=line.trial.validation,
             test=line.trial.test,
         )
@@ -207,6 +208,7 @@ def html(report: SearchReport) -> str:
         duration=wording.duration,
         thousands=wording.thousands,
         plural=wording.plural,
+        method=label_of,
         clean=wording.clean,
         sparkline=lambda values: wording.sparkline(values, width=24),
     )
@@ -222,7 +224,6 @@ def html(report: SearchReport) -> str:
         command=predict_command(report),
         without_best=without_best(report),
         plots=_drawings(report, lines),
-        methods=wording.METHOD_NAMES,
         tuned=len(lines),
         tuning=sum(trial.seconds for trial in report.trials),
         sizes={item.id: item for item in report.candidates},
@@ -256,7 +257,7 @@ def _best_lines(report: SearchReport) -> list[Text]:
         Text.assemble(
             "Best  ",
             (wording.clean(best.candidate), "bold green"),
-            f"  {wording.METHOD_NAMES[best.method]}, validation {wording.percent(best.validation)}{test}",
+            f"  {label_of(best.method)}, validation {wording.percent(best.validation)}{test}",
         )
     ]
     if best.model_dir is not None:
@@ -295,7 +296,7 @@ def _outcome_table(report: SearchReport, lines: Sequence[Outcome], *, width: int
             cells.append("-" if line.predicted_rank is None else f"{line.predicted_rank} of {total}")
         cells.append(name)
         if width >= _WITH_METHOD:
-            cells.append(wording.METHOD_NAMES[line.trial.spec.method])
+            cells.append(label_of(line.trial.spec.method))
         cells.append(wording.percent(line.accuracy))
         table.add_row(*(Text(cell) for cell in cells), style="green" if line.candidate == chosen else "")
     return table

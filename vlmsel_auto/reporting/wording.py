@@ -18,9 +18,9 @@ from vlmsel_auto.events import (
     TrialStarted,
 )
 from vlmsel_auto.records import TrialResult, TrialSpec
+from vlmsel_auto.tuning.methods import label_of
 
 __all__ = [
-    "METHOD_NAMES",
     "clean",
     "clock",
     "describe",
@@ -37,8 +37,8 @@ __all__ = [
     "thousands",
 ]
 
-METHOD_NAMES = {"probe": "linear probe", "finetune": "fine-tuning"}
 DASH = "-"
+_SHORT = {"learning_rate": "lr", "weight_decay": "decay", "augmentation": "augment"}
 _MINUTE, _HOUR = 60, 3600
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -139,11 +139,11 @@ def sparkline(values: Sequence[float], *, width: int) -> str:
 
 def spec_text(spec: TrialSpec) -> str:
     """Candidate, method and settings of a trial on one line."""
-    parts = [f"lr {spec.learning_rate:.2g}", f"decay {spec.weight_decay:.2g}"]
-    if spec.method == "finetune":
-        parts.append(f"augment {spec.augmentation:.2g}")
-    parts.append(plural(spec.epochs, "epoch"))
-    return f"{clean(spec.candidate)}, {METHOD_NAMES[spec.method]} ({', '.join(parts)})"
+    parts = [f"{_SHORT.get(name, name)} {value:.2g}" for name, value in spec.settings.items()]
+    if spec.epochs:
+        parts.append(plural(spec.epochs, "epoch"))
+    what = f"{clean(spec.candidate)}, {label_of(spec.method)}"
+    return f"{what} ({', '.join(parts)})" if parts else what
 
 
 def outcome(result: TrialResult) -> str:
@@ -164,7 +164,7 @@ def _trial_line(event: TrialFinished) -> str:
         best = ", leading"
     when = "in an earlier run" if event.resumed else f"after {duration(result.seconds)}"
     return (
-        f"trial {result.number} {clean(result.spec.candidate)} {METHOD_NAMES[result.spec.method]}: "
+        f"trial {result.number} {clean(result.spec.candidate)} {label_of(result.spec.method)}: "
         f"{outcome(result)} ({when}{best})"
     )
 

@@ -11,12 +11,11 @@ from filelock import FileLock, Timeout
 from vlmsel_auto.cache import write_atomically
 from vlmsel_auto.errors import InputError, LibraryError
 from vlmsel_auto.library.library import user_library_path
-from vlmsel_auto.planning.space import PastTrial, space_for
+from vlmsel_auto.planning.space import PastTrial
 from vlmsel_auto.recordjson import decode, encode
-from vlmsel_auto.records import Candidate, Method, Task, TrialResult
+from vlmsel_auto.records import Candidate, Task, TrialResult, TrialState
 from vlmsel_auto.tuning.data import splits
-
-__all__ = ["past_of_search", "past_path", "read_past", "remember_past"]
+from vlmsel_auto.tuning.methods import method_of
 
 _MOST = 20_000  # lines; the oldest go first
 _WAIT = 30.0  # seconds for another process that writes
@@ -49,16 +48,18 @@ def past_of_search(*, task: Task, candidates: Sequence[Candidate], trials: Seque
     found = []
     for each in trials:
         candidate = by_id.get(each.spec.candidate)
-        if candidate is None or each.state != "complete" or each.validation is None:
+        if candidate is None or each.state is not TrialState.COMPLETE or each.validation is None:
             continue
-        method: Method = each.spec.method
+        method = method_of(each.spec.method)
+        if not method.settings:  # there is nothing to learn
+            continue
         found.append(
             PastTrial(
                 task=task.digest,
                 candidate=candidate.id,
                 family=candidate.family,
-                method=method,
-                point=space_for(method, candidate=candidate, train_images=images).point(each.spec),
+                method=method.name,
+                point=method.space(candidate, train_images=images).point(each.spec),
                 value=each.validation,
             )
         )

@@ -8,19 +8,17 @@ from pathlib import Path
 
 from vlmsel_auto.planning.curves import Curve
 from vlmsel_auto.planning.history import Tried
-from vlmsel_auto.records import Method, TrialResult
-from vlmsel_auto.study.runner import Workbench
+from vlmsel_auto.planning.method import Trains
+from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
+from vlmsel_auto.study.runner import TrialRunner
 from vlmsel_auto.tuning.checkpoints import drop_paused, drop_weights, has_paused, has_weights, save_result
-from vlmsel_auto.tuning.run import LATE
 
-__all__ = ["Shelf"]
-
-_WEIGHTS_KEPT = 3  # finished trials whose weights are kept: what kin do later may change who leads
+_WEIGHTS_KEPT = 3  # finished trials whose weights are kept: what similar candidates do later may change who leads
 _PAUSED_KEPT = 4  # paused trials whose state is kept: each takes three times the size of its tower
 
 
 @dataclass(kw_only=True, eq=False)
-class Shelf:
+class Results:
     """Results by number."""
 
     workdir: Path
@@ -39,7 +37,8 @@ class Shelf:
         """Write a result and take it."""
         save_result(self.workdir, result)
         self.adopt(result)
-        if result.continues is not None and result.state != "failed":  # its own state, or its weights, took the place
+        # its own state, or its weights, replaced those of the trial that it continued
+        if result.continues is not None and result.state is not TrialState.FAILED:
             drop_paused(self.workdir, result.continues)
             self._paused.discard(result.continues)
 
@@ -48,8 +47,8 @@ class Shelf:
         return tuple(result for _, result in sorted(self.results.items()))
 
     def counted(self) -> list[TrialResult]:
-        """Trials that used the budget: all but those that the clock cut short."""
-        return [each for each in self.all() if not _cut_short(each)]
+        """Trials that used the budget: all but the floor, which is free, and those that the clock cut short."""
+        return [each for each in self.all() if not _cut_short(each) and each.origin is not TrialOrigin.FLOOR]
 
     def leaders(self, expected: Mapping[int, float]) -> list[TrialResult]:
         """Complete trials, the one to choose first.
@@ -57,7 +56,9 @@ class Shelf:
         By what they are expected to reach, then by validation, then by how well their last epochs did, then the
         earlier. Those whose weights are gone come last.
         """
-        complete = [each for each in self.results.values() if each.state == "complete" and each.validation is not None]
+        complete = [
+            each for each in self.results.values() if each.state is TrialState.COMPLETE and each.validation is not None
+        ]
         return sorted(complete, key=lambda each: self._merit(each, expected), reverse=True)
 
     def _merit(self, result: TrialResult, expected: Mapping[int, float]) -> tuple[bool, float, float, float, int]:
@@ -70,11 +71,7 @@ class Shelf:
             -result.number,
         )
 
-    def resumable(self, number: int) -> bool:
-        """Whether the state of a trial's training is there."""
-        return number in self._paused
-
-    def history(self, bench: Workbench, *, methods: tuple[Method, ...]) -> list[Tried]:
+    def history(self, runner: TrialRunner) -> list[Tried]:
         """What the plan needs to know, in order."""
         shown = [each for each in self.all() if not _cut_short(each) or each.number in self._paused]
         return [
@@ -85,17 +82,17 @@ class Shelf:
                 state=each.state,
                 validation=each.validation,
                 seconds=each.seconds,
-                point=bench.space(each.spec.method, each.spec.candidate).point(each.spec),
+                point=runner.space(each.spec.method, each.spec.candidate).point(each.spec),
                 number=each.number,
                 # how sure a start is says little: zero-shot, or not far from it, by a logit scale of pretraining
                 soft=each.soft_validation if each.kept_epoch else None,
-                curve=_curve(each),
+                curve=_curve(each) if runner.methods[each.spec.method].trains is Trains.TOWER else None,
                 share=self._share(each),
                 resumable=each.number in self._paused,
                 continues=each.continues,
             )
             for each in shown
-            if each.spec.method in methods
+            if each.spec.method in runner.methods
         ]
 
     def _share(self, result: TrialResult) -> float:
@@ -116,10 +113,10 @@ class Shelf:
 
 
 def _curve(result: TrialResult) -> Curve | None:
-    if result.spec.method != "finetune" or not result.curve:
+    if not result.curve:
         return None
     return Curve(values=result.curve, epochs=max(result.spec.epochs, len(result.curve)))
 
 
 def _cut_short(result: TrialResult) -> bool:
-    return result.state == "pruned" and result.reason.startswith(LATE)
+    return result.state is TrialState.PRUNED and result.out_of_time

@@ -13,15 +13,13 @@ import torch
 from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import CandidateError, TrialFailed, TrialUnavailable
 from vlmsel_auto.events import Sink, discard
-from vlmsel_auto.planning.cost import tune_cost
-from vlmsel_auto.planning.space import Point, Space, space_for
+from vlmsel_auto.planning.method import Method, SplitSizes
+from vlmsel_auto.planning.space import DEFAULT, Point, Space
 from vlmsel_auto.process import is_disk_error
-from vlmsel_auto.records import Candidate, Method, Task, TrialOrigin, TrialResult, TrialSpec
-from vlmsel_auto.tuning.data import Splits, splits
-from vlmsel_auto.tuning.probe import Loader
-from vlmsel_auto.tuning.run import Report, run_trial
-
-__all__ = ["Attempt", "Workbench", "failed"]
+from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialResult, TrialSpec, TrialState
+from vlmsel_auto.tuning.data import splits
+from vlmsel_auto.tuning.run import run_trial
+from vlmsel_auto.tuning.work import EpochHook, Loader
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,11 +31,12 @@ class Attempt:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Workbench:
+class TrialRunner:
     """The same for all trials of a search."""
 
     task: Task
     table: Mapping[str, Candidate]  # by id, sorted
+    methods: Mapping[str, Method]  # by name
     load: Loader
     store: Store
     workdir: Path
@@ -47,35 +46,26 @@ class Workbench:
     seed: int
 
     @cached_property
-    def splits(self) -> Splits:
-        """The images of a trial."""
-        return splits(self.task, train_shots=self.train_shots)
+    def sizes(self) -> SplitSizes:
+        """Images of a trial."""
+        parts = splits(self.task, train_shots=self.train_shots)
+        return SplitSizes(train=len(parts.train), val=len(parts.val), test=len(parts.test))
 
-    @property
-    def train_images(self) -> int:
-        """How many images a trial learns from."""
-        return len(self.splits.train)
-
-    def tune_cost(self) -> float:
-        """What a default fine-tuning trial takes against a probe, before either was timed."""
+    def relative_costs(self) -> dict[str, float]:
+        """Cost of a default trial by each method, in passes over the images."""
         name = next(iter(self.table))
-        return tune_cost(
-            train=self.train_images,
-            val=len(self.splits.val),
-            test=len(self.splits.test),
-            epochs=self.spec("finetune", name, Point()).epochs,
-        )
+        return {
+            method.name: method.relative_cost(self.sizes, epochs=self.spec(method.name, name, DEFAULT).epochs)
+            for method in self.methods.values()
+        }
 
-    def space(self, method: Method, name: str) -> Space:
+    def space(self, method: str, name: str) -> Space:
         """What may vary for one candidate."""
-        return space_for(
-            method,
-            candidate=self.table[name],
-            train_images=self.train_images,
-            images_per_trial=self.images_per_trial,
+        return self.methods[method].space(
+            self.table[name], train_images=self.sizes.train, images_per_trial=self.images_per_trial
         )
 
-    def spec(self, method: Method, name: str, point: Point) -> TrialSpec:
+    def spec(self, method: str, name: str, point: Point) -> TrialSpec:
         """The trial at a point."""
         return self.space(method, name).spec(point, candidate=name, seed=self.seed)
 
@@ -85,7 +75,7 @@ class Workbench:
         *,
         number: int,
         origin: TrialOrigin,
-        report: Report,
+        report: EpochHook,
         deadline: float | None,
         continues: int | None = None,
         sink: Sink = discard,
@@ -133,7 +123,7 @@ def failed(spec: TrialSpec, *, number: int, origin: TrialOrigin, reason: str, se
     return TrialResult(
         number=number,
         spec=spec,
-        state="failed",
+        state=TrialState.FAILED,
         origin=origin,
         validation=None,
         test=None,

@@ -12,8 +12,6 @@ import math
 import torch
 from torch.nn import functional
 
-__all__ = ["augment"]
-
 _ZOOM = 0.35  # crops show between 1 - 0.35 and 1 of each side, or up to a sixth more than the image
 _SHIFT = 0.15  # of half a side
 _ROTATION = math.radians(20.0)

@@ -28,26 +28,6 @@ from vlmsel_auto.errors import InputError, TrialUnavailable, WorkdirError
 from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.records import TrialResult
 
-__all__ = [
-    "Checkpoint",
-    "Paused",
-    "Progress",
-    "drop_paused",
-    "drop_weights",
-    "has_paused",
-    "has_weights",
-    "load_paused",
-    "load_trial",
-    "read_result",
-    "read_results",
-    "result_from_json",
-    "result_to_json",
-    "save_paused",
-    "save_result",
-    "save_weights",
-    "trial_dir",
-]
-
 _WEIGHTS = "weights.safetensors"
 _RESULT = "result.json"
 _VISUAL = "visual."

@@ -14,8 +14,6 @@ from torch.nn import functional
 from vlmsel_auto.records import FloatArray, ImageView, IntArray, Metric, PixelSource, Task
 from vlmsel_auto.tasks.split import few_shot
 
-__all__ = ["Batch", "Batches", "ImageSet", "Measured", "Splits", "image_set", "measure", "score", "splits"]
-
 Batch = tuple[torch.Tensor, torch.Tensor]  # uint8 (n, S, S, 3), int64 (n,)
 
 _RESIDENT_BYTES = 512 * 2**20  # sets up to this size are read once; larger ones batch by batch

@@ -1,4 +1,4 @@
-"""Full fine-tuning of a visual tower and its head by Lightning's trainer, from the start or from where it paused.
+"""Fine-tuning of the whole visual tower and its head by Lightning's trainer, from the start or from where it paused.
 
 Lightning's habits that would reach the user stay in here: no bar, no summary, no logger, no checkpoints of its own;
 Ctrl+C is a KeyboardInterrupt again, not a SystemExit; its console lines and warnings are silenced around `fit` only.
@@ -6,34 +6,90 @@ Ctrl+C is a KeyboardInterrupt again, not a SystemExit; its console lines and war
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
-from vlmsel_auto.records import Candidate, Metric, Task, TrialSpec
+from vlmsel_auto.errors import TrialOutOfMemory
+from vlmsel_auto.records import Metric
+from vlmsel_auto.tuning import probe
 from vlmsel_auto.tuning.checkpoints import Checkpoint, Paused, Progress
-from vlmsel_auto.tuning.data import Batches, ImageSet, Measured, Splits, image_set
+from vlmsel_auto.tuning.data import Batches, ImageSet, Measured, image_set
+from vlmsel_auto.tuning.methods import PROBE
 from vlmsel_auto.tuning.module import EpochReport, Head, Kept, Tuner, copy_state, measure_outputs
-from vlmsel_auto.tuning.probe import Deadline, EpochHook, TunableModel
+from vlmsel_auto.tuning.work import Deadline, Ending, Outcome, Work, never
 
-__all__ = ["Keep", "Tuned", "batch_size", "tune"]
-
-_CLIP = 1.0
+_CLIP = 1.0  # of the gradient's norm
 _MARGIN = 0.1  # seconds kept for writing the result before a deadline
+_HALVINGS = 2  # batch, batch / 2, batch / 4; then the trial fails
 
-Keep = Callable[[Paused], None]
+
+def run(work: Work) -> Outcome:
+    """Fit a head on cached features, then train tower and head; smaller batches where memory does not suffice.
+
+    A head that does not fit yet would distort the features (Kumar et al., ICLR 2022).
+
+    Raises:
+        TrialOutOfMemory: not even a quarter of the batch fits.
+        TrialDiverged: the loss became NaN or infinite.
+        DeadlineReached: there was no time for anything.
+    """
+    try:
+        return _halving(work, _fitted_head(work))
+    finally:
+        release(work.device)
+
+
+def _fitted_head(work: Work) -> Outcome:
+    """The linear probe that training starts from; the zero-shot head for trials of no epoch."""
+    spec = PROBE.default(work.candidate, train_images=len(work.splits.train), seed=work.spec.seed)
+    if not work.spec.epochs:
+        spec = replace(spec, epochs=0)
+    return probe.run(replace(work, spec=spec, hook=never))
+
+
+def _halving(work: Work, head: Outcome) -> Outcome:
+    full = batch_size(len(work.splits.train), work.device)
+    first = 0 if work.paused is None else (full // work.paused.progress.batch).bit_length() - 1
+    for halving in range(first, _HALVINGS + 1):
+        try:
+            return train(work, head, batch=max(1, full >> halving), accumulate=2**halving)
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        work = replace(work, paused=None)  # other batches make other steps: begin anew
+        release(work.device)
+    raise TrialOutOfMemory(
+        f"Fine-tuning {work.spec.candidate} does not fit into the memory of {work.device}: free memory or leave it "
+        f"out, but got batches of {full}, halved {_HALVINGS} times"
+    )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """CUDA has a class for it; the CPU allocator and cuDNN only say so in words."""
+    text = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    )
+
+
+def release(device: torch.device) -> None:
+    """Give memory back between trials; Lightning's objects hold each other in cycles."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 @torch.inference_mode()
@@ -50,7 +106,7 @@ def _predict(
 
 
 @contextmanager
-def _manners() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     """Silence Lightning, and turn its SystemExit back into the KeyboardInterrupt that it was."""
     main = threading.current_thread() is threading.main_thread()
     handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)} if main else {}
@@ -103,19 +159,6 @@ def _trainer(*, epochs: int, callback: EpochReport, device: torch.device, accumu
     )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Tuned:
-    """A fine-tuned tower with its head, and how it came about."""
-
-    checkpoint: Checkpoint
-    start: float  # validation metric before training
-    validation: Measured  # of the kept epoch
-    test: float | None  # None: pruned, or no test split
-    kept: int  # 0 is the start
-    curve: tuple[float, ...]
-    stopped: Literal["", "pruned", "deadline"]
-
-
 def _snapshot(tuner: Tuner, *, kept: Kept, start: float, shuffle: torch.Generator, batch: int) -> Paused:
     """The state of the training between two epochs."""
     return Paused(
@@ -145,7 +188,7 @@ def _begin(tuner: Tuner, val: ImageSet, *, metric: Metric, batch: int, deadline:
     return Kept(best=found, state=copy_state(tuner)), found.metric, per_image
 
 
-def _take_up(
+def _resume(
     tuner: Tuner, paused: Paused, val: ImageSet, *, shuffle: torch.Generator, batch: int
 ) -> tuple[Kept, float, float]:
     """Put the training where it paused: what was kept, the metric of the start, and seconds an image."""
@@ -165,96 +208,72 @@ def _take_up(
     return kept, progress.start, per_image
 
 
-def tune(
-    *,
-    spec: TrialSpec,
-    task: Task,
-    model: TunableModel,
-    candidate: Candidate,
-    start: Checkpoint,
-    parts: Splits,
-    hook: EpochHook,
-    deadline: Deadline,
-    workdir: Path,
-    batch: int,
-    accumulate: int = 1,
-    paused: Paused | None = None,
-    keep: Keep | None = None,
-) -> Tuned:
-    """Train the model in place and return the best epoch by validation, the start included.
+def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1) -> Outcome:
+    """Train a freshly loaded model and return the best epoch by validation, the start included.
 
     Args:
-        spec: learning rate, weight decay, augmentation, epochs and seed.
-        task: the task.
-        model: a freshly loaded model; its visual tower is changed.
-        candidate: its view is used.
-        start: the head to begin with.
-        parts: what to learn from, choose by and report on.
-        hook: told (epoch, validation, loss); True ends the trial.
-        deadline: training stops early enough to measure the test split before it.
-        workdir: Lightning's root folder; nothing is written there.
-        batch: images a step sees at once.
+        work: the trial; ``paused`` needs the same ``batch``. Training stops early enough to measure the test split.
+        head: what the head begins with.
+        batch: images that a step sees at once.
         accumulate: steps whose gradients are summed before the weights move.
-        paused: go on from here; ``batch`` must be the same.
-        keep: takes the state of the training when the hook ends it, and about once a minute before.
-
-    Raises:
-        TrialDiverged: the loss became NaN or infinite.
-        DeadlineReached: there was no time for anything.
     """
-    train = image_set(task, view=candidate.view, indices=parts.train)
-    val = image_set(task, view=candidate.view, indices=parts.val)
-    head = Head(
-        torch.from_numpy(start.weight).to(model.device),
-        torch.from_numpy(start.bias).to(model.device),
-        scale=start.scale,
+    spec, task, splits, view = work.spec, work.task, work.splits, work.candidate.view
+    assert head.checkpoint is not None  # noqa: S101 - a probe that returns has a head
+    begin = head.checkpoint
+    model = work.load(work.candidate)
+    images = image_set(task, view=view, indices=splits.train)
+    val = image_set(task, view=view, indices=splits.val)
+    layer = Head(
+        torch.from_numpy(begin.weight).to(model.device),
+        torch.from_numpy(begin.bias).to(model.device),
+        scale=begin.scale,
     )
-    steps = spec.epochs * math.ceil(math.ceil(len(train) / batch) / accumulate)
-    tuner = Tuner(model=model, head=head, spec=spec, metric=task.metric, steps=steps)
+    steps = spec.epochs * math.ceil(math.ceil(len(images) / batch) / accumulate)
+    tuner = Tuner(model=model, head=layer, spec=spec, metric=task.metric, steps=steps)
     shuffle = torch.Generator().manual_seed(spec.seed)
-    with torch.random.fork_rng(), _manners():
+    with torch.random.fork_rng(), quiet_lightning():
         torch.manual_seed(spec.seed)  # dropout and the like
-        kept, value, per_image = (
-            _begin(tuner, val, metric=task.metric, batch=batch, deadline=deadline)
-            if paused is None
-            else _take_up(tuner, paused, val, shuffle=shuffle, batch=batch)
+        kept, start, per_image = (
+            _begin(tuner, val, metric=task.metric, batch=batch, deadline=work.deadline)
+            if work.paused is None
+            else _resume(tuner, work.paused, val, shuffle=shuffle, batch=batch)
         )
         epochs = spec.epochs - len(kept.curve)
         if epochs > 0:
 
             def save() -> None:
-                if keep is not None:
-                    keep(_snapshot(tuner, kept=kept, start=value, shuffle=shuffle, batch=batch))
+                if work.keep is not None:
+                    work.keep(_snapshot(tuner, kept=kept, start=start, shuffle=shuffle, batch=batch))
 
-            reserve = per_image * len(parts.test) + _MARGIN
-            callback = EpochReport(kept=kept, hook=hook, deadline=deadline, reserve=reserve, save=save)
+            reserve = per_image * len(splits.test) + _MARGIN
+            callback = EpochReport(kept=kept, hook=work.hook, deadline=work.deadline, reserve=reserve, save=save)
             tuner.train()
             trainer = _trainer(
-                epochs=epochs, callback=callback, device=model.device, accumulate=accumulate, folder=workdir
+                epochs=epochs, callback=callback, device=model.device, accumulate=accumulate, folder=work.workdir
             )
             trainer.fit(
                 tuner,
-                train_dataloaders=Batches(images=train, size=batch, generator=shuffle),
+                train_dataloaders=Batches(images=images, size=batch, generator=shuffle),
                 val_dataloaders=Batches(images=val, size=2 * batch),
             )
             tuner.to(model.device)  # Lightning moves the module to the CPU when it is done
             tuner.load_state_dict(kept.state)
     test: float | None = None
-    if len(parts.test) and kept.stopped != "pruned":
-        images = image_set(task, view=candidate.view, indices=parts.test)
-        test = measure_outputs(_predict(tuner, images, batch=2 * batch, deadline=Deadline()), task.metric).metric
+    if len(splits.test) and kept.ending is not Ending.PRUNED:
+        shown = image_set(task, view=view, indices=splits.test)
+        test = measure_outputs(_predict(tuner, shown, batch=2 * batch, deadline=Deadline()), task.metric).metric
     visual = {name: each.cpu() for name, each in copy_state(tuner.visual).items()}
-    return Tuned(
+    return Outcome(
         checkpoint=Checkpoint(
             visual=visual if kept.epoch else None,
-            weight=head.weight.detach().cpu().numpy(),
-            bias=head.bias.detach().cpu().numpy(),
-            scale=head.scale,
+            weight=layer.weight.detach().cpu().numpy(),
+            bias=layer.bias.detach().cpu().numpy(),
+            scale=layer.scale,
         ),
-        start=value,
+        start=head.start,
         validation=kept.best,
         test=test,
         kept=kept.epoch,
         curve=tuple(kept.curve),
-        stopped=kept.stopped,
+        ending=kept.ending,
     )

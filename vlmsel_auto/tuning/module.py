@@ -1,6 +1,6 @@
-"""A visual tower and its head as a Lightning module: loss, metric, optimiser, and its state for a later day.
+"""A visual tower and its head as a Lightning module: loss, metric, optimiser, and the state to pause and resume.
 
-What happens after each epoch of fine-tuning: keep the best state, report, pause, stop in time.
+The callback beside it acts after each epoch: it keeps the best state, reports, pauses, and stops in time.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import lightning.pytorch as pl
 import torch
@@ -18,13 +17,12 @@ from torch.nn import functional
 
 from vlmsel_auto.errors import TrialDiverged
 from vlmsel_auto.models.classifier import class_logits
+from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Metric, TrialSpec
 from vlmsel_auto.tuning.augment import augment
 from vlmsel_auto.tuning.checkpoints import Paused
 from vlmsel_auto.tuning.data import Batch, Measured, measure
-from vlmsel_auto.tuning.probe import SMOOTHING, Deadline, EpochHook, TunableModel
-
-__all__ = ["VALIDATION", "EpochReport", "Head", "Kept", "Tuner", "copy_state", "measure_outputs"]
+from vlmsel_auto.tuning.work import SMOOTHING, Deadline, Ending, EpochHook
 
 VALIDATION = "validation"  # name of the logged metric
 _WARMUP = 0.1  # share of the steps
@@ -58,12 +56,11 @@ class Tuner(pl.LightningModule):
     def __init__(
         self,
         *,
-        model: TunableModel,
+        model: LoadedModel,
         head: Head,
         spec: TrialSpec,
         metric: Metric,
         steps: int,
-        frozen_norms: bool = True,
     ) -> None:
         super().__init__()
         self.visual = model.visual.requires_grad_(True)
@@ -72,7 +69,6 @@ class Tuner(pl.LightningModule):
         self._spec = spec
         self._metric: Metric = metric
         self._steps = steps
-        self._frozen_norms = frozen_norms
         self._resume: Paused | None = None
         self.augmenting = torch.Generator().manual_seed(spec.seed + 1)
         self._outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -83,7 +79,7 @@ class Tuner(pl.LightningModule):
     def train(self, mode: bool = True) -> Tuner:  # noqa: FBT001, FBT002 - the signature of nn.Module
         """Batch norms stay in eval mode: their statistics come from pretraining, small batches would spoil them."""
         super().train(mode)
-        if mode and self._frozen_norms:
+        if mode:
             for module in self.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 - the only common base of batch norms
                     module.eval()
@@ -102,7 +98,7 @@ class Tuner(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:  # noqa: ARG002 - Lightning's signature
         """Cross entropy with label smoothing on augmented images."""
         pixels, labels = batch
-        pixels = augment(pixels, strength=self._spec.augmentation, generator=self.augmenting)
+        pixels = augment(pixels, strength=self._spec.settings["augmentation"], generator=self.augmenting)
         loss = functional.cross_entropy(self(pixels), labels, label_smoothing=SMOOTHING)
         self.train_loss += loss.detach() * len(labels)
         self._seen += len(labels)
@@ -127,13 +123,13 @@ class Tuner(pl.LightningModule):
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Mapping[str, object]]]:  # type: ignore[override] # a narrower form of Lightning's union
         """AdamW, no decay on vectors (norms, biases), cosine schedule with warm-up, stepped every batch."""
-        rate = self._spec.learning_rate
+        rate, decay = self._spec.settings["learning_rate"], self._spec.settings["weight_decay"]
         tower = list(self.visual.parameters())
         head_rate = max(rate, _HEAD_RATE)
         groups = [
-            {"params": [each for each in tower if each.ndim > 1], "weight_decay": self._spec.weight_decay, "lr": rate},
+            {"params": [each for each in tower if each.ndim > 1], "weight_decay": decay, "lr": rate},
             {"params": [each for each in tower if each.ndim <= 1], "weight_decay": 0.0, "lr": rate},
-            {"params": [self.head.change], "weight_decay": self._spec.weight_decay, "lr": head_rate},
+            {"params": [self.head.change], "weight_decay": decay, "lr": head_rate},
             {"params": [self.head.bias], "weight_decay": 0.0, "lr": head_rate},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=rate)
@@ -168,7 +164,7 @@ class Tuner(pl.LightningModule):
         return states
 
     def resume(self, paused: Paused) -> None:
-        """Take up weights and random states of a paused trial; the optimiser follows when Lightning asks for it."""
+        """Restore weights and random states of a paused trial; the optimiser follows when Lightning asks for it."""
         self._resume = paused
         self.load_state_dict(dict(paused.module))
         self.augmenting.set_state(paused.generators["augment"])
@@ -210,7 +206,7 @@ class Kept:
     state: dict[str, torch.Tensor]
     epoch: int = 0
     curve: list[float] = field(default_factory=list)
-    stopped: Literal["", "pruned", "deadline"] = ""
+    ending: Ending = Ending.COMPLETE
 
 
 def copy_state(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -259,7 +255,7 @@ class EpochReport(pl.Callback):
         """End the training inside an epoch when the time is over."""
         del pl_module, outputs, batch, batch_idx
         if self._deadline.passed(reserve=self._reserve):
-            self._kept.stopped = "deadline"
+            self._kept.ending = Ending.DEADLINE
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -288,8 +284,8 @@ class EpochReport(pl.Callback):
             kept.state = copy_state(pl_module)
         pause = self._hook(len(kept.curve), measured.metric, loss)
         if pause:
-            kept.stopped = "pruned"
+            kept.ending = Ending.PRUNED
             trainer.should_stop = True
-        if pause or (not kept.stopped and time.monotonic() - self._saved > _SAVE_EVERY):
+        if pause or (kept.ending is Ending.COMPLETE and time.monotonic() - self._saved > _SAVE_EVERY):
             self._save()
             self._saved = time.monotonic()

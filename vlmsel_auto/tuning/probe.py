@@ -4,114 +4,76 @@ Features are unit-norm embeddings, kept in the cache under (candidate's weights,
 candidate pays for one pass over the images and every later one for a few small matrix products.
 
 Training works on the change D of the head, W = W_text + D: weight decay pulls towards the zero-shot classifier, not
-towards zero, so few images cannot do much harm (as in the text-anchored probes of Silva-Rodriguez et al., CVPR 2024;
-our own simple form). Features are centred by their training mean while D is learned; afterwards the mean is folded into
-the bias, exactly: <f - mu, w> + b = <f, w> + (b - <mu, w>).
+towards zero, so few images cannot do much harm (a simple form of the text-anchored probes of Silva-Rodriguez et al.,
+CVPR 2024). Features are centred by their training mean while D is learned; afterwards the mean is folded into the bias,
+exactly: <f - mu, w> + b = <f, w> + (b - <mu, w>).
 
 Lightning is not used here: a probe is a second of plain tensor algebra, a trainer would cost more than the training.
-
-A probe as a trial, and as the head from which fine-tuning starts.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional
 
 from vlmsel_auto.cache import Store, digest
 from vlmsel_auto.errors import TrialDiverged
 from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.models.classifier import class_logits
-from vlmsel_auto.planning.space import default_point, space_for
+from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Candidate, IntArray, Metric, Task, TrialSpec
 from vlmsel_auto.tuning.checkpoints import Checkpoint
-from vlmsel_auto.tuning.data import Measured, Splits, image_set, measure, score
+from vlmsel_auto.tuning.data import Measured, image_set, measure, score
+from vlmsel_auto.tuning.work import MAX_SCALE, SMOOTHING, Deadline, Ending, EpochHook, Loader, Outcome, Work
 
-__all__ = [
-    "MAX_SCALE",
-    "NOTHING",
-    "Deadline",
-    "DeadlineReached",
-    "EpochHook",
-    "Features",
-    "Fitted",
-    "Loader",
-    "Outcome",
-    "TunableModel",
-    "embed_images",
-    "features",
-    "fit_head",
-    "head_start",
-    "never",
-    "probe_trial",
-]
-
-MAX_SCALE = 100.0  # open_clip clamps the logit scale to 100 while it trains
-SMOOTHING = 0.05
 _BATCH = 64
 _PROBE_BATCH = 1_024
 
 
-class TunableModel(Protocol):
-    """What tuning needs of a loaded model; `vlmsel_auto.models.zoo.LoadedModel` has it."""
+def run(work: Work) -> Outcome:
+    """Features from the cache, a head trained on them, and its test metric unless the hook ended it.
 
-    @property
-    def visual(self) -> torch.nn.Module:
-        """The visual tower."""
-        ...
+    Zero epochs measure the zero-shot head.
+    """
+    splits, labels = work.splits, work.task.labels
+    found = features_of(work)
+    train, val, test = torch.split(found.values, [len(splits.train), len(splits.val), len(splits.test)])
+    late = False
 
-    @property
-    def logit_scale(self) -> float:
-        """Factor on cosines."""
-        ...
+    def stop(epoch: int, validation: float, loss: float) -> bool:
+        nonlocal late
+        late = work.deadline.passed()
+        return work.hook(epoch, validation, loss) or late
 
-    @property
-    def device(self) -> torch.device:
-        """Where the model lives."""
-        ...
-
-    def normalise(self, pixels: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
-        """uint8 (n, S, S, 3) -> float (n, 3, S, S)."""
-        ...
-
-    def embed(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalised images (n, 3, S, S) -> embeddings (n, D), not unit-norm."""
-        ...
-
-    def text_features(self, prompts: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
-        """Class weights (K, D), unit-norm."""
-        ...
-
-
-Loader = Callable[[Candidate], TunableModel]
-
-
-class DeadlineReached(Exception):
-    """The time budget ended before the trial had anything to show. Never leaves the trial."""
-
-
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """A point of `time.monotonic` after which work should end; None never comes."""
-
-    at: float | None = None
-
-    def passed(self, *, reserve: float = 0.0) -> bool:
-        """Whether less than ``reserve`` seconds are left."""
-        return self.at is not None and time.monotonic() + reserve >= self.at
-
-    def check(self, *, reserve: float = 0.0) -> None:
-        """Raise `DeadlineReached` when `passed`."""
-        if self.passed(reserve=reserve):
-            raise DeadlineReached
+    fitted = fit_head(
+        train=train,
+        train_labels=torch.from_numpy(labels[splits.train]),
+        val=val,
+        val_labels=labels[splits.val],
+        text=found.text,
+        scale=found.scale,
+        spec=work.spec,
+        metric=work.task.metric,
+        hook=stop,
+    )
+    pruned = fitted.stopped and not late
+    measured: float | None = None
+    if len(test) and not pruned:
+        logits = class_logits(test, head=fitted.weight, bias=fitted.bias, scale=found.scale)
+        measured = score(work.task.metric, labels=labels[splits.test], predicted=logits.argmax(dim=1).numpy())
+    return Outcome(
+        checkpoint=Checkpoint(visual=None, weight=fitted.weight.numpy(), bias=fitted.bias.numpy(), scale=found.scale),
+        start=fitted.start,
+        validation=fitted.validation,
+        test=measured,
+        kept=fitted.kept,
+        curve=fitted.curve,
+        ending=Ending.PRUNED if pruned else Ending.DEADLINE if fitted.stopped else Ending.COMPLETE,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,7 +87,7 @@ class Features:
 
 @torch.inference_mode()
 def embed_images(
-    model: TunableModel, task: Task, *, candidate: Candidate, indices: IntArray, deadline: Deadline
+    model: LoadedModel, task: Task, *, candidate: Candidate, indices: IntArray, deadline: Deadline
 ) -> torch.Tensor:
     """Unit-norm embeddings (n, D) of images of the task, float32 on the CPU."""
     images = image_set(task, view=candidate.view, indices=indices)
@@ -161,7 +123,17 @@ def features(
     return Features(values=values, text=text, scale=scale)
 
 
-EpochHook = Callable[[int, float, float], bool]  # epoch (1-based), validation, loss -> stop?
+def features_of(work: Work) -> Features:
+    """Features of the training, validation and test images of a trial, in this order."""
+    splits = work.splits
+    return features(
+        candidate=work.candidate,
+        task=work.task,
+        load=work.load,
+        store=work.store,
+        indices=np.concatenate([splits.train, splits.val, splits.test]),
+        deadline=work.deadline,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -226,14 +198,14 @@ def fit_head(
     start = validate()
     best, kept, curve, stopped = start, 0, [], False
     best_state = (change.detach().clone(), bias.detach().clone())
-    batch = min(_PROBE_BATCH, len(train))
+    batch, rate = min(_PROBE_BATCH, len(train)), spec.settings["learning_rate"]
     steps = math.ceil(len(train) / batch)
     optimizer = torch.optim.AdamW(
         [
-            {"params": [change], "weight_decay": spec.weight_decay},
-            {"params": [bias], "weight_decay": 0.0, "lr": spec.learning_rate * 10},  # logits, not cosines
+            {"params": [change], "weight_decay": spec.settings["weight_decay"]},
+            {"params": [bias], "weight_decay": 0.0, "lr": rate * 10},  # logits, not cosines
         ],
-        lr=spec.learning_rate,
+        lr=rate,
     )
     total = max(1, spec.epochs * steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / total))
@@ -253,7 +225,7 @@ def fit_head(
         if not math.isfinite(mean_loss) or not math.isfinite(outcome.loss):
             raise TrialDiverged(
                 f"The loss of {spec.candidate} became {mean_loss} in epoch {epoch}: lower the learning rate, "
-                f"but got {spec.learning_rate!r}"
+                f"but got {rate!r}"
             )
         curve.append(outcome.metric)
         if outcome.order > best.order:
@@ -272,106 +244,3 @@ def fit_head(
         curve=tuple(curve),
         stopped=stopped,
     )
-
-
-def never(epoch: int, validation: float, loss: float) -> bool:  # noqa: ARG001 - the signature of a report
-    """The report that prunes nothing."""
-    return False
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Outcome:
-    """What either method gives."""
-
-    checkpoint: Checkpoint | None
-    start: float | None
-    validation: Measured | None
-    test: float | None
-    kept: int | None
-    curve: tuple[float, ...]
-    stopped: Literal["", "pruned", "deadline"]
-
-
-NOTHING = Outcome(checkpoint=None, start=None, validation=None, test=None, kept=None, curve=(), stopped="deadline")
-
-
-def probe_trial(
-    spec: TrialSpec,
-    *,
-    task: Task,
-    candidate: Candidate,
-    load: Loader,
-    store: Store,
-    parts: Splits,
-    hook: EpochHook,
-    deadline: Deadline,
-) -> Outcome:
-    """Features from the cache, a head trained on them, and its test metric unless the hook ended it."""
-    indices = np.concatenate([parts.train, parts.val, parts.test])
-    found = features(candidate=candidate, task=task, load=load, store=store, indices=indices, deadline=deadline)
-    train, val, test = torch.split(found.values, [len(parts.train), len(parts.val), len(parts.test)])
-    late = False
-
-    def stop(epoch: int, validation: float, loss: float) -> bool:
-        nonlocal late
-        late = deadline.passed()
-        return hook(epoch, validation, loss) or late
-
-    fitted = fit_head(
-        train=train,
-        train_labels=torch.from_numpy(task.labels[parts.train]),
-        val=val,
-        val_labels=task.labels[parts.val],
-        text=found.text,
-        scale=found.scale,
-        spec=spec,
-        metric=task.metric,
-        hook=stop,
-    )
-    pruned = fitted.stopped and not late
-    measured: float | None = None
-    if len(test) and not pruned:
-        logits = class_logits(test, head=fitted.weight, bias=fitted.bias, scale=found.scale)
-        measured = score(task.metric, labels=task.labels[parts.test], predicted=logits.argmax(dim=1).numpy())
-    return Outcome(
-        checkpoint=Checkpoint(visual=None, weight=fitted.weight.numpy(), bias=fitted.bias.numpy(), scale=found.scale),
-        start=fitted.start,
-        validation=fitted.validation,
-        test=measured,
-        kept=fitted.kept,
-        curve=fitted.curve,
-        stopped="pruned" if pruned else "deadline" if fitted.stopped else "",
-    )
-
-
-def head_start(
-    spec: TrialSpec,
-    *,
-    task: Task,
-    candidate: Candidate,
-    load: Loader,
-    store: Store,
-    parts: Splits,
-    deadline: Deadline,
-) -> tuple[Checkpoint, float]:
-    """The head that fine-tuning starts from, and the zero-shot metric.
-
-    First a probe, then the tower (Kumar et al., ICLR 2022: a head that does not fit yet would distort the features).
-    """
-    room = space_for("probe", candidate=candidate, train_images=len(parts.train))
-    settings = room.spec(default_point(), candidate=spec.candidate, seed=spec.seed)
-    if not spec.epochs:
-        settings = replace(settings, epochs=0)
-    probed = probe_trial(
-        settings,
-        task=task,
-        candidate=candidate,
-        load=load,
-        store=store,
-        parts=parts,
-        hook=never,
-        deadline=deadline,
-    )
-    assert probed.checkpoint is not None  # noqa: S101 - a probe that returns has a head
-    assert probed.start is not None  # noqa: S101 - likewise
-    return probed.checkpoint, probed.start

@@ -1,0 +1,22 @@
+import pytest
+
+from helpers.planning_world import plan, tried
+from vlmsel_auto.planning.cost import budget_share, trial_seconds
+from vlmsel_auto.planning.history import Left
+
+
+def test_prices_follow_measured_speed_then_operations() -> None:
+    made = plan(audits=0)
+    cost = {line.candidate: line.cost for line in made.lines}
+    history = [tried("m0", 0.5, "probe"), tried("m1", 0.6, seconds=30.0, share=0.5)]
+    seconds = trial_seconds(made, history)
+    assert seconds["m1", "finetune"] == 60.0  # half of its epochs took 30
+    assert seconds["m3", "finetune"] == pytest.approx(60.0 * (cost["m3"] / cost["m1"]) ** 0.5)
+    assert seconds["m3", "probe"] == 1.0
+    assert trial_seconds(made, history[:1])["m3", "finetune"] == pytest.approx(20.0 * cost["m3"] ** 0.5)
+    probed = [*history, tried("m3", 0.5, "probe", seconds=3.0), tried("m3", 0.5, "probe", seconds=0.1)]
+    assert trial_seconds(made, probed)["m3", "probe"] == 0.1  # its features are there
+    pace = 3.0 / 2.0  # its first probe against the median first probe
+    assert trial_seconds(made, probed)["m3", "finetune"] == pytest.approx(60.0 / cost["m1"] ** 0.5 * pace)
+    assert budget_share(10.0, left=Left(seconds=100.0, trials=4)) == pytest.approx(0.1 + 0.25)
+    assert budget_share(10.0, left=Left()) == 10.0

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.planning_world import CANDIDATES, SCORES, N, candidate, ranking
+from vlmsel_auto.planning.posterior import (
+    Belief,
+    Observation,
+    belief_of,
+    expected_improvement,
+    posterior,
+)
+
+
+def test_without_trials_the_posterior_keeps_the_order() -> None:
+    belief = belief_of(ranking(SCORES), candidates=CANDIDATES)
+    now = posterior(belief, [], gains=(0.0, 0.03))
+    assert list(np.argsort(-now.mean[:, 0])) == list(range(N))
+    assert np.allclose(now.mean[:, 1] - now.mean[:, 0], 0.03)
+
+
+def test_one_candidate_and_spread_match_plain_gaussian_conditioning() -> None:
+    belief = Belief(candidates=("a", "b"), mean=np.array([0.5, -0.5]), cov=np.eye(2))
+    near = posterior(belief, [Observation(candidate=0, method=0, value=0.80)])
+    assert near.mean[0, 0] == pytest.approx(0.80, abs=0.002)  # noise is small against what is unknown
+    assert near.sd[0, 0] < 0.02 < near.sd[1, 0]
+    assert near.mean[1, 0] < near.mean[0, 0]
+
+
+def test_a_ranking_that_every_trial_contradicts_is_turned_round() -> None:
+    belief = belief_of(ranking(SCORES), candidates=CANDIDATES)
+    reverse = [Observation(candidate=m, method=0, value=0.4 + 0.08 * m) for m in range(4)]
+    assert np.argmax(posterior(belief, reverse).mean[:, 0]) == N - 1
+    for values in ([0.64, 0.56, 0.48, 0.40], [0.55, 0.62, 0.50, 0.45], [0.50, 0.50, 0.50, 0.50]):
+        agreeing = [Observation(candidate=m, method=0, value=value) for m, value in enumerate(values)]
+        mean = posterior(belief, agreeing).mean[:, 0]
+        assert np.all(np.diff(mean[4:]) < 0), values  # those that were not tried stay in the ranking's order
+
+
+def test_a_disappointment_lowers_its_kin() -> None:
+    kin = [candidate(0, "vit"), candidate(1, "vit"), candidate(2, "rn"), candidate(3, "cnn")]
+    belief = belief_of(ranking([1.0, 0.8, 0.8, -1.0], sd=1.0), candidates=kin)
+    seen = [Observation(candidate=3, method=0, value=0.60)]
+    before = posterior(belief, seen).mean[:, 0]
+    after = posterior(belief, [*seen, Observation(candidate=0, method=0, value=0.55)]).mean[:, 0]
+    assert before[1] == pytest.approx(before[2])
+    assert after[1] < after[2]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.permutations(list(range(4))), st.lists(st.floats(0.2, 0.9), min_size=3, max_size=3))
+def test_the_order_of_candidates_does_not_matter(order: list[int], values: list[float]) -> None:
+    belief = belief_of(ranking(SCORES[:4]), candidates=CANDIDATES[:4])
+    seen = [Observation(candidate=index, method=0, value=value) for index, value in enumerate(values)]
+    plain = posterior(belief, seen)
+    moved = Belief(
+        candidates=tuple(belief.candidates[index] for index in order),
+        mean=belief.mean[order],
+        cov=belief.cov[np.ix_(order, order)],
+    )
+    place = {old: new for new, old in enumerate(order)}
+    again = posterior(moved, [Observation(candidate=place[i], method=0, value=v) for i, v in enumerate(values)])
+    assert np.allclose(again.mean, plain.mean[order])
+    assert np.allclose(again.sd, plain.sd[order])
+
+
+def test_expected_improvement_is_the_mean_of_draws() -> None:
+    draws = 0.3 + 0.1 * np.random.default_rng(0).standard_normal(400_000)
+    expected = np.maximum(draws - 0.35, 0).mean()
+    found = expected_improvement(np.array([0.3]), np.array([0.1]), best=0.35)
+    assert found[0] == pytest.approx(expected, rel=0.02)
+
+
+def test_belief_refusals() -> None:
+    belief = belief_of(ranking(SCORES), candidates=CANDIDATES)
+    with pytest.raises(ValueError, match="may be observed once"):
+        posterior(belief, [Observation(candidate=0, method=0, value=0.5)] * 2)
+    with pytest.raises(ValueError, match="must be finite"):
+        posterior(belief, [Observation(candidate=0, method=0, value=float("nan"))])
+    with pytest.raises(ValueError, match="known candidate and method"):
+        posterior(belief, [Observation(candidate=N, method=0, value=0.5)])
+    with pytest.raises(ValueError, match="distinct"):
+        belief_of(ranking(SCORES), candidates=[CANDIDATES[0], CANDIDATES[0]])

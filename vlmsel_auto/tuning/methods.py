@@ -1,0 +1,111 @@
+"""The table of methods. A method is one module of this room, with a function ``run(work)``, and one row here.
+
+Nothing else compares with a method's name: what plans, studies, exports and reports need of it stands in its row. This
+module imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from vlmsel_auto.errors import InputError
+from vlmsel_auto.planning.method import Method, Trains
+from vlmsel_auto.planning.space import EPOCHS, EPOCHS_FACTOR, Range
+from vlmsel_auto.records import Candidate
+
+LARGE_TOWER: Final = 20_000_000  # parameters of both towers; above it the rates of real pretrained models apply
+_HUGE_TOWER: Final = 500_000_000
+_RATES: Final = {"vit": 3e-4, "resnet": 7e-4, "convnext": 7e-4, "efficientnet": 1e-3}  # small models, all blocks
+_OTHER_RATE: Final = 5e-4
+_LARGE_RATE: Final = 1e-5  # the usual range of full CLIP fine-tuning is 1e-6 to 1e-4
+_HUGE_RATE: Final = 5e-6
+_PROBE_RATE: Final = 5e-3  # at few images, where a probe that moves far from the text head overfits
+_PROBE_DECAY: Final = 0.03
+_PROBE_EPOCHS: Final = 60
+_PROBE_FEW: Final = 200  # images: with n times as many a probe moves n times as fast and long, up to the factor below
+_PROBE_MOST: Final = 4.0
+
+
+def _no_settings(candidate: Candidate, train_images: int, images_per_trial: int) -> Mapping[str, Range]:
+    del candidate, train_images, images_per_trial
+    return {}
+
+
+def _probe_ranges(candidate: Candidate, train_images: int, images_per_trial: int) -> Mapping[str, Range]:
+    del candidate, images_per_trial
+    reach = min(_PROBE_MOST, max(1.0, train_images / _PROBE_FEW))
+    return {
+        "learning_rate": Range.around(_PROBE_RATE * reach, 16.0),
+        "weight_decay": Range.around(_PROBE_DECAY, 32.0),
+        EPOCHS: Range.around(_PROBE_EPOCHS * reach, 4.0),
+    }
+
+
+def _finetune_ranges(candidate: Candidate, train_images: int, images_per_trial: int) -> Mapping[str, Range]:
+    size = candidate.params if candidate.params is not None else LARGE_TOWER  # unknown: rather too gentle
+    rate = _RATES.get(candidate.family, _OTHER_RATE)
+    if size >= LARGE_TOWER:
+        rate = _HUGE_RATE if size >= _HUGE_TOWER else _LARGE_RATE
+    return {
+        "learning_rate": Range.around(rate, 6.0),
+        "weight_decay": Range(low=2.5e-3, high=1.0, log=True),
+        "augmentation": Range(low=0.0, high=0.8),
+        EPOCHS: Range.around(min(30, max(3, round(images_per_trial / train_images))), EPOCHS_FACTOR),
+    }
+
+
+ZERO_SHOT: Final = Method(
+    name="zero_shot",
+    label="zero-shot",
+    module="vlmsel_auto.tuning.zero_shot",
+    trains=Trains.NOTHING,
+    ranges=_no_settings,
+)
+PROBE: Final = Method(
+    name="probe",
+    label="linear probe",
+    module="vlmsel_auto.tuning.probe",
+    trains=Trains.HEAD,
+    ranges=_probe_ranges,
+    settings=("learning_rate", "weight_decay", EPOCHS),
+)
+FINETUNE: Final = Method(
+    name="finetune",
+    label="fine-tuning",
+    module="vlmsel_auto.tuning.finetune",
+    trains=Trains.TOWER,
+    ranges=_finetune_ranges,
+    settings=("learning_rate", "weight_decay", "augmentation", EPOCHS),
+    gain=0.03,
+)
+METHODS: Final = (ZERO_SHOT, PROBE, FINETUNE)
+_BY_NAME: Final = {each.name: each for each in METHODS}
+
+
+def method_of(name: str) -> Method:
+    """The row of a method.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in _BY_NAME:
+        raise InputError(f"method must be one of {', '.join(_BY_NAME)}, but got {name!r}")
+    return _BY_NAME[name]
+
+
+def methods_of(names: Iterable[str]) -> tuple[Method, ...]:
+    """The rows of some methods in the table's order, each once.
+
+    Raises:
+        InputError: a name that the table lacks, or no name at all.
+    """
+    wanted = {method_of(name).name for name in names}
+    if not wanted:
+        raise InputError(f"at least one method is needed, of {', '.join(_BY_NAME)}, but got none")
+    return tuple(each for each in METHODS if each.name in wanted)
+
+
+def label_of(name: str) -> str:
+    """A method as people read it; the name itself where a newer version wrote it."""
+    return _BY_NAME[name].label if name in _BY_NAME else name
