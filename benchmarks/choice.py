@@ -90,7 +90,7 @@ def simulate(world: World, ranking: Ranking, *, images: int, seed: int) -> tuple
                 validation=drawn.metric,
                 soft=drawn.soft,
                 seconds=seconds[arm],
-                point=step.point or {"learning_rate": rng.random()},
+                point={"learning_rate": rng.random()} if step.point is None else step.point,
                 number=len(history),
                 curve=Curve(values=(drawn.metric,), epochs=1) if step.method == FINETUNE.name else None,
             )

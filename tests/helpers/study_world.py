@@ -3,12 +3,16 @@
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.records import Candidate, Interval, RankedCandidate, Ranking, Task
+from vlmsel_auto.study.optuna_study import JOURNAL
 from vlmsel_auto.tasks.task import load_task
 
 NAMES = ("EffNet-Mi-64.all-m", "ConvNeXt-Mi-64.all-m", "ConvNeXt-Mi-64.synth-m", "RN-Mi-64.photo-m")
@@ -86,3 +90,9 @@ def ranking(names: tuple[str, ...] = NAMES) -> Ranking:
         for place, name in enumerate(names)
     )
     return Ranking(task="digits", ranked=lines)
+
+
+def study_of(workdir: Path) -> optuna.Study:
+    """The study of a search, as Optuna itself reads it."""
+    storage = JournalStorage(JournalFileBackend(str(workdir / JOURNAL)))
+    return optuna.load_study(study_name="vlmsel-auto", storage=storage)

@@ -1,36 +1,30 @@
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 
-from helpers.study_world import NAMES, SCRIPT, candidates, digits_folder, ranking, task
+from helpers.nearest_mean import ROW
+from helpers.study_world import NAMES, candidates, digits_folder, ranking, study_of, task
 from vlmsel_auto.errors import BudgetError, CandidateError, InputError, TrialUnavailable, WorkdirError
 from vlmsel_auto.events import Event, RankingReady, TrialFinished, TrialStarted
 from vlmsel_auto.models import zoo
 from vlmsel_auto.planning.history import Left, Tried, updated_ranking
 from vlmsel_auto.planning.next_trial import next_trial
 from vlmsel_auto.records import Budget, Candidate, Task, TrialOrigin, TrialResult, TrialState
-from vlmsel_auto.study.optuna_study import JOURNAL
+from vlmsel_auto.reporting.wording import spec_text
+from vlmsel_auto.study.past import past_of_search
 from vlmsel_auto.study.study import run_study
-from vlmsel_auto.tuning.checkpoints import has_paused, has_weights, load_trial, read_results
+from vlmsel_auto.tuning import methods
+from vlmsel_auto.tuning.checkpoints import has_weights, load_trial, read_results
+from vlmsel_auto.tuning.methods import METHODS
 
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
 
 BOTH = ("probe", "finetune")
-
-
-def study_of(workdir: Path) -> optuna.Study:
-    storage = JournalStorage(JournalFileBackend(str(workdir / JOURNAL)))
-    return optuna.load_study(study_name="vlmsel-auto", storage=storage)
 
 
 def test_budget_of_trials_counts_all_runs_and_finished_trials_stay(
@@ -216,75 +210,6 @@ def test_interrupt_while_lightning_trains(task: Task, candidates: tuple[Candidat
     assert states == [optuna.trial.TrialState.FAIL, optuna.trial.TrialState.WAITING]
 
 
-def test_kill_minus_nine_and_resume(digits_folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", SCRIPT, str(digits_folder), str(tmp_path / "w"), ",".join(NAMES), "5"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    killed_in = "started 2 "
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith(killed_in):
-                time.sleep(0.05)
-                process.kill()
-    assert process.returncode == -signal.SIGKILL
-    before = {each.number: each for each in read_results(tmp_path / "w")}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.rstrip().endswith("stopped budget")
-    after = {each.number: each for each in read_results(tmp_path / "w")}
-    assert {number: after[number] for number in before} == before
-    assert {0, 1} <= set(before)
-    assert len(after) == 5
-    trials = study_of(tmp_path / "w").trials
-    assert not [each for each in trials if each.state == optuna.trial.TrialState.RUNNING]
-    retries = [each.user_attrs["retry_of"] for each in trials if "retry_of" in each.user_attrs]
-    assert len(retries) == len(set(retries))
-    assert len([line for line in done.stdout.splitlines() if line.startswith("resumed")]) == len(before)
-
-
-def test_kill_minus_nine_inside_a_long_trial_goes_on_from_its_last_epoch(digits_folder: Path, tmp_path: Path) -> None:
-    script = SCRIPT.replace(
-        "def sink(event):",
-        """from vlmsel_auto.tuning import module as epochs
-epochs._SAVE_EVERY = 0.0
-def sink(event):
-    if type(event).__name__ == "TrialEpoch":
-        print("epoch", event.number, event.epoch, flush=True)""",
-    ).replace("images_per_trial=150", "images_per_trial=300")
-    script = script.replace('methods=("probe", "finetune"),', "methods=('finetune',),")
-    command = [sys.executable, "-c", script, str(digits_folder), str(tmp_path / "w"), NAMES[0], "1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("epoch 0 4"):
-                process.kill()
-    assert process.returncode == -signal.SIGKILL
-    assert has_paused(tmp_path / "w", 0)
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    result = read_results(tmp_path / "w")[0]
-    assert (result.number, result.continues, result.state) == (1, 0, "complete")
-    assert result.epochs_run == len(result.curve) == result.spec.epochs
-    assert done.stdout.splitlines()[1].split()[2] in {"4", "5"}  # the first epoch that it ran
-    assert not has_paused(tmp_path / "w", 0)
-
-
-def test_a_lost_journal_is_written_anew_from_the_results(
-    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
-) -> None:
-    arguments = {"task": task, "candidates": candidates, "ranking": ranking(), "load": zoo.load, "workdir": tmp_path}
-    first = run_study(**arguments, budget=Budget(trials=2), methods=("probe",))
-    (tmp_path / JOURNAL).unlink()
-    again = run_study(**arguments, budget=Budget(trials=3), methods=("probe",))
-    assert again.results[:2] == first.results
-    assert [each.number for each in again.results] == [0, 1, 2]
-    journal = tmp_path / JOURNAL
-    journal.write_bytes(journal.read_bytes()[:-7])  # a machine that went down inside a line
-    last = run_study(**arguments, budget=Budget(trials=3), methods=("probe",))
-    assert last.results == again.results
-
-
 def test_every_finished_trial_updates_the_ranking_cheaply(
     task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
 ) -> None:
@@ -325,47 +250,6 @@ def _history(results: tuple[TrialResult, ...], seed: int) -> list[Tried]:
         )
         for each in results
     ]
-
-
-def test_a_zombie_is_queued_again_once_and_adopted_when_it_had_finished(
-    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
-) -> None:
-    arguments = {"task": task, "candidates": candidates, "ranking": ranking(), "load": zoo.load, "workdir": tmp_path}
-    first = run_study(**arguments, budget=Budget(trials=1), methods=("probe",))
-    study = study_of(tmp_path)
-    study.enqueue_trial({"candidate": 1, "method": "probe"}, user_attrs={"origin": "planned", "why": "test"})
-    zombie = study.ask()
-    zombie.suggest_int("candidate", 0, len(NAMES) - 1)
-    zombie.suggest_categorical("method", ("probe",))
-    second = run_study(**arguments, budget=Budget(trials=2), methods=("probe",))
-    assert [each.number for each in second.results] == [0, 2]
-    assert second.results[1].spec.candidate == sorted(NAMES)[1]
-    states = [each.state.name for each in study_of(tmp_path).trials]
-    assert states == ["COMPLETE", "FAIL", "COMPLETE"]
-    finished = study_of(tmp_path).ask()  # killed after its result was written
-    (tmp_path / "trials" / f"{finished.number:04d}").mkdir()
-    record = json.loads((tmp_path / "trials" / "0000" / "result.json").read_text())
-    record["number"] = finished.number
-    (tmp_path / "trials" / f"{finished.number:04d}" / "result.json").write_text(json.dumps(record))
-    third = run_study(**arguments, budget=Budget(trials=3), methods=("probe",))
-    assert [each.number for each in third.results] == [0, 2, 3]
-    assert third.results[2].validation == first.results[0].validation
-    assert study_of(tmp_path).trials[3].state.name == "COMPLETE"
-
-
-def test_a_trial_that_kills_the_process_twice_is_given_up(
-    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
-) -> None:
-    arguments = {"task": task, "candidates": candidates, "ranking": ranking(), "load": zoo.load, "workdir": tmp_path}
-    run_study(**arguments, budget=Budget(trials=1), methods=("probe",))
-    study = study_of(tmp_path)
-    study.enqueue_trial({"candidate": 1, "method": "probe"}, user_attrs={"origin": "planned", "attempt": 2})
-    zombie = study.ask()
-    zombie.suggest_int("candidate", 0, len(NAMES) - 1)
-    zombie.suggest_categorical("method", ("probe",))
-    outcome = run_study(**arguments, budget=Budget(trials=2), methods=("probe",))
-    assert outcome.results[1].state == "failed"
-    assert "killed 2 times" in outcome.results[1].reason
 
 
 def test_refusals(task: Task, candidates: tuple[Candidate, ...], tmp_path: Path) -> None:
@@ -427,3 +311,35 @@ def test_without_time_for_more_the_floor_is_what_the_user_gets(
     assert outcome.best.spec.method == "zero_shot"
     with pytest.raises(WorkdirError, match="other methods"):
         run_study(**arguments, budget=Budget(trials=5), methods=("probe",))
+
+
+def test_a_method_is_a_module_and_a_row(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(methods, "METHODS", (*METHODS, ROW))
+    monkeypatch.setitem(methods._BY_NAME, ROW.name, ROW)
+    outcome = run_study(
+        task=task,
+        candidates=candidates,
+        ranking=ranking(),
+        budget=Budget(trials=6),
+        workdir=tmp_path,
+        load=zoo.load,
+        methods=("zero_shot", ROW.name),
+        top_k=2,
+    )
+    assert [each.state for each in outcome.results] == ["complete"] * 7
+    assert {each.spec.method for each in outcome.results[1:]} == {ROW.name}
+    points = {each.spec.settings["shrinkage"] for each in outcome.results[1:]}
+    assert 0.5 in points  # the default
+    assert len(points) > 1  # and others, near the best or sampled
+    assert outcome.best is not None
+    assert outcome.best.spec.method == ROW.name
+    past = past_of_search(task=task, candidates=candidates, trials=outcome.results)
+    assert {each.method for each in past} == {ROW.name}
+    assert ROW.label in spec_text(outcome.best.spec)
+    again = run_study(
+        task=task, candidates=candidates, ranking=ranking(), budget=Budget(trials=6), workdir=tmp_path, load=zoo.load,
+        methods=("zero_shot", ROW.name), top_k=2,
+    )  # fmt: skip
+    assert again.results == outcome.results

@@ -3,7 +3,11 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
-from vlmsel_auto.tuning.data import measure
+from helpers.tuning_world import candidate, digits
+from vlmsel_auto.records import Candidate
+from vlmsel_auto.tuning.data import Batches, image_set, measure, splits
+
+__all__ = ["candidate"]  # a fixture
 
 
 def test_measured_agrees_with_scikit_learn() -> None:
@@ -24,3 +28,28 @@ def test_measured_agrees_with_scikit_learn() -> None:
     assert balanced.soft == pytest.approx(np.mean([true[labels == k].mean() for k in range(4)]), rel=1e-6)
     sure = measure("accuracy", logits=1e4 * logits, labels=torch.from_numpy(labels))
     assert sure.soft == pytest.approx(sure.metric, abs=1e-6)  # a classifier that never doubts
+
+
+def test_batches_cover_every_image_once_also_when_not_resident(candidate: Candidate) -> None:
+    task = digits()
+    for limit in (0, 2**30):
+        images = image_set(task, view=candidate.view, indices=task.train, resident_bytes=limit)
+        assert (images.resident is None) == (limit == 0)
+        batches = Batches(images=images, size=16, generator=torch.Generator().manual_seed(0))
+        seen = [(pixels.shape[1:], labels) for pixels, labels in batches]
+        assert len(seen) == len(batches) == 3
+        assert all(shape == (64, 64, 3) for shape, _ in seen)
+        labels = torch.cat([each for _, each in seen])
+        assert torch.equal(labels.sort().values, torch.from_numpy(np.sort(task.labels[task.train])))
+        assert not torch.equal(torch.cat([each for _, each in batches]), labels)  # shuffled anew
+
+
+def test_splits_thin_large_validation_sets_and_refuse_empty_ones() -> None:
+    task = digits()
+    assert len(splits(task, max_val=7).val) == 7
+    assert np.array_equal(splits(task, max_val=7).val, splits(task, max_val=7).val)
+    assert np.bincount(task.labels[splits(task, train_shots=2).train]).tolist() == [2, 2, 2, 2]
+    import dataclasses
+
+    with pytest.raises(ValueError, match="needs training and validation images"):
+        splits(dataclasses.replace(task, val=task.val[:0]))

@@ -1,0 +1,37 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from helpers.planning_world import CANDIDATES, SCORES, ranking, tried
+from vlmsel_auto.planning.history import Left
+from vlmsel_auto.planning.next_trial import next_trial
+from vlmsel_auto.planning.plan import make_plan
+from vlmsel_auto.planning.policy import POLICY
+from vlmsel_auto.planning.posterior import Observation, belief_of, posterior
+from vlmsel_auto.tuning.methods import FINETUNE, PROBE
+
+
+def test_slopes_hold_the_order_and_its_reverse() -> None:
+    slopes = POLICY.slopes
+    assert len(slopes) == 2 * POLICY.spreads
+    assert slopes[: POLICY.spreads].min() == pytest.approx(POLICY.smallest_spread)
+    assert np.array_equal(slopes[POLICY.spreads :], -slopes[: POLICY.spreads])
+
+
+def test_a_policy_reaches_what_it_governs() -> None:
+    trusting = replace(POLICY, misled=1e-9)
+    belief = belief_of(ranking(SCORES), candidates=CANDIDATES)
+    reverse = [Observation(candidate=m, method=0, value=0.4 + 0.08 * m) for m in range(3)]
+    turned = posterior(belief, reverse).mean[:, 0]
+    kept = posterior(belief, reverse, policy=trusting).mean[:, 0]
+    assert turned[-1] > turned[0]
+    assert kept[-1] < turned[-1]
+    patient = replace(POLICY, exhausted=3, patience=1)
+    history = [tried(f"m{m}", 0.5, method) for m in range(8) for method in ("probe", "finetune")]
+    for policy, ends in ((POLICY, False), (patient, True)):
+        plan = make_plan(
+            ranking(SCORES), candidates=CANDIDATES, methods=(PROBE, FINETUNE), top_k=8, audits=0, policy=policy
+        )
+        step = next_trial(plan, history[:14] if not ends else history, left=Left())
+        assert (step is None) == ends

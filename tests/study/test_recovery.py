@@ -1,0 +1,128 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+
+from helpers.study_world import NAMES, SCRIPT, candidates, digits_folder, ranking, study_of, task
+from vlmsel_auto.models import zoo
+from vlmsel_auto.records import Budget, Candidate, Task
+from vlmsel_auto.study.optuna_study import JOURNAL
+from vlmsel_auto.study.study import run_study
+from vlmsel_auto.tuning.checkpoints import has_paused, read_results
+
+__all__ = ["candidates", "digits_folder", "task"]  # fixtures
+
+
+def test_kill_minus_nine_and_resume(digits_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SCRIPT, str(digits_folder), str(tmp_path / "w"), ",".join(NAMES), "5"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    killed_in = "started 2 "
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(killed_in):
+                time.sleep(0.05)
+                process.kill()
+    assert process.returncode == -signal.SIGKILL
+    before = {each.number: each for each in read_results(tmp_path / "w")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith("stopped budget")
+    after = {each.number: each for each in read_results(tmp_path / "w")}
+    assert {number: after[number] for number in before} == before
+    assert {0, 1} <= set(before)
+    assert len(after) == 5
+    trials = study_of(tmp_path / "w").trials
+    assert not [each for each in trials if each.state == optuna.trial.TrialState.RUNNING]
+    retries = [each.user_attrs["retry_of"] for each in trials if "retry_of" in each.user_attrs]
+    assert len(retries) == len(set(retries))
+    assert len([line for line in done.stdout.splitlines() if line.startswith("resumed")]) == len(before)
+
+
+def test_kill_minus_nine_inside_a_long_trial_goes_on_from_its_last_epoch(digits_folder: Path, tmp_path: Path) -> None:
+    script = SCRIPT.replace(
+        "def sink(event):",
+        """from vlmsel_auto.tuning import module as epochs
+epochs._SAVE_EVERY = 0.0
+def sink(event):
+    if type(event).__name__ == "TrialEpoch":
+        print("epoch", event.number, event.epoch, flush=True)""",
+    ).replace("images_per_trial=150", "images_per_trial=300")
+    script = script.replace('methods=("probe", "finetune"),', "methods=('finetune',),")
+    command = [sys.executable, "-c", script, str(digits_folder), str(tmp_path / "w"), NAMES[0], "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("epoch 0 4"):
+                process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert has_paused(tmp_path / "w", 0)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    result = read_results(tmp_path / "w")[0]
+    assert (result.number, result.continues, result.state) == (1, 0, "complete")
+    assert result.epochs_run == len(result.curve) == result.spec.epochs
+    assert done.stdout.splitlines()[1].split()[2] in {"4", "5"}  # the first epoch that it ran
+    assert not has_paused(tmp_path / "w", 0)
+
+
+def test_a_lost_journal_is_written_anew_from_the_results(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    arguments = {"task": task, "candidates": candidates, "ranking": ranking(), "load": zoo.load, "workdir": tmp_path}
+    first = run_study(**arguments, budget=Budget(trials=2), methods=("probe",))
+    (tmp_path / JOURNAL).unlink()
+    again = run_study(**arguments, budget=Budget(trials=3), methods=("probe",))
+    assert again.results[:2] == first.results
+    assert [each.number for each in again.results] == [0, 1, 2]
+    journal = tmp_path / JOURNAL
+    journal.write_bytes(journal.read_bytes()[:-7])  # a machine that went down inside a line
+    last = run_study(**arguments, budget=Budget(trials=3), methods=("probe",))
+    assert last.results == again.results
+
+
+def test_a_zombie_is_queued_again_once_and_adopted_when_it_had_finished(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    arguments = {"task": task, "candidates": candidates, "ranking": ranking(), "load": zoo.load, "workdir": tmp_path}
+    first = run_study(**arguments, budget=Budget(trials=1), methods=("probe",))
+    study = study_of(tmp_path)
+    study.enqueue_trial({"candidate": 1, "method": "probe"}, user_attrs={"origin": "planned", "why": "test"})
+    zombie = study.ask()
+    zombie.suggest_int("candidate", 0, len(NAMES) - 1)
+    zombie.suggest_categorical("method", ("probe",))
+    second = run_study(**arguments, budget=Budget(trials=2), methods=("probe",))
+    assert [each.number for each in second.results] == [0, 2]
+    assert second.results[1].spec.candidate == sorted(NAMES)[1]
+    states = [each.state.name for each in study_of(tmp_path).trials]
+    assert states == ["COMPLETE", "FAIL", "COMPLETE"]
+    finished = study_of(tmp_path).ask()  # killed after its result was written
+    (tmp_path / "trials" / f"{finished.number:04d}").mkdir()
+    record = json.loads((tmp_path / "trials" / "0000" / "result.json").read_text())
+    record["number"] = finished.number
+    (tmp_path / "trials" / f"{finished.number:04d}" / "result.json").write_text(json.dumps(record))
+    third = run_study(**arguments, budget=Budget(trials=3), methods=("probe",))
+    assert [each.number for each in third.results] == [0, 2, 3]
+    assert third.results[2].validation == first.results[0].validation
+    assert study_of(tmp_path).trials[3].state.name == "COMPLETE"
+
+
+def test_a_trial_that_kills_the_process_twice_is_given_up(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    arguments = {"task": task, "candidates": candidates, "ranking": ranking(), "load": zoo.load, "workdir": tmp_path}
+    run_study(**arguments, budget=Budget(trials=1), methods=("probe",))
+    study = study_of(tmp_path)
+    study.enqueue_trial({"candidate": 1, "method": "probe"}, user_attrs={"origin": "planned", "attempt": 2})
+    zombie = study.ask()
+    zombie.suggest_int("candidate", 0, len(NAMES) - 1)
+    zombie.suggest_categorical("method", ("probe",))
+    outcome = run_study(**arguments, budget=Budget(trials=2), methods=("probe",))
+    assert outcome.results[1].state == "failed"
+    assert "killed 2 times" in outcome.results[1].reason

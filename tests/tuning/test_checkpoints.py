@@ -1,0 +1,92 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.tuning_world import spec
+from vlmsel_auto.errors import TrialUnavailable, WorkdirError
+from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
+from vlmsel_auto.tuning.checkpoints import (
+    Checkpoint,
+    Paused,
+    Progress,
+    drop_paused,
+    drop_weights,
+    has_paused,
+    has_weights,
+    load_paused,
+    load_trial,
+    read_result,
+    read_results,
+    result_from_json,
+    result_to_json,
+    save_paused,
+    save_result,
+    save_weights,
+)
+
+PROGRESS = Progress(
+    curve=(0.5, 0.6), kept=2, metric=0.6, soft=0.55, loss=0.9, start=0.4, steps=10, batch=8, seconds=3.5
+)
+
+
+def test_round_trip_and_damage(tmp_path: Path) -> None:
+    state = Paused(
+        progress=PROGRESS,
+        module={"visual.a": torch.ones(2, 3), "head.bias": torch.zeros(2)},
+        best={},
+        moments={"0.step": torch.tensor(7.0), "0.exp_avg": torch.full((2, 3), 0.1)},
+        generators={"shuffle": torch.Generator().manual_seed(3).get_state()},
+    )
+    path = save_paused(tmp_path, 4, state)
+    found = load_paused(tmp_path, 4)
+    assert found.progress == PROGRESS
+    assert dict(found.best) == {}
+    for group in ("module", "moments", "generators"):
+        kept, read = getattr(state, group), getattr(found, group)
+        assert kept.keys() == read.keys()
+        assert all(torch.equal(kept[name], read[name]) for name in kept)
+    assert dataclasses.replace(found.progress, seconds=0.0) != PROGRESS
+    path.write_bytes(path.read_bytes()[:90])
+    with pytest.raises(TrialUnavailable, match=r"Trial 4 cannot be continued.*begun anew"):
+        load_paused(tmp_path, 4)
+    drop_paused(tmp_path, 4)
+    assert not has_paused(tmp_path, 4)
+    with pytest.raises(TrialUnavailable, match="Trial 4 cannot be continued"):
+        load_paused(tmp_path, 4)
+
+
+def test_weights_come_back_and_damage_is_said(tmp_path: Path) -> None:
+    visual = {"a": torch.arange(6.0).reshape(2, 3)}
+    made = Checkpoint(visual=visual, weight=np.ones((2, 3), np.float32), bias=np.zeros(2, np.float32), scale=33.3)
+    path = save_weights(tmp_path, 3, made)
+    assert has_weights(tmp_path, 3)
+    found = load_trial(tmp_path, 3)
+    assert found.scale == 33.3
+    assert np.array_equal(found.weight, made.weight)
+    assert torch.equal((found.visual or {})["a"], visual["a"])
+    head_only = Checkpoint(visual=None, weight=made.weight, bias=made.bias, scale=1.0)
+    save_weights(tmp_path, 4, head_only)
+    assert load_trial(tmp_path, 4).visual is None
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(TrialUnavailable, match="Trial 3 has no weights"):
+        load_trial(tmp_path, 3)
+    drop_weights(tmp_path, 3)
+    assert not has_weights(tmp_path, 3)
+
+
+def test_results_come_back_in_order(tmp_path: Path) -> None:
+    made = TrialResult(
+        number=7, spec=spec(), state=TrialState.PRUNED, origin=TrialOrigin.AUDIT, validation=0.5, test=None,
+        curve=(0.4, 0.5), epochs_run=2, seconds=1.5, out_of_time=True,
+    )  # fmt: skip
+    save_result(tmp_path, made)
+    save_result(tmp_path, dataclasses.replace(made, number=2))
+    assert read_result(tmp_path, 7) == made
+    assert read_result(tmp_path, 8) is None
+    assert [each.number for each in read_results(tmp_path)] == [2, 7]
+    assert result_from_json(result_to_json(made)) == made
+    with pytest.raises(WorkdirError, match="cannot be read"):
+        result_from_json('{"number": 1}')

@@ -1,0 +1,185 @@
+import os
+import signal
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+
+from helpers.tuning_world import candidate, digits, run, spec, store
+from vlmsel_auto.cache import Store
+from vlmsel_auto.errors import TrialOutOfMemory
+from vlmsel_auto.events import Event, TrialEpoch
+from vlmsel_auto.models import zoo
+from vlmsel_auto.records import Candidate
+from vlmsel_auto.tuning import finetune
+from vlmsel_auto.tuning import module as epochs
+from vlmsel_auto.tuning.checkpoints import (
+    has_paused,
+    has_weights,
+    load_paused,
+    load_trial,
+)
+
+__all__ = ["candidate", "store"]  # fixtures
+
+
+def test_fine_tuning_ends_with_the_best_epoch_and_its_weights(
+    tmp_path: Path, candidate: Candidate, store: Store
+) -> None:
+    events: list[Event] = []
+    result = run(tmp_path, candidate, store, spec(), sink=events.append)
+    assert result.state == "complete"
+    assert (result.epochs_run, len(result.curve)) == (3, 3)
+    assert result.start is not None
+    assert result.validation is not None
+    assert result.validation >= result.start
+    assert result.kept_epoch is not None
+    if result.kept_epoch:
+        assert result.validation == result.curve[result.kept_epoch - 1]
+    assert [each.epoch for each in events if isinstance(each, TrialEpoch)] == [1, 2, 3]
+    kept = load_trial(tmp_path, 5)
+    model = zoo.load(candidate)
+    if kept.visual is not None:
+        model.visual.load_state_dict(dict(kept.visual))
+    task = digits()
+    for indices, measured, soft in (
+        (task.val, result.validation, result.soft_validation),
+        (task.test, result.test, None),
+    ):
+        embedded = model.embed(model.normalise(task.pixels.read(candidate.view, np.sort(indices))))
+        unit = torch.nn.functional.normalize(embedded, dim=-1).numpy()
+        logits = kept.scale * unit @ kept.weight.T + kept.bias
+        labels = task.labels[np.sort(indices)]
+        assert (logits.argmax(axis=1) == labels).mean() == measured
+        if soft is not None:
+            true = softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
+            assert soft == pytest.approx(true.mean(), abs=1e-4)
+
+
+def test_the_same_seed_gives_the_same_trial(tmp_path: Path, candidate: Candidate, store: Store) -> None:
+    first = run(tmp_path / "a", candidate, store, spec(epochs=2))
+    again = run(tmp_path / "b", candidate, store, spec(epochs=2))
+    other = run(tmp_path / "c", candidate, store, spec(epochs=2, seed=1))
+    assert first.curve == again.curve
+    same, different = load_trial(tmp_path / "b", 5), load_trial(tmp_path / "c", 5)
+    assert np.array_equal(load_trial(tmp_path / "a", 5).weight, same.weight)
+    assert other.kept_epoch == 0 or not np.array_equal(same.weight, different.weight)
+
+
+def test_out_of_memory_halves_the_batch_then_fails(
+    tmp_path: Path, candidate: Candidate, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, batches = finetune.train, []
+
+    def hungry(*given: object, batch: int, accumulate: int) -> object:
+        batches.append((batch, accumulate))
+        if batch > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*given, batch=batch, accumulate=accumulate)
+
+    monkeypatch.setattr(finetune, "train", hungry)
+    assert run(tmp_path, candidate, store, spec(epochs=1)).state == "complete"
+    assert batches == [(8, 1), (4, 2)]
+
+    def starved(*given: object, **others: object) -> object:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(finetune, "train", starved)
+    with pytest.raises(TrialOutOfMemory, match="does not fit into the memory of cpu"):
+        run(tmp_path, candidate, store, spec(epochs=1))
+
+
+def test_other_errors_are_not_taken_for_memory(
+    tmp_path: Path, candidate: Candidate, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*given: object, **others: object) -> object:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(finetune, "train", broken)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        run(tmp_path, candidate, store, spec())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_are_keyboard_interrupts_and_handlers_come_back(
+    number: signal.Signals, tmp_path: Path, candidate: Candidate, store: Store
+) -> None:
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+
+    def sink(event: Event) -> None:
+        if isinstance(event, TrialEpoch):
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, candidate, store, spec(epochs=50), sink=sink)
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_nothing_is_printed_and_no_warning_escapes(
+    tmp_path: Path, candidate: Candidate, store: Store, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        run(tmp_path, candidate, store, spec(epochs=1))
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+    assert [str(each.message) for each in seen if "lightning" in str(each.filename)] == []
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["trials"]  # no logs or checkpoints of Lightning
+
+
+@pytest.mark.parametrize("rate", [1e-3, 0.3], ids=["learns", "start stays best"])
+def test_a_continued_trial_is_the_trial_that_never_paused(
+    rate: float, tmp_path: Path, candidate: Candidate, store: Store
+) -> None:
+    plan = spec(epochs=4, learning_rate=rate)
+    whole = run(tmp_path, candidate, store, plan, number=0)
+    paused = run(tmp_path, candidate, store, plan, number=1, report=lambda epoch, *_: epoch == 2)
+    assert (paused.state, paused.epochs_run, paused.fidelity, paused.continues) == ("pruned", 2, 0.5, None)
+    assert has_paused(tmp_path, 1)
+    assert not has_weights(tmp_path, 1)
+    rest = run(tmp_path, candidate, store, plan, number=2, continues=1)
+    same = ("spec", "state", "validation", "soft_validation", "test", "curve", "epochs_run", "start", "kept_epoch")
+    assert rest.fidelity == whole.fidelity
+    assert {name: getattr(rest, name) for name in same} == {name: getattr(whole, name) for name in same}
+    assert rest.continues == 1
+    assert rest.cost is not None
+    assert paused.cost is not None
+    assert rest.seconds < rest.cost < rest.seconds + paused.cost + 0.1
+    first, second = load_trial(tmp_path, 0), load_trial(tmp_path, 2)
+    assert np.array_equal(first.weight, second.weight)
+    assert (first.visual is None) == (second.visual is None)
+    for name, value in (first.visual or {}).items():
+        assert torch.equal(value, (second.visual or {})[name])
+
+
+def test_pausing_twice(tmp_path: Path, candidate: Candidate, store: Store) -> None:
+    plan = spec(epochs=4)
+    whole = run(tmp_path, candidate, store, plan, number=0)
+    run(tmp_path, candidate, store, plan, number=1, report=lambda epoch, *_: epoch == 1)
+    run(tmp_path, candidate, store, plan, number=2, report=lambda epoch, *_: epoch == 3, continues=1)
+    assert load_paused(tmp_path, 2).progress.curve == whole.curve[:3]
+    rest = run(tmp_path, candidate, store, plan, number=3, continues=2)
+    assert (rest.curve, rest.test) == (whole.curve, whole.test)
+
+
+def test_long_trials_leave_their_state_for_a_kill(
+    tmp_path: Path, candidate: Candidate, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(epochs, "_SAVE_EVERY", 0.0)
+
+    def killed(epoch: int, validation: float, loss: float) -> bool:
+        del validation, loss
+        if epoch == 3:
+            raise KeyboardInterrupt
+        return False
+
+    whole = run(tmp_path, candidate, store, spec(epochs=4), number=0)
+    assert not has_paused(tmp_path, 0)  # a finished trial needs none
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, candidate, store, spec(epochs=4), number=1, report=killed)
+    assert load_paused(tmp_path, 1).progress.curve == whole.curve[:2]
+    rest = run(tmp_path, candidate, store, spec(epochs=4), number=2, continues=1)
+    assert rest.curve == whole.curve
