@@ -18,8 +18,6 @@ def test_every_error_has_the_base_and_stands_in_the_drawing() -> None:
         assert name in errors.__doc__
 
 
-def test_a_failed_trial_is_not_a_stopped_run() -> None:
-    assert not issubclass(errors.TrialFailed, errors.RunStopped)
-    assert not issubclass(errors.RunStopped, errors.TrialFailed)
+def test_errors_are_also_those_that_python_names() -> None:
     assert issubclass(errors.TaskError, ValueError)
     assert issubclass(errors.MissingDependency, ImportError)

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from vlmsel_auto.library.library import Library as Library
     from vlmsel_auto.models.prediction import Predictions as Predictions
     from vlmsel_auto.models.prediction import predict as predict
-    from vlmsel_auto.pipeline.result import BestModel as BestModel
     from vlmsel_auto.pipeline.result import SearchResult as SearchResult
     from vlmsel_auto.pipeline.search import rank as rank
     from vlmsel_auto.pipeline.search import search as search
     from vlmsel_auto.records import Agreement as Agreement
+    from vlmsel_auto.records import BestModel as BestModel
     from vlmsel_auto.records import Budget as Budget
     from vlmsel_auto.records import Candidate as Candidate
     from vlmsel_auto.records import RankedCandidate as RankedCandidate
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Agreement": "records",
-    "BestModel": "pipeline.result",
+    "BestModel": "records",
     "Budget": "records",
     "Candidate": "records",
     "Event": "events",

@@ -13,16 +13,12 @@ VlmselError
 │   ├── TrialOutOfMemory         the device ran out of memory, also after the batch was halved
 │   ├── TrialDiverged            loss or metric became NaN or infinite
 │   └── TrialUnavailable         weights missing, unreadable or of another shape
-├── RunStopped                   the run ends here; what is known has been kept
-│   ├── RunInterrupted           Ctrl+C or SIGTERM
-│   └── AllTrialsFailed          not one trial succeeded
 └── MissingDependency (ImportError) an optional package is needed; the message names the extra
 
 Messages say what, where and what to do, and end with what was got.
 """
 
 __all__ = [
-    "AllTrialsFailed",
     "BudgetError",
     "CandidateError",
     "ConductanceError",
@@ -30,8 +26,6 @@ __all__ = [
     "InputError",
     "LibraryError",
     "MissingDependency",
-    "RunInterrupted",
-    "RunStopped",
     "TaskError",
     "TrialDiverged",
     "TrialFailed",
@@ -92,18 +86,6 @@ class TrialDiverged(TrialFailed):
 
 class TrialUnavailable(TrialFailed):
     """The candidate's weights are missing or unreadable."""
-
-
-class RunStopped(VlmselError):
-    """The run ends; finished work is kept."""
-
-
-class RunInterrupted(RunStopped):
-    """The user or the system asked the run to end."""
-
-
-class AllTrialsFailed(RunStopped):
-    """Not one trial succeeded."""
 
 
 class MissingDependency(VlmselError, ImportError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
-from vlmsel_auto.errors import WorkdirError
+from vlmsel_auto.errors import InputError, WorkdirError
 
 _DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES})
 
@@ -63,20 +64,23 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked(folder: Path, *, name: str) -> Iterator[None]:
-    """Hold ``folder/name`` as a lock; the system releases it when the process dies, however it dies.
+def locked(path: Path, *, wait: float = 0.0, error: type[InputError] = WorkdirError) -> Iterator[None]:
+    """Hold the file ``path`` as a lock; the system releases it when the process dies, however it dies.
 
-    Raises:
-        WorkdirError: another process holds it.
+    Args:
+        path: the lock; its folder is made if missing.
+        wait: seconds to wait while another process holds it; infinity waits for as long as it takes.
+        error: raised when the wait is over.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise WorkdirError(
-            f"Another process is at work in this folder: wait for it or choose another, but got {folder}"
-        ) from error
+        lock.acquire(timeout=wait if math.isfinite(wait) else -1)
+    except Timeout:
+        waited = f" after {wait:.0f} s" if wait else ""
+        raise error(
+            f"Another process is at work in this folder: wait for it or choose another, but got {path.parent}{waited}"
+        ) from None
     try:
         yield
     finally:

@@ -17,26 +17,6 @@ from numpy.typing import NDArray
 
 from vlmsel_auto.errors import BudgetError
 
-__all__ = [
-    "Agreement",
-    "BadFile",
-    "Budget",
-    "Candidate",
-    "FloatArray",
-    "ImageView",
-    "IntArray",
-    "Interval",
-    "Metric",
-    "PixelSource",
-    "Profile",
-    "RankedCandidate",
-    "Ranking",
-    "Task",
-    "TrialResult",
-    "TrialSpec",
-    "TrialState",
-]
-
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Metric = Literal["accuracy", "balanced_accuracy"]
@@ -197,20 +177,29 @@ class Ranking:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Budget:
-    """What a search may spend. None: no limit of that kind."""
+    """What a search may spend. None: no limit of that kind.
+
+    Raises:
+        BudgetError: a limit that is not finite and above zero.
+    """
 
     seconds: float | None = None
     trials: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what allows nothing.
-
-        Raises:
-            BudgetError: a limit that is not a positive finite number.
-        """
+        """Refuse what allows nothing."""
         for name, value in (("seconds", self.seconds), ("trials", self.trials)):
             if value is not None and not 0 < value < math.inf:
-                raise BudgetError(f"A budget of {name} must be positive, or None for no limit, but got {value!r}")
+                raise BudgetError(f"a budget of {name} must be positive, or None for no limit, but got {value!r}")
+
+
+class StoppedBy(enum.StrEnum):
+    """Why a search ended."""
+
+    EXHAUSTED = "exhausted"  # nothing was left that promised more
+    BUDGET = "budget"
+    INTERRUPTED = "interrupted"
+    ALL_FAILED = "all trials failed"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -245,6 +234,18 @@ class TrialResult:
     fidelity: float | None = None  # share of the planned epochs that the curve covers; None: not recorded
     cost: float | None = None  # seconds of this trial and of those that it continues; None: not recorded
     soft_validation: float | None = None  # validation with each image counted by the probability of its true class
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BestModel:
+    """The chosen model. Figures are the task's metric in [0, 1]."""
+
+    candidate: str
+    method: str
+    validation: float  # what chose it
+    test: float | None  # on the test split, which chose nothing
+    trial: int
+    model_dir: Path | None  # exported open_clip folder; None: it could not be written
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

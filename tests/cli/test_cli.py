@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from helpers.report_world import make_report
 from vlmsel_auto.cli.app import app
 from vlmsel_auto.cli.support import guarded, make_sink, parse_duration
-from vlmsel_auto.errors import AllTrialsFailed, InputError, MissingDependency, RunInterrupted, TaskError, TrialDiverged
+from vlmsel_auto.errors import InputError, MissingDependency, TaskError, TrialDiverged
 from vlmsel_auto.reporting.progress import PlainSink
 
 MEMBER = "ViT-Mi-16-64.all-m"
@@ -168,9 +168,7 @@ def ended_with(error, *, as_json=False, debug=False):
         (InputError("wrong, but got 'x'"), 2),
         (TaskError("no images, but got 'x'"), 2),
         (MissingDependency("install vlmsel-auto[parquet]"), 2),
-        (AllTrialsFailed("not one trial"), 3),
         (KeyboardInterrupt(), 130),
-        (RunInterrupted("stopped"), 130),
         (RuntimeError("boom"), 1),
         (TrialDiverged("nan"), 1),
     ],

@@ -1,14 +1,17 @@
 """The record of a search that was never run."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from vlmsel_auto.records import (
     Agreement,
     BadFile,
+    BestModel,
     Budget,
     Interval,
     RankedCandidate,
     Ranking,
+    StoppedBy,
     TrialOrigin,
     TrialResult,
     TrialSpec,
@@ -16,7 +19,6 @@ from vlmsel_auto.records import (
 )
 from vlmsel_auto.reporting.report import (
     Baseline,
-    BestSummary,
     CandidateSummary,
     SearchReport,
     TaskSummary,
@@ -109,8 +111,8 @@ def make_report(**changes):
         ),
         ranking=make_ranking(),
         trials=trials,
-        best=BestSummary(
-            candidate=NAMES[1], method="probe", validation=0.95, test=0.91, trial=1, model_dir="/out/my model"
+        best=BestModel(
+            candidate=NAMES[1], method="probe", validation=0.95, test=0.91, trial=1, model_dir=Path("/out/my model")
         ),
         agreement=Agreement(
             n=4,
@@ -131,7 +133,7 @@ def make_report(**changes):
         budget=Budget(trials=7),
         seconds=130.0,
         stage_seconds={"images": 2.0, "trials": 95.5},
-        stopped_by="budget",
+        stopped_by=StoppedBy.BUDGET,
         bad_files=(
             BadFile(path="a/<img src=x>.png", reason="truncated"),
             BadFile(path="b/cmyk.jpg", reason="CMYK, converted", used=True),

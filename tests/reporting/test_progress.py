@@ -39,9 +39,7 @@ from vlmsel_auto.records import (
     TrialSpec,
     TrialState,
 )
-from vlmsel_auto.reporting.progress import PlainSink, RichSink, TeeSink
-from vlmsel_auto.reporting.screen import Board, chosen_rows, remaining, render, update
-from vlmsel_auto.reporting.wording import (
+from vlmsel_auto.reporting.formatting import (
     clean,
     clock,
     describe,
@@ -53,6 +51,8 @@ from vlmsel_auto.reporting.wording import (
     sparkline,
     thousands,
 )
+from vlmsel_auto.reporting.progress import PlainSink, RichSink, TeeSink
+from vlmsel_auto.reporting.screen import Board, chosen_rows, remaining, render, update
 
 SETTINGS = {
     "probe": {"learning_rate": 1e-3, "weight_decay": 1e-4},
@@ -333,7 +333,7 @@ def test_ctrl_c_leaves_a_clean_terminal():
     assert after.index(b"\x1b[?25h") < after.index(b"INTERRUPTED")
 
 
-# wording
+# formatting
 
 
 @pytest.mark.parametrize(

@@ -17,20 +17,18 @@ from vlmsel_auto.records import (
     Agreement,
     BadFile,
     Ranking,
+    StoppedBy,
     TrialOrigin,
 )
 from vlmsel_auto.reporting import views as report_views
+from vlmsel_auto.reporting.make_report import package_versions
 from vlmsel_auto.reporting.report import (
     SearchReport,
     actual_accuracies,
     best_trials,
     find,
     load,
-    outcomes,
-    package_versions,
-    pruning_cost,
     save_json,
-    saved_seconds,
     to_json,
 )
 
@@ -92,20 +90,20 @@ def test_of_equal_trials_the_earliest_counts():
 
 
 def test_outcomes_rank_by_accuracy_and_remember_the_prediction():
-    lines = outcomes(make_report())
+    lines = make_report().outcomes
     assert [(line.candidate, line.actual_rank, line.predicted_rank, line.predicted_among_tuned) for line in lines] == [
         (NAMES[1], 1, 2, 2),
         (NAMES[0], 2, 1, 1),
         (NAMES[4], 3, 5, 4),
         (NAMES[2], 4, 3, 3),
     ]
-    on_test = outcomes(make_report(actual_on="test"))
+    on_test = make_report(actual_on="test").outcomes
     assert [line.candidate for line in on_test] == [NAMES[1], NAMES[0], NAMES[2], NAMES[4]]
 
 
 def test_equal_accuracies_share_a_rank_and_unranked_candidates_come_last_among_equals():
     trials = (make_trial(0, "stranger", validation=0.9), make_trial(1, NAMES[3], validation=0.9))
-    lines = outcomes(make_report(trials=trials))
+    lines = make_report(trials=trials).outcomes
     assert [(line.candidate, line.actual_rank, line.predicted_rank) for line in lines] == [
         (NAMES[3], 1, 4),
         ("stranger", 1, None),
@@ -114,18 +112,18 @@ def test_equal_accuracies_share_a_rank_and_unranked_candidates_come_last_among_e
 
 def test_pruning_cost_compares_the_same_method_only():
     report = make_report()
-    cost = pruning_cost(report)
+    cost = report.pruning
     assert (cost.audited, cost.untouched, cost.best_audit, cost.cost) == (1, 2, NAMES[4], 0.0)
     better = (*report.trials, make_trial(7, "Last", validation=0.99, origin="audit"))
-    cost = pruning_cost(replace(report, trials=better))
+    cost = replace(report, trials=better).pruning
     assert (cost.audited, cost.untouched, cost.best_audit) == (2, 1, "Last")
     assert cost.cost == pytest.approx(0.04)
     other = (
         make_trial(0, "a", validation=0.9),
         make_trial(1, "Last", validation=0.99, origin=TrialOrigin.AUDIT, method="finetune"),
     )
-    assert pruning_cost(replace(report, trials=other)).cost is None
-    assert pruning_cost(replace(report, trials=())).audited == 0
+    assert replace(report, trials=other).pruning.cost is None
+    assert replace(report, trials=()).pruning.audited == 0
 
 
 def test_pruning_is_told_in_words():
@@ -152,7 +150,7 @@ def test_a_mixture_of_methods_is_told_in_words():
 
 def test_the_chosen_model_is_the_marked_one_not_the_best_on_test():
     report = make_report(best=replace(make_report().best, candidate=NAMES[0]))
-    assert outcomes(report)[0].candidate == NAMES[1]
+    assert report.outcomes[0].candidate == NAMES[1]
     marked = re.findall(
         r'<tr class="top"><td class="n">\d+</td><td class="n">[^<]*</td><td>([^<]*)</td>', report_views.html(report)
     )
@@ -161,8 +159,8 @@ def test_the_chosen_model_is_the_marked_one_not_the_best_on_test():
 
 def test_saved_time_is_median_of_tuned_times_untried():
     report = make_report()  # tuned spend 10+13, 11, 12+16, 15 seconds; "Last" was never tried
-    assert saved_seconds(report) == pytest.approx((15 + 23) / 2)
-    assert saved_seconds(replace(report, trials=())) is None
+    assert report.saved_seconds == pytest.approx((15 + 23) / 2)
+    assert replace(report, trials=()).saved_seconds is None
 
 
 def test_json_round_trip(tmp_path):
@@ -277,7 +275,7 @@ def test_page_of_a_search_without_success():
     failed = (make_trial(0, NAMES[0], state="failed"),)
     nothing = Agreement(n=0, tau_b=None, weighted_tau=None, ndcg5=None, top1_loss=None, top5_loss=None)
     report = make_report(
-        trials=failed, best=None, agreement=nothing, baselines=(), bad_files=(), stopped_by="all trials failed"
+        trials=failed, best=None, agreement=nothing, baselines=(), bad_files=(), stopped_by=StoppedBy.ALL_FAILED
     )
     page = report_views.html(report)
     parsed(page)
@@ -287,7 +285,7 @@ def test_page_of_a_search_without_success():
 
 
 def test_without_a_finished_trial_nothing_is_said_to_have_failed():
-    cut = make_report(trials=(make_trial(0, NAMES[0], state="pruned"),), best=None, stopped_by="budget")
+    cut = make_report(trials=(make_trial(0, NAMES[0], state="pruned"),), best=None, stopped_by=StoppedBy.BUDGET)
     for shown in (report_views.html(cut), text_of(report_views.panel(cut))):
         assert "No trial was finished: the same command with more time goes on from here." in shown
         assert "trial failed" not in shown
@@ -299,7 +297,7 @@ def test_page_of_an_interrupted_search_with_nothing_at_all():
         best=None,
         ranking=Ranking(task="t", ranked=()),
         candidates=(),
-        stopped_by="interrupted",
+        stopped_by=StoppedBy.INTERRUPTED,
         stage_seconds={},
     )
     page = report_views.html(report)

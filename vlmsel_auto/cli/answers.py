@@ -17,7 +17,7 @@ from rich.text import Text
 from vlmsel_auto.cache import Json, write_atomically
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.records import Agreement, BadFile, Candidate, FloatArray, Ranking, TrialResult
-from vlmsel_auto.reporting.wording import clean, number, percent, plural, thousands
+from vlmsel_auto.reporting.formatting import clean, number, percent, plural, thousands
 
 __all__ = [
     "bad_file_lines",

@@ -262,7 +262,7 @@ def _open(path: Path | None) -> Library:
 
 
 def _told(made: Library, path: Path) -> Json:
-    from vlmsel_auto.reporting.wording import plural
+    from vlmsel_auto.reporting.formatting import plural
 
     say(f"{path}: {plural(len(made.candidates), 'candidate')}, {plural(len(made.tasks), 'source task')}")
     return {

@@ -9,7 +9,6 @@ import logging.handlers
 import math
 import os
 import re
-import signal
 import sys
 import time
 import traceback
@@ -17,35 +16,16 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import typer
 
-from vlmsel_auto.errors import (
-    AllTrialsFailed,
-    ConductanceError,
-    InputError,
-    MissingDependency,
-    RunInterrupted,
-    VlmselError,
-)
+from vlmsel_auto.errors import ConductanceError, InputError, MissingDependency, VlmselError
 
 if TYPE_CHECKING:
     from vlmsel_auto.cache import Json
     from vlmsel_auto.records import Budget
     from vlmsel_auto.reporting.progress import ProgressSink
-
-__all__ = [
-    "EXIT_ALL_FAILED",
-    "EXIT_INPUT",
-    "EXIT_INTERRUPTED",
-    "Answer",
-    "guarded",
-    "make_sink",
-    "parse_duration",
-    "say",
-]
 
 EXIT_UNEXPECTED = 1
 EXIT_INPUT = 2
@@ -95,14 +75,16 @@ def guarded(*, debug: bool = False, as_json: bool = False) -> Iterator[Answer]:
     Raises:
         typer.Exit: always with the code, unless it is 0.
     """
+    from vlmsel_auto.process import terminable  # imports filelock
+
     answer = Answer()
     with _logged() as log:
         try:
-            with _stdout_to_stderr() if as_json else contextlib.nullcontext(), _sigterm_interrupts():
+            with _stdout_to_stderr() if as_json else contextlib.nullcontext(), terminable():
                 yield answer
         except (typer.Exit, typer.Abort):
             raise
-        except (KeyboardInterrupt, RunInterrupted):
+        except KeyboardInterrupt:
             say("interrupted: finished work is kept, the same command goes on from there")
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except Exception as error:  # noqa: BLE001 - the boundary: a person gets one line and the log the rest
@@ -137,13 +119,7 @@ def _lively() -> bool:
 
 
 def _exit_code(error: Exception) -> int:
-    match error:
-        case AllTrialsFailed():
-            return EXIT_ALL_FAILED
-        case InputError() | ConductanceError() | MissingDependency():
-            return EXIT_INPUT
-        case _:
-            return EXIT_UNEXPECTED
+    return EXIT_INPUT if isinstance(error, (InputError, ConductanceError, MissingDependency)) else EXIT_UNEXPECTED
 
 
 def _one_line(error: Exception) -> str:
@@ -190,24 +166,6 @@ def _stdout_to_stderr() -> Iterator[None]:
         if kept >= 0:
             os.dup2(kept, 1)
             os.close(kept)
-
-
-def _interrupt(_number: int, _frame: FrameType | None, /) -> None:
-    raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Let SIGTERM end the run as Ctrl+C does."""
-    try:
-        before = signal.signal(signal.SIGTERM, _interrupt)
-    except ValueError:  # not the main thread: the embedding program keeps its own handling
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class _LazyFile(logging.handlers.RotatingFileHandler):

@@ -16,7 +16,7 @@ from vlmsel_auto.errors import InputError
 from vlmsel_auto.library.records import Cell, Library
 from vlmsel_auto.models.candidates import fingerprint, mini_zoo
 from vlmsel_auto.records import FloatArray
-from vlmsel_auto.reporting.wording import number, percent, plural, thousands
+from vlmsel_auto.reporting.formatting import number, percent, plural, thousands
 
 __all__ = ["list_json", "mini_zoo_weights", "print_cells", "print_list", "select", "show_json", "write_csv"]
 

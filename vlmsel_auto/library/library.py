@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.library.file import load, save
 from vlmsel_auto.library.merge import Conflict, assemble, merge, with_tuned
 from vlmsel_auto.library.records import Build, Cell, CellFailure, Library, SourceCandidate, SourceTask
+from vlmsel_auto.process import locked
 from vlmsel_auto.records import FloatArray
 
 __all__ = [
@@ -120,8 +120,7 @@ def remember(
         raise LibraryError(f"a search is remembered as exactly one task, but got {len({cell.task for cell in cells})}")
     path = path or user_library_path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(path.name + ".lock"), timeout=_LOCK_SECONDS):
+        with locked(path.with_name(path.name + ".lock"), wait=_LOCK_SECONDS, error=LibraryError):
             known = load(path) if path.exists() else assemble([])
             task = _free_name(cells[0].task, known.tasks + _shipped_tasks())
             renamed = [_with_task(cell, task) for cell in cells]
@@ -131,10 +130,6 @@ def remember(
                 run_sources={**dict(zip(known.run_names, known.run_sources, strict=True)), **(run_sources or {})},
             )
             save(grown, path)
-    except Timeout as error:
-        raise LibraryError(
-            f"another process has held the library for {_LOCK_SECONDS:.0f} s; try again later, but got {path}"
-        ) from error
     except OSError as error:
         raise LibraryError(f"the library cannot be written ({error}), but got {path}") from error
     return path, task.name

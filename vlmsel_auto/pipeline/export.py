@@ -10,12 +10,9 @@ from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink, StageFinished, StageStarted
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.exporting import export
-from vlmsel_auto.pipeline.result import BestModel
-from vlmsel_auto.records import Candidate, Task
+from vlmsel_auto.records import BestModel, Candidate, Task
 from vlmsel_auto.study.study import StudyOutcome
 from vlmsel_auto.tuning.checkpoints import load_trial
-
-__all__ = ["export_best"]
 
 
 def export_best(

@@ -30,7 +30,7 @@ from vlmsel_auto.process import is_out_of_memory
 from vlmsel_auto.ranking.ranking import rank_candidates
 from vlmsel_auto.ranking.records import Measurement
 from vlmsel_auto.records import Candidate, Ranking, Task
-from vlmsel_auto.reporting.wording import plural
+from vlmsel_auto.reporting.formatting import plural
 
 _PROFILE_SHARE: Final = 0.25  # of the time for looking, at most, for conductance: labels already say most
 _PROFILE_TIMES: Final = 4.0  # what conductance takes at least, in times of embedding

@@ -5,22 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlmsel_auto.records import Agreement, Ranking, TrialResult
-from vlmsel_auto.reporting.report import StoppedBy
-
-__all__ = ["BestModel", "SearchResult"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BestModel:
-    """The chosen model. Figures are the task's metric in [0, 1]."""
-
-    candidate: str
-    method: str
-    validation: float  # what chose it
-    test: float | None  # on the test split, which chose nothing
-    trial: int
-    model_dir: Path | None  # exported open_clip folder; None: the search was interrupted before the export
+from vlmsel_auto.records import Agreement, BestModel, Ranking, StoppedBy, TrialResult
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

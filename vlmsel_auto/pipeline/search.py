@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 from vlmsel_auto.cache import Json, Store, default_cache_dir, digest
 from vlmsel_auto.errors import CandidateError, LibraryError
@@ -25,16 +25,13 @@ from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.pipeline.workdir import LOCK, check_usable, claim, default_workdir, read_ranking, save_ranking, sweep
 from vlmsel_auto.process import locked, writing
 from vlmsel_auto.ranking.records import Measurement
-from vlmsel_auto.records import Budget, Candidate, ImageView, Ranking, Task, TrialResult, TrialState
-from vlmsel_auto.reporting import views as report_views
-from vlmsel_auto.reporting.report import StoppedBy
-from vlmsel_auto.reporting.verdict import make_report
+from vlmsel_auto.records import Budget, Candidate, ImageView, Ranking, StoppedBy, Task, TrialResult, TrialState
+from vlmsel_auto.reporting import views
+from vlmsel_auto.reporting.make_report import make_report
 from vlmsel_auto.study.past import past_of_search, read_past, remember_past
-from vlmsel_auto.study.study import StudyEnd, StudyOutcome, run_study
+from vlmsel_auto.study.study import StudyOutcome, run_study
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tuning.methods import METHODS, methods_of
-
-__all__ = ["rank", "search"]
 
 _LOOK_SHARE: Final = 0.4  # of a time budget, at most, for looking at candidates before the first trial
 _CLOSING_SECONDS: Final = 4.0  # kept for export and report; no more than the share below
@@ -142,7 +139,7 @@ def search(
         Path(task_dir), views=_views(chosen), shots=shots, seed=seed, workdir=folder, sink=sink, needs_val=True
     )
     store = Store((cache_dir or folder) / "targets")
-    with writing(folder), locked(folder, name=LOCK):
+    with writing(folder), locked(folder / LOCK):
         settings: dict[str, Json] = {
             "task": task.digest,
             "candidates": digest([[one.id, catalogue.fingerprint(one)] for one in chosen]),
@@ -192,7 +189,7 @@ def search(
         stopped = _stopped_by(outcome)
         best = export_best(outcome, task=task, candidates=usable, workdir=folder, sink=sink)
         notes = [*task.notes, *ranking.notes]
-        if learn and outcome.best is not None and stopped != "interrupted":
+        if learn and outcome.best is not None and stopped is not StoppedBy.INTERRUPTED:
             measured = [kept for one in usable if (kept := find_measurement(one, task, store=store)) is not None]
             notes.append(_learn(task, usable, measured, outcome.results, seed=seed, sink=sink))
         seconds = time.monotonic() - began
@@ -201,8 +198,7 @@ def search(
             candidates=chosen,
             ranking=ranking,
             trials=outcome.results,
-            best=outcome.best,
-            model_dir=None if best is None else best.model_dir,
+            best=best,
             budget=spend,
             seconds=seconds,
             stopped_by=stopped,
@@ -215,10 +211,9 @@ def search(
             settings={name: str(value) for name, value in settings.items()} | {"top_k": str(top_k), "device": place},
             seed=seed,
             workdir=folder,
-            average_rank=_average_rank(ranking),
             notes=notes,
         )
-        report_views.write(report, folder / "report")
+        views.write(report, folder / "report")
     return SearchResult(
         best=best,
         trials=outcome.results,
@@ -248,10 +243,10 @@ def _reasons(failures: Mapping[str, str]) -> str:
 
 
 def _stopped_by(outcome: StudyOutcome) -> StoppedBy:
-    if outcome.stopped_by is StudyEnd.INTERRUPTED or not outcome.results:
-        return outcome.stopped_by.value
-    failed = all(each.state is TrialState.FAILED for each in outcome.results)
-    return "all trials failed" if failed else cast("StoppedBy", outcome.stopped_by.value)
+    stopped = outcome.stopped_by
+    if stopped is StoppedBy.INTERRUPTED or not outcome.results:
+        return stopped
+    return StoppedBy.ALL_FAILED if all(each.state is TrialState.FAILED for each in outcome.results) else stopped
 
 
 def _learn(
@@ -274,11 +269,6 @@ def _learn(
         sink(Notice(text=f"the search was not added to your library: {error}", level="warning"))
         return f"not added to the library: {error}"
     return f"added to the library {path} as source task {name!r}"
-
-
-def _average_rank(ranking: Ranking) -> dict[str, float]:
-    """What the library's plain average says, as a rank: lower is better. Empty for candidates it does not know."""
-    return {line.candidate: -line.signals["average"] for line in ranking.ranked if "average" in line.signals}
 
 
 def _command(

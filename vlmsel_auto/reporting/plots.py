@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from vlmsel_auto.records import FloatArray
-from vlmsel_auto.reporting import wording
+from vlmsel_auto.reporting import formatting
 
 __all__ = ["RankPoint", "TimePoint", "best_so_far", "predicted_ranking", "rank_scatter", "validation_against_test"]
 
@@ -172,7 +172,7 @@ def predicted_ranking(
                     markerfacecolor=colour if done else "none",
                     label=text,
                 )
-        axes.set_yticks(rows, [wording.shorten(label, 34) for label in labels[:shown]])
+        axes.set_yticks(rows, [formatting.shorten(label, 34) for label in labels[:shown]])
         axes.set_ylim(max(shown, 1) - 0.4, -0.6)
         axes.set_xlabel("predicted score, standard units within the task")
         axes.grid(visible=True, axis="x")
@@ -234,7 +234,7 @@ def _label(figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]
     frame = axes.get_window_extent()
     taken = [(x - gap / 2, y - gap / 2, x + gap / 2, y + gap / 2) for x, y in pixels]
     for index, (x, y) in enumerate(pixels[:_MOST_LABELS]):
-        text = wording.shorten(points[index][2], 26)
+        text = formatting.shorten(points[index][2], 26)
         wide = letter * len(text)
         places = [(gap, -height / 2), (gap, height / 3), (gap, -1.4 * height), (-gap - wide, -height / 2)]
         for dx, dy in places:

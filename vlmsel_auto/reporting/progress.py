@@ -21,8 +21,8 @@ from rich.text import Text
 
 from vlmsel_auto.events import Event, Notice, RankingReady, Sink, StageFinished, StageProgress, StageStarted, TrialEpoch
 from vlmsel_auto.records import Budget
+from vlmsel_auto.reporting.formatting import clock, describe
 from vlmsel_auto.reporting.screen import Board, render, update
-from vlmsel_auto.reporting.wording import clock, describe
 
 __all__ = ["PlainSink", "ProgressSink", "RichSink", "TeeSink"]
 

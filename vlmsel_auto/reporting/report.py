@@ -1,16 +1,15 @@
 """The record of a finished search, and what follows from it: predicted against actual rank, pruning cost, time saved.
 
-``report.json`` holds exactly this record and ``report_views`` renders it. Nothing in here runs a model or reads images.
+``report.json`` holds exactly the fields of `SearchReport`; `views` renders it. Nothing in here runs a model.
 """
 
 from __future__ import annotations
 
 import json
-import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -20,45 +19,17 @@ from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.records import (
     Agreement,
     BadFile,
+    BestModel,
     Budget,
-    Candidate,
     Metric,
     RankedCandidate,
     Ranking,
-    Task,
+    StoppedBy,
     TrialResult,
 )
 
-__all__ = [
-    "PROBES_ONLY",
-    "SCHEMA",
-    "Baseline",
-    "BestSummary",
-    "CandidateSummary",
-    "Outcome",
-    "PruningCost",
-    "SearchReport",
-    "StoppedBy",
-    "TaskSummary",
-    "actual_accuracies",
-    "best_trials",
-    "find",
-    "load",
-    "outcomes",
-    "package_versions",
-    "pruning_cost",
-    "save_json",
-    "saved_seconds",
-    "summarise_candidate",
-    "summarise_task",
-    "to_json",
-]
-
 SCHEMA = 1
-PROBES_ONLY = "the same, linear probes alone"  # name of a baseline
-StoppedBy = Literal["exhausted", "budget", "interrupted", "all trials failed"]  # exhausted: the plan was finished
-_PACKAGES = ("vlmsel-auto", "torch", "torchvision", "open_clip_torch", "timm", "lightning", "optuna", "scikit-learn",
-             "scipy", "numpy", "pot", "pillow")  # fmt: skip
+Split = Literal["validation", "test"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,51 +61,12 @@ class CandidateSummary:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BestSummary:
-    """The chosen model. ``validation`` and ``test`` are the task's metric in [0, 1]."""
-
-    candidate: str
-    method: str
-    validation: float
-    test: float | None
-    trial: int
-    model_dir: str | None  # exported open_clip folder; None: the export was not reached
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Baseline:
     """Another ordering of the same tuned candidates, or the same ordering judged by trials of one method alone."""
 
     name: str
     agreement: Agreement
     note: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SearchReport:
-    """Everything worth knowing of one search; complete enough to render every view again."""
-
-    schema: int = SCHEMA
-    created: str  # ISO 8601 with zone
-    command: str  # as a user would type it again
-    task: TaskSummary
-    candidates: tuple[CandidateSummary, ...]
-    ranking: Ranking  # as predicted before any trial
-    trials: tuple[TrialResult, ...]  # by number, in any state
-    best: BestSummary | None  # None: no trial succeeded
-    agreement: Agreement
-    baselines: tuple[Baseline, ...] = ()
-    actual_on: Literal["validation", "test"] = "validation"  # split whose metric is the actual accuracy
-    budget: Budget
-    seconds: float  # wall time of the run that wrote the report; earlier runs of the same search took their own
-    stage_seconds: Mapping[str, float] = field(default_factory=dict)
-    stopped_by: StoppedBy = "exhausted"
-    bad_files: tuple[BadFile, ...] = ()
-    notes: tuple[str, ...] = ()
-    settings: Mapping[str, str] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-    seed: int = 0
-    workdir: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,43 +92,94 @@ class PruningCost:
     cost: float | None  # best audited minus best planned of the same method, at least 0; None: nothing to compare
 
 
-def summarise_task(task: Task) -> TaskSummary:
-    """The part of a task that the report keeps."""
-    return TaskSummary(
-        name=task.name,
-        root=str(task.root),
-        domain=task.domain,
-        metric=task.metric,
-        classes=task.classes,
-        train=len(task.train),
-        val=len(task.val),
-        test=len(task.test),
-        support=len(task.support),
-        shots=task.shots,
-        digest=task.digest,
-    )
+@dataclass(frozen=True, kw_only=True)
+class SearchReport:
+    """Everything worth knowing of one search; complete enough to render every view again."""
 
+    schema: int = SCHEMA
+    created: str  # ISO 8601 with zone
+    command: str  # as a user would type it again
+    task: TaskSummary
+    candidates: tuple[CandidateSummary, ...]
+    ranking: Ranking  # as predicted before any trial
+    trials: tuple[TrialResult, ...]  # by number, in any state
+    best: BestModel | None  # None: no trial succeeded
+    agreement: Agreement
+    baselines: tuple[Baseline, ...] = ()
+    actual_on: Split = "validation"  # split whose metric is the actual accuracy
+    budget: Budget
+    seconds: float  # wall time of the run that wrote the report; earlier runs of the same search took their own
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    stopped_by: StoppedBy = StoppedBy.EXHAUSTED
+    bad_files: tuple[BadFile, ...] = ()
+    notes: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+    workdir: str = ""
 
-def summarise_candidate(candidate: Candidate) -> CandidateSummary:
-    """The part of a candidate that the report keeps."""
-    return CandidateSummary(
-        id=candidate.id,
-        params=candidate.params,
-        flops=candidate.flops,
-        size=candidate.view.size,
-        family=candidate.family,
-    )
+    @cached_property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """Every tuned candidate, best actual accuracy first; of equal ones the better predicted first."""
+        actual = actual_accuracies(self.trials, on=self.actual_on)
+        best = best_trials(self.trials)
+        ranked = {line.candidate: (place, line) for place, line in enumerate(self.ranking.ranked, start=1)}
+        tuned_order = [name for name in self.ranking.order if name in actual]
+        lines = []
+        for name, accuracy in actual.items():
+            place, line = ranked.get(name, (None, None))
+            lines.append(
+                Outcome(
+                    candidate=name,
+                    predicted=line,
+                    predicted_rank=place,
+                    predicted_among_tuned=tuned_order.index(name) + 1 if name in ranked else None,
+                    actual_rank=1 + sum(other > accuracy for other in actual.values()),
+                    accuracy=accuracy,
+                    trial=best[name],
+                )
+            )
+        unranked = len(self.ranking.ranked) + 1
+        return tuple(sorted(lines, key=lambda item: (-item.accuracy, item.predicted_rank or unranked, item.candidate)))
 
+    @cached_property
+    def pruning(self) -> PruningCost:
+        """Compare audit trials with the plan's own, method by method, on the split of the actual accuracy."""
+        best: dict[tuple[bool, str], tuple[float, str]] = {}
+        for trial in self.trials:
+            value = trial.test if self.actual_on == "test" else trial.validation
+            if trial.state != "complete" or value is None:
+                continue
+            key = (trial.origin == "audit", trial.spec.method)
+            best[key] = max(best.get(key, (value, trial.spec.candidate)), (value, trial.spec.candidate))
+        gaps = [
+            (value - best[False, method][0], name)
+            for (audit, method), (value, name) in best.items()
+            if audit and (False, method) in best
+        ]
+        gap, name = max(gaps, default=(None, None))
+        tuned = {trial.spec.candidate for trial in self.trials if trial.state == "complete"}
+        return PruningCost(
+            audited=len({t.spec.candidate for t in self.trials if t.origin == "audit" and t.state == "complete"}),
+            untouched=sum(item.id not in tuned for item in self.candidates),
+            best_audit=name,
+            cost=None if gap is None else max(0.0, gap),
+        )
 
-def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the numbers."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    @cached_property
+    def saved_seconds(self) -> float | None:
+        """Estimated time that tuning the untouched candidates as well would have taken; None where nothing was tuned.
+
+        The estimate: each untouched candidate at the median, over tuned candidates, of the time all their trials took.
+        """
+        spent: dict[str, float] = {}
+        for trial in self.trials:
+            spent[trial.spec.candidate] = spent.get(trial.spec.candidate, 0.0) + trial.seconds
+        tuned = best_trials(self.trials)
+        if not tuned:
+            return None
+        typical = statistics.median(spent[name] for name in tuned)
+        return typical * sum(item.id not in spent for item in self.candidates)
 
 
 def best_trials(trials: Sequence[TrialResult]) -> dict[str, TrialResult]:
@@ -211,73 +194,10 @@ def best_trials(trials: Sequence[TrialResult]) -> dict[str, TrialResult]:
     return best
 
 
-def actual_accuracies(trials: Sequence[TrialResult], *, on: Literal["validation", "test"]) -> dict[str, float]:
+def actual_accuracies(trials: Sequence[TrialResult], *, on: Split) -> dict[str, float]:
     """Accuracy of each tuned candidate's best trial on a split; a candidate without that number is left out."""
     values = {name: trial.test if on == "test" else trial.validation for name, trial in best_trials(trials).items()}
     return {name: value for name, value in values.items() if value is not None}
-
-
-def outcomes(report: SearchReport) -> tuple[Outcome, ...]:
-    """Every tuned candidate, best actual accuracy first; of equal ones the better predicted first."""
-    actual = actual_accuracies(report.trials, on=report.actual_on)
-    best = best_trials(report.trials)
-    ranked = {line.candidate: (place, line) for place, line in enumerate(report.ranking.ranked, start=1)}
-    tuned_order = [name for name in report.ranking.order if name in actual]
-    lines = []
-    for name, accuracy in actual.items():
-        place, line = ranked.get(name, (None, None))
-        lines.append(
-            Outcome(
-                candidate=name,
-                predicted=line,
-                predicted_rank=place,
-                predicted_among_tuned=tuned_order.index(name) + 1 if name in ranked else None,
-                actual_rank=1 + sum(other > accuracy for other in actual.values()),
-                accuracy=accuracy,
-                trial=best[name],
-            )
-        )
-    unranked = len(report.ranking.ranked) + 1
-    return tuple(sorted(lines, key=lambda item: (-item.accuracy, item.predicted_rank or unranked, item.candidate)))
-
-
-def pruning_cost(report: SearchReport) -> PruningCost:
-    """Compare audit trials with the plan's own, method by method, on the split of the actual accuracy."""
-    best: dict[tuple[bool, str], tuple[float, str]] = {}
-    for trial in report.trials:
-        value = trial.test if report.actual_on == "test" else trial.validation
-        if trial.state != "complete" or value is None:
-            continue
-        key = (trial.origin == "audit", trial.spec.method)
-        best[key] = max(best.get(key, (value, trial.spec.candidate)), (value, trial.spec.candidate))
-    gaps = [
-        (value - best[False, method][0], name)
-        for (audit, method), (value, name) in best.items()
-        if audit and (False, method) in best
-    ]
-    gap, name = max(gaps, default=(None, None))
-    tuned = {trial.spec.candidate for trial in report.trials if trial.state == "complete"}
-    return PruningCost(
-        audited=len({t.spec.candidate for t in report.trials if t.origin == "audit" and t.state == "complete"}),
-        untouched=sum(item.id not in tuned for item in report.candidates),
-        best_audit=name,
-        cost=None if gap is None else max(0.0, gap),
-    )
-
-
-def saved_seconds(report: SearchReport) -> float | None:
-    """Estimated time that tuning the untouched candidates as well would have taken; None where nothing was tuned.
-
-    Our own estimate: each untouched candidate at the median, over tuned candidates, of the time all their trials took.
-    """
-    spent: dict[str, float] = {}
-    for trial in report.trials:
-        spent[trial.spec.candidate] = spent.get(trial.spec.candidate, 0.0) + trial.seconds
-    tuned = best_trials(report.trials)
-    if not tuned:
-        return None
-    typical = statistics.median(spent[name] for name in tuned)
-    return typical * sum(item.id not in spent for item in report.candidates)
 
 
 def to_json(report: SearchReport) -> bytes:

@@ -24,7 +24,7 @@ from vlmsel_auto.events import (
     TrialStarted,
 )
 from vlmsel_auto.records import Budget, Ranking, TrialResult, TrialSpec
-from vlmsel_auto.reporting.wording import (
+from vlmsel_auto.reporting.formatting import (
     clean,
     clock,
     duration,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,20 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from vlmsel_auto.cache import write_atomically
-from vlmsel_auto.records import Agreement, Interval, TrialResult
-from vlmsel_auto.reporting import plots, wording
-from vlmsel_auto.reporting.report import (
-    Outcome,
-    SearchReport,
-    actual_accuracies,
-    outcomes,
-    pruning_cost,
-    save_json,
-    saved_seconds,
-)
+from vlmsel_auto.records import Agreement, Interval, StoppedBy
+from vlmsel_auto.reporting import formatting, plots
+from vlmsel_auto.reporting.report import SearchReport, save_json
 from vlmsel_auto.tuning.methods import label_of
-
-__all__ = ["html", "mixed_text", "panel", "predict_command", "show", "without_best", "write", "write_html"]
 
 _TOO_FEW = "too few to say"
 _MOST_LISTED = 500  # bad files and the like in the page; all of them are in report.json
@@ -37,10 +28,10 @@ _PIPE_WIDTH = 120  # columns where there is no terminal
 _FRAME = 6  # columns of the panel's border and padding
 _WITH_METHOD, _WITH_PREDICTED = 66, 46  # columns from which the table has these
 _STOPPED = {
-    "exhausted": "nothing was left that promised more",
-    "budget": "the budget was spent",
-    "interrupted": "it was interrupted; the same command with the same work directory goes on",
-    "all trials failed": "every trial failed",
+    StoppedBy.EXHAUSTED: "nothing was left that promised more",
+    StoppedBy.BUDGET: "the budget was spent",
+    StoppedBy.INTERRUPTED: "it was interrupted; the same command with the same work directory goes on",
+    StoppedBy.ALL_FAILED: "every trial failed",
 }
 
 
@@ -60,8 +51,8 @@ class AgreementRow:
 def _with_interval(value: float | None, bounds: Interval | None) -> str:
     if value is None:
         return _TOO_FEW
-    between = "" if bounds is None else wording.interval(bounds.low, bounds.high)
-    return f"{wording.number(value)} ({between})" if between else wording.number(value)
+    between = "" if bounds is None else formatting.interval(bounds.low, bounds.high)
+    return f"{formatting.number(value)} ({between})" if between else formatting.number(value)
 
 
 def _agreement_row(name: str, agreement: Agreement, note: str = "") -> AgreementRow:
@@ -89,53 +80,55 @@ def agreement_rows(report: SearchReport) -> tuple[AgreementRow, ...]:
 
 def mixed_text(report: SearchReport) -> str:
     """That the actual order mixes methods, where it does; else empty."""
-    methods = [line.trial.spec.method for line in outcomes(report)]
-    tuned = methods.count("finetune")
-    if tuned in (0, len(methods)):
+    methods = Counter(line.trial.spec.method for line in report.outcomes)
+    if len(methods) <= 1:
         return ""
+    total = sum(methods.values())
+    (rarest, count), *others = reversed(methods.most_common())
+    first = f"{count} of {total} by {label_of(rarest)}"
+    rest = ", ".join(f"{count} by {label_of(method)}" for method, count in others)
     return (
-        f"Each candidate counts by its best trial: {tuned} of {len(methods)} by fine-tuning, the others by a linear "
-        f"probe, so part of the actual order is the method's doing."
+        f"Each candidate counts by its best trial: {first}, {rest}, so part of the actual order is the method's doing."
     )
 
 
 def pruning_text(report: SearchReport) -> str:
     """What postponing candidates cost, as far as audit trials can tell."""
-    cost = pruning_cost(report)
+    cost = report.pruning
     if cost.untouched == 0 and cost.audited == 0:
         return "Every candidate was tuned, so nothing can have been lost by postponing."
     if cost.audited == 0:
         return (
             f"No postponed candidate was audited, so what postponing cost is unknown; "
-            f"{wording.plural(cost.untouched, 'candidate')} stayed untuned."
+            f"{formatting.plural(cost.untouched, 'candidate')} stayed untuned."
         )
-    audited = f"{wording.plural(cost.audited, 'postponed candidate')} tuned as an audit"
-    rest = f"{wording.plural(cost.untouched, 'candidate')} stayed untuned."
+    audited = f"{formatting.plural(cost.audited, 'postponed candidate')} tuned as an audit"
+    rest = f"{formatting.plural(cost.untouched, 'candidate')} stayed untuned."
     if cost.cost is None:
         return f"{audited}, but no planned trial used the same method: nothing to compare. {rest}"
     if cost.cost <= 0:
         return f"{audited}: none beat the best planned candidate of the same method ({report.actual_on}). {rest}"
     return (
-        f"{audited}: {wording.clean(cost.best_audit or '')} beat the best planned candidate of the same method "
+        f"{audited}: {formatting.clean(cost.best_audit or '')} beat the best planned candidate of the same method "
         f"by {100 * cost.cost:.1f} points ({report.actual_on}); it could become the best model like any other. {rest}"
     )
 
 
 def saved_text(report: SearchReport) -> str:
     """Time saved, with how it was estimated."""
-    saved = saved_seconds(report)
+    saved = report.saved_seconds
     if saved is None:
         return "unknown: no candidate was tuned"
     if saved <= 0:
         return "none: every candidate was tried"
-    return f"about {wording.duration(saved)} (the untried candidates at the median time of the tuned ones)"
+    return f"about {formatting.duration(saved)} (the untried candidates at the median time of the tuned ones)"
 
 
 def predict_command(report: SearchReport) -> str:
     """The command that classifies an image with the best model; empty when there is none."""
     if report.best is None or report.best.model_dir is None:
         return ""
-    return f"vlmsel-auto predict {shlex.quote(report.best.model_dir)} IMAGE..."
+    return f"vlmsel-auto predict {shlex.quote(str(report.best.model_dir))} IMAGE..."
 
 
 def without_best(report: SearchReport) -> str:
@@ -145,18 +138,9 @@ def without_best(report: SearchReport) -> str:
     return "No trial was finished: the same command with more time goes on from here."
 
 
-def _trial_ends(trials: Sequence[TrialResult]) -> list[plots.TimePoint]:
-    points = []
-    end = 0.0
-    for trial in sorted(trials, key=lambda item: item.number):
-        end += trial.seconds
-        value = trial.validation if trial.state == "complete" else None
-        points.append(plots.TimePoint(label=trial.spec.candidate, end=end, validation=value, kind=trial.origin.value))
-    return points
-
-
-def _rank_points(lines: Sequence[Outcome]) -> list[plots.RankPoint]:
-    return [
+def _drawings(report: SearchReport) -> dict[str, Markup]:
+    """Inline plots by name; a plot that would say nothing is empty."""
+    points = [
         plots.RankPoint(
             label=line.candidate,
             predicted=line.predicted_among_tuned,
@@ -165,30 +149,30 @@ def _rank_points(lines: Sequence[Outcome]) -> list[plots.RankPoint]:
             validation=line.trial.validation,
             test=line.trial.test,
         )
-        for line in lines
+        for line in report.outcomes
         if line.predicted_among_tuned is not None
     ]
-
-
-def _drawings(report: SearchReport, lines: Sequence[Outcome]) -> dict[str, Markup]:
-    """Inline plots by name; a plot that would say nothing is empty."""
-    points = _rank_points(lines)
+    ends = accumulate(trial.seconds for trial in report.trials)
+    times = [
+        plots.TimePoint(label=trial.spec.candidate, end=end, validation=trial.validation, kind=trial.origin.value)
+        for trial, end in zip(report.trials, ends, strict=True)
+        if trial.state == "complete" and trial.validation is not None
+    ]
     ranked = report.ranking.ranked
-    drawn: dict[str, str] = dict.fromkeys(("ranks", "splits", "time", "ranking"), "")
-    if points:
-        drawn["ranks"] = plots.rank_scatter(points)
-    if any(point.test is not None for point in points):
-        drawn["splits"] = plots.validation_against_test(points)
-    if any(point.validation is not None for point in _trial_ends(report.trials)):
-        drawn["time"] = plots.best_so_far(_trial_ends(report.trials))
-    if ranked:
-        tuned = actual_accuracies(report.trials, on="validation")
-        drawn["ranking"] = plots.predicted_ranking(
+    tuned = {trial.spec.candidate for trial in report.trials if trial.state == "complete"}
+    drawn = {
+        "ranks": plots.rank_scatter(points) if points else "",
+        "splits": plots.validation_against_test(points) if any(point.test is not None for point in points) else "",
+        "time": plots.best_so_far(times) if times else "",
+        "ranking": plots.predicted_ranking(
             [line.candidate for line in ranked],
             [line.score for line in ranked],
             [line.sd for line in ranked],
             [line.candidate in tuned for line in ranked],
         )
+        if ranked
+        else "",
+    }
     # our own drawings: matplotlib escapes the texts in them
     return {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704
 
@@ -203,19 +187,17 @@ def html(report: SearchReport) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=wording.percent,
-        number=wording.number,
-        duration=wording.duration,
-        thousands=wording.thousands,
-        plural=wording.plural,
+        percent=formatting.percent,
+        number=formatting.number,
+        duration=formatting.duration,
+        thousands=formatting.thousands,
+        plural=formatting.plural,
         method=label_of,
-        clean=wording.clean,
-        sparkline=lambda values: wording.sparkline(values, width=24),
+        clean=formatting.clean,
+        sparkline=lambda values: formatting.sparkline(values, width=24),
     )
-    lines = outcomes(report)
     page = environment.get_template("report.html.j2").render(
         report=report,
-        outcomes=lines,
         agreement=agreement_rows(report),
         mixed=mixed_text(report),
         pruning=pruning_text(report),
@@ -223,8 +205,7 @@ def html(report: SearchReport) -> str:
         stopped=_STOPPED[report.stopped_by],
         command=predict_command(report),
         without_best=without_best(report),
-        plots=_drawings(report, lines),
-        tuned=len(lines),
+        plots=_drawings(report),
         tuning=sum(trial.seconds for trial in report.trials),
         sizes={item.id: item for item in report.candidates},
         counts={
@@ -252,20 +233,20 @@ def _best_lines(report: SearchReport) -> list[Text]:
     best = report.best
     if best is None:
         return [Text(without_best(report), style="bold red")]
-    test = "" if best.test is None else f", test {wording.percent(best.test)}"
+    test = "" if best.test is None else f", test {formatting.percent(best.test)}"
     lines = [
         Text.assemble(
             "Best  ",
-            (wording.clean(best.candidate), "bold green"),
-            f"  {label_of(best.method)}, validation {wording.percent(best.validation)}{test}",
+            (formatting.clean(best.candidate), "bold green"),
+            f"  {label_of(best.method)}, validation {formatting.percent(best.validation)}{test}",
         )
     ]
     if best.model_dir is not None:
-        lines.append(Text(f"Use   {wording.clean(predict_command(report))}"))
+        lines.append(Text(f"Use   {formatting.clean(predict_command(report))}"))
     return lines
 
 
-def _verdict(report: SearchReport) -> str:
+def _prediction(report: SearchReport) -> str:
     figures = report.agreement
     if figures.tau_b is None and figures.ndcg5 is None:
         return figures.note or _TOO_FEW
@@ -276,7 +257,7 @@ def _verdict(report: SearchReport) -> str:
     )
 
 
-def _outcome_table(report: SearchReport, lines: Sequence[Outcome], *, width: int) -> Table:
+def _outcome_table(report: SearchReport, *, width: int) -> Table:
     """The first tuned candidates in at most ``width`` columns: names are shortened, figures never cut."""
     total, chosen = len(report.ranking.ranked), None if report.best is None else report.best.candidate
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -288,47 +269,47 @@ def _outcome_table(report: SearchReport, lines: Sequence[Outcome], *, width: int
         table.add_column("method", no_wrap=True)
     table.add_column(report.actual_on, justify="right", no_wrap=True)
     most = width - (47 if width >= _WITH_METHOD else 33 if width >= _WITH_PREDICTED else 20)  # what the others take
-    for line in lines[:_PANEL_ROWS]:
+    for line in report.outcomes[:_PANEL_ROWS]:
         audit = " (audit)" if line.trial.origin == "audit" else ""
-        name = wording.shorten(wording.clean(line.candidate), max(8, most - len(audit))) + audit
+        name = formatting.shorten(formatting.clean(line.candidate), max(8, most - len(audit))) + audit
         cells = [str(line.actual_rank)]
         if width >= _WITH_PREDICTED:
             cells.append("-" if line.predicted_rank is None else f"{line.predicted_rank} of {total}")
         cells.append(name)
         if width >= _WITH_METHOD:
             cells.append(label_of(line.trial.spec.method))
-        cells.append(wording.percent(line.accuracy))
+        cells.append(formatting.percent(line.accuracy))
         table.add_row(*(Text(cell) for cell in cells), style="green" if line.candidate == chosen else "")
     return table
 
 
 def panel(report: SearchReport, *, report_dir: Path | None = None, width: int = _PIPE_WIDTH) -> RenderableType:
     """The summary for a terminal of ``width`` columns."""
-    lines = outcomes(report)
+    tuned = len(report.outcomes)
     parts: list[RenderableType] = [*_best_lines(report)]
-    if lines:
-        parts += [Text(), _outcome_table(report, lines, width=width - _FRAME)]
-    if len(lines) > _PANEL_ROWS:
-        parts.append(Text(f"... and {len(lines) - _PANEL_ROWS} more in the report", style="dim"))
+    if tuned:
+        parts += [Text(), _outcome_table(report, width=width - _FRAME)]
+    if tuned > _PANEL_ROWS:
+        parts.append(Text(f"... and {tuned - _PANEL_ROWS} more in the report", style="dim"))
     left_out = sum(not item.used for item in report.bad_files)
-    trials = wording.plural(len(report.trials), "trial")
-    tuning = wording.duration(sum(trial.seconds for trial in report.trials))
+    trials = formatting.plural(len(report.trials), "trial")
+    tuning = formatting.duration(sum(trial.seconds for trial in report.trials))
     facts = [
-        ("Prediction", _verdict(report)),
+        ("Prediction", _prediction(report)),
         ("Pruning", pruning_text(report)),
-        ("Time", f"{wording.duration(report.seconds)}; {trials} took {tuning}; {_STOPPED[report.stopped_by]}"),
+        ("Time", f"{formatting.duration(report.seconds)}; {trials} took {tuning}; {_STOPPED[report.stopped_by]}"),
         ("Saved", saved_text(report)),
     ]
     if left_out:
-        facts.append(("Left out", f"{wording.plural(left_out, 'file')}, listed in the report"))
+        facts.append(("Left out", f"{formatting.plural(left_out, 'file')}, listed in the report"))
     if report_dir is not None:
-        facts.append(("Report", wording.clean(str(report_dir / "report.html"))))
+        facts.append(("Report", formatting.clean(str(report_dir / "report.html"))))
     grid = Table.grid(padding=(0, 2))
     for label, text in facts:
         grid.add_row(Text(label, style="dim"), Text(text, overflow="fold"))
     parts += [Text(), grid]
     return Panel(
-        Group(*parts), title=Text(f"Search on {wording.clean(report.task.name)}"), title_align="left", padding=(1, 2)
+        Group(*parts), title=Text(f"Search on {formatting.clean(report.task.name)}"), title_align="left", padding=(1, 2)
     )
 
 

@@ -6,12 +6,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from vlmsel_auto.cache import write_atomically
 from vlmsel_auto.errors import InputError, LibraryError
 from vlmsel_auto.library.library import user_library_path
 from vlmsel_auto.planning.space import PastTrial
+from vlmsel_auto.process import locked
 from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.records import Candidate, Task, TrialResult, TrialState
 from vlmsel_auto.tuning.data import splits
@@ -75,11 +74,10 @@ def remember_past(trials: Sequence[PastTrial], path: Path | None = None) -> Path
     place = path or past_path()
     tasks = {each.task for each in trials}
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{place}.lock", timeout=_WAIT):
+        with locked(place.with_name(f"{place.name}.lock"), wait=_WAIT, error=LibraryError):
             kept = [each for each in read_past(place) if each.task not in tasks]
             lines = [json.dumps(encode(each), sort_keys=True) for each in [*kept, *trials][-_MOST:]]
             write_atomically(place, ("\n".join(lines) + "\n").encode())
-    except (OSError, Timeout) as error:
+    except OSError as error:
         raise LibraryError(f"Past trials could not be written: check the folder, but got {error!r}") from error
     return place

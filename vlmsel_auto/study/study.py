@@ -9,7 +9,6 @@ is paused. Every finished trial updates the ranking.
 
 from __future__ import annotations
 
-import enum
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -29,7 +28,7 @@ from vlmsel_auto.planning.plan import Plan, handicap, make_plan
 from vlmsel_auto.planning.policy import POLICY, Policy
 from vlmsel_auto.planning.space import PastTrial, learn_defaults
 from vlmsel_auto.process import locked, terminable
-from vlmsel_auto.records import Budget, Candidate, Ranking, Task, TrialOrigin, TrialResult, TrialState
+from vlmsel_auto.records import Budget, Candidate, Ranking, StoppedBy, Task, TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.study.optuna_study import OptunaStudy, RunningTrial, open_study
 from vlmsel_auto.study.recovery import queue_again, recover
 from vlmsel_auto.study.results import Results
@@ -37,14 +36,6 @@ from vlmsel_auto.study.runner import Attempt, TrialRunner, failed
 from vlmsel_auto.tuning.checkpoints import drop_weights, read_results
 from vlmsel_auto.tuning.methods import METHODS, methods_of
 from vlmsel_auto.tuning.work import EpochHook, Loader
-
-
-class StudyEnd(enum.StrEnum):
-    """Why a study stopped."""
-
-    BUDGET = "budget"
-    INTERRUPTED = "interrupted"
-    EXHAUSTED = "exhausted"  # nothing promising is left
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,7 +47,7 @@ class StudyOutcome:
     plan: Plan
     ranking: Ranking  # after the trials
     seconds: float  # wall time of this run
-    stopped_by: StudyEnd
+    stopped_by: StoppedBy
     failures: Mapping[str, str]  # candidate -> why its last failed trial failed
 
 
@@ -101,16 +92,16 @@ class _Search:
         return updated_ranking(self.plan, self.ranking, self.history())
 
 
-def _loop(search: _Search) -> StudyEnd:
+def _loop(search: _Search) -> StoppedBy:
     """One trial after the other until the budget is spent or nothing promising is left."""
     while True:
         left = search.left()
         if left.spent:
-            return StudyEnd.BUDGET
+            return StoppedBy.BUDGET
         if not search.study.waiting():
             chosen = next_trial(search.plan, search.history(), left=left, unavailable=tuple(search.unavailable))
             if chosen is None:
-                return StudyEnd.EXHAUSTED
+                return StoppedBy.EXHAUSTED
             search.study.queue(chosen)
         _run_one(search)
         search.sink(RankingReady(ranking=search.updated(), updated=True))
@@ -265,7 +256,7 @@ def run_study(
         validation_images=runner.sizes.val,
         policy=policy,
     )
-    lock = nullcontext() if storage else locked(workdir, name="study.lock")
+    lock = nullcontext() if storage else locked(workdir / "study.lock")
     done = read_results(workdir) if storage is None else ()
     with (
         lock,
@@ -300,7 +291,7 @@ def _run(search: _Search, *, begun: float) -> StudyOutcome:
         search.results.tidy(search.expected())
         stopped = _loop(search)
     except KeyboardInterrupt:
-        stopped = StudyEnd.INTERRUPTED
+        stopped = StoppedBy.INTERRUPTED
     seconds = time.monotonic() - begun
     search.sink(StageFinished(stage="trials", seconds=seconds, text=stopped))
     results = search.results.all()

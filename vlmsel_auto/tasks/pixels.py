@@ -8,6 +8,7 @@ final name when they are whole, so that a kill leaves either a usable entry or s
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -21,7 +22,6 @@ from pathlib import Path
 from typing import assert_never
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
@@ -29,6 +29,7 @@ from torchvision.transforms import functional as geometry
 
 from vlmsel_auto.cache import digest, write_atomically
 from vlmsel_auto.errors import ImageError, WorkdirError
+from vlmsel_auto.process import locked
 from vlmsel_auto.records import ImageView, IntArray
 from vlmsel_auto.tasks.decode import decode_image, quiet_pillow
 
@@ -160,10 +161,9 @@ def open_entry(
     made = _missing_folders(root)
     entry = root / digest(_VERSION, key)[:32]
     try:
-        root.mkdir(parents=True, exist_ok=True)
         lock = root / ".lock"
         fresh_lock = not lock.exists()
-        with FileLock(lock):
+        with locked(lock, wait=math.inf):
             for scrap in root.glob(".part-*"):
                 shutil.rmtree(scrap, ignore_errors=True)
             known = _read_index(entry, count)

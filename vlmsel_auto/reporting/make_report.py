@@ -1,0 +1,196 @@
+"""From what a search did to its report: which split is the truth, how good the prediction was, and against what."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from vlmsel_auto.ranking.agreement import agreement
+from vlmsel_auto.records import Agreement, BestModel, Budget, Candidate, Ranking, StoppedBy, Task, TrialResult
+from vlmsel_auto.reporting.formatting import percent, plural
+from vlmsel_auto.reporting.report import (
+    Baseline,
+    CandidateSummary,
+    SearchReport,
+    Split,
+    TaskSummary,
+    actual_accuracies,
+    best_trials,
+)
+from vlmsel_auto.tuning.methods import label_of
+
+_PACKAGES = ("vlmsel-auto", "torch", "torchvision", "open_clip_torch", "timm", "lightning", "optuna", "scikit-learn",
+             "scipy", "numpy", "pot", "pillow")  # fmt: skip
+
+
+def truth_split(trials: Sequence[TrialResult]) -> Split:
+    """Split whose metric is the actual accuracy: test where every tuned candidate has it, else validation.
+
+    Validation chose each candidate's best trial and epoch, so it flatters; test was never looked at.
+    """
+    best = best_trials(trials).values()
+    return "test" if best and all(trial.test is not None for trial in best) else "validation"
+
+
+def judge(scores: Mapping[str, float], trials: Sequence[TrialResult], *, on: Split, seed: int = 0) -> Agreement:
+    """Predicted scores (higher is better) against what tuned candidates reached; those without a score are left out."""
+    actual = actual_accuracies(trials, on=on)
+    names = [name for name in actual if name in scores]
+    return agreement(
+        np.array([scores[name] for name in names], dtype=np.float64),
+        np.array([actual[name] for name in names], dtype=np.float64),
+        seed=seed,
+    )
+
+
+def _task(task: Task) -> TaskSummary:
+    """The part of a task that the report keeps."""
+    return TaskSummary(
+        name=task.name,
+        root=str(task.root),
+        domain=task.domain,
+        metric=task.metric,
+        classes=task.classes,
+        train=len(task.train),
+        val=len(task.val),
+        test=len(task.test),
+        support=len(task.support),
+        shots=task.shots,
+        digest=task.digest,
+    )
+
+
+def _candidate(candidate: Candidate) -> CandidateSummary:
+    """The part of a candidate that the report keeps."""
+    return CandidateSummary(
+        id=candidate.id,
+        params=candidate.params,
+        flops=candidate.flops,
+        size=candidate.view.size,
+        family=candidate.family,
+    )
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def make_report(
+    *,
+    task: Task,
+    candidates: Sequence[Candidate],
+    ranking: Ranking,
+    trials: Sequence[TrialResult],
+    best: BestModel | None,
+    budget: Budget,
+    seconds: float,
+    stopped_by: StoppedBy,
+    stage_seconds: Mapping[str, float],
+    command: str,
+    settings: Mapping[str, str],
+    seed: int,
+    workdir: Path,
+    notes: Sequence[str] = (),
+) -> SearchReport:
+    """Put the report of a search together.
+
+    Args:
+        task: what was searched.
+        candidates: all of them, tuned or not.
+        ranking: as predicted before the first trial.
+        trials: of all runs of this search, in any state.
+        best: the chosen model; None when no trial succeeded.
+        budget: as given.
+        seconds: wall time of this run.
+        stopped_by: why the search ended.
+        stage_seconds: wall time by stage, in the order of the stages.
+        command: as a user would type it again.
+        settings: everything else that determines the result, by name.
+        seed: of the search.
+        workdir: of the search.
+        notes: what a reader must know beside the ranking's own notes.
+    """
+    on = truth_split(trials)
+    scores = {line.candidate: line.score for line in ranking.ranked}
+    ours = judge(scores, trials, on=on, seed=seed)
+    tuned = actual_accuracies(trials, on=on)
+    baselines = list(_one_method(scores, trials, on=on, seed=seed))
+    if tuned:
+        # equal scores are averaged over all orders of the tied: exactly the expectation of a random order, which has
+        # no sampling interval of this kind
+        random = judge(dict.fromkeys(tuned, 0.0), trials, on=on, seed=seed)
+        random = replace(random, tau_b_interval=None, ndcg5_interval=None, note="")
+        baselines.append(Baseline(name="random order", agreement=random, note="expected over all orders"))
+    average = {line.candidate: line.signals["average"] for line in ranking.ranked if "average" in line.signals}
+    missing = sum(name not in average for name in tuned)
+    if missing < len(tuned):
+        note = f"{missing} tuned candidates are not in the library" if missing else ""
+        figures = judge(average, trials, on=on, seed=seed)
+        baselines.append(Baseline(name="average rank on the source tasks", agreement=figures, note=note))
+    return SearchReport(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command,
+        task=_task(task),
+        candidates=tuple(_candidate(one) for one in candidates),
+        ranking=ranking,
+        trials=tuple(sorted(trials, key=lambda trial: trial.number)),
+        best=best,
+        agreement=ours,
+        baselines=tuple(baselines),
+        actual_on=on,
+        budget=budget,
+        seconds=seconds,
+        stage_seconds=dict(stage_seconds),
+        stopped_by=stopped_by,
+        bad_files=task.bad_files,
+        notes=(*notes, *_choice(best, trials, images=len(task.val))),
+        settings=dict(settings),
+        versions=package_versions(),
+        seed=seed,
+        workdir=str(workdir),
+    )
+
+
+def _choice(best: BestModel | None, trials: Sequence[TrialResult], *, images: int) -> tuple[str, ...]:
+    """Why the chosen trial is not the one with the highest validation, where that is so."""
+    complete = [each for each in trials if each.state == "complete" and each.validation is not None]
+    top = max(complete, key=lambda each: each.validation or 0.0, default=None)
+    if best is None or top is None or (top.validation or 0.0) <= best.validation:
+        return ()
+    why = (
+        f"trial {top.number} ({top.spec.candidate}) had a higher validation than the chosen trial {best.trial} "
+        f"({percent(top.validation)} against {percent(best.validation)}); on {plural(images, 'image')} that may be "
+        f"chance, and the ranking, the trials of kindred candidates and how sure the classifiers are of the right "
+        f"classes speak for the chosen one"
+    )
+    return (why,)
+
+
+def _one_method(
+    scores: Mapping[str, float], trials: Sequence[TrialResult], *, on: Split, seed: int
+) -> tuple[Baseline, ...]:
+    """The prediction judged by the method that most candidates were tuned by, where best trials are of several.
+
+    Otherwise a candidate that alone was fine-tuned comes out first for that reason, whatever was predicted.
+    """
+    if len({trial.spec.method for trial in best_trials(trials).values()}) < 2:  # noqa: PLR2004 - nothing is mixed
+        return ()
+    methods = dict.fromkeys(trial.spec.method for trial in trials)
+    by_method = {method: [trial for trial in trials if trial.spec.method == method] for method in methods}
+    most = max(by_method, key=lambda method: len(best_trials(by_method[method])))
+    figures = judge(scores, by_method[most], on=on, seed=seed)
+    name = f"the same, {label_of(most)} alone"
+    return (Baseline(name=name, agreement=figures, note=f"{figures.n} candidates have one"),)
