@@ -96,7 +96,7 @@ def run(job: Job) -> int:
                                       workdir=Path(scratch), device=job.device, train_shots=job.shots)  # fmt: skip
                     row |= {"zeroshot": start, "accuracy": found.test, "seconds": time.perf_counter() - began}
                     if job.images is not None and job.seed == 0:
-                        told = answers(candidate, task=data, trials=Path(scratch), model=load(candidate))
+                        told = answers(task=data, trials=Path(scratch), model=load(candidate))
                         keep_answers(job.images / f"{data.name}.safetensors", arm=f"{candidate.id}|{method}", told=told)
                 except TrialFailed as error:
                     row |= {"error": str(error)}
@@ -106,21 +106,20 @@ def run(job: Job) -> int:
     return count
 
 
-def answers(candidate: Candidate, *, task: Task, trials: Path, model: LoadedModel) -> dict[str, NDArray[np.generic]]:
+def answers(*, task: Task, trials: Path, model: LoadedModel) -> dict[str, NDArray[np.generic]]:
     """Of every test image, whether trial 1 is right (uint8) and how probable it holds the true class (float16)."""
     import torch
 
     from vlmsel_auto.models.classifier import class_logits
+    from vlmsel_auto.models.embedding import embed_images
     from vlmsel_auto.tuning.checkpoints import load_trial
     from vlmsel_auto.tuning.data import splits
-    from vlmsel_auto.tuning.probe import embed_images
-    from vlmsel_auto.tuning.work import Deadline
 
     kept = load_trial(trials, 1)
     if kept.visual is not None:
         model.visual.load_state_dict(dict(kept.visual))
     indices = splits(task).test
-    values = embed_images(model, task, candidate=candidate, indices=indices, deadline=Deadline())
+    values = torch.from_numpy(embed_images(model, task, indices))
     logits = class_logits(
         values, head=torch.from_numpy(kept.weight), bias=torch.from_numpy(kept.bias), scale=kept.scale
     )

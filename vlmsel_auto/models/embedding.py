@@ -7,7 +7,7 @@ class weights and its logit scale. Asking for more images embeds those that are 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -66,21 +66,10 @@ def embed(
     if known is not None and not missing.size:
         return _pick(known, indices)
     model = load()
-    made = _embed_images(model, candidate, task, missing, check)
     if known is None:
-        size = candidate.view.size
-        with torch.inference_mode():
-            baseline = _array(model.embed(torch.zeros(1, 3, size, size, device=model.device)))[0]
-        text = _array(model.text_features(task.prompts, task.templates))
-        known = _Entry(at=missing, images=made, text=text, baseline=baseline, logit_scale=model.logit_scale)
-    else:
-        known = _Entry(
-            at=np.concatenate([known.at, missing]),
-            images=np.concatenate([known.images, made]),
-            text=known.text,
-            baseline=known.baseline,
-            logit_scale=known.logit_scale,
-        )
+        known = _without_images(model, task)
+    made = embed_images(model, task, missing, check=check)
+    known = replace(known, at=np.concatenate([known.at, missing]), images=np.concatenate([known.images, made]))
     store.put(
         _key(candidate, task),
         {"at": known.at, "images": known.images, "text": known.text, "baseline": known.baseline},
@@ -90,13 +79,28 @@ def embed(
 
 
 @torch.inference_mode()
-def _embed_images(
-    model: LoadedModel, candidate: Candidate, task: Task, indices: IntArray, check: Callable[[], None]
+def _without_images(model: LoadedModel, task: Task) -> _Entry:
+    size = model.candidate.view.size
+    text = _array(model.text_features(task.prompts, task.templates))
+    baseline = _array(model.embed(torch.zeros(1, 3, size, size, device=model.device)))[0]
+    return _Entry(
+        at=np.empty(0, dtype=np.int64),
+        images=np.empty((0, len(baseline)), dtype=np.float32),
+        text=text,
+        baseline=baseline,
+        logit_scale=model.logit_scale,
+    )
+
+
+@torch.inference_mode()
+def embed_images(
+    model: LoadedModel, task: Task, indices: IntArray, *, check: Callable[[], None] = lambda: None
 ) -> NDArray[np.float32]:
+    """Unnormalised embeddings (n, D) of images of the task, by the model as it is now; nothing is kept."""
     parts = []
     for start in range(0, len(indices), _BATCH):
         check()
-        pixels = task.pixels.read(candidate.view, indices[start : start + _BATCH])
+        pixels = task.pixels.read(model.candidate.view, indices[start : start + _BATCH])
         parts.append(_array(model.embed(model.normalise(pixels))))
     return np.concatenate(parts)
 

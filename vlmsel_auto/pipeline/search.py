@@ -178,6 +178,7 @@ def search(
             budget=_left(spend, spent=ranked_after),
             workdir=folder,
             load=lambda candidate: zoo.load(candidate, device=place),
+            store=store,
             methods=methods,
             seed=seed,
             sink=sink,

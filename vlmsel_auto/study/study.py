@@ -211,7 +211,7 @@ def run_study(
         storage: SQLAlchemy URL of a shared study; None is ``workdir/study.journal`` for this process alone.
         train_shots: at most so many training images a class; None takes the whole training split.
         images_per_trial: images that a default trial of a tower shows to it, repeats counted.
-        store: where embeddings are kept; None is ``workdir/features``.
+        store: where embeddings are kept; None is ``workdir/targets``.
         past: trials of earlier searches, from which the settings of first trials are learned.
         policy: constants of the planner.
 
@@ -230,7 +230,7 @@ def run_study(
         table=table,
         methods={each.name: each for each in rows},
         load=load,
-        store=store or Store(workdir / "features"),
+        store=store or Store(workdir / "targets"),
         workdir=workdir,
         device=torch.device(device),
         train_shots=train_shots,

@@ -23,6 +23,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from vlmsel_auto.errors import TrialOutOfMemory
+from vlmsel_auto.process import is_out_of_memory
 from vlmsel_auto.records import Metric
 from vlmsel_auto.tuning import probe
 from vlmsel_auto.tuning.checkpoints import Checkpoint, Paused, Progress
@@ -67,21 +68,13 @@ def _halving(work: Work, head: Outcome) -> Outcome:
         try:
             return train(work, head, batch=max(1, full >> halving), accumulate=2**halving)
         except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         work = replace(work, paused=None)  # other batches make other steps: begin anew
         release(work.device)
     raise TrialOutOfMemory(
         f"Fine-tuning {work.spec.candidate} does not fit into the memory of {work.device}: free memory or leave it "
         f"out, but got batches of {full}, halved {_HALVINGS} times"
-    )
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """CUDA has a class for it; the CPU allocator and cuDNN only say so in words."""
-    text = str(error).lower()
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
     )
 
 

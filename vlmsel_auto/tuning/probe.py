@@ -1,6 +1,6 @@
 """Linear probe on cached visual features: the text head, moved as far as the training images ask for.
 
-Features are unit-norm embeddings, kept in the cache under (candidate's weights, task, images), so the first probe of a
+Features are unit-norm embeddings, kept image by image (`models.embedding`), so the first probe of a
 candidate pays for one pass over the images and every later one for a few small matrix products.
 
 Training works on the change D of the head, W = W_text + D: weight decay pulls towards the zero-shot classifier, not
@@ -20,17 +20,14 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from vlmsel_auto.cache import Store, digest
 from vlmsel_auto.errors import TrialDiverged
-from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.models.classifier import class_logits
-from vlmsel_auto.models.loadedmodel import LoadedModel
-from vlmsel_auto.records import Candidate, IntArray, Metric, Task, TrialSpec
+from vlmsel_auto.models.embedding import embed
+from vlmsel_auto.records import IntArray, Metric, TrialSpec
 from vlmsel_auto.tuning.checkpoints import Checkpoint
-from vlmsel_auto.tuning.data import Measured, image_set, measure, score
-from vlmsel_auto.tuning.work import MAX_SCALE, SMOOTHING, Deadline, Ending, EpochHook, Loader, Outcome, Work
+from vlmsel_auto.tuning.data import Measured, measure, score
+from vlmsel_auto.tuning.work import MAX_SCALE, SMOOTHING, Ending, EpochHook, Outcome, Work
 
-_BATCH = 64
 _PROBE_BATCH = 1_024
 
 
@@ -85,54 +82,26 @@ class Features:
     scale: float
 
 
-@torch.inference_mode()
-def embed_images(
-    model: LoadedModel, task: Task, *, candidate: Candidate, indices: IntArray, deadline: Deadline
-) -> torch.Tensor:
-    """Unit-norm embeddings (n, D) of images of the task, float32 on the CPU."""
-    images = image_set(task, view=candidate.view, indices=indices)
-    parts = []
-    for rows in torch.split(torch.arange(len(images)), _BATCH):
-        deadline.check()
-        pixels, _ = images.batch(rows)
-        parts.append(functional.normalize(model.embed(model.normalise(pixels)).float(), dim=-1).cpu())
-    return torch.cat(parts)
-
-
-def features(
-    *, candidate: Candidate, task: Task, load: Loader, store: Store, indices: IntArray, deadline: Deadline
-) -> Features:
-    """Features of ``indices``, from the cache or by one pass through the tower.
+def features_of(work: Work) -> Features:
+    """Features of the training, validation and test images of a trial, in this order.
 
     Raises:
         TrialUnavailable: the candidate cannot be loaded.
         DeadlineReached: the time ran out before they were complete.
     """
-    key = digest("probe-features", 1, fingerprint(candidate), task.digest, digest(indices.tolist()))
-    kept = store.get(key)
-    if kept is not None:
-        arrays, record = kept
-        return Features(
-            values=torch.tensor(arrays["values"]), text=torch.tensor(arrays["text"]), scale=float(str(record["scale"]))
-        )
-    model = load(candidate)
-    values = embed_images(model, task, candidate=candidate, indices=indices, deadline=deadline)
-    text = model.text_features(task.prompts, task.templates).float().cpu()
-    scale = min(model.logit_scale, MAX_SCALE)
-    store.put(key, {"values": values.numpy(), "text": text.numpy()}, {"scale": repr(scale), "candidate": candidate.id})
-    return Features(values=values, text=text, scale=scale)
-
-
-def features_of(work: Work) -> Features:
-    """Features of the training, validation and test images of a trial, in this order."""
     splits = work.splits
-    return features(
-        candidate=work.candidate,
-        task=work.task,
-        load=work.load,
+    found = embed(
+        work.candidate,
+        work.task,
+        np.concatenate([splits.train, splits.val, splits.test]),
+        load=lambda: work.load(work.candidate),
         store=work.store,
-        indices=np.concatenate([splits.train, splits.val, splits.test]),
-        deadline=work.deadline,
+        check=work.deadline.check,
+    )
+    return Features(
+        values=functional.normalize(torch.tensor(found.images), dim=-1),
+        text=torch.tensor(found.text),
+        scale=min(found.logit_scale, MAX_SCALE),
     )
 
 

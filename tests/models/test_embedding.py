@@ -1,0 +1,69 @@
+"""Embeddings of a task's images are made once, image by image."""
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.drawings import draw_task
+from vlmsel_auto.cache import Store
+from vlmsel_auto.models import zoo
+from vlmsel_auto.models.candidates import resolve
+from vlmsel_auto.models.embedding import embed, find_embeddings
+from vlmsel_auto.tasks.task import load_task
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = tmp_path_factory.mktemp("embedding")
+    candidate = resolve("RN-Mi-64.glyph-s")[0]
+    task = load_task(draw_task(root / "shapes"), views=(candidate.view,), shots=2, workdir=root / "work")
+    return candidate, task, zoo.load(candidate)
+
+
+def refuse():
+    raise AssertionError("nothing is missing, so no model is wanted")
+
+
+def test_values_are_those_of_the_model(world, tmp_path):
+    candidate, task, model = world
+    found = embed(candidate, task, task.train[:5], load=lambda: model, store=Store(tmp_path))
+    with torch.no_grad():
+        direct = model.embed(model.normalise(task.pixels.read(candidate.view, task.train[:5])))
+    np.testing.assert_allclose(found.images, direct.numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.text, model.text_features(task.prompts, task.templates).numpy(), atol=1e-6)
+    assert found.baseline.shape == found.images.shape[1:]
+    assert found.logit_scale == model.logit_scale
+
+
+def test_only_missing_images_are_embedded_and_rows_come_in_the_order_wanted(world, tmp_path, monkeypatch):
+    candidate, task, model = world
+    store, seen = Store(tmp_path), []
+    read = type(task.pixels).read
+
+    def watched(self, view, indices):
+        seen.extend(indices.tolist())
+        return read(self, view, indices)
+
+    monkeypatch.setattr(type(task.pixels), "read", watched)
+    first = embed(candidate, task, task.train[[3, 1]], load=lambda: model, store=store)
+    assert sorted(seen) == sorted(task.train[[3, 1]].tolist())
+    seen.clear()
+    more = embed(candidate, task, task.train[[0, 1, 2, 3]], load=lambda: model, store=store)
+    assert sorted(seen) == sorted(task.train[[0, 2]].tolist())
+    np.testing.assert_array_equal(more.images[[3, 1]], first.images)
+    again = embed(candidate, task, task.train[[2, 0, 2]], load=refuse, store=store)
+    np.testing.assert_array_equal(again.images, more.images[[2, 0, 2]])
+    assert find_embeddings(candidate, task, task.train[:4], store=store) is not None
+    assert find_embeddings(candidate, task, task.train[:5], store=store) is None
+    assert find_embeddings(candidate, task, task.train[:1], store=Store(tmp_path / "other")) is None
+
+
+def test_what_the_check_raises_ends_the_work_and_keeps_nothing_half(world, tmp_path):
+    candidate, task, model = world
+
+    def late():
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        embed(candidate, task, task.train[:1], load=lambda: model, store=Store(tmp_path), check=late)
+    assert find_embeddings(candidate, task, task.train[:1], store=Store(tmp_path)) is None
