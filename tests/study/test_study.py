@@ -16,7 +16,7 @@ from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.planning.history import Left, Tried, updated_ranking
 from vlmsel_auto.planning.next_trial import next_trial
 from vlmsel_auto.records import Budget, Candidate, Task, TrialOrigin, TrialResult, TrialState
-from vlmsel_auto.reporting.wording import spec_text
+from vlmsel_auto.reporting.formatting import spec_text
 from vlmsel_auto.study.past import past_of_search
 from vlmsel_auto.study.study import run_study
 from vlmsel_auto.tuning import methods
