@@ -29,7 +29,7 @@ import numpy as np
 from choice_worlds import Accuracies, Images, World, errors_of, read_images, recorded
 from numpy.typing import NDArray
 
-from vlmsel_auto.bench.rankings import Case
+from vlmsel_auto.bench.case import Case
 from vlmsel_auto.library.library import default_library_path, load
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.models import candidates as catalogue
@@ -37,9 +37,7 @@ from vlmsel_auto.planning.curves import Curve
 from vlmsel_auto.planning.history import Left, Tried, expectations
 from vlmsel_auto.planning.next_trial import next_trial
 from vlmsel_auto.planning.plan import make_plan
-from vlmsel_auto.ranking.divergence import DEFAULT
-from vlmsel_auto.ranking.fusion import places
-from vlmsel_auto.records import FloatArray, Interval, RankedCandidate, Ranking, TrialState
+from vlmsel_auto.records import Basis, FloatArray, Interval, RankedCandidate, Ranking, TrialState
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 
 RESULTS = Path(__file__).parent / "results"
@@ -50,15 +48,15 @@ Json: TypeAlias = "str | int | float | list[Json] | dict[str, Json]"
 
 def ranking_of(library: Library, column: int, *, reverse: bool) -> Ranking:
     """The fused ranking with 16 labels a class, learned on the other tasks; or the same the wrong way round."""
-    rows = np.arange(len(library.candidates))
-    case = Case(library=library, column=column, rows=rows, truth="tuned", shots=16, form=DEFAULT, seed=0)
+    case = Case(library=library, column=column, truth="tuned", shots=16)
     found = case.fused[0]
-    score = -found.score if reverse else found.score
-    chances = places(score, found.sd)
+    if reverse:
+        found = replace(found, score=-found.score)
+    score, chances = found.score, case.chances(found)
     lines = [
         RankedCandidate(candidate=name, score=float(score[m]), sd=float(found.sd[m]), prior=None, evidence=None,
                         p_best=float(chances.p_best[m]), p_top5=float(chances.p_top5[m]),
-                        rank_interval=Interval(low=1, high=len(rows)), basis="library and labels")
+                        rank_interval=Interval(low=1, high=len(score)), basis=Basis.LIBRARY_AND_LABELS)
         for m, name in enumerate(library.candidate_ids)
     ]  # fmt: skip
     return Ranking(task=library.task_names[column], ranked=tuple(sorted(lines, key=lambda line: -line.score)))

@@ -14,62 +14,74 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from ranking_table import measures, print_table
 
 from vlmsel_auto.bench.blind import average_rank
-from vlmsel_auto.bench.rankings import Case
+from vlmsel_auto.bench.case import Case
+from vlmsel_auto.bench.rankings import norm_profiles
 from vlmsel_auto.library.library import default_library_path, load
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.ranking.divergence import DEFAULT, PAPER, DcdForm, Delta
-from vlmsel_auto.ranking.fusion import habit, standardise
-from vlmsel_auto.ranking.sources import Truth, truth_of
+from vlmsel_auto.ranking.dcd import DEFAULT, PAPER, Dcd, Delta
+from vlmsel_auto.ranking.divergence import Weighting
+from vlmsel_auto.ranking.fusion import candidate_effect, standardise
+from vlmsel_auto.ranking.sources import DEFAULT_WEIGHTING, Truth
 from vlmsel_auto.records import FloatArray
 
 DELTAS: tuple[Delta, ...] = ("uncovered", "signature", "channels", "share")
 TEMPERATURES = (0.1, 0.3, 1.0)
 
 
-def forms(*, transport: bool) -> dict[str, DcdForm]:
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """One form of DCD and of the weights that follow from it."""
+
+    dcd: Dcd = DEFAULT
+    weighting: Weighting = DEFAULT_WEIGHTING
+    norm: bool = False  # profiles of F = norm of the embedding
+
+    def case(self, library: Library, column: int, truth: Truth) -> Case:
+        """A target under this form."""
+        source = norm_profiles(library) if self.norm else library
+        return Case(library=source, column=column, truth=truth, shots=0, divergence=self.dcd, weighting=self.weighting)
+
+
+def forms(*, transport: bool) -> dict[str, Form]:
     """By name, the default first."""
-    found = {"default: uncovered, t 0.1": DEFAULT}
+    found = {"default: uncovered, t 0.1": Form()}
     for delta in DELTAS:
         for t in TEMPERATURES:
-            form = replace(DEFAULT, delta=delta, weight_temperature=t)
-            if form != DEFAULT:
+            form = Form(dcd=Dcd(delta=delta), weighting=Weighting(alone=t))
+            if form != Form():
                 found[f"{delta}, t {t:g}"] = form
     found |= {
-        "uncovered, blocks alike": replace(DEFAULT, importance="uniform"),
-        "uncovered, importance tau .3": replace(DEFAULT, importance_temperature=0.3),
-        "uncovered, divergences half pooled": replace(DEFAULT, pooled=0.5),
-        "uncovered, divergences pooled": replace(DEFAULT, pooled=1.0),
-        "signature, divergences pooled": replace(DEFAULT, delta="signature", pooled=1.0),
-        "F = norm of the embedding, uncovered": replace(DEFAULT, scalar="norm"),
-        "paper's outline": PAPER,
+        "uncovered, blocks alike": Form(dcd=replace(DEFAULT, importance="uniform")),
+        "uncovered, importance tau .3": Form(dcd=replace(DEFAULT, importance_temperature=0.3)),
+        "uncovered, divergences half pooled": Form(weighting=Weighting(pooled=0.5)),
+        "uncovered, divergences pooled": Form(weighting=Weighting(pooled=1.0)),
+        "signature, divergences pooled": Form(dcd=Dcd(delta="signature"), weighting=Weighting(pooled=1.0)),
+        "F = norm of the embedding, uncovered": Form(norm=True),
+        "paper's outline": Form(dcd=PAPER, weighting=Weighting(alone=1.0), norm=True),
     }
     if transport:
-        found["uncovered, blocks aligned by transport"] = replace(DEFAULT, importance="transport")
+        found["uncovered, blocks aligned by transport"] = Form(dcd=replace(DEFAULT, importance="transport"))
     return found
 
 
 def table(library: Library, *, truth: Truth, transport: bool) -> list[dict[str, object]]:
     """Print and return the rows of one truth."""
-    known = truth_of(library, truth=truth)
     found: dict[str, list[FloatArray]] = {}
     for s in range(len(library.tasks)):
-        rows = np.flatnonzero(np.isfinite(known[:, s]))
-        case = Case(library=library, column=s, rows=rows, truth=truth, shots=0, form=DEFAULT, seed=0)
-        runs = [library.tuned_runs[rows, s, r] for r in range(library.tuned_runs.shape[2])]
-        whole = [run for run in runs if np.isfinite(run).all()]
-        truths = whole if truth == "tuned" and whole else [known[rows, s]]
-        found.setdefault("average rank", []).append(measures([average_rank(case.source_truth)], truths))
+        case = Case(library=library, column=s, truth=truth, shots=0)
+        found.setdefault("average rank", []).append(measures([average_rank(case.source_truth)], case.truths))
         z = np.where(np.isfinite(case.source_truth), standardise(case.source_truth), np.nan)
         for name, form in forms(transport=transport).items():
-            near = case.gathered(shots=0, form=form).alone
-            found.setdefault(name, []).append(measures([habit(z, near, shrink=0.0)], truths))
+            near = form.case(library, s, truth).gathered(shots=0).alone
+            score = candidate_effect(z, near, shrink=0.0)
+            found.setdefault(name, []).append(measures([score], case.truths))
     every = {name: np.array(values) for name, values in found.items()}
     title = f"{truth} truth, {len(library.tasks)} targets"
     return print_table(every, title=title, against="average rank", bounds=["average rank"])

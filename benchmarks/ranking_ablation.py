@@ -1,8 +1,8 @@
 """Ablation of the fused ranking over a library: leave one task out, paired bootstrap over targets against the default.
 
-What is compared: which label signals are fused, weights of source tasks by reliability, habits, DCD's temperature,
-single image signals. The last line of each table chooses among all variants anew for every target, by the mean over the
-other targets: what is left of a gain when nothing is chosen on the target that it is reported on.
+What is compared: which label signals are fused, weights of source tasks by reliability, candidate effects, DCD's
+temperature, single image signals. The last line of each table chooses among all variants anew for every target, by the
+mean over the other targets: what is left of a gain when nothing is chosen on the target that it is reported on.
 
 Two checks come after the tables: how far the choice of labelled images moves the scores, against the errors that the
 intervals are made of; and the same rankings with the logit scale of every second candidate multiplied by .1 to 10.
@@ -25,25 +25,17 @@ from pathlib import Path
 import numpy as np
 from ranking_table import measures, print_table
 
-from vlmsel_auto.bench.rankings import Case
+from vlmsel_auto.bench.case import Case
 from vlmsel_auto.bench.run import run_bench
 from vlmsel_auto.library.library import default_library_path, load
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.ranking.divergence import DEFAULT
+from vlmsel_auto.ranking.divergence import Weighting
 from vlmsel_auto.ranking.fusion import Fusion, fit_fusion, fuse
-from vlmsel_auto.ranking.sources import (
-    CONSENSUS,
-    IMAGE_SIGNALS,
-    LABEL_SIGNALS,
-    LEAD,
-    Sources,
-    Truth,
-    image_signal,
-    truth_of,
-)
+from vlmsel_auto.ranking.signals import CONSENSUS, IMAGE_SIGNALS, LABEL_SIGNALS, TOP2_MARGIN
+from vlmsel_auto.ranking.sources import DEFAULT_WEIGHTING, Sources, Truth, image_signal
 from vlmsel_auto.records import FloatArray
 
-ACCURACIES = ("hscore", "knn", "knn1", "leep", "logme", "ridge", "ridge_text", "standing", "zeroshot")
+ACCURACIES = ("hscore", "knn", "knn1", "leep", "logme", "ridge", "ridge_text", "true_class_zscore", "zeroshot")
 LIKELIHOODS = ("logme", "ridge_likelihood", "ridge_text_likelihood", "zeroshot_likelihood")
 TEXT = ("text_accuracy", "-text_intraclass")  # classes whose names look alike are told apart less well
 RIDGE = ("ridge_likelihood", "ridge_text_likelihood")
@@ -57,8 +49,8 @@ class Variant:
     labels: tuple[str, ...] = LABEL_SIGNALS
     images: tuple[str, ...] = IMAGE_SIGNALS
     reliability: bool = True
-    habits: bool = True
-    temperature: float = DEFAULT.habit_temperature  # of habits
+    effects: bool = True
+    temperature: float = DEFAULT_WEIGHTING.effects  # of candidate effects
     penalty: float = 0.5
     oracle: bool = False  # also the zero-shot accuracy on the test split itself: no ranking, a bound
 
@@ -68,15 +60,15 @@ def variants(shots: int) -> list[Variant]:
     found = [
         Variant(name="default"),
         Variant(name="all source tasks count alike", reliability=False),
-        Variant(name="no habits", habits=False),
+        Variant(name="no candidate effects", effects=False),
         Variant(name="DCD temperature .1", temperature=0.1),
         Variant(name="DCD temperature 1", temperature=1.0),
         Variant(name="ridge penalty .1", penalty=0.1),
         Variant(name="ridge penalty 1.5", penalty=1.5),
         Variant(name="images: without consensus", images=tuple(n for n in IMAGE_SIGNALS if n != CONSENSUS)),
-        Variant(name="images: consensus and lead", images=(CONSENSUS, LEAD)),
-        Variant(name="images: lead and total", images=(LEAD, "total_cosine")),
-        Variant(name="images: lead", images=(LEAD,)),
+        Variant(name="images: consensus and top-2 margin", images=(CONSENSUS, TOP2_MARGIN)),
+        Variant(name="images: top-2 margin and total", images=(TOP2_MARGIN, "total_cosine")),
+        Variant(name="images: top-2 margin", images=(TOP2_MARGIN,)),
         Variant(name="images: with confidence (leans on the logit scale)", images=(*IMAGE_SIGNALS, "confidence")),
         Variant(name="with text scores", images=(*IMAGE_SIGNALS, *TEXT)),
         Variant(name="with the true zero-shot accuracy (a bound, no ranking)", oracle=True),
@@ -103,19 +95,14 @@ class Target:
     """One task of the library as a target."""
 
     def __init__(self, library: Library, column: int, *, truth: Truth, shots: int) -> None:
-        rows = np.flatnonzero(np.isfinite(truth_of(library, truth=truth)[:, column]))
-        self.case = Case(library=library, column=column, rows=rows, truth=truth, shots=shots, form=DEFAULT, seed=0)
-        runs = [library.tuned_runs[rows, column, r] for r in range(library.tuned_runs.shape[2])]
-        whole = [run for run in runs if np.isfinite(run).all()]
-        self.truths = whole if truth == "tuned" and whole else [truth_of(library, truth=truth)[rows, column]]
-        self.shots = shots
+        self.case = Case(library=library, column=column, truth=truth, shots=shots)
         self.gathered: dict[float, Sources] = {}
 
     def sources(self, temperature: float) -> Sources:
         """The other tasks, kept by DCD's temperature."""
         if temperature not in self.gathered:
-            form = replace(DEFAULT, habit_temperature=temperature)
-            self.gathered[temperature] = self.case.gathered(shots=self.shots, form=form)
+            case = replace(self.case, weighting=Weighting(effects=temperature))
+            self.gathered[temperature] = case.gathered(shots=case.shots)
         return self.gathered[temperature]
 
     def scores(self, variant: Variant) -> tuple[list[FloatArray], Fusion]:
@@ -126,14 +113,14 @@ class Target:
         signals = {n: _oriented(n, values) for n, values in on_sources.items() if values is not None}
         if variant.oracle:
             signals["oracle"] = library.zero_shot
-        labels = [n for n in variant.labels if self.shots and self.case.evidence(n)]
+        labels = [n for n in variant.labels if self.case.evidence(n)]
         if labels:
             k = library.shots.index(near.shots)
             signals |= {n: library.evidence_draws[:, :, :, k, library.evidence_names.index(n)] for n in labels}
         fusion = fit_fusion(
             signals,
             near.truth,
-            similarity=near.similarity if variant.habits else None,
+            similarity=near.similarity if variant.effects else None,
             reliability=near.reliability if variant.reliability else None,
             penalty=variant.penalty,
         )
@@ -144,14 +131,14 @@ class Target:
         found = []
         for w in range(library.evidence_draws.shape[2] if labels else 1):
             seen = shown | {n: self.case.evidence(n)[w] for n in labels}
-            similarity = near.to_target if variant.habits else None
+            similarity = near.to_target if variant.effects else None
             found.append(fuse(fusion, seen, n=len(self.case.rows), similarity=similarity))
         return found, fusion
 
     def measure(self, variant: Variant) -> FloatArray:
         """NDCG@5, tau-b, top-1 and top-5 loss in points: mean over draws and truths."""
         scores, _ = self.scores(variant)
-        return measures(scores, self.truths)
+        return measures(scores, self.case.truths)
 
 
 def table(targets: Sequence[Target], *, title: str, shots: int) -> list[dict[str, object]]:
@@ -173,12 +160,8 @@ def draws_against_errors(targets: Sequence[Target], *, shots: int) -> dict[str, 
 
 def rescaled(library: Library, factors: FloatArray) -> Library:
     """The library as if the logit scale of each candidate were multiplied by its factor."""
-    signals = library.signals.copy()
-    for name in ("total", "logit_scale"):
-        signals[:, :, library.signal_names.index(name)] *= factors[:, None]
     return replace(
         library,
-        signals=signals,
         total=library.total * factors[:, None],
         activity=tuple(one * factor for one, factor in zip(library.activity, factors, strict=True)),
         signature=tuple(tuple(b * f for b in one) for one, f in zip(library.signature, factors, strict=True)),

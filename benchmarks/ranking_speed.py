@@ -61,7 +61,6 @@ def targets(library: Library, *, seed: int) -> tuple[list[Measurement], IntArray
                 baseline=np.zeros(one.embed_dim),
                 logit_scale=20.0,
                 activity=library.activity[m][0],
-                norm_activity=library.norm_activity[m][0],
                 signature=tuple(block[0] for block in library.signature[m]),
                 absolute=tuple(block[0] for block in library.absolute[m]),
             )

@@ -12,7 +12,7 @@ from replay_table import Scene
 
 from vlmsel_auto.integrations._arms import learn_arms, next_arm
 from vlmsel_auto.integrations.optuna_prior import CandidatePrior, PriorSampler, enqueue
-from vlmsel_auto.records import Candidate, FloatArray, ImageView, Interval, RankedCandidate, Ranking
+from vlmsel_auto.records import Basis, Candidate, FloatArray, ImageView, Interval, RankedCandidate, Ranking
 
 __all__ = ["DETERMINISTIC", "OPTUNA_ONLY", "STRATEGIES", "TRIALS", "Strategy"]
 
@@ -114,7 +114,7 @@ def _prior(scene: Scene) -> CandidatePrior:
             p_best=0.0,
             p_top5=0.0,
             rank_interval=Interval(low=1, high=len(scores)),
-            basis="library",
+            basis=Basis.LIBRARY,
         )
         for name, score in zip(scene.table.models, standard, strict=True)
     ]

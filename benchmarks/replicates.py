@@ -19,15 +19,15 @@ from pathlib import Path
 import numpy as np
 from ranking_table import measures
 
-from vlmsel_auto.bench.rankings import RANKINGS, Case
+from vlmsel_auto.bench.case import Case
+from vlmsel_auto.bench.rankings import RANKINGS
 from vlmsel_auto.library.library import default_library_path, load
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.ranking.divergence import DEFAULT
 from vlmsel_auto.records import FloatArray
 
 BLIND = ("random", "average_rank", "dcd", "swab", "source_ceiling")
-UNLABELLED = ("lead", "confidence", "conductance_total", "fused_unlabelled")
-LABELLED = ("standing", "leep", "knn", "logme", "hscore", "logistic", "fused")
+UNLABELLED = ("top2_margin", "confidence", "conductance_total", "fused_unlabelled")
+LABELLED = ("true_class_zscore", "leep", "knn", "logme", "hscore", "logistic", "fused")
 
 
 def whole_runs(library: Library, task: int) -> list[FloatArray]:
@@ -37,10 +37,9 @@ def whole_runs(library: Library, task: int) -> list[FloatArray]:
 
 def ranked(library: Library, tasks: list[int], *, shots: int, names: tuple[str, ...]) -> dict[str, FloatArray]:
     """Measures of rankings on some tasks."""
-    rows = np.arange(len(library.candidates))
     found: dict[str, list[FloatArray]] = {}
     for s in tasks:
-        case = Case(library=library, column=s, rows=rows, truth="tuned", shots=shots, form=DEFAULT, seed=0)
+        case = Case(library=library, column=s, truth="tuned", shots=shots)
         for name in names:
             scores = RANKINGS[name](case)
             if scores:

@@ -20,7 +20,22 @@ from vlmsel_auto.errors import BudgetError
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Metric = Literal["accuracy", "balanced_accuracy"]
-Basis = Literal["library and labels", "library", "labels", "unlabelled images", "published figures", "no signal"]
+
+
+class Basis(enum.StrEnum):
+    """What a candidate's place in a ranking rests on."""
+
+    LIBRARY_AND_LABELS = "library and labels"
+    LIBRARY = "library"
+    LABELS = "labels"
+    IMAGES = "unlabelled images"
+    PUBLISHED = "published figures"
+    NOTHING = "no signal"
+
+    @property
+    def has_library(self) -> bool:
+        """Whether source tasks of a library took part."""
+        return self in (Basis.LIBRARY, Basis.LIBRARY_AND_LABELS)
 
 
 class TrialState(enum.StrEnum):

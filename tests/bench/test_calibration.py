@@ -1,4 +1,4 @@
-"""Claims about places against what came out."""
+"""Predicted ranks against true ranks."""
 
 import numpy as np
 import pytest
@@ -6,14 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlmsel_auto.bench.calibration import calibration, claims
-from vlmsel_auto.ranking.fusion import places
+from vlmsel_auto.ranks import RankChances, simulate_ranks
 
 
 def claim(truth, *, p=0.5, low=1.0, high=3.0):
     m = len(truth)
-    return claims(
-        p_best=np.full(m, p), p_top5=np.full(m, p), low=np.full(m, low), high=np.full(m, high), truth=np.array(truth)
-    )
+    chances = RankChances(p_best=np.full(m, p), p_top5=np.full(m, p), low=np.full(m, low), high=np.full(m, high))
+    return claims(chances, np.array(truth))
 
 
 def test_outcomes_by_hand():
@@ -24,7 +23,7 @@ def test_outcomes_by_hand():
 
 
 @given(st.lists(st.integers(0, 5), min_size=5, max_size=12))
-def test_tied_candidates_share_places(truth):
+def test_tied_candidates_share_ranks(truth):
     found = claim([float(one) for one in truth])
     assert found.best.sum() == pytest.approx(1.0)
     assert found.top5.sum() == pytest.approx(5.0)
@@ -44,9 +43,9 @@ def test_what_is_drawn_from_the_model_is_calibrated():
     found = []
     for _ in range(150):
         score, sd = rng.normal(size=10), np.full(10, 0.7)
-        stands = places(score, sd, draws=1500)
+        chances = simulate_ranks(score, np.diag(sd**2), draws=1500)
         truth = score + sd * rng.normal(size=10)
-        found.append(claims(p_best=stands.p_best, p_top5=stands.p_top5, low=stands.low, high=stands.high, truth=truth))
+        found.append(claims(chances, truth))
     table = calibration(found)
     assert all(abs(one.said - one.seen) < 0.1 for one in (*table.best, *table.top5) if one.n > 60)
     assert 0.93 < table.coverage <= 1.0

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from helpers.zoo_world import World
-from vlmsel_auto.bench.rankings import RANKINGS, Case, replicate_scores
+from vlmsel_auto.bench.case import Case
+from vlmsel_auto.bench.rankings import RANKINGS, replicate_scores
 from vlmsel_auto.bench.run import run_bench
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.events import StageProgress
 from vlmsel_auto.library.library import default_library
-from vlmsel_auto.ranking.divergence import DEFAULT, DcdForm
+from vlmsel_auto.ranking.dcd import Dcd
 
 REQUIRED = {
     "random", "average_rank", "dcd", "conductance_total", "fused", "swab", "modelgpt", "knn", "logme", "hscore",
@@ -61,7 +62,7 @@ def test_the_replicate_ceiling_says_on_which_targets_it_stands(library):
 
 
 def test_replicates_keep_the_ties_of_equal_accuracies(library):
-    case = Case(library=library, column=0, rows=np.arange(9), truth="tuned", shots=0, form=DEFAULT, seed=0)
+    case = Case(library=library, column=0, truth="tuned", shots=0)
     first, second = np.array([0.1, 0.3, 0.3, 0.7]), np.array([0.57, 0.29, 0.83, 0.11])
     (rest, one), (other, two) = replicate_scores(case, [first, second])
     assert (rest.tolist(), one.tolist()) == (second.tolist(), first.tolist())
@@ -95,17 +96,14 @@ def test_markdown_and_plot(table, tmp_path):
 
 def test_the_targets_own_truth_never_reaches_its_rankings(library):
     """With the truth of one task reversed, scores of rankings on that task stay as they were."""
-    from vlmsel_auto.bench.rankings import Case
-
     runs = library.tuned_runs.copy()
     runs[:, 2] = 1.0 - runs[:, 2]
     zero_shot = library.zero_shot.copy()
     zero_shot[:, 2] = 1.0 - zero_shot[:, 2]
     reversed_library = dataclasses.replace(library, tuned_runs=runs, zero_shot=zero_shot)
-    rows, form = np.arange(9), DcdForm(scalar="margin", delta="share")
     for truth in ("tuned", "zero_shot"):
         cases = [
-            Case(library=one, column=2, rows=rows, truth=truth, shots=4, form=form, seed=0)
+            Case(library=one, column=2, truth=truth, shots=4, divergence=Dcd(delta="share"))
             for one in (library, reversed_library)
         ]
         for name, ranking in RANKINGS.items():
@@ -117,7 +115,7 @@ def test_the_targets_own_truth_never_reaches_its_rankings(library):
 def test_rescaled_logits_leave_the_fused_rankings_as_they_were(library, table):
     factors = np.array([0.1, 1.0, 10.0] * 3)
     signals = library.signals.copy()
-    for name in ("total", "confidence", "entropy", "logit_scale", "information"):
+    for name in ("confidence", "entropy"):
         signals[:, :, library.signal_names.index(name)] *= factors[:, None]
     rescaled = dataclasses.replace(
         library,
@@ -141,12 +139,8 @@ def test_the_shipped_library_has_every_baseline_and_survives_rescaled_logits():
     part = whole.select_tasks(whole.task_names[:6])
     factors = np.geomspace(0.1, 10.0, len(part.candidates))
     factors[::2] = 1.0
-    signals = part.signals.copy()
-    for name in ("total", "logit_scale"):
-        signals[:, :, part.signal_names.index(name)] *= factors[:, None]
     other = dataclasses.replace(
         part,
-        signals=signals,
         total=part.total * factors[:, None],
         activity=tuple(one * factor for one, factor in zip(part.activity, factors, strict=True)),
     )

@@ -4,7 +4,7 @@ import numpy as np
 import optuna
 
 from vlmsel_auto.integrations.optuna_prior import CandidatePrior
-from vlmsel_auto.records import Candidate, ImageView, Interval, RankedCandidate, Ranking
+from vlmsel_auto.records import Basis, Candidate, ImageView, Interval, RankedCandidate, Ranking
 
 NAMES = tuple(f"model-{letter}" for letter in "abcdefgh")
 
@@ -33,7 +33,7 @@ def prior(
             p_best=0.0,
             p_top5=0.0,
             rank_interval=Interval(low=1, high=8),
-            basis="no signal",
+            basis=Basis.NOTHING,
         )
         for name, score in zip(NAMES, standard, strict=True)
     ]

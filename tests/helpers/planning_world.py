@@ -6,7 +6,7 @@ from vlmsel_auto.planning.history import Tried
 from vlmsel_auto.planning.method import Method
 from vlmsel_auto.planning.plan import Plan, make_plan
 from vlmsel_auto.planning.space import DEFAULT
-from vlmsel_auto.records import Candidate, ImageView, Interval, RankedCandidate, Ranking, TrialOrigin, TrialState
+from vlmsel_auto.records import Basis, Candidate, ImageView, Interval, RankedCandidate, Ranking, TrialOrigin, TrialState
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 
 N = 8
@@ -36,7 +36,7 @@ def ranking(scores: list[float], sd: float = 0.5) -> Ranking:
             p_best=0.0,
             p_top5=0.0,
             rank_interval=Interval(low=1, high=len(scores)),
-            basis="library",
+            basis=Basis.LIBRARY,
         )
         for number, score in enumerate(scores)
     ]

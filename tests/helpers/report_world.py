@@ -6,6 +6,7 @@ from pathlib import Path
 from vlmsel_auto.records import (
     Agreement,
     BadFile,
+    Basis,
     BestModel,
     Budget,
     Interval,
@@ -72,7 +73,7 @@ def make_ranking(names=NAMES):
             p_best=0.5 / (place + 1),
             p_top5=max(0.0, 1.0 - 0.1 * place),
             rank_interval=Interval(low=max(1.0, place - 1.0), high=place + 3.0),
-            basis="library and labels" if place else "labels",
+            basis=Basis.LIBRARY_AND_LABELS if place else Basis.LABELS,
             signals={"knn": 0.5},
         )
         for place, name in enumerate(names)

@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from vlmsel_auto.models.candidates import mini_zoo
-from vlmsel_auto.records import Candidate, Interval, RankedCandidate, Ranking, Task
+from vlmsel_auto.records import Basis, Candidate, Interval, RankedCandidate, Ranking, Task
 from vlmsel_auto.study.optuna_study import JOURNAL
 from vlmsel_auto.tasks.task import load_task
 
@@ -35,7 +35,7 @@ candidates = resolve(names)
 task = load_task(folder, views=[each.view for each in candidates], shots=4, workdir=workdir)
 ranked = tuple(
     RankedCandidate(candidate=name, score=1.0 - place / 2, sd=0.7, prior=None, evidence=None, p_best=0.0, p_top5=0.0,
-                    rank_interval=Interval(low=1, high=4), basis="no signal")
+                    rank_interval=Interval(low=1, high=4), basis=Basis.NOTHING)
     for place, name in enumerate(names)
 )
 def sink(event):
@@ -85,7 +85,7 @@ def ranking(names: tuple[str, ...] = NAMES) -> Ranking:
             p_best=0.0,
             p_top5=0.0,
             rank_interval=Interval(low=1, high=len(names)),
-            basis="no signal",
+            basis=Basis.NOTHING,
         )
         for place, name in enumerate(names)
     )

@@ -6,13 +6,7 @@ from vlmsel_auto.library.merge import assemble
 from vlmsel_auto.library.records import Build, Cell, SourceCandidate, SourceTask
 from vlmsel_auto.ranking.evidence.text import text_scores
 from vlmsel_auto.ranking.records import Measurement
-from vlmsel_auto.ranking.signals import (
-    SLOW_EVIDENCE,
-    evidence_scores,
-    image_number,
-    label_free_signals,
-    predictions,
-)
+from vlmsel_auto.ranking.signals import SIGNALS, Embedded, image_number, label_free_signals
 
 CLASSES, WIDTH, BLOCKS = 4, 10, (6, 8)
 SHOTS = (1, 4)
@@ -60,8 +54,12 @@ class World:
         for draw in range(2):
             for shots in SHOTS:
                 few, labels, _ = self.embed(m, t, per_class=shots, draw=100 * draw + shots)
-                scores = evidence_scores(few, labels, texts, leave_out=SLOW_EVIDENCE)
-                evidence |= {(draw, shots, name): value for name, value in scores.items()}
+                seen = Embedded(features=few, labels=labels, texts=texts, baseline=np.zeros(WIDTH))
+                evidence |= {
+                    (draw, shots, one.name): one.score(seen)
+                    for one in SIGNALS
+                    if one.labelled and one.name not in {"nleep", "logistic"}  # slow
+                }
         activity, signature = self.profile(m, t)
         candidate = SourceCandidate(
             id=self.ids[m],
@@ -85,7 +83,9 @@ class World:
             zero_shot=float(np.clip(hit + 0.02 * rng.normal(), 0, 1)),
             total=float(np.mean(features @ texts.T)),
             tuned={f"run{r}": float(np.clip(hit + 0.01 * rng.normal(), 0, 1)) for r in range(2)},
-            signals=label_free_signals(features, texts, baseline=np.zeros(WIDTH), logit_scale=10.0)
+            signals=label_free_signals(
+                Embedded(features=features, texts=texts, baseline=np.zeros(WIDTH), logit_scale=10.0), research=True
+            )
             | text_scores(texts[:, None]),
             evidence={key: value for key, value in evidence.items() if np.isfinite(value)},
             activity=activity,
@@ -96,7 +96,7 @@ class World:
             class_text=texts,
             class_image=np.stack([images[labels == c].mean(axis=0) for c in range(CLASSES)]),
             image_sd=images.std(axis=0),
-            predicted=predictions(features, texts),
+            predicted=(features @ texts.T).argmax(axis=1).astype(float),
             predicted_on=image_number(np.arange(len(features))),
         )
 
@@ -121,7 +121,6 @@ class World:
                     logit_scale=logit_scale,
                     total=0.0,
                     activity=activity,
-                    norm_activity=activity,
                     signature=signature,
                     absolute=tuple(np.abs(one) for one in signature),
                 )

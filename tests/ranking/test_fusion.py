@@ -1,4 +1,4 @@
-"""fusion.py: least squares of SciPy, shrinkage by formula, calibrated errors, probabilities of places."""
+"""fusion.py: least squares of SciPy, shrinkage by formula, calibrated errors."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from vlmsel_auto.ranking.fusion import fit_fusion, fixed_fusion, fuse, habit, places, standardise, trend
+from vlmsel_auto.ranking.fusion import candidate_effect, fit_fusion, fixed_fusion, fuse, standardise, trend
 from vlmsel_auto.ranking.sources import reliability
 
 
@@ -73,7 +73,7 @@ def test_the_error_is_that_of_tasks_left_out():
     assert fusion.sd == pytest.approx(np.sqrt(np.mean(np.square(errors))), rel=1e-9)
 
 
-def test_without_signals_the_habit_is_the_weighted_mean_of_the_truth():
+def test_without_signals_the_candidate_effect_is_the_weighted_mean_of_the_truth():
     rng = np.random.default_rng(1)
     truth = rng.normal(size=(8, 1)) + 0.2 * rng.normal(size=(8, 6))
     similarity = np.ones((8, 6, 6))
@@ -86,7 +86,7 @@ def test_without_signals_the_habit_is_the_weighted_mean_of_the_truth():
     np.testing.assert_allclose(score, mean * effective / (effective + fusion.shrink))
 
 
-def test_habits_are_found_where_signals_miss_them():
+def test_candidate_effects_are_found_where_signals_miss_them():
     rng = np.random.default_rng(2)
     own = rng.normal(size=(12, 1))
     seen = rng.normal(size=(12, 16))
@@ -94,9 +94,9 @@ def test_habits_are_found_where_signals_miss_them():
     similarity = np.ones((12, 15, 15))
     fusion = fit_fusion({"seen": seen[:, :15]}, truth[:, :15], similarity=similarity)
     assert np.isfinite(fusion.shrink)
-    with_habits = fuse(fusion, {"seen": seen[:, 15]}, n=12, similarity=np.ones((12, 15)))
+    with_effects = fuse(fusion, {"seen": seen[:, 15]}, n=12, similarity=np.ones((12, 15)))
     without = trend(fusion, {"seen": seen[:, 15]}, n=12)
-    assert stats.kendalltau(with_habits, truth[:, 15]).statistic > stats.kendalltau(without, truth[:, 15]).statistic
+    assert stats.kendalltau(with_effects, truth[:, 15]).statistic > stats.kendalltau(without, truth[:, 15]).statistic
 
 
 @settings(max_examples=20, deadline=None)
@@ -128,28 +128,5 @@ def test_unknown_values_count_as_average_and_constants_as_nothing():
     assert np.isfinite(fit_fusion(signals, truth, similarity=np.ones((12, 15, 15))).sd)
     empty = fit_fusion({}, np.full((3, 2), np.nan))
     assert (empty.sources, empty.sd) == (0, 1.0)
-    assert habit(np.full((2, 3), np.nan), np.ones((2, 3)), shrink=1.0).tolist() == [0.0, 0.0]
+    assert candidate_effect(np.full((2, 3), np.nan), np.ones((2, 3)), shrink=1.0).tolist() == [0.0, 0.0]
     assert fuse(fixed_fusion({"x": 1.0}, sd=1.0), {"x": np.array([1.0, 2.0])}, n=2).tolist() == [-1.0, 1.0]
-
-
-def test_probabilities_of_places_are_the_normal_integrals():
-    stands = places(np.array([1.0, 0.0]), np.array([0.6, 0.8]), draws=200_000, seed=0)
-    assert stands.p_best[0] == pytest.approx(stats.norm.cdf(1.0), abs=0.005)
-    assert stands.p_top5.tolist() == [1.0, 1.0]
-    sure = places(np.arange(10.0), np.full(10, 1e-3))
-    assert sure.low.tolist() == sure.high.tolist() == list(range(10, 0, -1))
-
-
-def test_predicted_probabilities_match_their_frequencies():
-    rng = np.random.default_rng(4)
-    hits, said = [], []
-    for _ in range(300):
-        score = rng.normal(size=12)
-        truth = score + 0.7 * rng.normal(size=12)
-        stands = places(score, np.full(12, 0.7), draws=500)
-        said.append(stands.p_top5)
-        hits.append(stats.rankdata(-truth) <= 5)
-    said, hits = np.concatenate(said), np.concatenate(hits)
-    for low, high in ((0.0, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 1.01)):
-        inside = (said >= low) & (said < high)
-        assert hits[inside].mean() == pytest.approx(said[inside].mean(), abs=0.05)

@@ -8,11 +8,10 @@ from scipy import stats
 
 from helpers.zoo_world import World
 from vlmsel_auto.errors import InputError
-from vlmsel_auto.ranking.divergence import DcdForm
+from vlmsel_auto.ranking.dcd import Dcd
 from vlmsel_auto.ranking.evidence.consensus import consensus
 from vlmsel_auto.ranking.ranking import rank_candidates
 from vlmsel_auto.ranking.records import Measurement
-from vlmsel_auto.ranking.signals import predictions
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +50,11 @@ def test_it_ranks_at_every_number_of_labels(world, library, per_class):
 
 
 def test_dcd_finds_the_kind_of_task_where_the_average_cannot(world, library):
-    form = DcdForm(scalar="margin", delta="signature")
     with_dcd, average = [], []
     for t in range(4):
         targets, _ = world.targets(t)
         bare = [dataclasses.replace(one, features=np.empty((0, 0)), text_features=np.empty((0, 0))) for one in targets]
-        ranking = rank_candidates(task=world.names[t], targets=bare, library=library, form=form)
+        ranking = rank_candidates(task=world.names[t], targets=bare, library=library, divergence=Dcd(delta="signature"))
         with_dcd.append(tau(world, ranking, t))
         blind = [Measurement(candidate=one) for one in world.ids]
         ranking = rank_candidates(task=world.names[t], targets=blind, library=library)
@@ -158,9 +156,9 @@ def test_agreeing_with_the_others_is_a_signal_of_the_unlabelled_images(world, li
     targets, _ = world.targets(0)
     ranking = rank_candidates(task=world.names[0], targets=targets, library=library)
     said = {line.candidate: line.signals["consensus"] for line in ranking.ranked}
-    named = np.stack([predictions(one.features, one.text_features) for one in targets])
-    lead = {line.candidate: line.signals["lead_cosine"] for line in ranking.ranked}
-    expected = consensus(named.astype(int), np.array([lead[one] for one in world.ids]), n_classes=4)
+    named = np.stack([one.embedded().predicted for one in targets])
+    margins = {line.candidate: line.signals["top2_margin_cosine"] for line in ranking.ranked}
+    expected = consensus(named, np.array([margins[one] for one in world.ids]), n_classes=4)
     np.testing.assert_allclose([said[one] for one in world.ids], expected)
 
 

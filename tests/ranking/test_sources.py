@@ -8,7 +8,8 @@ import pytest
 from helpers.zoo_world import CLASSES, World
 from vlmsel_auto.library.merge import assemble
 from vlmsel_auto.ranking.evidence.consensus import consensus
-from vlmsel_auto.ranking.sources import CONSENSUS, LEAD, image_signal
+from vlmsel_auto.ranking.signals import CONSENSUS, TOP2_MARGIN
+from vlmsel_auto.ranking.sources import image_signal
 
 
 @pytest.fixture(scope="module")
@@ -17,13 +18,13 @@ def library():
 
 
 def by_definition(library, task, rows):
-    lead = library.signals[rows, task, library.signal_names.index(LEAD)]
-    return consensus(library.predicted[rows, task].astype(int), lead, n_classes=CLASSES)
+    margins = library.signals[rows, task, library.signal_names.index(TOP2_MARGIN)]
+    return consensus(library.predicted[rows, task].astype(int), margins, n_classes=CLASSES)
 
 
 def test_a_stored_signal_comes_back_in_the_order_of_the_candidates(library):
-    found = image_signal(library, LEAD, [4, None, 0])
-    stored = library.signals[:, :, library.signal_names.index(LEAD)]
+    found = image_signal(library, TOP2_MARGIN, [4, None, 0])
+    stored = library.signals[:, :, library.signal_names.index(TOP2_MARGIN)]
     np.testing.assert_array_equal(found[[0, 2]], stored[[4, 0]])
     assert np.isnan(found[1]).all()
     assert image_signal(library, "no such signal", [0, 1]) is None

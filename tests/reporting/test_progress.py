@@ -30,6 +30,7 @@ from vlmsel_auto.events import (
     TrialStarted,
 )
 from vlmsel_auto.records import (
+    Basis,
     Budget,
     Interval,
     RankedCandidate,
@@ -92,7 +93,7 @@ def ranking(count=20):
                 p_best=0.5 / (place + 1),
                 p_top5=0.5,
                 rank_interval=Interval(low=1, high=5),
-                basis="library and labels",
+                basis=Basis.LIBRARY_AND_LABELS,
             )
             for place in range(count)
         ),

@@ -7,8 +7,6 @@ from scipy import stats
 
 from vlmsel_auto.records import FloatArray
 
-__all__ = ["average_rank", "calibrated_total", "source_ceiling"]
-
 _SHARPNESS = 10.0  # of the ceiling's softmax over rank correlations
 
 

@@ -1,28 +1,27 @@
-"""Whether probabilities come true: what rankings said of places, against the places that came out."""
+"""Whether probabilities come true: predicted ranks of candidates against their true ranks."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from scipy import stats
 
+from vlmsel_auto.ranks import RankChances
 from vlmsel_auto.records import FloatArray
-
-__all__ = ["Bin", "Calibration", "Claims", "calibration", "claims"]
 
 _EDGES: Final = (0.0, 0.05, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Claims:
-    """What one ranking said of M candidates, and what came out."""
+    """Rank chances of M candidates and what came true; tied candidates share a rank."""
 
-    p_best: FloatArray  # (M,)
-    p_top5: FloatArray  # (M,)
-    best: FloatArray  # (M,) 1 or 0; tied candidates share the place
-    top5: FloatArray  # (M,) likewise
+    chances: RankChances
+    best: FloatArray  # (M,) 1 for the best candidate, else 0
+    top5: FloatArray  # (M,) likewise for the best five
     covered: FloatArray  # (M,) 1 where the true rank lies in the 95 % interval
 
 
@@ -51,44 +50,32 @@ def _among(truth: FloatArray, k: int) -> FloatArray:
     return np.asarray(np.clip((k - first + 1) / (last - first + 1), 0.0, 1.0), dtype=np.float64)
 
 
-def claims(*, p_best: FloatArray, p_top5: FloatArray, low: FloatArray, high: FloatArray, truth: FloatArray) -> Claims:
-    """Hold what was said of places against a truth.
-
-    Args:
-        p_best: (M,) probability of being the best.
-        p_top5: (M,) of being among the best five.
-        low: (M,) lower end of the 95 % interval of the rank, 1 = best.
-        high: (M,) upper end.
-        truth: (M,) accuracies.
-
-    Returns:
-        The claims with their outcomes.
-    """
+def claims(chances: RankChances, truth: FloatArray) -> Claims:
+    """Compare rank chances with the accuracies (M,) that came true."""
     rank = stats.rankdata(-truth)
     return Claims(
-        p_best=p_best,
-        p_top5=p_top5,
+        chances=chances,
         best=_among(truth, 1),
         top5=_among(truth, 5),
-        covered=np.asarray((low <= rank) & (rank <= high), dtype=np.float64),
+        covered=np.asarray((chances.low <= rank) & (rank <= chances.high), dtype=np.float64),
     )
 
 
-def calibration(found: list[Claims]) -> Calibration | None:
+def calibration(found: Sequence[Claims]) -> Calibration | None:
     """All claims in bins of probability; None without any."""
     if not found:
         return None
-    said = {name: np.concatenate([getattr(one, name) for one in found]) for name in ("p_best", "p_top5")}
-    seen = {name: np.concatenate([getattr(one, name) for one in found]) for name in ("best", "top5", "covered")}
+    covered = np.concatenate([one.covered for one in found])
     return Calibration(
-        best=_bins(said["p_best"], seen["best"]),
-        top5=_bins(said["p_top5"], seen["top5"]),
-        coverage=float(seen["covered"].mean()),
-        n=len(seen["covered"]),
+        best=_bins([one.chances.p_best for one in found], [one.best for one in found]),
+        top5=_bins([one.chances.p_top5 for one in found], [one.top5 for one in found]),
+        coverage=float(covered.mean()),
+        n=len(covered),
     )
 
 
-def _bins(said: FloatArray, seen: FloatArray) -> tuple[Bin, ...]:
+def _bins(predicted: Sequence[FloatArray], outcome: Sequence[FloatArray]) -> tuple[Bin, ...]:
+    said, seen = np.concatenate(predicted), np.concatenate(outcome)
     place = np.clip(np.digitize(said, _EDGES) - 1, 0, len(_EDGES) - 2)
     return tuple(
         Bin(said=float(said[place == b].mean()), seen=float(seen[place == b].mean()), n=int((place == b).sum()))

@@ -11,8 +11,6 @@ from sklearn.linear_model import LinearRegression
 
 from vlmsel_auto.records import FloatArray
 
-__all__ = ["regressed"]
-
 
 def regressed(sources: FloatArray, truth: FloatArray, target: FloatArray) -> FloatArray:
     """What a least-squares fit on the sources foretells of a target, accuracies measured from each task's mean.

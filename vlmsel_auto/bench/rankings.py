@@ -1,128 +1,30 @@
 """The rankings that the bench compares: each takes one target of a library and returns scores of its candidates.
 
 A ranking returns a list: one score vector a draw of the labelled images, or one in all; empty when the library lacks
-what it needs.
+what it needs. The rows of single signals come from the registry, `ranking.signals.SIGNALS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
 from vlmsel_auto.bench.blind import average_rank, calibrated_total, source_ceiling
+from vlmsel_auto.bench.case import Case
 from vlmsel_auto.bench.modelgpt import regressed
 from vlmsel_auto.bench.swab import borda, class_plan, class_rank_score, gap_score, similar_classes
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.ranking.divergence import PAPER, DcdForm
+from vlmsel_auto.ranking.dcd import PAPER
 from vlmsel_auto.ranking.evidence.text import TEXT_SCORES
 from vlmsel_auto.ranking.fusion import standardise
-from vlmsel_auto.ranking.ranking import Scores, score_candidates
-from vlmsel_auto.ranking.records import Measurement
-from vlmsel_auto.ranking.sources import (
-    CONSENSUS,
-    IMAGE_SIGNALS,
-    LABEL_SIGNALS,
-    Sources,
-    Truth,
-    gather,
-    image_signal,
-    truth_of,
-)
-from vlmsel_auto.records import FloatArray, IntArray
-
-__all__ = ["RANKINGS", "Case", "replicate_scores"]
+from vlmsel_auto.ranking.ranking import score_candidates
+from vlmsel_auto.ranking.signals import CONSENSUS, SIGNALS, Signal
+from vlmsel_auto.records import FloatArray
 
 _REPLICATES: Final = 20  # simulated test splits
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Case:
-    """One target: a column of the library, judged on the candidates whose truth is known."""
-
-    library: Library
-    column: int
-    rows: IntArray  # candidates with a known truth
-    truth: Truth
-    shots: int
-    form: DcdForm
-    seed: int
-
-    @cached_property
-    def sources(self) -> Library:
-        """The library of these candidates without the target."""
-        kept = self.library.select([self.library.candidate_ids[m] for m in self.rows])
-        return kept.leave_out(self.library.task_names[self.column])
-
-    @cached_property
-    def source_truth(self) -> FloatArray:
-        """Accuracies (M, S) on the sources."""
-        return truth_of(self.sources, truth=self.truth)
-
-    @cached_property
-    def targets(self) -> tuple[Measurement, ...]:
-        """What conductance says of each candidate on the target."""
-        s = self.column
-        return tuple(
-            Measurement(
-                candidate=self.library.candidate_ids[m],
-                activity=self.library.activity[m][s],
-                norm_activity=self.library.norm_activity[m][s],
-                signature=tuple(one[s] for one in self.library.signature[m]),
-                absolute=tuple(one[s] for one in self.library.absolute[m]),
-            )
-            for m in self.rows
-        )
-
-    def gathered(self, *, shots: int, form: DcdForm) -> Sources:
-        """The sources as the ranking wants them."""
-        return gather(self.sources, self.targets, truth=self.truth, shots=shots, form=form)
-
-    def signal(self, name: str) -> FloatArray | None:
-        """A label-free signal (M,) on the target, None if the library lacks it."""
-        task = self.library.select_tasks([self.library.task_names[self.column]])
-        values = image_signal(task, name, self.rows.tolist())
-        return None if values is None or not np.isfinite(values).any() else values[:, 0]
-
-    def evidence(self, name: str) -> list[FloatArray]:
-        """A score of the labels on the target, one (M,) a draw."""
-        library = self.library
-        if self.shots <= 0 or name not in library.evidence_names or not library.shots:
-            return []
-        k = min(range(len(library.shots)), key=lambda i: abs(np.log(max(library.shots[i], 1) / self.shots)))
-        values = library.evidence_draws[self.rows, self.column, :, k, library.evidence_names.index(name)]
-        return [draw for draw in values.T if np.isfinite(draw).any()]
-
-    @cached_property
-    def fused(self) -> list[Scores]:
-        """The fused ranking."""
-        return self._fuse(labels=True)
-
-    @cached_property
-    def fused_unlabelled(self) -> list[Scores]:
-        """The same without labels."""
-        return self._fuse(labels=False)
-
-    def _fuse(self, *, labels: bool) -> list[Scores]:
-        """Everything fused: one result a draw of the labelled images, one in all without labels, none without data."""
-        found = {name: self.signal(name) for name in IMAGE_SIGNALS}
-        images = {name: values for name, values in found.items() if values is not None}
-        said = {name: self.evidence(name) if labels else [] for name in LABEL_SIGNALS}
-        draws = max(len(values) for values in said.values())
-        sources = self.gathered(shots=self.shots if draws else 0, form=self.form)
-        if not draws and not images and not sources.profiled:
-            return []
-        return [
-            score_candidates(
-                measured=images | {name: values[w] for name, values in said.items() if w < len(values)},
-                sources=sources,
-                n=len(self.rows),
-            )
-            for w in range(max(draws, 1))
-        ]
 
 
 def _one(score: FloatArray | None) -> list[FloatArray]:
@@ -152,19 +54,21 @@ def _flops(case: Case) -> list[FloatArray]:
     return _one(np.array([np.nan if one.flops is None else one.flops for one in case.sources.candidates]))
 
 
-def _dcd_with(case: Case, form: DcdForm) -> list[FloatArray]:
-    sources = case.gathered(shots=0, form=form)
+def _dcd(case: Case) -> list[FloatArray]:
+    sources = case.gathered(shots=0)
     if not sources.profiled:
         return []
     return _one(score_candidates(measured={}, sources=sources, n=len(case.rows)).dcd)
 
 
-def _dcd(case: Case) -> list[FloatArray]:
-    return _dcd_with(case, case.form)
+def norm_profiles(library: Library) -> Library:
+    """The library with the profiles of F = norm of the embedding in the place of those of F = margin."""
+    return replace(library, activity=library.norm_activity)
 
 
 def _paper(case: Case) -> list[FloatArray]:
-    return _dcd_with(case, PAPER)
+    weighting = replace(case.weighting, alone=1.0)
+    return _dcd(replace(case, library=norm_profiles(case.library), divergence=PAPER, weighting=weighting))
 
 
 def _total(case: Case) -> list[FloatArray]:
@@ -175,17 +79,8 @@ def _total_calibrated(case: Case) -> list[FloatArray]:
     return _one(calibrated_total(case.library.total[case.rows, case.column], case.sources.total))
 
 
-def _fused_unlabelled(case: Case) -> list[FloatArray]:
-    return [one.score for one in case.fused_unlabelled]
-
-
-def _fused(case: Case) -> list[FloatArray]:
-    return [one.score for one in case.fused]
-
-
 def _ceiling(case: Case) -> list[FloatArray]:
-    target = truth_of(case.library, truth=case.truth)[case.rows, case.column]
-    return [source_ceiling(target, case.source_truth)]
+    return [source_ceiling(case.accuracy[case.rows], case.source_truth)]
 
 
 def _standardised_gaps(library: Library, m: int) -> FloatArray:
@@ -240,12 +135,10 @@ def _modelgpt(case: Case) -> list[FloatArray]:
     return _one(regressed(sources, case.source_truth, target))
 
 
-def _evidence(name: str) -> Callable[[Case], list[FloatArray]]:
-    return lambda case: case.evidence(name)
-
-
-def _signal(name: str) -> Callable[[Case], list[FloatArray]]:
-    return lambda case: _one(case.signal(name))
+def _row_of(signal: Signal) -> Callable[[Case], list[FloatArray]]:
+    if signal.labelled:
+        return lambda case: case.evidence(signal.name)
+    return lambda case: _one(case.signal(signal.name))
 
 
 RANKINGS: Final[Mapping[str, Callable[[Case], list[FloatArray]]]] = {
@@ -260,27 +153,16 @@ RANKINGS: Final[Mapping[str, Callable[[Case], list[FloatArray]]]] = {
     "swab": _swab,
     "conductance_total": _total,
     "conductance_total_calibrated": _total_calibrated,
-    "confidence": _signal("confidence"),
-    "entropy": _signal("entropy"),
-    "lead": _signal("lead_cosine"),
-    "consensus": _signal(CONSENSUS),
-    "iimm": _signal("iimm"),
-    "fused_unlabelled": _fused_unlabelled,
-    "zeroshot_fewshot": _evidence("zeroshot"),
-    "standing": _evidence("standing"),
-    "knn": _evidence("knn"),
-    "logme": _evidence("logme"),
-    "hscore": _evidence("hscore"),
-    "leep": _evidence("leep"),
-    "nleep": _evidence("nleep"),
-    "logistic": _evidence("logistic"),
-    "ridge": _evidence("ridge"),
-    "fused": _fused,
+    "consensus": lambda case: _one(case.signal(CONSENSUS)),
+    **{one.row: _row_of(one) for one in SIGNALS if one.row and not one.labelled},
+    "fused_unlabelled": lambda case: [one.score for one in case.fused_unlabelled],
+    **{one.row: _row_of(one) for one in SIGNALS if one.row and one.labelled},
+    "fused": lambda case: [one.score for one in case.fused],
     "source_ceiling": _ceiling,
 }
 
 
-def replicate_scores(case: Case, truths: list[FloatArray]) -> list[tuple[FloatArray, FloatArray]]:
+def replicate_scores(case: Case, truths: Sequence[FloatArray]) -> list[tuple[FloatArray, FloatArray]]:
     """Pairs of a replicate and the truth that it foretells.
 
     With several tuning runs: the mean of the others against each. With one figure of zero-shot accuracy: what another

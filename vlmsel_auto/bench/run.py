@@ -13,18 +13,17 @@ from typing import Final
 import numpy as np
 
 from vlmsel_auto.bench.calibration import Claims, calibration, claims
-from vlmsel_auto.bench.rankings import RANKINGS, Case, replicate_scores
+from vlmsel_auto.bench.case import Case
+from vlmsel_auto.bench.rankings import RANKINGS, replicate_scores
 from vlmsel_auto.bench.table import MEASURES, BenchRow, BenchTable
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.agreement import ndcg, tau_b, top_k_loss, top_k_overlap, weighted_tau
-from vlmsel_auto.ranking.divergence import DEFAULT, DcdForm
-from vlmsel_auto.ranking.fusion import places
+from vlmsel_auto.ranking.dcd import DEFAULT
+from vlmsel_auto.ranking.divergence import Divergence
 from vlmsel_auto.ranking.sources import Truth, truth_of
 from vlmsel_auto.records import FloatArray, Interval
-
-__all__ = ["run_bench"]
 
 _MIN_TASKS: Final = 3
 _MIN_CANDIDATES: Final = 6  # below this the top five are everybody
@@ -50,24 +49,13 @@ def _filled(score: FloatArray) -> FloatArray:
     return np.where(known, score, float(np.median(score[known])) if known.any() else 0.0)
 
 
-def _truths(library: Library, truth: Truth, column: int) -> list[FloatArray]:
-    """The truths that a target is judged by: every complete tuning run on its own, or the one figure there is."""
-    if truth == "tuned":
-        runs = [library.tuned_runs[:, column, r] for r in range(library.tuned_runs.shape[2])]
-        known = np.isfinite(library.tuned[:, column])
-        whole = [run for run in runs if known.any() and np.isfinite(run[known]).all()]
-        if whole:
-            return whole
-    return [truth_of(library, truth=truth)[:, column]]
-
-
 def run_bench(
     library: Library,
     *,
     truth: Truth = "tuned",
     shots: int = 16,
     seed: int = 0,
-    form: DcdForm = DEFAULT,
+    divergence: Divergence = DEFAULT,
     rankings: Sequence[str] | None = None,
     sink: Sink = discard,
 ) -> BenchTable:
@@ -78,8 +66,8 @@ def run_bench(
         truth: "tuned" judges by accuracy after tuning, each run by itself and averaged; "zero_shot" by zero-shot.
         shots: labels a class of the labelled rankings; the library's nearest is taken. 0: without labels.
         seed: of simulated replicates and bootstraps.
-        form: the DCD of the rows "dcd" and "fused".
-        rankings: names to compute (see `bench_rankings.RANKINGS`); None: all.
+        divergence: of the rows "dcd" and "fused".
+        rankings: names to compute (see `RANKINGS`); None: all.
         sink: told of every target.
 
     Returns:
@@ -105,21 +93,21 @@ def run_bench(
     began = time.perf_counter()
     sink(StageStarted(stage="ranking", total=len(usable), text="targets"))
     for done, s in enumerate(usable, start=1):
-        rows = np.flatnonzero(np.isfinite(accuracies[:, s]))
-        case = Case(library=library, column=s, rows=rows, truth=truth, shots=shots, form=form, seed=seed)
-        truths = [one[rows] for one in _truths(library, truth, s)]
+        case = Case(library=library, column=s, truth=truth, shots=shots, divergence=divergence, seed=seed)
         for name in wanted:
             start = time.perf_counter()
             scores = RANKINGS[name](case) if name in RANKINGS else []
             spent = time.perf_counter() - start
             if scores:
-                seconds[name] = seconds.get(name, 0.0) + spent / len(scores) / len(rows) / len(usable)
-                measured = [_measure(_filled(score), one) for score in scores for one in truths]
+                seconds[name] = seconds.get(name, 0.0) + spent / len(scores) / len(case.rows) / len(usable)
+                measured = [_measure(_filled(score), one) for score in scores for one in case.truths]
                 figures.setdefault(name, {})[names[done - 1]] = np.mean(measured, axis=0)
         if "fused" in wanted:
-            said += _claims(case, truths)
+            for fused in case.fused:
+                chances = case.chances(fused)
+                said += [claims(chances, one) for one in case.truths]
         if rankings is None or "replicate_ceiling" in wanted:
-            pairs = replicate_scores(case, truths)
+            pairs = replicate_scores(case, case.truths)
             if pairs:
                 ceiling = np.mean([_measure(score, one) for score, one in pairs], axis=0)
                 figures.setdefault("replicate_ceiling", {})[names[done - 1]] = ceiling
@@ -136,18 +124,6 @@ def run_bench(
         calibration=calibration(said),
         notes=_notes(truth, figures, wanted),
     )
-
-
-def _claims(case: Case, truths: Sequence[FloatArray]) -> list[Claims]:
-    """What the fused ranking says of places, for every draw and truth."""
-    found = []
-    for scores in case.fused:
-        stands = places(scores.score, scores.sd, seed=case.seed)
-        found += [
-            claims(p_best=stands.p_best, p_top5=stands.p_top5, low=stands.low, high=stands.high, truth=truth)
-            for truth in truths
-        ]
-    return found
 
 
 def _row(

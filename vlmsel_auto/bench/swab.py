@@ -16,8 +16,6 @@ from scipy import stats
 from vlmsel_auto.ranking.evidence.knn import unit_rows
 from vlmsel_auto.records import FloatArray
 
-__all__ = ["borda", "class_plan", "class_rank_score", "gap_score", "similar_classes"]
-
 _THRESHOLD: Final = 0.5  # least cosine of a source class to some target class
 _PARTIAL_MASS: Final = 0.9
 

@@ -12,8 +12,6 @@ from vlmsel_auto.bench.calibration import Bin, Calibration
 from vlmsel_auto.ranking.sources import Truth
 from vlmsel_auto.records import Interval
 
-__all__ = ["MEASURES", "BenchRow", "BenchTable"]
-
 MEASURES: Final = ("ndcg5", "tau_b", "weighted_tau", "top5_overlap", "top1_loss", "top5_loss")
 _EVENTS: Final = ("best", "in the top five")
 
@@ -54,7 +52,7 @@ class BenchTable:
         Raises:
             KeyError: there is none.
         """
-        return next((row for row in self.rows if row.ranking == ranking), None) or _missing(ranking)
+        return {row.ranking: row for row in self.rows}[ranking]
 
     def to_json(self) -> str:
         """JSON text: ``{"rows": [...], "targets": n, ...}``; losses in percentage points."""
@@ -138,7 +136,3 @@ class BenchTable:
 
 def _told(bins: Sequence[Bin]) -> str:
     return ", ".join(f"{one.said:.2f}: {one.seen:.2f} ({one.n:,})" for one in bins)
-
-
-def _missing(ranking: str) -> BenchRow:
-    raise KeyError(ranking)

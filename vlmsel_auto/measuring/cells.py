@@ -19,12 +19,12 @@ from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.ranking.evidence.text import text_scores
 from vlmsel_auto.ranking.records import Measurement
 from vlmsel_auto.ranking.signals import (
-    SLOW_EVIDENCE,
+    SIGNALS,
+    Embedded,
     class_statistics,
     evidence_scores,
     image_number,
     label_free_signals,
-    predictions,
 )
 from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task
 from vlmsel_auto.tasks import split
@@ -66,7 +66,10 @@ def unlabelled_images(task: Task, settings: CellSettings) -> IntArray:
 
 def cell_key(*, candidate: Candidate, task: Task, settings: CellSettings) -> str:
     """Content address of a cell."""
-    return digest("library cell", CELL_VERSION, fingerprint(candidate), task.digest, cast("Json", settings.as_text()))
+    names = " ".join(sorted(one.name for one in SIGNALS))  # a new score is measured, from kept embeddings
+    return digest(
+        "library cell", CELL_VERSION, names, fingerprint(candidate), task.digest, cast("Json", settings.as_text())
+    )
 
 
 def measure_cell(*, model: LoadedModel, task: Task, settings: CellSettings, code_version: str, store: Store) -> Cell:
@@ -105,6 +108,7 @@ def measure_cell(*, model: LoadedModel, task: Task, settings: CellSettings, code
             source="vlmsel-auto library build", code_version=code_version, settings=tuple(sorted(made.items()))
         ),
         seed=settings.seed,
+        research=True,
     )
     norm = np.empty(0)
     if settings.norm_images:
@@ -135,6 +139,7 @@ def cell_of(
     zero_shot: float,
     build: Build,
     seed: int,
+    research: bool,
 ) -> Cell:
     """The cell of a measurement; tuned accuracies are not in it yet.
 
@@ -148,6 +153,7 @@ def cell_of(
         zero_shot: accuracy in [0, 1].
         build: how it was made.
         seed: of the evidence.
+        research: also scores that no ranking fuses, for research tables; some take seconds.
     """
     order = np.argsort(images)
 
@@ -155,15 +161,17 @@ def cell_of(
         return found.features[order[np.searchsorted(images, chosen, sorter=order)]]
 
     text = found.text_features
+    shown = Embedded(
+        features=features(unlabelled), texts=text, baseline=found.baseline, logit_scale=found.logit_scale, seed=seed
+    )
     evidence = {
         (w, shots, name): value
         for (w, shots), chosen in draws.items()
         for name, value in evidence_scores(
-            features(chosen), task.labels[chosen], text, leave_out=SLOW_EVIDENCE, seed=seed
+            replace(shown, features=features(chosen), labels=task.labels[chosen]), research=research
         ).items()
         if np.isfinite(value)
     }
-    shown = features(unlabelled)
     return Cell(
         candidate=SourceCandidate(
             id=candidate.id,
@@ -182,12 +190,12 @@ def cell_of(
         finished=time.time(),
         zero_shot=zero_shot,
         total=found.total,
-        signals=label_free_signals(shown, text, baseline=found.baseline, logit_scale=found.logit_scale),
+        signals=label_free_signals(shown, research=research),
         evidence=evidence,
         activity=found.activity,
         signature=found.signature,
         absolute=found.absolute,
-        predicted=predictions(shown, text),
+        predicted=shown.predicted.astype(np.float64),
         predicted_on=image_number(unlabelled),
     )
 

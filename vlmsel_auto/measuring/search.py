@@ -92,6 +92,7 @@ def cells_of_search(
             zero_shot=zeroshot.zeroshot(zeroshot.cosines(one.features, one.text_features), task.labels[support]),
             build=build,
             seed=seed,
+            research=False,
         )
         runs = {RUN: tuned[one.candidate]} if one.candidate in tuned else {}
         cells.append(replace(cell, tuned=runs, probed=probed.get(one.candidate, np.nan)))

@@ -29,6 +29,7 @@ from vlmsel_auto.models.candidates import Unusable
 from vlmsel_auto.process import is_out_of_memory
 from vlmsel_auto.ranking.ranking import rank_candidates
 from vlmsel_auto.ranking.records import Measurement
+from vlmsel_auto.ranks import error_correlation
 from vlmsel_auto.records import Candidate, Ranking, Task
 from vlmsel_auto.reporting.formatting import plural
 
@@ -202,11 +203,12 @@ def rank_task(
                 targets=targets,
                 labels=task.labels[task.support],
                 library=sources,
+                correlation=error_correlation([one for one in candidates if one.id not in failures]),
                 failures=failures,
                 seed=seed,
             )
     own = _searched(sources)
-    if own and any("library" in line.basis for line in ranking.ranked):
+    if own and any(line.basis.has_library for line in ranking.ranked):
         names = ", ".join(own[:_NAMED]) + (", ..." if len(own) > _NAMED else "")
         note = f"{plural(len(own), 'source task')} of your own earlier searches: {names}"
         ranking = replace(ranking, notes=(*ranking.notes, note))

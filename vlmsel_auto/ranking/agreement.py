@@ -17,17 +17,6 @@ from scipy import stats
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.records import Agreement, FloatArray, Interval
 
-__all__ = [
-    "agreement",
-    "bootstrap_interval",
-    "ndcg",
-    "relevance",
-    "tau_b",
-    "top_k_loss",
-    "top_k_overlap",
-    "weighted_tau",
-]
-
 TOO_FEW_FOR_TAU = 3  # below this any order agrees or disagrees completely
 TOO_FEW_FOR_NDCG = 4  # below this every order gets a high NDCG
 TOO_FEW_FOR_INTERVAL = 8  # a bootstrap over fewer candidates says nothing

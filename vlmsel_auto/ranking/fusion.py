@@ -2,15 +2,15 @@
 
     score[m] = sum_p weight_p signal_p[m]  +  mean over sources s of residual[m, s], weighted by similarity and shrunk
 
-The first part asks how the signals of a task foretell its truth, on average over tasks and candidates. The second is
-each candidate's own habit: how much better it did on the source tasks than its signals foretold, sources like the
-target counting more (DCD gives the similarities), shrunk towards 0 by n / (n + k) with n the effective number of
-sources. Without any signal the residual is the truth itself and the score is the DCD prior. This is kriging with the
-DCD weights in the covariance's place: our own choice (docs/ranking.md has the comparison).
+The first part is the trend: how the signals of a task foretell its truth, on average over tasks and candidates. The
+second is the candidate's own effect: how much better it did on the source tasks than its signals foretold. Sources like
+the target count more (DCD gives the similarities), and the mean is shrunk towards 0 by n / (n + k) with n the effective
+number of sources. Without any signal the residual is the truth itself and the score is the DCD prior. This is kriging
+with the DCD weights in the covariance's place (docs/ranking.md has the comparison).
 
 Everything is standardised within a task, over candidates: a task's difficulty says nothing about which model is best
-on it. Weights are ridge-regularised and not negative, since every signal is oriented so that higher is better; with
-some twenty source tasks a freely signed fit learns the accidents of the zoo.
+on it. Weights are ridge-regularised and not negative, since every signal is oriented so that higher is better: with
+some twenty source tasks, weights of free sign would fit noise.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ from scipy import optimize
 from vlmsel_auto.ranking.agreement import ndcg
 from vlmsel_auto.records import FloatArray, IntArray
 
-__all__ = ["Fusion", "Places", "fit_fusion", "fixed_fusion", "fuse", "habit", "places", "standardise", "trend"]
-
-_MIN_SD = 0.05  # standard units; a residual of nothing would claim certainty
+_MIN_SD = 0.05  # standard units: a fit without any residual must not claim certainty
 _SHRINKS: Final = (2.0, 5.0, 10.0, 20.0, 50.0, np.inf)  # k of n / (n + k), chosen by the errors left out
 
 
@@ -52,10 +50,10 @@ class Fusion:
 
     weights: Mapping[str, float]  # signal -> weight >= 0, standard units of the truth per standard unit of the signal
     sd: float  # of truth minus score on source tasks that the fit had not seen, in standard units
-    trend_sd: float  # the same without habits: for candidates that the sources do not know
+    trend_sd: float  # the same without candidate effects: for candidates that the sources do not know
     sources: int  # tasks that it was learned from; 0: fixed weights
     residual: FloatArray = field(default_factory=lambda: np.full((0, 0), np.nan))  # (M, S) truth minus trend
-    shrink: float = np.inf  # k of n / (n + k); infinite: habits are not trusted
+    shrink: float = np.inf  # k of n / (n + k); infinite: no candidate effects
 
 
 def _solve(gram: FloatArray, moment: FloatArray) -> FloatArray:
@@ -65,7 +63,7 @@ def _solve(gram: FloatArray, moment: FloatArray) -> FloatArray:
     return np.asarray(weights, dtype=np.float64)
 
 
-def habit(residual: FloatArray, similarity: FloatArray, *, shrink: float) -> FloatArray:
+def candidate_effect(residual: FloatArray, similarity: FloatArray, *, shrink: float) -> FloatArray:
     """Shrunken weighted mean of a candidate's residuals.
 
     Args:
@@ -127,7 +125,7 @@ def _left_out(rows: _Rows, fits: list[FloatArray], similarity: FloatArray, shrin
     squares, gains = 0.0, []
     for s in range(n_tasks):
         rest = np.arange(n_tasks) != s
-        offset = habit(_residual(rows, fits[s])[:, rest], similarity[:, s][:, rest], shrink=shrink)
+        offset = candidate_effect(_residual(rows, fits[s])[:, rest], similarity[:, s][:, rest], shrink=shrink)
         score = (rows.x[:, s] @ fits[s] + offset[:, None])[rows.known[:, s]]
         truth = rows.y[rows.known[:, s], s]
         squares += float(np.sum((truth[:, None] - score) ** 2)) / draws
@@ -143,14 +141,15 @@ def fit_fusion(
     reliability: FloatArray | None = None,
     penalty: float = 0.5,
 ) -> Fusion:
-    """Learn weights and habits from tasks whose truth is known; errors come from leaving one task out at a time.
+    """Learn weights and candidate effects from tasks whose truth is known; errors come from leaving out one at a time.
 
     Args:
         signals: name -> (M, S) values on the source tasks, or (M, S, W) for W draws of the labelled images, oriented
             so that higher is better; NaN where unknown. Draws stay apart: their mean would look less noisy than the
             one draw that a target has.
         truth: (M, S) accuracies; NaN where unknown.
-        similarity: (M, S, S), [m, t, s] = weight of source s for target t; None: no habits.
+        similarity: (M, S, S), [m, t, s] = weight of source s for target t; None: no candidate
+            effects.
         reliability: (S,) weights > 0 of the source tasks, at most 1: how much of what sets candidates apart on them is
             no sampling noise; None: all 1.
         penalty: ridge penalty per row of the fit.
@@ -160,8 +159,8 @@ def fit_fusion(
     """
     names = sorted(signals)
     tasks = np.flatnonzero(np.isfinite(truth).sum(axis=0) > 1)
-    habits = similarity is not None
-    if len(tasks) == 0 or not (names or habits):
+    effects = similarity is not None
+    if len(tasks) == 0 or not (names or effects):
         return Fusion(weights={}, sd=1.0, trend_sd=1.0, sources=0)
     trusted = np.ones(truth.shape[1]) if reliability is None else reliability
     rows = _rows(signals, truth, trusted, names, tasks)
@@ -181,8 +180,8 @@ def fit_fusion(
         near = np.ones((len(truth), len(tasks), len(tasks)))
         if similarity is not None:
             near = similarity[:, tasks][:, :, tasks]
-        tried = {k: _left_out(rows, fits, near, k) for k in (_SHRINKS if habits else (np.inf,))}
-        # what a plan lives from is the top, not the mean error; without signals habits are all there is
+        tried = {k: _left_out(rows, fits, near, k) for k in (_SHRINKS if effects else (np.inf,))}
+        # what a plan lives from is the top, not the mean error; without signals the effects are all there is
         shrink = max((k for k in tried if names or np.isfinite(k)), key=lambda k: tried[k].ndcg5)
         sd, trend_sd = float(np.sqrt(tried[shrink].mse)), float(np.sqrt(tried[np.inf].mse))
     residual = np.full(truth.shape, np.nan)
@@ -214,46 +213,8 @@ def trend(fusion: Fusion, signals: Mapping[str, FloatArray], *, n: int) -> Float
 def fuse(
     fusion: Fusion, signals: Mapping[str, FloatArray], *, n: int, similarity: FloatArray | None = None
 ) -> FloatArray:
-    """Scores (n,): the trend, and the habits when the similarity (n, S) of the target to the sources is given."""
+    """Scores (n,): the trend, and candidate effects when the similarity (n, S) of target to sources is given."""
     score = trend(fusion, signals, n=n)
     if similarity is not None and fusion.residual.size:
-        score = score + habit(fusion.residual, similarity, shrink=fusion.shrink)
+        score = score + candidate_effect(fusion.residual, similarity, shrink=fusion.shrink)
     return score
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Places:
-    """Where candidates may really stand, given scores and their errors."""
-
-    p_best: FloatArray  # (M,)
-    p_top5: FloatArray  # (M,)
-    low: FloatArray  # (M,) 2.5 % quantile of the rank, 1 = best
-    high: FloatArray  # (M,) 97.5 % quantile
-
-
-def places(score: FloatArray, sd: FloatArray, *, draws: int = 4000, seed: int = 0, top: int = 5) -> Places:
-    """Simulate true orders: independent normal errors around the scores.
-
-    Args:
-        score: (M,) posterior means.
-        sd: (M,) posterior standard deviations.
-        draws: simulated orders; a probability p is good to sqrt(p (1 - p) / draws).
-        seed: of the draws.
-        top: how many count as the top.
-
-    Returns:
-        Probabilities and rank quantiles of each candidate.
-    """
-    m = len(score)
-    rng = np.random.default_rng(seed)
-    drawn = score + sd * rng.standard_normal((draws, m))
-    order = np.argsort(-drawn, axis=1)
-    ranks = np.empty_like(order)
-    np.put_along_axis(ranks, order, np.broadcast_to(np.arange(1, m + 1), order.shape).copy(), axis=1)
-    low, high = np.quantile(ranks, [0.025, 0.975], axis=0, method="nearest")
-    return Places(
-        p_best=(ranks == 1).mean(axis=0),
-        p_top5=(ranks <= top).mean(axis=0),
-        low=np.asarray(low, dtype=np.float64),
-        high=np.asarray(high, dtype=np.float64),
-    )

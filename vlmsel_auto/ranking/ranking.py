@@ -1,10 +1,10 @@
 """Ranking of candidates on a target task: source tasks, unlabelled images and few labels, fused.
 
 Three kinds of signals, all standardised over candidates within a task:
-    labels      what the target's few labelled images say (`library_signals.evidence_scores`);
-    images      what its unlabelled images and class names say (`library_signals.label_free_signals`);
-    sources     how each candidate did on the library's tasks beyond what such signals foretold there, sources that
-                conductance finds close to the target (DCD) counting more.
+    labels      what the target's few labelled images say (`signals.evidence_scores`);
+    images      what its unlabelled images and class names say (`signals.label_free_signals`);
+    sources     how each candidate did on the library's tasks beyond what such signals foretold there; sources that
+                conductance finds close to the target (DCD) count more.
 Everything is learned on the library's own tasks, each taken as a target in turn, at the number of labels a class that
 the target has (`fusion`). No signal that is used depends on a model's logit scale.
 """
@@ -19,22 +19,37 @@ import numpy as np
 
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.ranking.divergence import DEFAULT, DcdForm
+from vlmsel_auto.ranking.dcd import DEFAULT
+from vlmsel_auto.ranking.divergence import Divergence
 from vlmsel_auto.ranking.evidence.consensus import consensus
-from vlmsel_auto.ranking.fusion import Fusion, fit_fusion, fixed_fusion, fuse, habit, places, standardise, trend
+from vlmsel_auto.ranking.fusion import (
+    Fusion,
+    candidate_effect,
+    fit_fusion,
+    fixed_fusion,
+    fuse,
+    standardise,
+    trend,
+)
 from vlmsel_auto.ranking.records import Measurement
-from vlmsel_auto.ranking.signals import SLOW_EVIDENCE, evidence_scores, label_free_signals, predictions
-from vlmsel_auto.ranking.sources import CONSENSUS, IMAGE_SIGNALS, LABEL_SIGNALS, LEAD, Sources, Truth, gather
+from vlmsel_auto.ranking.signals import (
+    CONSENSUS,
+    IMAGE_SIGNALS,
+    LABEL_SIGNALS,
+    TOP2_MARGIN,
+    evidence_scores,
+    label_free_signals,
+)
+from vlmsel_auto.ranking.sources import Sources, Truth, gather
+from vlmsel_auto.ranks import simulate_ranks
 from vlmsel_auto.records import Basis, FloatArray, IntArray, Interval, RankedCandidate, Ranking
-
-__all__ = ["Scores", "rank_candidates", "score_candidates"]
 
 # without a library: equal shares, labels twice as much as images, and errors as the mini zoo shows them
 _FIXED_WEIGHT: Final = 0.1  # of a signal of unlabelled images
 _FIXED_LABEL_WEIGHT: Final = 0.15
 _FIXED_SD: Final = 0.75
 _MIN_SOURCES: Final = 3
-_PUBLISHED: Final = 0.3  # weight of published zero-shot figures, standard units; our own choice
+_PUBLISHED: Final = 0.3  # weight of published zero-shot figures, standard units
 _UNKNOWN_SD: Final = 1.0  # nothing known: as wide as candidates differ
 
 
@@ -51,39 +66,31 @@ class Scores:
     trust: Mapping[str, float]  # share of each kind in the spread of the scores, sums to 1 (or is all 0)
 
 
-def _measured(targets: Sequence[Measurement], labels: IntArray | None, seed: int) -> dict[str, FloatArray]:
+def _measured(targets: Sequence[Measurement], labels: IntArray | None) -> dict[str, FloatArray]:
     """Image and label signals (M,) of the target, NaN where a candidate was not embedded."""
-    rows: list[dict[str, float]] = []
-    for target in targets:
-        row: dict[str, float] = {}
-        if target.features.size and target.text_features.size:
-            baseline = target.baseline if target.baseline.size else np.zeros(target.features.shape[1])
-            row |= label_free_signals(
-                target.features, target.text_features, baseline=baseline, logit_scale=target.logit_scale
-            )
-            if labels is not None:
-                row |= evidence_scores(
-                    target.features, labels, target.text_features, leave_out=SLOW_EVIDENCE, seed=seed
-                )
-        rows.append(row)
+    seen = [target.embedded(labels) for target in targets]
+    rows = [
+        {} if one is None else label_free_signals(one) | (evidence_scores(one) if labels is not None else {})
+        for one in seen
+    ]
     names = [*IMAGE_SIGNALS, *(LABEL_SIGNALS if labels is not None else ())]
     table = {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
-    seen = [i for i, row in enumerate(rows) if row]
-    if seen:
-        named = np.stack([predictions(targets[i].features, targets[i].text_features) for i in seen])
-        n_classes = len(targets[seen[0]].text_features)
-        table[CONSENSUS][seen] = consensus(named.astype(np.int64), table[LEAD][seen], n_classes=n_classes)
+    there = [i for i, one in enumerate(seen) if one is not None]
+    named = [one.predicted for one in seen if one is not None]
+    if named:
+        n_classes = len(targets[there[0]].text_features)
+        table[CONSENSUS][there] = consensus(np.stack(named), table[TOP2_MARGIN][there], n_classes=n_classes)
     return {name: values for name, values in table.items() if np.isfinite(values).any()}
 
 
-def _fit(sources: Sources | None, names: Sequence[str], *, habits: bool) -> Fusion:
+def _fit(sources: Sources | None, names: Sequence[str], *, effects: bool) -> Fusion:
     """Weights of these signals: learned where the library has enough sources, else fixed."""
     if sources is not None:
         have = {name: values for name, values in sources.signals.items() if name in names}
         fusion = fit_fusion(
             have,
             sources.truth,
-            similarity=sources.similarity if habits else None,
+            similarity=sources.similarity if effects else None,
             reliability=sources.reliability,
         )
         learned = any(weight > 0.0 for weight in fusion.weights.values()) or not names
@@ -97,11 +104,11 @@ def _trust(fusion: Fusion, measured: Mapping[str, FloatArray], sources: Sources 
     def spread_of(names: Sequence[str]) -> float:
         return float(np.std(trend(fusion, {name: measured[name] for name in names if name in measured}, n=n)))
 
-    habits = 0.0
+    effects = 0.0
     if sources is not None and fusion.residual.size:
-        habits = float(np.std(habit(fusion.residual, sources.to_target, shrink=fusion.shrink)))
+        effects = float(np.std(candidate_effect(fusion.residual, sources.to_target, shrink=fusion.shrink)))
     spreads = {
-        "source tasks": habits,
+        "source tasks": effects,
         "unlabelled images": spread_of(IMAGE_SIGNALS),
         "labels": spread_of(LABEL_SIGNALS),
     }
@@ -123,16 +130,16 @@ def score_candidates(*, measured: Mapping[str, FloatArray], sources: Sources | N
     images = [name for name in IMAGE_SIGNALS if name in measured]
     said = [name for name in LABEL_SIGNALS if name in measured]
     near = None if sources is None else sources.to_target
-    everything = _fit(sources, [*images, *said], habits=True)
-    prior = everything if not said else _fit(sources, images, habits=True)
-    evidence = _fit(sources, said, habits=False)
+    everything = _fit(sources, [*images, *said], effects=True)
+    prior = everything if not said else _fit(sources, images, effects=True)
+    evidence = _fit(sources, said, effects=False)
     unknown = np.full(n, np.nan)
     known = np.zeros(n, dtype=np.bool_) if sources is None else np.asarray(sources.known, dtype=np.bool_)
     average, dcd_score = unknown, unknown
     if sources is not None:
         z = np.where(np.isfinite(sources.truth), standardise(sources.truth), np.nan)
-        average = np.where(known, habit(z, np.ones_like(z), shrink=0.0), np.nan)
-        dcd_score = np.where(known, habit(z, sources.alone, shrink=0.0), np.nan)
+        average = np.where(known, candidate_effect(z, np.ones_like(z), shrink=0.0), np.nan)
+        dcd_score = np.where(known, candidate_effect(z, sources.alone, shrink=0.0), np.nan)
     return Scores(
         score=fuse(everything, measured, n=n, similarity=near),
         sd=np.where(known, everything.sd, everything.trend_sd),
@@ -146,12 +153,12 @@ def score_candidates(*, measured: Mapping[str, FloatArray], sources: Sources | N
 
 def _basis(*, library: bool, labels: bool, images: bool, published: bool) -> Basis:
     if library:
-        return "library and labels" if labels else "library"
+        return Basis.LIBRARY_AND_LABELS if labels else Basis.LIBRARY
     if labels:
-        return "labels"
+        return Basis.LABELS
     if images:
-        return "unlabelled images"
-    return "published figures" if published else "no signal"
+        return Basis.IMAGES
+    return Basis.PUBLISHED if published else Basis.NOTHING
 
 
 def _shots(labels: IntArray | None) -> int:
@@ -187,7 +194,8 @@ def rank_candidates(
     labels: IntArray | None = None,
     library: Library | None = None,
     truth: Truth = "tuned",
-    form: DcdForm = DEFAULT,
+    divergence: Divergence = DEFAULT,
+    correlation: FloatArray | None = None,
     failures: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Ranking:
@@ -199,7 +207,8 @@ def rank_candidates(
         labels: (n,) classes of the rows of every ``features``, or None for a ranking without labels.
         library: source tasks, or None.
         truth: what to foretell: accuracy after tuning, or zero-shot accuracy.
-        form: member of the DCD family.
+        divergence: compares the target with the sources.
+        correlation: (M, M) of the errors of the targets' scores, see `ranks.error_correlation`; None: independent.
         failures: candidates that could not be looked at, passed through to the ranking.
         seed: of the simulated orders behind probabilities and intervals.
 
@@ -216,10 +225,10 @@ def rank_candidates(
         library = library.leave_out(task)
     sources = None
     if library is not None and len(library.tasks):
-        sources = gather(library, targets, truth=truth, shots=shots, form=form)
+        sources = gather(library, targets, truth=truth, shots=shots, divergence=divergence)
         if not sources.known.any():
             sources = None
-    measured = _measured(targets, labels if shots else None, seed)
+    measured = _measured(targets, labels if shots else None)
     scores = score_candidates(measured=measured, sources=sources, n=m)
 
     in_library = np.isfinite(scores.average)
@@ -227,7 +236,8 @@ def rank_candidates(
     published = np.array([np.nan if target.published is None else target.published for target in targets])
     score = scores.score + np.where(in_library, 0.0, _PUBLISHED * standardise(published))
     sd = np.where(in_library | has_images, scores.sd, _UNKNOWN_SD)
-    stands = places(score, sd, seed=seed)
+    errors = np.outer(sd, sd) * (np.eye(m) if correlation is None else correlation)
+    chances = simulate_ranks(score, errors, seed=seed)
     labelled = bool(shots) and any(name in measured for name in LABEL_SIGNALS)
     raw = {**measured, "average": scores.average, "dcd": scores.dcd}
     ids = [target.candidate for target in targets]
@@ -238,9 +248,9 @@ def rank_candidates(
             sd=float(sd[i]),
             prior=float(scores.prior[i]) if in_library[i] else None,
             evidence=float(scores.evidence[i]) if labelled and has_images[i] else None,
-            p_best=float(stands.p_best[i]),
-            p_top5=float(stands.p_top5[i]),
-            rank_interval=Interval(low=float(stands.low[i]), high=float(stands.high[i])),
+            p_best=float(chances.p_best[i]),
+            p_top5=float(chances.p_top5[i]),
+            rank_interval=Interval(low=float(chances.low[i]), high=float(chances.high[i])),
             basis=_basis(
                 library=bool(in_library[i]),
                 labels=labelled and bool(has_images[i]),

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vlmsel_auto.records import FloatArray
+from vlmsel_auto.ranking.signals import Embedded
+from vlmsel_auto.records import FloatArray, IntArray
 
 
 def _nothing(*shape: int) -> FloatArray:
@@ -33,8 +34,19 @@ class Measurement:
     logit_scale: float = 1.0  # the model's own factor on cosines, exponentiated
     total: float = np.nan  # mean over images of F(x) - F(x0), F = margin
     activity: FloatArray = field(default_factory=lambda: _nothing(0))  # (B,) mean over images of sum |C|
-    norm_activity: FloatArray = field(default_factory=lambda: _nothing(0))  # (B,) the same, F = norm
     blocks: tuple[str, ...] = ()  # (B,) names of the visual blocks; (): embeddings only
     signature: tuple[FloatArray, ...] = ()  # B arrays (C_b,): mean signed conductance
     absolute: tuple[FloatArray, ...] = ()  # B arrays (C_b,): mean |conductance|
     published: float | None = None  # mean published zero-shot accuracy, in [0, 1], for candidates without a library row
+
+    def embedded(self, labels: IntArray | None = None) -> Embedded | None:
+        """The embeddings as signals want them, with the labels of the images; None where there are none."""
+        if not (self.features.size and self.text_features.size):
+            return None
+        return Embedded(
+            features=self.features,
+            texts=self.text_features,
+            baseline=self.baseline if self.baseline.size else np.zeros(self.features.shape[1]),
+            logit_scale=self.logit_scale,
+            labels=labels,
+        )

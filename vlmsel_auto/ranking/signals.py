@@ -1,13 +1,17 @@
-"""Statistics of a candidate on a task from its embeddings: one definition for library cells and for new targets.
+"""The registry of signals: every score of a candidate on a task that its embeddings give.
 
-Pure arrays. Scores themselves are in `evidence`; this module names them and adds a few label-free ones that need no
-conductance. Features are unnormalised image embeddings (n, D), texts unit-norm class weights (K, D).
+A new score is a function, best in a module of `evidence`, and one line of `SIGNALS`. Rankings fuse those that are
+``ranked``; the others are measured only where research tables want them. A library that lacks a score is used without
+it.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
 
 import numpy as np
 from scipy import special
@@ -15,120 +19,129 @@ from scipy import special
 from vlmsel_auto.ranking.evidence import hscore, knn, leep, likelihood, logme, probe, zeroshot
 from vlmsel_auto.records import FloatArray, IntArray
 
-__all__ = [
-    "EVIDENCE",
-    "SLOW_EVIDENCE",
-    "class_statistics",
-    "evidence_scores",
-    "image_number",
-    "label_free_signals",
-    "predictions",
-]
 
-EVIDENCE = (
-    "hscore",
-    "knn",
-    "knn1",
-    "leep",
-    "logistic",
-    "logme",
-    "nleep",
-    "ridge",
-    "ridge_likelihood",
-    "ridge_text",
-    "ridge_text_likelihood",
-    "standing",
-    "zeroshot",
-    "zeroshot_likelihood",
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Embedded:
+    """What one candidate makes of a task's images and class names."""
+
+    features: FloatArray  # (n, D) unnormalised image embeddings, n >= 1
+    texts: FloatArray  # (K, D) unit-norm class weights, K >= 2
+    baseline: FloatArray  # (D,) embedding of the baseline image (zeros after normalisation)
+    logit_scale: float = 1.0  # the model's own factor on cosines
+    labels: IntArray | None = None  # (n,) classes 0..K-1
+    seed: int = 0  # of scores that draw
+
+    @cached_property
+    def cosine(self) -> FloatArray:
+        """Cosines (n, K)."""
+        return zeroshot.cosines(self.features, self.texts)
+
+    @property
+    def predicted(self) -> IntArray:
+        """Zero-shot class (n,) of each image."""
+        return np.asarray(self.cosine.argmax(axis=1), dtype=np.int64)
+
+    @cached_property
+    def baseline_cosine(self) -> FloatArray:
+        """Cosines (K,) of the baseline image."""
+        return zeroshot.cosines(self.baseline[None, :], self.texts).ravel()
+
+    @cached_property
+    def spread(self) -> float:
+        """Standard deviation of the cosines between images, class by class."""
+        return max(float(np.std(self.cosine - self.cosine.mean(axis=0))), 1e-12)
+
+    @property
+    def classes(self) -> IntArray:
+        """The labels, where a score needs them.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if self.labels is None:
+            raise ValueError("a score of labels needs labels, but got None")
+        return self.labels
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Signal:
+    """One score, oriented so that higher is better; NaN where it is not defined."""
+
+    name: str
+    score: Callable[[Embedded], float]
+    labelled: bool  # whether it needs labels
+    ranked: bool = False  # whether rankings fuse it; must then not depend on the logit scale
+    row: str = ""  # of the bench's table; "": none
+
+
+def _free(name: str, score: Callable[[Embedded], float], *, ranked: bool = False, row: str = "") -> Signal:
+    return Signal(name=name, score=score, labelled=False, ranked=ranked, row=row)
+
+
+def _labelled(name: str, score: Callable[[Embedded], float], *, ranked: bool = False, row: str = "") -> Signal:
+    return Signal(name=name, score=score, labelled=True, ranked=ranked, row=row)
+
+
+def _sharp(e: Embedded) -> FloatArray:
+    """Zero-shot softmax (n, K) at a sharpness that does not depend on the model's logit scale."""
+    return np.asarray(special.softmax(2.0 / max(float(np.std(e.cosine)), 1e-12) * e.cosine, axis=1), dtype=np.float64)
+
+
+CONSENSUS: Final = "consensus"  # not of one candidate: compares the predictions of all that are listed
+TOP2_MARGIN: Final = "top2_margin_cosine"  # also weighs the votes of the consensus
+
+# The ranked labelled ones are graded: with few labels an accuracy has few values (docs/ranking.md has the comparison).
+SIGNALS: Final = (
+    _free("confidence", lambda e: zeroshot.confidence(e.cosine, logit_scale=e.logit_scale), row="confidence"),
+    _free("entropy", lambda e: zeroshot.entropy(e.cosine, logit_scale=e.logit_scale), row="entropy"),
+    _free(TOP2_MARGIN, lambda e: zeroshot.top2_margin(e.cosine), ranked=True, row="top2_margin"),
+    _free("top2_margin_spread", lambda e: zeroshot.top2_margin(e.cosine) / e.spread, ranked=True),
+    _free("margin_cosine", lambda e: zeroshot.margin(e.cosine), ranked=True),
+    _free("margin_spread", lambda e: zeroshot.margin(e.cosine) / e.spread, ranked=True),
+    _free("total_cosine", lambda e: zeroshot.margin_gain(e.cosine, e.baseline_cosine), ranked=True),
+    _free("iimm", lambda e: zeroshot.iimm(e.features, e.texts), row="iimm"),
+    _labelled("zeroshot", lambda e: zeroshot.zeroshot(e.cosine, e.classes), row="zeroshot_fewshot"),
+    _labelled(
+        "true_class_zscore",
+        lambda e: zeroshot.true_class_zscore(e.cosine, e.classes),
+        ranked=True,
+        row="true_class_zscore",
+    ),
+    _labelled("zeroshot_likelihood", lambda e: likelihood.zeroshot_log_likelihood(e.cosine, e.classes), ranked=True),
+    _labelled("knn", lambda e: knn.knn(e.features, e.classes, k=5), row="knn"),
+    _labelled("knn1", lambda e: knn.knn(e.features, e.classes, k=1)),
+    _labelled("logme", lambda e: logme.logme(e.features, e.classes), ranked=True, row="logme"),
+    _labelled("hscore", lambda e: hscore.hscore(e.features, e.classes), row="hscore"),
+    _labelled("leep", lambda e: leep.leep(_sharp(e), e.classes), ranked=True, row="leep"),
+    _labelled("nleep", lambda e: leep.nleep(e.features, e.classes, seed=e.seed), row="nleep"),
+    _labelled("logistic", lambda e: probe.logistic(e.features, e.classes, seed=e.seed), row="logistic"),
+    _labelled("ridge", lambda e: probe.ridge(e.features, e.classes), row="ridge"),
+    _labelled("ridge_text", lambda e: probe.ridge(e.features, e.classes, text_features=e.texts)),
+    _labelled("ridge_likelihood", lambda e: probe.ridge_log_likelihood(e.features, e.classes), ranked=True),
+    _labelled(
+        "ridge_text_likelihood",
+        lambda e: probe.ridge_log_likelihood(e.features, e.classes, text_features=e.texts),
+        ranked=True,
+    ),
 )
-SLOW_EVIDENCE = frozenset({"logistic", "nleep"})  # seconds where classes are many
+
+IMAGE_SIGNALS: Final = (CONSENSUS, *(one.name for one in SIGNALS if one.ranked and not one.labelled))
+LABEL_SIGNALS: Final = tuple(one.name for one in SIGNALS if one.ranked and one.labelled)
 
 
-def label_free_signals(
-    features: FloatArray, texts: FloatArray, *, baseline: FloatArray, logit_scale: float
-) -> dict[str, float]:
-    """What unlabelled images and class names say, by name.
-
-    ``total`` is the conductance total by completeness: mean of F(x) - F(x0), F = margin (see scalars.py), which needs
-    no path. Names that end in _cosine or _spread do not depend on the logit scale. Those that start with pseudo_ are
-    evidence scores with the zero-shot predictions in the labels' place: our own choice.
-
-    Args:
-        features: (n, D) image embeddings, n >= 1.
-        texts: (K, D) unit-norm class weights, K >= 2.
-        baseline: (D,) embedding of the baseline image (zeros after normalisation).
-        logit_scale: factor of the cosine.
-    """
-    cosine = zeroshot.cosines(features, texts)
-    predicted = cosine.argmax(axis=1)
-    start = zeroshot.cosines(baseline[None, :], texts)[0]
-    top = cosine.max(axis=1)
-    ordered = np.sort(cosine, axis=1)
-    gains = (top - cosine.mean(axis=1)) - (start[predicted] - start.mean())
-    spread = max(float(np.std(cosine - cosine.mean(axis=0))), 1e-12)  # between images, class by class
-    chances = special.softmax(logit_scale * cosine, axis=1)
-    mean_chance = chances.mean(axis=0)
-    return {
-        "total": logit_scale * float(gains.mean()),
-        "total_cosine": float(gains.mean()),
-        "total_spread": float(gains.mean()) / spread,
-        "margin_cosine": zeroshot.margin(cosine),
-        "margin_spread": zeroshot.margin(cosine) / spread,
-        "lead_cosine": float(np.mean(ordered[:, -1] - ordered[:, -2])),
-        "lead_spread": float(np.mean(ordered[:, -1] - ordered[:, -2])) / spread,
-        "confidence": zeroshot.confidence(cosine, logit_scale=logit_scale),
-        "entropy": zeroshot.entropy(cosine, logit_scale=logit_scale),
-        "information": float(special.entr(mean_chance).sum() - special.entr(chances).sum(axis=1).mean()),
-        "diversity": zeroshot.diversity(cosine),
-        "iimm": zeroshot.iimm(features, texts),
-        "logit_scale": logit_scale,
-        "pseudo_knn": knn.knn(features, predicted),
-        "pseudo_logme": logme.logme(features, predicted),
-        "pseudo_hscore": hscore.hscore(features, predicted),
-    }
+def label_free_signals(seen: Embedded, *, research: bool = False) -> dict[str, float]:
+    """What unlabelled images and class names say, by name; with ``research`` also what no ranking fuses."""
+    return {one.name: one.score(seen) for one in SIGNALS if not one.labelled and (one.ranked or research)}
 
 
-def predictions(features: FloatArray, texts: FloatArray) -> FloatArray:
-    """Zero-shot class (n,) of each image, from embeddings (n, D) and class weights (K, D); floats as a library's."""
-    return np.asarray(zeroshot.cosines(features, texts).argmax(axis=1), dtype=np.float64)
+def evidence_scores(seen: Embedded, *, research: bool = False) -> dict[str, float]:
+    """What labelled images say, by name; with ``research`` also what no ranking fuses, which may take seconds."""
+    return {one.name: one.score(seen) for one in SIGNALS if one.labelled and (one.ranked or research)}
 
 
 def image_number(indices: IntArray) -> float:
     """A number for these images of a task in this order: predictions may be compared where it is the same."""
     return float(zlib.crc32(np.ascontiguousarray(indices, dtype=np.int64).tobytes()))
-
-
-def evidence_scores(
-    features: FloatArray, labels: IntArray, texts: FloatArray, *, leave_out: Collection[str] = (), seed: int = 0
-) -> dict[str, float]:
-    """Every score of `EVIDENCE` on labelled images; NaN where it is not defined.
-
-    Args:
-        features: (n, D) image embeddings.
-        labels: (n,) classes 0..K-1.
-        texts: (K, D) unit-norm class weights.
-        leave_out: names of scores that are not wanted.
-        seed: of the folds of the logistic regression.
-    """
-    cosine = zeroshot.cosines(features, texts)
-    sharp = 2.0 / max(float(np.std(cosine)), 1e-12)  # LEEP's softmax without the model's own logit scale
-    makers = {
-        "hscore": lambda: hscore.hscore(features, labels),
-        "knn": lambda: knn.knn(features, labels, k=5),
-        "knn1": lambda: knn.knn(features, labels, k=1),
-        "leep": lambda: leep.leep(special.softmax(sharp * cosine, axis=1), labels),
-        "logistic": lambda: probe.logistic(features, labels, seed=seed),
-        "logme": lambda: logme.logme(features, labels),
-        "nleep": lambda: leep.nleep(features, labels, seed=seed),
-        "ridge": lambda: probe.ridge(features, labels),
-        "ridge_likelihood": lambda: probe.ridge_log_likelihood(features, labels),
-        "ridge_text": lambda: probe.ridge(features, labels, text_features=texts),
-        "ridge_text_likelihood": lambda: probe.ridge_log_likelihood(features, labels, text_features=texts),
-        "standing": lambda: zeroshot.standing(cosine, labels),
-        "zeroshot": lambda: zeroshot.zeroshot(cosine, labels),
-        "zeroshot_likelihood": lambda: likelihood.zeroshot_log_likelihood(cosine, labels),
-    }
-    return {name: makers[name]() for name in EVIDENCE if name not in leave_out}
 
 
 def class_statistics(

@@ -9,41 +9,16 @@ from typing import Final, Literal
 import numpy as np
 
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.ranking.divergence import DcdForm, dcd, pairwise_dcd
+from vlmsel_auto.ranking.dcd import DEFAULT
+from vlmsel_auto.ranking.divergence import Divergence, TaskProfiles, Weighting, divergences, pool, source_weights
 from vlmsel_auto.ranking.evidence.consensus import consensus
 from vlmsel_auto.ranking.records import Measurement
-from vlmsel_auto.ranking.weighting import pool, source_weights
+from vlmsel_auto.ranking.signals import CONSENSUS, IMAGE_SIGNALS, LABEL_SIGNALS, TOP2_MARGIN
 from vlmsel_auto.records import FloatArray, IntArray
-
-__all__ = [
-    "CONSENSUS",
-    "IMAGE_SIGNALS",
-    "LABEL_SIGNALS",
-    "LEAD",
-    "Sources",
-    "Truth",
-    "gather",
-    "image_signal",
-    "reliability",
-    "truth_of",
-]
 
 Truth = Literal["tuned", "zero_shot"]
 
-CONSENSUS: Final = "consensus"  # no figure of one candidate: made of what all that are listed predict
-LEAD: Final = "lead_cosine"
-# none depends on a model's logit scale
-IMAGE_SIGNALS: Final = (CONSENSUS, LEAD, "lead_spread", "margin_cosine", "margin_spread", "total_cosine")
-# graded ones only: with few labels an accuracy has few values (docs/ranking.md has the comparison)
-LABEL_SIGNALS: Final = (
-    "leep",
-    "logme",
-    "ridge_likelihood",
-    "ridge_text_likelihood",
-    "standing",
-    "zeroshot_likelihood",
-)
-
+DEFAULT_WEIGHTING: Final = Weighting()
 _MIN_RELIABILITY: Final = 0.05  # a source never counts for nothing
 _MIN_ROWS: Final = 4  # candidates that a source must know to say anything of their order
 
@@ -88,7 +63,7 @@ def truth_of(library: Library, *, truth: Truth) -> FloatArray:
 
 
 def reliability(truth: FloatArray, n_test: IntArray) -> FloatArray:
-    """How much of the variance between candidates is more than sampling noise would give: our own choice of weights.
+    """How much of the variance between candidates is more than sampling noise would give.
 
     On a task where all candidates stand at chance their order is an accident of the test split, and weights must not
     be learned from it.
@@ -110,47 +85,30 @@ def reliability(truth: FloatArray, n_test: IntArray) -> FloatArray:
 
 
 def _divergences(
-    library: Library, rows: Sequence[int | None], targets: Sequence[Measurement], form: DcdForm
+    library: Library, rows: Sequence[int | None], targets: Sequence[Measurement], divergence: Divergence
 ) -> tuple[FloatArray, FloatArray]:
-    """DCD between sources (M, S, S) and of the target to the sources (M, S), NaN where there is no profile."""
+    """Divergences between sources (M, S, S) and of the target from the sources (M, S), NaN without a profile."""
     n_tasks = len(library.tasks)
     pairwise = np.full((len(rows), n_tasks, n_tasks), np.nan)
     to_target = np.full((len(rows), n_tasks), np.nan)
     for i, (row, target) in enumerate(zip(rows, targets, strict=True)):
         if row is None:
             continue
-        activity = (library.activity if form.scalar == "margin" else library.norm_activity)[row]
-        if activity.shape[1] == 0:
-            continue
-        signature = library.absolute[row] if form.delta == "channels" else library.signature[row]
-        pairwise[i] = pairwise_dcd(activity=activity, signature=signature, form=form)
-        own = target.activity if form.scalar == "margin" else target.norm_activity
-        if own.shape == activity.shape[1:]:
-            to_target[i] = dcd(
-                target_activity=own,
-                source_activity=activity,
-                target_signature=target.absolute if form.delta == "channels" else target.signature,
-                source_signature=signature,
-                form=form,
+        sources = TaskProfiles(
+            activity=library.activity[row], signature=library.signature[row], absolute=library.absolute[row]
+        )
+        pairwise[i] = divergences(divergence, sources, sources, leave_out_own=True)
+        if target.activity.shape == sources.activity.shape[1:]:
+            own = TaskProfiles(
+                activity=target.activity[None],
+                signature=tuple(block[None] for block in target.signature),
+                absolute=tuple(block[None] for block in target.absolute),
             )
+            to_target[i] = divergences(divergence, own, sources)[0]
     return pairwise, to_target
 
 
-def _weights(divergences: FloatArray, form: DcdForm, *, temperature: float) -> FloatArray:
-    return source_weights(pool(divergences, share=form.pooled), temperature=temperature)
-
-
-def _similarity(pairwise: FloatArray, form: DcdForm) -> FloatArray:
-    """Source weights (M, S, S) of every source taken as a target of the others; 0 on the diagonal."""
-    m, n_tasks, _ = pairwise.shape
-    result = np.zeros((m, n_tasks, n_tasks))
-    for t in range(n_tasks):
-        rest = np.arange(n_tasks) != t
-        result[:, t, rest] = _weights(pairwise[:, t][:, rest], form, temperature=form.habit_temperature)
-    return result
-
-
-def _nearest_shots(library: Library, shots: int) -> int | None:
+def nearest_shots(library: Library, shots: int) -> int | None:
     """Index of the library's evidence whose labels a class are nearest to ``shots``, on a logarithmic scale."""
     filled = [k for k in range(len(library.shots)) if np.isfinite(library.evidence_draws[:, :, :, k]).any()]
     if not filled or shots <= 0:
@@ -172,13 +130,13 @@ def image_signal(library: Library, name: str, rows: Sequence[int | None]) -> Flo
         rows: (M,) each candidate's place in the library, None for those that it does not know.
     """
     if name == CONSENSUS:
-        if not np.isfinite(library.predicted_on).any() or LEAD not in library.signal_names:
+        if not np.isfinite(library.predicted_on).any() or TOP2_MARGIN not in library.signal_names:
             return None
-        lead = _rows_of(library.signals[:, :, library.signal_names.index(LEAD)], rows)
+        margins = _rows_of(library.signals[:, :, library.signal_names.index(TOP2_MARGIN)], rows)
         predicted, on = _rows_of(library.predicted, rows), _rows_of(library.predicted_on, rows)
         return np.stack(
             [
-                _consensus(predicted[:, s], on[:, s], lead[:, s], n_classes=task.n_classes)
+                _consensus(predicted[:, s], on[:, s], margins[:, s], n_classes=task.n_classes)
                 for s, task in enumerate(library.tasks)
             ],
             axis=1,
@@ -188,18 +146,26 @@ def image_signal(library: Library, name: str, rows: Sequence[int | None]) -> Flo
     return _rows_of(library.signals[:, :, library.signal_names.index(name)], rows)
 
 
-def _consensus(predicted: FloatArray, on: FloatArray, lead: FloatArray, *, n_classes: int) -> FloatArray:
+def _consensus(predicted: FloatArray, on: FloatArray, margins: FloatArray, *, n_classes: int) -> FloatArray:
     """`consensus` (M,) on one task, among those candidates that saw the same images."""
     found = np.full(len(on), np.nan)
     for number in np.unique(on[np.isfinite(on)]):
         same = on == number
         known = np.isfinite(predicted[same]).all(axis=0)
         named = predicted[same][:, known].astype(np.int64)
-        found[same] = consensus(named, lead[same], n_classes=n_classes)
+        found[same] = consensus(named, margins[same], n_classes=n_classes)
     return found
 
 
-def gather(library: Library, targets: Sequence[Measurement], *, truth: Truth, shots: int, form: DcdForm) -> Sources:
+def gather(
+    library: Library,
+    targets: Sequence[Measurement],
+    *,
+    truth: Truth,
+    shots: int,
+    divergence: Divergence = DEFAULT,
+    weighting: Weighting = DEFAULT_WEIGHTING,
+) -> Sources:
     """Arrange a library for a target.
 
     Args:
@@ -207,7 +173,8 @@ def gather(library: Library, targets: Sequence[Measurement], *, truth: Truth, sh
         targets: the listed candidates with their profiles on the target.
         truth: what is to be foretold.
         shots: labels a class that the target has; 0: none.
-        form: member of the DCD family.
+        divergence: compares the target with the sources.
+        weighting: how divergences become weights of the sources.
 
     Returns:
         The arrays, in the order of ``targets``.
@@ -216,10 +183,13 @@ def gather(library: Library, targets: Sequence[Measurement], *, truth: Truth, sh
     rows = [ids.get(target.candidate) for target in targets]
     accuracies = _rows_of(truth_of(library, truth=truth), rows)
     accuracies[:, np.isfinite(accuracies).sum(axis=0) < min(_MIN_ROWS, len(rows))] = np.nan
-    pairwise, to_target = _divergences(library, rows, targets, form)
+    pairwise, to_target = _divergences(library, rows, targets, divergence)
+    between, near = pool(pairwise, share=weighting.pooled), pool(to_target, share=weighting.pooled)
+    similarity = source_weights(between, temperature=weighting.effects)
+    similarity[:, np.arange(len(library.tasks)), np.arange(len(library.tasks))] = 0.0
     shown = {name: image_signal(library, name, rows) for name in IMAGE_SIGNALS}
     signals = {name: values for name, values in shown.items() if values is not None}
-    k = _nearest_shots(library, shots)
+    k = nearest_shots(library, shots)
     if k is not None:
         for name in LABEL_SIGNALS:
             if name in library.evidence_names:
@@ -229,9 +199,9 @@ def gather(library: Library, targets: Sequence[Measurement], *, truth: Truth, sh
     return Sources(
         truth=accuracies,
         signals=signals,
-        similarity=_similarity(pairwise, form),
-        to_target=_weights(to_target, form, temperature=form.habit_temperature),
-        alone=_weights(to_target, form, temperature=form.weight_temperature),
+        similarity=similarity,
+        to_target=source_weights(near, temperature=weighting.effects),
+        alone=source_weights(near, temperature=weighting.alone),
         profiled=bool(np.isfinite(to_target).any()),
         shots=0 if k is None else library.shots[k],
         reliability=reliability(accuracies, np.array([one.n_test for one in library.tasks])),

@@ -14,19 +14,17 @@ import numpy as np
 
 from vlmsel_auto.records import FloatArray, IntArray
 
-__all__ = ["consensus"]
-
 _SHARPNESS: Final = 3.0  # a candidate one standard deviation clearer has e^3 votes
 _LEAST_VOTERS: Final = 3  # of two, neither can be told from the other
 
 
-def consensus(predicted: IntArray, lead: FloatArray, *, n_classes: int) -> FloatArray:
+def consensus(predicted: IntArray, margins: FloatArray, *, n_classes: int) -> FloatArray:
     """Share of images on which a candidate names the class that the others, without it, give most votes.
 
     Args:
         predicted: (M, n) class 0..K-1 that each candidate gives to each image; the same images for all.
-        lead: (M,) how clearly each candidate decides, larger is clearer; the weight of its vote is exp(3 z), z being
-            its standardised lead. NaN counts as average.
+        margins: (M,) how clearly each candidate decides, larger is clearer; the weight of its vote is exp(3 z), z being
+            its standardised margin. NaN counts as average.
         n_classes: K.
 
     Returns:
@@ -35,10 +33,10 @@ def consensus(predicted: IntArray, lead: FloatArray, *, n_classes: int) -> Float
     m, n = predicted.shape
     if m < _LEAST_VOTERS or n == 0:
         return np.full(m, np.nan)
-    known = np.isfinite(lead)
-    centre = float(lead[known].mean()) if known.any() else 0.0
-    spread = float(lead[known].std()) if known.any() else 0.0
-    z = np.where(known, lead - centre, 0.0) / (spread if spread > 1e-12 * max(1.0, abs(centre)) else 1.0)
+    known = np.isfinite(margins)
+    centre = float(margins[known].mean()) if known.any() else 0.0
+    spread = float(margins[known].std()) if known.any() else 0.0
+    z = np.where(known, margins - centre, 0.0) / (spread if spread > 1e-12 * max(1.0, abs(centre)) else 1.0)
     weight = np.exp(_SHARPNESS * (z - z.max()))
     votes = np.zeros((n, max(n_classes, 2)))
     images = np.broadcast_to(np.arange(n), (m, n))

@@ -13,8 +13,6 @@ from sklearn.covariance import ledoit_wolf
 
 from vlmsel_auto.records import FloatArray, IntArray
 
-__all__ = ["hscore"]
-
 
 def hscore(features: FloatArray, labels: IntArray) -> float:
     """Return tr(pinv(Sigma_a) (1 - a) cov(class means)), a = the Ledoit-Wolf shrinkage.

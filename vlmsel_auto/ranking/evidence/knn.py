@@ -8,8 +8,6 @@ import numpy as np
 
 from vlmsel_auto.records import FloatArray, IntArray
 
-__all__ = ["knn", "unit_rows"]
-
 
 def unit_rows(matrix: FloatArray) -> FloatArray:
     """Scale the rows (n, D) to unit length; rows of zeros stay zero."""

@@ -15,8 +15,6 @@ from sklearn.mixture import GaussianMixture
 
 from vlmsel_auto.records import FloatArray, IntArray
 
-__all__ = ["leep", "nleep"]
-
 _TINY = 1e-12  # keeps log 0 out where a source class is never predicted for a label
 _ENERGY = 0.8  # of the variance that NLEEP's PCA keeps
 _PER_CLASS = 5  # mixture components a class

@@ -14,8 +14,6 @@ from scipy import special
 
 from vlmsel_auto.records import FloatArray, IntArray
 
-__all__ = ["fitted_log_likelihood", "zeroshot_log_likelihood"]
-
 # One parameter on a coarse grid: it cannot learn the labels.
 _SHARPNESS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 

@@ -15,8 +15,6 @@ import numpy as np
 
 from vlmsel_auto.records import FloatArray, IntArray
 
-__all__ = ["logme"]
-
 _EPS = 1e-5  # as in the reference implementation
 _ITERATIONS = 11
 _TOLERANCE = 1e-3

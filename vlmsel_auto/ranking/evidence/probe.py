@@ -15,8 +15,6 @@ from vlmsel_auto.ranking.evidence.knn import unit_rows
 from vlmsel_auto.ranking.evidence.likelihood import fitted_log_likelihood
 from vlmsel_auto.records import FloatArray, IntArray
 
-__all__ = ["logistic", "ridge", "ridge_log_likelihood"]
-
 _MIN_FOLDS = 2
 _PENALTIES = (0.03, 0.1, 0.3, 1.0)  # of `ridge_log_likelihood`
 

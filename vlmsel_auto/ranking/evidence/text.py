@@ -14,8 +14,6 @@ from sklearn.metrics import f1_score
 
 from vlmsel_auto.records import FloatArray
 
-__all__ = ["TEXT_SCORES", "text_scores"]
-
 TEXT_SCORES: Final = ("text_accuracy", "text_f1", "text_inter_close", "text_intra_close", "text_intraclass")
 _NOISE: Final = 0.1  # LOVM's standard deviation, a dimension, of what is added to captions
 _DRAWS: Final = 10  # of the noise; LOVM has hundreds of captions a class, templates are few

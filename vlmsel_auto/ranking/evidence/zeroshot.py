@@ -1,8 +1,8 @@
 """Scores of the zero-shot predictions: accuracy where labels exist, confidence, entropy and margins where not.
 
 Everything takes cosines (n, K) between unit-norm image embeddings and unit-norm class texts, and the logit scale
-apart, because a scale is a habit of a model's pretraining (CLIP 100, SigLIP about 110 with a bias, small models 20)
-and not a sign of quality.
+apart, because a scale comes from a model's pretraining (CLIP 100, SigLIP about 110 with a bias, small models 20) and is
+no sign of quality.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from scipy import special
 
 from vlmsel_auto.ranking.evidence.knn import unit_rows
 from vlmsel_auto.records import FloatArray, IntArray
-
-__all__ = ["confidence", "cosines", "diversity", "entropy", "iimm", "margin", "standing", "zeroshot"]
 
 
 def cosines(features: FloatArray, text_features: FloatArray) -> FloatArray:
@@ -30,12 +28,11 @@ def zeroshot(cosine: FloatArray, labels: IntArray) -> float:
     return float(np.mean(cosine.argmax(axis=1) == np.asarray(labels)))
 
 
-def standing(cosine: FloatArray, labels: IntArray) -> float:
-    """How far the true class stands above the others, in standard deviations of all cosines.
+def true_class_zscore(cosine: FloatArray, labels: IntArray) -> float:
+    """Mean over images of the true class's cosine minus the image's mean cosine, over the deviation of all cosines.
 
-    Mean over images of the true class's cosine minus the mean cosine, divided by the standard deviation of the matrix:
-    our own choice, a graded form of the zero-shot accuracy that says more when labels are few and does not depend on
-    how wide a model's cosines spread.
+    A graded form of the zero-shot accuracy, which says more when labels are few and does not depend on how wide a
+    model's cosines spread.
 
     Args:
         cosine: (n, K).
@@ -66,13 +63,24 @@ def margin(cosine: FloatArray) -> float:
     return float(np.mean(cosine.max(axis=1) - cosine.mean(axis=1)))
 
 
-def diversity(cosine: FloatArray) -> float:
-    """Entropy of the predicted classes over images divided by ln K, in [0, 1]; 0 when one class is always predicted."""
-    n_classes = cosine.shape[1]
-    if n_classes < 2:  # noqa: PLR2004 - a single class has no entropy
-        return 0.0
-    share = np.bincount(cosine.argmax(axis=1), minlength=n_classes) / len(cosine)
-    return float(special.entr(share).sum() / math.log(n_classes))
+def margin_gain(cosine: FloatArray, baseline: FloatArray) -> float:
+    """How much larger `margin` is on the images than on the baseline image, with the images' predicted classes.
+
+    This is the conductance total by completeness, mean of F(x) - F(x0) with F = margin, without the logit scale; it
+    needs no path.
+
+    Args:
+        cosine: (n, K) of the images.
+        baseline: (K,) of the baseline image.
+    """
+    start = baseline[cosine.argmax(axis=1)] - baseline.mean()
+    return float(np.mean(cosine.max(axis=1) - cosine.mean(axis=1) - start))
+
+
+def top2_margin(cosine: FloatArray) -> float:
+    """Mean over images of the highest cosine minus the second highest."""
+    top = np.sort(cosine, axis=1)
+    return float(np.mean(top[:, -1] - top[:, -2]))
 
 
 def iimm(features: FloatArray, text_features: FloatArray, labels: IntArray | None = None) -> float:
