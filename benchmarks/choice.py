@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -37,6 +37,7 @@ from vlmsel_auto.planning.curves import Curve
 from vlmsel_auto.planning.history import Left, Tried, expectations
 from vlmsel_auto.planning.next_trial import next_trial
 from vlmsel_auto.planning.plan import make_plan
+from vlmsel_auto.planning.policy import POLICY, Policy
 from vlmsel_auto.records import Basis, FloatArray, Interval, RankedCandidate, Ranking, TrialState
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 
@@ -62,11 +63,18 @@ def ranking_of(library: Library, column: int, *, reverse: bool) -> Ranking:
     return Ranking(task=library.task_names[column], ranked=tuple(sorted(lines, key=lambda line: -line.score)))
 
 
-def simulate(world: World, ranking: Ranking, *, images: int, seed: int) -> tuple[float, ...]:
+def simulate(world: World, ranking: Ranking, *, images: int, seed: int, policy: Policy) -> tuple[float, ...]:
     """Regret by validation, by expectation, by that without soft metrics, of the best tried (points); and trials."""
     members = catalogue.mini_zoo()
     plan = make_plan(
-        ranking, candidates=members, methods=(PROBE, FINETUNE), top_k=5, audits=0, seed=seed, validation_images=images
+        ranking,
+        candidates=members,
+        methods=(PROBE, FINETUNE),
+        top_k=5,
+        audits=0,
+        seed=seed,
+        validation_images=images,
+        policy=policy,
     )
     rng = np.random.default_rng(seed)
     seconds = world.seconds
@@ -104,7 +112,12 @@ def simulate(world: World, ranking: Ranking, *, images: int, seed: int) -> tuple
 
 
 def compare(
-    title: str, worlds: Mapping[tuple[str, int], World], rankings: Mapping[tuple[str, bool], Ranking], *, images: int
+    title: str,
+    worlds: Mapping[tuple[str, int], World],
+    rankings: Mapping[tuple[str, bool], Ranking],
+    *,
+    images: int,
+    policy: Policy,
 ) -> list[dict[str, Json]]:
     """Print and return a line for each kind of ranking."""
     rows: list[dict[str, Json]] = []
@@ -112,7 +125,7 @@ def compare(
     for reverse in (False, True):
         every = np.array(
             [
-                simulate(world, rankings[name, reverse], images=images, seed=1000 * seed + place)
+                simulate(world, rankings[name, reverse], images=images, seed=1000 * seed + place, policy=policy)
                 for place, ((name, seed), world) in enumerate(worlds.items())
             ]
         )
@@ -135,6 +148,17 @@ def _of_tasks(losses: FloatArray, names: NDArray[np.str_]) -> dict[str, Json]:
     return {str(name): round(float(losses[names == name].mean()), 3) for name in np.unique(names)}
 
 
+def policy_of(settings: Sequence[str]) -> Policy:
+    """The planner's constants with some of them set anew."""
+    found = asdict(POLICY)
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        if name not in found:
+            raise SystemExit(f"--set must name one of {', '.join(found)}, but got {setting!r}")
+        found[name] = type(found[name])(value)
+    return Policy(**found)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -145,8 +169,12 @@ def main() -> None:
     parser.add_argument("--library", type=Path, default=default_library_path())
     parser.add_argument("--seeds", type=int, default=2, help="validation splits a task; ten times as many of images")
     parser.add_argument("--write", type=Path, help="JSON")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a constant of planning.policy"
+    )
     parser.add_argument("--quick", action="store_true", help="six tasks, one seed, 30 images")
     args = parser.parse_args()
+    policy = policy_of(args.set)
     library = load(args.library)
     tasks: Sequence[str] = library.task_names[:6] if args.quick else library.task_names
     told = read_images(args.images)
@@ -169,14 +197,14 @@ def main() -> None:
             if told[name].images >= 2 * images
         }
         if drawn:
-            rows += compare("images", drawn, rankings, images=images)
+            rows += compare("images", drawn, rankings, images=images, policy=policy)
     for images in (30,) if args.quick else (30, 100, 400):
         even = {
             (name, seed): Accuracies(arms=arms[name], images=images, seed=1000 * seed + place)
             for place, name in enumerate(tasks)
             for seed in range(seeds)
         }
-        rows += compare("accuracies", even, rankings, images=images)
+        rows += compare("accuracies", even, rankings, images=images, policy=policy)
     errors: dict[str, Json] = {}
     for name in shown:
         found = errors_of(told[name])
