@@ -9,7 +9,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -35,8 +35,15 @@ from vlmsel_auto.reporting.formatting import plural
 
 _PROFILE_SHARE: Final = 0.25  # of the time for looking, at most, for conductance: labels already say most
 _PROFILE_TIMES: Final = 4.0  # what conductance takes at least, in times of embedding
-
 _NAMED: Final = 5  # own source tasks that a note names
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ranked:
+    """A ranking and what it was made from."""
+
+    ranking: Ranking
+    measured: tuple[Measurement, ...]  # of the candidates that could be measured
 
 
 def open_library(library: Library | Path | None) -> Library:
@@ -171,13 +178,18 @@ def rank_task(
     unusable: Sequence[Unusable] = (),
     seed: int = 0,
     deadline: float | None = None,
-) -> Ranking:
+    earlier: Ranking | None = None,
+) -> Ranked:
     """Measure and rank ``candidates`` on ``task``.
 
     Candidates that fail, and those ``unusable`` from the start, stand in ``Ranking.failures`` and not in its order;
     those that the deadline left unmeasured are ranked by the library alone. With a deadline the candidates that the
-    library likes are measured first.
+    library likes are measured first. A ranking of an ``earlier`` run is followed as it is, and nothing is measured.
     """
+    if earlier is not None:
+        sink(RankingReady(ranking=earlier))
+        kept = (find_measurement(one, task, store=store) for one in candidates if one.id not in earlier.failures)
+        return Ranked(ranking=earlier, measured=tuple(one for one in kept if one is not None))
     for one in unusable:
         sink(Notice(text=f"{one.id} cannot be used: {one.reason}", level="warning"))
     sources = without_target(library, task)
@@ -217,7 +229,7 @@ def rank_task(
         ranking = replace(ranking, notes=(*ranking.notes, note))
     sink(StageFinished(stage="ranking", seconds=time.monotonic() - began))
     sink(RankingReady(ranking=ranking))
-    return ranking
+    return Ranked(ranking=ranking, measured=tuple(found.values()))
 
 
 def _bare_targets(candidates: Sequence[Candidate]) -> dict[str, Measurement]:

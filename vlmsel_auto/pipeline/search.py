@@ -11,10 +11,9 @@ from typing import Final
 
 from vlmsel_auto.cache import Json, Store, default_cache_dir, digest
 from vlmsel_auto.errors import CandidateError, LibraryError
-from vlmsel_auto.events import Notice, RankingReady, Sink, discard
+from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.library import library as libraries
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.measuring.measure import find_measurement
 from vlmsel_auto.measuring.search import remember_search
 from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.models import zoo
@@ -74,9 +73,10 @@ def rank(
     task = load_task(Path(task_dir), views=_views(chosen), shots=shots, seed=seed, workdir=root, sink=sink)
     store = Store(root / "targets")
     with writing(root):
-        return rank_task(
+        ranked = rank_task(
             task, chosen, library=known, device=place, store=store, sink=sink, unusable=unusable, seed=seed
         )
+    return ranked.ranking
 
 
 def search(
@@ -150,23 +150,20 @@ def search(
         if claim(folder, settings=settings):
             sink(Notice(text=f"going on with the search in {folder}"))
             sweep(folder)
-        ranking = read_ranking(folder)
-        if ranking is None:
-            look = None if spend.seconds is None else began + _LOOK_SHARE * spend.seconds
-            ranking = rank_task(
-                task,
-                chosen,
-                library=known,
-                device=place,
-                store=store,
-                sink=sink,
-                unusable=unusable,
-                seed=seed,
-                deadline=look,
-            )
-            save_ranking(folder, ranking)
-        else:
-            sink(RankingReady(ranking=ranking))
+        ranked = rank_task(
+            task,
+            chosen,
+            library=known,
+            device=place,
+            store=store,
+            sink=sink,
+            unusable=unusable,
+            seed=seed,
+            deadline=None if spend.seconds is None else began + _LOOK_SHARE * spend.seconds,
+            earlier=read_ranking(folder),
+        )
+        ranking = ranked.ranking
+        save_ranking(folder, ranking)
         usable = [one for one in chosen if one.id not in ranking.failures]
         if not usable:
             raise CandidateError(f"no candidate can be used, but got {_reasons(ranking.failures)}")
@@ -191,8 +188,7 @@ def search(
         best = export_best(outcome, task=task, candidates=usable, workdir=folder, sink=sink)
         notes = [*task.notes, *ranking.notes]
         if learn and outcome.best is not None and stopped is not StoppedBy.INTERRUPTED:
-            measured = [kept for one in usable if (kept := find_measurement(one, task, store=store)) is not None]
-            notes.append(_learn(task, usable, measured, outcome.results, seed=seed, sink=sink))
+            notes.append(_learn(task, usable, ranked.measured, outcome.results, seed=seed, sink=sink))
         seconds = time.monotonic() - began
         report = make_report(
             task=task,

@@ -23,8 +23,6 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from vlmsel_auto.errors import ImageError
 
-__all__ = ["MAX_ASPECT", "MAX_PIXELS", "Decoded", "decode_image", "quiet_pillow"]
-
 MAX_PIXELS = 89_478_485  # Pillow's own limit of a decompression bomb: 256 MiB of RGB
 MAX_ASPECT = 200  # a longer strip would grow without bound when its short side is scaled to the view
 _LARGE_PIXELS = 24_000_000  # from here on one image at a time, so that memory stays bounded

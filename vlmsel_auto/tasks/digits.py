@@ -17,8 +17,6 @@ from sklearn.datasets import load_digits
 
 from vlmsel_auto.errors import TaskError
 
-__all__ = ["DIGIT_NAMES", "DigitsFolder", "write_digits"]
-
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _GRID = 8  # pixels a side, as scanned
 _INK = 16.0  # darkest value of the scans

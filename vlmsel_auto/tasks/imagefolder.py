@@ -14,15 +14,22 @@ from pathlib import Path
 
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.records import BadFile
-from vlmsel_auto.tasks import parquet
-from vlmsel_auto.tasks.labelscsv import read_labels
-from vlmsel_auto.tasks.scan import Entry, Files, Part, Scan, inside, is_ignored, nfc, printable, shown, split_part
-from vlmsel_auto.tasks.tasktoml import read_declaration
+from vlmsel_auto.tasks import tables
+from vlmsel_auto.tasks.scan import (
+    LAYOUTS,
+    Entry,
+    Part,
+    Scan,
+    inside,
+    is_ignored,
+    nfc,
+    printable,
+    scan_of_files,
+    shown,
+    split_part,
+)
 
-__all__ = ["scan_folder"]
-
-_LAYOUTS = "<class>/*, {train,val,test}/<class>/*, or images with labels.csv"
-_OWN_FILES = frozenset({"task.toml", "labels.csv"})
+_OWN_FILES = frozenset({"task.toml", tables.LABELS})
 
 
 @dataclass(kw_only=True, slots=True)
@@ -53,10 +60,10 @@ def scan_folder(path: Path, *, exclude: Sequence[Path] = ()) -> Scan:
     """
     root = _checked_root(path)
     try:
-        if (root / parquet.IMAGES).is_file():
-            return parquet.scan_parquet(root)
-        if (root / "labels.csv").is_file():
-            return _scan_csv(root)
+        if (root / tables.IMAGES).is_file():
+            return tables.scan_parquet(root)
+        if (root / tables.LABELS).is_file():
+            return tables.scan_csv(root)
         return _scan_classes(root, exclude=frozenset(one.resolve() for one in exclude))
     except PermissionError as error:
         raise TaskError(f"the task folder cannot be read; check its rights, but got {error}") from error
@@ -70,7 +77,7 @@ def _checked_root(path: Path) -> Path:
     except (OSError, RuntimeError, ValueError) as error:
         raise TaskError(f"there is no such task folder, but got {str(path)!r}") from error
     if not root.is_dir():
-        raise TaskError(f"a task is a folder of images ({_LAYOUTS}), but got the file {str(path)!r}")
+        raise TaskError(f"a task is a folder of images ({LAYOUTS}), but got the file {str(path)!r}")
     try:
         with os.scandir(root) as entries:
             next(entries, None)  # the first is enough to know
@@ -79,28 +86,12 @@ def _checked_root(path: Path) -> Path:
     return root
 
 
-def _scan_csv(root: Path) -> Scan:
-    table = read_labels(root / "labels.csv", root=root)
-    classes = tuple(sorted({entry.label for entry in table.entries}))
-    named = {entry.path for entry in table.entries}
-    images = root / "images"
-    unnamed = sum(
-        1
-        for path in images.rglob("*")
-        if path.is_file()
-        and not any(is_ignored(name) for name in path.relative_to(images).parts)
-        and path.relative_to(root).as_posix() not in named
-    )
-    notes = (f"{unnamed:,} files in images/ are not named in labels.csv and were not used",) if unnamed else ()
-    return _scan(root, classes=classes, entries=table.entries, stray=table.refused, notes=notes)
-
-
 def _scan_classes(root: Path, *, exclude: frozenset[Path]) -> Scan:
     found = _Found(root=root, exclude=exclude)
     folders = list(_folders(root, found=found, reason="not in a class folder", own=_OWN_FILES))
     parts = {folder: split_part(folder.name) for folder in folders}
+    notes: list[str] = []
     if _is_split(folders):
-        notes: list[str] = []
         for folder, part in parts.items():
             if part is None:
                 found.skip(folder, "folder beside train, val and test; not used")
@@ -117,10 +108,10 @@ def _scan_classes(root: Path, *, exclude: frozenset[Path]) -> Scan:
         if not any(part in {"val", "test"} for part in parts.values()):
             notes.append("only train/ was given: val and test were split from it")
             found.entries = [Entry(path=entry.path, label=entry.label, part=None) for entry in found.entries]
-        return _scan_found(found, notes=tuple(notes))
-    for folder in folders:
-        _collect(folder, part=None, found=found)
-    return _scan_found(found, notes=())
+    else:
+        for folder in folders:
+            _collect(folder, part=None, found=found)
+    return scan_of_files(root, labels=found.labels, entries=found.entries, stray=found.stray, notes=notes)
 
 
 def _is_split(folders: Sequence[Path]) -> bool:
@@ -190,29 +181,3 @@ def _is_loop(path: Path) -> bool:
     except OSError as error:
         return error.errno == errno.ELOOP
     return False
-
-
-def _scan_found(found: _Found, *, notes: tuple[str, ...]) -> Scan:
-    classes = tuple(sorted(found.labels))
-    return _scan(found.root, classes=classes, entries=found.entries, stray=tuple(found.stray), notes=notes)
-
-
-def _scan(
-    root: Path,
-    *,
-    classes: tuple[str, ...],
-    entries: Sequence[Entry],
-    stray: tuple[BadFile, ...],
-    notes: tuple[str, ...],
-) -> Scan:
-    if not entries:
-        raise TaskError(f"no image was found; a task folder holds {_LAYOUTS}, but got {str(root)!r}")
-    return Scan(
-        root=root,
-        declaration=read_declaration(root, classes=classes),
-        classes=classes,
-        entries=tuple(entries),
-        source=Files(root=root, paths=tuple(entry.path for entry in entries)),
-        stray=stray,
-        notes=notes,
-    )

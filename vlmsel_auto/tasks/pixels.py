@@ -33,8 +33,6 @@ from vlmsel_auto.process import locked
 from vlmsel_auto.records import ImageView, IntArray
 from vlmsel_auto.tasks.decode import decode_image, quiet_pillow
 
-__all__ = ["DecodedRow", "PixelStore", "StoreEntry", "open_entry", "pixel_digest", "render"]
-
 _VERSION = 1  # of the entry's layout and of the decoding rules: a change makes old entries unused
 _WORKERS = 16
 

@@ -1,4 +1,4 @@
-"""Seeded, stratified splits: pure functions of labels, duplicate groups and a seed.
+"""Which image goes where: seeded, stratified splits, and copies of one image in several places.
 
 Every class draws from a generator of its own, so one class's files do not move the split of another. Copies of one
 image (one "group") always stay together. n: images, K: classes.
@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlmsel_auto.records import IntArray
-
-__all__ = ["Split", "carve", "few_shot", "stratified_cap", "three_way"]
+from vlmsel_auto.records import BadFile, IntArray
+from vlmsel_auto.tasks.scan import Entry, Part, printable
 
 _MIN_KEPT = 3  # images of a stratum that a cap never takes: enough for one each of train, val and test
 _THREE = 3  # from here on a class has all three parts
@@ -161,3 +160,52 @@ def _parts(n: int, *, val: Sequence[int], test: Sequence[int]) -> Split:
     part[list(val)], part[list(test)] = 1, 2
     train, validation, held_out = (np.flatnonzero(part == number).astype(np.int64) for number in range(3))
     return Split(train=train, val=validation, test=held_out)
+
+
+def settle_copies(
+    good: Sequence[int], *, entries: Sequence[Entry], digests: Sequence[str]
+) -> tuple[list[int], list[BadFile]]:
+    """Leave out copies across given splits and copies with contradicting labels.
+
+    Of copies in several splits the ones in test stay, else the ones in val: a model must not be tuned or chosen on what
+    it is tested on, and a given test split is used whole. Copies of one image under several labels teach nothing: they
+    are left out of train, and altogether where no split is given. Other copies are kept.
+
+    Args:
+        good: Positions of the images that can be used.
+        entries: All entries.
+        digests: Of the decoded pixels of all entries, equal for copies.
+
+    Returns:
+        The positions that stay, and a line on each copy that was left out or has a contradicting label.
+    """
+    groups: dict[str, list[int]] = {}
+    for place in good:
+        groups.setdefault(digests[place], []).append(place)
+    dropped: set[int] = set()
+    listed: list[BadFile] = []
+    for members in groups.values():
+        copies = [entries[place] for place in members]
+        for place in members if len(members) > 1 else ():
+            note = _copy_note(entries[place], copies)
+            if note is not None:
+                listed.append(note)
+                if not note.used:
+                    dropped.add(place)
+    return [place for place in good if place not in dropped], listed
+
+
+def _copy_note(entry: Entry, copies: Sequence[Entry]) -> BadFile | None:
+    """What to say of one of several copies; None: nothing, it stays."""
+    present = {one.part for one in copies}
+    home: Part | None = "test" if "test" in present else "val" if "val" in present else None
+    if home is not None and entry.part != home:
+        twin = next(one for one in copies if one.part == home)
+        return BadFile(
+            path=printable(entry.path), reason=f"same image as {printable(twin.path)}; left out of {entry.part}"
+        )
+    other = next((one for one in copies if one.label != entry.label), None)
+    if other is None:
+        return None
+    reason = f"same image as {printable(other.path)}, but labelled {entry.label!r} and not {other.label!r}"
+    return BadFile(path=printable(entry.path), reason=reason, used=home is not None)

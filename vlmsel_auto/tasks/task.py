@@ -15,12 +15,9 @@ from vlmsel_auto.errors import TaskError, WorkdirError
 from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.records import BadFile, ImageView, IntArray, Task
 from vlmsel_auto.tasks import split as splitting
-from vlmsel_auto.tasks.copies import settle_copies
 from vlmsel_auto.tasks.imagefolder import scan_folder
 from vlmsel_auto.tasks.pixels import DecodedRow, PixelStore, StoreEntry, open_entry
 from vlmsel_auto.tasks.scan import Declaration, Entry, Part, Scan, printable, prompt_of, shown
-
-__all__ = ["load_task"]
 
 _MIN_CLASS = 2  # images of a class: one to learn from, one to test on
 _PARTS: tuple[Part, ...] = ("train", "val", "test")
@@ -125,7 +122,7 @@ def _assemble(
 ) -> Task:
     """Everything that follows once it is known which files are images, and which show the same."""
     good = _usable(scan, entries=entries, rows=store.decoded)
-    good, copies = settle_copies(good, entries=entries, digests=[row.digest for row in store.decoded])
+    good, copies = splitting.settle_copies(good, entries=entries, digests=[row.digest for row in store.decoded])
     number = {label: k for k, label in enumerate(scan.classes)}
     labels = np.array([number[entries[place].label] for place in good], dtype=np.int64)
     digests = [store.decoded[place].digest for place in good]

@@ -1,0 +1,265 @@
+"""Task folders whose labels stand in a table: images with labels.csv, or images.parquet with task.json."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlmsel_auto.cache import digest
+from vlmsel_auto.errors import MissingDependency, TaskError
+from vlmsel_auto.records import BadFile, IntArray
+from vlmsel_auto.tasks.scan import (
+    Declaration,
+    Entry,
+    Scan,
+    check_templates,
+    inside,
+    is_ignored,
+    nfc,
+    prompt_of,
+    scan_of_files,
+    shown,
+    split_part,
+)
+
+LABELS = "labels.csv"
+IMAGES = "images.parquet"
+_BATCH = 256  # rows of encoded images held in memory
+_PATH_COLUMNS = ("path", "file", "image", "filename")
+_LABEL_COLUMNS = ("label", "class")
+_SPLIT_COLUMN = "split"
+
+
+def scan_csv(root: Path) -> Scan:
+    """List the rows of ``root``/labels.csv: image paths, relative to ``root``/images or ``root``, and labels.
+
+    Args:
+        root: The resolved task folder; rows that lead out of it are refused. The CSV is UTF-8, separated by comma,
+            semicolon or tab.
+
+    Raises:
+        TaskError: Not UTF-8 text, no usable columns, empty cells, an unknown split, or files that are missing.
+    """
+    entries, refused = _read_csv(root / LABELS, root=root)
+    named = {entry.path for entry in entries}
+    images = root / "images"
+    unnamed = sum(
+        1
+        for path in images.rglob("*")
+        if path.is_file()
+        and not any(is_ignored(name) for name in path.relative_to(images).parts)
+        and path.relative_to(root).as_posix() not in named
+    )
+    notes = (f"{unnamed:,} files in images/ are not named in labels.csv and were not used",) if unnamed else ()
+    return scan_of_files(root, labels=(entry.label for entry in entries), entries=entries, stray=refused, notes=notes)
+
+
+def _read_csv(path: Path, *, root: Path) -> tuple[list[Entry], list[BadFile]]:
+    try:
+        text = path.read_text("utf-8-sig")
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text)) if any(row)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TaskError(f"{path} cannot be read as CSV in UTF-8: {error}") from error
+    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    at_path, at_label = _column(header, _PATH_COLUMNS), _column(header, _LABEL_COLUMNS)
+    if at_path is None or at_label is None:
+        raise TaskError(
+            f"{path} needs a header line with a column of {'/'.join(_PATH_COLUMNS)} and one of "
+            f"{'/'.join(_LABEL_COLUMNS)} (and may have {_SPLIT_COLUMN}), but got {shown(header) or 'an empty file'}"
+        )
+    at_split = header.index(_SPLIT_COLUMN) if _SPLIT_COLUMN in header else None
+    cells = [(_cell(row, at_path), _cell(row, at_label), _cell(row, at_split)) for row in rows[1:]]
+    _check_cells(cells, path=path)
+    has_split = any(split for _, _, split in cells)
+    return _entries(cells, root=root, has_split=has_split, path=path)
+
+
+def _delimiter(text: str) -> str:
+    """The separator that the header line uses most."""
+    header = text.lstrip("\r\n").partition("\n")[0]
+    return max(",;\t", key=header.count)
+
+
+def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
+    return next((header.index(name) for name in names if name in header), None)
+
+
+def _cell(row: Sequence[str], place: int | None) -> str:
+    return row[place].strip() if place is not None and place < len(row) else ""
+
+
+def _check_cells(cells: Sequence[tuple[str, str, str]], *, path: Path) -> None:
+    incomplete = [str(number) for number, (file, label, _) in enumerate(cells, start=1) if not file or not label]
+    if incomplete:
+        raise TaskError(
+            f"every row of {path} needs a path and a label, but got empty cells in rows {shown(incomplete)}"
+        )
+    splits = [split for _, _, split in cells]
+    if any(splits):
+        unknown = sorted({split for split in splits if split_part(split) is None})
+        if unknown:
+            raise TaskError(
+                f"the column split of {path} must say train, val or test in every row, but got {shown(unknown)}"
+            )
+
+
+def _entries(
+    cells: Sequence[tuple[str, str, str]], *, root: Path, has_split: bool, path: Path
+) -> tuple[list[Entry], list[BadFile]]:
+    entries: dict[Entry, None] = {}
+    refused: list[BadFile] = []
+    missing: list[str] = []
+    for file, label, split in cells:
+        found = _locate(file, root=root)
+        if found is None:
+            missing.append(file)
+        elif not inside(found, root):
+            refused.append(BadFile(path=file, reason="refused: the path leads out of the task folder"))
+        else:
+            part = split_part(split) if has_split else None
+            entry = Entry(path=_relative(found, root), label=nfc(label), part=part)
+            if entry in entries:
+                refused.append(BadFile(path=entry.path, reason=f"named more than once in {path.name}", used=True))
+            entries[entry] = None
+    if missing:
+        raise TaskError(
+            f"{path} names files that are neither in {root / 'images'} nor in {root}, but got {shown(missing)}"
+        )
+    return list(entries), refused
+
+
+def _locate(file: str, *, root: Path) -> Path | None:
+    """The named file, or a path out of the folder (which is refused without a look at what is there)."""
+    tries = [file] if "\\" not in file else [file, file.replace("\\", "/")]
+    candidates = [base / name for name in tries for base in (root / "images", root)]
+    try:
+        for candidate in candidates:
+            if inside(candidate, root) and candidate.exists():
+                return candidate
+    except (OSError, ValueError):  # too long, or a null character
+        return None
+    outside = [candidate for candidate in candidates if not inside(candidate, root)]
+    return outside[0] if outside else None
+
+
+def _relative(path: Path, root: Path) -> str:
+    """Path below ``root`` with "/", its "." and ".." taken out but links kept."""
+    plain = Path(os.path.normpath(path))
+    return (plain if plain.is_relative_to(root) else path.resolve()).relative_to(root).as_posix()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Rows:
+    """Encoded images in the rows of a parquet file."""
+
+    path: Path
+
+    def key(self, positions: IntArray) -> str:
+        """Digest of the file's size and times, and of the wanted rows."""
+        status = self.path.stat()
+        rows = ",".join(str(place) for place in positions)
+        return digest(str(self.path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, rows)
+
+    def images(self, positions: IntArray) -> Iterable[Path | bytes]:
+        """Bytes of the wanted rows; a missing value gives no bytes, which decoding refuses as an empty file."""
+        wanted = {int(place) for place in positions}
+        row = 0
+        try:
+            for batch in _open(self.path).iter_batches(batch_size=_BATCH, columns=["image"]):
+                for value in batch.column(0):
+                    if row in wanted:
+                        yield value.as_py() or b""
+                    row += 1
+        except _arrow_errors() as error:
+            raise TaskError(f"{self.path} is damaged: {error}") from error
+
+
+def scan_parquet(root: Path) -> Scan:
+    """List the rows of ``root``/images.parquet.
+
+    Raises:
+        TaskError: Without a usable task.json, columns, labels or splits.
+        MissingDependency: pyarrow is not installed.
+    """
+    path = root / IMAGES
+    classes, declaration = _read_json(root / "task.json")
+    try:
+        file = _open(path)
+        columns = [name for name in ("label", "split") if name in file.schema_arrow.names]
+        if "image" not in file.schema_arrow.names or "label" not in columns:
+            raise TaskError(f"{path} needs the columns image and label, but got {shown(file.schema_arrow.names)}")
+        table = file.read(columns=columns)
+        labels = table.column("label").to_pylist()
+        splits = table.column("split").to_pylist() if "split" in columns else [None] * len(labels)
+    except _arrow_errors() as error:
+        raise TaskError(f"{path} cannot be read as parquet: {error}") from error
+    wrong = sorted({repr(label) for label in labels if not (type(label) is int and 0 <= label < len(classes))})
+    if wrong:
+        raise TaskError(
+            f"labels in {path} must be integers from 0 to {len(classes) - 1}, but got {', '.join(wrong[:5])}"
+        )
+    unknown = sorted({repr(one) for one in splits if one is not None and split_part(str(one)) is None})
+    if unknown or 0 < sum(one is None for one in splits) < len(splits):
+        raise TaskError(
+            f"the column split of {path} must say train, val or test in every row, but got {unknown or 'gaps'}"
+        )
+    entries = tuple(
+        Entry(path=f"{IMAGES}/{row:06d}", label=classes[label], part=None if split is None else split_part(str(split)))
+        for row, (label, split) in enumerate(zip(labels, splits, strict=True))
+    )
+    if not entries:
+        raise TaskError(f"no image was found: {path} has no rows")
+    return Scan(root=root, declaration=declaration, classes=classes, entries=entries, source=_Rows(path=path))
+
+
+def _open(path: Path) -> Any:
+    """The file as pyarrow sees it; pyarrow ships no types."""
+    try:
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise MissingDependency(
+            "reading images.parquet needs pyarrow; install it with: pip install 'vlmsel-auto[parquet]'"
+        ) from error
+    return ParquetFile(path)
+
+
+def _arrow_errors() -> tuple[type[Exception], ...]:
+    """What a damaged file raises; asked for only after `_open` has found pyarrow."""
+    try:
+        from pyarrow import ArrowException
+    except ImportError:
+        return (OSError,)
+    return (OSError, ArrowException)
+
+
+def _read_json(path: Path) -> tuple[tuple[str, ...], Declaration]:
+    try:
+        table = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise TaskError(
+            f"{IMAGES} needs a task.json with name, domain, classes and templates beside it: {error}"
+        ) from error
+    if not isinstance(table, dict):
+        raise TaskError(f"task.json must hold an object, but got {type(table).__name__} ({path})")
+    names = table.get("classes")
+    if not isinstance(names, list) or not all(isinstance(one, str) and one.strip() for one in names):
+        raise TaskError(f"classes in task.json must be a list of names in label order, but got {names!r} ({path})")
+    classes = tuple(nfc(one) for one in names)
+    if len(set(classes)) < len(classes):
+        raise TaskError(f"classes in task.json must differ, but got {shown(sorted(classes))} ({path})")
+    # a short name that is also a file name suits tables better than a title
+    name, domain = table.get("slug", table.get("name", path.parent.name)), table.get("domain", "images")
+    if not isinstance(name, str) or not isinstance(domain, str):
+        raise TaskError(f"name and domain in task.json must be strings, but got {name!r} and {domain!r} ({path})")
+    return classes, Declaration(
+        name=name or path.parent.name,
+        domain=domain,
+        templates=check_templates(table.get("templates"), where=str(path)),
+        prompts=tuple((label, prompt_of(label)) for label in classes),
+    )
