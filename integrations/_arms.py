@@ -15,7 +15,7 @@ past is worth, and are averaged by their evidence after every trial:
 
 A wrong past therefore loses its weight after a few trials, and a reversed one is used in reverse. How often the past
 holds is itself learned: each past task is explained by the others under each of the three models, and what explains it
-counts. Empirical Bayes; the form and its constants are our own choice (docs/trials.md).
+counts. Empirical Bayes; the form and its constants are our own choice (docs/choices.md).
 """
 
 from __future__ import annotations

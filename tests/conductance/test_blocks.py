@@ -67,7 +67,17 @@ def test_timm_trunks_on_the_meta_device(name, expected):
 
 
 @pytest.mark.parametrize(
-    "name", ["mixer_s32_224", "densenet121", "mobilenetv3_small_100", "poolformer_s12", "regnetx_002"]
+    "name",
+    [
+        "mixer_s32_224",
+        "densenet121",
+        "mobilenetv3_small_100",
+        "poolformer_s12",
+        pytest.param(
+            "regnetx_002",
+            marks=pytest.mark.skipif(torch.__version__.startswith("2.6."), reason="torch.unique knows no meta device"),
+        ),
+    ],
 )
 def test_other_timm_trunks_have_blocks_that_exist(name):
     with torch.device("meta"):
