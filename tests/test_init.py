@@ -9,7 +9,7 @@ import vlmsel_auto
 
 
 def test_all_is_sorted_and_is_what_can_be_had():
-    assert vlmsel_auto.__all__ == sorted(vlmsel_auto._HOMES)
+    assert vlmsel_auto.__all__ == sorted({**vlmsel_auto._HOMES, **vlmsel_auto._MODULES})
     for name in vlmsel_auto.__all__:
         assert getattr(vlmsel_auto, name) is not None
     assert set(vlmsel_auto.__all__) <= set(dir(vlmsel_auto))
@@ -18,6 +18,12 @@ def test_all_is_sorted_and_is_what_can_be_had():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="nothing"):
         _ = vlmsel_auto.nothing
+
+
+def test_candidates_are_listed_without_their_weights():
+    code = "import sys, vlmsel_auto; print(len(vlmsel_auto.candidates.mini_zoo()) > 1, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
 
 
 def test_functions_are_not_hidden_by_modules_of_their_name():

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vlmsel_auto.events import Event as Event
     from vlmsel_auto.events import Sink as Sink
     from vlmsel_auto.library.library import Library as Library
+    from vlmsel_auto.models import candidates as candidates
     from vlmsel_auto.models.prediction import Predictions as Predictions
     from vlmsel_auto.models.prediction import predict as predict
     from vlmsel_auto.pipeline.result import SearchResult as SearchResult
@@ -43,11 +44,11 @@ _HOMES = {
     "Sink": "events",
     "TrialResult": "records",
     "TrialSpec": "records",
-    "errors": "",
     "predict": "models.prediction",
     "rank": "pipeline.search",
     "search": "pipeline.search",
 }
+_MODULES = {"candidates": "models.candidates", "errors": "errors"}
 
 __all__ = [
     "Agreement",
@@ -63,6 +64,7 @@ __all__ = [
     "Sink",
     "TrialResult",
     "TrialSpec",
+    "candidates",
     "errors",
     "predict",
     "rank",
@@ -72,14 +74,12 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Load a public name on first use (PEP 562)."""
-    if name not in _HOMES:
+    if name in _MODULES:
+        value = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = _HOMES[name]
-    value = (
-        getattr(importlib.import_module(f"{__name__}.{home}"), name)
-        if home
-        else importlib.import_module(f"{__name__}.{name}")
-    )
     globals()[name] = value
     return value
 

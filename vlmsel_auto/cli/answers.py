@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -16,95 +14,33 @@ from rich.text import Text
 
 from vlmsel_auto.cache import Json, write_atomically
 from vlmsel_auto.errors import InputError
-from vlmsel_auto.records import Agreement, BadFile, Candidate, FloatArray, Ranking, TrialResult
+from vlmsel_auto.models import catalogue
+from vlmsel_auto.pipeline.result import SearchResult
+from vlmsel_auto.records import BadFile, BestModel, Candidate, Ranking, TrialResult
 from vlmsel_auto.reporting.formatting import clean, number, percent, plural, thousands
 
-__all__ = [
-    "bad_file_lines",
-    "catalogue_names",
-    "check_paths",
-    "check_task",
-    "predict_json",
-    "print_predictions",
-    "print_ranking",
-    "print_table",
-    "print_zoo",
-    "rank_json",
-    "search_json",
-    "write_predictions",
-    "zoo_json",
-]
+if TYPE_CHECKING:
+    from vlmsel_auto.models.prediction import Predictions  # imports torch
 
 _PIPE_WIDTH = 200  # columns when standard output is no terminal: nothing gets cut
 
 
-class BestLike(Protocol):
-    """What is read of a search's best model."""
-
-    @property
-    def candidate(self) -> str: ...
-    @property
-    def method(self) -> str: ...
-    @property
-    def validation(self) -> float: ...
-    @property
-    def test(self) -> float | None: ...
-    @property
-    def model_dir(self) -> Path | None: ...
-
-
-class ResultLike(Protocol):
-    """What is read of a search's result."""
-
-    @property
-    def best(self) -> BestLike | None: ...
-    @property
-    def trials(self) -> Sequence[TrialResult]: ...
-    @property
-    def agreement(self) -> Agreement: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def report_dir(self) -> Path: ...
-
-
-class PredictionsLike(Protocol):
-    """What is read of predictions: n paths, K classes, probabilities (n, K)."""
-
-    @property
-    def paths(self) -> Sequence[Path]: ...
-    @property
-    def classes(self) -> Sequence[str]: ...
-    @property
-    def probabilities(self) -> FloatArray: ...
+def _fields(record: object, *names: str) -> dict[str, Json]:
+    """Some fields of a record, which are plain values, by name."""
+    return {name: getattr(record, name) for name in names}
 
 
 def rank_json(ranking: Ranking, *, top: int) -> Json:
     """``{"ranking": [{candidate, score, prior, evidence, p_best, p_top5}, ...]}``, best first."""
-    return {
-        "ranking": [
-            {
-                "candidate": line.candidate,
-                "score": line.score,
-                "prior": line.prior,
-                "evidence": line.evidence,
-                "p_best": line.p_best,
-                "p_top5": line.p_top5,
-            }
-            for line in ranking.ranked[:top]
-        ]
-    }
+    lines = ranking.ranked[:top]
+    return {"ranking": [_fields(line, "candidate", "score", "prior", "evidence", "p_best", "p_top5") for line in lines]}
 
 
 def _trial_json(trial: TrialResult) -> Json:
     return {
         "number": trial.number,
-        "candidate": trial.spec.candidate,
-        "method": trial.spec.method,
-        "state": trial.state,
-        "origin": trial.origin,
-        "validation": trial.validation,
-        "test": trial.test,
+        **_fields(trial.spec, "candidate", "method"),
+        **_fields(trial, "state", "origin", "validation", "test"),
         "epochs": trial.epochs_run,
         "seconds": trial.seconds,
         "settings": dict(trial.spec.settings),
@@ -112,41 +48,33 @@ def _trial_json(trial: TrialResult) -> Json:
     }
 
 
-def search_json(result: ResultLike) -> Json:
+def _best_json(best: BestModel) -> Json:
+    folder = None if best.model_dir is None else str(best.model_dir)
+    return {**_fields(best, "candidate", "method", "validation", "test"), "model_dir": folder}
+
+
+def search_json(result: SearchResult) -> Json:
     """``{"best", "trials", "agreement", "seconds", "report_dir"}``; ``best`` is null when no trial succeeded."""
-    best, agreement = result.best, result.agreement
     return {
-        "best": None
-        if best is None
-        else {
-            "candidate": best.candidate,
-            "method": best.method,
-            "validation": best.validation,
-            "test": best.test,
-            "model_dir": None if best.model_dir is None else str(best.model_dir),
-        },
+        "best": None if result.best is None else _best_json(result.best),
         "trials": [_trial_json(trial) for trial in result.trials],
-        "agreement": {
-            "tau_b": agreement.tau_b,
-            "weighted_tau": agreement.weighted_tau,
-            "ndcg5": agreement.ndcg5,
-            "top1_loss": agreement.top1_loss,
-            "n": agreement.n,
-        },
+        "agreement": _fields(result.agreement, "tau_b", "weighted_tau", "ndcg5", "top1_loss", "n"),
         "seconds": result.seconds,
         "report_dir": str(result.report_dir),
     }
 
 
-def predict_json(found: PredictionsLike) -> Json:
+def predict_json(found: Predictions) -> Json:
     """``{"predictions": [{path, class, probability, probabilities}, ...]}`` in the order of the images."""
-    lines: list[Json] = []
-    for path, row in zip(found.paths, found.probabilities.tolist(), strict=True):
-        best = max(range(len(row)), key=row.__getitem__)
-        shares: Json = dict(zip(found.classes, row, strict=True))
-        lines.append(
-            {"path": str(path), "class": found.classes[best], "probability": row[best], "probabilities": shares}
-        )
+    lines: list[Json] = [
+        {
+            "path": str(path),
+            "class": label,
+            "probability": max(row),
+            "probabilities": dict(zip(found.classes, row, strict=True)),
+        }
+        for path, label, row in zip(found.paths, found.labels, found.probabilities.tolist(), strict=True)
+    ]
     return {"predictions": lines}
 
 
@@ -154,14 +82,7 @@ def zoo_json(candidates: Sequence[Candidate]) -> Json:
     """``{"candidates": [{id, source, family, params, flops, image_size}, ...]}``."""
     return {
         "candidates": [
-            {
-                "id": item.id,
-                "source": item.source,
-                "family": item.family,
-                "params": item.params,
-                "flops": item.flops,
-                "image_size": item.view.size,
-            }
+            {**_fields(item, "id", "source", "family", "params", "flops"), "image_size": item.view.size}
             for item in candidates
         ]
     }
@@ -169,8 +90,7 @@ def zoo_json(candidates: Sequence[Candidate]) -> Json:
 
 def catalogue_names() -> tuple[str, ...]:
     """Every ``ARCH/TAG`` of the open_clip catalogue that ships with the package, sorted; no network."""
-    text = (Path(str(files("vlmsel_auto"))) / "data" / "openclip_catalogue.json").read_text("utf-8")
-    return tuple(sorted(f"{arch}/{tag}" for arch, tags in json.loads(text)["pretrained"].items() for tag in tags))
+    return tuple(sorted(f"{arch}/{tag}" for arch, tags in catalogue.tags().items() for tag in tags))
 
 
 def check_paths(paths: Sequence[Path]) -> None:
@@ -264,7 +184,7 @@ def print_zoo(candidates: Sequence[Candidate]) -> None:
     print_table(columns, rows, notes=[note] if rows else ["no candidate matches"])
 
 
-def print_predictions(found: PredictionsLike, *, top: int) -> None:
+def print_predictions(found: Predictions, *, top: int) -> None:
     """Print the most probable classes of each image on standard output."""
     shown = min(top, len(found.classes))
     columns = [
@@ -279,7 +199,7 @@ def print_predictions(found: PredictionsLike, *, top: int) -> None:
     print_table(columns, rows)
 
 
-def write_predictions(found: PredictionsLike, path: Path) -> None:
+def write_predictions(found: Predictions, path: Path) -> None:
     """Write ``path,class,probability`` and one column a class as CSV, in one step.
 
     Raises:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -28,13 +28,15 @@ from vlmsel_auto.cli.options import (
 from vlmsel_auto.cli.support import (
     EXIT_ALL_FAILED,
     EXIT_INTERRUPTED,
+    Answer,
     guarded,
     make_sink,
     parse_duration,
     say,
 )
 
-__all__ = ["app", "main"]
+if TYPE_CHECKING:
+    from vlmsel_auto.pipeline.result import SearchResult
 
 _STARTED = time.monotonic()
 
@@ -123,7 +125,7 @@ def search(
 ) -> None:
     """Rank the candidates on DIR, tune the promising ones, report, and export the best model."""
     with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.cli.answers import check_task, search_json
+        from vlmsel_auto.cli.answers import check_task
         from vlmsel_auto.records import Budget
 
         seconds = None if time_budget is None else parse_duration(time_budget)
@@ -149,12 +151,7 @@ def search(
                 since=context.obj,
                 sink=sink,
             )
-        answer.json = search_json(result)
-        _show_report(result.report_dir, to_stderr=as_json)
-        if result.stopped_by == "interrupted":
-            answer.code = EXIT_INTERRUPTED
-        elif result.best is None:
-            answer.code = EXIT_ALL_FAILED
+        _answer_search(answer, result, to_stderr=as_json)
 
 
 @app.command()
@@ -250,12 +247,12 @@ def report(
     """Render report.html again from report.json and show the summary."""
     with guarded(debug=debug, as_json=as_json) as answer:
         from vlmsel_auto.recordjson import encode
-        from vlmsel_auto.reporting import views as report_views
+        from vlmsel_auto.reporting import views
         from vlmsel_auto.reporting.report import find, load
 
         folder = find(directory).parent
         loaded = load(folder)
-        page = report_views.write_html(loaded, folder)
+        page = views.write_html(loaded, folder)
         answer.json = encode(loaded)
         _show_report(folder, to_stderr=as_json)
         if open_browser:
@@ -296,30 +293,36 @@ def demo(
 ) -> None:
     """The main job offline: handwritten digits as an image folder, the mini zoo, a real search, a prediction."""
     with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.cli.answers import search_json
         from vlmsel_auto.cli.demo import demo as run_demo
         from vlmsel_auto.records import Budget
 
         seconds = parse_duration(time_budget)
         with make_sink(quiet=quiet, budget=Budget(seconds=seconds)) as sink:
             result = run_demo(workdir=workdir, seconds=seconds, sink=sink)
-        answer.json = search_json(result)
-        _show_report(result.report_dir, to_stderr=as_json)
-        if result.stopped_by == "interrupted":
-            answer.code = EXIT_INTERRUPTED
-        elif result.best is None:
-            answer.code = EXIT_ALL_FAILED
+        _answer_search(answer, result, to_stderr=as_json)
 
 
 app.command()(bench)
 app.add_typer(library_app, name="library")
 
 
+def _answer_search(answer: Answer, result: SearchResult, *, to_stderr: bool) -> None:
+    from vlmsel_auto.cli.answers import search_json
+    from vlmsel_auto.records import StoppedBy
+
+    answer.json = search_json(result)
+    _show_report(result.report_dir, to_stderr=to_stderr)
+    if result.stopped_by is StoppedBy.INTERRUPTED:
+        answer.code = EXIT_INTERRUPTED
+    elif result.best is None:
+        answer.code = EXIT_ALL_FAILED
+
+
 def _show_report(report_dir: Path, *, to_stderr: bool) -> None:
-    from vlmsel_auto.reporting import views as report_views
+    from vlmsel_auto.reporting import views
     from vlmsel_auto.reporting.report import load
 
-    report_views.show(load(report_dir), report_dir=report_dir, to_stderr=to_stderr)
+    views.show(load(report_dir), report_dir=report_dir, to_stderr=to_stderr)
 
 
 def main() -> None:

@@ -12,8 +12,6 @@ from vlmsel_auto.pipeline.search import search
 from vlmsel_auto.records import Budget
 from vlmsel_auto.tasks.digits import write_digits
 
-__all__ = ["demo"]
-
 _SECONDS: Final = 120.0
 
 

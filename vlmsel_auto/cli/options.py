@@ -7,8 +7,6 @@ from typing import Annotated, Optional
 
 import typer
 
-__all__ = ["AsJson", "CacheDir", "Candidates", "Debug", "Device", "Folder", "LibraryPath", "Quiet", "Seed", "Shots"]
-
 Folder = Annotated[
     Path,
     typer.Argument(
