@@ -21,8 +21,8 @@ import numpy as np
 from vlmsel_auto.library.library import default_library_path, load
 from vlmsel_auto.library.merge import assemble
 from vlmsel_auto.library.records import Library
+from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import rank_candidates
-from vlmsel_auto.ranking.records import Measurement
 from vlmsel_auto.records import IntArray
 
 IMAGES, CLASSES = 160, 10

@@ -5,7 +5,7 @@ import numpy as np
 from vlmsel_auto.library.merge import assemble
 from vlmsel_auto.library.records import Build, Cell, SourceCandidate, SourceTask
 from vlmsel_auto.ranking.evidence.text import text_scores
-from vlmsel_auto.ranking.records import Measurement
+from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.signals import SIGNALS, Embedded, image_number, label_free_signals
 
 CLASSES, WIDTH, BLOCKS = 4, 10, (6, 8)

@@ -5,7 +5,7 @@ import pytest
 from scipy import special
 
 from vlmsel_auto.errors import InputError
-from vlmsel_auto.ranking.divergence import TaskProfiles, divergences, pool, source_weights
+from vlmsel_auto.ranking.divergence import TaskProfiles, divergences, mixed_with_mean, source_weights
 
 
 def euclid(targets, sources, used):
@@ -53,6 +53,6 @@ def test_weights_follow_the_formula_and_ignore_unknown_sources():
 
 def test_pooling_goes_from_own_to_common_divergences():
     d = np.array([[1.0, 3.0], [20.0, 20.0], [np.nan, np.nan]])
-    np.testing.assert_allclose(pool(d, share=0.0)[:2], [[0.5, 1.5], [1.0, 1.0]])
-    np.testing.assert_allclose(pool(d, share=1.0), np.tile([0.75, 1.25], (3, 1)))
-    np.testing.assert_allclose(pool(d, share=0.0)[2], [0.75, 1.25])
+    np.testing.assert_allclose(mixed_with_mean(d, share=0.0)[:2], [[0.5, 1.5], [1.0, 1.0]])
+    np.testing.assert_allclose(mixed_with_mean(d, share=1.0), np.tile([0.75, 1.25], (3, 1)))
+    np.testing.assert_allclose(mixed_with_mean(d, share=0.0)[2], [0.75, 1.25])

@@ -16,7 +16,7 @@ from vlmsel_auto.bench.blind import average_rank, calibrated_total, source_ceili
 from vlmsel_auto.bench.swab import borda, class_plan, class_rank_score, gap_score, similar_classes
 from vlmsel_auto.ranking.evidence import zeroshot as zs
 from vlmsel_auto.ranking.evidence.leep import leep, nleep
-from vlmsel_auto.ranking.evidence.probe import logistic, ridge
+from vlmsel_auto.ranking.evidence.linear import logistic, ridge
 
 
 def data(*, n=60, d=8, classes=3, spread=1.0, seed=0):

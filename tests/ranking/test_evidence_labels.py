@@ -15,8 +15,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from vlmsel_auto.ranking.evidence.hscore import hscore
 from vlmsel_auto.ranking.evidence.knn import knn, unit_rows
 from vlmsel_auto.ranking.evidence.likelihood import fitted_log_likelihood, zeroshot_log_likelihood
+from vlmsel_auto.ranking.evidence.linear import ridge, ridge_log_likelihood
 from vlmsel_auto.ranking.evidence.logme import logme
-from vlmsel_auto.ranking.evidence.probe import ridge, ridge_log_likelihood
 
 
 def blobs(*, n=60, d=12, classes=4, spread=1.0, seed=0):

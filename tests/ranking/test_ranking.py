@@ -10,8 +10,8 @@ from helpers.zoo_world import World
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.ranking.dcd import Dcd
 from vlmsel_auto.ranking.evidence.consensus import consensus
+from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import rank_candidates
-from vlmsel_auto.ranking.records import Measurement
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from vlmsel_auto.measuring.measure import measure
 from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.ranking.evidence.text import text_scores
-from vlmsel_auto.ranking.records import Measurement
+from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.signals import (
     SIGNALS,
     Embedded,

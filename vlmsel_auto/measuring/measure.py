@@ -19,7 +19,7 @@ from vlmsel_auto.conductance.scalars import make_scalar
 from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.models.embedding import Embeddings, embed, find_embeddings
 from vlmsel_auto.models.loadedmodel import LoadedModel
-from vlmsel_auto.ranking.records import Measurement
+from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task
 
 PROFILE_IMAGES: Final = 32  # means over fewer are noisier, more cost time on every candidate

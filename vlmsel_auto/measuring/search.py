@@ -15,7 +15,7 @@ from vlmsel_auto.library.records import Build, Cell
 from vlmsel_auto.measuring.cells import cell_of
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.ranking.evidence import zeroshot
-from vlmsel_auto.ranking.records import Measurement
+from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Candidate, Task, TrialResult, TrialState
 from vlmsel_auto.tasks.split import few_shot
 from vlmsel_auto.tuning.methods import method_of

@@ -27,8 +27,8 @@ from vlmsel_auto.measuring.search import SEARCH
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import Unusable
 from vlmsel_auto.process import is_out_of_memory
+from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import rank_candidates
-from vlmsel_auto.ranking.records import Measurement
 from vlmsel_auto.ranks import error_correlation
 from vlmsel_auto.records import Candidate, Ranking, Task
 from vlmsel_auto.reporting.formatting import plural

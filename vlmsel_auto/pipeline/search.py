@@ -23,7 +23,7 @@ from vlmsel_auto.pipeline.rank import open_library, rank_task
 from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.pipeline.workdir import LOCK, check_usable, claim, default_workdir, read_ranking, save_ranking, sweep
 from vlmsel_auto.process import locked, writing
-from vlmsel_auto.ranking.records import Measurement
+from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Budget, Candidate, ImageView, Ranking, StoppedBy, Task, TrialResult, TrialState
 from vlmsel_auto.reporting import views
 from vlmsel_auto.reporting.make_report import make_report

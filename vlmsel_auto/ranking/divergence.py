@@ -98,7 +98,7 @@ def divergences(
     return result
 
 
-def pool(divergence: FloatArray, *, share: float) -> FloatArray:
+def mixed_with_mean(divergence: FloatArray, *, share: float) -> FloatArray:
     """Mix every candidate's divergences with the mean over candidates, after bringing them to one scale.
 
     Args:

@@ -31,7 +31,7 @@ from vlmsel_auto.ranking.fusion import (
     standardise,
     trend,
 )
-from vlmsel_auto.ranking.records import Measurement
+from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.signals import (
     CONSENSUS,
     IMAGE_SIGNALS,

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from scipy import special
 
-from vlmsel_auto.ranking.evidence import hscore, knn, leep, likelihood, logme, probe, zeroshot
+from vlmsel_auto.ranking.evidence import hscore, knn, leep, likelihood, linear, logme, zeroshot
 from vlmsel_auto.records import FloatArray, IntArray
 
 
@@ -114,13 +114,13 @@ SIGNALS: Final = (
     _labelled("hscore", lambda e: hscore.hscore(e.features, e.classes), row="hscore"),
     _labelled("leep", lambda e: leep.leep(_sharp(e), e.classes), ranked=True, row="leep"),
     _labelled("nleep", lambda e: leep.nleep(e.features, e.classes, seed=e.seed), row="nleep"),
-    _labelled("logistic", lambda e: probe.logistic(e.features, e.classes, seed=e.seed), row="logistic"),
-    _labelled("ridge", lambda e: probe.ridge(e.features, e.classes), row="ridge"),
-    _labelled("ridge_text", lambda e: probe.ridge(e.features, e.classes, text_features=e.texts)),
-    _labelled("ridge_likelihood", lambda e: probe.ridge_log_likelihood(e.features, e.classes), ranked=True),
+    _labelled("logistic", lambda e: linear.logistic(e.features, e.classes, seed=e.seed), row="logistic"),
+    _labelled("ridge", lambda e: linear.ridge(e.features, e.classes), row="ridge"),
+    _labelled("ridge_text", lambda e: linear.ridge(e.features, e.classes, text_features=e.texts)),
+    _labelled("ridge_likelihood", lambda e: linear.ridge_log_likelihood(e.features, e.classes), ranked=True),
     _labelled(
         "ridge_text_likelihood",
-        lambda e: probe.ridge_log_likelihood(e.features, e.classes, text_features=e.texts),
+        lambda e: linear.ridge_log_likelihood(e.features, e.classes, text_features=e.texts),
         ranked=True,
     ),
 )

@@ -10,9 +10,16 @@ import numpy as np
 
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.dcd import DEFAULT
-from vlmsel_auto.ranking.divergence import Divergence, TaskProfiles, Weighting, divergences, pool, source_weights
+from vlmsel_auto.ranking.divergence import (
+    Divergence,
+    TaskProfiles,
+    Weighting,
+    divergences,
+    mixed_with_mean,
+    source_weights,
+)
 from vlmsel_auto.ranking.evidence.consensus import consensus
-from vlmsel_auto.ranking.records import Measurement
+from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.signals import CONSENSUS, IMAGE_SIGNALS, LABEL_SIGNALS, TOP2_MARGIN
 from vlmsel_auto.records import FloatArray, IntArray
 
@@ -184,7 +191,8 @@ def gather(
     accuracies = _rows_of(truth_of(library, truth=truth), rows)
     accuracies[:, np.isfinite(accuracies).sum(axis=0) < min(_MIN_ROWS, len(rows))] = np.nan
     pairwise, to_target = _divergences(library, rows, targets, divergence)
-    between, near = pool(pairwise, share=weighting.pooled), pool(to_target, share=weighting.pooled)
+    between = mixed_with_mean(pairwise, share=weighting.pooled)
+    near = mixed_with_mean(to_target, share=weighting.pooled)
     similarity = source_weights(between, temperature=weighting.effects)
     similarity[:, np.arange(len(library.tasks)), np.arange(len(library.tasks))] = 0.0
     shown = {name: image_signal(library, name, rows) for name in IMAGE_SIGNALS}

@@ -19,7 +19,7 @@ def unit_rows(matrix: FloatArray) -> FloatArray:
 def knn(features: FloatArray, labels: IntArray, *, k: int = 5) -> float:
     """Leave-one-out accuracy of a cosine k-nearest-neighbour vote.
 
-    A vote that is tied goes to the tied class with the larger sum of cosines, which is our own choice: with 4 or 8
+    A vote that is tied goes to the tied class with the larger sum of cosines, since with 4 or 8
     labels a class ties are common and a fixed class order would bias the figure.
 
     Args:

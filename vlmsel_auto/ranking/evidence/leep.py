@@ -2,7 +2,7 @@
 
 LEEP: Nguyen et al., ICML 2020 (arXiv 2002.12462). NLEEP: Li et al., CVPR 2021 (arXiv 2011.11200). Both with the
 logarithm of the papers, which some public copies drop. A model of the CLIP kind has no source head: LEEP takes its
-zero-shot softmax over some fixed vocabulary, by default the target's own class names, which is our own choice.
+zero-shot softmax over some fixed vocabulary, here the target's own class names.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Log likelihood of labels under scores: graded evidence, where an accuracy on few images has few values.
 
-Our own choice, measured in docs/ranking.md. Scores may have any scale: a temperature is fitted first, so that a model's
-logit scale says nothing.
+Scores may have any scale: a temperature is fitted first, so that a model's logit scale says nothing.
 """
 
 from __future__ import annotations

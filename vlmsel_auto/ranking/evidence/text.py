@@ -2,7 +2,7 @@
 
 Zohar et al., "LOVM: Language-Only Vision Model Selection", NeurIPS 2023 (arXiv 2306.08893), section 4. Their captions
 come from a language model; here the captions of a class are its name in the task's own templates, and the score of
-synonyms is left out: our own choices, as no language model is at hand offline.
+synonyms is left out, as no language model is at hand offline.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Few-shot linear probes on frozen embeddings, scored on images they were not fitted on."""
+"""Few-shot linear classifiers on frozen embeddings, scored on images they were not fitted on."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def ridge(
     """Exact leave-one-out accuracy of a ridge classifier on unit-norm embeddings, all from one decomposition.
 
     The weights are shrunk towards the class texts when these are given (a start at the zero-shot head, as tuning has
-    it), else towards zero: our own choice.
+    it), else towards zero.
 
     Args:
         features: (n, D) embeddings, any scale.
@@ -76,7 +76,7 @@ def ridge(
 def ridge_log_likelihood(features: FloatArray, labels: IntArray, *, text_features: FloatArray | None = None) -> float:
     """Log likelihood of what `ridge` says of each image left out, at the penalty that suits the labels best.
 
-    Our own choice: graded where the accuracy on few images is coarse.
+    Graded where the accuracy on few images is coarse.
 
     Args:
         features: (n, D) embeddings, any scale.
