@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from vlmsel_auto.ranking.fusion import candidate_effect, fit_fusion, fixed_fusion, fuse, standardise, trend
-from vlmsel_auto.ranking.sources import reliability
 
 
 def world(*, m=12, s=15, noise=0.3, seed=0):
@@ -44,20 +43,6 @@ def test_reliability_weighs_tasks_as_repeating_them_would():
     for name in signals:
         assert weighed.weights[name] == pytest.approx(repeated.weights[name], abs=1e-12)
     assert weighed.weights != fit_fusion(signals, truth).weights
-
-
-def test_reliability_is_what_binomial_noise_leaves():
-    rng = np.random.default_rng(0)
-    n = np.array([100, 400, 100, 0, 100])
-    skill = np.stack([np.full(400, 0.5), np.full(400, 0.5), rng.uniform(0.2, 0.8, 400), np.full(400, 0.5)])
-    truth = np.stack([rng.binomial(100, p) / 100 for p in skill] + [np.full(400, 0.3)], axis=1)
-    truth[:5, 0] = np.nan
-    found = reliability(truth, n)
-    assert found[0] < 0.25  # all at chance: what differs is noise
-    assert found[2] == pytest.approx(0.03 / (0.03 + 0.0022), abs=0.05)
-    assert found[3] == 1.0  # number of images unknown
-    assert found[4] == 0.05  # all the same
-    assert reliability(np.array([[0.1], [0.9]]), np.array([50]))[0] == pytest.approx(1 - 0.005 / 0.16)
 
 
 def test_the_error_is_that_of_tasks_left_out():

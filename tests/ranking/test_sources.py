@@ -9,7 +9,7 @@ from helpers.zoo_world import CLASSES, World
 from vlmsel_auto.library.merge import assemble
 from vlmsel_auto.ranking.evidence.consensus import consensus
 from vlmsel_auto.ranking.signals import CONSENSUS, TOP2_MARGIN
-from vlmsel_auto.ranking.sources import image_signal
+from vlmsel_auto.ranking.sources import image_signal, reliability
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +52,17 @@ def test_candidates_that_saw_other_images_are_not_compared(library):
 def test_a_library_without_predictions_has_no_consensus(library):
     bare = assemble([dataclasses.replace(one, predicted=np.empty(0), predicted_on=np.nan) for one in library.cells()])
     assert image_signal(bare, CONSENSUS, [0, 1, 2]) is None
+
+
+def test_reliability_is_what_binomial_noise_leaves():
+    rng = np.random.default_rng(0)
+    n = np.array([100, 400, 100, 0, 100])
+    skill = np.stack([np.full(400, 0.5), np.full(400, 0.5), rng.uniform(0.2, 0.8, 400), np.full(400, 0.5)])
+    truth = np.stack([rng.binomial(100, p) / 100 for p in skill] + [np.full(400, 0.3)], axis=1)
+    truth[:5, 0] = np.nan
+    found = reliability(truth, n)
+    assert found[0] < 0.25  # all at chance: what differs is noise
+    assert found[2] == pytest.approx(0.03 / (0.03 + 0.0022), abs=0.05)
+    assert found[3] == 1.0  # number of images unknown
+    assert found[4] == 0.05  # all the same
+    assert reliability(np.array([[0.1], [0.9]]), np.array([50]))[0] == pytest.approx(1 - 0.005 / 0.16)

@@ -1,0 +1,64 @@
+"""rankings.py on a drawn world: nothing of the target leaks, replicates keep ties, rows come from the registry."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from helpers.zoo_world import World
+from vlmsel_auto.bench.case import Case
+from vlmsel_auto.bench.rankings import RANKINGS, norm_profiles, replicate_scores
+from vlmsel_auto.ranking.dcd import Dcd
+from vlmsel_auto.ranking.signals import SIGNALS
+
+
+@pytest.fixture(scope="module")
+def library():
+    return World().library()
+
+
+def test_replicates_keep_the_ties_of_equal_accuracies(library):
+    case = Case(library=library, column=0, truth="tuned", shots=0)
+    first, second = np.array([0.1, 0.3, 0.3, 0.7]), np.array([0.57, 0.29, 0.83, 0.11])
+    (rest, one), (other, two) = replicate_scores(case, [first, second])
+    assert (rest.tolist(), one.tolist()) == (second.tolist(), first.tolist())
+    assert (other.tolist(), two.tolist()) == (first.tolist(), second.tolist())
+
+
+def test_the_targets_own_truth_never_reaches_its_rankings(library):
+    """With the truth of one task reversed, scores of rankings on that task stay as they were."""
+    runs = library.tuned_runs.copy()
+    runs[:, 2] = 1.0 - runs[:, 2]
+    zero_shot = library.zero_shot.copy()
+    zero_shot[:, 2] = 1.0 - zero_shot[:, 2]
+    reversed_library = dataclasses.replace(library, tuned_runs=runs, zero_shot=zero_shot)
+    for truth in ("tuned", "zero_shot"):
+        cases = [
+            Case(library=one, column=2, truth=truth, shots=4, divergence=Dcd(delta="share"))
+            for one in (library, reversed_library)
+        ]
+        for name, ranking in RANKINGS.items():
+            if name != "source_ceiling":
+                for a, b in zip(ranking(cases[0]), ranking(cases[1]), strict=True):
+                    np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+def test_every_signal_with_a_row_has_it_and_shows_what_the_library_holds(library):
+    case = Case(library=library, column=2, truth="tuned", shots=4)
+    rows = [one for one in SIGNALS if one.row]
+    assert len({one.row for one in rows}) == len(rows)
+    for one in rows:
+        made = RANKINGS[one.row](case)
+        if not one.labelled:
+            np.testing.assert_array_equal(made[0], library.signals[:, 2, library.signal_names.index(one.name)])
+        elif one.name in library.evidence_names:
+            e = library.evidence_names.index(one.name)
+            np.testing.assert_array_equal(np.array(made).T, library.evidence_draws[:, 2, :, 1, e])
+        else:
+            assert made == []
+
+
+def test_norm_profiles_take_the_place_of_those_of_the_margin(library):
+    other = dataclasses.replace(library, norm_activity=tuple(2.0 + one for one in library.activity))
+    for norm, margin in zip(norm_profiles(other).activity, library.activity, strict=True):
+        np.testing.assert_array_equal(norm, 2.0 + margin)

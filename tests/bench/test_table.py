@@ -1,0 +1,51 @@
+"""table.py: what JSON, markdown and plot hold."""
+
+import json
+
+import pytest
+
+from vlmsel_auto.bench.calibration import Bin, Calibration
+from vlmsel_auto.bench.table import BenchRow, BenchTable
+from vlmsel_auto.records import Interval
+
+
+@pytest.fixture
+def table():
+    figures = {"ndcg5": 0.5, "tau_b": 0.1, "weighted_tau": 0.2, "top5_overlap": 0.3, "top1_loss": 4.0, "top5_loss": 1.0}
+    rows = tuple(
+        BenchRow(
+            ranking=name, **figures, seconds=0.001, gain=0.1, gain_interval=interval, targets=10, per_target={"t": 0.5}
+        )
+        for name, interval in (("random", None), ("average_rank", None), ("fused", Interval(low=0.0, high=0.2)))
+    )
+    bins = (Bin(said=0.1, seen=0.2, n=1234),)
+    calibration = Calibration(best=bins, top5=bins, coverage=0.96, n=1234)
+    names = tuple(f"t{t}" for t in range(10))
+    return BenchTable(
+        rows=rows, targets=names, candidates=9, truth="tuned", shots=0, calibration=calibration, notes=("n",)
+    )
+
+
+def test_json_is_what_was_promised(table):
+    record = json.loads(table.to_json())
+    assert record["targets"] == 10
+    wanted = {"ranking", "ndcg5", "tau_b", "weighted_tau", "top5_overlap", "top1_loss", "top5_loss"}
+    assert all(wanted <= set(row) for row in record["rows"])
+    assert record["rows"][0]["ranking"] == "random"
+
+
+def test_markdown_and_plot(table, tmp_path):
+    text = table.to_markdown()
+    assert "relevance max(0, 6 - true rank)" in text
+    assert text.count("\n| ") == len(table.rows) + 3
+    assert "no labels a class" in text
+    assert "0.10: 0.20 (1,234)" in text
+    assert "+0.100 [+0.000, +0.200]" in text
+    table.plot(tmp_path / "bench.svg")
+    assert (tmp_path / "bench.svg").read_text().lstrip().startswith("<?xml")
+
+
+def test_a_row_by_its_name(table):
+    assert table.row("fused").gain == 0.1
+    with pytest.raises(KeyError, match="luck"):
+        table.row("luck")

@@ -1,0 +1,85 @@
+"""linear.py: scikit-learn's ridge and logistic regression."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import accuracy_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+from helpers.blobs import blobs, texts_and_images
+from vlmsel_auto.ranking.evidence.knn import unit_rows
+from vlmsel_auto.ranking.evidence.likelihood import fitted_log_likelihood
+from vlmsel_auto.ranking.evidence.linear import logistic, ridge, ridge_log_likelihood
+from vlmsel_auto.ranking.evidence.zeroshot import cosines, zeroshot
+
+
+def test_ridge_is_sklearns_ridge_left_out_one_by_one():
+    features, labels, _ = texts_and_images(n=24)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    centred = unit - unit.mean(axis=0)
+    alpha = 0.1 * np.sum(centred**2) / 8
+    right = []
+    for i in range(24):
+        rest = np.arange(24) != i
+        # the mean of all images is kept, as in the closed form
+        x, y = centred[rest], np.eye(3)[labels[rest]]
+        model = Ridge(alpha=alpha, fit_intercept=True).fit(x, y)
+        right.append(model.predict(centred[i : i + 1]).argmax() == labels[i])
+    assert ridge(features, labels) == pytest.approx(np.mean(right), abs=1 / 24)
+
+
+def test_ridge_starts_from_the_class_texts():
+    features, labels, texts = texts_and_images(n=6, spread=0.4)
+    assert ridge(features, labels, text_features=texts, penalty=1e6) == zeroshot(cosines(features, texts), labels)
+
+
+def test_logistic_is_sklearns_cross_validation():
+    features, labels, _ = texts_and_images()
+    x = (features - features.mean(axis=0)) / features.std(axis=0) / math.sqrt(8)
+    folds = StratifiedKFold(n_splits=4, shuffle=True, random_state=0)
+    predicted = cross_val_predict(LogisticRegression(C=8.0, max_iter=200), x, labels, cv=folds)
+    assert logistic(features, labels) == pytest.approx(accuracy_score(labels, predicted))
+    assert math.isnan(logistic(features[:3], labels[:3]))
+
+
+def test_ridge_left_out_is_scikit_learns_ridge_without_that_image():
+    features, labels = blobs(n=24, d=6, classes=3, spread=1.5)
+    unit = unit_rows(features)
+    lam = [p * np.sum((unit - unit.mean(axis=0)) ** 2) / 6 for p in (0.03, 0.1, 0.3, 1.0)]
+    likelihoods, accuracies = [], []
+    for strength in lam:
+        scores = np.empty((24, 3))
+        for i in range(24):
+            rest = np.arange(24) != i
+            scores[i] = Ridge(alpha=strength).fit(unit[rest], np.eye(3)[labels[rest]]).predict(unit[i : i + 1])[0]
+        likelihoods.append(fitted_log_likelihood(scores, labels))
+        accuracies.append(np.mean(scores.argmax(axis=1) == labels))
+    assert ridge(features, labels) == pytest.approx(accuracies[1])
+    assert ridge_log_likelihood(features, labels) == pytest.approx(max(likelihoods), rel=1e-9)
+
+
+def test_ridge_likelihood_starts_at_the_class_texts():
+    features, labels = blobs(n=12, d=16, classes=4, spread=3.0, seed=2)
+    centres = np.stack([features[labels == c].mean(axis=0) for c in range(4)])
+    helped = ridge_log_likelihood(features, labels, text_features=unit_rows(centres))
+    assert helped > ridge_log_likelihood(features, labels)
+    assert math.isnan(ridge_log_likelihood(features[:4], labels[:4]))  # one image a class
+    assert math.isnan(ridge_log_likelihood(features[labels == 0], labels[labels == 0]))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_rotation_scale_and_order_change_nothing(seed):
+    rng = np.random.default_rng(seed)
+    features, labels, texts = texts_and_images(seed=seed)
+    rotation, _ = np.linalg.qr(rng.normal(size=(8, 8)))
+    order, names = rng.permutation(60), rng.permutation(3)
+    inverse = np.argsort(names)
+    for score in (lambda f, y, t: ridge(f, y, text_features=t),):
+        plain = score(features, labels, texts)
+        moved = score(3.0 * (features @ rotation)[order], names[labels[order]], (texts @ rotation)[inverse])
+        assert moved == pytest.approx(plain, abs=1e-9)

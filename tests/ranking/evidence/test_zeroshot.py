@@ -1,0 +1,59 @@
+"""zeroshot.py: formulas and invariances."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import special, stats
+from sklearn.metrics import accuracy_score
+
+from helpers.blobs import texts_and_images
+from vlmsel_auto.ranking.evidence import zeroshot as zs
+
+
+def test_label_free_scores_are_their_formulas():
+    features, labels, texts = texts_and_images()
+    cosine = zs.cosines(features, texts)
+    p = special.softmax(7.0 * cosine, axis=1)
+    assert zs.confidence(cosine, logit_scale=7.0) == pytest.approx(p.max(axis=1).mean())
+    assert zs.entropy(cosine, logit_scale=7.0) == pytest.approx(-np.mean([stats.entropy(row) for row in p]))
+    assert zs.zeroshot(cosine, labels) == pytest.approx(accuracy_score(labels, cosine.argmax(axis=1)))
+    assert zs.margin(cosine) == pytest.approx(np.mean(cosine.max(axis=1) - cosine.mean(axis=1)))
+    ordered = np.sort(cosine, axis=1)
+    assert zs.top2_margin(cosine) == pytest.approx(np.mean(ordered[:, -1] - ordered[:, -2]))
+    own = cosine[np.arange(60), labels]
+    assert zs.true_class_zscore(cosine, labels) == pytest.approx((own - cosine.mean(axis=1)).mean() / cosine.std())
+
+
+def test_gain_over_the_baseline_is_the_margin_of_each_minus_the_baselines():
+    features, _, texts = texts_and_images(n=7)
+    cosine, start = zs.cosines(features, texts), np.array([0.3, -0.1, 0.2])
+    expected = [row.max() - row.mean() - (start[row.argmax()] - start.mean()) for row in cosine]
+    assert zs.margin_gain(cosine, start) == pytest.approx(np.mean(expected))
+    assert zs.margin_gain(cosine, np.zeros(3)) == pytest.approx(zs.margin(cosine))
+
+
+def test_iimm_is_its_definition_in_loops():
+    features, labels, texts = texts_and_images(n=9)
+    f = features / np.linalg.norm(features, axis=1, keepdims=True)
+    pairs = np.mean([f[i] @ f[j] for i in range(9) for j in range(i)])
+    wrong = np.mean([[f[i] @ texts[c] for c in range(3) if c != labels[i]] for i in range(9)])
+    assert zs.iimm(features, texts, labels) == pytest.approx((pairs + wrong) / 2)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_rotation_scale_and_order_change_nothing(seed):
+    rng = np.random.default_rng(seed)
+    features, labels, texts = texts_and_images(seed=seed)
+    rotation, _ = np.linalg.qr(rng.normal(size=(8, 8)))
+    order, names = rng.permutation(60), rng.permutation(3)
+    inverse = np.argsort(names)
+    for score in (
+        lambda f, y, t: zs.margin(zs.cosines(f, t)),
+        lambda f, y, t: zs.true_class_zscore(zs.cosines(f, t), y),
+        lambda f, y, t: zs.iimm(f, t, y),
+    ):
+        plain = score(features, labels, texts)
+        moved = score(3.0 * (features @ rotation)[order], names[labels[order]], (texts @ rotation)[inverse])
+        assert moved == pytest.approx(plain, abs=1e-9)
