@@ -5,7 +5,7 @@ default settings), then `library_tuned.import_tuned`. ``optical_digits`` stays o
 Finished cells are kept in ``--cache``, so a killed run goes on where it was.
 
     python benchmarks/shipped_library.py TASKS --tuned TABLE.csv --out vlmsel_auto/data/mini-zoo-library.safetensors
-    python benchmarks/shipped_library.py TASKS --quick --out /tmp/quick.safetensors
+    python benchmarks/shipped_library.py TASKS --quick --out quick.safetensors
 """
 
 from __future__ import annotations

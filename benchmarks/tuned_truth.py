@@ -9,7 +9,7 @@ every trial of the first seed says of every test image, one file a task, for `ch
 are not done again for it.
 
     python benchmarks/tuned_truth.py TASKS --out benchmarks/results/tuned-truth.csv --seeds 2 --jobs 2
-    python benchmarks/tuned_truth.py TASKS --out /tmp/truth.csv --quick
+    python benchmarks/tuned_truth.py TASKS --out truth.csv --quick
 """
 
 from __future__ import annotations

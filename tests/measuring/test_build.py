@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from helpers.library_world import MEMBERS, SETTINGS, build
 from vlmsel_auto import events
 from vlmsel_auto.cache import Store
 from vlmsel_auto.conductance.layer import conductance
@@ -18,12 +19,10 @@ from vlmsel_auto.library import library
 from vlmsel_auto.library.tuned import import_tuned
 from vlmsel_auto.measuring import build as library_build
 from vlmsel_auto.measuring import tuned as library_trials
-from vlmsel_auto.measuring.cells import CellSettings, measure_cell, unlabelled_images
+from vlmsel_auto.measuring.cells import measure_cell, unlabelled_images
 from vlmsel_auto.models import candidates, zoo
 from vlmsel_auto.ranking.evidence import knn, zeroshot
 
-MEMBERS = ("ConvNeXt-Mi-64.all-m", "EffNet-Mi-64.all-m")
-SETTINGS = CellSettings(images=4, norm_images=2, signal_images=6, points=5, shots=(1, 2), draws=2)
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230)}
 
 
@@ -56,17 +55,6 @@ def world(tmp_path_factory):
     seen = []
     made = build(root, tasks=tasks, sink=seen.append)
     return root, tasks, made, seen
-
-
-def build(root: Path, *, tasks, members=MEMBERS, out="lib.safetensors", **kwargs):
-    return library_build.build(
-        tasks=tasks,
-        candidates=candidates.resolve(members),
-        out=root / out,
-        settings=SETTINGS,
-        cache=root / "cache",
-        **kwargs,
-    )
 
 
 def cell_files(root: Path) -> dict[Path, int]:
@@ -237,7 +225,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
-from test_build import build
+from helpers.library_world import build
 root = Path({root!r})
 build(root, tasks=sorted((root / "tasks").iterdir()))
 """
@@ -248,7 +236,7 @@ def test_killed_build_resumes_and_loses_at_most_the_cell_it_was_making(tmp_path)
         draw(tmp_path / "tasks" / name, shapes=("circle", "square"), seed=seed) for seed, name in enumerate("abc")
     )
     script = tmp_path / "build.py"
-    script.write_text(SCRIPT.format(here=str(Path(__file__).parent), root=str(tmp_path)))
+    script.write_text(SCRIPT.format(here=str(Path(__file__).parents[1]), root=str(tmp_path)))
     running = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
     while len(cell_files(tmp_path)) < 2:

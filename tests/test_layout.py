@@ -1,0 +1,85 @@
+"""The layout that CONTRIBUTING.md promises: test files beside modules, short modules, one table of methods."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vlmsel_auto.tuning.methods import METHODS
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(each for room in ("vlmsel_auto", "integrations") for each in (ROOT / room).rglob("*.py"))
+LONGEST = 350
+TESTED_ROOMS = ("planning", "tuning", "study")
+METHOD_NAMES = {"probe", "finetune"}
+# the table itself; the columns of a CSV; the heading of one
+METHODS_NAMED_IN = {"vlmsel_auto/tuning/methods.py", "vlmsel_auto/library/tuned.py", "vlmsel_auto/cli/tables.py"}
+ABSOLUTE = re.compile(r"(?<![\w.}/:])/(?:work|tmp|home|root|opt|mnt|srv|Users)/")
+SHIPPED = (".py", ".md", ".toml", ".txt", ".yml", ".yaml", ".cff", ".j2", "")
+
+
+def relative(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_every_module_of_planning_tuning_and_study_has_its_own_test_file():
+    modules = [each for room in TESTED_ROOMS for each in (ROOT / "vlmsel_auto" / room).glob("[a-z]*.py")]
+    tests = {each: ROOT / "tests" / each.parent.name / f"test_{each.name}" for each in modules}
+    assert [relative(test) for test in tests.values() if not test.exists()] == []
+
+
+def test_tests_import_helpers_and_no_other_tests():
+    found = [
+        f"{relative(path)}: {line}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for line in re.findall(r"^(?:from|import) (?:tests\b|[\w.]*\btest_\w+).*$", path.read_text(), re.MULTILINE)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_a_module_is_short(path):
+    assert len(path.read_text().splitlines()) <= LONGEST
+
+
+def test_methods_are_named_in_their_table_only():
+    assert {each.name for each in METHODS} >= METHOD_NAMES
+    naming = {
+        relative(path)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in METHOD_NAMES
+    }
+    assert naming - METHODS_NAMED_IN == set()
+
+
+def test_no_path_of_a_machine_is_named():
+    places = ("vlmsel_auto", "integrations", "benchmarks", "docs", "examples", ".github", ".ci")
+    files = [each for place in places for each in (ROOT / place).rglob("*") if each.suffix in SHIPPED]
+    files += [each for each in ROOT.iterdir() if each.suffix in SHIPPED and each.name not in (".git", "LICENSE")]
+    found = {
+        f"{relative(path)}: {line.strip()}"
+        for path in files
+        if path.is_file()
+        for line in path.read_text("utf-8").splitlines()
+        if ABSOLUTE.search(line)
+    }
+    assert found == set()
+
+
+def test_versions_and_settings_of_the_project_agree():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == project["version"]
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    named = [each.rsplit(" ", 1)[1] for each in project["classifiers"] if "Python :: 3." in each]
+    assert jobs["test"]["strategy"]["matrix"]["python"] == named
+    pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    pinned = {each.replace("_", "-") for each in pinned}
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    names = {re.match(r"[\w-]+", each)[0].lower().replace("_", "-") for each in wanted}
+    assert names - pinned == set()
+    for path in (*(ROOT / ".github").rglob("*.yml"), ROOT / ".pre-commit-config.yaml"):
+        assert yaml.safe_load(path.read_text()), path
