@@ -14,8 +14,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 import vlmsel_auto
+from vlmsel_auto import candidates
 from vlmsel_auto.integrations.optuna_prior import CandidatePrior, PriorPruner, PriorSampler, enqueue
-from vlmsel_auto.models import candidates, zoo
+from vlmsel_auto.models import zoo
 from vlmsel_auto.records import IntArray
 from vlmsel_auto.tasks.task import load_task
 
