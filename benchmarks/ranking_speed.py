@@ -2,7 +2,7 @@
 
 The library is the shipped one, its candidates and tasks repeated under other names until there are as many. The target
 is one of its tasks with drawn embeddings of 160 images; what is timed is `rank_candidates`, the whole of it: signals of
-the target, divergences to all sources, weights learned by leaving sources out, probabilities of places. With labels
+the target, divergences to all sources, weights learned by leaving sources out, probabilities of ranks. With labels
 most of the time goes to the evidence scores of the target's own images.
 
     python benchmarks/ranking_speed.py             # half a minute, most of it to make the library

@@ -1,4 +1,4 @@
-"""How well one tuning run foretells another, and how near rankings come to that: the replicate ceiling.
+"""How well one tuning run predicts another, and how near rankings come to that: the replicate ceiling.
 
 Two runs differ in their few-shot images and in the chance of training; they share the test images, which flatters the
 ceiling. ``zero-shot`` and ``probe`` are accuracies on the whole test split: oracles that no ranking has. Rankings are
@@ -75,7 +75,7 @@ def main() -> None:
         ceilings += [measures([np.mean(runs[:r] + runs[r + 1 :], axis=0)], [run]) for r, run in enumerate(runs)]
     ceiling = np.mean(ceilings, axis=0)
     print(f"{len(tasks)} tasks with several runs: {', '.join(library.task_names[s] for s in tasks)}\n")
-    print("| foretells a run | labels a class | NDCG@5 | tau-b | top-1 loss | top-5 loss | share of the ceiling |")
+    print("| predicts a run | labels a class | NDCG@5 | tau-b | top-1 loss | top-5 loss | share of the ceiling |")
     print("|---|---|---|---|---|---|---|")
     show("another run (the replicate ceiling)", "", ceiling, ceiling[0])
     for name, oracle in (("its own probe on the test split", library.probed), ("zero-shot", library.zero_shot)):

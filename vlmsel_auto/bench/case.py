@@ -32,7 +32,7 @@ class Case:
 
     @cached_property
     def accuracy(self) -> FloatArray:
-        """What rankings foretell, of all candidates of the library, NaN where unknown."""
+        """What rankings predict, of all candidates of the library, NaN where unknown."""
         return truth_of(self.library, truth=self.truth)[:, self.column]
 
     @cached_property

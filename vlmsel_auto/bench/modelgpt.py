@@ -13,7 +13,7 @@ from vlmsel_auto.records import FloatArray
 
 
 def regressed(sources: FloatArray, truth: FloatArray, target: FloatArray) -> FloatArray:
-    """What a least-squares fit on the sources foretells of a target, accuracies measured from each task's mean.
+    """What a least-squares fit on the sources predicts of a target, accuracies measured from each task's mean.
 
     Args:
         sources: (M, S, P) scores on the source tasks, NaN where unknown.
@@ -21,7 +21,7 @@ def regressed(sources: FloatArray, truth: FloatArray, target: FloatArray) -> Flo
         target: (M, P) scores on the target.
 
     Returns:
-        (M,) foretold accuracy relative to the task's mean; NaN where a score is unknown, all NaN where fewer rows are
+        (M,) predicted accuracy relative to the task's mean; NaN where a score is unknown, all NaN where fewer rows are
         known than there are scores.
     """
     known = np.isfinite(sources).all(axis=2) & np.isfinite(truth)

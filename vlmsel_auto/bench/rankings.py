@@ -163,7 +163,7 @@ RANKINGS: Final[Mapping[str, Callable[[Case], list[FloatArray]]]] = {
 
 
 def replicate_scores(case: Case, truths: Sequence[FloatArray]) -> list[tuple[FloatArray, FloatArray]]:
-    """Pairs of a replicate and the truth that it foretells.
+    """Pairs of a replicate and the truth that it predicts.
 
     With several tuning runs: the mean of the others against each. With one figure of zero-shot accuracy: what another
     test split of the same size would have shown, by independent binomial draws. Else nothing.

@@ -1,6 +1,6 @@
 """Leave-one-task-out comparison of rankings over a library: every task is a target once, all others are the sources.
 
-Nothing of the target's truth enters a ranking: weights, temperatures and habits are fitted on the other tasks only.
+Nothing of the target's truth enters a ranking: weights and candidate effects are fitted on the other tasks only.
 The two ceilings are no rankings; they say how far any could get.
 """
 
@@ -157,7 +157,7 @@ def _notes(truth: Truth, figures: Mapping[str, Mapping[str, FloatArray]], wanted
         fused = [values[0] for target, values in figures.get("fused", {}).items() if target in there]
         beside = f"; the fused ranking has an NDCG@5 of {np.mean(fused):.3f} on these" if fused else ""
         notes.append(
-            f"replicate_ceiling: the other tuning runs foretell each run, on the {len(there)} targets that have "
+            f"replicate_ceiling: the other tuning runs predict each run, on the {len(there)} targets that have "
             f"several{beside}; runs are tested on the same images, so the ceiling shares their sampling noise"
         )
     elif "replicate_ceiling" in figures:

@@ -28,7 +28,7 @@ def relevance(actual: FloatArray, *, k: int = 5) -> FloatArray:
 
     Args:
         actual: (n,) accuracies, higher is better.
-        k: how many places count.
+        k: how many ranks count.
 
     Returns:
         (n,) relevances in [0, k].
@@ -43,7 +43,7 @@ def ndcg(predicted: FloatArray, actual: FloatArray, *, k: int = 5) -> float:
     Args:
         predicted: (n,) scores, higher is better.
         actual: (n,) accuracies.
-        k: how many places count.
+        k: how many ranks count.
 
     Returns:
         A value in [0, 1]; NaN when nothing is relevant.

@@ -2,8 +2,8 @@
 
     score[m] = sum_p weight_p signal_p[m]  +  mean over sources s of residual[m, s], weighted by similarity and shrunk
 
-The first part is the trend: how the signals of a task foretell its truth, on average over tasks and candidates. The
-second is the candidate's own effect: how much better it did on the source tasks than its signals foretold. Sources like
+The first part is the trend: how the signals of a task predict its truth, on average over tasks and candidates. The
+second is the candidate's own effect: how much better it did on the source tasks than its signals predicted. Sources like
 the target count more (DCD gives the similarities), and the mean is shrunk towards 0 by n / (n + k) with n the effective
 number of sources. Without any signal the residual is the truth itself and the score is the DCD prior. This is kriging
 with the DCD weights in the covariance's place (docs/ranking.md has the comparison).
@@ -202,7 +202,7 @@ def fixed_fusion(weights: Mapping[str, float], *, sd: float) -> Fusion:
 
 
 def trend(fusion: Fusion, signals: Mapping[str, FloatArray], *, n: int) -> FloatArray:
-    """What the signals (n,) of a target's candidates foretell, by name; unknown signals count as average."""
+    """What the signals (n,) of a target's candidates predict, by name; unknown signals count as average."""
     score = np.zeros(n)
     for name, weight in fusion.weights.items():
         if name in signals:

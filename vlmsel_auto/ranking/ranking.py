@@ -3,7 +3,7 @@
 Three kinds of signals, all standardised over candidates within a task:
     labels      what the target's few labelled images say (`signals.evidence_scores`);
     images      what its unlabelled images and class names say (`signals.label_free_signals`);
-    sources     how each candidate did on the library's tasks beyond what such signals foretold there; sources that
+    sources     how each candidate did on the library's tasks beyond what such signals predicted there; sources that
                 conductance finds close to the target (DCD) count more.
 Everything is learned on the library's own tasks, each taken as a target in turn, at the number of labels a class that
 the target has (`fusion`). No signal that is used depends on a model's logit scale.
@@ -117,7 +117,7 @@ def _trust(fusion: Fusion, measured: Mapping[str, FloatArray], sources: Sources 
 
 
 def score_candidates(*, measured: Mapping[str, FloatArray], sources: Sources | None, n: int) -> Scores:
-    """Fuse what the target shows with what the sources taught.
+    """Fuse the signals of the target with what was learned from the sources.
 
     Args:
         measured: name -> (M,) image and label signals of the target, of `IMAGE_SIGNALS` and `LABEL_SIGNALS`.
@@ -206,7 +206,7 @@ def rank_candidates(
         targets: one record a candidate.
         labels: (n,) classes of the rows of every ``features``, or None for a ranking without labels.
         library: source tasks, or None.
-        truth: what to foretell: accuracy after tuning, or zero-shot accuracy.
+        truth: what to predict: accuracy after tuning, or zero-shot accuracy.
         divergence: compares the target with the sources.
         correlation: (M, M) of the errors of the targets' scores, see `ranks.error_correlation`; None: independent.
         failures: candidates that could not be looked at, passed through to the ranking.

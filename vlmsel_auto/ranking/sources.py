@@ -34,11 +34,11 @@ _MIN_ROWS: Final = 4  # candidates that a source must know to say anything of th
 class Sources:
     """The library in the order of the M listed candidates; rows of candidates that it does not know are NaN."""
 
-    truth: FloatArray  # (M, S) accuracies to foretell
+    truth: FloatArray  # (M, S) accuracies to predict
     signals: Mapping[str, FloatArray]  # name -> (M, S) of unlabelled images, (M, S, W) of W draws of labels
     similarity: FloatArray  # (M, S, S) [m, t, s]: weight of source s when source t is the target
     to_target: FloatArray  # (M, S) weight of source s for the target
-    alone: FloatArray  # (M, S) the same when nothing but the sources speaks: sharper
+    alone: FloatArray  # (M, S) the same for a ranking by source accuracies alone: sharper
     profiled: bool  # whether any similarity to the target comes from conductance; else sources count alike
     shots: int  # labels a class behind the labels' signals; 0: none
     reliability: FloatArray  # (S,) share of what sets candidates apart on a source that is no sampling noise
@@ -50,7 +50,7 @@ class Sources:
 
 
 def truth_of(library: Library, *, truth: Truth) -> FloatArray:
-    """Accuracies (M, S) that rankings are to foretell: tuned where known, else probed, else zero-shot, task by task.
+    """Accuracies (M, S) that rankings are to predict: tuned where known, else probed, else zero-shot, task by task.
 
     Args:
         library: source tasks.
@@ -178,7 +178,7 @@ def gather(
     Args:
         library: source tasks; the target must not be one of them.
         targets: the listed candidates with their profiles on the target.
-        truth: what is to be foretold.
+        truth: what is to be predicted.
         shots: labels a class that the target has; 0: none.
         divergence: compares the target with the sources.
         weighting: how divergences become weights of the sources.

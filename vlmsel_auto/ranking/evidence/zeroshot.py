@@ -86,7 +86,7 @@ def top2_margin(cosine: FloatArray) -> float:
 def iimm(features: FloatArray, text_features: FloatArray, labels: IntArray | None = None) -> float:
     """Inter-intra modal measure: mean of image-image cosines and of image to wrong-class-text cosines.
 
-    "Inter-Intra Modal Measure", ICCV 2025 (arXiv 2407.15731). High values foretell large gains from tuning.
+    "Inter-Intra Modal Measure", ICCV 2025 (arXiv 2407.15731). High values predict large gains from tuning.
 
     Args:
         features: (n, D) embeddings.
