@@ -3,10 +3,10 @@
     score[m] = sum_p weight_p signal_p[m]  +  mean over sources s of residual[m, s], weighted by similarity and shrunk
 
 The first part is the trend: how the signals of a task predict its truth, on average over tasks and candidates. The
-second is the candidate's own effect: how much better it did on the source tasks than its signals predicted. Sources like
-the target count more (DCD gives the similarities), and the mean is shrunk towards 0 by n / (n + k) with n the effective
-number of sources. Without any signal the residual is the truth itself and the score is the DCD prior. This is kriging
-with the DCD weights in the covariance's place (docs/ranking.md has the comparison).
+second is the candidate's own effect: how much better it did on the source tasks than its signals predicted. Sources
+like the target count more (DCD gives the similarities), and the mean is shrunk towards 0 by n / (n + k) with n the
+effective number of sources. Without any signal the residual is the truth itself and the score is the DCD prior. This is
+kriging with the DCD weights in the covariance's place (docs/ranking.md has the comparison).
 
 Everything is standardised within a task, over candidates: a task's difficulty says nothing about which model is best
 on it. Weights are ridge-regularised and not negative, since every signal is oriented so that higher is better: with
