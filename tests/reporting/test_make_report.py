@@ -11,6 +11,7 @@ from helpers.report_world import make_ranking, make_trial
 from vlmsel_auto.ranking.agreement import agreement, ndcg
 from vlmsel_auto.records import BadFile, BestModel, Budget, Candidate, ImageView, PixelSource, Task
 from vlmsel_auto.reporting.make_report import judge, make_report, truth_split
+from vlmsel_auto.reporting.report import actual_accuracies, best_trials
 
 NAMES = ("a", "b", "c", "d", "e", "f")
 
@@ -69,10 +70,10 @@ def made(given, **changes):
 
 def test_truth_is_test_only_where_every_tuned_candidate_has_it():
     full = trials([0.9, 0.8])
-    assert truth_split(full) == "test"
-    assert truth_split((*full, make_trial(7, "c", validation=0.5))) == "validation"
-    assert truth_split((*full, make_trial(7, "c", state="failed"))) == "test"
-    assert truth_split(()) == "validation"
+    assert truth_split(best_trials(full)) == "test"
+    assert truth_split(best_trials((*full, make_trial(7, "c", validation=0.5)))) == "validation"
+    assert truth_split(best_trials((*full, make_trial(7, "c", state="failed")))) == "test"
+    assert truth_split(best_trials(())) == "validation"
 
 
 def test_agreement_is_that_of_the_scores_with_the_truth():
@@ -131,7 +132,7 @@ def test_nothing_tuned_gives_a_report_without_figures():
 
 def test_unranked_candidates_are_left_out_of_the_judgement():
     given = (*trials([0.9, 0.8, 0.7]), make_trial(9, "stranger", validation=0.99, test=0.99))
-    assert judge({"a": 1.0, "b": 0.5, "c": 0.1}, given, on="test").n == 3
+    assert judge({"a": 1.0, "b": 0.5, "c": 0.1}, actual_accuracies(best_trials(given), on="test")).n == 3
 
 
 def test_trials_are_listed_by_number():

@@ -81,7 +81,7 @@ def test_best_trial_of_a_candidate_is_its_highest_complete_validation():
     report = make_report()
     best = best_trials(report.trials)
     assert {name: trial.number for name, trial in best.items()} == {NAMES[0]: 3, NAMES[1]: 1, NAMES[2]: 2, NAMES[4]: 5}
-    assert actual_accuracies(report.trials, on="test")[NAMES[0]] == 0.90
+    assert actual_accuracies(best, on="test")[NAMES[0]] == 0.90
 
 
 def test_of_equal_trials_the_earliest_counts():

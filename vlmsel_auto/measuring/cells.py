@@ -180,7 +180,7 @@ def cell_of(
             family=candidate.family,
             params=candidate.params,
             flops=candidate.flops,
-            sha256=fingerprint(candidate),
+            sha256=found.weights,
             blocks=found.blocks,
             widths=tuple(len(block) for block in found.signature),
             embed_dim=text.shape[1],

@@ -157,6 +157,7 @@ def _measurement(candidate: Candidate, seen: Embeddings, profile: _Profile | Non
         text_features=_wide(seen.text),
         baseline=_wide(seen.baseline),
         logit_scale=seen.logit_scale,
+        weights=fingerprint(candidate),
     )
     if profile is None:
         return found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,6 +84,7 @@ def measure_all(
     candidates: Sequence[Candidate],
     task: Task,
     *,
+    kept: Mapping[str, Measurement | None],
     device: str,
     store: Store,
     sink: Sink,
@@ -97,8 +98,9 @@ def measure_all(
     Args:
         candidates: who is measured.
         task: the target.
+        kept: what was measured before, by candidate.
         device: where models run.
-        store: what was measured before is found here.
+        store: where measurements are kept.
         sink: takes the events of stage "profiles".
         deadline: `time.monotonic` after which no further candidate is loaded.
 
@@ -113,9 +115,9 @@ def measure_all(
     late: list[str] = []
     look = measure_target if deadline is None else embed_target
     for done, candidate in enumerate(candidates, start=1):
-        kept = find_measurement(candidate, task, store=store)
-        if kept is not None and (kept.blocks or deadline is not None):
-            found[candidate.id] = kept
+        known = kept[candidate.id]
+        if known is not None and (known.blocks or deadline is not None):
+            found[candidate.id] = known
         elif deadline is not None and time.monotonic() > deadline:
             late.append(candidate.id)
         else:
@@ -186,10 +188,10 @@ def rank_task(
     those that the deadline left unmeasured are ranked by the library alone. With a deadline the candidates that the
     library likes are measured first. A ranking of an ``earlier`` run is followed as it is, and nothing is measured.
     """
+    kept = {one.id: find_measurement(one, task, store=store) for one in candidates}
     if earlier is not None:
         sink(RankingReady(ranking=earlier))
-        kept = (find_measurement(one, task, store=store) for one in candidates if one.id not in earlier.failures)
-        return Ranked(ranking=earlier, measured=tuple(one for one in kept if one is not None))
+        return Ranked(ranking=earlier, measured=tuple(one for one in kept.values() if one is not None))
     for one in unusable:
         sink(Notice(text=f"{one.id} cannot be used: {one.reason}", level="warning"))
     sources = without_target(library, task)
@@ -198,7 +200,9 @@ def rank_task(
     if deadline is not None:
         liked = rank_candidates(task=task.name, targets=list(bare.values()), library=sources, seed=seed).order
         order.sort(key=lambda one: liked.index(one.id))
-    found, failures, late = measure_all(order, task, device=device, store=store, sink=sink, deadline=deadline)
+    found, failures, late = measure_all(
+        order, task, kept=kept, device=device, store=store, sink=sink, deadline=deadline
+    )
     failures = {one.id: one.reason for one in unusable} | failures
     began = time.monotonic()
     sink(StageStarted(stage="ranking", text="source tasks and evidence"))

@@ -32,6 +32,7 @@ from vlmsel_auto.study.study import StudyOutcome, run_study
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tuning.methods import METHODS, methods_of
 
+_SHOTS: Final = 16
 _LOOK_SHARE: Final = 0.4  # of a time budget, at most, for looking at candidates before the first trial
 _CLOSING_SECONDS: Final = 4.0  # kept for export and report; no more than the share below
 _CLOSING_SHARE: Final = 0.05
@@ -41,7 +42,7 @@ def rank(
     task_dir: str | Path,
     *,
     candidates: str | Sequence[str] | Path = "mini-zoo",
-    shots: int = 16,
+    shots: int = _SHOTS,
     seed: int = 0,
     library: Library | Path | None = None,
     cache_dir: Path | None = None,
@@ -86,7 +87,7 @@ def search(
     top_k: int = 5,
     budget: Budget | float | None = None,
     method: str | Sequence[str] = "all",
-    shots: int = 16,
+    shots: int = _SHOTS,
     seed: int = 0,
     workdir: str | Path | None = None,
     library: Library | Path | None = None,
@@ -134,6 +135,7 @@ def search(
     chosen, unusable = catalogue.resolve_usable(candidates, sink=sink)
     place = str(pick_device(device))
     folder = Path(workdir) if workdir is not None else default_workdir(Path(task_dir))
+    command = _command(task_dir, candidates, budget=spend, methods=methods, shots=shots, seed=seed, workdir=folder)
     check_usable(folder)
     task = load_task(
         Path(task_dir), views=_views(chosen), shots=shots, seed=seed, workdir=folder, sink=sink, needs_val=True
@@ -204,7 +206,7 @@ def search(
                 "trials": outcome.seconds,
                 "export": max(0.0, seconds - ranked_after - outcome.seconds),
             },
-            command=_command(task_dir, candidates, budget=spend, seed=seed, workdir=folder),
+            command=command,
             settings={name: str(value) for name, value in settings.items()} | {"top_k": str(top_k), "device": place},
             seed=seed,
             workdir=folder,
@@ -269,9 +271,16 @@ def _learn(
 
 
 def _command(
-    task_dir: str | Path, candidates: str | Sequence[str] | Path, *, budget: Budget, seed: int, workdir: Path
+    task_dir: str | Path,
+    candidates: str | Sequence[str] | Path,
+    *,
+    budget: Budget,
+    methods: Sequence[str],
+    shots: int,
+    seed: int,
+    workdir: Path,
 ) -> str:
-    """The search as a user would type it again."""
+    """The search as a user would type it again; what is left at its default is left out."""
     names = [str(candidates)] if isinstance(candidates, (str, Path)) else list(candidates)
     words = ["vlmsel-auto", "search", str(task_dir)]
     if names != ["mini-zoo"]:
@@ -280,4 +289,8 @@ def _command(
         words += ["--time-budget", f"{budget.seconds:g}"]
     if budget.trials is not None:
         words += ["--max-trials", str(budget.trials)]
+    if len(methods) < len(METHODS):
+        words += ["--method", ",".join(methods)]
+    if shots != _SHOTS:
+        words += ["--shots", str(shots)]
     return shlex.join([*words, "--seed", str(seed), "--workdir", str(workdir)])

@@ -93,7 +93,8 @@ def _brief(value: Json) -> str:
 
 def save_ranking(workdir: Path, ranking: Ranking) -> None:
     """Keep the ranking that the trials follow."""
-    write_atomically(workdir / _RANKING, json.dumps(encode(ranking)).encode())
+    text = json.dumps(encode(ranking))
+    write_atomically(workdir / _RANKING, text.encode())
 
 
 def read_ranking(workdir: Path) -> Ranking | None:

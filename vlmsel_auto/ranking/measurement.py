@@ -37,6 +37,7 @@ class Measurement:
     blocks: tuple[str, ...] = ()  # (B,) names of the visual blocks; (): embeddings only
     signature: tuple[FloatArray, ...] = ()  # B arrays (C_b,): mean signed conductance
     absolute: tuple[FloatArray, ...] = ()  # B arrays (C_b,): mean |conductance|
+    weights: str = ""  # digest of the candidate's weights and configuration
     published: float | None = None  # mean published zero-shot accuracy, in [0, 1], for candidates without a library row
 
     def embedded(self, labels: IntArray | None = None) -> Embedded | None:

@@ -152,8 +152,8 @@ def outcome(result: TrialResult) -> str:
         test = "" if result.test is None else f", test {percent(result.test)}"
         return f"validation {percent(result.validation)}{test}"
     reason = clean(result.reason)
-    if reason.startswith(result.state):  # "pruned after 3 of 9 epochs: ..."
-        return reason
+    if result.state == "pruned" and not result.out_of_time:
+        return reason or result.state  # "pruned after 3 of 9 epochs: ..."
     return f"{result.state}: {reason}" if reason else result.state
 
 

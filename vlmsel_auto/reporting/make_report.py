@@ -29,18 +29,16 @@ _PACKAGES = ("vlmsel-auto", "torch", "torchvision", "open_clip_torch", "timm", "
              "scipy", "numpy", "pot", "pillow")  # fmt: skip
 
 
-def truth_split(trials: Sequence[TrialResult]) -> Split:
+def truth_split(best: Mapping[str, TrialResult]) -> Split:
     """Split whose metric is the actual accuracy: test where every tuned candidate has it, else validation.
 
     Validation chose each candidate's best trial and epoch, so it flatters; test was never looked at.
     """
-    best = best_trials(trials).values()
-    return "test" if best and all(trial.test is not None for trial in best) else "validation"
+    return "test" if best and all(trial.test is not None for trial in best.values()) else "validation"
 
 
-def judge(scores: Mapping[str, float], trials: Sequence[TrialResult], *, on: Split, seed: int = 0) -> Agreement:
+def judge(scores: Mapping[str, float], actual: Mapping[str, float], *, seed: int = 0) -> Agreement:
     """Predicted scores (higher is better) against what tuned candidates reached; those without a score are left out."""
-    actual = actual_accuracies(trials, on=on)
     names = [name for name in actual if name in scores]
     return agreement(
         np.array([scores[name] for name in names], dtype=np.float64),
@@ -123,23 +121,15 @@ def make_report(
         workdir: of the search.
         notes: what a reader must know beside the ranking's own notes.
     """
-    on = truth_split(trials)
+    tuned = best_trials(trials)
+    on = truth_split(tuned)
+    actual = actual_accuracies(tuned, on=on)
     scores = {line.candidate: line.score for line in ranking.ranked}
-    ours = judge(scores, trials, on=on, seed=seed)
-    tuned = actual_accuracies(trials, on=on)
-    baselines = list(_one_method(scores, trials, on=on, seed=seed))
-    if tuned:
-        # equal scores are averaged over all orders of the tied: exactly the expectation of a random order, which has
-        # no sampling interval of this kind
-        random = judge(dict.fromkeys(tuned, 0.0), trials, on=on, seed=seed)
-        random = replace(random, tau_b_interval=None, ndcg5_interval=None, note="")
-        baselines.append(Baseline(name="random order", agreement=random, note="expected over all orders"))
     average = {line.candidate: line.signals["average"] for line in ranking.ranked if "average" in line.signals}
-    missing = sum(name not in average for name in tuned)
-    if missing < len(tuned):
-        note = f"{missing} tuned candidates are not in the library" if missing else ""
-        figures = judge(average, trials, on=on, seed=seed)
-        baselines.append(Baseline(name="average rank on the source tasks", agreement=figures, note=note))
+    baselines = (
+        *_one_method(scores, tuned, trials, on=on, seed=seed),
+        *_other_orders(average, actual, seed=seed),
+    )
     return SearchReport(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,
@@ -148,8 +138,8 @@ def make_report(
         ranking=ranking,
         trials=tuple(sorted(trials, key=lambda trial: trial.number)),
         best=best,
-        agreement=ours,
-        baselines=tuple(baselines),
+        agreement=judge(scores, actual, seed=seed),
+        baselines=baselines,
         actual_on=on,
         budget=budget,
         seconds=seconds,
@@ -180,17 +170,39 @@ def _choice(best: BestModel | None, trials: Sequence[TrialResult], *, images: in
 
 
 def _one_method(
-    scores: Mapping[str, float], trials: Sequence[TrialResult], *, on: Split, seed: int
-) -> tuple[Baseline, ...]:
+    scores: Mapping[str, float],
+    tuned: Mapping[str, TrialResult],
+    trials: Sequence[TrialResult],
+    *,
+    on: Split,
+    seed: int,
+) -> list[Baseline]:
     """The prediction judged by the method that most candidates were tuned by, where best trials are of several.
 
     Otherwise a candidate that alone was fine-tuned comes out first for that reason, whatever was predicted.
     """
-    if len({trial.spec.method for trial in best_trials(trials).values()}) < 2:  # noqa: PLR2004 - nothing is mixed
-        return ()
+    if len({trial.spec.method for trial in tuned.values()}) < 2:  # noqa: PLR2004 - nothing is mixed
+        return []
     methods = dict.fromkeys(trial.spec.method for trial in trials)
-    by_method = {method: [trial for trial in trials if trial.spec.method == method] for method in methods}
-    most = max(by_method, key=lambda method: len(best_trials(by_method[method])))
-    figures = judge(scores, by_method[most], on=on, seed=seed)
-    name = f"the same, {label_of(most)} alone"
-    return (Baseline(name=name, agreement=figures, note=f"{figures.n} candidates have one"),)
+    best = {method: best_trials([trial for trial in trials if trial.spec.method == method]) for method in methods}
+    most = max(best, key=lambda method: len(best[method]))
+    figures = judge(scores, actual_accuracies(best[most], on=on), seed=seed)
+    note = f"{figures.n} candidates have one"
+    return [Baseline(name=f"the same, {label_of(most)} alone", agreement=figures, note=note)]
+
+
+def _other_orders(average: Mapping[str, float], actual: Mapping[str, float], *, seed: int) -> list[Baseline]:
+    """Random order, and the library's plain average as far as it knows the tuned candidates."""
+    if not actual:
+        return []
+    # equal scores are averaged over all orders of the tied: exactly the expectation of a random order, which has no
+    # sampling interval of this kind
+    random = judge(dict.fromkeys(actual, 0.0), actual, seed=seed)
+    random = replace(random, tau_b_interval=None, ndcg5_interval=None, note="")
+    orders = [Baseline(name="random order", agreement=random, note="expected over all orders")]
+    missing = sum(name not in average for name in actual)
+    if missing < len(actual):
+        note = f"{missing} tuned candidates are not in the library" if missing else ""
+        figures = judge(average, actual, seed=seed)
+        orders.append(Baseline(name="average rank on the source tasks", agreement=figures, note=note))
+    return orders

@@ -121,8 +121,8 @@ class SearchReport:
     @cached_property
     def outcomes(self) -> tuple[Outcome, ...]:
         """Every tuned candidate, best actual accuracy first; of equal ones the better predicted first."""
-        actual = actual_accuracies(self.trials, on=self.actual_on)
         best = best_trials(self.trials)
+        actual = actual_accuracies(best, on=self.actual_on)
         ranked = {line.candidate: (place, line) for place, line in enumerate(self.ranking.ranked, start=1)}
         tuned_order = [name for name in self.ranking.order if name in actual]
         lines = []
@@ -194,9 +194,9 @@ def best_trials(trials: Sequence[TrialResult]) -> dict[str, TrialResult]:
     return best
 
 
-def actual_accuracies(trials: Sequence[TrialResult], *, on: Split) -> dict[str, float]:
+def actual_accuracies(best: Mapping[str, TrialResult], *, on: Split) -> dict[str, float]:
     """Accuracy of each tuned candidate's best trial on a split; a candidate without that number is left out."""
-    values = {name: trial.test if on == "test" else trial.validation for name, trial in best_trials(trials).items()}
+    values = {name: trial.test if on == "test" else trial.validation for name, trial in best.items()}
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -208,8 +208,8 @@ def to_json(report: SearchReport) -> bytes:
 
 def save_json(report: SearchReport, directory: Path) -> Path:
     """Write ``report.json`` into ``directory`` in one step and return its path."""
-    path = directory / "report.json"
-    write_atomically(path, to_json(report))
+    path, data = directory / "report.json", to_json(report)
+    write_atomically(path, data)
     return path
 
 

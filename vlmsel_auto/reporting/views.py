@@ -218,8 +218,8 @@ def html(report: SearchReport) -> str:
 
 def write_html(report: SearchReport, directory: Path) -> Path:
     """Write ``report.html`` into ``directory`` in one step and return its path."""
-    path = directory / "report.html"
-    write_atomically(path, html(report).encode(errors="replace"))
+    path, page = directory / "report.html", html(report)
+    write_atomically(path, page.encode(errors="replace"))
     return path
 
 

@@ -13,7 +13,6 @@ from vlmsel_auto.planning.space import PastTrial
 from vlmsel_auto.process import locked
 from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.records import Candidate, Task, TrialResult, TrialState
-from vlmsel_auto.tuning.data import splits
 from vlmsel_auto.tuning.methods import method_of
 
 _MOST = 20_000  # lines; the oldest go first
@@ -43,7 +42,7 @@ def read_past(path: Path | None = None) -> tuple[PastTrial, ...]:
 def past_of_search(*, task: Task, candidates: Sequence[Candidate], trials: Sequence[TrialResult]) -> list[PastTrial]:
     """The complete trials of a search whose training split was used whole."""
     by_id = {each.id: each for each in candidates}
-    images = len(splits(task).train)
+    images = len(task.train)
     found = []
     for each in trials:
         candidate = by_id.get(each.spec.candidate)

@@ -15,7 +15,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -156,28 +156,19 @@ def open_entry(
     Raises:
         WorkdirError: The store cannot be written.
     """
-    made = _missing_folders(root)
     entry = root / digest(_VERSION, key)[:32]
-    try:
-        lock = root / ".lock"
-        fresh_lock = not lock.exists()
-        with locked(lock, wait=math.inf):
-            for scrap in root.glob(".part-*"):
-                shutil.rmtree(scrap, ignore_errors=True)
-            known = _read_index(entry, count)
-            wanted = [view for view in dict.fromkeys(views) if known is None or not _is_whole(entry, view, count)]
-            if known is not None and not wanted:
-                progress(count)
-                return StoreEntry(path=entry, decoded=known, reused=True, created=())
-            fresh = not entry.exists()
-            decoded = _fill(root=root, entry=entry, count=count, sources=sources(), views=wanted, progress=progress)
-    except BaseException as error:  # also on Ctrl+C: leave no empty folders behind
-        _remove_empty(made, extra=root / ".lock")
-        if not isinstance(error, OSError):
-            raise
-        raise WorkdirError(
-            f"cannot write decoded images below {root}: free space and permissions? got {error}"
-        ) from error
+    lock = root / ".lock"
+    fresh_lock = not lock.exists()
+    with _no_trace_of_failure(root, lock=lock) as made, locked(lock, wait=math.inf):
+        for scrap in root.glob(".part-*"):
+            shutil.rmtree(scrap, ignore_errors=True)
+        known = _read_index(entry, count)
+        wanted = [view for view in dict.fromkeys(views) if known is None or not _is_whole(entry, view, count)]
+        if known is not None and not wanted:
+            progress(count)
+            return StoreEntry(path=entry, decoded=known, reused=True, created=())
+        fresh = not entry.exists()
+        decoded = _fill(root=root, entry=entry, count=count, sources=sources(), views=wanted, progress=progress)
     created = [entry] if fresh else [entry / _view_name(view) for view in wanted]
     return StoreEntry(
         path=entry, decoded=decoded, reused=False, created=(*created, *([lock] if fresh_lock else []), *made)
@@ -279,14 +270,24 @@ def _read_index(entry: Path, count: int) -> tuple[DecodedRow, ...] | None:
     return rows if len(rows) == count else None
 
 
-def _missing_folders(path: Path) -> list[Path]:
-    """``path`` and its parents that do not exist yet, deepest first."""
-    return [folder for folder in (path, *path.parents) if not folder.exists()]
+@contextmanager
+def _no_trace_of_failure(root: Path, *, lock: Path) -> Iterator[tuple[Path, ...]]:
+    """Yield ``root`` and its parents that do not exist yet, deepest first; after an error they are removed again.
 
-
-def _remove_empty(folders: Sequence[Path], *, extra: Path) -> None:
-    with suppress(OSError):  # what cannot be removed must not hide the error that led here
-        if extra.parent in folders:
-            extra.unlink(missing_ok=True)
-        for folder in folders:
-            folder.rmdir()
+    Raises:
+        WorkdirError: for an error of the file system.
+    """
+    made = tuple(folder for folder in (root, *root.parents) if not folder.exists())
+    try:
+        yield made
+    except BaseException as error:  # also on Ctrl+C
+        with suppress(OSError):  # what cannot be removed must not hide the error that led here
+            if root in made:
+                lock.unlink(missing_ok=True)
+            for folder in made:
+                folder.rmdir()
+        if not isinstance(error, OSError):
+            raise
+        raise WorkdirError(
+            f"cannot write decoded images below {root}: free space and permissions? got {error}"
+        ) from error

@@ -80,9 +80,7 @@ def load_task(
     )
     try:
         entries = [scan.entries[place] for place in positions]
-        task = _assemble(scan, entries=entries, store=store, shots=shots, seed=seed, notes=notes)
-        if needs_val:
-            _check_val(task)
+        task = _assemble(scan, entries=entries, store=store, shots=shots, seed=seed, notes=notes, needs_val=needs_val)
     except BaseException:  # also on Ctrl+C: a refused task leaves no trace
         store.discard()
         raise
@@ -118,7 +116,14 @@ def _capped(scan: Scan, *, cap: int | None, seed: int) -> tuple[IntArray, tuple[
 
 
 def _assemble(
-    scan: Scan, *, entries: Sequence[Entry], store: StoreEntry, shots: int, seed: int, notes: tuple[str, ...]
+    scan: Scan,
+    *,
+    entries: Sequence[Entry],
+    store: StoreEntry,
+    shots: int,
+    seed: int,
+    notes: tuple[str, ...],
+    needs_val: bool,
 ) -> Task:
     """Everything that follows once it is known which files are images, and which show the same."""
     good = _usable(scan, entries=entries, rows=store.decoded)
@@ -129,6 +134,11 @@ def _assemble(
     _check_parts(scan.classes, ((entries[i].label, entries[i].part) for i in good), why=" after copies were left out")
     _check_distinct(scan.classes, labels=labels, digests=digests)
     parts, split_notes = _split(labels, digests=digests, given=[entries[place].part for place in good], seed=seed)
+    if needs_val and not len(parts.val):
+        raise TaskError(
+            "a search needs validation images, so at least one class must have three different images; add some, "
+            f"but got two of each in {str(scan.root)!r}"
+        )
     support = splitting.few_shot(labels, parts.train, shots=shots, seed=seed)
     told = scan.declaration
     prompts = _prompts(told, classes=scan.classes)
@@ -242,14 +252,6 @@ def _check_parts(classes: Sequence[str], pairs: Iterable[tuple[str, Part | None]
         untaught = [label for label in classes if seen[label, part] and not seen[label, "train"]]
         if untaught:
             raise TaskError(f"every class of {part} needs images in train{why}, but got {shown(untaught)} without any")
-
-
-def _check_val(task: Task) -> None:
-    if not len(task.val):
-        raise TaskError(
-            "a search needs validation images, so at least one class must have three different images; add some, "
-            f"but got two of each in {str(task.root)!r}"
-        )
 
 
 def _check_distinct(classes: Sequence[str], *, labels: IntArray, digests: Sequence[str]) -> None:
