@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from vlmsel_auto.models.zoo import LoadedModel
+    from vlmsel_auto.models.loadedmodel import LoadedModel
     from vlmsel_auto.records import Candidate, Task
 
 COLUMNS = ("member", "task", "method", "seed", "zeroshot", "accuracy", "seconds", "error")
@@ -72,7 +72,7 @@ def run(job: Job) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         store = Store(Path(scratch) / "cache")
 
-        def load(candidate: Candidate) -> zoo.LoadedModel:
+        def load(candidate: Candidate) -> LoadedModel:
             return zoo.load(candidate, device=job.device)
 
         for candidate in members:
@@ -110,8 +110,8 @@ def answers(*, task: Task, trials: Path, model: LoadedModel) -> dict[str, NDArra
     """Of every test image, whether trial 1 is right (uint8) and how probable it holds the true class (float16)."""
     import torch
 
-    from vlmsel_auto.models.classifier import class_logits
     from vlmsel_auto.models.embedding import embed_images
+    from vlmsel_auto.models.loadedmodel import class_logits
     from vlmsel_auto.tuning.checkpoints import load_trial
     from vlmsel_auto.tuning.data import splits
 

@@ -21,8 +21,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-__all__ = ["Json", "Store", "default_cache_dir", "digest", "file_digest", "write_atomically"]
-
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 
 

@@ -7,20 +7,6 @@ from typing import Literal, Protocol, TypeAlias
 
 from vlmsel_auto.records import Ranking, TrialResult, TrialSpec
 
-__all__ = [
-    "Event",
-    "Notice",
-    "RankingReady",
-    "Sink",
-    "StageFinished",
-    "StageProgress",
-    "StageStarted",
-    "TrialEpoch",
-    "TrialFinished",
-    "TrialStarted",
-    "discard",
-]
-
 Stage: TypeAlias = Literal["images", "profiles", "ranking", "trials", "report", "library", "predict"]
 
 

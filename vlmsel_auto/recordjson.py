@@ -18,8 +18,6 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 from vlmsel_auto.cache import Json
 from vlmsel_auto.errors import InputError
 
-__all__ = ["decode", "encode"]
-
 R = TypeVar("R")
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from vlmsel_auto.models.classifier import class_logits
+from vlmsel_auto.models.loadedmodel import class_logits
 from vlmsel_auto.planning.method import Method, Trains
 from vlmsel_auto.planning.space import Range
 from vlmsel_auto.tuning.checkpoints import Checkpoint

@@ -19,7 +19,7 @@ from vlmsel_auto.errors import CandidateError, TrialUnavailable
 from vlmsel_auto.models import candidates, zoo
 from vlmsel_auto.models.cards import card, visual_flops
 from vlmsel_auto.models.catalogue import package_file, published, read_json, tags
-from vlmsel_auto.models.classifier import class_logits
+from vlmsel_auto.models.loadedmodel import class_logits
 from vlmsel_auto.models.modeldir import family_of, view_of
 from vlmsel_auto.records import Candidate
 from vlmsel_auto.tasks.pixels import render

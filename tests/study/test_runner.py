@@ -9,6 +9,7 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import CandidateError, TrialDiverged, TrialUnavailable
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
+from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.planning.space import DEFAULT
 from vlmsel_auto.records import Candidate, TrialOrigin
 from vlmsel_auto.study.runner import TrialRunner
@@ -50,7 +51,7 @@ def test_settings_follow_the_task_and_costs_the_methods(tmp_path: Path) -> None:
     ],
 )
 def test_no_failure_ends_the_run(tmp_path: Path, error: Exception, reason: str, gone: bool) -> None:  # noqa: FBT001
-    def load(candidate: Candidate) -> zoo.LoadedModel:
+    def load(candidate: Candidate) -> LoadedModel:
         raise error
 
     found = attempt(replace(runner(tmp_path), load=load))
@@ -59,7 +60,7 @@ def test_no_failure_ends_the_run(tmp_path: Path, error: Exception, reason: str, 
 
 
 def test_a_full_disk_ends_it(tmp_path: Path) -> None:
-    def load(candidate: Candidate) -> zoo.LoadedModel:
+    def load(candidate: Candidate) -> LoadedModel:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):

@@ -110,7 +110,7 @@ def test_the_exported_formula_gives_the_test_metric(
 def test_missing_weights_fail_their_trial_and_not_the_run(
     task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
 ) -> None:
-    def load(candidate: Candidate) -> zoo.LoadedModel:
+    def load(candidate: Candidate) -> LoadedModel:
         if candidate.id == NAMES[0]:
             raise TrialUnavailable(f"weights are missing, but got {candidate.id!r}")
         return zoo.load(candidate)
@@ -133,7 +133,7 @@ def test_missing_weights_fail_their_trial_and_not_the_run(
 
 
 def test_nothing_loads(task: Task, candidates: tuple[Candidate, ...], tmp_path: Path) -> None:
-    def load(candidate: Candidate) -> zoo.LoadedModel:
+    def load(candidate: Candidate) -> LoadedModel:
         raise RuntimeError(f"no driver for {candidate.id}")
 
     outcome = run_study(

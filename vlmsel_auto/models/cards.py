@@ -22,13 +22,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vlmsel_auto.cache import Json, digest, file_digest, write_atomically
 from vlmsel_auto.models import zoo
+from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.models.modeldir import family_of, read_model_dir, view_of
 from vlmsel_auto.records import Candidate
 
-__all__ = ["card", "catalogue", "main", "visual_flops"]
 
-
-def visual_flops(model: zoo.LoadedModel) -> float:
+def visual_flops(model: LoadedModel) -> float:
     """Floating-point operations (2 x multiply-adds of products, convolutions and attention) of one image."""
     size = model.candidate.view.size
     fast = torch.backends.mha.get_fastpath_enabled()

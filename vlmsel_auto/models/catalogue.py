@@ -19,8 +19,6 @@ from vlmsel_auto.cache import Json
 from vlmsel_auto.models.modeldir import family_of, view_of
 from vlmsel_auto.records import Candidate
 
-__all__ = ["hub_candidate", "package_file", "published", "read_json", "tags"]
-
 _HUB = "hf-hub:"
 
 

@@ -25,8 +25,6 @@ from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.models.modeldir import CONFIG, VOCABULARY
 from vlmsel_auto.records import FloatArray
 
-__all__ = ["Classifier", "export", "read_classifier"]
-
 _WEIGHTS = "open_clip_model.safetensors"
 _HEAD = "head.safetensors"
 _CLASSES = "classes.json"

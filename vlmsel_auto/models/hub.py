@@ -23,8 +23,6 @@ from huggingface_hub.errors import (
 from vlmsel_auto.errors import TrialUnavailable
 from vlmsel_auto.events import Notice, Sink, discard
 
-__all__ = ["cached_revision", "find_hub_file", "hub_file"]
-
 _TIMEOUT = 10.0  # seconds for one answer of the hub
 
 

@@ -1,4 +1,4 @@
-"""A loaded candidate as the rest of the package sees it: embeddings of images and class names, no open_clip."""
+"""A loaded candidate as the rest of the package sees it: embeddings of images and class names, and their classifier."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from vlmsel_auto.cache import Json
 from vlmsel_auto.errors import TrialUnavailable
 from vlmsel_auto.records import Candidate
-
-__all__ = ["ClipModel", "LoadedModel", "Tokenizer", "class_weights"]
 
 _TEXT_BATCH = 256
 
@@ -47,6 +45,20 @@ class Tokenizer(Protocol):
 def class_weights(captions: Tensor) -> Tensor:
     """Class weights (K, D) from `LoadedModel.caption_features` (K, T, D): the mean over templates, made unit again."""
     return nn.functional.normalize(captions.mean(dim=1), dim=-1)
+
+
+def class_logits(embeddings: Tensor, *, head: Tensor, bias: Tensor, scale: float | Tensor) -> Tensor:
+    """Return class logits (n, K), scale * normalise(embeddings) @ head.T + bias; their softmax are the probabilities.
+
+    The one classifier of probes, fine-tuning and prediction.
+
+    Args:
+        embeddings: (n, D), any norm; a zero row stays zero.
+        head: (K, D) class weights, any norm.
+        bias: (K,).
+        scale: factor on the products, as CLIP's exponentiated ``logit_scale``.
+    """
+    return scale * nn.functional.normalize(embeddings, dim=-1) @ head.T + bias
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

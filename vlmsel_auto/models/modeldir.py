@@ -17,8 +17,6 @@ from vlmsel_auto.cache import Json, digest
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.records import ImageView
 
-__all__ = ["CONFIG", "VOCABULARY", "ModelDir", "family_of", "read_model_dir", "view_of"]
-
 CONFIG = "open_clip_config.json"
 VOCABULARY = "bpe.txt.gz"
 _MAX_CONFIG_BYTES = 1 << 20

@@ -17,14 +17,11 @@ from numpy.typing import NDArray
 from vlmsel_auto.errors import CandidateError, ImageError, TaskError
 from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.models import candidates, zoo
-from vlmsel_auto.models.classifier import class_logits
 from vlmsel_auto.models.exporting import Classifier, read_classifier
-from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.models.loadedmodel import LoadedModel, class_logits
 from vlmsel_auto.records import BadFile, FloatArray, ImageView, IntArray
 from vlmsel_auto.tasks.decode import decode_image, quiet_pillow
 from vlmsel_auto.tasks.pixels import render
-
-__all__ = ["Predictions", "predict"]
 
 _WORKERS = 4
 

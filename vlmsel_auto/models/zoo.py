@@ -29,8 +29,6 @@ from vlmsel_auto.models.loadedmodel import ClipModel, LoadedModel, Tokenizer
 from vlmsel_auto.models.modeldir import CONFIG, ModelDir, read_model_dir, view_of
 from vlmsel_auto.records import Candidate
 
-__all__ = ["ClipModel", "LoadedModel", "Tokenizer", "hub_config", "load", "published"]
-
 _HUB = "hf-hub:"
 _WEIGHT_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # open_clip.constants, in its order
 

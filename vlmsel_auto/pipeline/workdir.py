@@ -18,8 +18,6 @@ from vlmsel_auto.errors import InputError, WorkdirError
 from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.records import Ranking
 
-__all__ = ["LOCK", "check_usable", "claim", "default_workdir", "read_ranking", "save_ranking", "sweep"]
-
 LOCK: Final = "search.lock"
 _SETTINGS: Final = "search.json"
 _RANKING: Final = "ranking.json"

@@ -20,23 +20,6 @@ from vlmsel_auto.events import (
 from vlmsel_auto.records import TrialResult, TrialSpec
 from vlmsel_auto.tuning.methods import label_of
 
-__all__ = [
-    "clean",
-    "clock",
-    "describe",
-    "duration",
-    "interval",
-    "number",
-    "outcome",
-    "percent",
-    "plural",
-    "shorten",
-    "signed",
-    "sparkline",
-    "spec_text",
-    "thousands",
-]
-
 DASH = "-"
 _SHORT = {"learning_rate": "lr", "weight_decay": "decay", "augmentation": "augment"}
 _MINUTE, _HOUR = 60, 3600

@@ -22,8 +22,6 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from vlmsel_auto.records import FloatArray
 from vlmsel_auto.reporting import formatting
 
-__all__ = ["RankPoint", "TimePoint", "best_so_far", "predicted_ranking", "rank_scatter", "validation_against_test"]
-
 Kind = Literal["floor", "planned", "sampled", "audit"]
 
 # sentinel colours that no plot uses otherwise -> CSS variables with a fallback for use outside the page

@@ -24,8 +24,6 @@ from vlmsel_auto.records import Budget
 from vlmsel_auto.reporting.formatting import clock, describe
 from vlmsel_auto.reporting.screen import Board, render, update
 
-__all__ = ["PlainSink", "ProgressSink", "RichSink", "TeeSink"]
-
 _FRAMES_PER_SECOND = 5
 _ROWS_ABOVE = 3  # of the window, left to the latest notices
 _PROGRESS_EVERY = 5.0  # seconds between plain lines of one stage's progress

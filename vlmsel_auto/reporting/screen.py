@@ -36,8 +36,6 @@ from vlmsel_auto.reporting.formatting import (
 )
 from vlmsel_auto.tuning.methods import label_of
 
-__all__ = ["Board", "render", "update"]
-
 _WIDE = 76  # columns from which every column of the tables is shown
 _MIDDLE = 56
 _NARROW = 32  # below, tables and bars give way to single lines

@@ -16,8 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from vlmsel_auto.errors import TrialDiverged
-from vlmsel_auto.models.classifier import class_logits
-from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.models.loadedmodel import LoadedModel, class_logits
 from vlmsel_auto.records import Metric, TrialSpec
 from vlmsel_auto.tuning.augment import augment
 from vlmsel_auto.tuning.checkpoints import Paused

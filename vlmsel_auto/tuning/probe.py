@@ -21,8 +21,8 @@ import torch
 from torch.nn import functional
 
 from vlmsel_auto.errors import TrialDiverged
-from vlmsel_auto.models.classifier import class_logits
 from vlmsel_auto.models.embedding import embed
+from vlmsel_auto.models.loadedmodel import class_logits
 from vlmsel_auto.records import IntArray, Metric, TrialSpec
 from vlmsel_auto.tuning.checkpoints import Checkpoint
 from vlmsel_auto.tuning.data import Measured, measure, score

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from vlmsel_auto.models.classifier import class_logits
+from vlmsel_auto.models.loadedmodel import class_logits
 from vlmsel_auto.tuning.checkpoints import Checkpoint
 from vlmsel_auto.tuning.data import Measured, measure
 from vlmsel_auto.tuning.probe import features_of
