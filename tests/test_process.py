@@ -1,6 +1,14 @@
+"""Locks, SIGTERM and errors of disk and memory."""
+
+import errno
+import math
+import os
+import signal
+
 import pytest
 
-from vlmsel_auto.process import is_out_of_memory
+from vlmsel_auto.errors import LibraryError, WorkdirError
+from vlmsel_auto.process import is_out_of_memory, locked, terminable, writing
 
 
 @pytest.mark.parametrize(
@@ -20,3 +28,28 @@ def test_memory_ran_out(error):
 @pytest.mark.parametrize("error", [RuntimeError("shapes cannot be multiplied"), ValueError("out of memory"), OSError()])
 def test_other_errors(error):
     assert not is_out_of_memory(error)
+
+
+def test_a_lock_is_held_by_one_and_told_in_the_wanted_error(tmp_path):
+    path = tmp_path / "new" / "x.lock"
+    with locked(path):
+        with pytest.raises(WorkdirError, match="Another process"), locked(path):
+            pass
+        with pytest.raises(LibraryError, match="after 0 s"), locked(path, wait=0.05, error=LibraryError):
+            pass
+    with locked(path, wait=math.inf):
+        assert path.exists()
+
+
+def test_sigterm_is_ctrl_c_and_handled_as_before_afterwards():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), terminable():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_full_disk_is_told_in_one_line_and_other_errors_are_not(tmp_path):
+    with pytest.raises(WorkdirError, match="cannot write below"), writing(tmp_path):
+        raise OSError(errno.ENOSPC, "no space left on device")
+    with pytest.raises(FileNotFoundError), writing(tmp_path):
+        (tmp_path / "missing").read_bytes()

@@ -14,7 +14,7 @@ from vlmsel_auto.events import Event, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.models import candidates, zoo
 from vlmsel_auto.models.exporting import export
 from vlmsel_auto.models.prediction import predict
-from vlmsel_auto.records import Method, TrialSpec
+from vlmsel_auto.records import TrialSpec
 from vlmsel_auto.tasks.decode import decode_image
 from vlmsel_auto.tasks.pixels import render
 from vlmsel_auto.tasks.task import load_task
@@ -109,8 +109,14 @@ def _drawing(rng: np.random.Generator, kind: int) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-@pytest.mark.parametrize("method", ["probe", "finetune"])
-def test_accuracy_equals_the_trials(tmp_path: Path, method: Method) -> None:
+@pytest.mark.parametrize(
+    ("method", "settings", "epochs"),
+    [
+        ("probe", {"learning_rate": 0.03, "weight_decay": 0.01}, 60),
+        ("finetune", {"learning_rate": 1e-3, "weight_decay": 0.01, "augmentation": 0.3}, 2),
+    ],
+)
+def test_accuracy_equals_the_trials(tmp_path: Path, method: str, settings: dict[str, float], epochs: int) -> None:
     rng = np.random.default_rng(3)
     for split, count in {"train": 12, "val": 6, "test": 20}.items():
         for kind, name in enumerate(CLASSES):
@@ -119,15 +125,7 @@ def test_accuracy_equals_the_trials(tmp_path: Path, method: Method) -> None:
                 _drawing(rng, kind).save(tmp_path / "task" / split / name / f"{index}.{'jpg' if index % 2 else 'png'}")
     (candidate,) = candidates.resolve("RN-Mi-64.glyph-s")
     task = load_task(tmp_path / "task", views=[candidate.view], workdir=tmp_path / "work")
-    spec = TrialSpec(
-        candidate=candidate.id,
-        method=method,
-        learning_rate=0.03 if method == "probe" else 1e-3,
-        weight_decay=0.01,
-        augmentation=0.0 if method == "probe" else 0.3,
-        epochs=60 if method == "probe" else 2,
-        seed=0,
-    )
+    spec = TrialSpec(candidate=candidate.id, method=method, settings=settings, epochs=epochs, seed=0)
     store = Store(tmp_path / "store")
     result = run_trial(
         spec, number=0, task=task, candidate=candidate, load=zoo.load, store=store, workdir=tmp_path / "work"

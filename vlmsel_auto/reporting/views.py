@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vlmsel_auto.cache import write_atomically
-from vlmsel_auto.records import Agreement, Interval, StoppedBy
+from vlmsel_auto.records import Interval, StoppedBy
 from vlmsel_auto.reporting import formatting, plots
 from vlmsel_auto.reporting.report import SearchReport, save_json
 from vlmsel_auto.tuning.methods import label_of
@@ -35,47 +34,17 @@ _STOPPED = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AgreementRow:
-    """One line of the table of agreement, ready to read."""
-
-    name: str
-    tau_b: str
-    weighted_tau: str
-    ndcg5: str
-    top1_loss: str
-    top5_loss: str
-    note: str
-
-
-def _with_interval(value: float | None, bounds: Interval | None) -> str:
+def _figure(value: float | None, bounds: Interval | None = None) -> str:
+    """A figure of agreement with its interval, where it has one."""
     if value is None:
         return _TOO_FEW
     between = "" if bounds is None else formatting.interval(bounds.low, bounds.high)
     return f"{formatting.number(value)} ({between})" if between else formatting.number(value)
 
 
-def _agreement_row(name: str, agreement: Agreement, note: str = "") -> AgreementRow:
-    return AgreementRow(
-        name=name,
-        tau_b=_with_interval(agreement.tau_b, agreement.tau_b_interval),
-        weighted_tau=_with_interval(agreement.weighted_tau, None),
-        ndcg5=_with_interval(agreement.ndcg5, agreement.ndcg5_interval),
-        top1_loss=_points(agreement.top1_loss),
-        top5_loss=_points(agreement.top5_loss),
-        note=note,
-    )
-
-
 def _points(share: float | None) -> str:
     """A difference of accuracies in percentage points."""
     return _TOO_FEW if share is None else f"{100 * share:.1f} points"
-
-
-def agreement_rows(report: SearchReport) -> tuple[AgreementRow, ...]:
-    """Our prediction first, then the baselines, all judged by the same tuned candidates."""
-    ours = _agreement_row("this search's prediction", report.agreement, report.agreement.note)
-    return (ours, *(_agreement_row(line.name, line.agreement, line.note) for line in report.baselines))
 
 
 def mixed_text(report: SearchReport) -> str:
@@ -193,12 +162,13 @@ def html(report: SearchReport) -> str:
         thousands=formatting.thousands,
         plural=formatting.plural,
         method=label_of,
+        figure=_figure,
+        points=_points,
         clean=formatting.clean,
         sparkline=lambda values: formatting.sparkline(values, width=24),
     )
     page = environment.get_template("report.html.j2").render(
         report=report,
-        agreement=agreement_rows(report),
         mixed=mixed_text(report),
         pruning=pruning_text(report),
         saved=saved_text(report),
@@ -250,10 +220,11 @@ def _prediction(report: SearchReport) -> str:
     figures = report.agreement
     if figures.tau_b is None and figures.ndcg5 is None:
         return figures.note or _TOO_FEW
-    ours = agreement_rows(report)[0]
     mixed = mixed_text(report)
-    return f"tau-b {ours.tau_b}, NDCG@5 {ours.ndcg5}, loss of top-1 {ours.top1_loss}; n = {figures.n}" + (
-        f". {mixed}" if mixed else ""
+    return (
+        f"tau-b {_figure(figures.tau_b, figures.tau_b_interval)}, "
+        f"NDCG@5 {_figure(figures.ndcg5, figures.ndcg5_interval)}, "
+        f"loss of top-1 {_points(figures.top1_loss)}; n = {figures.n}{f'. {mixed}' if mixed else ''}"
     )
 
 
