@@ -53,9 +53,16 @@ def runnable(page: str) -> list[Block]:
     return [block for block in blocks(page) if block.language == "python"]
 
 
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What was measured of these images on one page serves the next."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def beside_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def beside_photos(tmp_path: Path, measured: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a task folder of 48 drawn images."""
+    monkeypatch.setenv("VLMSEL_CACHE", str(measured))
     draw_task(tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -94,7 +101,7 @@ def test_example_runs(name, beside_photos):
         [sys.executable, ROOT / "examples" / name, "photos", *EXAMPLES[name]],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=500,
         check=False,
         env={**os.environ, "PYTHONWARNINGS": ""},
     )
