@@ -26,7 +26,7 @@ torch.set_num_threads(1)
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.events import TrialFinished, TrialStarted
-from vlmsel_auto.records import Budget, Interval, RankedCandidate, Ranking
+from vlmsel_auto.records import Basis, Budget, Interval, RankedCandidate, Ranking
 from vlmsel_auto.study.study import run_study
 from vlmsel_auto.tasks.task import load_task
 
