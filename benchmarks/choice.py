@@ -30,7 +30,8 @@ from choice_worlds import Accuracies, Images, World, errors_of, read_images, rec
 from numpy.typing import NDArray
 
 from vlmsel_auto.bench.case import Case
-from vlmsel_auto.library.library import default_library_path, load
+from vlmsel_auto.library.file import load
+from vlmsel_auto.library.places import default_library_path
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.planning.curves import Curve

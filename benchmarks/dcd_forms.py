@@ -22,8 +22,10 @@ from ranking_table import measures, print_table
 
 from vlmsel_auto.bench.blind import average_rank
 from vlmsel_auto.bench.case import Case
-from vlmsel_auto.bench.rankings import norm_profiles
-from vlmsel_auto.library.library import default_library_path, load
+from vlmsel_auto.bench.research import Research, research_path
+from vlmsel_auto.bench.research import load as load_research
+from vlmsel_auto.library.file import load
+from vlmsel_auto.library.places import default_library_path
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.dcd import DEFAULT, PAPER, Dcd, Delta
 from vlmsel_auto.ranking.divergence import Weighting
@@ -43,10 +45,9 @@ class Form:
     weighting: Weighting = DEFAULT_WEIGHTING
     norm: bool = False  # profiles of F = norm of the embedding
 
-    def case(self, library: Library, column: int, truth: Truth) -> Case:
+    def case(self, plain: Case) -> Case:
         """A target under this form."""
-        source = norm_profiles(library) if self.norm else library
-        return Case(library=source, column=column, truth=truth, shots=0, divergence=self.dcd, weighting=self.weighting)
+        return replace(plain, divergence=self.dcd, weighting=self.weighting, norm=self.norm)
 
 
 def forms(*, transport: bool) -> dict[str, Form]:
@@ -71,15 +72,15 @@ def forms(*, transport: bool) -> dict[str, Form]:
     return found
 
 
-def table(library: Library, *, truth: Truth, transport: bool) -> list[dict[str, object]]:
+def table(library: Library, research: Research, *, truth: Truth, transport: bool) -> list[dict[str, object]]:
     """Print and return the rows of one truth."""
     found: dict[str, list[FloatArray]] = {}
     for s in range(len(library.tasks)):
-        case = Case(library=library, column=s, truth=truth, shots=0)
+        case = Case(library=library, column=s, truth=truth, shots=0, research=research)
         found.setdefault("average rank", []).append(measures([average_rank(case.source_truth)], case.truths))
         z = np.where(np.isfinite(case.source_truth), standardise(case.source_truth), np.nan)
         for name, form in forms(transport=transport).items():
-            near = form.case(library, s, truth).gathered(shots=0).alone
+            near = form.case(case).gathered(shots=0).alone
             score = candidate_effect(z, near, shrink=0.0)
             found.setdefault(name, []).append(measures([score], case.truths))
     every = {name: np.array(values) for name, values in found.items()}
@@ -91,6 +92,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", type=Path, default=default_library_path())
+    parser.add_argument("--research", type=Path, default=research_path(), help="norms and channels")
     parser.add_argument("--transport", action="store_true")
     parser.add_argument("--write", type=Path, help="JSON of all rows")
     parser.add_argument("--quick", action="store_true")
@@ -98,8 +100,9 @@ def main() -> None:
     library = load(args.library)
     if args.quick:
         library = library.select_tasks(library.task_names[:6])
+    research = load_research(args.research).aligned(library)
     truths: tuple[Truth, ...] = ("zero_shot", "tuned")
-    rows = [row for truth in truths for row in table(library, truth=truth, transport=args.transport)]
+    rows = [row for truth in truths for row in table(library, research, truth=truth, transport=args.transport)]
     if args.write is not None:
         args.write.write_text(json.dumps({"rows": rows}, indent=1) + "\n", "utf-8")
     print(

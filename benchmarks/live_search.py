@@ -76,11 +76,11 @@ def run_ours(run: Run) -> dict[str, object]:
     """`vlmsel_auto.search` with an event log."""
     import vlmsel_auto
     from vlmsel_auto.events import Event, RankingReady, StageFinished, TrialFinished
-    from vlmsel_auto.library import library as libraries
+    from vlmsel_auto.library.places import default_library
     from vlmsel_auto.records import Budget
 
     folder = run.folder()
-    shipped = libraries.default_library()
+    shipped = default_library()
     library = shipped.select_tasks([name for name in shipped.task_names if name != run.name])
     search = vlmsel_auto.search  # imports all that it needs
     led: list[Point] = []

@@ -26,8 +26,11 @@ import numpy as np
 from ranking_table import measures, print_table
 
 from vlmsel_auto.bench.case import Case
+from vlmsel_auto.bench.research import joined, research_path
+from vlmsel_auto.bench.research import load as load_research
 from vlmsel_auto.bench.run import run_bench
-from vlmsel_auto.library.library import default_library_path, load
+from vlmsel_auto.library.file import load
+from vlmsel_auto.library.places import default_library_path
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.divergence import Weighting
 from vlmsel_auto.ranking.fusion import Fusion, fit_fusion, fuse
@@ -164,8 +167,6 @@ def rescaled(library: Library, factors: FloatArray) -> Library:
         library,
         total=library.total * factors[:, None],
         activity=tuple(one * factor for one, factor in zip(library.activity, factors, strict=True)),
-        signature=tuple(tuple(b * f for b in one) for one, f in zip(library.signature, factors, strict=True)),
-        absolute=tuple(tuple(b * f for b in one) for one, f in zip(library.absolute, factors, strict=True)),
     )
 
 
@@ -173,12 +174,14 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", type=Path, default=default_library_path())
+    parser.add_argument("--research", type=Path, default=research_path(), help="scores that no ranking fuses")
     parser.add_argument("--truth", choices=("tuned", "zeroshot"), default=None, help="default: both")
     parser.add_argument("--shots", type=int, default=None, help="labels a class; default: 0, 1, 4, 16")
     parser.add_argument("--out", type=Path, help="JSON of all rows")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     library = load(args.library)
+    library, _ = joined(library, load_research(args.research))
     if args.quick:
         library = library.select_tasks(library.task_names[:6])
     wanted: list[tuple[Truth, int]] = [("zero_shot", 0), ("tuned", 0), ("tuned", 1), ("tuned", 4), ("tuned", 16)]

@@ -18,14 +18,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from vlmsel_auto.library.library import default_library_path, load
-from vlmsel_auto.library.merge import assemble
+from vlmsel_auto.library.assemble import assemble
+from vlmsel_auto.library.file import load
+from vlmsel_auto.library.places import default_library_path
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import rank_candidates
 from vlmsel_auto.records import IntArray
 
-IMAGES, CLASSES = 160, 10
+IMAGES, CLASSES, WIDTH = 160, 10, 128
 
 
 def repeated(library: Library, *, candidates: int, tasks: int) -> Library:
@@ -51,18 +52,16 @@ def targets(library: Library, *, seed: int) -> tuple[list[Measurement], IntArray
     labels = np.arange(IMAGES) % CLASSES
     found = []
     for m, one in enumerate(library.candidates):
-        texts = rng.normal(size=(CLASSES, one.embed_dim))
+        texts = rng.normal(size=(CLASSES, WIDTH))
         texts /= np.linalg.norm(texts, axis=1, keepdims=True)
         found.append(
             Measurement(
                 candidate=one.id,
-                features=texts[labels] + rng.normal(scale=0.2, size=(IMAGES, one.embed_dim)),
+                features=texts[labels] + rng.normal(scale=0.2, size=(IMAGES, WIDTH)),
                 text_features=texts,
-                baseline=np.zeros(one.embed_dim),
+                baseline=np.zeros(WIDTH),
                 logit_scale=20.0,
                 activity=library.activity[m][0],
-                signature=tuple(block[0] for block in library.signature[m]),
-                absolute=tuple(block[0] for block in library.absolute[m]),
             )
         )
     return found, labels

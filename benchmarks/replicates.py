@@ -21,7 +21,10 @@ from ranking_table import measures
 
 from vlmsel_auto.bench.case import Case
 from vlmsel_auto.bench.rankings import RANKINGS
-from vlmsel_auto.library.library import default_library_path, load
+from vlmsel_auto.bench.research import Research, joined, research_path
+from vlmsel_auto.bench.research import load as load_research
+from vlmsel_auto.library.file import load
+from vlmsel_auto.library.places import default_library_path
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.records import FloatArray
 
@@ -35,11 +38,13 @@ def whole_runs(library: Library, task: int) -> list[FloatArray]:
     return [run for run in library.tuned_runs[:, task].T if np.isfinite(run).all()]
 
 
-def ranked(library: Library, tasks: list[int], *, shots: int, names: tuple[str, ...]) -> dict[str, FloatArray]:
+def ranked(
+    library: Library, research: Research | None, tasks: list[int], *, shots: int, names: tuple[str, ...]
+) -> dict[str, FloatArray]:
     """Measures of rankings on some tasks."""
     found: dict[str, list[FloatArray]] = {}
     for s in tasks:
-        case = Case(library=library, column=s, truth="tuned", shots=shots)
+        case = Case(library=library, column=s, truth="tuned", shots=shots, research=research)
         for name in names:
             scores = RANKINGS[name](case)
             if scores:
@@ -51,10 +56,12 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", type=Path, default=default_library_path())
+    parser.add_argument("--research", type=Path, default=research_path(), help="scores that no ranking fuses")
     parser.add_argument("--write", type=Path, help="JSON")
     parser.add_argument("--quick", action="store_true", help="16 labels only")
     args = parser.parse_args()
     library = load(args.library)
+    library, research = joined(library, load_research(args.research))
     tasks = [s for s in range(len(library.tasks)) if len(whole_runs(library, s)) > 1]
     if not tasks:
         parser.error(f"no task of the library has two complete tuning runs, but got {args.library}")
@@ -82,10 +89,10 @@ def main() -> None:
         every = [measures([oracle[:, s]], whole_runs(library, s)) for s in tasks]
         show(f"{name} (an oracle)", "", np.mean(every, axis=0), ceiling[0])
     if not args.quick:
-        for name, values in ranked(library, tasks, shots=0, names=(*BLIND, *UNLABELLED)).items():
+        for name, values in ranked(library, research, tasks, shots=0, names=(*BLIND, *UNLABELLED)).items():
             show(name, 0, values, ceiling[0])
     for shots in (16,) if args.quick else (1, 4, 16):
-        for name, values in ranked(library, tasks, shots=shots, names=LABELLED).items():
+        for name, values in ranked(library, research, tasks, shots=shots, names=LABELLED).items():
             show(name, shots, values, ceiling[0])
     record = {"tasks": [library.task_names[s] for s in tasks], "rows": rows}
     if args.write is not None:

@@ -1,10 +1,11 @@
 """Builds the library that the package ships: the mini zoo on a folder of tasks, with tuned accuracies from a table.
 
-The same as ``vlmsel-auto library build TASKS --leave-out optical_digits --out FILE`` (`library_build.build` with its
-default settings), then `library_tuned.import_tuned`. ``optical_digits`` stays out: the demo's target is the same data.
-Finished cells are kept in ``--cache``, so a killed run goes on where it was.
+The same as ``vlmsel-auto library build TASKS --leave-out optical_digits --out FILE``, then ``vlmsel-auto library import
+--tuned TABLE.csv``; with ``--research FILE`` also what `vlmsel_auto.bench.research` keeps. ``optical_digits`` stays
+out: the demo's target is the same data. Finished cells are kept in ``--cache``, so a killed run goes on where it was.
 
-    python benchmarks/shipped_library.py TASKS --tuned TABLE.csv --out vlmsel_auto/data/mini-zoo-library.safetensors
+    python benchmarks/shipped_library.py TASKS --tuned TABLE.csv --out vlmsel_auto/data/mini-zoo-library.safetensors \
+        --research benchmarks/data/mini-zoo-research.safetensors
     python benchmarks/shipped_library.py TASKS --quick --out quick.safetensors
 """
 
@@ -15,9 +16,35 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vlmsel_auto.records import Candidate
 
 LEFT_OUT = ("optical_digits",)
+
+
+def write_research(path: Path, *, folders: Sequence[Path], members: Sequence[Candidate], cache: Path | None) -> None:
+    """Measure research figures on the images of the library's cells, whose embeddings are kept in the cache."""
+    from vlmsel_auto import events
+    from vlmsel_auto.bench.measure_research import assemble, measure_research
+    from vlmsel_auto.bench.research import save
+    from vlmsel_auto.cache import Store, default_cache_dir
+    from vlmsel_auto.measuring.build import load_tasks
+    from vlmsel_auto.measuring.cells import CellSettings
+    from vlmsel_auto.models import zoo
+
+    cache, settings = cache or default_cache_dir() / "library", CellSettings()
+    tasks = load_tasks(
+        folders, candidates=members, settings=settings, leave_out=LEFT_OUT, cache=cache, sink=events.discard
+    )
+    store, cells = Store(cache / "store"), []
+    for one in members:
+        model = zoo.load(one)
+        cells += [measure_research(model=model, task=task, settings=settings, store=store) for task in tasks]
+    save(assemble(cells), path)
 
 
 def main() -> None:
@@ -27,6 +54,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tuned", type=Path, help="table of tuned accuracies; its rows of other tasks are left out")
     parser.add_argument("--tuned-source", default=None, help="what the library cites as the source of the table")
+    parser.add_argument("--research", type=Path, help="also write the figures that only rows of the bench read")
     parser.add_argument("--only", default="", help="comma list of task names; default: all")
     parser.add_argument("--cache", type=Path, default=None)
     parser.add_argument("--jobs", type=int, default=1)
@@ -35,8 +63,9 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
     from vlmsel_auto import events
-    from vlmsel_auto.library import library
+    from vlmsel_auto.library.file import save
     from vlmsel_auto.library.tuned import import_tuned
+    from vlmsel_auto.library.verify import verify
     from vlmsel_auto.measuring import build as library_build
     from vlmsel_auto.models import candidates
 
@@ -55,7 +84,10 @@ def main() -> None:
     )
     if args.tuned:
         made = import_tuned(made, args.tuned, source=args.tuned_source)
-        library.save(made, args.out)
+        save(made, args.out)
+    if args.research:
+        chosen = [one for one in folders if one.name not in LEFT_OUT]
+        write_research(args.research, folders=chosen, members=members, cache=args.cache)
     print(
         json.dumps(
             {
@@ -63,7 +95,7 @@ def main() -> None:
                 "tasks": len(made.tasks),
                 "runs": list(made.run_names),
                 "failures": len(made.failures),
-                "problems": list(library.verify(made)),
+                "problems": list(verify(made)),
                 "seconds": round(time.perf_counter() - began, 1),
                 "cell_seconds": round(float(made.seconds.sum()), 1),
                 "bytes": args.out.stat().st_size,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vlmsel_auto import errors as errors
     from vlmsel_auto.events import Event as Event
     from vlmsel_auto.events import Sink as Sink
-    from vlmsel_auto.library.library import Library as Library
+    from vlmsel_auto.library.records import Library as Library
     from vlmsel_auto.models import candidates as candidates
     from vlmsel_auto.models.prediction import Predictions as Predictions
     from vlmsel_auto.models.prediction import predict as predict

@@ -7,7 +7,8 @@ import pytest
 
 from helpers.zoo_world import World
 from vlmsel_auto.bench.case import Case
-from vlmsel_auto.bench.rankings import RANKINGS, norm_profiles, replicate_scores
+from vlmsel_auto.bench.rankings import RANKINGS, replicate_scores
+from vlmsel_auto.bench.research import joined
 from vlmsel_auto.ranking.dcd import Dcd
 from vlmsel_auto.ranking.signals import SIGNALS
 
@@ -15,6 +16,11 @@ from vlmsel_auto.ranking.signals import SIGNALS
 @pytest.fixture(scope="module")
 def library():
     return World().library()
+
+
+@pytest.fixture(scope="module")
+def research():
+    return World().research()
 
 
 def test_replicates_keep_the_ties_of_equal_accuracies(library):
@@ -25,7 +31,7 @@ def test_replicates_keep_the_ties_of_equal_accuracies(library):
     assert (other.tolist(), two.tolist()) == (first.tolist(), second.tolist())
 
 
-def test_the_targets_own_truth_never_reaches_its_rankings(library):
+def test_the_targets_own_truth_never_reaches_its_rankings(library, research):
     """With the truth of one task reversed, scores of rankings on that task stay as they were."""
     runs = library.tuned_runs.copy()
     runs[:, 2] = 1.0 - runs[:, 2]
@@ -34,8 +40,8 @@ def test_the_targets_own_truth_never_reaches_its_rankings(library):
     reversed_library = dataclasses.replace(library, tuned_runs=runs, zero_shot=zero_shot)
     for truth in ("tuned", "zero_shot"):
         cases = [
-            Case(library=one, column=2, truth=truth, shots=4, divergence=Dcd(delta="share"))
-            for one in (library, reversed_library)
+            Case(library=one, research=own, column=2, truth=truth, shots=4, divergence=Dcd(delta="share"))
+            for one, own in (joined(library, research), joined(reversed_library, research))
         ]
         for name, ranking in RANKINGS.items():
             if name != "source_ceiling":
@@ -43,8 +49,9 @@ def test_the_targets_own_truth_never_reaches_its_rankings(library):
                     np.testing.assert_array_equal(a, b, err_msg=name)
 
 
-def test_every_signal_with_a_row_has_it_and_shows_what_the_library_holds(library):
-    case = Case(library=library, column=2, truth="tuned", shots=4)
+def test_every_signal_with_a_row_has_it_and_shows_what_the_library_holds(library, research):
+    library, research = joined(library, research)
+    case = Case(library=library, research=research, column=2, truth="tuned", shots=4)
     rows = [one for one in SIGNALS if one.row]
     assert len({one.row for one in rows}) == len(rows)
     for one in rows:
@@ -58,7 +65,10 @@ def test_every_signal_with_a_row_has_it_and_shows_what_the_library_holds(library
             assert made == []
 
 
-def test_norm_profiles_take_the_place_of_those_of_the_margin(library):
-    other = dataclasses.replace(library, norm_activity=tuple(2.0 + one for one in library.activity))
-    for norm, margin in zip(norm_profiles(other).activity, library.activity, strict=True):
-        np.testing.assert_array_equal(norm, 2.0 + margin)
+def test_the_papers_row_compares_profiles_of_the_norm(library, research):
+    case = Case(library=library, research=research, column=2, truth="tuned", shots=4)
+    other = dataclasses.replace(library, activity=tuple(2.0 + one for one in library.activity))
+    (paper,) = RANKINGS["dcd_paper"](case)
+    np.testing.assert_array_equal(RANKINGS["dcd_paper"](dataclasses.replace(case, library=other))[0], paper)
+    moved = dataclasses.replace(research, norm_activity=tuple(one**2 for one in research.norm_activity))
+    assert np.abs(RANKINGS["dcd_paper"](dataclasses.replace(case, research=moved))[0] - paper).max() > 1e-3

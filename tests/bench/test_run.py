@@ -8,10 +8,12 @@ import pytest
 
 from helpers.zoo_world import World
 from vlmsel_auto.bench.rankings import RANKINGS
+from vlmsel_auto.bench.research import load as load_research
+from vlmsel_auto.bench.research import research_path
 from vlmsel_auto.bench.run import run_bench
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.events import StageProgress
-from vlmsel_auto.library.library import default_library
+from vlmsel_auto.library.places import default_library
 
 REQUIRED = {
     "random", "average_rank", "dcd", "conductance_total", "fused", "swab", "modelgpt", "knn", "logme", "hscore",
@@ -25,8 +27,13 @@ def library():
 
 
 @pytest.fixture(scope="module")
-def table(library):
-    return run_bench(library, truth="tuned", shots=4, seed=0)
+def research():
+    return World().research()
+
+
+@pytest.fixture(scope="module")
+def table(library, research):
+    return run_bench(library, research=research, truth="tuned", shots=4, seed=0)
 
 
 def test_every_required_ranking_has_its_row(table):
@@ -70,17 +77,10 @@ def test_calibration_counts_every_claim_of_the_fused_ranking(table):
 
 def test_rescaled_logits_leave_the_fused_rankings_as_they_were(library, table):
     factors = np.array([0.1, 1.0, 10.0] * 3)
-    signals = library.signals.copy()
-    for name in ("confidence", "entropy"):
-        signals[:, :, library.signal_names.index(name)] *= factors[:, None]
     rescaled = dataclasses.replace(
         library,
-        signals=signals,
         total=library.total * factors[:, None],
         activity=tuple(one * factor for one, factor in zip(library.activity, factors, strict=True)),
-        signature=tuple(
-            tuple(block * factor for block in one) for one, factor in zip(library.signature, factors, strict=True)
-        ),
     )
     names = ["average_rank", "dcd", "fused", "fused_unlabelled", "conductance_total", "conductance_total_calibrated"]
     other = run_bench(rescaled, truth="tuned", shots=4, rankings=names)
@@ -101,7 +101,10 @@ def test_the_shipped_library_has_every_baseline_and_survives_rescaled_logits():
         activity=tuple(one * factor for one, factor in zip(part.activity, factors, strict=True)),
     )
     names = ["dcd", "conductance_total", "fused_unlabelled", "logistic", "nleep", "iimm", "fused"]
-    before, after = (run_bench(one, truth="tuned", shots=16, rankings=names) for one in (part, other))
+    research = load_research(research_path())
+    before, after = (
+        run_bench(one, research=research, truth="tuned", shots=16, rankings=names) for one in (part, other)
+    )
     assert [row.ranking for row in before.rows] == [name for name in RANKINGS if name in names]
     for name in ("dcd", "fused_unlabelled", "fused"):
         assert after.row(name).per_target == pytest.approx(before.row(name).per_target, abs=1e-9), name
@@ -122,12 +125,6 @@ def test_a_library_of_published_figures_has_the_blind_rows_only(library):
         evidence_names=(),
         evidence_draws=np.full((9, 10, 0, 0, 0), np.nan),
         activity=tuple(np.full((10, 0), np.nan) for _ in range(9)),
-        norm_activity=tuple(np.full((10, 0), np.nan) for _ in range(9)),
-        signature=tuple(() for _ in range(9)),
-        absolute=tuple(() for _ in range(9)),
-        class_text=tuple(np.full((40, 0), np.nan) for _ in range(9)),
-        class_image=tuple(np.full((40, 0), np.nan) for _ in range(9)),
-        image_sd=tuple(np.full((10, 0), np.nan) for _ in range(9)),
     )
     table = run_bench(bare, truth="zero_shot", shots=0)
     assert [row.ranking for row in table.rows] == [
@@ -147,3 +144,13 @@ def test_too_small_a_library_and_unknown_rankings_are_refused(library):
         run_bench(library.select_tasks(["t00", "t01"]))
     with pytest.raises(LibraryError, match="but got luck"):
         run_bench(library, rankings=["luck"])
+
+
+def test_without_research_figures_their_rows_are_left_out_and_told(library, table):
+    bare = run_bench(library, truth="tuned", shots=4)
+    missing = {row.ranking for row in table.rows} - {row.ranking for row in bare.rows}
+    assert {"dcd_paper", "modelgpt", "swab", "confidence", "iimm", "knn", "hscore", "ridge"} <= missing
+    assert bare.row("fused").per_target == table.row("fused").per_target
+    (note,) = [each for each in bare.notes if each.startswith("left out")]
+    assert "no research figures were given" in note
+    assert all(name in note for name in missing)

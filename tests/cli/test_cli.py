@@ -445,7 +445,7 @@ def test_library_imports_a_published_table(tmp_path):
 
 
 def test_library_imports_tuned_accuracies(tmp_path):
-    from vlmsel_auto.library.library import load
+    from vlmsel_auto.library.file import load
 
     known = ("export", "--task", "mnist", "--task", "trash", "--candidate", MEMBER, "--out")
     base, out, table = tmp_path / "base.safetensors", tmp_path / "tuned.safetensors", tmp_path / "truth.csv"

@@ -2,7 +2,10 @@
 
 import numpy as np
 
-from vlmsel_auto.library.merge import assemble
+from vlmsel_auto.bench.measure_research import ResearchCell
+from vlmsel_auto.bench.measure_research import assemble as assemble_research
+from vlmsel_auto.bench.research import ResearchCandidate
+from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.library.records import Build, Cell, SourceCandidate, SourceTask
 from vlmsel_auto.ranking.evidence.text import text_scores
 from vlmsel_auto.ranking.measurement import Measurement
@@ -47,20 +50,31 @@ class World:
         activity = np.array([10.0, 4.0]) * np.exp(0.4 * self.quality[m, t] + 0.1 * rng.normal(size=2))
         return activity, tuple(signature)
 
-    def cell(self, m, t):
-        """One library cell."""
-        features, _, texts = self.embed(m, t, per_class=12, draw=50)
+    def evidence(self, m, t, *, ranked):
+        """Scores of labels, of two draws at every number of shots: those that rankings fuse, or the others."""
         evidence = {}
         for draw in range(2):
             for shots in SHOTS:
-                few, labels, _ = self.embed(m, t, per_class=shots, draw=100 * draw + shots)
+                few, labels, texts = self.embed(m, t, per_class=shots, draw=100 * draw + shots)
                 seen = Embedded(features=few, labels=labels, texts=texts, baseline=np.zeros(WIDTH))
                 evidence |= {
                     (draw, shots, one.name): one.score(seen)
                     for one in SIGNALS
-                    if one.labelled and one.name not in {"nleep", "logistic"}  # slow
+                    if one.labelled and one.ranked == ranked and one.name not in {"nleep", "logistic"}  # slow
                 }
-        activity, signature = self.profile(m, t)
+        return evidence
+
+    def unlabelled(self, m, t):
+        """The images of label-free signals."""
+        features, _, texts = self.embed(m, t, per_class=12, draw=50)
+        return Embedded(features=features, texts=texts, baseline=np.zeros(WIDTH), logit_scale=10.0)
+
+    def task(self, t):
+        """One source task."""
+        return SourceTask(name=self.names[t], domain="drawn", classes=tuple("abcd"), digest=self.names[t], n_test=100)
+
+    def cell(self, m, t):
+        """One library cell."""
         candidate = SourceCandidate(
             id=self.ids[m],
             arch="drawn",
@@ -68,37 +82,49 @@ class World:
             params=1000 + m,
             flops=2000.0 - m,
             blocks=("a", "b"),
-            widths=BLOCKS,
-            embed_dim=WIDTH,
         )
-        task = SourceTask(name=self.names[t], domain="drawn", classes=tuple("abcd"), digest=self.names[t], n_test=100)
         rng = np.random.default_rng([self.seed, m, t, 3])
         hit = self.accuracy[m, t]
-        images, labels, _ = self.embed(m, t, per_class=20, draw=70)
+        seen = self.unlabelled(m, t)
         return Cell(
             candidate=candidate,
-            task=task,
+            task=self.task(t),
             build=Build(source="test", code_version="0"),
             finished=1.0,
             zero_shot=float(np.clip(hit + 0.02 * rng.normal(), 0, 1)),
-            total=float(np.mean(features @ texts.T)),
+            total=float(np.mean(seen.features @ seen.texts.T)),
             tuned={f"run{r}": float(np.clip(hit + 0.01 * rng.normal(), 0, 1)) for r in range(2)},
-            signals=label_free_signals(
-                Embedded(features=features, texts=texts, baseline=np.zeros(WIDTH), logit_scale=10.0), research=True
-            )
+            signals=label_free_signals(seen),
+            evidence={key: value for key, value in self.evidence(m, t, ranked=True).items() if np.isfinite(value)},
+            activity=self.profile(m, t)[0],
+            predicted=(seen.features @ seen.texts.T).argmax(axis=1).astype(float),
+            predicted_on=image_number(np.arange(len(seen.features))),
+        )
+
+    def research_cell(self, m, t):
+        """What only the bench reads of the same cell."""
+        activity, signature = self.profile(m, t)
+        images, labels, texts = self.embed(m, t, per_class=20, draw=70)
+        signals = label_free_signals(self.unlabelled(m, t), research=True)
+        ranked = {one.name for one in SIGNALS if one.ranked}
+        return ResearchCell(
+            candidate=ResearchCandidate(id=self.ids[m], sha256="", widths=BLOCKS, embed_dim=WIDTH),
+            task=self.task(t),
+            signals={name: value for name, value in signals.items() if name not in ranked}
             | text_scores(texts[:, None]),
-            evidence={key: value for key, value in evidence.items() if np.isfinite(value)},
-            activity=activity,
+            evidence=self.evidence(m, t, ranked=False),
             norm_activity=activity,
             signature=signature,
             absolute=tuple(np.abs(one) for one in signature),
-            class_accuracy=np.full(CLASSES, hit),
+            class_accuracy=np.full(CLASSES, self.accuracy[m, t]),
             class_text=texts,
             class_image=np.stack([images[labels == c].mean(axis=0) for c in range(CLASSES)]),
             image_sd=images.std(axis=0),
-            predicted=(features @ texts.T).argmax(axis=1).astype(float),
-            predicted_on=image_number(np.arange(len(features))),
         )
+
+    def research(self):
+        """Research figures of all candidates and tasks."""
+        return assemble_research(self.research_cell(m, t) for m in range(len(self.ids)) for t in range(len(self.names)))
 
     def library(self, *, candidates=None, tasks=None):
         """A library of some candidates and tasks (all by default)."""
@@ -111,7 +137,7 @@ class World:
         records, labels = [], None
         for m in range(len(self.ids)) if candidates is None else candidates:
             features, labels, texts = self.embed(m, t, per_class=per_class)
-            activity, signature = self.profile(m, t)
+            activity, _ = self.profile(m, t)
             records.append(
                 Measurement(
                     candidate=self.ids[m],
@@ -121,8 +147,6 @@ class World:
                     logit_scale=logit_scale,
                     total=0.0,
                     activity=activity,
-                    signature=signature,
-                    absolute=tuple(np.abs(one) for one in signature),
                 )
             )
         return records, labels

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 
 from vlmsel_auto.errors import LibraryError
-from vlmsel_auto.library import library, published
+from vlmsel_auto.library import published
+from vlmsel_auto.library.assemble import merge
+from vlmsel_auto.library.file import load, save
+from vlmsel_auto.library.verify import verify
 
 LONG = "model,pretrained,dataset,acc1,acc5"
 
@@ -66,14 +69,14 @@ def test_each_table_is_told_by_its_columns_and_cited(tmp_path, header, line, sou
     assert table.zero_shot.tolist() == [[0.5]]
     assert source in table.builds[0].source
     assert table.has_profiles == (False,)
-    assert library.verify(table) == ()
+    assert verify(table) == ()
 
 
 def test_a_rank_table_survives_the_file_and_merges(tmp_path):
     one = published.import_table(write(tmp_path / "a.csv", LONG, "A,x,cars,0.5,1", "B,x,cars,0.25,1"))
     two = published.import_table(write(tmp_path / "b.csv", LONG, "A,x,dogs,0.75,1"))
-    library.save(library.merge(one, two, conflict="error"), tmp_path / "m.safetensors")
-    read = library.load(tmp_path / "m.safetensors")
+    save(merge(one, two, conflict="error"), tmp_path / "m.safetensors")
+    read = load(tmp_path / "m.safetensors")
     np.testing.assert_array_equal(read.zero_shot, [[0.5, 0.75], [0.25, np.nan]])
 
 

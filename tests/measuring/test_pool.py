@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from vlmsel_auto.measuring.pool import run_jobs
+from vlmsel_auto.events import Notice, StageProgress, StageStarted
+from vlmsel_auto.measuring.pool import results_of, run_jobs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +19,11 @@ class Deadly:
     deadly: bool = False
 
     @property
-    def key(self) -> tuple[str, ...]:
-        return (self.name,)
+    def label(self) -> str:
+        return self.name
+
+    def kept(self) -> str | None:
+        return self.name if (self.folder / self.name).exists() else None
 
     def run(self) -> str:
         if self.deadly:
@@ -44,3 +48,18 @@ def test_one_worker_runs_in_this_process_in_order_with_one_thread(tmp_path):
     assert [(job.name, reason) for job, reason in run_jobs(jobs, workers=1)] == [("b", ""), ("a", ""), ("c", "")]
     assert torch.get_num_threads() == threads
     assert list(run_jobs([], workers=2)) == []
+
+
+def test_results_that_are_there_are_not_made_again_and_failures_are_told(tmp_path):
+    (tmp_path / "a").touch()
+
+    class Failing(Deadly):
+        def run(self) -> str:
+            return "no luck" if self.name == "c" else super().run()
+
+    jobs, heard = [Failing(name=name, folder=tmp_path) for name in "abc"], []
+    found, failures = results_of(jobs, unit="marks", workers=1, sink=heard.append)
+    assert (found, failures) == ({0: "a", 1: "b"}, {2: "no luck"})
+    assert [one.text for one in heard if isinstance(one, StageStarted)] == ["1 of 3 marks are known"]
+    assert [one.text for one in heard if isinstance(one, Notice)] == ["c failed: no luck"]
+    assert [one.done for one in heard if isinstance(one, StageProgress)] == [2, 3]

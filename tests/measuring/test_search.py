@@ -9,8 +9,8 @@ import pytest
 import vlmsel_auto
 from helpers.drawings import draw_task
 from vlmsel_auto.cache import Store
-from vlmsel_auto.library import library as libraries
-from vlmsel_auto.library.library import default_library, load
+from vlmsel_auto.library.file import load
+from vlmsel_auto.library.places import default_library, user_library
 from vlmsel_auto.measuring.measure import embed_target, measure_target
 from vlmsel_auto.measuring.search import RUN, cells_of_search, remember_search
 from vlmsel_auto.models import zoo
@@ -88,7 +88,7 @@ def test_a_search_that_only_embedded_is_remembered_without_profiles(measured, tm
     remember_search(
         task=task, candidates=chosen, measured=[signals[0], embedded[1]], trials=trials(), seed=0, path=path
     )
-    library = libraries.user_library()  # with the shipped one
+    library = user_library()  # with the shipped one
     row = [library.candidate_ids.index(name) for name in NAMES]
     column = next(place for place, one in enumerate(library.tasks) if one.digest == task.digest)
     assert library.tuned[row[0], column].max() == 0.75
@@ -128,7 +128,7 @@ def test_a_second_search_on_a_related_folder_uses_the_first(tmp_path, minizoo, m
         budget=Budget(trials=4),
         workdir=tmp_path / "w",
     )
-    assert "shapes" in libraries.user_library().task_names
+    assert "shapes" in user_library().task_names
     assert any("added to the library" in note for note in load_report(result.report_dir).notes)
     after = vlmsel_auto.rank(second, candidates=own, cache_dir=tmp_path / "cache")
     assert {line.basis for line in after.ranked} == {"library and labels"}

@@ -10,7 +10,7 @@ import vlmsel_auto
 from helpers.drawings import draw_task
 from vlmsel_auto.cache import Store
 from vlmsel_auto.events import Notice, StageProgress
-from vlmsel_auto.library.library import default_library
+from vlmsel_auto.library.places import default_library
 from vlmsel_auto.measuring.measure import embed_target, find_measurement, measure_target
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve

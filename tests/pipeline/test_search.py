@@ -21,7 +21,9 @@ import vlmsel_auto
 from helpers.drawings import draw_task
 from vlmsel_auto.errors import BudgetError, CandidateError, InputError, TaskError, WorkdirError
 from vlmsel_auto.events import Notice, RankingReady, TrialFinished
-from vlmsel_auto.library import library as libraries
+from vlmsel_auto.library.assemble import assemble
+from vlmsel_auto.library.file import save
+from vlmsel_auto.library.places import user_library
 from vlmsel_auto.pipeline.workdir import check_usable
 from vlmsel_auto.records import Budget
 from vlmsel_auto.reporting.report import load as load_report
@@ -36,7 +38,7 @@ def shapes(tmp_path_factory):
 
 @pytest.fixture
 def no_library():
-    return libraries.assemble([])
+    return assemble([])
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def finished(shapes, tmp_path_factory):
         top_k=2,
         budget=Budget(trials=5),
         workdir=tmp_path_factory.mktemp("work") / "w",
-        library=libraries.assemble([]),
+        library=assemble([]),
         learn=False,
         sink=events.append,
     )
@@ -146,7 +148,7 @@ def test_the_same_search_again_repeats_nothing(finished, shapes):
         top_k=2,
         budget=Budget(trials=5),
         workdir=result.workdir,
-        library=libraries.assemble([]),
+        library=assemble([]),
         learn=False,
         sink=events.append,
     )
@@ -161,7 +163,7 @@ def test_another_search_may_not_take_the_work_directory(finished, shapes):
     with pytest.raises(WorkdirError, match=r"another .*seed"):
         vlmsel_auto.search(
             shapes, candidates=QUICK, budget=Budget(trials=5), workdir=finished[0].workdir, seed=1,
-            library=libraries.assemble([]),
+            library=assemble([]),
         )  # fmt: skip
 
 
@@ -212,7 +214,7 @@ def test_a_budget_too_short_for_a_trial_is_no_failure_of_trials(shapes, no_libra
 def test_a_finished_search_is_a_source_task_of_the_next(shapes, tmp_path, monkeypatch):
     monkeypatch.setenv("VLMSEL_LIBRARY", str(tmp_path / "mine.safetensors"))
     first = vlmsel_auto.search(shapes, candidates=QUICK, budget=Budget(trials=3), workdir=tmp_path / "w")
-    known = libraries.user_library()
+    known = user_library()
     assert "shapes" in known.task_names
     column = known.column("shapes")
     tuned = {trial.spec.candidate for trial in first.trials if trial.state == "complete"}
@@ -231,7 +233,7 @@ def test_a_finished_search_is_a_source_task_of_the_next(shapes, tmp_path, monkey
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux")
 def test_a_disk_that_takes_no_more_is_one_line_and_the_search_goes_on_later(shapes, tmp_path):
-    library = libraries.save(libraries.assemble([]), tmp_path / "none.safetensors") or tmp_path / "none.safetensors"
+    library = save(assemble([]), tmp_path / "none.safetensors") or tmp_path / "none.safetensors"
     command = [
         sys.executable, "-m", "vlmsel_auto", "search", str(shapes), "--candidates", QUICK[1], "--method", "finetune",
         "--max-trials", "1", "--workdir", str(tmp_path / "w"), "--library", str(library), "--no-learn", "--json",
@@ -255,7 +257,7 @@ def test_a_disk_that_takes_no_more_is_one_line_and_the_search_goes_on_later(shap
 
 @pytest.mark.slow
 def test_killed_at_any_moment_the_same_command_goes_on(shapes, tmp_path):
-    library = libraries.save(libraries.assemble([]), tmp_path / "none.safetensors") or tmp_path / "none.safetensors"
+    library = save(assemble([]), tmp_path / "none.safetensors") or tmp_path / "none.safetensors"
     command = [
         sys.executable, "-m", "vlmsel_auto", "search", str(shapes), "--candidates", ",".join(QUICK),
         "--max-trials", "6", "--workdir", str(tmp_path / "w"), "--library", str(library), "--no-learn", "--json",

@@ -8,7 +8,6 @@ from scipy import stats
 
 from helpers.zoo_world import World
 from vlmsel_auto.errors import InputError
-from vlmsel_auto.ranking.dcd import Dcd
 from vlmsel_auto.ranking.evidence.consensus import consensus
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import rank_candidates
@@ -49,23 +48,10 @@ def test_it_ranks_at_every_number_of_labels(world, library, per_class):
     assert np.mean(taus) > 0.45, taus
 
 
-def test_dcd_finds_the_kind_of_task_where_the_average_cannot(world, library):
-    with_dcd, average = [], []
-    for t in range(4):
-        targets, _ = world.targets(t)
-        bare = [dataclasses.replace(one, features=np.empty((0, 0)), text_features=np.empty((0, 0))) for one in targets]
-        ranking = rank_candidates(task=world.names[t], targets=bare, library=library, divergence=Dcd(delta="signature"))
-        with_dcd.append(tau(world, ranking, t))
-        blind = [Measurement(candidate=one) for one in world.ids]
-        ranking = rank_candidates(task=world.names[t], targets=blind, library=library)
-        average.append(tau(world, ranking, t))
-        assert any("no conductance profiles" in note for note in ranking.notes)
-    assert np.mean(with_dcd) > np.mean(average) + 0.2
-
-
 def test_an_uninformative_target_falls_back_to_the_average_rank(world, library):
     blind = [Measurement(candidate=one) for one in world.ids]
     ranking = rank_candidates(task="new", targets=blind, library=library)
+    assert any("no conductance profiles" in note for note in ranking.notes)
     accuracy = library.tuned
     z = (accuracy - accuracy.mean(axis=0)) / accuracy.std(axis=0)
     expected = [world.ids[i] for i in np.argsort(-z.mean(axis=1))]

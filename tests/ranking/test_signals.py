@@ -14,7 +14,6 @@ from vlmsel_auto.ranking.signals import (
     SIGNALS,
     TOP2_MARGIN,
     Embedded,
-    class_statistics,
     evidence_scores,
     image_number,
     label_free_signals,
@@ -59,17 +58,6 @@ def test_scores_are_those_of_their_functions(seen):
 def test_evidence_without_labels_is_refused(seen):
     with pytest.raises(ValueError, match="needs labels, but got None"):
         evidence_scores(replace(seen, labels=None))
-
-
-def test_class_statistics_in_loops(seen):
-    accuracy, recall, means, spread = class_statistics(seen.features[:30], seen.labels[:30], seen.texts)
-    unit = seen.features[:30] / np.linalg.norm(seen.features[:30], axis=1, keepdims=True)
-    right = seen.predicted[:30] == seen.labels[:30]
-    assert accuracy == right.mean()
-    for c in range(3):
-        assert recall[c] == pytest.approx(right[seen.labels[:30] == c].mean())
-        np.testing.assert_allclose(means[c], unit[seen.labels[:30] == c].mean(axis=0))
-    np.testing.assert_allclose(spread, unit.std(axis=0))
 
 
 def test_numbers_tell_images_and_their_order_apart():

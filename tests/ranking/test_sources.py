@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from helpers.zoo_world import CLASSES, World
-from vlmsel_auto.library.merge import assemble
+from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.ranking.evidence.consensus import consensus
 from vlmsel_auto.ranking.signals import CONSENSUS, TOP2_MARGIN
 from vlmsel_auto.ranking.sources import image_signal, reliability

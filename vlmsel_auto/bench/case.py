@@ -7,9 +7,10 @@ from functools import cached_property
 
 import numpy as np
 
+from vlmsel_auto.bench.research import Research
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.dcd import DEFAULT
-from vlmsel_auto.ranking.divergence import Divergence, Weighting
+from vlmsel_auto.ranking.divergence import Divergence, TaskProfiles, Weighting
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import Scores, score_candidates
 from vlmsel_auto.ranking.signals import IMAGE_SIGNALS, LABEL_SIGNALS
@@ -29,6 +30,8 @@ class Case:
     divergence: Divergence = DEFAULT
     weighting: Weighting = field(default_factory=Weighting)
     seed: int = 0
+    research: Research | None = None  # of the library's candidates and tasks, in its order
+    norm: bool = False  # divergences of the profiles with F = norm of the embedding, which research has
 
     @cached_property
     def accuracy(self) -> FloatArray:
@@ -60,24 +63,25 @@ class Case:
 
     def gathered(self, *, shots: int) -> Sources:
         """The sources as the ranking wants them."""
-        s = self.column
-        targets = [
-            Measurement(
-                candidate=self.library.candidate_ids[m],
-                activity=self.library.activity[m][s],
-                signature=tuple(one[s] for one in self.library.signature[m]),
-                absolute=tuple(one[s] for one in self.library.absolute[m]),
-            )
-            for m in self.rows
-        ]
         return gather(
             self.sources,
-            targets,
+            [
+                Measurement(candidate=self.library.candidate_ids[m], activity=self.library.activity[m][self.column])
+                for m in self.rows
+            ],
             truth=self.truth,
             shots=shots,
             divergence=self.divergence,
             weighting=self.weighting,
+            profiles=None if self.research is None else [self._profiles(self.research, m) for m in self.rows],
         )
+
+    def _profiles(self, research: Research, m: int) -> tuple[TaskProfiles, TaskProfiles]:
+        """Of the sources and of the target."""
+        activity = research.norm_activity[m] if self.norm else self.library.activity[m]
+        known = TaskProfiles(activity=activity, signature=research.signature[m], absolute=research.absolute[m])
+        target = np.arange(len(self.library.tasks)) == self.column
+        return known.take(~target), known.take(target)
 
     def signal(self, name: str) -> FloatArray | None:
         """A label-free signal (M,) on the target, None if the library lacks it."""

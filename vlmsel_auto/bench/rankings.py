@@ -15,8 +15,8 @@ import numpy as np
 from vlmsel_auto.bench.blind import average_rank, calibrated_total, source_ceiling
 from vlmsel_auto.bench.case import Case
 from vlmsel_auto.bench.modelgpt import regressed
+from vlmsel_auto.bench.research import Research
 from vlmsel_auto.bench.swab import borda, class_plan, class_rank_score, gap_score, similar_classes
-from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.dcd import PAPER
 from vlmsel_auto.ranking.evidence.text import TEXT_SCORES
 from vlmsel_auto.ranking.fusion import standardise
@@ -61,14 +61,10 @@ def _dcd(case: Case) -> list[FloatArray]:
     return _one(score_candidates(measured={}, sources=sources, n=len(case.rows)).dcd)
 
 
-def norm_profiles(library: Library) -> Library:
-    """The library with the profiles of F = norm of the embedding in the place of those of F = margin."""
-    return replace(library, activity=library.norm_activity)
-
-
 def _paper(case: Case) -> list[FloatArray]:
-    weighting = replace(case.weighting, alone=1.0)
-    return _dcd(replace(case, library=norm_profiles(case.library), divergence=PAPER, weighting=weighting))
+    if case.research is None:
+        return []
+    return _dcd(replace(case, norm=True, divergence=PAPER, weighting=replace(case.weighting, alone=1.0)))
 
 
 def _total(case: Case) -> list[FloatArray]:
@@ -83,24 +79,28 @@ def _ceiling(case: Case) -> list[FloatArray]:
     return [source_ceiling(case.accuracy[case.rows], case.source_truth)]
 
 
-def _standardised_gaps(library: Library, m: int) -> FloatArray:
+def _standardised_gaps(research: Research, m: int) -> FloatArray:
     """Image mean minus text of every class (G, D), each standardised: images within their task, texts over all."""
-    text, image = library.class_text[m], library.class_image[m]
+    text, image = research.class_text[m], research.class_image[m]
     gaps = np.full(text.shape, np.nan)
     z_text = standardise(text)
-    for s, part in enumerate(library.class_slices()):
-        spread = np.where(library.image_sd[m][s] > 0.0, library.image_sd[m][s], 1.0)
+    for s, part in enumerate(research.class_slices()):
+        spread = np.where(research.image_sd[m][s] > 0.0, research.image_sd[m][s], 1.0)
         if np.isfinite(image[part]).all():
             gaps[part] = (image[part] - image[part].mean(axis=0)) / spread - z_text[part]
     return gaps
 
 
 def _swab(case: Case) -> list[FloatArray]:
-    sources, target = case.sources, case.library.class_slices()[case.column]
+    research = case.research
+    if research is None:
+        return []
+    target = research.class_slices()[case.column]
+    sources = research.of_candidates(case.rows).without(case.library.task_names[case.column])
     ranks = np.argsort(np.argsort(sources.class_accuracy, axis=0), axis=0).astype(np.float64)
     first, second = np.full(len(case.rows), np.nan), np.full(len(case.rows), np.nan)
     for i, m in enumerate(case.rows):
-        own, text = sources.class_text[i], case.library.class_text[m][target]
+        own, text = sources.class_text[i], research.class_text[m][target]
         if own.shape[1] == 0 or not np.isfinite(text).all():
             continue
         gaps = _standardised_gaps(sources, i)

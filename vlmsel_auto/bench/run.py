@@ -15,6 +15,7 @@ import numpy as np
 from vlmsel_auto.bench.calibration import Claims, calibration, claims
 from vlmsel_auto.bench.case import Case
 from vlmsel_auto.bench.rankings import RANKINGS, replicate_scores
+from vlmsel_auto.bench.research import Research, joined
 from vlmsel_auto.bench.table import MEASURES, BenchRow, BenchTable
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
@@ -56,6 +57,7 @@ def run_bench(
     shots: int = 16,
     seed: int = 0,
     divergence: Divergence = DEFAULT,
+    research: Research | None = None,
     rankings: Sequence[str] | None = None,
     sink: Sink = discard,
 ) -> BenchTable:
@@ -67,6 +69,7 @@ def run_bench(
         shots: labels a class of the labelled rankings; the library's nearest is taken. 0: without labels.
         seed: of simulated replicates and bootstraps.
         divergence: of the rows "dcd" and "fused".
+        research: figures that only some rows need; None: these are left out of the table.
         rankings: names to compute (see `RANKINGS`); None: all.
         sink: told of every target.
 
@@ -80,6 +83,7 @@ def run_bench(
     unknown = sorted(set(wanted) - set(RANKINGS) - {"replicate_ceiling"})
     if unknown:
         raise LibraryError(f"rankings must be of {', '.join(RANKINGS)}, but got {', '.join(unknown)}")
+    library, research = joined(library, research)
     accuracies = truth_of(library, truth=truth)
     usable = [s for s in range(len(library.tasks)) if np.isfinite(accuracies[:, s]).sum() >= _MIN_CANDIDATES]
     if len(usable) < _MIN_TASKS:
@@ -93,7 +97,9 @@ def run_bench(
     began = time.perf_counter()
     sink(StageStarted(stage="ranking", total=len(usable), text="targets"))
     for done, s in enumerate(usable, start=1):
-        case = Case(library=library, column=s, truth=truth, shots=shots, divergence=divergence, seed=seed)
+        case = Case(
+            library=library, column=s, truth=truth, shots=shots, divergence=divergence, research=research, seed=seed
+        )
         for name in wanted:
             start = time.perf_counter()
             scores = RANKINGS[name](case) if name in RANKINGS else []
@@ -122,7 +128,7 @@ def run_bench(
         truth=truth,
         shots=shots,
         calibration=calibration(said),
-        notes=_notes(truth, figures, wanted),
+        notes=_notes(truth, figures, wanted, researched=research is not None),
     )
 
 
@@ -147,11 +153,14 @@ def _row(
     )
 
 
-def _notes(truth: Truth, figures: Mapping[str, Mapping[str, FloatArray]], wanted: Sequence[str]) -> tuple[str, ...]:
+def _notes(
+    truth: Truth, figures: Mapping[str, Mapping[str, FloatArray]], wanted: Sequence[str], *, researched: bool
+) -> tuple[str, ...]:
     notes = []
     left_out = [name for name in wanted if name not in figures]
     if left_out:
-        notes.append(f"left out, as the library lacks their data: {', '.join(left_out)}")
+        hint = "" if researched else " (no research figures were given)"
+        notes.append(f"left out, as the library lacks their data{hint}: {', '.join(left_out)}")
     if truth == "tuned" and "replicate_ceiling" in figures:
         there = figures["replicate_ceiling"]
         fused = [values[0] for target, values in figures.get("fused", {}).items() if target in there]

@@ -12,8 +12,6 @@ import typer
 from vlmsel_auto.cli.options import AsJson, Debug, LibraryPath, Quiet, Seed
 from vlmsel_auto.cli.support import guarded, make_sink, say
 
-__all__ = ["bench"]
-
 
 class TruthChoice(enum.StrEnum):
     """What rankings are judged by."""
@@ -31,6 +29,12 @@ _TRUTHS: dict[TruthChoice, Literal["zero_shot", "tuned"]] = {
 def bench(
     *,
     library: LibraryPath = None,
+    research: Annotated[
+        Optional[Path],  # noqa: UP045 - typer reads it at run time
+        typer.Option(
+            metavar="FILE", help="Figures that only some rows need; default: the mini zoo's, where the repository is."
+        ),
+    ] = None,
     truth: Annotated[
         TruthChoice, typer.Option(help="Accuracy after tuning, or zero-shot accuracy on the test split.")
     ] = TruthChoice.tuned,
@@ -50,16 +54,20 @@ def bench(
 ) -> None:
     """Compare all rankings on every task of a library, leaving that task out."""
     with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.bench.research import load, research_path
         from vlmsel_auto.bench.run import run_bench
         from vlmsel_auto.cache import write_atomically
         from vlmsel_auto.pipeline.rank import open_library
 
+        if research is None and research_path().exists():
+            research = research_path()
         with make_sink(quiet=quiet) as sink:
             table = run_bench(
                 open_library(library),
                 truth=_TRUTHS[truth],
                 shots=shots,
                 seed=seed,
+                research=None if research is None else load(research),
                 rankings=None if rows is None else [name.strip() for name in rows.split(",") if name.strip()],
                 sink=sink,
             )

@@ -13,7 +13,7 @@ from vlmsel_auto.cli.support import EXIT_INPUT, guarded, make_sink, say
 
 if TYPE_CHECKING:
     from vlmsel_auto.cache import Json
-    from vlmsel_auto.library.library import Library
+    from vlmsel_auto.library.records import Library
 
 __all__ = ["library_app"]
 
@@ -101,7 +101,7 @@ def add(
     Without --candidates, those that LIBRARY has.
     """
     with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.library.library import load
+        from vlmsel_auto.library.file import load
 
         base = load(library_file)
         made = _measure(
@@ -155,8 +155,8 @@ def merge(
 ) -> None:
     """Join libraries into one file."""
     with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.library.library import load, save
-        from vlmsel_auto.library.library import merge as join
+        from vlmsel_auto.library.assemble import merge as join
+        from vlmsel_auto.library.file import load, save
 
         made = join(*(load(each) for each in files), conflict="error" if conflict == "error" else "newest")
         save(made, out)
@@ -177,7 +177,7 @@ def export(
     with guarded(debug=debug, as_json=as_json) as answer:
         from vlmsel_auto.cli.tables import write_csv
         from vlmsel_auto.errors import InputError
-        from vlmsel_auto.library.library import save
+        from vlmsel_auto.library.file import save
 
         found = _open(library)
         found = found.select(candidate) if candidate else found
@@ -197,7 +197,7 @@ def verify(*, library: LibraryPath = None, as_json: AsJson = False, debug: Debug
     """Check a library's content, and that the mini zoo's weights are those it was made with."""
     with guarded(debug=debug, as_json=as_json) as answer:
         from vlmsel_auto.cli.tables import mini_zoo_weights
-        from vlmsel_auto.library.library import verify as check
+        from vlmsel_auto.library.verify import verify as check
 
         problems = check(_open(library), weights=mini_zoo_weights())
         listed: list[Json] = [*problems]
@@ -238,7 +238,7 @@ def import_(
     """
     with guarded(debug=debug, as_json=as_json) as answer:
         from vlmsel_auto.errors import InputError
-        from vlmsel_auto.library.library import save
+        from vlmsel_auto.library.file import save
         from vlmsel_auto.library.published import import_table
         from vlmsel_auto.library.tuned import import_tuned
 
@@ -256,7 +256,8 @@ def import_(
 
 
 def _open(path: Path | None) -> Library:
-    from vlmsel_auto.library.library import load, user_library
+    from vlmsel_auto.library.file import load
+    from vlmsel_auto.library.places import user_library
 
     return user_library() if path is None else load(path)
 

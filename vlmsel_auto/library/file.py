@@ -1,19 +1,18 @@
 """The one file format of a library: safetensors, everything that is not an array as JSON in its metadata.
 
-Metadata (all strings): ``format`` names the format, ``version`` counts its revisions, ``library`` is the JSON document,
-``sha256`` covers document and arrays, so that a flipped bit is found. Accuracies and times are kept as float64,
-conductances as float32, embeddings as float16: far finer than their sampling error. Files of version 1, which lack
-the classes that candidates name, are read too.
+Metadata (all strings): ``format`` names the format, ``version`` counts its revisions, ``document`` is the JSON text,
+``sha256`` covers document and arrays, so that a flipped bit is found. Figures are kept as float64, conductances as
+float32, far finer than their sampling error.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,19 +22,15 @@ from safetensors.numpy import save as save_safetensors
 
 from vlmsel_auto.cache import Json, write_atomically
 from vlmsel_auto.errors import LibraryError
-from vlmsel_auto.library.records import AXES, Build, CellFailure, Library, SourceCandidate, SourceTask
-
-__all__ = ["FORMAT", "VERSION", "load", "save"]
+from vlmsel_auto.library.records import GRIDS, Build, CellFailure, Library, SourceCandidate, SourceTask
 
 FORMAT: Final = "vlmsel_auto library"
-VERSION: Final = 2
+VERSION: Final = 3
 
 _MAX_BYTES: Final = 2 << 30  # no library is near this; a larger file is something else
-_EMBEDDINGS: Final = frozenset({"class_text", "class_image", "image_sd"})
-_CONDUCTANCES: Final = frozenset({"activity", "norm_activity", "signature", "absolute"})
-_READABLE: Final = ("1", str(VERSION))
 
-Arrays = dict[str, NDArray[np.generic]]
+Arrays = Mapping[str, NDArray[np.generic]]
+T = TypeVar("T")
 
 
 def save(library: Library, path: Path) -> None:
@@ -44,59 +39,83 @@ def save(library: Library, path: Path) -> None:
     Raises:
         LibraryError: the file cannot be written.
     """
-    arrays = _arrays(library)
-    document = json.dumps(_document(library), sort_keys=True, separators=(",", ":"))
-    metadata = {
-        "format": FORMAT,
-        "version": str(VERSION),
-        "library": document,
-        "sha256": _content_digest(document, arrays),
+    arrays: dict[str, NDArray[np.generic]] = {name: getattr(library, name) for name in GRIDS}
+    predicted = np.where(np.isfinite(library.predicted), library.predicted, -1)
+    arrays["predicted"] = predicted.astype(np.int16 if predicted.max(initial=0) <= np.iinfo(np.int16).max else np.int32)
+    arrays |= {f"activity/{m}": one.astype(np.float32) for m, one in enumerate(library.activity)}
+    document: Json = {
+        "candidates": [asdict(one) for one in library.candidates],
+        "tasks": [asdict(one) for one in library.tasks],
+        "builds": [asdict(one) for one in library.builds],
+        "failures": [asdict(one) for one in library.failures],
+        "run_names": list(library.run_names),
+        "run_sources": list(library.run_sources),
+        "signal_names": list(library.signal_names),
+        "draws": library.evidence_draws.shape[2],
+        "shots": list(library.shots),
+        "evidence_names": list(library.evidence_names),
+        "unlabelled": library.predicted.shape[2],
     }
-    try:
-        write_atomically(path, save_safetensors(arrays, metadata=metadata))
-    except OSError as error:
-        raise LibraryError(
-            f"cannot write the library; check folder and permissions ({error}), but got {path}"
-        ) from error
+    write_document(path, document, arrays, kind=FORMAT, version=VERSION)
 
 
 def load(path: Path) -> Library:
     """Read a library.
 
     Raises:
-        LibraryError: the file is missing, unreadable, cut short, damaged, not a library, or of a newer version.
+        LibraryError: the file is missing, unreadable, cut short, damaged, not a library, or of another version.
+    """
+    return read_document(path, _library, kind=FORMAT, version=VERSION)
+
+
+def write_document(path: Path, document: Json, arrays: Arrays, *, kind: str, version: int) -> None:
+    """Write a JSON document with arrays, whole or not at all.
+
+    Raises:
+        LibraryError: the file cannot be written.
+    """
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    plain = {name: np.ascontiguousarray(one) for name, one in arrays.items()}
+    metadata = {
+        "format": kind,
+        "version": str(version),
+        "document": text,
+        "sha256": _content_digest(text, plain),
+    }
+    try:
+        write_atomically(path, save_safetensors(plain, metadata=metadata))
+    except OSError as error:
+        raise LibraryError(
+            f"cannot write the {kind}; check folder and permissions ({error}), but got {path}"
+        ) from error
+
+
+def read_document(path: Path, decode: Callable[[dict[str, Any], Arrays], T], *, kind: str, version: int) -> T:
+    """What ``decode`` makes of the document and the arrays that `write_document` wrote.
+
+    Raises:
+        LibraryError: the file is missing, unreadable, cut short, damaged, of another kind or version, or ``decode``
+            cannot use it.
     """
     metadata, data = _read(path)
-    if metadata.get("format") != FORMAT:
-        raise LibraryError(f"not a library of vlmsel_auto: its metadata name no such format, but got {path}")
-    version = metadata.get("version", "")
-    if version not in _READABLE:
-        newer = version.isdecimal() and int(version) > VERSION
+    if metadata.get("format") != kind:
+        raise LibraryError(f"not a file of this kind: its metadata do not say {kind!r}, but got {path}")
+    found = metadata.get("version", "")
+    if found != str(version):
+        newer = found.isdecimal() and int(found) > version
         hint = "written by a newer vlmsel_auto, update it" if newer else "an unknown version"
-        raise LibraryError(f"library format {version!r} is {hint}; this one reads {VERSION}, but got {path}")
-    document = metadata.get("library", "")
+        raise LibraryError(f"{kind} of version {found!r} is {hint}; this one reads {version}, but got {path}")
+    text = metadata.get("document", "")
     try:
         arrays = load_safetensors(data)
-        if _content_digest(document, arrays) != metadata.get("sha256"):
-            raise LibraryError(f"the library is damaged: its content does not match its sha256, but got {path}")
-        return _library(*_upgraded(json.loads(document), arrays, version=version))
+        if _content_digest(text, arrays) != metadata.get("sha256"):
+            raise LibraryError(f"the {kind} is damaged: its content does not match its sha256, but got {path}")
+        return decode(json.loads(text), arrays)
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, LibraryError):
             raise
         reason = f"{type(error).__name__}: {error}"
-        raise LibraryError(f"the library is damaged: {reason}, but got {path}") from error
-
-
-def _upgraded(document: dict[str, Any], arrays: Arrays, *, version: str) -> tuple[dict[str, Any], Arrays]:
-    """Document and arrays in the present version."""
-    if version != "1":
-        return document, arrays
-    grid = (len(document["candidates"]), len(document["tasks"]))
-    return {"unlabelled": 0, **document}, {
-        **arrays,
-        "predicted": np.empty((*grid, 0), dtype=np.int32),
-        "predicted_on": np.full(grid, np.nan),
-    }
+        raise LibraryError(f"the {kind} is damaged: {reason}, but got {path}") from error
 
 
 def _read(path: Path) -> tuple[dict[str, str], bytes]:
@@ -116,7 +135,7 @@ def _read(path: Path) -> tuple[dict[str, str], bytes]:
         raise LibraryError(f"not a safetensors file, or cut short ({error}), but got {path}") from error
 
 
-def _content_digest(document: str, arrays: Mapping[str, NDArray[np.generic]]) -> str:
+def _content_digest(document: str, arrays: Arrays) -> str:
     hasher = hashlib.sha256(document.encode())
     for name in sorted(arrays):
         value = np.ascontiguousarray(arrays[name])
@@ -125,75 +144,30 @@ def _content_digest(document: str, arrays: Mapping[str, NDArray[np.generic]]) ->
     return hasher.hexdigest()
 
 
-def _arrays(library: Library) -> Arrays:
-    """Named arrays; those of blocks lie side by side, split by the widths in the document."""
-    found: Arrays = {}
-    for name, axes in AXES.items():
-        kind = np.float32 if name in _CONDUCTANCES else np.float16 if name in _EMBEDDINGS else np.float64
-        value = getattr(library, name)
-        if name == "build":
-            found[name] = np.ascontiguousarray(value, dtype=np.int64)
-        elif name == "predicted":
-            found[name] = np.where(np.isfinite(value), value, -1).astype(np.int32)
-        elif axes.startswith("*"):
-            for m, one in enumerate(value):
-                if isinstance(one, tuple):
-                    one = np.concatenate(one, axis=1) if one else np.empty((len(library.tasks), 0))  # noqa: PLW2901 - same thing, joined
-                found[f"{name}/{m}"] = np.ascontiguousarray(one, dtype=kind)
-        else:
-            found[name] = np.ascontiguousarray(value, dtype=kind)
-    return found
-
-
-def _document(library: Library) -> Json:
-    return {
-        "candidates": [asdict(one) for one in library.candidates],
-        "tasks": [asdict(one) for one in library.tasks],
-        "builds": [asdict(one) for one in library.builds],
-        "failures": [asdict(one) for one in library.failures],
-        "run_names": list(library.run_names),
-        "run_sources": list(library.run_sources),
-        "signal_names": list(library.signal_names),
-        "draws": library.evidence_draws.shape[2],
-        "shots": list(library.shots),
-        "evidence_names": list(library.evidence_names),
-        "unlabelled": library.predicted.shape[2],
-    }
-
-
-def _library(document: Mapping[str, Any], arrays: Arrays) -> Library:
-    """The checked library of a decoded document and its arrays.
-
-    Raises:
-        LibraryError: shapes or ranges are wrong.
-        KeyError, ValueError, TypeError, AttributeError: the document is not of this shape.
-    """
-    candidates = tuple(
-        SourceCandidate(**{**one, "blocks": tuple(one["blocks"]), "widths": tuple(one["widths"])})
-        for one in document["candidates"]
-    )
+def _library(document: dict[str, Any], arrays: Arrays) -> Library:
+    """The checked library of a decoded document and its arrays."""
+    candidates = tuple(SourceCandidate(**{**one, "blocks": tuple(one["blocks"])}) for one in document["candidates"])
     tasks = tuple(SourceTask(**{**one, "classes": tuple(one["classes"])}) for one in document["tasks"])
     builds = tuple(
         Build(**{**one, "settings": tuple((str(key), str(value)) for key, value in one["settings"])})
         for one in document["builds"]
     )
-    sizes = {
-        "m": len(candidates),
-        "s": len(tasks),
-        "g": sum(task.n_classes for task in tasks),
-        "r": len(document["run_names"]),
-        "q": len(document["signal_names"]),
-        "w": int(document["draws"]),
-        "k": len(document["shots"]),
-        "e": len(document["evidence_names"]),
-        "u": int(document["unlabelled"]),
+    grid = (len(candidates), len(tasks))
+    third = {
+        "tuned_runs": (len(document["run_names"]),),
+        "signals": (len(document["signal_names"]),),
+        "evidence_draws": (int(document["draws"]), len(document["shots"]), len(document["evidence_names"])),
+        "predicted": (int(document["unlabelled"]),),
     }
-    values = {name: _value(name, axes, arrays, sizes, candidates) for name, axes in AXES.items()}
-    if sizes["m"] * sizes["s"] and not -1 <= values["build"].min() <= values["build"].max() < len(builds):
-        raise LibraryError(f"build must index the {len(builds)} builds, but got {values['build'].max()}")
+    values = {name: checked(arrays, name, (*grid, *third.get(name, ()))) for name in GRIDS}
+    values["predicted"] = np.where(values["predicted"] >= 0, values["predicted"], np.nan)
+    build = values.pop("build").astype(np.int64)
+    if build.size and not -1 <= build.min() <= build.max() < len(builds):
+        raise LibraryError(f"build must index the {len(builds)} builds, but got {build.max()}")
     return Library(
         candidates=candidates,
         tasks=tasks,
+        build=build,
         builds=builds,
         failures=tuple(CellFailure(**one) for one in document["failures"]),
         run_names=tuple(map(str, document["run_names"])),
@@ -201,32 +175,20 @@ def _library(document: Mapping[str, Any], arrays: Arrays) -> Library:
         signal_names=tuple(map(str, document["signal_names"])),
         shots=tuple(map(int, document["shots"])),
         evidence_names=tuple(map(str, document["evidence_names"])),
+        activity=tuple(
+            checked(arrays, f"activity/{m}", (len(tasks), len(one.blocks))) for m, one in enumerate(candidates)
+        ),
         **values,
     )
 
 
-def _value(
-    name: str, axes: str, arrays: Arrays, sizes: Mapping[str, int], candidates: tuple[SourceCandidate, ...]
-) -> Any:
-    """One field of the library from the stored arrays."""
-    if not axes.startswith("*"):
-        stored = _checked(arrays[name], name, tuple(sizes[axis] for axis in axes))
-        if name == "predicted":
-            return np.where(stored >= 0, stored, np.nan)
-        return stored.astype(np.int64) if name == "build" else stored
-    found: list[Any] = []
-    for m, candidate in enumerate(candidates):
-        key = f"{name}/{m}"
-        if axes.startswith("**"):
-            joined = _checked(arrays[key], key, (sizes["s"], sum(candidate.widths)))
-            found.append(tuple(np.split(joined, np.cumsum(candidate.widths)[:-1], axis=1)) if candidate.widths else ())
-        else:
-            last = candidate.embed_dim if axes.endswith("d") else len(candidate.blocks)
-            found.append(_checked(arrays[key], key, (sizes[axes[1]], last)))
-    return tuple(found)
+def checked(arrays: Arrays, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """The array ``name`` as float64.
 
-
-def _checked(stored: NDArray[np.generic], name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    if stored.shape != shape:
-        raise LibraryError(f"{name} must have shape {shape}, but got {stored.shape}")
-    return stored.astype(np.float64)
+    Raises:
+        KeyError: it is not there.
+        LibraryError: it has another shape.
+    """
+    if arrays[name].shape != shape:
+        raise LibraryError(f"{name} must have shape {shape}, but got {arrays[name].shape}")
+    return arrays[name].astype(np.float64)

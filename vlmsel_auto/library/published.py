@@ -17,11 +17,9 @@ import numpy as np
 
 from vlmsel_auto.cache import digest, file_digest
 from vlmsel_auto.errors import LibraryError
-from vlmsel_auto.library.merge import assemble
+from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.library.records import Build, Cell, Library, SourceCandidate, SourceTask
 from vlmsel_auto.records import FloatArray
-
-__all__ = ["IMAGENET", "SOURCE", "TableKind", "datasets", "import_table", "open_clip_path", "zero_shot"]
 
 TableKind: TypeAlias = Literal["open_clip", "clip_benchmark", "lovm", "swab"]
 
@@ -107,7 +105,7 @@ def import_table(path: Path, *, kind: TableKind | None = None) -> Library:
     Raises:
         LibraryError: the file cannot be read, its columns fit no known table, or a value is not an accuracy.
     """
-    header, rows = _read(path)
+    header, rows = read_table(path)
     kind = kind or _kind(header, path)
     figures = list(_wide(header, rows, path) if kind == "open_clip" else _long(kind, header, rows, path))
     if not figures:
@@ -120,7 +118,12 @@ def import_table(path: Path, *, kind: TableKind | None = None) -> Library:
     return assemble(_cell(one, kind, build) for one in figures)
 
 
-def _read(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+def read_table(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+    """Column names and rows of a CSV file.
+
+    Raises:
+        LibraryError: it cannot be read.
+    """
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             reader = csv.DictReader(stream)
@@ -153,7 +156,7 @@ def _wide(header: Sequence[str], rows: Iterable[Mapping[str, str]], path: Path) 
                     arch=row["name"],
                     tag=row["pretrained"],
                     dataset=name,
-                    accuracy=_accuracy(row[name], path),
+                    accuracy=read_accuracy(row[name], path),
                     params=round(_number(params, path) * 1e6) if params else None,
                     flops=_number(flops, path) * 1e9 if flops else None,
                 )
@@ -169,7 +172,7 @@ def _long(kind: TableKind, header: Sequence[str], rows: Iterable[Mapping[str, st
                 arch=row["model"],
                 tag=row["pretrained"],
                 dataset=row["dataset"],
-                accuracy=_accuracy(row["acc1"], path),
+                accuracy=read_accuracy(row["acc1"], path),
             )
 
 
@@ -180,7 +183,12 @@ def _number(text: str, path: Path) -> float:
         raise LibraryError(f"the table {path} must hold numbers, but got {text!r}") from None
 
 
-def _accuracy(text: str, path: Path) -> float:
+def read_accuracy(text: str, path: Path) -> float:
+    """The accuracy that a field of ``path`` holds.
+
+    Raises:
+        LibraryError: it is no number, or not in [0, 1].
+    """
     value = _number(text, path)
     if not 0 <= value <= 1:
         raise LibraryError(f"accuracies in {path} must lie in [0, 1], but got {text!r}")

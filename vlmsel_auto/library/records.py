@@ -1,56 +1,100 @@
-"""Records of a library of source tasks: what is known of every candidate on every task, missing values as NaN.
+"""A library of source tasks: what is known of every candidate on every task, missing values as NaN.
 
-Shapes: M candidates, S source tasks, B_m visual blocks of candidate m, C_mb channels of its block b, D_m embedding
-width, K_s classes of task s and G = sum of K_s. Accuracies lie in [0, 1].
+Shapes: M candidates, S source tasks, B visual blocks of a candidate. Accuracies lie in [0, 1].
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Final
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from vlmsel_auto.errors import LibraryError
-from vlmsel_auto.library.cells import Build, Cell, CellFailure, SourceCandidate, SourceTask
 from vlmsel_auto.records import FloatArray, IntArray
 
-__all__ = ["AXES", "Build", "Cell", "CellFailure", "Library", "SourceCandidate", "SourceTask"]
+# arrays of a `Library` with a figure, or several along a third axis, for each candidate and task
+GRIDS = (
+    "zero_shot", "probed", "total", "seconds", "finished", "build",
+    "tuned_runs", "signals", "evidence_draws", "predicted", "predicted_on",
+)  # fmt: skip
 
-# The axes of every array of a Library: m candidates, s tasks, r tuning runs, q signals, w draws, k shots,
-# e evidence scores, u unlabelled images, g classes of all tasks, d embedding, b blocks. "*": one array a candidate,
-# "**": one a block.
-AXES: Final[Mapping[str, str]] = {
-    "zero_shot": "ms",
-    "probed": "ms",
-    "total": "ms",
-    "seconds": "ms",
-    "finished": "ms",
-    "build": "ms",
-    "predicted_on": "ms",
-    "predicted": "msu",
-    "tuned_runs": "msr",
-    "signals": "msq",
-    "evidence_draws": "mswke",
-    "class_accuracy": "mg",
-    "activity": "*sb",
-    "norm_activity": "*sb",
-    "class_text": "*gd",
-    "class_image": "*gd",
-    "image_sd": "*sd",
-    "signature": "**s",
-    "absolute": "**s",
-}
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceCandidate:
+    """A candidate as the library knows it."""
+
+    id: str
+    arch: str
+    tag: str
+    family: str = "unknown"
+    params: int | None = None
+    flops: float | None = None  # of one image through the visual tower
+    sha256: str = ""  # of the weights; "": unknown (published figures)
+    blocks: tuple[str, ...] = ()  # (B,) visual blocks, shallow to deep; (): no profile
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceTask:
+    """A source task as the library knows it: no image is kept."""
+
+    name: str
+    domain: str
+    classes: tuple[str, ...]
+    digest: str  # sha256 of the task's content, see Task.digest
+    n_test: int  # images behind the accuracies; 0: unknown
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes K."""
+        return len(self.classes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Build:
+    """How cells were made: the provenance that many cells share."""
+
+    source: str  # "vlmsel-auto library build", "vlmsel-auto search", or the citation of a published table
+    code_version: str
+    settings: tuple[tuple[str, str], ...] = ()  # sorted (name, value): scalar, images, baseline, error, seed, ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CellFailure:
+    """Why one cell is missing."""
+
+    candidate: str
+    task: str
+    reason: str
+
+
+def _empty(*shape: int) -> FloatArray:
+    return np.full(shape, np.nan)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cell:
+    """One candidate on one task. Everything but the identity may be missing (NaN, or an empty array or mapping)."""
+
+    candidate: SourceCandidate
+    task: SourceTask
+    build: Build
+    finished: float  # seconds since 1970-01-01 UTC
+    zero_shot: float = np.nan  # accuracy on the test split
+    probed: float = np.nan  # accuracy of a linear probe on the test split
+    total: float = np.nan  # mean over images of F(x) - F(x0), F = margin
+    seconds: float = np.nan  # wall time of the cell
+    tuned: Mapping[str, float] = field(default_factory=dict)  # run name -> accuracy on the test split
+    signals: Mapping[str, float] = field(default_factory=dict)  # label-free statistics by name
+    evidence: Mapping[tuple[int, int, str], float] = field(default_factory=dict)  # (draw, shots, score name) -> value
+    activity: FloatArray = field(default_factory=lambda: _empty(0))  # (B,) mean of sum |C|, F = margin
+    predicted: FloatArray = field(default_factory=lambda: _empty(0))  # (U,) zero-shot class of each unlabelled image
+    predicted_on: float = np.nan  # which images: cells with another number saw others
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Library:
-    """Source tasks and what every candidate does on them. Arrays are float64 and NaN where nothing is known.
-
-    ``signature[m][b]`` is (S, C_mb); ``activity[m]`` is (S, B_m); ``class_accuracy`` and the class embeddings run
-    over the classes of all tasks in order (``class_slices`` says which are whose).
-    """
+    """Source tasks and what every candidate does on them. Arrays are float64 and NaN where nothing is known."""
 
     candidates: tuple[SourceCandidate, ...]  # (M,)
     tasks: tuple[SourceTask, ...]  # (S,)
@@ -69,14 +113,7 @@ class Library:
     shots: tuple[int, ...]
     evidence_names: tuple[str, ...]
     evidence_draws: FloatArray  # (M, S, draws, shots, scores): draw w takes the same images for every candidate
-    activity: tuple[FloatArray, ...]
-    norm_activity: tuple[FloatArray, ...]
-    signature: tuple[tuple[FloatArray, ...], ...]
-    absolute: tuple[tuple[FloatArray, ...], ...]
-    class_accuracy: FloatArray  # (M, G)
-    class_text: tuple[FloatArray, ...]
-    class_image: tuple[FloatArray, ...]
-    image_sd: tuple[FloatArray, ...]
+    activity: tuple[FloatArray, ...]  # of each candidate (S, B)
     predicted: FloatArray  # (M, S, U) zero-shot class of unlabelled images, NaN beyond a task's own number of images
     predicted_on: FloatArray  # (M, S) which images: equal numbers, the same images in the same order
     failures: tuple[CellFailure, ...] = ()
@@ -97,19 +134,9 @@ class Library:
         return _known_mean(self.tuned_runs)
 
     @property
-    def evidence(self) -> FloatArray:
-        """Evidence scores (M, S, shots, scores): the mean over the draws that are there."""
-        return _known_mean(np.moveaxis(self.evidence_draws, 2, -1))
-
-    @property
     def has_profiles(self) -> tuple[bool, ...]:
         """Whether each candidate has a conductance profile on at least one task."""
         return tuple(bool(np.isfinite(one).any()) for one in self.activity)
-
-    def class_slices(self) -> tuple[slice, ...]:
-        """Where each task's classes lie on the axis of all classes."""
-        ends = np.cumsum([task.n_classes for task in self.tasks], dtype=np.int64).tolist()
-        return tuple(slice(end - task.n_classes, end) for task, end in zip(self.tasks, ends, strict=True))
 
     def row(self, candidate: str) -> int:
         """Index of a candidate.
@@ -158,7 +185,6 @@ class Library:
         index = int(self.build[m, s])
         if index < 0:
             return None
-        part = self.class_slices()[s]
         return Cell(
             candidate=self.candidates[m],
             task=self.tasks[s],
@@ -178,13 +204,6 @@ class Library:
                 if np.isfinite(self.evidence_draws[m, s, w, k, e])
             },
             activity=self.activity[m][s],
-            norm_activity=self.norm_activity[m][s],
-            signature=tuple(block[s] for block in self.signature[m]),
-            absolute=tuple(block[s] for block in self.absolute[m]),
-            class_accuracy=self.class_accuracy[m, part],
-            class_text=self.class_text[m][part],
-            class_image=self.class_image[m][part],
-            image_sd=self.image_sd[m][s],
             predicted=self.predicted[m, s][np.isfinite(self.predicted[m, s])],
             predicted_on=float(self.predicted_on[m, s]),
         )
@@ -195,23 +214,16 @@ class Library:
         return tuple(one for one in found if one is not None)
 
     def _take(self, rows: Sequence[int], columns: Sequence[int]) -> Library:
-        slices = self.class_slices()
-        groups = [g for s in columns for g in range(slices[s].start, slices[s].stop)]
-        along = {"s": columns, "g": groups}
-        changed = {item.name: getattr(self, item.name) for item in fields(self)}
-        for name, axes in AXES.items():
-            value = changed[name]
-            if axes.startswith("**"):
-                changed[name] = tuple(tuple(block[columns] for block in value[m]) for m in rows)
-            elif axes.startswith("*"):
-                changed[name] = tuple(value[m][along[axes[1]]] for m in rows)
-            else:
-                changed[name] = value[rows][:, along[axes[1]]]
-        changed["candidates"] = tuple(self.candidates[m] for m in rows)
-        changed["tasks"] = tuple(self.tasks[s] for s in columns)
-        kept, names = {one.id for one in changed["candidates"]}, {one.name for one in changed["tasks"]}
-        changed["failures"] = tuple(one for one in self.failures if one.candidate in kept and one.task in names)
-        return replace(self, **changed)
+        candidates, tasks = tuple(self.candidates[m] for m in rows), tuple(self.tasks[s] for s in columns)
+        kept, names = {one.id for one in candidates}, {one.name for one in tasks}
+        return replace(
+            self,
+            candidates=candidates,
+            tasks=tasks,
+            activity=tuple(self.activity[m][columns] for m in rows),
+            failures=tuple(one for one in self.failures if one.candidate in kept and one.task in names),
+            **{name: getattr(self, name)[rows][:, columns] for name in GRIDS},
+        )
 
 
 def _index(names: Sequence[str], name: str, kind: str) -> int:

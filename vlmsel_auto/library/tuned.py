@@ -7,7 +7,6 @@ accuracy (failed trials) are left out.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +15,9 @@ from typing import Final
 import numpy as np
 
 from vlmsel_auto.errors import LibraryError
-from vlmsel_auto.library.merge import with_tuned
+from vlmsel_auto.library.assemble import with_tuned
+from vlmsel_auto.library.published import read_accuracy, read_table
 from vlmsel_auto.library.records import Library
-
-__all__ = ["import_tuned"]
 
 _KEYS: Final = ("member", "task")
 _LONG: Final = frozenset({"member", "task", "method", "seed", "accuracy"})
@@ -46,7 +44,7 @@ def import_tuned(library: Library, path: Path, *, source: str | None = None) -> 
         LibraryError: the table cannot be read, has other columns or values that are no accuracies, or none of its
             rows belongs to a cell of the library.
     """
-    header, rows = _read(path)
+    header, rows = read_table(path)
     if set(header) >= _LONG:
         runs, probes = _long(rows, path)
     elif set(header) >= set(_KEYS) and set(header) - _OTHER:
@@ -64,30 +62,11 @@ def import_tuned(library: Library, path: Path, *, source: str | None = None) -> 
     return _with_probes(library, tuple(probes.values()))
 
 
-def _read(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream)
-            rows = list(reader)
-            return tuple(reader.fieldnames or ()), rows
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LibraryError(f"the table cannot be read as CSV ({error}), but got {path}") from error
-
-
-def _accuracy(text: str, path: Path) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise LibraryError(f"accuracies in {path} must be numbers, but got {text!r}") from None
-    if not 0 <= value <= 1:
-        raise LibraryError(f"accuracies in {path} must lie in [0, 1], but got {text!r}")
-    return value
-
-
 def _wide(header: Sequence[str], rows: Sequence[Mapping[str, str]], path: Path) -> _Runs:
     names = [name for name in header if name not in _OTHER]
     return {
-        name: {(row["member"], row["task"]): _accuracy(row[name], path) for row in rows if row[name]} for name in names
+        name: {(row["member"], row["task"]): read_accuracy(row[name], path) for row in rows if row[name]}
+        for name in names
     }
 
 
@@ -99,7 +78,7 @@ def _long(rows: Sequence[Mapping[str, str]], path: Path) -> tuple[_Runs, _Runs]:
         if row["accuracy"]:
             into = probes if row["method"] == "probe" else runs
             values = into.setdefault(f"{row['method']} seed={row['seed']}", {})
-            values[row["member"], row["task"]] = _accuracy(row["accuracy"], path)
+            values[row["member"], row["task"]] = read_accuracy(row["accuracy"], path)
     return runs, probes
 
 

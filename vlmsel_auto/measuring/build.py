@@ -16,10 +16,12 @@ from typing import Final
 
 from vlmsel_auto.cache import Store, default_cache_dir
 from vlmsel_auto.errors import LibraryError, TaskError
-from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted, discard
-from vlmsel_auto.library.library import Cell, CellFailure, Library, assemble, load, merge, save
+from vlmsel_auto.events import Sink, StageFinished, discard
+from vlmsel_auto.library.assemble import assemble, merge
+from vlmsel_auto.library.file import load, save
+from vlmsel_auto.library.records import Cell, CellFailure, Library
 from vlmsel_auto.measuring.cells import CellSettings, cell_key, measure_cell, source_task
-from vlmsel_auto.measuring.pool import run_jobs
+from vlmsel_auto.measuring.pool import results_of
 from vlmsel_auto.measuring.tuned import tune_cells
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
@@ -82,8 +84,12 @@ def build(
         for one in candidates
         for task in loaded
     ]
-    cells, failures = _cells(grid, workers=jobs, sink=sink)
-    made = assemble(cells, failures=failures)
+    cells, reasons = results_of(grid, unit="cells", workers=jobs, sink=sink)
+    failures = [
+        CellFailure(candidate=grid[at].candidate.id, task=grid[at].task.name, reason=reason)
+        for at, reason in sorted(reasons.items())
+    ]
+    made = assemble([cells[at] for at in sorted(cells)], failures=failures)
     made = merge(base, made) if base is not None else made
     if tuned_seeds:
         made = tune_cells(
@@ -100,27 +106,6 @@ def build(
     save(made, out)
     sink(StageFinished(stage="library", seconds=time.monotonic() - began, text=f"{len(cells):,} cells in {out}"))
     return made
-
-
-def _cells(grid: Sequence[_Job], *, workers: int, sink: Sink) -> tuple[list[Cell], list[CellFailure]]:
-    """Every cell of the grid, from an earlier build or made now, and why some could not be made."""
-    kept = {job.key: cell for job in grid if (cell := job.kept()) is not None}
-    waiting = [job for job in grid if job.key not in kept]
-    sink(StageStarted(stage="library", total=len(grid), text=f"{len(kept):,} of {len(grid):,} cells are known"))
-    failures: list[CellFailure] = []
-    began = time.monotonic()
-    for done, (job, failed) in enumerate(run_jobs(waiting, workers=workers), start=1):
-        cell = None if failed else job.kept()
-        if cell is not None:
-            kept[job.key] = cell
-        else:
-            reason = failed or "the finished cell cannot be read back"
-            failures.append(CellFailure(candidate=job.candidate.id, task=job.task.name, reason=reason))
-            sink(Notice(level="warning", text=f"{job.candidate.id} on {job.task.name} failed: {reason}"))
-        left = (time.monotonic() - began) / done * (len(waiting) - done)
-        text = f"{job.candidate.id} on {job.task.name}; about {left / 60:.1f} min left"
-        sink(StageProgress(stage="library", done=len(grid) - len(waiting) + done, text=text))
-    return [kept[job.key] for job in grid if job.key in kept], failures
 
 
 def task_folders(root: Path) -> tuple[Path, ...]:
@@ -198,8 +183,8 @@ class _Job:
     cache: Path
 
     @property
-    def key(self) -> tuple[str, ...]:
-        return self.candidate.id, self.task.name
+    def label(self) -> str:
+        return f"{self.candidate.id} on {self.task.name}"
 
     @property
     def path(self) -> Path:

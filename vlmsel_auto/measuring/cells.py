@@ -10,18 +10,16 @@ from typing import Final, cast
 import numpy as np
 
 from vlmsel_auto.cache import Json, Store, digest
-from vlmsel_auto.conductance.layer import choose_integrator, conductance
-from vlmsel_auto.conductance.scalars import make_scalar
+from vlmsel_auto.conductance.layer import choose_integrator
 from vlmsel_auto.library.records import Build, Cell, SourceCandidate, SourceTask
 from vlmsel_auto.measuring.measure import measure
 from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.models.loadedmodel import LoadedModel
-from vlmsel_auto.ranking.evidence.text import text_scores
+from vlmsel_auto.ranking.evidence import zeroshot
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.signals import (
     SIGNALS,
     Embedded,
-    class_statistics,
     evidence_scores,
     image_number,
     label_free_signals,
@@ -37,7 +35,6 @@ class CellSettings:
     """What determines a cell beside candidate and task."""
 
     images: int = 32  # unlabelled training images of the conductance profile
-    norm_images: int = 8  # of these, for the profile with F = norm of the embedding; 0: none
     signal_images: int = 160  # unlabelled training images of the label-free signals
     points: int = 9  # of the path, on smooth towers; 2 points - 1 where activations have kinks
     shots: tuple[int, ...] = (1, 2, 4, 8, 16)  # labels a class of the evidence
@@ -64,6 +61,20 @@ def unlabelled_images(task: Task, settings: CellSettings) -> IntArray:
     return np.asarray(support[order][: max(settings.signal_images, settings.images)], dtype=np.int64)
 
 
+def labelled_draws(task: Task, settings: CellSettings) -> dict[tuple[int, int], IntArray]:
+    """Labelled images by (draw, labels a class): nested in the labels, the same for every candidate."""
+    return {
+        (w, shots): split.few_shot(task.labels, task.train, shots=shots, seed=settings.seed + w)
+        for w in range(settings.draws)
+        for shots in settings.shots
+    }
+
+
+def path_points(model: LoadedModel, settings: CellSettings) -> int:
+    """Points of the path for this tower."""
+    return settings.points if choose_integrator(model.visual) == "spectral" else 2 * settings.points - 1
+
+
 def cell_key(*, candidate: Candidate, task: Task, settings: CellSettings) -> str:
     """Content address of a cell."""
     names = " ".join(sorted(one.name for one in SIGNALS))  # a new score is measured, from kept embeddings
@@ -82,20 +93,13 @@ def measure_cell(*, model: LoadedModel, task: Task, settings: CellSettings, code
     """
     began = time.perf_counter()
     candidate = model.candidate
-    unlabelled = unlabelled_images(task, settings)
-    draws = {
-        (w, shots): split.few_shot(task.labels, task.train, shots=shots, seed=settings.seed + w)
-        for w in range(settings.draws)
-        for shots in settings.shots
-    }
+    unlabelled, draws = unlabelled_images(task, settings), labelled_draws(task, settings)
     images = np.unique(np.concatenate([unlabelled, *draws.values(), task.test]))
-    integrator = choose_integrator(model.visual)
-    points = settings.points if integrator == "spectral" else 2 * settings.points - 1
+    points = path_points(model, settings)
     profiled = unlabelled[: settings.images]
     found = measure(model, task, images=images, profiled=profiled, store=store, points=points)
-    tested = found.features[np.searchsorted(images, task.test)]
-    accuracy, recall, class_image, image_sd = class_statistics(tested, task.labels[task.test], found.text_features)
-    made = {**dict(settings.as_text()), "integrator": integrator, "points": str(points)}
+    tested = zeroshot.cosines(found.features[np.searchsorted(images, task.test)], found.text_features)
+    made = {**dict(settings.as_text()), "integrator": choose_integrator(model.visual), "points": str(points)}
     cell = cell_of(
         found,
         candidate=candidate,
@@ -103,29 +107,13 @@ def measure_cell(*, model: LoadedModel, task: Task, settings: CellSettings, code
         images=images,
         unlabelled=unlabelled[: settings.signal_images],
         draws=draws,
-        zero_shot=accuracy,
+        zero_shot=zeroshot.zeroshot(tested, task.labels[task.test]),
         build=Build(
             source="vlmsel-auto library build", code_version=code_version, settings=tuple(sorted(made.items()))
         ),
         seed=settings.seed,
-        research=True,
     )
-    norm = np.empty(0)
-    if settings.norm_images:
-        pixels = task.pixels.read(candidate.view, profiled[: settings.norm_images])
-        scalar = make_scalar("norm")
-        norm = conductance(model.visual, model.normalise(pixels), scalar=scalar, points=points).activity.mean(axis=0)
-    captions = model.caption_features(task.prompts, task.templates).double().cpu().numpy()
-    return replace(
-        cell,
-        seconds=time.perf_counter() - began,
-        signals={**cell.signals, **text_scores(captions, seed=settings.seed)},
-        norm_activity=norm,
-        class_accuracy=recall,
-        class_text=found.text_features,
-        class_image=class_image,
-        image_sd=image_sd,
-    )
+    return replace(cell, seconds=time.perf_counter() - began)
 
 
 def cell_of(
@@ -139,7 +127,6 @@ def cell_of(
     zero_shot: float,
     build: Build,
     seed: int,
-    research: bool,
 ) -> Cell:
     """The cell of a measurement; tuned accuracies are not in it yet.
 
@@ -153,7 +140,6 @@ def cell_of(
         zero_shot: accuracy in [0, 1].
         build: how it was made.
         seed: of the evidence.
-        research: also scores that no ranking fuses, for research tables; some take seconds.
     """
     order = np.argsort(images)
 
@@ -168,7 +154,7 @@ def cell_of(
         (w, shots, name): value
         for (w, shots), chosen in draws.items()
         for name, value in evidence_scores(
-            replace(shown, features=features(chosen), labels=task.labels[chosen]), research=research
+            replace(shown, features=features(chosen), labels=task.labels[chosen])
         ).items()
         if np.isfinite(value)
     }
@@ -182,19 +168,15 @@ def cell_of(
             flops=candidate.flops,
             sha256=found.weights,
             blocks=found.blocks,
-            widths=tuple(len(block) for block in found.signature),
-            embed_dim=text.shape[1],
         ),
         task=source_task(task),
         build=build,
         finished=time.time(),
         zero_shot=zero_shot,
         total=found.total,
-        signals=label_free_signals(shown, research=research),
+        signals=label_free_signals(shown),
         evidence=evidence,
         activity=found.activity,
-        signature=found.signature,
-        absolute=found.absolute,
         predicted=shown.predicted.astype(np.float64),
         predicted_on=image_number(unlabelled),
     )

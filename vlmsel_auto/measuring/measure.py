@@ -6,7 +6,7 @@ content: the same candidate on the same images is measured once, whoever asks.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final, cast
 
 import numpy as np
@@ -92,9 +92,10 @@ def measure(
         profile = _find_profile(candidate, task, profiled, points=points, store=store)
         if profile is None:
             found = margin_conductance(model, task, profiled, text=seen.text, points=points)
-            profile = _means(found)
-            key = _profile_key(candidate, task, profiled, points)
-            store.put(key, profile[0], {"candidate": candidate.id, "blocks": list(found.blocks)})
+            profile = _Profile(
+                total=float(found.total.mean()), activity=found.activity.mean(axis=0), blocks=found.blocks
+            )
+            _keep_profile(candidate, task, profiled, profile, points=points, store=store)
     return _measurement(candidate, seen, profile)
 
 
@@ -118,23 +119,28 @@ def margin_conductance(
     )
 
 
-_Profile = tuple[dict[str, NDArray[np.generic]], tuple[str, ...]]  # means over images, names of blocks
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Profile:
+    """Means of a `Conductance` over images."""
 
-
-def _means(found: Conductance) -> _Profile:
-    arrays: dict[str, NDArray[np.generic]] = {
-        "total": np.asarray(found.total.mean()),
-        "activity": found.activity.mean(axis=0),
-    }
-    for b in range(len(found.blocks)):
-        arrays[f"signature.{b}"] = found.signature[b].mean(axis=0)
-        arrays[f"absolute.{b}"] = found.absolute[b].mean(axis=0)
-    return arrays, found.blocks
+    total: float
+    activity: FloatArray  # (B,)
+    blocks: tuple[str, ...]
 
 
 def _profile_key(candidate: Candidate, task: Task, images: IntArray, points: int | None) -> str:
     effort: Json = [_ERROR, _MAX_POINTS] if points is None else points
     return digest("profile", _VERSION, fingerprint(candidate), task.digest, [int(one) for one in images], effort)
+
+
+def _keep_profile(
+    candidate: Candidate, task: Task, images: IntArray, profile: _Profile, *, points: int | None, store: Store
+) -> None:
+    store.put(
+        _profile_key(candidate, task, images, points),
+        {"activity": profile.activity},
+        {"candidate": candidate.id, "blocks": list(profile.blocks), "total": profile.total.hex()},
+    )
 
 
 def _find_profile(
@@ -143,7 +149,12 @@ def _find_profile(
     kept = store.get(_profile_key(candidate, task, images, points))
     if kept is None:
         return None
-    return kept[0], tuple(str(name) for name in cast("list[Json]", kept[1]["blocks"]))
+    arrays, record = kept
+    return _Profile(
+        total=float.fromhex(str(record["total"])),
+        activity=_wide(arrays["activity"]),
+        blocks=tuple(str(name) for name in cast("list[Json]", record["blocks"])),
+    )
 
 
 def _wide(values: NDArray[np.generic]) -> FloatArray:
@@ -161,12 +172,4 @@ def _measurement(candidate: Candidate, seen: Embeddings, profile: _Profile | Non
     )
     if profile is None:
         return found
-    arrays, blocks = profile
-    return replace(
-        found,
-        total=float(arrays["total"].item()),
-        activity=_wide(arrays["activity"]),
-        blocks=blocks,
-        signature=tuple(_wide(arrays[f"signature.{b}"]) for b in range(len(blocks))),
-        absolute=tuple(_wide(arrays[f"absolute.{b}"]) for b in range(len(blocks))),
-    )
+    return replace(found, total=profile.total, activity=profile.activity, blocks=profile.blocks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -12,15 +13,22 @@ from typing import Protocol, TypeVar
 import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
-__all__ = ["Job", "run_jobs"]
+from vlmsel_auto.events import Notice, Sink, StageProgress, StageStarted
+
+V_co = TypeVar("V_co", covariant=True)
+V = TypeVar("V")
 
 
-class Job(Protocol):
+class Job(Protocol[V_co]):
     """A piece of work that keeps its own result on disk. Must be picklable."""
 
     @property
-    def key(self) -> tuple[str, ...]:
-        """What tells it from the other jobs."""
+    def label(self) -> str:
+        """What it is for people."""
+        ...
+
+    def kept(self) -> V_co | None:
+        """The result of an earlier run; None when there is none that can be used."""
         ...
 
     def run(self) -> str:
@@ -28,7 +36,33 @@ class Job(Protocol):
         ...
 
 
-J = TypeVar("J", bound=Job)
+J = TypeVar("J", bound=Job[object])
+
+
+def results_of(jobs: Sequence[Job[V]], *, unit: str, workers: int, sink: Sink) -> tuple[dict[int, V], dict[int, str]]:
+    """Results of jobs that are there, or are made now, and why some could not be made: by position in ``jobs``.
+
+    Args:
+        jobs: what is wanted.
+        unit: what they make, in the plural.
+        workers: processes.
+        sink: takes the events of stage "library".
+    """
+    found = {at: value for at, job in enumerate(jobs) if (value := job.kept()) is not None}
+    failures: dict[int, str] = {}
+    known, began = len(found), time.monotonic()
+    waiting = {id(job): at for at, job in enumerate(jobs) if at not in found}
+    sink(StageStarted(stage="library", total=len(jobs), text=f"{known:,} of {len(jobs):,} {unit} are known"))
+    for done, (job, failed) in enumerate(run_jobs([jobs[at] for at in waiting.values()], workers=workers), start=1):
+        value = None if failed else job.kept()
+        if value is not None:
+            found[waiting[id(job)]] = value
+        else:
+            reason = failures[waiting[id(job)]] = failed or "the result cannot be read back"
+            sink(Notice(level="warning", text=f"{job.label} failed: {reason}"))
+        left = (time.monotonic() - began) / done * (len(waiting) - done)
+        sink(StageProgress(stage="library", done=known + done, text=f"{job.label}; about {left / 60:.1f} min left"))
+    return found, failures
 
 
 def run_jobs(jobs: Sequence[J], *, workers: int) -> Iterator[tuple[J, str]]:
@@ -88,7 +122,7 @@ def _pooled(queue: deque[J], workers: int) -> Iterator[tuple[J, str | None]]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _run(job: Job) -> str:
+def _run(job: Job[object]) -> str:
     return job.run()
 
 

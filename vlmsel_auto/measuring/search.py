@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from vlmsel_auto.library import library as libraries
+from vlmsel_auto.library.places import remember
 from vlmsel_auto.library.records import Build, Cell
 from vlmsel_auto.measuring.cells import cell_of
 from vlmsel_auto.planning.method import Trains
@@ -51,7 +51,7 @@ def remember_search(
         LibraryError: the library is damaged, locked or cannot be written.
     """
     cells = cells_of_search(task=task, candidates=candidates, measured=measured, trials=trials, seed=seed)
-    return libraries.remember(cells=cells, run_sources={RUN: "best trial of each candidate in a search"}, path=path)
+    return remember(cells=cells, run_sources={RUN: "best trial of each candidate in a search"}, path=path)
 
 
 def cells_of_search(
@@ -92,7 +92,6 @@ def cells_of_search(
             zero_shot=zeroshot.zeroshot(zeroshot.cosines(one.features, one.text_features), task.labels[support]),
             build=build,
             seed=seed,
-            research=False,
         )
         runs = {RUN: tuned[one.candidate]} if one.candidate in tuned else {}
         cells.append(replace(cell, tuned=runs, probed=probed.get(one.candidate, np.nan)))

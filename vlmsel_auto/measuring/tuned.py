@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from vlmsel_auto.cache import Json, Store, digest, write_atomically
-from vlmsel_auto.events import Notice, Sink, StageProgress, StageStarted
-from vlmsel_auto.library.merge import with_tuned
+from vlmsel_auto.events import Sink
+from vlmsel_auto.library.assemble import with_tuned
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.measuring.pool import run_jobs
+from vlmsel_auto.measuring.pool import results_of
 from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Candidate, Task, TrialSpec
 from vlmsel_auto.tuning.methods import FINETUNE
 from vlmsel_auto.tuning.run import run_trial
-
-__all__ = ["tune_cells"]
 
 
 def tune_cells(
@@ -59,22 +56,12 @@ def tune_cells(
         for one in candidates
         for task in tasks
     ]
-    known = {job.key: value for job in trials if (value := job.kept()) is not None}
-    waiting = [job for job in trials if job.key not in known]
-    sink(StageStarted(stage="library", total=len(trials), text=f"{len(known):,} of {len(trials):,} trials are known"))
-    began = time.monotonic()
-    for done, (job, failed) in enumerate(run_jobs(waiting, workers=jobs), start=1):
-        value = None if failed else job.kept()
-        if value is None:
-            sink(Notice(level="warning", text=f"tuning {job.candidate.id} on {job.task.name} failed: {failed}"))
-        else:
-            known[job.key] = value
-        left = (time.monotonic() - began) / done * (len(waiting) - done)
-        text = f"tuned {job.candidate.id} on {job.task.name}; about {left / 60:.1f} min left"
-        sink(StageProgress(stage="library", done=len(trials) - len(waiting) + done, text=text))
+    found, _ = results_of(trials, unit="trials", workers=jobs, sink=sink)
     for seed in seeds:
         values = {
-            (job.candidate.id, job.task.name): known[job.key] for job in trials if job.seed == seed and job.key in known
+            (job.candidate.id, job.task.name): found[at]
+            for at, job in enumerate(trials)
+            if job.seed == seed and at in found
         }
         run = f"finetune {shots}-shot seed={seed}"
         library = with_tuned(library, run=run, source="vlmsel-auto library build", values=values)
@@ -93,8 +80,8 @@ class _Trial:
     cache: Path
 
     @property
-    def key(self) -> tuple[str, ...]:
-        return self.candidate.id, self.task.name, str(self.seed)
+    def label(self) -> str:
+        return f"tuning {self.candidate.id} on {self.task.name}"
 
     @property
     def spec(self) -> TrialSpec:
@@ -133,7 +120,7 @@ class _Trial:
                     task=self.task,
                     candidate=self.candidate,
                     load=load,
-                    store=Store(Path(scratch) / "store"),
+                    store=Store(self.cache / "store"),
                     workdir=Path(scratch),
                     device=self.device,
                     train_shots=self.shots,

@@ -19,8 +19,9 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # i
 from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, RankingReady, Sink, StageFinished, StageProgress, StageStarted
-from vlmsel_auto.library import library as libraries
 from vlmsel_auto.library import published
+from vlmsel_auto.library.file import load
+from vlmsel_auto.library.places import user_library
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.measure import embed_target, find_measurement, measure_target
 from vlmsel_auto.measuring.search import SEARCH
@@ -53,8 +54,8 @@ def open_library(library: Library | Path | None) -> Library:
         LibraryError: a file that cannot be read.
     """
     if library is None:
-        return libraries.user_library()
-    return library if isinstance(library, Library) else libraries.load(library)
+        return user_library()
+    return library if isinstance(library, Library) else load(library)
 
 
 def without_target(library: Library, task: Task) -> Library:

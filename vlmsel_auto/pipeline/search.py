@@ -12,7 +12,7 @@ from typing import Final
 from vlmsel_auto.cache import Json, Store, default_cache_dir, digest
 from vlmsel_auto.errors import CandidateError, LibraryError
 from vlmsel_auto.events import Notice, Sink, discard
-from vlmsel_auto.library import library as libraries
+from vlmsel_auto.library.places import default_library
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.search import remember_search
 from vlmsel_auto.models import candidates as catalogue
@@ -258,7 +258,7 @@ def _learn(
     sink: Sink,
 ) -> str:
     """Add the search to the user's library; a library that cannot be written costs a notice, not the search."""
-    shipped = next((one.name for one in libraries.default_library().tasks if one.digest == task.digest), None)
+    shipped = next((one.name for one in default_library().tasks if one.digest == task.digest), None)
     if shipped is not None:  # its figures come from whole test splits, a search's from a few trials
         return f"not added to the library: the shipped library has this task as {shipped!r}, better measured"
     try:

@@ -35,8 +35,6 @@ class Measurement:
     total: float = np.nan  # mean over images of F(x) - F(x0), F = margin
     activity: FloatArray = field(default_factory=lambda: _nothing(0))  # (B,) mean over images of sum |C|
     blocks: tuple[str, ...] = ()  # (B,) names of the visual blocks; (): embeddings only
-    signature: tuple[FloatArray, ...] = ()  # B arrays (C_b,): mean signed conductance
-    absolute: tuple[FloatArray, ...] = ()  # B arrays (C_b,): mean |conductance|
     weights: str = ""  # digest of the candidate's weights and configuration
     published: float | None = None  # mean published zero-shot accuracy, in [0, 1], for candidates without a library row
 

@@ -142,26 +142,3 @@ def evidence_scores(seen: Embedded, *, research: bool = False) -> dict[str, floa
 def image_number(indices: IntArray) -> float:
     """A number for these images of a task in this order: predictions may be compared where it is the same."""
     return float(zlib.crc32(np.ascontiguousarray(indices, dtype=np.int64).tobytes()))
-
-
-def class_statistics(
-    features: FloatArray, labels: IntArray, texts: FloatArray
-) -> tuple[float, FloatArray, FloatArray, FloatArray]:
-    """Zero-shot accuracy, recall of every class, mean unit-norm embedding of every class, deviation of all.
-
-    Args:
-        features: (n, D) embeddings of the test images.
-        labels: (n,) classes 0..K-1.
-        texts: (K, D) unit-norm class weights.
-
-    Returns:
-        Accuracy in [0, 1], recalls (K,), class means (K, D) and standard deviation (D,); NaN for classes without image.
-    """
-    unit = knn.unit_rows(features)
-    right = (unit @ texts.T).argmax(axis=1) == labels
-    count = np.bincount(labels, minlength=len(texts)).astype(np.float64)
-    sums = np.zeros((len(texts), unit.shape[1]))
-    np.add.at(sums, labels, unit)
-    known = np.where(count > 0, count, np.nan)
-    recall = np.bincount(labels, weights=right, minlength=len(texts)) / known
-    return float(right.mean()), recall, sums / known[:, None], np.std(unit, axis=0)

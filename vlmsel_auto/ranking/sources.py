@@ -92,26 +92,18 @@ def reliability(truth: FloatArray, n_test: IntArray) -> FloatArray:
 
 
 def _divergences(
-    library: Library, rows: Sequence[int | None], targets: Sequence[Measurement], divergence: Divergence
+    profiles: Sequence[tuple[TaskProfiles, TaskProfiles] | None], divergence: Divergence, *, n_tasks: int
 ) -> tuple[FloatArray, FloatArray]:
     """Divergences between sources (M, S, S) and of the target from the sources (M, S), NaN without a profile."""
-    n_tasks = len(library.tasks)
-    pairwise = np.full((len(rows), n_tasks, n_tasks), np.nan)
-    to_target = np.full((len(rows), n_tasks), np.nan)
-    for i, (row, target) in enumerate(zip(rows, targets, strict=True)):
-        if row is None:
+    pairwise = np.full((len(profiles), n_tasks, n_tasks), np.nan)
+    to_target = np.full((len(profiles), n_tasks), np.nan)
+    for i, known in enumerate(profiles):
+        if known is None:
             continue
-        sources = TaskProfiles(
-            activity=library.activity[row], signature=library.signature[row], absolute=library.absolute[row]
-        )
+        sources, target = known
         pairwise[i] = divergences(divergence, sources, sources, leave_out_own=True)
-        if target.activity.shape == sources.activity.shape[1:]:
-            own = TaskProfiles(
-                activity=target.activity[None],
-                signature=tuple(block[None] for block in target.signature),
-                absolute=tuple(block[None] for block in target.absolute),
-            )
-            to_target[i] = divergences(divergence, own, sources)[0]
+        if target.activity.shape[1] == sources.activity.shape[1]:
+            to_target[i] = divergences(divergence, target, sources)[0]
     return pairwise, to_target
 
 
@@ -172,6 +164,7 @@ def gather(
     shots: int,
     divergence: Divergence = DEFAULT,
     weighting: Weighting = DEFAULT_WEIGHTING,
+    profiles: Sequence[tuple[TaskProfiles, TaskProfiles] | None] | None = None,
 ) -> Sources:
     """Arrange a library for a target.
 
@@ -182,6 +175,8 @@ def gather(
         shots: labels a class that the target has; 0: none.
         divergence: compares the target with the sources.
         weighting: how divergences become weights of the sources.
+        profiles: (M,) what the divergence compares, each candidate's sources and target; None: the activities that
+            library and targets hold.
 
     Returns:
         The arrays, in the order of ``targets``.
@@ -190,7 +185,14 @@ def gather(
     rows = [ids.get(target.candidate) for target in targets]
     accuracies = _rows_of(truth_of(library, truth=truth), rows)
     accuracies[:, np.isfinite(accuracies).sum(axis=0) < min(_MIN_ROWS, len(rows))] = np.nan
-    pairwise, to_target = _divergences(library, rows, targets, divergence)
+    if profiles is None:
+        profiles = [
+            None
+            if row is None
+            else (TaskProfiles(activity=library.activity[row]), TaskProfiles(activity=one.activity[None]))
+            for row, one in zip(rows, targets, strict=True)
+        ]
+    pairwise, to_target = _divergences(profiles, divergence, n_tasks=len(library.tasks))
     between = mixed_with_mean(pairwise, share=weighting.pooled)
     near = mixed_with_mean(to_target, share=weighting.pooled)
     similarity = source_weights(between, temperature=weighting.effects)

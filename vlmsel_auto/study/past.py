@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vlmsel_auto.cache import write_atomically
 from vlmsel_auto.errors import InputError, LibraryError
-from vlmsel_auto.library.library import user_library_path
+from vlmsel_auto.library.places import user_library_path
 from vlmsel_auto.planning.space import PastTrial
 from vlmsel_auto.process import locked
 from vlmsel_auto.recordjson import decode, encode

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, replace
-from typing import Any, Literal, TypeAlias
+from dataclasses import replace
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from vlmsel_auto.errors import LibraryError
-from vlmsel_auto.library.dense import fill
-from vlmsel_auto.library.records import Cell, CellFailure, Library, SourceCandidate
-
-__all__ = ["Conflict", "assemble", "merge", "with_tuned"]
+from vlmsel_auto.library.records import Cell, CellFailure, Library, SourceCandidate, SourceTask
+from vlmsel_auto.records import FloatArray
 
 Conflict: TypeAlias = Literal["newest", "error"]
 
-_IDENTITY = frozenset({"candidate", "task", "build", "finished"})
+_FIGURES = ("zero_shot", "probed", "total", "seconds", "activity", "predicted", "predicted_on")  # of a Cell
+_MAPPINGS = ("tuned", "signals", "evidence")
 
 
 def assemble(
@@ -54,7 +53,7 @@ def assemble(
     candidates = _best_described(held)
     tasks = {cell.task.name: cell.task for cell in held}
     done = {key for key, cell in joined.items() if np.isfinite(cell.zero_shot)}
-    return fill(
+    return _fill(
         tuple(candidates.values()),
         tuple(tasks.values()),
         joined,
@@ -63,6 +62,75 @@ def assemble(
         ),
         run_sources=run_sources or {},
     )
+
+
+def _fill(
+    candidates: tuple[SourceCandidate, ...],
+    tasks: tuple[SourceTask, ...],
+    joined: Mapping[tuple[str, str], Cell],
+    *,
+    failures: tuple[CellFailure, ...],
+    run_sources: Mapping[str, str],
+) -> Library:
+    """The library of at most one cell for each (candidate id, task name); arrays go by candidates and tasks."""
+    cells = tuple(joined.values())
+    runs = tuple(sorted({name for cell in cells for name in cell.tuned}))
+    names = tuple(sorted({name for cell in cells for name in cell.signals}))
+    draws = 1 + max((key[0] for cell in cells for key in cell.evidence), default=-1)
+    shots = tuple(sorted({key[1] for cell in cells for key in cell.evidence}))
+    scores = tuple(sorted({key[2] for cell in cells for key in cell.evidence}))
+    unlabelled = max((cell.predicted.size for cell in cells), default=0)
+    builds = tuple(dict.fromkeys(cell.build for cell in cells))
+    grid = (len(candidates), len(tasks))
+
+    def nan(*shape: int) -> FloatArray:
+        return np.full(shape, np.nan)
+
+    library = Library(
+        candidates=candidates,
+        tasks=tasks,
+        zero_shot=nan(*grid),
+        probed=nan(*grid),
+        total=nan(*grid),
+        seconds=nan(*grid),
+        finished=nan(*grid),
+        build=np.full(grid, -1, dtype=np.int64),
+        builds=builds,
+        run_names=runs,
+        run_sources=tuple(run_sources.get(name, "") for name in runs),
+        tuned_runs=nan(*grid, len(runs)),
+        signal_names=names,
+        signals=nan(*grid, len(names)),
+        shots=shots,
+        evidence_names=scores,
+        evidence_draws=nan(*grid, draws, len(shots), len(scores)),
+        activity=tuple(nan(len(tasks), len(one.blocks)) for one in candidates),
+        predicted=nan(*grid, unlabelled),
+        predicted_on=nan(*grid),
+        failures=failures,
+    )
+    rows = {one.id: m for m, one in enumerate(candidates)}
+    columns = {one.name: s for s, one in enumerate(tasks)}
+    places = {build: index for index, build in enumerate(builds)}
+    for (candidate, task), cell in joined.items():
+        m, s = rows[candidate], columns[task]
+        for name in ("zero_shot", "probed", "total", "seconds", "finished", "predicted_on"):
+            getattr(library, name)[m, s] = getattr(cell, name)
+        library.build[m, s] = places[cell.build]
+        library.tuned_runs[m, s] = [cell.tuned.get(name, np.nan) for name in runs]
+        library.signals[m, s] = [cell.signals.get(name, np.nan) for name in names]
+        library.evidence_draws[m, s] = [
+            [[cell.evidence.get((w, k, name), np.nan) for name in scores] for k in shots] for w in range(draws)
+        ]
+        library.predicted[m, s, : cell.predicted.size] = cell.predicted
+        if cell.activity.size:
+            target = library.activity[m][s]
+            if cell.activity.shape != target.shape:
+                raise LibraryError(
+                    f"activity of {candidate} on {task} must have shape {target.shape}, but got {cell.activity.shape}"
+                )
+            target[...] = cell.activity
+    return library
 
 
 def merge(*libraries: Library, conflict: Conflict = "newest") -> Library:
@@ -147,75 +215,57 @@ def _task(cell: Cell) -> str:
 
 
 def _blocks(cell: Cell) -> str:
-    return " ".join(
-        f"{block}:{width}" for block, width in zip(cell.candidate.blocks, cell.candidate.widths, strict=True)
-    )
+    return " ".join(cell.candidate.blocks)
 
 
 def _without_profile(cell: Cell) -> Cell:
-    bare = replace(cell.candidate, blocks=(), widths=())
-    nothing = np.empty(0)
-    return replace(cell, candidate=bare, activity=nothing, norm_activity=nothing, signature=(), absolute=(), signals={})
-
-
-def _missing(value: object) -> bool:
-    if isinstance(value, float):
-        return bool(np.isnan(value))
-    if isinstance(value, np.ndarray):
-        return value.size == 0 or bool(np.isnan(value).all())
-    return not value
+    return replace(cell, candidate=replace(cell.candidate, blocks=()), activity=np.empty(0), signals={})
 
 
 def _join(old: Cell, new: Cell, conflict: Conflict) -> Cell:
     """The newer cell, with what it lacks from the older one."""
-    changes: dict[str, Any] = {}  # by field of Cell
-    for item in fields(Cell):
-        if item.name in _IDENTITY:
-            continue
-        before, after = getattr(old, item.name), getattr(new, item.name)
-        if isinstance(before, Mapping):
-            changes[item.name] = {**before, **after}
-            before, after = (
-                {key: before[key] for key in before if key in after},
-                {key: after[key] for key in before if key in after},
-            )
-        elif _missing(after):
-            changes[item.name] = before
-        if (
-            conflict == "error"
-            and old.build != new.build
-            and not (_missing(before) or _missing(after) or _same(before, after))
-        ):
+    if conflict == "error" and old.build != new.build:
+        differing = [name for name in (*_FIGURES, *_MAPPINGS) if _contradict(getattr(old, name), getattr(new, name))]
+        if differing:
             raise LibraryError(
-                f"{item.name} of {new.candidate.id} on {new.task.name} differs between builds; merge with "
+                f"{differing[0]} of {new.candidate.id} on {new.task.name} differs between builds; merge with "
                 f"conflict='newest' to keep what was finished last, but got {old.build} and {new.build}"
             )
-    keeps_profile = old if new.activity.size == 0 and old.activity.size else new
-    return replace(new, build=keeps_profile.build, candidate=keeps_profile.candidate, **changes)
+    profiled = old if new.activity.size == 0 and old.activity.size else new
+    kept = {name: getattr(old if _missing(getattr(new, name)) else new, name) for name in _FIGURES}
+    return replace(
+        new,
+        build=profiled.build,
+        candidate=profiled.candidate,
+        tuned={**old.tuned, **new.tuned},
+        signals={**old.signals, **new.signals},
+        evidence={**old.evidence, **new.evidence},
+        **kept,
+    )
 
 
-def _same(before: object, after: object) -> bool:
-    if isinstance(before, np.ndarray) and isinstance(after, np.ndarray):
-        return before.shape == after.shape and bool(np.array_equal(before, after, equal_nan=True))
-    if isinstance(before, tuple) and isinstance(after, tuple):
-        return len(before) == len(after) and all(map(_same, before, after))
-    return before == after
+def _missing(value: float | FloatArray) -> bool:
+    return bool(np.isnan(value).all())
+
+
+def _contradict(before: object, after: object) -> bool:
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        return any(before[key] != after[key] for key in before if key in after)
+    one, two = np.asarray(before), np.asarray(after)
+    return not (_missing(one) or _missing(two) or np.array_equal(one, two, equal_nan=True))
 
 
 def _best_described(cells: Sequence[Cell]) -> dict[str, SourceCandidate]:
-    """One record a candidate: the newest, with blocks and embedding width from whichever cell has them."""
+    """One record a candidate: the newest, with blocks from whichever cell has them."""
     found: dict[str, SourceCandidate] = {}
     for cell in cells:
         found.setdefault(cell.candidate.id, cell.candidate)
     for cell in sorted(cells, key=lambda cell: cell.finished):
         old, new = found[cell.candidate.id], cell.candidate
-        profile = new if new.blocks else old
         found[new.id] = replace(
             new,
             sha256=new.sha256 or old.sha256,
-            blocks=profile.blocks,
-            widths=profile.widths,
-            embed_dim=new.embed_dim or old.embed_dim,
+            blocks=new.blocks or old.blocks,
             params=new.params if new.params is not None else old.params,
             flops=new.flops if new.flops is not None else old.flops,
         )

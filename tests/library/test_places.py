@@ -1,0 +1,58 @@
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from helpers.cell_world import cell, task
+from vlmsel_auto.errors import LibraryError
+from vlmsel_auto.library.file import load
+from vlmsel_auto.library.places import default_library, remember, user_library, user_library_path
+
+
+def test_user_library_is_shipped_plus_own(tmp_path, monkeypatch):
+    path = tmp_path / "own" / "library.safetensors"
+    monkeypatch.setenv("VLMSEL_LIBRARY", str(path))
+    assert user_library_path() == path
+    shipped = default_library()
+    assert user_library() is shipped
+    remember(cells=[cell("a", "birds"), cell("b", "birds")], run_sources={"run 0": "own search"})
+    merged = user_library()
+    assert merged.task_names == (*shipped.task_names, "birds")
+    assert merged.zero_shot[merged.row("a"), merged.column("birds")] == 0.5
+    assert dict(zip(merged.run_names, merged.run_sources, strict=True))["run 0"] == "own search"
+
+
+def test_remembering_again_replaces_and_other_content_gets_another_name(tmp_path):
+    path = tmp_path / "lib.safetensors"
+    assert remember(cells=[cell("a", "birds")], path=path) == (path, "birds")
+    remember(cells=[cell("a", "birds", finished=2.0, zero_shot=0.625)], path=path)
+    assert load(path).zero_shot.tolist() == [[0.625]]
+    other = cell("a", "birds", task=task("birds", digest="0123456789"))
+    assert remember(cells=[other], path=path)[1] == "birds-01234567"
+    assert load(path).task_names == ("birds", "birds-01234567")
+
+
+def test_remember_refuses_several_tasks_and_leaves_a_damaged_library_alone(tmp_path):
+    path = tmp_path / "lib.safetensors"
+    with pytest.raises(LibraryError, match="exactly one task, but got 2"):
+        remember(cells=[cell("a", "birds"), cell("a", "cars")], path=path)
+    path.write_bytes(b"precious but damaged")
+    with pytest.raises(LibraryError, match="not a safetensors file"):
+        remember(cells=[cell("a", "birds")], path=path)
+    assert path.read_bytes() == b"precious but damaged"
+
+
+def _remember(name: str, path: str) -> None:
+    remember(cells=[cell("a", name)], path=Path(path))
+
+
+def test_searches_that_end_at_once_lose_nothing(tmp_path):
+    path = tmp_path / "lib.safetensors"
+    context = multiprocessing.get_context("fork")
+    running = [context.Process(target=_remember, args=(f"task{i}", str(path))) for i in range(6)]
+    for one in running:
+        one.start()
+    for one in running:
+        one.join(60)
+    assert [one.exitcode for one in running] == [0] * 6
+    assert sorted(load(path).task_names) == [f"task{i}" for i in range(6)]

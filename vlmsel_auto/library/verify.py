@@ -1,0 +1,55 @@
+"""Whether the content of a library can be true."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from vlmsel_auto.library.records import Library
+from vlmsel_auto.records import FloatArray
+
+
+def verify(
+    library: Library, *, weights: Mapping[str, str] | None = None, tasks: Mapping[str, str] | None = None
+) -> tuple[str, ...]:
+    """Everything wrong with a library, one sentence each; empty when all is well.
+
+    `load` has already refused a file whose content does not match its digest; this looks at what the content means.
+
+    Args:
+        library: what to check.
+        weights: SHA-256 of the weights at hand by candidate id; compared with those the cells were made with.
+        tasks: digests of the task folders at hand by task name; likewise.
+
+    Returns:
+        The problems found.
+    """
+    found: list[str] = []
+    for kind, names in (("candidate", library.candidate_ids), ("task", library.task_names)):
+        found += [f"{kind} {name} is there more than once" for name in sorted({n for n in names if names.count(n) > 1})]
+    for name in ("zero_shot", "probed", "tuned_runs"):
+        value: FloatArray = getattr(library, name)
+        if value.size and (np.nanmin(value, initial=0.0) < 0 or np.nanmax(value, initial=1.0) > 1):
+            found.append(f"{name} must lie in [0, 1]; its range is [{np.nanmin(value)}, {np.nanmax(value)}]")
+    for m, candidate in enumerate(library.candidates):
+        found += _profile_problems(library, m)
+        known = (weights or {}).get(candidate.id)
+        if known is not None and candidate.sha256 not in ("", known):
+            found.append(f"the weights of {candidate.id} are not those that its cells were made with")
+    for task in library.tasks:
+        if (tasks or {}).get(task.name, task.digest) != task.digest:
+            found.append(f"the content of task {task.name} is not that which its cells were made with")
+    found += [f"{one.candidate} on {one.task} failed: {one.reason}" for one in library.failures]
+    return tuple(found)
+
+
+def _profile_problems(library: Library, m: int) -> list[str]:
+    name, found = library.candidates[m].id, []
+    activity = library.activity[m]
+    there = np.isfinite(library.total[m]) & np.isfinite(activity).any(axis=1)
+    if not np.isfinite(activity[there]).all():
+        found.append(f"activity of {name} is not finite")
+    if (activity[there] < 0).any():
+        found.append(f"activity of {name} is negative")
+    return found
