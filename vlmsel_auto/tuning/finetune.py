@@ -9,8 +9,6 @@ from __future__ import annotations
 import gc
 import logging
 import math
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -23,7 +21,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from vlmsel_auto.errors import TrialOutOfMemory
-from vlmsel_auto.process import is_out_of_memory
+from vlmsel_auto.process import handlers_kept, is_out_of_memory
 from vlmsel_auto.records import Metric
 from vlmsel_auto.tuning import probe
 from vlmsel_auto.tuning.checkpoints import Checkpoint, Paused, Progress
@@ -101,14 +99,12 @@ def _predict(
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Silence Lightning, and turn its SystemExit back into the KeyboardInterrupt that it was."""
-    main = threading.current_thread() is threading.main_thread()
-    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)} if main else {}
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [each.level for each in loggers]
     try:
         for each in loggers:
             each.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
+        with handlers_kept(), warnings.catch_warnings():
             # Lightning's advice to authors of training scripts (loader workers, unused devices, tips)
             warnings.filterwarnings("ignore", module=r"lightning\.")
             warnings.filterwarnings(
@@ -120,9 +116,6 @@ def quiet_lightning() -> Iterator[None]:
     finally:
         for each, level in zip(loggers, levels, strict=True):
             each.setLevel(level)
-        for number, handler in handlers.items():
-            if handler is not None:
-                signal.signal(number, handler)
 
 
 def batch_size(images: int, device: torch.device) -> int:
