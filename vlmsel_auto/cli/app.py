@@ -139,7 +139,7 @@ def search(
                 candidates=tuple(candidates),
                 top_k=top_k,
                 budget=budget,
-                method=method if method == "all" else method.split(","),
+                method=method if method == "all" else [name.strip() for name in method.split(",")],
                 shots=shots,
                 seed=seed,
                 workdir=workdir,

@@ -186,7 +186,8 @@ def _one_method(
     methods = dict.fromkeys(trial.spec.method for trial in trials)
     best = {method: best_trials([trial for trial in trials if trial.spec.method == method]) for method in methods}
     most = max(best, key=lambda method: len(best[method]))
-    figures = judge(scores, actual_accuracies(best[most], on=on), seed=seed)
+    actual = actual_accuracies(best[most], on=on)
+    figures = judge(scores, actual, seed=seed)
     note = f"{figures.n} candidates have one"
     return [Baseline(name=f"the same, {label_of(most)} alone", agreement=figures, note=note)]
 
