@@ -84,6 +84,14 @@ def test_a_search_without_news_ends() -> None:
     assert {each.candidate for each in history} == {f"m{number}" for number in range(N)}  # after all came back
 
 
+def test_a_search_in_which_every_trial_fails_ends() -> None:
+    made, history = plan(audits=2), []
+    while len(history) < 200 and (step := next_trial(made, history, left=Left())) is not None:
+        history.append(tried(step.candidate, None, step.method, origin=step.origin))
+    assert len(history) < 60
+    assert {each.candidate for each in history} == {f"m{number}" for number in range(N)}  # nobody is given up unseen
+
+
 def test_spent_budgets_and_nothing_usable() -> None:
     assert next_trial(plan(), [], left=Left(trials=0)) is None
     assert next_trial(plan(), [], left=Left(seconds=-1.0)) is None

@@ -142,18 +142,16 @@ def still_postponed(plan: Plan, history: History, *, now: Posterior | None = Non
     """
     waiting = [line.candidate for line in plan.lines if line.postponed]
     names = {each.name for each in plan.methods}
-    seen = {
-        trial.candidate
-        for trial in history
-        if trial.state is TrialState.COMPLETE and trial.origin is not TrialOrigin.AUDIT and trial.method in names
-    }
-    if not waiting or not seen:
+    tried = [trial for trial in history if trial.origin is not TrialOrigin.AUDIT and trial.method in names]
+    seen = {trial.candidate for trial in tried if trial.state is TrialState.COMPLETE}
+    failed = {trial.candidate for trial in tried if trial.state is TrialState.FAILED}
+    if not waiting or not seen | failed:
         return tuple(waiting)
     now = observe(plan, history) if now is None else now
     mean, sd = now.mean[:, -1], now.sd[:, -1]
     index = {name: m for m, name in enumerate(plan.belief.candidates)}
     leader = max((index[name] for name in plan.active), key=lambda m: float(mean[m]))
-    compared = all(name in seen for name in plan.active)  # before that the bounds mean nothing
+    compared = all(name in seen | failed for name in plan.active)  # before that the bounds mean nothing
     bound = plan.policy.bound
     lowest = float(mean[leader] - bound * sd[leader])
     back = {
