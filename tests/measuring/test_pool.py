@@ -25,11 +25,10 @@ class Deadly:
     def kept(self) -> str | None:
         return self.name if (self.folder / self.name).exists() else None
 
-    def run(self) -> str:
+    def run(self) -> None:
         if self.deadly:
             os.kill(os.getpid(), signal.SIGKILL)
         (self.folder / self.name).touch()
-        return ""
 
 
 def test_a_job_that_kills_its_process_is_the_only_one_lost(tmp_path, monkeypatch):
@@ -54,12 +53,14 @@ def test_results_that_are_there_are_not_made_again_and_failures_are_told(tmp_pat
     (tmp_path / "a").touch()
 
     class Failing(Deadly):
-        def run(self) -> str:
-            return "no luck" if self.name == "c" else super().run()
+        def run(self) -> None:
+            if self.name == "c":
+                raise OSError("no luck")
+            super().run()
 
     jobs, heard = [Failing(name=name, folder=tmp_path) for name in "abc"], []
     found, failures = results_of(jobs, unit="marks", workers=1, sink=heard.append)
-    assert (found, failures) == ({0: "a", 1: "b"}, {2: "no luck"})
+    assert (found, failures) == ({0: "a", 1: "b"}, {2: "OSError: no luck"})
     assert [one.text for one in heard if isinstance(one, StageStarted)] == ["1 of 3 marks are known"]
-    assert [one.text for one in heard if isinstance(one, Notice)] == ["c failed: no luck"]
+    assert [one.text for one in heard if isinstance(one, Notice)] == ["c failed: OSError: no luck"]
     assert [one.done for one in heard if isinstance(one, StageProgress)] == [2, 3]

@@ -68,12 +68,11 @@ def test_cells_hold_the_test_figures_of_the_trials_that_validation_chose(measure
     assert first.zero_shot == pytest.approx(right.mean())
 
 
-def test_a_remembered_search_is_a_source_task_once(measured, tmp_path):
+def test_a_remembered_search_is_a_source_task_once(measured, tmp_path, monkeypatch):
     task, chosen, signals = measured
+    monkeypatch.setenv("VLMSEL_LIBRARY", str(tmp_path / "mine.safetensors"))
     for _ in range(2):
-        path, name = remember_search(
-            task=task, candidates=chosen, measured=signals, trials=trials(), seed=0, path=tmp_path / "mine.safetensors"
-        )
+        path, name = remember_search(task=task, candidates=chosen, measured=signals, trials=trials(), seed=0)
     library = load(path)
     assert (library.task_names, library.candidate_ids) == ((name,), NAMES)
     assert library.tasks[0].digest == task.digest
@@ -82,12 +81,9 @@ def test_a_remembered_search_is_a_source_task_once(measured, tmp_path):
 
 def test_a_search_that_only_embedded_is_remembered_without_profiles(measured, tmp_path, monkeypatch):
     task, chosen, signals = measured
-    path = tmp_path / "mine.safetensors"
-    monkeypatch.setenv("VLMSEL_LIBRARY", str(path))
+    monkeypatch.setenv("VLMSEL_LIBRARY", str(tmp_path / "mine.safetensors"))
     embedded = [embed_target(zoo.load(one), task, store=Store(tmp_path / "store")) for one in chosen]
-    remember_search(
-        task=task, candidates=chosen, measured=[signals[0], embedded[1]], trials=trials(), seed=0, path=path
-    )
+    remember_search(task=task, candidates=chosen, measured=[signals[0], embedded[1]], trials=trials(), seed=0)
     library = user_library()  # with the shipped one
     row = [library.candidate_ids.index(name) for name in NAMES]
     column = next(place for place, one in enumerate(library.tasks) if one.digest == task.digest)

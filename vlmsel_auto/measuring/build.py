@@ -30,7 +30,6 @@ from vlmsel_auto.tasks.task import load_task
 
 _MARKS: Final = ("task.json", "task.toml", "labels.csv")
 _SPLITS: Final = frozenset({"train", "val", "test"})
-_KEPT_MODELS: Final = 1  # loaded models that a worker keeps: cells come candidate by candidate
 
 
 def build(
@@ -85,11 +84,13 @@ def build(
         for task in loaded
     ]
     cells, reasons = results_of(grid, unit="cells", workers=jobs, sink=sink)
-    failures = [
-        CellFailure(candidate=grid[at].candidate.id, task=grid[at].task.name, reason=reason)
-        for at, reason in sorted(reasons.items())
-    ]
-    made = assemble([cells[at] for at in sorted(cells)], failures=failures)
+    made = assemble(
+        [cells[at] for at in sorted(cells)],
+        failures=[
+            CellFailure(candidate=grid[at].candidate.id, task=grid[at].task.name, reason=reason)
+            for at, reason in sorted(reasons.items())
+        ],
+    )
     made = merge(base, made) if base is not None else made
     if tuned_seeds:
         made = tune_cells(
@@ -174,8 +175,6 @@ def load_tasks(
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """One cell to make."""
-
     candidate: Candidate
     task: Task
     settings: CellSettings
@@ -193,32 +192,24 @@ class _Job:
 
     def kept(self) -> Cell | None:
         """The finished cell; None when there is none, or it is damaged and must be made again."""
-        if not self.path.exists():
-            return None
         try:
-            cells = load(self.path).cells()
-        except LibraryError:
+            (known,) = load(self.path).cells()
+        except ValueError:  # LibraryError is one; so is another number of cells
             return None
-        if len(cells) != 1:
-            return None
-        known = cells[0]  # names may have changed since; the content has not, or the path would be another
+        # names may have changed since; the content has not, or the path would be another
         one = self.candidate
         named = replace(known.candidate, id=one.id, arch=one.arch, tag=one.tag, params=one.params, flops=one.flops)
         return replace(known, candidate=named, task=source_task(self.task))
 
-    def run(self) -> str:
-        try:
-            model = _model(self.candidate, self.device)
-            store = Store(self.cache / "store")
-            version = _code_version()
-            cell = measure_cell(model=model, task=self.task, settings=self.settings, code_version=version, store=store)
-            save(assemble([cell]), self.path)
-        except Exception as error:  # noqa: BLE001 - whatever one cell raises, the others go on and the reason is kept
-            return f"{type(error).__name__}: {error}"
-        return ""
+    def run(self) -> None:
+        model, store = _model(self.candidate, self.device), Store(self.cache / "store")
+        cell = measure_cell(
+            model=model, task=self.task, settings=self.settings, code_version=_code_version(), store=store
+        )
+        save(assemble([cell]), self.path)
 
 
-@lru_cache(maxsize=_KEPT_MODELS)
+@lru_cache(maxsize=1)  # one is enough: cells come candidate by candidate
 def _model(candidate: Candidate, device: str) -> LoadedModel:
     return zoo.load(candidate, device=device)
 

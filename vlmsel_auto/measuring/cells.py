@@ -17,13 +17,7 @@ from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.ranking.evidence import zeroshot
 from vlmsel_auto.ranking.measurement import Measurement
-from vlmsel_auto.ranking.signals import (
-    SIGNALS,
-    Embedded,
-    evidence_scores,
-    image_number,
-    label_free_signals,
-)
+from vlmsel_auto.ranking.signals import SIGNALS, Embedded, evidence_scores, image_number, label_free_signals
 from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task
 from vlmsel_auto.tasks import split
 
@@ -43,12 +37,9 @@ class CellSettings:
 
     def as_text(self) -> tuple[tuple[str, str], ...]:
         """Sorted (name, value) pairs for the provenance."""
-        values = {
-            name: ", ".join(map(str, one)) if isinstance(one, tuple) else str(one) for name, one in asdict(self).items()
-        }
-        return tuple(
-            sorted({**values, "scalar": "margin", "baseline": "zeros", "cell_version": str(CELL_VERSION)}.items())
-        )
+        values = {**asdict(self), "shots": ", ".join(map(str, self.shots)), "cell_version": CELL_VERSION}
+        values |= {"scalar": "margin", "baseline": "zeros"}
+        return tuple(sorted((name, str(value)) for name, value in values.items()))
 
 
 def unlabelled_images(task: Task, settings: CellSettings) -> IntArray:
@@ -131,15 +122,15 @@ def cell_of(
     """The cell of a measurement; tuned accuracies are not in it yet.
 
     Args:
-        found: the measurement.
-        candidate: whose.
-        task: on what.
+        found: the measurement of ``candidate`` on ``task``.
+        candidate: what is kept of it: names, size and cost.
+        task: its labels are read for the evidence.
         images: (n,) the task's images behind the rows of ``found.features``.
         unlabelled: (u,) those of ``images`` that signals and predictions are taken from.
         draws: those that evidence is taken from, by (draw, labels a class).
         zero_shot: accuracy in [0, 1].
         build: how it was made.
-        seed: of the evidence.
+        seed: of the scores that draw at random.
     """
     order = np.argsort(images)
 

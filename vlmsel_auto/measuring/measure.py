@@ -6,7 +6,8 @@ content: the same candidate on the same images is measured once, whoever asks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final, cast
 
 import numpy as np
@@ -20,7 +21,7 @@ from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.models.embedding import Embeddings, embed, find_embeddings
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.ranking.measurement import Measurement
-from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task
+from vlmsel_auto.records import Candidate, IntArray, Task
 
 PROFILE_IMAGES: Final = 32  # means over fewer are noisier, more cost time on every candidate
 _ERROR: Final = 0.05  # wanted relative error of a neuron's conductance
@@ -39,8 +40,9 @@ def find_measurement(candidate: Candidate, task: Task, *, store: Store) -> Measu
     seen = find_embeddings(candidate, task, task.support, store=store)
     if seen is None:
         return None
-    profile = _find_profile(candidate, task, profiled_images(task), points=None, store=store)
-    return _measurement(candidate, seen, profile)
+    found = _of_embeddings(candidate, seen)
+    kept = store.get(_profile_key(candidate, task, profiled_images(task), None))
+    return found if kept is None else _with_profile(found, *kept)
 
 
 def embed_target(model: LoadedModel, task: Task, *, store: Store) -> Measurement:
@@ -75,7 +77,7 @@ def measure(
 
     Args:
         model: the candidate.
-        task: decoded in its view.
+        task: decoded in the candidate's view.
         images: (n,) what is embedded: the rows of ``features``.
         profiled: images whose conductance is taken; None: no conductance.
         store: where everything is kept.
@@ -87,16 +89,18 @@ def measure(
     """
     candidate = model.candidate
     seen = embed(candidate, task, images, load=lambda: model, store=store)
-    profile = None
-    if profiled is not None:
-        profile = _find_profile(candidate, task, profiled, points=points, store=store)
-        if profile is None:
-            found = margin_conductance(model, task, profiled, text=seen.text, points=points)
-            profile = _Profile(
-                total=float(found.total.mean()), activity=found.activity.mean(axis=0), blocks=found.blocks
-            )
-            _keep_profile(candidate, task, profiled, profile, points=points, store=store)
-    return _measurement(candidate, seen, profile)
+    found = _of_embeddings(candidate, seen)
+    if profiled is None:
+        return found
+    key = _profile_key(candidate, task, profiled, points)
+    kept = store.get(key)
+    if kept is None:
+        made = margin_conductance(model, task, profiled, text=seen.text, points=points)
+        total = float(made.total.mean())
+        record: dict[str, Json] = {"candidate": candidate.id, "blocks": list(made.blocks), "total": total.hex()}
+        kept = {"activity": made.activity.mean(axis=0)}, record
+        store.put(key, *kept)
+    return _with_profile(found, *kept)
 
 
 def margin_conductance(
@@ -119,57 +123,28 @@ def margin_conductance(
     )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Profile:
-    """Means of a `Conductance` over images."""
-
-    total: float
-    activity: FloatArray  # (B,)
-    blocks: tuple[str, ...]
-
-
 def _profile_key(candidate: Candidate, task: Task, images: IntArray, points: int | None) -> str:
     effort: Json = [_ERROR, _MAX_POINTS] if points is None else points
     return digest("profile", _VERSION, fingerprint(candidate), task.digest, [int(one) for one in images], effort)
 
 
-def _keep_profile(
-    candidate: Candidate, task: Task, images: IntArray, profile: _Profile, *, points: int | None, store: Store
-) -> None:
-    store.put(
-        _profile_key(candidate, task, images, points),
-        {"activity": profile.activity},
-        {"candidate": candidate.id, "blocks": list(profile.blocks), "total": profile.total.hex()},
-    )
-
-
-def _find_profile(
-    candidate: Candidate, task: Task, images: IntArray, *, points: int | None, store: Store
-) -> _Profile | None:
-    kept = store.get(_profile_key(candidate, task, images, points))
-    if kept is None:
-        return None
-    arrays, record = kept
-    return _Profile(
-        total=float.fromhex(str(record["total"])),
-        activity=_wide(arrays["activity"]),
-        blocks=tuple(str(name) for name in cast("list[Json]", record["blocks"])),
-    )
-
-
-def _wide(values: NDArray[np.generic]) -> FloatArray:
-    return values.astype(np.float64)
-
-
-def _measurement(candidate: Candidate, seen: Embeddings, profile: _Profile | None) -> Measurement:
-    found = Measurement(
+def _of_embeddings(candidate: Candidate, seen: Embeddings) -> Measurement:
+    return Measurement(
         candidate=candidate.id,
-        features=_wide(seen.images),
-        text_features=_wide(seen.text),
-        baseline=_wide(seen.baseline),
+        features=seen.images.astype(np.float64),
+        text_features=seen.text.astype(np.float64),
+        baseline=seen.baseline.astype(np.float64),
         logit_scale=seen.logit_scale,
         weights=fingerprint(candidate),
     )
-    if profile is None:
-        return found
-    return replace(found, total=profile.total, activity=profile.activity, blocks=profile.blocks)
+
+
+def _with_profile(
+    found: Measurement, arrays: Mapping[str, NDArray[np.generic]], record: Mapping[str, Json]
+) -> Measurement:
+    return replace(
+        found,
+        total=float.fromhex(str(record["total"])),
+        activity=arrays["activity"].astype(np.float64),
+        blocks=tuple(str(name) for name in cast("list[Json]", record["blocks"])),
+    )

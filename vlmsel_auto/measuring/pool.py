@@ -31,8 +31,8 @@ class Job(Protocol[V_co]):
         """The result of an earlier run; None when there is none that can be used."""
         ...
 
-    def run(self) -> str:
-        """Do it and keep the result; "" when it is done, else why it failed. Raises nothing that is to be survived."""
+    def run(self) -> None:
+        """Do it and keep the result."""
         ...
 
 
@@ -42,11 +42,7 @@ J = TypeVar("J", bound=Job[object])
 def results_of(jobs: Sequence[Job[V]], *, unit: str, workers: int, sink: Sink) -> tuple[dict[int, V], dict[int, str]]:
     """Results of jobs that are there, or are made now, and why some could not be made: by position in ``jobs``.
 
-    Args:
-        jobs: what is wanted.
-        unit: what they make, in the plural.
-        workers: processes.
-        sink: takes the events of stage "library".
+    ``unit`` names what the jobs make, in the plural; ``sink`` takes the events of stage "library".
     """
     found = {at: value for at, job in enumerate(jobs) if (value := job.kept()) is not None}
     failures: dict[int, str] = {}
@@ -77,7 +73,7 @@ def run_jobs(jobs: Sequence[J], *, workers: int) -> Iterator[tuple[J, str]]:
         try:
             with threadpool_limits(1):
                 for job in jobs:
-                    yield job, job.run()
+                    yield job, _run(job)
         finally:
             torch.set_num_threads(threads)
         return
@@ -123,7 +119,11 @@ def _pooled(queue: deque[J], workers: int) -> Iterator[tuple[J, str | None]]:
 
 
 def _run(job: Job[object]) -> str:
-    return job.run()
+    try:
+        job.run()
+    except Exception as error:  # noqa: BLE001 - whatever one job raises, the others go on and the reason is told
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def _one_thread() -> None:

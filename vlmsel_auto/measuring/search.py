@@ -32,17 +32,8 @@ def remember_search(
     measured: Sequence[Measurement],
     trials: Sequence[TrialResult],
     seed: int,
-    path: Path | None = None,
 ) -> tuple[Path, str]:
-    """Add a search to the user's library; see `library.remember`.
-
-    Args:
-        task: the target.
-        candidates: all of them.
-        measured: those that could be measured.
-        trials: all trials.
-        seed: of the search.
-        path: the library to write; None is the user's own.
+    """Add the `cells_of_search` to the user's library.
 
     Returns:
         The file written and the name of the source task in it.
@@ -51,7 +42,7 @@ def remember_search(
         LibraryError: the library is damaged, locked or cannot be written.
     """
     cells = cells_of_search(task=task, candidates=candidates, measured=measured, trials=trials, seed=seed)
-    return remember(cells=cells, run_sources={RUN: "best trial of each candidate in a search"}, path=path)
+    return remember(cells=cells, run_sources={RUN: "best trial of each candidate in a search"})
 
 
 def cells_of_search(
@@ -62,7 +53,7 @@ def cells_of_search(
     trials: Sequence[TrialResult],
     seed: int,
 ) -> list[Cell]:
-    """One cell for every measured candidate.
+    """One cell for every measured candidate; ``candidates`` may hold more.
 
     Zero-shot accuracy is that on the support images, which every candidate has seen, so no model is run again; tuned
     and probed accuracies are those of the best trials on the test split, where there were trials.
@@ -102,10 +93,10 @@ def _best(trials: Sequence[TrialResult], *, trains: Trains) -> Mapping[str, floa
     """Test metric of each candidate's best complete trial by a method that trains this, chosen by validation."""
     chosen: dict[str, tuple[float, float]] = {}
     for trial in trials:
-        if trial.state is TrialState.COMPLETE and method_of(trial.spec.method).trains is trains:
-            if trial.validation is None or trial.test is None:
-                continue
-            pair = (trial.validation, trial.test)
-            if trial.spec.candidate not in chosen or pair[0] > chosen[trial.spec.candidate][0]:
-                chosen[trial.spec.candidate] = pair
+        if trial.state is not TrialState.COMPLETE or method_of(trial.spec.method).trains is not trains:
+            continue
+        if trial.validation is not None and trial.test is not None:
+            best = chosen.get(trial.spec.candidate)
+            if best is None or trial.validation > best[0]:
+                chosen[trial.spec.candidate] = (trial.validation, trial.test)
     return {name: test for name, (_, test) in chosen.items()}

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import cast
 
 from vlmsel_auto.cache import Json, Store, digest, write_atomically
+from vlmsel_auto.errors import TrialFailed
 from vlmsel_auto.events import Sink
 from vlmsel_auto.library.assemble import with_tuned
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.pool import results_of
-from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.models import zoo
-from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.records import Candidate, Task, TrialSpec
 from vlmsel_auto.tuning.methods import FINETUNE
 from vlmsel_auto.tuning.run import run_trial
@@ -40,15 +40,12 @@ def tune_cells(
         library: holds these tasks and candidates.
         tasks: source tasks, loaded with the views of all candidates.
         candidates: what is tuned.
-        seeds: of the training; one run each.
+        seeds: of the training; each makes a run "finetune SHOTS-shot seed=SEED".
         shots: training images a class.
         jobs: processes, each with one thread.
         device: where training runs.
         cache: folder of finished trials.
-        sink: takes progress of stage "library".
-
-    Returns:
-        The library with the runs "finetune SHOTS-shot seed=SEED"; failed trials are NaN and told as notices.
+        sink: takes the events of stage "library", and a notice of every failed trial, whose accuracy stays NaN.
     """
     trials = [
         _Trial(candidate=one, task=task, seed=seed, shots=shots, device=device, cache=cache)
@@ -70,8 +67,6 @@ def tune_cells(
 
 @dataclass(frozen=True, kw_only=True)
 class _Trial:
-    """One fine-tuning trial of a candidate on a task."""
-
     candidate: Candidate
     task: Task
     seed: int
@@ -92,7 +87,7 @@ class _Trial:
         spec = self.spec
         key = digest(
             "library trial",
-            catalogue.fingerprint(self.candidate),
+            fingerprint(self.candidate),
             self.task.digest,
             self.shots,
             [spec.method, dict(spec.settings), spec.epochs, spec.seed],
@@ -108,27 +103,20 @@ class _Trial:
             return None
         return value if 0 <= value <= 1 else None
 
-    def run(self) -> str:
-        def load(candidate: Candidate) -> LoadedModel:
-            return zoo.load(candidate, device=self.device)
-
-        try:
-            with tempfile.TemporaryDirectory() as scratch:  # the weights are not wanted
-                result = run_trial(
-                    self.spec,
-                    number=0,
-                    task=self.task,
-                    candidate=self.candidate,
-                    load=load,
-                    store=Store(self.cache / "store"),
-                    workdir=Path(scratch),
-                    device=self.device,
-                    train_shots=self.shots,
-                )
-            if result.test is None:
-                return "the trial measured no test accuracy"
-            record = {"candidate": self.candidate.id, "task": self.task.name, "accuracy": result.test}
-            write_atomically(self.path, json.dumps(record, sort_keys=True).encode())
-        except Exception as error:  # noqa: BLE001 - whatever one trial raises, the others go on and the reason is told
-            return f"{type(error).__name__}: {error}"
-        return ""
+    def run(self) -> None:
+        with tempfile.TemporaryDirectory() as scratch:  # the weights are not wanted
+            result = run_trial(
+                self.spec,
+                number=0,
+                task=self.task,
+                candidate=self.candidate,
+                load=lambda candidate: zoo.load(candidate, device=self.device),
+                store=Store(self.cache / "store"),
+                workdir=Path(scratch),
+                device=self.device,
+                train_shots=self.shots,
+            )
+        if result.test is None:
+            raise TrialFailed("the trial measured no test accuracy")
+        record = {"candidate": self.candidate.id, "task": self.task.name, "accuracy": result.test}
+        write_atomically(self.path, json.dumps(record, sort_keys=True).encode())
