@@ -9,13 +9,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from vlmsel_auto.errors import LibraryError
-from vlmsel_auto.library.records import Cell, CellFailure, Library, SourceCandidate, SourceTask
+from vlmsel_auto.library.records import FIGURES, Cell, CellFailure, Library, SourceCandidate, SourceTask
 from vlmsel_auto.records import FloatArray
 
 Conflict: TypeAlias = Literal["newest", "error"]
-
-_FIGURES = ("zero_shot", "probed", "total", "seconds", "activity", "predicted", "predicted_on")  # of a Cell
-_MAPPINGS = ("tuned", "signals", "evidence")
 
 
 def assemble(
@@ -36,29 +33,33 @@ def assemble(
         run_sources: where each tuning run's figures come from, by run name.
         conflict: "newest" keeps what was finished last, "error" refuses.
 
-    Returns:
-        The library.
-
     Raises:
         LibraryError: cells contradict each other and ``conflict`` is "error", or array shapes do not fit together.
     """
+
+    def candidate(cell: Cell) -> str:
+        return cell.candidate.id
+
+    def blocks(cell: Cell) -> str:
+        return " ".join(cell.candidate.blocks)
+
     held = list(cells)
-    held = _one_version(held, _candidate, lambda cell: cell.candidate.sha256, what="weights", conflict=conflict)
-    held = _one_version(held, _task, lambda cell: cell.task.digest, what="contents", conflict=conflict)
-    held = _one_version(held, _candidate, _blocks, what="visual blocks", conflict=conflict, drop=_without_profile)
+    held = _one_version(held, candidate, lambda cell: cell.candidate.sha256, what="weights", conflict=conflict)
+    held = _one_version(
+        held, lambda cell: cell.task.name, lambda cell: cell.task.digest, what="contents", conflict=conflict
+    )
+    held = _one_version(held, candidate, blocks, what="visual blocks", conflict=conflict, drop=_without_profile)
     joined: dict[tuple[str, str], Cell] = {}
     for cell in sorted(held, key=lambda cell: cell.finished):  # stable: later ones are newer
         key = cell.candidate.id, cell.task.name
         joined[key] = _join(joined[key], cell, conflict) if key in joined else cell
-    candidates = _best_described(held)
-    tasks = {cell.task.name: cell.task for cell in held}
-    done = {key for key, cell in joined.items() if np.isfinite(cell.zero_shot)}
+    wanted = {(one.candidate, one.task): one for one in failures}
     return _fill(
-        tuple(candidates.values()),
-        tuple(tasks.values()),
+        _best_described(held),
+        tuple({cell.task.name: cell.task for cell in held}.values()),
         joined,
         failures=tuple(
-            {(one.candidate, one.task): one for one in failures if (one.candidate, one.task) not in done}.values()
+            one for key, one in wanted.items() if key not in joined or not np.isfinite(joined[key].zero_shot)
         ),
         run_sources=run_sources or {},
     )
@@ -73,7 +74,7 @@ def _fill(
     run_sources: Mapping[str, str],
 ) -> Library:
     """The library of at most one cell for each (candidate id, task name); arrays go by candidates and tasks."""
-    cells = tuple(joined.values())
+    cells = joined.values()
     runs = tuple(sorted({name for cell in cells for name in cell.tuned}))
     names = tuple(sorted({name for cell in cells for name in cell.signals}))
     draws = 1 + max((key[0] for cell in cells for key in cell.evidence), default=-1)
@@ -89,11 +90,7 @@ def _fill(
     library = Library(
         candidates=candidates,
         tasks=tasks,
-        zero_shot=nan(*grid),
-        probed=nan(*grid),
-        total=nan(*grid),
-        seconds=nan(*grid),
-        finished=nan(*grid),
+        **{name: nan(*grid) for name in FIGURES},
         build=np.full(grid, -1, dtype=np.int64),
         builds=builds,
         run_names=runs,
@@ -106,7 +103,6 @@ def _fill(
         evidence_draws=nan(*grid, draws, len(shots), len(scores)),
         activity=tuple(nan(len(tasks), len(one.blocks)) for one in candidates),
         predicted=nan(*grid, unlabelled),
-        predicted_on=nan(*grid),
         failures=failures,
     )
     rows = {one.id: m for m, one in enumerate(candidates)}
@@ -114,7 +110,7 @@ def _fill(
     places = {build: index for index, build in enumerate(builds)}
     for (candidate, task), cell in joined.items():
         m, s = rows[candidate], columns[task]
-        for name in ("zero_shot", "probed", "total", "seconds", "finished", "predicted_on"):
+        for name in FIGURES:
             getattr(library, name)[m, s] = getattr(cell, name)
         library.build[m, s] = places[cell.build]
         library.tuned_runs[m, s] = [cell.tuned.get(name, np.nan) for name in runs]
@@ -150,31 +146,27 @@ def merge(*libraries: Library, conflict: Conflict = "newest") -> Library:
 
 
 def with_tuned(library: Library, *, run: str, source: str, values: Mapping[tuple[str, str], float]) -> Library:
-    """The library with one run of tuned accuracies set or replaced.
+    """The library with the tuned accuracies of one run, such as "finetune lr=0.001 seed=0", set or replaced.
 
-    Args:
-        library: what the figures are added to.
-        run: name of the run, for example "finetune lr=0.001 seed=0".
-        source: where the figures come from.
-        values: accuracy in [0, 1] by (candidate id, task name); pairs that the library does not know are left out.
+    ``values`` are accuracies in [0, 1] by (candidate id, task name); pairs that the library does not know are left out.
 
     Raises:
         LibraryError: a value lies outside [0, 1].
     """
-    runs = np.full((len(library.candidates), len(library.tasks)), np.nan)
+    figures = np.full((len(library.candidates), len(library.tasks)), np.nan)
     rows = {name: m for m, name in enumerate(library.candidate_ids)}
     columns = {name: s for s, name in enumerate(library.task_names)}
     for (candidate, task), value in values.items():
         if not 0 <= value <= 1:
             raise LibraryError(f"tuned accuracy of {candidate} on {task} must lie in [0, 1], but got {value!r}")
         if candidate in rows and task in columns:
-            runs[rows[candidate], columns[task]] = value
+            figures[rows[candidate], columns[task]] = value
     kept = [r for r, name in enumerate(library.run_names) if name != run]
     return replace(
         library,
         run_names=(*(library.run_names[r] for r in kept), run),
         run_sources=(*(library.run_sources[r] for r in kept), source),
-        tuned_runs=np.concatenate([library.tuned_runs[:, :, kept], runs[:, :, None]], axis=2),
+        tuned_runs=np.concatenate([library.tuned_runs[:, :, kept], figures[:, :, None]], axis=2),
     )
 
 
@@ -200,22 +192,8 @@ def _one_version(
             f"last, or rename one, but got {', '.join(clashes)}"
         )
     newest = {one: max(finished[one], key=finished[one].__getitem__) for one in clashes}
-    kept = (
-        cell if name(cell) not in newest or version(cell) in ("", newest[name(cell)]) else drop(cell) for cell in cells
-    )
+    kept = (cell if version(cell) in ("", newest.get(name(cell), version(cell))) else drop(cell) for cell in cells)
     return [cell for cell in kept if cell is not None]
-
-
-def _candidate(cell: Cell) -> str:
-    return cell.candidate.id
-
-
-def _task(cell: Cell) -> str:
-    return cell.task.name
-
-
-def _blocks(cell: Cell) -> str:
-    return " ".join(cell.candidate.blocks)
 
 
 def _without_profile(cell: Cell) -> Cell:
@@ -225,22 +203,24 @@ def _without_profile(cell: Cell) -> Cell:
 def _join(old: Cell, new: Cell, conflict: Conflict) -> Cell:
     """The newer cell, with what it lacks from the older one."""
     if conflict == "error" and old.build != new.build:
-        differing = [name for name in (*_FIGURES, *_MAPPINGS) if _contradict(getattr(old, name), getattr(new, name))]
+        compared = [name for name in FIGURES if name != "finished"]
+        compared += ["activity", "predicted", "tuned", "signals", "evidence"]
+        differing = [name for name in compared if _contradict(getattr(old, name), getattr(new, name))]
         if differing:
             raise LibraryError(
                 f"{differing[0]} of {new.candidate.id} on {new.task.name} differs between builds; merge with "
                 f"conflict='newest' to keep what was finished last, but got {old.build} and {new.build}"
             )
     profiled = old if new.activity.size == 0 and old.activity.size else new
-    kept = {name: getattr(old if _missing(getattr(new, name)) else new, name) for name in _FIGURES}
+    kept = (*FIGURES, "activity", "predicted")
     return replace(
         new,
         build=profiled.build,
         candidate=profiled.candidate,
+        **{name: getattr(old if _missing(getattr(new, name)) else new, name) for name in kept},
         tuned={**old.tuned, **new.tuned},
         signals={**old.signals, **new.signals},
         evidence={**old.evidence, **new.evidence},
-        **kept,
     )
 
 
@@ -255,7 +235,7 @@ def _contradict(before: object, after: object) -> bool:
     return not (_missing(one) or _missing(two) or np.array_equal(one, two, equal_nan=True))
 
 
-def _best_described(cells: Sequence[Cell]) -> dict[str, SourceCandidate]:
+def _best_described(cells: Sequence[Cell]) -> tuple[SourceCandidate, ...]:
     """One record a candidate: the newest, with blocks from whichever cell has them."""
     found: dict[str, SourceCandidate] = {}
     for cell in cells:
@@ -269,4 +249,4 @@ def _best_described(cells: Sequence[Cell]) -> dict[str, SourceCandidate]:
             params=new.params if new.params is not None else old.params,
             flops=new.flops if new.flops is not None else old.flops,
         )
-    return found
+    return tuple(found.values())

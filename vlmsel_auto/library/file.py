@@ -76,12 +76,8 @@ def write_document(path: Path, document: Json, arrays: Arrays, *, kind: str, ver
     """
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     plain = {name: np.ascontiguousarray(one) for name, one in arrays.items()}
-    metadata = {
-        "format": kind,
-        "version": str(version),
-        "document": text,
-        "sha256": _content_digest(text, plain),
-    }
+    sha256 = _content_digest(text, plain)
+    metadata = {"format": kind, "version": str(version), "document": text, "sha256": sha256}
     try:
         write_atomically(path, save_safetensors(plain, metadata=metadata))
     except OSError as error:
@@ -119,7 +115,6 @@ def read_document(path: Path, decode: Callable[[dict[str, Any], Arrays], T], *, 
 
 
 def _read(path: Path) -> tuple[dict[str, str], bytes]:
-    """Metadata and bytes of a safetensors file."""
     try:
         size = path.stat().st_size
         if size > _MAX_BYTES:
@@ -145,7 +140,6 @@ def _content_digest(document: str, arrays: Arrays) -> str:
 
 
 def _library(document: dict[str, Any], arrays: Arrays) -> Library:
-    """The checked library of a decoded document and its arrays."""
     candidates = tuple(SourceCandidate(**{**one, "blocks": tuple(one["blocks"])}) for one in document["candidates"])
     tasks = tuple(SourceTask(**{**one, "classes": tuple(one["classes"])}) for one in document["tasks"])
     builds = tuple(

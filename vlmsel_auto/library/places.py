@@ -63,7 +63,7 @@ def remember(
     Args:
         cells: one for each candidate, all of one task.
         run_sources: where each tuning run's figures come from, by run name.
-        path: the library to write; default `user_library_path`.
+        path: the library to write; None: `user_library_path`.
 
     Returns:
         The file written and the name of the source task in it.
@@ -72,8 +72,9 @@ def remember(
         LibraryError: no cell, cells of several tasks, a damaged library (left as it is), a lock that stays taken,
             or a folder that cannot be written.
     """
-    if len({cell.task for cell in cells}) != 1:
-        raise LibraryError(f"a search is remembered as exactly one task, but got {len({cell.task for cell in cells})}")
+    tasks = {cell.task for cell in cells}
+    if len(tasks) != 1:
+        raise LibraryError(f"a search is remembered as exactly one task, but got {len(tasks)}")
     path = path or user_library_path()
     try:
         with locked(path.with_name(path.name + ".lock"), wait=_LOCK_SECONDS, error=LibraryError):

@@ -7,8 +7,7 @@ github.com/mlfoundations/open_clip (MIT). Tables of other projects are read from
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -41,18 +40,6 @@ _LONG_COLUMNS: Final[Mapping[TableKind, frozenset[str]]] = {
     "lovm": frozenset({"model", "pretrained", "dataset", "acc1", "mean_per_class_recall"}),
     "swab": frozenset({"model", "pretrained", "dataset", "acc1"}),
 }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Figure:
-    """One published accuracy."""
-
-    arch: str
-    tag: str
-    dataset: str
-    accuracy: float
-    params: int | None = None
-    flops: float | None = None
 
 
 def open_clip_path() -> Path:
@@ -107,15 +94,19 @@ def import_table(path: Path, *, kind: TableKind | None = None) -> Library:
     """
     header, rows = read_table(path)
     kind = kind or _kind(header, path)
-    figures = list(_wide(header, rows, path) if kind == "open_clip" else _long(kind, header, rows, path))
-    if not figures:
-        raise LibraryError(f"the table holds no zero-shot accuracy, but got {path}")
     build = Build(
         source=_SOURCES[kind],
         code_version="",
         settings=(("kind", "published zero-shot accuracy"), ("sha256", file_digest(path))),
     )
-    return assemble(_cell(one, kind, build) for one in figures)
+    needed = frozenset({"name", "pretrained"}) if kind == "open_clip" else _LONG_COLUMNS[kind]
+    if not needed <= set(header):
+        missing = ", ".join(sorted(needed - set(header)))
+        raise LibraryError(f"the table of {kind} needs the columns {missing}, but got {path}")
+    cells = list(_wide(header, rows, build, path) if kind == "open_clip" else _long(kind, rows, build, path))
+    if not cells:
+        raise LibraryError(f"the table holds no zero-shot accuracy, but got {path}")
+    return assemble(cells)
 
 
 def read_table(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
@@ -144,36 +135,26 @@ def _kind(header: Sequence[str], path: Path) -> TableKind:
     )
 
 
-def _wide(header: Sequence[str], rows: Iterable[Mapping[str, str]], path: Path) -> Iterable[_Figure]:
-    if not {"name", "pretrained"} <= set(header):
-        raise LibraryError(f"open_clip's table needs the columns name and pretrained, but got {path}")
-    names = [name for name in header if name not in _OPEN_CLIP_FIXED]
+def _wide(header: Sequence[str], rows: Sequence[Mapping[str, str]], build: Build, path: Path) -> Iterator[Cell]:
+    datasets = [name for name in header if name not in _OPEN_CLIP_FIXED]
     for row in rows:
         params, flops = row.get("params (M)"), row.get("FLOPs (B)")
-        for name in names:
+        candidate = _candidate(
+            row["name"],
+            row["pretrained"],
+            params=round(_number(params, path) * 1e6) if params else None,
+            flops=_number(flops, path) * 1e9 if flops else None,
+        )
+        for name in datasets:
             if row[name]:
-                yield _Figure(
-                    arch=row["name"],
-                    tag=row["pretrained"],
-                    dataset=name,
-                    accuracy=read_accuracy(row[name], path),
-                    params=round(_number(params, path) * 1e6) if params else None,
-                    flops=_number(flops, path) * 1e9 if flops else None,
-                )
+                yield _cell(candidate, "open_clip", name, read_accuracy(row[name], path), build)
 
 
-def _long(kind: TableKind, header: Sequence[str], rows: Iterable[Mapping[str, str]], path: Path) -> Iterable[_Figure]:
-    missing = _LONG_COLUMNS[kind] - set(header)
-    if missing:
-        raise LibraryError(f"the table of {kind} needs the columns {', '.join(sorted(missing))}, but got {path}")
+def _long(kind: TableKind, rows: Sequence[Mapping[str, str]], build: Build, path: Path) -> Iterator[Cell]:
     for row in rows:
         if row["acc1"] and row.get("task", "zeroshot_classification") == "zeroshot_classification":
-            yield _Figure(
-                arch=row["model"],
-                tag=row["pretrained"],
-                dataset=row["dataset"],
-                accuracy=read_accuracy(row["acc1"], path),
-            )
+            candidate = _candidate(row["model"], row["pretrained"])
+            yield _cell(candidate, kind, row["dataset"], read_accuracy(row["acc1"], path), build)
 
 
 def _number(text: str, path: Path) -> float:
@@ -195,20 +176,16 @@ def read_accuracy(text: str, path: Path) -> float:
     return value
 
 
-def _cell(figure: _Figure, kind: TableKind, build: Build) -> Cell:
-    domain = "image-text matching" if figure.dataset in _NOT_CLASSIFICATION else "published data set"
+def _candidate(arch: str, tag: str, *, params: int | None = None, flops: float | None = None) -> SourceCandidate:
+    return SourceCandidate(id=f"{arch}/{tag}", arch=arch, tag=tag, params=params, flops=flops)
+
+
+def _cell(candidate: SourceCandidate, kind: TableKind, dataset: str, accuracy: float, build: Build) -> Cell:
+    domain = "image-text matching" if dataset in _NOT_CLASSIFICATION else "published data set"
     return Cell(
-        candidate=SourceCandidate(
-            id=f"{figure.arch}/{figure.tag}",
-            arch=figure.arch,
-            tag=figure.tag,
-            params=figure.params,
-            flops=figure.flops,
-        ),
-        task=SourceTask(
-            name=figure.dataset, domain=domain, classes=(), digest=digest("published", kind, figure.dataset), n_test=0
-        ),
+        candidate=candidate,
+        task=SourceTask(name=dataset, domain=domain, classes=(), digest=digest("published", kind, dataset), n_test=0),
         build=build,
         finished=0.0,  # the tables bear no date: anything computed is newer
-        zero_shot=figure.accuracy,
+        zero_shot=accuracy,
     )

@@ -13,11 +13,9 @@ import numpy as np
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.records import FloatArray, IntArray
 
-# arrays of a `Library` with a figure, or several along a third axis, for each candidate and task
-GRIDS = (
-    "zero_shot", "probed", "total", "seconds", "finished", "build",
-    "tuned_runs", "signals", "evidence_draws", "predicted", "predicted_on",
-)  # fmt: skip
+# what a `Cell` has one of, and arrays of a `Library` with one or, along a third axis, several for each cell
+FIGURES = ("zero_shot", "probed", "total", "seconds", "finished", "predicted_on")
+GRIDS = (*FIGURES, "build", "tuned_runs", "signals", "evidence_draws", "predicted")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,7 +158,7 @@ class Library:
         Raises:
             LibraryError: one of them is not in the library.
         """
-        return self._take([self.row(one) for one in candidates], list(range(len(self.tasks))))
+        return self._take([self.row(one) for one in candidates], range(len(self.tasks)))
 
     def leave_out(self, task: str) -> Library:
         """The library without one task.
@@ -169,7 +167,7 @@ class Library:
             LibraryError: the library does not know the task.
         """
         left = self.column(task)
-        return self._take(list(range(len(self.candidates))), [s for s in range(len(self.tasks)) if s != left])
+        return self.select_tasks([name for s, name in enumerate(self.task_names) if s != left])
 
     def select_tasks(self, tasks: Sequence[str]) -> Library:
         """The library of these tasks only, in this order.
@@ -177,7 +175,7 @@ class Library:
         Raises:
             LibraryError: one of them is not in the library.
         """
-        return self._take(list(range(len(self.candidates))), [self.column(one) for one in tasks])
+        return self._take(range(len(self.candidates)), [self.column(one) for one in tasks])
 
     def cell(self, candidate: str, task: str) -> Cell | None:
         """What is known of one candidate on one task; None when there is no cell."""
@@ -189,11 +187,7 @@ class Library:
             candidate=self.candidates[m],
             task=self.tasks[s],
             build=self.builds[index],
-            finished=float(self.finished[m, s]),
-            zero_shot=float(self.zero_shot[m, s]),
-            probed=float(self.probed[m, s]),
-            total=float(self.total[m, s]),
-            seconds=float(self.seconds[m, s]),
+            **{name: float(getattr(self, name)[m, s]) for name in FIGURES},
             tuned=_known(self.run_names, self.tuned_runs[m, s]),
             signals=_known(self.signal_names, self.signals[m, s]),
             evidence={
@@ -205,7 +199,6 @@ class Library:
             },
             activity=self.activity[m][s],
             predicted=self.predicted[m, s][np.isfinite(self.predicted[m, s])],
-            predicted_on=float(self.predicted_on[m, s]),
         )
 
     def cells(self) -> tuple[Cell, ...]:
@@ -220,9 +213,9 @@ class Library:
             self,
             candidates=candidates,
             tasks=tasks,
-            activity=tuple(self.activity[m][columns] for m in rows),
+            activity=tuple(self.activity[m][list(columns)] for m in rows),
             failures=tuple(one for one in self.failures if one.candidate in kept and one.task in names),
-            **{name: getattr(self, name)[rows][:, columns] for name in GRIDS},
+            **{name: getattr(self, name)[list(rows)][:, list(columns)] for name in GRIDS},
         )
 
 

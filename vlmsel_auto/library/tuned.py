@@ -19,9 +19,9 @@ from vlmsel_auto.library.assemble import with_tuned
 from vlmsel_auto.library.published import read_accuracy, read_table
 from vlmsel_auto.library.records import Library
 
-_KEYS: Final = ("member", "task")
-_LONG: Final = frozenset({"member", "task", "method", "seed", "accuracy"})
-_OTHER: Final = frozenset({"member", "task", "zeroshot"})
+_KEYS: Final = {"member", "task"}
+_LONG: Final = _KEYS | {"method", "seed", "accuracy"}
+_NO_RUN: Final = _KEYS | {"zeroshot"}
 
 _Runs = dict[str, dict[tuple[str, str], float]]  # run name -> (candidate, task) -> accuracy
 
@@ -35,10 +35,7 @@ def import_tuned(library: Library, path: Path, *, source: str | None = None) -> 
     Args:
         library: what the figures are added to.
         path: the CSV file.
-        source: what `Library.run_sources` shall cite; default the file's name.
-
-    Returns:
-        The library with the runs.
+        source: what `Library.run_sources` shall cite; None: the file's name.
 
     Raises:
         LibraryError: the table cannot be read, has other columns or values that are no accuracies, or none of its
@@ -47,8 +44,12 @@ def import_tuned(library: Library, path: Path, *, source: str | None = None) -> 
     header, rows = read_table(path)
     if set(header) >= _LONG:
         runs, probes = _long(rows, path)
-    elif set(header) >= set(_KEYS) and set(header) - _OTHER:
-        runs, probes = _wide(header, rows, path), {}
+    elif set(header) >= _KEYS and (names := [name for name in header if name not in _NO_RUN]):
+        probes = {}
+        runs = {
+            name: {(row["member"], row["task"]): read_accuracy(row[name], path) for row in rows if row[name]}
+            for name in names
+        }
     else:
         raise LibraryError(
             f"a table of tuned accuracies has the columns member, task and one for each run, or member, task, method, "
@@ -60,14 +61,6 @@ def import_tuned(library: Library, path: Path, *, source: str | None = None) -> 
     for name, values in sorted(runs.items()):
         library = with_tuned(library, run=name, source=source or path.name, values=values)
     return _with_probes(library, tuple(probes.values()))
-
-
-def _wide(header: Sequence[str], rows: Sequence[Mapping[str, str]], path: Path) -> _Runs:
-    names = [name for name in header if name not in _OTHER]
-    return {
-        name: {(row["member"], row["task"]): read_accuracy(row[name], path) for row in rows if row[name]}
-        for name in names
-    }
 
 
 def _long(rows: Sequence[Mapping[str, str]], path: Path) -> tuple[_Runs, _Runs]:

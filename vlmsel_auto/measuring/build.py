@@ -6,11 +6,11 @@ build loses at most the cells that were being made; a build with one more candid
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -204,7 +204,7 @@ class _Job:
     def run(self) -> None:
         model, store = _model(self.candidate, self.device), Store(self.cache / "store")
         cell = measure_cell(
-            model=model, task=self.task, settings=self.settings, code_version=_code_version(), store=store
+            model=model, task=self.task, settings=self.settings, code_version=version("vlmsel-auto"), store=store
         )
         save(assemble([cell]), self.path)
 
@@ -212,10 +212,3 @@ class _Job:
 @lru_cache(maxsize=1)  # one is enough: cells come candidate by candidate
 def _model(candidate: Candidate, device: str) -> LoadedModel:
     return zoo.load(candidate, device=device)
-
-
-def _code_version() -> str:
-    try:
-        return importlib.metadata.version("vlmsel-auto")
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree
-        return "unknown"
