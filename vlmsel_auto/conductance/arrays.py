@@ -34,18 +34,15 @@ class Arrays:
     def empty(cls, foot: Footprint, *, images: int, neurons: bool) -> Self:
         """Arrays for ``images`` images of a tower with ``foot``; ``neurons``: keep C of every neuron too."""
         n, count = images, len(foot.shapes)
-        channels = [s[layout.channels - 1] for s, layout in zip(foot.shapes, foot.layouts, strict=True)]
+        outputs = list(zip(foot.shapes, foot.layouts, strict=True))
+        channels = [shape[layout.channels - 1] for shape, layout in outputs]
+        own = [(shape[-1], *shape[:-1]) if layout.turned else shape for shape, layout in outputs]
         return cls(
             activity=np.zeros((n, count)),
             signed=np.zeros((n, count)),
             signature=[np.zeros((n, c)) for c in channels],
             absolute=[np.zeros((n, c)) for c in channels],
-            neurons=[
-                np.zeros((n, *((shape[-1], *shape[:-1]) if layout.turned else shape)))
-                for shape, layout in zip(foot.shapes, foot.layouts, strict=True)
-            ]
-            if neurons
-            else [],
+            neurons=[np.zeros((n, *shape)) for shape in own] if neurons else [],
             ends=np.zeros((n, 2)),
             target=np.zeros(n, dtype=np.int64),
             points=np.zeros(n, dtype=np.int64),
@@ -55,10 +52,9 @@ class Arrays:
 
     def gap(self, chosen: IntArray) -> FloatArray:
         """|sum C - (F(x) - F(x0))| / sum |C| (m, B) of the ``chosen`` images: no true error is smaller."""
-        total = self.ends[chosen, 1] - self.ends[chosen, 0]
+        total = np.diff(self.ends[chosen])  # (m, 1)
         activity = self.activity[chosen]
-        off = np.abs(self.signed[chosen] - total[:, None])
-        gap: FloatArray = off / np.where(activity > 0, activity, 1.0)
+        gap: FloatArray = np.abs(self.signed[chosen] - total) / np.where(activity > 0, activity, 1.0)
         return gap
 
     def note(self, foot: Footprint, *, chosen: IntArray, block: int, sums: Sequence[Tensor]) -> None:

@@ -18,17 +18,11 @@ def even(count: int, most: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Batches:
-    """Sizes of batches for one tower. Half of the budget is for the passes, half for h and dF/dh that are kept.
-
-    Attributes:
-        foot: what one row (an image at a point) takes.
-        budget: bytes.
-        passes: a pass takes 32 rows, or more if they fit into this many bytes; None: as many as the budget allows.
-    """
+    """Sizes of batches for one tower. Half of the budget is for the passes, half for h and dF/dh that are kept."""
 
     foot: Footprint
-    budget: int
-    passes: int | None = None
+    budget: int  # bytes
+    passes: int | None = None  # a pass takes 32 rows, or more within these bytes; None: what the budget allows
 
     @property
     def least(self) -> int:

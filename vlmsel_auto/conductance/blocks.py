@@ -29,14 +29,12 @@ from vlmsel_auto.errors import ConductanceError
 _WRAPPERS = ("trunk", "visual", "model", "backbone", "encoder", "vision_model", "transformer")
 _CHAINS = ("resblocks", "blocks", "stages", "layers", "features")
 _INNER = ("blocks", "layers")
+_CONTAINERS = nn.Sequential | nn.ModuleList
 _MIN_LEAVES = 2  # a block holds at least two modules with parameters of their own; one is a mere layer
 
 
 def find_blocks(visual: nn.Module) -> tuple[str, ...]:
-    """Names (as in ``visual.named_modules()``) of the visual blocks in order of execution, shallow to deep.
-
-    Args:
-        visual: visual tower; not changed, not run.
+    """Names (as in ``visual.named_modules()``) of the visual blocks in order of execution; the tower is not run.
 
     Raises:
         ConductanceError: no chain of blocks could be found.
@@ -53,19 +51,15 @@ def find_blocks(visual: nn.Module) -> tuple[str, ...]:
 def _search(module: nn.Module, prefix: str) -> list[str]:
     children = dict(module.named_children())
     for chain in _CHAINS:
-        if isinstance(children.get(chain), nn.Sequential | nn.ModuleList):
-            names = list(_flatten(children[chain], f"{prefix}{chain}"))
-            if names:
-                return names
-    names = _numbered_stages(module, prefix)
-    if names:
+        part = children.get(chain)
+        if isinstance(part, _CONTAINERS) and (names := list(_flatten(part, f"{prefix}{chain}"))):
+            return names
+    if names := _numbered_stages(module, prefix):
         return names
     for wrapper in _WRAPPERS:
-        if wrapper in children:
-            names = _search(children[wrapper], f"{prefix}{wrapper}.")
-            if names:
-                return names
-    return _generic(module, prefix)
+        if wrapper in children and (names := _search(children[wrapper], f"{prefix}{wrapper}.")):
+            return names
+    return _longest_chain(module, prefix)
 
 
 def _numbered_stages(module: nn.Module, prefix: str) -> list[str]:
@@ -85,7 +79,7 @@ def _numbered_stages(module: nn.Module, prefix: str) -> list[str]:
 
 def _flatten(module: nn.Module, name: str) -> Iterator[str]:
     """Blocks of a chain in order: containers and stages with inner blocks are opened, other modules are blocks."""
-    if isinstance(module, nn.Sequential | nn.ModuleList):
+    if isinstance(module, _CONTAINERS):
         parts = list(module.named_children())
         if any(_is_block(child) or _is_container(child) for _, child in parts):
             for key, child in parts:
@@ -93,7 +87,7 @@ def _flatten(module: nn.Module, name: str) -> Iterator[str]:
             return
     for inner in _INNER:
         chain = getattr(module, inner, None)
-        if isinstance(chain, nn.Sequential | nn.ModuleList) and len(chain):
+        if isinstance(chain, _CONTAINERS) and len(chain):
             yield from _flatten(chain, f"{name}.{inner}")
             return
     if _is_block(module):
@@ -101,27 +95,18 @@ def _flatten(module: nn.Module, name: str) -> Iterator[str]:
 
 
 def _is_container(module: nn.Module) -> bool:
-    return isinstance(module, nn.Sequential | nn.ModuleList) and len(module) > 0
+    return isinstance(module, _CONTAINERS) and len(module) > 0
 
 
 def _is_block(module: nn.Module) -> bool:
-    leaves = 0
-    for part in module.modules():
-        leaves += next(part.parameters(recurse=False), None) is not None
-        if leaves >= _MIN_LEAVES:
-            return True
-    return False
+    return sum(next(part.parameters(recurse=False), None) is not None for part in module.modules()) >= _MIN_LEAVES
 
 
-def _generic(module: nn.Module, prefix: str) -> list[str]:
-    """Longest chain anywhere below: the container whose flattened list of blocks is longest."""
-    best: list[str] = []
-    for name, part in module.named_modules():
-        if isinstance(part, nn.Sequential | nn.ModuleList):
-            names = list(_flatten(part, f"{prefix}{name}"))
-            if len(names) > max(1, len(best)):
-                best = names
-    return best
+def _longest_chain(module: nn.Module, prefix: str) -> list[str]:
+    """Blocks of the container anywhere below that has most; none where no container has two."""
+    containers = ((name, part) for name, part in module.named_modules() if isinstance(part, _CONTAINERS))
+    best = max((list(_flatten(part, f"{prefix}{name}")) for name, part in containers), key=len, default=[])
+    return best if len(best) > 1 else []
 
 
 def first_tensor(output: object) -> Tensor:
@@ -154,11 +139,8 @@ class Layout:
 def detect_layout(shape: tuple[int, ...], rows: int, declared: str | None = None) -> Layout:
     """Layout of a block output of ``shape`` for ``rows`` images times points.
 
-    Args:
-        shape: of the output.
-        rows: number of rows that went in.
-        declared: "NHWC" or "NCHW" where the tower says so; None: channels come last in maps whose first two sides are
-            equal and differ from the third, else first.
+    ``declared`` is "NHWC" or "NCHW" where the tower says so; else channels are taken to come last in maps whose first
+    two sides are equal and differ from the third.
 
     Raises:
         ConductanceError: the rows cannot be found in the shape.

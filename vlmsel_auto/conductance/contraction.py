@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import assert_never
 
 import numpy as np
 import torch
@@ -33,7 +32,7 @@ class Part:
 def estimate_error(kind: Kind, d1: FloatArray, d0: FloatArray) -> FloatArray:
     """Estimated relative error of a rule with N intervals from differences to its coarser ones.
 
-    Our own choice. With r = d1 / d0 the error at N is about r times that at N/2, and d1 is the difference of both. One
+    With r = d1 / d0 the error at N is about r times that at N/2, and d1 is the difference of both. One
     error is a known share of d1 where both have one sign: r / (1 - r), the tail of a geometric series ("left"; 1/3 for
     the trapezoid on smooth paths, r = 1/4). Where paths have kinks both are near independent: r / sqrt(1 + r^2).
     r (1 + r / 2) lies between and a little above what tests measure; for the spectral rule on smooth paths, whose error
@@ -49,18 +48,10 @@ def estimate_error(kind: Kind, d1: FloatArray, d0: FloatArray) -> FloatArray:
     """
     guess = np.sqrt(d1) if kind == "spectral" else np.full_like(d1, 0.5)
     ratio = np.minimum(np.where(np.isnan(d0), guess, d1 / np.where(d0 > 0, d0, 1.0)), 0.9)
-    match kind:
-        case "left":
-            share = ratio / (1.0 - ratio)
-        case "trapezoid":
-            ratio = np.maximum(ratio, _SECOND_ORDER)
-            share = ratio * (1.0 + 0.5 * ratio)
-        case "spectral":
-            share = ratio * (1.0 + 0.5 * ratio)
-        case _:
-            assert_never(kind)
-    estimate: FloatArray = d1 * share
-    return estimate
+    if kind == "trapezoid":
+        ratio = np.maximum(ratio, _SECOND_ORDER)
+    share = ratio / (1.0 - ratio) if kind == "left" else ratio * (1.0 + 0.5 * ratio)
+    return np.asarray(d1 * share, dtype=np.float64)
 
 
 def contract(rule: Rule, h: Tensor, g: Tensor) -> Tensor:
@@ -87,9 +78,6 @@ class Running:
 
     For rules that join neighbouring points only: their sum over a piece is that of the same rule on the piece, plus the
     interval to the piece after it.
-
-    Args:
-        rule: "trapezoid" or "left".
     """
 
     def __init__(self, rule: Rule) -> None:

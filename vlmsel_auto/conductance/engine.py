@@ -26,7 +26,7 @@ from vlmsel_auto.conductance.footprint import Footprint, check_ends, measure
 from vlmsel_auto.conductance.memory import enough_for_passes, release
 from vlmsel_auto.conductance.quadrature import Rule
 from vlmsel_auto.conductance.scalars import Scalar
-from vlmsel_auto.conductance.sweep import Sweep
+from vlmsel_auto.conductance.sweep import Sweep, widened
 from vlmsel_auto.errors import ConductanceError
 from vlmsel_auto.process import is_out_of_memory
 from vlmsel_auto.records import FloatArray, IntArray
@@ -34,30 +34,17 @@ from vlmsel_auto.records import FloatArray, IntArray
 
 @dataclass(kw_only=True)
 class Engine:
-    """One call of ``conductance``.
-
-    Attributes:
-        visual: tower, checked.
-        names: (B,) blocks.
-        scalar: F.
-        images: (n, C, H, W) on the tower's device.
-        start: (1 or n, C, H, W) baseline.
-        rules: rules to climb, each holding the points of the one before.
-        wanted: error at which an image stops climbing; None: the first rule is final.
-        precision: autocast dtype or None.
-        budget: bytes that passes may take; halved when memory runs out.
-        keep_neurons: fill ``Arrays.neurons``.
-    """
+    """One call of ``conductance``."""
 
     visual: nn.Module
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # (B,) blocks
     scalar: Scalar
-    images: Tensor
-    start: Tensor
-    rules: tuple[Rule, ...]
-    wanted: float | None
-    precision: torch.dtype | None
-    budget: int
+    images: Tensor  # (n, C, H, W) on the tower's device
+    start: Tensor  # (1, C, H, W) baseline
+    rules: tuple[Rule, ...]  # to climb, each holding the points of the one before
+    wanted: float | None  # error at which an image stops climbing; None: the first rule is final
+    precision: torch.dtype | None  # of autocast
+    budget: int  # bytes that passes may take; halved when memory runs out
     keep_neurons: bool
     arrays: Arrays = field(init=False)
     foot: Footprint = field(init=False)
@@ -65,20 +52,17 @@ class Engine:
 
     def run(self) -> Arrays:
         """Fill and return the arrays."""
-        self._measure()
+        with self._sweep(tuple(range(len(self.names)))) as sweep:
+            self.foot, self.order = measure(sweep, self.images[[0, -1]], self.scalar)
         self.arrays = Arrays.empty(self.foot, images=len(self.images), neurons=self.keep_neurons)
         with torch.no_grad():
             self._climb(np.arange(len(self.images)), 0, None)
-        self._check_constant()
+        moved = ((self.images - self.start).flatten(1).abs().amax(dim=1) > 0).cpu().numpy()
+        check_ends(self.arrays.ends[moved], self.scalar)
         return self.arrays
 
-    def _measure(self) -> None:
-        with self._sweep(tuple(range(len(self.names)))) as sweep:
-            self.foot, self.order = measure(sweep, self.images[[0, -1]], self.scalar)
-
     def _sweep(self, group: tuple[int, ...]) -> Sweep:
-        names = [self.names[index] for index in group]
-        return Sweep(self.visual, names, precision=self.precision)
+        return Sweep(self.visual, [self.names[index] for index in group], precision=self.precision)
 
     # climbing
 
@@ -179,8 +163,8 @@ class Engine:
         """Sweep ``chosen`` images at the points of a local ``rule`` piece by piece, without keeping the pieces."""
         running = {block: Running(rule) for block in group}
 
-        def consume(first: int, position: int, part: Part) -> None:
-            running[group[position]].add(part, first)
+        def consume(first: int, block: int, part: Part) -> None:
+            running[block].add(part, first)
 
         self._pieces(chosen, rule.points, group, consume)
         for block in group:
@@ -192,8 +176,7 @@ class Engine:
         """Sweep ``chosen`` images at ``alphas`` and hand on each block's h and g at all of them."""
         pieces: dict[int, list[Part]] = {block: [] for block in group}
 
-        def consume(_first: int, position: int, part: Part) -> None:
-            block = group[position]
+        def consume(_first: int, block: int, part: Part) -> None:
             if part.h.shape[1] == len(alphas):
                 take(block, part)
             else:
@@ -213,14 +196,14 @@ class Engine:
     ) -> None:
         """Sweep ``chosen`` images at as many ``alphas`` at once as fit, from the image's end of the path.
 
-        ``consume`` takes (number of the first alpha, position in ``group``, h and g there).
+        ``consume`` takes (number of the first alpha, block, h and g there).
         """
         m = len(chosen)
         size = even(len(alphas), max(1, self._batches.rows() // m))
 
         def deliver(first: int, count: int, position: int, h: Tensor, g: Tensor) -> None:
             block = group[position]
-            consume(first, position, Part(h=self._flat(block, h, m, count), g=self._flat(block, g, m, count)))
+            consume(first, block, Part(h=self._flat(block, h, m, count), g=self._flat(block, g, m, count)))
 
         with self._sweep(group) as sweep:
             for stop in range(len(alphas), 0, -size):
@@ -231,7 +214,7 @@ class Engine:
     def _rows(self, chosen: IntArray, alphas: FloatArray) -> Tensor:
         index = torch.from_numpy(chosen).to(self.images.device)
         x = self.images[index][:, None]
-        x0 = (self.start if len(self.start) == 1 else self.start[index])[:, None]
+        x0 = self.start[:, None]
         a = torch.from_numpy(alphas.copy()).to(x)[:, None, None, None]
         return (x0 + a * (x - x0)).flatten(0, 1).contiguous(memory_format=self.order)
 
@@ -260,15 +243,6 @@ class Engine:
         with self._sweep((0,)) as sweep:
             sweep.forward(self._rows(chosen, ends), self._value(chosen, ends))
 
-    @staticmethod
-    def _wide(tensor: Tensor) -> Tensor:
-        return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
-
     def _flat(self, block: int, tensor: Tensor, m: int, count: int) -> Tensor:
         """(m, P, F) in the accumulation dtype."""
-        rows = to_rows(tensor, m * count, self.foot.layouts[block])
-        return self._wide(rows).reshape(m, count, -1)
-
-    def _check_constant(self) -> None:
-        moved = ((self.images - self.start).flatten(1).abs().amax(dim=1) > 0).cpu().numpy()
-        check_ends(self.arrays.ends[moved], self.scalar)
+        return widened(to_rows(tensor, m * count, self.foot.layouts[block])).reshape(m, count, -1)

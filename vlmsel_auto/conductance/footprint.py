@@ -19,19 +19,12 @@ _CONSTANT = 1e-5  # relative change of F below which it counts as constant; floa
 
 @dataclass(frozen=True, kw_only=True)
 class Footprint:
-    """What one row (an image at a point of the path) takes.
+    """What one row (an image at a point of the path) takes."""
 
-    Attributes:
-        graph_bytes: tensors saved for the backward pass.
-        block_bytes: per block, its output.
-        layouts: per block, where its output keeps rows and channels.
-        shapes: per block, its output's shape as ``to_rows`` gives it, without the rows.
-    """
-
-    graph_bytes: int
-    block_bytes: tuple[int, ...]
-    layouts: tuple[Layout, ...]
-    shapes: tuple[tuple[int, ...], ...]
+    graph_bytes: int  # of tensors saved for the backward pass
+    block_bytes: tuple[int, ...]  # of each block's output
+    layouts: tuple[Layout, ...]  # where each block's output keeps rows and channels
+    shapes: tuple[tuple[int, ...], ...]  # of each block's output as ``to_rows`` gives it, without the rows
 
 
 def measure(sweep: Sweep, rows: Tensor, scalar: Scalar) -> tuple[Footprint, torch.memory_format]:
@@ -79,8 +72,7 @@ def _footprint(sweep: Sweep, rows: Tensor, value: Value, declared: str | None) -
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         outputs = sweep.outputs(rows, value)
     count = len(rows)
-    layouts = [detect_layout(tuple(output.shape), count, declared) for output in outputs]
-    layouts = [turned(output, layout) for output, layout in zip(outputs, layouts, strict=True)]
+    layouts = [turned(output, detect_layout(tuple(output.shape), count, declared)) for output in outputs]
     views = [to_rows(output, count, layout) for output, layout in zip(outputs, layouts, strict=True)]
     return Footprint(
         graph_bytes=-(-sum(saved.values()) // count),

@@ -4,8 +4,8 @@ C[b, i](x) = integral over alpha in [0, 1] of dF/dh[b, i] dh[b, i]/dalpha along 
 (Dhamdhere, Sundararajan, Yan: How Important Is a Neuron?, 2018). The signed sum over a block that cuts the graph is
 F(x) - F(x0) for every block (completeness), so blocks are told apart by absolute values and channels only.
 
-All blocks share the passes over the points; the rules are in quadrature.py. Integration by spectral derivatives is our
-own choice and is tested against Captum and against exact forward-mode tangents (tangents.py).
+All blocks share the passes over the points; the rules are in quadrature.py. Tests compare the result with Captum and
+with exact forward-mode tangents.
 
 Errors: E[image, block] = sum_i |C_i - C*_i| / sum_i |C*_i|, estimated from the rule on every other and every fourth
 point, which costs no pass (contraction.estimate_error), and no less than completeness shows: E is at least
@@ -37,35 +37,20 @@ Precision = Literal["model", "bfloat16"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Conductance:
-    """Conductance of n images in B blocks, reduced over neurons.
+    """Conductance of n images in B blocks, reduced over neurons."""
 
-    Attributes:
-        blocks: (B,) module names, shallow to deep.
-        activity: (n, B) sum over neurons of |C|, units of F.
-        signature: B arrays (n, C_b), C summed over tokens or pixels.
-        absolute: B arrays (n, C_b), |C| summed over tokens or pixels.
-        total: (n,) F(x) - F(x0).
-        target: (n,) class that F speaks of, -1 where there is none.
-        completeness_error: (n, B) |sum C - total| / |total| (0 where both vanish).
-        error: (n,) estimated E, mean over blocks.
-        points: (n,) points of the path evaluated for each image.
-        reached: whether every image's estimated error is at most the wanted one (True with fixed ``points``).
-        integrator: rule used.
-        neurons: B arrays (n, *block shape) of C, or None unless asked for.
-    """
-
-    blocks: tuple[str, ...]
-    activity: FloatArray
-    signature: tuple[FloatArray, ...]
-    absolute: tuple[FloatArray, ...]
-    total: FloatArray
-    target: IntArray
-    completeness_error: FloatArray
-    error: FloatArray
-    points: IntArray
-    reached: bool
-    integrator: str
-    neurons: tuple[FloatArray, ...] | None = None
+    blocks: tuple[str, ...]  # (B,) module names, shallow to deep
+    activity: FloatArray  # (n, B) sum over neurons of |C|, units of F
+    signature: tuple[FloatArray, ...]  # B arrays (n, C_b), C summed over tokens or pixels
+    absolute: tuple[FloatArray, ...]  # B arrays (n, C_b), |C| summed over tokens or pixels
+    total: FloatArray  # (n,) F(x) - F(x0)
+    target: IntArray  # (n,) class that F speaks of, -1 where there is none
+    completeness_error: FloatArray  # (n, B) |sum C - total| / |total| (0 where both vanish)
+    error: FloatArray  # (n,) estimated E, mean over blocks
+    points: IntArray  # (n,) points of the path evaluated for each image
+    reached: bool  # whether every image's estimated error is at most the wanted one (True with fixed ``points``)
+    integrator: str  # rule used
+    neurons: tuple[FloatArray, ...] | None = None  # B arrays (n, *block shape) of C, or None unless asked for
 
 
 def conductance(
@@ -129,7 +114,7 @@ def conductance(
         absolute=tuple(arrays.absolute),
         total=total,
         target=arrays.target,
-        completeness_error=_relative(np.abs(arrays.signed - total[:, None]), np.abs(total)[:, None]),
+        completeness_error=_ratio(np.abs(arrays.signed - total[:, None]), np.abs(total)[:, None]),
         error=arrays.error,
         points=arrays.points,
         reached=wanted is None or bool((arrays.error <= wanted).all()),
@@ -138,17 +123,8 @@ def conductance(
     )
 
 
-_KINKED = (
-    nn.ReLU,
-    nn.ReLU6,
-    nn.LeakyReLU,
-    nn.PReLU,
-    nn.Hardswish,
-    nn.Hardsigmoid,
-    nn.Hardtanh,
-    nn.MaxPool2d,
-    nn.AdaptiveMaxPool2d,
-)
+_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh)
+_KINKED = (*_ACTIVATIONS, nn.MaxPool2d, nn.AdaptiveMaxPool2d)
 
 
 def choose_integrator(visual: nn.Module) -> Literal["spectral", "trapezoid"]:
@@ -186,10 +162,10 @@ def _first_intervals(kind: str, error: float) -> int:
     return 8 if error >= 0.1 else 16 if error >= 0.03 else 32  # noqa: PLR2004 - see docstring
 
 
-def _relative(part: FloatArray, whole: FloatArray) -> FloatArray:
+def _ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
     """Ratio of non-negative arrays with 0 / 0 = 0."""
-    safe = np.where(whole > 0, whole, 1.0)
-    return np.where(whole > 0, part / safe, np.where(part > 0, np.inf, 0.0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(part > 0, part / whole, 0.0)
 
 
 def _check_tower(visual: nn.Module) -> None:

@@ -8,17 +8,14 @@ the derivative of the scalar with respect to it. Every rule here is a bilinear f
   the barycentric differentiation matrix D, both in t (the substitution needs no Jacobian, since h'(t) dt is dh). Error
   falls exponentially where the path is smooth. Normalisation layers bend the path most near the baseline, where their
   input is weak; the stretching puts points there: 1.6 to 3.8 times less error at 9 points on sixteen of the seventeen
-  smooth mini-zoo towers, 1.6 times more on the other (docs/conductance.md). (The stretching is our own choice; the
-  parts are textbook: Trefethen, Spectral Methods in MATLAB, 2000, chapter 6; Berrut and Trefethen, Barycentric Lagrange
-  interpolation, SIAM Review 46, 2004, also for the interpolation itself.)
+  smooth mini-zoo towers, 1.6 times more on the other (docs/conductance.md). Sources: Trefethen, Spectral Methods in
+  MATLAB, 2000, chapter 6; Berrut and Trefethen, Barycentric Lagrange interpolation, SIAM Review 46, 2004.
 - ``trapezoid``: sum over k of (g[k] + g[k+1]) / 2 (h[k+1] - h[k]), second order, robust at kinks, at points
   alpha = 3 t^2 / (1 + 2 t) of equidistant t. Where paths have no kinks (random weights without biases) the head bends
   them near the baseline only, and ever more so the nearer: there points lie as those of t^2, the grading of a mesh
   towards a singular end (Rice, On the degree of convergence of nonlinear spline approximation, 1969). Elsewhere they
   are near equidistant, which kinks like best. At 65 points the error of RN50 with random weights is 22 times less than
   with equidistant points, that of three trained ResNets 3 to 4 % less on two and 6 % more on one (docs/conductance.md).
-  (The form of the
-  grading is our own choice.)
 - ``left``: equidistant points, sum over k of g[k] (h[k+1] - h[k]); what Captum's LayerConductance computes.
 
 Points with an even number of intervals hold those of half as many intervals (every other one): see ``Rule.coarser``.
@@ -41,17 +38,11 @@ _STRETCH = 2.0  # chosen on seven members of the mini zoo; benchmarks/conductanc
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rule:
-    """Points of the path and the bilinear form over them.
-
-    Attributes:
-        kind: name of the rule.
-        points: (P,) alphas in [0, 1], strictly increasing.
-        matrix: (P, P) A of C = sum_kj A[k, j] g[k] h[j].
-    """
+    """Points of the path and the bilinear form over them."""
 
     kind: Kind
-    points: FloatArray
-    matrix: FloatArray
+    points: FloatArray  # (P,) alphas in [0, 1], strictly increasing
+    matrix: FloatArray  # (P, P) A of C = sum_kj A[k, j] g[k] h[j]
 
     @property
     def intervals(self) -> int:
@@ -61,16 +52,10 @@ class Rule:
     @property
     def local(self) -> bool:
         """Whether the form is that of "trapezoid" or "left", which join neighbours only: a sum over intervals."""
-        count = len(self.points)
-        match self.kind:
-            case "spectral":
-                return False
-            case "trapezoid":
-                return np.array_equal(self.matrix, trapezoid_matrix(count))
-            case "left":
-                return np.array_equal(self.matrix, left_matrix(count))
-            case _:
-                assert_never(self.kind)
+        if self.kind == "spectral":
+            return False
+        form = trapezoid_matrix if self.kind == "trapezoid" else left_matrix
+        return np.array_equal(self.matrix, form(len(self.points)))
 
     def coarser(self) -> Rule | None:
         """The same rule on every other point, or None (odd number of intervals, own points)."""
@@ -86,7 +71,6 @@ def chebyshev_points(intervals: int) -> FloatArray:
     Returns:
         (N + 1,) increasing; symmetric about 1/2 to the last bit, so that points of N lie among those of 2 N.
     """
-    _check_intervals(intervals)
     k = np.arange(intervals + 1)
     # sin^2 keeps full relative accuracy near 0; mirrored so that points + points[::-1] == 1
     lower = np.sin(0.5 * np.pi * k / intervals) ** 2
@@ -95,16 +79,10 @@ def chebyshev_points(intervals: int) -> FloatArray:
 
 
 def differentiation_matrix(points: FloatArray) -> FloatArray:
-    """Matrix D with (D h)[k] = derivative at point k of the polynomial through all (point, h).
+    """Matrix D (P, P) with (D h)[k] = derivative at point k of the polynomial through all (point, h), points distinct.
 
     Barycentric form with rows summing to zero ("negative sum trick"), exact up to rounding for polynomials of degree
     P - 1.
-
-    Args:
-        points: (P,) distinct.
-
-    Returns:
-        (P, P).
     """
     difference = points[:, None] - points[None, :]
     np.fill_diagonal(difference, 1.0)
@@ -119,26 +97,15 @@ def differentiation_matrix(points: FloatArray) -> FloatArray:
 
 
 def lagrange_mass(points: FloatArray) -> FloatArray:
-    """Integrals over [0, 1] of the products of the Lagrange polynomials of ``points``.
+    """Integrals (P, P) over [0, 1] of the products of the Lagrange polynomials of distinct ``points`` (P,).
 
     With it g @ mass @ f is the exact integral of the product of the polynomials through (points, g) and (points, f).
-
-    Args:
-        points: (P,) distinct.
-
-    Returns:
-        (P, P) symmetric; entries sum to 1.
     """
-    at, weights = np.polynomial.legendre.leggauss(len(points))  # exact to degree 2 P - 1, products have 2 P - 2
-    basis = np.linalg.solve(_legendre(points).T, _legendre((at + 1.0) / 2.0, len(points)).T)
-    mass: FloatArray = (basis * (weights / 2.0)) @ basis.T
-    return mass
-
-
-def _legendre(points: FloatArray, count: int | None = None) -> FloatArray:
-    """Legendre polynomials of degree 0..count-1 at ``points`` of [0, 1]: (P, count), well conditioned."""
-    values = np.polynomial.legendre.legvander(2.0 * points - 1.0, (count or len(points)) - 1)
-    return np.asarray(values, dtype=np.float64)
+    legendre = np.polynomial.legendre  # a well conditioned basis
+    at, weights = legendre.leggauss(len(points))  # exact to degree 2 P - 1, products have 2 P - 2
+    degree = len(points) - 1
+    basis = np.linalg.solve(legendre.legvander(2.0 * points - 1.0, degree).T, legendre.legvander(at, degree).T)
+    return np.asarray((basis * (weights / 2.0)) @ basis.T, dtype=np.float64)
 
 
 def stretch(t: FloatArray) -> FloatArray:
@@ -170,7 +137,8 @@ def left_matrix(count: int) -> FloatArray:
 @cache
 def make_rule(kind: Kind, intervals: int) -> Rule:
     """The rule ``kind`` on [0, 1] with ``intervals`` intervals (``intervals + 1`` points)."""
-    _check_intervals(intervals)
+    if intervals < 1:
+        raise ConductanceError(f"a path needs at least one interval (two points), but got intervals={intervals}")
     match kind:
         case "spectral":
             nodes = chebyshev_points(intervals)
@@ -183,8 +151,3 @@ def make_rule(kind: Kind, intervals: int) -> Rule:
             assert_never(kind)
     points.flags.writeable = matrix.flags.writeable = False  # shared by the cache
     return Rule(kind=kind, points=points, matrix=matrix)
-
-
-def _check_intervals(intervals: int) -> None:
-    if intervals < 1:
-        raise ConductanceError(f"a path needs at least one interval (two points), but got intervals={intervals}")

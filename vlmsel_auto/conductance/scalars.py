@@ -80,12 +80,7 @@ class Norm:
         return norm
 
 
-def make_scalar(
-    name: ScalarName,
-    *,
-    text_features: Tensor | None = None,
-    logit_scale: float = 1.0,
-) -> Scalar:
+def make_scalar(name: ScalarName, *, text_features: Tensor | None = None, logit_scale: float = 1.0) -> Scalar:
     """Build the scalar ``name`` and refuse what is constant by construction.
 
     Args:
@@ -101,11 +96,9 @@ def make_scalar(
         return Norm()
     if text_features is None:
         raise ConductanceError(f'scalar {name!r} needs text_features (K, D); without class names use "norm", got None')
-    text = _checked_text(text_features)
-    if not (logit_scale > 0 and logit_scale < float("inf")):
+    if not 0 < logit_scale < float("inf"):
         raise ConductanceError(f"logit_scale must be positive and finite, or F is constant, but got {logit_scale!r}")
-    _check_classes_differ(name, text)
-    return Margin(text_features=text, logit_scale=logit_scale)
+    return Margin(text_features=_checked_text(text_features), logit_scale=logit_scale)
 
 
 def _checked_text(text: Tensor) -> Tensor:
@@ -118,13 +111,10 @@ def _checked_text(text: Tensor) -> Tensor:
         raise ConductanceError(
             f"text_features must have unit length, but got {float(lengths.min()):.4g} to {float(lengths.max()):.4g}"
         )
-    return text.detach()
-
-
-def _check_classes_differ(name: str, text: Tensor) -> None:
     spread = float((text - text.mean(dim=0)).abs().max())
     if len(text) < 2 or spread < _TINY:  # noqa: PLR2004 - two classes
         raise ConductanceError(
-            f"scalar {name!r} is constant with fewer than two different classes; name at least two, but got "
+            "the margin is constant with fewer than two different classes; name at least two, but got "
             f"{len(text)} with spread {spread:.1g}"
         )
+    return text.detach()

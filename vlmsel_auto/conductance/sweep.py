@@ -21,6 +21,11 @@ Consume = Callable[[int, Tensor, Tensor], None]  # (block, h (rows, ...), dF/dh 
 Value = Callable[[Tensor], Tensor]  # embedding (rows, D) -> F (rows,)
 
 
+def widened(tensor: Tensor) -> Tensor:
+    """Half precision as float32, else ``tensor`` itself."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
 class Sweep:
     """Runs a tower with hooks on its blocks. Use as a context manager: hooks and frozen parameters are undone at exit.
 
@@ -53,11 +58,7 @@ class Sweep:
         self._undo.close()
 
     def run(self, rows: Tensor, value: Value, consume: Consume) -> Tensor:
-        """Sweep ``rows`` (R, C, H, W); ``value`` turns the embedding into F, ``consume`` takes each block.
-
-        Returns:
-            F of each row (R,), detached.
-        """
+        """Sweep ``rows`` (R, C, H, W): F (R,), detached; ``value`` makes it of the embedding."""
         result = self.forward(rows, value)
         seen: set[int] = set()
 
@@ -93,7 +94,7 @@ class Sweep:
             self._copy = True  # a later module wrote into a block's output: keep copies from now on
             return self.forward(rows, value)
         with torch.enable_grad():
-            result = value(embedding.float() if embedding.dtype in (torch.float16, torch.bfloat16) else embedding)
+            result = value(widened(embedding))
         if not result.requires_grad:
             raise ConductanceError(
                 "the scalar does not depend on any block (is the tower wrapped in no_grad or a blackbox?), but got a "
@@ -143,9 +144,8 @@ def _replace_first(output: object, tensor: Tensor) -> object:
         return type(output)({key: tensor if part is old else part for key, part in output.items()})
     if isinstance(output, list | tuple):
         parts = [tensor if part is old else part for part in output]
-        if hasattr(output, "_fields"):  # named tuple
-            return type(output)(*parts)
-        return type(output)(parts)
+        named = hasattr(output, "_fields")
+        return type(output)(*parts) if named else type(output)(parts)
     raise ConductanceError(f"cannot hand on a block output of this type, but got {type(output)}")
 
 

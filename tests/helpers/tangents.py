@@ -65,7 +65,7 @@ def _tangents(visual: nn.Module, rows: Tensor, direction: Tensor, blocks: Sequen
     """Directional derivative of each block's output at ``rows`` along ``direction``."""
     found: list[Tensor] = []
 
-    def record(module: nn.Module, args: object, output: Tensor) -> None:  # noqa: ARG001 - hook
+    def record(module: nn.Module, args: object, output: Tensor) -> None:
         tangent = forward_ad.unpack_dual(output).tangent  # type: ignore[no-untyped-call] # torch leaves it untyped
         found.append(torch.zeros_like(output) if tangent is None else tangent.detach().clone())
 
