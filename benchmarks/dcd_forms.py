@@ -29,7 +29,8 @@ from vlmsel_auto.library.places import default_library_path
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.dcd import DEFAULT, PAPER, Dcd, Delta
 from vlmsel_auto.ranking.divergence import Weighting
-from vlmsel_auto.ranking.fusion import candidate_effect, standardise
+from vlmsel_auto.ranking.fusion import candidate_effect
+from vlmsel_auto.ranking.scaling import standardise
 from vlmsel_auto.ranking.sources import DEFAULT_WEIGHTING, Truth
 from vlmsel_auto.records import FloatArray
 

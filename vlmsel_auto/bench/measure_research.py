@@ -18,8 +18,8 @@ from vlmsel_auto.measuring.measure import margin_conductance
 from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.models.embedding import embed
 from vlmsel_auto.models.loadedmodel import LoadedModel
-from vlmsel_auto.ranking.evidence.knn import unit_rows
 from vlmsel_auto.ranking.evidence.text import text_scores
+from vlmsel_auto.ranking.scaling import unit_rows
 from vlmsel_auto.ranking.signals import SIGNALS, Embedded, evidence_scores, label_free_signals
 from vlmsel_auto.records import FloatArray, IntArray, Task
 

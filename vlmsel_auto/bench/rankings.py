@@ -19,8 +19,8 @@ from vlmsel_auto.bench.research import Research
 from vlmsel_auto.bench.swab import borda, class_plan, class_rank_score, gap_score, similar_classes
 from vlmsel_auto.ranking.dcd import PAPER
 from vlmsel_auto.ranking.evidence.text import TEXT_SCORES
-from vlmsel_auto.ranking.fusion import standardise
 from vlmsel_auto.ranking.ranking import score_candidates
+from vlmsel_auto.ranking.scaling import standardise
 from vlmsel_auto.ranking.signals import CONSENSUS, SIGNALS, Signal
 from vlmsel_auto.records import FloatArray
 

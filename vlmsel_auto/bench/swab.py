@@ -13,7 +13,7 @@ from typing import Final, Literal
 import numpy as np
 from scipy import stats
 
-from vlmsel_auto.ranking.evidence.knn import unit_rows
+from vlmsel_auto.ranking.scaling import unit_rows
 from vlmsel_auto.records import FloatArray
 
 _THRESHOLD: Final = 0.5  # least cosine of a source class to some target class

@@ -20,37 +20,30 @@ from vlmsel_auto.records import Agreement, FloatArray, Interval
 TOO_FEW_FOR_TAU = 3  # below this any order agrees or disagrees completely
 TOO_FEW_FOR_NDCG = 4  # below this every order gets a high NDCG
 TOO_FEW_FOR_INTERVAL = 8  # a bootstrap over fewer candidates says nothing
+TOP = 5  # places that NDCG looks at
 RESAMPLES = 1000
+LEVEL = 0.95
 
 
-def relevance(actual: FloatArray, *, k: int = 5) -> FloatArray:
-    """Relevance max(0, k + 1 - rank) of each candidate, rank 1 = highest accuracy, tied ranks averaged.
-
-    Args:
-        actual: (n,) accuracies, higher is better.
-        k: how many ranks count.
-
-    Returns:
-        (n,) relevances in [0, k].
-    """
+def relevance(actual: FloatArray) -> FloatArray:
+    """Relevance max(0, 6 - rank) (n,) of accuracies (n,), rank 1 = highest, tied ranks averaged."""
     ranks = stats.rankdata(-np.asarray(actual, dtype=np.float64))
-    return np.asarray(np.maximum(0.0, k + 1.0 - ranks), dtype=np.float64)
+    return np.asarray(np.maximum(0.0, TOP + 1.0 - ranks), dtype=np.float64)
 
 
-def ndcg(predicted: FloatArray, actual: FloatArray, *, k: int = 5) -> float:
-    """Normalised discounted cumulative gain at k, linear gain, discount 1 / log2(1 + place), tied scores averaged.
+def ndcg(predicted: FloatArray, actual: FloatArray) -> float:
+    """Normalised discounted cumulative gain at 5, linear gain, discount 1 / log2(1 + place), tied scores averaged.
 
     Args:
         predicted: (n,) scores, higher is better.
         actual: (n,) accuracies.
-        k: how many ranks count.
 
     Returns:
-        A value in [0, 1]; NaN when nothing is relevant.
+        A value in [0, 1]; NaN when nothing is relevant, as where more than ten candidates are all equal.
     """
-    rel = relevance(actual, k=k)
+    rel = relevance(actual)
     discount = np.zeros(len(rel))
-    top = min(k, len(rel))
+    top = min(TOP, len(rel))
     discount[:top] = 1.0 / np.log2(np.arange(2, top + 2))
     ideal = float(np.sort(rel)[::-1] @ discount)
     if ideal <= 0.0:
@@ -111,31 +104,20 @@ def top_k_loss(predicted: FloatArray, actual: FloatArray, *, k: int = 1) -> floa
     return max(0.0, float(np.max(actual)) - best)
 
 
-def bootstrap_interval(
-    statistic: Callable[[FloatArray, FloatArray], float],
-    predicted: FloatArray,
-    actual: FloatArray,
-    *,
-    seed: int,
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
+def _interval(
+    statistic: Callable[[FloatArray, FloatArray], float], predicted: FloatArray, actual: FloatArray, *, seed: int
 ) -> Interval | None:
-    """Percentile bootstrap over candidates of a statistic of (predicted, actual).
-
-    Returns:
-        None when there are fewer than 8 candidates or the statistic is undefined on most resamples.
-    """
+    """Percentile bootstrap over candidates; None when they are too few or most resamples leave nothing to compare."""
     n = len(actual)
     if n < TOO_FEW_FOR_INTERVAL:
         return None
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(n, size=(resamples, n))
+    draws = np.random.default_rng(seed).integers(n, size=(RESAMPLES, n))
     values = np.array([statistic(predicted[i], actual[i]) for i in draws])
     values = values[np.isfinite(values)]
-    if len(values) < resamples // 2:
+    if len(values) < RESAMPLES // 2:
         return None
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(low=float(low), high=float(high), level=level)
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(low=float(low), high=float(high), level=LEVEL)
 
 
 def agreement(predicted: FloatArray, actual: FloatArray, *, seed: int = 0) -> Agreement:
@@ -176,7 +158,7 @@ def agreement(predicted: FloatArray, actual: FloatArray, *, seed: int = 0) -> Ag
         ndcg5=ndcg(predicted, actual) if enough_ndcg else None,
         top1_loss=top_k_loss(predicted, actual, k=1) if n else None,
         top5_loss=top_k_loss(predicted, actual, k=5) if n else None,
-        tau_b_interval=bootstrap_interval(tau_b, predicted, actual, seed=seed),
-        ndcg5_interval=bootstrap_interval(ndcg, predicted, actual, seed=seed),
+        tau_b_interval=_interval(tau_b, predicted, actual, seed=seed),
+        ndcg5_interval=_interval(ndcg, predicted, actual, seed=seed),
         note=note,
     )

@@ -23,6 +23,7 @@ from scipy import special
 
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.ranking.divergence import TaskProfiles
+from vlmsel_auto.ranking.scaling import unit_rows
 from vlmsel_auto.records import FloatArray
 
 Delta = Literal["signature", "channels", "uncovered", "share"]
@@ -44,11 +45,7 @@ class Dcd:
     importance_temperature: float = 1.0  # tau of w = softmax(z / tau)
 
     def __call__(self, targets: TaskProfiles, sources: TaskProfiles, used: NDArray[np.bool_]) -> FloatArray:
-        """Divergences (T, S); see `Divergence`.
-
-        Raises:
-            InputError: the delta needs channels and the profiles have none.
-        """
+        """Divergences (T, S); InputError where the delta needs channels and the profiles have none."""
         deltas = _deltas(targets, sources, self.delta)
         if self.importance == "uniform":
             return np.asarray(deltas.mean(axis=2), dtype=np.float64)
@@ -125,9 +122,7 @@ def transport_importance(
     import ot  # takes two seconds, and most callers never need it
 
     mass = block_importance(z, temperature=temperature)
-    scale = float(np.median(cost))
-    if scale <= 0.0:
-        scale = 1.0
+    scale = float(np.median(cost)) or 1.0
     plan = ot.sinkhorn(
         mass, np.full(len(mass), 1.0 / len(mass)), cost / scale, regularisation, method="sinkhorn_log",
         numItermax=2000, stopThr=1e-9, warn=False,
@@ -178,7 +173,7 @@ def _of_channels(
 
 def _cosine_distance(targets: FloatArray, sources: FloatArray) -> FloatArray:
     """1 - cosine (T, S) of one block's signatures (T, C) and (S, C), in [0, 2]."""
-    distance = 1.0 - _unit(targets) @ _unit(sources).T
+    distance = 1.0 - unit_rows(targets) @ unit_rows(sources).T
     return np.asarray(np.where(distance > _ROUNDING, distance, 0.0), dtype=np.float64)
 
 
@@ -187,10 +182,6 @@ def _kl(targets: FloatArray, sources: FloatArray) -> FloatArray:
     p, q = _share(targets), _share(sources)
     value = -special.entr(p).sum(axis=1)[:, None] - p @ np.log(q).T
     return np.asarray(np.where(value > _ROUNDING, value, 0.0), dtype=np.float64)
-
-
-def _unit(rows: FloatArray) -> FloatArray:
-    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), _TINY), dtype=np.float64)
 
 
 def _share(rows: FloatArray) -> FloatArray:

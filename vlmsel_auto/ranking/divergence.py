@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from vlmsel_auto.errors import InputError
+from vlmsel_auto.ranking.scaling import known_mean
 from vlmsel_auto.records import FloatArray
 
 _TINY = 1e-12
@@ -68,14 +69,10 @@ class Weighting:
 def divergences(
     divergence: Divergence, targets: TaskProfiles, sources: TaskProfiles, *, leave_out_own: bool = False
 ) -> FloatArray:
-    """Divergences (T, S) of targets from sources, NaN where a profile is missing.
+    """Divergences (T, S) of T targets from S sources of one candidate, NaN where a profile is missing.
 
-    Args:
-        divergence: what compares the profiles.
-        targets: T tasks.
-        sources: S tasks of the same candidate.
-        leave_out_own: targets and sources are the same tasks, and every task is compared with the others only; the
-            diagonal is NaN.
+    With ``leave_out_own`` targets and sources are the same tasks, each compared with the others only; the diagonal is
+    NaN.
 
     Raises:
         InputError: targets and sources have different blocks.
@@ -88,8 +85,7 @@ def divergences(
     used = np.outer(targets.known, sources.known)
     if leave_out_own:
         np.fill_diagonal(used, val=False)
-    rows: NDArray[np.bool_] = np.asarray(used.any(axis=1))
-    columns: NDArray[np.bool_] = np.asarray(used.any(axis=0))
+    rows, columns = np.asarray(used.any(axis=1)), np.asarray(used.any(axis=0))
     result = np.full(used.shape, np.nan)
     if rows.any():
         part = np.ix_(rows, columns)
@@ -109,17 +105,10 @@ def mixed_with_mean(divergence: FloatArray, *, share: float) -> FloatArray:
         (M, ..., S) divergences in units of each row's mean; candidates without any profile get the mean of the others.
     """
     known = np.isfinite(divergence)
-    mean = _known_mean(divergence, axis=-1)
+    mean = known_mean(divergence, axis=-1)
     scaled = divergence / np.where(mean > 0.0, mean, 1.0)
-    common = np.where(known.any(axis=0), _known_mean(scaled, axis=0), np.nan)
+    common = np.where(known.any(axis=0), known_mean(scaled, axis=0), np.nan)
     return np.where(known, (1.0 - share) * scaled + share * common, common)
-
-
-def _known_mean(values: FloatArray, *, axis: int) -> FloatArray:
-    """Mean of the known values, with the axis kept; 0 where none is known."""
-    known = np.isfinite(values)
-    total = np.where(known, values, 0.0).sum(axis=axis, keepdims=True)
-    return np.asarray(total / np.maximum(known.sum(axis=axis, keepdims=True), 1), dtype=np.float64)
 
 
 def source_weights(divergence: FloatArray, *, temperature: float) -> FloatArray:
@@ -134,10 +123,9 @@ def source_weights(divergence: FloatArray, *, temperature: float) -> FloatArray:
         or none is known.
     """
     known = np.isfinite(divergence)
-    mean = _known_mean(divergence, axis=-1)
-    centred = np.where(known, divergence - mean, 0.0)
-    spread = np.sqrt((centred**2).sum(axis=-1, keepdims=True) / np.maximum(known.sum(axis=-1, keepdims=True), 1))
+    mean = known_mean(divergence, axis=-1)
+    spread = np.sqrt(known_mean((divergence - mean) ** 2, axis=-1))
     differ = spread > _TINY * np.maximum(1.0, np.abs(mean))
-    logits = np.where(differ, -centred / np.where(differ, temperature * spread, 1.0), 0.0)
+    logits = np.where(differ & known, (mean - divergence) / np.where(differ, temperature * spread, 1.0), 0.0)
     logits = np.where(known | ~known.any(axis=-1, keepdims=True), logits, -np.inf)
     return np.asarray(special.softmax(logits, axis=-1), dtype=np.float64)

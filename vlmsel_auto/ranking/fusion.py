@@ -24,29 +24,16 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from vlmsel_auto.ranking.agreement import ndcg
+from vlmsel_auto.ranking.scaling import standardise
 from vlmsel_auto.records import FloatArray, IntArray
 
 _MIN_SD = 0.05  # standard units: a fit without any residual must not claim certainty
 _SHRINKS: Final = (2.0, 5.0, 10.0, 20.0, 50.0, np.inf)  # k of n / (n + k), chosen by the errors left out
 
 
-def standardise(values: FloatArray) -> FloatArray:
-    """Zero mean and unit standard deviation over the first axis (candidates); unknown and constant values become 0."""
-    values = np.asarray(values, dtype=np.float64)
-    known = np.isfinite(values)
-    count = np.maximum(known.sum(axis=0), 1)
-    filled = np.where(known, values, 0.0)
-    mean = filled.sum(axis=0) / count
-    centred = np.where(known, filled - mean, 0.0)
-    spread = np.sqrt((centred**2).sum(axis=0) / count)
-    # beyond rounding: a constant column must not become noise
-    usable = spread > 1e-12 * np.maximum(1.0, np.abs(mean))
-    return np.asarray(np.where(usable, centred / np.where(usable, spread, 1.0), 0.0), dtype=np.float64)
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fusion:
-    """What was learned from the source tasks."""
+    """What was learned from the source tasks, or weights chosen beforehand."""
 
     weights: Mapping[str, float]  # signal -> weight >= 0, standard units of the truth per standard unit of the signal
     sd: float  # of truth minus score on source tasks that the fit had not seen, in standard units
@@ -112,15 +99,8 @@ def _residual(rows: _Rows, weights: FloatArray) -> FloatArray:
     return np.where(rows.known, rows.y - (rows.x @ weights).mean(axis=2), np.nan)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _LeftOut:
-    """How scores did on tasks that the fit had not seen."""
-
-    mse: float  # standard units squared
-    ndcg5: float  # weighted by the tasks' reliability
-
-
-def _left_out(rows: _Rows, fits: list[FloatArray], similarity: FloatArray, shrink: float) -> _LeftOut:
+def _left_out(rows: _Rows, fits: list[FloatArray], similarity: FloatArray, shrink: float) -> tuple[float, float]:
+    """Mean squared error and NDCG@5, weighted by reliability, of scores on tasks that the fit had not seen."""
     n_tasks, draws = rows.x.shape[1:3]
     squares, gains = 0.0, []
     for s in range(n_tasks):
@@ -130,7 +110,7 @@ def _left_out(rows: _Rows, fits: list[FloatArray], similarity: FloatArray, shrin
         truth = rows.y[rows.known[:, s], s]
         squares += float(np.sum((truth[:, None] - score) ** 2)) / draws
         gains.append(float(np.mean([ndcg(score[:, w], truth) for w in range(draws)])))
-    return _LeftOut(mse=squares / float(rows.known.sum()), ndcg5=float(np.average(gains, weights=rows.reliability)))
+    return squares / float(rows.known.sum()), float(np.average(gains, weights=rows.reliability))
 
 
 def fit_fusion(
@@ -148,8 +128,7 @@ def fit_fusion(
             so that higher is better; NaN where unknown. Draws stay apart: their mean would look less noisy than the
             one draw that a target has.
         truth: (M, S) accuracies; NaN where unknown.
-        similarity: (M, S, S), [m, t, s] = weight of source s for target t; None: no candidate
-            effects.
+        similarity: (M, S, S), [m, t, s] = weight of source s for target t; None: no candidate effects.
         reliability: (S,) weights > 0 of the source tasks, at most 1: how much of what sets candidates apart on them is
             no sampling noise; None: all 1.
         penalty: ridge penalty per row of the fit.
@@ -182,8 +161,8 @@ def fit_fusion(
             near = similarity[:, tasks][:, :, tasks]
         tried = {k: _left_out(rows, fits, near, k) for k in (_SHRINKS if effects else (np.inf,))}
         # what a plan lives from is the top, not the mean error; without signals the effects are all there is
-        shrink = max((k for k in tried if names or np.isfinite(k)), key=lambda k: tried[k].ndcg5)
-        sd, trend_sd = float(np.sqrt(tried[shrink].mse)), float(np.sqrt(tried[np.inf].mse))
+        shrink = max((k for k in tried if names or np.isfinite(k)), key=lambda k: tried[k][1])
+        sd, trend_sd = (float(np.sqrt(tried[k][0])) for k in (shrink, np.inf))
     residual = np.full(truth.shape, np.nan)
     residual[:, tasks] = _residual(rows, weights)
     return Fusion(
@@ -194,11 +173,6 @@ def fit_fusion(
         residual=residual,
         shrink=float(shrink),
     )
-
-
-def fixed_fusion(weights: Mapping[str, float], *, sd: float) -> Fusion:
-    """Weights chosen beforehand, for use without a library."""
-    return Fusion(weights=dict(weights), sd=sd, trend_sd=sd, sources=0)
 
 
 def trend(fusion: Fusion, signals: Mapping[str, FloatArray], *, n: int) -> FloatArray:

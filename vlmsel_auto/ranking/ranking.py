@@ -22,16 +22,9 @@ from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.dcd import DEFAULT
 from vlmsel_auto.ranking.divergence import Divergence
 from vlmsel_auto.ranking.evidence.consensus import consensus
-from vlmsel_auto.ranking.fusion import (
-    Fusion,
-    candidate_effect,
-    fit_fusion,
-    fixed_fusion,
-    fuse,
-    standardise,
-    trend,
-)
+from vlmsel_auto.ranking.fusion import Fusion, candidate_effect, fit_fusion, fuse, trend
 from vlmsel_auto.ranking.measurement import Measurement
+from vlmsel_auto.ranking.scaling import standardise
 from vlmsel_auto.ranking.signals import (
     CONSENSUS,
     IMAGE_SIGNALS,
@@ -87,17 +80,13 @@ def _fit(sources: Sources | None, names: Sequence[str], *, effects: bool) -> Fus
     """Weights of these signals: learned where the library has enough sources, else fixed."""
     if sources is not None:
         have = {name: values for name, values in sources.signals.items() if name in names}
-        fusion = fit_fusion(
-            have,
-            sources.truth,
-            similarity=sources.similarity if effects else None,
-            reliability=sources.reliability,
-        )
+        similarity = sources.similarity if effects else None
+        fusion = fit_fusion(have, sources.truth, similarity=similarity, reliability=sources.reliability)
         learned = any(weight > 0.0 for weight in fusion.weights.values()) or not names
         if fusion.sources >= _MIN_SOURCES and learned:
             return fusion
     weights = {name: _FIXED_LABEL_WEIGHT if name in LABEL_SIGNALS else _FIXED_WEIGHT for name in names}
-    return fixed_fusion(weights, sd=_FIXED_SD)
+    return Fusion(weights=weights, sd=_FIXED_SD, trend_sd=_FIXED_SD, sources=0)
 
 
 def _trust(fusion: Fusion, measured: Mapping[str, FloatArray], sources: Sources | None, n: int) -> dict[str, float]:
@@ -133,10 +122,10 @@ def score_candidates(*, measured: Mapping[str, FloatArray], sources: Sources | N
     everything = _fit(sources, [*images, *said], effects=True)
     prior = everything if not said else _fit(sources, images, effects=True)
     evidence = _fit(sources, said, effects=False)
-    unknown = np.full(n, np.nan)
-    known = np.zeros(n, dtype=np.bool_) if sources is None else np.asarray(sources.known, dtype=np.bool_)
-    average, dcd_score = unknown, unknown
+    known = np.zeros(n, dtype=np.bool_)
+    average = dcd_score = np.full(n, np.nan)
     if sources is not None:
+        known = sources.known
         z = np.where(np.isfinite(sources.truth), standardise(sources.truth), np.nan)
         average = np.where(known, candidate_effect(z, np.ones_like(z), shrink=0.0), np.nan)
         dcd_score = np.where(known, candidate_effect(z, sources.alone, shrink=0.0), np.nan)
@@ -165,7 +154,7 @@ def _shots(labels: IntArray | None) -> int:
     """Labels a class: the median over the classes that have any; 0 without labels."""
     if labels is None or len(labels) == 0:
         return 0
-    count = np.bincount(np.asarray(labels, dtype=np.int64))
+    count = np.bincount(labels)
     return max(1, int(np.median(count[count > 0])))
 
 
@@ -233,7 +222,7 @@ def rank_candidates(
 
     in_library = np.isfinite(scores.average)
     has_images = np.array([target.features.size > 0 and target.text_features.size > 0 for target in targets])
-    published = np.array([np.nan if target.published is None else target.published for target in targets])
+    published = np.array([target.published for target in targets], dtype=np.float64)  # NaN for None
     score = scores.score + np.where(in_library, 0.0, _PUBLISHED * standardise(published))
     sd = np.where(in_library | has_images, scores.sd, _UNKNOWN_SD)
     errors = np.outer(sd, sd) * (np.eye(m) if correlation is None else correlation)

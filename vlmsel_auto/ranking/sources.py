@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.dcd import DEFAULT
@@ -20,6 +21,7 @@ from vlmsel_auto.ranking.divergence import (
 )
 from vlmsel_auto.ranking.evidence.consensus import consensus
 from vlmsel_auto.ranking.measurement import Measurement
+from vlmsel_auto.ranking.scaling import known_mean
 from vlmsel_auto.ranking.signals import CONSENSUS, IMAGE_SIGNALS, LABEL_SIGNALS, TOP2_MARGIN
 from vlmsel_auto.records import FloatArray, IntArray
 
@@ -44,7 +46,7 @@ class Sources:
     reliability: FloatArray  # (S,) share of what sets candidates apart on a source that is no sampling noise
 
     @property
-    def known(self) -> FloatArray:
+    def known(self) -> NDArray[np.bool_]:
         """Whether (M,) a candidate has a truth on any source."""
         return np.asarray(np.isfinite(self.truth).any(axis=1))
 
@@ -82,10 +84,8 @@ def reliability(truth: FloatArray, n_test: IntArray) -> FloatArray:
     Returns:
         (S,) 1 - noise variance / variance, in [.05, 1]; the noise is binomial at the mean accuracy.
     """
-    known = np.isfinite(truth)
-    count = np.maximum(known.sum(axis=0), 1)
-    mean = np.where(known, truth, 0.0).sum(axis=0) / count
-    variance = np.where(known, (truth - mean) ** 2, 0.0).sum(axis=0) / count
+    mean = known_mean(truth, axis=0)[0]
+    variance = known_mean((truth - mean) ** 2, axis=0)[0]
     noise = np.where(n_test > 0, mean * (1.0 - mean) / np.maximum(n_test, 1), 0.0)
     share = 1.0 - noise / np.where(variance > 0.0, variance, 1.0)
     return np.asarray(np.clip(np.where(variance > 0.0, share, 0.0), _MIN_RELIABILITY, 1.0), dtype=np.float64)

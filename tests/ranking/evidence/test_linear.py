@@ -11,10 +11,10 @@ from sklearn.metrics import accuracy_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from helpers.blobs import blobs, texts_and_images
-from vlmsel_auto.ranking.evidence.knn import unit_rows
 from vlmsel_auto.ranking.evidence.likelihood import fitted_log_likelihood
 from vlmsel_auto.ranking.evidence.linear import logistic, ridge, ridge_log_likelihood
 from vlmsel_auto.ranking.evidence.zeroshot import cosines, zeroshot
+from vlmsel_auto.ranking.scaling import unit_rows
 
 
 def test_ridge_is_sklearns_ridge_left_out_one_by_one():

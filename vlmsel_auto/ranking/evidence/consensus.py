@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from vlmsel_auto.ranking.scaling import standardise
 from vlmsel_auto.records import FloatArray, IntArray
 
 _SHARPNESS: Final = 3.0  # a candidate one standard deviation clearer has e^3 votes
@@ -33,10 +34,7 @@ def consensus(predicted: IntArray, margins: FloatArray, *, n_classes: int) -> Fl
     m, n = predicted.shape
     if m < _LEAST_VOTERS or n == 0:
         return np.full(m, np.nan)
-    known = np.isfinite(margins)
-    centre = float(margins[known].mean()) if known.any() else 0.0
-    spread = float(margins[known].std()) if known.any() else 0.0
-    z = np.where(known, margins - centre, 0.0) / (spread if spread > 1e-12 * max(1.0, abs(centre)) else 1.0)
+    z = standardise(margins)
     weight = np.exp(_SHARPNESS * (z - z.max()))
     votes = np.zeros((n, max(n_classes, 2)))
     images = np.broadcast_to(np.arange(n), (m, n))

@@ -25,7 +25,6 @@ def hscore(features: FloatArray, labels: IntArray) -> float:
         A score >= 0, higher is better; NaN when no class has two images (class means are then the images).
     """
     features = np.asarray(features, dtype=np.float64)
-    labels = np.asarray(labels, dtype=np.int64)
     count = np.bincount(labels)
     if count.max(initial=0) < 2:  # noqa: PLR2004 - a class of one has no spread
         return math.nan

@@ -6,21 +6,15 @@ import math
 
 import numpy as np
 
+from vlmsel_auto.ranking.scaling import unit_rows
 from vlmsel_auto.records import FloatArray, IntArray
-
-
-def unit_rows(matrix: FloatArray) -> FloatArray:
-    """Scale the rows (n, D) to unit length; rows of zeros stay zero."""
-    matrix = np.asarray(matrix, dtype=np.float64)
-    length = np.linalg.norm(matrix, axis=-1, keepdims=True)
-    return np.asarray(matrix / np.where(length > 0.0, length, 1.0), dtype=np.float64)
 
 
 def knn(features: FloatArray, labels: IntArray, *, k: int = 5) -> float:
     """Leave-one-out accuracy of a cosine k-nearest-neighbour vote.
 
-    A vote that is tied goes to the tied class with the larger sum of cosines, since with 4 or 8
-    labels a class ties are common and a fixed class order would bias the figure.
+    A vote that is tied goes to the tied class with the larger sum of cosines, since with 4 or 8 labels a class ties are
+    common and a fixed class order would bias the figure.
 
     Args:
         features: (n, D) embeddings, any scale.
@@ -30,7 +24,6 @@ def knn(features: FloatArray, labels: IntArray, *, k: int = 5) -> float:
     Returns:
         Accuracy in [0, 1]; NaN when no class has two images, as then no image can be right.
     """
-    labels = np.asarray(labels, dtype=np.int64)
     n, n_classes = len(labels), int(labels.max(initial=-1)) + 1
     if n < 2 or np.bincount(labels).max() < 2:  # noqa: PLR2004 - a pair is the least that can agree
         return math.nan

@@ -31,7 +31,6 @@ def leep(source_probabilities: FloatArray, labels: IntArray) -> float:
         Nats per image, <= 0, higher is better; NaN without images.
     """
     p = np.asarray(source_probabilities, dtype=np.float64)
-    labels = np.asarray(labels, dtype=np.int64)
     if len(labels) == 0:
         return math.nan
     joint = np.zeros((int(labels.max()) + 1, p.shape[1]))  # J[y, z]
@@ -53,7 +52,6 @@ def nleep(features: FloatArray, labels: IntArray, *, seed: int = 0) -> float:
         Nats per image, <= 0; NaN when there are fewer than 10 images per class on average, as five components a class
         would then explain single images.
     """
-    labels = np.asarray(labels, dtype=np.int64)
     n, n_classes = len(labels), int(labels.max(initial=-1)) + 1
     if n_classes < 1 or n < 2 * _PER_CLASS * n_classes:
         return math.nan

@@ -11,41 +11,39 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
-from vlmsel_auto.ranking.evidence.knn import unit_rows
 from vlmsel_auto.ranking.evidence.likelihood import fitted_log_likelihood
+from vlmsel_auto.ranking.scaling import unit_rows
 from vlmsel_auto.records import FloatArray, IntArray
 
+_FOLDS = 4  # fewer when a class has fewer images
 _MIN_FOLDS = 2
 _PENALTIES = (0.03, 0.1, 0.3, 1.0)  # of `ridge_log_likelihood`
 
 
-def logistic(features: FloatArray, labels: IntArray, *, folds: int = 4, strength: float = 1.0, seed: int = 0) -> float:
+def logistic(features: FloatArray, labels: IntArray, *, seed: int = 0) -> float:
     """Cross-validated accuracy of multinomial logistic regression on standardised features.
 
     Args:
         features: (n, D) embeddings.
         labels: (n,) classes 0..K-1.
-        folds: stratified folds; fewer when a class has fewer images.
-        strength: scikit-learn's C, inverse of the L2 penalty.
-        seed: of the folds.
+        seed: of the stratified folds.
 
     Returns:
         Accuracy in [0, 1]; NaN when fewer than two classes have two images or some class has a single one.
     """
-    labels = np.asarray(labels, dtype=np.int64)
     count = np.bincount(labels)
     count = count[count > 0]
     if len(count) < 2 or count.min() < _MIN_FOLDS:  # noqa: PLR2004 - one class cannot be told from another
         return math.nan
     spread = np.std(features, axis=0)
     x = (features - np.mean(features, axis=0)) / np.where(spread > 0.0, spread, 1.0) / math.sqrt(features.shape[1])
-    splitter = StratifiedKFold(n_splits=int(min(folds, count.min())), shuffle=True, random_state=seed)
+    splitter = StratifiedKFold(n_splits=int(min(_FOLDS, count.min())), shuffle=True, random_state=seed)
     right = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 200 steps rank as well as convergence does
         warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")  # few labels
         for train, test in splitter.split(x, labels):
-            model = LogisticRegression(C=strength * features.shape[1], max_iter=200).fit(x[train], labels[train])
+            model = LogisticRegression(C=features.shape[1], max_iter=200).fit(x[train], labels[train])
             right += int(np.sum(model.predict(x[test]) == labels[test]))
     return right / len(labels)
 
@@ -76,8 +74,6 @@ def ridge(
 def ridge_log_likelihood(features: FloatArray, labels: IntArray, *, text_features: FloatArray | None = None) -> float:
     """Log likelihood of what `ridge` says of each image left out, at the penalty that suits the labels best.
 
-    Graded where the accuracy on few images is coarse.
-
     Args:
         features: (n, D) embeddings, any scale.
         labels: (n,) classes 0..K-1.
@@ -93,7 +89,7 @@ def ridge_log_likelihood(features: FloatArray, labels: IntArray, *, text_feature
 
 
 def _learnable(labels: IntArray) -> bool:
-    count = np.bincount(np.asarray(labels, dtype=np.int64))
+    count = np.bincount(labels)
     return bool(np.sum(count > 0) > 1 and count.max() > 1)
 
 
@@ -104,7 +100,6 @@ def _left_out(
 
     Leave-one-out residual of a linear smoother: (y - fit) / (1 - h).
     """
-    labels = np.asarray(labels, dtype=np.int64)
     unit = unit_rows(features)
     n_classes = int(labels.max()) + 1 if text_features is None else max(int(labels.max()) + 1, len(text_features))
     target = np.eye(n_classes)[labels]

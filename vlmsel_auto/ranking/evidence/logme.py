@@ -51,7 +51,6 @@ def logme(features: FloatArray, labels: IntArray) -> float:
         Nats per image, higher is better; NaN when fewer than two classes or no more images than classes are labelled.
     """
     features = np.asarray(features, dtype=np.float64)
-    labels = np.asarray(labels, dtype=np.int64)
     n, d = features.shape
     present = np.unique(labels)
     if len(present) < 2 or n <= len(present):  # noqa: PLR2004 - one class cannot be told from another

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from scipy import special
 
-from vlmsel_auto.ranking.evidence.knn import unit_rows
+from vlmsel_auto.ranking.scaling import unit_rows
 from vlmsel_auto.records import FloatArray, IntArray
 
 
@@ -25,7 +25,7 @@ def zeroshot(cosine: FloatArray, labels: IntArray) -> float:
     """Zero-shot accuracy in [0, 1] on the labelled images; NaN without any."""
     if len(labels) == 0:
         return math.nan
-    return float(np.mean(cosine.argmax(axis=1) == np.asarray(labels)))
+    return float(np.mean(cosine.argmax(axis=1) == labels))
 
 
 def true_class_zscore(cosine: FloatArray, labels: IntArray) -> float:
@@ -43,7 +43,7 @@ def true_class_zscore(cosine: FloatArray, labels: IntArray) -> float:
     """
     if len(labels) == 0:
         return math.nan
-    own = cosine[np.arange(len(labels)), np.asarray(labels)] - cosine.mean(axis=1)
+    own = cosine[np.arange(len(labels)), labels] - cosine.mean(axis=1)
     spread = float(np.std(cosine))
     return float(np.mean(own)) / spread if spread > 0.0 else 0.0
 
@@ -83,15 +83,15 @@ def top2_margin(cosine: FloatArray) -> float:
     return float(np.mean(top[:, -1] - top[:, -2]))
 
 
-def iimm(features: FloatArray, text_features: FloatArray, labels: IntArray | None = None) -> float:
+def iimm(features: FloatArray, text_features: FloatArray) -> float:
     """Inter-intra modal measure: mean of image-image cosines and of image to wrong-class-text cosines.
 
-    "Inter-Intra Modal Measure", ICCV 2025 (arXiv 2407.15731). High values predict large gains from tuning.
+    "Inter-Intra Modal Measure", ICCV 2025 (arXiv 2407.15731), with zero-shot predictions in the labels' place. High
+    values predict large gains from tuning.
 
     Args:
         features: (n, D) embeddings.
         text_features: (K, D) class texts.
-        labels: (n,) classes, or None to take the zero-shot predictions in their place.
 
     Returns:
         A value in [-1, 1]; NaN with fewer than two images or classes.
@@ -102,6 +102,5 @@ def iimm(features: FloatArray, text_features: FloatArray, labels: IntArray | Non
     unit = unit_rows(features)
     pairs = (float(np.sum(unit.sum(axis=0) ** 2)) - float(np.sum(unit**2))) / (n * (n - 1))
     cosine = cosines(features, text_features)
-    own = cosine.argmax(axis=1) if labels is None else np.asarray(labels)
-    wrong = float(np.mean((cosine.sum(axis=1) - cosine[np.arange(n), own]) / (n_classes - 1)))
+    wrong = float(np.mean((cosine.sum(axis=1) - cosine.max(axis=1)) / (n_classes - 1)))
     return 0.5 * (pairs + wrong)
