@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from vlmsel_auto.errors import CandidateError, TrialUnavailable
 from vlmsel_auto.events import Event, Notice
 from vlmsel_auto.models import candidates, zoo
-from vlmsel_auto.models.hub import find_hub_file, hub_file
+from vlmsel_auto.models.hub import hub_file
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TINY = {
@@ -321,7 +321,7 @@ def test_offline_mode_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ThreadPoolExecutor(1) as fresh,  # releases below 1.0 keep the session that a thread once made
         pytest.raises(TrialUnavailable, match="HF_HUB_OFFLINE is set"),
     ):
-        fresh.submit(find_hub_file, "local/tiny", ("open_clip_config.json",)).result()
+        fresh.submit(hub_file, "local/tiny", ("open_clip_config.json",)).result()
 
 
 def test_the_first_of_the_names_wins(hub: Hub) -> None:

@@ -11,14 +11,14 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 from vlmsel_auto.cache import Json, digest, file_digest
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.models import catalogue
 from vlmsel_auto.models.catalogue import package_file, read_json
-from vlmsel_auto.models.modeldir import CONFIG, ModelDir, family_of, read_model_dir, view_of
+from vlmsel_auto.models.modeldir import CONFIG, family_of, read_model_dir, view_of
 from vlmsel_auto.records import Candidate
 
 __all__ = ["Unusable", "fingerprint", "mini_zoo", "resolve", "resolve_usable"]
@@ -32,8 +32,7 @@ _TABLE_KEYS = frozenset({"id", "path", "arch", "tag"})
 @functools.cache
 def mini_zoo() -> tuple[Candidate, ...]:
     """Return the models that ship with the package, sorted by id."""
-    root = package_file("minizoo")
-    return tuple(_mini_member(folder) for folder in sorted(root.iterdir()) if (folder / "card.json").is_file())
+    return tuple(_mini_member(card.parent) for card in sorted(package_file("minizoo").glob("*/card.json")))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -222,7 +221,15 @@ def _local(path: Path, *, name: str | None = None) -> Candidate | Unusable:
         raise CandidateError(f"A folder cannot take the id of a mini-zoo member, but got {name!r} for {str(folder)!r}")
     try:
         found = read_model_dir(folder)
-        return _of_model_dir(found, name=label, source="local-dir", arch=folder.name, tag=found.digest_of_config[:8])
+        return Candidate(
+            id=label,
+            source="local-dir",
+            arch=folder.name,
+            tag=digest(dict(found.model_cfg), dict(found.preprocess_cfg))[:8],
+            path=folder,
+            view=view_of(found.preprocess_cfg, size=found.image_size, name=label),
+            family=family_of(found.model_cfg),
+        )
     except CandidateError as error:
         if not _is_folder(folder):  # rather a slip of the pen than a candidate
             raise
@@ -245,20 +252,6 @@ def _mini_member(folder: Path) -> Candidate:
         params=params,
         flops=float(flops),
         family=str(card["family"]),
-    )
-
-
-def _of_model_dir(
-    found: ModelDir, *, name: str, source: Literal["local-dir", "open_clip"], arch: str, tag: str
-) -> Candidate:
-    return Candidate(
-        id=name,
-        source=source,
-        arch=arch,
-        tag=tag,
-        path=found.path,
-        view=view_of(found.preprocess_cfg, size=found.image_size, name=name),
-        family=family_of(found.model_cfg),
     )
 
 

@@ -19,8 +19,6 @@ from vlmsel_auto.cache import Json
 from vlmsel_auto.models.modeldir import family_of, view_of
 from vlmsel_auto.records import Candidate
 
-_HUB = "hf-hub:"
-
 
 def tags() -> Mapping[str, Mapping[str, Json]]:
     """Return the pretraining tags of every architecture: arch -> tag -> preprocessing."""
@@ -33,7 +31,8 @@ def published(arch: str, tag: str) -> Candidate | None:
     known = cast("dict[str, dict[str, Json]]", catalogue["architectures"]).get(arch)
     tags = cast("dict[str, dict[str, dict[str, Json]]]", catalogue["pretrained"]).get(arch, {})
     if known is None or tag not in tags:
-        return _installed(arch, tag) if "open_clip" in sys.modules or _is_other_open_clip(catalogue) else None
+        is_other = version("open_clip_torch") != catalogue["open_clip"]
+        return _installed(arch, tag) if "open_clip" in sys.modules or is_other else None
     params, flops = known["params"], known["visual_flops"]
     return Candidate(
         id=f"{arch}/{tag}",
@@ -47,30 +46,21 @@ def published(arch: str, tag: str) -> Candidate | None:
     )
 
 
-def _is_other_open_clip(catalogue: Mapping[str, Json]) -> bool:
-    return version("open_clip_torch") != catalogue["open_clip"]
-
-
 def _installed(arch: str, tag: str) -> Candidate | None:
     """A name that the shipped catalogue lacks: a newer open_clip has it, or the caller registered it."""
     from vlmsel_auto.models import zoo
 
     model_cfg, tags = zoo.published().get(arch, ({}, {}))
-    if tag not in tags:
-        return None
-    return Candidate(
-        id=f"{arch}/{tag}",
-        source="open_clip",
-        arch=arch,
-        tag=tag,
-        view=view_of(tags[tag], size=_image_size(model_cfg), name=f"{arch}/{tag}"),
-        family=family_of(model_cfg),
-    )
+    return _configured(f"{arch}/{tag}", arch, tag, model_cfg, tags[tag]) if tag in tags else None
 
 
-def _image_size(model_cfg: Mapping[str, Json]) -> Json:
+def _configured(
+    name: str, arch: str, tag: str, model_cfg: Mapping[str, Json], preprocess: Mapping[str, Json]
+) -> Candidate:
     vision = model_cfg.get("vision_cfg")
-    return vision.get("image_size", 224) if isinstance(vision, dict) else None
+    size = vision.get("image_size", 224) if isinstance(vision, dict) else None
+    view = view_of(preprocess, size=size, name=name)
+    return Candidate(id=name, source="open_clip", arch=arch, tag=tag, view=view, family=family_of(model_cfg))
 
 
 def _catalogue() -> dict[str, Json]:
@@ -85,15 +75,8 @@ def hub_candidate(name: str) -> Candidate:
     """
     from vlmsel_auto.models import zoo  # imports open_clip: only for names outside the shipped catalogue
 
-    model_cfg, preprocess = zoo.hub_config(name[len(_HUB) :])
-    return Candidate(
-        id=name,
-        source="open_clip",
-        arch=name,
-        tag="",
-        view=view_of(preprocess, size=_image_size(model_cfg), name=name),
-        family=family_of(model_cfg),
-    )
+    model_cfg, preprocess = zoo.hub_config(name.removeprefix("hf-hub:"))
+    return _configured(name, name, "", model_cfg, preprocess)
 
 
 def package_file(name: str) -> Path:

@@ -26,28 +26,43 @@ from vlmsel_auto.events import Notice, Sink, discard
 _TIMEOUT = 10.0  # seconds for one answer of the hub
 
 
-def find_hub_file(repository: str, names: Sequence[str], *, cache_dir: Path | None = None) -> str:
-    """Return the first of ``names`` that is in the local cache, else the first that the hub has.
+def hub_file(repository: str, names: Sequence[str], *, cache_dir: Path | None = None, sink: Sink = discard) -> Path:
+    """Return the path of the first of ``names`` that is in the local cache, else download the first that the hub has.
 
     Args:
         repository: ``ORG/NAME`` on the hub that ``HF_ENDPOINT`` names.
         names: file names, the preferred one first.
         cache_dir: the cache; None is huggingface_hub's own.
+        sink: takes a notice before a download.
 
     Raises:
-        TrialUnavailable: the hub cannot be reached or refuses, or has none of the files.
+        TrialUnavailable: the hub cannot be reached or refuses, has none of the files, or the download broke off.
     """
     try:
         cached = (try_to_load_from_cache(repository, name, cache_dir=cache_dir) for name in names)
-        found = next((name for name, path in zip(names, cached, strict=True) if isinstance(path, str)), None)
-        found = found or next((name for name in names if _is_on_hub(repository, name)), None)
+        known = next((path for path in cached if isinstance(path, str)), None)
+        if known is not None:
+            return Path(known)
+        found = next((name for name in names if _is_on_hub(repository, name)), None)
     except Exception as error:  # the HTTP client of huggingface_hub has errors of its own: refused, timeout, DNS, TLS
         raise TrialUnavailable(_explain(error, repository=repository, names=names)) from error
     if found is None:
         raise TrialUnavailable(
             f"The hub repository lacks every file of {list(names)!r}, but got {repository!r} on {constants.ENDPOINT}"
         )
-    return found
+    sink(Notice(text=f"Downloading {found} of {repository} from {constants.ENDPOINT}"))
+    try:
+        return Path(hf_hub_download(repository, found, cache_dir=cache_dir))
+    except Exception as error:  # as above; also a full disk, a broken connection, a digest that does not fit
+        raise TrialUnavailable(
+            f"The download of {found} from {repository!r} failed, but got {type(error).__name__}: {error}"
+        ) from error
+
+
+def cached_revision(repository: str, name: str) -> str:
+    """Return the revision (commit) of a cached file; an empty text if it is not in the cache."""
+    cached = try_to_load_from_cache(repository, name)
+    return Path(cached).parent.name if isinstance(cached, str) else ""
 
 
 def _is_on_hub(repository: str, name: str) -> bool:
@@ -80,28 +95,3 @@ def _explain(error: Exception, *, repository: str, names: Sequence[str]) -> str:
                 f"Cannot reach the hub: check the network or HF_ENDPOINT, or use candidates on this disk (mini-zoo, "
                 f"local-dir:...), but got {type(error).__name__}: {error} for {where}"
             )
-
-
-def hub_file(repository: str, names: Sequence[str], *, cache_dir: Path | None = None, sink: Sink = discard) -> Path:
-    """Download the first of ``names`` that is to be had, and return its path in the cache.
-
-    Raises:
-        TrialUnavailable: as `find_hub_file`, or the download broke off.
-    """
-    name = find_hub_file(repository, names, cache_dir=cache_dir)
-    cached = try_to_load_from_cache(repository, name, cache_dir=cache_dir)
-    if isinstance(cached, str):
-        return Path(cached)
-    sink(Notice(text=f"Downloading {name} of {repository} from {constants.ENDPOINT}"))
-    try:
-        return Path(hf_hub_download(repository, name, cache_dir=cache_dir))
-    except Exception as error:  # as above; also a full disk, a broken connection, a digest that does not fit
-        raise TrialUnavailable(
-            f"The download of {name} from {repository!r} failed, but got {type(error).__name__}: {error}"
-        ) from error
-
-
-def cached_revision(repository: str, name: str, *, cache_dir: Path | None = None) -> str:
-    """Return the revision (commit) of a cached file; an empty text if it is not in the cache."""
-    cached = try_to_load_from_cache(repository, name, cache_dir=cache_dir)
-    return Path(cached).parent.name if isinstance(cached, str) else ""

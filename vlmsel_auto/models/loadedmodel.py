@@ -42,11 +42,6 @@ class Tokenizer(Protocol):
         ...
 
 
-def class_weights(captions: Tensor) -> Tensor:
-    """Class weights (K, D) from `LoadedModel.caption_features` (K, T, D): the mean over templates, made unit again."""
-    return nn.functional.normalize(captions.mean(dim=1), dim=-1)
-
-
 def class_logits(embeddings: Tensor, *, head: Tensor, bias: Tensor, scale: float | Tensor) -> Tensor:
     """Return class logits (n, K), scale * normalise(embeddings) @ head.T + bias; their softmax are the probabilities.
 
@@ -130,4 +125,4 @@ class LoadedModel:
 
     def text_features(self, prompts: Sequence[str], templates: Sequence[str]) -> Tensor:
         """Return class weights (K, D): the mean over templates of `caption_features`, made unit again."""
-        return class_weights(self.caption_features(prompts, templates))
+        return nn.functional.normalize(self.caption_features(prompts, templates).mean(dim=1), dim=-1)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
-from vlmsel_auto.cache import Json, digest
+from vlmsel_auto.cache import Json
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.records import ImageView
 
@@ -54,11 +54,6 @@ class ModelDir:
     def text_cfg(self) -> Mapping[str, Json]:
         """The configuration of the text tower."""
         return _table(self.model_cfg, "text_cfg", self.config_path)
-
-    @property
-    def digest_of_config(self) -> str:
-        """Hex SHA-256 of the configuration."""
-        return digest(dict(self.model_cfg), dict(self.preprocess_cfg))
 
 
 def read_model_dir(path: Path) -> ModelDir:
@@ -161,8 +156,8 @@ def _table(config: Mapping[str, Json], key: str, path: Path) -> dict[str, Json]:
 
 
 def _weights(folder: Path) -> Path:
-    found = [each for each in folder.iterdir() if each.suffix in _WEIGHT_SUFFIXES and each.is_file()]
     # open_clip globs the same three suffixes and picks in this order; a classifier head is no checkpoint
+    found = [each for each in folder.iterdir() if each.suffix in _WEIGHT_SUFFIXES and each.is_file()]
     found = [each for each in found if each.name != "head.safetensors"]
     if not found:
         raise CandidateError(

@@ -63,15 +63,12 @@ def load(
         model_cfg = _built_in_cfg(candidate)
         _check_packages(model_cfg, candidate=candidate)
         _fetch(candidate, cache_dir=cache_dir, sink=sink)
-        model = _from_hub(candidate, model_cfg=model_cfg, cache_dir=cache_dir)
-        tokenizer = None
-        if text:
-            text_cfg = cast("Mapping[str, Json]", model_cfg["text_cfg"])
-            tokenizer = _named_tokenizer(candidate.arch, text_cfg=text_cfg, candidate=candidate, cache_dir=cache_dir)
+        model = _created(candidate, candidate.arch, candidate.tag, model_cfg=model_cfg, cache_dir=cache_dir)
+        tokenizer = _named_tokenizer(candidate, candidate.arch, model_cfg, cache_dir=cache_dir) if text else None
         return _loaded(candidate, model, tokenizer, device=device, model_cfg=model_cfg, vocabulary=None)
     _check_packages(found.model_cfg, candidate=candidate)
-    model = _from_dir(found, candidate=candidate)
-    tokenizer = _dir_tokenizer(found, candidate=candidate, cache_dir=cache_dir) if text else None
+    model = _created(candidate, f"local-dir:{found.path}", where=str(found.weights))
+    tokenizer = _dir_tokenizer(candidate, found, cache_dir=cache_dir) if text else None
     return _loaded(candidate, model, tokenizer, device=device, model_cfg=found.model_cfg, vocabulary=found.vocabulary)
 
 
@@ -119,43 +116,61 @@ def _triple(value: Json) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _from_dir(found: ModelDir, *, candidate: Candidate) -> nn.Module:
-    with _quiet(), _explained(candidate, where=str(found.weights)):
+def _created(
+    candidate: Candidate,
+    name: str,
+    tag: str = "",
+    *,
+    where: str = "its download",
+    model_cfg: Mapping[str, Json] | None = None,
+    cache_dir: Path | None = None,
+) -> nn.Module:
+    with _loading(candidate, where=where):
         return cast(
             "nn.Module",
             open_clip.create_model_from_pretrained(
-                f"local-dir:{found.path}", device="cpu", return_transform=False, weights_only=True
+                name,
+                tag or None,
+                device="cpu",
+                force_quick_gelu=bool((model_cfg or {}).get("quick_gelu", False)),
+                return_transform=False,
+                cache_dir=None if cache_dir is None else str(cache_dir),
+                weights_only=True,
             ),
         )
 
 
-def _dir_tokenizer(found: ModelDir, *, candidate: Candidate, cache_dir: Path | None) -> Tokenizer:
+def _dir_tokenizer(candidate: Candidate, found: ModelDir, *, cache_dir: Path | None) -> Tokenizer:
     text = found.text_cfg
     if text.get("hf_tokenizer_name"):
         hub_name = candidate.arch if candidate.arch.startswith(_HUB) else f"local-dir:{found.path}"
-        return _named_tokenizer(hub_name, text_cfg=text, candidate=candidate, cache_dir=cache_dir)
+        return _named_tokenizer(candidate, hub_name, found.model_cfg, cache_dir=cache_dir)
     kwargs = dict(cast("Mapping[str, Json]", text.get("tokenizer_kwargs") or {}))
     kwargs.pop("bpe_path", None)
     if found.vocabulary is not None:
         kwargs["bpe_path"] = str(found.vocabulary)  # absolute: open_clip does not resolve it against the folder
-    with _quiet(), _explained(candidate, where=str(found.config_path)):
+    with _loading(candidate, where=str(found.config_path)):
         return cast("Tokenizer", open_clip.SimpleTokenizer(context_length=text.get("context_length", 77), **kwargs))
 
 
 def _named_tokenizer(
-    name: str, *, text_cfg: Mapping[str, Json], candidate: Candidate, cache_dir: Path | None
+    candidate: Candidate, name: str, model_cfg: Mapping[str, Json], *, cache_dir: Path | None
 ) -> Tokenizer:
-    with _quiet(), _explained(candidate, where="its tokenizer's files"):
-        folder = None if cache_dir is None else str(cache_dir)
-        if not text_cfg.get("hf_tokenizer_name"):
+    folder = None if cache_dir is None else str(cache_dir)
+    with _loading(candidate, where="its tokenizer's files"):
+        if not _text_cfg(model_cfg).get("hf_tokenizer_name"):
             return cast("Tokenizer", open_clip.get_tokenizer(name, cache_dir=folder))
         # the caller's argument wins over the configuration's, so no tokenizer brings its own code
         return cast("Tokenizer", open_clip.get_tokenizer(name, cache_dir=folder, trust_remote_code=False))
 
 
+def _text_cfg(model_cfg: Mapping[str, Json]) -> Mapping[str, Json]:
+    return cast("Mapping[str, Json]", model_cfg["text_cfg"])
+
+
 def _check_packages(model_cfg: Mapping[str, Json], *, candidate: Candidate) -> None:
     """Tell before a download of gigabytes that a text tower or tokenizer needs a package that is not installed."""
-    text_cfg = cast("Mapping[str, Json]", model_cfg["text_cfg"])
+    text_cfg = _text_cfg(model_cfg)
     wanted = text_cfg.get("hf_tokenizer_name") or text_cfg.get("hf_model_name")
     if wanted and find_spec("transformers") is None:
         raise TrialUnavailable(
@@ -177,8 +192,7 @@ def _check_finite(model: nn.Module, *, candidate: Candidate) -> None:
 def _check_vocabulary(tokenizer: Tokenizer | None, model_cfg: Mapping[str, Json], *, candidate: Candidate) -> None:
     """Refuse a tokenizer whose ids the text tower does not have; open_clip would fail at the first text."""
     tokens = getattr(tokenizer, "vocab_size", None)
-    text_cfg = cast("Mapping[str, Json]", model_cfg["text_cfg"])
-    rows = text_cfg.get("vocab_size", 49408)
+    rows = _text_cfg(model_cfg).get("vocab_size", 49408)
     if isinstance(tokens, int) and isinstance(rows, int) and tokens > rows:
         raise TrialUnavailable(
             f"The tokenizer of {candidate.id!r} has more tokens than the text tower ({tokens} > {rows}): put the "
@@ -225,40 +239,15 @@ def _hub_dir(repository: str, *, cache_dir: Path | None, sink: Sink) -> ModelDir
     return read_model_dir(config.parent)
 
 
-def _from_hub(candidate: Candidate, *, model_cfg: Mapping[str, Json], cache_dir: Path | None) -> nn.Module:
-    with _quiet(), _explained(candidate, where="its download"):
-        return cast(
-            "nn.Module",
-            open_clip.create_model_from_pretrained(
-                candidate.arch,
-                candidate.tag or None,
-                device="cpu",
-                force_quick_gelu=bool(model_cfg.get("quick_gelu", False)),
-                return_transform=False,
-                cache_dir=None if cache_dir is None else str(cache_dir),
-                weights_only=True,
-            ),
-        )
-
-
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep open_clip's logging and warnings off the terminal: what matters is raised."""
+def _loading(candidate: Candidate, *, where: str) -> Iterator[None]:
+    """Keep open_clip's logging and warnings off the terminal; whatever it raises becomes one TrialUnavailable."""
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    finally:
-        logging.disable(level)
-
-
-@contextmanager
-def _explained(candidate: Candidate, *, where: str) -> Iterator[None]:
-    """Turn whatever loading raises into one TrialUnavailable that names the candidate and the place."""
-    try:
-        yield
     except (CandidateError, TrialUnavailable):
         raise
     except pickle.UnpicklingError as error:  # torch's own text advises to run the code in it
@@ -272,6 +261,8 @@ def _explained(candidate: Candidate, *, where: str) -> Iterator[None]:
             f"Cannot load candidate {candidate.id!r} from {where}: replace the files or leave it out, but got "
             f"{type(error).__name__}: {text[:500]}"
         ) from error
+    finally:
+        logging.disable(level)
 
 
 def published() -> dict[str, tuple[dict[str, Json], dict[str, dict[str, Json]]]]:
