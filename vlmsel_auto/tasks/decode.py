@@ -30,7 +30,7 @@ _LARGE_LOCK = threading.Lock()
 # Raster formats of photographs and drawings. Left out on purpose: EPS (runs Ghostscript), formats without a signature.
 _FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
 _STILL_SEQUENCES = frozenset({"MPO"})  # cameras keep previews and gain maps as further "frames"
-_BIT16_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+_WHITE = {"I;16": 65535.0, "I;16L": 65535.0, "I;16B": 65535.0, "I;16N": 65535.0, "I": 65535.0, "F": 1.0}  # deep modes
 _ORIENTATIONS = {  # EXIF 2.32, tag 0x0112: what brings the stored picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -130,16 +130,14 @@ def _check_size(size: tuple[int, int]) -> None:
 
 
 def _convert(opened: Image.Image) -> Decoded:
-    notes: list[str] = []
     opened.load()
     mode = opened.mode
-    if mode in _BIT16_MODES or mode in {"I", "F"}:
-        notes.append("16-bit image, scaled to 8 bits" if mode in _BIT16_MODES else "deep image, scaled to 8 bits")
+    image = _upright(_to_rgb(opened), opened)
+    notes = ["animated or multi-page image, first frame used"] if _is_animated(opened) else []
+    if mode in _WHITE:
+        notes.append(f"{'16-bit' if mode.startswith('I;16') else 'deep'} image, scaled to 8 bits")
     elif mode == "CMYK":
         notes.append("CMYK image, converted to RGB")
-    image = _upright(_to_rgb(opened), opened)
-    if _is_animated(opened):
-        notes.insert(0, "animated or multi-page image, first frame used")
     return Decoded(image=image, note="; ".join(notes))
 
 
@@ -162,12 +160,9 @@ def _is_animated(opened: Image.Image) -> bool:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any Pillow mode to RGB."""
     mode = image.mode
-    if mode in _BIT16_MODES:
-        return _from_grey(_scale(np.asarray(image, dtype=np.float32), full=65535.0))
-    if mode in {"I", "F"}:
-        return _from_grey(_scale(np.asarray(image, dtype=np.float32), full=65535.0 if mode == "I" else 1.0))
+    if mode in _WHITE:
+        return Image.fromarray(_scale(np.asarray(image, dtype=np.float32), full=_WHITE[mode])).convert("RGB")
     if mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info:
         upper = image.convert("RGBA")
         lower = Image.new("RGBA", upper.size, (255, 255, 255, 255))
@@ -183,10 +178,6 @@ def _scale(values: NDArray[np.float32], *, full: float) -> NDArray[np.uint8]:
         finite, full = finite - low, (high - low) or 1.0
     scaled: NDArray[np.uint8] = np.rint(finite * (255.0 / full)).clip(0, 255).astype(np.uint8)
     return scaled
-
-
-def _from_grey(values: NDArray[np.uint8]) -> Image.Image:
-    return Image.fromarray(values).convert("RGB")
 
 
 def _one_line(error: BaseException) -> str:

@@ -7,7 +7,6 @@ searched to any depth. Symbolic links to files are followed inside the task fold
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,18 +57,6 @@ def scan_folder(path: Path, *, exclude: Sequence[Path] = ()) -> Scan:
             task.json that cannot be used.
         MissingDependency: images.parquet without pyarrow.
     """
-    root = _checked_root(path)
-    try:
-        if (root / tables.IMAGES).is_file():
-            return tables.scan_parquet(root)
-        if (root / tables.LABELS).is_file():
-            return tables.scan_csv(root)
-        return _scan_classes(root, exclude=frozenset(one.resolve() for one in exclude))
-    except PermissionError as error:
-        raise TaskError(f"the task folder cannot be read; check its rights, but got {error}") from error
-
-
-def _checked_root(path: Path) -> Path:
     try:
         root = path.resolve(strict=True)
     except PermissionError as error:
@@ -79,16 +66,18 @@ def _checked_root(path: Path) -> Path:
     if not root.is_dir():
         raise TaskError(f"a task is a folder of images ({LAYOUTS}), but got the file {str(path)!r}")
     try:
-        with os.scandir(root) as entries:
-            next(entries, None)  # the first is enough to know
+        if (root / tables.IMAGES).is_file():
+            return tables.scan_parquet(root)
+        if (root / tables.LABELS).is_file():
+            return tables.scan_csv(root)
+        return _scan_classes(root, exclude=frozenset(one.resolve() for one in exclude))
     except OSError as error:
         raise TaskError(f"the task folder cannot be read; check its rights, but got {error}") from error
-    return root
 
 
 def _scan_classes(root: Path, *, exclude: frozenset[Path]) -> Scan:
     found = _Found(root=root, exclude=exclude)
-    folders = list(_folders(root, found=found, reason="not in a class folder", own=_OWN_FILES))
+    folders = list(_folders(root, found=found, own=_OWN_FILES))
     parts = {folder: split_part(folder.name) for folder in folders}
     notes: list[str] = []
     if _is_split(folders):
@@ -96,7 +85,7 @@ def _scan_classes(root: Path, *, exclude: frozenset[Path]) -> Scan:
             if part is None:
                 found.skip(folder, "folder beside train, val and test; not used")
             else:
-                inners = list(_folders(folder, found=found, reason="not in a class folder"))
+                inners = list(_folders(folder, found=found))
                 if not inners:
                     notes.append(f"{folder.name}/ holds no class folder and was not used")
                 for inner in inners:
@@ -128,56 +117,51 @@ def _is_split(folders: Sequence[Path]) -> bool:
     return len(named) == len(folders) or {"train"} < {split_part(folder.name) for folder in holding}
 
 
-def _folders(parent: Path, *, found: _Found, reason: str, own: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Folders of ``parent`` in order; its files are listed as stray."""
+def _children(parent: Path, *, found: _Found) -> Iterator[Path]:
+    """Files and folders of ``parent`` in order, without links that are refused."""
     for path in sorted(parent.iterdir()):
-        if is_ignored(path.name) or path.resolve() in found.exclude:
+        if is_ignored(path.name) or (path.is_dir() and path.resolve() in found.exclude):
             continue
         if path.is_symlink() and not (path.is_file() and inside(path, found.root)):
             found.skip(path, _link_reason(path, found.root))
-        elif path.is_dir():
+        else:
+            yield path
+
+
+def _folders(parent: Path, *, found: _Found, own: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Folders of ``parent`` in order; its files are listed as stray."""
+    for path in _children(parent, found=found):
+        if path.is_dir():
             yield path
         elif path.name not in own:
-            found.skip(path, reason)
+            found.skip(path, "not in a class folder")
 
 
 def _collect(folder: Path, *, part: Part | None, found: _Found) -> None:
-    """Every file of a class folder, to any depth."""
     label = nfc(folder.name)
     found.labels.add(label)
-    for parent, names, files in os.walk(folder, onerror=_raise):
-        here = Path(parent)
-        for name in sorted(names):
-            if (here / name).is_symlink() and not is_ignored(name):
-                found.skip(here / name, _link_reason(here / name, found.root))
-        names[:] = sorted(
-            name for name in names if not is_ignored(name) and (here / name).resolve() not in found.exclude
-        )
-        for name in sorted(files):
-            path = here / name
-            if is_ignored(name):
-                continue
-            if path.is_symlink() and not (path.is_file() and inside(path, found.root)):
-                found.skip(path, _link_reason(path, found.root))
-            else:
-                found.entries.append(Entry(path=path.relative_to(found.root).as_posix(), label=label, part=part))
+    for path in _files(folder, found=found):
+        found.entries.append(Entry(path=path.relative_to(found.root).as_posix(), label=label, part=part))
 
 
-def _raise(error: OSError) -> None:
-    raise TaskError(f"a class folder cannot be read; check its rights, but got {error}") from error
+def _files(folder: Path, *, found: _Found) -> Iterator[Path]:
+    """Every file of a folder, to any depth."""
+    inner = []
+    for path in _children(folder, found=found):
+        if path.is_dir():
+            inner.append(path)
+        else:
+            yield path
+    for path in inner:
+        yield from _files(path, found=found)
 
 
 def _link_reason(path: Path, root: Path) -> str:
-    if _is_loop(path):
-        return "refused: the link leads in a circle"
-    if not inside(path, root):
-        return "refused: the link leads out of the task folder"
-    return "refused: links to folders are not followed" if path.is_dir() else "refused: the link leads nowhere"
-
-
-def _is_loop(path: Path) -> bool:
     try:
         path.stat()
     except OSError as error:
-        return error.errno == errno.ELOOP
-    return False
+        if error.errno == errno.ELOOP:
+            return "refused: the link leads in a circle"
+    if not inside(path, root):
+        return "refused: the link leads out of the task folder"
+    return "refused: links to folders are not followed" if path.is_dir() else "refused: the link leads nowhere"

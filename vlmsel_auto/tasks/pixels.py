@@ -40,12 +40,7 @@ _WORKERS = 16
 def render(image: Image.Image, view: ImageView) -> NDArray[np.uint8]:
     """Bring an RGB image into a view, exactly as open_clip's evaluation transform does before ``ToTensor``.
 
-    Args:
-        image: Pillow image of mode RGB, as `decode.decode_image` returns it.
-        view: The wanted geometry.
-
-    Returns:
-        uint8 (size, size, 3), RGB.
+    The image is of mode RGB, as `decode.decode_image` returns it; the result is uint8 (size, size, 3), RGB.
     """
     mode = InterpolationMode.BILINEAR if view.interpolation == "bilinear" else InterpolationMode.BICUBIC
     match view.resize_mode:
@@ -88,17 +83,11 @@ class DecodedRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PixelStore:
-    """Implements `records.PixelSource` on the files of a store entry. Holds no open file: cheap to pickle and to share.
+    """Implements `records.PixelSource` on a store entry. Holds no open file: cheap to pickle and to share."""
 
-    Attributes:
-        entry: Folder of the store entry.
-        n_rows: Rows of each view's file.
-        rows: (N,) row of each image of the task.
-    """
-
-    entry: Path
-    n_rows: int
-    rows: IntArray
+    entry: Path  # folder of the store entry
+    n_rows: int  # of each view's file
+    rows: IntArray  # (N,) row of each image of the task
 
     def read(self, view: ImageView, indices: IntArray) -> NDArray[np.uint8]:
         """Return the images ``indices`` (positions in ``Task.paths``) in ``view``: uint8 (n, size, size, 3), RGB.
@@ -125,13 +114,12 @@ class StoreEntry:
     def discard(self) -> None:
         """Remove what this call wrote, so that a refused task leaves no trace."""
         for path in self.created:
-            if path.is_dir():
-                if path == self.path:
-                    shutil.rmtree(path, ignore_errors=True)
-                elif not any(path.iterdir()):
-                    path.rmdir()
-            else:
+            if path == self.path:
+                shutil.rmtree(path, ignore_errors=True)
+            elif not path.is_dir():
                 path.unlink(missing_ok=True)
+            elif not any(path.iterdir()):
+                path.rmdir()
 
 
 def open_entry(
@@ -158,7 +146,7 @@ def open_entry(
     """
     entry = root / digest(_VERSION, key)[:32]
     lock = root / ".lock"
-    fresh_lock = not lock.exists()
+    new_lock = [] if lock.exists() else [lock]
     with _no_trace_of_failure(root, lock=lock) as made, locked(lock, wait=math.inf):
         for scrap in root.glob(".part-*"):
             shutil.rmtree(scrap, ignore_errors=True)
@@ -170,9 +158,7 @@ def open_entry(
         fresh = not entry.exists()
         decoded = _fill(root=root, entry=entry, count=count, sources=sources(), views=wanted, progress=progress)
     created = [entry] if fresh else [entry / _view_name(view) for view in wanted]
-    return StoreEntry(
-        path=entry, decoded=decoded, reused=False, created=(*created, *([lock] if fresh_lock else []), *made)
-    )
+    return StoreEntry(path=entry, decoded=decoded, reused=False, created=(*created, *new_lock, *made))
 
 
 def _fill(

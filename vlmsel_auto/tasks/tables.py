@@ -50,11 +50,10 @@ def scan_csv(root: Path) -> Scan:
     named = {entry.path for entry in entries}
     images = root / "images"
     unnamed = sum(
-        1
-        for path in images.rglob("*")
-        if path.is_file()
-        and not any(is_ignored(name) for name in path.relative_to(images).parts)
+        path.is_file()
         and path.relative_to(root).as_posix() not in named
+        and not any(is_ignored(name) for name in path.relative_to(images).parts)
+        for path in images.rglob("*")
     )
     notes = (f"{unnamed:,} files in images/ are not named in labels.csv and were not used",) if unnamed else ()
     return scan_of_files(root, labels=(entry.label for entry in entries), entries=entries, stray=refused, notes=notes)
@@ -76,8 +75,7 @@ def _read_csv(path: Path, *, root: Path) -> tuple[list[Entry], list[BadFile]]:
     at_split = header.index(_SPLIT_COLUMN) if _SPLIT_COLUMN in header else None
     cells = [(_cell(row, at_path), _cell(row, at_label), _cell(row, at_split)) for row in rows[1:]]
     _check_cells(cells, path=path)
-    has_split = any(split for _, _, split in cells)
-    return _entries(cells, root=root, has_split=has_split, path=path)
+    return _entries(cells, root=root, path=path)
 
 
 def _delimiter(text: str) -> str:
@@ -100,18 +98,15 @@ def _check_cells(cells: Sequence[tuple[str, str, str]], *, path: Path) -> None:
         raise TaskError(
             f"every row of {path} needs a path and a label, but got empty cells in rows {shown(incomplete)}"
         )
-    splits = [split for _, _, split in cells]
-    if any(splits):
-        unknown = sorted({split for split in splits if split_part(split) is None})
-        if unknown:
-            raise TaskError(
-                f"the column split of {path} must say train, val or test in every row, but got {shown(unknown)}"
-            )
+    splits = {split for _, _, split in cells}
+    unknown = sorted(split for split in splits if split_part(split) is None)
+    if unknown and splits != {""}:
+        raise TaskError(
+            f"the column split of {path} must say train, val or test in every row, but got {shown(unknown)}"
+        )
 
 
-def _entries(
-    cells: Sequence[tuple[str, str, str]], *, root: Path, has_split: bool, path: Path
-) -> tuple[list[Entry], list[BadFile]]:
+def _entries(cells: Sequence[tuple[str, str, str]], *, root: Path, path: Path) -> tuple[list[Entry], list[BadFile]]:
     entries: dict[Entry, None] = {}
     refused: list[BadFile] = []
     missing: list[str] = []
@@ -122,8 +117,7 @@ def _entries(
         elif not inside(found, root):
             refused.append(BadFile(path=file, reason="refused: the path leads out of the task folder"))
         else:
-            part = split_part(split) if has_split else None
-            entry = Entry(path=_relative(found, root), label=nfc(label), part=part)
+            entry = Entry(path=_relative(found, root), label=nfc(label), part=split_part(split))
             if entry in entries:
                 refused.append(BadFile(path=entry.path, reason=f"named more than once in {path.name}", used=True))
             entries[entry] = None
