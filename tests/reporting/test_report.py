@@ -31,6 +31,7 @@ from vlmsel_auto.reporting.report import (
     save_json,
     to_json,
 )
+from vlmsel_auto.tuning.methods import label_of
 
 
 class Counting(HTMLParser):
@@ -87,6 +88,20 @@ def test_best_trial_of_a_candidate_is_its_highest_complete_validation():
 def test_of_equal_trials_the_earliest_counts():
     trials = (make_trial(4, "a", validation=0.5), make_trial(2, "a", validation=0.5))
     assert best_trials(trials)["a"].number == 2
+
+
+def test_the_row_of_the_chosen_candidate_is_the_chosen_trial():
+    first = make_trial(0, NAMES[1], validation=0.95, test=0.97)
+    higher = make_trial(2, NAMES[1], validation=0.96, test=0.80)
+    chosen = make_trial(5, NAMES[1], validation=0.95, test=0.91, method="finetune")
+    best = replace(make_report().best, method="finetune", trial=5)
+    report = make_report(trials=(first, higher, chosen, make_trial(6, NAMES[0], validation=0.9)), best=best)
+    assert report.outcomes[0].trial == chosen
+    label = label_of("finetune")
+    marked = re.search(r'<tr class="top"><td class="n">1</td>.*?</tr>', report_views.html(report))[0]
+    assert label in marked
+    row = next(line for line in text_of(report_views.panel(report)).splitlines() if f"2 of 6  {NAMES[1]}" in line)
+    assert label in row
 
 
 def test_outcomes_rank_by_accuracy_and_remember_the_prediction():

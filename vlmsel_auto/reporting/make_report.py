@@ -121,7 +121,7 @@ def make_report(
         workdir: of the search.
         notes: what a reader must know beside the ranking's own notes.
     """
-    tuned = best_trials(trials)
+    tuned = best_trials(trials, chosen=None if best is None else best.trial)
     on = truth_split(tuned)
     actual = actual_accuracies(tuned, on=on)
     scores = {line.candidate: line.score for line in ranking.ranked}

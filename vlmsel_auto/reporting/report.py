@@ -79,7 +79,7 @@ class Outcome:
     predicted_among_tuned: int | None
     actual_rank: int  # among the tuned
     accuracy: float  # on the split named by ``actual_on``
-    trial: TrialResult  # its best trial
+    trial: TrialResult  # its best trial; of the chosen candidate the chosen one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,7 +121,7 @@ class SearchReport:
     @cached_property
     def outcomes(self) -> tuple[Outcome, ...]:
         """Every tuned candidate, best actual accuracy first; of equal ones the better predicted first."""
-        best = best_trials(self.trials)
+        best = best_trials(self.trials, chosen=None if self.best is None else self.best.trial)
         actual = actual_accuracies(best, on=self.actual_on)
         ranked = {line.candidate: (place, line) for place, line in enumerate(self.ranking.ranked, start=1)}
         tuned_order = [name for name in self.ranking.order if name in actual]
@@ -182,15 +182,21 @@ class SearchReport:
         return typical * sum(item.id not in spent for item in self.candidates)
 
 
-def best_trials(trials: Sequence[TrialResult]) -> dict[str, TrialResult]:
-    """Best complete trial of each candidate by validation; of equal ones the earliest."""
+def best_trials(trials: Sequence[TrialResult], *, chosen: int | None = None) -> dict[str, TrialResult]:
+    """Best complete trial of each candidate by validation, of equal ones the earliest.
+
+    The trial of number ``chosen`` stands for its candidate whatever the others reached: it is the model that is used.
+    """
+
+    def worth(trial: TrialResult) -> tuple[bool, float]:
+        return trial.number == chosen, trial.validation or 0.0
+
     best: dict[str, TrialResult] = {}
-    for trial in sorted(trials, key=lambda item: item.number):
-        if trial.state != "complete" or trial.validation is None:
-            continue
-        held = best.get(trial.spec.candidate)
-        if held is None or held.validation is None or trial.validation > held.validation:
-            best[trial.spec.candidate] = trial
+    for trial in sorted(trials, key=lambda each: each.number):
+        if trial.state == "complete" and trial.validation is not None:
+            held = best.setdefault(trial.spec.candidate, trial)
+            if worth(trial) > worth(held):
+                best[trial.spec.candidate] = trial
     return best
 
 
