@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 import matplotlib as mpl
 import pytest
 
+from vlmsel_auto.records import TrialOrigin
 from vlmsel_auto.reporting.plots import (
     RankPoint,
     TimePoint,
@@ -24,13 +25,13 @@ def parse(svg):
 
 
 def points(count, *, test=True):
-    kinds = ("planned", "sampled", "audit")
+    origins = (TrialOrigin.PLANNED, TrialOrigin.SAMPLED, TrialOrigin.AUDIT)
     return [
         RankPoint(
             label=f"model-{number}",
             predicted=1 + (number * 7) % count,
             actual=number + 1,
-            kind=kinds[number % 3],
+            origin=origins[number % 3],
             validation=0.9 - 0.5 * number / count,
             test=0.88 - 0.5 * number / count if test else None,
         )
@@ -39,7 +40,7 @@ def points(count, *, test=True):
 
 
 def times(values):
-    return [TimePoint(label=f"m{i}", end=10.0 * (i + 1), validation=value) for i, value in enumerate(values)]
+    return [TimePoint(end=10.0 * (i + 1), validation=value) for i, value in enumerate(values)]
 
 
 def texts(svg):
@@ -100,13 +101,13 @@ def test_a_label_stands_beside_its_point():
 
 def test_trials_without_a_value_are_left_out_of_the_time_plot():
     known = best_so_far(times([0.5, 0.7]))
-    with_unknown = best_so_far([*times([0.5, 0.7]), TimePoint(label="x", end=15.0, validation=None)])
+    with_unknown = best_so_far([*times([0.5, 0.7]), TimePoint(end=15.0, validation=None)])
     assert known == with_unknown
 
 
 @pytest.mark.parametrize(("end", "unit"), [(100.0, "seconds of tuning"), (1000.0, "minutes of tuning")])
 def test_time_axis_has_a_fitting_unit(end, unit):
-    assert unit in texts(best_so_far([TimePoint(label="a", end=end, validation=0.5)]))
+    assert unit in texts(best_so_far([TimePoint(end=end, validation=0.5)]))
 
 
 def test_names_are_escaped_and_never_mathematics():

@@ -52,7 +52,7 @@ from vlmsel_auto.reporting.formatting import (
     sparkline,
     thousands,
 )
-from vlmsel_auto.reporting.progress import PlainSink, RichSink, TeeSink
+from vlmsel_auto.reporting.progress import PlainSink, RichSink
 from vlmsel_auto.reporting.screen import Board, chosen_rows, remaining, render, update
 
 SETTINGS = {
@@ -194,15 +194,6 @@ def test_sinks_never_raise():
             sink(event)
     with RichSink(console=Console(file=io.StringIO(), force_terminal=True)) as other:
         other("not an event")
-
-
-def test_tee_passes_on_whatever_one_of_them_does():
-    def broken(event, /):
-        raise RuntimeError
-
-    seen = []
-    TeeSink(sinks=[broken, seen.append, broken])(Notice(text="x"))
-    assert [event.text for event in seen] == ["x"]
 
 
 # the screen

@@ -25,7 +25,7 @@ from vlmsel_auto.errors import ConductanceError, InputError, MissingDependency, 
 if TYPE_CHECKING:
     from vlmsel_auto.cache import Json
     from vlmsel_auto.records import Budget
-    from vlmsel_auto.reporting.progress import ProgressSink
+    from vlmsel_auto.reporting.progress import PlainSink, RichSink
 
 EXIT_UNEXPECTED = 1
 EXIT_INPUT = 2
@@ -103,7 +103,7 @@ def guarded(*, debug: bool = False, as_json: bool = False) -> Iterator[Answer]:
         raise typer.Exit(answer.code)
 
 
-def make_sink(*, quiet: bool, budget: Budget | None = None) -> ProgressSink:
+def make_sink(*, quiet: bool, budget: Budget | None = None) -> PlainSink | RichSink:
     """The live screen on a terminal, plain lines elsewhere and with NO_COLOR, TERM=dumb or ``quiet``."""
     from vlmsel_auto.reporting.progress import PlainSink
 

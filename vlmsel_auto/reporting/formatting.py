@@ -68,39 +68,28 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _known(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
-
-
 def percent(value: float | None, *, digits: int = 1) -> str:
     """A share in [0, 1] as ``93.4 %``; unknown as a dash."""
-    return DASH if value is None or not _known(value) else f"{100 * value:.{digits}f} %"
+    return DASH if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %"
 
 
 def number(value: float | None, *, digits: int = 2) -> str:
     """``value`` with ``digits`` decimals; unknown as a dash."""
-    if value is None or not _known(value):
+    if value is None or not math.isfinite(value):
         return DASH
     text = f"{value:.{digits}f}"
     return text.removeprefix("-") if float(text) == 0 else text
 
 
-def signed(value: float | None, *, digits: int = 2) -> str:
-    """``value`` with its sign and ``digits`` decimals; unknown as a dash."""
-    text = number(value, digits=digits)
-    return text if text.startswith("-") else f"+{text}"
-
-
-def interval(low: float | None, high: float | None, *, digits: int = 2) -> str:
+def interval(low: float | None, high: float | None) -> str:
     """``0.31 to 0.80``; empty when unknown."""
-    if low is None or high is None or not (_known(low) and _known(high)):
-        return ""
-    return f"{number(low, digits=digits)} to {number(high, digits=digits)}"
+    ends = (number(low), number(high))
+    return "" if DASH in ends else " to ".join(ends)
 
 
 def thousands(value: float | None) -> str:
     """A count as ``830``, ``1.9 M`` or ``4.4 G``; unknown as a dash."""
-    if value is None or not _known(value):
+    if value is None or not math.isfinite(value):
         return DASH
     for factor, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= 0.9995 * factor:
@@ -114,7 +103,7 @@ def sparkline(values: Sequence[float], *, width: int) -> str:
     if not kept:
         return ""
     low, high = min(kept), max(kept)
-    if high - low <= 0:
+    if high == low:
         return _BARS[len(_BARS) // 2] * len(kept)
     top = len(_BARS) - 1
     return "".join(_BARS[round(top * (value - low) / (high - low))] for value in kept)
@@ -142,9 +131,10 @@ def outcome(result: TrialResult) -> str:
 
 def _trial_line(event: TrialFinished) -> str:
     result = event.result
-    best = "" if event.leader is None else f", leading is trial {event.leader.number}"
-    if event.leader is not None and event.leader.number == result.number:
-        best = ", leading"
+    if event.leader is None:
+        best = ""
+    else:
+        best = ", leading" if event.leader.number == result.number else f", leading is trial {event.leader.number}"
     when = "in an earlier run" if event.resumed else f"after {duration(result.seconds)}"
     return (
         f"trial {result.number} {clean(result.spec.candidate)} {label_of(result.spec.method)}: "
@@ -152,10 +142,10 @@ def _trial_line(event: TrialFinished) -> str:
     )
 
 
-def _ranking_line(event: RankingReady, *, shown: int = 3) -> str:
+def _ranking_line(event: RankingReady) -> str:
     leaders = ", ".join(
         f"{place} {clean(line.candidate)} (best with {percent(line.p_best, digits=0)})"
-        for place, line in enumerate(event.ranking.ranked[:shown], start=1)
+        for place, line in enumerate(event.ranking.ranked[:3], start=1)
     )
     count = plural(len(event.ranking.ranked), "candidate")
     return f"ranking {'updated' if event.updated else 'ready'}: {count}; {leaders or 'none could be ranked'}"

@@ -48,7 +48,6 @@ def judge(scores: Mapping[str, float], actual: Mapping[str, float], *, seed: int
 
 
 def _task(task: Task) -> TaskSummary:
-    """The part of a task that the report keeps."""
     return TaskSummary(
         name=task.name,
         root=str(task.root),
@@ -61,17 +60,6 @@ def _task(task: Task) -> TaskSummary:
         support=len(task.support),
         shots=task.shots,
         digest=task.digest,
-    )
-
-
-def _candidate(candidate: Candidate) -> CandidateSummary:
-    """The part of a candidate that the report keeps."""
-    return CandidateSummary(
-        id=candidate.id,
-        params=candidate.params,
-        flops=candidate.flops,
-        size=candidate.view.size,
-        family=candidate.family,
     )
 
 
@@ -103,43 +91,32 @@ def make_report(
     workdir: Path,
     notes: Sequence[str] = (),
 ) -> SearchReport:
-    """Put the report of a search together.
+    """Put the report of a search together; `SearchReport` says what its fields hold.
 
-    Args:
-        task: what was searched.
-        candidates: all of them, tuned or not.
-        ranking: as predicted before the first trial.
-        trials: of all runs of this search, in any state.
-        best: the chosen model; None when no trial succeeded.
-        budget: as given.
-        seconds: wall time of this run.
-        stopped_by: why the search ended.
-        stage_seconds: wall time by stage, in the order of the stages.
-        command: as a user would type it again.
-        settings: everything else that determines the result, by name.
-        seed: of the search.
-        workdir: of the search.
-        notes: what a reader must know beside the ranking's own notes.
+    ``trials`` are those of all runs of the search, ``stage_seconds`` stands in the order of the stages, and ``notes``
+    is what a reader must know beside the ranking's own notes.
     """
     tuned = best_trials(trials, chosen=None if best is None else best.trial)
     on = truth_split(tuned)
     actual = actual_accuracies(tuned, on=on)
     scores = {line.candidate: line.score for line in ranking.ranked}
     average = {line.candidate: line.signals["average"] for line in ranking.ranked if "average" in line.signals}
-    baselines = (
-        *_one_method(scores, tuned, trials, on=on, seed=seed),
-        *_other_orders(average, actual, seed=seed),
-    )
     return SearchReport(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,
         task=_task(task),
-        candidates=tuple(_candidate(one) for one in candidates),
+        candidates=tuple(
+            CandidateSummary(id=one.id, params=one.params, flops=one.flops, size=one.view.size, family=one.family)
+            for one in candidates
+        ),
         ranking=ranking,
         trials=tuple(sorted(trials, key=lambda trial: trial.number)),
         best=best,
         agreement=judge(scores, actual, seed=seed),
-        baselines=baselines,
+        baselines=(
+            *_one_method(scores, tuned, trials, on=on, seed=seed),
+            *_other_orders(average, actual, seed=seed),
+        ),
         actual_on=on,
         budget=budget,
         seconds=seconds,
@@ -156,8 +133,8 @@ def make_report(
 
 def _choice(best: BestModel | None, trials: Sequence[TrialResult], *, images: int) -> tuple[str, ...]:
     """Why the chosen trial is not the one with the highest validation, where that is so."""
-    complete = [each for each in trials if each.state == "complete" and each.validation is not None]
-    top = max(complete, key=lambda each: each.validation or 0.0, default=None)
+    tops = best_trials(trials).values()
+    top = max(tops, key=lambda each: (each.validation or 0.0, -each.number), default=None)
     if best is None or top is None or (top.validation or 0.0) <= best.validation:
         return ()
     why = (

@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -19,17 +19,19 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from vlmsel_auto.records import FloatArray
+from vlmsel_auto.records import FloatArray, TrialOrigin
 from vlmsel_auto.reporting import formatting
-
-Kind = Literal["floor", "planned", "sampled", "audit"]
 
 # sentinel colours that no plot uses otherwise -> CSS variables with a fallback for use outside the page
 _INK, _FAINT = "#010203", "#040506"
 _VARIABLES = {_INK: "var(--ink, #1b1f24)", _FAINT: "var(--rule, #b9c0c8)"}
-_COLOURS: dict[Kind, str] = {"floor": "#7f7f7f", "planned": "#0072b2", "sampled": "#009e73", "audit": "#d55e00"}
-_MARKERS: dict[Kind, str] = {"floor": "D", "planned": "o", "sampled": "s", "audit": "^"}
-_KINDS: tuple[Kind, ...] = ("floor", "planned", "sampled", "audit")
+_COLOURS = {
+    TrialOrigin.FLOOR: "#7f7f7f",
+    TrialOrigin.PLANNED: "#0072b2",
+    TrialOrigin.SAMPLED: "#009e73",
+    TrialOrigin.AUDIT: "#d55e00",
+}
+_MARKERS = {TrialOrigin.FLOOR: "D", TrialOrigin.PLANNED: "o", TrialOrigin.SAMPLED: "s", TrialOrigin.AUDIT: "^"}
 _FONT, _LABEL = 10.0, 8.5  # points
 _STYLE: dict[Any, object] = {  # matplotlib's stubs want a literal of all its keys
     "text.parse_math": False,  # a dollar in a model's or a class's name is a dollar
@@ -62,7 +64,7 @@ class RankPoint:
     label: str
     predicted: float
     actual: float
-    kind: Kind = "planned"
+    origin: TrialOrigin = TrialOrigin.PLANNED
     validation: float | None = None
     test: float | None = None
 
@@ -71,76 +73,79 @@ class RankPoint:
 class TimePoint:
     """A finished trial: end in seconds since the first began, validation in [0, 1] or None when it has none."""
 
-    label: str
     end: float
     validation: float | None
-    kind: Kind = "planned"
+    origin: TrialOrigin = TrialOrigin.PLANNED
 
 
+@mpl.rc_context(_STYLE)
 def rank_scatter(points: Sequence[RankPoint]) -> str:
     """Predicted against actual rank, the best in the upper left corner; on the dashed line the prediction was right."""
-    with mpl.rc_context(_STYLE):
-        figure, axes = _canvas(width=6.4, height=min(7.2, max(3.6, 1.9 + 0.24 * len(points))))
-        last = max((max(point.predicted, point.actual) for point in points), default=1.0)
-        axes.plot([0.5, last + 0.5], [0.5, last + 0.5], linestyle=(0, (4, 3)), color=_FAINT, linewidth=1.2, zorder=1)
-        _scatter(axes, [(point.predicted, point.actual, point.kind) for point in points])
-        axes.set_xlim(0.5, last + 0.5 + 0.45 * last)  # room for labels at the right
-        axes.set_ylim(last + 0.6, 0.4)
-        axes.set_xlabel("predicted rank among the tuned")
-        axes.set_ylabel("actual rank")
-        axes.set_xticks(_ticks(last))
-        axes.set_yticks(_ticks(last))
-        axes.grid(visible=True)
-        _label(figure, axes, [(point.predicted, point.actual, point.label) for point in points])
-        return _svg(figure, name="ranks", title="Predicted against actual rank of the tuned candidates")
+    figure, axes = _canvas(width=6.4, height=min(7.2, max(3.6, 1.9 + 0.24 * len(points))))
+    last = max((max(point.predicted, point.actual) for point in points), default=1.0)
+    axes.plot([0.5, last + 0.5], [0.5, last + 0.5], linestyle=(0, (4, 3)), color=_FAINT, linewidth=1.2, zorder=1)
+    _scatter(axes, [(point.predicted, point.actual, point.origin) for point in points])
+    axes.set_xlim(0.5, last + 0.5 + 0.45 * last)  # room for labels at the right
+    axes.set_ylim(last + 0.6, 0.4)
+    axes.set_xlabel("predicted rank among the tuned")
+    axes.set_ylabel("actual rank")
+    axes.set_xticks(_ticks(last))
+    axes.set_yticks(_ticks(last))
+    axes.grid(visible=True)
+    _label(figure, axes, [(point.predicted, point.actual, point.label) for point in points])
+    return _svg(figure, name="ranks", title="Predicted against actual rank of the tuned candidates")
 
 
+@mpl.rc_context(_STYLE)
 def best_so_far(points: Sequence[TimePoint]) -> str:
     """Validation of every trial by the time it ended, and the best so far as a step line."""
     known = sorted((point for point in points if point.validation is not None), key=lambda point: point.end)
     minutes = max((point.end for point in known), default=0.0) > 180.0  # noqa: PLR2004 - three minutes
     unit = 60.0 if minutes else 1.0
-    with mpl.rc_context(_STYLE):
-        figure, axes = _canvas(width=6.4, height=3.4)
-        if known:
-            times = np.array([point.end / unit for point in known])
-            values = np.array([point.validation for point in known], dtype=np.float64)
-            best = np.maximum.accumulate(values)
-            axes.step(times, best, where="post", color=_INK, linewidth=1.4, zorder=1, label="best so far")
-            _scatter(axes, [(time, value, p.kind) for time, value, p in zip(times, values, known, strict=True)])
-            axes.set_xlim(0.0, float(times[-1]) * 1.05 or 1.0)
-            _accuracy_limits(axes, values, side="y")
-        axes.set_xlabel("minutes of tuning" if minutes else "seconds of tuning")
-        axes.set_ylabel("validation")
-        _percent(axes.yaxis)
-        axes.grid(visible=True)
-        return _svg(figure, name="time", title="Validation of the trials over time, and the best so far")
+    figure, axes = _canvas(width=6.4, height=3.4)
+    if known:
+        times = np.array([point.end / unit for point in known])
+        values = np.array([point.validation for point in known], dtype=np.float64)
+        best = np.maximum.accumulate(values)
+        axes.step(times, best, where="post", color=_INK, linewidth=1.4, zorder=1, label="best so far")
+        _scatter(axes, [(time, value, p.origin) for time, value, p in zip(times, values, known, strict=True)])
+        axes.set_xlim(0.0, float(times[-1]) * 1.05 or 1.0)
+        axes.set_ylim(*_span(values))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+    axes.set_xlabel("minutes of tuning" if minutes else "seconds of tuning")
+    axes.set_ylabel("validation")
+    _percent(axes.yaxis)
+    axes.grid(visible=True)
+    return _svg(figure, name="time", title="Validation of the trials over time, and the best so far")
 
 
+@mpl.rc_context(_STYLE)
 def validation_against_test(points: Sequence[RankPoint]) -> str:
     """Validation against test of each tuned candidate's best trial; below the dashed line, test came out lower."""
-    known = [(p.validation, p.test, p.kind, p.label) for p in points if p.validation is not None and p.test is not None]
-    with mpl.rc_context(_STYLE):
-        figure, axes = _canvas(width=6.4, height=4.2)
-        if known:
-            values = np.array([(validation, test) for validation, test, _, _ in known])
-            low, high = _span(values)
-            axes.plot([low, high], [low, high], linestyle=(0, (4, 3)), color=_FAINT, linewidth=1.2, zorder=1)
-            _scatter(axes, [(validation, test, kind) for validation, test, kind, _ in known])
-            axes.set_xlim(low, high + 0.35 * (high - low))
-            axes.set_ylim(low, high)
-            ticks = [tick for tick in MaxNLocator(nbins=6).tick_values(low, min(high, 1.0)) if low <= tick <= high]
-            axes.set_xticks(ticks)
-            axes.set_yticks(ticks)
-            _label(figure, axes, [(validation, test, label) for validation, test, _, label in known])
-        axes.set_xlabel("validation")
-        axes.set_ylabel("test")
-        _percent(axes.xaxis)
-        _percent(axes.yaxis)
-        axes.grid(visible=True)
-        return _svg(figure, name="splits", title="Validation against test of the tuned candidates")
+    known = [
+        (p.validation, p.test, p.origin, p.label) for p in points if p.validation is not None and p.test is not None
+    ]
+    figure, axes = _canvas(width=6.4, height=4.2)
+    if known:
+        values = np.array([(validation, test) for validation, test, _, _ in known])
+        low, high = _span(values)
+        axes.plot([low, high], [low, high], linestyle=(0, (4, 3)), color=_FAINT, linewidth=1.2, zorder=1)
+        _scatter(axes, [(validation, test, origin) for validation, test, origin, _ in known])
+        axes.set_xlim(low, high + 0.35 * (high - low))
+        axes.set_ylim(low, high)
+        ticks = [tick for tick in MaxNLocator(nbins=6).tick_values(low, min(high, 1.0)) if low <= tick <= high]
+        axes.set_xticks(ticks)
+        axes.set_yticks(ticks)
+        _label(figure, axes, [(validation, test, label) for validation, test, _, label in known])
+    axes.set_xlabel("validation")
+    axes.set_ylabel("test")
+    _percent(axes.xaxis)
+    _percent(axes.yaxis)
+    axes.grid(visible=True)
+    return _svg(figure, name="splits", title="Validation against test of the tuned candidates")
 
 
+@mpl.rc_context(_STYLE)
 def predicted_ranking(
     labels: Sequence[str], scores: Sequence[float], sds: Sequence[float], tuned: Sequence[bool]
 ) -> str:
@@ -154,29 +159,28 @@ def predicted_ranking(
     """
     shown = min(len(labels), _MOST_ROWS)
     rows = np.arange(shown)
-    with mpl.rc_context(_STYLE):
-        figure, axes = _canvas(width=6.4, height=1.0 + 0.26 * max(shown, 3))
-        for done, colour, marker, text in ((True, "#0072b2", "o", "tuned"), (False, _INK, "D", "not tuned")):
-            picked = [row for row in rows.tolist() if bool(tuned[row]) is done]
-            if picked:
-                axes.errorbar(
-                    [scores[row] for row in picked],
-                    picked,
-                    xerr=[2.0 * sds[row] for row in picked],
-                    fmt=marker,
-                    color=colour,
-                    markersize=5,
-                    elinewidth=1.2,
-                    markerfacecolor=colour if done else "none",
-                    label=text,
-                )
-        axes.set_yticks(rows, [formatting.shorten(label, 34) for label in labels[:shown]])
-        axes.set_ylim(max(shown, 1) - 0.4, -0.6)
-        axes.set_xlabel("predicted score, standard units within the task")
-        axes.grid(visible=True, axis="x")
-        if shown:
-            axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2)
-        return _svg(figure, name="ranking", title="Predicted score of every candidate with its uncertainty")
+    figure, axes = _canvas(width=6.4, height=1.0 + 0.26 * max(shown, 3))
+    for done, colour, marker, text in ((True, "#0072b2", "o", "tuned"), (False, _INK, "D", "not tuned")):
+        picked = [row for row in rows.tolist() if bool(tuned[row]) is done]
+        if picked:
+            axes.errorbar(
+                [scores[row] for row in picked],
+                picked,
+                xerr=[2.0 * sds[row] for row in picked],
+                fmt=marker,
+                color=colour,
+                markersize=5,
+                elinewidth=1.2,
+                markerfacecolor=colour if done else "none",
+                label=text,
+            )
+    axes.set_yticks(rows, [formatting.shorten(label, 34) for label in labels[:shown]])
+    axes.set_ylim(max(shown, 1) - 0.4, -0.6)
+    axes.set_xlabel("predicted score, standard units within the task")
+    axes.grid(visible=True, axis="x")
+    if shown:
+        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2)
+    return _svg(figure, name="ranking", title="Predicted score of every candidate with its uncertainty")
 
 
 def _canvas(*, width: float, height: float) -> tuple[Figure, Axes]:
@@ -187,15 +191,14 @@ def _canvas(*, width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _scatter(axes: Axes, points: Sequence[tuple[float, float, Kind]]) -> None:
-    for kind in _KINDS:
-        of_kind = [(x, y) for x, y, each in points if each == kind]
-        if of_kind:
-            xs, ys = zip(*of_kind, strict=True)
-            axes.scatter(
-                xs, ys, s=38, c=_COLOURS[kind], marker=_MARKERS[kind], label=kind, zorder=3, linewidths=0, clip_on=False
-            )  # clip_on: a point at 100 % is on the edge
-    if len({kind for _, _, kind in points}) > 1:
+def _scatter(axes: Axes, points: Sequence[tuple[float, float, TrialOrigin]]) -> None:
+    origins = {origin for _, _, origin in points}
+    for origin in TrialOrigin:
+        if origin in origins:
+            xs, ys = zip(*((x, y) for x, y, each in points if each == origin), strict=True)
+            axes.scatter(xs, ys, s=38, c=_COLOURS[origin], marker=_MARKERS[origin], label=origin.value, zorder=3,
+                         linewidths=0, clip_on=False)  # fmt: skip  # clip_on: a point at 100 % is on the edge
+    if len(origins) > 1:
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, borderaxespad=0.2)
 
 
@@ -208,15 +211,6 @@ def _span(values: FloatArray) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     margin = max(0.08 * (high - low), 0.01)
     return max(0.0, low - margin), min(1.0, high + margin) + 0.002
-
-
-def _accuracy_limits(axes: Axes, values: FloatArray, *, side: Literal["x", "y"]) -> None:
-    low, high = _span(values)
-    if side == "y":
-        axes.set_ylim(low, high)
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
-    else:
-        axes.set_xlim(low, high)
 
 
 def _percent(axis: Axis) -> None:

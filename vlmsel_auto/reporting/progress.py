@@ -10,16 +10,16 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol, Self, TextIO
+from typing import Self, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
 from rich.segment import Segment
 from rich.text import Text
 
-from vlmsel_auto.events import Event, Notice, RankingReady, Sink, StageFinished, StageProgress, StageStarted, TrialEpoch
+from vlmsel_auto.events import Event, Notice, RankingReady, StageFinished, StageProgress, StageStarted, TrialEpoch
 from vlmsel_auto.records import Budget
 from vlmsel_auto.reporting.formatting import clock, describe
 from vlmsel_auto.reporting.screen import Board, render, update
@@ -28,20 +28,6 @@ _FRAMES_PER_SECOND = 5
 _ROWS_ABOVE = 3  # of the window, left to the latest notices
 _PROGRESS_EVERY = 5.0  # seconds between plain lines of one stage's progress
 _EPOCH_EVERY = 1.0  # seconds between plain lines of a trial's epochs; the last epoch is always told
-
-
-class ProgressSink(Sink, Protocol):
-    """A sink that is opened before the work and closed after it, also on an exception."""
-
-    def __enter__(self) -> Self:
-        """Begin to show."""
-        ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        """Leave the terminal as it was found."""
-        ...
 
 
 class PlainSink:
@@ -105,22 +91,6 @@ class PlainSink:
             return False
         self._last[key] = now
         return True
-
-
-class TeeSink:
-    """Passes every event on to several sinks; one that fails does not keep it from the others."""
-
-    def __init__(self, *, sinks: Sequence[Sink]) -> None:
-        """Pass on to ``sinks``, in this order."""
-        self._sinks = tuple(sinks)
-
-    def __call__(self, event: Event, /) -> None:
-        """Give the event to every sink."""
-        for sink in self._sinks:
-            try:
-                sink(event)
-            except Exception:  # noqa: BLE001, S112 - a broken listener must not end the search
-                continue
 
 
 class _Frame:

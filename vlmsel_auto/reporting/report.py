@@ -214,8 +214,8 @@ def to_json(report: SearchReport) -> bytes:
 
 def save_json(report: SearchReport, directory: Path) -> Path:
     """Write ``report.json`` into ``directory`` in one step and return its path."""
-    path, data = directory / "report.json", to_json(report)
-    write_atomically(path, data)
+    path = directory / "report.json"
+    write_atomically(path, to_json(report))
     return path
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
@@ -23,23 +23,15 @@ from vlmsel_auto.events import (
     TrialFinished,
     TrialStarted,
 )
-from vlmsel_auto.records import Budget, Ranking, TrialResult, TrialSpec
-from vlmsel_auto.reporting.formatting import (
-    clean,
-    clock,
-    duration,
-    number,
-    percent,
-    plural,
-    shorten,
-    sparkline,
-)
+from vlmsel_auto.records import Budget, Ranking, TrialResult, TrialSpec, TrialState
+from vlmsel_auto.reporting.formatting import clean, clock, duration, number, percent, plural, shorten, sparkline
+from vlmsel_auto.reporting.table import Column, table
 from vlmsel_auto.tuning.methods import label_of
 
 _WIDE = 76  # columns from which every column of the tables is shown
 _MIDDLE = 56
 _NARROW = 32  # below, tables and bars give way to single lines
-_STATE_STYLES = {"complete": "", "pruned": "dim", "failed": "red"}
+_STATE_STYLES = {TrialState.COMPLETE: "", TrialState.PRUNED: "dim", TrialState.FAILED: "red"}
 _SAMPLES = 30  # progress marks that the remaining time is estimated from
 
 
@@ -95,8 +87,9 @@ def update(board: Board, event: Event, now: float) -> None:
         case RankingReady():
             board.ranking, board.updated = event.ranking, event.updated
         case TrialStarted():
-            trial = RunningTrial(spec=event.spec, why=event.why, started=now, epochs=event.spec.epochs)
-            board.running[event.number] = trial
+            board.running[event.number] = RunningTrial(
+                spec=event.spec, why=event.why, started=now, epochs=event.spec.epochs
+            )
         case TrialEpoch():
             if event.number in board.running:
                 board.running[event.number].curve.append(event.validation)
@@ -132,8 +125,7 @@ def render(board: Board, *, now: float, width: int, height: int) -> RenderableTy
     """Draw the board into at most ``height`` rows of ``width`` columns, dropping what matters least."""
     fixed: list[RenderableType] = [_stage(name, line, now, width) for name, line in board.stages.items()]
     running = [_running(trial_number, trial, now, width) for trial_number, trial in board.running.items()]
-    budget = [bar for bar in (_budget(board, now, width),) if bar is not None]
-    spare = height - len(fixed) - len(budget) - 2 * len(running)
+    spare = height - len(fixed) - 1 - 2 * len(running)
     ranked = len(board.ranking.ranked) if board.ranking else 0
     rows_ranking, rows_trials = _share(spare, ranked=ranked, finished=len(board.trials))
     parts: list[RenderableType] = []
@@ -141,9 +133,8 @@ def render(board: Board, *, now: float, width: int, height: int) -> RenderableTy
         parts.append(_ranking_table(board, board.ranking, rows_ranking, width))
     if rows_trials and width >= _NARROW:
         parts.append(_trials_table(board, rows_trials, width))
-    parts += [line for pair in running for line in pair][: max(0, height - len(fixed) - len(budget))]
-    bars = [*fixed[: max(0, height - len(budget))], *budget][:height]
-    return Group(*parts, *bars)
+    parts += [line for pair in running for line in pair][: max(0, height - len(fixed) - 1)]
+    return Group(*parts, *fixed[: max(0, height - 1)], _budget(board, now, width))
 
 
 def _share(spare: int, *, ranked: int, finished: int) -> tuple[int, int]:
@@ -160,42 +151,27 @@ def _share(spare: int, *, ranked: int, finished: int) -> tuple[int, int]:
     return min(ranked, rows - for_trials), for_trials
 
 
-def _table(width: int) -> Table:
-    padding = (0, 2, 0, 0) if width >= _MIDDLE else (0, 1, 0, 0)
-    return Table(box=None, pad_edge=False, padding=padding, header_style="dim")
-
-
 def _line(text: str, *, style: str = "") -> Text:
     """One row, cut where the window ends."""
     return Text(clean(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
-def _name_column(table: Table, width: int, *, others: int) -> int:
-    """Add the column of names and tell how long one may be."""
-    most = max(12, width - others)
-    table.add_column("candidate", no_wrap=True, overflow="ellipsis", max_width=most)
-    return most
-
-
 def _ranking_table(board: Board, ranking: Ranking, rows: int, width: int) -> Group:
-    tuned = {trial.spec.candidate: trial for trial in board.trials if trial.state == "complete"}
+    tuned = {trial.spec.candidate for trial in board.trials if trial.state == "complete"}
     count = plural(len(ranking.ranked), "candidate")
     title = _line(f"Ranking of {count}{', updated by trials' if board.updated else ''}", style="bold")
-    table = _table(width)
-    table.add_column("", justify="right", no_wrap=True)
-    most = _name_column(table, width, others=50 if width >= _WIDE else 30)
-    table.add_column("score", justify="right", no_wrap=True)
-    table.add_column("P(best)", justify="right", no_wrap=True)
-    if width >= _MIDDLE:
-        table.add_column("P(top 5)", justify="right", no_wrap=True)
-    if width >= _WIDE:
-        table.add_column("basis", no_wrap=True, overflow="ellipsis")
-    for place, line in enumerate(ranking.ranked[:rows], start=1):
-        cells = [str(place), shorten(clean(line.candidate), most), number(line.score), percent(line.p_best, digits=0)]
-        cells += [percent(line.p_top5, digits=0)] if width >= _MIDDLE else []
-        cells += [line.basis] if width >= _WIDE else []
-        table.add_row(*(Text(cell) for cell in cells), style="" if line.candidate not in tuned else "cyan")
-    return Group(title, table)
+    lines = ranking.ranked[:rows]
+    most = max(12, width - (50 if width >= _WIDE else 30))
+    columns = [
+        Column("", [str(place) for place in range(1, len(lines) + 1)], right=True),
+        Column("candidate", [shorten(line.candidate, most) for line in lines]),
+        Column("score", [number(line.score) for line in lines], right=True),
+        Column("P(best)", [percent(line.p_best, digits=0) for line in lines], right=True),
+        Column("P(top 5)", [percent(line.p_top5, digits=0) for line in lines], right=True, least=_MIDDLE),
+        Column("basis", [line.basis for line in lines], least=_WIDE),
+    ]
+    styles = ["cyan" if line.candidate in tuned else "" for line in lines]
+    return Group(title, table(columns, width=width, styles=styles, gap=_gap(width)))
 
 
 def chosen_rows(trials: Sequence[TrialResult], best: TrialResult | None, rows: int) -> list[TrialResult]:
@@ -207,33 +183,26 @@ def chosen_rows(trials: Sequence[TrialResult], best: TrialResult | None, rows: i
 
 
 def _trials_table(board: Board, rows: int, width: int) -> Group:
-    best = board.best
-    failed = sum(trial.state == "failed" for trial in board.trials)
-    pruned = sum(trial.state == "pruned" for trial in board.trials)
-    asides = "".join(f", {count} {word}" for count, word in ((pruned, "pruned"), (failed, "failed")) if count)
+    counts = Counter(trial.state for trial in board.trials)
+    asides = "".join(f", {counts[state]} {state}" for state in (TrialState.PRUNED, TrialState.FAILED) if counts[state])
     title = _line(f"{plural(len(board.trials), 'trial')} finished{asides}", style="bold")
-    table = _table(width)
-    table.add_column("", justify="right", no_wrap=True)
-    most = _name_column(table, width, others=56 if width >= _WIDE else 42 if width >= _MIDDLE else 28)
-    if width >= _MIDDLE:
-        table.add_column("method", no_wrap=True)
-    table.add_column("validation", justify="right", no_wrap=True)
-    if width >= _WIDE:
-        table.add_column("test", justify="right", no_wrap=True)
-    table.add_column("time", justify="right", no_wrap=True)
-    for trial in chosen_rows(board.trials, best, rows):
-        is_best = best is not None and trial.number == best.number
-        cells = [f"★ {trial.number}" if is_best else str(trial.number)]
-        cells += [shorten(clean(trial.spec.candidate), most)]
-        cells += [label_of(trial.spec.method)] if width >= _MIDDLE else []
-        cells += [percent(trial.validation) if trial.state == "complete" else trial.state]
-        cells += [percent(trial.test)] if width >= _WIDE else []
-        cells += [duration(trial.seconds)]
-        style = (
-            "bold green" if is_best else "red" if trial.state == "failed" else "dim" if trial.state == "pruned" else ""
-        )
-        table.add_row(*(Text(cell) for cell in cells), style=style)
-    return Group(title, table)
+    best = None if board.best is None else board.best.number
+    most = max(12, width - (56 if width >= _WIDE else 42 if width >= _MIDDLE else 28))
+    trials = chosen_rows(board.trials, board.best, rows)
+    columns = [
+        Column("", [f"★ {each.number}" if each.number == best else str(each.number) for each in trials], right=True),
+        Column("candidate", [shorten(each.spec.candidate, most) for each in trials]),
+        Column("method", [label_of(each.spec.method) for each in trials], least=_MIDDLE),
+        Column("validation", [percent(t.validation) if t.state == "complete" else t.state for t in trials], right=True),
+        Column("test", [percent(each.test) for each in trials], right=True, least=_WIDE),
+        Column("time", [duration(each.seconds) for each in trials], right=True),
+    ]
+    styles = ["bold green" if each.number == best else _STATE_STYLES[each.state] for each in trials]
+    return Group(title, table(columns, width=width, styles=styles, gap=_gap(width)))
+
+
+def _gap(width: int) -> int:
+    return 2 if width >= _MIDDLE else 1
 
 
 def _running(trial_number: int, trial: RunningTrial, now: float, width: int) -> list[RenderableType]:
@@ -250,12 +219,11 @@ def _bar_line(label: str, done: float, total: float | None, tail: str, width: in
     if width < _NARROW:
         return _line(f"{label} {tail}")
     line = Table.grid(padding=(0, 1))
-    line.add_column(width=9, no_wrap=True, overflow="ellipsis")
     bar_width = max(6, min(30, width - 50))
+    line.add_column(width=9, no_wrap=True)
     line.add_column(width=bar_width)
-    line.add_column(no_wrap=True, overflow="ellipsis", max_width=max(10, width - bar_width - 12))
-    pulse = total is None or total <= 0
-    bar = ProgressBar(total=None if pulse else total, completed=done, width=bar_width, pulse=pulse)
+    line.add_column(no_wrap=True, max_width=max(10, width - bar_width - 12))
+    bar = ProgressBar(total=total or None, completed=done, width=bar_width, pulse=not total)
     line.add_row(Text(label, style="bold"), bar, Text(tail))
     return line
 
@@ -268,18 +236,14 @@ def _stage(name: str, line: StageLine, now: float, width: int) -> RenderableType
     return _bar_line(name, line.done, line.total, f"{count}  {time_text}{text}", width)
 
 
-def _budget(board: Board, now: float, width: int) -> RenderableType | None:
-    spent = now - board.started
-    finished = len(board.trials)
-    limit = board.budget
+def _budget(board: Board, now: float, width: int) -> RenderableType:
+    spent, finished, limit = now - board.started, len(board.trials), board.budget
     shares = []
     if limit.seconds:
         shares.append((spent / limit.seconds, f"{duration(spent)} of {duration(limit.seconds)}"))
     if limit.trials:
         shares.append((finished / limit.trials, f"{finished} of {plural(limit.trials, 'trial')}"))
     if not shares:
-        return Text(
-            f"{duration(spent)} so far; Ctrl+C ends with a report", style="dim", no_wrap=True, overflow="ellipsis"
-        )
+        return _line(f"{duration(spent)} so far; Ctrl+C ends with a report", style="dim")
     most = max(share for share, _ in shares)
     return _bar_line("budget", min(most, 1.0), 1.0, ", ".join(text for _, text in shares), width)

@@ -18,6 +18,7 @@ from vlmsel_auto.cache import write_atomically
 from vlmsel_auto.records import Interval, StoppedBy
 from vlmsel_auto.reporting import formatting, plots
 from vlmsel_auto.reporting.report import SearchReport, save_json
+from vlmsel_auto.reporting.table import Column, table
 from vlmsel_auto.tuning.methods import label_of
 
 _TOO_FEW = "too few to say"
@@ -114,7 +115,7 @@ def _drawings(report: SearchReport) -> dict[str, Markup]:
             label=line.candidate,
             predicted=line.predicted_among_tuned,
             actual=line.actual_rank,
-            kind=line.trial.origin.value,
+            origin=line.trial.origin,
             validation=line.trial.validation,
             test=line.trial.test,
         )
@@ -123,7 +124,7 @@ def _drawings(report: SearchReport) -> dict[str, Markup]:
     ]
     ends = accumulate(trial.seconds for trial in report.trials)
     times = [
-        plots.TimePoint(label=trial.spec.candidate, end=end, validation=trial.validation, kind=trial.origin.value)
+        plots.TimePoint(end=end, validation=trial.validation, origin=trial.origin)
         for trial, end in zip(report.trials, ends, strict=True)
         if trial.state == "complete" and trial.validation is not None
     ]
@@ -178,9 +179,7 @@ def html(report: SearchReport) -> str:
         plots=_drawings(report),
         tuning=sum(trial.seconds for trial in report.trials),
         sizes={item.id: item for item in report.candidates},
-        counts={
-            state: sum(trial.state == state for trial in report.trials) for state in ("complete", "pruned", "failed")
-        },
+        counts=Counter(trial.state for trial in report.trials),
         most=_MOST_LISTED,
     )
     return page + "\n"
@@ -188,8 +187,8 @@ def html(report: SearchReport) -> str:
 
 def write_html(report: SearchReport, directory: Path) -> Path:
     """Write ``report.html`` into ``directory`` in one step and return its path."""
-    path, page = directory / "report.html", html(report)
-    write_atomically(path, page.encode(errors="replace"))
+    path = directory / "report.html"
+    write_atomically(path, html(report).encode(errors="replace"))
     return path
 
 
@@ -231,27 +230,21 @@ def _prediction(report: SearchReport) -> str:
 def _outcome_table(report: SearchReport, *, width: int) -> Table:
     """The first tuned candidates in at most ``width`` columns: names are shortened, figures never cut."""
     total, chosen = len(report.ranking.ranked), None if report.best is None else report.best.candidate
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("actual", justify="right", no_wrap=True)
-    if width >= _WITH_PREDICTED:
-        table.add_column("predicted", justify="right", no_wrap=True)
-    table.add_column("candidate", no_wrap=True, overflow="ellipsis")
-    if width >= _WITH_METHOD:
-        table.add_column("method", no_wrap=True)
-    table.add_column(report.actual_on, justify="right", no_wrap=True)
     most = width - (47 if width >= _WITH_METHOD else 33 if width >= _WITH_PREDICTED else 20)  # what the others take
-    for line in report.outcomes[:_PANEL_ROWS]:
+    lines = report.outcomes[:_PANEL_ROWS]
+    names = []
+    for line in lines:
         audit = " (audit)" if line.trial.origin == "audit" else ""
-        name = formatting.shorten(formatting.clean(line.candidate), max(8, most - len(audit))) + audit
-        cells = [str(line.actual_rank)]
-        if width >= _WITH_PREDICTED:
-            cells.append("-" if line.predicted_rank is None else f"{line.predicted_rank} of {total}")
-        cells.append(name)
-        if width >= _WITH_METHOD:
-            cells.append(label_of(line.trial.spec.method))
-        cells.append(formatting.percent(line.accuracy))
-        table.add_row(*(Text(cell) for cell in cells), style="green" if line.candidate == chosen else "")
-    return table
+        names.append(formatting.shorten(line.candidate, max(8, most - len(audit))) + audit)
+    places = ["-" if line.predicted_rank is None else f"{line.predicted_rank} of {total}" for line in lines]
+    columns = [
+        Column("actual", [str(line.actual_rank) for line in lines], right=True),
+        Column("predicted", places, right=True, least=_WITH_PREDICTED),
+        Column("candidate", names),
+        Column("method", [label_of(line.trial.spec.method) for line in lines], least=_WITH_METHOD),
+        Column(report.actual_on, [formatting.percent(line.accuracy) for line in lines], right=True),
+    ]
+    return table(columns, width=width, styles=["green" if line.candidate == chosen else "" for line in lines])
 
 
 def panel(report: SearchReport, *, report_dir: Path | None = None, width: int = _PIPE_WIDTH) -> RenderableType:
@@ -288,5 +281,5 @@ def show(report: SearchReport, *, report_dir: Path, to_stderr: bool) -> None:
     """Print the panel on standard output, or on standard error where that is kept for JSON."""
     console = Console(stderr=to_stderr, highlight=False)
     if not console.is_terminal:
-        console = Console(stderr=to_stderr, highlight=False, width=_PIPE_WIDTH)
+        console.width = _PIPE_WIDTH
     console.print(panel(report, report_dir=report_dir, width=console.width))
