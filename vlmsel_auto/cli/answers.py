@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from vlmsel_auto.cache import Json, write_atomically
+from vlmsel_auto.cli.support import EXIT_ALL_FAILED, EXIT_INTERRUPTED, Answer
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.models import catalogue
 from vlmsel_auto.pipeline.result import SearchResult
-from vlmsel_auto.records import BadFile, BestModel, Candidate, Ranking, TrialResult
+from vlmsel_auto.records import BadFile, BestModel, Candidate, Ranking, StoppedBy, TrialResult
 from vlmsel_auto.reporting.formatting import clean, number, percent, plural, thousands
+from vlmsel_auto.reporting.table import Column, table
 
 if TYPE_CHECKING:
     from vlmsel_auto.models.prediction import Predictions  # imports torch
@@ -64,18 +65,37 @@ def search_json(result: SearchResult) -> Json:
     }
 
 
+def answer_search(answer: Answer, result: SearchResult, *, to_stderr: bool) -> None:
+    """Show a search's summary, and leave its JSON and exit code."""
+    answer.json = search_json(result)
+    show_report(result.report_dir, to_stderr=to_stderr)
+    if result.stopped_by is StoppedBy.INTERRUPTED:
+        answer.code = EXIT_INTERRUPTED
+    elif result.best is None:
+        answer.code = EXIT_ALL_FAILED
+
+
+def show_report(report_dir: Path, *, to_stderr: bool) -> None:
+    """Show the summary of a finished search from its report."""
+    from vlmsel_auto.reporting import views
+    from vlmsel_auto.reporting.report import load
+
+    views.show(load(report_dir), report_dir=report_dir, to_stderr=to_stderr)
+
+
 def predict_json(found: Predictions) -> Json:
     """``{"predictions": [{path, class, probability, probabilities}, ...]}`` in the order of the images."""
-    lines: list[Json] = [
-        {
-            "path": str(path),
-            "class": label,
-            "probability": max(row),
-            "probabilities": dict(zip(found.classes, row, strict=True)),
-        }
-        for path, label, row in zip(found.paths, found.labels, found.probabilities.tolist(), strict=True)
-    ]
-    return {"predictions": lines}
+    return {
+        "predictions": [
+            {
+                "path": str(path),
+                "class": label,
+                "probability": max(row),
+                "probabilities": dict(zip(found.classes, row, strict=True)),
+            }
+            for path, label, row in zip(found.paths, found.labels, found.probabilities.tolist(), strict=True)
+        ]
+    }
 
 
 def zoo_json(candidates: Sequence[Candidate]) -> Json:
@@ -124,94 +144,85 @@ def bad_file_lines(bad_files: Sequence[BadFile]) -> list[str]:
     return [f"{'converted' if bad.used else 'left out'}: {clean(bad.path)}: {clean(bad.reason)}" for bad in bad_files]
 
 
-def print_table(
-    columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str]], *, notes: Sequence[str] = ()
-) -> None:
-    """Print a table on standard output: (title, right-aligned) columns, one text a cell, notes below."""
+def print_table(columns: Sequence[Column], *, notes: Sequence[str] = ()) -> None:
+    """Print a table on standard output, with notes below."""
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=_PIPE_WIDTH)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for index, (title, right) in enumerate(columns):
-        table.add_column(
-            title, justify="right" if right else "left", no_wrap=True, ratio=None, min_width=8 * (index == 1)
-        )
-    for row in rows:
-        table.add_row(*(Text(clean(cell)) for cell in row))
-    console.print(table)
+        console.width = _PIPE_WIDTH
+    shown = table(columns, width=console.width)
+    shown.header_style = "bold"
+    console.print(shown)
     for note in notes:
         console.print(Text(clean(note)), style="dim")
 
 
 def print_ranking(ranking: Ranking, *, top: int) -> None:
     """Print a ranking, its failures and notes on standard output."""
-    columns = [("", True), ("candidate", False), ("score", True), ("± sd", True), ("P(best)", True), ("P(top 5)", True),
-               ("rank 95 %", True), ("basis", False)]  # fmt: skip
-    rows = [
-        (
-            str(place),
-            line.candidate,
-            number(line.score),
-            number(line.sd),
-            percent(line.p_best, digits=0),
-            percent(line.p_top5, digits=0),
-            f"{number(line.rank_interval.low, digits=0)} to {number(line.rank_interval.high, digits=0)}",
-            line.basis,
-        )
-        for place, line in enumerate(ranking.ranked[:top], start=1)
+    lines = ranking.ranked[:top]
+    ends = [[number(end, digits=0) for end in (line.rank_interval.low, line.rank_interval.high)] for line in lines]
+    columns = [
+        Column("", [str(place) for place in range(1, len(lines) + 1)], right=True),
+        Column("candidate", [line.candidate for line in lines]),
+        Column("score", [number(line.score) for line in lines], right=True),
+        Column("± sd", [number(line.sd) for line in lines], right=True),
+        Column("P(best)", [percent(line.p_best, digits=0) for line in lines], right=True),
+        Column("P(top 5)", [percent(line.p_top5, digits=0) for line in lines], right=True),
+        Column("rank 95 %", [f"{low} to {high}" for low, high in ends], right=True),
+        Column("basis", [line.basis for line in lines]),
     ]
-    failures = [f"not ranked: {name}: {reason}" for name, reason in ranking.failures.items()]
-    hidden = len(ranking.ranked) - len(rows)
+    hidden = len(ranking.ranked) - len(lines)
     more = [f"... and {plural(hidden, 'candidate')} more"] if hidden > 0 else []
-    print_table(columns, rows, notes=[*more, *failures, *ranking.notes])
+    failures = [f"not ranked: {name}: {reason}" for name, reason in ranking.failures.items()]
+    print_table(columns, notes=[*more, *failures, *ranking.notes])
 
 
 def print_zoo(candidates: Sequence[Candidate]) -> None:
     """Print candidates on standard output."""
     columns = [
-        ("", True),
-        ("candidate", False),
-        ("parameters", True),
-        ("FLOPs", True),
-        ("image", True),
-        ("family", False),
-    ]
-    rows = [
-        (str(place), item.id, thousands(item.params), thousands(item.flops), str(item.view.size), item.family)
-        for place, item in enumerate(candidates, start=1)
+        Column("", [str(place) for place in range(1, len(candidates) + 1)], right=True),
+        Column("candidate", [item.id for item in candidates]),
+        Column("parameters", [thousands(item.params) for item in candidates], right=True),
+        Column("FLOPs", [thousands(item.flops) for item in candidates], right=True),
+        Column("image", [str(item.view.size) for item in candidates], right=True),
+        Column("family", [item.family for item in candidates]),
     ]
     note = "FLOPs: floating-point operations of one image through the visual tower, two a multiply-add"
-    print_table(columns, rows, notes=[note] if rows else ["no candidate matches"])
+    print_table(columns, notes=[note] if candidates else ["no candidate matches"])
 
 
 def print_predictions(found: Predictions, *, top: int) -> None:
     """Print the most probable classes of each image on standard output."""
-    shown = min(top, len(found.classes))
-    columns = [
-        ("", False),
-        ("image", False),
-        *((f"{place}." if place > 1 else "class", False) for place in range(1, shown + 1)),
-    ]
-    rows = []
-    for path, row in zip(found.paths, found.probabilities.tolist(), strict=True):
-        order = sorted(range(len(row)), key=lambda index: -row[index])[:shown]
-        rows.append(("", str(path), *(f"{found.classes[index]} {percent(row[index])}" for index in order)))
-    print_table(columns, rows)
+    columns = [Column("image", [str(path) for path in found.paths])]
+    order = (-found.probabilities).argsort(axis=1, kind="stable")
+    for place, best in enumerate(order.T[:top], start=1):
+        shares = found.probabilities[range(len(best)), best]
+        cells = [f"{found.classes[index]} {percent(share)}" for index, share in zip(best, shares, strict=True)]
+        columns.append(Column("class" if place == 1 else f"{place}.", cells))
+    print_table(columns)
 
 
 def write_predictions(found: Predictions, path: Path) -> None:
-    """Write ``path,class,probability`` and one column a class as CSV, in one step.
+    """Write path, predicted class, its probability and one column a class as CSV, in one step.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    rows = [
+        [str(image), label, *(f"{value:.6f}" for value in (max(row), *row))]
+        for image, label, row in zip(found.paths, found.labels, found.probabilities.tolist(), strict=True)
+    ]
+    write_csv([["path", "predicted", "probability", *found.classes], *rows], path, what="the predictions")
+
+
+def write_csv(rows: Sequence[Sequence[str]], path: Path, *, what: str) -> None:
+    """Write rows as CSV, in one step.
 
     Raises:
         InputError: the file cannot be written.
     """
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["path", "predicted", "probability", *found.classes])
-    for image, row in zip(found.paths, found.probabilities.tolist(), strict=True):
-        best = max(range(len(row)), key=row.__getitem__)
-        writer.writerow([str(image), found.classes[best], f"{row[best]:.6f}", *(f"{value:.6f}" for value in row)])
+    csv.writer(stream, lineterminator="\n").writerows(rows)
     try:
         write_atomically(path, stream.getvalue().encode(errors="replace"))  # file names need not be UTF-8
     except OSError as error:
-        raise InputError(f"the predictions cannot be written here ({error.strerror}), but got {str(path)!r}") from error
+        raise InputError(f"{what} cannot be written here ({error.strerror}), but got {str(path)!r}") from error

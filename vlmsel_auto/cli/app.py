@@ -7,42 +7,19 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from vlmsel_auto.cli.bench import bench
 from vlmsel_auto.cli.library import library_app
-from vlmsel_auto.cli.options import (
-    AsJson,
-    CacheDir,
-    Candidates,
-    Debug,
-    Device,
-    Folder,
-    LibraryPath,
-    Quiet,
-    Seed,
-    Shots,
-)
-from vlmsel_auto.cli.support import (
-    EXIT_ALL_FAILED,
-    EXIT_INTERRUPTED,
-    Answer,
-    guarded,
-    make_sink,
-    parse_duration,
-    say,
-)
-
-if TYPE_CHECKING:
-    from vlmsel_auto.pipeline.result import SearchResult
+from vlmsel_auto.cli.options import AsJson, CacheDir, Candidates, Debug, Device, Folder, LibraryPath, Quiet, Seed, Shots
+from vlmsel_auto.cli.support import guarded, make_sink, parse_duration, say
 
 _STARTED = time.monotonic()
 
 app = typer.Typer(
     name="vlmsel-auto",
-    help="Pick and fine-tune the best pretrained vision-language model for a folder of images.",
     epilog="Exit codes: 0 done, 1 unexpected error, 2 input that cannot be used, 3 no trial succeeded, 130 interrupted."
     " With --json, standard output holds exactly one JSON object.",
     no_args_is_help=True,
@@ -85,12 +62,10 @@ def search(
     candidates: Candidates = ["mini-zoo"],  # noqa: B006 - typer copies defaults
     top_k: Annotated[int, typer.Option(min=1, help="Candidates that the plan tunes first.")] = 5,
     time_budget: Annotated[
-        Optional[str],  # noqa: UP045 - typer reads it at run time
-        typer.Option(metavar="TIME", help="Stop after this long: seconds, or 90s, 10m, 1h30m."),
+        str | None, typer.Option(metavar="TIME", help="Stop after this long: seconds, or 90s, 10m, 1h30m.")
     ] = None,
     max_trials: Annotated[
-        Optional[int],  # noqa: UP045 - typer reads it at run time
-        typer.Option(min=1, metavar="N", help="Stop after N trials, those of earlier runs included."),
+        int | None, typer.Option(min=1, metavar="N", help="Stop after N trials, those of earlier runs included.")
     ] = None,
     method: Annotated[
         str,
@@ -99,7 +74,7 @@ def search(
     shots: Shots = 16,
     seed: Seed = 0,
     workdir: Annotated[
-        Optional[Path],  # noqa: UP045 - typer reads it at run time
+        Path | None,
         typer.Option(
             help="Folder of study, report and exported model; the same command with it resumes. "
             "Default: vlmsel-NAME in the current folder, after DIR's name.",
@@ -107,12 +82,12 @@ def search(
     ] = None,
     library: LibraryPath = None,
     cache_dir: Annotated[
-        Optional[Path],  # noqa: UP045 - typer reads it at run time
+        Path | None,
         typer.Option("--cache-dir", help="Folder of measurements of candidates; default: inside the work directory."),
     ] = None,
     device: Device = "auto",
     storage: Annotated[
-        Optional[str],  # noqa: UP045 - typer reads it at run time
+        str | None,
         typer.Option(
             metavar="URL",
             help="Study storage shared by several machines: postgresql://... (not SQLite, which locks no rows).",
@@ -125,7 +100,7 @@ def search(
 ) -> None:
     """Rank the candidates on DIR, tune the promising ones, report, and export the best model."""
     with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.cli.answers import check_task
+        from vlmsel_auto.cli.answers import answer_search, check_task
         from vlmsel_auto.records import Budget
 
         seconds = None if time_budget is None else parse_duration(time_budget)
@@ -151,7 +126,7 @@ def search(
                 since=context.obj,
                 sink=sink,
             )
-        _answer_search(answer, result, to_stderr=as_json)
+        answer_search(answer, result, to_stderr=as_json)
 
 
 @app.command()
@@ -200,8 +175,7 @@ def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option(min=1, metavar="N", help="Classes to show an image.")] = 3,
     output: Annotated[
-        Optional[Path],  # noqa: UP045 - typer reads it at run time
-        typer.Option(metavar="FILE.csv", help="Also write every probability to a CSV file."),
+        Path | None, typer.Option(metavar="FILE.csv", help="Also write every probability to a CSV file.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
     device: Device = "auto",
@@ -246,6 +220,7 @@ def report(
 ) -> None:
     """Render report.html again from report.json and show the summary."""
     with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.cli.answers import show_report
         from vlmsel_auto.recordjson import encode
         from vlmsel_auto.reporting import views
         from vlmsel_auto.reporting.report import find, load
@@ -254,7 +229,7 @@ def report(
         loaded = load(folder)
         page = views.write_html(loaded, folder)
         answer.json = encode(loaded)
-        _show_report(folder, to_stderr=as_json)
+        show_report(folder, to_stderr=as_json)
         if open_browser:
             typer.launch(str(page))
 
@@ -293,42 +268,20 @@ def demo(
 ) -> None:
     """The main job offline: handwritten digits as an image folder, the mini zoo, a real search, a prediction."""
     with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.cli.answers import answer_search
         from vlmsel_auto.cli.demo import demo as run_demo
         from vlmsel_auto.records import Budget
 
         seconds = parse_duration(time_budget)
         with make_sink(quiet=quiet, budget=Budget(seconds=seconds)) as sink:
             result = run_demo(workdir=workdir, seconds=seconds, sink=sink)
-        _answer_search(answer, result, to_stderr=as_json)
+        answer_search(answer, result, to_stderr=as_json)
 
 
 app.command()(bench)
 app.add_typer(library_app, name="library")
 
 
-def _answer_search(answer: Answer, result: SearchResult, *, to_stderr: bool) -> None:
-    from vlmsel_auto.cli.answers import search_json
-    from vlmsel_auto.records import StoppedBy
-
-    answer.json = search_json(result)
-    _show_report(result.report_dir, to_stderr=to_stderr)
-    if result.stopped_by is StoppedBy.INTERRUPTED:
-        answer.code = EXIT_INTERRUPTED
-    elif result.best is None:
-        answer.code = EXIT_ALL_FAILED
-
-
-def _show_report(report_dir: Path, *, to_stderr: bool) -> None:
-    from vlmsel_auto.reporting import views
-    from vlmsel_auto.reporting.report import load
-
-    views.show(load(report_dir), report_dir=report_dir, to_stderr=to_stderr)
-
-
 def main() -> None:
     """Entry point of the ``vlmsel-auto`` script."""
     app(obj=_STARTED)  # a budget of time is what the user waits for, the loading of torch included
-
-
-if __name__ == "__main__":
-    main()

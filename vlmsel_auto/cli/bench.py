@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import enum
 import json
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,39 +12,26 @@ from vlmsel_auto.cli.options import AsJson, Debug, LibraryPath, Quiet, Seed
 from vlmsel_auto.cli.support import guarded, make_sink, say
 
 
-class TruthChoice(enum.StrEnum):
-    """What rankings are judged by."""
-
-    zeroshot = "zeroshot"
-    tuned = "tuned"
-
-
-_TRUTHS: dict[TruthChoice, Literal["zero_shot", "tuned"]] = {
-    TruthChoice.zeroshot: "zero_shot",
-    TruthChoice.tuned: "tuned",
-}
-
-
 def bench(
     *,
     library: LibraryPath = None,
     research: Annotated[
-        Optional[Path],  # noqa: UP045 - typer reads it at run time
+        Path | None,
         typer.Option(
             metavar="FILE", help="Figures that only some rows need; default: the mini zoo's, where the repository is."
         ),
     ] = None,
     truth: Annotated[
-        TruthChoice, typer.Option(help="Accuracy after tuning, or zero-shot accuracy on the test split.")
-    ] = TruthChoice.tuned,
+        Literal["zeroshot", "tuned"],
+        typer.Option(help="Accuracy after tuning, or zero-shot accuracy on the test split."),
+    ] = "tuned",
     shots: Annotated[int, typer.Option(min=0, help="Labels a class that rankings may look at; 0: none.")] = 16,
     rows: Annotated[
-        Optional[str],  # noqa: UP045 - typer reads it at run time
+        str | None,
         typer.Option(metavar="NAMES", help="Comma list of rankings; default: all that the library has data for."),
     ] = None,
     output: Annotated[
-        Optional[Path],  # noqa: UP045 - typer reads it at run time
-        typer.Option(metavar="DIR", help="Also write bench.json, bench.md and bench.svg into this folder."),
+        Path | None, typer.Option(metavar="DIR", help="Also write bench.json, bench.md and bench.svg into this folder.")
     ] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -64,7 +50,7 @@ def bench(
         with make_sink(quiet=quiet) as sink:
             table = run_bench(
                 open_library(library),
-                truth=_TRUTHS[truth],
+                truth="tuned" if truth == "tuned" else "zero_shot",
                 shots=shots,
                 seed=seed,
                 research=None if research is None else load(research),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,27 +14,9 @@ if TYPE_CHECKING:
     from vlmsel_auto.cache import Json
     from vlmsel_auto.library.records import Library
 
-__all__ = ["library_app"]
-
 library_app = typer.Typer(
     help="Source tasks that rankings learn from.", no_args_is_help=True, pretty_exceptions_enable=False
 )
-
-
-class ConflictChoice(enum.StrEnum):
-    """What counts where two libraries hold the same cell."""
-
-    newest = "newest"
-    error = "error"
-
-
-class TableChoice(enum.StrEnum):
-    """Published tables that can be imported."""
-
-    open_clip = "open_clip"
-    clip_benchmark = "clip_benchmark"
-    lovm = "lovm"
-    swab = "swab"
 
 
 Tasks = Annotated[
@@ -148,8 +129,8 @@ def merge(
     files: Annotated[list[Path], typer.Argument(metavar="LIBRARIES...", help="Library files.")],
     out: Out,
     conflict: Annotated[
-        ConflictChoice, typer.Option(help="Where several hold the same cell: the newest counts, or refuse.")
-    ] = ConflictChoice.newest,
+        Literal["newest", "error"], typer.Option(help="Where several hold the same cell: the newest counts, or refuse.")
+    ] = "newest",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -158,7 +139,7 @@ def merge(
         from vlmsel_auto.library.assemble import merge as join
         from vlmsel_auto.library.file import load, save
 
-        made = join(*(load(each) for each in files), conflict="error" if conflict == "error" else "newest")
+        made = join(*(load(each) for each in files), conflict=conflict)
         save(made, out)
         answer.json = _told(made, out)
 
@@ -175,7 +156,7 @@ def export(
 ) -> None:
     """Write a library, or a part of it: accuracies as FILE.csv, everything as FILE.safetensors."""
     with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.cli.tables import write_csv
+        from vlmsel_auto.cli.tables import write_cells
         from vlmsel_auto.errors import InputError
         from vlmsel_auto.library.file import save
 
@@ -184,7 +165,7 @@ def export(
         found = found.select_tasks(task) if task else found
         match out.suffix:
             case ".csv":
-                write_csv(found, out)
+                write_cells(found, out)
             case ".safetensors":
                 save(found, out)
             case _:
@@ -196,12 +177,11 @@ def export(
 def verify(*, library: LibraryPath = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """Check a library's content, and that the mini zoo's weights are those it was made with."""
     with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.cli.tables import mini_zoo_weights
         from vlmsel_auto.library.verify import verify as check
+        from vlmsel_auto.models.candidates import fingerprint, mini_zoo
 
-        problems = check(_open(library), weights=mini_zoo_weights())
-        listed: list[Json] = [*problems]
-        answer.json = {"problems": listed}
+        problems = check(_open(library), weights={one.id: fingerprint(one) for one in mini_zoo()})
+        answer.json = {"problems": [*problems]}
         answer.code = EXIT_INPUT if problems else 0
         for problem in problems:
             say(problem)
@@ -212,20 +192,20 @@ def verify(*, library: LibraryPath = None, as_json: AsJson = False, debug: Debug
 def import_(
     *,
     table: Annotated[
-        Optional[Path],  # noqa: UP045 - typer reads it at run time
+        Path | None,
         typer.Argument(metavar="TABLE.csv", help="A published table of zero-shot accuracies."),
     ] = None,
     out: Out,
     kind: Annotated[
-        Optional[TableChoice],  # noqa: UP045 - typer reads it at run time
+        Literal["open_clip", "clip_benchmark", "lovm", "swab"] | None,
         typer.Option(help="Whose table it is; default: told from its columns."),
     ] = None,
     tuned: Annotated[
-        Optional[Path],  # noqa: UP045 - typer reads it at run time
+        Path | None,
         typer.Option(metavar="FILE.csv", help="Instead: tuned accuracies, added to --library (see docs/library.md)."),
     ] = None,
     source: Annotated[
-        Optional[str],  # noqa: UP045 - typer reads it at run time
+        str | None,
         typer.Option(metavar="TEXT", help="What the library cites as the source of --tuned; default: the file's name."),
     ] = None,
     library: LibraryPath = None,
@@ -245,7 +225,7 @@ def import_(
         if tuned is not None and table is None and kind is None:
             made = import_tuned(_open(library), tuned, source=source)
         elif table is not None and tuned is None and library is None and source is None:
-            made = import_table(table, kind=None if kind is None else kind.value)
+            made = import_table(table, kind=kind)
         else:
             raise InputError(
                 "an import reads TABLE.csv [--kind], or --tuned FILE.csv [--library] [--source], but got "

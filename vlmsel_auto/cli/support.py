@@ -10,7 +10,6 @@ import math
 import os
 import re
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -87,16 +86,16 @@ def guarded(*, debug: bool = False, as_json: bool = False) -> Iterator[Answer]:
         except KeyboardInterrupt:
             say("interrupted: finished work is kept, the same command goes on from there")
             raise typer.Exit(EXIT_INTERRUPTED) from None
-        except Exception as error:  # noqa: BLE001 - the boundary: a person gets one line and the log the rest
-            code = _exit_code(error)
+        except Exception as error:  # the boundary: a person gets one line and the log the rest
+            expected = isinstance(error, (InputError, ConductanceError, MissingDependency))
             if debug:
                 traceback.print_exc(file=sys.stderr)
-            elif code == EXIT_UNEXPECTED:
-                _keep(log, "unexpected: " + traceback.format_exc())
+            elif not expected:
+                logging.getLogger(__name__).exception("unexpected")
                 say(f"error: {_one_line(error)} (details: {log}, or run again with --debug)")
             else:
                 say(f"error: {_one_line(error)}")
-            raise typer.Exit(code) from None
+            raise typer.Exit(EXIT_INPUT if expected else EXIT_UNEXPECTED) from None
     if as_json:
         typer.echo(_one_object(answer.json))
     if answer.code:
@@ -107,19 +106,12 @@ def make_sink(*, quiet: bool, budget: Budget | None = None) -> PlainSink | RichS
     """The live screen on a terminal, plain lines elsewhere and with NO_COLOR, TERM=dumb or ``quiet``."""
     from vlmsel_auto.reporting.progress import PlainSink
 
-    if quiet or not _lively():
+    lively = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+    if quiet or not lively:
         return PlainSink(quiet=quiet)
     from vlmsel_auto.reporting.progress import RichSink
 
     return RichSink(budget=budget)
-
-
-def _lively() -> bool:
-    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
-
-
-def _exit_code(error: Exception) -> int:
-    return EXIT_INPUT if isinstance(error, (InputError, ConductanceError, MissingDependency)) else EXIT_UNEXPECTED
 
 
 def _one_line(error: Exception) -> str:
@@ -129,25 +121,15 @@ def _one_line(error: Exception) -> str:
 
 def _one_object(value: Json) -> str:
     """JSON text; a file name that is no UTF-8 is escaped, and comes back as `os.fsdecode` gave it."""
-    found = _finite(value)
+    from vlmsel_auto.recordjson import encode  # imports numpy
+
+    found = encode(value)  # without NaN
     text = json.dumps(found, ensure_ascii=False, allow_nan=False)
     try:
         text.encode()
     except UnicodeEncodeError:
         return json.dumps(found, allow_nan=False)
     return text
-
-
-def _finite(value: Json) -> Json:
-    match value:
-        case float():
-            return value if math.isfinite(value) else None
-        case list():
-            return [_finite(inner) for inner in value]
-        case dict():
-            return {key: _finite(inner) for key, inner in value.items()}
-        case _:
-            return value
 
 
 @contextlib.contextmanager
@@ -198,10 +180,3 @@ def _logged() -> Iterator[Path]:
         warnings.showwarning = shown
         logging.getLogger().removeHandler(handler)
         handler.close()
-
-
-def _keep(path: Path, text: str) -> None:
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")

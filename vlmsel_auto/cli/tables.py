@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from vlmsel_auto.cache import Json, write_atomically
-from vlmsel_auto.cli.answers import print_table
-from vlmsel_auto.errors import InputError
+from vlmsel_auto.cache import Json
+from vlmsel_auto.cli.answers import print_table, write_csv
 from vlmsel_auto.library.records import Cell, Library
-from vlmsel_auto.models.candidates import fingerprint, mini_zoo
 from vlmsel_auto.records import FloatArray
 from vlmsel_auto.reporting.formatting import number, percent, plural, thousands
-
-__all__ = ["list_json", "mini_zoo_weights", "print_cells", "print_list", "select", "show_json", "write_csv"]
-
-
-def _mean(values: FloatArray) -> float | None:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if known.size else None
+from vlmsel_auto.reporting.table import Column
 
 
-def _plain(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _means(values: FloatArray) -> list[float]:
+    """Mean of what is known in each row; NaN where nothing is."""
+    known = np.isfinite(values)
+    sums = np.where(known, values, 0.0).sum(axis=1)
+    means: list[float] = np.where(known.any(axis=1), sums / np.maximum(known.sum(axis=1), 1), np.nan).tolist()
+    return means
 
 
-def _tuned(cell: Cell) -> float | None:
-    return float(np.mean(list(cell.tuned.values()))) if cell.tuned else None
+def _tuned(cell: Cell) -> float:
+    return float(np.mean(list(cell.tuned.values()))) if cell.tuned else np.nan
 
 
 def list_json(library: Library) -> Json:
     """``{"tasks": [...], "candidates": [...]}`` with counts and means of what is known."""
-    tuned = library.tuned
+    made = library.build >= 0
+    zero_shot, tuned = library.zero_shot, library.tuned
     return {
         "tasks": [
             {
@@ -44,64 +39,61 @@ def list_json(library: Library) -> Json:
                 "domain": task.domain,
                 "classes": task.n_classes,
                 "test_images": task.n_test,
-                "cells": int((library.build[:, s] >= 0).sum()),
-                "mean_zero_shot": _mean(library.zero_shot[:, s]),
-                "mean_tuned": _mean(tuned[:, s]),
+                "cells": int(cells),
+                "mean_zero_shot": untuned,
+                "mean_tuned": mean,
             }
-            for s, task in enumerate(library.tasks)
+            for task, cells, untuned, mean in zip(
+                library.tasks, made.sum(axis=0), _means(zero_shot.T), _means(tuned.T), strict=True
+            )
         ],
         "candidates": [
             {
                 "id": one.id,
                 "family": one.family,
                 "params": one.params,
-                "profile": library.has_profiles[m],
-                "cells": int((library.build[m] >= 0).sum()),
-                "mean_zero_shot": _mean(library.zero_shot[m]),
-                "mean_tuned": _mean(tuned[m]),
+                "profile": profile,
+                "cells": int(cells),
+                "mean_zero_shot": untuned,
+                "mean_tuned": mean,
             }
-            for m, one in enumerate(library.candidates)
+            for one, profile, cells, untuned, mean in zip(
+                library.candidates,
+                library.has_profiles,
+                made.sum(axis=1),
+                _means(zero_shot),
+                _means(tuned),
+                strict=True,
+            )
         ],
     }
 
 
 def print_list(library: Library) -> None:
     """Print the source tasks, then the candidates."""
-    tuned = library.tuned
-    profiled = library.has_profiles
-    tasks = [("source task", False), ("domain", False), ("classes", True), ("test images", True), ("cells", True),
-             ("zero-shot", True), ("tuned", True)]  # fmt: skip
+    tasks, candidates = library.tasks, library.candidates
+    made = library.build >= 0
     print_table(
-        tasks,
         [
-            (
-                task.name,
-                task.domain,
-                str(task.n_classes),
-                f"{task.n_test:,}" if task.n_test else "-",
-                str(int((library.build[:, s] >= 0).sum())),
-                percent(_mean(library.zero_shot[:, s])),
-                percent(_mean(tuned[:, s])),
-            )
-            for s, task in enumerate(library.tasks)
+            Column("source task", [task.name for task in tasks]),
+            Column("domain", [task.domain for task in tasks]),
+            Column("classes", [str(task.n_classes) for task in tasks], right=True),
+            Column("test images", [f"{task.n_test:,}" if task.n_test else "-" for task in tasks], right=True),
+            Column("cells", [str(count) for count in made.sum(axis=0)], right=True),
+            Column("zero-shot", [percent(mean) for mean in _means(library.zero_shot.T)], right=True),
+            Column("tuned", [percent(mean) for mean in _means(library.tuned.T)], right=True),
         ],
         notes=[""],
     )
-    candidates = [("candidate", False), ("family", False), ("parameters", True), ("profile", False), ("cells", True),
-                  ("zero-shot", True), ("tuned", True)]  # fmt: skip
     print_table(
-        candidates,
         [
-            (
-                one.id,
-                one.family,
-                thousands(one.params),
-                "yes" if profiled[m] else "no",
-                str(int((library.build[m] >= 0).sum())),
-                percent(_mean(library.zero_shot[m])),
-                percent(_mean(tuned[m])),
-            )
-            for m, one in enumerate(library.candidates)
+            Column("candidate", [one.id for one in candidates]),
+            Column("family", [one.family for one in candidates]),
+            Column("parameters", [thousands(one.params) for one in candidates], right=True),
+            Column("profile", ["yes" if profile else "no" for profile in library.has_profiles]),
+            Column("cells", [str(count) for count in made.sum(axis=1)], right=True),
+            Column("zero-shot", [percent(mean) for mean in _means(library.zero_shot)], right=True),
+            Column("tuned", [percent(mean) for mean in _means(library.tuned)], right=True),
         ],
         notes=[f"{plural(len(library.failures), 'cell')} failed"] if library.failures else [],
     )
@@ -114,10 +106,10 @@ def select(library: Library, name: str) -> tuple[Cell, ...]:
         LibraryError: the library knows neither.
     """
     if name in library.task_names:
-        found = (library.cell(one, name) for one in library.candidate_ids)
+        found = [library.cell(one, name) for one in library.candidate_ids]
     else:
-        row = library.candidates[library.row(name)]
-        found = (library.cell(row.id, one) for one in library.task_names)
+        library.row(name)  # refuses an unknown name
+        found = [library.cell(name, one) for one in library.task_names]
     return tuple(cell for cell in found if cell is not None)
 
 
@@ -128,17 +120,17 @@ def show_json(cells: Sequence[Cell]) -> Json:
             {
                 "candidate": cell.candidate.id,
                 "task": cell.task.name,
-                "zero_shot": _plain(cell.zero_shot),
-                "probed": _plain(cell.probed),
+                "zero_shot": cell.zero_shot,
+                "probed": cell.probed,
                 "tuned": _tuned(cell),
-                "conductance_total": _plain(cell.total),
+                "conductance_total": cell.total,
                 "source": cell.build.source,
                 "code_version": cell.build.code_version,
                 "settings": dict(cell.build.settings),
                 "weights": cell.candidate.sha256,
                 "task_digest": cell.task.digest,
-                "finished": _plain(cell.finished),
-                "seconds": _plain(cell.seconds),
+                "finished": cell.finished,
+                "seconds": cell.seconds,
             }
             for cell in cells
         ]
@@ -147,45 +139,33 @@ def show_json(cells: Sequence[Cell]) -> Json:
 
 def print_cells(cells: Sequence[Cell]) -> None:
     """Print cells, the best zero-shot accuracy first, and where they come from."""
-    columns = [("candidate", False), ("task", False), ("zero-shot", True), ("probe", True), ("tuned", True),
-               ("total", True), ("made", False)]  # fmt: skip
-    ordered = sorted(cells, key=lambda cell: -(_plain(cell.zero_shot) or 0.0))
-    rows = [
-        (
-            cell.candidate.id,
-            cell.task.name,
-            percent(_plain(cell.zero_shot)),
-            percent(_plain(cell.probed)),
-            percent(_tuned(cell)),
-            number(_plain(cell.total)),
-            time.strftime("%Y-%m-%d", time.gmtime(cell.finished)) if np.isfinite(cell.finished) else "-",
-        )
-        for cell in ordered
+    ordered = sorted(cells, key=lambda cell: -np.nan_to_num(cell.zero_shot))
+    days = [
+        time.strftime("%Y-%m-%d", time.gmtime(cell.finished)) if np.isfinite(cell.finished) else "-" for cell in ordered
+    ]
+    columns = [
+        Column("candidate", [cell.candidate.id for cell in ordered]),
+        Column("task", [cell.task.name for cell in ordered]),
+        Column("zero-shot", [percent(cell.zero_shot) for cell in ordered], right=True),
+        Column("probe", [percent(cell.probed) for cell in ordered], right=True),
+        Column("tuned", [percent(_tuned(cell)) for cell in ordered], right=True),
+        Column("total", [number(cell.total) for cell in ordered], right=True),
+        Column("made", days),
     ]
     sources = sorted({f"{cell.build.source} {cell.build.code_version}".strip() for cell in cells})
-    print_table(columns, rows, notes=[f"source: {source}" for source in sources])
+    print_table(columns, notes=[f"source: {source}" for source in sources])
 
 
-def write_csv(library: Library, path: Path) -> None:
+def write_cells(library: Library, path: Path) -> None:
     """Write one line a cell: accuracies and where they come from; unknown values are empty.
 
     Raises:
         InputError: the file cannot be written.
     """
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["candidate", "task", "zero_shot", "probed", "tuned", "conductance_total", "source", "finished"])
+    rows = [["candidate", "task", "zero_shot", "probed", "tuned", "conductance_total", "source", "finished"]]
     for cell in library.cells():
-        values = (_plain(cell.zero_shot), _plain(cell.probed), _tuned(cell), _plain(cell.total))
-        texts = ["" if value is None else f"{value:.6g}" for value in values]
-        finished = "" if not np.isfinite(cell.finished) else f"{cell.finished:.0f}"
-        writer.writerow([cell.candidate.id, cell.task.name, *texts, cell.build.source, finished])
-    try:
-        write_atomically(path, stream.getvalue().encode())
-    except OSError as error:
-        raise InputError(f"the table cannot be written here ({error.strerror}), but got {str(path)!r}") from error
-
-
-def mini_zoo_weights() -> dict[str, str]:
-    """Fingerprint of every mini-zoo member at hand, by id; the same that a library's cells carry."""
-    return {one.id: fingerprint(one) for one in mini_zoo()}
+        values = (cell.zero_shot, cell.probed, _tuned(cell), cell.total)
+        texts = [f"{value:.6g}" if np.isfinite(value) else "" for value in values]
+        finished = f"{cell.finished:.0f}" if np.isfinite(cell.finished) else ""
+        rows.append([cell.candidate.id, cell.task.name, *texts, cell.build.source, finished])
+    write_csv(rows, path, what="the table")
