@@ -15,7 +15,7 @@ past is worth, and are averaged by their evidence after every trial:
 
 A wrong past therefore loses its weight after a few trials, and a reversed one is used in reverse. How often the past
 holds is itself learned: each past task is explained by the others under each of the three models, and what explains it
-counts. Empirical Bayes; the form and its constants are our own choice (docs/choices.md).
+counts. Empirical Bayes (docs/choices.md).
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ import numpy as np
 
 from vlmsel_auto.planning.posterior import expected_improvement
 from vlmsel_auto.records import FloatArray, IntArray
-
-__all__ = ["ArmBelief", "ArmPosterior", "learn_arms", "next_arm", "posterior_arms", "warp"]
 
 _TOP = 0.25  # of the spread: differences to the best that are larger than this are compressed
 _VAGUE = 0.02  # share of the vague covariance in the learned one
@@ -66,15 +64,6 @@ class ArmPosterior:
     gain: FloatArray  # (A,) expected improvement on the best value seen
     trust: float  # probability of `past`
     pattern: float  # probability of `pattern`
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Mixture:
-    """G Gaussians over A arms and the log of their weights."""
-
-    means: FloatArray  # (G, A)
-    covs: FloatArray  # (G, A, A)
-    logs: FloatArray  # (G,)
 
 
 def warp(values: FloatArray, *, best: FloatArray | float, top: float) -> FloatArray:
@@ -198,61 +187,48 @@ def _learned(values: FloatArray, *, candidates: IntArray, settings: IntArray) ->
     )
 
 
-def _mixture(belief: ArmBelief, *, arms: IntArray, weights: Sequence[float]) -> _Mixture:
-    """The models at every spread, over ``arms`` only, in the order past, pattern, vague for each spread."""
-    parts, mean = belief.parts[:, arms], belief.mean[arms]
-    slopes = parts.T @ parts
-    cov, vague = belief.cov[np.ix_(arms, arms)], belief.vague[np.ix_(arms, arms)]
-    past, pattern = (cov + sd**2 * slopes for sd in _SLOPE_SDS)
+def _mixture(belief: ArmBelief) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Means (G, A), covariances (G, A, A) and log weights (G,): past, pattern, vague for each of the spreads."""
+    slopes = belief.parts.T @ belief.parts
+    past, pattern = (belief.cov + sd**2 * slopes for sd in _SLOPE_SDS)
     level = (_LEVEL * belief.spread) ** 2
-    zero = np.zeros_like(mean)
-    logs = [-0.5 * (math.log(s) / _SPREAD_LOG_SD) ** 2 + math.log(w) for s in _SPREADS for w in weights]
-    return _Mixture(
-        means=np.stack([each for s in _SPREADS for each in (s * mean, zero, zero)]),
-        covs=np.stack([s**2 * each + level for s in _SPREADS for each in (past, pattern, vague)]),
-        logs=np.array(logs),
-    )
+    zero = np.zeros_like(belief.mean)
+    means = [each for s in _SPREADS for each in (s * belief.mean, zero, zero)]
+    covs = [s**2 * each + level for s in _SPREADS for each in (past, pattern, belief.vague)]
+    logs = [-0.5 * (math.log(s) / _SPREAD_LOG_SD) ** 2 + math.log(w) for s in _SPREADS for w in belief.weights]
+    return np.stack(means), np.stack(covs), np.array(logs)
 
 
-def _condition(mixture: _Mixture, *, rows: IntArray, values: FloatArray, noise: float) -> tuple[FloatArray, ...]:
+def _condition(belief: ArmBelief, *, rows: IntArray, values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Means (G, A), variances (G, A) and weights (G,) given that arms ``rows`` had ``values``."""
-    seen = mixture.covs[:, rows[:, None], rows] + noise**2 * np.eye(len(rows))
-    factors = np.linalg.cholesky(seen)
-    away = (values - mixture.means[:, rows])[:, :, None]
-    solved = np.linalg.solve(factors, np.concatenate([away, mixture.covs[:, rows, :]], axis=2))
+    means, covs, logs = _mixture(belief)
+    factors = np.linalg.cholesky(covs[:, rows[:, None], rows] + (_NOISE * belief.spread) ** 2 * np.eye(len(rows)))
+    away = (values - means[:, rows])[:, :, None]
+    solved = np.linalg.solve(factors, np.concatenate([away, covs[:, rows, :]], axis=2))
     residual, cross = solved[:, :, 0], solved[:, :, 1:]
-    means = mixture.means + np.einsum("gna,gn->ga", cross, residual)
-    variances = np.maximum(np.einsum("gaa->ga", mixture.covs) - (cross**2).sum(axis=1), 1e-12)
-    logs = mixture.logs - 0.5 * (residual**2).sum(axis=1) - np.log(np.einsum("gnn->gn", factors)).sum(axis=1)
+    means = means + np.einsum("gna,gn->ga", cross, residual)
+    variances = np.maximum(np.einsum("gaa->ga", covs) - (cross**2).sum(axis=1), 1e-12)
+    logs = logs - 0.5 * (residual**2).sum(axis=1) - np.log(np.einsum("gnn->gn", factors)).sum(axis=1)
     weights = np.exp(logs - logs.max())
     return means, variances, weights / weights.sum()
 
 
-def posterior_arms(
-    belief: ArmBelief, *, tried: Sequence[int], values: Sequence[float], weights: Sequence[float] | None = None
-) -> ArmPosterior:
+def posterior_arms(belief: ArmBelief, *, tried: Sequence[int], values: Sequence[float]) -> ArmPosterior:
     """Update by the arms tried on the new task; the same arm may occur more than once.
 
-    ``weights``, positive, are the probabilities of past, pattern and vague before the first trial; None: the learned.
-
     Raises:
-        ValueError: an arm out of range, a value that is not finite, different lengths, or weights that are not three
-            positive numbers.
+        ValueError: an arm out of range, a value that is not finite, or different lengths.
     """
-    weights = belief.weights if weights is None else weights
     rows = np.asarray(tried, dtype=np.int64)
     found = np.asarray(values, dtype=np.float64)
     size = len(belief.mean)
     if rows.shape != found.shape or ((rows < 0) | (rows >= size)).any() or not np.isfinite(found).all():
         raise ValueError(f"tried arms must lie in 0..{size - 1} with finite values, but got {tried!r} and {values!r}")
-    if len(weights) != len(_WEIGHTS) or min(weights) <= 0:
-        raise ValueError(f"weights must be three positive numbers, but got {weights!r}")
     centre = 0.0
     if len(found):
         found = warp(found, best=float(found.max()), top=belief.top)
         centre = float(found.mean())
-    mixture = _mixture(belief, arms=np.arange(size), weights=weights)
-    means, variances, shares = _condition(mixture, rows=rows, values=found - centre, noise=_NOISE * belief.spread)
+    means, variances, shares = _condition(belief, rows=rows, values=found - centre)
     means = means + centre
     mean: FloatArray = shares @ means
     by_model = shares.reshape(len(_SPREADS), len(_WEIGHTS)).sum(axis=0)

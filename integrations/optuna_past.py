@@ -4,8 +4,8 @@
     study = optuna.create_study(direction="maximize", sampler=PastSampler(past))
 
 The settings of the table (whole combinations of its parameters) are tried in the order of their expected improvement,
-which is updated by the study's own trials (`_arms.py`); when all were tried, the wrapped sampler goes
-on. State lives in the study's trials alone, so any storage, several workers and resumed studies work.
+which is updated by the study's own trials (`_arms.py`); when all were tried, the wrapped sampler goes on. State lives
+in the study's trials alone, so any storage, several workers and resumed studies work.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, TPESampler
-from optuna.study import Study, StudyDirection
+from optuna.samplers import BaseSampler
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from vlmsel_auto.integrations._arms import ArmBelief, learn_arms, posterior_arms
+from ._arms import ArmBelief, learn_arms, posterior_arms
+from ._wrapped import WrappingSampler, sign_of
 
 __all__ = ["PastRow", "PastSampler", "PastTable"]
 
@@ -64,11 +65,11 @@ class PastTable:
         keys = [tuple(row.params[name] for name in names) for row in rows]
         arms = tuple(sorted(set(keys), key=str))
         tasks = sorted({row.task for row in rows})
-        sums, counts = np.zeros((len(tasks), len(arms))), np.zeros((len(tasks), len(arms)))
-        place = {arm: index for index, arm in enumerate(arms)}
+        sums, counts = np.zeros((2, len(tasks), len(arms)))
         for key, row in zip(keys, rows, strict=True):
-            sums[tasks.index(row.task), place[key]] += row.value
-            counts[tasks.index(row.task), place[key]] += 1
+            cell = tasks.index(row.task), arms.index(key)
+            sums[cell] += row.value
+            counts[cell] += 1
         values = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
         at = names.index(candidate)
         models = sorted({arm[at] for arm in arms}, key=str)
@@ -86,7 +87,7 @@ class PastTable:
         return self.arms.index(key) if key in self.arms else None
 
 
-class PastSampler(BaseSampler):
+class PastSampler(WrappingSampler):
     """Proposes the settings of a table of past trials; everything else is the wrapped sampler's.
 
     Args:
@@ -96,25 +97,14 @@ class PastSampler(BaseSampler):
     """
 
     def __init__(self, past: PastTable, sampler: BaseSampler | None = None, *, seed: int | None = None) -> None:
+        super().__init__(sampler, seed=seed)
         self._past = past
-        self._sampler = sampler if sampler is not None else TPESampler(seed=seed)
-
-    def reseed_rng(self) -> None:
-        """The wrapped sampler's, as Optuna asks for in every thread or process."""
-        self._sampler.reseed_rng()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The wrapped sampler's, without the table's parameters while it has settings left."""
-        space = self._sampler.infer_relative_search_space(study, trial)
-        if not self._open(study, trial):
-            return space
-        return {name: each for name, each in space.items() if name not in self._past.names}
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, object]:
-        """The wrapped sampler's."""
-        return self._sampler.sample_relative(study, trial, search_space)
+        space = super().infer_relative_search_space(study, trial)
+        taken = self._past.names if self._open(study, trial) else ()
+        return {name: each for name, each in space.items() if name not in taken}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -126,15 +116,7 @@ class PastSampler(BaseSampler):
             if fitting:
                 gains = self._gains(study)
                 return self._past.arms[max(fitting, key=lambda arm: gains[arm])][at]
-        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """The wrapped sampler's."""
-        self._sampler.before_trial(study, trial)
-
-    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """The wrapped sampler's."""
-        self._sampler.after_trial(study, trial, state, values)
+        return super().sample_independent(study, trial, param_name, param_distribution)
 
     def _open(self, study: Study, trial: FrozenTrial) -> list[int]:
         """Settings that no other trial has, and that agree with the parameters of ``trial`` so far."""
@@ -149,16 +131,15 @@ class PastSampler(BaseSampler):
 
     def _gains(self, study: Study) -> Sequence[float]:
         """Expected improvement of every setting; before any trial, its mean."""
-        sign = 1.0 if study.directions[0] == StudyDirection.MAXIMIZE else -1.0
         tried, values = [], []
         for each in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             arm = self._past.index(each.params)
             if arm is not None and each.values and np.isfinite(each.values[0]):
                 tried.append(arm)
-                values.append(sign * each.values[0])
-        if not tried:
-            return [float(each) for each in self._past.belief.mean]
-        return [float(each) for each in posterior_arms(self._past.belief, tried=tried, values=values).gain]
+                values.append(sign_of(study) * each.values[0])
+        belief = self._past.belief
+        gains = posterior_arms(belief, tried=tried, values=values).gain if tried else belief.mean
+        return [float(each) for each in gains]
 
 
 def _holds(distribution: BaseDistribution, value: Value) -> bool:

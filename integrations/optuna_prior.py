@@ -21,13 +21,15 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.pruners import BasePruner, MedianPruner
-from optuna.samplers import BaseSampler, TPESampler
-from optuna.study import Study, StudyDirection
+from optuna.samplers import BaseSampler
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from vlmsel_auto.planning.posterior import Belief, Observation, acquisition, belief_of, posterior
 from vlmsel_auto.ranks import simulate_ranks
 from vlmsel_auto.records import Candidate, Ranking
+
+from ._wrapped import WrappingSampler, sign_of
 
 __all__ = ["CandidatePrior", "PriorPruner", "PriorSampler", "enqueue"]
 
@@ -111,7 +113,7 @@ def _feasible(trial: FrozenTrial) -> bool:
     return all(value <= 0 for value in trial.constraints.values()) if trial.constraints else True
 
 
-class PriorSampler(BaseSampler):
+class PriorSampler(WrappingSampler):
     """Brings each candidate in when the posterior says so; everything else is the wrapped sampler's.
 
     A trial is the first one of a candidate as long as that has the largest expected improvement; else, and every second
@@ -128,16 +130,12 @@ class PriorSampler(BaseSampler):
     """
 
     def __init__(self, prior: CandidatePrior, sampler: BaseSampler | None = None, *, seed: int | None = None) -> None:
+        super().__init__(sampler, seed=seed)
         self._prior = prior
-        self._sampler = sampler if sampler is not None else TPESampler(seed=seed)
-
-    def reseed_rng(self) -> None:
-        """The wrapped sampler's, as Optuna asks for in every thread or process."""
-        self._sampler.reseed_rng()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The wrapped sampler's, with what the prior sets where an earlier trial tells of which kind it is."""
-        space = dict(self._sampler.infer_relative_search_space(study, trial))
+        space = dict(super().infer_relative_search_space(study, trial))
         for other in reversed(study.get_trials(deepcopy=False)):
             for name in {self._prior.parameter, *self._prior.settings} - set(space):
                 if name in other.distributions:
@@ -156,13 +154,13 @@ class PriorSampler(BaseSampler):
             mine = {key: value for key, value in settings.items() if key in search_space}
             mine[name] = self._prior._value(index, search_space[name])  # noqa: SLF001 - of this module
             rest = {key: each for key, each in search_space.items() if key not in mine}
-            return {**self._sampler.sample_relative(study, trial, rest), **mine}
-        inferred = self._sampler.infer_relative_search_space(study, trial)
+            return {**super().sample_relative(study, trial, rest), **mine}
+        inferred = super().infer_relative_search_space(study, trial)
         added = ({name} | set(settings)) - set(inferred)
         theirs = {key: each for key, each in search_space.items() if key not in added}
-        found = dict(self._sampler.sample_relative(study, trial, theirs))
+        found = dict(super().sample_relative(study, trial, theirs))
         if name in search_space and name not in found:
-            found[name] = self._sampler.sample_independent(study, trial, name, search_space[name])
+            found[name] = super().sample_independent(study, trial, name, search_space[name])
         return found
 
     def sample_independent(
@@ -174,17 +172,9 @@ class PriorSampler(BaseSampler):
             ValueError: the candidate's parameter is of a kind that cannot name candidates.
         """
         if param_name != self._prior.parameter:
-            return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+            return super().sample_independent(study, trial, param_name, param_distribution)
         index = max(self._worth(study, param_distribution), key=lambda each: each[1:])[0]
         return self._prior._value(index, param_distribution)  # noqa: SLF001 - of this module
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """The wrapped sampler's."""
-        self._sampler.before_trial(study, trial)
-
-    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """The wrapped sampler's."""
-        self._sampler.after_trial(study, trial, state, values)
 
     def _new(self, study: Study, distribution: BaseDistribution) -> int | None:
         """The candidate that should have its first trial; None: the wrapped sampler may choose."""
@@ -221,7 +211,7 @@ class _History:
 
 
 def _history(study: Study, prior: CandidatePrior) -> _History:
-    sign = 1.0 if study.directions[0] == StudyDirection.MAXIMIZE else -1.0
+    sign = sign_of(study)
     best: dict[int, float] = {}
     tries: dict[int, int] = {}
     seen: set[int] = set()
@@ -263,8 +253,7 @@ class PriorPruner(BasePruner):
         index = self._prior._index(trial.params.get(self._prior.parameter))  # noqa: SLF001 - of this module
         if index is None:
             return self._pruner.prune(study, trial)
-        sign = 1.0 if study.directions[0] == StudyDirection.MAXIMIZE else -1.0
-        shift = sign * float(self._handicap[index])
+        shift = sign_of(study) * float(self._handicap[index])
         shown = copy.copy(trial)
         shown.intermediate_values = {step: value - shift for step, value in trial.intermediate_values.items()}
         return self._pruner.prune(study, shown)

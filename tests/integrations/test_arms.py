@@ -175,8 +175,6 @@ def test_refusals() -> None:
         posterior_arms(belief, tried=[15], values=[0.5])
     with pytest.raises(ValueError, match="finite values"):
         posterior_arms(belief, tried=[1], values=[float("nan")])
-    with pytest.raises(ValueError, match="three positive numbers"):
-        posterior_arms(belief, tried=[1], values=[0.5], weights=(1.0, 0.0, 0.0))
     with pytest.raises(ValueError, match=r"values must be \(S, A\)"):
         learned(past()[0])
     with pytest.raises(ValueError, match="two known arms"):

@@ -1,0 +1,50 @@
+"""What the samplers of this package share: a wrapped sampler that does everything they do not do themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+
+class WrappingSampler(BaseSampler):
+    """Passes everything on to ``sampler``; None is TPE with ``seed``."""
+
+    def __init__(self, sampler: BaseSampler | None, *, seed: int | None) -> None:
+        self._sampler = sampler if sampler is not None else TPESampler(seed=seed)
+
+    def reseed_rng(self) -> None:
+        """The wrapped sampler's, as Optuna asks for in every thread or process."""
+        self._sampler.reseed_rng()
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """The wrapped sampler's."""
+        return self._sampler.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, object]:
+        """The wrapped sampler's."""
+        return self._sampler.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> object:
+        """The wrapped sampler's."""
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """The wrapped sampler's."""
+        self._sampler.before_trial(study, trial)
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """The wrapped sampler's."""
+        self._sampler.after_trial(study, trial, state, values)
+
+
+def sign_of(study: Study) -> float:
+    """1.0 where the study's first objective is maximised, else -1.0."""
+    return 1.0 if study.directions[0] == StudyDirection.MAXIMIZE else -1.0
