@@ -43,7 +43,7 @@ def bench(
         from vlmsel_auto.bench.research import load, research_path
         from vlmsel_auto.bench.run import run_bench
         from vlmsel_auto.cache import write_atomically
-        from vlmsel_auto.pipeline.rank import open_library
+        from vlmsel_auto.library.places import open_library
 
         if research is None and research_path().exists():
             research = research_path()

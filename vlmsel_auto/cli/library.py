@@ -98,8 +98,9 @@ def list_(*, library: LibraryPath = None, as_json: AsJson = False, debug: Debug 
     """List the source tasks and candidates of a library."""
     with guarded(debug=debug, as_json=as_json) as answer:
         from vlmsel_auto.cli.tables import list_json, print_list
+        from vlmsel_auto.library.places import open_library
 
-        found = _open(library)
+        found = open_library(library)
         answer.json = list_json(found)
         if not as_json:
             print_list(found)
@@ -116,8 +117,9 @@ def show(
     """Show what is known of one source task or of one candidate, with where it comes from."""
     with guarded(debug=debug, as_json=as_json) as answer:
         from vlmsel_auto.cli.tables import print_cells, select, show_json
+        from vlmsel_auto.library.places import open_library
 
-        rows = select(_open(library), name)
+        rows = select(open_library(library), name)
         answer.json = show_json(rows)
         if not as_json:
             print_cells(rows)
@@ -159,8 +161,9 @@ def export(
         from vlmsel_auto.cli.tables import write_cells
         from vlmsel_auto.errors import InputError
         from vlmsel_auto.library.file import save
+        from vlmsel_auto.library.places import open_library
 
-        found = _open(library)
+        found = open_library(library)
         found = found.select(candidate) if candidate else found
         found = found.select_tasks(task) if task else found
         match out.suffix:
@@ -177,10 +180,11 @@ def export(
 def verify(*, library: LibraryPath = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """Check a library's content, and that the mini zoo's weights are those it was made with."""
     with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.library.places import open_library
         from vlmsel_auto.library.verify import verify as check
         from vlmsel_auto.models.candidates import fingerprint, mini_zoo
 
-        problems = check(_open(library), weights={one.id: fingerprint(one) for one in mini_zoo()})
+        problems = check(open_library(library), weights={one.id: fingerprint(one) for one in mini_zoo()})
         answer.json = {"problems": [*problems]}
         answer.code = EXIT_INPUT if problems else 0
         for problem in problems:
@@ -219,11 +223,12 @@ def import_(
     with guarded(debug=debug, as_json=as_json) as answer:
         from vlmsel_auto.errors import InputError
         from vlmsel_auto.library.file import save
+        from vlmsel_auto.library.places import open_library
         from vlmsel_auto.library.published import import_table
         from vlmsel_auto.library.tuned import import_tuned
 
         if tuned is not None and table is None and kind is None:
-            made = import_tuned(_open(library), tuned, source=source)
+            made = import_tuned(open_library(library), tuned, source=source)
         elif table is not None and tuned is None and library is None and source is None:
             made = import_table(table, kind=kind)
         else:
@@ -233,13 +238,6 @@ def import_(
             )
         save(made, out)
         answer.json = _told(made, out)
-
-
-def _open(path: Path | None) -> Library:
-    from vlmsel_auto.library.file import load
-    from vlmsel_auto.library.places import user_library
-
-    return user_library() if path is None else load(path)
 
 
 def _told(made: Library, path: Path) -> Json:

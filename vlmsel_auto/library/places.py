@@ -53,6 +53,17 @@ def user_library() -> Library:
     return merge(default_library(), load(path)) if path.exists() else default_library()
 
 
+def open_library(library: Library | Path | None) -> Library:
+    """A library as given, from a file, or by default the shipped one merged with the user's own.
+
+    Raises:
+        LibraryError: a file that cannot be read.
+    """
+    if library is None:
+        return user_library()
+    return library if isinstance(library, Library) else load(library)
+
+
 def remember(
     *, cells: Sequence[Cell], run_sources: Mapping[str, str] | None = None, path: Path | None = None
 ) -> tuple[Path, str]:

@@ -18,17 +18,9 @@ from vlmsel_auto.tuning.checkpoints import load_trial
 def export_best(
     outcome: StudyOutcome, *, task: Task, candidates: Sequence[Candidate], workdir: Path, sink: Sink
 ) -> BestModel | None:
-    """Write the best trial's model to ``workdir/model``.
+    """Write the best trial's model to ``workdir/model``; None without a complete trial.
 
-    Args:
-        outcome: what the study found.
-        task: the target.
-        candidates: all that were usable.
-        workdir: where the study's checkpoints are.
-        sink: takes the events of stage "report", and an error where the model cannot be written.
-
-    Returns:
-        The best trial and its model's folder (None where it could not be written); None without a complete trial.
+    A model that cannot be written costs a notice: the best trial is returned all the same, without a folder.
     """
     chosen = outcome.best
     if chosen is None or chosen.validation is None:
@@ -61,7 +53,7 @@ def export_best(
                 "seed": chosen.spec.seed,
             },
         )
-    except VlmselError as error:  # the trials are worth a report all the same
+    except VlmselError as error:
         sink(Notice(text=f"the best model was not exported: {error}", level="error"))
     sink(StageFinished(stage="report", seconds=time.monotonic() - began))
     return BestModel(

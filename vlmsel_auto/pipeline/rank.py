@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -20,8 +19,6 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, RankingReady, Sink, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.library import published
-from vlmsel_auto.library.file import load
-from vlmsel_auto.library.places import user_library
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.measure import embed_target, find_measurement, measure_target
 from vlmsel_auto.measuring.search import SEARCH
@@ -47,29 +44,6 @@ class Ranked:
     measured: tuple[Measurement, ...]  # of the candidates that could be measured
 
 
-def open_library(library: Library | Path | None) -> Library:
-    """A library as given, from a file, or by default the shipped one merged with the user's own.
-
-    Raises:
-        LibraryError: a file that cannot be read.
-    """
-    if library is None:
-        return user_library()
-    return library if isinstance(library, Library) else load(library)
-
-
-def without_target(library: Library, task: Task) -> Library:
-    """The library without sources that are the target itself: a prediction must not have seen its answer."""
-    kept = [one.name for one in library.tasks if one.digest != task.digest]
-    return library if len(kept) == len(library.tasks) else library.select_tasks(kept)
-
-
-def _searched(library: Library) -> tuple[str, ...]:
-    """Source tasks that came from finished searches."""
-    searched = [number for number, build in enumerate(library.builds) if build.source == SEARCH]
-    return tuple(name for s, name in enumerate(library.task_names) if np.isin(library.build[:, s], searched).any())
-
-
 @contextmanager
 def _older_objects_left_alone() -> Iterator[None]:
     """Collections of garbage within skip the objects that exist now, which are many: all that was imported."""
@@ -81,7 +55,7 @@ def _older_objects_left_alone() -> Iterator[None]:
 
 
 @_older_objects_left_alone()
-def measure_all(
+def _measure_all(
     candidates: Sequence[Candidate],
     task: Task,
     *,
@@ -89,24 +63,14 @@ def measure_all(
     device: str,
     store: Store,
     sink: Sink,
-    deadline: float | None = None,
-) -> tuple[dict[str, Measurement], dict[str, str], tuple[str, ...]]:
-    """Measure the candidates one after the other.
+    deadline: float | None,
+) -> tuple[dict[str, Measurement], dict[str, str], list[str]]:
+    """Measure the candidates one after the other, but for what was ``kept`` of earlier runs.
 
-    With a deadline every candidate is embedded first; conductance comes after, for all or none of them, and only when
-    it takes no more than a quarter of the time.
+    With a deadline, after which no further candidate is loaded, every candidate is embedded first; conductance comes
+    after, for all or none of them, and only when it takes no more than a quarter of the time.
 
-    Args:
-        candidates: who is measured.
-        task: the target.
-        kept: what was measured before, by candidate.
-        device: where models run.
-        store: where measurements are kept.
-        sink: takes the events of stage "profiles".
-        deadline: `time.monotonic` after which no further candidate is loaded.
-
-    Returns:
-        Signals by candidate, reasons of failures by candidate, and ids that the deadline left unmeasured.
+    Returns measurements by candidate, reasons of failures by candidate, and ids that the deadline left unmeasured.
     """
     began = time.monotonic()
     text = f"{'conductance' if deadline is None else 'embeddings'} of every candidate on the target"
@@ -114,7 +78,7 @@ def measure_all(
     found: dict[str, Measurement] = {}
     failures: dict[str, str] = {}
     late: list[str] = []
-    look = measure_target if deadline is None else embed_target
+    measure = measure_target if deadline is None else embed_target
     for done, candidate in enumerate(candidates, start=1):
         known = kept[candidate.id]
         if known is not None and (known.blocks or deadline is not None):
@@ -122,7 +86,7 @@ def measure_all(
         elif deadline is not None and time.monotonic() > deadline:
             late.append(candidate.id)
         else:
-            outcome = _guarded(lambda: look(zoo.load(candidate, device=device), task, store=store))  # noqa: B023 - called at once
+            outcome = _attempt(measure, candidate, task, device=device, store=store)
             if isinstance(outcome, Measurement):
                 found[candidate.id] = outcome
             else:
@@ -134,7 +98,7 @@ def measure_all(
     allowed = 0.0 if deadline is None else _PROFILE_SHARE * (deadline - began)
     if embedded and not late and _PROFILE_TIMES * (time.monotonic() - began) < allowed:
         found |= _profiled(embedded, task, device=device, store=store, sink=sink, allowed=allowed)
-    return found, failures, tuple(late)
+    return found, failures, late
 
 
 def _profiled(
@@ -145,7 +109,7 @@ def _profiled(
     found: dict[str, Measurement] = {}
     sink(StageStarted(stage="profiles", total=len(candidates), text="conductance of every candidate on the target"))
     for done, candidate in enumerate(candidates, start=1):
-        outcome = _guarded(lambda: measure_target(zoo.load(candidate, device=device), task, store=store))  # noqa: B023 - called at once
+        outcome = _attempt(measure_target, candidate, task, device=device, store=store)
         if isinstance(outcome, Measurement):  # else there are still the embeddings
             found[candidate.id] = outcome
         spent = time.monotonic() - began
@@ -157,10 +121,12 @@ def _profiled(
     return found
 
 
-def _guarded(work: Callable[[], Measurement]) -> Measurement | str:
+def _attempt(
+    measure: Callable[..., Measurement], candidate: Candidate, task: Task, *, device: str, store: Store
+) -> Measurement | str:
     """The measurement, or why there is none."""
     try:
-        return work()
+        return measure(zoo.load(candidate, device=device), task, store=store)
     except VlmselError as error:
         return str(error)
     except (RuntimeError, MemoryError) as error:  # torch: out of memory, operators a device lacks
@@ -195,13 +161,14 @@ def rank_task(
         return Ranked(ranking=earlier, measured=tuple(one for one in kept.values() if one is not None))
     for one in unusable:
         sink(Notice(text=f"{one.id} cannot be used: {one.reason}", level="warning"))
-    sources = without_target(library, task)
+    # a prediction must not have seen its answer
+    sources = library.select_tasks([one.name for one in library.tasks if one.digest != task.digest])
     bare = _bare_targets(candidates)
     order = list(candidates)
     if deadline is not None:
         liked = rank_candidates(task=task.name, targets=list(bare.values()), library=sources, seed=seed).order
         order.sort(key=lambda one: liked.index(one.id))
-    found, failures, late = measure_all(
+    found, failures, late = _measure_all(
         order, task, kept=kept, device=device, store=store, sink=sink, deadline=deadline
     )
     failures = {one.id: one.reason for one in unusable} | failures
@@ -224,26 +191,30 @@ def rank_task(
                 failures=failures,
                 seed=seed,
             )
-    own = _searched(sources)
+    notes = list(ranking.notes)
+    own = _from_searches(sources)
     if own and any(line.basis.has_library for line in ranking.ranked):
         names = ", ".join(own[:_NAMED]) + (", ..." if len(own) > _NAMED else "")
-        note = f"{plural(len(own), 'source task')} of your own earlier searches: {names}"
-        ranking = replace(ranking, notes=(*ranking.notes, note))
+        notes.append(f"{plural(len(own), 'source task')} of your own earlier searches: {names}")
     if late:
-        note = f"no time to look at {len(late)} candidates; the library alone ranks {', '.join(late)}"
-        ranking = replace(ranking, notes=(*ranking.notes, note))
+        notes.append(f"no time to look at {len(late)} candidates; the library alone ranks {', '.join(late)}")
+    ranking = replace(ranking, notes=tuple(notes))
     sink(StageFinished(stage="ranking", seconds=time.monotonic() - began))
     sink(RankingReady(ranking=ranking))
     return Ranked(ranking=ranking, measured=tuple(found.values()))
 
 
+def _from_searches(library: Library) -> list[str]:
+    """Source tasks that came from finished searches."""
+    searched = [number for number, build in enumerate(library.builds) if build.source == SEARCH]
+    return [name for s, name in enumerate(library.task_names) if np.isin(library.build[:, s], searched).any()]
+
+
 def _bare_targets(candidates: Sequence[Candidate]) -> dict[str, Measurement]:
-    """What is known of each candidate before it is loaded: its size, and published zero-shot accuracies, averaged."""
-    bare = {}
-    for candidate, row in zip(candidates, published.zero_shot([one.id for one in candidates]), strict=True):
-        known = row[np.isfinite(row)]
-        bare[candidate.id] = Measurement(
-            candidate=candidate.id,
-            published=float(known.mean()) if len(known) else None,
-        )
-    return bare
+    """What is known of each candidate before it is loaded: published zero-shot accuracies, averaged."""
+    ids = [one.id for one in candidates]
+    rows = [row[np.isfinite(row)] for row in published.zero_shot(ids)]
+    return {
+        name: Measurement(candidate=name, published=float(row.mean()) if len(row) else None)
+        for name, row in zip(ids, rows, strict=True)
+    }

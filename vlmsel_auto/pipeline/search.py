@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -12,14 +12,14 @@ from typing import Final
 from vlmsel_auto.cache import Json, Store, default_cache_dir, digest
 from vlmsel_auto.errors import CandidateError, LibraryError
 from vlmsel_auto.events import Notice, Sink, discard
-from vlmsel_auto.library.places import default_library
+from vlmsel_auto.library.places import default_library, open_library
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.search import remember_search
 from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.device import pick_device
 from vlmsel_auto.pipeline.export import export_best
-from vlmsel_auto.pipeline.rank import open_library, rank_task
+from vlmsel_auto.pipeline.rank import rank_task
 from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.pipeline.workdir import LOCK, check_usable, claim, default_workdir, read_ranking, save_ranking, sweep
 from vlmsel_auto.process import locked, writing
@@ -168,7 +168,8 @@ def search(
         save_ranking(folder, ranking)
         usable = [one for one in chosen if one.id not in ranking.failures]
         if not usable:
-            raise CandidateError(f"no candidate can be used, but got {_reasons(ranking.failures)}")
+            reasons = "; ".join(f"{name}: {why}" for name, why in ranking.failures.items())
+            raise CandidateError(f"no candidate can be used, but got {reasons}")
         ranked_after = time.monotonic() - began
         outcome = run_study(
             task=task,
@@ -235,10 +236,6 @@ def _left(budget: Budget, *, spent: float) -> Budget:
         return budget
     closing = min(_CLOSING_SECONDS, _CLOSING_SHARE * budget.seconds)
     return replace(budget, seconds=max(0.01, budget.seconds - spent - closing))
-
-
-def _reasons(failures: Mapping[str, str]) -> str:
-    return "; ".join(f"{name}: {why}" for name, why in failures.items())
 
 
 def _stopped_by(outcome: StudyOutcome) -> StoppedBy:

@@ -52,9 +52,7 @@ def check_usable(workdir: Path) -> None:
 def claim(workdir: Path, *, settings: Mapping[str, Json]) -> bool:
     """Make ``workdir`` this search's own; True when it already was, so the search resumes.
 
-    Args:
-        workdir: exists.
-        settings: everything that must be the same for trials to be comparable; budgets are not part of it.
+    ``settings`` is everything that must be the same for trials to be comparable; budgets are not part of it.
 
     Raises:
         WorkdirError: it belongs to a search with other settings, which are named.
@@ -91,8 +89,7 @@ def _brief(value: Json) -> str:
 
 def save_ranking(workdir: Path, ranking: Ranking) -> None:
     """Keep the ranking that the trials follow."""
-    text = json.dumps(encode(ranking))
-    write_atomically(workdir / _RANKING, text.encode())
+    write_atomically(workdir / _RANKING, json.dumps(encode(ranking)).encode())
 
 
 def read_ranking(workdir: Path) -> Ranking | None:
