@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 
 from vlmsel_auto.errors import CandidateError, TrialUnavailable
 from vlmsel_auto.models import candidates, zoo
-from vlmsel_auto.models.cards import card, visual_flops
 from vlmsel_auto.models.catalogue import package_file, published, read_json, tags
 from vlmsel_auto.models.loadedmodel import class_logits
 from vlmsel_auto.models.modeldir import family_of, view_of
@@ -84,12 +83,11 @@ def test_embeddings_equal_open_clips_own(name: str) -> None:
     assert model.logit_scale == pytest.approx(float(reference.logit_scale.detach().exp()))
 
 
-def test_every_member_of_the_zoo_loads_and_fits_its_card(minizoo: Path) -> None:
+def test_every_member_of_the_zoo_loads_and_fits_its_card() -> None:
     for candidate in candidates.mini_zoo():
         model = zoo.load(candidate)
         assert sum(each.numel() for each in model.model.parameters()) == candidate.params
         assert model.text_features(["cat", "dog", "car"], ["a photo of a {}."]).shape == (3, 96)
-    assert card(minizoo / "RN-Mi-64.all-m") == json.loads((minizoo / "RN-Mi-64.all-m" / "card.json").read_text())
 
 
 def test_the_shipped_catalogue_is_what_the_installed_open_clip_knows() -> None:
@@ -108,15 +106,6 @@ def test_the_shipped_catalogue_is_what_the_installed_open_clip_knows() -> None:
             assert found is not None
             assert found.view == view_of(cfg, size=size, name=arch)
             assert found.family == family_of(model_cfg)
-
-
-def test_counted_operations_match_a_count_by_hand() -> None:
-    (candidate,) = candidates.resolve("ViT-Mi-16-64.all-m")
-    width, layers, tokens, embed = 128, 6, 17, 96  # patch 16 on 64 pixels: 16 patches and the class token
-    per_layer = 4 * width * width * tokens + 2 * tokens * tokens * width + 8 * width * width * tokens  # multiply-adds
-    macs = 16 * 16 * 3 * width * 16 + layers * per_layer + width * embed
-    assert candidate.flops == pytest.approx(2 * macs, rel=1e-6)
-    assert visual_flops(zoo.load(candidate)) == candidate.flops
 
 
 def test_class_weights_are_means_of_unit_text_embeddings() -> None:

@@ -27,6 +27,7 @@ _BATCH: Final = 64  # images that are embedded at once
 class Embeddings:
     """What a candidate makes of some images of a task and of its class names; float32."""
 
+    at: IntArray  # (n,) which images
     images: NDArray[np.float32]  # (n, D) unnormalised
     text: NDArray[np.float32]  # (K, D) unit-norm class weights
     baseline: NDArray[np.float32]  # (D,) of the image that is zero after normalisation
@@ -36,7 +37,7 @@ class Embeddings:
 def find_embeddings(candidate: Candidate, task: Task, indices: IntArray, *, store: Store) -> Embeddings | None:
     """Kept embeddings of these images, or None where one of them is missing."""
     known = _read(candidate, task, store)
-    return None if known is None or _missing(known, indices).size else _pick(known, indices)
+    return None if known is None or not np.isin(indices, known.at).all() else _pick(known, indices)
 
 
 def embed(
@@ -50,24 +51,18 @@ def embed(
 ) -> Embeddings:
     """Embeddings of images of a task, from ``store`` as far as they are there.
 
-    Args:
-        candidate: whose.
-        task: decoded in the candidate's view.
-        indices: (n,) images of the task, in the order wanted.
-        load: gives the loaded candidate; called only if something is missing.
-        store: where they are kept.
-        check: called before every batch of 64 images; what it raises ends the work.
+    ``indices`` (n,) are in the order wanted. ``load`` is called only if something is missing, ``check`` before every
+    batch of 64 images: what it raises ends the work.
 
     Raises:
         TrialUnavailable: the candidate cannot be loaded, or its text tower cannot be used.
     """
     known = _read(candidate, task, store)
-    missing = np.unique(indices) if known is None else _missing(known, indices)
-    if known is not None and not missing.size:
+    if known is not None and np.isin(indices, known.at).all():
         return _pick(known, indices)
     model = load()
-    if known is None:
-        known = _without_images(model, task)
+    known = known or _without_images(model, task)
+    missing = np.setdiff1d(indices, known.at)
     made = embed_images(model, task, missing, check=check)
     known = replace(known, at=np.concatenate([known.at, missing]), images=np.concatenate([known.images, made]))
     store.put(
@@ -79,11 +74,11 @@ def embed(
 
 
 @torch.inference_mode()
-def _without_images(model: LoadedModel, task: Task) -> _Entry:
+def _without_images(model: LoadedModel, task: Task) -> Embeddings:
     size = model.candidate.view.size
     text = _array(model.text_features(task.prompts, task.templates))
     baseline = _array(model.embed(torch.zeros(1, 3, size, size, device=model.device)))[0]
-    return _Entry(
+    return Embeddings(
         at=np.empty(0, dtype=np.int64),
         images=np.empty((0, len(baseline)), dtype=np.float32),
         text=text,
@@ -105,39 +100,26 @@ def embed_images(
     return np.concatenate(parts)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Entry(Embeddings):
-    at: IntArray  # (n,) which images
-
-
 def _key(candidate: Candidate, task: Task) -> str:
     return digest("embeddings", _VERSION, fingerprint(candidate), task.digest)
 
 
-def _read(candidate: Candidate, task: Task, store: Store) -> _Entry | None:
+def _read(candidate: Candidate, task: Task, store: Store) -> Embeddings | None:
     kept = store.get(_key(candidate, task))
     if kept is None:
         return None
     arrays, record = kept
-    return _Entry(
+    return Embeddings(
         at=arrays["at"].astype(np.int64),
-        images=arrays["images"].astype(np.float32, copy=False),
-        text=arrays["text"].astype(np.float32, copy=False),
-        baseline=arrays["baseline"].astype(np.float32, copy=False),
+        **{name: arrays[name].astype(np.float32, copy=False) for name in ("images", "text", "baseline")},
         logit_scale=float.fromhex(str(record["logit_scale"])),
     )
 
 
-def _missing(known: _Entry, indices: IntArray) -> IntArray:
-    return np.setdiff1d(indices, known.at)
-
-
-def _pick(known: _Entry, indices: IntArray) -> Embeddings:
+def _pick(known: Embeddings, indices: IntArray) -> Embeddings:
     order = np.argsort(known.at)
     rows = order[np.searchsorted(known.at, indices, sorter=order)]
-    return Embeddings(
-        images=known.images[rows], text=known.text, baseline=known.baseline, logit_scale=known.logit_scale
-    )
+    return replace(known, at=indices, images=known.images[rows])
 
 
 def _array(tensor: torch.Tensor) -> NDArray[np.float32]:

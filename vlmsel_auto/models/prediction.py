@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +71,7 @@ def predict(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, but got {batch_size!r}")
-    start = time.monotonic()
+    began = time.monotonic()
     classifier = read_classifier(model_dir)
     (candidate,) = candidates.resolve(model_dir)
     files = tuple(dict.fromkeys(_files(images)))
@@ -82,22 +82,24 @@ def predict(
     good: list[Path] = []
     bad: list[BadFile] = []
     parts: list[FloatArray] = []
-    done = 0
-    for batch in _batches(files, view=candidate.view, size=batch_size):
-        bad.extend(
-            BadFile(path=str(each.path), reason=each.note, used=each.pixels is not None) for each in batch if each.note
-        )
-        usable = [(each.path, each.pixels) for each in batch if each.pixels is not None]
-        if usable:
-            good.extend(path for path, _ in usable)
-            parts.append(_probabilities(model, classifier, np.stack([pixels for _, pixels in usable])))
-        done += len(batch)
-        sink(StageProgress(stage="predict", done=done))
+    with quiet_pillow(), ThreadPoolExecutor(min(_WORKERS, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(files), batch_size):
+            batch = files[start : start + batch_size]
+            usable = []
+            for path, (pixels, note) in zip(batch, pool.map(_read, batch, repeat(candidate.view)), strict=True):
+                if pixels is not None:
+                    good.append(path)
+                    usable.append(pixels)
+                if note:
+                    bad.append(BadFile(path=str(path), reason=note, used=pixels is not None))
+            if usable:
+                parts.append(_probabilities(model, classifier, np.stack(usable)))
+            sink(StageProgress(stage="predict", done=start + len(batch)))
     if not parts:
         raise TaskError(
             f"Not one of the {len(files)} files is a usable image, but got {bad[0].path!r}: {bad[0].reason}"
         )
-    sink(StageFinished(stage="predict", seconds=time.monotonic() - start))
+    sink(StageFinished(stage="predict", seconds=time.monotonic() - began))
     return Predictions(
         paths=tuple(good), classes=classifier.classes, probabilities=np.concatenate(parts), bad_files=tuple(bad)
     )
@@ -120,28 +122,15 @@ def _probabilities(model: LoadedModel, classifier: Classifier, pixels: NDArray[n
     return np.asarray(logits.double().softmax(dim=-1).cpu().numpy(), dtype=np.float64)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Read:
-    path: Path
-    pixels: NDArray[np.uint8] | None
-    note: str
-
-
-def _read(path: Path, view: ImageView) -> _Read:
+def _read(path: Path, view: ImageView) -> tuple[NDArray[np.uint8] | None, str]:
+    """The pixels, and what had to be converted or why there are none."""
     if not path.exists():
-        return _Read(path=path, pixels=None, note="no such file")
+        return None, "no such file"
     try:
         decoded = decode_image(path)
     except ImageError as error:
-        return _Read(path=path, pixels=None, note=str(error))
-    return _Read(path=path, pixels=render(decoded.image, view), note=decoded.note)
-
-
-def _batches(files: Sequence[Path], *, view: ImageView, size: int) -> Iterator[list[_Read]]:
-    remaining = iter(files)
-    with quiet_pillow(), ThreadPoolExecutor(min(_WORKERS, os.cpu_count() or 1)) as pool:
-        while some := list(islice(remaining, size)):
-            yield list(pool.map(_read, some, [view] * len(some)))
+        return None, str(error)
+    return render(decoded.image, view), decoded.note
 
 
 def _files(images: Iterable[Path]) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""Make the small JSON files that let candidates be listed without torch: ``python -m vlmsel_auto.models.cards``.
+"""Make the small JSON files that let candidates be listed without torch: ``python benchmarks/model_cards.py``.
 
 Writes ``card.json`` beside each mini-zoo model (parameters, floating-point operations of the visual tower, image size,
 preprocessing geometry, digest of weights and configuration) and ``data/openclip_catalogue.json`` (open_clip's
