@@ -71,10 +71,8 @@ def remember(
 
     A task that shares its name with a known task of other content gets the first eight digits of its digest appended.
 
-    Args:
-        cells: one for each candidate, all of one task.
-        run_sources: where each tuning run's figures come from, by run name.
-        path: the library to write; None: `user_library_path`.
+    ``cells`` are one for each candidate, all of one task; ``run_sources`` says where each tuning run's figures come
+    from, by run name; ``path`` is None for `user_library_path`.
 
     Returns:
         The file written and the name of the source task in it.

@@ -59,13 +59,9 @@ def datasets() -> tuple[str, ...]:
 
 
 def zero_shot(candidate_ids: Sequence[str]) -> FloatArray:
-    """Published zero-shot accuracies of candidates named "arch/tag".
+    """Published zero-shot accuracies of M candidates by id ("arch/tag"): (M, 35) in [0, 1], columns as in `datasets`.
 
-    Args:
-        candidate_ids: (M,) ids as in `Candidate.id`; others than open_clip's have no figures.
-
-    Returns:
-        Accuracies in [0, 1], (M, 35), columns as in `datasets`; rows without figures are NaN.
+    Rows of candidates without published figures are NaN.
     """
     library = _shipped()
     rows = {name: m for m, name in enumerate(library.candidate_ids)}
@@ -77,17 +73,12 @@ def zero_shot(candidate_ids: Sequence[str]) -> FloatArray:
 
 
 def import_table(path: Path, *, kind: TableKind | None = None) -> Library:
-    """Read a published table into a rank table: a library of zero-shot accuracies without profiles.
+    """Read a published table into a library of zero-shot accuracies without profiles.
 
     Known are open_clip's docs/openclip_results.csv (wide), CLIP benchmark's benchmark.csv and the eval_table.csv of
     LOVM and SWAB (one row for each model and data set). A candidate's id is "arch/tag" as in open_clip.
 
-    Args:
-        path: the CSV file.
-        kind: whose table it is; None: told from the columns.
-
-    Returns:
-        The rank table; `Build.source` of its cells cites the table.
+    ``kind`` says whose table it is; None: told from the columns. `Build.source` of the cells cites the table.
 
     Raises:
         LibraryError: the file cannot be read, its columns fit no known table, or a value is not an accuracy.

@@ -30,12 +30,7 @@ def import_tuned(library: Library, path: Path, *, source: str | None = None) -> 
     """The library with the tuned accuracies of a table; pairs that it does not know are left out.
 
     Full fine-tuning becomes runs (`Library.tuned_runs`), linear probes their mean over seeds (`Library.probed`). Runs
-    of the same name are replaced.
-
-    Args:
-        library: what the figures are added to.
-        path: the CSV file.
-        source: what `Library.run_sources` shall cite; None: the file's name.
+    of the same name are replaced. `Library.run_sources` cites ``source``, or else the file's name.
 
     Raises:
         LibraryError: the table cannot be read, has other columns or values that are no accuracies, or none of its

@@ -16,14 +16,8 @@ def verify(
     """Everything wrong with a library, one sentence each; empty when all is well.
 
     `load` has already refused a file whose content does not match its digest; this looks at what the content means.
-
-    Args:
-        library: what to check.
-        weights: SHA-256 of the weights at hand by candidate id; compared with those the cells were made with.
-        tasks: digests of the task folders at hand by task name; likewise.
-
-    Returns:
-        The problems found.
+    ``weights`` (SHA-256 by candidate id) and ``tasks`` (digests by task name) at hand are compared with those that the
+    cells were made with.
     """
     found: list[str] = []
     for kind, names in (("candidate", library.candidate_ids), ("task", library.task_names)):

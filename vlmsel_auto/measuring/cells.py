@@ -121,16 +121,8 @@ def cell_of(
 ) -> Cell:
     """The cell of a measurement; tuned accuracies are not in it yet.
 
-    Args:
-        found: the measurement of ``candidate`` on ``task``.
-        candidate: what is kept of it: names, size and cost.
-        task: its labels are read for the evidence.
-        images: (n,) the task's images behind the rows of ``found.features``.
-        unlabelled: (u,) those of ``images`` that signals and predictions are taken from.
-        draws: those that evidence is taken from, by (draw, labels a class).
-        zero_shot: accuracy in [0, 1].
-        build: how it was made.
-        seed: of the scores that draw at random.
+    ``images`` (n,) are the task's images behind the rows of ``found.features``. Signals and predictions are taken from
+    ``unlabelled`` (u,) of them, evidence from ``draws``, by (draw, labels a class).
     """
     order = np.argsort(images)
 

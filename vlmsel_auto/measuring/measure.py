@@ -75,13 +75,8 @@ def measure(
 ) -> Measurement:
     """Measure a loaded candidate on images of a task.
 
-    Args:
-        model: the candidate.
-        task: decoded in the candidate's view.
-        images: (n,) what is embedded: the rows of ``features``.
-        profiled: images whose conductance is taken; None: no conductance.
-        store: where everything is kept.
-        points: of the path; None: as many as an error of 5 % needs, at most 33.
+    ``images`` (n,) are embedded: the rows of ``features``. ``profiled`` are those whose conductance is taken, if any,
+    with this number of ``points`` of the path; None: as many as an error of 5 % needs, at most 33.
 
     Raises:
         ConductanceError: the tower has no conductance.

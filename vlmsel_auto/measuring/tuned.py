@@ -36,16 +36,8 @@ def tune_cells(
 ) -> Library:
     """The library with one run of full fine-tuning for each seed, at each candidate's default setting.
 
-    Args:
-        library: holds these tasks and candidates.
-        tasks: source tasks, loaded with the views of all candidates.
-        candidates: what is tuned.
-        seeds: of the training; each makes a run "finetune SHOTS-shot seed=SEED".
-        shots: training images a class.
-        jobs: processes, each with one thread.
-        device: where training runs.
-        cache: folder of finished trials.
-        sink: takes the events of stage "library", and a notice of every failed trial, whose accuracy stays NaN.
+    The runs are called "finetune SHOTS-shot seed=SEED", shots being training images a class. Tasks are loaded with the
+    views of all candidates. A failed trial's accuracy stays NaN, and ``sink`` is told.
     """
     trials = [
         _Trial(candidate=one, task=task, seed=seed, shots=shots, device=device, cache=cache)

@@ -88,12 +88,9 @@ def read_model_dir(path: Path) -> ModelDir:
 
 
 def view_of(preprocess: Mapping[str, Json], *, size: Json, name: str) -> ImageView:
-    """Return the image geometry that an open_clip preprocessing configuration asks for.
+    """Return the image geometry that open_clip's ``preprocess_cfg`` asks for; missing keys take open_clip's defaults.
 
-    Args:
-        preprocess: open_clip's ``preprocess_cfg``; missing keys take open_clip's defaults.
-        size: side of the tower's square input in pixels, or a list of two equal sides.
-        name: whose geometry it is, for the error.
+    ``size`` is the side of the tower's square input in pixels, or a list of two equal sides; ``name`` is for the error.
 
     Raises:
         CandidateError: the tower's input is not square, or a mode is unknown.

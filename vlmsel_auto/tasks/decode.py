@@ -63,13 +63,7 @@ def quiet_pillow() -> Iterator[None]:
 
 
 def decode_image(source: Path | bytes) -> Decoded:
-    """Decode a file, or the bytes of one, whatever its name ends in.
-
-    Args:
-        source: A path, or the encoded bytes.
-
-    Returns:
-        The image as 8-bit RGB, upright, with a note where it was animated, deep or CMYK.
+    """Decode a file, or the bytes of one, whatever its name ends in, to upright 8-bit RGB.
 
     Raises:
         ImageError: Not a regular file, unreadable, empty, truncated, of no known format, a decompression bomb, or a

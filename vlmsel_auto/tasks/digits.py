@@ -49,14 +49,8 @@ def write_digits(
 ) -> DigitsFolder:
     """Write the digits to ``directory``/digits and one unseen image of each to ``directory``/unseen.
 
-    Writing again with the same arguments changes no file.
-
-    Args:
-        directory: Made if missing.
-        size: Side of the images in pixels, a multiple of 8.
-        train_per_class: Training images of each digit, at least 2.
-        test_per_class: Test images of each digit, at least 1. With one unseen image, 174 a digit are there.
-        seed: Of the draw.
+    ``size`` is the side of the images in pixels, a multiple of 8. Of each digit 2 or more images are for training and
+    1 or more for testing, fewer than 174 together. Writing again with the same arguments changes no file.
 
     Raises:
         TaskError: A size or number that the scans do not give.

@@ -46,11 +46,7 @@ class _Found:
 
 
 def scan_folder(path: Path, *, exclude: Sequence[Path] = ()) -> Scan:
-    """List the labelled images of a task folder.
-
-    Args:
-        path: The folder.
-        exclude: Folders to pass over, such as a work directory inside the task folder.
+    """List the labelled images of a task folder, but for folders to ``exclude``, such as a work directory inside it.
 
     Raises:
         TaskError: No such folder, not a folder, not readable, of no known layout, or a labels.csv, task.toml or

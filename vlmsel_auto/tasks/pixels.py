@@ -137,7 +137,7 @@ def open_entry(
         root: Folder of the store; made if missing.
         key: Digest of everything that determines the sources' content and order.
         count: Number of sources.
-        sources: Gives the sources, in order; called only when something must be decoded.
+        sources: Gives them in order; called only when something must be decoded.
         views: Wanted views.
         progress: Told the number of finished images now and then, in this thread.
 

@@ -39,9 +39,7 @@ _SPLIT_COLUMN = "split"
 def scan_csv(root: Path) -> Scan:
     """List the rows of ``root``/labels.csv: image paths, relative to ``root``/images or ``root``, and labels.
 
-    Args:
-        root: The resolved task folder; rows that lead out of it are refused. The CSV is UTF-8, separated by comma,
-            semicolon or tab.
+    The CSV is UTF-8, separated by comma, semicolon or tab. Rows that lead out of ``root`` (resolved) are refused.
 
     Raises:
         TaskError: Not UTF-8 text, no usable columns, empty cells, an unknown split, or files that are missing.
