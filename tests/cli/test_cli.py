@@ -335,22 +335,19 @@ def exported(tmp_path_factory):
     """A mini-zoo member with its zero-shot head, exported."""
     from vlmsel_auto.models import zoo
     from vlmsel_auto.models.candidates import resolve
-    from vlmsel_auto.models.exporting import export
+    from vlmsel_auto.models.exporting import Classifier, export
 
     model = zoo.load(resolve(MEMBER)[0])
     classes, templates = ("blue", "green", "red"), ("a photo of something {}.",)
-    head = model.text_features(classes, templates).double().numpy()
-    folder = tmp_path_factory.mktemp("export") / "model"
-    return export(
-        model,
-        head,
-        np.zeros(3),
-        model.logit_scale,
+    classifier = Classifier(
+        head=model.text_features(classes, templates).numpy(),
+        bias=np.zeros(3),
+        scale=model.logit_scale,
         classes=classes,
         prompts=classes,
         templates=templates,
-        directory=folder,
     )
+    return export(model, classifier, directory=tmp_path_factory.mktemp("export") / "model")
 
 
 def test_predict_as_json_table_and_csv(exported, tmp_path):

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from vlmsel_auto.errors import CandidateError, WorkdirError
 from vlmsel_auto.models import candidates, zoo
-from vlmsel_auto.models.exporting import export, read_classifier
+from vlmsel_auto.models.exporting import Classifier, export, read_classifier
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.models.prediction import predict
 
@@ -32,18 +32,16 @@ def _model(name: str = "RN-Mi-64.all-m") -> LoadedModel:
 
 
 def _export(model: LoadedModel, directory: Path, *, bias: float = 0.25, about: dict[str, str] | None = None) -> Path:
-    head = model.text_features(CLASSES, TEMPLATES).double().numpy()
-    return export(
-        model,
-        head,
-        np.array([0.0, bias, -bias]),
-        model.logit_scale,
+    classifier = Classifier(
+        head=model.text_features(CLASSES, TEMPLATES).numpy(),
+        bias=np.array([0.0, bias, -bias]),
+        scale=model.logit_scale,
         classes=CLASSES,
         prompts=CLASSES,
         templates=TEMPLATES,
-        directory=directory,
-        about=about,
+        about=about or {},
     )
+    return export(model, classifier, directory=directory)
 
 
 def _image(path: Path) -> Path:
@@ -101,7 +99,7 @@ def test_the_classifier_comes_back_as_it_was(tmp_path: Path) -> None:
     model = _model()
     folder = _export(model, tmp_path / "model", about={"method": "probe"})
     found = read_classifier(folder)
-    assert torch.equal(found.head, model.text_features(CLASSES, TEMPLATES))
+    assert torch.equal(torch.tensor(found.head), model.text_features(CLASSES, TEMPLATES))
     assert found.bias.tolist() == [0.0, 0.25, -0.25]
     assert found.scale == pytest.approx(model.logit_scale, rel=1e-6)
     assert (found.classes, found.prompts, found.templates) == (CLASSES, CLASSES, TEMPLATES)
@@ -214,10 +212,9 @@ def test_a_head_that_does_not_fit_is_refused(tmp_path: Path, wrong: str) -> None
             prompts = ("a",)
         case "none":
             head, bias, names, prompts = np.zeros((0, 96)), np.zeros(0), (), ()
+    classifier = Classifier(head=head, bias=bias, scale=scale, classes=names, prompts=prompts, templates=("{}",))
     with pytest.raises(ValueError, match="but got"):
-        export(
-            _model(), head, bias, scale, classes=names, prompts=prompts, templates=["{}"], directory=tmp_path / "model"
-        )
+        export(_model(), classifier, directory=tmp_path / "model")
     assert not list(tmp_path.iterdir())
 
 

@@ -12,7 +12,7 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import CandidateError, TaskError, TrialUnavailable
 from vlmsel_auto.events import Event, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.models import candidates, zoo
-from vlmsel_auto.models.exporting import export
+from vlmsel_auto.models.exporting import Classifier, export
 from vlmsel_auto.models.prediction import predict
 from vlmsel_auto.records import TrialSpec
 from vlmsel_auto.tasks.decode import decode_image
@@ -28,17 +28,15 @@ CLASSES = ("circle", "square", "cross")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported zero-shot classifier."""
     model = zoo.load(candidates.resolve("ViT-Mi-16-64.all-m")[0])
-    head = model.text_features(CLASSES, ["a {}."]).double().numpy()
-    return export(
-        model,
-        head,
-        np.array([0.1, -0.2, 0.3]),
-        model.logit_scale,
+    classifier = Classifier(
+        head=model.text_features(CLASSES, ["a {}."]).numpy(),
+        bias=np.array([0.1, -0.2, 0.3]),
+        scale=model.logit_scale,
         classes=CLASSES,
         prompts=CLASSES,
-        templates=["a {}."],
-        directory=tmp_path_factory.mktemp("export") / "model",
+        templates=("a {}.",),
     )
+    return export(model, classifier, directory=tmp_path_factory.mktemp("export") / "model")
 
 
 @pytest.fixture
@@ -134,16 +132,15 @@ def test_accuracy_equals_the_trials(tmp_path: Path, method: str, settings: dict[
     model = zoo.load(candidate)
     if learned.visual is not None:
         model.visual.load_state_dict(learned.visual)
-    exported = export(
-        model,
-        learned.weight.astype(np.float64),
-        learned.bias.astype(np.float64),
-        learned.scale,
+    classifier = Classifier(
+        head=learned.weight,
+        bias=learned.bias,
+        scale=learned.scale,
         classes=task.classes,
         prompts=task.prompts,
         templates=task.templates,
-        directory=tmp_path / "model",
     )
+    exported = export(model, classifier, directory=tmp_path / "model")
     found = predict(exported, [tmp_path / "task" / "test"])
     right = [path.parent.name == label for path, label in zip(found.paths, found.labels, strict=True)]
     assert len(right) == 60

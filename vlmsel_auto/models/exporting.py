@@ -10,12 +10,13 @@ import secrets
 import shutil
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -23,7 +24,6 @@ from vlmsel_auto.cache import Json
 from vlmsel_auto.errors import CandidateError, WorkdirError
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.models.modeldir import CONFIG, VOCABULARY
-from vlmsel_auto.records import FloatArray
 
 _WEIGHTS = "open_clip_model.safetensors"
 _HEAD = "head.safetensors"
@@ -78,47 +78,27 @@ The text tower has a vocabulary of its own, which open_clip does not look for in
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Classifier:
-    """A classifier head and what its rows mean."""
+    """A classifier head and what its rows mean: softmax(scale * normalise(embedding) @ head.T + bias)."""
 
-    head: torch.Tensor  # (K, D) float32
-    bias: torch.Tensor  # (K,) float32
-    scale: float
-    classes: tuple[str, ...]
-    prompts: tuple[str, ...]
-    templates: tuple[str, ...]
-    about: Mapping[str, Json]
+    head: NDArray[np.float32]  # (K, D)
+    bias: NDArray[np.float32]  # (K,)
+    scale: float  # finite and positive
+    classes: tuple[str, ...]  # the rows of head
+    prompts: tuple[str, ...]  # class names as they are spoken
+    templates: tuple[str, ...]  # each holds one {}
+    about: Mapping[str, Json] = field(default_factory=dict)  # what a reader should know: method, accuracies, seed
 
 
-def export(
-    model: LoadedModel,
-    head: FloatArray,
-    bias: FloatArray,
-    scale: float,
-    *,
-    classes: Sequence[str],
-    prompts: Sequence[str],
-    templates: Sequence[str],
-    directory: Path,
-    about: Mapping[str, Json] | None = None,
-) -> Path:
-    """Write ``model`` and its classifier to ``directory`` and return it.
+def export(model: LoadedModel, classifier: Classifier, *, directory: Path) -> Path:
+    """Write the tuned ``model``, as float32, and its classifier to ``directory`` and return it.
 
-    Args:
-        model: the tuned model; its weights are written as float32.
-        head: (K, D) class weights.
-        bias: (K,).
-        scale: factor of the logits, finite and positive.
-        classes: K names, the rows of ``head``.
-        prompts: K class names as they are spoken.
-        templates: each holds one ``{}``.
-        directory: target; an earlier export there is replaced, anything else is left alone.
-        about: what a reader should know (method, accuracies, seed); goes into classes.json.
+    An earlier export there is replaced, anything else is left alone.
 
     Raises:
         ValueError: the head does not fit the classes or the model, or is not finite.
         WorkdirError: ``directory`` holds something else, or cannot be written.
     """
-    _check_head(head, bias, scale, classes=classes, prompts=prompts)
+    _check(classifier)
     if directory.exists() and not _is_replaceable(directory):
         raise WorkdirError(
             f"The export folder must be new, empty or an earlier export: choose another, but got {str(directory)!r}"
@@ -129,19 +109,19 @@ def export(
             shutil.rmtree(scrap, ignore_errors=True)
         part.mkdir(parents=True)
         _write(part, model=model)
-        tensors = {"weight": head, "bias": bias, "scale": np.array([scale])}
+        tensors = {"weight": classifier.head, "bias": classifier.bias, "scale": [classifier.scale]}
         save_file({key: torch.tensor(value, dtype=torch.float32) for key, value in tensors.items()}, part / _HEAD)
         record: dict[str, Json] = {
             "format": _FORMAT,
             "version": _VERSION,
             "candidate": _origin(model),
-            "classes": list(classes),
-            "prompts": list(prompts),
-            "templates": list(templates),
-            "about": dict(about or {}),
+            "classes": list(classifier.classes),
+            "prompts": list(classifier.prompts),
+            "templates": list(classifier.templates),
+            "about": dict(classifier.about),
         }
         _write_json(part / _CLASSES, record)
-        (part / "README.md").write_text(_card(model, name=directory.name, classes=classes), "utf-8")
+        (part / "README.md").write_text(_card(model, name=directory.name, classes=classifier.classes), "utf-8")
         _same_mode(part)
         _swap(part, directory)
     except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
@@ -160,21 +140,19 @@ def read_classifier(directory: Path) -> Classifier:
     where = str(directory)
     try:
         record = json.loads((directory / _CLASSES).read_text("utf-8"))
-        with safe_open(directory / _HEAD, framework="pt") as file:
-            head, bias, scale = (file.get_tensor(key).to(torch.float32) for key in ("weight", "bias", "scale"))
+        with safe_open(directory / _HEAD, framework="numpy") as file:
+            head, bias, scale = (file.get_tensor(key).astype(np.float32) for key in ("weight", "bias", "scale"))
         _check_format(record["format"], record["version"])
         found = Classifier(
             head=head,
             bias=bias,
-            scale=float(scale),
+            scale=scale.item(),
             classes=_texts(record["classes"]),
             prompts=_texts(record["prompts"]),
             templates=_texts(record["templates"]),
             about=dict(record["about"]),
         )
-        _check_head(
-            head.double().numpy(), bias.double().numpy(), found.scale, classes=found.classes, prompts=found.prompts
-        )
+        _check(found)
     except FileNotFoundError as error:
         missing = Path(str(error.filename or error)).name
         raise CandidateError(
@@ -192,14 +170,13 @@ def _check_format(name: object, number: object) -> None:
         raise ValueError(f"only {_FORMAT!r} version {_VERSION} is read, but got {name!r} version {number!r}")
 
 
-def _check_head(
-    head: FloatArray, bias: FloatArray, scale: float, *, classes: Sequence[str], prompts: Sequence[str]
-) -> None:
-    count = len(classes)
-    if head.ndim != 2 or head.shape[0] != count or bias.shape != (count,) or len(prompts) != count or count < 1:  # noqa: PLR2004 - (K, D)
+def _check(classifier: Classifier) -> None:
+    head, bias, scale, count = classifier.head, classifier.bias, classifier.scale, len(classifier.classes)
+    fits = head.ndim == 2 and len(head) == count and bias.shape == (count,)  # noqa: PLR2004 - (K, D)
+    if not fits or len(classifier.prompts) != count or count < 1:
         raise ValueError(
             f"The head must be (K, D), the bias (K,) and the prompts K for the K = {count} classes, but got "
-            f"{head.shape}, {bias.shape} and {len(prompts)}"
+            f"{head.shape}, {bias.shape} and {len(classifier.prompts)}"
         )
     if not (np.isfinite(head).all() and np.isfinite(bias).all() and np.isfinite(scale) and scale > 0):
         raise ValueError(f"Head and bias must be finite and the scale positive, but got scale {scale!r}")

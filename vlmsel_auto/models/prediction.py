@@ -115,8 +115,8 @@ def _probabilities(model: LoadedModel, classifier: Classifier, pixels: NDArray[n
         )
     logits = class_logits(
         embeddings,
-        head=classifier.head.to(model.device),
-        bias=classifier.bias.to(model.device),
+        head=torch.tensor(classifier.head, device=model.device),
+        bias=torch.tensor(classifier.bias, device=model.device),
         scale=classifier.scale,
     )
     return np.asarray(logits.double().softmax(dim=-1).cpu().numpy(), dtype=np.float64)

@@ -9,7 +9,7 @@ from pathlib import Path
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink, StageFinished, StageStarted
 from vlmsel_auto.models import zoo
-from vlmsel_auto.models.exporting import export
+from vlmsel_auto.models.exporting import Classifier, export
 from vlmsel_auto.records import BestModel, Candidate, Task
 from vlmsel_auto.study.study import StudyOutcome
 from vlmsel_auto.tuning.checkpoints import load_trial
@@ -36,22 +36,24 @@ def export_best(
             model.visual.load_state_dict(dict(kept.visual), strict=True)
         directory = export(
             model,
-            kept.weight.astype("float64"),
-            kept.bias.astype("float64"),
-            kept.scale,
-            classes=task.classes,
-            prompts=task.prompts,
-            templates=task.templates,
+            Classifier(
+                head=kept.weight,
+                bias=kept.bias,
+                scale=kept.scale,
+                classes=task.classes,
+                prompts=task.prompts,
+                templates=task.templates,
+                about={
+                    "task": task.name,
+                    "method": chosen.spec.method,
+                    "metric": task.metric,
+                    "validation": chosen.validation,
+                    "test": chosen.test,
+                    "trial": chosen.number,
+                    "seed": chosen.spec.seed,
+                },
+            ),
             directory=workdir / "model",
-            about={
-                "task": task.name,
-                "method": chosen.spec.method,
-                "metric": task.metric,
-                "validation": chosen.validation,
-                "test": chosen.test,
-                "trial": chosen.number,
-                "seed": chosen.spec.seed,
-            },
         )
     except VlmselError as error:
         sink(Notice(text=f"the best model was not exported: {error}", level="error"))
