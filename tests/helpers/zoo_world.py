@@ -105,7 +105,7 @@ class World:
         """What only the bench reads of the same cell."""
         activity, signature = self.profile(m, t)
         images, labels, texts = self.embed(m, t, per_class=20, draw=70)
-        signals = label_free_signals(self.unlabelled(m, t), research=True)
+        signals = label_free_signals(self.unlabelled(m, t), ranked=False)
         ranked = {one.name for one in SIGNALS if one.ranked}
         return ResearchCell(
             candidate=ResearchCandidate(id=self.ids[m], sha256="", widths=BLOCKS, embed_dim=WIDTH),

@@ -32,18 +32,20 @@ def test_names_are_there_once_and_the_ranked_ones_are_all_that_a_search_computes
     assert len(set(names)) == len(names)
     assert set(label_free_signals(seen)) == set(IMAGE_SIGNALS) - {CONSENSUS}
     assert set(evidence_scores(seen)) == set(LABEL_SIGNALS)
-    assert {*label_free_signals(seen, research=True), *evidence_scores(seen, research=True)} == set(names)
+    others = {*label_free_signals(seen, ranked=False), *evidence_scores(seen, ranked=False)}
+    assert {*label_free_signals(seen), *evidence_scores(seen), *others} == set(names)
 
 
 def test_no_ranked_signal_depends_on_the_logit_scale(seen):
     other = replace(seen, logit_scale=70.0)
     assert label_free_signals(other) == label_free_signals(seen)
     assert evidence_scores(other) == evidence_scores(seen)
-    assert label_free_signals(other, research=True)["entropy"] != label_free_signals(seen, research=True)["entropy"]
+    assert label_free_signals(other, ranked=False)["entropy"] != label_free_signals(seen, ranked=False)["entropy"]
 
 
 def test_scores_are_those_of_their_functions(seen):
-    free, labelled = label_free_signals(seen, research=True), evidence_scores(seen, research=True)
+    free = label_free_signals(seen) | label_free_signals(seen, ranked=False)
+    labelled = evidence_scores(seen, ranked=False)
     cosine = zeroshot.cosines(seen.features, seen.texts)
     assert free[TOP2_MARGIN] == zeroshot.top2_margin(cosine)
     assert free["margin_spread"] == pytest.approx(zeroshot.margin(cosine) / np.std(cosine - cosine.mean(axis=0)))

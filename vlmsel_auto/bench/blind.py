@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
+from vlmsel_auto.ranking.scaling import known_mean, standardise
 from vlmsel_auto.records import FloatArray
 
 _SHARPNESS = 10.0  # of the ceiling's softmax over rank correlations
@@ -40,11 +41,8 @@ def calibrated_total(target: FloatArray, sources: FloatArray) -> FloatArray:
     Returns:
         (M,) target divided by the mean of the sources; NaN without sources or where that mean is not positive.
     """
-    known = np.isfinite(sources)
-    count = known.sum(axis=1)
-    mean = np.where(known, sources, 0.0).sum(axis=1) / np.maximum(count, 1)
-    usable = (count > 0) & (mean > 0.0)
-    return np.where(usable, target / np.where(usable, mean, 1.0), np.nan)
+    mean = known_mean(sources, axis=1)[:, 0]
+    return np.where(mean > 0.0, target / np.where(mean > 0.0, mean, 1.0), np.nan)
 
 
 def source_ceiling(target: FloatArray, sources: FloatArray) -> FloatArray:
@@ -64,5 +62,4 @@ def source_ceiling(target: FloatArray, sources: FloatArray) -> FloatArray:
     own = stats.rankdata(target)
     correlation = np.array([np.corrcoef(own, stats.rankdata(column))[0, 1] for column in kept.T])
     weights = np.exp(_SHARPNESS * (correlation - correlation.max()))
-    z = (kept - kept.mean(axis=0)) / kept.std(axis=0)
-    return np.asarray(z @ weights / weights.sum(), dtype=np.float64)
+    return np.asarray(standardise(kept) @ weights / weights.sum(), dtype=np.float64)

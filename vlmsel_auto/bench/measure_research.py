@@ -20,7 +20,7 @@ from vlmsel_auto.models.embedding import embed
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.ranking.evidence.text import text_scores
 from vlmsel_auto.ranking.scaling import unit_rows
-from vlmsel_auto.ranking.signals import SIGNALS, Embedded, evidence_scores, label_free_signals
+from vlmsel_auto.ranking.signals import Embedded, evidence_scores, label_free_signals
 from vlmsel_auto.records import FloatArray, IntArray, Task
 
 _NORM_IMAGES: Final = 8  # of the profile with F = norm of the embedding
@@ -82,11 +82,11 @@ def measure_research(*, model: LoadedModel, task: Task, settings: CellSettings, 
             embed_dim=shown.texts.shape[1],
         ),
         task=source_task(task),
-        signals=_unranked(label_free_signals(shown, research=True)) | text_scores(captions, seed=settings.seed),
+        signals=label_free_signals(shown, ranked=False) | text_scores(captions, seed=settings.seed),
         evidence={
             (w, shots, name): value
             for (w, shots), chosen in draws.items()
-            for name, value in _unranked(evidence_scores(seen(chosen), research=True)).items()
+            for name, value in evidence_scores(seen(chosen), ranked=False).items()
         },
         norm_activity=norm.activity.mean(axis=0),
         signature=tuple(block.mean(axis=0) for block in channels.signature),
@@ -96,11 +96,6 @@ def measure_research(*, model: LoadedModel, task: Task, settings: CellSettings, 
         class_image=class_image,
         image_sd=image_sd,
     )
-
-
-def _unranked(scores: dict[str, float]) -> dict[str, float]:
-    ranked = {one.name for one in SIGNALS if one.ranked}  # these are in the library
-    return {name: value for name, value in scores.items() if name not in ranked}
 
 
 def class_statistics(seen: Embedded) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -128,6 +123,13 @@ def assemble(cells: Iterable[ResearchCell]) -> Research:
     names = tuple(sorted(some.signals))
     shots, scores = tuple(sorted({key[1] for key in keys})), tuple(sorted({key[2] for key in keys}))
     draws = 1 + max(key[0] for key in keys)
+
+    def evidence(cell: ResearchCell) -> list[list[list[float]]]:
+        return [[[cell.evidence[w, k, name] for name in scores] for k in shots] for w in range(draws)]
+
+    def blocks(cells: Iterable[tuple[FloatArray, ...]]) -> tuple[FloatArray, ...]:
+        return tuple(np.stack(block) for block in zip(*cells, strict=True))
+
     return Research(
         candidates=candidates,
         tasks=tasks,
@@ -135,19 +137,11 @@ def assemble(cells: Iterable[ResearchCell]) -> Research:
         signals=np.array([[[cell.signals[name] for name in names] for cell in row] for row in grid]),
         shots=shots,
         evidence_names=scores,
-        evidence_draws=np.array(
-            [
-                [
-                    [[[cell.evidence[w, k, name] for name in scores] for k in shots] for w in range(draws)]
-                    for cell in row
-                ]
-                for row in grid
-            ]
-        ),
+        evidence_draws=np.array([[evidence(cell) for cell in row] for row in grid]),
         class_accuracy=np.stack([np.concatenate([cell.class_accuracy for cell in row]) for row in grid]),
         norm_activity=tuple(np.stack([cell.norm_activity for cell in row]) for row in grid),
-        signature=tuple(tuple(map(np.stack, zip(*(cell.signature for cell in row), strict=True))) for row in grid),
-        absolute=tuple(tuple(map(np.stack, zip(*(cell.absolute for cell in row), strict=True))) for row in grid),
+        signature=tuple(blocks(cell.signature for cell in row) for row in grid),
+        absolute=tuple(blocks(cell.absolute for cell in row) for row in grid),
         class_text=tuple(np.concatenate([cell.class_text for cell in row]) for row in grid),
         class_image=tuple(np.concatenate([cell.class_image for cell in row]) for row in grid),
         image_sd=tuple(np.stack([cell.image_sd for cell in row]) for row in grid),

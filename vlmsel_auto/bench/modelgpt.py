@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.linear_model import LinearRegression
 
+from vlmsel_auto.ranking.scaling import known_mean
 from vlmsel_auto.records import FloatArray
 
 
@@ -29,8 +30,7 @@ def regressed(sources: FloatArray, truth: FloatArray, target: FloatArray) -> Flo
     result = np.full(len(target), np.nan)
     if known.sum() <= target.shape[1] or not rows.any():
         return result
-    count = np.maximum(known.sum(axis=0), 1)
-    centred = truth - np.where(known, truth, 0.0).sum(axis=0) / count
+    centred = truth - known_mean(np.where(known, truth, np.nan), axis=0)
     fit = LinearRegression().fit(sources[known], centred[known])
     result[rows] = fit.predict(target[rows])
     return result

@@ -6,7 +6,7 @@ what it needs. The rows of single signals come from the registry, `ranking.signa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -31,14 +31,6 @@ def _one(score: FloatArray | None) -> list[FloatArray]:
     return [] if score is None or not np.isfinite(score).any() else [score]
 
 
-def _random(case: Case) -> list[FloatArray]:
-    return [np.zeros(len(case.rows))]  # ties are averaged over all orders: the exact expectation
-
-
-def _average(case: Case) -> list[FloatArray]:
-    return [average_rank(case.source_truth)]
-
-
 def _imagenet(case: Case) -> list[FloatArray]:
     for name in case.sources.task_names:
         if name.lower().replace("-", " ").replace("_", " ").startswith(("imagenet 1k", "imagenet1k")):
@@ -46,12 +38,8 @@ def _imagenet(case: Case) -> list[FloatArray]:
     return []
 
 
-def _params(case: Case) -> list[FloatArray]:
-    return _one(np.array([np.nan if one.params is None else float(one.params) for one in case.sources.candidates]))
-
-
-def _flops(case: Case) -> list[FloatArray]:
-    return _one(np.array([np.nan if one.flops is None else one.flops for one in case.sources.candidates]))
+def _sizes(sizes: Iterable[float | None]) -> list[FloatArray]:
+    return _one(np.array(list(sizes), dtype=np.float64))  # NaN for None
 
 
 def _dcd(case: Case) -> list[FloatArray]:
@@ -67,16 +55,8 @@ def _paper(case: Case) -> list[FloatArray]:
     return _dcd(replace(case, norm=True, divergence=PAPER, weighting=replace(case.weighting, alone=1.0)))
 
 
-def _total(case: Case) -> list[FloatArray]:
-    return _one(case.library.total[case.rows, case.column])
-
-
-def _total_calibrated(case: Case) -> list[FloatArray]:
-    return _one(calibrated_total(case.library.total[case.rows, case.column], case.sources.total))
-
-
-def _ceiling(case: Case) -> list[FloatArray]:
-    return [source_ceiling(case.accuracy[case.rows], case.source_truth)]
+def _total(case: Case) -> FloatArray:
+    return np.asarray(case.library.total[case.rows, case.column])
 
 
 def _standardised_gaps(research: Research, m: int) -> FloatArray:
@@ -108,12 +88,12 @@ def _swab(case: Case) -> list[FloatArray]:
         kept &= similar_classes(np.nan_to_num(own), text)
         if kept.sum() < 2:  # noqa: PLR2004 - a plan between fewer says nothing
             continue
-        mean, spread = own[kept].mean(axis=0), own[kept].std(axis=0)
+        spread = own[kept].std(axis=0)
         first[i] = gap_score(
             class_plan(own[kept], text, kind="exact"),
             source_gaps=gaps[kept],
             target_text=text,
-            text_mean=mean,
+            text_mean=own[kept].mean(axis=0),
             text_sd=np.where(spread > 0.0, spread, 1.0),
         )
         second[i] = class_rank_score(class_plan(own[kept], text, kind="partial"), ranks[i, kept])
@@ -142,23 +122,23 @@ def _row_of(signal: Signal) -> Callable[[Case], list[FloatArray]]:
 
 
 RANKINGS: Final[Mapping[str, Callable[[Case], list[FloatArray]]]] = {
-    "random": _random,
-    "average_rank": _average,
+    "random": lambda case: [np.zeros(len(case.rows))],  # ties are averaged over all orders: the exact expectation
+    "average_rank": lambda case: [average_rank(case.source_truth)],
     "imagenet": _imagenet,
-    "params": _params,
-    "flops": _flops,
+    "params": lambda case: _sizes(one.params for one in case.sources.candidates),
+    "flops": lambda case: _sizes(one.flops for one in case.sources.candidates),
     "dcd": _dcd,
     "dcd_paper": _paper,
     "modelgpt": _modelgpt,
     "swab": _swab,
-    "conductance_total": _total,
-    "conductance_total_calibrated": _total_calibrated,
+    "conductance_total": lambda case: _one(_total(case)),
+    "conductance_total_calibrated": lambda case: _one(calibrated_total(_total(case), case.sources.total)),
     "consensus": lambda case: _one(case.signal(CONSENSUS)),
     **{one.row: _row_of(one) for one in SIGNALS if one.row and not one.labelled},
     "fused_unlabelled": lambda case: [one.score for one in case.fused_unlabelled],
     **{one.row: _row_of(one) for one in SIGNALS if one.row and one.labelled},
     "fused": lambda case: [one.score for one in case.fused],
-    "source_ceiling": _ceiling,
+    "source_ceiling": lambda case: [source_ceiling(case.accuracy[case.rows], case.source_truth)],
 }
 
 

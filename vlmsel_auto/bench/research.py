@@ -22,8 +22,6 @@ from vlmsel_auto.records import FloatArray, IntArray
 
 FORMAT: Final = "vlmsel_auto research figures"
 VERSION: Final = 1
-_EMBEDDINGS: Final = ("class_text", "class_image", "image_sd")
-_BLOCKS: Final = ("signature", "absolute")
 
 
 def research_path() -> Path:
@@ -84,14 +82,11 @@ class Research:
 
     def _take(self, rows: IntArray, columns: IntArray, tasks: tuple[SourceTask, ...]) -> Research:
         slices, nobody = self.class_slices(), ResearchCandidate(id="", sha256="", widths=(), embed_dim=0)
-        groups = np.array(
-            [
-                place
-                for s, task in zip(columns, tasks, strict=True)
-                for place in (range(slices[s].start, slices[s].stop) if s >= 0 else [-1] * task.n_classes)
-            ],
-            dtype=np.int64,
-        )
+        places = [
+            np.arange(slices[s].start, slices[s].stop) if s >= 0 else np.full(task.n_classes, -1)
+            for s, task in zip(columns, tasks, strict=True)
+        ]
+        groups = np.concatenate([*places, np.zeros(0, dtype=np.int64)])  # also without any task
 
         def each(values: Sequence[FloatArray], along: IntArray) -> tuple[FloatArray, ...]:
             return tuple(_pick(values[m], along) if m >= 0 else np.full((len(along), 0), np.nan) for m in rows)
@@ -120,10 +115,6 @@ def joined(library: Library, research: Research | None) -> tuple[Library, Resear
     if research is None:
         return library, None
     research = research.aligned(library)
-    return _with_scores(library, research), research
-
-
-def _with_scores(library: Library, research: Research) -> Library:
     new = [q for q, name in enumerate(research.signal_names) if name not in library.signal_names]
     extra = [e for e, name in enumerate(research.evidence_names) if name not in library.evidence_names]
     draws = np.full((*library.evidence_draws.shape[:4], len(extra)), np.nan)
@@ -131,13 +122,14 @@ def _with_scores(library: Library, research: Research) -> Library:
         if shots in research.shots:
             found = research.evidence_draws[:, :, : draws.shape[2], research.shots.index(shots)][..., extra]
             draws[:, :, : found.shape[2], k] = found
-    return replace(
+    whole = replace(
         library,
         signal_names=(*library.signal_names, *(research.signal_names[q] for q in new)),
         signals=np.concatenate([library.signals, research.signals[:, :, new]], axis=2),
         evidence_names=(*library.evidence_names, *(research.evidence_names[e] for e in extra)),
         evidence_draws=np.concatenate([library.evidence_draws, draws], axis=4),
     )
+    return whole, research
 
 
 def _pick(values: FloatArray, index: IntArray, *, axis: int = 0) -> FloatArray:
@@ -170,10 +162,10 @@ def save(research: Research, path: Path) -> None:
     }
     for m in range(len(research.candidates)):
         arrays[f"norm_activity/{m}"] = research.norm_activity[m].astype(np.float32)
-        arrays |= {
-            f"{name}/{m}": np.concatenate(getattr(research, name)[m], axis=1, dtype=np.float32) for name in _BLOCKS
-        }
-        arrays |= {f"{name}/{m}": getattr(research, name)[m].astype(np.float16) for name in _EMBEDDINGS}
+        for name in ("signature", "absolute"):
+            arrays[f"{name}/{m}"] = np.concatenate(getattr(research, name)[m], axis=1, dtype=np.float32)
+        for name in ("class_text", "class_image", "image_sd"):
+            arrays[f"{name}/{m}"] = getattr(research, name)[m].astype(np.float16)
     write_document(path, document, arrays, kind=FORMAT, version=VERSION)
 
 
@@ -192,9 +184,10 @@ def _research(document: dict[str, Any], arrays: Arrays) -> Research:
     m, s, g = len(candidates), len(tasks), sum(task.n_classes for task in tasks)
     signals, shots, scores = document["signal_names"], document["shots"], document["evidence_names"]
 
-    def blocks(name: str, i: int) -> tuple[FloatArray, ...]:
-        widths = candidates[i].widths
-        return tuple(np.split(checked(arrays, f"{name}/{i}", (s, sum(widths))), np.cumsum(widths)[:-1], axis=1))
+    def blocks(name: str) -> tuple[tuple[FloatArray, ...], ...]:
+        whole = [checked(arrays, f"{name}/{i}", (s, sum(one.widths))) for i, one in enumerate(candidates)]
+        ends = [np.cumsum(one.widths)[:-1] for one in candidates]
+        return tuple(tuple(np.split(figures, at, axis=1)) for figures, at in zip(whole, ends, strict=True))
 
     def each(name: str, first: int) -> tuple[FloatArray, ...]:
         return tuple(checked(arrays, f"{name}/{i}", (first, one.embed_dim)) for i, one in enumerate(candidates))
@@ -211,8 +204,8 @@ def _research(document: dict[str, Any], arrays: Arrays) -> Research:
         norm_activity=tuple(
             checked(arrays, f"norm_activity/{i}", (s, len(one.widths))) for i, one in enumerate(candidates)
         ),
-        signature=tuple(blocks("signature", i) for i in range(m)),
-        absolute=tuple(blocks("absolute", i) for i in range(m)),
+        signature=blocks("signature"),
+        absolute=blocks("absolute"),
         class_text=each("class_text", g),
         class_image=each("class_image", g),
         image_sd=each("image_sd", s),

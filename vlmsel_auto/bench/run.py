@@ -32,16 +32,9 @@ _RESAMPLES: Final = 2000
 
 
 def _measure(score: FloatArray, truth: FloatArray) -> FloatArray:
-    return np.array(
-        [
-            ndcg(score, truth),
-            tau_b(score, truth),
-            weighted_tau(score, truth),
-            top_k_overlap(score, truth),
-            100.0 * top_k_loss(score, truth, k=1),
-            100.0 * top_k_loss(score, truth, k=5),
-        ]
-    )
+    """`MEASURES` of a score."""
+    orders = [ndcg(score, truth), tau_b(score, truth), weighted_tau(score, truth), top_k_overlap(score, truth)]
+    return np.array([*orders, *(100.0 * top_k_loss(score, truth, k=k) for k in (1, 5))])
 
 
 def _filled(score: FloatArray) -> FloatArray:

@@ -2,8 +2,8 @@
 
 Yi et al., "Bridge the Modality and Capability Gaps in Vision-Language Model Selection", NeurIPS 2024 (arXiv
 2403.13797). Class similarities come from each candidate's own text tower instead of a sentence encoder, and ranking 1
-scores predicted image embeddings of the class texts themselves instead of a language model's captions: our own
-choices, as neither an encoder nor captions are at hand offline. Ranks go by partial, gaps by exact transport (POT).
+scores predicted image embeddings of the class texts themselves instead of a language model's captions, as neither an
+encoder nor captions are at hand offline. Ranks go by partial, gaps by exact transport (POT).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final, Literal
 import numpy as np
 from scipy import stats
 
-from vlmsel_auto.ranking.scaling import unit_rows
+from vlmsel_auto.ranking.evidence.zeroshot import cosines
 from vlmsel_auto.records import FloatArray
 
 _THRESHOLD: Final = 0.5  # least cosine of a source class to some target class
@@ -22,23 +22,17 @@ _PARTIAL_MASS: Final = 0.9
 
 def similar_classes(source: FloatArray, target: FloatArray) -> FloatArray:
     """Whether (Ks,) a source class text (Ks, D) has a cosine above .5 to any target class text (Kt, D)."""
-    return np.asarray((unit_rows(source) @ unit_rows(target).T).max(axis=1) > _THRESHOLD)
+    return np.asarray(cosines(source, target).max(axis=1) > _THRESHOLD)
 
 
 def class_plan(source: FloatArray, target: FloatArray, *, kind: Literal["exact", "partial"]) -> FloatArray:
-    """Transport plan (Ks, Kt) between equally heavy classes, cost exp(1 - cosine).
+    """Transport plan (Ks, Kt) between equally heavy class texts (Ks, D) and (Kt, D), cost exp(1 - cosine).
 
-    Args:
-        source: (Ks, D) class texts, any scale.
-        target: (Kt, D) class texts.
-        kind: "exact" moves all mass, "partial" 90 % of it.
-
-    Returns:
-        The plan, mass 1 or .9.
+    "exact" moves all mass, 1, "partial" 90 % of it.
     """
     import ot  # takes two seconds, and only the bench needs it
 
-    cost = np.exp(1.0 - unit_rows(source) @ unit_rows(target).T)
+    cost = np.exp(1.0 - cosines(source, target))
     a, b = np.full(len(source), 1.0 / len(source)), np.full(len(target), 1.0 / len(target))
     if kind == "exact":
         return np.asarray(ot.emd(a, b, cost), dtype=np.float64)
@@ -67,7 +61,7 @@ def gap_score(
     """
     gaps = plan.T @ source_gaps * plan.shape[1]
     z = (target_text - text_mean) / text_sd
-    cosine = unit_rows(z + gaps) @ unit_rows(z).T
+    cosine = cosines(z + gaps, z)
     own = np.diag(cosine).copy()
     np.fill_diagonal(cosine, -np.inf)
     return float(np.mean(own - cosine.max(axis=1)))

@@ -13,7 +13,6 @@ from vlmsel_auto.ranking.sources import Truth
 from vlmsel_auto.records import Interval
 
 MEASURES: Final = ("ndcg5", "tau_b", "weighted_tau", "top5_overlap", "top1_loss", "top5_loss")
-_EVENTS: Final = ("best", "in the top five")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -106,7 +105,7 @@ class BenchTable:
         if self.calibration is not None:
             lines += [
                 "",
-                "| fused ranking says | " + " | ".join(_EVENTS) + " |",
+                "| fused ranking says | best | in the top five |",
                 "|---|---|---|",
                 f"| probability said: seen (cases) | {_told(self.calibration.best)} | {_told(self.calibration.top5)} |",
                 "",

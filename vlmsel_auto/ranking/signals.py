@@ -129,14 +129,14 @@ IMAGE_SIGNALS: Final = (CONSENSUS, *(one.name for one in SIGNALS if one.ranked a
 LABEL_SIGNALS: Final = tuple(one.name for one in SIGNALS if one.ranked and one.labelled)
 
 
-def label_free_signals(seen: Embedded, *, research: bool = False) -> dict[str, float]:
-    """What unlabelled images and class names say, by name; with ``research`` also what no ranking fuses."""
-    return {one.name: one.score(seen) for one in SIGNALS if not one.labelled and (one.ranked or research)}
+def label_free_signals(seen: Embedded, *, ranked: bool = True) -> dict[str, float]:
+    """What unlabelled images and class names say, by name: what rankings fuse, or else all the other scores."""
+    return {one.name: one.score(seen) for one in SIGNALS if not one.labelled and one.ranked == ranked}
 
 
-def evidence_scores(seen: Embedded, *, research: bool = False) -> dict[str, float]:
-    """What labelled images say, by name; with ``research`` also what no ranking fuses, which may take seconds."""
-    return {one.name: one.score(seen) for one in SIGNALS if one.labelled and (one.ranked or research)}
+def evidence_scores(seen: Embedded, *, ranked: bool = True) -> dict[str, float]:
+    """What labelled images say, by name: what rankings fuse, or else all the other scores, which may take seconds."""
+    return {one.name: one.score(seen) for one in SIGNALS if one.labelled and one.ranked == ranked}
 
 
 def image_number(indices: IntArray) -> float:
