@@ -14,8 +14,6 @@ from safetensors.numpy import load_file
 
 from vlmsel_auto.records import FloatArray
 
-__all__ = ["Accuracies", "Images", "Told", "World", "errors_of", "read_images", "recorded"]
-
 Arm = tuple[str, str]  # candidate, method
 OWN, STAYS = 0.6, 0.6  # shares of the sampling variance: a candidate's own; of that, the same in all trials of an arm
 

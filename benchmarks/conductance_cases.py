@@ -20,20 +20,6 @@ from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.zoo import load as load_model
 from vlmsel_auto.records import FloatArray
 
-__all__ = [
-    "LARGE",
-    "MINI",
-    "Case",
-    "captum",
-    "error_of",
-    "floor",
-    "is_member",
-    "make_case",
-    "ours",
-    "reference",
-    "with_images",
-]
-
 ZOO = Path(__file__).parents[1] / "vlmsel_auto" / "minizoo"
 MINI = ("ViT-Mi-8-64.all-l", "ConvNeXt-Mi-64.all-m", "RN-Mi-64.all-m")
 LARGE = ("ViT-B-32", "RN50", "convnext_base")

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["peak_bytes"]
-
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from vlmsel_auto.ranking.agreement import ndcg, tau_b, top_k_loss
+from vlmsel_auto.ranking.agreement import mean_interval, ndcg, tau_b, top_k_loss
 from vlmsel_auto.records import FloatArray
 
 CHOSEN = "chosen among these on the other targets"
@@ -20,13 +20,6 @@ def measures(scores: Sequence[FloatArray], truths: Sequence[FloatArray]) -> Floa
         for t in truths
     ]
     return np.asarray(np.mean(lines, axis=0), dtype=np.float64)
-
-
-def interval(gains: FloatArray) -> tuple[float, float]:
-    """95 %, bootstrap over targets."""
-    draws = np.random.default_rng(0).integers(len(gains), size=(2000, len(gains)))
-    low, high = np.quantile(gains[draws].mean(axis=1), [0.025, 0.975])
-    return float(low), float(high)
 
 
 def chosen_elsewhere(found: Mapping[str, FloatArray]) -> FloatArray:
@@ -54,10 +47,10 @@ def print_table(
     rows: list[dict[str, object]] = []
     for name, one in every.items():
         gains = one[:, 0] - found[against][:, 0]
-        low, high = interval(gains)
+        over = mean_interval(gains, seed=0)
         mean = one.mean(axis=0)
-        told = "" if name == against else f"{gains.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+        told = "" if name == against else f"{gains.mean():+.3f} [{over.low:+.3f}, {over.high:+.3f}]"
         print(f"| {name} | {mean[0]:.3f} | {mean[1]:.3f} | {mean[2]:.2f} | {mean[3]:.2f} | {told} |", flush=True)
         rows.append({"table": title, "form": name, "ndcg5": mean[0], "tau_b": mean[1], "top1_loss": mean[2],
-                     "top5_loss": mean[3], "gain": gains.mean(), "low": low, "high": high})  # fmt: skip
+                     "top5_loss": mean[3], "gain": gains.mean(), "low": over.low, "high": over.high})  # fmt: skip
     return rows

@@ -12,8 +12,6 @@ from replay_table import Table
 
 from vlmsel_auto.records import FloatArray
 
-__all__ = ["Figures", "Replay", "figures_of", "plot", "replay_of", "saved_by"]
-
 COSTS = np.linspace(0.25, 30.0, 120)  # in mean trials
 _DRAWS = 2_000
 

@@ -14,8 +14,6 @@ import optuna
 from replay_strategies import DETERMINISTIC, OPTUNA_ONLY, STRATEGIES
 from replay_table import Scene, Table
 
-__all__ = ["Runs", "run_all"]
-
 
 @dataclass(kw_only=True)
 class Runs:

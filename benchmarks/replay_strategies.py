@@ -14,8 +14,6 @@ from vlmsel_auto.integrations._arms import learn_arms, next_arm
 from vlmsel_auto.integrations.optuna_prior import CandidatePrior, PriorSampler, enqueue
 from vlmsel_auto.records import Basis, Candidate, FloatArray, ImageView, Interval, RankedCandidate, Ranking
 
-__all__ = ["DETERMINISTIC", "OPTUNA_ONLY", "STRATEGIES", "TRIALS", "Strategy"]
-
 TRIALS = 40
 Strategy = Callable[[Scene, int], list[int]]
 
@@ -25,12 +23,17 @@ def _search(scene: Scene, *, sampler: BaseSampler, models: list[int] | None = No
 
     With ``models`` only those; ``queued``: their first trials at the setting that is best on average elsewhere.
     """
-    table, path = scene.table, []
-    shown = list(range(len(table.models))) if models is None else models
+    shown = list(range(len(scene.table.models))) if models is None else models
     study = optuna.create_study(direction="maximize", sampler=sampler)
     at, until = scene.usual_setting()
     for place in range(len(shown) if queued else 0):
         study.enqueue_trial({"model": place, "rate": at, "epoch": until})
+    return _path(study, scene, shown)
+
+
+def _path(study: optuna.Study, scene: Scene, shown: list[int]) -> list[int]:
+    """Arms of the study's trials over the models ``shown``."""
+    table, path = scene.table, []
 
     def objective(trial: optuna.Trial) -> float:
         model = shown[trial.suggest_categorical("model", list(range(len(shown))))]
@@ -139,19 +142,9 @@ def _prior(scene: Scene) -> CandidatePrior:
 
 
 def _with_prior(scene: Scene, seed: int, *, prior: CandidatePrior) -> list[int]:
-    table, path = scene.table, []
     study = optuna.create_study(direction="maximize", sampler=PriorSampler(prior, TPESampler(seed=seed)))
     enqueue(study, prior, count=3)
-
-    def objective(trial: optuna.Trial) -> float:
-        model = trial.suggest_categorical("model", list(range(len(table.models))))
-        at = trial.suggest_int("rate", 0, len(table.rates) - 1)
-        until = trial.suggest_int("epoch", 0, len(table.epochs) - 1)
-        path.append(table.arm(model, at, until))
-        return float(scene.values[model, at, until])
-
-    study.optimize(objective, n_trials=TRIALS)
-    return path
+    return _path(study, scene, list(range(len(scene.table.models))))
 
 
 def prior_sampler(scene: Scene, seed: int) -> list[int]:

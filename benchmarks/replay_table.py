@@ -12,8 +12,6 @@ import numpy as np
 
 from vlmsel_auto.records import FloatArray, IntArray
 
-__all__ = ["Scene", "Table", "read_table"]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Table:

@@ -20,7 +20,7 @@ import numpy as np
 from ranking_table import measures
 
 from vlmsel_auto.bench.case import Case
-from vlmsel_auto.bench.rankings import RANKINGS
+from vlmsel_auto.bench.rankings import RANKINGS, replicate_scores
 from vlmsel_auto.bench.research import Research, joined, research_path
 from vlmsel_auto.bench.research import load as load_research
 from vlmsel_auto.library.file import load
@@ -78,8 +78,8 @@ def main() -> None:
 
     ceilings = []
     for s in tasks:
-        runs = whole_runs(library, s)
-        ceilings += [measures([np.mean(runs[:r] + runs[r + 1 :], axis=0)], [run]) for r, run in enumerate(runs)]
+        case = Case(library=library, column=s, truth="tuned", shots=0)
+        ceilings += [measures([others], [run]) for others, run in replicate_scores(case, whole_runs(library, s))]
     ceiling = np.mean(ceilings, axis=0)
     print(f"{len(tasks)} tasks with several runs: {', '.join(library.task_names[s] for s in tasks)}\n")
     print("| predicts a run | labels a class | NDCG@5 | tau-b | top-1 loss | top-5 loss | share of the ceiling |")

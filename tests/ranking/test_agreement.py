@@ -10,7 +10,16 @@ from scipy import stats
 from sklearn.metrics import ndcg_score
 
 from vlmsel_auto.errors import InputError
-from vlmsel_auto.ranking.agreement import agreement, ndcg, relevance, tau_b, top_k_loss, top_k_overlap, weighted_tau
+from vlmsel_auto.ranking.agreement import (
+    agreement,
+    mean_interval,
+    ndcg,
+    relevance,
+    tau_b,
+    top_k_loss,
+    top_k_overlap,
+    weighted_tau,
+)
 
 coarse = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=4, max_size=12)
 
@@ -98,3 +107,10 @@ def test_unequal_lengths_and_nan_are_refused():
         agreement(np.zeros(3), np.zeros(4))
     with pytest.raises(InputError, match="finite"):
         agreement(np.array([0.0, np.nan]), np.zeros(2))
+
+
+def test_the_interval_of_a_mean_is_about_two_standard_errors_wide():
+    values = np.random.default_rng(0).normal(size=400)
+    found = mean_interval(values, seed=0)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
+    assert found.low < values.mean() < found.high

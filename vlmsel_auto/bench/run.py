@@ -20,15 +20,14 @@ from vlmsel_auto.bench.table import MEASURES, BenchRow, BenchTable
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.ranking.agreement import ndcg, tau_b, top_k_loss, top_k_overlap, weighted_tau
+from vlmsel_auto.ranking.agreement import mean_interval, ndcg, tau_b, top_k_loss, top_k_overlap, weighted_tau
 from vlmsel_auto.ranking.dcd import DEFAULT
 from vlmsel_auto.ranking.divergence import Divergence
 from vlmsel_auto.ranking.sources import Truth, truth_of
-from vlmsel_auto.records import FloatArray, Interval
+from vlmsel_auto.records import FloatArray
 
 _MIN_TASKS: Final = 3
 _MIN_CANDIDATES: Final = 6  # below this the top five are everybody
-_RESAMPLES: Final = 2000
 
 
 def _measure(score: FloatArray, truth: FloatArray) -> FloatArray:
@@ -130,17 +129,13 @@ def _row(
 ) -> BenchRow:
     means = np.mean(list(figures.values()), axis=0)
     gains = np.array([values[0] - base[target] for target, values in figures.items() if target in base])
-    interval = None
-    if len(gains) >= _MIN_TASKS and name != "average_rank":
-        draws = np.random.default_rng(seed).integers(len(gains), size=(_RESAMPLES, len(gains)))
-        low, high = np.quantile(gains[draws].mean(axis=1), [0.025, 0.975])
-        interval = Interval(low=float(low), high=float(high))
+    compared = len(gains) >= _MIN_TASKS and name != "average_rank"
     return BenchRow(
         ranking=name,
         **dict(zip(MEASURES, map(float, means), strict=True)),
         seconds=seconds,
         gain=float(gains.mean()) if len(gains) else 0.0,
-        gain_interval=interval,
+        gain_interval=mean_interval(gains, seed=seed) if compared else None,
         targets=len(figures),
         per_target={target: float(values[0]) for target, values in figures.items()},
     )

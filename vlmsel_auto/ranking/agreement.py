@@ -34,12 +34,7 @@ def relevance(actual: FloatArray) -> FloatArray:
 def ndcg(predicted: FloatArray, actual: FloatArray) -> float:
     """Normalised discounted cumulative gain at 5, linear gain, discount 1 / log2(1 + place), tied scores averaged.
 
-    Args:
-        predicted: (n,) scores, higher is better.
-        actual: (n,) accuracies.
-
-    Returns:
-        A value in [0, 1]; NaN when nothing is relevant, as where more than ten candidates are all equal.
+    In [0, 1]; NaN when nothing is relevant, as where more than ten candidates are all equal.
     """
     rel = relevance(actual)
     discount = np.zeros(len(rel))
@@ -82,15 +77,9 @@ def top_k_overlap(predicted: FloatArray, actual: FloatArray, *, k: int = 5) -> f
 
 
 def top_k_loss(predicted: FloatArray, actual: FloatArray, *, k: int = 1) -> float:
-    """Accuracy lost by trying only the k predicted best: best of all minus best of those.
+    """Accuracy >= 0 lost by trying only the k predicted best: best of all minus best of those.
 
-    Args:
-        predicted: (n,) scores, higher is better; ties count as a random order (expected loss).
-        actual: (n,) accuracies.
-        k: how many are tried.
-
-    Returns:
-        The loss, in the unit of ``actual``, >= 0.
+    Predicted ties count as a random order: this is then the expected loss.
     """
     k = min(k, len(actual))
     bound = np.sort(predicted)[::-1][k - 1]
@@ -116,17 +105,22 @@ def _interval(
     values = values[np.isfinite(values)]
     if len(values) < RESAMPLES // 2:
         return None
+    return _middle(values)
+
+
+def mean_interval(values: FloatArray, *, seed: int) -> Interval:
+    """95 % interval of the mean of values (n,) by a percentile bootstrap."""
+    draws = np.random.default_rng(seed).integers(len(values), size=(2 * RESAMPLES, len(values)))
+    return _middle(values[draws].mean(axis=1))
+
+
+def _middle(values: FloatArray) -> Interval:
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(low=float(low), high=float(high), level=LEVEL)
 
 
 def agreement(predicted: FloatArray, actual: FloatArray, *, seed: int = 0) -> Agreement:
-    """Compare predicted scores with actual accuracies of the candidates that were really tuned.
-
-    Args:
-        predicted: (n,) predicted scores, higher is better.
-        actual: (n,) accuracies in [0, 1], same order of candidates.
-        seed: of the bootstrap.
+    """Compare predicted scores (n,), higher is better, with the accuracies (n,) that the candidates had when tuned.
 
     Returns:
         The figures; None and a note where n is too small to say anything.

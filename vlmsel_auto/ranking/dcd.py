@@ -75,28 +75,15 @@ def depth_corrected(
 ) -> tuple[FloatArray, FloatArray]:
     """Log activity minus its mean over the sources: sums of |conductance| fall with depth whatever the task is.
 
-    Args:
-        activity: (T, B) positive activities of the targets.
-        sources: (S, B) of the sources.
-        used: (T, S) which sources count for each target.
-
     Returns:
-        z (T, B) and the means that were taken off (T, B), in nats.
+        z (T, B) of the targets and the means (T, B) over the used (T, S) sources that were taken off, in nats.
     """
     reference = used.astype(np.float64) @ _log(sources) / used.sum(axis=1, keepdims=True)
     return np.asarray(_log(activity) - reference, dtype=np.float64), np.asarray(reference, dtype=np.float64)
 
 
 def block_importance(z: FloatArray, *, temperature: float) -> FloatArray:
-    """Argmax over the simplex of <w, z> + tau H(w), which is softmax(z / tau).
-
-    Args:
-        z: (..., B) depth-corrected activity.
-        temperature: tau > 0; large values give equal weights.
-
-    Returns:
-        (..., B) weights that sum to 1.
-    """
+    """Argmax over the simplex of <w, z> + tau H(w), which is softmax(z / tau); z (..., B), tau the temperature."""
     if temperature <= 0.0:
         raise InputError(f"temperature must be positive, but got {temperature!r}")
     return np.asarray(special.softmax(np.asarray(z, dtype=np.float64) / temperature, axis=-1), dtype=np.float64)

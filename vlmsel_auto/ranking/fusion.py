@@ -51,15 +51,12 @@ def _solve(gram: FloatArray, moment: FloatArray) -> FloatArray:
 
 
 def candidate_effect(residual: FloatArray, similarity: FloatArray, *, shrink: float) -> FloatArray:
-    """Shrunken weighted mean of a candidate's residuals.
+    """Shrunken weighted mean (M,) of each candidate's residuals, in standard units; 0 without sources.
 
     Args:
         residual: (M, S) truth minus trend, NaN where unknown.
         similarity: (M, S) weights >= 0 of the sources, any scale.
         shrink: k of n / (n + k), n = (sum w)^2 / sum w^2 over the known sources; 0 leaves the mean as it is.
-
-    Returns:
-        (M,) offsets in standard units; 0 for candidates without sources.
     """
     known = np.isfinite(residual)
     mass = np.where(known, similarity, 0.0)

@@ -61,18 +61,15 @@ class Scores:
 
 def _measured(targets: Sequence[Measurement], labels: IntArray | None) -> dict[str, FloatArray]:
     """Image and label signals (M,) of the target, NaN where a candidate was not embedded."""
-    seen = [target.embedded(labels) for target in targets]
-    rows = [
-        {} if one is None else label_free_signals(one) | (evidence_scores(one) if labels is not None else {})
-        for one in seen
-    ]
-    names = [*IMAGE_SIGNALS, *(LABEL_SIGNALS if labels is not None else ())]
-    table = {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
-    there = [i for i, one in enumerate(seen) if one is not None]
-    named = [one.predicted for one in seen if one is not None]
-    if named:
+    seen = {i: one for i, target in enumerate(targets) if (one := target.embedded(labels)) is not None}
+    table = {name: np.full(len(targets), np.nan) for name in (*IMAGE_SIGNALS, *LABEL_SIGNALS)}
+    for i, one in seen.items():
+        for name, value in (label_free_signals(one) | (evidence_scores(one) if labels is not None else {})).items():
+            table[name][i] = value
+    if seen:
+        there, named = list(seen), np.stack([one.predicted for one in seen.values()])
         n_classes = len(targets[there[0]].text_features)
-        table[CONSENSUS][there] = consensus(np.stack(named), table[TOP2_MARGIN][there], n_classes=n_classes)
+        table[CONSENSUS][there] = consensus(named, table[TOP2_MARGIN][there], n_classes=n_classes)
     return {name: values for name, values in table.items() if np.isfinite(values).any()}
 
 
@@ -112,9 +109,6 @@ def score_candidates(*, measured: Mapping[str, FloatArray], sources: Sources | N
         measured: name -> (M,) image and label signals of the target, of `IMAGE_SIGNALS` and `LABEL_SIGNALS`.
         sources: the library, or None.
         n: number of candidates M.
-
-    Returns:
-        The scores, in the order of the candidates.
     """
     images = [name for name in IMAGE_SIGNALS if name in measured]
     said = [name for name in LABEL_SIGNALS if name in measured]

@@ -54,12 +54,7 @@ class Sources:
 def truth_of(library: Library, *, truth: Truth) -> FloatArray:
     """Accuracies (M, S) that rankings are to predict: tuned where known, else probed, else zero-shot, task by task.
 
-    Args:
-        library: source tasks.
-        truth: "zero_shot" takes the zero-shot accuracies whatever else is known.
-
-    Returns:
-        (M, S); a column holds figures of one kind only.
+    A column holds figures of one kind only; ``truth`` "zero_shot" takes these whatever else is known.
     """
     if truth == "zero_shot":
         return library.zero_shot
@@ -123,10 +118,7 @@ def _rows_of(values: FloatArray, rows: Sequence[int | None]) -> FloatArray:
 def image_signal(library: Library, name: str, rows: Sequence[int | None]) -> FloatArray | None:
     """A label-free signal (M, S) of the listed candidates on every task; None where the library lacks it.
 
-    Args:
-        library: source tasks.
-        name: of a signal that the library holds, or `CONSENSUS`.
-        rows: (M,) each candidate's place in the library, None for those that it does not know.
+    ``rows`` (M,) is each candidate's place in the library, None for those that it does not know.
     """
     if name == CONSENSUS:
         if not np.isfinite(library.predicted_on).any() or TOP2_MARGIN not in library.signal_names:
@@ -196,7 +188,7 @@ def gather(
     between = mixed_with_mean(pairwise, share=weighting.pooled)
     near = mixed_with_mean(to_target, share=weighting.pooled)
     similarity = source_weights(between, temperature=weighting.effects)
-    similarity[:, np.arange(len(library.tasks)), np.arange(len(library.tasks))] = 0.0
+    similarity[:, np.eye(len(library.tasks), dtype=np.bool_)] = 0.0
     shown = {name: image_signal(library, name, rows) for name in IMAGE_SIGNALS}
     signals = {name: values for name, values in shown.items() if values is not None}
     k = nearest_shots(library, shots)

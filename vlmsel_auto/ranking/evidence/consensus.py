@@ -20,7 +20,7 @@ _LEAST_VOTERS: Final = 3  # of two, neither can be told from the other
 
 
 def consensus(predicted: IntArray, margins: FloatArray, *, n_classes: int) -> FloatArray:
-    """Share of images on which a candidate names the class that the others, without it, give most votes.
+    """Share (M,) of images on which a candidate names the class that the others, without it, give most votes.
 
     Args:
         predicted: (M, n) class 0..K-1 that each candidate gives to each image; the same images for all.
@@ -29,7 +29,7 @@ def consensus(predicted: IntArray, margins: FloatArray, *, n_classes: int) -> Fl
         n_classes: K.
 
     Returns:
-        (M,) in [0, 1]; NaN for fewer than three candidates or no image.
+        Shares in [0, 1]; NaN for fewer than three candidates or no image.
     """
     m, n = predicted.shape
     if m < _LEAST_VOTERS or n == 0:

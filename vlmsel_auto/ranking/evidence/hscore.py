@@ -15,14 +15,9 @@ from vlmsel_auto.records import FloatArray, IntArray
 
 
 def hscore(features: FloatArray, labels: IntArray) -> float:
-    """Return tr(pinv(Sigma_a) (1 - a) cov(class means)), a = the Ledoit-Wolf shrinkage.
+    """Return tr(pinv(Sigma_a) (1 - a) cov(class means)) >= 0, a = the Ledoit-Wolf shrinkage.
 
-    Args:
-        features: (n, D) embeddings.
-        labels: (n,) classes 0..K-1.
-
-    Returns:
-        A score >= 0, higher is better; NaN when no class has two images (class means are then the images).
+    NaN when no class has two images: class means are then the images.
     """
     features = np.asarray(features, dtype=np.float64)
     count = np.bincount(labels)

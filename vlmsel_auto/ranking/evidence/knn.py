@@ -11,18 +11,11 @@ from vlmsel_auto.records import FloatArray, IntArray
 
 
 def knn(features: FloatArray, labels: IntArray, *, k: int = 5) -> float:
-    """Leave-one-out accuracy of a cosine k-nearest-neighbour vote.
+    """Leave-one-out accuracy in [0, 1] of a cosine vote of the k, at most n - 1, nearest neighbours.
 
     A vote that is tied goes to the tied class with the larger sum of cosines, since with 4 or 8 labels a class ties are
-    common and a fixed class order would bias the figure.
-
-    Args:
-        features: (n, D) embeddings, any scale.
-        labels: (n,) classes 0..K-1.
-        k: neighbours that vote; at most n - 1 are used.
-
-    Returns:
-        Accuracy in [0, 1]; NaN when no class has two images, as then no image can be right.
+    common and a fixed class order would bias the figure. NaN when no class has two images, as then no image can be
+    right.
     """
     n, n_classes = len(labels), int(labels.max(initial=-1)) + 1
     if n < 2 or np.bincount(labels).max() < 2:  # noqa: PLR2004 - a pair is the least that can agree

@@ -21,14 +21,9 @@ _PER_CLASS = 5  # mixture components a class
 
 
 def leep(source_probabilities: FloatArray, labels: IntArray) -> float:
-    """Mean log expected empirical prediction.
+    """Mean log expected empirical prediction, in nats per image, <= 0; NaN without images.
 
-    Args:
-        source_probabilities: (n, Z) softmax over source classes (or responsibilities of clusters), rows sum to 1.
-        labels: (n,) target classes 0..K-1.
-
-    Returns:
-        Nats per image, <= 0, higher is better; NaN without images.
+    ``source_probabilities`` (n, Z) are a softmax over source classes, or responsibilities of clusters.
     """
     p = np.asarray(source_probabilities, dtype=np.float64)
     if len(labels) == 0:
@@ -43,14 +38,8 @@ def leep(source_probabilities: FloatArray, labels: IntArray) -> float:
 def nleep(features: FloatArray, labels: IntArray, *, seed: int = 0) -> float:
     """LEEP over the responsibilities of a Gaussian mixture in the leading principal components.
 
-    Args:
-        features: (n, D) embeddings.
-        labels: (n,) target classes 0..K-1.
-        seed: of the mixture's start, which the score depends on.
-
-    Returns:
-        Nats per image, <= 0; NaN when there are fewer than 10 images per class on average, as five components a class
-        would then explain single images.
+    The score depends on the mixture's start, which ``seed`` draws. NaN when there are fewer than 10 images per class on
+    average, as five components a class would then explain single images.
     """
     n, n_classes = len(labels), int(labels.max(initial=-1)) + 1
     if n_classes < 1 or n < 2 * _PER_CLASS * n_classes:

@@ -20,12 +20,8 @@ _SHARPNESS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 def fitted_log_likelihood(scores: FloatArray, labels: IntArray) -> float:
     """Mean log softmax of the true class at the sharpness of 1, 2, 4 ... 32 that suits the labels best.
 
-    Args:
-        scores: (n, K), higher for likelier classes, of about unit spread.
-        labels: (n,) classes 0..K-1.
-
-    Returns:
-        Nats per image, <= 0, higher is better; NaN without images.
+    ``scores`` (n, K) are higher for likelier classes and of about unit spread. In nats per image, <= 0; NaN without
+    images.
     """
     if len(labels) == 0:
         return math.nan
@@ -38,15 +34,7 @@ def fitted_log_likelihood(scores: FloatArray, labels: IntArray) -> float:
 
 
 def zeroshot_log_likelihood(cosine: FloatArray, labels: IntArray) -> float:
-    """`fitted_log_likelihood` of the zero-shot cosines in units of their spread.
-
-    Args:
-        cosine: (n, K).
-        labels: (n,) classes 0..K-1.
-
-    Returns:
-        Nats per image; NaN without labels.
-    """
+    """`fitted_log_likelihood` of the zero-shot cosines in units of their spread."""
     if len(labels) == 0:
         return math.nan
     centred = cosine - cosine.mean(axis=1, keepdims=True)

@@ -21,15 +21,9 @@ _PENALTIES = (0.03, 0.1, 0.3, 1.0)  # of `ridge_log_likelihood`
 
 
 def logistic(features: FloatArray, labels: IntArray, *, seed: int = 0) -> float:
-    """Cross-validated accuracy of multinomial logistic regression on standardised features.
+    """Accuracy in [0, 1] of multinomial logistic regression on standardised features, cross-validated.
 
-    Args:
-        features: (n, D) embeddings.
-        labels: (n,) classes 0..K-1.
-        seed: of the stratified folds.
-
-    Returns:
-        Accuracy in [0, 1]; NaN when fewer than two classes have two images or some class has a single one.
+    NaN when fewer than two classes have two images or some class has a single one.
     """
     count = np.bincount(labels)
     count = count[count > 0]
@@ -51,19 +45,11 @@ def logistic(features: FloatArray, labels: IntArray, *, seed: int = 0) -> float:
 def ridge(
     features: FloatArray, labels: IntArray, *, penalty: float = 0.1, text_features: FloatArray | None = None
 ) -> float:
-    """Exact leave-one-out accuracy of a ridge classifier on unit-norm embeddings, all from one decomposition.
+    """Exact leave-one-out accuracy in [0, 1] of a ridge classifier on unit-norm embeddings, from one decomposition.
 
     The weights are shrunk towards the class texts when these are given (a start at the zero-shot head, as tuning has
-    it), else towards zero.
-
-    Args:
-        features: (n, D) embeddings, any scale.
-        labels: (n,) classes 0..K-1.
-        penalty: L2 penalty in units of the mean squared feature per dimension times n.
-        text_features: (K, D) unit-norm class weights, or None.
-
-    Returns:
-        Accuracy in [0, 1]; NaN when fewer than two classes are labelled or no class has two images.
+    it), else towards zero; ``penalty`` is in units of the mean squared feature per dimension times n. NaN when fewer
+    than two classes are labelled or no class has two images.
     """
     if not _learnable(labels):
         return math.nan
@@ -74,13 +60,7 @@ def ridge(
 def ridge_log_likelihood(features: FloatArray, labels: IntArray, *, text_features: FloatArray | None = None) -> float:
     """Log likelihood of what `ridge` says of each image left out, at the penalty that suits the labels best.
 
-    Args:
-        features: (n, D) embeddings, any scale.
-        labels: (n,) classes 0..K-1.
-        text_features: (K, D) unit-norm class weights to shrink towards, or None for zero.
-
-    Returns:
-        Nats per image, <= 0, higher is better; NaN where `ridge` is.
+    In nats per image, <= 0; NaN where `ridge` is.
     """
     if not _learnable(labels):
         return math.nan

@@ -41,14 +41,9 @@ def _evidence(s: FloatArray, x: FloatArray, r0: float, *, n: int, d: int) -> flo
 
 
 def logme(features: FloatArray, labels: IntArray) -> float:
-    """Mean over classes of the log maximum evidence per image.
+    """Mean over classes of the log maximum evidence, in nats per image.
 
-    Args:
-        features: (n, D) embeddings; the score depends on their scale only through the fitted precisions.
-        labels: (n,) classes 0..K-1.
-
-    Returns:
-        Nats per image, higher is better; NaN when fewer than two classes or no more images than classes are labelled.
+    NaN when fewer than two classes or no more images than classes are labelled.
     """
     features = np.asarray(features, dtype=np.float64)
     n, d = features.shape

@@ -32,14 +32,7 @@ def true_class_zscore(cosine: FloatArray, labels: IntArray) -> float:
     """Mean over images of the true class's cosine minus the image's mean cosine, over the deviation of all cosines.
 
     A graded form of the zero-shot accuracy, which says more when labels are few and does not depend on how wide a
-    model's cosines spread.
-
-    Args:
-        cosine: (n, K).
-        labels: (n,) classes 0..K-1.
-
-    Returns:
-        Standard deviations, higher is better; NaN without labels, 0 when all cosines are equal.
+    model's cosines spread. NaN without labels, 0 when all cosines are equal.
     """
     if len(labels) == 0:
         return math.nan
@@ -67,11 +60,7 @@ def margin_gain(cosine: FloatArray, baseline: FloatArray) -> float:
     """How much larger `margin` is on the images than on the baseline image, with the images' predicted classes.
 
     This is the conductance total by completeness, mean of F(x) - F(x0) with F = margin, without the logit scale; it
-    needs no path.
-
-    Args:
-        cosine: (n, K) of the images.
-        baseline: (K,) of the baseline image.
+    needs no path. ``baseline`` (K,) are the baseline image's cosines.
     """
     start = baseline[cosine.argmax(axis=1)] - baseline.mean()
     return float(np.mean(cosine.max(axis=1) - cosine.mean(axis=1) - start))
@@ -84,17 +73,10 @@ def top2_margin(cosine: FloatArray) -> float:
 
 
 def iimm(features: FloatArray, text_features: FloatArray) -> float:
-    """Inter-intra modal measure: mean of image-image cosines and of image to wrong-class-text cosines.
+    """Inter-intra modal measure: mean of image-image cosines and of image to wrong-class-text cosines, in [-1, 1].
 
     "Inter-Intra Modal Measure", ICCV 2025 (arXiv 2407.15731), with zero-shot predictions in the labels' place. High
-    values predict large gains from tuning.
-
-    Args:
-        features: (n, D) embeddings.
-        text_features: (K, D) class texts.
-
-    Returns:
-        A value in [-1, 1]; NaN with fewer than two images or classes.
+    values predict large gains from tuning. NaN with fewer than two images or classes.
     """
     n, n_classes = len(features), len(text_features)
     if n < 2 or n_classes < 2:  # noqa: PLR2004 - pairs are needed
