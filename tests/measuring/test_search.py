@@ -10,9 +10,9 @@ import vlmsel_auto
 from helpers.drawings import draw_task
 from vlmsel_auto.cache import Store
 from vlmsel_auto.library.file import load
-from vlmsel_auto.library.places import default_library, user_library
+from vlmsel_auto.library.places import default_library, remember, user_library
 from vlmsel_auto.measuring.measure import embed_target, measure_target
-from vlmsel_auto.measuring.search import RUN, cells_of_search, remember_search
+from vlmsel_auto.measuring.search import RUN, RUN_SOURCES, cells_of_search
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.pipeline.search import _learn
@@ -72,7 +72,8 @@ def test_a_remembered_search_is_a_source_task_once(measured, tmp_path, monkeypat
     task, chosen, signals = measured
     monkeypatch.setenv("VLMSEL_LIBRARY", str(tmp_path / "mine.safetensors"))
     for _ in range(2):
-        path, name = remember_search(task=task, candidates=chosen, measured=signals, trials=trials(), seed=0)
+        cells = cells_of_search(task=task, candidates=chosen, measured=signals, trials=trials(), seed=0)
+        path, name = remember(cells=cells, run_sources=RUN_SOURCES)
     library = load(path)
     assert (library.task_names, library.candidate_ids) == ((name,), NAMES)
     assert library.tasks[0].digest == task.digest
@@ -83,7 +84,8 @@ def test_a_search_that_only_embedded_is_remembered_without_profiles(measured, tm
     task, chosen, signals = measured
     monkeypatch.setenv("VLMSEL_LIBRARY", str(tmp_path / "mine.safetensors"))
     embedded = [embed_target(zoo.load(one), task, store=Store(tmp_path / "store")) for one in chosen]
-    remember_search(task=task, candidates=chosen, measured=[signals[0], embedded[1]], trials=trials(), seed=0)
+    measured = [signals[0], embedded[1]]
+    remember(cells=cells_of_search(task=task, candidates=chosen, measured=measured, trials=trials(), seed=0))
     library = user_library()  # with the shipped one
     row = [library.candidate_ids.index(name) for name in NAMES]
     column = next(place for place, one in enumerate(library.tasks) if one.digest == task.digest)

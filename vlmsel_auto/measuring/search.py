@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from vlmsel_auto.library.places import remember
 from vlmsel_auto.library.records import Build, Cell
 from vlmsel_auto.measuring.cells import cell_of
 from vlmsel_auto.planning.method import Trains
@@ -22,27 +20,8 @@ from vlmsel_auto.tuning.methods import method_of
 
 SEARCH: Final = "vlmsel-auto search"  # the source that a library names for what a search measured
 RUN: Final = "search"  # name of the tuning run in the library
+RUN_SOURCES: Final = {RUN: "best trial of each candidate in a search"}
 _SHOTS: Final = (1, 2, 4, 8, 16)
-
-
-def remember_search(
-    *,
-    task: Task,
-    candidates: Sequence[Candidate],
-    measured: Sequence[Measurement],
-    trials: Sequence[TrialResult],
-    seed: int,
-) -> tuple[Path, str]:
-    """Add the `cells_of_search` to the user's library.
-
-    Returns:
-        The file written and the name of the source task in it.
-
-    Raises:
-        LibraryError: the library is damaged, locked or cannot be written.
-    """
-    cells = cells_of_search(task=task, candidates=candidates, measured=measured, trials=trials, seed=seed)
-    return remember(cells=cells, run_sources={RUN: "best trial of each candidate in a search"})
 
 
 def cells_of_search(

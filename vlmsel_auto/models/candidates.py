@@ -26,7 +26,6 @@ __all__ = ["Unusable", "fingerprint", "mini_zoo", "resolve", "resolve_usable"]
 _MINI_ZOO = "mini-zoo"
 _LOCAL = "local-dir:"
 _HUB = "hf-hub:"
-_TABLE_KEYS = frozenset({"id", "path", "arch", "tag"})
 
 
 @functools.cache
@@ -197,7 +196,7 @@ def _from_toml(path: Path, *, seen: tuple[Path, ...]) -> Iterable[Candidate | Un
 
 def _from_table(table: Mapping[str, object], *, file: Path, seen: tuple[Path, ...]) -> Iterable[Candidate | Unusable]:
     texts = {key: value for key, value in table.items() if isinstance(value, str) and value}
-    match sorted(texts) if len(texts) == len(table) and set(table) <= _TABLE_KEYS else []:
+    match sorted(texts) if len(texts) == len(table) else []:
         case ["id"]:
             return _from_name(texts["id"], base=file.parent, seen=seen)
         case ["path"]:

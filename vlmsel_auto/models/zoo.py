@@ -245,8 +245,7 @@ def _loading(candidate: Candidate, *, where: str) -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     except (CandidateError, TrialUnavailable):
         raise

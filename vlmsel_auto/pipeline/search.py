@@ -12,9 +12,9 @@ from typing import Final
 from vlmsel_auto.cache import Json, Store, default_cache_dir, digest
 from vlmsel_auto.errors import CandidateError, LibraryError
 from vlmsel_auto.events import Notice, Sink, discard
-from vlmsel_auto.library.places import default_library, open_library
+from vlmsel_auto.library.places import default_library, open_library, remember
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.measuring.search import remember_search
+from vlmsel_auto.measuring.search import RUN_SOURCES, cells_of_search
 from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.device import pick_device
@@ -259,7 +259,8 @@ def _learn(
     if shipped is not None:  # its figures come from whole test splits, a search's from a few trials
         return f"not added to the library: the shipped library has this task as {shipped!r}, better measured"
     try:
-        path, name = remember_search(task=task, candidates=candidates, measured=measured, trials=trials, seed=seed)
+        cells = cells_of_search(task=task, candidates=candidates, measured=measured, trials=trials, seed=seed)
+        path, name = remember(cells=cells, run_sources=RUN_SOURCES)
         remember_past(past_of_search(task=task, candidates=candidates, trials=trials))
     except LibraryError as error:
         sink(Notice(text=f"the search was not added to your library: {error}", level="warning"))

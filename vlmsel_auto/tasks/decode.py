@@ -12,8 +12,7 @@ import os
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,15 +50,12 @@ class Decoded:
     note: str = ""  # what had to be converted and is worth telling; empty for everyday files
 
 
-@contextmanager
-def quiet_pillow() -> Iterator[None]:
+def quiet_pillow() -> AbstractContextManager[object]:
     """Silence Pillow's warnings about odd files while many are decoded; every one is judged by its pixels.
 
     Set once around a pool of threads: `warnings.catch_warnings` is not thread-safe.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    return warnings.catch_warnings(action="ignore")
 
 
 def decode_image(source: Path | bytes) -> Decoded:

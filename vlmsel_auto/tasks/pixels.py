@@ -14,10 +14,11 @@ import shutil
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import assert_never
 
@@ -201,18 +202,16 @@ def _decode_all(
 ) -> Iterator[DecodedRow]:
     """Decode in threads (Pillow frees the interpreter lock), a bounded number ahead of the one being waited for."""
     workers = min(_WORKERS, os.cpu_count() or 1)
-    waiting: deque[Future[DecodedRow]] = deque()
     done = 0
     with quiet_pillow(), ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        started = (
+            pool.submit(_decode_one, source, row=row, views=views, files=files) for row, source in enumerate(sources)
+        )
         try:
-            for row, source in enumerate(sources):
-                waiting.append(pool.submit(_decode_one, source, row=row, views=views, files=files))
-                if len(waiting) >= 8 * workers:
-                    yield waiting.popleft().result()
-                    done += 1
-                    progress(done)
+            waiting = deque(islice(started, 8 * workers))
             while waiting:
                 yield waiting.popleft().result()
+                waiting.extend(islice(started, 1))
                 done += 1
                 progress(done)
         except BaseException:  # also Ctrl+C: do not decode the rest first

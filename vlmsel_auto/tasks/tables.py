@@ -33,7 +33,6 @@ IMAGES = "images.parquet"
 _BATCH = 256  # rows of encoded images held in memory
 _PATH_COLUMNS = ("path", "file", "image", "filename")
 _LABEL_COLUMNS = ("label", "class")
-_SPLIT_COLUMN = "split"
 
 
 def scan_csv(root: Path) -> Scan:
@@ -68,9 +67,9 @@ def _read_csv(path: Path, *, root: Path) -> tuple[list[Entry], list[BadFile]]:
     if at_path is None or at_label is None:
         raise TaskError(
             f"{path} needs a header line with a column of {'/'.join(_PATH_COLUMNS)} and one of "
-            f"{'/'.join(_LABEL_COLUMNS)} (and may have {_SPLIT_COLUMN}), but got {shown(header) or 'an empty file'}"
+            f"{'/'.join(_LABEL_COLUMNS)} (and may have split), but got {shown(header) or 'an empty file'}"
         )
-    at_split = header.index(_SPLIT_COLUMN) if _SPLIT_COLUMN in header else None
+    at_split = _column(header, ("split",))
     cells = [(_cell(row, at_path), _cell(row, at_label), _cell(row, at_split)) for row in rows[1:]]
     _check_cells(cells, path=path)
     return _entries(cells, root=root, path=path)
@@ -136,8 +135,7 @@ def _locate(file: str, *, root: Path) -> Path | None:
                 return candidate
     except (OSError, ValueError):  # too long, or a null character
         return None
-    outside = [candidate for candidate in candidates if not inside(candidate, root)]
-    return outside[0] if outside else None
+    return next((candidate for candidate in candidates if not inside(candidate, root)), None)
 
 
 def _relative(path: Path, root: Path) -> str:
