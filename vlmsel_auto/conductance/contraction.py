@@ -32,11 +32,11 @@ class Part:
 def estimate_error(kind: Kind, d1: FloatArray, d0: FloatArray) -> FloatArray:
     """Estimated relative error of a rule with N intervals from differences to its coarser ones.
 
-    With r = d1 / d0 the error at N is about r times that at N/2, and d1 is the difference of both. One
-    error is a known share of d1 where both have one sign: r / (1 - r), the tail of a geometric series ("left"; 1/3 for
-    the trapezoid on smooth paths, r = 1/4). Where paths have kinks both are near independent: r / sqrt(1 + r^2).
-    r (1 + r / 2) lies between and a little above what tests measure; for the spectral rule on smooth paths, whose error
-    at N is r^2 d1, it is cautious.
+    With r = d1 / d0 the error at N is about r times that at N/2, and d1 is the difference of both. One error is a known
+    share of d1 where both have one sign: r / (1 - r), the tail of a geometric series ("left"; 1/3 for the trapezoid on
+    smooth paths, r = 1/4). Where paths have kinks both are near independent: r / sqrt(1 + r^2). r (1 + r / 2) lies
+    between and a little above what tests measure; for the spectral rule on smooth paths, whose error at N is r^2 d1, it
+    is cautious.
 
     Args:
         kind: rule.

@@ -6,8 +6,8 @@ gradients. Gradients are handed out while the backward pass runs and are not kep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Self
 
@@ -35,19 +35,25 @@ class Sweep:
         precision: dtype of autocast, or None for the tower's own.
     """
 
+    _leaf: Tensor | None  # output of the shallowest block, where the graph begins
+    _hooked: dict[int, Tensor]  # outputs of the blocks with their graph
+    _outputs: dict[int, Tensor]  # the same without
+    _versions: dict[int, int]
+
     def __init__(self, visual: nn.Module, blocks: Sequence[str], *, precision: torch.dtype | None = None) -> None:
         self.visual = visual
         self.blocks = tuple(blocks)
         self._modules = [visual.get_submodule(name) for name in self.blocks]
         self._precision = precision
         self._undo = ExitStack()
-        self._outputs: dict[int, Tensor] = {}
-        self._versions: dict[int, int] = {}
-        self._leaf: Tensor | None = None
         self._copy = False  # blocks whose output a later module changes in place need a copy
+        self._forget()
 
     def __enter__(self) -> Self:
-        self._undo.enter_context(_frozen(self.visual))
+        for parameter in self.visual.parameters():
+            if parameter.requires_grad:
+                parameter.requires_grad_(False)
+                self._undo.callback(parameter.requires_grad_)
         for index, module in enumerate(self._modules):
             handle = module.register_forward_hook(partial(self._record, index))
             self._undo.callback(handle.remove)
@@ -85,7 +91,8 @@ class Sweep:
     def forward(self, rows: Tensor, value: Value) -> Tensor:
         """Forward half of ``run``: F (R,) with its graph; the blocks' outputs stay recorded."""
         self._forget()
-        with torch.enable_grad(), self._autocast(rows.device):
+        half = nullcontext() if self._precision is None else torch.autocast(rows.device.type, dtype=self._precision)
+        with torch.enable_grad(), half:
             embedding = first_tensor(self.visual(rows))
         if len(self._outputs) < len(self.blocks):
             idle = [name for index, name in enumerate(self.blocks) if index not in self._outputs]
@@ -125,14 +132,7 @@ class Sweep:
 
     def _forget(self) -> None:
         self._leaf = None
-        self._hooked: dict[int, Tensor] = {}
-        self._outputs = {}
-        self._versions = {}
-
-    def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        if self._precision is None:
-            return nullcontext()
-        return torch.autocast(device.type, dtype=self._precision)
+        self._hooked, self._outputs, self._versions = {}, {}, {}
 
 
 def _replace_first(output: object, tensor: Tensor) -> object:
@@ -147,15 +147,3 @@ def _replace_first(output: object, tensor: Tensor) -> object:
         named = hasattr(output, "_fields")
         return type(output)(*parts) if named else type(output)(parts)
     raise ConductanceError(f"cannot hand on a block output of this type, but got {type(output)}")
-
-
-@contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    trained = [p for p in module.parameters() if p.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)

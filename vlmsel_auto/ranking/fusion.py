@@ -44,7 +44,7 @@ class Fusion:
 
 
 def _solve(gram: FloatArray, moment: FloatArray) -> FloatArray:
-    """Minimise w' G w / 2 - m' w over w >= 0 through the Cholesky factor of G."""
+    """Minimise w' G w / 2 - m' w over w >= 0, from the Cholesky factor of G."""
     factor = np.linalg.cholesky(gram)
     weights, _ = optimize.nnls(factor.T, np.linalg.solve(factor, moment))
     return np.asarray(weights, dtype=np.float64)
@@ -65,8 +65,7 @@ def candidate_effect(residual: FloatArray, similarity: FloatArray, *, shrink: fl
     safe = np.where(some, total, 1.0)
     mean = (mass * np.where(known, residual, 0.0)).sum(axis=1) / safe
     effective = safe**2 / np.where(some, (mass**2).sum(axis=1), 1.0)
-    trust = np.zeros(len(mean)) if np.isinf(shrink) else effective / (effective + shrink)
-    return np.asarray(np.where(some, mean * trust, 0.0), dtype=np.float64)
+    return np.where(some, mean * (effective / (effective + shrink)), 0.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -98,8 +98,8 @@ def _trust(fusion: Fusion, measured: Mapping[str, FloatArray], sources: Sources 
         "unlabelled images": spread_of(IMAGE_SIGNALS),
         "labels": spread_of(LABEL_SIGNALS),
     }
-    total = sum(spreads.values())
-    return {kind: spread / total if total > 0.0 else 0.0 for kind, spread in spreads.items()}
+    total = sum(spreads.values()) or 1.0
+    return {kind: spread / total for kind, spread in spreads.items()}
 
 
 def score_candidates(*, measured: Mapping[str, FloatArray], sources: Sources | None, n: int) -> Scores:
