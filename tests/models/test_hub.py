@@ -157,11 +157,11 @@ def test_cached_files_serve_when_the_hub_is_gone(hub: Hub, tmp_path: Path, monke
     assert torch.equal(first.embed(images), again.embed(images))
 
 
-def test_cache_dir_takes_the_downloads(hub: Hub, tmp_path: Path) -> None:
+def test_the_cache_of_huggingface_hub_takes_the_downloads(hub: Hub, tmp_path: Path) -> None:
     _add_tiny(hub, tmp_path)
     (candidate,) = candidates.resolve("hf-hub:local/tiny")
-    zoo.load(candidate, cache_dir=tmp_path / "elsewhere")
-    assert list((tmp_path / "elsewhere").rglob("open_clip_model.safetensors"))
+    zoo.load(candidate)
+    assert list((tmp_path / "cache").rglob("open_clip_model.safetensors"))
 
 
 def test_a_repositorys_own_vocabulary_comes_along(hub: Hub, tmp_path: Path) -> None:

@@ -66,10 +66,6 @@ class CellFailure:
     reason: str
 
 
-def _empty(*shape: int) -> FloatArray:
-    return np.full(shape, np.nan)
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cell:
     """One candidate on one task. Everything but the identity may be missing (NaN, or an empty array or mapping)."""
@@ -85,8 +81,8 @@ class Cell:
     tuned: Mapping[str, float] = field(default_factory=dict)  # run name -> accuracy on the test split
     signals: Mapping[str, float] = field(default_factory=dict)  # label-free statistics by name
     evidence: Mapping[tuple[int, int, str], float] = field(default_factory=dict)  # (draw, shots, score name) -> value
-    activity: FloatArray = field(default_factory=lambda: _empty(0))  # (B,) mean of sum |C|, F = margin
-    predicted: FloatArray = field(default_factory=lambda: _empty(0))  # (U,) zero-shot class of each unlabelled image
+    activity: FloatArray = field(default_factory=lambda: np.empty(0))  # (B,) mean of sum |C|, F = margin
+    predicted: FloatArray = field(default_factory=lambda: np.empty(0))  # (U,) zero-shot class of each unlabelled image
     predicted_on: float = np.nan  # which images: cells with another number saw others
 
 
@@ -129,7 +125,9 @@ class Library:
     @property
     def tuned(self) -> FloatArray:
         """Accuracy after fine-tuning (M, S): the mean over the runs that are there, the least noisy single figure."""
-        return _known_mean(self.tuned_runs)
+        known = np.isfinite(self.tuned_runs)
+        count = known.sum(axis=2)
+        return np.where(count > 0, np.where(known, self.tuned_runs, 0.0).sum(axis=2) / np.maximum(count, 1), np.nan)
 
     @property
     def has_profiles(self) -> tuple[bool, ...]:
@@ -224,13 +222,6 @@ def _index(names: Sequence[str], name: str, kind: str) -> int:
         return names.index(name)
     except ValueError:
         raise LibraryError(f"the library has no such {kind}; it has {', '.join(names)}, but got {name!r}") from None
-
-
-def _known_mean(values: FloatArray) -> FloatArray:
-    """Mean over the last axis of what is known; NaN where nothing is."""
-    known = np.isfinite(values)
-    count = known.sum(axis=-1)
-    return np.where(count > 0, np.where(known, values, 0.0).sum(axis=-1) / np.maximum(count, 1), np.nan)
 
 
 def _known(names: Sequence[str], values: FloatArray) -> dict[str, float]:

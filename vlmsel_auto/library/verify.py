@@ -27,7 +27,12 @@ def verify(
         if value.size and (np.nanmin(value, initial=0.0) < 0 or np.nanmax(value, initial=1.0) > 1):
             found.append(f"{name} must lie in [0, 1]; its range is [{np.nanmin(value)}, {np.nanmax(value)}]")
     for m, candidate in enumerate(library.candidates):
-        found += _profile_problems(library, m)
+        activity = library.activity[m]
+        profiled = activity[np.isfinite(library.total[m]) & np.isfinite(activity).any(axis=1)]
+        if not np.isfinite(profiled).all():
+            found.append(f"activity of {candidate.id} is not finite")
+        if (profiled < 0).any():
+            found.append(f"activity of {candidate.id} is negative")
         known = (weights or {}).get(candidate.id)
         if known is not None and candidate.sha256 not in ("", known):
             found.append(f"the weights of {candidate.id} are not those that its cells were made with")
@@ -36,14 +41,3 @@ def verify(
             found.append(f"the content of task {task.name} is not that which its cells were made with")
     found += [f"{one.candidate} on {one.task} failed: {one.reason}" for one in library.failures]
     return tuple(found)
-
-
-def _profile_problems(library: Library, m: int) -> list[str]:
-    name, found = library.candidates[m].id, []
-    activity = library.activity[m]
-    there = np.isfinite(library.total[m]) & np.isfinite(activity).any(axis=1)
-    if not np.isfinite(activity[there]).all():
-        found.append(f"activity of {name} is not finite")
-    if (activity[there] < 0).any():
-        found.append(f"activity of {name} is negative")
-    return found

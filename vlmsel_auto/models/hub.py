@@ -26,20 +26,16 @@ from vlmsel_auto.events import Notice, Sink, discard
 _TIMEOUT = 10.0  # seconds for one answer of the hub
 
 
-def hub_file(repository: str, names: Sequence[str], *, cache_dir: Path | None = None, sink: Sink = discard) -> Path:
+def hub_file(repository: str, names: Sequence[str], *, sink: Sink = discard) -> Path:
     """Return the path of the first of ``names`` that is in the local cache, else download the first that the hub has.
 
-    Args:
-        repository: ``ORG/NAME`` on the hub that ``HF_ENDPOINT`` names.
-        names: file names, the preferred one first.
-        cache_dir: the cache; None is huggingface_hub's own.
-        sink: takes a notice before a download.
+    ``repository`` is ``ORG/NAME`` on the hub that ``HF_ENDPOINT`` names; ``sink`` takes a notice before a download.
 
     Raises:
         TrialUnavailable: the hub cannot be reached or refuses, has none of the files, or the download broke off.
     """
     try:
-        cached = (try_to_load_from_cache(repository, name, cache_dir=cache_dir) for name in names)
+        cached = (try_to_load_from_cache(repository, name) for name in names)
         known = next((path for path in cached if isinstance(path, str)), None)
         if known is not None:
             return Path(known)
@@ -52,7 +48,7 @@ def hub_file(repository: str, names: Sequence[str], *, cache_dir: Path | None = 
         )
     sink(Notice(text=f"Downloading {found} of {repository} from {constants.ENDPOINT}"))
     try:
-        return Path(hf_hub_download(repository, found, cache_dir=cache_dir))
+        return Path(hf_hub_download(repository, found))
     except Exception as error:  # as above; also a full disk, a broken connection, a digest that does not fit
         raise TrialUnavailable(
             f"The download of {found} from {repository!r} failed, but got {type(error).__name__}: {error}"

@@ -38,7 +38,6 @@ def load(
     *,
     device: str | torch.device = "cpu",
     text: bool = True,
-    cache_dir: Path | None = None,
     sink: Sink = discard,
 ) -> LoadedModel:
     """Load a candidate's weights.
@@ -47,9 +46,7 @@ def load(
         candidate: from `vlmsel_auto.models.candidates`.
         device: where the model will be.
         text: load the tokenizer too; without it `LoadedModel.text_features` is refused.
-        cache_dir: folder for downloads; None is huggingface_hub's own (``HF_HOME``, ``HF_HUB_CACHE``). The hub is the
-            one that ``HF_ENDPOINT`` names.
-        sink: takes a notice before a download.
+        sink: takes a notice before a download from the hub that ``HF_ENDPOINT`` names to huggingface_hub's cache.
 
     Raises:
         TrialUnavailable: weights or tokenizer are missing, unreadable, of another shape, or cannot be downloaded.
@@ -58,17 +55,19 @@ def load(
     if candidate.path is not None:
         found = read_model_dir(candidate.path)
     elif candidate.arch.startswith(_HUB):
-        found = _hub_dir(candidate.arch.removeprefix(_HUB), cache_dir=cache_dir, sink=sink)
+        found = _hub_dir(candidate.arch.removeprefix(_HUB), sink=sink)
     else:
         model_cfg = _built_in_cfg(candidate)
         _check_packages(model_cfg, candidate=candidate)
-        _fetch(candidate, cache_dir=cache_dir, sink=sink)
-        model = _created(candidate, candidate.arch, candidate.tag, model_cfg=model_cfg, cache_dir=cache_dir)
-        tokenizer = _named_tokenizer(candidate, candidate.arch, model_cfg, cache_dir=cache_dir) if text else None
+        _fetch(candidate, sink=sink)
+        model = _created(
+            candidate, candidate.arch, candidate.tag, quick_gelu=bool(model_cfg["quick_gelu"]), where="its download"
+        )
+        tokenizer = _named_tokenizer(candidate, candidate.arch, model_cfg) if text else None
         return _loaded(candidate, model, tokenizer, device=device, model_cfg=model_cfg, vocabulary=None)
     _check_packages(found.model_cfg, candidate=candidate)
     model = _created(candidate, f"local-dir:{found.path}", where=str(found.weights))
-    tokenizer = _dir_tokenizer(candidate, found, cache_dir=cache_dir) if text else None
+    tokenizer = _dir_tokenizer(candidate, found) if text else None
     return _loaded(candidate, model, tokenizer, device=device, model_cfg=found.model_cfg, vocabulary=found.vocabulary)
 
 
@@ -117,34 +116,20 @@ def _triple(value: Json) -> tuple[float, float, float]:
 
 
 def _created(
-    candidate: Candidate,
-    name: str,
-    tag: str = "",
-    *,
-    where: str = "its download",
-    model_cfg: Mapping[str, Json] | None = None,
-    cache_dir: Path | None = None,
+    candidate: Candidate, name: str, tag: str | None = None, *, quick_gelu: bool = False, where: str
 ) -> nn.Module:
     with _loading(candidate, where=where):
-        return cast(
-            "nn.Module",
-            open_clip.create_model_from_pretrained(
-                name,
-                tag or None,
-                device="cpu",
-                force_quick_gelu=bool((model_cfg or {}).get("quick_gelu", False)),
-                return_transform=False,
-                cache_dir=None if cache_dir is None else str(cache_dir),
-                weights_only=True,
-            ),
+        made = open_clip.create_model_from_pretrained(
+            name, tag, device="cpu", force_quick_gelu=quick_gelu, return_transform=False, weights_only=True
         )
+    return cast("nn.Module", made)
 
 
-def _dir_tokenizer(candidate: Candidate, found: ModelDir, *, cache_dir: Path | None) -> Tokenizer:
+def _dir_tokenizer(candidate: Candidate, found: ModelDir) -> Tokenizer:
     text = found.text_cfg
     if text.get("hf_tokenizer_name"):
         hub_name = candidate.arch if candidate.arch.startswith(_HUB) else f"local-dir:{found.path}"
-        return _named_tokenizer(candidate, hub_name, found.model_cfg, cache_dir=cache_dir)
+        return _named_tokenizer(candidate, hub_name, found.model_cfg)
     kwargs = dict(cast("Mapping[str, Json]", text.get("tokenizer_kwargs") or {}))
     kwargs.pop("bpe_path", None)
     if found.vocabulary is not None:
@@ -153,15 +138,12 @@ def _dir_tokenizer(candidate: Candidate, found: ModelDir, *, cache_dir: Path | N
         return cast("Tokenizer", open_clip.SimpleTokenizer(context_length=text.get("context_length", 77), **kwargs))
 
 
-def _named_tokenizer(
-    candidate: Candidate, name: str, model_cfg: Mapping[str, Json], *, cache_dir: Path | None
-) -> Tokenizer:
-    folder = None if cache_dir is None else str(cache_dir)
+def _named_tokenizer(candidate: Candidate, name: str, model_cfg: Mapping[str, Json]) -> Tokenizer:
     with _loading(candidate, where="its tokenizer's files"):
         if not _text_cfg(model_cfg).get("hf_tokenizer_name"):
-            return cast("Tokenizer", open_clip.get_tokenizer(name, cache_dir=folder))
+            return cast("Tokenizer", open_clip.get_tokenizer(name))
         # the caller's argument wins over the configuration's, so no tokenizer brings its own code
-        return cast("Tokenizer", open_clip.get_tokenizer(name, cache_dir=folder, trust_remote_code=False))
+        return cast("Tokenizer", open_clip.get_tokenizer(name, trust_remote_code=False))
 
 
 def _text_cfg(model_cfg: Mapping[str, Json]) -> Mapping[str, Json]:
@@ -213,27 +195,27 @@ def _built_in_cfg(candidate: Candidate) -> Mapping[str, Json]:
     return {**built_in, "quick_gelu": quick_gelu}
 
 
-def _fetch(candidate: Candidate, *, cache_dir: Path | None, sink: Sink) -> None:
+def _fetch(candidate: Candidate, *, sink: Sink) -> None:
     """Download the weights of a pretraining tag to where open_clip will find them, or say at once why not."""
     place = str(open_clip.get_pretrained_cfg(candidate.arch, candidate.tag).get("hf_hub") or "")
     repository, _, name = place.rpartition("/")
     if repository:
         names = (f"{name.rpartition('.')[0]}.safetensors", name) if name.endswith((".bin", ".pth")) else (name,)
-        hub_file(repository, names if name else _WEIGHT_NAMES, cache_dir=cache_dir, sink=sink)
+        hub_file(repository, names if name else _WEIGHT_NAMES, sink=sink)
 
 
-def _hub_dir(repository: str, *, cache_dir: Path | None, sink: Sink) -> ModelDir:
+def _hub_dir(repository: str, *, sink: Sink) -> ModelDir:
     """Download a repository's model and check it like any folder."""
     for _ in range(2):  # a cached file may be of an older revision than one that is downloaded now
-        config = hub_file(repository, (CONFIG,), cache_dir=cache_dir, sink=sink)
-        text_cfg = hub_config(repository, cache_dir=cache_dir)[0].get("text_cfg")
+        config = hub_file(repository, (CONFIG,), sink=sink)
+        text_cfg = hub_config(repository)[0].get("text_cfg")
         kwargs = text_cfg.get("tokenizer_kwargs") if isinstance(text_cfg, dict) else None
         vocabulary = kwargs.get("bpe_path") if isinstance(kwargs, dict) else None
         if isinstance(vocabulary, str):
             if PurePosixPath(vocabulary).is_absolute() or ".." in PurePosixPath(vocabulary).parts:
                 raise CandidateError(f"bpe_path of {repository!r} must lie in the repository, but got {vocabulary!r}")
-            hub_file(repository, (vocabulary,), cache_dir=cache_dir, sink=sink)
-        weights = hub_file(repository, _WEIGHT_NAMES, cache_dir=cache_dir, sink=sink)
+            hub_file(repository, (vocabulary,), sink=sink)
+        weights = hub_file(repository, _WEIGHT_NAMES, sink=sink)
         if weights.parent == config.parent:
             break
     return read_model_dir(config.parent)
@@ -273,18 +255,18 @@ def published() -> dict[str, tuple[dict[str, Json], dict[str, dict[str, Json]]]]
     return found
 
 
-def hub_config(repository: str, *, cache_dir: Path | None = None) -> tuple[Mapping[str, Json], Mapping[str, Json]]:
+def hub_config(repository: str) -> tuple[Mapping[str, Json], Mapping[str, Json]]:
     """Return (model_cfg, preprocess_cfg) of the hub repository ``ORG/NAME`` in open_clip's format.
 
     Raises:
         CandidateError: it cannot be reached, or is not in open_clip's format.
     """
-    name = f"hf-hub:{repository}"
     try:
-        path = hub_file(repository, (CONFIG,), cache_dir=cache_dir)
-        config = json.loads(path.read_text("utf-8"))
+        config = json.loads(hub_file(repository, (CONFIG,)).read_text("utf-8"))
         return dict(config["model_cfg"]), dict(config.get("preprocess_cfg") or {})
     except TrialUnavailable as error:
         raise CandidateError(str(error)) from error
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CandidateError(f"{CONFIG} of {name!r} is not in open_clip's format, but got {error!r}") from error
+        raise CandidateError(
+            f"{CONFIG} of {_HUB + repository!r} is not in open_clip's format, but got {error!r}"
+        ) from error
