@@ -69,6 +69,8 @@ def test_embeddings_alone_are_those_of_the_whole_measurement(world, tmp_path):
         np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
     again = find_measurement(model.candidate, task, store=store)
     assert again.blocks == ()
+    assert np.isnan(again.total)
+    assert again.logit_scale == whole.logit_scale
     np.testing.assert_array_equal(again.features, found.features)
 
 

@@ -11,8 +11,7 @@ from helpers.drawings import draw_task
 from vlmsel_auto.cache import Store
 from vlmsel_auto.events import Notice, StageProgress
 from vlmsel_auto.library.places import default_library
-from vlmsel_auto.measuring.measure import embed_target, find_measurement, measure_target
-from vlmsel_auto.models import zoo
+from vlmsel_auto.measuring.measure import find_measurement
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.pipeline import rank as rank_stage
 from vlmsel_auto.pipeline.rank import rank_task
@@ -95,15 +94,3 @@ def test_when_time_is_short_embeddings_are_all(task, tmp_path, monkeypatch):
     again, measured = rank(task, tmp_path, deadline=None)  # without a deadline what is missing is measured
     assert measured == list(NAMES)
     assert not any("no conductance profiles" in note for note in again.notes)
-
-
-def test_embeddings_are_those_of_the_whole_measurement(task, tmp_path):
-    one = resolve(NAMES[:1])[0]
-    first = embed_target(zoo.load(one), task, store=Store(tmp_path / "a"))
-    whole = measure_target(zoo.load(one), task, store=Store(tmp_path / "b"))
-    np.testing.assert_array_equal(first.features, whole.features)
-    np.testing.assert_array_equal(first.text_features, whole.text_features)
-    kept = find_measurement(one, task, store=Store(tmp_path / "a"))
-    assert kept.blocks == ()
-    assert np.isnan(kept.total)
-    assert kept.logit_scale == whole.logit_scale

@@ -86,7 +86,7 @@ def _measure_all(
         elif deadline is not None and time.monotonic() > deadline:
             late.append(candidate.id)
         else:
-            outcome = _attempt(measure, candidate, task, device=device, store=store)
+            outcome = _attempt(measure, candidate, task, device=device, store=store, sink=sink)
             if isinstance(outcome, Measurement):
                 found[candidate.id] = outcome
             else:
@@ -109,7 +109,7 @@ def _profiled(
     found: dict[str, Measurement] = {}
     sink(StageStarted(stage="profiles", total=len(candidates), text="conductance of every candidate on the target"))
     for done, candidate in enumerate(candidates, start=1):
-        outcome = _attempt(measure_target, candidate, task, device=device, store=store)
+        outcome = _attempt(measure_target, candidate, task, device=device, store=store, sink=sink)
         if isinstance(outcome, Measurement):  # else there are still the embeddings
             found[candidate.id] = outcome
         spent = time.monotonic() - began
@@ -122,11 +122,11 @@ def _profiled(
 
 
 def _attempt(
-    measure: Callable[..., Measurement], candidate: Candidate, task: Task, *, device: str, store: Store
+    measure: Callable[..., Measurement], candidate: Candidate, task: Task, *, device: str, store: Store, sink: Sink
 ) -> Measurement | str:
     """The measurement, or why there is none."""
     try:
-        return measure(zoo.load(candidate, device=device), task, store=store)
+        return measure(zoo.load(candidate, device=device, sink=sink), task, store=store)
     except VlmselError as error:
         return str(error)
     except (RuntimeError, MemoryError) as error:  # torch: out of memory, operators a device lacks
