@@ -153,7 +153,7 @@ def _from_name(name: str, *, base: Path, seen: tuple[Path, ...]) -> Iterable[Can
         return (_local(base / name[len(_LOCAL) :]),)
     if name.startswith(_HUB):
         return (catalogue.hub_candidate(name),)
-    member = {candidate.id: candidate for candidate in mini_zoo()}.get(name)
+    member = next((candidate for candidate in mini_zoo() if candidate.id == name), None)
     if member is not None:
         return (member,)
     arch, slash, tag = name.rpartition("/")
@@ -216,7 +216,7 @@ def _local(path: Path, *, name: str | None = None) -> Candidate | Unusable:
     # resolve(): one folder reached by two routes is one candidate, and a later chdir changes nothing
     folder = _resolved(path)
     label = name or f"{_LOCAL}{folder}"
-    if name is not None and name in {candidate.id for candidate in mini_zoo()}:
+    if name in {candidate.id for candidate in mini_zoo()}:
         raise CandidateError(f"A folder cannot take the id of a mini-zoo member, but got {name!r} for {str(folder)!r}")
     try:
         found = read_model_dir(folder)
@@ -230,7 +230,7 @@ def _local(path: Path, *, name: str | None = None) -> Candidate | Unusable:
             family=family_of(found.model_cfg),
         )
     except CandidateError as error:
-        if not _is_folder(folder):  # rather a slip of the pen than a candidate
+        if not _is_folder(folder):  # more likely a typing error than a candidate
             raise
         return Unusable(id=label, reason=str(error))
 

@@ -63,7 +63,7 @@ def _configured(
     return Candidate(id=name, source="open_clip", arch=arch, tag=tag, view=view, family=family_of(model_cfg))
 
 
-def _catalogue() -> dict[str, Json]:
+def _catalogue() -> Mapping[str, Json]:
     return read_json(package_file("data") / "openclip_catalogue.json")
 
 
@@ -85,10 +85,6 @@ def package_file(name: str) -> Path:
 
 
 @functools.cache
-def _read_cached(path: Path) -> str:
-    return path.read_text("utf-8")
-
-
-def read_json(path: Path) -> dict[str, Json]:
+def read_json(path: Path) -> Mapping[str, Json]:
     """Read a JSON object that ships in the package; it is read from disk once."""
-    return cast("dict[str, Json]", json.loads(_read_cached(path)))
+    return cast("dict[str, Json]", json.loads(path.read_text("utf-8")))
