@@ -76,7 +76,7 @@ def _swab(case: Case) -> list[FloatArray]:
     if research is None:
         return []
     target = research.class_slices()[case.column]
-    sources = research.of_candidates(case.rows).without(case.library.task_names[case.column])
+    sources = research.take(case.rows, np.delete(np.arange(len(research.tasks)), case.column))
     ranks = np.argsort(np.argsort(sources.class_accuracy, axis=0), axis=0).astype(np.float64)
     first, second = np.full(len(case.rows), np.nan), np.full(len(case.rows), np.nan)
     for i, m in enumerate(case.rows):

@@ -71,14 +71,9 @@ class Research:
         columns = np.array([digests.get((one.digest, one.classes), -1) for one in library.tasks], dtype=np.int64)
         return self._take(rows, columns, library.tasks)
 
-    def without(self, task: str) -> Research:
-        """The figures without one task."""
-        columns = np.array([s for s, one in enumerate(self.tasks) if one.name != task], dtype=np.int64)
-        return self._take(np.arange(len(self.candidates)), columns, tuple(self.tasks[s] for s in columns))
-
-    def of_candidates(self, rows: IntArray) -> Research:
-        """The figures of these candidates only, in this order."""
-        return self._take(rows, np.arange(len(self.tasks)), self.tasks)
+    def take(self, rows: IntArray, columns: IntArray) -> Research:
+        """The figures of some candidates and tasks only, in this order."""
+        return self._take(rows, columns, tuple(self.tasks[s] for s in columns))
 
     def _take(self, rows: IntArray, columns: IntArray, tasks: tuple[SourceTask, ...]) -> Research:
         slices, nobody = self.class_slices(), ResearchCandidate(id="", sha256="", widths=(), embed_dim=0)
@@ -134,13 +129,8 @@ def joined(library: Library, research: Research | None) -> tuple[Library, Resear
 
 def _pick(values: FloatArray, index: IntArray, *, axis: int = 0) -> FloatArray:
     """Entries along ``axis``, NaN where the index is -1."""
-    shape = list(values.shape)
-    shape[axis] = len(index)
-    found = np.full(shape, np.nan)
-    there: list[Any] = [slice(None)] * values.ndim
-    there[axis] = index >= 0
-    found[tuple(there)] = np.take(values, index[index >= 0], axis=axis)
-    return found
+    last = [(0, int(one == axis)) for one in range(values.ndim)]
+    return np.pad(values, last, constant_values=np.nan).take(index, axis=axis)
 
 
 def save(research: Research, path: Path) -> None:

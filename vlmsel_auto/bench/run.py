@@ -88,7 +88,7 @@ def run_bench(
     said: list[Claims] = []
     began = time.perf_counter()
     sink(StageStarted(stage="ranking", total=len(usable), text="targets"))
-    for done, s in enumerate(usable, start=1):
+    for done, (s, target) in enumerate(zip(usable, names, strict=True), start=1):
         case = Case(
             library=library, column=s, truth=truth, shots=shots, divergence=divergence, research=research, seed=seed
         )
@@ -99,17 +99,16 @@ def run_bench(
             if scores:
                 seconds[name] = seconds.get(name, 0.0) + spent / len(scores) / len(case.rows) / len(usable)
                 measured = [_measure(_filled(score), one) for score in scores for one in case.truths]
-                figures.setdefault(name, {})[names[done - 1]] = np.mean(measured, axis=0)
+                figures.setdefault(name, {})[target] = np.mean(measured, axis=0)
         if "fused" in wanted:
             for fused in case.fused:
                 chances = case.chances(fused)
                 said += [claims(chances, one) for one in case.truths]
-        if rankings is None or "replicate_ceiling" in wanted:
-            pairs = replicate_scores(case, case.truths)
-            if pairs:
-                ceiling = np.mean([_measure(score, one) for score, one in pairs], axis=0)
-                figures.setdefault("replicate_ceiling", {})[names[done - 1]] = ceiling
-        sink(StageProgress(stage="ranking", done=done, text=names[done - 1]))
+        asked = rankings is None or "replicate_ceiling" in wanted
+        if asked and (pairs := replicate_scores(case, case.truths)):
+            ceiling = np.mean([_measure(score, one) for score, one in pairs], axis=0)
+            figures.setdefault("replicate_ceiling", {})[target] = ceiling
+        sink(StageProgress(stage="ranking", done=done, text=target))
     sink(StageFinished(stage="ranking", seconds=time.perf_counter() - began))
     base = {name: float(values[0]) for name, values in figures.get("average_rank", {}).items()}
     order = [name for name in (*RANKINGS, "replicate_ceiling") if name in figures]
