@@ -3,19 +3,14 @@
 import math
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import matplotlib as mpl
 import pytest
 
-from vlmsel_auto.records import TrialOrigin
-from vlmsel_auto.reporting.plots import (
-    RankPoint,
-    TimePoint,
-    best_so_far,
-    predicted_ranking,
-    rank_scatter,
-    validation_against_test,
-)
+from helpers.report_world import make_ranking, make_trial
+from vlmsel_auto.reporting.plots import best_so_far, predicted_ranking, rank_scatter, validation_against_test
+from vlmsel_auto.reporting.report import Outcome
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -24,13 +19,21 @@ def parse(svg):
     return ET.fromstring(svg)  # noqa: S314 - our own output
 
 
+def point(label, predicted, actual, *, origin="planned", validation=None, test=None):
+    trial = make_trial(0, label, validation=validation, test=test, origin=origin)
+    return Outcome(
+        candidate=label, predicted=None, predicted_rank=predicted, predicted_among_tuned=predicted, actual_rank=actual,
+        accuracy=0.5, trial=trial,
+    )  # fmt: skip
+
+
 def points(count, *, test=True):
-    origins = (TrialOrigin.PLANNED, TrialOrigin.SAMPLED, TrialOrigin.AUDIT)
+    origins = ("planned", "sampled", "audit")
     return [
-        RankPoint(
-            label=f"model-{number}",
-            predicted=1 + (number * 7) % count,
-            actual=number + 1,
+        point(
+            f"model-{number}",
+            1 + (number * 7) % count,
+            number + 1,
             origin=origins[number % 3],
             validation=0.9 - 0.5 * number / count,
             test=0.88 - 0.5 * number / count if test else None,
@@ -39,8 +42,13 @@ def points(count, *, test=True):
     ]
 
 
-def times(values):
-    return [TimePoint(end=10.0 * (i + 1), validation=value) for i, value in enumerate(values)]
+def times(values, *, seconds=10.0):
+    return [replace(make_trial(i, f"m{i}", validation=value), seconds=seconds) for i, value in enumerate(values)]
+
+
+def lines(labels, *, step=0.1):
+    ranked = make_ranking(labels).ranked
+    return [replace(line, score=1.0 - step * n, sd=0.3) for n, line in enumerate(ranked)]
 
 
 def texts(svg):
@@ -54,7 +62,7 @@ def drawn(count):
         rank_scatter(ranks),
         validation_against_test(ranks),
         best_so_far(times([0.5 + 0.4 * math.sin(number) for number in range(count)])),
-        predicted_ranking(labels, [1.0 - 0.1 * n for n in range(count)], [0.3] * count, [n < 3 for n in range(count)]),
+        predicted_ranking(lines(labels), tuned=labels[:3]),
     )
 
 
@@ -71,7 +79,7 @@ def test_every_plot_is_well_formed_whatever_the_count(count):
 
 
 def test_nothing_to_draw_gives_empty_axes():
-    for svg in (rank_scatter([]), validation_against_test([]), best_so_far([]), predicted_ranking([], [], [], [])):
+    for svg in (rank_scatter([]), validation_against_test([]), best_so_far([]), predicted_ranking([], tuned=())):
         assert parse(svg).tag == f"{SVG}svg"
 
 
@@ -82,15 +90,13 @@ def test_few_candidates_are_all_labelled():
 
 
 def test_labels_never_cover_each_other():
-    crowd = [RankPoint(label=f"name-{n}", predicted=1 + n % 2, actual=1 + n % 2) for n in range(12)]
+    crowd = [point(f"name-{n}", 1 + n % 2, 1 + n % 2) for n in range(12)]
     found = [text for text in texts(rank_scatter(crowd)) if text.startswith("name-")]
     assert 0 < len(found) < 12
 
 
 def test_a_label_stands_beside_its_point():
-    svg = rank_scatter(
-        [RankPoint(label="here", predicted=1, actual=1), RankPoint(label="there", predicted=4, actual=4)]
-    )
+    svg = rank_scatter([point("here", 1, 1), point("there", 4, 4)])
     root = parse(svg)
     at = {text.text: (float(text.get("x")), float(text.get("y"))) for text in root.iter(f"{SVG}text") if text.get("x")}
     marks = [(float(use.get("x")), float(use.get("y"))) for use in root.iter(f"{SVG}use") if use.get("x")]
@@ -101,22 +107,23 @@ def test_a_label_stands_beside_its_point():
 
 def test_trials_without_a_value_are_left_out_of_the_time_plot():
     known = best_so_far(times([0.5, 0.7]))
-    with_unknown = best_so_far([*times([0.5, 0.7]), TimePoint(end=15.0, validation=None)])
+    with_unknown = best_so_far([*times([0.5, 0.7]), *times([None])])
     assert known == with_unknown
 
 
 @pytest.mark.parametrize(("end", "unit"), [(100.0, "seconds of tuning"), (1000.0, "minutes of tuning")])
 def test_time_axis_has_a_fitting_unit(end, unit):
-    assert unit in texts(best_so_far([TimePoint(end=end, validation=0.5)]))
+    assert unit in texts(best_so_far(times([0.5], seconds=end)))
 
 
 def test_names_are_escaped_and_never_mathematics():
-    svg = rank_scatter([RankPoint(label="<a> & $\\frac{1}{2}$", predicted=1, actual=1)])
+    svg = rank_scatter([point("<a> & $\\frac{1}{2}$", 1, 1)])
     assert "<a> & $\\frac{1}{2}$" in texts(svg)
 
 
 def test_long_names_keep_both_ends():
-    svg = predicted_ranking(["A" * 30 + "MIDDLE" + "B" * 30], [0.0], [1.0], [True])
+    label = "A" * 30 + "MIDDLE" + "B" * 30
+    svg = predicted_ranking(lines([label]), tuned=[label])
     name = next(text for text in texts(svg) if "…" in text)
     assert name.startswith("AAA")
     assert name.endswith("BBB")
@@ -131,7 +138,7 @@ def test_colours_follow_the_page_and_ids_are_apart():
 
 
 def test_accuracy_ticks_stay_below_one():
-    near = [RankPoint(label=str(n), predicted=n, actual=n, validation=1.0, test=0.99) for n in (1, 2)]
+    near = [point(str(n), n, n, validation=1.0, test=0.99) for n in (1, 2)]
     shown = [float(text.rstrip(" %")) for text in texts(validation_against_test(near)) if text.endswith(" %")]
     assert shown
     assert max(shown) <= 100.0

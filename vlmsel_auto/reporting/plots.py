@@ -1,4 +1,4 @@
-"""Plots of the report as SVG text: pure functions of plain values, no file, no global state.
+"""Plots of the report as SVG text: pure functions, no file, no global state.
 
 Colours are the colour-blind safe set of Okabe and Ito, and shape says the same as colour. Ink and surfaces are CSS
 variables with fallbacks, so that an inlined plot follows the page's light or dark scheme and a saved one still reads.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from itertools import accumulate
 from typing import Any
 
 import matplotlib as mpl
@@ -19,8 +19,9 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from vlmsel_auto.records import FloatArray, TrialOrigin
+from vlmsel_auto.records import FloatArray, RankedCandidate, TrialOrigin, TrialResult
 from vlmsel_auto.reporting import formatting
+from vlmsel_auto.reporting.report import Outcome
 
 # sentinel colours that no plot uses otherwise -> CSS variables with a fallback for use outside the page
 _INK, _FAINT = "#010203", "#040506"
@@ -57,34 +58,14 @@ _MOST_ROWS = 40
 _FINE = 0.05  # span of accuracy below which ticks need a decimal
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RankPoint:
-    """A tuned candidate: ranks among the tuned, 1 = best; accuracies in [0, 1]."""
-
-    label: str
-    predicted: float
-    actual: float
-    origin: TrialOrigin = TrialOrigin.PLANNED
-    validation: float | None = None
-    test: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TimePoint:
-    """A finished trial: end in seconds since the first began, validation in [0, 1] or None when it has none."""
-
-    end: float
-    validation: float | None
-    origin: TrialOrigin = TrialOrigin.PLANNED
-
-
 @mpl.rc_context(_STYLE)
-def rank_scatter(points: Sequence[RankPoint]) -> str:
+def rank_scatter(outcomes: Sequence[Outcome]) -> str:
     """Predicted against actual rank, the best in the upper left corner; on the dashed line the prediction was right."""
-    figure, axes = _canvas(width=6.4, height=min(7.2, max(3.6, 1.9 + 0.24 * len(points))))
-    last = max((max(point.predicted, point.actual) for point in points), default=1.0)
+    known = [(one, float(one.predicted_among_tuned)) for one in outcomes if one.predicted_among_tuned is not None]
+    figure, axes = _canvas(width=6.4, height=min(7.2, max(3.6, 1.9 + 0.24 * len(known))))
+    last = max((max(predicted, one.actual_rank) for one, predicted in known), default=1.0)
     axes.plot([0.5, last + 0.5], [0.5, last + 0.5], linestyle=(0, (4, 3)), color=_FAINT, linewidth=1.2, zorder=1)
-    _scatter(axes, [(point.predicted, point.actual, point.origin) for point in points])
+    _scatter(axes, [(predicted, one.actual_rank, one.trial.origin) for one, predicted in known])
     axes.set_xlim(0.5, last + 0.5 + 0.45 * last)  # room for labels at the right
     axes.set_ylim(last + 0.6, 0.4)
     axes.set_xlabel("predicted rank among the tuned")
@@ -92,23 +73,28 @@ def rank_scatter(points: Sequence[RankPoint]) -> str:
     axes.set_xticks(_ticks(last))
     axes.set_yticks(_ticks(last))
     axes.grid(visible=True)
-    _label(figure, axes, [(point.predicted, point.actual, point.label) for point in points])
+    _label(figure, axes, [(predicted, one.actual_rank, one.candidate) for one, predicted in known])
     return _svg(figure, name="ranks", title="Predicted against actual rank of the tuned candidates")
 
 
 @mpl.rc_context(_STYLE)
-def best_so_far(points: Sequence[TimePoint]) -> str:
-    """Validation of every trial by the time it ended, and the best so far as a step line."""
-    known = sorted((point for point in points if point.validation is not None), key=lambda point: point.end)
-    minutes = max((point.end for point in known), default=0.0) > 180.0  # noqa: PLR2004 - three minutes
+def best_so_far(trials: Sequence[TrialResult]) -> str:
+    """Validation of every complete trial by the time it ended, one after the other, and the best so far as a line."""
+    ends = accumulate(trial.seconds for trial in trials)
+    known = [
+        (end, trial.validation, trial.origin)
+        for trial, end in zip(trials, ends, strict=True)
+        if trial.state == "complete" and trial.validation is not None
+    ]
+    minutes = bool(known) and known[-1][0] > 180.0  # noqa: PLR2004 - three minutes
     unit = 60.0 if minutes else 1.0
     figure, axes = _canvas(width=6.4, height=3.4)
     if known:
-        times = np.array([point.end / unit for point in known])
-        values = np.array([point.validation for point in known], dtype=np.float64)
+        times = np.array([end / unit for end, _, _ in known])
+        values = np.array([validation for _, validation, _ in known])
         best = np.maximum.accumulate(values)
         axes.step(times, best, where="post", color=_INK, linewidth=1.4, zorder=1, label="best so far")
-        _scatter(axes, [(time, value, p.origin) for time, value, p in zip(times, values, known, strict=True)])
+        _scatter(axes, [(end / unit, validation, origin) for end, validation, origin in known])
         axes.set_xlim(0.0, float(times[-1]) * 1.05 or 1.0)
         axes.set_ylim(*_span(values))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
@@ -120,23 +106,24 @@ def best_so_far(points: Sequence[TimePoint]) -> str:
 
 
 @mpl.rc_context(_STYLE)
-def validation_against_test(points: Sequence[RankPoint]) -> str:
-    """Validation against test of each tuned candidate's best trial; below the dashed line, test came out lower."""
+def validation_against_test(outcomes: Sequence[Outcome]) -> str:
+    """Validation against test of each tuned candidate's trial; below the dashed line, test came out lower."""
     known = [
-        (p.validation, p.test, p.origin, p.label) for p in points if p.validation is not None and p.test is not None
+        (one.trial.validation, one.trial.test, one)
+        for one in outcomes
+        if one.trial.validation is not None and one.trial.test is not None
     ]
     figure, axes = _canvas(width=6.4, height=4.2)
     if known:
-        values = np.array([(validation, test) for validation, test, _, _ in known])
-        low, high = _span(values)
+        low, high = _span(np.array([(validation, test) for validation, test, _ in known]))
         axes.plot([low, high], [low, high], linestyle=(0, (4, 3)), color=_FAINT, linewidth=1.2, zorder=1)
-        _scatter(axes, [(validation, test, origin) for validation, test, origin, _ in known])
+        _scatter(axes, [(validation, test, one.trial.origin) for validation, test, one in known])
         axes.set_xlim(low, high + 0.35 * (high - low))
         axes.set_ylim(low, high)
         ticks = [tick for tick in MaxNLocator(nbins=6).tick_values(low, min(high, 1.0)) if low <= tick <= high]
         axes.set_xticks(ticks)
         axes.set_yticks(ticks)
-        _label(figure, axes, [(validation, test, label) for validation, test, _, label in known])
+        _label(figure, axes, [(validation, test, one.candidate) for validation, test, one in known])
     axes.set_xlabel("validation")
     axes.set_ylabel("test")
     _percent(axes.xaxis)
@@ -146,27 +133,20 @@ def validation_against_test(points: Sequence[RankPoint]) -> str:
 
 
 @mpl.rc_context(_STYLE)
-def predicted_ranking(
-    labels: Sequence[str], scores: Sequence[float], sds: Sequence[float], tuned: Sequence[bool]
-) -> str:
+def predicted_ranking(ranked: Sequence[RankedCandidate], *, tuned: Container[str]) -> str:
     """Predicted score of each candidate, best on top, with a bar of two standard deviations to either side.
 
-    Args:
-        labels: (M,) candidate names, best first.
-        scores: (M,) posterior means in standard units.
-        sds: (M,) posterior standard deviations in the same units.
-        tuned: (M,) whether the search tuned the candidate.
+    ``tuned`` are the candidates that the search tuned.
     """
-    shown = min(len(labels), _MOST_ROWS)
-    rows = np.arange(shown)
-    figure, axes = _canvas(width=6.4, height=1.0 + 0.26 * max(shown, 3))
+    shown = ranked[:_MOST_ROWS]
+    figure, axes = _canvas(width=6.4, height=1.0 + 0.26 * max(len(shown), 3))
     for done, colour, marker, text in ((True, "#0072b2", "o", "tuned"), (False, _INK, "D", "not tuned")):
-        picked = [row for row in rows.tolist() if bool(tuned[row]) is done]
+        picked = [row for row, line in enumerate(shown) if (line.candidate in tuned) is done]
         if picked:
             axes.errorbar(
-                [scores[row] for row in picked],
+                [shown[row].score for row in picked],
                 picked,
-                xerr=[2.0 * sds[row] for row in picked],
+                xerr=[2.0 * shown[row].sd for row in picked],
                 fmt=marker,
                 color=colour,
                 markersize=5,
@@ -174,8 +154,8 @@ def predicted_ranking(
                 markerfacecolor=colour if done else "none",
                 label=text,
             )
-    axes.set_yticks(rows, [formatting.shorten(label, 34) for label in labels[:shown]])
-    axes.set_ylim(max(shown, 1) - 0.4, -0.6)
+    axes.set_yticks(range(len(shown)), [formatting.shorten(line.candidate, 34) for line in shown])
+    axes.set_ylim(max(len(shown), 1) - 0.4, -0.6)
     axes.set_xlabel("predicted score, standard units within the task")
     axes.grid(visible=True, axis="x")
     if shown:

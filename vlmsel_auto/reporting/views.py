@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from itertools import accumulate
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -110,38 +109,16 @@ def without_best(report: SearchReport) -> str:
 
 def _drawings(report: SearchReport) -> dict[str, Markup]:
     """Inline plots by name; a plot that would say nothing is empty."""
-    points = [
-        plots.RankPoint(
-            label=line.candidate,
-            predicted=line.predicted_among_tuned,
-            actual=line.actual_rank,
-            origin=line.trial.origin,
-            validation=line.trial.validation,
-            test=line.trial.test,
-        )
-        for line in report.outcomes
-        if line.predicted_among_tuned is not None
-    ]
-    ends = accumulate(trial.seconds for trial in report.trials)
-    times = [
-        plots.TimePoint(end=end, validation=trial.validation, origin=trial.origin)
-        for trial, end in zip(report.trials, ends, strict=True)
-        if trial.state == "complete" and trial.validation is not None
-    ]
-    ranked = report.ranking.ranked
-    tuned = {trial.spec.candidate for trial in report.trials if trial.state == "complete"}
+    outcomes, trials, ranked = report.outcomes, report.trials, report.ranking.ranked
+    tuned = {trial.spec.candidate for trial in trials if trial.state == "complete"}
+    predicted = [line for line in outcomes if line.predicted_rank is not None]
     drawn = {
-        "ranks": plots.rank_scatter(points) if points else "",
-        "splits": plots.validation_against_test(points) if any(point.test is not None for point in points) else "",
-        "time": plots.best_so_far(times) if times else "",
-        "ranking": plots.predicted_ranking(
-            [line.candidate for line in ranked],
-            [line.score for line in ranked],
-            [line.sd for line in ranked],
-            [line.candidate in tuned for line in ranked],
-        )
-        if ranked
+        "ranks": plots.rank_scatter(predicted) if predicted else "",
+        "splits": plots.validation_against_test(predicted)
+        if any(one.trial.test is not None for one in predicted)
         else "",
+        "time": plots.best_so_far(trials) if tuned else "",
+        "ranking": plots.predicted_ranking(ranked, tuned=tuned) if ranked else "",
     }
     # our own drawings: matplotlib escapes the texts in them
     return {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704
