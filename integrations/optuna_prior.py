@@ -14,7 +14,7 @@ call `enqueue`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -82,35 +82,34 @@ class CandidatePrior:
         """Indices, the predicted best first."""
         return tuple(int(index) for index in np.argsort(-self.belief.mean, kind="stable"))
 
-    def _index(self, value: object) -> int | None:
-        if isinstance(value, str):
-            return self.names.index(value) if value in self.names else None
-        index = int(value) if isinstance(value, (int, float)) else -1
-        return index if 0 <= index < len(self.names) else None
 
-    def _value(self, index: int, distribution: BaseDistribution) -> object:
-        """What the study calls candidate ``index``."""
-        named = isinstance(distribution, CategoricalDistribution) and self.names[index] in distribution.choices
-        return self.names[index] if named else index
-
-    def _allowed(self, distribution: BaseDistribution) -> list[int]:
-        if isinstance(distribution, CategoricalDistribution):
-            found = [self._index(choice) for choice in distribution.choices]
-        elif isinstance(distribution, IntDistribution):
-            found = [self._index(value) for value in range(distribution.low, distribution.high + 1, distribution.step)]
-        else:
-            raise ValueError(  # noqa: TRY004 - a distribution of the wrong kind is a wrong value here
-                f"The parameter {self.parameter!r} must be an integer index or categorical names, "
-                f"but got {distribution!r}"
-            )
-        allowed = [index for index in found if index is not None]
-        if not allowed:
-            raise ValueError(f"No choice of {self.parameter!r} is a candidate of the prior, but got {distribution!r}")
-        return allowed
+def _index(prior: CandidatePrior, value: object) -> int | None:
+    """The candidate that the study calls ``value``; None: none of the prior's."""
+    if isinstance(value, str):
+        return prior.names.index(value) if value in prior.names else None
+    index = int(value) if isinstance(value, (int, float)) else -1
+    return index if 0 <= index < len(prior.names) else None
 
 
-def _feasible(trial: FrozenTrial) -> bool:
-    return all(value <= 0 for value in trial.constraints.values()) if trial.constraints else True
+def _value(prior: CandidatePrior, index: int, distribution: BaseDistribution) -> object:
+    """What the study calls candidate ``index``."""
+    named = isinstance(distribution, CategoricalDistribution) and prior.names[index] in distribution.choices
+    return prior.names[index] if named else index
+
+
+def _allowed(prior: CandidatePrior, distribution: BaseDistribution) -> list[int]:
+    if isinstance(distribution, CategoricalDistribution):
+        values: Iterable[object] = distribution.choices
+    elif isinstance(distribution, IntDistribution):
+        values = range(distribution.low, distribution.high + 1, distribution.step)
+    else:
+        raise ValueError(  # noqa: TRY004 - a distribution of the wrong kind is a wrong value here
+            f"The parameter {prior.parameter!r} must be an integer index or categorical names, but got {distribution!r}"
+        )
+    allowed = [index for index in (_index(prior, value) for value in values) if index is not None]
+    if not allowed:
+        raise ValueError(f"No choice of {prior.parameter!r} is a candidate of the prior, but got {distribution!r}")
+    return allowed
 
 
 class PriorSampler(WrappingSampler):
@@ -152,7 +151,7 @@ class PriorSampler(WrappingSampler):
         index = self._new(study, search_space[name]) if name in search_space else None
         if index is not None:
             mine = {key: value for key, value in settings.items() if key in search_space}
-            mine[name] = self._prior._value(index, search_space[name])  # noqa: SLF001 - of this module
+            mine[name] = _value(self._prior, index, search_space[name])
             rest = {key: each for key, each in search_space.items() if key not in mine}
             return {**super().sample_relative(study, trial, rest), **mine}
         inferred = super().infer_relative_search_space(study, trial)
@@ -173,33 +172,33 @@ class PriorSampler(WrappingSampler):
         """
         if param_name != self._prior.parameter:
             return super().sample_independent(study, trial, param_name, param_distribution)
-        index = max(self._worth(study, param_distribution), key=lambda each: each[1:])[0]
-        return self._prior._value(index, param_distribution)  # noqa: SLF001 - of this module
+        index = self._most_promising(study, param_distribution)
+        return _value(self._prior, index, param_distribution)
 
     def _new(self, study: Study, distribution: BaseDistribution) -> int | None:
         """The candidate that should have its first trial; None: the wrapped sampler may choose."""
         past = _history(study, self._prior)
         if past.since >= _STALL and (past.since - _STALL) % 2 == 0:
             return None
-        index = max(self._worth(study, distribution), key=lambda each: each[1:])[0]
+        index = self._most_promising(study, distribution)
         return None if index in past.seen else index
 
-    def _worth(self, study: Study, distribution: BaseDistribution) -> list[tuple[int, float, int, float]]:
-        """Candidate, worth of its next trial, minus its trials, and mean, for each that ``distribution`` allows."""
+    def _most_promising(self, study: Study, distribution: BaseDistribution) -> int:
+        """The candidate whose next trial is worth most; of equal ones the less tried, then the better believed."""
         past = _history(study, self._prior)
         now = posterior(
             self._prior.belief,
             [Observation(candidate=index, method=0, value=value) for index, value in past.best.items()],
         )
-        mean, sd = now.mean[:, 0], now.sd[:, 0]
-        top = max(past.best.values(), default=float(mean.max()))
-        rows = []
-        for index in self._prior._allowed(distribution):  # noqa: SLF001 - of this module
+        mean, sd = now.mean[:, 0].tolist(), now.sd[:, 0].tolist()
+        top = max(past.best.values(), default=max(mean))
+
+        def worth(index: int) -> tuple[float, int, float]:
             count = past.tries.get(index, 0)  # also of trials that run elsewhere: do not all go there
-            reached = past.best.get(index)
-            gain = acquisition(float(mean[index]), float(sd[index]), best=top, reached=reached, tries=count)
-            rows.append((index, gain, -count, float(mean[index])))
-        return rows
+            gain = acquisition(mean[index], sd[index], best=top, reached=past.best.get(index), tries=count)
+            return gain, -count, mean[index]
+
+        return max(_allowed(self._prior, distribution), key=worth)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,13 +216,14 @@ def _history(study: Study, prior: CandidatePrior) -> _History:
     seen: set[int] = set()
     since, top = 0, -np.inf
     for trial in study.get_trials(deepcopy=False):
-        index = prior._index(trial.params.get(prior.parameter))  # noqa: SLF001 - of this module
+        index = _index(prior, trial.params.get(prior.parameter))
         if index is None or trial.state == TrialState.WAITING:
             continue
         tries[index] = tries.get(index, 0) + 1
         if trial.state != TrialState.FAIL:
             seen.add(index)
-        if trial.state == TrialState.COMPLETE and trial.values and _feasible(trial) and np.isfinite(trial.values[0]):
+        feasible = all(value <= 0 for value in trial.constraints.values()) if trial.constraints else True
+        if trial.state == TrialState.COMPLETE and trial.values and feasible and np.isfinite(trial.values[0]):
             value = sign * trial.values[0] / prior.unit
             best[index] = max(best.get(index, -np.inf), value)
             since = 0 if value > top else since + 1
@@ -250,7 +250,7 @@ class PriorPruner(BasePruner):
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether the trial should end."""
-        index = self._prior._index(trial.params.get(self._prior.parameter))  # noqa: SLF001 - of this module
+        index = _index(self._prior, trial.params.get(self._prior.parameter))
         if index is None:
             return self._pruner.prune(study, trial)
         shift = sign_of(study) * float(self._handicap[index])

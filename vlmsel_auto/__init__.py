@@ -11,24 +11,23 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vlmsel_auto import errors as errors
-    from vlmsel_auto.events import Event as Event
-    from vlmsel_auto.events import Sink as Sink
-    from vlmsel_auto.library.records import Library as Library
-    from vlmsel_auto.models import candidates as candidates
-    from vlmsel_auto.models.prediction import Predictions as Predictions
-    from vlmsel_auto.models.prediction import predict as predict
-    from vlmsel_auto.pipeline.result import SearchResult as SearchResult
-    from vlmsel_auto.pipeline.search import rank as rank
-    from vlmsel_auto.pipeline.search import search as search
-    from vlmsel_auto.records import Agreement as Agreement
-    from vlmsel_auto.records import BestModel as BestModel
-    from vlmsel_auto.records import Budget as Budget
-    from vlmsel_auto.records import Candidate as Candidate
-    from vlmsel_auto.records import RankedCandidate as RankedCandidate
-    from vlmsel_auto.records import Ranking as Ranking
-    from vlmsel_auto.records import TrialResult as TrialResult
-    from vlmsel_auto.records import TrialSpec as TrialSpec
+    from vlmsel_auto import errors
+    from vlmsel_auto.events import Event, Sink
+    from vlmsel_auto.library.records import Library
+    from vlmsel_auto.models import candidates
+    from vlmsel_auto.models.prediction import Predictions, predict
+    from vlmsel_auto.pipeline.result import SearchResult
+    from vlmsel_auto.pipeline.search import rank, search
+    from vlmsel_auto.records import (
+        Agreement,
+        BestModel,
+        Budget,
+        Candidate,
+        RankedCandidate,
+        Ranking,
+        TrialResult,
+        TrialSpec,
+    )
 
 _HOMES = {
     "Agreement": "records",

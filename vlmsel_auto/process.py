@@ -19,8 +19,6 @@ from filelock import FileLock, Timeout
 from vlmsel_auto.errors import InputError, WorkdirError
 
 _DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES})
-
-
 _OUT_OF_MEMORY: Final = (
     "out of memory",
     "not enough memory",
