@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
-from vlmsel_auto.events import Notice, Sink, discard
+from vlmsel_auto.events import Notice, Sink
 from vlmsel_auto.models.prediction import predict
 from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.pipeline.search import search
 from vlmsel_auto.records import Budget
 from vlmsel_auto.tasks.digits import write_digits
 
-_SECONDS: Final = 120.0
 
-
-def demo(*, workdir: Path, seconds: float = _SECONDS, sink: Sink = discard) -> SearchResult:
+def demo(*, workdir: Path, seconds: float, sink: Sink) -> SearchResult:
     """Write scikit-learn's digits to ``workdir/images``, search, and classify digits that no split holds.
 
     The images of the shipped library's `optical_digits` would be these, so that source task was left out of it. The
-    demo does not add itself to the user's library.
-
-    Args:
-        workdir: made if missing; the same folder resumes.
-        seconds: wall time of the search.
-        sink: takes events.
+    demo does not add itself to the user's library. The same ``workdir`` resumes.
     """
     digits = write_digits(workdir / "images")
     sink(Notice(text=f"wrote handwritten digits to {digits.task}"))
@@ -33,11 +25,7 @@ def demo(*, workdir: Path, seconds: float = _SECONDS, sink: Sink = discard) -> S
         found = predict(result.best.model_dir, digits.unseen)
         right = sum(said == true for said, true in zip(found.labels, digits.unseen_labels, strict=True))
         sink(Notice(text=f"digits in no split: {right} of {len(digits.unseen)} right"))
-        first = digits.unseen[0]
-        sink(
-            Notice(
-                text=f"{first}: predicted {found.labels[0]!r} with probability {found.probabilities[0].max():.2f}; "
-                f"try: vlmsel-auto predict {result.best.model_dir} {first}"
-            )
-        )
+        first, label, probability = digits.unseen[0], found.labels[0], found.probabilities[0].max()
+        command = f"vlmsel-auto predict {result.best.model_dir} {first}"
+        sink(Notice(text=f"{first}: predicted {label!r} with probability {probability:.2f}; try: {command}"))
     return result

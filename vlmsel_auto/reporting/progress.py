@@ -56,21 +56,14 @@ class PlainSink:
 
     def __call__(self, event: Event, /) -> None:
         """Write the event's line, unless it follows another of its kind too closely."""
-        try:
-            with self._lock:
-                if self._wanted(event):
-                    stream = sys.stderr if self._stream is None else self._stream
-                    stream.write(
-                        f"[{clock(self._now() - self._start):>7}] {describe(event, total=self._total(event))}\n"
-                    )
-                    stream.flush()
-        except Exception:  # noqa: BLE001 - a full disk or a closed pipe must not end the search
-            return
-
-    def _total(self, event: Event) -> int | None:
-        if isinstance(event, StageStarted):
-            self._totals[event.stage] = event.total
-        return self._totals.get(event.stage) if isinstance(event, StageProgress) else None
+        with contextlib.suppress(Exception), self._lock:  # a full disk or a closed pipe must not end the search
+            if isinstance(event, StageStarted):
+                self._totals[event.stage] = event.total
+            if self._wanted(event):
+                total = self._totals.get(event.stage) if isinstance(event, StageProgress) else None
+                stream = sys.stderr if self._stream is None else self._stream
+                stream.write(f"[{clock(self._now() - self._start):>7}] {describe(event, total=total)}\n")
+                stream.flush()
 
     def _wanted(self, event: Event) -> bool:
         if self._quiet:
@@ -179,14 +172,12 @@ class RichSink:
 
     def __call__(self, event: Event, /) -> None:
         """Note the event; the next frame shows it."""
-        try:
+        with contextlib.suppress(Exception):  # a broken terminal must not end the search
             with self._lock:
                 update(self._board, event, self._now())
             line = _kept_line(event)
             if line is not None:
                 self._console.print(line)
-        except Exception:  # noqa: BLE001 - a broken terminal must not end the search
-            return
 
 
 def _kept_line(event: Event) -> Text | None:
