@@ -30,7 +30,7 @@ def task(tmp_path_factory):
 
 def rank(task, tmp_path, *, deadline):
     events = []
-    ranked = rank_task(
+    ranking, _ = rank_task(
         task,
         resolve(NAMES),
         library=default_library(),
@@ -39,9 +39,7 @@ def rank(task, tmp_path, *, deadline):
         sink=events.append,
         deadline=deadline,
     )
-    return ranked.ranking, [
-        each.text for each in events if isinstance(each, StageProgress) and each.stage == "profiles"
-    ]
+    return ranking, [each.text for each in events if isinstance(each, StageProgress) and each.stage == "profiles"]
 
 
 def test_a_model_folder_without_weights_is_told_and_the_others_are_ranked(tmp_path):

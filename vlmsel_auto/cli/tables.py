@@ -16,12 +16,19 @@ from vlmsel_auto.reporting.formatting import number, percent, plural, thousands
 from vlmsel_auto.reporting.table import Column
 
 
-def _means(values: FloatArray) -> list[float]:
-    """Mean of what is known in each row; NaN where nothing is."""
-    known = np.isfinite(values)
-    sums = np.where(known, values, 0.0).sum(axis=1)
-    means: list[float] = np.where(known.any(axis=1), sums / np.maximum(known.sum(axis=1), 1), np.nan).tolist()
-    return means
+def _summary(library: Library, *, axis: int) -> list[tuple[int, float, float]]:
+    """Cells, mean zero-shot and mean tuned accuracy (NaN: unknown) by candidate (axis 0) or by task (axis 1)."""
+    grids = (library.build >= 0, library.zero_shot, library.tuned)
+    made, zero_shot, tuned = (np.moveaxis(grid, axis, 0) for grid in grids)
+    return [
+        (int(cells.sum()), _mean(before), _mean(after))
+        for cells, before, after in zip(made, zero_shot, tuned, strict=True)
+    ]
+
+
+def _mean(values: FloatArray) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else np.nan
 
 
 def _tuned(cell: Cell) -> float:
@@ -30,8 +37,6 @@ def _tuned(cell: Cell) -> float:
 
 def list_json(library: Library) -> Json:
     """``{"tasks": [...], "candidates": [...]}`` with counts and means of what is known."""
-    made = library.build >= 0
-    zero_shot, tuned = library.zero_shot, library.tuned
     return {
         "tasks": [
             {
@@ -39,13 +44,11 @@ def list_json(library: Library) -> Json:
                 "domain": task.domain,
                 "classes": task.n_classes,
                 "test_images": task.n_test,
-                "cells": int(cells),
-                "mean_zero_shot": untuned,
-                "mean_tuned": mean,
+                "cells": cells,
+                "mean_zero_shot": zero_shot,
+                "mean_tuned": tuned,
             }
-            for task, cells, untuned, mean in zip(
-                library.tasks, made.sum(axis=0), _means(zero_shot.T), _means(tuned.T), strict=True
-            )
+            for task, (cells, zero_shot, tuned) in zip(library.tasks, _summary(library, axis=1), strict=True)
         ],
         "candidates": [
             {
@@ -53,17 +56,12 @@ def list_json(library: Library) -> Json:
                 "family": one.family,
                 "params": one.params,
                 "profile": profile,
-                "cells": int(cells),
-                "mean_zero_shot": untuned,
-                "mean_tuned": mean,
+                "cells": cells,
+                "mean_zero_shot": zero_shot,
+                "mean_tuned": tuned,
             }
-            for one, profile, cells, untuned, mean in zip(
-                library.candidates,
-                library.has_profiles,
-                made.sum(axis=1),
-                _means(zero_shot),
-                _means(tuned),
-                strict=True,
+            for one, profile, (cells, zero_shot, tuned) in zip(
+                library.candidates, library.has_profiles, _summary(library, axis=0), strict=True
             )
         ],
     }
@@ -72,16 +70,13 @@ def list_json(library: Library) -> Json:
 def print_list(library: Library) -> None:
     """Print the source tasks, then the candidates."""
     tasks, candidates = library.tasks, library.candidates
-    made = library.build >= 0
     print_table(
         [
             Column("source task", [task.name for task in tasks]),
             Column("domain", [task.domain for task in tasks]),
             Column("classes", [str(task.n_classes) for task in tasks], right=True),
             Column("test images", [f"{task.n_test:,}" if task.n_test else "-" for task in tasks], right=True),
-            Column("cells", [str(count) for count in made.sum(axis=0)], right=True),
-            Column("zero-shot", [percent(mean) for mean in _means(library.zero_shot.T)], right=True),
-            Column("tuned", [percent(mean) for mean in _means(library.tuned.T)], right=True),
+            *_summary_columns(library, axis=1),
         ],
         notes=[""],
     )
@@ -91,12 +86,19 @@ def print_list(library: Library) -> None:
             Column("family", [one.family for one in candidates]),
             Column("parameters", [thousands(one.params) for one in candidates], right=True),
             Column("profile", ["yes" if profile else "no" for profile in library.has_profiles]),
-            Column("cells", [str(count) for count in made.sum(axis=1)], right=True),
-            Column("zero-shot", [percent(mean) for mean in _means(library.zero_shot)], right=True),
-            Column("tuned", [percent(mean) for mean in _means(library.tuned)], right=True),
+            *_summary_columns(library, axis=0),
         ],
         notes=[f"{plural(len(library.failures), 'cell')} failed"] if library.failures else [],
     )
+
+
+def _summary_columns(library: Library, *, axis: int) -> list[Column]:
+    lines = _summary(library, axis=axis)
+    return [
+        Column("cells", [str(cells) for cells, _, _ in lines], right=True),
+        Column("zero-shot", [percent(zero_shot) for _, zero_shot, _ in lines], right=True),
+        Column("tuned", [percent(tuned) for _, _, tuned in lines], right=True),
+    ]
 
 
 def select(library: Library, name: str) -> tuple[Cell, ...]:

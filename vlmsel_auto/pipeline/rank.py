@@ -9,7 +9,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -34,14 +34,6 @@ from vlmsel_auto.reporting.formatting import plural
 _PROFILE_SHARE: Final = 0.25  # of the time for looking, at most, for conductance: labels already say most
 _PROFILE_TIMES: Final = 4.0  # what conductance takes at least, in times of embedding
 _NAMED: Final = 5  # own source tasks that a note names
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Ranked:
-    """A ranking and what it was made from."""
-
-    ranking: Ranking
-    measured: tuple[Measurement, ...]  # of the candidates that could be measured
 
 
 @contextmanager
@@ -148,8 +140,8 @@ def rank_task(
     seed: int = 0,
     deadline: float | None = None,
     earlier: Ranking | None = None,
-) -> Ranked:
-    """Measure and rank ``candidates`` on ``task``.
+) -> tuple[Ranking, list[Measurement]]:
+    """Measure and rank ``candidates`` on ``task``: the ranking, and the measurements that it was made from.
 
     Candidates that fail, and those ``unusable`` from the start, stand in ``Ranking.failures`` and not in its order;
     those that the deadline left unmeasured are ranked by the library alone. With a deadline the candidates that the
@@ -158,7 +150,7 @@ def rank_task(
     kept = {one.id: find_measurement(one, task, store=store) for one in candidates}
     if earlier is not None:
         sink(RankingReady(ranking=earlier))
-        return Ranked(ranking=earlier, measured=tuple(one for one in kept.values() if one is not None))
+        return earlier, [one for one in kept.values() if one is not None]
     for one in unusable:
         sink(Notice(text=f"{one.id} cannot be used: {one.reason}", level="warning"))
     # a prediction must not have seen its answer
@@ -201,7 +193,7 @@ def rank_task(
     ranking = replace(ranking, notes=tuple(notes))
     sink(StageFinished(stage="ranking", seconds=time.monotonic() - began))
     sink(RankingReady(ranking=ranking))
-    return Ranked(ranking=ranking, measured=tuple(found.values()))
+    return ranking, list(found.values())
 
 
 def _from_searches(library: Library) -> list[str]:

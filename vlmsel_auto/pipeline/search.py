@@ -74,10 +74,10 @@ def rank(
     task = load_task(Path(task_dir), views=_views(chosen), shots=shots, seed=seed, workdir=root, sink=sink)
     store = Store(root / "targets")
     with writing(root):
-        ranked = rank_task(
+        ranking, _ = rank_task(
             task, chosen, library=known, device=place, store=store, sink=sink, unusable=unusable, seed=seed
         )
-    return ranked.ranking
+    return ranking
 
 
 def search(
@@ -152,7 +152,7 @@ def search(
         if claim(folder, settings=settings):
             sink(Notice(text=f"going on with the search in {folder}"))
             sweep(folder)
-        ranked = rank_task(
+        ranking, measured = rank_task(
             task,
             chosen,
             library=known,
@@ -164,7 +164,6 @@ def search(
             deadline=None if spend.seconds is None else began + _LOOK_SHARE * spend.seconds,
             earlier=read_ranking(folder),
         )
-        ranking = ranked.ranking
         save_ranking(folder, ranking)
         usable = [one for one in chosen if one.id not in ranking.failures]
         if not usable:
@@ -191,7 +190,7 @@ def search(
         best = export_best(outcome, task=task, candidates=usable, workdir=folder, sink=sink)
         notes = [*task.notes, *ranking.notes]
         if learn and outcome.best is not None and stopped is not StoppedBy.INTERRUPTED:
-            notes.append(_learn(task, usable, ranked.measured, outcome.results, seed=seed, sink=sink))
+            notes.append(_learn(task, usable, measured, outcome.results, seed=seed, sink=sink))
         seconds = time.monotonic() - began
         report = make_report(
             task=task,

@@ -64,7 +64,6 @@ class Board:
     started: float
     budget: Budget = field(default_factory=Budget)
     stages: dict[str, StageLine] = field(default_factory=dict)
-    finished_stages: list[str] = field(default_factory=list)
     ranking: Ranking | None = None
     updated: bool = False
     running: dict[int, RunningTrial] = field(default_factory=dict)
@@ -83,7 +82,6 @@ def update(board: Board, event: Event, now: float) -> None:
             line.marks.append((now, event.done))
         case StageFinished():
             board.stages.pop(event.stage, None)
-            board.finished_stages.append(event.stage)
         case RankingReady():
             board.ranking, board.updated = event.ranking, event.updated
         case TrialStarted():
