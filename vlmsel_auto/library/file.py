@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -23,14 +23,36 @@ from safetensors.numpy import save as save_safetensors
 from vlmsel_auto.cache import Json, write_atomically
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.library.records import GRIDS, Build, CellFailure, Library, SourceCandidate, SourceTask
+from vlmsel_auto.recordjson import decode, encode
 
 FORMAT: Final = "vlmsel_auto library"
 VERSION: Final = 3
 
 _MAX_BYTES: Final = 2 << 30  # no library is near this; a larger file is something else
 
+_LISTS: Final = (
+    "candidates", "tasks", "builds", "failures", "run_names", "run_sources", "signal_names", "shots", "evidence_names",
+)  # fmt: skip
+
 Arrays = Mapping[str, NDArray[np.generic]]
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Document:
+    """The lists of a library, and the lengths of two axes that no list gives."""
+
+    candidates: tuple[SourceCandidate, ...]
+    tasks: tuple[SourceTask, ...]
+    builds: tuple[Build, ...]
+    failures: tuple[CellFailure, ...]
+    run_names: tuple[str, ...]
+    run_sources: tuple[str, ...]
+    signal_names: tuple[str, ...]
+    shots: tuple[int, ...]
+    evidence_names: tuple[str, ...]
+    draws: int
+    unlabelled: int
 
 
 def save(library: Library, path: Path) -> None:
@@ -43,20 +65,12 @@ def save(library: Library, path: Path) -> None:
     predicted = np.where(np.isfinite(library.predicted), library.predicted, -1)
     arrays["predicted"] = predicted.astype(np.int16 if predicted.max(initial=0) <= np.iinfo(np.int16).max else np.int32)
     arrays |= {f"activity/{m}": one.astype(np.float32) for m, one in enumerate(library.activity)}
-    document: Json = {
-        "candidates": [asdict(one) for one in library.candidates],
-        "tasks": [asdict(one) for one in library.tasks],
-        "builds": [asdict(one) for one in library.builds],
-        "failures": [asdict(one) for one in library.failures],
-        "run_names": list(library.run_names),
-        "run_sources": list(library.run_sources),
-        "signal_names": list(library.signal_names),
-        "draws": library.evidence_draws.shape[2],
-        "shots": list(library.shots),
-        "evidence_names": list(library.evidence_names),
-        "unlabelled": library.predicted.shape[2],
-    }
-    write_document(path, document, arrays, kind=FORMAT, version=VERSION)
+    document = _Document(
+        **{name: getattr(library, name) for name in _LISTS},
+        draws=library.evidence_draws.shape[2],
+        unlabelled=library.predicted.shape[2],
+    )
+    write_document(path, encode(document), arrays, kind=FORMAT, version=VERSION)
 
 
 def load(path: Path) -> Library:
@@ -86,11 +100,11 @@ def write_document(path: Path, document: Json, arrays: Arrays, *, kind: str, ver
         ) from error
 
 
-def read_document(path: Path, decode: Callable[[dict[str, Any], Arrays], T], *, kind: str, version: int) -> T:
-    """What ``decode`` makes of the document and the arrays that `write_document` wrote.
+def read_document(path: Path, build: Callable[[dict[str, Any], Arrays], T], *, kind: str, version: int) -> T:
+    """What ``build`` makes of the document and the arrays that `write_document` wrote.
 
     Raises:
-        LibraryError: the file is missing, unreadable, cut short, damaged, of another kind or version, or ``decode``
+        LibraryError: the file is missing, unreadable, cut short, damaged, of another kind or version, or ``build``
             cannot use it.
     """
     metadata, data = _read(path)
@@ -106,7 +120,7 @@ def read_document(path: Path, decode: Callable[[dict[str, Any], Arrays], T], *, 
         arrays = load_safetensors(data)
         if _content_digest(text, arrays) != metadata.get("sha256"):
             raise LibraryError(f"the {kind} is damaged: its content does not match its sha256, but got {path}")
-        return decode(json.loads(text), arrays)
+        return build(json.loads(text), arrays)
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, LibraryError):
             raise
@@ -140,40 +154,23 @@ def _content_digest(document: str, arrays: Arrays) -> str:
 
 
 def _library(document: dict[str, Any], arrays: Arrays) -> Library:
-    candidates = tuple(SourceCandidate(**{**one, "blocks": tuple(one["blocks"])}) for one in document["candidates"])
-    tasks = tuple(SourceTask(**{**one, "classes": tuple(one["classes"])}) for one in document["tasks"])
-    builds = tuple(
-        Build(**{**one, "settings": tuple((str(key), str(value)) for key, value in one["settings"])})
-        for one in document["builds"]
-    )
-    grid = (len(candidates), len(tasks))
+    told = decode(_Document, document)
+    grid = (len(told.candidates), len(told.tasks))
     third = {
-        "tuned_runs": (len(document["run_names"]),),
-        "signals": (len(document["signal_names"]),),
-        "evidence_draws": (int(document["draws"]), len(document["shots"]), len(document["evidence_names"])),
-        "predicted": (int(document["unlabelled"]),),
+        "tuned_runs": (len(told.run_names),),
+        "signals": (len(told.signal_names),),
+        "evidence_draws": (told.draws, len(told.shots), len(told.evidence_names)),
+        "predicted": (told.unlabelled,),
     }
-    values = {name: checked(arrays, name, (*grid, *third.get(name, ()))) for name in GRIDS}
+    values: dict[str, Any] = {name: checked(arrays, name, (*grid, *third.get(name, ()))) for name in GRIDS}
     values["predicted"] = np.where(values["predicted"] >= 0, values["predicted"], np.nan)
     build = values.pop("build").astype(np.int64)
-    if build.size and not -1 <= build.min() <= build.max() < len(builds):
-        raise LibraryError(f"build must index the {len(builds)} builds, but got {build.max()}")
-    return Library(
-        candidates=candidates,
-        tasks=tasks,
-        build=build,
-        builds=builds,
-        failures=tuple(CellFailure(**one) for one in document["failures"]),
-        run_names=tuple(map(str, document["run_names"])),
-        run_sources=tuple(map(str, document["run_sources"])),
-        signal_names=tuple(map(str, document["signal_names"])),
-        shots=tuple(map(int, document["shots"])),
-        evidence_names=tuple(map(str, document["evidence_names"])),
-        activity=tuple(
-            checked(arrays, f"activity/{m}", (len(tasks), len(one.blocks))) for m, one in enumerate(candidates)
-        ),
-        **values,
-    )
+    if build.size and not -1 <= build.min() <= build.max() < len(told.builds):
+        raise LibraryError(f"build must index the {len(told.builds)} builds, but got {build.max()}")
+    activity = [
+        checked(arrays, f"activity/{m}", (len(told.tasks), len(one.blocks))) for m, one in enumerate(told.candidates)
+    ]
+    return Library(**{name: getattr(told, name) for name in _LISTS}, build=build, activity=tuple(activity), **values)
 
 
 def checked(arrays: Arrays, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
