@@ -126,8 +126,6 @@ def worker_is_gone(name: str) -> bool:
         return True  # an earlier run within this process
     try:
         os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # it lives and belongs to someone else
-        return False
+    except OSError as error:  # another one: it lives and belongs to someone else
+        return isinstance(error, ProcessLookupError)
     return False

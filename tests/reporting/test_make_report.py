@@ -140,6 +140,15 @@ def test_trials_are_listed_by_number():
     assert [trial.number for trial in made(tuple(reversed(given))).trials] == [0, 1, 2]
 
 
+def test_the_chosen_trial_counts_for_its_candidate():
+    first, chosen = make_trial(0, "a", validation=0.9, test=0.5), make_trial(3, "a", validation=0.9, test=0.95)
+    others = (make_trial(1, "b", validation=0.8, test=0.6), make_trial(2, "c", validation=0.7, test=0.7))
+    scores = {line.candidate: line.score for line in make_ranking(NAMES).ranked}
+    report = made((first, *others, chosen), best=best_of(chosen))
+    assert report.agreement == judge(scores, {"a": 0.95, "b": 0.6, "c": 0.7}, seed=3)
+    assert report.outcomes[0].trial == chosen
+
+
 def test_a_choice_against_validation_is_explained():
     given = trials([0.8, 0.9, 0.7])
     (note,) = made(given).notes

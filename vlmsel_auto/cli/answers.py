@@ -67,20 +67,15 @@ def search_json(result: SearchResult) -> Json:
 
 def answer_search(answer: Answer, result: SearchResult, *, to_stderr: bool) -> None:
     """Show a search's summary, and leave its JSON and exit code."""
+    from vlmsel_auto.reporting import views
+    from vlmsel_auto.reporting.report import load
+
     answer.json = search_json(result)
-    show_report(result.report_dir, to_stderr=to_stderr)
+    views.show(load(result.report_dir), report_dir=result.report_dir, to_stderr=to_stderr)
     if result.stopped_by is StoppedBy.INTERRUPTED:
         answer.code = EXIT_INTERRUPTED
     elif result.best is None:
         answer.code = EXIT_ALL_FAILED
-
-
-def show_report(report_dir: Path, *, to_stderr: bool) -> None:
-    """Show the summary of a finished search from its report."""
-    from vlmsel_auto.reporting import views
-    from vlmsel_auto.reporting.report import load
-
-    views.show(load(report_dir), report_dir=report_dir, to_stderr=to_stderr)
 
 
 def predict_json(found: Predictions) -> Json:

@@ -220,7 +220,6 @@ def report(
 ) -> None:
     """Render report.html again from report.json and show the summary."""
     with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.cli.answers import show_report
         from vlmsel_auto.recordjson import encode
         from vlmsel_auto.reporting import views
         from vlmsel_auto.reporting.report import find, load
@@ -229,7 +228,7 @@ def report(
         loaded = load(folder)
         page = views.write_html(loaded, folder)
         answer.json = encode(loaded)
-        show_report(folder, to_stderr=as_json)
+        views.show(loaded, report_dir=folder, to_stderr=as_json)
         if open_browser:
             typer.launch(str(page))
 

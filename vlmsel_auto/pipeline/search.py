@@ -1,4 +1,4 @@
-"""The whole loop: a folder of images to a ranking, trials, an exported model, a report and a wiser library."""
+"""The whole loop: from a folder of images to a ranking, trials, an exported model, a report and a new source task."""
 
 from __future__ import annotations
 

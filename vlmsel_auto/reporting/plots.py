@@ -62,7 +62,7 @@ _FINE = 0.05  # span of accuracy below which ticks need a decimal
 def rank_scatter(outcomes: Sequence[Outcome]) -> str:
     """Predicted against actual rank, the best in the upper left corner; on the dashed line the prediction was right."""
     known = [(one, float(one.predicted_among_tuned)) for one in outcomes if one.predicted_among_tuned is not None]
-    figure, axes = _canvas(width=6.4, height=min(7.2, max(3.6, 1.9 + 0.24 * len(known))))
+    figure, axes = _canvas(height=min(7.2, max(3.6, 1.9 + 0.24 * len(known))))
     last = max((max(predicted, one.actual_rank) for one, predicted in known), default=1.0)
     axes.plot([0.5, last + 0.5], [0.5, last + 0.5], linestyle=(0, (4, 3)), color=_FAINT, linewidth=1.2, zorder=1)
     _scatter(axes, [(predicted, one.actual_rank, one.trial.origin) for one, predicted in known])
@@ -88,7 +88,7 @@ def best_so_far(trials: Sequence[TrialResult]) -> str:
     ]
     minutes = bool(known) and known[-1][0] > 180.0  # noqa: PLR2004 - three minutes
     unit = 60.0 if minutes else 1.0
-    figure, axes = _canvas(width=6.4, height=3.4)
+    figure, axes = _canvas(height=3.4)
     if known:
         times = np.array([end / unit for end, _, _ in known])
         values = np.array([validation for _, validation, _ in known])
@@ -113,7 +113,7 @@ def validation_against_test(outcomes: Sequence[Outcome]) -> str:
         for one in outcomes
         if one.trial.validation is not None and one.trial.test is not None
     ]
-    figure, axes = _canvas(width=6.4, height=4.2)
+    figure, axes = _canvas(height=4.2)
     if known:
         low, high = _span(np.array([(validation, test) for validation, test, _ in known]))
         axes.plot([low, high], [low, high], linestyle=(0, (4, 3)), color=_FAINT, linewidth=1.2, zorder=1)
@@ -139,7 +139,7 @@ def predicted_ranking(ranked: Sequence[RankedCandidate], *, tuned: Container[str
     ``tuned`` are the candidates that the search tuned.
     """
     shown = ranked[:_MOST_ROWS]
-    figure, axes = _canvas(width=6.4, height=1.0 + 0.26 * max(len(shown), 3))
+    figure, axes = _canvas(height=1.0 + 0.26 * max(len(shown), 3))
     for done, colour, marker, text in ((True, "#0072b2", "o", "tuned"), (False, _INK, "D", "not tuned")):
         picked = [row for row, line in enumerate(shown) if (line.candidate in tuned) is done]
         if picked:
@@ -163,8 +163,8 @@ def predicted_ranking(ranked: Sequence[RankedCandidate], *, tuned: Container[str
     return _svg(figure, name="ranking", title="Predicted score of every candidate with its uncertainty")
 
 
-def _canvas(*, width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), dpi=72.0, layout="constrained")  # one pixel is one point, as in the SVG
+def _canvas(*, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(6.4, height), dpi=72.0, layout="constrained")  # one pixel is one point, as in the SVG
     figure.patch.set_alpha(0.0)
     axes = figure.add_subplot()
     axes.patch.set_alpha(0.0)
