@@ -105,6 +105,7 @@ class Task:
     digest: str  # sha256 over pixels, labels, split, prompts, templates
     seed: int = 0  # of split, cap and few-shot draws
     notes: tuple[str, ...] = ()  # what a reader must know: images capped, splits carved, files not used
+    folds: tuple[IntArray, ...] = ()  # train and val in parts, the first being val; none where val was given
 
     @property
     def n_classes(self) -> int:
@@ -249,6 +250,7 @@ class TrialResult:
     fidelity: float | None = None  # share of the planned epochs that the curve covers; None: not recorded
     cost: float | None = None  # seconds of this trial and of those that it continues; None: not recorded
     soft_validation: float | None = None  # validation with each image counted by the probability of its true class
+    validation_images: int | None = None  # that these were measured on; None: not recorded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -261,6 +263,17 @@ class BestModel:
     test: float | None  # on the test split, which chose nothing
     trial: int
     model_dir: Path | None  # exported open_clip folder; None: it could not be written
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnsembleModel:
+    """Several models whose probabilities are averaged. Figures are the task's metric in [0, 1]."""
+
+    members: tuple[str, ...]  # candidates, the first is the expected best
+    trials: tuple[int, ...]  # their trials
+    validation: float  # on the validation images, by heads that never saw them
+    test: float | None
+    model_dir: Path
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from helpers.report_world import make_report
-from vlmsel_auto.cli.app import app
+from vlmsel_auto.cli.app import app, main
 from vlmsel_auto.cli.support import guarded, make_sink, parse_duration
 from vlmsel_auto.errors import InputError, MissingDependency, TaskError, TrialDiverged
 from vlmsel_auto.reporting.progress import PlainSink
@@ -86,6 +86,18 @@ def test_help_names_every_option(command, options, monkeypatch):
         result = run(*command, flag)
         assert result.exit_code == 0
         assert all(option in result.stdout for option in options), result.stdout
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(None, "10000"), ("7", "7")])
+def test_waiting_threads_do_not_spin_for_long_unless_the_user_says_so(monkeypatch, given, wanted):
+    if given is None:
+        monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    else:
+        monkeypatch.setenv("GOMP_SPINCOUNT", given)
+    monkeypatch.setattr(sys, "argv", ["vlmsel-auto", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    assert os.environ["GOMP_SPINCOUNT"] == wanted
 
 
 def test_help_is_quick_and_loads_nothing_heavy():
@@ -506,7 +518,7 @@ def test_search_as_json_report_predict(colours, tmp_path):
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     answer = one_object(ran.stdout)
-    assert list(answer) == ["best", "trials", "agreement", "seconds", "report_dir"]
+    assert list(answer) == ["best", "ensemble", "trials", "agreement", "seconds", "report_dir"]
     assert list(answer["best"]) == ["candidate", "method", "validation", "test", "model_dir"]
     assert list(answer["agreement"]) == ["tau_b", "weighted_tau", "ndcg5", "top1_loss", "n"]
     assert len(answer["trials"]) == 2

@@ -7,7 +7,7 @@ from vlmsel_auto.planning.method import Method, Trains
 from vlmsel_auto.planning.space import Range
 from vlmsel_auto.tuning.checkpoints import Checkpoint
 from vlmsel_auto.tuning.data import measure
-from vlmsel_auto.tuning.probe import features_of
+from vlmsel_auto.tuning.features import features_of
 from vlmsel_auto.tuning.work import Ending, Outcome, Work
 
 ROW = Method(
@@ -23,7 +23,7 @@ ROW = Method(
 def run(work: Work) -> Outcome:
     splits, labels = work.splits, torch.from_numpy(work.task.labels)
     found = features_of(work)
-    train, val, test = torch.split(found.values, [len(splits.train), len(splits.val), len(splits.test)])
+    train, val, test = (found.of(rows) for rows in (splits.train, splits.val, splits.test))
     known = labels[splits.train]
     means = torch.stack([train[known == each].mean(dim=0) for each in range(len(found.text))])
     shrinkage = work.spec.settings["shrinkage"]

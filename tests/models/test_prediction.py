@@ -110,8 +110,8 @@ def _drawing(rng: np.random.Generator, kind: int) -> Image.Image:
 @pytest.mark.parametrize(
     ("method", "settings", "epochs"),
     [
-        ("probe", {"learning_rate": 0.03, "weight_decay": 0.01}, 60),
-        ("finetune", {"learning_rate": 1e-3, "weight_decay": 0.01, "augmentation": 0.3}, 2),
+        ("probe", {"inverse_penalty": 5.0}, 0),
+        ("finetune", {"learning_rate": 1e-3, "weight_decay": 0.01, "augmentation": 0.3}, 8),
     ],
 )
 def test_accuracy_equals_the_trials(tmp_path: Path, method: str, settings: dict[str, float], epochs: int) -> None:

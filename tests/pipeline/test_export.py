@@ -13,7 +13,14 @@ from vlmsel_auto.study.study import StudyOutcome
 @pytest.mark.parametrize("best", [None, replace(make_trial(0, "a", validation=0.9), validation=None)])
 def test_without_a_measured_trial_nothing_is_exported(tmp_path, best):
     outcome = StudyOutcome(
-        results=(), best=best, plan=None, ranking=make_ranking(), seconds=1.0, stopped_by=StoppedBy.BUDGET, failures={}
+        results=(),
+        best=best,
+        members=(),
+        plan=None,
+        ranking=make_ranking(),
+        seconds=1.0,
+        stopped_by=StoppedBy.BUDGET,
+        failures={},
     )
     events = []
     assert export_best(outcome, task=None, candidates=(), workdir=tmp_path, sink=events.append) is None

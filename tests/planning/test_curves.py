@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmsel_auto.planning.curves import RUNGS, Curve, best_at, forecast, goes_on, rung_of
+from vlmsel_auto.planning.curves import RUNGS, Curve, forecast, goes_on, rung_of, value_at
 
 HALF = Curve(values=(0.5, 0.6), epochs=4)
 
@@ -15,13 +15,14 @@ def test_every_trial_passes_its_rungs_in_order_and_ends_on_the_last(epochs: int)
     curve = Curve(values=tuple(each / 100 for each in range(epochs)), epochs=epochs)
     for epoch in range(1, epochs):
         if rungs[epoch] > rungs[epoch - 1]:  # what a trial shows at a rung is what a whole curve had there
-            assert best_at(curve, rung=rungs[epoch]) in curve.values[:epoch]
+            assert value_at(curve, rung=rungs[epoch]) in curve.values[:epoch]
 
 
-def test_best_at_a_rung() -> None:
-    assert best_at(HALF, rung=2) == 0.6
-    assert best_at(HALF, rung=1) == 0.5
-    assert best_at(HALF, rung=3) is None
+def test_value_at_a_rung() -> None:
+    assert value_at(HALF, rung=2) == 0.6
+    assert value_at(HALF, rung=1) == 0.5
+    assert value_at(HALF, rung=3) is None
+    assert value_at(Curve(values=(0.7, 0.6), epochs=4), rung=2) == 0.6  # the last epoch counts, not the best
 
 
 def test_the_better_half_goes_on() -> None:

@@ -52,7 +52,7 @@ def test_little_time_is_not_all_spent_on_probes() -> None:
         methods=(PROBE, FINETUNE),
         top_k=4,
         audits=0,
-        relative_costs={FINETUNE.name: 4.0},
+        relative_costs={FINETUNE.name: 1.5},
     )
     history = [tried("m0", 0.5, "probe"), tried("m1", 0.49, "probe")]  # one second each
     short, long = (next_trial(made, history, left=Left(seconds=seconds)) for seconds in (5.0, 100.0))

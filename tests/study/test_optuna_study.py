@@ -41,7 +41,7 @@ def result(number: int, **changes: object) -> TrialResult:
     [
         planned(),
         planned(continues=4),
-        planned(method=PROBE.name, point={"learning_rate": 0.0, "weight_decay": 1.0, "epochs": 0.5}),
+        planned(method=PROBE.name, point={"inverse_penalty": 0.0}),
         planned(method=ZERO_SHOT.name, point={}, origin=TrialOrigin.FLOOR),
     ],
     ids=["fine-tuning", "continued", "probe", "floor"],

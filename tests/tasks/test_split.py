@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmsel_auto.tasks.split import carve, few_shot, stratified_cap, three_way
+from vlmsel_auto.tasks.split import carve, few_shot, folds, stratified_cap, three_way
 
 
 @st.composite
@@ -118,3 +118,15 @@ def test_the_seed_decides_and_nothing_else() -> None:
     assert first.test.tolist() != other.test.tolist()
     longer = three_way(np.repeat([0, 1, 2], [30, 30, 45]), np.arange(105), seed=4)
     np.testing.assert_array_equal(first.test[first.test < 60], longer.test[longer.test < 60])  # classes do not interact
+
+
+@given(st.integers(1, 4), st.integers(1, 9), st.integers(0, 3))
+def test_folds_divide_every_class_evenly_and_keep_copies_together(classes: int, each: int, seed: int) -> None:
+    labels = np.repeat(np.arange(classes), 2 * each)
+    groups = np.repeat(np.arange(classes * each), 2) * 2  # every image is there twice
+    parts = folds(labels, groups, count=4, seed=seed)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(labels)))
+    for part in parts:
+        assert all(np.isin(np.flatnonzero(groups == group), part).all() for group in groups[part])
+    sizes = np.array([np.bincount(labels[part], minlength=classes) for part in parts])
+    assert (sizes.max(axis=0) - sizes.min(axis=0) <= 2).all() or len(parts) < 4

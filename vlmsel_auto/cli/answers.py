@@ -16,7 +16,7 @@ from vlmsel_auto.cli.support import EXIT_ALL_FAILED, EXIT_INTERRUPTED, Answer
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.models import catalogue
 from vlmsel_auto.pipeline.result import SearchResult
-from vlmsel_auto.records import BadFile, BestModel, Candidate, Ranking, StoppedBy, TrialResult
+from vlmsel_auto.records import BadFile, BestModel, Candidate, EnsembleModel, Ranking, StoppedBy, TrialResult
 from vlmsel_auto.reporting.formatting import clean, number, percent, plural, thousands
 from vlmsel_auto.reporting.table import Column, table
 
@@ -54,10 +54,20 @@ def _best_json(best: BestModel) -> Json:
     return {**_fields(best, "candidate", "method", "validation", "test"), "model_dir": folder}
 
 
+def _ensemble_json(mean: EnsembleModel) -> Json:
+    return {
+        "members": list(mean.members),
+        "validation": mean.validation,
+        "test": mean.test,
+        "model_dir": str(mean.model_dir),
+    }
+
+
 def search_json(result: SearchResult) -> Json:
-    """``{"best", "trials", "agreement", "seconds", "report_dir"}``; ``best`` is null when no trial succeeded."""
+    """``{"best", "ensemble", "trials", "agreement", "seconds", "report_dir"}``; the first two may be null."""
     return {
         "best": None if result.best is None else _best_json(result.best),
+        "ensemble": None if result.ensemble is None else _ensemble_json(result.ensemble),
         "trials": [_trial_json(trial) for trial in result.trials],
         "agreement": _fields(result.agreement, "tau_b", "weighted_tau", "ndcg5", "top1_loss", "n"),
         "seconds": result.seconds,

@@ -5,6 +5,7 @@ Heavy imports stay inside the commands, so that ``--help`` and mistakes answer a
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -61,6 +62,9 @@ def search(
     directory: Folder,
     candidates: Candidates = ["mini-zoo"],  # noqa: B006 - typer copies defaults
     top_k: Annotated[int, typer.Option(min=1, help="Candidates that the plan tunes first.")] = 5,
+    ensemble: Annotated[
+        int, typer.Option(min=0, metavar="K", help="Members of the ensemble exported beside the best model; 0: none.")
+    ] = 5,
     time_budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="Stop after this long: seconds, or 90s, 10m, 1h30m.")
     ] = None,
@@ -113,6 +117,7 @@ def search(
                 directory,
                 candidates=tuple(candidates),
                 top_k=top_k,
+                ensemble=ensemble,
                 budget=budget,
                 method=method if method == "all" else [name.strip() for name in method.split(",")],
                 shots=shots,
@@ -283,4 +288,6 @@ app.add_typer(library_app, name="library")
 
 def main() -> None:
     """Entry point of the ``vlmsel-auto`` script."""
+    # torch's OpenMP threads spin while they wait for each other: beside one busy process training is 12 times slower
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     app(obj=_STARTED)  # a budget of time is what the user waits for, the loading of torch included

@@ -10,9 +10,9 @@ from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink, StageFinished, StageStarted
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.exporting import Classifier, export
-from vlmsel_auto.records import BestModel, Candidate, Task
+from vlmsel_auto.records import BestModel, Candidate, Task, TrialResult
 from vlmsel_auto.study.study import StudyOutcome
-from vlmsel_auto.tuning.checkpoints import load_trial
+from vlmsel_auto.tuning.checkpoints import Checkpoint, load_trial
 
 
 def export_best(
@@ -31,30 +31,7 @@ def export_best(
     directory: Path | None = None
     try:
         kept = load_trial(workdir, chosen.number)
-        model = zoo.load(candidate)
-        if kept.visual is not None:
-            model.visual.load_state_dict(dict(kept.visual), strict=True)
-        directory = export(
-            model,
-            Classifier(
-                head=kept.weight,
-                bias=kept.bias,
-                scale=kept.scale,
-                classes=task.classes,
-                prompts=task.prompts,
-                templates=task.templates,
-                about={
-                    "task": task.name,
-                    "method": chosen.spec.method,
-                    "metric": task.metric,
-                    "validation": chosen.validation,
-                    "test": chosen.test,
-                    "trial": chosen.number,
-                    "seed": chosen.spec.seed,
-                },
-            ),
-            directory=workdir / "model",
-        )
+        directory = export_trial(chosen, kept, candidate=candidate, task=task, directory=workdir / "model")
     except VlmselError as error:
         sink(Notice(text=f"the best model was not exported: {error}", level="error"))
     sink(StageFinished(stage="report", seconds=time.monotonic() - began))
@@ -65,4 +42,37 @@ def export_best(
         test=chosen.test,
         trial=chosen.number,
         model_dir=directory,
+    )
+
+
+def export_trial(trial: TrialResult, kept: Checkpoint, *, candidate: Candidate, task: Task, directory: Path) -> Path:
+    """Write the model of a trial.
+
+    Raises:
+        TrialUnavailable: the candidate cannot be loaded.
+        WorkdirError: ``directory`` holds something else, or cannot be written.
+    """
+    model = zoo.load(candidate)
+    if kept.visual is not None:
+        model.visual.load_state_dict(dict(kept.visual), strict=True)
+    return export(
+        model,
+        Classifier(
+            head=kept.weight,
+            bias=kept.bias,
+            scale=kept.scale,
+            classes=task.classes,
+            prompts=task.prompts,
+            templates=task.templates,
+            about={
+                "task": task.name,
+                "method": trial.spec.method,
+                "metric": task.metric,
+                "validation": trial.validation,
+                "test": trial.test,
+                "trial": trial.number,
+                "seed": trial.spec.seed,
+            },
+        ),
+        directory=directory,
     )

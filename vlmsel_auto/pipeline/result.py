@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlmsel_auto.records import Agreement, BestModel, Ranking, StoppedBy, TrialResult
+from vlmsel_auto.records import Agreement, BestModel, EnsembleModel, Ranking, StoppedBy, TrialResult
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -13,6 +13,7 @@ class SearchResult:
     """Outcome of `vlmsel_auto.search`; everything else is in ``report_dir``."""
 
     best: BestModel | None  # None: no trial succeeded
+    ensemble: EnsembleModel | None  # None: it would be no better, or there are no two candidates
     trials: tuple[TrialResult, ...]
     ranking: Ranking  # as predicted before any trial
     agreement: Agreement  # of that prediction with what came out

@@ -18,6 +18,7 @@ from vlmsel_auto.measuring.search import RUN_SOURCES, cells_of_search
 from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.device import pick_device
+from vlmsel_auto.pipeline.ensemble import export_ensemble
 from vlmsel_auto.pipeline.export import export_best
 from vlmsel_auto.pipeline.rank import rank_task
 from vlmsel_auto.pipeline.result import SearchResult
@@ -85,6 +86,7 @@ def search(
     *,
     candidates: str | Sequence[str] | Path = "mini-zoo",
     top_k: int = 5,
+    ensemble: int = 5,
     budget: Budget | float | None = None,
     method: str | Sequence[str] = "all",
     shots: int = _SHOTS,
@@ -106,6 +108,7 @@ def search(
         task_dir: the task folder; see `task.load_task` for its layouts.
         candidates: as for `rank`.
         top_k: candidates that the plan tunes first; the others are postponed, not lost.
+        ensemble: members of the ensemble that is exported beside the best model, at most; 0 or 1: none.
         budget: wall time of this call, trials of all calls on this work directory, or both; a number is seconds of
             wall time; None: until nothing promising is left.
         method: names of methods of tuning, such as "probe" (linear probe on cached features) or "finetune" (the whole
@@ -188,6 +191,7 @@ def search(
         )
         stopped = _stopped_by(outcome)
         best = export_best(outcome, task=task, candidates=usable, workdir=folder, sink=sink)
+        mean = export_ensemble(outcome.members, size=ensemble, task=task, candidates=usable, workdir=folder, sink=sink)
         notes = [*task.notes, *ranking.notes]
         if learn and outcome.best is not None and stopped is not StoppedBy.INTERRUPTED:
             notes.append(_learn(task, usable, measured, outcome.results, seed=seed, sink=sink))
@@ -198,6 +202,7 @@ def search(
             ranking=ranking,
             trials=outcome.results,
             best=best,
+            ensemble=mean,
             budget=spend,
             seconds=seconds,
             stopped_by=stopped,
@@ -215,6 +220,7 @@ def search(
         views.write(report, folder / "report")
     return SearchResult(
         best=best,
+        ensemble=mean,
         trials=outcome.results,
         ranking=ranking,
         agreement=report.agreement,

@@ -32,7 +32,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Forecast:
-    """Where a trial's best epoch will be."""
+    """Where a trial will end."""
 
     mean: float
     sd: float
@@ -43,10 +43,10 @@ def rung_of(epoch: int, *, epochs: int) -> int:
     return epoch * RUNGS // epochs
 
 
-def best_at(curve: Curve, *, rung: int) -> float | None:
-    """Best metric up to the rung, or None for a curve that did not reach it."""
+def value_at(curve: Curve, *, rung: int) -> float | None:
+    """Metric at the rung, or None for a curve that did not reach it."""
     needed = -(-rung * curve.epochs // RUNGS)
-    return max(curve.values[:needed]) if 0 < needed <= len(curve.values) else None
+    return curve.values[needed - 1] if 0 < needed <= len(curve.values) else None
 
 
 def goes_on(value: float, others: Sequence[float]) -> bool:
@@ -70,9 +70,9 @@ def forecast(curve: Curve, *, others: Sequence[Curve], policy: Policy = POLICY) 
     for other in others:
         if other.whole:
             then = max(1, math.floor(share * other.epochs))
-            gains.append(max(other.values) - max(other.values[:then]))
+            gains.append(other.values[-1] - other.values[then - 1])
     guess, weight = policy.growth * (1 - share), policy.growth_weight
     mean = (weight * guess + sum(gains)) / (weight + len(gains))
     spread = weight * (guess**2 + (guess - mean) ** 2) + sum((gain - mean) ** 2 for gain in gains)
     sd = math.sqrt(spread / (weight + len(gains)))
-    return Forecast(mean=min(1.0, max(curve.values) + mean), sd=max(policy.forecast_sd, sd))
+    return Forecast(mean=min(1.0, curve.values[-1] + mean), sd=max(policy.forecast_sd, sd))

@@ -9,7 +9,7 @@ soft metric leads, on thousands the metric alone counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,6 +36,7 @@ class Tried:
     point: Point
     number: int  # no other complete trial has it
     soft: float | None = None  # validation with each image counted by the probability of its true class
+    images: int | None = None  # that these were measured on; None: as many as the plan says
     curve: Curve | None = None  # of training a tower, the epochs of the trial that it continues included
     share: float = 1.0  # of the planned epochs that this trial itself ran
     resumable: bool = False  # it is paused, and the state of its training is there
@@ -130,19 +131,25 @@ def _complete(plan: Plan, history: History) -> list[tuple[Tried, float]]:
     ]
 
 
-def _weighed(plan: Plan, metric: float, trial: Tried, *, shift: float) -> Reached:
+def _weighed(plan: Plan, metric: float, trial: Tried, *, shifts: Mapping[str, float]) -> Reached:
     """``metric`` of a trial, with its soft metric where it is complete: a paused one may yet become surer."""
-    soft = trial.soft + shift if trial.state is TrialState.COMPLETE and trial.soft is not None else None
-    return weigh(metric, soft, images=plan.validation_images, policy=plan.policy)
+    soft = trial.soft + shifts[trial.method] if trial.state is TrialState.COMPLETE and trial.soft is not None else None
+    exact = plan.validation_images is None
+    return weigh(metric, soft, images=None if exact else trial.images or plan.validation_images, policy=plan.policy)
 
 
-def _shift(plan: Plan, history: History) -> float:
-    return soft_shift([(metric, trial.soft) for trial, metric in _complete(plan, history)])
+def _shifts(plan: Plan, history: History) -> dict[str, float]:
+    """By method: how much surer than right a classifier is depends on what trained it more than on anything else."""
+    complete = _complete(plan, history)
+    return {
+        method.name: soft_shift([(metric, trial.soft) for trial, metric in complete if trial.method == method.name])
+        for method in plan.methods
+    }
 
 
 def known_ends(plan: Plan, history: History) -> dict[Arm, Forecast]:
     """What is known of each arm: its best complete trial, or else where its most promising paused one would end."""
-    whole, shift = whole_curves(history), _shift(plan, history)
+    whole, shifts = whole_curves(history), _shifts(plan, history)
     names = {each.name for each in plan.methods}
     best: dict[Arm, tuple[bool, Forecast]] = {}  # whether it is complete, and its end
     for trial in history:
@@ -150,7 +157,7 @@ def known_ends(plan: Plan, history: History) -> dict[Arm, Forecast]:
         if end is None or trial.method not in names:
             continue
         done, known = trial.state is TrialState.COMPLETE, best.get(arm)
-        seen = _weighed(plan, end.mean, trial, shift=shift)
+        seen = _weighed(plan, end.mean, trial, shifts=shifts)
         if known is None or (done, seen.value) > (known[0], known[1].mean):
             best[arm] = done, Forecast(mean=seen.value, sd=float(np.hypot(end.sd, seen.sd)))
     return {arm: end for arm, (_, end) in best.items()}
@@ -176,8 +183,8 @@ def expectations(plan: Plan, history: History, *, now: Posterior | None = None) 
     measured value. It is the best trial of an arm (candidate and method) that it speaks of; others of the arm fall
     short of that by as much as they were measured to, so far as such differences outlast their noise.
     """
-    shift = _shift(plan, history)
-    seen = [(trial, _weighed(plan, metric, trial, shift=shift)) for trial, metric in _complete(plan, history)]
+    shifts = _shifts(plan, history)
+    seen = [(trial, _weighed(plan, metric, trial, shifts=shifts)) for trial, metric in _complete(plan, history)]
     if not seen:
         return {}
     top: dict[Arm, float] = {}

@@ -29,7 +29,7 @@ class Policy:
     spread_log_sd: float = 1.0
     misled: float = 0.05  # probability that the ranking has the order the wrong way round
     level_sd: float = 1.0  # of the task's level: nothing is known
-    method_sd: float = 0.03  # of the difference between methods
+    method_sd: float = 0.05  # of the difference between methods
     arm_share: float = 0.35  # standard deviation of an arm's own part, as a share of s
     noise_sd: float = 0.008  # of a metric: one split, one seed
     unranked_score: float = -0.5  # of candidates that the ranking lacks, in standard units

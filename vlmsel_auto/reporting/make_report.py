@@ -12,7 +12,17 @@ from pathlib import Path
 import numpy as np
 
 from vlmsel_auto.ranking.agreement import agreement
-from vlmsel_auto.records import Agreement, BestModel, Budget, Candidate, Ranking, StoppedBy, Task, TrialResult
+from vlmsel_auto.records import (
+    Agreement,
+    BestModel,
+    Budget,
+    Candidate,
+    EnsembleModel,
+    Ranking,
+    StoppedBy,
+    Task,
+    TrialResult,
+)
 from vlmsel_auto.reporting.formatting import percent, plural
 from vlmsel_auto.reporting.report import (
     Baseline,
@@ -81,6 +91,7 @@ def make_report(
     ranking: Ranking,
     trials: Sequence[TrialResult],
     best: BestModel | None,
+    ensemble: EnsembleModel | None = None,
     budget: Budget,
     seconds: float,
     stopped_by: StoppedBy,
@@ -112,6 +123,7 @@ def make_report(
         ranking=ranking,
         trials=tuple(sorted(trials, key=lambda trial: trial.number)),
         best=best,
+        ensemble=ensemble,
         agreement=judge(scores, actual, seed=seed),
         baselines=(
             *_one_method(scores, tuned, trials, on=on, seed=seed),

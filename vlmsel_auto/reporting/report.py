@@ -21,6 +21,7 @@ from vlmsel_auto.records import (
     BadFile,
     BestModel,
     Budget,
+    EnsembleModel,
     Metric,
     RankedCandidate,
     Ranking,
@@ -104,6 +105,7 @@ class SearchReport:
     ranking: Ranking  # as predicted before any trial
     trials: tuple[TrialResult, ...]  # by number, in any state
     best: BestModel | None  # None: no trial succeeded
+    ensemble: EnsembleModel | None = None  # the mean of several, where one was exported
     agreement: Agreement
     baselines: tuple[Baseline, ...] = ()
     actual_on: Split = "validation"  # split whose metric is the actual accuracy

@@ -189,6 +189,12 @@ def _best_lines(report: SearchReport) -> list[Text]:
     ]
     if best.model_dir is not None:
         lines.append(Text(f"Use   {formatting.clean(predict_command(report))}"))
+    mean = report.ensemble
+    if mean is not None:
+        test = "" if mean.test is None else f", test {formatting.percent(mean.test)}"
+        count = formatting.plural(len(mean.members), "candidate")
+        figures = f"validation {formatting.percent(mean.validation)}{test}"
+        lines.append(Text(f"Mean  of {count}: {figures}; {formatting.clean(str(mean.model_dir))}"))
     return lines
 
 

@@ -14,6 +14,7 @@ from vlmsel_auto.study.runner import TrialRunner
 from vlmsel_auto.tuning.checkpoints import drop_paused, drop_weights, has_paused, has_weights, save_result
 
 _WEIGHTS_KEPT = 3  # finished trials whose weights are kept: what similar candidates do later may change who leads
+_MEMBERS_KEPT = 5  # candidates whose best trial keeps its weights: an ensemble may want them
 _PAUSED_KEPT = 4  # paused trials whose state is kept: each takes three times the size of its tower
 
 
@@ -61,6 +62,14 @@ class Results:
         ]
         return sorted(complete, key=lambda each: self._merit(each, expected), reverse=True)
 
+    def members(self, expected: Mapping[int, float]) -> list[TrialResult]:
+        """The best trial of each of the first candidates, whose mean is an ensemble."""
+        best: dict[str, TrialResult] = {}
+        for each in self.leaders(expected):
+            if each.number in self._weights and each.number in expected:
+                best.setdefault(each.spec.candidate, each)
+        return list(best.values())[:_MEMBERS_KEPT]
+
     def _merit(self, result: TrialResult, expected: Mapping[int, float]) -> tuple[bool, float, float, float, int]:
         tail = result.curve[-3:]
         return (
@@ -86,6 +95,7 @@ class Results:
                 number=each.number,
                 # how sure a start is says little: zero-shot, or not far from it, by a logit scale of pretraining
                 soft=each.soft_validation if each.kept_epoch else None,
+                images=each.validation_images,
                 curve=_curve(each) if runner.methods[each.spec.method].trains is Trains.TOWER else None,
                 share=self._share(each),
                 resumable=each.number in self._paused,
@@ -101,7 +111,8 @@ class Results:
 
     def tidy(self, expected: Mapping[int, float]) -> None:
         """Keep the weights of the trials that may yet be chosen and the state of the best paused ones."""
-        kept = {each.number for each in self.leaders(expected)[:_WEIGHTS_KEPT]}
+        leaders = self.leaders(expected)
+        kept = {each.number for each in (*leaders[:_WEIGHTS_KEPT], *self.members(expected))}
         for number in self._weights - kept:
             drop_weights(self.workdir, number)
             self._weights.discard(number)

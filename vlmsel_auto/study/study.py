@@ -20,7 +20,7 @@ import torch
 from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import RankingReady, Sink, StageFinished, StageStarted, TrialFinished, TrialStarted, discard
-from vlmsel_auto.planning.curves import RUNGS, best_at, goes_on, rung_of
+from vlmsel_auto.planning.curves import RUNGS, goes_on, rung_of, value_at
 from vlmsel_auto.planning.history import History, Left, expectations, updated_ranking
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.next_trial import next_trial
@@ -44,6 +44,7 @@ class StudyOutcome:
 
     results: tuple[TrialResult, ...]
     best: TrialResult | None  # what `expectations` chooses; its weights are in the work directory
+    members: tuple[TrialResult, ...]  # the best trial of each leading candidate, best first; their weights are there
     plan: Plan
     ranking: Ranking  # after the trials
     seconds: float  # wall time of this run
@@ -146,24 +147,22 @@ def _at_rungs(search: _Search, trial: RunningTrial, *, epochs: int) -> EpochHook
     """Ask at each rung whether the trial goes on. Audits do: their value is what they are for."""
     others = [each for each in search.history() if each.curve is not None and each.number != trial.continues]
     before = search.results.results.get(trial.continues) if trial.continues is not None else None
-    curve = list(before.curve) if before is not None else []
     slack = search.plan.policy.slack if trial.origin is TrialOrigin.PLANNED else 0.0
     shift = slack - handicap(search.plan, trial.candidate)
     has_rungs = search.runner.methods[trial.method].trains is Trains.TOWER
-    reached = rung_of(len(curve), epochs=epochs) if epochs else RUNGS
+    done = len(before.curve) if before is not None else 0
+    reached = rung_of(done, epochs=epochs) if epochs else RUNGS
 
     def report(epoch: int, validation: float, loss: float) -> bool:
         nonlocal reached
         del loss
-        curve.append(validation)
         rung = rung_of(epoch, epochs=epochs)
         if not has_rungs or rung <= reached or rung >= RUNGS:
             return False
         reached = rung
-        value = max(curve)
-        search.study.report(trial.number, rung=rung, value=value)
-        peers = [best for each in others if each.curve and (best := best_at(each.curve, rung=rung)) is not None]
-        return trial.origin is not TrialOrigin.AUDIT and not goes_on(value + shift, peers)
+        search.study.report(trial.number, rung=rung, value=validation)
+        peers = [there for each in others if each.curve and (there := value_at(each.curve, rung=rung)) is not None]
+        return trial.origin is not TrialOrigin.AUDIT and not goes_on(validation + shift, peers)
 
     return report
 
@@ -294,10 +293,11 @@ def _run(search: _Search, *, begun: float) -> StudyOutcome:
         stopped = StoppedBy.INTERRUPTED
     seconds = time.monotonic() - begun
     search.sink(StageFinished(stage="trials", seconds=seconds, text=stopped))
-    results = search.results.all()
+    results, expected = search.results.all(), search.expected()
     return StudyOutcome(
         results=results,
-        best=search.leader(search.expected()),
+        best=search.leader(expected),
+        members=tuple(search.results.members(expected)),
         plan=search.plan,
         ranking=search.updated(),
         seconds=seconds,

@@ -74,6 +74,26 @@ def carve(labels: IntArray, groups: IntArray, *, seed: int, share: float = _SHAR
     return np.flatnonzero(~mask).astype(np.int64), np.flatnonzero(mask).astype(np.int64)
 
 
+def folds(labels: IntArray, groups: IntArray, *, count: int, seed: int) -> tuple[IntArray, ...]:
+    """Divide images into parts of nearly the same classes.
+
+    Args:
+        labels: (n,) class of each image.
+        groups: (n,) equal for copies of the same image.
+        count: at most so many parts; empty ones are left out.
+        seed: Of the draw.
+
+    Returns:
+        Sorted positions of each part.
+    """
+    part = np.zeros(len(labels), dtype=np.int64)
+    for shift, label in enumerate(np.unique(labels)):
+        for place, members in enumerate(_shuffled_groups(labels, groups, label=int(label), seed=(seed, 6))):
+            part[list(members)] = (place + shift) % count  # small classes do not all begin in the same part
+    found = (np.flatnonzero(part == number).astype(np.int64) for number in range(count))
+    return tuple(each for each in found if len(each))
+
+
 def few_shot(labels: IntArray, train: IntArray, *, shots: int, seed: int) -> IntArray:
     """Draw at most ``shots`` images a class from train.
 

@@ -21,6 +21,8 @@ from vlmsel_auto.tasks.scan import Declaration, Entry, Part, Scan, printable, pr
 
 _MIN_CLASS = 2  # images of a class: one to learn from, one to test on
 _PARTS: tuple[Part, ...] = ("train", "val", "test")
+_FOLDS = 5  # the drawn validation split is one of them
+_MOST_FOLDED = 4_000  # labelled images: with more, a fifth of them tells enough
 
 
 def load_task(
@@ -133,7 +135,8 @@ def _assemble(
     digests = [store.decoded[place].digest for place in good]
     _check_parts(scan.classes, ((entries[i].label, entries[i].part) for i in good), why=" after copies were left out")
     _check_distinct(scan.classes, labels=labels, digests=digests)
-    parts, split_notes = _split(labels, digests=digests, given=[entries[place].part for place in good], seed=seed)
+    groups, given = _groups(digests), [entries[place].part for place in good]
+    parts, split_notes = _split(labels, groups, given=given, seed=seed)
     if needs_val and not len(parts.val):
         raise TaskError(
             "a search needs validation images, so at least one class must have three different images; add some, "
@@ -174,6 +177,7 @@ def _assemble(
         ),
         seed=seed,
         notes=(*scan.notes, *notes, *split_notes),
+        folds=() if "val" in given else _folds(parts, labels, groups, seed=seed),
     )
 
 
@@ -198,12 +202,24 @@ def _usable(scan: Scan, *, entries: Sequence[Entry], rows: Sequence[DecodedRow])
     return good
 
 
+def _groups(digests: Sequence[str]) -> IntArray:
+    """(N,) equal numbers for copies of the same image."""
+    first = {one: place for place, one in reversed(list(enumerate(digests)))}
+    return np.array([first[one] for one in digests], dtype=np.int64)
+
+
+def _folds(parts: splitting.Split, labels: IntArray, groups: IntArray, *, seed: int) -> tuple[IntArray, ...]:
+    """Validation and training images in parts, by which heads are cross-validated."""
+    if not len(parts.val) or len(parts.train) + len(parts.val) > _MOST_FOLDED:
+        return ()
+    rest = splitting.folds(labels[parts.train], groups[parts.train], count=_FOLDS - 1, seed=seed)
+    return (parts.val, *(parts.train[each] for each in rest))
+
+
 def _split(
-    labels: IntArray, *, digests: Sequence[str], given: Sequence[Part | None], seed: int
+    labels: IntArray, groups: IntArray, *, given: Sequence[Part | None], seed: int
 ) -> tuple[splitting.Split, tuple[str, ...]]:
     """The given parts, and drawn ones for what is missing, with a line on what was drawn."""
-    first = {one: place for place, one in reversed(list(enumerate(digests)))}
-    groups = np.array([first[one] for one in digests], dtype=np.int64)
     train, val, test = (np.flatnonzero([one == part for one in given]).astype(np.int64) for part in _PARTS)
     if not (len(val) or len(test)):
         parts = splitting.three_way(labels, groups, seed=seed)

@@ -5,7 +5,7 @@ none; the result is written last, so a result without weights means that they we
 
 A paused fine-tuning trial, ``workdir/trials/NNNN/paused.safetensors``: all that it needs to go on where it stopped.
 
-Tower and head after its last epoch, those of its best epoch, the optimiser's moments, the place in the schedule and the
+Tower and head after its last epoch, the optimiser's moments, the place in the schedule and the
 states of the random generators: continued on the same machine it ends with the numbers of a trial that never paused.
 Tensors and JSON only, no pickle; written to a temporary name and renamed, so a kill leaves a whole file or none.
 """
@@ -41,6 +41,8 @@ class Checkpoint:
     weight: NDArray[np.float32]  # (K, D)
     bias: NDArray[np.float32]  # (K,)
     scale: float
+    val_logits: NDArray[np.float32] | None = None  # (n, K) of the validation images, by a head that never saw them
+    test_logits: NDArray[np.float32] | None = None  # (n, K) of the test images
 
 
 def trial_dir(workdir: Path, number: int) -> Path:
@@ -55,6 +57,9 @@ def save_weights(workdir: Path, number: int, checkpoint: Checkpoint) -> Path:
         "head.bias": torch.from_numpy(np.ascontiguousarray(checkpoint.bias)),
         "head.scale": torch.tensor([checkpoint.scale], dtype=torch.float64),
     }
+    for name, logits in (("val", checkpoint.val_logits), ("test", checkpoint.test_logits)):
+        if logits is not None:
+            tensors[f"logits.{name}"] = torch.from_numpy(np.ascontiguousarray(logits))
     for name, value in (checkpoint.visual or {}).items():
         tensors[_VISUAL + name] = value.detach().cpu().contiguous().clone()  # clone: tied tensors may not share memory
     path = trial_dir(workdir, number) / _WEIGHTS
@@ -78,6 +83,8 @@ def load_trial(workdir: Path, number: int) -> Checkpoint:
             weight=tensors["head.weight"].numpy(),
             bias=tensors["head.bias"].numpy(),
             scale=float(tensors["head.scale"][0]),
+            val_logits=tensors["logits.val"].numpy() if "logits.val" in tensors else None,
+            test_logits=tensors["logits.test"].numpy() if "logits.test" in tensors else None,
         )
     except (OSError, KeyError, SafetensorError) as error:
         raise TrialUnavailable(
@@ -145,8 +152,7 @@ class Progress:
     """How far a paused trial is."""
 
     curve: tuple[float, ...]  # validation metric after each epoch
-    kept: int  # best epoch, 0 is the start
-    metric: float  # of the best epoch
+    metric: float  # after the last epoch
     soft: float  # likewise
     loss: float  # likewise
     start: float  # validation metric before training
@@ -161,14 +167,13 @@ class Paused:
 
     progress: Progress
     module: Tensors  # state dict of tower and head after the last epoch
-    best: Tensors  # of the best epoch; empty: it is the last epoch or the start
     moments: Tensors  # optimiser state, "PARAMETER.NAME" by the parameter's place
     generators: Tensors  # uint8 states, by name
 
 
 def save_paused(workdir: Path, number: int, paused: Paused) -> Path:
     """Write the state of trial ``number`` and return the file."""
-    groups = {"module": paused.module, "best": paused.best, "moments": paused.moments, "generators": paused.generators}
+    groups = {"module": paused.module, "moments": paused.moments, "generators": paused.generators}
     tensors = {
         f"{group}/{name}": value.detach().cpu().contiguous().clone()  # clone: tied tensors may not share memory
         for group, values in groups.items()
@@ -187,7 +192,7 @@ def load_paused(workdir: Path, number: int) -> Paused:
         TrialUnavailable: the trial left no such file, or it is damaged.
     """
     path = trial_dir(workdir, number) / _FILE
-    groups: dict[str, dict[str, torch.Tensor]] = {"module": {}, "best": {}, "moments": {}, "generators": {}}
+    groups: dict[str, dict[str, torch.Tensor]] = {"module": {}, "moments": {}, "generators": {}}
     try:
         with safe_open(path, framework="pt", device="cpu") as stream:
             progress = decode(Progress, json.loads((stream.metadata() or {})[_RECORD]))

@@ -26,6 +26,12 @@ class Splits:
     train: IntArray
     val: IntArray
     test: IntArray
+    folds: tuple[IntArray, ...] = ()  # parts of train and val for cross-validation; none: val decides
+
+    @property
+    def labelled(self) -> IntArray:
+        """What a head that is cross-validated learns from in the end: all of train and val, or train alone."""
+        return np.sort(np.concatenate(self.folds)) if self.folds else self.train
 
 
 def splits(task: Task, *, train_shots: int | None = None, max_val: int = 2_000) -> Splits:
@@ -51,7 +57,7 @@ def splits(task: Task, *, train_shots: int | None = None, max_val: int = 2_000) 
     train = np.sort(task.train)
     if train_shots is not None:
         train = few_shot(task.labels, train, shots=train_shots, seed=task.seed)
-    return Splits(train=train, val=val, test=np.sort(task.test))
+    return Splits(train=train, val=val, test=np.sort(task.test), folds=task.folds if train_shots is None else ())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,6 +147,7 @@ class Measured:
     metric: float  # the task's, in [0, 1]
     soft: float  # the same with each image counted by the probability of its true class, in [0, 1]
     loss: float  # mean cross entropy
+    images: int  # that it was measured on
 
     @property
     def order(self) -> tuple[float, float]:
@@ -157,4 +164,5 @@ def measure(metric: Metric, *, logits: torch.Tensor, labels: torch.Tensor) -> Me
         metric=score(metric, labels=known, predicted=logits.argmax(dim=1).cpu().numpy()),
         soft=_mean(metric, labels=known, values=true.exp().double().cpu().numpy()),
         loss=-float(true.mean()),
+        images=len(known),
     )

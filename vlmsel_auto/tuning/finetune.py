@@ -17,18 +17,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from numpy.typing import NDArray
 
 from vlmsel_auto.errors import TrialOutOfMemory
 from vlmsel_auto.process import handlers_kept, is_out_of_memory
 from vlmsel_auto.records import Metric
-from vlmsel_auto.tuning import probe
+from vlmsel_auto.tuning import probe, zero_shot
 from vlmsel_auto.tuning.checkpoints import Checkpoint, Paused, Progress
-from vlmsel_auto.tuning.data import Batches, ImageSet, Measured, image_set
+from vlmsel_auto.tuning.data import Batches, ImageSet, Measured, image_set, score
+from vlmsel_auto.tuning.features import features_of
 from vlmsel_auto.tuning.methods import PROBE
 from vlmsel_auto.tuning.module import EpochReport, Head, Kept, Tuner, copy_state, measure_outputs
-from vlmsel_auto.tuning.work import Deadline, Ending, Outcome, Work, never
+from vlmsel_auto.tuning.work import Deadline, Ending, Outcome, Work
 
 _CLIP = 1.0  # of the gradient's norm
 _MARGIN = 0.1  # seconds kept for writing the result before a deadline
@@ -52,11 +55,22 @@ def run(work: Work) -> Outcome:
 
 
 def _fitted_head(work: Work) -> Outcome:
-    """The linear probe that training starts from; the zero-shot head for trials of no epoch."""
-    spec = PROBE.default(work.candidate, train_images=len(work.splits.train), seed=work.spec.seed)
+    """Logistic regression on the training images, with what zero-shot reaches on the validation images."""
+    splits, labels, metric = work.splits, work.task.labels, work.task.metric
+    only_given = replace(work, splits=replace(splits, folds=()))  # a tower is scored on images that it never saw
+    start = zero_shot.run(only_given)
     if not work.spec.epochs:
-        spec = replace(spec, epochs=0)
-    return probe.run(replace(work, spec=spec, hook=never))
+        return start
+    found = features_of(work)
+    default = PROBE.default(work.candidate, train_images=len(splits.train), seed=0)
+    head = probe.fit(
+        found.of(splits.train).numpy(),
+        labels[splits.train],
+        classes=work.task.n_classes,
+        inverse_penalty=default.settings["inverse_penalty"],
+        metric=metric,
+    )
+    return replace(start, checkpoint=head)
 
 
 def _halving(work: Work, head: Outcome) -> Outcome:
@@ -94,6 +108,12 @@ def _predict(
         deadline.check()
         outputs.append((tuner(pixels).cpu(), labels))
     return outputs
+
+
+def _logits(tuner: Tuner, images: ImageSet, *, batch: int) -> NDArray[np.float32]:
+    """Logits (n, K) of all images, whatever the clock says."""
+    found = torch.cat([each for each, _ in _predict(tuner, images, batch=batch, deadline=Deadline())])
+    return np.asarray(found.float().numpy())
 
 
 @contextmanager
@@ -150,37 +170,34 @@ def _snapshot(tuner: Tuner, *, kept: Kept, start: float, shuffle: torch.Generato
     return Paused(
         progress=Progress(
             curve=tuple(kept.curve),
-            kept=kept.epoch,
-            metric=kept.best.metric,
-            soft=kept.best.soft,
-            loss=kept.best.loss,
+            metric=kept.measured.metric,
+            soft=kept.measured.soft,
+            loss=kept.measured.loss,
             start=start,
             steps=tuner.steps_done,
             batch=batch,
             seconds=0.0,
         ),
         module=tuner.state_dict(),
-        best=kept.state if 0 < kept.epoch < len(kept.curve) else {},
         moments=tuner.moments,
         generators={**tuner.generators, "shuffle": shuffle.get_state()},
     )
 
 
 def _begin(tuner: Tuner, val: ImageSet, *, metric: Metric, batch: int, deadline: Deadline) -> tuple[Kept, float, float]:
-    """Measure the start: what is kept so far, its metric, and seconds an image."""
+    """Measure the start: what there is so far, its metric, and seconds an image."""
     begun = time.monotonic()
     found = measure_outputs(_predict(tuner, val, batch=2 * batch, deadline=deadline), metric)
     per_image = (time.monotonic() - begun) / len(val)
-    return Kept(best=found, state=copy_state(tuner)), found.metric, per_image
+    return Kept(measured=found, state=copy_state(tuner)), found.metric, per_image
 
 
 def _resume(
     tuner: Tuner, paused: Paused, val: ImageSet, *, shuffle: torch.Generator, batch: int
 ) -> tuple[Kept, float, float]:
-    """Put the training where it paused: what was kept, the metric of the start, and seconds an image."""
+    """Put the training where it paused: what there is so far, the metric of the start, and seconds an image."""
     progress = paused.progress
-    best = Measured(metric=progress.metric, soft=progress.soft, loss=progress.loss)
-    kept = Kept(best=best, state=copy_state(tuner))  # the start, when that was the best
+    measured = Measured(metric=progress.metric, soft=progress.soft, loss=progress.loss, images=len(val))
     begun = time.monotonic()
     with torch.inference_mode():
         pixels, _ = val.batch(torch.arange(min(len(val), 2 * batch)))
@@ -188,14 +205,12 @@ def _resume(
     per_image = (time.monotonic() - begun) / len(pixels)
     tuner.resume(paused)
     shuffle.set_state(paused.generators["shuffle"])
-    kept.epoch, kept.curve = progress.kept, list(progress.curve)
-    if progress.kept:
-        kept.state = dict(paused.best) or copy_state(tuner)
+    kept = Kept(measured=measured, state=copy_state(tuner), curve=list(progress.curve))
     return kept, progress.start, per_image
 
 
 def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1) -> Outcome:
-    """Train a freshly loaded model and return the best epoch by validation, the start included.
+    """Train a freshly loaded model and return what the last epoch left.
 
     Args:
         work: the trial; ``paused`` needs the same ``batch``. Training stops early enough to measure the test split.
@@ -245,21 +260,27 @@ def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1) -> Outc
             tuner.to(model.device)  # Lightning moves the module to the CPU when it is done
             tuner.load_state_dict(kept.state)
     test: float | None = None
-    if len(splits.test) and kept.ending is not Ending.PRUNED:
-        shown = image_set(task, view=view, indices=splits.test)
-        test = measure_outputs(_predict(tuner, shown, batch=2 * batch, deadline=Deadline()), task.metric).metric
+    of_val, of_test = None, None
+    if kept.ending is not Ending.PRUNED:
+        of_val = _logits(tuner, val, batch=2 * batch)
+        if len(splits.test):
+            shown = image_set(task, view=view, indices=splits.test)
+            of_test = _logits(tuner, shown, batch=2 * batch)
+            test = score(task.metric, labels=task.labels[splits.test], predicted=of_test.argmax(axis=1))
     visual = {name: each.cpu() for name, each in copy_state(tuner.visual).items()}
     return Outcome(
         checkpoint=Checkpoint(
-            visual=visual if kept.epoch else None,
+            visual=visual if kept.curve else None,
             weight=layer.weight.detach().cpu().numpy(),
             bias=layer.bias.detach().cpu().numpy(),
             scale=layer.scale,
+            val_logits=of_val,
+            test_logits=of_test,
         ),
         start=head.start,
-        validation=kept.best,
+        validation=kept.measured,
         test=test,
-        kept=kept.epoch,
+        kept=len(kept.curve),
         curve=tuple(kept.curve),
         ending=kept.ending,
     )

@@ -20,11 +20,7 @@ _RATES: Final = {"vit": 3e-4, "resnet": 7e-4, "convnext": 7e-4, "efficientnet": 
 _OTHER_RATE: Final = 5e-4
 _LARGE_RATE: Final = 1e-5  # the usual range of full CLIP fine-tuning is 1e-6 to 1e-4
 _HUGE_RATE: Final = 5e-6
-_PROBE_RATE: Final = 5e-3  # at few images, where a probe that moves far from the text head overfits
-_PROBE_DECAY: Final = 0.03
-_PROBE_EPOCHS: Final = 60
-_PROBE_FEW: Final = 200  # images: with n times as many a probe moves n times as fast and long, up to the factor below
-_PROBE_MOST: Final = 4.0
+_INVERSE_PENALTY: Final = 5.0  # on unit-norm features
 
 
 def _no_settings(candidate: Candidate, train_images: int, images_per_trial: int) -> Mapping[str, Range]:
@@ -33,13 +29,8 @@ def _no_settings(candidate: Candidate, train_images: int, images_per_trial: int)
 
 
 def _probe_ranges(candidate: Candidate, train_images: int, images_per_trial: int) -> Mapping[str, Range]:
-    del candidate, images_per_trial
-    reach = min(_PROBE_MOST, max(1.0, train_images / _PROBE_FEW))
-    return {
-        "learning_rate": Range.around(_PROBE_RATE * reach, 16.0),
-        "weight_decay": Range.around(_PROBE_DECAY, 32.0),
-        EPOCHS: Range.around(_PROBE_EPOCHS * reach, 4.0),
-    }
+    del candidate, train_images, images_per_trial
+    return {"inverse_penalty": Range.around(_INVERSE_PENALTY, 30.0)}
 
 
 def _finetune_ranges(candidate: Candidate, train_images: int, images_per_trial: int) -> Mapping[str, Range]:
@@ -68,7 +59,7 @@ PROBE: Final = Method(
     module="vlmsel_auto.tuning.probe",
     trains=Trains.HEAD,
     ranges=_probe_ranges,
-    settings=("learning_rate", "weight_decay", EPOCHS),
+    settings=("inverse_penalty",),
 )
 FINETUNE: Final = Method(
     name="finetune",
@@ -77,7 +68,6 @@ FINETUNE: Final = Method(
     trains=Trains.TOWER,
     ranges=_finetune_ranges,
     settings=("learning_rate", "weight_decay", "augmentation", EPOCHS),
-    gain=0.03,
 )
 METHODS: Final = (ZERO_SHOT, PROBE, FINETUNE)
 _BY_NAME: Final = {each.name: each for each in METHODS}

@@ -1,6 +1,6 @@
 """A visual tower and its head as a Lightning module: loss, metric, optimiser, and the state to pause and resume.
 
-The callback beside it acts after each epoch: it keeps the best state, reports, pauses, and stops in time.
+The callback beside it acts after each epoch: it keeps the state, reports, pauses, and stops in time.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Tuner(pl.LightningModule):
         self._resume: Paused | None = None
         self.augmenting = torch.Generator().manual_seed(spec.seed + 1)
         self._outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self.measured = Measured(metric=0.0, soft=0.0, loss=0.0)  # in float64, as Lightning would not keep it
+        self.measured = Measured(metric=0.0, soft=0.0, loss=0.0, images=0)  # in float64, as Lightning would not keep it
         self.train_loss = torch.zeros(())
         self._seen = 0
 
@@ -199,11 +199,10 @@ _SAVE_EVERY = 60.0  # seconds of training that a kill may cost
 
 @dataclass(kw_only=True, eq=False)
 class Kept:
-    """The best epoch so far, the start being epoch 0."""
+    """Where training stands. The last epoch counts: few validation images choose an epoch badly."""
 
-    best: Measured
+    measured: Measured  # after the last whole epoch, or the start
     state: dict[str, torch.Tensor]
-    epoch: int = 0
     curve: list[float] = field(default_factory=list)
     ending: Ending = Ending.COMPLETE
 
@@ -218,13 +217,13 @@ def _no_save() -> None:
 
 
 class EpochReport(pl.Callback):
-    """Reads the validation metric after every epoch, keeps the best state, reports, and stops the training gracefully.
+    """Reads the validation metric after every epoch, keeps the state, reports, and stops the training gracefully.
 
     Only Lightning's public interface is used. A missing metric is an error, never a warning: a search that silently
     does not prune wastes its budget.
 
     Args:
-        kept: where the best epoch and the curve are collected.
+        kept: where state and curve are collected.
         hook: told (epoch, validation, loss); True asks for the end of the training.
         deadline: when training must have ended.
         reserve: seconds that the rest of the trial needs after training.
@@ -278,9 +277,7 @@ class EpochReport(pl.Callback):
                 f"{measured.loss} on the validation images"
             )
         kept.curve.append(measured.metric)
-        if measured.order > kept.best.order:
-            kept.best, kept.epoch = measured, len(kept.curve)
-            kept.state = copy_state(pl_module)
+        kept.measured, kept.state = measured, copy_state(pl_module)
         pause = self._hook(len(kept.curve), measured.metric, loss)
         if pause:
             kept.ending = Ending.PRUNED

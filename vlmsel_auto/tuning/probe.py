@@ -1,215 +1,95 @@
-"""Linear probe on cached visual features: the text head, moved as far as the training images ask for.
+"""Linear probe: logistic regression on cached features, cross-validated on all labelled images.
 
-Features are unit-norm embeddings, kept image by image (`models.embedding`), so the first probe of a
-candidate pays for one pass over the images and every later one for a few small matrix products.
-
-Training works on the change D of the head, W = W_text + D: weight decay pulls towards the zero-shot classifier, not
-towards zero, so few images cannot do much harm (a simple form of the text-anchored probes of Silva-Rodriguez et al.,
-CVPR 2024). Features are centred by their training mean while D is learned; afterwards the mean is folded into the bias,
-exactly: <f - mu, w> + b = <f, w> + (b - <mu, w>).
-
-Lightning is not used here: a probe is a second of plain tensor algebra, a trainer would cost more than the training.
+Where the user gave no validation images, every labelled image is scored by a head that was fitted without it, and the
+head that is kept is fitted on all of them: a fifth of few labels decides badly, and misses in the fit.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Final
 
 import numpy as np
 import torch
-from torch.nn import functional
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
 
-from vlmsel_auto.errors import TrialDiverged
-from vlmsel_auto.models.embedding import embed
 from vlmsel_auto.models.loadedmodel import class_logits
-from vlmsel_auto.records import IntArray, Metric, TrialSpec
+from vlmsel_auto.records import FloatArray, IntArray, Metric
 from vlmsel_auto.tuning.checkpoints import Checkpoint
-from vlmsel_auto.tuning.data import Measured, measure, score
-from vlmsel_auto.tuning.work import MAX_SCALE, SMOOTHING, Ending, EpochHook, Outcome, Work
+from vlmsel_auto.tuning.data import measure, score
+from vlmsel_auto.tuning.features import features_of
+from vlmsel_auto.tuning.work import Ending, Outcome, Work
 
-_PROBE_BATCH = 1_024
+_ITERATIONS: Final = 500
+_ABSENT: Final = -30.0  # logit of a class that the fitted images do not have
 
 
 def run(work: Work) -> Outcome:
-    """Features from the cache, a head trained on them, and its test metric unless the hook ended it.
-
-    Zero epochs measure the zero-shot head.
-    """
-    splits, labels = work.splits, work.task.labels
+    """Score a head out of fold, or on the validation images that were given, and fit it on all labelled images."""
+    splits, labels, metric = work.splits, work.task.labels, work.task.metric
+    classes = work.task.n_classes
     found = features_of(work)
-    train, val, test = torch.split(found.values, [len(splits.train), len(splits.val), len(splits.test)])
-    late = False
+    inverse_penalty = work.spec.settings["inverse_penalty"]
 
-    def stop(epoch: int, validation: float, loss: float) -> bool:
-        nonlocal late
-        late = work.deadline.passed()
-        return work.hook(epoch, validation, loss) or late
+    def head(rows: IntArray) -> Checkpoint:
+        work.deadline.check()
+        return fit(
+            found.of(rows).numpy(), labels[rows], classes=classes, inverse_penalty=inverse_penalty, metric=metric
+        )
 
-    fitted = fit_head(
-        train=train,
-        train_labels=torch.from_numpy(labels[splits.train]),
-        val=val,
-        val_labels=labels[splits.val],
-        text=found.text,
-        scale=found.scale,
-        spec=work.spec,
-        metric=work.task.metric,
-        hook=stop,
-    )
-    pruned = fitted.stopped and not late
-    measured: float | None = None
-    if len(test) and not pruned:
-        logits = class_logits(test, head=fitted.weight, bias=fitted.bias, scale=found.scale)
-        measured = score(work.task.metric, labels=labels[splits.test], predicted=logits.argmax(dim=1).numpy())
+    def logits(kept: Checkpoint, rows: IntArray) -> torch.Tensor:
+        weight, bias = torch.from_numpy(kept.weight), torch.from_numpy(kept.bias)
+        return class_logits(found.of(rows), head=weight, bias=bias, scale=kept.scale)
+
+    pairs = [(np.setdiff1d(splits.labelled, fold), fold) for fold in splits.folds] or [(splits.train, splits.val)]
+    parts = [logits(head(fit_on), scored) for fit_on, scored in pairs]
+    scored = np.concatenate([rows for _, rows in pairs])
+    validation = measure(metric, logits=torch.cat(parts), labels=torch.from_numpy(labels[scored]))
+    kept = head(splits.labelled)
+    of_test = logits(kept, splits.test).numpy()
+    test: float | None = None
+    if len(splits.test):
+        test = score(metric, labels=labels[splits.test], predicted=of_test.argmax(axis=1))
+    zero_shot = class_logits(found.of(scored), head=found.text, bias=torch.zeros(classes), scale=found.scale)
     return Outcome(
-        checkpoint=Checkpoint(visual=None, weight=fitted.weight.numpy(), bias=fitted.bias.numpy(), scale=found.scale),
-        start=fitted.start,
-        validation=fitted.validation,
-        test=measured,
-        kept=fitted.kept,
-        curve=fitted.curve,
-        ending=Ending.PRUNED if pruned else Ending.DEADLINE if fitted.stopped else Ending.COMPLETE,
+        checkpoint=replace(kept, val_logits=_rows_of(torch.cat(parts), scored, splits.val), test_logits=of_test),
+        start=score(metric, labels=labels[scored], predicted=zero_shot.argmax(dim=1).numpy()),
+        validation=validation,
+        test=test,
+        kept=1,
+        curve=(),
+        ending=Ending.COMPLETE,
     )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Features:
-    """Unit-norm embeddings of images with what the zero-shot classifier of the same model is."""
-
-    values: torch.Tensor  # (n, D) float32
-    text: torch.Tensor  # (K, D) float32
-    scale: float
+def _rows_of(logits: torch.Tensor, at: IntArray, wanted: IntArray) -> NDArray[np.float32]:
+    """The rows of ``wanted`` images, of logits that belong to the images ``at``."""
+    order = np.argsort(at)
+    return np.asarray(logits.numpy()[order[np.searchsorted(at, wanted, sorter=order)]], dtype=np.float32)
 
 
-def features_of(work: Work) -> Features:
-    """Features of the training, validation and test images of a trial, in this order.
-
-    Raises:
-        TrialUnavailable: the candidate cannot be loaded.
-        DeadlineReached: the time ran out before they were complete.
-    """
-    splits = work.splits
-    found = embed(
-        work.candidate,
-        work.task,
-        np.concatenate([splits.train, splits.val, splits.test]),
-        load=lambda: work.load(work.candidate),
-        store=work.store,
-        check=work.deadline.check,
-    )
-    return Features(
-        values=functional.normalize(torch.tensor(found.images), dim=-1),
-        text=torch.tensor(found.text),
-        scale=min(found.logit_scale, MAX_SCALE),
-    )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Fitted:
-    """A trained head and how it came about."""
-
-    weight: torch.Tensor  # (K, D), for uncentred unit-norm features
-    bias: torch.Tensor  # (K,)
-    start: float  # validation metric of the zero-shot head
-    validation: Measured  # of the kept epoch
-    kept: int  # epoch that was kept; 0 is the start
-    curve: tuple[float, ...]
-    stopped: bool  # by the hook
-
-
-def fit_head(
-    *,
-    train: torch.Tensor,
-    train_labels: torch.Tensor,
-    val: torch.Tensor,
-    val_labels: IntArray,
-    text: torch.Tensor,
-    scale: float,
-    spec: TrialSpec,
-    metric: Metric,
-    centre: bool = True,
-    hook: EpochHook | None = None,
-) -> Fitted:
-    """Train the head by AdamW on its change, with a cosine schedule; keep the best epoch, the start included.
-
-    Equal metrics are told apart by the validation loss.
+def fit(features: FloatArray, labels: IntArray, *, classes: int, inverse_penalty: float, metric: Metric) -> Checkpoint:
+    """L2-penalised multinomial logistic regression; classes count alike where the metric is balanced.
 
     Args:
-        train: unit-norm features (n, D).
-        train_labels: int64 (n,).
-        val: unit-norm features of the validation images.
-        val_labels: their labels.
-        text: class weights (K, D) to start from.
-        scale: factor on the logits.
-        spec: learning rate, weight decay, epochs and seed are used.
-        metric: what the validation measures.
-        centre: subtract the mean training feature while training.
-        hook: called after every epoch; True ends the training.
-
-    Raises:
-        TrialDiverged: the loss became NaN or infinite.
+        features: (n, D) unit-norm.
+        labels: (n,) in 0..K-1.
+        classes: K; one that no image has gets a logit that never wins.
+        inverse_penalty: scikit-learn's C.
+        metric: of the task.
     """
-    mean = train.mean(dim=0) if centre else torch.zeros_like(train[0])
-    centred, val_centred = train - mean, val - mean
-    offset = scale * (text @ mean)  # so that the start is the zero-shot classifier although features are centred
-    change = torch.zeros_like(text, requires_grad=True)
-    bias = torch.zeros(len(text), requires_grad=True)
-    val_target = torch.from_numpy(val_labels)
-
-    def logits(values: torch.Tensor) -> torch.Tensor:
-        return scale * (values @ (text + change).T) + offset + bias
-
-    @torch.no_grad()
-    def validate() -> Measured:
-        return measure(metric, logits=logits(val_centred), labels=val_target)
-
-    start = validate()
-    best, kept, curve, stopped = start, 0, [], False
-    best_state = (change.detach().clone(), bias.detach().clone())
-    batch, rate = min(_PROBE_BATCH, len(train)), spec.settings["learning_rate"]
-    steps = math.ceil(len(train) / batch)
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [change], "weight_decay": spec.settings["weight_decay"]},
-            {"params": [bias], "weight_decay": 0.0, "lr": rate * 10},  # logits, not cosines
-        ],
-        lr=rate,
-    )
-    total = max(1, spec.epochs * steps)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / total))
-    generator = torch.Generator().manual_seed(spec.seed)
-    for epoch in range(1, spec.epochs + 1):
-        order = torch.randperm(len(centred), generator=generator) if steps > 1 else torch.arange(len(centred))
-        running = 0.0
-        for rows in torch.split(order, batch):
-            optimizer.zero_grad(set_to_none=True)
-            loss = functional.cross_entropy(logits(centred[rows]), train_labels[rows], label_smoothing=SMOOTHING)
-            loss.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
-            optimizer.step()
-            schedule.step()
-            running += float(loss.detach()) * len(rows)
-        mean_loss = running / len(centred)
-        outcome = validate()
-        if not math.isfinite(mean_loss) or not math.isfinite(outcome.loss):
-            raise TrialDiverged(
-                f"The loss of {spec.candidate} became {mean_loss} in epoch {epoch}: lower the learning rate, "
-                f"but got {rate!r}"
-            )
-        curve.append(outcome.metric)
-        if outcome.order > best.order:
-            best, kept = outcome, epoch
-            best_state = (change.detach().clone(), bias.detach().clone())
-        if hook is not None and hook(epoch, outcome.metric, mean_loss):
-            stopped = True
-            break
-    weight = text + best_state[0]
-    return Fitted(
-        weight=weight,
-        bias=best_state[1] + offset - scale * (weight @ mean),
-        start=start.metric,
-        validation=best,
-        kept=kept,
-        curve=tuple(curve),
-        stopped=stopped,
-    )
+    present = np.unique(labels)
+    weight = np.zeros((classes, features.shape[1]), dtype=np.float32)
+    bias = np.full(classes, _ABSENT, dtype=np.float32)
+    if len(present) == 1:
+        bias[present] = 0.0
+        return Checkpoint(visual=None, weight=weight, bias=bias, scale=1.0)
+    model = LogisticRegression(
+        C=inverse_penalty, max_iter=_ITERATIONS, class_weight="balanced" if metric == "balanced_accuracy" else None
+    ).fit(features, labels)
+    rows, offsets = model.coef_, model.intercept_
+    if len(present) == 2:  # noqa: PLR2004 - scikit-learn gives one row for two classes
+        rows, offsets = np.concatenate([-rows, rows]) / 2, np.concatenate([-offsets, offsets]) / 2
+    weight[present], bias[present] = rows, offsets
+    return Checkpoint(visual=None, weight=weight, bias=bias, scale=1.0)

@@ -1,7 +1,7 @@
 """One trial from its specification to its result, whatever the method.
 
-Classifier = softmax(scale * normalise(embed(x)) @ W.T + b), W starting at the text weights, so every trial starts from
-zero-shot and never ends below it on the validation split: the best epoch is kept, the start included.
+Classifier = softmax(scale * normalise(embed(x)) @ W.T + b), W starting at the text weights, or at a head that
+was fitted to the training images.
 """
 
 from __future__ import annotations
@@ -129,6 +129,7 @@ def run_trial(
         origin=origin,
         validation=None if outcome.validation is None else outcome.validation.metric,
         soft_validation=None if outcome.validation is None else outcome.validation.soft,
+        validation_images=None if outcome.validation is None else outcome.validation.images,
         test=outcome.test,
         curve=outcome.curve,
         epochs_run=len(outcome.curve),

@@ -77,13 +77,13 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outcome:
-    """What a method found. The best epoch counts, the untrained start included."""
+    """What a method found."""
 
     checkpoint: Checkpoint | None  # None: there was no time for anything
     start: float | None  # validation metric before training
-    validation: Measured | None  # of the kept epoch
+    validation: Measured | None  # of what is exported
     test: float | None  # None: pruned, or no test split
-    kept: int | None  # epoch that was kept; 0 is the start
+    kept: int | None  # epoch that is exported; 0: nothing was trained
     curve: tuple[float, ...]  # validation metric after each epoch
     ending: Ending
 

@@ -9,29 +9,38 @@ from __future__ import annotations
 import torch
 
 from vlmsel_auto.models.loadedmodel import class_logits
+from vlmsel_auto.records import IntArray
 from vlmsel_auto.tuning.checkpoints import Checkpoint
 from vlmsel_auto.tuning.data import Measured, measure
-from vlmsel_auto.tuning.probe import features_of
+from vlmsel_auto.tuning.features import features_of
 from vlmsel_auto.tuning.work import Ending, Outcome, Work
 
 
 def run(work: Work) -> Outcome:
-    """Measure the text weights on the validation and test images."""
+    """Measure the text weights on all labelled images, or on the validation images that were given; and on the test."""
     splits, labels = work.splits, work.task.labels
     found = features_of(work)
-    _, val, test = torch.split(found.values, [len(splits.train), len(splits.val), len(splits.test)])
     bias = torch.zeros(len(found.text))
 
-    def measured(values: torch.Tensor, known: torch.Tensor) -> Measured:
-        logits = class_logits(values, head=found.text, bias=bias, scale=found.scale)
-        return measure(work.task.metric, logits=logits, labels=known)
+    def logits(rows: IntArray) -> torch.Tensor:
+        return class_logits(found.of(rows), head=found.text, bias=bias, scale=found.scale)
 
-    validation = measured(val, torch.from_numpy(labels[splits.val]))
+    def measured(rows: IntArray) -> Measured:
+        return measure(work.task.metric, logits=logits(rows), labels=torch.from_numpy(labels[rows]))
+
+    validation = measured(splits.labelled if splits.folds else splits.val)
     return Outcome(
-        checkpoint=Checkpoint(visual=None, weight=found.text.numpy(), bias=bias.numpy(), scale=found.scale),
+        checkpoint=Checkpoint(
+            visual=None,
+            weight=found.text.numpy(),
+            bias=bias.numpy(),
+            scale=found.scale,
+            val_logits=logits(splits.val).numpy(),
+            test_logits=logits(splits.test).numpy(),
+        ),
         start=validation.metric,
         validation=validation,
-        test=measured(test, torch.from_numpy(labels[splits.test])).metric if len(test) else None,
+        test=measured(splits.test).metric if len(splits.test) else None,
         kept=0,
         curve=(),
         ending=Ending.COMPLETE,

@@ -1,0 +1,88 @@
+"""The mean of the leading candidates: an ensemble of their best trials, exported where it is expected to be better.
+
+A plain mean of probabilities: with few labels, fitted weights and a fitted number of members chose no better
+(benchmarks/final_accuracy.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vlmsel_auto.errors import VlmselError
+from vlmsel_auto.events import Notice, Sink
+from vlmsel_auto.models.ensembles import write_ensemble
+from vlmsel_auto.pipeline.export import export_trial
+from vlmsel_auto.records import Candidate, EnsembleModel, IntArray, Task, TrialResult
+from vlmsel_auto.tuning.checkpoints import Checkpoint, load_trial
+from vlmsel_auto.tuning.data import Measured, measure, splits
+
+_FOLDER = "ensemble"
+
+
+def export_ensemble(
+    members: Sequence[TrialResult],
+    *,
+    size: int,
+    task: Task,
+    candidates: Sequence[Candidate],
+    workdir: Path,
+    sink: Sink,
+) -> EnsembleModel | None:
+    """Write the mean of the first ``size`` members to ``workdir/ensemble``.
+
+    Args:
+        members: best trial of each leading candidate, best first.
+        size: at most so many; fewer than two give no ensemble.
+        task: the target.
+        candidates: all that were usable.
+        workdir: where the study's checkpoints are.
+        sink: told when it could not be written.
+
+    Returns:
+        The ensemble; None where there is none, or where the first member alone has the smaller loss on the validation
+        images.
+    """
+    try:
+        kept = [load_trial(workdir, each.number) for each in members[:size]]
+        chosen = [(trial, one) for trial, one in zip(members, kept, strict=False) if one.val_logits is not None]
+        if len(chosen) < 2:  # noqa: PLR2004 - a mean of one is that one
+            return None
+        parts = splits(task)
+        together = _mean(task, [one for _, one in chosen], parts.val, of_test=False)
+        alone = _mean(task, [chosen[0][1]], parts.val, of_test=False)
+        if together.loss >= alone.loss:
+            return None
+        test = _mean(task, [one for _, one in chosen], parts.test, of_test=True).metric if len(parts.test) else None
+        by_id = {one.id: one for one in candidates}
+        folder = workdir / _FOLDER
+        for place, (trial, one) in enumerate(chosen, start=1):
+            candidate = by_id[trial.spec.candidate]
+            export_trial(trial, one, candidate=candidate, task=task, directory=folder / f"member-{place}")
+        write_ensemble(folder, members=len(chosen))
+    except VlmselError as error:  # the single model and the report are worth having all the same
+        sink(Notice(text=f"no ensemble was exported: {error}", level="warning"))
+        return None
+    return EnsembleModel(
+        members=tuple(trial.spec.candidate for trial, _ in chosen),
+        trials=tuple(trial.number for trial, _ in chosen),
+        validation=together.metric,
+        test=test,
+        model_dir=folder,
+    )
+
+
+def _mean(task: Task, kept: Sequence[Checkpoint], rows: IntArray, *, of_test: bool) -> Measured:
+    """Metric and loss of the mean probability."""
+    logits = [one.test_logits if of_test else one.val_logits for one in kept]
+    shares = [_softmax(each) for each in logits if each is not None]
+    logs = torch.from_numpy(np.log(np.maximum(np.mean(shares, axis=0), 1e-12)))
+    return measure(task.metric, logits=logs, labels=torch.from_numpy(task.labels[rows]))
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.asarray(torch.from_numpy(logits).double().softmax(dim=1).numpy())
