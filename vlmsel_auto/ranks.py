@@ -13,7 +13,8 @@ import numpy as np
 
 from vlmsel_auto.records import FloatArray
 
-_SHARES = (0.40, 0.30, 0.15, 0.15)  # of the error variance: own, architecture, family, pretraining tag
+# Own choice: of the error variance, what is a candidate's own, its architecture's, its family's, its pretraining tag's.
+_SHARES = (0.40, 0.30, 0.15, 0.15)
 _DRAWS = 4_096
 _TOP = 5
 
