@@ -72,7 +72,7 @@ def test_an_ensemble_is_exported_where_its_loss_is_smaller(
     assert export_ensemble(outcome.members, size=0, **arguments) is None
 
 
-def test_worse_members_give_no_ensemble(
+def test_worse_members_give_no_ensemble_and_an_earlier_one_goes(
     finished: tuple[StudyOutcome, Path], task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
 ) -> None:
     outcome, workdir = finished
@@ -82,9 +82,10 @@ def test_worse_members_give_no_ensemble(
     save_weights(tmp_path, first.number, replace(kept, val_logits=right))
     save_weights(tmp_path, second.number, replace(load_trial(workdir, second.number), val_logits=-right))
     arguments = {"task": task, "candidates": candidates, "workdir": tmp_path, "sink": print}
+    assert export_ensemble((second, first), size=2, **arguments) is not None
+    assert (tmp_path / "ensemble").exists()
     assert export_ensemble((first, second), size=2, **arguments) is None
     assert not (tmp_path / "ensemble").exists()
-    assert export_ensemble((second, first), size=2, **arguments) is not None
 
 
 def test_weights_that_are_gone_are_told_and_cost_no_search(

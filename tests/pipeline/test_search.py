@@ -167,6 +167,13 @@ def test_another_search_may_not_take_the_work_directory(finished, shapes):
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("members", [-1, 6])
+def test_an_ensemble_has_at_most_five_members(shapes, tmp_path, members):
+    with pytest.raises(ValueError, match=rf"0 to 5 members, but got {members}$"):
+        vlmsel_auto.search(shapes, candidates=QUICK, workdir=tmp_path / "w", ensemble=members)
+    assert not (tmp_path / "w").exists()
+
+
 def test_a_folder_with_other_things_in_it_is_not_a_work_directory(shapes, no_library, tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(WorkdirError, match=r"thesis\.txt"):

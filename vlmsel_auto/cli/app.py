@@ -63,7 +63,8 @@ def search(
     candidates: Candidates = ["mini-zoo"],  # noqa: B006 - typer copies defaults
     top_k: Annotated[int, typer.Option(min=1, help="Candidates that the plan tunes first.")] = 5,
     ensemble: Annotated[
-        int, typer.Option(min=0, metavar="K", help="Members of the ensemble exported beside the best model; 0: none.")
+        int,
+        typer.Option(min=0, max=5, metavar="K", help="Most members of the ensemble exported beside the best model."),
     ] = 5,
     time_budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="Stop after this long: seconds, or 90s, 10m, 1h30m.")

@@ -1,11 +1,12 @@
 """The mean of the leading candidates: an ensemble of their best trials, exported where it is expected to be better.
 
-A plain mean of probabilities: with few labels, fitted weights and a fitted number of members chose no better
-(benchmarks/final_accuracy.py).
+A plain mean of probabilities is our own choice: few validation images are little to fit weights to. What it is worth:
+benchmarks/final_accuracy.py.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,9 +48,11 @@ def export_ensemble(
         The ensemble; None where there is none, or where the first member alone has the smaller loss on the validation
         images.
     """
+    folder = workdir / _FOLDER
     try:
         kept = [load_trial(workdir, each.number) for each in members[:size]]
         chosen = [(trial, one) for trial, one in zip(members, kept, strict=False) if one.val_logits is not None]
+        shutil.rmtree(folder, ignore_errors=True)  # an earlier call's would look like this one's
         if len(chosen) < 2:  # noqa: PLR2004 - a mean of one is that one
             return None
         parts = splits(task)
@@ -59,7 +62,6 @@ def export_ensemble(
             return None
         test = _mean(task, [one for _, one in chosen], parts.test, of_test=True).metric if len(parts.test) else None
         by_id = {one.id: one for one in candidates}
-        folder = workdir / _FOLDER
         for place, (trial, one) in enumerate(chosen, start=1):
             candidate = by_id[trial.spec.candidate]
             export_trial(trial, one, candidate=candidate, task=task, directory=folder / f"member-{place}")

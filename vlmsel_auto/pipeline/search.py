@@ -29,6 +29,7 @@ from vlmsel_auto.records import Budget, Candidate, ImageView, Ranking, StoppedBy
 from vlmsel_auto.reporting import views
 from vlmsel_auto.reporting.make_report import make_report
 from vlmsel_auto.study.past import past_of_search, read_past, remember_past
+from vlmsel_auto.study.results import MOST_MEMBERS
 from vlmsel_auto.study.study import StudyOutcome, run_study
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tuning.methods import METHODS, methods_of
@@ -108,7 +109,7 @@ def search(
         task_dir: the task folder; see `task.load_task` for its layouts.
         candidates: as for `rank`.
         top_k: candidates that the plan tunes first; the others are postponed, not lost.
-        ensemble: members of the ensemble that is exported beside the best model, at most; 0 or 1: none.
+        ensemble: members of the ensemble that is exported beside the best model, at most 5; 0 or 1: none.
         budget: wall time of this call, trials of all calls on this work directory, or both; a number is seconds of
             wall time; None: until nothing promising is left.
         method: names of methods of tuning, such as "probe" (linear probe on cached features) or "finetune" (the whole
@@ -129,7 +130,10 @@ def search(
 
     Raises:
         InputError: task, candidates, budget, library or work directory cannot be used; nothing was written.
+        ValueError: ensemble is out of range.
     """
+    if not 0 <= ensemble <= MOST_MEMBERS:
+        raise ValueError(f"ensemble must be 0 to {MOST_MEMBERS} members, but got {ensemble}")
     began = time.monotonic() if since is None else since
     spend = budget if isinstance(budget, Budget) else Budget(seconds=budget)
     named = METHODS if method == "all" else methods_of([method] if isinstance(method, str) else method)

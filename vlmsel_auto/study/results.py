@@ -14,7 +14,7 @@ from vlmsel_auto.study.runner import TrialRunner
 from vlmsel_auto.tuning.checkpoints import drop_paused, drop_weights, has_paused, has_weights, save_result
 
 _WEIGHTS_KEPT = 3  # finished trials whose weights are kept: what similar candidates do later may change who leads
-_MEMBERS_KEPT = 5  # candidates whose best trial keeps its weights: an ensemble may want them
+MOST_MEMBERS = 5  # candidates whose best trial keeps its weights: an ensemble may want them
 _PAUSED_KEPT = 4  # paused trials whose state is kept: each takes three times the size of its tower
 
 
@@ -68,7 +68,7 @@ class Results:
         for each in self.leaders(expected):
             if each.number in self._weights and each.number in expected:
                 best.setdefault(each.spec.candidate, each)
-        return list(best.values())[:_MEMBERS_KEPT]
+        return list(best.values())[:MOST_MEMBERS]
 
     def _merit(self, result: TrialResult, expected: Mapping[int, float]) -> tuple[bool, float, float, float, int]:
         tail = result.curve[-3:]
