@@ -219,7 +219,7 @@ def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1) -> Outc
         accumulate: steps whose gradients are summed before the weights move.
     """
     spec, task, splits, view = work.spec, work.task, work.splits, work.candidate.view
-    assert head.checkpoint is not None  # noqa: S101 - a probe that returns has a head
+    assert head.checkpoint is not None  # noqa: S101 - both ways to begin have one
     begin = head.checkpoint
     model = work.load(work.candidate)
     images = image_set(task, view=view, indices=splits.train)
