@@ -271,7 +271,8 @@ class EnsembleModel:
 
     members: tuple[str, ...]  # candidates, the first is the expected best
     trials: tuple[int, ...]  # their trials
-    validation: float  # on the validation images, by heads that never saw them
+    validation: float  # on images that the scored heads never saw
+    validation_images: int  # all labelled ones where every member was cross-validated
     test: float | None
     model_dir: Path
 

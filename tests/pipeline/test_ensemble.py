@@ -32,7 +32,7 @@ def finished(
 
 def shares(workdir: Path, trial: TrialResult, *, of_test: bool) -> np.ndarray:
     kept = load_trial(workdir, trial.number)
-    logits = kept.test_logits if of_test else kept.val_logits
+    logits = kept.test_logits if of_test else kept.held_out_logits
     return torch.from_numpy(logits).double().softmax(dim=1).numpy()
 
 
@@ -52,17 +52,20 @@ def test_an_ensemble_is_exported_where_its_loss_is_smaller(
 ) -> None:
     outcome, workdir = finished
     arguments = {"task": task, "candidates": candidates, "workdir": workdir, "sink": print}
-    val, test = np.sort(task.val), np.sort(task.test)
+    labelled, test = np.sort(np.concatenate([task.train, task.val])), np.sort(task.test)
     for size in (2, 4):
         chosen = outcome.members[:size]
         mean = np.mean([shares(workdir, each, of_test=False) for each in chosen], axis=0)
-        better = loss(mean, task.labels[val]) < loss(shares(workdir, chosen[0], of_test=False), task.labels[val])
+        better = loss(mean, task.labels[labelled]) < loss(
+            shares(workdir, chosen[0], of_test=False), task.labels[labelled]
+        )
         made = export_ensemble(outcome.members, size=size, **arguments)
         assert (made is not None) == better
         if made is None:
             continue
         assert made.members == tuple(each.spec.candidate for each in chosen)
-        assert made.validation == (mean.argmax(axis=1) == task.labels[val]).mean()
+        assert made.validation == (mean.argmax(axis=1) == task.labels[labelled]).mean()
+        assert made.validation_images == len(labelled)
         of_test = np.mean([shares(workdir, each, of_test=True) for each in chosen], axis=0)
         assert made.test == (of_test.argmax(axis=1) == task.labels[test]).mean()
         said = predict(made.model_dir, [task.root / task.paths[row] for row in test])
@@ -78,14 +81,32 @@ def test_worse_members_give_no_ensemble_and_an_earlier_one_goes(
     outcome, workdir = finished
     first, second = outcome.members[:2]
     kept = load_trial(workdir, first.number)
-    right = np.eye(task.n_classes, dtype=np.float32)[task.labels[np.sort(task.val)]] * 9
-    save_weights(tmp_path, first.number, replace(kept, val_logits=right))
-    save_weights(tmp_path, second.number, replace(load_trial(workdir, second.number), val_logits=-right))
+    right = np.eye(task.n_classes, dtype=np.float32)[task.labels[np.sort(np.concatenate([task.train, task.val]))]] * 9
+    save_weights(tmp_path, first.number, replace(kept, held_out_logits=right))
+    save_weights(tmp_path, second.number, replace(load_trial(workdir, second.number), held_out_logits=-right))
     arguments = {"task": task, "candidates": candidates, "workdir": tmp_path, "sink": print}
     assert export_ensemble((second, first), size=2, **arguments) is not None
     assert (tmp_path / "ensemble").exists()
     assert export_ensemble((first, second), size=2, **arguments) is None
     assert not (tmp_path / "ensemble").exists()
+
+
+def test_beside_a_tower_the_validation_images_decide(
+    finished: tuple[StudyOutcome, Path], task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    outcome, workdir = finished
+    first, second = outcome.members[:2]
+    labelled, val = np.sort(np.concatenate([task.train, task.val])), np.sort(task.val)
+    right = np.eye(task.n_classes, dtype=np.float32)[task.labels] * 9
+    wrong = -right[labelled]
+    wrong[np.searchsorted(labelled, val)] = right[val] / 9  # of a head that is right on the validation images alone
+    save_weights(tmp_path, first.number, replace(load_trial(workdir, first.number), held_out_logits=wrong))
+    tower = replace(load_trial(workdir, second.number), held_out_logits=right[val])
+    save_weights(tmp_path, second.number, tower)
+    arguments = {"task": task, "candidates": candidates, "workdir": tmp_path, "sink": print}
+    made = export_ensemble((first, second), size=2, **arguments)
+    assert made is not None
+    assert (made.validation, made.validation_images) == (1.0, len(val))
 
 
 def test_weights_that_are_gone_are_told_and_cost_no_search(

@@ -62,8 +62,11 @@ def test_with_folds_every_labelled_image_is_scored_by_a_head_that_never_saw_it(
     )
     kept = load_trial(tmp_path, 5)
     assert np.allclose(kept.weight, whole.coef_, atol=1e-3)
-    assert kept.val_logits is not None
-    held_out = (kept.val_logits.argmax(axis=1) == task.labels[np.sort(task.val)]).mean()
+    assert kept.held_out_logits is not None
+    named = kept.held_out_logits.argmax(axis=1)
+    assert (named == task.labels[np.sort(labelled)]).mean() == pytest.approx(result.validation)
+    of_val = np.searchsorted(np.sort(labelled), np.sort(task.val))
+    held_out = (named[of_val] == task.labels[np.sort(task.val)]).mean()
     first = LogisticRegression(C=5.0, max_iter=500).fit(
         unit(candidate, task, np.sort(task.train), store), task.labels[np.sort(task.train)]
     )

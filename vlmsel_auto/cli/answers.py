@@ -58,6 +58,7 @@ def _ensemble_json(mean: EnsembleModel) -> Json:
     return {
         "members": list(mean.members),
         "validation": mean.validation,
+        "validation_images": mean.validation_images,
         "test": mean.test,
         "model_dir": str(mean.model_dir),
     }

@@ -19,8 +19,8 @@ from vlmsel_auto.events import Notice, Sink
 from vlmsel_auto.models.ensembles import write_ensemble
 from vlmsel_auto.pipeline.export import export_trial
 from vlmsel_auto.records import Candidate, EnsembleModel, IntArray, Task, TrialResult
-from vlmsel_auto.tuning.checkpoints import Checkpoint, load_trial
-from vlmsel_auto.tuning.data import Measured, measure, splits
+from vlmsel_auto.tuning.checkpoints import load_trial
+from vlmsel_auto.tuning.data import Measured, Splits, measure, splits
 
 _FOLDER = "ensemble"
 
@@ -45,22 +45,23 @@ def export_ensemble(
         sink: told when it could not be written.
 
     Returns:
-        The ensemble; None where there is none, or where the first member alone has the smaller loss on the validation
-        images.
+        The ensemble; None where there is none, or where the first member alone has the smaller loss on images that no
+        scored head saw: all labelled ones where every member was cross-validated, else the validation images.
     """
     folder = workdir / _FOLDER
     try:
         kept = [load_trial(workdir, each.number) for each in members[:size]]
-        chosen = [(trial, one) for trial, one in zip(members, kept, strict=False) if one.val_logits is not None]
+        chosen = [(trial, one) for trial, one in zip(members, kept, strict=False) if one.held_out_logits is not None]
         shutil.rmtree(folder, ignore_errors=True)  # an earlier call's would look like this one's
         if len(chosen) < 2:  # noqa: PLR2004 - a mean of one is that one
             return None
         parts = splits(task)
-        together = _mean(task, [one for _, one in chosen], parts.val, of_test=False)
-        alone = _mean(task, [chosen[0][1]], parts.val, of_test=False)
-        if together.loss >= alone.loss:
+        held_out = _held_out([one.held_out_logits for _, one in chosen], parts)
+        rows = parts.held_out if len(held_out[0]) == len(parts.held_out) else parts.val
+        together = _mean(task, held_out, rows)
+        if together.loss >= _mean(task, held_out[:1], rows).loss:
             return None
-        test = _mean(task, [one for _, one in chosen], parts.test, of_test=True).metric if len(parts.test) else None
+        test = _mean(task, [one.test_logits for _, one in chosen], parts.test).metric if len(parts.test) else None
         by_id = {one.id: one for one in candidates}
         for place, (trial, one) in enumerate(chosen, start=1):
             candidate = by_id[trial.spec.candidate]
@@ -73,18 +74,23 @@ def export_ensemble(
         members=tuple(trial.spec.candidate for trial, _ in chosen),
         trials=tuple(trial.number for trial, _ in chosen),
         validation=together.metric,
+        validation_images=together.images,
         test=test,
         model_dir=folder,
     )
 
 
-def _mean(task: Task, kept: Sequence[Checkpoint], rows: IntArray, *, of_test: bool) -> Measured:
+def _held_out(logits: Sequence[NDArray[np.float32] | None], parts: Splits) -> list[NDArray[np.float32]]:
+    """Logits of the same images for all members: of all labelled ones, or of the validation images a tower has."""
+    found = [each for each in logits if each is not None]
+    if all(len(each) == len(parts.held_out) for each in found):
+        return found
+    places = np.searchsorted(parts.held_out, parts.val)
+    return [each if len(each) == len(parts.val) else each[places] for each in found]
+
+
+def _mean(task: Task, logits: Sequence[NDArray[np.float32] | None], rows: IntArray) -> Measured:
     """Metric and loss of the mean probability."""
-    logits = [one.test_logits if of_test else one.val_logits for one in kept]
-    shares = [_softmax(each) for each in logits if each is not None]
+    shares = [torch.from_numpy(each).double().softmax(dim=1).numpy() for each in logits if each is not None]
     logs = torch.from_numpy(np.log(np.maximum(np.mean(shares, axis=0), 1e-12)))
     return measure(task.metric, logits=logs, labels=torch.from_numpy(task.labels[rows]))
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.asarray(torch.from_numpy(logits).double().softmax(dim=1).numpy())

@@ -193,7 +193,7 @@ def _best_lines(report: SearchReport) -> list[Text]:
     if mean is not None:
         test = "" if mean.test is None else f", test {formatting.percent(mean.test)}"
         count = formatting.plural(len(mean.members), "candidate")
-        figures = f"validation {formatting.percent(mean.validation)}{test}"
+        figures = f"validation {formatting.percent(mean.validation)} of {mean.validation_images} images{test}"
         lines.append(Text(f"Mean  of {count}: {figures}; {formatting.clean(str(mean.model_dir))}"))
     return lines
 

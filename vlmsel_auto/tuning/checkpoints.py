@@ -41,7 +41,8 @@ class Checkpoint:
     weight: NDArray[np.float32]  # (K, D)
     bias: NDArray[np.float32]  # (K,)
     scale: float
-    val_logits: NDArray[np.float32] | None = None  # (n, K) of the validation images, by a head that never saw them
+    held_out_logits: NDArray[np.float32] | None = None  # (n, K) by heads that never saw the images: of
+    # `Splits.held_out` by heads on cached features, of the validation images by towers
     test_logits: NDArray[np.float32] | None = None  # (n, K) of the test images
 
 
@@ -57,7 +58,7 @@ def save_weights(workdir: Path, number: int, checkpoint: Checkpoint) -> Path:
         "head.bias": torch.from_numpy(np.ascontiguousarray(checkpoint.bias)),
         "head.scale": torch.tensor([checkpoint.scale], dtype=torch.float64),
     }
-    for name, logits in (("val", checkpoint.val_logits), ("test", checkpoint.test_logits)):
+    for name, logits in (("held_out", checkpoint.held_out_logits), ("test", checkpoint.test_logits)):
         if logits is not None:
             tensors[f"logits.{name}"] = torch.from_numpy(np.ascontiguousarray(logits))
     for name, value in (checkpoint.visual or {}).items():
@@ -83,7 +84,7 @@ def load_trial(workdir: Path, number: int) -> Checkpoint:
             weight=tensors["head.weight"].numpy(),
             bias=tensors["head.bias"].numpy(),
             scale=float(tensors["head.scale"][0]),
-            val_logits=tensors["logits.val"].numpy() if "logits.val" in tensors else None,
+            held_out_logits=tensors["logits.held_out"].numpy() if "logits.held_out" in tensors else None,
             test_logits=tensors["logits.test"].numpy() if "logits.test" in tensors else None,
         )
     except (OSError, KeyError, SafetensorError) as error:

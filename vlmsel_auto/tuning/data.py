@@ -33,6 +33,11 @@ class Splits:
         """What a head that is cross-validated learns from in the end: all of train and val, or train alone."""
         return np.sort(np.concatenate(self.folds)) if self.folds else self.train
 
+    @property
+    def held_out(self) -> IntArray:
+        """What a head is scored on by fits that never saw it: all labelled images, or the validation images."""
+        return self.labelled if self.folds else self.val
+
 
 def splits(task: Task, *, train_shots: int | None = None, max_val: int = 2_000) -> Splits:
     """The splits of a trial. They depend on the task alone, never on the trial's seed: trials must be comparable.

@@ -274,7 +274,7 @@ def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1) -> Outc
             weight=layer.weight.detach().cpu().numpy(),
             bias=layer.bias.detach().cpu().numpy(),
             scale=layer.scale,
-            val_logits=of_val,
+            held_out_logits=of_val,
             test_logits=of_test,
         ),
         start=head.start,

@@ -11,7 +11,6 @@ from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from vlmsel_auto.models.loadedmodel import class_logits
@@ -43,9 +42,10 @@ def run(work: Work) -> Outcome:
         return class_logits(found.of(rows), head=weight, bias=bias, scale=kept.scale)
 
     pairs = [(np.setdiff1d(splits.labelled, fold), fold) for fold in splits.folds] or [(splits.train, splits.val)]
-    parts = [logits(head(fit_on), scored) for fit_on, scored in pairs]
-    scored = np.concatenate([rows for _, rows in pairs])
-    validation = measure(metric, logits=torch.cat(parts), labels=torch.from_numpy(labels[scored]))
+    parts = torch.cat([logits(head(fit_on), scored) for fit_on, scored in pairs])
+    scored = splits.held_out
+    held_out = parts[torch.from_numpy(np.argsort(np.concatenate([rows for _, rows in pairs])))]
+    validation = measure(metric, logits=held_out, labels=torch.from_numpy(labels[scored]))
     kept = head(splits.labelled)
     of_test = logits(kept, splits.test).numpy()
     test: float | None = None
@@ -53,7 +53,7 @@ def run(work: Work) -> Outcome:
         test = score(metric, labels=labels[splits.test], predicted=of_test.argmax(axis=1))
     zero_shot = class_logits(found.of(scored), head=found.text, bias=torch.zeros(classes), scale=found.scale)
     return Outcome(
-        checkpoint=replace(kept, val_logits=_rows_of(torch.cat(parts), scored, splits.val), test_logits=of_test),
+        checkpoint=replace(kept, held_out_logits=held_out.numpy(), test_logits=of_test),
         start=score(metric, labels=labels[scored], predicted=zero_shot.argmax(dim=1).numpy()),
         validation=validation,
         test=test,
@@ -61,12 +61,6 @@ def run(work: Work) -> Outcome:
         curve=(),
         ending=Ending.COMPLETE,
     )
-
-
-def _rows_of(logits: torch.Tensor, at: IntArray, wanted: IntArray) -> NDArray[np.float32]:
-    """The rows of ``wanted`` images, of logits that belong to the images ``at``."""
-    order = np.argsort(at)
-    return np.asarray(logits.numpy()[order[np.searchsorted(at, wanted, sorter=order)]], dtype=np.float32)
 
 
 def fit(features: FloatArray, labels: IntArray, *, classes: int, inverse_penalty: float, metric: Metric) -> Checkpoint:

@@ -28,14 +28,14 @@ def run(work: Work) -> Outcome:
     def measured(rows: IntArray) -> Measured:
         return measure(work.task.metric, logits=logits(rows), labels=torch.from_numpy(labels[rows]))
 
-    validation = measured(splits.labelled if splits.folds else splits.val)
+    validation = measured(splits.held_out)
     return Outcome(
         checkpoint=Checkpoint(
             visual=None,
             weight=found.text.numpy(),
             bias=bias.numpy(),
             scale=found.scale,
-            val_logits=logits(splits.val).numpy(),
+            held_out_logits=logits(splits.held_out).numpy(),
             test_logits=logits(splits.test).numpy(),
         ),
         start=validation.metric,
