@@ -213,7 +213,7 @@ def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1) -> Outc
     """Train a freshly loaded model and return what the last epoch left.
 
     Args:
-        work: the trial; ``paused`` needs the same ``batch``. Training stops early enough to measure the test split.
+        work: the trial; ``paused`` needs the same ``batch``. Training stops early enough to measure both other splits.
         head: what the head begins with.
         batch: images that a step sees at once.
         accumulate: steps whose gradients are summed before the weights move.
@@ -246,7 +246,7 @@ def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1) -> Outc
                 if work.keep is not None:
                     work.keep(_snapshot(tuner, kept=kept, start=start, shuffle=shuffle, batch=batch))
 
-            reserve = per_image * len(splits.test) + _MARGIN
+            reserve = per_image * (len(val) + len(splits.test)) + _MARGIN
             callback = EpochReport(kept=kept, hook=work.hook, deadline=work.deadline, reserve=reserve, save=save)
             tuner.train()
             trainer = _trainer(

@@ -21,10 +21,11 @@ from vlmsel_auto.records import Metric, TrialSpec
 from vlmsel_auto.tuning.augment import augment
 from vlmsel_auto.tuning.checkpoints import Paused
 from vlmsel_auto.tuning.data import Batch, Measured, measure
-from vlmsel_auto.tuning.work import SMOOTHING, Deadline, Ending, EpochHook
+from vlmsel_auto.tuning.work import Deadline, Ending, EpochHook
 
 VALIDATION = "validation"  # name of the logged metric
 _WARMUP = 0.1  # share of the steps
+_SMOOTHING = 0.05  # of labels
 _HEAD_RATE = 1e-3  # the head is a small linear map: it learns at this rate also where the tower must go slowly
 
 
@@ -98,7 +99,7 @@ class Tuner(pl.LightningModule):
         """Cross entropy with label smoothing on augmented images."""
         pixels, labels = batch
         pixels = augment(pixels, strength=self._spec.settings["augmentation"], generator=self.augmenting)
-        loss = functional.cross_entropy(self(pixels), labels, label_smoothing=SMOOTHING)
+        loss = functional.cross_entropy(self(pixels), labels, label_smoothing=_SMOOTHING)
         self.train_loss += loss.detach() * len(labels)
         self._seen += len(labels)
         return loss

@@ -17,7 +17,6 @@ import torch
 from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import TrialUnavailable
 from vlmsel_auto.events import Notice, Sink, TrialEpoch, discard
-from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialResult, TrialSpec, TrialState
 from vlmsel_auto.tuning.checkpoints import Paused, drop_paused, load_paused, save_paused, save_weights
 from vlmsel_auto.tuning.data import splits
@@ -72,7 +71,7 @@ def run_trial(
         report: told (epoch, validation, loss) after every epoch; True prunes the trial.
         deadline: `time.monotonic` at which the trial must be over; it then ends with what it has.
         continues: number of a paused trial with the same ``spec`` in the same ``workdir``: its epochs are not repeated.
-        sink: takes a `TrialEpoch` after every epoch of a tower, and at the end of a head's training.
+        sink: takes a `TrialEpoch` after every epoch; heads on cached features have none.
 
     Returns:
         State complete, or pruned when the report asked for it or time ended before half of the epochs.
@@ -92,8 +91,7 @@ def run_trial(
         save_paused(workdir, number, replace(state, progress=replace(state.progress, seconds=seconds)))
 
     def hook(epoch: int, validation: float, loss: float) -> bool:
-        if method.trains is Trains.TOWER or epoch == spec.epochs:
-            sink(TrialEpoch(number=number, epoch=epoch, epochs=spec.epochs, validation=validation, loss=loss))
+        sink(TrialEpoch(number=number, epoch=epoch, epochs=spec.epochs, validation=validation, loss=loss))
         return report(epoch, validation, loss)
 
     work = Work(

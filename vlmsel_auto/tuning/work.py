@@ -18,7 +18,6 @@ from vlmsel_auto.tuning.checkpoints import Checkpoint, Paused
 from vlmsel_auto.tuning.data import Measured, Splits
 
 MAX_SCALE: Final = 100.0  # open_clip clamps the logit scale to 100 while it trains
-SMOOTHING: Final = 0.05  # of labels, in every loss
 
 Loader = Callable[[Candidate], LoadedModel]  # loads anew at every call: training changes the weights
 EpochHook = Callable[[int, float, float], bool]  # epoch (1-based), validation metric, training loss -> end the trial?
