@@ -1,0 +1,140 @@
+"""What a user would write without us, as rows of `final_accuracy`.
+
+Twenty lines: embed the labelled images by all candidates, fit logistic regression (C = 10) on unit-norm embeddings,
+choose the candidate by 4-fold cross-validated log loss. Fifty lines: go on and fine-tune the five best from their
+fitted heads on all labelled images with one fixed setting and no validation (25 epochs, AdamW, one-cycle to 3e-4 and
+9e-4, weight decay .05, batches of 32, label smoothing .05, shifts by a tenth with reflected borders), and average their
+probabilities.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from torch import nn
+from torch.nn import functional
+
+from vlmsel_auto.models import zoo
+from vlmsel_auto.models.candidates import mini_zoo
+from vlmsel_auto.models.embedding import embed_images
+from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task
+
+_FOLDS = 4
+_MEMBERS = 5
+_EPOCHS = 25
+_BATCH = 32
+_RATE = 3e-4
+_HEAD_RATE = 9e-4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """What such a script could give after some seconds."""
+
+    seconds: float  # since it began
+    test: float  # accuracy in [0, 1]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlainLines:
+    """Outcome of both scripts on one target."""
+
+    twenty: Step
+    first_tuned: Step  # the leading candidate fine-tuned, alone
+    fifty: tuple[Step, ...]  # mean of the first one, two ... fine-tuned candidates
+
+    def better_by(self, seconds: float) -> float | None:
+        """Accuracy of the better of both scripts cut off after ``seconds``; None: neither has anything yet."""
+        fifty = [step.test for step in self.fifty if step.seconds <= seconds][-1:]
+        twenty = [self.twenty.test] if self.twenty.seconds <= seconds else []
+        return max([*twenty, *fifty], default=None)
+
+
+def plain_lines(task: Task, *, tuned: int = _MEMBERS) -> PlainLines:
+    """Run both scripts; the labelled images are train and val together.
+
+    Args:
+        task: the target; needs a test split.
+        tuned: candidates that are fine-tuned; 0: the twenty lines only.
+    """
+    begun = time.monotonic()
+    train, test = np.sort(np.concatenate([task.train, task.val])), np.sort(task.test)
+    labels, truth = task.labels[train], task.labels[test]
+    heads: list[tuple[float, float, Candidate, LogisticRegression]] = []
+    for candidate in mini_zoo():
+        model = zoo.load(candidate)
+        every = embed_images(model, task, np.concatenate([train, test])).astype(np.float64)
+        every /= np.linalg.norm(every, axis=1, keepdims=True)
+        known, shown = every[: len(train)], every[len(train) :]
+        folds = StratifiedKFold(max(2, min(_FOLDS, int(np.bincount(labels).min()))), shuffle=True, random_state=0)
+        head = LogisticRegression(C=10, max_iter=1_000)
+        held_out = cross_val_predict(head, known, labels, cv=folds, method="predict_proba")
+        loss = -float(np.log(np.maximum(held_out[np.arange(len(train)), labels], 1e-9)).mean())
+        heads.append((loss, float(head.fit(known, labels).score(shown, truth)), candidate, head))
+    heads.sort(key=lambda each: each[0])
+    twenty = Step(seconds=time.monotonic() - begun, test=heads[0][1])
+    steps, alone, total = [], twenty, np.zeros((len(test), task.n_classes))
+    for place, (_, _, candidate, head) in enumerate(heads[:tuned]):
+        total = total + _tuned(task, candidate, head, train=train, test=test, seed=place)
+        steps.append(
+            Step(seconds=time.monotonic() - begun, test=float((total.argmax(axis=1) == task.labels[test]).mean()))
+        )
+        alone = steps[0]
+    return PlainLines(twenty=twenty, first_tuned=alone, fifty=tuple(steps))
+
+
+def _tuned(
+    task: Task, candidate: Candidate, fitted: LogisticRegression, *, train: IntArray, test: IntArray, seed: int
+) -> FloatArray:
+    """Test probabilities (n, K) of one candidate, fine-tuned on ``train``."""
+    torch.manual_seed(seed)
+    model = zoo.load(candidate)
+    tower = model.visual.requires_grad_(True)  # in eval mode: batch norms keep the statistics of pretraining
+    head = nn.Linear(fitted.coef_.shape[1], task.n_classes)
+    with torch.no_grad():
+        two = len(fitted.coef_) == 1  # scikit-learn gives one row for two classes
+        weight = np.concatenate([-fitted.coef_, fitted.coef_]) / 2 if two else fitted.coef_
+        bias = np.concatenate([-fitted.intercept_, fitted.intercept_]) / 2 if two else fitted.intercept_
+        head.weight.copy_(torch.from_numpy(weight))
+        head.bias.copy_(torch.from_numpy(bias))
+    images = torch.from_numpy(np.array(task.pixels.read(candidate.view, train)))
+    labels = torch.from_numpy(task.labels[train].astype(np.int64))
+    groups = [{"params": list(tower.parameters()), "lr": _RATE}, {"params": list(head.parameters()), "lr": _HEAD_RATE}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.05)
+    total = _EPOCHS * math.ceil(len(train) / _BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=[_RATE, _HEAD_RATE], total_steps=total)
+    for _ in range(_EPOCHS):
+        for rows in torch.randperm(len(train)).split(_BATCH):  # type: ignore[no-untyped-call] # torch leaves it untyped
+            logits = head(_embed(model, _shifted(images[rows])))
+            loss = functional.cross_entropy(logits, labels[rows], label_smoothing=0.05)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call] # likewise
+            optimizer.step()
+            schedule.step()
+    with torch.inference_mode():
+        shown = torch.from_numpy(np.array(task.pixels.read(candidate.view, test)))
+        logits = torch.cat([head(_embed(model, part)) for part in shown.split(64)])  # type: ignore[no-untyped-call] # likewise
+        probabilities: FloatArray = logits.softmax(dim=1).double().numpy()
+    return probabilities
+
+
+def _embed(model: LoadedModel, pixels: torch.Tensor) -> torch.Tensor:
+    """Unit-norm embeddings (n, D) of uint8 (n, S, S, 3)."""
+    return functional.normalize(model.embed(model.normalise(pixels)).float(), dim=-1)
+
+
+def _shifted(pixels: torch.Tensor) -> torch.Tensor:
+    """Shift each image by up to a tenth of its side, borders reflected."""
+    side = pixels.shape[1]
+    by = max(1, side // 10)
+    wide = functional.pad(pixels.permute(0, 3, 1, 2).float(), (by, by, by, by), mode="reflect")
+    places = torch.randint(0, 2 * by + 1, (len(pixels), 2)).tolist()
+    parts = [each[:, top : top + side, left : left + side] for each, (top, left) in zip(wide, places, strict=True)]
+    return torch.stack(parts).to(torch.uint8).permute(0, 2, 3, 1)
