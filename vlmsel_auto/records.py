@@ -227,6 +227,7 @@ class TrialSpec:
     settings: Mapping[str, float]  # the method's own: "learning_rate", "weight_decay", ...
     epochs: int
     seed: int
+    fold: int = 0  # part of `Task.folds` that a tower is scored on, and never sees
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -251,6 +252,8 @@ class TrialResult:
     cost: float | None = None  # seconds of this trial and of those that it continues; None: not recorded
     soft_validation: float | None = None  # validation with each image counted by the probability of its true class
     validation_images: int | None = None  # that these were measured on; None: not recorded
+    fold_validation: tuple[float, ...] = ()  # of a cross-validated head, its validation on each of `Task.folds`
+    fold_soft: tuple[float, ...] = ()  # likewise soft_validation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -267,12 +270,13 @@ class BestModel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnsembleModel:
-    """Several models whose probabilities are averaged. Figures are the task's metric in [0, 1]."""
+    """Several models, pooled by a weighted sum of their log-probabilities. Figures are the task's metric in [0, 1]."""
 
-    members: tuple[str, ...]  # candidates, the first is the expected best
+    members: tuple[str, ...]  # candidates, the first is the expected best; one may be there by two methods
     trials: tuple[int, ...]  # their trials
-    validation: float  # on images that the scored heads never saw
-    validation_images: int  # all labelled ones where every member was cross-validated
+    weights: tuple[float, ...]  # of their log-probabilities
+    validation: float  # on images that the scored models never saw
+    validation_images: int
     test: float | None
     model_dir: Path
 

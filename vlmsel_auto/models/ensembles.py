@@ -1,10 +1,12 @@
-"""A folder of several exported models whose probabilities are averaged."""
+"""A folder of several exported models that are pooled: ``member-1`` ... ``member-N`` and the weight of each."""
 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from vlmsel_auto.cache import write_atomically
@@ -12,38 +14,48 @@ from vlmsel_auto.errors import CandidateError
 
 _RECORD = "ensemble.json"
 _FORMAT = "vlmsel_auto ensemble"
-_VERSION = 1
+_VERSION = 2
 
 
-def write_ensemble(folder: Path, *, members: int) -> None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ensemble:
+    """Folders of the members, and the weights of their log-probabilities (`pooling.pool`)."""
+
+    members: tuple[Path, ...]
+    weights: tuple[float, ...]
+
+
+def write_ensemble(folder: Path, *, weights: Sequence[float]) -> None:
     """Make an ensemble of ``folder/member-1`` to ``member-N``; members of an earlier export beyond that go."""
-    names = [f"member-{place}" for place in range(1, members + 1)]
-    record = {"format": _FORMAT, "version": _VERSION, "members": names}
+    names = [f"member-{place}" for place in range(1, len(weights) + 1)]
+    record = {"format": _FORMAT, "version": _VERSION, "members": names, "weights": list(weights)}
     write_atomically(folder / _RECORD, (json.dumps(record, indent=1) + "\n").encode())
     for other in folder.glob("member-*"):
         if other.name not in names:
             shutil.rmtree(other, ignore_errors=True)
 
 
-def members_of(folder: Path) -> tuple[Path, ...] | None:
-    """Folders of an ensemble's members; None where the folder is no ensemble.
+def read_ensemble(folder: Path) -> Ensemble | None:
+    """The members of an ensemble; None where the folder is none.
 
     Raises:
         CandidateError: its record is damaged, or names something outside the folder.
     """
     try:
         record = json.loads((folder / _RECORD).read_text("utf-8"))
-        names = record["members"]
-        _check(record["format"], record["version"], names)
+        names, weights = record["members"], [float(each) for each in record["weights"]]
+        _check(record["format"], record["version"], names, weights)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CandidateError(f"The ensemble cannot be read ({error}), but got {str(folder)!r}") from error
-    return tuple(folder / name for name in names)
+    return Ensemble(members=tuple(folder / name for name in names), weights=tuple(weights))
 
 
-def _check(name: object, version: object, members: Sequence[str]) -> None:
+def _check(name: object, version: object, members: Sequence[str], weights: Sequence[float]) -> None:
     if (name, version) != (_FORMAT, _VERSION) or not members:
         raise ValueError(f"only {_FORMAT!r} version {_VERSION} with members is read")
     if any(Path(each).name != each for each in members):
         raise ValueError("a member must be a folder inside the ensemble")
+    if len(weights) != len(members) or not all(math.isfinite(each) and each >= 0 for each in weights):
+        raise ValueError("each member needs a weight that is not negative")

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from vlmsel_auto.errors import CandidateError, ImageError, TaskError
 from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
-from vlmsel_auto.models import candidates, zoo
-from vlmsel_auto.models.ensembles import members_of
+from vlmsel_auto.models import candidates, pooling, zoo
+from vlmsel_auto.models.ensembles import read_ensemble
 from vlmsel_auto.models.exporting import Classifier, read_classifier
 from vlmsel_auto.models.loadedmodel import LoadedModel, class_logits
 from vlmsel_auto.records import BadFile, FloatArray, ImageView, IntArray
@@ -55,7 +55,7 @@ def predict(
     batch_size: int = 64,
     sink: Sink = discard,
 ) -> Predictions:
-    """Classify images with an exported model, or with an exported ensemble by the mean of its members.
+    """Classify images with an exported model, or with an exported ensemble.
 
     Args:
         model_dir: the exported folder.
@@ -72,10 +72,11 @@ def predict(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, but got {batch_size!r}")
-    members = members_of(model_dir)
-    if members is not None:
-        every = [predict(each, images, device=device, batch_size=batch_size, sink=sink) for each in members]
-        return replace(every[0], probabilities=np.mean([each.probabilities for each in every], axis=0))
+    several = read_ensemble(model_dir)
+    if several is not None:
+        every = [predict(each, images, device=device, batch_size=batch_size, sink=sink) for each in several.members]
+        logs = [np.log(np.maximum(each.probabilities, np.exp(pooling.LEAST_LOG))) for each in every]
+        return replace(every[0], probabilities=np.exp(pooling.pool(logs, several.weights)))
     began = time.monotonic()
     classifier = read_classifier(model_dir)
     (candidate,) = candidates.resolve(model_dir)

@@ -1,28 +1,89 @@
-"""The mean of the leading candidates: an ensemble of their best trials, exported where it is expected to be better.
+"""The leading candidates pooled: their heads, their fine-tuned towers, or both, as far as held-out images say.
 
-A plain mean of probabilities is our own choice: few validation images are little to fit weights to. What it is worth:
-benchmarks/final_accuracy.py.
+Near the pretraining a plain head is often better than a tuned tower, far from it the tower is; which it is shows on
+images that neither has seen. So two weights are fitted, one for all heads and one for all towers, by log loss: each
+tower beside the head of its own candidate, on the part of the labelled images that the tower was scored on. The form is
+our own choice (two numbers are what few labels can fit); what it is worth: benchmarks/final_accuracy.py.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, reduce
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink
 from vlmsel_auto.models.ensembles import write_ensemble
+from vlmsel_auto.models.pooling import LEAST_LOG, fit_weights, log_probabilities, pool
 from vlmsel_auto.pipeline.export import export_trial
-from vlmsel_auto.records import Candidate, EnsembleModel, IntArray, Task, TrialResult
-from vlmsel_auto.tuning.checkpoints import load_trial
-from vlmsel_auto.tuning.data import Measured, Splits, measure, splits
+from vlmsel_auto.planning.method import Trains
+from vlmsel_auto.records import Candidate, EnsembleModel, FloatArray, IntArray, Task, TrialResult
+from vlmsel_auto.tuning.checkpoints import Checkpoint, load_trial
+from vlmsel_auto.tuning.data import Measured, measure, splits
+from vlmsel_auto.tuning.methods import method_of
 
 _FOLDER = "ensemble"
+_START = (1.0, 0.3)  # weights of heads and towers before any image is seen: towers are surer than right
+_SHRINKAGE = 0.5  # towards that, in nats
+_LEAST_SHARE = 0.02  # a kind with less of the weight is left out
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Member:
+    """A trial whose weights are there. n: images it was scored on without having seen them, K classes."""
+
+    trial: TrialResult
+    checkpoint: Checkpoint
+    rows: IntArray  # (n,) sorted image indices
+    logs: FloatArray  # (n, K) log-probabilities
+
+    @property
+    def is_tower(self) -> bool:
+        """Whether it was fine-tuned."""
+        return method_of(self.trial.spec.method).trains is Trains.TOWER
+
+    def at(self, rows: IntArray) -> FloatArray:
+        """Log-probabilities of some of its rows."""
+        return self.logs[np.searchsorted(self.rows, rows)]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Pool:
+    """Members with the weight of each."""
+
+    members: Sequence[_Member]
+    weights: Sequence[float]
+
+    @cached_property
+    def rows(self) -> IntArray:
+        """Sorted images that were held out of all heads, and of at least one tower where there are any."""
+        towers = [each.rows for each in self.members if each.is_tower]
+        heads = [each.rows for each in self.members if not each.is_tower]
+        return reduce(np.intersect1d, heads, np.unique(np.concatenate(towers or heads)))
+
+    def held_out(self) -> FloatArray:
+        """(len(rows), K): of the towers, which each saw other images, those that have not seen the image."""
+        total = np.zeros((len(self.rows), self.members[0].logs.shape[1]))
+        for tower in (False, True):
+            mine = [(each, w) for each, w in zip(self.members, self.weights, strict=True) if each.is_tower is tower]
+            count, part = np.zeros(len(self.rows)), np.zeros_like(total)
+            for each, _ in mine:
+                known = np.isin(self.rows, each.rows)
+                part[known] += each.at(self.rows[known])
+                count += known
+            total += sum(w for _, w in mine) * part / np.maximum(count, 1)[:, None]
+        return pool([total], [1.0])
+
+    def test(self) -> FloatArray:
+        """(n, K) of the test images."""
+        logits = [each.checkpoint.test_logits for each in self.members]
+        return pool([log_probabilities(each) for each in logits if each is not None], self.weights)
 
 
 def export_ensemble(
@@ -34,63 +95,97 @@ def export_ensemble(
     workdir: Path,
     sink: Sink,
 ) -> EnsembleModel | None:
-    """Write the mean of the first ``size`` members to ``workdir/ensemble``.
+    """Write a pool of the leading candidates to ``workdir/ensemble``.
 
     Args:
-        members: best trial of each leading candidate, best first.
-        size: at most so many; fewer than two give no ensemble.
+        members: best trials by heads and by towers of each leading candidate, the chosen model first.
+        size: at most so many heads and so many towers; fewer than two give no ensemble.
         task: the target.
         candidates: all that were usable.
         workdir: where the study's checkpoints are.
         sink: told when it could not be written.
 
     Returns:
-        The ensemble; None where there is none, or where the first member alone has the smaller loss on images that no
-        scored head saw: all labelled ones where every member was cross-validated, else the validation images.
+        The ensemble; None where there are no two members, or where its log loss on held-out images is larger than that
+        of the first member alone by more than the standard error of the difference.
     """
     folder = workdir / _FOLDER
     try:
-        kept = [load_trial(workdir, each.number) for each in members[:size]]
-        chosen = [(trial, one) for trial, one in zip(members, kept, strict=False) if one.held_out_logits is not None]
+        every = [one for each in members if (one := _read(each, task, workdir)) is not None]
         shutil.rmtree(folder, ignore_errors=True)  # an earlier call's would look like this one's
-        if len(chosen) < 2:  # noqa: PLR2004 - a mean of one is that one
+        found = None if size < 2 else _pooled(every, size=size, task=task)  # noqa: PLR2004 - a pool of one is that one
+        if found is None or len(found.members) < 2 or _shown_worse(found, every[0], task.labels):  # noqa: PLR2004 - likewise
             return None
-        parts = splits(task)
-        held_out = _held_out([one.held_out_logits for _, one in chosen], parts)
-        rows = parts.held_out if len(held_out[0]) == len(parts.held_out) else parts.val
-        together = _mean(task, held_out, rows)
-        if together.loss >= _mean(task, held_out[:1], rows).loss:
-            return None
-        test = _mean(task, [one.test_logits for _, one in chosen], parts.test).metric if len(parts.test) else None
         by_id = {one.id: one for one in candidates}
-        for place, (trial, one) in enumerate(chosen, start=1):
-            candidate = by_id[trial.spec.candidate]
-            export_trial(trial, one, candidate=candidate, task=task, directory=folder / f"member-{place}")
-        write_ensemble(folder, members=len(chosen))
+        for place, one in enumerate(found.members, start=1):
+            candidate = by_id[one.trial.spec.candidate]
+            export_trial(
+                one.trial, one.checkpoint, candidate=candidate, task=task, directory=folder / f"member-{place}"
+            )
+        write_ensemble(folder, weights=found.weights)
     except VlmselError as error:  # the single model and the report are worth having all the same
         sink(Notice(text=f"no ensemble was exported: {error}", level="warning"))
         return None
+    reached = _measure(task, found.held_out(), found.rows)
     return EnsembleModel(
-        members=tuple(trial.spec.candidate for trial, _ in chosen),
-        trials=tuple(trial.number for trial, _ in chosen),
-        validation=together.metric,
-        validation_images=together.images,
-        test=test,
+        members=tuple(one.trial.spec.candidate for one in found.members),
+        trials=tuple(one.trial.number for one in found.members),
+        weights=tuple(found.weights),
+        validation=reached.metric,
+        validation_images=reached.images,
+        test=_measure(task, found.test(), np.sort(task.test)).metric if len(task.test) else None,
         model_dir=folder,
     )
 
 
-def _held_out(logits: Sequence[NDArray[np.float32] | None], parts: Splits) -> list[NDArray[np.float32]]:
-    """Logits of the same images for all members: of all labelled ones, or of the validation images a tower has."""
-    found = [each for each in logits if each is not None]
-    if all(len(each) == len(parts.held_out) for each in found):
-        return found
-    places = np.searchsorted(parts.held_out, parts.val)
-    return [each if len(each) == len(parts.val) else each[places] for each in found]
+def _read(trial: TrialResult, task: Task, workdir: Path) -> _Member | None:
+    checkpoint = load_trial(workdir, trial.number)
+    if checkpoint.held_out_logits is None:
+        return None
+    parts = splits(task, fold=trial.spec.fold)
+    tower = method_of(trial.spec.method).trains is Trains.TOWER
+    logs = log_probabilities(checkpoint.held_out_logits)
+    return _Member(trial=trial, checkpoint=checkpoint, rows=parts.val if tower else parts.held_out, logs=logs)
 
 
-def _mean(task: Task, logits: Sequence[NDArray[np.float32] | None], rows: IntArray) -> Measured:
-    """Metric and loss of the mean probability."""
-    shares = [torch.from_numpy(each).double().softmax(dim=1).numpy() for each in logits if each is not None]
-    logs = torch.from_numpy(np.log(np.maximum(np.mean(shares, axis=0), 1e-12)))
-    return measure(task.metric, logits=logs, labels=torch.from_numpy(task.labels[rows]))
+def _pooled(every: Sequence[_Member], *, size: int, task: Task) -> _Pool | None:
+    """Members and weights; None without a member."""
+    heads = [each for each in every if not each.is_tower][:size]
+    towers = [each for each in every if each.is_tower][:size]
+    if heads and towers:
+        beside = [next((h for h in heads if h.trial.spec.candidate == t.trial.spec.candidate), None) for t in towers]
+        of_heads = [
+            np.mean([h.at(t.rows) for h in heads], axis=0) if own is None else own.at(t.rows)
+            for t, own in zip(towers, beside, strict=True)
+        ]
+        logs = [np.concatenate(of_heads), np.concatenate([t.logs for t in towers])]
+        rows = np.concatenate([t.rows for t in towers])
+        both = fit_weights(logs, task.labels[rows], start=_START, shrinkage=_SHRINKAGE)
+        share = both / max(float(both.sum()), 1e-9)
+        if share.min() >= _LEAST_SHARE:
+            weights = [float(both[0]) / len(heads)] * len(heads) + [float(both[1]) / len(towers)] * len(towers)
+            return _Pool(members=[*heads, *towers], weights=weights)
+        heads, towers = (heads, []) if share[1] < _LEAST_SHARE else ([], towers)
+    alone = heads or towers
+    if not alone:
+        return None
+    together = _Pool(members=alone, weights=[1 / len(alone)] * len(alone))
+    (weight,) = fit_weights(
+        [np.maximum(together.held_out(), LEAST_LOG)], task.labels[together.rows], start=[1.0], shrinkage=_SHRINKAGE
+    )
+    return _Pool(members=alone, weights=[float(weight) / len(alone)] * len(alone))
+
+
+def _shown_worse(found: _Pool, single: _Member, labels: IntArray) -> bool:
+    """Whether the held-out images say, by more than their error, that the single model has the smaller log loss."""
+    rows = np.intersect1d(found.rows, single.rows)
+    if not len(rows):
+        return False
+    true = np.arange(len(rows)), labels[rows]
+    more = single.at(rows)[true] - found.held_out()[np.searchsorted(found.rows, rows)][true]
+    error = float(more.std(ddof=1)) / np.sqrt(len(rows)) if len(rows) > 1 else np.inf
+    return float(more.mean()) > error
+
+
+def _measure(task: Task, logs: FloatArray, rows: IntArray) -> Measured:
+    return measure(task.metric, logits=torch.from_numpy(logs), labels=torch.from_numpy(task.labels[rows]))

@@ -24,6 +24,14 @@ from vlmsel_auto.records import Interval, Ranking, TrialOrigin, TrialState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FoldScore:
+    """One trial on one part of the labelled images."""
+
+    metric: float
+    soft: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Tried:
     """What the plan needs to know of one trial, in the order in which they were begun."""
 
@@ -41,6 +49,8 @@ class Tried:
     share: float = 1.0  # of the planned epochs that this trial itself ran
     resumable: bool = False  # it is paused, and the state of its training is there
     continues: int | None = None  # number of the paused trial that it continued
+    fold: int | None = None  # part of the labelled images that it is scored on; None: all, or those of every trial
+    folds: tuple[FoldScore, ...] = ()  # what a cross-validated trial reached on each part
 
 
 History = Sequence[Tried]
@@ -99,6 +109,36 @@ def weigh(metric: float, soft: float | None, *, images: int | None, policy: Poli
     rest = 1 - weight
     variance = weight**2 * own + rest**2 * sure + 2 * weight * rest * both
     return Reached(value=weight * metric + rest * soft, sd=float(np.sqrt(variance)))
+
+
+def fold_ease(history: History) -> tuple[FoldScore, ...]:
+    """By part of the labelled images: what cross-validated trials reach on it less what they reach on all, on average.
+
+    Parts differ in difficulty, and with few images by more than candidates do. Empty while there is no such trial.
+    """
+    measured = [trial for trial in history if trial.folds and trial.validation is not None]
+    if not measured:
+        return ()
+    metric = np.mean([[each.metric - (trial.validation or 0.0) for each in trial.folds] for trial in measured], axis=0)
+    soft = np.mean([[each.soft - (trial.soft or 0.0) for each in trial.folds] for trial in measured], axis=0)
+    return tuple(FoldScore(metric=float(m), soft=float(s)) for m, s in zip(metric, soft, strict=True))
+
+
+def level_folds(history: History) -> list[Tried]:
+    """The history with trials of one part of the images put on the level of all of them."""
+    ease = fold_ease(history)
+    return [trial if trial.fold is None or not ease else _less(trial, ease[trial.fold]) for trial in history]
+
+
+def _less(trial: Tried, ease: FoldScore) -> Tried:
+    """The trial with so much less of both metrics."""
+    curve = trial.curve
+    return replace(
+        trial,
+        validation=None if trial.validation is None else trial.validation - ease.metric,
+        soft=None if trial.soft is None else trial.soft - ease.soft,
+        curve=None if curve is None else replace(curve, values=tuple(value - ease.metric for value in curve.values)),
+    )
 
 
 def whole_curves(history: History) -> tuple[Curve, ...]:

@@ -40,6 +40,7 @@ class NextTrial:
     origin: TrialOrigin
     why: str
     continues: int | None = None  # number of the paused trial that goes on
+    fold: int = 0  # part of the labelled images that a tower is scored on
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +50,7 @@ class _Arm:
     tries: int
     gain: float  # expected improvement
     cost: float  # share of what is left
+    seconds: float
     fits: float = 1.0  # share of a whole trial that there is time for
     paused: Tried | None = None  # the trial that would go on
 
@@ -74,7 +76,16 @@ def next_trial(plan: Plan, history: History, *, left: Left, unavailable: Sequenc
         return floor
     gone = [_failed(name, method.name) for name in unavailable for method in plan.methods]
     early = _screening(plan, [*history, *gone], left=left) or _audit(plan, [*history, *gone], left=left)
-    return early or _promising(plan, history, left=left, usable=usable)
+    chosen = early or _promising(plan, history, left=left, usable=usable)
+    return None if chosen is None else replace(chosen, fold=_fold(plan, history, chosen))
+
+
+def _fold(plan: Plan, history: History, chosen: NextTrial) -> int:
+    """In turn, so that the leaders' towers together are scored on all labelled images; a paused trial keeps its own."""
+    if chosen.continues is not None:
+        return next((trial.fold or 0 for trial in history if trial.number == chosen.continues), 0)
+    towers = {each.name for each in plan.methods if each.trains is Trains.TOWER}
+    return sum(trial.method in towers and trial.continues is None for trial in history) % plan.folds
 
 
 def _failed(name: str, method: str) -> Tried:
@@ -173,9 +184,8 @@ def _promising(plan: Plan, history: History, *, left: Left, usable: Sequence[str
     names = [name for name in usable if name not in waiting] or list(usable)
     arms = _arms(plan, history, names=names, now=now, left=left)
     fresh = [arm for arm in arms if not arm.tries]
-    perfect = best_value(history) >= 1.0 - policy.min_gain
     since = stalled(plan, history)
-    if since >= (policy.exhausted_perfect if perfect else policy.exhausted) and not fresh and len(names) == len(usable):
+    if best_value(history) > 0 and since >= policy.patience and all(arm.gain < policy.bar(arm.seconds) for arm in arms):
         return None
     if fresh and since >= policy.patience and (since - policy.patience) % 2 == 0:
         # the leaders have nothing new: every second trial goes to who was not tried, whatever the ranking promised
@@ -229,12 +239,14 @@ def _arms(plan: Plan, history: History, *, names: Sequence[str], now: Posterior,
             if fits < policy.too_short:
                 gain *= policy.hopeless
             cost = budget_share(seconds[key], left=left)
-            arms[key] = _Arm(candidate=name, method=method, tries=tries, gain=gain, cost=cost, fits=fits)
-    whole = whole_curves(history)
+            arms[key] = _Arm(
+                candidate=name, method=method, tries=tries, gain=gain, cost=cost, seconds=fits * seconds[key], fits=fits
+            )
+    others = whole_curves(history)
     continued = []
     for trial in paused(history):
         key = trial.candidate, trial.method
-        end = expected_end(trial, whole=whole, policy=policy)
+        end = expected_end(trial, whole=others, policy=policy)
         if key in arms and trial.curve is not None and end is not None:
             rest = 1 - len(trial.curve.values) / trial.curve.epochs
             # as much above or below what was measured as the arm is
@@ -242,7 +254,9 @@ def _arms(plan: Plan, history: History, *, names: Sequence[str], now: Posterior,
             mean = end.mean + believed - ends[key].mean
             gain = acquisition(mean, end.sd, best=best, reached=None, tries=0, policy=policy)
             cost = budget_share(rest * seconds[key], left=left)
-            continued.append(replace(arms[key], gain=gain, cost=cost, fits=1.0, paused=trial))
+            continued.append(
+                replace(arms[key], gain=gain, cost=cost, seconds=rest * seconds[key], fits=1.0, paused=trial)
+            )
     return [*arms.values(), *continued]
 
 

@@ -44,6 +44,7 @@ class Plan:
     defaults: Defaults = field(default_factory=dict)  # where a first trial is; missing: the middle of its space
     relative_costs: Mapping[str, float] = field(default_factory=dict)  # by method, before any was timed; a head takes 1
     validation_images: int | None = None  # what a metric is measured on; None: taken as exact
+    folds: int = 1  # parts of the labelled images; trials of towers leave out one each, in turn
     policy: Policy = POLICY
 
     def first(self, candidate: str, method: str) -> Point:
@@ -91,6 +92,7 @@ def make_plan(
     defaults: Defaults | None = None,
     relative_costs: Mapping[str, float] | None = None,
     validation_images: int | None = None,
+    folds: int = 1,
     policy: Policy = POLICY,
 ) -> Plan:
     """Order the candidates, postpone the low ones, and draw the audits.
@@ -105,15 +107,18 @@ def make_plan(
         defaults: settings of first trials, learned from past ones.
         relative_costs: of a trial by each method against one of a head, before any was timed.
         validation_images: how many images a trial's metric is measured on; None takes it as exact.
+        folds: parts of the labelled images that trials of towers are scored on in turn; at least 1.
         policy: constants of the planner.
 
     Raises:
-        ValueError: no candidate, no method, top_k or audits out of range.
+        ValueError: no candidate, no method, top_k, audits or folds out of range.
     """
     if not methods:
         raise ValueError(f"a plan needs a method, but got {tuple(methods)!r}")
-    if (top_k is not None and top_k < 1) or audits < 0:
-        raise ValueError(f"top_k must be at least 1 and audits at least 0, but got {top_k=} and {audits=}")
+    if (top_k is not None and top_k < 1) or audits < 0 or folds < 1:
+        raise ValueError(
+            f"top_k and folds must be at least 1 and audits at least 0, but got {top_k=}, {folds=} and {audits=}"
+        )
     belief = belief_of(ranking, candidates=candidates, policy=policy)
     best = simulate_ranks(belief.mean, belief.cov, seed=seed).p_best
     ranked = {name: place for place, name in enumerate(ranking.order)}
@@ -144,6 +149,7 @@ def make_plan(
         defaults=defaults or {},
         relative_costs=relative_costs or {},
         validation_images=validation_images,
+        folds=folds,
         policy=policy,
     )
 

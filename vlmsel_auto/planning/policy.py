@@ -58,8 +58,8 @@ class Policy:
     # soft pruning
     bound: float = 1.64  # standard deviations of the bounds that a postponed candidate must beat
     patience: int = 5  # trials without a better result after which the leaders count as stalled
-    exhausted: int = 16  # trials without a better result after which a search ends
-    exhausted_perfect: int = 8  # the same when every validation image is right
+    least_gain: float = 0.003  # of the metric, which one more trial must promise (benchmarks/choice.py)
+    price: float = 0.001  # of the metric for each minute of a trial, on top of that
     trials_per_audit: int = 3
 
     # settings of later trials
@@ -77,6 +77,10 @@ class Policy:
     # defaults learned from past trials
     near_best: float = 0.02  # of the metric: a past trial that is worse by this weighs 1 / e
     shrink_votes: float = 4.0  # votes that the mean above counts for
+
+    def bar(self, seconds: float) -> float:
+        """What a trial of so many seconds must promise: a share of the metric."""
+        return self.least_gain + self.price * seconds / 60
 
     @property
     def slopes(self) -> FloatArray:

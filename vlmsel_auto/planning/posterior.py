@@ -183,5 +183,8 @@ def acquisition(
     """
     if reached is not None:
         mean, sd = reached - policy.local_loss, policy.local_sd / (1 + tries / 4) ** 0.5
-    gain = float(expected_improvement(np.array([mean]), np.array([sd]), best=best)[0])
+    over_best, over_one = (
+        float(expected_improvement(np.array([mean]), np.array([sd]), best=level)[0]) for level in (best, 1.0)
+    )
+    gain = max(0.0, over_best - over_one)  # E[max(0, min(1, y) - best)]: nothing is better than all right
     return gain if reached is not None else gain * policy.repeat**tries

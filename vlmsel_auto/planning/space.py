@@ -75,11 +75,11 @@ class Space:
     method: str
     ranges: Mapping[str, Range]  # by setting; epochs are rounded
 
-    def spec(self, point: Point, *, candidate: str, seed: int) -> TrialSpec:
-        """The trial at ``point``."""
+    def spec(self, point: Point, *, candidate: str, seed: int, fold: int = 0) -> TrialSpec:
+        """The trial at ``point``, scored on one part of the labelled images."""
         values = {name: range_.at(point.get(name, _MIDDLE)) for name, range_ in self.ranges.items()}
         epochs = round(values.pop(EPOCHS, 0.0))
-        return TrialSpec(candidate=candidate, method=self.method, settings=values, epochs=epochs, seed=seed)
+        return TrialSpec(candidate=candidate, method=self.method, settings=values, epochs=epochs, seed=seed, fold=fold)
 
     def point(self, spec: TrialSpec) -> Point:
         """The inverse of `spec`, clipped to the cube; epochs are whole numbers, so only near."""

@@ -50,13 +50,14 @@ class RunningTrial:
     origin: TrialOrigin
     why: str
     continues: int | None
+    fold: int
     attempt: int
 
     @property
     def planned(self) -> NextTrial:
         """As it was queued."""
         return NextTrial(candidate=self.candidate, method=self.method, point=self.point, origin=self.origin,
-                         why=self.why, continues=self.continues)  # fmt: skip
+                         why=self.why, continues=self.continues, fold=self.fold)  # fmt: skip
 
 
 class EntryState(enum.StrEnum):
@@ -126,6 +127,7 @@ class OptunaStudy:
             origin=_origin(trial.user_attrs.get("origin")),
             why=str(trial.user_attrs.get("why", "sampled")),
             continues=continues if isinstance(continues, int) else None,
+            fold=int(trial.user_attrs.get("fold", 0)),
         )
 
     def waiting(self) -> bool:
@@ -144,6 +146,7 @@ class OptunaStudy:
             "worker": worker(),
             "attempt": attempt,
             "continues": trial.continues,
+            "fold": trial.fold,
             "retry_of": retry_of,
         }
         self.study.add_trial(
@@ -179,6 +182,7 @@ class OptunaStudy:
             origin=_origin(attrs.get("origin")),
             why=str(attrs.get("why", "sampled")),
             continues=continues if isinstance(continues, int) else None,
+            fold=int(attrs.get("fold", 0)),
             attempt=int(attrs.get("attempt", 1)),
         )
 

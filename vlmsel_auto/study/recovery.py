@@ -62,7 +62,7 @@ def queue_again(study: OptunaStudy, runner: TrialRunner, *, number: int, trial: 
 
 def _give_up(number: int, trial: NextTrial, *, study: OptunaStudy, results: Results, runner: TrialRunner) -> None:
     result = failed(
-        runner.spec(trial.method, trial.candidate, trial.point or DEFAULT),
+        runner.spec(trial.method, trial.candidate, trial.point or DEFAULT, fold=trial.fold),
         number=number,
         origin=trial.origin,
         reason=f"the process was killed {_ATTEMPTS} times during this trial",

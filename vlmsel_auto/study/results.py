@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vlmsel_auto.planning.curves import Curve
-from vlmsel_auto.planning.history import Tried
+from vlmsel_auto.planning.history import FoldScore, Tried
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.study.runner import TrialRunner
 from vlmsel_auto.tuning.checkpoints import drop_paused, drop_weights, has_paused, has_weights, save_result
+from vlmsel_auto.tuning.methods import method_of
 
 _WEIGHTS_KEPT = 3  # finished trials whose weights are kept: what similar candidates do later may change who leads
-MOST_MEMBERS = 5  # candidates whose best trial keeps its weights: an ensemble may want them
+MOST_MEMBERS = 5  # candidates whose best trial of each kind keeps its weights: an ensemble may want them
 _PAUSED_KEPT = 4  # paused trials whose state is kept: each takes three times the size of its tower
 
 
@@ -63,12 +64,14 @@ class Results:
         return sorted(complete, key=lambda each: self._merit(each, expected), reverse=True)
 
     def members(self, expected: Mapping[int, float]) -> list[TrialResult]:
-        """The best trial of each of the first candidates, whose mean is an ensemble."""
-        best: dict[str, TrialResult] = {}
+        """What an ensemble may be made of: the best trials of the first candidates by heads, and of those by towers."""
+        found: dict[Trains, dict[str, TrialResult]] = {Trains.HEAD: {}, Trains.TOWER: {}}
         for each in self.leaders(expected):
-            if each.number in self._weights and each.number in expected:
-                best.setdefault(each.spec.candidate, each)
-        return list(best.values())[:MOST_MEMBERS]
+            kind = found.get(method_of(each.spec.method).trains)
+            if kind is not None and each.number in self._weights and each.number in expected:
+                kind.setdefault(each.spec.candidate, each)
+        chosen = [each for kind in found.values() for each in list(kind.values())[:MOST_MEMBERS]]
+        return sorted(chosen, key=lambda each: self._merit(each, expected), reverse=True)
 
     def _merit(self, result: TrialResult, expected: Mapping[int, float]) -> tuple[bool, float, float, float, int]:
         tail = result.curve[-3:]
@@ -96,10 +99,15 @@ class Results:
                 # how sure a start is says little: zero-shot, or not far from it, by a logit scale of pretraining
                 soft=each.soft_validation if each.kept_epoch else None,
                 images=each.validation_images,
-                curve=_curve(each) if runner.methods[each.spec.method].trains is Trains.TOWER else None,
+                curve=_curve(each) if _trains(runner, each) is Trains.TOWER else None,
                 share=self._share(each),
                 resumable=each.number in self._paused,
                 continues=each.continues,
+                fold=each.spec.fold if runner.folds > 1 and _trains(runner, each) is Trains.TOWER else None,
+                folds=tuple(
+                    FoldScore(metric=metric, soft=soft)
+                    for metric, soft in zip(each.fold_validation, each.fold_soft, strict=True)
+                ),
             )
             for each in shown
             if each.spec.method in runner.methods
@@ -121,6 +129,10 @@ class Results:
         for number in self._paused - set(open_[:_PAUSED_KEPT]):
             drop_paused(self.workdir, number)
             self._paused.discard(number)
+
+
+def _trains(runner: TrialRunner, result: TrialResult) -> Trains:
+    return runner.methods[result.spec.method].trains
 
 
 def _curve(result: TrialResult) -> Curve | None:

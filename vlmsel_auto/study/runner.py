@@ -65,9 +65,14 @@ class TrialRunner:
             self.table[name], train_images=self.sizes.train, images_per_trial=self.images_per_trial
         )
 
-    def spec(self, method: str, name: str, point: Point) -> TrialSpec:
+    @property
+    def folds(self) -> int:
+        """Parts of the labelled images that trials of towers are scored on in turn; 1: the validation split alone."""
+        return max(1, len(self.task.folds)) if self.train_shots is None else 1
+
+    def spec(self, method: str, name: str, point: Point, *, fold: int = 0) -> TrialSpec:
         """The trial at a point."""
-        return self.space(method, name).spec(point, candidate=name, seed=self.seed)
+        return self.space(method, name).spec(point, candidate=name, seed=self.seed, fold=fold)
 
     def attempt(
         self,

@@ -21,7 +21,7 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import RankingReady, Sink, StageFinished, StageStarted, TrialFinished, TrialStarted, discard
 from vlmsel_auto.planning.curves import RUNGS, goes_on, rung_of, value_at
-from vlmsel_auto.planning.history import History, Left, expectations, updated_ranking
+from vlmsel_auto.planning.history import History, Left, expectations, fold_ease, level_folds, updated_ranking
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.next_trial import next_trial
 from vlmsel_auto.planning.plan import Plan, handicap, make_plan
@@ -68,7 +68,7 @@ class _Search:
 
     def history(self) -> History:
         """Trials so far as the plan sees them."""
-        return self.results.history(self.runner)
+        return level_folds(self.results.history(self.runner))
 
     def left(self) -> Left:
         """What is left of the budget."""
@@ -127,7 +127,7 @@ def _run_one(search: _Search) -> None:
 
 
 def _attempt(search: _Search, trial: RunningTrial) -> Attempt:
-    spec = search.runner.spec(trial.method, trial.candidate, trial.point)
+    spec = search.runner.spec(trial.method, trial.candidate, trial.point, fold=trial.fold)
     search.sink(TrialStarted(number=trial.number, spec=spec, why=trial.why))
     known = search.unavailable.get(trial.candidate)
     if known is not None:
@@ -145,10 +145,12 @@ def _attempt(search: _Search, trial: RunningTrial) -> Attempt:
 
 def _at_rungs(search: _Search, trial: RunningTrial, *, epochs: int) -> EpochHook:
     """Ask at each rung whether the trial goes on. Audits do: their value is what they are for."""
-    others = [each for each in search.history() if each.curve is not None and each.number != trial.continues]
+    history = search.history()
+    others = [each for each in history if each.curve is not None and each.number != trial.continues]
     before = search.results.results.get(trial.continues) if trial.continues is not None else None
     slack = search.plan.policy.slack if trial.origin is TrialOrigin.PLANNED else 0.0
-    shift = slack - handicap(search.plan, trial.candidate)
+    ease = fold_ease(history)
+    shift = slack - handicap(search.plan, trial.candidate) - (ease[trial.fold].metric if ease else 0.0)
     has_rungs = search.runner.methods[trial.method].trains is Trains.TOWER
     done = len(before.curve) if before is not None else 0
     reached = rung_of(done, epochs=epochs) if epochs else RUNGS
@@ -253,6 +255,7 @@ def run_study(
         defaults=defaults,
         relative_costs=runner.relative_costs(),
         validation_images=runner.sizes.val,
+        folds=runner.folds,
         policy=policy,
     )
     lock = nullcontext() if storage else locked(workdir / "study.lock")

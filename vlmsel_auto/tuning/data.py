@@ -39,11 +39,12 @@ class Splits:
         return self.labelled if self.folds else self.val
 
 
-def splits(task: Task, *, train_shots: int | None = None, max_val: int = 2_000) -> Splits:
-    """The splits of a trial. They depend on the task alone, never on the trial's seed: trials must be comparable.
+def splits(task: Task, *, fold: int = 0, train_shots: int | None = None, max_val: int = 2_000) -> Splits:
+    """The splits of a trial. They depend on task and fold, never on the trial's seed: trials must be comparable.
 
     Args:
         task: the task; its training and validation splits must not be empty.
+        fold: the part of `Task.folds` that validates, the others train; no matter where the task has none.
         train_shots: at most this many training images a class, the first of the task's own draw (its support set, where
             as many); None takes all.
         max_val: larger validation splits are thinned (the same images each time): a measure of choice needs no more.
@@ -56,13 +57,18 @@ def splits(task: Task, *, train_shots: int | None = None, max_val: int = 2_000) 
             f"Task {task.name!r} needs training and validation images to tune on, "
             f"but got {len(task.train)} and {len(task.val)}"
         )
+    test = np.sort(task.test)
+    if task.folds and train_shots is None:
+        fold %= len(task.folds)
+        train = np.sort(np.concatenate([*task.folds[:fold], *task.folds[fold + 1 :]]))
+        return Splits(train=train, val=np.sort(task.folds[fold]), test=test, folds=task.folds)
     val = np.sort(task.val)
     if len(val) > max_val:
         val = np.sort(np.random.default_rng(0).permutation(val)[:max_val])
     train = np.sort(task.train)
     if train_shots is not None:
         train = few_shot(task.labels, train, shots=train_shots, seed=task.seed)
-    return Splits(train=train, val=val, test=np.sort(task.test), folds=task.folds if train_shots is None else ())
+    return Splits(train=train, val=val, test=test)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

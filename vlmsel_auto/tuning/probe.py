@@ -42,9 +42,13 @@ def run(work: Work) -> Outcome:
         return class_logits(found.of(rows), head=weight, bias=bias, scale=kept.scale)
 
     pairs = [(np.setdiff1d(splits.labelled, fold), fold) for fold in splits.folds] or [(splits.train, splits.val)]
-    parts = torch.cat([logits(head(fit_on), scored) for fit_on, scored in pairs])
+    parts = [logits(head(fit_on), scored) for fit_on, scored in pairs]
+    of_folds = tuple(
+        measure(metric, logits=part, labels=torch.from_numpy(labels[rows]))
+        for part, (_, rows) in zip(parts, pairs, strict=True)
+    )
     scored = splits.held_out
-    held_out = parts[torch.from_numpy(np.argsort(np.concatenate([rows for _, rows in pairs])))]
+    held_out = torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate([rows for _, rows in pairs])))]
     validation = measure(metric, logits=held_out, labels=torch.from_numpy(labels[scored]))
     kept = head(splits.labelled)
     of_test = logits(kept, splits.test).numpy()
@@ -60,6 +64,7 @@ def run(work: Work) -> Outcome:
         kept=1,
         curve=(),
         ending=Ending.COMPLETE,
+        folds=of_folds if splits.folds else (),
     )
 
 

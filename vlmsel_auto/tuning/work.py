@@ -85,6 +85,7 @@ class Outcome:
     kept: int | None  # epoch that is exported; 0: nothing was trained
     curve: tuple[float, ...]  # validation metric after each epoch
     ending: Ending
+    folds: tuple[Measured, ...] = ()  # what a cross-validated head reaches on each part
 
 
 NOTHING: Final = Outcome(
