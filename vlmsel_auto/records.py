@@ -212,7 +212,7 @@ class Budget:
 class StoppedBy(enum.StrEnum):
     """Why a search ended."""
 
-    EXHAUSTED = "exhausted"  # nothing was left that promised more
+    EXHAUSTED = "exhausted"  # no further trial promised enough for its time
     BUDGET = "budget"
     INTERRUPTED = "interrupted"
     ALL_FAILED = "all trials failed"

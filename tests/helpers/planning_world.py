@@ -5,6 +5,7 @@ import itertools
 from vlmsel_auto.planning.history import Tried
 from vlmsel_auto.planning.method import Method
 from vlmsel_auto.planning.plan import Plan, make_plan
+from vlmsel_auto.planning.policy import POLICY, Policy
 from vlmsel_auto.planning.space import DEFAULT
 from vlmsel_auto.records import Basis, Candidate, ImageView, Interval, RankedCandidate, Ranking, TrialOrigin, TrialState
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE
@@ -50,9 +51,23 @@ CANDIDATES = [candidate(number) for number in range(N)]
 
 
 def plan(
-    top_k: int | None = 3, audits: int = 1, sd: float = 0.5, methods: tuple[Method, ...] = (PROBE, FINETUNE)
+    *,
+    top_k: int | None = 3,
+    audits: int = 1,
+    sd: float = 0.5,
+    methods: tuple[Method, ...] = (PROBE, FINETUNE),
+    folds: int = 1,
+    policy: Policy = POLICY,
 ) -> Plan:
-    return make_plan(ranking(SCORES, sd), candidates=CANDIDATES, top_k=top_k, audits=audits, methods=methods)
+    return make_plan(
+        ranking(SCORES, sd),
+        candidates=CANDIDATES,
+        top_k=top_k,
+        audits=audits,
+        methods=methods,
+        folds=folds,
+        policy=policy,
+    )
 
 
 NUMBERS = itertools.count(100)

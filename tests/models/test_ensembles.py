@@ -1,38 +1,53 @@
+"""The record of an ensemble: what is written is read, and nothing outside its folder is named."""
+
 import json
 from pathlib import Path
 
 import pytest
 
 from vlmsel_auto.errors import CandidateError
-from vlmsel_auto.models.ensembles import members_of, write_ensemble
+from vlmsel_auto.models.ensembles import read_ensemble, write_ensemble
 
 
-def test_members_come_back_and_those_of_an_earlier_export_go(tmp_path: Path) -> None:
+def test_what_is_written_is_read_and_more_members_of_an_earlier_export_go(tmp_path: Path) -> None:
     for place in (1, 2, 3):
         (tmp_path / f"member-{place}").mkdir()
-    write_ensemble(tmp_path, members=3)
-    assert members_of(tmp_path) == tuple(tmp_path / f"member-{place}" for place in (1, 2, 3))
-    write_ensemble(tmp_path, members=2)
-    assert members_of(tmp_path) == (tmp_path / "member-1", tmp_path / "member-2")
+    write_ensemble(tmp_path, weights=[0.5, 0.25, 0.1])
+    found = read_ensemble(tmp_path)
+    assert found is not None
+    assert found.members == tuple(tmp_path / f"member-{place}" for place in (1, 2, 3))
+    assert found.weights == (0.5, 0.25, 0.1)
+    write_ensemble(tmp_path, weights=[1.0, 0.0])
+    again = read_ensemble(tmp_path)
+    assert again is not None
+    assert again.members == (tmp_path / "member-1", tmp_path / "member-2")
     assert not (tmp_path / "member-3").exists()
 
 
 def test_another_folder_is_no_ensemble(tmp_path: Path) -> None:
-    assert members_of(tmp_path) is None
+    assert read_ensemble(tmp_path) is None
+
+
+def record(**changes: object) -> str:
+    whole = {"format": "vlmsel_auto ensemble", "version": 2, "members": ["member-1"], "weights": [1.0]}
+    return json.dumps({**whole, **changes})
 
 
 @pytest.mark.parametrize(
-    "record",
+    "text",
     [
         "{",
         "[]",
-        json.dumps({"format": "vlmsel_auto ensemble", "version": 9, "members": ["member-1"]}),
-        json.dumps({"format": "vlmsel_auto ensemble", "version": 1, "members": []}),
-        json.dumps({"format": "vlmsel_auto ensemble", "version": 1, "members": ["../elsewhere"]}),
+        record(version=1),
+        record(members=[], weights=[]),
+        record(members=["../elsewhere"]),
+        record(weights=[1.0, 2.0]),
+        record(weights=[-1.0]),
+        record(weights=["NaN"]),
+        record(weights=None),
     ],
-    ids=["half", "other", "version", "empty", "outside"],
 )
-def test_damage_is_one_error(tmp_path: Path, record: str) -> None:
-    (tmp_path / "ensemble.json").write_text(record)
+def test_a_damaged_record_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "ensemble.json").write_text(text)
     with pytest.raises(CandidateError, match="ensemble cannot be read"):
-        members_of(tmp_path)
+        read_ensemble(tmp_path)

@@ -1,19 +1,22 @@
-"""The mean of several candidates: chosen by loss, exported, and the same when its folder predicts."""
+"""Several candidates pooled: what is in it, what it reaches, and that its folder predicts the same."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from scipy.special import softmax
 
 from helpers.study_world import candidates, digits_folder, ranking, task
 from vlmsel_auto.models import zoo
+from vlmsel_auto.models.pooling import fit_weights, log_probabilities, pool
 from vlmsel_auto.models.prediction import predict
 from vlmsel_auto.pipeline.ensemble import export_ensemble
 from vlmsel_auto.records import Budget, Candidate, Task, TrialResult
 from vlmsel_auto.study.study import StudyOutcome, run_study
 from vlmsel_auto.tuning.checkpoints import load_trial, save_weights
+from vlmsel_auto.tuning.data import splits
 
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
 
@@ -30,14 +33,16 @@ def finished(
     return outcome, workdir
 
 
-def shares(workdir: Path, trial: TrialResult, *, of_test: bool) -> np.ndarray:
-    kept = load_trial(workdir, trial.number)
-    logits = kept.test_logits if of_test else kept.held_out_logits
-    return torch.from_numpy(logits).double().softmax(dim=1).numpy()
+def tower(outcome: StudyOutcome, place: int, *, fold: int, number: int) -> TrialResult:
+    """A trial like that of a member, as if it were of a fine-tuned tower."""
+    like = outcome.members[place]
+    return replace(like, number=number, spec=replace(like.spec, method="finetune", fold=fold))
 
 
-def loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    return -float(np.log(probabilities[np.arange(len(labels)), labels]).mean())
+def save(workdir: Path, source: Path, logits: Mapping[int, np.ndarray], like: TrialResult) -> None:
+    """Trials with these held-out logits, by number; all else as the trial ``like`` left it in ``source``."""
+    for number, found in logits.items():
+        save_weights(workdir, number, replace(load_trial(source, like.number), held_out_logits=found))
 
 
 def test_members_are_the_best_trials_of_different_candidates(finished: tuple[StudyOutcome, Path]) -> None:
@@ -47,66 +52,86 @@ def test_members_are_the_best_trials_of_different_candidates(finished: tuple[Stu
     assert all(each.origin != "floor" for each in outcome.members)
 
 
-def test_an_ensemble_is_exported_where_its_loss_is_smaller(
-    finished: tuple[StudyOutcome, Path], task: Task, candidates: tuple[Candidate, ...]
+@pytest.mark.parametrize("size", [2, 4])
+def test_heads_are_pooled_by_their_likelihood_and_the_folder_predicts_the_same(
+    finished: tuple[StudyOutcome, Path], task: Task, candidates: tuple[Candidate, ...], tmp_path: Path, size: int
+) -> None:
+    outcome, workdir = finished
+    labelled, test = splits(task).labelled, np.sort(task.test)
+    chosen = [load_trial(workdir, each.number) for each in outcome.members[:size]]
+    held_out = [log_probabilities(each.held_out_logits) for each in chosen]
+    labels = task.labels[labelled]
+    likelihoods = np.array([each[np.arange(len(labels)), labels].sum() for each in held_out])
+    shares = softmax(likelihoods / 20)
+    together = pool(held_out, shares)
+    (sureness,) = fit_weights([together], labels, start=[1.0], shrinkage=0.5)
+
+    made = export_ensemble(outcome.members, size=size, task=task, candidates=candidates, workdir=workdir, sink=print)
+    assert made is not None
+    assert made.members == tuple(each.spec.candidate for each in outcome.members[:size])
+    assert made.weights == pytest.approx(list(sureness * shares))
+    assert made.validation == (together.argmax(axis=1) == labels).mean()
+    assert made.validation_images == len(labelled)
+    of_test = pool([log_probabilities(each.test_logits) for each in chosen], made.weights)
+    assert made.test == (of_test.argmax(axis=1) == task.labels[test]).mean()
+    said = predict(made.model_dir, [task.root / task.paths[row] for row in test])
+    assert np.allclose(said.probabilities, np.exp(of_test), atol=1e-4)
+    assert (said.best == task.labels[test]).mean() == made.test
+
+
+def test_fewer_than_two_members_are_no_ensemble(
+    finished: tuple[StudyOutcome, Path], task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
 ) -> None:
     outcome, workdir = finished
     arguments = {"task": task, "candidates": candidates, "workdir": workdir, "sink": print}
-    labelled, test = np.sort(np.concatenate([task.train, task.val])), np.sort(task.test)
-    for size in (2, 4):
-        chosen = outcome.members[:size]
-        mean = np.mean([shares(workdir, each, of_test=False) for each in chosen], axis=0)
-        better = loss(mean, task.labels[labelled]) < loss(
-            shares(workdir, chosen[0], of_test=False), task.labels[labelled]
-        )
-        made = export_ensemble(outcome.members, size=size, **arguments)
-        assert (made is not None) == better
-        if made is None:
-            continue
-        assert made.members == tuple(each.spec.candidate for each in chosen)
-        assert made.validation == (mean.argmax(axis=1) == task.labels[labelled]).mean()
-        assert made.validation_images == len(labelled)
-        of_test = np.mean([shares(workdir, each, of_test=True) for each in chosen], axis=0)
-        assert made.test == (of_test.argmax(axis=1) == task.labels[test]).mean()
-        said = predict(made.model_dir, [task.root / task.paths[row] for row in test])
-        assert np.allclose(said.probabilities, of_test, atol=1e-4)
-        assert (said.best == task.labels[test]).mean() == made.test
-    assert export_ensemble(outcome.members, size=1, **arguments) is None
-    assert export_ensemble(outcome.members, size=0, **arguments) is None
+    for size in (0, 1):
+        assert export_ensemble(outcome.members, size=size, **arguments) is None
+    assert export_ensemble(outcome.members[:1], size=5, **arguments) is None
 
 
-def test_worse_members_give_no_ensemble_and_an_earlier_one_goes(
-    finished: tuple[StudyOutcome, Path], task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+@pytest.mark.parametrize("better", ["heads", "towers", "neither"])
+def test_held_out_images_say_whether_heads_or_towers_count(
+    finished: tuple[StudyOutcome, Path], task: Task, candidates: tuple[Candidate, ...], tmp_path: Path, better: str
 ) -> None:
     outcome, workdir = finished
-    first, second = outcome.members[:2]
-    kept = load_trial(workdir, first.number)
-    right = np.eye(task.n_classes, dtype=np.float32)[task.labels[np.sort(np.concatenate([task.train, task.val]))]] * 9
-    save_weights(tmp_path, first.number, replace(kept, held_out_logits=right))
-    save_weights(tmp_path, second.number, replace(load_trial(workdir, second.number), held_out_logits=-right))
-    arguments = {"task": task, "candidates": candidates, "workdir": tmp_path, "sink": print}
-    assert export_ensemble((second, first), size=2, **arguments) is not None
-    assert (tmp_path / "ensemble").exists()
-    assert export_ensemble((first, second), size=2, **arguments) is None
-    assert not (tmp_path / "ensemble").exists()
-
-
-def test_beside_a_tower_the_validation_images_decide(
-    finished: tuple[StudyOutcome, Path], task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
-) -> None:
-    outcome, workdir = finished
-    first, second = outcome.members[:2]
-    labelled, val = np.sort(np.concatenate([task.train, task.val])), np.sort(task.val)
-    right = np.eye(task.n_classes, dtype=np.float32)[task.labels] * 9
-    wrong = -right[labelled]
-    wrong[np.searchsorted(labelled, val)] = right[val] / 9  # of a head that is right on the validation images alone
-    save_weights(tmp_path, first.number, replace(load_trial(workdir, first.number), held_out_logits=wrong))
-    tower = replace(load_trial(workdir, second.number), held_out_logits=right[val])
-    save_weights(tmp_path, second.number, tower)
-    arguments = {"task": task, "candidates": candidates, "workdir": tmp_path, "sink": print}
-    made = export_ensemble((first, second), size=2, **arguments)
+    heads = outcome.members[:2]
+    towers = [tower(outcome, place, fold=place, number=90 + place) for place in (0, 1)]
+    rng = np.random.default_rng(0)
+    true = np.eye(task.n_classes, dtype=np.float32)[task.labels] * 3
+    noise = [rng.normal(0, 1, true.shape).astype(np.float32) for _ in range(4)]
+    right, wrong = [true + each for each in noise], [each - true for each in noise]
+    of_heads = right if better != "towers" else wrong
+    of_towers = right if better != "heads" else wrong
+    rows = splits(task).labelled
+    save(tmp_path, workdir, {each.number: of_heads[place][rows] for place, each in enumerate(heads)}, heads[0])
+    folds = {each.number: of_towers[2 + place][splits(task, fold=place).val] for place, each in enumerate(towers)}
+    save(tmp_path, workdir, folds, heads[0])
+    made = export_ensemble([*heads, *towers], size=2, task=task, candidates=candidates, workdir=tmp_path, sink=print)
     assert made is not None
-    assert (made.validation, made.validation_images) == (1.0, len(val))
+    by_number = {each.number: each.spec.method for each in (*heads, *towers)}
+    expected = {"heads": ["probe"] * 2, "towers": ["finetune"] * 2, "neither": ["probe"] * 2 + ["finetune"] * 2}
+    assert [by_number[number] for number in made.trials] == expected[better]
+    covered = sum(len(splits(task, fold=place).val) for place in (0, 1))
+    assert made.validation_images == (len(rows) if better == "heads" else covered)
+    assert made.validation > 0.9
+    if better == "neither":  # two equally good ones together are surer than either
+        assert sum(made.weights[:2]) > 0.2
+        assert sum(made.weights[2:]) > 0.2
+
+
+def test_an_ensemble_that_is_shown_worse_is_not_exported_and_an_earlier_one_goes(
+    finished: tuple[StudyOutcome, Path], task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    outcome, workdir = finished
+    good, bad = (tower(outcome, place, fold=0, number=90 + place) for place in (0, 1))
+    rows = splits(task, fold=0).val
+    right = np.eye(task.n_classes, dtype=np.float32)[task.labels[rows]] * 9
+    save(tmp_path, workdir, {good.number: right, bad.number: -right}, outcome.members[0])
+    arguments = {"task": task, "candidates": candidates, "workdir": tmp_path, "sink": print}
+    assert export_ensemble([bad, good], size=2, **arguments) is not None
+    assert (tmp_path / "ensemble").exists()
+    assert export_ensemble([good, bad], size=2, **arguments) is None
+    assert not (tmp_path / "ensemble").exists()
 
 
 def test_weights_that_are_gone_are_told_and_cost_no_search(

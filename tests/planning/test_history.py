@@ -9,8 +9,12 @@ from scipy import stats
 from helpers.planning_world import SCORES, N, plan, ranking, tried
 from vlmsel_auto.planning.curves import Curve
 from vlmsel_auto.planning.history import (
+    FoldScore,
+    Tried,
     best_value,
     expectations,
+    fold_ease,
+    level_folds,
     observe,
     soft_shift,
     updated_ranking,
@@ -121,3 +125,40 @@ def test_a_paused_trial_is_evidence_but_no_result() -> None:
     now = observe(made, history)
     assert now.mean[1, 1] > now.mean[0, 1]
     assert now.sd[1, 1] > now.sd[0, 1]  # where it would have ended is known less well than where another did
+
+
+def head(name: str, *folds: tuple[float, float]) -> Tried:
+    parts = tuple(FoldScore(metric=metric, soft=soft) for metric, soft in folds)
+    metric, soft = (float(np.mean(values)) for values in zip(*folds, strict=True))
+    return tried(name, metric, "probe", soft=soft, folds=parts)
+
+
+def test_parts_are_as_easy_as_cross_validated_trials_find_them() -> None:
+    history = [head("m0", (0.8, 0.6), (0.4, 0.4)), head("m1", (0.7, 0.5), (0.5, 0.5)), tried("m0", 0.9)]
+    first, second = fold_ease(history)
+    assert (first.metric, first.soft) == (pytest.approx(0.15), pytest.approx(0.05))
+    assert (second.metric, second.soft) == (pytest.approx(-0.15), pytest.approx(-0.05))
+    assert fold_ease([tried("m0", 0.9)]) == ()
+
+
+def test_towers_are_put_on_the_level_of_all_parts() -> None:
+    heads = [head("m0", (0.8, 0.6), (0.4, 0.4))]
+    easy, hard = (
+        tried("m1", value, soft=soft, fold=fold, curve=Curve(values=(value - 0.1, value), epochs=2))
+        for fold, value, soft in ((0, 0.9, 0.7), (1, 0.5, 0.5))
+    )
+    levelled = level_folds([*heads, easy, hard])
+    assert levelled[0] == heads[0]
+    for trial in levelled[1:]:  # equally good, though one measured .9 and the other .5
+        assert trial.validation == pytest.approx(0.7)
+        assert trial.soft == pytest.approx(0.6)
+        assert trial.curve is not None
+        assert trial.curve.values == (pytest.approx(0.6), pytest.approx(0.7))
+    assert level_folds([easy, hard]) == [easy, hard]  # nothing says which part is easy
+
+
+@given(st.lists(st.tuples(metrics, metrics), min_size=2, max_size=5), metrics, st.integers(0, 1))
+def test_levelling_moves_towers_alike(folds: list[tuple[float, float]], value: float, fold: int) -> None:
+    first, second = tried("m1", value, fold=fold), tried("m2", value / 2, fold=fold)
+    one, other = level_folds([head("m0", *folds), first, second])[1:]
+    assert (one.validation or 0) - (other.validation or 0) == pytest.approx(value / 2, abs=1e-9)

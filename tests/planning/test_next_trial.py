@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from helpers.planning_world import CANDIDATES, SCORES, N, plan, ranking, tried
@@ -10,6 +12,7 @@ from vlmsel_auto.planning.history import (
 )
 from vlmsel_auto.planning.next_trial import next_trial, still_postponed
 from vlmsel_auto.planning.plan import Plan, make_plan
+from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.planning.space import DEFAULT
 from vlmsel_auto.records import TrialOrigin, TrialState
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE, ZERO_SHOT
@@ -78,10 +81,18 @@ def test_upper_bound_brings_a_candidate_back() -> None:
     assert "m7" in still_postponed(sure, [tried("m0", 0.9), tried("m1", 0.8)])
 
 
-def test_a_search_without_news_ends() -> None:
+def test_a_head_without_settings_is_tried_once_and_a_search_without_news_ends() -> None:
     history = walk(plan(methods=(PROBE,)), {f"m{number}": 0.6 for number in range(N)}, trials=500)
-    assert len(history) < 60
-    assert {each.candidate for each in history} == {f"m{number}" for number in range(N)}  # after all came back
+    assert len({each.candidate for each in history}) == len(history) <= N
+    assert len(history) > 5  # as many without news make it stop
+
+
+def test_a_search_ends_when_no_trial_promises_its_price() -> None:
+    truth = {f"m{number}": 0.8 - 0.03 * number for number in range(N)}
+    made, free = plan(), plan(policy=replace(POLICY, least_gain=0.0, price=0.0))
+    few, many = (len(walk(each, truth, trials=100)) for each in (made, free))
+    assert few < 40
+    assert many == 100
 
 
 def test_a_search_in_which_every_trial_fails_ends() -> None:
@@ -226,3 +237,19 @@ def test_the_floor_alone() -> None:
     made = plan(methods=(ZERO_SHOT,))
     assert next_trial(made, [], left=Left()) is not None
     assert next_trial(made, [tried("m0", 0.4, "zero_shot")], left=Left()) is None
+
+
+def test_towers_are_scored_on_the_parts_in_turn_and_a_paused_one_keeps_its_own() -> None:
+    made, history, folds = plan(audits=0, folds=3), [], []
+    while len(folds) < 5:
+        step = next_trial(made, history, left=Left())
+        assert step is not None
+        if step.method == FINETUNE.name:
+            folds.append(step.fold)
+        history.append(tried(step.candidate, 0.5 + 0.01 * len(history), step.method, fold=step.fold))
+    assert folds == [0, 1, 2, 0, 1]
+    alone = plan(audits=0, methods=(FINETUNE,), folds=3)
+    half = stopped("m1", Curve(values=(0.8, 0.9), epochs=4), 1, fold=2)
+    step = next_trial(alone, [tried("m0", 0.7, number=0), half, tried("m2", 0.6)], left=Left(seconds=30.0))
+    assert step is not None
+    assert (step.continues, step.fold) == (1, 2)

@@ -33,7 +33,7 @@ def test_unranked_candidates_come_last_and_keep_a_chance() -> None:
     ("arguments", "message"),
     [
         ({"methods": ()}, "a plan needs a method, but got"),
-        ({"top_k": 0}, "top_k must be at least 1"),
+        ({"top_k": 0}, "at least 1 .* got top_k=0"),
         ({"audits": -1}, "audits at least 0"),
     ],
 )

@@ -27,11 +27,15 @@ def test_a_policy_reaches_what_it_governs() -> None:
     kept = posterior(belief, reverse, policy=trusting).mean[:, 0]
     assert turned[-1] > turned[0]
     assert kept[-1] < turned[-1]
-    patient = replace(POLICY, exhausted=3, patience=1)
     history = [tried(f"m{m}", 0.5, method) for m in range(8) for method in ("probe", "finetune")]
-    for policy, ends in ((POLICY, False), (patient, True)):
+    for policy, ends in ((POLICY, False), (replace(POLICY, least_gain=0.1), True), (replace(POLICY, price=10.0), True)):
         plan = make_plan(
             ranking(SCORES), candidates=CANDIDATES, methods=(PROBE, FINETUNE), top_k=8, audits=0, policy=policy
         )
-        step = next_trial(plan, history[:14] if not ends else history, left=Left())
-        assert (step is None) == ends
+        assert (next_trial(plan, history, left=Left()) is None) == ends
+
+
+def test_the_bar_is_the_least_gain_and_the_price_of_the_time() -> None:
+    policy = replace(POLICY, least_gain=0.003, price=0.002)
+    assert policy.bar(0.0) == 0.003
+    assert policy.bar(90.0) == pytest.approx(0.006)

@@ -355,14 +355,20 @@ def test_panel_says_what_matters_and_fits(width, tmp_path):
 
 def test_an_ensemble_is_told_beside_the_best_model(tmp_path):
     mean = EnsembleModel(
-        members=NAMES[:2], trials=(1, 0), validation=0.875, validation_images=64, test=0.9375, model_dir=Path("/out/e")
+        members=NAMES[:2],
+        trials=(1, 0),
+        weights=(0.6, 0.5),
+        validation=0.875,
+        validation_images=64,
+        test=0.9375,
+        model_dir=Path("/out/e"),
     )
     report = replace(make_report(), ensemble=mean)
     assert load(save_json(report, tmp_path)) == report
     said = text_of(report_views.panel(report, report_dir=tmp_path))
-    assert "Mean  of 2 candidates: validation 87.5 % of 64 images, test 93.8 %; /out/e" in said
-    assert "mean of 2, test</dt><dd>93.8 %" in report_views.html(report)
-    assert "mean of" not in report_views.html(make_report())
+    assert "Pool  of 2 models: validation 87.5 % of 64 images, test 93.8 %; /out/e" in said
+    assert "pool of 2, test</dt><dd>93.8 %" in report_views.html(report)
+    assert "pool of" not in report_views.html(make_report())
 
 
 def test_terminal_is_safe_from_control_characters():

@@ -41,10 +41,11 @@ def result(number: int, **changes: object) -> TrialResult:
     [
         planned(),
         planned(continues=4),
-        planned(method=PROBE.name, point={"inverse_penalty": 0.0}),
+        planned(method=PROBE.name, point={}),
+        planned(fold=3),
         planned(method=ZERO_SHOT.name, point={}, origin=TrialOrigin.FLOOR),
     ],
-    ids=["fine-tuning", "continued", "probe", "floor"],
+    ids=["fine-tuning", "continued", "probe", "fold", "floor"],
 )
 def test_what_is_queued_comes_back(tmp_path: Path, wanted: NextTrial) -> None:
     with opened(tmp_path) as study:

@@ -49,8 +49,8 @@ def _root(
 
 
 _SEARCH_EPILOG = (
-    "Without a budget the search ends when nothing promising is left. The same command on the same work directory goes "
-    "on where it was, also after a kill. A candidates file is TOML: candidates = ['mini-zoo', "
+    "Without a budget the search ends when no trial promises enough for its time. The same command on the same work "
+    "directory goes on where it was, also after a kill. A candidates file is TOML: candidates = ['mini-zoo', "
     "'ViT-B-32/laion2b_s34b_b79k'] and tables \\[\\[candidate]] of path (and id), of arch and tag, or of id."
 )
 
@@ -64,7 +64,9 @@ def search(
     top_k: Annotated[int, typer.Option(min=1, help="Candidates that the plan tunes first.")] = 5,
     ensemble: Annotated[
         int,
-        typer.Option(min=0, max=5, metavar="K", help="Most members of the ensemble exported beside the best model."),
+        typer.Option(
+            min=0, max=5, metavar="K", help="Most heads, and most tuned towers, of the ensemble beside the best model."
+        ),
     ] = 5,
     time_budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="Stop after this long: seconds, or 90s, 10m, 1h30m.")
@@ -72,6 +74,10 @@ def search(
     max_trials: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Stop after N trials, those of earlier runs included.")
     ] = None,
+    price: Annotated[
+        float,
+        typer.Option(min=0, metavar="POINTS", help="Stop when no trial promises so many points a minute, and .3 more."),
+    ] = 0.1,
     method: Annotated[
         str,
         typer.Option(metavar="NAMES", help="Comma list of zero_shot, probe (linear, on cached features) and finetune."),
@@ -120,6 +126,7 @@ def search(
                 top_k=top_k,
                 ensemble=ensemble,
                 budget=budget,
+                price=price,
                 method=method if method == "all" else [name.strip() for name in method.split(",")],
                 shots=shots,
                 seed=seed,

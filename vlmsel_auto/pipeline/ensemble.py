@@ -2,8 +2,9 @@
 
 Near the pretraining a plain head is often better than a tuned tower, far from it the tower is; which it is shows on
 images that neither has seen. So two weights are fitted, one for all heads and one for all towers, by log loss: each
-tower beside the head of its own candidate, on the part of the labelled images that the tower was scored on. The form is
-our own choice (two numbers are what few labels can fit); what it is worth: benchmarks/final_accuracy.py.
+tower beside the head of its own candidate, on the part of the labelled images that the tower was scored on. Heads share
+theirs by their tempered likelihood, towers, of which each is scored on another part, alike. The form is our own choice
+(two numbers are what few labels can fit); docs/tuning.md compares it with others.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import softmax
 
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink
@@ -32,6 +34,7 @@ _FOLDER = "ensemble"
 _START = (1.0, 0.3)  # weights of heads and towers before any image is seen: towers are surer than right
 _SHRINKAGE = 0.5  # towards that, in nats
 _LEAST_SHARE = 0.02  # a kind with less of the weight is left out
+_TEMPER = 20.0  # nats of log likelihood on all held-out images by which a head's weight falls to 1 / e of another's
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,12 +75,12 @@ class _Pool:
         total = np.zeros((len(self.rows), self.members[0].logs.shape[1]))
         for tower in (False, True):
             mine = [(each, w) for each, w in zip(self.members, self.weights, strict=True) if each.is_tower is tower]
-            count, part = np.zeros(len(self.rows)), np.zeros_like(total)
-            for each, _ in mine:
-                known = np.isin(self.rows, each.rows)
-                part[known] += each.at(self.rows[known])
-                count += known
-            total += sum(w for _, w in mine) * part / np.maximum(count, 1)[:, None]
+            part, known = np.zeros_like(total), np.zeros(len(self.rows))
+            for each, weight in mine:
+                there = np.isin(self.rows, each.rows)
+                part[there] += weight * each.at(self.rows[there])
+                known[there] += weight
+            total += sum(weight for _, weight in mine) * part / np.maximum(known, 1e-12)[:, None]
         return pool([total], [1.0])
 
     def test(self) -> FloatArray:
@@ -152,28 +155,40 @@ def _pooled(every: Sequence[_Member], *, size: int, task: Task) -> _Pool | None:
     """Members and weights; None without a member."""
     heads = [each for each in every if not each.is_tower][:size]
     towers = [each for each in every if each.is_tower][:size]
+    of_head, of_tower = _shares(heads, task.labels), [1 / len(towers)] * len(towers) if towers else []
     if heads and towers:
-        beside = [next((h for h in heads if h.trial.spec.candidate == t.trial.spec.candidate), None) for t in towers]
-        of_heads = [
-            np.mean([h.at(t.rows) for h in heads], axis=0) if own is None else own.at(t.rows)
-            for t, own in zip(towers, beside, strict=True)
-        ]
-        logs = [np.concatenate(of_heads), np.concatenate([t.logs for t in towers])]
-        rows = np.concatenate([t.rows for t in towers])
-        both = fit_weights(logs, task.labels[rows], start=_START, shrinkage=_SHRINKAGE)
-        share = both / max(float(both.sum()), 1e-9)
-        if share.min() >= _LEAST_SHARE:
-            weights = [float(both[0]) / len(heads)] * len(heads) + [float(both[1]) / len(towers)] * len(towers)
+        beside = [_beside(tower, heads, of_head) for tower in towers]
+        logs = [np.concatenate(beside), np.concatenate([tower.logs for tower in towers])]
+        labels = task.labels[np.concatenate([tower.rows for tower in towers])]
+        head, tower = fit_weights(logs, labels, start=_START, shrinkage=_SHRINKAGE).tolist()
+        if min(head, tower) >= _LEAST_SHARE * (head + tower):
+            weights = [*(head * share for share in of_head), *(tower * share for share in of_tower)]
             return _Pool(members=[*heads, *towers], weights=weights)
-        heads, towers = (heads, []) if share[1] < _LEAST_SHARE else ([], towers)
-    alone = heads or towers
-    if not alone:
+        heads, towers = (heads, []) if tower < head else ([], towers)
+    if not heads and not towers:
         return None
-    together = _Pool(members=alone, weights=[1 / len(alone)] * len(alone))
-    (weight,) = fit_weights(
-        [np.maximum(together.held_out(), LEAST_LOG)], task.labels[together.rows], start=[1.0], shrinkage=_SHRINKAGE
-    )
-    return _Pool(members=alone, weights=[float(weight) / len(alone)] * len(alone))
+    shares = of_head if heads else of_tower
+    alike = _Pool(members=heads or towers, weights=shares)
+    logs = [np.maximum(alike.held_out(), LEAST_LOG)]
+    (weight,) = fit_weights(logs, task.labels[alike.rows], start=[1.0], shrinkage=_SHRINKAGE).tolist()
+    return _Pool(members=alike.members, weights=[weight * share for share in shares])
+
+
+def _shares(heads: Sequence[_Member], labels: IntArray) -> list[float]:
+    """Shares of the heads by their likelihood on images that all of them have held out."""
+    if not heads:
+        return []
+    likelihoods = [float(each.logs[np.arange(len(each.rows)), labels[each.rows]].sum()) for each in heads]
+    shares: list[float] = softmax(np.array(likelihoods) / _TEMPER).tolist()
+    return shares
+
+
+def _beside(tower: _Member, heads: Sequence[_Member], shares: Sequence[float]) -> FloatArray:
+    """What the head of the tower's candidate says of the tower's images; all heads together where it has none."""
+    own = next((each for each in heads if each.trial.spec.candidate == tower.trial.spec.candidate), None)
+    if own is not None:
+        return own.at(tower.rows)
+    return np.maximum(pool([each.at(tower.rows) for each in heads], shares), LEAST_LOG)
 
 
 def _shown_worse(found: _Pool, single: _Member, labels: IntArray) -> bool:

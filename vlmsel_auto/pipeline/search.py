@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from vlmsel_auto.pipeline.export import export_best
 from vlmsel_auto.pipeline.rank import rank_task
 from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.pipeline.workdir import LOCK, check_usable, claim, default_workdir, read_ranking, save_ranking, sweep
+from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.process import locked, writing
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Budget, Candidate, ImageView, Ranking, StoppedBy, Task, TrialResult, TrialState
@@ -35,6 +37,7 @@ from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tuning.methods import METHODS, methods_of
 
 _SHOTS: Final = 16
+_PRICE: Final = 100 * POLICY.price  # points a minute
 _LOOK_SHARE: Final = 0.4  # of a time budget, at most, for looking at candidates before the first trial
 _CLOSING_SECONDS: Final = 4.0  # kept for export and report; no more than the share below
 _CLOSING_SHARE: Final = 0.05
@@ -89,6 +92,7 @@ def search(
     top_k: int = 5,
     ensemble: int = 5,
     budget: Budget | float | None = None,
+    price: float = _PRICE,
     method: str | Sequence[str] = "all",
     shots: int = _SHOTS,
     seed: int = 0,
@@ -109,9 +113,11 @@ def search(
         task_dir: the task folder; see `task.load_task` for its layouts.
         candidates: as for `rank`.
         top_k: candidates that the plan tunes first; the others are postponed, not lost.
-        ensemble: members of the ensemble that is exported beside the best model, at most 5; 0 or 1: none.
+        ensemble: the ensemble beside the best model has at most so many heads and so many tuned towers, 0 to 5; 0 or 1:
+            none is exported.
         budget: wall time of this call, trials of all calls on this work directory, or both; a number is seconds of
-            wall time; None: until nothing promising is left.
+            wall time; None: until no trial promises enough.
+        price: points of the metric (hundredths) that a trial must promise for each minute that it takes, on top of .3.
         method: names of methods of tuning, such as "probe" (linear probe on cached features) or "finetune" (the whole
             visual tower); "all": every one that there is.
         shots: labelled training images a class that the ranking may look at; trials learn from all of them.
@@ -130,8 +136,10 @@ def search(
 
     Raises:
         InputError: task, candidates, budget, library or work directory cannot be used; nothing was written.
-        ValueError: ensemble is out of range.
+        ValueError: ensemble or price is out of range.
     """
+    if not (math.isfinite(price) and price >= 0):
+        raise ValueError(f"price must be points a minute, at least 0, but got {price}")
     if not 0 <= ensemble <= MOST_MEMBERS:
         raise ValueError(f"ensemble must be 0 to {MOST_MEMBERS} members, but got {ensemble}")
     began = time.monotonic() if since is None else since
@@ -142,7 +150,9 @@ def search(
     chosen, unusable = catalogue.resolve_usable(candidates, sink=sink)
     place = str(pick_device(device))
     folder = Path(workdir) if workdir is not None else default_workdir(Path(task_dir))
-    command = _command(task_dir, candidates, budget=spend, methods=methods, shots=shots, seed=seed, workdir=folder)
+    command = _command(
+        task_dir, candidates, budget=spend, price=price, methods=methods, shots=shots, seed=seed, workdir=folder
+    )
     check_usable(folder)
     task = load_task(
         Path(task_dir), views=_views(chosen), shots=shots, seed=seed, workdir=folder, sink=sink, needs_val=True
@@ -192,6 +202,7 @@ def search(
             top_k=top_k,
             storage=storage,
             past=read_past() if library is None else (),
+            policy=replace(POLICY, price=price / 100),
         )
         stopped = _stopped_by(outcome)
         best = export_best(outcome, task=task, candidates=usable, workdir=folder, sink=sink)
@@ -282,6 +293,7 @@ def _command(
     candidates: str | Sequence[str] | Path,
     *,
     budget: Budget,
+    price: float,
     methods: Sequence[str],
     shots: int,
     seed: int,
@@ -296,6 +308,8 @@ def _command(
         words += ["--time-budget", f"{budget.seconds:g}"]
     if budget.trials is not None:
         words += ["--max-trials", str(budget.trials)]
+    if price != _PRICE:
+        words += ["--price", f"{price:g}"]
     if len(methods) < len(METHODS):
         words += ["--method", ",".join(methods)]
     if shots != _SHOTS:

@@ -183,14 +183,17 @@ def _promising(plan: Plan, history: History, *, left: Left, usable: Sequence[str
     waiting = set(still_postponed(plan, history, now=now))
     names = [name for name in usable if name not in waiting] or list(usable)
     arms = _arms(plan, history, names=names, now=now, left=left)
+    arms = arms or _arms(plan, history, names=usable, now=now, left=left)
     fresh = [arm for arm in arms if not arm.tries]
-    since = stalled(plan, history)
-    if best_value(history) > 0 and since >= policy.patience and all(arm.gain < policy.bar(arm.seconds) for arm in arms):
+    since, measured = stalled(plan, history), best_value(history) > 0
+    enough = since >= policy.patience and all(arm.gain < policy.bar(arm.seconds) for arm in arms)
+    given_up = not fresh and len(names) == len(usable)
+    if not arms or (enough if measured else given_up):
         return None
     if fresh and since >= policy.patience and (since - policy.patience) % 2 == 0:
         # the leaders have nothing new: every second trial goes to who was not tried, whatever the ranking promised
         arm = max(fresh, key=lambda each: (_mean_of(plan, now, each), -plan.order.index(each.candidate)))
-    elif not best_value(history) > 0 and fresh:  # nothing measured yet: the plan's own order
+    elif not measured and fresh:  # the plan's own order
         arm = min(fresh, key=lambda each: plan.order.index(each.candidate))
     else:
         arm = max(arms, key=lambda each: (each.gain / each.cost, -each.tries, -plan.order.index(each.candidate)))
@@ -232,6 +235,8 @@ def _arms(plan: Plan, history: History, *, names: Sequence[str], now: Posterior,
         for j, method in enumerate(plan.methods):
             key = name, method.name
             tries = sum((trial.candidate, trial.method) == key for trial in history)
+            if tries and not method.settings:
+                continue  # it would be the same trial again
             mean, sd = float(now.mean[index[name], j]), float(now.sd[index[name], j])
             reached = mean if key in ends else None
             gain = acquisition(mean, sd, best=best, reached=reached, tries=tries, policy=policy)

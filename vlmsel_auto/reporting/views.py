@@ -27,7 +27,7 @@ _PIPE_WIDTH = 120  # columns where there is no terminal
 _FRAME = 6  # columns of the panel's border and padding
 _WITH_METHOD, _WITH_PREDICTED = 66, 46  # columns from which the table has these
 _STOPPED = {
-    StoppedBy.EXHAUSTED: "nothing was left that promised more",
+    StoppedBy.EXHAUSTED: "no further trial promised enough for its time (--price)",
     StoppedBy.BUDGET: "the budget was spent",
     StoppedBy.INTERRUPTED: "it was interrupted; the same command with the same work directory goes on",
     StoppedBy.ALL_FAILED: "every trial failed",
@@ -192,9 +192,9 @@ def _best_lines(report: SearchReport) -> list[Text]:
     mean = report.ensemble
     if mean is not None:
         test = "" if mean.test is None else f", test {formatting.percent(mean.test)}"
-        count = formatting.plural(len(mean.members), "candidate")
+        count = formatting.plural(len(mean.members), "model")
         figures = f"validation {formatting.percent(mean.validation)} of {mean.validation_images} images{test}"
-        lines.append(Text(f"Mean  of {count}: {figures}; {formatting.clean(str(mean.model_dir))}"))
+        lines.append(Text(f"Pool  of {count}: {figures}; {formatting.clean(str(mean.model_dir))}"))
     return lines
 
 

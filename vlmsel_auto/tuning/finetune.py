@@ -29,7 +29,6 @@ from vlmsel_auto.tuning import probe, zero_shot
 from vlmsel_auto.tuning.checkpoints import Checkpoint, Paused, Progress
 from vlmsel_auto.tuning.data import Batches, ImageSet, Measured, image_set, score
 from vlmsel_auto.tuning.features import features_of
-from vlmsel_auto.tuning.methods import PROBE
 from vlmsel_auto.tuning.module import EpochReport, Head, Kept, Tuner, copy_state, measure_outputs
 from vlmsel_auto.tuning.work import Deadline, Ending, Outcome, Work
 
@@ -62,14 +61,8 @@ def _fitted_head(work: Work) -> Outcome:
     if not work.spec.epochs:
         return start
     found = features_of(work)
-    default = PROBE.default(work.candidate, train_images=len(splits.train), seed=0)
-    head = probe.fit(
-        found.of(splits.train).numpy(),
-        labels[splits.train],
-        classes=work.task.n_classes,
-        inverse_penalty=default.settings["inverse_penalty"],
-        metric=metric,
-    )
+    train = splits.train
+    head = probe.fit(found.of(train).numpy(), labels[train], classes=work.task.n_classes, metric=metric)
     return replace(start, checkpoint=head)
 
 

@@ -20,17 +20,11 @@ _RATES: Final = {"vit": 3e-4, "resnet": 7e-4, "convnext": 7e-4, "efficientnet": 
 _OTHER_RATE: Final = 5e-4
 _LARGE_RATE: Final = 1e-5  # the usual range of full CLIP fine-tuning is 1e-6 to 1e-4
 _HUGE_RATE: Final = 5e-6
-_INVERSE_PENALTY: Final = 5.0  # on unit-norm features
 
 
 def _no_settings(candidate: Candidate, train_images: int, images_per_trial: int) -> Mapping[str, Range]:
     del candidate, train_images, images_per_trial
     return {}
-
-
-def _probe_ranges(candidate: Candidate, train_images: int, images_per_trial: int) -> Mapping[str, Range]:
-    del candidate, train_images, images_per_trial
-    return {"inverse_penalty": Range.around(_INVERSE_PENALTY, 30.0)}
 
 
 def _finetune_ranges(candidate: Candidate, train_images: int, images_per_trial: int) -> Mapping[str, Range]:
@@ -58,8 +52,7 @@ PROBE: Final = Method(
     label="linear probe",
     module="vlmsel_auto.tuning.probe",
     trains=Trains.HEAD,
-    ranges=_probe_ranges,
-    settings=("inverse_penalty",),
+    ranges=_no_settings,
 )
 FINETUNE: Final = Method(
     name="finetune",

@@ -21,6 +21,7 @@ from vlmsel_auto.tuning.features import features_of
 from vlmsel_auto.tuning.work import Ending, Outcome, Work
 
 _ITERATIONS: Final = 500
+INVERSE_PENALTY: Final = 5.0  # scikit-learn's C on unit-norm features; one chosen out of fold gained nothing
 _ABSENT: Final = -30.0  # logit of a class that the fitted images do not have
 
 
@@ -29,13 +30,10 @@ def run(work: Work) -> Outcome:
     splits, labels, metric = work.splits, work.task.labels, work.task.metric
     classes = work.task.n_classes
     found = features_of(work)
-    inverse_penalty = work.spec.settings["inverse_penalty"]
 
     def head(rows: IntArray) -> Checkpoint:
         work.deadline.check()
-        return fit(
-            found.of(rows).numpy(), labels[rows], classes=classes, inverse_penalty=inverse_penalty, metric=metric
-        )
+        return fit(found.of(rows).numpy(), labels[rows], classes=classes, metric=metric)
 
     def logits(kept: Checkpoint, rows: IntArray) -> torch.Tensor:
         weight, bias = torch.from_numpy(kept.weight), torch.from_numpy(kept.bias)
@@ -68,15 +66,22 @@ def run(work: Work) -> Outcome:
     )
 
 
-def fit(features: FloatArray, labels: IntArray, *, classes: int, inverse_penalty: float, metric: Metric) -> Checkpoint:
+def fit(
+    features: FloatArray,
+    labels: IntArray,
+    *,
+    classes: int,
+    metric: Metric,
+    inverse_penalty: float = INVERSE_PENALTY,
+) -> Checkpoint:
     """L2-penalised multinomial logistic regression; classes count alike where the metric is balanced.
 
     Args:
         features: (n, D) unit-norm.
         labels: (n,) in 0..K-1.
         classes: K; one that no image has gets a logit that never wins.
-        inverse_penalty: scikit-learn's C.
         metric: of the task.
+        inverse_penalty: scikit-learn's C.
     """
     present = np.unique(labels)
     weight = np.zeros((classes, features.shape[1]), dtype=np.float32)
