@@ -110,7 +110,7 @@ def _drawing(rng: np.random.Generator, kind: int) -> Image.Image:
 @pytest.mark.parametrize(
     ("method", "settings", "epochs"),
     [
-        ("probe", {"inverse_penalty": 5.0}, 0),
+        ("probe", {}, 0),
         ("finetune", {"learning_rate": 1e-3, "weight_decay": 0.01, "augmentation": 0.3}, 8),
     ],
 )

@@ -83,6 +83,21 @@ def test_methods_order_and_weights(task: Task, candidates: tuple[Candidate, ...]
     assert study_of(tmp_path).user_attrs["candidates"] == sorted(NAMES)
 
 
+def test_towers_are_scored_on_the_parts_in_turn(task: Task, candidates: tuple[Candidate, ...], tmp_path: Path) -> None:
+    assert len(task.folds) == 5
+    outcome = run_study(
+        task=task, candidates=candidates, ranking=ranking(), budget=Budget(trials=3), workdir=tmp_path, load=zoo.load,
+        methods=("finetune",), top_k=3, audits=0, images_per_trial=50,
+    )  # fmt: skip
+    assert [each.spec.fold for each in outcome.results] == [0, 1, 2]
+    for each in outcome.results:
+        part = np.sort(task.folds[each.spec.fold])
+        logits = load_trial(tmp_path, each.number).held_out_logits
+        assert logits is not None
+        assert each.validation == (logits.argmax(axis=1) == task.labels[part]).mean()
+        assert each.validation_images == len(part)
+
+
 def test_the_exported_formula_gives_the_test_metric(
     task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
 ) -> None:

@@ -1,10 +1,15 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
 from helpers.tuning_world import candidate, digits
 from vlmsel_auto.records import Candidate
+from vlmsel_auto.tasks.split import folds
 from vlmsel_auto.tuning.data import Batches, image_set, measure, splits
 
 __all__ = ["candidate"]  # a fixture
@@ -49,7 +54,19 @@ def test_splits_thin_large_validation_sets_and_refuse_empty_ones() -> None:
     assert len(splits(task, max_val=7).val) == 7
     assert np.array_equal(splits(task, max_val=7).val, splits(task, max_val=7).val)
     assert np.bincount(task.labels[splits(task, train_shots=2).train]).tolist() == [2, 2, 2, 2]
-    import dataclasses
-
     with pytest.raises(ValueError, match="needs training and validation images"):
         splits(dataclasses.replace(task, val=task.val[:0]))
+
+
+@given(st.integers(0, 4), st.integers(2, 5))
+def test_a_fold_validates_and_the_others_train(fold: int, count: int) -> None:
+    task = digits()
+    rest = folds(task.labels[task.train], np.arange(len(task.train)), count=count - 1, seed=0)
+    parts = (task.val, *(task.train[each] for each in rest))
+    found = splits(dataclasses.replace(task, folds=parts), fold=fold)
+    assert np.array_equal(found.val, np.sort(parts[fold % len(parts)]))
+    assert np.array_equal(np.sort(np.concatenate([found.train, found.val])), found.labelled)
+    assert np.array_equal(found.labelled, np.sort(np.concatenate([task.train, task.val])))
+    assert not len(np.intersect1d(found.train, found.val))
+    given_val = splits(task, fold=fold)  # a split that was given decides alone
+    assert np.array_equal(given_val.val, np.sort(task.val))

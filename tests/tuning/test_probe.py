@@ -20,7 +20,7 @@ __all__ = ["candidate", "store"]  # fixtures
 
 
 def probe(**changes: object) -> object:
-    return spec(method="probe", settings={"inverse_penalty": 5.0}, epochs=0, **changes)
+    return spec(method="probe", settings={}, epochs=0, **changes)
 
 
 def unit(candidate: Candidate, task: object, rows: np.ndarray, store: Store) -> np.ndarray:
@@ -50,12 +50,14 @@ def test_with_folds_every_labelled_image_is_scored_by_a_head_that_never_saw_it(
     parts = (task.val, *(task.train[each] for each in rest))
     result = run(tmp_path, candidate, store, probe(), task=replace(task, folds=parts))
     labelled = np.concatenate(parts)
-    right = 0
+    of_parts = []
     for part in parts:
         others = np.setdiff1d(labelled, part)
         model = LogisticRegression(C=5.0, max_iter=500).fit(unit(candidate, task, others, store), task.labels[others])
-        right += (model.predict(unit(candidate, task, part, store)) == task.labels[part]).sum()
-    assert result.validation == pytest.approx(right / len(labelled))
+        of_parts.append(model.score(unit(candidate, task, part, store), task.labels[part]))
+    assert result.fold_validation == pytest.approx(of_parts)
+    assert result.validation == pytest.approx(np.average(of_parts, weights=[len(part) for part in parts]))
+    assert result.soft_validation == pytest.approx(np.average(result.fold_soft, weights=[len(part) for part in parts]))
     assert result.validation_images == len(labelled) == 60
     whole = LogisticRegression(C=5.0, max_iter=500).fit(
         unit(candidate, task, np.sort(labelled), store), task.labels[np.sort(labelled)]

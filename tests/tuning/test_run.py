@@ -11,16 +11,14 @@ from vlmsel_auto.tuning.checkpoints import has_weights, load_trial
 
 __all__ = ["candidate", "store"]  # fixtures
 
-PROBE = {"inverse_penalty": 5.0}
-
 
 def test_probe_by_the_same_door(tmp_path: Path, candidate: Candidate, store: Store) -> None:
-    result = run(tmp_path, candidate, store, spec(method="probe", settings=PROBE, epochs=0))
+    result = run(tmp_path, candidate, store, spec(method="probe", settings={}, epochs=0))
     assert result.state == "complete"
     assert result.test is not None
     assert load_trial(tmp_path, 5).visual is None
     begun = time.process_time()
-    run(tmp_path, candidate, store, spec(method="probe", settings=PROBE, epochs=0))
+    run(tmp_path, candidate, store, spec(method="probe", settings={}, epochs=0))
     assert time.process_time() - begun < 1.0  # features are cached
 
 
