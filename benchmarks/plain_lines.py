@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from torch import nn
@@ -25,13 +28,20 @@ from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.models.embedding import embed_images
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task
+from vlmsel_auto.tuning.augment import augment
 
 _FOLDS = 4
 _MEMBERS = 5
-_EPOCHS = 25
-_BATCH = 32
-_RATE = 3e-4
-_HEAD_RATE = 9e-4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """Fixed settings of a bare training loop."""
+
+    epochs: int = 25
+    rate: float = 3e-4  # the head learns three times as fast
+    batch: int = 32
+    strength: float | None = None  # of `augment`; None: shifts by a tenth
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,49 +90,71 @@ def plain_lines(task: Task, *, tuned: int = _MEMBERS) -> PlainLines:
         heads.append((loss, float(head.fit(known, labels).score(shown, truth)), candidate, head))
     heads.sort(key=lambda each: each[0])
     twenty = Step(seconds=time.monotonic() - begun, test=heads[0][1])
-    steps, alone, total = [], twenty, np.zeros((len(test), task.n_classes))
+    steps, total = [], np.zeros((len(test), task.n_classes))
     for place, (_, _, candidate, head) in enumerate(heads[:tuned]):
-        total = total + _tuned(task, candidate, head, train=train, test=test, seed=place)
-        steps.append(
-            Step(seconds=time.monotonic() - begun, test=float((total.argmax(axis=1) == task.labels[test]).mean()))
+        weight, bias = head_of(head)
+        (logits,) = fine_tune(
+            task, candidate, weight=weight, bias=bias, train=train, shown=[test], recipe=Recipe(), seed=place
         )
-        alone = steps[0]
-    return PlainLines(twenty=twenty, first_tuned=alone, fifty=tuple(steps))
+        total = total + softmax(logits.astype(np.float64), axis=1)
+        steps.append(Step(seconds=time.monotonic() - begun, test=float((total.argmax(axis=1) == truth).mean())))
+    return PlainLines(twenty=twenty, first_tuned=steps[0] if steps else twenty, fifty=tuple(steps))
 
 
-def _tuned(
-    task: Task, candidate: Candidate, fitted: LogisticRegression, *, train: IntArray, test: IntArray, seed: int
-) -> FloatArray:
-    """Test probabilities (n, K) of one candidate, fine-tuned on ``train``."""
+def head_of(fitted: LogisticRegression) -> tuple[FloatArray, FloatArray]:
+    """Weights (K, D) and bias (K,); scikit-learn gives one row for two classes."""
+    weight, bias = fitted.coef_, fitted.intercept_
+    if len(weight) == 1:
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    return weight, bias
+
+
+def fine_tune(
+    task: Task,
+    candidate: Candidate,
+    *,
+    weight: FloatArray,
+    bias: FloatArray,
+    train: IntArray,
+    shown: Sequence[IntArray],
+    recipe: Recipe,
+    seed: int,
+) -> list[NDArray[np.float32]]:
+    """Fine-tune tower and head on the images ``train``; logits (n, K) of each set of images in ``shown``."""
     torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     model = zoo.load(candidate)
     tower = model.visual.requires_grad_(True)  # in eval mode: batch norms keep the statistics of pretraining
-    head = nn.Linear(fitted.coef_.shape[1], task.n_classes)
+    head = nn.Linear(weight.shape[1], task.n_classes)
     with torch.no_grad():
-        two = len(fitted.coef_) == 1  # scikit-learn gives one row for two classes
-        weight = np.concatenate([-fitted.coef_, fitted.coef_]) / 2 if two else fitted.coef_
-        bias = np.concatenate([-fitted.intercept_, fitted.intercept_]) / 2 if two else fitted.intercept_
         head.weight.copy_(torch.from_numpy(weight))
         head.bias.copy_(torch.from_numpy(bias))
     images = torch.from_numpy(np.array(task.pixels.read(candidate.view, train)))
     labels = torch.from_numpy(task.labels[train].astype(np.int64))
-    groups = [{"params": list(tower.parameters()), "lr": _RATE}, {"params": list(head.parameters()), "lr": _HEAD_RATE}]
+    rates = [recipe.rate, 3 * recipe.rate]
+    groups = [{"params": list(each.parameters()), "lr": rate} for each, rate in zip((tower, head), rates, strict=True)]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.05)
-    total = _EPOCHS * math.ceil(len(train) / _BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=[_RATE, _HEAD_RATE], total_steps=total)
-    for _ in range(_EPOCHS):
-        for rows in torch.randperm(len(train)).split(_BATCH):  # type: ignore[no-untyped-call] # torch leaves it untyped
-            logits = head(_embed(model, _shifted(images[rows])))
-            loss = functional.cross_entropy(logits, labels[rows], label_smoothing=0.05)
+    total = recipe.epochs * math.ceil(len(train) / recipe.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rates, total_steps=total)
+    for _ in range(recipe.epochs):
+        for rows in torch.randperm(len(train)).split(recipe.batch):  # type: ignore[no-untyped-call] # torch leaves it untyped
+            seen = (
+                _shifted(images[rows])
+                if recipe.strength is None
+                else augment(images[rows], strength=recipe.strength, generator=generator)
+            )
+            loss = functional.cross_entropy(head(_embed(model, seen)), labels[rows], label_smoothing=0.05)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call] # likewise
             optimizer.step()
             schedule.step()
+    found = []
     with torch.inference_mode():
-        shown = torch.from_numpy(np.array(task.pixels.read(candidate.view, test)))
-        logits = torch.cat([head(_embed(model, part)) for part in shown.split(64)])  # type: ignore[no-untyped-call] # likewise
-        probabilities: FloatArray = logits.softmax(dim=1).double().numpy()
-    return probabilities
+        for each in shown:
+            pixels = torch.from_numpy(np.array(task.pixels.read(candidate.view, each)))
+            parts = [head(_embed(model, part)) for part in pixels.split(64)]  # type: ignore[no-untyped-call] # likewise
+            found.append(np.asarray(torch.cat(parts).numpy(), dtype=np.float32))
+    return found
 
 
 def _embed(model: LoadedModel, pixels: torch.Tensor) -> torch.Tensor:

@@ -254,6 +254,7 @@ class TrialResult:
     validation_images: int | None = None  # that these were measured on; None: not recorded
     fold_validation: tuple[float, ...] = ()  # of a cross-validated head, its validation on each of `Task.folds`
     fold_soft: tuple[float, ...] = ()  # likewise soft_validation
+    on_all_labels: bool = False  # the weights, and ``test``, are of a second fit that left no part out
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

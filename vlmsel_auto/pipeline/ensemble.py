@@ -31,8 +31,8 @@ from vlmsel_auto.tuning.data import Measured, measure, splits
 from vlmsel_auto.tuning.methods import method_of
 
 _FOLDER = "ensemble"
-_START = (1.0, 0.3)  # weights of heads and towers before any image is seen: towers are surer than right
-_SHRINKAGE = 0.5  # towards that, in nats
+_START = (1.0, 0.1)  # weights of heads and towers before any image is seen: towers are surer than right
+_SHRINKAGE = 2.0  # towards that, in nats
 _LEAST_SHARE = 0.02  # a kind with less of the weight is left out
 _TEMPER = 20.0  # nats of log likelihood on all held-out images by which a head's weight falls to 1 / e of another's
 
@@ -139,6 +139,16 @@ def export_ensemble(
         test=_measure(task, found.test(), np.sort(task.test)).metric if len(task.test) else None,
         model_dir=folder,
     )
+
+
+def towers_of_ensemble(members: Sequence[TrialResult], *, size: int, task: Task, workdir: Path) -> list[int]:
+    """Numbers of the fine-tuned trials that an ensemble would take; none where their weights cannot be read."""
+    try:
+        every = [one for each in members if (one := _read(each, task, workdir)) is not None]
+    except VlmselError:  # `export_ensemble` tells
+        return []
+    found = _pooled(every, size=size, task=task)
+    return [] if found is None else [one.trial.number for one in found.members if one.is_tower]
 
 
 def _read(trial: TrialResult, task: Task, workdir: Path) -> _Member | None:

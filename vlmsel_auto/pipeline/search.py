@@ -19,8 +19,10 @@ from vlmsel_auto.measuring.search import RUN_SOURCES, cells_of_search
 from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.device import pick_device
-from vlmsel_auto.pipeline.ensemble import export_ensemble
+from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.pipeline.ensemble import export_ensemble, towers_of_ensemble
 from vlmsel_auto.pipeline.export import export_best
+from vlmsel_auto.pipeline.final_fit import fit_finally
 from vlmsel_auto.pipeline.rank import rank_task
 from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.pipeline.workdir import LOCK, check_usable, claim, default_workdir, read_ranking, save_ranking, sweep
@@ -187,13 +189,17 @@ def search(
             reasons = "; ".join(f"{name}: {why}" for name, why in ranking.failures.items())
             raise CandidateError(f"no candidate can be used, but got {reasons}")
         ranked_after = time.monotonic() - began
+
+        def load(candidate: Candidate) -> LoadedModel:
+            return zoo.load(candidate, device=place)
+
         outcome = run_study(
             task=task,
             candidates=usable,
             ranking=ranking,
             budget=_left(spend, spent=ranked_after),
             workdir=folder,
-            load=lambda candidate: zoo.load(candidate, device=place),
+            load=load,
             store=store,
             methods=methods,
             seed=seed,
@@ -205,6 +211,20 @@ def search(
             policy=replace(POLICY, price=price / 100),
         )
         stopped = _stopped_by(outcome)
+        if outcome.best is not None and stopped is not StoppedBy.INTERRUPTED:
+            wanted = towers_of_ensemble(outcome.members, size=ensemble, task=task, workdir=folder)
+            outcome = fit_finally(
+                outcome,
+                wanted=list(dict.fromkeys([outcome.best.number, *wanted])),
+                task=task,
+                candidates=usable,
+                load=load,
+                store=store,
+                workdir=folder,
+                device=place,
+                deadline=None if spend.seconds is None else began + spend.seconds - _closing(spend.seconds),
+                sink=sink,
+            )
         best = export_best(outcome, task=task, candidates=usable, workdir=folder, sink=sink)
         mean = export_ensemble(outcome.members, size=ensemble, task=task, candidates=usable, workdir=folder, sink=sink)
         notes = [*task.notes, *ranking.notes]
@@ -254,8 +274,12 @@ def _left(budget: Budget, *, spent: float) -> Budget:
     """What trials may take: the budget less what is spent and what export and report will need."""
     if budget.seconds is None:
         return budget
-    closing = min(_CLOSING_SECONDS, _CLOSING_SHARE * budget.seconds)
-    return replace(budget, seconds=max(0.01, budget.seconds - spent - closing))
+    return replace(budget, seconds=max(0.01, budget.seconds - spent - _closing(budget.seconds)))
+
+
+def _closing(seconds: float) -> float:
+    """What export and report may need of a budget."""
+    return min(_CLOSING_SECONDS, _CLOSING_SHARE * seconds)
 
 
 def _stopped_by(outcome: StudyOutcome) -> StoppedBy:

@@ -186,7 +186,9 @@ def _promising(plan: Plan, history: History, *, left: Left, usable: Sequence[str
     arms = arms or _arms(plan, history, names=usable, now=now, left=left)
     fresh = [arm for arm in arms if not arm.tries]
     since, measured = stalled(plan, history), best_value(history) > 0
-    enough = since >= policy.patience and all(arm.gain < policy.bar(arm.seconds) for arm in arms)
+    last = sum(t.state is TrialState.COMPLETE and t.method == plan.methods[-1].name for t in history)
+    known = since >= policy.patience and last >= min(policy.fewest_tuned, len(usable))
+    enough = known and all(arm.gain < policy.bar(arm.seconds) for arm in arms)
     given_up = not fresh and len(names) == len(usable)
     if not arms or (enough if measured else given_up):
         return None

@@ -54,10 +54,12 @@ class Policy:
     forecast_sd: float = 0.003  # least standard deviation of a forecast
     handicap: float = 0.02  # what the least likely candidate must show beyond the others at a rung
     slack: float = 0.05  # a candidate's first trial is paused only when it is worse by more than this
+    rung_errors: float = 1.0  # and every trial by more than so many standard errors of a difference
 
     # soft pruning
     bound: float = 1.64  # standard deviations of the bounds that a postponed candidate must beat
     patience: int = 5  # trials without a better result after which the leaders count as stalled
+    fewest_tuned: int = 3  # complete trials of the last method before a search may end: an ensemble weighs methods
     least_gain: float = 0.003  # of the metric, which one more trial must promise (benchmarks/choice.py)
     price: float = 0.001  # of the metric for each minute of a trial, on top of that
     trials_per_audit: int = 3

@@ -9,6 +9,7 @@ is paused. Every finished trial updates the ranking.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -21,7 +22,7 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import RankingReady, Sink, StageFinished, StageStarted, TrialFinished, TrialStarted, discard
 from vlmsel_auto.planning.curves import RUNGS, goes_on, rung_of, value_at
-from vlmsel_auto.planning.history import History, Left, expectations, fold_ease, level_folds, updated_ranking
+from vlmsel_auto.planning.history import History, Left, expectations, fold_ease, level_folds, updated_ranking, weigh
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.next_trial import next_trial
 from vlmsel_auto.planning.plan import Plan, handicap, make_plan
@@ -35,7 +36,10 @@ from vlmsel_auto.study.results import Results
 from vlmsel_auto.study.runner import Attempt, TrialRunner, failed
 from vlmsel_auto.tuning.checkpoints import drop_weights, read_results
 from vlmsel_auto.tuning.methods import METHODS, methods_of
+from vlmsel_auto.tuning.run import seconds_on_all_labels
 from vlmsel_auto.tuning.work import EpochHook, Loader
+
+_FINAL_FIT_MARGIN = 1.3  # times what the fit on all labels should take: its trial may end late
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,8 +77,17 @@ class _Search:
     def left(self) -> Left:
         """What is left of the budget."""
         trials = None if self.budget.trials is None else self.budget.trials - len(self.results.counted())
-        seconds = None if self.deadline is None else self.deadline - time.monotonic()
-        return Left(trials=trials, seconds=seconds)
+        end = self.end()
+        return Left(trials=trials, seconds=None if end is None else end - time.monotonic())
+
+    def end(self) -> float | None:
+        """When trials must be over: before the deadline by what a leading tower needs for its fit on all labels."""
+        if self.deadline is None or self.runner.folds == 1:
+            return self.deadline
+        leader = self.leader(self.expected())
+        if leader is None or self.runner.methods[leader.spec.method].trains is not Trains.TOWER:
+            return self.deadline
+        return self.deadline - _FINAL_FIT_MARGIN * seconds_on_all_labels(leader, folds=self.runner.folds)
 
     def expected(self) -> dict[int, float]:
         """What the complete trials would reach on new images, by number."""
@@ -137,7 +150,7 @@ def _attempt(search: _Search, trial: RunningTrial) -> Attempt:
         number=trial.number,
         origin=trial.origin,
         report=_at_rungs(search, trial, epochs=spec.epochs),
-        deadline=search.deadline,
+        deadline=search.end(),
         continues=trial.continues,
         sink=search.sink,
     )
@@ -148,7 +161,8 @@ def _at_rungs(search: _Search, trial: RunningTrial, *, epochs: int) -> EpochHook
     history = search.history()
     others = [each for each in history if each.curve is not None and each.number != trial.continues]
     before = search.results.results.get(trial.continues) if trial.continues is not None else None
-    slack = search.plan.policy.slack if trial.origin is TrialOrigin.PLANNED else 0.0
+    policy = search.plan.policy
+    slack = policy.slack if trial.origin is TrialOrigin.PLANNED else 0.0
     ease = fold_ease(history)
     shift = slack - handicap(search.plan, trial.candidate) - (ease[trial.fold].metric if ease else 0.0)
     has_rungs = search.runner.methods[trial.method].trains is Trains.TOWER
@@ -163,8 +177,11 @@ def _at_rungs(search: _Search, trial: RunningTrial, *, epochs: int) -> EpochHook
             return False
         reached = rung
         search.study.report(trial.number, rung=rung, value=validation)
+        error = math.sqrt(2) * weigh(validation, None, images=search.plan.validation_images, policy=policy).sd
         peers = [there for each in others if each.curve and (there := value_at(each.curve, rung=rung)) is not None]
-        return trial.origin is not TrialOrigin.AUDIT and not goes_on(validation + shift, peers)
+        return trial.origin is not TrialOrigin.AUDIT and not goes_on(
+            validation + shift + policy.rung_errors * error, peers
+        )
 
     return report
 

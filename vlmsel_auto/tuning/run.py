@@ -18,8 +18,8 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import TrialUnavailable
 from vlmsel_auto.events import Notice, Sink, TrialEpoch, discard
 from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialResult, TrialSpec, TrialState
-from vlmsel_auto.tuning.checkpoints import Paused, drop_paused, load_paused, save_paused, save_weights
-from vlmsel_auto.tuning.data import splits
+from vlmsel_auto.tuning.checkpoints import Paused, drop_paused, load_paused, load_trial, save_paused, save_weights
+from vlmsel_auto.tuning.data import Splits, splits
 from vlmsel_auto.tuning.methods import method_of
 from vlmsel_auto.tuning.work import (
     NOTHING,
@@ -82,7 +82,7 @@ def run_trial(
         KeyboardInterrupt: asked to end.
     """
     begun = time.monotonic()
-    method = method_of(spec.method)
+    run = _method(spec)
     paused = None if continues is None else _paused(workdir, continues, sink=sink)
     before = 0.0 if paused is None else paused.progress.seconds
 
@@ -108,7 +108,6 @@ def run_trial(
         paused=paused,
         keep=keep,
     )
-    run: Callable[[Work], Outcome] = importlib.import_module(method.module).run
     try:
         outcome = run(work)
     except DeadlineReached:
@@ -142,6 +141,79 @@ def run_trial(
         fidelity=len(outcome.curve) / spec.epochs if spec.epochs else 1.0,
         cost=before + seconds,
     )
+
+
+def fit_on_all_labels(
+    result: TrialResult,
+    *,
+    task: Task,
+    candidate: Candidate,
+    load: Loader,
+    store: Store,
+    workdir: Path,
+    device: str | torch.device = "cpu",
+    deadline: float | None = None,
+) -> TrialResult | None:
+    """Train the tower of a finished trial once more, by the same schedule on all labelled images, and keep that one.
+
+    Args:
+        result: complete, of a method that trains a tower, its weights in ``workdir``; scored on one of `Task.folds`.
+        task: the task.
+        candidate: the candidate.
+        load: loads it.
+        store: where embeddings are kept.
+        workdir: the search's work directory.
+        device: where `load` puts the model.
+        deadline: `time.monotonic` at which it must be over.
+
+    Returns:
+        The result with the test metric of the new weights, which are in the place of the old; its validation is that of
+        the trial. None, and nothing is changed, where time ended it, or where it does worse on the images that it now
+        knows than the trial did on them unseen.
+
+    Raises:
+        TrialFailed: out of memory, diverged, weights missing.
+    """
+    begun = time.monotonic()
+    before = load_trial(workdir, result.number)
+    part = splits(task, fold=result.spec.fold)
+    work = Work(
+        spec=result.spec,
+        task=task,
+        candidate=candidate,
+        splits=Splits(train=part.labelled, val=part.val, test=part.test),
+        load=load,
+        store=store,
+        hook=never,
+        deadline=Deadline(deadline),
+        workdir=workdir,
+        device=torch.device(device),
+    )
+    try:
+        outcome = _method(result.spec)(work)
+    except DeadlineReached:
+        return None
+    made, known = outcome.checkpoint, outcome.validation
+    if (
+        made is None
+        or known is None
+        or outcome.ending is not Ending.COMPLETE
+        or known.metric < (result.validation or 0)
+    ):
+        return None
+    save_weights(workdir, result.number, replace(made, held_out_logits=before.held_out_logits))
+    spent = time.monotonic() - begun
+    return replace(result, test=outcome.test, on_all_labels=True, cost=(result.cost or result.seconds) + spent)
+
+
+def seconds_on_all_labels(trial: TrialResult, *, folds: int) -> float:
+    """What `fit_on_all_labels` takes, by what the trial took on all parts but one."""
+    return (trial.cost or trial.seconds) * folds / max(1, folds - 1)
+
+
+def _method(spec: TrialSpec) -> Callable[[Work], Outcome]:
+    run: Callable[[Work], Outcome] = importlib.import_module(method_of(spec.method).module).run
+    return run
 
 
 def _paused(workdir: Path, number: int, *, sink: Sink) -> Paused | None:

@@ -1,0 +1,276 @@
+"""What heads, fine-tuning recipes and ways of pooling are worth on few labels, where tuning decides about itself.
+
+Each target's labelled images are divided as a search divides them. All candidates get heads, scored out of fold; the
+five with the lowest log loss are fine-tuned from their heads, by several recipes, on all labelled images or on all but
+one part (the n-th candidate leaves out the n-th part); the first three by all recipes. What each says of held-out and
+test images goes to ``--records``, from which the tables are made:
+
+- recipes: mean test accuracy of single models, the same candidates in all columns;
+- pools of the five: heads alone, towers alone, and both by weights that held-out images give
+  (`pipeline.ensemble`), with other ways beside it.
+
+    python benchmarks/fresh_targets.py TASKS --out TARGETS --train 16 --seed 5 --only cats_dogs,white_blood_cells,...
+    python benchmarks/recipes.py TARGETS --records RECORDS --write benchmarks/results/recipes.json
+    python benchmarks/recipes.py TARGETS --records RECORDS --quick
+
+Use targets that no report of final accuracy uses: the constants of the ensemble were chosen on these tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from plain_lines import Recipe, fine_tune
+from safetensors.numpy import load_file, save_file
+from scipy.special import softmax
+
+from vlmsel_auto.models import zoo
+from vlmsel_auto.models.candidates import mini_zoo
+from vlmsel_auto.models.embedding import embed_images
+from vlmsel_auto.models.pooling import fit_weights, log_probabilities, pool
+from vlmsel_auto.records import FloatArray, IntArray, Task
+from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tuning.data import splits
+from vlmsel_auto.tuning.probe import INVERSE_PENALTY, fit
+
+_PENALTIES = (1.0, INVERSE_PENALTY, 30.0)
+_LEADERS = 5
+_BY_ALL = 3  # leaders that are tuned by all recipes
+RECIPES: Mapping[str, Recipe] = {
+    "plain": Recipe(),
+    "50 epochs": Recipe(epochs=50),
+    "a third of the rate": Recipe(rate=1e-4),
+    "three times the rate": Recipe(rate=1e-3),
+    "crops and colours": Recipe(strength=0.4),
+}
+Arrays = dict[str, NDArray[np.float32] | NDArray[np.int64]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Leader:
+    """One candidate on one target; n labelled and t test images, K classes."""
+
+    heads: Mapping[float, FloatArray]  # by penalty: log-probabilities (n, K) out of fold
+    head_tests: Mapping[float, FloatArray]  # (t, K)
+    rows: IntArray  # places of the part that its towers left out
+    towers: Mapping[str, FloatArray]  # by recipe: log-probabilities (rows, K)
+    tower_tests: Mapping[str, FloatArray]  # (t, K); "all": the plain recipe on all labelled images
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Record:
+    """One target."""
+
+    labels: IntArray  # (n,)
+    test: IntArray  # (t,)
+    leaders: tuple[Leader, ...]  # by log loss
+
+
+def record(target: Path, *, recipes: Mapping[str, Recipe], scratch: Path) -> Arrays:
+    """Heads of all candidates and towers of the leaders, as flat arrays."""
+    views = tuple(dict.fromkeys(each.view for each in mini_zoo()))
+    task = load_task(target, views=views, workdir=scratch / target.name)
+    parts = splits(task)
+    rows, test = parts.labelled, parts.test
+    found: Arrays = {"labels": task.labels[rows], "test": task.labels[test]}
+    losses: list[tuple[float, int]] = []
+    features: list[FloatArray] = []
+    for place, candidate in enumerate(mini_zoo()):
+        every = embed_images(zoo.load(candidate), task, np.concatenate([rows, test])).astype(np.float64)
+        features.append(every / np.linalg.norm(every, axis=1, keepdims=True))
+        for penalty in _PENALTIES:
+            held_out, of_test = _head(task, features[-1], penalty=penalty)
+            found[f"{place}/head/{penalty:g}"], found[f"{place}/head-test/{penalty:g}"] = held_out, of_test
+            if penalty == INVERSE_PENALTY:
+                logs = log_probabilities(held_out)
+                losses.append((-float(logs[np.arange(len(rows)), task.labels[rows]].mean()), place))
+    order = [place for _, place in sorted(losses)][:_LEADERS]
+    found["order"] = np.array(order)
+    for number, place in enumerate(order):
+        out = task.folds[number % len(task.folds)]
+        found[f"{place}/rows"] = np.searchsorted(rows, np.sort(out))
+        for name, recipe in recipes.items() if number < _BY_ALL else [("plain", RECIPES["plain"])]:
+            held_out, of_test = _tower(task, features[place], place, out=np.sort(out), recipe=recipe, seed=number)
+            found[f"{place}/tower/{name}"], found[f"{place}/tower-test/{name}"] = held_out, of_test
+        _, of_test = _tower(task, features[place], place, out=rows[:0], recipe=RECIPES["plain"], seed=number)
+        found[f"{place}/tower-test/all"] = of_test
+        print(f"{target.name}: {number + 1} of {_LEADERS} candidates tuned", flush=True)
+    return found
+
+
+def _head(task: Task, features: FloatArray, *, penalty: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Logits (n, K) out of fold and (t, K) of the test images by a head on all labelled images."""
+    rows = splits(task).labelled
+    known, shown = features[: len(rows)], features[len(rows) :]
+    held_out = np.zeros((len(rows), task.n_classes), dtype=np.float32)
+    for part in task.folds:
+        out = np.isin(rows, part)
+        held_out[out] = _scores(task, known[~out], task.labels[rows[~out]], known[out], penalty=penalty)
+    return held_out, _scores(task, known, task.labels[rows], shown, penalty=penalty)
+
+
+def _scores(
+    task: Task, features: FloatArray, labels: IntArray, shown: FloatArray, *, penalty: float
+) -> NDArray[np.float32]:
+    head = fit(features, labels, classes=task.n_classes, metric=task.metric, inverse_penalty=penalty)
+    return np.asarray(shown @ head.weight.T + head.bias, dtype=np.float32)
+
+
+def _tower(
+    task: Task, features: FloatArray, place: int, *, out: IntArray, recipe: Recipe, seed: int
+) -> list[NDArray[np.float32]]:
+    """Logits of the images that were left out and of the test images."""
+    parts = splits(task)
+    train = np.setdiff1d(parts.labelled, out)
+    of_train = features[np.searchsorted(parts.labelled, train)]
+    head = fit(of_train, task.labels[train], classes=task.n_classes, metric=task.metric, inverse_penalty=10.0)
+    shown = [out, parts.test] if len(out) else [parts.test]
+    found = fine_tune(
+        task, mini_zoo()[place], weight=head.weight.astype(np.float64), bias=head.bias.astype(np.float64), train=train,
+        shown=shown, recipe=recipe, seed=seed,
+    )  # fmt: skip
+    return found if len(out) else [np.zeros((0, task.n_classes), dtype=np.float32), *found]
+
+
+def read(path: Path) -> Record:
+    """What `record` found."""
+    arrays = load_file(path)
+
+    def of(place: int, kind: str) -> dict[str, FloatArray]:
+        start = f"{place}/{kind}/"
+        return {name.removeprefix(start): log_probabilities(arrays[name]) for name in arrays if name.startswith(start)}
+
+    leaders = tuple(
+        Leader(
+            heads={float(name): each for name, each in of(place, "head").items()},
+            head_tests={float(name): each for name, each in of(place, "head-test").items()},
+            rows=arrays[f"{place}/rows"],
+            towers=of(place, "tower"),
+            tower_tests=of(place, "tower-test"),
+        )
+        for place in arrays["order"].tolist()
+    )
+    return Record(labels=arrays["labels"], test=arrays["test"], leaders=leaders)
+
+
+def singles(found: Record) -> dict[str, float]:
+    """Mean test accuracy of the candidates that were tuned by all recipes."""
+    few = found.leaders[:_BY_ALL]
+    table = {"head": [each.head_tests[INVERSE_PENALTY] for each in few]}
+    table["plain, all labels"] = [each.tower_tests["all"] for each in few]
+    for name in few[0].towers:
+        table[f"{name}, without one part"] = [each.tower_tests[name] for each in few]
+    return {name: float(np.mean([_right(each, found) for each in logs])) for name, logs in table.items()}
+
+
+def pools(found: Record) -> dict[str, float]:
+    """Test accuracy of the first head alone and of pools of the leaders."""
+    heads = {penalty: [each.head_tests[penalty] for each in found.leaders] for penalty in _PENALTIES}
+    plain = heads[INVERSE_PENALTY]
+    held_out = [each.heads[INVERSE_PENALTY] for each in found.leaders]
+    likelihoods = np.array([_likelihood(each, found.labels) for each in held_out])
+    by_likelihood = softmax(likelihoods / 20)
+    chosen = [_best_penalty(each, found.labels) for each in found.leaders]
+    towers = [each.tower_tests["plain"] for each in found.leaders]
+    beside = np.concatenate([each.heads[INVERSE_PENALTY][each.rows] for each in found.leaders])
+    tuned = np.concatenate([each.towers["plain"] for each in found.leaders])
+    labels = np.concatenate([found.labels[each.rows] for each in found.leaders])
+    head, tower = fit_weights([beside, tuned], labels, start=[1.0, 0.3], shrinkage=0.5).tolist()
+    alike = [1 / len(plain)] * len(plain)
+    stacked = fit_weights(held_out, found.labels, start=alike, shrinkage=3.0).tolist()
+    weights = {
+        "first head": pool(plain[:1], [1.0]),
+        "first head, its penalty chosen": pool([found.leaders[0].head_tests[chosen[0]]], [1.0]),
+        "five heads alike": pool(plain, alike),
+        "five heads, their penalties chosen": pool(
+            [heads[penalty][place] for place, penalty in enumerate(chosen)], alike
+        ),
+        "five heads, greedy selection": _greedy(held_out, plain, found.labels),
+        "five heads, a weight fitted for each": pool(plain, stacked),
+        "five heads by likelihood": pool(plain, by_likelihood.tolist()),
+        "five towers": pool(towers, alike),
+        "five towers, all labels": pool([each.tower_tests["all"] for each in found.leaders], alike),
+        "heads and towers alike": pool([*plain, *towers], [*alike, *alike]),
+        "**heads and towers as fitted**": pool([*plain, *towers], [*head * by_likelihood, *(tower * a for a in alike)]),
+    }
+    return {name: _right(each, found) for name, each in weights.items()}
+
+
+def _greedy(held_out: Sequence[FloatArray], tests: Sequence[FloatArray], labels: IntArray) -> FloatArray:
+    """Ten picks with replacement, each the one that lowers the log loss most (Caruana et al., ICML 2004)."""
+    total, of_test = np.zeros_like(held_out[0]), np.zeros_like(tests[0])
+    for _ in range(10):
+        tries = [_likelihood(np.log(total + np.exp(each)), labels) for each in held_out]
+        best = int(np.argmax(tries))
+        total, of_test = total + np.exp(held_out[best]), of_test + np.exp(tests[best])
+    return np.asarray(np.log(of_test), dtype=np.float64)
+
+
+def _best_penalty(leader: Leader, labels: IntArray) -> float:
+    return max(_PENALTIES, key=lambda penalty: _likelihood(leader.heads[penalty], labels))
+
+
+def _likelihood(logs: FloatArray, labels: IntArray) -> float:
+    return float(logs[np.arange(len(labels)), labels].sum())
+
+
+def _right(logs: FloatArray, found: Record) -> float:
+    return float((logs.argmax(axis=1) == found.test).mean())
+
+
+def show(title: str, rows: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Print a table, a line a form and a column a target, and return its means with their paired errors."""
+    targets = list(rows)
+    names = list(rows[targets[0]])
+    first = np.array([rows[target][names[0]] for target in targets])
+    print(f"\n| {title} | mean | to the first line | " + " | ".join(targets) + " |")
+    print("|---" * (len(targets) + 3) + "|")
+    means = {}
+    for name in names:
+        values = np.array([rows[target][name] for target in targets])
+        gap = values - first
+        error = float(gap.std(ddof=1) / np.sqrt(len(gap))) if len(gap) > 1 else float("nan")
+        cells = " | ".join(f"{value:.3f}" for value in values)
+        print(f"| {name} | {values.mean():.3f} | {100 * gap.mean():+.1f} ({100 * error:.1f}) | {cells} |")
+        means[name] = {"mean": float(values.mean()), "gap": float(gap.mean()), "gap_se": error}
+    return means
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("targets", type=Path, help="folder of task folders, each with train/ and test/")
+    parser.add_argument("--records", type=Path, required=True, help="folder; targets that are there are not made again")
+    parser.add_argument("--only", default="", help="comma list of targets; default: all")
+    parser.add_argument("--write", type=Path, help="JSON")
+    parser.add_argument("--quick", action="store_true", help="the first target, the plain recipe")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    only = set(args.only.split(",")) - {""}
+    targets = sorted(each for each in args.targets.iterdir() if each.is_dir() and (not only or each.name in only))
+    args.records.mkdir(parents=True, exist_ok=True)
+    recipes = {"plain": RECIPES["plain"]} if args.quick else RECIPES
+    found: dict[str, Record] = {}
+    for target in targets[:1] if args.quick else targets:
+        file = args.records / f"{target.name}.safetensors"
+        if not file.is_file():
+            made = record(target, recipes=recipes, scratch=args.records / "tasks")
+            save_file({name: np.ascontiguousarray(each) for name, each in made.items()}, file)
+        found[target.name] = read(file)
+    tables = {
+        "singles": show("single models", {name: singles(each) for name, each in found.items()}),
+        "pools": show("pools", {name: pools(each) for name, each in found.items()}),
+    }
+    if args.write:
+        args.write.write_text(json.dumps({"targets": list(found), **tables}, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
