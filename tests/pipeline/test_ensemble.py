@@ -64,7 +64,7 @@ def test_heads_are_pooled_by_their_likelihood_and_the_folder_predicts_the_same(
     likelihoods = np.array([each[np.arange(len(labels)), labels].sum() for each in held_out])
     shares = softmax(likelihoods / 20)
     together = pool(held_out, shares)
-    (sureness,) = fit_weights([together], labels, start=[1.0], shrinkage=0.5)
+    (sureness,) = fit_weights([together], labels, start=[1.0], shrinkage=2.0)
 
     made = export_ensemble(outcome.members, size=size, task=task, candidates=candidates, workdir=workdir, sink=print)
     assert made is not None

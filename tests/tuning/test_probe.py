@@ -11,6 +11,7 @@ from helpers.tuning_world import candidate, digits, run, spec, store
 from vlmsel_auto.cache import Store
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.embedding import embed
+from vlmsel_auto.models.pooling import fit_weights, log_probabilities
 from vlmsel_auto.records import Candidate
 from vlmsel_auto.tasks.split import folds
 from vlmsel_auto.tuning.checkpoints import load_trial
@@ -28,51 +29,71 @@ def unit(candidate: Candidate, task: object, rows: np.ndarray, store: Store) -> 
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
-def test_a_given_validation_split_decides_and_the_head_learns_from_train(
+def regression(features: np.ndarray, labels: np.ndarray) -> LogisticRegression:
+    return LogisticRegression(C=5.0, max_iter=500).fit(features, labels)
+
+
+def zero_shot(candidate: Candidate, task: object, rows: np.ndarray, store: Store) -> tuple[np.ndarray, np.ndarray]:
+    found = embed(candidate, task, rows, load=lambda: zoo.load(candidate), store=store)
+    weight = found.text * min(found.logit_scale, 100.0)
+    return weight, unit(candidate, task, rows, store) @ weight.T
+
+
+def weights_of(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    logs = [log_probabilities(each) for each in (first, second)]
+    return fit_weights(logs, labels, start=[1.0, 0.1], shrinkage=2.0)
+
+
+def test_a_given_validation_split_weighs_a_regression_on_train_and_zero_shot(
     tmp_path: Path, candidate: Candidate, store: Store
 ) -> None:
     task = digits()
+    train, val, test = (np.sort(each) for each in (task.train, task.val, task.test))
     result = run(tmp_path, candidate, store, probe())
-    model = LogisticRegression(C=5.0, max_iter=500).fit(
-        unit(candidate, task, np.sort(task.train), store), task.labels[np.sort(task.train)]
-    )
-    for rows, measured in ((task.val, result.validation), (task.test, result.test)):
-        assert model.score(unit(candidate, task, rows, store), task.labels[rows]) == pytest.approx(measured)
-    assert result.validation_images == len(task.val)
-    assert np.allclose(load_trial(tmp_path, 5).weight, model.coef_, atol=1e-3)
+    model = regression(unit(candidate, task, train, store), task.labels[train])
+    text, of_text = zero_shot(candidate, task, val, store)
+    weights = weights_of(model.decision_function(unit(candidate, task, val, store)), of_text, task.labels[val])
+    head = weights[0] * model.coef_ + weights[1] * text
+    bias = weights[0] * model.intercept_
+    kept = load_trial(tmp_path, 5)
+    assert np.allclose(kept.weight, head, atol=1e-2)
+    assert np.allclose(kept.bias, bias, atol=1e-2)
+    assert kept.scale == 1.0
+    for rows, measured in ((val, result.validation), (test, result.test)):
+        named = (unit(candidate, task, rows, store) @ head.T + bias).argmax(axis=1)
+        assert (named == task.labels[rows]).mean() == pytest.approx(measured)
+    assert result.validation_images == len(val)
+    assert result.start == pytest.approx((of_text.argmax(axis=1) == task.labels[val]).mean())
 
 
-def test_with_folds_every_labelled_image_is_scored_by_a_head_that_never_saw_it(
+def test_with_folds_every_labelled_image_is_scored_by_a_regression_that_never_saw_it(
     tmp_path: Path, candidate: Candidate, store: Store
 ) -> None:
     task = digits()
     rest = folds(task.labels[task.train], np.arange(len(task.train)), count=4, seed=0)
     parts = (task.val, *(task.train[each] for each in rest))
     result = run(tmp_path, candidate, store, probe(), task=replace(task, folds=parts))
-    labelled = np.concatenate(parts)
-    of_parts = []
+    labelled = np.sort(np.concatenate(parts))
+    labels = task.labels[labelled]
+    held_out = np.zeros((len(labelled), task.n_classes))
     for part in parts:
         others = np.setdiff1d(labelled, part)
-        model = LogisticRegression(C=5.0, max_iter=500).fit(unit(candidate, task, others, store), task.labels[others])
-        of_parts.append(model.score(unit(candidate, task, part, store), task.labels[part]))
-    assert result.fold_validation == pytest.approx(of_parts)
-    assert result.validation == pytest.approx(np.average(of_parts, weights=[len(part) for part in parts]))
-    assert result.soft_validation == pytest.approx(np.average(result.fold_soft, weights=[len(part) for part in parts]))
+        model = regression(unit(candidate, task, others, store), task.labels[others])
+        at = np.searchsorted(labelled, np.sort(part))
+        held_out[at] = model.decision_function(unit(candidate, task, np.sort(part), store))
+    text, of_text = zero_shot(candidate, task, labelled, store)
+    weights = weights_of(held_out, of_text, labels)
+    together = weights[0] * held_out + weights[1] * of_text
+    right = together.argmax(axis=1) == labels
+    assert result.validation == pytest.approx(right.mean())
     assert result.validation_images == len(labelled) == 60
-    whole = LogisticRegression(C=5.0, max_iter=500).fit(
-        unit(candidate, task, np.sort(labelled), store), task.labels[np.sort(labelled)]
-    )
+    of_parts = [right[np.isin(labelled, part)].mean() for part in parts]
+    assert result.fold_validation == pytest.approx(of_parts)
+    assert result.soft_validation == pytest.approx(np.average(result.fold_soft, weights=[len(part) for part in parts]))
     kept = load_trial(tmp_path, 5)
-    assert np.allclose(kept.weight, whole.coef_, atol=1e-3)
-    assert kept.held_out_logits is not None
-    named = kept.held_out_logits.argmax(axis=1)
-    assert (named == task.labels[np.sort(labelled)]).mean() == pytest.approx(result.validation)
-    of_val = np.searchsorted(np.sort(labelled), np.sort(task.val))
-    held_out = (named[of_val] == task.labels[np.sort(task.val)]).mean()
-    first = LogisticRegression(C=5.0, max_iter=500).fit(
-        unit(candidate, task, np.sort(task.train), store), task.labels[np.sort(task.train)]
-    )
-    assert held_out == first.score(unit(candidate, task, np.sort(task.val), store), task.labels[np.sort(task.val)])
+    whole = regression(unit(candidate, task, labelled, store), labels)
+    assert np.allclose(kept.weight, weights[0] * whole.coef_ + weights[1] * text, atol=1e-2)
+    assert np.allclose(kept.held_out_logits, together, atol=1e-2)
 
 
 @pytest.mark.parametrize("classes", [2, 10])

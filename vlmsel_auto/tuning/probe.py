@@ -1,7 +1,9 @@
-"""Linear probe: logistic regression on cached features, cross-validated on all labelled images.
+"""Linear probe: logistic regression on cached features added to the zero-shot classifier, cross-validated.
 
 Where the user gave no validation images, every labelled image is scored by a head that was fitted without it, and the
-head that is kept is fitted on all of them: a fifth of few labels decides badly, and misses in the fit.
+head that is kept is fitted on all of them: a fifth of few labels decides badly, and misses in the fit. How much of
+either classifier counts, and how sure both together are, are two weights of a logarithmic pool, fitted to what the
+images that were held out say; both being linear, the pool is one head.
 """
 
 from __future__ import annotations
@@ -14,15 +16,18 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from vlmsel_auto.models.loadedmodel import class_logits
+from vlmsel_auto.models.pooling import fit_weights, log_probabilities
 from vlmsel_auto.records import FloatArray, IntArray, Metric
 from vlmsel_auto.tuning.checkpoints import Checkpoint
 from vlmsel_auto.tuning.data import measure, score
-from vlmsel_auto.tuning.features import features_of
+from vlmsel_auto.tuning.features import Features, features_of
 from vlmsel_auto.tuning.work import Ending, Outcome, Work
 
 _ITERATIONS: Final = 500
 INVERSE_PENALTY: Final = 5.0  # scikit-learn's C on unit-norm features; one chosen out of fold gained nothing
 _ABSENT: Final = -30.0  # logit of a class that the fitted images do not have
+_START: Final = (1.0, 0.1)  # weights of regression and zero-shot before any image is seen; our own choice
+_SHRINKAGE: Final = 2.0  # towards that, in nats
 
 
 def run(work: Work) -> Outcome:
@@ -35,34 +40,49 @@ def run(work: Work) -> Outcome:
         work.deadline.check()
         return fit(found.of(rows).numpy(), labels[rows], classes=classes, metric=metric)
 
-    def logits(kept: Checkpoint, rows: IntArray) -> torch.Tensor:
-        weight, bias = torch.from_numpy(kept.weight), torch.from_numpy(kept.bias)
-        return class_logits(found.of(rows), head=weight, bias=bias, scale=kept.scale)
-
     pairs = [(np.setdiff1d(splits.labelled, fold), fold) for fold in splits.folds] or [(splits.train, splits.val)]
-    parts = [logits(head(fit_on), scored) for fit_on, scored in pairs]
-    of_folds = tuple(
-        measure(metric, logits=part, labels=torch.from_numpy(labels[rows]))
-        for part, (_, rows) in zip(parts, pairs, strict=True)
-    )
     scored = splits.held_out
-    held_out = torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate([rows for _, rows in pairs])))]
-    validation = measure(metric, logits=held_out, labels=torch.from_numpy(labels[scored]))
-    kept = head(splits.labelled)
-    of_test = logits(kept, splits.test).numpy()
+    order = np.argsort(np.concatenate([rows for _, rows in pairs]))
+    regression = torch.cat([_logits(head(fit_on), found, rows) for fit_on, rows in pairs])[torch.from_numpy(order)]
+    text = Checkpoint(
+        visual=None, weight=found.text.numpy(), bias=np.zeros(classes, dtype=np.float32), scale=found.scale
+    )
+    zero_shot = _logits(text, found, scored)
+    both = [log_probabilities(each.numpy()) for each in (regression, zero_shot)]
+    weights = fit_weights(both, labels[scored], start=_START, shrinkage=_SHRINKAGE).tolist()
+    held_out = weights[0] * regression + weights[1] * zero_shot
+    known = torch.from_numpy(labels[scored])
+    places = [torch.from_numpy(np.searchsorted(scored, np.sort(rows))) for _, rows in pairs]
+    kept = _together(head(splits.labelled), text, weights=weights)
+    of_test = _logits(kept, found, splits.test).numpy()
     test: float | None = None
     if len(splits.test):
         test = score(metric, labels=labels[splits.test], predicted=of_test.argmax(axis=1))
-    zero_shot = class_logits(found.of(scored), head=found.text, bias=torch.zeros(classes), scale=found.scale)
     return Outcome(
         checkpoint=replace(kept, held_out_logits=held_out.numpy(), test_logits=of_test),
         start=score(metric, labels=labels[scored], predicted=zero_shot.argmax(dim=1).numpy()),
-        validation=validation,
+        validation=measure(metric, logits=held_out, labels=known),
         test=test,
         kept=1,
         curve=(),
         ending=Ending.COMPLETE,
-        folds=of_folds if splits.folds else (),
+        folds=tuple(measure(metric, logits=held_out[at], labels=known[at]) for at in places) if splits.folds else (),
+    )
+
+
+def _logits(head: Checkpoint, found: Features, rows: IntArray) -> torch.Tensor:
+    weight, bias = torch.from_numpy(head.weight), torch.from_numpy(head.bias)
+    return class_logits(found.of(rows), head=weight, bias=bias, scale=head.scale)
+
+
+def _together(regression: Checkpoint, text: Checkpoint, *, weights: list[float]) -> Checkpoint:
+    """One head whose logits are the weighted sum of both."""
+    pairs = list(zip(weights, (regression, text), strict=True))
+    return Checkpoint(
+        visual=None,
+        weight=np.sum([w * one.scale * one.weight for w, one in pairs], axis=0, dtype=np.float32),
+        bias=np.sum([w * one.bias for w, one in pairs], axis=0, dtype=np.float32),
+        scale=1.0,
     )
 
 
