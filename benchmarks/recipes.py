@@ -5,15 +5,15 @@ five with the lowest log loss are fine-tuned from their heads, by several recipe
 one part (the n-th candidate leaves out the n-th part); the first three by all recipes. What each says of held-out and
 test images goes to ``--records``, from which the tables are made:
 
-- recipes: mean test accuracy of single models, the same candidates in all columns;
-- pools of the five: heads alone, towers alone, and both by weights that held-out images give
-  (`pipeline.ensemble`), with other ways beside it.
+- singles: mean test accuracy of single models, the same candidates in all rows;
+- pools: the five heads, the five towers, and both by weights that held-out images give (`pipeline.ensemble`), with
+  other ways beside it.
 
     python benchmarks/fresh_targets.py TASKS --out TARGETS --train 16 --seed 5 --only cats_dogs,white_blood_cells,...
     python benchmarks/recipes.py TARGETS --records RECORDS --write benchmarks/results/recipes.json
     python benchmarks/recipes.py TARGETS --records RECORDS --quick
 
-Use targets that no report of final accuracy uses: the constants of the ensemble were chosen on these tables.
+Use targets that no report of final accuracy uses: the constants of heads and ensembles were chosen on such.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +32,10 @@ from plain_lines import Recipe, fine_tune
 from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
 
+from vlmsel_auto.cache import Store
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import mini_zoo
-from vlmsel_auto.models.embedding import embed_images
+from vlmsel_auto.models.embedding import embed
 from vlmsel_auto.models.pooling import fit_weights, log_probabilities, pool
 from vlmsel_auto.records import FloatArray, IntArray, Task
 from vlmsel_auto.tasks.task import load_task
@@ -41,6 +43,7 @@ from vlmsel_auto.tuning.data import splits
 from vlmsel_auto.tuning.probe import INVERSE_PENALTY, fit
 
 _PENALTIES = (1.0, INVERSE_PENALTY, 30.0)
+_PLAIN = f"{INVERSE_PENALTY:g}"
 _LEADERS = 5
 _BY_ALL = 3  # leaders that are tuned by all recipes
 RECIPES: Mapping[str, Recipe] = {
@@ -50,15 +53,15 @@ RECIPES: Mapping[str, Recipe] = {
     "three times the rate": Recipe(rate=1e-3),
     "crops and colours": Recipe(strength=0.4),
 }
-Arrays = dict[str, NDArray[np.float32] | NDArray[np.int64]]
+Arrays = dict[str, NDArray[np.float64] | NDArray[np.float32] | NDArray[np.int64]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Leader:
     """One candidate on one target; n labelled and t test images, K classes."""
 
-    heads: Mapping[float, FloatArray]  # by penalty: log-probabilities (n, K) out of fold
-    head_tests: Mapping[float, FloatArray]  # (t, K)
+    heads: Mapping[str, FloatArray]  # log-probabilities (n, K) out of fold, by inverse penalty; "with text", "text"
+    head_tests: Mapping[str, FloatArray]  # (t, K)
     rows: IntArray  # places of the part that its towers left out
     towers: Mapping[str, FloatArray]  # by recipe: log-probabilities (rows, K)
     tower_tests: Mapping[str, FloatArray]  # (t, K); "all": the plain recipe on all labelled images
@@ -78,49 +81,60 @@ def record(target: Path, *, recipes: Mapping[str, Recipe], scratch: Path) -> Arr
     views = tuple(dict.fromkeys(each.view for each in mini_zoo()))
     task = load_task(target, views=views, workdir=scratch / target.name)
     parts = splits(task)
-    rows, test = parts.labelled, parts.test
-    found: Arrays = {"labels": task.labels[rows], "test": task.labels[test]}
+    rows, everything = parts.labelled, np.concatenate([parts.labelled, parts.test])
+    found: Arrays = {"labels": task.labels[rows], "test": task.labels[parts.test]}
     losses: list[tuple[float, int]] = []
     features: list[FloatArray] = []
     for place, candidate in enumerate(mini_zoo()):
-        every = embed_images(zoo.load(candidate), task, np.concatenate([rows, test])).astype(np.float64)
-        features.append(every / np.linalg.norm(every, axis=1, keepdims=True))
-        for penalty in _PENALTIES:
-            held_out, of_test = _head(task, features[-1], penalty=penalty)
-            found[f"{place}/head/{penalty:g}"], found[f"{place}/head-test/{penalty:g}"] = held_out, of_test
-            if penalty == INVERSE_PENALTY:
-                logs = log_probabilities(held_out)
-                losses.append((-float(logs[np.arange(len(rows)), task.labels[rows]].mean()), place))
+        every = embed(
+            candidate, task, everything, load=partial(zoo.load, candidate), store=Store(scratch / "embeddings")
+        )
+        images = every.images.astype(np.float64)
+        features.append(images / np.linalg.norm(images, axis=1, keepdims=True))
+        text = features[-1] @ every.text.astype(np.float64).T * min(every.logit_scale, 100.0)
+        heads = {"text": (text[: len(rows)], text[len(rows) :])}
+        heads |= {f"{penalty:g}": _head(task, features[-1], penalty=penalty) for penalty in _PENALTIES}
+        heads["with text"] = _with_text(heads[_PLAIN], heads["text"], task.labels[rows])
+        for name, (held_out, of_test) in heads.items():
+            found[f"{place}/head/{name}"], found[f"{place}/head-test/{name}"] = held_out, of_test
+        losses.append((-_likelihood(log_probabilities(heads["with text"][0]), task.labels[rows]), place))
     order = [place for _, place in sorted(losses)][:_LEADERS]
     found["order"] = np.array(order)
     for number, place in enumerate(order):
-        out = task.folds[number % len(task.folds)]
-        found[f"{place}/rows"] = np.searchsorted(rows, np.sort(out))
+        out = np.sort(task.folds[number % len(task.folds)])
+        found[f"{place}/rows"] = np.searchsorted(rows, out)
         for name, recipe in recipes.items() if number < _BY_ALL else [("plain", RECIPES["plain"])]:
-            held_out, of_test = _tower(task, features[place], place, out=np.sort(out), recipe=recipe, seed=number)
-            found[f"{place}/tower/{name}"], found[f"{place}/tower-test/{name}"] = held_out, of_test
-        _, of_test = _tower(task, features[place], place, out=rows[:0], recipe=RECIPES["plain"], seed=number)
-        found[f"{place}/tower-test/all"] = of_test
+            of_part, tested = _tower(task, features[place], place, out=out, recipe=recipe, seed=number)
+            found[f"{place}/tower/{name}"], found[f"{place}/tower-test/{name}"] = of_part, tested
+        _, tested = _tower(task, features[place], place, out=rows[:0], recipe=RECIPES["plain"], seed=number)
+        found[f"{place}/tower-test/all"] = tested
         print(f"{target.name}: {number + 1} of {_LEADERS} candidates tuned", flush=True)
     return found
 
 
-def _head(task: Task, features: FloatArray, *, penalty: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _with_text(
+    regression: tuple[FloatArray, FloatArray], text: tuple[FloatArray, FloatArray], labels: IntArray
+) -> tuple[FloatArray, FloatArray]:
+    """Both by weights that held-out images give, as `tuning.probe` has it."""
+    logs = [log_probabilities(each) for each in (regression[0], text[0])]
+    first, second = fit_weights(logs, labels, start=[1.0, 0.1], shrinkage=2.0).tolist()
+    return first * regression[0] + second * text[0], first * regression[1] + second * text[1]
+
+
+def _head(task: Task, features: FloatArray, *, penalty: float) -> tuple[FloatArray, FloatArray]:
     """Logits (n, K) out of fold and (t, K) of the test images by a head on all labelled images."""
     rows = splits(task).labelled
     known, shown = features[: len(rows)], features[len(rows) :]
-    held_out = np.zeros((len(rows), task.n_classes), dtype=np.float32)
+    held_out = np.zeros((len(rows), task.n_classes))
     for part in task.folds:
         out = np.isin(rows, part)
         held_out[out] = _scores(task, known[~out], task.labels[rows[~out]], known[out], penalty=penalty)
     return held_out, _scores(task, known, task.labels[rows], shown, penalty=penalty)
 
 
-def _scores(
-    task: Task, features: FloatArray, labels: IntArray, shown: FloatArray, *, penalty: float
-) -> NDArray[np.float32]:
+def _scores(task: Task, features: FloatArray, labels: IntArray, shown: FloatArray, *, penalty: float) -> FloatArray:
     head = fit(features, labels, classes=task.n_classes, metric=task.metric, inverse_penalty=penalty)
-    return np.asarray(shown @ head.weight.T + head.bias, dtype=np.float32)
+    return shown @ head.weight.T.astype(np.float64) + head.bias
 
 
 def _tower(
@@ -149,8 +163,8 @@ def read(path: Path) -> Record:
 
     leaders = tuple(
         Leader(
-            heads={float(name): each for name, each in of(place, "head").items()},
-            head_tests={float(name): each for name, each in of(place, "head-test").items()},
+            heads=of(place, "head"),
+            head_tests=of(place, "head-test"),
             rows=arrays[f"{place}/rows"],
             towers=of(place, "tower"),
             tower_tests=of(place, "tower-test"),
@@ -163,44 +177,47 @@ def read(path: Path) -> Record:
 def singles(found: Record) -> dict[str, float]:
     """Mean test accuracy of the candidates that were tuned by all recipes."""
     few = found.leaders[:_BY_ALL]
-    table = {"head": [each.head_tests[INVERSE_PENALTY] for each in few]}
-    table["plain, all labels"] = [each.tower_tests["all"] for each in few]
+    table = {
+        "regression": [each.head_tests[_PLAIN] for each in few],
+        "regression, its penalty chosen": [each.head_tests[_best_penalty(each, found.labels)] for each in few],
+        "zero-shot": [each.head_tests["text"] for each in few],
+        "**regression with zero-shot**": [each.head_tests["with text"] for each in few],
+        "fine-tuned on all labels, plain": [each.tower_tests["all"] for each in few],
+    }
     for name in few[0].towers:
-        table[f"{name}, without one part"] = [each.tower_tests[name] for each in few]
+        table[f"without one part, {name}"] = [each.tower_tests[name] for each in few]
     return {name: float(np.mean([_right(each, found) for each in logs])) for name, logs in table.items()}
 
 
 def pools(found: Record) -> dict[str, float]:
     """Test accuracy of the first head alone and of pools of the leaders."""
-    heads = {penalty: [each.head_tests[penalty] for each in found.leaders] for penalty in _PENALTIES}
-    plain = heads[INVERSE_PENALTY]
-    held_out = [each.heads[INVERSE_PENALTY] for each in found.leaders]
-    likelihoods = np.array([_likelihood(each, found.labels) for each in held_out])
-    by_likelihood = softmax(likelihoods / 20)
-    chosen = [_best_penalty(each, found.labels) for each in found.leaders]
+    plain = [each.head_tests[_PLAIN] for each in found.leaders]
+    heads = [each.head_tests["with text"] for each in found.leaders]
+    held_out = [each.heads["with text"] for each in found.leaders]
+    shares = softmax(np.array([_likelihood(each, found.labels) for each in held_out]) / 20)
     towers = [each.tower_tests["plain"] for each in found.leaders]
-    beside = np.concatenate([each.heads[INVERSE_PENALTY][each.rows] for each in found.leaders])
+    whole = [each.tower_tests["all"] for each in found.leaders]
+    beside = np.concatenate([each.heads["with text"][each.rows] for each in found.leaders])
     tuned = np.concatenate([each.towers["plain"] for each in found.leaders])
     labels = np.concatenate([found.labels[each.rows] for each in found.leaders])
-    head, tower = fit_weights([beside, tuned], labels, start=[1.0, 0.3], shrinkage=0.5).tolist()
-    alike = [1 / len(plain)] * len(plain)
-    stacked = fit_weights(held_out, found.labels, start=alike, shrinkage=3.0).tolist()
-    weights = {
-        "first head": pool(plain[:1], [1.0]),
-        "first head, its penalty chosen": pool([found.leaders[0].head_tests[chosen[0]]], [1.0]),
-        "five heads alike": pool(plain, alike),
-        "five heads, their penalties chosen": pool(
-            [heads[penalty][place] for place, penalty in enumerate(chosen)], alike
-        ),
-        "five heads, greedy selection": _greedy(held_out, plain, found.labels),
-        "five heads, a weight fitted for each": pool(plain, stacked),
-        "five heads by likelihood": pool(plain, by_likelihood.tolist()),
+    head, tower = fit_weights([beside, tuned], labels, start=[1.0, 0.1], shrinkage=2.0).tolist()
+    alike = [1 / len(heads)] * len(heads)
+    fitted = fit_weights(held_out, found.labels, start=alike, shrinkage=3.0).tolist()
+    as_fitted = [*(head * shares).tolist(), *(tower * share for share in alike)]
+    table = {
+        "first head": pool(heads[:1], [1.0]),
+        "five regressions alike": pool(plain, alike),
+        "five heads alike": pool(heads, alike),
+        "five heads, greedy selection": _greedy(held_out, heads, found.labels),
+        "five heads, a weight fitted for each": pool(heads, fitted),
+        "five heads by likelihood": pool(heads, shares.tolist()),
         "five towers": pool(towers, alike),
-        "five towers, all labels": pool([each.tower_tests["all"] for each in found.leaders], alike),
-        "heads and towers alike": pool([*plain, *towers], [*alike, *alike]),
-        "**heads and towers as fitted**": pool([*plain, *towers], [*head * by_likelihood, *(tower * a for a in alike)]),
+        "five towers on all labels": pool(whole, alike),
+        "heads and towers alike": pool([*heads, *towers], [*alike, *alike]),
+        "heads and towers as fitted": pool([*heads, *towers], as_fitted),
+        "**heads and towers as fitted, towers on all labels**": pool([*heads, *whole], as_fitted),
     }
-    return {name: _right(each, found) for name, each in weights.items()}
+    return {name: _right(each, found) for name, each in table.items()}
 
 
 def _greedy(held_out: Sequence[FloatArray], tests: Sequence[FloatArray], labels: IntArray) -> FloatArray:
@@ -213,8 +230,8 @@ def _greedy(held_out: Sequence[FloatArray], tests: Sequence[FloatArray], labels:
     return np.asarray(np.log(of_test), dtype=np.float64)
 
 
-def _best_penalty(leader: Leader, labels: IntArray) -> float:
-    return max(_PENALTIES, key=lambda penalty: _likelihood(leader.heads[penalty], labels))
+def _best_penalty(leader: Leader, labels: IntArray) -> str:
+    return max((f"{each:g}" for each in _PENALTIES), key=lambda name: _likelihood(leader.heads[name], labels))
 
 
 def _likelihood(logs: FloatArray, labels: IntArray) -> float:

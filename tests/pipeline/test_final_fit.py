@@ -1,0 +1,96 @@
+"""The chosen towers on all labelled images: what changes, and when nothing does."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.study_world import candidates, digits_folder, ranking, task
+from vlmsel_auto.cache import Store
+from vlmsel_auto.errors import TrialUnavailable
+from vlmsel_auto.models import zoo
+from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.pipeline.final_fit import fit_finally
+from vlmsel_auto.records import Budget, Candidate, Task
+from vlmsel_auto.study.study import StudyOutcome, run_study
+from vlmsel_auto.tuning.checkpoints import load_trial, read_result
+
+__all__ = ["candidates", "digits_folder", "task"]  # fixtures
+
+Fit = Callable[..., StudyOutcome]
+
+
+@pytest.fixture
+def workdir(tmp_path: Path) -> Path:
+    return tmp_path / "w"
+
+
+@pytest.fixture
+def outcome(task: Task, candidates: tuple[Candidate, ...], workdir: Path) -> StudyOutcome:
+    return run_study(
+        task=task, candidates=candidates[:2], ranking=ranking(), budget=Budget(trials=3), workdir=workdir,
+        load=zoo.load, top_k=1, audits=0, images_per_trial=150,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def fit(outcome: StudyOutcome, task: Task, candidates: tuple[Candidate, ...], workdir: Path) -> Fit:
+    def run(**changes: object) -> StudyOutcome:
+        arguments = {
+            "wanted": [each.number for each in outcome.results], "task": task, "candidates": candidates,
+            "load": zoo.load, "store": Store(workdir / "targets"), "workdir": workdir, "device": "cpu",
+            "deadline": None, "sink": print,
+        }  # fmt: skip
+        return fit_finally(outcome, **{**arguments, **changes})
+
+    return run
+
+
+def test_towers_learn_from_all_labels_and_heads_stay(
+    outcome: StudyOutcome, fit: Fit, task: Task, workdir: Path
+) -> None:
+    before = {each.number: load_trial(workdir, each.number) for each in outcome.members}
+    towers = {each.number: each for each in outcome.members if each.spec.method == "finetune"}
+    assert 0 < len(towers) < len(outcome.members)
+    made = fit()
+    for each in made.results:
+        assert each.on_all_labels == (each.number in towers)
+        assert read_result(workdir, each.number) == each
+    for new in made.members:
+        old, after = before[new.number], load_trial(workdir, new.number)
+        assert np.array_equal(after.held_out_logits, old.held_out_logits)  # by the fit that knew nothing
+        assert np.allclose(after.weight, old.weight) == (new.number not in towers)
+        if new.number in towers:
+            kept = replace(new, test=towers[new.number].test, cost=towers[new.number].cost, on_all_labels=False)
+            assert kept == towers[new.number]
+            assert new.test == (after.test_logits.argmax(axis=1) == task.labels[np.sort(task.test)]).mean()
+    begun = time.monotonic()
+    again = fit_finally(
+        made, wanted=list(towers), task=task, candidates=(), load=zoo.load, store=Store(workdir / "targets"),
+        workdir=workdir, device="cpu", deadline=None, sink=print,
+    )  # fmt: skip
+    assert again == made
+    assert time.monotonic() - begun < 1.0
+
+
+@pytest.mark.parametrize("case", ["no time", "given validation images", "cannot be loaded", "not wanted"])
+def test_otherwise_trials_stay_as_they_are(
+    outcome: StudyOutcome, fit: Fit, task: Task, workdir: Path, case: str
+) -> None:
+    def gone(candidate: Candidate) -> LoadedModel:
+        raise TrialUnavailable(f"{candidate.id} is gone")
+
+    told: list[object] = []
+    changes: dict[str, dict[str, object]] = {
+        "no time": {"deadline": time.monotonic() + 0.01},
+        "given validation images": {"task": replace(task, folds=())},
+        "cannot be loaded": {"load": gone},
+        "not wanted": {"wanted": []},
+    }
+    made = fit(sink=told.append, **changes[case])
+    assert made.results == outcome.results
+    assert bool(told) == (case == "cannot be loaded")
+    assert all(read_result(workdir, each.number) == each for each in outcome.results)
