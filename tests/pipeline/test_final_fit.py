@@ -72,7 +72,7 @@ def test_towers_learn_from_all_labels_and_heads_stay(
         made, wanted=list(towers), task=task, candidates=(), load=zoo.load, store=Store(workdir / "targets"),
         workdir=workdir, device="cpu", deadline=None, sink=print,
     )  # fmt: skip
-    assert again == made
+    assert (again.results, again.best, again.members) == (made.results, made.best, made.members)
     assert time.monotonic() - begun < 1.0
 
 

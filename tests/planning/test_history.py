@@ -162,3 +162,11 @@ def test_levelling_moves_towers_alike(folds: list[tuple[float, float]], value: f
     first, second = tried("m1", value, fold=fold), tried("m2", value / 2, fold=fold)
     one, other = level_folds([head("m0", *folds), first, second])[1:]
     assert (one.validation or 0) - (other.validation or 0) == pytest.approx(value / 2, abs=1e-9)
+
+
+def test_what_a_method_is_expected_to_gain_holds_until_it_was_tried() -> None:
+    heads = [tried("m0", 0.7, "probe"), tried("m1", 0.6, "probe")]
+    plain, gaining = plan(), replace(plan(), gains={"finetune": 0.03})
+    before, after = (observe(each, heads).mean for each in (plain, gaining))
+    assert np.allclose(before[:, 0], after[:, 0])
+    assert np.allclose(after[:, 1] - before[:, 1], 0.03)

@@ -42,7 +42,7 @@ _SHOTS: Final = 16
 _PRICE: Final = 100 * POLICY.price  # points a minute
 _LOOK_SHARE: Final = 0.4  # of a time budget, at most, for looking at candidates before the first trial
 _CLOSING_SECONDS: Final = 4.0  # kept for export and report; no more than the share below
-_CLOSING_SHARE: Final = 0.05
+_CLOSING_SHARE: Final = 0.12
 
 
 def rank(

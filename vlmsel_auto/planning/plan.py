@@ -43,6 +43,7 @@ class Plan:
     seed: int
     defaults: Defaults = field(default_factory=dict)  # where a first trial is; missing: the middle of its space
     relative_costs: Mapping[str, float] = field(default_factory=dict)  # by method, before any was timed; a head takes 1
+    gains: Mapping[str, float] = field(default_factory=dict)  # by method, over the first one, before either was seen
     validation_images: int | None = None  # what a metric is measured on; None: taken as exact
     folds: int = 1  # parts of the labelled images; trials of towers leave out one each, in turn
     policy: Policy = POLICY
@@ -91,6 +92,7 @@ def make_plan(
     seed: int = 0,
     defaults: Defaults | None = None,
     relative_costs: Mapping[str, float] | None = None,
+    gains: Mapping[str, float] | None = None,
     validation_images: int | None = None,
     folds: int = 1,
     policy: Policy = POLICY,
@@ -106,6 +108,7 @@ def make_plan(
         seed: of the draws.
         defaults: settings of first trials, learned from past ones.
         relative_costs: of a trial by each method against one of a head, before any was timed.
+        gains: expected advantage of each method over the first, in units of the metric; one that is missing has none.
         validation_images: how many images a trial's metric is measured on; None takes it as exact.
         folds: parts of the labelled images that trials of towers are scored on in turn; at least 1.
         policy: constants of the planner.
@@ -148,6 +151,7 @@ def make_plan(
         seed=seed,
         defaults=defaults or {},
         relative_costs=relative_costs or {},
+        gains=gains or {},
         validation_images=validation_images,
         folds=folds,
         policy=policy,

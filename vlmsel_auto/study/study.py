@@ -271,6 +271,7 @@ def run_study(
         seed=seed,
         defaults=defaults,
         relative_costs=runner.relative_costs(),
+        gains=runner.gains(),
         validation_images=runner.sizes.val,
         folds=runner.folds,
         policy=policy,
