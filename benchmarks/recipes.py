@@ -1,9 +1,9 @@
 """What heads, fine-tuning recipes and ways of pooling are worth on few labels, where tuning decides about itself.
 
 Each target's labelled images are divided as a search divides them. All candidates get heads, scored out of fold; the
-five with the lowest log loss are fine-tuned from their heads, by several recipes, on all labelled images or on all but
-one part (the n-th candidate leaves out the n-th part); the first three by all recipes. What each says of held-out and
-test images goes to ``--records``, from which the tables are made:
+five whose regression has the lowest log loss are fine-tuned from it, by several recipes, on all labelled images or on
+all but one part (the n-th candidate leaves out the n-th part); the first three by all recipes. What each says of
+held-out and test images goes to ``--records``, from which the tables are made:
 
 - singles: mean test accuracy of single models, the same candidates in all rows;
 - pools: the five heads, the five towers, and both by weights that held-out images give (`pipeline.ensemble`), with
@@ -97,7 +97,7 @@ def record(target: Path, *, recipes: Mapping[str, Recipe], scratch: Path) -> Arr
         heads["with text"] = _with_text(heads[_PLAIN], heads["text"], task.labels[rows])
         for name, (held_out, of_test) in heads.items():
             found[f"{place}/head/{name}"], found[f"{place}/head-test/{name}"] = held_out, of_test
-        losses.append((-_likelihood(log_probabilities(heads["with text"][0]), task.labels[rows]), place))
+        losses.append((-_likelihood(log_probabilities(heads[_PLAIN][0]), task.labels[rows]), place))
     order = [place for _, place in sorted(losses)][:_LEADERS]
     found["order"] = np.array(order)
     for number, place in enumerate(order):

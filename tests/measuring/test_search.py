@@ -15,7 +15,7 @@ from vlmsel_auto.measuring.measure import embed_target, measure_target
 from vlmsel_auto.measuring.search import RUN, RUN_SOURCES, cells_of_search
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
-from vlmsel_auto.pipeline.search import _learn
+from vlmsel_auto.pipeline.learning import learn_from
 from vlmsel_auto.records import Budget, TrialOrigin, TrialResult, TrialSpec, TrialState
 from vlmsel_auto.reporting.report import load as load_report
 from vlmsel_auto.tasks.task import load_task
@@ -101,10 +101,10 @@ def test_a_task_that_the_shipped_library_has_is_not_remembered_worse(measured, t
     path = tmp_path / "mine.safetensors"
     monkeypatch.setenv("VLMSEL_LIBRARY", str(path))
     shipped = default_library().tasks[0]
-    told = _learn(replace(task, digest=shipped.digest), chosen, signals, trials(), seed=0, sink=print)
+    told = learn_from(replace(task, digest=shipped.digest), chosen, signals, trials(), seed=0, sink=print)
     assert told.endswith(f"the shipped library has this task as {shipped.name!r}, better measured")
     assert not path.exists()
-    assert "added to the library" in _learn(task, chosen, signals, trials(), seed=0, sink=print)
+    assert "added to the library" in learn_from(task, chosen, signals, trials(), seed=0, sink=print)
     assert load(path).task_names == ("shapes",)
 
 

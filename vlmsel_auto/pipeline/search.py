@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,35 +10,33 @@ from pathlib import Path
 from typing import Final
 
 from vlmsel_auto.cache import Json, Store, default_cache_dir, digest
-from vlmsel_auto.errors import CandidateError, LibraryError
+from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Notice, Sink, discard
-from vlmsel_auto.library.places import default_library, open_library, remember
+from vlmsel_auto.library.places import open_library
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.measuring.search import RUN_SOURCES, cells_of_search
 from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.device import pick_device
 from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.pipeline.command import PRICE, SHOTS, command_of
 from vlmsel_auto.pipeline.ensemble import export_ensemble, towers_of_ensemble
 from vlmsel_auto.pipeline.export import export_best
 from vlmsel_auto.pipeline.final_fit import fit_finally
+from vlmsel_auto.pipeline.learning import learn_from
 from vlmsel_auto.pipeline.rank import rank_task
 from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.pipeline.workdir import LOCK, check_usable, claim, default_workdir, read_ranking, save_ranking, sweep
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.process import locked, writing
-from vlmsel_auto.ranking.measurement import Measurement
-from vlmsel_auto.records import Budget, Candidate, ImageView, Ranking, StoppedBy, Task, TrialResult, TrialState
+from vlmsel_auto.records import Budget, Candidate, ImageView, Ranking, StoppedBy, TrialState
 from vlmsel_auto.reporting import views
 from vlmsel_auto.reporting.make_report import make_report
-from vlmsel_auto.study.past import past_of_search, read_past, remember_past
+from vlmsel_auto.study.past import read_past
 from vlmsel_auto.study.results import MOST_MEMBERS
 from vlmsel_auto.study.study import StudyOutcome, run_study
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tuning.methods import METHODS, methods_of
 
-_SHOTS: Final = 16
-_PRICE: Final = 100 * POLICY.price  # points a minute
 _LOOK_SHARE: Final = 0.4  # of a time budget, at most, for looking at candidates before the first trial
 _CLOSING_SECONDS: Final = 4.0  # kept for export and report; no more than the share below
 _CLOSING_SHARE: Final = 0.12
@@ -49,7 +46,7 @@ def rank(
     task_dir: str | Path,
     *,
     candidates: str | Sequence[str] | Path = "mini-zoo",
-    shots: int = _SHOTS,
+    shots: int = SHOTS,
     seed: int = 0,
     library: Library | Path | None = None,
     cache_dir: Path | None = None,
@@ -94,9 +91,9 @@ def search(
     top_k: int = 5,
     ensemble: int = 5,
     budget: Budget | float | None = None,
-    price: float = _PRICE,
+    price: float = PRICE,
     method: str | Sequence[str] = "all",
-    shots: int = _SHOTS,
+    shots: int = SHOTS,
     seed: int = 0,
     workdir: str | Path | None = None,
     library: Library | Path | None = None,
@@ -152,7 +149,7 @@ def search(
     chosen, unusable = catalogue.resolve_usable(candidates, sink=sink)
     place = str(pick_device(device))
     folder = Path(workdir) if workdir is not None else default_workdir(Path(task_dir))
-    command = _command(
+    command = command_of(
         task_dir, candidates, budget=spend, price=price, methods=methods, shots=shots, seed=seed, workdir=folder
     )
     check_usable(folder)
@@ -229,7 +226,7 @@ def search(
         mean = export_ensemble(outcome.members, size=ensemble, task=task, candidates=usable, workdir=folder, sink=sink)
         notes = [*task.notes, *ranking.notes]
         if learn and outcome.best is not None and stopped is not StoppedBy.INTERRUPTED:
-            notes.append(_learn(task, usable, measured, outcome.results, seed=seed, sink=sink))
+            notes.append(learn_from(task, usable, measured, outcome.results, seed=seed, sink=sink))
         seconds = time.monotonic() - began
         report = make_report(
             task=task,
@@ -287,55 +284,3 @@ def _stopped_by(outcome: StudyOutcome) -> StoppedBy:
     if stopped is StoppedBy.INTERRUPTED or not outcome.results:
         return stopped
     return StoppedBy.ALL_FAILED if all(each.state is TrialState.FAILED for each in outcome.results) else stopped
-
-
-def _learn(
-    task: Task,
-    candidates: Sequence[Candidate],
-    measured: Sequence[Measurement],
-    trials: Sequence[TrialResult],
-    *,
-    seed: int,
-    sink: Sink,
-) -> str:
-    """Add the search to the user's library; a library that cannot be written costs a notice, not the search."""
-    shipped = next((one.name for one in default_library().tasks if one.digest == task.digest), None)
-    if shipped is not None:  # its figures come from whole test splits, a search's from a few trials
-        return f"not added to the library: the shipped library has this task as {shipped!r}, better measured"
-    try:
-        cells = cells_of_search(task=task, candidates=candidates, measured=measured, trials=trials, seed=seed)
-        path, name = remember(cells=cells, run_sources=RUN_SOURCES)
-        remember_past(past_of_search(task=task, candidates=candidates, trials=trials))
-    except LibraryError as error:
-        sink(Notice(text=f"the search was not added to your library: {error}", level="warning"))
-        return f"not added to the library: {error}"
-    return f"added to the library {path} as source task {name!r}"
-
-
-def _command(
-    task_dir: str | Path,
-    candidates: str | Sequence[str] | Path,
-    *,
-    budget: Budget,
-    price: float,
-    methods: Sequence[str],
-    shots: int,
-    seed: int,
-    workdir: Path,
-) -> str:
-    """The search as a user would type it again; what is left at its default is left out."""
-    names = [str(candidates)] if isinstance(candidates, (str, Path)) else list(candidates)
-    words = ["vlmsel-auto", "search", str(task_dir)]
-    if names != ["mini-zoo"]:
-        words += ["--candidates", ",".join(names)]
-    if budget.seconds is not None:
-        words += ["--time-budget", f"{budget.seconds:g}"]
-    if budget.trials is not None:
-        words += ["--max-trials", str(budget.trials)]
-    if price != _PRICE:
-        words += ["--price", f"{price:g}"]
-    if len(methods) < len(METHODS):
-        words += ["--method", ",".join(methods)]
-    if shots != _SHOTS:
-        words += ["--shots", str(shots)]
-    return shlex.join([*words, "--seed", str(seed), "--workdir", str(workdir)])

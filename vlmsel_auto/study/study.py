@@ -9,7 +9,6 @@ is paused. Every finished trial updates the ranking.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -21,15 +20,16 @@ import torch
 from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import RankingReady, Sink, StageFinished, StageStarted, TrialFinished, TrialStarted, discard
-from vlmsel_auto.planning.curves import RUNGS, goes_on, rung_of, value_at
-from vlmsel_auto.planning.history import History, Left, expectations, fold_ease, level_folds, updated_ranking, weigh
+from vlmsel_auto.planning.curves import RUNGS, rung_of
+from vlmsel_auto.planning.history import History, Left, expectations, level_folds, updated_ranking
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.next_trial import next_trial
-from vlmsel_auto.planning.plan import Plan, handicap, make_plan
+from vlmsel_auto.planning.plan import Plan, make_plan
 from vlmsel_auto.planning.policy import POLICY, Policy
+from vlmsel_auto.planning.rungs import goes_on_at
 from vlmsel_auto.planning.space import PastTrial, learn_defaults
 from vlmsel_auto.process import locked, terminable
-from vlmsel_auto.records import Budget, Candidate, Ranking, StoppedBy, Task, TrialOrigin, TrialResult, TrialState
+from vlmsel_auto.records import Budget, Candidate, Ranking, StoppedBy, Task, TrialResult, TrialState
 from vlmsel_auto.study.optuna_study import OptunaStudy, RunningTrial, open_study
 from vlmsel_auto.study.recovery import queue_again, recover
 from vlmsel_auto.study.results import Results
@@ -40,6 +40,7 @@ from vlmsel_auto.tuning.run import seconds_on_all_labels
 from vlmsel_auto.tuning.work import EpochHook, Loader
 
 _FINAL_FIT_MARGIN = 1.3  # times what the fit on all labels should take: its trial may end late
+_FINAL_FIT_SHARE = 0.3  # of the budget, at most
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,13 +82,20 @@ class _Search:
         return Left(trials=trials, seconds=None if end is None else end - time.monotonic())
 
     def end(self) -> float | None:
-        """When trials must be over: before the deadline by what a leading tower needs for its fit on all labels."""
-        if self.deadline is None or self.runner.folds == 1:
+        """When trials must be over: before the deadline by what the leading tower's fit on all labels needs.
+
+        That is kept only where it is a small part of the budget, and where there still is as much.
+        """
+        if self.deadline is None or self.budget.seconds is None or self.runner.folds == 1:
             return self.deadline
         leader = self.leader(self.expected())
         if leader is None or self.runner.methods[leader.spec.method].trains is not Trains.TOWER:
             return self.deadline
-        return self.deadline - _FINAL_FIT_MARGIN * seconds_on_all_labels(leader, folds=self.runner.folds)
+        needed = seconds_on_all_labels(leader, folds=self.runner.folds)
+        late = self.deadline - time.monotonic() < needed
+        if late or _FINAL_FIT_MARGIN * needed > _FINAL_FIT_SHARE * self.budget.seconds:
+            return self.deadline
+        return self.deadline - _FINAL_FIT_MARGIN * needed
 
     def expected(self) -> dict[int, float]:
         """What the complete trials would reach on new images, by number."""
@@ -157,14 +165,9 @@ def _attempt(search: _Search, trial: RunningTrial) -> Attempt:
 
 
 def _at_rungs(search: _Search, trial: RunningTrial, *, epochs: int) -> EpochHook:
-    """Ask at each rung whether the trial goes on. Audits do: their value is what they are for."""
+    """Ask at each rung whether the trial goes on."""
     history = search.history()
-    others = [each for each in history if each.curve is not None and each.number != trial.continues]
     before = search.results.results.get(trial.continues) if trial.continues is not None else None
-    policy = search.plan.policy
-    slack = policy.slack if trial.origin is TrialOrigin.PLANNED else 0.0
-    ease = fold_ease(history)
-    shift = slack - handicap(search.plan, trial.candidate) - (ease[trial.fold].metric if ease else 0.0)
     has_rungs = search.runner.methods[trial.method].trains is Trains.TOWER
     done = len(before.curve) if before is not None else 0
     reached = rung_of(done, epochs=epochs) if epochs else RUNGS
@@ -177,11 +180,7 @@ def _at_rungs(search: _Search, trial: RunningTrial, *, epochs: int) -> EpochHook
             return False
         reached = rung
         search.study.report(trial.number, rung=rung, value=validation)
-        error = math.sqrt(2) * weigh(validation, None, images=search.plan.validation_images, policy=policy).sd
-        peers = [there for each in others if each.curve and (there := value_at(each.curve, rung=rung)) is not None]
-        return trial.origin is not TrialOrigin.AUDIT and not goes_on(
-            validation + shift + policy.rung_errors * error, peers
-        )
+        return not goes_on_at(search.plan, history, trial.planned, rung=rung, validation=validation)
 
     return report
 

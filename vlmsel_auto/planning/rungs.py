@@ -1,0 +1,32 @@
+"""Whether a running trial goes on at a rung, by what others had reached there."""
+
+from __future__ import annotations
+
+import math
+
+from vlmsel_auto.planning.curves import goes_on, value_at
+from vlmsel_auto.planning.history import History, fold_ease, weigh
+from vlmsel_auto.planning.next_trial import NextTrial
+from vlmsel_auto.planning.plan import Plan, handicap
+from vlmsel_auto.records import TrialOrigin
+
+
+def goes_on_at(plan: Plan, history: History, trial: NextTrial, *, rung: int, validation: float) -> bool:
+    """Compare a trial with all that reached the rung; a trial of few images needs to be clearly behind to stop.
+
+    Args:
+        plan: the plan.
+        history: levelled (`history.level_folds`), as it was when the trial began.
+        trial: the trial. Audits always go on: their value is what they are for.
+        rung: 1 to `curves.RUNGS` - 1.
+        validation: its metric at the rung, on the part that it is scored on.
+    """
+    if trial.origin is TrialOrigin.AUDIT:
+        return True
+    policy, ease = plan.policy, fold_ease(history)
+    others = [each.curve for each in history if each.curve is not None and each.number != trial.continues]
+    peers = [there for curve in others if (there := value_at(curve, rung=rung)) is not None]
+    error = math.sqrt(2) * weigh(validation, None, images=plan.validation_images, policy=policy).sd
+    slack = policy.slack if trial.origin is TrialOrigin.PLANNED else 0.0
+    level = ease[trial.fold].metric if ease else 0.0
+    return goes_on(validation - level + slack + policy.rung_errors * error - handicap(plan, trial.candidate), peers)
