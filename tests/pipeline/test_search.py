@@ -24,6 +24,7 @@ from vlmsel_auto.events import Notice, RankingReady, TrialFinished
 from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.library.file import save
 from vlmsel_auto.library.places import user_library
+from vlmsel_auto.pipeline.command import command_of
 from vlmsel_auto.pipeline.workdir import check_usable
 from vlmsel_auto.records import Budget
 from vlmsel_auto.reporting.report import load as load_report
@@ -172,6 +173,24 @@ def test_an_ensemble_has_at_most_five_members(shapes, tmp_path, members):
     with pytest.raises(ValueError, match=rf"0 to 5 members, but got {members}$"):
         vlmsel_auto.search(shapes, candidates=QUICK, workdir=tmp_path / "w", ensemble=members)
     assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("price", [-0.1, float("nan"), float("inf")])
+def test_a_price_is_points_a_minute(shapes, tmp_path, price):
+    with pytest.raises(ValueError, match="price must be points a minute"):
+        vlmsel_auto.search(shapes, candidates=QUICK, workdir=tmp_path / "w", price=price)
+    assert not (tmp_path / "w").exists()
+
+
+def test_the_command_that_a_report_names_has_the_price():
+    def words(price: float) -> str:
+        return command_of(
+            "photos", "mini-zoo", budget=Budget(seconds=60), price=price, methods=("zero_shot", "probe", "finetune"),
+            shots=16, seed=0, workdir=Path("w"),
+        )  # fmt: skip
+
+    assert words(0.1) == "vlmsel-auto search photos --time-budget 60 --seed 0 --workdir w"
+    assert "--price 0.5 " in words(0.5)
 
 
 def test_a_folder_with_other_things_in_it_is_not_a_work_directory(shapes, no_library, tmp_path):

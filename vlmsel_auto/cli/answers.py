@@ -57,6 +57,7 @@ def _best_json(best: BestModel) -> Json:
 def _ensemble_json(mean: EnsembleModel) -> Json:
     return {
         "members": list(mean.members),
+        "weights": list(mean.weights),
         "validation": mean.validation,
         "validation_images": mean.validation_images,
         "test": mean.test,

@@ -9,6 +9,7 @@ theirs by their tempered likelihood, towers, of which each is scored on another 
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _FOLDER = "ensemble"
 _START = (1.0, 0.1)  # weights of heads and towers before any image is seen: towers are surer than right
 _SHRINKAGE = 2.0  # towards that, in nats
 _LEAST_SHARE = 0.02  # a kind with less of the weight is left out
+_FEWEST, _ERRORS = 10, 2.0  # images, and standard errors, that it takes to say that a pool is worse than one of it
 _TEMPER = 20.0  # nats of log likelihood on all held-out images by which a head's weight falls to 1 / e of another's
 
 
@@ -109,8 +111,8 @@ def export_ensemble(
         sink: told when it could not be written.
 
     Returns:
-        The ensemble; None where there are no two members, or where its log loss on held-out images is larger than that
-        of the first member alone by more than the standard error of the difference.
+        The ensemble; None where there are no two members, or where ten held-out images or more say that its log loss is
+        larger than that of the first member alone, by more than two standard errors of the difference.
     """
     folder = workdir / _FOLDER
     try:
@@ -204,12 +206,12 @@ def _beside(tower: _Member, heads: Sequence[_Member], shares: Sequence[float]) -
 def _shown_worse(found: _Pool, single: _Member, labels: IntArray) -> bool:
     """Whether the held-out images say, by more than their error, that the single model has the smaller log loss."""
     rows = np.intersect1d(found.rows, single.rows)
-    if not len(rows):
+    if len(rows) < _FEWEST:
         return False
     true = np.arange(len(rows)), labels[rows]
     more = single.at(rows)[true] - found.held_out()[np.searchsorted(found.rows, rows)][true]
-    error = float(more.std(ddof=1)) / np.sqrt(len(rows)) if len(rows) > 1 else np.inf
-    return float(more.mean()) > error
+    error = float(more.std(ddof=1)) / math.sqrt(len(rows))
+    return float(more.mean()) > _ERRORS * error
 
 
 def _measure(task: Task, logs: FloatArray, rows: IntArray) -> Measured:
