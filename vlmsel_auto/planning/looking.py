@@ -1,25 +1,27 @@
 """Which pretrained model to load and look at next: a posterior over M candidates on a new task. Pure arrays.
 
-A look loads one candidate and measures its accuracy on the user's labelled images, with a standard error. Before any
-look, and between looks, published accuracies on other data sets tell which candidates rise and fall together. Given
-scenario j of `planning.scenarios` and spread s, the accuracies of the new task are
+A look loads one candidate and measures its accuracy on the user's labelled images, with a standard error. What
+accuracies on other data sets say (`planning.scenarios`) is one Gaussian process over candidates, with level and spread
+of the new task integrated out:
 
-    y ~ level + s * N(z_j', h^2 cov),    z_j' = mean + sqrt(1 - h^2) (z_j - mean)
+    y = level + s * z + noise,    z ~ N(mean, cov)
 
-a kernel density over the data sets whose kernels keep mean and covariance (Liu & West 2001, eq. 10.3.11): h = 1 is one
-Gaussian process over candidates, h = 0 says that the task is one of those published. Unlike one Gaussian it keeps what
-is skewed: a candidate that is seldom the best but far ahead when it is. Three stories of the table are weighed by their
-evidence after every look (`Policy` of `planning.posterior` has the same thought):
+The level's prior is that of the published data sets, widened; s is taken by its posterior on a grid. Three stories of
+the table are weighed by their evidence after every look (`misled` of `planning.policy` is the same thought):
 
-    published  as above
-    reversed   the same with every standing negated: the table has the order the wrong way round
-    vague      y ~ level + s * N(0, v I): the table tells nothing of this task
+    published  z as above
+    reversed   z ~ N(-mean, cov): the table has the order the wrong way round
+    vague      z ~ N(0, v I): the table tells nothing of this task
 
-The level is all but unknown. Few noisy looks favour single scenarios too much, so that the value of a look is averaged
-over scenarios whose weights are only partly updated within a story, the rest staying at the prior (contamination of a
-posterior, after Berger & Berliner 1986). The candidate to look at next is the one whose true accuracy is expected to
-improve most on the best of those seen (expected improvement, Mockus 1978), per unit of cost when costs are given. The
-choice after k looks is the highest posterior mean among those looked at: what was never loaded cannot be used.
+Looks are chosen in turn by two rules. One is expected improvement: the candidate whose true accuracy is expected to
+exceed most that of the best seen (Mockus 1978; the best seen has the highest posterior mean). The other takes no notice
+of what was seen: the candidate that adds most to those loaded on the published data sets, the greedy step of a
+portfolio (Feurer et al. 2022, Auto-sklearn 2.0, section 3.1). A Gaussian forgets candidates that are seldom the best
+but far ahead when they are; the portfolio does not. It has its turn only while `published` is the likeliest story.
+
+With costs, either value is divided by a power of the cost (Snoek et al. 2012 have power 1; Lee et al. 2020, "cost
+cooling", lower it). The choice after k looks is the highest posterior mean among those looked at: what was never loaded
+cannot be used.
 """
 
 from __future__ import annotations
@@ -35,34 +37,33 @@ from vlmsel_auto.planning.posterior import expected_improvement
 from vlmsel_auto.planning.scenarios import Scenarios
 from vlmsel_auto.records import FloatArray, IntArray
 
-_NEGLIGIBLE: Final = 1e-6  # weight of a part of the mixture that is not computed
+_TINY: Final = 1e-12  # variance
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LookingPolicy:
     """How looks are valued: our own choices (docs/looking.md says what measured them)."""
 
-    bandwidth: float = 0.5  # h in (0, 1]
-    hedge: float = 0.8  # share of scenario weights that looks do not change when the next look is valued
-    p_reversed: float = 0.01
+    cover_every: int = 2  # each such look is the portfolio's; 0: none
+    p_reversed: float = 0.015
     p_vague: float = 0.03
     spreads: tuple[float, ...] = (0.4, 0.63, 1.0, 1.6, 2.5)  # grid of s
     spread_log_sd: float = 0.7  # of s around 1
-    level_sd: float = 1.0  # accuracy: nothing is known of it
+    level_width: float = 1.5  # of the new task's level, in standard deviations between published data sets
+    cost_power: float = 0.5  # values are divided by this power of the costs; 1: plain gain per cost
 
     def __post_init__(self) -> None:
         """Check the ranges.
 
         Raises:
-            ValueError: a probability, the bandwidth or a spread out of range.
+            ValueError: a probability, a width, a spread or a count out of range.
         """
-        if not 0 < self.bandwidth <= 1:
-            raise ValueError(f"bandwidth must lie in (0, 1], but got {self.bandwidth!r}")
-        shares = (self.hedge, self.p_reversed, self.p_vague, self.p_reversed + self.p_vague)
-        if not all(0 <= each <= 1 for each in shares) or shares[-1] == 1:
-            raise ValueError(f"hedge, p_reversed and p_vague must be shares that leave one over, but got {shares!r}")
-        if not self.spreads or min(self.spreads) <= 0 or self.spread_log_sd <= 0 or self.level_sd <= 0:
-            raise ValueError(f"spreads and standard deviations must be positive, but got {self!r}")
+        if min(self.p_reversed, self.p_vague) < 0 or self.p_reversed + self.p_vague >= 1:
+            raise ValueError(f"p_reversed and p_vague must be probabilities that leave one over, but got {self!r}")
+        if not self.spreads or min(*self.spreads, self.spread_log_sd, self.level_width) <= 0:
+            raise ValueError(f"spreads and widths must be positive, but got {self!r}")
+        if self.cover_every < 0 or self.cost_power < 0:
+            raise ValueError(f"cover_every and cost_power must not be negative, but got {self!r}")
 
 
 DEFAULT: Final = LookingPolicy()
@@ -82,7 +83,7 @@ class Outlook:
     """What is believed of M candidates after some looks, in units of accuracy."""
 
     mean: FloatArray  # (M,)
-    sd: FloatArray  # (M,); before the first look nearly all of it is the level's
+    sd: FloatArray  # (M,); before the first look most of it is the level's
     p_published: float  # probability of each story
     p_reversed: float
     p_vague: float
@@ -90,14 +91,13 @@ class Outlook:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Part:
-    """One story under one spread: a mixture over its J scenarios, given n looks."""
+    """One story under one spread, given n looks: a Gaussian of the mixture."""
 
-    story: int
-    means: FloatArray  # (M, J)
+    story: int  # 0 published, 1 reversed, 2 vague
+    weight: float  # the weights of all parts sum to 1
+    mean: FloatArray  # (M,) accuracy
     variance: FloatArray  # (M,)
     seen: FloatArray  # (n, M) covariance of those seen with all
-    prior: FloatArray  # (J,) weights, which sum to 1 over all parts
-    weights: FloatArray  # (J,) likewise, given the looks
 
 
 def _check(scenarios: Scenarios, looks: Sequence[Look]) -> None:
@@ -111,65 +111,67 @@ def _check(scenarios: Scenarios, looks: Sequence[Look]) -> None:
             raise ValueError(f"a look needs an accuracy in [0, 1] and a standard error, but got {each!r}")
 
 
+def _places(looks: Sequence[Look]) -> IntArray:
+    return np.array([each.candidate for each in looks], dtype=np.int64)
+
+
+def _level_variance(scenarios: Scenarios, policy: LookingPolicy) -> float:
+    return (policy.level_width * scenarios.level_sd) ** 2
+
+
 def _stories(scenarios: Scenarios, policy: LookingPolicy) -> list[tuple[float, FloatArray, FloatArray]]:
-    """Probability, scenario means (M, J) and covariance (M, M) of each story at s = 1."""
-    kept = math.sqrt(1 - policy.bandwidth**2)
-    means = scenarios.mean[:, None] + kept * (scenarios.standings - scenarios.mean[:, None])
-    kernel = policy.bandwidth**2 * scenarios.cov
-    variance = float(np.mean(scenarios.mean**2 + np.diag(scenarios.cov)))
+    """Probability, mean (M,) and covariance (M, M) of z under each story."""
     size = len(scenarios.mean)
+    variance = float(np.mean(scenarios.mean**2 + np.diag(scenarios.cov)))
     return [
-        (1 - policy.p_reversed - policy.p_vague, means, kernel),
-        (policy.p_reversed, -means, kernel),
-        (policy.p_vague, np.zeros((size, 1)), variance * np.eye(size)),
+        (1 - policy.p_reversed - policy.p_vague, scenarios.mean, scenarios.cov),
+        (policy.p_reversed, -scenarios.mean, scenarios.cov),
+        (policy.p_vague, np.zeros(size), variance * np.eye(size)),
     ]
 
 
 def _condition(
-    means: FloatArray, cov: FloatArray, *, level: float, seen: IntArray, values: FloatArray, noise: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Means (M, J), variances (M,) and covariances (n, M) given n looks, and the log likelihoods (J,)."""
-    cross = cov[seen] + level  # (n, M)
-    factor = np.linalg.cholesky(cross[:, seen] + np.diag(noise + 1e-12))
-    residual = np.linalg.solve(factor, values[:, None] - means[seen])  # (n, J)
+    mean: FloatArray, cov: FloatArray, *, seen: IntArray, values: FloatArray, noise: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray, float]:
+    """Mean (M,), variance (M,) and covariance (n, M) given n values with noise variances, and the log likelihood."""
+    cross = cov[seen]
+    factor = np.linalg.cholesky(cross[:, seen] + np.diag(noise + _TINY))
+    residual = np.linalg.solve(factor, values - mean[seen])
     half = np.linalg.solve(factor, cross)
-    variance = np.diag(cov) + level - np.sum(half**2, axis=0)
-    logs = -0.5 * np.sum(residual**2, axis=0) - np.log(np.diag(factor)).sum()
-    return means + half.T @ residual, variance, cross - half[:, seen].T @ half, logs
+    variance = np.diag(cov) - np.sum(half**2, axis=0)
+    log = -0.5 * float(residual @ residual) - float(np.log(np.diag(factor)).sum())
+    return mean + half.T @ residual, np.maximum(variance, 0.0), cross - half[:, seen].T @ half, log
 
 
 def _parts(scenarios: Scenarios, looks: Sequence[Look], policy: LookingPolicy) -> list[_Part]:
     """The mixture given the looks."""
-    seen = np.array([each.candidate for each in looks], dtype=np.int64)
-    values = np.array([each.accuracy for each in looks], dtype=np.float64) - 0.5  # the level is N(.5, level_sd^2)
+    seen = _places(looks)
+    values = np.array([each.accuracy for each in looks], dtype=np.float64)
     noise = np.array([each.sd for each in looks], dtype=np.float64) ** 2
-    spread_logs = -0.5 * (np.log(policy.spreads) / policy.spread_log_sd) ** 2
-    spread_weights = np.exp(spread_logs) / np.exp(spread_logs).sum()
+    level = _level_variance(scenarios, policy)
     found, logs = [], []
-    for story, (share, means, cov) in enumerate(_stories(scenarios, policy)):
-        if not share:
-            continue
-        for spread, weight in zip(policy.spreads, spread_weights, strict=True):
-            prior = np.full(means.shape[1], share * weight / means.shape[1])
-            given = _condition(
-                spread * means, spread**2 * cov, level=policy.level_sd**2, seen=seen, values=values, noise=noise
-            )
-            found.append((story, prior, *given[:3]))
-            logs.append(given[3])
-    highest = max(float(each.max()) for each in logs)
-    joint = [prior * np.exp(each - highest) for (_, prior, *_), each in zip(found, logs, strict=True)]
-    total = sum(float(each.sum()) for each in joint)
+    for story, (share, mean, cov) in enumerate(_stories(scenarios, policy)):
+        for spread in policy.spreads if share else ():
+            prior = scenarios.level + spread * mean
+            given = _condition(prior, spread**2 * cov + level, seen=seen, values=values, noise=noise)
+            found.append((story, *given[:3]))
+            logs.append(given[3] + math.log(share) - 0.5 * (math.log(spread) / policy.spread_log_sd) ** 2)
+    weights = np.exp(np.array(logs) - max(logs))
+    weights /= weights.sum()
     return [
-        _Part(story=story, means=means, variance=variance, seen=cross, prior=prior, weights=each / total)
-        for (story, prior, means, variance, cross), each in zip(found, joint, strict=True)
+        _Part(story=story, weight=float(weight), mean=mean, variance=variance, seen=cross)
+        for (story, mean, variance, cross), weight in zip(found, weights, strict=True)
     ]
 
 
-def _story_weights(parts: Sequence[_Part]) -> tuple[float, float, float]:
-    published, reverse, vague = (
-        sum(float(each.weights.sum()) for each in parts if each.story == story) for story in range(3)
-    )
-    return published, reverse, vague
+def _outlook(parts: Sequence[_Part]) -> Outlook:
+    """The mixture's moments."""
+    weights = np.array([each.weight for each in parts])
+    means = np.stack([each.mean for each in parts])
+    mean = weights @ means
+    variance = weights @ (np.stack([each.variance for each in parts]) + (means - mean) ** 2)
+    published, turned, vague = (sum(each.weight for each in parts if each.story == story) for story in range(3))
+    return Outlook(mean=mean, sd=np.sqrt(variance), p_published=published, p_reversed=turned, p_vague=vague)
 
 
 def outlook(scenarios: Scenarios, looks: Sequence[Look], *, policy: LookingPolicy = DEFAULT) -> Outlook:
@@ -184,51 +186,52 @@ def outlook(scenarios: Scenarios, looks: Sequence[Look], *, policy: LookingPolic
         ValueError: a candidate out of range or looked at twice, an accuracy or standard error out of range.
     """
     _check(scenarios, looks)
-    parts = _parts(scenarios, looks, policy)
-    mean = 0.5 + sum((each.means @ each.weights for each in parts), np.zeros(len(scenarios.mean)))
-    second = np.zeros(len(mean))
-    for each in parts:
-        second += each.variance * each.weights.sum() + (0.5 + each.means - mean[:, None]) ** 2 @ each.weights
-    published, reverse, vague = _story_weights(parts)
-    return Outlook(
-        mean=mean,
-        sd=np.sqrt(np.maximum(second, 0.0)),
-        p_published=published,
-        p_reversed=reverse,
-        p_vague=vague,
-    )
+    return _outlook(_parts(scenarios, looks, policy))
 
 
-def _improvement(part: _Part, seen: IntArray, *, level_sd: float) -> FloatArray:
-    """(M, J) expected improvement of each candidate's true accuracy on the best seen of each scenario."""
-    if not len(seen):  # nothing to improve on: the average candidate stands for it, and the level cancels
-        own = np.sqrt(np.maximum(part.variance - level_sd**2, 1e-12))
-        return expected_improvement(part.means, own[:, None], best=0.0)
-    best = part.means[seen].argmax(axis=0)  # (J,) among those seen
-    level = part.means[seen[best], np.arange(part.means.shape[1])]
-    variance = part.variance[:, None] + part.variance[seen[best]] - 2 * part.seen[best].T  # of the difference
-    return expected_improvement(part.means - level, np.sqrt(np.maximum(variance, 1e-12)), best=0.0)
+def _coverage(standings: FloatArray, seen: IntArray) -> FloatArray:
+    """(M,) by how much each candidate improves on the best of those seen, mean over the published data sets."""
+    gain: FloatArray = np.maximum(standings - standings[seen].max(axis=0), 0.0).mean(axis=1)
+    return gain
+
+
+def _improvement(parts: Sequence[_Part], seen: IntArray, *, level: float) -> FloatArray:
+    """(M,) expected improvement of each candidate's true accuracy on that of the best seen.
+
+    Where nothing was seen the average candidate stands for it, so that the level cancels.
+    """
+    if not len(seen):
+        centre = [each.mean.mean() for each in parts]
+        sds = [np.sqrt(np.maximum(each.variance - level, _TINY)) for each in parts]
+    else:
+        place = int(_outlook(parts).mean[seen].argmax())
+        centre = [each.mean[seen[place]] for each in parts]
+        sds = [
+            np.sqrt(np.maximum(each.variance + each.variance[seen[place]] - 2 * each.seen[place], _TINY))
+            for each in parts
+        ]
+    value = np.zeros(len(parts[0].mean))
+    for part, reached, sd in zip(parts, centre, sds, strict=True):
+        value += part.weight * expected_improvement(part.mean, sd, best=float(reached))
+    return value
 
 
 def look_values(scenarios: Scenarios, looks: Sequence[Look], *, policy: LookingPolicy = DEFAULT) -> FloatArray:
-    """By how much a look at each candidate is expected to improve on the best seen: (M,), accuracy, 0 for those seen.
+    """By how much the next look, at each candidate, improves on the best seen: (M,), accuracy, 0 for those seen.
 
-    Before the first look it is the improvement on an average candidate.
+    By the rule whose turn it is: in expectation on the new task, or on average on the published data sets.
 
     Raises:
         ValueError: as `outlook`.
     """
     _check(scenarios, looks)
-    seen = np.array([each.candidate for each in looks], dtype=np.int64)
+    seen = _places(looks)
     parts = _parts(scenarios, looks, policy)
-    stories = _story_weights(parts)
-    before = [sum(float(each.prior.sum()) for each in parts if each.story == story) for story in range(3)]
-    value = np.zeros(len(scenarios.mean))
-    for part in parts:
-        kept = part.prior * (stories[part.story] / before[part.story])
-        weights = (1 - policy.hedge) * part.weights + policy.hedge * kept
-        if weights.sum() > _NEGLIGIBLE:
-            value += _improvement(part, seen, level_sd=policy.level_sd) @ weights
+    if len(seen) and policy.cover_every and (len(seen) + 1) % policy.cover_every == 0:
+        value = _coverage(scenarios.standings, seen)
+        if value.any() and _outlook(parts).p_published > 0.5:  # noqa: PLR2004 - likelier than not
+            return value
+    value = _improvement(parts, seen, level=_level_variance(scenarios, policy))
     value[seen] = 0.0
     return value
 
@@ -236,7 +239,7 @@ def look_values(scenarios: Scenarios, looks: Sequence[Look], *, policy: LookingP
 def next_look(
     scenarios: Scenarios, looks: Sequence[Look], *, costs: FloatArray | None = None, policy: LookingPolicy = DEFAULT
 ) -> int | None:
-    """The candidate whose look is worth most per cost; None when all were looked at.
+    """The candidate whose look is worth most for its cost; None when all were looked at.
 
     Args:
         scenarios: of M candidates.
@@ -251,8 +254,8 @@ def next_look(
     price = np.ones(size) if costs is None else costs
     if price.shape != (size,) or not np.all((price > 0) & np.isfinite(price)):
         raise ValueError(f"costs must be {size} positive numbers, but got {costs!r}")
-    value = look_values(scenarios, looks, policy=policy) / price
-    value[[each.candidate for each in looks]] = -math.inf
+    value = look_values(scenarios, looks, policy=policy) / price**policy.cost_power
+    value[_places(looks)] = -math.inf
     place = int(value.argmax())
     return place if math.isfinite(value[place]) else None
 

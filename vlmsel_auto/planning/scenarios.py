@@ -1,7 +1,7 @@
 """What a table of published accuracies says of M candidates on a task that is not in it. Pure arrays.
 
 Every data set of the table is a scenario of what the new task may be like: how far each candidate stood above or below
-the average candidate there. Levels are taken out, since a task's difficulty says nothing about who is best on it;
+the average candidate there. Levels are kept apart, since a task's difficulty says nothing about who is best on it;
 scales are kept, since a data set that sets candidates far apart is one where a wrong choice costs much.
 
     y[m, j] = level[j] + z[m, j],    z[:, j] ~ N(mean, cov)
@@ -25,6 +25,7 @@ from vlmsel_auto.records import FloatArray
 _SHRINK: Final = 0.5  # of the covariance towards its diagonal
 _POOL: Final = 0.5  # of each candidate's variance towards the mean variance
 _LEAST_SD: Final = 0.005  # accuracy: no table says that a candidate never deviates
+_LEAST_LEVEL_SD: Final = 0.1  # accuracy: a few data sets may have much the same level
 _ROUNDS: Final = 50  # of EM, which stops earlier when nothing moves
 _STILL: Final = 1e-6  # accuracy
 
@@ -36,6 +37,8 @@ class Scenarios:
     standings: FloatArray  # (M, J)
     mean: FloatArray  # (M,) over data sets
     cov: FloatArray  # (M, M) over data sets, shrunk, positive definite
+    level: float  # accuracy of the average candidate, mean over data sets
+    level_sd: float  # of it, between data sets
 
 
 def _shrunk(cov: FloatArray) -> FloatArray:
@@ -102,4 +105,5 @@ def learn_scenarios(table: FloatArray) -> Scenarios:
         mean, cov = _moments(standings, unsure)
         if moved < _STILL:
             break
-    return Scenarios(standings=standings, mean=mean, cov=cov)
+    level_sd = max(float(level.std(ddof=1)), _LEAST_LEVEL_SD)
+    return Scenarios(standings=standings, mean=mean, cov=cov, level=float(level.mean()), level_sd=level_sd)
