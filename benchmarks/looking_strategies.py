@@ -163,6 +163,12 @@ def turned(scene: Scene) -> Scene:
     return replace(scene, table=1 - scene.table)
 
 
+def holes(scene: Scene) -> Scene:
+    """Three of ten published accuracies unknown."""
+    hidden = np.random.default_rng([*scene.seed, 3]).random(scene.table.shape) < 0.3
+    return replace(scene, table=np.where(hidden, np.nan, scene.table))
+
+
 STRATEGIES: dict[str, Strategy] = {
     "random": random_order,
     "average_rank": average_rank,

@@ -1,0 +1,117 @@
+"""The replay of looking: kin are left out, losses by hand, nothing of the target is known before it is looked at."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from helpers.published_world import drawn_table
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ORDERS = ("random", "average_rank", "imagenet", "portfolio", "ours")
+
+
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return {name: importlib.import_module(name) for name in ("looking_table", "looking_strategies", "looking")}
+
+
+@pytest.fixture
+def setting(modules):
+    table = drawn_table()
+    names = ("ImageNet 1k", "ImageNet-A", "CIFAR-10", "CIFAR-100", *(f"{letter}-set" for letter in "abcdefghij"))
+    return modules["looking_table"].Setting(
+        name="drawn",
+        models=tuple(f"m{place}" for place in range(len(table))),
+        datasets=names,
+        accuracy=table,
+        imagenet=0,
+        gigabytes=np.arange(1.0, 13.0),
+    )
+
+
+def test_kin_share_the_first_word(setting):
+    assert setting.kin(1) == [0, 1]
+    assert setting.kin(3) == [2, 3]
+    assert setting.kin(5) == [5]
+    assert setting.scene(0, 0).imagenet is None
+    assert setting.scene(4, 0).table.shape == (12, 13)
+
+
+def test_a_look_shows_160_labels_and_the_draw_decides(setting):
+    scene, other = setting.scene(4, 0), setting.scene(4, 1)
+    counts = scene.seen * 160
+    np.testing.assert_allclose(counts, np.round(counts))
+    assert not np.array_equal(scene.seen, other.seen)
+    np.testing.assert_array_equal(scene.seen, setting.scene(4, 0).seen)
+
+
+def test_draws_are_seen_in_turn_and_truth_is_the_others_mean(modules, setting):
+    draws = np.stack([setting.accuracy + 0.01 * place for place in range(5)], axis=2)
+    probes = modules["looking_table"].Setting(
+        name="p", models=setting.models, datasets=setting.datasets, accuracy=draws.mean(axis=2), imagenet=0, draws=draws
+    )
+    scene = probes.scene(4, 7)
+    np.testing.assert_allclose(scene.seen, setting.accuracy[:, 4] + 0.02)
+    np.testing.assert_allclose(scene.truth, setting.accuracy[:, 4] + 0.02)
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_orders_load_every_model_once_and_know_nothing_of_the_target_before(modules, setting, name):
+    start = modules["looking_strategies"].STRATEGIES[name]
+    order = start(setting.scene(6, 0))
+    loaded = [order.load() for _ in range(12)]
+    assert sorted(loaded) == list(range(12))
+    changed = setting.accuracy.copy()
+    changed[:, 6] = changed[::-1, 6]
+    moved = modules["looking_table"].Setting(
+        name="x", models=setting.models, datasets=setting.datasets, accuracy=changed, imagenet=0
+    )
+    assert start(moved.scene(6, 0)).load() == loaded[0]
+
+
+def test_losses_are_those_of_the_best_loaded_and_of_the_chosen(modules, setting):
+    strategies, looking = modules["looking_strategies"], modules["looking"]
+    losses = looking.replay(setting, lambda scene: strategies.Fixed(scene, list(range(11, -1, -1))), draws=2)
+    truth = setting.accuracy[:, 5]
+    scene = setting.scene(5, 1)
+    assert losses.loaded[5, 1, 3] == pytest.approx(100 * (truth.max() - truth[8:].max()))
+    assert losses.chosen[5, 1, 3] == pytest.approx(100 * (truth.max() - truth[8 + int(scene.seen[8:].argmax())]))
+    assert np.all(losses.loaded[:, :, -1] == 0)
+
+
+def test_gigabytes_are_counted_until_a_model_is_within_a_point(modules, setting):
+    strategies, looking = modules["looking_strategies"], modules["looking"]
+    needed, lost = looking.gigabytes(setting, lambda scene: strategies.Fixed(scene, list(range(12))), draws=1)
+    for target in range(14):
+        loss = 100 * (setting.accuracy[:, target].max() - setting.accuracy[:, target])
+        first = int(np.flatnonzero(loss <= 1)[0])
+        assert needed[target, 0] == pytest.approx(setting.gigabytes[: first + 1].sum())
+        assert lost[target, 0, 0] == pytest.approx(loss[:2].min())  # 1 + 2 of 5 gigabytes
+
+
+def test_the_portfolio_takes_what_lowers_the_mean_loss_most(modules):
+    loss = np.array([[0.0, 3.0], [1.0, 1.0], [3.0, 0.0]])
+    assert modules["looking_strategies"].greedy(loss) == [1, 0, 2]
+
+
+@pytest.mark.slow
+def test_quick_prints_one_object_last(tmp_path):
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "looking.py", "--quick", "--tables", tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout.splitlines()[-1])["looking"]
+    assert set(rows) == {"openclip", "openclip_small"}
+    assert set(rows["openclip"]["ours"]) == {"1", "3", "5", "10"}
+    assert rows["openclip"]["average_rank"]["1"] == pytest.approx(3.78, abs=0.01)
