@@ -16,8 +16,8 @@ Rows: random; average_rank, imagenet (orders of published accuracy); portfolio (
 the other data sets; no look changes it); gp_ei (a Gaussian process on table features with expected improvement); ours;
 ours_no_cover (expected improvement at every look); ours_nested (`cover_every` and `p_reversed` chosen anew for every
 target by the loss on the other targets); ours_missing (30 % of the table's cells unknown); ours_shuffled and
-ours_reversed (the table under wrong names, and negated); hindsight (a bound: the greedy order by the targets' own truth). Gigabytes: those loaded until a model within one point
-of the best is among them, weights in single precision.
+ours_reversed (the table under wrong names, and negated); hindsight (a bound: the greedy order by the targets' own
+truth). Gigabytes: those loaded until a model within one point of the best is among them, weights in single precision.
 
 With a wrong table the reference is the random order: what is printed is how much more is lost after two loads more.
 --quick has one draw and neither ours_nested, ours_missing nor gigabytes. The last line printed is one JSON object.
