@@ -20,7 +20,7 @@ ours_reversed (the table under wrong names, and negated); hindsight (a bound: th
 truth). Gigabytes: those loaded until a model within one point of the best is among them, weights in single precision.
 
 With a wrong table the reference is the random order: what is printed is how much more is lost after two loads more.
---quick has one draw and neither ours_nested, ours_missing nor gigabytes. The last line printed is one JSON object.
+--quick has two draws and neither ours_nested, ours_missing nor gigabytes. The last line printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def main() -> None:
     chosen: dict[str, dict[str, dict[str, object]]] = {}
     for setting in read_settings(args.tables):
         most = setting.draws.shape[2] if setting.draws.size else args.draws
-        draws = 1 if args.quick else min(args.draws, most)
+        draws = 2 if args.quick else min(args.draws, most)
         found = _losses(setting, draws=draws, quick=args.quick)
         models, size = setting.accuracy.shape
         tables = []
