@@ -258,6 +258,16 @@ class TrialResult:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FinalScore:
+    """A model on the test split, which chose nothing."""
+
+    metric: float  # the task's, in [0, 1]
+    images: int
+    interval: Interval | None  # 95 %; None: the metric is no share of images
+    calibration_error: float  # expected, in [0, 1]: mean distance of probabilities from how often they come true
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BestModel:
     """The chosen model. Figures are the task's metric in [0, 1]."""
 
@@ -267,6 +277,8 @@ class BestModel:
     test: float | None  # on the test split, which chose nothing
     trial: int
     model_dir: Path | None  # exported open_clip folder; None: it could not be written
+    on_test: FinalScore | None = None  # of the weights that are exported; None: no test split
+    params: int | None = None  # of both its towers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -280,6 +292,8 @@ class EnsembleModel:
     validation_images: int
     test: float | None
     model_dir: Path
+    on_test: FinalScore | None = None
+    params: int | None = None  # of all members together: each is a pass of its own
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

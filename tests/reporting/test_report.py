@@ -17,6 +17,8 @@ from vlmsel_auto.records import (
     Agreement,
     BadFile,
     EnsembleModel,
+    FinalScore,
+    Interval,
     Ranking,
     StoppedBy,
     TrialOrigin,
@@ -362,11 +364,15 @@ def test_an_ensemble_is_told_beside_the_best_model(tmp_path):
         validation_images=64,
         test=0.9375,
         model_dir=Path("/out/e"),
+        on_test=FinalScore(metric=0.9375, images=64, interval=Interval(low=0.85, high=0.975), calibration_error=0.031),
+        params=3_400_000,
     )
     report = replace(make_report(), ensemble=mean)
     assert load(save_json(report, tmp_path)) == report
     said = text_of(report_views.panel(report, report_dir=tmp_path))
     assert "Pool  of 2 models: validation 87.5 % of 64 images, test 93.8 %; /out/e" in said
+    assert "95 % interval 85.0 % to 97.5 %, calibration error 3.1 % on 64 test images; 3.4 million parameters" in said
+    assert "calibration error of the pool</dt><dd>3.1 %" in report_views.html(report)
     assert "pool of 2, test</dt><dd>93.8 %" in report_views.html(report)
     assert "pool of" not in report_views.html(make_report())
 

@@ -16,6 +16,7 @@ from vlmsel_auto.cli.support import EXIT_ALL_FAILED, EXIT_INTERRUPTED, Answer
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.models import catalogue
 from vlmsel_auto.pipeline.result import SearchResult
+from vlmsel_auto.recordjson import encode
 from vlmsel_auto.records import BadFile, BestModel, Candidate, EnsembleModel, Ranking, StoppedBy, TrialResult
 from vlmsel_auto.reporting.formatting import clean, number, percent, plural, thousands
 from vlmsel_auto.reporting.table import Column, table
@@ -51,7 +52,11 @@ def _trial_json(trial: TrialResult) -> Json:
 
 def _best_json(best: BestModel) -> Json:
     folder = None if best.model_dir is None else str(best.model_dir)
-    return {**_fields(best, "candidate", "method", "validation", "test"), "model_dir": folder}
+    return {
+        **_fields(best, "candidate", "method", "validation", "test", "params"),
+        "on_test": encode(best.on_test),
+        "model_dir": folder,
+    }
 
 
 def _ensemble_json(mean: EnsembleModel) -> Json:
@@ -61,6 +66,8 @@ def _ensemble_json(mean: EnsembleModel) -> Json:
         "validation": mean.validation,
         "validation_images": mean.validation_images,
         "test": mean.test,
+        "params": mean.params,
+        "on_test": encode(mean.on_test),
         "model_dir": str(mean.model_dir),
     }
 

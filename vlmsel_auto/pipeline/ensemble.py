@@ -28,7 +28,8 @@ from vlmsel_auto.pipeline.export import export_trial
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.records import Candidate, EnsembleModel, FloatArray, IntArray, Task, TrialResult
 from vlmsel_auto.tuning.checkpoints import Checkpoint, load_trial
-from vlmsel_auto.tuning.data import Measured, measure, splits
+from vlmsel_auto.tuning.data import measure, splits
+from vlmsel_auto.tuning.final_score import final_score
 from vlmsel_auto.tuning.methods import method_of
 
 _FOLDER = "ensemble"
@@ -131,15 +132,20 @@ def export_ensemble(
     except VlmselError as error:  # the single model and the report are worth having all the same
         sink(Notice(text=f"no ensemble was exported: {error}", level="warning"))
         return None
-    reached = _measure(task, found.held_out(), found.rows)
+    labels = torch.from_numpy(task.labels[found.rows])
+    reached = measure(task.metric, logits=torch.from_numpy(found.held_out()), labels=labels)
+    on_test = final_score(task, found.test())
+    sizes = [by_id[one.trial.spec.candidate].params for one in found.members]
     return EnsembleModel(
         members=tuple(one.trial.spec.candidate for one in found.members),
         trials=tuple(one.trial.number for one in found.members),
         weights=tuple(found.weights),
         validation=reached.metric,
         validation_images=reached.images,
-        test=_measure(task, found.test(), np.sort(task.test)).metric if len(task.test) else None,
+        test=None if on_test is None else on_test.metric,
         model_dir=folder,
+        on_test=on_test,
+        params=None if None in sizes else sum(size or 0 for size in sizes),
     )
 
 
@@ -212,7 +218,3 @@ def _shown_worse(found: _Pool, single: _Member, labels: IntArray) -> bool:
     more = single.at(rows)[true] - found.held_out()[np.searchsorted(found.rows, rows)][true]
     error = float(more.std(ddof=1)) / math.sqrt(len(rows))
     return float(more.mean()) > _ERRORS * error
-
-
-def _measure(task: Task, logs: FloatArray, rows: IntArray) -> Measured:
-    return measure(task.metric, logits=torch.from_numpy(logs), labels=torch.from_numpy(task.labels[rows]))

@@ -10,9 +10,10 @@ from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink, StageFinished, StageStarted
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.exporting import Classifier, export
-from vlmsel_auto.records import BestModel, Candidate, Task, TrialResult
+from vlmsel_auto.records import BestModel, Candidate, FinalScore, Task, TrialResult
 from vlmsel_auto.study.study import StudyOutcome
 from vlmsel_auto.tuning.checkpoints import Checkpoint, load_trial
+from vlmsel_auto.tuning.final_score import final_score
 
 
 def export_best(
@@ -29,8 +30,10 @@ def export_best(
     sink(StageStarted(stage="report", text="export and report"))
     candidate = next(one for one in candidates if one.id == chosen.spec.candidate)
     directory: Path | None = None
+    on_test: FinalScore | None = None
     try:
         kept = load_trial(workdir, chosen.number)
+        on_test = None if kept.test_logits is None else final_score(task, kept.test_logits)
         directory = export_trial(chosen, kept, candidate=candidate, task=task, directory=workdir / "model")
     except VlmselError as error:
         sink(Notice(text=f"the best model was not exported: {error}", level="error"))
@@ -42,6 +45,8 @@ def export_best(
         test=chosen.test,
         trial=chosen.number,
         model_dir=directory,
+        on_test=on_test,
+        params=candidate.params,
     )
 
 

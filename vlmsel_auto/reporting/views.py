@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vlmsel_auto.cache import write_atomically
-from vlmsel_auto.records import Interval, StoppedBy
+from vlmsel_auto.records import FinalScore, Interval, StoppedBy
 from vlmsel_auto.reporting import formatting, plots
 from vlmsel_auto.reporting.report import SearchReport, save_json
 from vlmsel_auto.reporting.table import Column, table
@@ -187,6 +187,8 @@ def _best_lines(report: SearchReport) -> list[Text]:
             f"  {label_of(best.method)}, validation {formatting.percent(best.validation)}{test}",
         )
     ]
+    if best.on_test is not None:
+        lines.append(Text(f"      {_on_test(best.on_test, params=best.params)}"))
     if best.model_dir is not None:
         lines.append(Text(f"Use   {formatting.clean(predict_command(report))}"))
     mean = report.ensemble
@@ -195,7 +197,23 @@ def _best_lines(report: SearchReport) -> list[Text]:
         count = formatting.plural(len(mean.members), "model")
         figures = f"validation {formatting.percent(mean.validation)} of {mean.validation_images} images{test}"
         lines.append(Text(f"Pool  of {count}: {figures}; {formatting.clean(str(mean.model_dir))}"))
+        if mean.on_test is not None:
+            lines.append(Text(f"      {_on_test(mean.on_test, params=mean.params)}"))
     return lines
+
+
+def _on_test(score: FinalScore, *, params: int | None) -> str:
+    """How sure the figure is, how honest the probabilities are, and what a prediction costs."""
+    interval = score.interval
+    between = (
+        ""
+        if interval is None
+        else f"95 % interval {formatting.percent(interval.low)} to {formatting.percent(interval.high)}, "
+    )
+    size = "" if params is None else f"; {params / 1e6:,.1f} million parameters"
+    return (
+        f"{between}calibration error {formatting.percent(score.calibration_error)} on {score.images} test images{size}"
+    )
 
 
 def _prediction(report: SearchReport) -> str:

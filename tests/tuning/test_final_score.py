@@ -1,0 +1,50 @@
+"""The figures on the test split against their formulas."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from helpers.tuning_world import digits
+from vlmsel_auto.tuning.final_score import final_score
+
+
+def wilson(right: int, images: int) -> tuple[float, float]:
+    z, share = 1.959963984540054, right / images
+    middle = (share + z**2 / (2 * images)) / (1 + z**2 / images)
+    half = z / (1 + z**2 / images) * np.sqrt(share * (1 - share) / images + z**2 / (4 * images**2))
+    return middle - half, middle + half
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    bins = np.minimum((sure * 15).astype(int), 14)
+    return sum(
+        (bins == each).mean() * abs(sure[bins == each].mean() - right[bins == each].mean()) for each in np.unique(bins)
+    )
+
+
+def test_interval_and_calibration_are_those_of_the_papers() -> None:
+    task = digits()
+    labels = task.labels[np.sort(task.test)]
+    logits = np.random.default_rng(0).normal(0, 1, (len(labels), task.n_classes)) + 2 * np.eye(task.n_classes)[labels]
+    found = final_score(task, logits)
+    assert found is not None
+    right = int((logits.argmax(axis=1) == labels).sum())
+    assert (found.metric, found.images) == (right / len(labels), len(labels))
+    assert found.interval is not None
+    assert (found.interval.low, found.interval.high) == pytest.approx(wilson(right, len(labels)), abs=1e-6)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert found.calibration_error == pytest.approx(expected_calibration_error(shares, labels), abs=1e-5)
+    flat = final_score(task, 0.01 * logits)
+    assert flat is not None
+    assert flat.calibration_error > found.calibration_error  # right far more often than it says
+
+
+def test_a_balanced_accuracy_has_no_such_interval_and_no_test_split_no_score() -> None:
+    task = digits()
+    logits = np.eye(task.n_classes)[task.labels[np.sort(task.test)]]
+    balanced = final_score(replace(task, metric="balanced_accuracy"), logits)
+    assert balanced is not None
+    assert balanced.interval is None
+    assert final_score(replace(task, test=task.test[:0]), logits[:0]) is None
