@@ -170,3 +170,18 @@ def test_what_a_method_is_expected_to_gain_holds_until_it_was_tried() -> None:
     before, after = (observe(each, heads).mean for each in (plain, gaining))
     assert np.allclose(before[:, 0], after[:, 0])
     assert np.allclose(after[:, 1] - before[:, 1], 0.03)
+
+
+def test_beside_a_known_level_the_lucky_are_no_surer_than_the_others() -> None:
+    lucky, unlucky = (weigh(metric, None, images=13, level=0.9).sd for metric in (1.0, 0.8))
+    assert lucky == pytest.approx(np.sqrt(0.6 * (31 / 33) * (2 / 33) / 13), rel=1e-9)  # (13 + 18) of 33 are right
+    assert unlucky > lucky > weigh(1.0, None, images=13).sd
+    many = weigh(0.8, None, images=10**6, level=0.5).sd
+    assert many == pytest.approx(np.sqrt(0.6 * 0.8 * 0.2 / 10**6), rel=1e-3)  # its own metric is known well enough
+
+
+def test_two_lucky_trials_do_not_outweigh_an_unlucky_one() -> None:
+    made = replace(plan(), validation_images=13)
+    heads = [tried(f"m{place}", 0.95, "probe", images=64) for place in range(4)]
+    towers = [tried("m0", 1.0, images=13), tried("m1", 0.97, images=13), tried("m2", 0.83, images=13)]
+    assert observe(made, [*heads, *towers]).mean[:3, 1].mean() < 0.955

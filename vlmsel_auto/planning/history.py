@@ -87,21 +87,31 @@ def soft_shift(pairs: Sequence[tuple[float, float | None]]) -> float:
     return float(np.mean(gaps)) if gaps else 0.0
 
 
-def weigh(metric: float, soft: float | None, *, images: int | None, policy: Policy = POLICY) -> Reached:
+def weigh(
+    metric: float, soft: float | None, *, images: int | None, level: float | None = None, policy: Policy = POLICY
+) -> Reached:
     """The metric weighed with the soft metric.
 
     The binomial variance is that of the share of right images after k of n under a flat prior, Beta(k + 1, n - k + 1).
+    Where the level of other trials is known, it is p (1 - p) / n, p between the metric and that level: by their own
+    metrics the lucky would seem the surest, and outweigh the others.
 
     Args:
         metric: on the validation split, in [0, 1].
         soft: the soft metric, shifted to the metric's level; None: not known.
         images: of the validation split; None: the metric is taken as exact.
+        level: mean metric of the trials so far, in (0, 1).
         policy: shares of the variance.
     """
     if images is None:
         return Reached(value=metric, sd=0.0)
-    share = min(1.0, (metric * images + 1) / (images + 2))
-    own = policy.own_variance * share * (1 - share) / (images + 3)
+    if level is None:
+        share = min(1.0, (metric * images + 1) / (images + 2))
+        own = policy.own_variance * share * (1 - share) / (images + 3)
+    else:
+        known = min(1.0, max(0.0, metric)) * images + level * policy.level_images
+        share = known / (images + policy.level_images)
+        own = policy.own_variance * share * (1 - share) / images
     if soft is None:
         return Reached(value=metric, sd=float(np.sqrt(own)))
     sure, both = policy.soft_variance * own + policy.calibration_sd**2, policy.soft_covariance * own
@@ -171,11 +181,18 @@ def _complete(plan: Plan, history: History) -> list[tuple[Tried, float]]:
     ]
 
 
-def _weighed(plan: Plan, metric: float, trial: Tried, *, shifts: Mapping[str, float]) -> Reached:
+def _level(plan: Plan, history: History) -> float | None:
+    """Mean metric of the complete trials; None while there is none."""
+    metrics = [metric for _, metric in _complete(plan, history)]
+    return float(np.clip(np.mean(metrics), 0.01, 0.99)) if metrics else None
+
+
+def _weighed(plan: Plan, metric: float, trial: Tried, *, shifts: Mapping[str, float], level: float | None) -> Reached:
     """``metric`` of a trial, with its soft metric where it is complete: a paused one may yet become surer."""
     soft = trial.soft + shifts[trial.method] if trial.state is TrialState.COMPLETE and trial.soft is not None else None
     exact = plan.validation_images is None
-    return weigh(metric, soft, images=None if exact else trial.images or plan.validation_images, policy=plan.policy)
+    images = None if exact else trial.images or plan.validation_images
+    return weigh(metric, soft, images=images, level=level, policy=plan.policy)
 
 
 def _shifts(plan: Plan, history: History) -> dict[str, float]:
@@ -189,7 +206,7 @@ def _shifts(plan: Plan, history: History) -> dict[str, float]:
 
 def known_ends(plan: Plan, history: History) -> dict[Arm, Forecast]:
     """What is known of each arm: its best complete trial, or else where its most promising paused one would end."""
-    whole, shifts = whole_curves(history), _shifts(plan, history)
+    whole, shifts, level = whole_curves(history), _shifts(plan, history), _level(plan, history)
     names = {each.name for each in plan.methods}
     best: dict[Arm, tuple[bool, Forecast]] = {}  # whether it is complete, and its end
     for trial in history:
@@ -197,7 +214,7 @@ def known_ends(plan: Plan, history: History) -> dict[Arm, Forecast]:
         if end is None or trial.method not in names:
             continue
         done, known = trial.state is TrialState.COMPLETE, best.get(arm)
-        seen = _weighed(plan, end.mean, trial, shifts=shifts)
+        seen = _weighed(plan, end.mean, trial, shifts=shifts, level=level)
         if known is None or (done, seen.value) > (known[0], known[1].mean):
             best[arm] = done, Forecast(mean=seen.value, sd=float(np.hypot(end.sd, seen.sd)))
     return {arm: end for arm, (_, end) in best.items()}
@@ -225,8 +242,10 @@ def expectations(plan: Plan, history: History, *, now: Posterior | None = None) 
     measured value. It is the best trial of an arm (candidate and method) that it speaks of; others of the arm fall
     short of that by as much as they were measured to, so far as such differences outlast their noise.
     """
-    shifts = _shifts(plan, history)
-    seen = [(trial, _weighed(plan, metric, trial, shifts=shifts)) for trial, metric in _complete(plan, history)]
+    shifts, level = _shifts(plan, history), _level(plan, history)
+    seen = [
+        (trial, _weighed(plan, metric, trial, shifts=shifts, level=level)) for trial, metric in _complete(plan, history)
+    ]
     if not seen:
         return {}
     top: dict[Arm, float] = {}

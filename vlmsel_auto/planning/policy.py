@@ -46,6 +46,7 @@ class Policy:
     soft_variance: float = 0.4  # of the soft metric, in units of the candidate's own
     soft_covariance: float = 0.53  # of metric and soft metric, likewise
     calibration_sd: float = 0.03  # of how much surer than right trials are: .013 to .042 at default settings
+    level_images: float = 20.0  # images that the mean metric of all trials counts for in a trial's binomial variance
     min_gain: float = 1e-4  # a better result is better by this much
 
     # learning curves
