@@ -1,4 +1,4 @@
-"""The trial that promises most per cost, or that nothing promising is left."""
+"""The trial that promises most per cost, or that none promises enough."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class _Arm:
 
 
 def next_trial(plan: Plan, history: History, *, left: Left, unavailable: Sequence[str] = ()) -> NextTrial | None:
-    """The trial that should come next, or None when nothing promising is left.
+    """The trial that should come next, or None when none promises enough for its time.
 
     First the floor, once; then one trial of a head for every active candidate, by predicted rank; then the arm
     (candidate, method) with the largest expected improvement per share of the remaining budget, at its default first,

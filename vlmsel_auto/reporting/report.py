@@ -105,7 +105,7 @@ class SearchReport:
     ranking: Ranking  # as predicted before any trial
     trials: tuple[TrialResult, ...]  # by number, in any state
     best: BestModel | None  # None: no trial succeeded
-    ensemble: EnsembleModel | None = None  # the mean of several, where one was exported
+    ensemble: EnsembleModel | None = None  # several models pooled, where they were exported
     agreement: Agreement
     baselines: tuple[Baseline, ...] = ()
     actual_on: Split = "validation"  # split whose metric is the actual accuracy

@@ -115,7 +115,7 @@ class _Search:
 
 
 def _loop(search: _Search) -> StoppedBy:
-    """One trial after the other until the budget is spent or nothing promising is left."""
+    """One trial after the other until the budget is spent or none promises enough for its time."""
     while True:
         left = search.left()
         if left.spent:
@@ -206,7 +206,7 @@ def run_study(
     past: Sequence[PastTrial] = (),
     policy: Policy = POLICY,
 ) -> StudyOutcome:
-    """Run trials until the budget is spent, nothing promising is left, or someone asks to stop.
+    """Run trials until the budget is spent, none promises enough for its time, or someone asks to stop.
 
     The same call on the same work directory resumes: finished trials are kept and never repeated.
 
