@@ -117,7 +117,7 @@ def _with_text(
 ) -> tuple[FloatArray, FloatArray]:
     """Both by weights that held-out images give, as `tuning.probe` has it."""
     logs = [log_probabilities(each) for each in (regression[0], text[0])]
-    first, second = fit_weights(logs, labels, start=[1.0, 0.1], shrinkage=2.0).tolist()
+    first, second = fit_weights(logs, labels, start=[1.0, 0.1]).tolist()
     return first * regression[0] + second * text[0], first * regression[1] + second * text[1]
 
 
@@ -200,7 +200,7 @@ def pools(found: Record) -> dict[str, float]:
     beside = np.concatenate([each.heads["with text"][each.rows] for each in found.leaders])
     tuned = np.concatenate([each.towers["plain"] for each in found.leaders])
     labels = np.concatenate([found.labels[each.rows] for each in found.leaders])
-    head, tower = fit_weights([beside, tuned], labels, start=[1.0, 0.1], shrinkage=2.0).tolist()
+    head, tower = fit_weights([beside, tuned], labels, start=[1.0, 0.1]).tolist()
     alike = [1 / len(heads)] * len(heads)
     fitted = fit_weights(held_out, found.labels, start=alike, shrinkage=3.0).tolist()
     as_fitted = [*(head * shares).tolist(), *(tower * share for share in alike)]

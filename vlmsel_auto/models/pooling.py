@@ -18,6 +18,7 @@ from scipy.special import log_softmax, logsumexp
 from vlmsel_auto.records import FloatArray, IntArray
 
 LEAST_LOG: Final = -27.0  # of a log-probability: one member alone never excludes a class
+SHRINKAGE: Final = 2.0  # nats a squared unit: what pulls fitted weights towards their start; our own choice
 _MOST_WEIGHT: Final = 4.0
 
 
@@ -44,7 +45,7 @@ def pool(logs: Sequence[FloatArray], weights: Sequence[float]) -> FloatArray:
 
 
 def fit_weights(
-    logs: Sequence[FloatArray], labels: IntArray, *, start: Sequence[float], shrinkage: float
+    logs: Sequence[FloatArray], labels: IntArray, *, start: Sequence[float], shrinkage: float = SHRINKAGE
 ) -> FloatArray:
     """The weights with the smallest log loss plus a penalty; a convex problem, solved to convergence by L-BFGS-B.
 

@@ -34,7 +34,6 @@ from vlmsel_auto.tuning.methods import method_of
 
 _FOLDER = "ensemble"
 _START = (1.0, 0.1)  # weights of heads and towers before any image is seen: towers are surer than right
-_SHRINKAGE = 2.0  # towards that, in nats
 _LEAST_SHARE = 0.02  # a kind with less of the weight is left out
 _FEWEST, _ERRORS = 10, 2.0  # images, and standard errors, that it takes to say that a pool is worse than one of it
 _TEMPER = 20.0  # nats of log likelihood on all held-out images by which a head's weight falls to 1 / e of another's
@@ -178,7 +177,7 @@ def _pooled(every: Sequence[_Member], *, size: int, task: Task) -> _Pool | None:
         beside = [_beside(tower, heads, of_head) for tower in towers]
         logs = [np.concatenate(beside), np.concatenate([tower.logs for tower in towers])]
         labels = task.labels[np.concatenate([tower.rows for tower in towers])]
-        head, tower = fit_weights(logs, labels, start=_START, shrinkage=_SHRINKAGE).tolist()
+        head, tower = fit_weights(logs, labels, start=_START).tolist()
         if min(head, tower) >= _LEAST_SHARE * (head + tower):
             weights = [*(head * share for share in of_head), *(tower * share for share in of_tower)]
             return _Pool(members=[*heads, *towers], weights=weights)
@@ -188,7 +187,7 @@ def _pooled(every: Sequence[_Member], *, size: int, task: Task) -> _Pool | None:
     shares = of_head if heads else of_tower
     alike = _Pool(members=heads or towers, weights=shares)
     logs = [np.maximum(alike.held_out(), LEAST_LOG)]
-    (weight,) = fit_weights(logs, task.labels[alike.rows], start=[1.0], shrinkage=_SHRINKAGE).tolist()
+    (weight,) = fit_weights(logs, task.labels[alike.rows], start=[1.0]).tolist()
     return _Pool(members=alike.members, weights=[weight * share for share in shares])
 
 

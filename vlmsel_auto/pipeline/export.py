@@ -23,7 +23,6 @@ from vlmsel_auto.tuning.data import splits
 from vlmsel_auto.tuning.final_score import final_score
 from vlmsel_auto.tuning.methods import method_of
 
-_SHRINKAGE: Final = 2.0  # nats a squared unit, as for ensembles
 _LEAST: Final = 0.05  # of the sureness: one that is wrong everywhere still names classes
 
 
@@ -72,7 +71,7 @@ def calibrated(kept: Checkpoint, *, trial: TrialResult, task: Task) -> Checkpoin
     tower = method_of(trial.spec.method).trains is Trains.TOWER
     logs = log_probabilities(kept.held_out_logits)
     labels = task.labels[parts.val if tower else parts.held_out]
-    (fitted,) = fit_weights([logs], labels, start=[1.0], shrinkage=_SHRINKAGE).tolist()
+    (fitted,) = fit_weights([logs], labels, start=[1.0]).tolist()
     sureness = max(_LEAST, fitted)
     return replace(
         kept,

@@ -27,7 +27,6 @@ _ITERATIONS: Final = 500
 INVERSE_PENALTY: Final = 5.0  # scikit-learn's C on unit-norm features; one chosen out of fold gained nothing
 _ABSENT: Final = -30.0  # logit of a class that the fitted images do not have
 _START: Final = (1.0, 0.1)  # weights of regression and zero-shot before any image is seen; our own choice
-_SHRINKAGE: Final = 2.0  # towards that, in nats
 
 
 def run(work: Work) -> Outcome:
@@ -49,7 +48,7 @@ def run(work: Work) -> Outcome:
     )
     zero_shot = _logits(text, found, scored)
     both = [log_probabilities(each.numpy()) for each in (regression, zero_shot)]
-    weights = fit_weights(both, labels[scored], start=_START, shrinkage=_SHRINKAGE).tolist()
+    weights = fit_weights(both, labels[scored], start=_START).tolist()
     held_out = weights[0] * regression + weights[1] * zero_shot
     known = torch.from_numpy(labels[scored])
     places = [torch.from_numpy(np.searchsorted(scored, np.sort(rows))) for _, rows in pairs]
