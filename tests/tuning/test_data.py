@@ -27,7 +27,6 @@ def test_measured_agrees_with_scikit_learn() -> None:
     assert plain.metric == (probabilities.argmax(axis=1) == labels).mean()
     assert plain.soft == pytest.approx(true.mean(), rel=1e-6)
     assert plain.loss == pytest.approx(log_loss(labels, probabilities), rel=1e-5)
-    assert plain.order == (plain.metric, -plain.loss)
     balanced = measure("balanced_accuracy", logits=logits, labels=torch.from_numpy(labels))
     assert balanced.metric == pytest.approx(balanced_accuracy_score(labels, probabilities.argmax(axis=1)), rel=1e-12)
     assert balanced.soft == pytest.approx(np.mean([true[labels == k].mean() for k in range(4)]), rel=1e-6)

@@ -160,11 +160,6 @@ class Measured:
     loss: float  # mean cross entropy
     images: int  # that it was measured on
 
-    @property
-    def order(self) -> tuple[float, float]:
-        """The larger, the better: equal metrics are told apart by the loss."""
-        return self.metric, -self.loss
-
 
 def measure(metric: Metric, *, logits: torch.Tensor, labels: torch.Tensor) -> Measured:
     """Measure logits (n, K) against labels int64 (n,)."""

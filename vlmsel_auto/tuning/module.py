@@ -272,7 +272,7 @@ class EpochReport(pl.Callback):
         kept = self._kept
         measured = pl_module.measured
         loss = pl_module.mean_loss
-        if not all(math.isfinite(value) for value in (*measured.order, loss)):
+        if not all(math.isfinite(value) for value in (measured.metric, measured.loss, loss)):
             raise TrialDiverged(
                 f"The loss became {loss} in epoch {len(kept.curve) + 1}: lower the learning rate, but got "
                 f"{measured.loss} on the validation images"
