@@ -24,11 +24,11 @@ from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink
 from vlmsel_auto.models.ensembles import write_ensemble
 from vlmsel_auto.models.pooling import LEAST_LOG, fit_weights, log_probabilities, pool
-from vlmsel_auto.pipeline.export import export_trial
+from vlmsel_auto.pipeline.export import export_trial, held_out_rows
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.records import Candidate, EnsembleModel, FloatArray, IntArray, Task, TrialResult
 from vlmsel_auto.tuning.checkpoints import Checkpoint, load_trial
-from vlmsel_auto.tuning.data import measure, splits
+from vlmsel_auto.tuning.data import measure
 from vlmsel_auto.tuning.final_score import final_score
 from vlmsel_auto.tuning.methods import method_of
 
@@ -162,10 +162,8 @@ def _read(trial: TrialResult, task: Task, workdir: Path) -> _Member | None:
     checkpoint = load_trial(workdir, trial.number)
     if checkpoint.held_out_logits is None:
         return None
-    parts = splits(task, fold=trial.spec.fold)
-    tower = method_of(trial.spec.method).trains is Trains.TOWER
     logs = log_probabilities(checkpoint.held_out_logits)
-    return _Member(trial=trial, checkpoint=checkpoint, rows=parts.val if tower else parts.held_out, logs=logs)
+    return _Member(trial=trial, checkpoint=checkpoint, rows=held_out_rows(trial, task=task), logs=logs)
 
 
 def _pooled(every: Sequence[_Member], *, size: int, task: Task) -> _Pool | None:

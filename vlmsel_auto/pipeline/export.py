@@ -16,7 +16,7 @@ from vlmsel_auto.models import zoo
 from vlmsel_auto.models.exporting import Classifier, export
 from vlmsel_auto.models.pooling import fit_weights, log_probabilities
 from vlmsel_auto.planning.method import Trains
-from vlmsel_auto.records import BestModel, Candidate, FinalScore, Task, TrialResult
+from vlmsel_auto.records import BestModel, Candidate, FinalScore, IntArray, Task, TrialResult
 from vlmsel_auto.study.study import StudyOutcome
 from vlmsel_auto.tuning.checkpoints import Checkpoint, load_trial
 from vlmsel_auto.tuning.data import splits
@@ -60,6 +60,12 @@ def export_best(
     )
 
 
+def held_out_rows(trial: TrialResult, *, task: Task) -> IntArray:
+    """Sorted images that a trial's held-out logits are of: its part for a tower, all labelled ones for a head."""
+    parts = splits(task, fold=trial.spec.fold)
+    return parts.val if method_of(trial.spec.method).trains is Trains.TOWER else parts.held_out
+
+
 def calibrated(kept: Checkpoint, *, trial: TrialResult, task: Task) -> Checkpoint:
     """The classifier at the temperature that its held-out images give (Guo et al., ICML 2017); no class changes places.
 
@@ -67,10 +73,8 @@ def calibrated(kept: Checkpoint, *, trial: TrialResult, task: Task) -> Checkpoin
     """
     if kept.held_out_logits is None:
         return kept
-    parts = splits(task, fold=trial.spec.fold)
-    tower = method_of(trial.spec.method).trains is Trains.TOWER
     logs = log_probabilities(kept.held_out_logits)
-    labels = task.labels[parts.val if tower else parts.held_out]
+    labels = task.labels[held_out_rows(trial, task=task)]
     (fitted,) = fit_weights([logs], labels, start=[1.0]).tolist()
     sureness = max(_LEAST, fitted)
     return replace(
