@@ -7,7 +7,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from vlmsel_auto.records import Ranking, TrialResult, TrialSpec
 
-Stage: TypeAlias = Literal["images", "profiles", "ranking", "trials", "report", "library", "predict"]
+Stage: TypeAlias = Literal["images", "looks", "profiles", "ranking", "trials", "report", "library", "predict"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

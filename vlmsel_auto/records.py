@@ -182,6 +182,7 @@ class Ranking:
     task: str
     ranked: tuple[RankedCandidate, ...]
     failures: Mapping[str, str] = field(default_factory=dict)  # candidate -> why it could not be ranked
+    not_looked: Mapping[str, str] = field(default_factory=dict)  # candidate -> why it was ranked without a look
     seed: int = 0  # of split, cap and few-shot draws
     notes: tuple[str, ...] = ()  # what a reader must know: sources used, trust in prior and evidence
 

@@ -39,7 +39,8 @@ def rank(task, tmp_path, *, deadline):
         sink=events.append,
         deadline=deadline,
     )
-    return ranking, [each.text for each in events if isinstance(each, StageProgress) and each.stage == "profiles"]
+    steps = [each for each in events if isinstance(each, StageProgress)]
+    return ranking, *([each.text for each in steps if each.stage == stage] for stage in ("looks", "profiles"))
 
 
 def test_a_model_folder_without_weights_is_told_and_the_others_are_ranked(tmp_path):
@@ -60,35 +61,38 @@ def test_a_model_folder_without_weights_is_told_and_the_others_are_ranked(tmp_pa
     assert any(isinstance(each, Notice) and "no weights" in each.text for each in events)
 
 
-def test_with_a_deadline_the_candidates_that_the_library_likes_are_measured_first(task, tmp_path):
-    _, looked = rank(task, tmp_path, deadline=time.monotonic() + 3600)
+def test_everyone_is_looked_at_where_that_is_cheap_and_the_library_says_whom_first(task, tmp_path):
+    _, looked, profiled = rank(task, tmp_path, deadline=time.monotonic() + 3600)
     library = default_library()
     rows = [library.candidate_ids.index(name) for name in NAMES]
     truth = np.where(np.isfinite(library.tuned), library.tuned, library.zero_shot)[rows]
-    liked = [NAMES[m] for m in np.argsort(-((truth - truth.mean(0)) / truth.std(0)).mean(1))]
-    assert looked == 2 * liked  # embeddings, then conductance
-    assert looked != list(NAMES)
+    assert looked[0] == NAMES[int(np.nanmean(truth - truth.mean(axis=0), axis=1).argmax())]
+    assert sorted(looked) == sorted(profiled) == sorted(NAMES)
 
 
 def test_candidates_that_the_deadline_left_are_ranked_by_the_library_alone(task, tmp_path):
-    ranking, _ = rank(task, tmp_path, deadline=time.monotonic() - 1)
-    assert sorted(ranking.order) == sorted(NAMES)
+    ranking, looked, _ = rank(task, tmp_path, deadline=time.monotonic() - 1)
+    assert looked == []
+    assert sorted(ranking.order) == sorted(NAMES) == sorted(ranking.not_looked)
     assert {line.basis for line in ranking.ranked} == {"library"}
-    assert any("no time to look at 3 candidates" in note for note in ranking.notes)
+    assert all("no time was left" in why for why in ranking.not_looked.values())
+    assert any("0 of 3 candidates were looked at" in note for note in ranking.notes)
 
 
 def test_when_time_is_short_embeddings_are_all(task, tmp_path, monkeypatch):
     monkeypatch.setattr(rank_stage, "_PROFILE_SHARE", 1e-9)
-    ranking, looked = rank(task, tmp_path, deadline=time.monotonic() + 3600)
-    assert len(looked) == len(NAMES)  # conductance takes longer than embeddings, and even those took too long
+    ranking, looked, profiled = rank(task, tmp_path, deadline=time.monotonic() + 3600)
+    assert len(looked) == len(NAMES)
+    assert profiled == []  # conductance takes longer than embeddings, and even those took too long
     monkeypatch.setattr(rank_stage, "_PROFILE_TIMES", -1.0)
-    ranking, looked = rank(task, tmp_path, deadline=time.monotonic() + 3600)
-    assert len(looked) == len(NAMES) + 1  # one shows how long it takes
+    ranking, looked, profiled = rank(task, tmp_path, deadline=time.monotonic() + 3600)
+    assert looked == []  # they are kept
+    assert len(profiled) == 1  # which shows how long it takes
     assert {line.basis for line in ranking.ranked} == {"library and labels"}
     assert any("no conductance profiles" in note for note in ranking.notes)
     store = Store(tmp_path / "store")
     seen = [find_measurement(one, task, store=store) for one in resolve(NAMES)]
     assert sorted(len(one.blocks) > 0 for one in seen) == [False, False, True]
-    again, measured = rank(task, tmp_path, deadline=None)  # without a deadline what is missing is measured
-    assert measured == list(NAMES)
+    again, _, profiled = rank(task, tmp_path, deadline=None)  # without a deadline what is missing is measured
+    assert len(profiled) == len(NAMES) - 1
     assert not any("no conductance profiles" in note for note in again.notes)

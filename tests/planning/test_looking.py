@@ -268,3 +268,26 @@ def test_a_choice_without_looks_and_costs_that_are_none_are_refused():
 def test_a_policy_out_of_range_is_refused(settings_):
     with pytest.raises(ValueError, match="but got"):
         LookingPolicy(**settings_)
+
+
+def test_a_candidate_that_is_not_worth_it_is_passed_over():
+    first = next_look(KNOWN, [])
+    assert first is not None
+    value = look_values(KNOWN, [])
+    least = np.where(np.arange(len(value)) == first, value[first] * 1.01, 0.0)
+    other = next_look(KNOWN, [], least=least)
+    assert other not in {first, None}
+    assert next_look(KNOWN, [], least=np.full(len(value), np.inf)) is None
+    with pytest.raises(ValueError, match="least must be"):
+        next_look(KNOWN, [], least=np.zeros(1))
+
+
+def test_where_the_portfolio_has_none_worth_it_expected_improvement_decides():
+    looks = [look(0, 0.5, 0.01)]
+    covering = look_values(KNOWN, looks)
+    improving = look_values(KNOWN, looks, policy=LookingPolicy(cover_every=0))
+    only = int(np.argmin(np.where(np.arange(len(covering)) == 0, np.inf, covering - improving)))
+    assert improving[only] > covering[only]
+    least = np.full(len(covering), np.inf)
+    least[only] = (improving[only] + covering[only]) / 2
+    assert next_look(KNOWN, looks, least=least) == only

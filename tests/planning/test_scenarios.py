@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.published_world import CANDIDATES, DATASETS, drawn_table
-from vlmsel_auto.planning.scenarios import learn_scenarios
+from vlmsel_auto.planning.scenarios import learn_scenarios, nothing_published
 
 
 def test_a_whole_table_is_centred_and_its_covariance_shrunk():
@@ -85,3 +85,10 @@ def test_data_sets_with_one_figure_are_left_out():
 def test_what_is_no_table_is_refused(table, message):
     with pytest.raises(ValueError, match=message):
         learn_scenarios(table)
+
+
+def test_where_nothing_is_published_all_are_alike():
+    known = nothing_published(3)
+    assert known.mean.tolist() == [0.0, 0.0, 0.0]
+    assert np.linalg.eigvalsh(known.cov).min() > 0
+    assert len(set(np.diag(known.cov).tolist())) == 1

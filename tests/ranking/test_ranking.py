@@ -9,6 +9,7 @@ from scipy import stats
 from helpers.zoo_world import World
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.ranking.evidence.consensus import consensus
+from vlmsel_auto.ranking.forecast import Forecast
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import rank_candidates
 
@@ -112,14 +113,39 @@ def test_without_a_library_labels_rank_and_notes_say_so(world):
     assert all(line.prior is None for line in ranking.ranked)
 
 
-def test_published_figures_rank_when_nothing_else_is_known():
-    targets = [Measurement(candidate=name, published=value) for name, value in (("a", 0.3), ("b", 0.6), ("c", None))]
-    ranking = rank_candidates(task="x", targets=targets)
-    assert ranking.order[0] == "b"
+def test_a_forecast_ranks_when_nothing_else_is_known():
+    targets = [Measurement(candidate=name) for name in "abc"]
+    forecast = Forecast(
+        mean=np.array([0.3, 0.6, 0.4]),
+        sd=np.array([0.05, 0.05, 0.2]),
+        looked=np.zeros(3, dtype=bool),
+        published=np.array([True, True, False]),
+    )
+    ranking = rank_candidates(task="x", targets=targets, forecast=forecast)
+    assert ranking.order == ("b", "c", "a")
     assert {line.candidate: line.basis for line in ranking.ranked} == {
         "a": "published figures",
         "b": "published figures",
         "c": "no signal",
+    }
+    assert max(ranking.ranked, key=lambda line: line.sd).candidate == "c"
+    with pytest.raises(ValueError, match="of 2 candidates, but got 3"):
+        rank_candidates(task="x", targets=targets[:2], forecast=forecast)
+
+
+def test_candidates_of_a_large_library_do_not_need_the_forecast(world, library):
+    targets, labels = world.targets(0, per_class=4)
+    m = len(targets)
+    forecast = Forecast(
+        mean=np.linspace(0.9, 0.1, m), sd=np.full(m, 0.01), looked=np.ones(m, dtype=bool), published=np.ones(m, bool)
+    )
+    alone = rank_candidates(task="t00", targets=targets, labels=labels, library=library)
+    both = rank_candidates(task="t00", targets=targets, labels=labels, library=library, forecast=forecast)
+    assert [line.score for line in both.ranked] == [line.score for line in alone.ranked]
+    few = library.select_tasks(library.task_names[1:5])
+    assert "library" not in {
+        line.basis
+        for line in rank_candidates(task="t00", targets=targets, labels=labels, library=few, forecast=forecast).ranked
     }
 
 

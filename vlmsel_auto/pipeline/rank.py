@@ -1,14 +1,12 @@
-"""Task and candidates to a ranking: measure every candidate on the target, then fuse with the library.
+"""Task and candidates to a ranking: look at candidates, take conductance where it is compared, fuse with the library.
 
-One candidate that fails (weights missing, out of memory, no conductance) is named with its reason; the others go on.
+One candidate that fails (weights missing, out of memory) is named with its reason; the others go on.
 """
 
 from __future__ import annotations
 
-import gc
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -16,15 +14,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
 from vlmsel_auto.cache import Store
-from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, RankingReady, Sink, StageFinished, StageProgress, StageStarted
-from vlmsel_auto.library import published
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.measuring.measure import embed_target, find_measurement, measure_target
+from vlmsel_auto.measuring.measure import find_measurement, measure_target
 from vlmsel_auto.measuring.search import SEARCH
-from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import Unusable
-from vlmsel_auto.process import is_out_of_memory
+from vlmsel_auto.pipeline.look import Looked, Pace, attempt, look_at
+from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import rank_candidates
 from vlmsel_auto.ranks import error_correlation
@@ -33,99 +29,50 @@ from vlmsel_auto.reporting.formatting import plural
 
 _PROFILE_SHARE: Final = 0.25  # of the time for looking, at most, for conductance: labels already say most
 _PROFILE_TIMES: Final = 4.0  # what conductance takes at least, in times of embedding
-_NAMED: Final = 5  # own source tasks that a note names
+_NAMED: Final = 5  # own source tasks, or candidates, that a note names
 
 
-@contextmanager
-def _older_objects_left_alone() -> Iterator[None]:
-    """Collections of garbage within skip the objects that exist now, which are many: all that was imported."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
-@_older_objects_left_alone()
-def _measure_all(
+def _profiled(
     candidates: Sequence[Candidate],
     task: Task,
     *,
-    kept: Mapping[str, Measurement | None],
+    looked: Looked,
+    library: Library,
     device: str,
     store: Store,
     sink: Sink,
     deadline: float | None,
-) -> tuple[dict[str, Measurement], dict[str, str], list[str]]:
-    """Measure the candidates one after the other, but for what was ``kept`` of earlier runs.
+) -> Mapping[str, Measurement]:
+    """What the looks found, with conductance where source tasks can be compared by it.
 
-    With a deadline, after which no further candidate is loaded, every candidate is embedded first; conductance comes
-    after, for all or none of them, and only when it takes no more than a quarter of the time.
-
-    Returns measurements by candidate, reasons of failures by candidate, and ids that the deadline left unmeasured.
+    That is paid for candidates that the library has profiles of, and for those on this disk, which own searches will
+    add. It is compared, so all of them have it or none: with a deadline, none where it takes over a quarter of the
+    time.
     """
+    known = dict(zip(library.candidate_ids, library.has_profiles, strict=True))
+    useful = [
+        one for one in candidates if one.id in looked.found and (known.get(one.id, False) or one.path is not None)
+    ]
+    missing = [one for one in useful if not looked.found[one.id].blocks]
+    allowed = None if deadline is None else _PROFILE_SHARE * (looked.seconds + max(0.0, deadline - time.monotonic()))
+    hurried = allowed is not None and (looked.passed_over or _PROFILE_TIMES * looked.seconds > allowed)
+    if not missing or hurried:
+        return looked.found
     began = time.monotonic()
-    text = f"{'conductance' if deadline is None else 'embeddings'} of every candidate on the target"
-    sink(StageStarted(stage="profiles", total=len(candidates), text=text))
-    found: dict[str, Measurement] = {}
-    failures: dict[str, str] = {}
-    late: list[str] = []
-    measure = measure_target if deadline is None else embed_target
-    for done, candidate in enumerate(candidates, start=1):
-        known = kept[candidate.id]
-        if known is not None and (known.blocks or deadline is not None):
-            found[candidate.id] = known
-        elif deadline is not None and time.monotonic() > deadline:
-            late.append(candidate.id)
-        else:
-            outcome = _attempt(measure, candidate, task, device=device, store=store, sink=sink)
-            if isinstance(outcome, Measurement):
-                found[candidate.id] = outcome
-            else:
-                failures[candidate.id] = outcome
-                sink(Notice(text=f"{candidate.id} cannot be used: {outcome}", level="warning"))
-        sink(StageProgress(stage="profiles", done=done, text=candidate.id))
-    sink(StageFinished(stage="profiles", seconds=time.monotonic() - began))
-    embedded = [one for one in candidates if one.id in found and not found[one.id].blocks]
-    allowed = 0.0 if deadline is None else _PROFILE_SHARE * (deadline - began)
-    if embedded and not late and _PROFILE_TIMES * (time.monotonic() - began) < allowed:
-        found |= _profiled(embedded, task, device=device, store=store, sink=sink, allowed=allowed)
-    return found, failures, late
-
-
-def _profiled(
-    candidates: Sequence[Candidate], task: Task, *, device: str, store: Store, sink: Sink, allowed: float
-) -> dict[str, Measurement]:
-    """Conductance of all candidates, or of none when it would take longer than ``allowed`` seconds: it is compared."""
-    began = time.monotonic()
-    found: dict[str, Measurement] = {}
-    sink(StageStarted(stage="profiles", total=len(candidates), text="conductance of every candidate on the target"))
-    for done, candidate in enumerate(candidates, start=1):
-        outcome = _attempt(measure_target, candidate, task, device=device, store=store, sink=sink)
-        if isinstance(outcome, Measurement):  # else there are still the embeddings
+    found = dict(looked.found)
+    sink(StageStarted(stage="profiles", total=len(missing), text="conductance of every candidate on the target"))
+    for done, candidate in enumerate(missing, start=1):
+        outcome = attempt(measure_target, candidate, task, device=device, store=store, sink=sink)
+        if isinstance(outcome, Measurement):
             found[candidate.id] = outcome
-        spent = time.monotonic() - began
+        else:
+            sink(Notice(text=f"{candidate.id} has no conductance: {outcome}", level="warning"))
         sink(StageProgress(stage="profiles", done=done, text=candidate.id))
-        if spent * len(candidates) / done > allowed:
-            found = {}
+        if allowed is not None and (time.monotonic() - began) * len(missing) / done > allowed:
+            found = dict(looked.found)
             break
     sink(StageFinished(stage="profiles", seconds=time.monotonic() - began))
     return found
-
-
-def _attempt(
-    measure: Callable[..., Measurement], candidate: Candidate, task: Task, *, device: str, store: Store, sink: Sink
-) -> Measurement | str:
-    """The measurement, or why there is none."""
-    try:
-        return measure(zoo.load(candidate, device=device, sink=sink), task, store=store)
-    except VlmselError as error:
-        return str(error)
-    except (RuntimeError, MemoryError) as error:  # torch: out of memory, operators a device lacks
-        what = "out of memory" if is_out_of_memory(error) else type(error).__name__
-        return f"{what}: {' '.join(str(error).split())[:300]}"
-    finally:
-        gc.collect()
 
 
 def rank_task(
@@ -139,74 +86,81 @@ def rank_task(
     unusable: Sequence[Unusable] = (),
     seed: int = 0,
     deadline: float | None = None,
+    price: float = POLICY.price,
+    pace: Pace | None = None,
     earlier: Ranking | None = None,
 ) -> tuple[Ranking, list[Measurement]]:
-    """Measure and rank ``candidates`` on ``task``: the ranking, and the measurements that it was made from.
+    """Look at ``candidates`` and rank them on ``task``: the ranking, and the measurements that it was made from.
 
     Candidates that fail, and those ``unusable`` from the start, stand in ``Ranking.failures`` and not in its order;
-    those that the deadline left unmeasured are ranked by the library alone. With a deadline the candidates that the
-    library likes are measured first. A ranking of an ``earlier`` run is followed as it is, and nothing is measured.
+    those that were not looked at stand in its order by what is known without. ``price`` and ``deadline`` as for
+    `look.look_at`. A ranking of an ``earlier`` run is followed as it is, and nothing is measured.
     """
-    kept = {one.id: find_measurement(one, task, store=store) for one in candidates}
+    kept = {one.id: seen for one in candidates if (seen := find_measurement(one, task, store=store)) is not None}
     if earlier is not None:
         sink(RankingReady(ranking=earlier))
-        return earlier, [one for one in kept.values() if one is not None]
+        return earlier, list(kept.values())
     for one in unusable:
         sink(Notice(text=f"{one.id} cannot be used: {one.reason}", level="warning"))
     # a prediction must not have seen its answer
     sources = library.select_tasks([one.name for one in library.tasks if one.digest != task.digest])
-    bare = _bare_targets(candidates)
-    order = list(candidates)
-    if deadline is not None:
-        liked = rank_candidates(task=task.name, targets=list(bare.values()), library=sources, seed=seed).order
-        order.sort(key=lambda one: liked.index(one.id))
-    found, failures, late = _measure_all(
-        order, task, kept=kept, device=device, store=store, sink=sink, deadline=deadline
+    looked = look_at(
+        candidates,
+        task,
+        library=sources,
+        kept=kept,
+        price=price,
+        deadline=deadline,
+        device=device,
+        store=store,
+        sink=sink,
+        pace=pace or Pace(),
     )
-    failures = {one.id: one.reason for one in unusable} | failures
+    found = _profiled(
+        candidates, task, looked=looked, library=sources, device=device, store=store, sink=sink, deadline=deadline
+    )
+    failures = {one.id: one.reason for one in unusable} | dict(looked.failures)
     began = time.monotonic()
     sink(StageStarted(stage="ranking", text="source tasks and evidence"))
-    targets = [
-        replace(found.get(name, known), published=known.published)
-        for name, known in bare.items()
-        if name not in failures
-    ]
+    usable = [one for one in candidates if one.id not in failures]
     ranking = Ranking(task=task.name, ranked=(), failures=failures)
-    if targets:
+    if usable:
         with threadpool_limits(1):  # many small matrices: more threads wait for each other, and for other processes
             ranking = rank_candidates(
                 task=task.name,
-                targets=targets,
+                targets=[found.get(one.id, Measurement(candidate=one.id)) for one in usable],
                 labels=task.labels[task.support],
                 library=sources,
-                correlation=error_correlation([one for one in candidates if one.id not in failures]),
+                forecast=looked.forecast.of([place for place, one in enumerate(candidates) if one.id not in failures]),
+                correlation=error_correlation(usable),
                 failures=failures,
                 seed=seed,
             )
-    notes = list(ranking.notes)
-    own = _from_searches(sources)
-    if own and any(line.basis.has_library for line in ranking.ranked):
-        names = ", ".join(own[:_NAMED]) + (", ..." if len(own) > _NAMED else "")
-        notes.append(f"{plural(len(own), 'source task')} of your own earlier searches: {names}")
-    if late:
-        notes.append(f"no time to look at {len(late)} candidates; the library alone ranks {', '.join(late)}")
-    ranking = replace(ranking, notes=tuple(notes))
+    notes = [*ranking.notes, *_notes(ranking, looked, sources, candidates=len(candidates))]
+    ranking = replace(ranking, notes=tuple(notes), not_looked=looked.passed_over)
     sink(StageFinished(stage="ranking", seconds=time.monotonic() - began))
     sink(RankingReady(ranking=ranking))
     return ranking, list(found.values())
+
+
+def _notes(ranking: Ranking, looked: Looked, library: Library, *, candidates: int) -> list[str]:
+    notes = []
+    own = _from_searches(library)
+    if own and any(line.basis.has_library for line in ranking.ranked):
+        notes.append(f"{plural(len(own), 'source task')} of your own earlier searches: {_some(own)}")
+    if looked.passed_over:
+        notes.append(
+            f"{len(looked.found)} of {candidates} candidates were looked at; the others are placed by what is known "
+            f"of them without: {_some(list(looked.passed_over))}"
+        )
+    return notes
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def _from_searches(library: Library) -> list[str]:
     """Source tasks that came from finished searches."""
     searched = [number for number, build in enumerate(library.builds) if build.source == SEARCH]
     return [name for s, name in enumerate(library.task_names) if np.isin(library.build[:, s], searched).any()]
-
-
-def _bare_targets(candidates: Sequence[Candidate]) -> dict[str, Measurement]:
-    """What is known of each candidate before it is loaded: published zero-shot accuracies, averaged."""
-    ids = [one.id for one in candidates]
-    rows = [row[np.isfinite(row)] for row in published.zero_shot(ids)]
-    return {
-        name: Measurement(candidate=name, published=float(row.mean()) if len(row) else None)
-        for name, row in zip(ids, rows, strict=True)
-    }

@@ -27,7 +27,7 @@ cannot be used.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -216,6 +216,19 @@ def _improvement(parts: Sequence[_Part], seen: IntArray, *, level: float) -> Flo
     return value
 
 
+def _rules(scenarios: Scenarios, looks: Sequence[Look], policy: LookingPolicy) -> Iterator[FloatArray]:
+    """Values (M,) of the next look by the rule whose turn it is, then by expected improvement; 0 for those seen."""
+    seen = _places(looks)
+    parts = _parts(scenarios, looks, policy)
+    if len(seen) and policy.cover_every and (len(seen) + 1) % policy.cover_every == 0:
+        value = _coverage(scenarios.standings, seen)
+        if value.any() and _outlook(parts).p_published > 0.5:  # noqa: PLR2004 - likelier than not
+            yield value
+    value = _improvement(parts, seen, level=_level_variance(scenarios, policy))
+    value[seen] = 0.0
+    yield value
+
+
 def look_values(scenarios: Scenarios, looks: Sequence[Look], *, policy: LookingPolicy = DEFAULT) -> FloatArray:
     """By how much the next look, at each candidate, improves on the best seen: (M,), accuracy, 0 for those seen.
 
@@ -225,39 +238,45 @@ def look_values(scenarios: Scenarios, looks: Sequence[Look], *, policy: LookingP
         ValueError: as `outlook`.
     """
     _check(scenarios, looks)
-    seen = _places(looks)
-    parts = _parts(scenarios, looks, policy)
-    if len(seen) and policy.cover_every and (len(seen) + 1) % policy.cover_every == 0:
-        value = _coverage(scenarios.standings, seen)
-        if value.any() and _outlook(parts).p_published > 0.5:  # noqa: PLR2004 - likelier than not
-            return value
-    value = _improvement(parts, seen, level=_level_variance(scenarios, policy))
-    value[seen] = 0.0
-    return value
+    return next(_rules(scenarios, looks, policy))
 
 
 def next_look(
-    scenarios: Scenarios, looks: Sequence[Look], *, costs: FloatArray | None = None, policy: LookingPolicy = DEFAULT
+    scenarios: Scenarios,
+    looks: Sequence[Look],
+    *,
+    costs: FloatArray | None = None,
+    least: FloatArray | None = None,
+    policy: LookingPolicy = DEFAULT,
 ) -> int | None:
-    """The candidate whose look is worth most for its cost; None when all were looked at.
+    """The candidate whose look is worth most for its cost; None when none is left that is worth it.
 
     Args:
         scenarios: of M candidates.
         looks: at most one for each candidate; may be empty.
         costs: (M,) of a look, > 0, any unit (gigabytes, seconds); None: all alike.
+        least: (M,) what a look at each candidate must be worth, accuracy; infinite for one that cannot be looked at;
+            None: nothing. A candidate that neither rule finds worth it is passed over.
         policy: of the prior.
 
     Raises:
-        ValueError: as `outlook`, or costs of another shape or not positive and finite.
+        ValueError: as `outlook`, costs of another shape or not positive and finite, or ``least`` of another shape.
     """
+    _check(scenarios, looks)
     size = len(scenarios.mean)
     price = np.ones(size) if costs is None else costs
     if price.shape != (size,) or not np.all((price > 0) & np.isfinite(price)):
         raise ValueError(f"costs must be {size} positive numbers, but got {costs!r}")
-    value = look_values(scenarios, looks, policy=policy) / price**policy.cost_power
-    value[_places(looks)] = -math.inf
-    place = int(value.argmax())
-    return place if math.isfinite(value[place]) else None
+    bar = np.full(size, -math.inf) if least is None else least
+    if bar.shape != (size,):
+        raise ValueError(f"least must be {size} numbers, but got {least!r}")
+    for value in _rules(scenarios, looks, policy):
+        worth = np.where(value >= bar, value / price**policy.cost_power, -math.inf)
+        worth[_places(looks)] = -math.inf
+        place = int(worth.argmax())
+        if math.isfinite(worth[place]):
+            return place
+    return None
 
 
 def best_seen(scenarios: Scenarios, looks: Sequence[Look], *, policy: LookingPolicy = DEFAULT) -> int:

@@ -26,6 +26,9 @@ _SHRINK: Final = 0.5  # of the covariance towards its diagonal
 _POOL: Final = 0.5  # of each candidate's variance towards the mean variance
 _LEAST_SD: Final = 0.005  # accuracy: no table says that a candidate never deviates
 _LEAST_LEVEL_SD: Final = 0.1  # accuracy: a few data sets may have much the same level
+_UNKNOWN_SD: Final = 0.08  # accuracy: of candidates of which nothing was published
+_UNKNOWN_LEVEL: Final = 0.5
+_UNKNOWN_LEVEL_SD: Final = 0.3
 _ROUNDS: Final = 50  # of EM, which stops earlier when nothing moves
 _STILL: Final = 1e-6  # accuracy
 
@@ -107,3 +110,15 @@ def learn_scenarios(table: FloatArray) -> Scenarios:
             break
     level_sd = max(float(level.std(ddof=1)), _LEAST_LEVEL_SD)
     return Scenarios(standings=standings, mean=mean, cov=cov, level=float(level.mean()), level_sd=level_sd)
+
+
+def nothing_published(size: int) -> Scenarios:
+    """Scenarios of M candidates of which no table says anything: all alike, deviating by `_UNKNOWN_SD`."""
+    zeros = np.zeros(size)
+    return Scenarios(
+        standings=zeros[:, None],
+        mean=zeros,
+        cov=_UNKNOWN_SD**2 * np.eye(size),
+        level=_UNKNOWN_LEVEL,
+        level_sd=_UNKNOWN_LEVEL_SD,
+    )

@@ -36,7 +36,6 @@ class Measurement:
     activity: FloatArray = field(default_factory=lambda: _nothing(0))  # (B,) mean over images of sum |C|
     blocks: tuple[str, ...] = ()  # (B,) names of the visual blocks; (): embeddings only
     weights: str = ""  # digest of the candidate's weights and configuration
-    published: float | None = None  # mean published zero-shot accuracy, in [0, 1], for candidates without a library row
 
     def embedded(self, labels: IntArray | None = None) -> Embedded | None:
         """The embeddings as signals want them, with the labels of the images; None where there are none."""

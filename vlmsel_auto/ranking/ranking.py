@@ -22,6 +22,7 @@ from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.dcd import DEFAULT
 from vlmsel_auto.ranking.divergence import Divergence
 from vlmsel_auto.ranking.evidence.consensus import consensus
+from vlmsel_auto.ranking.forecast import Forecast, in_standard_units
 from vlmsel_auto.ranking.fusion import Fusion, candidate_effect, fit_fusion, fuse, trend
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.scaling import standardise
@@ -42,7 +43,7 @@ _FIXED_WEIGHT: Final = 0.1  # of a signal of unlabelled images
 _FIXED_LABEL_WEIGHT: Final = 0.15
 _FIXED_SD: Final = 0.75
 _MIN_SOURCES: Final = 3
-_PUBLISHED: Final = 0.3  # weight of published zero-shot figures, standard units
+_ENOUGH_SOURCES: Final = 5  # of a candidate: with fewer its forecast tells more
 _UNKNOWN_SD: Final = 1.0  # nothing known: as wide as candidates differ
 
 
@@ -178,6 +179,7 @@ def rank_candidates(
     library: Library | None = None,
     truth: Truth = "tuned",
     divergence: Divergence = DEFAULT,
+    forecast: Forecast | None = None,
     correlation: FloatArray | None = None,
     failures: Mapping[str, str] | None = None,
     seed: int = 0,
@@ -191,6 +193,7 @@ def rank_candidates(
         library: source tasks, or None.
         truth: what to predict: accuracy after tuning, or zero-shot accuracy.
         divergence: compares the target with the sources.
+        forecast: of the targets, for those that the library does not know; None: they are ranked by their signals.
         correlation: (M, M) of the errors of the targets' scores, see `ranks.error_correlation`; None: independent.
         failures: candidates that could not be looked at, passed through to the ranking.
         seed: of the simulated orders behind probabilities and intervals.
@@ -201,8 +204,11 @@ def rank_candidates(
 
     Raises:
         InputError: no candidates, one twice, or features and labels that do not fit.
+        ValueError: a forecast of another number of candidates.
     """
     _check(targets, labels)
+    if forecast is not None and len(forecast.mean) != len(targets):
+        raise ValueError(f"the forecast must be of {len(targets)} candidates, but got {len(forecast.mean)}")
     m, shots = len(targets), _shots(labels)
     if library is not None and task in library.task_names:
         library = library.leave_out(task)
@@ -215,13 +221,18 @@ def rank_candidates(
     scores = score_candidates(measured=measured, sources=sources, n=m)
 
     in_library = np.isfinite(scores.average)
+    if forecast is not None and sources is not None:  # which has the few outcomes of own searches in it
+        in_library &= np.isfinite(sources.truth).sum(axis=1) >= _ENOUGH_SOURCES
     has_images = np.array([target.features.size > 0 and target.text_features.size > 0 for target in targets])
-    published = np.array([target.published for target in targets], dtype=np.float64)  # NaN for None
-    score = scores.score + np.where(in_library, 0.0, _PUBLISHED * standardise(published))
-    sd = np.where(in_library | has_images, scores.sd, _UNKNOWN_SD)
+    labelled = bool(shots) and any(name in measured for name in LABEL_SIGNALS)
+    score, sd = scores.score, np.where(in_library | has_images, scores.sd, _UNKNOWN_SD)
+    published = np.zeros(m, dtype=np.bool_)
+    if forecast is not None:
+        foreseen, foreseen_sd = in_standard_units(forecast, scores.score if labelled else None)
+        score, sd = np.where(in_library, score, foreseen), np.where(in_library, sd, foreseen_sd)
+        published = forecast.published
     errors = np.outer(sd, sd) * (np.eye(m) if correlation is None else correlation)
     chances = simulate_ranks(score, errors, seed=seed)
-    labelled = bool(shots) and any(name in measured for name in LABEL_SIGNALS)
     raw = {**measured, "average": scores.average, "dcd": scores.dcd}
     ids = [target.candidate for target in targets]
     lines = [
@@ -238,7 +249,7 @@ def rank_candidates(
                 library=bool(in_library[i]),
                 labels=labelled and bool(has_images[i]),
                 images=bool(has_images[i]),
-                published=bool(np.isfinite(published[i])),
+                published=bool(published[i]),
             ),
             signals={name: float(values[i]) for name, values in sorted(raw.items()) if np.isfinite(values[i])},
         )

@@ -1,0 +1,109 @@
+"""The loop of looks on the mini zoo: order, price, failures and what is kept."""
+
+import shutil
+import time
+
+import numpy as np
+import pytest
+
+from helpers.drawings import draw_task
+from vlmsel_auto.cache import Store
+from vlmsel_auto.events import Notice, StageProgress, discard
+from vlmsel_auto.library.places import default_library
+from vlmsel_auto.measuring.measure import find_measurement
+from vlmsel_auto.models.candidates import resolve
+from vlmsel_auto.pipeline import look as look_stage
+from vlmsel_auto.pipeline.look import Pace, look_at
+from vlmsel_auto.tasks.task import load_task
+
+NAMES = ("ConvNeXt-Mi-64.synth-m", "EffNet-Mi-64.all-m", "RN-Mi-64.glyph-s", "ViT-Mi-8-64.all-l")
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    root = tmp_path_factory.mktemp("task")
+    return load_task(
+        draw_task(root / "shapes"), views=tuple({one.view for one in resolve(NAMES)}), shots=4, workdir=root / "work"
+    )
+
+
+def look(task, store, *, candidates=None, kept=None, price=0.001, deadline=None, sink=discard):
+    return look_at(
+        candidates or resolve(NAMES),
+        task,
+        library=default_library(),
+        kept=kept or {},
+        price=price,
+        deadline=deadline,
+        device="cpu",
+        store=store,
+        sink=sink,
+        pace=Pace(),
+    )
+
+
+def test_where_looks_are_cheap_nobody_is_passed_over(task, tmp_path):
+    looked = look(task, Store(tmp_path), price=1e9)
+    assert sorted(looked.found) == sorted(NAMES)
+    assert looked.passed_over == {}
+    assert looked.forecast.looked.all()
+    assert not looked.forecast.published.any()
+
+
+def test_a_price_leaves_out_what_promises_little_and_says_so(task, tmp_path, monkeypatch):
+    monkeypatch.setattr(look_stage, "_FREE_SECONDS", 0.0)
+    looked = look(task, Store(tmp_path), price=1e3)
+    assert len(looked.found) == 1  # someone is looked at, whatever it costs
+    assert len(looked.passed_over) == 3
+    assert all("promised" in why and "points" in why for why in looked.passed_over.values())
+    assert looked.forecast.looked.sum() == 1
+    assert np.isfinite(looked.forecast.mean).all()
+    assert (looked.forecast.sd[~looked.forecast.looked] > looked.forecast.sd[looked.forecast.looked]).all()
+
+
+def test_a_look_that_would_end_late_is_not_begun(task, tmp_path):
+    everyone = list(resolve(NAMES))
+    slow = Pace(speed=1e7)
+    deadline = time.monotonic() + 30
+    looked = look_at(
+        everyone, task, library=default_library(), kept={}, price=0.0, deadline=deadline, device="cpu",
+        store=Store(tmp_path), sink=discard, pace=slow,
+    )  # fmt: skip
+    assert looked.found  # one is begun all the same, and shows that this machine is faster than was thought
+    assert sorted(looked.found) == sorted(NAMES)
+    passed = look(task, Store(tmp_path / "other"), deadline=time.monotonic() - 1).passed_over
+    assert sorted(passed) == sorted(NAMES)
+    assert all("no time was left" in why for why in passed.values())
+
+
+def test_one_that_cannot_be_loaded_is_told_and_the_others_go_on(task, tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(resolve(NAMES[:1])[0].path, damaged)
+    weights = damaged / "open_clip_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    events = []
+    candidates = [*resolve(NAMES[1:]), *resolve(f"local-dir:{damaged}")]
+    looked = look(task, Store(tmp_path / "store"), candidates=candidates, sink=events.append)
+    assert sorted(looked.found) == sorted(NAMES[1:])
+    assert list(looked.failures) == [f"local-dir:{damaged}"]
+    assert any(isinstance(each, Notice) and "cannot be used" in each.text for each in events)
+    assert [each.done for each in events if isinstance(each, StageProgress)] == [1, 2, 3, 4]
+
+
+def test_what_an_earlier_run_kept_costs_no_look(task, tmp_path):
+    store = Store(tmp_path)
+    first = look(task, store)
+    events = []
+    kept = {one.id: find_measurement(one, task, store=store) for one in resolve(NAMES)}
+    again = look(task, store, kept=kept, sink=events.append)
+    assert not [each for each in events if isinstance(each, StageProgress)]
+    assert again.forecast.mean == pytest.approx(first.forecast.mean)
+
+
+def test_a_look_moves_the_forecast_of_all(task, tmp_path, monkeypatch):
+    none = look(task, Store(tmp_path), deadline=time.monotonic() - 1).forecast
+    assert not none.looked.any()
+    monkeypatch.setattr(look_stage, "_FREE_SECONDS", 0.0)
+    one = look(task, Store(tmp_path), price=1e3).forecast
+    assert one.looked.sum() == 1
+    assert (np.abs(one.mean - none.mean) > 1e-3).all()

@@ -1,0 +1,239 @@
+"""Looking: one candidate after the other is loaded and embeds the labelled images, as long as that is worth its time.
+
+Before the first look published figures and the library's accuracies say who is likely to be good. Every look moves the
+forecast of all candidates, since models rise and fall together, and the next is the one that promises most for its
+seconds (`planning.looking`). One candidate that fails is named with its reason; the others go on.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from vlmsel_auto.cache import Store
+from vlmsel_auto.errors import VlmselError
+from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted
+from vlmsel_auto.library import published
+from vlmsel_auto.library.records import Library
+from vlmsel_auto.measuring.measure import embed_target
+from vlmsel_auto.models import zoo
+from vlmsel_auto.planning.look_seconds import TimedLook, look_seconds
+from vlmsel_auto.planning.looking import Look, look_values, next_look, outlook
+from vlmsel_auto.planning.scenarios import Scenarios, learn_scenarios, nothing_published
+from vlmsel_auto.process import is_out_of_memory
+from vlmsel_auto.ranking.forecast import Forecast, look_accuracy
+from vlmsel_auto.ranking.measurement import Measurement
+from vlmsel_auto.records import Candidate, FloatArray, Task
+from vlmsel_auto.reporting.formatting import plural
+
+_FREE_SECONDS: Final = 60.0  # when all looks that are left take no longer together, price is no reason to leave any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pace:
+    """How fast this machine is expected to be, before a look was timed."""
+
+    speed: float = 5e10  # floating-point operations a second
+    bandwidth: float = 2e7  # bytes a second
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Looked:
+    """What the looks found."""
+
+    found: Mapping[str, Measurement]  # by candidate
+    failures: Mapping[str, str]  # candidate -> why it cannot be used
+    passed_over: Mapping[str, str]  # candidate -> why it was not looked at
+    forecast: Forecast  # in the order of the candidates
+    seconds: float
+
+
+@dataclass(kw_only=True, eq=False)
+class _Looks:
+    """The state of the loop; arrays are in the order of the candidates."""
+
+    candidates: Sequence[Candidate]
+    task: Task
+    scenarios: Scenarios
+    pace: Pace
+    operations: FloatArray
+    downloads: FloatArray
+    found: dict[str, Measurement] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    looks: list[Look] = field(default_factory=list)
+    timed: list[TimedLook] = field(default_factory=list)
+
+    def keep(self, place: int, measurement: Measurement) -> None:
+        self.found[self.candidates[place].id] = measurement
+        seen = measurement.embedded(self.task.labels[self.task.support])
+        if seen is not None:
+            accuracy, sd = look_accuracy(seen)
+            self.looks.append(Look(candidate=place, accuracy=accuracy, sd=sd))
+
+    def open_places(self) -> list[int]:
+        return [m for m, one in enumerate(self.candidates) if one.id not in self.found and one.id not in self.failures]
+
+    def seconds(self) -> FloatArray:
+        return look_seconds(
+            operations=self.operations,
+            downloads=self.downloads,
+            timed=self.timed,
+            speed=self.pace.speed,
+            bandwidth=self.pace.bandwidth,
+        )
+
+
+@contextmanager
+def _older_objects_left_alone() -> Iterator[None]:
+    """Collections of garbage within skip the objects that exist now, which are many: all that was imported."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+@_older_objects_left_alone()
+def look_at(
+    candidates: Sequence[Candidate],
+    task: Task,
+    *,
+    library: Library,
+    kept: Mapping[str, Measurement],
+    price: float,
+    deadline: float | None,
+    device: str,
+    store: Store,
+    sink: Sink,
+    pace: Pace,
+) -> Looked:
+    """Look at candidates until none is left that is worth its time.
+
+    Args:
+        candidates: M of them.
+        task: its support set is embedded.
+        library: its accuracies are figures of other tasks, like those that are published.
+        kept: what earlier runs measured, by candidate: looks that cost nothing.
+        price: accuracy that a look must promise for each minute that it takes. It does not count while all looks that
+            are left take less than a minute together.
+        deadline: `time.monotonic` after which no candidate is loaded; one that is expected to end later is passed over.
+        device: where models run.
+        store: keeps embeddings.
+        sink: takes the events of stage "looks".
+        pace: of this machine.
+    """
+    began = time.monotonic()
+    state = _Looks(
+        candidates=candidates,
+        task=task,
+        scenarios=_scenarios(candidates, library),
+        pace=pace,
+        operations=np.array([math.nan if one.flops is None else one.flops * len(task.support) for one in candidates]),
+        downloads=np.zeros(len(candidates)),
+    )
+    for m, one in enumerate(candidates):
+        if one.id in kept:
+            state.keep(m, kept[one.id])
+    sink(StageStarted(stage="looks", total=len(candidates), text="candidates embed the labelled images"))
+    while (place := _next(state, price=price, deadline=deadline)) is not None:
+        _look(state, place, device=device, store=store, sink=sink)
+        sink(StageProgress(stage="looks", done=len(state.found) + len(state.failures), text=candidates[place].id))
+    seconds = time.monotonic() - began
+    text = f"{len(state.found)} of {plural(len(candidates), 'candidate')}"
+    sink(StageFinished(stage="looks", seconds=seconds, text=text))
+    return Looked(
+        found=state.found,
+        failures=state.failures,
+        passed_over=_why_not(state, deadline=deadline),
+        forecast=_forecast(state),
+        seconds=seconds,
+    )
+
+
+def _scenarios(candidates: Sequence[Candidate], library: Library) -> Scenarios:
+    """Published zero-shot accuracies, and the library's after tuning or else zero-shot, as data sets side by side."""
+    rows = {name: m for m, name in enumerate(library.candidate_ids)}
+    truth = np.where(np.isfinite(library.tuned), library.tuned, library.zero_shot)
+    own = np.full((len(candidates), len(library.tasks)), np.nan)
+    for m, one in enumerate(candidates):
+        if one.id in rows:
+            own[m] = truth[rows[one.id]]
+    table = np.concatenate([published.zero_shot([one.id for one in candidates]), own], axis=1)
+    usable = (np.isfinite(table).sum(axis=0) > 1).sum() > 1
+    return learn_scenarios(table) if usable else nothing_published(len(candidates))
+
+
+def _next(state: _Looks, *, price: float, deadline: float | None) -> int | None:
+    """The candidate to look at now; None: none."""
+    left = state.open_places()
+    now = time.monotonic()
+    if not left or (deadline is not None and now > deadline):
+        return None
+    seconds = state.seconds()
+    least = np.full(len(seconds), np.inf)
+    least[left] = 0.0 if seconds[left].sum() <= _FREE_SECONDS else price * seconds[left] / 60
+    if deadline is not None:
+        least[now + seconds > deadline] = np.inf
+    place = next_look(state.scenarios, state.looks, costs=seconds, least=least)
+    if place is None and not state.looks:  # someone has to be looked at, and there is time
+        return min(left, key=lambda m: float(seconds[m]))
+    return place
+
+
+def _look(state: _Looks, place: int, *, device: str, store: Store, sink: Sink) -> None:
+    candidate = state.candidates[place]
+    began = time.monotonic()
+    outcome = attempt(embed_target, candidate, state.task, device=device, store=store, sink=sink)
+    if isinstance(outcome, Measurement):
+        state.keep(place, outcome)
+        state.timed.append(TimedLook(candidate=place, seconds=time.monotonic() - began))
+    else:
+        state.failures[candidate.id] = outcome
+        sink(Notice(text=f"{candidate.id} cannot be used: {outcome}", level="warning"))
+
+
+def attempt(
+    measure: Callable[..., Measurement], candidate: Candidate, task: Task, *, device: str, store: Store, sink: Sink
+) -> Measurement | str:
+    """The measurement of a candidate that is loaded for it and released after it, or why there is none."""
+    try:
+        return measure(zoo.load(candidate, device=device, sink=sink), task, store=store)
+    except VlmselError as error:
+        return str(error)
+    except (RuntimeError, MemoryError) as error:  # torch: out of memory, operators a device lacks
+        what = "out of memory" if is_out_of_memory(error) else type(error).__name__
+        return f"{what}: {' '.join(str(error).split())[:300]}"
+    finally:
+        gc.collect()
+
+
+def _why_not(state: _Looks, *, deadline: float | None) -> dict[str, str]:
+    left = state.open_places()
+    if not left:
+        return {}
+    seconds, values = state.seconds(), look_values(state.scenarios, state.looks)
+    reasons = {}
+    for m in left:
+        late = deadline is not None and time.monotonic() + seconds[m] > deadline
+        worth = f"a look of {seconds[m]:,.0f} s promised {100 * values[m]:.2f} points"
+        reasons[state.candidates[m].id] = f"no time was left: a look takes {seconds[m]:,.1f} s" if late else worth
+    return reasons
+
+
+def _forecast(state: _Looks) -> Forecast:
+    now = outlook(state.scenarios, state.looks)
+    figures = published.zero_shot([one.id for one in state.candidates])
+    return Forecast(
+        mean=now.mean,
+        # before the first look nearly all of it would be the level's, which all share
+        sd=now.sd if state.looks else np.sqrt(np.diag(state.scenarios.cov)),
+        looked=np.array([one.id in state.found for one in state.candidates]),
+        published=np.array([bool(np.isfinite(row).any()) for row in figures]),
+    )

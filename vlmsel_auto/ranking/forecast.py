@@ -1,0 +1,72 @@
+"""What published figures and the looks so far say of candidates that no library knows, in a ranking's standard units.
+
+The forecast is `planning.looking`'s posterior: candidates that were not looked at have a place in it because models
+rise and fall together. Those that were looked at are ordered among themselves by the forecast and by the evidence of
+their labels, in equal shares: the forecast knows their published figures, the evidence sees more than an accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmsel_auto.ranking.evidence import linear, zeroshot
+from vlmsel_auto.ranking.scaling import standardise
+from vlmsel_auto.ranking.signals import Embedded
+from vlmsel_auto.records import FloatArray
+
+_EVIDENCE: Final = 0.5  # share of the evidence among those looked at; our own choice
+_OWN_VARIANCE: Final = 0.6  # of the binomial variance; the rest all candidates share, seeing the same images
+_LEAST_UNIT: Final = 0.01  # accuracy: candidates that hardly differ are not blown up to a full unit
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Forecast:
+    """Expected accuracies of M candidates."""
+
+    mean: FloatArray  # (M,)
+    sd: FloatArray  # (M,) without the level, which all share
+    looked: NDArray[np.bool_]  # (M,) whether its own images and labels took part
+    published: NDArray[np.bool_]  # (M,) whether there are published figures of it
+
+    def of(self, places: Sequence[int]) -> Forecast:
+        """The forecast of some of the candidates, in this order."""
+        at = np.asarray(places, dtype=np.int64)
+        return Forecast(mean=self.mean[at], sd=self.sd[at], looked=self.looked[at], published=self.published[at])
+
+
+def look_accuracy(seen: Embedded) -> tuple[float, float]:
+    """Accuracy on the labelled images, and its standard error between candidates.
+
+    Of a ridge classifier that starts at the class texts, each image left out once; where no class has two images, of
+    the zero-shot classifier. The standard error comes from the candidates' own part of the binomial variance.
+    """
+    found = linear.ridge(seen.features, seen.classes, text_features=seen.texts)
+    accuracy = found if np.isfinite(found) else zeroshot.zeroshot(seen.cosine, seen.classes)
+    count = len(seen.classes)
+    smoothed = (accuracy * count + 1) / (count + 2)
+    return accuracy, float(np.sqrt(_OWN_VARIANCE * smoothed * (1 - smoothed) / count))
+
+
+def in_standard_units(forecast: Forecast, evidence: FloatArray | None) -> tuple[FloatArray, FloatArray]:
+    """Scores (M,) and standard deviations (M,) as a ranking has them.
+
+    The unit is the standard deviation over candidates of what is believed of them, their own uncertainty included.
+
+    Args:
+        forecast: of M candidates.
+        evidence: (M,) score of the labels where a candidate was looked at, any unit; None: there is none.
+    """
+    away = forecast.mean - forecast.mean.mean()
+    unit = max(float(np.sqrt(np.mean(away**2 + forecast.sd**2))), _LEAST_UNIT)
+    score = away / unit
+    looked = forecast.looked
+    if evidence is not None and looked.sum() > 1:
+        own = score[looked]
+        both = (1 - _EVIDENCE) * standardise(own) + _EVIDENCE * standardise(evidence[looked])
+        score[looked] = own.mean() + own.std() * standardise(both)
+    return score, forecast.sd / unit
