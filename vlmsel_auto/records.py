@@ -176,13 +176,21 @@ class RankedCandidate:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class NotLooked:
+    """Why a candidate was ranked without a look at it."""
+
+    reason: str
+    seconds: float  # that a look would take
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Ranking:
     """Predicted order of the candidates on one task, best first."""
 
     task: str
     ranked: tuple[RankedCandidate, ...]
     failures: Mapping[str, str] = field(default_factory=dict)  # candidate -> why it could not be ranked
-    not_looked: Mapping[str, str] = field(default_factory=dict)  # candidate -> why it was ranked without a look
+    not_looked: Mapping[str, NotLooked] = field(default_factory=dict)  # by candidate
     seed: int = 0  # of split, cap and few-shot draws
     notes: tuple[str, ...] = ()  # what a reader must know: sources used, trust in prior and evidence
 

@@ -75,7 +75,7 @@ def test_candidates_that_the_deadline_left_are_ranked_by_the_library_alone(task,
     assert looked == []
     assert sorted(ranking.order) == sorted(NAMES) == sorted(ranking.not_looked)
     assert {line.basis for line in ranking.ranked} == {"library"}
-    assert all("no time was left" in why for why in ranking.not_looked.values())
+    assert all("no time was left" in each.reason for each in ranking.not_looked.values())
     assert any("0 of 3 candidates were looked at" in note for note in ranking.notes)
 
 

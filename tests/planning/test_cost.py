@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from helpers.planning_world import plan, tried
@@ -20,3 +22,13 @@ def test_prices_follow_measured_speed_then_operations() -> None:
     assert trial_seconds(made, probed)["m3", "finetune"] == pytest.approx(60.0 / cost["m1"] ** 0.5 * pace)
     assert budget_share(10.0, left=Left(seconds=100.0, trials=4)) == pytest.approx(0.1 + 0.25)
     assert budget_share(10.0, left=Left()) == 10.0
+
+
+def test_the_first_trial_of_a_candidate_that_nobody_loaded_pays_for_loading() -> None:
+    made = plan(audits=0)
+    fresh = replace(made, loading={"m3": 90.0})
+    plain, dear = trial_seconds(made, []), trial_seconds(fresh, [])
+    assert dear["m3", "probe"] == pytest.approx(plain["m3", "probe"] + 90.0)
+    assert dear["m1", "probe"] == plain["m1", "probe"]
+    history = [tried("m3", 0.5, "probe")]
+    assert trial_seconds(fresh, history) == trial_seconds(made, history)

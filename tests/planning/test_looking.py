@@ -274,7 +274,7 @@ def test_a_candidate_that_is_not_worth_it_is_passed_over():
     first = next_look(KNOWN, [])
     assert first is not None
     value = look_values(KNOWN, [])
-    least = np.where(np.arange(len(value)) == first, value[first] * 1.01, 0.0)
+    least = np.where(np.arange(len(value)) == first, value[first] * DEFAULT.realised * 1.01, 0.0)
     other = next_look(KNOWN, [], least=least)
     assert other not in {first, None}
     assert next_look(KNOWN, [], least=np.full(len(value), np.inf)) is None
@@ -289,5 +289,5 @@ def test_where_the_portfolio_has_none_worth_it_expected_improvement_decides():
     only = int(np.argmin(np.where(np.arange(len(covering)) == 0, np.inf, covering - improving)))
     assert improving[only] > covering[only]
     least = np.full(len(covering), np.inf)
-    least[only] = (improving[only] + covering[only]) / 2
+    least[only] = DEFAULT.realised * (improving[only] + covering[only]) / 2
     assert next_look(KNOWN, looks, least=least) == only

@@ -42,6 +42,18 @@ def test_plan_refusals(arguments: dict[str, object], message: str) -> None:
         make_plan(ranking(SCORES), candidates=CANDIDATES, **{"methods": BOTH, **arguments})
 
 
+def test_candidates_that_were_not_loaded_yet_wait_and_are_no_audits() -> None:
+    loading = {"m0": 90.0, **{f"m{number}": 30.0 for number in range(6, N)}}
+    made = make_plan(ranking(SCORES), candidates=CANDIDATES, methods=BOTH, top_k=3, audits=3, loading=loading)
+    assert made.order == tuple(f"m{number}" for number in range(N))  # the prediction stays what it is
+    assert made.active == ("m1", "m2", "m3")
+    assert set(made.audits) == {"m4", "m5"}
+    none = make_plan(
+        ranking(SCORES), candidates=CANDIDATES, methods=BOTH, top_k=3, loading={one.id: 30.0 for one in CANDIDATES}
+    )
+    assert none.active == ("m0", "m1", "m2")  # somebody has to be loaded
+
+
 def test_handicap_grows_with_doubt() -> None:
     made = plan()
     values = [handicap(made, f"m{number}") for number in range(N)]

@@ -33,9 +33,13 @@ def _fields(record: object, *names: str) -> dict[str, Json]:
 
 
 def rank_json(ranking: Ranking, *, top: int) -> Json:
-    """``{"ranking": [{candidate, score, prior, evidence, p_best, p_top5}, ...]}``, best first."""
+    """``{"ranking": [{candidate, score, prior, evidence, p_best, p_top5, looked}, ...], "failures"}``, best first."""
     lines = ranking.ranked[:top]
-    return {"ranking": [_fields(line, "candidate", "score", "prior", "evidence", "p_best", "p_top5") for line in lines]}
+    names = "candidate", "score", "prior", "evidence", "p_best", "p_top5"
+    return {
+        "ranking": [{**_fields(line, *names), "looked": line.candidate not in ranking.not_looked} for line in lines],
+        "failures": dict(ranking.failures),
+    }
 
 
 def _trial_json(trial: TrialResult) -> Json:

@@ -25,12 +25,12 @@ from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.measure import embed_target
 from vlmsel_auto.models import zoo
 from vlmsel_auto.planning.look_seconds import TimedLook, look_seconds
-from vlmsel_auto.planning.looking import Look, look_values, next_look, outlook
+from vlmsel_auto.planning.looking import DEFAULT, Look, look_values, next_look, outlook
 from vlmsel_auto.planning.scenarios import Scenarios, learn_scenarios, nothing_published
 from vlmsel_auto.process import is_out_of_memory
 from vlmsel_auto.ranking.forecast import Forecast, look_accuracy
 from vlmsel_auto.ranking.measurement import Measurement
-from vlmsel_auto.records import Candidate, FloatArray, Task
+from vlmsel_auto.records import Candidate, FloatArray, NotLooked, Task
 from vlmsel_auto.reporting.formatting import plural
 
 _FREE_SECONDS: Final = 60.0  # when all looks that are left take no longer together, price is no reason to leave any
@@ -50,7 +50,7 @@ class Looked:
 
     found: Mapping[str, Measurement]  # by candidate
     failures: Mapping[str, str]  # candidate -> why it cannot be used
-    passed_over: Mapping[str, str]  # candidate -> why it was not looked at
+    passed_over: Mapping[str, NotLooked]  # by candidate
     forecast: Forecast  # in the order of the candidates
     seconds: float
 
@@ -214,16 +214,16 @@ def attempt(
         gc.collect()
 
 
-def _why_not(state: _Looks, *, deadline: float | None) -> dict[str, str]:
+def _why_not(state: _Looks, *, deadline: float | None) -> dict[str, NotLooked]:
     left = state.open_places()
     if not left:
         return {}
-    seconds, values = state.seconds(), look_values(state.scenarios, state.looks)
+    seconds, values = state.seconds(), DEFAULT.realised * look_values(state.scenarios, state.looks)
     reasons = {}
     for m in left:
         late = deadline is not None and time.monotonic() + seconds[m] > deadline
-        worth = f"a look of {seconds[m]:,.0f} s promised {100 * values[m]:.2f} points"
-        reasons[state.candidates[m].id] = f"no time was left: a look takes {seconds[m]:,.1f} s" if late else worth
+        why = "no time was left for it" if late else f"it promised {100 * values[m]:.2f} points"
+        reasons[state.candidates[m].id] = NotLooked(reason=why, seconds=float(seconds[m]))
     return reasons
 
 

@@ -18,7 +18,7 @@ def trial_seconds(plan: Plan, history: History) -> Mapping[Arm, float]:
     A candidate's own last trial by the method tells; for the others the trials seen so far. Methods that train a tower
     are scaled by how fast the candidate's first trial embedded the images, or, before that, by the root of its
     operations: small models wait for other things than arithmetic (on the mini zoo 7 times the operations take twice
-    the time).
+    the time). The first trial of a candidate that nobody loaded yet takes the loading on top.
     """
     trains = {each.name: each.trains for each in (*plan.methods, *((plan.floor,) if plan.floor else ()))}
     own: dict[Arm, float] = {}
@@ -43,7 +43,8 @@ def trial_seconds(plan: Plan, history: History) -> Mapping[Arm, float]:
         for name, rate in pace.items():
             expected = level * rate if method.trains is Trains.TOWER else head
             found[name, method.name] = own.get((name, method.name), expected)
-    return found
+    tried = {trial.candidate for trial in history}
+    return {(name, of): s + (0.0 if name in tried else plan.loading.get(name, 0.0)) for (name, of), s in found.items()}
 
 
 def budget_share(seconds: float, *, left: Left) -> float:

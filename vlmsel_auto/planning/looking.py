@@ -51,6 +51,7 @@ class LookingPolicy:
     spread_log_sd: float = 0.7  # of s around 1
     level_width: float = 1.5  # of the new task's level, in standard deviations between published data sets
     cost_power: float = 0.5  # values are divided by this power of the costs; 1: plain gain per cost
+    realised: float = 0.25  # share of a value that comes out, for stopping: looks err, and the next might gain the same
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -62,8 +63,8 @@ class LookingPolicy:
             raise ValueError(f"p_reversed and p_vague must be probabilities that leave one over, but got {self!r}")
         if not self.spreads or min(*self.spreads, self.spread_log_sd, self.level_width) <= 0:
             raise ValueError(f"spreads and widths must be positive, but got {self!r}")
-        if self.cover_every < 0 or self.cost_power < 0:
-            raise ValueError(f"cover_every and cost_power must not be negative, but got {self!r}")
+        if min(self.cover_every, self.cost_power, self.realised) < 0:
+            raise ValueError(f"cover_every, cost_power and realised must not be negative, but got {self!r}")
 
 
 DEFAULT: Final = LookingPolicy()
@@ -255,8 +256,8 @@ def next_look(
         scenarios: of M candidates.
         looks: at most one for each candidate; may be empty.
         costs: (M,) of a look, > 0, any unit (gigabytes, seconds); None: all alike.
-        least: (M,) what a look at each candidate must be worth, accuracy; infinite for one that cannot be looked at;
-            None: nothing. A candidate that neither rule finds worth it is passed over.
+        least: (M,) accuracy that a look at each candidate must bring; infinite for one that cannot be looked at; None:
+            nothing. A candidate that neither rule finds worth it is passed over.
         policy: of the prior.
 
     Raises:
@@ -271,7 +272,7 @@ def next_look(
     if bar.shape != (size,):
         raise ValueError(f"least must be {size} numbers, but got {least!r}")
     for value in _rules(scenarios, looks, policy):
-        worth = np.where(value >= bar, value / price**policy.cost_power, -math.inf)
+        worth = np.where(policy.realised * value >= bar, value / price**policy.cost_power, -math.inf)
         worth[_places(looks)] = -math.inf
         place = int(worth.argmax())
         if math.isfinite(worth[place]):

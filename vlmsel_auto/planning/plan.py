@@ -2,7 +2,7 @@
 
 A low candidate is postponed, not lost. It returns when its upper bound beats the leader's lower bound, or when the
 leaders stall (`next_trial`); a few postponed candidates are tuned on purpose (audits), so that what pruning cost is
-measured and not assumed.
+measured and not assumed. Candidates that were not loaded yet are postponed too, and are no audits: they cost a download.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Plan:
     belief: Belief
     seed: int
     defaults: Defaults = field(default_factory=dict)  # where a first trial is; missing: the middle of its space
+    loading: Mapping[str, float] = field(default_factory=dict)  # seconds to load those that nobody looked at yet
     relative_costs: Mapping[str, float] = field(default_factory=dict)  # by method, before any was timed; a head takes 1
     gains: Mapping[str, float] = field(default_factory=dict)  # by method, over the first one, before either was seen
     validation_images: int | None = None  # what a metric is measured on; None: taken as exact
@@ -91,6 +92,7 @@ def make_plan(
     audits: int = 2,
     seed: int = 0,
     defaults: Defaults | None = None,
+    loading: Mapping[str, float] | None = None,
     relative_costs: Mapping[str, float] | None = None,
     gains: Mapping[str, float] | None = None,
     validation_images: int | None = None,
@@ -107,6 +109,7 @@ def make_plan(
         audits: how many postponed candidates are tuned on purpose, drawn at random.
         seed: of the draws.
         defaults: settings of first trials, learned from past ones.
+        loading: seconds that the first trial of a candidate takes more, for those that were not loaded yet.
         relative_costs: of a trial by each method against one of a head, before any was timed.
         gains: expected advantage of each method over the first, in units of the metric; one that is missing has none.
         validation_images: how many images a trial's metric is measured on; None takes it as exact.
@@ -129,8 +132,9 @@ def make_plan(
         range(len(candidates)), key=lambda m: (ranked.get(candidates[m].id, len(ranked)), -belief.mean[m], m)
     )
     costs = _costs(candidates)
-    keep = min(len(order), top_k) if top_k is not None else _enough(best[order], policy)
-    below = order[keep:]
+    loaded = [m for m in order if candidates[m].id not in (loading or {})] or order
+    keep = min(len(loaded), top_k) if top_k is not None else _enough(best[loaded], policy)
+    active, below = set(loaded[:keep]), loaded[keep:]
     drawn = np.random.default_rng(seed).permutation(len(below))[: min(audits, len(below))]
     audited = {below[index] for index in drawn.tolist()}
     return Plan(
@@ -139,7 +143,7 @@ def make_plan(
                 candidate=candidates[m].id,
                 rank=place + 1,
                 probability_best=float(best[m]),
-                postponed=place >= keep,
+                postponed=m not in active,
                 audit=m in audited,
                 cost=float(costs[m]),
             )
@@ -150,6 +154,7 @@ def make_plan(
         belief=belief,
         seed=seed,
         defaults=defaults or {},
+        loading=loading or {},
         relative_costs=relative_costs or {},
         gains=gains or {},
         validation_images=validation_images,

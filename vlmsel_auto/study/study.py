@@ -269,6 +269,7 @@ def run_study(
         audits=audits,
         seed=seed,
         defaults=defaults,
+        loading={name: each.seconds for name, each in ranking.not_looked.items()},
         relative_costs=runner.relative_costs(),
         gains=runner.gains(),
         validation_images=runner.sizes.val,
