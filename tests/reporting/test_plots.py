@@ -9,8 +9,15 @@ import matplotlib as mpl
 import pytest
 
 from helpers.report_world import make_ranking, make_trial
-from vlmsel_auto.reporting.plots import best_so_far, predicted_ranking, rank_scatter, validation_against_test
+from vlmsel_auto.reporting.plots import (
+    accuracy_against_latency,
+    best_so_far,
+    predicted_ranking,
+    rank_scatter,
+    validation_against_test,
+)
 from vlmsel_auto.reporting.report import Outcome
+from vlmsel_auto.reporting.tradeoff import Tradeoff
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -51,6 +58,16 @@ def lines(labels, *, step=0.1):
     return [replace(line, score=1.0 - step * n, sd=0.3) for n, line in enumerate(ranked)]
 
 
+def models(count):
+    return [
+        Tradeoff(
+            name=f"model-{n}", method="probe", accuracy=0.5 + 0.4 * n / count, latency=1e-3 * (n + 1), params=None,
+            on_front=n % 2 == 0,
+        )
+        for n in range(count)
+    ]  # fmt: skip
+
+
 def texts(svg):
     return [element.text for element in parse(svg).iter(f"{SVG}text")]
 
@@ -63,6 +80,7 @@ def drawn(count):
         validation_against_test(ranks),
         best_so_far(times([0.5 + 0.4 * math.sin(number) for number in range(count)])),
         predicted_ranking(lines(labels), tuned=labels[:3]),
+        accuracy_against_latency(models(count)),
     )
 
 

@@ -1,6 +1,7 @@
 """Sinks: plain lines, the live screen on a real pseudo-terminal, never raising, never slow."""
 
 import io
+import math
 import os
 import pty
 import re
@@ -46,6 +47,7 @@ from vlmsel_auto.reporting.formatting import (
     describe,
     duration,
     interval,
+    milliseconds,
     number,
     percent,
     plural,
@@ -335,6 +337,14 @@ def test_ctrl_c_leaves_a_clean_terminal():
 )  # fmt: skip
 def test_duration(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.00042, "0.42 ms"), (0.0042, "4.2 ms"), (0.042, "42 ms"), (1.5, "1500 ms"), (None, "-"), (math.nan, "-")],
+)
+def test_milliseconds(seconds, text):
+    assert milliseconds(seconds) == text
 
 
 def test_small_words():

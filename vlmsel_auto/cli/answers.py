@@ -33,12 +33,11 @@ def _fields(record: object, *names: str) -> dict[str, Json]:
 
 
 def rank_json(ranking: Ranking, *, top: int) -> Json:
-    """``{"ranking": [{candidate, score, prior, evidence, p_best, p_top5, looked}, ...], "failures"}``, best first."""
+    """``{"ranking": [{candidate, score, prior, evidence, p_best, p_top5, looked}, ...]}``, best first."""
     lines = ranking.ranked[:top]
     names = "candidate", "score", "prior", "evidence", "p_best", "p_top5"
     return {
-        "ranking": [{**_fields(line, *names), "looked": line.candidate not in ranking.not_looked} for line in lines],
-        "failures": dict(ranking.failures),
+        "ranking": [{**_fields(line, *names), "looked": line.candidate not in ranking.not_looked} for line in lines]
     }
 
 

@@ -130,6 +130,7 @@ def _of_embeddings(candidate: Candidate, seen: Embeddings) -> Measurement:
         text_features=seen.text.astype(np.float64),
         baseline=seen.baseline.astype(np.float64),
         logit_scale=seen.logit_scale,
+        seconds=seen.seconds,
         weights=fingerprint(candidate),
     )
 

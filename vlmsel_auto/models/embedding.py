@@ -6,6 +6,7 @@ class weights and its logit scale. Asking for more images embeds those that are 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -32,6 +33,7 @@ class Embeddings:
     text: NDArray[np.float32]  # (K, D) unit-norm class weights
     baseline: NDArray[np.float32]  # (D,) of the image that is zero after normalisation
     logit_scale: float
+    seconds: float = np.nan  # an image through the visual tower, of the fastest batch that was timed
 
 
 def find_embeddings(candidate: Candidate, task: Task, indices: IntArray, *, store: Store) -> Embeddings | None:
@@ -63,12 +65,22 @@ def embed(
     model = load()
     known = known or _without_images(model, task)
     missing = np.setdiff1d(indices, known.at)
-    made = embed_images(model, task, missing, check=check)
-    known = replace(known, at=np.concatenate([known.at, missing]), images=np.concatenate([known.images, made]))
+    made, seconds = _timed_images(model, task, missing, check=check)
+    known = replace(
+        known,
+        at=np.concatenate([known.at, missing]),
+        images=np.concatenate([known.images, made]),
+        seconds=float(np.fmin(known.seconds, seconds)),
+    )
     store.put(
         _key(candidate, task),
         {"at": known.at, "images": known.images, "text": known.text, "baseline": known.baseline},
-        {"candidate": candidate.id, "task": task.name, "logit_scale": known.logit_scale.hex()},
+        {
+            "candidate": candidate.id,
+            "task": task.name,
+            "logit_scale": known.logit_scale.hex(),
+            "seconds": known.seconds.hex(),
+        },
     )
     return _pick(known, indices)
 
@@ -87,17 +99,26 @@ def _without_images(model: LoadedModel, task: Task) -> Embeddings:
     )
 
 
-@torch.inference_mode()
 def embed_images(
     model: LoadedModel, task: Task, indices: IntArray, *, check: Callable[[], None] = lambda: None
 ) -> NDArray[np.float32]:
     """Unnormalised embeddings (n, D) of images of the task, by the model as it is now; nothing is kept."""
-    parts = []
+    return _timed_images(model, task, indices, check=check)[0]
+
+
+@torch.inference_mode()
+def _timed_images(
+    model: LoadedModel, task: Task, indices: IntArray, *, check: Callable[[], None]
+) -> tuple[NDArray[np.float32], float]:
+    """Embeddings, and the seconds an image of the fastest batch: others may have waited for the machine."""
+    parts, fastest = [], np.inf
     for start in range(0, len(indices), _BATCH):
         check()
         pixels = task.pixels.read(model.candidate.view, indices[start : start + _BATCH])
+        began = time.perf_counter()
         parts.append(_array(model.embed(model.normalise(pixels))))
-    return np.concatenate(parts)
+        fastest = min(fastest, (time.perf_counter() - began) / len(pixels))
+    return np.concatenate(parts), fastest
 
 
 def _key(candidate: Candidate, task: Task) -> str:
@@ -113,6 +134,7 @@ def _read(candidate: Candidate, task: Task, store: Store) -> Embeddings | None:
         at=arrays["at"].astype(np.int64),
         **{name: arrays[name].astype(np.float32, copy=False) for name in ("images", "text", "baseline")},
         logit_scale=float.fromhex(str(record["logit_scale"])),
+        seconds=float.fromhex(str(record.get("seconds", "nan"))),
     )
 
 

@@ -228,7 +228,8 @@ def _why_not(state: _Looks, *, deadline: float | None) -> dict[str, NotLooked]:
 
 
 def _forecast(state: _Looks) -> Forecast:
-    now = outlook(state.scenarios, state.looks)
+    looks = sorted(state.looks, key=lambda each: each.candidate)  # what an earlier run saw counts in the same order
+    now = outlook(state.scenarios, looks)
     figures = published.zero_shot([one.id for one in state.candidates])
     return Forecast(
         mean=now.mean,

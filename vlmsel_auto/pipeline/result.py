@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlmsel_auto.records import Agreement, BestModel, EnsembleModel, Ranking, StoppedBy, TrialResult
+from vlmsel_auto.reporting.tradeoff import Tradeoff
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,3 +22,4 @@ class SearchResult:
     workdir: Path
     report_dir: Path
     stopped_by: StoppedBy
+    tradeoffs: tuple[Tradeoff, ...] = ()  # the best of each tuned candidate and the ensemble, fastest first

@@ -17,6 +17,7 @@ from vlmsel_auto.library.records import Library
 from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.device import pick_device
+from vlmsel_auto.models.embedding import find_embeddings
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.pipeline.command import PRICE, SHOTS, command_of
 from vlmsel_auto.pipeline.ensemble import export_ensemble, towers_of_ensemble
@@ -28,9 +29,10 @@ from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.pipeline.workdir import LOCK, check_usable, claim, default_workdir, read_ranking, save_ranking, sweep
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.process import locked, writing
-from vlmsel_auto.records import Budget, Candidate, ImageView, Ranking, StoppedBy, TrialState
+from vlmsel_auto.records import Budget, Candidate, ImageView, Ranking, StoppedBy, Task, TrialState
 from vlmsel_auto.reporting import views
 from vlmsel_auto.reporting.make_report import make_report
+from vlmsel_auto.reporting.tradeoff import tradeoffs
 from vlmsel_auto.study.past import read_past
 from vlmsel_auto.study.results import MOST_MEMBERS
 from vlmsel_auto.study.study import StudyOutcome, run_study
@@ -231,6 +233,7 @@ def search(
         report = make_report(
             task=task,
             candidates=chosen,
+            latencies=_latencies(usable, task, store),
             ranking=ranking,
             trials=outcome.results,
             best=best,
@@ -260,11 +263,18 @@ def search(
         workdir=folder,
         report_dir=folder / "report",
         stopped_by=stopped,
+        tradeoffs=tradeoffs(report),
     )
 
 
 def _views(candidates: Sequence[Candidate]) -> tuple[ImageView, ...]:
     return tuple(dict.fromkeys(one.view for one in candidates))
+
+
+def _latencies(candidates: Sequence[Candidate], task: Task, store: Store) -> dict[str, float]:
+    """Seconds an image of the candidates that were loaded."""
+    seen = {one.id: find_embeddings(one, task, task.support, store=store) for one in candidates}
+    return {name: one.seconds for name, one in seen.items() if one is not None and math.isfinite(one.seconds)}
 
 
 def _left(budget: Budget, *, spent: float) -> Budget:

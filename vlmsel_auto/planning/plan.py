@@ -2,7 +2,8 @@
 
 A low candidate is postponed, not lost. It returns when its upper bound beats the leader's lower bound, or when the
 leaders stall (`next_trial`); a few postponed candidates are tuned on purpose (audits), so that what pruning cost is
-measured and not assumed. Candidates that were not loaded yet are postponed too, and are no audits: they cost a download.
+measured and not assumed. Candidates that were not loaded yet are postponed too, and are no audits: they cost a
+download.
 """
 
 from __future__ import annotations

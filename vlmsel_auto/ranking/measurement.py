@@ -35,6 +35,7 @@ class Measurement:
     total: float = np.nan  # mean over images of F(x) - F(x0), F = margin
     activity: FloatArray = field(default_factory=lambda: _nothing(0))  # (B,) mean over images of sum |C|
     blocks: tuple[str, ...] = ()  # (B,) names of the visual blocks; (): embeddings only
+    seconds: float = np.nan  # an image through the visual tower, on this machine
     weights: str = ""  # digest of the candidate's weights and configuration
 
     def embedded(self, labels: IntArray | None = None) -> Embedded | None:

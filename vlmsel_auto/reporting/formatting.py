@@ -61,6 +61,14 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
+def milliseconds(seconds: float | None) -> str:
+    """Seconds as ``0.42 ms``, ``4.2 ms`` or ``420 ms``."""
+    if seconds is None or not math.isfinite(seconds):
+        return DASH
+    value = 1e3 * seconds
+    return f"{value:.{2 if value < 1 else 1 if value < 10 else 0}f} ms"  # noqa: PLR2004 - two figures that count
+
+
 def clock(seconds: float) -> str:
     """Seconds as ``0:12`` or ``1:02:03``."""
     minutes, rest = divmod(int(max(seconds, 0.0)), _MINUTE)

@@ -88,6 +88,7 @@ def make_report(
     *,
     task: Task,
     candidates: Sequence[Candidate],
+    latencies: Mapping[str, float] | None = None,
     ranking: Ranking,
     trials: Sequence[TrialResult],
     best: BestModel | None,
@@ -104,8 +105,8 @@ def make_report(
 ) -> SearchReport:
     """Put the report of a search together; `SearchReport` says what its fields hold.
 
-    ``trials`` are those of all runs of the search, ``stage_seconds`` stands in the order of the stages, and ``notes``
-    is what a reader must know beside the ranking's own notes.
+    ``latencies`` are seconds an image by candidate, as measured; ``trials`` are those of all runs of the search;
+    ``stage_seconds`` stands in the order of the stages; ``notes`` is what a reader must know beside the ranking's own.
     """
     tuned = best_trials(trials, chosen=None if best is None else best.trial)
     on = truth_split(tuned)
@@ -117,7 +118,14 @@ def make_report(
         command=command,
         task=_task(task),
         candidates=tuple(
-            CandidateSummary(id=one.id, params=one.params, flops=one.flops, size=one.view.size, family=one.family)
+            CandidateSummary(
+                id=one.id,
+                params=one.params,
+                flops=one.flops,
+                size=one.view.size,
+                family=one.family,
+                latency=(latencies or {}).get(one.id),
+            )
             for one in candidates
         ),
         ranking=ranking,

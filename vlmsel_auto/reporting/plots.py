@@ -22,6 +22,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from vlmsel_auto.records import FloatArray, RankedCandidate, TrialOrigin, TrialResult
 from vlmsel_auto.reporting import formatting
 from vlmsel_auto.reporting.report import Outcome
+from vlmsel_auto.reporting.tradeoff import Tradeoff
 
 # sentinel colours that no plot uses otherwise -> CSS variables with a fallback for use outside the page
 _INK, _FAINT = "#010203", "#040506"
@@ -130,6 +131,29 @@ def validation_against_test(outcomes: Sequence[Outcome]) -> str:
     _percent(axes.yaxis)
     axes.grid(visible=True)
     return _svg(figure, name="splits", title="Validation against test of the tuned candidates")
+
+
+@mpl.rc_context(_STYLE)
+def accuracy_against_latency(models: Sequence[Tradeoff]) -> str:
+    """Accuracy against milliseconds an image, on a logarithmic axis; the line joins the models on the front."""
+    figure, axes = _canvas(height=4.2)
+    kinds = ((False, "#7f7f7f", "o", "another is as good and faster"), (True, "#0072b2", "D", "on the front"))
+    for on_front, colour, marker, text in kinds:
+        some = [each for each in models if each.on_front is on_front]
+        axes.scatter([1e3 * each.latency for each in some], [each.accuracy for each in some], s=44, color=colour,
+                     marker=marker, zorder=3, label=text)  # fmt: skip
+    front = [each for each in models if each.on_front]
+    axes.step([1e3 * each.latency for each in front], [each.accuracy for each in front], where="post", color=_INK,
+              linewidth=1.2, zorder=1)  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_ylim(*_span(np.array([each.accuracy for each in models])))
+    _label(figure, axes, [(1e3 * each.latency, each.accuracy, each.name) for each in models])
+    axes.set_xlabel("milliseconds an image")
+    axes.set_ylabel("accuracy")
+    _percent(axes.yaxis)
+    axes.grid(visible=True)
+    axes.legend(loc="lower right")
+    return _svg(figure, name="tradeoff", title="Accuracy against milliseconds an image")
 
 
 @mpl.rc_context(_STYLE)

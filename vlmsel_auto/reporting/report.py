@@ -59,6 +59,7 @@ class CandidateSummary:
     flops: float | None = None
     size: int | None = None  # side of the image, pixels
     family: str = "unknown"
+    latency: float | None = None  # seconds an image through the visual tower, on this machine; None: not loaded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

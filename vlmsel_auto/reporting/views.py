@@ -18,6 +18,7 @@ from vlmsel_auto.records import FinalScore, Interval, StoppedBy
 from vlmsel_auto.reporting import formatting, plots
 from vlmsel_auto.reporting.report import SearchReport, save_json
 from vlmsel_auto.reporting.table import Column, table
+from vlmsel_auto.reporting.tradeoff import tradeoffs
 from vlmsel_auto.tuning.methods import label_of
 
 _TOO_FEW = "too few to say"
@@ -112,7 +113,9 @@ def _drawings(report: SearchReport) -> dict[str, Markup]:
     outcomes, trials, ranked = report.outcomes, report.trials, report.ranking.ranked
     tuned = {trial.spec.candidate for trial in trials if trial.state == "complete"}
     predicted = [line for line in outcomes if line.predicted_rank is not None]
+    models = tradeoffs(report)
     drawn = {
+        "tradeoff": plots.accuracy_against_latency(models) if len(models) > 1 else "",
         "ranks": plots.rank_scatter(predicted) if predicted else "",
         "splits": plots.validation_against_test(predicted)
         if any(one.trial.test is not None for one in predicted)
@@ -137,6 +140,7 @@ def html(report: SearchReport) -> str:
         percent=formatting.percent,
         number=formatting.number,
         duration=formatting.duration,
+        milliseconds=formatting.milliseconds,
         thousands=formatting.thousands,
         plural=formatting.plural,
         method=label_of,
@@ -156,6 +160,7 @@ def html(report: SearchReport) -> str:
         plots=_drawings(report),
         tuning=sum(trial.seconds for trial in report.trials),
         sizes={item.id: item for item in report.candidates},
+        tradeoffs=tradeoffs(report),
         counts=Counter(trial.state for trial in report.trials),
         most=_MOST_LISTED,
     )
