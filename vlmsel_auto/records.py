@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -65,14 +65,6 @@ class ImageView:
     fill_color: int = 0  # padding value of "longest", 0..255
 
 
-class PixelSource(Protocol):
-    """Decoded images of a task, each decoded once, kept as uint8 in every wanted view."""
-
-    def read(self, view: ImageView, indices: IntArray) -> NDArray[np.uint8]:
-        """Return the images ``indices`` in ``view`` as uint8 (n, size, size, 3), RGB."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BadFile:
     """A file of the task folder that was left out or had to be repaired."""
@@ -80,6 +72,22 @@ class BadFile:
     path: str  # relative to the task folder
     reason: str
     used: bool = False  # True: repaired or converted and kept; False: left out
+
+
+class PixelSource(Protocol):
+    """Decoded images of a task: each is decoded when it is first wanted in a view, and kept."""
+
+    def read(self, view: ImageView, indices: IntArray) -> NDArray[np.uint8]:
+        """Return the images ``indices`` in ``view`` as uint8 (n, size, size, 3), RGB."""
+        ...
+
+    def prepare(self, view: ImageView, indices: IntArray, *, check: Callable[[], None] = lambda: None) -> None:
+        """Decode ahead what many calls of `read` will want; ``check`` is called now and then and may raise."""
+
+    @property
+    def found_bad(self) -> tuple[BadFile, ...]:
+        """Files that were found damaged, or converted, when they were first decoded: not in ``Task.bad_files``."""
+        return ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -26,7 +26,7 @@ from vlmsel_auto.records import Candidate, IntArray, Task
 PROFILE_IMAGES: Final = 32  # means over fewer are noisier, more cost time on every candidate
 _ERROR: Final = 0.05  # wanted relative error of a neuron's conductance
 _MAX_POINTS: Final = 33
-_VERSION: Final = 3  # of what a measurement means: a change makes kept ones unused
+_VERSION: Final = 4  # of what a measurement means: a change makes kept ones unused
 
 
 def profiled_images(task: Task) -> IntArray:

@@ -20,7 +20,7 @@ from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Candidate, IntArray, Task
 
-_VERSION: Final = 1
+_VERSION: Final = 2  # of what an embedding means, decoding included: a change makes kept ones unused
 _BATCH: Final = 64  # images that are embedded at once
 
 
@@ -111,6 +111,7 @@ def _timed_images(
     model: LoadedModel, task: Task, indices: IntArray, *, check: Callable[[], None]
 ) -> tuple[NDArray[np.float32], float]:
     """Embeddings, and the seconds an image of the fastest batch: others may have waited for the machine."""
+    task.pixels.prepare(model.candidate.view, indices, check=check)
     parts, fastest = [], np.inf
     for start in range(0, len(indices), _BATCH):
         check()

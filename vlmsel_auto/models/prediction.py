@@ -21,8 +21,8 @@ from vlmsel_auto.models.ensembles import read_ensemble
 from vlmsel_auto.models.exporting import Classifier, read_classifier
 from vlmsel_auto.models.loadedmodel import LoadedModel, class_logits
 from vlmsel_auto.records import BadFile, FloatArray, ImageView, IntArray
-from vlmsel_auto.tasks.decode import decode_image, quiet_pillow
-from vlmsel_auto.tasks.pixels import render
+from vlmsel_auto.tasks.decode import quiet_pillow
+from vlmsel_auto.tasks.views import read_view
 
 _WORKERS = 4
 
@@ -133,10 +133,9 @@ def _read(path: Path, view: ImageView) -> tuple[NDArray[np.uint8] | None, str]:
     if not path.exists():
         return None, "no such file"
     try:
-        decoded = decode_image(path)
+        return read_view(path, view)
     except ImageError as error:
         return None, str(error)
-    return render(decoded.image, view), decoded.note
 
 
 def _files(images: Iterable[Path]) -> Iterator[Path]:

@@ -142,7 +142,7 @@ def make_report(
         seconds=seconds,
         stage_seconds=dict(stage_seconds),
         stopped_by=stopped_by,
-        bad_files=task.bad_files,
+        bad_files=(*task.bad_files, *task.pixels.found_bad),
         notes=(*notes, *_choice(best, trials, images=len(task.val))),
         settings=dict(settings),
         versions=package_versions(),

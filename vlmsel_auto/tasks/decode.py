@@ -1,8 +1,9 @@
 """Decode one image file safely into 8-bit RGB.
 
-The whole file is decoded (``load()``; ``verify()`` would pass a half file). Colours follow fixed rules: transparency is
-laid on white, 16-bit values are divided by 257, EXIF orientation is applied, the first frame stands for an animation.
-What cannot or must not be decoded raises `ImageError` with a reason fit for a report.
+The whole file is decoded (``load()``; ``verify()`` would pass a half file), a large JPEG at a part of its size where a
+small view is all that is wanted. Colours follow fixed rules: transparency is laid on white, 16-bit values are divided
+by 257, EXIF orientation is applied, the first frame stands for an animation. What cannot or must not be decoded raises
+`ImageError` with a reason fit for a report.
 """
 
 from __future__ import annotations
@@ -12,9 +13,14 @@ import os
 import stat
 import threading
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +34,7 @@ _LARGE_PIXELS = 24_000_000  # from here on one image at a time, so that memory s
 _LARGE_LOCK = threading.Lock()
 # Raster formats of photographs and drawings. Left out on purpose: EPS (runs Ghostscript), formats without a signature.
 _FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
+_JPEG = frozenset({"JPEG", "MPO"})  # formats that decode at a part of their size
 _STILL_SEQUENCES = frozenset({"MPO"})  # cameras keep previews and gain maps as further "frames"
 _WHITE = {"I;16": 65535.0, "I;16L": 65535.0, "I;16B": 65535.0, "I;16N": 65535.0, "I": 65535.0, "F": 1.0}  # deep modes
 _ORIENTATIONS = {  # EXIF 2.32, tag 0x0112: what brings the stored picture upright
@@ -39,6 +46,9 @@ _ORIENTATIONS = {  # EXIF 2.32, tag 0x0112: what brings the stored picture uprig
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_HALF = 2  # the smallest part of its size at which a JPEG is decoded
+_WORKERS = 16
+_AHEAD = 8  # files a worker that may wait for the one whose turn it is
 _REASON_LENGTH = 160  # characters of Pillow's own message that a report shows
 
 
@@ -48,29 +58,79 @@ class Decoded:
 
     image: Image.Image  # mode RGB, upright
     note: str = ""  # what had to be converted and is worth telling; empty for everyday files
+    scalable: bool = False  # True: a JPEG, which can be decoded at 1/2, 1/4 or 1/8 of its size
+
+    def same_at(self, least: int) -> bool:
+        """Whether `decode_image` with this ``least`` gives the same as this, which was decoded at full size."""
+        return not self.scalable or min(self.image.size) < _HALF * least
 
 
-def quiet_pillow() -> AbstractContextManager[object]:
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
     """Silence Pillow's warnings about odd files while many are decoded; every one is judged by its pixels.
 
     Set once around a pool of threads: `warnings.catch_warnings` is not thread-safe.
     """
-    return warnings.catch_warnings(action="ignore")
+    with warnings.catch_warnings(action="ignore"):
+        yield
 
 
-def decode_image(source: Path | bytes) -> Decoded:
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def in_threads(work: Callable[[T], R], items: Iterable[T]) -> Generator[R]:
+    """Results of ``work`` in the order of ``items``: in threads (Pillow frees the interpreter lock), few ahead.
+
+    Of items and results at most 8 a thread are held. Close it when its results are not all taken: that ends the threads.
+    """
+    workers = min(_WORKERS, os.cpu_count() or 1)
+    with quiet_pillow(), ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        started = (pool.submit(work, item) for item in items)
+        try:
+            waiting = deque(islice(started, _AHEAD * workers))
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(islice(started, 1))
+        except BaseException:  # also Ctrl+C: do not decode the rest first
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def decode_image(source: Path | bytes, *, least: int | None = None) -> Decoded:
     """Decode a file, or the bytes of one, whatever its name ends in, to upright 8-bit RGB.
+
+    A JPEG is decoded at 1/8, 1/4 or 1/2 of its size, the first of these that leaves its shorter side ``least`` pixels
+    or more (libjpeg scales in the frequency domain, Pillow's draft mode); at full size where none does, or for None.
 
     Raises:
         ImageError: Not a regular file, unreadable, empty, truncated, of no known format, a decompression bomb, or a
             strip of an aspect beyond `MAX_ASPECT`.
     """
+    with _image_errors(), _opened(read_encoded(source)) as opened:
+        scalable = opened.format in _JPEG
+        if scalable and least is not None:
+            opened.draft(None, (least, least))
+        width, height = opened.size
+        with _LARGE_LOCK if width * height >= _LARGE_PIXELS else nullcontext():
+            return _convert(opened, scalable=scalable)
+
+
+def check_header(source: Path | bytes) -> None:
+    """Refuse what `decode_image` would refuse by the first bytes of a file, without decoding it.
+
+    Raises:
+        ImageError: As there, but for files that are damaged further on.
+    """
+    with _image_errors(), _opened(source):
+        pass
+
+
+@contextmanager
+def _image_errors() -> Iterator[None]:
+    """Every error becomes an `ImageError` with a reason."""
     try:
-        with Image.open(_open(source), formats=_formats()) as opened:
-            _check_size(opened.size)
-            width, height = opened.size
-            with _LARGE_LOCK if width * height >= _LARGE_PIXELS else nullcontext():
-                return _convert(opened)
+        yield
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -85,20 +145,47 @@ def decode_image(source: Path | bytes) -> Decoded:
         raise ImageError(f"damaged image: {_one_line(error)}") from error
 
 
-def _open(source: Path | bytes) -> io.BytesIO:
-    """All encoded bytes at once: no file handle outlives the call, and a pipe or device is never opened."""
+@contextmanager
+def _opened(source: Path | bytes) -> Iterator[Image.Image]:
+    """The image, its header read and its size checked; a pipe or device is never opened."""
+    check_file(source)
+    with (
+        nullcontext(io.BytesIO(source)) if isinstance(source, bytes) else source.open("rb") as stream,
+        Image.open(stream, formats=_formats()) as opened,
+    ):
+        _check_size(opened.size)
+        yield opened
+
+
+def read_encoded(source: Path | bytes) -> bytes:
+    """All bytes of a file at once: no file handle outlives a decoder.
+
+    Raises:
+        ImageError: Unreadable, or as `check_file`.
+    """
+    with _image_errors():
+        check_file(source)
+        return source if isinstance(source, bytes) else source.read_bytes()
+
+
+def check_file(source: Path | bytes) -> int:
+    """Size in bytes of a file, or of the bytes of one, that may hold an image.
+
+    Raises:
+        ImageError: Not a regular file, empty, or larger than any image that may be decoded.
+    """
     if isinstance(source, bytes):
-        data = source
+        size = len(source)
     else:
         status = os.stat(source)  # noqa: PTH116 - one call for type and size
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("not a regular file")
-        if status.st_size > 4 * MAX_PIXELS:  # no image that may be decoded needs more
-            raise ImageError(f"too large for an image file, got {status.st_size:,} bytes")
-        data = source.read_bytes()
-    if not data:
+        size = status.st_size
+        if size > 4 * MAX_PIXELS:  # no image that may be decoded needs more
+            raise ImageError(f"too large for an image file, got {size:,} bytes")
+    if not size:
         raise ImageError("empty file")
-    return io.BytesIO(data)
+    return size
 
 
 def _formats() -> tuple[str, ...]:
@@ -119,7 +206,7 @@ def _check_size(size: tuple[int, int]) -> None:
         raise ImageError(f"side ratio beyond {MAX_ASPECT} to 1, got {width} x {height}")
 
 
-def _convert(opened: Image.Image) -> Decoded:
+def _convert(opened: Image.Image, *, scalable: bool) -> Decoded:
     opened.load()
     mode = opened.mode
     image = _upright(_to_rgb(opened), opened)
@@ -128,7 +215,7 @@ def _convert(opened: Image.Image) -> Decoded:
         notes.append(f"{'16-bit' if mode.startswith('I;16') else 'deep'} image, scaled to 8 bits")
     elif mode == "CMYK":
         notes.append("CMYK image, converted to RGB")
-    return Decoded(image=image, note="; ".join(notes))
+    return Decoded(image=image, note="; ".join(notes), scalable=scalable)
 
 
 def _upright(image: Image.Image, opened: Image.Image) -> Image.Image:

@@ -1,278 +1,168 @@
-"""Views of decoded images: the geometry of open_clip's preprocessing on Pillow images, and uint8 arrays on disk.
+"""Decoded images on disk: each is decoded when a view of it is first read, and kept as a uint8 row of that view.
 
-A store entry is a folder named by a digest of what it was decoded from. It holds ``index.json`` (one line per source
-image: digest of the full-size pixels, or why there are none) and one file of raw uint8 rows per view. Files get their
-final name when they are whole, so that a kill leaves either a usable entry or scraps that the next run sweeps away.
+The rows lie in an entry of the store (`store`), beside ``late.jsonl``: what was found of files only when they were
+decoded.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
-import tempfile
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
-from hashlib import sha256
-from itertools import islice
+from functools import partial
 from pathlib import Path
-from typing import assert_never
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from torchvision.transforms import CenterCrop, InterpolationMode, Resize
-from torchvision.transforms import functional as geometry
 
-from vlmsel_auto.cache import digest, write_atomically
-from vlmsel_auto.errors import ImageError, WorkdirError
-from vlmsel_auto.process import locked
-from vlmsel_auto.records import ImageView, IntArray
-from vlmsel_auto.tasks.decode import decode_image, quiet_pillow
+from vlmsel_auto.errors import ImageError, TaskError
+from vlmsel_auto.events import Notice, Sink, discard
+from vlmsel_auto.process import locked, writing
+from vlmsel_auto.records import BadFile, ImageView, IntArray, PixelSource
+from vlmsel_auto.tasks.decode import in_threads
+from vlmsel_auto.tasks.progress import ImageProgress
+from vlmsel_auto.tasks.scan import Source
+from vlmsel_auto.tasks.viewfile import RowWriter, ViewFile, view_name
+from vlmsel_auto.tasks.views import read_view
 
-_VERSION = 1  # of the entry's layout and of the decoding rules: a change makes old entries unused
-_WORKERS = 16
+_LATE: Final = "late.jsonl"
+_COMMIT: Final = 64  # rows that a kill may cost
+_TOLD_AFTER: Final = 2.0  # seconds of decoding after which it is told
+_STAND_INS: Final = 8  # images that are tried in a damaged one's place
+_GREY: Final = 127  # of a damaged image for which none can stand in
 
 
-def render(image: Image.Image, view: ImageView) -> NDArray[np.uint8]:
-    """Bring an RGB image into a view, exactly as open_clip's evaluation transform does before ``ToTensor``.
+@dataclass(frozen=True, slots=True)
+class LocalSink:
+    """A sink that stays in its process: pickled, it becomes one that drops events."""
 
-    The image is of mode RGB, as `decode.decode_image` returns it; the result is uint8 (size, size, 3), RGB.
+    sink: Sink
+
+    def __reduce__(self) -> tuple[type[LocalSink], tuple[Sink]]:
+        return LocalSink, (discard,)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PixelStore(PixelSource):
+    """The images of a task in an entry of the store. Holds no open file: cheap to share between processes.
+
+    A file that turns out to be damaged, or to be gone, stops nothing: the next image of its class and part of the split
+    stands in for it, and `found_bad` lists it.
     """
-    mode = InterpolationMode.BILINEAR if view.interpolation == "bilinear" else InterpolationMode.BICUBIC
-    match view.resize_mode:
-        case "shortest":
-            shaped = CenterCrop(view.size)(Resize(view.size, interpolation=mode)(image))
-        case "squash":
-            shaped = Resize((view.size, view.size), interpolation=mode)(image)
-        case "longest":
-            shaped = _longest(image, view=view, mode=mode)
-        case _:
-            assert_never(view.resize_mode)
-    return np.asarray(shaped)
-
-
-def _longest(image: Image.Image, *, view: ImageView, mode: InterpolationMode) -> Image.Image:
-    """Longer side to the view's size, then padding on both sides, the odd pixel at the right or bottom."""
-    ratio = max(image.height / view.size, image.width / view.size)
-    height, width = max(1, round(image.height / ratio)), max(1, round(image.width / ratio))
-    small = geometry.resize(image, [height, width], interpolation=mode)
-    left, top = (view.size - width) // 2, (view.size - height) // 2
-    padding = [left, top, view.size - width - left, view.size - height - top]
-    padded: Image.Image = geometry.pad(small, padding, fill=view.fill_color)
-    return padded
-
-
-def pixel_digest(image: Image.Image) -> str:
-    """Hex SHA-256 of size and pixels of an RGB image: equal for two files that show exactly the same."""
-    state = sha256(f"{image.width}x{image.height}:".encode())
-    state.update(image.tobytes())
-    return state.hexdigest()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DecodedRow:
-    """What became of one source image."""
-
-    digest: str  # of the full-size pixels; empty when the file was left out
-    note: str  # why it was left out, or what had to be converted; empty for everyday files
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PixelStore:
-    """Implements `records.PixelSource` on a store entry. Holds no open file: cheap to pickle and to share."""
 
     entry: Path  # folder of the store entry
-    n_rows: int  # of each view's file
-    rows: IntArray  # (N,) row of each image of the task
+    root: Path  # the task folder
+    source: Source
+    positions: IntArray  # (n_rows,) position of each row in the source, sorted
+    rows: IntArray  # (N,) row of each image of the task, sorted
+    paths: tuple[str, ...]  # (N,) of the images
+    peers: IntArray  # (N,) equal for images that may stand in for each other
+    noted: frozenset[int]  # images whose conversion the task lists already
+    told: LocalSink = LocalSink(discard)
 
     def read(self, view: ImageView, indices: IntArray) -> NDArray[np.uint8]:
         """Return the images ``indices`` (positions in ``Task.paths``) in ``view``: uint8 (n, size, size, 3), RGB.
 
-        Raises:
-            KeyError: The task was not loaded with this view.
+        What is not there yet is decoded first, see `prepare`.
         """
-        path = self.entry / _view_name(view)
-        if not path.is_file():
-            raise KeyError(f"this task was loaded without the view {view}; pass it to load_task(views=...)")
-        pixels = np.memmap(path, dtype=np.uint8, mode="r", shape=(self.n_rows, view.size, view.size, 3))
-        return np.array(pixels[self.rows[np.asarray(indices, dtype=np.int64)]])
+        indices = np.asarray(indices, dtype=np.int64)
+        self.prepare(view, indices)
+        return self._file(view).read(self.rows[indices])
 
+    def prepare(self, view: ImageView, indices: IntArray, *, check: Callable[[], None] = lambda: None) -> None:
+        """Decode what `read` would have to, in threads, and keep it.
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StoreEntry:
-    """A filled entry of the pixel store."""
+        Two processes that need the same images decode them once: one waits for the other. ``check`` is called after
+        every image: what it raises ends the work, and what was decoded stays.
 
-    path: Path
-    decoded: tuple[DecodedRow, ...]
-    reused: bool  # True: nothing had to be decoded
-    created: tuple[Path, ...]  # files and folders that this call made, deepest first
+        Raises:
+            TaskError: the task folder is gone.
+            WorkdirError: the decoded images cannot be written.
+        """
+        file, rows = self._file(view), self.rows[np.asarray(indices, dtype=np.int64)]
+        if file.has(rows).all():
+            return
+        with writing(self.entry), locked(self.entry / f".{file.path.name}.lock", wait=math.inf):
+            missing = np.unique(rows[~file.has(rows)])
+            near = np.searchsorted(self.positions, self.source.beside(self.positions[missing]))
+            missing = np.intersect1d(near, self.rows[~file.has(self.rows)])
+            if len(missing):
+                self._decode(view, file, missing, check=check)
 
-    def discard(self) -> None:
-        """Remove what this call wrote, so that a refused task leaves no trace."""
-        for path in self.created:
-            if path == self.path:
-                shutil.rmtree(path, ignore_errors=True)
-            elif not path.is_dir():
-                path.unlink(missing_ok=True)
-            elif not any(path.iterdir()):
-                path.rmdir()
-
-
-def open_entry(
-    *,
-    root: Path,
-    key: str,
-    count: int,
-    sources: Callable[[], Iterable[Path | bytes]],
-    views: Sequence[ImageView],
-    progress: Callable[[int], None],
-) -> StoreEntry:
-    """Return the entry of ``key`` with every wanted view, decoding each source once if anything is missing.
-
-    Args:
-        root: Folder of the store; made if missing.
-        key: Digest of everything that determines the sources' content and order.
-        count: Number of sources.
-        sources: Gives them in order; called only when something must be decoded.
-        views: Wanted views.
-        progress: Told the number of finished images now and then, in this thread.
-
-    Raises:
-        WorkdirError: The store cannot be written.
-    """
-    entry = root / digest(_VERSION, key)[:32]
-    lock = root / ".lock"
-    new_lock = [] if lock.exists() else [lock]
-    with _no_trace_of_failure(root, lock=lock) as made, locked(lock, wait=math.inf):
-        for scrap in root.glob(".part-*"):
-            shutil.rmtree(scrap, ignore_errors=True)
-        known = _read_index(entry, count)
-        wanted = [view for view in dict.fromkeys(views) if known is None or not _is_whole(entry, view, count)]
-        if known is not None and not wanted:
-            progress(count)
-            return StoreEntry(path=entry, decoded=known, reused=True, created=())
-        fresh = not entry.exists()
-        decoded = _fill(root=root, entry=entry, count=count, sources=sources(), views=wanted, progress=progress)
-    created = [entry] if fresh else [entry / _view_name(view) for view in wanted]
-    return StoreEntry(path=entry, decoded=decoded, reused=False, created=(*created, *new_lock, *made))
-
-
-def _fill(
-    *,
-    root: Path,
-    entry: Path,
-    count: int,
-    sources: Iterable[Path | bytes],
-    views: Sequence[ImageView],
-    progress: Callable[[int], None],
-) -> tuple[DecodedRow, ...]:
-    """Decode into a folder of parts, then move the whole files to their names, the index last."""
-    part = Path(tempfile.mkdtemp(prefix=".part-", dir=root))
-    files: list[int] = []
-    try:
-        for view in views:
-            handle = os.open(part / _view_name(view), os.O_RDWR | os.O_CREAT, 0o644)
-            files.append(handle)
-            os.ftruncate(handle, count * view.size * view.size * 3)
-        decoded = tuple(_decode_all(sources, views=views, files=files, progress=progress))
-        for handle in files:
-            os.fsync(handle)
-        entry.mkdir(exist_ok=True)
-        for view in views:
-            (part / _view_name(view)).replace(entry / _view_name(view))
-        write_atomically(entry / "index.json", json.dumps([[row.digest, row.note] for row in decoded]).encode())
-        return decoded
-    finally:
-        for handle in files:
-            os.close(handle)
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _decode_all(
-    sources: Iterable[Path | bytes],
-    *,
-    views: Sequence[ImageView],
-    files: Sequence[int],
-    progress: Callable[[int], None],
-) -> Iterator[DecodedRow]:
-    """Decode in threads (Pillow frees the interpreter lock), a bounded number ahead of the one being waited for."""
-    workers = min(_WORKERS, os.cpu_count() or 1)
-    done = 0
-    with quiet_pillow(), ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        started = (
-            pool.submit(_decode_one, source, row=row, views=views, files=files) for row, source in enumerate(sources)
-        )
+    @property
+    def found_bad(self) -> tuple[BadFile, ...]:
+        """Files that were found damaged, or in need of conversion, when they were decoded; of all runs, by path."""
         try:
-            waiting = deque(islice(started, 8 * workers))
-            while waiting:
-                yield waiting.popleft().result()
-                waiting.extend(islice(started, 1))
-                done += 1
+            lines = (self.entry / _LATE).read_text("utf-8").splitlines()
+        except OSError:
+            return ()
+        found: dict[str, BadFile] = {}
+        for line in lines:
+            with suppress(ValueError, TypeError):  # half a line of a run that was killed
+                path, note, used = json.loads(line)
+                found[path] = BadFile(path=str(path), reason=str(note), used=bool(used))
+        return tuple(found[path] for path in sorted(found.keys() & set(self.paths)))
+
+    def _file(self, view: ImageView) -> ViewFile:
+        return ViewFile(path=self.entry / view_name(view), count=len(self.positions), size=view.size)
+
+    def _decode(self, view: ImageView, file: ViewFile, rows: IntArray, *, check: Callable[[], None]) -> None:
+        """Decode ``rows`` into the view's file; whoever calls holds its lock."""
+        text = f"decoded {len(rows):,} images for models of {view.size} pixels"
+        progress = ImageProgress(sink=self.told.sink, total=len(rows), text=text, after=_TOLD_AFTER)
+        sources = zip(rows.tolist(), self.source.images(self.positions[rows]), strict=True)
+        with ExitStack() as stack:
+            writer = stack.enter_context(file.writer())
+            waiting: list[int] = []
+            stack.callback(lambda: writer.commit(waiting))
+            work = partial(self._decode_one, view=view, writer=writer)
+            for done, (row, bad) in enumerate(stack.enter_context(closing(in_threads(work, sources))), start=1):
+                if bad is not None:
+                    self._note(bad)
+                waiting.append(row)
+                if len(waiting) == _COMMIT:
+                    writer.commit(waiting)
+                    waiting.clear()
                 progress(done)
-        except BaseException:  # also Ctrl+C: do not decode the rest first
-            pool.shutdown(cancel_futures=True)
-            raise
+                check()
+        progress.finish(text)
 
+    def _decode_one(
+        self, item: tuple[int, Path | bytes], *, view: ImageView, writer: RowWriter
+    ) -> tuple[int, BadFile | None]:
+        """Write the row, and say what was wrong with its file."""
+        row, source = item
+        at = int(np.searchsorted(self.rows, row))
+        bad: BadFile | None = None
+        try:
+            pixels, note = read_view(source, view)
+            if note and at not in self.noted:
+                bad = BadFile(path=self.paths[at], reason=note, used=True)
+        except ImageError as error:
+            if not self.root.is_dir():
+                raise TaskError(
+                    f"the task folder is needed until the search ends; bring it back and go on with the same command, "
+                    f"but got {error} in {self.root}"
+                ) from error
+            other, pixels = self._stand_in(at, view)
+            bad = BadFile(path=self.paths[at], reason=f"{error}; {other} stood in for it")
+        writer.put(row, pixels)
+        return row, bad
 
-def _decode_one(source: Path | bytes, *, row: int, views: Sequence[ImageView], files: Sequence[int]) -> DecodedRow:
-    try:
-        decoded = decode_image(source)
-    except ImageError as error:
-        return DecodedRow(digest="", note=str(error))
-    for view, handle in zip(views, files, strict=True):
-        pixels = np.ascontiguousarray(render(decoded.image, view)).tobytes()
-        offset = row * len(pixels)
-        while pixels:  # pwrite may write less than asked
-            written = os.pwrite(handle, pixels, offset)
-            pixels, offset = pixels[written:], offset + written
-    return DecodedRow(digest=pixel_digest(decoded.image), note=decoded.note)
+    def _stand_in(self, at: int, view: ImageView) -> tuple[str, NDArray[np.uint8]]:
+        """One of the next images of the same class and part that can be decoded: its name and pixels."""
+        peers = np.flatnonzero(self.peers == self.peers[at])
+        for other in np.roll(peers, -int(np.searchsorted(peers, at)))[1 : 1 + _STAND_INS]:
+            (source,) = self.source.images(self.positions[self.rows[[other]]])
+            with suppress(ImageError):
+                return self.paths[other], read_view(source, view)[0]
+        return "a grey image", np.full((view.size, view.size, 3), _GREY, dtype=np.uint8)
 
-
-def _view_name(view: ImageView) -> str:
-    fill = f"-{view.fill_color}" if view.resize_mode == "longest" else ""
-    return f"{view.size}-{view.resize_mode}-{view.interpolation}{fill}.u8"
-
-
-def _is_whole(entry: Path, view: ImageView, count: int) -> bool:
-    try:
-        return (entry / _view_name(view)).stat().st_size == count * view.size * view.size * 3
-    except OSError:
-        return False
-
-
-def _read_index(entry: Path, count: int) -> tuple[DecodedRow, ...] | None:
-    """The entry's index, or None when it is absent, damaged or of another length."""
-    try:
-        lines = json.loads((entry / "index.json").read_text("utf-8"))
-        rows = tuple(DecodedRow(digest=str(one), note=str(two)) for one, two in lines)
-    except (OSError, ValueError, TypeError):
-        return None
-    return rows if len(rows) == count else None
-
-
-@contextmanager
-def _no_trace_of_failure(root: Path, *, lock: Path) -> Iterator[tuple[Path, ...]]:
-    """Yield ``root`` and its parents that do not exist yet, deepest first; after an error they are removed again.
-
-    Raises:
-        WorkdirError: for an error of the file system.
-    """
-    made = tuple(folder for folder in (root, *root.parents) if not folder.exists())
-    try:
-        yield made
-    except BaseException as error:  # also on Ctrl+C
-        with suppress(OSError):  # what cannot be removed must not hide the error that led here
-            if root in made:
-                lock.unlink(missing_ok=True)
-            for folder in made:
-                folder.rmdir()
-        if not isinstance(error, OSError):
-            raise
-        raise WorkdirError(
-            f"cannot write decoded images below {root}: free space and permissions? got {error}"
-        ) from error
+    def _note(self, bad: BadFile) -> None:
+        with (self.entry / _LATE).open("a", encoding="utf-8") as stream:  # one write: lines of two processes stay whole
+            stream.write(json.dumps([bad.path, bad.reason, bad.used]) + "\n")
+        if not bad.used:
+            self.told.sink(Notice(text=f"{bad.path}: {bad.reason}", level="warning"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, get_args
@@ -49,8 +50,16 @@ class Source(Protocol):
         """Digest of everything that determines the content of the entries at ``positions``, without reading it all."""
         ...
 
+    def encoded_bytes(self, positions: IntArray) -> int:
+        """Bytes of the encoded images, about."""
+        ...
+
     def images(self, positions: IntArray) -> Iterable[Path | bytes]:
         """The encoded images at ``positions`` (sorted), in order."""
+        ...
+
+    def beside(self, positions: IntArray) -> IntArray:
+        """Positions (sorted) that are best read together with these: at least these."""
         ...
 
 
@@ -87,10 +96,22 @@ class Files:
             lines.append(f"{path}|{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}")
         return digest("\n".join(lines))
 
+    def encoded_bytes(self, positions: IntArray) -> int:
+        """Bytes of the files; one that cannot be read counts for nothing."""
+        total = 0
+        for place in positions:
+            with suppress(OSError):
+                total += (self.root / self.paths[place]).stat().st_size
+        return total
+
     def images(self, positions: IntArray) -> Iterable[Path | bytes]:
         """Paths of the images at ``positions``."""
         for place in positions:
             yield self.root / self.paths[place]
+
+    def beside(self, positions: IntArray) -> IntArray:
+        """These: a file is read by itself."""
+        return positions
 
 
 def scan_of_files(

@@ -6,10 +6,13 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from vlmsel_auto.cache import digest
 from vlmsel_auto.errors import MissingDependency, TaskError
@@ -156,18 +159,36 @@ class _Rows:
         rows = ",".join(str(place) for place in positions)
         return digest(str(self.path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, rows)
 
+    def encoded_bytes(self, positions: IntArray) -> int:  # noqa: ARG002 - one file, whatever is taken of it
+        """Bytes of the file."""
+        return self.path.stat().st_size
+
     def images(self, positions: IntArray) -> Iterable[Path | bytes]:
         """Bytes of the wanted rows; a missing value gives no bytes, which decoding refuses as an empty file."""
-        wanted = {int(place) for place in positions}
-        row = 0
-        try:
-            for batch in _open(self.path).iter_batches(batch_size=_BATCH, columns=["image"]):
-                for value in batch.column(0):
-                    if row in wanted:
-                        yield value.as_py() or b""
-                    row += 1
-        except _arrow_errors() as error:
-            raise TaskError(f"{self.path} is damaged: {error}") from error
+        with _damage_told(self.path):
+            file, bounds = self._groups()
+            within = np.searchsorted(bounds, positions, side="right") - 1
+            for group in np.unique(within):
+                wanted = set(positions[within == group].tolist())
+                row = int(bounds[group])
+                for batch in file.iter_batches(batch_size=_BATCH, columns=["image"], row_groups=[int(group)]):
+                    for value in batch.column(0):
+                        if row in wanted:
+                            yield value.as_py() or b""
+                        row += 1
+
+    def beside(self, positions: IntArray) -> IntArray:
+        """All rows of the same row groups: these are read whole."""
+        with _damage_told(self.path):
+            _, bounds = self._groups()
+        groups = np.unique(np.searchsorted(bounds, positions, side="right") - 1)
+        return np.concatenate([np.arange(bounds[each], bounds[each + 1]) for each in groups])
+
+    def _groups(self) -> tuple[Any, IntArray]:
+        """The open file, and the first row of each row group and of the one after the last."""
+        file = _open(self.path)
+        rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        return file, np.cumsum([0, *rows], dtype=np.int64)
 
 
 def scan_parquet(root: Path) -> Scan:
@@ -217,6 +238,14 @@ def _open(path: Path) -> Any:
             "reading images.parquet needs pyarrow; install it with: pip install 'vlmsel-auto[parquet]'"
         ) from error
     return ParquetFile(path)
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _arrow_errors() as error:
+        raise TaskError(f"{path} is damaged: {error}") from error
 
 
 def _arrow_errors() -> tuple[type[Exception], ...]:

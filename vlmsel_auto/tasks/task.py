@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from vlmsel_auto.cache import Json, digest
 from vlmsel_auto.errors import TaskError, WorkdirError
-from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
+from vlmsel_auto.events import Sink, discard
 from vlmsel_auto.records import BadFile, ImageView, IntArray, Task
 from vlmsel_auto.tasks import split as splitting
+from vlmsel_auto.tasks.identity import Identity
 from vlmsel_auto.tasks.imagefolder import scan_folder
-from vlmsel_auto.tasks.pixels import DecodedRow, PixelStore, StoreEntry, open_entry
+from vlmsel_auto.tasks.pixels import LocalSink, PixelStore
+from vlmsel_auto.tasks.progress import ImageProgress
 from vlmsel_auto.tasks.scan import Declaration, Entry, Part, Scan, printable, prompt_of, shown
+from vlmsel_auto.tasks.store import StoreEntry, open_entry
 
 _MIN_CLASS = 2  # images of a class: one to learn from, one to test on
 _PARTS: tuple[Part, ...] = ("train", "val", "test")
 _FOLDS = 5  # the drawn validation split is one of them
 _MOST_FOLDED = 4_000  # labelled images: with more, a fifth of them tells enough
+_LARGE_BYTES: Final = 2**30  # of encoded images: with more, they are not decoded before the search begins
+_MOST_SUPPORT: Final = 1_000  # support images of such a folder
+_FEWEST_SHOTS: Final = 4
 
 
 def load_task(
     path: Path,
     *,
-    views: Sequence[ImageView],
+    views: Sequence[ImageView] = (),
     shots: int = 16,
     seed: int = 0,
     workdir: Path,
@@ -36,7 +41,11 @@ def load_task(
     max_train_images: int | None = 20_000,
     needs_val: bool = False,
 ) -> Task:
-    """Read a task folder; decode every image once, into every wanted view.
+    """Read a task folder.
+
+    Images are decoded once to find damaged files and copies; in a folder of more than 1 GiB both are judged by bytes
+    (`identity`), a damaged file is found when it is first decoded, and the support set has at most 1,000 images, but
+    four of each class. ``Task.pixels`` decodes into a view what is first read of it.
 
     Layouts: ``<class>/*``, ``{train,val,test}/<class>/*``, ``images`` + ``labels.csv``, ``images.parquet`` +
     ``task.json``; each but the last with an optional ``task.toml``. A given test split is used whole. Where splits are
@@ -44,11 +53,11 @@ def load_task(
 
     Args:
         path: The task folder.
-        views: Geometries that ``Task.pixels`` must be able to give; may be empty.
+        views: Geometries that are wanted for sure: they are made while the images are decoded anyway.
         shots: Most images of a class in the support set, at least 1.
         seed: Of split, cap and support set.
         workdir: Decoded images are kept in ``workdir/pixels`` and found again by a second call on the same files.
-        sink: Takes the events of stage "images".
+        sink: Takes the events of stage "images", also later while ``Task.pixels`` decodes.
         max_train_images: Most images outside a given test split; more are left out by a stratified draw, unopened.
         needs_val: Refuse a folder from which no validation image could be drawn.
 
@@ -64,43 +73,53 @@ def load_task(
         raise TaskError(f"shots must be at least 1, but got {shots!r}")
     if max_train_images is not None and max_train_images < 1:
         raise TaskError(f"max_train_images must be at least 1 or None, but got {max_train_images!r}")
-    started = time.monotonic()
     scan = scan_folder(path, exclude=(workdir,))
     if workdir.resolve() == scan.root:
         raise WorkdirError(f"the work directory must not be the task folder itself, but got {str(workdir)!r}")
     _check_classes(scan.classes, [entry.label for entry in scan.entries], left_out={})
     _check_parts(scan.classes, ((entry.label, entry.part) for entry in scan.entries))
     positions, notes = _capped(scan, cap=max_train_images, seed=seed)
-    sink(StageStarted(stage="images", total=len(positions), text=f"reading {len(positions):,} images"))
+    large = scan.source.encoded_bytes(positions) > _LARGE_BYTES
+    if large:
+        shots, more = _fewer_shots(shots, classes=len(scan.classes))
+        notes = (*notes, *more)
+    progress = ImageProgress(sink=sink, total=len(positions), text=f"reading {len(positions):,} images")
     store = open_entry(
         root=workdir / "pixels",
         key=scan.source.key(positions),
         count=len(positions),
         sources=lambda: scan.source.images(positions),
+        identify="bytes" if large else "pixels",
         views=views,
-        progress=_Progress(sink=sink, total=len(positions)),
+        progress=progress,
     )
     try:
-        entries = [scan.entries[place] for place in positions]
-        task = _assemble(scan, entries=entries, store=store, shots=shots, seed=seed, notes=notes, needs_val=needs_val)
+        task = _assemble(
+            scan,
+            positions=positions,
+            store=store,
+            shots=shots,
+            seed=seed,
+            notes=notes,
+            needs_val=needs_val,
+            sink=sink,
+        )
     except BaseException:  # also on Ctrl+C: a refused task leaves no trace
         store.discard()
         raise
-    text = "found decoded from an earlier run" if store.reused else f"decoded {len(positions):,} images"
-    sink(StageFinished(stage="images", seconds=time.monotonic() - started, text=text))
+    done = f"{'looked at' if large else 'decoded'} {len(positions):,} images"
+    progress.finish("known from an earlier run" if store.reused else done)
     return task
 
 
-@dataclass(kw_only=True, slots=True)
-class _Progress:
-    """Emits about a hundred progress events."""
-
-    sink: Sink
-    total: int
-
-    def __call__(self, done: int) -> None:
-        if done == self.total or done % max(1, self.total // 100) == 0:
-            self.sink(StageProgress(stage="images", done=done))
+def _fewer_shots(shots: int, *, classes: int) -> tuple[int, tuple[str, ...]]:
+    """Shots of a large folder, and notes on what that means."""
+    fewer = min(shots, max(_FEWEST_SHOTS, _MOST_SUPPORT // classes))
+    sample = f"the ranking looks at a sample: at most {fewer} training images of each of the {classes:,} classes"
+    return fewer, (
+        "more than 1 GiB of images: copies were told by their bytes, and damaged files are found when they are used",
+        sample if fewer == shots else f"{sample}, not {shots}",
+    )
 
 
 def _capped(scan: Scan, *, cap: int | None, seed: int) -> tuple[IntArray, tuple[str, ...]]:
@@ -120,19 +139,21 @@ def _capped(scan: Scan, *, cap: int | None, seed: int) -> tuple[IntArray, tuple[
 def _assemble(
     scan: Scan,
     *,
-    entries: Sequence[Entry],
+    positions: IntArray,
     store: StoreEntry,
     shots: int,
     seed: int,
     notes: tuple[str, ...],
     needs_val: bool,
+    sink: Sink,
 ) -> Task:
     """Everything that follows once it is known which files are images, and which show the same."""
-    good = _usable(scan, entries=entries, rows=store.decoded)
-    good, copies = splitting.settle_copies(good, entries=entries, digests=[row.digest for row in store.decoded])
+    entries = [scan.entries[place] for place in positions]
+    good = _usable(scan, entries=entries, rows=store.identities)
+    good, copies = splitting.settle_copies(good, entries=entries, digests=[row.digest for row in store.identities])
     number = {label: k for k, label in enumerate(scan.classes)}
     labels = np.array([number[entries[place].label] for place in good], dtype=np.int64)
-    digests = [store.decoded[place].digest for place in good]
+    digests = [store.identities[place].digest for place in good]
     _check_parts(scan.classes, ((entries[i].label, entries[i].part) for i in good), why=" after copies were left out")
     _check_distinct(scan.classes, labels=labels, digests=digests)
     groups, given = _groups(digests), [entries[place].part for place in good]
@@ -147,9 +168,22 @@ def _assemble(
     prompts = _prompts(told, classes=scan.classes)
     odd = [
         BadFile(path=printable(entry.path), reason=row.note, used=bool(row.digest))
-        for entry, row in zip(entries, store.decoded, strict=True)
+        for entry, row in zip(entries, store.identities, strict=True)
         if row.note
     ]
+    folds = () if "val" in given else _folds(parts, labels, groups, seed=seed)
+    paths = tuple(entries[place].path for place in good)
+    pixels = PixelStore(
+        entry=store.path,
+        root=scan.root,
+        source=scan.source,
+        positions=positions,
+        rows=np.array(good, dtype=np.int64),
+        paths=tuple(printable(path) for path in paths),
+        peers=_peers(parts, labels, folds),
+        noted=frozenset(at for at, place in enumerate(good) if store.identities[place].note),
+        told=LocalSink(sink),
+    )
     return Task(
         name=told.name,
         root=scan.root,
@@ -158,7 +192,7 @@ def _assemble(
         templates=told.templates,
         domain=told.domain,
         metric=told.metric,
-        paths=tuple(entries[place].path for place in good),
+        paths=paths,
         labels=labels,
         train=parts.train,
         val=parts.val,
@@ -166,7 +200,7 @@ def _assemble(
         support=support,
         shots=shots,
         bad_files=tuple(sorted([*scan.stray, *odd, *copies], key=lambda one: (one.used, one.path))),
-        pixels=PixelStore(entry=store.path, n_rows=len(entries), rows=np.array(good, dtype=np.int64)),
+        pixels=pixels,
         digest=digest(
             list(scan.classes),
             list(prompts),
@@ -177,7 +211,7 @@ def _assemble(
         ),
         seed=seed,
         notes=(*scan.notes, *notes, *split_notes),
-        folds=() if "val" in given else _folds(parts, labels, groups, seed=seed),
+        folds=folds,
     )
 
 
@@ -185,7 +219,7 @@ def _plain(values: IntArray) -> list[Json]:
     return [int(value) for value in values]
 
 
-def _usable(scan: Scan, *, entries: Sequence[Entry], rows: Sequence[DecodedRow]) -> list[int]:
+def _usable(scan: Scan, *, entries: Sequence[Entry], rows: Sequence[Identity]) -> list[int]:
     """Positions of the images that could be decoded, if they still make a task."""
     good = [place for place, row in enumerate(rows) if row.digest]
     left_out: dict[str, list[str]] = {}
@@ -214,6 +248,14 @@ def _folds(parts: splitting.Split, labels: IntArray, groups: IntArray, *, seed: 
         return ()
     rest = splitting.folds(labels[parts.train], groups[parts.train], count=_FOLDS - 1, seed=seed)
     return (parts.val, *(parts.train[each] for each in rest))
+
+
+def _peers(parts: splitting.Split, labels: IntArray, folds: Sequence[IntArray]) -> IntArray:
+    """(N,) equal for images of one class that are trained on, or held out, together."""
+    group = np.zeros_like(labels)
+    for number, members in enumerate((parts.val, parts.test, *folds), start=1):
+        group[members] = number
+    return labels * (int(group.max()) + 1) + group
 
 
 def _split(

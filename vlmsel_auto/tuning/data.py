@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -97,8 +97,19 @@ def _tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
 
 
-def image_set(task: Task, *, view: ImageView, indices: IntArray, resident_bytes: int = _RESIDENT_BYTES) -> ImageSet:
-    """Open ``indices`` of the task in ``view``; in memory when they fit into ``resident_bytes``."""
+def image_set(
+    task: Task,
+    *,
+    view: ImageView,
+    indices: IntArray,
+    resident_bytes: int = _RESIDENT_BYTES,
+    check: Callable[[], None] = lambda: None,
+) -> ImageSet:
+    """Open ``indices`` of the task in ``view``; in memory when they fit into ``resident_bytes``.
+
+    ``check`` is called while images are decoded: what it raises ends the work.
+    """
+    task.pixels.prepare(view, indices, check=check)
     fits = len(indices) * view.size * view.size * 3 <= resident_bytes
     return ImageSet(
         source=task.pixels,

@@ -215,8 +215,8 @@ def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1) -> Outc
     assert head.checkpoint is not None  # noqa: S101 - both ways to begin have one
     begin = head.checkpoint
     model = work.load(work.candidate)
-    images = image_set(task, view=view, indices=splits.train)
-    val = image_set(task, view=view, indices=splits.val)
+    images = image_set(task, view=view, indices=splits.train, check=work.deadline.check)
+    val = image_set(task, view=view, indices=splits.val, check=work.deadline.check)
     layer = Head(
         torch.from_numpy(begin.weight).to(model.device),
         torch.from_numpy(begin.bias).to(model.device),

@@ -1,0 +1,160 @@
+"""Entries of the pixel store: what each image of a folder is, found out once, and the files of rows beside it.
+
+An entry is a folder named by a digest of what its images are. It holds ``index.json`` (an identity for each source
+image) and a sparse file of rows for each view that was asked for (`viewfile`). The folder gets its name when the index
+is whole, so that a kill leaves either an entry or scraps that the next run sweeps away; rows are added one by one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from vlmsel_auto.cache import digest, write_atomically
+from vlmsel_auto.errors import WorkdirError
+from vlmsel_auto.process import locked
+from vlmsel_auto.records import ImageView
+from vlmsel_auto.tasks.identity import Identity, by_bytes, by_pixels
+from vlmsel_auto.tasks.viewfile import RowWriter, ViewFile, view_name
+
+_VERSION: Final = 2  # of the entry's layout and of the decoding rules: a change makes old entries unused
+_INDEX: Final = "index.json"
+_EAGER_BYTES: Final = 512 * 2**20  # of views that are made while images are decoded for their identity
+
+Identify: TypeAlias = Literal["pixels", "bytes"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreEntry:
+    """An entry of the pixel store."""
+
+    path: Path
+    identities: tuple[Identity, ...]
+    reused: bool  # True: an earlier run had made it
+    created: tuple[Path, ...]  # files and folders that this call made, deepest first
+
+    def discard(self) -> None:
+        """Remove what this call wrote, so that a refused task leaves no trace."""
+        for path in self.created:
+            if path == self.path:
+                shutil.rmtree(path, ignore_errors=True)
+            elif not path.is_dir():
+                path.unlink(missing_ok=True)
+            elif not any(path.iterdir()):
+                path.rmdir()
+
+
+def open_entry(
+    *,
+    root: Path,
+    key: str,
+    count: int,
+    sources: Callable[[], Iterable[Path | bytes]],
+    identify: Identify,
+    views: Sequence[ImageView],
+    progress: Callable[[int], None],
+) -> StoreEntry:
+    """Return the entry of ``key``; where there is none, find out what each source is.
+
+    Args:
+        root: Folder of the store; made if missing.
+        key: Digest of everything that determines the sources' content and order.
+        count: Number of sources.
+        sources: Gives them in order; called only when there is no entry yet.
+        identify: By "pixels", which decodes every source, or by "bytes".
+        views: Made in the same pass where sources are decoded, as far as they take 512 MiB; others when they are read.
+        progress: Told the number of finished sources, in this thread.
+
+    Raises:
+        WorkdirError: The store cannot be written.
+    """
+    entry = root / digest(_VERSION, key, identify)[:32]
+    lock = root / ".lock"
+    new_lock = [] if lock.exists() else [lock]
+    with _no_trace_of_failure(root, lock=lock) as made, locked(lock, wait=math.inf):
+        for scrap in root.glob(".part-*"):
+            shutil.rmtree(scrap, ignore_errors=True)
+        known = _read_index(entry, count)
+        if known is not None:
+            progress(count)
+            return StoreEntry(path=entry, identities=known, reused=True, created=())
+        part = root / f".part-{secrets.token_hex(4)}"
+        try:
+            part.mkdir()
+            if identify == "bytes":
+                found = by_bytes(sources(), progress=progress)
+            else:
+                found = _decode_all(sources(), part=part, count=count, views=views, progress=progress)
+            write_atomically(part / _INDEX, json.dumps([[one.digest, one.note] for one in found]).encode())
+            shutil.rmtree(entry, ignore_errors=True)  # of a damaged index
+            part.rename(entry)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return StoreEntry(path=entry, identities=found, reused=False, created=(entry, *new_lock, *made))
+
+
+def _decode_all(
+    sources: Iterable[Path | bytes],
+    *,
+    part: Path,
+    count: int,
+    views: Sequence[ImageView],
+    progress: Callable[[int], None],
+) -> tuple[Identity, ...]:
+    """Identities by pixels, and the first of the views as far as there is room."""
+    found: list[Identity] = []
+    with ExitStack() as stack:
+        writers: list[tuple[ImageView, RowWriter]] = []
+        room = _EAGER_BYTES
+        for view in dict.fromkeys(views):
+            file = ViewFile(path=part / view_name(view), count=count, size=view.size)
+            room -= count * file.row_bytes
+            if room >= 0:
+                writers.append((view, stack.enter_context(file.writer())))
+        for identity in stack.enter_context(closing(by_pixels(sources, writers=writers))):
+            found.append(identity)
+            progress(len(found))
+        good = [row for row, identity in enumerate(found) if identity.digest]
+        for _, writer in writers:
+            writer.commit(good)
+    return tuple(found)
+
+
+def _read_index(entry: Path, count: int) -> tuple[Identity, ...] | None:
+    """The entry's index, or None when it is absent, damaged or of another length."""
+    try:
+        lines = json.loads((entry / _INDEX).read_text("utf-8"))
+        found = tuple(Identity(digest=str(one), note=str(two)) for one, two in lines)
+    except (OSError, ValueError, TypeError):
+        return None
+    return found if len(found) == count else None
+
+
+@contextmanager
+def _no_trace_of_failure(root: Path, *, lock: Path) -> Iterator[tuple[Path, ...]]:
+    """Yield ``root`` and its parents that do not exist yet, deepest first; after an error they are removed again.
+
+    Raises:
+        WorkdirError: for an error of the file system.
+    """
+    made = tuple(folder for folder in (root, *root.parents) if not folder.exists())
+    try:
+        yield made
+    except BaseException as error:  # also on Ctrl+C
+        with suppress(OSError):  # what cannot be removed must not hide the error that led here
+            if root in made:
+                lock.unlink(missing_ok=True)
+            for folder in made:
+                folder.rmdir()
+        if not isinstance(error, OSError):
+            raise
+        raise WorkdirError(
+            f"cannot write decoded images below {root}: free space and permissions? got {error}"
+        ) from error
