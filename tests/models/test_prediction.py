@@ -16,8 +16,8 @@ from vlmsel_auto.models.exporting import Classifier, export
 from vlmsel_auto.models.prediction import predict
 from vlmsel_auto.records import TrialSpec
 from vlmsel_auto.tasks.decode import decode_image
-from vlmsel_auto.tasks.pixels import render
 from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.views import render
 from vlmsel_auto.tuning.checkpoints import load_trial
 from vlmsel_auto.tuning.run import run_trial
 

@@ -21,7 +21,7 @@ from vlmsel_auto.models.catalogue import package_file, published, read_json, tag
 from vlmsel_auto.models.loadedmodel import class_logits
 from vlmsel_auto.models.modeldir import family_of, view_of
 from vlmsel_auto.records import Candidate
-from vlmsel_auto.tasks.pixels import render
+from vlmsel_auto.tasks.views import render
 
 ONE_OF_EACH = [
     "ViT-Mi-8-64.all-l",

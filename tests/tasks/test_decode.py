@@ -3,30 +3,19 @@
 import io
 import os
 import struct
+import threading
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from helpers.pictures import encoded, picture
 from vlmsel_auto.errors import ImageError
 from vlmsel_auto.tasks import decode
-from vlmsel_auto.tasks.decode import MAX_ASPECT, MAX_PIXELS, decode_image, quiet_pillow
-
-
-def picture(width: int = 20, height: int = 12, *, seed: int = 0) -> Image.Image:
-    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(values)
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    Image.init()
-    if kind not in Image.SAVE:
-        pytest.skip(f"this Pillow does not write {kind}")
-    stream = io.BytesIO()
-    image.save(stream, format=kind, **options)
-    return stream.getvalue()
+from vlmsel_auto.tasks.decode import MAX_ASPECT, MAX_PIXELS, check_header, decode_image, in_threads, quiet_pillow
 
 
 def values(image: Image.Image) -> np.ndarray:
@@ -242,3 +231,99 @@ def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(decode, "_LARGE_PIXELS", 100)
     assert decode_image(encoded(picture())).image.size == (20, 12)
     assert not decode._LARGE_LOCK.locked()
+
+
+# --- at a part of the size
+
+
+@pytest.mark.parametrize(
+    ("full", "least", "size"),
+    [
+        ((208, 104), None, (208, 104)),
+        ((208, 104), 53, (208, 104)),
+        ((208, 104), 52, (104, 52)),
+        ((208, 104), 26, (52, 26)),
+        ((208, 104), 1, (26, 13)),
+        ((204, 104), 1, (51, 26)),  # an eighth would leave half a pixel
+        ((203, 104), 1, (203, 104)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["JPEG", "MPO"])
+def test_a_jpeg_is_decoded_at_the_smallest_whole_size_that_keeps_the_wanted_side(
+    kind: str, full: tuple[int, int], least: int | None, size: tuple[int, int]
+) -> None:
+    data = encoded(picture(*full), kind)
+    assert decode_image(data, least=least).image.size == size
+    assert least is None or decode_image(data).same_at(least) == (size == full)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    assert decode_image(encoded(picture(*full), kind, exif=turned), least=least).image.size == size[::-1]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "GIF"])
+def test_other_formats_are_decoded_at_full_size(kind: str) -> None:
+    decoded = decode_image(encoded(picture(200, 100), kind), least=8)
+    assert decoded.image.size == (200, 100)
+    assert decoded.same_at(8)
+
+
+def test_half_a_jpeg_is_bad_at_any_size() -> None:
+    data = encoded(picture(200, 200), "JPEG")[:-200]
+    with pytest.raises(ImageError, match="truncated"):
+        decode_image(data, least=8)
+
+
+def test_grey_and_cmyk_jpegs_keep_their_rules_at_a_part_of_their_size() -> None:
+    assert (
+        values(decode_image(encoded(Image.new("L", (80, 80), 200), "JPEG"), least=10).image)[5, 5].tolist() == [200] * 3
+    )
+    decoded = decode_image(encoded(Image.new("CMYK", (80, 80), (0, 255, 255, 0)), "JPEG"), least=10)
+    assert (decoded.image.size, decoded.note) == ((10, 10), "CMYK image, converted to RGB")
+
+
+# --- the header alone
+
+
+def test_the_header_tells_what_is_no_image_but_not_damage_behind_it(tmp_path: Path) -> None:
+    good = encoded(picture(64, 64), "JPEG")
+    check_header(good)
+    check_header(good[: len(good) // 2])
+    with quiet_pillow():
+        for data, reason in (
+            (b"", "empty"),
+            (b"text", "not an image"),
+            (png_header(50_000, 50_000), "bomb"),
+            (encoded(Image.new("RGB", (MAX_ASPECT + 1, 1))), "side ratio"),
+        ):
+            path = tmp_path / "file"
+            path.write_bytes(data)
+            for source in (data, path):
+                with pytest.raises(ImageError, match=reason):
+                    check_header(source)
+    with pytest.raises(ImageError, match="No such file"):
+        check_header(tmp_path / "none.png")
+
+
+# --- threads
+
+
+def test_results_come_in_order_and_few_are_ahead() -> None:
+    taken = 0
+
+    def many() -> Iterator[int]:
+        nonlocal taken
+        while taken < 1_000:
+            taken += 1
+            yield taken
+
+    results = in_threads(lambda value: value * 2, many())
+    assert next(results) == 2
+    assert taken <= decode._AHEAD * decode._WORKERS
+    assert list(results) == [2 * value for value in range(2, 1_001)]
+
+
+def test_closed_early_no_thread_goes_on() -> None:
+    results = in_threads(lambda value: value, range(10_000))
+    assert next(results) == 0
+    results.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]

@@ -1,265 +1,275 @@
-"""Views equal open_clip's own preprocessing; the store decodes once, survives kills and cleans up after itself."""
+"""Images are decoded when a view of them is first read, once, whoever asks; damaged files stop nothing."""
 
-import io
+import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from open_clip.transform import PreprocessCfg, image_transform_v2
-from PIL import Image
 
-from vlmsel_auto.errors import WorkdirError
-from vlmsel_auto.records import ImageView
+from helpers.pictures import broken_later, encoded, picture, write_pictures
+from vlmsel_auto.errors import TaskError
+from vlmsel_auto.events import Event, Notice, StageFinished, StageProgress, StageStarted
+from vlmsel_auto.records import BadFile, ImageView
 from vlmsel_auto.tasks import pixels
-from vlmsel_auto.tasks.pixels import PixelStore, StoreEntry, open_entry, pixel_digest, render
+from vlmsel_auto.tasks.pixels import LocalSink, PixelStore
+from vlmsel_auto.tasks.scan import Files
+from vlmsel_auto.tasks.views import read_view
 
-SIZES = [(64, 64), (37, 91), (91, 37), (224, 200), (200, 225), (7, 5), (1, 1), (100, 1), (33, 32), (640, 479)]
 SMALL, SQUASHED = ImageView(size=8), ImageView(size=6, resize_mode="squash", interpolation="bilinear")
-
-
-def picture(width: int, height: int, *, seed: int = 0) -> Image.Image:
-    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(values)
-
-
-def png(image: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, format="PNG")
-    return stream.getvalue()
-
-
-def open_clip_bytes(image: Image.Image, view: ImageView) -> np.ndarray:
-    """What open_clip's evaluation transform hands to the model, before mean and std."""
-    config = PreprocessCfg(
-        size=view.size,
-        mean=(0.0, 0.0, 0.0),
-        std=(1.0, 1.0, 1.0),
-        interpolation=view.interpolation,
-        resize_mode=view.resize_mode,
-        fill_color=view.fill_color,
-    )
-    tensor = image_transform_v2(config, is_train=False)(image)
-    return (tensor * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-
-
-@pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
-@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@pytest.mark.parametrize("size", [32, 64, 33])
-def test_every_view_is_bit_equal_to_open_clip(mode: str, interpolation: str, size: int) -> None:
-    view = ImageView(size=size, resize_mode=mode, interpolation=interpolation, fill_color=114)
-    for width, height in SIZES:
-        image = picture(width, height)
-        if mode == "longest" and round(min(width, height) * size / max(width, height)) == 0:
-            continue  # open_clip asks for an image of height 0 and fails; see below
-        np.testing.assert_array_equal(render(image, view), open_clip_bytes(image, view), err_msg=f"{width}x{height}")
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    width=st.integers(1, 150),
-    height=st.integers(1, 150),
-    size=st.integers(8, 80),
-    mode=st.sampled_from(["shortest", "squash", "longest"]),
-    interpolation=st.sampled_from(["bicubic", "bilinear"]),
-    fill=st.integers(0, 255),
-)
-def test_any_geometry_is_bit_equal_to_open_clip(
-    *, width: int, height: int, size: int, mode: str, interpolation: str, fill: int
-) -> None:
-    view = ImageView(size=size, resize_mode=mode, interpolation=interpolation, fill_color=fill)
-    image = picture(width, height)
-    if mode == "longest" and round(min(width, height) * size / max(width, height)) == 0:
-        assert render(image, view).shape == (size, size, 3)
-    else:
-        np.testing.assert_array_equal(render(image, view), open_clip_bytes(image, view))
-
-
-def test_a_thin_strip_keeps_one_row_where_open_clip_fails() -> None:
-    view = ImageView(size=32, resize_mode="longest", fill_color=9)
-    shown = render(Image.new("RGB", (150, 1), (200, 200, 200)), view)
-    assert (shown == 200).all(axis=(1, 2)).sum() == 1
-    with pytest.raises(ValueError, match="height and width must be > 0"):
-        open_clip_bytes(Image.new("RGB", (150, 1)), view)
-
-
-def test_the_digest_of_pixels_sees_shape_and_every_value() -> None:
-    one = picture(6, 4)
-    assert pixel_digest(one) == pixel_digest(one.copy())
-    assert pixel_digest(one) != pixel_digest(Image.frombytes("RGB", (4, 6), one.tobytes()))
-    other = one.copy()
-    other.putpixel((5, 3), tuple(255 - value for value in one.getpixel((5, 3))))
-    assert pixel_digest(one) != pixel_digest(other)
-
-
-class Sources:
-    """Counts how often the images are asked for."""
-
-    def __init__(self, images: Sequence[bytes]) -> None:
-        self.images = list(images)
-        self.calls = 0
-
-    def __call__(self) -> Sequence[bytes]:
-        self.calls += 1
-        return self.images
-
-
-def opened(
-    root: Path, sources: Sources, *, views: Sequence[ImageView] = (SMALL, SQUASHED), key: str = "k"
-) -> StoreEntry:
-    return open_entry(
-        root=root, key=key, count=len(sources.images), sources=sources, views=views, progress=lambda _: None
-    )
+COUNT = 12
+PEERS = 4  # images that may stand in for each other
 
 
 @pytest.fixture
-def images() -> list[Image.Image]:
-    return [picture(10 + k, 12, seed=k) for k in range(7)]
+def root(tmp_path: Path) -> Path:
+    return write_pictures(tmp_path / "task", "a", count=COUNT)
 
 
-def store_of(entry: StoreEntry, rows: Sequence[int]) -> PixelStore:
-    return PixelStore(entry=entry.path, n_rows=len(entry.decoded), rows=np.array(rows, dtype=np.int64))
+def store_of(root: Path, *, rows: range = range(COUNT), sink: object = None, entry: Path | None = None) -> PixelStore:
+    """A store without an index: reading needs none."""
+    paths = tuple(f"a/{k:03d}.jpg" for k in range(COUNT))
+    entry = root.parent / "entry" if entry is None else entry
+    entry.mkdir(exist_ok=True)
+    return PixelStore(
+        entry=entry,
+        root=root,
+        source=Files(root=root, paths=paths),
+        positions=np.arange(COUNT),
+        rows=np.array(rows),
+        paths=tuple(paths[row] for row in rows),
+        peers=np.array(rows) // PEERS,
+        noted=frozenset(),
+        **({} if sink is None else {"told": LocalSink(sink)}),
+    )
 
 
-def test_rows_come_back_in_the_asked_order(tmp_path: Path, images: list[Image.Image]) -> None:
-    entry = opened(tmp_path, Sources([png(one) for one in images]))
-    store = store_of(entry, [6, 2, 4])
-    for view in (SMALL, SQUASHED):
-        got = store.read(view, np.array([2, 0, 0, 1]))
-        expected = np.stack([render(images[row], view) for row in (4, 6, 6, 2)])
-        np.testing.assert_array_equal(got, expected)
-        assert got.flags.writeable
-    assert store.read(SMALL, np.array([], dtype=np.int64)).shape == (0, 8, 8, 3)
-    again = pickle.loads(pickle.dumps(store))  # noqa: S301  as a data loader's workers do with our own object
-    np.testing.assert_array_equal(again.read(SMALL, np.arange(3)), store.read(SMALL, np.arange(3)))
-    with pytest.raises(KeyError, match="without the view"):
-        store.read(ImageView(size=9), np.arange(1))
+def shown(root: Path, rows: list[int], view: ImageView) -> np.ndarray:
+    return np.stack([read_view(root / f"a/{row:03d}.jpg", view)[0] for row in rows])
 
 
-def test_a_bad_image_leaves_its_reason_and_the_others_alone(tmp_path: Path, images: list[Image.Image]) -> None:
-    entry = opened(tmp_path, Sources([png(images[0]), b"no image", b"", png(images[1])]))
-    assert [bool(row.digest) for row in entry.decoded] == [True, False, False, True]
-    assert "not an image" in entry.decoded[1].note
-    assert entry.decoded[2].note == "empty file"
-    np.testing.assert_array_equal(store_of(entry, [3]).read(SMALL, np.array([0]))[0], render(images[1], SMALL))
-
-
-def test_a_second_call_decodes_nothing_and_a_new_view_everything_once(
-    tmp_path: Path, images: list[Image.Image]
+@settings(max_examples=25, deadline=None)
+@given(
+    reads=st.lists(st.tuples(st.sampled_from([SMALL, SQUASHED]), st.lists(st.integers(0, 7), max_size=6)), max_size=6)
+)
+def test_whatever_is_read_in_whatever_order_is_what_the_files_show(
+    tmp_path_factory: pytest.TempPathFactory, *, reads: list[tuple[ImageView, list[int]]]
 ) -> None:
-    sources = Sources([png(one) for one in images])
-    first = opened(tmp_path, sources)
-    second = opened(tmp_path, sources, views=[SQUASHED])
-    assert (first.reused, second.reused, sources.calls) == (False, True, 1)
-    assert second.decoded == first.decoded
-    third = opened(tmp_path, sources, views=[SMALL, ImageView(size=10)])
-    assert (third.reused, sources.calls, third.path) == (False, 2, first.path)
-    assert opened(tmp_path, sources, key="other").path != first.path
-    assert not list(tmp_path.glob(".part-*"))
+    root = write_pictures(tmp_path_factory.mktemp("lazy") / "task", "a", count=COUNT)
+    store = store_of(root, rows=range(3, 11))
+    for view, indices in reads:
+        got = store.read(view, np.array(indices, dtype=np.int64))
+        assert got.shape == (len(indices), view.size, view.size, 3)
+        assert got.flags.writeable
+        if indices:
+            np.testing.assert_array_equal(got, shown(root, [3 + one for one in indices], view))
 
 
-@pytest.mark.parametrize("damage", ["index", "short view", "no view", "short index"])
-def test_a_damaged_entry_is_made_again(tmp_path: Path, images: list[Image.Image], damage: str) -> None:
-    sources = Sources([png(one) for one in images])
-    entry = opened(tmp_path, sources)
-    view = entry.path / "8-shortest-bicubic.u8"
-    match damage:
-        case "index":
-            (entry.path / "index.json").write_text("{")
-        case "short index":
-            (entry.path / "index.json").write_text("[]")
-        case "short view":
-            os.truncate(view, 100)
-        case "no view":
-            view.unlink()
-    again = opened(tmp_path, sources)
-    assert (again.reused, sources.calls) == (False, 2)
-    np.testing.assert_array_equal(store_of(again, range(7)).read(SMALL, np.array([5]))[0], render(images[5], SMALL))
+def test_only_what_is_read_is_decoded_and_only_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[str] = []
+    monkeypatch.setattr(
+        pixels, "read_view", lambda path, view: (decoded.append(f"{path.name} {view.size}"), read_view(path, view))[1]
+    )
+    store = store_of(root)
+    before = store.read(SMALL, np.array([5, 1, 5]))
+    assert sorted(decoded) == ["001.jpg 8", "005.jpg 8"]
+    decoded.clear()
+    np.testing.assert_array_equal(store_of(root).read(SMALL, np.array([5, 1, 5])), before)
+    assert decoded == []
+    store.read(SMALL, np.array([1, 2]))
+    store.read(SQUASHED, np.array([2]))
+    assert sorted(decoded) == ["002.jpg 6", "002.jpg 8"]
 
 
-def test_progress_counts_every_image_in_order(tmp_path: Path, images: list[Image.Image]) -> None:
-    seen: list[int] = []
-    data = [png(one) for one in images] * 20
-    open_entry(root=tmp_path, key="k", count=140, sources=lambda: data, views=[SMALL], progress=seen.append)
-    assert seen == list(range(1, 141))
+def test_a_pickled_store_reads_the_same_and_tells_nobody(root: Path) -> None:
+    store = store_of(root, sink=[].append)
+    again = pickle.loads(pickle.dumps(store))  # noqa: S301  as a pool of processes does with our own object
+    np.testing.assert_array_equal(again.read(SMALL, np.arange(3)), store.read(SMALL, np.arange(3)))
+    again.told.sink(Notice(text="nobody hears this"))
 
 
-def test_discard_removes_what_was_made_and_nothing_else(tmp_path: Path, images: list[Image.Image]) -> None:
-    sources = Sources([png(one) for one in images])
-    entry = opened(tmp_path / "work" / "pixels", sources)
-    entry.discard()
-    assert list(tmp_path.iterdir()) == []
-    kept = opened(tmp_path / "work" / "pixels", sources)
-    opened(tmp_path / "work" / "pixels", sources, key="second").discard()
-    opened(tmp_path / "work" / "pixels", sources, views=[ImageView(size=10)]).discard()
-    assert opened(tmp_path / "work" / "pixels", sources).reused
-    assert sorted(path.name for path in kept.path.iterdir()) == [
-        "6-squash-bilinear.u8",
-        "8-shortest-bicubic.u8",
-        "index.json",
-    ]
+def test_decoding_that_takes_a_while_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Event] = []
+    store = store_of(root, sink=events.append)
+    store.read(SMALL, np.arange(5))
+    assert events == []
+    monkeypatch.setattr(pixels, "_TOLD_AFTER", 0.0)
+    store.prepare(SMALL, np.arange(COUNT))
+    assert isinstance(events[0], StageStarted)
+    assert events[0].total == COUNT - 5
+    assert [event.done for event in events if isinstance(event, StageProgress)] == list(range(1, COUNT - 4))
+    assert isinstance(events[-1], StageFinished)
+    events.clear()
+    store.prepare(SMALL, np.arange(COUNT))
+    assert events == []
 
 
-def test_a_source_that_fails_leaves_no_trace(tmp_path: Path, images: list[Image.Image]) -> None:
-    def failing() -> object:
-        yield png(images[0])
-        raise KeyboardInterrupt
+def test_a_check_that_raises_ends_the_work_and_what_was_decoded_stays(root: Path) -> None:
+    left = 5
 
-    with pytest.raises(KeyboardInterrupt):
-        open_entry(root=tmp_path / "w" / "p", key="k", count=2, sources=failing, views=[SMALL], progress=lambda _: None)
-    assert list(tmp_path.iterdir()) == []
+    def check() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise TimeoutError
 
-
-def test_a_store_that_cannot_be_written_says_where(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(WorkdirError, match="decoded images below"):
-        opened(tmp_path / "file" / "pixels", Sources([]))
-
-
-def test_memory_stays_bounded_by_the_number_of_workers() -> None:
-    taken = 0
-
-    def many() -> object:
-        nonlocal taken
-        for _ in range(1_000):
-            taken += 1
-            yield b""
-
-    rows = pixels._decode_all(many(), views=[], files=[], progress=lambda _: None)
-    next(rows)
-    assert taken <= 8 * pixels._WORKERS
-    assert sum(1 for _ in rows) == 999
+    store = store_of(root)
+    with pytest.raises(TimeoutError):
+        store.prepare(SMALL, np.arange(COUNT), check=check)
+    assert store._file(SMALL).has(np.arange(COUNT)).tolist() == [True] * 5 + [False] * (COUNT - 5)
 
 
-KILLED = """
-import io, os, signal, sys
+# --- damaged files
+
+
+def test_the_next_image_of_its_kind_stands_in_for_a_damaged_one(root: Path) -> None:
+    for row in (5, 7):
+        path = root / f"a/{row:03d}.jpg"
+        path.write_bytes(broken_later(path.read_bytes()))
+    (root / "a/006.jpg").unlink()
+    events: list[Event] = []
+    store = store_of(root, sink=events.append)
+    everything = np.arange(COUNT)
+    expected = shown(root, [0, 1, 2, 3, 4, 4, 4, 4, 8, 9, 10, 11], SMALL)
+    np.testing.assert_array_equal(store.read(SMALL, everything), expected)
+    bad = store.found_bad
+    assert [(one.path, one.used) for one in bad] == [(f"a/00{row}.jpg", False) for row in (5, 6, 7)]
+    assert "truncated" in bad[0].reason
+    assert "No such file" in bad[1].reason
+    assert all(one.reason.endswith("; a/004.jpg stood in for it") for one in bad)
+    assert [event.text for event in events] == [f"{one.path}: {one.reason}" for one in bad]
+    assert store_of(root).found_bad == bad
+    store.read(SQUASHED, everything)
+    assert store.found_bad == bad
+
+
+def test_where_none_can_stand_in_the_image_is_grey(root: Path) -> None:
+    for row in range(4, 8):
+        (root / f"a/{row:03d}.jpg").write_bytes(b"")
+    store = store_of(root)
+    assert (store.read(SMALL, np.array([5])) == 127).all()
+    assert store.found_bad == (BadFile(path="a/005.jpg", reason="empty file; a grey image stood in for it"),)
+
+
+def test_a_folder_that_is_gone_is_an_error(root: Path) -> None:
+    store = store_of(root)
+    store.read(SMALL, np.array([0]))
+    shutil.move(root, root.with_name("moved"))
+    store.read(SMALL, np.array([0]))
+    with pytest.raises(TaskError, match="bring it back"):
+        store.read(SMALL, np.array([1]))
+    shutil.move(root.with_name("moved"), root)
+    np.testing.assert_array_equal(store.read(SMALL, np.array([1])), shown(root, [1], SMALL))
+    assert store.found_bad == ()
+
+
+def test_what_had_to_be_converted_is_listed_unless_the_task_does(root: Path) -> None:
+    (root / "a/003.jpg").write_bytes(encoded(picture().convert("CMYK"), "JPEG"))
+    store = store_of(root)
+    store.read(SMALL, np.arange(COUNT))
+    assert store.found_bad == (BadFile(path="a/003.jpg", reason="CMYK image, converted to RGB", used=True),)
+    (store.entry / "late.jsonl").write_text('["a/003.jpg", "half a li')
+    assert store.found_bad == ()
+
+
+# --- kills, and two at once
+
+
+READER = """
+import os, signal, sys
 from pathlib import Path
-from PIL import Image
-from vlmsel_auto.tasks.pixels import open_entry
+import numpy as np
 from vlmsel_auto.records import ImageView
-stream = io.BytesIO()
-Image.new("RGB", (9, 9), (1, 2, 3)).save(stream, format="PNG")
-def progress(done):
-    if done == 150:
+from vlmsel_auto.tasks import pixels
+from vlmsel_auto.tasks.pixels import PixelStore
+from vlmsel_auto.tasks.scan import Files
+root, count, kill_after, log = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+read_view = pixels.read_view
+def watched(path, view):
+    with log.open("a") as stream:
+        stream.write(path.name + "\\n")
+    return read_view(path, view)
+pixels.read_view = watched
+paths = tuple(f"a/{k:03d}.jpg" for k in range(count))
+store = PixelStore(entry=root.parent / "entry", root=root, source=Files(root=root, paths=paths),
+                   positions=np.arange(count), rows=np.arange(count), paths=paths, peers=np.arange(count),
+                   noted=frozenset())
+done = 0
+def check():
+    global done
+    done += 1
+    if done == kill_after:
         os.kill(os.getpid(), signal.SIGKILL)
-open_entry(root=Path(sys.argv[1]), key="k", count=300, sources=lambda: [stream.getvalue()] * 300,
-           views=[ImageView(size=8)], progress=progress)
+store.prepare(ImageView(size=8), np.arange(count), check=check)
+print(int(store.read(ImageView(size=8), np.arange(count)).astype(np.int64).sum()))
 """
 
 
-def test_killed_half_way_the_next_run_starts_clean(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path)], check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert len(list(tmp_path.glob(".part-*"))) == 1
-    sources = Sources([png(picture(9, 9))] * 300)
-    entry = opened(tmp_path, sources, views=[SMALL])
-    assert (entry.reused, len(entry.decoded), list(tmp_path.glob(".part-*"))) == (False, 300, [])
+def reader(root: Path, count: int, *, log: Path, kill_after: int = -1) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", textwrap.dedent(READER), str(root), str(count), str(kill_after), str(log)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_killed_half_way_whole_rows_are_kept_and_the_rest_is_decoded_next_time(tmp_path: Path) -> None:
+    root, count, log = write_pictures(tmp_path / "task", "a", count=200), 200, tmp_path / "log"
+    (tmp_path / "entry").mkdir()
+    with reader(root, count, log=log, kill_after=150) as killed:
+        assert killed.wait() == -signal.SIGKILL
+    log.unlink()
+    with reader(root, count, log=log) as again:
+        out, _ = again.communicate()
+    assert len(log.read_text().splitlines()) == count - 2 * pixels._COMMIT
+    assert int(out) == int(shown(root, list(range(count)), SMALL).astype(np.int64).sum())
+
+
+def test_two_processes_at_once_decode_every_image_once(tmp_path: Path) -> None:
+    root, count, log = write_pictures(tmp_path / "task", "a", count=150), 150, tmp_path / "log"
+    (tmp_path / "entry").mkdir()
+    with reader(root, count, log=log) as one, reader(root, count, log=log) as two:
+        sums = [each.communicate()[0] for each in (one, two)]
+    assert (one.returncode, two.returncode) == (0, 0)
+    assert sums[0] == sums[1]
+    assert sorted(log.read_text().split()) == [f"{k:03d}.jpg" for k in range(count)]
+
+
+MEMORY = """
+import json, resource, sys
+from pathlib import Path
+import numpy as np
+from vlmsel_auto.records import ImageView
+from vlmsel_auto.tasks.pixels import PixelStore
+from vlmsel_auto.tasks.scan import Files
+root, count = Path(sys.argv[1]), 400
+paths = tuple(f"{k}.png" for k in range(count))
+store = PixelStore(entry=root.parent / "entry", root=root, source=Files(root=root, paths=paths),
+                   positions=np.arange(count), rows=np.arange(count), paths=paths, peers=np.arange(count),
+                   noted=frozenset())
+view = ImageView(size=64)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+store.prepare(view, np.arange(20))
+before = peak()
+store.prepare(view, np.arange(count))
+print(json.dumps([before, peak()]))
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
+    (tmp_path / "entry").mkdir()
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task/0.png").write_bytes(encoded(picture(12, 9).resize((1_000, 750))))  # 2.25 MB decoded
+    for k in range(1, 400):
+        os.link(tmp_path / "task/0.png", tmp_path / f"task/{k}.png")
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(MEMORY), str(tmp_path / "task")],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    before, after = json.loads(done.stdout)  # KiB
+    assert after - before < 40_000 < 380 * 2_250

@@ -17,8 +17,10 @@ from PIL import Image
 from vlmsel_auto.errors import InputError, TaskError, WorkdirError
 from vlmsel_auto.events import Event, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.records import ImageView, Task
-from vlmsel_auto.tasks.pixels import render
+from vlmsel_auto.tasks import task as loading
+from vlmsel_auto.tasks.pixels import PixelStore
 from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.views import render
 from vlmsel_auto.tuning.data import splits
 
 VIEW = ImageView(size=8)
@@ -410,7 +412,7 @@ def test_the_second_run_decodes_nothing(root: Path) -> None:
     events.clear()
     again = load(root, sink=events.append)
     assert isinstance(events[-1], StageFinished)
-    assert events[-1].text == "found decoded from an earlier run"
+    assert events[-1].text == "known from an earlier run"
     assert again.digest == first.digest
     assert {event.stage for event in events if not isinstance(event, StageProgress)} == {"images"}
 
@@ -442,7 +444,10 @@ import os, signal, sys
 from pathlib import Path
 from vlmsel_auto.events import StageProgress
 from vlmsel_auto.records import ImageView
+from vlmsel_auto.tasks import task as loading
+from vlmsel_auto.tasks.pixels import PixelStore
 from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.views import render
 def sink(event):
     if isinstance(event, StageProgress) and event.done >= 30:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -468,3 +473,103 @@ def test_interrupted_by_ctrl_c_nothing_half_done_is_left(root: Path, tmp_path: P
     with pytest.raises(KeyboardInterrupt):
         load(fill(root, "a", "b", count=40), sink=interrupt)
     assert not (tmp_path / "work").exists()
+
+
+# --- large folders: nothing is decoded before it is used
+
+
+@pytest.fixture
+def large(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that counts as large."""
+    monkeypatch.setattr(loading, "_LARGE_BYTES", 1_000)
+    return fill(root, "a", "b", count=20)
+
+
+def test_a_large_folder_is_the_same_task_and_says_what_was_not_looked_at(large: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    task = load(large, shots=5, sink=events.append)
+    assert isinstance(events[-1], StageFinished)
+    assert events[-1].text == "looked at 40 images"
+    assert not list((tmp_path / "work").rglob("*.u8"))
+    assert task.notes[:2] == (
+        "more than 1 GiB of images: copies were told by their bytes, and damaged files are found when they are used",
+        "the ranking looks at a sample: at most 5 training images of each of the 2 classes",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "_LARGE_BYTES", 10**9)
+        small = load(large, shots=5)
+    assert small.notes == task.notes[2:]
+    for name in ("labels", "train", "val", "test", "support"):
+        np.testing.assert_array_equal(getattr(task, name), getattr(small, name))
+    assert small.digest != task.digest  # of pixels, of bytes
+    everything = np.arange(40)
+    np.testing.assert_array_equal(task.pixels.read(VIEW, everything), small.pixels.read(VIEW, everything))
+    shutil.copytree(large, tmp_path / "elsewhere" / "other name")
+    assert load(tmp_path / "elsewhere" / "other name", shots=5).digest == task.digest
+
+
+def test_of_many_classes_of_a_large_folder_the_support_set_is_smaller(
+    large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "_MOST_SUPPORT", 14)
+    task = load(large, shots=16)
+    assert (task.shots, len(task.support)) == (7, 14)
+    assert any(note.endswith("at most 7 training images of each of the 2 classes, not 16") for note in task.notes)
+    monkeypatch.setattr(loading, "_MOST_SUPPORT", 2)
+    assert len(load(large, shots=16).support) == 8
+    assert len(load(large, shots=3).support) == 6
+
+
+def test_in_a_large_folder_copies_and_files_that_are_no_images_are_left_out_at_once(large: Path) -> None:
+    shutil.copy(large / "a/000.png", large / "b/copy.png")
+    save(large / "a/notes.txt", b"these are notes")
+    assert {path: used for path, (used, _) in listed(load(large)).items()} == {
+        "a/000.png": False, "b/copy.png": False, "a/notes.txt": False,
+    }  # fmt: skip
+
+
+def test_a_damaged_file_of_a_large_folder_changes_no_split_and_never_mixes_them(large: Path) -> None:
+    whole = load(large)
+    for place in (whole.train[0], whole.val[-1], whole.test[0]):
+        path = large / whole.paths[place]
+        path.write_bytes(path.read_bytes()[:-40])
+    task = load(large)
+    assert task.paths == whole.paths
+    assert task.bad_files == ()
+    everything = np.arange(40)
+    shown = task.pixels.read(VIEW, everything)
+    clean = whole.pixels.read(VIEW, everything)
+    parts = [*task.folds, task.test]
+    for place in everything:
+        (part,) = (part for part in parts if place in part)
+        same_kind = [one for one in part if task.labels[one] == task.labels[place]]
+        assert any((shown[place] == clean[one]).all() for one in same_kind)
+    assert [bad.path for bad in task.pixels.found_bad] == sorted(
+        whole.paths[place] for place in (whole.train[0], whole.val[-1], whole.test[0])
+    )
+    assert load(large).digest == task.digest
+
+
+def test_parquet_is_decoded_by_row_groups(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    monkeypatch.setattr(loading, "_LARGE_BYTES", 1_000)
+    fill(root, "a", "b", count=20)
+    images = sorted(root.rglob("*.png"))
+    columns = {
+        "image": [path.read_bytes() for path in images],
+        "label": [int(path.parent.name == "b") for path in images],
+    }
+    table = root.parent / "table"
+    table.mkdir()
+    parquet.write_table(arrow.table(columns), table / "images.parquet", row_group_size=8)
+    (table / "task.json").write_text('{"name": "p", "classes": ["a", "b"], "templates": ["a photo of a {}."]}')
+    task = load(table)
+    shown = task.pixels.read(VIEW, np.array([35, 10, 12]))
+    for row, pixels in zip((35, 10, 12), shown, strict=True):
+        with Image.open(images[row]) as image:
+            np.testing.assert_array_equal(pixels, render(image, VIEW))
+    assert isinstance(task.pixels, PixelStore)
+    there = task.pixels._file(VIEW).has(np.arange(40))
+    assert np.flatnonzero(there).tolist() == [*range(8, 16), *range(32, 40)]

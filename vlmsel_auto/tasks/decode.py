@@ -46,7 +46,7 @@ _ORIENTATIONS = {  # EXIF 2.32, tag 0x0112: what brings the stored picture uprig
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_HALF = 2  # the smallest part of its size at which a JPEG is decoded
+_PARTS = (8, 4, 2)  # a JPEG can be decoded at one of these parts of its size
 _WORKERS = 16
 _AHEAD = 8  # files a worker that may wait for the one whose turn it is
 _REASON_LENGTH = 160  # characters of Pillow's own message that a report shows
@@ -62,7 +62,7 @@ class Decoded:
 
     def same_at(self, least: int) -> bool:
         """Whether `decode_image` with this ``least`` gives the same as this, which was decoded at full size."""
-        return not self.scalable or min(self.image.size) < _HALF * least
+        return not self.scalable or _part(self.image.size, least) == 1
 
 
 @contextmanager
@@ -82,7 +82,7 @@ R = TypeVar("R")
 def in_threads(work: Callable[[T], R], items: Iterable[T]) -> Generator[R]:
     """Results of ``work`` in the order of ``items``: in threads (Pillow frees the interpreter lock), few ahead.
 
-    Of items and results at most 8 a thread are held. Close it when its results are not all taken: that ends the threads.
+    Of items and results at most 8 a thread are held. Close it if not all results are taken: that ends the threads.
     """
     workers = min(_WORKERS, os.cpu_count() or 1)
     with quiet_pillow(), ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
@@ -100,8 +100,9 @@ def in_threads(work: Callable[[T], R], items: Iterable[T]) -> Generator[R]:
 def decode_image(source: Path | bytes, *, least: int | None = None) -> Decoded:
     """Decode a file, or the bytes of one, whatever its name ends in, to upright 8-bit RGB.
 
-    A JPEG is decoded at 1/8, 1/4 or 1/2 of its size, the first of these that leaves its shorter side ``least`` pixels
-    or more (libjpeg scales in the frequency domain, Pillow's draft mode); at full size where none does, or for None.
+    With ``least`` a JPEG is decoded at 1/8, 1/4 or 1/2 of its size (libjpeg scales in the frequency domain, Pillow's
+    draft mode): the first of these that leaves the shorter side ``least`` pixels or more and both sides whole, so that
+    nothing is shifted; the sizes of cameras are multiples of 4 or 8. Where none does, it is decoded at full size.
 
     Raises:
         ImageError: Not a regular file, unreadable, empty, truncated, of no known format, a decompression bomb, or a
@@ -110,10 +111,17 @@ def decode_image(source: Path | bytes, *, least: int | None = None) -> Decoded:
     with _image_errors(), _opened(read_encoded(source)) as opened:
         scalable = opened.format in _JPEG
         if scalable and least is not None:
-            opened.draft(None, (least, least))
+            part = _part(opened.size, least)
+            opened.draft(None, (opened.width // part, opened.height // part))
         width, height = opened.size
         with _LARGE_LOCK if width * height >= _LARGE_PIXELS else nullcontext():
             return _convert(opened, scalable=scalable)
+
+
+def _part(size: tuple[int, int], least: int) -> int:
+    """One over the part of its size at which a JPEG is decoded."""
+    fitting = (part for part in _PARTS if min(size) >= part * least and not any(side % part for side in size))
+    return next(fitting, 1)
 
 
 def check_header(source: Path | bytes) -> None:

@@ -63,6 +63,8 @@ class ViewFile:
     def read(self, rows: IntArray) -> NDArray[np.uint8]:
         """Rows that are there: (n, size, size, 3), in the order wanted."""
         shape = (self.count, self.size, self.size, 3)
+        if not len(rows):
+            return np.empty((0, *shape[1:]), dtype=np.uint8)
         pixels = np.memmap(self.path, dtype=np.uint8, mode="r", offset=self.start, shape=shape)
         return np.array(pixels[rows])
 

@@ -18,15 +18,13 @@ from torchvision.transforms import functional as geometry
 from vlmsel_auto.records import ImageView
 from vlmsel_auto.tasks.decode import Decoded, decode_image
 
-_DRAFT_SIDES: Final = (
-    2  # a JPEG decoded at a part of its size keeps so many sides of the view: the resize still filters
-)
+_DRAFT_SIDES: Final = 2  # of the view, that a JPEG decoded at a part of its size keeps: the resize still filters
 
 
 def read_view(source: Path | bytes, view: ImageView) -> tuple[NDArray[np.uint8], str]:
     """The pixels of an encoded image in a view, and what had to be converted.
 
-    Large JPEGs are decoded at 1/2, 1/4 or 1/8 of their size where twice the view's size is left of the shorter side.
+    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where twice the view's size is left of the shorter side.
 
     Returns:
         uint8 (size, size, 3), RGB; and a note, empty for everyday files.

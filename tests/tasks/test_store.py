@@ -1,0 +1,190 @@
+"""An entry of the store: what each image is, found out once; survives kills and cleans up after itself."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.pictures import encoded, picture
+from vlmsel_auto.errors import WorkdirError
+from vlmsel_auto.records import ImageView
+from vlmsel_auto.tasks import store
+from vlmsel_auto.tasks.store import Identify, StoreEntry, open_entry
+from vlmsel_auto.tasks.viewfile import ViewFile, view_name
+from vlmsel_auto.tasks.views import render
+
+SMALL, SQUASHED = ImageView(size=8), ImageView(size=6, resize_mode="squash", interpolation="bilinear")
+
+
+class Sources:
+    """Counts how often the images are asked for."""
+
+    def __init__(self, images: Sequence[bytes]) -> None:
+        self.images = list(images)
+        self.calls = 0
+
+    def __call__(self) -> Sequence[bytes]:
+        self.calls += 1
+        return self.images
+
+
+def opened(
+    root: Path,
+    sources: Sources,
+    *,
+    views: Sequence[ImageView] = (SMALL, SQUASHED),
+    key: str = "k",
+    identify: Identify = "pixels",
+) -> StoreEntry:
+    return open_entry(
+        root=root,
+        key=key,
+        count=len(sources.images),
+        sources=sources,
+        identify=identify,
+        views=views,
+        progress=lambda _: None,
+    )
+
+
+@pytest.fixture
+def images() -> list[Image.Image]:
+    return [picture(10 + k, 12, seed=k) for k in range(7)]
+
+
+@pytest.fixture
+def sources(images: list[Image.Image]) -> Sources:
+    return Sources([encoded(one) for one in images])
+
+
+def file_of(entry: StoreEntry, view: ImageView) -> ViewFile:
+    return ViewFile(path=entry.path / view_name(view), count=len(entry.identities), size=view.size)
+
+
+def test_a_pass_over_the_pixels_makes_the_wanted_views(
+    tmp_path: Path, sources: Sources, images: list[Image.Image]
+) -> None:
+    entry = opened(tmp_path, sources)
+    every = np.arange(7)
+    for view in (SMALL, SQUASHED):
+        assert file_of(entry, view).has(every).all()
+        np.testing.assert_array_equal(file_of(entry, view).read(every), [render(one, view) for one in images])
+    assert not file_of(entry, ImageView(size=9)).has(every).any()
+
+
+def test_views_beyond_the_room_are_left_for_later(
+    tmp_path: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_EAGER_BYTES", 7 * 8 * 8 * 3 + 7 * 6 * 6 * 3 - 1)
+    entry = opened(tmp_path, sources)
+    assert file_of(entry, SMALL).has(np.arange(7)).all()
+    assert not file_of(entry, SQUASHED).path.exists()
+
+
+def test_a_bad_image_leaves_its_reason_and_the_others_alone(tmp_path: Path, images: list[Image.Image]) -> None:
+    entry = opened(tmp_path, Sources([encoded(images[0]), b"no image", b"", encoded(images[1])]))
+    assert [bool(one.digest) for one in entry.identities] == [True, False, False, True]
+    assert "not an image" in entry.identities[1].note
+    assert entry.identities[2].note == "empty file"
+    assert file_of(entry, SMALL).has(np.arange(4)).tolist() == [True, False, False, True]
+
+
+def test_by_bytes_nothing_is_decoded(tmp_path: Path, sources: Sources) -> None:
+    entry = opened(tmp_path, sources, identify="bytes")
+    assert len({one.digest for one in entry.identities}) == 7
+    assert [path.name for path in entry.path.iterdir()] == ["index.json"]
+    assert opened(tmp_path, sources).path != entry.path
+
+
+@pytest.mark.parametrize("identify", ["pixels", "bytes"])
+def test_a_second_call_asks_for_no_image(tmp_path: Path, sources: Sources, identify: Identify) -> None:
+    first = opened(tmp_path, sources, identify=identify)
+    second = opened(tmp_path, sources, identify=identify, views=[ImageView(size=10)])
+    assert (first.reused, second.reused, sources.calls) == (False, True, 1)
+    assert (second.identities, second.path) == (first.identities, first.path)
+    assert opened(tmp_path, sources, identify=identify, key="other").path != first.path
+    assert not list(tmp_path.glob(".part-*"))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", None])
+def test_a_damaged_entry_is_made_again(tmp_path: Path, sources: Sources, text: str | None) -> None:
+    entry = opened(tmp_path, sources)
+    if text is None:
+        (entry.path / "index.json").unlink()
+    else:
+        (entry.path / "index.json").write_text(text)
+    again = opened(tmp_path, sources)
+    assert (again.reused, sources.calls) == (False, 2)
+    assert again.identities == entry.identities
+
+
+def test_progress_counts_every_image_in_order(tmp_path: Path, sources: Sources) -> None:
+    for identify in ("pixels", "bytes"):
+        seen: list[int] = []
+        open_entry(
+            root=tmp_path, key="k", count=140, sources=lambda: sources.images * 20, identify=identify, views=[SMALL],
+            progress=seen.append,
+        )  # fmt: skip
+        assert seen == list(range(1, 141))
+
+
+def test_discard_removes_what_was_made_and_nothing_else(tmp_path: Path, sources: Sources) -> None:
+    root = tmp_path / "work" / "pixels"
+    opened(root, sources).discard()
+    assert list(tmp_path.iterdir()) == []
+    kept = opened(root, sources)
+    opened(root, sources, key="second").discard()
+    opened(root, sources, views=[ImageView(size=10)]).discard()
+    assert opened(root, sources).reused
+    assert sorted(path.name for path in kept.path.iterdir()) == [view_name(SQUASHED), view_name(SMALL), "index.json"]
+
+
+@pytest.mark.parametrize("identify", ["pixels", "bytes"])
+def test_a_source_that_fails_leaves_no_trace(tmp_path: Path, images: list[Image.Image], identify: Identify) -> None:
+    def failing() -> object:
+        yield encoded(images[0])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_entry(
+            root=tmp_path / "w" / "p", key="k", count=2, sources=failing, identify=identify, views=[SMALL],
+            progress=lambda _: None,
+        )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_cannot_be_written_says_where(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(WorkdirError, match="decoded images below"):
+        opened(tmp_path / "file" / "pixels", Sources([]))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from helpers.pictures import encoded, picture
+from vlmsel_auto.tasks.store import open_entry
+from vlmsel_auto.records import ImageView
+data = encoded(picture(9, 9))
+def progress(done):
+    if done == 150:
+        os.kill(os.getpid(), signal.SIGKILL)
+open_entry(root=Path(sys.argv[1]), key="k", count=300, sources=lambda: [data] * 300, identify="pixels",
+           views=[ImageView(size=8)], progress=progress)
+"""
+
+
+def test_killed_half_way_the_next_run_starts_clean(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path)], check=False, env=environment)
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob(".part-*"))) == 1
+    entry = opened(tmp_path, Sources([encoded(picture(9, 9))] * 300), views=[SMALL])
+    assert (entry.reused, len(entry.identities), list(tmp_path.glob(".part-*"))) == (False, 300, [])
