@@ -15,7 +15,7 @@ from vlmsel_auto.tuning.run import run_trial
 NAME = "EffNet-Mi-64.all-m"
 
 
-class Memory:
+class Memory(PixelSource):
     """Images in memory as a pixel source."""
 
     def __init__(self, pixels: np.ndarray) -> None:

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import CandidateError, TaskError, TrialUnavailable
 from vlmsel_auto.events import Event, StageFinished, StageProgress, StageStarted
-from vlmsel_auto.models import candidates, zoo
+from vlmsel_auto.models import candidates, prediction, zoo
 from vlmsel_auto.models.exporting import Classifier, export
 from vlmsel_auto.models.prediction import predict
-from vlmsel_auto.records import TrialSpec
+from vlmsel_auto.records import ImageView, TrialSpec
 from vlmsel_auto.tasks.decode import decode_image
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tasks.views import render
@@ -147,6 +147,23 @@ def test_accuracy_equals_the_trials(tmp_path: Path, method: str, settings: dict[
     assert result.test is not None
     assert 0.34 < result.test < 1
     assert sum(right) / len(right) == pytest.approx(result.test, abs=1e-12)
+
+
+def test_large_jpegs_are_the_pixels_that_a_task_reads(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    for kind, name in enumerate(CLASSES):
+        (tmp_path / "task" / name).mkdir(parents=True)
+        for index in range(4):
+            large = _drawing(rng, kind).resize((512, 400 + index))  # three of the four have odd sizes
+            large.save(tmp_path / "task" / name / f"{index}.jpg")
+    view = ImageView(size=64)
+    wanted = [load_task(tmp_path / "task", views=views, workdir=tmp_path / f"{len(views)}") for views in ([], [view])]
+    for task in wanted:
+        read = task.pixels.read(view, np.arange(len(task.paths)))
+        shown = [prediction._read(task.root / path, view)[0] for path in task.paths]
+        np.testing.assert_array_equal(read, np.stack(shown))
+        full = render(decode_image(task.root / task.paths[0]).image, view)
+        assert 0 < np.abs(read[0].astype(int) - full).mean() < 2  # decoded at half its size
 
 
 def test_progress_is_told(folder: Path, images: Path) -> None:
