@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from vlmsel_auto.cache import Store
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import mini_zoo
-from vlmsel_auto.records import Candidate, ImageView, Task, TrialResult, TrialSpec
+from vlmsel_auto.records import Candidate, ImageView, PixelSource, Task, TrialResult, TrialSpec
 from vlmsel_auto.tuning.run import run_trial
 
 NAME = "EffNet-Mi-64.all-m"
