@@ -87,8 +87,8 @@ class PixelStore(PixelSource):
             return
         with writing(self.entry), locked(self.entry / f".{file.path.name}.lock", wait=math.inf):
             missing = np.unique(rows[~file.has(rows)])
-            near = np.searchsorted(self.positions, self.source.beside(self.positions[missing]))
-            missing = np.intersect1d(near, self.rows[~file.has(self.rows)])
+            near = np.isin(self.positions, self.source.beside(self.positions[missing]))
+            missing = np.intersect1d(np.flatnonzero(near), self.rows[~file.has(self.rows)])
             if len(missing):
                 self._decode(view, file, missing, check=check)
 
