@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +13,7 @@ from vlmsel_auto.errors import TaskError, WorkdirError
 from vlmsel_auto.events import Sink, discard
 from vlmsel_auto.records import BadFile, ImageView, IntArray, Task
 from vlmsel_auto.tasks import split as splitting
+from vlmsel_auto.tasks.checks import check_classes, check_distinct, check_parts
 from vlmsel_auto.tasks.identity import Identity
 from vlmsel_auto.tasks.imagefolder import scan_folder
 from vlmsel_auto.tasks.pixels import LocalSink, PixelStore
@@ -21,7 +21,6 @@ from vlmsel_auto.tasks.progress import ImageProgress
 from vlmsel_auto.tasks.scan import Declaration, Entry, Part, Scan, printable, prompt_of, shown
 from vlmsel_auto.tasks.store import StoreEntry, open_entry
 
-_MIN_CLASS = 2  # images of a class: one to learn from, one to test on
 _PARTS: tuple[Part, ...] = ("train", "val", "test")
 _FOLDS = 5  # the drawn validation split is one of them
 _MOST_FOLDED = 4_000  # labelled images: with more, a fifth of them tells enough
@@ -76,8 +75,8 @@ def load_task(
     scan = scan_folder(path, exclude=(workdir,))
     if workdir.resolve() == scan.root:
         raise WorkdirError(f"the work directory must not be the task folder itself, but got {str(workdir)!r}")
-    _check_classes(scan.classes, [entry.label for entry in scan.entries], left_out={})
-    _check_parts(scan.classes, ((entry.label, entry.part) for entry in scan.entries))
+    check_classes(scan.classes, [entry.label for entry in scan.entries], left_out={})
+    check_parts(scan.classes, ((entry.label, entry.part) for entry in scan.entries))
     positions, notes = _capped(scan, cap=max_train_images, seed=seed)
     large = scan.source.encoded_bytes(positions) > _LARGE_BYTES
     if large:
@@ -154,8 +153,8 @@ def _assemble(
     number = {label: k for k, label in enumerate(scan.classes)}
     labels = np.array([number[entries[place].label] for place in good], dtype=np.int64)
     digests = [store.identities[place].digest for place in good]
-    _check_parts(scan.classes, ((entries[i].label, entries[i].part) for i in good), why=" after copies were left out")
-    _check_distinct(scan.classes, labels=labels, digests=digests)
+    check_parts(scan.classes, ((entries[i].label, entries[i].part) for i in good), why=" after copies were left out")
+    check_distinct(scan.classes, labels=labels, digests=digests)
     groups, given = _groups(digests), [entries[place].part for place in good]
     parts, split_notes = _split(labels, groups, given=given, seed=seed)
     if needs_val and not len(parts.val):
@@ -229,7 +228,7 @@ def _usable(scan: Scan, *, entries: Sequence[Entry], rows: Sequence[Identity]) -
     if not good:
         lost = [one for several in left_out.values() for one in several]
         raise TaskError(f"no image was found: not one file can be decoded, but got {shown(lost)}")
-    _check_classes(scan.classes, [entries[place].label for place in good], left_out=left_out)
+    check_classes(scan.classes, [entries[place].label for place in good], left_out=left_out)
     for part in _PARTS:
         if any(entry.part == part for entry in entries) and not any(entries[place].part == part for place in good):
             raise TaskError(f"no image of the given {part} split can be decoded ({scan.root})")
@@ -281,43 +280,3 @@ def _split(
 def _prompts(declaration: Declaration, *, classes: Sequence[str]) -> tuple[str, ...]:
     given = dict(declaration.prompts)
     return tuple(given.get(label, prompt_of(label)) for label in classes)
-
-
-def _check_classes(classes: Sequence[str], labels: Sequence[str], *, left_out: Mapping[str, Sequence[str]]) -> None:
-    """At least two classes, and two images in each."""
-    if len(classes) < _MIN_CLASS:
-        raise TaskError(
-            f"a task needs two classes or more, each a folder or a label of its own, "
-            f"but got one class only: {shown(classes)}"
-        )
-    counts = Counter(labels)
-    small = [label for label in classes if counts[label] < _MIN_CLASS]
-    if small:
-        lost = [one for label in small for one in left_out.get(label, ())]
-        raise TaskError(
-            f"every class needs at least {_MIN_CLASS} images{'' if not lost else ' that can be used'}; "
-            f"add images or remove the class, but got {', '.join(f'{label!r} with {counts[label]}' for label in small)}"
-            + (f" (left out: {shown(lost)})" if lost else "")
-        )
-
-
-def _check_parts(classes: Sequence[str], pairs: Iterable[tuple[str, Part | None]], *, why: str = "") -> None:
-    """A class of val or test must be in train; a class must be somewhere."""
-    seen = Counter(pairs)
-    if not any(part is not None for _, part in seen):
-        return
-    for part in ("test", "val"):
-        untaught = [label for label in classes if seen[label, part] and not seen[label, "train"]]
-        if untaught:
-            raise TaskError(f"every class of {part} needs images in train{why}, but got {shown(untaught)} without any")
-
-
-def _check_distinct(classes: Sequence[str], *, labels: IntArray, digests: Sequence[str]) -> None:
-    """Copies do not count: a class needs two different images once copies are out."""
-    seen = Counter(label for label, _ in set(zip(labels.tolist(), digests, strict=True)))
-    small = [label for k, label in enumerate(classes) if seen[k] < _MIN_CLASS]
-    if small:
-        raise TaskError(
-            f"every class needs at least {_MIN_CLASS} different images that are not also in another split or class, "
-            f"but got {shown(small)}"
-        )
