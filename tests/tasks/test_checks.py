@@ -28,5 +28,5 @@ def test_what_is_tested_must_be_taught() -> None:
 def test_copies_are_one_image() -> None:
     labels = np.array([0, 0, 1, 1, 1])
     check_distinct(["a", "b"], labels=labels, digests=["1", "2", "3", "3", "4"])
-    with pytest.raises(TaskError, match="different images .* got 'b'"):
+    with pytest.raises(TaskError, match=r"different images .* got 'b'"):
         check_distinct(["a", "b"], labels=labels, digests=["1", "2", "3", "3", "3"])
