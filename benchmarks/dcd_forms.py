@@ -22,12 +22,13 @@ from ranking_table import measures, print_table
 
 from vlmsel_auto.bench.blind import average_rank
 from vlmsel_auto.bench.case import Case
+from vlmsel_auto.bench.rankings import RANKINGS
 from vlmsel_auto.bench.research import Research, research_path
 from vlmsel_auto.bench.research import load as load_research
 from vlmsel_auto.library.file import load
 from vlmsel_auto.library.places import default_library_path
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.ranking.dcd import DEFAULT, PAPER, Dcd, Delta
+from vlmsel_auto.ranking.dcd import DEFAULT, Dcd, Delta
 from vlmsel_auto.ranking.divergence import Weighting
 from vlmsel_auto.ranking.fusion import candidate_effect
 from vlmsel_auto.ranking.scaling import standardise
@@ -66,7 +67,6 @@ def forms(*, transport: bool) -> dict[str, Form]:
         "uncovered, divergences pooled": Form(weighting=Weighting(pooled=1.0)),
         "signature, divergences pooled": Form(dcd=Dcd(delta="signature"), weighting=Weighting(pooled=1.0)),
         "F = norm of the embedding, uncovered": Form(norm=True),
-        "paper's outline": Form(dcd=PAPER, weighting=Weighting(alone=1.0), norm=True),
     }
     if transport:
         found["uncovered, blocks aligned by transport"] = Form(dcd=replace(DEFAULT, importance="transport"))
@@ -79,6 +79,7 @@ def table(library: Library, research: Research, *, truth: Truth, transport: bool
     for s in range(len(library.tasks)):
         case = Case(library=library, column=s, truth=truth, shots=0, research=research)
         found.setdefault("average rank", []).append(measures([average_rank(case.source_truth)], case.truths))
+        found.setdefault("the authors' form", []).append(measures(RANKINGS["dcd_authors"](case), case.truths))
         z = np.where(np.isfinite(case.source_truth), standardise(case.source_truth), np.nan)
         for name, form in forms(transport=transport).items():
             near = form.case(case).gathered(shots=0).alone

@@ -108,7 +108,7 @@ class World:
         signals = label_free_signals(self.unlabelled(m, t), ranked=False)
         ranked = {one.name for one in SIGNALS if one.ranked}
         return ResearchCell(
-            candidate=ResearchCandidate(id=self.ids[m], sha256="", widths=BLOCKS, embed_dim=WIDTH),
+            candidate=ResearchCandidate(id=self.ids[m], sha256="", widths=BLOCKS, elements=(12, 40), embed_dim=WIDTH),
             task=self.task(t),
             signals={name: value for name, value in signals.items() if name not in ranked}
             | text_scores(texts[:, None]),

@@ -282,7 +282,7 @@ def test_ids_are_unique_and_every_reference_has_its_target(page):
         "vlmsel-auto search digits --max-trials 7",
         "5 complete, 1 pruned, 1 failed",
         "the budget was spent",
-        "only its outline could be read",
+        "formulas of this project's own",
     ],
 )
 def test_page_says(expected, page):

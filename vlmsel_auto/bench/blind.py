@@ -11,14 +11,15 @@ from vlmsel_auto.records import FloatArray
 _SHARPNESS = 10.0  # of the ceiling's softmax over rank correlations
 
 
-def average_rank(truth: FloatArray) -> FloatArray:
-    """Minus the mean rank (M,) over source tasks, rank 1 = best, tied ranks averaged.
+def weighted_rank(truth: FloatArray, weights: FloatArray) -> FloatArray:
+    """Minus the weighted mean rank over source tasks, rank 1 = best, tied ranks averaged.
 
     Args:
         truth: (M, S) accuracies on the sources; a missing figure counts as the middle rank of its task.
+        weights: (M, S) or (S,) of the sources.
 
     Returns:
-        Scores, higher is better.
+        (M,) scores, higher is better.
     """
     known = np.isfinite(truth)
     ranks = np.zeros(truth.shape)
@@ -28,7 +29,12 @@ def average_rank(truth: FloatArray) -> FloatArray:
             order = stats.rankdata(-truth[rows, s])
             # the place within those known, so that a task which few were tried on counts no less
             ranks[rows, s] = (order - 0.5) / rows.sum() - 0.5
-    return np.asarray(-ranks.mean(axis=1), dtype=np.float64)
+    return np.asarray(-(ranks * weights).sum(axis=1), dtype=np.float64)
+
+
+def average_rank(truth: FloatArray) -> FloatArray:
+    """`weighted_rank` (M,) with all sources of truth (M, S) alike."""
+    return weighted_rank(truth, np.full(truth.shape[1], 1.0 / max(truth.shape[1], 1)))
 
 
 def calibrated_total(target: FloatArray, sources: FloatArray) -> FloatArray:

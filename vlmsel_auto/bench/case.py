@@ -73,15 +73,20 @@ class Case:
             shots=shots,
             divergence=self.divergence,
             weighting=self.weighting,
-            profiles=None if self.research is None else [self._profiles(self.research, m) for m in self.rows],
+            profiles=None if self.research is None else self.profiles(self.research),
         )
 
-    def _profiles(self, research: Research, m: int) -> tuple[TaskProfiles, TaskProfiles]:
-        """Of the sources and of the target."""
-        activity = research.norm_activity[m] if self.norm else self.library.activity[m]
-        known = TaskProfiles(activity=activity, signature=research.signature[m], absolute=research.absolute[m])
+    def profiles(self, research: Research) -> list[tuple[TaskProfiles, TaskProfiles]]:
+        """Of the sources and of the target, of each of the M candidates; with ``norm`` means over a block's neurons."""
         target = np.arange(len(self.library.tasks)) == self.column
-        return known.take(~target), known.take(target)
+        found = []
+        for m in self.rows:
+            activity = self.library.activity[m]
+            if self.norm:
+                activity = research.norm_activity[m] / np.array(research.candidates[m].elements, dtype=np.float64)
+            known = TaskProfiles(activity=activity, signature=research.signature[m], absolute=research.absolute[m])
+            found.append((known.take(~target), known.take(target)))
+        return found
 
     def signal(self, name: str) -> FloatArray | None:
         """A label-free signal (M,) on the target, None if the library lacks it."""

@@ -12,12 +12,13 @@ from typing import Final
 
 import numpy as np
 
-from vlmsel_auto.bench.blind import average_rank, calibrated_total, source_ceiling
+from vlmsel_auto.bench.blind import average_rank, calibrated_total, source_ceiling, weighted_rank
 from vlmsel_auto.bench.case import Case
 from vlmsel_auto.bench.modelgpt import regressed
 from vlmsel_auto.bench.research import Research
 from vlmsel_auto.bench.swab import borda, class_plan, class_rank_score, gap_score, similar_classes
-from vlmsel_auto.ranking.dcd import PAPER
+from vlmsel_auto.ranking.dcd_authors import AUTHORS, authors_weights
+from vlmsel_auto.ranking.divergence import divergences
 from vlmsel_auto.ranking.evidence.text import TEXT_SCORES
 from vlmsel_auto.ranking.ranking import score_candidates
 from vlmsel_auto.ranking.scaling import standardise
@@ -49,10 +50,12 @@ def _dcd(case: Case) -> list[FloatArray]:
     return _one(score_candidates(measured={}, sources=sources, n=len(case.rows)).dcd)
 
 
-def _paper(case: Case) -> list[FloatArray]:
+def _authors(case: Case) -> list[FloatArray]:
     if case.research is None:
         return []
-    return _dcd(replace(case, norm=True, divergence=PAPER, weighting=replace(case.weighting, alone=1.0)))
+    profiles = replace(case, norm=True).profiles(case.research)
+    found = np.stack([divergences(AUTHORS, target, sources)[0] for sources, target in profiles])
+    return _one(weighted_rank(case.source_truth, authors_weights(found))) if np.isfinite(found).any() else []
 
 
 def _total(case: Case) -> FloatArray:
@@ -128,7 +131,7 @@ RANKINGS: Final[Mapping[str, Callable[[Case], list[FloatArray]]]] = {
     "params": lambda case: _sizes(one.params for one in case.sources.candidates),
     "flops": lambda case: _sizes(one.flops for one in case.sources.candidates),
     "dcd": _dcd,
-    "dcd_paper": _paper,
+    "dcd_authors": _authors,
     "modelgpt": _modelgpt,
     "swab": _swab,
     "conductance_total": lambda case: _one(_total(case)),

@@ -21,7 +21,7 @@ from vlmsel_auto.library.records import Library, SourceTask
 from vlmsel_auto.records import FloatArray, IntArray
 
 FORMAT: Final = "vlmsel_auto research figures"
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 def research_path() -> Path:
@@ -36,6 +36,7 @@ class ResearchCandidate:
     id: str
     sha256: str  # of the weights
     widths: tuple[int, ...]  # (B,) channels C of every block
+    elements: tuple[int, ...]  # (B,) neurons of every block: channels times tokens or pixels
     embed_dim: int  # D
 
 
@@ -51,7 +52,7 @@ class Research:
     evidence_names: tuple[str, ...]
     evidence_draws: FloatArray  # (M, S, draws, shots, names)
     class_accuracy: FloatArray  # (M, G)
-    norm_activity: tuple[FloatArray, ...]  # of each candidate (S, B)
+    norm_activity: tuple[FloatArray, ...]  # of each candidate (S, B): sum |C|, F = norm of the embedding
     signature: tuple[tuple[FloatArray, ...], ...]  # of each block of each candidate (S, C)
     absolute: tuple[tuple[FloatArray, ...], ...]  # of each block of each candidate (S, C)
     class_text: tuple[FloatArray, ...]  # of each candidate (G, D)
@@ -76,7 +77,7 @@ class Research:
         return self._take(rows, columns, tuple(self.tasks[s] for s in columns))
 
     def _take(self, rows: IntArray, columns: IntArray, tasks: tuple[SourceTask, ...]) -> Research:
-        slices, nobody = self.class_slices(), ResearchCandidate(id="", sha256="", widths=(), embed_dim=0)
+        slices, nobody = self.class_slices(), ResearchCandidate(id="", sha256="", widths=(), elements=(), embed_dim=0)
         places = [
             np.arange(slices[s].start, slices[s].stop) if s >= 0 else np.full(task.n_classes, -1)
             for s, task in zip(columns, tasks, strict=True)
@@ -169,7 +170,10 @@ def load(path: Path) -> Research:
 
 
 def _research(document: dict[str, Any], arrays: Arrays) -> Research:
-    candidates = tuple(ResearchCandidate(**{**one, "widths": tuple(one["widths"])}) for one in document["candidates"])
+    lists = ("widths", "elements")
+    candidates = tuple(
+        ResearchCandidate(**{**one, **{name: tuple(one[name]) for name in lists}}) for one in document["candidates"]
+    )
     tasks = tuple(SourceTask(**{**one, "classes": tuple(one["classes"])}) for one in document["tasks"])
     m, s, g = len(candidates), len(tasks), sum(task.n_classes for task in tasks)
     signals, shots, scores = document["signal_names"], document["shots"], document["evidence_names"]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from vlmsel_auto.bench.calibration import Bin, Calibration
 from vlmsel_auto.ranking.sources import Truth
@@ -115,22 +115,45 @@ class BenchTable:
 
     def plot(self, path: Path) -> None:
         """Draw NDCG@5 of every ranking with the interval of its gain, as an SVG or PNG by the file's suffix."""
-        from matplotlib.figure import Figure
+        plot_gains(self.rows, path)
 
-        rows = self.rows[::-1]
-        figure = Figure(figsize=(7.0, 0.28 * len(rows) + 1.2), layout="constrained")
-        axes = figure.subplots()
-        base = next((row.ndcg5 for row in rows if row.ranking == "average_rank"), 0.0)
-        for place, row in enumerate(rows):
-            ceiling = row.ranking.endswith("_ceiling")
-            axes.plot(row.ndcg5, place, "D" if ceiling else "o", color="0.5" if ceiling else "C0")
-            if row.gain_interval is not None:
-                ends = [base + row.gain_interval.low, base + row.gain_interval.high]
-                axes.plot(ends, [place, place], color="0.5" if ceiling else "C0", linewidth=1.0)
-        axes.axvline(base, color="0.7", linewidth=1.0, linestyle="--")
-        axes.set_yticks(range(len(rows)), [row.ranking for row in rows])
-        axes.set_xlabel("NDCG@5, interval of the gain over the average rank (dashed)")
-        figure.savefig(path)
+
+class Gained(Protocol):
+    """What is drawn of a row."""
+
+    @property
+    def ranking(self) -> str:
+        """Name; that of a bound holds "_ceiling"."""
+        ...
+
+    @property
+    def ndcg5(self) -> float:
+        """In [0, 1]."""
+        ...
+
+    @property
+    def gain_interval(self) -> Interval | None:
+        """Of the gain over the average rank."""
+        ...
+
+
+def plot_gains(rows: Sequence[Gained], path: Path) -> None:
+    """Draw NDCG@5 of every row with the interval of its gain, as an SVG or PNG by the file's suffix."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.0, 0.28 * len(rows) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    base = next((row.ndcg5 for row in rows if row.ranking == "average_rank"), 0.0)
+    for place, row in enumerate(rows[::-1]):
+        ceiling = "_ceiling" in row.ranking
+        axes.plot(row.ndcg5, place, "D" if ceiling else "o", color="0.5" if ceiling else "C0")
+        if row.gain_interval is not None:
+            ends = [base + row.gain_interval.low, base + row.gain_interval.high]
+            axes.plot(ends, [place, place], color="0.5" if ceiling else "C0", linewidth=1.0)
+    axes.axvline(base, color="0.7", linewidth=1.0, linestyle="--")
+    axes.set_yticks(range(len(rows)), [row.ranking for row in rows[::-1]])
+    axes.set_xlabel("NDCG@5, interval of the gain over the average rank (dashed)")
+    figure.savefig(path)
 
 
 def _told(bins: Sequence[Bin]) -> str:

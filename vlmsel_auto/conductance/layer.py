@@ -14,6 +14,7 @@ point, which costs no pass (contraction.estimate_error), and no less than comple
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -40,6 +41,7 @@ class Conductance:
     """Conductance of n images in B blocks, reduced over neurons."""
 
     blocks: tuple[str, ...]  # (B,) module names, shallow to deep
+    elements: tuple[int, ...]  # (B,) neurons of each block: activity / elements is the mean |C|
     activity: FloatArray  # (n, B) sum over neurons of |C|, units of F
     signature: tuple[FloatArray, ...]  # B arrays (n, C_b), C summed over tokens or pixels
     absolute: tuple[FloatArray, ...]  # B arrays (n, C_b), |C| summed over tokens or pixels
@@ -94,7 +96,7 @@ def conductance(
     rules, wanted = _schedule(visual, integrator, error=error, points=points, max_points=max_points)
     device = next((p.device for p in visual.parameters()), images.device)
     images = images.detach().to(device)
-    arrays = Engine(
+    engine = Engine(
         visual=visual,
         names=names,
         scalar=scalar,
@@ -105,10 +107,12 @@ def conductance(
         precision=torch.bfloat16 if precision == "bfloat16" else None,
         budget=memory_budget(device) if budget is None else budget,
         keep_neurons=neurons,
-    ).run()
+    )
+    arrays = engine.run()
     total = arrays.ends[:, 1] - arrays.ends[:, 0]
     return Conductance(
         blocks=names,
+        elements=tuple(math.prod(shape) for shape in engine.foot.shapes),
         activity=arrays.activity,
         signature=tuple(arrays.signature),
         absolute=tuple(arrays.absolute),

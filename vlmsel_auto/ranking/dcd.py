@@ -1,8 +1,7 @@
 """Directional conductance divergence (DCD): a family of divergences of a target task from source tasks.
 
-Idea: Yang et al., "Model Specific Task Similarity for Vision Language Model Selection via Layer Conductance"
-(arXiv 2602.01346). Only its abstract and outline could be read: every formula below was chosen on the mini zoo
-(docs/ranking.md), and no number of the paper is claimed.
+After the idea of Yang et al. (arXiv 2602.01346), whose own form is in `dcd_authors`. Every formula below is our own and
+was chosen on the mini zoo (docs/ranking.md).
 
 Symbols (one candidate; B blocks, C_b channels, S sources):
     a[b]   activity, mean over images of sum |conductance|                z[b]  log a[b] minus its mean over the sources
@@ -63,7 +62,6 @@ class Dcd:
 
 
 DEFAULT: Final = Dcd(delta="uncovered")  # best of the family on the mini zoo
-PAPER: Final = Dcd(delta="share")  # as far as the outline tells; its profiles are of F = norm of the embedding
 
 
 def _log(activity: FloatArray) -> FloatArray:

@@ -1,7 +1,7 @@
 """Divergences between tasks as one candidate sees them, and the weights of source tasks that follow from them.
 
 A divergence is any callable of the form of `Divergence`: another one is tried by passing it to `rank_candidates` or to
-the bench's ``run_bench``. The one that is used by default is in `dcd`.
+the bench's ``run_bench``. The one that is used by default is in `dcd`, that of the DCD paper in `dcd_authors`.
 """
 
 from __future__ import annotations
@@ -126,6 +126,12 @@ def source_weights(divergence: FloatArray, *, temperature: float) -> FloatArray:
     mean = known_mean(divergence, axis=-1)
     spread = np.sqrt(known_mean((divergence - mean) ** 2, axis=-1))
     differ = spread > _TINY * np.maximum(1.0, np.abs(mean))
-    logits = np.where(differ & known, (mean - divergence) / np.where(differ, temperature * spread, 1.0), 0.0)
-    logits = np.where(known | ~known.any(axis=-1, keepdims=True), logits, -np.inf)
-    return np.asarray(special.softmax(logits, axis=-1), dtype=np.float64)
+    logits = np.where(differ, (mean - divergence) / np.where(differ, temperature * spread, 1.0), 0.0)
+    return softmax_of_known(np.where(known, logits, np.nan))
+
+
+def softmax_of_known(logits: FloatArray) -> FloatArray:
+    """Softmax over the last axis; NaN gives 0, equal weights where all are NaN."""
+    known = np.isfinite(logits)
+    some = known.any(axis=-1, keepdims=True)
+    return np.asarray(special.softmax(np.where(known, logits, np.where(some, -np.inf, 0.0)), axis=-1), dtype=np.float64)
