@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import stats
 
-from vlmsel_auto.bench.blind import average_rank, calibrated_total, source_ceiling
+from vlmsel_auto.bench.blind import average_rank, calibrated_total, source_ceiling, weighted_rank
 
 
 def test_average_rank_is_scipys_ranks():
@@ -11,6 +11,15 @@ def test_average_rank_is_scipys_ranks():
     expected = -np.mean([stats.rankdata(-column) for column in accuracy.T], axis=0)
     order = average_rank(accuracy)
     np.testing.assert_allclose(7 * order, expected - expected.mean(), atol=1e-12)
+
+
+def test_weights_of_each_candidate_and_ties_that_stay_ties():
+    truth = np.array([[0.9, 0.1, 0.5], [0.1, 0.9, 0.5], [0.5, 0.5, 0.9]])
+    weights = np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    ranks = 3 * weighted_rank(truth, weights)
+    np.testing.assert_allclose(ranks, [1.0, -1.0, 1.0], atol=1e-11)  # ranks 1, 3, 1 around the middle one
+    many = np.random.default_rng(0).random((2, 17))
+    assert len(np.unique(average_rank(np.column_stack([many, many[::-1]])))) == 1
 
 
 def test_totals_in_own_units_forget_the_logit_scale():

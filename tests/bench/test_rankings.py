@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy import special, stats
 
 from helpers.zoo_world import World
 from vlmsel_auto.bench.case import Case
@@ -65,10 +66,19 @@ def test_every_signal_with_a_row_has_it_and_shows_what_the_library_holds(library
             assert made == []
 
 
-def test_the_papers_row_compares_profiles_of_the_norm(library, research):
+def test_the_authors_row_compares_means_of_the_norm_over_neurons(library, research):
     case = Case(library=library, research=research, column=2, truth="tuned", shots=4)
     other = dataclasses.replace(library, activity=tuple(2.0 + one for one in library.activity))
-    (paper,) = RANKINGS["dcd_paper"](case)
-    np.testing.assert_array_equal(RANKINGS["dcd_paper"](dataclasses.replace(case, library=other))[0], paper)
-    moved = dataclasses.replace(research, norm_activity=tuple(one**2 for one in research.norm_activity))
-    assert np.abs(RANKINGS["dcd_paper"](dataclasses.replace(case, research=moved))[0] - paper).max() > 1e-3
+    (score,) = RANKINGS["dcd_authors"](case)
+    np.testing.assert_array_equal(RANKINGS["dcd_authors"](dataclasses.replace(case, library=other))[0], score)
+    rest = np.delete(np.arange(10), 2)
+    for m, row in enumerate(case.rows):
+        means = research.norm_activity[row] / np.array([12.0, 40.0])
+        alpha = special.softmax(2.5 * means[2] / np.linalg.norm(means[2]))
+        divergence = (np.abs(means[rest] - means[2]) / (means[2] + 1e-8)) @ alpha
+        ranks = stats.rankdata(-case.source_truth, axis=0)[m]
+        assert 9 * score[m] == pytest.approx(5 - special.softmax(-4 * divergence) @ ranks)
+    nothing = tuple(np.full((10, 0), np.nan) for _ in research.norm_activity)
+    nobody = tuple(dataclasses.replace(one, elements=()) for one in research.candidates)
+    bare = dataclasses.replace(research, norm_activity=nothing, candidates=nobody)
+    assert RANKINGS["dcd_authors"](dataclasses.replace(case, research=bare)) == []

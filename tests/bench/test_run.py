@@ -149,7 +149,7 @@ def test_too_small_a_library_and_unknown_rankings_are_refused(library):
 def test_without_research_figures_their_rows_are_left_out_and_told(library, table):
     bare = run_bench(library, truth="tuned", shots=4)
     missing = {row.ranking for row in table.rows} - {row.ranking for row in bare.rows}
-    assert {"dcd_paper", "modelgpt", "swab", "confidence", "iimm", "knn", "hscore", "ridge"} <= missing
+    assert {"dcd_authors", "modelgpt", "swab", "confidence", "iimm", "knn", "hscore", "ridge"} <= missing
     assert bare.row("fused").per_target == table.row("fused").per_target
     (note,) = [each for each in bare.notes if each.startswith("left out")]
     assert "no research figures were given" in note

@@ -299,6 +299,18 @@ def test_lines_are_plain_off_a_terminal(variable, monkeypatch):
 # commands on real files
 
 
+def test_bench_of_real_models(tmp_path):
+    done = run("bench", "--zoo", "real", "--json", "--quiet", "--output", tmp_path)
+    assert done.exit_code == 0, done.output
+    rows = {row["ranking"]: row for row in one_object(done.stdout)["rows"]}
+    assert rows["average_rank"]["authors_ndcg5"] == pytest.approx(0.729, abs=0.001)
+    assert rows["dcd_authors"]["what"] == "DCD as its authors compute it: eta 2.5, gamma 4"
+    assert {each.name for each in tmp_path.iterdir()} == {"bench.json", "bench.md", "bench.svg"}
+    refused = run("bench", "--zoo", "real", "--shots", "4", "--truth", "tuned")
+    assert refused.exit_code == 2
+    assert "figures and rows of its own, but got --truth, --shots" in refused.stderr
+
+
 def test_zoo_lists_the_mini_zoo():
     result = run("zoo", "--json")
     listed = one_object(result.stdout)["candidates"]

@@ -164,6 +164,7 @@ def test_exact_tangents_are_the_limit(tower):
     images, scalar = _images(2, side), _margin()
     points, limit = (97, 0.06) if tower == "resnet" else (49, 1e-6)
     result = conductance(visual, images, scalar=scalar, points=points, neurons=True)
+    assert result.elements == tuple(block[0].size for block in result.neurons)
     exact = tangent_conductance(
         visual,
         images,

@@ -12,7 +12,6 @@ from scipy import optimize, special, stats
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.ranking.dcd import (
     DEFAULT,
-    PAPER,
     Dcd,
     block_importance,
     depth_corrected,
@@ -81,7 +80,7 @@ def test_pairwise_rows_are_dcd_against_the_others(member):
 def test_rescaled_logits_and_shuffled_sources_change_nothing(seed, scale):
     activity, signature = profiles(seed=seed)
     order = np.random.default_rng(seed).permutation(5)
-    for member in (DEFAULT, PAPER):
+    for member in (DEFAULT, Dcd(delta="share")):
 
         def run(factor, chosen, member=member):
             scaled = factor * activity, tuple(factor * one for one in signature)

@@ -8,6 +8,7 @@ from scipy import stats
 from vlmsel_auto.ranking.scaling import known_mean, standardise
 from vlmsel_auto.records import FloatArray
 
+_DECIMALS = 12
 _SHARPNESS = 10.0  # of the ceiling's softmax over rank correlations
 
 
@@ -29,7 +30,8 @@ def weighted_rank(truth: FloatArray, weights: FloatArray) -> FloatArray:
             order = stats.rankdata(-truth[rows, s])
             # the place within those known, so that a task which few were tried on counts no less
             ranks[rows, s] = (order - 0.5) / rows.sum() - 0.5
-    return np.asarray(-(ranks * weights).sum(axis=1), dtype=np.float64)
+    # rounded: equal mean ranks must not differ by the order of the sum
+    return np.round(-(ranks * weights).sum(axis=1), _DECIMALS)
 
 
 def average_rank(truth: FloatArray) -> FloatArray:

@@ -145,8 +145,9 @@ _OURS: Final = tuple(
     for form in (DEFAULT, Dcd(delta="share"))
     for temperature in (0.1, 0.3, 1.0, 3.0)
 )
-_MIXED: Final = tuple(
-    partial(_authors, gamma=gamma, share=share) for share in (0.0, 0.25, 0.5, 0.75, 1.0) for gamma in (1.0, 4.0, 8.0)
+_MIXED: Final = (
+    partial(_authors, share=0.0),  # the average rank
+    *(partial(_authors, gamma=gamma, share=share) for share in (0.25, 0.5, 0.75, 1.0) for gamma in (1.0, 4.0, 8.0)),
 )
 RANKINGS: Final[Mapping[str, tuple[Ranking, str]]] = {  # name -> ranking, what it is
     "random": (_random, f"mean over {_RANDOM} random orders"),
