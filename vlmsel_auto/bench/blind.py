@@ -31,7 +31,7 @@ def weighted_rank(truth: FloatArray, weights: FloatArray) -> FloatArray:
             # the place within those known, so that a task which few were tried on counts no less
             ranks[rows, s] = (order - 0.5) / rows.sum() - 0.5
     # rounded: equal mean ranks must not differ by the order of the sum
-    return np.round(-(ranks * weights).sum(axis=1), _DECIMALS)
+    return np.asarray(-(ranks * weights).sum(axis=1).round(_DECIMALS), dtype=np.float64)
 
 
 def average_rank(truth: FloatArray) -> FloatArray:
