@@ -4,9 +4,10 @@
     python benchmarks/looking.py --quick
 
 Settings: open_clip's 121 models on 35 data sets (zero-shot; a look sees 160 labels, drawn by chance), those of them up
-to 160 million parameters, and MIEB's 48 models on 21 probe tasks (a look sees one of five draws, truth is the mean of
-the others). The first two come with the package; MIEB's mieb_probes.csv must lie in --tables. One data set is left out
-at a time, with those that share the first word of its name; what a strategy knows comes from the others only.
+to 160 million parameters, MIEB's 48 models on 21 probe tasks (a look sees one of five draws, truth is the mean of the
+others) and QuickTune's fine-tuning of 24 models on 26 data sets (looking_quicktune.py). The first two come with the
+package; the files of the others must lie in --tables. One data set is left out at a time, with those that share the
+first word of its name; what a strategy knows comes from the others only.
 
 Points lost after k loads: the best true accuracy of all models minus that of the best one loaded, which is what
 further tuning can reach ("looking"), and minus that of the one that the looks so far choose ("looking_chosen"). The
@@ -17,10 +18,11 @@ the other data sets; no look changes it); gp_ei (a Gaussian process on table fea
 ours_no_cover (expected improvement at every look); ours_nested (`cover_every` and `p_reversed` chosen anew for every
 target by the loss on the other targets); ours_missing (30 % of the table's cells unknown); ours_shuffled and
 ours_reversed (the table under wrong names, and negated); hindsight (a bound: the greedy order by the targets' own
-truth). Gigabytes: those loaded until a model within one point of the best is among them, weights in single precision.
+truth). Gigabytes, or seconds where looks have them: paid until a model within one point of the best is among those
+loaded, weights in single precision; strategies that count costs go by what the other data sets lead to expect.
 
 With a wrong table the reference is the random order: what is printed is how much more is lost after two loads more.
---quick has two draws and neither ours_nested, ours_missing nor gigabytes. The last line printed is one JSON object.
+--quick has two draws and neither ours_nested, ours_missing nor costs. The last line printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from looking_quicktune import quicktune
 from looking_strategies import STRATEGIES, VARIANTS, Fixed, Order, Ours, greedy, holes
 from looking_table import Scene, Setting, read_settings
 
@@ -42,7 +45,6 @@ from vlmsel_auto.records import FloatArray
 
 SHOWN = (1, 3, 5, 10)  # loads
 MOST = 12  # loads
-BUDGETS = (5.0, 10.0, 30.0)  # gigabytes
 _BESIDE = Path(__file__).resolve().parents[2] / "shared" / "tables"  # beside the repository
 _WRONG = ("ours_shuffled", "ours_reversed")
 
@@ -85,30 +87,35 @@ def nested(setting: Setting, variants: Mapping[LookingPolicy, Losses]) -> Losses
 
 def hindsight(setting: Setting, *, draws: int) -> Losses:
     """No strategy: the greedy order by the mean loss on all targets, the target itself included."""
-    order = greedy(setting.accuracy.max(axis=0) - setting.accuracy)
-    return replay(setting, lambda scene: Fixed(scene, order), draws=draws)
+    loss = np.nanmax(setting.accuracy, axis=0) - setting.accuracy
+    order = greedy(np.where(np.isfinite(loss), loss, 1.0))  # a model that is not there loses everything
+
+    def start(scene: Scene) -> Order:
+        place = {int(model): k for k, model in enumerate(scene.models)}
+        return Fixed(scene, [place[model] for model in order if model in place])
+
+    return replay(setting, start, draws=draws)
 
 
-def gigabytes(setting: Setting, start: Callable[[Scene], Order], *, draws: int) -> tuple[FloatArray, FloatArray]:
-    """Gigabytes (S, draws) until within a point of the best, and points lost (S, draws, budgets).
+def spending(setting: Setting, start: Callable[[Scene], Order], *, draws: int) -> tuple[FloatArray, FloatArray]:
+    """Cost (S, draws) until within a point of the best, and points lost (S, draws, budgets).
 
     Before a first load fits into a budget an average model stands for the choice.
     """
-    sizes = setting.gigabytes
-    if sizes is None:
-        raise ValueError(f"the models of {setting.name} have no known size")
-    size = len(setting.datasets)
-    needed, lost = np.full((size, draws), np.nan), np.empty((size, draws, len(BUDGETS)))
+    size, budgets = len(setting.datasets), np.array(setting.budgets)
+    needed, lost = np.full((size, draws), np.nan), np.empty((size, draws, len(budgets)))
     for target in range(size):
         for draw in range(draws):
             scene = setting.scene(target, draw)
+            if scene.cost is None:
+                raise ValueError(f"looks of {setting.name} have no known cost")
             order, loss = start(scene), 100 * (scene.truth.max() - scene.truth)
             lost[target, draw] = loss.mean()
             spent, best = 0.0, np.inf
-            while np.isnan(needed[target, draw]) or spent < BUDGETS[-1]:
+            while np.isnan(needed[target, draw]) or spent < budgets[-1]:
                 model = order.load()
-                spent, best = spent + float(sizes[model]), min(best, float(loss[model]))
-                lost[target, draw, spent <= np.array(BUDGETS)] = best
+                spent, best = spent + float(scene.cost[model]), min(best, float(loss[model]))
+                lost[target, draw, spent <= budgets] = best
                 if best <= 1.0 and np.isnan(needed[target, draw]):
                     needed[target, draw] = spent
                 if len(order.loaded) == len(loss):
@@ -131,7 +138,11 @@ def _row(name: str, losses: FloatArray, against: FloatArray) -> dict[str, object
 
 
 def _losses(setting: Setting, *, draws: int, quick: bool) -> dict[str, Losses]:
-    found = {name: replay(setting, start, draws=draws) for name, start in STRATEGIES.items()}
+    found = {
+        name: replay(setting, start, draws=draws)
+        for name, start in STRATEGIES.items()
+        if name != "imagenet" or setting.imagenet is not None
+    }
     if not quick:
         tried = {policy: replay(setting, partial(Ours, policy=policy), draws=draws) for policy in VARIANTS}
         found["ours_nested"] = nested(setting, tried)
@@ -147,21 +158,24 @@ def _weight_of_wrong(found: Mapping[str, Losses]) -> dict[str, dict[str, float]]
     return {name: {str(k): round(float(each[k + 1] - chance[k - 1]), 3) for k in SHOWN} for name, each in wrong.items()}
 
 
-def _gigabytes(setting: Setting, *, draws: int) -> dict[str, dict[str, object]]:
+def _spending(setting: Setting, *, draws: int) -> dict[str, dict[str, object]]:
     starts: dict[str, Callable[[Scene], Order]] = {
-        name: STRATEGIES[name] for name in ("random", "average_rank", "imagenet", "portfolio", "ours")
+        name: STRATEGIES[name]
+        for name in ("random", "average_rank", "imagenet", "portfolio", "ours")
+        if name != "imagenet" or setting.imagenet is not None
     }
-    for name, power in (("ours, value / root of gigabytes", 0.5), ("ours, value / gigabytes", 1.0)):
-        starts[name] = partial(Ours, policy=LookingPolicy(cost_power=power), costs=setting.gigabytes)
-    print("\n| gigabytes | to one point: median | mean | points lost within " + ", ".join(f"{b:g}" for b in BUDGETS))
+    for name, power in ((f"ours, value / root of {setting.unit}", 0.5), (f"ours, value / {setting.unit}", 1.0)):
+        starts[name] = partial(Ours, policy=LookingPolicy(cost_power=power), costly=True)
+    within = ", ".join(f"{budget:g}" for budget in setting.budgets)
+    print(f"\n| {setting.unit} | to one point: median | mean | points lost within {within} |")
     print("|---|---|---|---|")
     rows: dict[str, dict[str, object]] = {}
     for name, start in starts.items():
-        needed, lost = gigabytes(setting, start, draws=draws)
+        needed, lost = spending(setting, start, draws=draws)
         median, mean = float(np.median(needed)), float(needed.mean())
-        within = {f"{budget:g}": round(float(lost[..., b].mean()), 3) for b, budget in enumerate(BUDGETS)}
-        print(f"| {name} | {median:.1f} | {mean:.1f} | {', '.join(f'{each:.2f}' for each in within.values())} |")
-        rows[name] = {"median": round(median, 2), "mean": round(mean, 2), "lost_within": within}
+        left = {f"{budget:g}": round(float(lost[..., b].mean()), 3) for b, budget in enumerate(setting.budgets)}
+        print(f"| {name} | {median:.1f} | {mean:.1f} | {', '.join(f'{each:.2f}' for each in left.values())} |")
+        rows[name] = {"median": round(median, 2), "mean": round(mean, 2), "lost_within": left}
     return rows
 
 
@@ -172,13 +186,15 @@ def main() -> None:
         "--tables", type=Path, default=_BESIDE if _BESIDE.is_dir() else None, help="folder of the CSVs (%(default)s)"
     )
     parser.add_argument("--draws", type=int, default=10, help="of the labels that looks see; MIEB has five")
+    parser.add_argument("--only", metavar="SETTING", help="openclip, openclip_small, mieb or quicktune")
     parser.add_argument("--write", type=Path, help="JSON of all rows")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     content: dict[str, object] = {}
     loaded: dict[str, dict[str, dict[str, object]]] = {}
     chosen: dict[str, dict[str, dict[str, object]]] = {}
-    for setting in read_settings(args.tables):
+    settings = read_settings(args.tables) + ([] if args.tables is None else quicktune(args.tables))
+    for setting in (each for each in settings if args.only in {None, each.name}):
         most = setting.draws.shape[2] if setting.draws.size else args.draws
         draws = 2 if args.quick else min(args.draws, most)
         found = _losses(setting, draws=draws, quick=args.quick)
@@ -193,8 +209,9 @@ def main() -> None:
             )
         wrong = _weight_of_wrong(found)
         print("\nwrong table: points lost after k + 2 loads minus random order after k:", json.dumps(wrong))
-        sizes = {} if args.quick or setting.gigabytes is None else _gigabytes(setting, draws=min(draws, 2))
-        content[setting.name] = {"loaded": tables[0], "chosen": tables[1], "wrong_table": wrong, "gigabytes": sizes}
+        paid = setting.seconds.size > 0 or setting.gigabytes is not None
+        spent = _spending(setting, draws=min(draws, 2)) if paid and not args.quick else {}
+        content[setting.name] = {"loaded": tables[0], "chosen": tables[1], "wrong_table": wrong, setting.unit: spent}
         for kept, rows in ((loaded, tables[0]), (chosen, tables[1])):
             kept[setting.name] = {str(row["row"]): {str(k): row[str(k)] for k in SHOWN} for row in rows}
     if args.write is not None:

@@ -128,11 +128,11 @@ class Gaussian(Order):
 class Ours(Order):
     """`vlmsel_auto.planning.looking`."""
 
-    def __init__(self, scene: Scene, *, policy: LookingPolicy = DEFAULT, costs: FloatArray | None = None) -> None:
+    def __init__(self, scene: Scene, *, policy: LookingPolicy = DEFAULT, costly: bool = False) -> None:
         super().__init__(scene)
         self.scenarios = learn_scenarios(scene.table)
         self.policy = policy
-        self.costs = costs
+        self.costs = scene.expected if costly else None
 
     @property
     def looks(self) -> list[Look]:

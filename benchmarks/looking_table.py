@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vlmsel_auto.library import published
-from vlmsel_auto.records import FloatArray
+from vlmsel_auto.records import FloatArray, IntArray
 
 LABELS = 160  # seen of every loaded model where the table has one accuracy
 SMALL = 160e6  # parameters
@@ -28,9 +28,17 @@ class Setting:
     models: tuple[str, ...]
     datasets: tuple[str, ...]
     accuracy: FloatArray  # (M, S) in [0, 1]
-    imagenet: int  # its column
+    imagenet: int | None  # its column
     gigabytes: FloatArray | None = None  # (M,) to download
+    seconds: FloatArray = field(default_factory=lambda: np.empty((0, 0, 0)))  # (M, S, D) of a look, where recorded
+    budgets: tuple[float, ...] = (5.0, 10.0, 30.0)  # in gigabytes, or seconds where recorded
     draws: FloatArray = field(default_factory=lambda: np.empty((0, 0, 0)))  # (M, S, 5) where the table has them
+    looks: FloatArray = field(default_factory=lambda: np.empty((0, 0, 0)))  # (M, S, D) cheap ones, of another scale
+
+    @property
+    def unit(self) -> str:
+        """What looks are paid in."""
+        return "seconds" if self.seconds.size else "gigabytes"
 
     def kin(self, target: int) -> list[int]:
         """The data sets that share the first word of the target's name, itself included: CIFAR-10 and CIFAR-100."""
@@ -40,8 +48,15 @@ class Setting:
     def scene(self, target: int, seed: int) -> Scene:
         """The target with chance of its own; draws are taken in turn."""
         others = np.setdiff1d(np.arange(len(self.datasets)), self.kin(target))
-        known = self.accuracy[:, others]
-        if self.draws.size:
+        there = np.flatnonzero(np.isfinite(self.accuracy[:, target]))
+        if self.looks.size:
+            draw = seed % self.looks.shape[2]
+            truth = self.accuracy[there, target]
+            seen, error = _as_accuracy(
+                self.looks[there, target, draw], looks=self.looks[:, others, draw], truth=self.accuracy[:, others]
+            )
+            sd = np.full(len(seen), error)
+        elif self.draws.size:
             draw = seed % self.draws.shape[2]
             seen = self.draws[:, target, draw]
             truth = np.delete(self.draws[:, target], draw, axis=1).mean(axis=1)
@@ -52,26 +67,58 @@ class Setting:
             seen = right / LABELS
             share = (right + 1) / (LABELS + 2)
             sd = np.sqrt(share * (1 - share) / LABELS)
+        unknown = self.imagenet is None or self.imagenet in self.kin(target)
         return Scene(
-            table=known,
+            models=there,
+            table=_filled(self.accuracy[:, others])[there],
             truth=truth,
             seen=seen,
             sd=sd,
-            imagenet=None if self.imagenet in self.kin(target) else self.accuracy[:, self.imagenet],
+            imagenet=None if unknown else self.accuracy[there, self.imagenet],
             seed=(seed, target),
+            **self._costs(there, target, others, seed),
         )
+
+    def _costs(self, there: IntArray, target: int, others: IntArray, seed: int) -> dict[str, FloatArray]:
+        """What looks at models cost, and what the other data sets lead to expect."""
+        if self.seconds.size:
+            draw = seed % self.seconds.shape[2]
+            elsewhere = np.exp(_filled(np.log(self.seconds[:, others, draw])).mean(axis=1))
+            return {"cost": self.seconds[there, target, draw], "expected": elsewhere[there]}
+        return {} if self.gigabytes is None else {"cost": self.gigabytes[there], "expected": self.gigabytes[there]}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
-    """One target and one draw of what its images show of the M models."""
+    """One target and one draw of what its images show of the M models that have a truth on it."""
 
+    models: IntArray  # (M,) their places in the setting
     table: FloatArray  # (M, J) the other data sets
     truth: FloatArray  # (M,)
     seen: FloatArray  # (M,) what a look shows
     sd: FloatArray  # (M,) its standard error
     imagenet: FloatArray | None  # (M,); None where the target is ImageNet or its kin
     seed: tuple[int, int]
+    cost: FloatArray | None = None  # (M,) of a look, in the setting's ``unit``
+    expected: FloatArray | None = None  # (M,) the same as the other data sets foretell it
+
+
+def _filled(table: FloatArray) -> FloatArray:
+    """A table (M, J) with unknown cells as the sum of what its row and its column have above the mean."""
+    known = np.isfinite(table)
+    if known.all():
+        return table
+    column = np.nanmean(table, axis=0)
+    row = np.nanmean(table - column, axis=1)
+    return np.where(known, table, column + row[:, None])
+
+
+def _as_accuracy(shown: FloatArray, *, looks: FloatArray, truth: FloatArray) -> tuple[FloatArray, float]:
+    """Looks (M,) as accuracies, by a line through those of other data sets (M, J), and the error of that line."""
+    known = np.isfinite(looks) & np.isfinite(truth)
+    slope, start = np.polyfit(looks[known], truth[known], 1)
+    sd = float((truth[known] - slope * looks[known] - start).std())
+    return np.clip(slope * shown + start, 0.0, 1.0), sd
 
 
 def _word(name: str) -> str:
@@ -133,7 +180,7 @@ def mieb(path: Path) -> Setting:
 
 
 def read_settings(tables: Path | None) -> list[Setting]:
-    """Every setting whose table is there; without a folder, or without the file in it, open_clip's shipped table."""
+    """open_clip's settings, of its shipped table where the folder has no newer one, and MIEB's where it is there."""
     given = None if tables is None else tables / "openclip_zeroshot.csv"
     whole = open_clip(given if given is not None and given.is_file() else published.open_clip_path())
     probes = None if tables is None else tables / "mieb_probes.csv"

@@ -1,5 +1,6 @@
 """The replay of looking: kin are left out, losses by hand, nothing of the target is known before it is looked at."""
 
+import gzip
 import importlib
 import json
 import subprocess
@@ -19,7 +20,10 @@ ORDERS = ("random", "average_rank", "imagenet", "portfolio", "ours")
 @pytest.fixture
 def modules(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return {name: importlib.import_module(name) for name in ("looking_table", "looking_strategies", "looking")}
+    return {
+        name: importlib.import_module(name)
+        for name in ("looking_table", "looking_strategies", "looking_quicktune", "looking")
+    }
 
 
 @pytest.fixture
@@ -88,7 +92,7 @@ def test_losses_are_those_of_the_best_loaded_and_of_the_chosen(modules, setting)
 
 def test_gigabytes_are_counted_until_a_model_is_within_a_point(modules, setting):
     strategies, looking = modules["looking_strategies"], modules["looking"]
-    needed, lost = looking.gigabytes(setting, lambda scene: strategies.Fixed(scene, list(range(12))), draws=1)
+    needed, lost = looking.spending(setting, lambda scene: strategies.Fixed(scene, list(range(12))), draws=1)
     for target in range(14):
         loss = 100 * (setting.accuracy[:, target].max() - setting.accuracy[:, target])
         first = int(np.flatnonzero(loss <= 1)[0])
@@ -99,6 +103,50 @@ def test_gigabytes_are_counted_until_a_model_is_within_a_point(modules, setting)
 def test_the_portfolio_takes_what_lowers_the_mean_loss_most(modules):
     loss = np.array([[0.0, 3.0], [1.0, 1.0], [3.0, 0.0]])
     assert modules["looking_strategies"].greedy(loss) == [1, 0, 2]
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two models on three data sets: m0 has three runs, m1 one, and none on the last."""
+    rows = [",cat:model:m0,cat:model:m1", "r0,1.0,0.0", "r1,1.0,0.0", "r2,1.0,0.0", "r3,0.0,1.0"]
+    reached = {
+        "CAR": {"r0": [10.0, 80.0], "r1": [30.0, 20.0], "r2": [5.0], "r3": [50.0, 70.0]},
+        "DOG_1": {"r0": [20.0, 60.0], "r1": [10.0], "r2": [8.0, 9.0], "r3": [40.0, 90.0]},
+        "DOG_2": {"r0": [20.0, 50.0]},
+    }
+    seconds = {
+        name: {run: [float(run[1]) + 1] * len(curve) for run, curve in each.items()} for name, each in reached.items()
+    }
+    for name, text in {
+        "quicktune_extended_table.csv.gz": "\n".join(rows) + "\n",
+        "quicktune_extended_curves_perf.json.gz": json.dumps({"info": {"metric": "x"}, **reached}),
+        "quicktune_extended_curves_cost.json.gz": json.dumps({"info": {}, **seconds}),
+    }.items():
+        with gzip.open(tmp_path / name, "wt", encoding="utf-8") as stream:
+            stream.write(text)
+    return tmp_path
+
+
+def test_runs_of_fine_tuning_as_a_setting(modules, runs):
+    (setting,) = modules["looking_quicktune"].quicktune(runs)
+    assert (setting.models, setting.datasets, setting.unit) == (("m0", "m1"), ("CAR", "DOG_1", "DOG_2"), "seconds")
+    np.testing.assert_allclose(setting.accuracy, [[0.8, 0.6, 0.5], [0.7, 0.9, np.nan]])  # final, best of the runs
+    np.testing.assert_allclose(setting.looks[0, 0], 0.3)  # first epochs: 10, 30, 5
+    np.testing.assert_allclose(setting.seconds[:, 0], np.array([[1.0 + 2 + 3], [4.0]]) * np.ones(10))
+    assert setting.kin(1) == [1, 2]
+    assert modules["looking_quicktune"].quicktune(runs / "none") == []
+
+
+def test_models_without_a_truth_are_no_candidates_and_looks_are_told_as_accuracies(modules, runs):
+    (setting,) = modules["looking_quicktune"].quicktune(runs)
+    assert setting.scene(2, 0).models.tolist() == [0]
+    scene = setting.scene(0, 0)
+    assert scene.table.shape == (2, 2)
+    assert np.isfinite(scene.table).all()
+    # looks .2, .2, .4 reached .6, .5, .9 on the others: the line .2 -> .55, .4 -> .9
+    np.testing.assert_allclose(scene.seen, [0.55 + 1.75 * 0.1, 1.0])
+    np.testing.assert_allclose(scene.sd, np.sqrt(2 * 0.05**2 / 3))
+    np.testing.assert_allclose(scene.cost, [6.0, 4.0])
 
 
 @pytest.mark.slow
