@@ -54,7 +54,7 @@ def quicktune(tables: Path) -> list[Setting]:
         accuracy=accuracy,
         imagenet=None,
         seconds=cost,
-        budgets=(30.0, 100.0, 1000.0),
+        budgets=(100.0, 1000.0, 10000.0),
         looks=looks,
     )
     return [setting]
