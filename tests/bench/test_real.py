@@ -74,7 +74,7 @@ def test_nothing_of_the_target_reaches_its_rankings():
     zoo = drawn()
     turned = zoo.truth.copy()
     turned[:, 3] = turned[::-1, 3]
-    other = dataclasses.replace(zoo, truth=turned, _divergences={})
+    other = dataclasses.replace(zoo, truth=turned)
     for name, (rank, _) in RANKINGS.items():
         if name not in BOUNDS:
             for one, two in zip(rank(zoo, 3), rank(other, 3), strict=True):
@@ -101,9 +101,7 @@ def test_nested_rows_take_what_is_best_on_the_other_targets():
     kind, orders = np.arange(8) % 2, rng.random((20, 2))
     poles = np.array([[1.0, 9.0], [9.0, 1.0]])[kind]
     profiles = tuple(TaskProfiles(activity=1e-6 * (poles + 0.1 * rng.random((8, 2)))) for _ in range(20))
-    kinds = dataclasses.replace(
-        zoo, truth=0.5 * orders[:, kind] + 0.02 * rng.random((20, 8)), profiles=profiles, _divergences={}
-    )
+    kinds = dataclasses.replace(zoo, truth=0.5 * orders[:, kind] + 0.02 * rng.random((20, 8)), profiles=profiles)
     reached = {
         name: stats.kendalltau(RANKINGS[name][0](kinds, 0)[0], kinds.truth[:, 0]).statistic
         for name in ("average_rank", "dcd_authors", "mixed_nested", "dcd_nested")

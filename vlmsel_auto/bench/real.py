@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -43,18 +43,16 @@ class RealZoo:
     imagenet: FloatArray  # (M,) zero-shot accuracy
     profiles: tuple[TaskProfiles, ...]  # of each model; activity is the mean |conductance|, F = norm of the embedding
     seed: int = 0  # of random rows
-    _divergences: dict[Divergence, FloatArray] = field(default_factory=dict)
+    _divergences: dict[Divergence, FloatArray] = field(default_factory=dict, init=False)  # cache
 
     def without(self, target: int) -> RealZoo:
         """The same without one data set."""
         kept = np.arange(len(self.tasks)) != target
-        return RealZoo(
-            candidate_ids=self.candidate_ids,
+        return replace(
+            self,
             tasks=tuple(np.array(self.tasks)[kept].tolist()),
             truth=self.truth[:, kept],
-            imagenet=self.imagenet,
             profiles=tuple(one.take(kept) for one in self.profiles),
-            seed=self.seed,
         )
 
     def divergence(self, form: Divergence, target: int) -> FloatArray:
