@@ -1,7 +1,6 @@
 """Sinks: plain lines, the live screen on a real pseudo-terminal, never raising, never slow."""
 
 import io
-import math
 import os
 import pty
 import re
@@ -47,12 +46,10 @@ from vlmsel_auto.reporting.formatting import (
     describe,
     duration,
     interval,
-    milliseconds,
     number,
     percent,
     plural,
     sparkline,
-    thousands,
 )
 from vlmsel_auto.reporting.progress import PlainSink, RichSink
 from vlmsel_auto.reporting.screen import Board, chosen_rows, remaining, render, update
@@ -339,14 +336,6 @@ def test_duration(seconds, text):
     assert duration(seconds) == text
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.00042, "0.42 ms"), (0.0042, "4.2 ms"), (0.042, "42 ms"), (1.5, "1500 ms"), (None, "-"), (math.nan, "-")],
-)
-def test_milliseconds(seconds, text):
-    assert milliseconds(seconds) == text
-
-
 def test_small_words():
     assert clock(12) == "0:12"
     assert clock(3723) == "1:02:03"
@@ -356,9 +345,6 @@ def test_small_words():
     assert number(-0.5) == "-0.50"
     assert interval(0.1, 0.25) == "0.10 to 0.25"
     assert interval(None, 0.2) == ""
-    assert [thousands(value) for value in (None, 830, 941_568, 999_990, 8.8e7, 4.4e9)] == [
-        "-", "830", "942 k", "1.00 M", "88.0 M", "4.40 G",
-    ]  # fmt: skip
     assert [plural(1, "class"), plural(2, "class"), plural(1200, "image")] == ["1 class", "2 classes", "1,200 images"]
     assert [plural(3, "epoch"), plural(2, "batch")] == ["3 epochs", "2 batches"]
 

@@ -12,8 +12,9 @@ from vlmsel_auto.cache import Json
 from vlmsel_auto.cli.answers import print_table, write_csv
 from vlmsel_auto.library.records import Cell, Library
 from vlmsel_auto.records import FloatArray
-from vlmsel_auto.reporting.formatting import number, percent, plural, thousands
+from vlmsel_auto.reporting.formatting import number, percent, plural
 from vlmsel_auto.reporting.table import Column
+from vlmsel_auto.units import thousands
 
 
 def _summary(library: Library, *, axis: int) -> list[tuple[int, float, float]]:

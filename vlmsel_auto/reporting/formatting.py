@@ -19,8 +19,8 @@ from vlmsel_auto.events import (
 )
 from vlmsel_auto.records import TrialResult, TrialSpec
 from vlmsel_auto.tuning.methods import label_of
+from vlmsel_auto.units import DASH
 
-DASH = "-"
 _SHORT = {"learning_rate": "lr", "weight_decay": "decay", "augmentation": "augment"}
 _MINUTE, _HOUR = 60, 3600
 _BARS = "▁▂▃▄▅▆▇█"
@@ -61,14 +61,6 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
-def milliseconds(seconds: float | None) -> str:
-    """Seconds as ``0.42 ms``, ``4.2 ms`` or ``420 ms``."""
-    if seconds is None or not math.isfinite(seconds):
-        return DASH
-    value = 1e3 * seconds
-    return f"{value:.{2 if value < 1 else 1 if value < 10 else 0}f} ms"  # noqa: PLR2004 - two figures that count
-
-
 def clock(seconds: float) -> str:
     """Seconds as ``0:12`` or ``1:02:03``."""
     minutes, rest = divmod(int(max(seconds, 0.0)), _MINUTE)
@@ -93,16 +85,6 @@ def interval(low: float | None, high: float | None) -> str:
     """``0.31 to 0.80``; empty when unknown."""
     ends = (number(low), number(high))
     return "" if DASH in ends else " to ".join(ends)
-
-
-def thousands(value: float | None) -> str:
-    """A count as ``830``, ``1.9 M`` or ``4.4 G``; unknown as a dash."""
-    if value is None or not math.isfinite(value):
-        return DASH
-    for factor, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= 0.9995 * factor:
-            return f"{value / factor:#.3g}".rstrip(".") + f" {unit}"
-    return f"{value:.3g}"
 
 
 def sparkline(values: Sequence[float], *, width: int) -> str:

@@ -20,6 +20,7 @@ from vlmsel_auto.reporting.report import SearchReport, save_json
 from vlmsel_auto.reporting.table import Column, table
 from vlmsel_auto.reporting.tradeoff import tradeoffs
 from vlmsel_auto.tuning.methods import label_of
+from vlmsel_auto.units import milliseconds, thousands
 
 _TOO_FEW = "too few to say"
 _MOST_LISTED = 500  # bad files and the like in the page; all of them are in report.json
@@ -140,8 +141,8 @@ def html(report: SearchReport) -> str:
         percent=formatting.percent,
         number=formatting.number,
         duration=formatting.duration,
-        milliseconds=formatting.milliseconds,
-        thousands=formatting.thousands,
+        milliseconds=milliseconds,
+        thousands=thousands,
         plural=formatting.plural,
         method=label_of,
         figure=_figure,
