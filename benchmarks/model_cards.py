@@ -1,8 +1,9 @@
 """Make the small JSON files that let candidates be listed without torch: ``python benchmarks/model_cards.py``.
 
-Writes ``card.json`` beside each mini-zoo model (parameters, floating-point operations of the visual tower, image size,
-preprocessing geometry, digest of weights and configuration) and ``data/openclip_catalogue.json`` (open_clip's
-architectures and pretraining tags). Run it after a change of the mini zoo or of the pinned open_clip.
+Writes ``card.json`` beside each mini-zoo model (parameters, cost of the visual tower, image size, preprocessing
+geometry, digest of weights and configuration) and ``data/openclip_catalogue.json`` (open_clip's architectures and
+pretraining tags, with where the files lie on the hub). Run it after a change of the mini zoo or of the pinned
+open_clip.
 """
 
 from __future__ import annotations
@@ -10,34 +11,26 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import cast
 
-import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+import numpy as np
+from tower_costs import TowerCost, made, tower_cost
 
 from vlmsel_auto.cache import Json, digest, file_digest, write_atomically
+from vlmsel_auto.library import published
 from vlmsel_auto.models import zoo
-from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.models.modeldir import family_of, read_model_dir, view_of
 from vlmsel_auto.records import Candidate
 
 
-def visual_flops(model: LoadedModel) -> float:
-    """Floating-point operations (2 x multiply-adds of products, convolutions and attention) of one image."""
-    size = model.candidate.view.size
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # fused operations hide from the counter: this one and CPU's flash
-    try:
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
-            model.embed(torch.zeros(1, 3, size, size, device=model.device))
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-    return float(counter.get_total_flops())
+def cost_fields(cost: TowerCost) -> dict[str, Json]:
+    """A tower's cost as a card and the catalogue keep it."""
+    return {"visual_flops": cost.flops, "visual_written": cost.written, "visual_peak": cost.peak}
 
 
 def card(folder: Path) -> dict[str, Json]:
@@ -61,7 +54,7 @@ def card(folder: Path) -> dict[str, Json]:
     return {
         "params": sum(each.numel() for each in model.model.parameters()),
         "visual_params": sum(each.numel() for each in model.visual.parameters()),
-        "visual_flops": visual_flops(model),
+        **cost_fields(tower_cost(model.model, size=candidate.view.size)),
         "image_size": found.image_size,
         "preprocess": geometry,
         "family": family_of(found.model_cfg),
@@ -70,29 +63,58 @@ def card(folder: Path) -> dict[str, Json]:
 
 
 def catalogue(profile: Mapping[str, Mapping[str, str]]) -> dict[str, Json]:
-    """What the installed open_clip knows, with the published figures of ``profile`` (rows of model_profile.csv)."""
+    """What the installed open_clip knows. ``profile`` (rows of model_profile.csv) has what cannot be counted here."""
     architectures: dict[str, Json] = {}
-    pretrained: dict[str, Json] = {}
+    pretrained: dict[str, dict[str, dict[str, Json]]] = {}
     for arch, (model_cfg, tags) in sorted(zoo.published().items()):
-        row = profile.get(arch.removesuffix("-quickgelu"), {})
         vision = cast("dict[str, Json]", model_cfg["vision_cfg"])
+        size = cast("int", vision.get("image_size", 224))
+        model, has_text = made(model_cfg)
+        row = profile.get(arch.removesuffix("-quickgelu"))
+        params: int | None = sum(each.numel() for each in model.parameters())
+        if not has_text:  # transformers would take the text tower's size from the hub
+            params = round(float(row["mparams"]) * 1e6) if row else None
         architectures[arch] = {
-            "image_size": vision.get("image_size", 224),
+            "image_size": size,
             "family": family_of(model_cfg),
-            "params": round(float(row["mparams"]) * 1e6) if row else None,
-            "visual_flops": round(float(row["image_gflops"]) * 1e9) if row else None,
+            "params": params,
+            **cost_fields(tower_cost(model, size=size)),
+            **text_sources(model_cfg),
         }
         pretrained[arch] = {
-            tag: {"resize_mode": cfg.get("resize_mode"), "interpolation": cfg.get("interpolation")}
+            tag: {key: cfg.get(key) for key in ("resize_mode", "interpolation", "hf_hub")}
             for tag, cfg in sorted(tags.items())
         }
+    for name, twin in twins(pretrained).items():
+        arch, _, tag = name.rpartition("/")
+        pretrained[arch][tag]["same_as"] = twin
     return {
-        "source": f"open_clip {version('open_clip_torch')} (MIT); params and visual_flops restated from "
-        "mlfoundations/open_clip docs/model_profile.csv (MIT)",
+        "source": f"open_clip {version('open_clip_torch')} (MIT); params of models with a text tower of transformers "
+        "restated from mlfoundations/open_clip docs/model_profile.csv (MIT)",
         "open_clip": version("open_clip_torch"),
         "architectures": architectures,
-        "pretrained": pretrained,
+        "pretrained": cast("Json", pretrained),
     }
+
+
+def twins(pretrained: Mapping[str, Mapping[str, Mapping[str, Json]]]) -> dict[str, str]:
+    """Names of one file of weights, each with the name to use: the one with the best published figures."""
+    named: dict[Json, list[str]] = defaultdict(list)
+    for arch, tags in pretrained.items():
+        for tag, cfg in tags.items():
+            named[cfg["hf_hub"]].append(f"{arch}/{tag}")
+    found: dict[str, str] = {}
+    for names in named.values():
+        means = np.nan_to_num(published.zero_shot(names).mean(axis=1))
+        best = names[int(means.argmax())]
+        found |= {name: best for name in names if name != best}
+    return found
+
+
+def text_sources(model_cfg: Mapping[str, Json]) -> dict[str, Json]:
+    """The repositories that the text tower and its tokenizer come from, where transformers makes them."""
+    text = cast("dict[str, Json]", model_cfg["text_cfg"])
+    return {key: text[key] for key in ("hf_model_name", "hf_tokenizer_name") if text.get(key)}
 
 
 def main() -> None:

@@ -47,11 +47,12 @@ def test_listing_needs_no_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_published_figures_of_an_open_clip_model() -> None:
+def test_counted_figures_of_an_open_clip_model() -> None:
     (found,) = candidates.resolve("ViT-B-32/laion2b_s34b_b79k")
-    # mlfoundations/open_clip docs/model_profile.csv: 151.28 M parameters, 8.82 GFLOPs of the visual tower
     assert (found.source, found.arch, found.tag) == ("open_clip", "ViT-B-32", "laion2b_s34b_b79k")
-    assert (found.params, found.flops) == (151_280_000, 8.82e9)
+    # mlfoundations/open_clip docs/model_profile.csv: 151.28 M parameters, 8.82 GFLOPs of the visual tower
+    assert found.params == pytest.approx(151.28e6, rel=1e-4)
+    assert found.flops == pytest.approx(8.82e9, rel=1e-3)
     assert found.view == ImageView(size=224, resize_mode="shortest", interpolation="bicubic")
 
 

@@ -21,8 +21,16 @@ from vlmsel_auto.records import Candidate
 
 
 def tags() -> Mapping[str, Mapping[str, Json]]:
-    """Return the pretraining tags of every architecture: arch -> tag -> preprocessing."""
+    """Return the pretraining tags of every architecture: arch -> tag -> preprocessing and place on the hub.
+
+    ``same_as`` names the candidate to use where two names have the same weights.
+    """
     return cast("dict[str, dict[str, Json]]", _catalogue()["pretrained"])
+
+
+def architecture(arch: str) -> Mapping[str, Json]:
+    """Return what was counted of an architecture of open_clip; empty for one that the catalogue lacks."""
+    return cast("dict[str, dict[str, Json]]", _catalogue()["architectures"]).get(arch, {})
 
 
 def published(arch: str, tag: str) -> Candidate | None:
