@@ -1,4 +1,4 @@
-"""Candidates by name: the mini zoo, open_clip's catalogue, hub repositories, the user's own folders, TOML lists.
+"""Candidates by name: the mini zoo, presets and open_clip's catalogue, hub repositories, own folders, TOML lists.
 
 A `Candidate` is metadata; nothing here reads weights or imports torch.
 """
@@ -8,15 +8,15 @@ from __future__ import annotations
 import difflib
 import functools
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TypeAlias, cast
 
 from vlmsel_auto.cache import Json, digest, file_digest
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Notice, Sink, discard
-from vlmsel_auto.models import catalogue
+from vlmsel_auto.models import catalogue, presets
 from vlmsel_auto.models.catalogue import package_file, read_json
 from vlmsel_auto.models.modeldir import CONFIG, family_of, read_model_dir, view_of
 from vlmsel_auto.records import Candidate
@@ -42,16 +42,19 @@ class Unusable:
     reason: str
 
 
+_Found: TypeAlias = Candidate | Unusable | Notice  # a notice says what a preset leaves out
+
+
 def resolve(names: str | Sequence[str] | Path, *, sink: Sink = discard) -> tuple[Candidate, ...]:
     """Turn names into candidates, in the order given.
 
     Args:
         names: one name, a comma-separated list, a sequence of either, or a path. A name is ``mini-zoo`` (all of it),
-            the folder name of a member of it, ``ARCH/TAG`` of open_clip, ``hf-hub:ORG/REPOSITORY``,
-            ``local-dir:FOLDER``, a folder, or a ``.toml`` file with ``candidates = [names]`` and ``[[candidate]]``
-            tables of ``path`` (and ``id``), of ``arch`` and ``tag``, or of ``id``. Paths in a TOML file are relative
-            to the file.
-        sink: takes a notice for each name that was given twice.
+            the folder name of a member of it, a preset (``tiny``, ``laptop``, ``server``, ``all``), ``ARCH/TAG`` of
+            open_clip, ``hf-hub:ORG/REPOSITORY``, ``local-dir:FOLDER``, a folder, or a ``.toml`` file with
+            ``candidates = [names]`` and ``[[candidate]]`` tables of ``path`` (and ``id``), of ``arch`` and ``tag``, or
+            of ``id``. Paths in a TOML file are relative to the file.
+        sink: takes a notice for each name that was given twice, and of what a preset leaves out.
 
     Raises:
         CandidateError: a name is unknown (the message suggests the closest), a folder or file cannot be used, or there
@@ -81,6 +84,9 @@ def _collected(names: str | Sequence[str] | Path, *, sink: Sink) -> tuple[tuple[
     found: dict[str, Candidate] = {}
     unusable: dict[str, Unusable] = {}
     for candidate in _expand(names, base=Path(), seen=()):
+        if isinstance(candidate, Notice):
+            sink(candidate)
+            continue
         if isinstance(candidate, Unusable):
             unusable[candidate.id] = candidate
             continue
@@ -130,7 +136,7 @@ def _cached_digest(path: Path, size: int, modified: int) -> str:
     return file_digest(path)
 
 
-def _expand(names: str | Sequence[str] | Path, *, base: Path, seen: tuple[Path, ...]) -> Iterable[Candidate | Unusable]:
+def _expand(names: str | Sequence[str] | Path, *, base: Path, seen: tuple[Path, ...]) -> Iterable[_Found]:
     match names:
         case Path():
             yield from _from_path(base / names, seen=seen)
@@ -146,9 +152,9 @@ def _expand(names: str | Sequence[str] | Path, *, base: Path, seen: tuple[Path, 
                 yield from _expand(name, base=base, seen=seen)
 
 
-def _from_name(name: str, *, base: Path, seen: tuple[Path, ...]) -> Iterable[Candidate | Unusable]:
-    if name == _MINI_ZOO:
-        return mini_zoo()
+def _from_name(name: str, *, base: Path, seen: tuple[Path, ...]) -> Iterable[_Found]:
+    if name in _LISTS:
+        return _LISTS[name]()
     if name.startswith(_LOCAL):
         return (_local(base / name[len(_LOCAL) :]),)
     if name.startswith(_HUB):
@@ -165,13 +171,24 @@ def _from_name(name: str, *, base: Path, seen: tuple[Path, ...]) -> Iterable[Can
     raise CandidateError(f"Unknown candidate{_suggest(name)}; `vlmsel-auto zoo` lists them, but got {name!r}")
 
 
-def _from_path(path: Path, *, seen: tuple[Path, ...]) -> Iterable[Candidate | Unusable]:
+def _preset(name: str) -> tuple[Candidate | Notice, ...]:
+    members = presets.members(name)
+    return (*members.candidates, *((Notice(text=f"preset {name}: {members.note}"),) if members.note else ()))
+
+
+_LISTS: Mapping[str, Callable[[], Iterable[_Found]]] = {
+    _MINI_ZOO: mini_zoo,
+    **{name: functools.partial(_preset, name) for name in presets.PRESETS},
+}
+
+
+def _from_path(path: Path, *, seen: tuple[Path, ...]) -> Iterable[_Found]:
     if path.suffix == ".toml" and not _is_folder(path):
         return _from_toml(path, seen=seen)
     return (_local(path),)
 
 
-def _from_toml(path: Path, *, seen: tuple[Path, ...]) -> Iterable[Candidate | Unusable]:
+def _from_toml(path: Path, *, seen: tuple[Path, ...]) -> Iterable[_Found]:
     file = _resolved(path)
     if file in seen:
         raise CandidateError(f"The candidates file names itself, maybe through another, but got {str(path)!r}")
@@ -194,7 +211,7 @@ def _from_toml(path: Path, *, seen: tuple[Path, ...]) -> Iterable[Candidate | Un
         yield from _from_table(table, file=path, seen=inner)
 
 
-def _from_table(table: Mapping[str, object], *, file: Path, seen: tuple[Path, ...]) -> Iterable[Candidate | Unusable]:
+def _from_table(table: Mapping[str, object], *, file: Path, seen: tuple[Path, ...]) -> Iterable[_Found]:
     texts = {key: value for key, value in table.items() if isinstance(value, str) and value}
     match sorted(texts) if len(texts) == len(table) else []:
         case ["id"]:
@@ -258,7 +275,7 @@ def _suggest(name: str) -> str:
     names = [candidate.id for candidate in mini_zoo()] + [
         f"{arch}/{tag}" for arch, tags in catalogue.tags().items() for tag in tags
     ]
-    lower = {known.lower(): known for known in (*names, _MINI_ZOO)}
+    lower = {known.lower(): known for known in (*names, *_LISTS)}
     close = [lower[key] for key in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
     close += [each for each in names if each.startswith(f"{name}/")][:3]  # an architecture without its tag
     return f", did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from vlmsel_auto.cache import Store, digest
 from vlmsel_auto.models.candidates import fingerprint
+from vlmsel_auto.models.facts import EMBED_BATCH
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Candidate, IntArray, Task
 
 _VERSION: Final = 2  # of what an embedding means, decoding included: a change makes kept ones unused
-_BATCH: Final = 64  # images that are embedded at once
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,9 +113,9 @@ def _timed_images(
     """Embeddings, and the seconds an image of the fastest batch: others may have waited for the machine."""
     task.pixels.prepare(model.candidate.view, indices, check=check)
     parts, fastest = [], np.inf
-    for start in range(0, len(indices), _BATCH):
+    for start in range(0, len(indices), EMBED_BATCH):
         check()
-        pixels = task.pixels.read(model.candidate.view, indices[start : start + _BATCH])
+        pixels = task.pixels.read(model.candidate.view, indices[start : start + EMBED_BATCH])
         began = time.perf_counter()
         parts.append(_array(model.embed(model.normalise(pixels))))
         fastest = min(fastest, (time.perf_counter() - began) / len(pixels))

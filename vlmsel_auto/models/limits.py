@@ -1,0 +1,192 @@
+"""What a person can afford: limits on candidates, and which one excludes whom.
+
+What is not known passes a limit of size or time, and `unknowns` says so; an unknown licence does not pass, since no one
+allowed its use.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from vlmsel_auto.errors import CandidateError, InputError
+from vlmsel_auto.models.facts import Facts
+from vlmsel_auto.models.machine import Machine, embedding_seconds
+from vlmsel_auto.units import byte_count, milliseconds, parse_bytes, parse_count, parse_latency, thousands
+
+_SIDES: Final = re.compile(r"(\d*)(-?)(\d*)", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What a candidate may take; None, or no licence: no limit."""
+
+    max_params: int | None = None  # of both towers
+    max_download_bytes: int | None = None  # of one candidate
+    max_memory_bytes: int | None = None  # to load it and embed images in float32
+    max_latency: float | None = None  # seconds of one image, embedded among many on this machine
+    image_size: tuple[float, float] | None = None  # least and most side of the input, pixels
+    licences: tuple[str, ...] = ()  # names that are allowed, in any case
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Excluded:
+    """A candidate that a limit keeps out."""
+
+    candidate: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """One limit beside a candidate's value."""
+
+    name: str  # of the limit
+    what: str  # what the value counts
+    value: float | None
+    most: float
+    show: Callable[[float], str]
+
+    @property
+    def excess(self) -> float:
+        """How many times too large the value is, as a logarithm; 0 where it fits or is not known."""
+        if self.value is None or self.value <= self.most:
+            return 0.0
+        return math.log(self.value / self.most) if self.most > 0 else math.inf
+
+    def __str__(self) -> str:
+        return f"{self.show(self.value or 0)} {self.what} exceed {self.name} {self.show(self.most)}"
+
+
+def read_limits(
+    *,
+    max_params: str | None = None,
+    max_download: str | None = None,
+    max_memory: str | None = None,
+    max_latency: str | None = None,
+    image_size: str | None = None,
+    licence: str | None = None,
+) -> Limits:
+    """Read limits as the command line takes them: ``150M``, ``2GB``, ``40ms``, ``224-384``, ``MIT,Apache-2.0``.
+
+    Raises:
+        InputError: a text cannot be read.
+    """
+    return Limits(
+        max_params=None if max_params is None else parse_count(max_params),
+        max_download_bytes=None if max_download is None else parse_bytes(max_download),
+        max_memory_bytes=None if max_memory is None else parse_bytes(max_memory),
+        max_latency=None if max_latency is None else parse_latency(max_latency),
+        image_size=None if image_size is None else _read_sides(image_size),
+        licences=tuple(filter(None, (each.strip() for each in (licence or "").split(",")))),
+    )
+
+
+def why_not(facts: Facts, *, limits: Limits, machine: Machine | None = None) -> str:
+    """Say which limit a candidate exceeds, and by what value; an empty text when it fits.
+
+    With a ``machine`` its free memory and disk are limits too; without one a limit of latency is not applied.
+    """
+    reasons = [str(bound) for bound in _bounds(facts, limits, machine) if bound.excess]
+    reasons += [reason for reason in (_wrong_size(facts, limits), _wrong_licence(facts, limits)) if reason]
+    return "; ".join(reasons)
+
+
+def unknowns(facts: Facts, *, limits: Limits, machine: Machine | None = None) -> tuple[str, ...]:
+    """Notes on limits that a candidate passed because its value is not known."""
+    return tuple(
+        f"unknown how much {bound.what}, so {bound.name} does not count"
+        for bound in _bounds(facts, limits, machine)
+        if bound.value is None
+    )
+
+
+def within(
+    candidates: Sequence[Facts], *, limits: Limits, machine: Machine | None = None
+) -> tuple[tuple[Facts, ...], tuple[Excluded, ...]]:
+    """Divide candidates into those that fit and those that do not, both in the order given.
+
+    Raises:
+        CandidateError: none fits. The message says which limit excluded how many, and which candidate is nearest.
+    """
+    kept, excluded = [], []
+    for facts in candidates:
+        reason = why_not(facts, limits=limits, machine=machine)
+        if reason:
+            excluded.append(Excluded(candidate=facts.candidate, reason=reason))
+        else:
+            kept.append(facts)
+    if candidates and not kept:
+        raise CandidateError(_nothing_left(candidates, limits, machine))
+    return tuple(kept), tuple(excluded)
+
+
+def _bounds(facts: Facts, limits: Limits, machine: Machine | None) -> Iterator[_Bound]:
+    if limits.max_params is not None:
+        yield _Bound("--max-params", "parameters", facts.params, limits.max_params, thousands)
+    if limits.max_download_bytes is not None:
+        yield _Bound("--max-download", "to download", facts.download_bytes, limits.max_download_bytes, byte_count)
+    if limits.max_memory_bytes is not None:
+        yield _Bound("--max-memory", "of memory", facts.memory_bytes, limits.max_memory_bytes, byte_count)
+    if machine is None:
+        return
+    if limits.max_latency is not None:
+        seconds = embedding_seconds(facts, images=1, machine=machine)
+        yield _Bound("--max-latency", "an image", seconds, limits.max_latency, milliseconds)
+    memory, disk = facts.memory_bytes, facts.download_bytes
+    yield _Bound("this machine's free memory", "of memory", memory, machine.memory_bytes, byte_count)
+    yield _Bound("the free disk of the hub's cache", "to download", disk, machine.disk_bytes, byte_count)
+
+
+def _wrong_size(facts: Facts, limits: Limits) -> str:
+    if limits.image_size is None or limits.image_size[0] <= facts.image_size <= limits.image_size[1]:
+        return ""
+    return f"images of {facts.image_size} pixels are not within --image-size {_show_sides(limits.image_size)}"
+
+
+def _wrong_licence(facts: Facts, limits: Limits) -> str:
+    if not limits.licences or facts.licence.lower() in {each.lower() for each in limits.licences}:
+        return ""
+    return f"licence {facts.licence} is not among --licence {','.join(limits.licences)}"
+
+
+def _nothing_left(candidates: Sequence[Facts], limits: Limits, machine: Machine | None) -> str:
+    counts: Counter[str] = Counter()
+    for facts in candidates:
+        counts.update(bound.name for bound in _bounds(facts, limits, machine) if bound.excess)
+        counts["--image-size"] += bool(_wrong_size(facts, limits))
+        counts["--licence"] += bool(_wrong_licence(facts, limits))
+    told = ", ".join(f"{name} {count}" for name, count in counts.most_common() if count)
+
+    def distance(facts: Facts) -> tuple[int, float]:
+        fixed = bool(_wrong_size(facts, limits)) + bool(_wrong_licence(facts, limits))
+        return fixed, sum(bound.excess for bound in _bounds(facts, limits, machine))
+
+    nearest = min(candidates, key=distance)
+    return (
+        f"The limits exclude every one of {len(candidates)} candidates ({told}): raise one, or name other candidates; "
+        f"the nearest is {nearest.candidate}, but got {why_not(nearest, limits=limits, machine=machine)}"
+    )
+
+
+def _read_sides(text: str) -> tuple[float, float]:
+    found = _SIDES.fullmatch(text.strip())
+    least, dash, most = found.groups() if found else ("", "", "")
+    if not (least or most) or (most and not dash):
+        raise InputError(f"an image size is in pixels, like 224, 224-384, 336- or -256, but got {text!r}")
+    low = float(least or 0)
+    high = float(most) if most else math.inf if dash else low
+    if low > high:
+        raise InputError(f"an image size goes from the least to the most, like 224-384, but got {text!r}")
+    return low, high
+
+
+def _show_sides(sides: tuple[float, float]) -> str:
+    low, high = sides
+    if low == high:
+        return f"{low:.0f}"
+    return f"{f'{low:.0f}' if low else ''}-{'' if math.isinf(high) else f'{high:.0f}'}"

@@ -1,0 +1,162 @@
+"""What this machine can do, measured in under two seconds, and how long it will take to embed images.
+
+A tower's time is that of its operations plus that of writing their results: seconds = operations / speed + bytes /
+bandwidth (the two limits of the roofline model, Williams, Waterman & Patterson 2009, added instead of the larger one
+taken: our own choice). The first models that were timed correct the prediction for all others.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from vlmsel_auto.models.facts import Facts
+
+if TYPE_CHECKING:
+    import torch
+
+_SECONDS: Final = 0.3  # of each of three measurements
+_ONE_RUN: Final = 0.02  # seconds: shorter runs are made larger, so that starting them does not count
+_LARGEST: Final = 2**12
+_CGROUP: Final = Path("/sys/fs/cgroup")  # where Linux says what a container may take
+
+_Work: TypeAlias = tuple[Callable[[], object], float]  # a piece of work, and how much it is
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Machine:
+    """What there is to compute with now."""
+
+    device: str  # "cpu", "cuda (NVIDIA H100)", "mps"
+    cores: int  # that this process may use
+    memory_bytes: int  # free: of the device where it has its own, else of the machine
+    disk_bytes: int  # free where the hub's cache lies
+    flops_per_second: float  # of products and convolutions in float32
+    bytes_per_second: float  # of results written by operations that do little else
+    correction: float = 1.0  # measured over predicted seconds, by `corrected`
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timed:
+    """How long a loaded candidate took to embed images."""
+
+    facts: Facts
+    images: int
+    seconds: float
+
+
+def measure(device: str = "auto", *, cache: Path) -> Machine:
+    """Measure this machine; takes a second or two, and torch is imported.
+
+    Args:
+        device: as for `vlmsel_auto.models.device.pick_device`.
+        cache: folder that downloads go to; it need not exist yet.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    import joblib
+    import psutil
+    import torch
+
+    from vlmsel_auto.models.device import pick_device
+
+    target = pick_device(device)
+    with torch.inference_mode():
+        product, convolution, writing = (_rate(make, target) for make in (_product, _convolution, _writing))
+    is_cuda = target.type == "cuda"
+    place = next(each for each in (cache, *cache.absolute().parents) if each.exists())
+    return Machine(
+        device=f"cuda ({torch.cuda.get_device_name(target)})" if is_cuda else target.type,
+        cores=joblib.cpu_count(),
+        memory_bytes=torch.cuda.mem_get_info(target)[0] if is_cuda else _free_memory(psutil.virtual_memory().available),
+        disk_bytes=psutil.disk_usage(str(place)).free,
+        flops_per_second=2 / (1 / product + 1 / convolution),
+        bytes_per_second=writing,
+    )
+
+
+def embedding_seconds(facts: Facts, *, images: int, machine: Machine) -> float | None:
+    """Predicted seconds to embed decoded images in batches; None where the tower's operations are not known."""
+    if facts.flops is None:
+        return None
+    of_one = facts.flops / machine.flops_per_second + (facts.written or 0) / machine.bytes_per_second
+    return machine.correction * images * of_one
+
+
+def corrected(machine: Machine, seen: Sequence[Timed]) -> Machine:
+    """The machine as the models that were timed show it: the median of measured over predicted seconds.
+
+    Only models whose operations are known count; without any, the machine is returned as it is.
+    """
+    plain = replace(machine, correction=1.0)
+    ratios = []
+    for each in seen:
+        predicted = embedding_seconds(each.facts, images=each.images, machine=plain)
+        if predicted and each.seconds > 0:
+            ratios.append(each.seconds / predicted)
+    return replace(machine, correction=statistics.median(ratios)) if ratios else machine
+
+
+def _rate(make: Callable[[int, torch.device], _Work], device: torch.device) -> float:
+    """Amount of work a second in the fastest of several runs: the others were disturbed by something else."""
+    size, best = 1, 0.0
+    work, amount = make(size, device)
+    work()  # threads and kernels start
+    end = time.perf_counter() + _SECONDS
+    while not best or time.perf_counter() < end:
+        start = time.perf_counter()
+        work()
+        _wait(device)
+        seconds = time.perf_counter() - start
+        best = max(best, amount / seconds)
+        if seconds < _ONE_RUN and size < _LARGEST:
+            size *= 2
+            work, amount = make(size, device)
+    return best
+
+
+def _product(size: int, device: torch.device) -> _Work:
+    """The widest product of a ViT-B/32 for ``size`` images."""
+    import torch
+
+    tokens, weights = torch.ones(50 * size, 768, device=device), torch.ones(768, 3072, device=device)
+    return lambda: tokens @ weights, 2.0 * tokens.numel() * 3072
+
+
+def _convolution(size: int, device: torch.device) -> _Work:
+    """A convolution of a ResNet-50's first stage for ``size`` images."""
+    import torch
+
+    maps, kernel = torch.ones(size, 64, 56, 56, device=device), torch.ones(64, 64, 3, 3, device=device)
+    return lambda: torch.conv2d(maps, kernel, padding=1), 2.0 * maps.numel() * 64 * 9
+
+
+def _writing(size: int, device: torch.device) -> _Work:
+    """An activation and an addition in a ViT-B/32 for ``size`` images, each of which writes a result."""
+    import torch
+
+    hidden = torch.ones(50 * size, 3072, device=device)
+    return lambda: torch.nn.functional.gelu(hidden) + hidden, 2.0 * hidden.nbytes
+
+
+def _wait(device: torch.device) -> None:
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def _free_memory(available: int, *, folder: Path = _CGROUP) -> int:
+    """Bytes that this process may still take: what the system has, or what a container's limit leaves."""
+    try:
+        limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return min(available, max(0, int(limit) - int(used)))
+    except (OSError, ValueError):  # no such limit ("max"), or another system
+        return available
