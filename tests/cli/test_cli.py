@@ -71,7 +71,11 @@ def paint(folder, *, count=6, seed=0, side=40):
              "inside the work directory"],
         ),
         (("rank",), ["--candidates", "--shots", "--seed", "--library", "--top", "--json"]),
-        (("zoo",), ["--open-clip", "--json"]),
+        (
+            ("zoo",),
+            ["--preset", "--candidates", "--max-params", "--max-download", "--max-memory", "--max-latency",
+             "--image-size", "--licence", "--bandwidth", "--json"],
+        ),
         (("report",), ["--open", "--json"]),
         (("predict",), ["--json", "--top", "--output"]),
         (("demo",), ["--workdir", "--json"]),
@@ -309,23 +313,6 @@ def test_bench_of_real_models(tmp_path):
     refused = run("bench", "--zoo", "real", "--shots", "4", "--truth", "tuned")
     assert refused.exit_code == 2
     assert "figures and rows of its own, but got --truth, --shots" in refused.stderr
-
-
-def test_zoo_lists_the_mini_zoo():
-    result = run("zoo", "--json")
-    listed = one_object(result.stdout)["candidates"]
-    assert len(listed) == 20
-    assert {"id", "params", "flops", "image_size", "family", "source"} <= set(listed[0])
-    assert MEMBER in [each["id"] for each in listed]
-    table = run("zoo", "--match", "convnext").stdout.splitlines()
-    assert sum("ConvNeXt" in line for line in table) == 2
-
-
-def test_zoo_lists_open_clip_without_a_network():
-    listed = one_object(run("zoo", "--open-clip", "--match", "ViT-B-32/", "--json").stdout)["candidates"]
-    ids = [each["id"] for each in listed]
-    assert "ViT-B-32/openai" in ids
-    assert all(each["source"] == "open_clip" and each["image_size"] == 224 for each in listed)
 
 
 def test_unknown_candidate_is_one_line():

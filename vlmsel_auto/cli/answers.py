@@ -14,11 +14,10 @@ from rich.text import Text
 from vlmsel_auto.cache import Json, write_atomically
 from vlmsel_auto.cli.support import EXIT_ALL_FAILED, EXIT_INTERRUPTED, Answer
 from vlmsel_auto.errors import InputError
-from vlmsel_auto.models import catalogue
 from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.recordjson import encode
-from vlmsel_auto.records import BadFile, BestModel, Candidate, EnsembleModel, Ranking, StoppedBy, TrialResult
-from vlmsel_auto.reporting.formatting import clean, number, percent, plural, thousands
+from vlmsel_auto.records import BadFile, BestModel, EnsembleModel, Ranking, StoppedBy, TrialResult
+from vlmsel_auto.reporting.formatting import clean, number, percent, plural
 from vlmsel_auto.reporting.table import Column, table
 
 if TYPE_CHECKING:
@@ -115,21 +114,6 @@ def predict_json(found: Predictions) -> Json:
     }
 
 
-def zoo_json(candidates: Sequence[Candidate]) -> Json:
-    """``{"candidates": [{id, source, family, params, flops, image_size}, ...]}``."""
-    return {
-        "candidates": [
-            {**_fields(item, "id", "source", "family", "params", "flops"), "image_size": item.view.size}
-            for item in candidates
-        ]
-    }
-
-
-def catalogue_names() -> tuple[str, ...]:
-    """Every ``ARCH/TAG`` of the open_clip catalogue that ships with the package, sorted; no network."""
-    return tuple(sorted(f"{arch}/{tag}" for arch, tags in catalogue.tags().items() for tag in tags))
-
-
 def check_paths(paths: Sequence[Path]) -> None:
     """Refuse a mistyped path before any model is loaded.
 
@@ -191,20 +175,6 @@ def print_ranking(ranking: Ranking, *, top: int) -> None:
     more = [f"... and {plural(hidden, 'candidate')} more"] if hidden > 0 else []
     failures = [f"not ranked: {name}: {reason}" for name, reason in ranking.failures.items()]
     print_table(columns, notes=[*more, *failures, *ranking.notes])
-
-
-def print_zoo(candidates: Sequence[Candidate]) -> None:
-    """Print candidates on standard output."""
-    columns = [
-        Column("", [str(place) for place in range(1, len(candidates) + 1)], right=True),
-        Column("candidate", [item.id for item in candidates]),
-        Column("parameters", [thousands(item.params) for item in candidates], right=True),
-        Column("FLOPs", [thousands(item.flops) for item in candidates], right=True),
-        Column("image", [str(item.view.size) for item in candidates], right=True),
-        Column("family", [item.family for item in candidates]),
-    ]
-    note = "FLOPs: floating-point operations of one image through the visual tower, two a multiply-add"
-    print_table(columns, notes=[note] if candidates else ["no candidate matches"])
 
 
 def print_predictions(found: Predictions, *, top: int) -> None:

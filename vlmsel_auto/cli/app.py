@@ -16,6 +16,7 @@ from vlmsel_auto.cli.bench import bench
 from vlmsel_auto.cli.library import library_app
 from vlmsel_auto.cli.options import AsJson, CacheDir, Candidates, Debug, Device, Folder, LibraryPath, Quiet, Seed, Shots
 from vlmsel_auto.cli.support import guarded, make_sink, parse_duration, say
+from vlmsel_auto.cli.zoo import zoo
 
 _STARTED = time.monotonic()
 
@@ -247,29 +248,6 @@ def report(
 
 
 @app.command()
-def zoo(
-    *,
-    candidates: Candidates = ["mini-zoo"],  # noqa: B006 - typer copies defaults
-    open_clip: Annotated[
-        bool, typer.Option("--open-clip", help="List every ARCH/TAG of open_clip instead; needs no network.")
-    ] = False,
-    match: Annotated[str, typer.Option(metavar="TEXT", help="Only ids that contain TEXT.")] = "",
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """List candidates with parameters, floating-point operations, image size and family."""
-    with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.cli.answers import catalogue_names, print_zoo, zoo_json
-        from vlmsel_auto.models.candidates import resolve
-
-        listed = resolve(catalogue_names() if open_clip else tuple(candidates))
-        listed = tuple(candidate for candidate in listed if match.lower() in candidate.id.lower())
-        answer.json = zoo_json(listed)
-        if not as_json:
-            print_zoo(listed)
-
-
-@app.command()
 def demo(
     *,
     workdir: Annotated[Path, typer.Option(help="Folder of the demo's images, study, report and model.")] = Path("demo"),
@@ -290,6 +268,7 @@ def demo(
         answer_search(answer, result, to_stderr=as_json)
 
 
+app.command()(zoo)
 app.command()(bench)
 app.add_typer(library_app, name="library")
 

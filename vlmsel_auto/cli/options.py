@@ -20,8 +20,9 @@ Candidates = Annotated[
     typer.Option(
         "--candidates",
         "-c",
-        help="What to choose from: mini-zoo, a candidate's id, open_clip ARCH/TAG, local-dir:FOLDER or a TOML file. "
-        "Several: separate with commas or repeat the option. `vlmsel-auto zoo` lists them.",
+        help="What to choose from: mini-zoo, a preset (tiny, laptop, server, all), a candidate's id, open_clip "
+        "ARCH/TAG, local-dir:FOLDER or a TOML file. Several: separate with commas or repeat the option. "
+        "`vlmsel-auto zoo` lists them.",
     ),
 ]
 Shots = Annotated[int, typer.Option(min=1, help="Labelled training images a class that the ranking may look at.")]
@@ -34,6 +35,27 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 CacheDir = Annotated[
     Path | None,
     typer.Option("--cache-dir", help="Folder of derived data; default: $VLMSEL_CACHE or the user's cache folder."),
+]
+MaxParams = Annotated[
+    str | None, typer.Option("--max-params", metavar="N", help="Most parameters of a candidate: 150M, 1.5G.")
+]
+MaxDownload = Annotated[
+    str | None, typer.Option("--max-download", metavar="BYTES", help="Most to download for one candidate: 500MB, 2GB.")
+]
+MaxMemory = Annotated[
+    str | None, typer.Option("--max-memory", metavar="BYTES", help="Most memory that a candidate may take: 4GB.")
+]
+MaxLatency = Annotated[
+    str | None,
+    typer.Option("--max-latency", metavar="MS", help="Most milliseconds an image, among many on this machine: 40."),
+]
+ImageSize = Annotated[
+    str | None,
+    typer.Option("--image-size", metavar="PIXELS", help="Side of a candidate's input: 224, 224-384, 336- or -256."),
+]
+Licence = Annotated[
+    str | None,
+    typer.Option("--licence", metavar="NAMES", help="Licences that are allowed: MIT,Apache-2.0. Unknown ones are not."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, errors and the result.")]

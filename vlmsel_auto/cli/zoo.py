@@ -1,0 +1,79 @@
+"""``vlmsel-auto zoo``: what is known of candidates before any is loaded, and which would be loaded first."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vlmsel_auto.cli.options import (
+    AsJson,
+    Candidates,
+    Debug,
+    Device,
+    ImageSize,
+    Licence,
+    MaxDownload,
+    MaxLatency,
+    MaxMemory,
+    MaxParams,
+)
+from vlmsel_auto.cli.support import guarded, say
+
+
+def zoo(
+    *,
+    candidates: Candidates = [],  # noqa: B006 - typer copies defaults
+    preset: Annotated[
+        str, typer.Option(metavar="NAME", help="Models of open_clip by size: tiny, laptop, server or all.")
+    ] = "",
+    match: Annotated[str, typer.Option(metavar="TEXT", help="Only ids that contain TEXT.")] = "",
+    max_params: MaxParams = None,
+    max_download: MaxDownload = None,
+    max_memory: MaxMemory = None,
+    max_latency: MaxLatency = None,
+    image_size: ImageSize = None,
+    licence: Licence = None,
+    bandwidth: Annotated[
+        str, typer.Option(metavar="BYTES", help="What a download is expected to bring in a second.")
+    ] = "10MB",
+    device: Device = "auto",
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """List candidates with costs on this machine, licence and published accuracies; first what would be loaded first.
+
+    Nothing is downloaded. Without a preset or -c it is the mini zoo that is listed.
+    """
+    with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.events import Notice
+        from vlmsel_auto.models.candidates import resolve
+        from vlmsel_auto.models.limits import read_limits
+        from vlmsel_auto.models.presets import find_preset
+        from vlmsel_auto.units import parse_bytes
+
+        limits = read_limits(
+            max_params=max_params,
+            max_download=max_download,
+            max_memory=max_memory,
+            max_latency=max_latency,
+            image_size=image_size,
+            licence=licence,
+        )
+        speed = parse_bytes(bandwidth)
+        names = [*([find_preset(preset).name] if preset else []), *candidates] or ["mini-zoo"]
+        found = resolve(names, sink=lambda event: say(f"note: {event.text}") if isinstance(event, Notice) else None)
+
+        from vlmsel_auto.cli.listing import list_candidates, listing_json, print_listing
+        from vlmsel_auto.models.hubcache import cache_dir
+        from vlmsel_auto.models.machine import measure  # after what can be refused at once: measuring loads torch
+
+        listing = list_candidates(
+            [candidate for candidate in found if match.lower() in candidate.id.lower()],
+            limits=limits,
+            machine=measure(device, cache=cache_dir()),
+            bandwidth=speed,
+        )
+        answer.json = listing_json(listing)
+        if not as_json:
+            print_listing(listing)
