@@ -82,8 +82,27 @@ class Notice:
     level: Literal["info", "warning", "error"] = "info"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DownloadProgress:
+    """``done`` of ``total`` bytes that a candidate needs from the hub are here. May come from any thread."""
+
+    candidate: str
+    done: int  # bytes, with those of an earlier, broken-off download
+    total: int | None = None  # bytes; None: the hub did not say
+    rate: float | None = None  # bytes a second since the download began; None: nothing has come yet
+    ended: bool = False  # True: the last of this download, whether it is whole (done equals total) or broke off
+
+
 Event: TypeAlias = (
-    StageStarted | StageProgress | StageFinished | RankingReady | TrialStarted | TrialEpoch | TrialFinished | Notice
+    StageStarted
+    | StageProgress
+    | StageFinished
+    | RankingReady
+    | TrialStarted
+    | TrialEpoch
+    | TrialFinished
+    | DownloadProgress
+    | Notice
 )
 
 

@@ -10,6 +10,7 @@ import functools
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import cast
 from vlmsel_auto.cache import Json
 from vlmsel_auto.models.modeldir import family_of, view_of
 from vlmsel_auto.records import Candidate
+
+HUB = "hf-hub:"  # open_clip's prefix of a repository in its own format
 
 
 def tags() -> Mapping[str, Mapping[str, Json]]:
@@ -54,6 +57,38 @@ def published(arch: str, tag: str) -> Candidate | None:
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HubSources:
+    """Where on the hub a model's files lie; an empty text where it needs none."""
+
+    weights: str  # "ORG/NAME/" for open_clip's usual names, or "ORG/NAME/FILE"
+    text_model: str  # repositories of what transformers makes: the configuration of the text tower,
+    tokenizer: str  # and the tokenizer
+
+
+def hub_sources(arch: str, tag: str) -> HubSources | None:
+    """Return where the files of open_clip's pretrained model ``ARCH/TAG`` lie; None if there is none of that name."""
+    catalogue = _catalogue()
+    tags = cast("dict[str, dict[str, dict[str, Json]]]", catalogue["pretrained"]).get(arch, {})
+    if tag in tags and version("open_clip_torch") == catalogue["open_clip"]:
+        text, weights = cast("dict[str, dict[str, Json]]", catalogue["architectures"])[arch], tags[tag]
+    else:  # another open_clip may take them from elsewhere
+        from vlmsel_auto.models import zoo
+
+        model_cfg, installed = zoo.published().get(arch, ({}, {}))
+        if tag not in installed:
+            return None
+        text, weights = cast("dict[str, Json]", model_cfg["text_cfg"]), installed[tag]
+    return sources_of(text, weights=str(weights.get("hf_hub") or ""))
+
+
+def sources_of(text_cfg: Mapping[str, Json], *, weights: str) -> HubSources:
+    """Return the sources that a model's ``text_cfg`` names, with those of its weights."""
+    named = (str(text_cfg.get(key) or "") for key in ("hf_model_name", "hf_tokenizer_name"))
+    text_model, tokenizer = named
+    return HubSources(weights=weights, text_model=text_model, tokenizer=tokenizer)
+
+
 def _installed(arch: str, tag: str) -> Candidate | None:
     """A name that the shipped catalogue lacks: a newer open_clip has it, or the caller registered it."""
     from vlmsel_auto.models import zoo
@@ -81,9 +116,9 @@ def hub_candidate(name: str) -> Candidate:
     Raises:
         CandidateError: it cannot be reached, or is not in open_clip's format.
     """
-    from vlmsel_auto.models import zoo  # imports open_clip: only for names outside the shipped catalogue
+    from vlmsel_auto.models.download import hub_config  # imports huggingface_hub: only for hub repositories
 
-    model_cfg, preprocess = zoo.hub_config(name.removeprefix("hf-hub:"))
+    model_cfg, preprocess = hub_config(name.removeprefix(HUB))
     return _configured(name, name, "", model_cfg, preprocess)
 
 

@@ -1,16 +1,32 @@
-"""One file from a model hub, or one clear error soon.
+"""One file of a model hub: whether it is in the cache, what the hub says of it, its download, or one clear reason.
 
-huggingface_hub retries an unreachable hub for half a minute a file and open_clip tries several names for each, with all
-errors but the last swallowed. Asking once, without retries, before open_clip starts tells a person in seconds what is
-wrong: no network, no such repository, no such file, no permission.
+The cache is huggingface_hub's own and so are place, token and mirror (``HF_HOME``, ``HF_HUB_CACHE``, ``HF_TOKEN``,
+``HF_ENDPOINT``, ``HF_HUB_OFFLINE``, ``HF_HUB_DOWNLOAD_TIMEOUT``). Its downloads are not used, because they start again
+after a break, check the size alone and retry an unreachable hub for half a minute; the layout of the cache is
+documented, and huggingface_hub itself enters the finished file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit, urlunsplit
 
-from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub import (
+    constants,
+    get_hf_file_metadata,
+    get_session,
+    get_token,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -19,75 +35,296 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
+from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from vlmsel_auto.errors import TrialUnavailable
-from vlmsel_auto.events import Notice, Sink, discard
+from vlmsel_auto.models.transfer import BrokenOff, Chunks, Damaged, Stopped, held, incomplete_bytes, receive
+from vlmsel_auto.process import is_disk_error
 
-_TIMEOUT = 10.0  # seconds for one answer of the hub
+_Answer = TypeVar("_Answer")
+
+_LONGEST_WAIT = 60.0  # seconds that a hub may ask for (Retry-After) before a candidate is given up
+_SHA256 = re.compile(r"[0-9a-f]{64}")  # the ETag of a file in Git LFS; that of a small file is its Git digest
+_ETAG = re.compile(r"[\w.+=-]+")
+_UNAUTHORISED, _TOO_MANY, _PARTIAL = 401, 429, 206  # HTTP status
 
 
-def hub_file(repository: str, names: Sequence[str], *, sink: Sink = discard) -> Path:
-    """Return the path of the first of ``names`` that is in the local cache, else download the first that the hub has.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HubFile:
+    """A file of the repository ``ORG/NAME``: the first of ``names`` that the repository has."""
 
-    ``repository`` is ``ORG/NAME`` on the hub that ``HF_ENDPOINT`` names; ``sink`` takes a notice before a download.
+    repository: str
+    names: tuple[str, ...]
+    optional: bool = False  # True: the repository may have none of them
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RemoteFile:
+    """What the hub says of a file."""
+
+    repository: str
+    name: str
+    etag: str
+    size: int | None  # bytes
+
+    @property
+    def blob(self) -> Path:
+        """Where huggingface_hub's cache keeps its bytes."""
+        return _cache() / repo_folder_name(repo_id=self.repository, repo_type="model") / "blobs" / self.etag
+
+    @property
+    def remaining(self) -> int | None:
+        """Bytes still to be downloaded; None if the hub does not say."""
+        if self.blob.exists():
+            return 0
+        return None if self.size is None else max(0, self.size - incomplete_bytes(self.blob))
+
+
+def endpoint() -> str:
+    """Address of the hub, without a password that may stand in it."""
+    parts = urlsplit(constants.ENDPOINT)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def is_reachable(timeout: float = 3.0) -> bool:
+    """Whether the hub answers one request within ``timeout`` seconds; False when ``HF_HUB_OFFLINE`` is set."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    status: list[int] = []
+
+    def ask() -> None:
+        try:
+            status.append(get_session().head(constants.ENDPOINT, timeout=timeout).status_code)
+        except Exception:  # noqa: BLE001 - refused, no such host, timeout, TLS: not reachable
+            return
+
+    asking = threading.Thread(target=ask, daemon=True)  # a name server that hangs is under no timeout
+    asking.start()
+    asking.join(timeout)
+    return bool(status) and status[0] < 500  # noqa: PLR2004 - server errors
+
+
+def cached(file: HubFile) -> Path | None:
+    """Return the path of the first of the file's names that is in the cache; asks no network.
 
     Raises:
-        TrialUnavailable: the hub cannot be reached or refuses, has none of the files, or the download broke off.
+        TrialUnavailable: the repository's name is none.
     """
     try:
-        cached = (try_to_load_from_cache(repository, name) for name in names)
-        known = next((path for path in cached if isinstance(path, str)), None)
-        if known is not None:
-            return Path(known)
-        found = next((name for name in names if _is_on_hub(repository, name)), None)
-    except Exception as error:  # the HTTP client of huggingface_hub has errors of its own: refused, timeout, DNS, TLS
-        raise TrialUnavailable(_explain(error, repository=repository, names=names)) from error
-    if found is None:
-        raise TrialUnavailable(
-            f"The hub repository lacks every file of {list(names)!r}, but got {repository!r} on {constants.ENDPOINT}"
-        )
-    sink(Notice(text=f"Downloading {found} of {repository} from {constants.ENDPOINT}"))
-    try:
-        return Path(hf_hub_download(repository, found))
-    except Exception as error:  # as above; also a full disk, a broken connection, a digest that does not fit
-        raise TrialUnavailable(
-            f"The download of {found} from {repository!r} failed, but got {type(error).__name__}: {error}"
-        ) from error
+        paths = (try_to_load_from_cache(file.repository, name) for name in file.names)
+        return next((Path(path) for path in paths if isinstance(path, str)), None)
+    except HFValidationError as error:
+        raise _unavailable(error, file) from error
 
 
 def cached_revision(repository: str, name: str) -> str:
     """Return the revision (commit) of a cached file; an empty text if it is not in the cache."""
-    cached = try_to_load_from_cache(repository, name)
-    return Path(cached).parent.name if isinstance(cached, str) else ""
+    found = cached(HubFile(repository=repository, names=(name,)))
+    return "" if found is None else found.parent.name
 
 
-def _is_on_hub(repository: str, name: str) -> bool:
+def find(file: HubFile, *, stop: threading.Event | None = None) -> RemoteFile | None:
+    """Ask the hub for a file; None if it is optional and the repository has none of its names.
+
+    Raises:
+        TrialUnavailable: the hub cannot be reached or refuses, or the repository has none of the names.
+    """
     try:
-        get_hf_file_metadata(hf_hub_url(repository, name), timeout=_TIMEOUT)
+        for name in file.names:
+            found = _ask(file.repository, name, stop=stop or threading.Event())
+            if found is not None:
+                return found
+    except Exception as error:  # noqa: BLE001 - the client has errors of its own: refused, timeout, DNS, TLS
+        raise _unavailable(error, file) from _without_token(error)
+    if file.optional:
+        return None
+    raise TrialUnavailable(
+        f"The hub repository lacks every file of {list(file.names)!r}, but got {file.repository!r} on {endpoint()}"
+    )
+
+
+def download(file: RemoteFile, *, arrived: Callable[[int], None], stop: threading.Event) -> None:
+    """Download a file into the cache; of a download that broke off only the rest.
+
+    Args:
+        file: from `find`.
+        arrived: called with the number of the file's bytes that are on disk, often.
+        stop: once set, the download ends within its next bytes and can be resumed.
+
+    Raises:
+        TrialUnavailable: the download broke off, is damaged, was stopped, or the disk is full.
+    """
+    lock = _cache() / ".locks" / repo_folder_name(repo_id=file.repository, repo_type="model") / f"{file.etag}.lock"
+    try:
+        with held(lock, stop=stop):  # the same lock that huggingface_hub takes
+            if not file.blob.exists():
+                receive(
+                    file.blob,
+                    open_at=lambda offset: _opened(file, offset, stop=stop),
+                    size=file.size,
+                    sha256=file.etag if _SHA256.fullmatch(file.etag) else None,
+                    arrived=arrived,
+                    stop=stop,
+                )
+        hf_hub_download(file.repository, file.name)  # finds the bytes in the cache and gives them their name
+    except Exception as error:  # noqa: BLE001 - likewise; also a full disk, a digest that does not fit
+        asked = HubFile(repository=file.repository, names=(file.name,))
+        raise _unavailable(error, asked) from _without_token(error)
+
+
+def check_space(wanted: int, *, what: str) -> None:
+    """Refuse a download of ``wanted`` bytes that the cache's disk has no room for; ``what`` is for the error.
+
+    Raises:
+        TrialUnavailable: fewer bytes are free.
+    """
+    folder = _cache()
+    place = next(each for each in (folder, *folder.parents) if each.exists())
+    free = shutil.disk_usage(place).free
+    if wanted > free:
+        raise TrialUnavailable(
+            f"The download of {what} needs {wanted / 1e9:.2f} GB on the disk of {str(folder)!r}: free some or set "
+            f"HF_HUB_CACHE to another disk, but got {free / 1e9:.2f} GB free"
+        )
+
+
+def _cache() -> Path:
+    return Path(constants.HF_HUB_CACHE)
+
+
+def _ask(repository: str, name: str, *, stop: threading.Event) -> RemoteFile | None:
+    url = hf_hub_url(repository, name)
+    try:
+        answer = _patiently(lambda: get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT), stop=stop)
     except EntryNotFoundError:
-        return False
-    return True
+        return None
+    if answer.etag is None or not _ETAG.fullmatch(answer.etag):  # it becomes a file name
+        raise BrokenOff(f"an answer without a usable ETag, {answer.etag!r}; is this a hub?")
+    return RemoteFile(repository=repository, name=name, etag=answer.etag, size=answer.size)
 
 
-def _explain(error: Exception, *, repository: str, names: Sequence[str]) -> str:
-    where = f"{repository!r} on {constants.ENDPOINT}"
+def _patiently(request: Callable[[], _Answer], *, stop: threading.Event) -> _Answer:
+    """Send a request, and once more after the time that a busy hub asks for."""
+    try:
+        return request()
+    except HfHubHTTPError as error:
+        wait = _wait_asked_for(error)
+        if wait is None or wait > _LONGEST_WAIT:
+            raise
+    if stop.wait(wait):
+        raise Stopped
+    return request()
+
+
+def _wait_asked_for(error: HfHubHTTPError) -> int | None:
+    """Seconds that a hub with too many requests asks to wait; None if it does not."""
+    asked = str(error.response.headers.get("Retry-After", ""))
+    return int(asked) if error.response.status_code == _TOO_MANY and asked.isdigit() else None
+
+
+@contextmanager
+def _opened(file: RemoteFile, offset: int, *, stop: threading.Event) -> Iterator[Chunks]:
+    """Connect for the bytes of ``file`` from ``offset`` on; the client drops the token when the hub sends it on."""
+    client = get_session()
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+    if offset:
+        headers["Range"] = f"bytes={offset}-"
+    request = client.build_request(
+        "GET", hf_hub_url(file.repository, file.name), headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
+    )
+
+    with ExitStack() as stack:
+
+        def send() -> Chunks:
+            response = client.send(request, stream=True, follow_redirects=True)
+            stack.callback(response.close)
+            hf_raise_for_status(response)
+            return offset if response.status_code == _PARTIAL else 0, response.iter_bytes()
+
+        try:
+            start, chunks = _patiently(send, stop=stop)
+        except (HfHubHTTPError, OfflineModeIsEnabled, Stopped):
+            raise
+        except Exception as error:
+            raise BrokenOff(_said(error)) from error
+        yield start, _unbroken(chunks)
+
+
+def _unbroken(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    try:
+        yield from chunks
+    except Exception as error:
+        raise BrokenOff(_said(error)) from error
+
+
+def _said(error: Exception) -> str:
+    """What an error says, on one line and without secrets."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}  # the client is httpx or httpx2, by version
+    if "TimeoutException" in kinds:
+        return f"no answer for {constants.HF_HUB_DOWNLOAD_TIMEOUT} s ({type(error).__name__})"
+    text = " ".join(str(error).split())
+    for secret in _secrets():
+        text = text.replace(secret, "***")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _secrets() -> tuple[str, ...]:
+    password, at, _ = urlsplit(constants.ENDPOINT).netloc.rpartition("@")
+    return tuple(each for each in (get_token(), password + at) if each)
+
+
+def _without_token(error: Exception) -> Exception | None:
+    """The cause to keep with an error; None if the token stands in it, as in a client's complaint about a header."""
+    return None if any(secret in repr(error) for secret in _secrets()) else error
+
+
+def _unavailable(error: Exception, file: HubFile) -> TrialUnavailable:
+    if isinstance(error, TrialUnavailable):
+        return error
+    return TrialUnavailable(_explain(error, file=file, where=f"{file.repository!r} on {endpoint()}"))
+
+
+def _explain(error: Exception, *, file: HubFile, where: str) -> str:  # noqa: PLR0911 - one return a reason
+    name = " or ".join(file.names)
     match error:
         case HFValidationError():
-            return f"A hub repository is named ORG/NAME, but got {repository!r}"
+            return f"A hub repository is named ORG/NAME, but got {file.repository!r}"
         case GatedRepoError():
             return f"The hub wants a token with access (HF_TOKEN), but got a refusal for {where}"
         case RepositoryNotFoundError():
             return f"The hub has no such repository, or hides it from you, but got {where}"
         case OfflineModeIsEnabled():
-            return (
-                f"HF_HUB_OFFLINE is set and the cache lacks {' and '.join(names)}: unset it or download them first, "
-                f"but got {where}"
-            )
+            return f"HF_HUB_OFFLINE is set and the cache lacks {name}: unset it or download it first, but got {where}"
         case HfHubHTTPError():
-            status = error.response.status_code
-            return f"The hub answered with an error, try again later, but got {status} for {where}"
+            return _explain_status(error, where=where)
+        case BrokenOff():
+            return (
+                f"The download of {name} broke off: the same command goes on with the rest, but got {_said(error)} "
+                f"for {where}"
+            )
+        case Damaged():
+            return (
+                f"The download of {name} is damaged and was deleted: try again, or another network or mirror, but got "
+                f"{error} for {where}"
+            )
+        case Stopped():
+            return f"The download of {name} was stopped: the same command goes on with the rest, but got {where}"
+        case _ if is_disk_error(error):
+            return f"Cannot write {name} to {str(_cache())!r}: free space or give rights, but got {_said(error)}"
         case _:
             return (
                 f"Cannot reach the hub: check the network or HF_ENDPOINT, or use candidates on this disk (mini-zoo, "
-                f"local-dir:...), but got {type(error).__name__}: {error} for {where}"
+                f"local-dir:...), but got {_said(error)} for {where}"
             )
+
+
+def _explain_status(error: HfHubHTTPError, *, where: str) -> str:
+    status = error.response.status_code
+    if status == _UNAUTHORISED:
+        return f"The hub wants a valid token (HF_TOKEN), or has no such repository, but got {status} for {where}"
+    if status == _TOO_MANY:
+        wait = _wait_asked_for(error)
+        asked = "" if wait is None else f" and is to be asked again in {wait} s"
+        return f"The hub has too many requests{asked}: wait or set HF_TOKEN, but got {status} for {where}"
+    return f"The hub answered with an error, try again later, but got {status} for {where}"

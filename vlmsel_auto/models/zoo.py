@@ -6,14 +6,13 @@ random model, QuickGELU follows the pretraining tag, a folder's vocabulary is fo
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import cast
 
 import open_clip
@@ -24,13 +23,13 @@ from torch import nn
 from vlmsel_auto.cache import Json
 from vlmsel_auto.errors import CandidateError, TrialUnavailable
 from vlmsel_auto.events import Sink, discard
-from vlmsel_auto.models.hub import hub_file
+from vlmsel_auto.models.catalogue import HUB, sources_of
+from vlmsel_auto.models.download import fetch
+from vlmsel_auto.models.hub import HubFile, cached
+from vlmsel_auto.models.hubfiles import check_packages, files_of
 from vlmsel_auto.models.loadedmodel import ClipModel, LoadedModel, Tokenizer
-from vlmsel_auto.models.modeldir import CONFIG, ModelDir, read_model_dir, view_of
+from vlmsel_auto.models.modeldir import ModelDir, read_model_dir, view_of
 from vlmsel_auto.records import Candidate
-
-_HUB = "hf-hub:"
-_WEIGHT_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # open_clip.constants, in its order
 
 
 def load(
@@ -46,27 +45,49 @@ def load(
         candidate: from `vlmsel_auto.models.candidates`.
         device: where the model will be.
         text: load the tokenizer too; without it `LoadedModel.text_features` is refused.
-        sink: takes a notice before a download from the hub that ``HF_ENDPOINT`` names to huggingface_hub's cache.
+        sink: takes the progress of a download from the hub that ``HF_ENDPOINT`` names to huggingface_hub's cache.
 
     Raises:
         TrialUnavailable: weights or tokenizer are missing, unreadable, of another shape, or cannot be downloaded.
         CandidateError: the folder or its configuration cannot be trusted or read.
     """
-    if candidate.path is not None:
-        found = read_model_dir(candidate.path)
-    elif candidate.arch.startswith(_HUB):
-        found = _hub_dir(candidate.arch.removeprefix(_HUB), sink=sink)
-    else:
-        model_cfg = _built_in_cfg(candidate)
-        _check_packages(model_cfg, candidate=candidate)
-        _fetch(candidate, sink=sink)
-        model = _created(
-            candidate, candidate.arch, candidate.tag, quick_gelu=bool(model_cfg["quick_gelu"]), where="its download"
+    try:
+        is_tag = candidate.path is None and not candidate.arch.startswith(HUB)
+        make = _load_tag if is_tag else _load_dir
+        return make(candidate, device=device, text=text, sink=sink)
+    except (CandidateError, TrialUnavailable) as error:
+        _forget_frames(error)
+        raise
+
+
+def _load_tag(candidate: Candidate, *, device: str | torch.device, text: bool, sink: Sink) -> LoadedModel:
+    model_cfg = _built_in_cfg(candidate)
+    fetch(candidate, sink=sink)
+    files = files_of(candidate)
+    weights = _in_cache(files[-1]) if files else None
+    with _loading(candidate, where="its download" if weights is None else str(weights)):
+        # a path and not the tag: open_clip would ask the hub again, and take what that then has without checking it
+        model = open_clip.create_model(
+            candidate.arch,
+            candidate.tag if weights is None else str(weights),
+            force_quick_gelu=bool(model_cfg["quick_gelu"]),
+            force_preprocess_cfg=dict(open_clip.get_pretrained_cfg(candidate.arch, candidate.tag)),
+            require_pretrained=True,
+            weights_only=True,
         )
-        tokenizer = _named_tokenizer(candidate, candidate.arch, model_cfg) if text else None
-        return _loaded(candidate, model, tokenizer, device=device, model_cfg=model_cfg, vocabulary=None)
-    _check_packages(found.model_cfg, candidate=candidate)
-    model = _created(candidate, f"local-dir:{found.path}", where=str(found.weights))
+    tokenizer = _named_tokenizer(candidate, candidate.arch, model_cfg) if text else None
+    return _loaded(candidate, model, tokenizer, device=device, model_cfg=model_cfg, vocabulary=None)
+
+
+def _load_dir(candidate: Candidate, *, device: str | torch.device, text: bool, sink: Sink) -> LoadedModel:
+    if candidate.path is None:
+        fetch(candidate, sink=sink)
+        found = read_model_dir(_in_cache(files_of(candidate)[0]).parent)
+    else:
+        found = read_model_dir(candidate.path)
+        check_packages(sources_of(found.text_cfg, weights=""), candidate=candidate)
+    with _loading(candidate, where=str(found.weights)):
+        model = open_clip.create_model(f"local-dir:{found.path}", require_pretrained=True, weights_only=True)
     tokenizer = _dir_tokenizer(candidate, found) if text else None
     return _loaded(candidate, model, tokenizer, device=device, model_cfg=found.model_cfg, vocabulary=found.vocabulary)
 
@@ -115,20 +136,10 @@ def _triple(value: Json) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _created(
-    candidate: Candidate, name: str, tag: str | None = None, *, quick_gelu: bool = False, where: str
-) -> nn.Module:
-    with _loading(candidate, where=where):
-        made = open_clip.create_model_from_pretrained(
-            name, tag, device="cpu", force_quick_gelu=quick_gelu, return_transform=False, weights_only=True
-        )
-    return cast("nn.Module", made)
-
-
 def _dir_tokenizer(candidate: Candidate, found: ModelDir) -> Tokenizer:
     text = found.text_cfg
     if text.get("hf_tokenizer_name"):
-        hub_name = candidate.arch if candidate.arch.startswith(_HUB) else f"local-dir:{found.path}"
+        hub_name = candidate.arch if candidate.arch.startswith(HUB) else f"local-dir:{found.path}"
         return _named_tokenizer(candidate, hub_name, found.model_cfg)
     kwargs = dict(cast("Mapping[str, Json]", text.get("tokenizer_kwargs") or {}))
     kwargs.pop("bpe_path", None)
@@ -142,23 +153,13 @@ def _named_tokenizer(candidate: Candidate, name: str, model_cfg: Mapping[str, Js
     with _loading(candidate, where="its tokenizer's files"):
         if not _text_cfg(model_cfg).get("hf_tokenizer_name"):
             return cast("Tokenizer", open_clip.get_tokenizer(name))
-        # the caller's argument wins over the configuration's, so no tokenizer brings its own code
-        return cast("Tokenizer", open_clip.get_tokenizer(name, trust_remote_code=False))
+        # a caller's arguments win over the configuration's: no tokenizer brings its own code, no hub is asked again
+        made = open_clip.get_tokenizer(name, trust_remote_code=False, local_files_only=True)
+        return cast("Tokenizer", made)
 
 
 def _text_cfg(model_cfg: Mapping[str, Json]) -> Mapping[str, Json]:
     return cast("Mapping[str, Json]", model_cfg["text_cfg"])
-
-
-def _check_packages(model_cfg: Mapping[str, Json], *, candidate: Candidate) -> None:
-    """Tell before a download of gigabytes that a text tower or tokenizer needs a package that is not installed."""
-    text_cfg = _text_cfg(model_cfg)
-    wanted = text_cfg.get("hf_tokenizer_name") or text_cfg.get("hf_model_name")
-    if wanted and find_spec("transformers") is None:
-        raise TrialUnavailable(
-            f"Candidate {candidate.id!r} needs the package transformers for its texts ({wanted}): pip install "
-            f"transformers sentencepiece, or leave it out, but got none"
-        )
 
 
 def _check_finite(model: nn.Module, *, candidate: Candidate) -> None:
@@ -195,30 +196,19 @@ def _built_in_cfg(candidate: Candidate) -> Mapping[str, Json]:
     return {**built_in, "quick_gelu": quick_gelu}
 
 
-def _fetch(candidate: Candidate, *, sink: Sink) -> None:
-    """Download the weights of a pretraining tag to where open_clip will find them, or say at once why not."""
-    place = str(open_clip.get_pretrained_cfg(candidate.arch, candidate.tag).get("hf_hub") or "")
-    repository, _, name = place.rpartition("/")
-    if repository:
-        names = (f"{name.rpartition('.')[0]}.safetensors", name) if name.endswith((".bin", ".pth")) else (name,)
-        hub_file(repository, names if name else _WEIGHT_NAMES, sink=sink)
+def _in_cache(file: HubFile) -> Path:
+    found = cached(file)
+    if found is None:
+        raise TrialUnavailable(f"A file vanished from the cache after its download, but got {file}")
+    return found
 
 
-def _hub_dir(repository: str, *, sink: Sink) -> ModelDir:
-    """Download a repository's model and check it like any folder."""
-    for _ in range(2):  # a cached file may be of an older revision than one that is downloaded now
-        config = hub_file(repository, (CONFIG,), sink=sink)
-        text_cfg = hub_config(repository)[0].get("text_cfg")
-        kwargs = text_cfg.get("tokenizer_kwargs") if isinstance(text_cfg, dict) else None
-        vocabulary = kwargs.get("bpe_path") if isinstance(kwargs, dict) else None
-        if isinstance(vocabulary, str):
-            if PurePosixPath(vocabulary).is_absolute() or ".." in PurePosixPath(vocabulary).parts:
-                raise CandidateError(f"bpe_path of {repository!r} must lie in the repository, but got {vocabulary!r}")
-            hub_file(repository, (vocabulary,), sink=sink)
-        weights = hub_file(repository, _WEIGHT_NAMES, sink=sink)
-        if weights.parent == config.parent:
-            break
-    return read_model_dir(config.parent)
+def _forget_frames(error: BaseException) -> None:
+    """Let go of what the functions that raised an error held: whoever keeps the error must not keep a model."""
+    seen: BaseException | None = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__cause__ or seen.__context__
 
 
 @contextmanager
@@ -253,20 +243,3 @@ def published() -> dict[str, tuple[dict[str, Json], dict[str, dict[str, Json]]]]
         tags = {tag: dict(open_clip.get_pretrained_cfg(arch, tag)) for tag in list_pretrained_tags_by_model(arch)}
         found[arch] = (cast("dict[str, Json]", open_clip.get_model_config(arch)), tags)
     return found
-
-
-def hub_config(repository: str) -> tuple[Mapping[str, Json], Mapping[str, Json]]:
-    """Return (model_cfg, preprocess_cfg) of the hub repository ``ORG/NAME`` in open_clip's format.
-
-    Raises:
-        CandidateError: it cannot be reached, or is not in open_clip's format.
-    """
-    try:
-        config = json.loads(hub_file(repository, (CONFIG,)).read_text("utf-8"))
-        return dict(config["model_cfg"]), dict(config.get("preprocess_cfg") or {})
-    except TrialUnavailable as error:
-        raise CandidateError(str(error)) from error
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CandidateError(
-            f"{CONFIG} of {_HUB + repository!r} is not in open_clip's format, but got {error!r}"
-        ) from error

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from vlmsel_auto.events import (
+    DownloadProgress,
     Event,
     Notice,
     RankingReady,
@@ -19,7 +20,7 @@ from vlmsel_auto.events import (
 )
 from vlmsel_auto.records import TrialResult, TrialSpec
 from vlmsel_auto.tuning.methods import label_of
-from vlmsel_auto.units import DASH
+from vlmsel_auto.units import DASH, byte_count
 
 _SHORT = {"learning_rate": "lr", "weight_decay": "decay", "augmentation": "augment"}
 _MINUTE, _HOUR = 60, 3600
@@ -85,6 +86,12 @@ def interval(low: float | None, high: float | None) -> str:
     """``0.31 to 0.80``; empty when unknown."""
     ends = (number(low), number(high))
     return "" if DASH in ends else " to ".join(ends)
+
+
+def download_text(event: DownloadProgress) -> str:
+    """How far a download is: ``120 MB of 605 MB, 11.2 MB/s``."""
+    of = "" if event.total is None else f" of {byte_count(event.total)}"
+    return f"{byte_count(event.done)}{of}" + ("" if event.rate is None else f", {byte_count(event.rate)}/s")
 
 
 def sparkline(values: Sequence[float], *, width: int) -> str:
@@ -162,6 +169,9 @@ def describe(event: Event, *, total: int | None = None) -> str:  # noqa: PLR0911
             )
         case TrialFinished():
             return _trial_line(event)
+        case DownloadProgress():
+            end = "" if not event.ended else ", done" if event.done == event.total else ", broken off"
+            return f"download of {clean(event.candidate)}: {download_text(event)}{end}"
         case Notice():
             prefix = "" if event.level == "info" else f"{event.level}: "
             return f"{prefix}{clean(event.text)}"

@@ -19,7 +19,16 @@ from rich.live import Live
 from rich.segment import Segment
 from rich.text import Text
 
-from vlmsel_auto.events import Event, Notice, RankingReady, StageFinished, StageProgress, StageStarted, TrialEpoch
+from vlmsel_auto.events import (
+    DownloadProgress,
+    Event,
+    Notice,
+    RankingReady,
+    StageFinished,
+    StageProgress,
+    StageStarted,
+    TrialEpoch,
+)
 from vlmsel_auto.records import Budget
 from vlmsel_auto.reporting.formatting import clock, describe
 from vlmsel_auto.reporting.screen import Board, render, update
@@ -71,6 +80,8 @@ class PlainSink:
         match event:
             case StageProgress():
                 return self._due(f"stage {event.stage}", _PROGRESS_EVERY)
+            case DownloadProgress():
+                return event.ended or self._due(f"download of {event.candidate}", _PROGRESS_EVERY)
             case TrialEpoch():
                 return event.epoch >= event.epochs or self._due(f"trial {event.number}", _EPOCH_EVERY)
             case RankingReady(updated=True):
@@ -187,5 +198,7 @@ def _kept_line(event: Event) -> Text | None:
             return Text(describe(event), style={"info": "", "warning": "yellow", "error": "bold red"}[event.level])
         case StageFinished():
             return Text.assemble(("✓ ", "green"), describe(event))
+        case DownloadProgress(ended=True):
+            return Text(describe(event))
         case _:
             return None

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vlmsel_auto.events import (
+    DownloadProgress,
     Event,
     Notice,
     RankingReady,
@@ -24,7 +25,17 @@ from vlmsel_auto.events import (
     TrialStarted,
 )
 from vlmsel_auto.records import Budget, Ranking, TrialResult, TrialSpec, TrialState
-from vlmsel_auto.reporting.formatting import clean, clock, duration, number, percent, plural, shorten, sparkline
+from vlmsel_auto.reporting.formatting import (
+    clean,
+    clock,
+    download_text,
+    duration,
+    number,
+    percent,
+    plural,
+    shorten,
+    sparkline,
+)
 from vlmsel_auto.reporting.table import Column, table
 from vlmsel_auto.tuning.methods import label_of
 
@@ -66,6 +77,7 @@ class Board:
     stages: dict[str, StageLine] = field(default_factory=dict)
     ranking: Ranking | None = None
     updated: bool = False
+    downloads: dict[str, DownloadProgress] = field(default_factory=dict)
     running: dict[int, RunningTrial] = field(default_factory=dict)
     trials: list[TrialResult] = field(default_factory=list)
     best: TrialResult | None = None  # the trial that would be chosen now
@@ -89,15 +101,29 @@ def update(board: Board, event: Event, now: float) -> None:
                 spec=event.spec, why=event.why, started=now, epochs=event.spec.epochs
             )
         case TrialEpoch():
-            if event.number in board.running:
-                board.running[event.number].curve.append(event.validation)
-                board.running[event.number].epochs = event.epochs
+            _go_on(board, event)
         case TrialFinished():
             _finish(board, event, now)
+        case DownloadProgress():
+            _load(board, event)
         case Notice():
             pass  # told above the screen, where it stays
         case _:
             assert_never(event)
+
+
+def _go_on(board: Board, event: TrialEpoch) -> None:
+    trial = board.running.get(event.number)
+    if trial is not None:
+        trial.curve.append(event.validation)
+        trial.epochs = event.epochs
+
+
+def _load(board: Board, event: DownloadProgress) -> None:
+    if event.ended:
+        board.downloads.pop(event.candidate, None)
+    else:
+        board.downloads[event.candidate] = event
 
 
 def _finish(board: Board, event: TrialFinished, now: float) -> None:
@@ -122,6 +148,7 @@ def remaining(line: StageLine, now: float) -> float | None:
 def render(board: Board, *, now: float, width: int, height: int) -> RenderableType:
     """Draw the board into at most ``height`` rows of ``width`` columns, dropping what matters least."""
     fixed: list[RenderableType] = [_stage(name, line, now, width) for name, line in board.stages.items()]
+    fixed += [_download(event, width) for event in board.downloads.values()]
     running = [_running(trial_number, trial, now, width) for trial_number, trial in board.running.items()]
     spare = height - len(fixed) - 1 - 2 * len(running)
     ranked = len(board.ranking.ranked) if board.ranking else 0
@@ -232,6 +259,10 @@ def _stage(name: str, line: StageLine, now: float, width: int) -> RenderableType
     time_text = clock(now - line.started) if left is None else f"{clock(now - line.started)}, {clock(left)} left"
     text = f"  {clean(line.text)}" if line.text else ""
     return _bar_line(name, line.done, line.total, f"{count}  {time_text}{text}", width)
+
+
+def _download(event: DownloadProgress, width: int) -> RenderableType:
+    return _bar_line("download", event.done, event.total, f"{download_text(event)}  {clean(event.candidate)}", width)
 
 
 def _budget(board: Board, now: float, width: int) -> RenderableType:

@@ -1,0 +1,183 @@
+"""Downloading what candidates need from the hub: how much it is, and the download with progress.
+
+`vlmsel_auto.models.zoo.load` begins with `fetch`, so a load is the same whether the files were in the cache or not.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from vlmsel_auto.cache import Json
+from vlmsel_auto.errors import CandidateError, TrialUnavailable
+from vlmsel_auto.events import DownloadProgress, Sink, discard
+from vlmsel_auto.models import hub
+from vlmsel_auto.models.catalogue import HUB
+from vlmsel_auto.models.hub import HubFile, RemoteFile
+from vlmsel_auto.models.hubfiles import check_packages, config_file, files_of, read_config, sources_for
+from vlmsel_auto.records import Candidate
+
+_EVERY = 0.1  # seconds between two events of a download
+_PASSES = 3  # over a repository that changes while it is downloaded
+_AT_ONCE = 8  # questions to the hub
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DownloadPlan:
+    """What candidates need from the hub, told before the first byte; a file that two of them share counts once."""
+
+    download_bytes: int  # still to come, as far as the hub tells
+    cached_bytes: int  # in the cache
+    to_download: tuple[str, ...]  # ids of candidates that need something
+    unknown: tuple[str, ...]  # ids of those of which the hub does not tell everything
+
+
+def is_cached(candidate: Candidate) -> bool:
+    """Whether everything that loading the candidate needs is on this disk; asks no network."""
+    try:
+        return not _missing(candidate)
+    except (CandidateError, TrialUnavailable):
+        return False
+
+
+def remaining_bytes(candidate: Candidate) -> int | None:
+    """Bytes still to be downloaded for a candidate; None if the hub does not tell."""
+    try:
+        sizes = [_remaining(file) for file in _missing(candidate)]
+    except CandidateError:
+        return None
+    return None if None in sizes else sum(size for size in sizes if size is not None)
+
+
+def plan(candidates: Iterable[Candidate]) -> DownloadPlan:
+    """Return what the candidates need from the hub: one question for each missing file, several at once."""
+    wanted: dict[str, tuple[HubFile, ...]] = {}
+    unknown: list[str] = []
+    for candidate in candidates:
+        try:
+            wanted[candidate.id] = files_of(candidate)
+        except (CandidateError, TrialUnavailable):
+            unknown.append(candidate.id)
+    files = list(dict.fromkeys(file for each in wanted.values() for file in each))
+    paths = {file: hub.cached(file) for file in files}
+    missing = [file for file in files if paths[file] is None and not file.optional]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        sizes = dict(zip(missing, pool.map(_remaining, missing), strict=True))
+    unknown += [name for name, needs in wanted.items() if any(sizes.get(file, 0) is None for file in needs)]
+    return DownloadPlan(
+        download_bytes=sum(size or 0 for size in sizes.values()),
+        cached_bytes=sum(path.stat().st_size for path in paths.values() if path is not None),
+        to_download=tuple(name for name, needs in wanted.items() if any(file in sizes for file in needs)),
+        unknown=tuple(unknown),
+    )
+
+
+def fetch(candidate: Candidate, *, sink: Sink = discard, stop: threading.Event | None = None) -> None:
+    """Download all that loading the candidate reads from the hub; what is in the cache costs no question.
+
+    Args:
+        candidate: from `vlmsel_auto.models.candidates`.
+        sink: takes a `DownloadProgress` ten times a second at most.
+        stop: once set, the download ends within its next bytes; another call goes on with the rest.
+
+    Raises:
+        TrialUnavailable: the one reason why it cannot be had: the hub (unreachable, refuses, has no such file), the
+            connection (too slow, broken off, damaged), the disk (no room, no rights), a package that its tokenizer
+            needs, or ``stop``.
+        CandidateError: the configuration is not in open_clip's format, or points out of its repository.
+    """
+    halt = threading.Event() if stop is None else stop
+    if candidate.path is not None:
+        return
+    if candidate.arch.startswith(HUB):
+        _bring(config_file(candidate.arch.removeprefix(HUB)), stop=halt)  # it names other files
+    check_packages(sources_for(candidate), candidate=candidate)
+    for _ in range(_PASSES):  # a repository that moved on has its files under another revision
+        if not _missing(candidate):
+            return
+        _download(candidate, sink=sink, stop=halt)
+    raise TrialUnavailable(
+        f"The repository changes faster than it can be downloaded, try again later, but got {candidate.id!r}"
+    )
+
+
+def hub_config(repository: str) -> tuple[Mapping[str, Json], Mapping[str, Json]]:
+    """Return (model_cfg, preprocess_cfg) of the hub repository ``ORG/NAME`` in open_clip's format.
+
+    Raises:
+        CandidateError: it cannot be reached, or is not in open_clip's format.
+    """
+    file = config_file(repository)
+    try:
+        _bring(file, stop=threading.Event())
+        path = hub.cached(file)
+    except TrialUnavailable as error:
+        raise CandidateError(str(error)) from error
+    if path is None:
+        raise CandidateError(f"The configuration vanished from the cache while it was read, but got {repository!r}")
+    return read_config(path)
+
+
+def _missing(candidate: Candidate) -> list[HubFile]:
+    return [file for file in files_of(candidate) if not file.optional and hub.cached(file) is None]
+
+
+def _remaining(file: HubFile) -> int | None:
+    try:
+        found = hub.find(file)
+    except TrialUnavailable:
+        return None
+    return 0 if found is None else found.remaining
+
+
+def _bring(file: HubFile, *, stop: threading.Event) -> None:
+    if hub.cached(file) is None:
+        found = hub.find(file, stop=stop)
+        if found is not None:
+            hub.download(found, arrived=lambda _: None, stop=stop)
+
+
+def _download(candidate: Candidate, *, sink: Sink, stop: threading.Event) -> None:
+    asked = [file for file in files_of(candidate) if hub.cached(file) is None]
+    found = [each for each in (hub.find(file, stop=stop) for file in asked) if each is not None]
+    meter = _Meter(candidate.id, found, sink=sink)
+    hub.check_space(sum(each.remaining or 0 for each in found), what=repr(candidate.id))
+    try:
+        for each in found:
+            hub.download(each, arrived=partial(meter.note, each), stop=stop)
+    finally:
+        meter.end()
+
+
+class _Meter:
+    """Adds up the bytes of a candidate's files and tells them, not too often."""
+
+    def __init__(self, candidate: str, files: Sequence[RemoteFile], *, sink: Sink) -> None:
+        self._candidate = candidate
+        self._sink = sink
+        self._started = self._told = time.monotonic()
+        self._have = {each: (each.size or 0) - (each.remaining or 0) for each in files}
+        self._before = sum(self._have.values())
+        self._total = None if any(each.size is None for each in files) else sum(each.size or 0 for each in files)
+        self._tell()
+
+    def note(self, file: RemoteFile, count: int) -> None:
+        """``count`` bytes of a file are on disk."""
+        self._have[file] = count
+        if time.monotonic() - self._told >= _EVERY:
+            self._told = time.monotonic()
+            self._tell()
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self._tell(ended=True)
+
+    def _tell(self, *, ended: bool = False) -> None:
+        done, seconds = sum(self._have.values()), time.monotonic() - self._started
+        fresh = done - self._before
+        rate = fresh / seconds if fresh > 0 and seconds > 0 else None
+        self._sink(DownloadProgress(candidate=self._candidate, done=done, total=self._total, rate=rate, ended=ended))
