@@ -1,12 +1,16 @@
-"""Process and system: a lock on a folder, SIGTERM as KeyboardInterrupt, errors of disk and memory, who runs."""
+"""Process and system: a lock, SIGTERM as KeyboardInterrupt, errors of disk and memory, memory given back, who runs."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
+import gc
 import math
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +46,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(said in str(error).lower() for said in _OUT_OF_MEMORY)
+
+
+def release_memory() -> None:
+    """Give the memory of what is no longer used back to the system; glibc keeps most of a deleted model's otherwise."""
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @contextmanager

@@ -1,351 +1,251 @@
-"""Candidates from a hub: a real HTTP server on loopback that speaks huggingface_hub's protocol."""
+"""One file of a hub: found, downloaded, resumed, refused for one clear reason; no secret is told."""
 
-import gzip
-import hashlib
-import json
-import os
+import logging
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-import open_clip
 import pytest
-import torch
-from huggingface_hub import constants, file_download
-from safetensors.torch import save_file
+from huggingface_hub import constants
 
-from vlmsel_auto.errors import CandidateError, TrialUnavailable
-from vlmsel_auto.events import Event, Notice
-from vlmsel_auto.models import candidates, zoo
-from vlmsel_auto.models.hub import hub_file
+from helpers.loopback_hub import Fault, LoopbackHub, loopback_hub, using
+from vlmsel_auto.errors import TrialUnavailable
+from vlmsel_auto.models.hub import HubFile, cached, cached_revision, check_space, download, endpoint, find, is_reachable
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-TINY = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1},
-}
-
-
-@dataclass
-class Hub:
-    """Files by "org/name/file"; remembers what was asked."""
-
-    files: dict[str, bytes] = field(default_factory=dict)
-    gated: set[str] = field(default_factory=set)
-    broken: bool = False
-    asked: list[str] = field(default_factory=list)
-    url: str = ""
-    commit: str = COMMIT
-
-    def add(self, repository: str, name: str, data: bytes) -> None:
-        self.files[f"{repository}/{name}"] = data
-
-
-def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-        def _answer(self, status: int, data: bytes = b"", headers: dict[str, str] | None = None) -> None:
-            self.send_response(status)
-            for key, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
-                self.send_header(key, value)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(data)
-
-        def do_GET(self) -> None:
-            hub.asked.append(f"{self.command} {self.path}")
-            repository, _, rest = self.path.lstrip("/").partition("/resolve/main/")
-            if hub.broken:
-                self._answer(500)
-            elif repository in hub.gated:
-                self._answer(403, headers={"X-Error-Code": "GatedRepo"})
-            elif not rest or not any(name.startswith(f"{repository}/") for name in hub.files):
-                self._answer(404, headers={"X-Error-Code": "RepoNotFound"})
-            elif f"{repository}/{rest}" not in hub.files:
-                self._answer(404, headers={"X-Error-Code": "EntryNotFound"})
-            else:
-                data = hub.files[f"{repository}/{rest}"]
-                etag = hashlib.sha256(data).hexdigest()
-                self._answer(200, data, {"ETag": f'"{etag}"', "X-Repo-Commit": hub.commit})
-
-        do_HEAD = do_GET  # noqa: N815 - http.server's name
-
-    return Handler
+REPOSITORY = "local/blob"
+FILE = HubFile(repository=REPOSITORY, names=("weights.bin",))
+SIZE = 3_000_000
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    found = Hub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(found))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    found.url = f"http://127.0.0.1:{server.server_address[1]}"
-    _use(monkeypatch, found.url, tmp_path)
-    yield found
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def hub(tmp_path: Path) -> Iterator[LoopbackHub]:
+    with loopback_hub(tmp_path) as found:
+        found.add(REPOSITORY, "weights.bin", bytes(range(250)) * (SIZE // 250))
+        found.add(REPOSITORY, "small.json", b"{}")
+        yield found
 
 
-def _use(monkeypatch: pytest.MonkeyPatch, url: str, tmp_path: Path) -> None:
-    # huggingface_hub reads its environment once, at import; test_environment_names_the_hub covers that way
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    template = url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(
-        file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False
-    )  # where releases below 1.0 look
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+def fetched(file: HubFile = FILE, stop: threading.Event | None = None) -> tuple[Path, list[int]]:
+    stop, counts = stop or threading.Event(), []
+    found = find(file, stop=stop)
+    assert found is not None
+    download(found, arrived=counts.append, stop=stop)
+    path = cached(file)
+    assert path is not None
+    return path, counts
 
 
-def _weights(config: dict[str, object], folder: Path, *, seed: int = 0) -> tuple[bytes, dict[str, torch.Tensor]]:
-    torch.manual_seed(seed)
-    cfg = json.loads(json.dumps(config))
-    cfg.pop("custom_text", None)
-    model = open_clip.CustomTextCLIP(**cfg) if config.get("custom_text") else open_clip.CLIP(**cfg)
-    state = {key: value.detach().clone() for key, value in model.state_dict().items()}
-    save_file(state, folder / "weights.safetensors")
-    return (folder / "weights.safetensors").read_bytes(), state
+def test_a_file_comes_into_the_cache_of_huggingface_hub(hub: LoopbackHub) -> None:
+    assert cached(FILE) is None
+    path, counts = fetched()
+    assert path.read_bytes() == hub.files[f"{REPOSITORY}/weights.bin"]
+    assert path.relative_to(hub.cache).parts[:3] == ("models--local--blob", "snapshots", hub.commit)
+    assert counts == sorted(counts)
+    assert counts[-1] == SIZE
+    assert cached_revision(REPOSITORY, "weights.bin") == hub.commit
+    assert list(hub.cache.rglob("*.incomplete")) == []
 
 
-def _add_tiny(hub: Hub, folder: Path, repository: str = "local/tiny", **config: object) -> dict[str, torch.Tensor]:
-    model_cfg = {**TINY, **config}
-    data, state = _weights(model_cfg, folder)
-    record = {"model_cfg": model_cfg, "preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}
-    hub.add(repository, "open_clip_config.json", json.dumps(record).encode())
-    hub.add(repository, "open_clip_model.safetensors", data)
-    return state
+def test_the_first_name_that_the_repository_has_is_taken(hub: LoopbackHub) -> None:
+    found = find(HubFile(repository=REPOSITORY, names=("none.bin", "weights.bin", "small.json")))
+    assert found is not None
+    assert (found.name, found.size, found.remaining) == ("weights.bin", SIZE, SIZE)
+    absent = HubFile(repository=REPOSITORY, names=("none.bin",), optional=True)
+    assert find(absent) is None
 
 
-def test_a_hub_repository_downloads_and_loads(hub: Hub, tmp_path: Path) -> None:
-    state = _add_tiny(hub, tmp_path)
-    (candidate,) = candidates.resolve("hf-hub:local/tiny")
-    assert (candidate.id, candidate.view.size, candidate.family) == ("hf-hub:local/tiny", 32, "vit")
-    events: list[Event] = []
-    model = zoo.load(candidate, sink=events.append)
-    assert torch.equal(model.model.state_dict()["visual.proj"], state["visual.proj"])
-    assert (model.mean, model.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    assert [event.text for event in events if isinstance(event, Notice)] == [
-        f"Downloading open_clip_model.safetensors of local/tiny from {hub.url}"
-    ]
-    features = model.text_features(["cat", "dog"], ["a {}."])
-    assert torch.allclose(features.norm(dim=1), torch.ones(2), atol=1e-6)
+def test_a_download_that_breaks_off_goes_on_by_itself(hub: LoopbackHub) -> None:
+    hub.faults[REPOSITORY] = Fault(cut_after=1_200_000)
+    path, _ = fetched()
+    assert path.stat().st_size == SIZE
+    assert len(hub.ranges) == 2
+    assert hub.ranges[0] == "bytes=1200000-"
 
 
-def test_cached_files_serve_when_the_hub_is_gone(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _add_tiny(hub, tmp_path)
-    first = zoo.load(candidates.resolve("hf-hub:local/tiny")[0])
-    _use(monkeypatch, f"http://127.0.0.1:{_free_port()}", tmp_path)
-    start = time.monotonic()
-    again = zoo.load(candidates.resolve("hf-hub:local/tiny")[0])
-    assert time.monotonic() - start < 5
-    images = torch.zeros(1, 3, 32, 32)
-    assert torch.equal(first.embed(images), again.embed(images))
+def test_a_hub_without_ranges_sends_all_again(hub: LoopbackHub) -> None:
+    hub.faults[REPOSITORY] = Fault(cut_after=300_000)
+    with pytest.raises(TrialUnavailable, match="broke off"):
+        fetched()
+    hub.faults[REPOSITORY] = Fault(ranges=False)
+    path, counts = fetched()
+    assert counts[0] < 900_000
+    assert path.read_bytes() == hub.files[f"{REPOSITORY}/weights.bin"]
 
 
-def test_the_cache_of_huggingface_hub_takes_the_downloads(hub: Hub, tmp_path: Path) -> None:
-    _add_tiny(hub, tmp_path)
-    (candidate,) = candidates.resolve("hf-hub:local/tiny")
-    zoo.load(candidate)
-    assert list((tmp_path / "cache").rglob("open_clip_model.safetensors"))
+def test_a_later_run_downloads_the_rest_only(hub: LoopbackHub) -> None:
+    hub.faults[REPOSITORY] = Fault(cut_after=300_000)
+    with pytest.raises(TrialUnavailable, match=r"weights.bin broke off: the same command.*900,000 of 3,000,000"):
+        fetched()
+    found = find(FILE)
+    assert found is not None
+    assert found.remaining == SIZE - 900_000
+    hub.faults.clear()
+    path, counts = fetched()
+    assert hub.ranges[-1] == "bytes=900000-"
+    assert counts[0] > 900_000
+    assert path.read_bytes() == hub.files[f"{REPOSITORY}/weights.bin"]
 
 
-def test_a_repositorys_own_vocabulary_comes_along(hub: Hub, tmp_path: Path) -> None:
-    text = {**TINY["text_cfg"], "vocab_size": 515, "tokenizer_kwargs": {"bpe_path": "words/merges.gz"}}
-    _add_tiny(hub, tmp_path, text_cfg=text)
-    hub.add("local/tiny", "words/merges.gz", gzip.compress(b"header\nc a"))
-    model = zoo.load(candidates.resolve("hf-hub:local/tiny")[0])
-    assert model.tokenizer is not None
-    # 512 bytes, one merge, start and end; "a</w>" keeps "c a" from merging at the end of a word
-    assert model.tokenizer(["cab"])[0, [0, 1, 3]].tolist() == [513, 512, 514]
-    assert model.vocabulary is not None
-    assert model.text_features(["cat"], ["{}"]).shape == (1, 16)
+def test_what_another_run_has_whole_but_not_named_costs_no_byte(hub: LoopbackHub) -> None:
+    found = find(FILE)
+    assert found is not None
+    found.blob.parent.mkdir(parents=True)
+    found.blob.with_name(found.blob.name + ".incomplete").write_bytes(hub.files[f"{REPOSITORY}/weights.bin"])
+    path, counts = fetched()
+    assert (path.stat().st_size, counts, hub.count("GET")) == (SIZE, [], 0)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"text_cfg": {**TINY["text_cfg"], "tokenizer_kwargs": {"bpe_path": "../../stolen"}}}, "lie in the repository"),
-        (
-            {"text_cfg": {**TINY["text_cfg"], "tokenizer_kwargs": {"bpe_path": "/etc/hostname"}}},
-            "lie in the repository",
-        ),
-        ({"vision_cfg": {**TINY["vision_cfg"], "timm_model_name": "hf-hub:a/b"}}, "built-in tower"),
-    ],
-)
-def test_a_repository_cannot_point_elsewhere(
-    hub: Hub, tmp_path: Path, changes: dict[str, object], message: str
-) -> None:
-    _add_tiny(hub, tmp_path)
-    hub.add("local/tiny", "open_clip_config.json", json.dumps({"model_cfg": {**TINY, **changes}}).encode())
-    with pytest.raises(CandidateError, match=message):
-        zoo.load(candidates.resolve("hf-hub:local/tiny")[0])
-
-
-def test_a_repository_that_moved_on_is_fetched_as_one_revision(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _add_tiny(hub, tmp_path)
-    (candidate,) = candidates.resolve("hf-hub:local/tiny")  # caches the configuration of the first revision
-    before = candidates.fingerprint(candidate)
-    hub.commit = "f" * 40
-    assert zoo.load(candidate).embed(torch.zeros(1, 3, 32, 32)).shape == (1, 16)
-    assert candidates.fingerprint(candidate) != before
-
-
-@pytest.fixture
-def tagged(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
-    """A tiny architecture registered with open_clip, with pretraining tags that point to the hub."""
-    configs = tmp_path / "configs"
-    configs.mkdir()
-    (configs / "ViT-Nano.json").write_text(json.dumps(TINY))
-    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIG_PATHS", [*open_clip.factory._MODEL_CONFIG_PATHS])
-    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", dict(open_clip.factory._MODEL_CONFIGS))
-    open_clip.add_model_config(configs)
-    common = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bilinear", "resize_mode": "squash"}
-    tags = {
-        "folder": {**common, "hf_hub": "local/nano/"},
-        "quick": {**common, "hf_hub": "local/nano/", "quick_gelu": True},
-        "named": {**common, "hf_hub": "local/nano/nano.bin"},
-        "absent": {**common, "hf_hub": "local/nano/absent.bin"},
-    }
-    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "ViT-Nano", tags)
-    data, state = _weights(TINY, tmp_path)
-    hub.add("local/nano", "open_clip_model.safetensors", data)
-    torch.save(state, tmp_path / "nano.bin")
-    hub.add("local/nano", "nano.bin", (tmp_path / "nano.bin").read_bytes())
-    return state
-
-
-@pytest.mark.parametrize("tag", ["folder", "quick", "named"])
-def test_an_architecture_with_a_tag_loads(tagged: dict[str, torch.Tensor], tag: str) -> None:
-    (candidate,) = candidates.resolve(f"ViT-Nano/{tag}")
-    assert (candidate.view.resize_mode, candidate.view.interpolation) == ("squash", "bilinear")
-    model = zoo.load(candidate)
-    assert all(torch.equal(value, tagged[key]) for key, value in model.model.state_dict().items())
-    assert model.mean == (0.5, 0.5, 0.5)
-
-
-def test_quick_gelu_follows_the_tag(tagged: dict[str, torch.Tensor]) -> None:
-    plain, quick = (zoo.load(candidates.resolve(f"ViT-Nano/{tag}")[0]) for tag in ("folder", "quick"))
-    kinds = [{type(module).__name__ for module in model.visual.modules()} for model in (plain, quick)]
-    assert "GELU" in kinds[0]
-    assert "QuickGELU" not in kinds[0]
-    assert "QuickGELU" in kinds[1]
-    assert quick.model_cfg["quick_gelu"] is True
-    images = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32))
-    assert not torch.allclose(plain.embed(images), quick.embed(images))
-
-
-def test_a_pickle_that_runs_code_is_refused(tagged: dict[str, torch.Tensor], hub: Hub, tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return os.mkdir, (str(tmp_path / "harmed"),)
-
-    torch.save({"state_dict": Evil()}, tmp_path / "evil.bin")
-    hub.add("local/nano", "nano.bin", (tmp_path / "evil.bin").read_bytes())
-    with pytest.raises(TrialUnavailable, match="ViT-Nano/named"):
-        zoo.load(candidates.resolve("ViT-Nano/named")[0])
-    assert not (tmp_path / "harmed").exists()
-
-
-def test_a_missing_weight_file_is_one_clear_error(tagged: dict[str, torch.Tensor]) -> None:
-    with pytest.raises(
-        TrialUnavailable, match=r"lacks every file of \['absent.safetensors', 'absent.bin'\].*local/nano"
-    ):
-        zoo.load(candidates.resolve("ViT-Nano/absent")[0])
-
-
-def test_weights_of_another_shape_are_refused(tagged: dict[str, torch.Tensor], hub: Hub, tmp_path: Path) -> None:
-    data, _ = _weights({**TINY, "embed_dim": 12}, tmp_path)
-    hub.add("local/nano", "open_clip_model.safetensors", data)
-    with pytest.raises(TrialUnavailable, match=r"ViT-Nano/folder.*size mismatch"):
-        zoo.load(candidates.resolve("ViT-Nano/folder")[0])
+def test_wrong_bytes_are_found_and_deleted(hub: LoopbackHub) -> None:
+    hub.faults[REPOSITORY] = Fault(wrong=True)
+    with pytest.raises(TrialUnavailable, match=r"damaged and was deleted.*SHA-256 .* instead of"):
+        fetched()
+    assert list(hub.cache.rglob("*.incomplete")) == []
+    assert cached(FILE) is None
+    hub.faults.clear()
+    assert fetched()[0].stat().st_size == SIZE
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("fault", "message"),
     [
-        ("repository", "no such repository"),
-        ("gated", "token with access"),
-        ("broken", "got 500"),
-        ("name", "named ORG/NAME"),
+        (Fault(status=403, code="GatedRepo"), "wants a token with access"),
+        (Fault(status=401), "wants a valid token .*401"),
+        (Fault(status=404, code="RepoNotFound"), "no such repository"),
+        (Fault(status=404, code="EntryNotFound"), "lacks every file of .'weights.bin'."),
+        (Fault(status=429), "too many requests.*429"),
+        (Fault(status=429, retry_after=3600), "asked again in 3600 s.*429"),
+        (Fault(status=500), "try again later.*500"),
+        (Fault(status=503), "try again later.*503"),
     ],
+    ids=lambda each: f"{each.status}{each.code}{each.retry_after or ''}" if isinstance(each, Fault) else "",
 )
-def test_what_the_hub_refuses_is_said_once(hub: Hub, tmp_path: Path, change: str, message: str) -> None:
-    _add_tiny(hub, tmp_path)
-    repository = {"repository": "local/other", "name": "a/b/c"}.get(change, "local/tiny")
-    hub.gated |= {"local/tiny"} if change == "gated" else set()
-    hub.broken = change == "broken"
+def test_a_refusal_is_one_clear_reason_at_once(hub: LoopbackHub, fault: Fault, message: str) -> None:
+    hub.faults[REPOSITORY] = fault
     start = time.monotonic()
-    with pytest.raises(CandidateError, match=message):
-        candidates.resolve(f"hf-hub:{repository}")
+    with pytest.raises(TrialUnavailable, match=f"{message}.*{REPOSITORY}"):
+        fetched()
     assert time.monotonic() - start < 5
-    # the library itself asks once a day which agents there are
-    assert len([each for each in hub.asked if "agent-harnesses" not in each]) <= 1
+    assert hub.count("HEAD") == 1
 
 
-def test_a_repository_without_open_clip_format_is_refused(hub: Hub) -> None:
-    hub.add("local/tiny", "open_clip_config.json", b'{"vision_cfg": {}}')
-    with pytest.raises(CandidateError, match="not in open_clip's format"):
-        candidates.resolve("hf-hub:local/tiny")
-
-
-def test_an_unreachable_hub_is_told_quickly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = f"http://127.0.0.1:{_free_port()}"
-    _use(monkeypatch, url, tmp_path)
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_busy_hub_is_asked_again_once_when_it_says(hub: LoopbackHub, times: int) -> None:
+    hub.faults[REPOSITORY] = Fault(status=429, retry_after=1, times=times)
     start = time.monotonic()
-    with pytest.raises(TrialUnavailable, match=f"Cannot reach the hub.*{url}"):
-        zoo.load(candidates.resolve("ViT-B-32/laion2b_s34b_b79k")[0])
-    assert time.monotonic() - start < 5
+    if times == 1:
+        assert fetched()[0].stat().st_size == SIZE
+    else:
+        with pytest.raises(TrialUnavailable, match="asked again in 1 s"):
+            fetched()
+    assert 1 <= time.monotonic() - start < 5
 
 
-def test_offline_mode_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _use(monkeypatch, "http://127.0.0.1:9", tmp_path)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+def test_silence_is_given_up(hub: LoopbackHub) -> None:
+    hub.faults[REPOSITORY] = Fault(silent_after=1000)
+    start = time.monotonic()
     with (
-        ThreadPoolExecutor(1) as fresh,  # releases below 1.0 keep the session that a thread once made
-        pytest.raises(TrialUnavailable, match="HF_HUB_OFFLINE is set"),
+        using(hub.url, hub.cache, HF_HUB_DOWNLOAD_TIMEOUT=1),
+        pytest.raises(TrialUnavailable, match=r"broke off.*no answer for 1 s.*3,000 of 3,000,000 bytes"),
     ):
-        fresh.submit(hub_file, "local/tiny", ("open_clip_config.json",)).result()
+        fetched()
+    assert time.monotonic() - start < 10
 
 
-def test_the_first_of_the_names_wins(hub: Hub) -> None:
-    hub.add("local/tiny", "b.bin", b"bee")
-    hub.add("local/tiny", "c.bin", b"sea")
-    assert hub_file("local/tiny", ("a.bin", "b.bin", "c.bin")).read_bytes() == b"bee"
+def test_a_file_without_network_is_told(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    with using(url, tmp_path), pytest.raises(TrialUnavailable, match=f"Cannot reach the hub.*ConnectError.*{url}"):
+        find(FILE)
 
 
-def test_environment_names_the_hub(hub: Hub, tmp_path: Path) -> None:
-    _add_tiny(hub, tmp_path)
-    code = (
-        "from vlmsel_auto.models import candidates, zoo\n"
-        "model = zoo.load(candidates.resolve('hf-hub:local/tiny')[0])\n"
-        "print(model.logit_scale)\n"
-    )
-    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
-    environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) == pytest.approx(1 / 0.07, rel=1e-5)
-    assert list((tmp_path / "home").rglob("open_clip_model.safetensors"))
+def test_a_host_that_no_name_server_knows_is_told(tmp_path: Path) -> None:
+    with using("http://hub.invalid", tmp_path), pytest.raises(TrialUnavailable, match=r"Cannot reach.*hub\.invalid"):
+        find(FILE)
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+def test_a_download_ends_when_asked_and_can_be_resumed(hub: LoopbackHub) -> None:
+    hub.faults[REPOSITORY] = Fault(slow=0.05, block=10_000)
+    stop = threading.Event()
+    threading.Timer(0.3, stop.set).start()
+    start = time.monotonic()
+    with pytest.raises(TrialUnavailable, match="was stopped"):
+        fetched(stop=stop)
+    assert time.monotonic() - start < 1.3
+    (partial,) = hub.cache.rglob("*.incomplete")
+    assert 0 < partial.stat().st_size < SIZE
+    hub.faults.clear()
+    path, counts = fetched()
+    assert counts[0] > 10_000
+    assert path.read_bytes() == hub.files[f"{REPOSITORY}/weights.bin"]
+
+
+def test_a_full_disk_is_told_before_the_first_byte(tmp_path: Path) -> None:
+    with using("http://127.0.0.1:9", tmp_path / "cache"):
+        check_space(1000, what="'a'")
+        with pytest.raises(TrialUnavailable, match=r"download of 'a' needs 1000000.00 GB.*HF_HUB_CACHE.*GB free"):
+            check_space(10**15, what="'a'")
+
+
+@pytest.mark.parametrize("fault", [None, Fault(status=401), Fault(cut_after=100), Fault(wrong=True)])
+def test_a_token_is_told_to_nobody_but_the_hub(
+    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Fault | None
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    caplog.set_level(logging.DEBUG)
+    if fault is not None:
+        hub.faults[REPOSITORY] = fault
+    told = said(fetched)
+    assert (told == "") == (fault is None)
+    assert "hf_secret" not in told + caplog.text
+    hosts = {host.partition(":")[0] for host, authorization in hub.tokens if authorization == "Bearer hf_secret"}
+    assert hosts == {"127.0.0.1"}  # the host that files are sent on to gets none
+
+
+def test_a_token_that_is_none_is_not_sent_and_not_told(
+    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret\x0cx")
+    caplog.set_level(logging.DEBUG)
+    told = said(fetched)
+    assert "HF_TOKEN" in told
+    assert "hf_secret" not in told + caplog.text
+    assert hub.asked == []
+
+
+def said(act: Callable[[], object]) -> str:
+    """What the error of an action says, with all that led to it."""
+    text, error = "", None
+    try:
+        act()
+    except TrialUnavailable as caught:
+        error = caught
+    while error is not None:
+        text, error = text + repr(error), error.__cause__ or error.__context__
+    return text
+
+
+def test_a_password_in_the_address_of_a_mirror_is_hidden(hub: LoopbackHub, tmp_path: Path) -> None:
+    url = hub.url.replace("http://", "http://someone:password@")
+    with using(url, tmp_path):
+        assert endpoint() == hub.url
+        hub.faults[REPOSITORY] = Fault(status=500)
+        with pytest.raises(TrialUnavailable) as caught:
+            find(FILE)
+    assert "password" not in str(caught.value)
+
+
+def test_a_hub_is_reachable_or_not(hub: LoopbackHub, tmp_path: Path) -> None:
+    assert is_reachable()
+    with using(hub.url, tmp_path, HF_HUB_OFFLINE=True):
+        assert not is_reachable()
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        start = time.monotonic()
+        with using(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path):
+            assert not is_reachable(timeout=0.5)
+        assert time.monotonic() - start < 1.5
+    assert hub.url == constants.ENDPOINT

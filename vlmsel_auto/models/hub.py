@@ -12,7 +12,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -47,6 +47,7 @@ _Answer = TypeVar("_Answer")
 _LONGEST_WAIT = 60.0  # seconds that a hub may ask for (Retry-After) before a candidate is given up
 _SHA256 = re.compile(r"[0-9a-f]{64}")  # the ETag of a file in Git LFS; that of a small file is its Git digest
 _ETAG = re.compile(r"[\w.+=-]+")
+_TOKEN = re.compile(r"[!-~]+")
 _UNAUTHORISED, _TOO_MANY, _PARTIAL = 401, 429, 206  # HTTP status
 
 
@@ -130,14 +131,20 @@ def find(file: HubFile, *, stop: threading.Event | None = None) -> RemoteFile | 
     Raises:
         TrialUnavailable: the hub cannot be reached or refuses, or the repository has none of the names.
     """
+    token = get_token()
+    if token and not _TOKEN.fullmatch(token):  # the HTTP client would refuse it, and show it
+        raise TrialUnavailable("A token is made of visible ASCII characters: correct HF_TOKEN, but got one with others")
     try:
         for name in file.names:
             found = _ask(file.repository, name, stop=stop or threading.Event())
             if found is not None:
                 return found
-    except Exception as error:  # noqa: BLE001 - the client has errors of its own: refused, timeout, DNS, TLS
-        raise _unavailable(error, file) from _without_token(error)
+    except Exception as error:
+        raise _unavailable(error, file) from error
     if file.optional:
+        for name in file.names:
+            with suppress(Exception):  # it notes in the cache that there is none, which spares others the question
+                hf_hub_download(file.repository, name)
         return None
     raise TrialUnavailable(
         f"The hub repository lacks every file of {list(file.names)!r}, but got {file.repository!r} on {endpoint()}"
@@ -168,9 +175,9 @@ def download(file: RemoteFile, *, arrived: Callable[[int], None], stop: threadin
                     stop=stop,
                 )
         hf_hub_download(file.repository, file.name)  # finds the bytes in the cache and gives them their name
-    except Exception as error:  # noqa: BLE001 - likewise; also a full disk, a digest that does not fit
+    except Exception as error:
         asked = HubFile(repository=file.repository, names=(file.name,))
-        raise _unavailable(error, asked) from _without_token(error)
+        raise _unavailable(error, asked) from error
 
 
 def check_space(wanted: int, *, what: str) -> None:
@@ -274,14 +281,7 @@ def _secrets() -> tuple[str, ...]:
     return tuple(each for each in (get_token(), password + at) if each)
 
 
-def _without_token(error: Exception) -> Exception | None:
-    """The cause to keep with an error; None if the token stands in it, as in a client's complaint about a header."""
-    return None if any(secret in repr(error) for secret in _secrets()) else error
-
-
 def _unavailable(error: Exception, file: HubFile) -> TrialUnavailable:
-    if isinstance(error, TrialUnavailable):
-        return error
     return TrialUnavailable(_explain(error, file=file, where=f"{file.repository!r} on {endpoint()}"))
 
 

@@ -80,7 +80,8 @@ def receive(
         if size is None or incomplete_bytes(path) < size:
             poor += incomplete_bytes(path) - before < _WORTH
             if poor == _CONNECTIONS:
-                raise BrokenOff(f"{broken} after {incomplete_bytes(path):,} of {size or 'unknown':,} bytes") from broken
+                of = "" if size is None else f" of {size:,}"
+                raise BrokenOff(f"{broken} after {incomplete_bytes(path):,}{of} bytes") from broken
             if stop.wait(_PAUSE):
                 raise Stopped
     _check(_incomplete(path), size=size, sha256=sha256, stop=stop)

@@ -29,6 +29,7 @@ from vlmsel_auto.models.hub import HubFile, cached
 from vlmsel_auto.models.hubfiles import check_packages, files_of
 from vlmsel_auto.models.loadedmodel import ClipModel, LoadedModel, Tokenizer
 from vlmsel_auto.models.modeldir import ModelDir, read_model_dir, view_of
+from vlmsel_auto.process import release_memory
 from vlmsel_auto.records import Candidate
 
 
@@ -57,6 +58,7 @@ def load(
         return make(candidate, device=device, text=text, sink=sink)
     except (CandidateError, TrialUnavailable) as error:
         _forget_frames(error)
+        release_memory()
         raise
 
 

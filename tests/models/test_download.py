@@ -1,0 +1,186 @@
+"""All that a candidate needs from the hub: known before, told while it comes, one reason when it does not."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from helpers.loopback_hub import Fault, LoopbackHub, loopback_hub, using
+from vlmsel_auto.errors import CandidateError, TrialUnavailable
+from vlmsel_auto.events import DownloadProgress
+from vlmsel_auto.models import hub, hubfiles, zoo
+from vlmsel_auto.models.candidates import mini_zoo, resolve
+from vlmsel_auto.models.download import fetch, hub_config, is_cached, plan, remaining_bytes
+
+MEMBERS = ("ViT-Mi-8-64.all-l", "RN-Mi-64.all-m")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[LoopbackHub]:
+    with loopback_hub(tmp_path) as found:
+        for member in MEMBERS:
+            found.add_mini_zoo(member)
+        yield found
+
+
+def weight_bytes(server: LoopbackHub, member: str = MEMBERS[0]) -> int:
+    return server.size(f"mini/{member}/open_clip_model.safetensors")
+
+
+def all_bytes(server: LoopbackHub, member: str = MEMBERS[0]) -> int:
+    return weight_bytes(server, member) + server.size(f"mini/{member}/bpe.txt.gz")
+
+
+def test_fetch_brings_all_and_tells_how_far_it_is(server: LoopbackHub) -> None:
+    (candidate,) = resolve(f"hf-hub:mini/{MEMBERS[0]}")
+    assert not is_cached(candidate)
+    assert remaining_bytes(candidate) == all_bytes(server)
+    server.faults[f"mini/{MEMBERS[0]}"] = Fault(slow=0.02, block=100_000)
+    events: list[DownloadProgress] = []
+    fetch(candidate, sink=events.append)
+    assert is_cached(candidate)
+    assert remaining_bytes(candidate) == 0
+    assert {event.candidate for event in events} == {candidate.id}
+    assert {event.total for event in events} == {all_bytes(server)}
+    done = [event.done for event in events]
+    assert done == sorted(done)
+    assert 3 <= len(events) < 20  # a tenth of a second apart
+    assert (done[0], done[-1], events[-1].ended) == (0, all_bytes(server), True)
+    assert events[0].rate is None
+    assert events[-1].rate is not None
+    assert 1e5 < events[-1].rate < 1e8
+
+
+def test_what_is_here_costs_no_question(server: LoopbackHub) -> None:
+    (candidate,) = resolve(f"hf-hub:mini/{MEMBERS[0]}")
+    fetch(candidate)
+    events: list[DownloadProgress] = []
+    asked = len(server.asked)
+    with using(server.url, server.cache, HF_HUB_OFFLINE=True):
+        fetch(candidate, sink=events.append)
+        assert remaining_bytes(candidate) == 0
+    assert (len(server.asked), events) == (asked, [])
+
+
+def test_nothing_is_asked_for_the_mini_zoo_and_folders(server: LoopbackHub) -> None:
+    fetch(mini_zoo()[0])
+    assert is_cached(mini_zoo()[0])
+    assert remaining_bytes(mini_zoo()[0]) == 0
+    assert server.asked == []
+
+
+def test_a_resumed_download_counts_what_was_here(server: LoopbackHub) -> None:
+    (candidate,) = resolve(f"hf-hub:mini/{MEMBERS[0]}")
+    server.faults[f"mini/{MEMBERS[0]}"] = Fault(cut_after=100_000, names=("open_clip_model.safetensors",))
+    with pytest.raises(TrialUnavailable, match="broke off"):
+        fetch(candidate)
+    server.faults.clear()
+    assert remaining_bytes(candidate) == weight_bytes(server) - 300_000
+    events: list[DownloadProgress] = []
+    fetch(candidate, sink=events.append)
+    assert events[0].done == 300_000
+    assert events[-1].done == events[-1].total == weight_bytes(server)
+
+
+def test_a_download_that_fails_has_an_end_too(server: LoopbackHub) -> None:
+    (candidate,) = resolve(f"hf-hub:mini/{MEMBERS[0]}")
+    server.faults[f"mini/{MEMBERS[0]}"] = Fault(wrong=True, names=("open_clip_model.safetensors",))
+    events: list[DownloadProgress] = []
+    with pytest.raises(TrialUnavailable, match="damaged"):
+        fetch(candidate, sink=events.append)
+    assert events[-1].ended
+    other = resolve(f"hf-hub:mini/{MEMBERS[1]}")[0]
+    fetch(other)
+    assert is_cached(other)
+
+
+def test_a_disk_without_room_is_told_before_the_first_byte(
+    server: LoopbackHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (candidate,) = resolve(f"hf-hub:mini/{MEMBERS[0]}")
+    gets = server.count("GET")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=all_bytes(server) - 1))
+    with pytest.raises(TrialUnavailable, match=rf"download of '{candidate.id}' needs 0.00 GB.*got 0.00 GB free"):
+        fetch(candidate)
+    assert server.count("GET") == gets
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=all_bytes(server)))
+    fetch(candidate)
+
+
+def test_a_missing_package_is_told_first(server: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hubfiles, "find_spec", lambda name: None)
+    with pytest.raises(TrialUnavailable, match=r"needs the package transformers.*\(roberta-base\)"):
+        fetch(resolve("roberta-ViT-B-32/laion2b_s12b_b32k")[0])
+    assert server.asked == []
+
+
+def test_a_repository_that_moved_on_is_fetched_as_one_revision(server: LoopbackHub) -> None:
+    (candidate,) = resolve(f"hf-hub:mini/{MEMBERS[0]}")
+    server.commit = "f" * 40
+    fetch(candidate)
+    assert {hub.cached(file).parent.name for file in hubfiles.files_of(candidate)} == {"f" * 40}
+    assert zoo.load(candidate).candidate is candidate
+
+
+def test_a_plan_tells_what_is_to_come_and_what_is_here(server: LoopbackHub) -> None:
+    first, second = (resolve(f"hf-hub:mini/{member}")[0] for member in MEMBERS)
+    lost = resolve("RN50/openai")[0]
+    fetch(first)
+    found = plan([first, second, lost, mini_zoo()[0]])
+    assert found.download_bytes == all_bytes(server, MEMBERS[1])
+    here = all_bytes(server) + sum(server.size(f"mini/{each}/open_clip_config.json") for each in MEMBERS)
+    assert found.cached_bytes == here
+    assert found.to_download == (second.id, lost.id)
+    assert found.unknown == (lost.id,)
+
+
+def test_a_file_that_two_share_is_planned_once(server: LoopbackHub) -> None:
+    server.add("timm/vit_base_patch32_clip_224.openai", "open_clip_model.safetensors", b"1234")
+    pair = [resolve(f"{arch}/openai")[0] for arch in ("ViT-B-32", "ViT-B-32-quickgelu")]
+    found = plan(pair)
+    assert (found.download_bytes, found.to_download) == (4, tuple(each.id for each in pair))
+
+
+def test_a_plan_without_a_hub_knows_nothing(tmp_path: Path) -> None:
+    with using("http://127.0.0.1:9", tmp_path, HF_HUB_OFFLINE=True):
+        found = plan(resolve("RN50/openai"))
+        assert remaining_bytes(resolve("RN50/openai")[0]) is None
+    assert (found.download_bytes, found.cached_bytes, found.unknown) == (0, 0, ("RN50/openai",))
+
+
+def test_a_configuration_without_hub_is_an_error_of_the_candidate(tmp_path: Path) -> None:
+    with using("http://127.0.0.1:9", tmp_path), pytest.raises(CandidateError, match="Cannot reach the hub"):
+        hub_config("a/b")
+
+
+def test_every_fault_is_one_reason_and_the_next_candidate_goes_on(server: LoopbackHub) -> None:
+    faults = {
+        "gated": (Fault(status=403, code="GatedRepo"), "token with access"),
+        "unauthorised": (Fault(status=401), "got 401"),
+        "gone": (Fault(status=404, code="RepoNotFound"), "no such repository"),
+        "empty": (Fault(status=404, code="EntryNotFound"), "lacks every file"),
+        "busy": (Fault(status=429), "got 429"),
+        "broken": (Fault(status=500), "got 500"),
+        "silent": (Fault(silent_after=1000), "no answer for 1 s"),
+        "cut": (Fault(cut_after=1000), "broke off"),
+        "wrong": (Fault(wrong=True), "SHA-256"),
+        "sound": (Fault(), "none"),
+    }
+    found = {name: resolve(server.add_mini_zoo(MEMBERS[0], f"local/{name}"))[0] for name in faults}
+    reasons = {}
+    server.faults |= {
+        f"local/{name}": replace(fault, names=("open_clip_model.safetensors", "open_clip_pytorch_model.bin"))
+        for name, (fault, _) in faults.items()
+    }
+    with using(server.url, server.cache, HF_HUB_DOWNLOAD_TIMEOUT=1):
+        for name, candidate in found.items():
+            try:
+                zoo.load(candidate)
+                reasons[name] = "none"
+            except TrialUnavailable as error:
+                reasons[name] = str(error)
+    assert [name for name, (_, reason) in faults.items() if reason not in reasons[name]] == []
+    assert all("\n" not in reason and len(reason) < 400 for reason in reasons.values())
