@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from vlmsel_auto.errors import CandidateError, TrialUnavailable
-from vlmsel_auto.models import candidates, zoo
+from vlmsel_auto.models import candidates, hubfiles, zoo
 from vlmsel_auto.models.catalogue import package_file, published, read_json, tags
 from vlmsel_auto.models.loadedmodel import class_logits
 from vlmsel_auto.models.modeldir import family_of, view_of
@@ -241,8 +240,8 @@ def test_a_vocabulary_too_large_for_the_tower_is_refused(folder: Path) -> None:
     assert zoo.load(_local(folder)).text_features(["a"], ["{}"]).shape == (1, 96)
 
 
-@pytest.mark.skipif(find_spec("transformers") is not None, reason="tells what happens without transformers")
-def test_a_tokenizer_of_transformers_is_asked_for_by_name(folder: Path) -> None:
+def test_a_tokenizer_of_transformers_is_asked_for_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hubfiles, "find_spec", lambda name: None)
     _edit(
         folder, text_cfg__hf_tokenizer_name="someone/tokenizer", text_cfg__tokenizer_kwargs={"trust_remote_code": True}
     )

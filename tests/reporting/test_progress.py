@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from vlmsel_auto.events import (
+    DownloadProgress,
     Notice,
     RankingReady,
     StageFinished,
@@ -48,6 +49,7 @@ from vlmsel_auto.reporting.formatting import (
     interval,
     number,
     percent,
+    plan_text,
     plural,
     sparkline,
 )
@@ -167,6 +169,35 @@ def test_plain_sink_thins_out_fast_progress_but_never_the_last_epoch():
     assert sum("images" in line for line in lines) == 2  # in eleven seconds, one each five
     assert 10 <= sum("epoch" in line for line in lines) <= 12
     assert "epoch 1100 of 1100" in lines[-1]
+
+
+def download(done, *, candidate="ViT-B-32/openai", ended=False, rate=11.2e6):
+    return DownloadProgress(candidate=candidate, done=done, total=605_000_000, rate=rate, ended=ended)
+
+
+def test_plain_sink_tells_a_download_every_five_seconds_and_its_end():
+    now = [0.0]
+    stream = io.StringIO()
+    sink = PlainSink(stream=stream, now=lambda: now[0])
+    for quarter in range(44):
+        now[0] += 0.25
+        sink(download(quarter * 4_000_000))
+    sink(download(605_000_000, ended=True))
+    sink(download(1_000_000, candidate="RN50/openai", ended=True))
+    lines = [line.split("] ")[1] for line in stream.getvalue().splitlines()]
+    assert len(lines) == 4
+    assert lines[0] == "download of ViT-B-32/openai: 76.0 MB of 605 MB, 11.2 MB/s"
+    assert lines[2] == "download of ViT-B-32/openai: 605 MB of 605 MB, 11.2 MB/s, done"
+    assert lines[3] == "download of RN50/openai: 1.00 MB of 605 MB, 11.2 MB/s, broken off"
+
+
+def test_screen_shows_a_download_until_it_ends():
+    made = board([*story(), download(0, rate=None), download(121_000_000)])
+    (line,) = [line for line in drawn(made, width=100) if "download" in line]
+    assert "121 MB of 605 MB, 11.2 MB/s  ViT-B-32/openai" in line
+    assert not any("download" in line for line in drawn(made, height=2))
+    update(made, download(300_000_000, ended=True), 11.0)
+    assert not any("download" in line for line in drawn(made))
 
 
 def test_quiet_sink_tells_warnings_and_errors_only():
@@ -347,6 +378,14 @@ def test_small_words():
     assert interval(None, 0.2) == ""
     assert [plural(1, "class"), plural(2, "class"), plural(1200, "image")] == ["1 class", "2 classes", "1,200 images"]
     assert [plural(3, "epoch"), plural(2, "batch")] == ["3 epochs", "2 batches"]
+
+
+def test_a_plan_of_downloads_is_one_line():
+    whole = plan_text(download_bytes=2_100_000_000, cached_bytes=600_000_000, models=4, unknown=1)
+    assert (
+        whole == "2.10 GB to download for 4 models, 600 MB lie in the cache; of 1 model the hub does not tell the size"
+    )
+    assert plan_text(download_bytes=0, cached_bytes=0, models=0, unknown=0) == "nothing to download"
 
 
 def test_sparkline_spans_its_own_range():

@@ -94,6 +94,15 @@ def download_text(event: DownloadProgress) -> str:
     return f"{byte_count(event.done)}{of}" + ("" if event.rate is None else f", {byte_count(event.rate)}/s")
 
 
+def plan_text(*, download_bytes: int, cached_bytes: int, models: int, unknown: int) -> str:
+    """What is to be downloaded: ``2.1 GB to download for 4 models, 600 MB lie in the cache``."""
+    here = f", {size(cached_bytes)} lie in the cache" if cached_bytes else ""
+    more = f"; of {plural(unknown, 'model')} the hub does not tell the size" if unknown else ""
+    if not models:
+        return f"nothing to download{here}{more}"
+    return f"{size(download_bytes)} to download for {plural(models, 'model')}{here}{more}"
+
+
 def sparkline(values: Sequence[float], *, width: int) -> str:
     """The last ``width`` finite values as block characters, scaled to their own range."""
     kept = [value for value in values if math.isfinite(value)][-width:] if width > 0 else []
