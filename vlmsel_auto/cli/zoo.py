@@ -65,7 +65,7 @@ def zoo(
         found = resolve(names, sink=lambda event: say(f"note: {event.text}") if isinstance(event, Notice) else None)
 
         from vlmsel_auto.cli.listing import list_candidates, listing_json, print_listing
-        from vlmsel_auto.models.hubcache import cache_dir
+        from vlmsel_auto.models.hub import cache_dir
         from vlmsel_auto.models.machine import measure  # after what can be refused at once: measuring loads torch
 
         listing = list_candidates(

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from vlmsel_auto.models.candidates import mini_zoo
+from vlmsel_auto.models.download import is_cached
 from vlmsel_auto.models.facts import facts_of
-from vlmsel_auto.models.hubcache import cache_dir, is_cached
+from vlmsel_auto.models.hub import cache_dir
 from vlmsel_auto.models.limits import Limits, why_not
 from vlmsel_auto.models.machine import Machine, embedding_seconds
 from vlmsel_auto.models.presets import PRESETS, members

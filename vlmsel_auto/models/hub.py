@@ -72,7 +72,7 @@ class RemoteFile:
     @property
     def blob(self) -> Path:
         """Where huggingface_hub's cache keeps its bytes."""
-        return _cache() / repo_folder_name(repo_id=self.repository, repo_type="model") / "blobs" / self.etag
+        return cache_dir() / repo_folder_name(repo_id=self.repository, repo_type="model") / "blobs" / self.etag
 
     @property
     def remaining(self) -> int | None:
@@ -104,6 +104,22 @@ def is_reachable(timeout: float = 3.0) -> bool:
     asking.start()
     asking.join(timeout)
     return bool(status) and status[0] < 500  # noqa: PLR2004 - server errors
+
+
+@contextmanager
+def hub_offline(wanted: bool = True) -> Iterator[None]:  # noqa: FBT001, FBT002 - reads as a sentence
+    """Within, no hub is asked, as if ``HF_HUB_OFFLINE`` were set; nothing where it is not ``wanted``."""
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or wanted
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def cache_dir() -> Path:
+    """Folder of huggingface_hub's cache, as its environment variables say."""
+    return Path(constants.HF_HUB_CACHE)
 
 
 def cached(file: HubFile) -> Path | None:
@@ -162,7 +178,7 @@ def download(file: RemoteFile, *, arrived: Callable[[int], None], stop: threadin
     Raises:
         TrialUnavailable: the download broke off, is damaged, was stopped, or the disk is full.
     """
-    lock = _cache() / ".locks" / repo_folder_name(repo_id=file.repository, repo_type="model") / f"{file.etag}.lock"
+    lock = cache_dir() / ".locks" / repo_folder_name(repo_id=file.repository, repo_type="model") / f"{file.etag}.lock"
     try:
         with held(lock, stop=stop):  # the same lock that huggingface_hub takes
             if not file.blob.exists():
@@ -186,7 +202,7 @@ def check_space(wanted: int, *, what: str) -> None:
     Raises:
         TrialUnavailable: fewer bytes are free.
     """
-    folder = _cache()
+    folder = cache_dir()
     place = next(each for each in (folder, *folder.parents) if each.exists())
     free = shutil.disk_usage(place).free
     if wanted > free:
@@ -194,10 +210,6 @@ def check_space(wanted: int, *, what: str) -> None:
             f"The download of {what} needs {wanted / 1e9:.2f} GB on the disk of {str(folder)!r}: free some or set "
             f"HF_HUB_CACHE to another disk, but got {free / 1e9:.2f} GB free"
         )
-
-
-def _cache() -> Path:
-    return Path(constants.HF_HUB_CACHE)
 
 
 def _ask(repository: str, name: str, *, stop: threading.Event) -> RemoteFile | None:
@@ -311,7 +323,7 @@ def _explain(error: Exception, *, file: HubFile, where: str) -> str:  # noqa: PL
         case Stopped():
             return f"The download of {name} was stopped: the same command goes on with the rest, but got {where}"
         case _ if is_disk_error(error):
-            return f"Cannot write {name} to {str(_cache())!r}: free space or give rights, but got {_said(error)}"
+            return f"Cannot write {name} to {str(cache_dir())!r}: free space or give rights, but got {_said(error)}"
         case _:
             return (
                 f"Cannot reach the hub: check the network or HF_ENDPOINT, or use candidates on this disk (mini-zoo, "

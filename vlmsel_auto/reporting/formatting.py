@@ -96,11 +96,11 @@ def download_text(event: DownloadProgress) -> str:
 
 def plan_text(*, download_bytes: int, cached_bytes: int, models: int, unknown: int) -> str:
     """What is to be downloaded: ``2.1 GB to download for 4 models, 600 MB lie in the cache``."""
-    here = f", {size(cached_bytes)} lie in the cache" if cached_bytes else ""
+    here = f", {byte_count(cached_bytes)} lie in the cache" if cached_bytes else ""
     more = f"; of {plural(unknown, 'model')} the hub does not tell the size" if unknown else ""
     if not models:
         return f"nothing to download{here}{more}"
-    return f"{size(download_bytes)} to download for {plural(models, 'model')}{here}{more}"
+    return f"{byte_count(download_bytes)} to download for {plural(models, 'model')}{here}{more}"
 
 
 def sparkline(values: Sequence[float], *, width: int) -> str:
