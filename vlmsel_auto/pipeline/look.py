@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from vlmsel_auto.library import published
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.measure import embed_target
 from vlmsel_auto.models import zoo
+from vlmsel_auto.models.download import is_cached
+from vlmsel_auto.models.prefetch import Prefetcher
 from vlmsel_auto.planning.look_seconds import TimedLook, look_seconds
 from vlmsel_auto.planning.looking import DEFAULT, Look, look_values, next_look, outlook
 from vlmsel_auto.planning.scenarios import Scenarios, learn_scenarios, nothing_published
@@ -33,6 +35,10 @@ from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Candidate, FloatArray, NotLooked, Task
 from vlmsel_auto.reporting.formatting import plural
 
+R = TypeVar("R")
+
+_PARAMETER_BYTES: Final = 4  # of a download; published weights are in single precision
+_EXPECTED_SD: Final = 0.03  # accuracy: of a look that was not made yet
 _FREE_SECONDS: Final = 60.0  # when all looks that are left take no longer together, price is no reason to leave any
 
 
@@ -136,15 +142,17 @@ def look_at(
         scenarios=_scenarios(candidates, library),
         pace=pace,
         operations=np.array([math.nan if one.flops is None else one.flops * len(task.support) for one in candidates]),
-        downloads=np.zeros(len(candidates)),
+        downloads=np.array([_download_bytes(one) for one in candidates]),
     )
     for m, one in enumerate(candidates):
         if one.id in kept:
             state.keep(m, kept[one.id])
     sink(StageStarted(stage="looks", total=len(candidates), text="candidates embed the labelled images"))
-    while (place := _next(state, price=price, deadline=deadline)) is not None:
-        _look(state, place, device=device, store=store, sink=sink)
-        sink(StageProgress(stage="looks", done=len(state.found) + len(state.failures), text=candidates[place].id))
+    with Prefetcher(sink=sink) as hub:
+        while (place := _next(state, price=price, deadline=deadline)) is not None:
+            _look(state, place, hub=hub, following=_following(state, place, price=price, deadline=deadline),
+                  device=device, store=store, sink=sink)  # fmt: skip
+            sink(StageProgress(stage="looks", done=len(state.found) + len(state.failures), text=candidates[place].id))
     seconds = time.monotonic() - began
     text = f"{len(state.found)} of {plural(len(candidates), 'candidate')}"
     sink(StageFinished(stage="looks", seconds=seconds, text=text))
@@ -170,9 +178,17 @@ def _scenarios(candidates: Sequence[Candidate], library: Library) -> Scenarios:
     return learn_scenarios(table) if usable else nothing_published(len(candidates))
 
 
-def _next(state: _Looks, *, price: float, deadline: float | None) -> int | None:
-    """The candidate to look at now; None: none."""
-    left = state.open_places()
+def _download_bytes(candidate: Candidate) -> float:
+    """Bytes that a look would download, as far as the parameters tell; NaN: unknown."""
+    if candidate.path is not None or is_cached(candidate):
+        return 0.0
+    return math.nan if candidate.params is None else float(_PARAMETER_BYTES * candidate.params)
+
+
+def _next(state: _Looks, *, price: float, deadline: float | None, imagined: Look | None = None) -> int | None:
+    """The candidate to look at now, or after an ``imagined`` look; None: none."""
+    made = state.looks if imagined is None else [*state.looks, imagined]
+    left = [m for m in state.open_places() if imagined is None or m != imagined.candidate]
     now = time.monotonic()
     if not left or (deadline is not None and now > deadline):
         return None
@@ -181,30 +197,49 @@ def _next(state: _Looks, *, price: float, deadline: float | None) -> int | None:
     least[left] = 0.0 if seconds[left].sum() <= _FREE_SECONDS else price * seconds[left] / 60
     if deadline is not None:
         least[now + seconds > deadline] = np.inf
-    place = next_look(state.scenarios, state.looks, costs=seconds, least=least)
-    if place is None and not state.looks:  # someone has to be looked at, and there is time
+    place = next_look(state.scenarios, made, costs=seconds, least=least)
+    if place is None and not made:  # someone has to be looked at, and there is time
         return min(left, key=lambda m: float(seconds[m]))
     return place
 
 
-def _look(state: _Looks, place: int, *, device: str, store: Store, sink: Sink) -> None:
+def _following(state: _Looks, place: int, *, price: float, deadline: float | None) -> int | None:
+    """Who comes after ``place`` if that look shows what is expected."""
+    expected = float(np.clip(outlook(state.scenarios, state.looks).mean[place], 0.0, 1.0))
+    imagined = Look(candidate=place, accuracy=expected, sd=_EXPECTED_SD)
+    return _next(state, price=price, deadline=deadline, imagined=imagined)
+
+
+def _look(
+    state: _Looks, place: int, *, hub: Prefetcher, following: int | None, device: str, store: Store, sink: Sink
+) -> None:
+    """Look at one candidate, while the one that follows is downloaded."""
     candidate = state.candidates[place]
     began = time.monotonic()
-    outcome = attempt(embed_target, candidate, state.task, device=device, store=store, sink=sink)
+    outcome: Measurement | str | None = attempt(lambda: hub.fetch(candidate))
+    arrived = time.monotonic()
+    if following is not None and state.downloads[following] != 0:
+        hub.start(state.candidates[following])
+    if outcome is None:
+        outcome = attempt(lambda: embed_target(zoo.load(candidate, device=device, sink=sink), state.task, store=store))
     if isinstance(outcome, Measurement):
+        took = TimedLook(
+            candidate=place,
+            seconds=time.monotonic() - arrived,
+            downloaded=float(np.nan_to_num(state.downloads[place])),
+            download_seconds=arrived - began,
+        )
         state.keep(place, outcome)
-        state.timed.append(TimedLook(candidate=place, seconds=time.monotonic() - began))
+        state.timed.append(took)
     else:
-        state.failures[candidate.id] = outcome
+        state.failures[candidate.id] = str(outcome)
         sink(Notice(text=f"{candidate.id} cannot be used: {outcome}", level="warning"))
 
 
-def attempt(
-    measure: Callable[..., Measurement], candidate: Candidate, task: Task, *, device: str, store: Store, sink: Sink
-) -> Measurement | str:
-    """The measurement of a candidate that is loaded for it and released after it, or why there is none."""
+def attempt(work: Callable[[], R]) -> R | str:
+    """What ``work`` with one candidate gives, or why it cannot be done; its model is released in either case."""
     try:
-        return measure(zoo.load(candidate, device=device, sink=sink), task, store=store)
+        return work()
     except VlmselError as error:
         return str(error)
     except (RuntimeError, MemoryError) as error:  # torch: out of memory, operators a device lacks

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -18,6 +19,7 @@ from vlmsel_auto.events import Notice, RankingReady, Sink, StageFinished, StageP
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.measure import find_measurement, measure_target
 from vlmsel_auto.measuring.search import SEARCH
+from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import Unusable
 from vlmsel_auto.pipeline.look import Looked, Pace, attempt, look_at
 from vlmsel_auto.planning.policy import POLICY
@@ -62,7 +64,7 @@ def _profiled(
     found = dict(looked.found)
     sink(StageStarted(stage="profiles", total=len(missing), text="conductance of every candidate on the target"))
     for done, candidate in enumerate(missing, start=1):
-        outcome = attempt(measure_target, candidate, task, device=device, store=store, sink=sink)
+        outcome = attempt(partial(_conductance, candidate, task, device=device, store=store, sink=sink))
         if isinstance(outcome, Measurement):
             found[candidate.id] = outcome
         else:
@@ -73,6 +75,10 @@ def _profiled(
             break
     sink(StageFinished(stage="profiles", seconds=time.monotonic() - began))
     return found
+
+
+def _conductance(candidate: Candidate, task: Task, *, device: str, store: Store, sink: Sink) -> Measurement:
+    return measure_target(zoo.load(candidate, device=device, sink=sink), task, store=store)
 
 
 def rank_task(

@@ -190,7 +190,7 @@ def search(
         ranked_after = time.monotonic() - began
 
         def load(candidate: Candidate) -> LoadedModel:
-            return zoo.load(candidate, device=place)
+            return zoo.load(candidate, device=place, sink=sink)
 
         outcome = run_study(
             task=task,
