@@ -61,7 +61,7 @@ def search(target: Path, *, seconds: float, library: Path, workdir: Path, thread
     """One call of the command line."""
     command = [
         sys.executable, "-m", "vlmsel_auto", "search", str(target), "--time-budget", str(seconds), "--workdir",
-        str(workdir), "--library", str(library), "--no-learn", "--json", "--quiet",
+        str(workdir), "--library", str(library), "--candidates", "mini-zoo", "--no-learn", "--json", "--quiet",
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "10000"}
     begun = time.monotonic()

@@ -51,10 +51,9 @@ def _seconds(setting: Setting) -> FloatArray:
     if setting.gigabytes is None:
         raise ValueError(f"the models of {setting.name} have no known size")
     return look_seconds(
-        operations=LABELS * np.array([flops[name] for name in setting.models]),
+        embedding=LABELS / SPEED * np.array([flops[name] for name in setting.models]),
         downloads=1e9 * setting.gigabytes,
         timed=(),
-        speed=SPEED,
         bandwidth=BANDWIDTH,
     )
 

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from vlmsel_auto.events import Event, Sink
     from vlmsel_auto.library.records import Library
     from vlmsel_auto.models import candidates
+    from vlmsel_auto.models.limits import Limits
     from vlmsel_auto.models.prediction import Predictions, predict
+    from vlmsel_auto.pipeline.rank import rank
     from vlmsel_auto.pipeline.result import SearchResult
-    from vlmsel_auto.pipeline.search import rank, search
+    from vlmsel_auto.pipeline.search import search
     from vlmsel_auto.records import (
         Agreement,
         BestModel,
@@ -36,6 +38,7 @@ _HOMES = {
     "Candidate": "records",
     "Event": "events",
     "Library": "library.records",
+    "Limits": "models.limits",
     "Predictions": "models.prediction",
     "RankedCandidate": "records",
     "Ranking": "records",
@@ -44,7 +47,7 @@ _HOMES = {
     "TrialResult": "records",
     "TrialSpec": "records",
     "predict": "models.prediction",
-    "rank": "pipeline.search",
+    "rank": "pipeline.rank",
     "search": "pipeline.search",
 }
 _MODULES = {"candidates": "models.candidates", "errors": "errors"}
@@ -56,6 +59,7 @@ __all__ = [
     "Candidate",
     "Event",
     "Library",
+    "Limits",
     "Predictions",
     "RankedCandidate",
     "Ranking",

@@ -5,15 +5,15 @@ from hypothesis import strategies as st
 
 from vlmsel_auto.planning.look_seconds import TimedLook, look_seconds
 
-OPERATIONS = np.array([1e12, 4e12, np.nan])
+EMBEDDING = np.array([1.0, 4.0, np.nan])
 DOWNLOADS = np.array([0.0, 4e8, 2e9])
 
 
 def seconds(*timed: TimedLook) -> list[float]:
-    return look_seconds(operations=OPERATIONS, downloads=DOWNLOADS, timed=timed, speed=1e12, bandwidth=1e8).tolist()
+    return look_seconds(embedding=EMBEDDING, downloads=DOWNLOADS, timed=timed, bandwidth=1e8).tolist()
 
 
-def test_before_any_look_operations_and_bytes_tell():
+def test_before_any_look_predictions_and_bytes_tell():
     assert seconds() == pytest.approx([0.3 + 1, 0.3 + 4 + 4, 0.3 + 2.5 + 20])
 
 
@@ -32,7 +32,7 @@ def test_a_slower_machine_makes_every_look_longer(times):
 
 
 def test_nothing_known_is_no_error_and_nonsense_is_one():
-    found = look_seconds(operations=np.full(2, np.nan), downloads=np.full(2, np.nan), timed=(), speed=1e12, bandwidth=1)
+    found = look_seconds(embedding=np.full(2, np.nan), downloads=np.full(2, np.nan), timed=(), bandwidth=1)
     assert found.tolist() == pytest.approx([1.3, 1.3])
-    with pytest.raises(ValueError, match="must be positive, but got 0 and 1"):
-        look_seconds(operations=OPERATIONS, downloads=DOWNLOADS, timed=(), speed=0, bandwidth=1)
+    with pytest.raises(ValueError, match="must be positive, but got 0"):
+        look_seconds(embedding=EMBEDDING, downloads=DOWNLOADS, timed=(), bandwidth=0)

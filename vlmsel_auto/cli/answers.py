@@ -135,8 +135,9 @@ def check_task(directory: Path, candidates: Sequence[str], *, workdir: Path | No
     from vlmsel_auto.models.candidates import resolve_usable
     from vlmsel_auto.tasks.imagefolder import scan_folder
 
-    if not any("hf-hub:" in name or ".toml" in name for name in candidates):
-        resolve_usable(candidates)
+    named = [name for name in candidates if name != "auto"]
+    if named and not any("hf-hub:" in name or ".toml" in name for name in named):
+        resolve_usable(named)
     scan_folder(directory, exclude=() if workdir is None else (workdir,))
 
 

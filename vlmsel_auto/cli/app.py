@@ -14,7 +14,25 @@ import typer
 
 from vlmsel_auto.cli.bench import bench
 from vlmsel_auto.cli.library import library_app
-from vlmsel_auto.cli.options import AsJson, CacheDir, Candidates, Debug, Device, Folder, LibraryPath, Quiet, Seed, Shots
+from vlmsel_auto.cli.options import (
+    AsJson,
+    CacheDir,
+    Candidates,
+    Debug,
+    Device,
+    Folder,
+    ImageSize,
+    LibraryPath,
+    Licence,
+    MaxDownload,
+    MaxLatency,
+    MaxMemory,
+    MaxParams,
+    Offline,
+    Quiet,
+    Seed,
+    Shots,
+)
 from vlmsel_auto.cli.support import guarded, make_sink, parse_duration, say
 from vlmsel_auto.cli.zoo import zoo
 
@@ -61,7 +79,14 @@ def search(
     context: typer.Context,
     *,
     directory: Folder,
-    candidates: Candidates = ["mini-zoo"],  # noqa: B006 - typer copies defaults
+    candidates: Candidates = ["auto"],  # noqa: B006 - typer copies defaults
+    max_params: MaxParams = None,
+    max_download: MaxDownload = None,
+    max_memory: MaxMemory = None,
+    max_latency: MaxLatency = None,
+    image_size: ImageSize = None,
+    licence: Licence = None,
+    offline: Offline = False,
     top_k: Annotated[int, typer.Option(min=1, help="Candidates that the plan tunes first.")] = 5,
     ensemble: Annotated[
         int,
@@ -113,8 +138,17 @@ def search(
     """Rank the candidates on DIR, tune the promising ones, report, and export the best model."""
     with guarded(debug=debug, as_json=as_json) as answer:
         from vlmsel_auto.cli.answers import answer_search, check_task
+        from vlmsel_auto.models.limits import read_limits
         from vlmsel_auto.records import Budget
 
+        limits = read_limits(
+            max_params=max_params,
+            max_download=max_download,
+            max_memory=max_memory,
+            max_latency=max_latency,
+            image_size=image_size,
+            licence=licence,
+        )
         seconds = None if time_budget is None else parse_duration(time_budget)
         budget = Budget(seconds=seconds, trials=max_trials)
         check_task(directory, candidates, workdir=workdir)
@@ -124,6 +158,8 @@ def search(
             result = run_search(
                 directory,
                 candidates=tuple(candidates),
+                limits=limits,
+                offline=offline,
                 top_k=top_k,
                 ensemble=ensemble,
                 budget=budget,
@@ -147,7 +183,14 @@ def search(
 def rank(
     *,
     directory: Folder,
-    candidates: Candidates = ["mini-zoo"],  # noqa: B006 - typer copies defaults
+    candidates: Candidates = ["auto"],  # noqa: B006 - typer copies defaults
+    max_params: MaxParams = None,
+    max_download: MaxDownload = None,
+    max_memory: MaxMemory = None,
+    max_latency: MaxLatency = None,
+    image_size: ImageSize = None,
+    licence: Licence = None,
+    offline: Offline = False,
     top: Annotated[int, typer.Option(min=0, metavar="N", help="Show the best N only; 0: all.")] = 0,
     shots: Shots = 16,
     seed: Seed = 0,
@@ -161,14 +204,25 @@ def rank(
     """Predict how the candidates will rank on DIR once tuned; nothing is trained."""
     with guarded(debug=debug, as_json=as_json) as answer:
         from vlmsel_auto.cli.answers import check_task, print_ranking, rank_json
+        from vlmsel_auto.models.limits import read_limits
 
+        limits = read_limits(
+            max_params=max_params,
+            max_download=max_download,
+            max_memory=max_memory,
+            max_latency=max_latency,
+            image_size=image_size,
+            licence=licence,
+        )
         check_task(directory, candidates)
-        from vlmsel_auto.pipeline.search import rank as run_rank
+        from vlmsel_auto.pipeline.rank import rank as run_rank
 
         with make_sink(quiet=quiet) as sink:
             ranking = run_rank(
                 directory,
                 candidates=tuple(candidates),
+                limits=limits,
+                offline=offline,
                 shots=shots,
                 seed=seed,
                 library=library,

@@ -20,7 +20,10 @@ def demo(*, workdir: Path, seconds: float, sink: Sink) -> SearchResult:
     """
     digits = write_digits(workdir / "images")
     sink(Notice(text=f"wrote handwritten digits to {digits.task}"))
-    result = search(digits.task, budget=Budget(seconds=seconds), workdir=workdir / "search", learn=False, sink=sink)
+    result = search(
+        digits.task, candidates="mini-zoo", budget=Budget(seconds=seconds), workdir=workdir / "search", learn=False,
+        sink=sink,
+    )  # fmt: skip
     if result.best is not None and result.best.model_dir is not None:
         found = predict(result.best.model_dir, digits.unseen)
         right = sum(said == true for said, true in zip(found.labels, digits.unseen_labels, strict=True))

@@ -20,8 +20,8 @@ Candidates = Annotated[
     typer.Option(
         "--candidates",
         "-c",
-        help="What to choose from: mini-zoo, a preset (tiny, laptop, server, all), a candidate's id, open_clip "
-        "ARCH/TAG, local-dir:FOLDER or a TOML file. Several: separate with commas or repeat the option. "
+        help="What to choose from: auto (what suits this machine), mini-zoo, a preset (tiny, laptop, server, all), a "
+        "candidate's id, open_clip ARCH/TAG, hf-hub:ORG/NAME, local-dir:FOLDER or a TOML file. Several: separate with commas or repeat the option. "
         "`vlmsel-auto zoo` lists them.",
     ),
 ]
@@ -57,6 +57,7 @@ Licence = Annotated[
     str | None,
     typer.Option("--licence", metavar="NAMES", help="Licences that are allowed: MIT,Apache-2.0. Unknown ones are not."),
 ]
+Offline = Annotated[bool, typer.Option("--offline", help="Ask no hub: use what lies on this disk.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, errors and the result.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

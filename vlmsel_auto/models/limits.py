@@ -33,6 +33,9 @@ class Limits:
     licences: tuple[str, ...] = ()  # names that are allowed, in any case
 
 
+NO_LIMITS: Final = Limits()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Excluded:
     """A candidate that a limit keeps out."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from vlmsel_auto.models.limits import Limits
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.records import Budget
 from vlmsel_auto.tuning.methods import METHODS
@@ -19,6 +21,8 @@ def command_of(
     task_dir: str | Path,
     candidates: str | Sequence[str] | Path,
     *,
+    limits: Limits,
+    offline: bool,
     budget: Budget,
     price: float,
     methods: Sequence[str],
@@ -29,8 +33,11 @@ def command_of(
     """Words of the command line; what is left at its default is left out."""
     names = [str(candidates)] if isinstance(candidates, (str, Path)) else list(candidates)
     words = ["vlmsel-auto", "search", str(task_dir)]
-    if names != ["mini-zoo"]:
+    if names != ["auto"]:
         words += ["--candidates", ",".join(names)]
+    words += limits_of(limits)
+    if offline:
+        words += ["--offline"]
     if budget.seconds is not None:
         words += ["--time-budget", f"{budget.seconds:g}"]
     if budget.trials is not None:
@@ -42,3 +49,22 @@ def command_of(
     if shots != SHOTS:
         words += ["--shots", str(shots)]
     return shlex.join([*words, "--seed", str(seed), "--workdir", str(workdir)])
+
+
+def limits_of(limits: Limits) -> list[str]:
+    """Limits as the command line takes them."""
+    words: list[str] = []
+    if limits.max_params is not None:
+        words += ["--max-params", str(limits.max_params)]
+    if limits.max_download_bytes is not None:
+        words += ["--max-download", str(limits.max_download_bytes)]
+    if limits.max_memory_bytes is not None:
+        words += ["--max-memory", str(limits.max_memory_bytes)]
+    if limits.max_latency is not None:
+        words += ["--max-latency", f"{1e3 * limits.max_latency:g}ms"]
+    if limits.image_size is not None:
+        least, most = limits.image_size
+        words += ["--image-size", f"{least:g}-{'' if math.isinf(most) else f'{most:g}'}"]
+    if limits.licences:
+        words += ["--licence", ",".join(limits.licences)]
+    return words

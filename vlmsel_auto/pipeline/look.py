@@ -25,6 +25,8 @@ from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.measure import embed_target
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.download import is_cached
+from vlmsel_auto.models.facts import facts_of
+from vlmsel_auto.models.machine import Machine, embedding_seconds
 from vlmsel_auto.models.prefetch import Prefetcher
 from vlmsel_auto.planning.look_seconds import TimedLook, look_seconds
 from vlmsel_auto.planning.looking import DEFAULT, Look, look_values, next_look, outlook
@@ -37,17 +39,10 @@ from vlmsel_auto.reporting.formatting import plural
 
 R = TypeVar("R")
 
-_PARAMETER_BYTES: Final = 4  # of a download; published weights are in single precision
+_BANDWIDTH: Final = 2e7  # bytes a second, until a download tells
+_SPEED: Final = 5e10  # operations a second of a machine that nobody measured
 _EXPECTED_SD: Final = 0.03  # accuracy: of a look that was not made yet
 _FREE_SECONDS: Final = 60.0  # when all looks that are left take no longer together, price is no reason to leave any
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pace:
-    """How fast this machine is expected to be, before a look was timed."""
-
-    speed: float = 5e10  # floating-point operations a second
-    bandwidth: float = 2e7  # bytes a second
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,9 +63,8 @@ class _Looks:
     candidates: Sequence[Candidate]
     task: Task
     scenarios: Scenarios
-    pace: Pace
-    operations: FloatArray
-    downloads: FloatArray
+    embedding: FloatArray  # expected seconds, before any look was timed
+    downloads: FloatArray  # bytes
     found: dict[str, Measurement] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     looks: list[Look] = field(default_factory=list)
@@ -87,13 +81,7 @@ class _Looks:
         return [m for m, one in enumerate(self.candidates) if one.id not in self.found and one.id not in self.failures]
 
     def seconds(self) -> FloatArray:
-        return look_seconds(
-            operations=self.operations,
-            downloads=self.downloads,
-            timed=self.timed,
-            speed=self.pace.speed,
-            bandwidth=self.pace.bandwidth,
-        )
+        return look_seconds(embedding=self.embedding, downloads=self.downloads, timed=self.timed, bandwidth=_BANDWIDTH)
 
 
 @contextmanager
@@ -118,7 +106,7 @@ def look_at(
     device: str,
     store: Store,
     sink: Sink,
-    pace: Pace,
+    machine: Machine | None = None,
 ) -> Looked:
     """Look at candidates until none is left that is worth its time.
 
@@ -133,15 +121,14 @@ def look_at(
         device: where models run.
         store: keeps embeddings.
         sink: takes the events of stage "looks".
-        pace: of this machine.
+        machine: this one, as measured; None: an ordinary one.
     """
     began = time.monotonic()
     state = _Looks(
         candidates=candidates,
         task=task,
         scenarios=_scenarios(candidates, library),
-        pace=pace,
-        operations=np.array([math.nan if one.flops is None else one.flops * len(task.support) for one in candidates]),
+        embedding=np.array([_embedding_seconds(one, len(task.support), machine) for one in candidates]),
         downloads=np.array([_download_bytes(one) for one in candidates]),
     )
     for m, one in enumerate(candidates):
@@ -178,11 +165,17 @@ def _scenarios(candidates: Sequence[Candidate], library: Library) -> Scenarios:
     return learn_scenarios(table) if usable else nothing_published(len(candidates))
 
 
+def _embedding_seconds(candidate: Candidate, images: int, machine: Machine | None) -> float:
+    """As operations tell; NaN: unknown."""
+    if machine is None:
+        return math.nan if candidate.flops is None else candidate.flops * images / _SPEED
+    return embedding_seconds(facts_of(candidate), images=images, machine=machine) or math.nan
+
+
 def _download_bytes(candidate: Candidate) -> float:
-    """Bytes that a look would download, as far as the parameters tell; NaN: unknown."""
-    if candidate.path is not None or is_cached(candidate):
-        return 0.0
-    return math.nan if candidate.params is None else float(_PARAMETER_BYTES * candidate.params)
+    """Bytes that a look would download; NaN: unknown."""
+    needed = facts_of(candidate).download_bytes
+    return 0.0 if is_cached(candidate) else math.nan if needed is None else float(needed)
 
 
 def _next(state: _Looks, *, price: float, deadline: float | None, imagined: Look | None = None) -> int | None:

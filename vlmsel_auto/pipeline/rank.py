@@ -9,29 +9,93 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
-from vlmsel_auto.cache import Store
-from vlmsel_auto.events import Notice, RankingReady, Sink, StageFinished, StageProgress, StageStarted
+from vlmsel_auto.cache import Store, default_cache_dir
+from vlmsel_auto.events import Notice, RankingReady, Sink, StageFinished, StageProgress, StageStarted, discard
+from vlmsel_auto.library.places import open_library
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.measure import find_measurement, measure_target
 from vlmsel_auto.measuring.search import SEARCH
 from vlmsel_auto.models import zoo
-from vlmsel_auto.models.candidates import Unusable
-from vlmsel_auto.pipeline.look import Looked, Pace, attempt, look_at
+from vlmsel_auto.models.device import pick_device
+from vlmsel_auto.models.hub import hub_offline
+from vlmsel_auto.models.limits import NO_LIMITS, Limits
+from vlmsel_auto.models.machine import Machine
+from vlmsel_auto.pipeline.choose import AUTO, choose
+from vlmsel_auto.pipeline.command import SHOTS
+from vlmsel_auto.pipeline.look import Looked, attempt, look_at
 from vlmsel_auto.planning.policy import POLICY
+from vlmsel_auto.process import writing
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import rank_candidates
 from vlmsel_auto.ranks import error_correlation
-from vlmsel_auto.records import Candidate, Ranking, Task
+from vlmsel_auto.records import Candidate, ImageView, Ranking, Task
 from vlmsel_auto.reporting.formatting import plural
+from vlmsel_auto.tasks.task import load_task
 
 _PROFILE_SHARE: Final = 0.25  # of the time for looking, at most, for conductance: labels already say most
 _PROFILE_TIMES: Final = 4.0  # what conductance takes at least, in times of embedding
 _NAMED: Final = 5  # own source tasks, or candidates, that a note names
+
+
+def rank(
+    task_dir: str | Path,
+    *,
+    candidates: str | Sequence[str] | Path = AUTO,
+    limits: Limits = NO_LIMITS,
+    offline: bool = False,
+    shots: int = SHOTS,
+    seed: int = 0,
+    library: Library | Path | None = None,
+    cache_dir: Path | None = None,
+    device: str = "auto",
+    sink: Sink = discard,
+) -> Ranking:
+    """Predict how candidates will rank on a folder of images once tuned. Nothing is trained.
+
+    Args:
+        task_dir: the task folder; see `task.load_task` for its layouts.
+        candidates: "auto": what suits this machine, see docs/real-models.md; "mini-zoo", a preset ("tiny", "laptop",
+            "server", "all"), ids, "ARCH/TAG" of open_clip, "local-dir:FOLDER", a TOML file, or a list of these.
+        limits: what a candidate may take; those that take more are named in ``failures``.
+        offline: no hub is asked; what is not on this disk cannot be used.
+        shots: labelled training images a class that the ranking may look at.
+        seed: of split and few-shot set.
+        library: source tasks, or the file of a library; None: the shipped library merged with the user's own.
+        cache_dir: derived data; None: ``$VLMSEL_CACHE`` or the platform's user cache folder.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        sink: takes events.
+
+    Returns:
+        The ranking, best first; candidates that failed stand in its ``failures``.
+
+    Raises:
+        InputError: the folder, a candidate name or the library cannot be used.
+    """
+    known = open_library(library)
+    place = str(pick_device(device))
+    root = cache_dir or default_cache_dir()
+    with hub_offline(offline), writing(root):
+        listed = choose(candidates, limits=limits, offline=offline, device=device, sink=sink)
+        views = views_of(listed.candidates)
+        task = load_task(Path(task_dir), views=views, shots=shots, seed=seed, workdir=root, sink=sink)
+        ranking, _ = rank_task(
+            task,
+            listed.candidates,
+            library=known,
+            failures=listed.failures,
+            machine=listed.machine,
+            device=place,
+            store=Store(root / "targets"),
+            sink=sink,
+            seed=seed,
+        )
+    return ranking
 
 
 def _profiled(
@@ -89,25 +153,23 @@ def rank_task(
     device: str,
     store: Store,
     sink: Sink,
-    unusable: Sequence[Unusable] = (),
+    failures: Mapping[str, str] | None = None,
+    machine: Machine | None = None,
     seed: int = 0,
     deadline: float | None = None,
     price: float = POLICY.price,
-    pace: Pace | None = None,
     earlier: Ranking | None = None,
 ) -> tuple[Ranking, list[Measurement]]:
     """Look at ``candidates`` and rank them on ``task``: the ranking, and the measurements that it was made from.
 
-    Candidates that fail, and those ``unusable`` from the start, stand in ``Ranking.failures`` and not in its order;
-    those that were not looked at stand in its order by what is known without. ``price`` and ``deadline`` as for
+    Candidates that fail stand in ``Ranking.failures`` beside earlier ``failures``, and not in its order; those that
+    were not looked at stand in its order by what is known without. ``price``, ``deadline`` and ``machine`` as for
     `look.look_at`. A ranking of an ``earlier`` run is followed as it is, and nothing is measured.
     """
     kept = {one.id: seen for one in candidates if (seen := find_measurement(one, task, store=store)) is not None}
     if earlier is not None:
         sink(RankingReady(ranking=earlier))
         return earlier, list(kept.values())
-    for one in unusable:
-        sink(Notice(text=f"{one.id} cannot be used: {one.reason}", level="warning"))
     # a prediction must not have seen its answer
     sources = library.select_tasks([one.name for one in library.tasks if one.digest != task.digest])
     looked = look_at(
@@ -120,12 +182,12 @@ def rank_task(
         device=device,
         store=store,
         sink=sink,
-        pace=pace or Pace(),
+        machine=machine,
     )
     found = _profiled(
         candidates, task, looked=looked, library=sources, device=device, store=store, sink=sink, deadline=deadline
     )
-    failures = {one.id: one.reason for one in unusable} | dict(looked.failures)
+    failures = {**(failures or {}), **looked.failures}
     began = time.monotonic()
     sink(StageStarted(stage="ranking", text="source tasks and evidence"))
     usable = [one for one in candidates if one.id not in failures]
@@ -170,3 +232,8 @@ def _from_searches(library: Library) -> list[str]:
     """Source tasks that came from finished searches."""
     searched = [number for number, build in enumerate(library.builds) if build.source == SEARCH]
     return [name for s, name in enumerate(library.task_names) if np.isin(library.build[:, s], searched).any()]
+
+
+def views_of(candidates: Sequence[Candidate]) -> tuple[ImageView, ...]:
+    """The geometries that candidates want, each once."""
+    return tuple(dict.fromkeys(one.view for one in candidates))

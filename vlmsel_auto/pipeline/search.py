@@ -9,27 +9,40 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from vlmsel_auto.cache import Json, Store, default_cache_dir, digest
+from vlmsel_auto.cache import Json, Store, digest
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.library.places import open_library
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.models import zoo
+from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.models.device import pick_device
 from vlmsel_auto.models.embedding import find_embeddings
+from vlmsel_auto.models.hub import hub_offline
+from vlmsel_auto.models.limits import NO_LIMITS, Limits
 from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.pipeline.choose import AUTO, choose
 from vlmsel_auto.pipeline.command import PRICE, SHOTS, command_of
 from vlmsel_auto.pipeline.ensemble import export_ensemble, towers_of_ensemble
 from vlmsel_auto.pipeline.export import export_best
 from vlmsel_auto.pipeline.final_fit import fit_finally
 from vlmsel_auto.pipeline.learning import learn_from
-from vlmsel_auto.pipeline.rank import rank_task
+from vlmsel_auto.pipeline.rank import rank_task, views_of
 from vlmsel_auto.pipeline.result import SearchResult
-from vlmsel_auto.pipeline.workdir import LOCK, check_usable, claim, default_workdir, read_ranking, save_ranking, sweep
+from vlmsel_auto.pipeline.workdir import (
+    LOCK,
+    check_usable,
+    claim,
+    default_workdir,
+    read_candidates,
+    read_ranking,
+    save_candidates,
+    save_ranking,
+    sweep,
+)
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.process import locked, writing
-from vlmsel_auto.records import Budget, Candidate, ImageView, Ranking, StoppedBy, Task, TrialState
+from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task, TrialState
 from vlmsel_auto.reporting import views
 from vlmsel_auto.reporting.make_report import make_report
 from vlmsel_auto.reporting.tradeoff import tradeoffs
@@ -44,52 +57,12 @@ _CLOSING_SECONDS: Final = 4.0  # kept for export and report; no more than the sh
 _CLOSING_SHARE: Final = 0.12
 
 
-def rank(
-    task_dir: str | Path,
-    *,
-    candidates: str | Sequence[str] | Path = "mini-zoo",
-    shots: int = SHOTS,
-    seed: int = 0,
-    library: Library | Path | None = None,
-    cache_dir: Path | None = None,
-    device: str = "auto",
-    sink: Sink = discard,
-) -> Ranking:
-    """Predict how candidates will rank on a folder of images once tuned. Nothing is trained.
-
-    Args:
-        task_dir: the task folder; see `task.load_task` for its layouts.
-        candidates: "mini-zoo", ids, "ARCH/TAG" of open_clip, "local-dir:FOLDER", a TOML file, or a list of these.
-        shots: labelled training images a class that the ranking may look at.
-        seed: of split and few-shot set.
-        library: source tasks, or the file of a library; None: the shipped library merged with the user's own.
-        cache_dir: derived data; None: ``$VLMSEL_CACHE`` or the platform's user cache folder.
-        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-        sink: takes events.
-
-    Returns:
-        The ranking, best first; candidates that failed stand in its ``failures``.
-
-    Raises:
-        InputError: the folder, a candidate name or the library cannot be used.
-    """
-    known = open_library(library)
-    chosen, unusable = catalogue.resolve_usable(candidates, sink=sink)
-    place = str(pick_device(device))
-    root = cache_dir or default_cache_dir()
-    task = load_task(Path(task_dir), views=_views(chosen), shots=shots, seed=seed, workdir=root, sink=sink)
-    store = Store(root / "targets")
-    with writing(root):
-        ranking, _ = rank_task(
-            task, chosen, library=known, device=place, store=store, sink=sink, unusable=unusable, seed=seed
-        )
-    return ranking
-
-
 def search(
     task_dir: str | Path,
     *,
-    candidates: str | Sequence[str] | Path = "mini-zoo",
+    candidates: str | Sequence[str] | Path = AUTO,
+    limits: Limits = NO_LIMITS,
+    offline: bool = False,
     top_k: int = 5,
     ensemble: int = 5,
     budget: Budget | float | None = None,
@@ -113,6 +86,8 @@ def search(
     Args:
         task_dir: the task folder; see `task.load_task` for its layouts.
         candidates: as for `rank`.
+        limits: as for `rank`; the best model and the ensemble keep to them.
+        offline: as for `rank`.
         top_k: candidates that the plan tunes first; the others are postponed, not lost.
         ensemble: the ensemble beside the best model has at most so many heads and so many tuned towers, 0 to 5; 0 or 1:
             none is exported.
@@ -148,21 +123,25 @@ def search(
     named = METHODS if method == "all" else methods_of([method] if isinstance(method, str) else method)
     methods = tuple(each.name for each in named)
     known = open_library(library)
-    chosen, unusable = catalogue.resolve_usable(candidates, sink=sink)
     place = str(pick_device(device))
     folder = Path(workdir) if workdir is not None else default_workdir(Path(task_dir))
     command = command_of(
-        task_dir, candidates, budget=spend, price=price, methods=methods, shots=shots, seed=seed, workdir=folder
-    )
+        task_dir, candidates, limits=limits, offline=offline, budget=spend, price=price, methods=methods, shots=shots,
+        seed=seed, workdir=folder,
+    )  # fmt: skip
     check_usable(folder)
+    with hub_offline(offline):
+        earlier = read_candidates(folder)
+        listed = choose(candidates, limits=limits, offline=offline, device=device, sink=sink, earlier=earlier)
+    chosen = listed.candidates
     task = load_task(
-        Path(task_dir), views=_views(chosen), shots=shots, seed=seed, workdir=folder, sink=sink, needs_val=True
+        Path(task_dir), views=views_of(chosen), shots=shots, seed=seed, workdir=folder, sink=sink, needs_val=True
     )
     store = Store((cache_dir or folder) / "targets")
-    with writing(folder), locked(folder / LOCK):
+    with hub_offline(offline), writing(folder), locked(folder / LOCK):
         settings: dict[str, Json] = {
             "task": task.digest,
-            "candidates": digest([[one.id, catalogue.fingerprint(one)] for one in chosen]),
+            "candidates": digest([[one.id, fingerprint(one)] for one in chosen]),
             "methods": ",".join(methods),
             "seed": seed,
             "shots": shots,
@@ -170,6 +149,7 @@ def search(
         if claim(folder, settings=settings):
             sink(Notice(text=f"going on with the search in {folder}"))
             sweep(folder)
+        save_candidates(folder, [one.id for one in chosen])
         ranking, measured = rank_task(
             task,
             chosen,
@@ -177,7 +157,9 @@ def search(
             device=place,
             store=store,
             sink=sink,
-            unusable=unusable,
+            failures=listed.failures,
+            machine=listed.machine,
+            price=price / 100,
             seed=seed,
             deadline=None if spend.seconds is None else began + _LOOK_SHARE * spend.seconds,
             earlier=read_ranking(folder),
@@ -265,10 +247,6 @@ def search(
         stopped_by=stopped,
         tradeoffs=tradeoffs(report),
     )
-
-
-def _views(candidates: Sequence[Candidate]) -> tuple[ImageView, ...]:
-    return tuple(dict.fromkeys(one.view for one in candidates))
 
 
 def _latencies(candidates: Sequence[Candidate], task: Task, store: Store) -> dict[str, float]:

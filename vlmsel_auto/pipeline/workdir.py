@@ -1,6 +1,7 @@
 """The work directory of a search: what it was started with, the ranking it follows, and the lock of its one owner.
 
 search.json    settings and the digest of the task; the same search resumes, another is refused
+candidates.json  ids of the candidates, so that "auto" chooses the same when the search goes on
 ranking.json   predicted before the first trial, so that a resumed search follows the same plan
 pixels/ features/ trials/ study.journal  images, features, weights and study
 model/ report/                           exported model and report
@@ -9,7 +10,7 @@ model/ report/                           exported model and report
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from vlmsel_auto.records import Ranking
 
 LOCK: Final = "search.lock"
 _SETTINGS: Final = "search.json"
+_CANDIDATES: Final = "candidates.json"
 _RANKING: Final = "ranking.json"
 _VERSION: Final = 1
 _SCRAP: Final = ".part-"  # files that `cache.write_atomically` had not finished when the process was killed
@@ -85,6 +87,20 @@ def sweep(workdir: Path) -> None:
 def _brief(value: Json) -> str:
     text = json.dumps(value)
     return text if len(text) <= 80 else text[:77] + "..."  # noqa: PLR2004 - one line of a terminal
+
+
+def save_candidates(workdir: Path, ids: Sequence[str]) -> None:
+    """Keep who the search is about."""
+    write_atomically(workdir / _CANDIDATES, json.dumps(list(ids)).encode())
+
+
+def read_candidates(workdir: Path) -> tuple[str, ...]:
+    """Ids of the earlier run's candidates; none where they cannot be read."""
+    try:
+        found = json.loads((workdir / _CANDIDATES).read_text("utf-8"))
+    except (OSError, ValueError):
+        return ()
+    return tuple(one for one in found if isinstance(one, str)) if isinstance(found, list) else ()
 
 
 def save_ranking(workdir: Path, ranking: Ranking) -> None:

@@ -1,0 +1,84 @@
+"""Which candidates a search is about: those that were named, or what suits this machine, less what limits keep out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from vlmsel_auto.events import Notice, Sink
+from vlmsel_auto.models.automatic import automatic
+from vlmsel_auto.models.candidates import resolve_usable
+from vlmsel_auto.models.facts import facts_of
+from vlmsel_auto.models.hub import cache_dir, is_reachable
+from vlmsel_auto.models.limits import Limits, within
+from vlmsel_auto.models.machine import Machine, measure
+from vlmsel_auto.records import Candidate
+from vlmsel_auto.reporting.formatting import plural
+
+AUTO: Final = "auto"
+_NAMED: Final = 3  # candidates that a notice names
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Chosen:
+    """What a search chooses from."""
+
+    candidates: tuple[Candidate, ...]
+    failures: Mapping[str, str]  # named, but not to be had or kept out by a limit -> why
+    machine: Machine | None  # None: nobody needed to measure it
+
+
+def choose(
+    names: str | Sequence[str] | Path,
+    *,
+    limits: Limits,
+    offline: bool,
+    device: str,
+    sink: Sink,
+    earlier: Sequence[str] = (),
+) -> Chosen:
+    """Find the candidates, and say in a line what was chosen and what was left out.
+
+    Args:
+        names: as for `candidates.resolve`, or "auto".
+        limits: what a candidate may take.
+        offline: no hub may be asked.
+        device: where models will run.
+        sink: takes notices.
+        earlier: what "auto" chose for the same search before, which is kept.
+
+    Raises:
+        CandidateError: a name is unknown, or the limits keep everyone out.
+        InputError: there is no such device.
+    """
+    found: tuple[Candidate, ...]
+    machine: Machine | None = None
+    failures: dict[str, str] = {}
+    if _is_auto(names) and not earlier:
+        machine = measure(device, cache=cache_dir())
+        choice = automatic(machine=machine, reachable=not offline and is_reachable(), offline=offline)
+        sink(Notice(text=choice.line))
+        found = choice.candidates
+    else:
+        found, unusable = resolve_usable(earlier if _is_auto(names) else names, sink=sink)
+        for one in unusable:
+            failures[one.id] = one.reason
+            sink(Notice(text=f"{one.id} cannot be used: {one.reason}", level="warning"))
+    if machine is None and (limits != Limits() or any(one.path is None for one in found)):
+        machine = measure(device, cache=cache_dir())
+    if machine is not None:
+        kept, excluded = within([facts_of(one) for one in found], limits=limits, machine=machine)
+        failures |= {one.candidate: one.reason for one in excluded}
+        if excluded:
+            named = "; ".join(f"{one.candidate}: {one.reason}" for one in excluded[:_NAMED])
+            more = "; ..." if len(excluded) > _NAMED else ""
+            sink(Notice(text=f"{plural(len(excluded), 'candidate')} kept out by limits: {named}{more}"))
+        fitting = {facts.candidate for facts in kept}
+        found = tuple(one for one in found if one.id in fitting)
+    return Chosen(candidates=found, failures=failures, machine=machine)
+
+
+def _is_auto(names: str | Sequence[str] | Path) -> bool:
+    return names == AUTO or (not isinstance(names, (str, Path)) and list(names) == [AUTO])
