@@ -100,6 +100,7 @@ def run_ours(run: Run) -> dict[str, object]:
 
     result = search(
         folder,
+        candidates="mini-zoo",
         budget=Budget(seconds=run.seconds),
         seed=run.seed,
         workdir=run.scratch,

@@ -26,6 +26,7 @@ from vlmsel_auto.measuring.measure import embed_target
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.download import is_cached
 from vlmsel_auto.models.facts import facts_of
+from vlmsel_auto.models.hub import is_reachable
 from vlmsel_auto.models.machine import Machine, embedding_seconds
 from vlmsel_auto.models.prefetch import Prefetcher
 from vlmsel_auto.planning.look_seconds import TimedLook, look_seconds
@@ -41,6 +42,7 @@ R = TypeVar("R")
 
 _BANDWIDTH: Final = 2e7  # bytes a second, until a download tells
 _SPEED: Final = 5e10  # operations a second of a machine that nobody measured
+_LOST: Final = 3  # downloads in vain, one after the other, before the hub is taken for lost
 _EXPECTED_SD: Final = 0.03  # accuracy: of a look that was not made yet
 _FREE_SECONDS: Final = 60.0  # when all looks that are left take no longer together, price is no reason to leave any
 
@@ -69,6 +71,7 @@ class _Looks:
     failures: dict[str, str] = field(default_factory=dict)
     looks: list[Look] = field(default_factory=list)
     timed: list[TimedLook] = field(default_factory=list)
+    in_vain: int = 0  # downloads that failed, one after the other
 
     def keep(self, place: int, measurement: Measurement) -> None:
         self.found[self.candidates[place].id] = measurement
@@ -211,6 +214,10 @@ def _look(
     began = time.monotonic()
     outcome: Measurement | str | None = attempt(lambda: hub.fetch(candidate))
     arrived = time.monotonic()
+    state.in_vain = state.in_vain + 1 if isinstance(outcome, str) else 0
+    if state.in_vain >= _LOST and not is_reachable():
+        _without_hub(state, sink=sink)
+        following = None
     if following is not None and state.downloads[following] != 0:
         hub.start(state.candidates[following])
     if outcome is None:
@@ -227,6 +234,17 @@ def _look(
     else:
         state.failures[candidate.id] = str(outcome)
         sink(Notice(text=f"{candidate.id} cannot be used: {outcome}", level="warning"))
+
+
+def _without_hub(state: _Looks, *, sink: Sink) -> None:
+    """Nobody else is asked for in vain: each would wait for the network."""
+    lost = [m for m in state.open_places() if state.downloads[m] != 0]
+    state.failures |= dict.fromkeys((state.candidates[m].id for m in lost), "the hub cannot be reached any more")
+    sink(
+        Notice(
+            text=f"the hub cannot be reached any more: {plural(len(lost), 'candidate')} cannot be had", level="warning"
+        )
+    )
 
 
 def attempt(work: Callable[[], R]) -> R | str:
