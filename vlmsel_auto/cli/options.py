@@ -21,8 +21,8 @@ Candidates = Annotated[
         "--candidates",
         "-c",
         help="What to choose from: auto (what suits this machine), mini-zoo, a preset (tiny, laptop, server, all), a "
-        "candidate's id, open_clip ARCH/TAG, hf-hub:ORG/NAME, local-dir:FOLDER or a TOML file. Several: separate with commas or repeat the option. "
-        "`vlmsel-auto zoo` lists them.",
+        "candidate's id, open_clip ARCH/TAG, hf-hub:ORG/NAME, local-dir:FOLDER or a TOML file. Several: separate with "
+        "commas or repeat the option. `vlmsel-auto zoo` lists them.",
     ),
 ]
 Shots = Annotated[int, typer.Option(min=1, help="Labelled training images a class that the ranking may look at.")]

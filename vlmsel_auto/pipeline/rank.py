@@ -40,6 +40,7 @@ from vlmsel_auto.tasks.task import load_task
 
 _PROFILE_SHARE: Final = 0.25  # of the time for looking, at most, for conductance: labels already say most
 _PROFILE_TIMES: Final = 4.0  # what conductance takes at least, in times of embedding
+_EAGER_VIEWS: Final = 4
 _NAMED: Final = 5  # own source tasks, or candidates, that a note names
 
 
@@ -95,7 +96,7 @@ def rank(
             sink=sink,
             seed=seed,
         )
-    return ranking
+    return replace(ranking, notes=(*task.notes, *ranking.notes))
 
 
 def _profiled(
@@ -235,5 +236,6 @@ def _from_searches(library: Library) -> list[str]:
 
 
 def views_of(candidates: Sequence[Candidate]) -> tuple[ImageView, ...]:
-    """The geometries that candidates want, each once."""
-    return tuple(dict.fromkeys(one.view for one in candidates))
+    """The geometries to decode images into at once: none where there are many, most of which nobody will read."""
+    found = tuple(dict.fromkeys(one.view for one in candidates))
+    return found if len(found) <= _EAGER_VIEWS else ()
