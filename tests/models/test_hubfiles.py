@@ -59,10 +59,7 @@ def test_a_text_tower_of_transformers_needs_configuration_and_tokenizer() -> Non
 def test_a_repository_names_its_files_once_its_configuration_is_here(server: LoopbackHub) -> None:
     name = server.add_mini_zoo("ViT-Mi-8-64.all-l", "mini/one")
     unseen = Candidate(id=name, source="open_clip", arch=name, tag="", view=mini_zoo()[0].view)
-    assert names(unseen) == [
-        "mini/ViT-Mi-8-64.all-l/open_clip_config.json",
-        "mini/ViT-Mi-8-64.all-l/open_clip_model.safetensors",
-    ]
+    assert names(unseen) == ["mini/one/open_clip_config.json", "mini/one/open_clip_model.safetensors"]
     resolve(name)
     assert names(unseen)[1] == "mini/one/bpe.txt.gz"
     config = json.loads(server.files["mini/one/open_clip_config.json"])

@@ -17,7 +17,7 @@ from vlmsel_auto.cache import Json, digest, file_digest
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.models import catalogue, presets
-from vlmsel_auto.models.catalogue import package_file, read_json
+from vlmsel_auto.models.catalogue import HUB, package_file, read_json
 from vlmsel_auto.models.modeldir import CONFIG, family_of, read_model_dir, view_of
 from vlmsel_auto.records import Candidate
 
@@ -25,7 +25,6 @@ __all__ = ["Unusable", "fingerprint", "mini_zoo", "resolve", "resolve_usable"]
 
 _MINI_ZOO = "mini-zoo"
 _LOCAL = "local-dir:"
-_HUB = "hf-hub:"
 
 
 @functools.cache
@@ -111,10 +110,10 @@ def fingerprint(candidate: Candidate) -> str:
     A mini-zoo member's comes from its card, a hub repository's from the revision in the cache, a pretraining tag's from
     its name (published weights do not change); a folder's files are read.
     """
-    if candidate.arch.startswith(_HUB):
+    if candidate.arch.startswith(HUB):
         from vlmsel_auto.models.hub import cached_revision  # imports huggingface_hub
 
-        return digest(_HUB, candidate.arch, cached_revision(candidate.arch[len(_HUB) :], CONFIG))
+        return digest(HUB, candidate.arch, cached_revision(candidate.arch.removeprefix(HUB), CONFIG))
     if candidate.source == "open_clip" or candidate.path is None:
         return digest("open_clip", candidate.arch, candidate.tag)
     if candidate.source == _MINI_ZOO:
@@ -157,7 +156,7 @@ def _from_name(name: str, *, base: Path, seen: tuple[Path, ...]) -> Iterable[_Fo
         return _LISTS[name]()
     if name.startswith(_LOCAL):
         return (_local(base / name[len(_LOCAL) :]),)
-    if name.startswith(_HUB):
+    if name.startswith(HUB):
         return (catalogue.hub_candidate(name),)
     member = next((candidate for candidate in mini_zoo() if candidate.id == name), None)
     if member is not None:

@@ -54,7 +54,10 @@ def remaining_bytes(candidate: Candidate) -> int | None:
 
 
 def plan(candidates: Iterable[Candidate]) -> DownloadPlan:
-    """Return what the candidates need from the hub: one question for each missing file, several at once."""
+    """Return what the candidates need from the hub: one question for each missing file, several at once.
+
+    Whether there is a hub says `vlmsel_auto.models.hub.is_reachable`; without one each question takes its timeout.
+    """
     wanted: dict[str, tuple[HubFile, ...]] = {}
     unknown: list[str] = []
     for candidate in candidates:
@@ -65,8 +68,11 @@ def plan(candidates: Iterable[Candidate]) -> DownloadPlan:
     files = list(dict.fromkeys(file for each in wanted.values() for file in each))
     paths = {file: hub.cached(file) for file in files}
     missing = [file for file in files if paths[file] is None and not file.optional]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    try:
         sizes = dict(zip(missing, pool.map(_remaining, missing), strict=True))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # Ctrl+C does not wait for the other questions
     unknown += [name for name, needs in wanted.items() if any(sizes.get(file, 0) is None for file in needs)]
     return DownloadPlan(
         download_bytes=sum(size or 0 for size in sizes.values()),
