@@ -12,8 +12,9 @@ from vlmsel_auto.events import Notice, StageProgress, discard
 from vlmsel_auto.library.places import default_library
 from vlmsel_auto.measuring.measure import find_measurement
 from vlmsel_auto.models.candidates import resolve
+from vlmsel_auto.models.machine import Machine
 from vlmsel_auto.pipeline import look as look_stage
-from vlmsel_auto.pipeline.look import Pace, look_at
+from vlmsel_auto.pipeline.look import look_at
 from vlmsel_auto.tasks.task import load_task
 
 NAMES = ("ConvNeXt-Mi-64.synth-m", "EffNet-Mi-64.all-m", "RN-Mi-64.glyph-s", "ViT-Mi-8-64.all-l")
@@ -38,7 +39,6 @@ def look(task, store, *, candidates=None, kept=None, price=0.001, deadline=None,
         device="cpu",
         store=store,
         sink=sink,
-        pace=Pace(),
     )
 
 
@@ -63,11 +63,13 @@ def test_a_price_leaves_out_what_promises_little_and_says_so(task, tmp_path, mon
 
 def test_a_look_that_would_end_late_is_not_begun(task, tmp_path):
     everyone = list(resolve(NAMES))
-    slow = Pace(speed=1e7)
+    slow = Machine(
+        device="cpu", cores=1, memory_bytes=1 << 30, disk_bytes=1 << 30, flops_per_second=1e7, bytes_per_second=1e7
+    )
     deadline = time.monotonic() + 30
     looked = look_at(
         everyone, task, library=default_library(), kept={}, price=0.0, deadline=deadline, device="cpu",
-        store=Store(tmp_path), sink=discard, pace=slow,
+        store=Store(tmp_path), sink=discard, machine=slow,
     )  # fmt: skip
     assert looked.found  # one is begun all the same, and shows that this machine is faster than was thought
     assert sorted(looked.found) == sorted(NAMES)

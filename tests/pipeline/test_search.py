@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from vlmsel_auto.events import Notice, RankingReady, TrialFinished
 from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.library.file import save
 from vlmsel_auto.library.places import user_library
+from vlmsel_auto.models.limits import NO_LIMITS, read_limits
 from vlmsel_auto.pipeline.command import command_of
 from vlmsel_auto.pipeline.workdir import check_usable
 from vlmsel_auto.records import Budget
@@ -182,15 +184,22 @@ def test_a_price_is_points_a_minute(shapes, tmp_path, price):
     assert not (tmp_path / "w").exists()
 
 
-def test_the_command_that_a_report_names_has_the_price():
-    def words(price: float) -> str:
+def test_the_command_that_a_report_names_has_what_was_asked_for():
+    def words(*, price=0.1, candidates="auto", limits=NO_LIMITS, offline=False) -> str:
         return command_of(
-            "photos", "mini-zoo", budget=Budget(seconds=60), price=price, methods=("zero_shot", "probe", "finetune"),
-            shots=16, seed=0, workdir=Path("w"),
+            "photos", candidates, limits=limits, offline=offline, budget=Budget(seconds=60), price=price,
+            methods=("zero_shot", "probe", "finetune"), shots=16, seed=0, workdir=Path("w"),
         )  # fmt: skip
 
-    assert words(0.1) == "vlmsel-auto search photos --time-budget 60 --seed 0 --workdir w"
-    assert "--price 0.5 " in words(0.5)
+    assert words() == "vlmsel-auto search photos --time-budget 60 --seed 0 --workdir w"
+    assert "--price 0.5 " in words(price=0.5)
+    assert "--candidates mini-zoo --offline " in words(candidates="mini-zoo", offline=True)
+    asked = {
+        "max_params": "150000000", "max_download": "2000000000", "max_memory": "4000000000", "max_latency": "40ms",
+        "image_size": "224-", "licence": "MIT,Apache-2.0",
+    }  # fmt: skip
+    told = shlex.split(words(limits=read_limits(**asked)))
+    assert [told[told.index(f"--{name.replace('_', '-')}") + 1] for name in asked] == list(asked.values())
 
 
 def test_a_folder_with_other_things_in_it_is_not_a_work_directory(shapes, no_library, tmp_path):

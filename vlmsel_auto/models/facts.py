@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from vlmsel_auto.cache import Json
 from vlmsel_auto.models import catalogue
-from vlmsel_auto.models.catalogue import package_file, read_json
+from vlmsel_auto.models.catalogue import HUB, package_file, read_json
 from vlmsel_auto.models.modeldir import read_model_dir
 from vlmsel_auto.records import Candidate
 
@@ -26,7 +26,6 @@ EMBED_BATCH: Final = 64  # images that are embedded at once
 UNKNOWN: Final = "unknown"
 
 _FLOAT = 4  # bytes of a parameter, on the hub and in memory
-_HUB = "hf-hub:"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,8 +109,8 @@ def _wants_transformers(costs: Mapping[str, Json]) -> bool:
 
 
 def _repository(candidate: Candidate) -> str:
-    if candidate.arch.startswith(_HUB):
-        return candidate.arch.removeprefix(_HUB)
+    if candidate.arch.startswith(HUB):
+        return candidate.arch.removeprefix(HUB)
     place = catalogue.tags().get(candidate.arch, {}).get(candidate.tag)
     found = place.get("hf_hub") if isinstance(place, dict) and candidate.source == "open_clip" else None
     return "/".join(str(found or "").split("/")[:2])  # what follows is a file
