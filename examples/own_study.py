@@ -23,17 +23,17 @@ from vlmsel_auto.tasks.task import load_task
 
 def main(folder: str, n_trials: int) -> None:
     """Rank once, then let the study start where the ranking points."""
-    zoo_members = candidates.mini_zoo()
     ranking = vlmsel_auto.rank(folder)
+    ranked = candidates.resolve(ranking.order)
 
     # three lines make the ranking the study's prior
-    prior = CandidatePrior.of(ranking, candidates=zoo_members)
+    prior = CandidatePrior.of(ranking, candidates=ranked)
     study = optuna.create_study(direction="maximize", sampler=PriorSampler(prior), pruner=PriorPruner(prior))
     enqueue(study, prior, count=3)
 
-    by_id = {one.id: one for one in zoo_members}
+    by_id = {one.id: one for one in ranked}
     with tempfile.TemporaryDirectory() as scratch:
-        views = list({one.view for one in zoo_members})
+        views = list({one.view for one in ranked})
         task = load_task(Path(folder), views=views, workdir=Path(scratch))
 
         def objective(trial: optuna.Trial) -> float:

@@ -26,7 +26,11 @@ from vlmsel_auto.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(str(each.relative_to(ROOT)) for each in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
-EXAMPLES = {"own_study.py": ("2",), "search_folder.py": ("10",)}  # what follows the folder on the command line
+EXAMPLES = {
+    "own_study.py": ("2",),
+    "real_zoo.py": ("10", "ViT-Mi-8-64.all-l,RN-Mi-64.glyph-s"),
+    "search_folder.py": ("10",),
+}  # what follows the folder on the command line
 SLOW = {"README.md"}  # twenty candidates are measured: half a minute
 FOLDERS = "benchmarks|docs|examples|integrations|tests|vlmsel_auto"
 ELSEWHERE = {"docs/model_profile.csv", "docs/openclip_results.csv"}  # files of open_clip's repository
