@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from helpers.loopback_hub import Fault, LoopbackHub, loopback_hub, using
+from helpers.loopback_hub import COMMIT, Fault, LoopbackHub, loopback_hub, using
 from vlmsel_auto.errors import CandidateError, TrialUnavailable
 from vlmsel_auto.events import DownloadProgress
 from vlmsel_auto.models import hub, hubfiles, zoo
@@ -69,6 +69,35 @@ def test_nothing_is_asked_for_the_mini_zoo_and_folders(server: LoopbackHub) -> N
     fetch(mini_zoo()[0])
     assert is_cached(mini_zoo()[0])
     assert remaining_bytes(mini_zoo()[0]) == 0
+    assert server.asked == []
+
+
+def put(cache: Path, repository: str, name: str) -> None:
+    """Lay a file into a cache as huggingface_hub does."""
+    folder = cache / f"models--{repository.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True, exist_ok=True)
+    (folder / "refs" / "main").write_text(COMMIT)
+    file = folder / "snapshots" / COMMIT / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"x")
+
+
+def test_what_huggingface_hub_has_in_its_cache_counts(server: LoopbackHub) -> None:
+    plain, file, roberta = (
+        resolve(name)[0]
+        for name in ("ViT-B-32/openai", "ViTamin-S/datacomp1b", "xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k")
+    )
+    put(server.cache, "timm/vit_base_patch32_clip_224.openai", "open_clip_pytorch_model.bin")
+    assert is_cached(plain)
+    put(server.cache, "jienengchen/ViTamin-S", "open_clip_pytorch_model.bin")
+    assert not is_cached(file)
+    put(server.cache, "jienengchen/ViTamin-S", "pytorch_model.bin")
+    assert is_cached(file)
+    put(server.cache, "laion/CLIP-ViT-B-32-xlm-roberta-base-laion5B-s13B-b90k", "open_clip_pytorch_model.bin")
+    put(server.cache, "xlm-roberta-base", "config.json")
+    assert not is_cached(roberta)
+    put(server.cache, "xlm-roberta-base", "sentencepiece.bpe.model")
+    assert is_cached(roberta)
     assert server.asked == []
 
 
