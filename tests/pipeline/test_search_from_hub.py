@@ -10,10 +10,12 @@ import pytest
 import vlmsel_auto
 from helpers.drawings import draw_task
 from helpers.loopback_hub import Fault, LoopbackHub, loopback_hub, using
+from helpers.real_architectures import serve_weights
 from vlmsel_auto import candidates
 from vlmsel_auto.cache import Store
 from vlmsel_auto.events import Notice
 from vlmsel_auto.library.places import default_library
+from vlmsel_auto.models.hubfiles import sources_for
 from vlmsel_auto.pipeline.look import look_at
 from vlmsel_auto.pipeline.rank import views_of
 from vlmsel_auto.tasks.task import load_task
@@ -71,6 +73,35 @@ def test_the_right_one_wins_and_the_others_are_explained(hub, shapes, tmp_path):
     page = (result.report_dir / "report.html").read_text()
     assert all(f"hf-hub:{repository}" in page for repository in FAULTS)
     assert {each.name for each in result.tradeoffs} == {*names[:2], "pool of 2"}
+
+
+@pytest.mark.slow
+def test_real_architectures_that_know_nothing_lose_to_a_small_model_that_does(hub, shapes, tmp_path):
+    real = {}
+    for name in ("MobileCLIP2-S0/dfndr2b", "ViT-B-32/laion2b_s34b_b79k"):  # published figures call both good
+        (candidate,) = candidates.resolve(name)
+        sources = sources_for(candidate)
+        path = tmp_path / f"{candidate.arch}.safetensors"
+        serve_weights(hub, candidate.arch, candidate.tag, path, sources.weights.rstrip("/"))
+        real[name] = path
+    good, gone = hub.add_mini_zoo(GOOD), "RN50/openai"
+    result = vlmsel_auto.search(
+        shapes,
+        candidates=[*real, gone, good],
+        budget=vlmsel_auto.Budget(trials=3),
+        method=["zero_shot", "probe"],
+        shots=4,
+        workdir=tmp_path / "work",
+        library=default_library(),
+        learn=False,
+    )
+    assert result.best is not None
+    assert result.best.candidate == good
+    assert result.ranking.order[0] == good
+    assert set(result.ranking.order) == {*real, good}
+    assert "no such repository" in result.ranking.failures[gone]
+    for path in real.values():
+        path.unlink()
 
 
 def test_what_was_downloaded_serves_a_search_without_the_hub(hub, shapes, tmp_path):

@@ -32,7 +32,7 @@ from vlmsel_auto.models.prefetch import Prefetcher
 from vlmsel_auto.planning.look_seconds import TimedLook, look_seconds
 from vlmsel_auto.planning.looking import DEFAULT, Look, look_values, next_look, outlook
 from vlmsel_auto.planning.scenarios import Scenarios, learn_scenarios, nothing_published
-from vlmsel_auto.process import is_out_of_memory
+from vlmsel_auto.process import is_out_of_memory, release_memory
 from vlmsel_auto.ranking.forecast import Forecast, look_accuracy
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Candidate, FloatArray, NotLooked, Task
@@ -257,7 +257,7 @@ def attempt(work: Callable[[], R]) -> R | str:
         what = "out of memory" if is_out_of_memory(error) else type(error).__name__
         return f"{what}: {' '.join(str(error).split())[:300]}"
     finally:
-        gc.collect()
+        release_memory()
 
 
 def _why_not(state: _Looks, *, deadline: float | None) -> dict[str, NotLooked]:
