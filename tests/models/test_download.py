@@ -121,6 +121,7 @@ def test_a_download_that_fails_has_an_end_too(server: LoopbackHub) -> None:
     with pytest.raises(TrialUnavailable, match="damaged"):
         fetch(candidate, sink=events.append)
     assert events[-1].ended
+    assert events[-1].done == server.size(f"mini/{MEMBERS[0]}/bpe.txt.gz")  # the damaged file was deleted
     other = resolve(f"hf-hub:mini/{MEMBERS[1]}")[0]
     fetch(other)
     assert is_cached(other)

@@ -166,7 +166,7 @@ class _Meter:
         self._candidate = candidate
         self._sink = sink
         self._started = self._told = time.monotonic()
-        self._have = {each: (each.size or 0) - (each.remaining or 0) for each in files}
+        self._have = _on_disk(files)
         self._before = sum(self._have.values())
         self._total = None if any(each.size is None for each in files) else sum(each.size or 0 for each in files)
         self._tell()
@@ -179,7 +179,8 @@ class _Meter:
             self._tell()
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """Nothing more comes; what was damaged is on the disk no more."""
+        self._have |= _on_disk([each for each in self._have if each.size is not None])
         self._tell(ended=True)
 
     def _tell(self, *, ended: bool = False) -> None:
@@ -187,3 +188,7 @@ class _Meter:
         fresh = done - self._before
         rate = fresh / seconds if fresh > 0 and seconds > 0 else None
         self._sink(DownloadProgress(candidate=self._candidate, done=done, total=self._total, rate=rate, ended=ended))
+
+
+def _on_disk(files: Iterable[RemoteFile]) -> dict[RemoteFile, int]:
+    return {each: (each.size or 0) - (each.remaining or 0) for each in files}
