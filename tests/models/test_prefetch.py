@@ -70,9 +70,10 @@ def test_fetch_alone_downloads(server: LoopbackHub) -> None:
 def test_an_error_comes_out_where_the_candidate_is_asked_for(server: LoopbackHub) -> None:
     first, second = (resolve(f"hf-hub:mini/{member}")[0] for member in (FIRST, SECOND))
     server.faults[f"mini/{FIRST}"] = Fault(status=500)
+    asked = server.count("HEAD")
     with Prefetcher() as ahead:
         ahead.start(first)
-        assert waited(lambda: server.count("HEAD", f"mini/{FIRST}") == 2)
+        assert waited(lambda: server.count("HEAD") > asked)
         with pytest.raises(TrialUnavailable, match="got 500"):
             ahead.fetch(first)
         ahead.fetch(second)
