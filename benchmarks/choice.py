@@ -8,7 +8,7 @@ of the best trial that was run (``of the best tried``). Two worlds:
 
 - ``images``: what every arm says of every test image of some tasks, as `tuned_truth.py --images` records it. Some of
   the images are drawn as validation, the others are the truth. ``without soft`` is the expectation from the metric
-  alone. The errors that `planning.history` weighs by are measured on the same records.
+  alone. The errors that `planning.soft_metric` weighs by are measured on the same records.
 - ``accuracies``: all tasks; a validation metric is the recorded accuracy with normal noise of the binomial variance,
   ``OWN`` of which is a candidate's own.
 

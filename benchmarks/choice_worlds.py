@@ -140,7 +140,7 @@ class Images:
 
 
 def errors_of(told: Told) -> dict[str, float]:
-    """The constants of `vlmsel_auto.planning.history` on one task: what arms do not have in common on an image."""
+    """The constants of `vlmsel_auto.planning.soft_metric` on one task: what arms do not have in common on an image."""
     arms = list(told.right)
     right, sure = (np.stack([part[arm] for arm in arms]) for part in (told.right, told.probability))
     m, n = right.shape

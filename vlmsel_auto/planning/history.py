@@ -1,11 +1,4 @@
-"""What a search has tried so far, and what that says: the posterior over candidates and the ranking made anew.
-
-A validation split says how many images are right; a classifier also says how probable it holds the true class, and the
-mean of that, the soft metric, tells candidates apart on fewer images: where the metric jumps from 0 to 1 it moves a
-little. But its level is another one, and how much surer than right a classifier is depends on candidate and settings.
-The two are weighed as two measurements of one thing with known errors (generalised least squares). On few images the
-soft metric leads, on thousands the metric alone counts.
-"""
+"""What a search has tried so far, and what that says: the posterior over candidates and the ranking made anew."""
 
 from __future__ import annotations
 
@@ -18,6 +11,7 @@ from vlmsel_auto.planning.curves import Curve, Forecast, forecast
 from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.policy import POLICY, Policy
 from vlmsel_auto.planning.posterior import Observation, Posterior, posterior
+from vlmsel_auto.planning.soft_metric import Reached, soft_shift, weigh
 from vlmsel_auto.planning.space import Point
 from vlmsel_auto.ranks import simulate_ranks
 from vlmsel_auto.records import Interval, Ranking, TrialOrigin, TrialState
@@ -68,57 +62,6 @@ class Left:
     def spent(self) -> bool:
         """Whether nothing is left."""
         return (self.trials is not None and self.trials <= 0) or (self.seconds is not None and self.seconds <= 0)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reached:
-    """What a trial reached, as far as its validation images tell."""
-
-    value: float  # in units of the metric
-    sd: float  # against new images, less what all candidates have in common
-
-
-def soft_shift(pairs: Sequence[tuple[float, float | None]]) -> float:
-    """Mean of (metric - soft metric) over trials that have both: the level of the soft metric is put to the metric's.
-
-    With one trial it leaves the metric as it is; with more only differences of the soft metric count.
-    """
-    gaps = [metric - soft for metric, soft in pairs if soft is not None]
-    return float(np.mean(gaps)) if gaps else 0.0
-
-
-def weigh(
-    metric: float, soft: float | None, *, images: int | None, level: float | None = None, policy: Policy = POLICY
-) -> Reached:
-    """The metric weighed with the soft metric.
-
-    The binomial variance is that of the share of right images after k of n under a flat prior, Beta(k + 1, n - k + 1).
-    Where the level of other trials is known, it is p (1 - p) / n, p between the metric and that level: by their own
-    metrics the lucky would seem the surest, and outweigh the others.
-
-    Args:
-        metric: on the validation split, in [0, 1].
-        soft: the soft metric, shifted to the metric's level; None: not known.
-        images: of the validation split; None: the metric is taken as exact.
-        level: mean metric of the trials so far, in (0, 1).
-        policy: shares of the variance.
-    """
-    if images is None:
-        return Reached(value=metric, sd=0.0)
-    if level is None:
-        share = min(1.0, (metric * images + 1) / (images + 2))
-        own = policy.own_variance * share * (1 - share) / (images + 3)
-    else:
-        known = min(1.0, max(0.0, metric)) * images + level * policy.level_images
-        share = known / (images + policy.level_images)
-        own = policy.own_variance * share * (1 - share) / images
-    if soft is None:
-        return Reached(value=metric, sd=float(np.sqrt(own)))
-    sure, both = policy.soft_variance * own + policy.calibration_sd**2, policy.soft_covariance * own
-    weight = float(np.clip((sure - both) / (own + sure - 2 * both), 0.0, 1.0))
-    rest = 1 - weight
-    variance = weight**2 * own + rest**2 * sure + 2 * weight * rest * both
-    return Reached(value=weight * metric + rest * soft, sd=float(np.sqrt(variance)))
 
 
 def fold_ease(history: History) -> tuple[FoldScore, ...]:
