@@ -1,6 +1,6 @@
 """Several candidates pooled: what is in it, what it reaches, and that its folder predicts the same."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from helpers.study_world import candidates, digits_folder, ranking, task
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.pooling import fit_weights, log_probabilities, pool
 from vlmsel_auto.models.prediction import predict
-from vlmsel_auto.pipeline.ensemble import export_ensemble
-from vlmsel_auto.records import Budget, Candidate, Task, TrialResult
+from vlmsel_auto.pipeline.ensemble import export_ensemble, pool_leaders
+from vlmsel_auto.records import Budget, Candidate, EnsembleModel, Task, TrialResult
 from vlmsel_auto.study.study import StudyOutcome, run_study
 from vlmsel_auto.tuning.checkpoints import load_trial, save_weights
 from vlmsel_auto.tuning.data import splits
@@ -45,6 +45,19 @@ def save(workdir: Path, source: Path, logits: Mapping[int, np.ndarray], like: Tr
         save_weights(workdir, number, replace(load_trial(source, like.number), held_out_logits=found))
 
 
+def pooled_and_exported(
+    members: Sequence[TrialResult],
+    *,
+    size: int,
+    task: Task,
+    candidates: tuple[Candidate, ...],
+    workdir: Path,
+    sink: Callable[[object], None] = print,
+) -> EnsembleModel | None:
+    found = pool_leaders(members, size=size, task=task, workdir=workdir, sink=sink)
+    return export_ensemble(found, trials=members, task=task, candidates=candidates, workdir=workdir, sink=sink)
+
+
 def test_members_are_the_best_trials_of_different_candidates(finished: tuple[StudyOutcome, Path]) -> None:
     outcome, _ = finished
     assert outcome.members[0] == outcome.best
@@ -66,7 +79,7 @@ def test_heads_are_pooled_by_their_likelihood_and_the_folder_predicts_the_same(
     together = pool(held_out, shares)
     (sureness,) = fit_weights([together], labels, start=[1.0], shrinkage=2.0)
 
-    made = export_ensemble(outcome.members, size=size, task=task, candidates=candidates, workdir=workdir, sink=print)
+    made = pooled_and_exported(outcome.members, size=size, task=task, candidates=candidates, workdir=workdir)
     assert made is not None
     assert made.members == tuple(each.spec.candidate for each in outcome.members[:size])
     assert made.weights == pytest.approx(list(sureness * shares))
@@ -83,10 +96,10 @@ def test_fewer_than_two_members_are_no_ensemble(
     finished: tuple[StudyOutcome, Path], task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
 ) -> None:
     outcome, workdir = finished
-    arguments = {"task": task, "candidates": candidates, "workdir": workdir, "sink": print}
+    arguments = {"task": task, "candidates": candidates, "workdir": workdir}
     for size in (0, 1):
-        assert export_ensemble(outcome.members, size=size, **arguments) is None
-    assert export_ensemble(outcome.members[:1], size=5, **arguments) is None
+        assert pooled_and_exported(outcome.members, size=size, **arguments) is None
+    assert pooled_and_exported(outcome.members[:1], size=5, **arguments) is None
 
 
 @pytest.mark.parametrize("better", ["heads", "towers", "neither"])
@@ -106,7 +119,7 @@ def test_held_out_images_say_whether_heads_or_towers_count(
     save(tmp_path, workdir, {each.number: of_heads[place][rows] for place, each in enumerate(heads)}, heads[0])
     folds = {each.number: of_towers[2 + place][splits(task, fold=place).val] for place, each in enumerate(towers)}
     save(tmp_path, workdir, folds, heads[0])
-    made = export_ensemble([*heads, *towers], size=2, task=task, candidates=candidates, workdir=tmp_path, sink=print)
+    made = pooled_and_exported([*heads, *towers], size=2, task=task, candidates=candidates, workdir=tmp_path)
     assert made is not None
     by_number = {each.number: each.spec.method for each in (*heads, *towers)}
     expected = {"heads": ["probe"] * 2, "towers": ["finetune"] * 2, "neither": ["probe"] * 2 + ["finetune"] * 2}
@@ -127,10 +140,10 @@ def test_an_ensemble_that_is_shown_worse_is_not_exported_and_an_earlier_one_goes
     rows = splits(task, fold=0).val
     right = np.eye(task.n_classes, dtype=np.float32)[task.labels[rows]] * 9
     save(tmp_path, workdir, {good.number: right, bad.number: -right}, outcome.members[0])
-    arguments = {"task": task, "candidates": candidates, "workdir": tmp_path, "sink": print}
-    assert export_ensemble([bad, good], size=2, **arguments) is not None
+    arguments = {"task": task, "candidates": candidates, "workdir": tmp_path}
+    assert pooled_and_exported([bad, good], size=2, **arguments) is not None
     assert (tmp_path / "ensemble").exists()
-    assert export_ensemble([good, bad], size=2, **arguments) is None
+    assert pooled_and_exported([good, bad], size=2, **arguments) is None
     assert not (tmp_path / "ensemble").exists()
 
 
@@ -140,5 +153,26 @@ def test_weights_that_are_gone_are_told_and_cost_no_search(
     told = []
     outcome, _ = finished
     arguments = {"task": task, "candidates": candidates, "workdir": tmp_path, "sink": told.append}
-    assert export_ensemble(outcome.members, size=4, **arguments) is None
+    assert pooled_and_exported(outcome.members, size=4, **arguments) is None
     assert "no ensemble was exported" in told[0].text
+
+
+def test_a_tower_that_was_fitted_again_is_exported_as_it_is_then(
+    finished: tuple[StudyOutcome, Path], task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    outcome, workdir = finished
+    members = [tower(outcome, place, fold=0, number=90 + place) for place in (0, 1)]
+    logits = np.eye(task.n_classes, dtype=np.float32)[task.labels[splits(task, fold=0).val]] * 3
+    save(tmp_path, workdir, {each.number: logits for each in members}, outcome.members[0])
+    found = pool_leaders(members, size=2, task=task, workdir=tmp_path, sink=print)
+    assert found is not None
+    assert found.towers == [90, 91]
+    test = task.labels[np.sort(task.test)]
+    for each in members:  # every test image right, as none of the first fit's were
+        right = np.eye(task.n_classes, dtype=np.float32)[test] * 9
+        save_weights(tmp_path, each.number, replace(load_trial(tmp_path, each.number), test_logits=right))
+    now = [replace(each, on_all_labels=True, test=1.0) for each in members]
+    made = export_ensemble(found, trials=now, task=task, candidates=candidates, workdir=tmp_path, sink=print)
+    assert made is not None
+    assert made.test == 1.0
+    assert made.weights == tuple(found.weights)

@@ -27,7 +27,7 @@ from vlmsel_auto.models.pooling import LEAST_LOG, fit_weights, log_probabilities
 from vlmsel_auto.pipeline.export import export_trial, held_out_rows
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.records import Candidate, EnsembleModel, FloatArray, IntArray, Task, TrialResult
-from vlmsel_auto.tuning.checkpoints import Checkpoint, load_trial
+from vlmsel_auto.tuning.checkpoints import load_held_out_logits, load_trial
 from vlmsel_auto.tuning.data import measure
 from vlmsel_auto.tuning.final_score import final_score
 from vlmsel_auto.tuning.methods import method_of
@@ -40,11 +40,10 @@ _TEMPER = 20.0  # nats of log likelihood on all held-out images by which a head'
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Member:
+class Member:
     """A trial whose weights are there. n: images it was scored on without having seen them, K classes."""
 
     trial: TrialResult
-    checkpoint: Checkpoint
     rows: IntArray  # (n,) sorted image indices
     logs: FloatArray  # (n, K) log-probabilities
 
@@ -59,11 +58,16 @@ class _Member:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Pool:
+class Pool:
     """Members with the weight of each."""
 
-    members: Sequence[_Member]
+    members: Sequence[Member]
     weights: Sequence[float]
+
+    @property
+    def towers(self) -> list[int]:
+        """Numbers of its fine-tuned trials."""
+        return [each.trial.number for each in self.members if each.is_tower]
 
     @cached_property
     def rows(self) -> IntArray:
@@ -85,55 +89,73 @@ class _Pool:
             total += sum(weight for _, weight in mine) * part / np.maximum(known, 1e-12)[:, None]
         return pool([total], [1.0])
 
-    def test(self) -> FloatArray:
-        """(n, K) of the test images."""
-        logits = [each.checkpoint.test_logits for each in self.members]
-        return pool([log_probabilities(each) for each in logits if each is not None], self.weights)
 
-
-def export_ensemble(
-    members: Sequence[TrialResult],
-    *,
-    size: int,
-    task: Task,
-    candidates: Sequence[Candidate],
-    workdir: Path,
-    sink: Sink,
-) -> EnsembleModel | None:
-    """Write a pool of the leading candidates to ``workdir/ensemble``.
+def pool_leaders(members: Sequence[TrialResult], *, size: int, task: Task, workdir: Path, sink: Sink) -> Pool | None:
+    """Choose and weigh the leading candidates by what they say of held-out images; no tower is read.
 
     Args:
         members: best trials by heads and by towers of each leading candidate, the chosen model first.
         size: at most so many heads and so many towers; fewer than two give no ensemble.
         task: the target.
+        workdir: where the study's checkpoints are.
+        sink: told when they cannot be read.
+
+    Returns:
+        The pool; None where there are no two members, or where ten held-out images or more say that its log loss is
+        larger than that of the first member alone, by more than two standard errors of the difference.
+    """
+    try:
+        every = [one for each in members if (one := _read(each, task, workdir)) is not None]
+    except VlmselError as error:
+        _tell(sink, error)
+        return None
+    found = None if size < 2 else _pooled(every, size=size, task=task)  # noqa: PLR2004 - a pool of one is that one
+    if found is None or len(found.members) < 2 or _shown_worse(found, every[0], task.labels):  # noqa: PLR2004 - likewise
+        return None
+    return found
+
+
+def export_ensemble(
+    found: Pool | None,
+    *,
+    trials: Sequence[TrialResult],
+    task: Task,
+    candidates: Sequence[Candidate],
+    workdir: Path,
+    sink: Sink,
+) -> EnsembleModel | None:
+    """Write a pool to ``workdir/ensemble``; one of an earlier call goes also where there is none.
+
+    Args:
+        found: by `pool_leaders`.
+        trials: those of its members as they are now: towers may have been fitted again since.
+        task: the target.
         candidates: all that were usable.
         workdir: where the study's checkpoints are.
         sink: told when it could not be written.
-
-    Returns:
-        The ensemble; None where there are no two members, or where ten held-out images or more say that its log loss is
-        larger than that of the first member alone, by more than two standard errors of the difference.
     """
     folder = workdir / _FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    if found is None:
+        return None
+    by_id = {one.id: one for one in candidates}
+    now = {each.number: each for each in trials}
+    tests: list[FloatArray] = []
     try:
-        every = [one for each in members if (one := _read(each, task, workdir)) is not None]
-        shutil.rmtree(folder, ignore_errors=True)  # an earlier call's would look like this one's
-        found = None if size < 2 else _pooled(every, size=size, task=task)  # noqa: PLR2004 - a pool of one is that one
-        if found is None or len(found.members) < 2 or _shown_worse(found, every[0], task.labels):  # noqa: PLR2004 - likewise
-            return None
-        by_id = {one.id: one for one in candidates}
         for place, one in enumerate(found.members, start=1):
-            candidate = by_id[one.trial.spec.candidate]
-            export_trial(
-                one.trial, one.checkpoint, candidate=candidate, task=task, directory=folder / f"member-{place}"
-            )
+            trial = now[one.trial.number]
+            checkpoint = load_trial(workdir, trial.number)
+            if checkpoint.test_logits is not None:
+                tests.append(log_probabilities(checkpoint.test_logits))
+            candidate = by_id[trial.spec.candidate]
+            export_trial(trial, checkpoint, candidate=candidate, task=task, directory=folder / f"member-{place}")
         write_ensemble(folder, weights=found.weights)
     except VlmselError as error:  # the single model and the report are worth having all the same
-        sink(Notice(text=f"no ensemble was exported: {error}", level="warning"))
+        _tell(sink, error)
         return None
     labels = torch.from_numpy(task.labels[found.rows])
     reached = measure(task.metric, logits=torch.from_numpy(found.held_out()), labels=labels)
-    on_test = final_score(task, found.test())
+    on_test = final_score(task, pool(tests, found.weights))
     sizes = [by_id[one.trial.spec.candidate].params for one in found.members]
     return EnsembleModel(
         members=tuple(one.trial.spec.candidate for one in found.members),
@@ -148,25 +170,18 @@ def export_ensemble(
     )
 
 
-def towers_of_ensemble(members: Sequence[TrialResult], *, size: int, task: Task, workdir: Path) -> list[int]:
-    """Numbers of the fine-tuned trials that an ensemble would take; none where their weights cannot be read."""
-    try:
-        every = [one for each in members if (one := _read(each, task, workdir)) is not None]
-    except VlmselError:  # `export_ensemble` tells
-        return []
-    found = _pooled(every, size=size, task=task)
-    return [] if found is None else [one.trial.number for one in found.members if one.is_tower]
+def _tell(sink: Sink, error: VlmselError) -> None:
+    sink(Notice(text=f"no ensemble was exported: {error}", level="warning"))
 
 
-def _read(trial: TrialResult, task: Task, workdir: Path) -> _Member | None:
-    checkpoint = load_trial(workdir, trial.number)
-    if checkpoint.held_out_logits is None:
+def _read(trial: TrialResult, task: Task, workdir: Path) -> Member | None:
+    logits = load_held_out_logits(workdir, trial.number)
+    if logits is None:
         return None
-    logs = log_probabilities(checkpoint.held_out_logits)
-    return _Member(trial=trial, checkpoint=checkpoint, rows=held_out_rows(trial, task=task), logs=logs)
+    return Member(trial=trial, rows=held_out_rows(trial, task=task), logs=log_probabilities(logits))
 
 
-def _pooled(every: Sequence[_Member], *, size: int, task: Task) -> _Pool | None:
+def _pooled(every: Sequence[Member], *, size: int, task: Task) -> Pool | None:
     """Members and weights; None without a member."""
     heads = [each for each in every if not each.is_tower][:size]
     towers = [each for each in every if each.is_tower][:size]
@@ -178,18 +193,18 @@ def _pooled(every: Sequence[_Member], *, size: int, task: Task) -> _Pool | None:
         head, tower = fit_weights(logs, labels, start=_START).tolist()
         if min(head, tower) >= _LEAST_SHARE * (head + tower):
             weights = [*(head * share for share in of_head), *(tower * share for share in of_tower)]
-            return _Pool(members=[*heads, *towers], weights=weights)
+            return Pool(members=[*heads, *towers], weights=weights)
         heads, towers = (heads, []) if tower < head else ([], towers)
     if not heads and not towers:
         return None
     shares = of_head if heads else of_tower
-    alike = _Pool(members=heads or towers, weights=shares)
+    alike = Pool(members=heads or towers, weights=shares)
     logs = [np.maximum(alike.held_out(), LEAST_LOG)]
     (weight,) = fit_weights(logs, task.labels[alike.rows], start=[1.0]).tolist()
-    return _Pool(members=alike.members, weights=[weight * share for share in shares])
+    return Pool(members=alike.members, weights=[weight * share for share in shares])
 
 
-def _shares(heads: Sequence[_Member], labels: IntArray) -> list[float]:
+def _shares(heads: Sequence[Member], labels: IntArray) -> list[float]:
     """Shares of the heads by their likelihood on images that all of them have held out."""
     if not heads:
         return []
@@ -198,7 +213,7 @@ def _shares(heads: Sequence[_Member], labels: IntArray) -> list[float]:
     return shares
 
 
-def _beside(tower: _Member, heads: Sequence[_Member], shares: Sequence[float]) -> FloatArray:
+def _beside(tower: Member, heads: Sequence[Member], shares: Sequence[float]) -> FloatArray:
     """What the head of the tower's candidate says of the tower's images; all heads together where it has none."""
     own = next((each for each in heads if each.trial.spec.candidate == tower.trial.spec.candidate), None)
     if own is not None:
@@ -206,7 +221,7 @@ def _beside(tower: _Member, heads: Sequence[_Member], shares: Sequence[float]) -
     return np.maximum(pool([each.at(tower.rows) for each in heads], shares), LEAST_LOG)
 
 
-def _shown_worse(found: _Pool, single: _Member, labels: IntArray) -> bool:
+def _shown_worse(found: Pool, single: Member, labels: IntArray) -> bool:
     """Whether the held-out images say, by more than their error, that the single model has the smaller log loss."""
     rows = np.intersect1d(found.rows, single.rows)
     if len(rows) < _FEWEST:

@@ -23,7 +23,7 @@ from vlmsel_auto.models.limits import NO_LIMITS, Limits
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.pipeline.choose import AUTO, choose
 from vlmsel_auto.pipeline.command import PRICE, SHOTS, command_of
-from vlmsel_auto.pipeline.ensemble import export_ensemble, towers_of_ensemble
+from vlmsel_auto.pipeline.ensemble import export_ensemble, pool_leaders
 from vlmsel_auto.pipeline.export import export_best
 from vlmsel_auto.pipeline.final_fit import fit_finally
 from vlmsel_auto.pipeline.learning import learn_from
@@ -192,11 +192,12 @@ def search(
             policy=replace(POLICY, price=price / 100),
         )
         stopped = _stopped_by(outcome)
+        pooled = pool_leaders(outcome.members, size=ensemble, task=task, workdir=folder, sink=sink)
         if outcome.best is not None and stopped is not StoppedBy.INTERRUPTED:
-            wanted = towers_of_ensemble(outcome.members, size=ensemble, task=task, workdir=folder)
+            towers = [] if pooled is None else pooled.towers
             outcome = fit_finally(
                 outcome,
-                wanted=list(dict.fromkeys([outcome.best.number, *wanted])),
+                wanted=list(dict.fromkeys([outcome.best.number, *towers])),
                 task=task,
                 candidates=usable,
                 load=load,
@@ -207,7 +208,7 @@ def search(
                 sink=sink,
             )
         best = export_best(outcome, task=task, candidates=usable, workdir=folder, sink=sink)
-        mean = export_ensemble(outcome.members, size=ensemble, task=task, candidates=usable, workdir=folder, sink=sink)
+        mean = export_ensemble(pooled, trials=outcome.members, task=task, candidates=usable, workdir=folder, sink=sink)
         notes = [*task.notes, *ranking.notes]
         if learn and outcome.best is not None and stopped is not StoppedBy.INTERRUPTED:
             notes.append(learn_from(task, usable, measured, outcome.results, seed=seed, sink=sink))

@@ -13,7 +13,8 @@ Tensors and JSON only, no pickle; written to a temporary name and renamed, so a 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,10 +75,8 @@ def load_trial(workdir: Path, number: int) -> Checkpoint:
     Raises:
         TrialUnavailable: it kept none (it failed, was pruned, or another trial became better), or the file is damaged.
     """
-    path = trial_dir(workdir, number) / _WEIGHTS
-    try:
-        with safe_open(path, framework="pt", device="cpu") as stream:
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - not a mapping
+    with _reading(workdir, number):
+        tensors = _read(workdir, number)
         visual = {name.removeprefix(_VISUAL): each for name, each in tensors.items() if name.startswith(_VISUAL)}
         return Checkpoint(
             visual=visual or None,
@@ -87,9 +86,33 @@ def load_trial(workdir: Path, number: int) -> Checkpoint:
             held_out_logits=tensors["logits.held_out"].numpy() if "logits.held_out" in tensors else None,
             test_logits=tensors["logits.test"].numpy() if "logits.test" in tensors else None,
         )
+
+
+def load_held_out_logits(workdir: Path, number: int) -> NDArray[np.float32] | None:
+    """What trial ``number`` says of the images that it held out; its tower is not read.
+
+    Raises:
+        TrialUnavailable: as for `load_trial`.
+    """
+    with _reading(workdir, number):
+        found = _read(workdir, number, only="logits.held_out").get("logits.held_out")
+        return None if found is None else np.asarray(found.numpy())
+
+
+def _read(workdir: Path, number: int, *, only: str | None = None) -> dict[str, torch.Tensor]:
+    with safe_open(trial_dir(workdir, number) / _WEIGHTS, framework="pt", device="cpu") as stream:
+        names = [name for name in stream.keys() if only in (name, None)]  # noqa: SIM118 - not a mapping
+        return {name: stream.get_tensor(name) for name in names}
+
+
+@contextmanager
+def _reading(workdir: Path, number: int) -> Iterator[None]:
+    try:
+        yield
     except (OSError, KeyError, SafetensorError) as error:
         raise TrialUnavailable(
-            f"Trial {number} has no weights at {path}: only trials that may be the best keep them, but got {error}"
+            f"Trial {number} has no weights at {trial_dir(workdir, number) / _WEIGHTS}: only trials that may be the "
+            f"best keep them, but got {error}"
         ) from error
 
 

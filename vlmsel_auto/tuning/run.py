@@ -18,7 +18,14 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import TrialUnavailable
 from vlmsel_auto.events import Notice, Sink, TrialEpoch, discard
 from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialResult, TrialSpec, TrialState
-from vlmsel_auto.tuning.checkpoints import Paused, drop_paused, load_paused, load_trial, save_paused, save_weights
+from vlmsel_auto.tuning.checkpoints import (
+    Paused,
+    drop_paused,
+    load_held_out_logits,
+    load_paused,
+    save_paused,
+    save_weights,
+)
 from vlmsel_auto.tuning.data import Splits, splits
 from vlmsel_auto.tuning.methods import method_of
 from vlmsel_auto.tuning.work import (
@@ -175,7 +182,7 @@ def fit_on_all_labels(
         TrialFailed: out of memory, diverged, weights missing.
     """
     begun = time.monotonic()
-    before = load_trial(workdir, result.number)
+    held_out = load_held_out_logits(workdir, result.number)
     part = splits(task, fold=result.spec.fold)
     work = Work(
         spec=result.spec,
@@ -201,7 +208,7 @@ def fit_on_all_labels(
         or known.metric < (result.validation or 0)
     ):
         return None
-    save_weights(workdir, result.number, replace(made, held_out_logits=before.held_out_logits))
+    save_weights(workdir, result.number, replace(made, held_out_logits=held_out))
     spent = time.monotonic() - begun
     return replace(result, test=outcome.test, on_all_labels=True, cost=(result.cost or result.seconds) + spent)
 
