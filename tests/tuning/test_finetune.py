@@ -13,6 +13,7 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import TrialOutOfMemory
 from vlmsel_auto.events import Event, TrialEpoch
 from vlmsel_auto.models import zoo
+from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Candidate
 from vlmsel_auto.tuning import finetune
 from vlmsel_auto.tuning import module as epochs
@@ -55,6 +56,20 @@ def test_fine_tuning_ends_with_the_last_epoch_and_its_weights(
         if soft is not None:
             true = softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
             assert soft == pytest.approx(true.mean(), abs=1e-4)
+            assert np.allclose(kept.held_out_logits, logits, atol=1e-4)
+
+
+def test_every_image_is_seen_no_oftener_than_it_must_be(tmp_path: Path, candidate: Candidate, store: Store) -> None:
+    run(tmp_path, candidate, store, spec(epochs=1))  # embeds the images for the head
+    seen = []
+
+    def load(one: Candidate) -> LoadedModel:
+        model = zoo.load(one)
+        model.visual.register_forward_hook(lambda _module, given, _found: seen.append(len(given[0])))
+        return model
+
+    run(tmp_path, candidate, store, spec(), load=load)
+    assert sum(seen) == 3 * 40 + (1 + 3) * 20 + 20  # training; validation before and after each epoch; test
 
 
 def test_the_same_seed_gives_the_same_trial(tmp_path: Path, candidate: Candidate, store: Store) -> None:

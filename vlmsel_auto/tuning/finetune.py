@@ -17,19 +17,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from numpy.typing import NDArray
 
 from vlmsel_auto.errors import TrialOutOfMemory
 from vlmsel_auto.process import handlers_kept, is_out_of_memory
 from vlmsel_auto.records import Metric
 from vlmsel_auto.tuning import probe, zero_shot
 from vlmsel_auto.tuning.checkpoints import Checkpoint, Paused, Progress
-from vlmsel_auto.tuning.data import Batches, ImageSet, Measured, image_set, score
+from vlmsel_auto.tuning.data import Batches, ImageSet, Measured, image_set, measure, score
 from vlmsel_auto.tuning.features import features_of
-from vlmsel_auto.tuning.module import EpochReport, Head, Kept, Tuner, copy_state, measure_outputs
+from vlmsel_auto.tuning.module import EpochReport, Head, Kept, Tuner, copy_state
 from vlmsel_auto.tuning.work import Deadline, Ending, Outcome, Work
 
 _CLIP = 1.0  # of the gradient's norm
@@ -91,22 +89,14 @@ def release(device: torch.device) -> None:
 
 
 @torch.inference_mode()
-def _predict(
-    tuner: Tuner, images: ImageSet, *, batch: int, deadline: Deadline
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Logits and labels of all images, in float32."""
+def _predict(tuner: Tuner, images: ImageSet, *, batch: int, deadline: Deadline) -> torch.Tensor:
+    """Logits (n, K) of all images, float32, on the CPU."""
     tuner.eval()
     outputs = []
-    for pixels, labels in Batches(images=images, size=batch):
+    for pixels, _ in Batches(images=images, size=batch):
         deadline.check()
-        outputs.append((tuner(pixels).cpu(), labels))
-    return outputs
-
-
-def _logits(tuner: Tuner, images: ImageSet, *, batch: int) -> NDArray[np.float32]:
-    """Logits (n, K) of all images, whatever the clock says."""
-    found = torch.cat([each for each, _ in _predict(tuner, images, batch=batch, deadline=Deadline())])
-    return np.asarray(found.float().numpy())
+        outputs.append(tuner(pixels).float().cpu())
+    return torch.cat(outputs)
 
 
 @contextmanager
@@ -180,9 +170,10 @@ def _snapshot(tuner: Tuner, *, kept: Kept, start: float, shuffle: torch.Generato
 def _begin(tuner: Tuner, val: ImageSet, *, metric: Metric, batch: int, deadline: Deadline) -> tuple[Kept, float, float]:
     """Measure the start: what there is so far, its metric, and seconds an image."""
     begun = time.monotonic()
-    found = measure_outputs(_predict(tuner, val, batch=2 * batch, deadline=deadline), metric)
+    logits = _predict(tuner, val, batch=2 * batch, deadline=deadline)
     per_image = (time.monotonic() - begun) / len(val)
-    return Kept(measured=found, state=copy_state(tuner)), found.metric, per_image
+    found = measure(metric, logits=logits, labels=val.labels)
+    return Kept(measured=found, state=copy_state(tuner), of_val=logits), found.metric, per_image
 
 
 def _resume(
@@ -253,12 +244,13 @@ def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1) -> Outc
             tuner.to(model.device)  # Lightning moves the module to the CPU when it is done
             tuner.load_state_dict(kept.state)
     test: float | None = None
-    of_val, of_test = None, None
+    of_val, of_test = kept.of_val, None
     if kept.ending is not Ending.PRUNED:
-        of_val = _logits(tuner, val, batch=2 * batch)
+        if of_val is None:
+            of_val = _predict(tuner, val, batch=2 * batch, deadline=Deadline())
         if len(splits.test):
             shown = image_set(task, view=view, indices=splits.test)
-            of_test = _logits(tuner, shown, batch=2 * batch)
+            of_test = _predict(tuner, shown, batch=2 * batch, deadline=Deadline()).numpy()
             test = score(task.metric, labels=task.labels[splits.test], predicted=of_test.argmax(axis=1))
     visual = {name: each.cpu() for name, each in copy_state(tuner.visual).items()}
     return Outcome(
@@ -267,7 +259,7 @@ def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1) -> Outc
             weight=layer.weight.detach().cpu().numpy(),
             bias=layer.bias.detach().cpu().numpy(),
             scale=layer.scale,
-            held_out_logits=of_val,
+            held_out_logits=None if of_val is None else of_val.float().cpu().numpy(),
             test_logits=of_test,
         ),
         start=head.start,

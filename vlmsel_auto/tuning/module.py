@@ -73,6 +73,7 @@ class Tuner(pl.LightningModule):
         self.augmenting = torch.Generator().manual_seed(spec.seed + 1)
         self._outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.measured = Measured(metric=0.0, soft=0.0, loss=0.0, images=0)  # in float64, as Lightning would not keep it
+        self.of_val = torch.zeros(0)  # logits (n, K) of the validation images after the last epoch
         self.train_loss = torch.zeros(())
         self._seen = 0
 
@@ -117,7 +118,8 @@ class Tuner(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the task's metric and the loss."""
-        self.measured = measure_outputs(self._outputs, self._metric)
+        self.of_val, labels = joined(self._outputs)
+        self.measured = measure(self._metric, logits=self.of_val, labels=labels)
         self._outputs.clear()
         self.log(VALIDATION, self.measured.metric, logger=False, prog_bar=False)
 
@@ -189,10 +191,9 @@ def _rate_factor(step: int, *, steps: int) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm)))
 
 
-def measure_outputs(outputs: list[tuple[torch.Tensor, torch.Tensor]], metric: Metric) -> Measured:
-    """Measure collected (logits, labels)."""
-    logits = torch.cat([each for each, _ in outputs])
-    return measure(metric, logits=logits, labels=torch.cat([each for _, each in outputs]))
+def joined(outputs: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Collected logits (n, K) and labels (n,)."""
+    return torch.cat([each for each, _ in outputs]), torch.cat([each for _, each in outputs])
 
 
 _SAVE_EVERY = 60.0  # seconds of training that a kill may cost
@@ -204,6 +205,7 @@ class Kept:
 
     measured: Measured  # after the last whole epoch, or the start
     state: dict[str, torch.Tensor]
+    of_val: torch.Tensor | None = None  # logits (n, K) that were measured; None: after a pause, before the next epoch
     curve: list[float] = field(default_factory=list)
     ending: Ending = Ending.COMPLETE
 
@@ -278,7 +280,7 @@ class EpochReport(pl.Callback):
                 f"{measured.loss} on the validation images"
             )
         kept.curve.append(measured.metric)
-        kept.measured, kept.state = measured, copy_state(pl_module)
+        kept.measured, kept.state, kept.of_val = measured, copy_state(pl_module), pl_module.of_val
         pause = self._hook(len(kept.curve), measured.metric, loss)
         if pause:
             kept.ending = Ending.PRUNED
