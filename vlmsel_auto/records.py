@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,8 @@ from vlmsel_auto.errors import BudgetError
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-Metric = Literal["accuracy", "balanced_accuracy"]
+Metric = Literal["accuracy", "balanced_accuracy", "macro_f1"]
+CLASSES_ALIKE: Final[frozenset[Metric]] = frozenset({"balanced_accuracy", "macro_f1"})  # metrics that weigh them alike
 
 
 class Basis(enum.StrEnum):

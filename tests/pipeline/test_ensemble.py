@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.special import softmax
+from sklearn.metrics import f1_score
 
 from helpers.study_world import candidates, digits_folder, ranking, task
 from vlmsel_auto.models import zoo
@@ -90,6 +91,27 @@ def test_heads_are_pooled_by_their_likelihood_and_the_folder_predicts_the_same(
     said = predict(made.model_dir, [task.root / task.paths[row] for row in test])
     assert np.allclose(said.probabilities, np.exp(of_test), atol=1e-4)
     assert (said.best == task.labels[test]).mean() == made.test
+
+
+def test_trials_and_ensemble_go_by_the_metric_of_the_task(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    task = replace(task, metric="macro_f1")
+    outcome = run_study(
+        task=task, candidates=candidates, ranking=ranking(), budget=Budget(trials=2), workdir=tmp_path, load=zoo.load,
+        methods=("zero_shot", "probe"), top_k=2,
+    )  # fmt: skip
+    labels = task.labels[splits(task).labelled]
+    for each in outcome.members:
+        said = load_trial(tmp_path, each.number).held_out_logits.argmax(axis=1)
+        assert each.validation == f1_score(labels, said, average="macro")
+        assert each.validation != (said == labels).mean()
+    found = pool_leaders(outcome.members, size=2, task=task, workdir=tmp_path, sink=print)
+    made = export_ensemble(
+        found, trials=outcome.members, task=task, candidates=candidates, workdir=tmp_path, sink=print
+    )
+    assert made is not None
+    assert made.validation == f1_score(labels, found.held_out().argmax(axis=1), average="macro")
 
 
 def test_fewer_than_two_members_are_no_ensemble(

@@ -377,6 +377,16 @@ def test_an_ensemble_is_told_beside_the_best_model(tmp_path):
     assert "pool of" not in report_views.html(make_report())
 
 
+@pytest.mark.parametrize(
+    ("metric", "named"), [("macro_f1", "macro F1"), ("balanced_accuracy", "balanced accuracy"), ("accuracy", "")]
+)
+def test_the_metric_is_named(metric, named):
+    report = make_report(task=replace(make_report().task, metric=metric))
+    assert f"<dt>test {named or 'accuracy'}</dt>" in report_views.html(report)
+    said = text_of(report_views.panel(report))
+    assert ("test 91.0 % (" + named + ")" in said) if named else ("test 91.0 %" in said and "(accuracy)" not in said)
+
+
 def test_terminal_is_safe_from_control_characters():
     evil = replace(make_report().task, name="x\x1b[2Jy")
     assert "\x1b" not in text_of(report_views.panel(make_report(task=evil)))

@@ -41,7 +41,7 @@ def test_task_toml(tmp_path: Path) -> None:
         ("nam = 'x'", "unknown key 'nam'"),
         ("name = 3", "name in task.toml must be a string"),
         ("domain = ''", "domain in task.toml"),
-        ("metric = 'f1'", "metric in task.toml must be one of accuracy, balanced_accuracy"),
+        ("metric = 'f1'", "metric in task.toml must be one of accuracy, balanced_accuracy, macro_f1"),
         ("metric = 1", "metric in task.toml"),
         ("templates = 'a {}'", "list of one or more strings"),
         ("templates = []", "list of one or more strings"),

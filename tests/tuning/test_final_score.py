@@ -41,10 +41,11 @@ def test_interval_and_calibration_are_those_of_the_papers() -> None:
     assert flat.calibration_error > found.calibration_error  # right far more often than it says
 
 
-def test_a_balanced_accuracy_has_no_such_interval_and_no_test_split_no_score() -> None:
+def test_other_metrics_have_no_such_interval_and_no_test_split_no_score() -> None:
     task = digits()
     logits = np.eye(task.n_classes)[task.labels[np.sort(task.test)]]
-    balanced = final_score(replace(task, metric="balanced_accuracy"), logits)
-    assert balanced is not None
-    assert balanced.interval is None
+    for metric in ("balanced_accuracy", "macro_f1"):
+        found = final_score(replace(task, metric=metric), logits)
+        assert found is not None
+        assert (found.metric, found.interval) == (1.0, None)
     assert final_score(replace(task, test=task.test[:0]), logits[:0]) is None

@@ -18,7 +18,7 @@ from vlmsel_auto.events import (
     TrialFinished,
     TrialStarted,
 )
-from vlmsel_auto.records import TrialResult, TrialSpec
+from vlmsel_auto.records import Metric, TrialResult, TrialSpec
 from vlmsel_auto.tuning.methods import label_of
 from vlmsel_auto.units import DASH, byte_count
 
@@ -67,6 +67,11 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(int(max(seconds, 0.0)), _MINUTE)
     hours, minutes = divmod(minutes, _MINUTE)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def metric_text(metric: Metric) -> str:
+    """A metric as people read it: ``balanced accuracy``, ``macro F1``."""
+    return "macro F1" if metric == "macro_f1" else metric.replace("_", " ")
 
 
 def percent(value: float | None, *, digits: int = 1) -> str:

@@ -145,6 +145,7 @@ def html(report: SearchReport) -> str:
         thousands=thousands,
         plural=formatting.plural,
         method=label_of,
+        metric=formatting.metric_text,
         figure=_figure,
         points=_points,
         clean=formatting.clean,
@@ -186,11 +187,13 @@ def _best_lines(report: SearchReport) -> list[Text]:
     if best is None:
         return [Text(without_best(report), style="bold red")]
     test = "" if best.test is None else f", test {formatting.percent(best.test)}"
+    metric = report.task.metric
+    unit = "" if metric == "accuracy" else f" ({formatting.metric_text(metric)})"
     lines = [
         Text.assemble(
             "Best  ",
             (formatting.clean(best.candidate), "bold green"),
-            f"  {label_of(best.method)}, validation {formatting.percent(best.validation)}{test}",
+            f"  {label_of(best.method)}, validation {formatting.percent(best.validation)}{test}{unit}",
         )
     ]
     if best.on_test is not None:

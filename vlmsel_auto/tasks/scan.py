@@ -158,14 +158,15 @@ def read_declaration(root: Path, *, classes: Sequence[str]) -> Declaration:
     unknown = sorted(set(table) - set(_KEYS))
     if unknown:
         raise TaskError(f"task.toml may hold {', '.join(_KEYS)}, but got the unknown key {shown(unknown)} ({path})")
-    metrics = get_args(Metric)
-    metric = _text(table, "metric", default="accuracy", path=path)
-    if metric not in metrics:
-        raise TaskError(f"metric in task.toml must be one of {', '.join(metrics)}, but got {metric!r} ({path})")
+    metrics: tuple[Metric, ...] = get_args(Metric)
+    said = _text(table, "metric", default="accuracy", path=path)
+    metric = next((each for each in metrics if each == said), None)
+    if metric is None:
+        raise TaskError(f"metric in task.toml must be one of {', '.join(metrics)}, but got {said!r} ({path})")
     return Declaration(
         name=_text(table, "name", default=printable(root.name) or "task", path=path),
         domain=_text(table, "domain", default="images", path=path),
-        metric="balanced_accuracy" if metric == "balanced_accuracy" else "accuracy",
+        metric=metric,
         templates=check_templates(table.get("templates", list(DEFAULT_TEMPLATES)), where=str(path)),
         prompts=_prompts(table.get("prompts", {}), classes=classes, path=path),
     )

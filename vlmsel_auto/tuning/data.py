@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import f1_score
 from torch.nn import functional
 
-from vlmsel_auto.records import FloatArray, ImageView, IntArray, Metric, PixelSource, Task
+from vlmsel_auto.records import CLASSES_ALIKE, FloatArray, ImageView, IntArray, Metric, PixelSource, Task
 from vlmsel_auto.tasks.split import few_shot
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # uint8 (n, S, S, 3), int64 (n,)
@@ -141,7 +142,10 @@ class Batches:
 
 
 def score(metric: Metric, *, labels: IntArray, predicted: IntArray) -> float:
-    """Accuracy, or balanced accuracy (mean recall over the classes that occur in ``labels``), in [0, 1].
+    """A task's metric in [0, 1].
+
+    Accuracy; balanced accuracy, the mean recall of the classes that occur in ``labels``; or macro F1, the mean F1 of
+    the classes that occur in ``labels`` or ``predicted``, as scikit-learn has it.
 
     Raises:
         ValueError: no label, or different lengths.
@@ -150,6 +154,8 @@ def score(metric: Metric, *, labels: IntArray, predicted: IntArray) -> float:
         raise ValueError(
             f"labels and predictions must be as many, at least one, but got {len(labels)}, {len(predicted)}"
         )
+    if metric == "macro_f1":
+        return float(f1_score(labels, predicted, average="macro", zero_division=0.0))
     return _mean(metric, labels=labels, values=(labels == predicted).astype(np.float64))
 
 
@@ -162,12 +168,35 @@ def _mean(metric: Metric, *, labels: IntArray, values: FloatArray) -> float:
     return float((np.bincount(inverse, weights=values, minlength=len(present)) / counts).mean())
 
 
+def _soft(metric: Metric, *, labels: IntArray, probabilities: FloatArray) -> float:
+    """The metric with each image counted by probabilities (n, K) in place of a prediction.
+
+    F1 is then twice the probability that a class's images give it, over their number and the probability that all
+    images give it: the F1 itself where the probabilities are 0 and 1. Classes without an image are left out.
+    """
+    true = probabilities[np.arange(len(labels)), labels]
+    if metric != "macro_f1":
+        return _mean(metric, labels=labels, values=true)
+    counts = np.bincount(labels, minlength=probabilities.shape[1])
+    right = np.bincount(labels, weights=true, minlength=probabilities.shape[1])
+    present = counts > 0
+    return float((2 * right[present] / (counts + probabilities.sum(axis=0))[present]).mean())
+
+
+def class_weights(metric: Metric, *, labels: IntArray, classes: int) -> torch.Tensor | None:
+    """Weights (K,) n / (K n_k) of classes in a loss, as scikit-learn balances them; None where images count alike."""
+    if metric not in CLASSES_ALIKE:
+        return None
+    counts = np.bincount(labels, minlength=classes)
+    return torch.from_numpy(len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))).float()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
     """A classifier on the images of a split."""
 
     metric: float  # the task's, in [0, 1]
-    soft: float  # the same with each image counted by the probability of its true class, in [0, 1]
+    soft: float  # the same with each image counted by its probabilities, not its most probable class, in [0, 1]
     loss: float  # mean cross entropy
     images: int  # that it was measured on
 
@@ -176,10 +205,9 @@ def measure(metric: Metric, *, logits: torch.Tensor, labels: torch.Tensor) -> Me
     """Measure logits (n, K) against labels int64 (n,)."""
     known = labels.cpu().numpy()
     logs = functional.log_softmax(logits.float(), dim=1)
-    true = logs.gather(1, labels[:, None]).squeeze(1)
     return Measured(
         metric=score(metric, labels=known, predicted=logits.argmax(dim=1).cpu().numpy()),
-        soft=_mean(metric, labels=known, values=true.exp().double().cpu().numpy()),
-        loss=-float(true.mean()),
+        soft=_soft(metric, labels=known, probabilities=logs.exp().double().cpu().numpy()),
+        loss=-float(logs.gather(1, labels[:, None]).mean()),
         images=len(known),
     )

@@ -19,8 +19,8 @@ _BINS: Final = 15
 def final_score(task: Task, logits: FloatArray | NDArray[np.float32]) -> FinalScore | None:
     """Score logits, or log-probabilities, (n, K) of the sorted test images; None without a test split.
 
-    The interval is Wilson's (JASA 1927) for a share of n images, 95 %; a balanced accuracy has none. The calibration
-    error is the expected one of Guo et al. (ICML 2017, eq. 3) with 15 bins of the highest probability.
+    The interval is Wilson's (JASA 1927) for a share of n images, 95 %; other metrics than accuracy have none. The
+    calibration error is the expected one of Guo et al. (ICML 2017, eq. 3) with 15 bins of the highest probability.
     """
     rows = np.sort(task.test)
     if not len(rows):

@@ -51,7 +51,7 @@ class Head(nn.Module):
 
 
 class Tuner(pl.LightningModule):
-    """Tower and head with their loss and optimiser."""
+    """Tower and head with their loss, in which classes count by ``class_weights`` (K,), and optimiser."""
 
     def __init__(
         self,
@@ -61,6 +61,7 @@ class Tuner(pl.LightningModule):
         spec: TrialSpec,
         metric: Metric,
         steps: int,
+        class_weights: torch.Tensor | None = None,
     ) -> None:
         super().__init__()
         self.visual = model.visual.requires_grad_(True)
@@ -69,6 +70,8 @@ class Tuner(pl.LightningModule):
         self._spec = spec
         self._metric: Metric = metric
         self._steps = steps
+        self.class_weights: torch.Tensor | None
+        self.register_buffer("class_weights", class_weights, persistent=False)
         self._resume: Paused | None = None
         self.augmenting = torch.Generator().manual_seed(spec.seed + 1)
         self._outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -100,7 +103,7 @@ class Tuner(pl.LightningModule):
         """Cross entropy with label smoothing on augmented images."""
         pixels, labels = batch
         pixels = augment(pixels, strength=self._spec.settings["augmentation"], generator=self.augmenting)
-        loss = functional.cross_entropy(self(pixels), labels, label_smoothing=_SMOOTHING)
+        loss = functional.cross_entropy(self(pixels), labels, weight=self.class_weights, label_smoothing=_SMOOTHING)
         self.train_loss += loss.detach() * len(labels)
         self._seen += len(labels)
         return loss

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 
 from vlmsel_auto.models.loadedmodel import class_logits
 from vlmsel_auto.models.pooling import fit_weights, log_probabilities
-from vlmsel_auto.records import FloatArray, IntArray, Metric
+from vlmsel_auto.records import CLASSES_ALIKE, FloatArray, IntArray, Metric
 from vlmsel_auto.tuning.checkpoints import Checkpoint
 from vlmsel_auto.tuning.data import measure, score
 from vlmsel_auto.tuning.features import Features, features_of
@@ -93,7 +93,7 @@ def fit(
     metric: Metric,
     inverse_penalty: float = INVERSE_PENALTY,
 ) -> Checkpoint:
-    """L2-penalised multinomial logistic regression; classes count alike where the metric is balanced.
+    """L2-penalised multinomial logistic regression; classes count alike where the metric weighs them alike.
 
     Args:
         features: (n, D) unit-norm.
@@ -109,7 +109,7 @@ def fit(
         bias[present] = 0.0
         return Checkpoint(visual=None, weight=weight, bias=bias, scale=1.0)
     model = LogisticRegression(
-        C=inverse_penalty, max_iter=_ITERATIONS, class_weight="balanced" if metric == "balanced_accuracy" else None
+        C=inverse_penalty, max_iter=_ITERATIONS, class_weight="balanced" if metric in CLASSES_ALIKE else None
     ).fit(features, labels)
     rows, offsets = model.coef_, model.intercept_
     if len(present) == 2:  # noqa: PLR2004 - scikit-learn gives one row for two classes
