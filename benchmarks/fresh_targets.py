@@ -21,19 +21,51 @@ import pyarrow.parquet
 UNSEEN = "ants_bees,brain_mri,monkeys,hiragana,white_blood_cells,synth_sentiment"  # in no member's training.json
 
 
-def make(source: Path, out: Path, *, train: int, test: int, seed: int, every_row: bool) -> tuple[int, int]:
-    """Write one target; return its numbers of training and test images."""
+def make(
+    source: Path,
+    out: Path,
+    *,
+    train: int,
+    test: int,
+    seed: int,
+    every_row: bool = False,
+    remembered: bool = False,
+    tail: float = 1.0,
+) -> tuple[int, int]:
+    """Write one target; return its numbers of training and test images.
+
+    Args:
+        source: folder of the task.
+        out: folder of the target.
+        train: training images a class, at most.
+        test: test images in all, about.
+        seed: which images.
+        every_row: images of training rows are taken too: no member saw them.
+        remembered: the training images are training rows, which members saw; the test images are not.
+        tail: the first class has so many times the images of the last, those between by equal ratios.
+    """
     told = json.loads((source / "task.json").read_text("utf-8"))
     table = pyarrow.parquet.read_table(source / "images.parquet").to_pydict()
-    usable = [row for row, part in enumerate(table["split"]) if every_row or part == "test"]
     rng = np.random.default_rng(seed)
-    each = max(3, test // len(told["classes"]))
+    classes = len(told["classes"])
     counts = [0, 0]
     for label, name in enumerate(told["classes"]):
-        mine = [row for row in usable if table["label"][row] == label]
+        usable: dict[str, list[int]] = {"train": [], "test": []}
+        for row, part in enumerate(table["split"]):
+            if table["label"][row] == label:
+                usable["test" if every_row else part].append(row)
+        mine = usable["test"]
         rng.shuffle(mine)
-        kept = min(train, len(mine) // 2)
-        for place, (part, rows) in enumerate((("train", mine[:kept]), ("test", mine[kept : kept + each]))):
+        share = tail ** -(label / max(1, classes - 1))
+        kept, shown = max(2, round(share * train)), max(3, int(share * test / classes))
+        if remembered:
+            seen = usable["train"]
+            rng.shuffle(seen)
+            pairs = (("train", seen[:kept]), ("test", mine[:shown]))
+        else:
+            kept = min(kept, len(mine) // 2)
+            pairs = (("train", mine[:kept]), ("test", mine[kept : kept + shown]))
+        for place, (part, rows) in enumerate(pairs):
             folder = out / part / str(name).replace("/", "_")
             folder.mkdir(parents=True, exist_ok=True)
             counts[place] += len(rows)
@@ -54,6 +86,8 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=40, help="training images a class, at most")
     parser.add_argument("--test", type=int, default=240, help="test images in all, about")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--remembered", action="store_true", help="train/ holds images that members were trained on")
+    parser.add_argument("--tail", type=float, default=1.0, help="images of the first class for one of the last")
     parser.add_argument("--quick", action="store_true", help="the first task only")
     args = parser.parse_args()
     only = set(args.only.split(",")) - {""}
@@ -66,7 +100,10 @@ def main() -> None:
         target = args.out / folder.name
         if target.exists():
             parser.error(f"a target must not be there yet, but got {target}")
-        made[folder.name] = make(folder, target, train=args.train, test=args.test, seed=args.seed, every_row=every_row)
+        made[folder.name] = make(
+            folder, target, train=args.train, test=args.test, seed=args.seed, every_row=every_row,
+            remembered=args.remembered and not every_row, tail=args.tail,
+        )  # fmt: skip
         print(f"{folder.name}: {made[folder.name][0]} for training, {made[folder.name][1]} for testing", flush=True)
     print(json.dumps({name: {"train": train, "test": test} for name, (train, test) in made.items()}))
 

@@ -137,6 +137,24 @@ def test_report_holds_what_the_result_says(finished):
     assert len(report.trials) == len(result.trials)
     assert {row.name for row in report.baselines} >= {"random order"}
     assert result.best.candidate in (result.report_dir / "report.html").read_text()
+    assert not any("may have seen" in note for note in report.notes)
+
+
+def test_a_candidate_that_knows_the_labelled_images_far_better_than_others_is_named(shapes, no_library, tmp_path):
+    folder = shutil.copytree(shapes, tmp_path / "shapes")
+    (folder / "test" / "circle").rename(folder / "test" / "other")
+    for name, before in (("circle", "square"), ("square", "triangle"), ("triangle", "other")):
+        (folder / "test" / before).rename(folder / "test" / name)  # untrained it is wrong there: as good as remembering
+    events = []
+    result = vlmsel_auto.search(
+        folder, candidates=QUICK[:1], method=["zero_shot", "probe"], budget=Budget(trials=1), workdir=tmp_path / "w",
+        library=no_library, learn=False, sink=events.append,
+    )  # fmt: skip
+    (told,) = (each for each in events if isinstance(each, Notice) and "may have seen" in each.text)
+    assert told.level == "warning"
+    assert told.text.startswith(f"{QUICK[0]} may have seen the labelled images in its pretraining: untrained it gets ")
+    assert told.text in load_report(result.report_dir).notes
+    assert told.text in (result.best.model_dir / "README.md").read_text()
 
 
 def test_the_same_search_again_repeats_nothing(finished, shapes):

@@ -87,6 +87,7 @@ class Classifier:
     prompts: tuple[str, ...]  # class names as they are spoken
     templates: tuple[str, ...]  # each holds one {}
     about: Mapping[str, Json] = field(default_factory=dict)  # what a reader should know: method, accuracies, seed
+    warning: str = ""  # a sentence that the card says too
 
 
 def export(model: LoadedModel, classifier: Classifier, *, directory: Path) -> Path:
@@ -121,7 +122,9 @@ def export(model: LoadedModel, classifier: Classifier, *, directory: Path) -> Pa
             "about": dict(classifier.about),
         }
         _write_json(part / _CLASSES, record)
-        (part / "README.md").write_text(_card(model, name=directory.name, classes=classifier.classes), "utf-8")
+        card = _card(model, name=directory.name, classes=classifier.classes)
+        said = f"\n## Mind\n\n{classifier.warning}.\n" if classifier.warning else ""
+        (part / "README.md").write_text(card + said, "utf-8")
         _same_mode(part)
         _swap(part, directory)
     except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk

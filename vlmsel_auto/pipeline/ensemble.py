@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from pathlib import Path
@@ -24,7 +24,7 @@ from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink
 from vlmsel_auto.models.ensembles import write_ensemble
 from vlmsel_auto.models.pooling import LEAST_LOG, fit_weights, log_probabilities, pool
-from vlmsel_auto.pipeline.export import export_trial, held_out_rows
+from vlmsel_auto.pipeline.export import NO_WARNINGS, export_trial, held_out_rows
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.records import Candidate, EnsembleModel, FloatArray, IntArray, Task, TrialResult
 from vlmsel_auto.tuning.checkpoints import load_held_out_logits, load_trial
@@ -123,6 +123,7 @@ def export_ensemble(
     candidates: Sequence[Candidate],
     workdir: Path,
     sink: Sink,
+    warnings: Mapping[str, str] = NO_WARNINGS,
 ) -> EnsembleModel | None:
     """Write a pool to ``workdir/ensemble``; one of an earlier call goes also where there is none.
 
@@ -133,6 +134,7 @@ def export_ensemble(
         candidates: all that were usable.
         workdir: where the study's checkpoints are.
         sink: told when it could not be written.
+        warnings: sentences that the cards of candidates' models say.
     """
     folder = workdir / _FOLDER
     shutil.rmtree(folder, ignore_errors=True)
@@ -147,8 +149,14 @@ def export_ensemble(
             checkpoint = load_trial(workdir, trial.number)
             if checkpoint.test_logits is not None:
                 tests.append(log_probabilities(checkpoint.test_logits))
-            candidate = by_id[trial.spec.candidate]
-            export_trial(trial, checkpoint, candidate=candidate, task=task, directory=folder / f"member-{place}")
+            export_trial(
+                trial,
+                checkpoint,
+                candidate=by_id[trial.spec.candidate],
+                task=task,
+                directory=folder / f"member-{place}",
+                warnings=warnings,
+            )
         write_ensemble(folder, weights=found.weights)
     except VlmselError as error:  # the single model and the report are worth having all the same
         _tell(sink, error)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -23,15 +24,23 @@ from vlmsel_auto.tuning.data import splits
 from vlmsel_auto.tuning.final_score import final_score
 from vlmsel_auto.tuning.methods import method_of
 
+NO_WARNINGS: Final[Mapping[str, str]] = MappingProxyType({})
 _LEAST: Final = 0.05  # of the sureness: one that is wrong everywhere still names classes
 
 
 def export_best(
-    outcome: StudyOutcome, *, task: Task, candidates: Sequence[Candidate], workdir: Path, sink: Sink
+    outcome: StudyOutcome,
+    *,
+    task: Task,
+    candidates: Sequence[Candidate],
+    workdir: Path,
+    sink: Sink,
+    warnings: Mapping[str, str] = NO_WARNINGS,
 ) -> BestModel | None:
     """Write the best trial's model to ``workdir/model``; None without a complete trial.
 
-    A model that cannot be written costs a notice: the best trial is returned all the same, without a folder.
+    A model that cannot be written costs a notice: the best trial is returned all the same, without a folder. The card
+    of a candidate's model says what ``warnings`` have for it.
     """
     chosen = outcome.best
     if chosen is None or chosen.validation is None:
@@ -44,7 +53,9 @@ def export_best(
     try:
         kept = calibrated(load_trial(workdir, chosen.number), trial=chosen, task=task)
         on_test = None if kept.test_logits is None else final_score(task, kept.test_logits)
-        directory = export_trial(chosen, kept, candidate=candidate, task=task, directory=workdir / "model")
+        directory = export_trial(
+            chosen, kept, candidate=candidate, task=task, directory=workdir / "model", warnings=warnings
+        )
     except VlmselError as error:
         sink(Notice(text=f"the best model was not exported: {error}", level="error"))
     sink(StageFinished(stage="report", seconds=time.monotonic() - began))
@@ -86,8 +97,16 @@ def calibrated(kept: Checkpoint, *, trial: TrialResult, task: Task) -> Checkpoin
     )
 
 
-def export_trial(trial: TrialResult, kept: Checkpoint, *, candidate: Candidate, task: Task, directory: Path) -> Path:
-    """Write the model of a trial.
+def export_trial(
+    trial: TrialResult,
+    kept: Checkpoint,
+    *,
+    candidate: Candidate,
+    task: Task,
+    directory: Path,
+    warnings: Mapping[str, str] = NO_WARNINGS,
+) -> Path:
+    """Write the model of a trial, with the sentence that ``warnings`` has for its candidate.
 
     Raises:
         TrialUnavailable: the candidate cannot be loaded.
@@ -114,6 +133,7 @@ def export_trial(trial: TrialResult, kept: Checkpoint, *, candidate: Candidate, 
                 "trial": trial.number,
                 "seed": trial.spec.seed,
             },
+            warning=warnings.get(candidate.id, ""),
         ),
         directory=directory,
     )

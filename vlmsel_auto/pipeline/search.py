@@ -14,6 +14,7 @@ from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.library.places import open_library
 from vlmsel_auto.library.records import Library
+from vlmsel_auto.measuring.contamination import suspicions
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.models.device import pick_device
@@ -207,9 +208,21 @@ def search(
                 deadline=None if spend.seconds is None else began + spend.seconds - _closing(spend.seconds),
                 sink=sink,
             )
-        best = export_best(outcome, task=task, candidates=usable, workdir=folder, sink=sink)
-        mean = export_ensemble(pooled, trials=outcome.members, task=task, candidates=usable, workdir=folder, sink=sink)
-        notes = [*task.notes, *ranking.notes]
+        leading = {each.spec.candidate for each in (*outcome.members, outcome.best) if each is not None}
+        warnings = suspicions([one for one in usable if one.id in leading], task=task, store=store)
+        for text in warnings.values():
+            sink(Notice(text=text, level="warning"))
+        best = export_best(outcome, task=task, candidates=usable, workdir=folder, sink=sink, warnings=warnings)
+        mean = export_ensemble(
+            pooled,
+            trials=outcome.members,
+            task=task,
+            candidates=usable,
+            workdir=folder,
+            sink=sink,
+            warnings=warnings,
+        )
+        notes = [*warnings.values(), *task.notes, *ranking.notes]
         if learn and outcome.best is not None and stopped is not StoppedBy.INTERRUPTED:
             notes.append(learn_from(task, usable, measured, outcome.results, seed=seed, sink=sink))
         seconds = time.monotonic() - began

@@ -1,0 +1,74 @@
+"""Whether a candidate seems to have seen the labelled images in its pretraining.
+
+Zero-shot predictions learn from no label of the task. So a candidate that saw neither is as good on the labelled images
+as on the test images, and one that remembers the labelled ones is better on them. No cross-validation shows that: all
+its folds are remembered alike. The test images must be others than those of the pretraining; where the labelled images
+and the test images were drawn from one remembered folder, nothing shows. `benchmarks/contamination.py` says how often
+it is right. The form is our own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from scipy.special import softmax
+
+from vlmsel_auto.ranking.evidence.zeroshot import zeroshot
+from vlmsel_auto.records import FloatArray, IntArray
+
+SURE: Final = 3.0  # standard errors; of candidates that remember nothing 1 in 20 at most may pass
+LEAST: Final = 0.05  # of accuracy: with thousands of images differences that matter to nobody are sure
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory:
+    """A candidate's zero-shot predictions on labelled images beside those on test images."""
+
+    labelled: float  # accuracy in [0, 1]
+    test: float  # likewise
+    z: float  # how much more probable the true class is on labelled images, in standard errors
+
+    @property
+    def shows(self) -> bool:
+        """Whether the difference is more than chance, and matters."""
+        return self.z >= SURE and self.labelled - self.test >= LEAST
+
+
+def memory(
+    labelled: FloatArray, labels: IntArray, *, test: FloatArray, test_labels: IntArray, logit_scale: float
+) -> Memory | None:
+    """Compare the probabilities of the true classes, class by class, so that shares of classes do not matter.
+
+    The difference of each class counts by the inverse of its variance, n m / (n + m) with n and m images; the variance
+    of an image within its class is pooled.
+
+    Args:
+        labelled: cosines (n, K) of the labelled images and the class texts.
+        labels: (n,) in 0..K-1.
+        test: cosines (m, K) of the test images.
+        test_labels: (m,) likewise.
+        logit_scale: factor on the cosines in the candidate's softmax.
+
+    Returns:
+        None where no class has images of both, or none has two of either.
+    """
+    known, fresh = (
+        softmax(logit_scale * cosine, axis=1)[np.arange(len(names)), names]
+        for cosine, names in ((labelled, labels), (test, test_labels))
+    )
+    pairs = [(known[labels == k], fresh[test_labels == k]) for k in np.intersect1d(labels, test_labels)]
+    freedom = sum(len(n) + len(m) - 2 for n, m in pairs)
+    if not freedom:
+        return None
+    squares = sum(float(((each - each.mean()) ** 2).sum()) for pair in pairs for each in pair)
+    weights = np.array([len(n) * len(m) / (len(n) + len(m)) for n, m in pairs])
+    gaps = np.array([n.mean() - m.mean() for n, m in pairs])
+    error = math.sqrt(squares / freedom * float(weights.sum()))
+    return Memory(
+        labelled=zeroshot(labelled, labels),
+        test=zeroshot(test, test_labels),
+        z=float(weights @ gaps) / error if error > 0 else 0.0,
+    )
