@@ -7,7 +7,8 @@ says of the images as they are, and mirrored, shifted, cropped, blurred and with
 
 - of the labelled images alone: how sure the zero-shot classifier is, and how much of that it loses when images are
   changed (remembered images should lose more, or less);
-- labelled images beside test images (`vlmsel_auto.ranking.contamination`).
+- labelled images beside test images (`vlmsel_auto.ranking.contamination`), with and without taking off what the other
+  members say of each image.
 
 AUC: of pairs of images seen 20 times or more above pairs that were seen at most 3 times; "same model": above the same
 member on the unseen images of the same task.
@@ -35,7 +36,7 @@ from torch.nn import functional
 
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import mini_zoo
-from vlmsel_auto.ranking.contamination import SURE, Memory, memory
+from vlmsel_auto.ranking.contamination import SURE, Memory, gap_within_classes, memory
 from vlmsel_auto.records import FloatArray, IntArray, Task
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tuning.work import MAX_SCALE
@@ -111,29 +112,36 @@ class Pair:
     seen: float  # times that it saw each labelled image
     alone: Mapping[str, tuple[float, float]]  # sign -> on labelled and on test images
     beside: Memory
+    less_kin: float  # z of the same with the mean of the other members taken off each image
 
 
 def pairs_of(task: str, arrays: Arrays, times: Mapping[tuple[str, str], float]) -> list[Pair]:
     """All members on one target."""
     labels, count = arrays["labels"].astype(np.int64), int(arrays["n_train"])
     halves = (slice(0, count), slice(count, None))
-    found = []
+    every = {}
     for candidate in mini_zoo():
-        scale = min(float(arrays[f"{candidate.id}/scale"].reshape(-1)[0]), MAX_SCALE)
-        start = f"{candidate.id}/cos/"
-        cosine = {
-            name.removeprefix(start): arrays[name].astype(np.float64) for name in arrays if name.startswith(start)
-        }
-        true = {name: _true(each, labels, scale=scale) for name, each in cosine.items()}
+        start, scale = f"{candidate.id}/cos/", min(float(arrays[f"{candidate.id}/scale"].reshape(-1)[0]), MAX_SCALE)
+        cosine = {name.removeprefix(start): each.astype(np.float64) for name, each in arrays.items() if start in name}
+        every[candidate.id] = (
+            cosine["plain"],
+            scale,
+            {key: _true(each, labels, scale=scale) for key, each in cosine.items()},
+        )
+    total = sum(true["plain"] for _, _, true in every.values())
+    found = []
+    for name, (plain, scale, true) in every.items():
         signs = {"zero-shot probability": true["plain"]}
-        signs |= {f"loss by {name}": true["plain"] - each for name, each in true.items() if name != "plain"}
+        signs |= {f"loss by {key}": true["plain"] - each for key, each in true.items() if key != "plain"}
         beside = memory(
-            cosine["plain"][:count], labels[:count], test=cosine["plain"][count:], test_labels=labels[count:],
-            logit_scale=scale,
-        )  # fmt: skip
+            plain[:count], labels[:count], test=plain[count:], test_labels=labels[count:], logit_scale=scale
+        )
+        rest = true["plain"] - (total - true["plain"]) / (len(every) - 1)
+        less_kin = gap_within_classes(rest[:count], labels[:count], others=rest[count:], other_labels=labels[count:])
         assert beside is not None  # noqa: S101 - targets have images of every class
-        alone = {name: (float(each[halves[0]].mean()), float(each[halves[1]].mean())) for name, each in signs.items()}
-        found.append(Pair(seen=times.get((candidate.id, task), 0.0), alone=alone, beside=beside))
+        assert less_kin is not None  # noqa: S101 - likewise
+        alone = {sign: (float(each[halves[0]].mean()), float(each[halves[1]].mean())) for sign, each in signs.items()}
+        found.append(Pair(seen=times.get((name, task), 0.0), alone=alone, beside=beside, less_kin=less_kin))
     return found
 
 
@@ -158,9 +166,10 @@ def report(pairs: list[Pair]) -> dict[str, dict[str, float]]:
         )
         found[sign] = {"auc": _auc(high, low), "auc_same_model": _auc(high, unseen)}
         print(f"| {sign} | {found[sign]['auc']:.2f} | {found[sign]['auc_same_model']:.2f} |")
-    beside = _auc(np.array([each.beside.z for each in many]), np.array([each.beside.z for each in few]))
-    print(f"| labelled beside test images, z | {beside:.2f} | |")
-    found["beside"] = {"auc": beside}
+    for sign, of in (("labelled beside test images, z", _z), ("the same less other members", _z_less_kin)):
+        high, low = (np.array([of(each) for each in group]) for group in (many, few))
+        found[sign] = {"auc": _auc(high, low)}
+        print(f"| {sign} | {found[sign]['auc']:.2f} | |")
     print(f"\n| seen | pairs | z >= {SURE:g} | noted | zero-shot of those: labelled, test | of the others |")
     print("|---" * 6 + "|")
     for least, most in pairwise(_BINS):
@@ -171,6 +180,14 @@ def report(pairs: list[Pair]) -> dict[str, dict[str, float]]:
         cells = " | ".join(_accuracies([each for each in mine if each.shows is shows]) for shows in (True, False))
         print(f"| {least:g} to {most:g} | {len(mine)} | {sure:.3f} | {noted:.3f} | {cells} |")
     return found
+
+
+def _z(pair: Pair) -> float:
+    return pair.beside.z
+
+
+def _z_less_kin(pair: Pair) -> float:
+    return pair.less_kin
 
 
 def _accuracies(group: Sequence[Memory]) -> str:

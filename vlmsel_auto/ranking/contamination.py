@@ -40,10 +40,7 @@ class Memory:
 def memory(
     labelled: FloatArray, labels: IntArray, *, test: FloatArray, test_labels: IntArray, logit_scale: float
 ) -> Memory | None:
-    """Compare the probabilities of the true classes, class by class, so that shares of classes do not matter.
-
-    The difference of each class counts by the inverse of its variance, n m / (n + m) with n and m images; the variance
-    of an image within its class is pooled.
+    """Compare the probabilities of the true classes on labelled images and on test images.
 
     Args:
         labelled: cosines (n, K) of the labelled images and the class texts.
@@ -59,7 +56,21 @@ def memory(
         softmax(logit_scale * cosine, axis=1)[np.arange(len(names)), names]
         for cosine, names in ((labelled, labels), (test, test_labels))
     )
-    pairs = [(known[labels == k], fresh[test_labels == k]) for k in np.intersect1d(labels, test_labels)]
+    z = gap_within_classes(known, labels, others=fresh, other_labels=test_labels)
+    if z is None:
+        return None
+    return Memory(labelled=zeroshot(labelled, labels), test=zeroshot(test, test_labels), z=z)
+
+
+def gap_within_classes(
+    values: FloatArray, labels: IntArray, *, others: FloatArray, other_labels: IntArray
+) -> float | None:
+    """How much larger values (n,) are than others (m,) within the same classes, in standard errors.
+
+    The difference of each class counts by the inverse of its variance, n m / (n + m) with n and m values, so that
+    shares of classes do not matter; the variance within a class is pooled. None where it cannot be told.
+    """
+    pairs = [(values[labels == k], others[other_labels == k]) for k in np.intersect1d(labels, other_labels)]
     freedom = sum(len(n) + len(m) - 2 for n, m in pairs)
     if not freedom:
         return None
@@ -67,8 +78,4 @@ def memory(
     weights = np.array([len(n) * len(m) / (len(n) + len(m)) for n, m in pairs])
     gaps = np.array([n.mean() - m.mean() for n, m in pairs])
     error = math.sqrt(squares / freedom * float(weights.sum()))
-    return Memory(
-        labelled=zeroshot(labelled, labels),
-        test=zeroshot(test, test_labels),
-        z=float(weights @ gaps) / error if error > 0 else 0.0,
-    )
+    return float(weights @ gaps) / error if error > 0 else 0.0
