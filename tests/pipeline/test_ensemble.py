@@ -179,6 +179,18 @@ def test_weights_that_are_gone_are_told_and_cost_no_search(
     assert "no ensemble was exported" in told[0].text
 
 
+def test_towers_without_test_images_have_no_figure_on_them(
+    finished: tuple[StudyOutcome, Path], task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    outcome, workdir = finished
+    for each in outcome.members[:2]:
+        save_weights(tmp_path, each.number, replace(load_trial(workdir, each.number), test_logits=None))
+    task = replace(task, test=task.test[:0])
+    made = pooled_and_exported(outcome.members[:2], size=2, task=task, candidates=candidates, workdir=tmp_path)
+    assert made is not None
+    assert (made.test, made.on_test) == (None, None)
+
+
 def test_a_tower_that_was_fitted_again_is_exported_as_it_is_then(
     finished: tuple[StudyOutcome, Path], task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
 ) -> None:

@@ -163,7 +163,7 @@ def export_ensemble(
         return None
     labels = torch.from_numpy(task.labels[found.rows])
     reached = measure(task.metric, logits=torch.from_numpy(found.held_out()), labels=labels)
-    on_test = final_score(task, pool(tests, found.weights))
+    on_test = final_score(task, pool(tests, found.weights)) if len(tests) == len(found.members) else None
     sizes = [by_id[one.trial.spec.candidate].params for one in found.members]
     return EnsembleModel(
         members=tuple(one.trial.spec.candidate for one in found.members),
