@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,19 @@ _FOLDS = 4
 _MEMBERS = 5
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Adapted:
+    """What is trained of a tower."""
+
+    parameters: Mapping[float, Sequence[torch.Tensor]]  # by share of the recipe's rate
+    pull: Callable[[], torch.Tensor] | None = None  # added to the loss
+
+
+def whole_tower(model: LoadedModel) -> Adapted:
+    """Every weight."""
+    return Adapted(parameters={1.0: list(model.visual.requires_grad_(True).parameters())})
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """Fixed settings of a bare training loop."""
@@ -42,6 +55,10 @@ class Recipe:
     rate: float = 3e-4  # the head learns three times as fast
     batch: int = 32
     strength: float | None = None  # of `augment`; None: shifts by a tenth
+    flips: bool = False  # half of the images left to right
+    mixup: float = 0.0  # parameter of the beta distribution of Zhang et al. (ICLR 2018); 0: none
+    class_weights: bool = False  # classes count alike in the loss
+    adapt: Callable[[LoadedModel], Adapted] = whole_tower
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,10 +110,9 @@ def plain_lines(task: Task, *, tuned: int = _MEMBERS) -> PlainLines:
     steps, total = [], np.zeros((len(test), task.n_classes))
     for place, (_, _, candidate, head) in enumerate(heads[:tuned]):
         weight, bias = head_of(head)
-        (logits,) = fine_tune(
-            task, candidate, weight=weight, bias=bias, train=train, shown=[test], recipe=Recipe(), seed=place
-        )
-        total = total + softmax(logits.astype(np.float64), axis=1)
+        tuned_one = begin(candidate, weight=weight, bias=bias)
+        fine_tune(task, tuned_one, train=train, recipe=Recipe(), seed=place)
+        total = total + softmax(tuned_one.logits(task, test).astype(np.float64), axis=1)
         steps.append(Step(seconds=time.monotonic() - begun, test=float((total.argmax(axis=1) == truth).mean())))
     return PlainLines(twenty=twenty, first_tuned=steps[0] if steps else twenty, fifty=tuple(steps))
 
@@ -109,52 +125,81 @@ def head_of(fitted: LogisticRegression) -> tuple[FloatArray, FloatArray]:
     return weight, bias
 
 
-def fine_tune(
-    task: Task,
-    candidate: Candidate,
-    *,
-    weight: FloatArray,
-    bias: FloatArray,
-    train: IntArray,
-    shown: Sequence[IntArray],
-    recipe: Recipe,
-    seed: int,
-) -> list[NDArray[np.float32]]:
-    """Fine-tune tower and head on the images ``train``; logits (n, K) of each set of images in ``shown``."""
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    model = zoo.load(candidate)
-    tower = model.visual.requires_grad_(True)  # in eval mode: batch norms keep the statistics of pretraining
-    head = nn.Linear(weight.shape[1], task.n_classes)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tuned:
+    """A tower and its head."""
+
+    model: LoadedModel
+    head: nn.Linear
+
+    def logits(self, task: Task, rows: IntArray) -> NDArray[np.float32]:
+        """(n, K) of some images."""
+        pixels = torch.from_numpy(np.array(task.pixels.read(self.model.candidate.view, rows)))
+        with torch.inference_mode():
+            parts = [self.head(_embed(self.model, part)) for part in pixels.split(64)]  # type: ignore[no-untyped-call] # torch leaves it untyped
+        return np.asarray(torch.cat(parts).numpy(), dtype=np.float32)
+
+
+def begin(candidate: Candidate, *, weight: FloatArray, bias: FloatArray) -> Tuned:
+    """The pretrained tower with this head."""
+    head = nn.Linear(weight.shape[1], len(weight))
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(weight))
         head.bias.copy_(torch.from_numpy(bias))
-    images = torch.from_numpy(np.array(task.pixels.read(candidate.view, train)))
+    return Tuned(model=zoo.load(candidate), head=head)
+
+
+def fine_tune(task: Task, tuned: Tuned, *, train: IntArray, recipe: Recipe, seed: int) -> None:
+    """Train tower and head in place on the images ``train``; batch norms keep the statistics of pretraining."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    adapted = recipe.adapt(tuned.model)
+    images = torch.from_numpy(np.array(task.pixels.read(tuned.model.candidate.view, train)))
     labels = torch.from_numpy(task.labels[train].astype(np.int64))
-    rates = [recipe.rate, 3 * recipe.rate]
-    groups = [{"params": list(each.parameters()), "lr": rate} for each, rate in zip((tower, head), rates, strict=True)]
+    groups = [{"params": list(each), "lr": share * recipe.rate} for share, each in adapted.parameters.items()]
+    groups.append({"params": list(tuned.head.parameters()), "lr": 3 * recipe.rate})
     optimizer = torch.optim.AdamW(groups, weight_decay=0.05)
     total = recipe.epochs * math.ceil(len(train) / recipe.batch)
+    rates = [float(each["lr"]) for each in optimizer.param_groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rates, total_steps=total)
+    counts = torch.bincount(labels, minlength=task.n_classes).clamp(min=1)
+    weights = len(labels) / (task.n_classes * counts) if recipe.class_weights else None
     for _ in range(recipe.epochs):
-        for rows in torch.randperm(len(train)).split(recipe.batch):  # type: ignore[no-untyped-call] # torch leaves it untyped
+        for rows in torch.randperm(len(train)).split(recipe.batch):  # type: ignore[no-untyped-call] # likewise
             seen = (
                 _shifted(images[rows])
                 if recipe.strength is None
                 else augment(images[rows], strength=recipe.strength, generator=generator)
             )
-            loss = functional.cross_entropy(head(_embed(model, seen)), labels[rows], label_smoothing=0.05)
+            if recipe.flips:
+                mirrored = torch.rand(len(seen)) < 0.5
+                seen[mirrored] = seen[mirrored].flip(2)
+            loss = _loss(tuned, seen, labels[rows], weights=weights, mixup=recipe.mixup)
+            if adapted.pull is not None:
+                loss = loss + adapted.pull()
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call] # likewise
             optimizer.step()
             schedule.step()
-    found = []
-    with torch.inference_mode():
-        for each in shown:
-            pixels = torch.from_numpy(np.array(task.pixels.read(candidate.view, each)))
-            parts = [head(_embed(model, part)) for part in pixels.split(64)]  # type: ignore[no-untyped-call] # likewise
-            found.append(np.asarray(torch.cat(parts).numpy(), dtype=np.float32))
-    return found
+
+
+def _loss(
+    tuned: Tuned, pixels: torch.Tensor, labels: torch.Tensor, *, weights: torch.Tensor | None, mixup: float
+) -> torch.Tensor:
+    """Cross entropy with label smoothing, of images mixed in pairs where ``mixup`` is above 0."""
+    images = tuned.model.normalise(pixels)
+    share, partner = 1.0, torch.arange(len(labels))
+    if mixup:
+        share = float(torch.distributions.Beta(mixup, mixup).sample())
+        partner = torch.randperm(len(labels))
+        images = share * images + (1 - share) * images[partner]
+    logits = tuned.head(functional.normalize(tuned.model.embed(images).float(), dim=-1))
+    first = functional.cross_entropy(logits, labels, weight=weights, label_smoothing=0.05)
+    if not mixup:
+        return first
+    return share * first + (1 - share) * functional.cross_entropy(
+        logits, labels[partner], weight=weights, label_smoothing=0.05
+    )
 
 
 def _embed(model: LoadedModel, pixels: torch.Tensor) -> torch.Tensor:

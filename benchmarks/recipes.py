@@ -21,14 +21,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from plain_lines import Recipe, fine_tune
+from plain_lines import Recipe, Tuned, begin, fine_tune
 from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
 
@@ -37,7 +37,7 @@ from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.models.embedding import embed
 from vlmsel_auto.models.pooling import fit_weights, log_probabilities, pool
-from vlmsel_auto.records import FloatArray, IntArray, Task
+from vlmsel_auto.records import FloatArray, IntArray, Metric, Task
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tuning.data import splits
 from vlmsel_auto.tuning.probe import INVERSE_PENALTY, fit
@@ -76,16 +76,25 @@ class Record:
     leaders: tuple[Leader, ...]  # by log loss
 
 
-def record(target: Path, *, recipes: Mapping[str, Recipe], scratch: Path) -> Arrays:
-    """Heads of all candidates and towers of the leaders, as flat arrays."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Look:
+    """A target with the heads of all candidates, in the order of the mini zoo."""
+
+    task: Task
+    features: Sequence[FloatArray]  # (n + t, D) unit-norm: labelled images, then test images
+    heads: Sequence[Mapping[str, tuple[FloatArray, FloatArray]]]  # logits (n, K) out of fold and (t, K), by name
+    order: Sequence[int]  # places of candidates by the log loss of their regression, the lowest first
+
+
+def look(target: Path, *, scratch: Path, metric: Metric = "accuracy") -> Look:
+    """Embed a target by all candidates and fit their heads, for a metric."""
     views = tuple(dict.fromkeys(each.view for each in mini_zoo()))
-    task = load_task(target, views=views, workdir=scratch / target.name)
+    task = replace(load_task(target, views=views, workdir=scratch / target.name), metric=metric)
     parts = splits(task)
     rows, everything = parts.labelled, np.concatenate([parts.labelled, parts.test])
-    found: Arrays = {"labels": task.labels[rows], "test": task.labels[parts.test]}
-    losses: list[tuple[float, int]] = []
     features: list[FloatArray] = []
-    for place, candidate in enumerate(mini_zoo()):
+    every_head: list[dict[str, tuple[FloatArray, FloatArray]]] = []
+    for candidate in mini_zoo():
         every = embed(
             candidate, task, everything, load=partial(zoo.load, candidate), store=Store(scratch / "embeddings")
         )
@@ -95,11 +104,22 @@ def record(target: Path, *, recipes: Mapping[str, Recipe], scratch: Path) -> Arr
         heads = {"text": (text[: len(rows)], text[len(rows) :])}
         heads |= {f"{penalty:g}": _head(task, features[-1], penalty=penalty) for penalty in _PENALTIES}
         heads["with text"] = _with_text(heads[_PLAIN], heads["text"], task.labels[rows])
+        every_head.append(heads)
+    likelihoods = [_likelihood(log_probabilities(each[_PLAIN][0]), task.labels[rows]) for each in every_head]
+    order = np.argsort(-np.array(likelihoods), kind="stable").tolist()
+    return Look(task=task, features=features, heads=every_head, order=order)
+
+
+def record(target: Path, *, recipes: Mapping[str, Recipe], scratch: Path) -> Arrays:
+    """Heads of all candidates and towers of the leaders, as flat arrays."""
+    seen = look(target, scratch=scratch)
+    task, features = seen.task, seen.features
+    parts = splits(task)
+    rows, order = parts.labelled, seen.order[:_LEADERS]
+    found: Arrays = {"labels": task.labels[rows], "test": task.labels[parts.test], "order": np.array(order)}
+    for place, heads in enumerate(seen.heads):
         for name, (held_out, of_test) in heads.items():
             found[f"{place}/head/{name}"], found[f"{place}/head-test/{name}"] = held_out, of_test
-        losses.append((-_likelihood(log_probabilities(heads[_PLAIN][0]), task.labels[rows]), place))
-    order = [place for _, place in sorted(losses)][:_LEADERS]
-    found["order"] = np.array(order)
     for number, place in enumerate(order):
         out = np.sort(task.folds[number % len(task.folds)])
         found[f"{place}/rows"] = np.searchsorted(rows, out)
@@ -143,14 +163,17 @@ def _tower(
     """Logits of the images that were left out and of the test images."""
     parts = splits(task)
     train = np.setdiff1d(parts.labelled, out)
-    of_train = features[np.searchsorted(parts.labelled, train)]
+    tuned = with_fitted_head(task, features, place, train=train)
+    fine_tune(task, tuned, train=train, recipe=recipe, seed=seed)
+    of_part = tuned.logits(task, out) if len(out) else np.zeros((0, task.n_classes), dtype=np.float32)
+    return [of_part, tuned.logits(task, parts.test)]
+
+
+def with_fitted_head(task: Task, features: FloatArray, place: int, *, train: IntArray) -> Tuned:
+    """The candidate at this place of the mini zoo with a regression on the images ``train``."""
+    of_train = features[np.searchsorted(splits(task).labelled, train)]
     head = fit(of_train, task.labels[train], classes=task.n_classes, metric=task.metric, inverse_penalty=10.0)
-    shown = [out, parts.test] if len(out) else [parts.test]
-    found = fine_tune(
-        task, mini_zoo()[place], weight=head.weight.astype(np.float64), bias=head.bias.astype(np.float64), train=train,
-        shown=shown, recipe=recipe, seed=seed,
-    )  # fmt: skip
-    return found if len(out) else [np.zeros((0, task.n_classes), dtype=np.float32), *found]
+    return begin(mini_zoo()[place], weight=head.weight.astype(np.float64), bias=head.bias.astype(np.float64))
 
 
 def read(path: Path) -> Record:

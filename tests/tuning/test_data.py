@@ -7,12 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss
-from sklearn.utils.class_weight import compute_class_weight
 
 from helpers.tuning_world import candidate, digits
-from vlmsel_auto.records import CLASSES_ALIKE, Candidate, Metric
+from vlmsel_auto.records import Candidate, Metric
 from vlmsel_auto.tasks.split import folds
-from vlmsel_auto.tuning.data import Batches, class_weights, image_set, measure, splits
+from vlmsel_auto.tuning.data import Batches, image_set, measure, splits
 
 __all__ = ["candidate"]  # a fixture
 
@@ -44,15 +43,6 @@ def test_the_soft_metric_of_a_classifier_that_never_doubts_is_the_metric(metric:
     labels = torch.from_numpy(rng.choice(4, size=60, p=[0.6, 0.2, 0.1, 0.1]))
     sure = measure(metric, logits=torch.from_numpy(rng.normal(size=(60, 4))) * 1e4, labels=labels)
     assert sure.soft == pytest.approx(sure.metric, abs=1e-6)
-
-
-@pytest.mark.parametrize("metric", CLASSES_ALIKE)
-def test_class_weights_are_scikit_learns_and_none_where_images_count_alike(metric: Metric) -> None:
-    labels = np.repeat([0, 2, 3], [6, 3, 1])
-    weights = class_weights(metric, labels=labels, classes=4)
-    expected = compute_class_weight("balanced", classes=np.array([0, 2, 3]), y=labels)
-    assert np.allclose(weights[[0, 2, 3]], expected)
-    assert class_weights("accuracy", labels=labels, classes=4) is None
 
 
 def test_batches_cover_every_image_once_also_when_not_resident(candidate: Candidate) -> None:

@@ -2,13 +2,9 @@ import itertools
 
 import pytest
 import torch
-from torch.nn import functional
 
-from helpers.tuning_world import NAME, spec
-from vlmsel_auto.models import zoo
-from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.tuning.data import Measured
-from vlmsel_auto.tuning.module import EpochReport, Head, Kept, Tuner, _rate_factor
+from vlmsel_auto.tuning.module import EpochReport, Head, Kept, _rate_factor
 
 
 def test_a_missing_metric_is_an_error() -> None:
@@ -31,21 +27,6 @@ def test_weight_decay_pulls_the_head_towards_its_start() -> None:
         head.change.grad = torch.zeros_like(head.change)
         optimiser.step()
     assert torch.allclose(head.weight, torch.full((2, 3), 5.0), atol=1e-3)
-
-
-def test_classes_count_by_their_weights_in_the_loss() -> None:
-    model = zoo.load(next(each for each in mini_zoo() if each.id == NAME))
-    head = Head(torch.randn(3, model.text_features(["a"], ["{}"]).shape[1]), torch.zeros(3), scale=1.0)
-    pixels, labels = torch.zeros(4, 64, 64, 3, dtype=torch.uint8), torch.tensor([0, 0, 0, 1])
-    weights = torch.tensor([1.0, 5.0, 1.0])
-    made = {"model": model, "head": head, "spec": spec(augmentation=0.0), "metric": "macro_f1", "steps": 1}
-    alike, weighed = (Tuner(**made, class_weights=each) for each in (None, weights))
-    with torch.no_grad():
-        first, second = (each.training_step((pixels, labels), 0) for each in (alike, weighed))
-        logits = alike(pixels)
-    assert first == functional.cross_entropy(logits, labels, label_smoothing=0.05)
-    assert second == functional.cross_entropy(logits, labels, weight=weights, label_smoothing=0.05)
-    assert first != second
 
 
 def test_the_rate_warms_up_and_ends_at_zero() -> None:

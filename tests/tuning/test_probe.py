@@ -12,7 +12,7 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.embedding import embed
 from vlmsel_auto.models.pooling import fit_weights, log_probabilities
-from vlmsel_auto.records import Candidate
+from vlmsel_auto.records import CLASSES_ALIKE, Candidate, Metric
 from vlmsel_auto.tasks.split import folds
 from vlmsel_auto.tuning.checkpoints import load_trial
 from vlmsel_auto.tuning.probe import fit
@@ -107,13 +107,14 @@ def test_fit_is_scikit_learns(classes: int) -> None:
     assert np.allclose(shares, model.predict_proba(values), atol=1e-5)
 
 
-def test_absent_classes_never_win_and_balanced_metrics_weigh_classes() -> None:
+@pytest.mark.parametrize("metric", CLASSES_ALIKE)
+def test_absent_classes_never_win_and_metrics_that_weigh_classes_alike_do_so_in_the_fit(metric: Metric) -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(size=(40, 5))
     labels = np.array([1] * 36 + [3] * 4)
     kept = fit(values, labels, classes=5, inverse_penalty=1.0, metric="accuracy")
     assert set((values @ kept.weight.T + kept.bias).argmax(axis=1)) <= {1, 3}
-    balanced = fit(values, labels, classes=5, inverse_penalty=1.0, metric="balanced_accuracy")
+    balanced = fit(values, labels, classes=5, inverse_penalty=1.0, metric=metric)
     logits = values @ balanced.weight.T + balanced.bias
     assert (logits.argmax(axis=1) == 3).sum() > ((values @ kept.weight.T + kept.bias).argmax(axis=1) == 3).sum()
     alone = fit(values, np.full(40, 2), classes=5, inverse_penalty=1.0, metric="accuracy")

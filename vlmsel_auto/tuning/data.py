@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 from torch.nn import functional
 
-from vlmsel_auto.records import CLASSES_ALIKE, FloatArray, ImageView, IntArray, Metric, PixelSource, Task
+from vlmsel_auto.records import FloatArray, ImageView, IntArray, Metric, PixelSource, Task
 from vlmsel_auto.tasks.split import few_shot
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # uint8 (n, S, S, 3), int64 (n,)
@@ -181,14 +181,6 @@ def _soft(metric: Metric, *, labels: IntArray, probabilities: FloatArray) -> flo
     right = np.bincount(labels, weights=true, minlength=probabilities.shape[1])
     present = counts > 0
     return float((2 * right[present] / (counts + probabilities.sum(axis=0))[present]).mean())
-
-
-def class_weights(metric: Metric, *, labels: IntArray, classes: int) -> torch.Tensor | None:
-    """Weights (K,) n / (K n_k) of classes in a loss, as scikit-learn balances them; None where images count alike."""
-    if metric not in CLASSES_ALIKE:
-        return None
-    counts = np.bincount(labels, minlength=classes)
-    return torch.from_numpy(len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))).float()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

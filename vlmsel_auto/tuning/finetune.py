@@ -25,7 +25,7 @@ from vlmsel_auto.process import handlers_kept, is_out_of_memory
 from vlmsel_auto.records import Metric
 from vlmsel_auto.tuning import probe, zero_shot
 from vlmsel_auto.tuning.checkpoints import Checkpoint, Paused, Progress
-from vlmsel_auto.tuning.data import Batches, ImageSet, Measured, class_weights, image_set, measure, score
+from vlmsel_auto.tuning.data import Batches, ImageSet, Measured, image_set, measure, score
 from vlmsel_auto.tuning.features import features_of
 from vlmsel_auto.tuning.module import EpochReport, Head, Kept, Tuner, copy_state
 from vlmsel_auto.tuning.work import Deadline, Ending, Outcome, Work
@@ -214,8 +214,7 @@ def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1) -> Outc
         scale=begin.scale,
     )
     steps = spec.epochs * math.ceil(math.ceil(len(images) / batch) / accumulate)
-    weights = class_weights(task.metric, labels=task.labels[splits.train], classes=task.n_classes)
-    tuner = Tuner(model=model, head=layer, spec=spec, metric=task.metric, steps=steps, class_weights=weights)
+    tuner = Tuner(model=model, head=layer, spec=spec, metric=task.metric, steps=steps)
     shuffle = torch.Generator().manual_seed(spec.seed)
     with torch.random.fork_rng(), quiet_lightning():
         torch.manual_seed(spec.seed)  # dropout and the like

@@ -51,7 +51,7 @@ class Head(nn.Module):
 
 
 class Tuner(pl.LightningModule):
-    """Tower and head with their loss, in which classes count by ``class_weights`` (K,), and optimiser."""
+    """Tower and head with their loss and optimiser."""
 
     def __init__(
         self,
@@ -61,7 +61,6 @@ class Tuner(pl.LightningModule):
         spec: TrialSpec,
         metric: Metric,
         steps: int,
-        class_weights: torch.Tensor | None = None,
     ) -> None:
         super().__init__()
         self.visual = model.visual.requires_grad_(True)
@@ -70,8 +69,6 @@ class Tuner(pl.LightningModule):
         self._spec = spec
         self._metric: Metric = metric
         self._steps = steps
-        self.class_weights: torch.Tensor | None
-        self.register_buffer("class_weights", class_weights, persistent=False)
         self._resume: Paused | None = None
         self.augmenting = torch.Generator().manual_seed(spec.seed + 1)
         self._outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -100,10 +97,13 @@ class Tuner(pl.LightningModule):
         self._seen = 0
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:  # noqa: ARG002 - Lightning's signature
-        """Cross entropy with label smoothing on augmented images."""
+        """Cross entropy with label smoothing on augmented images.
+
+        Images count alike whatever the metric: class weights made towers worse (benchmarks/class_weights.py).
+        """
         pixels, labels = batch
         pixels = augment(pixels, strength=self._spec.settings["augmentation"], generator=self.augmenting)
-        loss = functional.cross_entropy(self(pixels), labels, weight=self.class_weights, label_smoothing=_SMOOTHING)
+        loss = functional.cross_entropy(self(pixels), labels, label_smoothing=_SMOOTHING)
         self.train_loss += loss.detach() * len(labels)
         self._seen += len(labels)
         return loss
@@ -121,7 +121,7 @@ class Tuner(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the task's metric and the loss."""
-        self.of_val, labels = joined(self._outputs)
+        self.of_val, labels = (torch.cat(each) for each in zip(*self._outputs, strict=True))
         self.measured = measure(self._metric, logits=self.of_val, labels=labels)
         self._outputs.clear()
         self.log(VALIDATION, self.measured.metric, logger=False, prog_bar=False)
@@ -192,11 +192,6 @@ def _rate_factor(step: int, *, steps: int) -> float:
     if step < warm:
         return (step + 1) / warm
     return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm)))
-
-
-def joined(outputs: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Collected logits (n, K) and labels (n,)."""
-    return torch.cat([each for each, _ in outputs]), torch.cat([each for _, each in outputs])
 
 
 _SAVE_EVERY = 60.0  # seconds of training that a kill may cost
