@@ -1,0 +1,221 @@
+"""What of a tower to train on few labels, and on what images: rows that stand beside full fine-tuning.
+
+On each target the three candidates whose regression has the lowest log loss out of fold are tuned by every row, from
+that regression, on all labelled images but one part (`recipes`, `plain_lines`). Rows:
+
+- full: tower and head; with half of the images mirrored, with mixup (Zhang et al., ICLR 2018);
+- the last two blocks and what follows them, deeper ones .7 times as fast (layer-wise decay);
+- the projection alone, pulled to where it began by 1 / shots times the squared distance (ProLIP, Fahes et al. 2024);
+- LoRA (Hu et al., ICLR 2022) of rank 4 on every matrix of the blocks;
+- WiSE-FT (Wortsman et al., CVPR 2022): start and full fine-tuning interpolated, half and half, or by the share that the
+  part that was left out likes best.
+
+    python benchmarks/fresh_targets.py TASKS --out TARGETS --train 16 --seed 5 --only aerial_scenes,cats_dogs,...
+    python benchmarks/adaptation.py TARGETS --records RECORDS --write benchmarks/results/adaptation.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from plain_lines import Adapted, Recipe, Tuned, fine_tune
+from recipes import Look, look, with_fitted_head
+from torch import nn
+from torch.nn.utils import parametrize
+
+from vlmsel_auto.conductance.blocks import find_blocks
+from vlmsel_auto.models.candidates import mini_zoo
+from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.models.pooling import log_probabilities
+from vlmsel_auto.records import FloatArray, IntArray
+from vlmsel_auto.tuning.data import splits
+
+_CANDIDATES = 3
+_PROJECTIONS = ("proj", "head.proj.weight", "attnpool.c_proj.weight")
+_MIXES = (0.0, 0.25, 0.5, 0.75, 1.0)
+_SHOTS = 16
+
+
+def last_blocks(model: LoadedModel, *, count: int = 2, decay: float = 0.7) -> Adapted:
+    """The last blocks and what follows them."""
+    blocks = find_blocks(model.visual)
+    shares = {f"{name}.": decay ** (count - depth) for depth, name in enumerate(blocks[-count:])}
+    groups: dict[float, list[torch.Tensor]] = {1.0: [], **{share: [] for share in shares.values()}}
+    behind = False
+    for name, each in model.visual.named_parameters():
+        share = next((share for part, share in shares.items() if name.startswith(part)), None)
+        behind = behind or share is not None
+        if share is not None or behind or name in _PROJECTIONS:
+            groups[share or 1.0].append(each.requires_grad_(True))
+    return Adapted(parameters=groups)
+
+
+def projection(model: LoadedModel) -> Adapted:
+    """The last linear map, with a pull to where it began."""
+    named = dict(model.visual.named_parameters())
+    weight = next(named[name] for name in _PROJECTIONS if name in named).requires_grad_(True)
+    start = weight.detach().clone()
+    return Adapted(parameters={1.0: [weight]}, pull=lambda: ((weight - start) ** 2).sum() / _SHOTS)
+
+
+class _LowRank(nn.Module):
+    """A matrix and a change of low rank, zero at first."""
+
+    def __init__(self, shape: torch.Size, *, rank: int) -> None:
+        super().__init__()
+        inner = shape[1:].numel()
+        self.down = nn.Parameter(torch.randn(rank, inner) / inner**0.5)
+        self.up = nn.Parameter(torch.zeros(shape[0], rank))
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        """The weight with its change."""
+        return weight + (self.up @ self.down).view_as(weight)
+
+
+def lora(model: LoadedModel, *, rank: int = 4) -> Adapted:
+    """Changes of low rank of all matrices, and convolutions over one pixel, of the blocks."""
+    changes: list[torch.Tensor] = []
+    for block in find_blocks(model.visual):
+        for module in list(model.visual.get_submodule(block).modules()):
+            for name, weight in list(module.named_parameters(recurse=False)):
+                if weight.ndim < 2 or weight.shape[2:].numel() > 1 or min(weight.shape[:2]) <= rank:
+                    continue
+                change = _LowRank(weight.shape, rank=rank)
+                parametrize.register_parametrization(module, name, change)
+                changes += change.parameters()
+    return Adapted(parameters={1.0: changes})
+
+
+ROWS: Mapping[str, Recipe] = {
+    "full": Recipe(),
+    "full, flips": Recipe(flips=True),
+    "full, mixup .2": Recipe(mixup=0.2),
+    "last two blocks, decay .7": Recipe(adapt=last_blocks),
+    "projection, pulled": Recipe(adapt=projection, rate=1e-3),
+    "LoRA, rank 4": Recipe(adapt=lora, rate=1e-3),
+}
+Measured = dict[str, dict[str, float]]  # row -> accuracy on test, log loss of the part left out, seconds
+
+
+def measure(seen: Look, *, number: int, known: Measured) -> Measured:
+    """The rows that are not known yet for the ``number``-th candidate of a target."""
+    task, place = seen.task, seen.order[number]
+    parts = splits(task)
+    out = np.sort(task.folds[number % len(task.folds)])
+    train = np.setdiff1d(parts.labelled, out)
+    held_out, of_test = seen.heads[place]["with text"]
+    at = np.searchsorted(parts.labelled, out)
+    found: Measured = {"head: regression with zero-shot, all labels": _scores(held_out[at], of_test, seen, out)}
+
+    def scored(tuned: Tuned, seconds: float) -> dict[str, float]:
+        return _scores(tuned.logits(task, out), tuned.logits(task, parts.test), seen, out, seconds=seconds)
+
+    for name, recipe in ROWS.items():
+        if name in known:
+            continue
+        tuned = with_fitted_head(task, seen.features[place], place, train=train)
+        start = _state(tuned)
+        begun = time.monotonic()
+        fine_tune(task, tuned, train=train, recipe=recipe, seed=number)
+        seconds = time.monotonic() - begun
+        found[name] = scored(tuned, seconds)
+        if name == "full":
+            end = _state(tuned)
+            mixes = {}
+            for mix in _MIXES:
+                _load(tuned, {key: (1 - mix) * start[key] + mix * end[key] for key in start})
+                mixes[mix] = scored(tuned, seconds)
+            found["the same start: regression, without one part"] = {**mixes[0.0], "seconds": 0.0}
+            found["WiSE-FT, half"] = mixes[0.5]
+            found["WiSE-FT, chosen out of fold"] = min(mixes.values(), key=lambda each: each["loss"])
+    return {**known, **found}
+
+
+def _scores(
+    held_out: FloatArray | NDArray[np.float32],
+    of_test: FloatArray | NDArray[np.float32],
+    seen: Look,
+    out: IntArray,
+    *,
+    seconds: float = 0.0,
+) -> dict[str, float]:
+    logs, labels = log_probabilities(held_out), seen.task.labels
+    truth = labels[splits(seen.task).test]
+    return {
+        "accuracy": float((of_test.argmax(axis=1) == truth).mean()),
+        "loss": -float(logs[np.arange(len(out)), labels[out]].mean()),
+        "seconds": seconds,
+    }
+
+
+def _state(tuned: Tuned) -> dict[str, torch.Tensor]:
+    parts = (("tower.", tuned.model.visual), ("head.", tuned.head))
+    return {
+        f"{part}{name}": each.detach().clone() for part, module in parts for name, each in module.named_parameters()
+    }
+
+
+def _load(tuned: Tuned, state: Mapping[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        for part, module in (("tower.", tuned.model.visual), ("head.", tuned.head)):
+            for name, each in module.named_parameters():
+                each.copy_(state[f"{part}{name}"])
+
+
+def table(found: Mapping[str, Sequence[Measured]]) -> dict[str, dict[str, float]]:
+    """Mean over targets and candidates, with the difference to full fine-tuning and its error over the pairs."""
+    every = [one for each in found.values() for one in each]
+    fixed = ("head: regression with zero-shot, all labels", "the same start: regression, without one part")
+    mixed = ("WiSE-FT, half", "WiSE-FT, chosen out of fold")
+    names = [*fixed, *ROWS, *mixed]
+    means = {}
+    print("\n| row | accuracy | to full | seconds | " + " | ".join(found) + " |")
+    print("|---" * (len(found) + 4) + "|")
+    for name in names:
+        gap = np.array([one[name]["accuracy"] - one["full"]["accuracy"] for one in every])
+        error = float(gap.std(ddof=1) / np.sqrt(len(gap))) if len(gap) > 1 else float("nan")
+        accuracy, seconds = (float(np.mean([one[name][what] for one in every])) for what in ("accuracy", "seconds"))
+        cells = " | ".join(f"{np.mean([one[name]['accuracy'] for one in each]):.3f}" for each in found.values())
+        print(f"| {name} | {accuracy:.3f} | {100 * gap.mean():+.1f} ({100 * error:.1f}) | {seconds:.1f} | {cells} |")
+        means[name] = {"accuracy": accuracy, "gap": float(gap.mean()), "gap_se": error, "seconds": seconds}
+    return means
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("targets", type=Path, help="folder of task folders, each with train/ and test/")
+    parser.add_argument("--records", type=Path, required=True, help="folder; what is there is not made again")
+    parser.add_argument("--write", type=Path, help="JSON")
+    parser.add_argument("--quick", action="store_true", help="one candidate of the first target")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    args.records.mkdir(parents=True, exist_ok=True)
+    targets = sorted(each for each in args.targets.iterdir() if each.is_dir())
+    found: dict[str, list[Measured]] = {}
+    for target in targets[:1] if args.quick else targets:
+        seen: Look | None = None
+        found[target.name] = []
+        for number in range(1 if args.quick else _CANDIDATES):
+            file = args.records / f"{target.name}-{number}.json"
+            known: Measured = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+            if set(ROWS) - set(known):
+                seen = seen or look(target, scratch=args.records / "tasks")
+                known = measure(seen, number=number, known=known)
+                file.write_text(json.dumps(known), "utf-8")
+                print(f"{target.name}: {mini_zoo()[seen.order[number]].id}", flush=True)
+            found[target.name].append(known)
+    means = table(found)
+    if args.write:
+        args.write.write_text(json.dumps({"targets": list(found), "rows": means}, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
