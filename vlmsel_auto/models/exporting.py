@@ -123,7 +123,7 @@ def export(model: LoadedModel, classifier: Classifier, *, directory: Path) -> Pa
         }
         _write_json(part / _CLASSES, record)
         card = _card(model, name=directory.name, classes=classifier.classes)
-        said = f"\n## Mind\n\n{classifier.warning}.\n" if classifier.warning else ""
+        said = f"\n## Warning\n\n{classifier.warning}.\n" if classifier.warning else ""
         (part / "README.md").write_text(card + said, "utf-8")
         _same_mode(part)
         _swap(part, directory)
