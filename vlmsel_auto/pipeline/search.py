@@ -208,10 +208,7 @@ def search(
                 deadline=None if spend.seconds is None else began + spend.seconds - _closing(spend.seconds),
                 sink=sink,
             )
-        leading = {each.spec.candidate for each in (*outcome.members, outcome.best) if each is not None}
-        warnings = suspicions([one for one in usable if one.id in leading], task=task, store=store)
-        for text in warnings.values():
-            sink(Notice(text=text, level="warning"))
+        warnings = _warnings(outcome, usable, task=task, store=store, sink=sink)
         best = export_best(outcome, task=task, candidates=usable, workdir=folder, sink=sink, warnings=warnings)
         mean = export_ensemble(
             pooled,
@@ -279,6 +276,17 @@ def _left(budget: Budget, *, spent: float) -> Budget:
 def _closing(seconds: float) -> float:
     """What export and report may need of a budget."""
     return min(_CLOSING_SECONDS, _CLOSING_SHARE * seconds)
+
+
+def _warnings(
+    outcome: StudyOutcome, candidates: Sequence[Candidate], *, task: Task, store: Store, sink: Sink
+) -> dict[str, str]:
+    """What the user must know of leading candidates, told at once, for report and cards."""
+    leading = {each.spec.candidate for each in (*outcome.members, outcome.best) if each is not None}
+    found = suspicions([one for one in candidates if one.id in leading], task=task, store=store)
+    for text in found.values():
+        sink(Notice(text=text, level="warning"))
+    return found
 
 
 def _stopped_by(outcome: StudyOutcome) -> StoppedBy:
