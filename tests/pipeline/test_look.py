@@ -109,3 +109,18 @@ def test_a_look_moves_the_forecast_of_all(task, tmp_path, monkeypatch):
     one = look(task, Store(tmp_path), price=1e3).forecast
     assert one.looked.sum() == 1
     assert (np.abs(one.mean - none.mean) > 1e-3).all()
+
+
+def test_who_is_slower_than_allowed_is_taken_out_as_soon_as_it_shows(task, tmp_path, monkeypatch):
+    everyone = look(task, Store(tmp_path / "first")).found
+    times = sorted(one.seconds for one in everyone.values())
+    events = []
+    looked = look_at(
+        resolve(NAMES), task, library=default_library(), kept=everyone, price=0.0, deadline=None, device="cpu",
+        store=Store(tmp_path / "second"), sink=events.append, max_latency=(times[1] + times[2]) / 2,
+    )  # fmt: skip
+    slow = {name for name, one in everyone.items() if one.seconds >= times[2]}
+    assert set(looked.failures) == slow
+    assert set(looked.found) == set(NAMES) - slow
+    assert all("as measured, exceed --max-latency" in why for why in looked.failures.values())
+    assert sum(isinstance(each, Notice) for each in events) == 2

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Notice, Sink
 from vlmsel_auto.models.automatic import automatic
 from vlmsel_auto.models.candidates import resolve_usable
-from vlmsel_auto.models.facts import facts_of
+from vlmsel_auto.models.facts import Facts, facts_of
 from vlmsel_auto.models.hub import cache_dir, is_reachable
 from vlmsel_auto.models.limits import Limits, within
-from vlmsel_auto.models.machine import Machine, measure
+from vlmsel_auto.models.machine import Machine, embedding_seconds, measure
 from vlmsel_auto.records import Candidate
 from vlmsel_auto.reporting.formatting import plural
+from vlmsel_auto.units import milliseconds
 
 AUTO: Final = "auto"
+_DOUBT: Final = 2.5  # of a latency that was predicted before anything was timed
 _NAMED: Final = 3  # candidates that a notice names
 
 
@@ -69,15 +72,32 @@ def choose(
     if machine is None and (limits != Limits() or any(one.path is None for one in found)):
         machine = measure(device, cache=cache_dir())
     if machine is not None:
-        kept, excluded = within([facts_of(one) for one in found], limits=limits, machine=machine)
-        failures |= {one.candidate: one.reason for one in excluded}
-        if excluded:
-            named = "; ".join(f"{one.candidate}: {one.reason}" for one in excluded[:_NAMED])
-            more = "; ..." if len(excluded) > _NAMED else ""
-            sink(Notice(text=f"{plural(len(excluded), 'candidate')} kept out by limits: {named}{more}"))
-        fitting = {facts.candidate for facts in kept}
-        found = tuple(one for one in found if one.id in fitting)
+        kept, excluded = within(
+            [facts_of(one) for one in found], limits=replace(limits, max_latency=None), machine=machine
+        )
+        out = {one.candidate: one.reason for one in excluded} | _far_too_slow(kept, limits, machine)
+        failures |= out
+        if out:
+            named = "; ".join(f"{name}: {reason}" for name, reason in list(out.items())[:_NAMED])
+            more = "; ..." if len(out) > _NAMED else ""
+            sink(Notice(text=f"{plural(len(out), 'candidate')} kept out by limits: {named}{more}"))
+        found = tuple(one for one in found if one.id not in out)
+        if not found:
+            raise CandidateError(f"the limits leave no candidate: raise one, or name others, but got {named}{more}")
     return Chosen(candidates=found, failures=failures, machine=machine)
+
+
+def _far_too_slow(kept: Sequence[Facts], limits: Limits, machine: Machine) -> dict[str, str]:
+    """Whose predicted latency is beyond all doubt; who is near the limit is judged once somebody was timed."""
+    most = limits.max_latency
+    slow = {}
+    for facts in kept:
+        seconds = embedding_seconds(facts, images=1, machine=machine)
+        if most is not None and seconds is not None and seconds > _DOUBT * most:
+            slow[facts.candidate] = (
+                f"{milliseconds(seconds)} an image, as predicted, are far above --max-latency {milliseconds(most)}"
+            )
+    return slow
 
 
 def _is_auto(names: str | Sequence[str] | Path) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from pathlib import Path
@@ -90,12 +90,22 @@ class Pool:
         return pool([total], [1.0])
 
 
-def pool_leaders(members: Sequence[TrialResult], *, size: int, task: Task, workdir: Path, sink: Sink) -> Pool | None:
+def pool_leaders(
+    members: Sequence[TrialResult],
+    *,
+    size: int,
+    fits: Callable[[Sequence[str]], bool] = lambda _: True,
+    task: Task,
+    workdir: Path,
+    sink: Sink,
+) -> Pool | None:
     """Choose and weigh the leading candidates by what they say of held-out images; no tower is read.
 
     Args:
         members: best trials by heads and by towers of each leading candidate, the chosen model first.
         size: at most so many heads and so many towers; fewer than two give no ensemble.
+        fits: whether a model of each of these candidates is what the user can afford together; those that make it too
+            much are left out, the best first in.
         task: the target.
         workdir: where the study's checkpoints are.
         sink: told when they cannot be read.
@@ -109,6 +119,7 @@ def pool_leaders(members: Sequence[TrialResult], *, size: int, task: Task, workd
     except VlmselError as error:
         _tell(sink, error)
         return None
+    every = _affordable(every, size=size, fits=fits)
     found = None if size < 2 else _pooled(every, size=size, task=task)  # noqa: PLR2004 - a pool of one is that one
     if found is None or len(found.members) < 2 or _shown_worse(found, every[0], task.labels):  # noqa: PLR2004 - likewise
         return None
@@ -176,6 +187,17 @@ def export_ensemble(
         on_test=on_test,
         params=None if None in sizes else sum(size or 0 for size in sizes),
     )
+
+
+def _affordable(every: Sequence[Member], *, size: int, fits: Callable[[Sequence[str]], bool]) -> list[Member]:
+    """The leading heads and towers that the user can afford together."""
+    kept: list[Member] = []
+    for one in every:
+        alike = sum(each.is_tower is one.is_tower for each in kept)
+        names = [each.trial.spec.candidate for each in (*kept, one)]
+        if alike < size and (not kept or fits(names)):
+            kept.append(one)
+    return kept
 
 
 def _tell(sink: Sink, error: VlmselError) -> None:

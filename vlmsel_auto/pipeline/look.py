@@ -29,6 +29,7 @@ from vlmsel_auto.models.facts import facts_of
 from vlmsel_auto.models.hub import is_reachable
 from vlmsel_auto.models.machine import Machine, embedding_seconds
 from vlmsel_auto.models.prefetch import Prefetcher
+from vlmsel_auto.pipeline.affordable import expected_latencies
 from vlmsel_auto.planning.look_seconds import TimedLook, look_seconds
 from vlmsel_auto.planning.looking import DEFAULT, Look, look_values, next_look, outlook
 from vlmsel_auto.planning.scenarios import Scenarios, learn_scenarios, nothing_published
@@ -37,6 +38,7 @@ from vlmsel_auto.ranking.forecast import Forecast, look_accuracy
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Candidate, FloatArray, NotLooked, Task
 from vlmsel_auto.reporting.formatting import plural
+from vlmsel_auto.units import milliseconds
 
 R = TypeVar("R")
 
@@ -109,6 +111,7 @@ def look_at(
     device: str,
     store: Store,
     sink: Sink,
+    max_latency: float | None = None,
     machine: Machine | None = None,
 ) -> Looked:
     """Look at candidates until none is left that is worth its time.
@@ -124,6 +127,7 @@ def look_at(
         device: where models run.
         store: keeps embeddings.
         sink: takes the events of stage "looks".
+        max_latency: seconds an image; who takes longer, or is expected to, cannot be used. None: no limit.
         machine: this one, as measured; None: an ordinary one.
     """
     began = time.monotonic()
@@ -137,11 +141,13 @@ def look_at(
     for m, one in enumerate(candidates):
         if one.id in kept:
             state.keep(m, kept[one.id])
+    _drop_slow(state, machine, most=max_latency, sink=sink)
     sink(StageStarted(stage="looks", total=len(candidates), text="candidates embed the labelled images"))
     with Prefetcher(sink=sink) as hub:
         while (place := _next(state, price=price, deadline=deadline)) is not None:
             _look(state, place, hub=hub, following=_following(state, place, price=price, deadline=deadline),
                   device=device, store=store, sink=sink)  # fmt: skip
+            _drop_slow(state, machine, most=max_latency, sink=sink)
             sink(StageProgress(stage="looks", done=len(state.found) + len(state.failures), text=candidates[place].id))
     seconds = time.monotonic() - began
     text = f"{len(state.found)} of {plural(len(candidates), 'candidate')}"
@@ -234,6 +240,21 @@ def _look(
     else:
         state.failures[candidate.id] = str(outcome)
         sink(Notice(text=f"{candidate.id} cannot be used: {outcome}", level="warning"))
+
+
+def _drop_slow(state: _Looks, machine: Machine | None, *, most: float | None, sink: Sink) -> None:
+    """Take out who is slower than the user allows, as measured, or as predicted once somebody was measured."""
+    if most is None or not state.found:
+        return
+    measured = {name: one.seconds for name, one in state.found.items() if math.isfinite(one.seconds)}
+    latencies = expected_latencies(state.candidates, machine, measured)
+    for one, seconds in zip(state.candidates, latencies.tolist(), strict=True):
+        if seconds > most and one.id not in state.failures:
+            how = "measured" if one.id in measured else "expected"
+            reason = f"{milliseconds(seconds)} an image, as {how}, exceed --max-latency {milliseconds(most)}"
+            state.failures[one.id] = reason
+            state.found.pop(one.id, None)
+            sink(Notice(text=f"{one.id} cannot be used: {reason}"))
 
 
 def _without_hub(state: _Looks, *, sink: Sink) -> None:

@@ -90,6 +90,7 @@ def rank(
             listed.candidates,
             library=known,
             failures=listed.failures,
+            limits=limits,
             machine=listed.machine,
             device=place,
             store=Store(root / "targets"),
@@ -155,6 +156,7 @@ def rank_task(
     store: Store,
     sink: Sink,
     failures: Mapping[str, str] | None = None,
+    limits: Limits = NO_LIMITS,
     machine: Machine | None = None,
     seed: int = 0,
     deadline: float | None = None,
@@ -164,7 +166,8 @@ def rank_task(
     """Look at ``candidates`` and rank them on ``task``: the ranking, and the measurements that it was made from.
 
     Candidates that fail stand in ``Ranking.failures`` beside earlier ``failures``, and not in its order; those that
-    were not looked at stand in its order by what is known without. ``price``, ``deadline`` and ``machine`` as for
+    were not looked at stand in its order by what is known without. ``price``, ``deadline``,
+    latency and ``machine`` as for
     `look.look_at`. A ranking of an ``earlier`` run is followed as it is, and nothing is measured.
     """
     kept = {one.id: seen for one in candidates if (seen := find_measurement(one, task, store=store)) is not None}
@@ -183,6 +186,7 @@ def rank_task(
         device=device,
         store=store,
         sink=sink,
+        max_latency=limits.max_latency,
         machine=machine,
     )
     found = _profiled(

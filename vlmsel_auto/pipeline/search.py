@@ -18,10 +18,10 @@ from vlmsel_auto.measuring.contamination import suspicions
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.models.device import pick_device
-from vlmsel_auto.models.embedding import find_embeddings
 from vlmsel_auto.models.hub import hub_offline
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
 from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.pipeline.affordable import measured_latencies, together
 from vlmsel_auto.pipeline.choose import AUTO, choose
 from vlmsel_auto.pipeline.command import PRICE, SHOTS, command_of
 from vlmsel_auto.pipeline.ensemble import export_ensemble, pool_leaders
@@ -132,8 +132,9 @@ def search(
     )  # fmt: skip
     check_usable(folder)
     with hub_offline(offline):
-        earlier = read_candidates(folder)
-        listed = choose(candidates, limits=limits, offline=offline, device=device, sink=sink, earlier=earlier)
+        listed = choose(
+            candidates, limits=limits, offline=offline, device=device, sink=sink, earlier=read_candidates(folder)
+        )
     chosen = listed.candidates
     task = load_task(
         Path(task_dir), views=views_of(chosen), shots=shots, seed=seed, workdir=folder, sink=sink, needs_val=True
@@ -159,6 +160,7 @@ def search(
             store=store,
             sink=sink,
             failures=listed.failures,
+            limits=limits,
             machine=listed.machine,
             price=price / 100,
             seed=seed,
@@ -193,7 +195,11 @@ def search(
             policy=replace(POLICY, price=price / 100),
         )
         stopped = _stopped_by(outcome)
-        pooled = pool_leaders(outcome.members, size=ensemble, task=task, workdir=folder, sink=sink)
+        latencies = measured_latencies(usable, task, store)
+        pooled = pool_leaders(
+            outcome.members, size=ensemble, fits=together(limits, usable, latencies), task=task, workdir=folder,
+            sink=sink,
+        )  # fmt: skip
         if outcome.best is not None and stopped is not StoppedBy.INTERRUPTED:
             towers = [] if pooled is None else pooled.towers
             outcome = fit_finally(
@@ -226,7 +232,7 @@ def search(
         report = make_report(
             task=task,
             candidates=chosen,
-            latencies=_latencies(usable, task, store),
+            latencies=latencies,
             ranking=ranking,
             trials=outcome.results,
             best=best,
@@ -258,12 +264,6 @@ def search(
         stopped_by=stopped,
         tradeoffs=tradeoffs(report),
     )
-
-
-def _latencies(candidates: Sequence[Candidate], task: Task, store: Store) -> dict[str, float]:
-    """Seconds an image of the candidates that were loaded."""
-    seen = {one.id: find_embeddings(one, task, task.support, store=store) for one in candidates}
-    return {name: one.seconds for name, one in seen.items() if one is not None and math.isfinite(one.seconds)}
 
 
 def _left(budget: Budget, *, spent: float) -> Budget:

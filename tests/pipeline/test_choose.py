@@ -1,0 +1,76 @@
+"""Who a search is about: auto with and without a hub, limits, and an earlier choice."""
+
+from pathlib import Path
+
+import pytest
+
+from helpers.loopback_hub import loopback_hub, using
+from vlmsel_auto.errors import CandidateError
+from vlmsel_auto.events import Notice
+from vlmsel_auto.models.candidates import mini_zoo
+from vlmsel_auto.models.limits import NO_LIMITS, Limits
+from vlmsel_auto.pipeline.choose import Chosen, choose
+
+SMALL, LARGE = "ViT-Mi-4-32.glyph-s", "ViT-Mi-8-64.all-l"
+
+
+def chosen(names, *, limits=NO_LIMITS, offline=False, earlier=()) -> tuple[Chosen, list[str]]:
+    told: list[str] = []
+    found = choose(
+        names, limits=limits, offline=offline, device="cpu", earlier=earlier,
+        sink=lambda event: told.append(event.text) if isinstance(event, Notice) else None,
+    )  # fmt: skip
+    return found, told
+
+
+def test_auto_with_a_hub_takes_a_preset_that_suits_the_machine(tmp_path: Path):
+    with loopback_hub(tmp_path) as hub:
+        found, told = chosen("auto")
+        assert hub.count("GET") == 0  # nothing is downloaded
+    assert all(one.source == "open_clip" for one in found.candidates)
+    assert found.machine is not None
+    assert len(told) == 1
+    assert "preset" in told[0]
+
+
+def test_auto_asks_no_hub_offline(tmp_path: Path):
+    with loopback_hub(tmp_path) as hub:
+        found, told = chosen(["auto"], offline=True)
+        assert hub.asked == []
+    assert found.candidates == mini_zoo()
+    assert "mini zoo" in told[0]
+
+
+def test_auto_keeps_what_it_chose_before(tmp_path: Path):
+    with using("http://127.0.0.1:9", tmp_path):
+        found, told = chosen("auto", earlier=(SMALL,))
+    assert [one.id for one in found.candidates] == [SMALL]
+    assert told == []
+
+
+def test_names_of_this_disk_need_no_measured_machine():
+    found, told = chosen([SMALL, LARGE])
+    assert [one.id for one in found.candidates] == [SMALL, LARGE]
+    assert found.machine is None
+    assert told == []
+
+
+def test_a_folder_that_cannot_be_used_is_told_and_the_others_stay(tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    found, told = chosen([SMALL, f"local-dir:{tmp_path / 'empty'}"])
+    assert [one.id for one in found.candidates] == [SMALL]
+    assert list(found.failures) == [f"local-dir:{tmp_path / 'empty'}"]
+    assert "cannot be used" in told[0]
+
+
+def test_limits_keep_out_and_say_whom():
+    found, told = chosen([SMALL, LARGE], limits=Limits(max_params=1_000_000))
+    assert [one.id for one in found.candidates] == [SMALL]
+    assert "exceed --max-params" in found.failures[LARGE]
+    assert "1 candidate kept out by limits" in told[0]
+
+
+def test_only_a_latency_beyond_doubt_keeps_out_before_anything_is_timed():
+    with pytest.raises(CandidateError, match="leave no candidate.*far above --max-latency"):
+        chosen([SMALL], limits=Limits(max_latency=1e-9))
+    assert chosen([SMALL], limits=Limits(max_latency=10.0))[0].failures == {}

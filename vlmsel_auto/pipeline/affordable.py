@@ -1,0 +1,68 @@
+"""What limits say once models are timed: predictions corrected by those that were, and models pooled together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from vlmsel_auto.cache import Store
+from vlmsel_auto.models.embedding import find_embeddings
+from vlmsel_auto.models.facts import Facts, facts_of
+from vlmsel_auto.models.limits import Limits, why_not
+from vlmsel_auto.models.machine import Machine, Timed, corrected, embedding_seconds
+from vlmsel_auto.records import Candidate, FloatArray, Task
+
+
+def measured_latencies(candidates: Sequence[Candidate], task: Task, store: Store) -> dict[str, float]:
+    """Seconds an image, by id, of the candidates that were loaded."""
+    seen = {one.id: find_embeddings(one, task, task.support, store=store) for one in candidates}
+    return {name: one.seconds for name, one in seen.items() if one is not None and math.isfinite(one.seconds)}
+
+
+def expected_latencies(
+    candidates: Sequence[Candidate], machine: Machine | None, measured: Mapping[str, float]
+) -> FloatArray:
+    """Seconds an image (M,): as measured, else predicted and corrected by what was; NaN: unknown."""
+    found = np.full(len(candidates), np.nan)
+    if machine is not None:
+        facts = [facts_of(one) for one in candidates]
+        timed = [Timed(facts=each, images=1, seconds=measured[each.candidate]) for each in facts
+                 if each.candidate in measured]  # fmt: skip
+        now = corrected(machine, timed)
+        found = np.array([embedding_seconds(each, images=1, machine=now) or np.nan for each in facts])
+    for m, one in enumerate(candidates):
+        found[m] = measured.get(one.id, found[m])
+    return found
+
+
+def together(
+    limits: Limits, candidates: Sequence[Candidate], latencies: Mapping[str, float]
+) -> Callable[[Sequence[str]], bool]:
+    """Whether models of these candidates, one id for each, keep to the limits when an image passes through all."""
+    facts = {one.id: facts_of(one) for one in candidates}
+
+    def fits(ids: Sequence[str]) -> bool:
+        members = [facts[name] for name in ids]
+        latency = sum(latencies.get(name, 0.0) for name in ids)
+        if limits.max_latency is not None and latency > limits.max_latency:
+            return False
+        return not why_not(_sum(members), limits=replace(limits, max_latency=None, licences=(), image_size=None))
+
+    return fits
+
+
+def _sum(members: Sequence[Facts]) -> Facts:
+    """Parameters and memory of all; a download is of one candidate."""
+
+    def total(values: Sequence[int | None]) -> int | None:
+        return None if None in values else sum(value or 0 for value in values)
+
+    return replace(
+        members[0],
+        params=total([each.params for each in members]),
+        memory_bytes=total([each.memory_bytes for each in members]),
+        download_bytes=None,
+    )
