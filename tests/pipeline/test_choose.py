@@ -11,7 +11,7 @@ from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
 from vlmsel_auto.pipeline.choose import Chosen, choose
 
-SMALL, LARGE = "ViT-Mi-4-32.glyph-s", "ViT-Mi-8-64.all-l"
+ONE, OTHER = "RN-Mi-64.glyph-s", "ViT-Mi-8-64.all-l"
 
 
 def chosen(names, *, limits=NO_LIMITS, offline=False, earlier=()) -> tuple[Chosen, list[str]]:
@@ -43,34 +43,36 @@ def test_auto_asks_no_hub_offline(tmp_path: Path):
 
 def test_auto_keeps_what_it_chose_before(tmp_path: Path):
     with using("http://127.0.0.1:9", tmp_path):
-        found, told = chosen("auto", earlier=(SMALL,))
-    assert [one.id for one in found.candidates] == [SMALL]
+        found, told = chosen("auto", earlier=(ONE,))
+    assert [one.id for one in found.candidates] == [ONE]
     assert told == []
 
 
 def test_names_of_this_disk_need_no_measured_machine():
-    found, told = chosen([SMALL, LARGE])
-    assert [one.id for one in found.candidates] == [SMALL, LARGE]
+    found, told = chosen([ONE, OTHER])
+    assert [one.id for one in found.candidates] == [ONE, OTHER]
     assert found.machine is None
     assert told == []
 
 
 def test_a_folder_that_cannot_be_used_is_told_and_the_others_stay(tmp_path: Path):
     (tmp_path / "empty").mkdir()
-    found, told = chosen([SMALL, f"local-dir:{tmp_path / 'empty'}"])
-    assert [one.id for one in found.candidates] == [SMALL]
+    found, told = chosen([ONE, f"local-dir:{tmp_path / 'empty'}"])
+    assert [one.id for one in found.candidates] == [ONE]
     assert list(found.failures) == [f"local-dir:{tmp_path / 'empty'}"]
     assert "cannot be used" in told[0]
 
 
 def test_limits_keep_out_and_say_whom():
-    found, told = chosen([SMALL, LARGE], limits=Limits(max_params=1_000_000))
-    assert [one.id for one in found.candidates] == [SMALL]
-    assert "exceed --max-params" in found.failures[LARGE]
+    sizes = {one.id: one.params or 0 for one in mini_zoo()}
+    small, large = sorted((ONE, OTHER), key=lambda name: sizes[name])
+    found, told = chosen([small, large], limits=Limits(max_params=sizes[large] - 1))
+    assert [one.id for one in found.candidates] == [small]
+    assert "exceed --max-params" in found.failures[large]
     assert "1 candidate kept out by limits" in told[0]
 
 
 def test_only_a_latency_beyond_doubt_keeps_out_before_anything_is_timed():
-    with pytest.raises(CandidateError, match="leave no candidate.*far above --max-latency"):
-        chosen([SMALL], limits=Limits(max_latency=1e-9))
-    assert chosen([SMALL], limits=Limits(max_latency=10.0))[0].failures == {}
+    with pytest.raises(CandidateError, match=r"leave no candidate.*far above --max-latency"):
+        chosen([ONE], limits=Limits(max_latency=1e-9))
+    assert chosen([ONE], limits=Limits(max_latency=10.0))[0].failures == {}
