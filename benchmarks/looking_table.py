@@ -42,7 +42,7 @@ class Setting:
 
     def kin(self, target: int) -> list[int]:
         """The data sets that share the first word of the target's name, itself included: CIFAR-10 and CIFAR-100."""
-        words = [_word(name) for name in self.datasets]
+        words = [word(name) for name in self.datasets]
         return [place for place, word in enumerate(words) if word == words[target]]
 
     def scene(self, target: int, seed: int) -> Scene:
@@ -121,7 +121,7 @@ def _as_accuracy(shown: FloatArray, *, looks: FloatArray, truth: FloatArray) -> 
     return np.clip(slope * shown + start, 0.0, 1.0), sd
 
 
-def _word(name: str) -> str:
+def word(name: str) -> str:
     """The first word of a name, lower case: ends at a digit, a blank, a hyphen or before a capital inside a word."""
     found = re.match(r"[A-Z]+(?![a-z])|[A-Za-z][a-z]*", name)
     return (found.group() if found else name).lower()

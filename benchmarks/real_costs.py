@@ -30,6 +30,7 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.measuring.measure import embed_target
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
+from vlmsel_auto.process import release_memory
 from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialSpec
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tuning.run import run_trial
@@ -80,7 +81,7 @@ def write_images(folder: Path) -> Path:
 
 
 def cost(arch: str, *, folder: Path, images: Path, trials: bool) -> Cost:
-    """Time one architecture."""
+    """Time one architecture; head and epoch of those below a gigabyte only."""
     place = folder / arch
     place.mkdir()
     candidate = write_model(arch, place)
@@ -93,9 +94,10 @@ def cost(arch: str, *, folder: Path, images: Path, trials: bool) -> Cost:
     looked = time.perf_counter()
     del model
     gc.collect()
+    size = sum(file.stat().st_size for file in place.iterdir()) / 1e9
+    trials = trials and size < 1
     head = _trial("probe", candidate, task, folder=folder, epochs=0) if trials else None
     epoch = _trial("finetune", candidate, task, folder=folder, epochs=1) if trials else None
-    size = sum(file.stat().st_size for file in place.iterdir()) / 1e9
     for file in place.iterdir():
         file.unlink()
     return Cost(
@@ -127,7 +129,7 @@ def memory(arch: str, *, folder: Path, loads: int) -> list[float]:
     for number in range(1, loads + 1):
         model = zoo.load(candidate)
         del model
-        gc.collect()
+        release_memory()
         if number == 1 or number % 10 == 0:
             found.append(psutil.Process().memory_info().rss / 1e9)
     return found
