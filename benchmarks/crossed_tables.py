@@ -2,10 +2,10 @@
 
     python benchmarks/crossed_tables.py DIR --write benchmarks/results/crossed-tables.json
 
-DIR holds mieb_probes.csv. The 23 models that stand in open_clip's zero-shot table and in MIEB's 16-shot probes. Truth is
-the mean accuracy of four of five draws of a probe task, a look sees the fifth. Looks are ordered by zero-shot accuracies
-on other data sets, by probes on other tasks, or by both side by side; data sets that share the first word of the
-target's name are left out.
+DIR holds mieb_probes.csv. The 23 models that stand in open_clip's zero-shot table and in MIEB's 16-shot probes. Truth
+is the mean accuracy of four of five draws of a probe task, a look sees the fifth. Looks are ordered by zero-shot
+accuracies on other data sets, by probes on other tasks, or by both side by side; data sets that share the first word
+of the target's name are left out.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +30,11 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.measuring.measure import embed_target
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
+from vlmsel_auto.planning.space import DEFAULT
 from vlmsel_auto.process import release_memory
-from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialSpec
+from vlmsel_auto.records import Candidate, Task, TrialOrigin
 from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tuning.methods import method_of
 from vlmsel_auto.tuning.run import run_trial
 
 ARCHITECTURES = ("ViT-B-32", "ViT-B-16", "ViT-L-14")
@@ -108,8 +110,8 @@ def cost(arch: str, *, folder: Path, images: Path, trials: bool) -> Cost:
 
 def _trial(method: str, candidate: Candidate, task: Task, *, folder: Path, epochs: int) -> float:
     """Seconds of a trial on 96 training images."""
-    settings = {} if method == "probe" else {"learning_rate": 1e-5, "head_learning_rate": 1e-4, "weight_decay": 0.05}
-    spec = TrialSpec(candidate=candidate.id, method=method, settings=settings, epochs=epochs, seed=0)
+    space = method_of(method).space(candidate, train_images=len(task.train), images_per_trial=2500)
+    spec = replace(space.spec(DEFAULT, candidate=candidate.id, seed=0), epochs=epochs)
     began = time.perf_counter()
     run_trial(
         spec, number=0, task=task, candidate=candidate, load=zoo.load, store=Store(folder / f"store-{candidate.arch}"),
