@@ -143,10 +143,16 @@ def test_candidates_of_a_large_library_do_not_need_the_forecast(world, library):
     both = rank_candidates(task="t00", targets=targets, labels=labels, library=library, forecast=forecast)
     assert [line.score for line in both.ranked] == [line.score for line in alone.ranked]
     few = library.select_tasks(library.task_names[1:5])
-    assert "library" not in {
-        line.basis
-        for line in rank_candidates(task="t00", targets=targets, labels=labels, library=few, forecast=forecast).ranked
-    }
+
+    def bases(looked: np.ndarray) -> set[str]:
+        some = dataclasses.replace(forecast, looked=looked)
+        return {
+            line.basis
+            for line in rank_candidates(task="t00", targets=targets, labels=labels, library=few, forecast=some).ranked
+        }
+
+    assert bases(np.ones(m, dtype=bool)) == {"library and labels"}
+    assert bases(np.arange(m) > 0) == {"labels"}  # next to one that only the forecast places
 
 
 def test_more_labels_move_trust_from_the_prior_to_the_labels(world, library):

@@ -43,7 +43,7 @@ _FIXED_WEIGHT: Final = 0.1  # of a signal of unlabelled images
 _FIXED_LABEL_WEIGHT: Final = 0.15
 _FIXED_SD: Final = 0.75
 _MIN_SOURCES: Final = 3
-_ENOUGH_SOURCES: Final = 5  # of a candidate: with fewer its forecast tells more
+_ENOUGH_SOURCES: Final = 5  # of a candidate: with fewer the forecast places it, where others were not looked at
 _UNKNOWN_SD: Final = 1.0  # nothing known: as wide as candidates differ
 
 
@@ -221,7 +221,8 @@ def rank_candidates(
     scores = score_candidates(measured=measured, sources=sources, n=m)
 
     in_library = np.isfinite(scores.average)
-    if forecast is not None and sources is not None:  # which has the few outcomes of own searches in it
+    if forecast is not None and sources is not None and not forecast.looked.all():
+        # next to others that only the forecast places; it has the few outcomes of own searches in it
         in_library &= np.isfinite(sources.truth).sum(axis=1) >= _ENOUGH_SOURCES
     has_images = np.array([target.features.size > 0 and target.text_features.size > 0 for target in targets])
     labelled = bool(shots) and any(name in measured for name in LABEL_SIGNALS)
