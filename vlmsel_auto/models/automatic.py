@@ -10,7 +10,7 @@ from vlmsel_auto.models.download import is_cached
 from vlmsel_auto.models.facts import facts_of
 from vlmsel_auto.models.hub import cache_dir
 from vlmsel_auto.models.limits import Limits, why_not
-from vlmsel_auto.models.machine import Machine, embedding_seconds
+from vlmsel_auto.models.machine import Machine, look_embedding_seconds
 from vlmsel_auto.models.presets import PRESETS, members
 from vlmsel_auto.records import Candidate
 from vlmsel_auto.units import byte_count
@@ -91,6 +91,6 @@ def _fits(candidate: Candidate, machine: Machine) -> bool:
 
 def _suits(candidate: Candidate, machine: Machine) -> bool:
     facts = facts_of(candidate)
-    seconds = embedding_seconds(facts, images=_LOOK_IMAGES, machine=machine)
+    seconds = look_embedding_seconds(facts, images=_LOOK_IMAGES, machine=machine)
     is_quick = seconds is None or seconds <= _LOOK_SECONDS
     return is_quick and _fits(candidate, machine) and not why_not(facts, limits=Limits(), machine=machine)

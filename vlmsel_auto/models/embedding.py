@@ -19,9 +19,10 @@ from vlmsel_auto.cache import Store, digest
 from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.models.facts import EMBED_BATCH
 from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.models.precision import Encoder, quick_encoder
 from vlmsel_auto.records import Candidate, IntArray, Task
 
-_VERSION: Final = 2  # of what an embedding means, decoding included: a change makes kept ones unused
+_VERSION: Final = 3  # of what an embedding means, decoding and precision included: a change makes kept ones unused
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,7 +34,7 @@ class Embeddings:
     text: NDArray[np.float32]  # (K, D) unit-norm class weights
     baseline: NDArray[np.float32]  # (D,) of the image that is zero after normalisation
     logit_scale: float
-    seconds: float = np.nan  # an image through the visual tower, of the fastest batch that was timed
+    seconds: float = np.nan  # an image through the visual tower in float32, the fastest that was timed
 
 
 def find_embeddings(candidate: Candidate, task: Task, indices: IntArray, *, store: Store) -> Embeddings | None:
@@ -110,16 +111,22 @@ def embed_images(
 def _timed_images(
     model: LoadedModel, task: Task, indices: IntArray, *, check: Callable[[], None]
 ) -> tuple[NDArray[np.float32], float]:
-    """Embeddings, and the seconds an image of the fastest batch: others may have waited for the machine."""
+    """Unnormalised embeddings (n, D), and the seconds an image takes in float32.
+
+    The fastest batch counts: others may have waited for the machine.
+    """
     task.pixels.prepare(model.candidate.view, indices, check=check)
+    encoder: Encoder | None = None
     parts, fastest = [], np.inf
     for start in range(0, len(indices), EMBED_BATCH):
         check()
-        pixels = task.pixels.read(model.candidate.view, indices[start : start + EMBED_BATCH])
+        images = model.normalise(task.pixels.read(model.candidate.view, indices[start : start + EMBED_BATCH]))
+        encoder = encoder or quick_encoder(model, images)
         began = time.perf_counter()
-        parts.append(_array(model.embed(model.normalise(pixels))))
-        fastest = min(fastest, (time.perf_counter() - began) / len(pixels))
-    return np.concatenate(parts), fastest
+        parts.append(_array(encoder.encode(images)))
+        fastest = min(fastest, (time.perf_counter() - began) / len(images))
+    timed = None if encoder is None else encoder.seconds
+    return np.concatenate(parts), fastest if timed is None else timed
 
 
 def _key(candidate: Candidate, task: Task) -> str:

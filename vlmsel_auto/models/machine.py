@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _SECONDS: Final = 0.3  # of each of three measurements
 _ONE_RUN: Final = 0.02  # seconds: shorter runs are made larger, so that starting them does not count
 _LARGEST: Final = 2**12
+_MOST_GAIN: Final = 3.0  # whole towers gained 1.1 to 6.3 (`benchmarks/precision.py`)
 _CGROUP: Final = Path("/sys/fs/cgroup")  # where Linux says what a container may take
 
 _Work: TypeAlias = tuple[Callable[[], object], float]  # a piece of work, and how much it is
@@ -38,6 +40,7 @@ class Machine:
     flops_per_second: float  # of products and convolutions in float32
     bytes_per_second: float  # of results written by operations that do little else
     correction: float = 1.0  # measured over predicted seconds, by `corrected`
+    bfloat16_gain: float = 1.0  # how much sooner looks are expected to embed in bfloat16; 1: no units for it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +80,21 @@ def measure(device: str = "auto", *, cache: Path) -> Machine:
         disk_bytes=psutil.disk_usage(str(place)).free,
         flops_per_second=2 / (1 / product + 1 / convolution),
         bytes_per_second=writing,
+        bfloat16_gain=_bfloat16_gain(target, product),
     )
+
+
+def _bfloat16_gain(device: torch.device, product: float) -> float:
+    """Products gain more than whole towers, which also read, write and normalise."""
+    import torch
+
+    from vlmsel_auto.models.precision import has_bfloat16_units
+
+    if not has_bfloat16_units(device):
+        return 1.0
+    with torch.inference_mode():
+        quick = _rate(partial(_product, dtype=torch.bfloat16), device)
+    return min(_MOST_GAIN, max(1.0, quick / product))
 
 
 def embedding_seconds(facts: Facts, *, images: int, machine: Machine) -> float | None:
@@ -86,6 +103,12 @@ def embedding_seconds(facts: Facts, *, images: int, machine: Machine) -> float |
         return None
     of_one = facts.flops / machine.flops_per_second + (facts.written or 0) / machine.bytes_per_second
     return machine.correction * images * of_one
+
+
+def look_embedding_seconds(facts: Facts, *, images: int, machine: Machine) -> float | None:
+    """The same for a look, which embeds in bfloat16 where that is sooner (`vlmsel_auto.models.precision`)."""
+    seconds = embedding_seconds(facts, images=images, machine=machine)
+    return None if seconds is None else seconds / machine.bfloat16_gain
 
 
 def corrected(machine: Machine, seen: Sequence[Timed]) -> Machine:
@@ -120,11 +143,12 @@ def _rate(make: Callable[[int, torch.device], _Work], device: torch.device) -> f
     return best
 
 
-def _product(size: int, device: torch.device) -> _Work:
-    """The widest product of a ViT-B/32 for ``size`` images."""
+def _product(size: int, device: torch.device, *, dtype: torch.dtype | None = None) -> _Work:
+    """The widest product of a ViT-B/32 for ``size`` images; float32 where no ``dtype`` is named."""
     import torch
 
-    tokens, weights = torch.ones(50 * size, 768, device=device), torch.ones(768, 3072, device=device)
+    tokens = torch.ones(50 * size, 768, device=device, dtype=dtype)
+    weights = torch.ones(768, 3072, device=device, dtype=dtype)
     return lambda: tokens @ weights, 2.0 * tokens.numel() * 3072
 
 

@@ -27,7 +27,7 @@ from vlmsel_auto.models import zoo
 from vlmsel_auto.models.download import is_cached
 from vlmsel_auto.models.facts import facts_of
 from vlmsel_auto.models.hub import is_reachable
-from vlmsel_auto.models.machine import Machine, embedding_seconds
+from vlmsel_auto.models.machine import Machine, look_embedding_seconds
 from vlmsel_auto.models.prefetch import Prefetcher
 from vlmsel_auto.pipeline.affordable import expected_latencies
 from vlmsel_auto.planning.look_seconds import TimedLook, look_seconds
@@ -178,7 +178,7 @@ def _embedding_seconds(candidate: Candidate, images: int, machine: Machine | Non
     """As operations tell; NaN: unknown."""
     if machine is None:
         return math.nan if candidate.flops is None else candidate.flops * images / _SPEED
-    return embedding_seconds(facts_of(candidate), images=images, machine=machine) or math.nan
+    return look_embedding_seconds(facts_of(candidate), images=images, machine=machine) or math.nan
 
 
 def _download_bytes(candidate: Candidate) -> float:
