@@ -20,7 +20,7 @@ from huggingface_hub import constants
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MINI_ZOO = Path(__file__).parents[2] / "vlmsel_auto" / "minizoo"
-_LARGE = (".safetensors", ".bin", ".pth")
+_LARGE = (".safetensors", ".bin", ".pth", ".tar")
 _BLOCK = 1 << 18
 
 
@@ -161,6 +161,10 @@ def _handler(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
 class _Handler(BaseHTTPRequestHandler):
     hub: LoopbackHub
     protocol_version = "HTTP/1.1"
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # the client went away between two requests
+            super().handle()
 
     def log_message(self, *args: object) -> None:
         pass

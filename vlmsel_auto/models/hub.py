@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from huggingface_hub import (
@@ -44,6 +44,8 @@ from vlmsel_auto.process import is_disk_error
 
 _Answer = TypeVar("_Answer")
 
+Kind: TypeAlias = Literal["model", "dataset"]
+
 _LONGEST_WAIT = 60.0  # seconds that a hub may ask for (Retry-After) before a candidate is given up
 _SHA256 = re.compile(r"[0-9a-f]{64}")  # the ETag of a file in Git LFS; that of a small file is its Git digest
 _ETAG = re.compile(r"[\w.+=-]+")
@@ -58,6 +60,7 @@ class HubFile:
     repository: str
     names: tuple[str, ...]
     optional: bool = False  # True: the repository may have none of them
+    kind: Kind = "model"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,11 +71,17 @@ class RemoteFile:
     name: str
     etag: str
     size: int | None  # bytes
+    kind: Kind = "model"
+
+    @property
+    def asked(self) -> HubFile:
+        """What the hub was asked for."""
+        return HubFile(repository=self.repository, names=(self.name,), kind=self.kind)
 
     @property
     def blob(self) -> Path:
         """Where huggingface_hub's cache keeps its bytes."""
-        return cache_dir() / repo_folder_name(repo_id=self.repository, repo_type="model") / "blobs" / self.etag
+        return cache_dir() / repo_folder_name(repo_id=self.repository, repo_type=self.kind) / "blobs" / self.etag
 
     @property
     def remaining(self) -> int | None:
@@ -129,10 +138,10 @@ def cached(file: HubFile) -> Path | None:
         TrialUnavailable: the repository's name is none.
     """
     try:
-        paths = (try_to_load_from_cache(file.repository, name) for name in file.names)
+        paths = (try_to_load_from_cache(file.repository, name, repo_type=file.kind) for name in file.names)
         return next((Path(path) for path in paths if isinstance(path, str)), None)
     except HFValidationError as error:
-        raise _unavailable(error, file) from error
+        raise unavailable(error, file) from error
 
 
 def cached_revision(repository: str, name: str) -> str:
@@ -152,15 +161,15 @@ def find(file: HubFile, *, stop: threading.Event | None = None) -> RemoteFile | 
         raise TrialUnavailable("A token is made of visible ASCII characters: correct HF_TOKEN, but got one with others")
     try:
         for name in file.names:
-            found = _ask(file.repository, name, stop=stop or threading.Event())
+            found = _ask(file, name, stop=stop or threading.Event())
             if found is not None:
                 return found
     except Exception as error:
-        raise _unavailable(error, file) from error
+        raise unavailable(error, file) from error
     if file.optional:
         for name in file.names:
             with suppress(Exception):  # it notes in the cache that there is none, which spares others the question
-                hf_hub_download(file.repository, name)
+                hf_hub_download(file.repository, name, repo_type=file.kind)
         return None
     raise TrialUnavailable(
         f"The hub repository lacks every file of {list(file.names)!r}, but got {file.repository!r} on {endpoint()}"
@@ -178,22 +187,21 @@ def download(file: RemoteFile, *, arrived: Callable[[int], None], stop: threadin
     Raises:
         TrialUnavailable: the download broke off, is damaged, was stopped, or the disk is full.
     """
-    lock = cache_dir() / ".locks" / repo_folder_name(repo_id=file.repository, repo_type="model") / f"{file.etag}.lock"
+    lock = cache_dir() / ".locks" / repo_folder_name(repo_id=file.repository, repo_type=file.kind) / f"{file.etag}.lock"
     try:
         with held(lock, stop=stop):  # the same lock that huggingface_hub takes
             if not file.blob.exists():
                 receive(
                     file.blob,
-                    open_at=lambda offset: _opened(file, offset, stop=stop),
+                    open_at=lambda offset: opened(file, offset, stop=stop),
                     size=file.size,
                     sha256=file.etag if _SHA256.fullmatch(file.etag) else None,
                     arrived=arrived,
                     stop=stop,
                 )
-        hf_hub_download(file.repository, file.name)  # finds the bytes in the cache and gives them their name
+        hf_hub_download(file.repository, file.name, repo_type=file.kind)  # finds the bytes and gives them their name
     except Exception as error:
-        asked = HubFile(repository=file.repository, names=(file.name,))
-        raise _unavailable(error, asked) from error
+        raise unavailable(error, file.asked) from error
 
 
 def check_space(wanted: int, *, what: str) -> None:
@@ -212,15 +220,15 @@ def check_space(wanted: int, *, what: str) -> None:
         )
 
 
-def _ask(repository: str, name: str, *, stop: threading.Event) -> RemoteFile | None:
-    url = hf_hub_url(repository, name)
+def _ask(file: HubFile, name: str, *, stop: threading.Event) -> RemoteFile | None:
+    url = hf_hub_url(file.repository, name, repo_type=file.kind)
     try:
         answer = _patiently(lambda: get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT), stop=stop)
     except EntryNotFoundError:
         return None
     if answer.etag is None or not _ETAG.fullmatch(answer.etag):  # it becomes a file name
         raise BrokenOff(f"an answer without a usable ETag, {answer.etag!r}; is this a hub?")
-    return RemoteFile(repository=repository, name=name, etag=answer.etag, size=answer.size)
+    return RemoteFile(repository=file.repository, name=name, etag=answer.etag, size=answer.size, kind=file.kind)
 
 
 def _patiently(request: Callable[[], _Answer], *, stop: threading.Event) -> _Answer:
@@ -243,15 +251,14 @@ def _wait_asked_for(error: HfHubHTTPError) -> int | None:
 
 
 @contextmanager
-def _opened(file: RemoteFile, offset: int, *, stop: threading.Event) -> Iterator[Chunks]:
+def opened(file: RemoteFile, offset: int, *, stop: threading.Event) -> Iterator[Chunks]:
     """Connect for the bytes of ``file`` from ``offset`` on; the client drops the token when the hub sends it on."""
     client = get_session()
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
-    request = client.build_request(
-        "GET", hf_hub_url(file.repository, file.name), headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
-    )
+    url = hf_hub_url(file.repository, file.name, repo_type=file.kind)
+    request = client.build_request("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
 
     with ExitStack() as stack:
 
@@ -293,7 +300,8 @@ def _secrets() -> tuple[str, ...]:
     return tuple(each for each in (get_token(), password + at) if each)
 
 
-def _unavailable(error: Exception, file: HubFile) -> TrialUnavailable:
+def unavailable(error: Exception, file: HubFile) -> TrialUnavailable:
+    """The one clear reason why a file cannot be had."""
     return TrialUnavailable(_explain(error, file=file, where=f"{file.repository!r} on {endpoint()}"))
 
 
