@@ -15,7 +15,9 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from helpers.loopback_hub import loopback_hub
 from helpers.report_world import make_report
+from helpers.webdatasets import serve, write
 from vlmsel_auto.cli.app import app, main
 from vlmsel_auto.cli.support import guarded, make_sink, parse_duration
 from vlmsel_auto.errors import InputError, MissingDependency, TaskError, TrialDiverged
@@ -80,7 +82,7 @@ def paint(folder, *, count=6, seed=0, side=40):
         (("predict",), ["--json", "--top", "--output"]),
         (("demo",), ["--workdir", "--json"]),
         (("library",), ["build", "add", "list", "show", "merge", "export", "verify", "import"]),
-        (("library", "build"), ["--out", "--leave-out", "--jobs", "--json"]),
+        (("library", "build"), ["--out", "--leave-out", "--jobs", "--json", "--hub-task", "--task-images"]),
         (("library", "merge"), ["--conflict"]),
         (("library", "import"), ["--kind", "--tuned"]),
     ],
@@ -436,6 +438,25 @@ def test_library_from_images_to_table(tmp_path):
     assert one_object(merged.stdout)["tasks"] == 2
     file.write_bytes(file.read_bytes()[:-10])
     assert run("library", "list", "--library", file).exit_code == 2
+
+
+def test_library_of_webdatasets(tmp_path):
+    file = tmp_path / "library.safetensors"
+    common = ("--out", file, "-c", MEMBER, "--images", "4", "--quiet", "--json", "--device", "cpu")
+    local = write(tmp_path / "local", count=30)
+    with loopback_hub(tmp_path / "hub") as hub:
+        serve(hub, "clip-benchmark/wds_vtab-shapes", count=60)
+        built = run("library", "build", local, "--hub-task", "wds/vtab/shapes", "--task-images", "24", *common)
+    assert built.exit_code == 0, built.output
+    assert one_object(built.stdout)["tasks"] == 2
+    listed = one_object(run("library", "list", "--library", file, "--json").stdout)
+    assert [task["name"] for task in listed["tasks"]] == ["vtab-shapes", "local"]
+    nothing = run("library", "build", *common)
+    assert nothing.exit_code == 2
+    assert "at least one task" in nothing.stderr
+    odd = run("library", "build", "--hub-task", "cars", *common)
+    assert odd.exit_code == 2
+    assert "a webdataset is wds/NAME" in odd.stderr
 
 
 def test_library_imports_a_published_table(tmp_path):

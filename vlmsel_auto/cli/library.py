@@ -21,8 +21,22 @@ library_app = typer.Typer(
 
 Tasks = Annotated[
     list[Path],
-    typer.Argument(metavar="TASKS...", help="Task folders (see `search`), or folders that hold many task folders."),
+    typer.Argument(
+        metavar="[TASKS]...",
+        help="Task folders (see `search`), folders that hold many task folders, and webdatasets: tar files, or folders "
+        "of them with classnames.txt.",
+    ),
 ]
+HubTasks = Annotated[
+    list[str],
+    typer.Option(
+        "--hub-task",
+        metavar="NAME",
+        help="A webdataset of the hub: wds/NAME of CLIP benchmark (wds/cars, wds/vtab/dtd) or hf-wds:ORG/NAME; may be "
+        "repeated. Its archives are read in part.",
+    ),
+]
+TaskImages = Annotated[int, typer.Option(min=4, help="Images taken of each webdataset.")]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write, whole or not at all.")]
 LibraryFile = Annotated[Path, typer.Argument(metavar="LIBRARY", help="A library file.")]
 Images = Annotated[int, typer.Option(min=1, help="Unlabelled images of each conductance profile.")]
@@ -37,7 +51,9 @@ TunedSeeds = Annotated[
 @library_app.command()
 def build(
     *,
-    tasks: Tasks,
+    tasks: Tasks = [],  # noqa: B006 - typer copies defaults
+    hub_task: HubTasks = [],  # noqa: B006 - typer copies defaults
+    task_images: TaskImages = 320,
     out: Out,
     candidates: Candidates = ["mini-zoo"],  # noqa: B006 - typer copies defaults
     leave_out: LeaveOut = [],  # noqa: B006 - typer copies defaults
@@ -54,8 +70,9 @@ def build(
     """Measure every candidate on every task. After a kill, the same command goes on where it was."""
     with guarded(debug=debug, as_json=as_json) as answer:
         made = _measure(
-            tasks, candidates, out=out, base=None, leave_out=leave_out, images=images, seed=seed,
-            tuned_seeds=tuned_seed, jobs=jobs, cache_dir=cache_dir, device=device, quiet=quiet,
+            tasks, hub_task, candidates, task_images=task_images, out=out, base=None, leave_out=leave_out,
+            images=images, seed=seed, tuned_seeds=tuned_seed, jobs=jobs, cache_dir=cache_dir, device=device,
+            quiet=quiet,
         )  # fmt: skip
         answer.json = _told(made, out)
 
@@ -64,7 +81,9 @@ def build(
 def add(
     *,
     library_file: LibraryFile,
-    tasks: Tasks,
+    tasks: Tasks = [],  # noqa: B006 - typer copies defaults
+    hub_task: HubTasks = [],  # noqa: B006 - typer copies defaults
+    task_images: TaskImages = 320,
     candidates: Candidates = [],  # noqa: B006 - typer copies defaults
     leave_out: LeaveOut = [],  # noqa: B006 - typer copies defaults
     images: Images = 32,
@@ -86,9 +105,9 @@ def add(
 
         base = load(library_file)
         made = _measure(
-            tasks, candidates or list(base.candidate_ids), out=library_file, base=base, leave_out=leave_out,
-            images=images, seed=seed, tuned_seeds=tuned_seed, jobs=jobs, cache_dir=cache_dir, device=device,
-            quiet=quiet,
+            tasks, hub_task, candidates or list(base.candidate_ids), task_images=task_images, out=library_file,
+            base=base, leave_out=leave_out, images=images, seed=seed, tuned_seeds=tuned_seed, jobs=jobs,
+            cache_dir=cache_dir, device=device, quiet=quiet,
         )  # fmt: skip
         answer.json = _told(made, library_file)
 
@@ -254,8 +273,10 @@ def _told(made: Library, path: Path) -> Json:
 
 def _measure(
     tasks: list[Path],
+    hub_tasks: list[str],
     candidates: list[str],
     *,
+    task_images: int,
     out: Path,
     base: Library | None,
     leave_out: list[str],
@@ -267,17 +288,23 @@ def _measure(
     device: str,
     quiet: bool,
 ) -> Library:
+    from vlmsel_auto.cache import default_cache_dir
     from vlmsel_auto.measuring.build import build as measure
     from vlmsel_auto.measuring.build import task_folders
     from vlmsel_auto.measuring.cells import CellSettings
+    from vlmsel_auto.measuring.webdatasets import is_webdataset, task_folder
     from vlmsel_auto.models.candidates import resolve
     from vlmsel_auto.models.device import pick_device
 
-    folders = tuple(dict.fromkeys(folder for path in tasks for folder in task_folders(path)))
+    chosen = resolve(candidates)
+    cache = (cache_dir or default_cache_dir()) / "library"
     with make_sink(quiet=quiet) as sink:
+        folders = [folder for path in tasks if not is_webdataset(path) for folder in task_folders(path)]
+        webdatasets = [*hub_tasks, *(str(path) for path in tasks if is_webdataset(path))]
+        folders += [task_folder(one, images=task_images, into=cache / "webdatasets", sink=sink) for one in webdatasets]
         return measure(
-            tasks=folders,
-            candidates=resolve(candidates),
+            tasks=tuple(dict.fromkeys(folders)),
+            candidates=chosen,
             out=out,
             settings=CellSettings(images=images, seed=seed),
             base=base,
@@ -285,6 +312,6 @@ def _measure(
             tuned_seeds=tuple(dict.fromkeys(tuned_seeds)),
             jobs=jobs,
             device=str(pick_device(device)),
-            cache=None if cache_dir is None else cache_dir / "library",
+            cache=cache,
             sink=sink,
         )
