@@ -81,7 +81,8 @@ def paint(folder, *, count=6, seed=0, side=40):
         (("report",), ["--open", "--json"]),
         (("predict",), ["--json", "--top", "--output"]),
         (("demo",), ["--workdir", "--json"]),
-        (("library",), ["build", "add", "list", "show", "merge", "export", "verify", "import"]),
+        (("library",), ["build", "add", "list", "show", "merge", "export", "verify", "import", "sources"]),
+        (("library", "sources"), ["--images", "--plan", "--json"]),
         (("library", "build"), ["--out", "--leave-out", "--jobs", "--json", "--hub-task", "--task-images"]),
         (("library", "merge"), ["--conflict"]),
         (("library", "import"), ["--kind", "--tuned"]),
@@ -457,6 +458,26 @@ def test_library_of_webdatasets(tmp_path):
     odd = run("library", "build", "--hub-task", "cars", *common)
     assert odd.exit_code == 2
     assert "a webdataset is wds/NAME" in odd.stderr
+
+
+def test_library_sources_are_told_before_they_are_read(tmp_path):
+    with loopback_hub(tmp_path / "hub") as hub:
+        serve(hub, "clip-benchmark/wds_vtab-dtd", count=60)
+        command = ("library", "sources", "Describable Textures", "wds/cars", "--images", "8", "--quiet", "--json")
+        planned = run(*command, "--plan")
+        assert planned.exit_code == 0, planned.output
+        told = one_object(planned.stdout)
+        assert 0 < told["most_bytes"] <= told["archive_bytes"]
+        assert "2 source tasks of 8 images: 0 are here; of 1 at most" in planned.stderr
+        assert not Path(told["folder"]).exists()
+        assert not any("GET" in each and ".tar" in each for each in hub.asked)
+        made = run(*command)
+        assert made.exit_code == 0, made.output
+        textures, cars = one_object(made.stdout)["tasks"]
+        assert (textures["name"], textures["here"], textures["problem"]) == ("Describable Textures", True, None)
+        assert (cars["name"], cars["here"]) == ("Stanford Cars", False)
+        assert "no such repository" in cars["problem"]
+    assert run("library", "sources", "MNIST", "--quiet").exit_code == 3
 
 
 def test_library_imports_a_published_table(tmp_path):

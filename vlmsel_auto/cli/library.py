@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from vlmsel_auto.cli.options import AsJson, CacheDir, Candidates, Debug, Device, LibraryPath, Quiet, Seed
+from vlmsel_auto.cli.sources import sources
 from vlmsel_auto.cli.support import EXIT_INPUT, guarded, make_sink, say
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 library_app = typer.Typer(
     help="Source tasks that rankings learn from.", no_args_is_help=True, pretty_exceptions_enable=False
 )
+library_app.command()(sources)
 
 
 Tasks = Annotated[
