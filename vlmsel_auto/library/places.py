@@ -84,16 +84,27 @@ def remember(
     tasks = {cell.task for cell in cells}
     if len(tasks) != 1:
         raise LibraryError(f"a search is remembered as exactly one task, but got {len(tasks)}")
+    return add_cells(cells, run_sources=run_sources, path=path)
+
+
+def add_cells(
+    cells: Sequence[Cell], *, run_sources: Mapping[str, str] | None = None, path: Path | None = None
+) -> tuple[Path, str]:
+    """Add cells of any tasks to the user's library, as `remember` does; the name is that of the first one's task.
+
+    Raises:
+        LibraryError: a damaged library (left as it is), a lock that stays taken, or a folder that cannot be written.
+    """
     path = path or user_library_path()
     try:
         with locked(path.with_name(path.name + ".lock"), wait=_LOCK_SECONDS, error=LibraryError):
             known = load(path) if path.exists() else assemble([])
-            task = _free_name(cells[0].task, known.tasks + default_library().tasks)
-            search = assemble((replace(cell, task=task) for cell in cells), run_sources=run_sources)
-            save(merge(known, search), path)
+            taken = known.tasks + default_library().tasks
+            named = [replace(cell, task=_free_name(cell.task, taken)) for cell in cells]
+            save(merge(known, assemble(named, run_sources=run_sources)), path)
     except OSError as error:
         raise LibraryError(f"the library cannot be written ({error}), but got {path}") from error
-    return path, task.name
+    return path, named[0].task.name
 
 
 def _free_name(task: SourceTask, known: Sequence[SourceTask]) -> SourceTask:

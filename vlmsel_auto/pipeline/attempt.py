@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from typing import TypeVar
 
 from vlmsel_auto.errors import VlmselError
-from vlmsel_auto.process import is_out_of_memory
+from vlmsel_auto.process import is_out_of_memory, release_memory
 
 R = TypeVar("R")
 
@@ -22,4 +21,4 @@ def attempt(work: Callable[[], R]) -> R | str:
         what = "out of memory" if is_out_of_memory(error) else type(error).__name__
         return f"{what}: {' '.join(str(error).split())[:300]}"
     finally:
-        gc.collect()
+        release_memory()

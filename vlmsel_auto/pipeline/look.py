@@ -10,15 +10,14 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 
 from vlmsel_auto.cache import Store
-from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.library import published
 from vlmsel_auto.library.records import Library
@@ -30,17 +29,16 @@ from vlmsel_auto.models.hub import is_reachable
 from vlmsel_auto.models.machine import Machine, look_embedding_seconds
 from vlmsel_auto.models.prefetch import Prefetcher
 from vlmsel_auto.pipeline.affordable import expected_latencies
+from vlmsel_auto.pipeline.attempt import attempt
+from vlmsel_auto.pipeline.source_profiles import SourceProfiles
 from vlmsel_auto.planning.look_seconds import TimedLook, look_seconds
 from vlmsel_auto.planning.looking import DEFAULT, Look, look_values, next_look, outlook
 from vlmsel_auto.planning.scenarios import Scenarios, learn_scenarios, nothing_published
-from vlmsel_auto.process import is_out_of_memory, release_memory
 from vlmsel_auto.ranking.forecast import Forecast, look_accuracy
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Candidate, FloatArray, NotLooked, Task
 from vlmsel_auto.reporting.formatting import plural
 from vlmsel_auto.units import milliseconds
-
-R = TypeVar("R")
 
 _BANDWIDTH: Final = 2e7  # bytes a second, until a download tells
 _SPEED: Final = 5e10  # operations a second of a machine that nobody measured
@@ -113,6 +111,7 @@ def look_at(
     sink: Sink,
     max_latency: float | None = None,
     machine: Machine | None = None,
+    profiles: SourceProfiles | None = None,
 ) -> Looked:
     """Look at candidates until none is left that is worth its time.
 
@@ -129,6 +128,7 @@ def look_at(
         sink: takes the events of stage "looks".
         max_latency: seconds an image; who takes longer, or is expected to, cannot be used. None: no limit.
         machine: this one, as measured; None: an ordinary one.
+        profiles: made of each model while it is loaded, where their time is earned; None: none.
     """
     began = time.monotonic()
     state = _Looks(
@@ -146,10 +146,10 @@ def look_at(
     with Prefetcher(sink=sink) as hub:
         while (place := _next(state, price=price, deadline=deadline)) is not None:
             _look(state, place, hub=hub, following=_following(state, place, price=price, deadline=deadline),
-                  device=device, store=store, sink=sink)  # fmt: skip
+                  deadline=deadline, profiles=profiles, device=device, store=store, sink=sink)  # fmt: skip
             _drop_slow(state, machine, most=max_latency, sink=sink)
             sink(StageProgress(stage="looks", done=len(state.found) + len(state.failures), text=candidates[place].id))
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - began - (profiles.spent if profiles is not None else 0.0)
     text = f"{len(state.found)} of {plural(len(candidates), 'candidate')}"
     sink(StageFinished(stage="looks", seconds=seconds, text=text))
     return Looked(
@@ -162,14 +162,21 @@ def look_at(
 
 
 def _scenarios(candidates: Sequence[Candidate], library: Library) -> Scenarios:
-    """Published zero-shot accuracies, and the library's after tuning or else zero-shot, as data sets side by side."""
+    """Published zero-shot accuracies, and the library's after tuning or else zero-shot, as data sets side by side.
+
+    A task of the library that is a published data set only fills what is not published there.
+    """
     rows = {name: m for m, name in enumerate(library.candidate_ids)}
     truth = np.where(np.isfinite(library.tuned), library.tuned, library.zero_shot)
     own = np.full((len(candidates), len(library.tasks)), np.nan)
     for m, one in enumerate(candidates):
         if one.id in rows:
             own[m] = truth[rows[one.id]]
-    table = np.concatenate([published.zero_shot([one.id for one in candidates]), own], axis=1)
+    table, columns = published.zero_shot([one.id for one in candidates]), published.datasets()
+    shared = {s: columns.index(name) for s, name in enumerate(library.task_names) if name in columns}
+    for s, column in shared.items():
+        table[:, column] = np.where(np.isfinite(table[:, column]), table[:, column], own[:, s])
+    table = np.concatenate([table, np.delete(own, list(shared), axis=1)], axis=1)
     usable = (np.isfinite(table).sum(axis=0) > 1).sum() > 1
     return learn_scenarios(table) if usable else nothing_published(len(candidates))
 
@@ -213,12 +220,21 @@ def _following(state: _Looks, place: int, *, price: float, deadline: float | Non
 
 
 def _look(
-    state: _Looks, place: int, *, hub: Prefetcher, following: int | None, device: str, store: Store, sink: Sink
+    state: _Looks,
+    place: int,
+    *,
+    hub: Prefetcher,
+    following: int | None,
+    deadline: float | None,
+    profiles: SourceProfiles | None,
+    device: str,
+    store: Store,
+    sink: Sink,
 ) -> None:
     """Look at one candidate, while the one that follows is downloaded."""
     candidate = state.candidates[place]
     began = time.monotonic()
-    outcome: Measurement | str | None = attempt(lambda: hub.fetch(candidate))
+    outcome: tuple[Measurement, float] | str | None = attempt(lambda: hub.fetch(candidate))
     arrived = time.monotonic()
     state.in_vain = state.in_vain + 1 if isinstance(outcome, str) else 0
     if state.in_vain >= _LOST and not is_reachable():
@@ -226,16 +242,25 @@ def _look(
         following = None
     if following is not None and state.downloads[following] != 0:
         hub.start(state.candidates[following])
+
+    def visit() -> tuple[Measurement, float]:
+        model = zoo.load(candidate, device=device, sink=sink)
+        seen, now = embed_target(model, state.task, store=store), time.monotonic()
+        if profiles is not None:
+            profiles.visit(model, image_seconds=seen.seconds, look_seconds=now - began, deadline=deadline)
+        return seen, now
+
     if outcome is None:
-        outcome = attempt(lambda: embed_target(zoo.load(candidate, device=device, sink=sink), state.task, store=store))
-    if isinstance(outcome, Measurement):
+        outcome = attempt(visit)
+    if isinstance(outcome, tuple):
+        seen, now = outcome
         took = TimedLook(
             candidate=place,
-            seconds=time.monotonic() - arrived,
+            seconds=now - arrived,
             downloaded=float(np.nan_to_num(state.downloads[place])),
             download_seconds=arrived - began,
         )
-        state.keep(place, outcome)
+        state.keep(place, seen)
         state.timed.append(took)
     else:
         state.failures[candidate.id] = str(outcome)
@@ -266,19 +291,6 @@ def _without_hub(state: _Looks, *, sink: Sink) -> None:
             text=f"the hub cannot be reached any more: {plural(len(lost), 'candidate')} cannot be had", level="warning"
         )
     )
-
-
-def attempt(work: Callable[[], R]) -> R | str:
-    """What ``work`` with one candidate gives, or why it cannot be done; its model is released in either case."""
-    try:
-        return work()
-    except VlmselError as error:
-        return str(error)
-    except (RuntimeError, MemoryError) as error:  # torch: out of memory, operators a device lacks
-        what = "out of memory" if is_out_of_memory(error) else type(error).__name__
-        return f"{what}: {' '.join(str(error).split())[:300]}"
-    finally:
-        release_memory()
 
 
 def _why_not(state: _Looks, *, deadline: float | None) -> dict[str, NotLooked]:

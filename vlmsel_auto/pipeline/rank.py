@@ -21,14 +21,17 @@ from vlmsel_auto.library.places import open_library
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.measure import find_measurement, measure_target
 from vlmsel_auto.measuring.search import SEARCH
+from vlmsel_auto.measuring.source_cells import PACK
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.device import pick_device
 from vlmsel_auto.models.hub import hub_offline
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
 from vlmsel_auto.models.machine import Machine
+from vlmsel_auto.pipeline.attempt import attempt
 from vlmsel_auto.pipeline.choose import AUTO, choose
 from vlmsel_auto.pipeline.command import SHOTS
-from vlmsel_auto.pipeline.look import Looked, attempt, look_at
+from vlmsel_auto.pipeline.look import Looked, look_at
+from vlmsel_auto.pipeline.source_profiles import open_source_profiles
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.process import writing
 from vlmsel_auto.ranking.measurement import Measurement
@@ -96,6 +99,7 @@ def rank(
             store=Store(root / "targets"),
             sink=sink,
             seed=seed,
+            profile_sources=library is None,
         )
     return replace(ranking, notes=(*task.notes, *ranking.notes))
 
@@ -162,13 +166,14 @@ def rank_task(
     deadline: float | None = None,
     price: float = POLICY.price,
     earlier: Ranking | None = None,
+    profile_sources: bool = False,
 ) -> tuple[Ranking, list[Measurement]]:
     """Look at ``candidates`` and rank them on ``task``: the ranking, and the measurements that it was made from.
 
     Candidates that fail stand in ``Ranking.failures`` beside earlier ``failures``, and not in its order; those that
-    were not looked at stand in its order by what is known without. ``price``, ``deadline``,
-    latency and ``machine`` as for
-    `look.look_at`. A ranking of an ``earlier`` run is followed as it is, and nothing is measured.
+    were not looked at stand in its order by what is known without. ``price``, ``deadline``, latency and ``machine`` as
+    for `look.look_at`. A ranking of an ``earlier`` run is followed as it is, and nothing is measured. With
+    ``profile_sources`` looks make source profiles for the user's library, where there is a pack of source images.
     """
     kept = {one.id: seen for one in candidates if (seen := find_measurement(one, task, store=store)) is not None}
     if earlier is not None:
@@ -176,6 +181,7 @@ def rank_task(
         return earlier, list(kept.values())
     # a prediction must not have seen its answer
     sources = library.select_tasks([one.name for one in library.tasks if one.digest != task.digest])
+    profiles = open_source_profiles(library, sink=sink) if profile_sources else None
     looked = look_at(
         candidates,
         task,
@@ -188,6 +194,7 @@ def rank_task(
         sink=sink,
         max_latency=limits.max_latency,
         machine=machine,
+        profiles=profiles,
     )
     found = _profiled(
         candidates, task, looked=looked, library=sources, device=device, store=store, sink=sink, deadline=deadline
@@ -210,6 +217,7 @@ def rank_task(
                 seed=seed,
             )
     notes = [*ranking.notes, *_notes(ranking, looked, sources, candidates=len(candidates))]
+    notes += [] if profiles is None else profiles.notes()
     ranking = replace(ranking, notes=tuple(notes), not_looked=looked.passed_over)
     sink(StageFinished(stage="ranking", seconds=time.monotonic() - began))
     sink(RankingReady(ranking=ranking))
@@ -221,6 +229,12 @@ def _notes(ranking: Ranking, looked: Looked, library: Library, *, candidates: in
     own = _from_searches(library)
     if own and any(line.basis.has_library for line in ranking.ranked):
         notes.append(f"{plural(len(own), 'source task')} of your own earlier searches: {_some(own)}")
+    by_pack = _profiled_on_pack(library) & {line.candidate for line in ranking.ranked if line.basis.has_library}
+    if by_pack:
+        notes.append(
+            f"source profiles of {plural(len(by_pack), 'candidate')} come from your source images "
+            "(vlmsel-auto library sources)"
+        )
     if looked.passed_over:
         notes.append(
             f"{len(looked.found)} of {candidates} candidates were looked at; the others are placed by what is known "
@@ -237,6 +251,12 @@ def _from_searches(library: Library) -> list[str]:
     """Source tasks that came from finished searches."""
     searched = [number for number, build in enumerate(library.builds) if build.source == SEARCH]
     return [name for s, name in enumerate(library.task_names) if np.isin(library.build[:, s], searched).any()]
+
+
+def _profiled_on_pack(library: Library) -> set[str]:
+    """Candidates with profiles on source images that the user keeps."""
+    packed = [number for number, build in enumerate(library.builds) if build.source == PACK]
+    return {name for m, name in enumerate(library.candidate_ids) if np.isin(library.build[m], packed).any()}
 
 
 def views_of(candidates: Sequence[Candidate]) -> tuple[ImageView, ...]:

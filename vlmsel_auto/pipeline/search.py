@@ -104,7 +104,7 @@ def search(
         cache_dir: measurements of candidates on tasks; None: inside the work directory.
         device: as for `rank`.
         storage: URL of a study that several machines share, such as ``postgresql://...``; None: inside ``workdir``.
-        learn: add the outcome to the user's library as a source task.
+        learn: add the outcome to the user's library as a source task, and source profiles of models that are loaded.
         since: `time.monotonic` from which wall time counts; None: this call.
         sink: takes events.
 
@@ -166,6 +166,7 @@ def search(
             seed=seed,
             deadline=None if spend.seconds is None else began + _LOOK_SHARE * spend.seconds,
             earlier=read_ranking(folder),
+            profile_sources=learn and library is None,
         )
         save_ranking(folder, ranking)
         usable = [one for one in chosen if one.id not in ranking.failures]

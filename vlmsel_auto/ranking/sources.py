@@ -102,9 +102,13 @@ def _divergences(
     return pairwise, to_target
 
 
-def nearest_shots(library: Library, shots: int) -> int | None:
-    """Index of the library's evidence whose labels a class are nearest to ``shots``, on a logarithmic scale."""
-    filled = [k for k in range(len(library.shots)) if np.isfinite(library.evidence_draws[:, :, :, k]).any()]
+def nearest_shots(library: Library, shots: int, *, rows: Sequence[int] | None = None) -> int | None:
+    """Index of the library's evidence whose labels a class are nearest to ``shots``, on a logarithmic scale.
+
+    With ``rows`` the evidence of these candidates counts only.
+    """
+    evidence = library.evidence_draws if rows is None else library.evidence_draws[list(rows)]
+    filled = [k for k in range(len(library.shots)) if np.isfinite(evidence[:, :, :, k]).any()]
     if not filled or shots <= 0:
         return None
     return min(filled, key=lambda k: abs(np.log(max(library.shots[k], 1) / shots)))
@@ -191,7 +195,7 @@ def gather(
     similarity[:, np.eye(len(library.tasks), dtype=np.bool_)] = 0.0
     shown = {name: image_signal(library, name, rows) for name in IMAGE_SIGNALS}
     signals = {name: values for name, values in shown.items() if values is not None}
-    k = nearest_shots(library, shots)
+    k = nearest_shots(library, shots, rows=[row for row in rows if row is not None])
     if k is not None:
         for name in LABEL_SIGNALS:
             if name in library.evidence_names:
