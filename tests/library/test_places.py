@@ -6,7 +6,7 @@ import pytest
 from helpers.cell_world import cell, task
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.library.file import load
-from vlmsel_auto.library.places import default_library, remember, user_library, user_library_path
+from vlmsel_auto.library.places import add_cells, default_library, remember, user_library, user_library_path
 
 
 def test_user_library_is_shipped_plus_own(tmp_path, monkeypatch):
@@ -40,6 +40,15 @@ def test_remember_refuses_several_tasks_and_leaves_a_damaged_library_alone(tmp_p
     with pytest.raises(LibraryError, match="not a safetensors file"):
         remember(cells=[cell("a", "birds")], path=path)
     assert path.read_bytes() == b"precious but damaged"
+
+
+def test_cells_of_several_tasks_are_added_and_no_task_of_that_name_is_lost(tmp_path):
+    path = tmp_path / "lib.safetensors"
+    remember(cells=[cell("a", "birds")], path=path)
+    other = cell("b", "birds", task=task("birds", digest="0123456789"))
+    assert add_cells([other, cell("b", "cars")], path=path) == (path, "birds-01234567")
+    assert load(path).task_names == ("birds", "birds-01234567", "cars")
+    assert load(path).cell("a", "birds") is not None
 
 
 def _remember(name: str, path: str) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from helpers.drawings import draw_task
 from vlmsel_auto.cache import Store
 from vlmsel_auto.events import Notice, StageProgress, discard
+from vlmsel_auto.library import published
 from vlmsel_auto.library.places import default_library
+from vlmsel_auto.library.published import import_table
 from vlmsel_auto.measuring.measure import find_measurement
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.machine import Machine
@@ -100,6 +103,24 @@ def test_what_an_earlier_run_kept_costs_no_look(task, tmp_path):
     again = look(task, store, kept=kept, sink=events.append)
     assert not [each for each in events if isinstance(each, StageProgress)]
     assert again.forecast.mean == pytest.approx(first.forecast.mean)
+
+
+def test_figures_of_the_library_that_are_published_too_count_once(task, tmp_path):
+    names = ("RN50/openai", "ViT-B-32/openai", "ViT-L-14/openai", "convnext_base/laion400m_s13b_b51k")
+    candidates = [replace(resolve(NAMES[0])[0], id=name) for name in names]
+    digits = published.zero_shot(names)[:, published.datasets().index("MNIST")]
+    own = import_table(published.open_clip_path(), kind="open_clip").select(names).select_tasks(["MNIST"])
+    assert own.zero_shot[:, 0].tolist() == digits.tolist()
+
+    def forecast(library):
+        return look_at(
+            candidates, task, library=library, kept={}, price=0.0, deadline=time.monotonic() - 1, device="cpu",
+            store=Store(tmp_path), sink=discard,
+        ).forecast  # fmt: skip
+
+    known, nothing = forecast(own), forecast(own.select_tasks([]))
+    assert known.mean.tolist() == nothing.mean.tolist()
+    assert known.sd.tolist() == nothing.sd.tolist()
 
 
 def test_a_look_moves_the_forecast_of_all(task, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What a library says of candidates on its tasks: the image signals."""
+"""What a library says of candidates on its tasks: signals of images and labels."""
 
 import dataclasses
 
@@ -8,8 +8,8 @@ import pytest
 from helpers.zoo_world import CLASSES, World
 from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.ranking.evidence.consensus import consensus
-from vlmsel_auto.ranking.signals import CONSENSUS, TOP2_MARGIN
-from vlmsel_auto.ranking.sources import image_signal, reliability
+from vlmsel_auto.ranking.signals import CONSENSUS, LABEL_SIGNALS, TOP2_MARGIN
+from vlmsel_auto.ranking.sources import gather, image_signal, nearest_shots, reliability
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,21 @@ def test_candidates_that_saw_other_images_are_not_compared(library):
 def test_a_library_without_predictions_has_no_consensus(library):
     bare = assemble([dataclasses.replace(one, predicted=np.empty(0), predicted_on=np.nan) for one in library.cells()])
     assert image_signal(bare, CONSENSUS, [0, 1, 2]) is None
+
+
+def test_labels_a_class_are_those_of_the_listed_candidates():
+    world = World(candidates=6, tasks=5)
+    few = [
+        dataclasses.replace(cell, evidence={key: value for key, value in cell.evidence.items() if key[1] == 1})
+        for cell in world.library(candidates=[4, 5]).cells()
+    ]
+    library = assemble([*world.library(candidates=[0, 1, 2, 3]).cells(), *few])
+    assert library.shots[nearest_shots(library, 4)] == 4
+    assert library.shots[nearest_shots(library, 4, rows=[4, 5])] == 1
+    targets, _ = world.targets(0, candidates=[4, 5])
+    sources = gather(library, targets, truth="tuned", shots=4)
+    assert sources.shots == 1
+    assert all(np.isfinite(sources.signals[name]).any() for name in sources.signals if name in LABEL_SIGNALS)
 
 
 def test_reliability_is_what_binomial_noise_leaves():

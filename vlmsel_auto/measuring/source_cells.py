@@ -56,11 +56,11 @@ def measure_source(model: LoadedModel, task: Task, *, store: Store) -> Cell:
         images=images,
         unlabelled=images,
         draws={},
-        zero_shot=zeroshot.zeroshot(cosine, task.labels) if own else truth,
+        zero_shot=zeroshot.zeroshot(cosine, task.labels[images]) if own else truth,
         build=Build(source=PACK, code_version=version("vlmsel-auto"), settings=tuple(sorted(settings.items()))),
         seed=0,
     )
-    present, labels = np.unique(task.labels, return_inverse=True)
+    present, labels = np.unique(task.labels[images], return_inverse=True)
     few = found.embedded(labels.astype(np.int64))
     evidence = {} if few is None else evidence_scores(replace(few, texts=few.texts[present]))
     shots = max(1, int(np.median(np.bincount(labels))))
