@@ -21,6 +21,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Metric = Literal["accuracy", "balanced_accuracy", "macro_f1"]
 CLASSES_ALIKE: Final[frozenset[Metric]] = frozenset({"balanced_accuracy", "macro_f1"})  # metrics that weigh them alike
+UNLABELLED: Final = -1  # in the place of a class
 
 
 class Basis(enum.StrEnum):
@@ -93,7 +94,11 @@ class PixelSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
-    """A classification task: labelled image files, their split and how to speak of the classes."""
+    """A classification task: image files, their labels and split, and how to speak of the classes.
+
+    All images are labelled or none: what a partly labelled folder has beyond its labels is not in its task. Without
+    labels there is no split; ``train``, ``val``, ``test``, ``support`` and ``folds`` are empty.
+    """
 
     name: str
     root: Path
@@ -103,7 +108,7 @@ class Task:
     domain: str
     metric: Metric
     paths: tuple[str, ...]  # (N,) relative to root
-    labels: IntArray  # (N,) in 0..K-1
+    labels: IntArray  # (N,) in 0..K-1, or all `UNLABELLED`
     train: IntArray  # indices into paths
     val: IntArray
     test: IntArray
@@ -120,6 +125,21 @@ class Task:
     def n_classes(self) -> int:
         """Number of classes K."""
         return len(self.classes)
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the classes of its images are known."""
+        return not bool((self.labels == UNLABELLED).all())
+
+    @property
+    def looked_at(self) -> IntArray:
+        """Images (n,) that a look at a candidate embeds: the support set, or all of those without labels."""
+        return self.support if self.is_labelled else np.arange(len(self.paths), dtype=np.int64)
+
+    @property
+    def known_labels(self) -> IntArray | None:
+        """Classes (n,) of the images that looks embed; None: there are no labels."""
+        return self.labels[self.support] if self.is_labelled else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -234,6 +254,7 @@ class StoppedBy(enum.StrEnum):
     BUDGET = "budget"
     INTERRUPTED = "interrupted"
     ALL_FAILED = "all trials failed"
+    NO_LABELS = "no labels"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -291,9 +312,9 @@ class BestModel:
 
     candidate: str
     method: str
-    validation: float  # what chose it
+    validation: float | None  # what chose it; None: without labels the ranking did
     test: float | None  # on the test split, which chose nothing
-    trial: int
+    trial: int | None  # None: without labels there are no trials
     model_dir: Path | None  # exported open_clip folder; None: it could not be written
     on_test: FinalScore | None = None  # of the weights that are exported; None: no test split
     params: int | None = None  # of both its towers
@@ -304,9 +325,9 @@ class EnsembleModel:
     """Several models, pooled by a weighted sum of their log-probabilities. Figures are the task's metric in [0, 1]."""
 
     members: tuple[str, ...]  # candidates, the first is the expected best; one may be there by two methods
-    trials: tuple[int, ...]  # their trials
+    trials: tuple[int, ...]  # their trials; none without labels
     weights: tuple[float, ...]  # of their log-probabilities
-    validation: float  # on images that the scored models never saw
+    validation: float | None  # on images that the scored models never saw; None: there are no labels
     validation_images: int
     test: float | None
     model_dir: Path

@@ -155,7 +155,7 @@ def _choice(best: BestModel | None, trials: Sequence[TrialResult], *, images: in
     """Why the chosen trial is not the one with the highest validation, where that is so."""
     tops = best_trials(trials).values()
     top = max(tops, key=lambda each: (each.validation or 0.0, -each.number), default=None)
-    if best is None or top is None or (top.validation or 0.0) <= best.validation:
+    if best is None or best.validation is None or top is None or (top.validation or 0.0) <= best.validation:
         return ()
     why = (
         f"trial {top.number} ({top.spec.candidate}) had a higher validation than the chosen trial {best.trial} "

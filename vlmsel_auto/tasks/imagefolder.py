@@ -1,24 +1,27 @@
 """Detect the layout of a task folder and list its labelled images, without opening one.
 
-Layouts: images.parquet + task.json; images + labels.csv; {train,val,test}/<class>/*; <class>/*. Class folders are
-searched to any depth. Symbolic links to files are followed inside the task folder only, links to folders never.
+Layouts: images.parquet + task.json; images + labels.csv; {train,val,test}/<class>/*; <class>/*; labelled/<class>/*
+beside unlabelled/*; and images without labels, where the classes are named. Folders are searched to any depth. Symbolic
+links to files are followed inside the task folder only, links to folders never.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.records import BadFile
 from vlmsel_auto.tasks import tables
+from vlmsel_auto.tasks.classnames import check_class_names
 from vlmsel_auto.tasks.scan import (
     LAYOUTS,
     Entry,
     Part,
     Scan,
+    declared_classes,
     inside,
     is_ignored,
     nfc,
@@ -29,6 +32,7 @@ from vlmsel_auto.tasks.scan import (
 )
 
 _OWN_FILES = frozenset({"task.toml", tables.LABELS})
+_LABELLED, _UNLABELLED = {"labelled", "labeled"}, {"unlabelled", "unlabeled"}  # folders of a partly labelled task
 
 
 @dataclass(kw_only=True, slots=True)
@@ -45,12 +49,20 @@ class _Found:
         self.stray.append(BadFile(path=printable(path.relative_to(self.root).as_posix()), reason=reason))
 
 
-def scan_folder(path: Path, *, exclude: Sequence[Path] = ()) -> Scan:
-    """List the labelled images of a task folder, but for folders to ``exclude``, such as a work directory inside it.
+def scan_folder(
+    path: Path, *, exclude: Sequence[Path] = (), classes: Sequence[str] | None = None, unlabelled: bool = False
+) -> Scan:
+    """List the images of a task folder, all labelled or none.
+
+    Args:
+        path: the folder.
+        exclude: folders to pass over, such as a work directory inside it.
+        classes: names of the classes; None: what task.toml, or else the labels, say.
+        unlabelled: names of folders are no classes, and labels are not used.
 
     Raises:
         TaskError: No such folder, not a folder, not readable, of no known layout, or a labels.csv, task.toml or
-            task.json that cannot be used.
+            task.json that cannot be used; names of classes that do not fit, or that are missing.
         MissingDependency: images.parquet without pyarrow.
     """
     try:
@@ -61,21 +73,62 @@ def scan_folder(path: Path, *, exclude: Sequence[Path] = ()) -> Scan:
         raise TaskError(f"there is no such task folder, but got {str(path)!r}") from error
     if not root.is_dir():
         raise TaskError(f"a task is a folder of images ({LAYOUTS}), but got the file {str(path)!r}")
+    found = _Found(root=root, exclude=frozenset(one.resolve() for one in exclude))
     try:
+        named = _named_classes(root, classes)
         if (root / tables.IMAGES).is_file():
-            return tables.scan_parquet(root)
+            listed = tables.scan_parquet(root)
+            return _without_labels(listed, named) if unlabelled else _of_classes(listed, named)
+        if unlabelled:
+            return _scan_unlabelled(root, found=found, named=named)
         if (root / tables.LABELS).is_file():
-            return tables.scan_csv(root)
-        return _scan_classes(root, exclude=frozenset(one.resolve() for one in exclude))
+            return tables.scan_csv(root, named=named)
+        return _scan_classes(root, found=found, named=named)
     except OSError as error:
         raise TaskError(f"the task folder cannot be read; check its rights, but got {error}") from error
 
 
-def _scan_classes(root: Path, *, exclude: frozenset[Path]) -> Scan:
-    found = _Found(root=root, exclude=exclude)
-    folders = list(_folders(root, found=found, own=_OWN_FILES))
+def _named_classes(root: Path, classes: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The classes that the user named, checked."""
+    told = declared_classes(root) if classes is None else list(classes)
+    if told is None:
+        return None
+    if not isinstance(told, list) or not all(isinstance(one, str) for one in told):
+        raise TaskError(f"classes in task.toml must be a list of names, but got {told!r} ({root})")
+    return check_class_names(told, where=str(root / "task.toml") if classes is None else "the list of classes")
+
+
+def _of_classes(scan: Scan, named: Sequence[str] | None) -> Scan:
+    """The scan, unless other classes were named than it has."""
+    if named is not None and set(named) != set(scan.classes):
+        raise TaskError(
+            f"the classes that were named must be those of {tables.IMAGES} ({shown(scan.classes)}), or give "
+            f"--unlabelled, but got {shown(named)}"
+        )
+    return scan
+
+
+def _without_labels(scan: Scan, named: Sequence[str] | None) -> Scan:
+    """The scan of a table with its labels and splits taken away."""
+    entries = tuple(replace(entry, label="", part=None) for entry in scan.entries)
+    return replace(scan, entries=entries, classes=tuple(named or scan.classes), labelled=False)
+
+
+def _scan_unlabelled(root: Path, *, found: _Found, named: Sequence[str] | None) -> Scan:
+    """Every file of a folder, to any depth, is an image without a label."""
+    entries = [
+        Entry(path=path.relative_to(root).as_posix(), label="", part=None)
+        for path in _files(root, found=found)
+        if path.parent != root or path.name not in _OWN_FILES
+    ]
+    return scan_of_files(root, labels=(), entries=entries, stray=found.stray, named=named, labelled=False)
+
+
+def _scan_classes(root: Path, *, found: _Found, named: Sequence[str] | None) -> Scan:
+    folders, notes = _class_folders(root, found=found)
+    if not folders:  # nothing in it can be a class
+        return _scan_unlabelled(root, found=_Found(root=root, exclude=found.exclude), named=named)
     parts = {folder: split_part(folder.name) for folder in folders}
-    notes: list[str] = []
     if _is_split(folders):
         for folder, part in parts.items():
             if part is None:
@@ -96,7 +149,19 @@ def _scan_classes(root: Path, *, exclude: frozenset[Path]) -> Scan:
     else:
         for folder in folders:
             _collect(folder, part=None, found=found)
-    return scan_of_files(root, labels=found.labels, entries=found.entries, stray=found.stray, notes=notes)
+    return scan_of_files(root, labels=found.labels, entries=found.entries, stray=found.stray, notes=notes, named=named)
+
+
+def _class_folders(root: Path, *, found: _Found) -> tuple[list[Path], list[str]]:
+    """Folders that may be classes or splits; of a partly labelled task those in labelled/, and a note on the others."""
+    folders = list(_folders(root, found=found, own=_OWN_FILES))
+    names = {folder.name.lower() for folder in folders}
+    if not names <= _LABELLED | _UNLABELLED or not names & _UNLABELLED:
+        return folders, []
+    heaps = [folder for folder in folders if folder.name.lower() in _UNLABELLED]
+    count = sum(1 for heap in heaps for _ in _files(heap, found=found))
+    labelled = [one for folder in folders if folder not in heaps for one in _folders(folder, found=found)]
+    return labelled, [f"{count:,} files in {heaps[0].name}/ have no label and were not used"]
 
 
 def _is_split(folders: Sequence[Path]) -> bool:

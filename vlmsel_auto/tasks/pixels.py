@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,8 @@ from vlmsel_auto.process import locked, writing
 from vlmsel_auto.records import BadFile, ImageView, IntArray, PixelSource
 from vlmsel_auto.tasks.decode import in_threads
 from vlmsel_auto.tasks.progress import ImageProgress
-from vlmsel_auto.tasks.scan import Source
+from vlmsel_auto.tasks.scan import Scan, Source, printable
+from vlmsel_auto.tasks.store import StoreEntry
 from vlmsel_auto.tasks.viewfile import RowWriter, ViewFile, view_name
 from vlmsel_auto.tasks.views import read_view
 
@@ -166,3 +167,29 @@ class PixelStore(PixelSource):
             stream.write(json.dumps([bad.path, bad.reason, bad.used]) + "\n")
         if not bad.used:
             self.told.sink(Notice(text=f"{bad.path}: {bad.reason}", level="warning"))
+
+
+def pixels_of(
+    scan: Scan, *, positions: IntArray, store: StoreEntry, good: Sequence[int], peers: IntArray, sink: Sink
+) -> PixelStore:
+    """The pixels of a task's images.
+
+    Args:
+        scan: what the folder names.
+        positions: (n_rows,) entries of the scan that the store has.
+        store: what is known of them.
+        good: (N,) rows of the store that are the task's images.
+        peers: (N,) see `PixelStore`.
+        sink: takes the events of later decoding.
+    """
+    return PixelStore(
+        entry=store.path,
+        root=scan.root,
+        source=scan.source,
+        positions=positions,
+        rows=np.array(good, dtype=np.int64),
+        paths=tuple(printable(scan.entries[positions[row]].path) for row in good),
+        peers=peers,
+        noted=frozenset(at for at, row in enumerate(good) if store.identities[row].note),
+        told=LocalSink(sink),
+    )

@@ -19,16 +19,19 @@ DEFAULT_TEMPLATES = ("a photo of a {}.",)
 _PARTS: dict[str, Part] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _IGNORED = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 _SHOWN = 5  # names that an error message lists
-_KEYS = ("name", "domain", "metric", "templates", "prompts")  # of task.toml
-LAYOUTS = "<class>/*, {train,val,test}/<class>/*, or images with labels.csv"
+_KEYS = ("name", "domain", "metric", "templates", "prompts", "classes")  # of task.toml
+LAYOUTS = (
+    "<class>/*, {train,val,test}/<class>/*, images with labels.csv, labelled/<class>/* beside unlabelled/*, or images "
+    "without labels and the names of their classes (--classes, or classes in task.toml)"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """One labelled image that the folder names."""
+    """One image that the folder names."""
 
     path: str  # relative to the task folder, with "/"
-    label: str  # class name, Unicode NFC
+    label: str  # class name, Unicode NFC; empty where nothing is labelled
     part: Part | None  # None: the folder gives no split
 
 
@@ -74,6 +77,13 @@ class Scan:
     source: Source
     stray: tuple[BadFile, ...] = ()  # files in places where no image belongs, refused links
     notes: tuple[str, ...] = ()
+    labelled: bool = True  # False: no entry has a label
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """What a template says of each class."""
+        given = dict(self.declaration.prompts)
+        return tuple(given.get(label, prompt_of(label)) for label in self.classes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,15 +131,29 @@ def scan_of_files(
     entries: Sequence[Entry],
     stray: Sequence[BadFile],
     notes: Sequence[str] = (),
+    named: Sequence[str] | None = None,
+    labelled: bool = True,
 ) -> Scan:
     """The scan of a folder whose images are files, with what its task.toml says.
 
+    ``named`` are the classes that the user named: all that labels may be, and of unlabelled images all there are.
+
     Raises:
-        TaskError: No image, or a task.toml that cannot be used.
+        TaskError: No image, unlabelled ones without names of classes, labels that are none of these, or a task.toml
+            that cannot be used.
     """
-    if not entries:
-        raise TaskError(f"no image was found; a task folder holds {LAYOUTS}, but got {str(root)!r}")
-    classes = tuple(sorted(set(labels)))
+    if not entries or not (labelled or named):
+        raise TaskError(
+            f"no image was found that has a class: a task folder holds {LAYOUTS}, "
+            f"but got {len(entries):,} files without a label in {str(root)!r}"
+        )
+    classes = tuple(sorted({*labels, *(named or ())})) if labelled else tuple(named or ())
+    foreign = sorted(set(classes) - set(named or classes))
+    if foreign:
+        raise TaskError(
+            f"folders and labels must be among the classes that were named ({shown(named or ())}); give --unlabelled "
+            f"where folders are no classes, but got {shown(foreign)} ({root})"
+        )
     return Scan(
         root=root,
         declaration=read_declaration(root, classes=classes),
@@ -138,7 +162,17 @@ def scan_of_files(
         source=Files(root=root, paths=tuple(entry.path for entry in entries)),
         stray=tuple(stray),
         notes=tuple(notes),
+        labelled=labelled,
     )
+
+
+def declared_classes(root: Path) -> object:
+    """What ``root``/task.toml has as classes, unchecked; None: nothing.
+
+    Raises:
+        TaskError: it is not TOML.
+    """
+    return _read_toml(root / "task.toml").get("classes")
 
 
 def read_declaration(root: Path, *, classes: Sequence[str]) -> Declaration:
@@ -149,12 +183,7 @@ def read_declaration(root: Path, *, classes: Sequence[str]) -> Declaration:
             for a class that the folder does not have.
     """
     path = root / "task.toml"
-    if not path.is_file():
-        return Declaration(name=printable(root.name) or "task")
-    try:
-        table = tomllib.loads(path.read_text("utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise TaskError(f"task.toml cannot be read as TOML in UTF-8 ({path}): {error}") from error
+    table = _read_toml(path)
     unknown = sorted(set(table) - set(_KEYS))
     if unknown:
         raise TaskError(f"task.toml may hold {', '.join(_KEYS)}, but got the unknown key {shown(unknown)} ({path})")
@@ -170,6 +199,15 @@ def read_declaration(root: Path, *, classes: Sequence[str]) -> Declaration:
         templates=check_templates(table.get("templates", list(DEFAULT_TEMPLATES)), where=str(path)),
         prompts=_prompts(table.get("prompts", {}), classes=classes, path=path),
     )
+
+
+def _read_toml(path: Path) -> dict[str, object]:
+    if not path.is_file():
+        return {}
+    try:
+        return tomllib.loads(path.read_text("utf-8-sig"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise TaskError(f"task.toml cannot be read as TOML in UTF-8 ({path}): {error}") from error
 
 
 def check_templates(value: object, *, where: str) -> tuple[str, ...]:

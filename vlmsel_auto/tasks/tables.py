@@ -38,8 +38,10 @@ _PATH_COLUMNS = ("path", "file", "image", "filename")
 _LABEL_COLUMNS = ("label", "class")
 
 
-def scan_csv(root: Path) -> Scan:
+def scan_csv(root: Path, *, named: Sequence[str] | None = None) -> Scan:
     """List the rows of ``root``/labels.csv: image paths, relative to ``root``/images or ``root``, and labels.
+
+    Labels must be among the classes ``named``, where there are any. Images that have no row are not used.
 
     The CSV is UTF-8, separated by comma, semicolon or tab. Rows that lead out of ``root`` (resolved) are refused.
 
@@ -47,16 +49,18 @@ def scan_csv(root: Path) -> Scan:
         TaskError: Not UTF-8 text, no usable columns, empty cells, an unknown split, or files that are missing.
     """
     entries, refused = _read_csv(root / LABELS, root=root)
-    named = {entry.path for entry in entries}
+    rows = {entry.path for entry in entries}
     images = root / "images"
     unnamed = sum(
         path.is_file()
-        and path.relative_to(root).as_posix() not in named
+        and path.relative_to(root).as_posix() not in rows
         and not any(is_ignored(name) for name in path.relative_to(images).parts)
         for path in images.rglob("*")
     )
     notes = (f"{unnamed:,} files in images/ are not named in labels.csv and were not used",) if unnamed else ()
-    return scan_of_files(root, labels=(entry.label for entry in entries), entries=entries, stray=refused, notes=notes)
+    return scan_of_files(
+        root, labels=(entry.label for entry in entries), entries=entries, stray=refused, notes=notes, named=named
+    )
 
 
 def _read_csv(path: Path, *, root: Path) -> tuple[list[Entry], list[BadFile]]:

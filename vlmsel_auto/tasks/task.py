@@ -16,15 +16,19 @@ from vlmsel_auto.tasks import split as splitting
 from vlmsel_auto.tasks.checks import check_classes, check_distinct, check_parts
 from vlmsel_auto.tasks.identity import Identity
 from vlmsel_auto.tasks.imagefolder import scan_folder
-from vlmsel_auto.tasks.pixels import LocalSink, PixelStore
+from vlmsel_auto.tasks.pixels import pixels_of
 from vlmsel_auto.tasks.progress import ImageProgress
-from vlmsel_auto.tasks.scan import Declaration, Entry, Part, Scan, printable, prompt_of, shown
+from vlmsel_auto.tasks.scan import Entry, Part, Scan, printable, shown
 from vlmsel_auto.tasks.store import StoreEntry, open_entry
+from vlmsel_auto.tasks.unlabelled import SAMPLE, draw_sample, task_without_labels
 
 _PARTS: tuple[Part, ...] = ("train", "val", "test")
 _FOLDS = 5  # the drawn validation split is one of them
 _MOST_FOLDED = 4_000  # labelled images: with more, a fifth of them tells enough
 _LARGE_BYTES: Final = 2**30  # of encoded images: with more, they are not decoded before the search begins
+_LARGE_NOTE: Final = (
+    "more than 1 GiB of images: copies were told by their bytes, and damaged files are found when they are used"
+)
 _MOST_SUPPORT: Final = 1_000  # support images of such a folder
 _FEWEST_SHOTS: Final = 4
 
@@ -39,6 +43,9 @@ def load_task(
     sink: Sink = discard,
     max_train_images: int | None = 20_000,
     needs_val: bool = False,
+    classes: Sequence[str] | None = None,
+    unlabelled: bool = False,
+    images: int = SAMPLE,
 ) -> Task:
     """Read a task folder.
 
@@ -50,6 +57,10 @@ def load_task(
     ``task.json``; each but the last with an optional ``task.toml``. A given test split is used whole. Where splits are
     missing they are drawn, seeded and stratified: 60/20/20 from everything, or 20 % of train for the missing one.
 
+    A folder of images without labels is a task, too, where its classes are named (docs/without-labels.md): it has a
+    sample of the images and no split. Of a partly labelled folder, ``labelled/<class>/*`` beside ``unlabelled/*`` or a
+    ``labels.csv`` that names some images, the labelled ones are the task.
+
     Args:
         path: The task folder.
         views: Geometries that are wanted for sure: they are made while the images are decoded anyway.
@@ -58,7 +69,10 @@ def load_task(
         workdir: Decoded images are kept in ``workdir/pixels`` and found again by a second call on the same files.
         sink: Takes the events of stage "images", also later while ``Task.pixels`` decodes.
         max_train_images: Most images outside a given test split; more are left out by a stratified draw, unopened.
-        needs_val: Refuse a folder from which no validation image could be drawn.
+        needs_val: Refuse a labelled folder from which no validation image could be drawn.
+        classes: Names of all classes; None: what task.toml, or else the labels, say.
+        unlabelled: Names of folders are no classes, and labels are not used.
+        images: Most images of a folder without labels, at least 1: a draw by chance, the others are not opened.
 
     Returns:
         The task. ``bad_files`` names what was left out or converted, ``notes`` what else a reader should know.
@@ -72,16 +86,23 @@ def load_task(
         raise TaskError(f"shots must be at least 1, but got {shots!r}")
     if max_train_images is not None and max_train_images < 1:
         raise TaskError(f"max_train_images must be at least 1 or None, but got {max_train_images!r}")
-    scan = scan_folder(path, exclude=(workdir,))
+    if images < 1:
+        raise TaskError(f"images must be at least 1, but got {images!r}")
+    scan = scan_folder(path, exclude=(workdir,), classes=classes, unlabelled=unlabelled)
     if workdir.resolve() == scan.root:
         raise WorkdirError(f"the work directory must not be the task folder itself, but got {str(workdir)!r}")
-    check_classes(scan.classes, [entry.label for entry in scan.entries], left_out={})
-    check_parts(scan.classes, ((entry.label, entry.part) for entry in scan.entries))
-    positions, notes = _capped(scan, cap=max_train_images, seed=seed)
+    if scan.labelled:
+        check_classes(scan.classes, [entry.label for entry in scan.entries], left_out={})
+        check_parts(scan.classes, ((entry.label, entry.part) for entry in scan.entries))
+        positions, notes = _capped(scan, cap=max_train_images, seed=seed)
+    else:
+        positions, notes = draw_sample(scan, images=images, seed=seed)
     large = scan.source.encoded_bytes(positions) > _LARGE_BYTES
     if large:
+        notes = (*notes, _LARGE_NOTE)
+    if large and scan.labelled:
         shots, more = _fewer_shots(shots, classes=len(scan.classes))
-        notes = (*notes, *more)
+        notes = (*notes, more)
     progress = ImageProgress(sink=sink, total=len(positions), text=f"reading {len(positions):,} images")
     store = open_entry(
         root=workdir / "pixels",
@@ -93,16 +114,19 @@ def load_task(
         progress=progress,
     )
     try:
-        task = _assemble(
-            scan,
-            positions=positions,
-            store=store,
-            shots=shots,
-            seed=seed,
-            notes=notes,
-            needs_val=needs_val,
-            sink=sink,
-        )
+        if scan.labelled:
+            task = _assemble(
+                scan,
+                positions=positions,
+                store=store,
+                shots=shots,
+                seed=seed,
+                notes=notes,
+                needs_val=needs_val,
+                sink=sink,
+            )
+        else:
+            task = task_without_labels(scan, positions=positions, store=store, seed=seed, notes=notes, sink=sink)
     except BaseException:  # also on Ctrl+C: a refused task leaves no trace
         store.discard()
         raise
@@ -111,14 +135,11 @@ def load_task(
     return task
 
 
-def _fewer_shots(shots: int, *, classes: int) -> tuple[int, tuple[str, ...]]:
-    """Shots of a large folder, and notes on what that means."""
+def _fewer_shots(shots: int, *, classes: int) -> tuple[int, str]:
+    """Shots of a large folder, and a note on what that means."""
     fewer = min(shots, max(_FEWEST_SHOTS, _MOST_SUPPORT // classes))
     sample = f"the ranking looks at a sample: at most {fewer} training images of each of the {classes:,} classes"
-    return fewer, (
-        "more than 1 GiB of images: copies were told by their bytes, and damaged files are found when they are used",
-        sample if fewer == shots else f"{sample}, not {shots}",
-    )
+    return fewer, sample if fewer == shots else f"{sample}, not {shots}"
 
 
 def _capped(scan: Scan, *, cap: int | None, seed: int) -> tuple[IntArray, tuple[str, ...]]:
@@ -163,26 +184,15 @@ def _assemble(
             f"but got two of each in {str(scan.root)!r}"
         )
     support = splitting.few_shot(labels, parts.train, shots=shots, seed=seed)
-    told = scan.declaration
-    prompts = _prompts(told, classes=scan.classes)
+    told, prompts = scan.declaration, scan.prompts
     odd = [
         BadFile(path=printable(entry.path), reason=row.note, used=bool(row.digest))
         for entry, row in zip(entries, store.identities, strict=True)
         if row.note
     ]
     folds = () if "val" in given else _folds(parts, labels, groups, seed=seed)
-    paths = tuple(entries[place].path for place in good)
-    pixels = PixelStore(
-        entry=store.path,
-        root=scan.root,
-        source=scan.source,
-        positions=positions,
-        rows=np.array(good, dtype=np.int64),
-        paths=tuple(printable(path) for path in paths),
-        peers=_peers(parts, labels, folds),
-        noted=frozenset(at for at, place in enumerate(good) if store.identities[place].note),
-        told=LocalSink(sink),
-    )
+    peers = _peers(parts, labels, folds)
+    pixels = pixels_of(scan, positions=positions, store=store, good=good, peers=peers, sink=sink)
     return Task(
         name=told.name,
         root=scan.root,
@@ -191,7 +201,7 @@ def _assemble(
         templates=told.templates,
         domain=told.domain,
         metric=told.metric,
-        paths=paths,
+        paths=tuple(entries[place].path for place in good),
         labels=labels,
         train=parts.train,
         val=parts.val,
@@ -275,8 +285,3 @@ def _split(
         note = "no test split was given: 20 % of train were drawn within each class"
         return splitting.Split(train=train[kept], val=val, test=train[taken]), (note,)
     return splitting.Split(train=train, val=val, test=test), ()
-
-
-def _prompts(declaration: Declaration, *, classes: Sequence[str]) -> tuple[str, ...]:
-    given = dict(declaration.prompts)
-    return tuple(given.get(label, prompt_of(label)) for label in classes)

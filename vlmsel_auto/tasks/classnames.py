@@ -1,0 +1,49 @@
+"""Names of classes that a user gives beside the images: on the command line, in a text file or in task.toml."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from vlmsel_auto.errors import TaskError
+from vlmsel_auto.tasks.scan import nfc, shown
+
+_FEWEST: Final = 2
+
+
+def read_class_names(text: str) -> tuple[str, ...]:
+    """Names in "cat, dog", or in a text file of that path: one a line, empty lines are passed over.
+
+    Raises:
+        TaskError: the file cannot be read, or the names are not two or more different ones.
+    """
+    path = Path(text)
+    try:
+        is_file = path.is_file()
+    except (OSError, ValueError):  # too long for a path, or a null character
+        is_file = False
+    if not is_file:
+        return check_class_names(text.split(","), where="the list of classes")
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TaskError(f"the file of class names cannot be read as UTF-8 text, but got {text!r}: {error}") from error
+    return check_class_names([line for line in lines if line.strip()], where=text)
+
+
+def check_class_names(names: Sequence[str], *, where: str) -> tuple[str, ...]:
+    """The names in Unicode NFC without blanks around them, in the order given.
+
+    Raises:
+        TaskError: an empty name, one that is given twice, or fewer than two.
+    """
+    found = tuple(nfc(name.strip()) for name in names)
+    if any(not name for name in found):
+        raise TaskError(f"a class name must not be empty, but got {list(names)!r} ({where})")
+    twice = sorted({name for name in found if found.count(name) > 1})
+    if twice:
+        raise TaskError(f"every class must be named once, but got {shown(twice)} more than once ({where})")
+    if len(found) < _FEWEST:
+        raise TaskError(f"a task needs two classes or more, but got {shown(found) or 'none'} ({where})")
+    return found
