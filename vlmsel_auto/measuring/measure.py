@@ -30,14 +30,14 @@ _VERSION: Final = 4  # of what a measurement means: a change makes kept ones unu
 
 
 def profiled_images(task: Task) -> IntArray:
-    """Support images that are profiled: a seeded draw, the same for every candidate; their labels are not used."""
-    order = np.random.default_rng([0, 5]).permutation(len(task.support))
-    return np.asarray(task.support[order][:PROFILE_IMAGES], dtype=np.int64)
+    """Those of the images that looks embed that are profiled: a seeded draw, the same for every candidate; their labels are not used."""
+    order = np.random.default_rng([0, 5]).permutation(len(task.looked_at))
+    return np.asarray(task.looked_at[order][:PROFILE_IMAGES], dtype=np.int64)
 
 
 def find_measurement(candidate: Candidate, task: Task, *, store: Store) -> Measurement | None:
     """What `measure_target`, or else `embed_target`, kept: the latter has no ``blocks``. Else None."""
-    seen = find_embeddings(candidate, task, task.support, store=store)
+    seen = find_embeddings(candidate, task, task.looked_at, store=store)
     if seen is None:
         return None
     found = _of_embeddings(candidate, seen)
@@ -46,22 +46,22 @@ def find_measurement(candidate: Candidate, task: Task, *, store: Store) -> Measu
 
 
 def embed_target(model: LoadedModel, task: Task, *, store: Store) -> Measurement:
-    """Embed the target's support images and class names.
+    """Embed the images of the target that looks take, and its class names.
 
     Raises:
         TrialUnavailable: the candidate's text tower cannot be used.
     """
-    return measure(model, task, images=task.support, profiled=None, store=store)
+    return measure(model, task, images=task.looked_at, profiled=None, store=store)
 
 
 def measure_target(model: LoadedModel, task: Task, *, store: Store) -> Measurement:
-    """Embed the target's support images and class names, and take the conductance of 32 of the images.
+    """Embed the images of the target that looks take, and its class names, and take the conductance of 32 of the images.
 
     Raises:
         ConductanceError: the tower has no conductance.
         TrialUnavailable: the candidate's text tower cannot be used.
     """
-    return measure(model, task, images=task.support, profiled=profiled_images(task), store=store)
+    return measure(model, task, images=task.looked_at, profiled=profiled_images(task), store=store)
 
 
 def measure(

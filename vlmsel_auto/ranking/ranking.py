@@ -21,7 +21,7 @@ from vlmsel_auto.errors import InputError
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.dcd import DEFAULT
 from vlmsel_auto.ranking.divergence import Divergence
-from vlmsel_auto.ranking.evidence.consensus import consensus
+from vlmsel_auto.ranking.evidence.consensus import consensus, likeness
 from vlmsel_auto.ranking.forecast import Forecast, in_standard_units
 from vlmsel_auto.ranking.fusion import Fusion, candidate_effect, fit_fusion, fuse, trend
 from vlmsel_auto.ranking.measurement import Measurement
@@ -70,7 +70,8 @@ def _measured(targets: Sequence[Measurement], labels: IntArray | None) -> dict[s
     if seen:
         there, named = list(seen), np.stack([one.predicted for one in seen.values()])
         n_classes = len(targets[there[0]].text_features)
-        table[CONSENSUS][there] = consensus(named, table[TOP2_MARGIN][there], n_classes=n_classes)
+        alike = likeness([one.cosine for one in seen.values()])
+        table[CONSENSUS][there] = consensus(named, table[TOP2_MARGIN][there], n_classes=n_classes, alike=alike)
     return {name: values for name, values in table.items() if np.isfinite(values).any()}
 
 

@@ -3,11 +3,13 @@
 Classifiers that are right agree with each other, those that are wrong each err in their own way: the idea of Dawid &
 Skene (1979) and of Parisi et al., "Ranking and combining multiple predictors without labeled data" (PNAS 2014). Votes
 are weighted by how clearly a candidate separates its first class from its second, since in a zoo of which half the
-models are at chance a plain majority is none (docs/ranking.md has the comparison).
+models are at chance a plain majority is none (docs/ranking.md has the comparison). Near copies of one model share one
+vote, and do not vote on each other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -17,9 +19,32 @@ from vlmsel_auto.records import FloatArray, IntArray
 
 _SHARPNESS: Final = 3.0  # a candidate one standard deviation clearer has e^3 votes
 _LEAST_VOTERS: Final = 3  # of two, neither can be told from the other
+_TIE: Final = 1e-9  # relative difference of votes that is rounding
+_POWER: Final = 4  # of the correlation: copies count as one, strangers hardly as kin; our own choice
+_COMPARED: Final = 100  # images by which candidates are told to be alike
 
 
-def consensus(predicted: IntArray, margins: FloatArray, *, n_classes: int) -> FloatArray:
+def likeness(cosines: Sequence[FloatArray]) -> FloatArray:
+    """How alike M candidates decide: (M, M) in [0, 1], 1 for copies and on the diagonal.
+
+    The fourth power of the correlation, where it is positive, of their cosines (n, K) with classes, which are centred
+    over the classes of an image and over images: what a logit scale or a favourite class does is no likeness.
+    """
+    rows = []
+    for cosine in cosines:
+        at = np.unique(np.linspace(0, len(cosine) - 1, _COMPARED).astype(np.int64))
+        centred = cosine[at] - cosine[at].mean(axis=1, keepdims=True)
+        centred = (centred - centred.mean(axis=0)).ravel()
+        rows.append(centred / max(float(np.linalg.norm(centred)), 1e-12))
+    unit = np.stack(rows)
+    found = np.clip(unit @ unit.T, 0.0, 1.0) ** _POWER
+    np.fill_diagonal(found, 1.0)
+    return np.asarray(found, dtype=np.float64)
+
+
+def consensus(
+    predicted: IntArray, margins: FloatArray, *, n_classes: int, alike: FloatArray | None = None
+) -> FloatArray:
     """Share (M,) of images on which a candidate names the class that the others, without it, give most votes.
 
     Args:
@@ -27,6 +52,8 @@ def consensus(predicted: IntArray, margins: FloatArray, *, n_classes: int) -> Fl
         margins: (M,) how clearly each candidate decides, larger is clearer; the weight of its vote is exp(3 z), z being
             its standardised margin. NaN counts as average.
         n_classes: K.
+        alike: (M, M) from `likeness`: a vote is divided by the number of its likes, and counts for one of them by what
+            is left of 1; None: all are strangers.
 
     Returns:
         Shares in [0, 1]; NaN for fewer than three candidates or no image.
@@ -34,13 +61,16 @@ def consensus(predicted: IntArray, margins: FloatArray, *, n_classes: int) -> Fl
     m, n = predicted.shape
     if m < _LEAST_VOTERS or n == 0:
         return np.full(m, np.nan)
+    kin = np.eye(m) if alike is None else alike
     z = standardise(margins)
-    weight = np.exp(_SHARPNESS * (z - z.max()))
-    votes = np.zeros((n, max(n_classes, 2)))
-    images = np.broadcast_to(np.arange(n), (m, n))
-    np.add.at(votes, (images, predicted), weight[:, None])
-    last = np.partition(votes, -2, axis=1)
-    best, second = last[:, -1], last[:, -2]
-    own = votes[images, predicted]
-    rival = np.where(own >= best, second, best)  # the best of the other classes
-    return np.asarray((own - weight[:, None] > rival).mean(axis=1), dtype=np.float64)
+    weight = np.exp(_SHARPNESS * (z - z.max())) / kin.sum(axis=1)
+    size, images = max(n_classes, 2), np.arange(n)
+    cells = images * size + predicted  # (M, n) places in the table of votes
+    found = np.empty(m)
+    for i in range(m):
+        said = np.repeat(weight * (1.0 - kin[i]), n)
+        votes = np.bincount(cells.ravel(), weights=said, minlength=n * size).reshape(n, size)
+        own = votes[images, predicted[i]].copy()
+        votes[images, predicted[i]] = -1.0
+        found[i] = np.mean(own > votes.max(axis=1) * (1.0 + _TIE))
+    return found
