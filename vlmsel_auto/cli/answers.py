@@ -125,20 +125,33 @@ def check_paths(paths: Sequence[Path]) -> None:
             raise InputError(f"an image to predict must be a file or a folder that exists, but got {str(path)!r}")
 
 
-def check_task(directory: Path, candidates: Sequence[str], *, workdir: Path | None = None) -> None:
+def check_task(
+    directory: Path,
+    candidates: Sequence[str],
+    *,
+    classes: str | None,
+    unlabelled: bool,
+    workdir: Path | None = None,
+) -> tuple[str, ...] | None:
     """Refuse a task folder or a candidate's name that cannot be used, before seconds are spent on importing torch.
+
+    Returns:
+        The names in ``classes``.
 
     Raises:
         TaskError: no such folder, or of no known layout.
         CandidateError: an unknown name. Names that need a hub or another file are left to the search.
     """
     from vlmsel_auto.models.candidates import resolve_usable
+    from vlmsel_auto.tasks.classnames import read_class_names
     from vlmsel_auto.tasks.imagefolder import scan_folder
 
     named = [name for name in candidates if name != "auto"]
     if named and not any("hf-hub:" in name or ".toml" in name for name in named):
         resolve_usable(named)
-    scan_folder(directory, exclude=() if workdir is None else (workdir,))
+    found = None if classes is None else read_class_names(classes)
+    scan_folder(directory, exclude=() if workdir is None else (workdir,), classes=found, unlabelled=unlabelled)
+    return found
 
 
 def bad_file_lines(bad_files: Sequence[BadFile]) -> list[str]:

@@ -18,9 +18,11 @@ from vlmsel_auto.cli.options import (
     AsJson,
     CacheDir,
     Candidates,
+    Classes,
     Debug,
     Device,
     Folder,
+    Images,
     ImageSize,
     LibraryPath,
     Licence,
@@ -32,6 +34,7 @@ from vlmsel_auto.cli.options import (
     Quiet,
     Seed,
     Shots,
+    Unlabelled,
 )
 from vlmsel_auto.cli.support import guarded, make_sink, parse_duration, say
 from vlmsel_auto.cli.zoo import zoo
@@ -109,6 +112,9 @@ def search(
         typer.Option(metavar="NAMES", help="Comma list of zero_shot, probe (linear, on cached features) and finetune."),
     ] = "all",
     shots: Shots = 16,
+    classes: Classes = None,
+    unlabelled: Unlabelled = False,
+    images: Images = 1000,
     seed: Seed = 0,
     workdir: Annotated[
         Path | None,
@@ -151,7 +157,7 @@ def search(
         )
         seconds = None if time_budget is None else parse_duration(time_budget)
         budget = Budget(seconds=seconds, trials=max_trials)
-        check_task(directory, candidates, workdir=workdir)
+        named = check_task(directory, candidates, classes=classes, unlabelled=unlabelled, workdir=workdir)
         from vlmsel_auto.pipeline.search import search as run_search  # after the options are checked: this loads torch
 
         with make_sink(quiet=quiet, budget=budget) as sink:
@@ -166,6 +172,9 @@ def search(
                 price=price,
                 method=method if method == "all" else [name.strip() for name in method.split(",")],
                 shots=shots,
+                classes=named,
+                unlabelled=unlabelled,
+                images=images,
                 seed=seed,
                 workdir=workdir,
                 library=library,
@@ -193,6 +202,9 @@ def rank(
     offline: Offline = False,
     top: Annotated[int, typer.Option(min=0, metavar="N", help="Show the best N only; 0: all.")] = 0,
     shots: Shots = 16,
+    classes: Classes = None,
+    unlabelled: Unlabelled = False,
+    images: Images = 1000,
     seed: Seed = 0,
     library: LibraryPath = None,
     cache_dir: CacheDir = None,
@@ -214,7 +226,7 @@ def rank(
             image_size=image_size,
             licence=licence,
         )
-        check_task(directory, candidates)
+        named = check_task(directory, candidates, classes=classes, unlabelled=unlabelled)
         from vlmsel_auto.pipeline.rank import rank as run_rank
 
         with make_sink(quiet=quiet) as sink:
@@ -224,6 +236,9 @@ def rank(
                 limits=limits,
                 offline=offline,
                 shots=shots,
+                classes=named,
+                unlabelled=unlabelled,
+                images=images,
                 seed=seed,
                 library=library,
                 cache_dir=cache_dir,

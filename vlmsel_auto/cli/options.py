@@ -11,8 +11,8 @@ Folder = Annotated[
     Path,
     typer.Argument(
         metavar="DIR",
-        help="Images as DIR/CLASS/*, as DIR/{train,val,test}/CLASS/*, or as DIR/images with DIR/labels.csv; "
-        "an optional DIR/task.toml names prompts, templates, domain and metric.",
+        help="Images as DIR/CLASS/*, as DIR/{train,val,test}/CLASS/*, or as DIR/images with DIR/labels.csv; or a heap "
+        "of images, with --classes. An optional DIR/task.toml names classes, prompts, templates, domain and metric.",
     ),
 ]
 Candidates = Annotated[
@@ -26,6 +26,20 @@ Candidates = Annotated[
     ),
 ]
 Shots = Annotated[int, typer.Option(min=1, help="Labelled training images a class that the ranking may look at.")]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        metavar="NAMES",
+        help='Classes of images without labels: "cat, dog", or a text file of one a line; default: those in task.toml.',
+    ),
+]
+Unlabelled = Annotated[
+    bool, typer.Option("--unlabelled", help="Names of folders are no classes, and labels are not used.")
+]
+Images = Annotated[
+    int, typer.Option("--images", min=1, metavar="N", help="Most images that are looked at where there are no labels.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of split, few-shot set and trials.")]
 LibraryPath = Annotated[
     Path | None,

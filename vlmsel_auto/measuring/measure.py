@@ -30,7 +30,7 @@ _VERSION: Final = 4  # of what a measurement means: a change makes kept ones unu
 
 
 def profiled_images(task: Task) -> IntArray:
-    """Those of the images that looks embed that are profiled: a seeded draw, the same for every candidate; their labels are not used."""
+    """Images that are profiled: a seeded draw of those that looks embed, the same for all; labels are not used."""
     order = np.random.default_rng([0, 5]).permutation(len(task.looked_at))
     return np.asarray(task.looked_at[order][:PROFILE_IMAGES], dtype=np.int64)
 
@@ -55,7 +55,7 @@ def embed_target(model: LoadedModel, task: Task, *, store: Store) -> Measurement
 
 
 def measure_target(model: LoadedModel, task: Task, *, store: Store) -> Measurement:
-    """Embed the images of the target that looks take, and its class names, and take the conductance of 32 of the images.
+    """Embed what `embed_target` does, and take the conductance of 32 of the images.
 
     Raises:
         ConductanceError: the tower has no conductance.

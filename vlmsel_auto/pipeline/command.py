@@ -11,6 +11,7 @@ from typing import Final
 from vlmsel_auto.models.limits import Limits
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.records import Budget
+from vlmsel_auto.tasks.unlabelled import SAMPLE
 from vlmsel_auto.tuning.methods import METHODS
 
 SHOTS: Final = 16
@@ -29,6 +30,9 @@ def command_of(
     shots: int,
     seed: int,
     workdir: Path,
+    classes: Sequence[str] | None = None,
+    unlabelled: bool = False,
+    images: int = SAMPLE,
 ) -> str:
     """Words of the command line; what is left at its default is left out."""
     names = [str(candidates)] if isinstance(candidates, (str, Path)) else list(candidates)
@@ -48,6 +52,7 @@ def command_of(
         words += ["--method", ",".join(methods)]
     if shots != SHOTS:
         words += ["--shots", str(shots)]
+    words += _without_labels(classes, unlabelled=unlabelled, images=images)
     return shlex.join([*words, "--seed", str(seed), "--workdir", str(workdir)])
 
 
@@ -68,3 +73,10 @@ def limits_of(limits: Limits) -> list[str]:
     if limits.licences:
         words += ["--licence", ",".join(limits.licences)]
     return words
+
+
+def _without_labels(classes: Sequence[str] | None, *, unlabelled: bool, images: int) -> list[str]:
+    words = [] if classes is None else ["--classes", ",".join(classes)]
+    if unlabelled:
+        words += ["--unlabelled"]
+    return words if images == SAMPLE else [*words, "--images", str(images)]

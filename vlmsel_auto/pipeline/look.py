@@ -1,4 +1,4 @@
-"""Looking: one candidate after the other is loaded and embeds the labelled images, as long as that is worth its time.
+"""Looking: one candidate after the other is loaded and embeds images of the task, as long as that is worth its time.
 
 Before the first look published figures and the library's accuracies say who is likely to be good. Every look moves the
 forecast of all candidates, since models rise and fall together, and the next is the one that promises most for its
@@ -75,8 +75,11 @@ class _Looks:
 
     def keep(self, place: int, measurement: Measurement) -> None:
         self.found[self.candidates[place].id] = measurement
-        seen = measurement.embedded(self.task.labels[self.task.support])
-        if seen is not None:
+        labels = self.task.known_labels
+        seen = measurement.embedded(labels)
+        if (
+            seen is not None and labels is not None
+        ):  # without labels a look tells no accuracy: benchmarks/without_labels.py
             accuracy, sd = look_accuracy(seen)
             self.looks.append(Look(candidate=place, accuracy=accuracy, sd=sd))
 
@@ -117,7 +120,7 @@ def look_at(
 
     Args:
         candidates: M of them.
-        task: its support set is embedded.
+        task: its support set is embedded, or all images without labels; these move no forecast.
         library: its accuracies are figures of other tasks, like those that are published.
         kept: what earlier runs measured, by candidate: looks that cost nothing.
         price: accuracy that a look must promise for each minute that it takes. It does not count while all looks that
@@ -134,15 +137,19 @@ def look_at(
     state = _Looks(
         candidates=candidates,
         task=task,
-        scenarios=_scenarios(candidates, library),
-        embedding=np.array([_embedding_seconds(one, len(task.support), machine) for one in candidates]),
+        scenarios=_scenarios(candidates, library, tuned=task.is_labelled),
+        embedding=np.array([_embedding_seconds(one, len(task.looked_at), machine) for one in candidates]),
         downloads=np.array([_download_bytes(one) for one in candidates]),
     )
     for m, one in enumerate(candidates):
         if one.id in kept:
             state.keep(m, kept[one.id])
     _drop_slow(state, machine, most=max_latency, sink=sink)
-    sink(StageStarted(stage="looks", total=len(candidates), text="candidates embed the labelled images"))
+    sink(
+        StageStarted(
+            stage="looks", total=len(candidates), text=f"candidates embed {plural(len(task.looked_at), 'image')}"
+        )
+    )
     with Prefetcher(sink=sink) as hub:
         while (place := _next(state, price=price, deadline=deadline)) is not None:
             _look(state, place, hub=hub, following=_following(state, place, price=price, deadline=deadline),
@@ -161,13 +168,13 @@ def look_at(
     )
 
 
-def _scenarios(candidates: Sequence[Candidate], library: Library) -> Scenarios:
-    """Published zero-shot accuracies, and the library's after tuning or else zero-shot, as data sets side by side.
+def _scenarios(candidates: Sequence[Candidate], library: Library, *, tuned: bool) -> Scenarios:
+    """Published zero-shot accuracies, and the library's (after tuning where known and wanted) side by side.
 
     A task of the library that is a published data set only fills what is not published there.
     """
     rows = {name: m for m, name in enumerate(library.candidate_ids)}
-    truth = np.where(np.isfinite(library.tuned), library.tuned, library.zero_shot)
+    truth = np.where(np.isfinite(library.tuned) & tuned, library.tuned, library.zero_shot)
     own = np.full((len(candidates), len(library.tasks)), np.nan)
     for m, one in enumerate(candidates):
         if one.id in rows:

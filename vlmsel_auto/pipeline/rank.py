@@ -40,6 +40,7 @@ from vlmsel_auto.ranks import error_correlation
 from vlmsel_auto.records import Candidate, ImageView, Ranking, Task
 from vlmsel_auto.reporting.formatting import plural
 from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.unlabelled import SAMPLE
 
 _PROFILE_SHARE: Final = 0.25  # of the time for looking, at most, for conductance: labels already say most
 _PROFILE_TIMES: Final = 4.0  # what conductance takes at least, in times of embedding
@@ -54,13 +55,18 @@ def rank(
     limits: Limits = NO_LIMITS,
     offline: bool = False,
     shots: int = SHOTS,
+    classes: Sequence[str] | None = None,
+    unlabelled: bool = False,
+    images: int = SAMPLE,
     seed: int = 0,
     library: Library | Path | None = None,
     cache_dir: Path | None = None,
     device: str = "auto",
     sink: Sink = discard,
 ) -> Ranking:
-    """Predict how candidates will rank on a folder of images once tuned. Nothing is trained.
+    """Predict how candidates will rank on a folder of images once tuned, or without labels zero-shot.
+
+    Nothing is trained.
 
     Args:
         task_dir: the task folder; see `task.load_task` for its layouts.
@@ -69,7 +75,10 @@ def rank(
         limits: what a candidate may take; those that take more are named in ``failures``.
         offline: no hub is asked; what is not on this disk cannot be used.
         shots: labelled training images a class that the ranking may look at.
-        seed: of split and few-shot set.
+        classes: names of all classes, which images without labels need; None: what task.toml, or else the labels, say.
+        unlabelled: names of folders are no classes, and labels are not used.
+        images: most images that are looked at where there are no labels.
+        seed: of split, few-shot set and sample.
         library: source tasks, or the file of a library; None: the shipped library merged with the user's own.
         cache_dir: derived data; None: ``$VLMSEL_CACHE`` or the platform's user cache folder.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
@@ -87,7 +96,10 @@ def rank(
     with hub_offline(offline), writing(root):
         listed = choose(candidates, limits=limits, offline=offline, device=device, sink=sink)
         views = views_of(listed.candidates)
-        task = load_task(Path(task_dir), views=views, shots=shots, seed=seed, workdir=root, sink=sink)
+        task = load_task(
+            Path(task_dir), views=views, shots=shots, seed=seed, workdir=root, sink=sink, classes=classes,
+            unlabelled=unlabelled, images=images,
+        )  # fmt: skip
         ranking, _ = rank_task(
             task,
             listed.candidates,
@@ -209,8 +221,9 @@ def rank_task(
             ranking = rank_candidates(
                 task=task.name,
                 targets=[found.get(one.id, Measurement(candidate=one.id)) for one in usable],
-                labels=task.labels[task.support],
+                labels=task.known_labels,
                 library=sources,
+                truth="tuned" if task.is_labelled else "zero_shot",
                 forecast=looked.forecast.of([place for place, one in enumerate(candidates) if one.id not in failures]),
                 correlation=error_correlation(usable),
                 failures=failures,

@@ -30,6 +30,7 @@ from vlmsel_auto.pipeline.final_fit import fit_finally
 from vlmsel_auto.pipeline.learning import learn_from
 from vlmsel_auto.pipeline.rank import rank_task, views_of
 from vlmsel_auto.pipeline.result import SearchResult
+from vlmsel_auto.pipeline.without_labels import finish_without_labels
 from vlmsel_auto.pipeline.workdir import (
     LOCK,
     check_usable,
@@ -51,6 +52,7 @@ from vlmsel_auto.study.past import read_past
 from vlmsel_auto.study.results import MOST_MEMBERS
 from vlmsel_auto.study.study import StudyOutcome, run_study
 from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.unlabelled import SAMPLE
 from vlmsel_auto.tuning.methods import METHODS, methods_of
 
 _LOOK_SHARE: Final = 0.4  # of a time budget, at most, for looking at candidates before the first trial
@@ -70,6 +72,9 @@ def search(
     price: float = PRICE,
     method: str | Sequence[str] = "all",
     shots: int = SHOTS,
+    classes: Sequence[str] | None = None,
+    unlabelled: bool = False,
+    images: int = SAMPLE,
     seed: int = 0,
     workdir: str | Path | None = None,
     library: Library | Path | None = None,
@@ -82,7 +87,8 @@ def search(
 ) -> SearchResult:
     """Find and fine-tune the best candidate for a folder of images.
 
-    The same call on the same work directory resumes: what is finished is kept, also after a kill.
+    The same call on the same work directory resumes: what is finished is kept, also after a kill. Without labels
+    nothing is tuned: the zero-shot classifier that ranks first is the best model (docs/without-labels.md).
 
     Args:
         task_dir: the task folder; see `task.load_task` for its layouts.
@@ -98,7 +104,10 @@ def search(
         method: names of methods of tuning, such as "probe" (linear probe on cached features) or "finetune" (the whole
             visual tower); "all": every one that there is.
         shots: labelled training images a class that the ranking may look at; trials learn from all of them.
-        seed: of split, few-shot set, plan and trials.
+        classes: as for `rank`.
+        unlabelled: as for `rank`.
+        images: as for `rank`.
+        seed: of split, few-shot set or sample, plan and trials.
         workdir: everything that the search makes; None: ``vlmsel-NAME`` in the current folder.
         library: as for `rank`.
         cache_dir: measurements of candidates on tasks; None: inside the work directory.
@@ -128,7 +137,7 @@ def search(
     folder = Path(workdir) if workdir is not None else default_workdir(Path(task_dir))
     command = command_of(
         task_dir, candidates, limits=limits, offline=offline, budget=spend, price=price, methods=methods, shots=shots,
-        seed=seed, workdir=folder,
+        seed=seed, workdir=folder, classes=classes, unlabelled=unlabelled, images=images,
     )  # fmt: skip
     check_usable(folder)
     with hub_offline(offline):
@@ -137,8 +146,9 @@ def search(
         )
     chosen = listed.candidates
     task = load_task(
-        Path(task_dir), views=views_of(chosen), shots=shots, seed=seed, workdir=folder, sink=sink, needs_val=True
-    )
+        Path(task_dir), views=views_of(chosen), shots=shots, seed=seed, workdir=folder, sink=sink, needs_val=True,
+        classes=classes, unlabelled=unlabelled, images=images,
+    )  # fmt: skip
     store = Store((cache_dir or folder) / "targets")
     with hub_offline(offline), writing(folder), locked(folder / LOCK):
         settings: dict[str, Json] = {
@@ -164,7 +174,7 @@ def search(
             machine=listed.machine,
             price=price / 100,
             seed=seed,
-            deadline=None if spend.seconds is None else began + _LOOK_SHARE * spend.seconds,
+            deadline=None if spend.seconds is None else began + _look_share(task) * spend.seconds,
             earlier=read_ranking(folder),
             profile_sources=learn and library is None,
         )
@@ -174,6 +184,22 @@ def search(
             reasons = "; ".join(f"{name}: {why}" for name, why in ranking.failures.items())
             raise CandidateError(f"no candidate can be used, but got {reasons}")
         ranked_after = time.monotonic() - began
+        if not task.is_labelled:
+            return finish_without_labels(
+                task,
+                chosen,
+                ranking=ranking,
+                measured=measured,
+                size=ensemble,
+                limits=limits,
+                store=store,
+                budget=spend,
+                command=command,
+                settings={**settings, "device": place},
+                workdir=folder,
+                began=began,
+                sink=sink,
+            )
 
         def load(candidate: Candidate) -> LoadedModel:
             return zoo.load(candidate, device=place, sink=sink)
@@ -265,6 +291,11 @@ def search(
         stopped_by=stopped,
         tradeoffs=tradeoffs(report),
     )
+
+
+def _look_share(task: Task) -> float:
+    """Of a time budget, at most, for looking at candidates: without labels nothing but the export comes after."""
+    return _LOOK_SHARE if task.is_labelled else 1 - _CLOSING_SHARE
 
 
 def _left(budget: Budget, *, spent: float) -> Budget:

@@ -2,7 +2,8 @@
 
 The forecast is `planning.looking`'s posterior: candidates that were not looked at have a place in it because models
 rise and fall together. Those that were looked at are ordered among themselves by the forecast and by the evidence of
-their labels, in equal shares: the forecast knows their published figures, the evidence sees more than an accuracy.
+their labels, or else of their unlabelled images, in equal shares: the forecast knows their published figures, the
+evidence sees more than an accuracy.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def in_standard_units(forecast: Forecast, evidence: FloatArray | None) -> tuple[
 
     Args:
         forecast: of M candidates.
-        evidence: (M,) score of the labels where a candidate was looked at, any unit; None: there is none.
+        evidence: (M,) score of labels and images where a candidate was looked at, any unit; None: there is none.
     """
     away = forecast.mean - forecast.mean.mean()
     unit = max(float(np.sqrt(np.mean(away**2 + forecast.sd**2))), _LEAST_UNIT)

@@ -70,6 +70,7 @@ def _task(task: Task) -> TaskSummary:
         support=len(task.support),
         shots=task.shots,
         digest=task.digest,
+        unlabelled=0 if task.is_labelled else len(task.paths),
     )
 
 

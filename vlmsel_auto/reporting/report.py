@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from vlmsel_auto.cache import write_atomically
 from vlmsel_auto.errors import InputError
@@ -31,6 +31,10 @@ from vlmsel_auto.records import (
 
 SCHEMA = 1
 Split = Literal["validation", "test"]
+UNCHECKED: Final = (  # what a search without labels says of its models
+    "no label checked this: the model is the one that ranks first, and how often it is right is not known; a few "
+    "labelled images of each class would tell"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +52,7 @@ class TaskSummary:
     support: int
     shots: int
     digest: str
+    unlabelled: int = 0  # images of a task without labels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

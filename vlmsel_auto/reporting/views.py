@@ -16,7 +16,7 @@ from rich.text import Text
 from vlmsel_auto.cache import write_atomically
 from vlmsel_auto.records import FinalScore, Interval, StoppedBy
 from vlmsel_auto.reporting import formatting, plots
-from vlmsel_auto.reporting.report import SearchReport, save_json
+from vlmsel_auto.reporting.report import UNCHECKED, SearchReport, save_json
 from vlmsel_auto.reporting.table import Column, table
 from vlmsel_auto.reporting.tradeoff import tradeoffs
 from vlmsel_auto.tuning.methods import label_of
@@ -33,6 +33,7 @@ _STOPPED = {
     StoppedBy.BUDGET: "the budget was spent",
     StoppedBy.INTERRUPTED: "it was interrupted; the same command with the same work directory goes on",
     StoppedBy.ALL_FAILED: "every trial failed",
+    StoppedBy.NO_LABELS: "without labels nothing can be tuned or checked",
 }
 
 
@@ -163,6 +164,7 @@ def html(report: SearchReport) -> str:
         tuning=sum(trial.seconds for trial in report.trials),
         sizes={item.id: item for item in report.candidates},
         tradeoffs=tradeoffs(report),
+        unchecked=UNCHECKED,
         counts=Counter(trial.state for trial in report.trials),
         most=_MOST_LISTED,
     )
@@ -186,14 +188,13 @@ def _best_lines(report: SearchReport) -> list[Text]:
     best = report.best
     if best is None:
         return [Text(without_best(report), style="bold red")]
-    test = "" if best.test is None else f", test {formatting.percent(best.test)}"
     metric = report.task.metric
     unit = "" if metric == "accuracy" else f" ({formatting.metric_text(metric)})"
     lines = [
         Text.assemble(
             "Best  ",
             (formatting.clean(best.candidate), "bold green"),
-            f"  {label_of(best.method)}, validation {formatting.percent(best.validation)}{test}{unit}",
+            f"  {label_of(best.method)}, {_reached(best.validation, best.test)}{unit}",
         )
     ]
     if best.on_test is not None:
@@ -202,13 +203,22 @@ def _best_lines(report: SearchReport) -> list[Text]:
         lines.append(Text(f"Use   {formatting.clean(predict_command(report))}"))
     mean = report.ensemble
     if mean is not None:
-        test = "" if mean.test is None else f", test {formatting.percent(mean.test)}"
         count = formatting.plural(len(mean.members), "model")
-        figures = f"validation {formatting.percent(mean.validation)} of {mean.validation_images} images{test}"
+        figures = _reached(mean.validation, mean.test, images=mean.validation_images)
         lines.append(Text(f"Pool  of {count}: {figures}; {formatting.clean(str(mean.model_dir))}"))
         if mean.on_test is not None:
             lines.append(Text(f"      {_on_test(mean.on_test, params=mean.params)}"))
     return lines
+
+
+def _reached(validation: float | None, test: float | None, *, images: int | None = None) -> str:
+    """Figures on validation and test images, or that there are none."""
+    if validation is None:
+        return "no label checked it"
+    of = "" if images is None else f" of {images} images"
+    return (
+        f"validation {formatting.percent(validation)}{of}{'' if test is None else f', test {formatting.percent(test)}'}"
+    )
 
 
 def _on_test(score: FinalScore, *, params: int | None) -> str:
@@ -268,12 +278,15 @@ def panel(report: SearchReport, *, report_dir: Path | None = None, width: int = 
     left_out = sum(not item.used for item in report.bad_files)
     trials = formatting.plural(len(report.trials), "trial")
     tuning = formatting.duration(sum(trial.seconds for trial in report.trials))
-    facts = [
-        ("Prediction", _prediction(report)),
-        ("Pruning", pruning_text(report)),
-        ("Time", f"{formatting.duration(report.seconds)}; {trials} took {tuning}; {_STOPPED[report.stopped_by]}"),
-        ("Saved", saved_text(report)),
-    ]
+    if report.stopped_by is StoppedBy.NO_LABELS:
+        facts = [("Labels", UNCHECKED), ("Time", formatting.duration(report.seconds))]
+    else:
+        facts = [
+            ("Prediction", _prediction(report)),
+            ("Pruning", pruning_text(report)),
+            ("Time", f"{formatting.duration(report.seconds)}; {trials} took {tuning}; {_STOPPED[report.stopped_by]}"),
+            ("Saved", saved_text(report)),
+        ]
     if left_out:
         facts.append(("Left out", f"{formatting.plural(left_out, 'file')}, listed in the report"))
     if report_dir is not None:

@@ -1,0 +1,217 @@
+"""A search without labels ends with a model, too: the zero-shot classifier that ranks first, and the leaders pooled.
+
+Nothing is tuned, since nothing could say whether it helped. Cosines of each member are divided by their own spread over
+the images, so that a model's logit scale gives it no more say; the pool is weighted by the chances of being the best.
+docs/without-labels.md compares it with adaptations to the unlabelled images.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from vlmsel_auto.cache import Json, Store
+from vlmsel_auto.errors import VlmselError
+from vlmsel_auto.events import Notice, Sink
+from vlmsel_auto.models import zoo
+from vlmsel_auto.models.ensembles import write_ensemble
+from vlmsel_auto.models.exporting import Classifier, export
+from vlmsel_auto.models.limits import Limits
+from vlmsel_auto.pipeline.affordable import measured_latencies, together
+from vlmsel_auto.pipeline.result import SearchResult
+from vlmsel_auto.ranking.evidence.consensus import likeness
+from vlmsel_auto.ranking.measurement import Measurement
+from vlmsel_auto.records import BestModel, Budget, Candidate, EnsembleModel, Ranking, StoppedBy, Task
+from vlmsel_auto.reporting import views
+from vlmsel_auto.reporting.make_report import make_report
+from vlmsel_auto.reporting.report import UNCHECKED
+from vlmsel_auto.tuning.methods import ZERO_SHOT
+
+CLARITY: Final = 1.25  # log-odds for one standard deviation of a class's cosines between images; our own choice
+_FLOOR_SHARE: Final = 0.02  # is added to P(best): the pool should not be one model; our own choice
+_COPY: Final = 0.9  # likeness from which a candidate would add nothing to another; our own choice
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Share:
+    """One candidate's part of a pool."""
+
+    candidate: str
+    weight: float  # of its log-probabilities; those of a pool sum to 1
+
+
+def pool_leaders(
+    ranking: Ranking, measured: Sequence[Measurement], *, size: int, fits: Callable[[Sequence[str]], bool]
+) -> tuple[Share, ...]:
+    """At most ``size`` candidates that were looked at, best first, no two of which are copies, with their weights.
+
+    ``fits`` says whether candidates may be together (limits). A weight is P(best) plus .02, made to sum to 1.
+    """
+    seen = {one.candidate: shown.cosine for one in measured if (shown := one.embedded()) is not None}
+    chosen: list[tuple[str, float]] = []
+    for line in ranking.ranked:
+        names = [name for name, _ in chosen]
+        if len(chosen) == size or line.candidate not in seen or not fits([*names, line.candidate]):
+            continue
+        alike = likeness([seen[name] for name in (*names, line.candidate)])[-1, :-1]
+        if not (alike > _COPY).any():
+            chosen.append((line.candidate, line.p_best + _FLOOR_SHARE))
+    total = sum(weight for _, weight in chosen)
+    return tuple(Share(candidate=name, weight=weight / total) for name, weight in chosen)
+
+
+def zero_shot_classifier(seen: Measurement, *, task: Task) -> Classifier:
+    """Class texts as the head, at a sureness that does not depend on the model's logit scale.
+
+    Raises:
+        ValueError: the candidate was not embedded.
+    """
+    shown = seen.embedded()
+    if shown is None:
+        raise ValueError(f"a zero-shot classifier needs embeddings, but got none of {seen.candidate!r}")
+    return Classifier(
+        head=shown.texts.astype(np.float32),
+        bias=np.zeros(len(shown.texts), dtype=np.float32),
+        scale=CLARITY / shown.spread,
+        classes=task.classes,
+        prompts=task.prompts,
+        templates=task.templates,
+        about={"task": task.name, "method": ZERO_SHOT.name, "labels": "none"},
+        warning=UNCHECKED,
+    )
+
+
+def export_zero_shot(
+    shares: Sequence[Share],
+    measured: Sequence[Measurement],
+    *,
+    task: Task,
+    candidates: Sequence[Candidate],
+    workdir: Path,
+    sink: Sink,
+) -> tuple[BestModel | None, EnsembleModel | None]:
+    """Write the first of the shares to ``workdir/model``, and all of them, where they are several, to ``/ensemble``.
+
+    A model that cannot be written costs a notice: the best is returned all the same, without a folder. None: no share.
+    """
+    if not shares:
+        return None, None
+    by_id, seen = {one.id: one for one in candidates}, {one.candidate: one for one in measured}
+
+    def write(share: Share, folder: Path) -> Path:
+        head = zero_shot_classifier(seen[share.candidate], task=task)
+        return export(zoo.load(by_id[share.candidate]), head, directory=folder)
+
+    first, folder = by_id[shares[0].candidate], workdir / "ensemble"
+    directory: Path | None = None
+    mean: EnsembleModel | None = None
+    try:
+        directory = write(shares[0], workdir / "model")
+        if len(shares) > 1:
+            for place, share in enumerate(shares, start=1):
+                write(share, folder / f"member-{place}")
+            write_ensemble(folder, weights=[share.weight for share in shares])
+            mean = _pool(shares, by_id, folder)
+    except VlmselError as error:
+        sink(Notice(text=f"not every model was exported: {error}", level="error"))
+    best = BestModel(
+        candidate=first.id,
+        method=ZERO_SHOT.name,
+        validation=None,
+        test=None,
+        trial=None,
+        model_dir=directory,
+        params=first.params,
+    )
+    return best, mean
+
+
+def _pool(shares: Sequence[Share], by_id: Mapping[str, Candidate], folder: Path) -> EnsembleModel:
+    sizes = [by_id[share.candidate].params for share in shares]
+    return EnsembleModel(
+        members=tuple(share.candidate for share in shares),
+        trials=(),
+        weights=tuple(share.weight for share in shares),
+        validation=None,
+        validation_images=0,
+        test=None,
+        model_dir=folder,
+        params=None if None in sizes else sum(size or 0 for size in sizes),
+    )
+
+
+def finish_without_labels(
+    task: Task,
+    candidates: Sequence[Candidate],
+    *,
+    ranking: Ranking,
+    measured: Sequence[Measurement],
+    size: int,
+    limits: Limits,
+    store: Store,
+    budget: Budget,
+    command: str,
+    settings: Mapping[str, Json],
+    workdir: Path,
+    began: float,
+    sink: Sink,
+) -> SearchResult:
+    """Export the models, and write the report, of a search that has a ranking and no labels.
+
+    Args:
+        task: the target.
+        candidates: all that were chosen.
+        ranking: of those that can be used.
+        measured: what looks found.
+        size: most members of the ensemble; below two there is none.
+        limits: of the ensemble's members together.
+        store: holds how long an image took.
+        budget: as the report says it.
+        command: likewise.
+        settings: likewise.
+        workdir: where all is written.
+        began: `time.monotonic` at the start of the search.
+        sink: takes events.
+    """
+    usable = [one for one in candidates if one.id not in ranking.failures]
+    latencies = measured_latencies(usable, task, store)
+    ranked_after = time.monotonic() - began
+    sink(Notice(text=UNCHECKED, level="warning"))
+    shares = pool_leaders(ranking, measured, size=max(1, size), fits=together(limits, usable, latencies))
+    best, mean = export_zero_shot(shares, measured, task=task, candidates=usable, workdir=workdir, sink=sink)
+    seconds = time.monotonic() - began
+    report = make_report(
+        task=task,
+        candidates=candidates,
+        latencies=latencies,
+        ranking=ranking,
+        trials=(),
+        best=best,
+        ensemble=mean,
+        budget=budget,
+        seconds=seconds,
+        stopped_by=StoppedBy.NO_LABELS,
+        stage_seconds={"images and ranking": ranked_after, "export": seconds - ranked_after},
+        command=command,
+        settings={name: str(value) for name, value in settings.items()},
+        seed=ranking.seed,
+        workdir=workdir,
+        notes=(UNCHECKED, *task.notes, *ranking.notes),
+    )
+    views.write(report, workdir / "report")
+    return SearchResult(
+        best=best,
+        ensemble=mean,
+        trials=(),
+        ranking=ranking,
+        agreement=report.agreement,
+        seconds=time.monotonic() - began,
+        workdir=workdir,
+        report_dir=workdir / "report",
+        stopped_by=StoppedBy.NO_LABELS,
+    )
