@@ -593,3 +593,44 @@ def test_a_budget_of_time_is_what_the_user_waits(tmp_path):
     assert done.returncode == 0, done.stderr
     assert waited < 33  # 5 % on an idle machine; tests run on busy ones
     assert waited - one_object(done.stdout)["seconds"] < 6  # the loading of torch counts; Python itself does not
+
+
+# images without labels
+
+
+def test_rank_takes_names_of_classes_from_a_list_or_a_file(tmp_path):
+    heap = tmp_path / "heap"
+    heap.mkdir()
+    for number, path in enumerate(sorted(paint(tmp_path / "colours").glob("*/*.png"))):
+        path.rename(heap / f"{number:02d}.png")
+    (tmp_path / "names.txt").write_text("red\ngreen\nblue\n")
+    common = "rank", heap, "--candidates", MEMBER, "--cache-dir", tmp_path / "cache", "--json", "--quiet"
+    for names in ("red, green,blue", tmp_path / "names.txt"):
+        answer = run(*common, "--classes", names, "--images", 9)
+        assert answer.exit_code == 0, answer.output
+        assert [line["candidate"] for line in one_object(answer.stdout)["ranking"]] == [MEMBER]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "--classes"),
+        (("--classes", "red"), "two classes or more"),
+        (("--classes", "red,red,blue"), "more than once"),
+        (("--unlabelled",), "--classes"),
+    ],
+)
+def test_names_that_are_missing_or_wrong_are_told_before_any_model_is_loaded(tmp_path, options, message):
+    (tmp_path / "heap").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "heap" / "a.png")
+    answer = run("rank", tmp_path / "heap", *options)
+    assert answer.exit_code == 2
+    assert message in " ".join(answer.stderr.split())
+
+
+def test_folders_that_are_no_classes_are_told(tmp_path):
+    paint(tmp_path / "heap", count=2)
+    answer = run("search", tmp_path / "heap", "--classes", "warm,cold", "--workdir", tmp_path / "w")
+    assert answer.exit_code == 2
+    assert "--unlabelled" in answer.stderr
+    assert not (tmp_path / "w").exists()

@@ -67,3 +67,14 @@ def test_some_of_a_forecast():
     part = forecast([0.1, 0.2, 0.3], looked=[True, False, True]).of([2, 0])
     assert part.mean.tolist() == [0.3, 0.1]
     assert part.looked.tolist() == [True, True]
+
+
+def test_evidence_that_is_news_spreads_the_scores_and_narrows_the_rest():
+    flat = forecast([0.5, 0.5, 0.5, 0.5], [0.1, 0.1, 0.1, 0.1], [True, True, True, False])
+    score, sd = in_standard_units(flat, np.array([2.0, 1.0, 0.0, 9.0]), news=True)
+    assert score[0] > score[1] > score[2]
+    assert score[:3].std() == pytest.approx(np.sqrt(0.5))
+    assert score[3] == 0.0
+    assert sd == pytest.approx([np.sqrt(0.5)] * 3 + [1.0])
+    known, _ = in_standard_units(flat, np.array([2.0, 1.0, 0.0, 9.0]))
+    assert known == pytest.approx(np.zeros(4))

@@ -8,7 +8,7 @@ from scipy import stats
 
 from helpers.zoo_world import World
 from vlmsel_auto.errors import InputError
-from vlmsel_auto.ranking.evidence.consensus import consensus
+from vlmsel_auto.ranking.evidence.consensus import consensus, likeness
 from vlmsel_auto.ranking.forecast import Forecast
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import rank_candidates
@@ -175,8 +175,9 @@ def test_agreeing_with_the_others_is_a_signal_of_the_unlabelled_images(world, li
     ranking = rank_candidates(task=world.names[0], targets=targets, library=library)
     said = {line.candidate: line.signals["consensus"] for line in ranking.ranked}
     named = np.stack([one.embedded().predicted for one in targets])
+    alike = likeness([one.embedded().cosine for one in targets])
     margins = {line.candidate: line.signals["top2_margin_cosine"] for line in ranking.ranked}
-    expected = consensus(named, np.array([margins[one] for one in world.ids]), n_classes=4)
+    expected = consensus(named, np.array([margins[one] for one in world.ids]), n_classes=4, alike=alike)
     np.testing.assert_allclose([said[one] for one in world.ids], expected)
 
 

@@ -21,6 +21,7 @@ from vlmsel_auto.ranking.signals import Embedded
 from vlmsel_auto.records import FloatArray
 
 _EVIDENCE: Final = 0.5  # share of the evidence among those looked at; our own choice
+_EXPLAINED: Final = 0.5  # of the variance, by evidence that is news; our own choice
 _OWN_VARIANCE: Final = 0.6  # of the binomial variance; the rest all candidates share, seeing the same images
 _LEAST_UNIT: Final = 0.01  # accuracy: candidates that hardly differ are not blown up to a full unit
 
@@ -53,7 +54,9 @@ def look_accuracy(seen: Embedded) -> tuple[float, float]:
     return accuracy, float(np.sqrt(_OWN_VARIANCE * smoothed * (1 - smoothed) / count))
 
 
-def in_standard_units(forecast: Forecast, evidence: FloatArray | None) -> tuple[FloatArray, FloatArray]:
+def in_standard_units(
+    forecast: Forecast, evidence: FloatArray | None, *, news: bool = False
+) -> tuple[FloatArray, FloatArray]:
     """Scores (M,) and standard deviations (M,) as a ranking has them.
 
     The unit is the standard deviation over candidates of what is believed of them, their own uncertainty included.
@@ -61,13 +64,19 @@ def in_standard_units(forecast: Forecast, evidence: FloatArray | None) -> tuple[
     Args:
         forecast: of M candidates.
         evidence: (M,) score of labels and images where a candidate was looked at, any unit; None: there is none.
+        news: the forecast knows nothing of what the evidence is made of, as where looks saw no labels: the evidence
+            then widens the scores and narrows what is uncertain.
     """
     away = forecast.mean - forecast.mean.mean()
     unit = max(float(np.sqrt(np.mean(away**2 + forecast.sd**2))), _LEAST_UNIT)
-    score = away / unit
+    score, sd = away / unit, forecast.sd / unit
     looked = forecast.looked
     if evidence is not None and looked.sum() > 1:
         own = score[looked]
         both = (1 - _EVIDENCE) * standardise(own) + _EVIDENCE * standardise(evidence[looked])
-        score[looked] = own.mean() + own.std() * standardise(both)
-    return score, forecast.sd / unit
+        spread = own.std()
+        if news:
+            spread = np.sqrt(own.var() + _EXPLAINED * np.mean(sd[looked] ** 2))
+            sd[looked] *= np.sqrt(1 - _EXPLAINED)
+        score[looked] = own.mean() + spread * standardise(both)
+    return score, sd

@@ -230,7 +230,9 @@ def rank_candidates(
     score, sd = scores.score, np.where(in_library | has_images, scores.sd, _UNKNOWN_SD)
     published = np.zeros(m, dtype=np.bool_)
     if forecast is not None:
-        foreseen, foreseen_sd = in_standard_units(forecast, scores.score if has_images.any() else None)
+        foreseen, foreseen_sd = in_standard_units(
+            forecast, scores.score if has_images.any() else None, news=not labelled
+        )
         score, sd = np.where(in_library, score, foreseen), np.where(in_library, sd, foreseen_sd)
         published = forecast.published
     errors = np.outer(sd, sd) * (np.eye(m) if correlation is None else correlation)

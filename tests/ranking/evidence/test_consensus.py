@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmsel_auto.ranking.evidence.consensus import consensus
+from vlmsel_auto.ranking.evidence.consensus import consensus, likeness
 
 
 def by_hand(predicted, margins, n_classes):
@@ -79,3 +79,55 @@ def test_unknown_or_equal_margins_vote_alike():
     predicted = np.array([[0, 1, 1], [0, 1, 0], [0, 1, 2]])
     for margins in (np.full(3, np.nan), np.full(3, 0.1)):
         np.testing.assert_allclose(consensus(predicted, margins, n_classes=3), [2 / 3, 2 / 3, 2 / 3])
+
+
+def a_zoo(seed, *, m=8, n=60, k=4):
+    rng = np.random.default_rng(seed)
+    cosines = rng.normal(size=(m, n, k)) + np.linspace(0, 2, m)[:, None, None] * np.eye(k)[rng.integers(k, size=n)]
+    return [*cosines], rng.random(m)
+
+
+def said(cosines, margins):
+    predicted = np.stack([one.argmax(axis=1) for one in cosines])
+    return consensus(predicted, margins, n_classes=cosines[0].shape[1], alike=likeness(cosines))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_copies_of_everyone_change_nothing(seed):
+    cosines, margins = a_zoo(seed)
+    np.testing.assert_allclose(said(cosines * 3, np.tile(margins, 3))[:8], said(cosines, margins))
+
+
+def test_copies_of_one_do_not_outvote_the_others():
+    """Ten copies of one that is always wrong would make all of each other, and nothing of those that are right."""
+    truth = np.arange(80) % 4
+    rng = np.random.default_rng(0)
+    right = [np.eye(4)[truth] + rng.normal(0, 0.35, (80, 4)) for _ in range(4)]
+    wrong = np.eye(4)[(truth + 1) % 4] + rng.normal(0, 0.1, (80, 4))
+    every = [*right, *[wrong] * 10]
+    margins = np.ones(14)
+    assert said(every, margins)[:4].min() > 0.75
+    assert said(every, margins)[4:].max() < 0.1
+    plain = consensus(np.stack([one.argmax(axis=1) for one in every]), margins, n_classes=4)
+    assert plain[:4].max() < 0.1
+    assert plain[4:].min() > 0.9
+
+
+def test_likeness_knows_copies_whatever_their_scale_and_favourite_class():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 300, 5))
+    found = likeness([first, 20 * first + rng.normal(size=5), first + 0.1 * rng.normal(size=(300, 5)), second, -first])
+    assert found[0, 1] == pytest.approx(1.0)
+    assert 0.9 < found[0, 2] < 1.0
+    assert found[0, 3] < 0.01
+    assert found[0, 4] == 0.0
+    np.testing.assert_array_equal(np.diag(found), 1.0)
+    np.testing.assert_allclose(found, found.T)
+
+
+def test_likeness_of_two_correlated_candidates_is_the_fourth_power():
+    rng = np.random.default_rng(1)
+    first, second = rng.normal(size=(2, 40, 3))  # fewer images than are compared: all of them
+    centred = [one - one.mean(axis=1, keepdims=True) for one in (first, first + second)]
+    a, b = ((one - one.mean(axis=0)).ravel() for one in centred)
+    assert likeness([first, first + second])[0, 1] == pytest.approx(np.corrcoef(a, b)[0, 1] ** 4)

@@ -1,0 +1,221 @@
+"""Rankings and searches of images without labels: real models, drawn shapes, nothing known of any image."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import vlmsel_auto
+from helpers.drawings import SHAPES, draw_shape
+from vlmsel_auto.cache import Store
+from vlmsel_auto.events import Notice, RankingReady
+from vlmsel_auto.library.places import default_library
+from vlmsel_auto.measuring.measure import find_measurement
+from vlmsel_auto.models.candidates import resolve
+from vlmsel_auto.models.exporting import read_classifier
+from vlmsel_auto.models.limits import Limits
+from vlmsel_auto.pipeline.without_labels import pool_leaders, zero_shot_classifier
+from vlmsel_auto.ranking.measurement import Measurement
+from vlmsel_auto.records import Interval, RankedCandidate, Ranking
+from vlmsel_auto.reporting import views
+from vlmsel_auto.reporting.report import UNCHECKED
+from vlmsel_auto.reporting.report import load as load_report
+from vlmsel_auto.tasks.task import load_task
+
+NAMES = ("RN-Mi-64.all-m", "ViT-Mi-8-64.all-s", "ConvNeXt-Mi-64.synth-m", "EffNet-Mi-64.all-m")
+
+
+@pytest.fixture(scope="module")
+def heap(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tasks") / "heap"
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(45):
+        draw_shape(SHAPES[number % 3], rng).save(root / f"{number:03d}.png")
+    (root / "broken.png").write_bytes(b"no picture")
+    return root
+
+
+@pytest.fixture(scope="module")
+def found(heap, tmp_path_factory):
+    """One search, shared by the tests that only look at it."""
+    events = []
+    result = vlmsel_auto.search(
+        heap,
+        candidates=NAMES,
+        classes=SHAPES,
+        workdir=tmp_path_factory.mktemp("work") / "w",
+        library=default_library(),
+        sink=events.append,
+    )
+    return result, events
+
+
+def test_a_search_without_labels_ends_with_the_model_that_ranks_first(found):
+    result, _ = found
+    assert result.best.candidate == result.ranking.order[0]
+    assert (result.best.validation, result.best.test, result.best.trial) == (None, None, None)
+    assert result.trials == ()
+    assert result.stopped_by == "no labels"
+    assert read_classifier(result.best.model_dir).classes == SHAPES
+
+
+def test_the_report_says_that_no_label_checked_it(found):
+    result, events = found
+    report = load_report(result.report_dir)
+    assert UNCHECKED in report.notes
+    assert any(isinstance(event, Notice) and event.text == UNCHECKED for event in events)
+    assert (report.task.unlabelled, report.task.train) == (45, 0)
+    assert [bad.path for bad in report.bad_files] == ["broken.png"]
+    page = (result.report_dir / "report.html").read_text()
+    assert UNCHECKED in page
+    assert "45 images without labels" in page
+    assert "validation accuracy" not in page
+    assert UNCHECKED in (result.best.model_dir / "README.md").read_text()
+    lines = [line.plain for line in views._best_lines(report)]
+    assert "no label checked it" in lines[0]
+    assert "--classes circle,square,triangle" in report.command
+
+
+def test_the_models_name_drawn_shapes(found, heap):
+    result, _ = found
+    files = sorted(heap.glob("0*.png"))
+    truth = [SHAPES[number % 3] for number in range(45)]
+    for folder in (result.best.model_dir, result.ensemble.model_dir):
+        said = vlmsel_auto.predict(folder, files).labels
+        assert np.mean([one == other for one, other in zip(said, truth, strict=True)]) > 0.6
+
+
+def test_the_ensemble_pools_the_leaders_by_their_chances(found):
+    result, _ = found
+    mean = result.ensemble
+    assert mean.members == result.ranking.order
+    assert (mean.validation, mean.validation_images, mean.trials) == (None, 0, ())
+    chances = {line.candidate: line.p_best + 0.02 for line in result.ranking.ranked}
+    expected = np.array([chances[name] for name in mean.members])
+    np.testing.assert_allclose(mean.weights, expected / expected.sum())
+
+
+def test_the_same_search_again_gives_the_same(found, heap):
+    result, _ = found
+    again = vlmsel_auto.search(
+        heap, candidates=NAMES, classes=SHAPES, workdir=result.workdir, library=default_library()
+    )
+    assert (again.best, again.ensemble, again.ranking) == (result.best, result.ensemble, result.ranking)
+
+
+def test_nothing_is_learned_from_a_search_that_checked_nothing(found):
+    result, _ = found
+    assert not any("added to the library" in note for note in load_report(result.report_dir).notes)
+
+
+def test_no_image_counts_as_one_of_the_first_class(heap, tmp_path):
+    """Signals of labels have no part in the ranking, and no look has an accuracy."""
+    ranking = vlmsel_auto.rank(
+        heap, candidates=NAMES, classes=SHAPES, library=default_library(), cache_dir=tmp_path / "cache", images=20
+    )
+    assert all(line.evidence is None and line.basis == "library" for line in ranking.ranked)
+    assert not {"knn", "logme", "leep", "true_class_zscore", "ridge_likelihood"} & set(ranking.ranked[0].signals)
+    assert {"consensus", "top2_margin_cosine"} <= set(ranking.ranked[0].signals)
+    assert "no labels: 20 of 46 files were looked at, drawn by chance (--images)" in ranking.notes
+    assert any("(zero-shot accuracy)" in note for note in ranking.notes)
+
+
+def test_candidates_that_no_library_knows_are_ranked_by_their_images(heap, tmp_path):
+    from vlmsel_auto.library.assemble import assemble
+
+    ranking = vlmsel_auto.rank(
+        heap, candidates=NAMES, classes=SHAPES, library=assemble([]), cache_dir=tmp_path / "cache"
+    )
+    assert {line.basis for line in ranking.ranked} == {"unlabelled images"}
+    assert len({line.score for line in ranking.ranked}) == len(NAMES)
+
+
+def measurement(name, cosines):
+    """A candidate with these cosines (n, K): images in the space of the classes."""
+    return Measurement(candidate=name, features=cosines, text_features=np.eye(cosines.shape[1]))
+
+
+def ranking_of(chances):
+    whole = Interval(low=1, high=len(chances))
+    return Ranking(
+        task="t",
+        ranked=tuple(
+            RankedCandidate(
+                candidate=name,
+                score=chance,
+                sd=1.0,
+                prior=None,
+                evidence=None,
+                p_best=chance,
+                p_top5=1.0,
+                rank_interval=whole,
+                basis="unlabelled images",
+            )
+            for name, chance in chances.items()
+        ),
+    )
+
+
+def anyone(names):
+    return len(names) > 0
+
+
+def test_copies_do_not_fill_the_pool():
+    rng = np.random.default_rng(0)
+    first, second, third = rng.normal(size=(3, 50, 4))
+    seen = [
+        measurement("a", first),
+        measurement("a again", 3 * first),
+        measurement("b", second),
+        measurement("c", third),
+    ]
+    ranking = ranking_of({"a": 0.5, "a again": 0.3, "b": 0.1, "unseen": 0.06, "c": 0.04})
+    shares = pool_leaders(ranking, seen, size=3, fits=anyone)
+    assert [share.candidate for share in shares] == ["a", "b", "c"]
+    assert sum(share.weight for share in shares) == pytest.approx(1.0)
+    assert [share.candidate for share in pool_leaders(ranking, seen, size=2, fits=anyone)] == ["a", "b"]
+
+
+def test_a_pool_keeps_to_the_limits():
+    rng = np.random.default_rng(0)
+    seen = [measurement(name, rng.normal(size=(50, 4))) for name in "abc"]
+    ranking = ranking_of({"a": 0.5, "b": 0.3, "c": 0.2})
+    shares = pool_leaders(ranking, seen, size=3, fits=lambda names: "b" not in names)
+    assert [share.candidate for share in shares] == ["a", "c"]
+
+
+def test_an_ensemble_of_one_is_none(heap, tmp_path):
+    options = {"candidates": NAMES[:2], "classes": SHAPES, "library": default_library()}
+    alone = vlmsel_auto.search(heap, **options, ensemble=1, workdir=tmp_path / "one")
+    assert alone.ensemble is None
+    params = max(one.params for one in resolve(NAMES[:2]))
+    small = vlmsel_auto.search(heap, **options, limits=Limits(max_params=params), workdir=tmp_path / "small")
+    assert small.ensemble is None
+    assert small.best.model_dir.is_dir()
+
+
+def test_a_logit_scale_changes_no_head(heap, tmp_path):
+    task = load_task(heap, classes=SHAPES, workdir=tmp_path / "work")
+    rng = np.random.default_rng(0)
+    seen = measurement("a", rng.normal(size=(45, 3)))
+    plain, scaled = (zero_shot_classifier(one, task=task) for one in (seen, replace(seen, logit_scale=50.0)))
+    assert plain.scale == scaled.scale > 0
+    with pytest.raises(ValueError, match="needs embeddings"):
+        zero_shot_classifier(Measurement(candidate="b"), task=task)
+
+
+def test_a_ranking_is_ready_before_anything_is_exported(found):
+    _, events = found
+    kinds = [type(event) for event in events]
+    assert kinds.count(RankingReady) == 1
+
+
+def test_measurements_are_found_again(found, heap):
+    result, _ = found
+    task = load_task(heap, classes=SHAPES, workdir=result.workdir)
+    (one,) = resolve(NAMES[:1])
+    kept = find_measurement(one, task, store=Store(result.workdir / "targets"))
+    assert kept.features.shape[0] == 45
+    assert json.loads((result.workdir / "search.json").read_text())["task"] == task.digest

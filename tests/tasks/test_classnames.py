@@ -1,0 +1,43 @@
+"""Names of classes as a user gives them."""
+
+from pathlib import Path
+
+import pytest
+
+from vlmsel_auto.errors import TaskError
+from vlmsel_auto.tasks.classnames import check_class_names, read_class_names
+
+
+def test_a_list_with_commas_or_a_file_with_lines(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("\ufeffwood duck\n\n  cafe\u0301 \n", "utf-8")
+    assert read_class_names("cat,  dog , wood duck") == ("cat", "dog", "wood duck")
+    assert read_class_names(str(tmp_path / "names.txt")) == ("wood duck", "caf\u00e9")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cat, dog, cat", "'cat' more than once"),
+        ("cat", "two classes or more, but got 'cat'"),
+        ("cat,,dog", "must not be empty"),
+        ("", "must not be empty"),
+        ("x" * 5000, "two classes or more"),
+    ],
+)
+def test_names_that_make_no_task(text: str, message: str) -> None:
+    with pytest.raises(TaskError, match=message):
+        read_class_names(text)
+
+
+def test_both_normal_forms_are_one_name() -> None:
+    with pytest.raises(TaskError, match="more than once"):
+        check_class_names(["caf\u00e9", "cafe\u0301"], where="here")
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(TaskError, match="UTF-8"):
+        read_class_names(str(tmp_path / "names.txt"))
+    (tmp_path / "names.txt").write_text("\n\n")
+    with pytest.raises(TaskError, match="got none"):
+        read_class_names(str(tmp_path / "names.txt"))

@@ -1,0 +1,195 @@
+"""Images without labels: which folders are such tasks, what is drawn of them, and what is said of the rest."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.drawings import SHAPES, draw_shape, draw_task
+from vlmsel_auto.errors import TaskError
+from vlmsel_auto.records import UNLABELLED, ImageView, Task
+from vlmsel_auto.tasks.imagefolder import scan_folder
+from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.unlabelled import draw_sample
+
+NAMED = ("triangle", "circle", "square")  # not sorted: the order given is kept
+
+
+def heap(root: Path, *, count: int = 12, seed: int = 0) -> Path:
+    """ROOT/*.png, every shape in turn."""
+    rng = np.random.default_rng(seed)
+    root.mkdir(parents=True)
+    for number in range(count):
+        draw_shape(SHAPES[number % 3], rng).save(root / f"{number:03d}.png")
+    return root
+
+
+def load(root: Path, **options: object) -> Task:
+    return load_task(root, workdir=root.parent / "work", **options)
+
+
+def test_a_flat_folder_with_names_is_a_task_without_labels(tmp_path: Path) -> None:
+    task = load(heap(tmp_path / "heap"), classes=NAMED)
+    assert task.classes == NAMED == task.prompts
+    assert not task.is_labelled
+    assert task.known_labels is None
+    assert (task.labels == UNLABELLED).all()
+    assert len(task.paths) == 12
+    np.testing.assert_array_equal(task.looked_at, np.arange(12))
+    assert [len(part) for part in (task.train, task.val, task.test, task.support)] == [0, 0, 0, 0]
+    assert task.folds == ()
+    assert task.notes == ("no labels: all 12 files were looked at",)
+    assert task.pixels.read(ImageView(size=16), task.looked_at).shape == (12, 16, 16, 3)
+
+
+def test_a_labelled_task_is_looked_at_by_its_support_set(tmp_path: Path) -> None:
+    task = load(draw_task(tmp_path / "shapes", train=4, test=2), shots=2)
+    assert task.is_labelled
+    np.testing.assert_array_equal(task.looked_at, task.support)
+    np.testing.assert_array_equal(task.known_labels, task.labels[task.support])
+
+
+def test_names_and_prompts_of_task_toml(tmp_path: Path) -> None:
+    root = heap(tmp_path / "heap")
+    (root / "task.toml").write_text('classes = ["circle", "square"]\n[prompts]\nsquare = "box"\n')
+    task = load(root)
+    assert (task.classes, task.prompts) == (("circle", "square"), ("circle", "box"))
+    assert load(root, classes=("square", "disc")).classes == ("square", "disc")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('classes = "circle"', "list of names"),
+        ("classes = [1, 2]", "list of names"),
+        ('classes = ["a", "a"]', "'a' more than once"),
+        ('classes = ["a"]', "two classes or more"),
+    ],
+)
+def test_task_toml_with_names_that_cannot_be_used(tmp_path: Path, line: str, message: str) -> None:
+    root = heap(tmp_path / "heap")
+    (root / "task.toml").write_text(line + "\n")
+    with pytest.raises(TaskError, match=message):
+        load(root)
+
+
+def test_without_names_the_error_says_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"no image was found that has a class.*labels.csv.*--classes.*got 12 files"):
+        load(heap(tmp_path / "heap"))
+
+
+def test_folders_that_are_no_classes(tmp_path: Path) -> None:
+    heap(tmp_path / "heap" / "2023" / "may")
+    heap(tmp_path / "heap" / "2024", seed=1)
+    with pytest.raises(TaskError, match="--unlabelled where folders are no classes, but got '2023', '2024'"):
+        load(tmp_path / "heap", classes=NAMED)
+    task = load(tmp_path / "heap", classes=NAMED, unlabelled=True)
+    assert len(task.paths) == 24
+    assert not task.is_labelled
+    with pytest.raises(TaskError, match="--classes"):
+        load(tmp_path / "heap", unlabelled=True)
+
+
+def test_labels_are_not_used_when_that_is_wanted(tmp_path: Path) -> None:
+    root = draw_task(tmp_path / "shapes", train=4, test=2)
+    (root / "labels.csv").write_text("path,label\ntrain/circle/000.png,circle\n")
+    task = load(root, classes=NAMED, unlabelled=True)
+    assert len(task.paths) == 18
+    assert (task.labels == UNLABELLED).all()
+
+
+def test_a_class_without_an_image_is_named(tmp_path: Path) -> None:
+    root = draw_task(tmp_path / "shapes", train=4, test=2)
+    with pytest.raises(TaskError, match="'star' with 0"):
+        load(root, classes=(*NAMED, "star"))
+    assert load(root, classes=NAMED).is_labelled
+
+
+def test_a_partly_labelled_folder_is_its_labelled_part(tmp_path: Path) -> None:
+    root = tmp_path / "task"
+    shutil.move(draw_task(tmp_path / "shapes", train=4, test=0) / "train", tmp_path / "labelled")
+    heap(root / "unlabelled")
+    with pytest.raises(TaskError, match="--classes"):
+        load(root)
+    assert len(load(root, classes=NAMED).paths) == 12
+    shutil.move(tmp_path / "labelled", root / "Labelled")
+    task = load(root)
+    assert task.classes == SHAPES
+    assert len(task.paths) == 12
+    assert all(path.startswith("Labelled/") for path in task.paths)
+    assert "12 files in unlabelled/ have no label and were not used" in task.notes
+
+
+def test_a_table_that_names_some_images(tmp_path: Path) -> None:
+    heap(tmp_path / "task" / "images")
+    rows = "".join(f"{number:03d}.png,{SHAPES[number % 3]}\n" for number in range(9))
+    (tmp_path / "task" / "labels.csv").write_text("path,label\n" + rows)
+    task = load(tmp_path / "task", classes=NAMED)
+    assert len(task.paths) == 9
+    assert "3 files in images/ are not named in labels.csv and were not used" in task.notes
+    with pytest.raises(TaskError, match="but got 'triangle'"):
+        load(tmp_path / "task", classes=("circle", "square"))
+
+
+def test_damaged_files_and_copies_are_left_out_and_listed(tmp_path: Path) -> None:
+    root = heap(tmp_path / "heap")
+    (root / "broken.png").write_bytes(b"\x89PNG\r\n")
+    shutil.copy(root / "003.png", root / "again.png")
+    task = load(root, classes=NAMED)
+    assert len(task.paths) == 12
+    told = {bad.path: bad.reason for bad in task.bad_files}
+    assert set(told) == {"broken.png", "again.png"} or set(told) == {"broken.png", "003.png"}
+    assert any(reason.startswith("same image as ") for reason in told.values())
+
+
+def test_not_one_readable_image(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / "heap").mkdir(exist_ok=True)
+        (tmp_path / "heap" / name).write_bytes(b"nothing")
+    with pytest.raises(TaskError, match=r"not one file can be decoded, but got 'a.png: "):
+        load(tmp_path / "heap", classes=NAMED)
+    assert not list((tmp_path / "work" / "pixels").glob("*"))
+
+
+def test_a_sample_is_drawn_once_and_said(tmp_path: Path) -> None:
+    root = heap(tmp_path / "heap", count=30)
+    first, again, other = (load(root, classes=NAMED, images=10, seed=seed) for seed in (0, 0, 1))
+    assert first.paths == again.paths != other.paths
+    assert first.digest == again.digest != other.digest
+    assert len(first.paths) == 10
+    assert first.notes == ("no labels: 10 of 30 files were looked at, drawn by chance (--images)",)
+    with pytest.raises(TaskError, match="images must be at least 1"):
+        load(root, classes=NAMED, images=0)
+
+
+def test_every_file_is_as_likely_in_a_sample(tmp_path: Path) -> None:
+    scan = scan_folder(heap(tmp_path / "heap", count=20), classes=NAMED)
+    drawn = np.concatenate([draw_sample(scan, images=5, seed=seed)[0] for seed in range(400)])
+    counts = np.bincount(drawn, minlength=20)
+    assert abs(counts - 100).max() < 40  # binomial: standard deviation 8.7
+
+
+def test_a_small_png_is_enough(tmp_path: Path) -> None:
+    (tmp_path / "heap").mkdir()
+    Image.new("RGB", (1, 1)).save(tmp_path / "heap" / "dot.png")
+    assert load(tmp_path / "heap", classes=NAMED).paths == ("dot.png",)
+
+
+def test_a_parquet_table_without_its_labels(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    root = heap(tmp_path / "heap", count=6)
+    images = [path.read_bytes() for path in sorted(root.iterdir())]
+    folder = tmp_path / "table"
+    folder.mkdir()
+    parquet.write_table(arrow.table({"image": images, "label": [0, 1, 2] * 2}), folder / "images.parquet")
+    (folder / "task.json").write_text('{"classes": ["circle", "square", "triangle"], "templates": ["a {}."]}')
+    task = load(folder, unlabelled=True)
+    assert (task.classes, task.templates) == (SHAPES, ("a {}.",))
+    assert (task.labels == UNLABELLED).all()
+    assert load(folder, classes=("disc", "box"), unlabelled=True).classes == ("disc", "box")
+    with pytest.raises(TaskError, match=r"must be those of images.parquet"):
+        load(folder, classes=("disc", "box"))
