@@ -58,14 +58,18 @@ class Scene:
     unlabelled: IntArray  # (n,) labels, for skewing only
     test: IntArray  # (t,) labels
 
-    def measured(self, library: Library, candidates: Sequence[Candidate]) -> list[Measurement]:
-        """What looks would find, with the library's conductance of the task."""
+    def measured(
+        self, library: Library, candidates: Sequence[Candidate], *, images: int = UNLABELLED
+    ) -> list[Measurement]:
+        """What looks at so many unlabelled images would find, with the library's conductance of the task."""
+        order = np.random.default_rng(5).permutation(len(self.unlabelled))
+        rows = np.sort(order[:images])
         found = []
         for one, seen in zip(candidates, self.seen, strict=True):
             known = library.cell(one.id, self.name) if self.name in library.task_names else None
             measured = Measurement(
                 candidate=one.id,
-                features=seen.images[: len(self.unlabelled)].astype(np.float64),
+                features=seen.images[rows].astype(np.float64),
                 text_features=seen.text.astype(np.float64),
                 baseline=seen.baseline.astype(np.float64),
                 logit_scale=seen.logit_scale,

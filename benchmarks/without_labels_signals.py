@@ -2,8 +2,9 @@
 
     python benchmarks/without_labels_signals.py TASKS --write benchmarks/results/without-labels-signals.json
 
-The mini zoo on tasks that are left out of the library in turn; truth is zero-shot accuracy. Three tables:
+The mini zoo on tasks that are left out of the library in turn; truth is zero-shot accuracy. Four tables:
 
+- images: NDCG@5, tau-b and top-1 loss of the ranking by the number of unlabelled images.
 - copies: the ranking with every member named three times, and with ten copies of a poor member, against the ranking of
   the zoo as it is: Kendall's tau of both rankings and of both consensus signals, with and without `likeness`.
 - looks: points lost by the best of those loaded after 3, 5 and 10 loads, when looks tell nothing of the others (as it
@@ -44,6 +45,7 @@ from vlmsel_auto.ranking.sources import image_signal
 from vlmsel_auto.ranks import error_correlation
 from vlmsel_auto.records import Candidate, FloatArray
 
+_IMAGES = (20, 40, 80, 160, 400)
 _LOADS = (3, 5, 10)
 _POOR = 3  # place from the end of the member that is copied ten times
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -63,6 +65,24 @@ def _ranked(
     lines = {line.candidate: line for line in ranking.ranked}
     first = [lines[target.candidate] for target in targets[:n]]
     return np.array([each.score for each in first]), np.array([each.signals[CONSENSUS] for each in first])
+
+
+def numbers(scenes: Sequence[Scene], library: Library, candidates: Sequence[Candidate]) -> dict[str, list[float]]:
+    """NDCG@5, tau-b and top-1 loss by the number of images."""
+    rows: dict[str, list[float]] = {}
+    for images in _IMAGES:
+        found = []
+        for one in scenes:
+            targets = one.measured(library, candidates, images=images)
+            score, _ = _ranked(one, targets, candidates, others(library, one.name), len(candidates))
+            found.append(_agreement(score, library.zero_shot[:, library.column(one.name)]))
+        rows[str(images)] = [round(float(each), 3) for each in np.mean(found, axis=0)]
+        print(f"| {images} | {rows[str(images)][0]:.3f} | {rows[str(images)][1]:.3f} | {rows[str(images)][2]:.2f} |")
+    return rows
+
+
+def _agreement(score: FloatArray, truth: FloatArray) -> list[float]:
+    return [ndcg(score, truth), tau_b(score, truth), 100 * top_k_loss(score, truth, k=1)]
 
 
 def copies(scenes: Sequence[Scene], library: Library, candidates: Sequence[Candidate]) -> dict[str, list[float]]:
@@ -161,7 +181,7 @@ def beside_figures(
         truth = library.zero_shot[:, library.column(one.name)]
         for share in _SHARES:
             score = (1 - share) * standardise(figures) + share * standardise(images)
-            found[share].append([ndcg(score, truth), tau_b(score, truth), 100 * top_k_loss(score, truth, k=1)])
+            found[share].append(_agreement(score, truth))
     rows = {str(share): [round(float(each), 3) for each in np.mean(lines, axis=0)] for share, lines in found.items()}
     for name, (gain, tau, loss) in rows.items():
         print(f"| {name} | {gain:.3f} | {tau:.3f} | {loss:.2f} |")
@@ -180,11 +200,14 @@ def main() -> None:
     library = default_library().select([one.id for one in candidates])
     paths = sorted(each for each in args.tasks.iterdir() if each.is_dir() and each.name in library.task_names)
     scenes = [scene(each, candidates, cache=args.cache, templates=None) for each in paths]
+    print("| images | NDCG@5 | tau-b | top-1 loss |\n|---|---|---|---|")
+    content: dict[str, object] = {"images": numbers(scenes, library, candidates)}
+    print()
     print(
         "| votes | NDCG@5 | tau-b | three of each: tau of rankings | of consensus | ten of a poor one | of consensus |"
     )
     print("|---|---|---|---|---|---|---|")
-    content: dict[str, object] = {"copies": copies(scenes, library, candidates)}
+    content["copies"] = copies(scenes, library, candidates)
     print(f"\n| a look tells | {' | '.join(f'{k} loads' for k in _LOADS)} |\n|---|---|---|---|")
     content["looks"] = looks(scenes, library, candidates)
     print("\n| share of images | NDCG@5 | tau-b | top-1 loss |\n|---|---|---|---|")

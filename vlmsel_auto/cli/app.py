@@ -114,7 +114,7 @@ def search(
     shots: Shots = 16,
     classes: Classes = None,
     unlabelled: Unlabelled = False,
-    images: Images = 1000,
+    images: Images = 400,
     seed: Seed = 0,
     workdir: Annotated[
         Path | None,
@@ -204,7 +204,7 @@ def rank(
     shots: Shots = 16,
     classes: Classes = None,
     unlabelled: Unlabelled = False,
-    images: Images = 1000,
+    images: Images = 400,
     seed: Seed = 0,
     library: LibraryPath = None,
     cache_dir: CacheDir = None,
