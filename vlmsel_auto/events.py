@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
-from vlmsel_auto.records import Ranking, TrialResult, TrialSpec
+from vlmsel_auto.records import Agreement, BestModel, EnsembleModel, Ranking, TrialResult, TrialSpec
 
 Stage: TypeAlias = Literal["images", "looks", "profiles", "ranking", "trials", "report", "library", "predict"]
 
@@ -75,6 +76,16 @@ class TrialFinished:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ReportWritten:
+    """A search is over: its report lies in ``directory``."""
+
+    directory: Path
+    best: BestModel | None
+    ensemble: EnsembleModel | None
+    agreement: Agreement
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Notice:
     """One line that a person should see."""
 
@@ -101,6 +112,7 @@ Event: TypeAlias = (
     | TrialStarted
     | TrialEpoch
     | TrialFinished
+    | ReportWritten
     | DownloadProgress
     | Notice
 )

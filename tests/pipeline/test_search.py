@@ -188,6 +188,23 @@ def test_another_search_may_not_take_the_work_directory(finished, shapes):
         )  # fmt: skip
 
 
+def test_a_search_is_logged_a_run_a_trial(shapes, no_library, tmp_path):
+    result = vlmsel_auto.search(
+        shapes, candidates=QUICK[2:], method="probe", budget=Budget(trials=1), workdir=tmp_path / "w",
+        library=no_library, learn=False, logger="csv",
+    )  # fmt: skip
+    search = tmp_path / "w" / "logs" / "csv" / "version_0"
+    assert len(list(search.glob("trial-*/metrics.csv"))) == len(result.trials)
+    assert "best/validation" in (search / "metrics.csv").read_text()
+    assert "--log csv" in load_report(result.report_dir).command
+
+
+def test_an_unknown_logger_is_refused_before_anything_is_written(shapes, tmp_path):
+    with pytest.raises(InputError, match="but got 'excel'"):
+        vlmsel_auto.search(shapes, candidates=QUICK, workdir=tmp_path / "w", logger="excel")
+    assert not (tmp_path / "w").exists()
+
+
 @pytest.mark.parametrize("members", [-1, 6])
 def test_an_ensemble_has_at_most_five_members(shapes, tmp_path, members):
     with pytest.raises(ValueError, match=rf"0 to 5 members, but got {members}$"):

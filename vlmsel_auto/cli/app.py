@@ -137,6 +137,9 @@ def search(
         ),
     ] = None,
     no_learn: Annotated[bool, typer.Option("--no-learn", help="Do not add the outcome to your library.")] = False,
+    log: Annotated[
+        str, typer.Option(metavar="NAMES", help="Comma list of experiment trackers: tensorboard, csv, mlflow, wandb.")
+    ] = "",
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -182,6 +185,7 @@ def search(
                 device=device,
                 storage=storage,
                 learn=not no_learn,
+                logger=[name.strip() for name in log.split(",") if name.strip()],
                 since=context.obj,
                 sink=sink,
             )

@@ -7,11 +7,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from vlmsel_auto.cache import Json, Store, digest
 from vlmsel_auto.errors import CandidateError
-from vlmsel_auto.events import Notice, Sink, discard
+from vlmsel_auto.events import Notice, ReportWritten, Sink, discard
 from vlmsel_auto.library.places import open_library
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.contamination import suspicions
@@ -47,6 +47,7 @@ from vlmsel_auto.process import locked, writing
 from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task, TrialState
 from vlmsel_auto.reporting import views
 from vlmsel_auto.reporting.make_report import make_report
+from vlmsel_auto.reporting.trackers import names_of, tracked
 from vlmsel_auto.reporting.tradeoff import tradeoffs
 from vlmsel_auto.study.past import read_past
 from vlmsel_auto.study.results import MOST_MEMBERS
@@ -54,6 +55,9 @@ from vlmsel_auto.study.study import StudyOutcome, run_study
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tasks.unlabelled import SAMPLE
 from vlmsel_auto.tuning.methods import METHODS, methods_of
+
+if TYPE_CHECKING:
+    from vlmsel_auto.reporting.loggers import Loggers  # imports Lightning
 
 _LOOK_SHARE: Final = 0.4  # of a time budget, at most, for looking at candidates before the first trial
 _CLOSING_SECONDS: Final = 4.0  # kept for export and report; no more than the share below
@@ -82,6 +86,7 @@ def search(
     device: str = "auto",
     storage: str | None = None,
     learn: bool = True,
+    logger: Loggers = (),
     since: float | None = None,
     sink: Sink = discard,
 ) -> SearchResult:
@@ -114,6 +119,8 @@ def search(
         device: as for `rank`.
         storage: URL of a study that several machines share, such as ``postgresql://...``; None: inside ``workdir``.
         learn: add the outcome to the user's library as a source task, and source profiles of models that are loaded.
+        logger: experiment trackers: names ("tensorboard", "csv", "mlflow", "wandb"), or Lightning's loggers of these
+            kinds; they get one run for the search and one below it for each trial.
         since: `time.monotonic` from which wall time counts; None: this call.
         sink: takes events.
 
@@ -123,6 +130,7 @@ def search(
     Raises:
         InputError: task, candidates, budget, library or work directory cannot be used; nothing was written.
         ValueError: ensemble or price is out of range.
+        MissingDependency: the package of a logger is not installed.
     """
     if not (math.isfinite(price) and price >= 0):
         raise ValueError(f"price must be points a minute, at least 0, but got {price}")
@@ -137,7 +145,7 @@ def search(
     folder = Path(workdir) if workdir is not None else default_workdir(Path(task_dir))
     command = command_of(
         task_dir, candidates, limits=limits, offline=offline, budget=spend, price=price, methods=methods, shots=shots,
-        seed=seed, workdir=folder, classes=classes, unlabelled=unlabelled, images=images,
+        seed=seed, workdir=folder, classes=classes, unlabelled=unlabelled, images=images, trackers=names_of(logger),
     )  # fmt: skip
     check_usable(folder)
     with hub_offline(offline):
@@ -150,7 +158,14 @@ def search(
         classes=classes, unlabelled=unlabelled, images=images,
     )  # fmt: skip
     store = Store((cache_dir or folder) / "targets")
-    with hub_offline(offline), writing(folder), locked(folder / LOCK):
+    with (
+        hub_offline(offline),
+        writing(folder),
+        locked(folder / LOCK),
+        tracked(  # from here on the trackers listen too
+            logger, folder=folder / "logs", about={"task": task.name, "command": command}, sink=sink
+        ) as sink,  # noqa: PLR1704 - the sink of all that follows
+    ):
         settings: dict[str, Json] = {
             "task": task.digest,
             "candidates": digest([[one.id, fingerprint(one)] for one in chosen]),
@@ -279,6 +294,7 @@ def search(
             notes=notes,
         )
         views.write(report, folder / "report")
+        sink(ReportWritten(directory=folder / "report", best=best, ensemble=mean, agreement=report.agreement))
     return SearchResult(
         best=best,
         ensemble=mean,

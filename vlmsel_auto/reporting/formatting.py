@@ -11,6 +11,7 @@ from vlmsel_auto.events import (
     Event,
     Notice,
     RankingReady,
+    ReportWritten,
     StageFinished,
     StageProgress,
     StageStarted,
@@ -162,7 +163,7 @@ def _ranking_line(event: RankingReady) -> str:
     return f"ranking {'updated' if event.updated else 'ready'}: {count}; {leaders or 'none could be ranked'}"
 
 
-def describe(event: Event, *, total: int | None = None) -> str:  # noqa: PLR0911 - one return per event type
+def describe(event: Event, *, total: int | None = None) -> str:  # noqa: C901, PLR0911 - one case per event type
     """One plain line for any event; ``total`` is the number of steps of a stage in progress, where known."""
     match event:
         case StageStarted():
@@ -183,6 +184,8 @@ def describe(event: Event, *, total: int | None = None) -> str:  # noqa: PLR0911
             )
         case TrialFinished():
             return _trial_line(event)
+        case ReportWritten():
+            return f"report written to {clean(str(event.directory))}"
         case DownloadProgress():
             end = "" if not event.ended else ", done" if event.done == event.total else ", broken off"
             return f"download of {clean(event.candidate)}: {download_text(event)}{end}"

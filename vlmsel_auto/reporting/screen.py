@@ -17,6 +17,7 @@ from vlmsel_auto.events import (
     Event,
     Notice,
     RankingReady,
+    ReportWritten,
     StageFinished,
     StageProgress,
     StageStarted,
@@ -106,8 +107,8 @@ def update(board: Board, event: Event, now: float) -> None:
             _finish(board, event, now)
         case DownloadProgress():
             _load(board, event)
-        case Notice():
-            pass  # told above the screen, where it stays
+        case Notice() | ReportWritten():
+            pass  # told above the screen, or by what follows it
         case _:
             assert_never(event)
 
