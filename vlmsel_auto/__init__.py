@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vlmsel_auto import errors
+    from vlmsel_auto.estimator import VlmClassifier
     from vlmsel_auto.events import Event, Sink
     from vlmsel_auto.library.records import Library
     from vlmsel_auto.models import candidates
@@ -46,6 +47,7 @@ _HOMES = {
     "Sink": "events",
     "TrialResult": "records",
     "TrialSpec": "records",
+    "VlmClassifier": "estimator",
     "predict": "models.prediction",
     "rank": "pipeline.rank",
     "search": "pipeline.search",
@@ -67,6 +69,7 @@ __all__ = [
     "Sink",
     "TrialResult",
     "TrialSpec",
+    "VlmClassifier",
     "candidates",
     "errors",
     "predict",

@@ -115,6 +115,9 @@ def search(
     classes: Classes = None,
     unlabelled: Unlabelled = False,
     images: Images = 400,
+    no_test_split: Annotated[
+        bool, typer.Option("--no-test-split", help="Draw no test split where DIR gives none: learn from every label.")
+    ] = False,
     seed: Seed = 0,
     workdir: Annotated[
         Path | None,
@@ -178,6 +181,7 @@ def search(
                 classes=named,
                 unlabelled=unlabelled,
                 images=images,
+                test_split=not no_test_split,
                 seed=seed,
                 workdir=workdir,
                 library=library,

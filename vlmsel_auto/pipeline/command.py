@@ -33,6 +33,7 @@ def command_of(
     classes: Sequence[str] | None = None,
     unlabelled: bool = False,
     images: int = SAMPLE,
+    test_split: bool = True,
     trackers: Sequence[str] = (),
 ) -> str:
     """Words of the command line; what is left at its default is left out."""
@@ -54,6 +55,8 @@ def command_of(
     if shots != SHOTS:
         words += ["--shots", str(shots)]
     words += _without_labels(classes, unlabelled=unlabelled, images=images)
+    if not test_split:
+        words += ["--no-test-split"]
     if trackers:
         words += ["--log", ",".join(trackers)]
     return shlex.join([*words, "--seed", str(seed), "--workdir", str(workdir)])

@@ -79,6 +79,7 @@ def search(
     classes: Sequence[str] | None = None,
     unlabelled: bool = False,
     images: int = SAMPLE,
+    test_split: bool = True,
     seed: int = 0,
     workdir: str | Path | None = None,
     library: Library | Path | None = None,
@@ -112,6 +113,8 @@ def search(
         classes: as for `rank`.
         unlabelled: as for `rank`.
         images: as for `rank`.
+        test_split: draw one where the folder gives none; without, every label is learned from, and what comes out is
+            known by cross-validation alone.
         seed: of split, few-shot set or sample, plan and trials.
         workdir: everything that the search makes; None: ``vlmsel-NAME`` in the current folder.
         library: as for `rank`.
@@ -146,6 +149,7 @@ def search(
     command = command_of(
         task_dir, candidates, limits=limits, offline=offline, budget=spend, price=price, methods=methods, shots=shots,
         seed=seed, workdir=folder, classes=classes, unlabelled=unlabelled, images=images, trackers=names_of(logger),
+        test_split=test_split,
     )  # fmt: skip
     check_usable(folder)
     with hub_offline(offline):
@@ -156,6 +160,7 @@ def search(
     task = load_task(
         Path(task_dir), views=views_of(chosen), shots=shots, seed=seed, workdir=folder, sink=sink, needs_val=True,
         classes=classes, unlabelled=unlabelled, images=images,
+        draw_test=test_split,
     )  # fmt: skip
     store = Store((cache_dir or folder) / "targets")
     with (

@@ -46,6 +46,7 @@ def load_task(
     classes: Sequence[str] | None = None,
     unlabelled: bool = False,
     images: int = SAMPLE,
+    draw_test: bool = True,
 ) -> Task:
     """Read a task folder.
 
@@ -70,6 +71,7 @@ def load_task(
         sink: Takes the events of stage "images", also later while ``Task.pixels`` decodes.
         max_train_images: Most images outside a given test split; more are left out by a stratified draw, unopened.
         needs_val: Refuse a labelled folder from which no validation image could be drawn.
+        draw_test: Draw a test split where none is given; without, ``Task.test`` is empty and labels are not lost to it.
         classes: Names of all classes; None: what task.toml, or else the labels, say.
         unlabelled: Names of folders are no classes, and labels are not used.
         images: Most images of a folder without labels, at least 1: a draw by chance, the others are not opened.
@@ -123,6 +125,7 @@ def load_task(
                 seed=seed,
                 notes=notes,
                 needs_val=needs_val,
+                draw_test=draw_test,
                 sink=sink,
             )
         else:
@@ -165,6 +168,7 @@ def _assemble(
     seed: int,
     notes: tuple[str, ...],
     needs_val: bool,
+    draw_test: bool,
     sink: Sink,
 ) -> Task:
     """Everything that follows once it is known which files are images, and which show the same."""
@@ -177,7 +181,7 @@ def _assemble(
     check_parts(scan.classes, ((entries[i].label, entries[i].part) for i in good), why=" after copies were left out")
     check_distinct(scan.classes, labels=labels, digests=digests)
     groups, given = _groups(digests), [entries[place].part for place in good]
-    parts, split_notes = _split(labels, groups, given=given, seed=seed)
+    parts, split_notes = _split(labels, groups, given=given, draw_test=draw_test, seed=seed)
     if needs_val and not len(parts.val):
         raise TaskError(
             "a search needs validation images, so at least one class must have three different images; add some, "
@@ -268,11 +272,13 @@ def _peers(parts: splitting.Split, labels: IntArray, folds: Sequence[IntArray]) 
 
 
 def _split(
-    labels: IntArray, groups: IntArray, *, given: Sequence[Part | None], seed: int
+    labels: IntArray, groups: IntArray, *, given: Sequence[Part | None], draw_test: bool, seed: int
 ) -> tuple[splitting.Split, tuple[str, ...]]:
     """The given parts, and drawn ones for what is missing, with a line on what was drawn."""
     train, val, test = (np.flatnonzero([one == part for one in given]).astype(np.int64) for part in _PARTS)
-    if not (len(val) or len(test)):
+    if not draw_test and not (len(train) or len(val) or len(test)):
+        train = np.arange(len(labels), dtype=np.int64)
+    elif draw_test and not (len(val) or len(test)):
         parts = splitting.three_way(labels, groups, seed=seed)
         empty = ("no class has three different images: the validation split is empty",) if not len(parts.val) else ()
         return parts, ("no split was given: train, val and test were drawn 60/20/20 within each class", *empty)
@@ -280,7 +286,7 @@ def _split(
         kept, taken = splitting.carve(labels[train], groups[train], seed=seed)
         note = "no validation split was given: 20 % of train were drawn within each class"
         return splitting.Split(train=train[kept], val=train[taken], test=test), (note,)
-    if not len(test):
+    if not len(test) and draw_test:
         kept, taken = splitting.carve(labels[train], groups[train], seed=seed)
         note = "no test split was given: 20 % of train were drawn within each class"
         return splitting.Split(train=train[kept], val=val, test=train[taken]), (note,)

@@ -1,0 +1,104 @@
+"""Images in memory as files: nothing of their pixels is lost, and what is no image is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.drawings import draw_shape
+from vlmsel_auto.errors import InputError
+from vlmsel_auto.tasks.given import as_files, as_images, write_task
+from vlmsel_auto.tasks.task import load_task
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, size=(6, 20, 30, 3), dtype=np.uint8)
+
+
+def test_pixels_and_pictures_come_back_unchanged(pixels, tmp_path):
+    given = [*pixels[:2], Image.fromarray(pixels[2]), Image.fromarray(pixels[3]).convert("YCbCr"), pixels[4, :, :, 0]]
+    files = as_files(given, tmp_path)
+    read = []
+    for file in files:
+        with Image.open(file) as image:
+            read.append(np.asarray(image))
+    assert all(np.array_equal(one, image) for one, image in zip(read[:3], pixels[:3], strict=True))
+    assert read[3].shape == (20, 30, 3)
+    assert np.array_equal(read[4], pixels[4, :, :, 0])
+
+
+def test_paths_stay_where_they_are(tmp_path):
+    file = tmp_path / "a.jpg"
+    file.write_bytes(b"x")
+    assert as_files([str(file), file], tmp_path) == [file, file]
+
+
+@pytest.mark.parametrize(
+    "X",
+    [["a", "b"], np.array(["a", "b"]), np.array([["a"], ["b"]], dtype=object)],
+    ids=["list", "array", "column"],
+)
+def test_paths_in_any_container(X):
+    assert as_images(X) == ["a", "b"]
+
+
+def test_data_frames_hand_on_their_column():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"file": ["a", "b"]})
+    assert as_images(frame) == as_images(frame["file"]) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        ("a.png", "several images are needed.*but got str"),
+        (np.zeros((2, 8, 8, 3)), r"uint8 of shape.*but got float64 of \(2, 8, 8, 3\)"),
+        (np.zeros((2, 8), dtype=np.uint8), r"but got uint8 of \(2, 8\)"),
+        (np.array([["a", "b"]]), r"is \(n,\) of paths.*but got \(1, 2\)"),
+    ],
+)
+def test_what_holds_no_images_is_refused(X, message):
+    with pytest.raises(InputError, match=message):
+        as_images(X)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("gone.png", "image 0 is not there, but got 'gone.png'"),
+        (3, "image 0 must be a path.*but got int"),
+        (np.zeros((4, 4, 2), dtype=np.uint8), r"but got uint8 of \(4, 4, 2\)"),
+    ],
+)
+def test_what_is_no_image_is_refused(image, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        as_files([image], tmp_path)
+
+
+def test_a_written_task_loads_with_its_words(tmp_path):
+    rng = np.random.default_rng(1)
+    file = tmp_path / "mine.png"
+    draw_shape("circle", rng).save(file)
+    names = ['ci"rcle', "ünder, score"]
+    images = [file, *(np.asarray(draw_shape(shape, rng)) for shape in ["circle"] * 5 + ["square"] * 6)]
+    labels = [names[0]] * 6 + [names[1]] * 6
+    write_task(
+        images,
+        labels,
+        folder=tmp_path / "task",
+        metric="balanced_accuracy",
+        domain="drawn \\ shapes",
+        templates=["a {}."],
+        prompts={names[0]: "disc"},
+    )
+    task = load_task(tmp_path / "task", workdir=tmp_path / "w", draw_test=False, needs_val=True)
+    assert task.classes == tuple(names)
+    assert (task.metric, task.domain, task.templates) == ("balanced_accuracy", "drawn \\ shapes", ("a {}.",))
+    assert task.prompts == ("disc", "ünder, score")
+    assert [names.index(label) for label in labels] == task.labels.tolist()
+    assert (tmp_path / "task" / "images" / "0000000.png").samefile(file)
+    assert Path(task.paths[0]).name == "0000000.png"
+    assert len(task.test) == 0
+    assert len(task.train) + len(task.val) == 12

@@ -1,0 +1,323 @@
+"""A scikit-learn classifier of images: `fit` is a search, `predict` asks the model that it found.
+
+Images go through files, whatever they were given as, so that a model sees the same pixels in `fit`, in `predict` and on
+the command line.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import weakref
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
+
+from vlmsel_auto.cache import Json, write_atomically
+from vlmsel_auto.errors import InputError, TrialFailed, WorkdirError
+from vlmsel_auto.events import discard
+from vlmsel_auto.models.limits import NO_LIMITS, Limits
+from vlmsel_auto.records import Budget, FloatArray, Metric
+from vlmsel_auto.reporting.progress import PlainSink
+from vlmsel_auto.tasks.given import as_files, as_images, write_task
+from vlmsel_auto.tasks.scan import nfc
+
+if TYPE_CHECKING:
+    from vlmsel_auto.pipeline.result import SearchResult
+
+_SAVED: Final = "estimator.json"
+_MODEL: Final = "model"
+_FORMAT: Final = "vlmsel_auto.VlmClassifier"
+_VERSION: Final = 1
+
+
+class VlmClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
+    """Search for the best vision-language model, fine-tune it, and classify with it.
+
+    ``X`` is a list or array of paths, a list of Pillow images, or an array (n, H, W, 3) of uint8; ``y`` any hashable
+    labels that differ as text. Every label is learned from: no test split is drawn.
+
+    Attributes:
+        classes_: (K,) labels in the order of `predict_proba`'s columns.
+        model_dir_: the exported model that predicts: the ensemble where there is one.
+        result_: what `vlmsel_auto.search` gave back; not there after `load`.
+    """
+
+    def __init__(
+        self,
+        *,
+        budget: Budget | float | None = None,
+        candidates: str | Sequence[str] | Path = "auto",
+        limits: Limits | None = None,
+        offline: bool = False,
+        method: str | Sequence[str] = "all",
+        ensemble: int = 5,
+        shots: int = 16,
+        seed: int = 0,
+        metric: Metric = "accuracy",
+        domain: str | None = None,
+        templates: Sequence[str] = (),
+        prompts: Mapping[Hashable, str] | None = None,
+        library: Path | None = None,
+        cache_dir: Path | None = None,
+        device: str = "auto",
+        learn: bool = False,
+        workdir: str | Path | None = None,
+        batch_size: int = 64,
+        verbose: bool = False,
+    ) -> None:
+        """Keep the settings; nothing is checked or done before `fit`.
+
+        Args:
+            budget: as for `vlmsel_auto.search`, like all up to ``seed``.
+            candidates: what to choose from.
+            limits: what a candidate may take; None: anything.
+            offline: no hub is asked.
+            method: methods of tuning; "zero_shot" trains nothing, "probe" suits few labels.
+            ensemble: most heads, and towers, that are pooled; 0: one model alone.
+            shots: labelled images a class that the ranking may look at.
+            seed: of everything that is drawn.
+            metric: what the search maximises: "accuracy" or "balanced_accuracy". `score` is accuracy.
+            domain: what the images are, as in task.toml.
+            templates: prompts with a {} each; none: the usual ones.
+            prompts: label -> what the {} becomes; without, the label as text.
+            library: file of source tasks; None: the shipped library merged with the user's own.
+            cache_dir: measurements of candidates, shared by several fits; None: inside the work directory.
+            device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+            learn: add the outcome to the user's library.
+            workdir: everything that one fit makes; the same fit on it resumes. None: a temporary folder, which goes
+                with the estimator.
+            batch_size: images that `predict` takes at a time.
+            verbose: tell on standard error what is being done.
+        """
+        self.budget = budget
+        self.candidates = candidates
+        self.limits = limits
+        self.offline = offline
+        self.method = method
+        self.ensemble = ensemble
+        self.shots = shots
+        self.seed = seed
+        self.metric = metric
+        self.domain = domain
+        self.templates = templates
+        self.prompts = prompts
+        self.library = library
+        self.cache_dir = cache_dir
+        self.device = device
+        self.learn = learn
+        self.workdir = workdir
+        self.batch_size = batch_size
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Search on images and their labels.
+
+        Raises:
+            InputError: images, labels or settings cannot be used.
+            TrialFailed: no trial succeeded, or the best model could not be written.
+            KeyboardInterrupt: asked to end; with a work directory the same fit goes on.
+        """
+        from vlmsel_auto.pipeline.search import search
+
+        images = as_images(X)
+        classes, numbers = _classes(y)
+        if len(numbers) != len(images):
+            raise InputError(f"X and y must be as long as each other, but got {len(images)} and {len(numbers)}")
+        names = _names(classes)
+        prompts = {name: self.prompts[label] for name, label in zip(names, classes.tolist(), strict=True)
+                   if label in self.prompts} if self.prompts else None  # fmt: skip
+        place = self._place()
+        write_task(
+            images,
+            [names[number] for number in numbers],
+            folder=place / "task",
+            metric=self.metric,
+            domain=self.domain,
+            templates=self.templates,
+            prompts=prompts,
+        )
+        result = search(
+            place / "task",
+            candidates=self.candidates,
+            limits=self.limits or NO_LIMITS,
+            offline=self.offline,
+            ensemble=self.ensemble,
+            budget=self.budget,
+            method=self.method,
+            shots=self.shots,
+            test_split=False,
+            seed=self.seed,
+            workdir=place / "search",
+            library=self.library,
+            cache_dir=self.cache_dir,
+            device=self.device,
+            learn=self.learn,
+            sink=PlainSink() if self.verbose else discard,
+        )
+        chosen = result.ensemble or result.best
+        if chosen is None or chosen.model_dir is None:
+            raise TrialFailed(f"no model came out of the search, but got a report at {result.report_dir}")
+        self.classes_ = classes
+        self.model_dir_ = chosen.model_dir
+        self.result_: SearchResult = result
+        return self
+
+    def predict_proba(self, X: Any) -> FloatArray:
+        """(n, K) probabilities; the columns are `classes_`.
+
+        Raises:
+            InputError: there is no image, or one that cannot be read.
+        """
+        check_is_fitted(self, "model_dir_")
+        from vlmsel_auto.models.device import pick_device
+        from vlmsel_auto.models.prediction import predict
+
+        images = as_images(X)
+        with tempfile.TemporaryDirectory(prefix="vlmsel-") as folder:
+            files = as_files(images, Path(folder))
+            found = predict(self.model_dir_, files, device=pick_device(self.device), batch_size=self.batch_size)
+        row_of = {path: row for row, path in enumerate(found.paths)}
+        gone = [number for number, file in enumerate(files) if file not in row_of]
+        if gone:
+            reason = next(bad.reason for bad in found.bad_files if bad.path == str(files[gone[0]]))
+            raise InputError(f"every image to predict must be readable, but got image {gone[0]}: {reason}")
+        columns = [found.classes.index(name) for name in _names(self.classes_)]
+        probabilities: FloatArray = found.probabilities[[row_of[file] for file in files]][:, columns]
+        return probabilities
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """(n,) the most probable label of each image."""
+        probabilities = self.predict_proba(X)
+        labels: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
+        return labels
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model and the settings to a new ``folder``: model files and JSON, no pickle.
+
+        Settings that are no plain values (limits, budgets of trials) are not kept: they only matter to another fit.
+
+        Raises:
+            WorkdirError: the folder is there already.
+            InputError: labels that JSON does not keep.
+        """
+        check_is_fitted(self, "model_dir_")
+        target = Path(folder)
+        if target.exists():
+            raise WorkdirError(f"the folder must be new, but got {str(target)!r}")
+        record: dict[str, Json] = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "dtype": self.classes_.dtype.str,
+            "classes": [_plain(label) for label in self.classes_.tolist()],
+            "settings": {name: value for name, value in self.get_params().items() if _is_plain(value)},
+        }
+        shutil.copytree(self.model_dir_, target / _MODEL)
+        write_atomically(target / _SAVED, (json.dumps(record, indent=1) + "\n").encode())
+        return target
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """The fitted classifier that `save` wrote to ``folder``, which it needs from then on.
+
+        Raises:
+            InputError: the folder is no such one, or is damaged.
+        """
+        path = Path(folder) / _SAVED
+        try:
+            record = json.loads(path.read_text("utf-8"))
+            _check_format(record["format"], record["version"])
+            made = cls(**record["settings"])
+            made.classes_ = np.array(record["classes"], dtype=record["dtype"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise InputError(f"not a classifier that was saved ({error}), but got {str(path)!r}") from error
+        made.model_dir_ = Path(folder) / _MODEL
+        return made
+
+    def _place(self) -> Path:
+        """An empty place for the task folder, beside the folder of an earlier search where a fit resumes."""
+        self._forget()
+        if self.workdir is None:
+            self._temporary = tempfile.mkdtemp(prefix="vlmsel-")
+            weakref.finalize(self, shutil.rmtree, self._temporary, ignore_errors=True)
+            return Path(self._temporary)
+        place = Path(self.workdir)
+        if place.is_dir() and any(place.iterdir()) and not (place / "search").is_dir():
+            raise WorkdirError(f"workdir must be new, empty or of an earlier fit, but got {str(place)!r}")
+        shutil.rmtree(place / "task", ignore_errors=True)
+        return place
+
+    def _forget(self) -> None:
+        """Drop what an earlier fit left in a temporary folder."""
+        if hasattr(self, "_temporary"):
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            del self._temporary
+
+    def __getstate__(self) -> dict[str, Any]:
+        if hasattr(self, "_temporary"):
+            raise TypeError("a model in a temporary folder cannot be pickled: use save(folder), or workdir=, "
+                            "but got a fitted VlmClassifier")  # fmt: skip
+        state: dict[str, Any] = super().__getstate__()
+        return state
+
+    def __sklearn_tags__(self) -> Any:
+        """Images are no table of numbers."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.one_d_array = True
+        tags.input_tags.string = True
+        return tags
+
+
+def _classes(y: Any) -> tuple[NDArray[Any], list[int]]:
+    """The distinct labels, sorted where they have an order, and the number of each image's."""
+    if y is None:
+        raise InputError("VlmClassifier requires y to be passed, but the target y is None")
+    given = y.to_numpy() if hasattr(y, "to_numpy") else y
+    values = given.tolist() if isinstance(given, np.ndarray) else list(given)
+    if all(isinstance(each, str) for each in values) or all(isinstance(each, (bool, int, float)) for each in values):
+        labels = np.asarray(given if isinstance(given, np.ndarray) and given.dtype.kind != "O" else values)
+        check_classification_targets(labels)
+        known, numbers = np.unique(labels, return_inverse=True)
+        return known, numbers.tolist()
+    distinct = list(dict.fromkeys(values))
+    try:
+        distinct.sort()
+    except TypeError:
+        distinct.sort(key=str)
+    known = np.empty(len(distinct), dtype=object)
+    known[:] = distinct
+    place = {label: number for number, label in enumerate(distinct)}
+    return known, [place[each] for each in values]
+
+
+def _names(classes: NDArray[Any]) -> list[str]:
+    """Labels as the names of classes."""
+    names = [nfc(str(label)).strip() for label in classes.tolist()]
+    if len(set(names)) < len(names) or "" in names:
+        raise InputError(f"labels must differ as text, and not be empty, but got {names[:10]!r}")
+    return names
+
+
+def _check_format(name: object, version: object) -> None:
+    if (name, version) != (_FORMAT, _VERSION):
+        raise ValueError(f"only {_FORMAT} version {_VERSION} is read, but got {name!r} version {version!r}")
+
+
+def _plain(label: object) -> Json:
+    if label is not None and not isinstance(label, (str, int, float, bool)):
+        raise InputError(f"only labels that are texts or numbers can be saved, but got {label!r}")
+    return label
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(each) for each in value)
+    return value is None or isinstance(value, (str, int, float, bool))

@@ -1,0 +1,116 @@
+"""Images that were given in memory, or as paths anywhere, as files: what `task.load_task` and `predict` read."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vlmsel_auto.errors import InputError
+from vlmsel_auto.tasks.tables import LABELS
+
+ImageLike: TypeAlias = str | PathLike[str] | Image.Image | NDArray[np.uint8]
+
+_MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA")  # of Pillow, that PNG keeps as they are and `decode` reads
+
+
+def as_images(X: Any) -> list[ImageLike]:
+    """One item an image, of a list or an array of paths, of Pillow images, or of pixels (n, H, W, 3) or (n, H, W).
+
+    A column of a data frame counts as an array; so does an array (n, 1) of paths, as scikit-learn's steps hand it on.
+
+    Raises:
+        InputError: of another shape or dtype.
+    """
+    values = X.to_numpy() if hasattr(X, "to_numpy") else X
+    if isinstance(values, np.ndarray) and values.dtype.kind in "OUT":
+        values = values.ravel() if values.ndim == 2 and values.shape[1] == 1 else values  # noqa: PLR2004 - (n, 1)
+        if values.ndim != 1:
+            raise InputError(f"an array of images is (n,) of paths, or (n, H, W, 3) uint8, but got {values.shape}")
+    elif isinstance(values, np.ndarray) and (values.ndim not in (3, 4) or values.dtype != np.uint8):
+        raise InputError(f"pixels are uint8 of shape (n, H, W, 3), but got {values.dtype} of {values.shape}")
+    elif isinstance(values, (str, bytes, PathLike, Image.Image)):
+        raise InputError(f"several images are needed, such as a list of one, but got {type(values).__name__}")
+    return list(values)
+
+
+def as_files(images: Sequence[ImageLike], folder: Path) -> list[Path]:
+    """The file of each image: its own, or a PNG that is written to ``folder``, which exists.
+
+    Raises:
+        InputError: a path of no file, or something that is no image.
+    """
+    return [_file(image, folder / f"{number:07d}.png", number) for number, image in enumerate(images)]
+
+
+def write_task(
+    images: Sequence[ImageLike],
+    labels: Sequence[str],
+    *,
+    folder: Path,
+    metric: str = "accuracy",
+    domain: str | None = None,
+    templates: Sequence[str] = (),
+    prompts: Mapping[str, str] | None = None,
+) -> None:
+    """Write images and labels as a task folder of the layout images/ with labels.csv. Files are linked where possible.
+
+    Raises:
+        InputError: as `as_files`.
+    """
+    inner = folder / "images"
+    inner.mkdir(parents=True)
+    rows = []
+    for number, (file, label) in enumerate(zip(as_files(images, inner), labels, strict=True)):
+        if file.parent != inner:
+            file = _linked(file, inner / f"{number:07d}{file.suffix}")  # noqa: PLW2901 - the same image
+        rows.append((file.name, label))
+    with (folder / LABELS).open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([("path", "label"), *rows])
+    lines = [f"metric = {_toml(metric)}"]
+    lines += [f"domain = {_toml(domain)}"] if domain else []
+    lines += [f"templates = [{', '.join(map(_toml, templates))}]"] if templates else []
+    lines += ["[prompts]", *(f"{_toml(label)} = {_toml(text)}" for label, text in prompts.items())] if prompts else []
+    (folder / "task.toml").write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def _file(image: ImageLike, place: Path, number: int) -> Path:
+    if isinstance(image, (str, PathLike)):
+        path = Path(image)
+        if not path.is_file():
+            raise InputError(f"image {number} is not there, but got {str(path)!r}")
+        return path
+    if isinstance(image, Image.Image):
+        picture = image if image.mode in _MODES else image.convert("RGB")
+    elif isinstance(image, np.ndarray) and image.dtype == np.uint8 and _is_picture(image.shape):
+        picture = Image.fromarray(image)
+    else:
+        kind = f"{image.dtype} of {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise InputError(f"image {number} must be a path, a Pillow image or uint8 pixels (H, W, 3), but got {kind}")
+    picture.save(place, compress_level=1)
+    return place
+
+
+def _is_picture(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))  # noqa: PLR2004 - grey, RGB or RGBA
+
+
+def _linked(file: Path, place: Path) -> Path:
+    try:
+        place.hardlink_to(file.resolve())
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(file, place)
+    return place
+
+
+def _toml(text: str) -> str:
+    """A TOML string: JSON's escapes are among TOML's, but for characters beyond 16 bits, which stay as they are."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
