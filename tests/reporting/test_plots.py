@@ -9,15 +9,20 @@ import matplotlib as mpl
 import pytest
 
 from helpers.report_world import make_ranking, make_trial
-from vlmsel_auto.reporting.plots import (
-    accuracy_against_latency,
-    best_so_far,
-    predicted_ranking,
-    rank_scatter,
-    validation_against_test,
-)
+from vlmsel_auto.reporting import plots
 from vlmsel_auto.reporting.report import Outcome
 from vlmsel_auto.reporting.tradeoff import Tradeoff
+
+
+def svg_of(draw):
+    return lambda *values, **named: draw(*values, **named).svg()
+
+
+accuracy_against_latency = svg_of(plots.accuracy_against_latency)
+best_so_far = svg_of(plots.best_so_far)
+predicted_ranking = svg_of(plots.predicted_ranking)
+rank_scatter = svg_of(plots.rank_scatter)
+validation_against_test = svg_of(plots.validation_against_test)
 
 SVG = "{http://www.w3.org/2000/svg}"
 

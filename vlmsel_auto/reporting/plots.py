@@ -1,71 +1,39 @@
-"""Plots of the report as SVG text: pure functions, no file, no global state.
-
-Colours are the colour-blind safe set of Okabe and Ito, and shape says the same as colour. Ink and surfaces are CSS
-variables with fallbacks, so that an inlined plot follows the page's light or dark scheme and a saved one still reads.
-"""
+"""Plots of a search: pure functions, no file, no global state."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Container, Sequence
 from itertools import accumulate
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from vlmsel_auto.records import FloatArray, RankedCandidate, TrialOrigin, TrialResult
 from vlmsel_auto.reporting import formatting
+from vlmsel_auto.reporting.canvas import BLUE, FAINT, GREEN, GREY, INK, LABEL, RED, Drawing, canvas, percent, styled
 from vlmsel_auto.reporting.report import Outcome
 from vlmsel_auto.reporting.tradeoff import Tradeoff
 
-# sentinel colours that no plot uses otherwise -> CSS variables with a fallback for use outside the page
-_INK, _FAINT = "#010203", "#040506"
-_VARIABLES = {_INK: "var(--ink, #1b1f24)", _FAINT: "var(--rule, #b9c0c8)"}
 _COLOURS = {
-    TrialOrigin.FLOOR: "#7f7f7f",
-    TrialOrigin.PLANNED: "#0072b2",
-    TrialOrigin.SAMPLED: "#009e73",
-    TrialOrigin.AUDIT: "#d55e00",
+    TrialOrigin.FLOOR: GREY,
+    TrialOrigin.PLANNED: BLUE,
+    TrialOrigin.SAMPLED: GREEN,
+    TrialOrigin.AUDIT: RED,
 }
 _MARKERS = {TrialOrigin.FLOOR: "D", TrialOrigin.PLANNED: "o", TrialOrigin.SAMPLED: "s", TrialOrigin.AUDIT: "^"}
-_FONT, _LABEL = 10.0, 8.5  # points
-_STYLE: dict[Any, object] = {  # matplotlib's stubs want a literal of all its keys
-    "text.parse_math": False,  # a dollar in a model's or a class's name is a dollar
-    "svg.fonttype": "none",  # text stays text: small, searchable, read by screen readers
-    "font.family": "sans-serif",
-    "font.size": _FONT,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _FAINT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "grid.color": _FAINT,
-    "grid.alpha": 0.5,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "legend.fontsize": 9.0,
-    "path.simplify": True,
-}
 _MOST_LABELS = 24
 _MOST_ROWS = 40
-_FINE = 0.05  # span of accuracy below which ticks need a decimal
 
 
-@mpl.rc_context(_STYLE)
-def rank_scatter(outcomes: Sequence[Outcome]) -> str:
+@styled
+def rank_scatter(outcomes: Sequence[Outcome]) -> Drawing:
     """Predicted against actual rank, the best in the upper left corner; on the dashed line the prediction was right."""
     known = [(one, float(one.predicted_among_tuned)) for one in outcomes if one.predicted_among_tuned is not None]
-    figure, axes = _canvas(height=min(7.2, max(3.6, 1.9 + 0.24 * len(known))))
+    figure, axes = canvas(height=min(7.2, max(3.6, 1.9 + 0.24 * len(known))))
     last = max((max(predicted, one.actual_rank) for one, predicted in known), default=1.0)
-    axes.plot([0.5, last + 0.5], [0.5, last + 0.5], linestyle=(0, (4, 3)), color=_FAINT, linewidth=1.2, zorder=1)
+    axes.plot([0.5, last + 0.5], [0.5, last + 0.5], linestyle=(0, (4, 3)), color=FAINT, linewidth=1.2, zorder=1)
     _scatter(axes, [(predicted, one.actual_rank, one.trial.origin) for one, predicted in known])
     axes.set_xlim(0.5, last + 0.5 + 0.45 * last)  # room for labels at the right
     axes.set_ylim(last + 0.6, 0.4)
@@ -75,11 +43,11 @@ def rank_scatter(outcomes: Sequence[Outcome]) -> str:
     axes.set_yticks(_ticks(last))
     axes.grid(visible=True)
     _label(figure, axes, [(predicted, one.actual_rank, one.candidate) for one, predicted in known])
-    return _svg(figure, name="ranks", title="Predicted against actual rank of the tuned candidates")
+    return Drawing(figure=figure, name="ranks", title="Predicted against actual rank of the tuned candidates")
 
 
-@mpl.rc_context(_STYLE)
-def best_so_far(trials: Sequence[TrialResult]) -> str:
+@styled
+def best_so_far(trials: Sequence[TrialResult]) -> Drawing:
     """Validation of every complete trial by the time it ended, one after the other, and the best so far as a line."""
     ends = accumulate(trial.seconds for trial in trials)
     known = [
@@ -89,35 +57,35 @@ def best_so_far(trials: Sequence[TrialResult]) -> str:
     ]
     minutes = bool(known) and known[-1][0] > 180.0  # noqa: PLR2004 - three minutes
     unit = 60.0 if minutes else 1.0
-    figure, axes = _canvas(height=3.4)
+    figure, axes = canvas(height=3.4)
     if known:
         times = np.array([end / unit for end, _, _ in known])
         values = np.array([validation for _, validation, _ in known])
         best = np.maximum.accumulate(values)
-        axes.step(times, best, where="post", color=_INK, linewidth=1.4, zorder=1, label="best so far")
+        axes.step(times, best, where="post", color=INK, linewidth=1.4, zorder=1, label="best so far")
         _scatter(axes, [(end / unit, validation, origin) for end, validation, origin in known])
         axes.set_xlim(0.0, float(times[-1]) * 1.05 or 1.0)
         axes.set_ylim(*_span(values))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
     axes.set_xlabel("minutes of tuning" if minutes else "seconds of tuning")
     axes.set_ylabel("validation")
-    _percent(axes.yaxis)
+    percent(axes.yaxis)
     axes.grid(visible=True)
-    return _svg(figure, name="time", title="Validation of the trials over time, and the best so far")
+    return Drawing(figure=figure, name="time", title="Validation of the trials over time, and the best so far")
 
 
-@mpl.rc_context(_STYLE)
-def validation_against_test(outcomes: Sequence[Outcome]) -> str:
+@styled
+def validation_against_test(outcomes: Sequence[Outcome]) -> Drawing:
     """Validation against test of each tuned candidate's trial; below the dashed line, test came out lower."""
     known = [
         (one.trial.validation, one.trial.test, one)
         for one in outcomes
         if one.trial.validation is not None and one.trial.test is not None
     ]
-    figure, axes = _canvas(height=4.2)
+    figure, axes = canvas(height=4.2)
     if known:
         low, high = _span(np.array([(validation, test) for validation, test, _ in known]))
-        axes.plot([low, high], [low, high], linestyle=(0, (4, 3)), color=_FAINT, linewidth=1.2, zorder=1)
+        axes.plot([low, high], [low, high], linestyle=(0, (4, 3)), color=FAINT, linewidth=1.2, zorder=1)
         _scatter(axes, [(validation, test, one.trial.origin) for validation, test, one in known])
         axes.set_xlim(low, high + 0.35 * (high - low))
         axes.set_ylim(low, high)
@@ -127,44 +95,44 @@ def validation_against_test(outcomes: Sequence[Outcome]) -> str:
         _label(figure, axes, [(validation, test, one.candidate) for validation, test, one in known])
     axes.set_xlabel("validation")
     axes.set_ylabel("test")
-    _percent(axes.xaxis)
-    _percent(axes.yaxis)
+    percent(axes.xaxis)
+    percent(axes.yaxis)
     axes.grid(visible=True)
-    return _svg(figure, name="splits", title="Validation against test of the tuned candidates")
+    return Drawing(figure=figure, name="splits", title="Validation against test of the tuned candidates")
 
 
-@mpl.rc_context(_STYLE)
-def accuracy_against_latency(models: Sequence[Tradeoff]) -> str:
+@styled
+def accuracy_against_latency(models: Sequence[Tradeoff]) -> Drawing:
     """Accuracy against milliseconds an image, on a logarithmic axis; the line joins the models on the front."""
-    figure, axes = _canvas(height=4.2)
-    kinds = ((False, "#7f7f7f", "o", "another is as good and faster"), (True, "#0072b2", "D", "on the front"))
+    figure, axes = canvas(height=4.2)
+    kinds = ((False, GREY, "o", "another is as good and faster"), (True, BLUE, "D", "on the front"))
     for on_front, colour, marker, text in kinds:
         some = [each for each in models if each.on_front is on_front]
         axes.scatter([1e3 * each.latency for each in some], [each.accuracy for each in some], s=44, color=colour,
                      marker=marker, zorder=3, label=text)  # fmt: skip
     front = [each for each in models if each.on_front]
-    axes.step([1e3 * each.latency for each in front], [each.accuracy for each in front], where="post", color=_INK,
+    axes.step([1e3 * each.latency for each in front], [each.accuracy for each in front], where="post", color=INK,
               linewidth=1.2, zorder=1)  # fmt: skip
     axes.set_xscale("log")
     axes.set_ylim(*_span(np.array([each.accuracy for each in models])))
     _label(figure, axes, [(1e3 * each.latency, each.accuracy, each.name) for each in models])
     axes.set_xlabel("milliseconds an image")
     axes.set_ylabel("accuracy")
-    _percent(axes.yaxis)
+    percent(axes.yaxis)
     axes.grid(visible=True)
     axes.legend(loc="lower right")
-    return _svg(figure, name="tradeoff", title="Accuracy against milliseconds an image")
+    return Drawing(figure=figure, name="tradeoff", title="Accuracy against milliseconds an image")
 
 
-@mpl.rc_context(_STYLE)
-def predicted_ranking(ranked: Sequence[RankedCandidate], *, tuned: Container[str]) -> str:
+@styled
+def predicted_ranking(ranked: Sequence[RankedCandidate], *, tuned: Container[str]) -> Drawing:
     """Predicted score of each candidate, best on top, with a bar of two standard deviations to either side.
 
     ``tuned`` are the candidates that the search tuned.
     """
     shown = ranked[:_MOST_ROWS]
-    figure, axes = _canvas(height=1.0 + 0.26 * max(len(shown), 3))
-    for done, colour, marker, text in ((True, "#0072b2", "o", "tuned"), (False, _INK, "D", "not tuned")):
+    figure, axes = canvas(height=1.0 + 0.26 * max(len(shown), 3))
+    for done, colour, marker, text in ((True, BLUE, "o", "tuned"), (False, INK, "D", "not tuned")):
         picked = [row for row, line in enumerate(shown) if (line.candidate in tuned) is done]
         if picked:
             axes.errorbar(
@@ -184,15 +152,7 @@ def predicted_ranking(ranked: Sequence[RankedCandidate], *, tuned: Container[str
     axes.grid(visible=True, axis="x")
     if shown:
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2)
-    return _svg(figure, name="ranking", title="Predicted score of every candidate with its uncertainty")
-
-
-def _canvas(*, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6.4, height), dpi=72.0, layout="constrained")  # one pixel is one point, as in the SVG
-    figure.patch.set_alpha(0.0)
-    axes = figure.add_subplot()
-    axes.patch.set_alpha(0.0)
-    return figure, axes
+    return Drawing(figure=figure, name="ranking", title="Predicted score of every candidate with its uncertainty")
 
 
 def _scatter(axes: Axes, points: Sequence[tuple[float, float, TrialOrigin]]) -> None:
@@ -217,16 +177,11 @@ def _span(values: FloatArray) -> tuple[float, float]:
     return max(0.0, low - margin), min(1.0, high + margin) + 0.002
 
 
-def _percent(axis: Axis) -> None:
-    low, high = sorted(axis.get_view_interval())
-    axis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=1 if high - low < _FINE else 0, symbol=" %"))
-
-
 def _label(figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
     """Write labels where they meet neither a point nor a label; those that fit nowhere are left out."""
     figure.draw_without_rendering()  # constrained layout fixes the axes, so that data become pixels
     pixels = axes.transData.transform([(x, y) for x, y, _ in points]) if points else np.empty((0, 2))
-    height, letter, gap = 1.15 * _LABEL, 0.58 * _LABEL, 6.0
+    height, letter, gap = 1.15 * LABEL, 0.58 * LABEL, 6.0
     frame = axes.get_window_extent()
     taken = [(x - gap / 2, y - gap / 2, x + gap / 2, y + gap / 2) for x, y in pixels]
     for index, (x, y) in enumerate(pixels[:_MOST_LABELS]):
@@ -239,28 +194,10 @@ def _label(figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]
                 continue
             taken.append(box)
             note = axes.annotate(text, (points[index][0], points[index][1]), xytext=(dx, dy + height / 4),
-                                 textcoords="offset points", fontsize=_LABEL)  # fmt: skip
+                                 textcoords="offset points", fontsize=LABEL)  # fmt: skip
             note.set_in_layout(False)  # labels must not push the axes that they were placed on
             break
 
 
 def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-
-
-def _svg(figure: Figure, *, name: str, title: str) -> str:
-    """The figure as an SVG element that can be inlined beside others: own ids, a title, no XML prologue."""
-    stream = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = stream.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'<g id="[a-zA-Z0-9]+_\d+">', "<g>", text)  # matplotlib counts from 1 in every figure
-    text = re.sub(r'\bid="', f'id="{name}-', text)
-    text = re.sub(r'(xlink:href="|url\()#', rf"\g<1>#{name}-", text)
-    for sentinel, variable in _VARIABLES.items():
-        text = text.replace(sentinel, variable)
-    head = f'<svg role="img" aria-label="{title}" '
-    text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
-    return text.replace("<svg ", head, 1).strip()

@@ -111,22 +111,20 @@ def without_best(report: SearchReport) -> str:
 
 
 def _drawings(report: SearchReport) -> dict[str, Markup]:
-    """Inline plots by name; a plot that would say nothing is empty."""
+    """Inline plots by name; a plot that would say nothing is left out."""
     outcomes, trials, ranked = report.outcomes, report.trials, report.ranking.ranked
     tuned = {trial.spec.candidate for trial in trials if trial.state == "complete"}
     predicted = [line for line in outcomes if line.predicted_rank is not None]
     models = tradeoffs(report)
-    drawn = {
-        "tradeoff": plots.accuracy_against_latency(models) if len(models) > 1 else "",
-        "ranks": plots.rank_scatter(predicted) if predicted else "",
-        "splits": plots.validation_against_test(predicted)
-        if any(one.trial.test is not None for one in predicted)
-        else "",
-        "time": plots.best_so_far(trials) if tuned else "",
-        "ranking": plots.predicted_ranking(ranked, tuned=tuned) if ranked else "",
-    }
+    drawn = [
+        plots.accuracy_against_latency(models) if len(models) > 1 else None,
+        plots.rank_scatter(predicted) if predicted else None,
+        plots.validation_against_test(predicted) if any(one.trial.test is not None for one in predicted) else None,
+        plots.best_so_far(trials) if tuned else None,
+        plots.predicted_ranking(ranked, tuned=tuned) if ranked else None,
+    ]
     # our own drawings: matplotlib escapes the texts in them
-    return {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704
+    return {one.name: Markup(one.svg()) for one in drawn if one is not None}  # noqa: S704
 
 
 def html(report: SearchReport) -> str:
