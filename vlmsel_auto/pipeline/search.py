@@ -28,6 +28,7 @@ from vlmsel_auto.pipeline.ensemble import export_ensemble, pool_leaders
 from vlmsel_auto.pipeline.export import export_best
 from vlmsel_auto.pipeline.final_fit import fit_finally
 from vlmsel_auto.pipeline.learning import learn_from
+from vlmsel_auto.pipeline.mistakes import find_mistakes
 from vlmsel_auto.pipeline.rank import rank_task, views_of
 from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.pipeline.without_labels import finish_without_labels
@@ -88,6 +89,7 @@ def search(
     storage: str | None = None,
     learn: bool = True,
     logger: Loggers = (),
+    thumbnails: bool = True,
     since: float | None = None,
     sink: Sink = discard,
 ) -> SearchResult:
@@ -124,6 +126,7 @@ def search(
         learn: add the outcome to the user's library as a source task, and source profiles of models that are loaded.
         logger: experiment trackers: names ("tensorboard", "csv", "mlflow", "wandb"), or Lightning's loggers of these
             kinds; they get one run for the search and one below it for each trial.
+        thumbnails: whether the report shows mistakes and images that are hard to tell.
         since: `time.monotonic` from which wall time counts; None: this call.
         sink: takes events.
 
@@ -149,7 +152,7 @@ def search(
     command = command_of(
         task_dir, candidates, limits=limits, offline=offline, budget=spend, price=price, methods=methods, shots=shots,
         seed=seed, workdir=folder, classes=classes, unlabelled=unlabelled, images=images, trackers=names_of(logger),
-        test_split=test_split,
+        test_split=test_split, thumbnails=thumbnails,
     )  # fmt: skip
     check_usable(folder)
     with hub_offline(offline):
@@ -284,6 +287,9 @@ def search(
             trials=outcome.results,
             best=best,
             ensemble=mean,
+            mistakes=find_mistakes(
+                outcome.best, task=task, candidates=usable, workdir=folder, images=thumbnails, sink=sink
+            ),
             budget=spend,
             seconds=seconds,
             stopped_by=stopped,

@@ -24,6 +24,7 @@ from vlmsel_auto.records import (
     TrialResult,
 )
 from vlmsel_auto.reporting.formatting import percent, plural
+from vlmsel_auto.reporting.mistakes import Mistakes
 from vlmsel_auto.reporting.report import (
     Baseline,
     CandidateSummary,
@@ -94,6 +95,7 @@ def make_report(
     trials: Sequence[TrialResult],
     best: BestModel | None,
     ensemble: EnsembleModel | None = None,
+    mistakes: Mistakes | None = None,
     budget: Budget,
     seconds: float,
     stopped_by: StoppedBy,
@@ -133,6 +135,7 @@ def make_report(
         trials=tuple(sorted(trials, key=lambda trial: trial.number)),
         best=best,
         ensemble=ensemble,
+        mistakes=mistakes,
         agreement=judge(scores, actual, seed=seed),
         baselines=(
             *_one_method(scores, tuned, trials, on=on, seed=seed),

@@ -28,6 +28,7 @@ from vlmsel_auto.records import (
     StoppedBy,
     TrialResult,
 )
+from vlmsel_auto.reporting.mistakes import Mistakes
 
 SCHEMA = 1
 Split = Literal["validation", "test"]
@@ -112,6 +113,7 @@ class SearchReport:
     trials: tuple[TrialResult, ...]  # by number, in any state
     best: BestModel | None  # None: no trial succeeded
     ensemble: EnsembleModel | None = None  # several models pooled, where they were exported
+    mistakes: Mistakes | None = None  # of the best model; None: there is none, or no unseen image
     agreement: Agreement
     baselines: tuple[Baseline, ...] = ()
     actual_on: Split = "validation"  # split whose metric is the actual accuracy

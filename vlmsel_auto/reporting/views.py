@@ -15,7 +15,7 @@ from rich.text import Text
 
 from vlmsel_auto.cache import write_atomically
 from vlmsel_auto.records import FinalScore, Interval, StoppedBy
-from vlmsel_auto.reporting import formatting, plots
+from vlmsel_auto.reporting import classifier_plots, formatting, plots
 from vlmsel_auto.reporting.report import UNCHECKED, SearchReport, save_json
 from vlmsel_auto.reporting.table import Column, table
 from vlmsel_auto.reporting.tradeoff import tradeoffs
@@ -123,6 +123,11 @@ def _drawings(report: SearchReport) -> dict[str, Markup]:
         plots.best_so_far(trials) if tuned else None,
         plots.predicted_ranking(ranked, tuned=tuned) if ranked else None,
     ]
+    found = report.mistakes
+    if found is not None:
+        drawn += [classifier_plots.recall_by_class(found), classifier_plots.reliability(found)]
+        if len(found.classes) <= classifier_plots.MOST_CLASSES:
+            drawn.append(classifier_plots.confusion_matrix(found))
     # our own drawings: matplotlib escapes the texts in them
     return {one.name: Markup(one.svg()) for one in drawn if one is not None}  # noqa: S704
 

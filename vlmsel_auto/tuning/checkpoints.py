@@ -69,14 +69,14 @@ def save_weights(workdir: Path, number: int, checkpoint: Checkpoint) -> Path:
     return path
 
 
-def load_trial(workdir: Path, number: int) -> Checkpoint:
-    """Read the weights that trial ``number`` kept.
+def load_trial(workdir: Path, number: int, *, tower: bool = True) -> Checkpoint:
+    """Read the weights that trial ``number`` kept; without its ``tower``, the head and the logits alone.
 
     Raises:
         TrialUnavailable: it kept none (it failed, was pruned, or another trial became better), or the file is damaged.
     """
     with _reading(workdir, number):
-        tensors = _read(workdir, number)
+        tensors = _read(workdir, number, tower=tower)
         visual = {name.removeprefix(_VISUAL): each for name, each in tensors.items() if name.startswith(_VISUAL)}
         return Checkpoint(
             visual=visual or None,
@@ -94,14 +94,12 @@ def load_held_out_logits(workdir: Path, number: int) -> NDArray[np.float32] | No
     Raises:
         TrialUnavailable: as for `load_trial`.
     """
-    with _reading(workdir, number):
-        found = _read(workdir, number, only="logits.held_out").get("logits.held_out")
-        return None if found is None else np.asarray(found.numpy())
+    return load_trial(workdir, number, tower=False).held_out_logits
 
 
-def _read(workdir: Path, number: int, *, only: str | None = None) -> dict[str, torch.Tensor]:
+def _read(workdir: Path, number: int, *, tower: bool) -> dict[str, torch.Tensor]:
     with safe_open(trial_dir(workdir, number) / _WEIGHTS, framework="pt", device="cpu") as stream:
-        names = [name for name in stream.keys() if only in (name, None)]  # noqa: SIM118 - not a mapping
+        names = [name for name in stream.keys() if tower or not name.startswith(_VISUAL)]  # noqa: SIM118 - no mapping
         return {name: stream.get_tensor(name) for name in names}
 
 

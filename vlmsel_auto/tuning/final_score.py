@@ -7,10 +7,10 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from vlmsel_auto.records import FinalScore, FloatArray, Interval, Task
+from vlmsel_auto.intervals import wilson
+from vlmsel_auto.records import FinalScore, FloatArray, Task
 from vlmsel_auto.tuning.data import measure
 
 _BINS: Final = 15
@@ -19,7 +19,7 @@ _BINS: Final = 15
 def final_score(task: Task, logits: FloatArray | NDArray[np.float32]) -> FinalScore | None:
     """Score logits, or log-probabilities, (n, K) of the sorted test images; None without a test split.
 
-    The interval is Wilson's (JASA 1927) for a share of n images, 95 %; other metrics than accuracy have none. The
+    The interval is Wilson's for a share of n images, 95 %; other metrics than accuracy have none. The
     calibration error is the expected one of Guo et al. (ICML 2017, eq. 3) with 15 bins of the highest probability.
     """
     rows = np.sort(task.test)
@@ -31,11 +31,6 @@ def final_score(task: Task, logits: FloatArray | NDArray[np.float32]) -> FinalSc
     return FinalScore(
         metric=found,
         images=len(rows),
-        interval=_wilson(round(found * len(rows)), len(rows)) if task.metric == "accuracy" else None,
+        interval=wilson(round(found * len(rows)), len(rows)) if task.metric == "accuracy" else None,
         calibration_error=float(error),
     )
-
-
-def _wilson(right: int, images: int) -> Interval:
-    found = binomtest(right, images).proportion_ci(method="wilson")
-    return Interval(low=float(found.low), high=float(found.high))
