@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vlmsel_auto.models.limits import Limits
     from vlmsel_auto.models.prediction import Predictions, predict
     from vlmsel_auto.pipeline.rank import rank
-    from vlmsel_auto.pipeline.result import SearchResult
+    from vlmsel_auto.pipeline.result import RankResult, SearchResult
     from vlmsel_auto.pipeline.search import search
     from vlmsel_auto.records import (
         Agreement,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         TrialResult,
         TrialSpec,
     )
+    from vlmsel_auto.reporting.notebook import NotebookSink
 
 _HOMES = {
     "Agreement": "records",
@@ -40,7 +41,9 @@ _HOMES = {
     "Event": "events",
     "Library": "library.records",
     "Limits": "models.limits",
+    "NotebookSink": "reporting.notebook",
     "Predictions": "models.prediction",
+    "RankResult": "pipeline.result",
     "RankedCandidate": "records",
     "Ranking": "records",
     "SearchResult": "pipeline.result",
@@ -62,7 +65,9 @@ __all__ = [
     "Event",
     "Library",
     "Limits",
+    "NotebookSink",
     "Predictions",
+    "RankResult",
     "RankedCandidate",
     "Ranking",
     "SearchResult",

@@ -136,7 +136,13 @@ def test_report_holds_what_the_result_says(finished):
     assert report.agreement == result.agreement
     assert len(report.trials) == len(result.trials)
     assert {row.name for row in report.baselines} >= {"random order"}
-    assert result.best.candidate in (result.report_dir / "report.html").read_text()
+    page = (result.report_dir / "report.html").read_text()
+    assert result.best.candidate in page
+    mistakes = report.mistakes
+    assert sum(each.right for each in mistakes.classes) / mistakes.images == pytest.approx(result.best.test)
+    assert page.count('src="data:image/jpeg;base64,') == len(mistakes.surest) + len(mistakes.unsure)
+    figure = result.plot_confusion()
+    assert figure.axes[0].get_ylabel() == "true class"
     assert not any("may have seen" in note for note in report.notes)
 
 
@@ -188,15 +194,17 @@ def test_another_search_may_not_take_the_work_directory(finished, shapes):
         )  # fmt: skip
 
 
-def test_a_search_is_logged_a_run_a_trial(shapes, no_library, tmp_path):
+def test_a_search_is_logged_a_run_a_trial_and_may_keep_its_images_to_itself(shapes, no_library, tmp_path):
     result = vlmsel_auto.search(
         shapes, candidates=QUICK[2:], method="probe", budget=Budget(trials=1), workdir=tmp_path / "w",
-        library=no_library, learn=False, logger="csv",
+        library=no_library, learn=False, logger="csv", images=False,
     )  # fmt: skip
     search = tmp_path / "w" / "logs" / "csv" / "version_0"
     assert len(list(search.glob("trial-*/metrics.csv"))) == len(result.trials)
     assert "best/validation" in (search / "metrics.csv").read_text()
+    assert "--no-images" in load_report(result.report_dir).command
     assert "--log csv" in load_report(result.report_dir).command
+    assert "<img" not in (result.report_dir / "report.html").read_text()
 
 
 def test_an_unknown_logger_is_refused_before_anything_is_written(shapes, tmp_path):

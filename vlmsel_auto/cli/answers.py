@@ -17,8 +17,8 @@ from vlmsel_auto.errors import InputError
 from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.recordjson import encode
 from vlmsel_auto.records import BadFile, BestModel, EnsembleModel, Ranking, StoppedBy, TrialResult
-from vlmsel_auto.reporting.formatting import clean, number, percent, plural
-from vlmsel_auto.reporting.table import Column, table
+from vlmsel_auto.reporting.formatting import clean, percent, plural
+from vlmsel_auto.reporting.table import Column, ranking_columns, table
 
 if TYPE_CHECKING:
     from vlmsel_auto.models.prediction import Predictions  # imports torch
@@ -173,19 +173,8 @@ def print_table(columns: Sequence[Column], *, notes: Sequence[str] = ()) -> None
 
 def print_ranking(ranking: Ranking, *, top: int) -> None:
     """Print a ranking, its failures and notes on standard output."""
-    lines = ranking.ranked[:top]
-    ends = [[number(end, digits=0) for end in (line.rank_interval.low, line.rank_interval.high)] for line in lines]
-    columns = [
-        Column("", [str(place) for place in range(1, len(lines) + 1)], right=True),
-        Column("candidate", [line.candidate for line in lines]),
-        Column("score", [number(line.score) for line in lines], right=True),
-        Column("± sd", [number(line.sd) for line in lines], right=True),
-        Column("P(best)", [percent(line.p_best, digits=0) for line in lines], right=True),
-        Column("P(top 5)", [percent(line.p_top5, digits=0) for line in lines], right=True),
-        Column("rank 95 %", [f"{low} to {high}" for low, high in ends], right=True),
-        Column("basis", [line.basis for line in lines]),
-    ]
-    hidden = len(ranking.ranked) - len(lines)
+    columns = ranking_columns(ranking, top=top)
+    hidden = len(ranking.ranked) - top
     more = [f"... and {plural(hidden, 'candidate')} more"] if hidden > 0 else []
     failures = [f"not ranked: {name}: {reason}" for name, reason in ranking.failures.items()]
     print_table(columns, notes=[*more, *failures, *ranking.notes])

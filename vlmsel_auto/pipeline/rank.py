@@ -31,6 +31,7 @@ from vlmsel_auto.pipeline.attempt import attempt
 from vlmsel_auto.pipeline.choose import AUTO, choose
 from vlmsel_auto.pipeline.command import SHOTS
 from vlmsel_auto.pipeline.look import Looked, look_at
+from vlmsel_auto.pipeline.result import RankResult
 from vlmsel_auto.pipeline.source_profiles import open_source_profiles
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.process import writing
@@ -63,7 +64,7 @@ def rank(
     cache_dir: Path | None = None,
     device: str = "auto",
     sink: Sink = discard,
-) -> Ranking:
+) -> RankResult:
     """Predict how candidates will rank on a folder of images once tuned, or without labels zero-shot.
 
     Nothing is trained.
@@ -113,7 +114,7 @@ def rank(
             seed=seed,
             profile_sources=library is None,
         )
-    return replace(ranking, notes=(*task.notes, *ranking.notes))
+    return RankResult.of(replace(ranking, notes=(*task.notes, *ranking.notes)))
 
 
 def _profiled(

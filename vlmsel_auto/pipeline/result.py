@@ -1,25 +1,105 @@
-"""What a search gives back to the script that called it."""
+"""What a search and a ranking give back to the script or the notebook that called them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
+from vlmsel_auto.errors import InputError
 from vlmsel_auto.records import Agreement, BestModel, EnsembleModel, Ranking, StoppedBy, TrialResult
+from vlmsel_auto.reporting.formatting import percent
+from vlmsel_auto.reporting.notebook import ranking_frame, ranking_html, trials_frame, trials_html
+from vlmsel_auto.reporting.report import load
 from vlmsel_auto.reporting.tradeoff import Tradeoff
+from vlmsel_auto.tuning.methods import label_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankResult(Ranking):
+    """A ranking that notebooks show as a table."""
+
+    @classmethod
+    def of(cls, ranking: Ranking) -> Self:
+        """The same ranking."""
+        return cls(**{each.name: getattr(ranking, each.name) for each in fields(Ranking)})
+
+    def frame(self) -> DataFrame:
+        """A row a candidate, best first; needs pandas (extra ``notebook``)."""
+        return ranking_frame(self)
+
+    def _repr_html_(self) -> str:
+        return ranking_html(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchResult:
-    """Outcome of `vlmsel_auto.search`; everything else is in ``report_dir``."""
+    """Outcome of `vlmsel_auto.search`; everything else is in ``report_dir``, which the plots are drawn from."""
 
     best: BestModel | None  # None: no trial succeeded
     ensemble: EnsembleModel | None  # None: it would be no better, or there are no two candidates
     trials: tuple[TrialResult, ...]
-    ranking: Ranking  # as predicted before any trial
+    ranking: RankResult  # as predicted before any trial
     agreement: Agreement  # of that prediction with what came out
     seconds: float  # wall time of this call
     workdir: Path
     report_dir: Path
     stopped_by: StoppedBy
     tradeoffs: tuple[Tradeoff, ...] = ()  # the best of each tuned candidate and the ensemble, fastest first
+
+    def trials_frame(self) -> DataFrame:
+        """A row a trial, by number; needs pandas (extra ``notebook``)."""
+        return trials_frame(self.trials)
+
+    def plot_ranking(self) -> Figure:
+        """Predicted score of each candidate with its uncertainty."""
+        return self._plot("ranking")
+
+    def plot_ranks(self) -> Figure:
+        """Predicted against actual rank of the tuned candidates."""
+        return self._plot("ranks")
+
+    def plot_time(self) -> Figure:
+        """Validation of the trials over time, and the best so far."""
+        return self._plot("time")
+
+    def plot_splits(self) -> Figure:
+        """Validation against test of the tuned candidates."""
+        return self._plot("splits")
+
+    def plot_tradeoff(self) -> Figure:
+        """Accuracy against the time of an image."""
+        return self._plot("tradeoff")
+
+    def plot_confusion(self) -> Figure:
+        """True classes against the classes that the best model took their images for."""
+        return self._plot("confusion")
+
+    def plot_recall(self) -> Figure:
+        """Recall of the best model by class, with intervals."""
+        return self._plot("recall")
+
+    def plot_reliability(self) -> Figure:
+        """How often the best model is right against how sure it is."""
+        return self._plot("reliability")
+
+    def _plot(self, name: str) -> Figure:
+        """A plot of the report; an InputError where it would say nothing."""
+        from vlmsel_auto.reporting.views import drawings  # imports matplotlib
+
+        drawn = drawings(load(self.report_dir))
+        if name not in drawn:
+            raise InputError(f"of this search there are the plots {', '.join(sorted(drawn))}, but got {name!r}")
+        return drawn[name]()
+
+    def _repr_html_(self) -> str:
+        notes = [f"report: {self.report_dir / 'report.html'}"]
+        if self.best is not None:
+            best = self.best
+            reached = f"validation {percent(best.validation)}, test {percent(best.test)}"
+            notes.insert(0, f"best: {best.candidate}, {label_of(best.method)}, {reached}")
+        return trials_html(self.trials, notes=notes)

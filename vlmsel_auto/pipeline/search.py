@@ -30,7 +30,7 @@ from vlmsel_auto.pipeline.final_fit import fit_finally
 from vlmsel_auto.pipeline.learning import learn_from
 from vlmsel_auto.pipeline.mistakes import find_mistakes
 from vlmsel_auto.pipeline.rank import rank_task, views_of
-from vlmsel_auto.pipeline.result import SearchResult
+from vlmsel_auto.pipeline.result import RankResult, SearchResult
 from vlmsel_auto.pipeline.without_labels import finish_without_labels
 from vlmsel_auto.pipeline.workdir import (
     LOCK,
@@ -310,7 +310,7 @@ def search(
         best=best,
         ensemble=mean,
         trials=outcome.results,
-        ranking=ranking,
+        ranking=RankResult.of(ranking),
         agreement=report.agreement,
         seconds=time.monotonic() - began,
         workdir=folder,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import re
-from dataclasses import dataclass
 from typing import Any, Final
 
 import matplotlib as mpl
@@ -44,27 +43,27 @@ styled = mpl.rc_context(_STYLE)  # decorates whatever draws
 _FINE: Final = 0.05  # span of a share below which ticks need a decimal
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Drawing:
-    """A figure, and what it is called."""
+class Drawing(Figure):
+    """A transparent matplotlib figure with a name; notebooks show it without pyplot."""
 
-    figure: Figure
-    name: str  # of its ids, where several stand in one page
-    title: str  # for those who do not see it
+    def __init__(self, *, name: str, title: str, width: float, height: float) -> None:
+        """Inches; ``name`` tells its ids from those of others, ``title`` says what it shows to who does not see it."""
+        super().__init__(figsize=(width, height), dpi=72.0, layout="constrained")  # a pixel is a point, as in the SVG
+        self.patch.set_alpha(0.0)
+        self.name = name
+        self.title = title
 
-    def shown(self) -> Figure:
-        """The figure on a white ground: as it is, it is transparent."""
-        self.figure.patch.set(facecolor="white", alpha=1.0)
-        return self.figure
+    def _repr_svg_(self) -> str:
+        """IPython's question. The ground is white: ink and rules are those of a light page."""
+        self.patch.set(facecolor="white", alpha=1.0)
+        return self.svg()
 
     @styled
     def svg(self) -> str:
         """An SVG element that can be inlined beside others: own ids, a title, no XML prologue."""
         stream = io.StringIO()
         with mpl.rc_context({"svg.hashsalt": self.name}):
-            self.figure.savefig(
-                stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-            )
+            self.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
         text = stream.getvalue()
         text = text[text.index("<svg") :]
         text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -78,10 +77,9 @@ class Drawing:
         return text.replace("<svg ", head, 1).strip()
 
 
-def canvas(*, height: float, width: float = 6.4) -> tuple[Figure, Axes]:
-    """A transparent figure of this size in inches, and its axes."""
-    figure = Figure(figsize=(width, height), dpi=72.0, layout="constrained")  # one pixel is one point, as in the SVG
-    figure.patch.set_alpha(0.0)
+def canvas(*, name: str, title: str, height: float) -> tuple[Drawing, Axes]:
+    """A drawing of this height in inches, and its axes."""
+    figure = Drawing(name=name, title=title, width=6.4, height=height)
     axes = figure.add_subplot()
     axes.patch.set_alpha(0.0)
     return figure, axes

@@ -24,7 +24,11 @@ def confusion_matrix(found: Mistakes) -> Drawing:
     cells = [(place[one.name], place[one.name], one.right) for one in found.classes if one.right]
     cells += [(place[one.true], place[one.predicted], one.images) for one in found.confusions]
     count = len(names)
-    figure, axes = canvas(height=2.2 + max(1.2, 0.26 * count))
+    figure, axes = canvas(
+        name="confusion",
+        title="True classes against the classes that images were taken for",
+        height=2.2 + max(1.2, 0.26 * count),
+    )
     for row, column, images in cells:
         share = images / found.classes[row].images
         colour = BLUE if row == column else RED
@@ -38,7 +42,7 @@ def confusion_matrix(found: Mistakes) -> Drawing:
     axes.set_ylim(count - 0.5, -0.5)
     axes.set_xlabel("taken for")
     axes.set_ylabel("true class")
-    return Drawing(figure=figure, name="confusion", title="True classes against the classes that images were taken for")
+    return figure
 
 
 @styled
@@ -47,7 +51,11 @@ def recall_by_class(found: Mistakes) -> Drawing:
     known = [one for one in found.classes if one.interval is not None]
     known.sort(key=lambda one: (one.right / one.images, one.name))
     known = known[:_MOST_ROWS]
-    figure, axes = canvas(height=1.0 + 0.26 * max(3, len(known)))
+    figure, axes = canvas(
+        name="recall",
+        title="Share of each class that was recognised, with its interval",
+        height=1.0 + 0.26 * max(3, len(known)),
+    )
     for row, one in enumerate(known):
         assert one.interval is not None  # noqa: S101 - chosen above
         axes.plot([one.interval.low, one.interval.high], [row, row], color=INK, linewidth=1.2, zorder=2)
@@ -59,13 +67,15 @@ def recall_by_class(found: Mistakes) -> Drawing:
     axes.set_xlabel("recall")
     percent(axes.xaxis)
     axes.grid(visible=True, axis="x")
-    return Drawing(figure=figure, name="recall", title="Share of each class that was recognised, with its interval")
+    return figure
 
 
 @styled
 def reliability(found: Mistakes) -> Drawing:
     """How often the classifier is right against how sure it is; on the dashed line its probabilities come true."""
-    figure, axes = canvas(height=3.8)
+    figure, axes = canvas(
+        name="reliability", title="How often the classifier is right against how sure it is", height=3.8
+    )
     axes.plot([0, 1], [0, 1], linestyle=(0, (4, 3)), color=FAINT, linewidth=1.2, zorder=1)
     bins = found.reliability
     sizes = [30 + 300 * one.images / found.images for one in bins]
@@ -78,4 +88,4 @@ def reliability(found: Mistakes) -> Drawing:
     percent(axes.xaxis)
     percent(axes.yaxis)
     axes.grid(visible=True)
-    return Drawing(figure=figure, name="reliability", title="How often the classifier is right against how sure it is")
+    return figure

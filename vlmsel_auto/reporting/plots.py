@@ -31,7 +31,11 @@ _MOST_ROWS = 40
 def rank_scatter(outcomes: Sequence[Outcome]) -> Drawing:
     """Predicted against actual rank, the best in the upper left corner; on the dashed line the prediction was right."""
     known = [(one, float(one.predicted_among_tuned)) for one in outcomes if one.predicted_among_tuned is not None]
-    figure, axes = canvas(height=min(7.2, max(3.6, 1.9 + 0.24 * len(known))))
+    figure, axes = canvas(
+        name="ranks",
+        title="Predicted against actual rank of the tuned candidates",
+        height=min(7.2, max(3.6, 1.9 + 0.24 * len(known))),
+    )
     last = max((max(predicted, one.actual_rank) for one, predicted in known), default=1.0)
     axes.plot([0.5, last + 0.5], [0.5, last + 0.5], linestyle=(0, (4, 3)), color=FAINT, linewidth=1.2, zorder=1)
     _scatter(axes, [(predicted, one.actual_rank, one.trial.origin) for one, predicted in known])
@@ -43,7 +47,7 @@ def rank_scatter(outcomes: Sequence[Outcome]) -> Drawing:
     axes.set_yticks(_ticks(last))
     axes.grid(visible=True)
     _label(figure, axes, [(predicted, one.actual_rank, one.candidate) for one, predicted in known])
-    return Drawing(figure=figure, name="ranks", title="Predicted against actual rank of the tuned candidates")
+    return figure
 
 
 @styled
@@ -57,7 +61,7 @@ def best_so_far(trials: Sequence[TrialResult]) -> Drawing:
     ]
     minutes = bool(known) and known[-1][0] > 180.0  # noqa: PLR2004 - three minutes
     unit = 60.0 if minutes else 1.0
-    figure, axes = canvas(height=3.4)
+    figure, axes = canvas(name="time", title="Validation of the trials over time, and the best so far", height=3.4)
     if known:
         times = np.array([end / unit for end, _, _ in known])
         values = np.array([validation for _, validation, _ in known])
@@ -71,7 +75,7 @@ def best_so_far(trials: Sequence[TrialResult]) -> Drawing:
     axes.set_ylabel("validation")
     percent(axes.yaxis)
     axes.grid(visible=True)
-    return Drawing(figure=figure, name="time", title="Validation of the trials over time, and the best so far")
+    return figure
 
 
 @styled
@@ -82,7 +86,7 @@ def validation_against_test(outcomes: Sequence[Outcome]) -> Drawing:
         for one in outcomes
         if one.trial.validation is not None and one.trial.test is not None
     ]
-    figure, axes = canvas(height=4.2)
+    figure, axes = canvas(name="splits", title="Validation against test of the tuned candidates", height=4.2)
     if known:
         low, high = _span(np.array([(validation, test) for validation, test, _ in known]))
         axes.plot([low, high], [low, high], linestyle=(0, (4, 3)), color=FAINT, linewidth=1.2, zorder=1)
@@ -98,13 +102,13 @@ def validation_against_test(outcomes: Sequence[Outcome]) -> Drawing:
     percent(axes.xaxis)
     percent(axes.yaxis)
     axes.grid(visible=True)
-    return Drawing(figure=figure, name="splits", title="Validation against test of the tuned candidates")
+    return figure
 
 
 @styled
 def accuracy_against_latency(models: Sequence[Tradeoff]) -> Drawing:
     """Accuracy against milliseconds an image, on a logarithmic axis; the line joins the models on the front."""
-    figure, axes = canvas(height=4.2)
+    figure, axes = canvas(name="tradeoff", title="Accuracy against milliseconds an image", height=4.2)
     kinds = ((False, GREY, "o", "another is as good and faster"), (True, BLUE, "D", "on the front"))
     for on_front, colour, marker, text in kinds:
         some = [each for each in models if each.on_front is on_front]
@@ -121,7 +125,7 @@ def accuracy_against_latency(models: Sequence[Tradeoff]) -> Drawing:
     percent(axes.yaxis)
     axes.grid(visible=True)
     axes.legend(loc="lower right")
-    return Drawing(figure=figure, name="tradeoff", title="Accuracy against milliseconds an image")
+    return figure
 
 
 @styled
@@ -131,7 +135,11 @@ def predicted_ranking(ranked: Sequence[RankedCandidate], *, tuned: Container[str
     ``tuned`` are the candidates that the search tuned.
     """
     shown = ranked[:_MOST_ROWS]
-    figure, axes = canvas(height=1.0 + 0.26 * max(len(shown), 3))
+    figure, axes = canvas(
+        name="ranking",
+        title="Predicted score of every candidate with its uncertainty",
+        height=1.0 + 0.26 * max(len(shown), 3),
+    )
     for done, colour, marker, text in ((True, BLUE, "o", "tuned"), (False, INK, "D", "not tuned")):
         picked = [row for row, line in enumerate(shown) if (line.candidate in tuned) is done]
         if picked:
@@ -152,7 +160,7 @@ def predicted_ranking(ranked: Sequence[RankedCandidate], *, tuned: Container[str
     axes.grid(visible=True, axis="x")
     if shown:
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2)
-    return Drawing(figure=figure, name="ranking", title="Predicted score of every candidate with its uncertainty")
+    return figure
 
 
 def _scatter(axes: Axes, points: Sequence[tuple[float, float, TrialOrigin]]) -> None:

@@ -186,12 +186,12 @@ class RichSink:
         with contextlib.suppress(Exception):  # a broken terminal must not end the search
             with self._lock:
                 update(self._board, event, self._now())
-            line = _kept_line(event)
+            line = kept_line(event)
             if line is not None:
                 self._console.print(line)
 
 
-def _kept_line(event: Event) -> Text | None:
+def kept_line(event: Event) -> Text | None:
     """What stays above the screen."""
     match event:
         case Notice():

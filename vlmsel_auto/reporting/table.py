@@ -1,14 +1,16 @@
-"""Tables in a terminal, given by columns."""
+"""Tables in a terminal or in HTML, given by columns."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from markupsafe import escape
 from rich.table import Table
 from rich.text import Text
 
-from vlmsel_auto.reporting.formatting import clean
+from vlmsel_auto.records import Ranking
+from vlmsel_auto.reporting.formatting import clean, number, percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +32,34 @@ def table(columns: Sequence[Column], *, width: int, styles: Sequence[str] = (), 
     for index, row in enumerate(zip(*(column.cells for column in shown), strict=True)):
         made.add_row(*(Text(clean(cell)) for cell in row), style=styles[index] if styles else "")
     return made
+
+
+def html_table(columns: Sequence[Column]) -> str:
+    """The columns as an HTML table; every cell is escaped."""
+    aligned = ["right" if column.right else "left" for column in columns]
+    heads = zip((column.title for column in columns), aligned, strict=True)
+    head = "".join(f'<th style="text-align:{side}">{escape(clean(title))}</th>' for title, side in heads)
+    rows = [
+        "".join(
+            f'<td style="text-align:{side}">{escape(clean(cell))}</td>' for cell, side in zip(row, aligned, strict=True)
+        )
+        for row in zip(*(column.cells for column in columns), strict=True)
+    ]
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def ranking_columns(ranking: Ranking, *, top: int) -> list[Column]:
+    """The best ``top`` candidates of a ranking, as people read them."""
+    lines = ranking.ranked[:top]
+    ends = [[number(end, digits=0) for end in (line.rank_interval.low, line.rank_interval.high)] for line in lines]
+    return [
+        Column("", [str(place) for place in range(1, len(lines) + 1)], right=True),
+        Column("candidate", [line.candidate for line in lines]),
+        Column("score", [number(line.score) for line in lines], right=True),
+        Column("± sd", [number(line.sd) for line in lines], right=True),
+        Column("P(best)", [percent(line.p_best, digits=0) for line in lines], right=True),
+        Column("P(top 5)", [percent(line.p_top5, digits=0) for line in lines], right=True),
+        Column("rank 95 %", [f"{low} to {high}" for low, high in ends], right=True),
+        Column("basis", [line.basis for line in lines]),
+    ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,6 +18,7 @@ from rich.text import Text
 from vlmsel_auto.cache import write_atomically
 from vlmsel_auto.records import FinalScore, Interval, StoppedBy
 from vlmsel_auto.reporting import classifier_plots, formatting, plots
+from vlmsel_auto.reporting.canvas import Drawing
 from vlmsel_auto.reporting.report import UNCHECKED, SearchReport, save_json
 from vlmsel_auto.reporting.table import Column, table
 from vlmsel_auto.reporting.tradeoff import tradeoffs
@@ -110,26 +113,29 @@ def without_best(report: SearchReport) -> str:
     return "No trial was finished: the same command with more time goes on from here."
 
 
-def _drawings(report: SearchReport) -> dict[str, Markup]:
-    """Inline plots by name; a plot that would say nothing is left out."""
-    outcomes, trials, ranked = report.outcomes, report.trials, report.ranking.ranked
+def drawings(report: SearchReport) -> dict[str, Callable[[], Drawing]]:
+    """What draws each plot of a report, by name; a plot that would say nothing is left out."""
+    outcomes, trials, ranked, found = report.outcomes, report.trials, report.ranking.ranked, report.mistakes
     tuned = {trial.spec.candidate for trial in trials if trial.state == "complete"}
     predicted = [line for line in outcomes if line.predicted_rank is not None]
     models = tradeoffs(report)
-    drawn = [
-        plots.accuracy_against_latency(models) if len(models) > 1 else None,
-        plots.rank_scatter(predicted) if predicted else None,
-        plots.validation_against_test(predicted) if any(one.trial.test is not None for one in predicted) else None,
-        plots.best_so_far(trials) if tuned else None,
-        plots.predicted_ranking(ranked, tuned=tuned) if ranked else None,
-    ]
-    found = report.mistakes
+    drawn: dict[str, Callable[[], Drawing]] = {}
+    if len(models) > 1:
+        drawn["tradeoff"] = partial(plots.accuracy_against_latency, models)
+    if predicted:
+        drawn["ranks"] = partial(plots.rank_scatter, predicted)
+    if any(one.trial.test is not None for one in predicted):
+        drawn["splits"] = partial(plots.validation_against_test, predicted)
+    if tuned:
+        drawn["time"] = partial(plots.best_so_far, trials)
+    if ranked:
+        drawn["ranking"] = partial(plots.predicted_ranking, ranked, tuned=tuned)
     if found is not None:
-        drawn += [classifier_plots.recall_by_class(found), classifier_plots.reliability(found)]
+        drawn["recall"] = partial(classifier_plots.recall_by_class, found)
+        drawn["reliability"] = partial(classifier_plots.reliability, found)
         if len(found.classes) <= classifier_plots.MOST_CLASSES:
-            drawn.append(classifier_plots.confusion_matrix(found))
-    # our own drawings: matplotlib escapes the texts in them
-    return {one.name: Markup(one.svg()) for one in drawn if one is not None}  # noqa: S704
+            drawn["confusion"] = partial(classifier_plots.confusion_matrix, found)
+    return drawn
 
 
 def html(report: SearchReport) -> str:
@@ -163,7 +169,8 @@ def html(report: SearchReport) -> str:
         stopped=_STOPPED[report.stopped_by],
         command=predict_command(report),
         without_best=without_best(report),
-        plots=_drawings(report),
+        # our own drawings: matplotlib escapes the texts in them
+        plots={name: Markup(draw().svg()) for name, draw in drawings(report).items()},  # noqa: S704
         tuning=sum(trial.seconds for trial in report.trials),
         sizes={item.id: item for item in report.candidates},
         tradeoffs=tradeoffs(report),
