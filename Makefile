@@ -32,7 +32,7 @@ test-lowest:  ## the fast tests with every dependency at its lowest stated versi
 	$(PYTHON) .ci/lowest.py > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pip install -q --disable-pip-version-check -c $(LOWEST)/constraints.txt torch torchvision
 	$(LOWEST)/bin/python -m pip install -q --disable-pip-version-check -c $(LOWEST)/constraints.txt \
-		-e '.[parquet,postgresql]' $(TESTING)
+		-e '.[notebook,parquet,postgresql]' $(TESTING)
 	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -m 'not slow' -W default  # old releases warn of themselves
 
 bench-compare: $(READY)  ## run the quick benchmarks again and compare their figures with the committed ones

@@ -48,7 +48,7 @@ class Block:
 
 def blocks(page: str) -> Iterator[Block]:
     text = (ROOT / page).read_text()
-    for found in re.finditer(r"((?:^<!--.*-->\n+)*)^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+    for found in re.finditer(r"((?:^<!--(?:(?!-->).)*-->\n+)*)^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         comments = tuple(each.strip() for each in re.findall(r"<!--(.*?)-->", found[1]))
         yield Block(text.count("\n", 0, found.start(3)) + 1, found[2], found[3], comments)
 

@@ -16,6 +16,7 @@ from helpers.report_world import make_report
 from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.reporting import classifier_plots, views
 from vlmsel_auto.reporting.mistakes import BINS, SHOWN, Mistakes, judge, with_thumbnails
+from vlmsel_auto.tuning import final_score
 
 
 def judged(*, count=200, classes=5, seed=0, split="test"):
@@ -61,6 +62,7 @@ def test_recall_has_an_interval_where_there_are_images():
 
 
 def test_reliability_gives_the_calibration_error():
+    assert BINS == final_score._BINS
     probabilities, labels, found = judged()
     sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     bins = np.minimum((sure * BINS).astype(int), BINS - 1)
