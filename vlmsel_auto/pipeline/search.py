@@ -14,19 +14,15 @@ from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Notice, ReportWritten, Sink, discard
 from vlmsel_auto.library.places import open_library
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.measuring.contamination import suspicions
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.models.device import pick_device
 from vlmsel_auto.models.hub import hub_offline
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
 from vlmsel_auto.models.loadedmodel import LoadedModel
-from vlmsel_auto.pipeline.affordable import measured_latencies, together
 from vlmsel_auto.pipeline.choose import AUTO, choose
 from vlmsel_auto.pipeline.command import PRICE, SHOTS, command_of
-from vlmsel_auto.pipeline.ensemble import export_ensemble, pool_leaders
-from vlmsel_auto.pipeline.export import export_best
-from vlmsel_auto.pipeline.final_fit import fit_finally
+from vlmsel_auto.pipeline.finish import finish
 from vlmsel_auto.pipeline.learning import learn_from
 from vlmsel_auto.pipeline.mistakes import find_mistakes
 from vlmsel_auto.pipeline.rank import rank_task, views_of
@@ -245,44 +241,29 @@ def search(
             policy=replace(POLICY, price=price / 100),
         )
         stopped = _stopped_by(outcome)
-        latencies = measured_latencies(usable, task, store)
-        pooled = pool_leaders(
-            outcome.members, size=ensemble, fits=together(limits, usable, latencies), task=task, workdir=folder,
-            sink=sink,
-        )  # fmt: skip
-        if outcome.best is not None and stopped is not StoppedBy.INTERRUPTED:
-            towers = [] if pooled is None else pooled.towers
-            outcome = fit_finally(
-                outcome,
-                wanted=list(dict.fromkeys([outcome.best.number, *towers])),
-                task=task,
-                candidates=usable,
-                load=load,
-                store=store,
-                workdir=folder,
-                device=place,
-                deadline=None if spend.seconds is None else began + spend.seconds - _closing(spend.seconds),
-                sink=sink,
-            )
-        warnings = _warnings(outcome, usable, task=task, store=store, sink=sink)
-        best = export_best(outcome, task=task, candidates=usable, workdir=folder, sink=sink, warnings=warnings)
-        mean = export_ensemble(
-            pooled,
-            trials=outcome.members,
+        finished = finish(
+            outcome,
             task=task,
             candidates=usable,
+            size=ensemble,
+            limits=limits,
+            load=load,
+            store=store,
             workdir=folder,
+            device=place,
+            deadline=None if spend.seconds is None else began + spend.seconds - _closing(spend.seconds),
+            interrupted=stopped is StoppedBy.INTERRUPTED,
             sink=sink,
-            warnings=warnings,
         )
-        notes = [*warnings.values(), *task.notes, *ranking.notes]
+        outcome, best, mean = finished.outcome, finished.best, finished.ensemble
+        notes = [*finished.warnings.values(), *task.notes, *ranking.notes]
         if learn and outcome.best is not None and stopped is not StoppedBy.INTERRUPTED:
             notes.append(learn_from(task, usable, measured, outcome.results, seed=seed, sink=sink))
         seconds = time.monotonic() - began
         report = make_report(
             task=task,
             candidates=chosen,
-            latencies=latencies,
+            latencies=finished.latencies,
             ranking=ranking,
             trials=outcome.results,
             best=best,
@@ -335,17 +316,6 @@ def _left(budget: Budget, *, spent: float) -> Budget:
 def _closing(seconds: float) -> float:
     """What export and report may need of a budget."""
     return min(_CLOSING_SECONDS, _CLOSING_SHARE * seconds)
-
-
-def _warnings(
-    outcome: StudyOutcome, candidates: Sequence[Candidate], *, task: Task, store: Store, sink: Sink
-) -> dict[str, str]:
-    """What the user must know of leading candidates, told at once, for report and cards."""
-    leading = {each.spec.candidate for each in (*outcome.members, outcome.best) if each is not None}
-    found = suspicions([one for one in candidates if one.id in leading], task=task, store=store)
-    for text in found.values():
-        sink(Notice(text=text, level="warning"))
-    return found
 
 
 def _stopped_by(outcome: StudyOutcome) -> StoppedBy:

@@ -23,7 +23,7 @@ from vlmsel_auto.models.ensembles import write_ensemble
 from vlmsel_auto.models.exporting import Classifier, export
 from vlmsel_auto.models.limits import Limits
 from vlmsel_auto.pipeline.affordable import measured_latencies, together
-from vlmsel_auto.pipeline.result import SearchResult
+from vlmsel_auto.pipeline.result import RankResult, SearchResult
 from vlmsel_auto.ranking.evidence.consensus import likeness
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import BestModel, Budget, Candidate, EnsembleModel, Ranking, StoppedBy, Task
@@ -208,7 +208,7 @@ def finish_without_labels(
         best=best,
         ensemble=mean,
         trials=(),
-        ranking=ranking,
+        ranking=RankResult.of(ranking),
         agreement=report.agreement,
         seconds=time.monotonic() - began,
         workdir=workdir,

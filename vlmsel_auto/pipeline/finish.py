@@ -1,0 +1,107 @@
+"""From the trials of a study to what the user gets: final fits, the best model and the ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlmsel_auto.cache import Store
+from vlmsel_auto.events import Notice, Sink
+from vlmsel_auto.measuring.contamination import suspicions
+from vlmsel_auto.models.limits import Limits
+from vlmsel_auto.pipeline.affordable import measured_latencies, together
+from vlmsel_auto.pipeline.ensemble import export_ensemble, pool_leaders
+from vlmsel_auto.pipeline.export import export_best
+from vlmsel_auto.pipeline.final_fit import fit_finally
+from vlmsel_auto.records import BestModel, Candidate, EnsembleModel, Task
+from vlmsel_auto.study.study import StudyOutcome
+from vlmsel_auto.tuning.work import Loader
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Finished:
+    """What came of a study."""
+
+    outcome: StudyOutcome  # with the final fits
+    best: BestModel | None
+    ensemble: EnsembleModel | None
+    warnings: Mapping[str, str]  # candidate -> what a user of it must know
+    latencies: Mapping[str, float]  # candidate -> seconds an image
+
+
+def finish(
+    outcome: StudyOutcome,
+    *,
+    task: Task,
+    candidates: Sequence[Candidate],
+    size: int,
+    limits: Limits,
+    load: Loader,
+    store: Store,
+    workdir: Path,
+    device: str,
+    deadline: float | None,
+    interrupted: bool,
+    sink: Sink,
+) -> Finished:
+    """Fit the chosen towers on all labels, and export.
+
+    Args:
+        outcome: of the study.
+        task: the target.
+        candidates: all that were usable.
+        size: of the ensemble, see `ensemble.pool_leaders`.
+        limits: which the ensemble keeps as a whole.
+        load: gives a freshly loaded model.
+        store: has the embeddings.
+        workdir: where checkpoints are and models go.
+        device: where models run.
+        deadline: `time.monotonic` by which final fits must be over.
+        interrupted: somebody waits for the end: nothing is fitted any more.
+        sink: takes events.
+    """
+    latencies = measured_latencies(candidates, task, store)
+    fits = together(limits, candidates, latencies)
+    pooled = pool_leaders(outcome.members, size=size, fits=fits, task=task, workdir=workdir, sink=sink)
+    if outcome.best is not None and not interrupted:
+        towers = [] if pooled is None else pooled.towers
+        outcome = fit_finally(
+            outcome,
+            wanted=list(dict.fromkeys([outcome.best.number, *towers])),
+            task=task,
+            candidates=candidates,
+            load=load,
+            store=store,
+            workdir=workdir,
+            device=device,
+            deadline=deadline,
+            sink=sink,
+        )
+    warnings = _warnings(outcome, candidates, task=task, store=store, sink=sink)
+    return Finished(
+        outcome=outcome,
+        best=export_best(outcome, task=task, candidates=candidates, workdir=workdir, sink=sink, warnings=warnings),
+        ensemble=export_ensemble(
+            pooled,
+            trials=outcome.members,
+            task=task,
+            candidates=candidates,
+            workdir=workdir,
+            sink=sink,
+            warnings=warnings,
+        ),
+        warnings=warnings,
+        latencies=latencies,
+    )
+
+
+def _warnings(
+    outcome: StudyOutcome, candidates: Sequence[Candidate], *, task: Task, store: Store, sink: Sink
+) -> dict[str, str]:
+    """What the user must know of leading candidates, told at once, for report and cards."""
+    leading = {each.spec.candidate for each in (*outcome.members, outcome.best) if each is not None}
+    found = suspicions([one for one in candidates if one.id in leading], task=task, store=store)
+    for text in found.values():
+        sink(Notice(text=text, level="warning"))
+    return found
