@@ -1,0 +1,93 @@
+"""``vlmsel-auto rank``: the ranking alone."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vlmsel_auto.cli.options import (
+    AsJson,
+    CacheDir,
+    Candidates,
+    Classes,
+    Debug,
+    Device,
+    Folder,
+    Images,
+    ImageSize,
+    LibraryPath,
+    Licence,
+    MaxDownload,
+    MaxLatency,
+    MaxMemory,
+    MaxParams,
+    Offline,
+    Quiet,
+    Seed,
+    Shots,
+    Unlabelled,
+)
+from vlmsel_auto.cli.support import guarded, make_sink
+
+
+def rank(
+    *,
+    directory: Folder,
+    candidates: Candidates = ["auto"],  # noqa: B006 - typer copies defaults
+    max_params: MaxParams = None,
+    max_download: MaxDownload = None,
+    max_memory: MaxMemory = None,
+    max_latency: MaxLatency = None,
+    image_size: ImageSize = None,
+    licence: Licence = None,
+    offline: Offline = False,
+    top: Annotated[int, typer.Option(min=0, metavar="N", help="Show the best N only; 0: all.")] = 0,
+    shots: Shots = 16,
+    classes: Classes = None,
+    unlabelled: Unlabelled = False,
+    images: Images = 400,
+    seed: Seed = 0,
+    library: LibraryPath = None,
+    cache_dir: CacheDir = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Predict how the candidates will rank on DIR once tuned; nothing is trained."""
+    with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.cli.answers import check_task, print_ranking, rank_json
+        from vlmsel_auto.models.limits import read_limits
+
+        limits = read_limits(
+            max_params=max_params,
+            max_download=max_download,
+            max_memory=max_memory,
+            max_latency=max_latency,
+            image_size=image_size,
+            licence=licence,
+        )
+        named = check_task(directory, candidates, classes=classes, unlabelled=unlabelled)
+        from vlmsel_auto.pipeline.rank import rank as run_rank
+
+        with make_sink(quiet=quiet) as sink:
+            ranking = run_rank(
+                directory,
+                candidates=tuple(candidates),
+                limits=limits,
+                offline=offline,
+                shots=shots,
+                classes=named,
+                unlabelled=unlabelled,
+                images=images,
+                seed=seed,
+                library=library,
+                cache_dir=cache_dir,
+                device=device,
+                sink=sink,
+            )
+        shown = top or len(ranking.ranked)
+        answer.json = rank_json(ranking, top=shown)
+        if not as_json:
+            print_ranking(ranking, top=shown)
