@@ -1,6 +1,6 @@
 """What source profiles cost beside a look, and how many labels of a source task a ranking needs.
 
-    python benchmarks/source_profiles.py                       # about 3 minutes
+    python benchmarks/source_profiles.py                       # about 6 minutes
     python benchmarks/source_profiles.py --labels-only
 
 Costs: random weights of ViT-B-32 and random pictures; a look embeds 160 images, a source task is 32 images. Labels: the
@@ -35,16 +35,16 @@ SHOTS = 16
 
 
 def costs() -> None:
-    """Print seconds of a look and of source profiles."""
+    """Print seconds of processor time of a look and of source profiles."""
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         (root / "model").mkdir()
         model = zoo.load(write_model("ViT-B-32", root / "model"), device="cpu")
         task = load_task(write_images(root / "task"), shots=20, workdir=root / "work")
         task.pixels.prepare(model.candidate.view, task.support)
-        began = time.perf_counter()
+        began = time.process_time()
         embed_target(model, task, store=Store(root / "store"))
-        print(f"look at ViT-B-32, {len(task.support)} images: {time.perf_counter() - began:.1f} s", flush=True)
+        print(f"look at ViT-B-32, {len(task.support)} images: {time.process_time() - began:.1f} s", flush=True)
         few = task.train[:PROFILE_IMAGES]
         for count in CLASSES:
             names = tuple(f"class {k}" for k in range(count))
@@ -52,9 +52,9 @@ def costs() -> None:
                 task, name=f"{count} classes", classes=names, prompts=names, templates=task.templates[:4], train=few,
                 digest=f"{count}",
             )  # fmt: skip
-            began = time.perf_counter()
+            began = time.process_time()
             measure_source(model, source, store=Store(root / "store"))
-            print(f"source task of {len(few)} images, {count} classes: {time.perf_counter() - began:.1f} s", flush=True)
+            print(f"source task of {len(few)} images, {count} classes: {time.process_time() - began:.1f} s", flush=True)
 
 
 def labels() -> None:
