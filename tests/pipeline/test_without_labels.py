@@ -196,6 +196,15 @@ def test_an_ensemble_of_one_is_none(heap, tmp_path):
     assert small.best.model_dir.is_dir()
 
 
+def test_without_time_for_any_look_there_is_a_model_all_the_same(heap, tmp_path):
+    options = {"candidates": NAMES[:2], "classes": SHAPES, "library": default_library(), "workdir": tmp_path / "w"}
+    hurried = vlmsel_auto.search(heap, **options, budget=1e-3)
+    assert set(hurried.ranking.not_looked) == set(NAMES[:2])
+    assert hurried.best.candidate == hurried.ranking.order[0]
+    assert read_classifier(hurried.best.model_dir).classes == SHAPES
+    assert hurried.ensemble is None
+
+
 def test_a_logit_scale_changes_no_head(heap, tmp_path):
     task = load_task(heap, classes=SHAPES, workdir=tmp_path / "work")
     rng = np.random.default_rng(0)

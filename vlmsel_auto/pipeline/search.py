@@ -217,6 +217,7 @@ def search(
                 settings={**settings, "device": place},
                 workdir=folder,
                 began=began,
+                device=place,
                 sink=sink,
             )
 

@@ -7,9 +7,11 @@ docs/without-labels.md compares it with adaptations to the unlabelled images.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,11 +20,13 @@ import numpy as np
 from vlmsel_auto.cache import Json, Store
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink
+from vlmsel_auto.measuring.measure import embed_target
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.ensembles import write_ensemble
 from vlmsel_auto.models.exporting import Classifier, export
 from vlmsel_auto.models.limits import Limits
 from vlmsel_auto.pipeline.affordable import measured_latencies, together
+from vlmsel_auto.pipeline.attempt import attempt
 from vlmsel_auto.pipeline.result import RankResult, SearchResult
 from vlmsel_auto.ranking.evidence.consensus import likeness
 from vlmsel_auto.ranking.measurement import Measurement
@@ -110,6 +114,7 @@ def export_zero_shot(
     first, folder = by_id[shares[0].candidate], workdir / "ensemble"
     directory: Path | None = None
     mean: EnsembleModel | None = None
+    shutil.rmtree(folder, ignore_errors=True)  # an earlier call's would look like this one's
     try:
         directory = write(shares[0], workdir / "model")
         if len(shares) > 1:
@@ -145,6 +150,23 @@ def _pool(shares: Sequence[Share], by_id: Mapping[str, Candidate], folder: Path)
     )
 
 
+def _first_that_loads(
+    ranking: Ranking, candidates: Sequence[Candidate], *, task: Task, store: Store, device: str, sink: Sink
+) -> list[Measurement]:
+    """The best ranked candidate that can be embedded: without time for any look there is a model all the same."""
+    by_id = {one.id: one for one in candidates}
+
+    def embed(name: str) -> Measurement:
+        return embed_target(zoo.load(by_id[name], device=device, sink=sink), task, store=store)
+
+    for name in ranking.order:
+        found = attempt(partial(embed, name))
+        if isinstance(found, Measurement):
+            return [found]
+        sink(Notice(text=f"{name} cannot be used: {found}", level="warning"))
+    return []
+
+
 def finish_without_labels(
     task: Task,
     candidates: Sequence[Candidate],
@@ -159,6 +181,7 @@ def finish_without_labels(
     settings: Mapping[str, Json],
     workdir: Path,
     began: float,
+    device: str,
     sink: Sink,
 ) -> SearchResult:
     """Export the models, and write the report, of a search that has a ranking and no labels.
@@ -176,14 +199,16 @@ def finish_without_labels(
         settings: likewise.
         workdir: where all is written.
         began: `time.monotonic` at the start of the search.
+        device: where models run.
         sink: takes events.
     """
     usable = [one for one in candidates if one.id not in ranking.failures]
     latencies = measured_latencies(usable, task, store)
     ranked_after = time.monotonic() - began
     sink(Notice(text=UNCHECKED, level="warning"))
-    shares = pool_leaders(ranking, measured, size=max(1, size), fits=together(limits, usable, latencies))
-    best, mean = export_zero_shot(shares, measured, task=task, candidates=usable, workdir=workdir, sink=sink)
+    seen = measured or _first_that_loads(ranking, usable, task=task, store=store, device=device, sink=sink)
+    shares = pool_leaders(ranking, seen, size=max(1, size), fits=together(limits, usable, latencies))
+    best, mean = export_zero_shot(shares, seen, task=task, candidates=usable, workdir=workdir, sink=sink)
     seconds = time.monotonic() - began
     report = make_report(
         task=task,
