@@ -36,7 +36,8 @@ def check_classes(classes: Sequence[str], labels: Sequence[str], *, left_out: Ma
         lost = [one for label in small for one in left_out.get(label, ())]
         raise TaskError(
             f"every class needs at least {_MIN_IMAGES} images{'' if not lost else ' that can be used'}; "
-            f"add images or remove the class, but got {', '.join(f'{label!r} with {counts[label]}' for label in small)}"
+            f"add images, remove the class or use no labels (--unlabelled), "
+            f"but got {', '.join(f'{label!r} with {counts[label]}' for label in small)}"
             + (f" (left out: {shown(lost)})" if lost else "")
         )
 
