@@ -45,6 +45,7 @@ def found(heap, tmp_path_factory):
         heap,
         candidates=NAMES,
         classes=SHAPES,
+        seed=3,
         workdir=tmp_path_factory.mktemp("work") / "w",
         library=default_library(),
         sink=events.append,
@@ -76,6 +77,7 @@ def test_the_report_says_that_no_label_checked_it(found):
     lines = [line.plain for line in views._best_lines(report)]
     assert "no label checked it" in lines[0]
     assert "--classes circle,square,triangle" in report.command
+    assert report.seed == 3
 
 
 def test_the_models_name_drawn_shapes(found, heap):
@@ -100,7 +102,7 @@ def test_the_ensemble_pools_the_leaders_by_their_chances(found):
 def test_the_same_search_again_gives_the_same(found, heap):
     result, _ = found
     again = vlmsel_auto.search(
-        heap, candidates=NAMES, classes=SHAPES, workdir=result.workdir, library=default_library()
+        heap, candidates=NAMES, classes=SHAPES, seed=3, workdir=result.workdir, library=default_library()
     )
     assert (again.best, again.ensemble, again.ranking) == (result.best, result.ensemble, result.ranking)
 
@@ -223,7 +225,7 @@ def test_a_ranking_is_ready_before_anything_is_exported(found):
 
 def test_measurements_are_found_again(found, heap):
     result, _ = found
-    task = load_task(heap, classes=SHAPES, workdir=result.workdir)
+    task = load_task(heap, classes=SHAPES, seed=3, workdir=result.workdir)
     (one,) = resolve(NAMES[:1])
     kept = find_measurement(one, task, store=Store(result.workdir / "targets"))
     assert kept.features.shape[0] == 45

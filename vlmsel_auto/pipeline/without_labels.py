@@ -224,7 +224,7 @@ def finish_without_labels(
         stage_seconds={"images and ranking": ranked_after, "export": seconds - ranked_after},
         command=command,
         settings={name: str(value) for name, value in settings.items()},
-        seed=ranking.seed,
+        seed=task.seed,
         workdir=workdir,
         notes=(UNCHECKED, *task.notes, *ranking.notes),
     )
