@@ -33,7 +33,7 @@ def main(folder: str, seconds: float, wanted: str) -> None:
         front = ", on the front" if model.on_front else ""
         print(f"{model.name} ({model.method}): {model.accuracy:.1%}, {1e3 * model.latency:.1f} ms an image{front}")
     if result.best is not None:
-        print(f"best: {result.best.candidate}, model in {result.best.model_dir}")
+        print(f"{result.best.candidate}: test {result.best.test}, model in {result.best.model_dir}")
 
 
 if __name__ == "__main__":

@@ -197,7 +197,7 @@ def test_another_search_may_not_take_the_work_directory(finished, shapes):
 def test_a_search_is_logged_a_run_a_trial_and_may_keep_its_images_to_itself(shapes, no_library, tmp_path):
     result = vlmsel_auto.search(
         shapes, candidates=QUICK[2:], method="probe", budget=Budget(trials=1), workdir=tmp_path / "w",
-        library=no_library, learn=False, logger="csv", images=False,
+        library=no_library, learn=False, logger="csv", thumbnails=False,
     )  # fmt: skip
     search = tmp_path / "w" / "logs" / "csv" / "version_0"
     assert len(list(search.glob("trial-*/metrics.csv"))) == len(result.trials)

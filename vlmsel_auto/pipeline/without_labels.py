@@ -19,7 +19,7 @@ import numpy as np
 
 from vlmsel_auto.cache import Json, Store
 from vlmsel_auto.errors import VlmselError
-from vlmsel_auto.events import Notice, Sink
+from vlmsel_auto.events import Notice, ReportWritten, Sink
 from vlmsel_auto.measuring.measure import embed_target
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.ensembles import write_ensemble
@@ -229,6 +229,7 @@ def finish_without_labels(
         notes=(UNCHECKED, *task.notes, *ranking.notes),
     )
     views.write(report, workdir / "report")
+    sink(ReportWritten(directory=workdir / "report", best=best, ensemble=mean, agreement=report.agreement))
     return SearchResult(
         best=best,
         ensemble=mean,
