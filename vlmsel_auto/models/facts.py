@@ -8,7 +8,7 @@ of ``data/openclip_publishers.json``; bytes to download and memory are estimates
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
@@ -77,6 +77,12 @@ def facts_of(candidate: Candidate, *, mean_accuracy: float | None = None, imagen
         mean_accuracy=mean_accuracy,
         imagenet=imagenet,
     )
+
+
+def known_sum(values: Sequence[int | None]) -> int | None:
+    """The sum of figures of several models; None where one of them is not known."""
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
 
 
 def _memory(params: int, peak: int) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from vlmsel_auto.cache import Store
 from vlmsel_auto.models.embedding import find_embeddings
-from vlmsel_auto.models.facts import Facts, facts_of
+from vlmsel_auto.models.facts import Facts, facts_of, known_sum
 from vlmsel_auto.models.limits import Limits, why_not
 from vlmsel_auto.models.machine import Machine, Timed, corrected, embedding_seconds
 from vlmsel_auto.records import Candidate, FloatArray, Task
@@ -56,13 +56,9 @@ def together(
 
 def _sum(members: Sequence[Facts]) -> Facts:
     """Parameters and memory of all; a download is of one candidate."""
-
-    def total(values: Sequence[int | None]) -> int | None:
-        return None if None in values else sum(value or 0 for value in values)
-
     return replace(
         members[0],
-        params=total([each.params for each in members]),
-        memory_bytes=total([each.memory_bytes for each in members]),
+        params=known_sum([each.params for each in members]),
+        memory_bytes=known_sum([each.memory_bytes for each in members]),
         download_bytes=None,
     )

@@ -23,6 +23,7 @@ from scipy.special import softmax
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink
 from vlmsel_auto.models.ensembles import write_ensemble
+from vlmsel_auto.models.facts import known_sum
 from vlmsel_auto.models.pooling import LEAST_LOG, fit_weights, log_probabilities, pool
 from vlmsel_auto.pipeline.export import NO_WARNINGS, export_trial, held_out_rows
 from vlmsel_auto.planning.method import Trains
@@ -185,7 +186,7 @@ def export_ensemble(
         test=None if on_test is None else on_test.metric,
         model_dir=folder,
         on_test=on_test,
-        params=None if None in sizes else sum(size or 0 for size in sizes),
+        params=known_sum(sizes),
     )
 
 

@@ -77,9 +77,7 @@ class _Looks:
         self.found[self.candidates[place].id] = measurement
         labels = self.task.known_labels
         seen = measurement.embedded(labels)
-        if (
-            seen is not None and labels is not None
-        ):  # without labels a look tells no accuracy: benchmarks/without_labels.py
+        if seen is not None and labels is not None:  # without labels a look tells no accuracy (docs/without-labels.md)
             accuracy, sd = look_accuracy(seen)
             self.looks.append(Look(candidate=place, accuracy=accuracy, sd=sd))
 
@@ -220,7 +218,9 @@ def _next(state: _Looks, *, price: float, deadline: float | None, imagined: Look
 
 
 def _following(state: _Looks, place: int, *, price: float, deadline: float | None) -> int | None:
-    """Who comes after ``place`` if that look shows what is expected."""
+    """Who comes after ``place`` if that look shows what is expected; None where nobody needs a download."""
+    if not state.downloads.any():  # NaN, an unknown size, is one
+        return None
     expected = float(np.clip(outlook(state.scenarios, state.looks).mean[place], 0.0, 1.0))
     imagined = Look(candidate=place, accuracy=expected, sd=_EXPECTED_SD)
     return _next(state, price=price, deadline=deadline, imagined=imagined)
@@ -292,12 +292,9 @@ def _drop_slow(state: _Looks, machine: Machine | None, *, most: float | None, si
 def _without_hub(state: _Looks, *, sink: Sink) -> None:
     """Nobody else is asked for in vain: each would wait for the network."""
     lost = [m for m in state.open_places() if state.downloads[m] != 0]
-    state.failures |= dict.fromkeys((state.candidates[m].id for m in lost), "the hub cannot be reached any more")
-    sink(
-        Notice(
-            text=f"the hub cannot be reached any more: {plural(len(lost), 'candidate')} cannot be had", level="warning"
-        )
-    )
+    reason = "the hub cannot be reached any more"
+    state.failures |= dict.fromkeys((state.candidates[m].id for m in lost), reason)
+    sink(Notice(text=f"{reason}: {plural(len(lost), 'candidate')} cannot be had", level="warning"))
 
 
 def _why_not(state: _Looks, *, deadline: float | None) -> dict[str, NotLooked]:

@@ -24,6 +24,7 @@ from vlmsel_auto.measuring.measure import embed_target
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.ensembles import write_ensemble
 from vlmsel_auto.models.exporting import Classifier, export
+from vlmsel_auto.models.facts import known_sum
 from vlmsel_auto.models.limits import Limits
 from vlmsel_auto.pipeline.affordable import measured_latencies, together
 from vlmsel_auto.pipeline.attempt import attempt
@@ -146,7 +147,7 @@ def _pool(shares: Sequence[Share], by_id: Mapping[str, Candidate], folder: Path)
         validation_images=0,
         test=None,
         model_dir=folder,
-        params=None if None in sizes else sum(size or 0 for size in sizes),
+        params=known_sum(sizes),
     )
 
 
