@@ -16,11 +16,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from filelock import FileLock, Timeout
 
 from vlmsel_auto.errors import InputError, WorkdirError
+
+if TYPE_CHECKING:
+    import torch
 
 _DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES})
 _OUT_OF_MEMORY: Final = (
@@ -48,9 +51,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(said in str(error).lower() for said in _OUT_OF_MEMORY)
 
 
-def release_memory() -> None:
-    """Give the memory of what is no longer used back to the system; glibc keeps most of a deleted model's otherwise."""
+def release_memory(device: torch.device | None = None) -> None:
+    """Give the memory of what is no longer used back to the system, that of an accelerator ``device`` too.
+
+    Lightning's objects hold each other in cycles, glibc keeps most of a deleted model's memory, torch what it cached.
+    """
     gc.collect()
+    if device is not None and device.type in {"cuda", "mps"}:
+        import torch
+
+        (torch.cuda if device.type == "cuda" else torch.mps).empty_cache()
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL("libc.so.6").malloc_trim(0)

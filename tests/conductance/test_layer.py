@@ -523,8 +523,8 @@ torch.set_num_threads(1)
 visual = open_clip.create_model("local-dir:" + sys.argv[1]).eval().visual
 images = torch.rand(48, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
 plain = conductance(visual, images, scalar=make_scalar("norm"), points=9, budget=2**24)
-retries, release = [], engine.release
-engine.release = lambda device: (retries.append(device), release(device))
+retries, release = [], engine.release_memory
+engine.release_memory = lambda device: (retries.append(device), release(device))
 size = int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (size + 128 * 2**20, -1))
 tight = conductance(visual, images, scalar=make_scalar("norm"), points=9, budget=2**32)

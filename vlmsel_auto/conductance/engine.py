@@ -23,12 +23,12 @@ from vlmsel_auto.conductance.batches import RUNNING, Batches, even
 from vlmsel_auto.conductance.blocks import to_rows
 from vlmsel_auto.conductance.contraction import Part, Running, contract_levels, estimate_error, interleave
 from vlmsel_auto.conductance.footprint import Footprint, check_ends, measure
-from vlmsel_auto.conductance.memory import enough_for_passes, release
+from vlmsel_auto.conductance.memory import enough_for_passes
 from vlmsel_auto.conductance.quadrature import Rule
 from vlmsel_auto.conductance.scalars import Scalar
 from vlmsel_auto.conductance.sweep import Sweep, widened
 from vlmsel_auto.errors import ConductanceError
-from vlmsel_auto.process import is_out_of_memory
+from vlmsel_auto.process import is_out_of_memory, release_memory
 from vlmsel_auto.records import FloatArray, IntArray
 
 
@@ -99,7 +99,7 @@ class Engine:
                 f"another device, but got {failed}"
             ) from failed
         self.budget //= 2
-        release(self.images.device)
+        release_memory(self.images.device)
 
     def _unfinished(self, chosen: IntArray, rung: int) -> NDArray[np.bool_]:
         d1, d0 = self.arrays.differences[chosen].mean(axis=1).T

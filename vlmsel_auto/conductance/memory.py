@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 
 import torch
@@ -30,12 +29,3 @@ def memory_budget(device: torch.device) -> int:
 def enough_for_passes(device: torch.device) -> int | None:
     """`Batches.passes`: on CPUs larger passes are no faster."""
     return _CPU_PASSES if device.type == "cpu" else None
-
-
-def release(device: torch.device) -> None:
-    """Give cached memory back after running out."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()

@@ -6,7 +6,6 @@ Ctrl+C is a KeyboardInterrupt again, not a SystemExit; its console lines and war
 
 from __future__ import annotations
 
-import gc
 import logging
 import math
 import time
@@ -21,7 +20,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from vlmsel_auto.errors import TrialOutOfMemory
-from vlmsel_auto.process import handlers_kept, is_out_of_memory
+from vlmsel_auto.process import handlers_kept, is_out_of_memory, release_memory
 from vlmsel_auto.records import Metric
 from vlmsel_auto.tuning import probe, zero_shot
 from vlmsel_auto.tuning.checkpoints import Checkpoint, Paused, Progress
@@ -48,7 +47,7 @@ def run(work: Work) -> Outcome:
     try:
         return _halving(work, _fitted_head(work))
     finally:
-        release(work.device)
+        release_memory(work.device)
 
 
 def _fitted_head(work: Work) -> Outcome:
@@ -74,18 +73,11 @@ def _halving(work: Work, head: Outcome) -> Outcome:
             if not is_out_of_memory(error):
                 raise
         work = replace(work, paused=None)  # other batches make other steps: begin anew
-        release(work.device)
+        release_memory(work.device)
     raise TrialOutOfMemory(
         f"Fine-tuning {work.spec.candidate} does not fit into the memory of {work.device}: free memory or leave it "
         f"out, but got batches of {full}, halved {_HALVINGS} times"
     )
-
-
-def release(device: torch.device) -> None:
-    """Give memory back between trials; Lightning's objects hold each other in cycles."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 @torch.inference_mode()
