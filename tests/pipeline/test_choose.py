@@ -10,11 +10,12 @@ from vlmsel_auto.events import Notice
 from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
 from vlmsel_auto.pipeline.choose import Chosen, choose
+from vlmsel_auto.pipeline.workdir import EarlierChoice
 
 ONE, OTHER = "RN-Mi-64.glyph-s", "ViT-Mi-8-64.all-l"
 
 
-def chosen(names, *, limits=NO_LIMITS, offline=False, earlier=()) -> tuple[Chosen, list[str]]:
+def chosen(names, *, limits=NO_LIMITS, offline=False, earlier=None) -> tuple[Chosen, list[str]]:
     told: list[str] = []
     found = choose(
         names, limits=limits, offline=offline, device="cpu", earlier=earlier,
@@ -43,7 +44,8 @@ def test_auto_asks_no_hub_offline(tmp_path: Path):
 
 def test_auto_keeps_what_it_chose_before(tmp_path: Path):
     with using("http://127.0.0.1:9", tmp_path):
-        found, told = chosen("auto", earlier=(ONE,))
+        found, told = chosen("auto", earlier=EarlierChoice(candidates=(ONE,), left_out={OTHER: "too large"}))
+    assert found.failures == {OTHER: "too large"}
     assert [one.id for one in found.candidates] == [ONE]
     assert told == []
 
@@ -70,6 +72,14 @@ def test_limits_keep_out_and_say_whom():
     assert [one.id for one in found.candidates] == [small]
     assert "exceed --max-params" in found.failures[large]
     assert "1 candidate kept out by limits" in told[0]
+
+
+def test_limits_are_not_applied_anew_to_who_was_in():
+    tight = Limits(max_params=1)  # as free memory would be, which has shrunk since
+    found, told = chosen([ONE, OTHER], limits=tight, earlier=EarlierChoice(candidates=(ONE,), left_out={OTHER: "late"}))
+    assert [one.id for one in found.candidates] == [ONE]
+    assert found.failures == {OTHER: "late"}
+    assert told == []
 
 
 def test_only_a_latency_beyond_doubt_keeps_out_before_anything_is_timed():

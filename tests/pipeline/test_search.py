@@ -25,7 +25,7 @@ from vlmsel_auto.events import Notice, RankingReady, TrialFinished
 from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.library.file import save
 from vlmsel_auto.library.places import user_library
-from vlmsel_auto.models.limits import NO_LIMITS, read_limits
+from vlmsel_auto.models.limits import NO_LIMITS, Limits, read_limits
 from vlmsel_auto.pipeline.command import command_of
 from vlmsel_auto.pipeline.workdir import check_usable
 from vlmsel_auto.records import Budget
@@ -186,10 +186,11 @@ def test_the_same_search_again_repeats_nothing(finished, shapes):
     assert not any(scrap.exists() for scrap in scraps)
 
 
-def test_another_search_may_not_take_the_work_directory(finished, shapes):
-    with pytest.raises(WorkdirError, match=r"another .*seed"):
+@pytest.mark.parametrize(("seed", "limits", "other"), [(1, NO_LIMITS, "seed"), (0, Limits(max_params=10**9), "limits")])
+def test_another_search_may_not_take_the_work_directory(finished, shapes, seed, limits, other):
+    with pytest.raises(WorkdirError, match=rf"another {other}[:,]"):
         vlmsel_auto.search(
-            shapes, candidates=QUICK, budget=Budget(trials=5), workdir=finished[0].workdir, seed=1,
+            shapes, candidates=QUICK, budget=Budget(trials=5), workdir=finished[0].workdir, seed=seed, limits=limits,
             library=assemble([]),
         )  # fmt: skip
 

@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 from vlmsel_auto.errors import CandidateError, InputError
@@ -31,6 +31,11 @@ class Limits:
     max_latency: float | None = None  # seconds of one image, embedded among many on this machine
     image_size: tuple[float, float] | None = None  # least and most side of the input, pixels
     licences: tuple[str, ...] = ()  # names that are allowed, in any case
+
+    def __str__(self) -> str:
+        """Those that are set, as one text."""
+        chosen = {each.name: getattr(self, each.name) for each in fields(self)}
+        return ", ".join(f"{name} {value}" for name, value in chosen.items() if value) or "none"
 
 
 NO_LIMITS: Final = Limits()

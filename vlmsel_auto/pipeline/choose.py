@@ -15,6 +15,7 @@ from vlmsel_auto.models.facts import Facts, facts_of
 from vlmsel_auto.models.hub import cache_dir, is_reachable
 from vlmsel_auto.models.limits import Limits, within
 from vlmsel_auto.models.machine import Machine, embedding_seconds, measure
+from vlmsel_auto.pipeline.workdir import EarlierChoice
 from vlmsel_auto.records import Candidate
 from vlmsel_auto.reporting.formatting import plural
 from vlmsel_auto.units import milliseconds
@@ -40,7 +41,7 @@ def choose(
     offline: bool,
     device: str,
     sink: Sink,
-    earlier: Sequence[str] = (),
+    earlier: EarlierChoice | None = None,
 ) -> Chosen:
     """Find the candidates, and say in a line what was chosen and what was left out.
 
@@ -50,7 +51,8 @@ def choose(
         offline: no hub may be asked.
         device: where models will run.
         sink: takes notices.
-        earlier: what "auto" chose for the same search before, which is kept.
+        earlier: what an earlier run of the same search chose. "auto" keeps it, and limits are not applied anew: free
+            memory and disk, and speed, are other ones now, but the trials are of those who were in then.
 
     Raises:
         CandidateError: a name is unknown, or the limits keep everyone out.
@@ -59,19 +61,24 @@ def choose(
     found: tuple[Candidate, ...]
     machine: Machine | None = None
     failures: dict[str, str] = {}
-    if _is_auto(names) and not earlier:
+    if _is_auto(names) and earlier is None:
         machine = measure(device, cache=cache_dir())
         choice = automatic(machine=machine, reachable=not offline and is_reachable(), offline=offline)
         sink(Notice(text=choice.line))
         found = choice.candidates
     else:
-        found, unusable = resolve_usable(earlier if _is_auto(names) else names, sink=sink)
+        found, unusable = resolve_usable(
+            earlier.candidates if earlier is not None and _is_auto(names) else names, sink=sink
+        )
         for one in unusable:
             failures[one.id] = one.reason
             sink(Notice(text=f"{one.id} cannot be used: {one.reason}", level="warning"))
     if machine is None and (limits != Limits() or any(one.path is None for one in found)):
         machine = measure(device, cache=cache_dir())
-    if machine is not None:
+    if earlier is not None:
+        failures |= earlier.left_out
+        found = tuple(one for one in found if one.id not in earlier.left_out)
+    elif machine is not None:
         kept, excluded = within(
             [facts_of(one) for one in found], limits=replace(limits, max_latency=None), machine=machine
         )

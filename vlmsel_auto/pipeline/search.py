@@ -30,12 +30,13 @@ from vlmsel_auto.pipeline.result import RankResult, SearchResult
 from vlmsel_auto.pipeline.without_labels import finish_without_labels
 from vlmsel_auto.pipeline.workdir import (
     LOCK,
+    EarlierChoice,
     check_usable,
     claim,
     default_workdir,
-    read_candidates,
+    read_choice,
     read_ranking,
-    save_candidates,
+    save_choice,
     save_ranking,
     sweep,
 )
@@ -153,7 +154,7 @@ def search(
     check_usable(folder)
     with hub_offline(offline):
         listed = choose(
-            candidates, limits=limits, offline=offline, device=device, sink=sink, earlier=read_candidates(folder)
+            candidates, limits=limits, offline=offline, device=device, sink=sink, earlier=read_choice(folder)
         )
     chosen = listed.candidates
     task = load_task(
@@ -173,6 +174,7 @@ def search(
         settings: dict[str, Json] = {
             "task": task.digest,
             "candidates": digest([[one.id, fingerprint(one)] for one in chosen]),
+            "limits": str(limits),
             "methods": ",".join(methods),
             "seed": seed,
             "shots": shots,
@@ -180,7 +182,7 @@ def search(
         if claim(folder, settings=settings):
             sink(Notice(text=f"going on with the search in {folder}"))
             sweep(folder)
-        save_candidates(folder, [one.id for one in chosen])
+        save_choice(folder, EarlierChoice(candidates=tuple(one.id for one in chosen), left_out=listed.failures))
         ranking, measured = rank_task(
             task,
             chosen,

@@ -1,7 +1,7 @@
 """The work directory of a search: what it was started with, the ranking it follows, and the lock of its one owner.
 
 search.json    settings and the digest of the task; the same search resumes, another is refused
-candidates.json  ids of the candidates, so that "auto" chooses the same when the search goes on
+candidates.json  who the search is about and who was left out, so that both stay when memory or disk change
 ranking.json   predicted before the first trial, so that a resumed search follows the same plan
 pixels/ features/ trials/ study.journal  images, features, weights and study
 model/ report/                           exported model and report
@@ -10,7 +10,8 @@ model/ report/                           exported model and report
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,14 @@ _CANDIDATES: Final = "candidates.json"
 _RANKING: Final = "ranking.json"
 _VERSION: Final = 1
 _SCRAP: Final = ".part-"  # files that `cache.write_atomically` had not finished when the process was killed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EarlierChoice:
+    """Who a search is about, as an earlier run of it chose."""
+
+    candidates: tuple[str, ...]  # ids
+    left_out: Mapping[str, str]  # id -> why
 
 
 def default_workdir(task_dir: Path) -> Path:
@@ -89,18 +98,17 @@ def _brief(value: Json) -> str:
     return text if len(text) <= 80 else text[:77] + "..."  # noqa: PLR2004 - one line of a terminal
 
 
-def save_candidates(workdir: Path, ids: Sequence[str]) -> None:
+def save_choice(workdir: Path, choice: EarlierChoice) -> None:
     """Keep who the search is about."""
-    write_atomically(workdir / _CANDIDATES, json.dumps(list(ids)).encode())
+    write_atomically(workdir / _CANDIDATES, json.dumps(encode(choice)).encode())
 
 
-def read_candidates(workdir: Path) -> tuple[str, ...]:
-    """Ids of the earlier run's candidates; none where they cannot be read."""
+def read_choice(workdir: Path) -> EarlierChoice | None:
+    """The earlier run's choice; None where there is none or it cannot be read."""
     try:
-        found = json.loads((workdir / _CANDIDATES).read_text("utf-8"))
-    except (OSError, ValueError):
-        return ()
-    return tuple(one for one in found if isinstance(one, str)) if isinstance(found, list) else ()
+        return decode(EarlierChoice, json.loads((workdir / _CANDIDATES).read_text("utf-8")))
+    except (OSError, ValueError, InputError):
+        return None
 
 
 def save_ranking(workdir: Path, ranking: Ranking) -> None:
