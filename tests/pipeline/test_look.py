@@ -31,7 +31,7 @@ def task(tmp_path_factory):
     )
 
 
-def look(task, store, *, candidates=None, kept=None, price=0.001, deadline=None, sink=discard):
+def look(task, store, *, candidates=None, kept=None, price=0.001, deadline=None, sink=discard, catches_interrupt=False):
     return look_at(
         candidates or resolve(NAMES),
         task,
@@ -42,6 +42,7 @@ def look(task, store, *, candidates=None, kept=None, price=0.001, deadline=None,
         device="cpu",
         store=store,
         sink=sink,
+        catches_interrupt=catches_interrupt,
     )
 
 
@@ -145,3 +146,16 @@ def test_who_is_slower_than_allowed_is_taken_out_as_soon_as_it_shows(task, tmp_p
     assert set(looked.found) == set(NAMES) - slow
     assert all("as measured, exceed --max-latency" in why for why in looked.failures.values())
     assert sum(isinstance(each, Notice) for each in events) == 2
+
+
+def test_an_interrupt_keeps_what_was_seen_where_that_is_wanted(task, tmp_path):
+    def interrupt(event):
+        if isinstance(event, StageProgress) and event.done == 2:
+            raise KeyboardInterrupt
+
+    looked = look(task, Store(tmp_path / "a"), sink=interrupt, catches_interrupt=True)
+    assert looked.interrupted
+    assert len(looked.found) == 2
+    assert {each.reason for each in looked.passed_over.values()} == {"the looks were interrupted"}
+    with pytest.raises(KeyboardInterrupt):
+        look(task, Store(tmp_path / "b"), sink=interrupt)

@@ -30,7 +30,7 @@ def task(tmp_path_factory):
 
 def rank(task, tmp_path, *, deadline):
     events = []
-    ranking, _ = rank_task(
+    ranked = rank_task(
         task,
         resolve(NAMES),
         library=default_library(),
@@ -40,7 +40,7 @@ def rank(task, tmp_path, *, deadline):
         deadline=deadline,
     )
     steps = [each for each in events if isinstance(each, StageProgress)]
-    return ranking, *([each.text for each in steps if each.stage == stage] for stage in ("looks", "profiles"))
+    return ranked.ranking, *([each.text for each in steps if each.stage == stage] for stage in ("looks", "profiles"))
 
 
 def test_a_model_folder_without_weights_is_told_and_the_others_are_ranked(tmp_path):

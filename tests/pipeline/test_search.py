@@ -21,14 +21,14 @@ from safetensors.torch import load_file
 import vlmsel_auto
 from helpers.drawings import draw_task
 from vlmsel_auto.errors import BudgetError, CandidateError, InputError, TaskError, WorkdirError
-from vlmsel_auto.events import Notice, RankingReady, TrialFinished
+from vlmsel_auto.events import Notice, RankingReady, StageProgress, TrialFinished, discard
 from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.library.file import save
 from vlmsel_auto.library.places import user_library
 from vlmsel_auto.models.limits import NO_LIMITS, Limits, read_limits
 from vlmsel_auto.pipeline.command import command_of
 from vlmsel_auto.pipeline.workdir import check_usable
-from vlmsel_auto.records import Budget
+from vlmsel_auto.records import Budget, StoppedBy
 from vlmsel_auto.reporting.report import load as load_report
 
 QUICK = ("ConvNeXt-Mi-64.synth-m", "RN-Mi-64.glyph-s", "EffNet-Mi-64.all-m")
@@ -332,6 +332,32 @@ def test_a_disk_that_takes_no_more_is_one_line_and_the_search_goes_on_later(shap
     assert "Traceback" not in full.stderr
     done = subprocess.run(command, capture_output=True, check=True, timeout=300)
     assert [trial["state"] for trial in json.loads(done.stdout)["trials"]] == ["complete"]
+
+
+def interrupted_after(looks):
+    def sink(event):
+        if isinstance(event, StageProgress) and (event.stage, event.done) == ("looks", looks):
+            raise KeyboardInterrupt
+
+    return sink
+
+
+def test_interrupted_while_looking_the_best_so_far_is_a_model_and_the_search_goes_on(shapes, no_library, tmp_path):
+    def search(sink):
+        return vlmsel_auto.search(
+            shapes, candidates=QUICK, method=["zero_shot", "probe"], workdir=tmp_path / "w", library=no_library,
+            budget=Budget(trials=3), learn=False, sink=sink,
+        )  # fmt: skip
+
+    first = search(interrupted_after(1))
+    assert first.stopped_by is StoppedBy.INTERRUPTED
+    assert [each.spec.method for each in first.trials] == ["zero_shot", "probe"]
+    assert first.best.model_dir.is_dir()
+    assert len(first.ranking.not_looked) == 2
+    again = search(discard)
+    assert again.trials[:2] == first.trials
+    assert len(again.trials) == 4
+    assert again.best.validation >= first.best.validation
 
 
 @pytest.mark.slow

@@ -19,21 +19,18 @@ import numpy as np
 
 from vlmsel_auto.cache import Store
 from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted
-from vlmsel_auto.library import published
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.measure import embed_target
 from vlmsel_auto.models import zoo
-from vlmsel_auto.models.download import is_cached
-from vlmsel_auto.models.facts import facts_of
 from vlmsel_auto.models.hub import is_reachable
-from vlmsel_auto.models.machine import Machine, look_embedding_seconds
+from vlmsel_auto.models.machine import Machine
 from vlmsel_auto.models.prefetch import Prefetcher
 from vlmsel_auto.pipeline.affordable import expected_latencies
 from vlmsel_auto.pipeline.attempt import attempt
+from vlmsel_auto.pipeline.before_looking import Known, known_before
 from vlmsel_auto.pipeline.source_profiles import SourceProfiles
 from vlmsel_auto.planning.look_seconds import TimedLook, look_seconds
 from vlmsel_auto.planning.looking import DEFAULT, Look, look_values, next_look, outlook
-from vlmsel_auto.planning.scenarios import Scenarios, learn_scenarios, nothing_published
 from vlmsel_auto.ranking.forecast import Forecast, look_accuracy
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Candidate, FloatArray, NotLooked, Task
@@ -41,7 +38,6 @@ from vlmsel_auto.reporting.formatting import plural
 from vlmsel_auto.units import milliseconds
 
 _BANDWIDTH: Final = 2e7  # bytes a second, until a download tells
-_SPEED: Final = 5e10  # operations a second of a machine that nobody measured
 _LOST: Final = 3  # downloads in vain, one after the other, before the hub is taken for lost
 _EXPECTED_SD: Final = 0.03  # accuracy: of a look that was not made yet
 _FREE_SECONDS: Final = 60.0  # when all looks that are left take no longer together, price is no reason to leave any
@@ -56,6 +52,7 @@ class Looked:
     passed_over: Mapping[str, NotLooked]  # by candidate
     forecast: Forecast  # in the order of the candidates
     seconds: float
+    interrupted: bool = False  # someone asked to end
 
 
 @dataclass(kw_only=True, eq=False)
@@ -64,9 +61,7 @@ class _Looks:
 
     candidates: Sequence[Candidate]
     task: Task
-    scenarios: Scenarios
-    embedding: FloatArray  # expected seconds, before any look was timed
-    downloads: FloatArray  # bytes
+    known: Known
     found: dict[str, Measurement] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     looks: list[Look] = field(default_factory=list)
@@ -85,7 +80,9 @@ class _Looks:
         return [m for m, one in enumerate(self.candidates) if one.id not in self.found and one.id not in self.failures]
 
     def seconds(self) -> FloatArray:
-        return look_seconds(embedding=self.embedding, downloads=self.downloads, timed=self.timed, bandwidth=_BANDWIDTH)
+        return look_seconds(
+            embedding=self.known.embedding, downloads=self.known.downloads, timed=self.timed, bandwidth=_BANDWIDTH
+        )
 
 
 @contextmanager
@@ -113,6 +110,7 @@ def look_at(
     max_latency: float | None = None,
     machine: Machine | None = None,
     profiles: SourceProfiles | None = None,
+    catches_interrupt: bool = False,
 ) -> Looked:
     """Look at candidates until none is left that is worth its time.
 
@@ -130,14 +128,18 @@ def look_at(
         max_latency: seconds an image; who takes longer, or is expected to, cannot be used. None: no limit.
         machine: this one, as measured; None: an ordinary one.
         profiles: made of each model while it is loaded, where their time is earned; None: none.
+        catches_interrupt: after a first look Ctrl+C ends the looks, and what they found is returned.
+
+    Raises:
+        KeyboardInterrupt: asked to end.
     """
     began = time.monotonic()
     state = _Looks(
         candidates=candidates,
         task=task,
-        scenarios=_scenarios(candidates, library, tuned=task.is_labelled),
-        embedding=np.array([_embedding_seconds(one, len(task.looked_at), machine) for one in candidates]),
-        downloads=np.array([_download_bytes(one) for one in candidates]),
+        known=known_before(
+            candidates, library=library, tuned=task.is_labelled, images=len(task.looked_at), machine=machine
+        ),
     )
     for m, one in enumerate(candidates):
         if one.id in kept:
@@ -148,55 +150,31 @@ def look_at(
             stage="looks", total=len(candidates), text=f"candidates embed {plural(len(task.looked_at), 'image')}"
         )
     )
+    interrupted = False
     with Prefetcher(sink=sink) as hub:
-        while (place := _next(state, price=price, deadline=deadline)) is not None:
-            _look(state, place, hub=hub, following=_following(state, place, price=price, deadline=deadline),
-                  deadline=deadline, profiles=profiles, device=device, store=store, sink=sink)  # fmt: skip
-            _drop_slow(state, machine, most=max_latency, sink=sink)
-            sink(StageProgress(stage="looks", done=len(state.found) + len(state.failures), text=candidates[place].id))
+        try:
+            while (place := _next(state, price=price, deadline=deadline)) is not None:
+                _look(state, place, hub=hub, following=_following(state, place, price=price, deadline=deadline),
+                      deadline=deadline, profiles=profiles, device=device, store=store, sink=sink)  # fmt: skip
+                _drop_slow(state, machine, most=max_latency, sink=sink)
+                done = len(state.found) + len(state.failures)
+                sink(StageProgress(stage="looks", done=done, text=candidates[place].id))
+        except KeyboardInterrupt:
+            if not (catches_interrupt and state.found):
+                raise
+            interrupted = True
+            sink(Notice(text="interrupted: the best so far is made a model of; Ctrl+C again ends at once"))
     seconds = time.monotonic() - began - (profiles.spent if profiles is not None else 0.0)
     text = f"{len(state.found)} of {plural(len(candidates), 'candidate')}"
     sink(StageFinished(stage="looks", seconds=seconds, text=text))
     return Looked(
         found=state.found,
         failures=state.failures,
-        passed_over=_why_not(state, deadline=deadline),
+        passed_over=_why_not(state, deadline=deadline, interrupted=interrupted),
         forecast=_forecast(state),
         seconds=seconds,
+        interrupted=interrupted,
     )
-
-
-def _scenarios(candidates: Sequence[Candidate], library: Library, *, tuned: bool) -> Scenarios:
-    """Published zero-shot accuracies, and the library's (after tuning where known and wanted) side by side.
-
-    A task of the library that is a published data set only fills what is not published there.
-    """
-    rows = {name: m for m, name in enumerate(library.candidate_ids)}
-    truth = np.where(np.isfinite(library.tuned) & tuned, library.tuned, library.zero_shot)
-    own = np.full((len(candidates), len(library.tasks)), np.nan)
-    for m, one in enumerate(candidates):
-        if one.id in rows:
-            own[m] = truth[rows[one.id]]
-    table, columns = published.zero_shot([one.id for one in candidates]), published.datasets()
-    shared = {s: columns.index(name) for s, name in enumerate(library.task_names) if name in columns}
-    for s, column in shared.items():
-        table[:, column] = np.where(np.isfinite(table[:, column]), table[:, column], own[:, s])
-    table = np.concatenate([table, np.delete(own, list(shared), axis=1)], axis=1)
-    usable = (np.isfinite(table).sum(axis=0) > 1).sum() > 1
-    return learn_scenarios(table) if usable else nothing_published(len(candidates))
-
-
-def _embedding_seconds(candidate: Candidate, images: int, machine: Machine | None) -> float:
-    """As operations tell; NaN: unknown."""
-    if machine is None:
-        return math.nan if candidate.flops is None else candidate.flops * images / _SPEED
-    return look_embedding_seconds(facts_of(candidate), images=images, machine=machine) or math.nan
-
-
-def _download_bytes(candidate: Candidate) -> float:
-    """Bytes that a look would download; NaN: unknown."""
-    needed = facts_of(candidate).download_bytes
-    return 0.0 if is_cached(candidate) else math.nan if needed is None else float(needed)
 
 
 def _next(state: _Looks, *, price: float, deadline: float | None, imagined: Look | None = None) -> int | None:
@@ -211,7 +189,7 @@ def _next(state: _Looks, *, price: float, deadline: float | None, imagined: Look
     least[left] = 0.0 if seconds[left].sum() <= _FREE_SECONDS else price * seconds[left] / 60
     if deadline is not None:
         least[now + seconds > deadline] = np.inf
-    place = next_look(state.scenarios, made, costs=seconds, least=least)
+    place = next_look(state.known.scenarios, made, costs=seconds, least=least)
     if place is None and not made:  # someone has to be looked at, and there is time
         return min(left, key=lambda m: float(seconds[m]))
     return place
@@ -219,9 +197,9 @@ def _next(state: _Looks, *, price: float, deadline: float | None, imagined: Look
 
 def _following(state: _Looks, place: int, *, price: float, deadline: float | None) -> int | None:
     """Who comes after ``place`` if that look shows what is expected; None where nobody needs a download."""
-    if not state.downloads.any():  # NaN, an unknown size, is one
+    if not state.known.downloads.any():  # NaN, an unknown size, is one
         return None
-    expected = float(np.clip(outlook(state.scenarios, state.looks).mean[place], 0.0, 1.0))
+    expected = float(np.clip(outlook(state.known.scenarios, state.looks).mean[place], 0.0, 1.0))
     imagined = Look(candidate=place, accuracy=expected, sd=_EXPECTED_SD)
     return _next(state, price=price, deadline=deadline, imagined=imagined)
 
@@ -247,7 +225,7 @@ def _look(
     if state.in_vain >= _LOST and not is_reachable():
         _without_hub(state, sink=sink)
         following = None
-    if following is not None and state.downloads[following] != 0:
+    if following is not None and state.known.downloads[following] != 0:
         hub.start(state.candidates[following])
 
     def visit() -> tuple[Measurement, float]:
@@ -264,7 +242,7 @@ def _look(
         took = TimedLook(
             candidate=place,
             seconds=now - arrived,
-            downloaded=float(np.nan_to_num(state.downloads[place])),
+            downloaded=float(np.nan_to_num(state.known.downloads[place])),
             download_seconds=arrived - began,
         )
         state.keep(place, seen)
@@ -291,33 +269,33 @@ def _drop_slow(state: _Looks, machine: Machine | None, *, most: float | None, si
 
 def _without_hub(state: _Looks, *, sink: Sink) -> None:
     """Nobody else is asked for in vain: each would wait for the network."""
-    lost = [m for m in state.open_places() if state.downloads[m] != 0]
+    lost = [m for m in state.open_places() if state.known.downloads[m] != 0]
     reason = "the hub cannot be reached any more"
     state.failures |= dict.fromkeys((state.candidates[m].id for m in lost), reason)
     sink(Notice(text=f"{reason}: {plural(len(lost), 'candidate')} cannot be had", level="warning"))
 
 
-def _why_not(state: _Looks, *, deadline: float | None) -> dict[str, NotLooked]:
+def _why_not(state: _Looks, *, deadline: float | None, interrupted: bool) -> dict[str, NotLooked]:
     left = state.open_places()
     if not left:
         return {}
-    seconds, values = state.seconds(), DEFAULT.realised * look_values(state.scenarios, state.looks)
+    seconds, values = state.seconds(), DEFAULT.realised * look_values(state.known.scenarios, state.looks)
     reasons = {}
     for m in left:
         late = deadline is not None and time.monotonic() + seconds[m] > deadline
         why = "no time was left for it" if late else f"it promised {100 * values[m]:.2f} points"
+        why = "the looks were interrupted" if interrupted else why
         reasons[state.candidates[m].id] = NotLooked(reason=why, seconds=float(seconds[m]))
     return reasons
 
 
 def _forecast(state: _Looks) -> Forecast:
     looks = sorted(state.looks, key=lambda each: each.candidate)  # what an earlier run saw counts in the same order
-    now = outlook(state.scenarios, looks)
-    figures = published.zero_shot([one.id for one in state.candidates])
+    now = outlook(state.known.scenarios, looks)
     return Forecast(
         mean=now.mean,
         # before the first look nearly all of it would be the level's, which all share
-        sd=now.sd if state.looks else np.sqrt(np.diag(state.scenarios.cov)),
+        sd=now.sd if state.looks else np.sqrt(np.diag(state.known.scenarios.cov)),
         looked=np.array([one.id in state.found for one in state.candidates]),
-        published=np.array([bool(np.isfinite(row).any()) for row in figures]),
+        published=state.known.published,
     )

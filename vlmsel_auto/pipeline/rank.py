@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -47,6 +47,15 @@ _PROFILE_SHARE: Final = 0.25  # of the time for looking, at most, for conductanc
 _PROFILE_TIMES: Final = 4.0  # what conductance takes at least, in times of embedding
 _EAGER_VIEWS: Final = 4
 _NAMED: Final = 5  # own source tasks, or candidates, that a note names
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ranked:
+    """A ranking, and what it was made from."""
+
+    ranking: Ranking
+    measurements: Sequence[Measurement]
+    interrupted: bool = False  # someone asked to end while candidates were looked at
 
 
 def rank(
@@ -101,7 +110,7 @@ def rank(
             Path(task_dir), views=views, shots=shots, seed=seed, workdir=root, sink=sink, classes=classes,
             unlabelled=unlabelled, images=images,
         )  # fmt: skip
-        ranking, _ = rank_task(
+        ranked = rank_task(
             task,
             listed.candidates,
             library=known,
@@ -114,6 +123,7 @@ def rank(
             seed=seed,
             profile_sources=library is None,
         )
+    ranking = ranked.ranking
     return RankResult.of(replace(ranking, notes=(*task.notes, *ranking.notes)))
 
 
@@ -180,18 +190,20 @@ def rank_task(
     price: float = POLICY.price,
     earlier: Ranking | None = None,
     profile_sources: bool = False,
-) -> tuple[Ranking, list[Measurement]]:
-    """Look at ``candidates`` and rank them on ``task``: the ranking, and the measurements that it was made from.
+    catches_interrupt: bool = False,
+) -> Ranked:
+    """Look at ``candidates`` and rank them on ``task``.
 
     Candidates that fail stand in ``Ranking.failures`` beside earlier ``failures``, and not in its order; those that
-    were not looked at stand in its order by what is known without. ``price``, ``deadline``, latency and ``machine`` as
-    for `look.look_at`. A ranking of an ``earlier`` run is followed as it is, and nothing is measured. With
-    ``profile_sources`` looks make source profiles for the user's library, where there is a pack of source images.
+    were not looked at stand in its order by what is known without. ``price``, ``deadline``, latency, ``machine`` and
+    ``catches_interrupt`` as for `look.look_at`. A ranking of an ``earlier`` run is followed as it is, and nothing is
+    measured. With ``profile_sources`` looks make source profiles for the user's library, where there is a pack of
+    source images.
     """
     kept = {one.id: seen for one in candidates if (seen := find_measurement(one, task, store=store)) is not None}
     if earlier is not None:
         sink(RankingReady(ranking=earlier))
-        return earlier, list(kept.values())
+        return Ranked(ranking=earlier, measurements=tuple(kept.values()))
     # a prediction must not have seen its answer
     sources = library.select_tasks([one.name for one in library.tasks if one.digest != task.digest])
     profiles = open_source_profiles(library, sink=sink) if profile_sources else None
@@ -208,10 +220,13 @@ def rank_task(
         max_latency=limits.max_latency,
         machine=machine,
         profiles=profiles,
+        catches_interrupt=catches_interrupt,
     )
-    found = _profiled(
-        candidates, task, looked=looked, library=sources, device=device, store=store, sink=sink, deadline=deadline
-    )
+    found = looked.found
+    if not looked.interrupted:
+        found = _profiled(
+            candidates, task, looked=looked, library=sources, device=device, store=store, sink=sink, deadline=deadline
+        )
     failures = {**(failures or {}), **looked.failures}
     began = time.monotonic()
     sink(StageStarted(stage="ranking", text="source tasks and evidence"))
@@ -235,7 +250,7 @@ def rank_task(
     ranking = replace(ranking, notes=tuple(notes), not_looked=looked.passed_over)
     sink(StageFinished(stage="ranking", seconds=time.monotonic() - began))
     sink(RankingReady(ranking=ranking))
-    return ranking, list(found.values())
+    return Ranked(ranking=ranking, measurements=tuple(found.values()), interrupted=looked.interrupted)
 
 
 def _notes(ranking: Ranking, looked: Looked, library: Library, *, candidates: int) -> list[str]:

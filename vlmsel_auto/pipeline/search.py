@@ -20,6 +20,7 @@ from vlmsel_auto.models.device import pick_device
 from vlmsel_auto.models.hub import hub_offline
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
 from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.pipeline.best_so_far import BestSoFar
 from vlmsel_auto.pipeline.choose import AUTO, choose
 from vlmsel_auto.pipeline.command import PRICE, SHOTS, command_of
 from vlmsel_auto.pipeline.finish import finish
@@ -40,6 +41,7 @@ from vlmsel_auto.pipeline.workdir import (
     save_ranking,
     sweep,
 )
+from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.process import locked, writing
 from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task, TrialState
@@ -183,7 +185,7 @@ def search(
             sink(Notice(text=f"going on with the search in {folder}"))
             sweep(folder)
         save_choice(folder, EarlierChoice(candidates=tuple(one.id for one in chosen), left_out=listed.failures))
-        ranking, measured = rank_task(
+        ranked = rank_task(
             task,
             chosen,
             library=known,
@@ -198,8 +200,11 @@ def search(
             deadline=None if spend.seconds is None else began + _look_share(task) * spend.seconds,
             earlier=read_ranking(folder),
             profile_sources=learn and library is None,
+            catches_interrupt=any(each.trains is not Trains.TOWER for each in named),
         )
-        save_ranking(folder, ranking)
+        ranking = ranked.ranking
+        if task.is_labelled or not ranked.interrupted:  # trials are bound to it; without any, looks can go on later
+            save_ranking(folder, ranking)
         usable = [one for one in chosen if one.id not in ranking.failures]
         if not usable:
             reasons = "; ".join(f"{name}: {why}" for name, why in ranking.failures.items())
@@ -209,8 +214,7 @@ def search(
             return finish_without_labels(
                 task,
                 chosen,
-                ranking=ranking,
-                measured=measured,
+                ranked=ranked,
                 size=ensemble,
                 limits=limits,
                 store=store,
@@ -230,20 +234,20 @@ def search(
             task=task,
             candidates=usable,
             ranking=ranking,
-            budget=_left(spend, spent=ranked_after),
+            budget=Budget(trials=1) if ranked.interrupted else _left(spend, spent=ranked_after),
             workdir=folder,
             load=load,
             store=store,
             methods=methods,
             seed=seed,
-            sink=sink,
+            sink=BestSoFar(sink=sink, task=task, candidates=usable, workdir=folder),
             device=place,
             top_k=top_k,
             storage=storage,
             past=read_past() if library is None else (),
             policy=replace(POLICY, price=price / 100),
         )
-        stopped = _stopped_by(outcome)
+        stopped = StoppedBy.INTERRUPTED if ranked.interrupted else _stopped_by(outcome)
         finished = finish(
             outcome,
             task=task,
@@ -261,7 +265,7 @@ def search(
         outcome, best, mean = finished.outcome, finished.best, finished.ensemble
         notes = [*finished.warnings.values(), *task.notes, *ranking.notes]
         if learn and outcome.best is not None and stopped is not StoppedBy.INTERRUPTED:
-            notes.append(learn_from(task, usable, measured, outcome.results, seed=seed, sink=sink))
+            notes.append(learn_from(task, usable, ranked.measurements, outcome.results, seed=seed, sink=sink))
         seconds = time.monotonic() - began
         report = make_report(
             task=task,

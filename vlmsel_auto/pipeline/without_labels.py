@@ -28,6 +28,7 @@ from vlmsel_auto.models.facts import known_sum
 from vlmsel_auto.models.limits import Limits
 from vlmsel_auto.pipeline.affordable import measured_latencies, together
 from vlmsel_auto.pipeline.attempt import attempt
+from vlmsel_auto.pipeline.rank import Ranked
 from vlmsel_auto.pipeline.result import RankResult, SearchResult
 from vlmsel_auto.ranking.evidence.consensus import likeness
 from vlmsel_auto.ranking.measurement import Measurement
@@ -172,8 +173,7 @@ def finish_without_labels(
     task: Task,
     candidates: Sequence[Candidate],
     *,
-    ranking: Ranking,
-    measured: Sequence[Measurement],
+    ranked: Ranked,
     size: int,
     limits: Limits,
     store: Store,
@@ -190,8 +190,7 @@ def finish_without_labels(
     Args:
         task: the target.
         candidates: all that were chosen.
-        ranking: of those that can be used.
-        measured: what looks found.
+        ranked: those that can be used, and what looks found.
         size: most members of the ensemble; below two there is none.
         limits: of the ensemble's members together.
         store: holds how long an image took.
@@ -203,9 +202,11 @@ def finish_without_labels(
         device: where models run.
         sink: takes events.
     """
+    ranking, measured = ranked.ranking, ranked.measurements
     usable = [one for one in candidates if one.id not in ranking.failures]
     latencies = measured_latencies(usable, task, store)
     ranked_after = time.monotonic() - began
+    stopped = StoppedBy.INTERRUPTED if ranked.interrupted else StoppedBy.NO_LABELS
     sink(Notice(text=UNCHECKED, level="warning"))
     seen = measured or _first_that_loads(ranking, usable, task=task, store=store, device=device, sink=sink)
     shares = pool_leaders(ranking, seen, size=max(1, size), fits=together(limits, usable, latencies))
@@ -221,7 +222,7 @@ def finish_without_labels(
         ensemble=mean,
         budget=budget,
         seconds=seconds,
-        stopped_by=StoppedBy.NO_LABELS,
+        stopped_by=stopped,
         stage_seconds={"images and ranking": ranked_after, "export": seconds - ranked_after},
         command=command,
         settings={name: str(value) for name, value in settings.items()},
@@ -240,5 +241,5 @@ def finish_without_labels(
         seconds=time.monotonic() - began,
         workdir=workdir,
         report_dir=workdir / "report",
-        stopped_by=StoppedBy.NO_LABELS,
+        stopped_by=stopped,
     )
