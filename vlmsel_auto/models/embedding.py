@@ -20,6 +20,7 @@ from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.models.facts import EMBED_BATCH
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.models.precision import Encoder, quick_encoder
+from vlmsel_auto.models.threads import measured_threads
 from vlmsel_auto.records import Candidate, IntArray, Task
 
 _VERSION: Final = 3  # of what an embedding means, decoding and precision included: a change makes kept ones unused
@@ -118,13 +119,16 @@ def _timed_images(
     task.pixels.prepare(model.candidate.view, indices, check=check)
     encoder: Encoder | None = None
     parts, fastest = [], np.inf
-    for start in range(0, len(indices), EMBED_BATCH):
-        check()
-        images = model.normalise(task.pixels.read(model.candidate.view, indices[start : start + EMBED_BATCH]))
-        encoder = encoder or quick_encoder(model, images)
-        began = time.perf_counter()
-        parts.append(_array(encoder.encode(images)))
-        fastest = min(fastest, (time.perf_counter() - began) / len(images))
+    with measured_threads(model.device) as threads:
+        for start in range(0, len(indices), EMBED_BATCH):
+            check()
+            images = model.normalise(task.pixels.read(model.candidate.view, indices[start : start + EMBED_BATCH]))
+            encoder = encoder or quick_encoder(model, images)
+            threads.start()
+            began = time.perf_counter()
+            parts.append(_array(encoder.encode(images)))
+            fastest = min(fastest, (time.perf_counter() - began) / len(images))
+            threads.done(len(images))
     timed = None if encoder is None else encoder.seconds
     return np.concatenate(parts), fastest if timed is None else timed
 

@@ -6,7 +6,7 @@ none; the result is written last, so a result without weights means that they we
 A paused fine-tuning trial, ``workdir/trials/NNNN/paused.safetensors``: all that it needs to go on where it stopped.
 
 Tower and head after its last epoch, the optimiser's moments, the place in the schedule and the
-states of the random generators: continued on the same machine it ends with the numbers of a trial that never paused.
+states of the random generators: continued with as many threads it ends with the numbers of a trial that never paused.
 Tensors and JSON only, no pickle; written to a temporary name and renamed, so a kill leaves a whole file or none.
 """
 

@@ -20,11 +20,12 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from vlmsel_auto.errors import TrialOutOfMemory
+from vlmsel_auto.models.threads import Threads, measured_threads
 from vlmsel_auto.process import handlers_kept, is_out_of_memory, release_memory
 from vlmsel_auto.records import Metric
 from vlmsel_auto.tuning import probe, zero_shot
 from vlmsel_auto.tuning.checkpoints import Checkpoint, Paused, Progress
-from vlmsel_auto.tuning.data import Batches, ImageSet, Measured, image_set, measure, score
+from vlmsel_auto.tuning.data import Batch, Batches, ImageSet, Measured, image_set, measure, score
 from vlmsel_auto.tuning.features import features_of
 from vlmsel_auto.tuning.module import EpochReport, Head, Kept, Tuner, copy_state
 from vlmsel_auto.tuning.work import Deadline, Ending, Outcome, Work
@@ -119,7 +120,31 @@ def batch_size(images: int, device: torch.device) -> int:
     return min(largest, 1 << max(3, (images // 6).bit_length() - 1))
 
 
-def _trainer(*, epochs: int, callback: EpochReport, device: torch.device, accumulate: int, folder: Path) -> pl.Trainer:
+class _Timed(pl.Callback):
+    """Tells what batches take."""
+
+    def __init__(self, threads: Threads) -> None:
+        super().__init__()
+        self._threads = threads
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """It begins."""
+        del trainer, pl_module, batch, batch_idx
+        self._threads.start()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: Batch, batch_idx: int
+    ) -> None:
+        """It is over."""
+        del trainer, pl_module, outputs, batch_idx
+        self._threads.done(len(batch[0]))
+
+
+def _trainer(
+    *, epochs: int, callbacks: list[pl.Callback], device: torch.device, accumulate: int, folder: Path
+) -> pl.Trainer:
     cuda = device.type == "cuda"
     return pl.Trainer(
         accelerator=device.type,
@@ -128,7 +153,7 @@ def _trainer(*, epochs: int, callback: EpochReport, device: torch.device, accumu
         max_epochs=epochs,
         accumulate_grad_batches=accumulate,
         gradient_clip_val=_CLIP,
-        callbacks=[callback],
+        callbacks=callbacks,
         plugins=[LightningEnvironment()],  # a trial is one process also inside a Slurm job
         num_sanity_val_steps=0,
         log_every_n_steps=1,
@@ -225,14 +250,16 @@ def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1) -> Outc
             reserve = per_image * (len(val) + len(splits.test)) + _MARGIN
             callback = EpochReport(kept=kept, hook=work.hook, deadline=work.deadline, reserve=reserve, save=save)
             tuner.train()
-            trainer = _trainer(
-                epochs=epochs, callback=callback, device=model.device, accumulate=accumulate, folder=work.workdir
-            )
-            trainer.fit(
-                tuner,
-                train_dataloaders=Batches(images=images, size=batch, generator=shuffle),
-                val_dataloaders=Batches(images=val, size=2 * batch),
-            )
+            with measured_threads(model.device) as threads:
+                trainer = _trainer(
+                    epochs=epochs, callbacks=[callback, _Timed(threads)], device=model.device, accumulate=accumulate,
+                    folder=work.workdir,
+                )  # fmt: skip
+                trainer.fit(
+                    tuner,
+                    train_dataloaders=Batches(images=images, size=batch, generator=shuffle),
+                    val_dataloaders=Batches(images=val, size=2 * batch),
+                )
             tuner.to(model.device)  # Lightning moves the module to the CPU when it is done
             tuner.load_state_dict(kept.state)
     test: float | None = None
