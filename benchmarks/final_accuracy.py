@@ -1,39 +1,54 @@
 """The number that counts: test accuracy of what the user gets, against the seconds that it took.
 
     python benchmarks/fresh_targets.py TASKS --out TARGETS --train 16 --seed 3
-    python benchmarks/final_accuracy.py TARGETS --seconds 15,60 --write benchmarks/results/final-accuracy.json
-    python benchmarks/final_accuracy.py TARGETS --quick
+    python benchmarks/final_accuracy.py TARGETS --records RECORDS --seconds 15,60,300 --seeds 3 --write OUT.json
+    python benchmarks/final_accuracy.py TARGETS --records RECORDS --quick
 
-Each target is searched as a user would, one call of the command line for each budget; on standard output stands a line
-a target and budget, then means with their paired differences. Rows: `single` (the exported model), `ensemble` (the
-exported mean, or the single model where none was exported), `best tried` (the best trial on test, in hindsight), and
-what a user would write in twenty and in fifty lines (`plain_lines`): `plain` is the better of both on test, cut off at
-the budget. Targets' own tasks are taken out of the library.
+Each target is searched as a user would, one call of the command line for each budget and seed, one after the other.
+Every run leaves a record, and a run that is on record is not made again, so an interrupted benchmark goes on. Targets'
+own tasks are taken out of the library. Rows:
+
+- single: the exported model; ensemble: the exported ensemble, or the single model where none is exported;
+- twenty lines, fifty lines: what a user would write (`plain_lines`), cut off at the budget; zero-shot: the best
+  zero-shot classifier by the labelled images; best head: the best of all fitted heads on test, in hindsight;
+- best tried: the best trial of the search on test, in hindsight;
+- plain Optuna (``--rows``): TPE with Hyperband over candidates, methods and settings, one run of the longest budget,
+  read at each (`live_search`);
+- hard top 3 (``--rows``): the search among the first three candidates of its own ranking alone.
+
+``--neighbour`` runs a process beside each search that computes without end. With ``--write X.json`` the plot is X.png.
+The last line is one JSON object: means by budget, paired differences with their standard errors, overtuning.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
+import live_search
 import torch
+from busy_neighbour import neighbour
+from final_accuracy_table import Row, plot, rows_of, summary
 from plain_lines import PlainLines, plain_lines
 
 from vlmsel_auto.library.file import save
 from vlmsel_auto.library.places import default_library
 from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.recordjson import decode, encode
-from vlmsel_auto.records import Task
 from vlmsel_auto.tasks.task import load_task
+
+R = TypeVar("R")
+FEW = 3  # candidates of the row "hard top 3"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,28 +60,47 @@ class Found:
     best_tried: float
     tried: int  # candidates with a complete trial
     seconds: float
+    calibration_error: float  # of the ensemble, or of the single model
+    order: tuple[str, ...]  # the ranking before the first trial
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row(Found):
-    """One search on one target, and what it is compared with."""
+class Runs:
+    """What every run of this benchmark needs."""
 
-    target: str
-    budget: float
-    twenty_lines: float
-    plain: float  # the better of twenty and fifty lines after the budget; chance where neither has anything
+    records: Path
+    threads: int | None  # None: as the product chooses
+    neighbour: bool
+
+    def kept(self, kind: type[R], name: str, make: Callable[[], R]) -> R:
+        """What is on record as ``name``, or is made now."""
+        file = self.records / f"{name}.json"
+        if file.is_file():
+            return decode(kind, json.loads(file.read_text("utf-8")))
+        with neighbour(there=self.neighbour):
+            made = make()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps(encode(made), indent=1) + "\n", "utf-8")
+        part.replace(file)
+        return made
 
 
-def search(target: Path, *, seconds: float, library: Path, workdir: Path, threads: int) -> Found:
+def search(target: Path, *, seconds: float, seed: int, library: Path, candidates: str, threads: int | None) -> Found:
     """One call of the command line."""
-    command = [
-        sys.executable, "-m", "vlmsel_auto", "search", str(target), "--time-budget", str(seconds), "--workdir",
-        str(workdir), "--library", str(library), "--candidates", "mini-zoo", "--no-learn", "--json", "--quiet",
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "10000"}
-    begun = time.monotonic()
-    ran = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)  # noqa: S603 - our own
-    spent = time.monotonic() - begun
+    environment = {**os.environ, "GOMP_SPINCOUNT": "10000"}
+    environment.pop("OMP_NUM_THREADS", None)
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [
+            sys.executable, "-m", "vlmsel_auto", "search", str(target), "--time-budget", str(seconds), "--seed",
+            str(seed), "--workdir", f"{scratch}/w", "--library", str(library), "--candidates", candidates,
+            "--no-learn", "--json", "--quiet",
+        ]  # fmt: skip
+        begun = time.monotonic()
+        ran = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)  # noqa: S603 - our own
+        spent = time.monotonic() - begun
     answer = json.loads(ran.stdout)
     single = float(answer["best"]["test"])
     mean = answer["ensemble"]
@@ -77,64 +111,79 @@ def search(target: Path, *, seconds: float, library: Path, workdir: Path, thread
         best_tried=max(float(each["test"]) for each in tested),
         tried=len({each["candidate"] for each in tested}),
         seconds=spent,
+        calibration_error=float((mean or answer["best"])["on_test"]["calibration_error"]),
+        order=tuple(str(each["candidate"]) for each in answer["ranking"]),
     )
 
 
-def baselines(task: Task, *, known: Path | None) -> PlainLines:
-    """What a user would write; read from ``known / TARGET.json`` where an earlier run left it there."""
-    file = None if known is None else known / f"{task.name}.json"
-    if file is not None and file.is_file():
-        return decode(PlainLines, json.loads(file.read_text("utf-8")))
-    made = plain_lines(task)
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(encode(made), indent=1) + "\n", "utf-8")
-    return made
-
-
-def measure(target: Path, budgets: Sequence[float], *, threads: int, known: Path | None) -> list[Row]:
-    """All budgets on one target."""
-    rows = []
+def baselines(target: Path, *, seed: int) -> PlainLines:
+    """What a user would write."""
     with tempfile.TemporaryDirectory() as scratch:
         views = tuple(dict.fromkeys(each.view for each in mini_zoo()))
-        task = load_task(target, views=views, workdir=Path(scratch) / "task")
-        plain = baselines(task, known=known)
-        shipped = default_library()
+        return plain_lines(load_task(target, views=views, seed=seed, workdir=Path(scratch)))
+
+
+def optuna(target: Path, *, seconds: float, seed: int, runs: Runs) -> list[live_search.Point]:
+    """Points of plain Optuna's incumbents."""
+    folder = runs.records / "optuna"
+    folder.mkdir(parents=True, exist_ok=True)
+    run = live_search.Run(
+        strategy="optuna", task=target, name=target.name, seed=seed, seconds=seconds, out=folder,
+        threads=runs.threads or torch.get_num_threads(),
+    )  # fmt: skip
+    if not run.file.exists():
+        with neighbour(there=runs.neighbour):
+            process = multiprocessing.get_context("spawn").Process(target=live_search.work, args=(run,))
+            process.start()
+            process.join()
+    curve = json.loads(run.file.read_text("utf-8"))["curve"]
+    return [(float(seconds), float(validation), float(test)) for seconds, validation, test in curve]
+
+
+def measure(target: Path, budgets: Sequence[float], *, seed: int, rows: Sequence[str], runs: Runs) -> list[Row]:
+    """All budgets on one target with one seed."""
+    name = f"{target.name}.{seed}"
+    plain = runs.kept(PlainLines, f"{name}.plain", lambda: baselines(target, seed=seed))
+    curve = optuna(target, seconds=max(budgets), seed=seed, runs=runs) if "optuna" in rows else None
+    shipped = default_library()
+    found = []
+    with tempfile.TemporaryDirectory() as scratch:
         library = Path(scratch) / "library.safetensors"
         save(shipped.leave_out(target.name) if target.name in shipped.task_names else shipped, library)
+
+        def searched(kind: str, budget: float, candidates: str) -> Found:
+            return runs.kept(
+                Found, f"{name}.{kind}.{budget:g}s",
+                lambda: search(target, seconds=budget, seed=seed, library=library, candidates=candidates,
+                               threads=runs.threads),
+            )  # fmt: skip
+
         for budget in budgets:
-            workdir = Path(scratch) / f"w{budget:g}"
-            found = search(target, seconds=budget, library=library, workdir=workdir, threads=threads)
-            cut = plain.better_by(budget)
+            ours = searched("ours", budget, "mini-zoo")
+            hard = searched("hard", budget, ",".join(ours.order[:FEW])) if "hard" in rows else None
+            twenty = plain.twenty.test if plain.twenty.seconds <= budget else None
             row = Row(
-                target=target.name,
-                budget=budget,
-                twenty_lines=plain.twenty.test,
-                plain=1 / task.n_classes if cut is None else cut,
-                **vars(found),
-            )
-            print(
-                f"| {row.target} | {budget:g} | {row.single:.3f} | {row.ensemble:.3f} | {row.best_tried:.3f} | "
-                f"{row.tried} | {row.seconds:.0f} | {row.plain:.3f} | {plain.twenty.test:.3f} in "
-                f"{plain.twenty.seconds:.0f} s | {plain.fifty[-1].test:.3f} in {plain.fifty[-1].seconds:.0f} s |",
-                flush=True,
-            )
-            rows.append(row)
-    return rows
-
-
-def summary(rows: Sequence[Row], budget: float) -> Mapping[str, float]:
-    """Means over targets at one budget, and paired differences with their standard errors."""
-    mine = [row for row in rows if row.budget == budget]
-    found = {"budget": budget, "targets": float(len(mine))}
-    for name in ("single", "ensemble", "best_tried", "tried", "seconds", "twenty_lines", "plain"):
-        found[name] = float(np.mean([getattr(row, name) for row in mine]))
-    for name, against in (("single", "twenty_lines"), ("ensemble", "twenty_lines"), ("ensemble", "plain")):
-        gaps = np.array([getattr(row, name) - getattr(row, against) for row in mine])
-        found[f"{name} - {against}"] = float(gaps.mean())
-        found[f"{name} - {against}, se"] = (
-            float(gaps.std(ddof=1) / np.sqrt(len(gaps))) if len(gaps) > 1 else float("nan")
-        )
+                target=target.name, seed=seed, budget=budget, seconds=ours.seconds, tried=ours.tried,
+                calibration_error=ours.calibration_error,
+                accuracy={
+                    name: value
+                    for name, value in (
+                        ("single", ours.single),
+                        ("ensemble", ours.ensemble),
+                        ("twenty lines", twenty),
+                        ("fifty lines", plain.fifty_after(budget)),
+                        ("better of both", plain.better_by(budget)),
+                        ("zero-shot", plain.zero_shot.test),
+                        ("plain Optuna", None if curve is None else live_search.value_at(curve, budget)),
+                        ("hard top 3", None if hard is None else hard.single),
+                        ("best tried", ours.best_tried),
+                        ("best head", plain.best_head),
+                    )
+                    if value is not None
+                },
+            )  # fmt: skip
+            print(row.line(), flush=True)
+            found.append(row)
     return found
 
 
@@ -142,32 +191,32 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", type=Path, help="folder of task folders, each with train/ and test/")
+    parser.add_argument("--records", type=Path, required=True, help="folder that keeps every run")
     parser.add_argument("--only", default="", help="comma list of targets; default: all")
     parser.add_argument("--seconds", default="15,60", help="comma list of budgets")
-    parser.add_argument("--threads", type=int, default=1, help="of a search")
-    parser.add_argument("--plain", type=Path, help="folder that keeps what a user would write, for the next run")
-    parser.add_argument("--write", type=Path, help="JSON")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--rows", default="", help="comma list of further rows: optuna, hard")
+    parser.add_argument("--threads", type=int, help="of a search; default: as the product chooses")
+    parser.add_argument("--neighbour", action="store_true", help="a busy process beside each search")
+    parser.add_argument("--write", type=Path, help="JSON, and the plot beside it")
     parser.add_argument("--quick", action="store_true", help="one target, 20 seconds")
     args = parser.parse_args()
     only = set(args.only.split(",")) - {""}
     targets = sorted(each for each in args.targets.iterdir() if each.is_dir() and (not only or each.name in only))
-    budgets = [20.0] if args.quick else [float(each) for each in args.seconds.split(",")]
-    torch.set_num_threads(args.threads)
-    columns = (
-        "target", "budget, s", "single", "ensemble", "best tried", "candidates tried", "s", "plain", "twenty lines",
-        "fifty lines",
-    )  # fmt: skip
-    print("| " + " | ".join(columns) + " |")
-    print("|---" * len(columns) + "|")
-    rows: list[Row] = []
-    for target in targets[:1] if args.quick else targets:
-        rows += measure(target, budgets, threads=args.threads, known=args.plain)
-    means = [summary(rows, budget) for budget in budgets]
-    for each in means:
-        print(json.dumps({name: round(value, 4) for name, value in each.items()}))
+    budgets = [20.0] if args.quick else sorted(float(each) for each in args.seconds.split(","))
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    runs = Runs(records=args.records, threads=args.threads, neighbour=args.neighbour)
+    found: list[Row] = []
+    for seed in range(args.first_seed, args.first_seed + (1 if args.quick else args.seeds)):
+        for target in targets[:1] if args.quick else targets:
+            found += measure(target, budgets, seed=seed, rows=args.rows.split(","), runs=runs)
+    record = {"means": summary(found), "rows": rows_of(found)}
     if args.write:
-        record = {"rows": [vars(row) for row in rows], "means": means}
         args.write.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        plot(found, args.write.with_suffix(".png"))
+    print(json.dumps(record["means"]))
 
 
 if __name__ == "__main__":

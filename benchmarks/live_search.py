@@ -42,6 +42,7 @@ class Run:
     seed: int
     seconds: float
     out: Path
+    threads: int = 1
 
     @property
     def file(self) -> Path:
@@ -203,10 +204,10 @@ def run_optuna(run: Run) -> dict[str, object]:
 
 
 def work(run: Run) -> None:
-    """Do one run, with one thread, and write its record."""
+    """Do one run and write its record."""
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(run.threads)
     shutil.rmtree(run.scratch, ignore_errors=True)
     record = run_ours(run) if run.strategy == "ours" else run_optuna(run)
     head = {"target": run.name, "strategy": run.strategy, "seed": run.seed, "budget": run.seconds}

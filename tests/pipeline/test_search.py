@@ -290,6 +290,16 @@ def test_a_budget_too_short_for_a_trial_is_no_failure_of_trials(shapes, no_libra
     assert cut.stopped_by == "budget"
 
 
+def test_a_budget_that_is_over_before_there_is_a_model_still_ends_with_one(shapes, no_library, tmp_path):
+    late = vlmsel_auto.search(
+        shapes, candidates=QUICK[1:2], budget=0.1, since=time.monotonic() - 60, workdir=tmp_path / "w", learn=False,
+        library=no_library,
+    )  # fmt: skip
+    assert late.stopped_by == "budget"
+    assert [each.spec.method for each in late.trials] == ["zero_shot"]
+    assert late.best.model_dir.is_dir()
+
+
 def test_a_finished_search_is_a_source_task_of_the_next(shapes, tmp_path, monkeypatch):
     monkeypatch.setenv("VLMSEL_LIBRARY", str(tmp_path / "mine.safetensors"))
     first = vlmsel_auto.search(shapes, candidates=QUICK, budget=Budget(trials=3), workdir=tmp_path / "w")

@@ -233,6 +233,21 @@ def test_the_floor_changes_no_later_step() -> None:
         assert next_trial(with_floor, [floor, *history[:count]], left=Left(trials=20)) == plain
 
 
+def test_a_search_whose_budget_is_spent_owes_a_model_once() -> None:
+    def made(seconds: float) -> Plan:
+        loading = {one.id: seconds for one in CANDIDATES}
+        return make_plan(ranking(SCORES), candidates=CANDIDATES, methods=(ZERO_SHOT, *BOTH), loading=loading)
+
+    late = Left(seconds=-3.0)
+    step = next_trial(made(1.0), [], left=late)
+    assert step is not None
+    assert (step.method, step.origin) == ("zero_shot", TrialOrigin.FLOOR)
+    assert next_trial(made(100.0), [], left=late) is None  # that would be far too late
+    failed = tried(step.candidate, None, "zero_shot", origin=TrialOrigin.FLOOR, state=TrialState.FAILED)
+    assert next_trial(made(1.0), [failed], left=late) is None
+    assert next_trial(made(1.0), [tried(step.candidate, 0.5, "zero_shot")], left=late) is None
+
+
 def test_the_floor_alone() -> None:
     made = plan(methods=(ZERO_SHOT,))
     assert next_trial(made, [], left=Left()) is not None

@@ -33,11 +33,12 @@ def _fields(record: object, *names: str) -> dict[str, Json]:
 
 def rank_json(ranking: Ranking, *, top: int) -> Json:
     """``{"ranking": [{candidate, score, prior, evidence, p_best, p_top5, looked}, ...]}``, best first."""
-    lines = ranking.ranked[:top]
+    return {"ranking": _ranking_json(ranking)[:top]}
+
+
+def _ranking_json(ranking: Ranking) -> list[Json]:
     names = "candidate", "score", "prior", "evidence", "p_best", "p_top5"
-    return {
-        "ranking": [{**_fields(line, *names), "looked": line.candidate not in ranking.not_looked} for line in lines]
-    }
+    return [{**_fields(line, *names), "looked": line.candidate not in ranking.not_looked} for line in ranking.ranked]
 
 
 def _trial_json(trial: TrialResult) -> Json:
@@ -75,10 +76,14 @@ def _ensemble_json(mean: EnsembleModel) -> Json:
 
 
 def search_json(result: SearchResult) -> Json:
-    """``{"best", "ensemble", "trials", "agreement", "seconds", "report_dir"}``; the first two may be null."""
+    """``{"best", "ensemble", "ranking", "trials", "agreement", "seconds", "report_dir"}``; the first two may be null.
+
+    The ranking is the predicted one, before the first trial.
+    """
     return {
         "best": None if result.best is None else _best_json(result.best),
         "ensemble": None if result.ensemble is None else _ensemble_json(result.ensemble),
+        "ranking": _ranking_json(result.ranking),
         "trials": [_trial_json(trial) for trial in result.trials],
         "agreement": _fields(result.agreement, "tau_b", "weighted_tau", "ndcg5", "top1_loss", "n"),
         "seconds": result.seconds,

@@ -58,9 +58,10 @@ class _Arm:
 def next_trial(plan: Plan, history: History, *, left: Left, unavailable: Sequence[str] = ()) -> NextTrial | None:
     """The trial that should come next, or None when none promises enough for its time.
 
-    First the floor, once; then one trial of a head for every active candidate, by predicted rank; then the arm
-    (candidate, method) with the largest expected improvement per share of the remaining budget, at its default first,
-    then at points near the best; audits between. Deterministic in the plan's seed and the history.
+    First the floor, once, also when nothing of the budget is left; then one trial of a head for every active candidate,
+    by predicted rank; then the arm (candidate, method) with the largest expected improvement per share of the remaining
+    budget, at its default first, then at points near the best; audits between. Deterministic in the plan's seed and the
+    history.
 
     Args:
         plan: from `make_plan`.
@@ -69,10 +70,10 @@ def next_trial(plan: Plan, history: History, *, left: Left, unavailable: Sequenc
         unavailable: candidates that cannot be used, such as those whose weights are missing.
     """
     usable = [line.candidate for line in plan.lines if line.candidate not in set(unavailable)]
-    if left.spent or not usable:
-        return None
     floor = _floor(plan, history, usable=usable)
-    if floor is not None or not plan.methods:
+    if left.spent:
+        return floor if floor is not None and _may_be_late(plan, history, floor) else None
+    if floor is not None or not usable or not plan.methods:
         return floor
     gone = [_failed(name, method.name) for name in unavailable for method in plan.methods]
     early = _screening(plan, [*history, *gone], left=left) or _audit(plan, [*history, *gone], left=left)
@@ -103,6 +104,12 @@ def _floor(plan: Plan, history: History, *, usable: Sequence[str]) -> NextTrial 
         return None
     return NextTrial(candidate=open_[0], method=plan.floor.name, point=DEFAULT, origin=TrialOrigin.FLOOR,
                      why="the floor: nothing is trained")  # fmt: skip
+
+
+def _may_be_late(plan: Plan, history: History, floor: NextTrial) -> bool:
+    """Whether a floor comes although nothing of the budget is left: once, and if its candidate is soon loaded."""
+    tried = any(trial.method == floor.method for trial in history)
+    return not tried and plan.loading.get(floor.candidate, 0.0) < plan.policy.late_model
 
 
 def _screening(plan: Plan, history: History, *, left: Left) -> NextTrial | None:

@@ -13,7 +13,7 @@ from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.next_trial import next_trial
 from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.rungs import goes_on_at
-from vlmsel_auto.records import Budget, Ranking, StoppedBy, TrialResult
+from vlmsel_auto.records import Budget, Ranking, StoppedBy, TrialOrigin, TrialResult
 from vlmsel_auto.study.optuna_study import OptunaStudy, RunningTrial
 from vlmsel_auto.study.recovery import queue_again
 from vlmsel_auto.study.results import Results
@@ -91,13 +91,13 @@ def run_trials(search: Search) -> StoppedBy:
     """One trial after the other until the budget is spent or none promises enough for its time."""
     while True:
         left = search.left()
-        if left.spent:
-            return StoppedBy.BUDGET
         if not search.study.waiting():
             chosen = next_trial(search.plan, search.history(), left=left, unavailable=tuple(search.unavailable))
             if chosen is None:
-                return StoppedBy.EXHAUSTED
+                return StoppedBy.BUDGET if left.spent else StoppedBy.EXHAUSTED
             search.study.queue(chosen)
+        elif left.spent:
+            return StoppedBy.BUDGET
         _run_one(search)
         search.sink(RankingReady(ranking=search.updated(), updated=True))
 
@@ -131,10 +131,18 @@ def _attempt(search: Search, trial: RunningTrial) -> Attempt:
         number=trial.number,
         origin=trial.origin,
         report=_at_rungs(search, trial, epochs=spec.epochs),
-        deadline=search.end(),
+        deadline=_deadline(search, trial),
         continues=trial.continues,
         sink=search.sink,
     )
+
+
+def _deadline(search: Search, trial: RunningTrial) -> float | None:
+    """When a trial must be over; the floor may be late, since without it there is no model."""
+    end = search.end()
+    if end is None or trial.origin is not TrialOrigin.FLOOR:
+        return end
+    return max(end, time.monotonic() + search.plan.policy.late_model)
 
 
 def _at_rungs(search: Search, trial: RunningTrial, *, epochs: int) -> EpochHook:
