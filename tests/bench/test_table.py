@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vlmsel_auto.bench.calibration import Bin, Calibration
-from vlmsel_auto.bench.table import BenchRow, BenchTable
+from vlmsel_auto.bench.table import BenchRow, BenchTable, Worth
 from vlmsel_auto.records import Interval
 
 
@@ -21,9 +21,14 @@ def table():
     bins = (Bin(said=0.1, seen=0.2, n=1234),)
     calibration = Calibration(best=bins, top5=bins, coverage=0.96, n=1234)
     names = tuple(f"t{t}" for t in range(10))
+    worth = Worth(
+        ranking="fused", ndcg5=0.01, ndcg5_interval=Interval(low=-0.02, high=0.04), top1_loss=-0.5,
+        top1_loss_interval=Interval(low=-1.0, high=0.25),
+    )  # fmt: skip
     return BenchTable(
-        rows=rows, targets=names, candidates=9, truth="tuned", shots=0, calibration=calibration, notes=("n",)
-    )
+        rows=rows, targets=names, candidates=9, truth="tuned", shots=0, calibration=calibration, conductance=(worth,),
+        notes=("n",),
+    )  # fmt: skip
 
 
 def test_json_is_what_was_promised(table):
@@ -32,12 +37,14 @@ def test_json_is_what_was_promised(table):
     wanted = {"ranking", "ndcg5", "tau_b", "weighted_tau", "top5_overlap", "top1_loss", "top5_loss"}
     assert all(wanted <= set(row) for row in record["rows"])
     assert record["rows"][0]["ranking"] == "random"
+    assert record["conductance"][0]["ndcg5_interval"] == {"low": -0.02, "high": 0.04, "level": 0.95}
 
 
 def test_markdown_and_plot(table, tmp_path):
     text = table.to_markdown()
     assert "relevance max(0, 6 - true rank)" in text
-    assert text.count("\n| ") == len(table.rows) + 3
+    assert text.count("\n| ") == len(table.rows) + 5
+    assert "| fused | +0.010 [-0.020, +0.040] | -0.50 [-1.00, +0.25] |" in text
     assert "no labels a class" in text
     assert "0.10: 0.20 (1,234)" in text
     assert "+0.100 [+0.000, +0.200]" in text

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -31,6 +32,7 @@ class Case:
     weighting: Weighting = field(default_factory=Weighting)
     seed: int = 0
     research: Research | None = None  # of the library's candidates and tasks, in its order
+    conductance: bool = True  # False: sources count alike, as without any profile
     norm: bool = False  # divergences of the profiles with F = norm of the embedding, which research has
 
     @cached_property
@@ -63,6 +65,11 @@ class Case:
 
     def gathered(self, *, shots: int) -> Sources:
         """The sources as the ranking wants them."""
+        profiles: Sequence[tuple[TaskProfiles, TaskProfiles] | None] | None = None
+        if not self.conductance:
+            profiles = [None] * len(self.rows)
+        elif self.research is not None:
+            profiles = self.profiles(self.research)
         return gather(
             self.sources,
             [
@@ -73,7 +80,7 @@ class Case:
             shots=shots,
             divergence=self.divergence,
             weighting=self.weighting,
-            profiles=None if self.research is None else self.profiles(self.research),
+            profiles=profiles,
         )
 
     def profiles(self, research: Research) -> list[tuple[TaskProfiles, TaskProfiles]]:
@@ -101,6 +108,11 @@ class Case:
             return []
         values = self.library.evidence_draws[self.rows, self.column, :, k, self.library.evidence_names.index(name)]
         return [draw for draw in values.T if np.isfinite(draw).any()]
+
+    @cached_property
+    def without_conductance(self) -> Case:
+        """The same target, ranked without conductance."""
+        return replace(self, conductance=False)
 
     @cached_property
     def fused(self) -> list[Scores]:

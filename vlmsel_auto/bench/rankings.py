@@ -139,9 +139,17 @@ RANKINGS: Final[Mapping[str, Callable[[Case], list[FloatArray]]]] = {
     "consensus": lambda case: _one(case.signal(CONSENSUS)),
     **{one.row: _row_of(one) for one in SIGNALS if one.row and not one.labelled},
     "fused_unlabelled": lambda case: [one.score for one in case.fused_unlabelled],
+    "fused_unlabelled_without_conductance": lambda case: [
+        one.score for one in case.without_conductance.fused_unlabelled
+    ],
     **{one.row: _row_of(one) for one in SIGNALS if one.row and one.labelled},
     "fused": lambda case: [one.score for one in case.fused],
+    "fused_without_conductance": lambda case: [one.score for one in case.without_conductance.fused],
     "source_ceiling": lambda case: [source_ceiling(case.accuracy[case.rows], case.source_truth)],
+}
+
+WITHOUT_CONDUCTANCE: Final[Mapping[str, str]] = {  # ranking -> the same without
+    name: f"{name}_without_conductance" for name in ("fused_unlabelled", "fused")
 }
 
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from vlmsel_auto.bench.calibration import Claims, calibration, claims
 from vlmsel_auto.bench.case import Case
-from vlmsel_auto.bench.rankings import RANKINGS, replicate_scores
+from vlmsel_auto.bench.rankings import RANKINGS, WITHOUT_CONDUCTANCE, replicate_scores
 from vlmsel_auto.bench.research import Research, joined
-from vlmsel_auto.bench.table import MEASURES, BenchRow, BenchTable
+from vlmsel_auto.bench.table import MEASURES, BenchRow, BenchTable, Worth
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.library.records import Library
@@ -119,7 +119,8 @@ def run_bench(
         truth=truth,
         shots=shots,
         calibration=calibration(said),
-        notes=_notes(truth, figures, wanted, researched=research is not None),
+        conductance=_conductance(figures, seed=seed),
+        notes=_notes(truth, figures, wanted, researched=research is not None) + _holes(accuracies[:, usable]),
     )
 
 
@@ -138,6 +139,34 @@ def _row(
         targets=len(figures),
         per_target={target: float(values[0]) for target, values in figures.items()},
     )
+
+
+def _conductance(figures: Mapping[str, Mapping[str, FloatArray]], *, seed: int) -> tuple[Worth, ...]:
+    """Of every ranking that was made with and without."""
+    found = []
+    for name, without in WITHOUT_CONDUCTANCE.items():
+        shared = [target for target in figures.get(name, {}) if target in figures.get(without, {})]
+        if len(shared) < _MIN_TASKS:
+            continue
+        gaps = np.stack([figures[name][target] - figures[without][target] for target in shared])
+        gain, loss = (gaps[:, MEASURES.index(each)] for each in ("ndcg5", "top1_loss"))
+        found.append(
+            Worth(
+                ranking=name,
+                ndcg5=float(gain.mean()),
+                ndcg5_interval=mean_interval(gain, seed=seed),
+                top1_loss=float(loss.mean()),
+                top1_loss_interval=mean_interval(loss, seed=seed),
+            )
+        )
+    return tuple(found)
+
+
+def _holes(accuracies: FloatArray) -> tuple[str, ...]:
+    missing = int((~np.isfinite(accuracies)).sum())
+    if not missing:
+        return ()
+    return (f"{missing} of {accuracies.size} accuracies are unknown: these candidates are left out of those targets",)
 
 
 def _notes(

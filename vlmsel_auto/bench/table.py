@@ -33,6 +33,17 @@ class BenchRow:
     per_target: Mapping[str, float] = field(default_factory=dict)  # ndcg5 by task
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Worth:
+    """What conductance is worth to a ranking: the mean difference to the same without, paired by target."""
+
+    ranking: str
+    ndcg5: float
+    ndcg5_interval: Interval  # 95 %, bootstrap over targets
+    top1_loss: float  # percentage points of accuracy; below 0: it loses less
+    top1_loss_interval: Interval
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BenchTable:
     """The comparison."""
@@ -43,6 +54,7 @@ class BenchTable:
     truth: Truth
     shots: int  # labels a class; 0: none
     calibration: Calibration | None = None  # of the fused ranking
+    conductance: tuple[Worth, ...] = ()
     notes: tuple[str, ...] = ()
 
     def row(self, ranking: str) -> BenchRow:
@@ -76,6 +88,7 @@ class BenchTable:
             "truth": self.truth,
             "shots": self.shots,
             "calibration": None if self.calibration is None else asdict(self.calibration),
+            "conductance": [asdict(each) for each in self.conductance],
             "notes": list(self.notes),
         }
         return json.dumps(record, indent=1)
@@ -94,14 +107,19 @@ class BenchTable:
             "|---|---|---|---|---|---|---|---|---|",
         ]
         for row in self.rows:
-            gain = f"{row.gain:+.3f}"
-            if row.gain_interval is not None:
-                gain += f" [{row.gain_interval.low:+.3f}, {row.gain_interval.high:+.3f}]"
+            gain = _paired(row.gain, row.gain_interval, digits=3)
             lines.append(
                 f"| {row.ranking} | {row.ndcg5:.3f} | {row.tau_b:.3f} | {row.weighted_tau:.3f} | "
                 f"{row.top5_overlap:.3f} | {row.top1_loss:.2f} | {row.top5_loss:.2f} | {gain} | "
                 f"{1000 * row.seconds:.2f} |"
             )
+        if self.conductance:
+            lines += ["", "| conductance is worth | NDCG@5 | top-1 loss |", "|---|---|---|"]
+            lines += [
+                f"| {each.ranking} | {_paired(each.ndcg5, each.ndcg5_interval, digits=3)} | "
+                f"{_paired(each.top1_loss, each.top1_loss_interval, digits=2)} |"
+                for each in self.conductance
+            ]
         if self.calibration is not None:
             lines += [
                 "",
@@ -154,6 +172,12 @@ def plot_gains(rows: Sequence[Gained], path: Path) -> None:
     axes.set_yticks(range(len(rows)), [row.ranking for row in rows[::-1]])
     axes.set_xlabel("NDCG@5, interval of the gain over the average rank (dashed)")
     figure.savefig(path)
+
+
+def _paired(mean: float, interval: Interval | None, *, digits: int) -> str:
+    """A mean difference with its interval."""
+    ends = "" if interval is None else f" [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
+    return f"{mean:+.{digits}f}{ends}"
 
 
 def _told(bins: Sequence[Bin]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vlmsel_auto.cli.options import AsJson, Debug, LibraryPath, Quiet, Seed
+from vlmsel_auto.cli.options import AsJson, Debug, Quiet, Seed
 from vlmsel_auto.cli.support import guarded, make_sink, say
 from vlmsel_auto.errors import InputError
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 def bench(
     *,
-    library: LibraryPath = None,
+    library: Annotated[
+        Path | None, typer.Option(help="File of a library; default: the shipped one, without your own searches.")
+    ] = None,
     research: Annotated[
         Path | None,
         typer.Option(
@@ -66,13 +68,13 @@ def bench(
         else:
             from vlmsel_auto.bench.research import load, research_path
             from vlmsel_auto.bench.run import run_bench
-            from vlmsel_auto.library.places import open_library
+            from vlmsel_auto.library.places import default_library, open_library
 
             if research is None and research_path().exists():
                 research = research_path()
             with make_sink(quiet=quiet) as sink:
                 table = run_bench(
-                    open_library(library),
+                    default_library() if library is None else open_library(library),
                     truth="zero_shot" if truth == "zeroshot" else "tuned",
                     shots=16 if shots is None else shots,
                     seed=seed,
