@@ -136,8 +136,7 @@ class VlmClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
                    if label in self.prompts} if self.prompts else None  # fmt: skip
         place = self._place()
         write_task(
-            images,
-            [names[number] for number in numbers],
+            ((image, names[number], "") for image, number in zip(images, numbers, strict=True)),
             folder=place / "task",
             metric=self.metric,
             domain=self.domain,

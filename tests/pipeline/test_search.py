@@ -300,6 +300,25 @@ def test_a_budget_that_is_over_before_there_is_a_model_still_ends_with_one(shape
     assert late.best.model_dir.is_dir()
 
 
+def test_a_data_set_in_memory_is_searched_like_a_folder_and_the_search_resumes(shapes, no_library, tmp_path):
+    data = {part: [(file, file.parent.name) for file in sorted((shapes / part).glob("*/*"))]
+            for part in ("train", "test")}  # fmt: skip
+
+    def search(images):
+        return vlmsel_auto.search(
+            images, candidates=QUICK[1:2], method=["zero_shot", "probe"], workdir=tmp_path / "w", library=no_library,
+            budget=Budget(trials=1), learn=False,
+        )  # fmt: skip
+
+    first = search(data)
+    assert first.best.test is not None
+    assert first.trials == search(data).trials
+    with pytest.raises(WorkdirError, match="another task"):
+        search(data["train"])
+    ranked = vlmsel_auto.rank(data, candidates=QUICK[1:], library=no_library, cache_dir=tmp_path / "cache")
+    assert sorted(ranked.order) == sorted(QUICK[1:])
+
+
 def test_a_finished_search_is_a_source_task_of_the_next(shapes, tmp_path, monkeypatch):
     monkeypatch.setenv("VLMSEL_LIBRARY", str(tmp_path / "mine.safetensors"))
     first = vlmsel_auto.search(shapes, candidates=QUICK, budget=Budget(trials=3), workdir=tmp_path / "w")

@@ -85,8 +85,7 @@ def test_a_written_task_loads_with_its_words(tmp_path):
     images = [file, *(np.asarray(draw_shape(shape, rng)) for shape in ["circle"] * 5 + ["square"] * 6)]
     labels = [names[0]] * 6 + [names[1]] * 6
     write_task(
-        images,
-        labels,
+        ((image, label, "") for image, label in zip(images, labels, strict=True)),
         folder=tmp_path / "task",
         metric="balanced_accuracy",
         domain="drawn \\ shapes",

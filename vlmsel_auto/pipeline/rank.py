@@ -5,6 +5,7 @@ One candidate that fails (weights missing, out of memory) is named with its reas
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +41,7 @@ from vlmsel_auto.ranking.ranking import rank_candidates
 from vlmsel_auto.ranks import error_correlation
 from vlmsel_auto.records import Candidate, ImageView, Ranking, Task
 from vlmsel_auto.reporting.formatting import plural
+from vlmsel_auto.tasks.datasets import TaskData, task_folder
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tasks.unlabelled import SAMPLE
 
@@ -59,7 +61,7 @@ class Ranked:
 
 
 def rank(
-    task_dir: str | Path,
+    task_dir: TaskData,
     *,
     candidates: str | Sequence[str] | Path = AUTO,
     limits: Limits = NO_LIMITS,
@@ -79,7 +81,8 @@ def rank(
     Nothing is trained.
 
     Args:
-        task_dir: the task folder; see `task.load_task` for its layouts.
+        task_dir: the task folder, see `task.load_task` for its layouts; or a data set in memory, see
+            `datasets.write_dataset`.
         candidates: "auto": what suits this machine, see docs/real-models.md; "mini-zoo", a preset ("tiny", "laptop",
             "server", "all"), ids, "ARCH/TAG" of open_clip, "local-dir:FOLDER", a TOML file, or a list of these.
         limits: what a candidate may take; those that take more are named in ``failures``.
@@ -103,12 +106,12 @@ def rank(
     known = open_library(library)
     place = str(pick_device(device))
     root = cache_dir or default_cache_dir()
-    with hub_offline(offline), writing(root):
+    with hub_offline(offline), writing(root), tempfile.TemporaryDirectory(prefix="vlmsel-") as scratch:
         listed = choose(candidates, limits=limits, offline=offline, device=device, sink=sink)
         views = views_of(listed.candidates)
         task = load_task(
-            Path(task_dir), views=views, shots=shots, seed=seed, workdir=root, sink=sink, classes=classes,
-            unlabelled=unlabelled, images=images,
+            task_folder(task_dir, folder=Path(scratch) / "dataset"), views=views, shots=shots, seed=seed, workdir=root,
+            sink=sink, classes=classes, unlabelled=unlabelled, images=images,
         )  # fmt: skip
         ranked = rank_task(
             task,

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +32,7 @@ from vlmsel_auto.pipeline.result import RankResult, SearchResult
 from vlmsel_auto.pipeline.without_labels import finish_without_labels
 from vlmsel_auto.pipeline.workdir import (
     LOCK,
+    TASK,
     EarlierChoice,
     check_usable,
     claim,
@@ -52,6 +54,7 @@ from vlmsel_auto.reporting.tradeoff import tradeoffs
 from vlmsel_auto.study.past import read_past
 from vlmsel_auto.study.results import MOST_MEMBERS
 from vlmsel_auto.study.study import StudyOutcome, run_study
+from vlmsel_auto.tasks.datasets import TaskData, write_dataset
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tasks.unlabelled import SAMPLE
 from vlmsel_auto.tuning.methods import METHODS, methods_of
@@ -65,7 +68,7 @@ _CLOSING_SHARE: Final = 0.12
 
 
 def search(
-    task_dir: str | Path,
+    task_dir: TaskData,
     *,
     candidates: str | Sequence[str] | Path = AUTO,
     limits: Limits = NO_LIMITS,
@@ -98,7 +101,8 @@ def search(
     nothing is tuned: the zero-shot classifier that ranks first is the best model (docs/without-labels.md).
 
     Args:
-        task_dir: the task folder; see `task.load_task` for its layouts.
+        task_dir: the task folder, see `task.load_task` for its layouts; or a data set in memory, see
+            `datasets.write_dataset`, which is written to ``workdir/task``.
         candidates: as for `rank`.
         limits: as for `rank`; the best model and the ensemble keep to them.
         offline: as for `rank`.
@@ -147,20 +151,21 @@ def search(
     methods = tuple(each.name for each in named)
     known = open_library(library)
     place = str(pick_device(device))
-    folder = Path(workdir) if workdir is not None else default_workdir(Path(task_dir))
+    folder = Path(workdir) if workdir is not None else default_workdir(task_dir)
+    check_usable(folder)
+    images_of = _task_folder(task_dir, workdir=folder)
     command = command_of(
-        task_dir, candidates, limits=limits, offline=offline, budget=spend, price=price, methods=methods, shots=shots,
+        images_of, candidates, limits=limits, offline=offline, budget=spend, price=price, methods=methods, shots=shots,
         seed=seed, workdir=folder, classes=classes, unlabelled=unlabelled, images=images, trackers=names_of(logger),
         test_split=test_split, thumbnails=thumbnails,
     )  # fmt: skip
-    check_usable(folder)
     with hub_offline(offline):
         listed = choose(
             candidates, limits=limits, offline=offline, device=device, sink=sink, earlier=read_choice(folder)
         )
     chosen = listed.candidates
     task = load_task(
-        Path(task_dir), views=views_of(chosen), shots=shots, seed=seed, workdir=folder, sink=sink, needs_val=True,
+        images_of, views=views_of(chosen), shots=shots, seed=seed, workdir=folder, sink=sink, needs_val=True,
         classes=classes, unlabelled=unlabelled, images=images,
         draw_test=test_split,
     )  # fmt: skip
@@ -306,6 +311,14 @@ def search(
         stopped_by=stopped,
         tradeoffs=tradeoffs(report),
     )
+
+
+def _task_folder(data: TaskData, *, workdir: Path) -> Path:
+    """Where the images are, which a data set is written to."""
+    if isinstance(data, (str, PathLike)):
+        return Path(data)
+    with writing(workdir), locked(workdir / LOCK):  # nobody may be reading what an earlier run wrote
+        return write_dataset(data, folder=workdir / TASK)
 
 
 def _look_share(task: Task) -> float:

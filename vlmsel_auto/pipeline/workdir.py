@@ -3,6 +3,7 @@
 search.json    settings and the digest of the task; the same search resumes, another is refused
 candidates.json  who the search is about and who was left out, so that both stay when memory or disk change
 ranking.json   predicted before the first trial, so that a resumed search follows the same plan
+task/           images and labels that were given in memory
 pixels/ features/ trials/ study.journal  images, features, weights and study
 model/ report/                           exported model and report
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Final
 
@@ -19,8 +21,10 @@ from vlmsel_auto.cache import Json, write_atomically
 from vlmsel_auto.errors import InputError, WorkdirError
 from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.records import Ranking
+from vlmsel_auto.tasks.datasets import TaskData
 
 LOCK: Final = "search.lock"
+TASK: Final = "task"
 _SETTINGS: Final = "search.json"
 _CANDIDATES: Final = "candidates.json"
 _RANKING: Final = "ranking.json"
@@ -36,9 +40,10 @@ class EarlierChoice:
     left_out: Mapping[str, str]  # id -> why
 
 
-def default_workdir(task_dir: Path) -> Path:
-    """``vlmsel-NAME`` in the current folder, where NAME is the task folder's."""
-    return Path.cwd() / f"vlmsel-{task_dir.resolve().name}"
+def default_workdir(data: TaskData) -> Path:
+    """``vlmsel-NAME`` in the current folder, where NAME is the task folder's; "dataset" if the images have none."""
+    name = Path(data).resolve().name if isinstance(data, (str, PathLike)) else "dataset"
+    return Path.cwd() / f"vlmsel-{name}"
 
 
 def check_usable(workdir: Path) -> None:
@@ -50,7 +55,7 @@ def check_usable(workdir: Path) -> None:
     if workdir.exists() and not workdir.is_dir():
         raise WorkdirError(f"the work directory must be a folder; choose another, but got the file {str(workdir)!r}")
     if workdir.is_dir() and not (workdir / _SETTINGS).exists():
-        ours = {"pixels", LOCK}  # what a search leaves that was killed before it had settings
+        ours = {"pixels", TASK, LOCK}  # what a search leaves that was killed before it had settings
         names = (one.name for one in workdir.iterdir())
         others = sorted(name for name in names if name not in ours and not name.startswith(_SCRAP))
         if others:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.tasks.tables import LABELS
 
-ImageLike: TypeAlias = str | PathLike[str] | Image.Image | NDArray[np.uint8]
+ImageLike: TypeAlias = str | PathLike[str] | bytes | Image.Image | NDArray[np.uint8]  # bytes: of a file
+Item: TypeAlias = tuple[ImageLike, str | None, str]  # image, label or none, split ("": it is drawn)
 
 _MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA")  # of Pillow, that PNG keeps as they are and `decode` reads
 
@@ -52,8 +54,7 @@ def as_files(images: Sequence[ImageLike], folder: Path) -> list[Path]:
 
 
 def write_task(
-    images: Sequence[ImageLike],
-    labels: Sequence[str],
+    items: Iterable[Item],
     *,
     folder: Path,
     metric: str = "accuracy",
@@ -63,18 +64,28 @@ def write_task(
 ) -> None:
     """Write images and labels as a task folder of the layout images/ with labels.csv. Files are linked where possible.
 
+    Args:
+        items: one is held in memory at a time.
+        folder: must not be there yet.
+        metric: as in task.toml, like all that follow.
+        domain: what the images are.
+        templates: prompts with a {} each.
+        prompts: by label.
+
     Raises:
         InputError: as `as_files`.
     """
     inner = folder / "images"
     inner.mkdir(parents=True)
     rows = []
-    for number, (file, label) in enumerate(zip(as_files(images, inner), labels, strict=True)):
+    for number, (image, label, split) in enumerate(items):
+        file = _file(image, inner / f"{number:07d}.png", number)
         if file.parent != inner:
-            file = _linked(file, inner / f"{number:07d}{file.suffix}")  # noqa: PLW2901 - the same image
-        rows.append((file.name, label))
+            file = _linked(file, inner / f"{number:07d}{file.suffix}")
+        if label is not None:
+            rows.append((file.name, label, split))
     with (folder / LABELS).open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerows([("path", "label"), *rows])
+        csv.writer(stream).writerows([("path", "label", "split"), *rows])
     lines = [f"metric = {_toml(metric)}"]
     lines += [f"domain = {_toml(domain)}"] if domain else []
     lines += [f"templates = [{', '.join(map(_toml, templates))}]"] if templates else []
@@ -88,14 +99,27 @@ def _file(image: ImageLike, place: Path, number: int) -> Path:
         if not path.is_file():
             raise InputError(f"image {number} is not there, but got {str(path)!r}")
         return path
+    if isinstance(image, bytes):
+        return _of_bytes(image, place)
     if isinstance(image, Image.Image):
-        picture = image if image.mode in _MODES else image.convert("RGB")
+        picture = ImageOps.exif_transpose(image if image.mode in _MODES else image.convert("RGB"))
     elif isinstance(image, np.ndarray) and image.dtype == np.uint8 and _is_picture(image.shape):
         picture = Image.fromarray(image)
     else:
         kind = f"{image.dtype} of {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise InputError(f"image {number} must be a path, a Pillow image or uint8 pixels (H, W, 3), but got {kind}")
     picture.save(place, compress_level=1)
+    return place
+
+
+def _of_bytes(data: bytes, place: Path) -> Path:
+    """A file of these bytes; that it is no image is told with all other files that cannot be read."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            place = place.with_suffix(f".{(image.format or 'png').lower()}")
+    except (OSError, ValueError, Image.DecompressionBombError):
+        pass
+    place.write_bytes(data)
     return place
 
 

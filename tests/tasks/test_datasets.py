@@ -1,0 +1,135 @@
+"""Data sets in memory as task folders: whatever they are given as, the same images and labels come out."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import ImageFolder
+
+from helpers.drawings import draw_shape, draw_task
+from vlmsel_auto.errors import InputError
+from vlmsel_auto.tasks.datasets import write_dataset
+from vlmsel_auto.tasks.task import load_task
+
+SHAPES = ("circle", "square")
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    rng = np.random.default_rng(0)
+    return [(draw_shape(shape, rng).convert("RGB"), shape) for shape in SHAPES for _ in range(6)]
+
+
+class Tensors(torch.utils.data.Dataset):
+    """Images as tensors, labels as numbers that ``classes`` names."""
+
+    classes = SHAPES
+
+    def __init__(self, pictures, scale):
+        self.pictures, self.scale = pictures, scale
+
+    def __len__(self):
+        return len(self.pictures)
+
+    def __getitem__(self, index):
+        image, shape = self.pictures[index]
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        return (pixels / self.scale if self.scale else pixels), torch.tensor(SHAPES.index(shape))
+
+
+def hugging_face(pictures):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(SHAPES))})
+    rows = {"image": [image for image, _ in pictures], "label": [SHAPES.index(shape) for _, shape in pictures]}
+    return datasets.Dataset.from_dict(rows, features=features)
+
+
+FORMS = {
+    "pairs": list,
+    "uint8 tensors": lambda pictures: Tensors(pictures, None),
+    "float tensors": lambda pictures: Tensors(pictures, 255.0),
+    "a subset": lambda pictures: torch.utils.data.Subset(Tensors(pictures, None), range(len(pictures))),
+    "hugging face": hugging_face,
+}
+
+
+def loaded(data, tmp_path):
+    folder = write_dataset(data, folder=tmp_path / "task")
+    return load_task(folder, workdir=tmp_path / "w", draw_test=False, needs_val=True)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_images_and_labels_are_the_same_in_every_form(pictures, tmp_path, form):
+    task = loaded(FORMS[form](pictures), tmp_path)
+    assert task.classes == SHAPES
+    assert [SHAPES[label] for label in task.labels] == [shape for _, shape in pictures]
+    for path, (image, _) in zip(task.paths, pictures, strict=True):
+        with Image.open(tmp_path / "task" / path) as written:
+            assert np.array_equal(np.asarray(written.convert("RGB")), np.asarray(image))
+
+
+def test_torchvisions_folders_give_the_task_that_the_folder_gives(tmp_path):
+    folder = draw_task(tmp_path / "shapes") / "train"
+    task = loaded(ImageFolder(str(folder)), tmp_path)
+    assert task.classes == tuple(sorted(each.name for each in folder.iterdir()))
+    assert len(task.labels) == len(list(folder.glob("*/*")))
+
+
+def test_a_data_set_for_each_split(pictures, tmp_path):
+    task = loaded({"train": pictures[::2], "validation": pictures[1::4], "test": pictures[3::4]}, tmp_path)
+    assert (len(task.train), len(task.val), len(task.test)) == (6, 3, 3)
+
+
+def test_files_are_linked_and_keep_their_bytes(tmp_path):
+    folder = draw_task(tmp_path / "shapes") / "train"
+    files = sorted(folder.glob("*/*"))
+    write_dataset([(file, file.parent.name) for file in files], folder=tmp_path / "task")
+    assert all((tmp_path / "task" / "images" / f"{n:07d}{f.suffix}").samefile(f) for n, f in enumerate(files))
+
+
+def test_images_without_a_label_are_there_and_have_none(pictures, tmp_path):
+    data = [(image, None if number % 3 == 0 else shape) for number, (image, shape) in enumerate(pictures)]
+    write_dataset(data, folder=tmp_path / "task")
+    assert len(list((tmp_path / "task" / "images").iterdir())) == len(pictures)
+    assert len((tmp_path / "task" / "labels.csv").read_text().splitlines()) == 1 + 8
+
+
+def test_an_earlier_data_set_is_replaced_and_half_of_one_is_none(pictures, tmp_path):
+    write_dataset(pictures, folder=tmp_path / "task")
+    write_dataset(pictures[:3], folder=tmp_path / "task")
+    assert len(list((tmp_path / "task" / "images").iterdir())) == 3
+    with pytest.raises(InputError, match="image 1 must be a path"):
+        write_dataset([pictures[0], (7, "circle")], folder=tmp_path / "task")
+    assert not (tmp_path / "task").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], "at least one image, but got none"),
+        ({"trian": [("a", "b")]}, "splits must be train, val and test, but got 'trian'"),
+        ([(Image.new("RGB", (4, 4)), "x"), "b.png"], "item 1 must be a pair of image and label, but got str"),
+        (iter([("a.png", "x")]), "must have a length.*but got list_iterator"),
+        ([(torch.randn(3, 4, 4), "x")], r"not normalised yet, but got float32 from -"),
+        ([(torch.zeros(4, 4, 7), "x")], r"must be \(3, H, W\), but got \(4, 4, 7\)"),
+        ([(np.zeros((4, 4, 3), np.uint8), 1.5)], "the label of item 0 must be a text or a whole number, but got 1.5"),
+    ],
+)
+def test_other_forms_are_refused(data, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        write_dataset(data, folder=tmp_path / "task")
+
+
+def test_a_label_beyond_the_classes_is_refused(tmp_path):
+    class Wrong(Tensors):
+        def __getitem__(self, index):
+            return super().__getitem__(index)[0], 2
+
+    with pytest.raises(InputError, match="label of item 0 must be one of 2 classes, but got 2"):
+        write_dataset(Wrong([(Image.new("RGB", (4, 4)), "circle")], None), folder=tmp_path / "task")
+
+
+def test_a_table_without_images_is_refused(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    with pytest.raises(InputError, match=r"one image column.*but got text, label"):
+        write_dataset(datasets.Dataset.from_dict({"text": ["a"], "label": ["b"]}), folder=tmp_path / "task")
