@@ -1,0 +1,183 @@
+"""Whether finished searches make later rankings wiser: the library grows by a source task with each.
+
+    python benchmarks/fresh_targets.py TASKS --out TARGETS --train 16 --seed 9
+    python benchmarks/learning.py TARGETS --records RECORDS --write benchmarks/results/learning.json
+
+Of the shipped library's tasks that have a target in TARGETS, every third is a **base** (what a library knows before),
+the others are drawn in turn to be **learned from** (searched by the product, in order, each outcome added to the user's
+library) or **judged** (ranked; truth is the shipped library's accuracy after tuning, and zero-shot without labels). No
+task is two of these. After 0, 5, 10 ... searches the judged targets are ranked with base and learned tasks together:
+NDCG@5, tau and top-1 loss, and their paired differences to 0 searches. Rows "shuffled": the learned accuracies are
+dealt to wrong candidates, task by task.
+
+Searches and rankings leave records, and what is on record is not made again. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+import vlmsel_auto
+from vlmsel_auto.library.assemble import merge
+from vlmsel_auto.library.file import load
+from vlmsel_auto.library.places import default_library
+from vlmsel_auto.library.records import Library
+from vlmsel_auto.ranking.agreement import mean_interval, ndcg, tau_b, top_k_loss
+from vlmsel_auto.records import Budget, FloatArray
+
+MEASURES = ("ndcg5", "tau", "top1_loss")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Who is what."""
+
+    targets: Path
+    records: Path
+    base: tuple[str, ...]
+    learned: tuple[str, ...]  # in the order of the searches
+    judged: tuple[str, ...]
+    seconds: float
+
+    @property
+    def own(self) -> Path:
+        """The user's library."""
+        return self.records / "own.safetensors"
+
+
+def divide(targets: Path, *, records: Path, seconds: float, learned: int) -> Setting:
+    """Base, learned and judged tasks by name."""
+    shipped = default_library()
+    known = np.isfinite(shipped.tuned).sum(axis=0) > len(shipped.candidates) / 2
+    names = [name for name, has in zip(shipped.task_names, known, strict=True) if has and (targets / name).is_dir()]
+    base = names[::3]
+    rest = [name for name in names if name not in base]
+    judged = rest[1::2] if learned * 2 <= len(rest) else rest[learned:]
+    return Setting(
+        targets=targets,
+        records=records,
+        base=tuple(base),
+        learned=tuple(name for name in rest if name not in judged)[:learned],
+        judged=tuple(judged),
+        seconds=seconds,
+    )
+
+
+def search_all(setting: Setting) -> None:
+    """Search the learned tasks one after the other; each outcome goes into the user's library."""
+    os.environ["VLMSEL_LIBRARY"] = str(setting.own)
+    base = default_library().select_tasks(list(setting.base))
+    for number, name in enumerate(setting.learned):
+        done = setting.records / f"{number:02d}-{name}.done"
+        if done.exists():
+            continue
+        result = vlmsel_auto.search(
+            setting.targets / name, candidates="mini-zoo", library=base, budget=Budget(seconds=setting.seconds),
+            workdir=setting.records / "searches" / name, learn=True,
+        )  # fmt: skip
+        done.write_text(f"{result.best.test if result.best else None}\n")
+        print(f"searched {name}: {len(result.trials)} trials", flush=True)
+
+
+def shuffled(own: Library, *, seed: int) -> Library:
+    """The same library with each task's accuracies dealt to other candidates that have one."""
+    rng = np.random.default_rng(seed)
+    tuned, probed, zero_shot = own.tuned_runs.copy(), own.probed.copy(), own.zero_shot.copy()
+    for s in range(len(own.tasks)):
+        for values in (tuned[:, s], probed[:, s], zero_shot[:, s]):
+            known = np.isfinite(values) if values.ndim == 1 else np.isfinite(values).any(axis=1)
+            rows = np.flatnonzero(known)
+            values[rows] = values[rng.permutation(rows)]
+    return replace(own, tuned_runs=tuned, probed=probed, zero_shot=zero_shot)
+
+
+def judge(setting: Setting, library: Library, *, shots: int) -> dict[str, tuple[float, float, float]]:
+    """`MEASURES` of the ranking of every judged target."""
+    shipped = default_library()
+    truths = shipped.tuned if shots else shipped.zero_shot
+    found = {}
+    for name in setting.judged:
+        folder = setting.targets / name
+        classes = sorted(each.name for each in (folder / "train").iterdir())
+        ranking = vlmsel_auto.rank(
+            folder, candidates="mini-zoo", library=library, cache_dir=setting.records / "cache", shots=max(1, shots),
+            unlabelled=shots == 0, classes=None if shots else classes,
+        )  # fmt: skip
+        rows = [shipped.candidate_ids.index(line.candidate) for line in ranking.ranked]
+        truth: FloatArray = truths[rows, shipped.task_names.index(name)]
+        score = np.array([line.score for line in ranking.ranked])[np.isfinite(truth)]
+        truth = truth[np.isfinite(truth)]
+        found[name] = (ndcg(score, truth), tau_b(score, truth), 100 * top_k_loss(score, truth, k=1))
+    return found
+
+
+def report(
+    found: Mapping[str, Mapping[str, tuple[float, float, float]]], start: Mapping[str, tuple[float, float, float]]
+) -> list[dict[str, object]]:
+    """Means of every row, and paired differences to the start."""
+    rows = []
+    for row, values in found.items():
+        each = np.array(list(values.values()))
+        gaps = each - np.array([start[name] for name in values])
+        record: dict[str, object] = {"row": row}
+        for place, measure in enumerate(MEASURES):
+            interval = mean_interval(gaps[:, place], seed=0)
+            record[measure] = round(float(each[:, place].mean()), 4)
+            record[f"{measure}, change"] = [
+                round(float(v), 4) for v in (gaps[:, place].mean(), interval.low, interval.high)
+            ]
+        rows.append(record)
+        told = ", ".join(f"{name} {record[name]} ({record[f'{name}, change']})" for name in MEASURES)
+        print(f"| {row} | {told} |", flush=True)
+    return rows
+
+
+def counts_of(total: int) -> Sequence[int]:
+    """0, 5, 10, ... and all."""
+    return [*range(0, total, 5), total]
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("targets", type=Path, help="folder of task folders, each with train/ and test/")
+    parser.add_argument("--records", type=Path, required=True, help="folder that keeps searches and measurements")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each search")
+    parser.add_argument("--searches", type=int, default=10)
+    parser.add_argument("--write", type=Path, help="JSON")
+    parser.add_argument("--quick", action="store_true", help="two searches of 10 seconds, without labels only")
+    args = parser.parse_args()
+    setting = divide(
+        args.targets, records=args.records, seconds=10.0 if args.quick else args.seconds,
+        learned=2 if args.quick else args.searches,
+    )  # fmt: skip
+    args.records.mkdir(parents=True, exist_ok=True)
+    search_all(setting)
+    base = default_library().select_tasks(list(setting.base))
+    own = load(setting.own)
+    learned = [next(one for one in own.task_names if one.startswith(name)) for name in setting.learned]
+    tables = {}
+    for shots in (0,) if args.quick else (0, 4, 16):
+        start = judge(setting, base, shots=shots)
+        found = {"0 searches": start}
+        for count in counts_of(len(learned))[1:]:
+            part = own.select_tasks(learned[:count])
+            found[f"{count} searches"] = judge(setting, merge(base, part), shots=shots)
+            found[f"{count} searches, shuffled"] = judge(setting, merge(base, shuffled(part, seed=count)), shots=shots)
+        print(f"{len(setting.base)} base, {len(learned)} learned, {len(setting.judged)} judged; {shots} labels a class")
+        tables[str(shots)] = report(found, start)
+    record = {"base": setting.base, "learned": setting.learned, "judged": setting.judged, "tables": tables}
+    if args.write:
+        args.write.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()
