@@ -82,6 +82,8 @@ class Look:
 
     task: Task
     features: Sequence[FloatArray]  # (n + t, D) unit-norm: labelled images, then test images
+    texts: Sequence[FloatArray]  # (K, D) unit-norm
+    scales: Sequence[float]  # of zero-shot logits
     heads: Sequence[Mapping[str, tuple[FloatArray, FloatArray]]]  # logits (n, K) out of fold and (t, K), by name
     order: Sequence[int]  # places of candidates by the log loss of their regression, the lowest first
 
@@ -93,6 +95,8 @@ def look(target: Path, *, scratch: Path, metric: Metric = "accuracy") -> Look:
     parts = splits(task)
     rows, everything = parts.labelled, np.concatenate([parts.labelled, parts.test])
     features: list[FloatArray] = []
+    texts: list[FloatArray] = []
+    scales: list[float] = []
     every_head: list[dict[str, tuple[FloatArray, FloatArray]]] = []
     for candidate in mini_zoo():
         every = embed(
@@ -100,14 +104,16 @@ def look(target: Path, *, scratch: Path, metric: Metric = "accuracy") -> Look:
         )
         images = every.images.astype(np.float64)
         features.append(images / np.linalg.norm(images, axis=1, keepdims=True))
-        text = features[-1] @ every.text.astype(np.float64).T * min(every.logit_scale, 100.0)
+        texts.append(every.text.astype(np.float64))
+        scales.append(min(every.logit_scale, 100.0))
+        text = features[-1] @ texts[-1].T * scales[-1]
         heads = {"text": (text[: len(rows)], text[len(rows) :])}
         heads |= {f"{penalty:g}": _head(task, features[-1], penalty=penalty) for penalty in _PENALTIES}
-        heads["with text"] = _with_text(heads[_PLAIN], heads["text"], task.labels[rows])
+        heads["with text"] = with_text(heads[_PLAIN], heads["text"], task.labels[rows])
         every_head.append(heads)
     likelihoods = [_likelihood(log_probabilities(each[_PLAIN][0]), task.labels[rows]) for each in every_head]
     order = np.argsort(-np.array(likelihoods), kind="stable").tolist()
-    return Look(task=task, features=features, heads=every_head, order=order)
+    return Look(task=task, features=features, texts=texts, scales=scales, heads=every_head, order=order)
 
 
 def record(target: Path, *, recipes: Mapping[str, Recipe], scratch: Path) -> Arrays:
@@ -132,7 +138,7 @@ def record(target: Path, *, recipes: Mapping[str, Recipe], scratch: Path) -> Arr
     return found
 
 
-def _with_text(
+def with_text(
     regression: tuple[FloatArray, FloatArray], text: tuple[FloatArray, FloatArray], labels: IntArray
 ) -> tuple[FloatArray, FloatArray]:
     """Both by weights that held-out images give, as `tuning.probe` has it."""
