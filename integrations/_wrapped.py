@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 
@@ -43,8 +43,3 @@ class WrappingSampler(BaseSampler):
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """The wrapped sampler's."""
         self._sampler.after_trial(study, trial, state, values)
-
-
-def sign_of(study: Study) -> float:
-    """1.0 where the study's first objective is maximised, else -1.0."""
-    return 1.0 if study.directions[0] == StudyDirection.MAXIMIZE else -1.0

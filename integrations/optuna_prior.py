@@ -14,102 +14,20 @@ call `enqueue`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
-import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, MedianPruner
 from optuna.samplers import BaseSampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
-from vlmsel_auto.planning.posterior import Belief, Observation, acquisition, belief_of, posterior
-from vlmsel_auto.ranks import simulate_ranks
-from vlmsel_auto.records import Candidate, Ranking
-
-from ._wrapped import WrappingSampler, sign_of
+from ._wrapped import WrappingSampler
+from .ask_tell import sign_of
+from .candidate_search import CandidatePrior
+from .optuna_trials import allowed_names, mode_of, name_in, search_of, value_of
 
 __all__ = ["CandidatePrior", "PriorPruner", "PriorSampler", "enqueue"]
-
-_STALL = 3  # trials without a better one
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CandidatePrior:
-    """What is believed of the candidates before the study."""
-
-    belief: Belief
-    parameter: str = "candidate"  # name of the study's parameter
-    unit: float = 1.0  # how much of the objective is 1.0 of accuracy: 100 for per cent
-    settings: Mapping[str, object] = field(default_factory=dict)  # other parameters of a candidate's first trial
-
-    @classmethod
-    def of(
-        cls,
-        ranking: Ranking,
-        *,
-        candidates: Sequence[Candidate],
-        parameter: str = "candidate",
-        unit: float = 1.0,
-        settings: Mapping[str, object] | None = None,
-    ) -> CandidatePrior:
-        """From a ranking.
-
-        Args:
-            ranking: scores and their uncertainty.
-            candidates: all that the study may choose from.
-            parameter: name of the study's parameter.
-            unit: how much of the objective is 1.0 of accuracy: 100 for per cent.
-            settings: other parameters of each candidate's first trial, such as a default learning rate.
-
-        Raises:
-            ValueError: no candidate, one twice, or a unit that is not positive.
-        """
-        if not unit > 0:
-            raise ValueError(f"unit must be positive, but got {unit!r}")
-        belief = belief_of(ranking, candidates=candidates)
-        return cls(belief=belief, parameter=parameter, unit=unit, settings=dict(settings or {}))
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Candidate ids, in the order of the index that the study suggests."""
-        return self.belief.candidates
-
-    @property
-    def order(self) -> tuple[int, ...]:
-        """Indices, the predicted best first."""
-        return tuple(int(index) for index in np.argsort(-self.belief.mean, kind="stable"))
-
-
-def _index(prior: CandidatePrior, value: object) -> int | None:
-    """The candidate that the study calls ``value``; None: none of the prior's."""
-    if isinstance(value, str):
-        return prior.names.index(value) if value in prior.names else None
-    index = int(value) if isinstance(value, (int, float)) else -1
-    return index if 0 <= index < len(prior.names) else None
-
-
-def _value(prior: CandidatePrior, index: int, distribution: BaseDistribution) -> object:
-    """What the study calls candidate ``index``."""
-    named = isinstance(distribution, CategoricalDistribution) and prior.names[index] in distribution.choices
-    return prior.names[index] if named else index
-
-
-def _allowed(prior: CandidatePrior, distribution: BaseDistribution) -> list[int]:
-    if isinstance(distribution, CategoricalDistribution):
-        values: Iterable[object] = distribution.choices
-    elif isinstance(distribution, IntDistribution):
-        values = range(distribution.low, distribution.high + 1, distribution.step)
-    else:
-        raise ValueError(  # noqa: TRY004 - a distribution of the wrong kind is a wrong value here
-            f"The parameter {prior.parameter!r} must be an integer index or categorical names, but got {distribution!r}"
-        )
-    allowed = [index for index in (_index(prior, value) for value in values) if index is not None]
-    if not allowed:
-        raise ValueError(f"No choice of {prior.parameter!r} is a candidate of the prior, but got {distribution!r}")
-    return allowed
 
 
 class PriorSampler(WrappingSampler):
@@ -148,10 +66,11 @@ class PriorSampler(WrappingSampler):
     ) -> dict[str, object]:
         """A candidate's first trial, or the wrapped sampler's choice of everything."""
         name, settings = self._prior.parameter, self._prior.settings
-        index = self._new(study, search_space[name]) if name in search_space else None
-        if index is not None:
-            mine = {key: value for key, value in settings.items() if key in search_space}
-            mine[name] = _value(self._prior, index, search_space[name])
+        kind = search_space.get(name)
+        due = None if kind is None else search_of(study, self._prior).due(allowed_names(self._prior, kind))
+        if due is not None:
+            mine: dict[str, object] = {key: value for key, value in settings.items() if key in search_space}
+            mine[name] = value_of(self._prior, due, search_space[name])
             rest = {key: each for key, each in search_space.items() if key not in mine}
             return {**super().sample_relative(study, trial, rest), **mine}
         inferred = super().infer_relative_search_space(study, trial)
@@ -172,63 +91,8 @@ class PriorSampler(WrappingSampler):
         """
         if param_name != self._prior.parameter:
             return super().sample_independent(study, trial, param_name, param_distribution)
-        index = self._most_promising(study, param_distribution)
-        return _value(self._prior, index, param_distribution)
-
-    def _new(self, study: Study, distribution: BaseDistribution) -> int | None:
-        """The candidate that should have its first trial; None: the wrapped sampler may choose."""
-        past = _history(study, self._prior)
-        if past.since >= _STALL and (past.since - _STALL) % 2 == 0:
-            return None
-        index = self._most_promising(study, distribution)
-        return None if index in past.seen else index
-
-    def _most_promising(self, study: Study, distribution: BaseDistribution) -> int:
-        """The candidate whose next trial is worth most; of equal ones the less tried, then the better believed."""
-        past = _history(study, self._prior)
-        now = posterior(
-            self._prior.belief,
-            [Observation(candidate=index, method=0, value=value) for index, value in past.best.items()],
-        )
-        mean, sd = now.mean[:, 0].tolist(), now.sd[:, 0].tolist()
-        top = max(past.best.values(), default=max(mean))
-
-        def worth(index: int) -> tuple[float, int, float]:
-            count = past.tries.get(index, 0)  # also of trials that run elsewhere: do not all go there
-            gain = acquisition(mean[index], sd[index], best=top, reached=past.best.get(index), tries=count)
-            return gain, -count, mean[index]
-
-        return max(_allowed(self._prior, distribution), key=worth)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _History:
-    best: Mapping[int, float]  # best value of each candidate, as accuracy, larger is better
-    tries: Mapping[int, int]  # how often each was tried
-    seen: frozenset[int]  # candidates with a trial that runs or did not fail
-    since: int  # trials since the best
-
-
-def _history(study: Study, prior: CandidatePrior) -> _History:
-    sign = sign_of(study)
-    best: dict[int, float] = {}
-    tries: dict[int, int] = {}
-    seen: set[int] = set()
-    since, top = 0, -np.inf
-    for trial in study.get_trials(deepcopy=False):
-        index = _index(prior, trial.params.get(prior.parameter))
-        if index is None or trial.state == TrialState.WAITING:
-            continue
-        tries[index] = tries.get(index, 0) + 1
-        if trial.state != TrialState.FAIL:
-            seen.add(index)
-        feasible = all(value <= 0 for value in trial.constraints.values()) if trial.constraints else True
-        if trial.state == TrialState.COMPLETE and trial.values and feasible and np.isfinite(trial.values[0]):
-            value = sign * trial.values[0] / prior.unit
-            best[index] = max(best.get(index, -np.inf), value)
-            since = 0 if value > top else since + 1
-            top = max(top, value)
-    return _History(best=best, tries=tries, seen=frozenset(seen), since=since)
+        allowed = allowed_names(self._prior, param_distribution)
+        return value_of(self._prior, search_of(study, self._prior).most_promising(allowed), param_distribution)
 
 
 class PriorPruner(BasePruner):
@@ -241,19 +105,16 @@ class PriorPruner(BasePruner):
     """
 
     def __init__(self, prior: CandidatePrior, pruner: BasePruner | None = None, *, handicap: float = 0.02) -> None:
-        if not handicap >= 0:
-            raise ValueError(f"handicap must not be negative, but got {handicap!r}")
-        chances = simulate_ranks(prior.belief.mean, prior.belief.cov).p_best
         self._prior = prior
         self._pruner = pruner if pruner is not None else MedianPruner()
-        self._handicap = handicap * prior.unit * (1 - chances / chances.max())
+        self._handicaps = dict(zip(prior.names, prior.unit * prior.handicaps(handicap), strict=True))
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether the trial should end."""
-        index = _index(self._prior, trial.params.get(self._prior.parameter))
-        if index is None:
+        name = name_in(self._prior, trial)
+        if name is None:
             return self._pruner.prune(study, trial)
-        shift = sign_of(study) * float(self._handicap[index])
+        shift = sign_of(mode_of(study)) * float(self._handicaps[name])
         shown = copy.copy(trial)
         shown.intermediate_values = {step: value - shift for step, value in trial.intermediate_values.items()}
         return self._pruner.prune(study, shown)

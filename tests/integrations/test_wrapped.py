@@ -3,7 +3,7 @@
 import optuna
 from optuna.samplers import RandomSampler, TPESampler
 
-from vlmsel_auto.integrations._wrapped import WrappingSampler, sign_of
+from vlmsel_auto.integrations._wrapped import WrappingSampler
 
 
 def draws(sampler: optuna.samplers.BaseSampler) -> list[float]:
@@ -17,8 +17,3 @@ def test_a_wrapped_sampler_draws_as_it_does_alone() -> None:
     assert draws(WrappingSampler(None, seed=4)) == draws(TPESampler(seed=4))
     relative = TPESampler(seed=5, multivariate=True)
     assert draws(WrappingSampler(relative, seed=None)) == draws(TPESampler(seed=5, multivariate=True))
-
-
-def test_the_sign_is_that_of_the_first_objective() -> None:
-    assert sign_of(optuna.create_study(direction="maximize")) == 1
-    assert sign_of(optuna.create_study(directions=["minimize", "maximize"])) == -1

@@ -1,0 +1,77 @@
+"""An Optuna study told to a `CandidateSearch`, and candidates as values of the study's parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from .ask_tell import Mode
+from .candidate_search import CandidatePrior, CandidateSearch
+
+
+def mode_of(study: Study) -> Mode:
+    """Of the study's first objective."""
+    return "max" if study.directions[0] == StudyDirection.MAXIMIZE else "min"
+
+
+def value_in(trial: FrozenTrial) -> float | None:
+    """The first objective's value of a trial that ended and kept to its constraints; None otherwise."""
+    feasible = all(value <= 0 for value in trial.constraints.values()) if trial.constraints else True
+    return trial.values[0] if trial.state == TrialState.COMPLETE and trial.values and feasible else None
+
+
+def search_of(study: Study, prior: CandidatePrior) -> CandidateSearch:
+    """A search that was told every trial of the study, in their order; those that wait in its queue are not begun."""
+    search = CandidateSearch(prior, mode=mode_of(study))
+    for trial in study.get_trials(deepcopy=False):
+        name = name_in(prior, trial)
+        if name is None or trial.state == TrialState.WAITING:
+            continue
+        params = {prior.parameter: name}
+        search.begin(params)
+        if trial.state == TrialState.FAIL:
+            search.fail(params)
+        elif trial.state.is_finished():
+            search.tell(params, value_in(trial))
+    return search
+
+
+def name_in(prior: CandidatePrior, trial: FrozenTrial) -> str | None:
+    """The candidate of a trial; None: none of the prior's."""
+    return _name(prior, trial.params.get(prior.parameter))
+
+
+def value_of(prior: CandidatePrior, name: str, distribution: BaseDistribution) -> str | int:
+    """What the study calls a candidate: its name where the study has names, else its index."""
+    named = isinstance(distribution, CategoricalDistribution) and name in distribution.choices
+    return name if named else prior.names.index(name)
+
+
+def allowed_names(prior: CandidatePrior, distribution: BaseDistribution) -> list[str]:
+    """Candidates that the study may choose.
+
+    Raises:
+        ValueError: the parameter is of a kind that cannot name candidates, or names none of the prior's.
+    """
+    if isinstance(distribution, CategoricalDistribution):
+        values: Iterable[object] = distribution.choices
+    elif isinstance(distribution, IntDistribution):
+        values = range(distribution.low, distribution.high + 1, distribution.step)
+    else:
+        raise ValueError(  # noqa: TRY004 - a distribution of the wrong kind is a wrong value here
+            f"The parameter {prior.parameter!r} must be an integer index or categorical names, but got {distribution!r}"
+        )
+    allowed = [name for name in (_name(prior, value) for value in values) if name is not None]
+    if not allowed:
+        raise ValueError(f"No choice of {prior.parameter!r} is a candidate of the prior, but got {distribution!r}")
+    return allowed
+
+
+def _name(prior: CandidatePrior, value: object) -> str | None:
+    if isinstance(value, str):
+        return value if value in prior.names else None
+    index = int(value) if isinstance(value, (int, float)) else -1
+    return prior.names[index] if 0 <= index < len(prior.names) else None
