@@ -32,6 +32,10 @@ class AskTell(Protocol):
         """Parameters of the trial that should come next; None: there is none left to propose."""
         ...
 
+    def begin(self, params: Params) -> None:
+        """A trial runs that was not asked for here."""
+        ...
+
     def tell(self, params: Params, value: float | None) -> None:
         """A trial ended with this value, whoever chose its parameters; None or NaN: with none that counts (pruned)."""
         ...

@@ -27,7 +27,11 @@ from vlmsel_auto.cli.app import app
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(str(each.relative_to(ROOT)) for each in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
 EXAMPLES = {
+    "lightning_search.py": ("3",),
+    "optunahub_sampler.py": ("4",),
     "own_study.py": ("2",),
+    "past_study.py": ("4",),
+    "ray_tune.py": ("3",),
     "real_zoo.py": ("10", "ViT-Mi-8-64.all-l,RN-Mi-64.glyph-s"),
     "search_folder.py": ("10",),
 }  # what follows the folder on the command line

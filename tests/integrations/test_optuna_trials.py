@@ -1,0 +1,51 @@
+"""optuna_trials.py: a study's trials as a search sees them."""
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from helpers.optuna_world import NAMES, prior
+from vlmsel_auto.integrations.optuna_trials import allowed_names, mode_of, search_of, value_in, value_of
+
+
+def test_the_mode_is_that_of_the_first_objective():
+    assert mode_of(optuna.create_study(direction="maximize")) == "max"
+    assert mode_of(optuna.create_study(directions=["minimize", "maximize"])) == "min"
+
+
+def test_a_value_counts_when_the_trial_ended_within_its_constraints():
+    study = optuna.create_study()
+    for bound in (-1.0, 1.0, None):
+        trial = study.ask()
+        if bound is not None:
+            trial.set_constraint("memory", bound)
+        study.tell(trial, 0.5)
+    study.tell(study.ask(), state=optuna.trial.TrialState.PRUNED)
+    study.ask()
+    assert [value_in(each) for each in study.trials] == [0.5, None, 0.5, None, None]
+
+
+def test_a_search_is_told_what_the_study_has():
+    study = optuna.create_study(direction="maximize")
+    for index, value in ((2, 0.2), (0, 0.9)):
+        study.enqueue_trial({"candidate": index})
+        trial = study.ask()
+        trial.suggest_int("candidate", 0, len(NAMES) - 1)
+        study.tell(trial, value)
+    study.enqueue_trial({"candidate": 5})  # waits: nobody has begun it
+    search = search_of(study, prior())
+    assert search.due(["model-a"]) is None
+    assert search.due(["model-c"]) is None
+    assert search.due(["model-f"]) == "model-f"
+
+
+def test_candidates_are_indices_or_names():
+    belief = prior()
+    names = CategoricalDistribution(["model-b", "x", "model-a"])
+    assert allowed_names(belief, names) == ["model-b", "model-a"]
+    assert value_of(belief, "model-b", names) == "model-b"
+    indices = IntDistribution(1, 19, step=2)
+    assert allowed_names(belief, indices) == ["model-b", "model-d", "model-f", "model-h"]
+    assert value_of(belief, "model-b", indices) == 1
+    with pytest.raises(ValueError, match="integer index or categorical names"):
+        allowed_names(belief, FloatDistribution(0, 1))
