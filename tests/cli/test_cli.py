@@ -21,6 +21,7 @@ from helpers.webdatasets import serve, write
 from vlmsel_auto.cli.app import app, main
 from vlmsel_auto.cli.support import guarded, make_sink, parse_duration
 from vlmsel_auto.errors import InputError, MissingDependency, TaskError, TrialDiverged
+from vlmsel_auto.events import Notice
 from vlmsel_auto.reporting.progress import PlainSink
 
 MEMBER = "ViT-Mi-16-64.all-m"
@@ -299,8 +300,23 @@ def test_durations_that_are_none(text):
 def test_lines_are_plain_off_a_terminal(variable, monkeypatch):
     for name, value in variable.items():
         monkeypatch.setenv(name, value)
-    assert isinstance(make_sink(quiet=False), PlainSink)
-    assert isinstance(make_sink(quiet=True), PlainSink)
+    for quiet in (False, True):
+        with make_sink(quiet=quiet) as sink:
+            assert isinstance(sink, PlainSink)
+
+
+def test_a_log_file_gets_every_line_also_when_quiet(tmp_path, capsys):
+    for _ in range(2):  # a search that goes on adds to the file
+        with make_sink(quiet=True, log_file=tmp_path / "log") as sink:
+            sink(Notice(text="hello"))
+            sink(Notice(text="bad", level="warning"))
+    assert [line.split("] ")[1] for line in (tmp_path / "log").read_text().splitlines()] == [
+        "hello",
+        "warning: bad",
+    ] * 2
+    assert "hello" not in capsys.readouterr().err
+    with pytest.raises(InputError, match="the log file cannot be written"), make_sink(quiet=True, log_file=tmp_path):
+        pass
 
 
 # commands on real files

@@ -41,6 +41,7 @@ from vlmsel_auto.records import (
     TrialSpec,
     TrialState,
 )
+from vlmsel_auto.reporting.board import Board, remaining, status, update
 from vlmsel_auto.reporting.formatting import (
     clean,
     clock,
@@ -54,7 +55,7 @@ from vlmsel_auto.reporting.formatting import (
     sparkline,
 )
 from vlmsel_auto.reporting.progress import PlainSink, RichSink
-from vlmsel_auto.reporting.screen import Board, chosen_rows, remaining, render, update
+from vlmsel_auto.reporting.screen import chosen_rows, render
 
 SETTINGS = {
     "probe": {"learning_rate": 1e-3, "weight_decay": 1e-4},
@@ -200,6 +201,53 @@ def test_screen_shows_a_download_until_it_ends():
     assert not any("download" in line for line in drawn(made))
 
 
+def test_plain_sink_breaks_a_silence_with_what_is_being_done():
+    stream = io.StringIO()
+    with PlainSink(stream=stream, budget=Budget(seconds=600), silence=0.2) as sink:
+        for event in story(2):
+            sink(event)
+        sink(TrialStarted(number=2, spec=spec("candidate-07")))
+        sink(TrialEpoch(number=2, epoch=1, epochs=4, validation=0.6, loss=1.0))
+        time.sleep(1.0)
+    told = [line.split("] ")[1] for line in stream.getvalue().splitlines() if "runs for" in line]
+    assert 2 <= len(told) <= 5
+    assert re.fullmatch(
+        r"trial 2 of candidate-07 by fine-tuning runs for 0\.\d s, epoch 1 of 4 done, about \d\.\d s left; "
+        r"(10 min 00 s|9 min 59 s) of the budget left; leading: candidate-01, fine-tuning: validation 81.0 %; "
+        r"the best of 20 with 25 %",
+        told[0],
+    )
+
+
+def test_status_names_the_stage_while_no_trial_runs():
+    made = Board(started=0.0)
+    assert status(made, 1.0) == ""
+    update(made, StageStarted(stage="looks", total=20), 1.0)
+    update(made, StageProgress(stage="looks", done=5, text="RN50/openai"), 11.0)
+    assert status(made, 21.0) == "looks for 20 s, 5 of 20, RN50/openai, about 1:00 left"
+
+
+def test_a_trial_without_epochs_shows_none():
+    made = board([TrialStarted(number=0, spec=replace(spec(), epochs=0))])
+    assert not any("epoch" in line for line in drawn(made))
+
+
+def test_a_frame_is_drawn_over_the_last_one():
+    console = Console(file=io.StringIO(), force_terminal=True, width=60, height=20)
+    with RichSink(console=console) as sink:
+        sink(StageStarted(stage="images", total=10))
+        time.sleep(0.7)
+        before = len(console.file.getvalue())
+        time.sleep(0.7)  # frames alone
+        frames = console.file.getvalue()[before:]
+        sink(Notice(text="a line that stays"))
+        text = console.file.getvalue()[before + len(frames) :]
+    assert "images" in frames
+    assert "\x1b[2K" not in frames  # no row is emptied before it is drawn
+    assert "\x1b[K" in frames  # but what is left of the row before
+    assert text.index("\x1b[2K") < text.index("a line that stays")
+
+
 def test_quiet_sink_tells_warnings_and_errors_only():
     stream = io.StringIO()
     sink = PlainSink(stream=stream, quiet=True)
@@ -246,8 +294,9 @@ def test_screen_shows_ranking_trials_running_and_budget():
     assert "5 trials finished, 1 failed" in text
     assert re.search(r"★ 4 +candidate-04", text)
     assert "trial 5  candidate-07  fine-tuning, audit" in text
-    assert "epoch 2/4  ▁█ 64.0 %, best 64.0 %" in text
-    assert "20 s of 1 min 00 s, 5 of 10 trials" in text
+    assert re.search(r"epoch 2/4  ▁█ 64.0 %, best 64.0 %  \d+ s, about \d+ s left", text)
+    assert re.search(r"leading +candidate-04, fine-tuning: validation 84.0 %; the best of 20 with 10 %", text)
+    assert "20 s of 1 min 00 s, 40 s left, 5 of 10 trials" in text
 
 
 def test_best_trial_stays_on_the_screen_when_older_ones_scroll():

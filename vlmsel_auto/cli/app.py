@@ -14,7 +14,7 @@ import typer
 
 from vlmsel_auto.cli.bench import bench
 from vlmsel_auto.cli.library import library_app
-from vlmsel_auto.cli.options import AsJson, Debug, Device, Quiet
+from vlmsel_auto.cli.options import AsJson, Debug, Device, LogFile, Quiet
 from vlmsel_auto.cli.rank import rank
 from vlmsel_auto.cli.search import EPILOG, search
 from vlmsel_auto.cli.support import guarded, make_sink, parse_duration, say
@@ -126,17 +126,19 @@ def demo(
     workdir: Annotated[Path, typer.Option(help="Folder of the demo's images, study, report and model.")] = Path("demo"),
     time_budget: Annotated[str, typer.Option(metavar="TIME", help="What the search may take: 90s, 2m.")] = "2m",
     as_json: AsJson = False,
+    log_file: LogFile = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """The main job offline: handwritten digits as an image folder, the mini zoo, a real search, a prediction."""
     with guarded(debug=debug, as_json=as_json) as answer:
         from vlmsel_auto.cli.answers import answer_search
-        from vlmsel_auto.cli.demo import demo as run_demo
         from vlmsel_auto.records import Budget
 
         seconds = parse_duration(time_budget)
-        with make_sink(quiet=quiet, budget=Budget(seconds=seconds)) as sink:
+        with make_sink(quiet=quiet, budget=Budget(seconds=seconds), log_file=log_file) as sink:
+            from vlmsel_auto.cli.demo import demo as run_demo  # loads torch, which the screen covers
+
             result = run_demo(workdir=workdir, seconds=seconds, sink=sink)
         answer_search(answer, result, to_stderr=as_json)
 

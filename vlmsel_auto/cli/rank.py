@@ -18,6 +18,7 @@ from vlmsel_auto.cli.options import (
     ImageSize,
     LibraryPath,
     Licence,
+    LogFile,
     MaxDownload,
     MaxLatency,
     MaxMemory,
@@ -52,6 +53,7 @@ def rank(
     cache_dir: CacheDir = None,
     device: Device = "auto",
     as_json: AsJson = False,
+    log_file: LogFile = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -71,7 +73,7 @@ def rank(
         named = check_task(directory, candidates, classes=classes, unlabelled=unlabelled)
         from vlmsel_auto.pipeline.rank import rank as run_rank
 
-        with make_sink(quiet=quiet) as sink:
+        with make_sink(quiet=quiet, log_file=log_file) as sink:
             ranking = run_rank(
                 directory,
                 candidates=tuple(candidates),

@@ -18,6 +18,7 @@ from vlmsel_auto.cli.options import (
     ImageSize,
     LibraryPath,
     Licence,
+    LogFile,
     MaxDownload,
     MaxLatency,
     MaxMemory,
@@ -106,6 +107,7 @@ def search(
         str, typer.Option(metavar="NAMES", help="Comma list of experiment trackers: tensorboard, csv, mlflow, wandb.")
     ] = "",
     as_json: AsJson = False,
+    log_file: LogFile = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -126,9 +128,9 @@ def search(
         seconds = None if time_budget is None else parse_duration(time_budget)
         budget = Budget(seconds=seconds, trials=max_trials)
         named = check_task(directory, candidates, classes=classes, unlabelled=unlabelled, workdir=workdir)
-        from vlmsel_auto.pipeline.search import search as run_search  # after the options are checked: this loads torch
+        with make_sink(quiet=quiet, budget=budget, log_file=log_file) as sink:
+            from vlmsel_auto.pipeline.search import search as run_search  # loads torch, which the screen covers
 
-        with make_sink(quiet=quiet, budget=budget) as sink:
             result = run_search(
                 directory,
                 candidates=tuple(candidates),

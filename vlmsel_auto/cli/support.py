@@ -23,8 +23,8 @@ from vlmsel_auto.errors import ConductanceError, InputError, MissingDependency, 
 
 if TYPE_CHECKING:
     from vlmsel_auto.cache import Json
+    from vlmsel_auto.events import Event, Sink
     from vlmsel_auto.records import Budget
-    from vlmsel_auto.reporting.progress import PlainSink, RichSink
 
 EXIT_UNEXPECTED = 1
 EXIT_INPUT = 2
@@ -102,16 +102,33 @@ def guarded(*, debug: bool = False, as_json: bool = False) -> Iterator[Answer]:
         raise typer.Exit(answer.code)
 
 
-def make_sink(*, quiet: bool, budget: Budget | None = None) -> PlainSink | RichSink:
-    """The live screen on a terminal, plain lines elsewhere and with NO_COLOR, TERM=dumb or ``quiet``."""
-    from vlmsel_auto.reporting.progress import PlainSink
+@contextlib.contextmanager
+def make_sink(*, quiet: bool, budget: Budget | None = None, log_file: Path | None = None) -> Iterator[Sink]:
+    """The live screen on a terminal, plain lines elsewhere and with NO_COLOR, TERM=dumb or ``quiet``.
+
+    Raises:
+        InputError: ``log_file``, which gets all plain lines too, cannot be written.
+    """
+    from vlmsel_auto.reporting.progress import PlainSink, RichSink
 
     lively = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
-    if quiet or not lively:
-        return PlainSink(quiet=quiet)
-    from vlmsel_auto.reporting.progress import RichSink
+    shown = PlainSink(quiet=quiet, budget=budget) if quiet or not lively else RichSink(budget=budget)
+    with contextlib.ExitStack() as stack:
+        if log_file is None:
+            yield stack.enter_context(shown)
+            return
+        try:
+            stream = stack.enter_context(log_file.open("a", encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"the log file cannot be written, name another: but got {str(error)!r}") from error
+        logged = stack.enter_context(PlainSink(stream=stream, budget=budget))
+        stack.enter_context(shown)
 
-    return RichSink(budget=budget)
+        def both(event: Event, /) -> None:
+            logged(event)
+            shown(event)
+
+        yield both
 
 
 def _one_line(error: Exception) -> str:

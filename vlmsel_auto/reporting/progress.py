@@ -10,13 +10,14 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self, TextIO
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderResult
+from rich.control import Control
 from rich.live import Live
-from rich.segment import Segment
+from rich.segment import ControlCode, ControlType, Segment
 from rich.text import Text
 
 from vlmsel_auto.events import (
@@ -30,38 +31,59 @@ from vlmsel_auto.events import (
     TrialEpoch,
 )
 from vlmsel_auto.records import Budget
+from vlmsel_auto.reporting.board import Board, status, update
 from vlmsel_auto.reporting.formatting import clock, describe
-from vlmsel_auto.reporting.screen import Board, render, update
+from vlmsel_auto.reporting.screen import render
 
 _FRAMES_PER_SECOND = 5
 _ROWS_ABOVE = 3  # of the window, left to the latest notices
 _PROGRESS_EVERY = 5.0  # seconds between plain lines of one stage's progress
 _EPOCH_EVERY = 1.0  # seconds between plain lines of a trial's epochs; the last epoch is always told
+_SILENCE = 10.0  # seconds without an event after which a plain line says what is being done
 
 
 class PlainSink:
-    """One line per event, with the time since the start; fast progress is thinned out. Safe from any thread."""
+    """One line per event, with the time since the start; fast progress is thinned out. Safe from any thread.
+
+    Opened with ``with``, it also says what is being done, on whom, how long still and what leads when there was nothing
+    to tell for a while.
+    """
 
     def __init__(
-        self, *, stream: TextIO | None = None, quiet: bool = False, now: Callable[[], float] = time.monotonic
+        self,
+        *,
+        stream: TextIO | None = None,
+        quiet: bool = False,
+        budget: Budget | None = None,
+        silence: float = _SILENCE,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         """Write to ``stream`` (default: standard error). ``quiet``: only warnings and errors."""
         self._stream = stream
         self._quiet = quiet
+        self._silence = silence
         self._now = now
-        self._start = now()
+        self._start = self._written = now()
+        self._board = Board(started=self._start, budget=Budget() if budget is None else budget)
         self._last: dict[str, float] = {}
         self._totals: dict[str, int | None] = {}
         self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._watch = threading.Thread(target=self._break_silences, daemon=True)
 
     def __enter__(self) -> Self:
-        """Nothing to open."""
+        """Begin to watch for silences."""
+        if not self._quiet:
+            self._watch.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        """Nothing to close."""
+        """Stop watching."""
+        self._closed.set()
+        if self._watch.is_alive():
+            self._watch.join()
 
     def __call__(self, event: Event, /) -> None:
         """Write the event's line, unless it follows another of its kind too closely."""
@@ -70,9 +92,22 @@ class PlainSink:
                 self._totals[event.stage] = event.total
             if self._wanted(event):
                 total = self._totals.get(event.stage) if isinstance(event, StageProgress) else None
-                stream = sys.stderr if self._stream is None else self._stream
-                stream.write(f"[{clock(self._now() - self._start):>7}] {describe(event, total=total)}\n")
-                stream.flush()
+                self._write(describe(event, total=total))
+            update(self._board, event, self._now())
+
+    def _write(self, text: str) -> None:
+        self._written = self._now()
+        stream = sys.stderr if self._stream is None else self._stream
+        stream.write(f"[{clock(self._written - self._start):>7}] {text}\n")
+        stream.flush()
+
+    def _break_silences(self) -> None:
+        while not self._closed.wait(self._silence / 4):
+            with contextlib.suppress(Exception), self._lock:
+                now = self._now()
+                text = status(self._board, now) if now - self._written >= self._silence else ""
+                if text:
+                    self._write(text)
 
     def _wanted(self, event: Event) -> bool:
         if self._quiet:
@@ -121,10 +156,29 @@ class _Frame:
             if index:
                 yield Segment.line()
             yield from line
+            if self.widths[index] < width:  # a full row has no rest, and erasing there could take its last character
+                yield _ERASE_REST
+        yield _ERASE_BELOW
 
 
-class _ResizeSafeLive(Live):
-    """rich's Live, which after a narrowing window also clears the rows that the terminal wrapped."""
+_CODE: Sequence[ControlCode] = [(ControlType.ERASE_IN_LINE, 0)]  # marks a segment as no text
+_ERASE_REST = Segment("\x1b[K", None, _CODE)
+_ERASE_BELOW = Segment("\x1b[J", None, _CODE)
+
+
+class _SteadyLive(Live):
+    """rich's Live without flicker: a frame is drawn over the last one, not into a cleared place.
+
+    After a narrowing window it also clears the rows that the terminal wrapped.
+    """
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """Lines that stay above the screen are written where it was, so that alone is cleared before."""
+        back, *others = super().process_renderables(renderables)
+        if isinstance(back, Control) and all(isinstance(each, Control) for each in renderables):
+            codes = [code for code in back.segment.control or () if code[0] is not ControlType.ERASE_IN_LINE]
+            back = Control(*codes)
+        return [back, *others]
 
     def __init__(self, *, frame: _Frame, console: Console) -> None:
         self._drawn = frame  # before super().__init__, which asks for the renderable
@@ -165,7 +219,7 @@ class RichSink:
         self._now = now
         self._lock = threading.Lock()
         self._board = Board(started=now(), budget=Budget() if budget is None else budget)
-        self._live = _ResizeSafeLive(frame=_Frame(board=self._board, lock=self._lock, now=now), console=self._console)
+        self._live = _SteadyLive(frame=_Frame(board=self._board, lock=self._lock, now=now), console=self._console)
 
     def __enter__(self) -> Self:
         """Start the screen."""

@@ -1,31 +1,26 @@
-"""The live screen: a board that events change, and a pure function from board and window size to a rich renderable."""
+"""The live screen: a pure function from board and window size to a rich renderable."""
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import assert_never
 
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from vlmsel_auto.events import (
-    DownloadProgress,
-    Event,
-    Notice,
-    RankingReady,
-    ReportWritten,
-    StageFinished,
-    StageProgress,
-    StageStarted,
-    TrialEpoch,
-    TrialFinished,
-    TrialStarted,
+from vlmsel_auto.events import DownloadProgress
+from vlmsel_auto.records import Ranking, TrialResult, TrialState
+from vlmsel_auto.reporting.board import (
+    Board,
+    RunningTrial,
+    StageLine,
+    budget_remaining,
+    leading_text,
+    remaining,
+    trial_remaining,
 )
-from vlmsel_auto.records import Budget, Ranking, TrialResult, TrialSpec, TrialState
 from vlmsel_auto.reporting.formatting import (
     clean,
     clock,
@@ -44,112 +39,17 @@ _WIDE = 76  # columns from which every column of the tables is shown
 _MIDDLE = 56
 _NARROW = 32  # below, tables and bars give way to single lines
 _STATE_STYLES = {TrialState.COMPLETE: "", TrialState.PRUNED: "dim", TrialState.FAILED: "red"}
-_SAMPLES = 30  # progress marks that the remaining time is estimated from
-
-
-@dataclass(kw_only=True, slots=True)
-class StageLine:
-    """One running stage. Times are seconds of the board's clock."""
-
-    total: int | None
-    started: float
-    text: str = ""
-    done: int = 0
-    marks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_SAMPLES))
-
-
-@dataclass(kw_only=True, slots=True)
-class RunningTrial:
-    """One running trial and its validation metric by epoch."""
-
-    spec: TrialSpec
-    why: str
-    started: float
-    epochs: int
-    curve: list[float] = field(default_factory=list)
-
-
-@dataclass(kw_only=True, slots=True)
-class Board:
-    """Everything that the screen shows. ``started`` is the clock when the run began."""
-
-    started: float
-    budget: Budget = field(default_factory=Budget)
-    stages: dict[str, StageLine] = field(default_factory=dict)
-    ranking: Ranking | None = None
-    updated: bool = False
-    downloads: dict[str, DownloadProgress] = field(default_factory=dict)
-    running: dict[int, RunningTrial] = field(default_factory=dict)
-    trials: list[TrialResult] = field(default_factory=list)
-    best: TrialResult | None = None  # the trial that would be chosen now
-
-
-def update(board: Board, event: Event, now: float) -> None:
-    """Note ``event``, which came at ``now``, on the board."""
-    match event:
-        case StageStarted():
-            board.stages[event.stage] = StageLine(total=event.total, started=now, text=event.text)
-        case StageProgress():
-            line = board.stages.setdefault(event.stage, StageLine(total=None, started=now))
-            line.done, line.text = event.done, event.text or line.text
-            line.marks.append((now, event.done))
-        case StageFinished():
-            board.stages.pop(event.stage, None)
-        case RankingReady():
-            board.ranking, board.updated = event.ranking, event.updated
-        case TrialStarted():
-            board.running[event.number] = RunningTrial(
-                spec=event.spec, why=event.why, started=now, epochs=event.spec.epochs
-            )
-        case TrialEpoch():
-            _go_on(board, event)
-        case TrialFinished():
-            _finish(board, event, now)
-        case DownloadProgress():
-            _load(board, event)
-        case Notice() | ReportWritten():
-            pass  # told above the screen, or by what follows it
-        case _:
-            assert_never(event)
-
-
-def _go_on(board: Board, event: TrialEpoch) -> None:
-    trial = board.running.get(event.number)
-    if trial is not None:
-        trial.curve.append(event.validation)
-        trial.epochs = event.epochs
-
-
-def _load(board: Board, event: DownloadProgress) -> None:
-    if event.ended:
-        board.downloads.pop(event.candidate, None)
-    else:
-        board.downloads[event.candidate] = event
-
-
-def _finish(board: Board, event: TrialFinished, now: float) -> None:
-    board.running.pop(event.result.number, None)
-    board.trials = [trial for trial in board.trials if trial.number != event.result.number] + [event.result]
-    board.best = event.leader
-    stage = board.stages.get("trials")
-    if stage is not None and not event.resumed:
-        stage.done = max(stage.done, len(board.trials))
-        stage.marks.append((now, stage.done))
-
-
-def remaining(line: StageLine, now: float) -> float | None:
-    """Seconds that the stage will still take at its recent pace; None while unknown."""
-    if line.total is None or not line.marks:
-        return None
-    first_time, first_done = line.marks[0] if len(line.marks) > 1 else (line.started, 0)
-    gained, spent = line.done - first_done, now - first_time
-    return None if gained <= 0 else max(0.0, (line.total - line.done) * spent / gained)
 
 
 def render(board: Board, *, now: float, width: int, height: int) -> RenderableType:
     """Draw the board into at most ``height`` rows of ``width`` columns, dropping what matters least."""
     fixed: list[RenderableType] = [_stage(name, line, now, width) for name, line in board.stages.items()]
     fixed += [_download(event, width) for event in board.downloads.values()]
+    if not board.stages and board.ranking is None:
+        fixed.append(_line("getting ready", style="dim"))
+    leading = leading_text(board)
+    if leading:
+        fixed.append(_line(f"leading   {leading}", style="green"))
     running = [_running(trial_number, trial, now, width) for trial_number, trial in board.running.items()]
     spare = height - len(fixed) - 1 - 2 * len(running)
     ranked = len(board.ranking.ranked) if board.ranking else 0
@@ -234,11 +134,13 @@ def _gap(width: int) -> int:
 def _running(trial_number: int, trial: RunningTrial, now: float, width: int) -> list[RenderableType]:
     why = f", {trial.why}" if trial.why else ""
     head = f"▶ trial {trial_number}  {trial.spec.candidate}  {label_of(trial.spec.method)}{why}"
-    done = len(trial.curve)
-    spark = sparkline(trial.curve, width=max(4, min(30, width - 48)))
-    latest = f" {percent(trial.curve[-1])}, best {percent(max(trial.curve))}" if trial.curve else " first epoch"
-    tail = f"  epoch {done}/{trial.epochs}  {spark}{latest}  {duration(now - trial.started)}"
-    return [_line(head, style="bold"), _line(tail)]
+    left = trial_remaining(trial, now)
+    spent = duration(now - trial.started) + ("" if left is None else f", about {duration(left)} left")
+    if not trial.epochs:
+        return [_line(head, style="bold"), _line(f"  {spent}")]
+    spark = sparkline(trial.curve, width=max(4, min(30, width - 60)))
+    latest = f"{spark} {percent(trial.curve[-1])}, best {percent(max(trial.curve))}" if trial.curve else "first epoch"
+    return [_line(head, style="bold"), _line(f"  epoch {len(trial.curve)}/{trial.epochs}  {latest}  {spent}")]
 
 
 def _bar_line(label: str, done: float, total: float | None, tail: str, width: int) -> RenderableType:
@@ -259,6 +161,8 @@ def _stage(name: str, line: StageLine, now: float, width: int) -> RenderableType
     count = f"{line.done:,}" if line.total is None else f"{line.done:,}/{line.total:,}"
     time_text = clock(now - line.started) if left is None else f"{clock(now - line.started)}, {clock(left)} left"
     text = f"  {clean(line.text)}" if line.text else ""
+    if name == "trials" and line.total is None:  # the budget's bar says how far they are
+        return _line(f"{name:<9} {line.done:,} finished in {time_text}{text}")
     return _bar_line(name, line.done, line.total, f"{count}  {time_text}{text}", width)
 
 
@@ -270,7 +174,8 @@ def _budget(board: Board, now: float, width: int) -> RenderableType:
     spent, finished, limit = now - board.started, len(board.trials), board.budget
     shares = []
     if limit.seconds:
-        shares.append((spent / limit.seconds, f"{duration(spent)} of {duration(limit.seconds)}"))
+        left = budget_remaining(board, now)
+        shares.append((spent / limit.seconds, f"{duration(spent)} of {duration(limit.seconds)}, {duration(left)} left"))
     if limit.trials:
         shares.append((finished / limit.trials, f"{finished} of {plural(limit.trials, 'trial')}"))
     if not shares:
