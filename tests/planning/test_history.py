@@ -10,6 +10,7 @@ from vlmsel_auto.planning.curves import Curve
 from vlmsel_auto.planning.history import (
     FoldScore,
     Tried,
+    believed,
     best_value,
     expectations,
     fold_ease,
@@ -30,6 +31,16 @@ def test_updated_ranking_follows_the_trials() -> None:
     assert all(1 <= line.rank_interval.low <= line.rank_interval.high <= N for line in new.ranked)
     assert sum(line.p_best for line in new.ranked) == pytest.approx(1)
     assert observe(made, []).mean.shape == (N, 2)
+
+
+def test_what_is_believed_of_an_arm_is_the_posterior() -> None:
+    made, history = plan(), [tried("m0", 0.58), tried("m2", 0.66)]
+    column = len(made.methods) - 1
+    end = believed(made, history, ("m3", made.methods[column].name))
+    assert end is not None
+    assert end.mean == observe(made, history).mean[made.belief.candidates.index("m3"), column]
+    assert end.sd > 0
+    assert believed(made, history, ("m3", "zero_shot")) is None
 
 
 def test_few_validation_images_leave_the_choice_to_the_ranking() -> None:

@@ -11,7 +11,7 @@ from helpers.tuning_world import digits, spec
 from vlmsel_auto.errors import WorkdirError
 from vlmsel_auto.planning.next_trial import NextTrial
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
-from vlmsel_auto.study.optuna_study import JOURNAL, EntryState, OptunaStudy, open_study
+from vlmsel_auto.study.optuna_study import JOURNAL, EntryState, OptunaStudy, Prediction, open_study
 from vlmsel_auto.tuning.methods import FINETUNE, METHODS, PROBE, ZERO_SHOT
 
 NAMES = ("a", "b", "c")
@@ -56,6 +56,19 @@ def test_what_is_queued_comes_back(tmp_path: Path, wanted: NextTrial) -> None:
         taken = study.take()
         assert (taken.number, taken.attempt, taken.planned) == (0, 2, wanted)
         assert not study.waiting()
+
+
+def test_what_was_believed_and_what_came_out_is_kept(tmp_path: Path) -> None:
+    with opened(tmp_path) as study:
+        study.queue(planned(), prediction=Prediction(rank=2, p_best=0.25, forecast=0.7, sd=0.1))
+        study.take()
+        study.close(result(0, cost=3.0))
+        study.expect({0: 0.75})
+    with opened(tmp_path) as study:
+        attrs = study.study.trials[0].user_attrs
+        assert attrs["prediction"] == {"rank": 2, "p_best": 0.25, "forecast": 0.7, "sd": 0.1}
+        assert attrs["outcome"] == {"validation": 0.8, "cost": 3.0, **spec().settings, "epochs": spec().epochs}
+        assert study.study.user_attrs["expected"] == {"0": 0.75}
 
 
 def test_what_a_point_leaves_open_is_sampled(tmp_path: Path) -> None:

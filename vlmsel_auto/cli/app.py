@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from vlmsel_auto.cli.bench import bench
+from vlmsel_auto.cli.dashboard import dashboard
 from vlmsel_auto.cli.library import library_app
 from vlmsel_auto.cli.options import AsJson, Debug, Device, LogFile, Quiet
 from vlmsel_auto.cli.rank import rank
@@ -143,6 +144,7 @@ def demo(
         answer_search(answer, result, to_stderr=as_json)
 
 
+app.command()(dashboard)
 app.command()(zoo)
 app.command()(bench)
 app.add_typer(library_app, name="library")

@@ -75,9 +75,7 @@ Offline = Annotated[bool, typer.Option("--offline", help="Ask no hub: use what l
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 LogFile = Annotated[
     Path | None,
-    typer.Option(
-        "--log-file", metavar="FILE", help="Also add what is being done to FILE, in plain lines."
-    ),
+    typer.Option("--log-file", metavar="FILE", help="Also add what is being done to FILE, in plain lines."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, errors and the result.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -112,7 +112,9 @@ def make_sink(*, quiet: bool, budget: Budget | None = None, log_file: Path | Non
     from vlmsel_auto.reporting.progress import PlainSink, RichSink
 
     lively = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
-    shown = PlainSink(quiet=quiet, budget=budget) if quiet or not lively else RichSink(budget=budget)
+    shown: PlainSink | RichSink = (
+        RichSink(budget=budget) if lively and not quiet else PlainSink(quiet=quiet, budget=budget)
+    )
     with contextlib.ExitStack() as stack:
         if log_file is None:
             yield stack.enter_context(shown)

@@ -177,6 +177,15 @@ def observe(plan: Plan, history: History) -> Posterior:
     )
 
 
+def believed(plan: Plan, history: History, arm: Arm) -> Forecast | None:
+    """What one more trial of the arm would reach, by the trials so far; None: of a method that trains nothing."""
+    name, method = arm
+    if method not in {each.name for each in plan.methods}:
+        return None
+    now, row, column = observe(plan, history), plan.belief.candidates.index(name), plan.column(method)
+    return Forecast(mean=float(now.mean[row, column]), sd=float(now.sd[row, column]))
+
+
 def expectations(plan: Plan, history: History, *, now: Posterior | None = None) -> dict[int, float]:
     """What the complete trials would reach on new images, by number; the floor of the search is not among them.
 

@@ -55,6 +55,7 @@ class Board:
     started: float
     budget: Budget = field(default_factory=Budget)
     stages: dict[str, StageLine] = field(default_factory=dict)
+    finished: int = 0  # stages
     ranking: Ranking | None = None
     updated: bool = False
     downloads: dict[str, DownloadProgress] = field(default_factory=dict)
@@ -74,6 +75,7 @@ def update(board: Board, event: Event, now: float) -> None:
             line.marks.append((now, event.done))
         case StageFinished():
             board.stages.pop(event.stage, None)
+            board.finished += 1
         case RankingReady():
             board.ranking, board.updated = event.ranking, event.updated
         case TrialStarted():
@@ -137,6 +139,11 @@ def budget_remaining(board: Board, now: float) -> float | None:
     return None if limit is None else max(0.0, limit - (now - board.started))
 
 
+def is_starting(board: Board) -> bool:
+    """Whether nothing was done yet: torch is being loaded."""
+    return not board.stages and not board.finished and board.ranking is None
+
+
 def leading_text(board: Board) -> str:
     """The best trial so far and how sure it is; empty before there is one."""
     best = board.best
@@ -152,6 +159,8 @@ def leading_text(board: Board) -> str:
 
 def status(board: Board, now: float) -> str:
     """What is being done, on whom, for how long, and what leads: one line; empty while nothing is being done."""
+    if is_starting(board):
+        return f"getting ready for {duration(now - board.started)}"
     doing = [_trial_status(number, trial, now) for number, trial in board.running.items()]
     if not doing:
         doing = [_stage_status(name, line, now) for name, line in board.stages.items()]

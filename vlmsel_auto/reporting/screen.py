@@ -17,6 +17,7 @@ from vlmsel_auto.reporting.board import (
     RunningTrial,
     StageLine,
     budget_remaining,
+    is_starting,
     leading_text,
     remaining,
     trial_remaining,
@@ -45,7 +46,7 @@ def render(board: Board, *, now: float, width: int, height: int) -> RenderableTy
     """Draw the board into at most ``height`` rows of ``width`` columns, dropping what matters least."""
     fixed: list[RenderableType] = [_stage(name, line, now, width) for name, line in board.stages.items()]
     fixed += [_download(event, width) for event in board.downloads.values()]
-    if not board.stages and board.ranking is None:
+    if is_starting(board):
         fixed.append(_line("getting ready", style="dim"))
     leading = leading_text(board)
     if leading:

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 
 from vlmsel_auto.events import RankingReady, Sink, TrialFinished, TrialStarted
 from vlmsel_auto.planning.curves import RUNGS, rung_of
-from vlmsel_auto.planning.history import History, Left, expectations, level_folds, updated_ranking
+from vlmsel_auto.planning.history import History, Left, believed, expectations, level_folds, updated_ranking
 from vlmsel_auto.planning.method import Trains
-from vlmsel_auto.planning.next_trial import next_trial
+from vlmsel_auto.planning.next_trial import NextTrial, next_trial
 from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.rungs import goes_on_at
-from vlmsel_auto.records import Budget, Ranking, StoppedBy, TrialOrigin, TrialResult
-from vlmsel_auto.study.optuna_study import OptunaStudy, RunningTrial
+                return StoppedBy.BUDGET if left.spent else StoppedBy.EXHAUSTED
+            search.study.queue(chosen, prediction=_predict(search, history, ranking, chosen))
+        elif left.spent:
+            return StoppedBy.BUDGET
 from vlmsel_auto.study.recovery import queue_again
 from vlmsel_auto.study.results import Results
 from vlmsel_auto.study.runner import Attempt, TrialRunner, failed
@@ -89,17 +91,38 @@ class Search:
 
 def run_trials(search: Search) -> StoppedBy:
     """One trial after the other until the budget is spent or none promises enough for its time."""
+    ranking = search.updated()
+    search.study.expect(search.expected())
     while True:
         left = search.left()
         if not search.study.waiting():
-            chosen = next_trial(search.plan, search.history(), left=left, unavailable=tuple(search.unavailable))
+            history = search.history()
+            chosen = next_trial(search.plan, history, left=left, unavailable=tuple(search.unavailable))
             if chosen is None:
+<<<<<<< HEAD
                 return StoppedBy.BUDGET if left.spent else StoppedBy.EXHAUSTED
             search.study.queue(chosen)
         elif left.spent:
             return StoppedBy.BUDGET
+=======
+                return StoppedBy.EXHAUSTED
+            search.study.queue(chosen, prediction=_predict(search, history, ranking, chosen))
+>>>>>>> c1f69e7 (feat(study): vlmsel-auto dashboard shows a search in optuna-dashboard; what was believed of a trial is kept in the study)
         _run_one(search)
-        search.sink(RankingReady(ranking=search.updated(), updated=True))
+        ranking = search.updated()
+        search.sink(RankingReady(ranking=ranking, updated=True))
+
+
+def _predict(search: Search, history: History, ranking: Ranking, trial: NextTrial) -> Prediction:
+    """What is believed of a trial that is about to be queued, by the ranking as it is now."""
+    order = search.ranking.order
+    end = believed(search.plan, history, (trial.candidate, trial.method))
+    return Prediction(
+        rank=order.index(trial.candidate) + 1 if trial.candidate in order else None,
+        p_best=next((line.p_best for line in ranking.ranked if line.candidate == trial.candidate), None),
+        forecast=None if end is None else end.mean,
+        sd=None if end is None else end.sd,
+    )
 
 
 def _run_one(search: Search) -> None:
@@ -116,6 +139,7 @@ def _run_one(search: Search) -> None:
     search.results.keep(attempt.result)
     search.study.close(attempt.result)
     expected = search.expected()
+    search.study.expect(expected)
     search.results.tidy(expected)
     search.tell(attempt.result, expected=expected)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import optuna
@@ -32,6 +32,7 @@ from vlmsel_auto.tuning.checkpoints import result_to_json
 
 JOURNAL = "study.journal"
 _RESULT = "result"
+PREDICTION, OUTCOME, EXPECTED, CANDIDATES = "prediction", "outcome", "expected", "candidates"  # user attributes
 _CLOSED = {
     TrialState.COMPLETE: OptunaState.COMPLETE,
     TrialState.PRUNED: OptunaState.PRUNED,
@@ -58,6 +59,16 @@ class RunningTrial:
         """As it was queued."""
         return NextTrial(candidate=self.candidate, method=self.method, point=self.point, origin=self.origin,
                          why=self.why, continues=self.continues, fold=self.fold)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """What was believed of a trial when it was queued."""
+
+    rank: int | None  # predicted of its candidate before the first trial, 1 is the best
+    p_best: float | None  # probability that its candidate is the best
+    forecast: float | None  # metric in [0, 1]
+    sd: float | None  # of the forecast
 
 
 class EntryState(enum.StrEnum):
@@ -134,7 +145,14 @@ class OptunaStudy:
         """Whether trials are queued."""
         return bool(self.study.get_trials(deepcopy=False, states=(OptunaState.WAITING,)))
 
-    def queue(self, trial: NextTrial, *, attempt: int = 1, retry_of: int | None = None) -> None:
+    def queue(
+        self,
+        trial: NextTrial,
+        *,
+        attempt: int = 1,
+        retry_of: int | None = None,
+        prediction: Prediction | None = None,
+    ) -> None:
         """Put a trial at the end of the queue; what its point leaves open, the study's sampler will choose."""
         method = self.methods[trial.method]
         params: dict[str, int | float | str] = {"candidate": self.names.index(trial.candidate), "method": method.name}
@@ -148,6 +166,7 @@ class OptunaStudy:
             "continues": trial.continues,
             "fold": trial.fold,
             "retry_of": retry_of,
+            PREDICTION: None if prediction is None else asdict(prediction),
         }
         self.study.add_trial(
             create_trial(
@@ -195,8 +214,15 @@ class OptunaStudy:
         trial = self._running.pop(result.number, None)
         if trial is not None and not self.exclusive:
             trial.set_user_attr(_RESULT, result_to_json(result))
+        if trial is not None:
+            known = {"validation": result.validation, "cost": result.cost, **result.spec.settings}
+            trial.set_user_attr(OUTCOME, {**known, "epochs": result.spec.epochs} if result.spec.epochs else known)
         values = result.validation if result.state is TrialState.COMPLETE else None
         self.study.tell(result.number, values, state=_CLOSED[result.state])
+
+    def expect(self, expected: Mapping[int, float]) -> None:
+        """Note what the complete trials are now expected to reach on new images, by number: this is what chooses."""
+        self.study.set_user_attr(EXPECTED, {str(number): value for number, value in sorted(expected.items())})
 
     def fail(self, number: int) -> None:
         """Close a trial that has no result."""
@@ -285,7 +311,7 @@ def open_study(
 
 def _claim(study: optuna.Study, *, task: Task, names: Sequence[str], methods: Sequence[Method]) -> None:
     mine: dict[str, tuple[str, Json]] = {
-        "candidates": ("candidates", list(names)),
+        CANDIDATES: ("candidates", list(names)),
         "table_sha256": ("candidates", digest(list(names))),
         "methods": ("methods", [each.name for each in methods]),
         "task": ("images, labels or split", task.digest),
