@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import warnings
 from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -182,7 +183,9 @@ def serve(workdir: Path, *, port: int, ready: Callable[[str], None]) -> None:
     (study,) = view.get_all_studies()
     shown = optuna.load_study(study_name=study.study_name, storage=view)
     optuna_dashboard.save_note(shown, _NOTE)
-    shown.set_metric_names(["expected"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        shown.set_metric_names(["expected"])
     app = _read_only(optuna_dashboard.wsgi(view))
     try:
         server = make_server(HOST, port, app, server_class=_Server, handler_class=_Handler)

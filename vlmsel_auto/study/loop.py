@@ -13,10 +13,8 @@ from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.next_trial import NextTrial, next_trial
 from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.rungs import goes_on_at
-                return StoppedBy.BUDGET if left.spent else StoppedBy.EXHAUSTED
-            search.study.queue(chosen, prediction=_predict(search, history, ranking, chosen))
-        elif left.spent:
-            return StoppedBy.BUDGET
+from vlmsel_auto.records import Budget, Ranking, StoppedBy, TrialOrigin, TrialResult
+from vlmsel_auto.study.optuna_study import OptunaStudy, Prediction, RunningTrial
 from vlmsel_auto.study.recovery import queue_again
 from vlmsel_auto.study.results import Results
 from vlmsel_auto.study.runner import Attempt, TrialRunner, failed
@@ -99,15 +97,10 @@ def run_trials(search: Search) -> StoppedBy:
             history = search.history()
             chosen = next_trial(search.plan, history, left=left, unavailable=tuple(search.unavailable))
             if chosen is None:
-<<<<<<< HEAD
                 return StoppedBy.BUDGET if left.spent else StoppedBy.EXHAUSTED
-            search.study.queue(chosen)
+            search.study.queue(chosen, prediction=_predict(search, history, ranking, chosen))
         elif left.spent:
             return StoppedBy.BUDGET
-=======
-                return StoppedBy.EXHAUSTED
-            search.study.queue(chosen, prediction=_predict(search, history, ranking, chosen))
->>>>>>> c1f69e7 (feat(study): vlmsel-auto dashboard shows a search in optuna-dashboard; what was believed of a trial is kept in the study)
         _run_one(search)
         ranking = search.updated()
         search.sink(RankingReady(ranking=ranking, updated=True))
