@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vlmsel_auto.cache import Json
     from vlmsel_auto.events import Event, Sink
     from vlmsel_auto.records import Budget
+    from vlmsel_auto.reporting.progress import PlainSink, RichSink
 
 EXIT_UNEXPECTED = 1
 EXIT_INPUT = 2
@@ -104,25 +105,22 @@ def guarded(*, debug: bool = False, as_json: bool = False) -> Iterator[Answer]:
 
 @contextlib.contextmanager
 def make_sink(*, quiet: bool, budget: Budget | None = None, log_file: Path | None = None) -> Iterator[Sink]:
-    """The live screen on a terminal, plain lines elsewhere and with NO_COLOR, TERM=dumb or ``quiet``.
+    """A sink for people; ``log_file`` gets plain lines too, whatever is shown.
 
     Raises:
-        InputError: ``log_file``, which gets all plain lines too, cannot be written.
+        InputError: ``log_file`` cannot be written.
     """
-    from vlmsel_auto.reporting.progress import PlainSink, RichSink
+    from vlmsel_auto.reporting.progress import PlainSink
 
-    lively = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
-    shown: PlainSink | RichSink = (
-        RichSink(budget=budget) if lively and not quiet else PlainSink(quiet=quiet, budget=budget)
-    )
     with contextlib.ExitStack() as stack:
+        shown = _screen_or_lines(quiet=quiet, budget=budget)
         if log_file is None:
             yield stack.enter_context(shown)
             return
         try:
             stream = stack.enter_context(log_file.open("a", encoding="utf-8"))
         except OSError as error:
-            raise InputError(f"the log file cannot be written, name another: but got {str(error)!r}") from error
+            raise InputError(f"the log file cannot be written, name another, but got {str(error)!r}") from error
         logged = stack.enter_context(PlainSink(stream=stream, budget=budget))
         stack.enter_context(shown)
 
@@ -131,6 +129,14 @@ def make_sink(*, quiet: bool, budget: Budget | None = None, log_file: Path | Non
             shown(event)
 
         yield both
+
+
+def _screen_or_lines(*, quiet: bool, budget: Budget | None) -> PlainSink | RichSink:
+    """The live screen on a terminal, plain lines elsewhere and with NO_COLOR, TERM=dumb or ``quiet``."""
+    from vlmsel_auto.reporting.progress import PlainSink, RichSink
+
+    lively = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+    return PlainSink(quiet=quiet, budget=budget) if quiet or not lively else RichSink(budget=budget)
 
 
 def _one_line(error: Exception) -> str:
