@@ -115,7 +115,8 @@ def make_sink(*, quiet: bool, budget: Budget | None = None, log_file: Path | Non
     with contextlib.ExitStack() as stack:
         shown = _screen_or_lines(quiet=quiet, budget=budget)
         if log_file is None:
-            yield stack.enter_context(shown)
+            stack.enter_context(shown)
+            yield shown
             return
         try:
             stream = stack.enter_context(log_file.open("a", encoding="utf-8"))
