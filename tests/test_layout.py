@@ -13,6 +13,7 @@ from vlmsel_auto.tuning.methods import METHODS
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(each for room in ("vlmsel_auto", "integrations") for each in (ROOT / room).rglob("*.py"))
 LONGEST = 350
+THIN = 150
 TESTED_ROOMS = ("library", "measuring", "planning", "study", "tasks", "tuning")
 METHOD_NAMES = {"probe", "finetune"}
 # the table itself; the columns of a CSV; the heading of one
@@ -44,6 +45,13 @@ def test_tests_import_helpers_and_no_other_tests():
 @pytest.mark.parametrize("path", MODULES, ids=relative)
 def test_a_module_is_short(path):
     assert len(path.read_text().splitlines()) <= LONGEST
+
+
+def test_an_adapter_is_thin():
+    foreign = re.compile(r"^(?:from|import) (?:optuna|ray|lightning)\b", re.MULTILINE)
+    adapters = [each for each in (ROOT / "integrations").glob("*.py") if foreign.search(each.read_text())]
+    assert {each.stem for each in adapters} >= {"optuna_prior", "optuna_past", "ray_tune", "lightning_report"}
+    assert [each.name for each in adapters if len(each.read_text().splitlines()) >= THIN] == []
 
 
 def test_methods_are_named_in_their_table_only():

@@ -138,9 +138,10 @@ def demo(
 
         seconds = parse_duration(time_budget)
         with make_sink(quiet=quiet, budget=Budget(seconds=seconds), log_file=log_file) as sink:
+            since = time.monotonic()
             from vlmsel_auto.cli.demo import demo as run_demo  # loads torch, which the screen covers
 
-            result = run_demo(workdir=workdir, seconds=seconds, sink=sink)
+            result = run_demo(workdir=workdir, seconds=seconds, since=since, sink=sink)
         answer_search(answer, result, to_stderr=as_json)
 
 

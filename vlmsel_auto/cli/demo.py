@@ -12,17 +12,18 @@ from vlmsel_auto.records import Budget
 from vlmsel_auto.tasks.digits import write_digits
 
 
-def demo(*, workdir: Path, seconds: float, sink: Sink) -> SearchResult:
+def demo(*, workdir: Path, seconds: float, sink: Sink, since: float | None = None) -> SearchResult:
     """Write scikit-learn's digits to ``workdir/images``, search, and classify digits that no split holds.
 
     The images of the shipped library's `optical_digits` would be these, so that source task was left out of it. The
-    demo does not add itself to the user's library. The same ``workdir`` resumes.
+    demo does not add itself to the user's library. The same ``workdir`` resumes. ``seconds`` count from ``since``, a
+    `time.monotonic`; None: from this call.
     """
     digits = write_digits(workdir / "images")
     sink(Notice(text=f"wrote handwritten digits to {digits.task}"))
     result = search(
         digits.task, candidates="mini-zoo", budget=Budget(seconds=seconds), workdir=workdir / "search", learn=False,
-        sink=sink,
+        since=since, sink=sink,
     )  # fmt: skip
     if result.best is not None and result.best.model_dir is not None:
         found = predict(result.best.model_dir, digits.unseen)
