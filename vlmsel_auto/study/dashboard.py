@@ -39,8 +39,9 @@ _DIGITS: Final = 6  # of values: fewer could make ties of trials that differ
 _NOTE: Final = f"""\
 **Value**: what a trial is expected to reach on new images. It weighs the trial's validation with the ranking, with the
 trials of kindred candidates and with how sure the classifier is, and the report chooses by it. The best trial here is
-therefore the report's; the highest *validation*, which stands beside it, may be luck on few images. Values move as long
-as the search runs: reload the page.
+therefore the report's, unless a limit or lost weights keep that one out; the highest *validation*, which stands beside
+it, may be luck on few images. Values move as long as the search runs: reload the page. Trial 0, the untrained floor, is
+shown at its validation; the report chooses it only where no other trial was completed.
 
 **Validation** of a head is by cross-validation over all labelled images; that of a fine-tuned tower is on the part of
 them that *fold* names, and parts differ in difficulty.
