@@ -1,11 +1,9 @@
 """Model folders that are damaged, of another model, or hostile."""
 
-import functools
 import json
 import os
 import pickle
 import shutil
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -29,28 +27,23 @@ def model(place: Path) -> Path:
     return Path(shutil.copytree(member(MEMBER), place / "model"))
 
 
-@functools.cache
-def _exported(classes: tuple[str, ...]) -> Path:
+def exported(place: Path, *, classes: tuple[str, ...] = ("cat", "dog")) -> Path:
+    """A model folder as a search leaves it."""
     from vlmsel_auto.models import zoo
     from vlmsel_auto.models.candidates import resolve
     from vlmsel_auto.models.exporting import Classifier, export
 
     loaded = zoo.load(resolve(MEMBER)[0])
-    head = loaded.text_features(["cat", "dog", "fish"][: len(classes)], ("a photo of a {}.",)).numpy()
+    templates = ("a photo of a {}.",)
     classifier = Classifier(
-        head=head,
+        head=loaded.text_features(classes, templates).numpy(),
         bias=np.zeros(len(classes)),
         scale=loaded.logit_scale,
         classes=classes,
         prompts=classes,
-        templates=("a photo of a {}.",),
+        templates=templates,
     )
-    return export(loaded, classifier, directory=Path(tempfile.mkdtemp()) / "model")
-
-
-def exported(place: Path, *, classes: tuple[str, ...] = ("cat", "dog")) -> Path:
-    """A model folder as a search leaves it."""
-    return Path(shutil.copytree(_exported(classes), place))
+    return export(loaded, classifier, directory=place)
 
 
 class Harmful:
