@@ -20,7 +20,7 @@ from vlmsel_auto.records import Budget
 
 ROOMS = (images, names, tables, declarations, folders, weights, commands)
 CASES = [case for room in ROOMS for case in room.CASES]
-PAGE = (Path(__file__).parents[1] / "docs" / "reliability.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[1] / "docs" / "bad-input.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
