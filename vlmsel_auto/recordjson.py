@@ -47,12 +47,18 @@ def parse_json(text: str | bytes) -> Any:
     """What a JSON text says, of any shape.
 
     Raises:
-        InputError: it is not JSON in UTF-8, or nested deeper than Python reads.
+        InputError: it is not JSON in UTF-8, nested deeper than Python reads, or holds a number that is not finite.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
         raise InputError(f"JSON in UTF-8 is needed, but got {error}") from error
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"no finite number: {text}")
+    return value
 
 
 def decode(kind: type[R], value: Json) -> R:
