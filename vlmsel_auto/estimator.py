@@ -24,6 +24,7 @@ from vlmsel_auto.cache import Json, write_atomically
 from vlmsel_auto.errors import InputError, TrialFailed, WorkdirError
 from vlmsel_auto.events import discard
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
+from vlmsel_auto.recordjson import parse_json
 from vlmsel_auto.records import Budget, FloatArray, Metric
 from vlmsel_auto.reporting.progress import PlainSink
 from vlmsel_auto.tasks.given import as_files, as_images, write_task
@@ -231,7 +232,7 @@ class VlmClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         """
         path = Path(folder) / _SAVED
         try:
-            record = json.loads(path.read_text("utf-8"))
+            record = parse_json(path.read_bytes())
             _check_format(record["format"], record["version"])
             made = cls(**record["settings"])
             made.classes_ = np.array(record["classes"], dtype=record["dtype"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import json
 import math
 import types
 import typing
@@ -40,6 +41,24 @@ def encode(value: object) -> Json:
     if isinstance(value, float):  # numpy's float64 is a float too: float() makes it a plain one
         return float(value) if math.isfinite(value) else None
     raise TypeError(f"no JSON form, but got {type(value).__name__}")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text says, of any shape.
+
+    Raises:
+        InputError: it is not JSON in UTF-8, nested deeper than Python reads, or holds a number that is not finite.
+    """
+    try:
+        return json.loads(text, parse_float=_finite, parse_constant=_finite)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"JSON in UTF-8 is needed, but got {error}") from error
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"no finite number: {text}")
+    return value
 
 
 def decode(kind: type[R], value: Json) -> R:
@@ -99,7 +118,10 @@ def _decode_union(kinds: tuple[Any, ...], value: Json, place: str) -> object:
 
 def _decode_plain(kind: Any, value: Json, place: str) -> object:
     if kind is float and (value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))):
-        return math.nan if value is None else float(value)
+        try:
+            return math.nan if value is None else float(value)
+        except OverflowError:
+            raise InputError(f"{place}: expected a number below 1.8e308, but got a larger one") from None
     if kind is Path and isinstance(value, str):
         return Path(value)
     if isinstance(kind, type) and issubclass(kind, enum.StrEnum):

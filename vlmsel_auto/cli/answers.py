@@ -203,20 +203,37 @@ def write_predictions(found: Predictions, path: Path) -> None:
         InputError: the file cannot be written.
     """
     rows = [
-        [str(image), label, *(f"{value:.6f}" for value in (max(row), *row))]
+        [_path_cell(image), label, *(f"{value:.6f}" for value in (max(row), *row))]
         for image, label, row in zip(found.paths, found.labels, found.probabilities.tolist(), strict=True)
     ]
     write_csv([["path", "predicted", "probability", *found.classes], *rows], path, what="the predictions")
 
 
+def _path_cell(path: Path) -> str:
+    """A path that no spreadsheet takes for a formula, and that is still the path."""
+    return f"./{path}" if _is_formula(str(path)) else str(path)
+
+
+def _is_formula(cell: str) -> bool:
+    """Whether a spreadsheet would compute a cell rather than show it."""
+    if not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return False
+    try:
+        float(cell)
+    except ValueError:
+        return True
+    return False
+
+
 def write_csv(rows: Sequence[Sequence[str]], path: Path, *, what: str) -> None:
-    """Write rows as CSV, in one step.
+    """Write rows as CSV, in one step. Text that a spreadsheet would compute gets an apostrophe in front.
 
     Raises:
         InputError: the file cannot be written.
     """
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(rows)
+    plain = [[f"'{cell}" if _is_formula(cell) else cell for cell in row] for row in rows]
+    csv.writer(stream, lineterminator="\n").writerows(plain)
     try:
         write_atomically(path, stream.getvalue().encode(errors="replace"))  # file names need not be UTF-8
     except OSError as error:

@@ -23,7 +23,7 @@ from safetensors.numpy import save as save_safetensors
 from vlmsel_auto.cache import Json, write_atomically
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.library.records import GRIDS, Build, CellFailure, Library, SourceCandidate, SourceTask
-from vlmsel_auto.recordjson import decode, encode
+from vlmsel_auto.recordjson import decode, encode, parse_json
 
 FORMAT: Final = "vlmsel_auto library"
 VERSION: Final = 3
@@ -120,8 +120,8 @@ def read_document(path: Path, build: Callable[[dict[str, Any], Arrays], T], *, k
         arrays = load_safetensors(data)
         if _content_digest(text, arrays) != metadata.get("sha256"):
             raise LibraryError(f"the {kind} is damaged: its content does not match its sha256, but got {path}")
-        return build(json.loads(text), arrays)
-    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        return build(parse_json(text), arrays)
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         if isinstance(error, LibraryError):
             raise
         reason = f"{type(error).__name__}: {error}"

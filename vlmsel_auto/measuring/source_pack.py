@@ -25,6 +25,7 @@ from vlmsel_auto.cache import Json, default_cache_dir, digest, write_atomically
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.measuring.webdatasets import BYTES_PER_IMAGE, WebDataset, open_webdataset
+from vlmsel_auto.recordjson import parse_json
 from vlmsel_auto.records import ImageView, IntArray, PixelSource, Task
 from vlmsel_auto.tasks.views import read_view
 
@@ -185,7 +186,7 @@ def _bring(plan: SourcePlan, found: WebDataset, *, sink: Sink) -> None:
 def _read(folder: Path) -> dict[str, Any] | None:
     """The record of a task that is here whole."""
     try:
-        record = json.loads((folder / _RECORD).read_text("utf-8"))
+        record = parse_json((folder / _RECORD).read_bytes())
         whole = record["version"] == _VERSION and all((folder / one).is_file() for one in record["files"])
     except (OSError, ValueError, TypeError, KeyError):
         return None

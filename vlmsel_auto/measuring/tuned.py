@@ -17,6 +17,7 @@ from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.pool import results_of
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import fingerprint
+from vlmsel_auto.recordjson import parse_json
 from vlmsel_auto.records import Candidate, Task, TrialSpec
 from vlmsel_auto.tuning.methods import FINETUNE
 from vlmsel_auto.tuning.run import run_trial
@@ -89,7 +90,7 @@ class _Trial:
     def kept(self) -> float | None:
         """Test accuracy of the finished trial; None when there is none, or its file is damaged."""
         try:
-            record = cast("dict[str, Json]", json.loads(self.path.read_text("utf-8")))
+            record = cast("dict[str, Json]", parse_json(self.path.read_bytes()))
             value = float(cast("float", record["accuracy"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None

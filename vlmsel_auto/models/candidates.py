@@ -195,7 +195,7 @@ def _from_toml(path: Path, *, seen: tuple[Path, ...]) -> Iterable[_Found]:
         data = tomllib.loads(file.read_text("utf-8"))
     except OSError as error:
         raise CandidateError(f"Cannot read the candidates file ({error.strerror}), but got {str(path)!r}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # numbers may be too long, tables too deep
         raise CandidateError(f"The candidates file is not TOML ({error}), but got {str(path)!r}") from error
     unknown = sorted(set(data) - {"candidates", "candidate"})
     names, tables = data.get("candidates", []), data.get("candidate", [])

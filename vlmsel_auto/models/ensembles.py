@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vlmsel_auto.cache import write_atomically
 from vlmsel_auto.errors import CandidateError
+from vlmsel_auto.recordjson import parse_json
 
 _RECORD = "ensemble.json"
 _FORMAT = "vlmsel_auto ensemble"
@@ -42,7 +43,7 @@ def read_ensemble(folder: Path) -> Ensemble | None:
         CandidateError: its record is damaged, or names something outside the folder.
     """
     try:
-        record = json.loads((folder / _RECORD).read_text("utf-8"))
+        record = parse_json((folder / _RECORD).read_bytes())
         names, weights = record["members"], [float(each) for each in record["weights"]]
         _check(record["format"], record["version"], names, weights)
     except FileNotFoundError:

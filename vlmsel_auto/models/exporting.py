@@ -24,6 +24,7 @@ from vlmsel_auto.cache import Json
 from vlmsel_auto.errors import CandidateError, WorkdirError
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.models.modeldir import CONFIG, VOCABULARY
+from vlmsel_auto.recordjson import parse_json
 
 _WEIGHTS = "open_clip_model.safetensors"
 _HEAD = "head.safetensors"
@@ -142,7 +143,7 @@ def read_classifier(directory: Path) -> Classifier:
     """
     where = str(directory)
     try:
-        record = json.loads((directory / _CLASSES).read_text("utf-8"))
+        record = parse_json((directory / _CLASSES).read_bytes())
         with safe_open(directory / _HEAD, framework="numpy") as file:
             head, bias, scale = (file.get_tensor(key).astype(np.float32) for key in ("weight", "bias", "scale"))
         _check_format(record["format"], record["version"])

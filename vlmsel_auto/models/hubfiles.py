@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -13,6 +12,7 @@ from vlmsel_auto.models import hub
 from vlmsel_auto.models.catalogue import HUB, HubSources, hub_sources, sources_of
 from vlmsel_auto.models.hub import HubFile
 from vlmsel_auto.models.modeldir import CONFIG
+from vlmsel_auto.recordjson import parse_json
 from vlmsel_auto.records import Candidate
 
 _WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # open_clip.constants, in its order
@@ -64,6 +64,23 @@ def check_packages(sources: HubSources, *, candidate: Candidate) -> None:
         )
 
 
+def check_text_tower(sources: HubSources, *, candidate: Candidate) -> None:
+    """Ask no hub because a folder on this disk says so: what its text tower needs of one must be in the cache.
+
+    Raises:
+        TrialUnavailable: it is not.
+    """
+    if sources.text_model and hub.cached(_text_config(sources)) is None:
+        raise TrialUnavailable(
+            f"The folder of {candidate.id!r} names a text tower of the hub whose config.json is not in the cache: "
+            f"fetch it with `hf download NAME config.json` if you trust it, but got {sources.text_model!r}"
+        )
+
+
+def _text_config(sources: HubSources) -> HubFile:
+    return HubFile(repository=sources.text_model, names=("config.json",))
+
+
 def config_file(repository: str) -> HubFile:
     """Return the configuration of a repository in open_clip's format."""
     return HubFile(repository=repository, names=(CONFIG,))
@@ -85,7 +102,7 @@ def read_config(path: Path) -> tuple[Mapping[str, Json], Mapping[str, Json]]:
         CandidateError: it is not in open_clip's format.
     """
     try:
-        config = json.loads(path.read_text("utf-8"))
+        config = parse_json(path.read_bytes())
         return dict(config["model_cfg"]), dict(config.get("preprocess_cfg") or {})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CandidateError(f"{CONFIG} is not in open_clip's format, but got {error!r} for {str(path)!r}") from error
@@ -108,7 +125,7 @@ def _vocabulary(repository: str, text_cfg: Mapping[str, Json]) -> tuple[HubFile,
 
 
 def _text_files(sources: HubSources) -> tuple[HubFile, ...]:
-    files = [HubFile(repository=sources.text_model, names=("config.json",))] if sources.text_model else []
+    files = [_text_config(sources)] if sources.text_model else []
     if sources.tokenizer:
         settings = (*_TOKENIZER_SETTINGS, _MERGES)
         files += [HubFile(repository=sources.tokenizer, names=(name,), optional=True) for name in settings]

@@ -7,14 +7,14 @@ configuration's tokenizer arguments on, ``trust_remote_code`` among them; this m
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
 from vlmsel_auto.cache import Json
-from vlmsel_auto.errors import CandidateError
+from vlmsel_auto.errors import CandidateError, InputError
+from vlmsel_auto.recordjson import parse_json
 from vlmsel_auto.records import ImageView
 
 CONFIG = "open_clip_config.json"
@@ -101,9 +101,9 @@ def view_of(preprocess: Mapping[str, Json], *, size: Json, name: str) -> ImageVi
     fill = preprocess.get("fill_color") or 0
     if len(sides) != 2 or sides[0] != sides[1] or not isinstance(sides[0], int) or sides[0] < 1:  # noqa: PLR2004 - two sides
         raise CandidateError(f"Candidate {name!r} needs images of a square size in whole pixels, but got {size!r}")
-    if mode not in {"shortest", "squash", "longest"}:
+    if mode not in ("shortest", "squash", "longest"):  # no sets: it may be a list
         raise CandidateError(f"Candidate {name!r} needs resize_mode shortest, squash or longest, but got {mode!r}")
-    if interpolation not in {"bicubic", "bilinear"}:
+    if interpolation not in ("bicubic", "bilinear"):
         raise CandidateError(f"Candidate {name!r} needs interpolation bicubic or bilinear, but got {interpolation!r}")
     if not isinstance(fill, int) or not 0 <= fill <= 255:  # noqa: PLR2004 - a byte
         raise CandidateError(f"Candidate {name!r} needs a fill_color in 0..255, but got {fill!r}")
@@ -132,13 +132,11 @@ def _read_config(path: Path) -> dict[str, Json]:
         raise CandidateError(
             f"The model folder has no {CONFIG}; only open_clip's format is read, but got {str(path.parent)!r}"
         )
+    if path.stat().st_size > _MAX_CONFIG_BYTES:
+        raise CandidateError(f"{CONFIG} is larger than 1 MiB, which no configuration is, but got {str(path)!r}")
     try:
-        if path.stat().st_size > _MAX_CONFIG_BYTES:
-            raise CandidateError(f"{CONFIG} is larger than 1 MiB, which no configuration is, but got {str(path)!r}")
-        config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, CandidateError):
-            raise
+        config = parse_json(path.read_bytes())
+    except (OSError, InputError) as error:
         raise CandidateError(f"Cannot read the model configuration ({error}), but got {str(path)!r}") from error
     if not isinstance(config, dict):
         raise CandidateError(f"The model configuration must be a JSON object, but got {str(path)!r}")

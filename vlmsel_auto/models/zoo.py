@@ -26,7 +26,7 @@ from vlmsel_auto.events import Sink, discard
 from vlmsel_auto.models.catalogue import HUB, sources_of
 from vlmsel_auto.models.download import fetch
 from vlmsel_auto.models.hub import HubFile, cached
-from vlmsel_auto.models.hubfiles import check_packages, files_of
+from vlmsel_auto.models.hubfiles import check_packages, check_text_tower, files_of
 from vlmsel_auto.models.loadedmodel import ClipModel, LoadedModel, Tokenizer
 from vlmsel_auto.models.modeldir import ModelDir, read_model_dir, view_of
 from vlmsel_auto.process import release_memory
@@ -87,7 +87,9 @@ def _load_dir(candidate: Candidate, *, device: str | torch.device, text: bool, s
         found = read_model_dir(_in_cache(files_of(candidate)[0]).parent)
     else:
         found = read_model_dir(candidate.path)
-        check_packages(sources_of(found.text_cfg, weights=""), candidate=candidate)
+        sources = sources_of(found.text_cfg, weights="")
+        check_packages(sources, candidate=candidate)
+        check_text_tower(sources, candidate=candidate)
     with _loading(candidate, where=str(found.weights)):
         model = open_clip.create_model(f"local-dir:{found.path}", require_pretrained=True, weights_only=True)
     tokenizer = _dir_tokenizer(candidate, found) if text else None

@@ -17,6 +17,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
 from vlmsel_auto.cache import Store, default_cache_dir
+from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Notice, RankingReady, Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.library.places import open_library
 from vlmsel_auto.library.records import Library
@@ -101,7 +102,7 @@ def rank(
         The ranking, best first; candidates that failed stand in its ``failures``.
 
     Raises:
-        InputError: the folder, a candidate name or the library cannot be used.
+        InputError: the folder, a candidate name or the library cannot be used, or no candidate can.
     """
     known = open_library(library)
     place = str(pick_device(device))
@@ -202,6 +203,9 @@ def rank_task(
     ``catches_interrupt`` as for `look.look_at`. A ranking of an ``earlier`` run is followed as it is, and nothing is
     measured. With ``profile_sources`` looks make source profiles for the user's library, where there is a pack of
     source images.
+
+    Raises:
+        CandidateError: every candidate failed.
     """
     kept = {one.id: seen for one in candidates if (seen := find_measurement(one, task, store=store)) is not None}
     if earlier is not None:
@@ -231,23 +235,24 @@ def rank_task(
             candidates, task, looked=looked, library=sources, device=device, store=store, sink=sink, deadline=deadline
         )
     failures = {**(failures or {}), **looked.failures}
+    usable = [one for one in candidates if one.id not in failures]
+    if not usable:
+        reasons = "; ".join(f"{name}: {why}" for name, why in failures.items())
+        raise CandidateError(f"no candidate can be used: mend one or name others, but got {reasons}")
     began = time.monotonic()
     sink(StageStarted(stage="ranking", text="source tasks and evidence"))
-    usable = [one for one in candidates if one.id not in failures]
-    ranking = Ranking(task=task.name, ranked=(), failures=failures)
-    if usable:
-        with threadpool_limits(1):  # many small matrices: more threads wait for each other, and for other processes
-            ranking = rank_candidates(
-                task=task.name,
-                targets=[found.get(one.id, Measurement(candidate=one.id)) for one in usable],
-                labels=task.known_labels,
-                library=sources,
-                truth="tuned" if task.is_labelled else "zero_shot",
-                forecast=looked.forecast.of([place for place, one in enumerate(candidates) if one.id not in failures]),
-                correlation=error_correlation(usable),
-                failures=failures,
-                seed=seed,
-            )
+    with threadpool_limits(1):  # many small matrices: more threads wait for each other, and for other processes
+        ranking = rank_candidates(
+            task=task.name,
+            targets=[found.get(one.id, Measurement(candidate=one.id)) for one in usable],
+            labels=task.known_labels,
+            library=sources,
+            truth="tuned" if task.is_labelled else "zero_shot",
+            forecast=looked.forecast.of([place for place, one in enumerate(candidates) if one.id not in failures]),
+            correlation=error_correlation(usable),
+            failures=failures,
+            seed=seed,
+        )
     notes = [*ranking.notes, *_notes(ranking, looked, sources, candidates=len(candidates))]
     notes += [] if profiles is None else profiles.notes()
     ranking = replace(ranking, notes=tuple(notes), not_looked=looked.passed_over)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vlmsel_auto.cache import Json, Store, digest
-from vlmsel_auto.errors import CandidateError
+from vlmsel_auto.errors import InputError
 from vlmsel_auto.events import Notice, ReportWritten, Sink, discard
 from vlmsel_auto.library.places import open_library
 from vlmsel_auto.library.records import Library
@@ -62,6 +62,7 @@ from vlmsel_auto.tuning.methods import METHODS, methods_of
 if TYPE_CHECKING:
     from vlmsel_auto.reporting.loggers import Loggers  # imports Lightning
 
+_SEEDS: Final = 2**32  # seeds are below: NumPy's older generator, Optuna and Lightning take no more
 _LOOK_SHARE: Final = 0.4  # of a time budget, at most, for looking at candidates before the first trial
 _CLOSING_SECONDS: Final = 4.0  # kept for export and report; no more than the share below
 _CLOSING_SHARE: Final = 0.12
@@ -137,14 +138,17 @@ def search(
         The best model, all trials, the ranking and how well it agreed with what came out.
 
     Raises:
-        InputError: task, candidates, budget, library or work directory cannot be used; nothing was written.
-        ValueError: ensemble or price is out of range.
+        InputError: task, candidates, budget, library or work directory cannot be used, or ensemble, price or seed is
+            out of range. Nothing was written, but where no candidate can be used, or another search owns the
+            work directory, decoded images.
         MissingDependency: the package of a logger is not installed.
     """
     if not (math.isfinite(price) and price >= 0):
-        raise ValueError(f"price must be points a minute, at least 0, but got {price}")
+        raise InputError(f"price must be points a minute, at least 0, but got {price}")
     if not 0 <= ensemble <= MOST_MEMBERS:
-        raise ValueError(f"ensemble must be 0 to {MOST_MEMBERS} members, but got {ensemble}")
+        raise InputError(f"ensemble must be 0 to {MOST_MEMBERS} members, but got {ensemble}")
+    if not 0 <= seed < _SEEDS:
+        raise InputError(f"seed must be 0 to {_SEEDS - 1:,}, but got {seed}")
     began = time.monotonic() if since is None else since
     spend = budget if isinstance(budget, Budget) else Budget(seconds=budget)
     named = METHODS if method == "all" else methods_of([method] if isinstance(method, str) else method)
@@ -211,9 +215,6 @@ def search(
         if task.is_labelled or not ranked.interrupted:  # trials are bound to it; without any, looks can go on later
             save_ranking(folder, ranking)
         usable = [one for one in chosen if one.id not in ranking.failures]
-        if not usable:
-            reasons = "; ".join(f"{name}: {why}" for name, why in ranking.failures.items())
-            raise CandidateError(f"no candidate can be used, but got {reasons}")
         ranked_after = time.monotonic() - began
         if not task.is_labelled:
             return finish_without_labels(

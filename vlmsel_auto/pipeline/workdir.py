@@ -50,10 +50,11 @@ def check_usable(workdir: Path) -> None:
     """Refuse what cannot become a work directory, before anything is written.
 
     Raises:
-        WorkdirError: it is a file, or a folder with other things in it.
+        WorkdirError: it is a file or below one, or a folder with other things in it.
     """
-    if workdir.exists() and not workdir.is_dir():
-        raise WorkdirError(f"the work directory must be a folder; choose another, but got the file {str(workdir)!r}")
+    there = next((each for each in (workdir, *workdir.absolute().parents) if each.exists()), workdir)
+    if there.exists() and not there.is_dir():
+        raise WorkdirError(f"the work directory must be a folder; choose another, but got the file {str(there)!r}")
     if workdir.is_dir() and not (workdir / _SETTINGS).exists():
         ours = {"pixels", TASK, LOCK}  # what a search leaves that was killed before it had settings
         names = (one.name for one in workdir.iterdir())

@@ -34,7 +34,8 @@ def clean(text: str) -> str:
 
 
 def shorten(label: str, most: int) -> str:
-    """``label`` with its middle left out where it is long: both ends of a model's name tell models apart."""
+    """``label``, clean, its middle left out where it is long: both ends of a model's name tell models apart."""
+    label = clean(label)
     if len(label) <= most:
         return label
     head = (most - 1) // 2

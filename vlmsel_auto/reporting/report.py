@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from vlmsel_auto.cache import write_atomically
 from vlmsel_auto.errors import InputError
-from vlmsel_auto.recordjson import decode, encode
+from vlmsel_auto.recordjson import decode, encode, parse_json
 from vlmsel_auto.records import (
     Agreement,
     BadFile,
@@ -250,8 +250,8 @@ def load(path: Path) -> SearchReport:
     """
     found = find(path)
     try:
-        data = json.loads(found.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        data = parse_json(found.read_bytes())
+    except (OSError, InputError) as error:
         raise InputError(
             f"this report cannot be read ({error}); run the search again, but got {str(found)!r}"
         ) from error

@@ -11,7 +11,7 @@ from vlmsel_auto.errors import InputError, LibraryError
 from vlmsel_auto.library.places import user_library_path
 from vlmsel_auto.planning.space import PastTrial
 from vlmsel_auto.process import locked
-from vlmsel_auto.recordjson import decode, encode
+from vlmsel_auto.recordjson import decode, encode, parse_json
 from vlmsel_auto.records import Candidate, Task, TrialResult, TrialState
 from vlmsel_auto.tuning.methods import method_of
 
@@ -27,14 +27,14 @@ def past_path() -> Path:
 def read_past(path: Path | None = None) -> tuple[PastTrial, ...]:
     """All that can be read; a missing file has none, and a line of another version is passed over."""
     try:
-        lines = (path or past_path()).read_text("utf-8").splitlines()
+        lines = (path or past_path()).read_text("utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return ()
     found = []
     for line in lines:
         try:
-            found.append(decode(PastTrial, json.loads(line)))
-        except (ValueError, InputError):
+            found.append(decode(PastTrial, parse_json(line)))
+        except InputError:
             continue
     return tuple(found)
 

@@ -20,7 +20,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,11 @@ _ORIENTATIONS = {  # EXIF 2.32, tag 0x0112: what brings the stored picture uprig
     8: Image.Transpose.ROTATE_90,
 }
 _PARTS = (8, 4, 2)  # a JPEG can be decoded at one of these parts of its size
+_FOREIGN = {  # what people take for images and Pillow does not read: how such files begin
+    "HEIC photo": (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"),
+    "SVG drawing": (b"<svg", b"<?xml"),
+}
+_HEAD = 512  # bytes in which a file says what it is
 _WORKERS = 16
 _AHEAD = 8  # files a worker that may wait for the one whose turn it is
 _REASON_LENGTH = 160  # characters of Pillow's own message that a report shows
@@ -141,8 +146,6 @@ def _image_errors() -> Iterator[None]:
         yield
     except ImageError:
         raise
-    except UnidentifiedImageError as error:
-        raise ImageError("not an image file of a known format") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"refused as a decompression bomb: {error}") from error
     except PermissionError as error:
@@ -159,10 +162,21 @@ def _opened(source: Path | bytes) -> Iterator[Image.Image]:
     check_file(source)
     with (
         nullcontext(io.BytesIO(source)) if isinstance(source, bytes) else source.open("rb") as stream,
-        Image.open(stream, formats=_formats()) as opened,
+        _identified(stream) as opened,
     ):
         _check_size(opened.size)
         yield opened
+
+
+def _identified(stream: IO[bytes]) -> Image.Image:
+    try:
+        return Image.open(stream, formats=_formats())
+    except UnidentifiedImageError as error:
+        stream.seek(0)
+        head = stream.read(_HEAD)
+        kind = next((kind for kind, signs in _FOREIGN.items() if any(sign in head for sign in signs)), None)
+        reason = "not an image file of a known format"
+        raise ImageError(f"{kind}, not read: convert it to JPEG or PNG" if kind else reason) from error
 
 
 def read_encoded(source: Path | bytes) -> bytes:

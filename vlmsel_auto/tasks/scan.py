@@ -17,7 +17,7 @@ from vlmsel_auto.records import BadFile, IntArray, Metric
 Part = Literal["train", "val", "test"]
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 _PARTS: dict[str, Part] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_IGNORED = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
+_IGNORED = frozenset({"__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin"})
 _SHOWN = 5  # names that an error message lists
 _KEYS = ("name", "domain", "metric", "templates", "prompts", "classes")  # of task.toml
 LAYOUTS = (
@@ -161,7 +161,7 @@ def scan_of_files(
         entries=tuple(entries),
         source=Files(root=root, paths=tuple(entry.path for entry in entries)),
         stray=tuple(stray),
-        notes=tuple(notes),
+        notes=(*notes, *alike(classes)),
         labelled=labelled,
     )
 
@@ -170,7 +170,7 @@ def declared_classes(root: Path) -> object:
     """What ``root``/task.toml has as classes, unchecked; None: nothing.
 
     Raises:
-        TaskError: it is not TOML.
+        TaskError: it is not a file of TOML.
     """
     return _read_toml(root / "task.toml").get("classes")
 
@@ -202,12 +202,14 @@ def read_declaration(root: Path, *, classes: Sequence[str]) -> Declaration:
 
 
 def _read_toml(path: Path) -> dict[str, object]:
-    if not path.is_file():
+    if not path.exists():
         return {}
+    if not path.is_file():  # a pipe would never end
+        raise TaskError(f"task.toml must be a file; rename or remove it, but got {str(path)!r}")
     try:
         return tomllib.loads(path.read_text("utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise TaskError(f"task.toml cannot be read as TOML in UTF-8 ({path}): {error}") from error
+    except (OSError, ValueError, RecursionError) as error:  # numbers may be too long, tables too deep
+        raise TaskError(f"task.toml cannot be read as TOML in UTF-8 ({error}), but got {str(path)!r}") from error
 
 
 def check_templates(value: object, *, where: str) -> tuple[str, ...]:
@@ -278,6 +280,17 @@ def printable(name: str) -> str:
 def nfc(text: str) -> str:
     """Unicode NFC: macOS writes decomposed names, people type composed ones. Bytes that are no UTF-8 become U+FFFD."""
     return unicodedata.normalize("NFC", printable(text))
+
+
+def alike(labels: Sequence[str]) -> tuple[str, ...]:
+    """A note where classes differ in case and blanks only: whether they are one, the user knows."""
+    first: dict[str, str] = {}
+    pairs = [(first.setdefault("".join(label.casefold().split()), label), label) for label in labels]
+    twins = [f"{one!r} and {two!r}" for one, two in pairs if one != two]
+    if not twins:
+        return ()
+    more = f", and {len(twins) - _SHOWN:,} more" if len(twins) > _SHOWN else ""
+    return (f"classes that differ in case or blanks only were kept apart: {', '.join(twins[:_SHOWN])}{more}",)
 
 
 def prompt_of(label: str) -> str:

@@ -156,5 +156,5 @@ def _no_trace_of_failure(root: Path, *, lock: Path) -> Iterator[tuple[Path, ...]
         if not isinstance(error, OSError):
             raise
         raise WorkdirError(
-            f"cannot write decoded images below {root}: free space and permissions? got {error}"
+            f"cannot write decoded images below {root}: free space or give rights, but got {error}"
         ) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from vlmsel_auto.cache import digest
-from vlmsel_auto.errors import MissingDependency, TaskError
+from vlmsel_auto.errors import InputError, MissingDependency, TaskError
+from vlmsel_auto.recordjson import parse_json
 from vlmsel_auto.records import BadFile, IntArray
 from vlmsel_auto.tasks.scan import (
     Declaration,
@@ -36,6 +36,7 @@ IMAGES = "images.parquet"
 _BATCH = 256  # rows of encoded images held in memory
 _PATH_COLUMNS = ("path", "file", "image", "filename")
 _LABEL_COLUMNS = ("label", "class")
+_COLUMNS = (*_PATH_COLUMNS, *_LABEL_COLUMNS, "split")
 
 
 def scan_csv(root: Path, *, named: Sequence[str] | None = None) -> Scan:
@@ -68,8 +69,11 @@ def _read_csv(path: Path, *, root: Path) -> tuple[list[Entry], list[BadFile]]:
         text = path.read_text("utf-8-sig")
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text)) if any(row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TaskError(f"{path} cannot be read as CSV in UTF-8: {error}") from error
+        raise TaskError(f"labels.csv cannot be read as CSV in UTF-8 ({error}), but got {str(path)!r}") from error
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    twice = sorted({name for name in header if name in _COLUMNS and header.count(name) > 1})
+    if twice:
+        raise TaskError(f"each column of {path} must be named once, but got {shown(twice)} more than once")
     at_path, at_label = _column(header, _PATH_COLUMNS), _column(header, _LABEL_COLUMNS)
     if at_path is None or at_label is None:
         raise TaskError(
@@ -213,7 +217,7 @@ def scan_parquet(root: Path) -> Scan:
         labels = table.column("label").to_pylist()
         splits = table.column("split").to_pylist() if "split" in columns else [None] * len(labels)
     except _arrow_errors() as error:
-        raise TaskError(f"{path} cannot be read as parquet: {error}") from error
+        raise TaskError(f"images.parquet cannot be read as parquet ({error}), but got {str(path)!r}") from error
     wrong = sorted({repr(label) for label in labels if not (type(label) is int and 0 <= label < len(classes))})
     if wrong:
         raise TaskError(
@@ -229,7 +233,7 @@ def scan_parquet(root: Path) -> Scan:
         for row, (label, split) in enumerate(zip(labels, splits, strict=True))
     )
     if not entries:
-        raise TaskError(f"no image was found: {path} has no rows")
+        raise TaskError(f"no image was found: a row for each is needed, but got no rows in {str(path)!r}")
     return Scan(root=root, declaration=declaration, classes=classes, entries=entries, source=_Rows(path=path))
 
 
@@ -249,7 +253,7 @@ def _damage_told(path: Path) -> Iterator[None]:
     try:
         yield
     except _arrow_errors() as error:
-        raise TaskError(f"{path} is damaged: {error}") from error
+        raise TaskError(f"images.parquet is damaged ({error}), but got {str(path)!r}") from error
 
 
 def _arrow_errors() -> tuple[type[Exception], ...]:
@@ -263,10 +267,11 @@ def _arrow_errors() -> tuple[type[Exception], ...]:
 
 def _read_json(path: Path) -> tuple[tuple[str, ...], Declaration]:
     try:
-        table = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        table = parse_json(path.read_bytes())
+    except (OSError, InputError) as error:
         raise TaskError(
-            f"{IMAGES} needs a task.json with name, domain, classes and templates beside it: {error}"
+            f"{IMAGES} needs a task.json with name, domain, classes and templates beside it ({error}), "
+            f"but got {str(path)!r}"
         ) from error
     if not isinstance(table, dict):
         raise TaskError(f"task.json must hold an object, but got {type(table).__name__} ({path})")

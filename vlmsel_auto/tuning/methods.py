@@ -6,6 +6,7 @@ module imports no torch.
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -83,7 +84,9 @@ def method_of(name: str) -> Method:
         InputError: there is none of that name.
     """
     if name not in _BY_NAME:
-        raise InputError(f"method must be one of {', '.join(_BY_NAME)}, but got {name!r}")
+        near = difflib.get_close_matches(name.lower(), _BY_NAME, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise InputError(f"method must be one of {', '.join(_BY_NAME)}{hint}, but got {name!r}")
     return _BY_NAME[name]
 
 
