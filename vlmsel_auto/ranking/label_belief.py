@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from scipy import special
 
 from vlmsel_auto.records import UNLABELLED, BoolArray, FloatArray, IntArray
 
@@ -28,7 +29,8 @@ from vlmsel_auto.records import UNLABELLED, BoolArray, FloatArray, IntArray
 _TOTAL: Final = 3.0  # sum of the weights before any label
 _SD: Final = 0.3  # of a weight before any label
 _FLOOR: Final = 0.1  # is added to P(best) before it becomes a weight
-_STEPS: Final = 20  # of Newton's method, which needs about five
+_STEPS: Final = 50  # of Newton's method, which needs about five
+_CONVERGED: Final = 1e-8  # nats
 _DRAWS: Final = 4_096
 
 
@@ -72,13 +74,17 @@ def believe(votes: FloatArray, *, prior: Weights, labels: IntArray, asked: BoolA
         votes: (M, n, K) log-probabilities, up to a number for each candidate and image.
         prior: of the votes' weights.
         labels: (n,) classes 0..K-1, or `UNLABELLED`.
-        asked: (n,) images whose labels will come, though nobody knows them: no longer doubtful, but no news. None: none.
+        asked: (n,) images whose labels will come: no longer doubtful, though nobody knows them yet. None: none.
 
     Raises:
         ValueError: shapes that do not fit, or a label that is no class.
     """
     m, n, k = votes.shape
-    if labels.shape != (n,) or prior.mean.shape != (m,) or not ((labels >= 0) & (labels < k) | (labels == UNLABELLED)).all():
+    if (
+        labels.shape != (n,)
+        or prior.mean.shape != (m,)
+        or not ((labels >= 0) & (labels < k) | (labels == UNLABELLED)).all()
+    ):
         raise ValueError(
             f"labels must be {n} classes below {k} or {UNLABELLED}, and weights {m}, but got labels of shape "
             f"{labels.shape} up to {labels.max(initial=UNLABELLED)} and {prior.mean.shape} weights"
@@ -88,7 +94,7 @@ def believe(votes: FloatArray, *, prior: Weights, labels: IntArray, asked: BoolA
     known = labels != UNLABELLED
     coming = np.zeros(n, dtype=np.bool_) if asked is None else asked & ~known
     weights, doubt = _fit_weights(centred, prior=prior, labels=labels, known=known, coming=coming)
-    classes = _softmax(np.tensordot(weights, centred, axes=1))
+    classes = special.softmax(np.tensordot(weights, centred, axes=1), axis=1)
     classes[known] = np.eye(k)[labels[known]]
     right = _at(classes[None], named)  # (M, n)
     open_right = np.where(known | coming, 0.0, right)
@@ -117,22 +123,31 @@ def _fit_weights(
 ) -> tuple[FloatArray, FloatArray]:
     """Mean (M,) and covariance (M, M) of the weights: Newton's method, then the curvature at its end."""
     precision, weights = np.diag(prior.sd**-2), prior.mean.copy()
-    seen, told = centred[:, known], labels[known]
-    said = _at(seen, told)
+    seen = centred[:, known]
+    said = _at(seen, labels[known])
+
+    def cost(tried: FloatArray) -> float:
+        logits = np.tensordot(tried, seen, axes=1)
+        far = (tried - prior.mean) / prior.sd
+        return float(special.logsumexp(logits, axis=1).sum() - tried @ said.sum(axis=1) + 0.5 * far @ far)
+
     for _ in range(_STEPS):
         information, expected = _curvature(seen, weights)
         slope = (said - expected).sum(axis=1) - precision @ (weights - prior.mean)
         step = np.linalg.solve(information + precision, slope)
-        weights = weights + step
-        if np.abs(step).max() < 1e-8:  # noqa: PLR2004 - rounding
+        if slope @ step < _CONVERGED:
             break
+        before = cost(weights)
+        while cost(weights + step) > before and np.abs(step).max() > _CONVERGED:
+            step = step / 2  # convex, but votes may be far apart
+        weights = weights + step
     total = precision + _curvature(seen, weights)[0] + _curvature(centred[:, coming], weights)[0]
     return weights, np.linalg.inv(total)
 
 
 def _curvature(centred: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Fisher information (M, M) about the weights in labels of some images, and the votes (M, images) expected there."""
-    classes = _softmax(np.tensordot(weights, centred, axes=1))
+    """Fisher information (M, M) about the weights in labels of images, and the votes (M, images) expected there."""
+    classes = special.softmax(np.tensordot(weights, centred, axes=1), axis=1)
     expected = np.einsum("mik,ik->mi", centred, classes)
     return np.einsum("mik,ik,lik->ml", centred, classes, centred, optimize=True) - expected @ expected.T, expected
 
@@ -146,11 +161,6 @@ def _winner(mean: FloatArray, covariance: FloatArray) -> tuple[FloatArray, Float
     first = np.eye(size)[(mean + noise @ factor.T).argmax(axis=1)]
     # gradient of an expectation over a normal: E[f(x) covariance^-1 (x - mean)]
     return first.mean(axis=0), np.linalg.solve(factor.T, noise.T @ first / _DRAWS).T
-
-
-def _softmax(logits: FloatArray) -> FloatArray:
-    raised = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=-np.inf))
-    return np.asarray(raised / raised.sum(axis=-1, keepdims=True), dtype=np.float64)
 
 
 def _at(table: FloatArray, classes: IntArray) -> FloatArray:
