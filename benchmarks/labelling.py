@@ -8,8 +8,8 @@ which no candidate was trained on, are the heap; the ranking without labels, by 
 is known before the first label. After every label a strategy names a candidate. Its count is the number of labels from
 which on, up to 60, all that it names are within a point of the best on the heap; 60 where that is never so.
 
-"CODA, its authors' code" is a record of the candidates that it names: {task: {"named": [after 0, 1, ... labels]}}. Write
-its input with --predictions FOLDER (TASK.npz with p (M, n, K) and y (n,)), and run github.com/justinkay/coda
+"CODA, its authors' code" is a record of the candidates that it names: {task: {"named": [after 0, 1, ... labels]}}.
+Write its input with --predictions FOLDER (TASK.npz with p (M, n, K) and y (n,)), and run github.com/justinkay/coda
 (commit f240a4c, CODA's defaults; prefilter_n=100 from 20 classes on) on it.
 
 The second table says how often P(best) comes true, the third what a head learns from the labels that `--for tuning`
@@ -212,7 +212,7 @@ def chances_table(heaps: Sequence[Heap]) -> list[dict[str, object]]:
         for b in range(len(_BINS) - 1):
             within = place == b
             if within.any():
-                row = {
+                row: dict[str, object] = {
                     "labels": count,
                     "p_best": f"{_BINS[b]:.2f} to {_BINS[b + 1]:.2f}",
                     "candidates": int(within.sum()),

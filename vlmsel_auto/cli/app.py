@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from vlmsel_auto.cli.bench import bench
+from vlmsel_auto.cli.label import label
 from vlmsel_auto.cli.library import library_app
 from vlmsel_auto.cli.options import AsJson, Debug, Device, Quiet
 from vlmsel_auto.cli.rank import rank
@@ -53,6 +54,7 @@ def _root(
 
 app.command(epilog=EPILOG)(search)
 app.command()(rank)
+app.command()(label)
 
 
 @app.command()

@@ -27,12 +27,13 @@ from vlmsel_auto.pipeline.workdir import TO_LABEL, default_workdir
 from vlmsel_auto.planning.labelling import next_to_cover
 from vlmsel_auto.process import writing
 from vlmsel_auto.ranking.evidence.consensus import likeness
-from vlmsel_auto.ranking.label_belief import Belief, Weights, believe, prior_weights
+from vlmsel_auto.ranking.label_belief import Weights, believe, prior_weights
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.scaling import unit_rows
 from vlmsel_auto.records import UNLABELLED, FloatArray, IntArray, Ranking, Task
 from vlmsel_auto.reporting.formatting import plural
 from vlmsel_auto.tasks.answers import read_known, write_known
+from vlmsel_auto.tasks.tables import LABELS
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tasks.unlabelled import SAMPLE
 
@@ -52,13 +53,20 @@ class ToLabel:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """Who is best zero-shot, by the labels that are known; candidates that were looked at, the most probable first."""
+
+    known: int  # labels that were used
+    p_best: Mapping[str, float]
+    accuracy: Mapping[str, float]  # expected on the images that were looked at
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LabelResult:
     """What to label next, and who is best by the labels so far."""
 
     to_label: tuple[ToLabel, ...]  # the most wanted first
-    known: int  # labels that were used
-    p_best: Mapping[str, float]  # by candidate that was looked at, the most probable first
-    accuracy: Mapping[str, float]  # expected zero-shot accuracy, in the same order
+    standing: Standing
     path: Path  # of to_label.csv
 
 
@@ -119,6 +127,16 @@ class LabelSession:
         return dict(self._labels)
 
     @property
+    def labels_path(self) -> Path:
+        """Where labels are kept."""
+        return self.task.root / LABELS
+
+    @property
+    def closed(self) -> frozenset[str]:
+        """Images that are not asked for: labelled or skipped."""
+        return frozenset(self._labels) | self._skipped
+
+    @property
     def answered(self) -> int:
         """Labels given in this session."""
         return len(self._given)
@@ -156,10 +174,6 @@ class LabelSession:
         self._labels = kept
         return path
 
-    def belief(self) -> Belief:
-        """What the labels say."""
-        return believe(self._votes, prior=self._prior, labels=self._numbers())
-
     def suggest(self, count: int) -> tuple[ToLabel, ...]:
         """At most ``count`` images to label, each chosen as if those before it were labelled."""
         labels = self._numbers()
@@ -184,16 +198,15 @@ class LabelSession:
             )
         return tuple(found)
 
-    def result(self, *, to_label: tuple[ToLabel, ...], path: Path) -> LabelResult:
-        """What to label and who is best."""
-        now = self.belief()
+    def standing(self) -> Standing:
+        """Who is best by the labels so far."""
+        labels = self._numbers()
+        now = believe(self._votes, prior=self._prior, labels=labels)
         order = sorted(range(len(self.names)), key=lambda m: (-now.p_best[m], -now.accuracy[m], self.names[m]))
-        return LabelResult(
-            to_label=to_label,
-            known=int((self._numbers() != UNLABELLED).sum()),
+        return Standing(
+            known=int((labels != UNLABELLED).sum()),
             p_best={self.names[m]: float(now.p_best[m]) for m in order},
             accuracy={self.names[m]: float(now.accuracy[m]) for m in order},
-            path=path,
         )
 
     def _numbers(self) -> IntArray:
@@ -307,9 +320,16 @@ def label(
         task_dir, purpose=purpose, candidates=candidates, limits=limits, offline=offline, classes=classes,
         unlabelled=unlabelled, images=images, seed=seed, library=library, cache_dir=cache_dir, device=device, sink=sink,
     )  # fmt: skip
+    return finish_labelling(session, task_dir=Path(task_dir), count=count, workdir=workdir)
+
+
+def finish_labelling(
+    session: LabelSession, *, task_dir: Path, count: int, workdir: str | Path | None = None
+) -> LabelResult:
+    """Write what a session would ask for next; arguments and errors as for `label`."""
     wanted = session.suggest(count)
-    path = write_to_label(wanted, Path(workdir) if workdir is not None else default_workdir(Path(task_dir)))
-    return session.result(to_label=wanted, path=path)
+    path = write_to_label(wanted, Path(workdir) if workdir is not None else default_workdir(task_dir))
+    return LabelResult(to_label=wanted, standing=session.standing(), path=path)
 
 
 def write_to_label(wanted: Iterable[ToLabel], workdir: Path) -> Path:

@@ -26,7 +26,7 @@ from scipy import special
 from vlmsel_auto.records import UNLABELLED, BoolArray, FloatArray, IntArray
 
 # our own choices, measured by benchmarks/labelling.py
-_TOTAL: Final = 3.0  # sum of the weights before any label
+_TOTAL: Final = 2.0  # sum of the weights before any label
 _SD: Final = 0.3  # of a weight before any label
 _FLOOR: Final = 0.1  # is added to P(best) before it becomes a weight
 _STEPS: Final = 50  # of Newton's method, which needs about five
@@ -142,7 +142,7 @@ def _fit_weights(
             step = step / 2  # convex, but votes may be far apart
         weights = weights + step
     total = precision + _curvature(seen, weights)[0] + _curvature(centred[:, coming], weights)[0]
-    return weights, np.linalg.inv(total)
+    return weights, np.asarray(np.linalg.inv(total), dtype=np.float64)
 
 
 def _curvature(centred: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
