@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -58,6 +58,8 @@ _NEAR = 0.01  # accuracy
 _SHOWN = (0, 5, 10, 20, 40, 60)
 _BINS = (0.0, 0.05, 0.2, 0.5, 0.8, 1.0)
 _A_CLASS = (1, 2, 4)  # labels
+_MOST_CLASSES = 12  # of tasks whose heads are compared: others would need hundreds of labels
+COUNTED, OURS, CODA = "right answers counted, random images", "belief, most information", "CODA, its authors' code"
 Asked = Literal["information", "chance", "doubt"]
 
 
@@ -159,68 +161,87 @@ def needed(lost: FloatArray) -> float:
     return float(min(far[-1] + 1, LABELS)) if len(far) else 0.0
 
 
-def strategies(heaps: Sequence[Heap], coda: Mapping[str, Mapping[str, list[int]]]) -> dict[str, list[list[FloatArray]]]:
-    """Losses by strategy, task and repetition."""
-    every: dict[str, Callable[[Heap], list[list[int]]]] = {
-        "right answers counted, random images": lambda one: [counted(one, seed=seed) for seed in range(10)],
-        "belief, random images": lambda one: [ask(one, "chance", seed=seed)[0] for seed in range(3)],
-        "belief, most doubtful image": lambda one: [ask(one, "doubt")[0]],
-        "**belief, most information**": lambda one: [ask(one, "information")[0]],
-        "no label: the ranking": lambda one: [[int(one.ranked.argmax())]],
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Played:
+    """One strategy: what was lost after each label, by task and repetition; none where a task was not played."""
+
+    losses: Sequence[Sequence[FloatArray]]
+    chances: Sequence[Sequence[FloatArray]] = ()  # P(best) after each label, by task
+
+    @property
+    def counts(self) -> FloatArray:
+        """Labels needed on each task; NaN where it was not played."""
+        return np.array([np.mean([needed(each) for each in tries]) if tries else np.nan for tries in self.losses])
+
+
+def play(heaps: Sequence[Heap]) -> dict[str, Played]:
+    """All strategies of our own."""
+    informed = [ask(one, "information") for one in heaps]
+    return {
+        "no label: the ranking": Played(losses=[[one.loss([int(one.ranked.argmax())])] for one in heaps]),
+        COUNTED: Played(losses=[[one.loss(counted(one, seed=seed)) for seed in range(10)] for one in heaps]),
+        "belief, random images": Played(
+            losses=[[one.loss(ask(one, "chance", seed=seed)[0]) for seed in range(2)] for one in heaps]
+        ),
+        "belief, most doubtful image": Played(losses=[[one.loss(ask(one, "doubt")[0])] for one in heaps]),
+        OURS: Played(
+            losses=[[one.loss(named)] for one, (named, _) in zip(heaps, informed, strict=True)],
+            chances=[chances for _, chances in informed],
+        ),
     }
-    if coda:
-        every["CODA, its authors' code"] = lambda one: [list(coda[one.name]["named"])]
-    found: dict[str, list[list[FloatArray]]] = {}
-    for name, named in every.items():
-        found[name] = [[one.loss(each) for each in named(one)] for one in heaps]
-        print(name, flush=True)
-    return found
 
 
-def asking_table(found: Mapping[str, list[list[FloatArray]]]) -> list[dict[str, object]]:
+def play_coda(heaps: Sequence[Heap], named: Mapping[str, Mapping[str, list[int]]]) -> Played:
+    """What CODA named, on the tasks that its record has."""
+    return Played(losses=[[one.loss(named[one.name]["named"])] if one.name in named else [] for one in heaps])
+
+
+def asking_table(played: Mapping[str, Played]) -> list[dict[str, object]]:
     """Labels needed and losses of every strategy, paired with random images and with CODA over tasks."""
-    counts = {
-        name: np.array([np.mean([needed(each) for each in tries]) for tries in tasks]) for name, tasks in found.items()
-    }
-    against = [name for name in found if name.startswith(("right answers", "CODA"))]
-    print(f"\n| strategy | labels needed | {' | '.join(f'minus {name}' for name in against)} | " + " | ".join(
-        f"loss at {count}" for count in _SHOWN) + " |\n" + "|---" * (2 + len(against) + len(_SHOWN)) + "|")  # fmt: skip
+    against = [name for name in (COUNTED, CODA) if name in played]
+    heads = ["strategy", "tasks", "labels needed", *(f"minus {name}" for name in against)]
+    print("\n| " + " | ".join([*heads, *(f"loss at {count}" for count in _SHOWN)]) + " |")
+    print("|---" * (len(heads) + len(_SHOWN)) + "|")
     rows: list[dict[str, object]] = []
-    for name, tasks in found.items():
-        row: dict[str, object] = {"strategy": name, "labels": round(float(counts[name].mean()), 1)}
+    for name, one in played.items():
+        there = np.isfinite(one.counts)
+        row: dict[str, object] = {
+            "strategy": name,
+            "tasks": int(there.sum()),
+            "labels": round(float(one.counts[there].mean()), 1),
+        }
         for other in against:
-            over = mean_interval(counts[name] - counts[other], seed=0)
-            mean = float((counts[name] - counts[other]).mean())
-            row[f"minus {other}"] = [round(each, 1) for each in (mean, over.low, over.high)]
-        lost = 100 * np.stack([np.mean(tries, axis=0) for tries in tasks]).mean(axis=0)
+            gain = one.counts - played[other].counts
+            gain = gain[np.isfinite(gain)]
+            over = mean_interval(gain, seed=0)
+            row[f"minus {other}"] = [round(each, 1) for each in (float(gain.mean()), over.low, over.high)]
+        lost = 100 * np.stack([np.mean(tries, axis=0) for tries in one.losses if tries]).mean(axis=0)
         row |= {f"loss at {count}": round(float(lost[count]), 2) for count in _SHOWN}
         rows.append(row)
         print("| " + " | ".join(str(cell) for cell in row.values()) + " |", flush=True)
     return rows
 
 
-def chances_table(heaps: Sequence[Heap]) -> list[dict[str, object]]:
+def chances_table(heaps: Sequence[Heap], ours: Played) -> list[dict[str, object]]:
     """Predicted P(best) in bins against how often it came true; of several best ones each is a part of one."""
-    told = [ask(one, "information")[1] for one in heaps]
     rows: list[dict[str, object]] = []
     print("\n| labels | P(best) | candidates | mean P(best) | was best |\n|---|---|---|---|---|")
     for count in (0, 5, 20, 60):
-        p = np.concatenate([chances[min(count, len(chances) - 1)] for chances in told])
+        p = np.concatenate([chances[min(count, len(chances) - 1)] for chances in ours.chances])
         best = [one.right.mean(axis=1) >= one.right.mean(axis=1).max() - 1e-9 for one in heaps]
         true = np.concatenate([each / each.sum() for each in best])
         place = np.clip(np.digitize(p, _BINS) - 1, 0, len(_BINS) - 2)
-        for b in range(len(_BINS) - 1):
+        for b in np.unique(place):
             within = place == b
-            if within.any():
-                row: dict[str, object] = {
-                    "labels": count,
-                    "p_best": f"{_BINS[b]:.2f} to {_BINS[b + 1]:.2f}",
-                    "candidates": int(within.sum()),
-                    "mean": round(float(p[within].mean()), 3),
-                    "true": round(float(true[within].mean()), 3),
-                }
-                rows.append(row)
-                print("| " + " | ".join(str(cell) for cell in row.values()) + " |", flush=True)
+            row: dict[str, object] = {
+                "labels": count,
+                "p_best": f"{_BINS[b]:.2f} to {_BINS[b + 1]:.2f}",
+                "candidates": int(within.sum()),
+                "mean": round(float(p[within].mean()), 3),
+                "true": round(float(true[within].mean()), 3),
+            }
+            rows.append(row)
+            print("| " + " | ".join(str(cell) for cell in row.values()) + " |", flush=True)
     return rows
 
 
@@ -305,14 +326,15 @@ def main() -> None:
             p = np.exp(one.votes - one.votes.max(axis=2, keepdims=True))
             p = (p / p.sum(axis=2, keepdims=True)).astype(np.float32)
             np.savez(args.predictions / f"{one.name}.npz", p=p, y=one.labels)
-    coda = {} if args.coda is None else json.loads(args.coda.read_text("utf-8"))
     with threadpool_limits(1):
-        found = strategies(heaps, coda)
+        played = play(heaps)
+        if args.coda is not None:
+            played[CODA] = play_coda(heaps, json.loads(args.coda.read_text("utf-8")))
         content = {
             "tasks": [one.name for one in heaps],
-            "asking": asking_table(found),
-            "chances": chances_table(heaps),
-            "heads": heads_table(heaps),
+            "asking": asking_table(played),
+            "chances": chances_table(heaps, played[OURS]),
+            "heads": heads_table([one for one in heaps if one.votes.shape[2] <= _MOST_CLASSES]),
         }
     if args.write is not None:
         args.write.write_text(json.dumps(content, indent=1) + "\n", "utf-8")

@@ -195,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
             case [""]:
                 nonce = secrets.token_urlsafe(16)
                 policy = (
-                    f"default-src 'none'; img-src 'self'; connect-src 'self'; style-src 'nonce-{nonce}'; "
+                    f"default-src 'none'; img-src 'self' data:; connect-src 'self'; style-src 'nonce-{nonce}'; "
                     f"script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
                 )
                 self._send(self._page.html(nonce).encode(), "text/html; charset=utf-8", policy=policy)

@@ -76,12 +76,10 @@ def votes_of(measured: Sequence[Measurement]) -> FloatArray:
     Raises:
         ValueError: one was not embedded.
     """
-    shown = [one.embedded() for one in measured]
-    if not all(shown):
-        raise ValueError(
-            f"votes need embeddings, but got none of {[one.candidate for one in measured if not one.embedded()]}"
-        )
-    return np.stack([CLARITY * one.cosine / one.spread for one in shown if one is not None])
+    shown = [seen for one in measured if (seen := one.embedded()) is not None]
+    if len(shown) < len(measured):
+        raise ValueError(f"votes need embeddings of all, but got those of {len(shown)} of {len(measured)} candidates")
+    return np.stack([CLARITY * one.cosine / one.spread for one in shown])
 
 
 class LabelSession:

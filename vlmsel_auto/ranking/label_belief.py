@@ -80,11 +80,8 @@ def believe(votes: FloatArray, *, prior: Weights, labels: IntArray, asked: BoolA
         ValueError: shapes that do not fit, or a label that is no class.
     """
     m, n, k = votes.shape
-    if (
-        labels.shape != (n,)
-        or prior.mean.shape != (m,)
-        or not ((labels >= 0) & (labels < k) | (labels == UNLABELLED)).all()
-    ):
+    fit = labels.shape == (n,) and prior.mean.shape == (m,)
+    if not fit or labels.max(initial=UNLABELLED) >= k or labels.min(initial=0) < UNLABELLED:
         raise ValueError(
             f"labels must be {n} classes below {k} or {UNLABELLED}, and weights {m}, but got labels of shape "
             f"{labels.shape} up to {labels.max(initial=UNLABELLED)} and {prior.mean.shape} weights"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vlmsel_auto.cache import write_atomically
 from vlmsel_auto.errors import TaskError
+from vlmsel_auto.tasks.classnames import check_class_names
 from vlmsel_auto.tasks.imagefolder import scan_folder
 from vlmsel_auto.tasks.scan import shown
 from vlmsel_auto.tasks.tables import IMAGES, LABELS, scan_csv
@@ -35,9 +36,10 @@ def read_known(root: Path, *, classes: Sequence[str] | None, unlabelled: bool) -
     if unlabelled and not (root / LABELS).is_file():
         return KnownLabels(classes=named, labels={})
     scan = scan_csv(root.resolve(), named=named) if unlabelled else scan_folder(root, classes=named)
-    if not scan.labelled:
-        return KnownLabels(classes=named, labels={})
-    return KnownLabels(classes=named or scan.classes, labels={entry.path: entry.label for entry in scan.entries})
+    labels = {entry.path: entry.label for entry in scan.entries if entry.label}
+    if not unlabelled and labels:
+        named = check_class_names(scan.classes, where=str(root))
+    return KnownLabels(classes=named, labels=labels)
 
 
 def write_known(root: Path, labels: Mapping[str, str]) -> None:
