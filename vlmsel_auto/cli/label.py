@@ -139,4 +139,4 @@ def _serve(session: LabelSession, *, port: int, open_browser: bool) -> None:
             while True:
                 time.sleep(3600)
         except KeyboardInterrupt:
-            say(f"{session.answered} labels are in {session.labels_path}")
+            say(f"labels given here are kept in {session.labels_path}: {session.answered}")
