@@ -30,6 +30,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 from without_labels import others
@@ -40,7 +41,7 @@ from vlmsel_auto.library.records import Library
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.models.embedding import embed
-from vlmsel_auto.pipeline.label import votes_of
+from vlmsel_auto.pipeline.label_session import votes_of
 from vlmsel_auto.planning.labelling import next_to_cover
 from vlmsel_auto.ranking.agreement import mean_interval
 from vlmsel_auto.ranking.evidence.consensus import likeness
@@ -49,7 +50,7 @@ from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import rank_candidates
 from vlmsel_auto.ranking.scaling import unit_rows
 from vlmsel_auto.ranks import error_correlation
-from vlmsel_auto.records import UNLABELLED, BoolArray, Candidate, FloatArray, IntArray
+from vlmsel_auto.records import UNLABELLED, Candidate, FloatArray, IntArray
 from vlmsel_auto.tasks.digits import write_digits
 from vlmsel_auto.tasks.task import load_task
 
@@ -75,7 +76,7 @@ class Heap:
     features: FloatArray  # (n, D) of the candidate that ranks first, unit length
 
     @property
-    def right(self) -> BoolArray:
+    def right(self) -> NDArray[np.bool_]:
         """(M, n) whether a candidate names an image's class."""
         return np.asarray(self.votes.argmax(axis=2) == self.labels, dtype=np.bool_)
 

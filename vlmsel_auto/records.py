@@ -19,7 +19,6 @@ from vlmsel_auto.errors import BudgetError
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 Metric = Literal["accuracy", "balanced_accuracy", "macro_f1"]
 CLASSES_ALIKE: Final[frozenset[Metric]] = frozenset({"balanced_accuracy", "macro_f1"})  # metrics that weigh them alike
 UNLABELLED: Final = -1  # in the place of a class

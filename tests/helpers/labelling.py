@@ -3,7 +3,7 @@
 import numpy as np
 
 from helpers.drawings import SHAPES, draw_shape
-from vlmsel_auto.pipeline.label import LabelSession
+from vlmsel_auto.pipeline.label_session import LabelSession
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Basis, Interval, RankedCandidate, Ranking
 from vlmsel_auto.tasks.task import load_task

@@ -9,7 +9,8 @@ from helpers.drawings import SHAPES
 from helpers.labelling import drawn_session, true_class, write_heap
 from vlmsel_auto.errors import CandidateError, TaskError, WorkdirError
 from vlmsel_auto.library.places import default_library
-from vlmsel_auto.pipeline.label import LabelSession, ToLabel, write_to_label
+from vlmsel_auto.pipeline.label import write_to_label
+from vlmsel_auto.pipeline.label_session import LabelSession, ToLabel
 from vlmsel_auto.pipeline.workdir import check_usable
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Ranking

@@ -33,7 +33,7 @@ from vlmsel_auto.cli.options import (
 from vlmsel_auto.cli.support import guarded, make_sink, say
 
 if TYPE_CHECKING:
-    from vlmsel_auto.pipeline.label import LabelSession
+    from vlmsel_auto.pipeline.label_session import LabelSession
 
 
 class For(StrEnum):

@@ -23,7 +23,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vlmsel_auto.cache import Json
 from vlmsel_auto.errors import ImageError, TaskError
-from vlmsel_auto.pipeline.label import LabelSession, ToLabel
+from vlmsel_auto.pipeline.label_session import LabelSession, ToLabel
 from vlmsel_auto.reporting.formatting import clean
 from vlmsel_auto.tasks.decode import decode_image
 from vlmsel_auto.tasks.scan import inside

@@ -9,11 +9,12 @@ over images of the similarity to the nearest chosen one (facility location).
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vlmsel_auto.records import UNLABELLED, BoolArray, FloatArray, IntArray
+from vlmsel_auto.records import UNLABELLED, FloatArray, IntArray
 
 
-def next_to_cover(features: FloatArray, *, classes: FloatArray, labels: IntArray, asked: BoolArray) -> int:
+def next_to_cover(features: FloatArray, *, classes: FloatArray, labels: IntArray, asked: NDArray[np.bool_]) -> int:
     """The image to label next: of the class with the fewest labels, the one that covers most.
 
     Args:

@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
-from vlmsel_auto.records import UNLABELLED, BoolArray, FloatArray, IntArray
+from vlmsel_auto.records import UNLABELLED, FloatArray, IntArray
 
 # our own choices, measured by benchmarks/labelling.py
 _TOTAL: Final = 2.0  # sum of the weights before any label
@@ -67,7 +68,7 @@ def prior_weights(p_best: FloatArray, alike: FloatArray) -> Weights:
     return Weights(mean=_TOTAL * raw / raw.sum(), sd=_SD * np.sqrt(shared))
 
 
-def believe(votes: FloatArray, *, prior: Weights, labels: IntArray, asked: BoolArray | None = None) -> Belief:
+def believe(votes: FloatArray, *, prior: Weights, labels: IntArray, asked: NDArray[np.bool_] | None = None) -> Belief:
     """Classes, accuracies and who is best, given the labels that are known.
 
     Args:
@@ -116,7 +117,7 @@ def believe(votes: FloatArray, *, prior: Weights, labels: IntArray, asked: BoolA
 
 
 def _fit_weights(
-    centred: FloatArray, *, prior: Weights, labels: IntArray, known: BoolArray, coming: BoolArray
+    centred: FloatArray, *, prior: Weights, labels: IntArray, known: NDArray[np.bool_], coming: NDArray[np.bool_]
 ) -> tuple[FloatArray, FloatArray]:
     """Mean (M,) and covariance (M, M) of the weights: Newton's method, then the curvature at its end."""
     precision, weights = np.diag(prior.sd**-2), prior.mean.copy()
