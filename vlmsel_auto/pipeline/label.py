@@ -69,7 +69,7 @@ def open_labelling(
             Path(task_dir), views=views_of(listed.candidates), seed=seed, workdir=root, sink=sink,
             classes=known.classes, unlabelled=True, images=images,
         )  # fmt: skip
-        ranking, measured = rank_task(
+        ranked = rank_task(
             task,
             listed.candidates,
             library=open_library(library),
@@ -81,7 +81,9 @@ def open_labelling(
             machine=listed.machine,
             seed=seed,
         )
-    session = LabelSession(task, ranking=ranking, measured=measured, labels=known.labels, purpose=purpose)
+    session = LabelSession(
+        task, ranking=ranked.ranking, measured=ranked.measurements, labels=known.labels, purpose=purpose
+    )
     beyond = len(set(known.labels) - set(task.paths))
     if beyond:
         sink(Notice(text=f"{plural(beyond, 'label')} of images that are not among those looked at stay unused here"))
