@@ -11,6 +11,7 @@ from PIL import Image
 
 from helpers.drawings import SHAPES
 from helpers.labelling import drawn_session, true_class, write_heap
+from vlmsel_auto.cli import labelpage
 from vlmsel_auto.cli.labelpage import serving
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.tasks.answers import read_known
@@ -134,6 +135,18 @@ def test_an_answer_that_cannot_be_saved_is_told(address, heap):
     assert status == 409
     assert "labels cannot be written here" in told["error"]
     assert said(address, "state")[1]["given"] == 0
+
+
+def test_a_person_who_is_quicker_than_the_belief(session, monkeypatch):
+    monkeypatch.setattr(labelpage, "_PATIENCE", 0.0)
+    with serving(session) as address:
+        _, now = said(address, "state")
+        seen = []
+        while now["image"] is not None:
+            seen.append(now["image"]["name"])
+            _, now = said(address, "answer", {"image": now["image"]["place"], "label": true_class(seen[-1])})
+    assert sorted(seen) == [f"{number:03d}.png" for number in range(30)]
+    assert session.labels == {name: true_class(name) for name in seen}
 
 
 def test_when_nothing_is_left(heap, tmp_path):

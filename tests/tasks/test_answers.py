@@ -58,6 +58,12 @@ def test_one_class_alone_is_not_all(heap):
     assert read_known(heap, classes=SHAPES, unlabelled=False).labels == {"000.png": "circle"}
 
 
+def test_splits_would_be_lost(heap):
+    (heap / "labels.csv").write_text("path,label,split\n000.png,circle,train\n001.png,square,train\n")
+    with pytest.raises(TaskError, match="a table of path and label alone, but got the column split"):
+        read_known(heap, classes=SHAPES, unlabelled=False)
+
+
 def test_a_table_of_images_cannot_be_labelled(tmp_path):
     (tmp_path / "images.parquet").touch()
     with pytest.raises(TaskError, match="only images that are files"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import secrets
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -143,8 +144,12 @@ class LabelPage:
             self._renewal.cancel()  # not yet begun: the new one knows more
         self._renewal = self._worker.submit(self._think)
         wait([self._renewal], timeout=patience)
-        if self._renewal.done():
+        if self._renewal.done() or not self._ready():
             self._renewal.result()
+
+    def _ready(self) -> list[ToLabel]:
+        closed = self._session.closed
+        return [one for one in self._queue if one.path not in closed]
 
     def _think(self) -> None:
         found = self._session.suggest(_AHEAD)
@@ -156,8 +161,7 @@ class LabelPage:
         self._queue = found
 
     def _state(self) -> dict[str, Json]:
-        session = self._session
-        labels, ready = session.labels, [one for one in self._queue if one.path not in session.closed]
+        session, ready = self._session, self._ready()
         path = self._back if self._back is not None else ready[0].path if ready else None
         one = next((each for each in self._queue if each.path == path), None)
         image: dict[str, Json] | None = None
@@ -171,10 +175,21 @@ class LabelPage:
         return {
             "image": image,
             "given": session.answered,
-            "labels": len(labels),
+            "labels": len(session.labels),
             "images": len(session.task.paths),
             "standing": self._standing,
         }
+
+
+class _Server(ThreadingHTTPServer):
+    """Threads end with the program; a browser that goes away in the middle of an answer is no error."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tell of errors but those of a lost connection."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -266,11 +281,10 @@ def serving(session: LabelSession, *, port: int = 0) -> Iterator[str]:
     token = secrets.token_urlsafe(24)
     page = LabelPage(session)
     try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, page=page, token=token))
+        server = _Server(("127.0.0.1", port), partial(_Handler, page=page, token=token))
     except OSError as error:
         page.close()
         raise TaskError(f"the page needs a free port ({error.strerror}), but got {port}") from error
-    server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, name="label page", daemon=True)
     thread.start()
     try:

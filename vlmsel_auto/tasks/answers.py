@@ -28,7 +28,7 @@ def read_known(root: Path, *, classes: Sequence[str] | None, unlabelled: bool) -
     """The labels that a folder has: its labels.csv, or else its folders, unless these are no classes.
 
     Raises:
-        TaskError: the folder or its labels.csv cannot be used, or images and labels are in one table.
+        TaskError: the folder or its labels.csv cannot be used, or could not be added to: images in a table, or splits.
     """
     named = None if classes is None else tuple(classes)
     if (root / IMAGES).is_file():
@@ -36,6 +36,10 @@ def read_known(root: Path, *, classes: Sequence[str] | None, unlabelled: bool) -
     if unlabelled and not (root / LABELS).is_file():
         return KnownLabels(classes=named, labels={})
     scan = scan_csv(root.resolve(), named=named) if unlabelled else scan_folder(root, classes=named)
+    if (root / LABELS).is_file() and any(entry.part for entry in scan.entries):
+        raise TaskError(
+            f"labels are added to a table of path and label alone, but got the column split in {root / LABELS}"
+        )
     labels = {entry.path: entry.label for entry in scan.entries if entry.label}
     if not unlabelled and labels:
         named = check_class_names(scan.classes, where=str(root))
