@@ -10,7 +10,7 @@ which on, up to 60, all that it names are within a point of the best on the heap
 
 "CODA, its authors' code" is a record of the candidates that it names: {task: {"named": [after 0, 1, ... labels]}}.
 Write its input with --predictions FOLDER (TASK.npz with p (M, n, K) and y (n,)), and run github.com/justinkay/coda
-(commit f240a4c, CODA's defaults; prefilter_n=100 from 20 classes on) on it.
+(commit f240a4c, CODA's defaults; prefilter_n=100 from eight classes on) on it.
 
 The second table says how often P(best) comes true, the third what a head learns from the labels that `--for tuning`
 asks for: accuracy of a logistic regression on the features of the candidate that ranks first, half of the heap being
@@ -32,6 +32,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 from without_labels import measurement, others
@@ -44,7 +45,7 @@ from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.models.embedding import embed
 from vlmsel_auto.pipeline.label_session import votes_of
 from vlmsel_auto.planning.labelling import next_to_cover
-from vlmsel_auto.ranking.agreement import mean_interval
+from vlmsel_auto.ranking.agreement import mean_interval, ndcg
 from vlmsel_auto.ranking.evidence.consensus import likeness
 from vlmsel_auto.ranking.label_belief import Belief, Weights, believe, prior_weights
 from vlmsel_auto.ranking.ranking import rank_candidates
@@ -117,18 +118,22 @@ def heap(path: Path, library: Library, candidates: Sequence[Candidate], *, cache
     )
 
 
-def ask(one: Heap, asked: Asked, *, seed: int = 0) -> tuple[list[int], list[FloatArray]]:
-    """Candidates named after 0, 1, ... labels by the belief, and P(best) (M,) at each."""
+def ask(one: Heap, asked: Asked, *, seed: int = 0) -> list[Belief]:
+    """What is believed after 0, 1, ... labels."""
     order = np.random.default_rng(seed).permutation(len(one.labels))
     labels = np.full(len(one.labels), UNLABELLED)
-    named, chances = [], []
+    found = []
     for done in range(min(LABELS, len(one.labels) - 1) + 1):
         now = believe(one.votes, prior=one.prior, labels=labels)
-        named.append(int(now.accuracy.argmax()))
-        chances.append(now.p_best)
+        found.append(now)
         place = order[done] if asked == "chance" else _most(now, labels, doubt=asked == "doubt")
         labels[place] = one.labels[place]
-    return named, chances
+    return found
+
+
+def best_of(beliefs: Sequence[Belief]) -> list[int]:
+    """Candidates of the highest expected accuracy."""
+    return [int(now.accuracy.argmax()) for now in beliefs]
 
 
 def _most(now: Belief, labels: IntArray, *, doubt: bool) -> int:
@@ -158,7 +163,7 @@ class Played:
     """One strategy: what was lost after each label, by task and repetition; none where a task was not played."""
 
     losses: Sequence[Sequence[FloatArray]]
-    chances: Sequence[Sequence[FloatArray]] = ()  # P(best) after each label, by task
+    beliefs: Sequence[Sequence[Belief]] = ()  # after each label, by task
 
     @property
     def counts(self) -> FloatArray:
@@ -173,12 +178,12 @@ def play(heaps: Sequence[Heap]) -> dict[str, Played]:
         "no label: the ranking": Played(losses=[[one.loss([int(one.ranked.argmax())])] for one in heaps]),
         COUNTED: Played(losses=[[one.loss(counted(one, seed=seed)) for seed in range(10)] for one in heaps]),
         "belief, random images": Played(
-            losses=[[one.loss(ask(one, "chance", seed=seed)[0]) for seed in range(2)] for one in heaps]
+            losses=[[one.loss(best_of(ask(one, "chance", seed=seed))) for seed in range(2)] for one in heaps]
         ),
-        "belief, most doubtful image": Played(losses=[[one.loss(ask(one, "doubt")[0])] for one in heaps]),
+        "belief, most doubtful image": Played(losses=[[one.loss(best_of(ask(one, "doubt")))] for one in heaps]),
         OURS: Played(
-            losses=[[one.loss(named)] for one, (named, _) in zip(heaps, informed, strict=True)],
-            chances=[chances for _, chances in informed],
+            losses=[[one.loss(best_of(beliefs))] for one, beliefs in zip(heaps, informed, strict=True)],
+            beliefs=informed,
         ),
     }
 
@@ -219,7 +224,7 @@ def chances_table(heaps: Sequence[Heap], ours: Played) -> list[dict[str, object]
     rows: list[dict[str, object]] = []
     print("\n| labels | P(best) | candidates | mean P(best) | was best |\n|---|---|---|---|---|")
     for count in (0, 5, 20, 60):
-        p = np.concatenate([chances[min(count, len(chances) - 1)] for chances in ours.chances])
+        p = np.concatenate([beliefs[min(count, len(beliefs) - 1)].p_best for beliefs in ours.beliefs])
         best = [one.right.mean(axis=1) >= one.right.mean(axis=1).max() - 1e-9 for one in heaps]
         true = np.concatenate([each / each.sum() for each in best])
         place = np.clip(np.digitize(p, _BINS) - 1, 0, len(_BINS) - 2)
@@ -235,6 +240,24 @@ def chances_table(heaps: Sequence[Heap], ours: Played) -> list[dict[str, object]
             rows.append(row)
             print("| " + " | ".join(str(cell) for cell in row.values()) + " |", flush=True)
     return rows
+
+
+def order_table(heaps: Sequence[Heap], ours: Played) -> list[dict[str, object]]:
+    """NDCG@5 and tau-b of the ranking without labels, and of the belief's accuracies, for zero-shot accuracy."""
+
+    def agreement(scores: Sequence[FloatArray]) -> list[float]:
+        pairs = [(score, one.right.mean(axis=1)) for score, one in zip(scores, heaps, strict=True)]
+        gains, taus = [ndcg(*pair) for pair in pairs], [stats.kendalltau(*pair).statistic for pair in pairs]
+        return [round(float(np.nanmean(each)), 3) for each in (gains, taus)]
+
+    found = {"no label: the ranking": agreement([one.ranked for one in heaps])}
+    for count in (0, 5, 10, 20, 60):
+        now = [beliefs[min(count, len(beliefs) - 1)].accuracy for beliefs in ours.beliefs]
+        found[f"belief, {count} labels"] = agreement(now)
+    print("\n| order by | NDCG@5 | tau-b |\n|---|---|---|")
+    for name, (gain, tau) in found.items():
+        print(f"| {name} | {gain:.3f} | {tau:.3f} |", flush=True)
+    return [{"order": name, "ndcg5": gain, "tau_b": tau} for name, (gain, tau) in found.items()]
 
 
 def heads_table(heaps: Sequence[Heap]) -> list[dict[str, object]]:
@@ -346,6 +369,7 @@ def main() -> None:
             "tasks": [one.name for one in heaps],
             "asking": asking_table(played),
             "chances": chances_table(heaps, played[OURS]),
+            "orders": order_table(heaps, played[OURS]),
             "speed": seconds_table(),
             "heads": heads_table([one for one in heaps if one.votes.shape[2] <= _MOST_CLASSES]),
         }
