@@ -121,6 +121,12 @@ def test_from_a_folder_to_a_file_and_on(heap, tmp_path):
     assert not {one.path for one in again.to_label} & {one.path for one in found.to_label}
 
 
+def test_the_file_is_no_image(heap, monkeypatch):
+    monkeypatch.chdir(heap)
+    with pytest.raises(WorkdirError, match="must lie outside the task folder"):
+        vlmsel_auto.label(".", classes=SHAPES)
+
+
 @pytest.mark.parametrize("options", [{"count": 0}, {"purpose": "fun"}])
 def test_what_cannot_be_asked(heap, options):
     with pytest.raises(ValueError, match="count must be 1 or more and purpose ranking or tuning"):

@@ -101,7 +101,9 @@ def label(
             licence=licence,
         )
         named = check_task(directory, candidates, classes=classes, unlabelled=unlabelled)
-        from vlmsel_auto.pipeline.label import finish_labelling, open_labelling
+        from vlmsel_auto.pipeline.label import finish_labelling, folder_of, open_labelling
+
+        folder = folder_of(directory, workdir)
 
         with make_sink(quiet=quiet) as sink:
             session = open_labelling(
@@ -121,7 +123,7 @@ def label(
             )
         if page:
             _serve(session, port=port, open_browser=open_browser)
-        found = finish_labelling(session, task_dir=directory, count=count, workdir=workdir)
+        found = finish_labelling(session, count=count, folder=folder)
         answer.json = label_json(found)
         if not as_json:
             print_labelling(found)

@@ -136,20 +136,34 @@ def label(
     """
     if count < 1 or purpose not in {"ranking", "tuning"}:
         raise ValueError(f"count must be 1 or more and purpose ranking or tuning, but got {count} and {purpose!r}")
+    folder = folder_of(task_dir, workdir)
     session = open_labelling(
         task_dir, purpose=purpose, candidates=candidates, limits=limits, offline=offline, classes=classes,
         unlabelled=unlabelled, images=images, seed=seed, library=library, cache_dir=cache_dir, device=device, sink=sink,
     )  # fmt: skip
-    return finish_labelling(session, task_dir=Path(task_dir), count=count, workdir=workdir)
+    return finish_labelling(session, count=count, folder=folder)
 
 
-def finish_labelling(
-    session: LabelSession, *, task_dir: Path, count: int, workdir: str | Path | None = None
-) -> LabelResult:
-    """Write what a session would ask for next; arguments and errors as for `label`."""
+def folder_of(task_dir: str | Path, workdir: str | Path | None) -> Path:
+    """The folder of to_label.csv.
+
+    Raises:
+        WorkdirError: it lies in the task folder, where the file would be taken for an image.
+    """
+    folder = Path(workdir) if workdir is not None else default_workdir(Path(task_dir))
+    if folder.resolve().is_relative_to(Path(task_dir).resolve()):
+        raise WorkdirError(f"the work directory must lie outside the task folder, but got {str(folder)!r}")
+    return folder
+
+
+def finish_labelling(session: LabelSession, *, count: int, folder: Path) -> LabelResult:
+    """Write what a session would ask for next to ``folder/to_label.csv``.
+
+    Raises:
+        WorkdirError: it cannot be written.
+    """
     wanted = session.suggest(count)
-    path = write_to_label(wanted, Path(workdir) if workdir is not None else default_workdir(task_dir))
-    return LabelResult(to_label=wanted, standing=session.standing(), path=path)
+    return LabelResult(to_label=wanted, standing=session.standing(), path=write_to_label(wanted, folder))
 
 
 def write_to_label(wanted: Iterable[ToLabel], workdir: Path) -> Path:
