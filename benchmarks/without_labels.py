@@ -64,21 +64,10 @@ class Scene:
         """What looks at so many unlabelled images would find, with the library's conductance of the task."""
         order = np.random.default_rng(5).permutation(len(self.unlabelled))
         rows = np.sort(order[:images])
-        found = []
-        for one, seen in zip(candidates, self.seen, strict=True):
-            known = library.cell(one.id, self.name) if self.name in library.task_names else None
-            measured = Measurement(
-                candidate=one.id,
-                features=seen.images[rows].astype(np.float64),
-                text_features=seen.text.astype(np.float64),
-                baseline=seen.baseline.astype(np.float64),
-                logit_scale=seen.logit_scale,
-            )
-            if known is not None:
-                blocks = library.candidates[library.row(one.id)].blocks
-                measured = replace(measured, total=known.total, activity=known.activity, blocks=blocks)
-            found.append(measured)
-        return found
+        return [
+            measurement(one, replace(seen, images=seen.images[rows]), library=library, task=self.name)
+            for one, seen in zip(candidates, self.seen, strict=True)
+        ]
 
     def views(self) -> Views:
         """Rows of unit length."""
@@ -99,6 +88,22 @@ class Scene:
         rows = np.concatenate([kept[0], len(self.unlabelled) + kept[1]])
         seen = [replace(one, at=one.at[rows], images=one.images[rows]) for one in self.seen]
         return replace(self, seen=seen, unlabelled=self.unlabelled[kept[0]], test=self.test[kept[1]])
+
+
+def measurement(candidate: Candidate, seen: Embeddings, *, library: Library, task: str) -> Measurement:
+    """What a look would find: embeddings, with the conductance that the library has of the task."""
+    found = Measurement(
+        candidate=candidate.id,
+        features=seen.images.astype(np.float64),
+        text_features=seen.text.astype(np.float64),
+        baseline=seen.baseline.astype(np.float64),
+        logit_scale=seen.logit_scale,
+    )
+    known = library.cell(candidate.id, task) if task in library.task_names else None
+    if known is None:
+        return found
+    blocks = library.candidates[library.row(candidate.id)].blocks
+    return replace(found, total=known.total, activity=known.activity, blocks=blocks)
 
 
 def scene(path: Path, candidates: Sequence[Candidate], *, cache: Path, templates: Sequence[str] | None) -> Scene:

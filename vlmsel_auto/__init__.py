@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vlmsel_auto.models import candidates
     from vlmsel_auto.models.limits import Limits
     from vlmsel_auto.models.prediction import Predictions, predict
+    from vlmsel_auto.pipeline.label import LabelResult, label
     from vlmsel_auto.pipeline.rank import rank
     from vlmsel_auto.pipeline.result import RankResult, SearchResult
     from vlmsel_auto.pipeline.search import search
@@ -39,6 +40,7 @@ _HOMES = {
     "Budget": "records",
     "Candidate": "records",
     "Event": "events",
+    "LabelResult": "pipeline.label",
     "Library": "library.records",
     "Limits": "models.limits",
     "NotebookSink": "reporting.notebook",
@@ -51,6 +53,7 @@ _HOMES = {
     "TrialResult": "records",
     "TrialSpec": "records",
     "VlmClassifier": "estimator",
+    "label": "pipeline.label",
     "predict": "models.prediction",
     "rank": "pipeline.rank",
     "search": "pipeline.search",
@@ -63,6 +66,7 @@ __all__ = [
     "Budget",
     "Candidate",
     "Event",
+    "LabelResult",
     "Library",
     "Limits",
     "NotebookSink",
@@ -77,6 +81,7 @@ __all__ = [
     "VlmClassifier",
     "candidates",
     "errors",
+    "label",
     "predict",
     "rank",
     "search",

@@ -22,6 +22,7 @@ from vlmsel_auto.reporting.table import Column, ranking_columns, table
 
 if TYPE_CHECKING:
     from vlmsel_auto.models.prediction import Predictions  # imports torch
+    from vlmsel_auto.pipeline.label import LabelResult  # likewise
 
 _PIPE_WIDTH = 200  # columns when standard output is no terminal: nothing gets cut
 
@@ -183,6 +184,40 @@ def print_ranking(ranking: Ranking, *, top: int) -> None:
     more = [f"... and {plural(hidden, 'candidate')} more"] if hidden > 0 else []
     failures = [f"not ranked: {name}: {reason}" for name, reason in ranking.failures.items()]
     print_table(columns, notes=[*more, *failures, *ranking.notes])
+
+
+def label_json(found: LabelResult) -> Json:
+    """``{"to_label": [{path, suggested, probability, why}, ...], "labels", "p_best", "accuracy", "file"}``."""
+    standing = found.standing
+    return {
+        "to_label": [_fields(one, "path", "suggested", "probability", "why") for one in found.to_label],
+        "labels": standing.known,
+        "p_best": dict(standing.p_best),
+        "accuracy": dict(standing.accuracy),
+        "file": str(found.path),
+    }
+
+
+def print_labelling(found: LabelResult, *, top: int = 5) -> None:
+    """Print what to label next and who leads on standard output."""
+    wanted, standing = found.to_label, found.standing
+    leaders = list(standing.p_best)[:top]
+    print_table(
+        [
+            Column("candidate", leaders),
+            Column("P(best)", [percent(standing.p_best[name]) for name in leaders]),
+            Column("accuracy", [percent(standing.accuracy[name]) for name in leaders]),
+        ],
+        notes=[f"zero-shot, by {plural(standing.known, 'label')}"],
+    )
+    print_table(
+        [
+            Column("to label", [one.path for one in wanted]),
+            Column("suggested", [f"{one.suggested} {percent(one.probability)}" for one in wanted]),
+            Column("why", [one.why for one in wanted]),
+        ],
+        notes=[f"written to {found.path}"],
+    )
 
 
 def print_predictions(found: Predictions, *, top: int) -> None:

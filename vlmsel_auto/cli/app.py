@@ -14,6 +14,7 @@ import typer
 
 from vlmsel_auto.cli.bench import bench
 from vlmsel_auto.cli.dashboard import dashboard
+from vlmsel_auto.cli.label import label
 from vlmsel_auto.cli.library import library_app
 from vlmsel_auto.cli.options import AsJson, Debug, Device, LogFile, Quiet
 from vlmsel_auto.cli.rank import rank
@@ -54,6 +55,7 @@ def _root(
 
 app.command(epilog=EPILOG)(search)
 app.command()(rank)
+app.command()(label)
 
 
 @app.command()

@@ -25,6 +25,7 @@ from vlmsel_auto.tasks.datasets import TaskData
 
 LOCK: Final = "search.lock"
 TASK: Final = "task"
+TO_LABEL: Final = "to_label.csv"  # images that `label.label` would have labelled next
 _SETTINGS: Final = "search.json"
 _CANDIDATES: Final = "candidates.json"
 _RANKING: Final = "ranking.json"
@@ -56,7 +57,7 @@ def check_usable(workdir: Path) -> None:
     if there.exists() and not there.is_dir():
         raise WorkdirError(f"the work directory must be a folder; choose another, but got the file {str(there)!r}")
     if workdir.is_dir() and not (workdir / _SETTINGS).exists():
-        ours = {"pixels", TASK, LOCK}  # what a search leaves that was killed before it had settings
+        ours = {"pixels", TASK, LOCK, TO_LABEL}  # what labelling leaves, or a search killed before it had settings
         names = (one.name for one in workdir.iterdir())
         others = sorted(name for name in names if name not in ours and not name.startswith(_SCRAP))
         if others:

@@ -1,0 +1,381 @@
+"""What it takes to find the best zero-shot candidate by asking for labels: the mini zoo, one task left out at a time.
+
+    python benchmarks/labelling.py [TASKS] --coda benchmarks/results/labelling-coda.json \
+        --write benchmarks/results/labelling.json
+
+TASKS is a folder of task folders; without, scikit-learn's digits are the only task. At most 400 test images of each,
+which no candidate was trained on, are the heap; the ranking without labels, by the library without the task, is what
+is known before the first label. After every label a strategy names a candidate. Its count is the number of labels from
+which on, up to 60, all that it names are within a point of the best on the heap; 60 where that is never so.
+
+"CODA, its authors' code" is a record of the candidates that it names: {task: {"named": [after 0, 1, ... labels]}}.
+Write its input with --predictions FOLDER (TASK.npz with p (M, n, K) and y (n,)), and run github.com/justinkay/coda
+(commit f240a4c, CODA's defaults; prefilter_n=100 from eight classes on) on it.
+
+The second table says how often P(best) comes true, the third what a head learns from the labels that `--for tuning`
+asks for: accuracy of a logistic regression on the features of the candidate that ranks first, half of the heap being
+asked for and half tested on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
+from without_labels import measurement, others
+
+from vlmsel_auto.cache import Store, default_cache_dir
+from vlmsel_auto.library.places import default_library
+from vlmsel_auto.library.records import Library
+from vlmsel_auto.models import zoo
+from vlmsel_auto.models.candidates import mini_zoo
+from vlmsel_auto.models.embedding import embed
+from vlmsel_auto.pipeline.label_session import votes_of
+from vlmsel_auto.planning.labelling import next_to_cover
+from vlmsel_auto.ranking.agreement import mean_interval, ndcg
+from vlmsel_auto.ranking.evidence.consensus import likeness
+from vlmsel_auto.ranking.label_belief import Belief, Weights, believe, prior_weights
+from vlmsel_auto.ranking.ranking import rank_candidates
+from vlmsel_auto.ranking.scaling import unit_rows
+from vlmsel_auto.ranks import error_correlation
+from vlmsel_auto.records import UNLABELLED, Candidate, FloatArray, IntArray
+from vlmsel_auto.tasks.digits import write_digits
+from vlmsel_auto.tasks.task import load_task
+
+HEAP, LABELS = 400, 60
+_NEAR = 0.01  # accuracy
+_SHOWN = (0, 5, 10, 20, 40, 60)
+_BINS = (0.0, 0.05, 0.2, 0.5, 0.8, 1.0)
+_A_CLASS = (1, 2, 4)  # labels
+_MOST_CLASSES = 12  # of tasks whose heads are compared: others would need hundreds of labels
+COUNTED, OURS, CODA = "right answers counted, random images", "belief, most information", "CODA, its authors' code"
+Asked = Literal["information", "chance", "doubt"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Heap:
+    """One task: votes of all candidates, the truth, and what the ranking knew."""
+
+    name: str
+    votes: FloatArray  # (M, n, K)
+    labels: IntArray  # (n,)
+    prior: Weights
+    ranked: FloatArray  # (M,) scores without labels
+    features: FloatArray  # (n, D) of the candidate that ranks first, unit length
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """(M, n) whether a candidate names an image's class."""
+        return np.asarray(self.votes.argmax(axis=2) == self.labels, dtype=np.bool_)
+
+    def loss(self, named: Sequence[int]) -> FloatArray:
+        """Accuracy lost by each named candidate, one after every label up to 60."""
+        accuracy = self.right.mean(axis=1)
+        lost = np.asarray(accuracy.max() - accuracy[list(named)], dtype=np.float64)
+        return np.pad(lost, (0, max(0, LABELS + 1 - len(lost))), "edge")[: LABELS + 1]
+
+
+def heap(path: Path, library: Library, candidates: Sequence[Candidate], *, cache: Path) -> Heap:
+    """Embed a task, or find it in ``cache``, and rank without labels and without the task in the library."""
+    task, store = load_task(path, workdir=cache), Store(cache / "targets")
+    rows = np.sort(np.random.default_rng(1).permutation(task.test)[:HEAP])
+    measured = [
+        measurement(
+            one, embed(one, task, rows, load=partial(zoo.load, one), store=store), library=library, task=task.name
+        )
+        for one in candidates
+    ]
+    ranking = rank_candidates(
+        task=task.name,
+        targets=measured,
+        library=others(library, task.name),
+        truth="zero_shot",
+        correlation=error_correlation(candidates),
+    )
+    lines = {line.candidate: line for line in ranking.ranked}
+    ranked = np.array([lines[one.id].score for one in candidates])
+    votes = votes_of(measured)
+    return Heap(
+        name=task.name,
+        votes=votes,
+        labels=task.labels[rows],
+        prior=prior_weights(np.array([lines[one.id].p_best for one in candidates]), likeness(list(votes))),
+        ranked=ranked,
+        features=unit_rows(measured[int(ranked.argmax())].features),
+    )
+
+
+def ask(one: Heap, asked: Asked, *, seed: int = 0) -> list[Belief]:
+    """What is believed after 0, 1, ... labels."""
+    order = np.random.default_rng(seed).permutation(len(one.labels))
+    labels = np.full(len(one.labels), UNLABELLED)
+    found = []
+    for done in range(min(LABELS, len(one.labels) - 1) + 1):
+        now = believe(one.votes, prior=one.prior, labels=labels)
+        found.append(now)
+        place = order[done] if asked == "chance" else _most(now, labels, doubt=asked == "doubt")
+        labels[place] = one.labels[place]
+    return found
+
+
+def best_of(beliefs: Sequence[Belief]) -> list[int]:
+    """Candidates of the highest expected accuracy."""
+    return [int(now.accuracy.argmax()) for now in beliefs]
+
+
+def _most(now: Belief, labels: IntArray, *, doubt: bool) -> int:
+    if not doubt:
+        return int(now.information.argmax())
+    second, first = np.sort(now.classes, axis=1)[:, -2:].T
+    return int(np.where(labels == UNLABELLED, first - second, np.inf).argmin())
+
+
+def counted(one: Heap, *, seed: int) -> list[int]:
+    """Candidates named by plain counts of right answers on images in random order; ties by chance."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(one.labels))[: min(LABELS, len(one.labels) - 1)]
+    counts = np.cumsum(one.right[:, order], axis=1, dtype=np.float64)
+    counts = np.concatenate([np.zeros((len(counts), 1)), counts], axis=1) + 1e-3 * rng.random((len(counts), 1))
+    return [int(each) for each in counts.argmax(axis=0)]
+
+
+def needed(lost: FloatArray) -> float:
+    """Labels from which on all that was named is near the best."""
+    far = np.flatnonzero(lost > _NEAR + 1e-9)
+    return float(min(far[-1] + 1, LABELS)) if len(far) else 0.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Played:
+    """One strategy: what was lost after each label, by task and repetition; none where a task was not played."""
+
+    losses: Sequence[Sequence[FloatArray]]
+    beliefs: Sequence[Sequence[Belief]] = ()  # after each label, by task
+
+    @property
+    def counts(self) -> FloatArray:
+        """Labels needed on each task; NaN where it was not played."""
+        return np.array([np.mean([needed(each) for each in tries]) if tries else np.nan for tries in self.losses])
+
+
+def play(heaps: Sequence[Heap]) -> dict[str, Played]:
+    """All strategies of our own."""
+    informed = [ask(one, "information") for one in heaps]
+    return {
+        "no label: the ranking": Played(losses=[[one.loss([int(one.ranked.argmax())])] for one in heaps]),
+        COUNTED: Played(losses=[[one.loss(counted(one, seed=seed)) for seed in range(10)] for one in heaps]),
+        "belief, random images": Played(
+            losses=[[one.loss(best_of(ask(one, "chance", seed=seed))) for seed in range(2)] for one in heaps]
+        ),
+        "belief, most doubtful image": Played(losses=[[one.loss(best_of(ask(one, "doubt")))] for one in heaps]),
+        OURS: Played(
+            losses=[[one.loss(best_of(beliefs))] for one, beliefs in zip(heaps, informed, strict=True)],
+            beliefs=informed,
+        ),
+    }
+
+
+def play_coda(heaps: Sequence[Heap], named: Mapping[str, Mapping[str, list[int]]]) -> Played:
+    """What CODA named, on the tasks that its record has."""
+    return Played(losses=[[one.loss(named[one.name]["named"])] if one.name in named else [] for one in heaps])
+
+
+def asking_table(played: Mapping[str, Played]) -> list[dict[str, object]]:
+    """Labels needed and losses of every strategy, paired with random images and with CODA over tasks."""
+    against = [name for name in (COUNTED, CODA) if name in played]
+    heads = ["strategy", "tasks", "labels needed", *(f"minus {name}" for name in against)]
+    print("\n| " + " | ".join([*heads, *(f"loss at {count}" for count in _SHOWN)]) + " |")
+    print("|---" * (len(heads) + len(_SHOWN)) + "|")
+    rows: list[dict[str, object]] = []
+    for name, one in played.items():
+        there = np.isfinite(one.counts)
+        row: dict[str, object] = {
+            "strategy": name,
+            "tasks": int(there.sum()),
+            "labels": round(float(one.counts[there].mean()), 1),
+        }
+        for other in against:
+            gain = one.counts - played[other].counts
+            gain = gain[np.isfinite(gain)]
+            over = mean_interval(gain, seed=0)
+            row[f"minus {other}"] = [round(each, 1) for each in (float(gain.mean()), over.low, over.high)]
+        lost = 100 * np.stack([np.mean(tries, axis=0) for tries in one.losses if tries]).mean(axis=0)
+        row |= {f"loss at {count}": round(float(lost[count]), 2) for count in _SHOWN}
+        rows.append(row)
+        print("| " + " | ".join(str(cell) for cell in row.values()) + " |", flush=True)
+    return rows
+
+
+def chances_table(heaps: Sequence[Heap], ours: Played) -> list[dict[str, object]]:
+    """Predicted P(best) in bins against how often it came true; of several best ones each is a part of one."""
+    rows: list[dict[str, object]] = []
+    print("\n| labels | P(best) | candidates | mean P(best) | was best |\n|---|---|---|---|---|")
+    for count in (0, 5, 20, 60):
+        p = np.concatenate([beliefs[min(count, len(beliefs) - 1)].p_best for beliefs in ours.beliefs])
+        best = [one.right.mean(axis=1) >= one.right.mean(axis=1).max() - 1e-9 for one in heaps]
+        true = np.concatenate([each / each.sum() for each in best])
+        place = np.clip(np.digitize(p, _BINS) - 1, 0, len(_BINS) - 2)
+        for b in np.unique(place):
+            within = place == b
+            row: dict[str, object] = {
+                "labels": count,
+                "p_best": f"{_BINS[b]:.2f} to {_BINS[b + 1]:.2f}",
+                "candidates": int(within.sum()),
+                "mean": round(float(p[within].mean()), 3),
+                "true": round(float(true[within].mean()), 3),
+            }
+            rows.append(row)
+            print("| " + " | ".join(str(cell) for cell in row.values()) + " |", flush=True)
+    return rows
+
+
+def order_table(heaps: Sequence[Heap], ours: Played) -> list[dict[str, object]]:
+    """NDCG@5 and tau-b of the ranking without labels, and of the belief's accuracies, for zero-shot accuracy."""
+
+    def agreement(scores: Sequence[FloatArray]) -> list[float]:
+        pairs = [(score, one.right.mean(axis=1)) for score, one in zip(scores, heaps, strict=True)]
+        gains, taus = [ndcg(*pair) for pair in pairs], [stats.kendalltau(*pair).statistic for pair in pairs]
+        return [round(float(np.nanmean(each)), 3) for each in (gains, taus)]
+
+    found = {"no label: the ranking": agreement([one.ranked for one in heaps])}
+    for count in (0, 5, 10, 20, 60):
+        now = [beliefs[min(count, len(beliefs) - 1)].accuracy for beliefs in ours.beliefs]
+        found[f"belief, {count} labels"] = agreement(now)
+    print("\n| order by | NDCG@5 | tau-b |\n|---|---|---|")
+    for name, (gain, tau) in found.items():
+        print(f"| {name} | {gain:.3f} | {tau:.3f} |", flush=True)
+    return [{"order": name, "ndcg5": gain, "tau_b": tau} for name, (gain, tau) in found.items()]
+
+
+def heads_table(heaps: Sequence[Heap]) -> list[dict[str, object]]:
+    """Accuracy of a head that learns from 1, 2, 4 labels a class, asked for in several ways."""
+    print("\n| asked | " + " | ".join(f"{count} a class" for count in _A_CLASS) + " |\n|---" + "|---" * 3 + "|")
+    rows: list[dict[str, object]] = []
+    ways: tuple[Literal["chance", "information", "cover"], ...] = ("chance", "information", "cover")
+    found = {way: np.array([_heads(one, way) for one in heaps]) for way in ways}
+    for way, accuracies in found.items():
+        row: dict[str, object] = {"asked": way}
+        for c, count in enumerate(_A_CLASS):
+            gain = 100 * (accuracies[:, c] - found["chance"][:, c])
+            over = mean_interval(gain, seed=0)
+            row[f"{count} a class"] = [
+                round(each, 1)
+                for each in (100 * float(accuracies[:, c].mean()), float(gain.mean()), over.low, over.high)
+            ]
+        rows.append(row)
+        print("| " + " | ".join(str(cell) for cell in row.values()) + " |", flush=True)
+    return rows
+
+
+def _heads(one: Heap, way: Literal["chance", "information", "cover"]) -> list[float]:
+    rng = np.random.default_rng(2)
+    order = rng.permutation(len(one.labels))
+    pool, test = np.sort(order[::2]), np.sort(order[1::2])
+    votes, truth, x = one.votes[:, pool], one.labels[pool], one.features[pool]
+    most = min(_A_CLASS[-1] * votes.shape[2], len(pool) - 1)
+    repeats = 5 if way == "chance" else 1
+    scores = []
+    for _ in range(repeats):
+        labels, asked = np.full(len(pool), UNLABELLED), []
+        shuffled = rng.permutation(len(pool))
+        none = np.zeros(len(pool), dtype=np.bool_)
+        for done in range(most):
+            if way == "chance":
+                place = int(shuffled[done])
+            else:
+                now = believe(votes, prior=one.prior, labels=labels)
+                covered = way == "cover"
+                place = (
+                    next_to_cover(x, classes=now.classes, labels=labels, asked=none)
+                    if covered
+                    else int(now.information.argmax())
+                )
+            labels[place] = truth[place]
+            asked.append(place)
+        scores.append(
+            [_head(one, x[rows], truth[rows], test) for rows in (asked[: c * votes.shape[2]] for c in _A_CLASS)]
+        )
+    return [float(each) for each in np.mean(scores, axis=0)]
+
+
+def _head(one: Heap, x: FloatArray, y: IntArray, test: IntArray) -> float:
+    if len(np.unique(y)) == 1:
+        return float(np.mean(one.labels[test] == y[0]))
+    fitted = LogisticRegression(C=10, max_iter=1_000).fit(x, y)
+    return float(fitted.score(one.features[test], one.labels[test]))
+
+
+def seconds_table() -> list[dict[str, object]]:
+    """Seconds from one answer to the next question: 20 candidates, 1,000 drawn images, 50 of them labelled."""
+    rng = np.random.default_rng(0)
+    rows: list[dict[str, object]] = []
+    print("\n| classes | seconds a question |\n|---|---|")
+    for classes in (10, 50):
+        votes = rng.normal(size=(20, 1_000, classes))
+        prior = prior_weights(np.full(20, 0.05), np.eye(20))
+        labels = np.full(1_000, UNLABELLED)
+        labels[:50] = rng.integers(0, classes, size=50)
+        taken = []
+        for _ in range(3):
+            began = time.perf_counter()
+            believe(votes, prior=prior, labels=labels)
+            taken.append(time.perf_counter() - began)
+        rows.append({"classes": classes, "seconds": round(min(taken), 3)})
+        print(f"| {classes} | {min(taken):.3f} |", flush=True)
+    return rows
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tasks", type=Path, nargs="?", help="folder of task folders")
+    parser.add_argument("--cache", type=Path, default=default_cache_dir() / "labelling")
+    parser.add_argument("--coda", type=Path, help="JSON of what CODA named")
+    parser.add_argument("--predictions", type=Path, help="write what CODA needs to this folder")
+    parser.add_argument("--write", type=Path, help="JSON of all rows")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    candidates, library = mini_zoo(), default_library()
+    with tempfile.TemporaryDirectory() as scratch:
+        if args.tasks is None:
+            paths = [write_digits(Path(scratch)).task]
+        else:
+            paths = sorted(each for each in args.tasks.iterdir() if each.is_dir())
+        heaps = [heap(each, library, candidates, cache=args.cache) for each in paths]
+    if args.predictions is not None:
+        args.predictions.mkdir(parents=True, exist_ok=True)
+        for one in heaps:
+            p = np.exp(one.votes - one.votes.max(axis=2, keepdims=True))
+            p = (p / p.sum(axis=2, keepdims=True)).astype(np.float32)
+            np.savez(args.predictions / f"{one.name}.npz", p=p, y=one.labels)
+    with threadpool_limits(1):
+        played = play(heaps)
+        if args.coda is not None:
+            played[CODA] = play_coda(heaps, json.loads(args.coda.read_text("utf-8")))
+        content = {
+            "tasks": [one.name for one in heaps],
+            "asking": asking_table(played),
+            "chances": chances_table(heaps, played[OURS]),
+            "orders": order_table(heaps, played[OURS]),
+            "speed": seconds_table(),
+            "heads": heads_table([one for one in heaps if one.votes.shape[2] <= _MOST_CLASSES]),
+        }
+    if args.write is not None:
+        args.write.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""A heap of drawn shapes, and a session on it whose candidates are drawn numbers: no model is loaded."""
+
+import numpy as np
+
+from helpers.drawings import SHAPES, draw_shape
+from vlmsel_auto.pipeline.label_session import LabelSession
+from vlmsel_auto.ranking.measurement import Measurement
+from vlmsel_auto.records import Basis, Interval, RankedCandidate, Ranking
+from vlmsel_auto.tasks.task import load_task
+
+SKILLS = {"good": 3.0, "fair": 1.5, "poor": 0.5}  # votes for the right class, in standard deviations of the noise
+
+
+def write_heap(root, *, count=30, size=48):
+    """ROOT/*.png, every shape in turn: the class of an image is its number modulo 3."""
+    rng = np.random.default_rng(0)
+    root.mkdir(parents=True)
+    for number in range(count):
+        draw_shape(SHAPES[number % 3], rng, size=size).save(root / f"{number:03d}.png")
+    return root
+
+
+def true_class(path):
+    """Class of an image of `write_heap`."""
+    return SHAPES[int(path.removesuffix(".png")) % 3]
+
+
+def drawn_session(root, *, workdir, labels=None, purpose="ranking"):
+    """A session of three candidates, of which the ranking believes in the poor one."""
+    task = load_task(root, workdir=workdir, classes=SHAPES, unlabelled=True)
+    rng = np.random.default_rng(1)
+    right = np.eye(3)[[SHAPES.index(true_class(path)) for path in task.paths]]
+    measured = [
+        Measurement(candidate=name, features=skill * right + rng.normal(size=right.shape), text_features=np.eye(3))
+        for name, skill in SKILLS.items()
+    ]
+    chances = {"poor": 0.6, "fair": 0.3, "good": 0.1}
+    ranked = tuple(
+        RankedCandidate(
+            candidate=name, score=chance, sd=1.0, prior=None, evidence=None, p_best=chance, p_top5=1.0,
+            rank_interval=Interval(low=1, high=3), basis=Basis.IMAGES,
+        )
+        for name, chance in chances.items()
+    )  # fmt: skip
+    return LabelSession(
+        task, ranking=Ranking(task=task.name, ranked=ranked), measured=measured, labels=labels or {}, purpose=purpose
+    )

@@ -1,0 +1,144 @@
+"""``vlmsel-auto label``: which images to label next, and a page on which to label them."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vlmsel_auto.cli.options import (
+    AsJson,
+    CacheDir,
+    Candidates,
+    Classes,
+    Debug,
+    Device,
+    Folder,
+    Images,
+    ImageSize,
+    LibraryPath,
+    Licence,
+    MaxDownload,
+    MaxLatency,
+    MaxMemory,
+    MaxParams,
+    Offline,
+    Quiet,
+    Seed,
+    Unlabelled,
+)
+from vlmsel_auto.cli.support import guarded, make_sink, say
+
+if TYPE_CHECKING:
+    from vlmsel_auto.pipeline.label_session import LabelSession
+
+
+class For(StrEnum):
+    """What labels are wanted for."""
+
+    RANKING = "ranking"
+    TUNING = "tuning"
+
+
+def label(
+    *,
+    directory: Folder,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, metavar="N", help="Images to name.")] = 10,
+    purpose: Annotated[
+        For,
+        typer.Option(
+            "--for",
+            help="ranking: what tells most about which candidate is best; tuning: what a head learns most from.",
+        ),
+    ] = For.RANKING,
+    page: Annotated[
+        bool,
+        typer.Option("--page", help="Serve a page on this machine, on which a key gives a picture its class."),
+    ] = False,
+    open_browser: Annotated[bool, typer.Option("--open", help="With --page: open it in the browser.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="With --page: its port; 0: any that is free.")] = 0,
+    workdir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of to_label.csv. Default: vlmsel-NAME in the current folder, after DIR's name."),
+    ] = None,
+    candidates: Candidates = ["auto"],  # noqa: B006 - typer copies defaults
+    max_params: MaxParams = None,
+    max_download: MaxDownload = None,
+    max_memory: MaxMemory = None,
+    max_latency: MaxLatency = None,
+    image_size: ImageSize = None,
+    licence: Licence = None,
+    offline: Offline = False,
+    classes: Classes = None,
+    unlabelled: Unlabelled = False,
+    images: Images = 400,
+    seed: Seed = 0,
+    library: LibraryPath = None,
+    cache_dir: CacheDir = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Say which images of DIR to label next, in to_label.csv; labels that DIR has count.
+
+    Labels are read from DIR/labels.csv (path, label) or DIR/labelled/CLASS; --page writes them to DIR/labels.csv, and
+    `rank` and `search` on DIR use them as soon as every class has two.
+    """
+    with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.cli.answers import check_task, label_json, print_labelling
+        from vlmsel_auto.models.limits import read_limits
+
+        limits = read_limits(
+            max_params=max_params,
+            max_download=max_download,
+            max_memory=max_memory,
+            max_latency=max_latency,
+            image_size=image_size,
+            licence=licence,
+        )
+        named = check_task(directory, candidates, classes=classes, unlabelled=unlabelled)
+        from vlmsel_auto.pipeline.label import finish_labelling, folder_of, open_labelling
+
+        folder = folder_of(directory, workdir)
+
+        with make_sink(quiet=quiet) as sink:
+            session = open_labelling(
+                directory,
+                purpose=purpose.value,
+                candidates=tuple(candidates),
+                limits=limits,
+                offline=offline,
+                classes=named,
+                unlabelled=unlabelled,
+                images=images,
+                seed=seed,
+                library=library,
+                cache_dir=cache_dir,
+                device=device,
+                sink=sink,
+            )
+        if page:
+            _serve(session, port=port, open_browser=open_browser)
+        found = finish_labelling(session, count=count, folder=folder)
+        answer.json = label_json(found)
+        if not as_json:
+            print_labelling(found)
+
+
+def _serve(session: LabelSession, *, port: int, open_browser: bool) -> None:
+    """Serve the page until Ctrl+C."""
+    from vlmsel_auto.cli.labelpage import serving
+
+    with serving(session, port=port) as address:
+        say(f"label here, Ctrl+C ends it: {address}")
+        if open_browser:
+            typer.launch(address)
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            say(f"labels given here are kept in {session.labels_path}: {session.answered}")

@@ -1,0 +1,193 @@
+"""A folder that is being labelled: what is known of it, and which image to ask for next (docs/labelling.md)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from vlmsel_auto.errors import CandidateError, TaskError
+from vlmsel_auto.pipeline.without_labels import CLARITY
+from vlmsel_auto.planning.labelling import next_to_cover
+from vlmsel_auto.ranking.evidence.consensus import likeness
+from vlmsel_auto.ranking.label_belief import Weights, believe, prior_weights
+from vlmsel_auto.ranking.measurement import Measurement
+from vlmsel_auto.ranking.scaling import unit_rows
+from vlmsel_auto.records import UNLABELLED, FloatArray, IntArray, Ranking, Task
+from vlmsel_auto.tasks.answers import write_known
+from vlmsel_auto.tasks.tables import LABELS
+
+Purpose = Literal["ranking", "tuning"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToLabel:
+    """One image to label."""
+
+    path: str  # relative to the task folder, with "/"
+    suggested: str  # its most probable class
+    probability: float  # of that class
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """Who is best zero-shot, by the labels that are known; candidates that were looked at, the most probable first."""
+
+    known: int  # labels that were used
+    p_best: Mapping[str, float]
+    accuracy: Mapping[str, float]  # expected on the images that were looked at
+
+
+def votes_of(measured: Sequence[Measurement]) -> FloatArray:
+    """Log-probabilities (M, n, K), up to a number, of candidates that were embedded; free of their logit scales.
+
+    Raises:
+        ValueError: one was not embedded.
+    """
+    shown = [seen for one in measured if (seen := one.embedded()) is not None]
+    if len(shown) < len(measured):
+        raise ValueError(f"votes need embeddings of all, but got those of {len(shown)} of {len(measured)} candidates")
+    return np.stack([CLARITY * one.cosine / one.spread for one in shown])
+
+
+class LabelSession:
+    """A folder that is being labelled: what is known, and what to ask for next.
+
+    Every change is written to the folder's labels.csv before the call returns.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        ranking: Ranking,
+        measured: Sequence[Measurement],
+        labels: Mapping[str, str],
+        purpose: Purpose = "ranking",
+    ) -> None:
+        """Begin with the ``labels`` (path -> class) that the folder has.
+
+        Raises:
+            CandidateError: no candidate could be looked at.
+        """
+        seen = [one for one in measured if one.embedded() is not None and one.candidate not in ranking.failures]
+        if not seen:
+            raise CandidateError(f"at least one candidate must be looked at, but got {dict(ranking.failures)}")
+        self.task = task
+        self.purpose: Purpose = purpose
+        self.names = tuple(one.candidate for one in seen)
+        self._labels = dict(labels)
+        self._given: list[tuple[str, str | None]] = []  # path and what it was before, for undo
+        self._skipped: set[str] = set()
+        self._place = {path: place for place, path in enumerate(task.paths)}
+        self._votes = votes_of(seen)
+        chances = {line.candidate: line.p_best for line in ranking.ranked}
+        p_best = np.array([chances.get(name, 0.0) for name in self.names])
+        self._prior: Weights = prior_weights(p_best, likeness(list(self._votes)))
+        first = min(range(len(seen)), key=lambda m: ranking.order.index(self.names[m]))
+        self._features = unit_rows(seen[first].features)
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """All labels of the folder, also of images outside the sample."""
+        return dict(self._labels)
+
+    @property
+    def labels_path(self) -> Path:
+        """Where labels are kept."""
+        return self.task.root / LABELS
+
+    @property
+    def closed(self) -> frozenset[str]:
+        """Images that are not asked for: labelled or skipped."""
+        return frozenset(self._labels) | self._skipped
+
+    @property
+    def answered(self) -> int:
+        """Labels given in this session."""
+        return len(self._given)
+
+    def tell(self, path: str, label: str) -> None:
+        """Keep the class of an image of the sample.
+
+        Raises:
+            TaskError: no such image or class, or labels.csv cannot be written.
+        """
+        if path not in self._place or label not in self.task.classes:
+            raise TaskError(f"a label needs an image and a class of the task, but got {path!r} and {label!r}")
+        write_known(self.task.root, self._labels | {path: label})
+        self._given.append((path, self._labels.get(path)))
+        self._labels[path] = label
+        self._skipped.discard(path)
+
+    def skip(self, path: str) -> None:
+        """Do not ask for an image again in this session."""
+        self._skipped.add(path)
+
+    def undo(self) -> str | None:
+        """Take the last label of this session back: its image, or None where there is none.
+
+        Raises:
+            TaskError: labels.csv cannot be written.
+        """
+        if not self._given:
+            return None
+        path, before = self._given[-1]
+        kept = {name: label for name, label in self._labels.items() if name != path}
+        kept |= {} if before is None else {path: before}
+        write_known(self.task.root, kept)
+        self._given.pop()
+        self._labels = kept
+        return path
+
+    def suggest(self, count: int) -> tuple[ToLabel, ...]:
+        """At most ``count`` images to label, each chosen as if those before it were labelled."""
+        labels = self._numbers()
+        asked = np.array([path in self._skipped for path in self.task.paths], dtype=np.bool_)
+        skipped = asked.copy()
+        found: list[ToLabel] = []
+        while len(found) < count and not (asked | (labels != UNLABELLED)).all():
+            now = believe(self._votes, prior=self._prior, labels=labels, asked=asked & ~skipped)
+            if self.purpose == "tuning":
+                place = next_to_cover(self._features, classes=now.classes, labels=labels, asked=asked)
+            else:
+                place = int(np.where(asked | (labels != UNLABELLED), -1.0, now.information).argmax())
+            asked[place] = True
+            likely = int(now.classes[place].argmax())
+            found.append(
+                ToLabel(
+                    path=self.task.paths[place],
+                    suggested=self.task.classes[likely],
+                    probability=float(now.classes[place, likely]),
+                    why=self._why(place, likely),
+                )
+            )
+        return tuple(found)
+
+    def standing(self) -> Standing:
+        """Who is best by the labels so far."""
+        labels = self._numbers()
+        now = believe(self._votes, prior=self._prior, labels=labels)
+        order = sorted(range(len(self.names)), key=lambda m: (-now.p_best[m], -now.accuracy[m], self.names[m]))
+        return Standing(
+            known=int((labels != UNLABELLED).sum()),
+            p_best={self.names[m]: float(now.p_best[m]) for m in order},
+            accuracy={self.names[m]: float(now.accuracy[m]) for m in order},
+        )
+
+    def _numbers(self) -> IntArray:
+        number = {label: k for k, label in enumerate(self.task.classes)}
+        return np.array(
+            [number.get(self._labels.get(path, ""), UNLABELLED) for path in self.task.paths], dtype=np.int64
+        )
+
+    def _why(self, place: int, likely: int) -> str:
+        if self.purpose == "tuning":
+            return f"typical of the images that seem to be {self.task.classes[likely]}"
+        said = Counter(self._votes[:, place].argmax(axis=1).tolist()).most_common(3)
+        return "candidates say " + ", ".join(f"{self.task.classes[k]} ({count})" for k, count in said)

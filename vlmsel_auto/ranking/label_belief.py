@@ -1,0 +1,166 @@
+"""What a few labels say of many candidates: classes of the other images, accuracies, and who is best.
+
+Dawid & Skene (1979) infer classes and annotators' errors from each other. In their model with one accuracy a candidate
+the log-odds of a class are a sum of the candidates' votes, each times a weight that its accuracy determines. Here the
+vote is a candidate's log-probability, and the weights w are learned, with a normal prior:
+
+    P(y_i = k) = q_ik = softmax_k(sum_m w_m v_mik),    w ~ N(prior), w given labels: Laplace's approximation.
+
+Accuracy of candidate m is the share of images whose class is the one that it names: known where there is a label, else
+q. Its errors are those of w, and those of classes drawn from q. Asking goes by the idea of CODA (Kay, Van Horn, Maji,
+Sheldon, Beery, "Consensus-Driven Active Model Selection", ICCV 2025, arXiv 2507.23771): the image whose label is
+expected to tell most about who is best. CODA keeps a confusion matrix a candidate and integrates on a grid for every
+answer; here all answers are judged at once by a second-order expansion. docs/labelling.md compares the two.
+
+M candidates, n images, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from vlmsel_auto.records import UNLABELLED, FloatArray, IntArray
+
+# our own choices, measured by benchmarks/labelling.py
+_TOTAL: Final = 2.0  # sum of the weights before any label
+_SD: Final = 0.3  # of a weight before any label
+_FLOOR: Final = 0.1  # is added to P(best) before it becomes a weight
+_STEPS: Final = 50  # of Newton's method, which needs about five
+_CONVERGED: Final = 1e-8  # nats
+_DRAWS: Final = 4_096
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Weights:
+    """Weights of the candidates' votes: independent normals."""
+
+    mean: FloatArray  # (M,)
+    sd: FloatArray  # (M,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Belief:
+    """What is believed after some labels."""
+
+    classes: FloatArray  # (n, K) probabilities of each image's class; 0 and 1 where it is labelled
+    accuracy: FloatArray  # (M,) expected on these images
+    covariance: FloatArray  # (M, M) of the accuracies
+    p_best: FloatArray  # (M,) probability of the highest accuracy
+    information: FloatArray  # (n,) nats about who is best that a label is expected to give; 0 where it is asked for
+
+
+def prior_weights(p_best: FloatArray, alike: FloatArray) -> Weights:
+    """Weights before any label, from a ranking's probabilities.
+
+    Copies of one model have the weight, and the doubt, of one together.
+
+    Args:
+        p_best: (M,) the ranking's probability of being the best, which copies share.
+        alike: (M, M) from `evidence.consensus.likeness`.
+    """
+    shared = 1.0 / alike.sum(axis=1)
+    raw = p_best + _FLOOR * shared
+    return Weights(mean=_TOTAL * raw / raw.sum(), sd=_SD * np.sqrt(shared))
+
+
+def believe(votes: FloatArray, *, prior: Weights, labels: IntArray, asked: NDArray[np.bool_] | None = None) -> Belief:
+    """Classes, accuracies and who is best, given the labels that are known.
+
+    Args:
+        votes: (M, n, K) log-probabilities, up to a number for each candidate and image.
+        prior: of the votes' weights.
+        labels: (n,) classes 0..K-1, or `UNLABELLED`.
+        asked: (n,) images whose labels will come: no longer doubtful, though nobody knows them yet. None: none.
+
+    Raises:
+        ValueError: shapes that do not fit, or a label that is no class.
+    """
+    m, n, k = votes.shape
+    fit = labels.shape == (n,) and prior.mean.shape == (m,)
+    if not fit or labels.max(initial=UNLABELLED) >= k or labels.min(initial=0) < UNLABELLED:
+        raise ValueError(
+            f"labels must be {n} classes below {k} or {UNLABELLED}, and weights {m}, but got labels of shape "
+            f"{labels.shape} up to {labels.max(initial=UNLABELLED)} and {prior.mean.shape} weights"
+        )
+    centred = votes - votes.mean(axis=2, keepdims=True)
+    named = votes.argmax(axis=2)
+    known = labels != UNLABELLED
+    coming = np.zeros(n, dtype=np.bool_) if asked is None else asked & ~known
+    weights, doubt = _fit_weights(centred, prior=prior, labels=labels, known=known, coming=coming)
+    classes = special.softmax(np.tensordot(weights, centred, axes=1), axis=1)
+    classes[known] = np.eye(k)[labels[known]]
+    right = _at(classes[None], named)  # (M, n)
+    open_right = np.where(known | coming, 0.0, right)
+    expected = np.einsum("mik,ik->mi", centred, classes)
+    # how accuracies (a) move with weights (m)
+    slope = np.stack([(open_right[a] * (_at(centred, named[a]) - expected)).sum(axis=1) / n for a in range(m)])
+    drawn = np.stack([((named == named[a]) * open_right[a]).sum(axis=1) for a in range(m)]) - open_right @ open_right.T
+    covariance = slope @ doubt @ slope.T + drawn / n**2
+    accuracy = right.mean(axis=1)
+    p_best, pull = _winner(accuracy, covariance)
+    # what an answer k to image i moves: accuracies by weights, and the image itself
+    moved = np.tensordot(pull @ slope @ doubt, centred - expected[:, :, None], axes=1)
+    moved += np.tensordot(pull / n, (named[:, :, None] == np.arange(k)) - right[:, :, None], axes=1)
+    information = 0.5 * np.einsum("wik,ik,w->i", moved**2, classes, 1.0 / np.maximum(p_best, 1.0 / _DRAWS))
+    return Belief(
+        classes=classes,
+        accuracy=accuracy,
+        covariance=covariance,
+        p_best=p_best,
+        information=np.where(known | coming, 0.0, information),
+    )
+
+
+def _fit_weights(
+    centred: FloatArray, *, prior: Weights, labels: IntArray, known: NDArray[np.bool_], coming: NDArray[np.bool_]
+) -> tuple[FloatArray, FloatArray]:
+    """Mean (M,) and covariance (M, M) of the weights: Newton's method, then the curvature at its end."""
+    precision, weights = np.diag(prior.sd**-2), prior.mean.copy()
+    seen = centred[:, known]
+    said = _at(seen, labels[known])
+
+    def cost(tried: FloatArray) -> float:
+        logits = np.tensordot(tried, seen, axes=1)
+        far = (tried - prior.mean) / prior.sd
+        return float(special.logsumexp(logits, axis=1).sum() - tried @ said.sum(axis=1) + 0.5 * far @ far)
+
+    for _ in range(_STEPS):
+        information, expected = _curvature(seen, weights)
+        slope = (said - expected).sum(axis=1) - precision @ (weights - prior.mean)
+        step = np.linalg.solve(information + precision, slope)
+        if slope @ step < _CONVERGED:
+            break
+        before = cost(weights)
+        while cost(weights + step) > before and np.abs(step).max() > _CONVERGED:
+            step = step / 2  # convex, but votes may be far apart
+        weights = weights + step
+    total = precision + _curvature(seen, weights)[0] + _curvature(centred[:, coming], weights)[0]
+    return weights, np.asarray(np.linalg.inv(total), dtype=np.float64)
+
+
+def _curvature(centred: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Fisher information (M, M) about the weights in labels of images, and the votes (M, images) expected there."""
+    classes = special.softmax(np.tensordot(weights, centred, axes=1), axis=1)
+    expected = np.einsum("mik,ik->mi", centred, classes)
+    return np.einsum("mik,ik,lik->ml", centred, classes, centred, optimize=True) - expected @ expected.T, expected
+
+
+def _winner(mean: FloatArray, covariance: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """P(best) (M,) of accuracies N(mean, covariance), and how it moves (w, m) with the means."""
+    size = len(mean)
+    jitter = 1e-9 + 1e-6 * float(np.trace(covariance)) / size  # copies of one model have the same accuracy
+    factor = np.linalg.cholesky(covariance + jitter * np.eye(size))
+    noise = np.random.default_rng(0).standard_normal((_DRAWS, size))
+    first = np.eye(size)[(mean + noise @ factor.T).argmax(axis=1)]
+    # gradient of an expectation over a normal: E[f(x) covariance^-1 (x - mean)]
+    return first.mean(axis=0), np.linalg.solve(factor.T, noise.T @ first / _DRAWS).T
+
+
+def _at(table: FloatArray, classes: IntArray) -> FloatArray:
+    """Entries of ``table`` (1 or M, n, K) at ``classes`` (n,) or (M, n): (M, n)."""
+    return np.take_along_axis(table, np.atleast_2d(classes)[:, :, None], axis=2)[:, :, 0]
