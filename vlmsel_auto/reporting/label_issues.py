@@ -1,8 +1,9 @@
 """Labels that are probably wrong: images that every model misses, and near-duplicates that are labelled differently.
 
-The rules are published ones: the thresholds of confident learning (Northcutt, Jiang, Chuang 2021, arXiv 1911.00068) on
-images that all models get wrong, and cleanlab's rule for near-duplicates. Numbers only, and the records of them in
-``report.json``. n images, N images of the task, K classes, D embedding width.
+The thresholds are published ones: those of confident learning (Northcutt, Jiang, Chuang 2021, arXiv 1911.00068) on
+images that all models get wrong, and cleanlab's for near-duplicates. Where cleanlab compares embeddings, miniatures are
+compared here: in embeddings, other pictures of the same thing are as close as one that was saved again. Numbers only,
+and the records of them in ``report.json``. n images, N images of the task, K classes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from vlmsel_auto.reporting.mistakes import Judged
 
 FEWEST_MODELS: Final = 2  # that must have judged an image: what one alone misses is one of its mistakes
 CLOSE: Final = 0.13  # of the median distance to the nearest image: cleanlab's default for near-duplicates
+_SIDE: Final = 16  # pixels of a miniature
 _BLOCK: Final = 1024  # images whose distances to all others are held at a time
 
 
@@ -34,11 +36,11 @@ class LabelledImage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NearDuplicates:
-    """Two images that look the same to a model and have different labels."""
+    """Two images that look the same and have different labels."""
 
     first: LabelledImage
     second: LabelledImage
-    distance: float  # 1 - cosine of their embeddings
+    distance: float  # 1 - correlation of their grey miniatures
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +52,7 @@ class LabelIssues:
     missed: int  # of these, images that all of them get wrong
     suspects: tuple[Judged, ...]  # of these, images that all models together are as sure of as of that class's own
     suspected: int
-    compared: int  # images among which near-duplicates were looked for; 0: there were no embeddings, or too many images
+    compared: int  # images among which near-duplicates were looked for; 0: there are too many
     near_duplicates: tuple[NearDuplicates, ...]
     near_duplicate_pairs: int
 
@@ -104,25 +106,37 @@ def suspect(opinions: Sequence[Opinion], *, labels: IntArray, n_classes: int) ->
     )
 
 
-def contradicting_pairs(embeddings: NDArray[np.float32], labels: IntArray) -> list[tuple[int, int, float]]:
-    """Pairs of near-duplicates with different labels: (row, row, 1 - cosine), the closest first.
+def miniatures(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Grey miniatures of images, uint8 (n, H, H, 3), as vectors (n, D) of mean 0 and length 1; D is 256 from H = 16."""
+    count, height = pixels.shape[:2]
+    side = min(_SIDE, height)
+    step = height // side
+    edge = (height - side * step) // 2  # what does not divide is cut off around
+    inner = pixels[:, edge : edge + side * step, edge : edge + side * step]
+    grey = inner.reshape(count, side, step, side, step, 3).mean(axis=(2, 4, 5), dtype=np.float32).reshape(count, -1)
+    grey -= grey.mean(axis=1, keepdims=True)
+    found: NDArray[np.float32] = grey / np.maximum(np.linalg.norm(grey, axis=1, keepdims=True), 1e-6)
+    return found
+
+
+def contradicting_pairs(vectors: NDArray[np.float32], labels: IntArray) -> list[tuple[int, int, float]]:
+    """Pairs of near-duplicates with different labels: (row, row, 1 - correlation), the closest first.
 
     Two images are near-duplicates where their distance is below `CLOSE` times the median, over all images, of the
     distance to the nearest other one. Of each image only the nearest one of another class counts.
 
     Args:
-        embeddings: (n, D), of any length.
+        vectors: (n, D), by `miniatures`.
         labels: (n,).
     """
     count = len(labels)
     if count < 3:  # noqa: PLR2004 - a median of distances needs a third image
         return []
-    unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     nearest = np.empty(count)
     other, to_other = np.empty(count, dtype=np.int64), np.empty(count)
     for start in range(0, count, _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, count))
-        distance = np.maximum(1.0 - unit[rows] @ unit.T, 0.0)
+        distance = np.maximum(1.0 - vectors[rows] @ vectors.T, 0.0)
         distance[rows - start, rows] = np.inf
         nearest[rows] = distance.min(axis=1)
         distance[labels[rows, None] == labels[None, :]] = np.inf
