@@ -47,9 +47,9 @@ def run_demo(folder: Path) -> Path:
 
 def terminal(report: SearchReport) -> str:
     """The panel that ends a search, as rich writes it, without its link to a font on the network."""
-    console = Console(record=True, width=104, file=Path(os.devnull).open("w"))  # noqa: SIM115 - ends with the process
+    console = Console(record=True, width=112, file=Path(os.devnull).open("w"))  # noqa: SIM115 - ends with the process
     console.print("$ vlmsel-auto demo", style="dim")
-    console.print(views.panel(report, report_dir=Path(report.workdir) / "report", width=104))
+    console.print(views.panel(report, report_dir=Path(report.workdir) / "report", width=112))
     text = console.export_svg(title="vlmsel-auto", unique_id="terminal")
     return re.sub(r"@font-face\s*{.*?}\s*", "", text, flags=re.DOTALL)
 
@@ -105,9 +105,9 @@ def loop() -> Drawing:
             )
     back = {"arrowstyle": "->", "color": FAINT, "connectionstyle": "arc3,rad=-0.25"}
     axes.annotate("", (1.0, -0.36), (5.0, -0.36), arrowprops=back)
-    axes.text(3.0, -0.78, "source tasks of later searches", ha="center", va="center", fontsize=9)
+    axes.text(3.0, -1.08, "source tasks of later searches", ha="center", va="center", fontsize=9)
     axes.set_xlim(-0.5, 5.5)
-    axes.set_ylim(-1.2, 0.5)
+    axes.set_ylim(-1.25, 0.5)
     axes.axis("off")
     return figure
 

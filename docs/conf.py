@@ -92,6 +92,8 @@ def _stage_examples() -> None:
 
 
 def _arguments(_: object, script: dict[str, str]) -> list[str]:
+    """What an example finds behind its name on the command line."""
+    shutil.rmtree(_STAGED / "vlmsel-photos", ignore_errors=True)  # of the example before: another search
     return [str(_WORK / "photos"), *EXAMPLES[Path(script["src_file"]).name]]
 
 

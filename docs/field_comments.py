@@ -8,7 +8,7 @@ import re
 
 from sphinx.application import Sphinx
 
-_FIELD = re.compile(r"^    (?P<name>[a-z]\w*): [^#]*#\s*(?P<comment>.+)$", re.MULTILINE)
+_FIELD = re.compile(r"^    (?P<name>[a-z]\w*): [^#\n]*#\s*(?P<comment>.+)$", re.MULTILINE)
 
 
 def comments_of(kind: type) -> dict[str, str]:
