@@ -1,6 +1,6 @@
 """Pictures of README and docs from a real run: python benchmarks/pictures.py [WORKDIR].
 
-Runs `vlmsel-auto demo` in a temporary folder, or takes WORKDIR of an earlier demo, and writes docs/pictures/*. The
+Runs the demo in a temporary folder, or takes WORKDIR of an earlier demo, and writes docs/pictures/*. The
 picture of the report needs chromium and chromedriver.
 """
 
@@ -25,6 +25,7 @@ from vlmsel_auto.reporting.canvas import BLUE, FAINT, INK, Drawing, canvas, perc
 from vlmsel_auto.reporting.report import SearchReport, load
 
 PLACE = Path(__file__).parents[1] / "docs" / "pictures"
+_DEMO = ("vlmsel-auto", "demo", "--time-budget", "5m")
 _PLOTS = ("ranking", "ranks", "time", "tradeoff", "reliability")  # of the report
 _CANDIDATE, _TASKS = "ViT-Deep-8-48.glyph-m", 4
 _HEIGHT = 1180  # pixels of the report that are shown
@@ -40,15 +41,14 @@ _STEPS = (
 
 def run_demo(folder: Path) -> Path:
     """Run the demo in ``folder`` and return the search's work directory."""
-    command = ["vlmsel-auto", "demo", "--workdir", "demo"]
-    subprocess.run(command, cwd=folder, check=True, env={**os.environ, "VLMSEL_LIBRARY": str(folder / "library")})  # noqa: S603 - our own command
+    subprocess.run(_DEMO, cwd=folder, check=True, env={**os.environ, "VLMSEL_LIBRARY": str(folder / "library")})  # noqa: S603 - our own command
     return folder / "demo" / "search"
 
 
 def terminal(report: SearchReport) -> str:
     """The panel that ends a search, as rich writes it, without its link to a font on the network."""
     console = Console(record=True, width=112, file=Path(os.devnull).open("w"))  # noqa: SIM115 - ends with the process
-    console.print("$ vlmsel-auto demo", style="dim")
+    console.print(f"$ {' '.join(_DEMO)}", style="dim")
     console.print(views.panel(report, report_dir=Path(report.workdir) / "report", width=112))
     text = console.export_svg(title="vlmsel-auto", unique_id="terminal")
     return re.sub(r"@font-face\s*{.*?}\s*", "", text, flags=re.DOTALL)

@@ -38,7 +38,7 @@ extensions = [
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "vlmsel_auto"
-html_show_sourcelink = False
+html_copy_source = html_show_sourcelink = False
 myst_heading_anchors = 4
 autosummary_generate = True
 autodoc_member_order = "bysource"
@@ -113,12 +113,14 @@ sphinx_gallery_conf = {
 }
 
 
-def _add_pages(_: Sphinx, page: str, text: list[str]) -> None:
-    """Pages that the index does not name stand among the how-tos."""
+def _edit(_: Sphinx, page: str, text: list[str]) -> None:
+    """Pages that the index does not name become how-tos; what examples print names no folder of this machine."""
     if page == "index":
         named = set(re.findall(r"^[a-z-]+$", text[0], re.MULTILINE))
         others = sorted({path.stem for path in HERE.glob("*.md")} - named - {"index"})
         text[0] = text[0].replace("OTHER-PAGES", "\n".join(others))
+    if page.startswith("gallery/"):
+        text[0] = text[0].replace(f"{_STAGED}/", "")
 
 
 def _is_inherited_from_sklearn(_: Sphinx, __: str, ___: str, subject: object, *____: object) -> bool | None:
@@ -128,5 +130,5 @@ def _is_inherited_from_sklearn(_: Sphinx, __: str, ___: str, subject: object, *_
 
 def setup(app: Sphinx) -> None:
     """What no setting says."""
-    app.connect("source-read", _add_pages)
+    app.connect("source-read", _edit)
     app.connect("autodoc-skip-member", _is_inherited_from_sklearn)
