@@ -44,6 +44,22 @@ def page(tmp_path_factory):
     return views.write_html(report, folder).as_uri()
 
 
+@pytest.fixture
+def window(browser):  # noqa: F811
+    """A function that gives the browser a width in CSS pixels, a light or a dark scheme, or paper."""
+
+    def sized(*, width=1280, dark=False, media=""):
+        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": [scheme]})
+        return browser
+
+    yield sized
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+
+
 def opened(driver, url):
     driver.get(url)
     driver.execute_script("document.querySelectorAll('details').forEach(one => one.open = true)")
@@ -51,22 +67,22 @@ def opened(driver, url):
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (380, False)])
-def test_no_rule_of_axe_is_broken(browser, page, width, dark):  # noqa: F811
-    driver = opened(browser(width=width, dark=dark), page)
+def test_no_rule_of_axe_is_broken(window, page, width, dark):
+    driver = opened(window(width=width, dark=dark), page)
     broken = Axe().run(driver)["violations"]
     assert [(rule["id"], rule["nodes"][0]["html"]) for rule in broken] == []
     assert driver.execute_script("return matchMedia('(prefers-color-scheme: dark)').matches") is dark
 
 
-def test_nothing_is_cut_off_on_a_desk_and_the_page_itself_never_scrolls_sideways(browser, page):  # noqa: F811
-    assert opened(browser(width=1280), page).execute_script(WIDER) == []
-    narrow = opened(browser(width=380), page)
+def test_nothing_is_cut_off_on_a_desk_and_the_page_itself_never_scrolls_sideways(window, page):
+    assert opened(window(width=1280), page).execute_script(WIDER) == []
+    narrow = opened(window(width=380), page)
     assert narrow.execute_script("return document.documentElement.scrollWidth <= innerWidth")
     assert "All trials" in narrow.execute_script(WIDER)  # wide tables scroll within themselves
 
 
-def test_the_page_is_usable_by_keyboard(browser, page):  # noqa: F811
-    driver = browser()
+def test_the_page_is_usable_by_keyboard(window, page):
+    driver = window()
     driver.get(page)
     first = driver.find_element(By.CSS_SELECTOR, "details")
     assert first.get_attribute("open") is None
@@ -81,10 +97,9 @@ def test_the_page_is_usable_by_keyboard(browser, page):  # noqa: F811
     assert first.get_attribute("open") is not None
 
 
-def test_on_paper_closed_tables_are_printed_in_black_on_white(browser, page):  # noqa: F811
-    driver = browser(dark=True)
+def test_on_paper_closed_tables_are_printed_in_black_on_white(window, page):
+    driver = window(dark=True, media="print")
     driver.get(page)
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     cell = driver.find_element(By.CSS_SELECTOR, "details:not([open]) td")
     assert driver.execute_script("return arguments[0].checkVisibility({contentVisibilityAuto: true})", cell)
     assert driver.execute_script("return getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
