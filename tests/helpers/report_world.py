@@ -3,6 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from scipy.special import softmax
+
 from vlmsel_auto.records import (
     Agreement,
     BadFile,
@@ -18,6 +21,8 @@ from vlmsel_auto.records import (
     TrialSpec,
     TrialState,
 )
+from vlmsel_auto.reporting.label_issues import LabelIssues, LabelledImage, NearDuplicates
+from vlmsel_auto.reporting.mistakes import SHOWN, judge, thumbnail, with_thumbnails
 from vlmsel_auto.reporting.report import (
     Baseline,
     CandidateSummary,
@@ -144,3 +149,41 @@ def make_report(**changes):
         versions={"torch": "2.9"},
     )
     return replace(report, **changes)
+
+
+def judged(*, count=200, classes=5, seed=0, split="test"):
+    """A classifier that is right more often than not: probabilities, labels and what is said of them."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes - 1, size=count)  # the last class has no image
+    logits = rng.normal(0, 1, (count, classes)) + 1.5 * np.eye(classes)[labels]
+    probabilities = softmax(logits, axis=1)
+    names = [f"class {number}" for number in range(classes)]
+    paths = [f"test/{number:04d}.png" for number in range(count)]
+    return probabilities, labels, judge(probabilities, labels=labels, classes=names, paths=paths, split=split)
+
+
+def pictured(found, *, side=200):
+    """The same with thumbnails of noise, which no JPEG makes small."""
+    pixels = np.random.default_rng(1).integers(0, 256, size=(SHOWN, side, side, 3), dtype=np.uint8)
+    return replace(
+        found,
+        surest=with_thumbnails(found.surest, pixels[: len(found.surest)]),
+        unsure=with_thumbnails(found.unsure, pixels[: len(found.unsure)]),
+    )
+
+
+def doubted(found, *, thumbnails=True):
+    """Doubtful labels: the surest mistakes, and as many pairs of near-duplicates."""
+    picture = thumbnail(np.zeros((32, 32, 3), dtype=np.uint8)) if thumbnails else ""
+    pairs = [
+        NearDuplicates(
+            first=LabelledImage(path=f"a/{number}.png", label="a", thumbnail=picture),
+            second=LabelledImage(path=f"b/{number}.png", label="b", thumbnail=picture),
+            distance=0.001 * number,
+        )
+        for number in range(SHOWN)
+    ]
+    return LabelIssues(
+        models=3, judged=200, missed=31, suspects=found.surest, suspected=29, compared=200,
+        near_duplicates=tuple(pairs), near_duplicate_pairs=17,
+    )  # fmt: skip

@@ -140,7 +140,11 @@ def test_report_holds_what_the_result_says(finished):
     assert result.best.candidate in page
     mistakes = report.mistakes
     assert sum(each.right for each in mistakes.classes) / mistakes.images == pytest.approx(result.best.test)
-    assert page.count('src="data:image/jpeg;base64,') == len(mistakes.surest) + len(mistakes.unsure)
+    issues = report.label_issues
+    shown = len(mistakes.surest) + len(mistakes.unsure) + len(issues.suspects) + 2 * len(issues.near_duplicates)
+    assert page.count('src="data:image/jpeg;base64,') == shown
+    assert issues.judged > 0
+    assert issues.compared == 48
     figure = result.plot_confusion()
     assert figure.axes[0].get_ylabel() == "true class"
     assert not any("may have seen" in note for note in report.notes)

@@ -4,40 +4,17 @@ import base64
 import io
 import re
 import xml.etree.ElementTree as ET
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.special import softmax
 from sklearn.metrics import confusion_matrix
 
-from helpers.report_world import make_report
+from helpers.report_world import judged, make_report, pictured
 from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.reporting import classifier_plots, views
 from vlmsel_auto.reporting.mistakes import BINS, SHOWN, Mistakes, judge, with_thumbnails
 from vlmsel_auto.tuning import final_score
-
-
-def judged(*, count=200, classes=5, seed=0, split="test"):
-    """A classifier that is right more often than not: probabilities, labels and what is said of them."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, classes - 1, size=count)  # the last class has no image
-    logits = rng.normal(0, 1, (count, classes)) + 1.5 * np.eye(classes)[labels]
-    probabilities = softmax(logits, axis=1)
-    names = [f"class {number}" for number in range(classes)]
-    paths = [f"test/{number:04d}.png" for number in range(count)]
-    return probabilities, labels, judge(probabilities, labels=labels, classes=names, paths=paths, split=split)
-
-
-def pictured(found, *, side=200):
-    """The same with thumbnails of noise, which no JPEG makes small."""
-    pixels = np.random.default_rng(1).integers(0, 256, size=(SHOWN, side, side, 3), dtype=np.uint8)
-    return replace(
-        found,
-        surest=with_thumbnails(found.surest, pixels[: len(found.surest)]),
-        unsure=with_thumbnails(found.unsure, pixels[: len(found.unsure)]),
-    )
 
 
 def test_counts_are_those_of_the_confusion_matrix():

@@ -134,7 +134,9 @@ def test_trials_without_a_value_are_left_out_of_the_time_plot():
     assert known == with_unknown
 
 
-@pytest.mark.parametrize(("end", "unit"), [(100.0, "seconds of tuning"), (1000.0, "minutes of tuning")])
+@pytest.mark.parametrize(
+    ("end", "unit"), [(100.0, "seconds since the search began"), (1000.0, "minutes since the search began")]
+)
 def test_time_axis_has_a_fitting_unit(end, unit):
     assert unit in texts(best_so_far(times([0.5], seconds=end)))
 
@@ -171,3 +173,20 @@ def test_same_input_gives_the_same_bytes_and_global_style_is_untouched():
     before = dict(mpl.rcParams)
     assert rank_scatter(points(4)) == rank_scatter(points(4))
     assert dict(mpl.rcParams) == before
+
+
+def test_the_end_of_the_budget_is_shown_where_it_does_not_squeeze_the_trials():
+    trials = times([0.5, 0.7], seconds=30.0)
+    assert "end of the budget" in texts(best_so_far(trials, before=5.0, budget_end=80.0))
+    assert "end of the budget" not in texts(best_so_far(trials, before=5.0, budget_end=8000.0))
+    assert "end of the budget" not in texts(best_so_far(trials))
+
+
+def test_milliseconds_are_written_as_plain_numbers():
+    models = [
+        Tradeoff(name="a", method="probe", accuracy=0.8, latency=0.0004, params=1, on_front=True),
+        Tradeoff(name="b", method="probe", accuracy=0.9, latency=0.0051, params=1, on_front=True),
+    ]
+    found = texts(svg_of(plots.accuracy_against_latency)(models))
+    assert {"0.5", "1", "2", "5"} <= set(found)
+    assert not any("$" in text for text in found)

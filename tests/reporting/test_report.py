@@ -16,6 +16,7 @@ from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.records import (
     Agreement,
     BadFile,
+    Budget,
     EnsembleModel,
     FinalScore,
     Interval,
@@ -170,7 +171,8 @@ def test_the_chosen_model_is_the_marked_one_not_the_best_on_test():
     report = make_report(best=replace(make_report().best, candidate=NAMES[0]))
     assert report.outcomes[0].candidate == NAMES[1]
     marked = re.findall(
-        r'<tr class="top"><td class="n">\d+</td><td class="n">[^<]*</td><td>([^<]*)</td>', report_views.html(report)
+        r'<tr class="top"><td class="n">\d+</td><td class="n">[^<]*</td><td class="id">([^<]*)</td>',
+        report_views.html(report),
     )
     assert marked == [NAMES[0]]
 
@@ -390,3 +392,13 @@ def test_the_metric_is_named(metric, named):
 def test_terminal_is_safe_from_control_characters():
     evil = replace(make_report().task, name="x\x1b[2Jy")
     assert "\x1b" not in text_of(report_views.panel(make_report(task=evil)))
+
+
+def test_the_budget_ends_after_what_earlier_runs_took():
+    trials = (make_trial(0, NAMES[0], validation=0.9), make_trial(1, NAMES[1], validation=0.8))  # 10 and 11 seconds
+    stages = {"images and ranking": 5.0, "trials": 11.5}
+    report = make_report(trials=trials, budget=Budget(seconds=30.0), stage_seconds=stages)
+    assert report.before_trials == 5.0
+    assert report.budget_end == pytest.approx(30.0 + 21.0 - 11.5)
+    assert make_report(trials=trials, budget=Budget(seconds=30.0)).budget_end == 30.0  # all in one run
+    assert make_report(budget=Budget(trials=3)).budget_end is None

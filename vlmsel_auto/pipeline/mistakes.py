@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import softmax
 
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink
 from vlmsel_auto.pipeline.export import calibrated, held_out_rows
-from vlmsel_auto.records import Candidate, Task, TrialResult
+from vlmsel_auto.records import Candidate, ImageView, Task, TrialResult
 from vlmsel_auto.reporting.mistakes import Judged, Mistakes, judge, with_thumbnails
 from vlmsel_auto.tuning.checkpoints import load_trial
 
@@ -59,13 +60,19 @@ def find_mistakes(
         if not images:
             return found
         view = next(one.view for one in candidates if one.id == best.spec.candidate)
-        row_of = dict(zip(paths, rows.tolist(), strict=True))
 
         def pictured(judged: Sequence[Judged]) -> tuple[Judged, ...]:
-            wanted = np.array([row_of[one.path] for one in judged], dtype=np.int64)
-            return with_thumbnails(judged, list(task.pixels.read(view, wanted)) if len(wanted) else [])
+            return with_thumbnails(judged, pixels_of([one.path for one in judged], task=task, view=view))
 
         return replace(found, surest=pictured(found.surest), unsure=pictured(found.unsure))
     except VlmselError as error:  # the report is worth having all the same
         sink(Notice(text=f"the report shows no mistakes of the best model: {error}", level="warning"))
         return None
+
+
+def pixels_of(paths: Sequence[str], *, task: Task, view: ImageView) -> list[NDArray[np.uint8]]:
+    """The images of the task at ``paths`` as a model of this ``view`` saw them, uint8 (H, W, 3) each."""
+    if not paths:
+        return []
+    row_of = {path: row for row, path in enumerate(task.paths)}
+    return list(task.pixels.read(view, np.array([row_of[path] for path in paths], dtype=np.int64)))

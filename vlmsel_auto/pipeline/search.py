@@ -25,6 +25,7 @@ from vlmsel_auto.pipeline.best_so_far import BestSoFar
 from vlmsel_auto.pipeline.choose import AUTO, choose
 from vlmsel_auto.pipeline.command import PRICE, SHOTS, command_of
 from vlmsel_auto.pipeline.finish import finish
+from vlmsel_auto.pipeline.label_issues import find_label_issues
 from vlmsel_auto.pipeline.learning import learn_from
 from vlmsel_auto.pipeline.mistakes import find_mistakes
 from vlmsel_auto.pipeline.rank import rank_task, views_of
@@ -49,6 +50,7 @@ from vlmsel_auto.process import locked, writing
 from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task, TrialState
 from vlmsel_auto.reporting import views
 from vlmsel_auto.reporting.make_report import make_report
+from vlmsel_auto.reporting.report import RANKING_STAGE, TRIALS_STAGE
 from vlmsel_auto.reporting.trackers import names_of, tracked
 from vlmsel_auto.reporting.tradeoff import tradeoffs
 from vlmsel_auto.study.past import read_past
@@ -284,12 +286,15 @@ def search(
             mistakes=find_mistakes(
                 outcome.best, task=task, candidates=usable, workdir=folder, images=thumbnails, sink=sink
             ),
+            label_issues=find_label_issues(
+                outcome.members, task=task, candidates=usable, workdir=folder, images=thumbnails, sink=sink
+            ),
             budget=spend,
             seconds=seconds,
             stopped_by=stopped,
             stage_seconds={
-                "images and ranking": ranked_after,
-                "trials": outcome.seconds,
+                RANKING_STAGE: ranked_after,
+                TRIALS_STAGE: outcome.seconds,
                 "export": max(0.0, seconds - ranked_after - outcome.seconds),
             },
             command=command,

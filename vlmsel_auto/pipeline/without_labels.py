@@ -35,7 +35,7 @@ from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import BestModel, Budget, Candidate, EnsembleModel, Ranking, StoppedBy, Task
 from vlmsel_auto.reporting import views
 from vlmsel_auto.reporting.make_report import make_report
-from vlmsel_auto.reporting.report import UNCHECKED
+from vlmsel_auto.reporting.report import RANKING_STAGE, UNCHECKED
 from vlmsel_auto.tuning.methods import ZERO_SHOT
 
 CLARITY: Final = 1.25  # log-odds for one standard deviation of a class's cosines between images; our own choice
@@ -223,7 +223,7 @@ def finish_without_labels(
         budget=budget,
         seconds=seconds,
         stopped_by=stopped,
-        stage_seconds={"images and ranking": ranked_after, "export": seconds - ranked_after},
+        stage_seconds={RANKING_STAGE: ranked_after, "export": seconds - ranked_after},
         command=command,
         settings={name: str(value) for name, value in settings.items()},
         seed=task.seed,

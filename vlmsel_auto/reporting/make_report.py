@@ -24,6 +24,7 @@ from vlmsel_auto.records import (
     TrialResult,
 )
 from vlmsel_auto.reporting.formatting import percent, plural
+from vlmsel_auto.reporting.label_issues import LabelIssues
 from vlmsel_auto.reporting.mistakes import Mistakes
 from vlmsel_auto.reporting.report import (
     Baseline,
@@ -96,6 +97,7 @@ def make_report(
     best: BestModel | None,
     ensemble: EnsembleModel | None = None,
     mistakes: Mistakes | None = None,
+    label_issues: LabelIssues | None = None,
     budget: Budget,
     seconds: float,
     stopped_by: StoppedBy,
@@ -136,6 +138,7 @@ def make_report(
         best=best,
         ensemble=ensemble,
         mistakes=mistakes,
+        label_issues=label_issues,
         agreement=judge(scores, actual, seed=seed),
         baselines=(
             *_one_method(scores, tuned, trials, on=on, seed=seed),

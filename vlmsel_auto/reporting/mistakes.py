@@ -90,15 +90,9 @@ def judge(
     off.sort(key=lambda each: (-each[0], each[1], each[2]))
 
     def judged(rows: IntArray) -> tuple[Judged, ...]:
-        return tuple(
-            Judged(
-                path=paths[row],
-                true=classes[labels[row]],
-                predicted=classes[predicted[row]],
-                probability=float(highest[row]),
-                true_probability=float(probabilities[row, labels[row]]),
-            )
-            for row in rows[:SHOWN].tolist()
+        first = rows[:SHOWN]
+        return judged_images(
+            probabilities[first], labels=labels[first], classes=classes, paths=[paths[row] for row in first]
         )
 
     order = np.argsort(highest, kind="stable")
@@ -124,6 +118,22 @@ def judge(
     )
 
 
+def judged_images(
+    probabilities: FloatArray, *, labels: IntArray, classes: Sequence[str], paths: Sequence[str]
+) -> tuple[Judged, ...]:
+    """What probabilities (n, K) say of n images with labels (n,) in 0..K-1, in their order."""
+    return tuple(
+        Judged(
+            path=path,
+            true=classes[label],
+            predicted=classes[int(said.argmax())],
+            probability=float(said.max()),
+            true_probability=float(said[label]),
+        )
+        for said, label, path in zip(probabilities, labels.tolist(), paths, strict=True)
+    )
+
+
 def _reliability(highest: FloatArray, right: NDArray[np.bool_]) -> tuple[ReliabilityBin, ...]:
     bins = np.minimum((highest * BINS).astype(np.int64), BINS - 1)
     return tuple(
@@ -138,10 +148,11 @@ def _reliability(highest: FloatArray, right: NDArray[np.bool_]) -> tuple[Reliabi
 
 def with_thumbnails(judged: Sequence[Judged], pixels: Sequence[NDArray[np.uint8]]) -> tuple[Judged, ...]:
     """The same images with their pictures; ``pixels`` are uint8 (H, W, 3), in their order."""
-    return tuple(replace(one, thumbnail=_data_uri(image)) for one, image in zip(judged, pixels, strict=True))
+    return tuple(replace(one, thumbnail=thumbnail(image)) for one, image in zip(judged, pixels, strict=True))
 
 
-def _data_uri(pixels: NDArray[np.uint8]) -> str:
+def thumbnail(pixels: NDArray[np.uint8]) -> str:
+    """A small JPEG of an image, uint8 (H, W, 3), as a data URI."""
     picture = Image.fromarray(pixels)
     picture.thumbnail((_SIDE, _SIDE))
     stream = io.BytesIO()

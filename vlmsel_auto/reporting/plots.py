@@ -8,7 +8,7 @@ from itertools import accumulate
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from vlmsel_auto.records import FloatArray, RankedCandidate, TrialOrigin, TrialResult
 from vlmsel_auto.reporting import formatting
@@ -25,6 +25,7 @@ _COLOURS = {
 _MARKERS = {TrialOrigin.FLOOR: "D", TrialOrigin.PLANNED: "o", TrialOrigin.SAMPLED: "s", TrialOrigin.AUDIT: "^"}
 _MOST_LABELS = 24
 _MOST_ROWS = 40
+_MOST_UNUSED = 3.0  # times what trials took: the end of a longer budget would squeeze them into a corner
 
 
 @styled
@@ -51,15 +52,20 @@ def rank_scatter(outcomes: Sequence[Outcome]) -> Drawing:
 
 
 @styled
-def best_so_far(trials: Sequence[TrialResult]) -> Drawing:
-    """Validation of every complete trial by the time it ended, one after the other, and the best so far as a line."""
-    ends = accumulate(trial.seconds for trial in trials)
+def best_so_far(trials: Sequence[TrialResult], *, before: float = 0.0, budget_end: float | None = None) -> Drawing:
+    """Validation of every complete trial by the time it ended, one after the other, and the best so far as a line.
+
+    The first trial begins ``before`` seconds after the search; the time budget ends at ``budget_end`` seconds.
+    """
+    ends = [before + end for end in accumulate(trial.seconds for trial in trials)]
     known = [
         (end, trial.validation, trial.origin)
         for trial, end in zip(trials, ends, strict=True)
         if trial.state == "complete" and trial.validation is not None
     ]
-    minutes = bool(known) and known[-1][0] > 180.0  # noqa: PLR2004 - three minutes
+    last = known[-1][0] if known else 0.0
+    shown_end = budget_end if budget_end is not None and budget_end <= _MOST_UNUSED * last else None
+    minutes = max(last, shown_end or 0.0) > 180.0  # noqa: PLR2004 - three minutes
     unit = 60.0 if minutes else 1.0
     figure, axes = canvas(name="time", title="Validation of the trials over time, and the best so far", height=3.4)
     if known:
@@ -68,10 +74,15 @@ def best_so_far(trials: Sequence[TrialResult]) -> Drawing:
         best = np.maximum.accumulate(values)
         axes.step(times, best, where="post", color=INK, linewidth=1.4, zorder=1, label="best so far")
         _scatter(axes, [(end / unit, validation, origin) for end, validation, origin in known])
-        axes.set_xlim(0.0, float(times[-1]) * 1.05 or 1.0)
+        if shown_end is not None:
+            axes.axvline(shown_end / unit, color=GREY, linestyle=(0, (4, 3)), linewidth=1.2, zorder=1)
+            axes.annotate("end of the budget", (shown_end / unit, 0.02), xycoords=("data", "axes fraction"),
+                          xytext=(-4.0, 0.0), textcoords="offset points", rotation=90, ha="right", va="bottom",
+                          fontsize=LABEL)  # fmt: skip
+        axes.set_xlim(0.0, 1.05 * max(float(times[-1]), (shown_end or 0.0) / unit) or 1.0)
         axes.set_ylim(*_span(values))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
-    axes.set_xlabel("minutes of tuning" if minutes else "seconds of tuning")
+    axes.set_xlabel("minutes since the search began" if minutes else "seconds since the search began")
     axes.set_ylabel("validation")
     percent(axes.yaxis)
     axes.grid(visible=True)
@@ -118,13 +129,16 @@ def accuracy_against_latency(models: Sequence[Tradeoff]) -> Drawing:
     axes.step([1e3 * each.latency for each in front], [each.accuracy for each in front], where="post", color=INK,
               linewidth=1.2, zorder=1)  # fmt: skip
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # the default writes powers as formulas
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(*_span(np.array([each.accuracy for each in models])))
     _label(figure, axes, [(1e3 * each.latency, each.accuracy, each.name) for each in models])
     axes.set_xlabel("milliseconds an image")
     axes.set_ylabel("accuracy")
     percent(axes.yaxis)
     axes.grid(visible=True)
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2)
     return figure
 
 

@@ -28,9 +28,12 @@ from vlmsel_auto.records import (
     StoppedBy,
     TrialResult,
 )
+from vlmsel_auto.reporting.label_issues import LabelIssues
 from vlmsel_auto.reporting.mistakes import Mistakes
 
 SCHEMA = 1
+RANKING_STAGE: Final = "images and ranking"  # of `SearchReport.stage_seconds`
+TRIALS_STAGE: Final = "trials"
 Split = Literal["validation", "test"]
 UNCHECKED: Final = (  # what a search without labels says of its models
     "no label checked this: the model is the one that ranks first, and how often it is right is not known; a few "
@@ -114,6 +117,7 @@ class SearchReport:
     best: BestModel | None  # None: no trial succeeded
     ensemble: EnsembleModel | None = None  # several models pooled, where they were exported
     mistakes: Mistakes | None = None  # of the best model; None: there is none, or no unseen image
+    label_issues: LabelIssues | None = None  # None: without labels or trials there is nothing to say of them
     agreement: Agreement
     baselines: tuple[Baseline, ...] = ()
     actual_on: Split = "validation"  # split whose metric is the actual accuracy
@@ -175,6 +179,22 @@ class SearchReport:
             best_audit=name,
             cost=None if gap is None else max(0.0, gap),
         )
+
+    @cached_property
+    def before_trials(self) -> float:
+        """Seconds before the first trial: what images and ranking took in this run."""
+        return self.stage_seconds.get(RANKING_STAGE, 0.0)
+
+    @cached_property
+    def budget_end(self) -> float | None:
+        """Seconds at which the time budget ended, where trials follow `before_trials` one after the other.
+
+        Trials of earlier runs of the search come before it. None: there was no time budget.
+        """
+        if self.budget.seconds is None:
+            return None
+        now = self.stage_seconds.get(TRIALS_STAGE, 0.0)
+        return max(0.0, sum(trial.seconds for trial in self.trials) - now) + self.budget.seconds
 
     @cached_property
     def saved_seconds(self) -> float | None:

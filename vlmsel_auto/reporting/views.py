@@ -127,7 +127,7 @@ def drawings(report: SearchReport) -> dict[str, Callable[[], Drawing]]:
     if any(one.trial.test is not None for one in predicted):
         drawn["splits"] = partial(plots.validation_against_test, predicted)
     if tuned:
-        drawn["time"] = partial(plots.best_so_far, trials)
+        drawn["time"] = partial(plots.best_so_far, trials, before=report.before_trials, budget_end=report.budget_end)
     if ranked:
         drawn["ranking"] = partial(plots.predicted_ranking, ranked, tuned=tuned)
     if found is not None:

@@ -1,0 +1,121 @@
+"""Which labels the user should look at, from logits and images that the search kept: no model is run again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from vlmsel_auto.errors import VlmselError
+from vlmsel_auto.events import Notice, Sink
+from vlmsel_auto.models.pooling import log_probabilities
+from vlmsel_auto.pipeline.export import held_out_rows
+from vlmsel_auto.pipeline.mistakes import pixels_of
+from vlmsel_auto.records import Candidate, ImageView, Task, TrialResult
+from vlmsel_auto.reporting.label_issues import (
+    LabelIssues,
+    LabelledImage,
+    NearDuplicates,
+    Opinion,
+    contradicting_pairs,
+    miniatures,
+    suspect,
+)
+from vlmsel_auto.reporting.mistakes import SHOWN, judged_images, thumbnail, with_thumbnails
+from vlmsel_auto.tuning.checkpoints import load_trial
+
+_MOST_COMPARED: Final = 10_000  # images: distances grow with their square, this many take seconds
+_BLOCK: Final = 256  # images that are read at a time
+
+
+def find_label_issues(
+    members: Sequence[TrialResult],
+    *,
+    task: Task,
+    candidates: Sequence[Candidate],
+    workdir: Path,
+    images: bool,
+    sink: Sink,
+) -> LabelIssues | None:
+    """Look for labels that all leading models contradict, and for near-duplicates with different labels.
+
+    Args:
+        members: best trials of the leading candidates, the chosen model first; their weights are in ``workdir``.
+        task: the target.
+        candidates: all that were usable.
+        workdir: the search's work directory.
+        images: whether thumbnails go into the report: what the chosen model saw.
+        sink: told why there is nothing.
+
+    Returns:
+        None without a trial, or where files cannot be read.
+    """
+    if not members:
+        return None
+    view = next(one.view for one in candidates if one.id == members[0].spec.candidate)
+    try:
+        opinions = [one for each in members for one in _opinions(each, task=task, workdir=workdir)]
+        found = suspect(opinions, labels=task.labels, n_classes=task.n_classes)
+        first = found.suspects[:SHOWN]
+        suspects = judged_images(
+            found.probabilities[first], labels=task.labels[first], classes=task.classes,
+            paths=[task.paths[row] for row in first],
+        )  # fmt: skip
+        compared, pairs = _contradicting(task, view)
+        near = tuple(
+            NearDuplicates(first=_labelled(task, a), second=_labelled(task, b), distance=distance)
+            for a, b, distance in pairs[:SHOWN]
+        )
+        if images:
+            suspects = with_thumbnails(suspects, pixels_of([one.path for one in suspects], task=task, view=view))
+            near = tuple(_pictured(pair, task=task, view=view) for pair in near)
+    except VlmselError as error:  # the report is worth having all the same
+        sink(Notice(text=f"the report shows no doubtful labels: {error}", level="warning"))
+        return None
+    return LabelIssues(
+        models=len(members),
+        judged=len(found.judged),
+        missed=len(found.missed),
+        suspects=suspects,
+        suspected=len(found.suspects),
+        compared=compared,
+        near_duplicates=near,
+        near_duplicate_pairs=len(pairs),
+    )
+
+
+def _opinions(trial: TrialResult, *, task: Task, workdir: Path) -> list[Opinion]:
+    """What a trial says of the images that it held out, and of the test images."""
+    kept = load_trial(workdir, trial.number, tower=False)
+    rows = (held_out_rows(trial, task=task), np.sort(task.test))
+    return [
+        Opinion(rows=at, logs=log_probabilities(logits))
+        for at, logits in zip(rows, (kept.held_out_logits, kept.test_logits), strict=True)
+        if logits is not None
+    ]
+
+
+def _contradicting(task: Task, view: ImageView) -> tuple[int, list[tuple[int, int, float]]]:
+    """Images that were compared, in a view in which they are decoded, and the pairs."""
+    count = len(task.paths)
+    if count > _MOST_COMPARED:
+        return 0, []
+    blocks = np.array_split(np.arange(count, dtype=np.int64), -(-count // _BLOCK))
+    small = np.concatenate([miniatures(task.pixels.read(view, rows)) for rows in blocks])
+    return count, contradicting_pairs(small, task.labels)
+
+
+def _labelled(task: Task, row: int) -> LabelledImage:
+    return LabelledImage(path=task.paths[row], label=task.classes[task.labels[row]])
+
+
+def _pictured(pair: NearDuplicates, *, task: Task, view: ImageView) -> NearDuplicates:
+    first, second = pixels_of([pair.first.path, pair.second.path], task=task, view=view)
+    return replace(
+        pair,
+        first=replace(pair.first, thumbnail=thumbnail(first)),
+        second=replace(pair.second, thumbnail=thumbnail(second)),
+    )
