@@ -576,7 +576,7 @@ def test_search_as_json_report_predict(colours, tmp_path):
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     answer = one_object(ran.stdout)
-    assert list(answer) == ["best", "ensemble", "trials", "agreement", "seconds", "report_dir"]
+    assert list(answer) == ["best", "ensemble", "ranking", "trials", "agreement", "seconds", "report_dir"]
     assert list(answer["best"]) == ["candidate", "method", "validation", "test", "params", "on_test", "model_dir"]
     assert list(answer["agreement"]) == ["tau_b", "weighted_tau", "ndcg5", "top1_loss", "n"]
     assert len(answer["trials"]) == 2

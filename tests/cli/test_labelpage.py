@@ -9,15 +9,13 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
+from helpers.browser import browser  # noqa: F401 - a fixture
 from helpers.drawings import SHAPES
 from helpers.labelling import drawn_session, true_class, write_heap
 from vlmsel_auto.cli import labelpage
 from vlmsel_auto.cli.labelpage import serving
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.tasks.answers import read_known
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
 
 
 @pytest.fixture
@@ -161,21 +159,6 @@ def test_when_nothing_is_left(heap, tmp_path):
 def test_a_port_that_is_taken(session, address):
     with pytest.raises(TaskError, match="the page needs a free port"), serving(session, port=urlsplit(address).port):
         pass
-
-
-@pytest.fixture
-def browser(tmp_path, monkeypatch):
-    if CHROMIUM is None or DRIVER is None:
-        pytest.skip("needs chromium and chromedriver, which this machine does not have")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    monkeypatch.setenv("HOME", str(tmp_path))  # no profile of the user
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for switch in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(switch)
-    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield found
-    found.quit()
 
 
 def test_five_images_by_keys_alone(browser, address, heap):
