@@ -6,6 +6,7 @@ gives back. While it runs it tells the coordinator of its progress, and may be a
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from abc import ABC, abstractmethod
@@ -84,6 +85,7 @@ class Failure:
     kind: str  # name of its class
     text: str
     errno: int | None = None  # of an OSError
+    filename: str | None = None  # likewise
     trace: str = ""
 
     @classmethod
@@ -93,8 +95,13 @@ class Failure:
             kind=type(error).__name__,
             text=str(error),
             errno=error.errno if isinstance(error, OSError) else None,
+            filename=str(error.filename) if isinstance(error, OSError) and error.filename else None,
             trace="".join(traceback.format_exception(error)),
         )
+
+    def os_error(self) -> OSError | None:
+        """The error of the operating system that it was; None: another."""
+        return None if self.errno is None else OSError(self.errno, os.strerror(self.errno), self.filename)
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.text}"
@@ -165,6 +172,11 @@ class Engine(ABC):
     @abstractmethod
     def unfinished(self) -> int:
         """Jobs that were submitted and not yet given back by `finished`."""
+
+    @property
+    def apart(self) -> bool:
+        """Whether there may be workers that do not see this machine's disk."""
+        return False
 
     @abstractmethod
     def share(self, value: V) -> Shared[V]:

@@ -158,12 +158,8 @@ class RayEngine(Engine):
                     f"no Ray cluster answers: start one (ray start --head) or leave the address out, "
                     f"but got {address!r}: {error}"
                 ) from error
-        self._mailbox: Any = (
-            ray.remote(_Mailbox)
-            .options(num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=1000)
-            .remote()
-        )
-        self._task = ray.remote(_work)
+        self._mailbox = _open_mailbox()
+        self._task: Any = ray.remote(_work)
         self._running: dict[Any, _Entry] = {}  # by object reference
         self._ready: deque[Finished] = deque()
         self._take = self._mailbox.take.remote()
@@ -283,6 +279,13 @@ class RayEngine(Engine):
         self._ray.kill(self._mailbox)
         if self._mine:
             self._ray.shutdown()
+
+
+def _open_mailbox() -> Any:
+    import ray
+
+    actor: Any = ray.remote(_Mailbox)
+    return actor.options(num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=1000).remote()
 
 
 def _connect(address: str, *, cpus: int | None) -> None:
