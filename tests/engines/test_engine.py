@@ -3,26 +3,15 @@
 import os
 import signal
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from helpers.engine_jobs import Counting, Deadly, Raising, Square, Summing, Unpicklable
+from helpers.engine_world import APART
 from vlmsel_auto.engines.engine import Cancelled, Done, Failed, Lost, Resources, as_completed
 from vlmsel_auto.engines.in_process import InProcess
-from vlmsel_auto.engines.local import LocalEngine
 
-
-def ray_engine():
-    pytest.importorskip("ray")
-    from vlmsel_auto.engines.ray import RayEngine
-
-    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # where Ray's workers find the jobs of these tests
-    return RayEngine(cpus=2)
-
-
-APART = {"local": lambda: LocalEngine(2), "ray": ray_engine}
 ENGINES = {"in process": InProcess, **APART}
 
 
