@@ -27,7 +27,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 
 
 def run(
-    task: Task, candidates: tuple[Candidate, ...], workdir: Path, engine: Engine, sink, trials: int
+    task: Task, candidates: tuple[Candidate, ...], workdir: Path, engine: Engine, *, sink, trials: int
 ) -> StudyOutcome:
     return run_study(
         task=task, candidates=candidates, ranking=ranking(), budget=Budget(trials=trials), workdir=workdir,
@@ -39,7 +39,7 @@ def test_two_trials_run_at_once_their_curves_arrive_and_the_budget_holds(
     task: Task, candidates: tuple[Candidate, ...], tmp_path: Path, engine: Engine
 ) -> None:
     heard: list[Event] = []
-    outcome = run(task, candidates, tmp_path, engine, heard.append, trials=7)
+    outcome = run(task, candidates, tmp_path, engine, sink=heard.append, trials=7)
     assert outcome.stopped_by is StoppedBy.BUDGET
     assert len(outcome.results) == 7
     assert {each.state for each in outcome.results} <= {TrialState.COMPLETE, TrialState.PRUNED}
@@ -72,7 +72,7 @@ def test_a_killed_workers_trial_runs_again_and_no_finished_one_is_lost_or_double
         if isinstance(event, TrialStarted) and heard_of_death(heard):
             again.append(time.monotonic())
 
-    outcome = run(task, candidates, tmp_path, engine, sink, trials=6)
+    outcome = run(task, candidates, tmp_path, engine, sink=sink, trials=6)
     assert killed
     assert again[0] - killed[0] < 30
     finished = [each.result.number for each in heard if isinstance(each, TrialFinished)]
@@ -105,7 +105,7 @@ def test_workers_that_do_not_see_the_work_directory_send_the_files(
 ) -> None:
     monkeypatch.setattr(type(engine), "apart", property(lambda _: True))
     monkeypatch.setattr(dispatch, "mark", lambda *_: None)  # as if it were another machine's disk
-    outcome = run(task, candidates, tmp_path, engine, lambda _: None, trials=6)
+    outcome = run(task, candidates, tmp_path, engine, sink=lambda _: None, trials=6)
     assert {each.state for each in outcome.results} <= {TrialState.COMPLETE, TrialState.PRUNED}
     assert outcome.best is not None
     assert has_weights(tmp_path, outcome.best.number)

@@ -129,8 +129,8 @@ class RayEngine(Engine):
     A Ray that this process has already connected to is used as it is, and left so.
 
     Args:
-        address: `HERE` starts Ray on this machine, reachable from it alone; otherwise a running cluster, such as "auto"
-            or "ray://HEAD:10001".
+        address: `HERE` starts Ray on this machine, reachable from it alone; "auto" joins the cluster that this
+            machine belongs to, HOST:PORT another.
         cpus: of this machine, where Ray is started; None: all.
         gpu_jobs: whether ordinary jobs take a GPU each rather than a CPU.
 

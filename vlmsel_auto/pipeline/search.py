@@ -6,11 +6,13 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vlmsel_auto.cache import Json, Store, digest
+from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Notice, ReportWritten, Sink, discard
 from vlmsel_auto.library.places import open_library
@@ -44,6 +46,7 @@ from vlmsel_auto.pipeline.workdir import (
     sweep,
 )
 from vlmsel_auto.planning.method import Trains
+from vlmsel_auto.pipeline.workers import open_engine
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.process import locked, writing
 from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task, TrialState
@@ -89,6 +92,8 @@ def search(
     cache_dir: Path | None = None,
     device: str = "auto",
     storage: str | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
     learn: bool = True,
     logger: Loggers = (),
     thumbnails: bool = True,
@@ -126,6 +131,9 @@ def search(
         cache_dir: measurements of candidates on tasks; None: inside the work directory.
         device: as for `rank`.
         storage: URL of a study that several machines share, such as ``postgresql://...``; None: inside ``workdir``.
+        workers: processes of this machine that trials run in, so many at once; None: one after the other in this one.
+        ray: trials run on a Ray cluster: "local" starts one on this machine, "auto" joins the one that runs on it,
+            otherwise its address; see docs/many-machines.md.
         learn: add the outcome to the user's library as a source task, and source profiles of models that are loaded.
         logger: experiment trackers: names ("tensorboard", "csv", "mlflow", "wandb"), or Lightning's loggers of these
             kinds; they get one run for the search and one below it for each trial.
@@ -157,6 +165,7 @@ def search(
     command = command_of(
         images_of, candidates, limits=limits, offline=offline, budget=spend, price=price, methods=methods, shots=shots,
         seed=seed, workdir=folder, classes=classes, unlabelled=unlabelled, images=images, trackers=names_of(logger),
+        workers=workers, ray=ray,
         test_split=test_split, thumbnails=thumbnails,
     )  # fmt: skip
     with hub_offline(offline):
@@ -177,6 +186,7 @@ def search(
         tracked(  # from here on the trackers listen too
             logger, folder=folder / "logs", about={"task": task.name, "command": command}, sink=sink
         ) as sink,  # noqa: PLR1704 - the sink of all that follows
+        open_engine(workers=workers, ray=ray, device=place) as engine,
     ):
         settings: dict[str, Json] = {
             "task": task.digest,
@@ -241,7 +251,7 @@ def search(
             ranking=ranking,
             budget=Budget(trials=1) if ranked.interrupted else _left(spend, spent=ranked_after),
             workdir=folder,
-            load=load,
+            load=load if isinstance(engine, InProcess) else partial(zoo.load, device=place),
             store=store,
             methods=methods,
             seed=seed,
@@ -251,6 +261,7 @@ def search(
             storage=storage,
             past=read_past() if library is None else (),
             policy=replace(POLICY, price=price / 100),
+            engine=engine,
         )
         stopped = StoppedBy.INTERRUPTED if ranked.interrupted else _stopped_by(outcome)
         finished = finish(
