@@ -7,18 +7,17 @@ seconds (`planning.looking`). One candidate that fails is named with its reason;
 
 from __future__ import annotations
 
-import gc
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 
 from vlmsel_auto.cache import Store
-from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted
+from vlmsel_auto.engines.engine import Done, Engine, Failed, Finished, Resources, Ticket
+from vlmsel_auto.events import Event, Notice, Sink, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.measure import embed_target
 from vlmsel_auto.models import zoo
@@ -28,9 +27,11 @@ from vlmsel_auto.models.prefetch import Prefetcher
 from vlmsel_auto.pipeline.affordable import expected_latencies
 from vlmsel_auto.pipeline.attempt import attempt
 from vlmsel_auto.pipeline.before_looking import Known, known_before
+from vlmsel_auto.pipeline.look_job import LookJob, Seen
 from vlmsel_auto.pipeline.source_profiles import SourceProfiles
 from vlmsel_auto.planning.look_seconds import TimedLook, look_seconds
 from vlmsel_auto.planning.looking import DEFAULT, Look, look_values, next_look, outlook
+from vlmsel_auto.process import older_objects_left_alone
 from vlmsel_auto.ranking.forecast import Forecast, look_accuracy
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Candidate, FloatArray, NotLooked, Task
@@ -67,6 +68,7 @@ class _Looks:
     looks: list[Look] = field(default_factory=list)
     timed: list[TimedLook] = field(default_factory=list)
     in_vain: int = 0  # downloads that failed, one after the other
+    running: dict[int, Look] = field(default_factory=dict)  # by place: who is looked at now, and what is expected
 
     def keep(self, place: int, measurement: Measurement) -> None:
         self.found[self.candidates[place].id] = measurement
@@ -76,8 +78,25 @@ class _Looks:
             accuracy, sd = look_accuracy(seen)
             self.looks.append(Look(candidate=place, accuracy=accuracy, sd=sd))
 
+    def take(self, place: int, seen: Measurement, *, seconds: float, download_seconds: float) -> None:
+        self.keep(place, seen)
+        downloaded = float(np.nan_to_num(self.known.downloads[place]))
+        took = TimedLook(candidate=place, seconds=seconds, downloaded=downloaded, download_seconds=download_seconds)
+        self.timed.append(took)
+
+    def give_up(self, place: int, reason: str, *, sink: Sink) -> None:
+        name = self.candidates[place].id
+        self.failures[name] = reason
+        sink(Notice(text=f"{name} cannot be used: {reason}", level="warning"))
+
     def open_places(self) -> list[int]:
-        return [m for m, one in enumerate(self.candidates) if one.id not in self.found and one.id not in self.failures]
+        known = self.found.keys() | self.failures.keys()
+        return [m for m, one in enumerate(self.candidates) if one.id not in known and m not in self.running]
+
+    def expected(self, place: int) -> Look:
+        """A look as it is expected to come out, to plan what follows it."""
+        accuracy = float(np.clip(outlook(self.known.scenarios, self.looks).mean[place], 0.0, 1.0))
+        return Look(candidate=place, accuracy=accuracy, sd=_EXPECTED_SD)
 
     def seconds(self) -> FloatArray:
         return look_seconds(
@@ -85,17 +104,7 @@ class _Looks:
         )
 
 
-@contextmanager
-def _older_objects_left_alone() -> Iterator[None]:
-    """Collections of garbage within skip the objects that exist now, which are many: all that was imported."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
-@_older_objects_left_alone()
+@older_objects_left_alone()
 def look_at(
     candidates: Sequence[Candidate],
     task: Task,
@@ -111,6 +120,7 @@ def look_at(
     machine: Machine | None = None,
     profiles: SourceProfiles | None = None,
     catches_interrupt: bool = False,
+    engine: Engine | None = None,
 ) -> Looked:
     """Look at candidates until none is left that is worth its time.
 
@@ -127,8 +137,10 @@ def look_at(
         sink: takes the events of stage "looks".
         max_latency: seconds an image; who takes longer, or is expected to, cannot be used. None: no limit.
         machine: this one, as measured; None: an ordinary one.
-        profiles: made of each model while it is loaded, where their time is earned; None: none.
+        profiles: made of each model while it is loaded, where their time is earned; None: none. Workers make none.
         catches_interrupt: after a first look Ctrl+C ends the looks, and what they found is returned.
+        engine: with several workers that see this disk, looks are made there, so many at once; the next is chosen by
+            what those under way are expected to show.
 
     Raises:
         KeyboardInterrupt: asked to end.
@@ -150,15 +162,22 @@ def look_at(
             stage="looks", total=len(candidates), text=f"candidates embed {plural(len(task.looked_at), 'image')}"
         )
     )
+
+    def looked_at(place: int) -> None:
+        _drop_slow(state, machine, most=max_latency, sink=sink)
+        sink(StageProgress(stage="looks", done=len(state.found) + len(state.failures), text=candidates[place].id))
+
     interrupted = False
     with Prefetcher(sink=sink) as hub:
         try:
+            if engine is not None and engine.slots > 1 and not engine.apart:
+                _on_workers(
+                    state, engine, price=price, deadline=deadline, device=device, store=store, sink=sink, done=looked_at
+                )
             while (place := _next(state, price=price, deadline=deadline)) is not None:
                 _look(state, place, hub=hub, following=_following(state, place, price=price, deadline=deadline),
                       deadline=deadline, profiles=profiles, device=device, store=store, sink=sink)  # fmt: skip
-                _drop_slow(state, machine, most=max_latency, sink=sink)
-                done = len(state.found) + len(state.failures)
-                sink(StageProgress(stage="looks", done=done, text=candidates[place].id))
+                looked_at(place)
         except KeyboardInterrupt:
             if not (catches_interrupt and state.found):
                 raise
@@ -179,7 +198,7 @@ def look_at(
 
 def _next(state: _Looks, *, price: float, deadline: float | None, imagined: Look | None = None) -> int | None:
     """The candidate to look at now, or after an ``imagined`` look; None: none."""
-    made = state.looks if imagined is None else [*state.looks, imagined]
+    made = [*state.looks, *state.running.values(), *(() if imagined is None else (imagined,))]
     left = [m for m in state.open_places() if imagined is None or m != imagined.candidate]
     now = time.monotonic()
     if not left or (deadline is not None and now > deadline):
@@ -199,9 +218,7 @@ def _following(state: _Looks, place: int, *, price: float, deadline: float | Non
     """Who comes after ``place`` if that look shows what is expected; None where nobody needs a download."""
     if not state.known.downloads.any():  # NaN, an unknown size, is one
         return None
-    expected = float(np.clip(outlook(state.known.scenarios, state.looks).mean[place], 0.0, 1.0))
-    imagined = Look(candidate=place, accuracy=expected, sd=_EXPECTED_SD)
-    return _next(state, price=price, deadline=deadline, imagined=imagined)
+    return _next(state, price=price, deadline=deadline, imagined=state.expected(place))
 
 
 def _look(
@@ -239,17 +256,55 @@ def _look(
         outcome = attempt(visit)
     if isinstance(outcome, tuple):
         seen, now = outcome
-        took = TimedLook(
-            candidate=place,
-            seconds=now - arrived,
-            downloaded=float(np.nan_to_num(state.known.downloads[place])),
-            download_seconds=arrived - began,
-        )
-        state.keep(place, seen)
-        state.timed.append(took)
+        state.take(place, seen, seconds=now - arrived, download_seconds=arrived - began)
     else:
-        state.failures[candidate.id] = str(outcome)
-        sink(Notice(text=f"{candidate.id} cannot be used: {outcome}", level="warning"))
+        state.give_up(place, str(outcome), sink=sink)
+
+
+def _on_workers(
+    state: _Looks,
+    engine: Engine,
+    *,
+    price: float,
+    deadline: float | None,
+    device: str,
+    store: Store,
+    sink: Sink,
+    done: Callable[[int], None],
+) -> None:
+    """Keep every worker at a look while one is worth its time."""
+    shared, places = engine.share(state.task), dict[Ticket, int]()
+    needs = Resources(gpus=1.0 if device.startswith("cuda") else 0.0)
+    try:
+        while True:
+            while len(places) < engine.slots and (place := _next(state, price=price, deadline=deadline)) is not None:
+                job = LookJob(candidate=state.candidates[place], task=shared, device=device, store=store)
+                state.running[place] = state.expected(place)
+                places[engine.submit(job, resources=needs, told=lambda event: sink(cast("Event", event)))] = place
+            if not places:
+                return
+            outcome = engine.finished()
+            if outcome is not None:
+                place = places.pop(outcome.ticket)
+                del state.running[place]
+                _settle(state, place, outcome, sink=sink)
+                done(place)
+    finally:  # also on Ctrl+C
+        for ticket in places:
+            engine.cancel(ticket)
+        state.running.clear()
+
+
+def _settle(state: _Looks, place: int, outcome: Finished, *, sink: Sink) -> None:
+    match outcome:
+        case Done(result=Seen() as seen):
+            state.take(place, seen.measurement, seconds=seen.seconds, download_seconds=seen.download_seconds)
+        case Done(result=reason):
+            state.give_up(place, str(reason), sink=sink)
+        case Failed(failure=failure):
+            state.give_up(place, str(failure), sink=sink)
+        case _:
+            state.give_up(place, "its worker died each time that it was looked at (out of memory?)", sink=sink)
 
 
 def _drop_slow(state: _Looks, machine: Machine | None, *, most: float | None, sink: Sink) -> None:

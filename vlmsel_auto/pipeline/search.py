@@ -45,8 +45,8 @@ from vlmsel_auto.pipeline.workdir import (
     save_ranking,
     sweep,
 )
-from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.pipeline.workers import open_engine
+from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.process import locked, writing
 from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task, TrialState
@@ -131,8 +131,9 @@ def search(
         cache_dir: measurements of candidates on tasks; None: inside the work directory.
         device: as for `rank`.
         storage: URL of a study that several machines share, such as ``postgresql://...``; None: inside ``workdir``.
-        workers: processes of this machine that trials run in, so many at once; None: one after the other in this one.
-        ray: trials run on a Ray cluster: "local" starts one on this machine, "auto" joins the one that runs on it,
+        workers: processes of this machine that looks and trials run in, so many at once; None: one after the other in
+            this process.
+        ray: they run on a Ray cluster: "local" starts one on this machine, "auto" joins the one that runs on it,
             otherwise its address; see docs/many-machines.md.
         learn: add the outcome to the user's library as a source task, and source profiles of models that are loaded.
         logger: experiment trackers: names ("tensorboard", "csv", "mlflow", "wandb"), or Lightning's loggers of these
@@ -216,6 +217,7 @@ def search(
             earlier=read_ranking(folder),
             profile_sources=learn and library is None,
             catches_interrupt=any(each.trains is not Trains.TOWER for each in named),
+            engine=engine,
         )
         ranking = ranked.ranking
         if task.is_labelled or not ranked.interrupted:  # trials are bound to it; without any, looks can go on later

@@ -1,8 +1,8 @@
 """Trials that run while the next one is chosen: each counts as if it had ended where the posterior expects it to.
 
 Expected improvement then asks what one more trial adds to what they may still bring, and no arm is begun twice for the
-same hope (the kriging believer of Ginsbourger, Le Riche, Carraro 2010). What is imagined moves no mean; it makes the
-posterior surer, as far as a trial of so many validation images would.
+same hope (the kriging believer of Ginsbourger, Le Riche, Carraro 2010). What is imagined hardly moves a mean; it
+makes the posterior surer, as far as a trial of so many validation images would.
 """
 
 from __future__ import annotations

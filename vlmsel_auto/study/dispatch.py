@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -48,7 +49,9 @@ class Dispatch:
         unpack(ran.files, trial_dir(self.runner.workdir, ran.attempt.result.number))
 
     def _resources(self, candidate: str, seconds: float | None) -> Resources:
-        memory = facts_of(self.runner.table[candidate]).memory_bytes
+        memory: int | None = None
+        with suppress(OSError):  # the folder of a candidate is gone: its trial will say so
+            memory = facts_of(self.runner.table[candidate]).memory_bytes
         gpus = 1.0 if self.runner.device.type == "cuda" else 0.0
         return Resources(gpus=gpus, memory=memory or 0, seconds=seconds)
 
