@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import importlib
 import json
 import tempfile
 import time
@@ -78,13 +79,12 @@ class Overhead:
 
 @dataclass(frozen=True, kw_only=True)
 class _First:
-    """What a worker does before any trial: import torch."""
+    """What a worker does before its first trial: import what trials need."""
 
-    def run(self, channel: Channel) -> str:
+    def run(self, channel: Channel) -> None:
         del channel
-        import torch
-
-        return torch.__version__
+        for name in ("vlmsel_auto.study.study", "vlmsel_auto.tuning.finetune", "vlmsel_auto.tuning.probe"):
+            importlib.import_module(name)
 
 
 def overhead(name: str, opened: Callable[[], Engine], *, trials: int) -> Overhead:
@@ -205,9 +205,8 @@ def speed(*, tasks: int | None, seeds: int) -> list[dict[str, float]]:
     names = list(arms)[:tasks]
     rankings = {name: ranking_of(library, library.task_names.index(name), reverse=False) for name in names}
     print(f"\nsimulated: {len(names)} tasks, {seeds} seeds\n")
-    print(
-        "| workers | seconds | times faster | within a point | busy % | regret | trials |\n|---|---|---|---|---|---|---|"
-    )
+    print("| workers | seconds | times faster | within a point | busy % | regret | trials |")
+    print(7 * "|---" + "|")
     rows: list[dict[str, float]] = []
     for workers in WORKERS:
         found = [

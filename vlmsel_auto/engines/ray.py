@@ -40,8 +40,11 @@ from vlmsel_auto.errors import InputError, MissingDependency
 if TYPE_CHECKING:
     pass
 
+_CLUSTERS: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # on Linux too it decides which addresses Ray listens on
 HERE: Final = "local"  # Ray's own word for a cluster that is started on this machine
 _POLL_SECONDS: Final = 20.0  # that the mailbox waits for news before it says that there are none
+
+_CLOSING_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,8 @@ class RayEngine(Engine):
 
     def __init__(self, address: str = HERE, *, cpus: int | None = None, gpu_jobs: bool = False) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+        if address == HERE:
+            os.environ.setdefault(_CLUSTERS, "0")  # Ray listens on loopback alone; read when it is imported
         try:
             import ray
         except ImportError as error:
@@ -276,16 +281,23 @@ class RayEngine(Engine):
             self._ray.cancel(reference, force=True)
         self._running.clear()
         self._ready.clear()
+        self._mailbox.flush.remote()
+        self._ray.wait([self._take], timeout=_CLOSING_SECONDS)  # Ray would print that its call was in vain
         self._ray.kill(self._mailbox)
         if self._mine:
             self._ray.shutdown()
 
 
 def _open_mailbox() -> Any:
+    """Beside the coordinator, so that no other node takes it along when it goes."""
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     actor: Any = ray.remote(_Mailbox)
-    return actor.options(num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=1000).remote()
+    here = NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=True)
+    return actor.options(
+        num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=1000, scheduling_strategy=here
+    ).remote()
 
 
 def _connect(address: str, *, cpus: int | None) -> None:

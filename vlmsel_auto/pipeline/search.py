@@ -45,7 +45,7 @@ from vlmsel_auto.pipeline.workdir import (
     save_ranking,
     sweep,
 )
-from vlmsel_auto.pipeline.workers import open_engine
+from vlmsel_auto.pipeline.workers import check_workers, open_engine
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.process import locked, writing
@@ -154,6 +154,7 @@ def search(
         raise ValueError(f"price must be points a minute, at least 0, but got {price}")
     if not 0 <= ensemble <= MOST_MEMBERS:
         raise ValueError(f"ensemble must be 0 to {MOST_MEMBERS} members, but got {ensemble}")
+    check_workers(workers=workers, ray=ray)
     began = time.monotonic() if since is None else since
     spend = budget if isinstance(budget, Budget) else Budget(seconds=budget)
     named = METHODS if method == "all" else methods_of([method] if isinstance(method, str) else method)

@@ -11,6 +11,18 @@ from vlmsel_auto.engines.ray import RayEngine
 from vlmsel_auto.errors import InputError
 
 
+def check_workers(*, workers: int | None, ray: str | None) -> None:
+    """Refuse what no engine can be opened for.
+
+    Raises:
+        InputError: no worker, or both kinds at once.
+    """
+    if workers is not None and ray is not None:
+        raise InputError(f"workers are processes of this machine or those of Ray, but got {workers=} and {ray=}")
+    if workers is not None and workers < 1:
+        raise InputError(f"workers must be at least 1, or None for no further process, but got {workers!r}")
+
+
 def open_engine(*, workers: int | None, ray: str | None, device: str) -> Engine:
     """The engine; as a context manager it ends its workers.
 
@@ -20,17 +32,14 @@ def open_engine(*, workers: int | None, ray: str | None, device: str) -> Engine:
         device: where models run; with "cuda" each worker gets a GPU, in turn where there are fewer.
 
     Raises:
-        InputError: no worker, both kinds at once, or no such cluster.
+        InputError: as `check_workers`, or there is no such cluster.
         MissingDependency: Ray is not installed.
     """
-    if workers is not None and ray is not None:
-        raise InputError(f"workers are processes of this machine or those of Ray, but got {workers=} and {ray=}")
+    check_workers(workers=workers, ray=ray)
     if ray is not None:
         return RayEngine(ray, gpu_jobs=device.startswith("cuda"))
     if workers is None:
         return InProcess()
-    if workers < 1:
-        raise InputError(f"workers must be at least 1, or None for no further process, but got {workers!r}")
     return LocalEngine(workers, gpus=_gpus() if device == "cuda" else ())
 
 
