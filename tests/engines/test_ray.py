@@ -60,6 +60,7 @@ def test_a_job_that_fits_nowhere_has_the_largest_node_to_itself(cluster):
 
 
 LISTENING = """
+import psutil
 from vlmsel_auto.engines.ray import RayEngine
 with RayEngine(cpus=1):
     mine = psutil.Process()

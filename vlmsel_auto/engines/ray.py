@@ -281,8 +281,8 @@ class RayEngine(Engine):
             self._ray.cancel(reference, force=True)
         self._running.clear()
         self._ready.clear()
-        self._mailbox.flush.remote()
-        self._ray.wait([self._take], timeout=_CLOSING_SECONDS)  # Ray would print that its call was in vain
+        waiting = [self._mailbox.flush.remote(), self._take]
+        self._ray.wait(waiting, num_returns=2, timeout=_CLOSING_SECONDS)  # else Ray prints that they were in vain
         self._ray.kill(self._mailbox)
         if self._mine:
             self._ray.shutdown()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, cast
 
 import numpy as np
@@ -26,21 +26,19 @@ from vlmsel_auto.models.machine import Machine
 from vlmsel_auto.models.prefetch import Prefetcher
 from vlmsel_auto.pipeline.affordable import expected_latencies
 from vlmsel_auto.pipeline.attempt import attempt
-from vlmsel_auto.pipeline.before_looking import Known, known_before
+from vlmsel_auto.pipeline.before_looking import known_before
 from vlmsel_auto.pipeline.look_job import LookJob, Seen
+from vlmsel_auto.pipeline.look_state import Looks
 from vlmsel_auto.pipeline.source_profiles import SourceProfiles
-from vlmsel_auto.planning.look_seconds import TimedLook, look_seconds
 from vlmsel_auto.planning.looking import DEFAULT, Look, look_values, next_look, outlook
 from vlmsel_auto.process import older_objects_left_alone
-from vlmsel_auto.ranking.forecast import Forecast, look_accuracy
+from vlmsel_auto.ranking.forecast import Forecast
 from vlmsel_auto.ranking.measurement import Measurement
-from vlmsel_auto.records import Candidate, FloatArray, NotLooked, Task
+from vlmsel_auto.records import Candidate, NotLooked, Task
 from vlmsel_auto.reporting.formatting import plural
 from vlmsel_auto.units import milliseconds
 
-_BANDWIDTH: Final = 2e7  # bytes a second, until a download tells
 _LOST: Final = 3  # downloads in vain, one after the other, before the hub is taken for lost
-_EXPECTED_SD: Final = 0.03  # accuracy: of a look that was not made yet
 _FREE_SECONDS: Final = 60.0  # when all looks that are left take no longer together, price is no reason to leave any
 
 
@@ -54,54 +52,6 @@ class Looked:
     forecast: Forecast  # in the order of the candidates
     seconds: float
     interrupted: bool = False  # someone asked to end
-
-
-@dataclass(kw_only=True, eq=False)
-class _Looks:
-    """The state of the loop; arrays are in the order of the candidates."""
-
-    candidates: Sequence[Candidate]
-    task: Task
-    known: Known
-    found: dict[str, Measurement] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-    looks: list[Look] = field(default_factory=list)
-    timed: list[TimedLook] = field(default_factory=list)
-    in_vain: int = 0  # downloads that failed, one after the other
-    running: dict[int, Look] = field(default_factory=dict)  # by place: who is looked at now, and what is expected
-
-    def keep(self, place: int, measurement: Measurement) -> None:
-        self.found[self.candidates[place].id] = measurement
-        labels = self.task.known_labels
-        seen = measurement.embedded(labels)
-        if seen is not None and labels is not None:  # without labels a look tells no accuracy (docs/without-labels.md)
-            accuracy, sd = look_accuracy(seen)
-            self.looks.append(Look(candidate=place, accuracy=accuracy, sd=sd))
-
-    def take(self, place: int, seen: Measurement, *, seconds: float, download_seconds: float) -> None:
-        self.keep(place, seen)
-        downloaded = float(np.nan_to_num(self.known.downloads[place]))
-        took = TimedLook(candidate=place, seconds=seconds, downloaded=downloaded, download_seconds=download_seconds)
-        self.timed.append(took)
-
-    def give_up(self, place: int, reason: str, *, sink: Sink) -> None:
-        name = self.candidates[place].id
-        self.failures[name] = reason
-        sink(Notice(text=f"{name} cannot be used: {reason}", level="warning"))
-
-    def open_places(self) -> list[int]:
-        known = self.found.keys() | self.failures.keys()
-        return [m for m, one in enumerate(self.candidates) if one.id not in known and m not in self.running]
-
-    def expected(self, place: int) -> Look:
-        """A look as it is expected to come out, to plan what follows it."""
-        accuracy = float(np.clip(outlook(self.known.scenarios, self.looks).mean[place], 0.0, 1.0))
-        return Look(candidate=place, accuracy=accuracy, sd=_EXPECTED_SD)
-
-    def seconds(self) -> FloatArray:
-        return look_seconds(
-            embedding=self.known.embedding, downloads=self.known.downloads, timed=self.timed, bandwidth=_BANDWIDTH
-        )
 
 
 @older_objects_left_alone()
@@ -146,7 +96,7 @@ def look_at(
         KeyboardInterrupt: asked to end.
     """
     began = time.monotonic()
-    state = _Looks(
+    state = Looks(
         candidates=candidates,
         task=task,
         known=known_before(
@@ -196,7 +146,7 @@ def look_at(
     )
 
 
-def _next(state: _Looks, *, price: float, deadline: float | None, imagined: Look | None = None) -> int | None:
+def _next(state: Looks, *, price: float, deadline: float | None, imagined: Look | None = None) -> int | None:
     """The candidate to look at now, or after an ``imagined`` look; None: none."""
     made = [*state.looks, *state.running.values(), *(() if imagined is None else (imagined,))]
     left = [m for m in state.open_places() if imagined is None or m != imagined.candidate]
@@ -214,7 +164,7 @@ def _next(state: _Looks, *, price: float, deadline: float | None, imagined: Look
     return place
 
 
-def _following(state: _Looks, place: int, *, price: float, deadline: float | None) -> int | None:
+def _following(state: Looks, place: int, *, price: float, deadline: float | None) -> int | None:
     """Who comes after ``place`` if that look shows what is expected; None where nobody needs a download."""
     if not state.known.downloads.any():  # NaN, an unknown size, is one
         return None
@@ -222,7 +172,7 @@ def _following(state: _Looks, place: int, *, price: float, deadline: float | Non
 
 
 def _look(
-    state: _Looks,
+    state: Looks,
     place: int,
     *,
     hub: Prefetcher,
@@ -262,7 +212,7 @@ def _look(
 
 
 def _on_workers(
-    state: _Looks,
+    state: Looks,
     engine: Engine,
     *,
     price: float,
@@ -295,7 +245,7 @@ def _on_workers(
         state.running.clear()
 
 
-def _settle(state: _Looks, place: int, outcome: Finished, *, sink: Sink) -> None:
+def _settle(state: Looks, place: int, outcome: Finished, *, sink: Sink) -> None:
     match outcome:
         case Done(result=Seen() as seen):
             state.take(place, seen.measurement, seconds=seen.seconds, download_seconds=seen.download_seconds)
@@ -307,7 +257,7 @@ def _settle(state: _Looks, place: int, outcome: Finished, *, sink: Sink) -> None
             state.give_up(place, "its worker died each time that it was looked at (out of memory?)", sink=sink)
 
 
-def _drop_slow(state: _Looks, machine: Machine | None, *, most: float | None, sink: Sink) -> None:
+def _drop_slow(state: Looks, machine: Machine | None, *, most: float | None, sink: Sink) -> None:
     """Take out who is slower than the user allows, as measured, or as predicted once somebody was measured."""
     if most is None or not state.found:
         return
@@ -322,7 +272,7 @@ def _drop_slow(state: _Looks, machine: Machine | None, *, most: float | None, si
             sink(Notice(text=f"{one.id} cannot be used: {reason}"))
 
 
-def _without_hub(state: _Looks, *, sink: Sink) -> None:
+def _without_hub(state: Looks, *, sink: Sink) -> None:
     """Nobody else is asked for in vain: each would wait for the network."""
     lost = [m for m in state.open_places() if state.known.downloads[m] != 0]
     reason = "the hub cannot be reached any more"
@@ -330,7 +280,7 @@ def _without_hub(state: _Looks, *, sink: Sink) -> None:
     sink(Notice(text=f"{reason}: {plural(len(lost), 'candidate')} cannot be had", level="warning"))
 
 
-def _why_not(state: _Looks, *, deadline: float | None, interrupted: bool) -> dict[str, NotLooked]:
+def _why_not(state: Looks, *, deadline: float | None, interrupted: bool) -> dict[str, NotLooked]:
     left = state.open_places()
     if not left:
         return {}
@@ -344,7 +294,7 @@ def _why_not(state: _Looks, *, deadline: float | None, interrupted: bool) -> dic
     return reasons
 
 
-def _forecast(state: _Looks) -> Forecast:
+def _forecast(state: Looks) -> Forecast:
     looks = sorted(state.looks, key=lambda each: each.candidate)  # what an earlier run saw counts in the same order
     now = outlook(state.known.scenarios, looks)
     return Forecast(

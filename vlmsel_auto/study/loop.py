@@ -149,10 +149,11 @@ def run_trials(search: Search) -> StoppedBy:
             if stopped is not None and not search.running:
                 return stopped
             outcome = search.dispatch.engine.finished(timeout=_patience(search))
-            if outcome is not None:
-                _settle(search, search.running.pop(outcome.ticket), outcome)
+            running = None if outcome is None else search.running.pop(outcome.ticket, None)
+            if outcome is not None and running is not None:  # the engine may yet tell of jobs of an earlier stage
+                _settle(search, running, outcome)
                 search.sink(RankingReady(ranking=search.updated(), updated=True))
-            elif search.running:
+            elif outcome is None and search.running:
                 _end_late(search)
     except KeyboardInterrupt:
         for ticket, each in sorted(search.running.items()):
