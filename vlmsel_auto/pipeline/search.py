@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from vlmsel_auto.cache import Json, Store, digest
 from vlmsel_auto.engines.in_process import InProcess
@@ -31,6 +31,7 @@ from vlmsel_auto.pipeline.learning import learn_from
 from vlmsel_auto.pipeline.mistakes import find_mistakes
 from vlmsel_auto.pipeline.rank import rank_task, views_of
 from vlmsel_auto.pipeline.result import RankResult, SearchResult
+from vlmsel_auto.pipeline.time_shares import closing_seconds, left_for_trials, look_share
 from vlmsel_auto.pipeline.without_labels import finish_without_labels
 from vlmsel_auto.pipeline.workdir import (
     LOCK,
@@ -49,7 +50,7 @@ from vlmsel_auto.pipeline.workers import check_workers, open_engine
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.process import locked, writing
-from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task, TrialState
+from vlmsel_auto.records import Budget, Candidate, StoppedBy, TrialState
 from vlmsel_auto.reporting import views
 from vlmsel_auto.reporting.make_report import make_report
 from vlmsel_auto.reporting.trackers import names_of, tracked
@@ -64,10 +65,6 @@ from vlmsel_auto.tuning.methods import METHODS, methods_of
 
 if TYPE_CHECKING:
     from vlmsel_auto.reporting.loggers import Loggers  # imports Lightning
-
-_LOOK_SHARE: Final = 0.4  # of a time budget, at most, for looking at candidates before the first trial
-_CLOSING_SECONDS: Final = 4.0  # kept for export and report; no more than the share below
-_CLOSING_SHARE: Final = 0.12
 
 
 def search(
@@ -214,7 +211,7 @@ def search(
             machine=listed.machine,
             price=price / 100,
             seed=seed,
-            deadline=None if spend.seconds is None else began + _look_share(task) * spend.seconds,
+            deadline=None if spend.seconds is None else began + look_share(task) * spend.seconds,
             earlier=read_ranking(folder),
             profile_sources=learn and library is None,
             catches_interrupt=any(each.trains is not Trains.TOWER for each in named),
@@ -252,7 +249,7 @@ def search(
             task=task,
             candidates=usable,
             ranking=ranking,
-            budget=Budget(trials=1) if ranked.interrupted else _left(spend, spent=ranked_after),
+            budget=Budget(trials=1) if ranked.interrupted else left_for_trials(spend, spent=ranked_after),
             workdir=folder,
             load=load if isinstance(engine, InProcess) else partial(zoo.load, device=place),
             store=store,
@@ -277,7 +274,7 @@ def search(
             store=store,
             workdir=folder,
             device=place,
-            deadline=None if spend.seconds is None else began + spend.seconds - _closing(spend.seconds),
+            deadline=None if spend.seconds is None else began + spend.seconds - closing_seconds(spend.seconds),
             interrupted=stopped is StoppedBy.INTERRUPTED,
             sink=sink,
         )
@@ -333,23 +330,6 @@ def _task_folder(data: TaskData, *, workdir: Path) -> Path:
         return Path(data)
     with writing(workdir), locked(workdir / LOCK):  # nobody may be reading what an earlier run wrote
         return write_dataset(data, folder=workdir / TASK)
-
-
-def _look_share(task: Task) -> float:
-    """Of a time budget, at most, for looking at candidates: without labels nothing but the export comes after."""
-    return _LOOK_SHARE if task.is_labelled else 1 - _CLOSING_SHARE
-
-
-def _left(budget: Budget, *, spent: float) -> Budget:
-    """What trials may take: the budget less what is spent and what export and report will need."""
-    if budget.seconds is None:
-        return budget
-    return replace(budget, seconds=max(0.01, budget.seconds - spent - _closing(budget.seconds)))
-
-
-def _closing(seconds: float) -> float:
-    """What export and report may need of a budget."""
-    return min(_CLOSING_SECONDS, _CLOSING_SHARE * seconds)
 
 
 def _stopped_by(outcome: StudyOutcome) -> StoppedBy:
