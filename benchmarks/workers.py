@@ -83,8 +83,8 @@ class _First:
 
     def run(self, channel: Channel) -> None:
         del channel
-        for name in ("vlmsel_auto.study.study", "vlmsel_auto.tuning.finetune", "vlmsel_auto.tuning.probe"):
-            importlib.import_module(name)
+        for name in ("models.zoo", "study.study", "tuning.finetune", "tuning.probe"):
+            importlib.import_module(f"vlmsel_auto.{name}")
 
 
 def overhead(name: str, opened: Callable[[], Engine], *, trials: int) -> Overhead:
@@ -102,7 +102,7 @@ def overhead(name: str, opened: Callable[[], Engine], *, trials: int) -> Overhea
             outcome = run_study(
                 task=task, candidates=members, ranking=Ranking(task="digits", ranked=()), budget=Budget(trials=trials),
                 workdir=root / "work", load=partial(zoo.load, device="cpu"), methods=(PROBE.name, FINETUNE.name),
-                engine=engine,
+                engine=engine, images_per_trial=600,
             )  # fmt: skip
     return Overhead(
         engine=name, start=ready - began, trials=sum(each.seconds for each in outcome.results), wall=outcome.seconds
