@@ -20,7 +20,9 @@ from vlmsel_auto.tuning.checkpoints import has_weights, read_results
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
 
 
-@pytest.fixture(scope="module", params=APART)
+@pytest.fixture(
+    scope="module", params=[each if each == "local" else pytest.param(each, marks=pytest.mark.slow) for each in APART]
+)
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     with APART[request.param]() as opened:
         yield opened
