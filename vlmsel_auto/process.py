@@ -67,6 +67,16 @@ def release_memory(device: torch.device | None = None) -> None:
 
 
 @contextmanager
+def older_objects_left_alone() -> Iterator[None]:
+    """Collections of garbage within skip the objects that exist now, which are many: all that was imported."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+@contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Tell in one line that ``folder`` cannot be written any more.
 

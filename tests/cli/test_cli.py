@@ -70,7 +70,7 @@ def paint(folder, *, count=6, seed=0, side=40):
             ("search",),
             ["--candidates", "--top-k", "--time-budget", "--max-trials", "--method", "--shots", "--seed", "--workdir",
              "--library", "--device", "--storage", "--json", "--quiet", "--no-learn", "--debug", "[[candidate]]",
-             "--ensemble", "--price",
+             "--ensemble", "--price", "--workers", "--ray",
              "inside the work directory"],
         ),
         (("rank",), ["--candidates", "--shots", "--seed", "--library", "--top", "--json"]),

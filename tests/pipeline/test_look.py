@@ -9,6 +9,7 @@ import pytest
 
 from helpers.drawings import draw_task
 from vlmsel_auto.cache import Store
+from vlmsel_auto.engines.local import LocalEngine
 from vlmsel_auto.events import Notice, StageProgress, discard
 from vlmsel_auto.library import published
 from vlmsel_auto.library.places import default_library
@@ -159,3 +160,22 @@ def test_an_interrupt_keeps_what_was_seen_where_that_is_wanted(task, tmp_path):
     assert {each.reason for each in looked.passed_over.values()} == {"the looks were interrupted"}
     with pytest.raises(KeyboardInterrupt):
         look(task, Store(tmp_path / "b"), sink=interrupt)
+
+
+def test_workers_look_at_several_at_once_and_see_the_same(task, tmp_path):
+    alone = look(task, Store(tmp_path / "alone"), price=1e9)
+    heard, last = [], resolve(NAMES)[3]
+    broken = shutil.copytree(last.path, tmp_path / "broken")
+    (broken / "open_clip_model.safetensors").write_bytes(b"cut off")
+    with LocalEngine(2) as engine:
+        looked = look_at(
+            [*resolve(NAMES[:3]), replace(last, path=broken)], task,
+            library=default_library(), kept={}, price=1e9, deadline=None, device="cpu",
+            store=Store(tmp_path / "workers"), sink=heard.append, engine=engine,
+        )  # fmt: skip
+    assert sorted(looked.found) == sorted(NAMES[:3])
+    assert list(looked.failures) == [NAMES[3]]
+    for name in NAMES[:3]:
+        np.testing.assert_allclose(looked.found[name].features, alone.found[name].features, atol=1e-6)
+    assert [each.done for each in heard if isinstance(each, StageProgress)] == [1, 2, 3, 4]
+    assert find_measurement(resolve(NAMES[:1])[0], task, store=Store(tmp_path / "workers")) is not None

@@ -9,9 +9,11 @@ import torch
 
 from helpers.study_world import NAMES, candidates, digits_folder, ranking, task
 from vlmsel_auto.cache import Store
+from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.events import discard
 from vlmsel_auto.models import zoo
 from vlmsel_auto.records import Budget, Candidate, Task
+from vlmsel_auto.study.dispatch import Dispatch
 from vlmsel_auto.study.loop import Search
 from vlmsel_auto.study.optuna_study import open_study
 from vlmsel_auto.study.results import Results
@@ -51,8 +53,8 @@ def test_trials_end_in_time_for_the_leading_towers_fit_on_all_labels(
         task=task, names=sorted(NAMES), methods=[FINETUNE], workdir=tmp_path, storage=None, seed=0, done=()
     ) as study:
         search = Search(
-            plan=outcome.plan, ranking=ranking(), budget=Budget(seconds=500), deadline=deadline, runner=runner,
-            study=study, results=results, sink=discard,
+            plan=outcome.plan, ranking=ranking(), budget=Budget(seconds=500), deadline=deadline,
+            dispatch=Dispatch(engine=InProcess(), runner=runner), study=study, results=results, sink=discard,
         )  # fmt: skip
         assert search.end() == pytest.approx(deadline - kept)
         assert search.left().seconds == pytest.approx(500 - kept, abs=5.0)

@@ -99,6 +99,17 @@ def search(
             help="Study storage shared by several machines: postgresql://... (not SQLite, which locks no rows).",
         ),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Run N trials at once, in processes of this machine; GPUs in turn."),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Run trials on Ray: local starts it on this machine; auto or ray://HEAD:10001 joins.",
+        ),
+    ] = None,
     no_learn: Annotated[bool, typer.Option("--no-learn", help="Do not add the outcome to your library.")] = False,
     no_images: Annotated[
         bool, typer.Option("--no-images", help="Put no thumbnails into the report: the images are private.")
@@ -152,6 +163,8 @@ def search(
                 cache_dir=cache_dir,
                 device=device,
                 storage=storage,
+                workers=workers,
+                ray=ray,
                 learn=not no_learn,
                 thumbnails=not no_images,
                 logger=[name.strip() for name in log.split(",") if name.strip()],

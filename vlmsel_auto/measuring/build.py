@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Final
 
 from vlmsel_auto.cache import Store, default_cache_dir
+from vlmsel_auto.engines.engine import Channel
 from vlmsel_auto.errors import LibraryError, TaskError
 from vlmsel_auto.events import Sink, StageFinished, discard
 from vlmsel_auto.library.assemble import assemble, merge
 from vlmsel_auto.library.file import load, save
 from vlmsel_auto.library.records import Cell, CellFailure, Library
 from vlmsel_auto.measuring.cells import CellSettings, cell_key, measure_cell, source_task
-from vlmsel_auto.measuring.pool import results_of
+from vlmsel_auto.measuring.kept_jobs import results_of
 from vlmsel_auto.measuring.tuned import tune_cells
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
@@ -201,7 +202,7 @@ class _Job:
         named = replace(known.candidate, id=one.id, arch=one.arch, tag=one.tag, params=one.params, flops=one.flops)
         return replace(known, candidate=named, task=source_task(self.task))
 
-    def run(self) -> None:
+    def run(self, channel: Channel) -> None:  # noqa: ARG002 - the signature of a job
         model, store = _model(self.candidate, self.device), Store(self.cache / "store")
         cell = measure_cell(
             model=model, task=self.task, settings=self.settings, code_version=version("vlmsel-auto"), store=store

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import cast
 
 from vlmsel_auto.cache import Json, Store, digest, write_atomically
+from vlmsel_auto.engines.engine import Channel
 from vlmsel_auto.errors import TrialFailed
 from vlmsel_auto.events import Sink
 from vlmsel_auto.library.assemble import with_tuned
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.measuring.pool import results_of
+from vlmsel_auto.measuring.kept_jobs import results_of
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.recordjson import parse_json
@@ -96,7 +97,7 @@ class _Trial:
             return None
         return value if 0 <= value <= 1 else None
 
-    def run(self) -> None:
+    def run(self, channel: Channel) -> None:  # noqa: ARG002 - the signature of a job
         with tempfile.TemporaryDirectory() as scratch:  # the weights are not wanted
             result = run_trial(
                 self.spec,

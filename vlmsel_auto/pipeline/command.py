@@ -36,6 +36,8 @@ def command_of(
     test_split: bool = True,
     thumbnails: bool = True,
     trackers: Sequence[str] = (),
+    workers: int | None = None,
+    ray: str | None = None,
 ) -> str:
     """Words of the command line; what is left at its default is left out."""
     names = [str(candidates)] if isinstance(candidates, (str, Path)) else list(candidates)
@@ -56,6 +58,10 @@ def command_of(
     if shots != SHOTS:
         words += ["--shots", str(shots)]
     words += _without_labels(classes, unlabelled=unlabelled, images=images)
+    if workers is not None:
+        words += ["--workers", str(workers)]
+    if ray is not None:
+        words += ["--ray", ray]
     if trackers:
         words += ["--log", ",".join(trackers)]
     return shlex.join([*words, "--seed", str(seed), "--workdir", str(workdir)])

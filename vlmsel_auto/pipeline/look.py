@@ -7,18 +7,17 @@ seconds (`planning.looking`). One candidate that fails is named with its reason;
 
 from __future__ import annotations
 
-import gc
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, cast
 
 import numpy as np
 
 from vlmsel_auto.cache import Store
-from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted
+from vlmsel_auto.engines.engine import Done, Engine, Failed, Finished, Resources, Ticket
+from vlmsel_auto.events import Event, Notice, Sink, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.measure import embed_target
 from vlmsel_auto.models import zoo
@@ -27,19 +26,19 @@ from vlmsel_auto.models.machine import Machine
 from vlmsel_auto.models.prefetch import Prefetcher
 from vlmsel_auto.pipeline.affordable import expected_latencies
 from vlmsel_auto.pipeline.attempt import attempt
-from vlmsel_auto.pipeline.before_looking import Known, known_before
+from vlmsel_auto.pipeline.before_looking import known_before
+from vlmsel_auto.pipeline.look_job import LookJob, Seen
+from vlmsel_auto.pipeline.look_state import Looks
 from vlmsel_auto.pipeline.source_profiles import SourceProfiles
-from vlmsel_auto.planning.look_seconds import TimedLook, look_seconds
 from vlmsel_auto.planning.looking import DEFAULT, Look, look_values, next_look, outlook
-from vlmsel_auto.ranking.forecast import Forecast, look_accuracy
+from vlmsel_auto.process import older_objects_left_alone
+from vlmsel_auto.ranking.forecast import Forecast
 from vlmsel_auto.ranking.measurement import Measurement
-from vlmsel_auto.records import Candidate, FloatArray, NotLooked, Task
+from vlmsel_auto.records import Candidate, NotLooked, Task
 from vlmsel_auto.reporting.formatting import plural
 from vlmsel_auto.units import milliseconds
 
-_BANDWIDTH: Final = 2e7  # bytes a second, until a download tells
 _LOST: Final = 3  # downloads in vain, one after the other, before the hub is taken for lost
-_EXPECTED_SD: Final = 0.03  # accuracy: of a look that was not made yet
 _FREE_SECONDS: Final = 60.0  # when all looks that are left take no longer together, price is no reason to leave any
 
 
@@ -55,47 +54,7 @@ class Looked:
     interrupted: bool = False  # someone asked to end
 
 
-@dataclass(kw_only=True, eq=False)
-class _Looks:
-    """The state of the loop; arrays are in the order of the candidates."""
-
-    candidates: Sequence[Candidate]
-    task: Task
-    known: Known
-    found: dict[str, Measurement] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-    looks: list[Look] = field(default_factory=list)
-    timed: list[TimedLook] = field(default_factory=list)
-    in_vain: int = 0  # downloads that failed, one after the other
-
-    def keep(self, place: int, measurement: Measurement) -> None:
-        self.found[self.candidates[place].id] = measurement
-        labels = self.task.known_labels
-        seen = measurement.embedded(labels)
-        if seen is not None and labels is not None:  # without labels a look tells no accuracy (docs/without-labels.md)
-            accuracy, sd = look_accuracy(seen)
-            self.looks.append(Look(candidate=place, accuracy=accuracy, sd=sd))
-
-    def open_places(self) -> list[int]:
-        return [m for m, one in enumerate(self.candidates) if one.id not in self.found and one.id not in self.failures]
-
-    def seconds(self) -> FloatArray:
-        return look_seconds(
-            embedding=self.known.embedding, downloads=self.known.downloads, timed=self.timed, bandwidth=_BANDWIDTH
-        )
-
-
-@contextmanager
-def _older_objects_left_alone() -> Iterator[None]:
-    """Collections of garbage within skip the objects that exist now, which are many: all that was imported."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
-@_older_objects_left_alone()
+@older_objects_left_alone()
 def look_at(
     candidates: Sequence[Candidate],
     task: Task,
@@ -111,6 +70,7 @@ def look_at(
     machine: Machine | None = None,
     profiles: SourceProfiles | None = None,
     catches_interrupt: bool = False,
+    engine: Engine | None = None,
 ) -> Looked:
     """Look at candidates until none is left that is worth its time.
 
@@ -127,14 +87,16 @@ def look_at(
         sink: takes the events of stage "looks".
         max_latency: seconds an image; who takes longer, or is expected to, cannot be used. None: no limit.
         machine: this one, as measured; None: an ordinary one.
-        profiles: made of each model while it is loaded, where their time is earned; None: none.
+        profiles: made of each model while it is loaded, where their time is earned; None: none. Workers make none.
         catches_interrupt: after a first look Ctrl+C ends the looks, and what they found is returned.
+        engine: with several workers that see this disk, looks are made there, so many at once; the next is chosen by
+            what those under way are expected to show.
 
     Raises:
         KeyboardInterrupt: asked to end.
     """
     began = time.monotonic()
-    state = _Looks(
+    state = Looks(
         candidates=candidates,
         task=task,
         known=known_before(
@@ -150,15 +112,22 @@ def look_at(
             stage="looks", total=len(candidates), text=f"candidates embed {plural(len(task.looked_at), 'image')}"
         )
     )
+
+    def looked_at(place: int) -> None:
+        _drop_slow(state, machine, most=max_latency, sink=sink)
+        sink(StageProgress(stage="looks", done=len(state.found) + len(state.failures), text=candidates[place].id))
+
     interrupted = False
     with Prefetcher(sink=sink) as hub:
         try:
+            if engine is not None and engine.slots > 1 and not engine.apart:
+                _on_workers(
+                    state, engine, price=price, deadline=deadline, device=device, store=store, sink=sink, done=looked_at
+                )
             while (place := _next(state, price=price, deadline=deadline)) is not None:
                 _look(state, place, hub=hub, following=_following(state, place, price=price, deadline=deadline),
                       deadline=deadline, profiles=profiles, device=device, store=store, sink=sink)  # fmt: skip
-                _drop_slow(state, machine, most=max_latency, sink=sink)
-                done = len(state.found) + len(state.failures)
-                sink(StageProgress(stage="looks", done=done, text=candidates[place].id))
+                looked_at(place)
         except KeyboardInterrupt:
             if not (catches_interrupt and state.found):
                 raise
@@ -177,9 +146,9 @@ def look_at(
     )
 
 
-def _next(state: _Looks, *, price: float, deadline: float | None, imagined: Look | None = None) -> int | None:
+def _next(state: Looks, *, price: float, deadline: float | None, imagined: Look | None = None) -> int | None:
     """The candidate to look at now, or after an ``imagined`` look; None: none."""
-    made = state.looks if imagined is None else [*state.looks, imagined]
+    made = [*state.looks, *state.running.values(), *(() if imagined is None else (imagined,))]
     left = [m for m in state.open_places() if imagined is None or m != imagined.candidate]
     now = time.monotonic()
     if not left or (deadline is not None and now > deadline):
@@ -195,17 +164,15 @@ def _next(state: _Looks, *, price: float, deadline: float | None, imagined: Look
     return place
 
 
-def _following(state: _Looks, place: int, *, price: float, deadline: float | None) -> int | None:
+def _following(state: Looks, place: int, *, price: float, deadline: float | None) -> int | None:
     """Who comes after ``place`` if that look shows what is expected; None where nobody needs a download."""
     if not state.known.downloads.any():  # NaN, an unknown size, is one
         return None
-    expected = float(np.clip(outlook(state.known.scenarios, state.looks).mean[place], 0.0, 1.0))
-    imagined = Look(candidate=place, accuracy=expected, sd=_EXPECTED_SD)
-    return _next(state, price=price, deadline=deadline, imagined=imagined)
+    return _next(state, price=price, deadline=deadline, imagined=state.expected(place))
 
 
 def _look(
-    state: _Looks,
+    state: Looks,
     place: int,
     *,
     hub: Prefetcher,
@@ -239,20 +206,58 @@ def _look(
         outcome = attempt(visit)
     if isinstance(outcome, tuple):
         seen, now = outcome
-        took = TimedLook(
-            candidate=place,
-            seconds=now - arrived,
-            downloaded=float(np.nan_to_num(state.known.downloads[place])),
-            download_seconds=arrived - began,
-        )
-        state.keep(place, seen)
-        state.timed.append(took)
+        state.take(place, seen, seconds=now - arrived, download_seconds=arrived - began)
     else:
-        state.failures[candidate.id] = str(outcome)
-        sink(Notice(text=f"{candidate.id} cannot be used: {outcome}", level="warning"))
+        state.give_up(place, str(outcome), sink=sink)
 
 
-def _drop_slow(state: _Looks, machine: Machine | None, *, most: float | None, sink: Sink) -> None:
+def _on_workers(
+    state: Looks,
+    engine: Engine,
+    *,
+    price: float,
+    deadline: float | None,
+    device: str,
+    store: Store,
+    sink: Sink,
+    done: Callable[[int], None],
+) -> None:
+    """Keep every worker at a look while one is worth its time."""
+    shared, places = engine.share(state.task), dict[Ticket, int]()
+    needs = Resources(gpus=1.0 if device.startswith("cuda") else 0.0)
+    try:
+        while True:
+            while len(places) < engine.slots and (place := _next(state, price=price, deadline=deadline)) is not None:
+                job = LookJob(candidate=state.candidates[place], task=shared, device=device, store=store)
+                state.running[place] = state.expected(place)
+                places[engine.submit(job, resources=needs, told=lambda event: sink(cast("Event", event)))] = place
+            if not places:
+                return
+            outcome = engine.finished()
+            if outcome is not None:
+                place = places.pop(outcome.ticket)
+                del state.running[place]
+                _settle(state, place, outcome, sink=sink)
+                done(place)
+    finally:  # also on Ctrl+C
+        for ticket in places:
+            engine.cancel(ticket)
+        state.running.clear()
+
+
+def _settle(state: Looks, place: int, outcome: Finished, *, sink: Sink) -> None:
+    match outcome:
+        case Done(result=Seen() as seen):
+            state.take(place, seen.measurement, seconds=seen.seconds, download_seconds=seen.download_seconds)
+        case Done(result=reason):
+            state.give_up(place, str(reason), sink=sink)
+        case Failed(failure=failure):
+            state.give_up(place, str(failure), sink=sink)
+        case _:
+            state.give_up(place, "its worker died each time that it was looked at (out of memory?)", sink=sink)
+
+
+def _drop_slow(state: Looks, machine: Machine | None, *, most: float | None, sink: Sink) -> None:
     """Take out who is slower than the user allows, as measured, or as predicted once somebody was measured."""
     if most is None or not state.found:
         return
@@ -267,7 +272,7 @@ def _drop_slow(state: _Looks, machine: Machine | None, *, most: float | None, si
             sink(Notice(text=f"{one.id} cannot be used: {reason}"))
 
 
-def _without_hub(state: _Looks, *, sink: Sink) -> None:
+def _without_hub(state: Looks, *, sink: Sink) -> None:
     """Nobody else is asked for in vain: each would wait for the network."""
     lost = [m for m in state.open_places() if state.known.downloads[m] != 0]
     reason = "the hub cannot be reached any more"
@@ -275,7 +280,7 @@ def _without_hub(state: _Looks, *, sink: Sink) -> None:
     sink(Notice(text=f"{reason}: {plural(len(lost), 'candidate')} cannot be had", level="warning"))
 
 
-def _why_not(state: _Looks, *, deadline: float | None, interrupted: bool) -> dict[str, NotLooked]:
+def _why_not(state: Looks, *, deadline: float | None, interrupted: bool) -> dict[str, NotLooked]:
     left = state.open_places()
     if not left:
         return {}
@@ -289,7 +294,7 @@ def _why_not(state: _Looks, *, deadline: float | None, interrupted: bool) -> dic
     return reasons
 
 
-def _forecast(state: _Looks) -> Forecast:
+def _forecast(state: Looks) -> Forecast:
     looks = sorted(state.looks, key=lambda each: each.candidate)  # what an earlier run saw counts in the same order
     now = outlook(state.known.scenarios, looks)
     return Forecast(

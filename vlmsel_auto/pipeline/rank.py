@@ -17,6 +17,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
 from vlmsel_auto.cache import Store, default_cache_dir
+from vlmsel_auto.engines.engine import Engine
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Notice, RankingReady, Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.library.places import open_library
@@ -195,14 +196,15 @@ def rank_task(
     earlier: Ranking | None = None,
     profile_sources: bool = False,
     catches_interrupt: bool = False,
+    engine: Engine | None = None,
 ) -> Ranked:
     """Look at ``candidates`` and rank them on ``task``.
 
     Candidates that fail stand in ``Ranking.failures`` beside earlier ``failures``, and not in its order; those that
-    were not looked at stand in its order by what is known without. ``price``, ``deadline``, latency, ``machine`` and
-    ``catches_interrupt`` as for `look.look_at`. A ranking of an ``earlier`` run is followed as it is, and nothing is
-    measured. With ``profile_sources`` looks make source profiles for the user's library, where there is a pack of
-    source images.
+    were not looked at stand in its order by what is known without. ``price``, ``deadline``, latency, ``machine``,
+    ``catches_interrupt`` and ``engine`` as for `look.look_at`. A ranking of an ``earlier`` run is followed as it is,
+    and nothing is measured. With ``profile_sources`` looks make source profiles for the user's library, where there is
+    a pack of source images.
 
     Raises:
         CandidateError: every candidate failed.
@@ -228,6 +230,7 @@ def rank_task(
         machine=machine,
         profiles=profiles,
         catches_interrupt=catches_interrupt,
+        engine=engine,
     )
     found = looked.found
     if not looked.interrupted:

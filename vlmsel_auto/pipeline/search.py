@@ -6,11 +6,13 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vlmsel_auto.cache import Json, Store, digest
+from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.events import Notice, ReportWritten, Sink, discard
 from vlmsel_auto.library.places import open_library
@@ -30,6 +32,7 @@ from vlmsel_auto.pipeline.learning import learn_from
 from vlmsel_auto.pipeline.mistakes import find_mistakes
 from vlmsel_auto.pipeline.rank import rank_task, views_of
 from vlmsel_auto.pipeline.result import RankResult, SearchResult
+from vlmsel_auto.pipeline.time_shares import closing_seconds, left_for_trials, look_share
 from vlmsel_auto.pipeline.without_labels import finish_without_labels
 from vlmsel_auto.pipeline.workdir import (
     LOCK,
@@ -44,10 +47,11 @@ from vlmsel_auto.pipeline.workdir import (
     save_ranking,
     sweep,
 )
+from vlmsel_auto.pipeline.workers import check_workers, open_engine
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.process import locked, writing
-from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task, TrialState
+from vlmsel_auto.records import Budget, Candidate, StoppedBy, TrialState
 from vlmsel_auto.reporting import views
 from vlmsel_auto.reporting.make_report import make_report
 from vlmsel_auto.reporting.report import RANKING_STAGE, TRIALS_STAGE
@@ -65,9 +69,6 @@ if TYPE_CHECKING:
     from vlmsel_auto.reporting.loggers import Loggers  # imports Lightning
 
 _SEEDS: Final = 2**32  # seeds are below: NumPy's older generator, Optuna and Lightning take no more
-_LOOK_SHARE: Final = 0.4  # of a time budget, at most, for looking at candidates before the first trial
-_CLOSING_SECONDS: Final = 4.0  # kept for export and report; no more than the share below
-_CLOSING_SHARE: Final = 0.12
 
 
 def search(
@@ -92,6 +93,8 @@ def search(
     cache_dir: Path | None = None,
     device: str = "auto",
     storage: str | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
     learn: bool = True,
     logger: Loggers = (),
     thumbnails: bool = True,
@@ -129,6 +132,10 @@ def search(
         cache_dir: measurements of candidates on tasks; None: inside the work directory.
         device: as for `rank`.
         storage: URL of a study that several machines share, such as ``postgresql://...``; None: inside ``workdir``.
+        workers: processes of this machine that looks and trials run in, so many at once; None: one after the other in
+            this process.
+        ray: they run on a Ray cluster: "local" starts one on this machine, "auto" joins the one that runs on it,
+            otherwise its address; see docs/many-machines.md.
         learn: add the outcome to the user's library as a source task, and source profiles of models that are loaded.
         logger: experiment trackers: names ("tensorboard", "csv", "mlflow", "wandb"), or Lightning's loggers of these
             kinds; they get one run for the search and one below it for each trial.
@@ -151,6 +158,7 @@ def search(
         raise InputError(f"ensemble must be 0 to {MOST_MEMBERS} members, but got {ensemble}")
     if not 0 <= seed < _SEEDS:
         raise InputError(f"seed must be 0 to {_SEEDS - 1:,}, but got {seed}")
+    check_workers(workers=workers, ray=ray)
     began = time.monotonic() if since is None else since
     spend = budget if isinstance(budget, Budget) else Budget(seconds=budget)
     named = METHODS if method == "all" else methods_of([method] if isinstance(method, str) else method)
@@ -163,6 +171,7 @@ def search(
     command = command_of(
         images_of, candidates, limits=limits, offline=offline, budget=spend, price=price, methods=methods, shots=shots,
         seed=seed, workdir=folder, classes=classes, unlabelled=unlabelled, images=images, trackers=names_of(logger),
+        workers=workers, ray=ray,
         test_split=test_split, thumbnails=thumbnails,
     )  # fmt: skip
     with hub_offline(offline):
@@ -183,6 +192,7 @@ def search(
         tracked(  # from here on the trackers listen too
             logger, folder=folder / "logs", about={"task": task.name, "command": command}, sink=sink
         ) as sink,  # noqa: PLR1704 - the sink of all that follows
+        open_engine(workers=workers, ray=ray, device=place) as engine,
     ):
         settings: dict[str, Json] = {
             "task": task.digest,
@@ -208,10 +218,11 @@ def search(
             machine=listed.machine,
             price=price / 100,
             seed=seed,
-            deadline=None if spend.seconds is None else began + _look_share(task) * spend.seconds,
+            deadline=None if spend.seconds is None else began + look_share(task) * spend.seconds,
             earlier=read_ranking(folder),
             profile_sources=learn and library is None,
             catches_interrupt=any(each.trains is not Trains.TOWER for each in named),
+            engine=engine,
         )
         ranking = ranked.ranking
         if task.is_labelled or not ranked.interrupted:  # trials are bound to it; without any, looks can go on later
@@ -242,9 +253,9 @@ def search(
             task=task,
             candidates=usable,
             ranking=ranking,
-            budget=Budget(trials=1) if ranked.interrupted else _left(spend, spent=ranked_after),
+            budget=Budget(trials=1) if ranked.interrupted else left_for_trials(spend, spent=ranked_after),
             workdir=folder,
-            load=load,
+            load=load if isinstance(engine, InProcess) else partial(zoo.load, device=place),
             store=store,
             methods=methods,
             seed=seed,
@@ -254,6 +265,7 @@ def search(
             storage=storage,
             past=read_past() if library is None else (),
             policy=replace(POLICY, price=price / 100),
+            engine=engine,
         )
         stopped = StoppedBy.INTERRUPTED if ranked.interrupted else _stopped_by(outcome)
         finished = finish(
@@ -266,7 +278,7 @@ def search(
             store=store,
             workdir=folder,
             device=place,
-            deadline=None if spend.seconds is None else began + spend.seconds - _closing(spend.seconds),
+            deadline=None if spend.seconds is None else began + spend.seconds - closing_seconds(spend.seconds),
             interrupted=stopped is StoppedBy.INTERRUPTED,
             sink=sink,
         )
@@ -325,23 +337,6 @@ def _task_folder(data: TaskData, *, workdir: Path) -> Path:
         return Path(data)
     with writing(workdir), locked(workdir / LOCK):  # nobody may be reading what an earlier run wrote
         return write_dataset(data, folder=workdir / TASK)
-
-
-def _look_share(task: Task) -> float:
-    """Of a time budget, at most, for looking at candidates: without labels nothing but the export comes after."""
-    return _LOOK_SHARE if task.is_labelled else 1 - _CLOSING_SHARE
-
-
-def _left(budget: Budget, *, spent: float) -> Budget:
-    """What trials may take: the budget less what is spent and what export and report will need."""
-    if budget.seconds is None:
-        return budget
-    return replace(budget, seconds=max(0.01, budget.seconds - spent - _closing(budget.seconds)))
-
-
-def _closing(seconds: float) -> float:
-    """What export and report may need of a budget."""
-    return min(_CLOSING_SECONDS, _CLOSING_SHARE * seconds)
 
 
 def _stopped_by(outcome: StudyOutcome) -> StoppedBy:

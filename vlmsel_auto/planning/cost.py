@@ -50,8 +50,8 @@ def trial_seconds(plan: Plan, history: History) -> Mapping[Arm, float]:
 def budget_share(seconds: float, *, left: Left) -> float:
     """One trial of so many seconds as a share of what is left of the budget; seconds where there is no budget."""
     total = 0.0
-    if left.seconds is not None:
-        total += seconds / max(left.seconds, 1e-9)
+    if left.work is not None:
+        total += seconds / max(left.work, 1e-9)
     if left.trials is not None:
         total += 1.0 / max(left.trials, 1)
     return total or seconds

@@ -56,7 +56,13 @@ class Left:
     """What is left of the budget; None: unlimited."""
 
     trials: int | None = None
-    seconds: float | None = None
+    seconds: float | None = None  # of wall time
+    workers: int = 1  # that spend them at once
+
+    @property
+    def work(self) -> float | None:
+        """Seconds of all workers together."""
+        return None if self.seconds is None else self.seconds * self.workers
 
     @property
     def spent(self) -> bool:

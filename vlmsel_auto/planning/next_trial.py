@@ -65,7 +65,7 @@ def next_trial(plan: Plan, history: History, *, left: Left, unavailable: Sequenc
 
     Args:
         plan: from `make_plan`.
-        history: finished trials in order.
+        history: finished trials in order; those that run as `running.imagine` has them.
         left: what is left of the budget.
         unavailable: candidates that cannot be used, such as those whose weights are missing.
     """
@@ -123,8 +123,8 @@ def _screening(plan: Plan, history: History, *, left: Left) -> NextTrial | None:
     done = sum(trial.method == head for trial in history)
     allowed = len(plan.active)
     if any(each.trains is Trains.TOWER for each in plan.methods):
-        if left.seconds is not None and paid > 0 and done:
-            whole = left.seconds + sum(trial.seconds for trial in history)
+        if left.work is not None and paid > 0 and done:
+            whole = left.work + sum(trial.seconds for trial in history)
             allowed = min(allowed, max(1, int(plan.policy.screening_time * whole * done / paid)))
         if left.trials is not None:
             counted = sum(trial.method != floor for trial in history)

@@ -18,7 +18,7 @@ from vlmsel_auto.study.results import Results
 from vlmsel_auto.study.runner import TrialRunner, failed
 from vlmsel_auto.tuning.checkpoints import drop_weights, has_paused, read_result, result_from_json
 
-_ATTEMPTS = 2  # a trial that a killed process left is begun again so often; then it counts as failed
+ATTEMPTS = 2  # a trial whose process is killed is begun so often; then it counts as failed
 
 
 def recover(study: OptunaStudy, results: Results, runner: TrialRunner, *, tell: Callable[[TrialResult], None]) -> None:
@@ -41,7 +41,7 @@ def recover(study: OptunaStudy, results: Results, runner: TrialRunner, *, tell: 
             study.close(result)
         elif each.planned is None or each.number in queued:
             study.fail(each.number)
-        elif each.attempt + 1 > _ATTEMPTS:
+        elif each.attempt + 1 > ATTEMPTS:
             _give_up(each.number, each.planned, study=study, results=results, runner=runner)
         else:
             queue_again(study, runner, number=each.number, trial=each.planned, attempt=each.attempt + 1)
@@ -65,7 +65,7 @@ def _give_up(number: int, trial: NextTrial, *, study: OptunaStudy, results: Resu
         runner.spec(trial.method, trial.candidate, trial.point or DEFAULT, fold=trial.fold),
         number=number,
         origin=trial.origin,
-        reason=f"the process was killed {_ATTEMPTS} times during this trial",
+        reason=f"the process was killed {ATTEMPTS} times during this trial",
     )
     results.keep(result)
     study.close(result)

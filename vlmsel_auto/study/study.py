@@ -18,6 +18,8 @@ from pathlib import Path
 import torch
 
 from vlmsel_auto.cache import Store
+from vlmsel_auto.engines.engine import Engine
+from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Sink, StageFinished, StageStarted, discard
 from vlmsel_auto.planning.plan import Plan, make_plan
@@ -25,6 +27,7 @@ from vlmsel_auto.planning.policy import POLICY, Policy
 from vlmsel_auto.planning.space import PastTrial, learn_defaults
 from vlmsel_auto.process import locked, terminable
 from vlmsel_auto.records import Budget, Candidate, Ranking, StoppedBy, Task, TrialResult, TrialState
+from vlmsel_auto.study.dispatch import Dispatch
 from vlmsel_auto.study.loop import Search, run_trials
 from vlmsel_auto.study.optuna_study import open_study
 from vlmsel_auto.study.recovery import recover
@@ -69,6 +72,7 @@ def run_study(
     store: Store | None = None,
     past: Sequence[PastTrial] = (),
     policy: Policy = POLICY,
+    engine: Engine | None = None,
 ) -> StudyOutcome:
     """Run trials until the budget is spent, none promises enough for its time, or someone asks to stop.
 
@@ -95,6 +99,8 @@ def run_study(
         store: where embeddings are kept; None is ``workdir/targets``.
         past: trials of earlier searches, from which the settings of first trials are learned.
         policy: constants of the planner.
+        engine: where trials run, as many at once as it has slots; None: one after the other in this process. ``load``
+            must be picklable for workers.
 
     Raises:
         CandidateError: no candidate, or one twice.
@@ -154,12 +160,15 @@ def run_study(
             ranking=ranking,
             budget=budget,
             deadline=None if budget.seconds is None else begun + budget.seconds,
-            runner=runner,
+            dispatch=Dispatch(engine=engine or InProcess(), runner=runner),
             study=study,
             results=Results(workdir=workdir),
             sink=sink,
         )
-        return _run(search, begun=begun)
+        try:
+            return _run(search, begun=begun)
+        finally:
+            search.dispatch.close()
 
 
 def _run(search: Search, *, begun: float) -> StudyOutcome:

@@ -1,0 +1,93 @@
+"""Ray clusters of several nodes on this machine."""
+
+import logging
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from helpers.engine_jobs import Counting, Square
+from vlmsel_auto.engines.engine import Done, Resources, as_completed
+from vlmsel_auto.engines.ray import RayEngine
+
+ray = pytest.importorskip("ray")
+
+
+@pytest.fixture(autouse=True)
+def _workers_find_the_jobs(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+
+
+@pytest.fixture
+def cluster():
+    from ray.cluster_utils import Cluster
+
+    opened = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "include_dashboard": False},
+    )
+    yield opened
+    opened.shutdown()
+
+
+@pytest.mark.slow
+def test_a_node_that_goes_away_costs_only_time(cluster):
+    second = cluster.add_node(num_cpus=1, resources={"second": 1})
+    cluster.wait_for_nodes()
+    with RayEngine(cluster.address) as engine:
+        assert engine.slots == 2
+        heard = []
+        tickets = [engine.submit(Counting(most=150, pause=0.02), told=heard.append) for _ in range(2)]
+        while heard.count(5) < 2:
+            engine.finished(timeout=0.05)
+        cluster.remove_node(second, allow_graceful=False)
+        began = time.monotonic()
+        found = {each.ticket: each for each in as_completed(engine)}
+        assert found == {ticket: Done(ticket=ticket, result=150) for ticket in tickets}
+        assert heard.count(0) == 3  # the job of the lost node was begun again
+        assert time.monotonic() - began < 60
+        assert engine.slots == 1
+
+
+@pytest.mark.slow
+def test_a_job_that_fits_nowhere_has_the_largest_node_to_itself(cluster):
+    with RayEngine(cluster.address) as engine:
+        ticket = engine.submit(Square(number=3), resources=Resources(memory=10**15, seconds=1.0))
+        assert engine.finished(timeout=60) == Done(ticket=ticket, result=9)
+
+
+LISTENING = """
+import psutil
+from vlmsel_auto.engines.ray import RayEngine
+with RayEngine(cpus=1):
+    mine = psutil.Process()
+    for process in (mine, *mine.children(recursive=True)):
+        for each in process.net_connections(kind="tcp"):
+            if each.status == psutil.CONN_LISTEN:
+                print(each.laddr.ip)
+"""
+
+
+def test_a_ray_that_is_started_here_listens_on_loopback_alone():
+    done = subprocess.run([sys.executable, "-c", LISTENING], capture_output=True, text=True, timeout=120, check=True)
+    found = set(done.stdout.split())
+    assert found
+    assert {ip.removeprefix("::ffff:") for ip in found} <= {"127.0.0.1", "::1"}
+    assert done.stderr == ""
+
+
+def test_a_ray_that_this_process_uses_already_is_left_running():
+    ray.init(
+        address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+        _node_ip_address="127.0.0.1",
+    )  # fmt: skip
+    try:
+        with RayEngine() as engine:
+            ticket = engine.submit(Square(number=2))
+            assert engine.finished() == Done(ticket=ticket, result=4)
+        assert ray.is_initialized()
+    finally:
+        ray.shutdown()

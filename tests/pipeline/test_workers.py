@@ -1,0 +1,54 @@
+"""A whole search on workers, and the engines that a search may ask for."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from helpers.drawings import draw_task
+from vlmsel_auto.engines.in_process import InProcess
+from vlmsel_auto.engines.local import LocalEngine
+from vlmsel_auto.errors import InputError
+from vlmsel_auto.events import Event, StageProgress
+from vlmsel_auto.pipeline.search import search
+from vlmsel_auto.pipeline.workers import open_engine
+from vlmsel_auto.records import Budget
+
+NAMES = ("EffNet-Mi-64.all-m", "ConvNeXt-Mi-64.synth-m", "RN-Mi-64.glyph-s")
+
+
+def test_the_engine_is_what_was_asked_for() -> None:
+    with open_engine(workers=None, ray=None, device="cpu") as alone:
+        assert isinstance(alone, InProcess)
+    with open_engine(workers=3, ray=None, device="cpu") as local:
+        assert isinstance(local, LocalEngine)
+        assert local.slots == 3
+        assert local.threads == max(1, (os.cpu_count() or 1) // 3)
+
+
+@pytest.mark.parametrize(("workers", "ray"), [(0, None), (2, "local")])
+def test_workers_that_cannot_be_are_refused_before_anything_is_written(
+    tmp_path: Path, workers: int, ray: str | None
+) -> None:
+    with pytest.raises(InputError, match="but got"):
+        search(draw_task(tmp_path / "shapes"), workdir=tmp_path / "work", workers=workers, ray=ray)
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_search_on_two_workers_looks_tunes_and_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLMSEL_CACHE", str(tmp_path / "cache"))
+    heard: list[Event] = []
+    result = search(
+        draw_task(tmp_path / "shapes"), candidates=NAMES, budget=Budget(trials=3), shots=4, method="probe",
+        workdir=tmp_path / "work", workers=2, learn=False, sink=heard.append,
+    )  # fmt: skip
+    assert result.best is not None
+    assert result.best.model_dir is not None
+    assert {each.spec.candidate for each in result.trials} == set(NAMES)
+    assert [each.done for each in heard if isinstance(each, StageProgress) and each.stage == "looks"] == [1, 2, 3]
+    assert "--workers 2" in (result.report_dir / "report.json").read_text()
+    again = search(
+        tmp_path / "shapes", candidates=NAMES, budget=Budget(trials=3), shots=4, method="probe",
+        workdir=tmp_path / "work", learn=False,
+    )  # fmt: skip
+    assert again.trials == result.trials  # the same work directory without workers

@@ -1,0 +1,83 @@
+"""What is planned while trials run."""
+
+import numpy as np
+import pytest
+
+from helpers.planning_world import plan, tried
+from vlmsel_auto.planning.curves import Curve
+from vlmsel_auto.planning.history import Left, observe
+from vlmsel_auto.planning.next_trial import NextTrial, next_trial
+from vlmsel_auto.planning.running import Running, imagine
+from vlmsel_auto.records import TrialOrigin, TrialState
+
+
+def begun(name: str, method: str = "finetune", number: int = 900, **other: object) -> Running:
+    trial = NextTrial(candidate=name, method=method, point=None, origin=TrialOrigin.PLANNED, why="")
+    return Running(number=number, trial=trial, **other)
+
+
+PROBED = [tried(f"m{number}", 0.7 - number / 50, "probe") for number in range(3)]
+
+
+def test_with_nothing_running_the_history_is_as_it_was():
+    assert imagine(plan(), PROBED, []) == PROBED
+
+
+def test_what_is_imagined_moves_means_little_and_makes_surer():
+    before = observe(plan(), PROBED)
+    after = observe(plan(), imagine(plan(), PROBED, [begun("m1")]))
+    np.testing.assert_allclose(after.mean, before.mean, atol=5e-3)
+    assert after.sd[1, -1] < 0.5 * before.sd[1, -1]
+    assert (after.sd <= before.sd + 1e-3).all()
+
+
+def test_a_curve_says_where_a_running_trial_will_end():
+    whole = tried("m0", 0.8, curve=Curve(values=(0.5, 0.6, 0.7, 0.8), epochs=4))
+    low, high = (
+        imagine(plan(), [*PROBED, whole], [begun("m1", curve=Curve(values=(value,), epochs=4))])[-1].validation
+        for value in (0.3, 0.6)
+    )
+    assert low is not None
+    assert high == pytest.approx(low + 0.3)
+    assert 0.6 < high < 0.95
+
+
+def test_workers_are_given_different_trials_until_nothing_is_left_to_choose():
+    made, running = plan(), []
+    for number in range(6):
+        step = next_trial(made, imagine(made, PROBED, running), left=Left(seconds=600.0, workers=6))
+        assert step is not None
+        running.append(Running(number=900 + number, trial=step))
+    trials = [(each.trial.candidate, each.trial.method, str(each.trial.point)) for each in running]
+    assert len(set(trials)) == 6
+    assert len({each.trial.candidate for each in running}) > 3
+
+
+def test_the_floor_runs_once_and_nobody_waits_for_it():
+    made = plan()
+    running = [begun("m0", "zero_shot")]
+    history = imagine(made, [], running)
+    assert history[0].validation is None
+    assert history[0].state is TrialState.COMPLETE
+    step = next_trial(made, history, left=Left(trials=9))
+    assert step is not None
+    assert step.method == "probe"
+
+
+def test_a_paused_trial_is_continued_once():
+    made = plan()
+    paused = tried(
+        "m1", None, state=TrialState.PRUNED, curve=Curve(values=(0.6, 0.7), epochs=4), resumable=True, number=5,
+    )  # fmt: skip
+    trial = NextTrial(candidate="m1", method="finetune", point=None, origin=TrialOrigin.PLANNED, why="", continues=5)
+    history = imagine(made, [*PROBED, paused], [Running(number=900, trial=trial)])
+    for _ in range(4):
+        step = next_trial(made, history, left=Left(seconds=600.0))
+        assert step is not None
+        assert step.continues is None
+        history = imagine(made, history, [Running(number=901, trial=step)])
+
+
+def test_a_share_of_the_budget_counts_the_time_of_all_workers():
+    assert Left(seconds=10.0, workers=4).work == 40.0
+    assert Left(workers=4).work is None

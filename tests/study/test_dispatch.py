@@ -1,0 +1,114 @@
+"""Searches whose trials run on workers, in processes of this machine and on a real Ray."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers.deadly_models import deadly_load
+from helpers.engine_world import APART, kill_a_worker
+from helpers.study_world import candidates, digits_folder, ranking, task
+from vlmsel_auto.engines.engine import Engine
+from vlmsel_auto.events import Event, Notice, TrialEpoch, TrialFinished, TrialStarted
+from vlmsel_auto.models import zoo
+from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task, TrialState
+from vlmsel_auto.study import dispatch
+from vlmsel_auto.study.study import StudyOutcome, run_study
+from vlmsel_auto.tuning.checkpoints import has_weights, read_results
+
+__all__ = ["candidates", "digits_folder", "task"]  # fixtures
+
+
+@pytest.fixture(
+    scope="module", params=[each if each == "local" else pytest.param(each, marks=pytest.mark.slow) for each in APART]
+)
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    with APART[request.param]() as opened:
+        yield opened
+
+
+def run(
+    task: Task, candidates: tuple[Candidate, ...], workdir: Path, engine: Engine, *, sink, trials: int
+) -> StudyOutcome:
+    return run_study(
+        task=task, candidates=candidates, ranking=ranking(), budget=Budget(trials=trials), workdir=workdir,
+        load=zoo.load, methods=("probe", "finetune"), images_per_trial=150, engine=engine, sink=sink,
+    )  # fmt: skip
+
+
+def test_two_trials_run_at_once_their_curves_arrive_and_the_budget_holds(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path, engine: Engine
+) -> None:
+    heard: list[Event] = []
+    outcome = run(task, candidates, tmp_path, engine, sink=heard.append, trials=7)
+    assert outcome.stopped_by is StoppedBy.BUDGET
+    assert len(outcome.results) == 7
+    assert {each.state for each in outcome.results} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    at_once, most = 0, 0
+    for each in heard:
+        at_once += isinstance(each, TrialStarted) - isinstance(each, TrialFinished)
+        most = max(most, at_once)
+    assert most == 2
+    for each in outcome.results:
+        told = [one.validation for one in heard if isinstance(one, TrialEpoch) and one.number == each.number]
+        assert tuple(told) == each.curve[-len(told) :] if told else each.spec.method == "probe"
+    assert outcome.best is not None
+    assert has_weights(tmp_path, outcome.best.number)
+    arms = [(each.spec.candidate, each.spec.method, each.continues) for each in outcome.results[:4]]
+    assert len(set(arms)) == 4  # nobody was begun twice for the same hope
+    assert read_results(tmp_path) == outcome.results
+
+
+def test_a_killed_workers_trial_runs_again_and_no_finished_one_is_lost_or_doubled(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path, engine: Engine
+) -> None:
+    killed: list[float] = []
+    again: list[float] = []
+    heard: list[Event] = []
+
+    def sink(event: Event) -> None:
+        heard.append(event)
+        if isinstance(event, TrialEpoch) and not killed and kill_a_worker() is not None:
+            killed.append(time.monotonic())
+        if isinstance(event, TrialStarted) and heard_of_death(heard):
+            again.append(time.monotonic())
+
+    outcome = run(task, candidates, tmp_path, engine, sink=sink, trials=6)
+    assert killed
+    assert again[0] - killed[0] < 30
+    finished = [each.result.number for each in heard if isinstance(each, TrialFinished)]
+    assert len(finished) == len(set(finished)) == len(outcome.results) == 6
+    assert {each.state for each in outcome.results} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert read_results(tmp_path) == outcome.results
+
+
+def heard_of_death(heard: list[Event]) -> bool:
+    return any(isinstance(each, Notice) and "died: it runs again" in each.text for each in heard)
+
+
+def test_a_trial_that_kills_its_worker_each_time_fails_after_two_tries_and_the_others_go_on(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path, engine: Engine
+) -> None:
+    outcome = run_study(
+        task=task, candidates=candidates, ranking=ranking(), budget=Budget(trials=4), workdir=tmp_path,
+        load=deadly_load, methods=("probe",), images_per_trial=150, engine=engine,
+    )  # fmt: skip
+    states = {each.spec.candidate: (each.state, each.reason) for each in outcome.results}
+    assert states.pop(candidates[1].id) == (
+        TrialState.FAILED,
+        "its worker died each of 2 times that it ran (out of memory?)",
+    )
+    assert {state for state, _ in states.values()} == {TrialState.COMPLETE}
+
+
+def test_workers_that_do_not_see_the_work_directory_send_the_files(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(engine), "apart", property(lambda _: True))
+    monkeypatch.setattr(dispatch, "mark", lambda *_: None)  # as if it were another machine's disk
+    outcome = run(task, candidates, tmp_path, engine, sink=lambda _: None, trials=6)
+    assert {each.state for each in outcome.results} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert outcome.best is not None
+    assert has_weights(tmp_path, outcome.best.number)
+    assert not (tmp_path / "targets").exists()  # embeddings stayed where they were made

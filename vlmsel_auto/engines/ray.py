@@ -1,0 +1,312 @@
+"""Workers of a Ray cluster: this machine's processors started as one, or a cluster that is there.
+
+A job is a Ray task with the resources that it declares, so that Ray finds a node where it fits. Values that are shared
+lie in Ray's object store, once a node. Progress goes through an actor, which answers whether the job should stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Generic, cast
+
+from vlmsel_auto.engines.engine import (
+    ORDINARY,
+    TRIES,
+    Cancelled,
+    Engine,
+    Failed,
+    Failure,
+    Finished,
+    Job,
+    Lost,
+    Patience,
+    Resources,
+    Returned,
+    Ticket,
+    Told,
+    V,
+    ignore,
+    outcome_of,
+    perform,
+)
+from vlmsel_auto.errors import InputError, MissingDependency
+
+if TYPE_CHECKING:
+    pass
+
+_CLUSTERS: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # on Linux too it decides which addresses Ray listens on
+HERE: Final = "local"  # Ray's own word for a cluster that is started on this machine
+_POLL_SECONDS: Final = 20.0  # that the mailbox waits for news before it says that there are none
+
+_CLOSING_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored(Generic[V]):
+    """A value in Ray's object store."""
+
+    reference: Any  # ray.ObjectRef; Ray ships no usable types
+
+    def get(self) -> V:
+        """Fetch once a process: arrays are read where they lie in the node's store."""
+        import ray
+
+        key = self.reference.hex()
+        if key not in _fetched:
+            _fetched.clear()  # of an earlier search
+            _fetched[key] = ray.get(self.reference)
+        return cast("V", _fetched[key])
+
+
+_fetched: dict[str, object] = {}
+
+
+@dataclass(eq=False)
+class _Mailbox:
+    """An actor: what jobs tell waits here for the coordinator, and wishes to stop wait for jobs."""
+
+    items: list[tuple[int, object]] = field(default_factory=list)
+    stops: set[int] = field(default_factory=set)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def tell(self, ticket: int, item: object) -> bool:
+        """Leave an item; whether the job should stop."""
+        self.items.append((ticket, item))
+        self.news.set()
+        return ticket in self.stops
+
+    async def stop(self, ticket: int) -> None:
+        """The job will be told so the next time."""
+        self.stops.add(ticket)
+
+    async def flush(self) -> None:
+        """Let a waiting `take` return."""
+        self.news.set()
+
+    async def take(self) -> list[tuple[int, object]]:
+        """What was left since the last time, in order; waits for something."""
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.news.wait(), _POLL_SECONDS)
+        self.news.clear()
+        taken, self.items = self.items, []
+        return taken
+
+
+@dataclass(slots=True)
+class _WorkerChannel:
+    mailbox: Any  # actor handle
+    ticket: Ticket
+    stopping: bool = False
+
+    def tell(self, item: object) -> None:
+        import ray
+
+        with suppress(ray.exceptions.RayActorError):  # it is being made anew; the result comes another way
+            self.stopping = bool(ray.get(self.mailbox.tell.remote(self.ticket, item)))
+
+
+def _work(job: Job[object], mailbox: Any, ticket: Ticket, threads: int) -> Returned | Failure:
+    return perform(job, _WorkerChannel(mailbox, ticket), threads=threads)
+
+
+@dataclass(kw_only=True, eq=False)
+class _Entry:
+    ticket: Ticket
+    job: Job[object]
+    resources: Resources
+    told: Told
+    tries: int
+    begun: int = 0
+    cancelled: bool = False
+
+
+class RayEngine(Engine):
+    """Jobs on a Ray cluster.
+
+    A Ray that this process has already connected to is used as it is, and left so.
+
+    Args:
+        address: `HERE` starts Ray on this machine, reachable from it alone; "auto" joins the cluster that this
+            machine belongs to, HOST:PORT another.
+        cpus: of this machine, where Ray is started; None: all.
+        gpu_jobs: whether ordinary jobs take a GPU each rather than a CPU.
+
+    Raises:
+        MissingDependency: Ray is not installed.
+        InputError: there is no such cluster.
+    """
+
+    def __init__(self, address: str = HERE, *, cpus: int | None = None, gpu_jobs: bool = False) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+        if address == HERE:
+            os.environ.setdefault(_CLUSTERS, "0")  # Ray listens on loopback alone; read when it is imported
+        try:
+            import ray
+        except ImportError as error:
+            raise MissingDependency(
+                "Ray is needed for workers on a cluster: pip install 'vlmsel-auto[ray]', but got no module ray"
+            ) from error
+        self._ray: Final = ray
+        self._mine = not ray.is_initialized()
+        self._gpu_jobs = gpu_jobs
+        if self._mine:
+            try:
+                _connect(address, cpus=cpus)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                raise InputError(
+                    f"no Ray cluster answers: start one (ray start --head) or leave the address out, "
+                    f"but got {address!r}: {error}"
+                ) from error
+        self._mailbox = _open_mailbox()
+        self._task: Any = ray.remote(_work)
+        self._running: dict[Any, _Entry] = {}  # by object reference
+        self._ready: deque[Finished] = deque()
+        self._take = self._mailbox.take.remote()
+        self._last = 0
+
+    @property
+    def slots(self) -> int:
+        """Jobs of one GPU, or else of one CPU, that all nodes together can run now."""
+        kind = "GPU" if self._gpu_jobs else "CPU"
+        return max(1, sum(int(node["Resources"].get(kind, 0)) for node in self._nodes()))
+
+    @property
+    def apart(self) -> bool:
+        """Whether there are nodes that may not see this machine's disk."""
+        return any(node["NodeManagerHostname"] != socket.gethostname() for node in self._nodes())
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        return [node for node in self._ray.nodes() if node["Alive"]]
+
+    @property
+    def unfinished(self) -> int:
+        """See `Engine`."""
+        return len(self._running) + len(self._ready)
+
+    def share(self, value: V) -> _Stored[V]:
+        """Put a value into the object store; a node gets it when its first job asks for it."""
+        return _Stored(self._ray.put(value))
+
+    def submit(
+        self, job: Job[object], *, resources: Resources = ORDINARY, told: Told = ignore, tries: int = TRIES
+    ) -> Ticket:
+        """See `Engine`."""
+        self._last += 1
+        entry = _Entry(ticket=Ticket(self._last), job=job, resources=resources, told=told, tries=tries)
+        self._begin(entry)
+        return entry.ticket
+
+    def _begin(self, entry: _Entry) -> None:
+        entry.begun += 1
+        needs, threads = entry.resources, entry.resources.threads or 1
+        largest = max((int(node["Resources"].get("memory", 0)) for node in self._nodes()), default=0)
+        task = self._task.options(
+            num_cpus=threads,
+            num_gpus=needs.gpus,
+            memory=min(needs.memory, largest) or None,  # one that fits nowhere has the largest node to itself
+            max_retries=0,  # this engine counts the tries itself
+        )
+        try:
+            reference = task.remote(entry.job, self._mailbox, entry.ticket, threads)
+        except TypeError as error:  # how Ray names what cannot be pickled
+            self._ready.append(Failed(ticket=entry.ticket, failure=Failure.of(error)))
+        else:
+            self._running[reference] = entry
+
+    def finished(self, timeout: float | None = None) -> Finished | None:
+        """See `Engine`."""
+        patience = Patience(timeout)
+        while not self._ready:
+            if not self._running:
+                return None
+            ready, _ = self._ray.wait([*self._running, self._take], num_returns=1, timeout=patience.left())
+            if not ready:
+                return None
+            if ready[0] != self._take:
+                with suppress(self._ray.exceptions.RayActorError):
+                    self._ray.get(self._mailbox.flush.remote())
+            self._hand_on()
+            if ready[0] in self._running:
+                self._settle(ready[0])
+        return self._ready.popleft()
+
+    def _hand_on(self) -> None:
+        """Pass on what jobs have told."""
+        try:
+            items = self._ray.get(self._take)
+        except self._ray.exceptions.RayActorError:  # it is being made anew
+            items = []
+        self._take = self._mailbox.take.remote()
+        told = {entry.ticket: entry.told for entry in self._running.values() if not entry.cancelled}
+        for ticket, item in items:
+            if ticket in told:
+                told[ticket](item)
+
+    def _settle(self, reference: Any) -> None:
+        entry = self._running.pop(reference)
+        errors = self._ray.exceptions
+        if entry.cancelled:
+            self._ready.append(Cancelled(ticket=entry.ticket))
+            return
+        try:
+            self._ready.append(outcome_of(entry.ticket, self._ray.get(reference)))
+        except errors.RayTaskError as error:  # the job or its result could not be pickled
+            self._ready.append(Failed(ticket=entry.ticket, failure=Failure.of(error.cause or error)))
+        except errors.RayError:  # the worker or its node died, was killed for memory, or lost the result
+            if entry.begun < entry.tries:
+                self._begin(entry)
+            else:
+                self._ready.append(Lost(ticket=entry.ticket, tries=entry.begun))
+
+    def stop(self, ticket: Ticket) -> None:
+        """See `Engine`."""
+        self._mailbox.stop.remote(ticket)
+
+    def cancel(self, ticket: Ticket) -> None:
+        """See `Engine`."""
+        for reference, entry in self._running.items():
+            if entry.ticket == ticket and not self._ray.wait([reference], timeout=0)[0]:
+                entry.cancelled = True
+                self._ray.cancel(reference, force=True)
+
+    def close(self) -> None:
+        """End what runs; a Ray that this engine started is shut down."""
+        for reference in self._running:
+            self._ray.cancel(reference, force=True)
+        self._running.clear()
+        self._ready.clear()
+        waiting = [self._mailbox.flush.remote(), self._take]
+        self._ray.wait(waiting, num_returns=2, timeout=_CLOSING_SECONDS)  # else Ray prints that they were in vain
+        self._ray.kill(self._mailbox)
+        if self._mine:
+            self._ray.shutdown()
+
+
+def _open_mailbox() -> Any:
+    """Beside the coordinator, so that no other node takes it along when it goes."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    actor: Any = ray.remote(_Mailbox)
+    here = NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=True)
+    return actor.options(
+        num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=1000, scheduling_strategy=here
+    ).remote()
+
+
+def _connect(address: str, *, cpus: int | None) -> None:
+    import ray
+
+    if address == HERE:
+        ray.init(
+            address=HERE, num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+        )  # fmt: skip
+    else:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)

@@ -1,0 +1,87 @@
+"""Jobs that keep their results on disk: those that are missing are made, by an engine, and the others read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+from vlmsel_auto.engines.engine import Channel, Done, Engine, Failed, Finished, Resources, Ticket
+from vlmsel_auto.engines.in_process import InProcess
+from vlmsel_auto.engines.local import LocalEngine
+from vlmsel_auto.events import Notice, Sink, StageProgress, StageStarted
+
+V_co = TypeVar("V_co", covariant=True)
+V = TypeVar("V")
+
+_ONE_THREAD = Resources(threads=1)  # parallel are the jobs, not the arithmetic in them
+
+
+class KeptJob(Protocol[V_co]):
+    """A piece of work that keeps its own result on disk. Must be picklable."""
+
+    @property
+    def label(self) -> str:
+        """What it is for people."""
+        ...
+
+    def kept(self) -> V_co | None:
+        """The result of an earlier run; None when there is none that can be used."""
+        ...
+
+    def run(self, channel: Channel) -> None:
+        """Do it and keep the result."""
+        ...
+
+
+def open_engine(workers: int) -> Engine:
+    """This process for one worker, else processes of one thread each."""
+    return InProcess() if workers == 1 else LocalEngine(workers, threads=1)
+
+
+def results_of(
+    jobs: Sequence[KeptJob[V]], *, unit: str, workers: int, sink: Sink
+) -> tuple[dict[int, V], dict[int, str]]:
+    """Results of jobs that are there, or are made now, and why some could not be made: by position in ``jobs``.
+
+    ``unit`` names what the jobs make, in the plural; ``sink`` takes the events of stage "library".
+    """
+    found = {at: value for at, job in enumerate(jobs) if (value := job.kept()) is not None}
+    failures: dict[int, str] = {}
+    known, began = len(found), time.monotonic()
+    missing = [at for at in range(len(jobs)) if at not in found]
+    sink(StageStarted(stage="library", total=len(jobs), text=f"{known:,} of {len(jobs):,} {unit} are known"))
+    waiting, running = missing[::-1], dict[Ticket, int]()
+    with open_engine(min(workers, max(1, len(missing)))) as engine:
+        for done in range(1, len(missing) + 1):
+            while waiting and len(running) <= engine.slots:  # one waits in line; pickled jobs are large
+                running[engine.submit(jobs[waiting[-1]], resources=_ONE_THREAD)] = waiting[-1]
+                waiting.pop()
+            outcome = _next(engine)
+            at = running.pop(outcome.ticket)
+            job, reason = jobs[at], _why_not(outcome)
+            value = None if reason else job.kept()
+            if value is not None:
+                found[at] = value
+            else:
+                failures[at] = reason or "the result cannot be read back"
+                sink(Notice(level="warning", text=f"{job.label} failed: {failures[at]}"))
+            left = (time.monotonic() - began) / done * (len(missing) - done)
+            sink(StageProgress(stage="library", done=known + done, text=f"{job.label}; about {left / 60:.1f} min left"))
+    return found, failures
+
+
+def _next(engine: Engine) -> Finished:
+    while (outcome := engine.finished()) is None:
+        pass
+    return outcome
+
+
+def _why_not(outcome: Finished) -> str:
+    match outcome:
+        case Done():
+            return ""
+        case Failed():
+            return str(outcome.failure)
+        case _:
+            return "the worker process died (out of memory?)"

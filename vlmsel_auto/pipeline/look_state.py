@@ -1,0 +1,73 @@
+"""What the looks have shown so far, and what is expected of those to come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from vlmsel_auto.events import Notice, Sink
+from vlmsel_auto.pipeline.before_looking import Known
+from vlmsel_auto.planning.look_seconds import TimedLook, look_seconds
+from vlmsel_auto.planning.looking import Look, outlook
+from vlmsel_auto.ranking.forecast import look_accuracy
+from vlmsel_auto.ranking.measurement import Measurement
+from vlmsel_auto.records import Candidate, FloatArray, Task
+
+_BANDWIDTH: Final = 2e7  # bytes a second, until a download tells
+_EXPECTED_SD: Final = 0.03  # accuracy: of a look that was not made yet
+
+
+@dataclass(kw_only=True, eq=False)
+class Looks:
+    """The state of the loop; arrays are in the order of the candidates."""
+
+    candidates: Sequence[Candidate]
+    task: Task
+    known: Known
+    found: dict[str, Measurement] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    looks: list[Look] = field(default_factory=list)
+    timed: list[TimedLook] = field(default_factory=list)
+    in_vain: int = 0  # downloads that failed, one after the other
+    running: dict[int, Look] = field(default_factory=dict)  # by place: who is looked at now, and what is expected
+
+    def keep(self, place: int, measurement: Measurement) -> None:
+        """Take what was measured, now or by an earlier run."""
+        self.found[self.candidates[place].id] = measurement
+        labels = self.task.known_labels
+        seen = measurement.embedded(labels)
+        if seen is not None and labels is not None:  # without labels a look tells no accuracy (docs/without-labels.md)
+            accuracy, sd = look_accuracy(seen)
+            self.looks.append(Look(candidate=place, accuracy=accuracy, sd=sd))
+
+    def take(self, place: int, seen: Measurement, *, seconds: float, download_seconds: float) -> None:
+        """Take a look that was made now, and how long it took."""
+        self.keep(place, seen)
+        downloaded = float(np.nan_to_num(self.known.downloads[place]))
+        took = TimedLook(candidate=place, seconds=seconds, downloaded=downloaded, download_seconds=download_seconds)
+        self.timed.append(took)
+
+    def give_up(self, place: int, reason: str, *, sink: Sink) -> None:
+        """A candidate cannot be used."""
+        name = self.candidates[place].id
+        self.failures[name] = reason
+        sink(Notice(text=f"{name} cannot be used: {reason}", level="warning"))
+
+    def open_places(self) -> list[int]:
+        """Candidates that may yet be looked at."""
+        known = self.found.keys() | self.failures.keys()
+        return [m for m, one in enumerate(self.candidates) if one.id not in known and m not in self.running]
+
+    def expected(self, place: int) -> Look:
+        """A look as it is expected to come out, to plan what follows it."""
+        accuracy = float(np.clip(outlook(self.known.scenarios, self.looks).mean[place], 0.0, 1.0))
+        return Look(candidate=place, accuracy=accuracy, sd=_EXPECTED_SD)
+
+    def seconds(self) -> FloatArray:
+        """(M,) that a look takes."""
+        return look_seconds(
+            embedding=self.known.embedding, downloads=self.known.downloads, timed=self.timed, bandwidth=_BANDWIDTH
+        )

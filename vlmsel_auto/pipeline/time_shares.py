@@ -1,0 +1,29 @@
+"""How a search shares out a budget of time: looks, trials, and what export and report need at the end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from vlmsel_auto.records import Budget, Task
+
+_LOOK_SHARE: Final = 0.4  # of a time budget, at most, for looking at candidates before the first trial
+_CLOSING_SECONDS: Final = 4.0  # kept for export and report; no more than the share below
+_CLOSING_SHARE: Final = 0.12
+
+
+def look_share(task: Task) -> float:
+    """Of a time budget, at most, for looking at candidates: without labels nothing but the export comes after."""
+    return _LOOK_SHARE if task.is_labelled else 1 - _CLOSING_SHARE
+
+
+def left_for_trials(budget: Budget, *, spent: float) -> Budget:
+    """What trials may take: the budget less what is spent and what export and report will need."""
+    if budget.seconds is None:
+        return budget
+    return replace(budget, seconds=max(0.01, budget.seconds - spent - closing_seconds(budget.seconds)))
+
+
+def closing_seconds(seconds: float) -> float:
+    """What export and report may need of a budget."""
+    return min(_CLOSING_SECONDS, _CLOSING_SHARE * seconds)
