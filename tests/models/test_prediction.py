@@ -160,7 +160,7 @@ def test_large_jpegs_are_the_pixels_that_a_task_reads(tmp_path: Path) -> None:
     wanted = [load_task(tmp_path / "task", views=views, workdir=tmp_path / f"{len(views)}") for views in ([], [view])]
     for task in wanted:
         read = task.pixels.read(view, np.arange(len(task.paths)))
-        shown = [prediction._read(task.root / path, view)[0] for path in task.paths]
+        shown = [prediction._read(task.root / path, views=[view]).pixels[0] for path in task.paths]
         np.testing.assert_array_equal(read, np.stack(shown))
         full = render(decode_image(task.root / task.paths[0]).image, view)
         assert 0 < np.abs(read[0].astype(int) - full).mean() < 2  # decoded at half its size
