@@ -196,19 +196,6 @@ def print_predictions(found: Predictions, *, top: int) -> None:
     print_table(columns)
 
 
-def write_predictions(found: Predictions, path: Path) -> None:
-    """Write path, predicted class, its probability and one column a class as CSV, in one step.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    rows = [
-        [str(image), label, *(f"{value:.6f}" for value in (max(row), *row))]
-        for image, label, row in zip(found.paths, found.labels, found.probabilities.tolist(), strict=True)
-    ]
-    write_csv([["path", "predicted", "probability", *found.classes], *rows], path, what="the predictions")
-
-
 def write_csv(rows: Sequence[Sequence[str]], path: Path, *, what: str) -> None:
     """Write rows as CSV, in one step.
 

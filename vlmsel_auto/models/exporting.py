@@ -88,6 +88,7 @@ class Classifier:
     templates: tuple[str, ...]  # each holds one {}
     about: Mapping[str, Json] = field(default_factory=dict)  # what a reader should know: method, accuracies, seed
     warning: str = ""  # a sentence that the card says too
+    candidate: str = ""  # what the model was tuned from; only `read_classifier` fills it
 
 
 def export(model: LoadedModel, classifier: Classifier, *, directory: Path) -> Path:
@@ -154,6 +155,7 @@ def read_classifier(directory: Path) -> Classifier:
             prompts=_texts(record["prompts"]),
             templates=_texts(record["templates"]),
             about=dict(record["about"]),
+            candidate=str(record["candidate"]),
         )
         _check(found)
     except FileNotFoundError as error:

@@ -138,9 +138,7 @@ def iter_predictions(
     sink(StageFinished(stage="predict", seconds=time.monotonic() - began))
 
 
-def read_batches(
-    files: Iterable[Path], *, views: Sequence[ImageView], size: int
-) -> Generator[tuple[ImagePixels, ...]]:
+def read_batches(files: Iterable[Path], *, views: Sequence[ImageView], size: int) -> Generator[tuple[ImagePixels, ...]]:
     """Read files, ``size`` at a time and a few ahead, in each of the views that a model takes."""
     with closing(in_threads(partial(_read, views=views), files)) as read:
         while batch := tuple(islice(read, size)):
