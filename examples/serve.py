@@ -23,7 +23,7 @@ def view(image: Image.Image, *, size: int, resize_mode: str, interpolation: str,
     side, length, place = (min, int, round) if resize_mode == "shortest" else (max, round, math.floor)
     shaped = image.resize([max(1, length(size * each / side(image.size))) for each in image.size], how)
     square = Image.new("RGB", (size, size), (fill_color,) * 3)
-    square.paste(shaped, tuple(place((size - each) / 2) for each in shaped.size))
+    square.paste(shaped, (place((size - shaped.width) / 2), place((size - shaped.height) / 2)))
     return square
 
 
