@@ -6,6 +6,7 @@ from pathlib import Path
 
 project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
 extras = project["optional-dependencies"]
-for requirement in [*project["dependencies"], *extras["notebook"], *extras["parquet"], *extras["postgresql"]]:
+tested = [each for name in ("notebook", "onnx", "parquet", "postgresql") for each in extras[name]]
+for requirement in [*project["dependencies"], *tested]:
     name, bounds = re.fullmatch(r"([\w-]+)(?:\[\w+\])?(>=.+)", requirement).groups()
     print(name + bounds.replace(">=", "=="))

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from vlmsel_auto.library.records import Library
     from vlmsel_auto.models import candidates
     from vlmsel_auto.models.limits import Limits
-    from vlmsel_auto.models.prediction import Predictions, predict
+    from vlmsel_auto.models.onnxfile import OnnxExport, export_onnx
+    from vlmsel_auto.models.prediction import Prediction, Predictions, iter_predictions, predict
     from vlmsel_auto.pipeline.label import LabelResult, label
     from vlmsel_auto.pipeline.rank import rank
     from vlmsel_auto.pipeline.result import RankResult, SearchResult
@@ -44,6 +45,8 @@ _HOMES = {
     "Library": "library.records",
     "Limits": "models.limits",
     "NotebookSink": "reporting.notebook",
+    "OnnxExport": "models.onnxfile",
+    "Prediction": "models.prediction",
     "Predictions": "models.prediction",
     "RankResult": "pipeline.result",
     "RankedCandidate": "records",
@@ -53,6 +56,8 @@ _HOMES = {
     "TrialResult": "records",
     "TrialSpec": "records",
     "VlmClassifier": "estimator",
+    "export_onnx": "models.onnxfile",
+    "iter_predictions": "models.prediction",
     "label": "pipeline.label",
     "predict": "models.prediction",
     "rank": "pipeline.rank",
@@ -70,6 +75,8 @@ __all__ = [
     "Library",
     "Limits",
     "NotebookSink",
+    "OnnxExport",
+    "Prediction",
     "Predictions",
     "RankResult",
     "RankedCandidate",
@@ -81,6 +88,8 @@ __all__ = [
     "VlmClassifier",
     "candidates",
     "errors",
+    "export_onnx",
+    "iter_predictions",
     "label",
     "predict",
     "rank",

@@ -8,7 +8,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from vlmsel_auto.records import Agreement, BestModel, EnsembleModel, Ranking, TrialResult, TrialSpec
 
-Stage: TypeAlias = Literal["images", "looks", "profiles", "ranking", "trials", "report", "library", "predict"]
+Stage: TypeAlias = Literal["images", "looks", "profiles", "ranking", "trials", "report", "library", "predict", "export"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from helpers.exported_world import export_member
 from helpers.loopback_hub import loopback_hub
 from helpers.report_world import make_report
 from helpers.webdatasets import serve, write
@@ -364,21 +366,7 @@ def test_report_renders_again(tmp_path, sample):
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """A mini-zoo member with its zero-shot head, exported."""
-    from vlmsel_auto.models import zoo
-    from vlmsel_auto.models.candidates import resolve
-    from vlmsel_auto.models.exporting import Classifier, export
-
-    model = zoo.load(resolve(MEMBER)[0])
-    classes, templates = ("blue", "green", "red"), ("a photo of something {}.",)
-    classifier = Classifier(
-        head=model.text_features(classes, templates).numpy(),
-        bias=np.zeros(3),
-        scale=model.logit_scale,
-        classes=classes,
-        prompts=classes,
-        templates=templates,
-    )
-    return export(model, classifier, directory=tmp_path_factory.mktemp("export") / "model")
+    return export_member(MEMBER, tmp_path_factory.mktemp("export") / "model", classes=("blue", "green", "red"))
 
 
 def test_predict_as_json_table_and_csv(exported, tmp_path):
@@ -394,9 +382,110 @@ def test_predict_as_json_table_and_csv(exported, tmp_path):
     assert "broken.png" in result.stderr
     with (tmp_path / "out.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    assert [row["predicted"] for row in rows] == [each["class"] for each in found]
+    assert [row["predicted"] for row in rows if row["predicted"]] == [each["class"] for each in found]
     table = run("predict", exported, images / "red" / "0.png", "--top", "2")
     assert table.stdout.count("%") == 2
+
+
+def test_predict_writes_rows_while_they_are_made(exported, tmp_path):
+    import pandas as pd
+
+    images = paint(tmp_path / "=images", count=2)
+    (images / "red" / "broken.png").write_bytes(b"no image")
+    (images / "red" / "1.png").rename(images / "red" / os.fsdecode(b"\xff.png"))
+    done = run("predict", exported, images, "--output", tmp_path / "out.csv")
+    assert done.exit_code == 0, done.output
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[-1] == "6 images classified, 1 file left out"
+    with (tmp_path / "out.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0]) == ["path", "predicted", "probability", "note", "p_blue", "p_green", "p_red"]
+    assert [Path(row["path"]).name for row in rows] == ["0.png", "1.png"] * 2 + ["0.png", "broken.png", "?.png"]
+    left_out = rows.pop(5)
+    assert "cannot identify" in left_out["note"] or "image" in left_out["note"]
+    assert {left_out[name] for name in ("predicted", "probability", "p_blue", "p_green", "p_red")} == {""}
+    for row in rows:
+        shares = {name: float(row[f"p_{name}"]) for name in ("blue", "green", "red")}
+        assert row["note"] == ""
+        assert row["predicted"] == max(shares, key=shares.get)
+        assert float(row["probability"]) == max(shares.values())
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
+    again = run("predict", exported, images, "--output", tmp_path / "out.parquet", "--top", "2", "--batch-size", "2")
+    assert again.exit_code == 0, again.output
+    frame = pd.read_parquet(tmp_path / "out.parquet")
+    assert list(frame) == ["path", "predicted", "probability", "note", "predicted_2", "probability_2"]
+    assert frame.probability.isna().tolist() == [False] * 5 + [True, False]
+    best = frame.dropna()
+    assert best.predicted.tolist() == [row["predicted"] for row in rows]
+    assert np.allclose(best.probability, [float(row["probability"]) for row in rows], atol=1e-5)
+    assert (best.probability > best.probability_2).all()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["=images", "out.csv", "out.parquet"]
+
+
+def test_predict_to_standard_output_is_csv_alone_and_head_may_end_it(exported, tmp_path):
+    images = paint(tmp_path / "images", count=2)
+    (images / "red" / "=1+1.png").write_bytes(b"no image")
+    ran = subprocess.run(
+        [sys.executable, "-m", "vlmsel_auto", "predict", exported, "red", "-o", "-", "--top", "1"],
+        cwd=images, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    rows = list(csv.reader(ran.stdout.splitlines()))
+    assert rows[0] == ["path", "predicted", "probability", "note"]
+    assert [row[0] for row in rows[1:]] == ["red/0.png", "red/1.png", "red/=1+1.png"]
+    assert ran.stderr.splitlines()[-1] == "2 images classified, 1 file left out"
+    inside = subprocess.run(
+        [sys.executable, "-m", "vlmsel_auto", "predict", exported, *sorted(p.name for p in (images / "red").iterdir()),
+         "-o", "-", "-q"],
+        cwd=images / "red", capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert [row[0] for row in csv.reader(inside.stdout.splitlines())][1:] == ["0.png", "1.png", "'=1+1.png"]
+
+
+def test_a_reader_that_has_enough_ends_predict_without_a_word(exported, tmp_path):
+    command = [sys.executable, "-m", "vlmsel_auto", "predict", exported, paint(tmp_path / "images", count=40)]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, "-o", "-", "-q", "--batch-size", "1"], **streams) as child:
+        assert child.stdout.readline().startswith("path,")
+        child.stdout.close()
+        assert child.stderr.read() == ""
+    assert child.returncode == 141
+
+
+def test_predict_leaves_nothing_of_what_it_could_not_finish(exported, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "broken.png").write_bytes(b"no image")
+    failed = run("predict", exported, folder, "-o", tmp_path / "out.csv")
+    assert failed.exit_code == 2
+    assert "Not one of the 1 files is a usable image" in failed.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["images"]
+    images = paint(tmp_path / "more", count=1)
+    for wrong, said in (
+        (tmp_path / "out.txt", "FILE.csv, FILE.parquet or -"),
+        (images / "red" / "0.png" / "x.csv", "written here"),
+    ):
+        refused = run("predict", exported, images, "-o", tmp_path / wrong)
+        assert refused.exit_code == 2
+        assert said in refused.stderr
+    both = run("predict", exported, images, "-o", "-", "--json")
+    assert both.exit_code == 2
+    assert "but got both" in both.stderr
+
+
+def test_export_writes_a_file_and_says_what_it_changes(exported, tmp_path):
+    images = paint(tmp_path / "images", count=3)
+    done = run("export", exported, "--onnx", tmp_path / "model.onnx", "--half", "--images", images)
+    assert done.exit_code == 0, done.output
+    assert re.search(r"model\.onnx: [\d.]+ MB, weights in half precision", done.stdout)
+    assert re.search(r"on 9 images: 9 in the same class, probabilities differ by at most \d\.\de-\d\d", done.stdout)
+    assert re.search(r"accuracy on 9 labelled images: model (\S+ %), file \1", done.stdout)
+    as_json = run("export", exported, "--onnx", tmp_path / "whole.onnx", "--json")
+    told = one_object(as_json.stdout)
+    assert told["file"] == str(tmp_path / "whole.onnx")
+    assert told["bytes"] == (tmp_path / "whole.onnx").stat().st_size
+    assert told["check"]["largest_difference"] < 1e-4
+    missing = run("export", exported, "--onnx", tmp_path / "x.onnx", "--images", tmp_path / "nowhere")
+    assert missing.exit_code == 2
 
 
 def test_predict_on_a_file_whose_name_is_no_utf8(exported, tmp_path):

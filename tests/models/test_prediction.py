@@ -1,5 +1,7 @@
 """Class probabilities of files and folders."""
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +10,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from helpers.exported_world import export_member, export_pool
 from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import CandidateError, TaskError, TrialUnavailable
 from vlmsel_auto.events import Event, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.models import candidates, prediction, zoo
 from vlmsel_auto.models.exporting import Classifier, export
-from vlmsel_auto.models.prediction import predict
+from vlmsel_auto.models.pooling import log_probabilities, pool
+from vlmsel_auto.models.prediction import iter_predictions, predict
 from vlmsel_auto.records import ImageView, TrialSpec
 from vlmsel_auto.tasks.decode import decode_image
 from vlmsel_auto.tasks.task import load_task
@@ -27,16 +31,7 @@ CLASSES = ("circle", "square", "cross")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported zero-shot classifier."""
-    model = zoo.load(candidates.resolve("ViT-Mi-16-64.all-m")[0])
-    classifier = Classifier(
-        head=model.text_features(CLASSES, ["a {}."]).numpy(),
-        bias=np.array([0.1, -0.2, 0.3]),
-        scale=model.logit_scale,
-        classes=CLASSES,
-        prompts=CLASSES,
-        templates=("a {}.",),
-    )
-    return export(model, classifier, directory=tmp_path_factory.mktemp("export") / "model")
+    return export_member("ViT-Mi-16-64.all-m", tmp_path_factory.mktemp("export") / "model", classes=CLASSES)
 
 
 @pytest.fixture
@@ -160,7 +155,7 @@ def test_large_jpegs_are_the_pixels_that_a_task_reads(tmp_path: Path) -> None:
     wanted = [load_task(tmp_path / "task", views=views, workdir=tmp_path / f"{len(views)}") for views in ([], [view])]
     for task in wanted:
         read = task.pixels.read(view, np.arange(len(task.paths)))
-        shown = [prediction._read(task.root / path, view)[0] for path in task.paths]
+        shown = [prediction._read(task.root / path, views=[view]).pixels[0] for path in task.paths]
         np.testing.assert_array_equal(read, np.stack(shown))
         full = render(decode_image(task.root / task.paths[0]).image, view)
         assert 0 < np.abs(read[0].astype(int) - full).mean() < 2  # decoded at half its size
@@ -209,3 +204,56 @@ def test_a_head_of_another_width_is_refused(folder: Path, images: Path, tmp_path
 def test_a_batch_size_of_zero_is_refused(folder: Path, images: Path) -> None:
     with pytest.raises(ValueError, match="batch_size must be at least 1, but got 0"):
         predict(folder, [images], batch_size=0)
+
+
+def test_an_ensemble_is_the_pool_of_its_members_and_one_stage(images: Path, tmp_path: Path) -> None:
+    weights = {"ViT-Mi-16-64.all-m": 0.7, "ViT-Mi-4-32.glyph-s": 0.6, "EffNet-Mi-64.all-m": 0.2}
+    folder = export_pool(weights, tmp_path / "ensemble")
+    events: list[Event] = []
+    found = predict(folder, [images], sink=events.append)
+    alone = [predict(folder / f"member-{place}", [images]) for place in (1, 2, 3)]
+    logs = [log_probabilities(np.log(each.probabilities)) for each in alone]
+    assert np.allclose(found.probabilities, np.exp(pool(logs, list(weights.values()))), atol=1e-6)
+    assert found.bad_files == alone[0].bad_files
+    assert sum(isinstance(each, StageStarted) for each in events) == 1
+
+
+def test_members_of_other_classes_are_refused(images: Path, tmp_path: Path) -> None:
+    folder = export_pool({"EffNet-Mi-64.all-m": 0.5, "RN-Mi-64.all-m": 0.5}, tmp_path / "ensemble")
+    shutil.rmtree(folder / "member-2")
+    export_member("RN-Mi-64.all-m", folder / "member-2", classes=("cat", "dog"))
+    with pytest.raises(CandidateError, match=r"need the same classes, but got \('cat', 'dog'\)"):
+        predict(folder, [images])
+
+
+def test_each_file_is_told_in_order_and_memory_holds_a_batch(
+    folder: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+    read = prediction._read
+
+    def reading(path: Path, **views: object) -> object:
+        opened.append(path)
+        return read(path, **views)
+
+    monkeypatch.setattr(prediction, "_read", reading)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    many = tmp_path / "many"
+    many.mkdir()
+    for k in range(100):
+        (many / f"{k:03d}.png").write_bytes((images / ("a.png" if k % 10 else "half.png")).read_bytes())
+    found = iter_predictions(folder, [many], batch_size=4)
+    every = [next(found)]
+    assert len(opened) <= 4 + 8 * 2 + 1  # a batch, and what two threads read ahead
+    every += found
+    assert [each.path.name for each in every] == [f"{k:03d}.png" for k in range(100)]
+    assert [k for k, each in enumerate(every) if each.probabilities is None] == list(range(0, 100, 10))
+    assert all(bool(each.note) == (each.probabilities is None) for each in every)
+
+
+@pytest.mark.parametrize("given", [["a.png", "."], [".", "a.png"], [".", "deep"], ["deep", "."], [".", "."]])
+def test_a_file_that_is_reached_twice_is_taken_once(images: Path, given: list[str]) -> None:
+    found = list(prediction.image_files([images / each for each in given]))
+    assert sorted(found) == sorted(prediction.image_files([images]))
+    first = images / given[0]
+    assert found[0] == first if first.is_file() else found[0].is_relative_to(first)

@@ -92,6 +92,12 @@ def test_heads_are_pooled_by_their_likelihood_and_the_folder_predicts_the_same(
     assert np.allclose(said.probabilities, np.exp(of_test), atol=1e-4)
     assert (said.best == task.labels[test]).mean() == made.test
 
+    text = (made.model_dir / "README.md").read_text()
+    assert f"`{task.digest}`" in text
+    assert f"accuracy on {len(test):,} test images: {100 * made.test:.1f} % (95 % interval " in text
+    assert all(f"| member-{place} | `{name}` |" in text for place, name in enumerate(made.members, start=1))
+    assert ("most confused in test: `" in text) == (made.test < 1)
+
 
 def test_trials_and_ensemble_go_by_the_metric_of_the_task(
     task: Task, candidates: tuple[Candidate, ...], tmp_path: Path

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from vlmsel_auto.cache import Json, write_atomically
 from vlmsel_auto.cli.support import EXIT_ALL_FAILED, EXIT_INTERRUPTED, Answer
+from vlmsel_auto.csvcells import text_cell
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.recordjson import encode
@@ -231,35 +232,6 @@ def print_predictions(found: Predictions, *, top: int) -> None:
     print_table(columns)
 
 
-def write_predictions(found: Predictions, path: Path) -> None:
-    """Write path, predicted class, its probability and one column a class as CSV, in one step.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    rows = [
-        [_path_cell(image), label, *(f"{value:.6f}" for value in (max(row), *row))]
-        for image, label, row in zip(found.paths, found.labels, found.probabilities.tolist(), strict=True)
-    ]
-    write_csv([["path", "predicted", "probability", *found.classes], *rows], path, what="the predictions")
-
-
-def _path_cell(path: Path) -> str:
-    """A path that no spreadsheet takes for a formula, and that is still the path."""
-    return f"./{path}" if _is_formula(str(path)) else str(path)
-
-
-def _is_formula(cell: str) -> bool:
-    """Whether a spreadsheet would compute a cell rather than show it."""
-    if not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return False
-    try:
-        float(cell)
-    except ValueError:
-        return True
-    return False
-
-
 def write_csv(rows: Sequence[Sequence[str]], path: Path, *, what: str) -> None:
     """Write rows as CSV, in one step. Text that a spreadsheet would compute gets an apostrophe in front.
 
@@ -267,8 +239,7 @@ def write_csv(rows: Sequence[Sequence[str]], path: Path, *, what: str) -> None:
         InputError: the file cannot be written.
     """
     stream = io.StringIO()
-    plain = [[f"'{cell}" if _is_formula(cell) else cell for cell in row] for row in rows]
-    csv.writer(stream, lineterminator="\n").writerows(plain)
+    csv.writer(stream, lineterminator="\n").writerows([text_cell(cell) for cell in row] for row in rows)
     try:
         write_atomically(path, stream.getvalue().encode(errors="replace"))  # file names need not be UTF-8
     except OSError as error:

@@ -14,12 +14,14 @@ import typer
 
 from vlmsel_auto.cli.bench import bench
 from vlmsel_auto.cli.dashboard import dashboard
+from vlmsel_auto.cli.export import export
 from vlmsel_auto.cli.label import label
 from vlmsel_auto.cli.library import library_app
-from vlmsel_auto.cli.options import AsJson, Debug, Device, LogFile, Quiet
+from vlmsel_auto.cli.options import AsJson, Debug, LogFile, Quiet
+from vlmsel_auto.cli.predict import predict
 from vlmsel_auto.cli.rank import rank
 from vlmsel_auto.cli.search import EPILOG, search
-from vlmsel_auto.cli.support import guarded, make_sink, parse_duration, say
+from vlmsel_auto.cli.support import guarded, make_sink, parse_duration
 from vlmsel_auto.cli.zoo import zoo
 
 _STARTED = time.monotonic()
@@ -58,44 +60,8 @@ app.command()(rank)
 app.command()(label)
 
 
-@app.command()
-def predict(
-    *,
-    model_dir: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="A model folder that a search exported.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files, or folders of them.")],
-    top: Annotated[int, typer.Option(min=1, metavar="N", help="Classes to show an image.")] = 3,
-    output: Annotated[
-        Path | None, typer.Option(metavar="FILE.csv", help="Also write every probability to a CSV file.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
-    device: Device = "auto",
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Classify images with an exported model."""
-    with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.cli.answers import (
-            bad_file_lines,
-            check_paths,
-            predict_json,
-            print_predictions,
-            write_predictions,
-        )
-
-        check_paths(images)
-        from vlmsel_auto.models.device import pick_device
-        from vlmsel_auto.models.prediction import predict as classify
-
-        with make_sink(quiet=quiet) as sink:
-            found = classify(model_dir, images, device=pick_device(device), batch_size=batch_size, sink=sink)
-        for line in bad_file_lines(found.bad_files):
-            say(line)
-        answer.json = predict_json(found)
-        if output is not None:
-            write_predictions(found, output)
-        if not as_json:
-            print_predictions(found, top=top)
+app.command()(predict)
+app.command()(export)
 
 
 @app.command()

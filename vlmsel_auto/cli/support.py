@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import typer
 
@@ -31,6 +31,7 @@ EXIT_UNEXPECTED = 1
 EXIT_INPUT = 2
 EXIT_ALL_FAILED = 3
 EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141  # as of a program that SIGPIPE ended
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)", re.ASCII)
@@ -174,6 +175,24 @@ def _stdout_to_stderr() -> Iterator[None]:
         if kept >= 0:
             os.dup2(kept, 1)
             os.close(kept)
+
+
+@contextlib.contextmanager
+def reserved_stdout() -> Iterator[BinaryIO]:
+    """Standard output as a binary stream of the block alone; what others write goes to standard error.
+
+    A reader that has read enough (``| head``) ends the command without a word.
+    """
+    stream = os.fdopen(os.dup(1), "wb")
+    try:
+        with _stdout_to_stderr():
+            yield stream
+            stream.flush()
+    except BrokenPipeError:
+        raise typer.Exit(EXIT_PIPE) from None
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            stream.close()
 
 
 class _LazyFile(logging.handlers.RotatingFileHandler):

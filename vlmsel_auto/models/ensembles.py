@@ -26,10 +26,15 @@ class Ensemble:
     weights: tuple[float, ...]
 
 
-def write_ensemble(folder: Path, *, weights: Sequence[float]) -> None:
-    """Make an ensemble of ``folder/member-1`` to ``member-N``; members of an earlier export beyond that go."""
+def write_ensemble(folder: Path, *, weights: Sequence[float], card: str = "") -> None:
+    """Make an ensemble of ``folder/member-1`` to ``member-N``; members of an earlier export beyond that go.
+
+    ``card`` is its README.md, see `card.ensemble_card`.
+    """
     names = [f"member-{place}" for place in range(1, len(weights) + 1)]
     record = {"format": _FORMAT, "version": _VERSION, "members": names, "weights": list(weights)}
+    if card:
+        write_atomically(folder / "README.md", card.encode())
     write_atomically(folder / _RECORD, (json.dumps(record, indent=1) + "\n").encode())
     for other in folder.glob("member-*"):
         if other.name not in names:

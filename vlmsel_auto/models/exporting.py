@@ -10,8 +10,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,9 @@ from safetensors.torch import save_file
 
 from vlmsel_auto.cache import Json
 from vlmsel_auto.errors import CandidateError, WorkdirError
+from vlmsel_auto.models import card
+from vlmsel_auto.models.card import NOTHING_KNOWN, Provenance
+from vlmsel_auto.models.facts import facts_of
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.models.modeldir import CONFIG, VOCABULARY
 from vlmsel_auto.recordjson import parse_json
@@ -31,13 +33,7 @@ _HEAD = "head.safetensors"
 _CLASSES = "classes.json"
 _FORMAT = "vlmsel_auto classifier"
 _VERSION = 1
-_CARD = """\
-# {name}
-
-An image classifier over {count} classes, tuned by vlmsel_auto {version} from the pretrained model `{candidate}`.
-
-Classes: {classes}
-
+_USE = """
 ## Use with vlmsel_auto
 
     vlmsel-auto predict {name} IMAGE_OR_FOLDER ...
@@ -45,6 +41,8 @@ Classes: {classes}
     from pathlib import Path
     from vlmsel_auto import predict
     predictions = predict(Path("{name}"), [Path("image.png")])
+
+Without torch: `vlmsel-auto export {name} --onnx {name}.onnx` writes one file for onnxruntime.
 
 ## Use with plain open_clip
 
@@ -88,13 +86,14 @@ class Classifier:
     prompts: tuple[str, ...]  # class names as they are spoken
     templates: tuple[str, ...]  # each holds one {}
     about: Mapping[str, Json] = field(default_factory=dict)  # what a reader should know: method, accuracies, seed
-    warning: str = ""  # a sentence that the card says too
+    candidate: str = ""  # what the model was tuned from; only `read_classifier` fills it
 
 
-def export(model: LoadedModel, classifier: Classifier, *, directory: Path) -> Path:
+def export(model: LoadedModel, classifier: Classifier, *, directory: Path, known: Provenance = NOTHING_KNOWN) -> Path:
     """Write the tuned ``model``, as float32, and its classifier to ``directory`` and return it.
 
-    An earlier export there is replaced, anything else is left alone.
+    The card there tells what is ``known`` of how it came about. An earlier export there is replaced, anything else is
+    left alone.
 
     Raises:
         ValueError: the head does not fit the classes or the model, or is not finite.
@@ -123,9 +122,8 @@ def export(model: LoadedModel, classifier: Classifier, *, directory: Path) -> Pa
             "about": dict(classifier.about),
         }
         _write_json(part / _CLASSES, record)
-        card = _card(model, name=directory.name, classes=classifier.classes)
-        said = f"\n## Warning\n\n{classifier.warning}.\n" if classifier.warning else ""
-        (part / "README.md").write_text(card + said, "utf-8")
+        text = _card(model, name=directory.name, classes=classifier.classes, known=known)
+        (part / "README.md").write_text(text, "utf-8")
         _same_mode(part)
         _swap(part, directory)
     except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
@@ -155,6 +153,7 @@ def read_classifier(directory: Path) -> Classifier:
             prompts=_texts(record["prompts"]),
             templates=_texts(record["templates"]),
             about=dict(record["about"]),
+            candidate=str(record["candidate"]),
         )
         _check(found)
     except FileNotFoundError as error:
@@ -228,22 +227,14 @@ def _same_mode(folder: Path) -> None:
         path.chmod(mode)
 
 
-def _card(model: LoadedModel, *, name: str, classes: Sequence[str]) -> str:
+def _card(model: LoadedModel, *, name: str, classes: Sequence[str], known: Provenance) -> str:
     text_cfg = model.model_cfg["text_cfg"]
     context = text_cfg.get("context_length", 77) if isinstance(text_cfg, dict) else 77
     own = _OWN_VOCABULARY.format(name=name, vocabulary=VOCABULARY, context=context) if model.vocabulary else ""
-    return _CARD.format(
-        name=name,
-        count=len(classes),
-        version=version("vlmsel-auto"),
-        candidate=_origin(model),
-        classes=", ".join(f"`{each}`" for each in classes),
-        tokenizer=own,
-        config=CONFIG,
-        weights=_WEIGHTS,
-        head=_HEAD,
-        labels=_CLASSES,
-    )
+    origin = replace(facts_of(model.candidate), candidate=_origin(model))
+    use = _USE.format(name=name, tokenizer=own, config=CONFIG, weights=_WEIGHTS, head=_HEAD, labels=_CLASSES)
+    what = f"tuned from the pretrained model `{origin.candidate}`"
+    return card.head(name=name, what=what, classes=classes) + card.evidence(known) + use + card.licence([origin])
 
 
 def _origin(model: LoadedModel) -> str:

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from itertools import repeat
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vlmsel_auto.errors import CandidateError, ImageError, TaskError
+from vlmsel_auto.errors import ImageError, TaskError
 from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
-from vlmsel_auto.models import candidates, pooling, zoo
-from vlmsel_auto.models.ensembles import read_ensemble
-from vlmsel_auto.models.exporting import Classifier, read_classifier
-from vlmsel_auto.models.loadedmodel import LoadedModel, class_logits
+from vlmsel_auto.models.exported import ExportedModel, load_exported
 from vlmsel_auto.records import BadFile, FloatArray, ImageView, IntArray
-from vlmsel_auto.tasks.decode import quiet_pillow
+from vlmsel_auto.tasks.decode import in_threads
 from vlmsel_auto.tasks.views import read_view
 
-_WORKERS = 4
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Prediction:
+    """What a model says of one file."""
+
+    path: Path
+    classes: tuple[str, ...]  # (K,)
+    probabilities: FloatArray | None  # (K,), sum 1; None: no usable image
+    note: str  # why there is no image, or what had to be converted; empty for everyday files
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,6 +51,15 @@ class Predictions:
     def labels(self) -> tuple[str, ...]:
         """(n,) most probable class of each image."""
         return tuple(self.classes[index] for index in self.best)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class ImagePixels:
+    """A file as a model reads it."""
+
+    path: Path
+    pixels: tuple[NDArray[np.uint8], ...] | None  # (S, S, 3), RGB, in each view; None: no usable image
+    note: str
 
 
 def predict(
@@ -70,75 +85,107 @@ def predict(
         TaskError: there is not one usable image.
         ValueError: ``batch_size`` is not positive.
     """
+    return collect(iter_predictions(model_dir, images, device=device, batch_size=batch_size, sink=sink))
+
+
+def collect(found: Iterable[Prediction]) -> Predictions:
+    """Gather predictions, of which at least one is of a usable image."""
+    every = list(found)
+    good = [each for each in every if each.probabilities is not None]
+    return Predictions(
+        paths=tuple(each.path for each in good),
+        classes=every[0].classes,
+        probabilities=np.stack([each.probabilities for each in good if each.probabilities is not None]),
+        bad_files=tuple(
+            BadFile(path=str(each.path), reason=each.note, used=each.probabilities is not None)
+            for each in every
+            if each.note
+        ),
+    )
+
+
+def iter_predictions(
+    model_dir: Path,
+    images: Sequence[Path],
+    *,
+    device: str | torch.device = "cpu",
+    batch_size: int = 64,
+    sink: Sink = discard,
+) -> Generator[Prediction]:
+    """Classify any number of images, one after the other, files that are none among them.
+
+    Memory holds the model, a batch and the names in one folder, however many images there are. Arguments and errors are
+    those of `predict`; that not one image was usable is raised at the end.
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, but got {batch_size!r}")
-    several = read_ensemble(model_dir)
-    if several is not None:
-        every = [predict(each, images, device=device, batch_size=batch_size, sink=sink) for each in several.members]
-        logs = [np.log(np.maximum(each.probabilities, np.exp(pooling.LEAST_LOG))) for each in every]
-        return replace(every[0], probabilities=np.exp(pooling.pool(logs, several.weights)))
-    began = time.monotonic()
-    classifier = read_classifier(model_dir)
-    (candidate,) = candidates.resolve(model_dir)
-    files = tuple(dict.fromkeys(_files(images)))
-    if not files:
+    total = sum(1 for _ in image_files(images))
+    if not total:
         raise TaskError(f"At least one image is needed, but got {[str(each) for each in images]!r}")
-    model = zoo.load(candidate, device=device, text=False)
-    sink(StageStarted(stage="predict", total=len(files)))
-    good: list[Path] = []
-    bad: list[BadFile] = []
-    parts: list[FloatArray] = []
-    with quiet_pillow(), ThreadPoolExecutor(min(_WORKERS, os.cpu_count() or 1)) as pool:
-        for start in range(0, len(files), batch_size):
-            batch = files[start : start + batch_size]
-            usable = []
-            for path, (pixels, note) in zip(batch, pool.map(_read, batch, repeat(candidate.view)), strict=True):
-                if pixels is not None:
-                    good.append(path)
-                    usable.append(pixels)
-                if note:
-                    bad.append(BadFile(path=str(path), reason=note, used=pixels is not None))
-            if usable:
-                parts.append(_probabilities(model, classifier, np.stack(usable)))
-            sink(StageProgress(stage="predict", done=start + len(batch)))
-    if not parts:
-        raise TaskError(
-            f"Not one of the {len(files)} files is a usable image, but got {bad[0].path!r}: {bad[0].reason}"
-        )
+    began = time.monotonic()
+    model = load_exported(model_dir, device=device)
+    sink(StageStarted(stage="predict", total=total))
+    done, usable, first = 0, 0, None
+    for batch in read_batches(image_files(images), views=model.views, size=batch_size):
+        for each in _classify(model, batch):
+            usable += each.probabilities is not None
+            first = first or each
+            yield each
+        done += len(batch)
+        sink(StageProgress(stage="predict", done=done))
+    if first is not None and not usable:
+        raise TaskError(f"Not one of the {done} files is a usable image, but got {str(first.path)!r}: {first.note}")
     sink(StageFinished(stage="predict", seconds=time.monotonic() - began))
-    return Predictions(
-        paths=tuple(good), classes=classifier.classes, probabilities=np.concatenate(parts), bad_files=tuple(bad)
-    )
+
+
+def read_batches(files: Iterable[Path], *, views: Sequence[ImageView], size: int) -> Generator[tuple[ImagePixels, ...]]:
+    """Read files, ``size`` at a time and a few ahead, in each of the views that a model takes."""
+    with closing(in_threads(partial(_read, views=views), files)) as read:
+        while batch := tuple(islice(read, size)):
+            yield batch
+
+
+def stack(batch: Sequence[ImagePixels]) -> tuple[NDArray[np.uint8], ...]:
+    """The usable images of a batch, uint8 (n, S, S, 3) in each view; none where there is no usable image."""
+    usable = [each.pixels for each in batch if each.pixels is not None]
+    return tuple(np.stack(view) for view in zip(*usable, strict=True))
 
 
 @torch.inference_mode()
-def _probabilities(model: LoadedModel, classifier: Classifier, pixels: NDArray[np.uint8]) -> FloatArray:
-    embeddings = model.embed(model.normalise(pixels))
-    if embeddings.shape[1] != classifier.head.shape[1]:
-        raise CandidateError(
-            f"The head needs embeddings of width {classifier.head.shape[1]}: head and weights are of two exports, "
-            f"but got width {embeddings.shape[1]}"
-        )
-    logits = class_logits(
-        embeddings,
-        head=torch.tensor(classifier.head, device=model.device),
-        bias=torch.tensor(classifier.bias, device=model.device),
-        scale=classifier.scale,
-    )
+def probabilities(model: ExportedModel, pixels: Sequence[NDArray[np.uint8]]) -> FloatArray:
+    """Class probabilities (n, K) of images, uint8 (n, S, S, 3) in each view of the model."""
+    logits = model(*(torch.tensor(each) for each in pixels))
     return np.asarray(logits.double().softmax(dim=-1).cpu().numpy(), dtype=np.float64)
 
 
-def _read(path: Path, view: ImageView) -> tuple[NDArray[np.uint8] | None, str]:
+def _classify(model: ExportedModel, batch: Sequence[ImagePixels]) -> Iterator[Prediction]:
+    pixels = stack(batch)
+    rows = iter(probabilities(model, pixels) if pixels else ())
+    for each in batch:
+        row = None if each.pixels is None else next(rows)
+        yield Prediction(path=each.path, classes=model.classes, probabilities=row, note=each.note)
+
+
+def _read(path: Path, *, views: Sequence[ImageView]) -> ImagePixels:
     """The pixels, and what had to be converted or why there are none."""
     if not path.exists():
-        return None, "no such file"
+        return ImagePixels(path=path, pixels=None, note="no such file")
     try:
-        return read_view(path, view)
+        found = [read_view(path, view) for view in views]
     except ImageError as error:
-        return None, str(error)
+        return ImagePixels(path=path, pixels=None, note=str(error))
+    return ImagePixels(path=path, pixels=tuple(pixels for pixels, _ in found), note=found[0][1])
 
 
-def _files(images: Iterable[Path]) -> Iterator[Path]:
+def image_files(images: Sequence[Path]) -> Iterator[Path]:
+    """Files, and those below folders in sorted order, each once. Hidden ones below folders are left out."""
+    given = set(images)
+    overlap = len(given) < len(images) or any(not given.isdisjoint(each.parents) for each in images)
+    found = _walk(images)
+    return iter(dict.fromkeys(found)) if overlap else found  # only where it must be, every name is held
+
+
+def _walk(images: Iterable[Path]) -> Iterator[Path]:
     for path in images:
         if not path.is_dir():
             yield path

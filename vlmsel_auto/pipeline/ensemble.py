@@ -22,10 +22,11 @@ from scipy.special import softmax
 
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink
+from vlmsel_auto.models.card import Provenance, ensemble_card
 from vlmsel_auto.models.ensembles import write_ensemble
-from vlmsel_auto.models.facts import known_sum
+from vlmsel_auto.models.facts import facts_of, known_sum
 from vlmsel_auto.models.pooling import LEAST_LOG, fit_weights, log_probabilities, pool
-from vlmsel_auto.pipeline.export import NO_WARNINGS, export_trial, held_out_rows
+from vlmsel_auto.pipeline.export import NO_WARNINGS, confused, export_trial, held_out_rows
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.records import Candidate, EnsembleModel, FloatArray, IntArray, Task, TrialResult
 from vlmsel_auto.tuning.checkpoints import load_held_out_logits, load_trial
@@ -153,6 +154,7 @@ def export_ensemble(
     if found is None:
         return None
     by_id = {one.id: one for one in candidates}
+    names = [one.trial.spec.candidate for one in found.members]
     now = {each.number: each for each in trials}
     tests: list[FloatArray] = []
     try:
@@ -169,16 +171,29 @@ def export_ensemble(
                 directory=folder / f"member-{place}",
                 warnings=warnings,
             )
-        write_ensemble(folder, weights=found.weights)
     except VlmselError as error:  # the single model and the report are worth having all the same
         _tell(sink, error)
         return None
     labels = torch.from_numpy(task.labels[found.rows])
     reached = measure(task.metric, logits=torch.from_numpy(found.held_out()), labels=labels)
-    on_test = final_score(task, pool(tests, found.weights)) if len(tests) == len(found.members) else None
+    tested = pool(tests, found.weights) if len(tests) == len(found.members) else None
+    on_test = None if tested is None else final_score(task, tested)
+    known = Provenance(
+        task=task.name,
+        digest=task.digest,
+        metric=task.metric,
+        validation=reached.metric,
+        validation_images=reached.images,
+        on_test=on_test,
+        confusions=() if on_test is None else confused(tested, rows=np.sort(task.test), task=task),
+        warning="; ".join(warnings[name] for name in dict.fromkeys(names) if name in warnings),
+    )
+    origins = [facts_of(by_id[name]) for name in names]
+    text = ensemble_card(name=folder.name, classes=task.classes, origins=origins, weights=found.weights, known=known)
+    write_ensemble(folder, weights=found.weights, card=text)
     sizes = [by_id[one.trial.spec.candidate].params for one in found.members]
     return EnsembleModel(
-        members=tuple(one.trial.spec.candidate for one in found.members),
+        members=tuple(names),
         trials=tuple(one.trial.number for one in found.members),
         weights=tuple(found.weights),
         validation=reached.metric,

@@ -10,14 +10,18 @@ from types import MappingProxyType
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
 
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink, StageFinished, StageStarted
 from vlmsel_auto.models import zoo
+from vlmsel_auto.models.card import Provenance
 from vlmsel_auto.models.exporting import Classifier, export
 from vlmsel_auto.models.pooling import fit_weights, log_probabilities
 from vlmsel_auto.planning.method import Trains
-from vlmsel_auto.records import BestModel, Candidate, FinalScore, IntArray, Task, TrialResult
+from vlmsel_auto.records import BestModel, Candidate, FinalScore, FloatArray, IntArray, Task, TrialResult
+from vlmsel_auto.reporting.mistakes import judge
 from vlmsel_auto.study.study import StudyOutcome
 from vlmsel_auto.tuning.checkpoints import Checkpoint, load_trial
 from vlmsel_auto.tuning.data import splits
@@ -132,8 +136,38 @@ def export_trial(
                 "test": trial.test,
                 "trial": trial.number,
                 "seed": trial.spec.seed,
+                "digest": task.digest,
             },
-            warning=warnings.get(candidate.id, ""),
         ),
         directory=directory,
+        known=_provenance(trial, kept, task=task, warning=warnings.get(candidate.id, "")),
     )
+
+
+def _provenance(trial: TrialResult, kept: Checkpoint, *, task: Task, warning: str) -> Provenance:
+    """What the card says: scores and confusions on the test images, or on held-out ones where there are none."""
+    on_test = None if kept.test_logits is None else final_score(task, kept.test_logits)
+    rows = held_out_rows(trial, task=task) if on_test is None else np.sort(task.test)
+    return Provenance(
+        task=task.name,
+        digest=task.digest,
+        method=method_of(trial.spec.method).label,
+        metric=task.metric,
+        validation=trial.validation,
+        validation_images=trial.validation_images or 0,
+        on_test=on_test,
+        confusions=confused(kept.held_out_logits if on_test is None else kept.test_logits, rows=rows, task=task),
+        confused_in="validation" if on_test is None else "test",
+        warning=warning,
+    )
+
+
+def confused(
+    logits: FloatArray | NDArray[np.float32] | None, *, rows: IntArray, task: Task
+) -> tuple[tuple[str, str, int], ...]:
+    """Pairs of classes (true, predicted, images) that logits (n, K) of the images ``rows`` (n,) mix up, worst first."""
+    if logits is None:
+        return ()
+    shares, paths = softmax(logits.astype(np.float64), axis=1), [task.paths[row] for row in rows]
+    found = judge(shares, labels=task.labels[rows], classes=task.classes, paths=paths, split="")
+    return tuple((each.true, each.predicted, each.images) for each in found.confusions)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from vlmsel_auto.cache import Store, default_cache_dir, write_atomically
+from vlmsel_auto.csvcells import text_cell
 from vlmsel_auto.errors import WorkdirError
 from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.library.places import open_library
@@ -28,7 +29,6 @@ from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tasks.unlabelled import SAMPLE
 
 BATCH: Final = 10
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,7 +175,7 @@ def write_to_label(wanted: Iterable[ToLabel], workdir: Path) -> Path:
     rows = [(f"./{one.path}", one.suggested, f"{one.probability:.3f}", one.why) for one in wanted]
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows(
-        [("path", "suggested", "probability", "why"), *([_cell(text) for text in row] for row in rows)]
+        [("path", "suggested", "probability", "why"), *([text_cell(text) for text in row] for row in rows)]
     )
     path = workdir / TO_LABEL
     try:
@@ -183,7 +183,3 @@ def write_to_label(wanted: Iterable[ToLabel], workdir: Path) -> Path:
     except OSError as error:
         raise WorkdirError(f"what to label cannot be written ({error.strerror}), but got {str(path)!r}") from error
     return path
-
-
-def _cell(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -22,9 +22,10 @@ from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, ReportWritten, Sink
 from vlmsel_auto.measuring.measure import embed_target
 from vlmsel_auto.models import zoo
+from vlmsel_auto.models.card import Provenance, ensemble_card
 from vlmsel_auto.models.ensembles import write_ensemble
 from vlmsel_auto.models.exporting import Classifier, export
-from vlmsel_auto.models.facts import known_sum
+from vlmsel_auto.models.facts import facts_of, known_sum
 from vlmsel_auto.models.limits import Limits
 from vlmsel_auto.pipeline.affordable import measured_latencies, together
 from vlmsel_auto.pipeline.attempt import attempt
@@ -87,8 +88,7 @@ def zero_shot_classifier(seen: Measurement, *, task: Task) -> Classifier:
         classes=task.classes,
         prompts=task.prompts,
         templates=task.templates,
-        about={"task": task.name, "method": ZERO_SHOT.name, "labels": "none"},
-        warning=UNCHECKED,
+        about={"task": task.name, "method": ZERO_SHOT.name, "labels": "none", "digest": task.digest},
     )
 
 
@@ -108,10 +108,11 @@ def export_zero_shot(
     if not shares:
         return None, None
     by_id, seen = {one.id: one for one in candidates}, {one.candidate: one for one in measured}
+    known = Provenance(task=task.name, digest=task.digest, method=ZERO_SHOT.label, warning=UNCHECKED)
 
     def write(share: Share, folder: Path) -> Path:
         head = zero_shot_classifier(seen[share.candidate], task=task)
-        return export(zoo.load(by_id[share.candidate]), head, directory=folder)
+        return export(zoo.load(by_id[share.candidate]), head, directory=folder, known=known)
 
     first, folder = by_id[shares[0].candidate], workdir / "ensemble"
     directory: Path | None = None
@@ -122,7 +123,9 @@ def export_zero_shot(
         if len(shares) > 1:
             for place, share in enumerate(shares, start=1):
                 write(share, folder / f"member-{place}")
-            write_ensemble(folder, weights=[share.weight for share in shares])
+            weights, origins = [one.weight for one in shares], [facts_of(by_id[one.candidate]) for one in shares]
+            text = ensemble_card(name=folder.name, classes=task.classes, origins=origins, weights=weights, known=known)
+            write_ensemble(folder, weights=weights, card=text)
             mean = _pool(shares, by_id, folder)
     except VlmselError as error:
         sink(Notice(text=f"not every model was exported: {error}", level="error"))

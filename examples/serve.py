@@ -1,0 +1,36 @@
+"""Serve an ONNX file, without torch or vlmsel_auto: MODEL=model.onnx uvicorn serve:app --app-dir examples."""
+
+import json
+import math
+import os
+
+import numpy as np
+from fastapi import FastAPI, UploadFile
+from onnxruntime import InferenceSession
+from PIL import Image, ImageOps
+
+session = InferenceSession(os.environ["MODEL"], providers=["CPUExecutionProvider"])
+about = session.get_modelmeta().custom_metadata_map
+classes, inputs = json.loads(about["classes"]), json.loads(about["inputs"])
+app = FastAPI()
+
+
+def view(image: Image.Image, *, size: int, resize_mode: str, interpolation: str, fill_color: int) -> Image.Image:
+    """A square of ``size`` pixels, made as the file's metadata say."""
+    how = Image.Resampling[interpolation.upper()]
+    if resize_mode == "squash":
+        return image.resize((size, size), how)
+    side, length, place = (min, int, round) if resize_mode == "shortest" else (max, round, math.floor)
+    shaped = image.resize([max(1, length(size * each / side(image.size))) for each in image.size], how)
+    square = Image.new("RGB", (size, size), (fill_color,) * 3)
+    square.paste(shaped, (place((size - shaped.width) / 2), place((size - shaped.height) / 2)))
+    return square
+
+
+@app.post("/predict")
+def predict(file: UploadFile) -> dict[str, float]:
+    """Class probabilities of an uploaded image."""
+    image = ImageOps.exif_transpose(Image.open(file.file)).convert("RGB")
+    pixels = {name: np.asarray(view(image, **asked))[None] for name, asked in inputs.items()}
+    (probabilities,) = session.run(["probabilities"], pixels)[0]
+    return dict(zip(classes, probabilities.tolist(), strict=True))

@@ -1,0 +1,90 @@
+"""The serving example: a real server on loopback answers as the model does, with neither torch nor vlmsel_auto."""
+
+import http.client
+import importlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.drawings import SHAPES, draw_task
+from helpers.exported_world import export_member
+from helpers.pictures import picture
+from vlmsel_auto.models.onnxfile import export_onnx
+from vlmsel_auto.models.prediction import predict
+from vlmsel_auto.records import ImageView
+from vlmsel_auto.tasks.views import render
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def post(port: int, image: Path) -> dict[str, float]:
+    body = b"--line\r\nContent-Disposition: form-data; name=file; filename=a.png\r\n\r\n%b\r\n--line--\r\n"
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    headers = {"Content-Type": "multipart/form-data; boundary=line"}
+    connection.request("POST", "/predict", body % image.read_bytes(), headers)
+    answer = connection.getresponse()
+    assert answer.status == 200
+    found = json.loads(answer.read())
+    connection.close()
+    return found
+
+
+def post_when_ready(server: subprocess.Popen[bytes], port: int, image: Path) -> dict[str, float]:
+    for _ in range(600):
+        assert server.poll() is None
+        try:
+            return post(port, image)
+        except ConnectionRefusedError:
+            time.sleep(0.1)
+    pytest.fail("the server does not answer")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model folder and its ONNX file."""
+    root = tmp_path_factory.mktemp("export")
+    folder = export_member("EffNet-Mi-64.all-m", root / "model")
+    return folder, export_onnx(folder, root / "model.onnx").file
+
+
+def test_a_server_of_the_file_answers_as_the_model_does(exported: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, file = exported
+    image = draw_task(tmp_path / "task", train=1, test=1) / "test" / "square" / "000.png"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    code = (
+        "import sys, uvicorn, serve; assert not {'torch', 'vlmsel_auto'} & set(sys.modules); "
+        f"uvicorn.run(serve.app, host='127.0.0.1', port={port}, log_level='warning')"
+    )
+    environment = {**os.environ, "MODEL": str(file), "PYTHONPATH": str(EXAMPLES)}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment) as server:
+        try:
+            found = post_when_ready(server, port, image)
+        finally:
+            server.terminate()
+    expected = predict(folder, [image])
+    assert tuple(found) == SHAPES
+    assert list(found.values()) == pytest.approx(expected.probabilities[0].tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
+def test_the_example_prepares_images_as_the_model_reads_them(
+    mode: str, exported: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL", str(exported[1]))
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    serve = importlib.import_module("serve")
+    rng = np.random.default_rng(0)
+    for width, height in rng.integers(30, 200, (30, 2)).tolist():
+        image = picture(width, height, seed=width)
+        asked = ImageView(size=64, resize_mode=mode, interpolation="bicubic", fill_color=9)
+        assert np.array_equal(np.asarray(serve.view(image, **asdict(asked))), render(image, asked))

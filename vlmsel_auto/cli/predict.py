@@ -1,0 +1,71 @@
+"""The command ``predict``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlmsel_auto.cli.options import AsJson, Debug, Device, Quiet
+from vlmsel_auto.cli.support import guarded, make_sink, say
+
+_SHOWN = 3  # classes of an image on the screen
+
+
+def predict(
+    *,
+    model_dir: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="A model folder that a search exported.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files, or folders of them.")],
+    top: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="K", help="The K most probable classes; default: 3 on the screen, every class in a file."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write a row an image, while they are made: FILE.csv, FILE.parquet, or - for CSV on standard output. "
+            "Nothing is kept in memory, so folders may be of any size.",
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Classify images with an exported model."""
+    with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.cli.answers import bad_file_lines, check_paths, predict_json, print_predictions
+        from vlmsel_auto.cli.predictions import STDOUT, check_output, written
+        from vlmsel_auto.errors import InputError
+
+        check_paths(images)
+        if output is not None:
+            check_output(output)
+        if output == STDOUT and as_json:
+            raise InputError("standard output takes --json or --output -, but got both")
+        from vlmsel_auto.models.device import pick_device
+        from vlmsel_auto.models.prediction import collect, iter_predictions
+        from vlmsel_auto.reporting.formatting import plural
+
+        with make_sink(quiet=quiet) as sink:
+            found = iter_predictions(model_dir, images, device=pick_device(device), batch_size=batch_size, sink=sink)
+            if output is not None:
+                found = written(found, output, top=top)
+            if output is not None and not as_json:
+                usable = Counter(each.probabilities is not None for each in found)
+                say(f"{plural(usable[True], 'image')} classified, {plural(usable[False], 'file')} left out")
+                return
+            gathered = collect(found)
+        answer.json = predict_json(gathered)
+        for line in bad_file_lines(gathered.bad_files):
+            say(line)
+        if not as_json:
+            print_predictions(gathered, top=top or _SHOWN)

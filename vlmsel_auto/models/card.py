@@ -1,0 +1,123 @@
+"""README.md of an exported model: what it is, how good, where from, under which licence, how to use and to cite it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Final
+
+from vlmsel_auto.models.facts import UNKNOWN, Facts
+from vlmsel_auto.records import FinalScore, Metric
+
+_PAIRS: Final = 5  # confused classes that a card names
+_HEAD: Final = """\
+# {name}
+
+An image classifier over {count} classes, made by vlmsel_auto {version}: {what}.
+
+Classes: {classes}
+"""
+_ENSEMBLE: Final = """
+## Use
+
+    vlmsel-auto predict {name} IMAGE_OR_FOLDER ...
+    vlmsel-auto export {name} --onnx {name}.onnx
+
+Each `member-N` is a model of its own, with a card. `ensemble.json` holds the weights of their log-probabilities:
+
+{members}
+"""
+_CITE: Final = """
+## How to cite
+
+    @software{{vlmsel_auto,
+      title = {{vlmsel\\_auto}},
+      author = {{The vlmsel\\_auto authors}},
+      version = {{{version}}}
+    }}
+
+Cite the pretrained weights as their publisher asks, too: {origins}.
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Provenance:
+    """What a model learned from and what it reached; what is empty is left out of the card."""
+
+    task: str = ""
+    digest: str = ""  # SHA-256 over images, labels, split, prompts and templates
+    method: str = ""
+    metric: Metric = "accuracy"
+    validation: float | None = None  # in [0, 1]
+    validation_images: int = 0
+    on_test: FinalScore | None = None
+    confusions: tuple[tuple[str, str, int], ...] = ()  # true class, predicted class, images; the most frequent first
+    confused_in: str = "test"  # split of these images
+    warning: str = ""  # a sentence that a user must know
+
+
+NOTHING_KNOWN: Final = Provenance()
+
+
+def head(*, name: str, what: str, classes: Sequence[str]) -> str:
+    """Title and one sentence."""
+    listed = ", ".join(f"`{each}`" for each in classes)
+    return _HEAD.format(name=name, count=len(classes), version=version("vlmsel-auto"), what=what, classes=listed)
+
+
+def evidence(known: Provenance) -> str:
+    """Sections on scores, data and confusions."""
+    lines: list[str] = []
+    metric = known.metric.replace("_", " ")
+    if known.on_test is not None:
+        test, interval = known.on_test, known.on_test.interval
+        between = "" if interval is None else f" (95 % interval {_percent(interval.low)} to {_percent(interval.high)})"
+        lines += [
+            f"- {metric} on {test.images:,} test images: {_percent(test.metric)}{between}",
+            f"- expected calibration error on them: {test.calibration_error:.3f}",
+        ]
+    if known.validation is not None:
+        images = f" ({known.validation_images:,} images)" if known.validation_images else ""
+        lines.append(f"- {metric} on held-out images, which chose the model{images}: {_percent(known.validation)}")
+    if known.confusions:
+        pairs = [f"`{true}` taken for `{said}` {count} x" for true, said, count in known.confusions[:_PAIRS]]
+        lines.append(f"- most confused in {known.confused_in}: {', '.join(pairs)}")
+    warned = f"\n## Warning\n\n{known.warning}.\n" if known.warning else ""
+    scores = "\n## How good it is\n\n" + "\n".join(lines) + "\n" if lines else ""
+    data = [f"- task: `{known.task}`"] if known.task else []
+    data += [f"- digest of its images, labels and split (SHA-256): `{known.digest}`"] if known.digest else []
+    data += [f"- method: {known.method}"] if known.method else []
+    return warned + scores + ("\n## What it learned from\n\n" + "\n".join(data) + "\n" if data else "")
+
+
+def licence(origins: Sequence[Facts]) -> str:
+    """Sections on the licences of the pretrained weights and on how to cite."""
+    lines, names = [], []
+    for each in dict.fromkeys(origins):
+        unknown = "unknown: ask their publisher before you share or sell what is made with them"
+        at = f" ({each.repository})" if each.repository else ""
+        stated = unknown if each.licence == UNKNOWN else each.licence
+        lines.append(f"- `{each.candidate}`{at}: {stated}; pretrained on: {each.training_data}\n")
+        names.append(f"`{each.candidate}`")
+    cite = _CITE.format(version=version("vlmsel-auto"), origins=", ".join(names))
+    return "\n## Licence of the pretrained weights\n\n" + "".join(lines) + cite
+
+
+def ensemble_card(
+    *, name: str, classes: Sequence[str], origins: Sequence[Facts], weights: Sequence[float], known: Provenance
+) -> str:
+    """README.md of an ensemble of members tuned from ``origins``."""
+    members = enumerate(zip(origins, weights, strict=True), start=1)
+    rows = [f"| member-{place} | `{each.candidate}` | {weight:.3f} |" for place, (each, weight) in members]
+    table = "\n".join(["| folder | tuned from | weight |", "|---|---|---|", *rows])
+    return (
+        head(name=name, what=f"{len(origins)} models, pooled", classes=classes)
+        + evidence(known)
+        + _ENSEMBLE.format(name=name, members=table)
+        + licence(origins)
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
