@@ -294,6 +294,7 @@ class TrialResult:
     fold_validation: tuple[float, ...] = ()  # of a cross-validated head, its validation on each of `Task.folds`
     fold_soft: tuple[float, ...] = ()  # likewise soft_validation
     on_all_labels: bool = False  # the weights, and ``test``, are of a second fit that left no part out
+    kills: int = 0  # times that the process died in it; above 0 it was given up
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

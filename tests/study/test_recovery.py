@@ -1,9 +1,9 @@
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -11,9 +11,9 @@ import optuna
 from helpers.study_world import NAMES, SCRIPT, candidates, digits_folder, ranking, study_of, task
 from vlmsel_auto.models import zoo
 from vlmsel_auto.records import Budget, Candidate, Task
-from vlmsel_auto.study.optuna_study import JOURNAL
+from vlmsel_auto.study.journal import JOURNAL
 from vlmsel_auto.study.study import run_study
-from vlmsel_auto.tuning.checkpoints import has_paused, read_results
+from vlmsel_auto.tuning.checkpoints import has_paused, read_results, save_result
 
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
 
@@ -103,10 +103,7 @@ def test_a_zombie_is_queued_again_once_and_adopted_when_it_had_finished(
     states = [each.state.name for each in study_of(tmp_path).trials]
     assert states == ["COMPLETE", "FAIL", "COMPLETE"]
     finished = study_of(tmp_path).ask()  # killed after its result was written
-    (tmp_path / "trials" / f"{finished.number:04d}").mkdir()
-    record = json.loads((tmp_path / "trials" / "0000" / "result.json").read_text())
-    record["number"] = finished.number
-    (tmp_path / "trials" / f"{finished.number:04d}" / "result.json").write_text(json.dumps(record))
+    save_result(tmp_path, replace(first.results[0], number=finished.number))
     third = run_study(**arguments, budget=Budget(trials=3), methods=("probe",))
     assert [each.number for each in third.results] == [0, 2, 3]
     assert third.results[2].validation == first.results[0].validation

@@ -95,7 +95,7 @@ def search(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Study storage shared by several machines: postgresql://... (not SQLite, which locks no rows).",
+            help="Keep the study's record in a database too: postgresql://USER@HOST/DATABASE (password in ~/.pgpass).",
         ),
     ] = None,
     no_learn: Annotated[bool, typer.Option("--no-learn", help="Do not add the outcome to your library.")] = False,

@@ -11,6 +11,7 @@ from typing import Final
 from vlmsel_auto.models.limits import Limits
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.records import Budget
+from vlmsel_auto.study.database import without_password
 from vlmsel_auto.tasks.unlabelled import SAMPLE
 from vlmsel_auto.tuning.methods import METHODS
 
@@ -36,8 +37,9 @@ def command_of(
     test_split: bool = True,
     thumbnails: bool = True,
     trackers: Sequence[str] = (),
+    storage: str | None = None,
 ) -> str:
-    """Words of the command line; what is left at its default is left out."""
+    """Words of the command line; what is left at its default is left out, and so is the password of a database."""
     names = [str(candidates)] if isinstance(candidates, (str, Path)) else list(candidates)
     words = ["vlmsel-auto", "search", str(task_dir)]
     if names != ["auto"]:
@@ -58,6 +60,8 @@ def command_of(
     words += _without_labels(classes, unlabelled=unlabelled, images=images)
     if trackers:
         words += ["--log", ",".join(trackers)]
+    if storage is not None:
+        words += ["--storage", without_password(storage)]
     return shlex.join([*words, "--seed", str(seed), "--workdir", str(workdir)])
 
 

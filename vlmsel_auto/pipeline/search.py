@@ -51,6 +51,8 @@ from vlmsel_auto.reporting import views
 from vlmsel_auto.reporting.make_report import make_report
 from vlmsel_auto.reporting.trackers import names_of, tracked
 from vlmsel_auto.reporting.tradeoff import tradeoffs
+from vlmsel_auto.study.database import database_url
+from vlmsel_auto.study.mirror import mirrored
 from vlmsel_auto.study.past import read_past
 from vlmsel_auto.study.results import MOST_MEMBERS
 from vlmsel_auto.study.study import StudyOutcome, run_study
@@ -125,7 +127,8 @@ def search(
         library: as for `rank`.
         cache_dir: measurements of candidates on tasks; None: inside the work directory.
         device: as for `rank`.
-        storage: URL of a study that several machines share, such as ``postgresql://...``; None: inside ``workdir``.
+        storage: ``postgresql://USER@HOST/DATABASE`` that keeps the study's record too, for dashboards and for a search
+            that takes over elsewhere; one search at a time works on it.
         learn: add the outcome to the user's library as a source task, and source profiles of models that are loaded.
         logger: experiment trackers: names ("tensorboard", "csv", "mlflow", "wandb"), or Lightning's loggers of these
             kinds; they get one run for the search and one below it for each trial.
@@ -149,6 +152,8 @@ def search(
     spend = budget if isinstance(budget, Budget) else Budget(seconds=budget)
     named = METHODS if method == "all" else methods_of([method] if isinstance(method, str) else method)
     methods = tuple(each.name for each in named)
+    if storage is not None:
+        database_url(storage)  # before anything is done
     known = open_library(library)
     place = str(pick_device(device))
     folder = Path(workdir) if workdir is not None else default_workdir(task_dir)
@@ -157,11 +162,16 @@ def search(
     command = command_of(
         images_of, candidates, limits=limits, offline=offline, budget=spend, price=price, methods=methods, shots=shots,
         seed=seed, workdir=folder, classes=classes, unlabelled=unlabelled, images=images, trackers=names_of(logger),
-        test_split=test_split, thumbnails=thumbnails,
+        test_split=test_split, thumbnails=thumbnails, storage=storage,
     )  # fmt: skip
     with hub_offline(offline):
         listed = choose(
-            candidates, limits=limits, offline=offline, device=device, sink=sink, earlier=read_choice(folder)
+            candidates,
+            limits=limits,
+            offline=offline,
+            device=device,
+            sink=sink,
+            earlier=read_choice(folder, sink=sink),
         )
     chosen = listed.candidates
     task = load_task(
@@ -174,6 +184,7 @@ def search(
         hub_offline(offline),
         writing(folder),
         locked(folder / LOCK),
+        mirrored(storage, task=task.digest, workdir=folder, sink=sink) as mirror,
         tracked(  # from here on the trackers listen too
             logger, folder=folder / "logs", about={"task": task.name, "command": command}, sink=sink
         ) as sink,  # noqa: PLR1704 - the sink of all that follows
@@ -186,7 +197,7 @@ def search(
             "seed": seed,
             "shots": shots,
         }
-        if claim(folder, settings=settings):
+        if claim(folder, settings=settings, sink=sink):
             sink(Notice(text=f"going on with the search in {folder}"))
             sweep(folder)
         save_choice(folder, EarlierChoice(candidates=tuple(one.id for one in chosen), left_out=listed.failures))
@@ -203,7 +214,7 @@ def search(
             price=price / 100,
             seed=seed,
             deadline=None if spend.seconds is None else began + _look_share(task) * spend.seconds,
-            earlier=read_ranking(folder),
+            earlier=read_ranking(folder, sink=sink),
             profile_sources=learn and library is None,
             catches_interrupt=any(each.trains is not Trains.TOWER for each in named),
         )
@@ -248,7 +259,7 @@ def search(
             sink=BestSoFar(sink=sink, task=task, candidates=usable, workdir=folder),
             device=place,
             top_k=top_k,
-            storage=storage,
+            mirror=mirror,
             past=read_past() if library is None else (),
             policy=replace(POLICY, price=price / 100),
         )
