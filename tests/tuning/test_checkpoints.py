@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.opened_study import result
 from helpers.tuning_world import spec
 from vlmsel_auto.errors import TrialUnavailable, WorkdirError
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState

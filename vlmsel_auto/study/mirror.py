@@ -7,6 +7,7 @@ the number that it has in the journal, and only what the database lacks is writt
 
 from __future__ import annotations
 
+import copy
 import queue
 import threading
 import time
@@ -46,6 +47,17 @@ _AGAIN: Final = 1.0  # seconds between two tries while the server is away
 _LAST_WORDS: Final = 15.0  # seconds that the end of a search waits for what the database still misses
 
 
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Silence Optuna's log lines."""
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(level)
+
+
 @dataclass(kw_only=True, eq=False)
 class _Session:
     """A connection: the lock, the storage, and what the database is known to hold."""
@@ -53,7 +65,8 @@ class _Session:
     lock: StudyLock
     storage: RDBStorage
     study_id: int
-    written: dict[int, FrozenTrial] = field(default_factory=dict)  # by number, as they were written
+    written: dict[int, FrozenTrial] = field(default_factory=dict)  # by number, copies of what was written
+    seen: dict[int, FrozenTrial] = field(default_factory=dict)  # by number, the journal's own
     ids: dict[int, int] = field(default_factory=dict)  # number -> the database's own
 
     def close(self) -> None:
@@ -76,9 +89,12 @@ class _Session:
             before = self.written.get(each.number)
             if before is None:
                 self.ids[each.number] = self.storage.create_new_trial(self.study_id, each)
-            elif before is not each and not before.state.is_finished():
+            elif self.seen.get(each.number) is each or before.state.is_finished():
+                continue
+            else:
                 self._update(before, each)
-            self.written[each.number] = each
+            # a journal replaces a trial that changes, yet `optuna.Trial` also changes the one that it was given
+            self.seen[each.number], self.written[each.number] = each, copy.deepcopy(each)
 
     def _update(self, before: FrozenTrial, now: FrozenTrial) -> None:
         """The state comes last: until then what a lost connection left out is written again."""
@@ -118,9 +134,10 @@ class StudyMirror:
                     self._url.render_as_string(hide_password=False),
                     engine_kwargs={"pool_pre_ping": True, "connect_args": connect_args(self._url)},
                 )
-            study = optuna.create_study(
-                storage=storage, study_name=self._study, direction=StudyDirection.MAXIMIZE, load_if_exists=True
-            )
+            with quiet_optuna():
+                study = optuna.create_study(
+                    storage=storage, study_name=self._study, direction=StudyDirection.MAXIMIZE, load_if_exists=True
+                )
         except BaseException:
             lock.release()
             raise
@@ -196,7 +213,7 @@ class StudyMirror:
             self._session.trials()
         self._session.lock.check()
         assert self._source is not None  # noqa: S101 - `follow` starts the thread
-        self._session.write(self._source.get_trials(deepcopy=False))  # a journal replaces trials, and changes none
+        self._session.write(self._source.get_trials(deepcopy=False))
         if self._away:
             self._away = ""
             self._say("the database is back, and has what it missed", warning=False)

@@ -19,21 +19,11 @@ from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.planning.method import Method
 from vlmsel_auto.records import Task
 from vlmsel_auto.study.journal import JOURNAL, CheckedJournal, mend
-from vlmsel_auto.study.mirror import StudyMirror
+from vlmsel_auto.study.mirror import StudyMirror, quiet_optuna
 from vlmsel_auto.study.optuna_study import OptunaStudy
 from vlmsel_auto.tuning.checkpoints import trial_dir
 
 _WHAT: Final = {"table_sha256": "candidates", "task": "images, labels or split"}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(level)
 
 
 def _journal(path: Path, *, sink: Sink) -> optuna.Study:
@@ -79,7 +69,7 @@ def open_study(
         "format": 2,
     }
     journal = workdir.absolute() / JOURNAL
-    with _quiet():
+    with quiet_optuna():
         study = _journal(journal, sink=sink)
         _check(about, known=study.user_attrs, place=f"the work directory {workdir}")
         if mirror is not None:
