@@ -104,7 +104,7 @@ def numbered(*trials: FrozenTrial) -> list[FrozenTrial]:
     ],
 )
 def test_who_knows_more(
-    theirs: tuple[FrozenTrial, ...], ours: tuple[FrozenTrial, ...], more: bool, tmp_path: Path
+    theirs: tuple[FrozenTrial, ...], ours: tuple[FrozenTrial, ...], more: object, tmp_path: Path
 ) -> None:
     assert _knows_more(numbered(*theirs), numbered(*ours), workdir=tmp_path) is more
 
