@@ -67,6 +67,8 @@ class ViewFile:
 
     def damaged(self, rows: IntArray, pixels: NDArray[np.uint8]) -> IntArray:
         """Those of the rows, read as ``pixels``, that are not what was written."""
+        if not len(rows):
+            return rows
         with self.path.open("rb", buffering=0) as stream:
             sums = self._sums(stream.fileno())
         return np.array(
