@@ -7,8 +7,8 @@
 Each case starts `vlmsel-auto search` (two candidates of the mini zoo, digits that scikit-learn ships, a probe and a
 short fine-tuning of each), does it harm, gives the same command again and compares with an undisturbed search: every
 finished trial there once with the same figures, the same predicted order and the same best model, which must load in
-plain open_clip and score what the record says. A case that is on file is not run again. The last line is one JSON object
-with what went wrong in each case; the exit status is 1 when anything did.
+plain open_clip and score what the record says. A case that is on file is not run again. The last line is one JSON
+object with what went wrong in each case; the exit status is 1 when anything did.
 """
 
 from __future__ import annotations
