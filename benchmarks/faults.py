@@ -21,7 +21,7 @@ from pathlib import Path
 
 import faults_cases as cases
 import faults_kills as kills
-from faults_world import World, found_in
+from faults_world import Found, World, found_in
 
 Record = dict[str, object]
 Case = Callable[[], Record]
@@ -68,7 +68,7 @@ def all_cases(world: World) -> Iterator[tuple[str, Case]]:
         )
 
 
-def _undisturbed(world: World) -> tuple[cases.Found, float]:
+def _undisturbed(world: World) -> tuple[Found, float]:
     """What comes of a search that nothing happens to, and the seconds of processor time that it takes."""
     workdir = world.root / "reference"
     run = world.run(workdir)

@@ -6,7 +6,8 @@ import functools
 
 import vlmsel_auto.pipeline.search as pipeline
 from vlmsel_auto.cli.app import main
+from vlmsel_auto.study.study import run_study
 
 if __name__ == "__main__":
-    pipeline.run_study = functools.partial(pipeline.run_study, images_per_trial=200)  # type: ignore[assignment]
+    setattr(pipeline, "run_study", functools.partial(run_study, images_per_trial=200))  # noqa: B010 - what it calls
     main()

@@ -204,4 +204,5 @@ def plain_score(model_dir: Path, images: Path) -> float:
         pixels = torch.stack([preprocess(Image.open(file)) for file in files])
         logits = head["scale"] * model.encode_image(pixels, normalize=True) @ head["weight"].T + head["bias"]
     said = [classes[place] for place in logits.argmax(dim=1).tolist()]
-    return sum(one == file.parent.name for one, file in zip(said, files, strict=True)) / len(files)
+    right = [str(one) == file.parent.name for one, file in zip(said, files, strict=True)]
+    return sum(right) / len(files)

@@ -6,14 +6,9 @@ import pytest
 
 from helpers.study_world import ranking
 from vlmsel_auto.errors import WorkdirError
-from vlmsel_auto.pipeline.workdir import (
-    claim,
-    read_candidates,
-    read_ranking,
-    save_candidates,
-    save_ranking,
-)
+from vlmsel_auto.pipeline.workdir import EarlierChoice, claim, read_choice, read_ranking, save_choice, save_ranking
 
+CHOICE = EarlierChoice(candidates=("a", "b"), left_out={"c": "too large"})
 SETTINGS = {"task": "a" * 64, "seed": 0}
 
 
@@ -25,11 +20,11 @@ def test_settings_are_kept_and_others_refused(tmp_path: Path) -> None:
 
 
 def test_candidates_and_ranking_come_back(tmp_path: Path) -> None:
-    assert read_candidates(tmp_path) == ()
+    assert read_choice(tmp_path) is None
     assert read_ranking(tmp_path) is None
-    save_candidates(tmp_path, ["a", "b"])
+    save_choice(tmp_path, CHOICE)
     save_ranking(tmp_path, ranking())
-    assert read_candidates(tmp_path) == ("a", "b")
+    assert read_choice(tmp_path) == CHOICE
     assert read_ranking(tmp_path) == ranking()
 
 
@@ -37,15 +32,15 @@ def test_candidates_and_ranking_come_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["search.json", "candidates.json", "ranking.json"])
 def test_a_flipped_bit_is_said_and_made_again(tmp_path: Path, name: str, place: float) -> None:
     claim(tmp_path, settings=SETTINGS)
-    save_candidates(tmp_path, ["a", "b"])
+    save_choice(tmp_path, CHOICE)
     save_ranking(tmp_path, ranking())
     damaged = bytearray((tmp_path / name).read_bytes())
     damaged[int(place * len(damaged))] ^= 4
     (tmp_path / name).write_bytes(bytes(damaged))
     said: list[object] = []
     assert claim(tmp_path, settings=SETTINGS, sink=said.append)
-    candidates, kept = read_candidates(tmp_path, sink=said.append), read_ranking(tmp_path, sink=said.append)
+    choice, kept = read_choice(tmp_path, sink=said.append), read_ranking(tmp_path, sink=said.append)
     assert [f"{tmp_path / name} was damaged" in each.text for each in said] == [True]
-    assert (candidates == (), kept is None) == (name == "candidates.json", name == "ranking.json")
+    assert (choice is None, kept is None) == (name == "candidates.json", name == "ranking.json")
     assert claim(tmp_path, settings=SETTINGS, sink=said.append)
     assert len(said) == 1

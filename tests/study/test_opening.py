@@ -8,28 +8,12 @@ import pytest
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
-from helpers.opened_study import opened, planned, result
+from helpers.opened_study import opened
 from helpers.tuning_world import digits
 from vlmsel_auto.errors import WorkdirError
-from vlmsel_auto.events import Notice
-from vlmsel_auto.study.journal import JOURNAL
 from vlmsel_auto.study.opening import _knows_more
 from vlmsel_auto.study.optuna_study import EntryState
 from vlmsel_auto.tuning.methods import PROBE
-
-
-def test_a_journal_is_mended_after_a_kill(tmp_path: Path) -> None:
-    with opened(tmp_path) as study:
-        study.queue(planned())
-        study.take()
-    journal = tmp_path / JOURNAL
-    journal.write_bytes(journal.read_bytes() + b'{"op_code": 4, "half')
-    (tmp_path / f"{JOURNAL}.lock").symlink_to(journal)  # of a process that died while it wrote
-    with opened(tmp_path) as study:
-        assert [each.state for each in study.entries()] == [EntryState.RUNNING]
-        study.queue(planned())
-    with opened(tmp_path) as study:
-        assert [each.state for each in study.entries()] == [EntryState.RUNNING, EntryState.WAITING]
 
 
 def test_a_lost_journal_has_a_place_for_every_result(tmp_path: Path) -> None:
@@ -51,28 +35,6 @@ def test_what_is_frozen_stays(tmp_path: Path, changes: dict[str, object], what: 
         pass
     with pytest.raises(WorkdirError, match=f"belongs to a search with other {what}"), opened(tmp_path, **changes):
         pass
-
-
-@pytest.mark.parametrize("place", [0.2, 0.5, 0.8])
-@pytest.mark.parametrize("bit", [0, 4])
-def test_a_flipped_bit_of_the_journal_is_noticed_and_said(tmp_path: Path, place: float, bit: int) -> None:
-    with opened(tmp_path) as study:
-        for number in range(3):
-            study.queue(planned())
-            study.take()
-            study.close(result(number))
-    journal = tmp_path / JOURNAL
-    damaged = bytearray(journal.read_bytes())
-    damaged[int(place * len(damaged))] ^= 1 << bit
-    journal.write_bytes(bytes(damaged))
-    said: list[object] = []
-    with opened(tmp_path, done=(0, 1, 2), sink=said.append) as study:
-        assert [each.state for each in study.entries()] == [EntryState.RUNNING] * 3  # results on file are adopted
-    assert [each.level for each in said if isinstance(each, Notice)] == ["warning"]
-    assert "was damaged" in said[0].text
-    assert (tmp_path / f"{JOURNAL}.damaged").exists()
-    with opened(tmp_path, done=(0, 1, 2), sink=said.append):
-        assert len(said) == 1
 
 
 def trial(state: OptunaState, value: float | None = None) -> FrozenTrial:

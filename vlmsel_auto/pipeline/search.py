@@ -51,7 +51,6 @@ from vlmsel_auto.reporting import views
 from vlmsel_auto.reporting.make_report import make_report
 from vlmsel_auto.reporting.trackers import names_of, tracked
 from vlmsel_auto.reporting.tradeoff import tradeoffs
-from vlmsel_auto.study.database import database_url
 from vlmsel_auto.study.mirror import mirrored
 from vlmsel_auto.study.past import read_past
 from vlmsel_auto.study.results import MOST_MEMBERS
@@ -152,8 +151,6 @@ def search(
     spend = budget if isinstance(budget, Budget) else Budget(seconds=budget)
     named = METHODS if method == "all" else methods_of([method] if isinstance(method, str) else method)
     methods = tuple(each.name for each in named)
-    if storage is not None:
-        database_url(storage)  # before anything is done
     known = open_library(library)
     place = str(pick_device(device))
     folder = Path(workdir) if workdir is not None else default_workdir(task_dir)
@@ -166,18 +163,13 @@ def search(
     )  # fmt: skip
     with hub_offline(offline):
         listed = choose(
-            candidates,
-            limits=limits,
-            offline=offline,
-            device=device,
-            sink=sink,
+            candidates, limits=limits, offline=offline, device=device, sink=sink,
             earlier=read_choice(folder, sink=sink),
-        )
+        )  # fmt: skip
     chosen = listed.candidates
     task = load_task(
         images_of, views=views_of(chosen), shots=shots, seed=seed, workdir=folder, sink=sink, needs_val=True,
-        classes=classes, unlabelled=unlabelled, images=images,
-        draw_test=test_split,
+        classes=classes, unlabelled=unlabelled, images=images, draw_test=test_split,
     )  # fmt: skip
     store = Store((cache_dir or folder) / "targets")
     with (

@@ -55,7 +55,7 @@ def database_url(storage: str) -> URL:
     except (ArgumentError, ValueError):  # their messages quote what was given
         raise InputError(f"--storage must be {_FORM}, but got {len(storage)} characters that are no address") from None
     if url.drivername not in {"postgres", "postgresql", _DRIVER} or not url.database:
-        raise InputError(f"--storage must be {_FORM}, but got {without_password(storage)!r}")
+        raise InputError(f"--storage must be {_FORM}, but got {_shown(url)!r}")
     try:
         import psycopg  # noqa: F401 - SQLAlchemy imports it by name
     except ImportError as error:
@@ -66,11 +66,20 @@ def database_url(storage: str) -> URL:
 
 
 def without_password(storage: str) -> str:
-    """The address as it may be shown: without its password, wherever that stands."""
-    from sqlalchemy import make_url
+    """The address as it may be shown: without its password, wherever that stands.
 
-    url = make_url(storage).set(password=None)
-    return url.difference_update_query([name for name in url.query if "pass" in name.lower()]).render_as_string()
+    Raises:
+        InputError: see `database_url`.
+        MissingDependency: likewise.
+    """
+    return _shown(database_url(storage).set(drivername="postgresql"))
+
+
+def _shown(url: URL) -> str:
+    from sqlalchemy import URL
+
+    shown = URL.create(url.drivername, url.username, None, url.host, url.port, url.database, url.query)
+    return shown.difference_update_query([name for name in url.query if "pass" in name.lower()]).render_as_string()
 
 
 def reason_of(error: BaseException, url: URL) -> str:
@@ -95,7 +104,8 @@ def engine_of(url: URL) -> Engine:
 
 def connect_args(url: URL) -> dict[str, str | int]:
     """What psycopg is told beside the address; what the address says itself stands."""
-    return {name: value for name, value in {**_CLIENT, "options": _SERVER}.items() if name not in url.query}
+    told: dict[str, str | int] = {**_CLIENT, "options": _SERVER}
+    return {name: value for name, value in told.items() if name not in url.query}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

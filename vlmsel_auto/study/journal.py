@@ -63,5 +63,5 @@ def mend(path: Path, *, sink: Sink) -> None:
     except (ValueError, AttributeError) as error:  # AttributeError: a line that is no object
         aside = path.with_name(f"{path.name}.damaged")
         path.replace(aside)
-        text = f"{path} was damaged ({error}): it is put aside as {aside.name}, and written anew from the results"
-        sink(Notice(text=text, level="warning"))
+        told = f"{path} was damaged ({error}): it is put aside as {aside.name}, and written anew from the results"
+        sink(Notice(text=told, level="warning"))

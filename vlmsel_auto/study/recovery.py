@@ -29,6 +29,7 @@ from vlmsel_auto.tuning.checkpoints import (
 )
 from vlmsel_auto.tuning.work import never
 
+_GIVEN_UP = "the process was killed 2 times during this trial: its candidate is set aside"
 _ATTEMPTS = 2  # a trial that a killed process left is begun again so often; then it counts as failed
 
 
@@ -69,9 +70,9 @@ def recover(
             _give_up(each.number, each.planned, study=study, results=results, runner=runner)
         else:
             queue_again(study, runner, number=each.number, trial=each.planned, attempt=each.attempt + 1)
-    for each in results.all():
-        _renew(each, results=results, runner=runner, sink=sink)
-    return {each.spec.candidate: each.reason for each in results.all() if each.kills >= _ATTEMPTS}
+    for kept in results.all():
+        _renew(kept, results=results, runner=runner, sink=sink)
+    return {each.spec.candidate: each.reason for each in results.all() if each.reason == _GIVEN_UP}
 
 
 def _renew(result: TrialResult, *, results: Results, runner: TrialRunner, sink: Sink) -> None:
@@ -117,8 +118,7 @@ def _give_up(number: int, trial: NextTrial, *, study: OptunaStudy, results: Resu
         runner.spec(trial.method, trial.candidate, trial.point or DEFAULT, fold=trial.fold),
         number=number,
         origin=trial.origin,
-        reason=f"the process was killed {_ATTEMPTS} times during this trial: its candidate is set aside",
-        kills=_ATTEMPTS,
+        reason=_GIVEN_UP,
     )
     results.keep(result)
     study.close(result)

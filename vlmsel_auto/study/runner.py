@@ -127,9 +127,7 @@ class TrialRunner:
         return Attempt(result=result)
 
 
-def failed(
-    spec: TrialSpec, *, number: int, origin: TrialOrigin, reason: str, seconds: float = 0.0, kills: int = 0
-) -> TrialResult:
+def failed(spec: TrialSpec, *, number: int, origin: TrialOrigin, reason: str, seconds: float = 0.0) -> TrialResult:
     """The result of a trial that gave none."""
     return TrialResult(
         number=number,
@@ -144,5 +142,4 @@ def failed(
         reason=reason,
         fidelity=0.0,
         cost=seconds,
-        kills=kills,
     )

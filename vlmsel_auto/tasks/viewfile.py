@@ -125,4 +125,4 @@ class RowWriter:
 
 
 def _sum(pixels: NDArray[np.uint8]) -> int:
-    return zlib.crc32(np.ascontiguousarray(pixels)) or 1  # 0 says that there is no row
+    return zlib.crc32(np.ascontiguousarray(pixels).data) or 1  # 0 says that there is no row
