@@ -45,8 +45,9 @@ def flipped(world: World, *, kind: str, reference: Found) -> Record:
         for _ in range(20 if kind == "pixels" else 1):  # some images are not read again
             text[_place(file, len(text), draw)] ^= 1 << draw.randrange(8)
         file.write_bytes(bytes(text))
-    if kind == "pixels":  # or else the embeddings, which are on file, are all that is needed
+    if kind == "pixels":  # or else what is on file of them is all that is needed
         shutil.rmtree(workdir / "targets")
+        (workdir / "ranking.json").unlink()
     run = world.run(workdir)
     said = [line for line in run.lines if "damaged" in line or "made again" in line]
     log = world.root / "flipped-home" / "cache" / "logs" / "vlmsel-auto.log"

@@ -292,7 +292,7 @@ class TrialResult:
     soft_validation: float | None = None  # validation with each image counted by the probability of its true class
     validation_images: int | None = None  # that these were measured on; None: not recorded
     fold_validation: tuple[float, ...] = ()  # of a cross-validated head, its validation on each of `Task.folds`
-    fold_soft: tuple[float, ...] = ()  # likewise
+    fold_soft: tuple[float, ...] = ()  # likewise soft_validation
     on_all_labels: bool = False  # the weights, and ``test``, are of a second fit that left no part out
 
 
