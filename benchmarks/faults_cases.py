@@ -41,10 +41,7 @@ def flipped(world: World, *, kind: str, reference: Found) -> Record:
         files = [world.root / "flipped-home" / "trials.jsonl"]
     draw = random.Random(kind)  # noqa: S311 - places, not secrets
     for file in files:
-        text = bytearray(file.read_bytes())
-        for _ in range(20 if kind == "pixels" else 1):  # some images are not read again
-            text[_place(file, len(text), draw)] ^= 1 << draw.randrange(8)
-        file.write_bytes(bytes(text))
+        _flip(file, times=20 if kind == "pixels" else 1, draw=draw)  # some images are not read again
     if kind == "pixels":  # or else what is on file of them is all that is needed
         shutil.rmtree(workdir / "targets")
         (workdir / "ranking.json").unlink()
@@ -53,12 +50,22 @@ def flipped(world: World, *, kind: str, reference: Found) -> Record:
     log = world.root / "flipped-home" / "cache" / "logs" / "vlmsel-auto.log"
     if log.exists():
         said += [line for line in log.read_text("utf-8").splitlines() if "damaged" in line]
-    wrong = [f"exit status {run.code}: {run.lines[-1:]}"] if run.code else []
-    wrong = wrong or found_in(workdir, world.task).differs(reference)
+    if kind == "library":  # nobody can make it again: refused, and left as it is
+        wrong = [] if run.code == 2 else [f"exit status {run.code}: {run.lines[-1:]}"]
+    else:
+        wrong = [f"exit status {run.code}: {run.lines[-1:]}"] if run.code else []
+        wrong = wrong or found_in(workdir, world.task).differs(reference)
     if not said and kind not in _UNSAID:
         wrong.append("nothing was said")
     clean(workdir)
     return {"wrong": wrong, "files": len(files), "said": said[:1]}
+
+
+def _flip(file: Path, *, times: int, draw: random.Random) -> None:
+    text = bytearray(file.read_bytes())
+    for _ in range(times):
+        text[_place(file, len(text), draw)] ^= 1 << draw.randrange(8)
+    file.write_bytes(bytes(text))
 
 
 def _place(file: Path, size: int, draw: random.Random) -> int:
