@@ -41,11 +41,21 @@ def test_a_lock_is_held_by_one_and_told_in_the_wanted_error(tmp_path):
         assert path.exists()
 
 
-def test_sigterm_is_ctrl_c_and_handled_as_before_afterwards():
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_that_end_are_ctrl_c_and_handled_as_before_afterwards(number):
+    before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt), terminable():
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) == before
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) == before
+
+
+def test_what_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with terminable():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_full_disk_is_told_in_one_line_and_other_errors_are_not(tmp_path):

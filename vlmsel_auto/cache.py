@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -15,13 +16,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
+
+_SEAL: Final = "sha256"
+_DATA: Final = "sha256 of the arrays"
+_log = logging.getLogger(__name__)
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 
@@ -40,6 +45,26 @@ def digest(*parts: Json) -> str:
     """Hex SHA-256 of the parts as canonical JSON; floats by their shortest exact representation."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sealed(record: Mapping[str, Json]) -> dict[str, Json]:
+    """The record with a digest of itself, so that damage on disk is noticed."""
+    plain = dict(record)
+    return {**plain, _SEAL: digest(plain)}
+
+
+def unsealed(value: Json) -> dict[str, Json]:
+    """What `sealed` was given.
+
+    Raises:
+        ValueError: damaged, or not sealed.
+    """
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")  # noqa: TRY004 - what a damaged file holds, as all that is wrong with one
+    record = {name: each for name, each in value.items() if name != _SEAL}
+    if value.get(_SEAL) != digest(record):
+        raise ValueError("a digest that is not that of the rest")
+    return record
 
 
 def file_digest(path: Path) -> str:
@@ -92,18 +117,21 @@ class Store:
         """Return (arrays, record) of ``key``, or None when it is absent or damaged (it is then made again)."""
         base = self._base(key)
         try:
-            record = json.loads(base.with_suffix(".json").read_text("utf-8"))
+            record = unsealed(json.loads(base.with_suffix(".json").read_text("utf-8")))
             data = base.with_suffix(".safetensors").read_bytes()
-            if hashlib.sha256(data).hexdigest() != record.pop("sha256"):
-                return None
+            if hashlib.sha256(data).hexdigest() != record.pop(_DATA):
+                raise ValueError("a digest that is not that of the arrays")  # noqa: TRY301 - as what the others find
             return load_safetensors(data), record
-        except (OSError, ValueError, KeyError, SafetensorError):
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            _log.warning("%s is damaged and will be made again: %s", base, error)
             return None
 
     def put(self, key: str, arrays: Mapping[str, NDArray[np.generic]], record: Mapping[str, Json]) -> None:
         """Keep ``arrays`` and ``record`` under ``key``."""
         base = self._base(key)
         data = save_safetensors({name: np.ascontiguousarray(value) for name, value in arrays.items()})
-        stamped = {**record, "sha256": hashlib.sha256(data).hexdigest()}
+        stamped = sealed({**record, _DATA: hashlib.sha256(data).hexdigest()})
         write_atomically(base.with_suffix(".safetensors"), data)
         write_atomically(base.with_suffix(".json"), json.dumps(stamped, sort_keys=True).encode())

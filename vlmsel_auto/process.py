@@ -1,4 +1,4 @@
-"""Process and system: a lock, SIGTERM as KeyboardInterrupt, errors of disk and memory, memory given back, who runs."""
+"""Process and system: a lock, signals that end a program as KeyboardInterrupt, errors of disk and memory, memory."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import ctypes
 import errno
 import gc
 import math
-import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -26,6 +24,9 @@ if TYPE_CHECKING:
     import torch
 
 _DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES})
+_ENDING: Final = tuple(  # beside SIGINT; Windows has no SIGHUP
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 _OUT_OF_MEMORY: Final = (
     "out of memory",
     "not enough memory",
@@ -124,9 +125,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """What handles SIGINT and SIGTERM now does so again afterwards. Without effect outside the main thread."""
+    """What handles the signals that end a program does so again afterwards. Without effect outside the main thread."""
     main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *_ENDING)} if main else {}
     try:
         yield
     finally:
@@ -137,27 +138,12 @@ def handlers_kept() -> Iterator[None]:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt, as Ctrl+C does. Without effect outside the main thread."""
+    """SIGTERM, and SIGHUP of a terminal that closes, raise KeyboardInterrupt, as Ctrl+C does.
+
+    A signal that is ignored stays so, as nohup wants it. Without effect outside the main thread.
+    """
     with handlers_kept():
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, _stop)
+        for number in _ENDING if threading.current_thread() is threading.main_thread() else ():
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _stop)
         yield
-
-
-def worker() -> str:
-    """Name of this process: host and process number."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
-def worker_is_gone(name: str) -> bool:
-    """Whether `worker` ``name`` was on this host and has ended; of other hosts nothing is known."""
-    host, _, number = name.rpartition(":")
-    if host != socket.gethostname() or not number.isdigit():
-        return False
-    if int(number) == os.getpid():
-        return True  # an earlier run within this process
-    try:
-        os.kill(int(number), 0)
-    except OSError as error:  # another one: it lives and belongs to someone else
-        return isinstance(error, ProcessLookupError)
-    return False

@@ -11,7 +11,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 
 def binaries() -> Path | None:
@@ -38,43 +40,96 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@dataclass(kw_only=True)
+class Server:
+    """A server of its own cluster, which can be killed and started again."""
+
+    programs: Path
+    folder: Path
+    port: int
+    user: int | None
+    password: str  # "": everybody may come in
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """As users write it."""
+        secret = f":{quote(self.password, safe='')}" if self.password else ""
+        return f"postgresql://postgres{secret}@127.0.0.1:{self.port}/postgres"
+
+    def initialise(self) -> None:
+        """Make the cluster."""
+        if self.user is not None:
+            os.chown(self.folder, self.user, -1)
+        secret = self.folder / "password"
+        secret.write_text(self.password or "none")
+        if self.user is not None:
+            os.chown(secret, self.user, -1)
+        auth = "scram-sha-256" if self.password else "trust"
+        self._run("initdb", "-D", self.folder / "data", "-U", "postgres", f"--auth={auth}", f"--pwfile={secret}",
+                  "--no-sync", "-E", "UTF8")  # fmt: skip
+
+    def _run(self, program: str, *words: object) -> None:
+        command = [str(self.programs / program), *map(str, words)]
+        subprocess.run(command, check=True, capture_output=True, user=self.user, cwd=self.folder, env=_ENVIRONMENT)
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        words = ["-D", self.folder / "data", "-h", "127.0.0.1", "-p", self.port, "-k", "", "-F"]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(self.programs / "postgres"), *map(str, words)],
+                stdout=log, stderr=log, user=self.user, cwd=self.folder, env=_ENVIRONMENT,
+            )  # fmt: skip
+        _wait(self.port, self.process, password=self.password, log=self.folder / "log")
+
+    def stop(self, number: int = signal.SIGINT) -> None:
+        """SIGINT is a fast shutdown, which does not wait for pooled connections; SIGQUIT ends all at once."""
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(timeout=30)
+            self.process = None
+
+    def execute(self, statement: str) -> None:
+        """One statement by an administrator."""
+        import psycopg
+
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(statement)
+
+
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
+
+
 @contextmanager
-def server(programs: Path) -> Iterator[str]:
-    """Start a server on an empty cluster and yield its URL; stop it and delete everything afterwards."""
+def running(programs: Path, *, password: str = "") -> Iterator[Server]:
+    """A started server on an empty cluster; afterwards it is stopped and everything deleted."""
     folder = Path(tempfile.mkdtemp(prefix="vlmsel-postgres-"))
-    user = _user()
+    made = Server(programs=programs, folder=folder, port=_free_port(), user=_user(), password=password)
     try:
-        if user is not None:
-            os.chown(folder, user, -1)
-        data = folder / "data"
-        subprocess.run(
-            [programs / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8"],
-            check=True, capture_output=True, user=user, cwd=folder, env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
-        )  # fmt: skip
-        port = _free_port()
-        command = [programs / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", "", "-F"]
-        with (
-            (folder / "log").open("wb") as log,
-            subprocess.Popen(
-                command, stdout=log, stderr=log, user=user, cwd=folder, env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
-            ) as process,
-        ):
-            try:
-                _wait(port, process, log=folder / "log")
-                yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
-            finally:
-                process.send_signal(signal.SIGINT)  # fast shutdown: it does not wait for pooled connections
-                process.wait(timeout=30)
+        made.initialise()
+        made.start()
+        yield made
     finally:
+        made.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait(port: int, process: subprocess.Popen[bytes], *, log: Path) -> None:
+@contextmanager
+def server(programs: Path) -> Iterator[str]:
+    """The address of a server, as SQLAlchemy takes it."""
+    with running(programs) as made:
+        yield made.url.replace("postgresql:", "postgresql+psycopg:")
+
+
+def _wait(port: int, process: subprocess.Popen[bytes], *, password: str, log: Path) -> None:
     import psycopg
 
     for _ in range(600):
         try:
-            psycopg.connect(host="127.0.0.1", port=port, user="postgres", dbname="postgres", connect_timeout=2).close()
+            psycopg.connect(
+                host="127.0.0.1", port=port, user="postgres", password=password, dbname="postgres", connect_timeout=2
+            ).close()
         except psycopg.OperationalError:
             assert process.poll() is None, log.read_text()
             time.sleep(0.1)

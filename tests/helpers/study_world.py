@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.records import Basis, Candidate, Interval, RankedCandidate, Ranking, Task
-from vlmsel_auto.study.optuna_study import JOURNAL
+from vlmsel_auto.study.journal import JOURNAL
 from vlmsel_auto.tasks.task import load_task
 
 NAMES = ("EffNet-Mi-64.all-m", "ConvNeXt-Mi-64.all-m", "ConvNeXt-Mi-64.synth-m", "RN-Mi-64.photo-m")

@@ -19,7 +19,9 @@ from vlmsel_auto.errors import InputError
 from vlmsel_auto.planning.next_trial import NextTrial
 from vlmsel_auto.records import Budget, TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.study.dashboard import HOST, open_view, serve
-from vlmsel_auto.study.optuna_study import JOURNAL, Prediction, open_study
+from vlmsel_auto.study.journal import JOURNAL
+from vlmsel_auto.study.opening import open_study
+from vlmsel_auto.study.optuna_study import Prediction
 from vlmsel_auto.tuning.methods import FINETUNE, METHODS, PROBE
 
 NAMES = ("a", "b")
@@ -39,7 +41,7 @@ def workdir(tmp_path: Path) -> Path:
     tower = NextTrial(candidate="b", method=FINETUNE.name, point=point, origin=TrialOrigin.PLANNED, why="told", fold=3)
     head = replace(tower, candidate="a", method=PROBE.name, point={}, fold=0)
     with open_study(
-        task=digits(), names=NAMES, methods=METHODS, workdir=tmp_path, storage=None, seed=0, done=()
+        task=digits(), names=NAMES, methods=METHODS, workdir=tmp_path, seed=0, done=()
     ) as study:
         for number, planned in enumerate((tower, head, tower, head)):
             study.queue(planned, prediction=PREDICTION)
@@ -80,7 +82,7 @@ def test_a_search_that_goes_on_is_followed(workdir: Path) -> None:
     view = open_view(workdir)
     assert len(view.get_all_trials(0)) == 4
     with open_study(
-        task=digits(), names=NAMES, methods=METHODS, workdir=workdir, storage=None, seed=0, done=()
+        task=digits(), names=NAMES, methods=METHODS, workdir=workdir, seed=0, done=()
     ) as study:
         study.expect({0: 0.9, 1: 0.88})
     assert view.get_best_trial(0).number == 0

@@ -15,7 +15,7 @@ from vlmsel_auto.models import zoo
 from vlmsel_auto.records import Budget, Candidate, Task
 from vlmsel_auto.study.dispatch import Dispatch
 from vlmsel_auto.study.loop import Search
-from vlmsel_auto.study.optuna_study import open_study
+from vlmsel_auto.study.opening import open_study
 from vlmsel_auto.study.results import Results
 from vlmsel_auto.study.runner import TrialRunner
 from vlmsel_auto.study.study import run_study
@@ -49,9 +49,7 @@ def test_trials_end_in_time_for_the_leading_towers_fit_on_all_labels(
     (tower,) = (each for each in outcome.results if each.number == outcome.best.number)
     results.adopt(replace(tower, **{"cost": 10.0, **change}))
     deadline = time.monotonic() + 500
-    with open_study(
-        task=task, names=sorted(NAMES), methods=[FINETUNE], workdir=tmp_path, storage=None, seed=0, done=()
-    ) as study:
+    with open_study(task=task, names=sorted(NAMES), methods=[FINETUNE], workdir=tmp_path, seed=0, done=()) as study:
         search = Search(
             plan=outcome.plan, ranking=ranking(), budget=Budget(seconds=500), deadline=deadline,
             dispatch=Dispatch(engine=InProcess(), runner=runner), study=study, results=results, sink=discard,

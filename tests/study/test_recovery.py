@@ -1,19 +1,21 @@
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import optuna
 
 from helpers.study_world import NAMES, SCRIPT, candidates, digits_folder, ranking, study_of, task
+from vlmsel_auto.events import Notice
 from vlmsel_auto.models import zoo
 from vlmsel_auto.records import Budget, Candidate, Task
-from vlmsel_auto.study.optuna_study import JOURNAL
+from vlmsel_auto.study.journal import JOURNAL
 from vlmsel_auto.study.study import run_study
-from vlmsel_auto.tuning.checkpoints import has_paused, read_results
+from vlmsel_auto.tuning.checkpoints import has_paused, load_trial, read_result, read_results, save_result
 
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
 
@@ -103,10 +105,7 @@ def test_a_zombie_is_queued_again_once_and_adopted_when_it_had_finished(
     states = [each.state.name for each in study_of(tmp_path).trials]
     assert states == ["COMPLETE", "FAIL", "COMPLETE"]
     finished = study_of(tmp_path).ask()  # killed after its result was written
-    (tmp_path / "trials" / f"{finished.number:04d}").mkdir()
-    record = json.loads((tmp_path / "trials" / "0000" / "result.json").read_text())
-    record["number"] = finished.number
-    (tmp_path / "trials" / f"{finished.number:04d}" / "result.json").write_text(json.dumps(record))
+    save_result(tmp_path, replace(first.results[0], number=finished.number))
     third = run_study(**arguments, budget=Budget(trials=3), methods=("probe",))
     assert [each.number for each in third.results] == [0, 2, 3]
     assert third.results[2].validation == first.results[0].validation
@@ -126,3 +125,51 @@ def test_a_trial_that_kills_the_process_twice_is_given_up(
     outcome = run_study(**arguments, budget=Budget(trials=2), methods=("probe",))
     assert outcome.results[1].state == "failed"
     assert "killed 2 times" in outcome.results[1].reason
+    aside = outcome.results[1].spec.candidate
+    later = run_study(**arguments, budget=Budget(trials=5), methods=("probe",))  # also in later runs
+    assert {each.spec.candidate for each in later.results[2:]} == set(NAMES) - {aside, later.results[0].spec.candidate}
+
+
+def flip(path: Path) -> None:
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 4
+    path.write_bytes(bytes(damaged))
+
+
+def test_damaged_results_and_weights_are_noticed_said_and_made_again(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    said: list[str] = []
+
+    def sink(event: object) -> None:
+        if isinstance(event, Notice):
+            said.append(event.text)
+
+    arguments = {"task": task, "candidates": candidates, "ranking": ranking(), "load": zoo.load, "workdir": tmp_path}
+    arguments |= {"budget": Budget(trials=2), "methods": ("probe",), "sink": sink}
+    first = run_study(**arguments)
+    kept = load_trial(tmp_path, 1)
+    flip(tmp_path / "trials" / "0000" / "result.json")
+    flip(tmp_path / "trials" / "0001" / "weights.safetensors")
+    again = run_study(**arguments)
+    assert [line.split(":")[0] for line in said] == [
+        "the result of trial 0 was damaged", "the weights of trial 1 are made again",
+    ]  # fmt: skip
+    assert again.results[0] == first.results[0] == read_result(tmp_path, 0)
+    assert np.allclose(load_trial(tmp_path, 1).weight, kept.weight, atol=1e-4)
+    assert (again.results[1].validation, again.best.number) == (first.results[1].validation, first.best.number)
+
+
+def test_a_lost_result_is_made_again_once(task: Task, candidates: tuple[Candidate, ...], tmp_path: Path) -> None:
+    arguments = {"task": task, "candidates": candidates, "ranking": ranking(), "load": zoo.load, "workdir": tmp_path}
+    first = run_study(**arguments, budget=Budget(trials=2), methods=("probe",))
+    (tmp_path / "trials" / "0001" / "result.json").unlink()
+    assert run_study(**arguments, budget=Budget(trials=2), methods=("probe",)).results == first.results
+    journal = tmp_path / JOURNAL  # now of another program, which keeps no results in it
+    lines = [line for line in journal.read_text().splitlines(keepends=True) if '"result"' not in line]
+    journal.write_text("".join(lines))
+    (tmp_path / "trials" / "0001" / "result.json").unlink()
+    for _ in range(2):
+        again = run_study(**arguments, budget=Budget(trials=2), methods=("probe",))
+        assert [each.number for each in again.results] == [0, 2]
+        assert again.results[1].validation == first.results[1].validation

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.opened_study import result
 from helpers.tuning_world import spec
 from vlmsel_auto.errors import TrialUnavailable, WorkdirError
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
@@ -67,7 +68,7 @@ def test_weights_come_back_and_damage_is_said(tmp_path: Path) -> None:
     save_weights(tmp_path, 4, head_only)
     assert load_trial(tmp_path, 4).visual is None
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(TrialUnavailable, match="Trial 3 has no weights"):
+    with pytest.raises(TrialUnavailable, match="Trial 3 has no sound weights"):
         load_trial(tmp_path, 3)
     drop_weights(tmp_path, 3)
     assert not has_weights(tmp_path, 3)
@@ -86,3 +87,21 @@ def test_results_come_back_in_order(tmp_path: Path) -> None:
     assert result_from_json(result_to_json(made)) == made
     with pytest.raises(WorkdirError, match="cannot be read"):
         result_from_json('{"number": 1}')
+
+
+@pytest.mark.parametrize("place", [0.02, 0.5, 0.97])
+def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path: Path, place: float) -> None:
+    def flip(path: Path) -> None:
+        damaged = bytearray(path.read_bytes())
+        damaged[int(place * len(damaged))] ^= 1
+        path.write_bytes(bytes(damaged))
+
+    visual = {"a": torch.arange(60.0).reshape(20, 3)}
+    made = Checkpoint(visual=visual, weight=np.ones((2, 3), np.float32), bias=np.zeros(2, np.float32), scale=33.3)
+    flip(save_weights(tmp_path, 3, made))
+    with pytest.raises(TrialUnavailable, match="no sound weights"):
+        load_trial(tmp_path, 3)
+    save_result(tmp_path, result(3))
+    flip(tmp_path / "trials" / "0003" / "result.json")
+    with pytest.raises(WorkdirError, match="cannot be read"):
+        read_result(tmp_path, 3)

@@ -96,7 +96,7 @@ def search(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Study storage shared by several machines: postgresql://... (not SQLite, which locks no rows).",
+            help="Keep the study's record in a database too: postgresql://USER@HOST/DATABASE (password in ~/.pgpass).",
         ),
     ] = None,
     workers: Annotated[

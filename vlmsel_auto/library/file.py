@@ -119,9 +119,12 @@ def read_document(path: Path, build: Callable[[dict[str, Any], Arrays], T], *, k
     try:
         arrays = load_safetensors(data)
         if _content_digest(text, arrays) != metadata.get("sha256"):
-            raise LibraryError(f"the {kind} is damaged: its content does not match its sha256, but got {path}")
+            raise LibraryError(
+                f"the {kind} is damaged: its content does not match its sha256; bring back a copy or move it away, "
+                f"but got {path}"
+            )
         return build(parse_json(text), arrays)
-    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, LibraryError):
             raise
         reason = f"{type(error).__name__}: {error}"

@@ -11,6 +11,7 @@ from typing import Final
 from vlmsel_auto.models.limits import Limits
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.records import Budget
+from vlmsel_auto.study.database import without_password
 from vlmsel_auto.tasks.unlabelled import SAMPLE
 from vlmsel_auto.tuning.methods import METHODS
 
@@ -38,8 +39,9 @@ def command_of(
     trackers: Sequence[str] = (),
     workers: int | None = None,
     ray: str | None = None,
+    storage: str | None = None,
 ) -> str:
-    """Words of the command line; what is left at its default is left out."""
+    """Words of the command line; what is left at its default is left out, and so is the password of a database."""
     names = [str(candidates)] if isinstance(candidates, (str, Path)) else list(candidates)
     words = ["vlmsel-auto", "search", str(task_dir)]
     if names != ["auto"]:
@@ -58,12 +60,13 @@ def command_of(
     if shots != SHOTS:
         words += ["--shots", str(shots)]
     words += _without_labels(classes, unlabelled=unlabelled, images=images)
-    if workers is not None:
-        words += ["--workers", str(workers)]
-    if ray is not None:
-        words += ["--ray", ray]
-    if trackers:
-        words += ["--log", ",".join(trackers)]
+    values = {
+        "--workers": workers,
+        "--ray": ray,
+        "--log": ",".join(trackers) or None,
+        "--storage": None if storage is None else without_password(storage),
+    }
+    words += [word for name, value in values.items() if value is not None for word in (name, str(value))]
     return shlex.join([*words, "--seed", str(seed), "--workdir", str(workdir)])
 
 

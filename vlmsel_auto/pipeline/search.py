@@ -57,6 +57,7 @@ from vlmsel_auto.reporting.make_report import make_report
 from vlmsel_auto.reporting.report import RANKING_STAGE, TRIALS_STAGE
 from vlmsel_auto.reporting.trackers import names_of, tracked
 from vlmsel_auto.reporting.tradeoff import tradeoffs
+from vlmsel_auto.study.mirror import mirrored
 from vlmsel_auto.study.past import read_past
 from vlmsel_auto.study.results import MOST_MEMBERS
 from vlmsel_auto.study.study import StudyOutcome, run_study
@@ -131,7 +132,8 @@ def search(
         library: as for `rank`.
         cache_dir: measurements of candidates on tasks; None: inside the work directory.
         device: as for `rank`.
-        storage: URL of a study that several machines share, such as ``postgresql://...``; None: inside ``workdir``.
+        storage: ``postgresql://USER@HOST/DATABASE`` that keeps the study's record too, for dashboards and for a search
+            that takes over elsewhere; one search at a time works on it.
         workers: processes of this machine that looks and trials run in, so many at once; None: one after the other in
             this process.
         ray: they run on a Ray cluster: "local" starts one on this machine, "auto" joins the one that runs on it,
@@ -171,24 +173,24 @@ def search(
     command = command_of(
         images_of, candidates, limits=limits, offline=offline, budget=spend, price=price, methods=methods, shots=shots,
         seed=seed, workdir=folder, classes=classes, unlabelled=unlabelled, images=images, trackers=names_of(logger),
-        workers=workers, ray=ray,
-        test_split=test_split, thumbnails=thumbnails,
+        workers=workers, ray=ray, test_split=test_split, thumbnails=thumbnails, storage=storage,
     )  # fmt: skip
     with hub_offline(offline):
         listed = choose(
-            candidates, limits=limits, offline=offline, device=device, sink=sink, earlier=read_choice(folder)
-        )
+            candidates, limits=limits, offline=offline, device=device, sink=sink,
+            earlier=read_choice(folder, sink=sink),
+        )  # fmt: skip
     chosen = listed.candidates
     task = load_task(
         images_of, views=views_of(chosen), shots=shots, seed=seed, workdir=folder, sink=sink, needs_val=True,
-        classes=classes, unlabelled=unlabelled, images=images,
-        draw_test=test_split,
+        classes=classes, unlabelled=unlabelled, images=images, draw_test=test_split,
     )  # fmt: skip
     store = Store((cache_dir or folder) / "targets")
     with (
         hub_offline(offline),
         writing(folder),
         locked(folder / LOCK),
+        mirrored(storage, task=task.digest, workdir=folder, sink=sink) as mirror,
         tracked(  # from here on the trackers listen too
             logger, folder=folder / "logs", about={"task": task.name, "command": command}, sink=sink
         ) as sink,  # noqa: PLR1704 - the sink of all that follows
@@ -202,7 +204,7 @@ def search(
             "seed": seed,
             "shots": shots,
         }
-        if claim(folder, settings=settings):
+        if claim(folder, settings=settings, sink=sink):
             sink(Notice(text=f"going on with the search in {folder}"))
             sweep(folder)
         save_choice(folder, EarlierChoice(candidates=tuple(one.id for one in chosen), left_out=listed.failures))
@@ -219,7 +221,7 @@ def search(
             price=price / 100,
             seed=seed,
             deadline=None if spend.seconds is None else began + look_share(task) * spend.seconds,
-            earlier=read_ranking(folder),
+            earlier=read_ranking(folder, sink=sink),
             profile_sources=learn and library is None,
             catches_interrupt=any(each.trains is not Trains.TOWER for each in named),
             engine=engine,
@@ -262,7 +264,7 @@ def search(
             sink=BestSoFar(sink=sink, task=task, candidates=usable, workdir=folder),
             device=place,
             top_k=top_k,
-            storage=storage,
+            mirror=mirror,
             past=read_past() if library is None else (),
             policy=replace(POLICY, price=price / 100),
             engine=engine,

@@ -15,13 +15,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from vlmsel_auto.cache import Json, write_atomically
+from vlmsel_auto.cache import Json, sealed, unsealed, write_atomically
 from vlmsel_auto.errors import InputError, WorkdirError
+from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.records import Ranking
 from vlmsel_auto.tasks.datasets import TaskData
+
+R = TypeVar("R")
 
 LOCK: Final = "search.lock"
 TASK: Final = "task"
@@ -67,10 +70,11 @@ def check_usable(workdir: Path) -> None:
             )
 
 
-def claim(workdir: Path, *, settings: Mapping[str, Json]) -> bool:
+def claim(workdir: Path, *, settings: Mapping[str, Json], sink: Sink = discard) -> bool:
     """Make ``workdir`` this search's own; True when it already was, so the search resumes.
 
-    ``settings`` is everything that must be the same for trials to be comparable; budgets are not part of it.
+    ``settings`` is everything that must be the same for trials to be comparable; budgets are not part of it. Damaged
+    settings are written anew: the study refuses other images, candidates and methods by itself.
 
     Raises:
         WorkdirError: it belongs to a search with other settings, which are named.
@@ -78,12 +82,12 @@ def claim(workdir: Path, *, settings: Mapping[str, Json]) -> bool:
     path = workdir / _SETTINGS
     wanted: dict[str, Json] = {"version": _VERSION, **settings}
     if not path.exists():
-        write_atomically(path, (json.dumps(wanted, indent=1, sort_keys=True) + "\n").encode())
+        _write(path, wanted)
         return False
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise WorkdirError(f"the settings of the earlier search cannot be read ({error}), but got {path}") from error
+    found = _read(path, sink=sink)
+    if found is None:
+        _write(path, wanted)
+        return True
     other = [name for name in sorted(wanted) if found.get(name) != wanted[name]]
     if other:
         raise WorkdirError(
@@ -91,6 +95,33 @@ def claim(workdir: Path, *, settings: Mapping[str, Json]) -> bool:
             f"another --workdir, but got {', '.join(f'{name} {_brief(wanted[name])}' for name in other)}"
         )
     return True
+
+
+def _write(path: Path, record: Mapping[str, Json]) -> None:
+    write_atomically(path, (json.dumps(sealed(record), indent=1, sort_keys=True) + "\n").encode())
+
+
+def _read(path: Path, *, sink: Sink = discard) -> dict[str, Json] | None:
+    """What `_write` wrote; None where there is nothing, or where it is damaged: it is then made again."""
+    try:
+        return unsealed(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        sink(Notice(text=f"{path} was damaged and is made again ({error})", level="warning"))
+        return None
+
+
+def _encoded(record: object) -> dict[str, Json]:
+    plain: dict[str, Json] = json.loads(json.dumps(encode(record)))
+    return plain
+
+
+def _decoded(kind: type[R], record: dict[str, Json] | None) -> R | None:
+    try:
+        return None if record is None else decode(kind, record)
+    except InputError:  # of another version
+        return None
 
 
 def sweep(workdir: Path) -> None:
@@ -107,25 +138,19 @@ def _brief(value: Json) -> str:
 
 def save_choice(workdir: Path, choice: EarlierChoice) -> None:
     """Keep who the search is about."""
-    write_atomically(workdir / _CANDIDATES, json.dumps(encode(choice)).encode())
+    _write(workdir / _CANDIDATES, _encoded(choice))
 
 
-def read_choice(workdir: Path) -> EarlierChoice | None:
+def read_choice(workdir: Path, *, sink: Sink = discard) -> EarlierChoice | None:
     """The earlier run's choice; None where there is none or it cannot be read."""
-    try:
-        return decode(EarlierChoice, json.loads((workdir / _CANDIDATES).read_text("utf-8")))
-    except (OSError, ValueError, InputError):
-        return None
+    return _decoded(EarlierChoice, _read(workdir / _CANDIDATES, sink=sink))
 
 
 def save_ranking(workdir: Path, ranking: Ranking) -> None:
     """Keep the ranking that the trials follow."""
-    write_atomically(workdir / _RANKING, json.dumps(encode(ranking)).encode())
+    _write(workdir / _RANKING, _encoded(ranking))
 
 
-def read_ranking(workdir: Path) -> Ranking | None:
+def read_ranking(workdir: Path, *, sink: Sink = discard) -> Ranking | None:
     """The ranking of the earlier run; None where there is none or it cannot be read (it is then made again)."""
-    try:
-        return decode(Ranking, json.loads((workdir / _RANKING).read_text("utf-8")))
-    except (OSError, ValueError, InputError):
-        return None
+    return _decoded(Ranking, _read(workdir / _RANKING, sink=sink))

@@ -27,7 +27,8 @@ from vlmsel_auto.cache import Json
 from vlmsel_auto.errors import InputError, MissingDependency
 from vlmsel_auto.planning.curves import RUNGS
 from vlmsel_auto.planning.method import Trains
-from vlmsel_auto.study.optuna_study import CANDIDATES, EXPECTED, JOURNAL, OUTCOME, PREDICTION
+from vlmsel_auto.study.journal import JOURNAL
+from vlmsel_auto.study.optuna_study import CANDIDATES, EXPECTED, OUTCOME, PREDICTION
 from vlmsel_auto.tuning.methods import METHODS, label_of
 
 if TYPE_CHECKING:
@@ -157,8 +158,8 @@ def open_view(workdir: Path) -> JournalView:
     journal = workdir / JOURNAL
     if not journal.is_file():
         raise InputError(
-            f"a dashboard needs the work directory of a search that has begun its trials (one with --storage has its "
-            f"study there: optuna-dashboard URL), but got {str(workdir)!r} without {JOURNAL}"
+            f"a dashboard needs the work directory of a search that has begun its trials, but got {str(workdir)!r} "
+            f"without {JOURNAL}"
         )
     return JournalView(journal)
 

@@ -10,32 +10,57 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from vlmsel_auto.errors import TrialUnavailable, WorkdirError
+from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.planning.next_trial import NextTrial
 from vlmsel_auto.planning.space import DEFAULT
-from vlmsel_auto.records import TrialResult
+from vlmsel_auto.records import TrialResult, TrialState
 from vlmsel_auto.study.optuna_study import EntryState, OptunaStudy, StudyEntry
 from vlmsel_auto.study.results import Results
 from vlmsel_auto.study.runner import TrialRunner, failed
-from vlmsel_auto.tuning.checkpoints import drop_weights, has_paused, read_result, result_from_json
+from vlmsel_auto.tuning.checkpoints import (
+    drop_weights,
+    has_paused,
+    has_weights,
+    load_trial,
+    read_result,
+    result_from_json,
+    save_result,
+)
+from vlmsel_auto.tuning.work import never
 
 ATTEMPTS = 2  # a trial whose process is killed is begun so often; then it counts as failed
+_GIVEN_UP = f"the process was killed {ATTEMPTS} times during this trial: its candidate is set aside"
 
 
-def recover(study: OptunaStudy, results: Results, runner: TrialRunner, *, tell: Callable[[TrialResult], None]) -> None:
+def recover(
+    study: OptunaStudy,
+    results: Results,
+    runner: TrialRunner,
+    *,
+    tell: Callable[[TrialResult], None],
+    sink: Sink = discard,
+) -> dict[str, str]:
     """Take over finished trials; close those that a dead process left running, and queue them again once.
 
-    ``tell`` hears of each trial that was taken over.
+    A finished trial whose result is lost is queued again too. ``tell`` hears of each trial that was taken over.
+
+    Returns:
+        Candidates to set aside, and why: the process died in one of their trials as often as it may.
     """
     entries = study.entries()
     queued = {each.retry_of for each in entries}
     for each in entries:
         if each.state is EntryState.WAITING:
             continue
-        result = _stored(each, runner=runner)
+        result = _stored(each, runner=runner, sink=sink)
         if result is not None:
             results.adopt(result)
             tell(result)
-        if each.state is not EntryState.ABANDONED:
+        elif each.state is EntryState.FINISHED and each.planned is not None and each.number not in queued:
+            sink(Notice(text=f"trial {each.number} is made again: its result is lost", level="warning"))
+            study.queue(each.planned, attempt=each.attempt, retry_of=each.number)
+        if each.state is not EntryState.RUNNING:
             continue
         if result is not None:  # killed between the file and the study
             study.close(result)
@@ -45,10 +70,38 @@ def recover(study: OptunaStudy, results: Results, runner: TrialRunner, *, tell: 
             _give_up(each.number, each.planned, study=study, results=results, runner=runner)
         else:
             queue_again(study, runner, number=each.number, trial=each.planned, attempt=each.attempt + 1)
+    for kept in results.all():
+        _renew(kept, results=results, runner=runner, sink=sink)
+    return {each.spec.candidate: each.reason for each in results.all() if each.reason == _GIVEN_UP}
 
 
-def _stored(entry: StudyEntry, *, runner: TrialRunner) -> TrialResult | None:
-    return result_from_json(entry.result) if entry.result is not None else read_result(runner.workdir, entry.number)
+def _renew(result: TrialResult, *, results: Results, runner: TrialRunner, sink: Sink) -> None:
+    """Train once more whose weights are on file and damaged."""
+    if not has_weights(runner.workdir, result.number):
+        return
+    try:
+        load_trial(runner.workdir, result.number)
+    except TrialUnavailable as error:
+        sink(Notice(text=f"the weights of trial {result.number} are made again: {error}", level="warning"))
+        drop_weights(runner.workdir, result.number)
+        made = runner.attempt(
+            result.spec, number=result.number, origin=result.origin, report=never, deadline=None, sink=sink
+        ).result
+        results.keep(result if made.state is TrialState.FAILED else made)
+
+
+def _stored(entry: StudyEntry, *, runner: TrialRunner, sink: Sink) -> TrialResult | None:
+    """The result on file; where that is damaged or missing, the study's own, which is then written again."""
+    try:
+        found = read_result(runner.workdir, entry.number)
+    except WorkdirError as error:
+        sink(Notice(text=f"the result of trial {entry.number} was damaged: {error}", level="warning"))
+        found = None
+    if found is not None or entry.result is None:
+        return found
+    kept = result_from_json(entry.result)
+    save_result(runner.workdir, kept)
+    return kept
 
 
 def queue_again(study: OptunaStudy, runner: TrialRunner, *, number: int, trial: NextTrial, attempt: int) -> None:
@@ -65,7 +118,7 @@ def _give_up(number: int, trial: NextTrial, *, study: OptunaStudy, results: Resu
         runner.spec(trial.method, trial.candidate, trial.point or DEFAULT, fold=trial.fold),
         number=number,
         origin=trial.origin,
-        reason=f"the process was killed {ATTEMPTS} times during this trial",
+        reason=_GIVEN_UP,
     )
     results.keep(result)
     study.close(result)

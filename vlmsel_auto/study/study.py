@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +28,12 @@ from vlmsel_auto.process import locked, terminable
 from vlmsel_auto.records import Budget, Candidate, Ranking, StoppedBy, Task, TrialResult, TrialState
 from vlmsel_auto.study.dispatch import Dispatch
 from vlmsel_auto.study.loop import Search, run_trials
-from vlmsel_auto.study.optuna_study import open_study
+from vlmsel_auto.study.mirror import StudyMirror
+from vlmsel_auto.study.opening import open_study
 from vlmsel_auto.study.recovery import recover
 from vlmsel_auto.study.results import Results
 from vlmsel_auto.study.runner import TrialRunner
-from vlmsel_auto.tuning.checkpoints import read_results
+from vlmsel_auto.tuning.checkpoints import result_numbers
 from vlmsel_auto.tuning.methods import METHODS, methods_of
 from vlmsel_auto.tuning.work import Loader
 
@@ -66,7 +66,7 @@ def run_study(
     device: str | torch.device = "cpu",
     top_k: int | None = None,
     audits: int = 2,
-    storage: str | None = None,
+    mirror: StudyMirror | None = None,
     train_shots: int | None = None,
     images_per_trial: int = 2_500,
     store: Store | None = None,
@@ -93,7 +93,7 @@ def run_study(
         device: where the models are.
         top_k: candidates that are not postponed; None lets the ranking's probabilities decide.
         audits: postponed candidates that are tuned on purpose.
-        storage: SQLAlchemy URL of a shared study; None is ``workdir/study.journal`` for this process alone.
+        mirror: keeps the study in a database too; None: it is in ``workdir/study.journal`` alone.
         train_shots: at most so many training images a class; None takes the whole training split.
         images_per_trial: images that a default trial of a tower shows to it, repeats counted.
         store: where embeddings are kept; None is ``workdir/targets``.
@@ -146,12 +146,17 @@ def run_study(
         folds=runner.folds,
         policy=policy,
     )
-    lock = nullcontext() if storage else locked(workdir / "study.lock")
-    done = read_results(workdir) if storage is None else ()
     with (
-        lock,
+        locked(workdir / "study.lock"),
         open_study(
-            task=task, names=list(table), methods=rows, workdir=workdir, storage=storage, seed=seed, done=done
+            task=task,
+            names=list(table),
+            methods=rows,
+            workdir=workdir,
+            seed=seed,
+            done=result_numbers(workdir),
+            mirror=mirror,
+            sink=sink,
         ) as study,
         terminable(),
     ):
@@ -175,12 +180,14 @@ def _run(search: Search, *, begun: float) -> StudyOutcome:
     """Take over what earlier runs finished, go on, and say what came out."""
     search.sink(StageStarted(stage="trials", total=search.budget.trials))
     try:
-        recover(
+        aside = recover(
             search.study,
             search.results,
             search.runner,
             tell=lambda result: search.tell(result, expected=search.expected(), resumed=True),
+            sink=search.sink,
         )
+        search.unavailable.update(aside)
         search.results.tidy(search.expected())
         stopped = run_trials(search)
     except KeyboardInterrupt:

@@ -24,7 +24,7 @@ from vlmsel_auto.records import ImageView
 from vlmsel_auto.tasks.identity import Identity, by_bytes, by_pixels
 from vlmsel_auto.tasks.viewfile import RowWriter, ViewFile, view_name
 
-_VERSION: Final = 2  # of the entry's layout and of the decoding rules: a change makes old entries unused
+_VERSION: Final = 3  # of the entry's layout and of the decoding rules: a change makes old entries unused
 _INDEX: Final = "index.json"
 _EAGER_BYTES: Final = 512 * 2**20  # of views that are made while images are decoded for their identity
 

@@ -1,17 +1,19 @@
 """Files of one trial, ``workdir/trials/NNNN/``: its result as JSON and, while it may still be the best, its weights.
 
-No pickle: safetensors and JSON only. Both are written to a temporary name and renamed, so a kill leaves a whole file or
-none; the result is written last, so a result without weights means that they were dropped on purpose.
+No pickle: safetensors and JSON only, each with a digest of what it holds, so that damage is noticed. Both are written
+to a temporary name and renamed, so a kill leaves a whole file or none; the result is written last, so a result without
+weights means that they were dropped on purpose.
 
 A paused fine-tuning trial, ``workdir/trials/NNNN/paused.safetensors``: all that it needs to go on where it stopped.
 
 Tower and head after its last epoch, the optimiser's moments, the place in the schedule and the
 states of the random generators: continued with as many threads it ends with the numbers of a trial that never paused.
-Tensors and JSON only, no pickle; written to a temporary name and renamed, so a kill leaves a whole file or none.
+The same holds for this file.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +26,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 
-from vlmsel_auto.cache import write_atomically
+from vlmsel_auto.cache import Json, digest, sealed, unsealed, write_atomically
 from vlmsel_auto.errors import InputError, TrialUnavailable, WorkdirError
 from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.records import TrialResult
@@ -32,6 +34,10 @@ from vlmsel_auto.records import TrialResult
 _WEIGHTS = "weights.safetensors"
 _RESULT = "result.json"
 _VISUAL = "visual."
+_HEAD, _TOWER = "sha256 of head and logits", "sha256 of the tower"
+_DIGEST = "sha256"
+
+Tensors = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,8 +71,28 @@ def save_weights(workdir: Path, number: int, checkpoint: Checkpoint) -> Path:
     for name, value in (checkpoint.visual or {}).items():
         tensors[_VISUAL + name] = value.detach().cpu().contiguous().clone()  # clone: tied tensors may not share memory
     path = trial_dir(workdir, number) / _WEIGHTS
-    write_atomically(path, save_tensors(tensors))
+    digests = {part: _digest(_part(tensors, tower=part == _TOWER)) for part in (_HEAD, _TOWER)}
+    write_atomically(path, save_tensors(tensors, metadata=digests))
     return path
+
+
+def _part(tensors: Tensors, *, tower: bool) -> Tensors:
+    """The tensors of the tower, or the others."""
+    return {name: value for name, value in tensors.items() if name.startswith(_VISUAL) == tower}
+
+
+def _digest(tensors: Tensors) -> str:
+    """Hex SHA-256 of names, shapes, types and values."""
+    found = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        found.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _check(tensors: Tensors, told: str | None) -> None:
+    if told != _digest(tensors):
+        raise ValueError(f"a digest of {len(tensors)} tensors that is not theirs")
 
 
 def load_trial(workdir: Path, number: int, *, tower: bool = True) -> Checkpoint:
@@ -100,17 +126,22 @@ def load_held_out_logits(workdir: Path, number: int) -> NDArray[np.float32] | No
 def _read(workdir: Path, number: int, *, tower: bool) -> dict[str, torch.Tensor]:
     with safe_open(trial_dir(workdir, number) / _WEIGHTS, framework="pt", device="cpu") as stream:
         names = [name for name in stream.keys() if tower or not name.startswith(_VISUAL)]  # noqa: SIM118 - no mapping
-        return {name: stream.get_tensor(name) for name in names}
+        tensors = {name: stream.get_tensor(name) for name in names}
+        digests = stream.metadata() or {}
+    _check(_part(tensors, tower=False), digests.get(_HEAD))
+    if tower:
+        _check(_part(tensors, tower=True), digests.get(_TOWER))
+    return tensors
 
 
 @contextmanager
 def _reading(workdir: Path, number: int) -> Iterator[None]:
     try:
         yield
-    except (OSError, KeyError, SafetensorError) as error:
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise TrialUnavailable(
-            f"Trial {number} has no weights at {trial_dir(workdir, number) / _WEIGHTS}: only trials that may be the "
-            f"best keep them, but got {error}"
+            f"Trial {number} has no sound weights at {trial_dir(workdir, number) / _WEIGHTS}: only trials that may be "
+            f"the best keep them, but got {error}"
         ) from error
 
 
@@ -125,18 +156,19 @@ def drop_weights(workdir: Path, number: int) -> None:
 
 
 def result_to_json(result: TrialResult) -> str:
-    """One line of JSON."""
-    return json.dumps(encode(result), sort_keys=True, allow_nan=False)
+    """One line of JSON, with a digest of the rest."""
+    record: dict[str, Json] = json.loads(json.dumps(encode(result), allow_nan=False))
+    return json.dumps(sealed(record), sort_keys=True, allow_nan=False)
 
 
 def result_from_json(text: str) -> TrialResult:
     """The inverse of `result_to_json`.
 
     Raises:
-        WorkdirError: not a trial's result.
+        WorkdirError: not a trial's result, or damaged.
     """
     try:
-        return decode(TrialResult, json.loads(text))
+        return decode(TrialResult, unsealed(json.loads(text)))
     except ValueError as error:  # also the InputError of a field that is missing or of another type
         raise WorkdirError(
             f"The result of a trial cannot be read: delete the file and run again, but got {error!r}"
@@ -149,24 +181,31 @@ def save_result(workdir: Path, result: TrialResult) -> None:
 
 
 def read_result(workdir: Path, number: int) -> TrialResult | None:
-    """The stored result of a trial, or None when it did not finish."""
+    """The stored result of a trial, or None when it did not finish.
+
+    Raises:
+        WorkdirError: the file is damaged.
+    """
     try:
-        return result_from_json((trial_dir(workdir, number) / _RESULT).read_text("utf-8"))
+        return result_from_json((trial_dir(workdir, number) / _RESULT).read_bytes().decode(errors="replace"))
     except FileNotFoundError:
         return None
 
 
+def result_numbers(workdir: Path) -> list[int]:
+    """Numbers of the trials that have a result on file, be it damaged."""
+    files = sorted((workdir / "trials").glob(f"[0-9]*/{_RESULT}"))
+    return [int(file.parent.name) for file in files if file.parent.name.isdigit()]
+
+
 def read_results(workdir: Path) -> tuple[TrialResult, ...]:
     """All finished trials of a work directory by number; needs neither Optuna nor a study."""
-    folders = sorted((workdir / "trials").glob("[0-9]*"))
-    found = (read_result(workdir, int(folder.name)) for folder in folders if folder.name.isdigit())
+    found = (read_result(workdir, number) for number in result_numbers(workdir))
     return tuple(result for result in found if result is not None)
 
 
 _FILE = "paused.safetensors"
 _RECORD = "progress"
-
-Tensors = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -203,7 +242,8 @@ def save_paused(workdir: Path, number: int, paused: Paused) -> Path:
     }
     record = json.dumps(encode(paused.progress), sort_keys=True, allow_nan=False)
     path = trial_dir(workdir, number) / _FILE
-    write_atomically(path, save_tensors(tensors, metadata={_RECORD: record}))
+    told = {_RECORD: record, _DIGEST: digest(record, _digest(tensors))}
+    write_atomically(path, save_tensors(tensors, metadata=told))
     return path
 
 
@@ -217,10 +257,14 @@ def load_paused(workdir: Path, number: int) -> Paused:
     groups: dict[str, dict[str, torch.Tensor]] = {"module": {}, "moments": {}, "generators": {}}
     try:
         with safe_open(path, framework="pt", device="cpu") as stream:
-            progress = decode(Progress, json.loads((stream.metadata() or {})[_RECORD]))
-            for name in stream.keys():  # noqa: SIM118 - not a mapping
-                group, _, rest = name.partition("/")
-                groups[group][rest] = stream.get_tensor(name)
+            told = stream.metadata() or {}
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - not a mapping
+        if told[_DIGEST] != digest(told[_RECORD], _digest(tensors)):
+            raise ValueError("a digest that is not that of the rest")  # noqa: TRY301 - as what the others find
+        progress = decode(Progress, json.loads(told[_RECORD]))
+        for name, value in tensors.items():
+            group, _, rest = name.partition("/")
+            groups[group][rest] = value
     except (OSError, KeyError, ValueError, InputError, SafetensorError) as error:
         raise TrialUnavailable(
             f"Trial {number} cannot be continued from {path}: it will be begun anew, but got {error!r}"

@@ -1,4 +1,4 @@
-"""Studies in a real PostgreSQL server, several processes at once: a user's own study, and the search's."""
+"""Studies in a real PostgreSQL server, several processes at once: a user's own study."""
 
 import os
 import subprocess
@@ -15,10 +15,7 @@ from optuna.trial import TrialState
 
 from helpers.optuna_world import NAMES, objective, prior
 from helpers.postgres import binaries, server
-from helpers.study_world import digits_folder
 from vlmsel_auto.integrations.optuna_prior import PriorPruner, PriorSampler, enqueue
-
-__all__ = ["digits_folder"]  # a fixture
 
 PROGRAMS = binaries()
 pytest.importorskip("psycopg", reason="needs the extra postgresql")
@@ -42,26 +39,6 @@ def slow(trial):
 study = optuna.load_study(study_name="own", storage=sys.argv[2], sampler=PriorSampler(prior()),
                           pruner=PriorPruner(prior()))
 study.optimize(slow, n_trials=8)
-"""
-
-SEARCH = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-import torch
-torch.set_num_threads(1)
-from helpers.study_world import NAMES, ranking
-from vlmsel_auto.models import zoo
-from vlmsel_auto.models.candidates import resolve
-from vlmsel_auto.records import Budget
-from vlmsel_auto.tasks.task import load_task
-from vlmsel_auto.study.study import run_study
-candidates = resolve(NAMES)
-workdir = Path(sys.argv[4])
-task = load_task(Path(sys.argv[3]), views=[each.view for each in candidates], shots=4, workdir=workdir)
-outcome = run_study(task=task, candidates=candidates, ranking=ranking(), budget=Budget(trials=4), workdir=workdir,
-                    load=zoo.load, methods=("probe",), storage=sys.argv[2])
-print("finished", len(outcome.results), sorted(each.number for each in outcome.results))
 """
 
 
@@ -140,18 +117,3 @@ def test_objectives_and_constraints_in_the_database(url: str) -> None:
         assert chosen[0] == 2
         assert chosen.count(2) < 6
         assert set(chosen) <= set(range(len(NAMES)))
-
-
-@pytest.mark.slow
-def test_two_processes_search_together(url: str, digits_folder: Path, tmp_path: Path) -> None:
-    workers = [start(SEARCH, url, digits_folder, tmp_path / name) for name in "ab"]
-    outputs = [finish(worker) for worker in workers]
-    with opened(url) as storage:
-        name = next(each for each in optuna.get_all_study_names(storage) if each.startswith("vlmsel-auto-"))
-        trials = optuna.load_study(study_name=name, storage=storage).get_trials()
-    done = [each for each in trials if each.state == TrialState.COMPLETE]
-    assert 4 <= len(done) <= 8  # whoever looked first at an empty book went on
-    assert all("result" in each.user_attrs for each in done)
-    assert all("finished" in each for each in outputs)
-    late = finish(start(SEARCH, url, digits_folder, tmp_path / "c"))  # the budget is spent: it only reads
-    assert late.split()[:2] == ["finished", str(len(done))]

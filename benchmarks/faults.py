@@ -1,0 +1,126 @@
+"""Faults as a campaign: what is promised about kills, signals, disks, damage, memory and databases, tried on searches.
+
+    python benchmarks/faults.py --quick                # about a minute; in the tests
+    nice python benchmarks/faults.py                   # an hour or two of one core; goes on where it was
+    python benchmarks/faults.py --only kills,memory
+
+Each case starts `vlmsel-auto search` (two candidates of the mini zoo, digits that scikit-learn ships, a probe and a
+short fine-tuning of each), does it harm, gives the same command again and compares with an undisturbed search: every
+finished trial there once with the same figures, the same predicted order and the same best model, which must load in
+plain open_clip and score what the record says. A case that is on file is not run again. The last line is one JSON
+object with what went wrong in each case; the exit status is 1 when anything did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import faults_cases as cases
+import faults_kills as kills
+from faults_world import Found, World, found_in
+
+Record = dict[str, object]
+Case = Callable[[], Record]
+RESULTS = Path(__file__).with_name("results") / "faults.json"
+_SEARCHES = 17  # of three kills each
+
+
+def quick_cases(world: World) -> Iterator[tuple[str, Case]]:
+    """One of the most telling kinds."""
+    reference, cpu = _undisturbed(world)
+    stages = ("trial", "report")
+    yield "kills 0", lambda: kills.killed_search(world, seed=0, stages=stages, reference=reference, cpu=cpu)
+    yield "disk full 3000", lambda: kills.full_disk(world, kilobytes=3_000, reference=reference)
+
+
+def all_cases(world: World) -> Iterator[tuple[str, Case]]:
+    """Every case by name, the cheap ones first."""
+    yield "memory over 1,000 trials", lambda: cases.coordinator_memory(world, trials=1_000)
+    yield "out of memory", lambda: cases.out_of_memory(world)
+    yield "damaged candidates", lambda: cases.damaged_candidates(world)
+    yield "trial that kills", lambda: cases.killing_trial(world)
+    reference, cpu = _undisturbed(world)
+    for kind in cases.KINDS:
+        yield f"flip {kind}", lambda kind=kind: cases.flipped(world, kind=kind, reference=reference)  # type: ignore[misc]
+    for name, times in (("SIGTERM", 1), ("SIGHUP", 1), ("SIGINT", 1), ("SIGINT", 2)):
+        yield (
+            f"{name} x {times}",
+            lambda name=name, times=times: kills.signalled(world, name=name, times=times, reference=reference),  # type: ignore[misc]
+        )
+    yield "SIGSTOP", lambda: kills.stopped(world, seconds=60.0, reference=reference)
+    for size in (100, 700, 2_000, 3_000, 4_500):
+        yield f"disk full {size}", lambda size=size: kills.full_disk(world, kilobytes=size, reference=reference)  # type: ignore[misc]
+    for size in (1, 50, 1_000):
+        yield f"file limit {size}", lambda size=size: kills.file_limit(world, kilobytes=size, reference=reference)  # type: ignore[misc]
+    yield "read-only", lambda: kills.read_only(world, reference=reference)
+    for number in range(5):
+        yield f"postgresql {number}", lambda number=number: cases.database(world, seed=number, reference=reference)  # type: ignore[misc]
+    for number, stages in enumerate(kills.rounds(_SEARCHES)):
+        yield (
+            f"kills {number}",
+            lambda number=number, stages=stages: kills.killed_search(  # type: ignore[misc]
+                world, seed=number, stages=stages, reference=reference, cpu=cpu
+            ),
+        )
+
+
+def _undisturbed(world: World) -> tuple[Found, float]:
+    """What comes of a search that nothing happens to, and the seconds of processor time that it takes."""
+    workdir = world.root / "reference"
+    run = world.run(workdir)
+    if run.code:
+        raise SystemExit(f"the undisturbed search failed: {run.lines[-1:]}")
+    return found_in(workdir, world.task), run.cpu
+
+
+def campaign(chosen: Iterator[tuple[str, Case]], *, only: tuple[str, ...], file: Path | None) -> dict[str, Record]:
+    """Run the cases that are not on file, and keep each at once."""
+    done: dict[str, Record] = json.loads(file.read_text("utf-8")) if file is not None and file.exists() else {}
+    for name, case in chosen:
+        if name in done or (only and not name.startswith(only)):
+            continue
+        done[name] = case()
+        print(f"{name}: {json.dumps(done[name])}", flush=True)
+        if file is not None:
+            file.write_text(json.dumps(done, indent=1, sort_keys=True) + "\n", "utf-8")
+    return done
+
+
+def summary(done: dict[str, Record]) -> dict[str, object]:
+    """Figures over all cases."""
+    killed = [record for name, record in done.items() if name.startswith("kills ")]
+    struck = [each["kills"] for each in killed if isinstance(each["kills"], list)]
+    lost = [float(str(each["cpu_lost_a_kill"])) for each in killed]
+    return {
+        "cases": len(done),
+        "kills": sum(len(each) for each in struck),
+        "cpu_seconds_lost_a_kill": round(sum(lost) / len(lost), 2) if lost else None,
+        "skipped": [name for name, record in done.items() if "skipped" in record],
+        "wrong": {name: record["wrong"] for name, record in done.items() if record["wrong"]},
+    }
+
+
+def main() -> None:
+    """Run the campaign."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a minute of it; nothing is kept")
+    parser.add_argument("--only", default="", help="comma list of beginnings of names of cases")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="vlmsel-faults-") as folder:
+        Path(folder).chmod(0o755)
+        world = World.made(Path(folder))
+        only = tuple(name for name in chosen.only.split(",") if name)
+        listed = quick_cases(world) if chosen.quick else all_cases(world)
+        done = campaign(listed, only=only, file=None if chosen.quick else RESULTS)
+    told = summary(done)
+    print(json.dumps(told))
+    if told["wrong"]:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+"""`vlmsel-auto`, but for the length of its trials: they show a tower 200 images instead of 2,500. See faults.py."""
+
+from __future__ import annotations
+
+import functools
+
+import vlmsel_auto.pipeline.search as pipeline
+from vlmsel_auto.cli.app import main
+from vlmsel_auto.study.study import run_study
+
+if __name__ == "__main__":
+    setattr(pipeline, "run_study", functools.partial(run_study, images_per_trial=200))  # noqa: B010 - what it calls
+    main()

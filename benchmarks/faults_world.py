@@ -1,0 +1,208 @@
+"""A small search in a process of its own, as a user starts it, and what must be true of it whatever happened to it."""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SEARCH = Path(__file__).with_name("faults_search.py")
+CANDIDATES = ("EffNet-Mi-64.all-m", "ConvNeXt-Mi-64.all-m")
+_TRIALS = 4  # beside the floor: a probe and a fine-tuning of each candidate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One call of the command that ended, or was ended."""
+
+    code: int  # exit status; negative: the signal that ended it
+    lines: tuple[str, ...]  # of standard error
+    cpu: float  # seconds
+    reached: bool  # the moment that was waited for came
+
+
+@dataclass(kw_only=True)
+class Watch:
+    """What a `strike` may look at: the running search, and what it said so far."""
+
+    process: subprocess.Popen[bytes]
+    workdir: Path
+    log: Path
+    begun: float = field(default_factory=time.monotonic)
+
+    def said(self, text: str) -> bool:
+        """Whether standard error holds the text."""
+        return text.encode() in self.log.read_bytes()
+
+    def writes(self, folder: str) -> bool:
+        """Whether a file below the work directory's folder is being written just now."""
+        return any((self.workdir / folder).glob("**/.part-*"))
+
+    def wait(self, until: Callable[[], bool]) -> bool:
+        """Wait for something, or for the end of the search; whether it came."""
+        while self.process.poll() is None:
+            if until():
+                return True
+            time.sleep(0.001)
+        return False
+
+
+Strike = Callable[[Watch], bool]  # waits for its moment and does its harm; False: the search ended before
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """A folder of digits and a home of its own."""
+
+    root: Path
+
+    @staticmethod
+    def made(root: Path) -> World:
+        """Write the images."""
+        from vlmsel_auto.tasks.digits import write_digits
+
+        write_digits(root / "images", train_per_class=8, test_per_class=6)
+        return World(root=root)
+
+    @property
+    def task(self) -> Path:
+        """The folder of images."""
+        return self.root / "images" / "digits"
+
+    def command(self, workdir: Path, *, candidates: Sequence[str] = CANDIDATES, more: Sequence[str] = ()) -> list[str]:
+        """As a user types it."""
+        return [
+            sys.executable, "-W", "ignore", str(SEARCH), "search", str(self.task), "--candidates",
+            ",".join(candidates), "--max-trials", str(_TRIALS), "--price", "0", "--ensemble", "0", "--workdir",
+            str(workdir), *more,
+        ]  # fmt: skip
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """One thread, and cache and library of their own."""
+        return {
+            **os.environ, "OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "10000", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1",
+            "VLMSEL_CACHE": str(home / "cache"), "VLMSEL_LIBRARY": str(home / "library.safetensors"),
+            "COVERAGE_PROCESS_START": "",
+        }  # fmt: skip
+
+    def run(
+        self,
+        workdir: Path,
+        *,
+        strike: Strike | None = None,
+        more: Sequence[str] = (),
+        candidates: Sequence[str] = CANDIDATES,
+        prepare: Callable[[], None] | None = None,
+        user: int | None = None,
+        script: Sequence[str] | None = None,
+        limit: float = 600.0,
+    ) -> Run:
+        """Run the command; its home is beside the work directory.
+
+        Args:
+            workdir: of the search.
+            strike: what happens to it meanwhile.
+            more: further words of the command.
+            candidates: of the search.
+            prepare: called in the new process before it begins.
+            user: who it runs as.
+            script: another command.
+            limit: seconds after which it is killed.
+        """
+        with tempfile.NamedTemporaryFile(suffix=".log") as stream:
+            home = workdir.with_name(f"{workdir.name}-home")
+            process = subprocess.Popen(  # noqa: S603 - our own command
+                script or self.command(workdir, candidates=candidates, more=more),
+                env=self.environment(home), stdout=subprocess.DEVNULL, stderr=stream, preexec_fn=prepare, user=user,  # noqa: PLW1509 - limits of resources
+                cwd=workdir.parent,
+            )  # fmt: skip
+            watch = Watch(process=process, workdir=workdir, log=Path(stream.name))
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            try:
+                reached = strike(watch) if strike is not None else True
+                process.wait(timeout=limit)
+            finally:
+                process.kill()
+                process.wait()
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            return Run(
+                code=process.returncode,
+                lines=tuple(Path(stream.name).read_text("utf-8", errors="replace").splitlines()),
+                cpu=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+                reached=reached,
+            )
+
+
+def kill(watch: Watch) -> None:
+    """As the system does that runs out of memory, or a power cut."""
+    watch.process.send_signal(signal.SIGKILL)
+
+
+Trials = Mapping[tuple[str, str], tuple[float | None, float | None, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a finished search left."""
+
+    trials: Trials  # (candidate, method) -> validation, test, state
+    twice: tuple[tuple[str, str], ...]  # trials that are there more than once
+    order: tuple[str, ...]  # predicted
+    best: str
+    test: float | None
+    plain: float  # test accuracy of the exported model in plain open_clip
+
+    def differs(self, other: Found) -> list[str]:
+        """What is not as in another search; nothing: all is."""
+        wrong = [] if not self.twice else [f"twice: {self.twice}"]
+        for name in ("trials", "order", "best", "test"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                wrong.append(f"{name}: {mine} instead of {theirs}")
+        if self.test is None or abs(self.plain - self.test) > 1e-9:
+            wrong.append(f"plain open_clip scores {self.plain}, the record says {self.test}")
+        return wrong
+
+
+def found_in(workdir: Path, task: Path) -> Found:
+    """Read what a search left, with open_clip alone for its model."""
+    report = json.loads((workdir / "report" / "report.json").read_text("utf-8"))
+    rows = [(row["spec"]["candidate"], row["spec"]["method"], row) for row in report["trials"]]
+    count = collections.Counter(row[:2] for row in rows)
+    return Found(
+        trials={(one, method): (row["validation"], row["test"], row["state"]) for one, method, row in rows},
+        twice=tuple(name for name, times in count.items() if times > 1),
+        order=tuple(row["candidate"] for row in report["ranking"]["ranked"]),
+        best=f"{report['best']['candidate']} {report['best']['method']}",
+        test=report["best"]["test"],
+        plain=plain_score(workdir / "model", task / "test"),
+    )
+
+
+def plain_score(model_dir: Path, images: Path) -> float:
+    """Share of the images that the exported classifier names rightly, as its card shows it to users."""
+    import open_clip
+    import torch
+    from PIL import Image
+    from safetensors.torch import load_file
+
+    model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{model_dir}")
+    model.eval()
+    head = load_file(model_dir / "head.safetensors")
+    classes = json.loads((model_dir / "classes.json").read_text("utf-8"))["classes"]
+    files = sorted(images.glob("*/*.png"))
+    with torch.no_grad():
+        pixels = torch.stack([preprocess(Image.open(file)) for file in files])
+        logits = head["scale"] * model.encode_image(pixels, normalize=True) @ head["weight"].T + head["bias"]
+    said = [classes[place] for place in logits.argmax(dim=1).tolist()]
+    right = [str(one) == file.parent.name for one, file in zip(said, files, strict=True)]
+    return sum(right) / len(files)
