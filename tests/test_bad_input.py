@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 import vlmsel_auto
-from helpers.bad_input import commands, declarations, folders, images, names, tables, weights
+from helpers.bad_input import commands, declarations, folders, images, names, storage, tables, weights
 from helpers.bad_input.case import DONE, FULL, LOAD, MEMBER, REFUSED, Case, Outcome, faults, good_task, meet, snapshot
 from vlmsel_auto.cli import support
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.records import Budget
 
-ROOMS = (images, names, tables, declarations, folders, weights, commands)
+ROOMS = (images, names, tables, declarations, folders, weights, commands, storage)
 CASES = [case for room in ROOMS for case in room.CASES]
 PAGE = (Path(__file__).parents[1] / "docs" / "bad-input.md").read_text("utf-8")
 
@@ -72,6 +72,7 @@ def test_every_odd_image_at_once_in_a_process_of_its_own(tmp_path):
         ({"images": 0}, "images must be at least 1"),
         ({"device": "gpu"}, "this device cannot be used"),
         ({"classes": ["cat"]}, "two classes or more"),
+        ({"storage": "sqlite:///a.db"}, "--storage must be postgresql://"),
         ({"library": Path("none.safetensors")}, "no library at this path"),
         ({"logger": "tensorbord"}, "'tensorbord'"),
         ({"workdir": "task"}, "work directory"),

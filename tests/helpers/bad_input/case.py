@@ -42,6 +42,7 @@ class Case:
     says: str = ""  # regular expression: in the error, or in what is listed and noted
     quiet: bool = False  # nothing is listed: the input is odd, and used as it is
     writes: tuple[str, ...] = ("work",)  # what may be new beside the input
+    secret: str = ""  # may stand nowhere
 
     @property
     def id(self) -> str:
@@ -170,11 +171,13 @@ def faults(case: Case, found: Outcome, place: Path) -> list[str]:
         wrong.append(f"lists {found.told}")
     if re.search(r"[\x00-\x08\x0b-\x1f\x7f]", shown):
         wrong.append("steers the terminal")
+    if case.secret and case.secret in shown:
+        wrong.append("tells a secret")
     return wrong + file_faults(case, found, place)
 
 
 def file_faults(case: Case, found: Outcome, place: Path) -> list[str]:
-    """What is lost, stands where it must not, or runs when it is opened."""
+    """What is lost, stands where it must not, runs when it is opened, or keeps a secret."""
     changed = [path for path, kept in found.before.items() if found.after.get(path) != kept]
     wrong = [f"lost or changed {changed}"] if changed else []
     new = [path for path in found.after if path not in found.before]
@@ -182,6 +185,8 @@ def file_faults(case: Case, found: Outcome, place: Path) -> list[str]:
     wrong += [f"wrote {outside}"] if outside else []
     for path in filter(Path.is_file, (place / each for each in new)):
         wrong += executable(path)
+        if case.secret and case.secret.encode() in path.read_bytes():
+            wrong.append(f"keeps a secret in {path}")
     return wrong
 
 
