@@ -1,7 +1,7 @@
 """Whether finished searches make later rankings wiser: the library grows by a source task with each.
 
     python benchmarks/fresh_targets.py TASKS --out TARGETS --train 16 --seed 9
-    python benchmarks/learning.py TARGETS --records RECORDS --write benchmarks/results/learning.json
+    python benchmarks/learning.py TARGETS --records RECORDS --write OUT.json
 
 Of the shipped library's tasks that have a target in TARGETS, every third is a **base** (what a library knows before),
 the others are drawn in turn to be **learned from** (searched by the product, in order, each outcome added to the user's

@@ -15,7 +15,7 @@ def work(choice: ThreadChoice, seconds, *, until: float, now: float = 0.0) -> tu
         took = seconds[choice.threads]
         well += took * (choice.threads == best)
         now += took
-        choice.observe(took, now=now)
+        choice.observe(took, images=1, now=now)
     return now, well
 
 
@@ -49,7 +49,7 @@ def test_other_work_is_no_drop():
     slow = {2: 0.8, 1: 1.4}
     for _ in range(10):
         now += slow[2]
-        assert choice.observe(slow[2], now=now) == 2
+        assert choice.observe(slow[2], images=1, now=now) == 2
 
 
 def test_two_kinds_of_work_are_not_compared():
@@ -65,7 +65,7 @@ def test_never_more_than_allowed_nor_none(most, seconds):
     choice, now = ThreadChoice(most), 0.0
     for each in seconds:
         now += each
-        assert 1 <= choice.observe(each, now=now) <= most
+        assert 1 <= choice.observe(each, images=1, now=now) <= most
 
 
 def test_torch_has_its_threads_back():

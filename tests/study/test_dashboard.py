@@ -40,9 +40,7 @@ def workdir(tmp_path: Path) -> Path:
     point = {"learning_rate": 0.1, "weight_decay": 0.2, "augmentation": 0.3, "epochs": 0.4}
     tower = NextTrial(candidate="b", method=FINETUNE.name, point=point, origin=TrialOrigin.PLANNED, why="told", fold=3)
     head = replace(tower, candidate="a", method=PROBE.name, point={}, fold=0)
-    with open_study(
-        task=digits(), names=NAMES, methods=METHODS, workdir=tmp_path, seed=0, done=()
-    ) as study:
+    with open_study(task=digits(), names=NAMES, methods=METHODS, workdir=tmp_path, seed=0, done=()) as study:
         for number, planned in enumerate((tower, head, tower, head)):
             study.queue(planned, prediction=PREDICTION)
             study.take()
@@ -81,9 +79,7 @@ def test_the_best_trial_is_the_one_that_is_expected_to_be(workdir: Path) -> None
 def test_a_search_that_goes_on_is_followed(workdir: Path) -> None:
     view = open_view(workdir)
     assert len(view.get_all_trials(0)) == 4
-    with open_study(
-        task=digits(), names=NAMES, methods=METHODS, workdir=workdir, seed=0, done=()
-    ) as study:
+    with open_study(task=digits(), names=NAMES, methods=METHODS, workdir=workdir, seed=0, done=()) as study:
         study.expect({0: 0.9, 1: 0.88})
     assert view.get_best_trial(0).number == 0
 

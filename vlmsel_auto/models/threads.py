@@ -13,11 +13,11 @@ from typing import Final
 
 import torch
 
-_WARM, _BATCHES = 1, 5  # batches after a change that do not count, and that do
+_WARM, _BATCHES = 1, 4  # batches after a change that do not count, and that do
 _HOPELESS: Final = 1.25  # times the best seconds: fewer threads are not tried
 _DROPPED: Final = 1.6  # times the seconds that were known: the machine has become another
-_PATIENCE: Final = (15.0, 240.0)  # seconds between two rounds of trying, at first and where the choice stays the same
-_TRYING_SHARE: Final = 0.05  # of the time, at most, for trying
+_PATIENCE: Final = (5.0, 120.0)  # seconds between two rounds of trying, at least and at most
+_LOST_SHARE: Final = 0.03  # of the time, at most, that trying loses against the best number
 
 
 class ThreadChoice:
@@ -29,7 +29,6 @@ class ThreadChoice:
         self._trying = len(self._options) > 1
         self._began = 0.0
         self._patience = _PATIENCE[0]
-        self._settled: int | None = None
         self._tried: dict[int, float] = {}
         self._known: float | None = None
         self._seen: list[float] = []
@@ -42,21 +41,21 @@ class ThreadChoice:
             self._tried.clear()
             self.threads = self._options[0]
 
-    def observe(self, seconds: float, *, now: float) -> int:
-        """Take the seconds that an image of the last batch took; the number of threads for the next."""
+    def observe(self, seconds: float, *, images: int, now: float) -> int:
+        """Take the seconds of a batch of so many images; the number of threads for the next."""
         if len(self._options) == 1:
             return self.threads
-        self._seen.append(seconds)
+        self._seen.append(seconds / images)
         if len(self._seen) == _WARM + _BATCHES:
             mean = sum(self._seen[_WARM:]) / _BATCHES
             self._seen.clear()
             if self._trying:
-                self._try_on(mean, now)
+                self._try_on(mean, images=images, now=now)
             else:
                 self._look_again(mean, now)
         return self.threads
 
-    def _try_on(self, mean: float, now: float) -> None:
+    def _try_on(self, mean: float, *, images: int, now: float) -> None:
         self._tried[self.threads] = mean
         fewer = [each for each in self._options if each < min(self._tried)]
         if fewer and mean < _HOPELESS * min(self._tried.values()):
@@ -64,10 +63,9 @@ class ThreadChoice:
             return
         self.threads = min(self._tried, key=self._tried.__getitem__)
         self._known = self._tried[self.threads]
-        same = self.threads == self._settled
-        self._patience = min(2 * self._patience, _PATIENCE[1]) if same else _PATIENCE[0]
-        self._patience = max(self._patience, (now - self._began) / _TRYING_SHARE)
-        self._settled, self._began, self._trying = self.threads, now, False
+        lost = (_WARM + _BATCHES) * sum(each - self._known for each in self._tried.values()) * images
+        self._patience = min(max(lost / _LOST_SHARE, _PATIENCE[0]), _PATIENCE[1])
+        self._began, self._trying = now, False
 
     def _look_again(self, mean: float, now: float) -> None:
         if self._known is None:
@@ -92,7 +90,7 @@ class Threads:
     def done(self, images: int) -> None:
         """The batch is over."""
         now = time.monotonic()
-        chosen = self._choice.observe((now - self._last) / images, now=now)
+        chosen = self._choice.observe(now - self._last, images=images, now=now)
         if self._sets and chosen != torch.get_num_threads():
             torch.set_num_threads(chosen)
 
