@@ -438,7 +438,7 @@ def test_predict_to_standard_output_is_csv_alone_and_head_may_end_it(exported, t
          "-o", "-", "-q"],
         cwd=images / "red", capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert [row[0] for row in csv.reader(inside.stdout.splitlines())][1:] == ["0.png", "1.png", "'=1+1.png"]
+    assert [row[0] for row in csv.reader(inside.stdout.splitlines())][1:] == ["0.png", "1.png", "./=1+1.png"]
 
 
 def test_a_reader_that_has_enough_ends_predict_without_a_word(exported, tmp_path):

@@ -48,8 +48,10 @@ def test_a_node_that_goes_away_costs_only_time(cluster):
         found = {each.ticket: each for each in as_completed(engine)}
         assert found == {ticket: Done(ticket=ticket, result=150) for ticket in tickets}
         assert heard.count(0) == 3  # the job of the lost node was begun again
-        assert time.monotonic() - began < 60
+        while engine.slots > 1 and time.monotonic() - began < 60:  # the cluster says so after missed heartbeats
+            time.sleep(0.1)
         assert engine.slots == 1
+        assert time.monotonic() - began < 60
 
 
 @pytest.mark.slow

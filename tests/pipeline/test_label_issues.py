@@ -72,4 +72,4 @@ def test_without_trials_or_their_files_there_is_nothing(tmp_path):
     heard = []
     assert found(tmp_path, trials=[]) is None
     assert found(tmp_path, heard=heard) is None
-    assert "the report shows no doubtful labels: Trial 0 has no weights" in heard[0].text
+    assert "the report shows no doubtful labels: Trial 0 has no sound weights" in heard[0].text

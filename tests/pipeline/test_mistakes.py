@@ -74,4 +74,4 @@ def test_without_a_trial_or_its_logits_there_is_nothing(tmp_path, trial):
 
 def test_weights_that_are_gone_are_told(tmp_path):
     assert found(tmp_path) is None
-    assert "the report shows no mistakes of the best model: Trial 0 has no weights" in HEARD[0].text
+    assert "the report shows no mistakes of the best model: Trial 0 has no sound weights" in HEARD[0].text

@@ -8,6 +8,7 @@ from pathlib import Path
 from helpers.bad_input.case import FULL, MEMBER, REFUSED, SEARCH, Case, good_task, refused
 from helpers.bad_input.weights import exported
 from helpers.pictures import encoded, picture
+from vlmsel_auto.cache import sealed
 from vlmsel_auto.library.places import default_library_path
 
 
@@ -34,7 +35,8 @@ def unreadable_library(place: Path) -> None:
 
 def other_search(place: Path) -> None:
     """A work directory as a search of other images leaves it."""
-    file(place, name="work/search.json", data=json.dumps({"version": 1, "task": "0" * 64, "seed": 0}).encode())
+    settings = sealed({"version": 1, "task": "0" * 64, "seed": 0})
+    file(place, name="work/search.json", data=json.dumps(settings).encode())
 
 
 def to_predict(place: Path, *, data: bytes = b"no picture") -> None:

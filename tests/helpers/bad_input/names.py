@@ -132,7 +132,7 @@ CASES = (
         make=partial(to_predict, name=FORMULA, classes=(FORMULA, "@SUM(A1)", "-1")),
         arguments=("predict", "model", FORMULA, "--output", "out.csv"),
         writes=("out.csv",),
-        says="=cmd",
+        says="1 image classified",
     ),
     Case(
         room="names",
