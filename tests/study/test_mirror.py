@@ -173,6 +173,19 @@ def test_a_server_that_goes_away_in_mid_search(
     assert same(trials_in(url, task), study_of(tmp_path).get_trials())
 
 
+def test_a_server_that_goes_away_while_the_study_is_opened_is_said_in_one_line(
+    server: Server, url: str, tmp_path: Path
+) -> None:
+    with mirrored(url, task="t" * 64, workdir=tmp_path, sink=print) as mirror:
+        assert mirror is not None
+        server.stop(signal.SIGQUIT)
+        try:
+            with pytest.raises(InputError, match="the database of --storage cannot be used: start the server"):
+                mirror.about({"task": "t"})
+        finally:
+            server.start()
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
     [

@@ -146,15 +146,17 @@ class StudyMirror:
     def about(self, told: Mapping[str, Json]) -> Mapping[str, Json]:
         """What the study in the database is about; what it does not say yet is written there."""
         session = self._opened()
-        known = session.storage.get_study_user_attrs(session.study_id)
-        for name, value in told.items():
-            if name not in known:
-                session.storage.set_study_user_attr(session.study_id, name, value)
-        return {**told, **known}
+        with _usable(self._url):
+            known = session.storage.get_study_user_attrs(session.study_id)
+            for name, value in told.items():
+                if name not in known:
+                    session.storage.set_study_user_attr(session.study_id, name, value)
+            return {**told, **known}
 
     def trials(self) -> list[FrozenTrial]:
         """All trials that the database holds, by number."""
-        return self._opened().trials()
+        with _usable(self._url):
+            return self._opened().trials()
 
     def _opened(self) -> _Session:
         assert self._session is not None, "the record is read before it follows a study"  # noqa: S101
@@ -250,17 +252,24 @@ def mirrored(storage: str | None, *, task: str, workdir: Path, sink: Sink) -> It
     if storage is None:
         yield None
         return
+    url = database_url(storage)
+    with _usable(url):
+        mirror = StudyMirror(url, study=f"vlmsel-auto-{task[:16]}", me=Holder.here(workdir), sink=sink)
+    try:
+        yield mirror
+    finally:
+        mirror.close()
+
+
+@contextmanager
+def _usable(url: URL) -> Iterator[None]:
+    """Say in one line that the database cannot be used, before a search follows it."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    url = database_url(storage)
     try:
-        mirror = StudyMirror(url, study=f"vlmsel-auto-{task[:16]}", me=Holder.here(workdir), sink=sink)
+        yield
     except (SQLAlchemyError, OptunaError, RuntimeError) as error:  # RuntimeError: tables of another Optuna
         raise InputError(
             "the database of --storage cannot be used: start the server, mend the address, or leave --storage out, "
             f"but got {reason_of(error, url)}"
         ) from None
-    try:
-        yield mirror
-    finally:
-        mirror.close()
