@@ -62,7 +62,7 @@ def steps_a_second(candidate: str, *, way: str, seconds: float) -> float:
                 threads.start()
             optimizer.zero_grad()
             loss = functional.cross_entropy(model.visual(images)[:, :8], labels)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             optimizer.step()
             steps += 1
             if threads is not None:
