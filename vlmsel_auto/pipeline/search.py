@@ -55,7 +55,7 @@ from vlmsel_auto.records import Budget, Candidate, StoppedBy, TrialState
 from vlmsel_auto.reporting import views
 from vlmsel_auto.reporting.make_report import make_report
 from vlmsel_auto.reporting.report import RANKING_STAGE, TRIALS_STAGE
-from vlmsel_auto.reporting.trackers import names_of, tracked
+from vlmsel_auto.reporting.tracked import names_of, tracked
 from vlmsel_auto.reporting.tradeoff import tradeoffs
 from vlmsel_auto.study.mirror import mirrored
 from vlmsel_auto.study.past import read_past

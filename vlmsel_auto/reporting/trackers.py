@@ -1,19 +1,17 @@
 """A search in experiment trackers: one run for the search, one below it for each trial, fed by events.
 
-`loggers` makes the runs of Lightning's loggers; this module says what is logged. A tracker that fails is told once and
-left out from then on: it never ends a search.
+`loggers` makes the runs of Lightning's loggers, `tracked` opens them for a search; this module says what is logged. A
+tracker that fails is told once and left out from then on: it never ends a search.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
-from vlmsel_auto.errors import InputError
 from vlmsel_auto.events import (
     Event,
     Notice,
@@ -25,9 +23,6 @@ from vlmsel_auto.events import (
     TrialStarted,
 )
 from vlmsel_auto.records import Ranking, TrialResult, TrialSpec, TrialState
-
-if TYPE_CHECKING:
-    from vlmsel_auto.reporting.loggers import Loggers  # imports Lightning
 
 Plain: TypeAlias = str | int | float | bool
 
@@ -57,48 +52,6 @@ class Run(Protocol):
     def end(self, *, good: bool, values: Mapping[str, Plain], metrics: Mapping[str, float]) -> None:
         """Note what came out, and close the run."""
         ...
-
-
-@contextmanager
-def tracked(loggers: Loggers, *, folder: Path, about: Mapping[str, Plain], sink: Sink) -> Iterator[Sink]:
-    """A sink that passes every event on to ``sink`` and logs it to the trackers.
-
-    Args:
-        loggers: as for `loggers.open_runs`; none: ``sink`` itself is given back.
-        folder: where trackers that are given by name keep their files.
-        about: hyperparameters of the search's run; its "task" names it.
-        sink: hears everything, and of trackers that fail.
-
-    Raises:
-        InputError: an unknown name, or a logger whose trials cannot have runs of their own.
-        MissingDependency: a tracker's package is not installed.
-    """
-    if not loggers:
-        yield sink
-        return
-    from vlmsel_auto.reporting.loggers import open_runs
-
-    tracker = TrackerSink(open_runs(loggers, folder=folder, name=str(about.get("task", "search"))), about, sink=sink)
-    try:
-        yield tracker
-    except BaseException:
-        tracker.close(good=False)
-        raise
-    tracker.close(good=True)
-
-
-def names_of(loggers: Loggers) -> list[str]:
-    """Trackers that were given by name.
-
-    Raises:
-        InputError: there is none of that name.
-    """
-    several = [loggers] if isinstance(loggers, str) or not isinstance(loggers, Sequence) else loggers
-    names = [one for one in several if isinstance(one, str)]
-    for name in names:
-        if name not in NAMES:
-            raise InputError(f"a logger must be one of {', '.join(NAMES)}, but got {name!r}")
-    return names
 
 
 class TrackerSink:
