@@ -32,7 +32,7 @@ from vlmsel_auto.pipeline.learning import learn_from
 from vlmsel_auto.pipeline.mistakes import find_mistakes
 from vlmsel_auto.pipeline.rank import rank_task, views_of
 from vlmsel_auto.pipeline.result import RankResult, SearchResult
-from vlmsel_auto.pipeline.time_shares import closing_seconds, left_for_trials, look_share
+from vlmsel_auto.pipeline.time_shares import closing_seconds, left_for_trials, look_seconds
 from vlmsel_auto.pipeline.without_labels import finish_without_labels
 from vlmsel_auto.pipeline.workdir import (
     LOCK,
@@ -220,7 +220,7 @@ def search(
             machine=listed.machine,
             price=price / 100,
             seed=seed,
-            deadline=None if spend.seconds is None else began + look_share(task) * spend.seconds,
+            deadline=None if spend.seconds is None else began + look_seconds(spend.seconds, labelled=task.is_labelled),
             earlier=read_ranking(folder, sink=sink),
             profile_sources=learn and library is None,
             catches_interrupt=any(each.trains is not Trains.TOWER for each in named),
