@@ -17,10 +17,12 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import faults_cases as cases
 import faults_kills as kills
+import faults_workers as workers
 from faults_world import Found, World, found_in
 
 Record = dict[str, object]
@@ -57,6 +59,7 @@ def all_cases(world: World) -> Iterator[tuple[str, Case]]:
     for size in (1, 50, 1_000):
         yield f"file limit {size}", lambda size=size: kills.file_limit(world, kilobytes=size, reference=reference)  # type: ignore[misc]
     yield "read-only", lambda: kills.read_only(world, reference=reference)
+    yield "read-only file system", lambda: kills.failing_disk(world, reference=reference)
     for number in range(5):
         yield f"postgresql {number}", lambda number=number: cases.database(world, seed=number, reference=reference)  # type: ignore[misc]
     for number, stages in enumerate(kills.rounds(_SEARCHES)):
@@ -66,12 +69,23 @@ def all_cases(world: World) -> Iterator[tuple[str, Case]]:
                 world, seed=number, stages=stages, reference=reference, cpu=cpu
             ),
         )
+    for number in range(len(workers.ROUNDS)):
+        yield (
+            f"workers {number}",
+            lambda number=number: workers.killed_coordinator(world, seed=number, reference=_with_workers(world)),  # type: ignore[misc]
+        )
 
 
-def _undisturbed(world: World) -> tuple[Found, float]:
+@cache
+def _with_workers(world: World) -> Found:
+    """What comes of an undisturbed search with workers."""
+    return _undisturbed(world, name="reference-workers", more=workers.WORKERS)[0]
+
+
+def _undisturbed(world: World, *, name: str = "reference", more: tuple[str, ...] = ()) -> tuple[Found, float]:
     """What comes of a search that nothing happens to, and the seconds of processor time that it takes."""
-    workdir = world.root / "reference"
-    run = world.run(workdir)
+    workdir = world.root / name
+    run = world.run(workdir, more=more)
     if run.code:
         raise SystemExit(f"the undisturbed search failed: {run.lines[-1:]}")
     return found_in(workdir, world.task), run.cpu
@@ -92,12 +106,11 @@ def campaign(chosen: Iterator[tuple[str, Case]], *, only: tuple[str, ...], file:
 
 def summary(done: dict[str, Record]) -> dict[str, object]:
     """Figures over all cases."""
-    killed = [record for name, record in done.items() if name.startswith("kills ")]
-    struck = [each["kills"] for each in killed if isinstance(each["kills"], list)]
-    lost = [float(str(each["cpu_lost_a_kill"])) for each in killed]
+    struck = [each["kills"] for each in done.values() if isinstance(each.get("kills"), list)]
+    lost = [float(str(each["cpu_lost_a_kill"])) for each in done.values() if "cpu_lost_a_kill" in each]
     return {
         "cases": len(done),
-        "kills": sum(len(each) for each in struck),
+        "kills": sum(len(each) for each in struck if isinstance(each, list)),
         "cpu_seconds_lost_a_kill": round(sum(lost) / len(lost), 2) if lost else None,
         "skipped": [name for name, record in done.items() if "skipped" in record],
         "wrong": {name: record["wrong"] for name, record in done.items() if record["wrong"]},
@@ -111,7 +124,6 @@ def main() -> None:
     parser.add_argument("--only", default="", help="comma list of beginnings of names of cases")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vlmsel-faults-") as folder:
-        Path(folder).chmod(0o755)
         world = World.made(Path(folder))
         only = tuple(name for name in chosen.only.split(",") if name)
         listed = quick_cases(world) if chosen.quick else all_cases(world)

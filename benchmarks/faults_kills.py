@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import pwd
 import random
 import shutil
 import signal
@@ -174,33 +174,57 @@ def file_limit(world: World, *, kilobytes: int, reference: Found) -> Record:
 
 
 def read_only(world: World, *, reference: Found) -> Record:
-    """The work directory loses the right to be written in mid-search; root would not notice, so nobody searches."""
-    if os.getuid():
-        return {"wrong": [], "skipped": "only root can search as somebody else"}
-    nobody = pwd.getpwnam("nobody").pw_uid
+    """The work directory loses the right to be written in mid-search; root's power to ignore rights is taken away."""
     workdir = world.root / "read-only"
-    home = workdir.with_name(f"{workdir.name}-home")
-    for folder in (workdir, home):
-        folder.mkdir()
-        os.chown(folder, nobody, -1)
+    script = world.command(workdir)
+    if not os.getuid():
+        setpriv = shutil.which("setpriv")
+        if setpriv is None:
+            return {"wrong": [], "skipped": "root ignores rights, and nothing here (setpriv) takes that power from it"}
+        script = [setpriv, "--bounding-set=-dac_override,-dac_read_search", *script]
 
     def act(watch: Watch) -> None:
         _rights(watch.workdir, 0o555)
 
-    try:
-        run = world.run(workdir, strike=_in_trial(act), user=nobody)
-    except PermissionError:
-        clean(workdir)
-        return {"wrong": [], "skipped": "the user nobody may not run this Python"}
+    run = world.run(workdir, strike=_in_trial(act), script=script)
     wrong = _refused(run, "cannot write")
     _rights(workdir, 0o755)
-    last = world.run(workdir, user=nobody)
-    wrong += [f"exit status {last.code}: {last.lines[-1:]}"] if last.code else []
-    wrong = wrong or found_in(workdir, world.task).differs(reference)
-    clean(workdir)
-    return {"wrong": wrong, "said": run.lines[-1] if run.lines else ""}
+    return {"wrong": wrong + _goes_on(world, workdir, reference), "said": run.lines[-1] if run.lines else ""}
 
 
 def _rights(workdir: Path, mode: int) -> None:
     for folder in (workdir, *(each for each in workdir.rglob("*") if each.is_dir())):
         folder.chmod(mode)
+
+
+def failing_disk(world: World, *, reference: Found) -> Record:
+    """The file system under a search finds an error in itself and turns read-only, also for files that are open."""
+    disk, image = world.root / "disk", world.root / "disk.img"
+    disk.mkdir()
+    with image.open("wb") as stream:
+        stream.truncate(200 * 2**20)
+    mount = ["/bin/mount", "-o", "loop,errors=remount-ro", str(image), str(disk)]
+    try:
+        subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True, capture_output=True)  # noqa: S603, S607
+        subprocess.run(mount, check=True, capture_output=True)  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return {"wrong": [], "skipped": "no file system can be made and mounted here"}
+    try:
+        number = disk.stat().st_dev
+        device = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve().name
+        trigger = Path("/sys/fs/ext4") / device / "trigger_fs_error"
+        if not trigger.exists():
+            return {"wrong": [], "skipped": "this system has no ext4 that can be made to fail"}
+        workdir = disk / "search"
+        run = world.run(workdir, strike=_in_trial(lambda _: _write(trigger, "1")))
+        wrong = _refused(run, "cannot write")
+        subprocess.run(["/bin/umount", str(disk)], check=True)  # noqa: S603
+        subprocess.run(mount, check=True)  # noqa: S603
+        return {"wrong": wrong + _goes_on(world, workdir, reference), "said": run.lines[-1] if run.lines else ""}
+    finally:
+        subprocess.run(["/bin/umount", str(disk)], check=False)  # noqa: S603
+
+
+def _write(file: Path, text: str) -> None:
+    with contextlib.suppress(OSError):  # the error that was asked for is told here too
+        file.write_text(text)
