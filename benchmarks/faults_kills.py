@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from faults_world import Found, Run, Strike, Watch, World, found_in, kill
+from faults_world import Reference, Run, Strike, Watch, World, found_in, kill
 
 Record = dict[str, object]
 STAGES = ("load", "look", "conductance", "trial", "checkpoint", "export", "report")
@@ -40,7 +40,9 @@ def moment(stage: str, draw: random.Random) -> Strike:
     return strike
 
 
-def killed_search(world: World, *, seed: int, stages: tuple[str, ...], reference: Found, cpu: float) -> Record:
+def killed_search(
+    world: World, *, seed: int, stages: tuple[str, ...], reference: Reference, cpu: Callable[[], float]
+) -> Record:
     """One search that is killed once in each of the stages, and goes on by the same command each time."""
     workdir = world.root / f"kills-{seed}"
     draw = random.Random(seed)  # noqa: S311 - moments, not secrets
@@ -54,8 +56,8 @@ def killed_search(world: World, *, seed: int, stages: tuple[str, ...], reference
     runs.append(world.run(workdir))
     wrong = [f"exit status {runs[-1].code}: {runs[-1].lines[-1:]}"] if runs[-1].code else []
     if not wrong:
-        wrong = found_in(workdir, world.task).differs(reference)
-    lost = sum(each.cpu for each in runs) - cpu
+        wrong = found_in(workdir, world.task).differs(reference())
+    lost = sum(each.cpu for each in runs) - cpu()
     clean(workdir)
     return {"kills": struck, "wrong": wrong, "cpu_lost_a_kill": round(lost / max(1, len(struck)), 2)}
 
@@ -81,15 +83,15 @@ def _in_trial(act: Callable[[Watch], None]) -> Strike:
     return strike
 
 
-def _goes_on(world: World, workdir: Path, reference: Found) -> list[str]:
+def _goes_on(world: World, workdir: Path, reference: Reference) -> list[str]:
     last = world.run(workdir)
     wrong = [f"exit status {last.code}: {last.lines[-1:]}"] if last.code else []
-    wrong = wrong or found_in(workdir, world.task).differs(reference)
+    wrong = wrong or found_in(workdir, world.task).differs(reference())
     clean(workdir)
     return wrong
 
 
-def signalled(world: World, *, name: str, times: int, reference: Found) -> Record:
+def signalled(world: World, *, name: str, times: int, reference: Reference) -> Record:
     """A signal that asks for the end: the search ends by itself, with what it has, and goes on later."""
     workdir = world.root / f"{name}-{times}"
     took: list[float] = []
@@ -109,7 +111,7 @@ def signalled(world: World, *, name: str, times: int, reference: Found) -> Recor
     return {"wrong": wrong + _goes_on(world, workdir, reference), "exit": run.code, "seconds_to_end": took}
 
 
-def stopped(world: World, *, seconds: float, reference: Found) -> Record:
+def stopped(world: World, *, seconds: float, reference: Reference) -> Record:
     """SIGSTOP and, later, SIGCONT; a second search on the work directory is refused meanwhile."""
     workdir = world.root / "stopped"
     second: list[Run] = []
@@ -124,12 +126,12 @@ def stopped(world: World, *, seconds: float, reference: Found) -> Record:
     wrong = [] if run.code == 0 else [f"exit status {run.code}: {run.lines[-1:]}"]
     if second[0].code != 2 or "Another process is at work" not in second[0].lines[-1]:
         wrong.append(f"a second search was not refused: {second[0].lines[-1:]}")
-    wrong = wrong or found_in(workdir, world.task).differs(reference)
+    wrong = wrong or found_in(workdir, world.task).differs(reference())
     clean(workdir)
     return {"wrong": wrong, "seconds": seconds}
 
 
-def full_disk(world: World, *, kilobytes: int, reference: Found) -> Record:
+def full_disk(world: World, *, kilobytes: int, reference: Reference) -> Record:
     """A file system that is full after so many kilobytes, and is then given more."""
     workdir = world.root / f"disk-{kilobytes}"
     workdir.mkdir()
@@ -141,7 +143,7 @@ def full_disk(world: World, *, kilobytes: int, reference: Found) -> Record:
         subprocess.run(_mount(workdir, 200_000, again=True), check=True)  # noqa: S603
         last = world.run(workdir)
         wrong += [f"exit status {last.code}: {last.lines[-1:]}"] if last.code else []
-        wrong = wrong or found_in(workdir, world.task).differs(reference)
+        wrong = wrong or found_in(workdir, world.task).differs(reference())
     finally:
         subprocess.run(["/bin/umount", str(workdir)], check=False)  # noqa: S603
         clean(workdir)
@@ -160,7 +162,7 @@ def _refused(run: Run, text: str) -> list[str]:
     return [*wrong, "a traceback"] if any("Traceback" in line for line in run.lines) else wrong
 
 
-def file_limit(world: World, *, kilobytes: int, reference: Found) -> Record:
+def file_limit(world: World, *, kilobytes: int, reference: Reference) -> Record:
     """No file may grow beyond so many kilobytes (RLIMIT_FSIZE)."""
     import resource
 
@@ -173,7 +175,7 @@ def file_limit(world: World, *, kilobytes: int, reference: Found) -> Record:
     }
 
 
-def read_only(world: World, *, reference: Found) -> Record:
+def read_only(world: World, *, reference: Reference) -> Record:
     """The work directory loses the right to be written in mid-search; root's power to ignore rights is taken away."""
     workdir = world.root / "read-only"
     script = world.command(workdir)
@@ -197,7 +199,7 @@ def _rights(workdir: Path, mode: int) -> None:
         folder.chmod(mode)
 
 
-def failing_disk(world: World, *, reference: Found) -> Record:
+def failing_disk(world: World, *, reference: Reference) -> Record:
     """The file system under a search finds an error in itself and turns read-only, also for files that are open."""
     disk, image = world.root / "disk", world.root / "disk.img"
     disk.mkdir()

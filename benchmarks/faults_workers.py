@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from faults_kills import clean, moment
-from faults_world import Found, World, found_in
+from faults_world import Reference, World, found_in
 
 Record = dict[str, object]
 WORKERS = ("--workers", "2")
@@ -16,7 +16,7 @@ ROUNDS = (("look", "trial"), ("trial", "checkpoint"), ("trial", "export"))
 _PATIENCE = 60.0  # seconds for workers to notice that they are alone
 
 
-def killed_coordinator(world: World, *, seed: int, reference: Found) -> Record:
+def killed_coordinator(world: World, *, seed: int, reference: Reference) -> Record:
     """One search with two workers whose coordinator is killed twice: nothing lost or doubled, nobody left behind."""
     workdir = world.root / f"workers-{seed}"
     draw = random.Random(seed)  # noqa: S311 - moments, not secrets
@@ -37,7 +37,7 @@ def killed_coordinator(world: World, *, seed: int, reference: Found) -> Record:
     last = world.run(workdir, more=WORKERS)
     wrong += [f"exit status {last.code}: {last.lines[-1:]}"] if last.code else []
     if not last.code:
-        wrong += found_in(workdir, world.task).differs(reference)
+        wrong += found_in(workdir, world.task).differs(reference())
         there = _results(workdir)
         wrong += [f"{name} is lost or another" for name, text in finished.items() if there.get(name) != text]
     clean(workdir)

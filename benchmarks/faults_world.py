@@ -171,6 +171,9 @@ class Found:
         return wrong
 
 
+Reference = Callable[[], Found]  # what comes of a search that nothing happens to; made when it is first asked for
+
+
 def found_in(workdir: Path, task: Path) -> Found:
     """Read what a search left, with open_clip alone for its model."""
     report = json.loads((workdir / "report" / "report.json").read_text("utf-8"))

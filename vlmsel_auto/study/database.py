@@ -81,8 +81,8 @@ def shown(url: URL) -> str:
     """The address without its password, wherever that stands."""
     from sqlalchemy import URL
 
-    shown = URL.create(url.drivername, url.username, None, url.host, url.port, url.database, url.query)
-    return shown.difference_update_query([name for name in url.query if "pass" in name.lower()]).render_as_string()
+    plain = URL.create(url.drivername, url.username, None, url.host, url.port, url.database, url.query)
+    return plain.difference_update_query([name for name in url.query if "pass" in name.lower()]).render_as_string()
 
 
 def _cause(error: BaseException) -> BaseException:

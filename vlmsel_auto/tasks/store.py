@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, cast
 
 from vlmsel_auto.cache import digest, sealed, unsealed, write_atomically
 from vlmsel_auto.errors import WorkdirError
@@ -142,8 +142,8 @@ def _read_index(entry: Path, count: int, *, sink: Sink) -> tuple[Identity, ...] 
         rows = unsealed(json.loads(path.read_bytes()))[_IMAGES]
         if not isinstance(rows, list) or len(rows) != count:
             raise ValueError(f"not {count} images")  # noqa: TRY301 - as what the others find
-        return tuple(Identity(digest=str(one), note=str(two)) for one, two in rows)  # type: ignore[misc] # checked
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return tuple(Identity(digest=one, note=two) for one, two in cast("list[tuple[str, str]]", rows))
+    except (OSError, ValueError, KeyError) as error:
         sink(Notice(text=f"{path} was damaged and is made again from the images ({error})", level="warning"))
         return None
 
