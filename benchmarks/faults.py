@@ -17,11 +17,13 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 
 import faults_cases as cases
 import faults_kills as kills
-from faults_world import Found, World, found_in
+import faults_workers as workers
+from faults_world import Found, Reference, World, found_in
 
 Record = dict[str, object]
 Case = Callable[[], Record]
@@ -33,48 +35,50 @@ def quick_cases(world: World) -> Iterator[tuple[str, Case]]:
     """One of the most telling kinds."""
     reference, cpu = _undisturbed(world)
     stages = ("trial", "report")
-    yield "kills 0", lambda: kills.killed_search(world, seed=0, stages=stages, reference=reference, cpu=cpu)
-    yield "disk full 3000", lambda: kills.full_disk(world, kilobytes=3_000, reference=reference)
+    yield "kills 0", partial(kills.killed_search, world, seed=0, stages=stages, reference=reference, cpu=cpu)
+    yield "disk full 3000", partial(kills.full_disk, world, kilobytes=3_000, reference=reference)
 
 
 def all_cases(world: World) -> Iterator[tuple[str, Case]]:
     """Every case by name, the cheap ones first."""
-    yield "memory over 1,000 trials", lambda: cases.coordinator_memory(world, trials=1_000)
-    yield "out of memory", lambda: cases.out_of_memory(world)
-    yield "damaged candidates", lambda: cases.damaged_candidates(world)
-    yield "trial that kills", lambda: cases.killing_trial(world)
+    yield "memory over 1,000 trials", partial(cases.coordinator_memory, world, trials=1_000)
+    yield "out of memory", partial(cases.out_of_memory, world)
+    yield "damaged candidates", partial(cases.damaged_candidates, world)
+    yield "trial that kills", partial(cases.killing_trial, world)
     reference, cpu = _undisturbed(world)
     for kind in cases.KINDS:
-        yield f"flip {kind}", lambda kind=kind: cases.flipped(world, kind=kind, reference=reference)  # type: ignore[misc]
+        yield f"flip {kind}", partial(cases.flipped, world, kind=kind, reference=reference)
     for name, times in (("SIGTERM", 1), ("SIGHUP", 1), ("SIGINT", 1), ("SIGINT", 2)):
-        yield (
-            f"{name} x {times}",
-            lambda name=name, times=times: kills.signalled(world, name=name, times=times, reference=reference),  # type: ignore[misc]
-        )
-    yield "SIGSTOP", lambda: kills.stopped(world, seconds=60.0, reference=reference)
+        yield f"{name} x {times}", partial(kills.signalled, world, name=name, times=times, reference=reference)
+    yield "SIGSTOP", partial(kills.stopped, world, seconds=60.0, reference=reference)
     for size in (100, 700, 2_000, 3_000, 4_500):
-        yield f"disk full {size}", lambda size=size: kills.full_disk(world, kilobytes=size, reference=reference)  # type: ignore[misc]
+        yield f"disk full {size}", partial(kills.full_disk, world, kilobytes=size, reference=reference)
     for size in (1, 50, 1_000):
-        yield f"file limit {size}", lambda size=size: kills.file_limit(world, kilobytes=size, reference=reference)  # type: ignore[misc]
-    yield "read-only", lambda: kills.read_only(world, reference=reference)
+        yield f"file limit {size}", partial(kills.file_limit, world, kilobytes=size, reference=reference)
+    yield "read-only", partial(kills.read_only, world, reference=reference)
+    yield "read-only file system", partial(kills.failing_disk, world, reference=reference)
     for number in range(5):
-        yield f"postgresql {number}", lambda number=number: cases.database(world, seed=number, reference=reference)  # type: ignore[misc]
+        yield f"postgresql {number}", partial(cases.database, world, seed=number, reference=reference)
     for number, stages in enumerate(kills.rounds(_SEARCHES)):
-        yield (
-            f"kills {number}",
-            lambda number=number, stages=stages: kills.killed_search(  # type: ignore[misc]
-                world, seed=number, stages=stages, reference=reference, cpu=cpu
-            ),
-        )
+        one = partial(kills.killed_search, world, seed=number, stages=stages, reference=reference, cpu=cpu)
+        yield f"kills {number}", one
+    two, _ = _undisturbed(world, more=workers.WORKERS)
+    for number in range(len(workers.ROUNDS)):
+        yield f"workers {number}", partial(workers.killed_coordinator, world, seed=number, reference=two)
 
 
-def _undisturbed(world: World) -> tuple[Found, float]:
+def _undisturbed(world: World, *, more: tuple[str, ...] = ()) -> tuple[Reference, Callable[[], float]]:
     """What comes of a search that nothing happens to, and the seconds of processor time that it takes."""
-    workdir = world.root / "reference"
-    run = world.run(workdir)
-    if run.code:
-        raise SystemExit(f"the undisturbed search failed: {run.lines[-1:]}")
-    return found_in(workdir, world.task), run.cpu
+
+    @cache
+    def made() -> tuple[Found, float]:
+        workdir = world.root / "-".join(["reference", *(each.strip("-") for each in more)])
+        run = world.run(workdir, more=more)
+        if run.code:
+            raise SystemExit(f"the undisturbed search failed: {run.lines[-1:]}")
+        return found_in(workdir, world.task), run.cpu
+
+    return (lambda: made()[0]), (lambda: made()[1])
 
 
 def campaign(chosen: Iterator[tuple[str, Case]], *, only: tuple[str, ...], file: Path | None) -> dict[str, Record]:
@@ -92,12 +96,11 @@ def campaign(chosen: Iterator[tuple[str, Case]], *, only: tuple[str, ...], file:
 
 def summary(done: dict[str, Record]) -> dict[str, object]:
     """Figures over all cases."""
-    killed = [record for name, record in done.items() if name.startswith("kills ")]
-    struck = [each["kills"] for each in killed if isinstance(each["kills"], list)]
-    lost = [float(str(each["cpu_lost_a_kill"])) for each in killed]
+    struck = [each["kills"] for each in done.values() if isinstance(each.get("kills"), list)]
+    lost = [float(str(each["cpu_lost_a_kill"])) for each in done.values() if "cpu_lost_a_kill" in each]
     return {
         "cases": len(done),
-        "kills": sum(len(each) for each in struck),
+        "kills": sum(len(each) for each in struck if isinstance(each, list)),
         "cpu_seconds_lost_a_kill": round(sum(lost) / len(lost), 2) if lost else None,
         "skipped": [name for name, record in done.items() if "skipped" in record],
         "wrong": {name: record["wrong"] for name, record in done.items() if record["wrong"]},
@@ -111,7 +114,6 @@ def main() -> None:
     parser.add_argument("--only", default="", help="comma list of beginnings of names of cases")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vlmsel-faults-") as folder:
-        Path(folder).chmod(0o755)
         world = World.made(Path(folder))
         only = tuple(name for name in chosen.only.split(",") if name)
         listed = quick_cases(world) if chosen.quick else all_cases(world)

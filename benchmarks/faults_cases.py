@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from faults_kills import clean
-from faults_world import CANDIDATES, Found, Run, Watch, World, found_in
+from faults_world import CANDIDATES, Reference, Run, Watch, World, found_in
 
 Record = dict[str, object]
 KINDS = {
@@ -26,10 +26,11 @@ KINDS = {
 _UNSAID = {"model", "head", "report"}  # every run writes these anew
 
 
-def flipped(world: World, *, kind: str, reference: Found) -> Record:
+def flipped(world: World, *, kind: str, reference: Reference) -> Record:
     """A bit of one kind of file flips after a search; the same command must say so and come to the same end."""
     workdir = world.root / "flipped"
     clean(workdir)
+    wanted = reference()  # whose files are the ones to damage
     for suffix in ("", "-home"):
         source = world.root / f"reference{suffix}"
         if source.exists():
@@ -54,7 +55,7 @@ def flipped(world: World, *, kind: str, reference: Found) -> Record:
         wrong = [] if run.code == 2 else [f"exit status {run.code}: {run.lines[-1:]}"]
     else:
         wrong = [f"exit status {run.code}: {run.lines[-1:]}"] if run.code else []
-        wrong = wrong or found_in(workdir, world.task).differs(reference)
+        wrong = wrong or found_in(workdir, world.task).differs(wanted)
     if not said and kind not in _UNSAID:
         wrong.append("nothing was said")
     clean(workdir)
@@ -176,7 +177,7 @@ def out_of_memory(world: World) -> Record:
     return {"wrong": [] if states == ["failed", "complete"] else [f"fine-tuning: {states}"], "fine-tuning": states}
 
 
-def database(world: World, *, seed: int, reference: Found) -> Record:
+def database(world: World, *, seed: int, reference: Reference) -> Record:
     """The server dies in mid-search and is back five seconds later; afterwards it has what the journal has."""
     import importlib
 
@@ -198,7 +199,7 @@ def database(world: World, *, seed: int, reference: Found) -> Record:
 
         run = world.run(workdir, strike=strike, more=["--storage", server.url])
         wrong = [f"exit status {run.code}: {run.lines[-1:]}"] if run.code else []
-        wrong = wrong or found_in(workdir, world.task).differs(reference)
+        wrong = wrong or found_in(workdir, world.task).differs(reference())
         wrong += [] if not any("s3cret" in line for line in run.lines) else ["the password was said"]
         files = [each for each in workdir.rglob("*") if each.is_file()]
         wrong += [f"the password is in {each.name}" for each in files if b"s3cret" in each.read_bytes()]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import pwd
 import random
 import shutil
 import signal
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from faults_world import Found, Run, Strike, Watch, World, found_in, kill
+from faults_world import Reference, Run, Strike, Watch, World, found_in, kill
 
 Record = dict[str, object]
 STAGES = ("load", "look", "conductance", "trial", "checkpoint", "export", "report")
@@ -40,7 +40,9 @@ def moment(stage: str, draw: random.Random) -> Strike:
     return strike
 
 
-def killed_search(world: World, *, seed: int, stages: tuple[str, ...], reference: Found, cpu: float) -> Record:
+def killed_search(
+    world: World, *, seed: int, stages: tuple[str, ...], reference: Reference, cpu: Callable[[], float]
+) -> Record:
     """One search that is killed once in each of the stages, and goes on by the same command each time."""
     workdir = world.root / f"kills-{seed}"
     draw = random.Random(seed)  # noqa: S311 - moments, not secrets
@@ -54,8 +56,8 @@ def killed_search(world: World, *, seed: int, stages: tuple[str, ...], reference
     runs.append(world.run(workdir))
     wrong = [f"exit status {runs[-1].code}: {runs[-1].lines[-1:]}"] if runs[-1].code else []
     if not wrong:
-        wrong = found_in(workdir, world.task).differs(reference)
-    lost = sum(each.cpu for each in runs) - cpu
+        wrong = found_in(workdir, world.task).differs(reference())
+    lost = sum(each.cpu for each in runs) - cpu()
     clean(workdir)
     return {"kills": struck, "wrong": wrong, "cpu_lost_a_kill": round(lost / max(1, len(struck)), 2)}
 
@@ -81,15 +83,15 @@ def _in_trial(act: Callable[[Watch], None]) -> Strike:
     return strike
 
 
-def _goes_on(world: World, workdir: Path, reference: Found) -> list[str]:
+def _goes_on(world: World, workdir: Path, reference: Reference) -> list[str]:
     last = world.run(workdir)
     wrong = [f"exit status {last.code}: {last.lines[-1:]}"] if last.code else []
-    wrong = wrong or found_in(workdir, world.task).differs(reference)
+    wrong = wrong or found_in(workdir, world.task).differs(reference())
     clean(workdir)
     return wrong
 
 
-def signalled(world: World, *, name: str, times: int, reference: Found) -> Record:
+def signalled(world: World, *, name: str, times: int, reference: Reference) -> Record:
     """A signal that asks for the end: the search ends by itself, with what it has, and goes on later."""
     workdir = world.root / f"{name}-{times}"
     took: list[float] = []
@@ -109,7 +111,7 @@ def signalled(world: World, *, name: str, times: int, reference: Found) -> Recor
     return {"wrong": wrong + _goes_on(world, workdir, reference), "exit": run.code, "seconds_to_end": took}
 
 
-def stopped(world: World, *, seconds: float, reference: Found) -> Record:
+def stopped(world: World, *, seconds: float, reference: Reference) -> Record:
     """SIGSTOP and, later, SIGCONT; a second search on the work directory is refused meanwhile."""
     workdir = world.root / "stopped"
     second: list[Run] = []
@@ -124,12 +126,12 @@ def stopped(world: World, *, seconds: float, reference: Found) -> Record:
     wrong = [] if run.code == 0 else [f"exit status {run.code}: {run.lines[-1:]}"]
     if second[0].code != 2 or "Another process is at work" not in second[0].lines[-1]:
         wrong.append(f"a second search was not refused: {second[0].lines[-1:]}")
-    wrong = wrong or found_in(workdir, world.task).differs(reference)
+    wrong = wrong or found_in(workdir, world.task).differs(reference())
     clean(workdir)
     return {"wrong": wrong, "seconds": seconds}
 
 
-def full_disk(world: World, *, kilobytes: int, reference: Found) -> Record:
+def full_disk(world: World, *, kilobytes: int, reference: Reference) -> Record:
     """A file system that is full after so many kilobytes, and is then given more."""
     workdir = world.root / f"disk-{kilobytes}"
     workdir.mkdir()
@@ -141,7 +143,7 @@ def full_disk(world: World, *, kilobytes: int, reference: Found) -> Record:
         subprocess.run(_mount(workdir, 200_000, again=True), check=True)  # noqa: S603
         last = world.run(workdir)
         wrong += [f"exit status {last.code}: {last.lines[-1:]}"] if last.code else []
-        wrong = wrong or found_in(workdir, world.task).differs(reference)
+        wrong = wrong or found_in(workdir, world.task).differs(reference())
     finally:
         subprocess.run(["/bin/umount", str(workdir)], check=False)  # noqa: S603
         clean(workdir)
@@ -160,7 +162,7 @@ def _refused(run: Run, text: str) -> list[str]:
     return [*wrong, "a traceback"] if any("Traceback" in line for line in run.lines) else wrong
 
 
-def file_limit(world: World, *, kilobytes: int, reference: Found) -> Record:
+def file_limit(world: World, *, kilobytes: int, reference: Reference) -> Record:
     """No file may grow beyond so many kilobytes (RLIMIT_FSIZE)."""
     import resource
 
@@ -173,34 +175,58 @@ def file_limit(world: World, *, kilobytes: int, reference: Found) -> Record:
     }
 
 
-def read_only(world: World, *, reference: Found) -> Record:
-    """The work directory loses the right to be written in mid-search; root would not notice, so nobody searches."""
-    if os.getuid():
-        return {"wrong": [], "skipped": "only root can search as somebody else"}
-    nobody = pwd.getpwnam("nobody").pw_uid
+def read_only(world: World, *, reference: Reference) -> Record:
+    """The work directory loses the right to be written in mid-search; root's power to ignore rights is taken away."""
     workdir = world.root / "read-only"
-    home = workdir.with_name(f"{workdir.name}-home")
-    for folder in (workdir, home):
-        folder.mkdir()
-        os.chown(folder, nobody, -1)
+    script = world.command(workdir)
+    if not os.getuid():
+        setpriv = shutil.which("setpriv")
+        if setpriv is None:
+            return {"wrong": [], "skipped": "root ignores rights, and nothing here (setpriv) takes that power from it"}
+        script = [setpriv, "--bounding-set=-dac_override,-dac_read_search", *script]
 
     def act(watch: Watch) -> None:
         _rights(watch.workdir, 0o555)
 
-    try:
-        run = world.run(workdir, strike=_in_trial(act), user=nobody)
-    except PermissionError:
-        clean(workdir)
-        return {"wrong": [], "skipped": "the user nobody may not run this Python"}
+    run = world.run(workdir, strike=_in_trial(act), script=script)
     wrong = _refused(run, "cannot write")
     _rights(workdir, 0o755)
-    last = world.run(workdir, user=nobody)
-    wrong += [f"exit status {last.code}: {last.lines[-1:]}"] if last.code else []
-    wrong = wrong or found_in(workdir, world.task).differs(reference)
-    clean(workdir)
-    return {"wrong": wrong, "said": run.lines[-1] if run.lines else ""}
+    return {"wrong": wrong + _goes_on(world, workdir, reference), "said": run.lines[-1] if run.lines else ""}
 
 
 def _rights(workdir: Path, mode: int) -> None:
     for folder in (workdir, *(each for each in workdir.rglob("*") if each.is_dir())):
         folder.chmod(mode)
+
+
+def failing_disk(world: World, *, reference: Reference) -> Record:
+    """The file system under a search finds an error in itself and turns read-only, also for files that are open."""
+    disk, image = world.root / "disk", world.root / "disk.img"
+    disk.mkdir()
+    with image.open("wb") as stream:
+        stream.truncate(200 * 2**20)
+    mount = ["/bin/mount", "-o", "loop,errors=remount-ro", str(image), str(disk)]
+    try:
+        subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True, capture_output=True)  # noqa: S603, S607
+        subprocess.run(mount, check=True, capture_output=True)  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return {"wrong": [], "skipped": "no file system can be made and mounted here"}
+    try:
+        number = disk.stat().st_dev
+        device = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve().name
+        trigger = Path("/sys/fs/ext4") / device / "trigger_fs_error"
+        if not trigger.exists():
+            return {"wrong": [], "skipped": "this system has no ext4 that can be made to fail"}
+        workdir = disk / "search"
+        run = world.run(workdir, strike=_in_trial(lambda _: _write(trigger, "1")))
+        wrong = _refused(run, "cannot write")
+        subprocess.run(["/bin/umount", str(disk)], check=True)  # noqa: S603
+        subprocess.run(mount, check=True)  # noqa: S603
+        return {"wrong": wrong + _goes_on(world, workdir, reference), "said": run.lines[-1] if run.lines else ""}
+    finally:
+        subprocess.run(["/bin/umount", str(disk)], check=False)  # noqa: S603
+
+
+def _write(file: Path, text: str) -> None:
+    with contextlib.suppress(OSError):  # the error that was asked for is told here too
+        file.write_text(text)

@@ -86,8 +86,9 @@ class World:
             str(workdir), *more,
         ]  # fmt: skip
 
-    def environment(self, home: Path) -> dict[str, str]:
-        """One thread, and cache and library of their own."""
+    def environment(self, workdir: Path) -> dict[str, str]:
+        """One thread, and cache and library of its own, beside the work directory."""
+        home = workdir.with_name(f"{workdir.name}-home")
         return {
             **os.environ, "OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "10000", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1",
             "VLMSEL_CACHE": str(home / "cache"), "VLMSEL_LIBRARY": str(home / "library.safetensors"),
@@ -102,11 +103,10 @@ class World:
         more: Sequence[str] = (),
         candidates: Sequence[str] = CANDIDATES,
         prepare: Callable[[], None] | None = None,
-        user: int | None = None,
         script: Sequence[str] | None = None,
-        limit: float = 600.0,
+        limit: float = 3_600.0,
     ) -> Run:
-        """Run the command; its home is beside the work directory.
+        """Run the command.
 
         Args:
             workdir: of the search.
@@ -114,16 +114,14 @@ class World:
             more: further words of the command.
             candidates: of the search.
             prepare: called in the new process before it begins.
-            user: who it runs as.
             script: another command.
             limit: seconds after which it is killed.
         """
         with tempfile.NamedTemporaryFile(suffix=".log") as stream:
-            home = workdir.with_name(f"{workdir.name}-home")
             process = subprocess.Popen(  # noqa: S603 - our own command
                 script or self.command(workdir, candidates=candidates, more=more),
-                env=self.environment(home), stdout=subprocess.DEVNULL, stderr=stream, preexec_fn=prepare, user=user,  # noqa: PLW1509 - limits of resources
-                cwd=workdir.parent,
+                env=self.environment(workdir), stdout=subprocess.DEVNULL, stderr=stream, cwd=workdir.parent,
+                preexec_fn=prepare,  # noqa: PLW1509 - limits of resources
             )  # fmt: skip
             watch = Watch(process=process, workdir=workdir, log=Path(stream.name))
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -171,6 +169,9 @@ class Found:
         if self.test is None or abs(self.plain - self.test) > 1e-9:
             wrong.append(f"plain open_clip scores {self.plain}, the record says {self.test}")
         return wrong
+
+
+Reference = Callable[[], Found]  # what comes of a search that nothing happens to; made when it is first asked for
 
 
 def found_in(workdir: Path, task: Path) -> Found:

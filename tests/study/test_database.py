@@ -3,7 +3,7 @@
 import pytest
 
 from vlmsel_auto.errors import InputError
-from vlmsel_auto.study.database import database_url, reason_of, without_password
+from vlmsel_auto.study.database import database_url, is_away, reason_of, without_password
 
 QUOTED = "p%40ss%2Fw"
 
@@ -35,3 +35,26 @@ def test_other_databases_are_refused(told: str) -> None:
     with pytest.raises(InputError, match=r"postgresql://USER@HOST/DATABASE .*but got '") as caught:
         database_url(told)
     assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_refuses_is_not_away() -> None:
+    errors = pytest.importorskip("psycopg", reason="needs the extra postgresql").errors
+    words = 'connection failed: connection to server at "127.0.0.1", port 5432 failed: '
+    away = [
+        errors.OperationalError(f"{words}Connection refused"),
+        errors.OperationalError(f"{words}FATAL:  the database system is starting up"),
+        errors.AdminShutdown("terminating connection due to administrator command"),
+        errors.ConnectionFailure("gone"),
+    ]
+    refused = [
+        errors.OperationalError(f'{words}FATAL:  password authentication failed for user "me"'),
+        errors.OperationalError(f'{words}FATAL:  database "db" does not exist'),
+        errors.OutOfMemory("no memory"),
+        errors.InsufficientPrivilege("permission denied for schema public"),
+        RuntimeError("the tables are another Optuna's"),
+    ]
+    assert [is_away(each) for each in away] == [True] * len(away)
+    assert [is_away(each) for each in refused] == [False] * len(refused)
+    wrapped = RuntimeError("wrapped")
+    wrapped.__cause__ = away[0]
+    assert is_away(wrapped)

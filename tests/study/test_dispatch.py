@@ -8,6 +8,7 @@ import pytest
 
 from helpers.deadly_models import deadly_load
 from helpers.engine_world import APART, kill_a_worker
+from helpers.stored_results import read_results
 from helpers.study_world import candidates, digits_folder, ranking, task
 from vlmsel_auto.engines.engine import Engine
 from vlmsel_auto.events import Event, Notice, TrialEpoch, TrialFinished, TrialStarted
@@ -15,7 +16,7 @@ from vlmsel_auto.models import zoo
 from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task, TrialState
 from vlmsel_auto.study import dispatch
 from vlmsel_auto.study.study import StudyOutcome, run_study
-from vlmsel_auto.tuning.checkpoints import has_weights, read_results
+from vlmsel_auto.tuning.checkpoints import has_weights
 
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
 

@@ -79,8 +79,16 @@ Search = Callable[..., StudyOutcome]
 
 @pytest.fixture
 def search(task: Task, candidates: tuple[Candidate, ...]) -> Search:
-    def run(url: str, workdir: Path, *, trials: int, sink: Callable[[Event], None] = lambda _: None) -> StudyOutcome:
+    def run(
+        url: str,
+        workdir: Path,
+        *,
+        trials: int,
+        sink: Callable[[Event], None] = lambda _: None,
+        opened: Callable[[], None] = lambda: None,
+    ) -> StudyOutcome:
         with mirrored(url, task=task.digest, workdir=workdir, sink=sink) as mirror:
+            opened()
             return run_study(
                 task=task, candidates=candidates, ranking=ranking(), budget=Budget(trials=trials), workdir=workdir,
                 load=zoo.load, methods=("probe",), mirror=mirror, sink=sink,
@@ -173,17 +181,85 @@ def test_a_server_that_goes_away_in_mid_search(
     assert same(trials_in(url, task), study_of(tmp_path).get_trials())
 
 
-def test_a_server_that_goes_away_while_the_study_is_opened_is_said_in_one_line(
-    server: Server, url: str, tmp_path: Path
-) -> None:
-    with mirrored(url, task="t" * 64, workdir=tmp_path, sink=print) as mirror:
-        assert mirror is not None
-        server.stop(signal.SIGQUIT)
-        try:
-            with pytest.raises(InputError, match="the database of --storage cannot be used: start the server"):
-                mirror.about({"task": "t"})
-        finally:
+def back_after_a_trial(server: Server, said: list[str]) -> Callable[[Event], None]:
+    """A sink that starts the server again when a trial has ended, and keeps what was said."""
+
+    def sink(event: Event) -> None:
+        if isinstance(event, Notice):
+            said.append(event.text)
+        if isinstance(event, TrialFinished) and not event.resumed and server.process is None:
             server.start()
+
+    return sink
+
+
+def test_a_server_that_goes_away_while_the_study_is_opened_costs_nothing_that_it_held(
+    server: Server, url: str, search: Search, task: Task, tmp_path: Path
+) -> None:
+    first = search(url, tmp_path / "a", trials=2)
+    said: list[str] = []
+    sink = back_after_a_trial(server, said)
+    second = search(url, tmp_path / "b", trials=3, sink=sink, opened=lambda: server.stop(signal.SIGQUIT))
+    assert second.results[:2] == first.results
+    assert len(second.results) == 3
+    assert "the database cannot be reached: the search goes on" in said[0]
+    assert "going on with the study in the database, which has 2 finished trials" in said[1]
+    assert "is back" in said[-1]
+    assert same(trials_in(url, task), study_of(tmp_path / "b").get_trials())
+
+
+def test_a_server_that_was_restarted_while_candidates_were_looked_at_is_not_noticed(
+    server: Server, url: str, search: Search, task: Task, tmp_path: Path
+) -> None:
+    def restart() -> None:
+        server.stop(signal.SIGQUIT)
+        server.start()
+
+    said: list[Event] = []
+    search(url, tmp_path, trials=1, sink=said.append, opened=restart)
+    assert not [each for each in said if isinstance(each, Notice)]
+    assert same(trials_in(url, task), study_of(tmp_path).get_trials())
+
+
+def test_without_the_server_a_search_goes_on_where_it_has_all_that_the_database_held(
+    server: Server, url: str, search: Search, task: Task, tmp_path: Path
+) -> None:
+    first = search(url, tmp_path / "a", trials=2)
+    with pytest.raises(InputError, match="password authentication failed"):
+        search(url.replace("s3cret", "wrong"), tmp_path / "a", trials=3)
+    said: list[str] = []
+    server.stop(signal.SIGQUIT)
+    try:
+        with pytest.raises(InputError, match="the database of --storage cannot be used: start the server"):
+            search(url, tmp_path / "b", trials=3)  # only the database knows what there is
+        assert not (tmp_path / "b").exists()
+        with pytest.raises(InputError, match="start the server"):
+            search(url + "_other", tmp_path / "a", trials=3)
+        second = search(url, tmp_path / "a", trials=3, sink=back_after_a_trial(server, said))
+    finally:
+        if server.process is None:
+            server.start()
+    assert second.results[:2] == first.results
+    assert len(second.results) == 3
+    assert "the database cannot be reached: the search goes on" in said[0]
+    assert "is back" in said[-1]
+    assert same(trials_in(url, task), study_of(tmp_path / "a").get_trials())
+
+
+def test_what_another_search_wrote_while_the_server_was_away_from_here_is_not_mixed(
+    server: Server, url: str, search: Search, task: Task, tmp_path: Path
+) -> None:
+    search(url, tmp_path / "a", trials=1)
+    search(url, tmp_path / "b", trials=3)
+    said: list[str] = []
+    server.stop(signal.SIGQUIT)
+    try:
+        search(url, tmp_path / "a", trials=2, sink=back_after_a_trial(server, said))
+    finally:
+        if server.process is None:
+            server.start()
+    assert "is no longer written: another search went on with the study meanwhile" in said[-1]
+    assert same(trials_in(url, task), study_of(tmp_path / "b").get_trials())
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import optuna
 
+from helpers.stored_results import read_results
 from helpers.study_world import NAMES, SCRIPT, candidates, digits_folder, ranking, study_of, task
 from vlmsel_auto.events import Notice
 from vlmsel_auto.models import zoo
 from vlmsel_auto.records import Budget, Candidate, Task
 from vlmsel_auto.study.journal import JOURNAL
 from vlmsel_auto.study.study import run_study
-from vlmsel_auto.tuning.checkpoints import has_paused, load_trial, read_result, read_results, save_result
+from vlmsel_auto.tuning.checkpoints import has_paused, load_trial, read_result, save_result
 
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
 

@@ -8,6 +8,7 @@ import optuna
 import pytest
 
 from helpers.nearest_mean import ROW
+from helpers.stored_results import read_results
 from helpers.study_world import NAMES, candidates, digits_folder, ranking, study_of, task
 from vlmsel_auto.errors import BudgetError, CandidateError, InputError, TrialUnavailable, WorkdirError
 from vlmsel_auto.events import Event, RankingReady, TrialFinished, TrialStarted
@@ -20,7 +21,7 @@ from vlmsel_auto.reporting.formatting import spec_text
 from vlmsel_auto.study.past import past_of_search
 from vlmsel_auto.study.study import run_study
 from vlmsel_auto.tuning import methods
-from vlmsel_auto.tuning.checkpoints import has_weights, load_trial, read_results
+from vlmsel_auto.tuning.checkpoints import has_weights, load_trial
 from vlmsel_auto.tuning.methods import METHODS
 
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures

@@ -14,6 +14,7 @@ from PIL import Image
 
 from helpers.pictures import encoded, picture
 from vlmsel_auto.errors import WorkdirError
+from vlmsel_auto.events import Event, Notice, Sink, discard
 from vlmsel_auto.records import ImageView
 from vlmsel_auto.tasks import store
 from vlmsel_auto.tasks.store import Identify, StoreEntry, open_entry
@@ -42,6 +43,7 @@ def opened(
     views: Sequence[ImageView] = (SMALL, SQUASHED),
     key: str = "k",
     identify: Identify = "pixels",
+    sink: Sink = discard,
 ) -> StoreEntry:
     return open_entry(
         root=root,
@@ -51,6 +53,7 @@ def opened(
         identify=identify,
         views=views,
         progress=lambda _: None,
+        sink=sink,
     )
 
 
@@ -113,16 +116,37 @@ def test_a_second_call_asks_for_no_image(tmp_path: Path, sources: Sources, ident
     assert not list(tmp_path.glob(".part-*"))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", None])
-def test_a_damaged_entry_is_made_again(tmp_path: Path, sources: Sources, text: str | None) -> None:
-    entry = opened(tmp_path, sources)
-    if text is None:
-        (entry.path / "index.json").unlink()
+def _flipped(text: bytes, old: bytes) -> bytes:
+    """One bit of the first place of ``old`` flips, which leaves sound JSON."""
+    place = text.index(old)
+    return text[:place] + bytes([text[place] ^ 1]) + text[place + 1 :]
+
+
+@pytest.mark.parametrize("identify", ["pixels", "bytes"])
+@pytest.mark.parametrize("harm", ["cut", "another", "gone", "digest", "note", "sum"])
+def test_a_damaged_index_is_said_and_made_again_and_the_rows_stay(
+    tmp_path: Path, images: list[Image.Image], identify: Identify, harm: str
+) -> None:
+    sources = Sources([*map(encoded, images), b""])
+    entry = opened(tmp_path, sources, identify=identify)
+    (entry.path / "late.jsonl").write_text("what was found of files when they were decoded")
+    index = entry.path / "index.json"
+    sound = index.read_bytes()
+    if harm == "gone":
+        index.unlink()
     else:
-        (entry.path / "index.json").write_text(text)
-    again = opened(tmp_path, sources)
-    assert (again.reused, sources.calls) == (False, 2)
+        old = {"digest": entry.identities[0].digest.encode(), "note": b"empty file", "sum": b"sha256"}
+        index.write_bytes({"cut": b"{", "another": b"[]"}.get(harm) or _flipped(sound, old[harm]))
+    kept = {path.name: path.read_bytes() for path in entry.path.iterdir() if path != index}
+    said: list[Event] = []
+    again = opened(tmp_path, sources, identify=identify, sink=said.append)
+    assert (again.reused, again.created, sources.calls) == (False, (), 2)
     assert again.identities == entry.identities
+    (told,) = said
+    assert isinstance(told, Notice)
+    assert f"{index} was damaged and is made again" in told.text
+    assert {path.name: path.read_bytes() for path in entry.path.iterdir()} == {**kept, "index.json": sound}
+    assert opened(tmp_path, sources, identify=identify).reused
 
 
 def test_progress_counts_every_image_in_order(tmp_path: Path, sources: Sources) -> None:

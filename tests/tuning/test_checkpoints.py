@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from helpers.opened_study import result
+from helpers.stored_results import read_results
 from helpers.tuning_world import spec
 from vlmsel_auto.errors import TrialUnavailable, WorkdirError
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
@@ -20,7 +21,6 @@ from vlmsel_auto.tuning.checkpoints import (
     load_paused,
     load_trial,
     read_result,
-    read_results,
     result_from_json,
     result_to_json,
     save_paused,

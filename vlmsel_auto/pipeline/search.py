@@ -251,6 +251,7 @@ def search(
         def load(candidate: Candidate) -> LoadedModel:
             return zoo.load(candidate, device=place, sink=sink)
 
+        past = read_past(sink=sink)  # in any case: what is damaged is told before learning drops it
         outcome = run_study(
             task=task,
             candidates=usable,
@@ -265,7 +266,7 @@ def search(
             device=place,
             top_k=top_k,
             mirror=mirror,
-            past=read_past() if library is None else (),
+            past=past if library is None else (),
             policy=replace(POLICY, price=price / 100),
             engine=engine,
         )

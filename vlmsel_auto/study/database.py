@@ -37,6 +37,8 @@ _CLIENT: Final[dict[str, int]] = {  # a server that does not answer is away afte
     "tcp_user_timeout": 15_000,
 }  # fmt: skip
 _SERVER: Final = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+_AWAY: Final = {"08", "57"}  # classes of SQLSTATE: the connection failed, an operator intervened
+_PASSING: Final = ("database system is", "terminating connection")  # in recovery mode, starting up, shutting down
 _TOLD: Final = re.compile(r"/\* vlmsel-auto ([\w=-]+) \*/", re.ASCII)
 
 
@@ -55,7 +57,7 @@ def database_url(storage: str) -> URL:
     except (ArgumentError, ValueError):  # their messages quote what was given
         raise InputError(f"--storage must be {_FORM}, but got {len(storage)} characters that are no address") from None
     if url.drivername not in {"postgres", "postgresql", _DRIVER} or not url.database:
-        raise InputError(f"--storage must be {_FORM}, but got {_shown(url)!r}")
+        raise InputError(f"--storage must be {_FORM}, but got {shown(url)!r}")
     try:
         import psycopg  # noqa: F401 - SQLAlchemy imports it by name
     except ImportError as error:
@@ -66,27 +68,46 @@ def database_url(storage: str) -> URL:
 
 
 def without_password(storage: str) -> str:
-    """The address as it may be shown: without its password, wherever that stands.
+    """The address as it may be shown, see `shown`.
 
     Raises:
         InputError: see `database_url`.
         MissingDependency: likewise.
     """
-    return _shown(database_url(storage).set(drivername="postgresql"))
+    return shown(database_url(storage).set(drivername="postgresql"))
 
 
-def _shown(url: URL) -> str:
+def shown(url: URL) -> str:
+    """The address without its password, wherever that stands."""
     from sqlalchemy import URL
 
-    shown = URL.create(url.drivername, url.username, None, url.host, url.port, url.database, url.query)
-    return shown.difference_update_query([name for name in url.query if "pass" in name.lower()]).render_as_string()
+    plain = URL.create(url.drivername, url.username, None, url.host, url.port, url.database, url.query)
+    return plain.difference_update_query([name for name in url.query if "pass" in name.lower()]).render_as_string()
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What the server or its driver said, which Optuna and SQLAlchemy wrap."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the server is not there, or just starts or ends; not: it refuses a password, a name or a right."""
+    import psycopg
+
+    cause = _cause(error)
+    if not isinstance(cause, psycopg.OperationalError):
+        return False
+    if cause.sqlstate is not None:
+        return cause.sqlstate[:2] in _AWAY
+    text = str(cause)  # libpq hides the state of a connection that was refused
+    return "FATAL" not in text or any(said in text for said in _PASSING)
 
 
 def reason_of(error: BaseException, url: URL) -> str:
     """What went wrong, in one line without the password."""
-    cause = error
-    while cause.__cause__ is not None:  # Optuna and SQLAlchemy wrap what the server said
-        cause = cause.__cause__
+    cause = _cause(error)
     text = " ".join(str(cause).split()) or type(cause).__name__
     secrets = [url.password, *(value for name, value in url.query.items() if "pass" in name.lower())]
     for secret in secrets:

@@ -3,168 +3,110 @@
 The search works on the journal in its work directory and waits for no server. A thread copies what is new; while the
 server is away the search goes on, and what the database missed is written when it is back. Every trial is written under
 the number that it has in the journal, and only what the database lacks is written, so nothing is there twice.
+
+A work directory that has everything the database held when they last met (`_MET`) needs no server to go on; one that
+never met it does, for only the database may know what there is.
 """
 
 from __future__ import annotations
 
-import copy
+import json
 import queue
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import optuna
 from optuna.exceptions import OptunaError
-from optuna.storages import RDBStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
-from optuna.trial import TrialState as OptunaState
 
-from vlmsel_auto.cache import Json
-from vlmsel_auto.errors import InputError
+from vlmsel_auto.cache import Json, sealed, unsealed, write_atomically
+from vlmsel_auto.errors import InputError, WorkdirError
 from vlmsel_auto.events import Notice, Sink
-from vlmsel_auto.study.database import (
-    HeldError,
-    Holder,
-    StudyLock,
-    connect_args,
-    database_url,
-    engine_of,
-    hold,
-    making_tables,
-    reason_of,
-)
+from vlmsel_auto.study.comparing import check_same_search, knows_more
+from vlmsel_auto.study.database import Holder, database_url, engine_of, is_away, reason_of, shown
+from vlmsel_auto.study.database_study import DatabaseStudy, Held, connect
+from vlmsel_auto.study.journal import JOURNAL
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
+DATABASE: Final = "the study in the database"
 _HEARTBEAT: Final = 5.0  # seconds between two signs of life of the lock's connection
 _AGAIN: Final = 1.0  # seconds between two tries while the server is away
+_MET: Final = "database.json"  # of a work directory: the record that it holds in full
 _LAST_WORDS: Final = 15.0  # seconds that the end of a search waits for what the database still misses
-
-
-@contextmanager
-def quiet_optuna() -> Iterator[None]:
-    """Silence Optuna's log lines."""
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(level)
-
-
-@dataclass(kw_only=True, eq=False)
-class _Session:
-    """A connection: the lock, the storage, and what the database is known to hold."""
-
-    lock: StudyLock
-    storage: RDBStorage
-    study_id: int
-    written: dict[int, FrozenTrial] = field(default_factory=dict)  # by number, copies of what was written
-    seen: dict[int, FrozenTrial] = field(default_factory=dict)  # by number, the journal's own
-    ids: dict[int, int] = field(default_factory=dict)  # number -> the database's own
-
-    def close(self) -> None:
-        self.lock.release()
-        with suppress(Exception):  # the server may be gone
-            self.storage.remove_session()
-        self.storage.engine.dispose()
-
-    def trials(self) -> list[FrozenTrial]:
-        """All trials of the database by number, which are then known to be written."""
-        found = self.storage.get_all_trials(self.study_id)
-        self.written = {each.number: each for each in found}
-        self.ids = {each.number: each._trial_id for each in found}  # noqa: SLF001 - what the setters of storages take
-        return found
-
-    def write(self, trials: Sequence[FrozenTrial]) -> None:
-        """Write what is new of the journal's trials."""
-        begun = [each.number for each in trials if each.state != OptunaState.WAITING]
-        for each in trials[: max(begun, default=-1) + 1]:  # what only waits may yet be anything
-            before = self.written.get(each.number)
-            if before is None:
-                self.ids[each.number] = self.storage.create_new_trial(self.study_id, each)
-            elif self.seen.get(each.number) is each or before.state.is_finished():
-                continue
-            else:
-                self._update(before, each)
-            # a journal replaces a trial that changes, yet `optuna.Trial` also changes the one that it was given
-            self.seen[each.number], self.written[each.number] = each, copy.deepcopy(each)
-
-    def _update(self, before: FrozenTrial, now: FrozenTrial) -> None:
-        """The state comes last: until then what a lost connection left out is written again."""
-        place, storage = self.ids[now.number], self.storage
-        for name, value in now.params.items():
-            if name not in before.params:
-                kind = now.distributions[name]
-                storage.set_trial_param(place, name, kind.to_internal_repr(value), kind)
-        for name, told in now.user_attrs.items():
-            if before.user_attrs.get(name) != told:
-                storage.set_trial_user_attr(place, name, told)
-        for step, reached in now.intermediate_values.items():
-            if step not in before.intermediate_values:
-                storage.set_trial_intermediate_value(place, step, reached)
-        if now.state != before.state:
-            storage.set_trial_state_values(place, now.state, now.values)
 
 
 class StudyMirror:
     """The record of one study. Made by `mirrored`; all but the copying is the main thread's."""
 
-    def __init__(self, url: URL, *, study: str, me: Holder, sink: Sink) -> None:
-        self._url, self._study, self._me, self._sink = url, study, me, sink
+    def __init__(self, url: URL, *, study: str, workdir: Path, sink: Sink) -> None:
+        self._url, self._study, self._workdir, self._sink = url, study, workdir, sink
+        self._me = Holder.here(workdir)
         self._engine: Engine = engine_of(url)
         self._source: optuna.Study | None = None
+        self._about: Mapping[str, Json] = {}
+        self._held = Held()
         self._thread: threading.Thread | None = None
         self._new, self._end = threading.Event(), threading.Event()
         self._said: queue.SimpleQueue[Notice] = queue.SimpleQueue()
         self._away = ""  # why the server cannot be reached
-        self._session: _Session | None = self._connect()
+        self._session: DatabaseStudy | None = None
 
-    def _connect(self) -> _Session:
-        lock = hold(self._engine, study=self._study, me=self._me)
+    def _connect(self) -> DatabaseStudy:
+        return connect(self._url, engine=self._engine, study=self._study, me=self._me)
+
+    @property
+    def _name(self) -> dict[str, Json]:
+        """Which record this is, without a password."""
+        return {"database": shown(self._url), "study": self._study}
+
+    def has_met(self) -> bool:
+        """Whether the work directory has all that the database held when they last met."""
         try:
-            with making_tables(self._engine):
-                storage = RDBStorage(
-                    self._url.render_as_string(hide_password=False),
-                    engine_kwargs={"pool_pre_ping": True, "connect_args": connect_args(self._url)},
-                )
-            with quiet_optuna():
-                study = optuna.create_study(
-                    storage=storage, study_name=self._study, direction=StudyDirection.MAXIMIZE, load_if_exists=True
-                )
-        except BaseException:
-            lock.release()
-            raise
-        return _Session(lock=lock, storage=storage, study_id=study._study_id)  # noqa: SLF001 - as storages know it
+            told = unsealed(json.loads((self._workdir / _MET).read_bytes()))
+        except (OSError, ValueError):  # damaged: as if they had never met
+            return False
+        return told == self._name and (self._workdir / JOURNAL).exists()
 
-    def about(self, told: Mapping[str, Json]) -> Mapping[str, Json]:
-        """What the study in the database is about; what it does not say yet is written there."""
-        session = self._opened()
-        with _usable(self._url):
-            known = session.storage.get_study_user_attrs(session.study_id)
-            for name, value in told.items():
-                if name not in known:
-                    session.storage.set_study_user_attr(session.study_id, name, value)
-            return {**told, **known}
+    def found(self, *, needed: bool = False) -> Held:
+        """What the database holds; while the server is away, what it held when it was last read.
 
-    def trials(self) -> list[FrozenTrial]:
-        """All trials that the database holds, by number."""
-        with _usable(self._url):
-            return self._opened().trials()
+        Args:
+            needed: a server that is away is an error.
 
-    def _opened(self) -> _Session:
-        assert self._session is not None, "the record is read before it follows a study"  # noqa: S101
-        return self._session
+        Raises:
+            InputError: the database cannot be used, or another search holds the study.
+        """
+        from sqlalchemy.exc import SQLAlchemyError
 
-    def follow(self, study: optuna.Study) -> None:
-        """From now on copy what is new in ``study``."""
-        self._source = study
+        before = self._session
+        try:
+            self._session = before or self._connect()
+            self._session.lock.check()
+            self._held = self._session.held()
+        except (SQLAlchemyError, OptunaError, RuntimeError) as error:  # RuntimeError: tables of another Optuna
+            self._drop()
+            if before is not None:  # a server that was restarted ended that connection, and may be back
+                return self.found(needed=needed)
+            if needed or not is_away(error):
+                raise InputError(
+                    "the database of --storage cannot be used: start the server, mend the address, or leave --storage "
+                    f"out, but got {reason_of(error, self._url)}"
+                ) from None
+            self._lost(error)
+        self.changed()
+        return self._held
+
+    def follow(self, study: optuna.Study, *, about: Mapping[str, Json]) -> None:
+        """From now on copy what is new in ``study``, which has all that was `found`."""
+        write_atomically(self._workdir / _MET, json.dumps(sealed(self._name)).encode())
+        self._source, self._about = study, about
+        self._new.set()
         self._thread = threading.Thread(target=self._copy, name="study mirror", daemon=True)
         self._thread.start()
 
@@ -195,8 +137,9 @@ class StudyMirror:
                 last = time.monotonic() + _LAST_WORDS
             try:
                 self._step()
-            except HeldError as error:
+            except InputError as error:  # another search has the study, or went on with it meanwhile
                 self._say(f"the study's record in the database is no longer written: {error}")
+                self._drop()
                 return
             except Exception as error:  # noqa: BLE001 - whatever the server or its driver does, the search goes on
                 self._lost(error)
@@ -210,15 +153,28 @@ class StudyMirror:
                 self._new.set()
 
     def _step(self) -> None:
+        assert self._source is not None  # noqa: S101 - `follow` starts the thread
         if self._session is None:
             self._session = self._connect()
-            self._session.trials()
+            self._check(self._session.held(), ours=self._source.get_trials(deepcopy=False))
         self._session.lock.check()
-        assert self._source is not None  # noqa: S101 - `follow` starts the thread
-        self._session.write(self._source.get_trials(deepcopy=False))
+        self._session.write(self._source.get_trials(deepcopy=False), about=self._about)
         if self._away:
             self._away = ""
             self._say("the database is back, and has what it missed", warning=False)
+
+    def _check(self, held: Held, *, ours: Sequence[FrozenTrial]) -> None:
+        """Refuse to mix this search with another, which had the study while the server could not be reached from here.
+
+        Raises:
+            WorkdirError: there was one.
+        """
+        check_same_search(self._about, known=held.about, place=DATABASE)
+        if knows_more(held.trials, ours, workdir=self._workdir):
+            raise WorkdirError(
+                f"another search went on with the study meanwhile, but got {len(held.trials)} trials in the database "
+                f"and {len(ours)} in {self._workdir}"
+            )
 
     def _lost(self, error: Exception) -> None:
         if not self._away:
@@ -227,6 +183,9 @@ class StudyMirror:
                 "the database cannot be reached: the search goes on, and what is missed will be written when it is "
                 f"back ({self._away})"
             )
+        self._drop()
+
+    def _drop(self) -> None:
         session, self._session = self._session, None
         if session is not None:
             session.close()
@@ -239,6 +198,8 @@ class StudyMirror:
 def mirrored(storage: str | None, *, task: str, workdir: Path, sink: Sink) -> Iterator[StudyMirror | None]:
     """Hold the study of a task in the database ``storage`` for this process; None where there is no database.
 
+    A search that has the database's trials goes on while the server is away.
+
     Args:
         storage: address, see `database.database_url`.
         task: digest of the task.
@@ -246,30 +207,16 @@ def mirrored(storage: str | None, *, task: str, workdir: Path, sink: Sink) -> It
         sink: takes notices.
 
     Raises:
-        InputError: no such address, the server cannot be reached or used, or another search holds the study.
+        InputError: no such address, another search holds the study, or the server refuses, or cannot be reached by a
+            work directory that may lack what it holds.
         MissingDependency: psycopg is not installed.
     """
     if storage is None:
         yield None
         return
-    url = database_url(storage)
-    with _usable(url):
-        mirror = StudyMirror(url, study=f"vlmsel-auto-{task[:16]}", me=Holder.here(workdir), sink=sink)
+    mirror = StudyMirror(database_url(storage), study=f"vlmsel-auto-{task[:16]}", workdir=workdir, sink=sink)
     try:
+        mirror.found(needed=not mirror.has_met())
         yield mirror
     finally:
         mirror.close()
-
-
-@contextmanager
-def _usable(url: URL) -> Iterator[None]:
-    """Say in one line that the database cannot be used, before a search follows it."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (SQLAlchemyError, OptunaError, RuntimeError) as error:  # RuntimeError: tables of another Optuna
-        raise InputError(
-            "the database of --storage cannot be used: start the server, mend the address, or leave --storage out, "
-            f"but got {reason_of(error, url)}"
-        ) from None

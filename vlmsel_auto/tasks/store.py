@@ -1,8 +1,9 @@
 """Entries of the pixel store: what each image of a folder is, found out once, and the files of rows beside it.
 
 An entry is a folder named by a digest of what its images are. It holds ``index.json`` (an identity for each source
-image) and a sparse file of rows for each view that was asked for (`viewfile`). The folder gets its name when the index
-is whole, so that a kill leaves either an entry or scraps that the next run sweeps away; rows are added one by one.
+image, with a digest of all) and a sparse file of rows for each view that was asked for (`viewfile`). The folder gets
+its name when the index is whole, so that a kill leaves either an entry or scraps that the next run sweeps away; rows
+are added one by one. A damaged index is made again from the sources; the rows beside it have check sums of their own.
 """
 
 from __future__ import annotations
@@ -15,17 +16,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, cast
 
-from vlmsel_auto.cache import digest, write_atomically
+from vlmsel_auto.cache import digest, sealed, unsealed, write_atomically
 from vlmsel_auto.errors import WorkdirError
+from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.process import locked
 from vlmsel_auto.records import ImageView
 from vlmsel_auto.tasks.identity import Identity, by_bytes, by_pixels
 from vlmsel_auto.tasks.viewfile import RowWriter, ViewFile, view_name
 
-_VERSION: Final = 3  # of the entry's layout and of the decoding rules: a change makes old entries unused
+_VERSION: Final = 4  # of the entry's layout and of the decoding rules: a change makes old entries unused
 _INDEX: Final = "index.json"
+_IMAGES: Final = "images"  # of the index
 _EAGER_BYTES: Final = 512 * 2**20  # of views that are made while images are decoded for their identity
 
 Identify: TypeAlias = Literal["pixels", "bytes"]
@@ -60,17 +63,19 @@ def open_entry(
     identify: Identify,
     views: Sequence[ImageView],
     progress: Callable[[int], None],
+    sink: Sink = discard,
 ) -> StoreEntry:
-    """Return the entry of ``key``; where there is none, find out what each source is.
+    """Return the entry of ``key``; where there is none, or its index is damaged, find out what each source is.
 
     Args:
         root: Folder of the store; made if missing.
         key: Digest of everything that determines the sources' content and order.
         count: Number of sources.
-        sources: Gives them in order; called only when there is no entry yet.
+        sources: Gives them in order; called only when there is no sound entry yet.
         identify: By "pixels", which decodes every source, or by "bytes".
         views: Made in the same pass where sources are decoded, as far as they take 512 MiB; others when they are read.
         progress: Told the number of finished sources, in this thread.
+        sink: Told that an index was damaged.
 
     Raises:
         WorkdirError: The store cannot be written.
@@ -81,7 +86,8 @@ def open_entry(
     with _no_trace_of_failure(root, lock=lock) as made, locked(lock, wait=math.inf):
         for scrap in root.glob(".part-*"):
             shutil.rmtree(scrap, ignore_errors=True)
-        known = _read_index(entry, count)
+        there = entry.is_dir()
+        known = _read_index(entry, count, sink=sink) if there else None
         if known is not None:
             progress(count)
             return StoreEntry(path=entry, identities=known, reused=True, created=())
@@ -91,13 +97,15 @@ def open_entry(
             if identify == "bytes":
                 found = by_bytes(sources(), progress=progress)
             else:
-                found = _decode_all(sources(), part=part, count=count, views=views, progress=progress)
-            write_atomically(part / _INDEX, json.dumps([[one.digest, one.note] for one in found]).encode())
-            shutil.rmtree(entry, ignore_errors=True)  # of a damaged index
-            part.rename(entry)
+                found = _decode_all(sources(), part=part, count=count, views=() if there else views, progress=progress)
+            index = sealed({_IMAGES: [[one.digest, one.note] for one in found]})
+            write_atomically((entry if there else part) / _INDEX, json.dumps(index).encode())
+            if not there:
+                part.rename(entry)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-    return StoreEntry(path=entry, identities=found, reused=False, created=(entry, *new_lock, *made))
+    created = () if there else (entry, *new_lock, *made)
+    return StoreEntry(path=entry, identities=found, reused=False, created=created)
 
 
 def _decode_all(
@@ -127,14 +135,17 @@ def _decode_all(
     return tuple(found)
 
 
-def _read_index(entry: Path, count: int) -> tuple[Identity, ...] | None:
-    """The entry's index, or None when it is absent, damaged or of another length."""
+def _read_index(entry: Path, count: int, *, sink: Sink) -> tuple[Identity, ...] | None:
+    """The entry's index; None, and a notice, when it is lost or damaged."""
+    path = entry / _INDEX
     try:
-        lines = json.loads((entry / _INDEX).read_text("utf-8"))
-        found = tuple(Identity(digest=str(one), note=str(two)) for one, two in lines)
-    except (OSError, ValueError, TypeError):
+        rows = unsealed(json.loads(path.read_bytes()))[_IMAGES]
+        if not isinstance(rows, list) or len(rows) != count:
+            raise ValueError(f"not {count} images")  # noqa: TRY301 - as what the others find
+        return tuple(Identity(digest=one, note=two) for one, two in cast("list[tuple[str, str]]", rows))
+    except (OSError, ValueError, KeyError) as error:
+        sink(Notice(text=f"{path} was damaged and is made again from the images ({error})", level="warning"))
         return None
-    return found if len(found) == count else None
 
 
 @contextmanager

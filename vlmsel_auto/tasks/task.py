@@ -114,6 +114,7 @@ def load_task(
         identify="bytes" if large else "pixels",
         views=views,
         progress=progress,
+        sink=sink,
     )
     try:
         if scan.labelled:

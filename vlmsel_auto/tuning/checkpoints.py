@@ -198,12 +198,6 @@ def result_numbers(workdir: Path) -> list[int]:
     return [int(file.parent.name) for file in files if file.parent.name.isdigit()]
 
 
-def read_results(workdir: Path) -> tuple[TrialResult, ...]:
-    """All finished trials of a work directory by number; needs neither Optuna nor a study."""
-    found = (read_result(workdir, number) for number in result_numbers(workdir))
-    return tuple(result for result in found if result is not None)
-
-
 _FILE = "paused.safetensors"
 _RECORD = "progress"
 

@@ -1,0 +1,42 @@
+"""Worker processes of this machine end with their coordinator, however it ends."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+COORDINATOR = """
+from helpers.engine_jobs import Counting
+from vlmsel_auto.engines.local import LocalEngine
+engine = LocalEngine(2)
+for _ in range(2):
+    engine.submit(Counting(most=10**9), told=lambda number: print(number, flush=True))
+while True:
+    engine.finished(timeout=1.0)
+"""
+
+
+@pytest.mark.parametrize("when", ["they start", "they work"])
+def test_no_worker_outlives_a_coordinator_that_is_killed(when: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", COORDINATOR]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as coordinator:
+        try:
+            assert coordinator.stdout is not None
+            if when == "they work":
+                for _ in range(2):  # a worker counts up from 0
+                    while coordinator.stdout.readline() != b"0\n":
+                        assert coordinator.poll() is None
+            while len(begun := psutil.Process(coordinator.pid).children(recursive=True)) < 2:
+                assert coordinator.poll() is None
+                time.sleep(0.01)
+        finally:
+            coordinator.kill()
+    _, left = psutil.wait_procs(begun, timeout=60)
+    for each in left:
+        each.kill()
+    assert not left
