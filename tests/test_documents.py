@@ -3,7 +3,7 @@
 A page's ```python blocks run in order, in one namespace, beside a small task folder named ``photos``. An HTML comment
 right above a block changes what the test runs:
 
-    <!-- test: budget=600 becomes budget=10 -->     text of the block is replaced, to take seconds
+    <!-- test: budget=600 becomes budget=5 -->      text of the block is replaced, to take seconds
     <!-- not run: needs a database server -->       the block is only compiled, for the reason given
 """
 
@@ -32,11 +32,10 @@ EXAMPLES = {
     "own_study.py": ("2",),
     "past_study.py": ("4",),
     "ray_tune.py": ("3",),
-    "real_zoo.py": ("10", "ViT-Mi-8-64.all-l,RN-Mi-64.glyph-s"),
-    "search_folder.py": ("10",),
+    "real_zoo.py": ("5", "ViT-Mi-8-64.all-l,RN-Mi-64.glyph-s"),
+    "search_folder.py": ("5",),
 }  # what follows the folder on the command line
 SERVED = {"serve.py"}  # tests/test_serving.py
-SLOW = {"README.md"}  # twenty candidates are measured: half a minute
 FOLDERS = "benchmarks|docs|examples|integrations|tests|vlmsel_auto"
 ELSEWHERE = {"docs/model_profile.csv", "docs/openclip_results.csv"}  # files of open_clip's repository
 
@@ -77,14 +76,7 @@ def beside_photos(tmp_path: Path, measured: Path, monkeypatch: pytest.MonkeyPatc
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(page, marks=[pytest.mark.slow] if page in SLOW else [])
-        for page in PAGES
-        if any(block.language == "python" for block in blocks(page))
-    ],
-)
+@pytest.mark.parametrize("page", [page for page in PAGES if runnable(page)])
 def test_python_of_a_page_runs(page, beside_photos):
     namespace: dict[str, object] = {"__name__": page}
     for block in runnable(page):

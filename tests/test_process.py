@@ -1,6 +1,7 @@
 """Locks, SIGTERM and errors of disk and memory."""
 
 import errno
+import gc
 import math
 import os
 import signal
@@ -8,7 +9,7 @@ import signal
 import pytest
 
 from vlmsel_auto.errors import LibraryError, WorkdirError
-from vlmsel_auto.process import is_out_of_memory, locked, terminable, writing
+from vlmsel_auto.process import is_out_of_memory, locked, older_objects_left_alone, terminable, writing
 
 
 @pytest.mark.parametrize(
@@ -63,3 +64,18 @@ def test_a_full_disk_is_told_in_one_line_and_other_errors_are_not(tmp_path):
         raise OSError(errno.ENOSPC, "no space left on device")
     with pytest.raises(FileNotFoundError), writing(tmp_path):
         (tmp_path / "missing").read_bytes()
+
+
+def test_older_objects_are_left_alone_for_a_while_and_what_others_froze_stays_so():
+    frozen = gc.get_freeze_count()
+    assert frozen  # tests/conftest.py
+    with older_objects_left_alone():
+        pass
+    assert gc.get_freeze_count() == frozen
+    gc.unfreeze()
+    try:
+        with older_objects_left_alone():
+            assert gc.get_freeze_count()
+        assert gc.get_freeze_count() == 0
+    finally:
+        gc.freeze()

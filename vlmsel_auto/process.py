@@ -69,7 +69,13 @@ def release_memory(device: torch.device | None = None) -> None:
 
 @contextmanager
 def older_objects_left_alone() -> Iterator[None]:
-    """Collections of garbage within skip the objects that exist now, which are many: all that was imported."""
+    """Collections of garbage within skip the objects that exist now, which are many: all that was imported.
+
+    Where the program around has frozen objects itself, as servers do before they fork, they stay frozen.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
     gc.freeze()
     try:
         yield

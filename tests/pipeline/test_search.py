@@ -1,11 +1,9 @@
 """The whole loop on real files and real models: ranking, search, export, report, resume, learning."""
 
 import json
-import os
 import resource
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -391,33 +389,3 @@ def test_interrupted_while_looking_the_best_so_far_is_a_model_and_the_search_goe
     assert again.trials[:2] == first.trials
     assert len(again.trials) == 4
     assert again.best.validation >= first.best.validation
-
-
-@pytest.mark.slow
-def test_killed_at_any_moment_the_same_command_goes_on(shapes, tmp_path):
-    library = save(assemble([]), tmp_path / "none.safetensors") or tmp_path / "none.safetensors"
-    command = [
-        sys.executable, "-m", "vlmsel_auto", "search", str(shapes), "--candidates", ",".join(QUICK),
-        "--max-trials", "6", "--workdir", str(tmp_path / "w"), "--library", str(library), "--no-learn", "--json",
-    ]  # fmt: skip
-    trials = tmp_path / "w" / "trials"
-    kept = {}
-    for results in (0, 1, 3):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ) as process:
-            deadline = time.monotonic() + 120
-            while len(list(trials.glob("*/result.json"))) < results and time.monotonic() < deadline:
-                time.sleep(0.05)
-            time.sleep(0.3)
-            process.send_signal(signal.SIGKILL)
-        for path in trials.glob("*/result.json"):
-            assert kept.get(path.parent.name, path.read_bytes()) == path.read_bytes()
-            kept[path.parent.name] = path.read_bytes()
-    done = subprocess.run(command, capture_output=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr.decode()
-    answer = json.loads(done.stdout)
-    assert answer["best"]["test"] is not None
-    for name, data in kept.items():
-        assert (trials / name / "result.json").read_bytes() == data
-    complete = [trial for trial in answer["trials"] if trial["state"] in ("complete", "pruned")]
-    assert len(complete) == 1 + 6
-    assert Path(answer["best"]["model_dir"]).is_dir()

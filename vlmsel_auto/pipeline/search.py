@@ -50,7 +50,7 @@ from vlmsel_auto.pipeline.workdir import (
 from vlmsel_auto.pipeline.workers import check_workers, open_engine
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.policy import POLICY
-from vlmsel_auto.process import locked, writing
+from vlmsel_auto.process import locked, older_objects_left_alone, writing
 from vlmsel_auto.records import Budget, Candidate, StoppedBy, TrialState
 from vlmsel_auto.reporting import views
 from vlmsel_auto.reporting.make_report import make_report
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
 _SEEDS: Final = 2**32  # seeds are below: NumPy's older generator, Optuna and Lightning take no more
 
 
+@older_objects_left_alone()
 def search(
     task_dir: TaskData,
     *,
