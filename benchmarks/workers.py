@@ -4,61 +4,53 @@ Overhead: the same trials on the same core in this process, in one worker proces
 time of the trials' stage less what the trials themselves took, as a share of that; starting the workers, once a
 search, stands beside it.
 
-Speed: a SIMULATION with recorded accuracies and seconds of 20 models by two methods (`tuned_truth.py`). The planner is
-the search's own, with several trials at once (`planning.running`); time is counted, not waited for. One trial in 20
-takes three times as long; in one of 20 the worker dies somewhere in the trial, which is begun again 10 seconds later.
-``seconds`` is until a finished trial is within a point of the best recorded arm (its end, where none is); ``busy`` what
-workers do of that; ``regret`` that of the trial that is chosen at the end, in points.
+Speed: a SIMULATION of searches on recorded trials (`workers_replay.py`) in two worlds (`workers_worlds.py`), the same
+tasks, runs and luck for every number of workers. ``seconds`` is until a finished trial is within a point of the best
+recorded run (the search's end, where none is). ``times faster`` compares the sums over all tasks, with a 95 % interval
+by the bootstrap over tasks; ``a task`` is the geometric mean of each task's own factor. Two figures to read that by:
+``in order`` is what the workers would have reached that take the one worker's trials in its own order, nothing being
+learned from one another's (more than that is luck or a better order); ``at most`` is the one worker's time shared out
+evenly, and no less than the shortest run that is within a point takes. ``busy`` is what workers do of the time,
+``regret`` that of the trial chosen at the end, in points.
 
-    python benchmarks/workers.py                          # twenty minutes
+    python benchmarks/workers.py --tables FOLDER --records replays.jsonl      # an hour
     python benchmarks/workers.py --only speed --quick
 """
 
 from __future__ import annotations
 
 import argparse
-import heapq
+import copy
 import importlib
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
-from choice import RESULTS, ranking_of
-from choice_worlds import Accuracies, Arm, recorded
+from workers_replay import replay
+from workers_worlds import World, quicktune, tuned_truth
 
 from vlmsel_auto.engines.engine import Channel, Engine
 from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.engines.local import LocalEngine
 from vlmsel_auto.engines.ray import RayEngine
-from vlmsel_auto.library.file import load
-from vlmsel_auto.library.places import default_library_path
 from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.models import zoo
-from vlmsel_auto.planning.curves import Curve
-from vlmsel_auto.planning.history import Left, Tried, expectations
-from vlmsel_auto.planning.next_trial import NextTrial, next_trial
-from vlmsel_auto.planning.plan import make_plan
-from vlmsel_auto.planning.running import Running, imagine
-from vlmsel_auto.records import Budget, Ranking, TrialState
+from vlmsel_auto.records import Budget, FloatArray, Ranking
 from vlmsel_auto.study.study import run_study
 from vlmsel_auto.tasks.digits import write_digits
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 WORKERS = (1, 4, 16, 64)
-IMAGES = 100  # for validation
-STRAGGLERS, SLOW = 0.05, 3.0
-DEATHS, NOTICED = 0.05, 10.0  # seconds until a dead worker is replaced
-LOCAL_LOSS = 0.015  # standard deviation of what other settings lose
+MEANS = ("reached", "busy", "regret", "trials")
+DRAWS = 2_000
 MEMBERS = ("EffNet-Mi-64.all-m", "ConvNeXt-Mi-64.all-m", "RN-Mi-64.photo-m", "ViT-Mi-8-64.all-l")
 
 
@@ -125,112 +117,75 @@ def overheads(*, trials: int) -> list[Overhead]:
     return rows
 
 
-@dataclass(frozen=True, kw_only=True)
-class Replay:
-    """One simulated search."""
+def replays(
+    worlds: Callable[[int], Iterator[tuple[str, World]]],
+    *,
+    name: str,
+    tasks: int | None,
+    seeds: int,
+    records: Path | None,
+) -> list[dict[str, Any]]:
+    """Simulate every task and seed with each number of workers, but for those on record."""
+    lines = [] if records is None or not records.exists() else records.read_text("utf-8").splitlines()
+    known = {(row["world"], row["task"], row["seed"], row["workers"]): row for row in map(json.loads, lines)}
+    rows = []
+    for seed in range(seeds):
+        for task, world in islice(worlds(seed), tasks):
+            for workers in WORKERS:
+                key = (name, task, seed, workers)
+                if key not in known:
+                    others = WORKERS[1:] if workers == 1 else ()
+                    found = replay(copy.deepcopy(world), workers=workers, seed=seed, others=others)
+                    row = dict(zip(("world", "task", "seed", "workers"), key, strict=True)) | asdict(found)
+                    known[key] = json.loads(json.dumps(row | {"least": world.least}))
+                    if records is not None:
+                        with records.open("a", encoding="utf-8") as stream:
+                            stream.write(json.dumps(known[key]) + "\n")
+                rows.append(known[key])
+    return rows
 
-    seconds: float  # until a trial was within a point
-    reached: bool
-    busy: float  # share of the workers' time until then
-    regret: float  # points
-    trials: int
 
+def speed(rows: Sequence[Mapping[str, Any]], *, name: str) -> list[dict[str, Any]]:
+    """Print and return a line for each number of workers."""
+    whole = {(row["task"], row["seed"]) for row in rows if row["workers"] == WORKERS[-1]}
+    by = {w: {(row["task"], row["seed"]): row for row in rows if row["workers"] == w} for w in WORKERS}
+    tasks = sorted({task for task, _ in whole})
 
-def replay(world: Accuracies, ranking: Ranking, *, workers: int, seed: int) -> Replay:
-    """Search with so many workers until the planner has nothing more that is worth its time."""
-    members = catalogue.mini_zoo()
-    plan = make_plan(
-        ranking, candidates=members, methods=(PROBE, FINETUNE), top_k=5, audits=0, seed=seed, validation_images=IMAGES
+    def seconds(workers: int, value: Callable[[Mapping[str, Any]], float]) -> FloatArray:  # mean over seeds, by task
+        return np.array([np.mean([value(by[workers][key]) for key in whole if key[0] == task]) for task in tasks])
+
+    one = seconds(1, lambda row: row["seconds"])
+    print(f"\nsimulated, {name}: {len(tasks)} tasks, {len(whole)} searches\n")
+    print(
+        "| workers | seconds | times faster | a task | in order | at most | within a point | busy % | regret | trials |"
     )
-    rng = np.random.default_rng(seed)
-    history: list[Tried] = []
-    running: dict[int, tuple[NextTrial, Tried, float]] = {}  # trial, what it will show, truth
-    ends: list[tuple[float, int]] = []
-    now, number, best = 0.0, 0, 0.0
-    reached: float | None = None
-    spans: list[tuple[float, float]] = []
-    truths: dict[int, float] = {}
-    while True:
-        while len(running) < workers:
-            begun = [Running(number=at, trial=step) for at, (step, *_) in running.items()]
-            step = next_trial(plan, imagine(plan, history, begun), left=Left(workers=workers))
-            if step is None:
-                break
-            arm: Arm = (step.candidate, step.method)
-            known = [*history, *(each for _, each, _ in running.values())]
-            first = all((trial.candidate, trial.method) != arm for trial in known)
-            drawn = world.trial(arm, lost=0.0 if first else abs(rng.normal(0, LOCAL_LOSS)))
-            seconds = world.seconds[arm] * (SLOW if rng.random() < STRAGGLERS else 1.0)
-            if rng.random() < DEATHS:
-                seconds += rng.random() * seconds + NOTICED
-            shown = Tried(
-                candidate=step.candidate,
-                method=step.method,
-                origin=step.origin,
-                state=TrialState.COMPLETE,
-                validation=drawn.metric,
-                seconds=seconds,
-                point={"learning_rate": rng.random()} if step.point is None else step.point,
-                number=number,
-                curve=Curve(values=(drawn.metric,), epochs=1) if step.method == FINETUNE.name else None,
-            )
-            running[number] = (step, shown, drawn.truth)
-            heapq.heappush(ends, (now + seconds, number))
-            spans.append((now, now + seconds))
-            number += 1
-        if not running:
-            break
-        now, ended = heapq.heappop(ends)
-        _, shown, truth = running.pop(ended)
-        history.append(shown)
-        truths[ended] = truth
-        best = max(best, truth)
-        if reached is None and world.best - best <= 0.01:
-            reached = now
-    expected = expectations(plan, history)
-    chosen = max(history, key=lambda trial: expected.get(trial.number, -1.0)).number
-    until = now if reached is None else reached
-    worked = sum(max(0.0, min(end, until) - begin) for begin, end in spans)
-    return Replay(
-        seconds=until, reached=reached is not None, busy=worked / (workers * until),
-        regret=100 * (world.best - truths[chosen]), trials=len(history),
-    )  # fmt: skip
-
-
-def speed(*, tasks: int | None, seeds: int) -> list[dict[str, float]]:
-    """Simulate every task and seed with each number of workers."""
-    library = load(default_library_path())
-    table = RESULTS / "tuned-truth.csv"
-    arms = {name: each for name in library.task_names if (each := recorded(table, name))}
-    names = list(arms)[:tasks]
-    rankings = {name: ranking_of(library, library.task_names.index(name), reverse=False) for name in names}
-    print(f"\nsimulated: {len(names)} tasks, {seeds} seeds\n")
-    print("| workers | seconds | times faster | within a point | busy % | regret | trials |")
-    print(7 * "|---" + "|")
-    rows: list[dict[str, float]] = []
+    print(10 * "|---" + "|")
+    lines = []
     for workers in WORKERS:
-        found = [
-            replay(Accuracies(arms=arms[name], images=IMAGES, seed=seed), rankings[name], workers=workers, seed=seed)
-            for name in names
-            for seed in range(seeds)
-        ]
-        mean = float(np.mean([each.seconds for each in found]))
-        row = {
+        took = seconds(workers, lambda row: row["seconds"])
+        order = one if workers == 1 else seconds(1, lambda row, w=workers: row["queue"][str(w)])
+        least = seconds(1, lambda row, w=workers: max(row["seconds"] / w, min(row["least"], row["seconds"])))
+        drawn = np.random.default_rng(0).integers(0, len(tasks), (DRAWS, len(tasks)))
+        low, high = np.quantile(one[drawn].sum(1) / took[drawn].sum(1), [0.025, 0.975])
+        mean = {key: float(seconds(workers, lambda row, k=key: row[k]).mean()) for key in MEANS}
+        line = {
             "workers": workers,
-            "seconds": round(mean, 2),
-            "times_faster": round(rows[0]["seconds"] / mean, 2) if rows else 1.0,
-            "within_a_point": round(float(np.mean([each.reached for each in found])), 3),
-            "busy": round(float(np.mean([each.busy for each in found])), 3),
-            "regret": round(float(np.mean([each.regret for each in found])), 3),
-            "trials": round(float(np.mean([each.trials for each in found])), 1),
+            "seconds": round(float(took.mean()), 2),
+            "times_faster": round(float(one.sum() / took.sum()), 2),
+            "interval": [round(float(low), 2), round(float(high), 2)],
+            "a_task": round(float(np.exp(np.log(one / took).mean())), 2),
+            "in_order": round(float(one.sum() / order.sum()), 2),
+            "at_most": round(float(one.sum() / least.sum()), 2),
+            **{key: round(value, 3) for key, value in mean.items()},
         }
         print(
-            f"| {workers} | {mean:.1f} | {row['times_faster']:.1f} | {row['within_a_point']:.0%} | "
-            f"{100 * row['busy']:.0f} | {row['regret']:.2f} | {row['trials']:.0f} |",
+            f"| {workers} | {line['seconds']:,.0f} | {line['times_faster']} [{low:.1f}, {high:.1f}] | "
+            f"{line['a_task']} | {line['in_order']} | {line['at_most']} | {mean['reached']:.0%} | "
+            f"{100 * mean['busy']:.0f} | {mean['regret']:.2f} | {mean['trials']:.0f} |",
             flush=True,
         )
-        rows.append(row)
-    return rows
+        lines.append(line)
+    return lines
 
 
 def main() -> None:
@@ -238,16 +193,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("overhead", "speed"))
     parser.add_argument("--trials", type=int, default=10, help="of the overhead")
+    parser.add_argument("--tables", type=Path, default=Path(), help="folder of QuickTune's three files; else left out")
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="four tasks, one seed, six trials")
+    parser.add_argument("--tasks", type=int, help="at most so many of each world; default: all")
+    parser.add_argument("--records", type=Path, help="JSON lines; replays are recorded there and taken from there")
+    parser.add_argument("--quick", action="store_true", help="two tasks, one seed, six trials")
     parser.add_argument("--write", type=Path, help="JSON; parts that were not run stay as they are")
     args = parser.parse_args()
     known = json.loads(args.write.read_text()) if args.write is not None and args.write.exists() else {}
     if args.only != "speed":
         rows = overheads(trials=6 if args.quick else args.trials)
         known["overhead"] = [{**asdict(row), "share": round(row.share, 2)} for row in rows]
-    if args.only != "overhead":
-        known["speed, simulated"] = speed(tasks=4 if args.quick else None, seeds=1 if args.quick else args.seeds)
+    worlds: dict[str, Callable[[int], Iterator[tuple[str, World]]]] = {
+        "tuned truth": lambda seed: tuned_truth(seed=seed),
+        "quicktune": lambda seed: quicktune(args.tables, seed=seed),
+    }
+    tasks, seeds = (2, 1) if args.quick else (args.tasks, args.seeds)
+    for name, opened in worlds.items() if args.only != "overhead" else ():
+        found = replays(opened, name=name, tasks=tasks, seeds=seeds, records=args.records)
+        if found:
+            known[f"speed, simulated: {name}"] = speed(found, name=name)
     if args.write is not None:
         args.write.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
     print(json.dumps(known))

@@ -4,7 +4,7 @@ import pytest
 
 import vlmsel_auto
 from helpers.drawings import draw_task
-from vlmsel_auto.events import Notice, StageStarted, TrialFinished
+from vlmsel_auto.events import Notice, StageFinished, StageStarted, TrialFinished
 from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.models.exporting import read_classifier
 from vlmsel_auto.pipeline import best_so_far
@@ -66,3 +66,18 @@ def test_an_export_that_fails_ends_no_search(shapes, tmp_path):
     told = [each.text for each in events if isinstance(each, Notice) and "was not exported" in each.text]
     assert [text.split(" was")[0] for text in told] == ["the best model so far", "the best model"]
     assert result.best.validation is not None
+
+
+def test_a_model_that_is_exported_already_is_not_written_again(shapes, tmp_path):
+    before = []
+
+    def sink(event):
+        if isinstance(event, StageFinished) and event.stage == "trials":
+            before.append((tmp_path / "w" / "model").stat().st_ino)
+
+    result = vlmsel_auto.search(
+        shapes, candidates=NAMES[:1], method="probe", budget=Budget(trials=1), workdir=tmp_path / "w",
+        library=assemble([]), learn=False, sink=sink,
+    )  # fmt: skip
+    assert [result.best.model_dir.stat().st_ino] == before
+    assert read_classifier(result.best.model_dir).about["trial"] == result.best.trial

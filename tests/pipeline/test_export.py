@@ -28,6 +28,7 @@ def test_without_a_measured_trial_nothing_is_exported(tmp_path, best):
         seconds=1.0,
         stopped_by=StoppedBy.BUDGET,
         failures={},
+        runner=None,
     )
     events = []
     assert export_best(outcome, task=None, candidates=(), workdir=tmp_path, sink=events.append) is None

@@ -1,5 +1,8 @@
 """The chosen towers on all labelled images: what changes, and when nothing does."""
 
+import os
+import shutil
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,14 +12,15 @@ import numpy as np
 import pytest
 
 from helpers.study_world import candidates, digits_folder, ranking, task
-from vlmsel_auto.cache import Store
+from vlmsel_auto.engines.in_process import InProcess
+from vlmsel_auto.engines.local import LocalEngine
 from vlmsel_auto.errors import TrialUnavailable
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.pipeline.final_fit import fit_finally
 from vlmsel_auto.records import Budget, Candidate, Task
 from vlmsel_auto.study.study import StudyOutcome, run_study
-from vlmsel_auto.tuning.checkpoints import load_trial, read_result
+from vlmsel_auto.tuning.checkpoints import load_trial, read_result, trial_dir
 
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
 
@@ -37,14 +41,13 @@ def outcome(task: Task, candidates: tuple[Candidate, ...], workdir: Path) -> Stu
 
 
 @pytest.fixture
-def fit(outcome: StudyOutcome, task: Task, candidates: tuple[Candidate, ...], workdir: Path) -> Fit:
+def fit(outcome: StudyOutcome) -> Fit:
     def run(**changes: object) -> StudyOutcome:
         arguments = {
-            "wanted": [each.number for each in outcome.results], "task": task, "candidates": candidates,
-            "load": zoo.load, "store": Store(workdir / "targets"), "workdir": workdir, "device": "cpu",
-            "deadline": None, "sink": print,
+            "wanted": [each.number for each in outcome.results], "engine": InProcess(), "deadline": None, "sink": print,
         }  # fmt: skip
-        return fit_finally(outcome, **{**arguments, **changes})
+        runner = replace(outcome.runner, **{name: changes.pop(name) for name in ("task", "load") if name in changes})
+        return fit_finally(replace(outcome, runner=runner), **{**arguments, **changes})
 
     return run
 
@@ -68,10 +71,7 @@ def test_towers_learn_from_all_labels_and_heads_stay(
             assert kept == towers[new.number]
             assert new.test == (after.test_logits.argmax(axis=1) == task.labels[np.sort(task.test)]).mean()
     begun = time.monotonic()
-    again = fit_finally(
-        made, wanted=list(towers), task=task, candidates=(), load=zoo.load, store=Store(workdir / "targets"),
-        workdir=workdir, device="cpu", deadline=None, sink=print,
-    )  # fmt: skip
+    again = fit_finally(made, wanted=list(towers), engine=InProcess(), deadline=None, sink=print)
     assert (again.results, again.best, again.members) == (made.results, made.best, made.members)
     assert time.monotonic() - begun < 1.0
 
@@ -94,3 +94,35 @@ def test_otherwise_trials_stay_as_they_are(
     assert made.results == outcome.results
     assert bool(told) == (case == "cannot be loaded")
     assert all(read_result(workdir, each.number) == each for each in outcome.results)
+
+
+def test_two_workers_fit_at_once_what_one_process_fits_in_turn(
+    outcome: StudyOutcome, fit: Fit, workdir: Path, tmp_path: Path
+) -> None:
+    (tower,) = (each for each in outcome.results if each.spec.method == "finetune")
+    twin = replace(tower, number=tower.number + 50, spec=replace(tower.spec, seed=tower.spec.seed + 1))
+    shutil.copytree(trial_dir(workdir, tower.number), trial_dir(workdir, twin.number))
+    two = replace(outcome, results=(*outcome.results, twin), members=(tower, twin))
+    wanted = [tower.number, twin.number]
+    shutil.copytree(workdir, tmp_path / "copy")
+    alone = fit_finally(
+        replace(two, runner=replace(outcome.runner, workdir=tmp_path / "copy")), wanted=wanted, engine=InProcess(),
+        deadline=None, sink=print,
+    )  # fmt: skip
+    told: list[object] = []
+    with LocalEngine(2, threads=1) as engine:
+        made = fit_finally(two, wanted=wanted, engine=engine, deadline=None, sink=told.append)
+        assert told == []
+        assert all(each.on_all_labels for each in (*made.members, *alone.members))
+        for number in wanted:
+            mine, other = (load_trial(folder, number) for folder in (workdir, tmp_path / "copy"))
+            assert np.allclose(mine.weight, other.weight, atol=1e-4)
+        broken = replace(outcome, runner=replace(outcome.runner, load=deadly))
+        again = fit_finally(broken, wanted=[tower.number], engine=engine, deadline=None, sink=told.append)
+    assert again.results == outcome.results
+    assert [each.text.partition(": ")[2] for each in told] == ["its worker died each time (out of memory?)"]
+
+
+def deadly(candidate: Candidate) -> LoadedModel:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return zoo.load(candidate)

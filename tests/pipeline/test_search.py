@@ -28,6 +28,7 @@ from vlmsel_auto.pipeline.command import command_of
 from vlmsel_auto.pipeline.workdir import check_usable
 from vlmsel_auto.records import Budget, StoppedBy
 from vlmsel_auto.reporting.report import load as load_report
+from vlmsel_auto.tuning.devices import ALONE, Devices
 
 QUICK = ("ConvNeXt-Mi-64.synth-m", "RN-Mi-64.glyph-s", "EffNet-Mi-64.all-m")
 
@@ -231,15 +232,16 @@ def test_a_price_is_points_a_minute(shapes, tmp_path, price):
 
 
 def test_the_command_that_a_report_names_has_what_was_asked_for():
-    def words(*, price=0.1, candidates="auto", limits=NO_LIMITS, offline=False) -> str:
+    def words(*, price=0.1, candidates="auto", limits=NO_LIMITS, offline=False, devices=ALONE) -> str:
         return command_of(
             "photos", candidates, limits=limits, offline=offline, budget=Budget(seconds=60), price=price,
-            methods=("zero_shot", "probe", "finetune"), shots=16, seed=0, workdir=Path("w"),
+            methods=("zero_shot", "probe", "finetune"), shots=16, seed=0, workdir=Path("w"), devices=devices,
         )  # fmt: skip
 
     assert words() == "vlmsel-auto search photos --time-budget 60 --seed 0 --workdir w"
     assert "--price 0.5 " in words(price=0.5)
     assert "--candidates mini-zoo --offline " in words(candidates="mini-zoo", offline=True)
+    assert "--devices 2 --strategy ddp_x " in words(devices=Devices(count=2, strategy="ddp_x"))
     asked = {
         "max_params": "150000000", "max_download": "2000000000", "max_memory": "4000000000", "max_latency": "40ms",
         "image_size": "224-", "licence": "MIT,Apache-2.0",

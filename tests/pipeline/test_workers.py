@@ -3,15 +3,17 @@
 import os
 from pathlib import Path
 
+import psutil
 import pytest
 
 from helpers.drawings import draw_task
+from vlmsel_auto.engines.engine import Done, as_completed
 from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.engines.local import LocalEngine
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.events import Event, StageProgress
 from vlmsel_auto.pipeline.search import search
-from vlmsel_auto.pipeline.workers import open_engine
+from vlmsel_auto.pipeline.workers import open_engine, open_meanwhile
 from vlmsel_auto.records import Budget
 
 NAMES = ("EffNet-Mi-64.all-m", "ConvNeXt-Mi-64.synth-m", "RN-Mi-64.glyph-s")
@@ -24,6 +26,38 @@ def test_the_engine_is_what_was_asked_for() -> None:
         assert isinstance(local, LocalEngine)
         assert local.slots == 3
         assert local.threads == max(1, (os.cpu_count() or 1) // 3)
+
+
+def test_workers_get_their_own_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
+    for gpus, expected in ((1, ["0", "1", "2"]), (2, ["0,1", "2,3", "0,1"])):
+        with open_engine(workers=3, ray=None, device="cuda", gpus=gpus) as engine:
+            assert isinstance(engine, LocalEngine)
+            assert [each["CUDA_VISIBLE_DEVICES"] for each in engine.environments] == expected
+
+
+def test_an_engine_opens_and_warms_up_while_other_work_is_done() -> None:
+    done, engine = open_meanwhile(lambda: 7, workers=2, ray=None, device="cpu")
+    with engine:
+        assert done == 7
+        assert [type(each) for each in as_completed(engine)] == [Done, Done]
+
+
+@pytest.mark.slow
+def test_ray_opens_beside_the_main_thread() -> None:
+    done, engine = open_meanwhile(lambda: 7, workers=None, ray="local", device="cpu")
+    with engine:
+        assert done == 7
+        assert {type(each) for each in as_completed(engine)} == {Done}
+
+
+def test_work_that_fails_closes_the_engine() -> None:
+    def failing() -> int:
+        raise InputError("no such folder, but got 7")
+
+    with pytest.raises(InputError, match="but got 7"):
+        open_meanwhile(failing, workers=1, ray=None, device="cpu")
+    assert not [each for each in psutil.Process().children(recursive=True) if "popen_loky" in " ".join(each.cmdline())]
 
 
 @pytest.mark.parametrize(("workers", "ray"), [(0, None), (2, "local")])
@@ -46,6 +80,7 @@ def test_a_search_on_two_workers_looks_tunes_and_exports(tmp_path: Path, monkeyp
     assert result.best.model_dir is not None
     assert {each.spec.candidate for each in result.trials} == set(NAMES)
     assert [each.done for each in heard if isinstance(each, StageProgress) and each.stage == "looks"] == [1, 2, 3]
+    assert [each.done for each in heard if isinstance(each, StageProgress) and each.stage == "profiles"] == [1, 2, 3]
     assert "--workers 2" in (result.report_dir / "report.json").read_text()
     again = search(
         tmp_path / "shapes", candidates=NAMES, budget=Budget(trials=3), shots=4, method="probe",

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.planning_world import CANDIDATES, SCORES, N, candidate, ranking
+from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.planning.posterior import (
     Belief,
     Observation,
@@ -63,6 +64,37 @@ def test_the_order_of_candidates_does_not_matter(order: list[int], values: list[
     again = posterior(moved, [Observation(candidate=place[i], method=0, value=v) for i, v in enumerate(values)])
     assert np.allclose(again.mean, plain.mean[order])
     assert np.allclose(again.sd, plain.sd[order])
+
+
+def test_it_is_the_mixture_over_spreads_of_plain_gaussian_conditioning() -> None:
+    rng = np.random.default_rng(0)
+    size, gains, seen = 4, (0.0, 0.03), [(0, 0, 0.7, 0.0), (2, 0, 0.5, 0.02), (2, 1, 0.6, 0.0), (3, 1, 0.8, 0.01)]
+    root = rng.normal(size=(size, size))
+    belief = Belief(candidates=tuple("abcd"), mean=rng.normal(size=size), cov=root @ root.T + np.eye(size))
+    method, arm = np.repeat([0, 1], size), np.tile(np.arange(size), 2)  # of the 8 arms
+    same = method[:, None] == method[None]
+    places = [m + size * j for m, j, *_ in seen]
+    values, noise = np.array([each[2] for each in seen]), np.array([POLICY.noise_sd**2 + each[3] ** 2 for each in seen])
+    means, covs, chances = [], [], []
+    for s in POLICY.slopes:
+        own = (POLICY.arm_share * s) ** 2 * np.eye(2 * size)
+        cov = s**2 * belief.cov[np.ix_(arm, arm)] + POLICY.level_sd**2 + same * POLICY.method_sd**2 + own
+        mean = 0.5 + s * belief.mean[arm] + np.array(gains)[method]
+        observed = cov[np.ix_(places, places)] + np.diag(noise)
+        gain = cov[:, places] @ np.linalg.inv(observed)
+        means.append(mean + gain @ (values - mean[places]))
+        covs.append(cov - gain @ cov[places])
+        prior = -0.5 * (np.log(abs(s) / POLICY.typical_spread) / POLICY.spread_log_sd) ** 2
+        away = values - mean[places]
+        fit = -0.5 * (away @ np.linalg.solve(observed, away) + np.linalg.slogdet(observed)[1])
+        chances.append(prior + fit + np.log(1 - POLICY.misled if s > 0 else POLICY.misled))
+    weights = np.exp(np.array(chances) - max(chances))
+    weights /= weights.sum()
+    mean = weights @ np.array(means)
+    spread = sum(w * (c + np.outer(m - mean, m - mean)) for w, m, c in zip(weights, means, covs, strict=True))
+    now = posterior(belief, [Observation(candidate=m, method=j, value=v, sd=sd) for m, j, v, sd in seen], gains=gains)
+    assert np.allclose(now.mean, mean.reshape(2, size).T)
+    assert np.allclose(now.cov, [spread[:size, :size], spread[size:, size:]])
 
 
 def test_expected_improvement_is_the_mean_of_draws() -> None:

@@ -1,9 +1,10 @@
 """A trial on its way to a worker, and its files on their way back."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,10 +15,11 @@ from vlmsel_auto.events import TrialEpoch
 from vlmsel_auto.models import zoo
 from vlmsel_auto.planning.space import DEFAULT
 from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialState
+from vlmsel_auto.study.luggage import Home, Luggage, files_in, mark, unpack
 from vlmsel_auto.study.runner import TrialRunner
-from vlmsel_auto.study.trial_job import Luggage, TrialJob, files_in, mark, unmark, unpack
+from vlmsel_auto.study.trial_job import FitJob, TrialJob
 from vlmsel_auto.tasks.packed import pack
-from vlmsel_auto.tuning.checkpoints import has_paused, has_weights, trial_dir
+from vlmsel_auto.tuning.checkpoints import has_paused, has_weights, load_trial, trial_dir
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
@@ -48,8 +50,9 @@ def runner(task: Task, candidates: tuple[Candidate, ...], tmp_path: Path) -> Tri
     )  # fmt: skip
 
 
-def job(runner: TrialRunner, method: str = "finetune", **other) -> TrialJob:
-    fields = {"runner": Held(runner), "mark": "abc", "spec": runner.spec(method, NAMES[1], DEFAULT), "number": 3,
+def job(runner: TrialRunner, method: str = "finetune", luggage: Luggage | None = None, **other) -> TrialJob:
+    home = Home(runner=Held(runner), mark="abc", luggage=luggage)
+    fields = {"home": home, "spec": runner.spec(method, NAMES[1], DEFAULT), "number": 3,
               "origin": TrialOrigin.PLANNED, "deadline": None, "continues": None}  # fmt: skip
     return TrialJob(**{**fields, **other})
 
@@ -77,23 +80,23 @@ def test_a_worker_without_the_work_directory_continues_from_the_luggage_and_give
     pixels = Held(pack(runner.task, [candidate.view]))
     models = {candidate.id: Held(files_in(candidate.path))}
     mark(runner.workdir, "another search")
-    first = job(runner, luggage=Luggage(pixels=pixels, models=models, paused={})).run(Line(most=2))
+    first = job(runner, luggage=Luggage(pixels=pixels, models=models, trials={})).run(Line(most=2))
     assert sorted(first.files) == ["paused.safetensors"]
     assert not trial_dir(runner.workdir, 3).exists()
-    second = job(runner, number=4, continues=3, luggage=Luggage(pixels=pixels, models=models, paused=first.files)).run(
-        Line()
-    )
+    along = Luggage(pixels=pixels, models=models, trials={3: first.files})
+    second = job(runner, number=4, continues=3, luggage=along).run(Line())
     assert second.attempt.result.state is TrialState.COMPLETE
     assert second.attempt.result.curve[:2] == first.attempt.result.curve
     unpack(second.files, trial_dir(runner.workdir, 4))
     assert has_weights(runner.workdir, 4)
-
-
-def test_a_worker_that_sees_the_work_directory_leaves_the_files_there(runner: TrialRunner) -> None:
-    mark(runner.workdir, "abc")
-    luggage = Luggage(pixels=Held(pack(runner.task, [])), models={}, paused={})
-    assert job(runner, "probe", luggage=luggage).run(Line()).files == {}
-    assert has_weights(runner.workdir, 3)
-    unmark(runner.workdir)
-    unmark(runner.workdir)  # it is gone already
-    assert not (runner.workdir / ".coordinator").exists()
+    before, result = load_trial(runner.workdir, 4), second.attempt.result
+    along = Luggage(pixels=pixels, models=models, trials={4: second.files})
+    home = Home(runner=Held(runner), mark="abc", luggage=along)
+    fitted = FitJob(home=home, result=replace(result, validation=0.0), deadline=None).run(Line())
+    assert fitted.result == replace(result, validation=0.0, test=fitted.result.test, cost=fitted.result.cost,
+                                    on_all_labels=True)  # fmt: skip
+    assert np.array_equal(load_trial(runner.workdir, 4).weight, before.weight)  # until the files are back
+    unpack(fitted.files, trial_dir(runner.workdir, 4))
+    assert not np.array_equal(load_trial(runner.workdir, 4).weight, before.weight)
+    late = FitJob(home=home, result=result, deadline=time.time() - 1).run(Line())
+    assert (late.result, late.files) == (None, {})

@@ -1,30 +1,19 @@
-"""Processes of this machine, by loky: each worker is an executor of one process, so that its death costs one job.
-
-Each worker has a pipe: progress comes up, and the wish to stop goes down. A worker whose pipe is closed ends itself, so
-that none outlives a coordinator that was killed.
-"""
+"""So many processes of this machine, each with its own worker (`lane`)."""
 
 from __future__ import annotations
 
-import os
 import secrets
-import signal
 import tempfile
-import threading
 from collections import deque
-from collections.abc import Mapping
-from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.connection import Pipe, wait
 from pathlib import Path
 from typing import Final, Generic, cast
 
 import cloudpickle  # type: ignore[import-untyped]  # it ships no types
-from loky.backend import get_context  # type: ignore[import-untyped]  # likewise
-from loky.process_executor import ProcessPoolExecutor  # type: ignore[import-untyped]
 
 from vlmsel_auto.engines.engine import (
     ORDINARY,
@@ -38,16 +27,14 @@ from vlmsel_auto.engines.engine import (
     Lost,
     Patience,
     Resources,
-    Returned,
     Ticket,
     Told,
     V,
     ignore,
     outcome_of,
-    perform,
 )
+from vlmsel_auto.engines.lane import Entry, Lane
 
-_ENVIRONMENT: Final = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e15"}  # bytes: models come and go, which is no leak
 _THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -67,106 +54,6 @@ def _read(path: str) -> object:
     return cloudpickle.loads(Path(path).read_bytes())  # written by the coordinator into a folder of its own
 
 
-@dataclass(eq=False)
-class _Link:
-    """A worker's end of its pipe."""
-
-    pipe: Connection
-    asked: int = 0  # ticket of the job that should stop
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def listen(self) -> None:
-        """Take orders until the coordinator is gone, and then end this process."""
-        with suppress(EOFError, OSError):
-            while True:
-                self.asked = int(self.pipe.recv())
-        os._exit(1)
-
-
-@dataclass(frozen=True, slots=True)
-class _WorkerChannel:
-    link: _Link
-    ticket: Ticket
-
-    def tell(self, item: object) -> None:
-        with self.link.lock, suppress(OSError):  # without a coordinator the process is about to end
-            self.link.pipe.send_bytes(cloudpickle.dumps((self.ticket, item)))
-
-    @property
-    def stopping(self) -> bool:
-        return self.link.asked == self.ticket
-
-
-_links: list[_Link] = []  # of this process, when it is a worker
-
-
-def _begin(pipe: Connection) -> None:
-    """The start of a worker's life. Ctrl+C is the coordinator's business."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    link = _Link(pipe)
-    _links.append(link)
-    threading.Thread(target=link.listen, daemon=True).start()
-
-
-def _work(ticket: Ticket, pickled: bytes, threads: int | None) -> Returned | Failure:
-    try:
-        job = cloudpickle.loads(pickled)  # from this engine's own coordinator
-    except Exception as error:  # noqa: BLE001 - a job that cannot be read fails alone
-        return Failure.of(error)
-    return perform(job, _WorkerChannel(_links[-1], ticket), threads=threads)
-
-
-@dataclass(kw_only=True, eq=False)
-class _Entry:
-    """A job that is queued or runs."""
-
-    ticket: Ticket
-    pickled: bytes
-    threads: int | None
-    told: Told
-    tries: int  # left
-    begun: int = 0
-    cancelled: bool = False
-
-
-class _Lane:
-    """One worker, which is begun with its first job and anew after its death."""
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        context = get_context("loky")
-        self.pipe, self._far = context.Pipe()
-        self._executor = ProcessPoolExecutor(
-            1, context=context, initializer=_begin, initargs=(self._far,), env={**_ENVIRONMENT, **environment}
-        )
-        self.entry: _Entry | None = None
-        self.future: Future[Returned | Failure] | None = None
-
-    def begin(self, entry: _Entry, *, wake: Connection) -> None:
-        """Run a job; ``wake`` gets a byte when it ends."""
-
-        def done(_: object) -> None:
-            with suppress(OSError):  # the engine was closed
-                wake.send_bytes(b".")
-
-        entry.begun += 1
-        self.entry = entry
-        self.future = self._executor.submit(_work, entry.ticket, entry.pickled, entry.threads)
-        self.future.add_done_callback(done)
-
-    def drain(self) -> None:
-        """Hand on what the job has told."""
-        with suppress(EOFError, OSError):
-            while self.pipe.poll():
-                ticket, item = cloudpickle.loads(self.pipe.recv_bytes())
-                if self.entry is not None and self.entry.ticket == ticket and not self.entry.cancelled:
-                    self.entry.told(item)
-
-    def kill(self) -> None:
-        self._executor.shutdown(wait=True, kill_workers=True)
-        self.pipe.close()
-        self._far.close()
-
-
 class LocalEngine(Engine):
     """So many worker processes on this machine.
 
@@ -181,13 +68,13 @@ class LocalEngine(Engine):
             raise ValueError(f"workers must be at least 1, but got {workers!r}")
         self._slots = workers
         self.threads = threads or max(1, _cores() // workers)
-        self._lanes: list[_Lane | None] = [None] * workers
-        self._environments: list[dict[str, str]] = [
+        self._lanes: list[Lane | None] = [None] * workers
+        self.environments: list[dict[str, str]] = [
             dict.fromkeys(_THREADS, str(self.threads))
             | ({"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]} if gpus else {})
             for place in range(workers)
         ]
-        self._queue: deque[_Entry] = deque()
+        self._queue: deque[Entry] = deque()
         self._ready: deque[Finished] = deque()
         self._awake, self._wake = Pipe(duplex=False)
         self._folder = tempfile.TemporaryDirectory(prefix="vlmsel-engine-")
@@ -221,7 +108,7 @@ class LocalEngine(Engine):
             self._ready.append(Failed(ticket=ticket, failure=Failure.of(error)))
             return ticket
         self._queue.append(
-            _Entry(ticket=ticket, pickled=pickled, threads=resources.threads or self.threads, told=told, tries=tries)
+            Entry(ticket=ticket, pickled=pickled, threads=resources.threads or self.threads, told=told, tries=tries)
         )
         self._fill()
         return ticket
@@ -275,7 +162,7 @@ class LocalEngine(Engine):
         self._awake.close()
         self._folder.cleanup()
 
-    def _busy(self) -> list[_Lane]:
+    def _busy(self) -> list[Lane]:
         return [lane for lane in self._lanes if lane is not None and lane.entry is not None]
 
     def _fill(self) -> None:
@@ -287,11 +174,11 @@ class LocalEngine(Engine):
                 continue
             entry = self._queue.popleft()
             try:
-                self._lanes[place] = used = lane or _Lane(self._environments[place])
+                self._lanes[place] = used = lane or Lane(self.environments[place])
                 used.begin(entry, wake=self._wake)
             except BrokenProcessPool:  # it died while it had nothing to do
                 used.kill()
-                self._lanes[place] = used = _Lane(self._environments[place])
+                self._lanes[place] = used = Lane(self.environments[place])
                 used.begin(entry, wake=self._wake)
 
     def _settle(self) -> None:

@@ -1,19 +1,18 @@
 """Workers of a Ray cluster: this machine's processors started as one, or a cluster that is there.
 
 A job is a Ray task with the resources that it declares, so that Ray finds a node where it fits. Values that are shared
-lie in Ray's object store, once a node. Progress goes through an actor, which answers whether the job should stop.
+lie in Ray's object store, once a node. Progress goes through an actor (`mailbox`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import socket
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Generic, cast
+from dataclasses import dataclass
+from typing import Any, Final, Generic, cast
 
 from vlmsel_auto.engines.engine import (
     ORDINARY,
@@ -27,23 +26,17 @@ from vlmsel_auto.engines.engine import (
     Lost,
     Patience,
     Resources,
-    Returned,
     Ticket,
     Told,
     V,
     ignore,
     outcome_of,
-    perform,
 )
+from vlmsel_auto.engines.mailbox import open_mailbox, work
 from vlmsel_auto.errors import InputError, MissingDependency
-
-if TYPE_CHECKING:
-    pass
 
 _CLUSTERS: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # on Linux too it decides which addresses Ray listens on
 HERE: Final = "local"  # Ray's own word for a cluster that is started on this machine
-_POLL_SECONDS: Final = 20.0  # that the mailbox waits for news before it says that there are none
-
 _CLOSING_SECONDS: Final = 5.0
 
 
@@ -67,54 +60,6 @@ class _Stored(Generic[V]):
 _fetched: dict[str, object] = {}
 
 
-@dataclass(eq=False)
-class _Mailbox:
-    """An actor: what jobs tell waits here for the coordinator, and wishes to stop wait for jobs."""
-
-    items: list[tuple[int, object]] = field(default_factory=list)
-    stops: set[int] = field(default_factory=set)
-    news: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def tell(self, ticket: int, item: object) -> bool:
-        """Leave an item; whether the job should stop."""
-        self.items.append((ticket, item))
-        self.news.set()
-        return ticket in self.stops
-
-    async def stop(self, ticket: int) -> None:
-        """The job will be told so the next time."""
-        self.stops.add(ticket)
-
-    async def flush(self) -> None:
-        """Let a waiting `take` return."""
-        self.news.set()
-
-    async def take(self) -> list[tuple[int, object]]:
-        """What was left since the last time, in order; waits for something."""
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.news.wait(), _POLL_SECONDS)
-        self.news.clear()
-        taken, self.items = self.items, []
-        return taken
-
-
-@dataclass(slots=True)
-class _WorkerChannel:
-    mailbox: Any  # actor handle
-    ticket: Ticket
-    stopping: bool = False
-
-    def tell(self, item: object) -> None:
-        import ray
-
-        with suppress(ray.exceptions.RayActorError):  # it is being made anew; the result comes another way
-            self.stopping = bool(ray.get(self.mailbox.tell.remote(self.ticket, item)))
-
-
-def _work(job: Job[object], mailbox: Any, ticket: Ticket, threads: int) -> Returned | Failure:
-    return perform(job, _WorkerChannel(mailbox, ticket), threads=threads)
-
-
 @dataclass(kw_only=True, eq=False)
 class _Entry:
     ticket: Ticket
@@ -135,14 +80,14 @@ class RayEngine(Engine):
         address: `HERE` starts Ray on this machine, reachable from it alone; "auto" joins the cluster that this
             machine belongs to, HOST:PORT another.
         cpus: of this machine, where Ray is started; None: all.
-        gpu_jobs: whether ordinary jobs take a GPU each rather than a CPU.
+        gpus: that an ordinary job takes; 0: a CPU.
 
     Raises:
         MissingDependency: Ray is not installed.
         InputError: there is no such cluster.
     """
 
-    def __init__(self, address: str = HERE, *, cpus: int | None = None, gpu_jobs: bool = False) -> None:
+    def __init__(self, address: str = HERE, *, cpus: int | None = None, gpus: int = 0) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
         if address == HERE:
             os.environ.setdefault(_CLUSTERS, "0")  # Ray listens on loopback alone; read when it is imported
@@ -154,7 +99,7 @@ class RayEngine(Engine):
             ) from error
         self._ray: Final = ray
         self._mine = not ray.is_initialized()
-        self._gpu_jobs = gpu_jobs
+        self._gpus = gpus
         if self._mine:
             try:
                 _connect(address, cpus=cpus)
@@ -163,8 +108,8 @@ class RayEngine(Engine):
                     f"no Ray cluster answers: start one (ray start --head) or leave the address out, "
                     f"but got {address!r}: {error}"
                 ) from error
-        self._mailbox = _open_mailbox()
-        self._task: Any = ray.remote(_work)
+        self._mailbox = open_mailbox()
+        self._task: Any = ray.remote(work)
         self._running: dict[Any, _Entry] = {}  # by object reference
         self._ready: deque[Finished] = deque()
         self._take = self._mailbox.take.remote()
@@ -172,9 +117,9 @@ class RayEngine(Engine):
 
     @property
     def slots(self) -> int:
-        """Jobs of one GPU, or else of one CPU, that all nodes together can run now."""
-        kind = "GPU" if self._gpu_jobs else "CPU"
-        return max(1, sum(int(node["Resources"].get(kind, 0)) for node in self._nodes()))
+        """Ordinary jobs that all nodes together can run now."""
+        kind, each = ("GPU", self._gpus) if self._gpus else ("CPU", 1)
+        return max(1, sum(int(node["Resources"].get(kind, 0)) // each for node in self._nodes()))
 
     @property
     def apart(self) -> bool:
@@ -286,18 +231,6 @@ class RayEngine(Engine):
         self._ray.kill(self._mailbox)
         if self._mine:
             self._ray.shutdown()
-
-
-def _open_mailbox() -> Any:
-    """Beside the coordinator, so that no other node takes it along when it goes."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    actor: Any = ray.remote(_Mailbox)
-    here = NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=True)
-    return actor.options(
-        num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=1000, scheduling_strategy=here
-    ).remote()
 
 
 def _connect(address: str, *, cpus: int | None) -> None:

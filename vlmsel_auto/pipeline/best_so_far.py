@@ -30,8 +30,9 @@ class BestSoFar:
     candidates: Sequence[Candidate]
     workdir: Path
     began: float = field(default_factory=time.monotonic)
+    exported: TrialResult | None = None  # whose model is in ``workdir/model``
     _spent: float = 0.0
-    _exported: int | None = None  # number of the trial
+    _tried: int | None = None  # number of the last trial that was to be exported
 
     def __call__(self, event: Event) -> None:
         """Take an event."""
@@ -41,14 +42,16 @@ class BestSoFar:
 
     def _keep(self, leader: TrialResult) -> None:
         begun = time.monotonic()
-        if leader.number == self._exported or self._spent > _SHARE * (begun - self.began):
+        if leader.number == self._tried or self._spent > _SHARE * (begun - self.began):
             return
         candidate = next(one for one in self.candidates if one.id == leader.spec.candidate)
         try:
             kept = calibrated(load_trial(self.workdir, leader.number), trial=leader, task=self.task)
+            self.exported = None
             export_trial(leader, kept, candidate=candidate, task=self.task, directory=self.workdir / "model")
+            self.exported = leader
         except VlmselError as error:
             self.sink(Notice(text=f"the best model so far was not exported: {error}", level="warning"))
-        self._exported = leader.number
+        self._tried = leader.number
         self._spent += time.monotonic() - begun
         release_memory()

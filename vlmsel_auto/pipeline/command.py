@@ -1,4 +1,4 @@
-"""The search as a user would type it again."""
+"""What a search is asked for: its numbers checked, and as a user would type it again."""
 
 from __future__ import annotations
 
@@ -8,15 +8,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from vlmsel_auto.errors import InputError
 from vlmsel_auto.models.limits import Limits
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.records import Budget
 from vlmsel_auto.study.database import without_password
+from vlmsel_auto.study.results import MOST_MEMBERS
 from vlmsel_auto.tasks.unlabelled import SAMPLE
+from vlmsel_auto.tuning.devices import ALONE, Devices
 from vlmsel_auto.tuning.methods import METHODS
 
 SHOTS: Final = 16
 PRICE: Final = 100 * POLICY.price  # points a minute
+_SEEDS: Final = 2**32  # seeds are below: NumPy's older generator, Optuna and Lightning take no more
+
+
+def check_numbers(*, price: float, ensemble: int, seed: int) -> None:
+    """Refuse what no search can be made with.
+
+    Raises:
+        InputError: one of them is out of range.
+    """
+    if not (math.isfinite(price) and price >= 0):
+        raise InputError(f"price must be points a minute, at least 0, but got {price}")
+    if not 0 <= ensemble <= MOST_MEMBERS:
+        raise InputError(f"ensemble must be 0 to {MOST_MEMBERS} members, but got {ensemble}")
+    if not 0 <= seed < _SEEDS:
+        raise InputError(f"seed must be 0 to {_SEEDS - 1:,}, but got {seed}")
 
 
 def command_of(
@@ -39,6 +57,7 @@ def command_of(
     trackers: Sequence[str] = (),
     workers: int | None = None,
     ray: str | None = None,
+    devices: Devices = ALONE,
     storage: str | None = None,
 ) -> str:
     """Words of the command line; what is left at its default is left out, and so is the password of a database."""
@@ -63,6 +82,8 @@ def command_of(
     values = {
         "--workers": workers,
         "--ray": ray,
+        "--devices": devices.count if devices.count > 1 else None,
+        "--strategy": devices.strategy if devices.strategy != ALONE.strategy else None,
         "--log": ",".join(trackers) or None,
         "--storage": None if storage is None else without_password(storage),
     }

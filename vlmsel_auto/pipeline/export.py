@@ -40,11 +40,13 @@ def export_best(
     workdir: Path,
     sink: Sink,
     warnings: Mapping[str, str] = NO_WARNINGS,
+    exported: TrialResult | None = None,
 ) -> BestModel | None:
     """Write the best trial's model to ``workdir/model``; None without a complete trial.
 
     A model that cannot be written costs a notice: the best trial is returned all the same, without a folder. The card
-    of a candidate's model says what ``warnings`` have for it.
+    of a candidate's model says what ``warnings`` have for it. Where the model of ``exported`` is there already and is
+    the same, nothing is written.
     """
     chosen = outcome.best
     if chosen is None or chosen.validation is None:
@@ -57,9 +59,9 @@ def export_best(
     try:
         kept = calibrated(load_trial(workdir, chosen.number), trial=chosen, task=task)
         on_test = None if kept.test_logits is None else final_score(task, kept.test_logits)
-        directory = export_trial(
-            chosen, kept, candidate=candidate, task=task, directory=workdir / "model", warnings=warnings
-        )
+        if chosen != exported or candidate.id in warnings:
+            export_trial(chosen, kept, candidate=candidate, task=task, directory=workdir / "model", warnings=warnings)
+        directory = workdir / "model"
     except VlmselError as error:
         sink(Notice(text=f"the best model was not exported: {error}", level="error"))
     sink(StageFinished(stage="report", seconds=time.monotonic() - began))

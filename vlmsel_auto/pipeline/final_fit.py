@@ -3,72 +3,94 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from typing import Final
 
-from vlmsel_auto.cache import Store
-from vlmsel_auto.errors import TrialFailed
+from vlmsel_auto.engines.engine import Done, Engine, Failed, Finished, Ticket
 from vlmsel_auto.events import Notice, Sink
 from vlmsel_auto.planning.method import Trains
-from vlmsel_auto.records import Candidate, Task
+from vlmsel_auto.process import is_disk_error
+from vlmsel_auto.records import TrialResult
+from vlmsel_auto.study.dispatch import Dispatch
 from vlmsel_auto.study.study import StudyOutcome
+from vlmsel_auto.study.trial_job import Fitted
 from vlmsel_auto.tuning.checkpoints import save_result
 from vlmsel_auto.tuning.methods import method_of
-from vlmsel_auto.tuning.run import fit_on_all_labels, seconds_on_all_labels
-from vlmsel_auto.tuning.work import Loader
+from vlmsel_auto.tuning.run import seconds_on_all_labels
+
+_LATE_SECONDS: Final = 20.0  # that a worker may be late before its fit is ended
 
 
 def fit_finally(
-    outcome: StudyOutcome,
-    *,
-    wanted: Sequence[int],
-    task: Task,
-    candidates: Sequence[Candidate],
-    load: Loader,
-    store: Store,
-    workdir: Path,
-    device: str,
-    deadline: float | None,
-    sink: Sink,
+    outcome: StudyOutcome, *, wanted: Sequence[int], engine: Engine, deadline: float | None, sink: Sink
 ) -> StudyOutcome:
     """Fit towers on all labelled images while there is time for whole fits; heads already are.
 
     Args:
-        outcome: of the study; its weights are in ``workdir``.
+        outcome: of the study; its weights are in the work directory. Without `Task.folds` nothing is done, for the
+            user's own validation images only decide.
         wanted: numbers of the trials that the user gets, the most important first.
-        task: the target; without `Task.folds` nothing is done, for the user's own validation images only decide.
-        candidates: all that were usable.
-        load: gives a freshly loaded model of a candidate.
-        store: where embeddings are kept.
-        workdir: the search's work directory.
-        device: where the models are.
+        engine: where fits run, as many at once as it has slots.
         deadline: `time.monotonic` at which all must be over; None: no end.
         sink: told of a fit that failed; the trial's own weights then stay.
+
+    Raises:
+        KeyboardInterrupt: asked to end.
+        OSError: the work directory cannot be written.
     """
-    by_id = {one.id: one for one in candidates}
-    results = {each.number: each for each in outcome.results}
-    for number in wanted if task.folds else ():
-        trial = results[number]
-        if method_of(trial.spec.method).trains is not Trains.TOWER or trial.on_all_labels:
-            continue
-        if deadline is not None and time.monotonic() + seconds_on_all_labels(trial, folds=len(task.folds)) > deadline:
-            continue
-        try:
-            made = fit_on_all_labels(
-                trial, task=task, candidate=by_id[trial.spec.candidate], load=load, store=store, workdir=workdir,
-                device=device, deadline=deadline,
-            )  # fmt: skip
-        except TrialFailed as error:
-            sink(Notice(text=f"trial {number} stays as it is, not fitted on all labels: {error}", level="warning"))
-            continue
-        if made is not None:
-            save_result(workdir, made)
-            results[number] = made
-    best = None if outcome.best is None else results[outcome.best.number]
+    runner = outcome.runner
+    folds, results = len(runner.task.folds), {each.number: each for each in outcome.results}
+    waiting = deque(results[number] for number in (wanted if folds else ()) if _can_be_fitted(results[number]))
+    dispatch, running = Dispatch(engine=engine, runner=runner), dict[Ticket, TrialResult]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < engine.slots:
+                trial = waiting.popleft()
+                needed = seconds_on_all_labels(trial, folds=folds)
+                if deadline is None or time.monotonic() + needed <= deadline:
+                    running[dispatch.submit_fit(trial, deadline=deadline, seconds=needed)] = trial
+            if not running:
+                break
+            late = None if deadline is None else max(0.0, deadline - time.monotonic()) + _LATE_SECONDS
+            ended = engine.finished(timeout=late)
+            if ended is None:
+                break
+            if ended.ticket in running:  # the engine may yet tell of jobs of an earlier stage
+                trial = running.pop(ended.ticket)
+                made = _made(trial, ended, dispatch=dispatch, sink=sink)
+                if made is not None:
+                    save_result(runner.workdir, made)
+                    results[trial.number] = made
+    finally:
+        for ticket in running:
+            engine.cancel(ticket)
+        dispatch.close()
     return replace(
         outcome,
         results=tuple(results[each.number] for each in outcome.results),
-        best=best,
+        best=None if outcome.best is None else results[outcome.best.number],
         members=tuple(results[each.number] for each in outcome.members),
     )
+
+
+def _can_be_fitted(trial: TrialResult) -> bool:
+    return method_of(trial.spec.method).trains is Trains.TOWER and not trial.on_all_labels
+
+
+def _made(trial: TrialResult, ended: Finished, *, dispatch: Dispatch, sink: Sink) -> TrialResult | None:
+    """The trial after its fit, its weights in the work directory; None: it stays as it is."""
+    match ended:
+        case Done(result=Fitted() as fitted):
+            dispatch.receive(trial.number, fitted.files)
+            return fitted.result
+        case Failed(failure=failure):
+            error = failure.os_error()
+            if error is not None and is_disk_error(error):
+                raise error
+            reason = failure.text
+        case _:
+            reason = "its worker died each time (out of memory?)"
+    sink(Notice(text=f"trial {trial.number} stays as it is, not fitted on all labels: {reason}", level="warning"))
+    return None

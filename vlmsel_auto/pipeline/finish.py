@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlmsel_auto.cache import Store
+from vlmsel_auto.engines.engine import Engine
 from vlmsel_auto.events import Notice, Sink
 from vlmsel_auto.measuring.contamination import suspicions
 from vlmsel_auto.models.limits import Limits
@@ -14,9 +15,8 @@ from vlmsel_auto.pipeline.affordable import measured_latencies, together
 from vlmsel_auto.pipeline.ensemble import export_ensemble, pool_leaders
 from vlmsel_auto.pipeline.export import export_best
 from vlmsel_auto.pipeline.final_fit import fit_finally
-from vlmsel_auto.records import BestModel, Candidate, EnsembleModel, Task
+from vlmsel_auto.records import BestModel, Candidate, EnsembleModel, Task, TrialResult
 from vlmsel_auto.study.study import StudyOutcome
-from vlmsel_auto.tuning.work import Loader
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,12 +37,12 @@ def finish(
     candidates: Sequence[Candidate],
     size: int,
     limits: Limits,
-    load: Loader,
     store: Store,
     workdir: Path,
-    device: str,
+    engine: Engine,
     deadline: float | None,
     interrupted: bool,
+    exported: TrialResult | None,
     sink: Sink,
 ) -> Finished:
     """Fit the chosen towers on all labels, and export.
@@ -53,12 +53,12 @@ def finish(
         candidates: all that were usable.
         size: of the ensemble, see `ensemble.pool_leaders`.
         limits: which the ensemble keeps as a whole.
-        load: gives a freshly loaded model.
         store: has the embeddings.
         workdir: where checkpoints are and models go.
-        device: where models run.
+        engine: where final fits run.
         deadline: `time.monotonic` by which final fits must be over.
         interrupted: somebody waits for the end: nothing is fitted any more.
+        exported: the trial whose model is in ``workdir/model`` already, see `best_so_far`; None: none.
         sink: takes events.
     """
     latencies = measured_latencies(candidates, task, store)
@@ -69,19 +69,22 @@ def finish(
         outcome = fit_finally(
             outcome,
             wanted=list(dict.fromkeys([outcome.best.number, *towers])),
-            task=task,
-            candidates=candidates,
-            load=load,
-            store=store,
-            workdir=workdir,
-            device=device,
+            engine=engine,
             deadline=deadline,
             sink=sink,
         )
     warnings = _warnings(outcome, candidates, task=task, store=store, sink=sink)
     return Finished(
         outcome=outcome,
-        best=export_best(outcome, task=task, candidates=candidates, workdir=workdir, sink=sink, warnings=warnings),
+        best=export_best(
+            outcome,
+            task=task,
+            candidates=candidates,
+            workdir=workdir,
+            sink=sink,
+            warnings=warnings,
+            exported=exported,
+        ),
         ensemble=export_ensemble(
             pooled,
             trials=outcome.members,

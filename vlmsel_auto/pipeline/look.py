@@ -234,7 +234,7 @@ def _on_workers(
             if not places:
                 return
             outcome = engine.finished()
-            if outcome is not None:
+            if outcome is not None and outcome.ticket in places:  # else it is of an earlier stage
                 place = places.pop(outcome.ticket)
                 del state.running[place]
                 _settle(state, place, outcome, sink=sink)

@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,21 +18,20 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # i
 from vlmsel_auto.cache import Store, default_cache_dir
 from vlmsel_auto.engines.engine import Engine
 from vlmsel_auto.errors import CandidateError
-from vlmsel_auto.events import Notice, RankingReady, Sink, StageFinished, StageProgress, StageStarted, discard
+from vlmsel_auto.events import RankingReady, Sink, StageFinished, StageStarted, discard
 from vlmsel_auto.library.places import open_library
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.measuring.measure import find_measurement, measure_target
+from vlmsel_auto.measuring.measure import find_measurement
 from vlmsel_auto.measuring.search import SEARCH
 from vlmsel_auto.measuring.source_cells import PACK
-from vlmsel_auto.models import zoo
 from vlmsel_auto.models.device import pick_device
 from vlmsel_auto.models.hub import hub_offline
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
 from vlmsel_auto.models.machine import Machine
-from vlmsel_auto.pipeline.attempt import attempt
 from vlmsel_auto.pipeline.choose import AUTO, choose
 from vlmsel_auto.pipeline.command import SHOTS
 from vlmsel_auto.pipeline.look import Looked, look_at
+from vlmsel_auto.pipeline.profiles import with_profiles
 from vlmsel_auto.pipeline.result import RankResult
 from vlmsel_auto.pipeline.source_profiles import open_source_profiles
 from vlmsel_auto.planning.policy import POLICY
@@ -47,8 +45,6 @@ from vlmsel_auto.tasks.datasets import TaskData, task_folder
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tasks.unlabelled import SAMPLE
 
-_PROFILE_SHARE: Final = 0.25  # of the time for looking, at most, for conductance: labels already say most
-_PROFILE_TIMES: Final = 4.0  # what conductance takes at least, in times of embedding
 _EAGER_VIEWS: Final = 4
 _NAMED: Final = 5  # own source tasks, or candidates, that a note names
 
@@ -132,53 +128,6 @@ def rank(
     return RankResult.of(replace(ranking, notes=(*task.notes, *ranking.notes)))
 
 
-def _profiled(
-    candidates: Sequence[Candidate],
-    task: Task,
-    *,
-    looked: Looked,
-    library: Library,
-    device: str,
-    store: Store,
-    sink: Sink,
-    deadline: float | None,
-) -> Mapping[str, Measurement]:
-    """What the looks found, with conductance where source tasks can be compared by it.
-
-    That is paid for candidates that the library has profiles of, and for those on this disk, which own searches will
-    add. It is compared, so all of them have it or none: with a deadline, none where it takes over a quarter of the
-    time.
-    """
-    known = dict(zip(library.candidate_ids, library.has_profiles, strict=True))
-    useful = [
-        one for one in candidates if one.id in looked.found and (known.get(one.id, False) or one.path is not None)
-    ]
-    missing = [one for one in useful if not looked.found[one.id].blocks]
-    allowed = None if deadline is None else _PROFILE_SHARE * (looked.seconds + max(0.0, deadline - time.monotonic()))
-    hurried = allowed is not None and (looked.passed_over or _PROFILE_TIMES * looked.seconds > allowed)
-    if not missing or hurried:
-        return looked.found
-    began = time.monotonic()
-    found = dict(looked.found)
-    sink(StageStarted(stage="profiles", total=len(missing), text="conductance of every candidate on the target"))
-    for done, candidate in enumerate(missing, start=1):
-        outcome = attempt(partial(_conductance, candidate, task, device=device, store=store, sink=sink))
-        if isinstance(outcome, Measurement):
-            found[candidate.id] = outcome
-        else:
-            sink(Notice(text=f"{candidate.id} has no conductance: {outcome}", level="warning"))
-        sink(StageProgress(stage="profiles", done=done, text=candidate.id))
-        if allowed is not None and (time.monotonic() - began) * len(missing) / done > allowed:
-            found = dict(looked.found)
-            break
-    sink(StageFinished(stage="profiles", seconds=time.monotonic() - began))
-    return found
-
-
-def _conductance(candidate: Candidate, task: Task, *, device: str, store: Store, sink: Sink) -> Measurement:
-    return measure_target(zoo.load(candidate, device=device, sink=sink), task, store=store)
-
-
 def rank_task(
     task: Task,
     candidates: Sequence[Candidate],
@@ -234,9 +183,10 @@ def rank_task(
     )
     found = looked.found
     if not looked.interrupted:
-        found = _profiled(
-            candidates, task, looked=looked, library=sources, device=device, store=store, sink=sink, deadline=deadline
-        )
+        found = with_profiles(
+            candidates, task, looked=looked, library=sources, device=device, store=store, sink=sink, deadline=deadline,
+            engine=engine,
+        )  # fmt: skip
     failures = {**(failures or {}), **looked.failures}
     usable = [one for one in candidates if one.id not in failures]
     if not usable:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from vlmsel_auto.cache import Json, Store, digest
 from vlmsel_auto.engines.in_process import InProcess
-from vlmsel_auto.errors import InputError
-from vlmsel_auto.events import Notice, ReportWritten, Sink, discard
+from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.library.places import open_library
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.models import zoo
@@ -22,21 +19,17 @@ from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.models.device import pick_device
 from vlmsel_auto.models.hub import hub_offline
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
-from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.pipeline.best_so_far import BestSoFar
 from vlmsel_auto.pipeline.choose import AUTO, choose
-from vlmsel_auto.pipeline.command import PRICE, SHOTS, command_of
+from vlmsel_auto.pipeline.command import PRICE, SHOTS, check_numbers, command_of
+from vlmsel_auto.pipeline.conclude import conclude, ended_by
 from vlmsel_auto.pipeline.finish import finish
-from vlmsel_auto.pipeline.label_issues import find_label_issues
-from vlmsel_auto.pipeline.learning import learn_from
-from vlmsel_auto.pipeline.mistakes import find_mistakes
 from vlmsel_auto.pipeline.rank import rank_task, views_of
 from vlmsel_auto.pipeline.result import RankResult, SearchResult
 from vlmsel_auto.pipeline.time_shares import closing_seconds, left_for_trials, look_seconds
 from vlmsel_auto.pipeline.without_labels import finish_without_labels
 from vlmsel_auto.pipeline.workdir import (
     LOCK,
-    TASK,
     EarlierChoice,
     check_usable,
     claim,
@@ -46,30 +39,26 @@ from vlmsel_auto.pipeline.workdir import (
     save_choice,
     save_ranking,
     sweep,
+    task_folder,
 )
-from vlmsel_auto.pipeline.workers import check_workers, open_engine
+from vlmsel_auto.pipeline.workers import check_workers, open_meanwhile
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.process import locked, older_objects_left_alone, writing
-from vlmsel_auto.records import Budget, Candidate, StoppedBy, TrialState
-from vlmsel_auto.reporting import views
-from vlmsel_auto.reporting.make_report import make_report
-from vlmsel_auto.reporting.report import RANKING_STAGE, TRIALS_STAGE
+from vlmsel_auto.records import Budget, StoppedBy
 from vlmsel_auto.reporting.tracked import names_of, tracked
 from vlmsel_auto.reporting.tradeoff import tradeoffs
 from vlmsel_auto.study.mirror import mirrored
 from vlmsel_auto.study.past import read_past
-from vlmsel_auto.study.results import MOST_MEMBERS
-from vlmsel_auto.study.study import StudyOutcome, run_study
-from vlmsel_auto.tasks.datasets import TaskData, write_dataset
+from vlmsel_auto.study.study import run_study
+from vlmsel_auto.tasks.datasets import TaskData
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tasks.unlabelled import SAMPLE
+from vlmsel_auto.tuning.devices import ALONE, several_devices
 from vlmsel_auto.tuning.methods import METHODS, methods_of
 
 if TYPE_CHECKING:
     from vlmsel_auto.reporting.loggers import Loggers  # imports Lightning
-
-_SEEDS: Final = 2**32  # seeds are below: NumPy's older generator, Optuna and Lightning take no more
 
 
 @older_objects_left_alone()
@@ -97,6 +86,8 @@ def search(
     storage: str | None = None,
     workers: int | None = None,
     ray: str | None = None,
+    devices: int = 1,
+    strategy: str = ALONE.strategy,
     learn: bool = True,
     logger: Loggers = (),
     thumbnails: bool = True,
@@ -139,6 +130,8 @@ def search(
             this process.
         ray: they run on a Ray cluster: "local" starts one on this machine, "auto" joins the one that runs on it,
             otherwise its address; see docs/many-machines.md.
+        devices: of one machine that each tower is trained on together; workers get so many GPUs each.
+        strategy: how these share the work: a strategy of Lightning's "ddp" family that starts no process.
         learn: add the outcome to the user's library as a source task, and source profiles of models that are loaded.
         logger: experiment trackers: names ("tensorboard", "csv", "mlflow", "wandb"), or Lightning's loggers of these
             kinds; they get one run for the search and one below it for each trial.
@@ -155,13 +148,9 @@ def search(
             work directory, decoded images.
         MissingDependency: the package of a logger is not installed.
     """
-    if not (math.isfinite(price) and price >= 0):
-        raise InputError(f"price must be points a minute, at least 0, but got {price}")
-    if not 0 <= ensemble <= MOST_MEMBERS:
-        raise InputError(f"ensemble must be 0 to {MOST_MEMBERS} members, but got {ensemble}")
-    if not 0 <= seed < _SEEDS:
-        raise InputError(f"seed must be 0 to {_SEEDS - 1:,}, but got {seed}")
+    check_numbers(price=price, ensemble=ensemble, seed=seed)
     check_workers(workers=workers, ray=ray)
+    together = several_devices(devices, strategy=strategy, device=device)
     began = time.monotonic() if since is None else since
     spend = budget if isinstance(budget, Budget) else Budget(seconds=budget)
     named = METHODS if method == "all" else methods_of([method] if isinstance(method, str) else method)
@@ -170,11 +159,11 @@ def search(
     place = str(pick_device(device))
     folder = Path(workdir) if workdir is not None else default_workdir(task_dir)
     check_usable(folder)
-    images_of = _task_folder(task_dir, workdir=folder)
+    images_of = task_folder(task_dir, workdir=folder)
     command = command_of(
         images_of, candidates, limits=limits, offline=offline, budget=spend, price=price, methods=methods, shots=shots,
         seed=seed, workdir=folder, classes=classes, unlabelled=unlabelled, images=images, trackers=names_of(logger),
-        workers=workers, ray=ray, test_split=test_split, thumbnails=thumbnails, storage=storage,
+        workers=workers, ray=ray, devices=together, test_split=test_split, thumbnails=thumbnails, storage=storage,
     )  # fmt: skip
     with hub_offline(offline):
         listed = choose(
@@ -182,12 +171,16 @@ def search(
             earlier=read_choice(folder, sink=sink),
         )  # fmt: skip
     chosen = listed.candidates
-    task = load_task(
-        images_of, views=views_of(chosen), shots=shots, seed=seed, workdir=folder, sink=sink, needs_val=True,
-        classes=classes, unlabelled=unlabelled, images=images, draw_test=test_split,
+    task, engine = open_meanwhile(
+        partial(
+            load_task, images_of, views=views_of(chosen), shots=shots, seed=seed, workdir=folder, sink=sink,
+            needs_val=True, classes=classes, unlabelled=unlabelled, images=images, draw_test=test_split,
+        ),
+        workers=workers, ray=ray, device=place, gpus=devices,
     )  # fmt: skip
     store = Store((cache_dir or folder) / "targets")
     with (
+        engine,
         hub_offline(offline),
         writing(folder),
         locked(folder / LOCK),
@@ -195,7 +188,6 @@ def search(
         tracked(  # from here on the trackers listen too
             logger, folder=folder / "logs", about={"task": task.name, "command": command}, sink=sink
         ) as sink,  # noqa: PLR1704 - the sink of all that follows
-        open_engine(workers=workers, ray=ray, device=place) as engine,
     ):
         settings: dict[str, Json] = {
             "task": task.digest,
@@ -248,83 +240,56 @@ def search(
                 device=place,
                 sink=sink,
             )
-
-        def load(candidate: Candidate) -> LoadedModel:
-            return zoo.load(candidate, device=place, sink=sink)
-
         past = read_past(sink=sink)  # in any case: what is damaged is told before learning drops it
+        best_so_far = BestSoFar(sink=sink, task=task, candidates=usable, workdir=folder)
         outcome = run_study(
             task=task,
             candidates=usable,
             ranking=ranking,
             budget=Budget(trials=1) if ranked.interrupted else left_for_trials(spend, spent=ranked_after),
             workdir=folder,
-            load=load if isinstance(engine, InProcess) else partial(zoo.load, device=place),
+            load=partial(
+                zoo.load, device=place, sink=sink if isinstance(engine, InProcess) and devices == 1 else discard
+            ),
             store=store,
             methods=methods,
             seed=seed,
-            sink=BestSoFar(sink=sink, task=task, candidates=usable, workdir=folder),
+            sink=best_so_far,
             device=place,
             top_k=top_k,
             mirror=mirror,
             past=past if library is None else (),
             policy=replace(POLICY, price=price / 100),
             engine=engine,
+            devices=together,
         )
-        stopped = StoppedBy.INTERRUPTED if ranked.interrupted else _stopped_by(outcome)
+        stopped = StoppedBy.INTERRUPTED if ranked.interrupted else ended_by(outcome)
         finished = finish(
-            outcome,
-            task=task,
-            candidates=usable,
-            size=ensemble,
-            limits=limits,
-            load=load,
-            store=store,
-            workdir=folder,
-            device=place,
+            outcome, task=task, candidates=usable, size=ensemble, limits=limits, store=store, workdir=folder,
+            engine=engine, interrupted=stopped is StoppedBy.INTERRUPTED, exported=best_so_far.exported, sink=sink,
             deadline=None if spend.seconds is None else began + spend.seconds - closing_seconds(spend.seconds),
-            interrupted=stopped is StoppedBy.INTERRUPTED,
-            sink=sink,
-        )
-        outcome, best, mean = finished.outcome, finished.best, finished.ensemble
-        notes = [*finished.warnings.values(), *task.notes, *ranking.notes]
-        if learn and outcome.best is not None and stopped is not StoppedBy.INTERRUPTED:
-            notes.append(learn_from(task, usable, ranked.measurements, outcome.results, seed=seed, sink=sink))
-        seconds = time.monotonic() - began
-        report = make_report(
+        )  # fmt: skip
+        report = conclude(
+            finished,
             task=task,
             candidates=chosen,
-            latencies=finished.latencies,
-            ranking=ranking,
-            trials=outcome.results,
-            best=best,
-            ensemble=mean,
-            mistakes=find_mistakes(
-                outcome.best, task=task, candidates=usable, workdir=folder, images=thumbnails, sink=sink
-            ),
-            label_issues=find_label_issues(
-                outcome.members, task=task, candidates=usable, workdir=folder, images=thumbnails, sink=sink
-            ),
+            ranked=ranked,
+            stopped=stopped,
+            learn=learn,
+            thumbnails=thumbnails,
             budget=spend,
-            seconds=seconds,
-            stopped_by=stopped,
-            stage_seconds={
-                RANKING_STAGE: ranked_after,
-                TRIALS_STAGE: outcome.seconds,
-                "export": max(0.0, seconds - ranked_after - outcome.seconds),
-            },
+            began=began,
+            ranked_after=ranked_after,
             command=command,
             settings={name: str(value) for name, value in settings.items()} | {"top_k": str(top_k), "device": place},
             seed=seed,
             workdir=folder,
-            notes=notes,
+            sink=sink,
         )
-        views.write(report, folder / "report")
-        sink(ReportWritten(directory=folder / "report", best=best, ensemble=mean, agreement=report.agreement))
     return SearchResult(
-        best=best,
-        ensemble=mean,
-        trials=outcome.results,
+        best=finished.best,
+        ensemble=finished.ensemble,
+        trials=finished.outcome.results,
         ranking=RankResult.of(ranking),
         agreement=report.agreement,
         seconds=time.monotonic() - began,
@@ -333,18 +298,3 @@ def search(
         stopped_by=stopped,
         tradeoffs=tradeoffs(report),
     )
-
-
-def _task_folder(data: TaskData, *, workdir: Path) -> Path:
-    """Where the images are, which a data set is written to."""
-    if isinstance(data, (str, PathLike)):
-        return Path(data)
-    with writing(workdir), locked(workdir / LOCK):  # nobody may be reading what an earlier run wrote
-        return write_dataset(data, folder=workdir / TASK)
-
-
-def _stopped_by(outcome: StudyOutcome) -> StoppedBy:
-    stopped = outcome.stopped_by
-    if stopped is StoppedBy.INTERRUPTED or not outcome.results:
-        return stopped
-    return StoppedBy.ALL_FAILED if all(each.state is TrialState.FAILED for each in outcome.results) else stopped

@@ -21,9 +21,10 @@ from typing import Final, TypeVar
 from vlmsel_auto.cache import Json, sealed, unsealed, write_atomically
 from vlmsel_auto.errors import InputError, WorkdirError
 from vlmsel_auto.events import Notice, Sink, discard
+from vlmsel_auto.process import locked, writing
 from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.records import Ranking
-from vlmsel_auto.tasks.datasets import TaskData
+from vlmsel_auto.tasks.datasets import TaskData, write_dataset
 
 R = TypeVar("R")
 
@@ -49,6 +50,14 @@ def default_workdir(data: TaskData) -> Path:
     """``vlmsel-NAME`` in the current folder, where NAME is the task folder's; "dataset" if the images have none."""
     name = Path(data).resolve().name if isinstance(data, (str, PathLike)) else "dataset"
     return Path.cwd() / f"vlmsel-{name}"
+
+
+def task_folder(data: TaskData, *, workdir: Path) -> Path:
+    """Where the images are, which a data set is written to."""
+    if isinstance(data, (str, PathLike)):
+        return Path(data)
+    with writing(workdir), locked(workdir / LOCK):  # nobody may be reading what an earlier run wrote
+        return write_dataset(data, folder=workdir / TASK)
 
 
 def check_usable(workdir: Path) -> None:

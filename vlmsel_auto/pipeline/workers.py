@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeVar
 
-from vlmsel_auto.engines.engine import Engine
+from vlmsel_auto.engines.engine import Channel, Engine
 from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.engines.local import LocalEngine
 from vlmsel_auto.engines.ray import RayEngine
 from vlmsel_auto.errors import InputError
+
+T = TypeVar("T")
+_IMPORTED: Final = ("models.zoo", "study.trial_job", "tuning.finetune", "tuning.probe")  # by looks and trials
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WarmJob:
+    """What a worker does before its first look or trial anyway, which takes seconds: import what they need."""
+
+    def run(self, channel: Channel) -> None:
+        """Import it."""
+        del channel
+        for name in _IMPORTED:
+            importlib.import_module(f"vlmsel_auto.{name}")
 
 
 def check_workers(*, workers: int | None, ray: str | None) -> None:
@@ -23,13 +43,41 @@ def check_workers(*, workers: int | None, ray: str | None) -> None:
         raise InputError(f"workers must be at least 1, or None for no further process, but got {workers!r}")
 
 
-def open_engine(*, workers: int | None, ray: str | None, device: str) -> Engine:
+def open_meanwhile(
+    work: Callable[[], T], *, workers: int | None, ray: str | None, device: str, gpus: int = 1
+) -> tuple[T, Engine]:
+    """Do ``work`` while the engine is opened, as `open_engine` does, and its workers begin with `WarmJob`.
+
+    Raises:
+        Exception: what ``work`` raises; the engine is then closed.
+    """
+    with ThreadPoolExecutor(1) as beside:
+        opening = beside.submit(partial(_open_warm, workers=workers, ray=ray, device=device, gpus=gpus))
+        try:
+            done = work()
+        except BaseException:
+            if opening.exception() is None:
+                opening.result().close()
+            raise
+        return done, opening.result()
+
+
+def _open_warm(*, workers: int | None, ray: str | None, device: str, gpus: int) -> Engine:
+    engine = open_engine(workers=workers, ray=ray, device=device, gpus=gpus)
+    if not isinstance(engine, InProcess):
+        for _ in range(engine.slots):
+            engine.submit(WarmJob())
+    return engine
+
+
+def open_engine(*, workers: int | None, ray: str | None, device: str, gpus: int = 1) -> Engine:
     """The engine; as a context manager it ends its workers.
 
     Args:
         workers: processes of this machine; None: no further process.
         ray: address of a Ray cluster, "local" starts one here; None: no Ray.
-        device: where models run; with "cuda" each worker gets a GPU, in turn where there are fewer.
+        device: where models run; with "cuda" each worker gets its own GPUs, in turn where there are fewer.
+        gpus: of each worker.
 
     Raises:
         InputError: as `check_workers`, or there is no such cluster.
@@ -37,10 +85,15 @@ def open_engine(*, workers: int | None, ray: str | None, device: str) -> Engine:
     """
     check_workers(workers=workers, ray=ray)
     if ray is not None:
-        return RayEngine(ray, gpu_jobs=device.startswith("cuda"))
+        return RayEngine(ray, gpus=gpus if device.startswith("cuda") else 0)
     if workers is None:
         return InProcess()
-    return LocalEngine(workers, gpus=_gpus() if device == "cuda" else ())
+    return LocalEngine(workers, gpus=_dealt(_gpus(), gpus) if device == "cuda" else ())
+
+
+def _dealt(names: tuple[str, ...], each: int) -> tuple[str, ...]:
+    """So many together, as in CUDA_VISIBLE_DEVICES; what is left over serves nobody."""
+    return tuple(",".join(names[start : start + each]) for start in range(0, len(names) - each + 1, each))
 
 
 def _gpus() -> tuple[str, ...]:

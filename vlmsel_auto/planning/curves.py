@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from vlmsel_auto.planning.policy import POLICY, Policy
+from vlmsel_auto.records import FloatArray
 
 RUNGS = 4
 _HALVING = 2  # of the trials at a rung one in so many goes on
@@ -28,6 +31,25 @@ class Curve:
     def whole(self) -> bool:
         """Whether it has reached its end."""
         return len(self.values) >= self.epochs
+
+
+@dataclass(frozen=True, eq=False)
+class WholeCurves:
+    """Those curves of a task that reached their end. What they gained is asked for again and again at a few shares."""
+
+    curves: Sequence[Curve]
+    _gains: dict[float, FloatArray] = field(default_factory=dict)
+
+    def gains(self, share: float) -> FloatArray:
+        """What each gained after that share of its epochs."""
+        if share not in self._gains:
+            found = [
+                each.values[-1] - each.values[max(1, math.floor(share * each.epochs)) - 1]
+                for each in self.curves
+                if each.whole
+            ]
+            self._gains[share] = np.array(found, dtype=np.float64)
+        return self._gains[share]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +77,7 @@ def goes_on(value: float, others: Sequence[float]) -> bool:
     return sum(other > value for other in others) < places
 
 
-def forecast(curve: Curve, *, others: Sequence[Curve], policy: Policy = POLICY) -> Forecast:
+def forecast(curve: Curve, *, others: WholeCurves, policy: Policy = POLICY) -> Forecast:
     """Extrapolate by what whole curves of the same task still gained after the same share of their epochs.
 
     Before any is known, the gain is `Policy.growth` times the share that is missing.
@@ -66,13 +88,9 @@ def forecast(curve: Curve, *, others: Sequence[Curve], policy: Policy = POLICY) 
     if not curve.values:
         raise ValueError(f"a curve needs an epoch to be extrapolated, but got {curve!r}")
     share = min(1.0, len(curve.values) / curve.epochs)
-    gains = []
-    for other in others:
-        if other.whole:
-            then = max(1, math.floor(share * other.epochs))
-            gains.append(other.values[-1] - other.values[then - 1])
+    gains = others.gains(share)
     guess, weight = policy.growth * (1 - share), policy.growth_weight
-    mean = (weight * guess + sum(gains)) / (weight + len(gains))
-    spread = weight * (guess**2 + (guess - mean) ** 2) + sum((gain - mean) ** 2 for gain in gains)
+    mean = (weight * guess + float(gains.sum())) / (weight + len(gains))
+    spread = weight * (guess**2 + (guess - mean) ** 2) + float(((gains - mean) ** 2).sum())
     sd = math.sqrt(spread / (weight + len(gains)))
     return Forecast(mean=min(1.0, curve.values[-1] + mean), sd=max(policy.forecast_sd, sd))

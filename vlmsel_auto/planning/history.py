@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vlmsel_auto.planning.curves import Curve, Forecast, forecast
+from vlmsel_auto.planning.curves import Curve, Forecast, WholeCurves, forecast
 from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.policy import POLICY, Policy
 from vlmsel_auto.planning.posterior import Observation, Posterior, posterior
@@ -100,9 +100,9 @@ def _less(trial: Tried, ease: FoldScore) -> Tried:
     )
 
 
-def whole_curves(history: History) -> tuple[Curve, ...]:
+def whole_curves(history: History) -> WholeCurves:
     """Learning curves of trials that reached their end."""
-    return tuple(each.curve for each in history if each.curve is not None and each.curve.whole)
+    return WholeCurves([each.curve for each in history if each.curve is not None and each.curve.whole])
 
 
 def paused(history: History) -> tuple[Tried, ...]:
@@ -111,7 +111,7 @@ def paused(history: History) -> tuple[Tried, ...]:
     return tuple(each for each in history if each.resumable and each.curve is not None and each.number not in continued)
 
 
-def expected_end(trial: Tried, *, whole: Sequence[Curve], policy: Policy = POLICY) -> Forecast | None:
+def expected_end(trial: Tried, *, whole: WholeCurves, policy: Policy = POLICY) -> Forecast | None:
     """What the trial reached, or would reach at its end; None: it says nothing."""
     if trial.state is TrialState.COMPLETE:
         return None if trial.validation is None else Forecast(mean=trial.validation, sd=0.0)

@@ -89,33 +89,41 @@ class _Seen:
     sd: FloatArray
 
 
-def _condition(
-    belief: Belief, *, slope: float, gains: FloatArray, seen: _Seen, policy: Policy
-) -> tuple[FloatArray, FloatArray, float]:
-    """Condition on the observations for one s: mean (M, J), covariance (J, M, M), log marginal likelihood."""
-    size, methods = len(belief.mean), len(gains)
-    latent = slope**2 * belief.cov
-    arm = (policy.arm_share * slope) ** 2
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Conditioned:
+    """Means and covariances given what was seen, for each of G values of s."""
 
-    def between(m: IntArray, j: IntArray, n: IntArray, k: IntArray) -> FloatArray:
-        same_method = j[:, None] == k[None, :]
-        result: FloatArray = latent[np.ix_(m, n)] + policy.level_sd**2 + same_method * policy.method_sd**2
-        result += same_method * (m[:, None] == n[None, :]) * arm
-        return result
+    mean: FloatArray  # (G, J, M)
+    cov: FloatArray  # (G, J, M, M)
+    evidence: FloatArray  # (G,) log marginal likelihood
 
-    everyone = np.arange(size)
-    mean = slope * belief.mean[:, None] + gains[None, :] + 0.5
-    observed = between(seen.rows, seen.columns, seen.rows, seen.columns) + np.diag(policy.noise_sd**2 + seen.sd**2)
-    factor = np.linalg.cholesky(observed)
-    residual = np.linalg.solve(factor, seen.values - mean[seen.rows, seen.columns])
-    means, covs = np.empty((size, methods)), np.empty((methods, size, size))
-    for j in range(methods):
-        column = np.full(size, j)
-        cross = np.linalg.solve(factor, between(seen.rows, seen.columns, everyone, column))  # (n, M)
-        means[:, j] = mean[:, j] + cross.T @ residual
-        covs[j] = between(everyone, column, everyone, column) - cross.T @ cross
-    evidence = -0.5 * float(residual @ residual) - float(np.log(np.diag(factor)).sum())
-    return means, covs, evidence
+
+def _condition(belief: Belief, *, slopes: FloatArray, gains: FloatArray, seen: _Seen, policy: Policy) -> _Conditioned:
+    """Condition on the observations for all s at once; s and -s have the same covariances, which are made once."""
+    magnitudes, same = np.unique(np.abs(slopes), return_inverse=True)
+    squares, everyone = (magnitudes**2)[:, None, None], np.eye(len(belief.mean))
+    own_share, level, method = policy.arm_share**2, policy.level_sd**2, policy.method_sd**2
+    candidates = everyone[seen.rows]  # (n, M), 1 where it is the one that was seen
+    methods = np.eye(len(gains))[seen.columns]  # (n, J), likewise
+
+    before = slopes[:, None, None] * belief.mean + gains[:, None] + 0.5  # (G, J, M)
+
+    alike = methods @ methods.T
+    observed = squares * (belief.cov[np.ix_(seen.rows, seen.rows)] + own_share * alike * (candidates @ candidates.T))
+    observed += level + method * alike + np.diag(policy.noise_sd**2 + seen.sd**2)
+    factor = np.linalg.cholesky(observed)  # (S, n, n)
+    between = belief.cov[seen.rows][:, None] + own_share * methods[:, :, None] * candidates[:, None]  # (n, J, M)
+    cross = squares[..., None] * between + level + method * methods[:, :, None]
+    flat = cross.reshape(len(magnitudes), len(seen.rows), before[0].size)
+    white = np.linalg.solve(factor, flat)  # (S, n, J M)
+    by_method = np.moveaxis(white.reshape(cross.shape), 1, 3)  # (S, J, M, n)
+    prior = squares * (belief.cov + own_share * everyone) + level + method
+    cov = prior[:, None] - by_method @ np.swapaxes(by_method, 2, 3)
+
+    residual = np.linalg.solve(factor[same], (seen.values - before[:, seen.columns, seen.rows])[..., None])
+    mean = before + (np.swapaxes(white[same], 1, 2) @ residual).reshape(before.shape)
+    logs = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
+    return _Conditioned(mean=mean, cov=cov[same], evidence=-0.5 * (residual**2).sum(axis=(1, 2)) - logs[same])
 
 
 def posterior(
@@ -146,19 +154,17 @@ def posterior(
         values=np.array([each.value for each in observations], dtype=np.float64),
         sd=np.array([each.sd for each in observations], dtype=np.float64),
     )
-    slopes, expected = policy.slopes, np.asarray(gains, dtype=np.float64)
-    parts = [_condition(belief, slope=float(s), gains=expected, seen=seen, policy=policy) for s in slopes]
-    logs = np.array([evidence for _, _, evidence in parts])
-    logs = logs - 0.5 * (np.log(np.abs(slopes) / policy.typical_spread) / policy.spread_log_sd) ** 2
+    slopes = policy.slopes
+    found = _condition(belief, slopes=slopes, gains=np.asarray(gains, dtype=np.float64), seen=seen, policy=policy)
+    logs = found.evidence - 0.5 * (np.log(np.abs(slopes) / policy.typical_spread) / policy.spread_log_sd) ** 2
     logs = logs + np.log(np.where(slopes > 0, 1 - policy.misled, policy.misled))
     weights = np.exp(logs - logs.max())
     weights /= weights.sum()
-    means = np.stack([mean for mean, _, _ in parts])
-    mean = np.einsum("g,gmj->mj", weights, means)
-    away = means - mean
-    cov = np.einsum("g,gjmn->jmn", weights, np.stack([each for _, each, _ in parts]))
-    cov = cov + np.einsum("g,gmj,gnj->jmn", weights, away, away)  # the mixture's moments
-    return Posterior(mean=mean, cov=cov, spread=float(weights @ np.abs(slopes)))
+    mean = np.tensordot(weights, found.mean, axes=1)
+    away = np.swapaxes(found.mean - mean, 0, 1)  # (J, G, M)
+    cov = np.tensordot(weights, found.cov, axes=1)
+    cov = cov + np.swapaxes(away * weights[:, None], 1, 2) @ away  # the mixture's moments
+    return Posterior(mean=mean.T, cov=cov, spread=float(weights @ np.abs(slopes)))
 
 
 def expected_improvement(mean: FloatArray, sd: FloatArray, *, best: float) -> FloatArray:

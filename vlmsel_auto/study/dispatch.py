@@ -1,4 +1,4 @@
-"""From a trial that the study began to a job of an engine, and back."""
+"""From a trial that the study began, or a final fit, to a job of an engine, and back."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from functools import cached_property
 
 from vlmsel_auto.engines.engine import Engine, Resources, Shared, Ticket, Told
 from vlmsel_auto.models.facts import facts_of
-from vlmsel_auto.records import PixelSource, TrialSpec
+from vlmsel_auto.records import PixelSource, TrialResult, TrialSpec
+from vlmsel_auto.study.luggage import Files, Home, Luggage, files_in, mark, unmark, unpack
 from vlmsel_auto.study.optuna_study import RunningTrial
 from vlmsel_auto.study.runner import TrialRunner
-from vlmsel_auto.study.trial_job import Files, Luggage, Ran, TrialJob, files_in, mark, unmark, unpack
+from vlmsel_auto.study.trial_job import FitJob, TrialJob
 from vlmsel_auto.tasks.packed import pack
 from vlmsel_auto.tuning.checkpoints import trial_dir
 
@@ -32,27 +33,32 @@ class Dispatch:
     ) -> Ticket:
         """Begin a trial that must be over at ``deadline`` (`time.monotonic`) and is expected to take ``seconds``."""
         job = TrialJob(
-            runner=self._shared,
-            mark=self.name,
+            home=self._home(spec.candidate, trial.continues),
             spec=spec,
             number=trial.number,
             origin=trial.origin,
-            deadline=None if deadline is None else time.time() + deadline - time.monotonic(),
+            deadline=_time_of_day(deadline),
             continues=trial.continues,
-            luggage=self._luggage(trial) if self.engine.apart else None,
         )
         # another try is a trial of its own, which goes on from the state that this one kept
         return self.engine.submit(job, resources=self._resources(spec.candidate, seconds), told=told, tries=1)
 
-    def receive(self, ran: Ran) -> None:
+    def submit_fit(self, result: TrialResult, *, deadline: float | None, seconds: float | None) -> Ticket:
+        """Begin the fit of a finished trial's tower on all labels, likewise."""
+        job = FitJob(
+            home=self._home(result.spec.candidate, result.number), result=result, deadline=_time_of_day(deadline)
+        )
+        return self.engine.submit(job, resources=self._resources(result.spec.candidate, seconds))
+
+    def receive(self, number: int, files: Files) -> None:
         """Keep the files that came back with a trial."""
-        unpack(ran.files, trial_dir(self.runner.workdir, ran.attempt.result.number))
+        unpack(files, trial_dir(self.runner.workdir, number))
 
     def _resources(self, candidate: str, seconds: float | None) -> Resources:
         memory: int | None = None
         with suppress(OSError):  # the folder of a candidate is gone: its trial will say so
             memory = facts_of(self.runner.table[candidate]).memory_bytes
-        gpus = 1.0 if self.runner.device.type == "cuda" else 0.0
+        gpus = float(self.runner.devices.count) if self.runner.device.type == "cuda" else 0.0
         return Resources(gpus=gpus, memory=memory or 0, seconds=seconds)
 
     def close(self) -> None:
@@ -70,9 +76,19 @@ class Dispatch:
         views = [each.view for each in self.runner.table.values()]
         return self.engine.share(pack(self.runner.task, views))
 
-    def _luggage(self, trial: RunningTrial) -> Luggage:
-        candidate, workdir = self.runner.table[trial.candidate], self.runner.workdir
+    def _home(self, candidate: str, earlier: int | None) -> Home:
+        """For a job on a candidate that needs the files of an ``earlier`` trial."""
+        luggage = self._luggage(candidate, earlier) if self.engine.apart else None
+        return Home(runner=self._shared, mark=self.name, luggage=luggage)
+
+    def _luggage(self, name: str, earlier: int | None) -> Luggage:
+        candidate, workdir = self.runner.table[name], self.runner.workdir
         if candidate.path is not None and candidate.id not in self._models:
             self._models[candidate.id] = self.engine.share(files_in(candidate.path))
-        paused = {} if trial.continues is None else files_in(trial_dir(workdir, trial.continues))
-        return Luggage(pixels=self._pixels, models=dict(self._models), paused=paused)
+        trials = {} if earlier is None else {earlier: files_in(trial_dir(workdir, earlier))}
+        return Luggage(pixels=self._pixels, models=dict(self._models), trials=trials)
+
+
+def _time_of_day(deadline: float | None) -> float | None:
+    """From `time.monotonic` to `time.time`."""
+    return None if deadline is None else time.time() + deadline - time.monotonic()

@@ -6,143 +6,28 @@ The coordinator, in whose process this runs, alone plans, decides who is paused 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import cast
 
-from vlmsel_auto.engines.engine import Done, Failed, Finished, Lost, Ticket
-from vlmsel_auto.events import Event, Notice, RankingReady, Sink, TrialEpoch, TrialFinished, TrialStarted
-from vlmsel_auto.planning.cost import trial_seconds
-from vlmsel_auto.planning.curves import RUNGS, Curve, rung_of
+from vlmsel_auto.engines.engine import Done, Failed, Finished, Lost
+from vlmsel_auto.events import Event, Notice, RankingReady, TrialEpoch, TrialStarted
+from vlmsel_auto.planning.curves import RUNGS, rung_of
 from vlmsel_auto.planning.history import (
     History,
-    Left,
-    Tried,
     believed,
-    expectations,
-    fold_ease,
-    level_folds,
-    updated_ranking,
 )
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.next_trial import NextTrial, next_trial
-from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.rungs import goes_on_at
-from vlmsel_auto.planning.running import Running, imagine
 from vlmsel_auto.process import is_disk_error
-from vlmsel_auto.records import Budget, Ranking, StoppedBy, TrialOrigin, TrialResult, TrialSpec
-from vlmsel_auto.study.dispatch import Dispatch
-from vlmsel_auto.study.optuna_study import OptunaStudy, Prediction, RunningTrial
+from vlmsel_auto.records import StoppedBy, TrialOrigin
+from vlmsel_auto.study.optuna_study import Prediction, RunningTrial
 from vlmsel_auto.study.recovery import ATTEMPTS, queue_again
-from vlmsel_auto.study.results import Results
-from vlmsel_auto.study.runner import Attempt, TrialRunner, failed
+from vlmsel_auto.study.runner import Attempt, failed
+from vlmsel_auto.study.state import RunningHere, Search
 from vlmsel_auto.study.trial_job import Ran
 from vlmsel_auto.tuning.checkpoints import drop_weights
-from vlmsel_auto.tuning.run import seconds_on_all_labels
 
-_FINAL_FIT_MARGIN = 1.3  # times what the fit on all labels should take: its trial may end late
-_FINAL_FIT_SHARE = 0.3  # of the budget, at most
 _LATE_SECONDS = 20.0  # that a worker may be late before its trial is ended
-
-
-@dataclass(kw_only=True, eq=False)
-class RunningHere:
-    """A trial that a worker is at."""
-
-    trial: RunningTrial
-    spec: TrialSpec
-    curve: list[float]  # validation after each epoch so far, those of the trial that it continues included
-    reached: int  # rung
-    began: float = field(default_factory=time.monotonic)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Search:
-    """One run of a search: what it follows, what it works with, and what it fills."""
-
-    plan: Plan
-    ranking: Ranking
-    budget: Budget
-    deadline: float | None
-    dispatch: Dispatch
-    study: OptunaStudy
-    results: Results
-    sink: Sink
-    unavailable: dict[str, str] = field(default_factory=dict)  # candidate -> why it cannot be used
-    running: dict[Ticket, RunningHere] = field(default_factory=dict)
-
-    @property
-    def runner(self) -> TrialRunner:
-        """What trials are made with."""
-        return self.dispatch.runner
-
-    def history(self) -> History:
-        """Trials so far as the plan sees them."""
-        return level_folds(self.results.history(self.runner))
-
-    def imagined(self) -> list[Tried]:
-        """The same with what running trials may come to."""
-        history = self.history()
-        ease = fold_ease(self.results.history(self.runner))
-        begun = []
-        for each in self.running.values():
-            level = ease[each.trial.fold].metric if ease else 0.0
-            is_tower = self.runner.methods[each.trial.method].trains is Trains.TOWER
-            values = tuple(value - level for value in each.curve) if is_tower else ()
-            curve = Curve(values=values, epochs=max(each.spec.epochs, len(values))) if values else None
-            begun.append(Running(number=each.trial.number, trial=each.trial.planned, curve=curve))
-        return imagine(self.plan, history, begun)
-
-    def expected_seconds(self, trial: RunningTrial) -> float | None:
-        """Of a whole trial."""
-        return trial_seconds(self.plan, self.history()).get((trial.candidate, trial.method))
-
-    def left(self) -> Left:
-        """What is left of the budget, less the trials that run."""
-        taken = len(self.results.counted())
-        taken += sum(each.trial.origin is not TrialOrigin.FLOOR for each in self.running.values())
-        end = self.end()
-        return Left(
-            trials=None if self.budget.trials is None else self.budget.trials - taken,
-            seconds=None if end is None else end - time.monotonic(),
-            workers=self.dispatch.engine.slots,
-        )
-
-    def end(self) -> float | None:
-        """When trials must be over: before the deadline by what the leading tower's fit on all labels needs.
-
-        That is kept only where it is a small part of the budget, where there still is as much, and where the tower has
-        not had that fit in an earlier run.
-        """
-        if self.deadline is None or self.budget.seconds is None or self.runner.folds == 1:
-            return self.deadline
-        leader = self.leader(self.expected())
-        if leader is None or leader.on_all_labels or not self._is_tower(leader):
-            return self.deadline
-        needed = seconds_on_all_labels(leader, folds=self.runner.folds)
-        late = self.deadline - time.monotonic() < needed
-        if late or _FINAL_FIT_MARGIN * needed > _FINAL_FIT_SHARE * self.budget.seconds:
-            return self.deadline
-        return self.deadline - _FINAL_FIT_MARGIN * needed
-
-    def _is_tower(self, trial: TrialResult) -> bool:
-        return self.runner.methods[trial.spec.method].trains is Trains.TOWER
-
-    def expected(self) -> dict[int, float]:
-        """What the complete trials would reach on new images, by number."""
-        return expectations(self.plan, self.history())
-
-    def leader(self, expected: Mapping[int, float]) -> TrialResult | None:
-        """The trial that would be chosen now."""
-        return next(iter(self.results.leaders(expected)), None)
-
-    def tell(self, result: TrialResult, *, expected: Mapping[int, float], resumed: bool = False) -> None:
-        """Say that a trial is finished, and who leads."""
-        self.sink(TrialFinished(result=result, leader=self.leader(expected), resumed=resumed))
-
-    def updated(self) -> Ranking:
-        """The ranking after the trials so far."""
-        return updated_ranking(self.plan, self.ranking, self.history())
 
 
 def run_trials(search: Search) -> StoppedBy:
@@ -256,7 +141,7 @@ def _settle(search: Search, running: RunningHere, outcome: Finished) -> None:
     trial = running.trial
     match outcome:
         case Done(result=Ran() as ran):
-            search.dispatch.receive(ran)
+            search.dispatch.receive(trial.number, ran.files)
             _close(search, ran.attempt)
         case Failed(failure=failure) if (error := failure.os_error()) is not None and is_disk_error(error):
             queue_again(search.study, search.runner, number=trial.number, trial=trial.planned, attempt=trial.attempt)

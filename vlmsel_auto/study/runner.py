@@ -18,7 +18,8 @@ from vlmsel_auto.planning.space import DEFAULT, Point, Space
 from vlmsel_auto.process import is_disk_error
 from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialResult, TrialSpec, TrialState
 from vlmsel_auto.tuning.data import splits
-from vlmsel_auto.tuning.run import run_trial
+from vlmsel_auto.tuning.devices import ALONE, Devices
+from vlmsel_auto.tuning.run import fit_on_all_labels, run_trial
 from vlmsel_auto.tuning.work import EpochHook, Loader
 
 
@@ -44,6 +45,7 @@ class TrialRunner:
     train_shots: int | None
     images_per_trial: int
     seed: int
+    devices: Devices = ALONE
 
     @cached_property
     def sizes(self) -> SplitSizes:
@@ -111,6 +113,7 @@ class TrialRunner:
                 report=report,
                 deadline=deadline,
                 continues=continues,
+                devices=self.devices,
                 sink=sink,
             )
         except Exception as error:
@@ -125,6 +128,20 @@ class TrialRunner:
                 unavailable=reason if gone else "",
             )
         return Attempt(result=result)
+
+    def fit_on_all_labels(self, result: TrialResult, *, deadline: float | None) -> TrialResult | None:
+        """See `tuning.run.fit_on_all_labels`."""
+        return fit_on_all_labels(
+            result,
+            task=self.task,
+            candidate=self.table[result.spec.candidate],
+            load=self.load,
+            store=self.store,
+            workdir=self.workdir,
+            device=self.device,
+            deadline=deadline,
+            devices=self.devices,
+        )
 
 
 def failed(spec: TrialSpec, *, number: int, origin: TrialOrigin, reason: str, seconds: float = 0.0) -> TrialResult:

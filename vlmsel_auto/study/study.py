@@ -27,13 +27,15 @@ from vlmsel_auto.planning.space import PastTrial, learn_defaults
 from vlmsel_auto.process import locked, terminable
 from vlmsel_auto.records import Budget, Candidate, Ranking, StoppedBy, Task, TrialResult, TrialState
 from vlmsel_auto.study.dispatch import Dispatch
-from vlmsel_auto.study.loop import Search, run_trials
+from vlmsel_auto.study.loop import run_trials
 from vlmsel_auto.study.mirror import StudyMirror
 from vlmsel_auto.study.opening import open_study
 from vlmsel_auto.study.recovery import recover
 from vlmsel_auto.study.results import Results
 from vlmsel_auto.study.runner import TrialRunner
+from vlmsel_auto.study.state import Search
 from vlmsel_auto.tuning.checkpoints import result_numbers
+from vlmsel_auto.tuning.devices import ALONE, Devices
 from vlmsel_auto.tuning.methods import METHODS, methods_of
 from vlmsel_auto.tuning.work import Loader
 
@@ -50,6 +52,7 @@ class StudyOutcome:
     seconds: float  # wall time of this run
     stopped_by: StoppedBy
     failures: Mapping[str, str]  # candidate -> why its last failed trial failed
+    runner: TrialRunner  # what trials were made with
 
 
 def run_study(
@@ -73,6 +76,7 @@ def run_study(
     past: Sequence[PastTrial] = (),
     policy: Policy = POLICY,
     engine: Engine | None = None,
+    devices: Devices = ALONE,
 ) -> StudyOutcome:
     """Run trials until the budget is spent, none promises enough for its time, or someone asks to stop.
 
@@ -101,6 +105,7 @@ def run_study(
         policy: constants of the planner.
         engine: where trials run, as many at once as it has slots; None: one after the other in this process. ``load``
             must be picklable for workers.
+        devices: what each trial of a tower trains on; with several, ``load`` must be picklable too.
 
     Raises:
         CandidateError: no candidate, or one twice.
@@ -123,6 +128,7 @@ def run_study(
         train_shots=train_shots,
         images_per_trial=images_per_trial,
         seed=seed,
+        devices=devices,
     )
     defaults = learn_defaults(
         past,
@@ -204,4 +210,5 @@ def _run(search: Search, *, begun: float) -> StudyOutcome:
         seconds=seconds,
         stopped_by=stopped,
         failures={each.spec.candidate: each.reason for each in results if each.state is TrialState.FAILED},
+        runner=search.runner,
     )

@@ -1,36 +1,27 @@
-"""Fine-tuning of the whole visual tower and its head by Lightning's trainer, from the start or from where it paused.
-
-Lightning's habits that would reach the user stay in here: no bar, no summary, no logger, no checkpoints of its own;
-Ctrl+C is a KeyboardInterrupt again, not a SystemExit; its console lines and warnings are silenced around `fit` only.
-"""
+"""Fine-tuning of the whole visual tower and its head by Lightning's trainer, from the start or from where it paused."""
 
 from __future__ import annotations
 
-import logging
 import math
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-import lightning.pytorch as pl
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
+from vlmsel_auto.engines.engine import Channel
 from vlmsel_auto.errors import TrialOutOfMemory
-from vlmsel_auto.models.threads import Threads, measured_threads
-from vlmsel_auto.process import handlers_kept, is_out_of_memory, release_memory
+from vlmsel_auto.models.threads import measured_threads
+from vlmsel_auto.process import is_out_of_memory, release_memory
 from vlmsel_auto.records import Metric
 from vlmsel_auto.tuning import probe, zero_shot
 from vlmsel_auto.tuning.checkpoints import Checkpoint, Paused, Progress
-from vlmsel_auto.tuning.data import Batch, Batches, ImageSet, Measured, image_set, measure, score
+from vlmsel_auto.tuning.data import Batches, ImageSet, Measured, image_set, measure, score
 from vlmsel_auto.tuning.features import features_of
+from vlmsel_auto.tuning.group import Member, grouped
 from vlmsel_auto.tuning.module import EpochReport, Head, Kept, Tuner, copy_state
-from vlmsel_auto.tuning.work import Deadline, Ending, Outcome, Work
+from vlmsel_auto.tuning.trainer import Timed, make_trainer, quiet_lightning
+from vlmsel_auto.tuning.work import NOTHING, Deadline, Ending, Outcome, Work, never
 
-_CLIP = 1.0  # of the gradient's norm
 _MARGIN = 0.1  # seconds kept for writing the result before a deadline
 _HALVINGS = 2  # batch, batch / 2, batch / 4; then the trial fails
 
@@ -92,77 +83,10 @@ def _predict(tuner: Tuner, images: ImageSet, *, batch: int, deadline: Deadline) 
     return torch.cat(outputs)
 
 
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Silence Lightning, and turn its SystemExit back into the KeyboardInterrupt that it was."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [each.level for each in loggers]
-    try:
-        for each in loggers:
-            each.setLevel(logging.ERROR)
-        with handlers_kept(), warnings.catch_warnings():
-            # Lightning's advice to authors of training scripts (loader workers, unused devices, tips)
-            warnings.filterwarnings("ignore", module=r"lightning\.")
-            warnings.filterwarnings(
-                "ignore", message=r".*isinstance\(treespec, LeafSpec\).*"
-            )  # pytree use inside Lightning
-            yield
-    except SystemExit as stop:
-        raise KeyboardInterrupt from stop
-    finally:
-        for each, level in zip(loggers, levels, strict=True):
-            each.setLevel(level)
-
-
 def batch_size(images: int, device: torch.device) -> int:
     """Batches small enough for some steps an epoch, large enough to keep the device busy."""
     largest = 128 if device.type == "cuda" else 64
     return min(largest, 1 << max(3, (images // 6).bit_length() - 1))
-
-
-class _Timed(pl.Callback):
-    """Tells what batches take."""
-
-    def __init__(self, threads: Threads) -> None:
-        super().__init__()
-        self._threads = threads
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
-        """It begins."""
-        del trainer, pl_module, batch, batch_idx
-        self._threads.start()
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: Batch, batch_idx: int
-    ) -> None:
-        """It is over."""
-        del trainer, pl_module, outputs, batch_idx
-        self._threads.done(len(batch[0]))
-
-
-def _trainer(
-    *, epochs: int, callbacks: list[pl.Callback], device: torch.device, accumulate: int, folder: Path
-) -> pl.Trainer:
-    cuda = device.type == "cuda"
-    return pl.Trainer(
-        accelerator=device.type,
-        devices=[device.index or 0] if cuda else 1,
-        precision="bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "32-true",  # masters stay in float32
-        max_epochs=epochs,
-        accumulate_grad_batches=accumulate,
-        gradient_clip_val=_CLIP,
-        callbacks=callbacks,
-        plugins=[LightningEnvironment()],  # a trial is one process also inside a Slurm job
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        default_root_dir=folder,
-    )
 
 
 def _snapshot(tuner: Tuner, *, kept: Kept, start: float, shuffle: torch.Generator, batch: int) -> Paused:
@@ -210,7 +134,25 @@ def _resume(
     return kept, progress.start, per_image
 
 
-def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1) -> Outcome:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Helping:
+    """Training as the process of another rank does it: a job of an engine."""
+
+    work: Work
+    head: Outcome
+    batch: int
+    accumulate: int
+    member: Member
+
+    def run(self, channel: Channel) -> None:
+        """Train; what comes of it is rank 0's to keep."""
+        self.member.channel = channel
+        if self.work.device.type == "cuda":
+            torch.cuda.set_device(self.member.local_rank())
+        train(self.work, self.head, batch=self.batch, accumulate=self.accumulate, member=self.member)
+
+
+def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1, member: Member | None = None) -> Outcome:
     """Train a freshly loaded model and return what the last epoch left.
 
     Args:
@@ -218,6 +160,7 @@ def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1) -> Outc
         head: what the head begins with.
         batch: images that a step sees at once.
         accumulate: steps whose gradients are summed before the weights move.
+        member: of the processes that share the batches, when it is not the first: it returns nothing.
     """
     spec, task, splits, view = work.spec, work.task, work.splits, work.candidate.view
     assert head.checkpoint is not None  # noqa: S101 - both ways to begin have one
@@ -232,6 +175,8 @@ def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1) -> Outc
     )
     steps = spec.epochs * math.ceil(math.ceil(len(images) / batch) / accumulate)
     tuner = Tuner(model=model, head=layer, spec=spec, metric=task.metric, steps=steps)
+    rank, several = 0 if member is None else member.local_rank(), work.devices.count
+    tuner.augmenting.manual_seed(spec.seed + 1 + rank)
     shuffle = torch.Generator().manual_seed(spec.seed)
     with torch.random.fork_rng(), quiet_lightning():
         torch.manual_seed(spec.seed)  # dropout and the like
@@ -250,16 +195,23 @@ def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1) -> Outc
             reserve = per_image * (len(val) + len(splits.test)) + _MARGIN
             callback = EpochReport(kept=kept, hook=work.hook, deadline=work.deadline, reserve=reserve, save=save)
             tuner.train()
-            with measured_threads(model.device) as threads:
-                trainer = _trainer(
-                    epochs=epochs, callbacks=[callback, _Timed(threads)], device=model.device, accumulate=accumulate,
-                    folder=work.workdir,
+            helping = replace(work, hook=never, keep=None)
+
+            def help_of(other: Member) -> _Helping:
+                return _Helping(work=helping, head=head, batch=batch, accumulate=accumulate, member=other)
+
+            with measured_threads(model.device) as threads, grouped(several, help_of, member=member) as environment:
+                trainer = make_trainer(
+                    epochs=epochs, callbacks=[callback, Timed(threads)], device=model.device, devices=work.devices,
+                    environment=environment, accumulate=accumulate, folder=work.workdir,
                 )  # fmt: skip
                 trainer.fit(
                     tuner,
-                    train_dataloaders=Batches(images=images, size=batch, generator=shuffle),
+                    train_dataloaders=Batches(images=images, size=batch, generator=shuffle, share=(rank, several)),
                     val_dataloaders=Batches(images=val, size=2 * batch),
                 )
+            if member is not None:
+                return NOTHING
             tuner.to(model.device)  # Lightning moves the module to the CPU when it is done
             tuner.load_state_dict(kept.state)
     test: float | None = None

@@ -213,6 +213,11 @@ def copy_state(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
+def _any(trainer: pl.Trainer, wish: bool) -> bool:  # noqa: FBT001 - a wish, not a switch
+    """Whether one of the processes of the trial wishes so: they end together or wait for each other for ever."""
+    return wish if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(wish, all=False)
+
+
 def _no_save() -> None:
     return
 
@@ -253,7 +258,7 @@ class EpochReport(pl.Callback):
     ) -> None:
         """End the training inside an epoch when the time is over."""
         del pl_module, outputs, batch, batch_idx
-        if self._deadline.passed(reserve=self._reserve):
+        if _any(trainer, self._deadline.passed(reserve=self._reserve)):
             self._kept.ending = Ending.DEADLINE
             trainer.should_stop = True
 
@@ -279,7 +284,7 @@ class EpochReport(pl.Callback):
             )
         kept.curve.append(measured.metric)
         kept.measured, kept.state, kept.of_val = measured, copy_state(pl_module), pl_module.of_val
-        pause = self._hook(len(kept.curve), measured.metric, loss)
+        pause = _any(trainer, self._hook(len(kept.curve), measured.metric, loss))
         if pause:
             kept.ending = Ending.PRUNED
             trainer.should_stop = True

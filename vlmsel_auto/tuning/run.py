@@ -27,6 +27,7 @@ from vlmsel_auto.tuning.checkpoints import (
     save_weights,
 )
 from vlmsel_auto.tuning.data import Splits, splits
+from vlmsel_auto.tuning.devices import ALONE, Devices
 from vlmsel_auto.tuning.methods import method_of
 from vlmsel_auto.tuning.work import (
     NOTHING,
@@ -56,6 +57,7 @@ def run_trial(
     report: EpochHook = never,
     deadline: float | None = None,
     continues: int | None = None,
+    devices: Devices = ALONE,
     sink: Sink = discard,
 ) -> TrialResult:
     """Run one trial and write its weights to ``workdir/trials/NNNN/weights.safetensors``.
@@ -78,6 +80,7 @@ def run_trial(
         report: told (epoch, validation, loss) after every epoch; True prunes the trial.
         deadline: `time.monotonic` at which the trial must be over; it then ends with what it has.
         continues: number of a paused trial with the same ``spec`` in the same ``workdir``: its epochs are not repeated.
+        devices: what a tower trains on.
         sink: takes a `TrialEpoch` after every epoch; heads on cached features have none.
 
     Returns:
@@ -114,6 +117,7 @@ def run_trial(
         device=torch.device(device),
         paused=paused,
         keep=keep,
+        devices=devices,
     )
     try:
         outcome = run(work)
@@ -160,6 +164,7 @@ def fit_on_all_labels(
     workdir: Path,
     device: str | torch.device = "cpu",
     deadline: float | None = None,
+    devices: Devices = ALONE,
 ) -> TrialResult | None:
     """Train the tower of a finished trial once more, by the same schedule on all labelled images, and keep that one.
 
@@ -172,6 +177,7 @@ def fit_on_all_labels(
         workdir: the search's work directory.
         device: where `load` puts the model.
         deadline: `time.monotonic` at which it must be over.
+        devices: what the tower trains on.
 
     Returns:
         The result with the test metric of the new weights, which are in the place of the old; its validation is that of
@@ -195,6 +201,7 @@ def fit_on_all_labels(
         deadline=Deadline(deadline),
         workdir=workdir,
         device=torch.device(device),
+        devices=devices,
     )
     try:
         outcome = _method(result.spec)(work)

@@ -1,0 +1,142 @@
+"""Conductance of the candidates on the target, where source tasks can be compared by it; a job of an engine each."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, cast
+
+from vlmsel_auto.cache import Store
+from vlmsel_auto.engines.engine import Channel, Done, Engine, Failed, Finished, Resources, Shared, Ticket
+from vlmsel_auto.engines.in_process import InProcess
+from vlmsel_auto.events import Event, Notice, Sink, StageFinished, StageProgress, StageStarted
+from vlmsel_auto.library.records import Library
+from vlmsel_auto.measuring.measure import measure_target
+from vlmsel_auto.models import zoo
+from vlmsel_auto.pipeline.attempt import attempt
+from vlmsel_auto.pipeline.look import Looked
+from vlmsel_auto.ranking.measurement import Measurement
+from vlmsel_auto.records import Candidate, Task
+
+_PROFILE_SHARE: Final = 0.25  # of the time for looking, at most, for conductance: labels already say most
+_PROFILE_TIMES: Final = 4.0  # what conductance takes at least, in times of embedding
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProfileJob:
+    """Load one candidate and measure its conductance on the task."""
+
+    candidate: Candidate
+    task: Shared[Task]
+    device: str
+    store: Store  # on a disk that the coordinator sees
+
+    def run(self, channel: Channel) -> Measurement | str:
+        """The measurement, or why there is none."""
+
+        def measured() -> Measurement:
+            model = zoo.load(self.candidate, device=self.device, sink=channel.tell)
+            return measure_target(model, self.task.get(), store=self.store)
+
+        return attempt(measured)
+
+
+def with_profiles(
+    candidates: Sequence[Candidate],
+    task: Task,
+    *,
+    looked: Looked,
+    library: Library,
+    device: str,
+    store: Store,
+    sink: Sink,
+    deadline: float | None,
+    engine: Engine | None,
+) -> Mapping[str, Measurement]:
+    """What the looks found, with conductance where source tasks can be compared by it.
+
+    That is paid for candidates that the library has profiles of, and for those on this disk, which own searches will
+    add. It is compared, so all of them have it or none: with a deadline, none where it takes over a quarter of the
+    time.
+
+    Args:
+        candidates: all of them.
+        task: the target.
+        looked: what the looks found.
+        library: its source tasks.
+        device: where models run.
+        store: keeps embeddings and profiles.
+        sink: takes the events of stage "profiles".
+        deadline: `time.monotonic` of looking; None: no end.
+        engine: where models are measured, as many at once as it has slots, if its workers see this disk.
+    """
+    known = dict(zip(library.candidate_ids, library.has_profiles, strict=True))
+    useful = [
+        one for one in candidates if one.id in looked.found and (known.get(one.id, False) or one.path is not None)
+    ]
+    missing = [one for one in useful if not looked.found[one.id].blocks]
+    allowed = None if deadline is None else _PROFILE_SHARE * (looked.seconds + max(0.0, deadline - time.monotonic()))
+    hurried = allowed is not None and (looked.passed_over or _PROFILE_TIMES * looked.seconds > allowed)
+    if not missing or hurried:
+        return looked.found
+    began = time.monotonic()
+    sink(StageStarted(stage="profiles", total=len(missing), text="conductance of every candidate on the target"))
+    found = _measure(
+        missing, task, engine=InProcess() if engine is None or engine.apart else engine, device=device, store=store,
+        sink=sink, allowed=allowed,
+    )  # fmt: skip
+    sink(StageFinished(stage="profiles", seconds=time.monotonic() - began))
+    return {**looked.found, **found}
+
+
+def _measure(
+    missing: Sequence[Candidate],
+    task: Task,
+    *,
+    engine: Engine,
+    device: str,
+    store: Store,
+    sink: Sink,
+    allowed: float | None,
+) -> dict[str, Measurement]:
+    """By candidate; none at all where they would take longer than ``allowed`` seconds."""
+    began, shared = time.monotonic(), engine.share(task)
+    needs = Resources(gpus=1.0 if device.startswith("cuda") else 0.0)
+    waiting, running = deque(missing), dict[Ticket, Candidate]()
+    found: dict[str, Measurement] = {}
+    try:
+        for done in range(1, len(missing) + 1):
+            while waiting and len(running) < engine.slots:
+                one = waiting.popleft()
+                job = ProfileJob(candidate=one, task=shared, device=device, store=store)
+                running[engine.submit(job, resources=needs, told=lambda event: sink(cast("Event", event)))] = one
+            ended = engine.finished()
+            while ended is None or ended.ticket not in running:  # of an earlier stage
+                ended = engine.finished()
+            candidate = running.pop(ended.ticket)
+            outcome = _outcome(ended)
+            if isinstance(outcome, Measurement):
+                found[candidate.id] = outcome
+            else:
+                sink(Notice(text=f"{candidate.id} has no conductance: {outcome}", level="warning"))
+            sink(StageProgress(stage="profiles", done=done, text=candidate.id))
+            if allowed is not None and (time.monotonic() - began) * len(missing) / done > allowed:
+                return {}
+        return found
+    finally:  # also on Ctrl+C
+        for ticket in running:
+            engine.cancel(ticket)
+
+
+def _outcome(ended: Finished) -> Measurement | str:
+    match ended:
+        case Done(result=Measurement() as measured):
+            return measured
+        case Done(result=reason):
+            return str(reason)
+        case Failed(failure=failure):
+            return str(failure)
+        case _:
+            return "its worker died each time (out of memory?)"
