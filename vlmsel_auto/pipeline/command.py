@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from vlmsel_auto.models.limits import Limits
+from vlmsel_auto.planning.objective import Objective
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.records import Budget
 from vlmsel_auto.study.database import without_password
@@ -27,6 +28,7 @@ def command_of(
     offline: bool,
     budget: Budget,
     price: float,
+    objective: Objective,
     methods: Sequence[str],
     shots: int,
     seed: int,
@@ -55,6 +57,8 @@ def command_of(
         words += ["--max-trials", str(budget.trials)]
     if price != PRICE:
         words += ["--price", f"{price:g}"]
+    if objective:
+        words += ["--objective", str(objective)]
     if len(methods) < len(METHODS):
         words += ["--method", ",".join(methods)]
     if shots != SHOTS:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +23,7 @@ from vlmsel_auto.models.device import pick_device
 from vlmsel_auto.models.hub import hub_offline
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
 from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.pipeline.affordable import charges_of, measured_latencies
 from vlmsel_auto.pipeline.best_so_far import BestSoFar
 from vlmsel_auto.pipeline.choose import AUTO, choose
 from vlmsel_auto.pipeline.command import PRICE, SHOTS, command_of
@@ -49,6 +50,7 @@ from vlmsel_auto.pipeline.workdir import (
 )
 from vlmsel_auto.pipeline.workers import check_workers, open_engine
 from vlmsel_auto.planning.method import Trains
+from vlmsel_auto.planning.objective import ACCURACY, Objective, read_objective
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.process import locked, writing
 from vlmsel_auto.records import Budget, Candidate, StoppedBy, TrialState
@@ -61,7 +63,7 @@ from vlmsel_auto.study.mirror import mirrored
 from vlmsel_auto.study.past import read_past
 from vlmsel_auto.study.results import MOST_MEMBERS
 from vlmsel_auto.study.study import StudyOutcome, run_study
-from vlmsel_auto.tasks.datasets import TaskData, write_dataset
+from vlmsel_auto.tasks.datasets import TaskData, task_folder
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tasks.unlabelled import SAMPLE
 from vlmsel_auto.tuning.methods import METHODS, methods_of
@@ -82,6 +84,7 @@ def search(
     ensemble: int = 5,
     budget: Budget | float | None = None,
     price: float = PRICE,
+    objective: Objective | str = ACCURACY,
     method: str | Sequence[str] = "all",
     shots: int = SHOTS,
     classes: Sequence[str] | None = None,
@@ -119,6 +122,9 @@ def search(
         budget: wall time of this call, trials of all calls on this work directory, or both; a number is seconds of
             wall time; None: until no trial promises enough.
         price: points of the metric (hundredths) that a trial must promise for each minute that it takes, on top of .3.
+        objective: what half the latency, parameters or memory of a model is worth, in points of the metric, as an
+            `Objective` or a text such as "latency=1,params=.5"; looks, trials, best model and ensemble follow it. The
+            ranking and the trials' figures stay those of the metric.
         method: names of methods of tuning, such as "probe" (linear probe on cached features) or "finetune" (the whole
             visual tower); "all": every one that there is.
         shots: labelled training images a class that the ranking may look at; trials learn from all of them.
@@ -149,9 +155,9 @@ def search(
         The best model, all trials, the ranking and how well it agreed with what came out.
 
     Raises:
-        InputError: task, candidates, budget, library or work directory cannot be used, or ensemble, price or seed is
-            out of range. Nothing was written, but where no candidate can be used, or another search owns the
-            work directory, decoded images.
+        InputError: task, candidates, budget, library or work directory cannot be used, ensemble, price or seed is
+            out of range, or the objective cannot be read. Nothing was written, but where no candidate can be used, or
+            another search owns the work directory, decoded images.
         MissingDependency: the package of a logger is not installed.
     """
     if not (math.isfinite(price) and price >= 0):
@@ -160,6 +166,7 @@ def search(
         raise InputError(f"ensemble must be 0 to {MOST_MEMBERS} members, but got {ensemble}")
     if not 0 <= seed < _SEEDS:
         raise InputError(f"seed must be 0 to {_SEEDS - 1:,}, but got {seed}")
+    aim = read_objective(objective) if isinstance(objective, str) else objective
     check_workers(workers=workers, ray=ray)
     began = time.monotonic() if since is None else since
     spend = budget if isinstance(budget, Budget) else Budget(seconds=budget)
@@ -169,11 +176,12 @@ def search(
     place = str(pick_device(device))
     folder = Path(workdir) if workdir is not None else default_workdir(task_dir)
     check_usable(folder)
-    images_of = _task_folder(task_dir, workdir=folder)
+    images_of = task_folder(task_dir, folder=folder / TASK, while_writing=_alone_in(folder))
     command = command_of(
-        images_of, candidates, limits=limits, offline=offline, budget=spend, price=price, methods=methods, shots=shots,
-        seed=seed, workdir=folder, classes=classes, unlabelled=unlabelled, images=images, trackers=names_of(logger),
-        workers=workers, ray=ray, test_split=test_split, thumbnails=thumbnails, storage=storage,
+        images_of, candidates, limits=limits, offline=offline, budget=spend, price=price, objective=aim,
+        methods=methods, shots=shots, seed=seed, workdir=folder, classes=classes, unlabelled=unlabelled, images=images,
+        trackers=names_of(logger), workers=workers, ray=ray, test_split=test_split, thumbnails=thumbnails,
+        storage=storage,
     )  # fmt: skip
     with hub_offline(offline):
         listed = choose(
@@ -217,7 +225,9 @@ def search(
             sink=sink,
             failures=listed.failures,
             limits=limits,
+            objective=aim,
             machine=listed.machine,
+            downloads=listed.downloads,
             price=price / 100,
             seed=seed,
             deadline=None if spend.seconds is None else began + look_share(task) * spend.seconds,
@@ -238,6 +248,7 @@ def search(
                 ranked=ranked,
                 size=ensemble,
                 limits=limits,
+                objective=aim,
                 store=store,
                 budget=spend,
                 command=command,
@@ -266,6 +277,7 @@ def search(
             top_k=top_k,
             mirror=mirror,
             past=read_past() if library is None else (),
+            charges=charges_of(aim, usable, machine=listed.machine, measured=measured_latencies(usable, task, store)),
             policy=replace(POLICY, price=price / 100),
             engine=engine,
         )
@@ -276,6 +288,7 @@ def search(
             candidates=usable,
             size=ensemble,
             limits=limits,
+            objective=aim,
             load=load,
             store=store,
             workdir=folder,
@@ -304,6 +317,7 @@ def search(
                 outcome.members, task=task, candidates=usable, workdir=folder, images=thumbnails, sink=sink
             ),
             budget=spend,
+            objective=aim,
             seconds=seconds,
             stopped_by=stopped,
             stage_seconds={
@@ -329,16 +343,16 @@ def search(
         workdir=folder,
         report_dir=folder / "report",
         stopped_by=stopped,
+        objective=aim,
         tradeoffs=tradeoffs(report),
     )
 
 
-def _task_folder(data: TaskData, *, workdir: Path) -> Path:
-    """Where the images are, which a data set is written to."""
-    if isinstance(data, (str, PathLike)):
-        return Path(data)
-    with writing(workdir), locked(workdir / LOCK):  # nobody may be reading what an earlier run wrote
-        return write_dataset(data, folder=workdir / TASK)
+@contextmanager
+def _alone_in(workdir: Path) -> Iterator[None]:
+    """Nobody may be reading what an earlier run wrote."""
+    with writing(workdir), locked(workdir / LOCK):
+        yield
 
 
 def _stopped_by(outcome: StudyOutcome) -> StoppedBy:
