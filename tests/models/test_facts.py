@@ -57,6 +57,14 @@ def test_licence_and_training_data(name, licence, data):
     assert (facts(name).licence, facts(name).training_data) == (licence, data)
 
 
+def test_amounts_of_training_data_are_stated_or_unknown():
+    assert facts("ViT-B-32/openai").training_pairs == 4e8
+    assert facts("ViT-L-14/datacomp_xl_s13b_b90k").training_pairs == 1.4e9
+    assert facts("ViT-B-16-SigLIP2/webli").training_pairs == 1e10
+    assert facts("ViT-B-16/commonpool_l_clip_s1b_b8k").training_pairs is None  # a part of unstated size
+    assert facts("ViT-Mi-8-64.all-l").training_pairs is None
+
+
 def test_every_tag_has_a_licence_and_every_row_a_source_and_a_use():
     assert [name for name in NAMES if facts(name).licence == UNKNOWN] == []
     repositories, tags = {facts(name).repository for name in NAMES}, {name.rpartition("/")[2] for name in NAMES}

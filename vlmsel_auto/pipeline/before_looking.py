@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vlmsel_auto.library import published
 from vlmsel_auto.library.records import Library
+from vlmsel_auto.library.unpublished import expected_figures
 from vlmsel_auto.models.download import is_cached
 from vlmsel_auto.models.facts import facts_of
 from vlmsel_auto.models.machine import Machine, look_embedding_seconds
@@ -40,7 +41,7 @@ def known_before(
     machine: Machine | None,
     downloads: Mapping[str, int],
 ) -> Known:
-    """Published zero-shot accuracies, and the library's side by side.
+    """Published zero-shot accuracies, and the library's side by side; who has none stands where it is expected.
 
     A task of the library that is a published data set only fills what is not published there.
 
@@ -64,6 +65,8 @@ def known_before(
     for s, column in shared.items():
         table[:, column] = np.where(np.isfinite(table[:, column]), table[:, column], own[:, s])
     table = np.concatenate([table, np.delete(own, list(shared), axis=1)], axis=1)
+    unknown = ~np.isfinite(table).any(axis=1)
+    table[unknown, : len(columns)] = expected_figures([candidates[m] for m in np.flatnonzero(unknown)])
     usable = (np.isfinite(table).sum(axis=0) > 1).sum() > 1
     return Known(
         scenarios=learn_scenarios(table) if usable else nothing_published(len(candidates)),
