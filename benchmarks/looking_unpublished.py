@@ -16,12 +16,14 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from looking import SHOWN, replay
 from looking_strategies import Ours
 from looking_table import Scene, Setting, open_clip
+from numpy.typing import NDArray
 
 from vlmsel_auto.library import published
 from vlmsel_auto.library.unpublished import features_of, regress
@@ -62,12 +64,18 @@ def filled(table: FloatArray, features: FloatArray) -> FloatArray:
     return found
 
 
-def hide(scene: Scene, hidden: FloatArray) -> Scene:
+def hide(scene: Scene, hidden: NDArray[np.bool_]) -> Scene:
     """The scene without the figures of some models."""
     return replace(scene, table=np.where(hidden[scene.models, None], np.nan, scene.table))
 
 
-def errors(setting: Setting, hidden: FloatArray, features: FloatArray) -> tuple[float, float]:
+def start(scene: Scene, *, hidden: NDArray[np.bool_], features: FloatArray | None) -> Ours:
+    """Looks without the figures of some models; with ``features`` these are expected."""
+    known = hide(scene, hidden)
+    return Ours(known if features is None else guess(known, features))
+
+
+def errors(setting: Setting, hidden: NDArray[np.bool_], features: FloatArray) -> tuple[float, float]:
     """Points, root mean square over hidden models, on all data sets: of the average model, of the guess."""
     table = np.where(hidden[:, None], np.nan, setting.accuracy)
     truth = setting.accuracy[hidden].mean(axis=1)
@@ -94,12 +102,9 @@ def main() -> None:
     every = []
     for line in (each for each in LINES if args.only in {None, each}):
         hidden = lines == line
-        plain = replay(setting, lambda scene, off=hidden: Ours(hide(scene, off)), draws=args.draws, choices=False)
-        told = replay(
-            setting,
-            lambda scene, off=hidden: Ours(guess(hide(scene, off), features)),
-            draws=args.draws,
-            choices=False,
+        plain, told = (
+            replay(setting, partial(start, hidden=hidden, features=by), draws=args.draws, choices=False)
+            for by in (None, features)
         )
         every.append((told.loaded - plain.loaded).mean(axis=1))
         rows[line] = _row(line, errors(setting, hidden, features), plain.loaded, told.loaded, models=int(hidden.sum()))

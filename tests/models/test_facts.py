@@ -50,7 +50,7 @@ def test_memory_is_that_of_a_batch_where_a_batch_takes_more_than_weights():
         ("ViTamin-S/datacomp1b", "MIT", "DataComp-1B"),
         ("ViT-B-16/datacomp_l_s1b_b8k", "MIT", "DataComp large"),
         ("nllb-clip-base/v1", "CC-BY-NC-4.0", "LAION-COCO-NLLB"),
-        ("PE-Core-T-16-384/meta", "Apache-2.0", UNKNOWN),
+        ("PE-Core-T-16-384/meta", "Apache-2.0", "image-text pairs and videos (not public)"),
     ],
 )
 def test_licence_and_training_data(name, licence, data):

@@ -62,7 +62,7 @@ def expected_figures(candidates: Sequence[Candidate]) -> FloatArray:
     figures = published.zero_shot([one.id for one in candidates])
     unknown = np.flatnonzero(~np.isfinite(figures).any(axis=1))
     if len(unknown):
-        wanted = np.array([features_of(candidates[place]) for place in unknown])
+        wanted = np.array([features_of(candidates[place]) for place in unknown.tolist()])
         figures[unknown] = regress(*_known(), wanted=wanted)
     return figures
 

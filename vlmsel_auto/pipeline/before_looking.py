@@ -66,7 +66,7 @@ def known_before(
         table[:, column] = np.where(np.isfinite(table[:, column]), table[:, column], own[:, s])
     table = np.concatenate([table, np.delete(own, list(shared), axis=1)], axis=1)
     unknown = ~np.isfinite(table).any(axis=1)
-    table[unknown, : len(columns)] = expected_figures([candidates[m] for m in np.flatnonzero(unknown)])
+    table[unknown, : len(columns)] = expected_figures([candidates[m] for m in np.flatnonzero(unknown).tolist()])
     usable = (np.isfinite(table).sum(axis=0) > 1).sum() > 1
     return Known(
         scenarios=learn_scenarios(table) if usable else nothing_published(len(candidates)),

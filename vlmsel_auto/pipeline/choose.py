@@ -108,12 +108,12 @@ def _downloads(found: Sequence[Candidate], *, reachable: bool | None, offline: b
 
 
 def _tell_downloads(found: Sequence[Candidate], downloads: Mapping[str, int], *, sink: Sink) -> None:
-    """The plan in gigabytes before the first byte; nothing where all candidates came with the package or as folders."""
+    """The plan in gigabytes before the first byte; nothing where there is no such candidate, or no hub tells."""
     remote = [one.id for one in found if one.path is None]
     wanted = [downloads[name] for name in remote if downloads.get(name)]
     unknown = sum(name not in downloads for name in remote)
     cached = len(remote) - len(wanted) - unknown
-    if remote:
+    if wanted or cached:
         text = plan_text(download_bytes=sum(wanted), models=len(wanted), cached=cached, unknown=unknown)
         sink(Notice(text=f"{text}{'; a model is downloaded when it is looked at' if wanted else ''}"))
 

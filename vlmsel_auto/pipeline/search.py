@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from vlmsel_auto.cache import Json, Store, digest
 from vlmsel_auto.engines.in_process import InProcess
-from vlmsel_auto.errors import InputError
 from vlmsel_auto.events import Notice, ReportWritten, Sink, discard
 from vlmsel_auto.library.places import open_library
 from vlmsel_auto.library.records import Library
@@ -31,13 +28,13 @@ from vlmsel_auto.pipeline.finish import finish
 from vlmsel_auto.pipeline.label_issues import find_label_issues
 from vlmsel_auto.pipeline.learning import learn_from
 from vlmsel_auto.pipeline.mistakes import find_mistakes
+from vlmsel_auto.pipeline.numbers import check_numbers
 from vlmsel_auto.pipeline.rank import rank_task, views_of
 from vlmsel_auto.pipeline.result import RankResult, SearchResult
 from vlmsel_auto.pipeline.time_shares import closing_seconds, left_for_trials, look_share
 from vlmsel_auto.pipeline.without_labels import finish_without_labels
 from vlmsel_auto.pipeline.workdir import (
     LOCK,
-    TASK,
     EarlierChoice,
     check_usable,
     claim,
@@ -47,6 +44,7 @@ from vlmsel_auto.pipeline.workdir import (
     save_choice,
     save_ranking,
     sweep,
+    task_in,
 )
 from vlmsel_auto.pipeline.workers import check_workers, open_engine
 from vlmsel_auto.planning.method import Trains
@@ -61,17 +59,14 @@ from vlmsel_auto.reporting.trackers import names_of, tracked
 from vlmsel_auto.reporting.tradeoff import tradeoffs
 from vlmsel_auto.study.mirror import mirrored
 from vlmsel_auto.study.past import read_past
-from vlmsel_auto.study.results import MOST_MEMBERS
 from vlmsel_auto.study.study import StudyOutcome, run_study
-from vlmsel_auto.tasks.datasets import TaskData, task_folder
+from vlmsel_auto.tasks.datasets import TaskData
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tasks.unlabelled import SAMPLE
 from vlmsel_auto.tuning.methods import METHODS, methods_of
 
 if TYPE_CHECKING:
     from vlmsel_auto.reporting.loggers import Loggers  # imports Lightning
-
-_SEEDS: Final = 2**32  # seeds are below: NumPy's older generator, Optuna and Lightning take no more
 
 
 def search(
@@ -160,12 +155,7 @@ def search(
             another search owns the work directory, decoded images.
         MissingDependency: the package of a logger is not installed.
     """
-    if not (math.isfinite(price) and price >= 0):
-        raise InputError(f"price must be points a minute, at least 0, but got {price}")
-    if not 0 <= ensemble <= MOST_MEMBERS:
-        raise InputError(f"ensemble must be 0 to {MOST_MEMBERS} members, but got {ensemble}")
-    if not 0 <= seed < _SEEDS:
-        raise InputError(f"seed must be 0 to {_SEEDS - 1:,}, but got {seed}")
+    check_numbers(price=price, ensemble=ensemble, seed=seed)
     aim = read_objective(objective) if isinstance(objective, str) else objective
     check_workers(workers=workers, ray=ray)
     began = time.monotonic() if since is None else since
@@ -176,7 +166,7 @@ def search(
     place = str(pick_device(device))
     folder = Path(workdir) if workdir is not None else default_workdir(task_dir)
     check_usable(folder)
-    images_of = task_folder(task_dir, folder=folder / TASK, while_writing=_alone_in(folder))
+    images_of = task_in(folder, task_dir)
     command = command_of(
         images_of, candidates, limits=limits, offline=offline, budget=spend, price=price, objective=aim,
         methods=methods, shots=shots, seed=seed, workdir=folder, classes=classes, unlabelled=unlabelled, images=images,
@@ -346,13 +336,6 @@ def search(
         objective=aim,
         tradeoffs=tradeoffs(report),
     )
-
-
-@contextmanager
-def _alone_in(workdir: Path) -> Iterator[None]:
-    """Nobody may be reading what an earlier run wrote."""
-    with writing(workdir), locked(workdir / LOCK):
-        yield
 
 
 def _stopped_by(outcome: StudyOutcome) -> StoppedBy:

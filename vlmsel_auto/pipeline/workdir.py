@@ -11,7 +11,8 @@ model/ report/                           exported model and report
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -20,9 +21,10 @@ from typing import Final, TypeVar
 from vlmsel_auto.cache import Json, sealed, unsealed, write_atomically
 from vlmsel_auto.errors import InputError, WorkdirError
 from vlmsel_auto.events import Notice, Sink, discard
+from vlmsel_auto.process import locked, writing
 from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.records import Ranking
-from vlmsel_auto.tasks.datasets import TaskData
+from vlmsel_auto.tasks.datasets import TaskData, task_folder
 
 R = TypeVar("R")
 
@@ -48,6 +50,18 @@ def default_workdir(data: TaskData) -> Path:
     """``vlmsel-NAME`` in the current folder, where NAME is the task folder's; "dataset" if the images have none."""
     name = Path(data).resolve().name if isinstance(data, (str, PathLike)) else "dataset"
     return Path.cwd() / f"vlmsel-{name}"
+
+
+def task_in(workdir: Path, data: TaskData) -> Path:
+    """The task folder: the one that was named, or ``workdir/task``, where a data set is written."""
+    return task_folder(data, folder=workdir / TASK, while_writing=_alone_in(workdir))
+
+
+@contextmanager
+def _alone_in(workdir: Path) -> Iterator[None]:
+    """Nobody may be reading what an earlier run wrote."""
+    with writing(workdir), locked(workdir / LOCK):
+        yield
 
 
 def check_usable(workdir: Path) -> None:
