@@ -22,6 +22,7 @@ from selenium import webdriver
 from vlmsel_auto.library.places import open_library
 from vlmsel_auto.reporting import views
 from vlmsel_auto.reporting.canvas import BLUE, FAINT, INK, Drawing, canvas, percent, styled
+from vlmsel_auto.reporting.panel import panel
 from vlmsel_auto.reporting.report import SearchReport, load
 
 PLACE = Path(__file__).parents[1] / "docs" / "pictures"
@@ -49,7 +50,7 @@ def terminal(report: SearchReport) -> str:
     """The panel that ends a search, as rich writes it, without its link to a font on the network."""
     console = Console(record=True, width=112, file=Path(os.devnull).open("w"))  # noqa: SIM115 - ends with the process
     console.print(f"$ {' '.join(_DEMO)}", style="dim")
-    console.print(views.panel(report, report_dir=Path(report.workdir) / "report", width=112))
+    console.print(panel(report, report_dir=Path(report.workdir) / "report", width=112))
     text = console.export_svg(title="vlmsel-auto", unique_id="terminal")
     return re.sub(r"@font-face\s*{.*?}\s*", "", text, flags=re.DOTALL)
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vlmsel_auto.pipeline.rank import rank
     from vlmsel_auto.pipeline.result import RankResult, SearchResult
     from vlmsel_auto.pipeline.search import search
+    from vlmsel_auto.planning.objective import Objective
     from vlmsel_auto.records import (
         Agreement,
         BestModel,
@@ -45,6 +46,7 @@ _HOMES = {
     "Library": "library.records",
     "Limits": "models.limits",
     "NotebookSink": "reporting.notebook",
+    "Objective": "planning.objective",
     "OnnxExport": "models.onnxfile",
     "Prediction": "models.prediction",
     "Predictions": "models.prediction",
@@ -75,6 +77,7 @@ __all__ = [
     "Library",
     "Limits",
     "NotebookSink",
+    "Objective",
     "OnnxExport",
     "Prediction",
     "Predictions",

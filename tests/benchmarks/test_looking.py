@@ -22,7 +22,7 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     return {
         name: importlib.import_module(name)
-        for name in ("looking_table", "looking_strategies", "looking_quicktune", "looking")
+        for name in ("looking_table", "looking_strategies", "looking_quicktune", "looking", "looking_unpublished")
     }
 
 
@@ -64,6 +64,26 @@ def test_draws_are_seen_in_turn_and_truth_is_the_others_mean(modules, setting):
     scene = probes.scene(4, 7)
     np.testing.assert_allclose(scene.seen, setting.accuracy[:, 4] + 0.02)
     np.testing.assert_allclose(scene.truth, setting.accuracy[:, 4] + 0.02)
+
+
+def test_figures_of_a_hidden_line_come_from_the_others(modules, setting):
+    unpublished = modules["looking_unpublished"]
+    names = ("EVA02-B-16/merged2b_s8b_b131k", "ViT-B-16-SigLIP/webli", "ViT-B-32/commonpool_m_s128m_b4k", "RN50/openai")
+    assert [unpublished.line_of(name) for name in names] == ["EVA", "SigLIP", "", "OpenAI"]
+    scene, hidden = setting.scene(4, 0), np.arange(12) == 3
+    features = np.column_stack([np.arange(12.0), np.arange(12.0) % 3])
+    known = unpublished.guess(unpublished.hide(scene, hidden), features)
+    np.testing.assert_array_equal(known.table[~hidden], scene.table[~hidden])
+    assert np.isfinite(known.table[3]).all()
+    other = modules["looking_table"].Setting(
+        name="o", models=setting.models, datasets=setting.datasets, imagenet=0,
+        accuracy=np.where(hidden[:, None], 0.1, setting.accuracy),
+    )  # fmt: skip
+    again = unpublished.guess(unpublished.hide(other.scene(4, 0), hidden), features)
+    np.testing.assert_array_equal(again.table, known.table)  # what is hidden has no say
+    before, after = unpublished.errors(setting, hidden, features)
+    assert before > 0
+    assert after > 0
 
 
 @pytest.mark.parametrize("name", ORDERS)

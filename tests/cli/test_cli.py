@@ -563,6 +563,24 @@ def test_library_of_webdatasets(tmp_path):
     assert "a webdataset is wds/NAME" in odd.stderr
 
 
+def test_library_of_a_saved_data_set(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    folder = paint(tmp_path / "colours", count=10)
+    files = sorted(folder.rglob("*.png"))
+    rows = {"image": [str(file) for file in files], "label": [file.parent.name for file in files]}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
+    file = tmp_path / "library.safetensors"
+    built = run(
+        "library", "build", tmp_path / "saved", "--task-images", "24", "--out", file, "-c", MEMBER, "--images", "4",
+        "--quiet", "--json", "--device", "cpu",
+    )  # fmt: skip
+    assert built.exit_code == 0, built.output
+    listed = one_object(run("library", "list", "--library", file, "--json").stdout)
+    assert [task["name"] for task in listed["tasks"]] == ["saved"]
+    assert listed["candidates"][0]["profile"] is True
+
+
 def test_library_sources_are_told_before_they_are_read(tmp_path):
     with loopback_hub(tmp_path / "hub") as hub:
         serve(hub, "clip-benchmark/wds_vtab-dtd", count=60)
@@ -663,7 +681,11 @@ def test_search_as_json_report_predict(colours, tmp_path):
     )  # fmt: skip
     assert ran.exit_code == 0, ran.stderr
     answer = one_object(ran.stdout)
-    assert list(answer) == ["best", "ensemble", "ranking", "trials", "agreement", "seconds", "report_dir"]
+    assert list(answer) == [
+        "best", "ensemble", "ranking", "trials", "agreement", "objective", "tradeoffs", "seconds", "report_dir",
+    ]  # fmt: skip
+    assert answer["objective"] == "accuracy"
+    assert {each["worth"] - each["accuracy"] for each in answer["tradeoffs"]} == {0.0}
     assert list(answer["best"]) == ["candidate", "method", "validation", "test", "params", "on_test", "model_dir"]
     assert list(answer["agreement"]) == ["tau_b", "weighted_tau", "ndcg5", "top1_loss", "n"]
     assert len(answer["trials"]) == 2

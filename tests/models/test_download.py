@@ -13,7 +13,7 @@ from vlmsel_auto.errors import CandidateError, TrialUnavailable
 from vlmsel_auto.events import DownloadProgress
 from vlmsel_auto.models import hub, hubfiles, zoo
 from vlmsel_auto.models.candidates import mini_zoo, resolve
-from vlmsel_auto.models.download import fetch, hub_config, is_cached, plan, remaining_bytes
+from vlmsel_auto.models.download import fetch, hub_config, is_cached, sizes
 
 MEMBERS = ("ViT-Mi-8-64.all-l", "RN-Mi-64.all-m")
 
@@ -37,12 +37,12 @@ def all_bytes(server: LoopbackHub, member: str = MEMBERS[0]) -> int:
 def test_fetch_brings_all_and_tells_how_far_it_is(server: LoopbackHub) -> None:
     (candidate,) = resolve(f"hf-hub:mini/{MEMBERS[0]}")
     assert not is_cached(candidate)
-    assert remaining_bytes(candidate) == all_bytes(server)
+    assert sizes([candidate]) == {candidate.id: all_bytes(server)}
     server.faults[f"mini/{MEMBERS[0]}"] = Fault(slow=0.02, block=100_000)
     events: list[DownloadProgress] = []
     fetch(candidate, sink=events.append)
     assert is_cached(candidate)
-    assert remaining_bytes(candidate) == 0
+    assert sizes([candidate]) == {candidate.id: 0}
     assert {event.candidate for event in events} == {candidate.id}
     assert {event.total for event in events} == {all_bytes(server)}
     done = [event.done for event in events]
@@ -61,14 +61,14 @@ def test_what_is_here_costs_no_question(server: LoopbackHub) -> None:
     asked = len(server.asked)
     with using(server.url, server.cache, HF_HUB_OFFLINE=True):
         fetch(candidate, sink=events.append)
-        assert remaining_bytes(candidate) == 0
+        assert sizes([candidate]) == {candidate.id: 0}
     assert (len(server.asked), events) == (asked, [])
 
 
 def test_nothing_is_asked_for_the_mini_zoo_and_folders(server: LoopbackHub) -> None:
     fetch(mini_zoo()[0])
     assert is_cached(mini_zoo()[0])
-    assert remaining_bytes(mini_zoo()[0]) == 0
+    assert sizes(mini_zoo()[:1]) == {mini_zoo()[0].id: 0}
     assert server.asked == []
 
 
@@ -107,7 +107,7 @@ def test_a_resumed_download_counts_what_was_here(server: LoopbackHub) -> None:
     with pytest.raises(TrialUnavailable, match="broke off"):
         fetch(candidate)
     server.faults.clear()
-    assert remaining_bytes(candidate) == weight_bytes(server) - 300_000
+    assert sizes([candidate]) == {candidate.id: weight_bytes(server) - 300_000}
     events: list[DownloadProgress] = []
     fetch(candidate, sink=events.append)
     assert events[0].done == 300_000
@@ -155,30 +155,36 @@ def test_a_repository_that_moved_on_is_fetched_as_one_revision(server: LoopbackH
     assert zoo.load(candidate).candidate is candidate
 
 
-def test_a_plan_tells_what_is_to_come_and_what_is_here(server: LoopbackHub) -> None:
+def test_sizes_are_of_what_is_still_to_come_and_leave_out_what_the_hub_does_not_tell(server: LoopbackHub) -> None:
     first, second = (resolve(f"hf-hub:mini/{member}")[0] for member in MEMBERS)
     lost = resolve("RN50/openai")[0]
     fetch(first)
-    found = plan([first, second, lost, mini_zoo()[0]])
-    assert found.download_bytes == all_bytes(server, MEMBERS[1])
-    here = all_bytes(server) + sum(server.size(f"mini/{each}/open_clip_config.json") for each in MEMBERS)
-    assert found.cached_bytes == here
-    assert found.to_download == (second.id, lost.id)
-    assert found.unknown == (lost.id,)
+    every = [first, second, lost, mini_zoo()[0]]
+    known = {first.id: 0, mini_zoo()[0].id: 0}
+    assert sizes(every) == known | {second.id: all_bytes(server, MEMBERS[1])}
+    asked = len(server.asked)
+    assert sizes(every, ask=False) == known
+    assert len(server.asked) == asked
 
 
-def test_a_file_that_two_share_is_planned_once(server: LoopbackHub) -> None:
+def test_a_file_that_two_share_is_asked_for_once(server: LoopbackHub) -> None:
     server.add("timm/vit_base_patch32_clip_224.openai", "open_clip_model.safetensors", b"1234")
     pair = [resolve(f"{arch}/openai")[0] for arch in ("ViT-B-32", "ViT-B-32-quickgelu")]
-    found = plan(pair)
-    assert (found.download_bytes, found.to_download) == (4, tuple(each.id for each in pair))
+    asked = len(server.asked)
+    assert sizes(pair) == dict.fromkeys((each.id for each in pair), 4)
+    assert len(server.asked) == asked + 1
 
 
-def test_a_plan_without_a_hub_knows_nothing(tmp_path: Path) -> None:
+def test_a_hub_that_is_slow_to_tell_is_not_waited_for(server: LoopbackHub) -> None:
+    pair = [resolve(f"hf-hub:mini/{member}")[0] for member in MEMBERS]
+    asked = len(server.asked)
+    assert sizes(pair, seconds=0.0) == {}
+    assert len(server.asked) <= asked + 8  # none, or those that began at once
+
+
+def test_without_a_hub_no_size_is_known(tmp_path: Path) -> None:
     with using("http://127.0.0.1:9", tmp_path, HF_HUB_OFFLINE=True):
-        found = plan(resolve("RN50/openai"))
-        assert remaining_bytes(resolve("RN50/openai")[0]) is None
-    assert (found.download_bytes, found.cached_bytes, found.unknown) == (0, 0, ("RN50/openai",))
+        assert sizes(resolve("RN50/openai")) == {}
 
 
 def test_a_configuration_without_hub_is_an_error_of_the_candidate(tmp_path: Path) -> None:

@@ -50,11 +50,19 @@ def test_memory_is_that_of_a_batch_where_a_batch_takes_more_than_weights():
         ("ViTamin-S/datacomp1b", "MIT", "DataComp-1B"),
         ("ViT-B-16/datacomp_l_s1b_b8k", "MIT", "DataComp large"),
         ("nllb-clip-base/v1", "CC-BY-NC-4.0", "LAION-COCO-NLLB"),
-        ("PE-Core-T-16-384/meta", "Apache-2.0", UNKNOWN),
+        ("PE-Core-T-16-384/meta", "Apache-2.0", "image-text pairs and videos (not public)"),
     ],
 )
 def test_licence_and_training_data(name, licence, data):
     assert (facts(name).licence, facts(name).training_data) == (licence, data)
+
+
+def test_amounts_of_training_data_are_stated_or_unknown():
+    assert facts("ViT-B-32/openai").training_pairs == 4e8
+    assert facts("ViT-L-14/datacomp_xl_s13b_b90k").training_pairs == 1.4e9
+    assert facts("ViT-B-16-SigLIP2/webli").training_pairs == 1e10
+    assert facts("ViT-B-16/commonpool_l_clip_s1b_b8k").training_pairs is None  # a part of unstated size
+    assert facts("ViT-Mi-8-64.all-l").training_pairs is None
 
 
 def test_every_tag_has_a_licence_and_every_row_a_source_and_a_use():

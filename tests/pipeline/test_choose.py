@@ -30,7 +30,7 @@ def test_auto_with_a_hub_takes_a_preset_that_suits_the_machine(tmp_path: Path):
         assert hub.count("GET") == 0  # nothing is downloaded
     assert all(one.source == "open_clip" for one in found.candidates)
     assert found.machine is not None
-    assert len(told) == 1
+    assert len(told) == 1  # it has none of them, so there is nothing to plan
     assert "preset" in told[0]
 
 
@@ -48,6 +48,31 @@ def test_auto_keeps_what_it_chose_before(tmp_path: Path):
     assert found.failures == {OTHER: "too large"}
     assert [one.id for one in found.candidates] == [ONE]
     assert told == []
+
+
+def test_limits_and_the_plan_go_by_the_sizes_that_the_hub_tells(tmp_path: Path):
+    with loopback_hub(tmp_path) as hub:
+        names = [hub.add_mini_zoo(ONE), hub.add_mini_zoo(OTHER)]
+        repositories = [name.removeprefix("hf-hub:") for name in names]
+        bytes_of = [
+            sum(hub.size(file) for file in hub.files if file.startswith(f"{each}/") and "config" not in file)
+            for each in repositories
+        ]
+        free, told = chosen(names)
+        assert list(free.downloads.values()) == bytes_of
+        assert told[-1].startswith("up to ")
+        assert "to download for 2 models; a model is downloaded when it is looked at" in told[-1]
+        small = min(bytes_of)
+        assert small < max(bytes_of)
+        limited, _ = chosen(names, limits=Limits(max_download_bytes=small))
+        assert [free.downloads[one.id] for one in limited.candidates] == [small]
+        (out,) = limited.failures.values()
+        assert "to download exceed --max-download" in out
+        assert hub.count("GET") == 2  # the configurations, by which the names resolve
+        asked = len(hub.asked)
+        offline, _ = chosen(names, offline=True)
+        assert offline.downloads == {}
+        assert len(hub.asked) == asked
 
 
 def test_names_of_this_disk_need_no_measured_machine():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import softmax
 from sklearn.metrics import f1_score
 
@@ -13,11 +14,11 @@ from helpers.study_world import candidates, digits_folder, ranking, task
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.pooling import fit_weights, log_probabilities, pool
 from vlmsel_auto.models.prediction import predict
-from vlmsel_auto.pipeline.ensemble import export_ensemble, pool_leaders
+from vlmsel_auto.pipeline.ensemble import Pool, export_ensemble, pool_leaders
 from vlmsel_auto.records import Budget, Candidate, EnsembleModel, Task, TrialResult
 from vlmsel_auto.study.study import StudyOutcome, run_study
 from vlmsel_auto.tuning.checkpoints import load_trial, save_weights
-from vlmsel_auto.tuning.data import splits
+from vlmsel_auto.tuning.data import measure, splits
 
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
 
@@ -64,6 +65,31 @@ def test_members_are_the_best_trials_of_different_candidates(finished: tuple[Stu
     assert outcome.members[0] == outcome.best
     assert len({each.spec.candidate for each in outcome.members}) == len(outcome.members) == 4
     assert all(each.origin != "floor" for each in outcome.members)
+
+
+def test_an_objective_lets_in_who_is_worth_its_cost(finished: tuple[StudyOutcome, Path], task: Task) -> None:
+    outcome, workdir = finished
+
+    def pooled(price: float) -> Pool | None:
+        return pool_leaders(
+            outcome.members, size=4, charge=lambda names: price * len(names), task=task, workdir=workdir, sink=print
+        )
+
+    free = pooled(0.0)
+    sizes = [0 if (found := pooled(price)) is None else len(found.members) for price in (0.0, 0.003, 0.01, 0.1)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] == 0  # nothing here gains ten points by pooling
+    every = pool_leaders(outcome.members, size=4, task=task, workdir=workdir, sink=print)
+    assert every is not None
+    assert len(every.members) == 4  # without a charge as before
+    if free is not None:
+        labels = torch.from_numpy(task.labels[free.rows])
+        alone = next(one for one in free.members if one.trial == outcome.members[0])
+        reached, single = (
+            measure(task.metric, logits=torch.from_numpy(logs), labels=labels).metric
+            for logs in (free.held_out(), alone.at(free.rows))
+        )
+        assert reached > single
 
 
 @pytest.mark.parametrize("size", [2, 4])

@@ -26,6 +26,7 @@ from vlmsel_auto.library.places import user_library
 from vlmsel_auto.models.limits import NO_LIMITS, Limits, read_limits
 from vlmsel_auto.pipeline.command import command_of
 from vlmsel_auto.pipeline.workdir import check_usable
+from vlmsel_auto.planning.objective import ACCURACY, Objective
 from vlmsel_auto.records import Budget, StoppedBy
 from vlmsel_auto.reporting.report import load as load_report
 from vlmsel_auto.tuning.devices import ALONE, Devices
@@ -97,6 +98,30 @@ def test_a_broken_candidate_is_named_and_the_others_are_ranked(shapes, no_librar
     assert ranking.order == (QUICK[1],)
     assert list(ranking.failures) == [f"local-dir:{broken}"]
     assert any("cannot be used" in text for text in notices)
+
+
+def test_an_objective_chooses_among_the_same_trials_and_says_what_it_took(shapes, no_library, tmp_path):
+    asked = {
+        "candidates": QUICK, "method": "probe", "budget": Budget(trials=3), "workdir": tmp_path / "w",
+        "library": no_library, "learn": False, "thumbnails": False,
+    }  # fmt: skip
+    plain = vlmsel_auto.search(shapes, **asked)
+    small = vlmsel_auto.search(shapes, **asked, objective="params=60")  # the work directory's trials are kept
+    assert small.trials == plain.trials
+    assert small.ranking.order == plain.ranking.order
+    assert small.objective == Objective(params=60)
+    sizes = {one.candidate: next(each.params for each in small.tradeoffs if each.name == one.candidate)
+             for one in small.ranking.ranked}  # fmt: skip
+    assert small.best.candidate == min(sizes, key=sizes.__getitem__)
+    assert small.ensemble is None  # a second model halves what the first is worth
+    for each in small.tradeoffs:
+        assert each.worth == pytest.approx(each.accuracy - 0.6 * np.log2(each.params / 1e8))
+        assert each.memory > each.params
+    assert [each.worth for each in plain.tradeoffs] == [each.accuracy for each in plain.tradeoffs]
+    page = (small.report_dir / "report.html").read_text("utf-8")
+    assert '<th>objective</th><td class="w">params=60</td>' in page
+    assert "Worth is " in page
+    assert "--objective params=60" in load_report(small.report_dir).command
 
 
 def test_search_gives_the_best_trial_by_validation(finished):
@@ -232,14 +257,18 @@ def test_a_price_is_points_a_minute(shapes, tmp_path, price):
 
 
 def test_the_command_that_a_report_names_has_what_was_asked_for():
-    def words(*, price=0.1, candidates="auto", limits=NO_LIMITS, offline=False, devices=ALONE) -> str:
+    def words(
+        *, price=0.1, candidates="auto", limits=NO_LIMITS, offline=False, devices=ALONE, objective=ACCURACY
+    ) -> str:
         return command_of(
             "photos", candidates, limits=limits, offline=offline, budget=Budget(seconds=60), price=price,
-            methods=("zero_shot", "probe", "finetune"), shots=16, seed=0, workdir=Path("w"), devices=devices,
+            objective=objective, methods=("zero_shot", "probe", "finetune"), shots=16, seed=0, workdir=Path("w"),
+            devices=devices,
         )  # fmt: skip
 
     assert words() == "vlmsel-auto search photos --time-budget 60 --seed 0 --workdir w"
     assert "--price 0.5 " in words(price=0.5)
+    assert "--objective latency=1,params=0.5 " in words(objective=Objective(latency=1, params=0.5))
     assert "--candidates mini-zoo --offline " in words(candidates="mini-zoo", offline=True)
     assert "--devices 2 --strategy ddp_x " in words(devices=Devices(count=2, strategy="ddp_x"))
     asked = {

@@ -18,7 +18,7 @@ from vlmsel_auto.models.limits import Limits
 from vlmsel_auto.pipeline.without_labels import pool_leaders, zero_shot_classifier
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Interval, RankedCandidate, Ranking
-from vlmsel_auto.reporting import views
+from vlmsel_auto.reporting import panel
 from vlmsel_auto.reporting.report import UNCHECKED
 from vlmsel_auto.reporting.report import load as load_report
 from vlmsel_auto.tasks.task import load_task
@@ -74,7 +74,7 @@ def test_the_report_says_that_no_label_checked_it(found):
     assert "45 images without labels" in page
     assert "validation accuracy" not in page
     assert UNCHECKED in (result.best.model_dir / "README.md").read_text()
-    lines = [line.plain for line in views._best_lines(report)]
+    lines = [line.plain for line in panel._best_lines(report)]
     assert "no label checked it" in lines[0]
     assert "--classes circle,square,triangle" in report.command
     assert report.seed == 3

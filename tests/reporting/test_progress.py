@@ -432,11 +432,12 @@ def test_small_words():
 
 
 def test_a_plan_of_downloads_is_one_line():
-    whole = plan_text(download_bytes=2_100_000_000, cached_bytes=600_000_000, models=4, unknown=1)
-    assert (
-        whole == "2.10 GB to download for 4 models, 600 MB lie in the cache; of 1 model the hub does not tell the size"
+    whole = plan_text(download_bytes=2_100_000_000, models=4, cached=2, unknown=1)
+    assert whole == (
+        "up to 2.10 GB to download for 4 models, 2 lie in the cache, of 1 model the hub does not tell the size"
     )
-    assert plan_text(download_bytes=0, cached_bytes=0, models=0, unknown=0) == "nothing to download"
+    assert plan_text(download_bytes=0, models=0, cached=1, unknown=0) == "nothing to download, 1 lies in the cache"
+    assert plan_text(download_bytes=0, models=0, cached=0, unknown=3) == "of 3 models the hub does not tell the size"
 
 
 def test_sparkline_spans_its_own_range():

@@ -26,6 +26,7 @@ from vlmsel_auto.records import (
 )
 from vlmsel_auto.reporting import views as report_views
 from vlmsel_auto.reporting.make_report import package_versions
+from vlmsel_auto.reporting.panel import panel
 from vlmsel_auto.reporting.report import (
     SearchReport,
     actual_accuracies,
@@ -35,6 +36,7 @@ from vlmsel_auto.reporting.report import (
     save_json,
     to_json,
 )
+from vlmsel_auto.reporting.sentences import mixed_text, pruning_text
 from vlmsel_auto.tuning.methods import label_of
 
 
@@ -104,7 +106,7 @@ def test_the_row_of_the_chosen_candidate_is_the_chosen_trial():
     label = label_of("finetune")
     marked = re.search(r'<tr class="top"><td class="n">1</td>.*?</tr>', report_views.html(report))[0]
     assert label in marked
-    row = next(line for line in text_of(report_views.panel(report)).splitlines() if f"2 of 6  {NAMES[1]}" in line)
+    row = next(line for line in text_of(panel(report)).splitlines() if f"2 of 6  {NAMES[1]}" in line)
     assert label in row
 
 
@@ -147,7 +149,7 @@ def test_pruning_cost_compares_the_same_method_only():
 
 def test_pruning_is_told_in_words():
     def told(*trials):
-        return report_views.pruning_text(make_report(trials=trials))
+        return pruning_text(make_report(trials=trials))
 
     first = make_trial(0, NAMES[0], validation=0.9)
     assert told(first).startswith("No postponed candidate was audited")
@@ -159,12 +161,12 @@ def test_pruning_is_told_in_words():
 
 
 def test_a_mixture_of_methods_is_told_in_words():
-    told = report_views.mixed_text(make_report())
+    told = mixed_text(make_report())
     assert told.startswith("Each candidate counts by its best trial: 1 of 4 by fine-tuning")
     assert told.replace("'", "&#39;") in report_views.html(make_report())
     probes = tuple(trial for trial in make_report().trials if trial.spec.method == "probe")
-    assert report_views.mixed_text(make_report(trials=probes)) == ""
-    assert report_views.mixed_text(make_report(trials=())) == ""
+    assert mixed_text(make_report(trials=probes)) == ""
+    assert mixed_text(make_report(trials=())) == ""
 
 
 def test_the_chosen_model_is_the_marked_one_not_the_best_on_test():
@@ -301,12 +303,12 @@ def test_page_of_a_search_without_success():
     parsed(page)
     assert "No trial succeeded" in page
     assert "Every file of the folder could be used." in page
-    assert "No trial succeeded" in text_of(report_views.panel(report))
+    assert "No trial succeeded" in text_of(panel(report))
 
 
 def test_without_a_finished_trial_nothing_is_said_to_have_failed():
     cut = make_report(trials=(make_trial(0, NAMES[0], state="pruned"),), best=None, stopped_by=StoppedBy.BUDGET)
-    for shown in (report_views.html(cut), text_of(report_views.panel(cut))):
+    for shown in (report_views.html(cut), text_of(panel(cut))):
         assert "No trial was finished: the same command with more time goes on from here." in shown
         assert "trial failed" not in shown
 
@@ -347,7 +349,7 @@ def test_write_makes_both_files(tmp_path):
 
 @pytest.mark.parametrize("width", [40, 60, 72, 80, 120])
 def test_panel_says_what_matters_and_fits(width, tmp_path):
-    text = text_of(report_views.panel(make_report(), report_dir=tmp_path, width=width), width)
+    text = text_of(panel(make_report(), report_dir=tmp_path, width=width), width)
     assert [figure for figure in ("95.0 %", "93.0 %", "85.0 %", "80.0 %") if figure not in text] == []
     assert width < 60 or "2 of 6" in text
     assert max(len(line) for line in text.splitlines()) <= width
@@ -371,7 +373,7 @@ def test_an_ensemble_is_told_beside_the_best_model(tmp_path):
     )
     report = replace(make_report(), ensemble=mean)
     assert load(save_json(report, tmp_path)) == report
-    said = text_of(report_views.panel(report, report_dir=tmp_path))
+    said = text_of(panel(report, report_dir=tmp_path))
     assert "Pool  of 2 models: validation 87.5 % of 64 images, test 93.8 %; /out/e" in said
     assert "95 % interval 85.0 % to 97.5 %, calibration error 3.1 % on 64 test images; 3.4 million parameters" in said
     assert "calibration error of the pool</dt><dd>3.1 %" in report_views.html(report)
@@ -385,13 +387,13 @@ def test_an_ensemble_is_told_beside_the_best_model(tmp_path):
 def test_the_metric_is_named(metric, named):
     report = make_report(task=replace(make_report().task, metric=metric))
     assert f"<dt>test {named or 'accuracy'}</dt>" in report_views.html(report)
-    said = text_of(report_views.panel(report))
+    said = text_of(panel(report))
     assert ("test 91.0 % (" + named + ")" in said) if named else ("test 91.0 %" in said and "(accuracy)" not in said)
 
 
 def test_terminal_is_safe_from_control_characters():
     evil = replace(make_report().task, name="x\x1b[2Jy")
-    assert "\x1b" not in text_of(report_views.panel(make_report(task=evil)))
+    assert "\x1b" not in text_of(panel(make_report(task=evil)))
 
 
 def test_the_budget_ends_after_what_earlier_runs_took():

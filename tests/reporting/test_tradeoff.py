@@ -1,11 +1,16 @@
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
+from rich.console import Console
 
 from helpers.report_world import NAMES, make_report
+from vlmsel_auto.planning.objective import Objective
 from vlmsel_auto.records import EnsembleModel
 from vlmsel_auto.reporting import views
+from vlmsel_auto.reporting.panel import panel
 from vlmsel_auto.reporting.tradeoff import tradeoffs
 
 LATENCY = dict(zip(NAMES, (0.004, 0.010, 0.002, 0.001, 0.012), strict=False))
@@ -45,6 +50,22 @@ def test_a_pool_costs_the_passes_of_all_its_members():
     assert "What does accuracy cost?" in page
     assert "pool of 3" in page
     assert "18 ms" in page
+
+
+def test_worth_is_what_the_objective_leaves():
+    known = report(objective=Objective(latency=2))
+    found = tradeoffs(known)
+    assert [each.worth for each in found] == pytest.approx(
+        [each.accuracy - 0.02 * np.log2(each.latency / 0.01) for each in found]
+    )
+    assert {each.memory for each in found} == {None}
+    page = views.html(known)
+    assert '<th class="n">worth</th>' in page
+    assert "latency=2" in page
+    assert '<th class="n">worth</th>' not in views.html(report())
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(panel(known))
+    assert "latency=2: worth" in console.export_text()
 
 
 def test_equals_share_the_front():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from vlmsel_auto.bench.table import plot_gains
+from vlmsel_auto.bench.table import difference, figures, paired, plot_gains
 from vlmsel_auto.records import Interval
 
 MEASURES: Final = ("authors_ndcg5", "ndcg5", "tau_b", "top1_loss")
@@ -51,9 +51,9 @@ class RealTable:
             {
                 "ranking": row.ranking,
                 "what": row.what,
-                **{name: round(float(getattr(row, name)), 6) for name in MEASURES},
-                **_gain("authors_gain", row.authors_gain, row.authors_gain_interval),
-                **_gain("gain", row.gain, row.gain_interval),
+                **figures(row, MEASURES),
+                **difference("authors_gain", row.authors_gain, row.authors_gain_interval),
+                **difference("gain", row.gain, row.gain_interval),
             }
             for row in self.rows
         ]
@@ -101,12 +101,5 @@ class RealTable:
         plot_gains(self.rows, path)
 
 
-def _gain(name: str, gain: float, interval: Interval | None) -> dict[str, float | None]:
-    ends = (None, None) if interval is None else (round(interval.low, 6), round(interval.high, 6))
-    return {name: round(gain, 6), f"{name}_low": ends[0], f"{name}_high": ends[1]}
-
-
 def _beside(value: float, gain: float, interval: Interval | None) -> str:
-    if interval is None:
-        return f"{value:.3f}"
-    return f"{value:.3f} ({gain:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}])"
+    return f"{value:.3f}" if interval is None else f"{value:.3f} ({paired(gain, interval, digits=3)})"

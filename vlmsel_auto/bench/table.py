@@ -70,11 +70,9 @@ class BenchTable:
         rows = [
             {
                 "ranking": row.ranking,
-                **{name: round(float(getattr(row, name)), 6) for name in MEASURES},
+                **figures(row, MEASURES),
                 "seconds": round(row.seconds, 6),
-                "gain": round(row.gain, 6),
-                "gain_low": None if row.gain_interval is None else round(row.gain_interval.low, 6),
-                "gain_high": None if row.gain_interval is None else round(row.gain_interval.high, 6),
+                **difference("gain", row.gain, row.gain_interval),
                 "targets": row.targets,
                 "ndcg5_by_target": {name: round(value, 6) for name, value in row.per_target.items()},
             }
@@ -107,7 +105,7 @@ class BenchTable:
             "|---|---|---|---|---|---|---|---|---|",
         ]
         for row in self.rows:
-            gain = _paired(row.gain, row.gain_interval, digits=3)
+            gain = paired(row.gain, row.gain_interval, digits=3)
             lines.append(
                 f"| {row.ranking} | {row.ndcg5:.3f} | {row.tau_b:.3f} | {row.weighted_tau:.3f} | "
                 f"{row.top5_overlap:.3f} | {row.top1_loss:.2f} | {row.top5_loss:.2f} | {gain} | "
@@ -116,8 +114,8 @@ class BenchTable:
         if self.conductance:
             lines += ["", "| conductance is worth | NDCG@5 | top-1 loss |", "|---|---|---|"]
             lines += [
-                f"| {each.ranking} | {_paired(each.ndcg5, each.ndcg5_interval, digits=3)} | "
-                f"{_paired(each.top1_loss, each.top1_loss_interval, digits=2)} |"
+                f"| {each.ranking} | {paired(each.ndcg5, each.ndcg5_interval, digits=3)} | "
+                f"{paired(each.top1_loss, each.top1_loss_interval, digits=2)} |"
                 for each in self.conductance
             ]
         if self.calibration is not None:
@@ -174,8 +172,19 @@ def plot_gains(rows: Sequence[Gained], path: Path) -> None:
     figure.savefig(path)
 
 
-def _paired(mean: float, interval: Interval | None, *, digits: int) -> str:
-    """A mean difference with its interval."""
+def figures(row: object, names: Sequence[str]) -> dict[str, float]:
+    """Measures of a row for JSON."""
+    return {name: round(float(getattr(row, name)), 6) for name in names}
+
+
+def difference(name: str, mean: float, interval: Interval | None) -> dict[str, float | None]:
+    """A mean difference and the ends of its interval for JSON."""
+    ends = (None, None) if interval is None else (round(interval.low, 6), round(interval.high, 6))
+    return {name: round(mean, 6), f"{name}_low": ends[0], f"{name}_high": ends[1]}
+
+
+def paired(mean: float, interval: Interval | None, *, digits: int) -> str:
+    """A mean difference with its interval, for people."""
     ends = "" if interval is None else f" [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
     return f"{mean:+.{digits}f}{ends}"
 

@@ -78,7 +78,7 @@ def _ensemble_json(mean: EnsembleModel) -> Json:
 
 
 def search_json(result: SearchResult) -> Json:
-    """``{"best", "ensemble", "ranking", "trials", "agreement", "seconds", "report_dir"}``; the first two may be null.
+    """An object of the result's fields; ``best`` and ``ensemble`` may be null.
 
     The ranking is the predicted one, before the first trial.
     """
@@ -88,6 +88,11 @@ def search_json(result: SearchResult) -> Json:
         "ranking": _ranking_json(result.ranking),
         "trials": [_trial_json(trial) for trial in result.trials],
         "agreement": _fields(result.agreement, "tau_b", "weighted_tau", "ndcg5", "top1_loss", "n"),
+        "objective": str(result.objective),
+        "tradeoffs": [
+            _fields(each, "name", "method", "accuracy", "latency", "params", "memory", "worth", "on_front")
+            for each in result.tradeoffs
+        ],
         "seconds": result.seconds,
         "report_dir": str(result.report_dir),
     }
@@ -95,11 +100,11 @@ def search_json(result: SearchResult) -> Json:
 
 def answer_search(answer: Answer, result: SearchResult, *, to_stderr: bool) -> None:
     """Show a search's summary, and leave its JSON and exit code."""
-    from vlmsel_auto.reporting import views
+    from vlmsel_auto.reporting import panel
     from vlmsel_auto.reporting.report import load
 
     answer.json = search_json(result)
-    views.show(load(result.report_dir), report_dir=result.report_dir, to_stderr=to_stderr)
+    panel.show(load(result.report_dir), report_dir=result.report_dir, to_stderr=to_stderr)
     if result.stopped_by is StoppedBy.INTERRUPTED:
         answer.code = EXIT_INTERRUPTED
     elif result.best is None:

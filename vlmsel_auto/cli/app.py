@@ -77,14 +77,14 @@ def report(
     """Render report.html again from report.json and show the summary."""
     with guarded(debug=debug, as_json=as_json) as answer:
         from vlmsel_auto.recordjson import encode
-        from vlmsel_auto.reporting import views
+        from vlmsel_auto.reporting import panel, views
         from vlmsel_auto.reporting.report import find, load
 
         folder = find(directory).parent
         loaded = load(folder)
         page = views.write_html(loaded, folder)
         answer.json = encode(loaded)
-        views.show(loaded, report_dir=folder, to_stderr=as_json)
+        panel.show(loaded, report_dir=folder, to_stderr=as_json)
         if open_browser:
             typer.launch(str(page))
 

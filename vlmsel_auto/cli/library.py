@@ -3,115 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from vlmsel_auto.cli.options import AsJson, CacheDir, Candidates, Debug, Device, LibraryPath, Quiet, Seed
+from vlmsel_auto.cli.library_build import add, build
+from vlmsel_auto.cli.options import AsJson, Debug, LibraryPath, Out
 from vlmsel_auto.cli.sources import sources
-from vlmsel_auto.cli.support import EXIT_INPUT, guarded, make_sink, say
-
-if TYPE_CHECKING:
-    from vlmsel_auto.cache import Json
-    from vlmsel_auto.library.records import Library
+from vlmsel_auto.cli.support import EXIT_INPUT, guarded, say
 
 library_app = typer.Typer(
     help="Source tasks that rankings learn from.", no_args_is_help=True, pretty_exceptions_enable=False
 )
+library_app.command()(build)
+library_app.command()(add)
 library_app.command()(sources)
-
-
-Tasks = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="[TASKS]...",
-        help="Task folders (see `search`), folders that hold many task folders, and webdatasets: tar files, or folders "
-        "of them with classnames.txt.",
-    ),
-]
-HubTasks = Annotated[
-    list[str],
-    typer.Option(
-        "--hub-task",
-        metavar="NAME",
-        help="A webdataset of the hub: wds/NAME of CLIP benchmark (wds/cars, wds/vtab/dtd) or hf-wds:ORG/NAME; may be "
-        "repeated. Its archives are read in part.",
-    ),
-]
-TaskImages = Annotated[int, typer.Option(min=4, help="Images taken of each webdataset.")]
-Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write, whole or not at all.")]
-LibraryFile = Annotated[Path, typer.Argument(metavar="LIBRARY", help="A library file.")]
-Images = Annotated[int, typer.Option(min=1, help="Unlabelled images of each conductance profile.")]
-Jobs = Annotated[int, typer.Option(min=1, help="Processes, each with one thread.")]
-LeaveOut = Annotated[list[str], typer.Option(metavar="NAME", help="Task that must not enter; may be repeated.")]
-TunedSeeds = Annotated[
-    list[int],
-    typer.Option("--tuned-seed", min=0, help="Also fine-tune every cell once with this seed; may be repeated. Slow."),
-]
-
-
-@library_app.command()
-def build(
-    *,
-    tasks: Tasks = [],  # noqa: B006 - typer copies defaults
-    hub_task: HubTasks = [],  # noqa: B006 - typer copies defaults
-    task_images: TaskImages = 320,
-    out: Out,
-    candidates: Candidates = ["mini-zoo"],  # noqa: B006 - typer copies defaults
-    leave_out: LeaveOut = [],  # noqa: B006 - typer copies defaults
-    images: Images = 32,
-    seed: Seed = 0,
-    tuned_seed: TunedSeeds = [],  # noqa: B006 - typer copies defaults
-    jobs: Jobs = 1,
-    cache_dir: CacheDir = None,
-    device: Device = "auto",
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Measure every candidate on every task. After a kill, the same command goes on where it was."""
-    with guarded(debug=debug, as_json=as_json) as answer:
-        made = _measure(
-            tasks, hub_task, candidates, task_images=task_images, out=out, base=None, leave_out=leave_out,
-            images=images, seed=seed, tuned_seeds=tuned_seed, jobs=jobs, cache_dir=cache_dir, device=device,
-            quiet=quiet,
-        )  # fmt: skip
-        answer.json = _told(made, out)
-
-
-@library_app.command()
-def add(
-    *,
-    library_file: LibraryFile,
-    tasks: Tasks = [],  # noqa: B006 - typer copies defaults
-    hub_task: HubTasks = [],  # noqa: B006 - typer copies defaults
-    task_images: TaskImages = 320,
-    candidates: Candidates = [],  # noqa: B006 - typer copies defaults
-    leave_out: LeaveOut = [],  # noqa: B006 - typer copies defaults
-    images: Images = 32,
-    seed: Seed = 0,
-    tuned_seed: TunedSeeds = [],  # noqa: B006 - typer copies defaults
-    jobs: Jobs = 1,
-    cache_dir: CacheDir = None,
-    device: Device = "auto",
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Measure more tasks or candidates and add them to LIBRARY; only new cells are computed.
-
-    Without --candidates, those that LIBRARY has.
-    """
-    with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.library.file import load
-
-        base = load(library_file)
-        made = _measure(
-            tasks, hub_task, candidates or list(base.candidate_ids), task_images=task_images, out=library_file,
-            base=base, leave_out=leave_out, images=images, seed=seed, tuned_seeds=tuned_seed, jobs=jobs,
-            cache_dir=cache_dir, device=device, quiet=quiet,
-        )  # fmt: skip
-        answer.json = _told(made, library_file)
 
 
 @library_app.command("list")
@@ -159,12 +65,13 @@ def merge(
 ) -> None:
     """Join libraries into one file."""
     with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.cli.tables import told
         from vlmsel_auto.library.assemble import merge as join
         from vlmsel_auto.library.file import load, save
 
         made = join(*(load(each) for each in files), conflict=conflict)
         save(made, out)
-        answer.json = _told(made, out)
+        answer.json = told(made, out)
 
 
 @library_app.command()
@@ -179,7 +86,7 @@ def export(
 ) -> None:
     """Write a library, or a part of it: accuracies as FILE.csv, everything as FILE.safetensors."""
     with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.cli.tables import write_cells
+        from vlmsel_auto.cli.tables import told, write_cells
         from vlmsel_auto.errors import InputError
         from vlmsel_auto.library.file import save
         from vlmsel_auto.library.places import open_library
@@ -194,7 +101,7 @@ def export(
                 save(found, out)
             case _:
                 raise InputError(f"an export is FILE.csv or FILE.safetensors, but got {str(out)!r}")
-        answer.json = _told(found, out)
+        answer.json = told(found, out)
 
 
 @library_app.command()
@@ -242,6 +149,7 @@ def import_(
     With --tuned FILE.csv: add tuned accuracies of candidates and tasks that --library knows.
     """
     with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.cli.tables import told
         from vlmsel_auto.errors import InputError
         from vlmsel_auto.library.file import save
         from vlmsel_auto.library.places import open_library
@@ -258,62 +166,4 @@ def import_(
                 f"TABLE {table}, --tuned {tuned}, --kind {kind}, --library {library}, --source {source}"
             )
         save(made, out)
-        answer.json = _told(made, out)
-
-
-def _told(made: Library, path: Path) -> Json:
-    from vlmsel_auto.reporting.formatting import plural
-
-    say(f"{path}: {plural(len(made.candidates), 'candidate')}, {plural(len(made.tasks), 'source task')}")
-    return {
-        "library": str(path),
-        "candidates": len(made.candidates),
-        "tasks": len(made.tasks),
-        "failures": [{"candidate": one.candidate, "task": one.task, "reason": one.reason} for one in made.failures],
-    }
-
-
-def _measure(
-    tasks: list[Path],
-    hub_tasks: list[str],
-    candidates: list[str],
-    *,
-    task_images: int,
-    out: Path,
-    base: Library | None,
-    leave_out: list[str],
-    images: int,
-    seed: int,
-    tuned_seeds: list[int],
-    jobs: int,
-    cache_dir: Path | None,
-    device: str,
-    quiet: bool,
-) -> Library:
-    from vlmsel_auto.cache import default_cache_dir
-    from vlmsel_auto.measuring.build import build as measure
-    from vlmsel_auto.measuring.build import task_folders
-    from vlmsel_auto.measuring.cells import CellSettings
-    from vlmsel_auto.measuring.webdatasets import is_webdataset, task_folder
-    from vlmsel_auto.models.candidates import resolve
-    from vlmsel_auto.models.device import pick_device
-
-    chosen = resolve(candidates)
-    cache = (cache_dir or default_cache_dir()) / "library"
-    with make_sink(quiet=quiet) as sink:
-        folders = [folder for path in tasks if not is_webdataset(path) for folder in task_folders(path)]
-        webdatasets = [*hub_tasks, *(str(path) for path in tasks if is_webdataset(path))]
-        folders += [task_folder(one, images=task_images, into=cache / "webdatasets", sink=sink) for one in webdatasets]
-        return measure(
-            tasks=tuple(dict.fromkeys(folders)),
-            candidates=chosen,
-            out=out,
-            settings=CellSettings(images=images, seed=seed),
-            base=base,
-            leave_out=leave_out,
-            tuned_seeds=tuple(dict.fromkeys(tuned_seeds)),
-            jobs=jobs,
-            device=str(pick_device(device)),
-            cache=cache,
-            sink=sink,
-        )
+        answer.json = told(made, out)

@@ -12,6 +12,7 @@ import numpy as np
 from vlmsel_auto.cache import Json
 from vlmsel_auto.cli.answers import print_table
 from vlmsel_auto.library import published
+from vlmsel_auto.library.unpublished import expected_figures
 from vlmsel_auto.models.facts import Facts, facts_of
 from vlmsel_auto.models.limits import Excluded, Limits, unknowns, within
 from vlmsel_auto.models.machine import Machine, embedding_seconds
@@ -97,7 +98,7 @@ def _order(lines: Sequence[Line]) -> tuple[list[int], bool]:
     """Places in the order of loading, and whether published figures had a say."""
     if not lines:
         return [], False
-    table = published.zero_shot([each.candidate.id for each in lines])
+    table = expected_figures([each.candidate for each in lines])
     has_figures = bool((np.isfinite(table).sum(axis=0) > 1).sum() > 1)
     scenarios = learn_scenarios(table) if has_figures else nothing_published(len(lines))
     known = [each.look for each in lines if each.look is not None]

@@ -71,6 +71,7 @@ Licence = Annotated[
     str | None,
     typer.Option("--licence", metavar="NAMES", help="Licences that are allowed: MIT,Apache-2.0. Unknown ones are not."),
 ]
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write, whole or not at all.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Ask no hub: use what lies on this disk.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 LogFile = Annotated[

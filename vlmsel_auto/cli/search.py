@@ -67,6 +67,14 @@ def search(
         float,
         typer.Option(min=0, metavar="POINTS", help="Stop when no trial promises so many points a minute, and .3 more."),
     ] = 0.1,
+    objective: Annotated[
+        str,
+        typer.Option(
+            metavar="WEIGHTS",
+            help="Points of accuracy that half the latency, params or memory of a model is worth: latency=1,params=.5; "
+            "default: accuracy alone.",
+        ),
+    ] = "accuracy",
     method: Annotated[
         str,
         typer.Option(metavar="NAMES", help="Comma list of zero_shot, probe (linear, on cached features) and finetune."),
@@ -133,6 +141,7 @@ def search(
     with guarded(debug=debug, as_json=as_json) as answer:
         from vlmsel_auto.cli.answers import answer_search, check_task
         from vlmsel_auto.models.limits import read_limits
+        from vlmsel_auto.planning.objective import read_objective
         from vlmsel_auto.records import Budget
 
         limits = read_limits(
@@ -143,6 +152,7 @@ def search(
             image_size=image_size,
             licence=licence,
         )
+        aim = read_objective(objective)
         seconds = None if time_budget is None else parse_duration(time_budget)
         budget = Budget(seconds=seconds, trials=max_trials)
         named = check_task(directory, candidates, classes=classes, unlabelled=unlabelled, workdir=workdir)
@@ -158,6 +168,7 @@ def search(
                 ensemble=ensemble,
                 budget=budget,
                 price=price,
+                objective=aim,
                 method=method if method == "all" else [name.strip() for name in method.split(",")],
                 shots=shots,
                 classes=named,

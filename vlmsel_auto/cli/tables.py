@@ -10,6 +10,7 @@ import numpy as np
 
 from vlmsel_auto.cache import Json
 from vlmsel_auto.cli.answers import print_table, write_csv
+from vlmsel_auto.cli.support import say
 from vlmsel_auto.library.records import Cell, Library
 from vlmsel_auto.records import FloatArray
 from vlmsel_auto.reporting.formatting import number, percent, plural
@@ -25,6 +26,17 @@ def _summary(library: Library, *, axis: int) -> list[tuple[int, float, float]]:
         (int(cells.sum()), _mean(before), _mean(after))
         for cells, before, after in zip(made, zero_shot, tuned, strict=True)
     ]
+
+
+def told(made: Library, path: Path) -> Json:
+    """Say that a library was written, and what it holds as JSON."""
+    say(f"{path}: {plural(len(made.candidates), 'candidate')}, {plural(len(made.tasks), 'source task')}")
+    return {
+        "library": str(path),
+        "candidates": len(made.candidates),
+        "tasks": len(made.tasks),
+        "failures": [{"candidate": one.candidate, "task": one.task, "reason": one.reason} for one in made.failures],
+    }
 
 
 def _mean(values: FloatArray) -> float:

@@ -58,6 +58,11 @@ def datasets() -> tuple[str, ...]:
     return _shipped().task_names
 
 
+def models() -> tuple[str, ...]:
+    """Ids ("arch/tag") of the models of the shipped table."""
+    return _shipped().candidate_ids
+
+
 def zero_shot(candidate_ids: Sequence[str]) -> FloatArray:
     """Published zero-shot accuracies of M candidates by id ("arch/tag"): (M, 35) in [0, 1], columns as in `datasets`.
 

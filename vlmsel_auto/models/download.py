@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import partial
 
 from vlmsel_auto.cache import Json
@@ -24,16 +24,7 @@ from vlmsel_auto.records import Candidate
 _EVERY = 0.1  # seconds between two events of a download
 _PASSES = 3  # over a repository that changes while it is downloaded
 _AT_ONCE = 8  # questions to the hub
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DownloadPlan:
-    """What candidates need from the hub, told before the first byte; a file that two of them share counts once."""
-
-    download_bytes: int  # still to come, as far as the hub tells
-    cached_bytes: int  # in the cache
-    to_download: tuple[str, ...]  # ids of candidates that need something
-    unknown: tuple[str, ...]  # ids of those of which the hub does not tell everything
+_PLAN_SECONDS = 15.0  # for questions to the hub before a plan is made without the answers
 
 
 def is_cached(candidate: Candidate) -> bool:
@@ -44,42 +35,39 @@ def is_cached(candidate: Candidate) -> bool:
         return False
 
 
-def remaining_bytes(candidate: Candidate) -> int | None:
-    """Bytes still to be downloaded for a candidate; None if the hub does not tell."""
-    try:
-        sizes = [_remaining(file) for file in _missing(candidate)]
-    except CandidateError:
-        return None
-    return None if None in sizes else sum(size for size in sizes if size is not None)
+def sizes(candidates: Iterable[Candidate], *, ask: bool = True, seconds: float = _PLAN_SECONDS) -> dict[str, int]:
+    """Bytes that each candidate still downloads, by id: one question for each missing file, several at once.
 
+    Of whom the hub does not tell everything is left out.
 
-def plan(candidates: Iterable[Candidate]) -> DownloadPlan:
-    """Return what the candidates need from the hub: one question for each missing file, several at once.
-
-    Whether there is a hub says `vlmsel_auto.models.hub.is_reachable`; without one each question takes its timeout.
+    Args:
+        candidates: from `vlmsel_auto.models.candidates`.
+        ask: False: nobody is asked, and only who lies whole in the cache is known. Whether there is a hub says
+            `vlmsel_auto.models.hub.is_reachable`; without one each question takes its timeout.
+        seconds: after which no other question is begun.
     """
-    wanted: dict[str, tuple[HubFile, ...]] = {}
-    unknown: list[str] = []
+    wanted: dict[str, list[HubFile]] = {}
     for candidate in candidates:
-        try:
-            wanted[candidate.id] = files_of(candidate)
-        except (CandidateError, TrialUnavailable):
-            unknown.append(candidate.id)
-    files = list(dict.fromkeys(file for each in wanted.values() for file in each))
-    paths = {file: hub.cached(file) for file in files}
-    missing = [file for file in files if paths[file] is None and not file.optional]
+        with suppress(CandidateError, TrialUnavailable):
+            wanted[candidate.id] = _missing(candidate)
+    missing = list(dict.fromkeys(file for each in wanted.values() for file in each))
+    told = _ask(missing, seconds=seconds) if ask else {}
+    found = {name: [told.get(file) for file in needs] for name, needs in wanted.items()}
+    return {name: sum(each or 0 for each in needs) for name, needs in found.items() if None not in needs}
+
+
+def _ask(files: Sequence[HubFile], *, seconds: float) -> dict[HubFile, int | None]:
+    """Bytes still to come of each file; None: the hub did not tell, or not in time."""
+    late = threading.Event()
+    clock = threading.Timer(seconds, late.set)
+    clock.daemon = True
+    clock.start()
     pool = ThreadPoolExecutor(_AT_ONCE)
     try:
-        sizes = dict(zip(missing, pool.map(_remaining, missing), strict=True))
+        return dict(zip(files, pool.map(partial(_remaining, stop=late), files), strict=True))
     finally:
+        clock.cancel()
         pool.shutdown(wait=False, cancel_futures=True)  # Ctrl+C does not wait for the other questions
-    unknown += [name for name, needs in wanted.items() if any(sizes.get(file, 0) is None for file in needs)]
-    return DownloadPlan(
-        download_bytes=sum(size or 0 for size in sizes.values()),
-        cached_bytes=sum(path.stat().st_size for path in paths.values() if path is not None),
-        to_download=tuple(name for name, needs in wanted.items() if any(file in sizes for file in needs)),
-        unknown=tuple(unknown),
-    )
 
 
 def fetch(candidate: Candidate, *, sink: Sink = discard, stop: threading.Event | None = None) -> None:
@@ -132,9 +120,11 @@ def _missing(candidate: Candidate) -> list[HubFile]:
     return [file for file in files_of(candidate) if not file.optional and hub.cached(file) is None]
 
 
-def _remaining(file: HubFile) -> int | None:
+def _remaining(file: HubFile, *, stop: threading.Event) -> int | None:
+    if stop.is_set():
+        return None
     try:
-        found = hub.find(file)
+        found = hub.find(file, stop=stop)
     except TrialUnavailable:
         return None
     return 0 if found is None else found.remaining

@@ -2,7 +2,8 @@
 
 Parameters, operations, bytes written and peak memory of open_clip's towers were counted by
 ``benchmarks/model_cards.py``; licences and training data are what the publishers state, with the source beside each row
-of ``data/openclip_publishers.json``; bytes to download and memory are estimates from the parameters.
+of ``data/openclip_publishers.json``; memory is an estimate from the parameters, and so are bytes to download until the
+hub was asked.
 """
 
 from __future__ import annotations
@@ -36,22 +37,30 @@ class Facts:
     params: int | None  # of both towers
     flops: float | None  # operations (2 x multiply-adds) of one image through the visual tower
     written: int | None  # bytes of the results of all those operations, float32
-    download_bytes: int | None  # estimate, as if every parameter had 4 bytes; 0: on this disk
+    download_bytes: int | None  # as the hub told, else an estimate, as if every parameter had 4 bytes; 0: on this disk
     memory_bytes: int | None  # estimate: to load in float32 and embed 64 images at once
     image_size: int  # side of the square input, pixels
     repository: str  # on the hub, "ORG/NAME"; empty: not from there
     licence: str  # SPDX identifier where there is one, else the publisher's name for it, or "unknown"
     training_data: str  # or "unknown"
+    training_pairs: float | None  # pairs of image and text in it, as stated
     lacks: tuple[str, ...]  # packages that it needs and that are not installed
     mean_accuracy: float | None = None  # published zero-shot accuracy, mean over data sets, in [0, 1]
     imagenet: float | None = None  # published zero-shot accuracy on ImageNet, in [0, 1]
 
 
-def facts_of(candidate: Candidate, *, mean_accuracy: float | None = None, imagenet: float | None = None) -> Facts:
+def facts_of(
+    candidate: Candidate,
+    *,
+    download_bytes: int | None = None,
+    mean_accuracy: float | None = None,
+    imagenet: float | None = None,
+) -> Facts:
     """Look up what is known of a candidate.
 
     Args:
         candidate: from `vlmsel_auto.models.candidates`.
+        download_bytes: as the hub told (`vlmsel_auto.models.download.sizes`); None: they are estimated.
         mean_accuracy: published mean zero-shot accuracy, from `vlmsel_auto.library.published`; None: not known.
         imagenet: the same on ImageNet.
 
@@ -67,12 +76,13 @@ def facts_of(candidate: Candidate, *, mean_accuracy: float | None = None, imagen
         params=params,
         flops=candidate.flops,
         written=written if isinstance(written, int) else None,
-        download_bytes=0 if candidate.path else None if params is None else _FLOAT * params,
+        download_bytes=_download(candidate, params) if download_bytes is None else download_bytes,
         memory_bytes=None if params is None else _memory(params, peak if isinstance(peak, int) else 0),
         image_size=candidate.view.size,
         repository=repository,
         licence=_licence(candidate, repository),
         training_data=_training_data(candidate),
+        training_pairs=_training_pairs(candidate),
         lacks=("transformers",) if _wants_transformers(costs) and find_spec("transformers") is None else (),
         mean_accuracy=mean_accuracy,
         imagenet=imagenet,
@@ -83,6 +93,10 @@ def known_sum(values: Sequence[int | None]) -> int | None:
     """The sum of figures of several models; None where one of them is not known."""
     known = [value for value in values if value is not None]
     return sum(known) if len(known) == len(values) else None
+
+
+def _download(candidate: Candidate, params: int | None) -> int | None:
+    return 0 if candidate.path else None if params is None else _FLOAT * params
 
 
 def _memory(params: int, peak: int) -> int:
@@ -134,7 +148,17 @@ def _training_data(candidate: Candidate) -> str:
     return _first("training_data", candidate.tag, pattern="tags", value="data")
 
 
+def _training_pairs(candidate: Candidate) -> float | None:
+    found = {} if candidate.source == "mini-zoo" else _row("training_data", candidate.tag, pattern="tags")
+    return float(found["pairs"]) if "pairs" in found else None
+
+
 def _first(rows: str, name: str, *, pattern: str, value: str) -> str:
     """The value of the first row whose pattern fits."""
+    return str(_row(rows, name, pattern=pattern).get(value, UNKNOWN))
+
+
+def _row(rows: str, name: str, *, pattern: str) -> Mapping[str, str | float]:
+    """The first row whose pattern fits; empty: none does."""
     table = cast("list[dict[str, str]]", read_json(package_file("data") / "openclip_publishers.json")[rows])
-    return next((row[value] for row in table if fnmatchcase(name, row[pattern])), UNKNOWN)
+    return next((row for row in table if fnmatchcase(name, row[pattern])), {})

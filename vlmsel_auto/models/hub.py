@@ -16,7 +16,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 from huggingface_hub import (
     constants,
@@ -27,20 +26,13 @@ from huggingface_hub import (
     hf_hub_url,
     try_to_load_from_cache,
 )
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-)
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from vlmsel_auto.errors import TrialUnavailable
-from vlmsel_auto.models.transfer import BrokenOff, Chunks, Damaged, Stopped, held, incomplete_bytes, receive
-from vlmsel_auto.process import is_disk_error
+from vlmsel_auto.models.hub_reasons import endpoint, explain, said, wait_asked_for
+from vlmsel_auto.models.transfer import BrokenOff, Chunks, Stopped, held, incomplete_bytes, receive
 
 _Answer = TypeVar("_Answer")
 
@@ -50,7 +42,7 @@ _LONGEST_WAIT = 60.0  # seconds that a hub may ask for (Retry-After) before a ca
 _SHA256 = re.compile(r"[0-9a-f]{64}")  # the ETag of a file in Git LFS; that of a small file is its Git digest
 _ETAG = re.compile(r"[\w.+=-]+")
 _TOKEN = re.compile(r"[!-~]+")
-_UNAUTHORISED, _TOO_MANY, _PARTIAL = 401, 429, 206  # HTTP status
+_PARTIAL = 206  # HTTP status
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,12 +81,6 @@ class RemoteFile:
         if self.blob.exists():
             return 0
         return None if self.size is None else max(0, self.size - incomplete_bytes(self.blob))
-
-
-def endpoint() -> str:
-    """Address of the hub, without a password that may stand in it."""
-    parts = urlsplit(constants.ENDPOINT)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def is_reachable(timeout: float = 3.0) -> bool:
@@ -236,18 +222,12 @@ def _patiently(request: Callable[[], _Answer], *, stop: threading.Event) -> _Ans
     try:
         return request()
     except HfHubHTTPError as error:
-        wait = _wait_asked_for(error)
+        wait = wait_asked_for(error)
         if wait is None or wait > _LONGEST_WAIT:
             raise
     if stop.wait(wait):
         raise Stopped
     return request()
-
-
-def _wait_asked_for(error: HfHubHTTPError) -> int | None:
-    """Seconds that a hub with too many requests asks to wait; None if it does not."""
-    asked = str(error.response.headers.get("Retry-After", ""))
-    return int(asked) if error.response.status_code == _TOO_MANY and asked.isdigit() else None
 
 
 @contextmanager
@@ -273,7 +253,7 @@ def opened(file: RemoteFile, offset: int, *, stop: threading.Event) -> Iterator[
         except (HfHubHTTPError, OfflineModeIsEnabled, Stopped):
             raise
         except Exception as error:
-            raise BrokenOff(_said(error)) from error
+            raise BrokenOff(said(error)) from error
         yield start, _unbroken(chunks)
 
 
@@ -281,70 +261,9 @@ def _unbroken(chunks: Iterator[bytes]) -> Iterator[bytes]:
     try:
         yield from chunks
     except Exception as error:
-        raise BrokenOff(_said(error)) from error
-
-
-def _said(error: Exception) -> str:
-    """What an error says, on one line and without secrets."""
-    kinds = {kind.__name__ for kind in type(error).__mro__}  # the client is httpx or httpx2, by version
-    if "TimeoutException" in kinds:
-        return f"no answer for {constants.HF_HUB_DOWNLOAD_TIMEOUT} s ({type(error).__name__})"
-    text = " ".join(str(error).split())
-    for secret in _secrets():
-        text = text.replace(secret, "***")
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _secrets() -> tuple[str, ...]:
-    password, at, _ = urlsplit(constants.ENDPOINT).netloc.rpartition("@")
-    return tuple(each for each in (get_token(), password + at) if each)
+        raise BrokenOff(said(error)) from error
 
 
 def unavailable(error: Exception, file: HubFile) -> TrialUnavailable:
     """The one clear reason why a file cannot be had."""
-    return TrialUnavailable(_explain(error, file=file, where=f"{file.repository!r} on {endpoint()}"))
-
-
-def _explain(error: Exception, *, file: HubFile, where: str) -> str:  # noqa: PLR0911 - one return a reason
-    name = " or ".join(file.names)
-    match error:
-        case HFValidationError():
-            return f"A hub repository is named ORG/NAME, but got {file.repository!r}"
-        case GatedRepoError():
-            return f"The hub wants a token with access (HF_TOKEN), but got a refusal for {where}"
-        case RepositoryNotFoundError():
-            return f"The hub has no such repository, or hides it from you, but got {where}"
-        case OfflineModeIsEnabled():
-            return f"HF_HUB_OFFLINE is set and the cache lacks {name}: unset it or download it first, but got {where}"
-        case HfHubHTTPError():
-            return _explain_status(error, where=where)
-        case BrokenOff():
-            return (
-                f"The download of {name} broke off: the same command goes on with the rest, but got {_said(error)} "
-                f"for {where}"
-            )
-        case Damaged():
-            return (
-                f"The download of {name} is damaged and was deleted: try again, or another network or mirror, but got "
-                f"{error} for {where}"
-            )
-        case Stopped():
-            return f"The download of {name} was stopped: the same command goes on with the rest, but got {where}"
-        case _ if is_disk_error(error):
-            return f"Cannot write {name} to {str(cache_dir())!r}: free space or give rights, but got {_said(error)}"
-        case _:
-            return (
-                f"Cannot reach the hub: check the network or HF_ENDPOINT, or use candidates on this disk (mini-zoo, "
-                f"local-dir:...), but got {_said(error)} for {where}"
-            )
-
-
-def _explain_status(error: HfHubHTTPError, *, where: str) -> str:
-    status = error.response.status_code
-    if status == _UNAUTHORISED:
-        return f"The hub wants a valid token (HF_TOKEN), or has no such repository, but got {status} for {where}"
-    if status == _TOO_MANY:
-        wait = _wait_asked_for(error)
-        asked = "" if wait is None else f" and is to be asked again in {wait} s"
-        return f"The hub has too many requests{asked}: wait or set HF_TOKEN, but got {status} for {where}"
-    return f"The hub answered with an error, try again later, but got {status} for {where}"
+    return TrialUnavailable(explain(error, names=file.names, repository=file.repository, cache=cache_dir()))

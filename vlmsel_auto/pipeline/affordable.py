@@ -1,4 +1,4 @@
-"""What limits say once models are timed: predictions corrected by those that were, and models pooled together."""
+"""What models cost once some were timed: predictions corrected by those that were, limits and the objective."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from vlmsel_auto.models.embedding import find_embeddings
 from vlmsel_auto.models.facts import Facts, facts_of, known_sum
 from vlmsel_auto.models.limits import Limits, why_not
 from vlmsel_auto.models.machine import Machine, Timed, corrected, embedding_seconds
+from vlmsel_auto.planning.objective import Cost, Objective, filled, summed
 from vlmsel_auto.records import Candidate, FloatArray, Task
 
 
@@ -38,6 +39,25 @@ def expected_latencies(
     return found
 
 
+def costs_of(candidates: Sequence[Candidate], latencies: FloatArray) -> list[Cost]:
+    """What each candidate takes, by latencies (M,) in seconds an image; unknown figures as the median of the known."""
+    facts = [facts_of(one) for one in candidates]
+    return filled([
+        Cost(latency=seconds if math.isfinite(seconds) else None, params=each.params, memory=each.memory_bytes)
+        for each, seconds in zip(facts, latencies.tolist(), strict=True)
+    ])  # fmt: skip
+
+
+def charges_of(
+    objective: Objective, candidates: Sequence[Candidate], *, machine: Machine | None, measured: Mapping[str, float]
+) -> dict[str, float]:
+    """What the objective takes off the metric of each candidate, by id; empty where the metric alone counts."""
+    if not objective:
+        return {}
+    costs = costs_of(candidates, expected_latencies(candidates, machine, measured))
+    return {one.id: objective.charge(cost) for one, cost in zip(candidates, costs, strict=True)}
+
+
 def together(
     limits: Limits, candidates: Sequence[Candidate], latencies: Mapping[str, float]
 ) -> Callable[[Sequence[str]], bool]:
@@ -52,6 +72,19 @@ def together(
         return not why_not(_sum(members), limits=replace(limits, max_latency=None, licences=(), image_size=None))
 
     return fits
+
+
+def charge_together(
+    objective: Objective, candidates: Sequence[Candidate], latencies: Mapping[str, float]
+) -> Callable[[Sequence[str]], float] | None:
+    """What the objective takes off models of some candidates, one id for each, together; None: nothing of any."""
+    if not objective:
+        return None
+    costs = dict(
+        zip((one.id for one in candidates), costs_of(candidates, expected_latencies(candidates, None, latencies)),
+            strict=True)
+    )  # fmt: skip
+    return lambda ids: objective.charge(summed([costs[name] for name in ids]))
 
 
 def _sum(members: Sequence[Facts]) -> Facts:

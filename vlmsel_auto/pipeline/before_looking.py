@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vlmsel_auto.library import published
 from vlmsel_auto.library.records import Library
+from vlmsel_auto.library.unpublished import expected_figures
 from vlmsel_auto.models.download import is_cached
 from vlmsel_auto.models.facts import facts_of
 from vlmsel_auto.models.machine import Machine, look_embedding_seconds
@@ -32,9 +33,15 @@ class Known:
 
 
 def known_before(
-    candidates: Sequence[Candidate], *, library: Library, tuned: bool, images: int, machine: Machine | None
+    candidates: Sequence[Candidate],
+    *,
+    library: Library,
+    tuned: bool,
+    images: int,
+    machine: Machine | None,
+    downloads: Mapping[str, int],
 ) -> Known:
-    """Published zero-shot accuracies, and the library's side by side.
+    """Published zero-shot accuracies, and the library's side by side; who has none stands where it is expected.
 
     A task of the library that is a published data set only fills what is not published there.
 
@@ -44,6 +51,7 @@ def known_before(
         tuned: take those after tuning, where the library knows them.
         images: that a look embeds.
         machine: this one, as measured; None: an ordinary one.
+        downloads: bytes still to come of some candidates, as the hub told; of the others they are estimated.
     """
     rows = {name: m for m, name in enumerate(library.candidate_ids)}
     truth = np.where(np.isfinite(library.tuned) & tuned, library.tuned, library.zero_shot)
@@ -57,12 +65,14 @@ def known_before(
     for s, column in shared.items():
         table[:, column] = np.where(np.isfinite(table[:, column]), table[:, column], own[:, s])
     table = np.concatenate([table, np.delete(own, list(shared), axis=1)], axis=1)
+    unknown = ~np.isfinite(table).any(axis=1)
+    table[unknown, : len(columns)] = expected_figures([candidates[m] for m in np.flatnonzero(unknown).tolist()])
     usable = (np.isfinite(table).sum(axis=0) > 1).sum() > 1
     return Known(
         scenarios=learn_scenarios(table) if usable else nothing_published(len(candidates)),
         published=np.asarray(np.isfinite(figures).any(axis=1)),
         embedding=np.array([_embedding_seconds(one, images, machine) for one in candidates]),
-        downloads=np.array([_download_bytes(one) for one in candidates]),
+        downloads=np.array([_download_bytes(one, downloads.get(one.id)) for one in candidates]),
     )
 
 
@@ -72,6 +82,6 @@ def _embedding_seconds(candidate: Candidate, images: int, machine: Machine | Non
     return look_embedding_seconds(facts_of(candidate), images=images, machine=machine) or math.nan
 
 
-def _download_bytes(candidate: Candidate) -> float:
-    needed = facts_of(candidate).download_bytes
+def _download_bytes(candidate: Candidate, told: int | None) -> float:
+    needed = facts_of(candidate, download_bytes=told).download_bytes
     return 0.0 if is_cached(candidate) else math.nan if needed is None else float(needed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -11,13 +11,14 @@ from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Notice, Sink
 from vlmsel_auto.models.automatic import automatic
 from vlmsel_auto.models.candidates import resolve_usable
+from vlmsel_auto.models.download import sizes
 from vlmsel_auto.models.facts import Facts, facts_of
 from vlmsel_auto.models.hub import cache_dir, is_reachable
 from vlmsel_auto.models.limits import Limits, within
 from vlmsel_auto.models.machine import Machine, embedding_seconds, measure
 from vlmsel_auto.pipeline.workdir import EarlierChoice
 from vlmsel_auto.records import Candidate
-from vlmsel_auto.reporting.formatting import plural
+from vlmsel_auto.reporting.formatting import plan_text, plural
 from vlmsel_auto.units import milliseconds
 
 AUTO: Final = "auto"
@@ -32,6 +33,7 @@ class Chosen:
     candidates: tuple[Candidate, ...]
     failures: Mapping[str, str]  # named, but not to be had or kept out by a limit -> why
     machine: Machine | None  # None: nobody needed to measure it
+    downloads: Mapping[str, int] = field(default_factory=dict)  # bytes still to come, as the hub told, by candidate
 
 
 def choose(
@@ -61,9 +63,10 @@ def choose(
     found: tuple[Candidate, ...]
     machine: Machine | None = None
     failures: dict[str, str] = {}
+    reachable: bool | None = None  # nobody asked yet
     if _is_auto(names) and earlier is None:
-        machine = measure(device, cache=cache_dir())
-        choice = automatic(machine=machine, reachable=not offline and is_reachable(), offline=offline)
+        machine, reachable = measure(device, cache=cache_dir()), not offline and is_reachable()
+        choice = automatic(machine=machine, reachable=reachable, offline=offline)
         sink(Notice(text=choice.line))
         found = choice.candidates
     else:
@@ -75,13 +78,14 @@ def choose(
             sink(Notice(text=f"{one.id} cannot be used: {one.reason}", level="warning"))
     if machine is None and (limits != Limits() or any(one.path is None for one in found)):
         machine = measure(device, cache=cache_dir())
+    downloads: Mapping[str, int] = {}
     if earlier is not None:
         failures |= earlier.left_out
         found = tuple(one for one in found if one.id not in earlier.left_out)
     elif machine is not None:
-        kept, excluded = within(
-            [facts_of(one) for one in found], limits=replace(limits, max_latency=None), machine=machine
-        )
+        downloads = _downloads(found, reachable=reachable, offline=offline)
+        facts = [facts_of(one, download_bytes=downloads.get(one.id)) for one in found]
+        kept, excluded = within(facts, limits=replace(limits, max_latency=None), machine=machine)
         out = {one.candidate: one.reason for one in excluded} | _far_too_slow(kept, limits, machine)
         failures |= out
         if out:
@@ -91,7 +95,27 @@ def choose(
         found = tuple(one for one in found if one.id not in out)
         if not found:
             raise CandidateError(f"the limits leave no candidate: raise one, or name others, but got {named}{more}")
-    return Chosen(candidates=found, failures=failures, machine=machine)
+        _tell_downloads(found, downloads, sink=sink)
+    return Chosen(candidates=found, failures=failures, machine=machine, downloads=downloads)
+
+
+def _downloads(found: Sequence[Candidate], *, reachable: bool | None, offline: bool) -> dict[str, int]:
+    """Bytes that each candidate would still download, as far as its cache and a hub that answers tell."""
+    here = sizes(found, ask=False)
+    if offline or all(one.id in here for one in found):
+        return here
+    return sizes(found) if (is_reachable() if reachable is None else reachable) else here
+
+
+def _tell_downloads(found: Sequence[Candidate], downloads: Mapping[str, int], *, sink: Sink) -> None:
+    """The plan in gigabytes before the first byte; nothing where there is no such candidate, or no hub tells."""
+    remote = [one.id for one in found if one.path is None]
+    wanted = [downloads[name] for name in remote if downloads.get(name)]
+    unknown = sum(name not in downloads for name in remote)
+    cached = len(remote) - len(wanted) - unknown
+    if wanted or cached:
+        text = plan_text(download_bytes=sum(wanted), models=len(wanted), cached=cached, unknown=unknown)
+        sink(Notice(text=f"{text}{'; a model is downloaded when it is looked at' if wanted else ''}"))
 
 
 def _far_too_slow(kept: Sequence[Facts], limits: Limits, machine: Machine) -> dict[str, str]:

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from vlmsel_auto.errors import InputError
 from vlmsel_auto.models.limits import Limits
+from vlmsel_auto.planning.objective import Objective
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.records import Budget
 from vlmsel_auto.study.database import without_password
-from vlmsel_auto.study.results import MOST_MEMBERS
 from vlmsel_auto.tasks.unlabelled import SAMPLE
 from vlmsel_auto.tuning.devices import ALONE, Devices
 from vlmsel_auto.tuning.methods import METHODS
@@ -21,20 +20,6 @@ from vlmsel_auto.tuning.methods import METHODS
 SHOTS: Final = 16
 PRICE: Final = 100 * POLICY.price  # points a minute
 _SEEDS: Final = 2**32  # seeds are below: NumPy's older generator, Optuna and Lightning take no more
-
-
-def check_numbers(*, price: float, ensemble: int, seed: int) -> None:
-    """Refuse what no search can be made with.
-
-    Raises:
-        InputError: one of them is out of range.
-    """
-    if not (math.isfinite(price) and price >= 0):
-        raise InputError(f"price must be points a minute, at least 0, but got {price}")
-    if not 0 <= ensemble <= MOST_MEMBERS:
-        raise InputError(f"ensemble must be 0 to {MOST_MEMBERS} members, but got {ensemble}")
-    if not 0 <= seed < _SEEDS:
-        raise InputError(f"seed must be 0 to {_SEEDS - 1:,}, but got {seed}")
 
 
 def command_of(
@@ -45,6 +30,7 @@ def command_of(
     offline: bool,
     budget: Budget,
     price: float,
+    objective: Objective,
     methods: Sequence[str],
     shots: int,
     seed: int,
@@ -74,6 +60,8 @@ def command_of(
         words += ["--max-trials", str(budget.trials)]
     if price != PRICE:
         words += ["--price", f"{price:g}"]
+    if objective:
+        words += ["--objective", str(objective)]
     if len(methods) < len(METHODS):
         words += ["--method", ",".join(methods)]
     if shots != SHOTS:

@@ -12,6 +12,7 @@ from vlmsel_auto.pipeline.label_issues import find_label_issues
 from vlmsel_auto.pipeline.learning import learn_from
 from vlmsel_auto.pipeline.mistakes import find_mistakes
 from vlmsel_auto.pipeline.rank import Ranked
+from vlmsel_auto.planning.objective import Objective
 from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task, TrialState
 from vlmsel_auto.reporting import views
 from vlmsel_auto.reporting.make_report import make_report
@@ -29,6 +30,7 @@ def conclude(
     learn: bool,
     thumbnails: bool,
     budget: Budget,
+    objective: Objective,
     began: float,
     ranked_after: float,
     command: str,
@@ -48,6 +50,7 @@ def conclude(
         learn: add the outcome to the user's library.
         thumbnails: whether the report shows images.
         budget: of the search.
+        objective: by which the models were chosen.
         began: `time.monotonic` from which it counts.
         ranked_after: seconds until the ranking was there.
         command: by which the search can be run again.
@@ -77,6 +80,7 @@ def conclude(
             outcome.members, task=task, candidates=usable, workdir=workdir, images=thumbnails, sink=sink
         ),
         budget=budget,
+        objective=objective,
         seconds=seconds,
         stopped_by=stopped,
         stage_seconds={

@@ -97,6 +97,7 @@ def pool_leaders(
     *,
     size: int,
     fits: Callable[[Sequence[str]], bool] = lambda _: True,
+    charge: Callable[[Sequence[str]], float] | None = None,
     task: Task,
     workdir: Path,
     sink: Sink,
@@ -108,13 +109,16 @@ def pool_leaders(
         size: at most so many heads and so many towers; fewer than two give no ensemble.
         fits: whether a model of each of these candidates is what the user can afford together; those that make it too
             much are left out, the best first in.
+        charge: what the objective takes off the metric of such models together; None: nothing.
         task: the target.
         workdir: where the study's checkpoints are.
         sink: told when they cannot be read.
 
     Returns:
         The pool; None where there are no two members, or where ten held-out images or more say that its log loss is
-        larger than that of the first member alone, by more than two standard errors of the difference.
+        larger than that of the first member alone, by more than two standard errors of the difference. With a charge
+        the size whose metric on held-out images less its charge is largest, and None where that of the first member
+        alone is as large.
     """
     try:
         every = [one for each in members if (one := _read(each, task, workdir)) is not None]
@@ -123,6 +127,8 @@ def pool_leaders(
         return None
     every = _affordable(every, size=size, fits=fits)
     found = None if size < 2 else _pooled(every, size=size, task=task)  # noqa: PLR2004 - a pool of one is that one
+    if found is not None and charge is not None:
+        found = _worth_most(every, size=size, charge=charge, task=task)
     if found is None or len(found.members) < 2 or _shown_worse(found, every[0], task.labels):  # noqa: PLR2004 - likewise
         return None
     return found
@@ -248,6 +254,28 @@ def _pooled(every: Sequence[Member], *, size: int, task: Task) -> Pool | None:
     logs = [np.maximum(alike.held_out(), LEAST_LOG)]
     (weight,) = fit_weights(logs, task.labels[alike.rows], start=[1.0]).tolist()
     return Pool(members=alike.members, weights=[weight * share for share in shares])
+
+
+def _worth_most(
+    every: Sequence[Member], *, size: int, charge: Callable[[Sequence[str]], float], task: Task
+) -> Pool | None:
+    """The pool whose metric less its charge exceeds most what the first member leaves on the same images."""
+
+    def metric(logs: FloatArray, rows: IntArray) -> float:
+        return measure(task.metric, logits=torch.from_numpy(logs), labels=torch.from_numpy(task.labels[rows])).metric
+
+    single, best, found = every[0], 0.0, None
+    for count in range(1, size + 1):  # one head and one tower are two
+        pooled = _pooled(every, size=count, task=task)
+        if pooled is None or len(rows := np.intersect1d(pooled.rows, single.rows)) == 0:
+            continue
+        said = pooled.held_out()[np.searchsorted(pooled.rows, rows)]
+        names = [each.trial.spec.candidate for each in pooled.members]
+        more = metric(said, rows) - metric(single.at(rows), rows)
+        more -= charge(names) - charge([single.trial.spec.candidate])
+        if more > best:
+            best, found = more, pooled
+    return found
 
 
 def _shares(heads: Sequence[Member], labels: IntArray) -> list[float]:

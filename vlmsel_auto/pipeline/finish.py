@@ -11,10 +11,11 @@ from vlmsel_auto.engines.engine import Engine
 from vlmsel_auto.events import Notice, Sink
 from vlmsel_auto.measuring.contamination import suspicions
 from vlmsel_auto.models.limits import Limits
-from vlmsel_auto.pipeline.affordable import measured_latencies, together
+from vlmsel_auto.pipeline.affordable import charge_together, measured_latencies, together
 from vlmsel_auto.pipeline.ensemble import export_ensemble, pool_leaders
 from vlmsel_auto.pipeline.export import export_best
 from vlmsel_auto.pipeline.final_fit import fit_finally
+from vlmsel_auto.planning.objective import Objective
 from vlmsel_auto.records import BestModel, Candidate, EnsembleModel, Task, TrialResult
 from vlmsel_auto.study.study import StudyOutcome
 
@@ -37,6 +38,7 @@ def finish(
     candidates: Sequence[Candidate],
     size: int,
     limits: Limits,
+    objective: Objective,
     store: Store,
     workdir: Path,
     engine: Engine,
@@ -53,6 +55,7 @@ def finish(
         candidates: all that were usable.
         size: of the ensemble, see `ensemble.pool_leaders`.
         limits: which the ensemble keeps as a whole.
+        objective: by which its members must be worth what they cost.
         store: has the embeddings.
         workdir: where checkpoints are and models go.
         engine: where final fits run.
@@ -62,8 +65,15 @@ def finish(
         sink: takes events.
     """
     latencies = measured_latencies(candidates, task, store)
-    fits = together(limits, candidates, latencies)
-    pooled = pool_leaders(outcome.members, size=size, fits=fits, task=task, workdir=workdir, sink=sink)
+    pooled = pool_leaders(
+        outcome.members,
+        size=size,
+        fits=together(limits, candidates, latencies),
+        charge=charge_together(objective, candidates, latencies),
+        task=task,
+        workdir=workdir,
+        sink=sink,
+    )
     if outcome.best is not None and not interrupted:
         towers = [] if pooled is None else pooled.towers
         outcome = fit_finally(

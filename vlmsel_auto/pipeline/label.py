@@ -79,6 +79,7 @@ def open_labelling(
             failures=listed.failures,
             limits=limits,
             machine=listed.machine,
+            downloads=listed.downloads,
             seed=seed,
         )
     session = LabelSession(

@@ -7,7 +7,6 @@ seconds (`planning.looking`). One candidate that fails is named with its reason;
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,19 +23,18 @@ from vlmsel_auto.models import zoo
 from vlmsel_auto.models.hub import is_reachable
 from vlmsel_auto.models.machine import Machine
 from vlmsel_auto.models.prefetch import Prefetcher
-from vlmsel_auto.pipeline.affordable import expected_latencies
 from vlmsel_auto.pipeline.attempt import attempt
 from vlmsel_auto.pipeline.before_looking import known_before
 from vlmsel_auto.pipeline.look_job import LookJob, Seen
 from vlmsel_auto.pipeline.look_state import Looks
 from vlmsel_auto.pipeline.source_profiles import SourceProfiles
-from vlmsel_auto.planning.looking import DEFAULT, Look, look_values, next_look, outlook
+from vlmsel_auto.planning.looking import DEFAULT, Look, look_values, next_look
+from vlmsel_auto.planning.objective import ACCURACY, Objective
 from vlmsel_auto.process import older_objects_left_alone
 from vlmsel_auto.ranking.forecast import Forecast
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Candidate, NotLooked, Task
 from vlmsel_auto.reporting.formatting import plural
-from vlmsel_auto.units import milliseconds
 
 _LOST: Final = 3  # downloads in vain, one after the other, before the hub is taken for lost
 _FREE_SECONDS: Final = 60.0  # when all looks that are left take no longer together, price is no reason to leave any
@@ -67,7 +65,9 @@ def look_at(
     store: Store,
     sink: Sink,
     max_latency: float | None = None,
+    objective: Objective = ACCURACY,
     machine: Machine | None = None,
+    downloads: Mapping[str, int] | None = None,
     profiles: SourceProfiles | None = None,
     catches_interrupt: bool = False,
     engine: Engine | None = None,
@@ -86,7 +86,9 @@ def look_at(
         store: keeps embeddings.
         sink: takes the events of stage "looks".
         max_latency: seconds an image; who takes longer, or is expected to, cannot be used. None: no limit.
+        objective: looks go to whom it expects to be worth most.
         machine: this one, as measured; None: an ordinary one.
+        downloads: bytes still to come, by candidate, as the hub told.
         profiles: made of each model while it is loaded, where their time is earned; None: none. Workers make none.
         catches_interrupt: after a first look Ctrl+C ends the looks, and what they found is returned.
         engine: with several workers that see this disk, looks are made there, so many at once; the next is chosen by
@@ -100,21 +102,25 @@ def look_at(
         candidates=candidates,
         task=task,
         known=known_before(
-            candidates, library=library, tuned=task.is_labelled, images=len(task.looked_at), machine=machine
+            candidates,
+            library=library,
+            tuned=task.is_labelled,
+            images=len(task.looked_at),
+            machine=machine,
+            downloads=downloads or {},
         ),
+        machine=machine,
+        objective=objective,
     )
     for m, one in enumerate(candidates):
         if one.id in kept:
             state.keep(m, kept[one.id])
-    _drop_slow(state, machine, most=max_latency, sink=sink)
-    sink(
-        StageStarted(
-            stage="looks", total=len(candidates), text=f"candidates embed {plural(len(task.looked_at), 'image')}"
-        )
-    )
+    state.drop_slow(max_latency, sink=sink)
+    text = f"candidates embed {plural(len(task.looked_at), 'image')}"
+    sink(StageStarted(stage="looks", total=len(candidates), text=text))
 
     def looked_at(place: int) -> None:
-        _drop_slow(state, machine, most=max_latency, sink=sink)
+        state.drop_slow(max_latency, sink=sink)
         sink(StageProgress(stage="looks", done=len(state.found) + len(state.failures), text=candidates[place].id))
 
     interrupted = False
@@ -140,7 +146,7 @@ def look_at(
         found=state.found,
         failures=state.failures,
         passed_over=_why_not(state, deadline=deadline, interrupted=interrupted),
-        forecast=_forecast(state),
+        forecast=state.forecast(),
         seconds=seconds,
         interrupted=interrupted,
     )
@@ -158,7 +164,7 @@ def _next(state: Looks, *, price: float, deadline: float | None, imagined: Look 
     least[left] = 0.0 if seconds[left].sum() <= _FREE_SECONDS else price * seconds[left] / 60
     if deadline is not None:
         least[now + seconds > deadline] = np.inf
-    place = next_look(state.known.scenarios, made, costs=seconds, least=least)
+    place = next_look(state.known.scenarios, made, costs=seconds, least=least, charges=state.charges())
     if place is None and not made:  # someone has to be looked at, and there is time
         return min(left, key=lambda m: float(seconds[m]))
     return place
@@ -257,21 +263,6 @@ def _settle(state: Looks, place: int, outcome: Finished, *, sink: Sink) -> None:
             state.give_up(place, "its worker died each time that it was looked at (out of memory?)", sink=sink)
 
 
-def _drop_slow(state: Looks, machine: Machine | None, *, most: float | None, sink: Sink) -> None:
-    """Take out who is slower than the user allows, as measured, or as predicted once somebody was measured."""
-    if most is None or not state.found:
-        return
-    measured = {name: one.seconds for name, one in state.found.items() if math.isfinite(one.seconds)}
-    latencies = expected_latencies(state.candidates, machine, measured)
-    for one, seconds in zip(state.candidates, latencies.tolist(), strict=True):
-        if seconds > most and one.id not in state.failures:
-            how = "measured" if one.id in measured else "expected"
-            reason = f"{milliseconds(seconds)} an image, as {how}, exceed --max-latency {milliseconds(most)}"
-            state.failures[one.id] = reason
-            state.found.pop(one.id, None)
-            sink(Notice(text=f"{one.id} cannot be used: {reason}"))
-
-
 def _without_hub(state: Looks, *, sink: Sink) -> None:
     """Nobody else is asked for in vain: each would wait for the network."""
     lost = [m for m in state.open_places() if state.known.downloads[m] != 0]
@@ -284,7 +275,8 @@ def _why_not(state: Looks, *, deadline: float | None, interrupted: bool) -> dict
     left = state.open_places()
     if not left:
         return {}
-    seconds, values = state.seconds(), DEFAULT.realised * look_values(state.known.scenarios, state.looks)
+    seconds = state.seconds()
+    values = DEFAULT.realised * look_values(state.known.scenarios, state.looks, charges=state.charges())
     reasons = {}
     for m in left:
         late = deadline is not None and time.monotonic() + seconds[m] > deadline
@@ -292,15 +284,3 @@ def _why_not(state: Looks, *, deadline: float | None, interrupted: bool) -> dict
         why = "the looks were interrupted" if interrupted else why
         reasons[state.candidates[m].id] = NotLooked(reason=why, seconds=float(seconds[m]))
     return reasons
-
-
-def _forecast(state: Looks) -> Forecast:
-    looks = sorted(state.looks, key=lambda each: each.candidate)  # what an earlier run saw counts in the same order
-    now = outlook(state.known.scenarios, looks)
-    return Forecast(
-        mean=now.mean,
-        # before the first look nearly all of it would be the level's, which all share
-        sd=now.sd if state.looks else np.sqrt(np.diag(state.known.scenarios.cov)),
-        looked=np.array([one.id in state.found for one in state.candidates]),
-        published=state.known.published,
-    )

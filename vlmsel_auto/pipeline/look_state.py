@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -9,12 +10,16 @@ from typing import Final
 import numpy as np
 
 from vlmsel_auto.events import Notice, Sink
+from vlmsel_auto.models.machine import Machine
+from vlmsel_auto.pipeline.affordable import charges_of, expected_latencies
 from vlmsel_auto.pipeline.before_looking import Known
 from vlmsel_auto.planning.look_seconds import TimedLook, look_seconds
 from vlmsel_auto.planning.looking import Look, outlook
-from vlmsel_auto.ranking.forecast import look_accuracy
+from vlmsel_auto.planning.objective import ACCURACY, Objective
+from vlmsel_auto.ranking.forecast import Forecast, look_accuracy
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Candidate, FloatArray, Task
+from vlmsel_auto.units import milliseconds
 
 _BANDWIDTH: Final = 2e7  # bytes a second, until a download tells
 _EXPECTED_SD: Final = 0.03  # accuracy: of a look that was not made yet
@@ -27,6 +32,8 @@ class Looks:
     candidates: Sequence[Candidate]
     task: Task
     known: Known
+    machine: Machine | None = None  # None: an ordinary one
+    objective: Objective = ACCURACY
     found: dict[str, Measurement] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     looks: list[Look] = field(default_factory=list)
@@ -56,15 +63,50 @@ class Looks:
         self.failures[name] = reason
         sink(Notice(text=f"{name} cannot be used: {reason}", level="warning"))
 
+    def drop_slow(self, most: float | None, *, sink: Sink) -> None:
+        """Take out who is slower than ``most`` seconds an image, as measured, or as expected once somebody was."""
+        if most is None or not self.found:
+            return
+        measured = self.latencies()
+        expected = expected_latencies(self.candidates, self.machine, measured)
+        for one, seconds in zip(self.candidates, expected.tolist(), strict=True):
+            if seconds > most and one.id not in self.failures:
+                how = "measured" if one.id in measured else "expected"
+                reason = f"{milliseconds(seconds)} an image, as {how}, exceed --max-latency {milliseconds(most)}"
+                self.failures[one.id] = reason
+                self.found.pop(one.id, None)
+                sink(Notice(text=f"{one.id} cannot be used: {reason}"))
+
     def open_places(self) -> list[int]:
         """Candidates that may yet be looked at."""
         known = self.found.keys() | self.failures.keys()
         return [m for m, one in enumerate(self.candidates) if one.id not in known and m not in self.running]
 
+    def forecast(self) -> Forecast:
+        """What published figures and the looks say."""
+        looks = sorted(self.looks, key=lambda each: each.candidate)  # what an earlier run saw counts in the same order
+        now = outlook(self.known.scenarios, looks)
+        return Forecast(
+            mean=now.mean,
+            # before the first look nearly all of it would be the level's, which all share
+            sd=now.sd if looks else np.sqrt(np.diag(self.known.scenarios.cov)),
+            looked=np.array([one.id in self.found for one in self.candidates]),
+            published=self.known.published,
+        )
+
     def expected(self, place: int) -> Look:
         """A look as it is expected to come out, to plan what follows it."""
         accuracy = float(np.clip(outlook(self.known.scenarios, self.looks).mean[place], 0.0, 1.0))
         return Look(candidate=place, accuracy=accuracy, sd=_EXPECTED_SD)
+
+    def latencies(self) -> dict[str, float]:
+        """Seconds an image of those looked at, as measured, by id."""
+        return {name: one.seconds for name, one in self.found.items() if math.isfinite(one.seconds)}
+
+    def charges(self) -> FloatArray | None:
+        """(M,) what the objective takes off accuracies; None: nothing of any."""
+        off = charges_of(self.objective, self.candidates, machine=self.machine, measured=self.latencies())
+        return np.array([off[one.id] for one in self.candidates]) if off else None
 
     def seconds(self) -> FloatArray:
         """(M,) that a look takes."""

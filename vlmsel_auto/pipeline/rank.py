@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
 from vlmsel_auto.cache import Store, default_cache_dir
@@ -22,31 +21,29 @@ from vlmsel_auto.events import RankingReady, Sink, StageFinished, StageStarted, 
 from vlmsel_auto.library.places import open_library
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.measure import find_measurement
-from vlmsel_auto.measuring.search import SEARCH
-from vlmsel_auto.measuring.source_cells import PACK
 from vlmsel_auto.models.device import pick_device
 from vlmsel_auto.models.hub import hub_offline
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
 from vlmsel_auto.models.machine import Machine
 from vlmsel_auto.pipeline.choose import AUTO, choose
 from vlmsel_auto.pipeline.command import SHOTS
-from vlmsel_auto.pipeline.look import Looked, look_at
+from vlmsel_auto.pipeline.look import look_at
 from vlmsel_auto.pipeline.profiles import with_profiles
+from vlmsel_auto.pipeline.ranking_notes import notes_of
 from vlmsel_auto.pipeline.result import RankResult
 from vlmsel_auto.pipeline.source_profiles import open_source_profiles
+from vlmsel_auto.planning.objective import ACCURACY, Objective
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.process import writing
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import rank_candidates
 from vlmsel_auto.ranks import error_correlation
 from vlmsel_auto.records import Candidate, ImageView, Ranking, Task
-from vlmsel_auto.reporting.formatting import plural
 from vlmsel_auto.tasks.datasets import TaskData, task_folder
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tasks.unlabelled import SAMPLE
 
 _EAGER_VIEWS: Final = 4
-_NAMED: Final = 5  # own source tasks, or candidates, that a note names
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,6 +115,7 @@ def rank(
             failures=listed.failures,
             limits=limits,
             machine=listed.machine,
+            downloads=listed.downloads,
             device=place,
             store=Store(root / "targets"),
             sink=sink,
@@ -138,7 +136,9 @@ def rank_task(
     sink: Sink,
     failures: Mapping[str, str] | None = None,
     limits: Limits = NO_LIMITS,
+    objective: Objective = ACCURACY,
     machine: Machine | None = None,
+    downloads: Mapping[str, int] | None = None,
     seed: int = 0,
     deadline: float | None = None,
     price: float = POLICY.price,
@@ -150,10 +150,10 @@ def rank_task(
     """Look at ``candidates`` and rank them on ``task``.
 
     Candidates that fail stand in ``Ranking.failures`` beside earlier ``failures``, and not in its order; those that
-    were not looked at stand in its order by what is known without. ``price``, ``deadline``, latency, ``machine``,
-    ``catches_interrupt`` and ``engine`` as for `look.look_at`. A ranking of an ``earlier`` run is followed as it is,
-    and nothing is measured. With ``profile_sources`` looks make source profiles for the user's library, where there is
-    a pack of source images.
+    were not looked at stand in its order by what is known without. ``price``, ``deadline``, latency, ``objective``,
+    ``machine``, ``downloads``, ``catches_interrupt`` and ``engine`` as for `look.look_at`. A ranking of an ``earlier``
+    run is followed as it is, and nothing is measured. With ``profile_sources`` looks make source profiles for the
+    user's library, where there is a pack of source images.
 
     Raises:
         CandidateError: every candidate failed.
@@ -176,7 +176,9 @@ def rank_task(
         store=store,
         sink=sink,
         max_latency=limits.max_latency,
+        objective=objective,
         machine=machine,
+        downloads=downloads,
         profiles=profiles,
         catches_interrupt=catches_interrupt,
         engine=engine,
@@ -206,47 +208,12 @@ def rank_task(
             failures=failures,
             seed=seed,
         )
-    notes = [*ranking.notes, *_notes(ranking, looked, sources, candidates=len(candidates))]
+    notes = [*ranking.notes, *notes_of(ranking, looked, sources, candidates=len(candidates))]
     notes += [] if profiles is None else profiles.notes()
     ranking = replace(ranking, notes=tuple(notes), not_looked=looked.passed_over)
     sink(StageFinished(stage="ranking", seconds=time.monotonic() - began))
     sink(RankingReady(ranking=ranking))
     return Ranked(ranking=ranking, measurements=tuple(found.values()), interrupted=looked.interrupted)
-
-
-def _notes(ranking: Ranking, looked: Looked, library: Library, *, candidates: int) -> list[str]:
-    notes = []
-    own = _from_searches(library)
-    if own and any(line.basis.has_library for line in ranking.ranked):
-        notes.append(f"{plural(len(own), 'source task')} of your own earlier searches: {_some(own)}")
-    by_pack = _profiled_on_pack(library) & {line.candidate for line in ranking.ranked if line.basis.has_library}
-    if by_pack:
-        notes.append(
-            f"source profiles of {plural(len(by_pack), 'candidate')} come from your source images "
-            "(vlmsel-auto library sources)"
-        )
-    if looked.passed_over:
-        notes.append(
-            f"{len(looked.found)} of {candidates} candidates were looked at; the others are placed by what is known "
-            f"of them without: {_some(list(looked.passed_over))}"
-        )
-    return notes
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
-
-
-def _from_searches(library: Library) -> list[str]:
-    """Source tasks that came from finished searches."""
-    searched = [number for number, build in enumerate(library.builds) if build.source == SEARCH]
-    return [name for s, name in enumerate(library.task_names) if np.isin(library.build[:, s], searched).any()]
-
-
-def _profiled_on_pack(library: Library) -> set[str]:
-    """Candidates with profiles on source images that the user keeps."""
-    packed = [number for number, build in enumerate(library.builds) if build.source == PACK]
-    return {name for m, name in enumerate(library.candidate_ids) if np.isin(library.build[m], packed).any()}
 
 
 def views_of(candidates: Sequence[Candidate]) -> tuple[ImageView, ...]:

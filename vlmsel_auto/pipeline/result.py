@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from vlmsel_auto.errors import InputError
+from vlmsel_auto.planning.objective import ACCURACY, Objective
 from vlmsel_auto.records import Agreement, BestModel, EnsembleModel, Ranking, StoppedBy, TrialResult
 from vlmsel_auto.reporting.formatting import percent
 from vlmsel_auto.reporting.notebook import ranking_frame, ranking_html, trials_frame, trials_html
@@ -49,6 +50,7 @@ class SearchResult:
     workdir: Path
     report_dir: Path
     stopped_by: StoppedBy
+    objective: Objective = ACCURACY  # by which the best was chosen
     tradeoffs: tuple[Tradeoff, ...] = ()  # the best of each tuned candidate and the ensemble, fastest first
 
     def trials_frame(self) -> DataFrame:

@@ -19,11 +19,13 @@ from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.models.device import pick_device
 from vlmsel_auto.models.hub import hub_offline
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
+from vlmsel_auto.pipeline.affordable import charges_of, measured_latencies
 from vlmsel_auto.pipeline.best_so_far import BestSoFar
 from vlmsel_auto.pipeline.choose import AUTO, choose
-from vlmsel_auto.pipeline.command import PRICE, SHOTS, check_numbers, command_of
+from vlmsel_auto.pipeline.command import PRICE, SHOTS, command_of
 from vlmsel_auto.pipeline.conclude import conclude, ended_by
 from vlmsel_auto.pipeline.finish import finish
+from vlmsel_auto.pipeline.numbers import check_numbers
 from vlmsel_auto.pipeline.rank import rank_task, views_of
 from vlmsel_auto.pipeline.result import RankResult, SearchResult
 from vlmsel_auto.pipeline.time_shares import closing_seconds, left_for_trials, look_seconds
@@ -39,10 +41,11 @@ from vlmsel_auto.pipeline.workdir import (
     save_choice,
     save_ranking,
     sweep,
-    task_folder,
+    task_in,
 )
 from vlmsel_auto.pipeline.workers import check_workers, open_meanwhile
 from vlmsel_auto.planning.method import Trains
+from vlmsel_auto.planning.objective import ACCURACY, Objective, read_objective
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.process import locked, older_objects_left_alone, writing
 from vlmsel_auto.records import Budget, StoppedBy
@@ -72,6 +75,7 @@ def search(
     ensemble: int = 5,
     budget: Budget | float | None = None,
     price: float = PRICE,
+    objective: Objective | str = ACCURACY,
     method: str | Sequence[str] = "all",
     shots: int = SHOTS,
     classes: Sequence[str] | None = None,
@@ -111,6 +115,9 @@ def search(
         budget: wall time of this call, trials of all calls on this work directory, or both; a number is seconds of
             wall time; None: until no trial promises enough.
         price: points of the metric (hundredths) that a trial must promise for each minute that it takes, on top of .3.
+        objective: what half the latency, parameters or memory of a model is worth, in points of the metric, as an
+            `Objective` or a text such as "latency=1,params=.5"; looks, trials, best model and ensemble follow it. The
+            ranking and the trials' figures stay those of the metric.
         method: names of methods of tuning, such as "probe" (linear probe on cached features) or "finetune" (the whole
             visual tower); "all": every one that there is.
         shots: labelled training images a class that the ranking may look at; trials learn from all of them.
@@ -143,12 +150,13 @@ def search(
         The best model, all trials, the ranking and how well it agreed with what came out.
 
     Raises:
-        InputError: task, candidates, budget, library or work directory cannot be used, or ensemble, price or seed is
-            out of range. Nothing was written, but where no candidate can be used, or another search owns the
-            work directory, decoded images.
+        InputError: task, candidates, budget, library or work directory cannot be used, ensemble, price or seed is
+            out of range, or the objective cannot be read. Nothing was written, but where no candidate can be used, or
+            another search owns the work directory, decoded images.
         MissingDependency: the package of a logger is not installed.
     """
     check_numbers(price=price, ensemble=ensemble, seed=seed)
+    aim = read_objective(objective) if isinstance(objective, str) else objective
     check_workers(workers=workers, ray=ray)
     together = several_devices(devices, strategy=strategy, device=device)
     began = time.monotonic() if since is None else since
@@ -159,11 +167,12 @@ def search(
     place = str(pick_device(device))
     folder = Path(workdir) if workdir is not None else default_workdir(task_dir)
     check_usable(folder)
-    images_of = task_folder(task_dir, workdir=folder)
+    images_of = task_in(folder, task_dir)
     command = command_of(
-        images_of, candidates, limits=limits, offline=offline, budget=spend, price=price, methods=methods, shots=shots,
-        seed=seed, workdir=folder, classes=classes, unlabelled=unlabelled, images=images, trackers=names_of(logger),
-        workers=workers, ray=ray, devices=together, test_split=test_split, thumbnails=thumbnails, storage=storage,
+        images_of, candidates, limits=limits, offline=offline, budget=spend, price=price, objective=aim,
+        methods=methods, shots=shots, seed=seed, workdir=folder, classes=classes, unlabelled=unlabelled, images=images,
+        trackers=names_of(logger), workers=workers, ray=ray, devices=together, test_split=test_split,
+        thumbnails=thumbnails, storage=storage,
     )  # fmt: skip
     with hub_offline(offline):
         listed = choose(
@@ -210,7 +219,9 @@ def search(
             sink=sink,
             failures=listed.failures,
             limits=limits,
+            objective=aim,
             machine=listed.machine,
+            downloads=listed.downloads,
             price=price / 100,
             seed=seed,
             deadline=None if spend.seconds is None else began + look_seconds(spend.seconds, labelled=task.is_labelled),
@@ -231,6 +242,7 @@ def search(
                 ranked=ranked,
                 size=ensemble,
                 limits=limits,
+                objective=aim,
                 store=store,
                 budget=spend,
                 command=command,
@@ -259,14 +271,16 @@ def search(
             top_k=top_k,
             mirror=mirror,
             past=past if library is None else (),
+            charges=charges_of(aim, usable, machine=listed.machine, measured=measured_latencies(usable, task, store)),
             policy=replace(POLICY, price=price / 100),
             engine=engine,
             devices=together,
         )
         stopped = StoppedBy.INTERRUPTED if ranked.interrupted else ended_by(outcome)
         finished = finish(
-            outcome, task=task, candidates=usable, size=ensemble, limits=limits, store=store, workdir=folder,
-            engine=engine, interrupted=stopped is StoppedBy.INTERRUPTED, exported=best_so_far.exported, sink=sink,
+            outcome, task=task, candidates=usable, size=ensemble, limits=limits, objective=aim, store=store,
+            workdir=folder, engine=engine, interrupted=stopped is StoppedBy.INTERRUPTED,
+            exported=best_so_far.exported, sink=sink,
             deadline=None if spend.seconds is None else began + spend.seconds - closing_seconds(spend.seconds),
         )  # fmt: skip
         report = conclude(
@@ -278,6 +292,7 @@ def search(
             learn=learn,
             thumbnails=thumbnails,
             budget=spend,
+            objective=aim,
             began=began,
             ranked_after=ranked_after,
             command=command,
@@ -296,5 +311,6 @@ def search(
         workdir=folder,
         report_dir=folder / "report",
         stopped_by=stopped,
+        objective=aim,
         tradeoffs=tradeoffs(report),
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -27,13 +27,15 @@ from vlmsel_auto.models.ensembles import write_ensemble
 from vlmsel_auto.models.exporting import Classifier, export
 from vlmsel_auto.models.facts import facts_of, known_sum
 from vlmsel_auto.models.limits import Limits
-from vlmsel_auto.pipeline.affordable import measured_latencies, together
+from vlmsel_auto.pipeline.affordable import charges_of, measured_latencies, together
 from vlmsel_auto.pipeline.attempt import attempt
 from vlmsel_auto.pipeline.rank import Ranked
 from vlmsel_auto.pipeline.result import RankResult, SearchResult
+from vlmsel_auto.planning.objective import Objective
+from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.ranking.evidence.consensus import likeness
 from vlmsel_auto.ranking.measurement import Measurement
-from vlmsel_auto.records import BestModel, Budget, Candidate, EnsembleModel, Ranking, StoppedBy, Task
+from vlmsel_auto.records import BestModel, Budget, Candidate, EnsembleModel, RankedCandidate, Ranking, StoppedBy, Task
 from vlmsel_auto.reporting import views
 from vlmsel_auto.reporting.make_report import make_report
 from vlmsel_auto.reporting.report import RANKING_STAGE, UNCHECKED
@@ -155,6 +157,15 @@ def _pool(shares: Sequence[Share], by_id: Mapping[str, Candidate], folder: Path)
     )
 
 
+def _by_worth(ranking: Ranking, charges: Mapping[str, float]) -> Ranking:
+    """The ranking by what the objective leaves of the scores."""
+
+    def worth(line: RankedCandidate) -> float:
+        return line.score - charges.get(line.candidate, 0.0) / POLICY.typical_spread
+
+    return replace(ranking, ranked=tuple(sorted(ranking.ranked, key=worth, reverse=True))) if charges else ranking
+
+
 def _first_that_loads(
     ranking: Ranking, candidates: Sequence[Candidate], *, task: Task, store: Store, device: str, sink: Sink
 ) -> list[Measurement]:
@@ -179,6 +190,7 @@ def finish_without_labels(
     ranked: Ranked,
     size: int,
     limits: Limits,
+    objective: Objective,
     store: Store,
     budget: Budget,
     command: str,
@@ -196,6 +208,8 @@ def finish_without_labels(
         ranked: those that can be used, and what looks found.
         size: most members of the ensemble; below two there is none.
         limits: of the ensemble's members together.
+        objective: with costs in it the first model is the one whose predicted score, at a typical task's spread of
+            accuracies, leaves most; no ensemble is made, since nothing says that it would be worth its cost.
         store: holds how long an image took.
         budget: as the report says it.
         command: likewise.
@@ -212,7 +226,12 @@ def finish_without_labels(
     stopped = StoppedBy.INTERRUPTED if ranked.interrupted else StoppedBy.NO_LABELS
     sink(Notice(text=UNCHECKED, level="warning"))
     seen = measured or _first_that_loads(ranking, usable, task=task, store=store, device=device, sink=sink)
-    shares = pool_leaders(ranking, seen, size=max(1, size), fits=together(limits, usable, latencies))
+    shares = pool_leaders(
+        _by_worth(ranking, charges_of(objective, usable, machine=None, measured=latencies)),
+        seen,
+        size=1 if objective else max(1, size),
+        fits=together(limits, usable, latencies),
+    )
     best, mean = export_zero_shot(shares, seen, task=task, candidates=usable, workdir=workdir, sink=sink)
     seconds = time.monotonic() - began
     report = make_report(
@@ -224,6 +243,7 @@ def finish_without_labels(
         best=best,
         ensemble=mean,
         budget=budget,
+        objective=objective,
         seconds=seconds,
         stopped_by=stopped,
         stage_seconds={RANKING_STAGE: ranked_after, "export": seconds - ranked_after},
@@ -245,4 +265,5 @@ def finish_without_labels(
         workdir=workdir,
         report_dir=workdir / "report",
         stopped_by=stopped,
+        objective=objective,
     )

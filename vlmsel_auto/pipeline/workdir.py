@@ -12,7 +12,8 @@ model/ report/                           exported model and report
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -24,7 +25,7 @@ from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.process import locked, writing
 from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.records import Ranking
-from vlmsel_auto.tasks.datasets import TaskData, write_dataset
+from vlmsel_auto.tasks.datasets import TaskData, task_folder
 
 R = TypeVar("R")
 
@@ -52,12 +53,16 @@ def default_workdir(data: TaskData) -> Path:
     return Path.cwd() / f"vlmsel-{name}"
 
 
-def task_folder(data: TaskData, *, workdir: Path) -> Path:
-    """Where the images are, which a data set is written to."""
-    if isinstance(data, (str, PathLike)):
-        return Path(data)
-    with writing(workdir), locked(workdir / LOCK):  # nobody may be reading what an earlier run wrote
-        return write_dataset(data, folder=workdir / TASK)
+def task_in(workdir: Path, data: TaskData) -> Path:
+    """The task folder: the one that was named, or ``workdir/task``, where a data set is written."""
+    return task_folder(data, folder=workdir / TASK, while_writing=_alone_in(workdir))
+
+
+@contextmanager
+def _alone_in(workdir: Path) -> Iterator[None]:
+    """Nobody may be reading what an earlier run wrote."""
+    with writing(workdir), locked(workdir / LOCK):
+        yield
 
 
 def check_usable(workdir: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -195,6 +196,8 @@ def believed(plan: Plan, history: History, arm: Arm) -> Forecast | None:
 def expectations(plan: Plan, history: History, *, now: Posterior | None = None) -> dict[int, float]:
     """What the complete trials would reach on new images, by number; the floor of the search is not among them.
 
+    Less what the objective takes off their candidates, so that they can be compared.
+
     Few validation images tell candidates apart badly, and the best of many lucky ones the worst: the posterior weighs
     what was measured with what the ranking and the trials of similar candidates say. With many images it is the
     measured value. It is the best trial of an arm (candidate and method) that it speaks of; others of the arm fall
@@ -214,18 +217,19 @@ def expectations(plan: Plan, history: History, *, now: Posterior | None = None) 
     local = plan.policy.local_sd**2
     return {
         trial.number: float(mean[rows[trial.candidate], plan.column(trial.method)])
+        - plan.charge(trial.candidate)
         - (top[trial.candidate, trial.method] - found.value) * local / (local + found.sd**2)
         for trial, found in seen
     }
 
 
 def stalled(plan: Plan, history: History) -> int:
-    """Trials since the last better result."""
-    best, since = -1.0, 0
+    """Trials since the last result that was better, or by the objective worth more."""
+    best, since = -math.inf, 0
     for trial in history:
-        better = trial.validation is not None and trial.validation > best + plan.policy.min_gain
-        if trial.validation is not None and trial.state is TrialState.COMPLETE and better:
-            best, since = trial.validation, 0
+        worth = -math.inf if trial.validation is None else trial.validation - plan.charge(trial.candidate)
+        if trial.state is TrialState.COMPLETE and worth > best + plan.policy.min_gain:
+            best, since = worth, 0
         else:
             since += 1
     return since

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -217,12 +217,15 @@ def _improvement(parts: Sequence[_Part], seen: IntArray, *, level: float) -> Flo
     return value
 
 
-def _rules(scenarios: Scenarios, looks: Sequence[Look], policy: LookingPolicy) -> Iterator[FloatArray]:
+def _rules(
+    scenarios: Scenarios, looks: Sequence[Look], policy: LookingPolicy, charges: FloatArray | None
+) -> Iterator[FloatArray]:
     """Values (M,) of the next look by the rule whose turn it is, then by expected improvement; 0 for those seen."""
     seen = _places(looks)
-    parts = _parts(scenarios, looks, policy)
+    off = np.zeros(len(scenarios.mean)) if charges is None else charges
+    parts = [replace(each, mean=each.mean - off) for each in _parts(scenarios, looks, policy)]
     if len(seen) and policy.cover_every and (len(seen) + 1) % policy.cover_every == 0:
-        value = _coverage(scenarios.standings, seen)
+        value = _coverage(scenarios.standings - off[:, None], seen)
         if value.any() and _outlook(parts).p_published > 0.5:  # noqa: PLR2004 - likelier than not
             yield value
     value = _improvement(parts, seen, level=_level_variance(scenarios, policy))
@@ -230,16 +233,19 @@ def _rules(scenarios: Scenarios, looks: Sequence[Look], policy: LookingPolicy) -
     yield value
 
 
-def look_values(scenarios: Scenarios, looks: Sequence[Look], *, policy: LookingPolicy = DEFAULT) -> FloatArray:
+def look_values(
+    scenarios: Scenarios, looks: Sequence[Look], *, charges: FloatArray | None = None, policy: LookingPolicy = DEFAULT
+) -> FloatArray:
     """By how much the next look, at each candidate, improves on the best seen: (M,), accuracy, 0 for those seen.
 
-    By the rule whose turn it is: in expectation on the new task, or on average on the published data sets.
+    By the rule whose turn it is: in expectation on the new task, or on average on the published data sets. ``charges``
+    as for `next_look`.
 
     Raises:
         ValueError: as `outlook`.
     """
     _check(scenarios, looks)
-    return next(_rules(scenarios, looks, policy))
+    return next(_rules(scenarios, looks, policy, charges))
 
 
 def next_look(
@@ -248,6 +254,7 @@ def next_look(
     *,
     costs: FloatArray | None = None,
     least: FloatArray | None = None,
+    charges: FloatArray | None = None,
     policy: LookingPolicy = DEFAULT,
 ) -> int | None:
     """The candidate whose look is worth most for its cost; None when none is left that is worth it.
@@ -258,10 +265,12 @@ def next_look(
         costs: (M,) of a look, > 0, any unit (gigabytes, seconds); None: all alike.
         least: (M,) accuracy that a look at each candidate must bring; infinite for one that cannot be looked at; None:
             nothing. A candidate that neither rule finds worth it is passed over.
+        charges: (M,) what the objective takes off each candidate's accuracy (`planning.objective`); None: nothing.
         policy: of the prior.
 
     Raises:
-        ValueError: as `outlook`, costs of another shape or not positive and finite, or ``least`` of another shape.
+        ValueError: as `outlook`, costs of another shape or not positive and finite, or ``least`` or ``charges`` of
+            another shape.
     """
     _check(scenarios, looks)
     size = len(scenarios.mean)
@@ -271,7 +280,9 @@ def next_look(
     bar = np.full(size, -math.inf) if least is None else least
     if bar.shape != (size,):
         raise ValueError(f"least must be {size} numbers, but got {least!r}")
-    for value in _rules(scenarios, looks, policy):
+    if charges is not None and charges.shape != (size,):
+        raise ValueError(f"charges must be {size} numbers, but got {charges!r}")
+    for value in _rules(scenarios, looks, policy, charges):
         worth = np.where(policy.realised * value >= bar, value / price**policy.cost_power, -math.inf)
         worth[_places(looks)] = -math.inf
         place = int(worth.argmax())

@@ -166,7 +166,8 @@ def still_postponed(plan: Plan, history: History, *, now: Posterior | None = Non
     if not waiting or not seen | failed:
         return tuple(waiting)
     now = observe(plan, history) if now is None else now
-    mean, sd = now.mean[:, -1], now.sd[:, -1]
+    off = np.array([plan.charge(name) for name in plan.belief.candidates])
+    mean, sd = now.mean[:, -1] - off, now.sd[:, -1]
     index = {name: m for m, name in enumerate(plan.belief.candidates)}
     leader = max((index[name] for name in plan.active), key=lambda m: float(mean[m]))
     compared = all(name in seen | failed for name in plan.active)  # before that the bounds mean nothing
@@ -201,7 +202,7 @@ def _promising(plan: Plan, history: History, *, left: Left, usable: Sequence[str
         return None
     if fresh and since >= policy.patience and (since - policy.patience) % 2 == 0:
         # the leaders have nothing new: every second trial goes to who was not tried, whatever the ranking promised
-        arm = max(fresh, key=lambda each: (_mean_of(plan, now, each), -plan.order.index(each.candidate)))
+        arm = max(fresh, key=lambda each: (_worth_of(plan, now, each), -plan.order.index(each.candidate)))
     elif not measured and fresh:  # the plan's own order
         arm = min(fresh, key=lambda each: plan.order.index(each.candidate))
     else:
@@ -236,7 +237,7 @@ def _arms(plan: Plan, history: History, *, names: Sequence[str], now: Posterior,
     """New trials of every candidate and method, and the paused trials."""
     policy = plan.policy
     index = {name: m for m, name in enumerate(plan.belief.candidates)}
-    best = max(expectations(plan, history, now=now).values(), default=-1.0)
+    best = max(expectations(plan, history, now=now).values(), default=-1.0)  # of what the objective leaves
     ends = known_ends(plan, history)
     seconds = trial_seconds(plan, history)
     arms: dict[tuple[str, str], _Arm] = {}
@@ -248,7 +249,7 @@ def _arms(plan: Plan, history: History, *, names: Sequence[str], now: Posterior,
                 continue  # it would be the same trial again
             mean, sd = float(now.mean[index[name], j]), float(now.sd[index[name], j])
             reached = mean if key in ends else None
-            gain = acquisition(mean, sd, best=best, reached=reached, tries=tries, policy=policy)
+            gain = acquisition(mean, sd, best=best + plan.charge(name), reached=reached, tries=tries, policy=policy)
             fits = 1.0 if left.seconds is None else min(1.0, left.seconds / max(seconds[key], 1e-9))
             if fits < policy.too_short:
                 gain *= policy.hopeless
@@ -265,8 +266,8 @@ def _arms(plan: Plan, history: History, *, names: Sequence[str], now: Posterior,
             rest = 1 - len(trial.curve.values) / trial.curve.epochs
             # as much above or below what was measured as the arm is
             believed = float(now.mean[index[trial.candidate], plan.column(trial.method)])
-            mean = end.mean + believed - ends[key].mean
-            gain = acquisition(mean, end.sd, best=best, reached=None, tries=0, policy=policy)
+            mean, bar = end.mean + believed - ends[key].mean, best + plan.charge(trial.candidate)
+            gain = acquisition(mean, end.sd, best=bar, reached=None, tries=0, policy=policy)
             cost = budget_share(rest * seconds[key], left=left)
             continued.append(
                 replace(arms[key], gain=gain, cost=cost, seconds=rest * seconds[key], fits=1.0, paused=trial)
@@ -279,8 +280,9 @@ def _in_time(point: Point, arm: _Arm) -> Point:
     return shorter(point, arm.fits) if arm.method.trains is Trains.TOWER and arm.fits < 1 else point
 
 
-def _mean_of(plan: Plan, now: Posterior, arm: _Arm) -> float:
-    return float(now.mean[plan.belief.candidates.index(arm.candidate), plan.column(arm.method.name)])
+def _worth_of(plan: Plan, now: Posterior, arm: _Arm) -> float:
+    mean = now.mean[plan.belief.candidates.index(arm.candidate), plan.column(arm.method.name)]
+    return float(mean) - plan.charge(arm.candidate)
 
 
 def _near_best(plan: Plan, history: History, arm: _Arm) -> Point | None:

@@ -35,7 +35,10 @@ class PlanLine:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
-    """The plan before the first trial, by predicted rank; and the belief that it came from."""
+    """The plan before the first trial, by predicted rank; and the belief that it came from.
+
+    Where the objective charges candidates, ranks are those of what is left of the metric; the belief is of the metric.
+    """
 
     lines: tuple[PlanLine, ...]
     methods: tuple[Method, ...]  # that train, in the order of the table; may be none
@@ -46,6 +49,7 @@ class Plan:
     loading: Mapping[str, float] = field(default_factory=dict)  # seconds to load those that nobody looked at yet
     relative_costs: Mapping[str, float] = field(default_factory=dict)  # by method, before any was timed; a head takes 1
     gains: Mapping[str, float] = field(default_factory=dict)  # by method, over the first one, before either was seen
+    charges: Mapping[str, float] = field(default_factory=dict)  # what the objective takes off a candidate's metric
     validation_images: int | None = None  # what a metric is measured on; None: taken as exact
     folds: int = 1  # parts of the labelled images; trials of towers leave out one each, in turn
     policy: Policy = POLICY
@@ -53,6 +57,10 @@ class Plan:
     def first(self, candidate: str, method: str) -> Point:
         """Settings of the first trial of a candidate by a method."""
         return self.defaults.get((candidate, method), DEFAULT)
+
+    def charge(self, candidate: str) -> float:
+        """What the objective takes off the metric of a candidate."""
+        return self.charges.get(candidate, 0.0)
 
     def column(self, method: str) -> int:
         """Place of a method among those that train."""
@@ -96,6 +104,7 @@ def make_plan(
     loading: Mapping[str, float] | None = None,
     relative_costs: Mapping[str, float] | None = None,
     gains: Mapping[str, float] | None = None,
+    charges: Mapping[str, float] | None = None,
     validation_images: int | None = None,
     folds: int = 1,
     policy: Policy = POLICY,
@@ -113,6 +122,7 @@ def make_plan(
         loading: seconds that the first trial of a candidate takes more, for those that were not loaded yet.
         relative_costs: of a trial by each method against one of a head, before any was timed.
         gains: expected advantage of each method over the first, in units of the metric; one that is missing has none.
+        charges: what the objective takes off the metric of a candidate (`objective`); one that is missing: nothing.
         validation_images: how many images a trial's metric is measured on; None takes it as exact.
         folds: parts of the labelled images that trials of towers are scored on in turn; at least 1.
         policy: constants of the planner.
@@ -127,10 +137,13 @@ def make_plan(
             f"top_k and folds must be at least 1 and audits at least 0, but got {top_k=}, {folds=} and {audits=}"
         )
     belief = belief_of(ranking, candidates=candidates, policy=policy)
-    best = simulate_ranks(belief.mean, belief.cov, seed=seed).p_best
+    off = np.array([(charges or {}).get(each.id, 0.0) for each in candidates])
+    worth = belief.mean - off / policy.typical_spread  # in standard units, as far as is known before any trial
+    best = simulate_ranks(worth, belief.cov, seed=seed).p_best
     ranked = {name: place for place, name in enumerate(ranking.order)}
     order = sorted(
-        range(len(candidates)), key=lambda m: (ranked.get(candidates[m].id, len(ranked)), -belief.mean[m], m)
+        range(len(candidates)),
+        key=lambda m: (candidates[m].id not in ranked, -worth[m], ranked.get(candidates[m].id, len(ranked)), m),
     )
     costs = _costs(candidates)
     loaded = [m for m in order if candidates[m].id not in (loading or {})] or order
@@ -158,6 +171,7 @@ def make_plan(
         loading=loading or {},
         relative_costs=relative_costs or {},
         gains=gains or {},
+        charges=charges or {},
         validation_images=validation_images,
         folds=folds,
         policy=policy,

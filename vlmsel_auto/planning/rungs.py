@@ -25,9 +25,13 @@ def goes_on_at(plan: Plan, history: History, trial: NextTrial, *, rung: int, val
     if trial.origin is TrialOrigin.AUDIT:
         return True
     policy, ease = plan.policy, fold_ease(history)
-    others = [each.curve for each in history if each.curve is not None and each.number != trial.continues]
-    peers = [there for curve in others if (there := value_at(curve, rung=rung)) is not None]
+    others = [each for each in history if each.number != trial.continues]
+    peers = [
+        there - plan.charge(each.candidate)
+        for each in others
+        if each.curve is not None and (there := value_at(each.curve, rung=rung)) is not None
+    ]
     error = math.sqrt(2) * weigh(validation, None, images=plan.validation_images, policy=policy).sd
     slack = policy.slack if trial.origin is TrialOrigin.PLANNED else 0.0
-    level = ease[trial.fold].metric if ease else 0.0
-    return goes_on(validation - level + slack + policy.rung_errors * error - handicap(plan, trial.candidate), peers)
+    less = (ease[trial.fold].metric if ease else 0.0) + plan.charge(trial.candidate) + handicap(plan, trial.candidate)
+    return goes_on(validation + slack + policy.rung_errors * error - less, peers)

@@ -101,13 +101,13 @@ def download_text(event: DownloadProgress) -> str:
     return f"{byte_count(event.done)}{of}" + ("" if event.rate is None else f", {byte_count(event.rate)}/s")
 
 
-def plan_text(*, download_bytes: int, cached_bytes: int, models: int, unknown: int) -> str:
-    """What is to be downloaded: ``2.1 GB to download for 4 models, 600 MB lie in the cache``."""
-    here = f", {byte_count(cached_bytes)} lie in the cache" if cached_bytes else ""
-    more = f"; of {plural(unknown, 'model')} the hub does not tell the size" if unknown else ""
-    if not models:
-        return f"nothing to download{here}{more}"
-    return f"{byte_count(download_bytes)} to download for {plural(models, 'model')}{here}{more}"
+def plan_text(*, download_bytes: int, models: int, cached: int, unknown: int) -> str:
+    """What may be downloaded: ``up to 2.1 GB to download for 4 models, 2 lie in the cache``."""
+    parts = [f"up to {byte_count(download_bytes)} to download for {plural(models, 'model')}"] if models else []
+    parts += [] if models or unknown else ["nothing to download"]
+    parts += [f"{cached} {'lies' if cached == 1 else 'lie'} in the cache"] if cached else []
+    parts += [f"of {plural(unknown, 'model')} the hub does not tell the size"] if unknown else []
+    return ", ".join(parts)
 
 
 def sparkline(values: Sequence[float], *, width: int) -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vlmsel_auto.models.facts import facts_of
+from vlmsel_auto.planning.objective import ACCURACY, Objective
 from vlmsel_auto.ranking.agreement import agreement
 from vlmsel_auto.records import (
     Agreement,
@@ -99,6 +101,7 @@ def make_report(
     mistakes: Mistakes | None = None,
     label_issues: LabelIssues | None = None,
     budget: Budget,
+    objective: Objective = ACCURACY,
     seconds: float,
     stopped_by: StoppedBy,
     stage_seconds: Mapping[str, float],
@@ -130,6 +133,7 @@ def make_report(
                 size=one.view.size,
                 family=one.family,
                 latency=(latencies or {}).get(one.id),
+                memory=facts_of(one).memory_bytes,
             )
             for one in candidates
         ),
@@ -146,11 +150,12 @@ def make_report(
         ),
         actual_on=on,
         budget=budget,
+        objective=objective,
         seconds=seconds,
         stage_seconds=dict(stage_seconds),
         stopped_by=stopped_by,
         bad_files=(*task.bad_files, *task.pixels.found_bad),
-        notes=(*notes, *_choice(best, trials, images=len(task.val))),
+        notes=(*notes, *_choice(best, trials, images=len(task.val), objective=objective)),
         settings=dict(settings),
         versions=package_versions(),
         seed=seed,
@@ -158,7 +163,9 @@ def make_report(
     )
 
 
-def _choice(best: BestModel | None, trials: Sequence[TrialResult], *, images: int) -> tuple[str, ...]:
+def _choice(
+    best: BestModel | None, trials: Sequence[TrialResult], *, images: int, objective: Objective
+) -> tuple[str, ...]:
     """Why the chosen trial is not the one with the highest validation, where that is so."""
     tops = best_trials(trials).values()
     top = max(tops, key=lambda each: (each.validation or 0.0, -each.number), default=None)
@@ -166,10 +173,15 @@ def _choice(best: BestModel | None, trials: Sequence[TrialResult], *, images: in
         return ()
     why = (
         f"trial {top.number} ({top.spec.candidate}) had a higher validation than the chosen trial {best.trial} "
-        f"({percent(top.validation)} against {percent(best.validation)}); on {plural(images, 'image')} that may be "
-        f"chance, and the ranking, the trials of kindred candidates and how sure the classifiers are of the right "
-        f"classes speak for the chosen one"
+        f"({percent(top.validation)} against {percent(best.validation)}); "
     )
+    if objective:
+        why += f"the objective {objective} weighs that against what its candidate costs"
+    else:
+        why += (
+            f"on {plural(images, 'image')} that may be chance, and the ranking, the trials of kindred candidates and "
+            f"how sure the classifiers are of the right classes speak for the chosen one"
+        )
     return (why,)
 
 

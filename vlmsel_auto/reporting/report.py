@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 from vlmsel_auto.cache import write_atomically
 from vlmsel_auto.errors import InputError
+from vlmsel_auto.planning.objective import ACCURACY, Objective
 from vlmsel_auto.recordjson import decode, encode, parse_json
 from vlmsel_auto.records import (
     Agreement,
@@ -69,6 +70,7 @@ class CandidateSummary:
     size: int | None = None  # side of the image, pixels
     family: str = "unknown"
     latency: float | None = None  # seconds an image through the visual tower, on this machine; None: not loaded
+    memory: int | None = None  # bytes to load it and embed 64 images in float32, as estimated
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,6 +124,7 @@ class SearchReport:
     baselines: tuple[Baseline, ...] = ()
     actual_on: Split = "validation"  # split whose metric is the actual accuracy
     budget: Budget
+    objective: Objective = ACCURACY  # by which the best model was chosen
     seconds: float  # wall time of the run that wrote the report; earlier runs of the same search took their own
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     stopped_by: StoppedBy = StoppedBy.EXHAUSTED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,7 +78,7 @@ class Results:
         tail = result.curve[-3:]
         return (
             result.number in self._weights,
-            expected.get(result.number, -1.0),
+            expected.get(result.number, -math.inf),  # by an objective others may be below 0
             result.validation or 0.0,
             sum(tail) / len(tail) if tail else 0.0,
             -result.number,

@@ -74,6 +74,7 @@ def run_study(
     images_per_trial: int = 2_500,
     store: Store | None = None,
     past: Sequence[PastTrial] = (),
+    charges: Mapping[str, float] | None = None,
     policy: Policy = POLICY,
     engine: Engine | None = None,
     devices: Devices = ALONE,
@@ -102,6 +103,7 @@ def run_study(
         images_per_trial: images that a default trial of a tower shows to it, repeats counted.
         store: where embeddings are kept; None is ``workdir/targets``.
         past: trials of earlier searches, from which the settings of first trials are learned.
+        charges: what the objective takes off the metric of each candidate; None: nothing.
         policy: constants of the planner.
         engine: where trials run, as many at once as it has slots; None: one after the other in this process. ``load``
             must be picklable for workers.
@@ -148,6 +150,7 @@ def run_study(
         loading={name: each.seconds for name, each in ranking.not_looked.items()},
         relative_costs=runner.relative_costs(),
         gains=runner.gains(),
+        charges=charges,
         validation_images=runner.sizes.val,
         folds=runner.folds,
         policy=policy,

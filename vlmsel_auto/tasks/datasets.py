@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
@@ -31,7 +32,7 @@ TaskData: TypeAlias = str | PathLike[str] | Pairs | Mapping[str, Pairs]  # a fol
 _LABELS: Final = ("label", "labels", "class", "fine_label")  # columns of Hugging Face's data sets
 
 
-def write_dataset(data: Pairs | Mapping[str, Pairs], *, folder: Path) -> Path:
+def write_dataset(data: Pairs | Mapping[str, Pairs], *, folder: Path, name: str = "", domain: str = "") -> Path:
     """Write a data set as a task folder and return it; what an earlier call wrote there is replaced.
 
     Args:
@@ -40,6 +41,8 @@ def write_dataset(data: Pairs | Mapping[str, Pairs], *, folder: Path) -> Path:
             mapping of such by split. An image is a path, a Pillow image, uint8 pixels (H, W, 3), or a tensor (3, H, W)
             of uint8 or of floats in [0, 1]. A label of None, or -1 in a Hugging Face data set, is none.
         folder: is made.
+        name: of the task; empty: that of the folder.
+        domain: what the images are; empty: nothing is said.
 
     Raises:
         InputError: data of another form, or an image that is none.
@@ -52,20 +55,31 @@ def write_dataset(data: Pairs | Mapping[str, Pairs], *, folder: Path) -> Path:
         raise InputError("a data set needs at least one image, but got none")
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        write_task((item for name, part in parts.items() for item in _items(part, split=name)), folder=folder)
+        write_task(
+            (item for split, part in parts.items() for item in _items(part, split=split)),
+            folder=folder, name=name, domain=domain,
+        )  # fmt: skip
     except BaseException:  # half a data set is none
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return folder
 
 
-def task_folder(data: TaskData, *, folder: Path) -> Path:
+def task_folder(data: TaskData, *, folder: Path, while_writing: AbstractContextManager[None] | None = None) -> Path:
     """The task folder: the one that was named, or ``folder``, where the data set is written.
+
+    Args:
+        data: a folder's path, or a data set.
+        folder: as for `write_dataset`.
+        while_writing: entered while a data set is written, such as a lock.
 
     Raises:
         InputError: as `write_dataset`.
     """
-    return Path(data) if isinstance(data, (str, PathLike)) else write_dataset(data, folder=folder)
+    if isinstance(data, (str, PathLike)):
+        return Path(data)
+    with while_writing or nullcontext():
+        return write_dataset(data, folder=folder)
 
 
 def _length(part: Pairs) -> int:
@@ -90,7 +104,12 @@ def _items(part: Pairs, *, split: str) -> Iterator[Item]:
         yield _image(item[0], number), _name(item[1], names, number), split
 
 
-def _of_hugging_face(part: Any, *, split: str) -> Iterator[Item]:
+def columns_of(part: Any) -> tuple[str, str]:
+    """Image and label column of a Hugging Face data set.
+
+    Raises:
+        InputError: it has not one image column, or no label column.
+    """
     features = part.features
     images = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
     classes = [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"]
@@ -100,10 +119,15 @@ def _of_hugging_face(part: Any, *, split: str) -> Iterator[Item]:
             "a Hugging Face data set needs one image column and a label column (ClassLabel, or named "
             f"{'/'.join(_LABELS)}), but got {', '.join(features)}"
         )
-    names = list(features[labels[0]].names) if classes else None
-    encoded = part.cast_column(images[0], type(features[images[0]])(decode=False))
+    return images[0], labels[0]
+
+
+def _of_hugging_face(part: Any, *, split: str) -> Iterator[Item]:
+    images, labels = columns_of(part)
+    names = getattr(part.features[labels], "names", None)  # of a ClassLabel
+    encoded = part.cast_column(images, type(part.features[images])(decode=False))
     for number, row in enumerate(encoded):
-        found, label = row[images[0]], row[labels[0]]
+        found, label = row[images], row[labels]
         image = found["path"] if found["bytes"] is None else found["bytes"]
         yield image, _name(None if label == -1 else label, names, number), split
 

@@ -57,6 +57,7 @@ def write_task(
     items: Iterable[Item],
     *,
     folder: Path,
+    name: str | None = None,
     metric: str = "accuracy",
     domain: str | None = None,
     templates: Sequence[str] = (),
@@ -67,7 +68,8 @@ def write_task(
     Args:
         items: one is held in memory at a time.
         folder: must not be there yet.
-        metric: as in task.toml, like all that follow.
+        name: as in task.toml, like all that follow.
+        metric: what is measured.
         domain: what the images are.
         templates: prompts with a {} each.
         prompts: by label.
@@ -86,7 +88,8 @@ def write_task(
             rows.append((file.name, label, split))
     with (folder / LABELS).open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows([("path", "label", "split"), *rows])
-    lines = [f"metric = {_toml(metric)}"]
+    lines = [f"name = {_toml(name)}"] if name else []
+    lines += [f"metric = {_toml(metric)}"]
     lines += [f"domain = {_toml(domain)}"] if domain else []
     lines += [f"templates = [{', '.join(map(_toml, templates))}]"] if templates else []
     lines += ["[prompts]", *(f"{_toml(label)} = {_toml(text)}" for label, text in prompts.items())] if prompts else []

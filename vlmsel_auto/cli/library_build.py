@@ -1,0 +1,149 @@
+"""``vlmsel-auto library build`` and ``add``: measure candidates on source tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vlmsel_auto.cli.options import AsJson, CacheDir, Candidates, Debug, Device, Out, Quiet, Seed
+from vlmsel_auto.cli.support import guarded, make_sink
+
+if TYPE_CHECKING:
+    from vlmsel_auto.library.records import Library
+
+Tasks = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="[TASKS]...",
+        help="Task folders (see `search`), folders that hold many task folders, webdatasets (tar files, or folders of "
+        "them with classnames.txt), and data sets that Hugging Face's datasets saved to disk.",
+    ),
+]
+HubTasks = Annotated[
+    list[str],
+    typer.Option(
+        "--hub-task",
+        metavar="NAME",
+        help="A webdataset of the hub: wds/NAME of CLIP benchmark (wds/cars, wds/vtab/dtd) or hf-wds:ORG/NAME; may be "
+        "repeated. Its archives are read in part.",
+    ),
+]
+TaskImages = Annotated[int, typer.Option(min=4, help="Images taken of each webdataset or saved data set.")]
+LibraryFile = Annotated[Path, typer.Argument(metavar="LIBRARY", help="A library file.")]
+Images = Annotated[int, typer.Option(min=1, help="Unlabelled images of each conductance profile.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes, each with one thread.")]
+LeaveOut = Annotated[list[str], typer.Option(metavar="NAME", help="Task that must not enter; may be repeated.")]
+TunedSeeds = Annotated[
+    list[int],
+    typer.Option("--tuned-seed", min=0, help="Also fine-tune every cell once with this seed; may be repeated. Slow."),
+]
+
+
+def build(
+    *,
+    tasks: Tasks = [],  # noqa: B006 - typer copies defaults
+    hub_task: HubTasks = [],  # noqa: B006 - typer copies defaults
+    task_images: TaskImages = 320,
+    out: Out,
+    candidates: Candidates = ["mini-zoo"],  # noqa: B006 - typer copies defaults
+    leave_out: LeaveOut = [],  # noqa: B006 - typer copies defaults
+    images: Images = 32,
+    seed: Seed = 0,
+    tuned_seed: TunedSeeds = [],  # noqa: B006 - typer copies defaults
+    jobs: Jobs = 1,
+    cache_dir: CacheDir = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Measure every candidate on every task. After a kill, the same command goes on where it was."""
+    with guarded(debug=debug, as_json=as_json) as answer:
+        made = _measure(
+            tasks, hub_task, candidates, task_images=task_images, out=out, base=None, leave_out=leave_out,
+            images=images, seed=seed, tuned_seeds=tuned_seed, jobs=jobs, cache_dir=cache_dir, device=device,
+            quiet=quiet,
+        )  # fmt: skip
+        from vlmsel_auto.cli.tables import told
+
+        answer.json = told(made, out)
+
+
+def add(
+    *,
+    library_file: LibraryFile,
+    tasks: Tasks = [],  # noqa: B006 - typer copies defaults
+    hub_task: HubTasks = [],  # noqa: B006 - typer copies defaults
+    task_images: TaskImages = 320,
+    candidates: Candidates = [],  # noqa: B006 - typer copies defaults
+    leave_out: LeaveOut = [],  # noqa: B006 - typer copies defaults
+    images: Images = 32,
+    seed: Seed = 0,
+    tuned_seed: TunedSeeds = [],  # noqa: B006 - typer copies defaults
+    jobs: Jobs = 1,
+    cache_dir: CacheDir = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Measure more tasks or candidates and add them to LIBRARY; only new cells are computed.
+
+    Without --candidates, those that LIBRARY has.
+    """
+    with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.library.file import load
+
+        base = load(library_file)
+        made = _measure(
+            tasks, hub_task, candidates or list(base.candidate_ids), task_images=task_images, out=library_file,
+            base=base, leave_out=leave_out, images=images, seed=seed, tuned_seeds=tuned_seed, jobs=jobs,
+            cache_dir=cache_dir, device=device, quiet=quiet,
+        )  # fmt: skip
+        from vlmsel_auto.cli.tables import told
+
+        answer.json = told(made, library_file)
+
+
+def _measure(
+    tasks: list[Path],
+    hub_tasks: list[str],
+    candidates: list[str],
+    *,
+    task_images: int,
+    out: Path,
+    base: Library | None,
+    leave_out: list[str],
+    images: int,
+    seed: int,
+    tuned_seeds: list[int],
+    jobs: int,
+    cache_dir: Path | None,
+    device: str,
+    quiet: bool,
+) -> Library:
+    from vlmsel_auto.cache import default_cache_dir
+    from vlmsel_auto.measuring.build import build as measure
+    from vlmsel_auto.measuring.cells import CellSettings
+    from vlmsel_auto.measuring.source_tasks import source_tasks
+    from vlmsel_auto.models.candidates import resolve
+    from vlmsel_auto.models.device import pick_device
+
+    chosen = resolve(candidates)
+    cache = (cache_dir or default_cache_dir()) / "library"
+    with make_sink(quiet=quiet) as sink:
+        return measure(
+            tasks=source_tasks(tasks, hub_tasks=hub_tasks, images=task_images, into=cache, sink=sink),
+            candidates=chosen,
+            out=out,
+            settings=CellSettings(images=images, seed=seed),
+            base=base,
+            leave_out=leave_out,
+            tuned_seeds=tuple(dict.fromkeys(tuned_seeds)),
+            jobs=jobs,
+            device=str(pick_device(device)),
+            cache=cache,
+            sink=sink,
+        )

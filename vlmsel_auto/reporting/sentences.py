@@ -1,0 +1,95 @@
+"""Sentences of a report that the page and the terminal share."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from typing import Final
+
+from vlmsel_auto.records import Interval, StoppedBy
+from vlmsel_auto.reporting import formatting
+from vlmsel_auto.reporting.report import SearchReport
+from vlmsel_auto.tuning.methods import label_of
+
+TOO_FEW: Final = "too few to say"
+STOPPED: Final[Mapping[StoppedBy, str]] = {
+    StoppedBy.EXHAUSTED: "no further trial promised enough for its time (--price)",
+    StoppedBy.BUDGET: "the budget was spent",
+    StoppedBy.INTERRUPTED: "it was interrupted; the same command with the same work directory goes on",
+    StoppedBy.ALL_FAILED: "every trial failed",
+    StoppedBy.NO_LABELS: "without labels nothing can be tuned or checked",
+}
+
+
+def figure_text(value: float | None, bounds: Interval | None = None) -> str:
+    """A figure of agreement with its interval, where it has one."""
+    if value is None:
+        return TOO_FEW
+    between = "" if bounds is None else formatting.interval(bounds.low, bounds.high)
+    return f"{formatting.number(value)} ({between})" if between else formatting.number(value)
+
+
+def points_text(share: float | None) -> str:
+    """A difference of accuracies in percentage points."""
+    return TOO_FEW if share is None else f"{100 * share:.1f} points"
+
+
+def mixed_text(report: SearchReport) -> str:
+    """That the actual order mixes methods, where it does; else empty."""
+    methods = Counter(line.trial.spec.method for line in report.outcomes)
+    if len(methods) <= 1:
+        return ""
+    total = sum(methods.values())
+    (rarest, count), *others = reversed(methods.most_common())
+    first = f"{count} of {total} by {label_of(rarest)}"
+    rest = ", ".join(f"{count} by {label_of(method)}" for method, count in others)
+    return (
+        f"Each candidate counts by its best trial: {first}, {rest}, so part of the actual order is the method's doing."
+    )
+
+
+def pruning_text(report: SearchReport) -> str:
+    """What postponing candidates cost, as far as audit trials can tell."""
+    cost = report.pruning
+    if cost.untouched == 0 and cost.audited == 0:
+        return "Every candidate was tuned, so nothing can have been lost by postponing."
+    if cost.audited == 0:
+        return (
+            f"No postponed candidate was audited, so what postponing cost is unknown; "
+            f"{formatting.plural(cost.untouched, 'candidate')} stayed untuned."
+        )
+    audited = f"{formatting.plural(cost.audited, 'postponed candidate')} tuned as an audit"
+    rest = f"{formatting.plural(cost.untouched, 'candidate')} stayed untuned."
+    if cost.cost is None:
+        return f"{audited}, but no planned trial used the same method: nothing to compare. {rest}"
+    if cost.cost <= 0:
+        return f"{audited}: none beat the best planned candidate of the same method ({report.actual_on}). {rest}"
+    return (
+        f"{audited}: {formatting.clean(cost.best_audit or '')} beat the best planned candidate of the same method "
+        f"by {100 * cost.cost:.1f} points ({report.actual_on}); it could become the best model like any other. {rest}"
+    )
+
+
+def saved_text(report: SearchReport) -> str:
+    """Time saved, with how it was estimated."""
+    saved = report.saved_seconds
+    if saved is None:
+        return "unknown: no candidate was tuned"
+    if saved <= 0:
+        return "none: every candidate was tried"
+    return f"about {formatting.duration(saved)} (the untried candidates at the median time of the tuned ones)"
+
+
+def predict_command(report: SearchReport) -> str:
+    """The command that classifies an image with the best model; empty when there is none."""
+    if report.best is None or report.best.model_dir is None:
+        return ""
+    return f"vlmsel-auto predict {shlex.quote(str(report.best.model_dir))} IMAGE..."
+
+
+def without_best(report: SearchReport) -> str:
+    """Why there is no best model."""
+    if any(trial.state == "failed" for trial in report.trials):
+        return "No trial succeeded: the reasons are in the report."
+    return "No trial was finished: the same command with more time goes on from here."
