@@ -1,4 +1,4 @@
-"""What limits say once models are timed: predictions corrected by those that were, and models pooled together."""
+"""What time and limits allow: models as they were timed, models pooled together, and images that all should embed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import numpy as np
 from vlmsel_auto.cache import Store
 from vlmsel_auto.models.embedding import find_embeddings
 from vlmsel_auto.models.facts import Facts, facts_of, known_sum
+from vlmsel_auto.models.hub import cache_dir
 from vlmsel_auto.models.limits import Limits, why_not
-from vlmsel_auto.models.machine import Machine, Timed, corrected, embedding_seconds
+from vlmsel_auto.models.machine import Machine, Timed, corrected, embedding_seconds, measure
 from vlmsel_auto.records import Candidate, FloatArray, Task
+from vlmsel_auto.tasks.sample import AsManyAsFit
 
 
 def measured_latencies(candidates: Sequence[Candidate], task: Task, store: Store) -> dict[str, float]:
@@ -36,6 +38,16 @@ def expected_latencies(
     for m, one in enumerate(candidates):
         found[m] = measured.get(one.id, found[m])
     return found
+
+
+def affordable_sample(candidates: Sequence[Candidate], *, machine: Machine | None, device: str) -> AsManyAsFit:
+    """A sample of a heap as large as these candidates can embed in `sample.SECONDS`; None: measure the machine."""
+
+    def image_seconds() -> float:
+        known = machine or measure(device, cache=cache_dir())
+        return float(np.nansum(expected_latencies(candidates, known, {}))) / known.bfloat16_gain
+
+    return AsManyAsFit(candidates=len(candidates), image_seconds=image_seconds)
 
 
 def together(

@@ -12,7 +12,7 @@ from vlmsel_auto.models.limits import Limits
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.records import Budget
 from vlmsel_auto.study.database import without_password
-from vlmsel_auto.tasks.unlabelled import SAMPLE
+from vlmsel_auto.tasks.sample import SAMPLE
 from vlmsel_auto.tuning.methods import METHODS
 
 SHOTS: Final = 16

@@ -62,8 +62,8 @@ from vlmsel_auto.study.past import read_past
 from vlmsel_auto.study.results import MOST_MEMBERS
 from vlmsel_auto.study.study import StudyOutcome, run_study
 from vlmsel_auto.tasks.datasets import TaskData, write_dataset
+from vlmsel_auto.tasks.sample import SAMPLE
 from vlmsel_auto.tasks.task import load_task
-from vlmsel_auto.tasks.unlabelled import SAMPLE
 from vlmsel_auto.tuning.methods import METHODS, methods_of
 
 if TYPE_CHECKING:
