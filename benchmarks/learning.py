@@ -5,12 +5,12 @@
 
 Of the shipped library's tasks that have a target in TARGETS, every third is a **base** (what a library knows before),
 the others are drawn in turn to be **learned from** (searched by the product, in order, each outcome added to the user's
-library) or **judged** (ranked; truth is the shipped library's accuracy after tuning, and zero-shot without labels). No
-task is two of these. After 0, 5, 10 ... searches the judged targets are ranked with base and learned tasks together:
-NDCG@5, tau and top-1 loss, and their paired differences to 0 searches. Rows "shuffled": the learned accuracies are
-dealt to wrong candidates, task by task.
+library) or **judged** (ranked by what the shipped library measured of them; truth is its accuracy zero-shot or after
+tuning, each tuning run by itself). No task is two of these. After 0, 5, 10 ... searches the judged tasks are ranked
+with base and learned tasks together: NDCG@5, tau and top-1 loss, and their paired differences to 0 searches. Rows
+"shuffled": the learned accuracies are dealt to wrong candidates, task by task.
 
-Searches and rankings leave records, and what is on record is not made again. The last line is one JSON object.
+Searches leave records, and what is on record is not made again. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ from pathlib import Path
 import numpy as np
 
 import vlmsel_auto
+from vlmsel_auto.bench.case import Case
 from vlmsel_auto.library.assemble import merge
 from vlmsel_auto.library.file import load
 from vlmsel_auto.library.places import default_library
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.agreement import mean_interval, ndcg, tau_b, top_k_loss
-from vlmsel_auto.records import Budget, FloatArray
+from vlmsel_auto.ranking.sources import Truth
+from vlmsel_auto.records import Budget
 
 MEASURES = ("ndcg5", "tau", "top1_loss")
+SETTINGS: tuple[tuple[Truth, int], ...] = (("zero_shot", 0), ("tuned", 0), ("tuned", 4), ("tuned", 16))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,23 +101,17 @@ def shuffled(own: Library, *, seed: int) -> Library:
     return replace(own, tuned_runs=tuned, probed=probed, zero_shot=zero_shot)
 
 
-def judge(setting: Setting, library: Library, *, shots: int) -> dict[str, tuple[float, float, float]]:
-    """`MEASURES` of the ranking of every judged target."""
+def judge(setting: Setting, library: Library, *, truth: Truth, shots: int) -> dict[str, tuple[float, float, float]]:
+    """`MEASURES` of the ranking of every judged task by the sources in ``library``: means over draws and truths."""
     shipped = default_library()
-    truths = shipped.tuned if shots else shipped.zero_shot
     found = {}
     for name in setting.judged:
-        folder = setting.targets / name
-        classes = sorted(each.name for each in (folder / "train").iterdir())
-        ranking = vlmsel_auto.rank(
-            folder, candidates="mini-zoo", library=library, cache_dir=setting.records / "cache", shots=max(1, shots),
-            unlabelled=shots == 0, classes=None if shots else classes,
-        )  # fmt: skip
-        rows = [shipped.candidate_ids.index(line.candidate) for line in ranking.ranked]
-        truth: FloatArray = truths[rows, shipped.task_names.index(name)]
-        score = np.array([line.score for line in ranking.ranked])[np.isfinite(truth)]
-        truth = truth[np.isfinite(truth)]
-        found[name] = (ndcg(score, truth), tau_b(score, truth), 100 * top_k_loss(score, truth, k=1))
+        joined = merge(library, shipped.select_tasks([name]))
+        case = Case(library=joined, column=joined.column(name), truth=truth, shots=shots)
+        pairs = [(each.score, accuracy) for each in case.fused for accuracy in case.truths]
+        measures = np.array([(ndcg(*pair), tau_b(*pair), 100 * top_k_loss(*pair, k=1)) for pair in pairs])
+        gain, tau, loss = measures.mean(axis=0).tolist()
+        found[name] = (gain, tau, loss)
     return found
 
 
@@ -164,16 +161,23 @@ def main() -> None:
     own = load(setting.own)
     learned = [next(one for one in own.task_names if one.startswith(name)) for name in setting.learned]
     tables = {}
-    for shots in (0,) if args.quick else (0, 4, 16):
-        start = judge(setting, base, shots=shots)
+    for truth, shots in SETTINGS[:1] if args.quick else SETTINGS:
+        start = judge(setting, base, truth=truth, shots=shots)
         found = {"0 searches": start}
         for count in counts_of(len(learned))[1:]:
             part = own.select_tasks(learned[:count])
-            found[f"{count} searches"] = judge(setting, merge(base, part), shots=shots)
-            found[f"{count} searches, shuffled"] = judge(setting, merge(base, shuffled(part, seed=count)), shots=shots)
-        print(f"{len(setting.base)} base, {len(learned)} learned, {len(setting.judged)} judged; {shots} labels a class")
-        tables[str(shots)] = report(found, start)
-    record = {"base": setting.base, "learned": setting.learned, "judged": setting.judged, "tables": tables}
+            for row, known in (
+                (f"{count} searches", part),
+                (f"{count} searches, shuffled", shuffled(part, seed=count)),
+            ):
+                found[row] = judge(setting, merge(base, known), truth=truth, shots=shots)
+        title = f"{truth} truth, {shots or 'no'} labels a class"
+        print(f"{len(setting.base)} base, {len(learned)} learned, {len(setting.judged)} judged; {title}")
+        tables[title] = report(found, start)
+    record = {
+        "base": setting.base, "learned": setting.learned, "judged": setting.judged, "seconds": args.seconds,
+        "tables": tables,
+    }  # fmt: skip
     if args.write:
         args.write.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     print(json.dumps(record))

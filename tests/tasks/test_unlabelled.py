@@ -11,8 +11,8 @@ from helpers.drawings import SHAPES, draw_shape, draw_task
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.records import UNLABELLED, ImageView, Task
 from vlmsel_auto.tasks.imagefolder import scan_folder
+from vlmsel_auto.tasks.sample import draw_sample
 from vlmsel_auto.tasks.task import load_task
-from vlmsel_auto.tasks.unlabelled import draw_sample
 
 NAMED = ("triangle", "circle", "square")  # not sorted: the order given is kept
 

@@ -1,4 +1,4 @@
-"""What models cost once some were timed: predictions corrected by those that were, limits and the objective."""
+"""What models cost once some were timed, what limits, objective and time allow of it, and how many images."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import numpy as np
 from vlmsel_auto.cache import Store
 from vlmsel_auto.models.embedding import find_embeddings
 from vlmsel_auto.models.facts import Facts, facts_of, known_sum
+from vlmsel_auto.models.hub import cache_dir
 from vlmsel_auto.models.limits import Limits, why_not
-from vlmsel_auto.models.machine import Machine, Timed, corrected, embedding_seconds
+from vlmsel_auto.models.machine import Machine, Timed, corrected, embedding_seconds, measure
 from vlmsel_auto.planning.objective import Cost, Objective, filled, summed
 from vlmsel_auto.records import Candidate, FloatArray, Task
+from vlmsel_auto.tasks.sample import AsManyAsFit
 
 
 def measured_latencies(candidates: Sequence[Candidate], task: Task, store: Store) -> dict[str, float]:
@@ -56,6 +58,16 @@ def charges_of(
         return {}
     costs = costs_of(candidates, expected_latencies(candidates, machine, measured))
     return {one.id: objective.charge(cost) for one, cost in zip(candidates, costs, strict=True)}
+
+
+def affordable_sample(candidates: Sequence[Candidate], *, machine: Machine | None, device: str) -> AsManyAsFit:
+    """A sample of a heap as large as these candidates can embed in `sample.SECONDS`; None: measure the machine."""
+
+    def image_seconds() -> float:
+        known = machine or measure(device, cache=cache_dir())
+        return float(np.nansum(expected_latencies(candidates, known, {}))) / known.bfloat16_gain
+
+    return AsManyAsFit(candidates=len(candidates), image_seconds=image_seconds)
 
 
 def together(

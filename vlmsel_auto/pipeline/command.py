@@ -13,7 +13,7 @@ from vlmsel_auto.planning.objective import Objective
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.records import Budget
 from vlmsel_auto.study.database import without_password
-from vlmsel_auto.tasks.unlabelled import SAMPLE
+from vlmsel_auto.tasks.sample import SAMPLE
 from vlmsel_auto.tuning.devices import ALONE, Devices
 from vlmsel_auto.tuning.methods import METHODS
 

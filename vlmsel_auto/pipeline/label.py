@@ -25,8 +25,8 @@ from vlmsel_auto.pipeline.workdir import TO_LABEL, default_workdir
 from vlmsel_auto.process import writing
 from vlmsel_auto.reporting.formatting import plural
 from vlmsel_auto.tasks.answers import read_known
+from vlmsel_auto.tasks.sample import SAMPLE
 from vlmsel_auto.tasks.task import load_task
-from vlmsel_auto.tasks.unlabelled import SAMPLE
 
 BATCH: Final = 10
 

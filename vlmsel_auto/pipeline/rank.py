@@ -25,6 +25,7 @@ from vlmsel_auto.models.device import pick_device
 from vlmsel_auto.models.hub import hub_offline
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
 from vlmsel_auto.models.machine import Machine
+from vlmsel_auto.pipeline.affordable import affordable_sample
 from vlmsel_auto.pipeline.choose import AUTO, choose
 from vlmsel_auto.pipeline.command import SHOTS
 from vlmsel_auto.pipeline.look import look_at
@@ -41,7 +42,6 @@ from vlmsel_auto.ranks import error_correlation
 from vlmsel_auto.records import Candidate, ImageView, Ranking, Task
 from vlmsel_auto.tasks.datasets import TaskData, task_folder
 from vlmsel_auto.tasks.task import load_task
-from vlmsel_auto.tasks.unlabelled import SAMPLE
 
 _EAGER_VIEWS: Final = 4
 
@@ -64,7 +64,7 @@ def rank(
     shots: int = SHOTS,
     classes: Sequence[str] | None = None,
     unlabelled: bool = False,
-    images: int = SAMPLE,
+    images: int | None = None,
     seed: int = 0,
     library: Library | Path | None = None,
     cache_dir: Path | None = None,
@@ -85,7 +85,8 @@ def rank(
         shots: labelled training images a class that the ranking may look at.
         classes: names of all classes, which images without labels need; None: what task.toml, or else the labels, say.
         unlabelled: names of folders are no classes, and labels are not used.
-        images: most images that are looked at where there are no labels.
+        images: most images that are looked at where there are no labels; None: as many as 60 seconds and half a
+            gigabyte allow, at least 100, see `sample.AsManyAsFit`.
         seed: of split, few-shot set and sample.
         library: source tasks, or the file of a library; None: the shipped library merged with the user's own.
         cache_dir: derived data; None: ``$VLMSEL_CACHE`` or the platform's user cache folder.
@@ -106,7 +107,8 @@ def rank(
         views = views_of(listed.candidates)
         task = load_task(
             task_folder(task_dir, folder=Path(scratch) / "dataset"), views=views, shots=shots, seed=seed, workdir=root,
-            sink=sink, classes=classes, unlabelled=unlabelled, images=images,
+            sink=sink, classes=classes, unlabelled=unlabelled,
+            images=images or affordable_sample(listed.candidates, machine=listed.machine, device=device),
         )  # fmt: skip
         ranked = rank_task(
             task,

@@ -55,8 +55,8 @@ from vlmsel_auto.study.mirror import mirrored
 from vlmsel_auto.study.past import read_past
 from vlmsel_auto.study.study import run_study
 from vlmsel_auto.tasks.datasets import TaskData
+from vlmsel_auto.tasks.sample import SAMPLE
 from vlmsel_auto.tasks.task import load_task
-from vlmsel_auto.tasks.unlabelled import SAMPLE
 from vlmsel_auto.tuning.devices import ALONE, several_devices
 from vlmsel_auto.tuning.methods import METHODS, methods_of
 

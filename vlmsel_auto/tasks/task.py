@@ -18,9 +18,10 @@ from vlmsel_auto.tasks.identity import Identity
 from vlmsel_auto.tasks.imagefolder import scan_folder
 from vlmsel_auto.tasks.pixels import pixels_of
 from vlmsel_auto.tasks.progress import ImageProgress
+from vlmsel_auto.tasks.sample import SAMPLE, AsManyAsFit, draw_sample
 from vlmsel_auto.tasks.scan import Entry, Part, Scan, printable, shown
 from vlmsel_auto.tasks.store import StoreEntry, open_entry
-from vlmsel_auto.tasks.unlabelled import SAMPLE, draw_sample, task_without_labels
+from vlmsel_auto.tasks.unlabelled import task_without_labels
 
 _PARTS: tuple[Part, ...] = ("train", "val", "test")
 _FOLDS = 5  # the drawn validation split is one of them
@@ -45,7 +46,7 @@ def load_task(
     needs_val: bool = False,
     classes: Sequence[str] | None = None,
     unlabelled: bool = False,
-    images: int = SAMPLE,
+    images: int | AsManyAsFit = SAMPLE,
     draw_test: bool = True,
 ) -> Task:
     """Read a task folder.
@@ -88,7 +89,7 @@ def load_task(
         raise TaskError(f"shots must be at least 1, but got {shots!r}")
     if max_train_images is not None and max_train_images < 1:
         raise TaskError(f"max_train_images must be at least 1 or None, but got {max_train_images!r}")
-    if images < 1:
+    if isinstance(images, int) and images < 1:
         raise TaskError(f"images must be at least 1, but got {images!r}")
     scan = scan_folder(path, exclude=(workdir,), classes=classes, unlabelled=unlabelled)
     if workdir.resolve() == scan.root:

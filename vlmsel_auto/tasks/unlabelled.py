@@ -1,10 +1,9 @@
-"""A scan without labels becomes a task: a sample of its images, each different, and no split."""
+"""A sample of a scan without labels becomes a task: its images, each different, and no split."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
@@ -16,18 +15,6 @@ from vlmsel_auto.tasks.identity import Identity
 from vlmsel_auto.tasks.pixels import pixels_of
 from vlmsel_auto.tasks.scan import Scan, printable, shown
 from vlmsel_auto.tasks.store import StoreEntry
-
-SAMPLE: Final = 400  # images; rankings by 80 are as good: benchmarks/without_labels_signals.py
-
-
-def draw_sample(scan: Scan, *, images: int, seed: int) -> tuple[IntArray, tuple[str, ...]]:
-    """Sorted positions of at most ``images`` entries, drawn by chance, and a note on how many there are."""
-    count = len(scan.entries)
-    if count <= images:
-        return np.arange(count, dtype=np.int64), (f"no labels: all {count:,} files were looked at",)
-    order = np.random.default_rng([seed, 7]).permutation(count)
-    note = f"no labels: {images:,} of {count:,} files were looked at, drawn by chance (--images)"
-    return np.sort(order[:images]).astype(np.int64), (note,)
 
 
 def task_without_labels(
