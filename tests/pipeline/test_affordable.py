@@ -5,7 +5,8 @@ from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.facts import facts_of
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
 from vlmsel_auto.models.machine import Machine, embedding_seconds
-from vlmsel_auto.pipeline.affordable import expected_latencies, together
+from vlmsel_auto.pipeline.affordable import charge_together, charges_of, expected_latencies, together
+from vlmsel_auto.planning.objective import Objective
 
 NAMES = ("ViT-Mi-8-64.all-l", "RN-Mi-64.glyph-s", "ViT-Mi-4-32.all-m")
 CANDIDATES = resolve(NAMES)
@@ -30,6 +31,22 @@ def test_without_a_machine_only_what_was_timed_is_known():
     found = expected_latencies(CANDIDATES, None, {NAMES[1]: 0.004})
     assert found[1] == 0.004
     assert np.isnan(found[[0, 2]]).all()
+
+
+def test_an_objective_charges_what_was_timed_or_is_expected():
+    objective = Objective(latency=1)
+    timed = {NAMES[0]: 0.01, NAMES[1]: 0.04}
+    found = charges_of(objective, CANDIDATES, machine=None, measured=timed)
+    assert found[NAMES[0]] == pytest.approx(0.0)
+    assert found[NAMES[1]] == pytest.approx(0.02)
+    assert found[NAMES[2]] == pytest.approx(0.01 * np.log2(2.5))  # unknown: the middle of the others
+    expected = charges_of(objective, CANDIDATES, machine=MACHINE, measured={})
+    assert expected[NAMES[2]] == pytest.approx(0.01 * np.log2(predicted(NAMES[2]) / 0.01))
+    assert charges_of(Objective(), CANDIDATES, machine=MACHINE, measured=timed) == {}
+    assert charge_together(Objective(), CANDIDATES, timed) is None
+    both = charge_together(objective, CANDIDATES, timed)
+    assert both is not None
+    assert both([NAMES[0], NAMES[0]]) == pytest.approx(0.01)  # two passes
 
 
 def test_models_together_cost_the_sum():

@@ -15,7 +15,7 @@ from vlmsel_auto.measuring.measure import find_measurement
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.exporting import read_classifier
 from vlmsel_auto.models.limits import Limits
-from vlmsel_auto.pipeline.without_labels import pool_leaders, zero_shot_classifier
+from vlmsel_auto.pipeline.without_labels import by_worth, pool_leaders, zero_shot_classifier
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Interval, RankedCandidate, Ranking
 from vlmsel_auto.reporting import panel
@@ -178,6 +178,13 @@ def test_copies_do_not_fill_the_pool():
     assert [share.candidate for share in shares] == ["a", "b", "c"]
     assert sum(share.weight for share in shares) == pytest.approx(1.0)
     assert [share.candidate for share in pool_leaders(ranking, seen, size=2, fits=anyone)] == ["a", "b"]
+
+
+def test_an_objective_reorders_by_what_it_leaves():
+    ranking = ranking_of({"a": 0.5, "b": 0.3, "c": 0.2})  # scores, too
+    assert by_worth(ranking, {}) is ranking
+    assert by_worth(ranking, {"a": 0.0, "b": 0.0, "c": 0.0}).order == ("a", "b", "c")
+    assert by_worth(ranking, {"a": 0.03, "b": 0.01}).order == ("c", "b", "a")  # .06 of accuracy are a unit of the score
 
 
 def test_a_pool_keeps_to_the_limits():

@@ -157,7 +157,7 @@ def _pool(shares: Sequence[Share], by_id: Mapping[str, Candidate], folder: Path)
     )
 
 
-def _by_worth(ranking: Ranking, charges: Mapping[str, float]) -> Ranking:
+def by_worth(ranking: Ranking, charges: Mapping[str, float]) -> Ranking:
     """The ranking by what the objective leaves of the scores."""
 
     def worth(line: RankedCandidate) -> float:
@@ -227,7 +227,7 @@ def finish_without_labels(
     sink(Notice(text=UNCHECKED, level="warning"))
     seen = measured or _first_that_loads(ranking, usable, task=task, store=store, device=device, sink=sink)
     shares = pool_leaders(
-        _by_worth(ranking, charges_of(objective, usable, machine=None, measured=latencies)),
+        by_worth(ranking, charges_of(objective, usable, machine=None, measured=latencies)),
         seen,
         size=1 if objective else max(1, size),
         fits=together(limits, usable, latencies),
