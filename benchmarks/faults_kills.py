@@ -225,6 +225,7 @@ def failing_disk(world: World, *, reference: Reference) -> Record:
         return {"wrong": wrong + _goes_on(world, workdir, reference), "said": run.lines[-1] if run.lines else ""}
     finally:
         subprocess.run(["/bin/umount", str(disk)], check=False)  # noqa: S603
+        image.unlink()
 
 
 def _write(file: Path, text: str) -> None:
