@@ -49,7 +49,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Made:
     """The folder of a member and its file, which is made once."""
 
     @cache
-    def made(name: str) -> tuple[Path, Exported]:
+    def made(name: str) -> tuple[Path, OnnxExport]:
         place = tmp_path_factory.mktemp("onnx")
         folder = export_member(name, place / "model")
         return folder, export_onnx(folder, place / "out" / "model.onnx", images=[images])
