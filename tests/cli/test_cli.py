@@ -422,7 +422,7 @@ def test_predict_writes_rows_while_they_are_made(exported, tmp_path):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["=images", "out.csv", "out.parquet"]
 
 
-def test_predict_to_standard_output_is_csv_alone_and_head_may_end_it(exported, tmp_path, monkeypatch):
+def test_predict_to_standard_output_is_csv_alone_and_head_may_end_it(exported, tmp_path):
     images = paint(tmp_path / "images", count=2)
     (images / "red" / "=1+1.png").write_bytes(b"no image")
     ran = subprocess.run(
@@ -433,9 +433,11 @@ def test_predict_to_standard_output_is_csv_alone_and_head_may_end_it(exported, t
     assert rows[0] == ["path", "predicted", "probability", "note"]
     assert [row[0] for row in rows[1:]] == ["red/0.png", "red/1.png", "red/=1+1.png"]
     assert ran.stderr.splitlines()[-1] == "2 images classified, 1 file left out"
-    monkeypatch.chdir(images / "red")
-    inside = run("predict", exported, *sorted(path.name for path in (images / "red").iterdir()), "-o", "-", "-q")
-    assert inside.exit_code == 0, inside.output
+    inside = subprocess.run(
+        [sys.executable, "-m", "vlmsel_auto", "predict", exported, *sorted(p.name for p in (images / "red").iterdir()),
+         "-o", "-", "-q"],
+        cwd=images / "red", capture_output=True, text=True, check=True,
+    )  # fmt: skip
     assert [row[0] for row in csv.reader(inside.stdout.splitlines())][1:] == ["0.png", "1.png", "./=1+1.png"]
 
 

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,13 @@ from helpers.exported_world import export_member, export_pool
 from vlmsel_auto.errors import CandidateError, InputError, MissingDependency, TaskError
 from vlmsel_auto.events import Event, StageFinished, StageProgress
 from vlmsel_auto.models import onnxfile
-from vlmsel_auto.models.onnxfile import export_onnx
+from vlmsel_auto.models.onnxfile import OnnxExport, export_onnx
 from vlmsel_auto.models.prediction import predict
 from vlmsel_auto.records import ImageView
 from vlmsel_auto.tasks.views import read_view
 
 QUICK = "EffNet-Mi-64.all-m"
+Made = Callable[[str], tuple[Path, OnnxExport]]
 KINDS = (
     "ViT-Mi-16-64.all-m",
     "ConvNeXt-Mi-64.all-m",
@@ -41,6 +44,19 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_member(QUICK, tmp_path_factory.mktemp("export") / "model")
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Made:
+    """The folder of a member and its file, which is made once."""
+
+    @cache
+    def made(name: str) -> tuple[Path, OnnxExport]:
+        place = tmp_path_factory.mktemp("onnx")
+        folder = export_member(name, place / "model")
+        return folder, export_onnx(folder, place / "out" / "model.onnx", images=[images])
+
+    return made
+
+
 def run(file: Path, images: list[Path], *, batch: int) -> np.ndarray:
     """What a person gets who has the file alone: views and names from its metadata."""
     session = InferenceSession(str(file), providers=["CPUExecutionProvider"])
@@ -57,9 +73,8 @@ def run(file: Path, images: list[Path], *, batch: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_the_file_says_what_the_model_says_for_any_batch(name: str, images: Path, tmp_path: Path) -> None:
-    folder = export_member(name, tmp_path / "model")
-    made = export_onnx(folder, tmp_path / "out" / "model.onnx", images=[images])
+def test_the_file_says_what_the_model_says_for_any_batch(name: str, images: Path, exported: Made) -> None:
+    folder, made = exported(name)
     assert made.check.images == 201
     assert made.check.labelled == 201
     assert made.check.same_class == 201
@@ -72,7 +87,7 @@ def test_the_file_says_what_the_model_says_for_any_batch(name: str, images: Path
         found = run(made.file, list(expected.paths), batch=batch)
         assert found.dtype == np.float32
         assert np.abs(found - expected.probabilities).max() <= 1e-4
-    assert [each.name for each in (tmp_path / "out").iterdir()] == ["model.onnx"]
+    assert [each.name for each in made.file.parent.iterdir()] == ["model.onnx"]
     assert made.bytes == made.file.stat().st_size
 
 
@@ -92,8 +107,8 @@ def test_an_ensemble_is_one_file_with_an_input_for_each_view(images: Path, tmp_p
     assert [each["input"] for each in members] == ["pixels_1", "pixels_2", "pixels_1"]
 
 
-def test_metadata_says_how_to_use_it_and_names_no_place(model_dir: Path, tmp_path: Path) -> None:
-    made = export_onnx(model_dir, tmp_path / "model.onnx")
+def test_metadata_says_how_to_use_it_and_names_no_place(exported: Made) -> None:
+    model_dir, made = exported(QUICK)
     about = InferenceSession(str(made.file)).get_modelmeta().custom_metadata_map
     assert set(about) == {"vlmsel_auto", "classes", "inputs", "members", "preprocessing", "weights"}
     assert json.loads(about["classes"]) == list(SHAPES)
@@ -112,18 +127,17 @@ def test_metadata_says_how_to_use_it_and_names_no_place(model_dir: Path, tmp_pat
     assert member["weight"] == 1
     assert 0 < member["temperature"] < 1
     written = made.file.read_bytes()
-    assert str(tmp_path).encode() not in written
+    assert str(model_dir.parent).encode() not in written
     assert str(Path(onnxfile.__file__).parents[2]).encode() not in written
     assert sys.prefix.encode() not in written
     onnx.checker.check_model(str(made.file), full_check=True)
-    assert made.check.images == 16  # of noise: none were given
-    assert made.check.labelled == 0
 
 
 @pytest.mark.parametrize("name", [QUICK, pytest.param("RN-Mi-64.all-m", marks=pytest.mark.slow)])
-def test_half_is_half_the_size_and_says_what_it_changes(name: str, images: Path, tmp_path: Path) -> None:
-    folder = export_member(name, tmp_path / "model")
-    whole = export_onnx(folder, tmp_path / "whole.onnx", images=[images])
+def test_half_is_half_the_size_and_says_what_it_changes(
+    name: str, images: Path, exported: Made, tmp_path: Path
+) -> None:
+    folder, whole = exported(name)
     half = export_onnx(folder, tmp_path / "half.onnx", images=[images], half=True)
     assert half.bytes < 0.7 * whole.bytes  # what is not weights stays
     expected = predict(folder, [images])
@@ -145,6 +159,8 @@ def test_large_weights_lie_beside_the_file(
     made = export_onnx(model_dir, tmp_path / "model.onnx")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
     assert made.bytes == sum(each.stat().st_size for each in tmp_path.iterdir())
+    assert made.check.images == 16  # of noise: none were given
+    assert made.check.labelled == 0
     expected = predict(model_dir, [images])
     assert np.abs(run(made.file, list(expected.paths), batch=64) - expected.probabilities).max() <= 1e-4
 

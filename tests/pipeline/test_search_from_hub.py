@@ -171,6 +171,7 @@ def test_the_command_line_from_another_process(hub, shapes, tmp_path):
         f"hf-hub:mini/{POOR}",
     }
     assert "no such repository" in ran.stderr
+    assert list(hub.cache.rglob("open_clip_model.safetensors"))  # the environment names hub and cache
 
 
 def test_auto_without_a_hub_says_what_it_means(shapes, tmp_path):
