@@ -142,25 +142,28 @@ def speed(rows: Sequence[Mapping[str, Any]], *, name: str) -> list[dict[str, Any
     tasks = sorted({task for task, _ in whole})
     drawn = np.random.default_rng(0).integers(0, len(tasks), (DRAWS, len(tasks)))
 
-    def of_tasks(workers: int, value: Callable[[Mapping[str, Any]], float]) -> FloatArray:  # means over seeds
-        return np.array([np.mean([value(by[workers][key]) for key in whole if key[0] == task]) for task in tasks])
+    def of_tasks(workers: int, key: str, queued: int | None = None) -> FloatArray:
+        """Means over seeds of a figure, or of what so many others would take in the same order."""
+        rows = by[workers]
+        values = {at: rows[at][key] if queued is None else rows[at][key][str(queued)] for at in whole}
+        return np.array([np.mean([value for (name, _), value in values.items() if name == task]) for task in tasks])
 
     def interval(values: FloatArray) -> tuple[float, float]:
         low, high = np.quantile(values, [0.025, 0.975]).tolist()
         return round(low, 2), round(high, 2)
 
-    one, least = (of_tasks(1, lambda row, k=key: row[k]) for key in ("seconds", "least"))
+    one, least = of_tasks(1, "seconds"), of_tasks(1, "least")
     print(f"\nsimulated, {name}: {len(tasks)} tasks, {len(whole)} searches\n")
     print("| workers | seconds | times faster | a task | in order | at most | within a point | busy % "
           "| regret | more than one worker's | trials |")  # fmt: skip
     print(11 * "|---" + "|")
     lines = []
     for workers in WORKERS:
-        took = of_tasks(workers, lambda row: row["seconds"])
-        order = one if workers == 1 else of_tasks(1, lambda row, w=workers: row["queue"][str(w)])
-        more = of_tasks(workers, lambda row: row["regret"]) - of_tasks(1, lambda row: row["regret"])
-        mean = {key: float(of_tasks(workers, lambda row, k=key: row[k]).mean()) for key in MEANS}
-        line = {
+        took = of_tasks(workers, "seconds")
+        order = one if workers == 1 else of_tasks(1, "queue", workers)
+        more = of_tasks(workers, "regret") - of_tasks(1, "regret")
+        mean = {key: float(of_tasks(workers, key).mean()) for key in MEANS}
+        line: dict[str, Any] = {
             "workers": workers,
             "seconds": round(float(took.mean()), 2),
             "times_faster": round(float(one.sum() / took.sum()), 2),

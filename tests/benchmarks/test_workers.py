@@ -37,7 +37,7 @@ def world(modules: dict[str, ModuleType]) -> object:
     return modules["worlds"].QuickTune(
         runs={name: [run(model, number) for number in range(6)] for model, name in enumerate(NAMES)},
         ranking=Ranking(task="by hand", ranked=tuple(lines)), seed=3,
-        candidates=[Candidate(id=name, source="timm", arch=name, tag="", view=ImageView(size=64), family=name)
+        candidates=[Candidate(id=name, source="open_clip", arch=name, tag="", view=ImageView(size=64), family=name)
                     for name in NAMES],
     )  # fmt: skip
 
