@@ -11,7 +11,7 @@ by the bootstrap over tasks; ``a task`` is the geometric mean of each task's own
 ``in order`` is what the workers would have reached that take the one worker's trials in its own order, nothing being
 learned from one another's (more than that is luck or a better order); ``at most`` is the one worker's time shared out
 evenly, and no less than the shortest run that is within a point takes. ``busy`` is what workers do of the time,
-``regret`` that of the trial chosen at the end, in points.
+``regret`` that of the trial chosen at the end, in points, and the interval of how much more that is than one worker's.
 
     python benchmarks/workers.py --tables FOLDER --records replays.jsonl      # an hour
     python benchmarks/workers.py --only speed --quick
@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import importlib
 import json
 import tempfile
 import time
@@ -36,12 +35,13 @@ import numpy as np
 from workers_replay import replay
 from workers_worlds import World, quicktune, tuned_truth
 
-from vlmsel_auto.engines.engine import Channel, Engine
+from vlmsel_auto.engines.engine import Engine
 from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.engines.local import LocalEngine
 from vlmsel_auto.engines.ray import RayEngine
 from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.models import zoo
+from vlmsel_auto.pipeline.workers import WarmJob
 from vlmsel_auto.records import Budget, FloatArray, Ranking
 from vlmsel_auto.study.study import run_study
 from vlmsel_auto.tasks.digits import write_digits
@@ -69,16 +69,6 @@ class Overhead:
         return 100 * (self.wall - self.trials) / self.trials
 
 
-@dataclass(frozen=True, kw_only=True)
-class _First:
-    """What a worker does before its first trial: import what trials need."""
-
-    def run(self, channel: Channel) -> None:
-        del channel
-        for name in ("models.zoo", "study.study", "tuning.finetune", "tuning.probe"):
-            importlib.import_module(f"vlmsel_auto.{name}")
-
-
 def overhead(name: str, opened: Callable[[], Engine], *, trials: int) -> Overhead:
     """Run the trials once."""
     members = catalogue.resolve(MEMBERS)
@@ -88,7 +78,7 @@ def overhead(name: str, opened: Callable[[], Engine], *, trials: int) -> Overhea
         task = load_task(root / "digits", views=[one.view for one in members], shots=16, workdir=root / "work")
         began = time.monotonic()
         with opened() as engine:
-            engine.submit(_First())
+            engine.submit(WarmJob())
             engine.finished()
             ready = time.monotonic()
             outcome = run_study(
@@ -146,44 +136,49 @@ def replays(
 
 
 def speed(rows: Sequence[Mapping[str, Any]], *, name: str) -> list[dict[str, Any]]:
-    """Print and return a line for each number of workers."""
+    """Print and return a line for each number of workers; searches that lack one are left out."""
     whole = {(row["task"], row["seed"]) for row in rows if row["workers"] == WORKERS[-1]}
     by = {w: {(row["task"], row["seed"]): row for row in rows if row["workers"] == w} for w in WORKERS}
     tasks = sorted({task for task, _ in whole})
+    drawn = np.random.default_rng(0).integers(0, len(tasks), (DRAWS, len(tasks)))
 
-    def seconds(workers: int, value: Callable[[Mapping[str, Any]], float]) -> FloatArray:  # mean over seeds, by task
-        return np.array([np.mean([value(by[workers][key]) for key in whole if key[0] == task]) for task in tasks])
+    def of_tasks(workers: int, key: str, queued: int | None = None) -> FloatArray:
+        """Means over seeds of a figure, or of what so many others would take in the same order."""
+        rows = by[workers]
+        values = {at: rows[at][key] if queued is None else rows[at][key][str(queued)] for at in whole}
+        return np.array([np.mean([value for (name, _), value in values.items() if name == task]) for task in tasks])
 
-    one = seconds(1, lambda row: row["seconds"])
+    def interval(values: FloatArray) -> tuple[float, float]:
+        low, high = np.quantile(values, [0.025, 0.975]).tolist()
+        return round(low, 2), round(high, 2)
+
+    one, least = of_tasks(1, "seconds"), of_tasks(1, "least")
     print(f"\nsimulated, {name}: {len(tasks)} tasks, {len(whole)} searches\n")
-    print(
-        "| workers | seconds | times faster | a task | in order | at most | within a point | busy % | regret | trials |"
-    )
-    print(10 * "|---" + "|")
+    print("| workers | seconds | times faster | a task | in order | at most | within a point | busy % "
+          "| regret | more than one worker's | trials |")  # fmt: skip
+    print(11 * "|---" + "|")
     lines = []
     for workers in WORKERS:
-        took = seconds(workers, lambda row: row["seconds"])
-        order = one if workers == 1 else seconds(1, lambda row, w=workers: row["queue"][str(w)])
-        least = seconds(1, lambda row, w=workers: max(row["seconds"] / w, min(row["least"], row["seconds"])))
-        drawn = np.random.default_rng(0).integers(0, len(tasks), (DRAWS, len(tasks)))
-        low, high = np.quantile(one[drawn].sum(1) / took[drawn].sum(1), [0.025, 0.975])
-        mean = {key: float(seconds(workers, lambda row, k=key: row[k]).mean()) for key in MEANS}
-        line = {
+        took = of_tasks(workers, "seconds")
+        order = one if workers == 1 else of_tasks(1, "queue", workers)
+        more = of_tasks(workers, "regret") - of_tasks(1, "regret")
+        mean = {key: float(of_tasks(workers, key).mean()) for key in MEANS}
+        line: dict[str, Any] = {
             "workers": workers,
             "seconds": round(float(took.mean()), 2),
             "times_faster": round(float(one.sum() / took.sum()), 2),
-            "interval": [round(float(low), 2), round(float(high), 2)],
+            "interval": interval(one[drawn].sum(1) / took[drawn].sum(1)),
             "a_task": round(float(np.exp(np.log(one / took).mean())), 2),
             "in_order": round(float(one.sum() / order.sum()), 2),
-            "at_most": round(float(one.sum() / least.sum()), 2),
+            "at_most": round(float(one.sum() / np.maximum(one / workers, np.minimum(least, one)).sum()), 2),
+            "more_regret": interval(more[drawn].mean(1)),
             **{key: round(value, 3) for key, value in mean.items()},
         }
-        print(
-            f"| {workers} | {line['seconds']:,.0f} | {line['times_faster']} [{low:.1f}, {high:.1f}] | "
-            f"{line['a_task']} | {line['in_order']} | {line['at_most']} | {mean['reached']:.0%} | "
-            f"{100 * mean['busy']:.0f} | {mean['regret']:.2f} | {mean['trials']:.0f} |",
-            flush=True,
-        )
+        told = [f"{line['seconds']:,.0f}", f"{line['times_faster']} {list(line['interval'])}"]
+        told += [str(line[key]) for key in ("a_task", "in_order", "at_most")]
+        told += [f"{mean['reached']:.0%}", f"{100 * mean['busy']:.0f}", f"{mean['regret']:.2f}"]
+        told += [str(list(line["more_regret"])), f"{mean['trials']:.0f}"]
+        print(f"| {workers} | {' | '.join(told)} |", flush=True)
         lines.append(line)
     return lines
 

@@ -185,8 +185,8 @@ def _candidates(models: Sequence[str], others: Sequence[Mapping[str, Sequence[Ru
             if name in typical:
                 paces.append(typical[name] / np.median(list(typical.values())))
         found.append(
-            Candidate(id=name, source="timm", arch=name, tag="", view=ImageView(size=224), family=name.split("_")[0],
-                      flops=float(1e9 * np.median(paces)))
+            Candidate(id=name, source="open_clip", arch=name, tag="", view=ImageView(size=224),
+                      family=name.split("_")[0], flops=float(1e9 * np.median(paces)))
         )  # fmt: skip
     return found
 

@@ -1,8 +1,6 @@
 """The chosen towers on all labelled images: what changes, and when nothing does."""
 
-import os
 import shutil
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -112,17 +110,8 @@ def test_two_workers_fit_at_once_what_one_process_fits_in_turn(
     told: list[object] = []
     with LocalEngine(2, threads=1) as engine:
         made = fit_finally(two, wanted=wanted, engine=engine, deadline=None, sink=told.append)
-        assert told == []
-        assert all(each.on_all_labels for each in (*made.members, *alone.members))
-        for number in wanted:
-            mine, other = (load_trial(folder, number) for folder in (workdir, tmp_path / "copy"))
-            assert np.allclose(mine.weight, other.weight, atol=1e-4)
-        broken = replace(outcome, runner=replace(outcome.runner, load=deadly))
-        again = fit_finally(broken, wanted=[tower.number], engine=engine, deadline=None, sink=told.append)
-    assert again.results == outcome.results
-    assert [each.text.partition(": ")[2] for each in told] == ["its worker died each time (out of memory?)"]
-
-
-def deadly(candidate: Candidate) -> LoadedModel:
-    os.kill(os.getpid(), signal.SIGKILL)
-    return zoo.load(candidate)
+    assert told == []
+    assert all(each.on_all_labels for each in (*made.members, *alone.members))
+    for number in wanted:
+        mine, other = (load_trial(folder, number) for folder in (workdir, tmp_path / "copy"))
+        assert np.allclose(mine.weight, other.weight, atol=1e-4)

@@ -22,13 +22,16 @@ _IMPORTED: Final = ("models.zoo", "study.trial_job", "tuning.finetune", "tuning.
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WarmJob:
-    """What a worker does before its first look or trial anyway, which takes seconds: import what they need."""
+    """What a worker does before its first look or trial anyway, which takes seconds: import what they need.
+
+    It tells something too: Ray starts the actor that takes what jobs tell in a process of its own.
+    """
 
     def run(self, channel: Channel) -> None:
         """Import it."""
-        del channel
         for name in _IMPORTED:
             importlib.import_module(f"vlmsel_auto.{name}")
+        channel.tell("warm")
 
 
 def check_workers(*, workers: int | None, ray: str | None) -> None:

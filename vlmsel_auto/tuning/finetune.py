@@ -176,7 +176,8 @@ def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1, member:
     steps = spec.epochs * math.ceil(math.ceil(len(images) / batch) / accumulate)
     tuner = Tuner(model=model, head=layer, spec=spec, metric=task.metric, steps=steps)
     rank, several = 0 if member is None else member.local_rank(), work.devices.count
-    tuner.augmenting.manual_seed(spec.seed + 1 + rank)
+    if rank:  # its images are others, and so are their augmentations
+        tuner.augmenting.manual_seed(spec.seed + 1 + rank)
     shuffle = torch.Generator().manual_seed(spec.seed)
     with torch.random.fork_rng(), quiet_lightning():
         torch.manual_seed(spec.seed)  # dropout and the like

@@ -63,13 +63,13 @@ def grouped(
     Raises:
         RuntimeError: another one failed, and thereby what this one did.
     """
-    if count == 1 or member is not None:
-        if member is not None and member.channel is not None:
+    if count == 1:
+        yield LightningEnvironment()
+        return
+    if member is not None:
+        if member.channel is not None:
             member.channel.tell(_HERE)
-        try:
-            yield member or LightningEnvironment()
-        finally:
-            _leave()
+        yield member  # its process ends with its job
         return
     port, here = find_free_network_port(), list[object]()
     with LocalEngine(count - 1, threads=torch.get_num_threads()) as engine:
