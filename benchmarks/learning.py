@@ -103,11 +103,11 @@ def shuffled(own: Library, *, seed: int) -> Library:
 
 def judge(setting: Setting, library: Library, *, truth: Truth, shots: int) -> dict[str, tuple[float, float, float]]:
     """`MEASURES` of the ranking of every judged task by the sources in ``library``: means over draws and truths."""
-    shipped = default_library()
+    joined = merge(library, default_library().select_tasks(setting.judged))
     found = {}
     for name in setting.judged:
-        joined = merge(library, shipped.select_tasks([name]))
-        case = Case(library=joined, column=joined.column(name), truth=truth, shots=shots)
+        known = joined.select_tasks([*library.task_names, name])
+        case = Case(library=known, column=known.column(name), truth=truth, shots=shots)
         pairs = [(each.score, accuracy) for each in case.fused for accuracy in case.truths]
         measures = np.array([(ndcg(*pair), tau_b(*pair), 100 * top_k_loss(*pair, k=1)) for pair in pairs])
         gain, tau, loss = measures.mean(axis=0).tolist()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,7 @@ from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.facts import facts_of
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
 from vlmsel_auto.models.machine import Machine, embedding_seconds
-from vlmsel_auto.pipeline.affordable import expected_latencies, together
+from vlmsel_auto.pipeline.affordable import affordable_sample, expected_latencies, together
 
 NAMES = ("ViT-Mi-8-64.all-l", "RN-Mi-64.glyph-s", "ViT-Mi-4-32.all-m")
 CANDIDATES = resolve(NAMES)
@@ -30,6 +32,14 @@ def test_without_a_machine_only_what_was_timed_is_known():
     found = expected_latencies(CANDIDATES, None, {NAMES[1]: 0.004})
     assert found[1] == 0.004
     assert np.isnan(found[[0, 2]]).all()
+
+
+def test_a_sample_is_as_large_as_all_candidates_can_embed():
+    sample = affordable_sample(CANDIDATES, machine=MACHINE, device="cpu")
+    assert sample.candidates == len(NAMES)
+    assert sample.image_seconds() == pytest.approx(sum(predicted(name) for name in NAMES))
+    quick = affordable_sample(CANDIDATES, machine=replace(MACHINE, bfloat16_gain=2.0), device="cpu")
+    assert quick.image_seconds() == pytest.approx(sample.image_seconds() / 2)
 
 
 def test_models_together_cost_the_sum():

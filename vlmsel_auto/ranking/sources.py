@@ -29,6 +29,7 @@ Truth = Literal["tuned", "zero_shot"]
 
 DEFAULT_WEIGHTING: Final = Weighting()
 _MIN_RELIABILITY: Final = 0.05  # a source never counts for nothing
+_MIN_TRAINED: Final = 3  # tasks with accuracies after training that do without those of others before it
 _MIN_ROWS: Final = 4  # candidates that a source must know to say anything of their order
 
 
@@ -52,17 +53,22 @@ class Sources:
 
 
 def truth_of(library: Library, *, truth: Truth) -> FloatArray:
-    """Accuracies (M, S) that rankings are to predict: tuned where known, else probed, else zero-shot, task by task.
+    """Accuracies (M, S) that rankings are to predict; a column holds figures of one kind only.
 
-    A column holds figures of one kind only; ``truth`` "zero_shot" takes these whatever else is known.
+    ``truth`` "tuned" takes those after tuning where at least four candidates have one, else those of probes. Zero-shot
+    accuracies stand in for them only where fewer than three tasks have either: another kind of truth teaches other
+    weights, and a search knows them by the very images that its scores of labels come from (docs/library.md).
     """
     if truth == "zero_shot":
         return library.zero_shot
     result = library.zero_shot.copy()
-    least = np.maximum(_MIN_ROWS, np.isfinite(library.zero_shot).sum(axis=0) / 2)
+    trained = np.zeros(len(library.tasks), dtype=np.bool_)
     for better in (library.probed, library.tuned):
-        enough = np.isfinite(better).sum(axis=0) >= least
+        enough = np.isfinite(better).sum(axis=0) >= _MIN_ROWS
         result[:, enough] = better[:, enough]
+        trained |= enough
+    if trained.sum() >= _MIN_TRAINED:
+        result[:, ~trained] = np.nan
     return result
 
 
