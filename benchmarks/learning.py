@@ -8,9 +8,11 @@ the others are drawn in turn to be **learned from** (searched by the product, in
 library) or **judged** (ranked by what the shipped library measured of them; truth is its accuracy zero-shot or after
 tuning, each tuning run by itself). No task is two of these. After 0, 5, 10 ... searches the judged tasks are ranked
 with base and learned tasks together: NDCG@5, tau and top-1 loss, and their paired differences to 0 searches. Rows
-"shuffled": the learned accuracies are dealt to wrong candidates, task by task.
+"shuffled": the learned accuracies are dealt to wrong candidates, task by task. Row "zero-shot for tuned": zero-shot
+accuracies stand in for those of probes where a search has too few of these, which rankings do not do by themselves.
 
-Searches leave records, and what is on record is not made again. The last line is one JSON object.
+Searches leave records, and what is on record is not made again. With ``--recorded`` nothing is searched, and what was
+not searched so far is judged. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -73,6 +75,16 @@ def divide(targets: Path, *, records: Path, seconds: float, learned: int) -> Set
     )
 
 
+def as_recorded(setting: Setting) -> Setting:
+    """As if no more searches had been wanted than were made."""
+    made = [
+        name for number, name in enumerate(setting.learned) if (setting.records / f"{number:02d}-{name}.done").exists()
+    ]
+    return replace(
+        setting, learned=tuple(made), judged=(*(name for name in setting.learned if name not in made), *setting.judged)
+    )
+
+
 def search_all(setting: Setting) -> None:
     """Search the learned tasks one after the other; each outcome goes into the user's library."""
     os.environ["VLMSEL_LIBRARY"] = str(setting.own)
@@ -99,6 +111,12 @@ def shuffled(own: Library, *, seed: int) -> Library:
             rows = np.flatnonzero(known)
             values[rows] = values[rng.permutation(rows)]
     return replace(own, tuned_runs=tuned, probed=probed, zero_shot=zero_shot)
+
+
+def zero_shot_for_tuned(own: Library) -> Library:
+    """The same library with zero-shot accuracies for probed ones where less than four of a task are known."""
+    few = np.isfinite(own.probed).sum(axis=0) < 4
+    return replace(own, probed=np.where(few, own.zero_shot, own.probed))
 
 
 def judge(setting: Setting, library: Library, *, truth: Truth, shots: int) -> dict[str, tuple[float, float, float]]:
@@ -148,6 +166,7 @@ def main() -> None:
     parser.add_argument("--records", type=Path, required=True, help="folder that keeps searches and measurements")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each search")
     parser.add_argument("--searches", type=int, default=10)
+    parser.add_argument("--recorded", action="store_true", help="search no more")
     parser.add_argument("--write", type=Path, help="JSON")
     parser.add_argument("--quick", action="store_true", help="two searches of 10 seconds, without labels only")
     args = parser.parse_args()
@@ -156,6 +175,8 @@ def main() -> None:
         learned=2 if args.quick else args.searches,
     )  # fmt: skip
     args.records.mkdir(parents=True, exist_ok=True)
+    if args.recorded:
+        setting = as_recorded(setting)
     search_all(setting)
     base = default_library().select_tasks(list(setting.base))
     own = load(setting.own)
@@ -171,6 +192,10 @@ def main() -> None:
                 (f"{count} searches, shuffled", shuffled(part, seed=count)),
             ):
                 found[row] = judge(setting, merge(base, known), truth=truth, shots=shots)
+        if truth == "tuned":
+            known = zero_shot_for_tuned(own.select_tasks(learned))
+            row = f"{len(learned)} searches, zero-shot for tuned"
+            found[row] = judge(setting, merge(base, known), truth=truth, shots=shots)
         title = f"{truth} truth, {shots or 'no'} labels a class"
         print(f"{len(setting.base)} base, {len(learned)} learned, {len(setting.judged)} judged; {title}")
         tables[title] = report(found, start)
