@@ -9,7 +9,7 @@ library) or **judged** (ranked by what the shipped library measured of them; tru
 tuning, each tuning run by itself). No task is two of these. After 0, 5, 10 ... searches the judged tasks are ranked
 with base and learned tasks together: NDCG@5, tau and top-1 loss, and their paired differences to 0 searches. Rows
 "shuffled": the learned accuracies are dealt to wrong candidates, task by task. Row "zero-shot for tuned": zero-shot
-accuracies stand in for those of probes where a search has too few of these, which rankings do not do by themselves.
+accuracies stand in for those of probes, which rankings do not do by themselves.
 
 Searches leave records, and what is on record is not made again. With ``--recorded`` nothing is searched, and what was
 not searched so far is judged. The last line is one JSON object.
@@ -114,9 +114,8 @@ def shuffled(own: Library, *, seed: int) -> Library:
 
 
 def zero_shot_for_tuned(own: Library) -> Library:
-    """The same library with zero-shot accuracies for probed ones where less than four of a task are known."""
-    few = np.isfinite(own.probed).sum(axis=0) < 4
-    return replace(own, probed=np.where(few, own.zero_shot, own.probed))
+    """The same library with zero-shot accuracies for those of probes."""
+    return replace(own, probed=own.zero_shot)
 
 
 def judge(setting: Setting, library: Library, *, truth: Truth, shots: int) -> dict[str, tuple[float, float, float]]:

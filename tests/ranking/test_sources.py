@@ -89,7 +89,7 @@ def test_zero_shot_accuracies_are_no_truth_beside_enough_tuned_ones(kept, expect
     runs, probed = np.full_like(library.tuned_runs, np.nan), np.full_like(library.probed, np.nan)
     runs[:, 0] = library.tuned_runs[:, 0]
     runs[:3, 1] = library.tuned_runs[:3, 1]  # too few to say anything of an order
-    probed[:4, 1] = 0.5
+    probed[:5, 1] = 0.5
     probed[:, 2] = library.zero_shot[:, 2] / 2 if kept == 3 else np.nan
     bare = dataclasses.replace(library, tuned_runs=runs, probed=probed)
     found = truth_of(bare, truth="tuned")

@@ -55,16 +55,18 @@ class Sources:
 def truth_of(library: Library, *, truth: Truth) -> FloatArray:
     """Accuracies (M, S) that rankings are to predict; a column holds figures of one kind only.
 
-    ``truth`` "tuned" takes those after tuning where at least four candidates have one, else those of probes. Zero-shot
-    accuracies stand in for them only where fewer than three tasks have either: another kind of truth teaches other
-    weights, and a search knows them by the very images that its scores of labels come from (docs/library.md).
+    ``truth`` "tuned" takes those after tuning where they are known of four candidates or more, and of half of those
+    with a zero-shot accuracy, else those of probes. Zero-shot accuracies stand in for them only where fewer than three
+    tasks have either: another kind of truth teaches other weights, and a search knows them by the very images that its
+    scores of labels come from (docs/library.md).
     """
     if truth == "zero_shot":
         return library.zero_shot
     result = library.zero_shot.copy()
+    least = np.maximum(_MIN_ROWS, np.isfinite(library.zero_shot).sum(axis=0) / 2)
     trained = np.zeros(len(library.tasks), dtype=np.bool_)
     for better in (library.probed, library.tuned):
-        enough = np.isfinite(better).sum(axis=0) >= _MIN_ROWS
+        enough = np.isfinite(better).sum(axis=0) >= least
         result[:, enough] = better[:, enough]
         trained |= enough
     if trained.sum() >= _MIN_TRAINED:
