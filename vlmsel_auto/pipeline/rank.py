@@ -41,6 +41,7 @@ from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.process import writing
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import rank_candidates
+from vlmsel_auto.ranking.sources import Truth, source_truth
 from vlmsel_auto.ranks import error_correlation
 from vlmsel_auto.records import Candidate, ImageView, Ranking, Task
 from vlmsel_auto.reporting.formatting import plural
@@ -245,6 +246,7 @@ def rank_task(
         reasons = "; ".join(f"{name}: {why}" for name, why in failures.items())
         raise CandidateError(f"no candidate can be used: mend one or name others, but got {reasons}")
     began = time.monotonic()
+    truth: Truth = "tuned" if task.is_labelled else "zero_shot"
     sink(StageStarted(stage="ranking", text="source tasks and evidence"))
     with threadpool_limits(1):  # many small matrices: more threads wait for each other, and for other processes
         ranking = rank_candidates(
@@ -252,13 +254,13 @@ def rank_task(
             targets=[found.get(one.id, Measurement(candidate=one.id)) for one in usable],
             labels=task.known_labels,
             library=sources,
-            truth="tuned" if task.is_labelled else "zero_shot",
+            truth=truth,
             forecast=looked.forecast.of([place for place, one in enumerate(candidates) if one.id not in failures]),
             correlation=error_correlation(usable),
             failures=failures,
             seed=seed,
         )
-    notes = [*ranking.notes, *_notes(ranking, looked, sources, candidates=len(candidates))]
+    notes = [*ranking.notes, *_notes(ranking, looked, sources, truth=truth, candidates=len(candidates))]
     notes += [] if profiles is None else profiles.notes()
     ranking = replace(ranking, notes=tuple(notes), not_looked=looked.passed_over)
     sink(StageFinished(stage="ranking", seconds=time.monotonic() - began))
@@ -266,9 +268,10 @@ def rank_task(
     return Ranked(ranking=ranking, measurements=tuple(found.values()), interrupted=looked.interrupted)
 
 
-def _notes(ranking: Ranking, looked: Looked, library: Library, *, candidates: int) -> list[str]:
+def _notes(ranking: Ranking, looked: Looked, library: Library, *, truth: Truth, candidates: int) -> list[str]:
     notes = []
-    own = _from_searches(library)
+    learned = np.isfinite(source_truth(library, ranking.order, truth=truth)).any(axis=0)
+    own = _from_searches(library.select_tasks(np.array(library.task_names)[learned].tolist()))
     if own and any(line.basis.has_library for line in ranking.ranked):
         notes.append(f"{plural(len(own), 'source task')} of your own earlier searches: {_some(own)}")
     by_pack = _profiled_on_pack(library) & {line.candidate for line in ranking.ranked if line.basis.has_library}
