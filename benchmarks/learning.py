@@ -34,7 +34,7 @@ from vlmsel_auto.library.places import default_library
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.agreement import mean_interval, ndcg, tau_b, top_k_loss
 from vlmsel_auto.ranking.sources import Truth
-from vlmsel_auto.records import Budget
+from vlmsel_auto.records import Budget, FloatArray
 
 MEASURES = ("ndcg5", "tau", "top1_loss")
 SETTINGS: tuple[tuple[Truth, int], ...] = (("zero_shot", 0), ("tuned", 0), ("tuned", 4), ("tuned", 16))
@@ -153,6 +153,11 @@ def report(
     return rows
 
 
+def _counts(accuracies: FloatArray) -> list[int]:
+    """How many candidates have one, task by task."""
+    return [int(each) for each in np.isfinite(accuracies).sum(axis=0)]
+
+
 def counts_of(total: int) -> Sequence[int]:
     """0, 5, 10, ... and all."""
     return [*range(0, total, 5), total]
@@ -198,8 +203,10 @@ def main() -> None:
         title = f"{truth} truth, {shots or 'no'} labels a class"
         print(f"{len(setting.base)} base, {len(learned)} learned, {len(setting.judged)} judged; {title}")
         tables[title] = report(found, start)
+    made = own.select_tasks(learned)
     record = {
         "base": setting.base, "learned": setting.learned, "judged": setting.judged, "seconds": args.seconds,
+        "looked_at": _counts(made.zero_shot), "probed": _counts(made.probed), "tuned": _counts(made.tuned),
         "tables": tables,
     }  # fmt: skip
     if args.write:
