@@ -52,6 +52,7 @@ BENCH: Final = (*PLAIN, "--truth")
 QUICK: Final[Mapping[str, tuple[str, ...]]] = {  # committed result -> arguments of Python; {out} is a folder
     "bench-zeroshot-0.json": (*BENCH, "zeroshot", "--shots", "0", "--output", "{out}"),
     "bench-tuned-0.json": (*BENCH, "tuned", "--shots", "0", "--output", "{out}"),
+    "bench-tuned-4.json": (*BENCH, "tuned", "--shots", "4", "--output", "{out}"),
     "bench-tuned-16.json": (*BENCH, "tuned", "--shots", "16", "--output", "{out}"),
     "bench-real.json": (*PLAIN, "--zoo", "real", "--output", "{out}"),
     "conductance-quick.json": (str(HERE / "conductance.py"), "--quick", "--write", "{out}/conductance.json"),

@@ -8,9 +8,11 @@ the others are drawn in turn to be **learned from** (searched by the product, in
 library) or **judged** (ranked by what the shipped library measured of them; truth is its accuracy zero-shot or after
 tuning, each tuning run by itself). No task is two of these. After 0, 5, 10 ... searches the judged tasks are ranked
 with base and learned tasks together: NDCG@5, tau and top-1 loss, and their paired differences to 0 searches. Rows
-"shuffled": the learned accuracies are dealt to wrong candidates, task by task.
+"shuffled": the learned accuracies are dealt to wrong candidates, task by task. Row "zero-shot for tuned": zero-shot
+accuracies stand in for those of probes, which rankings do not do by themselves.
 
-Searches leave records, and what is on record is not made again. The last line is one JSON object.
+Searches leave records, and what is on record is not made again. With ``--recorded`` nothing is searched, and what was
+not searched so far is judged. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from vlmsel_auto.library.places import default_library
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.agreement import mean_interval, ndcg, tau_b, top_k_loss
 from vlmsel_auto.ranking.sources import Truth
-from vlmsel_auto.records import Budget
+from vlmsel_auto.records import Budget, FloatArray
 
 MEASURES = ("ndcg5", "tau", "top1_loss")
 SETTINGS: tuple[tuple[Truth, int], ...] = (("zero_shot", 0), ("tuned", 0), ("tuned", 4), ("tuned", 16))
@@ -73,6 +75,16 @@ def divide(targets: Path, *, records: Path, seconds: float, learned: int) -> Set
     )
 
 
+def as_recorded(setting: Setting) -> Setting:
+    """As if no more searches had been wanted than were made."""
+    made = [
+        name for number, name in enumerate(setting.learned) if (setting.records / f"{number:02d}-{name}.done").exists()
+    ]
+    return replace(
+        setting, learned=tuple(made), judged=(*(name for name in setting.learned if name not in made), *setting.judged)
+    )
+
+
 def search_all(setting: Setting) -> None:
     """Search the learned tasks one after the other; each outcome goes into the user's library."""
     os.environ["VLMSEL_LIBRARY"] = str(setting.own)
@@ -101,13 +113,18 @@ def shuffled(own: Library, *, seed: int) -> Library:
     return replace(own, tuned_runs=tuned, probed=probed, zero_shot=zero_shot)
 
 
+def zero_shot_for_tuned(own: Library) -> Library:
+    """The same library with zero-shot accuracies for those of probes."""
+    return replace(own, probed=own.zero_shot)
+
+
 def judge(setting: Setting, library: Library, *, truth: Truth, shots: int) -> dict[str, tuple[float, float, float]]:
     """`MEASURES` of the ranking of every judged task by the sources in ``library``: means over draws and truths."""
-    shipped = default_library()
+    joined = merge(library, default_library().select_tasks(setting.judged))
     found = {}
     for name in setting.judged:
-        joined = merge(library, shipped.select_tasks([name]))
-        case = Case(library=joined, column=joined.column(name), truth=truth, shots=shots)
+        known = joined.select_tasks([*library.task_names, name])
+        case = Case(library=known, column=known.column(name), truth=truth, shots=shots)
         pairs = [(each.score, accuracy) for each in case.fused for accuracy in case.truths]
         measures = np.array([(ndcg(*pair), tau_b(*pair), 100 * top_k_loss(*pair, k=1)) for pair in pairs])
         gain, tau, loss = measures.mean(axis=0).tolist()
@@ -136,6 +153,11 @@ def report(
     return rows
 
 
+def _counts(accuracies: FloatArray) -> list[int]:
+    """How many candidates have one, task by task."""
+    return [int(each) for each in np.isfinite(accuracies).sum(axis=0)]
+
+
 def counts_of(total: int) -> Sequence[int]:
     """0, 5, 10, ... and all."""
     return [*range(0, total, 5), total]
@@ -148,6 +170,7 @@ def main() -> None:
     parser.add_argument("--records", type=Path, required=True, help="folder that keeps searches and measurements")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each search")
     parser.add_argument("--searches", type=int, default=10)
+    parser.add_argument("--recorded", action="store_true", help="search no more")
     parser.add_argument("--write", type=Path, help="JSON")
     parser.add_argument("--quick", action="store_true", help="two searches of 10 seconds, without labels only")
     args = parser.parse_args()
@@ -156,6 +179,8 @@ def main() -> None:
         learned=2 if args.quick else args.searches,
     )  # fmt: skip
     args.records.mkdir(parents=True, exist_ok=True)
+    if args.recorded:
+        setting = as_recorded(setting)
     search_all(setting)
     base = default_library().select_tasks(list(setting.base))
     own = load(setting.own)
@@ -171,11 +196,17 @@ def main() -> None:
                 (f"{count} searches, shuffled", shuffled(part, seed=count)),
             ):
                 found[row] = judge(setting, merge(base, known), truth=truth, shots=shots)
+        if truth == "tuned":
+            known = zero_shot_for_tuned(own.select_tasks(learned))
+            row = f"{len(learned)} searches, zero-shot for tuned"
+            found[row] = judge(setting, merge(base, known), truth=truth, shots=shots)
         title = f"{truth} truth, {shots or 'no'} labels a class"
         print(f"{len(setting.base)} base, {len(learned)} learned, {len(setting.judged)} judged; {title}")
         tables[title] = report(found, start)
+    made = own.select_tasks(learned)
     record = {
         "base": setting.base, "learned": setting.learned, "judged": setting.judged, "seconds": args.seconds,
+        "looked_at": _counts(made.zero_shot), "probed": _counts(made.probed), "tuned": _counts(made.tuned),
         "tables": tables,
     }  # fmt: skip
     if args.write:

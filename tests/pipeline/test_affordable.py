@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,13 @@ from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.facts import facts_of
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
 from vlmsel_auto.models.machine import Machine, embedding_seconds
-from vlmsel_auto.pipeline.affordable import charge_together, charges_of, expected_latencies, together
+from vlmsel_auto.pipeline.affordable import (
+    affordable_sample,
+    charge_together,
+    charges_of,
+    expected_latencies,
+    together,
+)
 from vlmsel_auto.planning.objective import Objective
 
 NAMES = ("ViT-Mi-8-64.all-l", "RN-Mi-64.glyph-s", "ViT-Mi-4-32.all-m")
@@ -47,6 +55,14 @@ def test_an_objective_charges_what_was_timed_or_is_expected():
     both = charge_together(objective, CANDIDATES, timed)
     assert both is not None
     assert both([NAMES[0], NAMES[0]]) == pytest.approx(0.01)  # two passes
+
+
+def test_a_sample_is_as_large_as_all_candidates_can_embed():
+    sample = affordable_sample(CANDIDATES, machine=MACHINE, device="cpu")
+    assert sample.candidates == len(NAMES)
+    assert sample.image_seconds() == pytest.approx(sum(predicted(name) for name in NAMES))
+    quick = affordable_sample(CANDIDATES, machine=replace(MACHINE, bfloat16_gain=2.0), device="cpu")
+    assert quick.image_seconds() == pytest.approx(sample.image_seconds() / 2)
 
 
 def test_models_together_cost_the_sum():

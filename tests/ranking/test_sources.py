@@ -9,7 +9,7 @@ from helpers.zoo_world import CLASSES, World
 from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.ranking.evidence.consensus import consensus
 from vlmsel_auto.ranking.signals import CONSENSUS, LABEL_SIGNALS, TOP2_MARGIN
-from vlmsel_auto.ranking.sources import gather, image_signal, nearest_shots, reliability
+from vlmsel_auto.ranking.sources import gather, image_signal, nearest_shots, reliability, source_truth
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +81,32 @@ def test_reliability_is_what_binomial_noise_leaves():
     assert found[3] == 1.0  # number of images unknown
     assert found[4] == 0.05  # all the same
     assert reliability(np.array([[0.1], [0.9]]), np.array([50]))[0] == pytest.approx(1 - 0.005 / 0.16)
+
+
+@pytest.mark.parametrize("kept", [3, 2])
+def test_zero_shot_accuracies_are_no_truth_beside_enough_tuned_ones(kept):
+    library = World(tasks=4).library()
+    runs, probed = np.full_like(library.tuned_runs, np.nan), np.full_like(library.probed, np.nan)
+    runs[:, 0] = library.tuned_runs[:, 0]
+    runs[:4, 1] = library.tuned_runs[:4, 1]  # of nine: too few to say anything of an order
+    probed[:5, 1] = 0.5
+    probed[:, 2] = library.zero_shot[:, 2] / 2 if kept == 3 else np.nan
+    bare = dataclasses.replace(library, tuned_runs=runs, probed=probed)
+    found = source_truth(bare, [*bare.candidate_ids[::-1], "unknown"], truth="tuned")[-2::-1]
+    np.testing.assert_array_equal(found[:, 0], bare.tuned[:, 0])
+    np.testing.assert_array_equal(found[:, 1], probed[:, 1])
+    np.testing.assert_array_equal(found[:, 3], np.full(9, np.nan) if kept == 3 else library.zero_shot[:, 3])
+    np.testing.assert_array_equal(source_truth(bare, bare.candidate_ids, truth="zero_shot"), library.zero_shot)
+
+
+def test_candidates_that_were_only_looked_at_keep_what_is_known_of_them():
+    """The tuned accuracies of others do not take it away."""
+    library = World(candidates=8, tasks=4).library()
+    runs = library.tuned_runs.copy()
+    runs[4:] = runs[:, 3] = np.nan
+    zero_shot = library.zero_shot.copy()
+    zero_shot[4:, :3] = np.nan
+    bare = dataclasses.replace(library, tuned_runs=runs, zero_shot=zero_shot)
+    found = source_truth(bare, bare.candidate_ids[4:], truth="tuned")
+    assert np.isnan(found[:, :3]).all()
+    np.testing.assert_array_equal(found[:, 3], library.zero_shot[4:, 3])

@@ -38,6 +38,7 @@ from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.process import writing
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import rank_candidates
+from vlmsel_auto.ranking.sources import Truth
 from vlmsel_auto.ranks import error_correlation
 from vlmsel_auto.records import Candidate, ImageView, Ranking, Task
 from vlmsel_auto.tasks.datasets import TaskData, task_folder
@@ -197,6 +198,7 @@ def rank_task(
         reasons = "; ".join(f"{name}: {why}" for name, why in failures.items())
         raise CandidateError(f"no candidate can be used: mend one or name others, but got {reasons}")
     began = time.monotonic()
+    truth: Truth = "tuned" if task.is_labelled else "zero_shot"
     sink(StageStarted(stage="ranking", text="source tasks and evidence"))
     with threadpool_limits(1):  # many small matrices: more threads wait for each other, and for other processes
         ranking = rank_candidates(
@@ -204,13 +206,13 @@ def rank_task(
             targets=[found.get(one.id, Measurement(candidate=one.id)) for one in usable],
             labels=task.known_labels,
             library=sources,
-            truth="tuned" if task.is_labelled else "zero_shot",
+            truth=truth,
             forecast=looked.forecast.of([place for place, one in enumerate(candidates) if one.id not in failures]),
             correlation=error_correlation(usable),
             failures=failures,
             seed=seed,
         )
-    notes = [*ranking.notes, *notes_of(ranking, looked, sources, candidates=len(candidates))]
+    notes = [*ranking.notes, *notes_of(ranking, looked, sources, truth=truth, candidates=len(candidates))]
     notes += [] if profiles is None else profiles.notes()
     ranking = replace(ranking, notes=tuple(notes), not_looked=looked.passed_over)
     sink(StageFinished(stage="ranking", seconds=time.monotonic() - began))

@@ -11,16 +11,26 @@ from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.search import SEARCH
 from vlmsel_auto.measuring.source_cells import PACK
 from vlmsel_auto.pipeline.look import Looked
+from vlmsel_auto.ranking.sources import Truth, source_truth
 from vlmsel_auto.records import Ranking
 from vlmsel_auto.reporting.formatting import plural
 
 _NAMED: Final = 5  # own source tasks, or candidates, that a note names
 
 
-def notes_of(ranking: Ranking, looked: Looked, library: Library, *, candidates: int) -> list[str]:
-    """Sentences for the report, of a ranking by looks at some of so many candidates."""
+def notes_of(ranking: Ranking, looked: Looked, library: Library, *, truth: Truth, candidates: int) -> list[str]:
+    """Sentences for the report, of a ranking by looks at some of so many candidates.
+
+    Args:
+        ranking: of the candidates.
+        looked: who was looked at.
+        library: the source tasks.
+        truth: what of them the ranking learned from.
+        candidates: how many there are.
+    """
     notes = []
-    own = _from_searches(library)
+    learned = np.isfinite(source_truth(library, ranking.order, truth=truth)).any(axis=0)
+    own = _from_searches(library.select_tasks(np.array(library.task_names)[learned].tolist()))
     if own and any(line.basis.has_library for line in ranking.ranked):
         notes.append(f"{plural(len(own), 'source task')} of your own earlier searches: {_some(own)}")
     by_pack = _profiled_on_pack(library) & {line.candidate for line in ranking.ranked if line.basis.has_library}

@@ -1,7 +1,7 @@
 """Directional conductance divergence (DCD): a family of divergences of a target task from source tasks.
 
 After the idea of Yang et al. (arXiv 2602.01346), whose own form is in `dcd_authors`. Every formula below is our own and
-was chosen on the mini zoo (docs/ranking.md).
+was chosen on the mini zoo (docs/conductance.md).
 
 Symbols (one candidate; B blocks, C_b channels, S sources):
     a[b]   activity, mean over images of sum |conductance|                z[b]  log a[b] minus its mean over the sources

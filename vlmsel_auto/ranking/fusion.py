@@ -6,7 +6,7 @@ The first part is the trend: how the signals of a task predict its truth, on ave
 second is the candidate's own effect: how much better it did on the source tasks than its signals predicted. Sources
 like the target count more (DCD gives the similarities), and the mean is shrunk towards 0 by n / (n + k) with n the
 effective number of sources. Without any signal the residual is the truth itself and the score is the DCD prior. This is
-kriging with the DCD weights in the covariance's place (docs/ranking.md has the comparison).
+kriging with the DCD weights in the covariance's place (docs/choices.md has the comparison).
 
 Everything is standardised within a task, over candidates: a task's difficulty says nothing about which model is best
 on it. Weights are ridge-regularised and not negative, since every signal is oriented so that higher is better: with

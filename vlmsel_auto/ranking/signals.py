@@ -90,7 +90,7 @@ def _sharp(e: Embedded) -> FloatArray:
 CONSENSUS: Final = "consensus"  # not of one candidate: compares the predictions of all that are listed
 TOP2_MARGIN: Final = "top2_margin_cosine"  # also weighs the votes of the consensus
 
-# The ranked labelled ones are graded: with few labels an accuracy has few values (docs/ranking.md has the comparison).
+# The ranked labelled ones are graded: with few labels an accuracy has few values (docs/choices.md has the comparison).
 SIGNALS: Final = (
     _free("confidence", lambda e: zeroshot.confidence(e.cosine, logit_scale=e.logit_scale), row="confidence"),
     _free("entropy", lambda e: zeroshot.entropy(e.cosine, logit_scale=e.logit_scale), row="entropy"),

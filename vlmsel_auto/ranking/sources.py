@@ -29,6 +29,7 @@ Truth = Literal["tuned", "zero_shot"]
 
 DEFAULT_WEIGHTING: Final = Weighting()
 _MIN_RELIABILITY: Final = 0.05  # a source never counts for nothing
+_MIN_TRAINED: Final = 3  # tasks with accuracies after training that do without those of others before it
 _MIN_ROWS: Final = 4  # candidates that a source must know to say anything of their order
 
 
@@ -59,11 +60,36 @@ def truth_of(library: Library, *, truth: Truth) -> FloatArray:
     if truth == "zero_shot":
         return library.zero_shot
     result = library.zero_shot.copy()
-    least = np.maximum(_MIN_ROWS, np.isfinite(library.zero_shot).sum(axis=0) / 2)
     for better in (library.probed, library.tuned):
-        enough = np.isfinite(better).sum(axis=0) >= least
+        enough = _enough(library, better)
         result[:, enough] = better[:, enough]
     return result
+
+
+def _enough(library: Library, better: FloatArray) -> NDArray[np.bool_]:
+    """Whether (S,) so many candidates have one of these accuracies that a column is made of them."""
+    least = np.maximum(_MIN_ROWS, np.isfinite(library.zero_shot).sum(axis=0) / 2)
+    return np.asarray(np.isfinite(better).sum(axis=0) >= least)
+
+
+def source_truth(library: Library, candidates: Sequence[str], *, truth: Truth) -> FloatArray:
+    """Accuracies (M, S) of the listed candidates that a ranking learns from, NaN where it does not.
+
+    Where three tasks or more have accuracies after training, zero-shot ones of other tasks are left out: another kind
+    of truth teaches other weights, and a search knows them by the very images that its scores of labels come from.
+    """
+    found = _rows_of(truth_of(library, truth=truth), _places(library, candidates))
+    found[:, np.isfinite(found).sum(axis=0) < min(_MIN_ROWS, len(candidates))] = np.nan
+    if truth == "tuned":
+        trained = _enough(library, library.probed) | _enough(library, library.tuned)
+        if (trained & np.isfinite(found).any(axis=0)).sum() >= _MIN_TRAINED:
+            found[:, ~trained] = np.nan
+    return found
+
+
+def _places(library: Library, candidates: Sequence[str]) -> list[int | None]:
+    ids = {one: m for m, one in enumerate(library.candidate_ids)}
+    return [ids.get(one) for one in candidates]
 
 
 def reliability(truth: FloatArray, n_test: IntArray) -> FloatArray:
@@ -177,10 +203,9 @@ def gather(
     Returns:
         The arrays, in the order of ``targets``.
     """
-    ids = {one: m for m, one in enumerate(library.candidate_ids)}
-    rows = [ids.get(target.candidate) for target in targets]
-    accuracies = _rows_of(truth_of(library, truth=truth), rows)
-    accuracies[:, np.isfinite(accuracies).sum(axis=0) < min(_MIN_ROWS, len(rows))] = np.nan
+    listed = [target.candidate for target in targets]
+    rows = _places(library, listed)
+    accuracies = source_truth(library, listed, truth=truth)
     if profiles is None:
         profiles = [
             None

@@ -3,7 +3,7 @@
 Classifiers that are right agree with each other, those that are wrong each err in their own way: the idea of Dawid &
 Skene (1979) and of Parisi et al., "Ranking and combining multiple predictors without labeled data" (PNAS 2014). Votes
 are weighted by how clearly a candidate separates its first class from its second, since in a zoo of which half the
-models are at chance a plain majority is none (docs/ranking.md has the comparison). Near copies of one model share one
+models are at chance a plain majority is none (docs/choices.md has the comparison). Near copies of one model share one
 vote, and do not vote on each other.
 """
 
