@@ -28,6 +28,7 @@ from vlmsel_auto.cache import Json
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.events import Notice, Sink
 from vlmsel_auto.study.database import (
+    STUDY,
     HeldError,
     Holder,
     StudyLock,
@@ -68,6 +69,7 @@ class _Session:
     written: dict[int, FrozenTrial] = field(default_factory=dict)  # by number, copies of what was written
     seen: dict[int, FrozenTrial] = field(default_factory=dict)  # by number, the journal's own
     ids: dict[int, int] = field(default_factory=dict)  # number -> the database's own
+    attrs: dict[str, Json] = field(default_factory=dict)  # of the study, as written
 
     def close(self) -> None:
         self.lock.release()
@@ -81,6 +83,13 @@ class _Session:
         self.written = {each.number: each for each in found}
         self.ids = {each.number: each._trial_id for each in found}  # noqa: SLF001 - what the setters of storages take
         return found
+
+    def write_attrs(self, attrs: Mapping[str, Json]) -> None:
+        """Write what is new of what the journal says of the study, as what its trials are expected to reach."""
+        for name, told in attrs.items():
+            if self.attrs.get(name) != told:
+                self.storage.set_study_user_attr(self.study_id, name, told)
+                self.attrs[name] = told
 
     def write(self, trials: Sequence[FrozenTrial]) -> None:
         """Write what is new of the journal's trials."""
@@ -146,7 +155,7 @@ class StudyMirror:
     def about(self, told: Mapping[str, Json]) -> Mapping[str, Json]:
         """What the study in the database is about; what it does not say yet is written there."""
         session = self._opened()
-        with _usable(self._url):
+        with usable(self._url):
             known = session.storage.get_study_user_attrs(session.study_id)
             for name, value in told.items():
                 if name not in known:
@@ -155,7 +164,7 @@ class StudyMirror:
 
     def trials(self) -> list[FrozenTrial]:
         """All trials that the database holds, by number."""
-        with _usable(self._url):
+        with usable(self._url):
             return self._opened().trials()
 
     def _opened(self) -> _Session:
@@ -216,6 +225,7 @@ class StudyMirror:
         self._session.lock.check()
         assert self._source is not None  # noqa: S101 - `follow` starts the thread
         self._session.write(self._source.get_trials(deepcopy=False))
+        self._session.write_attrs(self._source.user_attrs)
         if self._away:
             self._away = ""
             self._say("the database is back, and has what it missed", warning=False)
@@ -253,8 +263,8 @@ def mirrored(storage: str | None, *, task: str, workdir: Path, sink: Sink) -> It
         yield None
         return
     url = database_url(storage)
-    with _usable(url):
-        mirror = StudyMirror(url, study=f"vlmsel-auto-{task[:16]}", me=Holder.here(workdir), sink=sink)
+    with usable(url):
+        mirror = StudyMirror(url, study=f"{STUDY}-{task[:16]}", me=Holder.here(workdir), sink=sink)
     try:
         yield mirror
     finally:
@@ -262,7 +272,7 @@ def mirrored(storage: str | None, *, task: str, workdir: Path, sink: Sink) -> It
 
 
 @contextmanager
-def _usable(url: URL) -> Iterator[None]:
+def usable(url: URL) -> Iterator[None]:
     """Say in one line that the database cannot be used, before a search follows it."""
     from sqlalchemy.exc import SQLAlchemyError
 
