@@ -12,6 +12,7 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.events import discard
 from vlmsel_auto.models import zoo
+from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.records import Budget, Candidate, Task
 from vlmsel_auto.study.dispatch import Dispatch
 from vlmsel_auto.study.loop import Search
@@ -56,3 +57,19 @@ def test_trials_end_in_time_for_the_leading_towers_fit_on_all_labels(
         )  # fmt: skip
         assert search.end() == pytest.approx(deadline - kept)
         assert search.left().seconds == pytest.approx(500 - kept, abs=5.0)
+
+
+def test_a_floor_that_has_no_time_is_not_tried_for_ever(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    def slow(candidate: Candidate) -> object:
+        time.sleep(0.2)
+        return zoo.load(candidate)
+
+    outcome = run_study(
+        task=task, candidates=candidates, ranking=ranking(), budget=Budget(seconds=1e-3), workdir=tmp_path, load=slow,
+        methods=("zero_shot", "probe"), policy=replace(POLICY, late_model=0.1),
+    )  # fmt: skip
+    assert [each.out_of_time for each in outcome.results] == [True]
+    assert outcome.best is None
+    assert outcome.stopped_by == "budget"
