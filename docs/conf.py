@@ -36,6 +36,8 @@ extensions = [
     "field_comments",
 ]
 exclude_patterns = ["_build"]
+linkcheck_ignore = [r"https?://(127\.0\.0\.1|localhost)\b"]
+linkcheck_timeout = 15
 html_theme = "furo"
 html_title = "vlmsel_auto"
 html_copy_source = html_show_sourcelink = False

@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,6 +171,19 @@ def test_makefile_has_the_targets_that_pages_name():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {line.split()[1] for page in PAGES for line in command_lines(page, "make") if len(line.split()) > 1}
     assert named - targets == set()
+
+
+def test_every_library_is_in_the_table_of_libraries_and_every_extra_in_the_readme():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    required = [*project["dependencies"], *(each for name in extras if name != "dev" for each in extras[name])]
+    names = {re.match(r"[\w-]+", each)[0].lower() for each in required}
+    table = re.findall(r"[\w-]+", (ROOT / "docs/libraries.md").read_text().lower())
+    assert names - set(table) == set()
+    readme = set(
+        re.findall(r"`([\w-]+)`", " ".join(re.findall(r"^\| `.*", (ROOT / "README.md").read_text(), re.MULTILINE)))
+    )
+    assert set(extras) - {"docs"} - readme == set()
 
 
 def test_files_that_are_named_are_there():

@@ -27,6 +27,7 @@ from vlmsel_auto.errors import InputError, MissingDependency
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine
 
+STUDY: Final = "vlmsel-auto"  # a search's study in Optuna; in a database with the digest of its task
 _DRIVER: Final = "postgresql+psycopg"
 _FORM: Final = "postgresql://USER@HOST/DATABASE (the password best in ~/.pgpass or PGPASSWORD)"
 _SCHEMA: Final = "vlmsel-auto schema"  # lock of whoever makes Optuna's tables

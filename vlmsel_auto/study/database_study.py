@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import optuna
+from optuna.exceptions import OptunaError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from vlmsel_auto.cache import Json
-from vlmsel_auto.study.database import Holder, StudyLock, connect_args, hold, making_tables
+from vlmsel_auto.errors import InputError
+from vlmsel_auto.study.database import Holder, StudyLock, connect_args, hold, making_tables, reason_of
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
@@ -30,6 +32,29 @@ def quiet_optuna() -> Iterator[None]:
         yield
     finally:
         optuna.logging.set_verbosity(level)
+
+
+@contextmanager
+def usable(url: URL) -> Iterator[None]:
+    """Say in one line that the database cannot be used.
+
+    Raises:
+        InputError: instead of what SQLAlchemy and Optuna raise.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, OptunaError, RuntimeError) as error:  # RuntimeError: tables of another Optuna
+        raise unusable(error, url) from None
+
+
+def unusable(error: Exception, url: URL) -> InputError:
+    """What to tell the user of a database that cannot be used."""
+    return InputError(
+        "the database of --storage cannot be used: start the server, mend the address, or leave --storage out, "
+        f"but got {reason_of(error, url)}"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,9 +93,9 @@ class DatabaseStudy:
         return Held(about=dict(self.about), trials=found)
 
     def write(self, trials: Sequence[FrozenTrial], *, about: Mapping[str, Json]) -> None:
-        """Write what is new of the journal's trials, and what they are about."""
+        """Write what is new of the journal's trials, and what the study says of them (such as `EXPECTED`)."""
         for name, value in about.items():
-            if name not in self.about:
+            if self.about.get(name) != value:
                 self.storage.set_study_user_attr(self.study_id, name, value)
                 self.about[name] = value
         begun = [each.number for each in trials if each.state != OptunaState.WAITING]

@@ -68,7 +68,7 @@ def _fill(search: Search) -> StoppedBy | None:
         if not search.study.waiting():
             history = search.imagined()
             chosen = next_trial(search.plan, history, left=left, unavailable=tuple(search.unavailable))
-            if chosen is None:
+            if chosen is None or (left.spent and search.floors):  # it is late once
                 return StoppedBy.BUDGET if left.spent else StoppedBy.EXHAUSTED
             search.study.queue(chosen, prediction=_predict(search, history, chosen))
         elif left.spent:
@@ -92,6 +92,8 @@ def _predict(search: Search, history: History, trial: NextTrial) -> Prediction:
 def _begin(search: Search, trial: RunningTrial) -> None:
     spec = search.runner.spec(trial.method, trial.candidate, trial.point, fold=trial.fold)
     search.sink(TrialStarted(number=trial.number, spec=spec, why=trial.why))
+    if trial.origin is TrialOrigin.FLOOR:
+        search.floors.append(trial.number)
     known = search.unavailable.get(trial.candidate)
     if known is not None:
         _close(search, Attempt(result=failed(spec, number=trial.number, origin=trial.origin, reason=known)))

@@ -27,8 +27,8 @@ from vlmsel_auto.cache import Json, sealed, unsealed, write_atomically
 from vlmsel_auto.errors import InputError, WorkdirError
 from vlmsel_auto.events import Notice, Sink
 from vlmsel_auto.study.comparing import check_same_search, knows_more
-from vlmsel_auto.study.database import Holder, database_url, engine_of, is_away, reason_of, shown
-from vlmsel_auto.study.database_study import DatabaseStudy, Held, connect
+from vlmsel_auto.study.database import STUDY, Holder, database_url, engine_of, is_away, reason_of, shown
+from vlmsel_auto.study.database_study import DatabaseStudy, Held, connect, unusable
 from vlmsel_auto.study.journal import JOURNAL
 
 if TYPE_CHECKING:
@@ -94,10 +94,7 @@ class StudyMirror:
             if before is not None:  # a server that was restarted ended that connection, and may be back
                 return self.found(needed=needed)
             if needed or not is_away(error):
-                raise InputError(
-                    "the database of --storage cannot be used: start the server, mend the address, or leave --storage "
-                    f"out, but got {reason_of(error, self._url)}"
-                ) from None
+                raise unusable(error, self._url) from None
             self._lost(error)
         self.changed()
         return self._held
@@ -158,7 +155,7 @@ class StudyMirror:
             self._session = self._connect()
             self._check(self._session.held(), ours=self._source.get_trials(deepcopy=False))
         self._session.lock.check()
-        self._session.write(self._source.get_trials(deepcopy=False), about=self._about)
+        self._session.write(self._source.get_trials(deepcopy=False), about=self._source.user_attrs)
         if self._away:
             self._away = ""
             self._say("the database is back, and has what it missed", warning=False)
@@ -214,7 +211,7 @@ def mirrored(storage: str | None, *, task: str, workdir: Path, sink: Sink) -> It
     if storage is None:
         yield None
         return
-    mirror = StudyMirror(database_url(storage), study=f"vlmsel-auto-{task[:16]}", workdir=workdir, sink=sink)
+    mirror = StudyMirror(database_url(storage), study=f"{STUDY}-{task[:16]}", workdir=workdir, sink=sink)
     try:
         mirror.found(needed=not mirror.has_met())
         yield mirror

