@@ -149,7 +149,7 @@ def arrays(found: Conductance) -> dict[str, FloatArray]:
         "signature": np.concatenate(found.signature, axis=1),
         "absolute": np.concatenate(found.absolute, axis=1),
         "total": found.total,
-        "target": found.target,
+        "target": found.target.astype(np.float64),
     }
 
 

@@ -174,7 +174,8 @@ class Signals:
 
         def mean(m: int, s: int) -> FloatArray:
             rows = self.cells.get(kind, m, s)[name]
-            return rows[each_class(self.cells.labels[s], n) if len(rows) > RIVALS else slice(n)].mean(axis=0)
+            kept = each_class(self.cells.labels[s], n) if len(rows) > RIVALS else slice(n)
+            return np.asarray(rows[kept].mean(axis=0), dtype=np.float64)
 
         tasks = range(len(self.library.tasks))
         return tuple(np.stack([mean(m, s) for s in tasks]) for m in range(self.cells.members))
