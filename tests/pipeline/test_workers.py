@@ -36,7 +36,7 @@ def test_workers_get_their_own_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> 
             assert [each["CUDA_VISIBLE_DEVICES"] for each in engine.environments] == expected
 
 
-def test_an_engine_opens_and_warms_up_while_other_work_is_done() -> None:
+def test_workers_warm_up_while_other_work_is_done() -> None:
     done, engine = open_meanwhile(lambda: 7, workers=2, ray=None, device="cpu")
     with engine:
         assert done == 7
@@ -44,7 +44,7 @@ def test_an_engine_opens_and_warms_up_while_other_work_is_done() -> None:
 
 
 @pytest.mark.slow
-def test_ray_opens_beside_the_main_thread() -> None:
+def test_workers_of_ray_warm_up_too() -> None:
     done, engine = open_meanwhile(lambda: 7, workers=None, ray="local", device="cpu")
     with engine:
         assert done == 7

@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Final, TypeVar
 
 from vlmsel_auto.engines.engine import Channel, Engine
@@ -49,28 +47,20 @@ def check_workers(*, workers: int | None, ray: str | None) -> None:
 def open_meanwhile(
     work: Callable[[], T], *, workers: int | None, ray: str | None, device: str, gpus: int = 1
 ) -> tuple[T, Engine]:
-    """Do ``work`` while the engine is opened, as `open_engine` does, and its workers begin with `WarmJob`.
+    """Open the engine, as `open_engine` does, and do ``work`` while its workers begin with `WarmJob`.
 
     Raises:
         Exception: what ``work`` raises; the engine is then closed.
     """
-    with ThreadPoolExecutor(1) as beside:
-        opening = beside.submit(partial(_open_warm, workers=workers, ray=ray, device=device, gpus=gpus))
-        try:
-            done = work()
-        except BaseException:
-            if opening.exception() is None:
-                opening.result().close()
-            raise
-        return done, opening.result()
-
-
-def _open_warm(*, workers: int | None, ray: str | None, device: str, gpus: int) -> Engine:
     engine = open_engine(workers=workers, ray=ray, device=device, gpus=gpus)
-    if not isinstance(engine, InProcess):
-        for _ in range(engine.slots):
-            engine.submit(WarmJob())
-    return engine
+    try:
+        if not isinstance(engine, InProcess):
+            for _ in range(engine.slots):
+                engine.submit(WarmJob())
+        return work(), engine
+    except BaseException:
+        engine.close()
+        raise
 
 
 def open_engine(*, workers: int | None, ray: str | None, device: str, gpus: int = 1) -> Engine:
