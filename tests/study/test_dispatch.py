@@ -9,7 +9,7 @@ import pytest
 from helpers.deadly_models import deadly_load
 from helpers.engine_world import APART, kill_a_worker
 from helpers.stored_results import read_results
-from helpers.study_world import candidates, digits_folder, ranking, task
+from helpers.study_world import NAMES, candidates, digits_folder, ranking, study_of, task
 from vlmsel_auto.engines.engine import Engine
 from vlmsel_auto.events import Event, Notice, TrialEpoch, TrialFinished, TrialStarted
 from vlmsel_auto.models import zoo
@@ -113,3 +113,21 @@ def test_workers_that_do_not_see_the_work_directory_send_the_files(
     assert outcome.best is not None
     assert has_weights(tmp_path, outcome.best.number)
     assert not (tmp_path / "targets").exists()  # embeddings stayed where they were made
+
+
+def test_a_trial_in_a_worker_does_not_pay_for_the_coordinators_death(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path, engine: Engine
+) -> None:
+    arguments = {
+        "task": task, "candidates": candidates, "ranking": ranking(), "load": zoo.load, "workdir": tmp_path,
+        "methods": ("probe",), "engine": engine,
+    }  # fmt: skip
+    run_study(**arguments, budget=Budget(trials=1))
+    study = study_of(tmp_path)
+    study.enqueue_trial({"candidate": 1, "method": "probe"}, user_attrs={"origin": "planned", "attempt": 2})
+    zombie = study.ask()  # begun for the second time when the coordinator was killed
+    zombie.suggest_int("candidate", 0, len(NAMES) - 1)
+    zombie.suggest_categorical("method", ("probe",))
+    outcome = run_study(**arguments, budget=Budget(trials=2))
+    states = {each.spec.candidate: each.state for each in outcome.results}
+    assert states[sorted(NAMES)[1]] is TrialState.COMPLETE

@@ -1,8 +1,8 @@
 """Kill and resume: finished trials are taken over, and those that a dead process left running are queued again.
 
 A trial's weights and result are files, each whole or not at all, written before the study is told. At the start a trial
-that a killed process left running is adopted when its result exists; otherwise it is closed as failed and queued again,
-once, to go on from the last state of its training that is on file.
+that a killed process left running is adopted when its result exists; otherwise it is closed as failed and queued again
+(once, where the trial itself may have killed the process), to go on from the last state of its training on file.
 """
 
 from __future__ import annotations
@@ -39,11 +39,13 @@ def recover(
     runner: TrialRunner,
     *,
     tell: Callable[[TrialResult], None],
+    in_process: bool = True,
     sink: Sink = discard,
 ) -> dict[str, str]:
     """Take over finished trials; close those that a dead process left running, and queue them again once.
 
-    A finished trial whose result is lost is queued again too. ``tell`` hears of each trial that was taken over.
+    ``tell`` hears of each trial that was taken over. A trial that ran in a worker (``in_process`` is False) did not
+    kill the coordinator: it is queued again as often as that happens.
 
     Returns:
         Candidates to set aside, and why: the process died in one of their trials as often as it may.
@@ -66,10 +68,11 @@ def recover(
             study.close(result)
         elif each.planned is None or each.number in queued:
             study.fail(each.number)
-        elif each.attempt + 1 > ATTEMPTS:
+        elif in_process and each.attempt + 1 > ATTEMPTS:
             _give_up(each.number, each.planned, study=study, results=results, runner=runner)
         else:
-            queue_again(study, runner, number=each.number, trial=each.planned, attempt=each.attempt + 1)
+            attempt = each.attempt + in_process
+            queue_again(study, runner, number=each.number, trial=each.planned, attempt=attempt)
     for kept in results.all():
         _renew(kept, results=results, runner=runner, sink=sink)
     return {each.spec.candidate: each.reason for each in results.all() if each.reason == _GIVEN_UP}

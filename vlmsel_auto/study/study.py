@@ -194,6 +194,7 @@ def _run(search: Search, *, begun: float) -> StudyOutcome:
             search.results,
             search.runner,
             tell=lambda result: search.tell(result, expected=search.expected(), resumed=True),
+            in_process=isinstance(search.dispatch.engine, InProcess),
             sink=search.sink,
         )
         search.unavailable.update(aside)
