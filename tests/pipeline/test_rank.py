@@ -13,7 +13,7 @@ from vlmsel_auto.events import Notice, StageProgress
 from vlmsel_auto.library.places import default_library
 from vlmsel_auto.measuring.measure import find_measurement
 from vlmsel_auto.models.candidates import resolve
-from vlmsel_auto.pipeline import rank as rank_stage
+from vlmsel_auto.pipeline import profiles
 from vlmsel_auto.pipeline.rank import rank_task
 from vlmsel_auto.tasks.task import load_task
 
@@ -80,11 +80,11 @@ def test_candidates_that_the_deadline_left_are_ranked_by_the_library_alone(task,
 
 
 def test_when_time_is_short_embeddings_are_all(task, tmp_path, monkeypatch):
-    monkeypatch.setattr(rank_stage, "_PROFILE_SHARE", 1e-9)
+    monkeypatch.setattr(profiles, "_PROFILE_SHARE", 1e-9)
     ranking, looked, profiled = rank(task, tmp_path, deadline=time.monotonic() + 3600)
     assert len(looked) == len(NAMES)
     assert profiled == []  # conductance takes longer than embeddings, and even those took too long
-    monkeypatch.setattr(rank_stage, "_PROFILE_TIMES", -1.0)
+    monkeypatch.setattr(profiles, "_PROFILE_TIMES", -1.0)
     ranking, looked, profiled = rank(task, tmp_path, deadline=time.monotonic() + 3600)
     assert looked == []  # they are kept
     assert len(profiled) == 1  # which shows how long it takes
