@@ -18,12 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import typer
-from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
+from helpers.command_line import parse
 from helpers.drawings import draw_task
-from vlmsel_auto.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(str(each.relative_to(ROOT)) for each in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
@@ -124,18 +122,6 @@ def command_lines(page: str, program: str) -> list[str]:
     """Command lines of a program as the page writes them, without comments."""
     found = [re.split(r"\s{2,}|\s+#", line.strip())[0] for line in code_lines(page)]
     return sorted({line for line in found if re.match(rf"{program}(\s|$)", line)})
-
-
-def parse(line: str) -> None:
-    """Raise what the command line itself would raise of unknown commands, unknown options or too many arguments."""
-    command = typer.main.get_command(app)
-    words = shlex.split(line)[1:]
-    context = command.context_class(command, info_name="vlmsel-auto")
-    while isinstance(command, TyperGroup) and words and not words[0].startswith("-"):
-        _, command, words = command.resolve_command(context, words)
-        context = command.context_class(command, parent=context)
-    _, rest, _ = command.make_parser(context).parse_args(args=list(words))
-    assert not rest, f"{line}: {rest} is more than the command takes"
 
 
 COMMANDS = [(page, line) for page in PAGES for line in command_lines(page, "vlmsel-auto") if "|" not in line]

@@ -6,7 +6,8 @@ import runpy
 from pathlib import Path
 
 import pytest
-from test_documents import parse
+
+from helpers.command_line import parse
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "first_time.py"
 
