@@ -157,7 +157,9 @@ def _from_name(name: str, *, base: Path, seen: tuple[Path, ...]) -> Iterable[_Fo
     if name.startswith(_LOCAL):
         return (_local(base / name[len(_LOCAL) :]),)
     if name.startswith(HUB):
-        return (catalogue.hub_candidate(name),)
+        from vlmsel_auto.models.download import hub_candidate  # imports huggingface_hub: only for hub repositories
+
+        return (hub_candidate(name),)
     member = next((candidate for candidate in mini_zoo() if candidate.id == name), None)
     if member is not None:
         return (member,)

@@ -1,7 +1,7 @@
 """What is known of open_clip's published models without importing it.
 
 It ships in ``data/openclip_catalogue.json``, made by ``benchmarks/model_cards.py``. Only a name
-that is missing there makes this module ask the installed open_clip; only hub repositories need the network.
+that is missing there makes this module ask the installed open_clip.
 """
 
 from __future__ import annotations
@@ -73,12 +73,12 @@ def hub_sources(arch: str, tag: str) -> HubSources | None:
     if tag in tags and version("open_clip_torch") == catalogue["open_clip"]:
         text, weights = cast("dict[str, dict[str, Json]]", catalogue["architectures"])[arch], tags[tag]
     else:  # another open_clip may take them from elsewhere
-        from vlmsel_auto.models import zoo
+        from vlmsel_auto.models import installed
 
-        model_cfg, installed = zoo.published().get(arch, ({}, {}))
-        if tag not in installed:
+        model_cfg, tags = installed.published().get(arch, ({}, {}))
+        if tag not in tags:
             return None
-        text, weights = cast("dict[str, Json]", model_cfg["text_cfg"]), installed[tag]
+        text, weights = cast("dict[str, Json]", model_cfg["text_cfg"]), tags[tag]
     return sources_of(text, weights=str(weights.get("hf_hub") or ""))
 
 
@@ -91,15 +91,16 @@ def sources_of(text_cfg: Mapping[str, Json], *, weights: str) -> HubSources:
 
 def _installed(arch: str, tag: str) -> Candidate | None:
     """A name that the shipped catalogue lacks: a newer open_clip has it, or the caller registered it."""
-    from vlmsel_auto.models import zoo
+    from vlmsel_auto.models import installed  # imports open_clip
 
-    model_cfg, tags = zoo.published().get(arch, ({}, {}))
-    return _configured(f"{arch}/{tag}", arch, tag, model_cfg, tags[tag]) if tag in tags else None
+    model_cfg, tags = installed.published().get(arch, ({}, {}))
+    return configured(f"{arch}/{tag}", arch, tag, model_cfg, tags[tag]) if tag in tags else None
 
 
-def _configured(
+def configured(
     name: str, arch: str, tag: str, model_cfg: Mapping[str, Json], preprocess: Mapping[str, Json]
 ) -> Candidate:
+    """Return the candidate that open_clip's configuration describes, its size not counted."""
     vision = model_cfg.get("vision_cfg")
     size = vision.get("image_size", 224) if isinstance(vision, dict) else None
     view = view_of(preprocess, size=size, name=name)
@@ -108,18 +109,6 @@ def _configured(
 
 def _catalogue() -> Mapping[str, Json]:
     return read_json(package_file("data") / "openclip_catalogue.json")
-
-
-def hub_candidate(name: str) -> Candidate:
-    """Return the candidate ``hf-hub:ORG/REPOSITORY``; its configuration is downloaded unless it is in the cache.
-
-    Raises:
-        CandidateError: it cannot be reached, or is not in open_clip's format.
-    """
-    from vlmsel_auto.models.download import hub_config  # imports huggingface_hub: only for hub repositories
-
-    model_cfg, preprocess = hub_config(name.removeprefix(HUB))
-    return _configured(name, name, "", model_cfg, preprocess)
 
 
 def package_file(name: str) -> Path:

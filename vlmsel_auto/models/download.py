@@ -16,7 +16,7 @@ from vlmsel_auto.cache import Json
 from vlmsel_auto.errors import CandidateError, TrialUnavailable
 from vlmsel_auto.events import DownloadProgress, Sink, discard
 from vlmsel_auto.models import hub
-from vlmsel_auto.models.catalogue import HUB
+from vlmsel_auto.models.catalogue import HUB, configured
 from vlmsel_auto.models.hub import HubFile, RemoteFile
 from vlmsel_auto.models.hubfiles import check_packages, config_file, files_of, read_config, sources_for
 from vlmsel_auto.records import Candidate
@@ -97,6 +97,16 @@ def fetch(candidate: Candidate, *, sink: Sink = discard, stop: threading.Event |
     raise TrialUnavailable(
         f"The repository changes faster than it can be downloaded, try again later, but got {candidate.id!r}"
     )
+
+
+def hub_candidate(name: str) -> Candidate:
+    """Return the candidate ``hf-hub:ORG/REPOSITORY``; its configuration is downloaded unless it is in the cache.
+
+    Raises:
+        CandidateError: it cannot be reached, or is not in open_clip's format.
+    """
+    model_cfg, preprocess = hub_config(name.removeprefix(HUB))
+    return configured(name, name, "", model_cfg, preprocess)
 
 
 def hub_config(repository: str) -> tuple[Mapping[str, Json], Mapping[str, Json]]:

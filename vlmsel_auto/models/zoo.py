@@ -1,4 +1,4 @@
-"""Loading candidates: the only module that imports open_clip.
+"""Loading candidates, by open_clip.
 
 Everything goes through open_clip's own loaders, with its known traps closed: missing weights raise instead of giving a
 random model, QuickGELU follows the pretraining tag, a folder's vocabulary is found in the folder, no remote code runs.
@@ -17,7 +17,6 @@ from typing import cast
 
 import open_clip
 import torch
-from open_clip.pretrained import list_pretrained_tags_by_model
 from torch import nn
 
 from vlmsel_auto.cache import Json
@@ -238,12 +237,3 @@ def _loading(candidate: Candidate, *, where: str) -> Iterator[None]:
         ) from error
     finally:
         logging.disable(level)
-
-
-def published() -> dict[str, tuple[dict[str, Json], dict[str, dict[str, Json]]]]:
-    """What the installed open_clip knows: architecture -> (model_cfg, pretraining tag -> its configuration)."""
-    found: dict[str, tuple[dict[str, Json], dict[str, dict[str, Json]]]] = {}
-    for arch in open_clip.list_models():
-        tags = {tag: dict(open_clip.get_pretrained_cfg(arch, tag)) for tag in list_pretrained_tags_by_model(arch)}
-        found[arch] = (cast("dict[str, Json]", open_clip.get_model_config(arch)), tags)
-    return found
