@@ -18,6 +18,7 @@ $(READY): constraints.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(QUICKLY) -c constraints.txt torch torchvision
 	$(BIN)/python -m pip install $(QUICKLY) -c constraints.txt -e '.[dev,docs]'
+	@$(BIN)/python -W ignore -m compileall -q $(VENV)/lib/python*/site-packages/ot  # POT's docstrings make Python warn
 	@touch $(READY)
 
 demo: $(READY)  ## the main job offline: handwritten digits, mini zoo, a real search

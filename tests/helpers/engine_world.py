@@ -27,7 +27,7 @@ def kill_a_worker() -> int | None:
     """Kill one that is at work, of either engine; None: there was none."""
     for process in psutil.Process().children(recursive=True):
         line = " ".join(process.cmdline())
-        if "ray::_work" in line or "loky.backend.popen_loky_posix" in line or "-m joblib" in line:
+        if "ray::work" in line or "loky.backend.popen_loky_posix" in line or "-m joblib" in line:
             os.kill(process.pid, signal.SIGKILL)
             return process.pid
     return None

@@ -21,6 +21,7 @@ FACTS = Facts(
     repository="timm/vit_base_patch32_clip_224.openai",
     licence="MIT",
     training_data="WIT-400M (not public)",
+    training_pairs=400_000_000,
     lacks=(),
 )
 MACHINE = Machine(

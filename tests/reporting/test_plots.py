@@ -67,7 +67,7 @@ def models(count):
     return [
         Tradeoff(
             name=f"model-{n}", method="probe", accuracy=0.5 + 0.4 * n / count, latency=1e-3 * (n + 1), params=None,
-            on_front=n % 2 == 0,
+            memory=None, worth=0.5, on_front=n % 2 == 0,
         )
         for n in range(count)
     ]  # fmt: skip
@@ -184,8 +184,8 @@ def test_the_end_of_the_budget_is_shown_where_it_does_not_squeeze_the_trials():
 
 def test_milliseconds_are_written_as_plain_numbers():
     models = [
-        Tradeoff(name="a", method="probe", accuracy=0.8, latency=0.0004, params=1, on_front=True),
-        Tradeoff(name="b", method="probe", accuracy=0.9, latency=0.0051, params=1, on_front=True),
+        Tradeoff(name="a", method="probe", accuracy=0.8, latency=0.0004, params=1, memory=1, worth=0.8, on_front=True),
+        Tradeoff(name="b", method="probe", accuracy=0.9, latency=0.0051, params=1, memory=1, worth=0.9, on_front=True),
     ]
     found = texts(svg_of(plots.accuracy_against_latency)(models))
     assert {"0.5", "1", "2", "5"} <= set(found)
