@@ -8,7 +8,9 @@ from typing import Literal, Protocol, TypeAlias
 
 from vlmsel_auto.records import Agreement, BestModel, EnsembleModel, Ranking, TrialResult, TrialSpec
 
-Stage: TypeAlias = Literal["images", "looks", "profiles", "ranking", "trials", "report", "library", "predict", "export"]
+Stage: TypeAlias = Literal[
+    "images", "looks", "profiles", "ranking", "trials", "fits", "report", "library", "predict", "export"
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

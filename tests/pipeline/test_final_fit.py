@@ -13,6 +13,7 @@ from helpers.study_world import candidates, digits_folder, ranking, task
 from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.engines.local import LocalEngine
 from vlmsel_auto.errors import TrialUnavailable
+from vlmsel_auto.events import Event, Notice, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.pipeline.final_fit import fit_finally
@@ -56,7 +57,11 @@ def test_towers_learn_from_all_labels_and_heads_stay(
     before = {each.number: load_trial(workdir, each.number) for each in outcome.members}
     towers = {each.number: each for each in outcome.members if each.spec.method == "finetune"}
     assert 0 < len(towers) < len(outcome.members)
-    made = fit()
+    heard: list[Event] = []
+    made = fit(sink=heard.append)
+    steps = [each for each in heard if isinstance(each, (StageStarted, StageProgress, StageFinished))]
+    assert [type(each) for each in steps] == [StageStarted, *len(towers) * [StageProgress], StageFinished]
+    assert {each.stage for each in steps} == {"fits"}
     for each in made.results:
         assert each.on_all_labels == (each.number in towers)
         assert read_result(workdir, each.number) == each
@@ -107,10 +112,10 @@ def test_two_workers_fit_at_once_what_one_process_fits_in_turn(
         replace(two, runner=replace(outcome.runner, workdir=tmp_path / "copy")), wanted=wanted, engine=InProcess(),
         deadline=None, sink=print,
     )  # fmt: skip
-    told: list[object] = []
+    told: list[Event] = []
     with LocalEngine(2, threads=1) as engine:
         made = fit_finally(two, wanted=wanted, engine=engine, deadline=None, sink=told.append)
-    assert told == []
+    assert not [each for each in told if isinstance(each, Notice)]
     assert all(each.on_all_labels for each in (*made.members, *alone.members))
     for number in wanted:
         mine, other = (load_trial(folder, number) for folder in (workdir, tmp_path / "copy"))

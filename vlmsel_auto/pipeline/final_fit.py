@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from vlmsel_auto.engines.engine import Done, Engine, Failed, Finished, Ticket
-from vlmsel_auto.events import Notice, Sink
+from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.process import is_disk_error
 from vlmsel_auto.records import TrialResult
@@ -34,7 +34,7 @@ def fit_finally(
         wanted: numbers of the trials that the user gets, the most important first.
         engine: where fits run, as many at once as it has slots.
         deadline: `time.monotonic` at which all must be over; None: no end.
-        sink: told of a fit that failed; the trial's own weights then stay.
+        sink: takes the events of stage "fits"; told of a fit that failed, whose trial then keeps its own weights.
 
     Raises:
         KeyboardInterrupt: asked to end.
@@ -44,6 +44,7 @@ def fit_finally(
     folds, results = len(runner.task.folds), {each.number: each for each in outcome.results}
     waiting = deque(results[number] for number in (wanted if folds else ()) if _can_be_fitted(results[number]))
     dispatch, running = Dispatch(engine=engine, runner=runner), dict[Ticket, TrialResult]()
+    stage = _Stage(sink=sink, total=len(waiting))
     try:
         while waiting or running:
             while waiting and len(running) < engine.slots:
@@ -53,8 +54,8 @@ def fit_finally(
                     running[dispatch.submit_fit(trial, deadline=deadline, seconds=needed)] = trial
             if not running:
                 break
-            late = None if deadline is None else max(0.0, deadline - time.monotonic()) + _LATE_SECONDS
-            ended = engine.finished(timeout=late)
+            stage.begin()
+            ended = engine.finished(timeout=_patience(deadline))
             if ended is None:
                 break
             if ended.ticket in running:  # the engine may yet tell of jobs of an earlier stage
@@ -63,16 +64,46 @@ def fit_finally(
                 if made is not None:
                     save_result(runner.workdir, made)
                     results[trial.number] = made
+                stage.step(trial.spec.candidate)
     finally:
         for ticket in running:
             engine.cancel(ticket)
         dispatch.close()
+    stage.end()
     return replace(
         outcome,
         results=tuple(results[each.number] for each in outcome.results),
         best=None if outcome.best is None else results[outcome.best.number],
         members=tuple(results[each.number] for each in outcome.members),
     )
+
+
+@dataclass(kw_only=True, eq=False)
+class _Stage:
+    """What is told of the fits; nothing where there are none."""
+
+    sink: Sink
+    total: int
+    began: float | None = None
+    done: int = 0
+
+    def begin(self) -> None:
+        if self.began is None:
+            self.began = time.monotonic()
+            self.sink(StageStarted(stage="fits", total=self.total, text="chosen towers, on all labelled images"))
+
+    def step(self, candidate: str) -> None:
+        self.done += 1
+        self.sink(StageProgress(stage="fits", done=self.done, text=candidate))
+
+    def end(self) -> None:
+        if self.began is not None:
+            self.sink(StageFinished(stage="fits", seconds=time.monotonic() - self.began))
+
+
+def _patience(deadline: float | None) -> float | None:
+    """Seconds to wait for a fit; None: as long as it takes."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic()) + _LATE_SECONDS
 
 
 def _can_be_fitted(trial: TrialResult) -> bool:
