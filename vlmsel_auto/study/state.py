@@ -58,7 +58,7 @@ class Search:
     sink: Sink
     unavailable: dict[str, str] = field(default_factory=dict)  # candidate -> why it cannot be used
     running: dict[Ticket, RunningHere] = field(default_factory=dict)
-    floors: list[int] = field(default_factory=list)  # trials without training that this run has begun
+    floor_begun: bool = False  # whether this run has begun a trial without training
     _made: tuple[tuple[TrialResult, ...], Ranking] | None = None  # the last updated ranking, and what it was made from
 
     @property

