@@ -20,7 +20,8 @@ from looking_strategies import average_ranks
 from looking_table import mieb, word
 
 from vlmsel_auto.library import published
-from vlmsel_auto.planning.looking import Look, next_look
+from vlmsel_auto.planning.looking import next_look
+from vlmsel_auto.planning.outlook import Look
 from vlmsel_auto.planning.scenarios import learn_scenarios
 from vlmsel_auto.records import FloatArray
 

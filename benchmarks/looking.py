@@ -39,7 +39,7 @@ from looking_quicktune import quicktune
 from looking_strategies import STRATEGIES, VARIANTS, Fixed, Order, Ours, greedy, holes
 from looking_table import Scene, Setting, read_settings
 
-from vlmsel_auto.planning.looking import LookingPolicy
+from vlmsel_auto.planning.outlook import LookingPolicy
 from vlmsel_auto.ranking.agreement import mean_interval
 from vlmsel_auto.records import FloatArray
 

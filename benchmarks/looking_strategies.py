@@ -15,7 +15,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
-from vlmsel_auto.planning.looking import DEFAULT, Look, LookingPolicy, best_seen, next_look
+from vlmsel_auto.planning.looking import best_seen, next_look
+from vlmsel_auto.planning.outlook import DEFAULT, Look, LookingPolicy
 from vlmsel_auto.planning.posterior import expected_improvement
 from vlmsel_auto.planning.scenarios import learn_scenarios
 from vlmsel_auto.records import FloatArray

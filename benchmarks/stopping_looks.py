@@ -22,7 +22,8 @@ from looking_table import LABELS, Scene, Setting, read_settings
 
 from vlmsel_auto.library import published
 from vlmsel_auto.planning.look_seconds import look_seconds
-from vlmsel_auto.planning.looking import Look, best_seen, next_look
+from vlmsel_auto.planning.looking import best_seen, next_look
+from vlmsel_auto.planning.outlook import Look
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.planning.scenarios import learn_scenarios
 from vlmsel_auto.records import FloatArray

@@ -32,7 +32,8 @@ from vlmsel_auto.cache import default_cache_dir
 from vlmsel_auto.library.places import default_library
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.models.candidates import mini_zoo
-from vlmsel_auto.planning.looking import Look, next_look
+from vlmsel_auto.planning.looking import next_look
+from vlmsel_auto.planning.outlook import Look
 from vlmsel_auto.planning.scenarios import learn_scenarios
 from vlmsel_auto.ranking import ranking as ranking_module
 from vlmsel_auto.ranking.agreement import mean_interval, ndcg, tau_b, top_k_loss

@@ -1,31 +1,13 @@
-from itertools import pairwise
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import Kernel
 
-from helpers.published_world import CANDIDATES, DATASETS, drawn_table
-from vlmsel_auto.planning.looking import (
-    DEFAULT,
-    Look,
-    LookingPolicy,
-    best_seen,
-    look_values,
-    next_look,
-    outlook,
-)
+from helpers.published_world import CANDIDATES, DATASETS, KNOWN, LEVEL_SD, PLAIN, drawn_table, look
+from vlmsel_auto.planning.looking import best_seen, look_values, next_look
+from vlmsel_auto.planning.outlook import DEFAULT, Look, LookingPolicy, outlook
 from vlmsel_auto.planning.scenarios import Scenarios, learn_scenarios
-
-PLAIN = LookingPolicy(cover_every=0, p_reversed=0.0, p_vague=0.0, spreads=(1.0,))  # one Gaussian
-KNOWN = learn_scenarios(drawn_table())
-
-
-def look(candidate: int, accuracy: float, sd: float = 0.03) -> Look:
-    return Look(candidate=candidate, accuracy=accuracy, sd=sd)
 
 
 def search(known: Scenarios, truth: np.ndarray, *, loads: int, policy: LookingPolicy = DEFAULT) -> list[Look]:
@@ -38,66 +20,10 @@ def search(known: Scenarios, truth: np.ndarray, *, loads: int, policy: LookingPo
     return looks
 
 
-class Given(Kernel):
-    """A kernel matrix over indices."""
-
-    def __init__(self, matrix):
-        self.matrix = matrix
-
-    def __call__(self, X, Y=None, eval_gradient=False):  # noqa: FBT002 - scikit-learn's signature
-        rows = X[:, 0].astype(int)
-        return self.matrix[np.ix_(rows, rows if Y is None else Y[:, 0].astype(int))]
-
-    def diag(self, X):
-        return np.diag(self.matrix)[X[:, 0].astype(int)]
-
-    def is_stationary(self):
-        return False
-
-
-def level_sd() -> float:
-    return PLAIN.level_width * KNOWN.level_sd
-
-
-def test_one_story_and_spread_is_gaussian_process_regression():
-    looks = [look(0, 0.62, 0.03), look(5, 0.48, 0.05), look(7, 0.55, 0.02)]
-    prior = KNOWN.level + KNOWN.mean
-    places = np.array([[each.candidate] for each in looks])
-    process = GaussianProcessRegressor(
-        Given(KNOWN.cov + level_sd() ** 2), alpha=np.array([each.sd**2 for each in looks]), optimizer=None
-    )
-    process.fit(places, np.array([each.accuracy for each in looks]) - prior[places[:, 0]])
-    mean, sd = process.predict(np.arange(CANDIDATES)[:, None], return_std=True)
-    found = outlook(KNOWN, looks, policy=PLAIN)
-    np.testing.assert_allclose(found.mean, prior + mean, atol=1e-8)
-    np.testing.assert_allclose(found.sd, sd, atol=1e-8)
-
-
-def test_stories_and_spreads_are_weighed_by_their_likelihoods():
-    policy = LookingPolicy(cover_every=0, p_reversed=0.2, p_vague=0.3, spreads=(0.5, 2.0), spread_log_sd=0.7)
-    looks = [look(0, 0.45), look(11, 0.6), look(4, 0.5)]
-    rows = [each.candidate for each in looks]
-    values, noise = [each.accuracy for each in looks], np.diag([each.sd**2 for each in looks])
-    variance = np.mean(KNOWN.mean**2 + np.diag(KNOWN.cov))
-    stories = [
-        (0.5, KNOWN.mean, KNOWN.cov),
-        (0.2, -KNOWN.mean, KNOWN.cov),
-        (0.3, np.zeros(CANDIDATES), variance * np.eye(CANDIDATES)),
-    ]
-    weights = np.zeros(3)
-    for story, (share, mean, cov) in enumerate(stories):
-        for spread in policy.spreads:
-            kernel = spread**2 * cov + (policy.level_width * KNOWN.level_sd) ** 2
-            density = stats.multivariate_normal(KNOWN.level + spread * mean[rows], kernel[np.ix_(rows, rows)] + noise)
-            weights[story] += share * stats.norm.pdf(np.log(spread), scale=0.7) * density.pdf(values)
-    found = outlook(KNOWN, looks, policy=policy)
-    np.testing.assert_allclose([found.p_published, found.p_reversed, found.p_vague], weights / weights.sum())
-
-
 def test_the_value_of_a_look_is_the_integral_of_the_improvement():
     looks = [look(0, 0.6), look(2, 0.57)]
     value = look_values(KNOWN, looks, policy=PLAIN)
-    kernel = KNOWN.cov + level_sd() ** 2
+    kernel = KNOWN.cov + LEVEL_SD**2
     rows = [0, 2]
     gain = kernel[:, rows] @ np.linalg.inv(kernel[np.ix_(rows, rows)] + 0.03**2 * np.eye(2))
     mean = KNOWN.level + KNOWN.mean + gain @ (np.array([0.6, 0.57]) - KNOWN.level - KNOWN.mean[rows])
@@ -161,26 +87,6 @@ def test_a_constant_added_to_one_data_set_changes_no_first_look(column: int, con
     np.testing.assert_allclose(
         look_values(learn_scenarios(moved), []), look_values(learn_scenarios(table), []), atol=1e-10
     )
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, CANDIDATES - 1), st.floats(0.05, 0.95))
-def test_a_look_without_noise_pins_the_value_and_more_noise_moves_less(candidate: int, value: float):
-    pinned = outlook(KNOWN, [look(candidate, value, 0.0)])
-    assert pinned.mean[candidate] == pytest.approx(value, abs=1e-6)
-    assert pinned.sd[candidate] < 1e-5
-    before = outlook(KNOWN, [], policy=PLAIN).mean
-    moves = [
-        np.abs(outlook(KNOWN, [look(candidate, value, sd)], policy=PLAIN).mean - before) for sd in (0.0, 0.02, 0.1, 0.5)
-    ]
-    assert all(np.all(less <= more + 1e-12) for more, less in pairwise(moves))
-
-
-def test_a_disappointment_lowers_its_family_most():
-    looks = [look(1, 0.6), look(2, 0.6), look(0, 0.45)]  # 3, 6 and 9 are of the family of 0
-    now, before = outlook(KNOWN, looks).mean, outlook(KNOWN, looks[:2]).mean
-    fall = before - now
-    assert fall[[3, 6, 9]].min() > fall[[4, 5, 7, 8]].max()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -251,23 +157,6 @@ def test_a_choice_without_looks_and_costs_that_are_none_are_refused():
     for costs in (np.ones(3), np.zeros(CANDIDATES), np.full(CANDIDATES, np.nan)):
         with pytest.raises(ValueError, match="positive numbers"):
             next_look(KNOWN, [], costs=costs)
-
-
-@pytest.mark.parametrize(
-    "settings_",
-    [
-        {"p_reversed": -0.1},
-        {"p_reversed": 0.5, "p_vague": 0.5},
-        {"spreads": ()},
-        {"spreads": (0.0, 1.0)},
-        {"level_width": 0.0},
-        {"cover_every": -1},
-        {"cost_power": -1.0},
-    ],
-)
-def test_a_policy_out_of_range_is_refused(settings_):
-    with pytest.raises(ValueError, match="but got"):
-        LookingPolicy(**settings_)
 
 
 def test_a_candidate_that_is_not_worth_it_is_passed_over():

@@ -28,8 +28,9 @@ from vlmsel_auto.pipeline.before_looking import known_before
 from vlmsel_auto.pipeline.look_job import LookJob, Seen
 from vlmsel_auto.pipeline.look_state import Looks
 from vlmsel_auto.pipeline.source_profiles import SourceProfiles
-from vlmsel_auto.planning.looking import DEFAULT, Look, look_values, next_look
+from vlmsel_auto.planning.looking import look_values, next_look
 from vlmsel_auto.planning.objective import ACCURACY, Objective
+from vlmsel_auto.planning.outlook import DEFAULT, Look
 from vlmsel_auto.process import older_objects_left_alone
 from vlmsel_auto.ranking.forecast import Forecast
 from vlmsel_auto.ranking.measurement import Measurement

@@ -14,8 +14,8 @@ from vlmsel_auto.models.machine import Machine
 from vlmsel_auto.pipeline.affordable import charges_of, expected_latencies
 from vlmsel_auto.pipeline.before_looking import Known
 from vlmsel_auto.planning.look_seconds import TimedLook, look_seconds
-from vlmsel_auto.planning.looking import Look, outlook
 from vlmsel_auto.planning.objective import ACCURACY, Objective
+from vlmsel_auto.planning.outlook import Look, outlook
 from vlmsel_auto.ranking.forecast import Forecast, look_accuracy
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Candidate, FloatArray, Task

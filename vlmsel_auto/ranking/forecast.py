@@ -1,6 +1,6 @@
 """What published figures and the looks so far say of candidates that no library knows, in a ranking's standard units.
 
-The forecast is `planning.looking`'s posterior: candidates that were not looked at have a place in it because models
+The forecast is `planning.outlook`'s posterior: candidates that were not looked at have a place in it because models
 rise and fall together. Those that were looked at are ordered among themselves by the forecast and by the evidence of
 their labels, or else of their unlabelled images, in equal shares: the forecast knows their published figures, the
 evidence sees more than an accuracy.

@@ -1,0 +1,186 @@
+"""What is believed of M candidates on a new task after some of them were loaded and looked at. Pure arrays.
+
+A look loads one candidate and measures its accuracy on the user's labelled images, with a standard error. What
+accuracies on other data sets say (`planning.scenarios`) is one Gaussian process over candidates, with level and spread
+of the new task integrated out:
+
+    y = level + s * z + noise,    z ~ N(mean, cov)
+
+The level's prior is that of the published data sets, widened; s is taken by its posterior on a grid. Three stories of
+the table are weighed by their evidence after every look (`misled` of `planning.policy` is the same thought):
+
+    published  z as above
+    reversed   z ~ N(-mean, cov): the table has the order the wrong way round
+    vague      z ~ N(0, v I): the table tells nothing of this task
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from vlmsel_auto.planning.scenarios import Scenarios
+from vlmsel_auto.records import FloatArray, IntArray
+
+TINY: Final = 1e-12  # variance
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LookingPolicy:
+    """How looks are valued: our own choices (docs/looking.md says what measured them)."""
+
+    cover_every: int = 2  # each such look is the portfolio's; 0: none
+    p_reversed: float = 0.015
+    p_vague: float = 0.03
+    spreads: tuple[float, ...] = (0.4, 0.63, 1.0, 1.6, 2.5)  # grid of s
+    spread_log_sd: float = 0.7  # of s around 1
+    level_width: float = 1.5  # of the new task's level, in standard deviations between published data sets
+    cost_power: float = 0.5  # values are divided by this power of the costs; 1: plain gain per cost
+    realised: float = 0.25  # share of a value that comes out, for stopping: looks err, and the next might gain the same
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ValueError: a probability, a width, a spread or a count out of range.
+        """
+        if min(self.p_reversed, self.p_vague) < 0 or self.p_reversed + self.p_vague >= 1:
+            raise ValueError(f"p_reversed and p_vague must be probabilities that leave one over, but got {self!r}")
+        if not self.spreads or min(*self.spreads, self.spread_log_sd, self.level_width) <= 0:
+            raise ValueError(f"spreads and widths must be positive, but got {self!r}")
+        if min(self.cover_every, self.cost_power, self.realised) < 0:
+            raise ValueError(f"cover_every, cost_power and realised must not be negative, but got {self!r}")
+
+
+DEFAULT: Final = LookingPolicy()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """What a loaded candidate reached on the user's labelled images."""
+
+    candidate: int  # index into the scenarios
+    accuracy: float  # in [0, 1]
+    sd: float  # standard error of it, at least 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outlook:
+    """What is believed of M candidates after some looks, in units of accuracy."""
+
+    mean: FloatArray  # (M,)
+    sd: FloatArray  # (M,); before the first look most of it is the level's
+    p_published: float  # probability of each story
+    p_reversed: float
+    p_vague: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MixturePart:
+    """One story under one spread, given n looks: a Gaussian of the mixture."""
+
+    story: int  # 0 published, 1 reversed, 2 vague
+    weight: float  # the weights of all parts sum to 1
+    mean: FloatArray  # (M,) accuracy
+    variance: FloatArray  # (M,)
+    seen: FloatArray  # (n, M) covariance of those seen with all
+
+
+def check_looks(scenarios: Scenarios, looks: Sequence[Look]) -> None:
+    """Refuse looks that cannot be.
+
+    Raises:
+        ValueError: a candidate out of range or looked at twice, an accuracy or standard error out of range.
+    """
+    places = [each.candidate for each in looks]
+    if len(set(places)) != len(places):
+        raise ValueError(f"every candidate may be looked at once, but got {places!r}")
+    for each in looks:
+        if not 0 <= each.candidate < len(scenarios.mean):
+            raise ValueError(f"a look must name one of {len(scenarios.mean)} candidates, but got {each!r}")
+        if not 0 <= each.accuracy <= 1 or not 0 <= each.sd < math.inf:
+            raise ValueError(f"a look needs an accuracy in [0, 1] and a standard error, but got {each!r}")
+
+
+def places_of(looks: Sequence[Look]) -> IntArray:
+    """(n,) candidates that were looked at."""
+    return np.array([each.candidate for each in looks], dtype=np.int64)
+
+
+def level_variance(scenarios: Scenarios, policy: LookingPolicy) -> float:
+    """Prior variance of the new task's level."""
+    return (policy.level_width * scenarios.level_sd) ** 2
+
+
+def _stories(scenarios: Scenarios, policy: LookingPolicy) -> list[tuple[float, FloatArray, FloatArray]]:
+    """Probability, mean (M,) and covariance (M, M) of z under each story."""
+    size = len(scenarios.mean)
+    variance = float(np.mean(scenarios.mean**2 + np.diag(scenarios.cov)))
+    return [
+        (1 - policy.p_reversed - policy.p_vague, scenarios.mean, scenarios.cov),
+        (policy.p_reversed, -scenarios.mean, scenarios.cov),
+        (policy.p_vague, np.zeros(size), variance * np.eye(size)),
+    ]
+
+
+def _condition(
+    mean: FloatArray, cov: FloatArray, *, seen: IntArray, values: FloatArray, noise: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray, float]:
+    """Mean (M,), variance (M,) and covariance (n, M) given n values with noise variances, and the log likelihood."""
+    cross = cov[seen]
+    factor = np.linalg.cholesky(cross[:, seen] + np.diag(noise + TINY))
+    residual = np.linalg.solve(factor, values - mean[seen])
+    half = np.linalg.solve(factor, cross)
+    variance = np.diag(cov) - np.sum(half**2, axis=0)
+    log = -0.5 * float(residual @ residual) - float(np.log(np.diag(factor)).sum())
+    return mean + half.T @ residual, np.maximum(variance, 0.0), cross - half[:, seen].T @ half, log
+
+
+def mixture(scenarios: Scenarios, looks: Sequence[Look], policy: LookingPolicy) -> list[MixturePart]:
+    """The mixture given the looks, which `check_looks` has passed."""
+    seen = places_of(looks)
+    values = np.array([each.accuracy for each in looks], dtype=np.float64)
+    noise = np.array([each.sd for each in looks], dtype=np.float64) ** 2
+    level = level_variance(scenarios, policy)
+    found, logs = [], []
+    for story, (share, mean, cov) in enumerate(_stories(scenarios, policy)):
+        for spread in policy.spreads if share else ():
+            prior = scenarios.level + spread * mean
+            given = _condition(prior, spread**2 * cov + level, seen=seen, values=values, noise=noise)
+            found.append((story, *given[:3]))
+            logs.append(given[3] + math.log(share) - 0.5 * (math.log(spread) / policy.spread_log_sd) ** 2)
+    weights = np.exp(np.array(logs) - max(logs))
+    weights /= weights.sum()
+    return [
+        MixturePart(story=story, weight=float(weight), mean=mean, variance=variance, seen=cross)
+        for (story, mean, variance, cross), weight in zip(found, weights, strict=True)
+    ]
+
+
+def moments(parts: Sequence[MixturePart]) -> Outlook:
+    """The mixture's moments."""
+    weights = np.array([each.weight for each in parts])
+    means = np.stack([each.mean for each in parts])
+    mean = weights @ means
+    variance = weights @ (np.stack([each.variance for each in parts]) + (means - mean) ** 2)
+    published, turned, vague = (sum(each.weight for each in parts if each.story == story) for story in range(3))
+    return Outlook(mean=mean, sd=np.sqrt(variance), p_published=published, p_reversed=turned, p_vague=vague)
+
+
+def outlook(scenarios: Scenarios, looks: Sequence[Look], *, policy: LookingPolicy = DEFAULT) -> Outlook:
+    """Update what the published table says by what looks found.
+
+    Args:
+        scenarios: of M candidates.
+        looks: at most one for each candidate; may be empty.
+        policy: of the prior.
+
+    Raises:
+        ValueError: a candidate out of range or looked at twice, an accuracy or standard error out of range.
+    """
+    check_looks(scenarios, looks)
+    return moments(mixture(scenarios, looks, policy))
