@@ -35,10 +35,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import live_search
 import torch
 from busy_neighbour import neighbour
 from final_accuracy_table import Row, plot, rows_of, summary
+from live_search import value_at
+from live_search_runs import Point, Run, work
 from plain_lines import PlainLines, plain_lines
 
 from vlmsel_auto.library.file import save
@@ -123,17 +124,17 @@ def baselines(target: Path, *, seed: int) -> PlainLines:
         return plain_lines(load_task(target, views=views, seed=seed, workdir=Path(scratch)))
 
 
-def optuna(target: Path, *, seconds: float, seed: int, runs: Runs) -> list[live_search.Point]:
+def optuna(target: Path, *, seconds: float, seed: int, runs: Runs) -> list[Point]:
     """Points of plain Optuna's incumbents."""
     folder = runs.records / "optuna"
     folder.mkdir(parents=True, exist_ok=True)
-    run = live_search.Run(
+    run = Run(
         strategy="optuna", task=target, name=target.name, seed=seed, seconds=seconds, out=folder,
         threads=runs.threads or torch.get_num_threads(),
     )  # fmt: skip
     if not run.file.exists():
         with neighbour(there=runs.neighbour):
-            process = multiprocessing.get_context("spawn").Process(target=live_search.work, args=(run,))
+            process = multiprocessing.get_context("spawn").Process(target=work, args=(run,))
             process.start()
             process.join()
     curve = json.loads(run.file.read_text("utf-8"))["curve"]
@@ -174,7 +175,7 @@ def measure(target: Path, budgets: Sequence[float], *, seed: int, rows: Sequence
                         ("fifty lines", plain.fifty_after(budget)),
                         ("better of both", plain.better_by(budget)),
                         ("zero-shot", plain.zero_shot.test),
-                        ("plain Optuna", None if curve is None else live_search.value_at(curve, budget)),
+                        ("plain Optuna", None if curve is None else value_at(curve, budget)),
                         ("hard top 3", None if hard is None else hard.single),
                         ("best tried", ours.best_tried),
                         ("best head", plain.best_head),
