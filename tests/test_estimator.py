@@ -119,13 +119,12 @@ def test_a_model_in_a_temporary_folder_is_not_pickled_and_goes_with_its_estimato
     assert not folder.exists()
 
 
-@pytest.mark.slow  # three searches
 def test_labels_keep_their_kind(settings, tmp_path):
     X, _ = shapes(14, seed=0)
-    for labels in ([10, 20, 30], [True, False, True], [("a", 1), ("b", 2), ("c", 3)]):
-        model = VlmClassifier(**settings).fit(X, labels * 14)
-        assert set(model.classes_.tolist()) == set(labels)
-        assert model.predict(X[:3]).tolist()[0] in labels
+    labels = [("a", 1), ("b", 2), ("c", 3)]
+    model = VlmClassifier(**settings).fit(X, labels * 14)
+    assert model.classes_.tolist() == labels
+    assert model.predict(X[:3]).tolist()[0] in labels
     with pytest.raises(InputError, match="only labels that are texts or numbers can be saved"):
         model.save(tmp_path / "x")
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from vlmsel_auto.cache import Json, write_atomically
@@ -28,7 +27,7 @@ from vlmsel_auto.recordjson import parse_json
 from vlmsel_auto.records import Budget, FloatArray, Metric
 from vlmsel_auto.reporting.progress import PlainSink
 from vlmsel_auto.tasks.given import as_files, as_images, write_task
-from vlmsel_auto.tasks.scan import nfc
+from vlmsel_auto.tasks.given_labels import as_classes, names_of
 
 if TYPE_CHECKING:
     from vlmsel_auto.pipeline.result import SearchResult
@@ -129,10 +128,10 @@ class VlmClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         from vlmsel_auto.pipeline.search import search
 
         images = as_images(X)
-        classes, numbers = _classes(y)
+        classes, numbers = as_classes(y)
         if len(numbers) != len(images):
             raise InputError(f"X and y must be as long as each other, but got {len(images)} and {len(numbers)}")
-        names = _names(classes)
+        names = names_of(classes)
         prompts = {name: self.prompts[label] for name, label in zip(names, classes.tolist(), strict=True)
                    if label in self.prompts} if self.prompts else None  # fmt: skip
         place = self._place()
@@ -189,7 +188,7 @@ class VlmClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         if gone:
             reason = next(bad.reason for bad in found.bad_files if bad.path == str(files[gone[0]]))
             raise InputError(f"every image to predict must be readable, but got image {gone[0]}: {reason}")
-        columns = [found.classes.index(name) for name in _names(self.classes_)]
+        columns = [found.classes.index(name) for name in names_of(self.classes_)]
         probabilities: FloatArray = found.probabilities[[row_of[file] for file in files]][:, columns]
         return probabilities
 
@@ -274,36 +273,6 @@ class VlmClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         tags.input_tags.one_d_array = True
         tags.input_tags.string = True
         return tags
-
-
-def _classes(y: Any) -> tuple[NDArray[Any], list[int]]:
-    """The distinct labels, sorted where they have an order, and the number of each image's."""
-    if y is None:
-        raise InputError("VlmClassifier requires y to be passed, but the target y is None")
-    given = y.to_numpy() if hasattr(y, "to_numpy") else y
-    values = given.tolist() if isinstance(given, np.ndarray) else list(given)
-    if all(isinstance(each, str) for each in values) or all(isinstance(each, (bool, int, float)) for each in values):
-        labels = np.asarray(given if isinstance(given, np.ndarray) and given.dtype.kind != "O" else values)
-        check_classification_targets(labels)
-        known, numbers = np.unique(labels, return_inverse=True)
-        return known, numbers.tolist()
-    distinct = list(dict.fromkeys(values))
-    try:
-        distinct.sort()
-    except TypeError:
-        distinct.sort(key=str)
-    known = np.empty(len(distinct), dtype=object)
-    known[:] = distinct
-    place = {label: number for number, label in enumerate(distinct)}
-    return known, [place[each] for each in values]
-
-
-def _names(classes: NDArray[Any]) -> list[str]:
-    """Labels as the names of classes."""
-    names = [nfc(str(label)).strip() for label in classes.tolist()]
-    if len(set(names)) < len(names) or "" in names:
-        raise InputError(f"labels must differ as text, and not be empty, but got {names[:10]!r}")
-    return names
 
 
 def _check_format(name: object, version: object) -> None:
