@@ -29,6 +29,7 @@ Record = dict[str, object]
 Case = Callable[[], Record]
 RESULTS = Path(__file__).with_name("results") / "faults.json"
 _SEARCHES = 17  # of three kills each
+_WORKER_SEARCHES = 7  # likewise, of workers
 
 
 def quick_cases(world: World) -> Iterator[tuple[str, Case]]:
@@ -65,6 +66,10 @@ def all_cases(world: World) -> Iterator[tuple[str, Case]]:
     two, _ = _undisturbed(world, more=workers.WORKERS)
     for number in range(len(workers.ROUNDS)):
         yield f"workers {number}", partial(workers.killed_coordinator, world, seed=number, reference=two)
+    for number in range(_WORKER_SEARCHES):
+        engine = "ray" if number % 2 else "processes"
+        killed = partial(workers.killed_workers, world, engine=engine, seed=number, reference=two)
+        yield f"killed workers {number} ({engine})", killed
 
 
 def _undisturbed(world: World, *, more: tuple[str, ...] = ()) -> tuple[Reference, Callable[[], float]]:

@@ -1,19 +1,23 @@
-"""Kills of a coordinator whose looks and trials run in worker processes; see faults.py."""
+"""Kills where looks and trials run in worker processes, of the coordinator and of the workers; see faults.py."""
 
 from __future__ import annotations
 
 import random
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
+import psutil
 from faults_kills import clean, moment
-from faults_world import Reference, World, found_in
+from faults_world import Reference, Watch, World, found_in
 
 Record = dict[str, object]
 WORKERS = ("--workers", "2")
 ROUNDS = (("look", "trial"), ("trial", "checkpoint"), ("trial", "export"))
+ENGINES = {"processes": WORKERS, "ray": ("--ray", "local")}
 _PATIENCE = 60.0  # seconds for workers to notice that they are alone
+_STRUCK = {"looks: started": 0.6, "profiles: started": 4.0, "trial 1 started": 1.5}  # what is said, seconds from then
 
 
 def killed_coordinator(world: World, *, seed: int, reference: Reference) -> Record:
@@ -42,6 +46,43 @@ def killed_coordinator(world: World, *, seed: int, reference: Reference) -> Reco
         wrong += [f"{name} is lost or another" for name, text in finished.items() if there.get(name) != text]
     clean(workdir)
     return {"kills": struck, "wrong": wrong, "finished_before": len(finished), "seconds_until_alone": alone}
+
+
+def killed_workers(world: World, *, engine: str, seed: int, reference: Reference) -> Record:
+    """One search whose workers are killed: one in the looks, one in the profiles, one in a trial. It ends by itself."""
+    workdir = world.root / f"{engine}-{seed}"
+    draw = random.Random(seed)  # noqa: S311 - moments, not secrets
+    struck: list[str] = []
+
+    def strike(watch: Watch) -> bool:
+        for text, lasts in _STRUCK.items():
+            if not watch.wait(partial(watch.said, text)):
+                return False
+            time.sleep(draw.uniform(0.0, lasts))
+            if _kill_one(watch, draw):
+                struck.append(text)
+        return True
+
+    run = world.run(workdir, strike=strike, more=ENGINES[engine])
+    wrong = [f"exit status {run.code}: {run.lines[-1:]}"] if run.code else []
+    wrong = wrong or found_in(workdir, world.task).differs(reference())
+    clean(workdir)
+    return {"kills": struck, "wrong": wrong, "said": [line for line in run.lines if "died" in line]}
+
+
+def _kill_one(watch: Watch, draw: random.Random) -> bool:
+    """Kill a worker, one that is at work where that can be told; whether there was one."""
+    found = []
+    for each in psutil.Process(watch.process.pid).children(recursive=True):
+        try:
+            line = " ".join(each.cmdline())
+        except psutil.Error:  # it has just ended
+            continue
+        if "ray::work" in line or "popen_loky_posix" in line:
+            found.append(each)
+    if found:
+        draw.choice(found).kill()
+    return bool(found)
 
 
 def _results(workdir: Path) -> dict[str, bytes]:
