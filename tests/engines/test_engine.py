@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from helpers.engine_jobs import Counting, Deadly, Raising, Square, Summing, Unpicklable
+from helpers.engine_jobs import Counting, Deadly, Raising, Square, Summing, Unpicklable, Waiting
 from helpers.engine_world import APART
 from vlmsel_auto.engines.engine import Cancelled, Done, Failed, Lost, Resources, as_completed
 from vlmsel_auto.engines.in_process import InProcess
@@ -86,15 +86,18 @@ def test_a_shared_value_is_what_was_shared_and_threads_are_limited(engine):
     assert {(total, threads) for total, _, threads in found.values()} == {(499500.0, 1)}
 
 
-def test_jobs_come_in_the_order_in_which_they_finish(apart):
-    slow, quick = apart.submit(Square(number=1, seconds=1.5)), apart.submit(Square(number=2, seconds=0.1))
-    assert [each.ticket for each in as_completed(apart)] == [quick, slow]
+def test_jobs_come_in_the_order_in_which_they_finish(apart, tmp_path):
+    slow, quick = apart.submit(Waiting(file=tmp_path / "go")), apart.submit(Square(number=2))
+    assert apart.finished() == Done(ticket=quick, result=4)
+    (tmp_path / "go").touch()
+    assert apart.finished() == Done(ticket=slow, result=None)
 
 
-def test_waiting_ends_when_its_time_is_over(apart):
-    ticket = apart.submit(Square(number=1, seconds=1.0))
+def test_waiting_ends_when_its_time_is_over(apart, tmp_path):
+    ticket = apart.submit(Waiting(file=tmp_path / "go"))
     assert apart.finished(timeout=0.05) is None
-    assert apart.finished() == Done(ticket=ticket, result=1)
+    (tmp_path / "go").touch()
+    assert apart.finished() == Done(ticket=ticket, result=None)
 
 
 @pytest.mark.parametrize("kills", [1, 2])

@@ -15,20 +15,24 @@ from vlmsel_auto.engines.ray import RayEngine
 ray = pytest.importorskip("ray")
 
 
-@pytest.fixture(autouse=True)
-def _workers_find_the_jobs(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+@pytest.fixture(autouse=True, scope="module")
+def _workers_find_the_jobs():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        yield
 
 
-@pytest.fixture
-def cluster():
+@pytest.fixture(scope="module")
+def cluster(_workers_find_the_jobs):
     from ray.cluster_utils import Cluster
 
     opened = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 1, "include_dashboard": False},
-    )
+        head_node_args={
+            "num_cpus": 1, "include_dashboard": False, "_system_config": {"health_check_period_ms": 500},
+        },
+    )  # fmt: skip
     yield opened
     opened.shutdown()
 
@@ -81,11 +85,8 @@ def test_a_ray_that_is_started_here_listens_on_loopback_alone():
     assert done.stderr == ""
 
 
-def test_a_ray_that_this_process_uses_already_is_left_running():
-    ray.init(
-        address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
-        _node_ip_address="127.0.0.1",
-    )  # fmt: skip
+def test_a_ray_that_this_process_uses_already_is_left_running(cluster):
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     try:
         with RayEngine() as engine:
             ticket = engine.submit(Square(number=2))

@@ -23,6 +23,17 @@ class Square:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """Ends when a file is there."""
+
+    file: Path
+
+    def run(self, channel: Channel) -> None:
+        while not self.file.exists():
+            time.sleep(0.01)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Raising:
     """Raises."""
 
