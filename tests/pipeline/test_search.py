@@ -4,9 +4,8 @@ import json
 import resource
 import shlex
 import shutil
-import subprocess
-import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 import vlmsel_auto
 from helpers.drawings import draw_task
+from vlmsel_auto.cli.app import app
 from vlmsel_auto.errors import BudgetError, CandidateError, InputError, TaskError, WorkdirError
 from vlmsel_auto.events import Notice, RankingReady, StageProgress, TrialFinished, discard
 from vlmsel_auto.library.assemble import assemble
@@ -372,27 +373,34 @@ def test_a_finished_search_is_a_source_task_of_the_next(shapes, tmp_path, monkey
     assert [line.score for line in itself.ranked] == [line.score for line in unseen.ranked]
 
 
+@contextmanager
+def small_files_only():
+    """Images and measurements fit, the weights of a tower do not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux")
 def test_a_disk_that_takes_no_more_is_one_line_and_the_search_goes_on_later(shapes, tmp_path):
-    library = save(assemble([]), tmp_path / "none.safetensors") or tmp_path / "none.safetensors"
+    save(assemble([]), tmp_path / "none.safetensors")
     command = [
-        sys.executable, "-m", "vlmsel_auto", "search", str(shapes), "--candidates", QUICK[1], "--method", "finetune",
-        "--max-trials", "1", "--workdir", str(tmp_path / "w"), "--library", str(library), "--no-learn", "--json",
+        "search", str(shapes), "--candidates", QUICK[1], "--method", "finetune", "--max-trials", "1",
+        "--workdir", str(tmp_path / "w"), "--library", str(tmp_path / "none.safetensors"), "--no-learn", "--json",
     ]  # fmt: skip
-
-    def small_files_only():  # images and measurements fit, the weights of a tower do not
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))
-
-    full = subprocess.run(
-        command, capture_output=True, text=True, preexec_fn=small_files_only, timeout=300, check=False
-    )
-    assert full.returncode == 2, full.stderr
+    with small_files_only():
+        full = CliRunner().invoke(app, command)
+    assert full.exit_code == 2, full.stderr
     assert full.stdout == ""
     last = full.stderr.splitlines()[-1]
     assert last.startswith("error: cannot write below ")
     assert "the same command goes on" in last
     assert "Traceback" not in full.stderr
-    done = subprocess.run(command, capture_output=True, check=True, timeout=300)
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.stderr
     assert [trial["state"] for trial in json.loads(done.stdout)["trials"]] == ["complete"]
 
 
