@@ -1,6 +1,7 @@
 """Every test: pinned seeds, its own cache and library folder, one torch thread, no display."""
 
 import gc
+import itertools
 import os
 import random
 from pathlib import Path
@@ -14,6 +15,13 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("patient")
+_NUMBERS = itertools.count()  # of homes
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules with slow tests come first, so that none is left alone at the end while other processes have nothing."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_collection_finish() -> None:
@@ -24,7 +32,8 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def _sealed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = tmp_path_factory.mktemp("home")
+    home = tmp_path_factory.getbasetemp() / f"home-{next(_NUMBERS)}"  # mktemp would look at all that are there
+    home.mkdir()
     monkeypatch.setenv("VLMSEL_CACHE", str(home / "cache"))
     monkeypatch.setenv("VLMSEL_LIBRARY", str(home / "library.safetensors"))
     random.seed(0)
