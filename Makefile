@@ -27,8 +27,9 @@ demo: $(READY)  ## the main job offline: handwritten digits, mini zoo, a real se
 test: $(READY) lint  ## checks and all tests, with the coverage of lines
 	@$(MAKE) --no-print-directory -j 2 types traced  # mypy has one processor's work for a while
 
+# three processes of tests on two processors: tests wait for servers, for Ray and for processes that are killed
 traced: $(READY)
-	$(BIN)/python -m slipcover -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m slipcover -m pytest -n 3 --dist worksteal
 
 test-fast: $(READY)  ## without the tests that train for minutes
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
