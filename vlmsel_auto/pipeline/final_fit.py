@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ def fit_finally(
 ) -> StudyOutcome:
     """Fit towers on all labelled images while there is time for whole fits; heads already are.
 
+    The best model's tower may be the mean of several fits, see `tuning.run.fit_on_all_labels`.
+
     Args:
         outcome: of the study; its weights are in the work directory. Without `Task.folds` nothing is done, for the
             user's own validation images only decide.
@@ -43,6 +46,7 @@ def fit_finally(
     runner = outcome.runner
     folds, results = len(runner.task.folds), {each.number: each for each in outcome.results}
     waiting = deque(results[number] for number in (wanted if folds else ()) if _can_be_fitted(results[number]))
+    chosen = None if outcome.best is None else outcome.best.number
     dispatch, running = Dispatch(engine=engine, runner=runner), dict[Ticket, TrialResult]()
     stage = _Stage(sink=sink, total=len(waiting))
     try:
@@ -51,7 +55,9 @@ def fit_finally(
                 trial = waiting.popleft()
                 needed = seconds_on_all_labels(trial, folds=folds)
                 if deadline is None or time.monotonic() + needed <= deadline:
-                    running[dispatch.submit_fit(trial, deadline=deadline, seconds=needed)] = trial
+                    price = outcome.plan.policy.price if trial.number == chosen else math.inf
+                    ticket = dispatch.submit_fit(trial, deadline=deadline, seconds=needed, price=price)
+                    running[ticket] = trial
             if not running:
                 break
             stage.begin()
