@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import tempfile
 from collections import deque
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -34,6 +33,7 @@ from vlmsel_auto.engines.engine import (
     outcome_of,
 )
 from vlmsel_auto.engines.lane import Entry, Lane
+from vlmsel_auto.engines.scratch import Scratch
 
 _THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -77,7 +77,7 @@ class LocalEngine(Engine):
         self._queue: deque[Entry] = deque()
         self._ready: deque[Finished] = deque()
         self._awake, self._wake = Pipe(duplex=False)
-        self._folder = tempfile.TemporaryDirectory(prefix="vlmsel-engine-")
+        self._scratch = Scratch()
         self._last = 0
 
     @property
@@ -92,7 +92,7 @@ class LocalEngine(Engine):
 
     def share(self, value: V) -> _Filed[V]:
         """Pickle the value into a file that each worker reads once."""
-        path = Path(self._folder.name) / secrets.token_hex(8)
+        path = self._scratch.path / secrets.token_hex(8)
         path.write_bytes(cloudpickle.dumps(value))
         return _Filed(str(path))
 
@@ -160,7 +160,7 @@ class LocalEngine(Engine):
             self._lanes[place] = None
         self._wake.close()
         self._awake.close()
-        self._folder.cleanup()
+        self._scratch.close()
 
     def _busy(self) -> list[Lane]:
         return [lane for lane in self._lanes if lane is not None and lane.entry is not None]
