@@ -294,6 +294,7 @@ class TrialResult:
     fold_validation: tuple[float, ...] = ()  # of a cross-validated head, its validation on each of `Task.folds`
     fold_soft: tuple[float, ...] = ()  # likewise soft_validation
     on_all_labels: bool = False  # the weights, and ``test``, are of a second fit that left no part out
+    averaged_fits: int = 1  # fits on all labels whose mean weights these are
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

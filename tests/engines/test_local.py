@@ -9,6 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from helpers.engine_jobs import Borrowing
+from vlmsel_auto.engines.engine import Done, Resources
+from vlmsel_auto.engines.local import LocalEngine
+
 COORDINATOR = """
 from helpers.engine_jobs import Counting
 from vlmsel_auto.engines.local import LocalEngine
@@ -40,3 +44,27 @@ def test_no_worker_outlives_a_coordinator_that_is_killed(when: str) -> None:
     for each in left:
         each.kill()
     assert not left
+
+
+def test_a_worker_without_a_job_lends_its_threads_and_takes_them_back() -> None:
+    heard: list[object] = []
+    with LocalEngine(2, threads=2) as engine:
+
+        def until(count: int) -> None:
+            while heard[-1:] != [count]:
+                assert engine.finished(timeout=0.05) is None
+
+        long = engine.submit(Borrowing(until=99), told=heard.append)
+        until(4)
+        other = engine.submit(Borrowing(until=2))
+        ended = engine.finished()
+        assert isinstance(ended, Done)
+        assert ended.ticket == other
+        until(4)
+        assert [each for each in heard if each] == [4, 2, 4]
+        bound = engine.submit(Borrowing(until=1), resources=Resources(threads=1))  # its own number
+        ended = engine.finished()
+        assert isinstance(ended, Done)
+        assert ended.ticket == bound
+        engine.stop(long)
+        assert isinstance(engine.finished(), Done)

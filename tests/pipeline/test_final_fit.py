@@ -17,8 +17,9 @@ from vlmsel_auto.events import Event, Notice, StageFinished, StageProgress, Stag
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.pipeline.final_fit import fit_finally
-from vlmsel_auto.records import Budget, Candidate, Task
+from vlmsel_auto.records import Budget, Candidate, Task, TrialResult
 from vlmsel_auto.study.study import StudyOutcome, run_study
+from vlmsel_auto.tuning.averaging import MOST_FITS
 from vlmsel_auto.tuning.checkpoints import load_trial, read_result, trial_dir
 
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
@@ -70,13 +71,38 @@ def test_towers_learn_from_all_labels_and_heads_stay(
         assert np.array_equal(after.held_out_logits, old.held_out_logits)  # by the fit that knew nothing
         assert np.allclose(after.weight, old.weight) == (new.number not in towers)
         if new.number in towers:
-            kept = replace(new, test=towers[new.number].test, cost=towers[new.number].cost, on_all_labels=False)
+            assert new.averaged_fits == (MOST_FITS if new.number == made.best.number else 1)
+            same = {"test": towers[new.number].test, "cost": towers[new.number].cost}
+            kept = replace(new, **same, on_all_labels=False, averaged_fits=1)
             assert kept == towers[new.number]
             assert new.test == (after.test_logits.argmax(axis=1) == task.labels[np.sort(task.test)]).mean()
     begun = time.monotonic()
     again = fit_finally(made, wanted=list(towers), engine=InProcess(), deadline=None, sink=print)
     assert (again.results, again.best, again.members) == (made.results, made.best, made.members)
     assert time.monotonic() - begun < 1.0
+
+
+def test_only_the_best_tower_is_fitted_again_and_only_where_that_is_worth_its_price(
+    outcome: StudyOutcome, workdir: Path
+) -> None:
+    (tower,) = (each for each in outcome.results if each.spec.method == "finetune")
+
+    def fits(*, price: float, best: TrialResult | None) -> int:
+        plan = replace(outcome.plan, policy=replace(outcome.plan.policy, price=price))
+        made = fit_finally(
+            replace(outcome, plan=plan, best=best), wanted=[tower.number], engine=InProcess(), deadline=None, sink=print
+        )
+        return next(each.averaged_fits for each in made.results if each.number == tower.number)
+
+    first = load_trial(workdir, tower.number)
+    assert fits(price=0.0, best=None) == 1
+    once = load_trial(workdir, tower.number)
+    assert fits(price=1.0, best=tower) == 1
+    again = load_trial(workdir, tower.number)
+    assert np.array_equal(once.weight, again.weight)  # the same fit as before
+    assert fits(price=0.0, best=tower) == MOST_FITS
+    assert not np.allclose(load_trial(workdir, tower.number).weight, once.weight)
+    assert np.array_equal(load_trial(workdir, tower.number).held_out_logits, first.held_out_logits)
 
 
 @pytest.mark.parametrize("case", ["no time", "given validation images", "cannot be loaded", "not wanted"])

@@ -1,5 +1,6 @@
 """A trial on its way to a worker, and its files on their way back."""
 
+import math
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -92,11 +93,11 @@ def test_a_worker_without_the_work_directory_continues_from_the_luggage_and_give
     before, result = load_trial(runner.workdir, 4), second.attempt.result
     along = Luggage(pixels=pixels, models=models, trials={4: second.files})
     home = Home(runner=Held(runner), mark="abc", luggage=along)
-    fitted = FitJob(home=home, result=replace(result, validation=0.0), deadline=None).run(Line())
+    fitted = FitJob(home=home, result=replace(result, validation=0.0), deadline=None, price=math.inf).run(Line())
     assert fitted.result == replace(result, validation=0.0, test=fitted.result.test, cost=fitted.result.cost,
                                     on_all_labels=True)  # fmt: skip
     assert np.array_equal(load_trial(runner.workdir, 4).weight, before.weight)  # until the files are back
     unpack(fitted.files, trial_dir(runner.workdir, 4))
     assert not np.array_equal(load_trial(runner.workdir, 4).weight, before.weight)
-    late = FitJob(home=home, result=result, deadline=time.time() - 1).run(Line())
+    late = FitJob(home=home, result=result, deadline=time.time() - 1, price=math.inf).run(Line())
     assert (late.result, late.files) == (None, {})

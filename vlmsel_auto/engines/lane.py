@@ -1,7 +1,7 @@
 """One worker process of this machine, an executor of loky with a single process, so that its death costs one job.
 
-Each worker has a pipe: progress comes up, and the wish to stop goes down. A worker whose pipe is closed ends itself, so
-that none outlives a coordinator that was killed.
+Each worker has a pipe: progress comes up, and orders go down: to stop, or how many threads there are. A worker whose
+pipe is closed ends itself, so that none outlives a coordinator that was killed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,23 @@ from loky.backend import get_context  # type: ignore[import-untyped]  # likewise
 from loky.process_executor import ProcessPoolExecutor  # type: ignore[import-untyped]
 
 from vlmsel_auto.engines.engine import Failure, Returned, Ticket, Told, perform
+from vlmsel_auto.engines.threads import lend_threads
 
 _ENVIRONMENT: Final = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e15"}  # bytes: models come and go, which is no leak
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """An order: this job should end early."""
+
+    ticket: Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Lend:
+    """An order: so many threads are there for the worker now."""
+
+    threads: int
 
 
 @dataclass(eq=False)
@@ -37,7 +52,11 @@ class _Link:
         """Take orders until the coordinator is gone, and then end this process."""
         with suppress(EOFError, OSError):
             while True:
-                self.asked = int(self.pipe.recv())
+                match self.pipe.recv():
+                    case Stop(ticket=ticket):
+                        self.asked = ticket
+                    case Lend(threads=threads):
+                        lend_threads(threads)
         os._exit(1)
 
 
@@ -80,7 +99,7 @@ class Entry:
 
     ticket: Ticket
     pickled: bytes
-    threads: int | None
+    threads: int | None  # None: those of a worker, and what others lend
     told: Told
     tries: int  # left
     begun: int = 0
@@ -98,9 +117,10 @@ class Lane:
         )
         self.entry: Entry | None = None
         self.future: Future[Returned | Failure] | None = None
+        self._lent = 0
 
-    def begin(self, entry: Entry, *, wake: Connection) -> None:
-        """Run a job; ``wake`` gets a byte when it ends."""
+    def begin(self, entry: Entry, *, threads: int, wake: Connection) -> None:
+        """Run a job with so many threads, where it names no other number; ``wake`` gets a byte when it ends."""
 
         def done(_: object) -> None:
             with suppress(OSError):  # the engine was closed
@@ -108,8 +128,19 @@ class Lane:
 
         entry.begun += 1
         self.entry = entry
-        self.future = self._executor.submit(_work, entry.ticket, entry.pickled, entry.threads)
+        self.future = self._executor.submit(_work, entry.ticket, entry.pickled, entry.threads or threads)
         self.future.add_done_callback(done)
+
+    def lend(self, threads: int) -> None:
+        """Say how many threads are there for the job."""
+        if threads != self._lent:
+            self._lent = threads
+            self.order(Lend(threads))
+
+    def order(self, order: Stop | Lend) -> None:
+        """Send it to the worker."""
+        with suppress(OSError):  # it has just died
+            self.pipe.send(order)
 
     def drain(self) -> None:
         """Hand on what the job has told."""

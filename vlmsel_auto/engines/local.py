@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import secrets
-import tempfile
 from collections import deque
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.connection import Pipe, wait
@@ -33,7 +31,8 @@ from vlmsel_auto.engines.engine import (
     ignore,
     outcome_of,
 )
-from vlmsel_auto.engines.lane import Entry, Lane
+from vlmsel_auto.engines.lane import Entry, Lane, Stop
+from vlmsel_auto.engines.scratch import Scratch
 
 _THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -55,7 +54,7 @@ def _read(path: str) -> object:
 
 
 class LocalEngine(Engine):
-    """So many worker processes on this machine.
+    """So many worker processes on this machine. Those that have nothing to do lend their threads to the others.
 
     Args:
         workers: of them.
@@ -68,6 +67,7 @@ class LocalEngine(Engine):
             raise ValueError(f"workers must be at least 1, but got {workers!r}")
         self._slots = workers
         self.threads = threads or max(1, _cores() // workers)
+        self._all_threads = workers * threads if threads else max(1, _cores())
         self._lanes: list[Lane | None] = [None] * workers
         self.environments: list[dict[str, str]] = [
             dict.fromkeys(_THREADS, str(self.threads))
@@ -77,7 +77,7 @@ class LocalEngine(Engine):
         self._queue: deque[Entry] = deque()
         self._ready: deque[Finished] = deque()
         self._awake, self._wake = Pipe(duplex=False)
-        self._folder = tempfile.TemporaryDirectory(prefix="vlmsel-engine-")
+        self._scratch = Scratch()
         self._last = 0
 
     @property
@@ -92,7 +92,7 @@ class LocalEngine(Engine):
 
     def share(self, value: V) -> _Filed[V]:
         """Pickle the value into a file that each worker reads once."""
-        path = Path(self._folder.name) / secrets.token_hex(8)
+        path = self._scratch.path / secrets.token_hex(8)
         path.write_bytes(cloudpickle.dumps(value))
         return _Filed(str(path))
 
@@ -107,9 +107,7 @@ class LocalEngine(Engine):
         except Exception as error:  # noqa: BLE001 - pickling calls the job's own code; it fails alone
             self._ready.append(Failed(ticket=ticket, failure=Failure.of(error)))
             return ticket
-        self._queue.append(
-            Entry(ticket=ticket, pickled=pickled, threads=resources.threads or self.threads, told=told, tries=tries)
-        )
+        self._queue.append(Entry(ticket=ticket, pickled=pickled, threads=resources.threads, told=told, tries=tries))
         self._fill()
         return ticket
 
@@ -119,6 +117,7 @@ class LocalEngine(Engine):
         while True:
             self._settle()
             self._fill()
+            self._lend()
             if self._ready:
                 return self._ready.popleft()
             busy = self._busy()
@@ -134,8 +133,7 @@ class LocalEngine(Engine):
         """See `Engine`."""
         for lane in self._busy():
             if lane.entry is not None and lane.entry.ticket == ticket:
-                with suppress(OSError):  # the worker has just died
-                    lane.pipe.send(ticket)
+                lane.order(Stop(ticket))
 
     def cancel(self, ticket: Ticket) -> None:
         """See `Engine`."""
@@ -160,10 +158,17 @@ class LocalEngine(Engine):
             self._lanes[place] = None
         self._wake.close()
         self._awake.close()
-        self._folder.cleanup()
+        self._scratch.close()
 
     def _busy(self) -> list[Lane]:
         return [lane for lane in self._lanes if lane is not None and lane.entry is not None]
+
+    def _lend(self) -> None:
+        """Deal all threads to the workers that have a job, but for jobs that named a number."""
+        busy = self._busy()
+        for lane in busy:
+            asked = None if lane.entry is None else lane.entry.threads
+            lane.lend(asked or max(self.threads, self._all_threads // len(busy)))
 
     def _fill(self) -> None:
         """Give what is queued to workers that have nothing to do."""
@@ -175,11 +180,11 @@ class LocalEngine(Engine):
             entry = self._queue.popleft()
             try:
                 self._lanes[place] = used = lane or Lane(self.environments[place])
-                used.begin(entry, wake=self._wake)
+                used.begin(entry, threads=self.threads, wake=self._wake)
             except BrokenProcessPool:  # it died while it had nothing to do
                 used.kill()
                 self._lanes[place] = used = Lane(self.environments[place])
-                used.begin(entry, wake=self._wake)
+                used.begin(entry, threads=self.threads, wake=self._wake)
 
     def _settle(self) -> None:
         """Take what has ended from its worker, and bury the dead."""

@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 from typing import cast
@@ -21,6 +21,12 @@ from vlmsel_auto.models.modeldir import family_of, view_of
 from vlmsel_auto.records import Candidate
 
 HUB = "hf-hub:"  # open_clip's prefix of a repository in its own format
+
+
+@functools.cache
+def version(package: str) -> str:
+    """As `importlib.metadata.version`, which reads and parses a file at each call."""
+    return metadata.version(package)
 
 
 def tags() -> Mapping[str, Mapping[str, Json]]:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from vlmsel_auto.engines.engine import Done, Engine, Failed, Finished, Ticket
-from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted
-from vlmsel_auto.planning.method import Trains
-from vlmsel_auto.process import is_disk_error
-from vlmsel_auto.records import TrialResult
+from vlmsel_auto.engines.engine import Engine
+from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.study.dispatch import Dispatch
 from vlmsel_auto.study.study import StudyOutcome
-from vlmsel_auto.study.trial_job import Fitted
 from vlmsel_auto.tuning.checkpoints import save_result
-from vlmsel_auto.tuning.methods import method_of
-from vlmsel_auto.tuning.run import seconds_on_all_labels
 
 _LATE_SECONDS: Final = 20.0  # that a worker may be late before its fit is ended
 
@@ -28,9 +23,11 @@ def fit_finally(
 ) -> StudyOutcome:
     """Fit towers on all labelled images while there is time for whole fits; heads already are.
 
+    The best model's tower may be the mean of several fits, see `tuning.run.fit_on_all_labels`.
+
     Args:
-        outcome: of the study; its weights are in the work directory. Without `Task.folds` nothing is done, for the
-            user's own validation images only decide.
+        outcome: of the study; its weights are in the work directory. Fits that it began go on, if they are wanted.
+            Without `Task.folds` nothing is done, for the user's own validation images only decide.
         wanted: numbers of the trials that the user gets, the most important first.
         engine: where fits run, as many at once as it has slots.
         deadline: `time.monotonic` at which all must be over; None: no end.
@@ -40,33 +37,37 @@ def fit_finally(
         KeyboardInterrupt: asked to end.
         OSError: the work directory cannot be written.
     """
-    runner = outcome.runner
+    runner, fits = outcome.runner, outcome.fits
     folds, results = len(runner.task.folds), {each.number: each for each in outcome.results}
-    waiting = deque(results[number] for number in (wanted if folds else ()) if _can_be_fitted(results[number]))
-    dispatch, running = Dispatch(engine=engine, runner=runner), dict[Ticket, TrialResult]()
-    stage = _Stage(sink=sink, total=len(waiting))
+    chosen = None if outcome.best is None else outcome.best.number
+    dispatch = Dispatch(engine=engine, runner=runner)
+    for ticket in [ticket for ticket, trial in fits.running.items() if trial.number not in wanted]:
+        engine.cancel(ticket)  # the last trials overtook it
+        del fits.running[ticket]
+    waiting = deque(results[number] for number in wanted if fits.can_begin(results[number], folds=folds, left=None))
+    stage = _Stage(sink=sink, total=len(waiting) + len(fits.running))
     try:
-        while waiting or running:
-            while waiting and len(running) < engine.slots:
+        while waiting or fits.running:
+            while waiting and len(fits.running) < engine.slots:
                 trial = waiting.popleft()
-                needed = seconds_on_all_labels(trial, folds=folds)
-                if deadline is None or time.monotonic() + needed <= deadline:
-                    running[dispatch.submit_fit(trial, deadline=deadline, seconds=needed)] = trial
-            if not running:
+                if fits.can_begin(trial, folds=folds, left=None if deadline is None else deadline - time.monotonic()):
+                    price = outcome.plan.policy.price if trial.number == chosen else math.inf
+                    fits.begin(trial, dispatch=dispatch, deadline=deadline, price=price)
+            if not fits.running:
                 break
             stage.begin()
             ended = engine.finished(timeout=_patience(deadline))
             if ended is None:
                 break
-            if ended.ticket in running:  # the engine may yet tell of jobs of an earlier stage
-                trial = running.pop(ended.ticket)
-                made = _made(trial, ended, dispatch=dispatch, sink=sink)
+            if ended.ticket in fits.running:  # the engine may yet tell of jobs of an earlier stage
+                candidate = fits.running[ended.ticket].spec.candidate
+                made = fits.settle(ended, dispatch=dispatch, sink=sink)
                 if made is not None:
                     save_result(runner.workdir, made)
-                    results[trial.number] = made
-                stage.step(trial.spec.candidate)
+                    results[made.number] = made
+                stage.step(candidate)
     finally:
-        for ticket in running:
+        for ticket in fits.running:
             engine.cancel(ticket)
         dispatch.close()
     stage.end()
@@ -104,24 +105,3 @@ class _Stage:
 def _patience(deadline: float | None) -> float | None:
     """Seconds to wait for a fit; None: as long as it takes."""
     return None if deadline is None else max(0.0, deadline - time.monotonic()) + _LATE_SECONDS
-
-
-def _can_be_fitted(trial: TrialResult) -> bool:
-    return method_of(trial.spec.method).trains is Trains.TOWER and not trial.on_all_labels
-
-
-def _made(trial: TrialResult, ended: Finished, *, dispatch: Dispatch, sink: Sink) -> TrialResult | None:
-    """The trial after its fit, its weights in the work directory; None: it stays as it is."""
-    match ended:
-        case Done(result=Fitted() as fitted):
-            dispatch.receive(trial.number, fitted.files)
-            return fitted.result
-        case Failed(failure=failure):
-            error = failure.os_error()
-            if error is not None and is_disk_error(error):
-                raise error
-            reason = failure.text
-        case _:
-            reason = "its worker died each time (out of memory?)"
-    sink(Notice(text=f"trial {trial.number} stays as it is, not fitted on all labels: {reason}", level="warning"))
-    return None

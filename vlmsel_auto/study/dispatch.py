@@ -43,10 +43,13 @@ class Dispatch:
         # another try is a trial of its own, which goes on from the state that this one kept
         return self.engine.submit(job, resources=self._resources(spec.candidate, seconds), told=told, tries=1)
 
-    def submit_fit(self, result: TrialResult, *, deadline: float | None, seconds: float | None) -> Ticket:
-        """Begin the fit of a finished trial's tower on all labels, likewise."""
+    def submit_fit(self, result: TrialResult, *, deadline: float | None, seconds: float | None, price: float) -> Ticket:
+        """Begin the fit of a finished trial's tower on all labels, likewise; further fits at a price."""
         job = FitJob(
-            home=self._home(result.spec.candidate, result.number), result=result, deadline=_time_of_day(deadline)
+            home=self._home(result.spec.candidate, result.number),
+            result=result,
+            deadline=_time_of_day(deadline),
+            price=price,
         )
         return self.engine.submit(job, resources=self._resources(result.spec.candidate, seconds))
 

@@ -43,14 +43,17 @@ def run_trials(search: Search) -> StoppedBy:
             stopped = _fill(search)
             if stopped is not None and not search.running:
                 return stopped
+            if stopped is not None and search.free > 0:
+                _fit_early(search)
             outcome = search.dispatch.engine.finished(timeout=_patience(search))
-            running = None if outcome is None else search.running.pop(outcome.ticket, None)
-            if outcome is not None and running is not None:  # the engine may yet tell of jobs of an earlier stage
-                _settle(search, running, outcome)
-                search.sink(RankingReady(ranking=search.updated(), updated=True))
-            elif outcome is None and search.running:
+            if outcome is not None:
+                _take(search, outcome)
+            elif search.running:
                 _end_late(search)
     except KeyboardInterrupt:
+        for ticket in search.fits.running:
+            search.dispatch.engine.cancel(ticket)
+        search.fits.running.clear()
         for ticket, each in sorted(search.running.items()):
             search.dispatch.engine.cancel(ticket)
             drop_weights(search.runner.workdir, each.trial.number)
@@ -63,7 +66,7 @@ def run_trials(search: Search) -> StoppedBy:
 
 def _fill(search: Search) -> StoppedBy | None:
     """Begin trials while there are workers for them; why no more are begun, or None where all workers have one."""
-    while len(search.running) < search.dispatch.engine.slots:
+    while search.free > 0:
         left = search.left()
         if not search.study.waiting():
             history = search.imagined()
@@ -119,6 +122,15 @@ def _begin(search: Search, trial: RunningTrial) -> None:
     search.running[ticket] = running
 
 
+def _fit_early(search: Search) -> None:
+    """Begin the leading tower's fit on all labels while the last trials run: some worker has nothing else to do."""
+    leader = search.leader(search.expected())
+    left = None if search.deadline is None else search.deadline - time.monotonic()
+    if leader is not None and search.fits.can_begin(leader, folds=len(search.runner.task.folds), left=left):
+        price = search.plan.policy.price
+        search.fits.begin(leader, dispatch=search.dispatch, deadline=search.deadline, price=price)
+
+
 def _deadline(search: Search, trial: RunningTrial) -> float | None:
     """When a trial must be over; the floor may be late, since without it there is no model."""
     end = search.end()
@@ -136,6 +148,18 @@ def _falls_behind(search: Search, running: RunningHere, *, epoch: int) -> bool:
     running.reached, value = rung, running.curve[-1]
     search.study.report(trial.number, rung=rung, value=value)
     return not goes_on_at(search.plan, search.history(), trial.planned, rung=rung, validation=value)
+
+
+def _take(search: Search, outcome: Finished) -> None:
+    """A trial or a fit is over, or a job of an earlier stage, of which the engine may yet tell."""
+    running = search.running.pop(outcome.ticket, None)
+    if running is not None:
+        _settle(search, running, outcome)
+        search.sink(RankingReady(ranking=search.updated(), updated=True))
+    elif outcome.ticket in search.fits.running:
+        made = search.fits.settle(outcome, dispatch=search.dispatch, sink=search.sink)
+        if made is not None:
+            search.results.keep(made)
 
 
 def _settle(search: Search, running: RunningHere, outcome: Finished) -> None:

@@ -129,7 +129,7 @@ class TrialRunner:
             )
         return Attempt(result=result)
 
-    def fit_on_all_labels(self, result: TrialResult, *, deadline: float | None) -> TrialResult | None:
+    def fit_on_all_labels(self, result: TrialResult, *, deadline: float | None, price: float) -> TrialResult | None:
         """See `tuning.run.fit_on_all_labels`."""
         return fit_on_all_labels(
             result,
@@ -140,6 +140,7 @@ class TrialRunner:
             workdir=self.workdir,
             device=self.device,
             deadline=deadline,
+            price=price,
             devices=self.devices,
         )
 

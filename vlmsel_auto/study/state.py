@@ -24,6 +24,7 @@ from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.running import Running, imagine
 from vlmsel_auto.records import Budget, Ranking, TrialOrigin, TrialResult, TrialSpec
 from vlmsel_auto.study.dispatch import Dispatch
+from vlmsel_auto.study.fits import Fits
 from vlmsel_auto.study.optuna_study import OptunaStudy, RunningTrial
 from vlmsel_auto.study.results import Results
 from vlmsel_auto.study.runner import TrialRunner
@@ -58,6 +59,7 @@ class Search:
     sink: Sink
     unavailable: dict[str, str] = field(default_factory=dict)  # candidate -> why it cannot be used
     running: dict[Ticket, RunningHere] = field(default_factory=dict)
+    fits: Fits = field(default_factory=Fits)  # of workers that would have nothing to do
     floor_begun: bool = False  # whether this run has begun a trial without training
     _made: tuple[tuple[TrialResult, ...], Ranking] | None = None  # the last updated ranking, and what it was made from
 
@@ -86,6 +88,11 @@ class Search:
     def expected_seconds(self, trial: RunningTrial) -> float | None:
         """Of a whole trial."""
         return trial_seconds(self.plan, self.history()).get((trial.candidate, trial.method))
+
+    @property
+    def free(self) -> int:
+        """Workers that have nothing to do."""
+        return self.dispatch.engine.slots - len(self.running) - len(self.fits.running)
 
     def left(self) -> Left:
         """What is left of the budget, less the trials that run."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -27,6 +27,7 @@ from vlmsel_auto.planning.space import PastTrial, learn_defaults
 from vlmsel_auto.process import locked, terminable
 from vlmsel_auto.records import Budget, Candidate, Ranking, StoppedBy, Task, TrialResult, TrialState
 from vlmsel_auto.study.dispatch import Dispatch
+from vlmsel_auto.study.fits import Fits
 from vlmsel_auto.study.loop import run_trials
 from vlmsel_auto.study.mirror import StudyMirror
 from vlmsel_auto.study.opening import open_study
@@ -53,6 +54,7 @@ class StudyOutcome:
     stopped_by: StoppedBy
     failures: Mapping[str, str]  # candidate -> why its last failed trial failed
     runner: TrialRunner  # what trials were made with
+    fits: Fits = field(default_factory=Fits)  # on all labels, begun by workers that the last trials left free
 
 
 def run_study(
@@ -215,4 +217,5 @@ def _run(search: Search, *, begun: float) -> StudyOutcome:
         stopped_by=stopped,
         failures={each.spec.candidate: each.reason for each in results if each.state is TrialState.FAILED},
         runner=search.runner,
+        fits=search.fits,
     )

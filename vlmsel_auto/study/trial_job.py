@@ -64,6 +64,7 @@ class FitJob:
     home: Home
     result: TrialResult
     deadline: float | None  # `time.time`
+    price: float  # see `tuning.run.fit_on_all_labels`
 
     def run(self, channel: Channel) -> Fitted:
         """Fit it.
@@ -73,7 +74,7 @@ class FitJob:
         """
         del channel
         runner, away = self.home.open(self.result.spec.candidate)
-        made = runner.fit_on_all_labels(self.result, deadline=_monotonic(self.deadline))
+        made = runner.fit_on_all_labels(self.result, deadline=_monotonic(self.deadline), price=self.price)
         files = taken(runner.workdir, self.result.number) if away else {}
         return Fitted(result=made, files={} if made is None else files)
 

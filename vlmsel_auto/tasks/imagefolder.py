@@ -8,9 +8,11 @@ links to files are followed inside the task folder only, links to folders never.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.records import BadFile
@@ -35,6 +37,14 @@ _OWN_FILES = frozenset({"task.toml", tables.LABELS})
 _LABELLED, _UNLABELLED = {"labelled", "labeled"}, {"unlabelled", "unlabeled"}  # folders of a partly labelled task
 
 
+class _Child(NamedTuple):
+    """A file or folder."""
+
+    name: str
+    path: str  # relative to the task folder, with "/"
+    is_folder: bool
+
+
 @dataclass(kw_only=True, slots=True)
 class _Found:
     """What a walk through the folders has met so far."""
@@ -45,8 +55,8 @@ class _Found:
     stray: list[BadFile] = field(default_factory=list)
     labels: set[str] = field(default_factory=set)  # also of folders without an image
 
-    def skip(self, path: Path, reason: str) -> None:
-        self.stray.append(BadFile(path=printable(path.relative_to(self.root).as_posix()), reason=reason))
+    def skip(self, path: str, reason: str) -> None:
+        self.stray.append(BadFile(path=printable(path), reason=reason))
 
 
 def scan_folder(
@@ -116,25 +126,21 @@ def _without_labels(scan: Scan, named: Sequence[str] | None) -> Scan:
 
 def _scan_unlabelled(root: Path, *, found: _Found, named: Sequence[str] | None) -> Scan:
     """Every file of a folder, to any depth, is an image without a label."""
-    entries = [
-        Entry(path=path.relative_to(root).as_posix(), label="", part=None)
-        for path in _files(root, found=found)
-        if path.parent != root or path.name not in _OWN_FILES
-    ]
+    entries = [Entry(path=path, label="", part=None) for path in _files("", found=found) if path not in _OWN_FILES]
     return scan_of_files(root, labels=(), entries=entries, stray=found.stray, named=named, labelled=False)
 
 
 def _scan_classes(root: Path, *, found: _Found, named: Sequence[str] | None) -> Scan:
-    folders, notes = _class_folders(root, found=found)
+    folders, notes = _class_folders(found=found)
     if not folders:  # nothing in it can be a class
         return _scan_unlabelled(root, found=_Found(root=root, exclude=found.exclude), named=named)
     parts = {folder: split_part(folder.name) for folder in folders}
-    if _is_split(folders):
+    if _is_split(folders, root):
         for folder, part in parts.items():
             if part is None:
-                found.skip(folder, "folder beside train, val and test; not used")
+                found.skip(folder.path, "folder beside train, val and test; not used")
             else:
-                inners = list(_folders(folder, found=found))
+                inners = list(_folders(folder.path, found=found))
                 if not inners:
                     notes.append(f"{folder.name}/ holds no class folder and was not used")
                 for inner in inners:
@@ -152,67 +158,78 @@ def _scan_classes(root: Path, *, found: _Found, named: Sequence[str] | None) -> 
     return scan_of_files(root, labels=found.labels, entries=found.entries, stray=found.stray, notes=notes, named=named)
 
 
-def _class_folders(root: Path, *, found: _Found) -> tuple[list[Path], list[str]]:
+def _class_folders(*, found: _Found) -> tuple[list[_Child], list[str]]:
     """Folders that may be classes or splits; of a partly labelled task those in labelled/, and a note on the others."""
-    folders = list(_folders(root, found=found, own=_OWN_FILES))
+    folders = list(_folders("", found=found, own=_OWN_FILES))
     names = {folder.name.lower() for folder in folders}
     if not names <= _LABELLED | _UNLABELLED or not names & _UNLABELLED:
         return folders, []
     heaps = [folder for folder in folders if folder.name.lower() in _UNLABELLED]
-    count = sum(1 for heap in heaps for _ in _files(heap, found=found))
-    labelled = [one for folder in folders if folder not in heaps for one in _folders(folder, found=found)]
+    count = sum(1 for heap in heaps for _ in _files(heap.path, found=found))
+    labelled = [one for folder in folders if folder not in heaps for one in _folders(folder.path, found=found)]
     return labelled, [f"{count:,} files in {heaps[0].name}/ have no label and were not used"]
 
 
-def _is_split(folders: Sequence[Path]) -> bool:
+def _is_split(folders: Sequence[_Child], root: Path) -> bool:
     """Splits, not classes that happen to be called train: all are split names, or at least two are and hold folders."""
     named = [folder for folder in folders if split_part(folder.name) is not None]
-    holding = [folder for folder in named if any(one.is_dir() and not is_ignored(one.name) for one in folder.iterdir())]
+    holding = [folder for folder in named if _holds_folder(root / folder.path)]
     if not holding:
         if len(named) > 1 and len(named) == len(folders):
             raise TaskError(
                 f"a folder with splits needs class folders in each, as in train/<class>/*, but got none in "
-                f"{shown([folder.name for folder in named])} ({named[0].parent})"
+                f"{shown([folder.name for folder in named])} ({(root / named[0].path).parent})"
             )
         return False
     return len(named) == len(folders) or {"train"} < {split_part(folder.name) for folder in holding}
 
 
-def _children(parent: Path, *, found: _Found) -> Iterator[Path]:
-    """Files and folders of ``parent`` in order, without links that are refused."""
-    for path in sorted(parent.iterdir()):
-        if is_ignored(path.name) or (path.is_dir() and path.resolve() in found.exclude):
+def _holds_folder(path: Path) -> bool:
+    return any(one.is_dir() and not is_ignored(one.name) for one in path.iterdir())
+
+
+def _children(parent: str, *, found: _Found) -> Iterator[_Child]:
+    """Files and folders of ``parent`` by name, without links that are refused. Of a plain file nothing is asked."""
+    with os.scandir(found.root / parent) as listed:
+        there = sorted(listed, key=lambda each: each.name)
+    for each in there:
+        if is_ignored(each.name):
             continue
-        if path.is_symlink() and not (path.is_file() and inside(path, found.root)):
-            found.skip(path, _link_reason(path, found.root))
+        path = f"{parent}/{each.name}" if parent else each.name
+        is_link = each.is_symlink()
+        is_folder = Path(each).is_dir() if is_link else each.is_dir()  # an entry raises where links go in a circle
+        if is_folder and Path(each).resolve() in found.exclude:
+            continue
+        if is_link and not (Path(each).is_file() and inside(Path(each), found.root)):
+            found.skip(path, _link_reason(Path(each), found.root))
         else:
-            yield path
+            yield _Child(each.name, path, is_folder)
 
 
-def _folders(parent: Path, *, found: _Found, own: frozenset[str] = frozenset()) -> Iterator[Path]:
+def _folders(parent: str, *, found: _Found, own: frozenset[str] = frozenset()) -> Iterator[_Child]:
     """Folders of ``parent`` in order; its files are listed as stray."""
-    for path in _children(parent, found=found):
-        if path.is_dir():
-            yield path
-        elif path.name not in own:
-            found.skip(path, "not in a class folder")
+    for child in _children(parent, found=found):
+        if child.is_folder:
+            yield child
+        elif child.name not in own:
+            found.skip(child.path, "not in a class folder")
 
 
-def _collect(folder: Path, *, part: Part | None, found: _Found) -> None:
+def _collect(folder: _Child, *, part: Part | None, found: _Found) -> None:
     label = nfc(folder.name)
     found.labels.add(label)
-    for path in _files(folder, found=found):
-        found.entries.append(Entry(path=path.relative_to(found.root).as_posix(), label=label, part=part))
+    for path in _files(folder.path, found=found):
+        found.entries.append(Entry(path=path, label=label, part=part))
 
 
-def _files(folder: Path, *, found: _Found) -> Iterator[Path]:
-    """Every file of a folder, to any depth."""
+def _files(folder: str, *, found: _Found) -> Iterator[str]:
+    """Paths, relative to the task folder, of every file of a folder, to any depth."""
     inner = []
-    for path in _children(folder, found=found):
-        if path.is_dir():
-            inner.append(path)
+    for child in _children(folder, found=found):
+        if child.is_folder:
+            inner.append(child.path)
         else:
-            yield path
+            yield child.path
     for path in inner:
         yield from _files(path, found=found)
 

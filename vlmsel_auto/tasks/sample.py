@@ -81,14 +81,22 @@ def _fitting(scan: Scan, size: AsManyAsFit) -> tuple[int, str]:
 
 
 def _reading_seconds(scan: Scan) -> float:
-    """Seconds to decode an image, by some that lie side by side in the middle, since tables are read in blocks."""
+    """Seconds to decode an image, by some that lie side by side in the middle, since tables are read in blocks.
+
+    Not the first time: then decoders are loaded, which takes as long as hundreds of small images.
+    """
     count = len(scan.entries)
     first = max(0, (count - _TIMED) // 2)
     positions = np.arange(first, min(count, first + _TIMED), dtype=np.int64)
+    _read_all(scan, positions[:1])
     began = time.perf_counter()
+    _read_all(scan, positions)
+    return (time.perf_counter() - began) / len(positions)
+
+
+def _read_all(scan: Scan, positions: IntArray) -> None:
     for _ in in_threads(_read, scan.source.images(positions)):
         pass
-    return (time.perf_counter() - began) / len(positions)
 
 
 def _read(source: Path | bytes) -> None:

@@ -201,7 +201,10 @@ def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1, member:
             def help_of(other: Member) -> _Helping:
                 return _Helping(work=helping, head=head, batch=batch, accumulate=accumulate, member=other)
 
-            with measured_threads(model.device) as threads, grouped(several, help_of, member=member) as environment:
+            with (
+                measured_threads(model.device, borrows=several == 1) as threads,
+                grouped(several, help_of, member=member) as environment,
+            ):
                 trainer = make_trainer(
                     epochs=epochs, callbacks=[callback, Timed(threads)], device=model.device, devices=work.devices,
                     environment=environment, accumulate=accumulate, folder=work.workdir,

@@ -7,17 +7,20 @@ was fitted to the training images.
 from __future__ import annotations
 
 import importlib
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import torch
 
 from vlmsel_auto.cache import Store
-from vlmsel_auto.errors import TrialUnavailable
+from vlmsel_auto.errors import TrialFailed, TrialUnavailable
 from vlmsel_auto.events import Notice, Sink, TrialEpoch, discard
 from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialResult, TrialSpec, TrialState
+from vlmsel_auto.tuning.averaging import averaged, worth_another
 from vlmsel_auto.tuning.checkpoints import (
     Paused,
     drop_paused,
@@ -40,6 +43,8 @@ from vlmsel_auto.tuning.work import (
     Work,
     never,
 )
+
+_FURTHER_FIT: Final = 1.2  # time of a fit with what measuring the mean takes, in fits
 
 
 def run_trial(
@@ -164,9 +169,12 @@ def fit_on_all_labels(
     workdir: Path,
     device: str | torch.device = "cpu",
     deadline: float | None = None,
+    price: float = math.inf,
     devices: Devices = ALONE,
 ) -> TrialResult | None:
     """Train the tower of a finished trial once more, by the same schedule on all labelled images, and keep that one.
+
+    Where there is time, and it promises its price, several times with other seeds: the mean of the weights is kept.
 
     Args:
         result: complete, of a method that trains a tower, its weights in ``workdir``; scored on one of `Task.folds`.
@@ -177,6 +185,7 @@ def fit_on_all_labels(
         workdir: the search's work directory.
         device: where `load` puts the model.
         deadline: `time.monotonic` at which it must be over.
+        price: of the metric, that each minute of further fits must promise; infinite: there is one fit.
         devices: what the tower trains on.
 
     Returns:
@@ -203,21 +212,41 @@ def fit_on_all_labels(
         device=torch.device(device),
         devices=devices,
     )
+    first = _fitted(work)
+    if first is None or first.validation is None or first.validation.metric < (result.validation or 0):
+        return None
+    fits, took = [first], time.monotonic() - begun
+    while worth_another(len(fits), seconds=took, price=price) and (
+        deadline is None or time.monotonic() + _FURTHER_FIT * took < deadline
+    ):
+        further = _fitted(replace(work, spec=replace(work.spec, seed=work.spec.seed + len(fits))), first=False)
+        if further is None:
+            break
+        fits.append(further)
+    outcome = first if len(fits) == 1 else averaged(fits, work)
+    assert outcome.checkpoint is not None  # noqa: S101 - `_fitted` has one
+    save_weights(workdir, result.number, replace(outcome.checkpoint, held_out_logits=held_out))
+    spent = time.monotonic() - begun
+    return replace(
+        result,
+        test=outcome.test,
+        on_all_labels=True,
+        averaged_fits=1 if outcome is first else len(fits),
+        cost=(result.cost or result.seconds) + spent,
+    )
+
+
+def _fitted(work: Work, *, first: bool = True) -> Outcome | None:
+    """A whole fit of a tower; None where time ended it, and where one that is not the ``first`` failed."""
     try:
-        outcome = _method(result.spec)(work)
+        outcome = _method(work.spec)(work)
     except DeadlineReached:
         return None
-    made, known = outcome.checkpoint, outcome.validation
-    if (
-        made is None
-        or known is None
-        or outcome.ending is not Ending.COMPLETE
-        or known.metric < (result.validation or 0)
-    ):
+    except TrialFailed:
+        if first:
+            raise
         return None
-    save_weights(workdir, result.number, replace(made, held_out_logits=held_out))
-    spent = time.monotonic() - begun
-    return replace(result, test=outcome.test, on_all_labels=True, cost=(result.cost or result.seconds) + spent)
+    return outcome if outcome.checkpoint is not None and outcome.ending is Ending.COMPLETE else None
 
 
 def seconds_on_all_labels(trial: TrialResult, *, folds: int) -> float:

@@ -1,0 +1,99 @@
+"""Fits on all labels that begin while the last trials of a search run."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from helpers.engine_jobs import Square
+from helpers.report_world import make_trial
+from helpers.study_world import candidates, digits_folder, ranking, task
+from vlmsel_auto.engines.engine import Ticket
+from vlmsel_auto.engines.local import LocalEngine
+from vlmsel_auto.events import Event, Notice, Sink, TrialFinished, discard
+from vlmsel_auto.models import zoo
+from vlmsel_auto.pipeline.final_fit import fit_finally
+from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task, TrialState
+from vlmsel_auto.study.fits import Fits
+from vlmsel_auto.study.study import StudyOutcome, run_study
+from vlmsel_auto.tuning.checkpoints import read_result
+
+__all__ = ["candidates", "digits_folder", "task"]  # fixtures
+
+TRIALS = 3  # on two workers: one of these has nothing to do while the last trial runs
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[LocalEngine]:
+    with LocalEngine(2, threads=1) as opened:
+        yield opened
+
+
+def tune(
+    task: Task, candidates: tuple[Candidate, ...], workdir: Path, engine: LocalEngine, sink: Sink = discard
+) -> StudyOutcome:
+    return run_study(
+        task=task, candidates=candidates[:2], ranking=ranking(), budget=Budget(trials=TRIALS), workdir=workdir,
+        load=zoo.load, methods=("finetune",), top_k=2, audits=0, images_per_trial=150, engine=engine, sink=sink,
+    )  # fmt: skip
+
+
+def jobs_so_far(engine: LocalEngine) -> int:
+    ticket = engine.submit(Square(number=1))
+    while (outcome := engine.finished()) is not None and outcome.ticket != ticket:
+        pass
+    return int(ticket) - 1
+
+
+@pytest.mark.parametrize("wanted", ["the leader", "another"])
+def test_who_is_free_while_the_last_trial_runs_begins_the_leaders_fit(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path, engine: LocalEngine, wanted: str
+) -> None:
+    before = jobs_so_far(engine)
+    outcome = tune(task, candidates, tmp_path, engine)
+    assert {each.state for each in outcome.results} == {TrialState.COMPLETE}
+    begun = [each.number for each in outcome.results if each.on_all_labels]
+    begun += [each.number for each in outcome.fits.running.values()]
+    assert len(begun) == 1
+    assert tuple(read_result(tmp_path, each.number) for each in outcome.results) == outcome.results
+    others = [each.number for each in outcome.results if each.number not in begun]
+    numbers = begun if wanted == "the leader" else others[:1]
+    heard: list[Event] = []
+    made = fit_finally(outcome, wanted=numbers, engine=engine, deadline=None, sink=heard.append)
+    assert not [each for each in heard if isinstance(each, Notice)]
+    done = {each.number for each in made.results if each.on_all_labels}
+    assert done >= set(numbers)
+    assert done <= {*numbers, *(each.number for each in outcome.results if each.on_all_labels)}
+    assert jobs_so_far(engine) - before == 1 + TRIALS + 1 + (numbers != begun)  # nothing was made twice
+    assert tuple(read_result(tmp_path, each.number) for each in made.results) == made.results
+
+
+def test_who_asks_to_end_waits_for_no_fit(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path, engine: LocalEngine
+) -> None:
+    ended: list[int] = []
+
+    def sink(event: Event) -> None:
+        if isinstance(event, TrialFinished):
+            ended.append(event.result.number)
+            if len(ended) == TRIALS:
+                raise KeyboardInterrupt
+
+    outcome = tune(task, candidates, tmp_path, engine, sink=sink)
+    assert outcome.stopped_by is StoppedBy.INTERRUPTED
+    assert not outcome.fits.running
+    assert len(outcome.results) == TRIALS
+
+
+def test_a_fit_in_vain_is_not_begun_again() -> None:
+    trial = make_trial(3, "a", validation=0.9, method="finetune")
+    fits = Fits()
+    assert fits.can_begin(trial, folds=5, left=None)
+    assert fits.can_begin(trial, folds=5, left=1.3 * trial.seconds)
+    assert not fits.can_begin(trial, folds=5, left=1.2 * trial.seconds)
+    assert not fits.can_begin(trial, folds=0, left=None)
+    assert not fits.can_begin(replace(trial, on_all_labels=True), folds=5, left=None)
+    assert not fits.can_begin(make_trial(3, "a", validation=0.9), folds=5, left=None)  # a head
+    assert not Fits(in_vain={3}).can_begin(trial, folds=5, left=None)
+    assert not Fits(running={Ticket(1): trial}).can_begin(trial, folds=5, left=None)
