@@ -1,0 +1,40 @@
+"""Frozen records that pass between the rooms: numpy arrays and plain values, no behaviour beyond look-ups.
+
+Shapes: n images, M candidates, S source tasks, B visual blocks, C channels of a block, K classes, D embedding width.
+"""
+
+from vlmsel_auto.records.arrays import FloatArray, IntArray
+from vlmsel_auto.records.candidate import Candidate, Profile
+from vlmsel_auto.records.model import BestModel, EnsembleModel, FinalScore
+from vlmsel_auto.records.ranking import Agreement, Basis, Interval, NotLooked, RankedCandidate, Ranking
+from vlmsel_auto.records.task import CLASSES_ALIKE, UNLABELLED, BadFile, ImageView, Metric, PixelSource, Task
+from vlmsel_auto.records.trial import Budget, StoppedBy, TrialOrigin, TrialResult, TrialSpec, TrialState
+
+__all__ = [
+    "CLASSES_ALIKE",
+    "UNLABELLED",
+    "Agreement",
+    "BadFile",
+    "Basis",
+    "BestModel",
+    "Budget",
+    "Candidate",
+    "EnsembleModel",
+    "FinalScore",
+    "FloatArray",
+    "ImageView",
+    "IntArray",
+    "Interval",
+    "Metric",
+    "NotLooked",
+    "PixelSource",
+    "Profile",
+    "RankedCandidate",
+    "Ranking",
+    "StoppedBy",
+    "Task",
+    "TrialOrigin",
+    "TrialResult",
+    "TrialSpec",
+    "TrialState",
+]

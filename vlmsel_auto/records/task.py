@@ -1,0 +1,102 @@
+"""A classification task, and how its images are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmsel_auto.records.arrays import IntArray
+
+Metric = Literal["accuracy", "balanced_accuracy", "macro_f1"]
+CLASSES_ALIKE: Final[frozenset[Metric]] = frozenset({"balanced_accuracy", "macro_f1"})  # metrics that weigh them alike
+UNLABELLED: Final = -1  # in the place of a class
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageView:
+    """Geometry that a candidate's preprocessing wants; pixel values stay uint8 (mean and std come later)."""
+
+    size: int  # side of the square view, pixels
+    resize_mode: Literal["shortest", "squash", "longest"] = "shortest"
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    fill_color: int = 0  # padding value of "longest", 0..255
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BadFile:
+    """A file of the task folder that was left out or had to be repaired."""
+
+    path: str  # relative to the task folder
+    reason: str
+    used: bool = False  # True: repaired or converted and kept; False: left out
+
+
+class PixelSource(Protocol):
+    """Decoded images of a task: each is decoded when it is first wanted in a view, and kept."""
+
+    def read(self, view: ImageView, indices: IntArray) -> NDArray[np.uint8]:
+        """Return the images ``indices`` in ``view`` as uint8 (n, size, size, 3), RGB."""
+        ...
+
+    def prepare(self, view: ImageView, indices: IntArray, *, check: Callable[[], None] = lambda: None) -> None:
+        """Decode ahead what many calls of `read` will want; ``check`` is called now and then and may raise."""
+
+    @property
+    def found_bad(self) -> tuple[BadFile, ...]:
+        """Files that were found damaged, or converted, when they were first decoded: not in ``Task.bad_files``."""
+        return ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """A classification task: image files, their labels and split, and how to speak of the classes.
+
+    All images are labelled or none: what a partly labelled folder has beyond its labels is not in its task. Without
+    labels there is no split; ``train``, ``val``, ``test``, ``support`` and ``folds`` are empty.
+    """
+
+    name: str
+    root: Path
+    classes: tuple[str, ...]  # folder or label names, sorted
+    prompts: tuple[str, ...]  # what a template's {} becomes, one per class
+    templates: tuple[str, ...]  # each holds one {}
+    domain: str
+    metric: Metric
+    paths: tuple[str, ...]  # (N,) relative to root
+    labels: IntArray  # (N,) in 0..K-1, or all `UNLABELLED`
+    train: IntArray  # indices into paths
+    val: IntArray
+    test: IntArray
+    support: IntArray  # few-shot subset of train, at most `shots` a class
+    shots: int
+    bad_files: tuple[BadFile, ...]
+    pixels: PixelSource
+    digest: str  # sha256 over pixels, labels, split, prompts, templates
+    seed: int = 0  # of split, cap and few-shot draws
+    notes: tuple[str, ...] = ()  # what a reader must know: images capped, splits carved, files not used
+    folds: tuple[IntArray, ...] = ()  # train and val in parts, the first being val; none where val was given
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes K."""
+        return len(self.classes)
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the classes of its images are known."""
+        return not bool((self.labels == UNLABELLED).all())
+
+    @property
+    def looked_at(self) -> IntArray:
+        """Images (n,) that a look at a candidate embeds: the support set, or all of those without labels."""
+        return self.support if self.is_labelled else np.arange(len(self.paths), dtype=np.int64)
+
+    @property
+    def known_labels(self) -> IntArray | None:
+        """Classes (n,) of the images that looks embed; None: there are no labels."""
+        return self.labels[self.support] if self.is_labelled else None

@@ -1,0 +1,95 @@
+"""What a search may spend, its trials, and why it ended."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from vlmsel_auto.errors import BudgetError
+
+
+class TrialState(enum.StrEnum):
+    """How a trial ended."""
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"  # ended early: others were better, or there was no time; it may go on
+    FAILED = "failed"
+
+
+class TrialOrigin(enum.StrEnum):
+    """Why a trial was run."""
+
+    FLOOR = "floor"  # trial 0 of a search: nothing is trained
+    PLANNED = "planned"  # first trial of a candidate by a method
+    SAMPLED = "sampled"
+    AUDIT = "audit"  # postponed, tuned to measure what postponing costs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """What a search may spend. None: no limit of that kind.
+
+    Raises:
+        BudgetError: a limit that is not finite and above zero.
+    """
+
+    seconds: float | None = None
+    trials: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what allows nothing."""
+        for name, value in (("seconds", self.seconds), ("trials", self.trials)):
+            if value is not None and not 0 < value < math.inf:
+                raise BudgetError(f"a budget of {name} must be positive, or None for no limit, but got {value!r}")
+
+
+class StoppedBy(enum.StrEnum):
+    """Why a search ended."""
+
+    EXHAUSTED = "exhausted"  # no further trial promised enough for its time
+    BUDGET = "budget"
+    INTERRUPTED = "interrupted"
+    ALL_FAILED = "all trials failed"
+    NO_LABELS = "no labels"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialSpec:
+    """Everything that determines one trial."""
+
+    candidate: str
+    method: str  # a row of `tuning.methods`
+    settings: Mapping[str, float]  # the method's own: "learning_rate", "weight_decay", ...
+    epochs: int
+    seed: int
+    fold: int = 0  # part of `Task.folds` that a tower is scored on, and never sees
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialResult:
+    """What became of one trial."""
+
+    number: int
+    spec: TrialSpec
+    state: TrialState
+    origin: TrialOrigin
+    validation: float | None  # the task's metric on the validation split, of the kept epoch
+    test: float | None  # on the test split: reported, never used to choose
+    curve: tuple[float, ...]  # validation metric after each epoch
+    epochs_run: int
+    seconds: float  # wall time of the whole trial
+    reason: str = ""  # why it failed or was pruned
+    out_of_time: bool = False  # the time budget ended it; pruned, if before half of its epochs
+    start: float | None = None  # validation metric before training: the zero-shot classifier
+    kept_epoch: int | None = None  # epoch whose weights were kept; 0: training did not improve on the start
+    continues: int | None = None  # the paused trial whose checkpoint it began from; its epochs are part of the curve
+    fidelity: float | None = None  # share of the planned epochs that the curve covers; None: not recorded
+    cost: float | None = None  # seconds of this trial and of those that it continues; None: not recorded
+    soft_validation: float | None = None  # validation with each image counted by the probability of its true class
+    validation_images: int | None = None  # that these were measured on; None: not recorded
+    fold_validation: tuple[float, ...] = ()  # of a cross-validated head, its validation on each of `Task.folds`
+    fold_soft: tuple[float, ...] = ()  # likewise soft_validation
+    on_all_labels: bool = False  # the weights, and ``test``, are of a second fit that left no part out
+    averaged_fits: int = 1  # fits on all labels whose mean weights these are
