@@ -10,9 +10,11 @@ from helpers.deadly_models import deadly_load
 from helpers.engine_world import APART, kill_a_worker
 from helpers.stored_results import read_results
 from helpers.study_world import NAMES, candidates, digits_folder, ranking, study_of, task
-from vlmsel_auto.engines.engine import Engine
+from vlmsel_auto.engines.engine import Done, Engine, as_completed
+from vlmsel_auto.engines.ray import RayEngine
 from vlmsel_auto.events import Event, Notice, TrialEpoch, TrialFinished, TrialStarted
 from vlmsel_auto.models import zoo
+from vlmsel_auto.pipeline.workers import open_meanwhile
 from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task, TrialState
 from vlmsel_auto.study import dispatch
 from vlmsel_auto.study.study import StudyOutcome, run_study
@@ -27,6 +29,15 @@ __all__ = ["candidates", "digits_folder", "task"]  # fixtures
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     with APART[request.param]() as opened:
         yield opened
+
+
+def test_workers_of_a_ray_that_is_there_warm_up(engine: Engine) -> None:
+    if not isinstance(engine, RayEngine):
+        pytest.skip("of processes: tests/pipeline/test_workers.py")
+    done, joined = open_meanwhile(lambda: 7, workers=None, ray="local", device="cpu")
+    with joined:
+        assert done == 7
+        assert [type(each) for each in as_completed(joined)] == [Done, Done]
 
 
 def run(
