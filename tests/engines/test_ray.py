@@ -11,6 +11,7 @@ import pytest
 from helpers.engine_jobs import Counting, Square
 from vlmsel_auto.engines.engine import Done, Resources, as_completed
 from vlmsel_auto.engines.ray import RayEngine
+from vlmsel_auto.errors import InputError
 
 ray = pytest.importorskip("ray")
 
@@ -68,6 +69,7 @@ def test_a_job_that_fits_nowhere_has_the_largest_node_to_itself(cluster):
 LISTENING = """
 import psutil
 from vlmsel_auto.engines.ray import RayEngine
+from vlmsel_auto.errors import InputError
 with RayEngine(cpus=1):
     mine = psutil.Process()
     for process in (mine, *mine.children(recursive=True)):
@@ -94,3 +96,13 @@ def test_a_ray_that_this_process_uses_already_is_left_running(cluster):
         assert ray.is_initialized()
     finally:
         ray.shutdown()
+
+
+@pytest.mark.parametrize(("address", "told"), [("local", "Ray did not start"), ("auto", "no Ray cluster answers")])
+def test_a_ray_that_does_not_come_up_in_time_is_said_in_one_line(monkeypatch, address, told):
+    def late(**_):
+        raise Exception("The current node timed out during startup.")  # noqa: TRY002 - what ray.init raises
+
+    monkeypatch.setattr(ray, "init", late)
+    with pytest.raises(InputError, match=rf"{told}.*but got '{address}': The current node timed out"):
+        RayEngine(address)

@@ -84,7 +84,7 @@ class RayEngine(Engine):
 
     Raises:
         MissingDependency: Ray is not installed.
-        InputError: there is no such cluster.
+        InputError: there is no such cluster, or Ray did not start here.
     """
 
     def __init__(self, address: str = HERE, *, cpus: int | None = None, gpus: int = 0) -> None:
@@ -103,11 +103,11 @@ class RayEngine(Engine):
         if self._mine:
             try:
                 _connect(address, cpus=cpus)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise InputError(
-                    f"no Ray cluster answers: start one (ray start --head) or leave the address out, "
-                    f"but got {address!r}: {error}"
-                ) from error
+            except Exception as error:  # where its own processes are too slow to start Ray raises nothing narrower
+                what = "Ray did not start on this machine: end other work or use local workers"
+                if address != HERE:
+                    what = "no Ray cluster answers: start one (ray start --head) or leave the address out"
+                raise InputError(f"{what}, but got {address!r}: {error}") from error
         self._mailbox = open_mailbox()
         self._task: Any = ray.remote(work)
         self._running: dict[Any, _Entry] = {}  # by object reference
