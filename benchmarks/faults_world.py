@@ -145,14 +145,29 @@ def kill(watch: Watch) -> None:
     watch.process.send_signal(signal.SIGKILL)
 
 
-Trials = Mapping[tuple[str, str], tuple[float | None, float | None, str]]
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What a report says of one trial."""
+
+    state: str
+    validation: float | None
+    test: float | None
+    on_all_labels: bool  # with workers a fit on all labels is begun early, and made in vain where a later trial leads
+
+    def is_as(self, other: Kept) -> bool:
+        """Whether it is the same trial; the test split is comparable where both were fitted on the same labels."""
+        same = (self.state, self.validation) == (other.state, other.validation)
+        return same and (self.test == other.test or self.on_all_labels != other.on_all_labels)
+
+
+Trials = Mapping[tuple[str, str], Kept]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
     """What a finished search left."""
 
-    trials: Trials  # (candidate, method) -> validation, test, state
+    trials: Trials  # by candidate and method
     twice: tuple[tuple[str, str], ...]  # trials that are there more than once
     order: tuple[str, ...]  # predicted
     best: str
@@ -162,7 +177,11 @@ class Found:
     def differs(self, other: Found) -> list[str]:
         """What is not as in another search; nothing: all is."""
         wrong = [] if not self.twice else [f"twice: {self.twice}"]
-        for name in ("trials", "order", "best", "test"):
+        for each in {**self.trials, **other.trials}:
+            mine, theirs = self.trials.get(each), other.trials.get(each)
+            if mine is None or theirs is None or not mine.is_as(theirs):
+                wrong.append(f"{each}: {mine} instead of {theirs}")
+        for name in ("order", "best", "test"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 wrong.append(f"{name}: {mine} instead of {theirs}")
@@ -180,7 +199,12 @@ def found_in(workdir: Path, task: Path) -> Found:
     rows = [(row["spec"]["candidate"], row["spec"]["method"], row) for row in report["trials"]]
     count = collections.Counter(row[:2] for row in rows)
     return Found(
-        trials={(one, method): (row["validation"], row["test"], row["state"]) for one, method, row in rows},
+        trials={
+            (one, method): Kept(
+                state=row["state"], validation=row["validation"], test=row["test"], on_all_labels=row["on_all_labels"]
+            )
+            for one, method, row in rows
+        },
         twice=tuple(name for name, times in count.items() if times > 1),
         order=tuple(row["candidate"] for row in report["ranking"]["ranked"]),
         best=f"{report['best']['candidate']} {report['best']['method']}",
