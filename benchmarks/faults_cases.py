@@ -151,7 +151,7 @@ def killing_trial(world: World) -> Record:
     if runs[-1].code:
         return {"wrong": [f"exit status {runs[-1].code}: {runs[-1].lines[-1:]}"]}
     found = found_in(workdir, world.task)
-    others = {name: row[2] for name, row in found.trials.items() if name[0] == CANDIDATES[0]}
+    others = {name: kept.state for name, kept in found.trials.items() if name[0] == CANDIDATES[0]}
     wrong = [] if len(runs) == 3 else [f"{len(runs)} runs"]
     if others.get((CANDIDATES[0], "probe")) != "failed":
         wrong.append(f"trials of the candidate: {others}")
@@ -172,7 +172,8 @@ def out_of_memory(world: World) -> Record:
     if run.code:
         return {"wrong": [f"exit status {run.code}: {run.lines[-1:]}"]}
     trials = found_in(workdir, world.task).trials
-    states = [trials.get((name, "finetune"), (None, None, "missing"))[2] for name in CANDIDATES]
+    tuned = [trials.get((name, "finetune")) for name in CANDIDATES]
+    states = ["missing" if kept is None else kept.state for kept in tuned]
     clean(workdir)
     return {"wrong": [] if states == ["failed", "complete"] else [f"fine-tuning: {states}"], "fine-tuning": states}
 
