@@ -12,7 +12,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -29,7 +29,7 @@ from vlmsel_auto.errors import CandidateError, InputError, MissingDependency, Ta
 from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.models.exported import ExportedModel, load_exported
 from vlmsel_auto.models.prediction import image_files, probabilities, read_batches, stack
-from vlmsel_auto.records import UNLABELLED, FloatArray
+from vlmsel_auto.records import UNLABELLED, FloatArray, ImageView
 from vlmsel_auto.tasks.scan import nfc
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ def export_onnx(
     if missing := [name for name in _PACKAGES if find_spec(name) is None]:
         raise MissingDependency(f"ONNX files need {', '.join(missing)}; install with: pip install 'vlmsel-auto[onnx]'")
     model = load_exported(model_dir).eval()
+    if images:
+        _check_images(images, model.views)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part-", dir=file.parent) as folder:
@@ -219,6 +221,13 @@ def _halve(proto: ModelProto) -> None:
     proto.graph.node.extend([*casts, *nodes])
 
 
+def _check_images(images: Sequence[Path], views: Sequence[ImageView]) -> None:
+    """Refuse what the file could not be compared on, before it is made."""
+    with closing(read_batches(image_files(images), views=views, size=1)) as batches:
+        if not any(each.pixels is not None for batch in batches for each in batch):
+            raise TaskError(f"At least one usable image is needed, but got {[str(each) for each in images]!r}")
+
+
 def _compare(file: Path, model: ExportedModel, images: Sequence[Path], *, sink: Sink) -> OnnxCheck:
     """Run file and model on the images, or on noise."""
     from onnxruntime import InferenceSession, SessionOptions
@@ -247,8 +256,6 @@ def _compare(file: Path, model: ExportedModel, images: Sequence[Path], *, sink: 
             checks.append(check(stack(usable), labels))
         done += len(batch)
         sink(StageProgress(stage="export", done=done))
-    if not checks:
-        raise TaskError(f"At least one usable image is needed, but got {[str(each) for each in images]!r}")
     sink(StageFinished(stage="export", seconds=time.monotonic() - began))
     return OnnxCheck(
         images=sum(each.images for each in checks),
