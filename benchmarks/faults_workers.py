@@ -41,7 +41,7 @@ def killed_coordinator(world: World, *, seed: int, reference: Reference) -> Reco
     last = world.run(workdir, more=WORKERS)
     wrong += [f"exit status {last.code}: {last.lines[-1:]}"] if last.code else []
     if not last.code:
-        wrong += found_in(workdir, world.task).differs(reference())
+        wrong += found_in(workdir, world.task).differs(reference(), early_fits=True)
         there = _results(workdir)
         wrong += [f"{name} is lost or another" for name, text in finished.items() if there.get(name) != text]
     clean(workdir)
@@ -65,7 +65,7 @@ def killed_workers(world: World, *, engine: str, seed: int, reference: Reference
 
     run = world.run(workdir, strike=strike, more=ENGINES[engine])
     wrong = [f"exit status {run.code}: {run.lines[-1:]}"] if run.code else []
-    wrong = wrong or found_in(workdir, world.task).differs(reference())
+    wrong = wrong or found_in(workdir, world.task).differs(reference(), early_fits=True)
     clean(workdir)
     return {"kills": struck, "wrong": wrong, "said": [line for line in run.lines if "died" in line]}
 

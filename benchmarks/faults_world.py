@@ -152,12 +152,17 @@ class Kept:
     state: str
     validation: float | None
     test: float | None
-    on_all_labels: bool  # with workers a fit on all labels is begun early, and made in vain where a later trial leads
+    on_all_labels: bool
 
-    def is_as(self, other: Kept) -> bool:
-        """Whether it is the same trial; the test split is comparable where both were fitted on the same labels."""
-        same = (self.state, self.validation) == (other.state, other.validation)
-        return same and (self.test == other.test or self.on_all_labels != other.on_all_labels)
+    def is_as(self, other: Kept, *, early_fits: bool) -> bool:
+        """Whether it is the same trial.
+
+        Workers begin a fit on all labels early, in vain where a later trial leads, so that not every search makes it:
+        with ``early_fits`` the test split is compared where both trials were fitted on the same labels.
+        """
+        if early_fits and self.on_all_labels != other.on_all_labels:
+            return (self.state, self.validation) == (other.state, other.validation)
+        return self == other
 
 
 Trials = Mapping[tuple[str, str], Kept]
@@ -174,12 +179,12 @@ class Found:
     test: float | None
     plain: float  # test accuracy of the exported model in plain open_clip
 
-    def differs(self, other: Found) -> list[str]:
+    def differs(self, other: Found, *, early_fits: bool = False) -> list[str]:
         """What is not as in another search; nothing: all is."""
         wrong = [] if not self.twice else [f"twice: {self.twice}"]
         for each in {**self.trials, **other.trials}:
             mine, theirs = self.trials.get(each), other.trials.get(each)
-            if mine is None or theirs is None or not mine.is_as(theirs):
+            if mine is None or theirs is None or not mine.is_as(theirs, early_fits=early_fits):
                 wrong.append(f"{each}: {mine} instead of {theirs}")
         for name in ("order", "best", "test"):
             mine, theirs = getattr(self, name), getattr(other, name)
