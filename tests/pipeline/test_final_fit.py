@@ -15,8 +15,12 @@ from vlmsel_auto.engines.local import LocalEngine
 from vlmsel_auto.errors import TrialUnavailable
 from vlmsel_auto.events import Event, Notice, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.models import zoo
+from vlmsel_auto.models.limits import NO_LIMITS
 from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.pipeline.ensemble import pool_leaders
 from vlmsel_auto.pipeline.final_fit import fit_finally
+from vlmsel_auto.pipeline.finish import wanted_now
+from vlmsel_auto.planning.objective import ACCURACY
 from vlmsel_auto.records import Budget, Candidate, Task, TrialResult
 from vlmsel_auto.study.study import StudyOutcome, run_study
 from vlmsel_auto.tuning.averaging import MOST_FITS
@@ -123,6 +127,22 @@ def test_otherwise_trials_stay_as_they_are(
     assert made.results == outcome.results
     assert bool(told) == (case == "cannot be loaded")
     assert all(read_result(workdir, each.number) == each for each in outcome.results)
+
+
+def test_what_the_user_would_get_now_are_best_and_pooled_towers(
+    outcome: StudyOutcome, task: Task, candidates: tuple[Candidate, ...], workdir: Path
+) -> None:
+    assert outcome.best is not None
+    pooled = pool_leaders(outcome.members, size=5, task=task, workdir=workdir, sink=print)
+    towers = [] if pooled is None else pooled.towers
+    for size, expected in ((1, {outcome.best.number}), (5, {outcome.best.number, *towers})):
+        found = wanted_now(
+            outcome.best, outcome.members, task=task, candidates=candidates[:2], size=size, limits=NO_LIMITS,
+            objective=ACCURACY, store=outcome.runner.store, workdir=workdir,
+        )  # fmt: skip
+        assert found[0] == outcome.best.number
+        assert set(found) == expected
+        assert len(found) == len(expected)
 
 
 def test_two_workers_fit_at_once_what_one_process_fits_in_turn(

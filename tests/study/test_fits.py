@@ -1,6 +1,6 @@
 """Fits on all labels that begin while the last trials of a search run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from vlmsel_auto.engines.local import LocalEngine
 from vlmsel_auto.events import Event, Notice, Sink, TrialFinished, discard
 from vlmsel_auto.models import zoo
 from vlmsel_auto.pipeline.final_fit import fit_finally
-from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task, TrialState
-from vlmsel_auto.study.fits import Fits
+from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task, TrialResult, TrialState
+from vlmsel_auto.study.fits import Fits, Wanted, leader_alone
 from vlmsel_auto.study.study import StudyOutcome, run_study
 from vlmsel_auto.tuning.checkpoints import read_result
 
@@ -31,11 +31,18 @@ def engine() -> Iterator[LocalEngine]:
 
 
 def tune(
-    task: Task, candidates: tuple[Candidate, ...], workdir: Path, engine: LocalEngine, sink: Sink = discard
+    task: Task,
+    candidates: tuple[Candidate, ...],
+    workdir: Path,
+    engine: LocalEngine,
+    *,
+    sink: Sink = discard,
+    wanted: Wanted = leader_alone,
 ) -> StudyOutcome:
     return run_study(
         task=task, candidates=candidates[:2], ranking=ranking(), budget=Budget(trials=TRIALS), workdir=workdir,
         load=zoo.load, methods=("finetune",), top_k=2, audits=0, images_per_trial=150, engine=engine, sink=sink,
+        wanted=wanted,
     )  # fmt: skip
 
 
@@ -46,19 +53,26 @@ def jobs_so_far(engine: LocalEngine) -> int:
     return int(ticket) - 1
 
 
-@pytest.mark.parametrize("wanted", ["the leader", "another"])
-def test_who_is_free_while_the_last_trial_runs_begins_the_leaders_fit(
-    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path, engine: LocalEngine, wanted: str
+@pytest.mark.parametrize("then", ["it is wanted", "another is"])
+def test_who_is_free_while_the_last_trial_runs_begins_the_fit_that_would_come_next(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path, engine: LocalEngine, then: str
 ) -> None:
+    asked: list[int] = []
+
+    def last_member(leader: TrialResult, members: Sequence[TrialResult]) -> list[int]:
+        assert leader in members
+        asked.append(members[-1].number)
+        return asked[-1:]
+
     before = jobs_so_far(engine)
-    outcome = tune(task, candidates, tmp_path, engine)
+    outcome = tune(task, candidates, tmp_path, engine, wanted=last_member)
     assert {each.state for each in outcome.results} == {TrialState.COMPLETE}
     begun = [each.number for each in outcome.results if each.on_all_labels]
     begun += [each.number for each in outcome.fits.running.values()]
-    assert len(begun) == 1
+    assert begun == asked[:1]
     assert tuple(read_result(tmp_path, each.number) for each in outcome.results) == outcome.results
     others = [each.number for each in outcome.results if each.number not in begun]
-    numbers = begun if wanted == "the leader" else others[:1]
+    numbers = begun if then == "it is wanted" else others[:1]
     heard: list[Event] = []
     made = fit_finally(outcome, wanted=numbers, engine=engine, deadline=None, sink=heard.append)
     assert not [each for each in heard if isinstance(each, Notice)]

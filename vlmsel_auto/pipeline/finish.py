@@ -8,11 +8,11 @@ from pathlib import Path
 
 from vlmsel_auto.cache import Store
 from vlmsel_auto.engines.engine import Engine
-from vlmsel_auto.events import Notice, Sink
+from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.measuring.contamination import suspicions
 from vlmsel_auto.models.limits import Limits
 from vlmsel_auto.pipeline.affordable import charge_together, measured_latencies, together
-from vlmsel_auto.pipeline.ensemble import export_ensemble, pool_leaders
+from vlmsel_auto.pipeline.ensemble import Pool, export_ensemble, pool_leaders
 from vlmsel_auto.pipeline.export import export_best
 from vlmsel_auto.pipeline.final_fit import fit_finally
 from vlmsel_auto.planning.objective import Objective
@@ -65,20 +65,14 @@ def finish(
         sink: takes events.
     """
     latencies = measured_latencies(candidates, task, store)
-    pooled = pool_leaders(
-        outcome.members,
-        size=size,
-        fits=together(limits, candidates, latencies),
-        charge=charge_together(objective, candidates, latencies),
-        task=task,
-        workdir=workdir,
-        sink=sink,
-    )
+    pooled = _pooled(
+        outcome.members, task=task, candidates=candidates, size=size, limits=limits, objective=objective, store=store,
+        workdir=workdir, sink=sink,
+    )  # fmt: skip
     if outcome.best is not None and not interrupted:
-        towers = [] if pooled is None else pooled.towers
         outcome = fit_finally(
             outcome,
-            wanted=list(dict.fromkeys([outcome.best.number, *towers])),
+            wanted=_wanted(outcome.best, pooled),
             engine=engine,
             deadline=deadline,
             sink=sink,
@@ -106,6 +100,54 @@ def finish(
         ),
         warnings=warnings,
         latencies=latencies,
+    )
+
+
+def wanted_now(
+    best: TrialResult,
+    members: Sequence[TrialResult],
+    *,
+    task: Task,
+    candidates: Sequence[Candidate],
+    size: int,
+    limits: Limits,
+    objective: Objective,
+    store: Store,
+    workdir: Path,
+) -> list[int]:
+    """Numbers of the trials that the user would get, if the search ended with these; other arguments as `finish`."""
+    pooled = _pooled(
+        members, task=task, candidates=candidates, size=size, limits=limits, objective=objective, store=store,
+        workdir=workdir, sink=discard,
+    )  # fmt: skip
+    return _wanted(best, pooled)
+
+
+def _wanted(best: TrialResult, pooled: Pool | None) -> list[int]:
+    return list(dict.fromkeys([best.number, *([] if pooled is None else pooled.towers)]))
+
+
+def _pooled(
+    members: Sequence[TrialResult],
+    *,
+    task: Task,
+    candidates: Sequence[Candidate],
+    size: int,
+    limits: Limits,
+    objective: Objective,
+    store: Store,
+    workdir: Path,
+    sink: Sink,
+) -> Pool | None:
+    latencies = measured_latencies(candidates, task, store)
+    return pool_leaders(
+        members,
+        size=size,
+        fits=together(limits, candidates, latencies),
+        charge=charge_together(objective, candidates, latencies),
+        task=task,
+        workdir=workdir,
+        sink=sink,
     )
 
 

@@ -24,7 +24,7 @@ from vlmsel_auto.pipeline.best_so_far import BestSoFar
 from vlmsel_auto.pipeline.choose import AUTO, choose
 from vlmsel_auto.pipeline.command import PRICE, SHOTS, command_of
 from vlmsel_auto.pipeline.conclude import conclude, ended_by
-from vlmsel_auto.pipeline.finish import finish
+from vlmsel_auto.pipeline.finish import finish, wanted_now
 from vlmsel_auto.pipeline.numbers import check_numbers
 from vlmsel_auto.pipeline.rank import rank_task, views_of
 from vlmsel_auto.pipeline.result import RankResult, SearchResult
@@ -275,7 +275,11 @@ def search(
             policy=replace(POLICY, price=price / 100),
             engine=engine,
             devices=together,
-        )
+            wanted=partial(
+                wanted_now, task=task, candidates=usable, size=ensemble, limits=limits, objective=aim, store=store,
+                workdir=folder,
+            ),
+        )  # fmt: skip
         stopped = StoppedBy.INTERRUPTED if ranked.interrupted else ended_by(outcome)
         finished = finish(
             outcome, task=task, candidates=usable, size=ensemble, limits=limits, objective=aim, store=store,

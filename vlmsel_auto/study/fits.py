@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from vlmsel_auto.engines.engine import Done, Failed, Finished, Ticket
 from vlmsel_auto.events import Notice, Sink
@@ -14,12 +16,20 @@ from vlmsel_auto.study.trial_job import Fitted
 from vlmsel_auto.tuning.methods import method_of
 from vlmsel_auto.tuning.run import seconds_on_all_labels
 
+Wanted: TypeAlias = Callable[[TrialResult, Sequence[TrialResult]], Sequence[int]]  # see `study.run_study`
+
+
+def leader_alone(leader: TrialResult, members: Sequence[TrialResult]) -> list[int]:
+    """The user gets the leader's model and no other."""
+    del members
+    return [leader.number]
+
 
 @dataclass(kw_only=True, eq=False)
 class Fits:
     """Fits that run, by the ticket of their job, and those that were made in vain.
 
-    The last trials of a search leave workers free, of which one begins the fit that comes next; it outlasts the trials.
+    The last trials of a search leave workers free, which begin the fits that come next; so these outlast the trials.
     """
 
     running: dict[Ticket, TrialResult] = field(default_factory=dict)

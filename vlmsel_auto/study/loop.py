@@ -5,6 +5,7 @@ The coordinator, in whose process this runs, alone plans, decides who is paused 
 
 from __future__ import annotations
 
+import math
 import time
 from typing import cast
 
@@ -123,12 +124,15 @@ def _begin(search: Search, trial: RunningTrial) -> None:
 
 
 def _fit_early(search: Search) -> None:
-    """Begin the leading tower's fit on all labels while the last trials run: some worker has nothing else to do."""
-    leader = search.leader(search.expected())
-    left = None if search.deadline is None else search.deadline - time.monotonic()
-    if leader is not None and search.fits.can_begin(leader, folds=len(search.runner.task.folds), left=left):
-        price = search.plan.policy.price
-        search.fits.begin(leader, dispatch=search.dispatch, deadline=search.deadline, price=price)
+    """Begin fits on all labels that would come next, while the last trials run, on workers that have nothing to do."""
+    expected = search.expected()
+    leader = search.leader(expected)
+    for number in () if leader is None else search.wanted(leader, search.results.members(expected)):
+        trial, folds = search.results.results[number], len(search.runner.task.folds)
+        left = None if search.deadline is None else search.deadline - time.monotonic()
+        if search.free > 0 and search.fits.can_begin(trial, folds=folds, left=left):
+            price = search.plan.policy.price if trial is leader else math.inf
+            search.fits.begin(trial, dispatch=search.dispatch, deadline=search.deadline, price=price)
 
 
 def _deadline(search: Search, trial: RunningTrial) -> float | None:

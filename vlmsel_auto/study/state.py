@@ -24,7 +24,7 @@ from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.running import Running, imagine
 from vlmsel_auto.records import Budget, Ranking, TrialOrigin, TrialResult, TrialSpec
 from vlmsel_auto.study.dispatch import Dispatch
-from vlmsel_auto.study.fits import Fits
+from vlmsel_auto.study.fits import Fits, Wanted, leader_alone
 from vlmsel_auto.study.optuna_study import OptunaStudy, RunningTrial
 from vlmsel_auto.study.results import Results
 from vlmsel_auto.study.runner import TrialRunner
@@ -57,6 +57,7 @@ class Search:
     study: OptunaStudy
     results: Results
     sink: Sink
+    wanted: Wanted = leader_alone
     unavailable: dict[str, str] = field(default_factory=dict)  # candidate -> why it cannot be used
     running: dict[Ticket, RunningHere] = field(default_factory=dict)
     fits: Fits = field(default_factory=Fits)  # of workers that would have nothing to do

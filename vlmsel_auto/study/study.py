@@ -27,7 +27,7 @@ from vlmsel_auto.planning.space import PastTrial, learn_defaults
 from vlmsel_auto.process import locked, terminable
 from vlmsel_auto.records import Budget, Candidate, Ranking, StoppedBy, Task, TrialResult, TrialState
 from vlmsel_auto.study.dispatch import Dispatch
-from vlmsel_auto.study.fits import Fits
+from vlmsel_auto.study.fits import Fits, Wanted, leader_alone
 from vlmsel_auto.study.loop import run_trials
 from vlmsel_auto.study.mirror import StudyMirror
 from vlmsel_auto.study.opening import open_study
@@ -80,6 +80,7 @@ def run_study(
     policy: Policy = POLICY,
     engine: Engine | None = None,
     devices: Devices = ALONE,
+    wanted: Wanted = leader_alone,
 ) -> StudyOutcome:
     """Run trials until the budget is spent, none promises enough for its time, or someone asks to stop.
 
@@ -110,6 +111,8 @@ def run_study(
         engine: where trials run, as many at once as it has slots; None: one after the other in this process. ``load``
             must be picklable for workers.
         devices: what each trial of a tower trains on; with several, ``load`` must be picklable too.
+        wanted: numbers of the trials that the user would get, of the leader and the members so far, the most important
+            first: while the last trials run, workers that are free fit their towers on all labels.
 
     Raises:
         CandidateError: no candidate, or one twice.
@@ -179,6 +182,7 @@ def run_study(
             dispatch=Dispatch(engine=engine or InProcess(), runner=runner),
             study=study,
             results=Results(workdir=workdir),
+            wanted=wanted,
             sink=sink,
         )
         try:
