@@ -206,32 +206,30 @@ def table(
     return means
 
 
-def parser(about: str | None) -> argparse.ArgumentParser:
-    """What this and its like are told."""
-    found = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found.add_argument("targets", type=Path, help="folder of task folders, each with train/ and test/")
-    found.add_argument("--records", type=Path, required=True, help="folder; what is there is not made again")
-    found.add_argument("--write", type=Path, help="JSON")
-    found.add_argument("--quick", action="store_true", help="one candidate of the first target")
-    return found
-
-
 def measure_all(
-    told: argparse.Namespace, *, names: Sequence[str], rows_of: Callable[[Look, int], Mapping[str, Recipe]]
+    folder: Path,
+    *,
+    records: Path,
+    quick: bool,
+    names: Sequence[str],
+    rows_of: Callable[[Look, int], Mapping[str, Recipe]],
 ) -> dict[str, list[Measured]]:
-    """Rows of these names, for a candidate at its place in the mini zoo, of all targets' leading candidates."""
+    """Rows of these names, of all targets' leading candidates; ``quick``: of one candidate of the first target.
+
+    ``rows_of`` a target and a candidate, by its place in the mini zoo, are their recipes.
+    """
     torch.set_num_threads(1)
-    told.records.mkdir(parents=True, exist_ok=True)
-    targets = sorted(each for each in told.targets.iterdir() if each.is_dir())
+    records.mkdir(parents=True, exist_ok=True)
+    targets = sorted(each for each in folder.iterdir() if each.is_dir())
     found: dict[str, list[Measured]] = {}
-    for target in targets[:1] if told.quick else targets:
+    for target in targets[:1] if quick else targets:
         seen: Look | None = None
         found[target.name] = []
-        for number in range(1 if told.quick else _CANDIDATES):
-            file = told.records / f"{target.name}-{number}.json"
+        for number in range(1 if quick else _CANDIDATES):
+            file = records / f"{target.name}-{number}.json"
             known: Measured = json.loads(file.read_text("utf-8")) if file.is_file() else {}
             if set(names) - set(known):
-                seen = seen or look(target, scratch=told.records / "tasks")
+                seen = seen or look(target, scratch=records / "tasks")
                 known = measure(seen, number=number, known=known, rows=rows_of(seen, seen.order[number]))
                 file.write_text(json.dumps(known), "utf-8")
                 print(f"{target.name}: {mini_zoo()[seen.order[number]].id}", flush=True)
@@ -241,11 +239,18 @@ def measure_all(
 
 def main() -> None:
     """Command line."""
-    told = parser(__doc__).parse_args()
-    found = measure_all(told, names=tuple(ROWS), rows_of=lambda _seen, _place: ROWS)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("targets", type=Path, help="folder of task folders, each with train/ and test/")
+    parser.add_argument("--records", type=Path, required=True, help="folder; what is there is not made again")
+    parser.add_argument("--write", type=Path, help="JSON")
+    parser.add_argument("--quick", action="store_true", help="one candidate of the first target")
+    args = parser.parse_args()
+    found = measure_all(
+        args.targets, records=args.records, quick=args.quick, names=tuple(ROWS), rows_of=lambda _seen, _place: ROWS
+    )
     means = table(found, [*FIXED, *ROWS, *_MIXED])
-    if told.write:
-        told.write.write_text(json.dumps({"targets": list(found), "rows": means}, indent=1) + "\n", "utf-8")
+    if args.write:
+        args.write.write_text(json.dumps({"targets": list(found), "rows": means}, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -11,13 +11,15 @@ the tower's blocks that the gradient passes, from the first that is trained.
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import numpy as np
-from adaptation import FIXED, blocks_and_end, measure_all, parser, table
+from adaptation import FIXED, blocks_and_end, measure_all, table
 from plain_lines import Recipe
 from recipes import Look
 
@@ -64,11 +66,16 @@ def rows_of(seen: Look, place: int) -> dict[str, Recipe]:
 
 def main() -> None:
     """Command line."""
-    told = parser(__doc__).parse_args()
-    found = measure_all(told, names=NAMES, rows_of=rows_of)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("targets", type=Path, help="folder of task folders, each with train/ and test/")
+    parser.add_argument("--records", type=Path, required=True, help="folder; what is there is not made again")
+    parser.add_argument("--write", type=Path, help="JSON")
+    parser.add_argument("--quick", action="store_true", help="one candidate of the first target")
+    args = parser.parse_args()
+    found = measure_all(args.targets, records=args.records, quick=args.quick, names=NAMES, rows_of=rows_of)
     means = table(found, [*FIXED, *NAMES], against=LAST)
-    if told.write:
-        told.write.write_text(json.dumps({"targets": list(found), "rows": means}, indent=1) + "\n", "utf-8")
+    if args.write:
+        args.write.write_text(json.dumps({"targets": list(found), "rows": means}, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
