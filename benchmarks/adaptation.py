@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,14 +44,20 @@ _SHOTS = 16
 
 
 def last_blocks(model: LoadedModel, *, count: int = 2, decay: float = 0.7) -> Adapted:
-    """The last blocks and what follows them."""
-    blocks = find_blocks(model.visual)
-    shares = {f"{name}.": decay ** (count - depth) for depth, name in enumerate(blocks[-count:])}
+    """The last blocks and what follows the first of them."""
+    blocks = find_blocks(model.visual)[-count:]
+    return blocks_and_end(
+        model, shares={name: decay ** (count - depth) for depth, name in enumerate(blocks)}, after=blocks[0]
+    )
+
+
+def blocks_and_end(model: LoadedModel, *, shares: Mapping[str, float], after: str) -> Adapted:
+    """Blocks, by name at these shares of the rate, and at the whole rate what follows the block ``after``."""
     groups: dict[float, list[torch.Tensor]] = {1.0: [], **{share: [] for share in shares.values()}}
     behind = False
     for name, each in model.visual.named_parameters():
-        share = next((share for part, share in shares.items() if name.startswith(part)), None)
-        behind = behind or share is not None
+        share = next((share for block, share in shares.items() if name.startswith(f"{block}.")), None)
+        behind = behind or name.startswith(f"{after}.")
         if share is not None or behind or name in _PROJECTIONS:
             groups[share or 1.0].append(each.requires_grad_(True))
     return Adapted(parameters=groups)
@@ -101,30 +107,35 @@ ROWS: Mapping[str, Recipe] = {
     "projection, pulled": Recipe(adapt=projection, rate=1e-3),
     "LoRA, rank 4": Recipe(adapt=lora, rate=1e-3),
 }
-Measured = dict[str, dict[str, float]]  # row -> accuracy on test, log loss of the part left out, seconds
+FIXED = ("head: regression with zero-shot, all labels", "the same start: regression, without one part")
+_MIXED = ("WiSE-FT, half", "WiSE-FT, chosen out of fold")
+_NO_EFFORT = {"seconds": 0.0, "trained": 0.0, "depth": 0.0}
+# row -> accuracy on test, log loss of the part left out, seconds of the processor, and what `_effort` says
+Measured = dict[str, dict[str, float]]
 
 
-def measure(seen: Look, *, number: int, known: Measured) -> Measured:
-    """The rows that are not known yet for the ``number``-th candidate of a target."""
+def measure(seen: Look, *, number: int, known: Measured, rows: Mapping[str, Recipe]) -> Measured:
+    """Those of ``rows`` that are not known yet for the ``number``-th candidate of a target."""
     task, place = seen.task, seen.order[number]
     parts = splits(task)
     out = np.sort(task.folds[number % len(task.folds)])
     train = np.setdiff1d(parts.labelled, out)
     held_out, of_test = seen.heads[place]["with text"]
     at = np.searchsorted(parts.labelled, out)
-    found: Measured = {"head: regression with zero-shot, all labels": _scores(held_out[at], of_test, seen, out)}
+    found: Measured = {FIXED[0]: _scores(held_out[at], of_test, seen, out)}
 
     def scored(tuned: Tuned, seconds: float) -> dict[str, float]:
-        return _scores(tuned.logits(task, out), tuned.logits(task, parts.test), seen, out, seconds=seconds)
+        scores = _scores(tuned.logits(task, out), tuned.logits(task, parts.test), seen, out)
+        return {**scores, "seconds": seconds, **_effort(tuned.model)}
 
-    for name, recipe in ROWS.items():
+    for name, recipe in rows.items():
         if name in known:
             continue
         tuned = with_fitted_head(task, seen.features[place], place, train=train)
         start = _state(tuned)
-        begun = time.monotonic()
+        begun = time.process_time()
         fine_tune(task, tuned, train=train, recipe=recipe, seed=number)
-        seconds = time.monotonic() - begun
+        seconds = time.process_time() - begun
         found[name] = scored(tuned, seconds)
         if name == "full":
             end = _state(tuned)
@@ -132,9 +143,9 @@ def measure(seen: Look, *, number: int, known: Measured) -> Measured:
             for mix in _MIXES:
                 _load(tuned, {key: (1 - mix) * start[key] + mix * end[key] for key in start})
                 mixes[mix] = scored(tuned, seconds)
-            found["the same start: regression, without one part"] = {**mixes[0.0], "seconds": 0.0}
-            found["WiSE-FT, half"] = mixes[0.5]
-            found["WiSE-FT, chosen out of fold"] = min(mixes.values(), key=lambda each: each["loss"])
+            found[FIXED[1]] = {**mixes[0.0], **_NO_EFFORT}
+            found[_MIXED[0]] = mixes[0.5]
+            found[_MIXED[1]] = min(mixes.values(), key=lambda each: each["loss"])
     return {**known, **found}
 
 
@@ -143,16 +154,23 @@ def _scores(
     of_test: FloatArray | NDArray[np.float32],
     seen: Look,
     out: IntArray,
-    *,
-    seconds: float = 0.0,
 ) -> dict[str, float]:
     logs, labels = log_probabilities(held_out), seen.task.labels
     truth = labels[splits(seen.task).test]
     return {
         "accuracy": float((of_test.argmax(axis=1) == truth).mean()),
         "loss": -float(logs[np.arange(len(out)), labels[out]].mean()),
-        "seconds": seconds,
+        **_NO_EFFORT,
     }
+
+
+def _effort(model: LoadedModel) -> dict[str, float]:
+    """Numbers of the tower that are trained, and the share of its blocks that the gradient passes."""
+    blocks = find_blocks(model.visual)
+    is_trained = [any(each.requires_grad for each in model.visual.get_submodule(one).parameters()) for one in blocks]
+    trained = sum(each.numel() for each in model.visual.parameters() if each.requires_grad)
+    depth = len(blocks) - is_trained.index(True) if any(is_trained) else 0
+    return {"trained": float(trained), "depth": depth / len(blocks)}
 
 
 def _state(tuned: Tuned) -> dict[str, torch.Tensor]:
@@ -169,23 +187,54 @@ def _load(tuned: Tuned, state: Mapping[str, torch.Tensor]) -> None:
                 each.copy_(state[f"{part}{name}"])
 
 
-def table(found: Mapping[str, Sequence[Measured]]) -> dict[str, dict[str, float]]:
-    """Mean over targets and candidates, with the difference to full fine-tuning and its error over the pairs."""
+def table(
+    found: Mapping[str, Sequence[Measured]], names: Sequence[str], *, against: str = "full"
+) -> dict[str, dict[str, float]]:
+    """Mean over targets and candidates of some rows, with the difference to one row and its error over the pairs."""
     every = [one for each in found.values() for one in each]
-    fixed = ("head: regression with zero-shot, all labels", "the same start: regression, without one part")
-    mixed = ("WiSE-FT, half", "WiSE-FT, chosen out of fold")
-    names = [*fixed, *ROWS, *mixed]
     means = {}
-    print("\n| row | accuracy | to full | seconds | " + " | ".join(found) + " |")
-    print("|---" * (len(found) + 4) + "|")
+    print(f"\n| row | accuracy | to {against} | seconds | trained | depth | " + " | ".join(found) + " |")
+    print("|---" * (len(found) + 6) + "|")
     for name in names:
-        gap = np.array([one[name]["accuracy"] - one["full"]["accuracy"] for one in every])
+        gap = np.array([one[name]["accuracy"] - one[against]["accuracy"] for one in every])
         error = float(gap.std(ddof=1) / np.sqrt(len(gap))) if len(gap) > 1 else float("nan")
-        accuracy, seconds = (float(np.mean([one[name][what] for one in every])) for what in ("accuracy", "seconds"))
+        mean = {what: float(np.mean([one[name][what] for one in every])) for what in ("accuracy", *_NO_EFFORT)}
         cells = " | ".join(f"{np.mean([one[name]['accuracy'] for one in each]):.3f}" for each in found.values())
-        print(f"| {name} | {accuracy:.3f} | {100 * gap.mean():+.1f} ({100 * error:.1f}) | {seconds:.1f} | {cells} |")
-        means[name] = {"accuracy": accuracy, "gap": float(gap.mean()), "gap_se": error, "seconds": seconds}
+        effort = f"{mean['seconds']:.1f} | {mean['trained'] / 1e6:.2f} M | {mean['depth']:.2f}"
+        print(f"| {name} | {mean['accuracy']:.3f} | {100 * gap.mean():+.1f} ({100 * error:.1f}) | {effort} | {cells} |")
+        means[name] = {**mean, "gap": float(gap.mean()), "gap_se": error}
     return means
+
+
+def measure_all(
+    folder: Path,
+    *,
+    records: Path,
+    quick: bool,
+    names: Sequence[str],
+    rows_of: Callable[[Look, int], Mapping[str, Recipe]],
+) -> dict[str, list[Measured]]:
+    """Rows of these names, of all targets' leading candidates; ``quick``: of one candidate of the first target.
+
+    ``rows_of`` a target and a candidate, by its place in the mini zoo, are their recipes.
+    """
+    torch.set_num_threads(1)
+    records.mkdir(parents=True, exist_ok=True)
+    targets = sorted(each for each in folder.iterdir() if each.is_dir())
+    found: dict[str, list[Measured]] = {}
+    for target in targets[:1] if quick else targets:
+        seen: Look | None = None
+        found[target.name] = []
+        for number in range(1 if quick else _CANDIDATES):
+            file = records / f"{target.name}-{number}.json"
+            known: Measured = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+            if set(names) - set(known):
+                seen = seen or look(target, scratch=records / "tasks")
+                known = measure(seen, number=number, known=known, rows=rows_of(seen, seen.order[number]))
+                file.write_text(json.dumps(known), "utf-8")
+                print(f"{target.name}: {mini_zoo()[seen.order[number]].id}", flush=True)
+            found[target.name].append(known)
+    return found
 
 
 def main() -> None:
@@ -196,23 +245,10 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="JSON")
     parser.add_argument("--quick", action="store_true", help="one candidate of the first target")
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    args.records.mkdir(parents=True, exist_ok=True)
-    targets = sorted(each for each in args.targets.iterdir() if each.is_dir())
-    found: dict[str, list[Measured]] = {}
-    for target in targets[:1] if args.quick else targets:
-        seen: Look | None = None
-        found[target.name] = []
-        for number in range(1 if args.quick else _CANDIDATES):
-            file = args.records / f"{target.name}-{number}.json"
-            known: Measured = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-            if set(ROWS) - set(known):
-                seen = seen or look(target, scratch=args.records / "tasks")
-                known = measure(seen, number=number, known=known)
-                file.write_text(json.dumps(known), "utf-8")
-                print(f"{target.name}: {mini_zoo()[seen.order[number]].id}", flush=True)
-            found[target.name].append(known)
-    means = table(found)
+    found = measure_all(
+        args.targets, records=args.records, quick=args.quick, names=tuple(ROWS), rows_of=lambda _seen, _place: ROWS
+    )
+    means = table(found, [*FIXED, *ROWS, *_MIXED])
     if args.write:
         args.write.write_text(json.dumps({"targets": list(found), "rows": means}, indent=1) + "\n", "utf-8")
 

@@ -4,7 +4,7 @@
 
 Every task of the shipped library is a target once, the others are the sources. The belief (`ranking.label_belief`) of a
 task is each candidate's expected share of right answers on the images whose predictions the library keeps, at most 160:
-candidates vote with `VOTE` log-odds for the class that they name, weighted by their chance of being the best zero-shot
+candidates vote with two log-odds for the class that they name, weighted by their chance of being the best zero-shot
 as a ranking without labels has it, which for a source is one learned from the other sources. At 1, 4 or 16 labels a
 class those of the images that the first draw of the library's evidence labels are known (TASKS has their classes).
 
@@ -15,61 +15,28 @@ each stands the paired difference to the first, with 95 % intervals over targets
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
+from kept_predictions import Known, hard_votes, named_classes, read_command_line
+from paired import change
 
 from vlmsel_auto.bench.case import Case
-from vlmsel_auto.cache import default_cache_dir
-from vlmsel_auto.library.places import default_library
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.measuring.cells import CellSettings, labelled_draws, unlabelled_images
-from vlmsel_auto.ranking.agreement import mean_interval, ndcg, tau_b, top_k_loss
+from vlmsel_auto.ranking.agreement import ndcg, tau_b, top_k_loss
 from vlmsel_auto.ranking.fusion import Fusion, candidate_effect, fit_fusion, fuse, trend
 from vlmsel_auto.ranking.label_belief import believe, prior_weights
 from vlmsel_auto.ranking.scaling import standardise
 from vlmsel_auto.ranking.signals import CONSENSUS, IMAGE_SIGNALS, LABEL_SIGNALS
 from vlmsel_auto.ranking.sources import Sources, Truth
 from vlmsel_auto.ranks import error_correlation, simulate_ranks
-from vlmsel_auto.records import UNLABELLED, FloatArray, IntArray
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.records import FloatArray
 
-VOTE = 2.0  # log-odds
 BELIEF = "belief"
 MEASURES = ("ndcg5", "tau", "top1_loss")
 SETTINGS: tuple[tuple[Truth, int], ...] = (("zero_shot", 0), ("tuned", 0), ("tuned", 1), ("tuned", 4), ("tuned", 16))
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Known:
-    """Classes of the images whose predictions the library keeps."""
-
-    labels: Mapping[str, IntArray]  # by task, in the order of the predictions
-    drawn: Mapping[tuple[str, int], IntArray]  # by task and labels a class: 1 where the first draw labels the image
-
-    def at(self, task: str, shots: int) -> IntArray:
-        """Labels that are known at so many a class."""
-        if not shots:
-            return np.full(len(self.labels[task]), UNLABELLED)
-        return np.where(self.drawn[task, shots] > 0, self.labels[task], UNLABELLED)
-
-
-def read_labels(library: Library, tasks: Path, *, cache: Path) -> Known:
-    """The classes, from the folders of the tasks."""
-    settings, labels, drawn = CellSettings(), {}, {}
-    for name in library.task_names:
-        task = load_task(tasks / name, workdir=cache)
-        images = unlabelled_images(task, settings)[: settings.signal_images]
-        labels[name] = task.labels[images]
-        for (draw, shots), chosen in labelled_draws(task, settings).items():
-            if draw == 0:
-                drawn[name, shots] = np.isin(images, chosen).astype(np.int64)
-    return Known(labels=labels, drawn=drawn)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -126,9 +93,7 @@ class Target:
 
     def _accuracy(self, column: int, p_best: FloatArray) -> FloatArray:
         task = self.case.library.tasks[column]
-        named = self.case.library.predicted[self.case.rows, column]
-        named = named[:, np.isfinite(named).all(axis=0)]
-        votes = VOTE * (named[:, :, None] == np.arange(task.n_classes))
+        votes = hard_votes(named_classes(self.case, column), n_classes=task.n_classes)
         prior = prior_weights(p_best, np.eye(len(p_best)))
         return believe(votes, prior=prior, labels=self.known.at(task.name, self.shots)).accuracy
 
@@ -177,9 +142,8 @@ def table(library: Library, known: Known, *, truth: Truth, shots: int) -> list[d
         gaps = values - np.array([each["as it ships"][0] for each in found])
         record: dict[str, object] = {"row": row, "weight": round(float(np.mean([each[row][1] for each in found])), 3)}
         for place, measure in enumerate(MEASURES):
-            over = mean_interval(gaps[:, place], seed=0)
-            change = [round(float(each), 4) for each in (gaps[:, place].mean(), over.low, over.high)]
-            record |= {measure: round(float(values[:, place].mean()), 4), f"{measure}, change": change}
+            record[measure] = round(float(values[:, place].mean()), 4)
+            record[f"{measure}, change"] = change(gaps[:, place], digits=4)
         rows.append(record)
         cells = [f"{record[name]} {record[f'{name}, change']}" for name in MEASURES]
         print(f"| {row} | {record['weight']} | {' | '.join(cells)} |", flush=True)
@@ -188,23 +152,13 @@ def table(library: Library, known: Known, *, truth: Truth, shots: int) -> list[d
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", type=Path, help="folder of the library's task folders")
-    parser.add_argument("--cache", type=Path, default=default_cache_dir() / "belief-signal")
-    parser.add_argument("--write", type=Path, help="JSON of all rows")
-    parser.add_argument("--quick", action="store_true", help="nine tasks, no labels")
-    args = parser.parse_args()
-    library = default_library()
-    if args.quick:
-        library = library.select_tasks(library.task_names[::3])
-    known = read_labels(library, args.tasks, cache=args.cache)
-    content = {
-        f"{truth} truth, {shots or 'no'} labels a class": table(library, known, truth=truth, shots=shots)
-        for truth, shots in (SETTINGS[:1] if args.quick else SETTINGS)
-    }
-    if args.write is not None:
-        args.write.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-    print(json.dumps(content))
+    told = read_command_line(__doc__, quick="nine tasks, no labels")
+    told.finish(
+        {
+            f"{truth} truth, {shots or 'no'} labels a class": table(told.library, told.known, truth=truth, shots=shots)
+            for truth, shots in (SETTINGS[:1] if told.quick else SETTINGS)
+        }
+    )
 
 
 if __name__ == "__main__":

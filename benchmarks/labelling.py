@@ -25,97 +25,30 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from labelling_heads import heads_table
+from labelling_heaps import LABELS, Heap, heap
+from paired import change
 from scipy import stats
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
-from without_labels import measurement, others
 
-from vlmsel_auto.cache import Store, default_cache_dir
+from vlmsel_auto.cache import default_cache_dir
 from vlmsel_auto.library.places import default_library
-from vlmsel_auto.library.records import Library
-from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import mini_zoo
-from vlmsel_auto.models.embedding import embed
-from vlmsel_auto.pipeline.label_session import votes_of
-from vlmsel_auto.planning.labelling import next_to_cover
-from vlmsel_auto.ranking.agreement import mean_interval, ndcg
-from vlmsel_auto.ranking.evidence.consensus import likeness
-from vlmsel_auto.ranking.label_belief import Belief, Weights, believe, prior_weights
-from vlmsel_auto.ranking.ranking import rank_candidates
-from vlmsel_auto.ranking.scaling import unit_rows
-from vlmsel_auto.ranks import error_correlation
-from vlmsel_auto.records import UNLABELLED, Candidate, FloatArray, IntArray
+from vlmsel_auto.ranking.agreement import ndcg
+from vlmsel_auto.ranking.label_belief import Belief, believe, prior_weights
+from vlmsel_auto.records import UNLABELLED, FloatArray, IntArray
 from vlmsel_auto.tasks.digits import write_digits
-from vlmsel_auto.tasks.task import load_task
 
-HEAP, LABELS = 400, 60
 _NEAR = 0.01  # accuracy
 _SHOWN = (0, 5, 10, 20, 40, 60)
 _BINS = (0.0, 0.05, 0.2, 0.5, 0.8, 1.0)
-_A_CLASS = (1, 2, 4)  # labels
-_MOST_CLASSES = 12  # of tasks whose heads are compared: others would need hundreds of labels
 COUNTED, OURS, CODA = "right answers counted, random images", "belief, most information", "CODA, its authors' code"
 Asked = Literal["information", "chance", "doubt"]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Heap:
-    """One task: votes of all candidates, the truth, and what the ranking knew."""
-
-    name: str
-    votes: FloatArray  # (M, n, K)
-    labels: IntArray  # (n,)
-    prior: Weights
-    ranked: FloatArray  # (M,) scores without labels
-    features: FloatArray  # (n, D) of the candidate that ranks first, unit length
-
-    @property
-    def right(self) -> NDArray[np.bool_]:
-        """(M, n) whether a candidate names an image's class."""
-        return np.asarray(self.votes.argmax(axis=2) == self.labels, dtype=np.bool_)
-
-    def loss(self, named: Sequence[int]) -> FloatArray:
-        """Accuracy lost by each named candidate, one after every label up to 60."""
-        accuracy = self.right.mean(axis=1)
-        lost = np.asarray(accuracy.max() - accuracy[list(named)], dtype=np.float64)
-        return np.pad(lost, (0, max(0, LABELS + 1 - len(lost))), "edge")[: LABELS + 1]
-
-
-def heap(path: Path, library: Library, candidates: Sequence[Candidate], *, cache: Path) -> Heap:
-    """Embed a task, or find it in ``cache``, and rank without labels and without the task in the library."""
-    task, store = load_task(path, workdir=cache), Store(cache / "targets")
-    rows = np.sort(np.random.default_rng(1).permutation(task.test)[:HEAP])
-    measured = [
-        measurement(
-            one, embed(one, task, rows, load=partial(zoo.load, one), store=store), library=library, task=task.name
-        )
-        for one in candidates
-    ]
-    ranking = rank_candidates(
-        task=task.name,
-        targets=measured,
-        library=others(library, task.name),
-        truth="zero_shot",
-        correlation=error_correlation(candidates),
-    )
-    lines = {line.candidate: line for line in ranking.ranked}
-    ranked = np.array([lines[one.id].score for one in candidates])
-    votes = votes_of(measured)
-    return Heap(
-        name=task.name,
-        votes=votes,
-        labels=task.labels[rows],
-        prior=prior_weights(np.array([lines[one.id].p_best for one in candidates]), likeness(list(votes))),
-        ranked=ranked,
-        features=unit_rows(measured[int(ranked.argmax())].features),
-    )
 
 
 def ask(one: Heap, asked: Asked, *, seed: int = 0) -> list[Belief]:
@@ -209,9 +142,7 @@ def asking_table(played: Mapping[str, Played]) -> list[dict[str, object]]:
         }
         for other in against:
             gain = one.counts - played[other].counts
-            gain = gain[np.isfinite(gain)]
-            over = mean_interval(gain, seed=0)
-            row[f"minus {other}"] = [round(each, 1) for each in (float(gain.mean()), over.low, over.high)]
+            row[f"minus {other}"] = change(gain[np.isfinite(gain)], digits=1)
         lost = 100 * np.stack([np.mean(tries, axis=0) for tries in one.losses if tries]).mean(axis=0)
         row |= {f"loss at {count}": round(float(lost[count]), 2) for count in _SHOWN}
         rows.append(row)
@@ -258,64 +189,6 @@ def order_table(heaps: Sequence[Heap], ours: Played) -> list[dict[str, object]]:
     for name, (gain, tau) in found.items():
         print(f"| {name} | {gain:.3f} | {tau:.3f} |", flush=True)
     return [{"order": name, "ndcg5": gain, "tau_b": tau} for name, (gain, tau) in found.items()]
-
-
-def heads_table(heaps: Sequence[Heap]) -> list[dict[str, object]]:
-    """Accuracy of a head that learns from 1, 2, 4 labels a class, asked for in several ways."""
-    print("\n| asked | " + " | ".join(f"{count} a class" for count in _A_CLASS) + " |\n|---" + "|---" * 3 + "|")
-    rows: list[dict[str, object]] = []
-    ways: tuple[Literal["chance", "information", "cover"], ...] = ("chance", "information", "cover")
-    found = {way: np.array([_heads(one, way) for one in heaps]) for way in ways}
-    for way, accuracies in found.items():
-        row: dict[str, object] = {"asked": way}
-        for c, count in enumerate(_A_CLASS):
-            gain = 100 * (accuracies[:, c] - found["chance"][:, c])
-            over = mean_interval(gain, seed=0)
-            row[f"{count} a class"] = [
-                round(each, 1)
-                for each in (100 * float(accuracies[:, c].mean()), float(gain.mean()), over.low, over.high)
-            ]
-        rows.append(row)
-        print("| " + " | ".join(str(cell) for cell in row.values()) + " |", flush=True)
-    return rows
-
-
-def _heads(one: Heap, way: Literal["chance", "information", "cover"]) -> list[float]:
-    rng = np.random.default_rng(2)
-    order = rng.permutation(len(one.labels))
-    pool, test = np.sort(order[::2]), np.sort(order[1::2])
-    votes, truth, x = one.votes[:, pool], one.labels[pool], one.features[pool]
-    most = min(_A_CLASS[-1] * votes.shape[2], len(pool) - 1)
-    repeats = 5 if way == "chance" else 1
-    scores = []
-    for _ in range(repeats):
-        labels, asked = np.full(len(pool), UNLABELLED), []
-        shuffled = rng.permutation(len(pool))
-        none = np.zeros(len(pool), dtype=np.bool_)
-        for done in range(most):
-            if way == "chance":
-                place = int(shuffled[done])
-            else:
-                now = believe(votes, prior=one.prior, labels=labels)
-                covered = way == "cover"
-                place = (
-                    next_to_cover(x, classes=now.classes, labels=labels, asked=none)
-                    if covered
-                    else int(now.information.argmax())
-                )
-            labels[place] = truth[place]
-            asked.append(place)
-        scores.append(
-            [_head(one, x[rows], truth[rows], test) for rows in (asked[: c * votes.shape[2]] for c in _A_CLASS)]
-        )
-    return [float(each) for each in np.mean(scores, axis=0)]
-
-
-def _head(one: Heap, x: FloatArray, y: IntArray, test: IntArray) -> float:
-    if len(np.unique(y)) == 1:
-        return float(np.mean(one.labels[test] == y[0]))
-    fitted = LogisticRegression(C=10, max_iter=1_000).fit(x, y)
-    return float(fitted.score(one.features[test], one.labels[test]))
 
 
 def seconds_table() -> list[dict[str, object]]:
@@ -371,7 +244,7 @@ def main() -> None:
             "chances": chances_table(heaps, played[OURS]),
             "orders": order_table(heaps, played[OURS]),
             "speed": seconds_table(),
-            "heads": heads_table([one for one in heaps if one.votes.shape[2] <= _MOST_CLASSES]),
+            "heads": heads_table(heaps),
         }
     if args.write is not None:
         args.write.write_text(json.dumps(content, indent=1) + "\n", "utf-8")

@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from paired import change
 
 import vlmsel_auto
 from vlmsel_auto.bench.case import Case
@@ -32,7 +33,7 @@ from vlmsel_auto.library.assemble import merge
 from vlmsel_auto.library.file import load
 from vlmsel_auto.library.places import default_library
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.ranking.agreement import mean_interval, ndcg, tau_b, top_k_loss
+from vlmsel_auto.ranking.agreement import ndcg, tau_b, top_k_loss
 from vlmsel_auto.ranking.sources import Truth
 from vlmsel_auto.records import Budget, FloatArray
 
@@ -142,11 +143,8 @@ def report(
         gaps = each - np.array([start[name] for name in values])
         record: dict[str, object] = {"row": row}
         for place, measure in enumerate(MEASURES):
-            interval = mean_interval(gaps[:, place], seed=0)
             record[measure] = round(float(each[:, place].mean()), 4)
-            record[f"{measure}, change"] = [
-                round(float(v), 4) for v in (gaps[:, place].mean(), interval.low, interval.high)
-            ]
+            record[f"{measure}, change"] = change(gaps[:, place], digits=4)
         rows.append(record)
         told = ", ".join(f"{name} {record[name]} ({record[f'{name}, change']})" for name in MEASURES)
         print(f"| {row} | {told} |", flush=True)

@@ -38,9 +38,14 @@ import numpy as np
 from looking_quicktune import quicktune
 from looking_strategies import STRATEGIES, VARIANTS, Fixed, Order, Ours, greedy, holes
 from looking_table import Scene, Setting, read_settings
+from paired import change
 
+<<<<<<< HEAD
 from vlmsel_auto.planning.outlook import LookingPolicy
 from vlmsel_auto.ranking.agreement import mean_interval
+=======
+from vlmsel_auto.planning.looking import LookingPolicy
+>>>>>>> wp-labels
 from vlmsel_auto.records import FloatArray
 
 SHOWN = (1, 3, 5, 10)  # loads
@@ -129,10 +134,10 @@ def _row(name: str, losses: FloatArray, against: FloatArray) -> dict[str, object
     cells = []
     for k in SHOWN:
         mean, gain = losses[:, :, k - 1].mean(), (losses - against)[:, :, k - 1].mean(axis=1)
-        over = mean_interval(gain, seed=0)
         row[str(k)] = round(float(mean), 3)
-        row[f"minus_average_rank_{k}"] = [round(each, 3) for each in (float(gain.mean()), over.low, over.high)]
-        cells.append(f"{mean:.2f} ({gain.mean():+.2f} [{over.low:+.2f}, {over.high:+.2f}])")
+        row[f"minus_average_rank_{k}"] = change(gain, digits=3)
+        more, low, high = change(gain, digits=2)
+        cells.append(f"{mean:.2f} ({more:+.2f} [{low:+.2f}, {high:+.2f}])")
     print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
     return row
 

@@ -24,11 +24,11 @@ from looking import SHOWN, replay
 from looking_strategies import Ours
 from looking_table import Scene, Setting, open_clip
 from numpy.typing import NDArray
+from paired import change
 
 from vlmsel_auto.library import published
 from vlmsel_auto.library.unpublished import features_of, regress
 from vlmsel_auto.models import catalogue
-from vlmsel_auto.ranking.agreement import mean_interval
 from vlmsel_auto.records import FloatArray
 
 LINES = {
@@ -109,17 +109,12 @@ def main() -> None:
         every.append((told.loaded - plain.loaded).mean(axis=1))
         rows[line] = _row(line, errors(setting, hidden, features), plain.loaded, told.loaded, models=int(hidden.sum()))
     together = np.mean(every, axis=0)
-    over = {str(k): _interval(together[:, k - 1]) for k in SHOWN}
+    over = {str(k): change(together[:, k - 1], digits=3) for k in SHOWN}
     print("mean over lines, after", ", ".join(f"{k}: {each}" for k, each in over.items()))
     content = {"lines": rows, "mean_difference": over}
     if args.write is not None:
         args.write.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     print(json.dumps({"looking_unpublished": content}))
-
-
-def _interval(gain: FloatArray) -> list[float]:
-    over = mean_interval(gain, seed=0)
-    return [round(each, 3) for each in (float(gain.mean()), over.low, over.high)]
 
 
 def _row(
@@ -130,7 +125,7 @@ def _row(
     for name, lost in (("average", plain), ("guess", told)):
         losses[name] = [round(float(lost[:, :, k - 1].mean()), 2) for k in SHOWN]
         row[name] = dict(zip(map(str, SHOWN), losses[name], strict=True))
-    gains = {str(k): _interval((told - plain)[:, :, k - 1].mean(axis=1)) for k in SHOWN}
+    gains = {str(k): change((told - plain)[:, :, k - 1].mean(axis=1), digits=3) for k in SHOWN}
     row["difference"] = gains
     shown = [" / ".join(f"{each:.2f}" for each in losses[name]) for name in ("average", "guess")]
     between = "; ".join(f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]" for mean, low, high in gains.values())

@@ -3,7 +3,7 @@
     python benchmarks/pool_votes.py TASKS --write benchmarks/results/pool-votes.json
 
 Every task of the shipped library is left out of it in turn. Its images are those whose zero-shot predictions the
-library keeps, at most 160; labels (from TASKS) only judge. Members vote with `VOTE` log-odds for the class that they
+library keeps, at most 160; labels (from TASKS) only judge. Members vote with two log-odds for the class that they
 name, so the pools are cruder than those of docs/without-labels.md, which average log-probabilities; the best single
 candidate in hindsight is judged on the same images. Rows: the five leaders weighted by P(best) + .02, as it ships; all
 candidates by P(best); all by the P(best) of the belief (`ranking.label_belief`) that begins at the ranking's; and
@@ -13,18 +13,13 @@ Skene (1979), whose logarithms weigh by P(best). Nothing was chosen on these tas
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
-from belief_signal import VOTE, read_labels
+from kept_predictions import hard_votes, named_classes, read_command_line
+from paired import change
 
 from vlmsel_auto.bench.case import Case
-from vlmsel_auto.cache import default_cache_dir
-from vlmsel_auto.library.places import default_library
-from vlmsel_auto.ranking.agreement import mean_interval
 from vlmsel_auto.ranking.label_belief import believe, prior_weights
 from vlmsel_auto.records import UNLABELLED, FloatArray, IntArray
 
@@ -35,13 +30,13 @@ BEST, SHIPPED = "best in hindsight", "pool of five, P(best) of the ranking"
 
 def pools(named: IntArray, p_best: FloatArray, *, n_classes: int) -> dict[str, FloatArray]:
     """Scores (n, K) of images and classes by pool, from the classes (M, n) that candidates name."""
-    votes = VOTE * (named[:, :, None] == np.arange(n_classes))
+    votes = hard_votes(named, n_classes=n_classes)
     now = believe(votes, prior=prior_weights(p_best, np.eye(len(p_best))), labels=np.full(named.shape[1], UNLABELLED))
     leaders = np.zeros(len(p_best))
     first = np.argsort(-p_best, kind="stable")[:_SIZE]
     leaders[first] = p_best[first] + _FLOOR
     # counts (M, K, K) of named classes beside expected ones, as if each candidate had named them all once by chance
-    counts = np.einsum("mij,ik->mjk", votes / VOTE, now.classes) + 1.0 / n_classes
+    counts = np.einsum("mij,ik->mjk", votes > 0, now.classes) + 1.0 / n_classes
     confusion = np.log(counts / counts.sum(axis=1, keepdims=True))
     by_class = sum(p * table[each] for p, table, each in zip(p_best, confusion, named, strict=True))
     return {
@@ -58,11 +53,7 @@ def table(found: Mapping[str, FloatArray]) -> list[dict[str, object]]:
     print("|---|---|---|---|---|")
     rows: list[dict[str, object]] = []
     for name, values in found.items():
-        cells = []
-        for against in (BEST, SHIPPED):
-            gain = 100 * (values - found[against])
-            over = mean_interval(gain, seed=0)
-            cells.append([round(float(each), 2) for each in (gain.mean(), over.low, over.high)])
+        cells = [change(100 * (values - found[against]), digits=2) for against in (BEST, SHIPPED)]
         above, level = int((values > found[BEST]).sum()), int((values == found[BEST]).sum())
         rows.append({
             "model": name, "accuracy": round(float(values.mean()), 4), "minus_best": cells[0], "minus_pool": cells[1],
@@ -74,30 +65,16 @@ def table(found: Mapping[str, FloatArray]) -> list[dict[str, object]]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", type=Path, help="folder of the library's task folders")
-    parser.add_argument("--cache", type=Path, default=default_cache_dir() / "belief-signal")
-    parser.add_argument("--write", type=Path, help="JSON of all rows")
-    parser.add_argument("--quick", action="store_true", help="nine tasks")
-    args = parser.parse_args()
-    library = default_library()
-    if args.quick:
-        library = library.select_tasks(library.task_names[::3])
-    known = read_labels(library, args.tasks, cache=args.cache)
+    told = read_command_line(__doc__, quick="nine tasks")
     found: dict[str, list[float]] = {}
-    for s, task in enumerate(library.tasks):
-        case = Case(library=library, column=s, truth="zero_shot", shots=0)
-        predicted = library.predicted[case.rows, s]
-        named = predicted[:, np.isfinite(predicted).all(axis=0)].astype(np.int64)
-        truth = known.labels[task.name]
+    for s, task in enumerate(told.library.tasks):
+        case = Case(library=told.library, column=s, truth="zero_shot", shots=0)
+        named, truth = named_classes(case, s), told.known.labels[task.name]
         scores = pools(named, case.chances(case.fused[0]).p_best, n_classes=task.n_classes)
         found.setdefault(BEST, []).append(float((named == truth).mean(axis=1).max()))
         for name, score in scores.items():
             found.setdefault(name, []).append(float(np.mean(score.argmax(axis=1) == truth)))
-    rows = table({name: np.array(values) for name, values in found.items()})
-    if args.write is not None:
-        args.write.write_text(json.dumps({"rows": rows}, indent=1) + "\n", "utf-8")
-    print(json.dumps({"rows": rows}))
+    told.finish({"rows": table({name: np.array(values) for name, values in found.items()})})
 
 
 if __name__ == "__main__":

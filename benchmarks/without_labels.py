@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from paired import change
 from without_labels_adapt import Views, log_loss, methods
 
 from vlmsel_auto.cache import Store, default_cache_dir
@@ -34,7 +35,6 @@ from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.models.embedding import Embeddings, embed
 from vlmsel_auto.pipeline.without_labels import pool_leaders
-from vlmsel_auto.ranking.agreement import mean_interval
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import rank_candidates
 from vlmsel_auto.ranking.scaling import unit_rows
@@ -178,11 +178,7 @@ def table(title: str, rows: Mapping[str, FloatArray]) -> list[dict[str, object]]
     print("|---|---|---|---|---|")
     content: list[dict[str, object]] = []
     for name, values in rows.items():
-        cells = []
-        for against in (best, pool):
-            gain = 100 * (values - against)
-            over = mean_interval(gain, seed=0)
-            cells.append([round(each, 2) for each in (float(gain.mean()), over.low, over.high)])
+        cells = [change(100 * (values - against), digits=2) for against in (best, pool)]
         shown = [f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" for mean, low, high in cells]
         above = int((values > best).sum())
         print(f"| {name} | {100 * values.mean():.1f} | {shown[0]} | {shown[1]} | {above} |", flush=True)

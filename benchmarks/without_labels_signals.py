@@ -26,6 +26,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from paired import change
 from without_labels import Scene, others, scene
 
 from vlmsel_auto.cache import default_cache_dir
@@ -36,7 +37,7 @@ from vlmsel_auto.planning.looking import next_look
 from vlmsel_auto.planning.outlook import Look
 from vlmsel_auto.planning.scenarios import learn_scenarios
 from vlmsel_auto.ranking import ranking as ranking_module
-from vlmsel_auto.ranking.agreement import mean_interval, ndcg, tau_b, top_k_loss
+from vlmsel_auto.ranking.agreement import ndcg, tau_b, top_k_loss
 from vlmsel_auto.ranking.evidence.consensus import consensus, likeness
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import rank_candidates
@@ -162,9 +163,8 @@ def looks(scenes: Sequence[Scene], library: Library, candidates: Sequence[Candid
     for told, curves in lost.items():
         values, cells = np.array(curves), []
         for k in range(len(_LOADS)):
-            gain = values[:, k] - nothing[:, k]
-            over = mean_interval(gain, seed=0)
-            cells.append([round(float(each), 2) for each in (values[:, k].mean(), gain.mean(), over.low, over.high)])
+            gain = change(values[:, k] - nothing[:, k], digits=2)
+            cells.append([round(float(values[:, k].mean()), 2), *gain])
         rows[told] = cells
         texts = [f"{mean:.2f} ({more:+.2f} [{low:+.2f}, {high:+.2f}])" for mean, more, low, high in cells]
         print(f"| {told} | " + " | ".join(texts) + " |", flush=True)
