@@ -40,12 +40,7 @@ from looking_strategies import STRATEGIES, VARIANTS, Fixed, Order, Ours, greedy,
 from looking_table import Scene, Setting, read_settings
 from paired import change
 
-<<<<<<< HEAD
 from vlmsel_auto.planning.outlook import LookingPolicy
-from vlmsel_auto.ranking.agreement import mean_interval
-=======
-from vlmsel_auto.planning.looking import LookingPolicy
->>>>>>> wp-labels
 from vlmsel_auto.records import FloatArray
 
 SHOWN = (1, 3, 5, 10)  # loads
