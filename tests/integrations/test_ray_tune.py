@@ -118,7 +118,7 @@ tuner = tune.Tuner(
     train,
     param_space={"rate": tune.loguniform(1e-3, 1e-1)},
     tune_config=tune.TuneConfig(search_alg=searcher, metric="accuracy", mode="max", num_samples=3,
-                                max_concurrent_trials=1),
+                                max_concurrent_trials=1, reuse_actors=True),
     run_config=tune.RunConfig(storage_path=sys.argv[1], stop=SearchStopper(searcher), verbose=0),
 )
 found = tuner.fit()
