@@ -1,6 +1,7 @@
 """Ray clusters of several nodes on this machine."""
 
 import logging
+import signal
 import subprocess
 import sys
 import time
@@ -77,6 +78,32 @@ with RayEngine(cpus=1):
             if each.status == psutil.CONN_LISTEN:
                 print(each.laddr.ip)
 """
+
+
+def test_who_handles_sigterm_still_does(cluster):
+    before = signal.getsignal(signal.SIGTERM)
+    with RayEngine(cluster.address):
+        assert signal.getsignal(signal.SIGTERM) is before
+
+
+INTERRUPTED = """
+import os, signal, threading
+import ray
+from vlmsel_auto.engines.ray import RayEngine
+from vlmsel_auto.process import terminable
+
+with terminable():
+    threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    try:
+        RayEngine(cpus=1)
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+def test_sigterm_while_ray_starts_ends_as_ctrl_c_does():
+    ran = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "interrupted\n"), ran.stderr
 
 
 def test_a_ray_that_is_started_here_listens_on_loopback_alone():

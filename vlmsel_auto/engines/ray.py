@@ -34,6 +34,7 @@ from vlmsel_auto.engines.engine import (
 )
 from vlmsel_auto.engines.mailbox import open_mailbox, work
 from vlmsel_auto.errors import InputError, MissingDependency
+from vlmsel_auto.process import handlers_kept
 
 _CLUSTERS: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # on Linux too it decides which addresses Ray listens on
 HERE: Final = "local"  # Ray's own word for a cluster that is started on this machine
@@ -85,6 +86,7 @@ class RayEngine(Engine):
     Raises:
         MissingDependency: Ray is not installed.
         InputError: there is no such cluster, or Ray did not start here.
+        KeyboardInterrupt: asked to end, by SIGTERM too.
     """
 
     def __init__(self, address: str = HERE, *, cpus: int | None = None, gpus: int = 0) -> None:
@@ -102,7 +104,10 @@ class RayEngine(Engine):
         self._gpus = gpus
         if self._mine:
             try:
-                _connect(address, cpus=cpus)
+                with handlers_kept():  # Ray would end this process at SIGTERM wherever it is
+                    _connect(address, cpus=cpus)
+            except SystemExit as error:  # by that handler
+                raise KeyboardInterrupt from error
             except Exception as error:  # where its own processes are too slow to start Ray raises nothing narrower
                 what = "Ray did not start on this machine: end other work or use local workers"
                 if address != HERE:
