@@ -8,7 +8,6 @@ trial go back with the result.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from vlmsel_auto.cache import Store, write_atomically
 from vlmsel_auto.engines.engine import Shared
 from vlmsel_auto.process import locked
 from vlmsel_auto.records import Candidate, PixelSource
+from vlmsel_auto.study.node_folder import node_folder
 from vlmsel_auto.study.runner import TrialRunner
 from vlmsel_auto.tuning.checkpoints import trial_dir
 
@@ -82,8 +82,7 @@ def _is_marked(workdir: Path, name: str) -> bool:
 
 def _at_home(runner: TrialRunner, luggage: Luggage, *, name: str, candidate: Candidate) -> TrialRunner:
     """The same on a node of its own, in a folder of the search that all its processes use."""
-    home = Path(tempfile.gettempdir()) / f"vlmsel-{name}"
-    home.mkdir(mode=0o700, exist_ok=True)
+    home = node_folder(name)
     for number, files in luggage.trials.items():
         unpack(files, trial_dir(home, number))
     if candidate.id in luggage.models:
