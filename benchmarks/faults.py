@@ -29,7 +29,7 @@ Record = dict[str, object]
 Case = Callable[[], Record]
 RESULTS = Path(__file__).with_name("results") / "faults.json"
 _SEARCHES = 17  # of three kills each
-_WORKER_SEARCHES = 7  # likewise, of workers
+_WORKER_SEARCHES = 9  # likewise, of workers
 
 
 def quick_cases(world: World) -> Iterator[tuple[str, Case]]:

@@ -17,6 +17,7 @@ WORKERS = ("--workers", "2")
 ROUNDS = (("look", "trial"), ("trial", "checkpoint"), ("trial", "export"))
 ENGINES = {"processes": WORKERS, "ray": ("--ray", "local")}
 _PATIENCE = 60.0  # seconds for workers to notice that they are alone
+_PAUSE = 6.0  # seconds between kills: a trial whose worker is killed twice has failed, as it should
 _STRUCK = {"looks: started": 0.6, "profiles: started": 4.0, "trial 1 started": 1.5}  # what is said, seconds from then
 
 
@@ -61,6 +62,7 @@ def killed_workers(world: World, *, engine: str, seed: int, reference: Reference
             time.sleep(draw.uniform(0.0, lasts))
             if _kill_one(watch, draw):
                 struck.append(text)
+                time.sleep(_PAUSE)
         return True
 
     run = world.run(workdir, strike=strike, more=ENGINES[engine])
