@@ -70,5 +70,5 @@ def main(folder: str, n_trials: int) -> None:
 if __name__ == "__main__":
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is sent to anyone
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
     main(sys.argv[1], int(sys.argv[2]))

@@ -111,7 +111,7 @@ def train(config):
     Trainer(max_epochs=3, callbacks=[ReportValidation.to_ray(monitor="accuracy")], logger=False, accelerator="cpu",
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False).fit(Curve(), data, data)
 
-ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
 search = CandidateSearch(CandidatePrior.of_scores({"weak": 0.1, "good": 0.3, "best": 0.2}, sd=0.3))
 searcher = AskTellSearcher(search, seed=0)
 tuner = tune.Tuner(
