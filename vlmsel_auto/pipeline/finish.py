@@ -66,8 +66,8 @@ def finish(
     """
     latencies = measured_latencies(candidates, task, store)
     pooled = _pooled(
-        outcome.members, task=task, candidates=candidates, size=size, limits=limits, objective=objective, store=store,
-        workdir=workdir, sink=sink,
+        outcome.members, task=task, candidates=candidates, size=size, limits=limits, objective=objective,
+        latencies=latencies, workdir=workdir, sink=sink,
     )  # fmt: skip
     if outcome.best is not None and not interrupted:
         outcome = fit_finally(
@@ -117,8 +117,8 @@ def wanted_now(
 ) -> list[int]:
     """Numbers of the trials that the user would get, if the search ended with these; other arguments as `finish`."""
     pooled = _pooled(
-        members, task=task, candidates=candidates, size=size, limits=limits, objective=objective, store=store,
-        workdir=workdir, sink=discard,
+        members, task=task, candidates=candidates, size=size, limits=limits, objective=objective,
+        latencies=measured_latencies(candidates, task, store), workdir=workdir, sink=discard,
     )  # fmt: skip
     return _wanted(best, pooled)
 
@@ -135,11 +135,10 @@ def _pooled(
     size: int,
     limits: Limits,
     objective: Objective,
-    store: Store,
+    latencies: Mapping[str, float],
     workdir: Path,
     sink: Sink,
 ) -> Pool | None:
-    latencies = measured_latencies(candidates, task, store)
     return pool_leaders(
         members,
         size=size,
