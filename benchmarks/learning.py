@@ -1,18 +1,19 @@
 """Whether finished searches make later rankings wiser: the library grows by a source task with each.
 
-    python benchmarks/fresh_targets.py TASKS --out TARGETS --train 16 --seed 9
+    python benchmarks/fresh_targets.py TASKS --out TARGETS --train 16 --seed 9 --halves
     python benchmarks/learning.py TARGETS --records RECORDS --write OUT.json
 
-Of the shipped library's tasks that have a target in TARGETS, every third is a **base** (what a library knows before),
+Of the shipped library's tasks that have a target in TARGETS, every fifth is a **base** (what a library knows before),
 the others are drawn in turn to be **learned from** (searched by the product, in order, each outcome added to the user's
 library) or **judged** (ranked by what the shipped library measured of them; truth is its accuracy zero-shot or after
-tuning, each tuning run by itself). No task is two of these. After 0, 5, 10 ... searches the judged tasks are ranked
+tuning, each tuning run by itself). No task is two of these; one that is learned from is searched in two halves of its
+classes, all first halves before the second ones. After 0, 5, 10 ... searches the judged tasks are ranked
 with base and learned tasks together: NDCG@5, tau and top-1 loss, and their paired differences to 0 searches. Rows
 "shuffled": the learned accuracies are dealt to wrong candidates, task by task. Row "zero-shot for tuned": zero-shot
 accuracies stand in for those of probes, which rankings do not do by themselves.
 
-Searches leave records, and what is on record is not made again. With ``--recorded`` nothing is searched, and what was
-not searched so far is judged. The last line is one JSON object.
+Searches leave records, and what is on record is not made again. With ``--recorded`` nothing is searched. The last line
+is one JSON object.
 """
 
 from __future__ import annotations
@@ -62,18 +63,25 @@ def divide(targets: Path, *, records: Path, seconds: float, learned: int) -> Set
     """Base, learned and judged tasks by name."""
     shipped = default_library()
     known = np.isfinite(shipped.tuned).sum(axis=0) > len(shipped.candidates) / 2
-    names = [name for name, has in zip(shipped.task_names, known, strict=True) if has and (targets / name).is_dir()]
-    base = names[::3]
+    names = [name for name, has in zip(shipped.task_names, known, strict=True) if has and halves(targets, name)]
+    base = names[::5]
     rest = [name for name in names if name not in base]
-    judged = rest[1::2] if learned * 2 <= len(rest) else rest[learned:]
+    judged = rest[1::2]
+    searched = [halves(targets, name) for name in rest[::2]]
+    in_turn = [each[turn] for turn in range(2) for each in searched if turn < len(each)]
     return Setting(
         targets=targets,
         records=records,
         base=tuple(base),
-        learned=tuple(name for name in rest if name not in judged)[:learned],
+        learned=tuple(in_turn[:learned]),
         judged=tuple(judged),
         seconds=seconds,
     )
+
+
+def halves(targets: Path, name: str) -> list[str]:
+    """Targets made of a task."""
+    return [f"{name}{end}" for end in ("-even", "-odd") if (targets / f"{name}{end}").is_dir()]
 
 
 def as_recorded(setting: Setting) -> Setting:
@@ -81,9 +89,7 @@ def as_recorded(setting: Setting) -> Setting:
     made = [
         name for number, name in enumerate(setting.learned) if (setting.records / f"{number:02d}-{name}.done").exists()
     ]
-    return replace(
-        setting, learned=tuple(made), judged=(*(name for name in setting.learned if name not in made), *setting.judged)
-    )
+    return replace(setting, learned=tuple(made))
 
 
 def search_all(setting: Setting) -> None:
@@ -167,7 +173,7 @@ def main() -> None:
     parser.add_argument("targets", type=Path, help="folder of task folders, each with train/ and test/")
     parser.add_argument("--records", type=Path, required=True, help="folder that keeps searches and measurements")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each search")
-    parser.add_argument("--searches", type=int, default=10)
+    parser.add_argument("--searches", type=int, default=20)
     parser.add_argument("--recorded", action="store_true", help="search no more")
     parser.add_argument("--write", type=Path, help="JSON")
     parser.add_argument("--quick", action="store_true", help="two searches of 10 seconds, without labels only")
