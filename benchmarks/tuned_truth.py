@@ -1,8 +1,8 @@
 """Tuned truth: accuracy of every mini-zoo member after few-shot tuning on every task of a folder, several seeds.
 
-The project's own trials (`finetune.run_trial`) with each method's default setting; the seed draws the few-shot images
-and seeds the training. The epoch is kept by the few-shot images themselves, not by a validation split: the mini zoo was
-pretrained on training images of most tasks, and remembered images would choose the untrained start. Accuracies are
+The project's own trials (`run_trial`) with each method's default setting; the seed draws the few-shot images and seeds
+the training. Heads are cross-validated on the few-shot images as a search does it; towers learn from all of them, as
+those that a user gets, and their last epoch is kept. Accuracies are
 those of the whole test split. One row is appended as soon as its trial is over, and rows that are there are not done
 again, so the same command resumes. With ``--jobs`` several processes share the work. ``--images`` also keeps what
 every trial of the first seed says of every test image, one file a task, for `choice.py`; trials that ``--out`` knows
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from vlmsel_auto.records import Candidate, Task
 
 COLUMNS = ("member", "task", "method", "seed", "zeroshot", "accuracy", "seconds", "error")
+FOLDS = 5  # as a search divides labelled images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ def run(job: Job) -> int:
     from vlmsel_auto.cache import Store
     from vlmsel_auto.errors import TrialFailed
     from vlmsel_auto.models import candidates, zoo
-    from vlmsel_auto.tasks import task
+    from vlmsel_auto.tasks import split, task
     from vlmsel_auto.tuning.methods import FINETUNE, PROBE, ZERO_SHOT
     from vlmsel_auto.tuning.run import run_trial
 
@@ -67,7 +68,11 @@ def run(job: Job) -> int:
     members = candidates.resolve(job.members)
     views = tuple({one.view for one in members})
     data = task.load_task(job.task, views=views, shots=job.shots, seed=job.seed, workdir=job.workdir)
-    data = replace(data, val=data.support)
+    few = data.support
+    places = split.folds(data.labels[few], np.arange(len(few)), count=FOLDS, seed=job.seed)
+    parts = tuple(few[each] for each in places)
+    for_heads = replace(data, train=np.concatenate(parts[1:]), val=parts[0], folds=parts)
+    for_towers = replace(data, train=few, val=few[::16], folds=())  # nothing is chosen by these few images
     count = 0
     with tempfile.TemporaryDirectory() as scratch:
         store = Store(Path(scratch) / "cache")
@@ -76,24 +81,24 @@ def run(job: Job) -> int:
             return zoo.load(candidate, device=job.device)
 
         for candidate in members:
-            train_images = job.shots * data.n_classes
-            none = ZERO_SHOT.default(candidate, train_images=train_images, seed=job.seed)
+            none = ZERO_SHOT.default(candidate, train_images=len(few), seed=job.seed)
             start: float | None = None
             for method in job.methods:
                 if (candidate.id, job.task.name, method, job.seed) in job.done:
                     continue
                 row_of = PROBE if method == PROBE.name else FINETUNE
-                spec = row_of.default(candidate, train_images=train_images, seed=job.seed)
+                mine = for_heads if row_of is PROBE else for_towers
+                spec = row_of.default(candidate, train_images=len(few), seed=job.seed)
                 row: dict[str, object] = {"member": candidate.id, "task": job.task.name, "method": method,
                                           "seed": job.seed}  # fmt: skip
                 try:
                     if start is None:
-                        zero = run_trial(none, number=0, task=data, candidate=candidate, load=load, store=store,
-                                         workdir=Path(scratch), device=job.device, train_shots=job.shots)  # fmt: skip
+                        zero = run_trial(none, number=0, task=for_towers, candidate=candidate, load=load, store=store,
+                                         workdir=Path(scratch), device=job.device)  # fmt: skip
                         start = zero.test
                     began = time.perf_counter()
-                    found = run_trial(spec, number=1, task=data, candidate=candidate, load=load, store=store,
-                                      workdir=Path(scratch), device=job.device, train_shots=job.shots)  # fmt: skip
+                    found = run_trial(spec, number=1, task=mine, candidate=candidate, load=load, store=store,
+                                      workdir=Path(scratch), device=job.device)  # fmt: skip
                     row |= {"zeroshot": start, "accuracy": found.test, "seconds": time.perf_counter() - began}
                     if job.images is not None and job.seed == 0:
                         told = answers(task=data, trials=Path(scratch), model=load(candidate))
