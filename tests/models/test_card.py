@@ -25,7 +25,10 @@ def test_what_is_known_is_told() -> None:
     text = card.evidence(KNOWN)
     assert "## Warning\n\nit has seen the images.\n" in text
     assert "- balanced accuracy on 1,600 test images: 81.2 % (95 % interval 79.0 % to 83.0 %)" in text
-    assert "- expected calibration error on them: 0.031" in text
+    assert "- expected calibration error on them: 0.031\n" in text
+    assert KNOWN.on_test is not None
+    floor = replace(KNOWN, on_test=replace(KNOWN.on_test, calibration_floor=0.0299))
+    assert "on them: 0.031 (exact probabilities would show 0.030 on so many images)\n" in card.evidence(floor)
     assert "- balanced accuracy on held-out images, which chose the model (40 images): 75.0 %" in text
     assert "- most confused in test: `t0` taken for `p0` 9 x, " in text
     assert "`t4` taken for `p4` 5 x\n" in text

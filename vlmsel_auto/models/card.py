@@ -73,9 +73,11 @@ def evidence(known: Provenance) -> str:
     if known.on_test is not None:
         test, interval = known.on_test, known.on_test.interval
         between = "" if interval is None else f" (95 % interval {_percent(interval.low)} to {_percent(interval.high)})"
+        exact = test.calibration_floor
+        floor = "" if exact is None else f" (exact probabilities would show {exact:.3f} on so many images)"
         lines += [
             f"- {metric} on {test.images:,} test images: {_percent(test.metric)}{between}",
-            f"- expected calibration error on them: {test.calibration_error:.3f}",
+            f"- expected calibration error on them: {test.calibration_error:.3f}{floor}",
         ]
     if known.validation is not None:
         images = f" ({known.validation_images:,} images)" if known.validation_images else ""

@@ -16,6 +16,7 @@ class FinalScore:
     images: int
     interval: Interval | None  # 95 %; None: the metric is no share of images
     calibration_error: float  # expected, in [0, 1]: mean distance of probabilities from how often they come true
+    calibration_floor: float | None = None  # what exact probabilities would show on so few images; None: not computed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -69,9 +69,13 @@ def _on_test(score: FinalScore, *, params: int | None) -> str:
         else f"95 % interval {formatting.percent(interval.low)} to {formatting.percent(interval.high)}, "
     )
     size = "" if params is None else f"; {params / 1e6:,.1f} million parameters"
-    return (
-        f"{between}calibration error {formatting.percent(score.calibration_error)} on {score.images} test images{size}"
-    )
+    return f"{between}{_calibration(score)} on {score.images} test images{size}"
+
+
+def _calibration(score: FinalScore) -> str:
+    """The calibration error beside what exact probabilities would show."""
+    floor = "" if score.calibration_floor is None else f" (exact: {formatting.percent(score.calibration_floor)})"
+    return f"calibration error {formatting.percent(score.calibration_error)}{floor}"
 
 
 def _prediction(report: SearchReport) -> str:
