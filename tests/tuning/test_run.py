@@ -16,7 +16,7 @@ def test_probe_by_the_same_door(tmp_path: Path, candidate: Candidate, store: Sto
     result = run(tmp_path, candidate, store, spec(method="probe", settings={}, epochs=0))
     assert result.state == "complete"
     assert result.test is not None
-    assert load_trial(tmp_path, 5).visual is None
+    assert load_trial(tmp_path, result).visual is None
     begun = time.process_time()
     run(tmp_path, candidate, store, spec(method="probe", settings={}, epochs=0))
     assert time.process_time() - begun < 1.0  # features are cached

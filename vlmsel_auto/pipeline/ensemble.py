@@ -166,7 +166,7 @@ def export_ensemble(
     try:
         for place, one in enumerate(found.members, start=1):
             trial = now[one.trial.number]
-            checkpoint = load_trial(workdir, trial.number)
+            checkpoint = load_trial(workdir, trial)
             if checkpoint.test_logits is not None:
                 tests.append(log_probabilities(checkpoint.test_logits))
             export_trial(
@@ -227,7 +227,7 @@ def _tell(sink: Sink, error: VlmselError) -> None:
 
 
 def _read(trial: TrialResult, task: Task, workdir: Path) -> Member | None:
-    logits = load_held_out_logits(workdir, trial.number)
+    logits = load_held_out_logits(workdir, trial)
     if logits is None:
         return None
     return Member(trial=trial, rows=held_out_rows(trial, task=task), logs=log_probabilities(logits))

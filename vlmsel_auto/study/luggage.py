@@ -108,9 +108,10 @@ def _unpacked(candidate: Candidate, files: Shared[Files], home: Path) -> Candida
     return replace(candidate, path=place)
 
 
-def taken(home: Path, number: int) -> Files:
-    """The files of a trial, which are then gone from here."""
+def taken(home: Path, number: int, *, luggage: Luggage | None = None) -> Files:
+    """The files of a trial, but those that came in the ``luggage``; all are then gone from here."""
     folder = trial_dir(home, number)
     files = files_in(folder) if folder.is_dir() else {}
     shutil.rmtree(folder, ignore_errors=True)
-    return files
+    came = {} if luggage is None else luggage.trials.get(number, {})
+    return {name: content for name, content in files.items() if came.get(name) != content}

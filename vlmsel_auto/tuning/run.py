@@ -189,15 +189,15 @@ def fit_on_all_labels(
         devices: what the tower trains on.
 
     Returns:
-        The result with the test metric of the new weights, which are in the place of the old; its validation is that of
-        the trial. None, and nothing is changed, where time ended it, or where it does worse on the images that it now
-        knows than the trial did on them unseen.
+        The result with the test metric of the new weights, which are the trial's once it is saved; its validation is
+        that of the trial. None, and nothing is changed, where time ended it, or where it does worse on the images that
+        it now knows than the trial did on them unseen.
 
     Raises:
         TrialFailed: out of memory, diverged, weights missing.
     """
     begun = time.monotonic()
-    held_out = load_held_out_logits(workdir, result.number)
+    held_out = load_held_out_logits(workdir, result)
     part = splits(task, fold=result.spec.fold)
     work = Work(
         spec=result.spec,
@@ -225,7 +225,8 @@ def fit_on_all_labels(
         fits.append(further)
     outcome = first if len(fits) == 1 else averaged(fits, work)
     assert outcome.checkpoint is not None  # noqa: S101 - `_fitted` has one
-    save_weights(workdir, result.number, replace(outcome.checkpoint, held_out_logits=held_out))
+    kept = replace(outcome.checkpoint, held_out_logits=held_out)
+    save_weights(workdir, result.number, kept, on_all_labels=True)
     spent = time.monotonic() - begun
     return replace(
         result,
