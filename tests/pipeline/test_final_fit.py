@@ -23,7 +23,7 @@ from vlmsel_auto.models.limits import NO_LIMITS
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.pipeline.ensemble import pool_leaders
 from vlmsel_auto.pipeline.final_fit import fit_finally
-from vlmsel_auto.pipeline.finish import wanted_now
+from vlmsel_auto.pipeline.finish import Delivery, wanted_now
 from vlmsel_auto.planning.objective import ACCURACY
 from vlmsel_auto.records import Budget, Candidate, Task, TrialResult
 from vlmsel_auto.study.study import StudyOutcome, run_study
@@ -205,10 +205,11 @@ def test_what_the_user_would_get_now_are_best_and_pooled_towers(
     pooled = pool_leaders(outcome.members, size=5, task=task, workdir=workdir, sink=print)
     towers = [] if pooled is None else pooled.towers
     for size, expected in ((1, {outcome.best.number}), (5, {outcome.best.number, *towers})):
-        found = wanted_now(
-            outcome.best, outcome.members, task=task, candidates=candidates[:2], size=size, limits=NO_LIMITS,
-            objective=ACCURACY, store=outcome.runner.store, workdir=workdir,
+        delivery = Delivery(
+            task=task, candidates=candidates[:2], size=size, limits=NO_LIMITS, objective=ACCURACY,
+            store=outcome.runner.store, workdir=workdir,
         )  # fmt: skip
+        found = wanted_now(outcome.best, outcome.members, delivery=delivery)
         assert found[0] == outcome.best.number
         assert set(found) == expected
         assert len(found) == len(expected)
