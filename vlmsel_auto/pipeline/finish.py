@@ -12,7 +12,8 @@ from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.measuring.contamination import suspicions
 from vlmsel_auto.models.limits import Limits
 from vlmsel_auto.pipeline.affordable import charge_together, measured_latencies, together
-from vlmsel_auto.pipeline.ensemble import Pool, export_ensemble, pool_leaders
+from vlmsel_auto.pipeline.ensemble import Pool, pool_leaders
+from vlmsel_auto.pipeline.ensemble_export import export_ensemble
 from vlmsel_auto.pipeline.export import export_best
 from vlmsel_auto.pipeline.final_fit import fit_finally
 from vlmsel_auto.planning.objective import Objective

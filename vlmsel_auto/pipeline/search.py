@@ -15,8 +15,8 @@ from vlmsel_auto.events import Sink, discard
 from vlmsel_auto.library.places import open_library
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.models import zoo
-from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.models.device import pick_device
+from vlmsel_auto.models.fingerprint import fingerprint
 from vlmsel_auto.models.hub import hub_offline
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
 from vlmsel_auto.pipeline.affordable import charges_of
