@@ -155,12 +155,19 @@ def test_a_wrong_command_does_not_parse(line):
         parse(line)
 
 
+def with_what_it_imports(script: Path) -> str:
+    """A script's text with that of the modules beside it."""
+    text = script.read_text()
+    beside = [script.with_name(f"{name}.py") for name in re.findall(r"^from (\w+) import", text, re.MULTILINE)]
+    return text + "".join(each.read_text() for each in beside if each.exists())
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_scripts_of_a_page_take_the_options_it_gives_them(page):
     for line in command_lines(page, "python"):
         words = shlex.split(line)
         if len(words) > 1 and words[1].endswith(".py"):
-            source = (ROOT / words[1]).read_text()
+            source = with_what_it_imports(ROOT / words[1])
             options = [word.split("=")[0] for word in words if word.startswith("--")]
             assert [each for each in options if f'"{each}"' not in source] == [], line
 
