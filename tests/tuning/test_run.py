@@ -11,7 +11,7 @@ import pytest
 
 from helpers.tuning_world import candidate, digits, run, spec, store
 from vlmsel_auto.cache import Store
-from vlmsel_auto.errors import TrialDiverged, TrialUnavailable
+from vlmsel_auto.errors import CandidateError, TrialDiverged, TrialUnavailable
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Candidate, TrialResult
@@ -65,6 +65,7 @@ def diverging(candidate: Candidate) -> LoadedModel:
         ({MEAN: NO_MEMORY}, 1),
         ({MEAN: MemoryError()}, 1),
         ({MEAN: TrialUnavailable("the weights are gone")}, 1),
+        ({MEAN: CandidateError("the folder is gone")}, 1),
     ],
 )
 def test_what_fails_after_a_fit_costs_the_fits_before_it_nothing(

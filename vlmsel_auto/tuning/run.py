@@ -18,7 +18,7 @@ from typing import Final
 import torch
 
 from vlmsel_auto.cache import Store
-from vlmsel_auto.errors import TrialFailed, TrialUnavailable
+from vlmsel_auto.errors import CandidateError, TrialFailed, TrialUnavailable
 from vlmsel_auto.events import Notice, Sink, TrialEpoch, discard
 from vlmsel_auto.process import is_out_of_memory, release_memory
 from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialResult, TrialSpec, TrialState
@@ -255,7 +255,7 @@ def _more(make: Callable[[], Outcome | None], *, device: torch.device) -> Outcom
     """What comes on top of the fits that are there; None where it failed, or memory ran out: they are kept."""
     try:
         return make()
-    except TrialFailed:
+    except (TrialFailed, CandidateError):
         return None
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
