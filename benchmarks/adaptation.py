@@ -16,17 +16,16 @@ that regression, on all labelled images but one part (`recipes`, `plain_lines`).
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from plain_lines import Adapted, Recipe, Tuned, fine_tune
-from recipes import Look, look, with_fitted_head
+from recorded_targets import Told, read_command_line
+from target_heads import Look, look, with_fitted_head
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -37,6 +36,7 @@ from vlmsel_auto.models.pooling import log_probabilities
 from vlmsel_auto.records import FloatArray, IntArray
 from vlmsel_auto.tuning.data import splits
 
+QUICK = "one candidate of the first target"
 _CANDIDATES = 3
 _PROJECTIONS = ("proj", "head.proj.weight", "attnpool.c_proj.weight")
 _MIXES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -207,29 +207,21 @@ def table(
 
 
 def measure_all(
-    folder: Path,
-    *,
-    records: Path,
-    quick: bool,
-    names: Sequence[str],
-    rows_of: Callable[[Look, int], Mapping[str, Recipe]],
+    told: Told, *, names: Sequence[str], rows_of: Callable[[Look, int], Mapping[str, Recipe]]
 ) -> dict[str, list[Measured]]:
-    """Rows of these names, of all targets' leading candidates; ``quick``: of one candidate of the first target.
+    """Rows of these names, of all targets' leading candidates.
 
     ``rows_of`` a target and a candidate, by its place in the mini zoo, are their recipes.
     """
-    torch.set_num_threads(1)
-    records.mkdir(parents=True, exist_ok=True)
-    targets = sorted(each for each in folder.iterdir() if each.is_dir())
     found: dict[str, list[Measured]] = {}
-    for target in targets[:1] if quick else targets:
+    for target in told.targets:
         seen: Look | None = None
         found[target.name] = []
-        for number in range(1 if quick else _CANDIDATES):
-            file = records / f"{target.name}-{number}.json"
+        for number in range(1 if told.quick else _CANDIDATES):
+            file = told.records / f"{target.name}-{number}.json"
             known: Measured = json.loads(file.read_text("utf-8")) if file.is_file() else {}
             if set(names) - set(known):
-                seen = seen or look(target, scratch=records / "tasks")
+                seen = seen or look(target, scratch=told.scratch)
                 known = measure(seen, number=number, known=known, rows=rows_of(seen, seen.order[number]))
                 file.write_text(json.dumps(known), "utf-8")
                 print(f"{target.name}: {mini_zoo()[seen.order[number]].id}", flush=True)
@@ -239,18 +231,9 @@ def measure_all(
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("targets", type=Path, help="folder of task folders, each with train/ and test/")
-    parser.add_argument("--records", type=Path, required=True, help="folder; what is there is not made again")
-    parser.add_argument("--write", type=Path, help="JSON")
-    parser.add_argument("--quick", action="store_true", help="one candidate of the first target")
-    args = parser.parse_args()
-    found = measure_all(
-        args.targets, records=args.records, quick=args.quick, names=tuple(ROWS), rows_of=lambda _seen, _place: ROWS
-    )
-    means = table(found, [*FIXED, *ROWS, *_MIXED])
-    if args.write:
-        args.write.write_text(json.dumps({"targets": list(found), "rows": means}, indent=1) + "\n", "utf-8")
+    told = read_command_line(__doc__, quick=QUICK)
+    found = measure_all(told, names=tuple(ROWS), rows_of=lambda _seen, _place: ROWS)
+    told.finish({"targets": list(found), "rows": table(found, [*FIXED, *ROWS, *_MIXED])})
 
 
 if __name__ == "__main__":

@@ -11,17 +11,15 @@ the tower's blocks that the gradient passes, from the first that is trained.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import numpy as np
-from adaptation import FIXED, blocks_and_end, measure_all, table
+from adaptation import FIXED, QUICK, blocks_and_end, measure_all, table
 from plain_lines import Recipe
-from recipes import Look
+from recorded_targets import read_command_line
+from target_heads import Look
 
 from vlmsel_auto.library.places import default_library
 from vlmsel_auto.measuring.measure import margin_conductance, profiled_images
@@ -66,16 +64,9 @@ def rows_of(seen: Look, place: int) -> dict[str, Recipe]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("targets", type=Path, help="folder of task folders, each with train/ and test/")
-    parser.add_argument("--records", type=Path, required=True, help="folder; what is there is not made again")
-    parser.add_argument("--write", type=Path, help="JSON")
-    parser.add_argument("--quick", action="store_true", help="one candidate of the first target")
-    args = parser.parse_args()
-    found = measure_all(args.targets, records=args.records, quick=args.quick, names=NAMES, rows_of=rows_of)
-    means = table(found, [*FIXED, *NAMES], against=LAST)
-    if args.write:
-        args.write.write_text(json.dumps({"targets": list(found), "rows": means}, indent=1) + "\n", "utf-8")
+    told = read_command_line(__doc__, quick=QUICK)
+    found = measure_all(told, names=NAMES, rows_of=rows_of)
+    told.finish({"targets": list(found), "rows": table(found, [*FIXED, *NAMES], against=LAST)})
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ standard error of the difference to one fit over targets, in points. A run that 
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from recipes import look
+from recorded_targets import read_command_line
+from target_heads import look
 
 from vlmsel_auto.cache import Store
 from vlmsel_auto.models import zoo
@@ -133,28 +133,15 @@ def table(cases: Sequence[Case]) -> list[dict[str, object]]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("targets", type=Path, help="folder of task folders, each with train/ and test/")
-    parser.add_argument("--records", type=Path, required=True, help="folder; targets that are there are not made again")
-    parser.add_argument("--only", default="", help="comma list of targets; default: all")
-    parser.add_argument("--write", type=Path, help="JSON")
-    parser.add_argument("--quick", action="store_true", help="the first target")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    only = set(args.only.split(",")) - {""}
-    targets = sorted(each for each in args.targets.iterdir() if each.is_dir() and (not only or each.name in only))
-    args.records.mkdir(parents=True, exist_ok=True)
+    told = read_command_line(__doc__, quick="the first target")
     cases: list[Case] = []
-    for target in targets[:1] if args.quick else targets:
-        file = args.records / f"{target.name}.json"
+    for target in told.targets:
+        file = told.records / f"{target.name}.json"
         if not file.is_file():
-            made = measure(target, scratch=args.records / "tasks")
+            made = measure(target, scratch=told.scratch)
             file.write_text(json.dumps([encode(each) for each in made], indent=1) + "\n", "utf-8")
         cases += [decode(Case, each) for each in json.loads(file.read_text("utf-8"))]
-    rows = table(cases)
-    if args.write:
-        told = {"rows": rows, "cases": [encode(each) for each in cases]}
-        args.write.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
+    told.finish({"rows": table(cases), "cases": [encode(each) for each in cases]})
 
 
 if __name__ == "__main__":

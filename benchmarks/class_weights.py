@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from plain_lines import Recipe, fine_tune
-from recipes import Look, look, with_fitted_head
+from target_heads import Look, look, with_fitted_head
 
 from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.records import FloatArray, Metric

@@ -21,9 +21,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-from recipes import Look, look, with_text
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
+from target_heads import Look, look, with_text
 
 from vlmsel_auto.models.pooling import log_probabilities
 from vlmsel_auto.records import FloatArray, IntArray

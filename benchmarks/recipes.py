@@ -18,32 +18,22 @@ Use targets that no report of final accuracy uses: the constants of heads and en
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from plain_lines import Recipe, Tuned, begin, fine_tune
+from plain_lines import Recipe, fine_tune
+from recorded_targets import read_command_line
 from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
+from target_heads import PENALTIES, PLAIN, likelihood, look, with_fitted_head
 
-from vlmsel_auto.cache import Store
-from vlmsel_auto.models import zoo
-from vlmsel_auto.models.candidates import mini_zoo
-from vlmsel_auto.models.embedding import embed
 from vlmsel_auto.models.pooling import fit_weights, log_probabilities, pool
-from vlmsel_auto.records import FloatArray, IntArray, Metric, Task
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.records import FloatArray, IntArray, Task
 from vlmsel_auto.tuning.data import splits
-from vlmsel_auto.tuning.probe import INVERSE_PENALTY, fit
 
-_PENALTIES = (1.0, INVERSE_PENALTY, 30.0)
-_PLAIN = f"{INVERSE_PENALTY:g}"
 _LEADERS = 5
 _BY_ALL = 3  # leaders that are tuned by all recipes
 RECIPES: Mapping[str, Recipe] = {
@@ -76,46 +66,6 @@ class Record:
     leaders: tuple[Leader, ...]  # by log loss
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Look:
-    """A target with the heads of all candidates, in the order of the mini zoo."""
-
-    task: Task
-    features: Sequence[FloatArray]  # (n + t, D) unit-norm: labelled images, then test images
-    texts: Sequence[FloatArray]  # (K, D) unit-norm
-    scales: Sequence[float]  # of zero-shot logits
-    heads: Sequence[Mapping[str, tuple[FloatArray, FloatArray]]]  # logits (n, K) out of fold and (t, K), by name
-    order: Sequence[int]  # places of candidates by the log loss of their regression, the lowest first
-
-
-def look(target: Path, *, scratch: Path, metric: Metric = "accuracy") -> Look:
-    """Embed a target by all candidates and fit their heads, for a metric."""
-    views = tuple(dict.fromkeys(each.view for each in mini_zoo()))
-    task = replace(load_task(target, views=views, workdir=scratch / target.name), metric=metric)
-    parts = splits(task)
-    rows, everything = parts.labelled, np.concatenate([parts.labelled, parts.test])
-    features: list[FloatArray] = []
-    texts: list[FloatArray] = []
-    scales: list[float] = []
-    every_head: list[dict[str, tuple[FloatArray, FloatArray]]] = []
-    for candidate in mini_zoo():
-        every = embed(
-            candidate, task, everything, load=partial(zoo.load, candidate), store=Store(scratch / "embeddings")
-        )
-        images = every.images.astype(np.float64)
-        features.append(images / np.linalg.norm(images, axis=1, keepdims=True))
-        texts.append(every.text.astype(np.float64))
-        scales.append(min(every.logit_scale, 100.0))
-        text = features[-1] @ texts[-1].T * scales[-1]
-        heads = {"text": (text[: len(rows)], text[len(rows) :])}
-        heads |= {f"{penalty:g}": _head(task, features[-1], penalty=penalty) for penalty in _PENALTIES}
-        heads["with text"] = with_text(heads[_PLAIN], heads["text"], task.labels[rows])
-        every_head.append(heads)
-    likelihoods = [_likelihood(log_probabilities(each[_PLAIN][0]), task.labels[rows]) for each in every_head]
-    order = np.argsort(-np.array(likelihoods), kind="stable").tolist()
-    return Look(task=task, features=features, texts=texts, scales=scales, heads=every_head, order=order)
-
-
 def record(target: Path, *, recipes: Mapping[str, Recipe], scratch: Path) -> Arrays:
     """Heads of all candidates and towers of the leaders, as flat arrays."""
     seen = look(target, scratch=scratch)
@@ -138,31 +88,6 @@ def record(target: Path, *, recipes: Mapping[str, Recipe], scratch: Path) -> Arr
     return found
 
 
-def with_text(
-    regression: tuple[FloatArray, FloatArray], text: tuple[FloatArray, FloatArray], labels: IntArray
-) -> tuple[FloatArray, FloatArray]:
-    """Both by weights that held-out images give, as `tuning.probe` has it."""
-    logs = [log_probabilities(each) for each in (regression[0], text[0])]
-    first, second = fit_weights(logs, labels, start=[1.0, 0.1]).tolist()
-    return first * regression[0] + second * text[0], first * regression[1] + second * text[1]
-
-
-def _head(task: Task, features: FloatArray, *, penalty: float) -> tuple[FloatArray, FloatArray]:
-    """Logits (n, K) out of fold and (t, K) of the test images by a head on all labelled images."""
-    rows = splits(task).labelled
-    known, shown = features[: len(rows)], features[len(rows) :]
-    held_out = np.zeros((len(rows), task.n_classes))
-    for part in task.folds:
-        out = np.isin(rows, part)
-        held_out[out] = _scores(task, known[~out], task.labels[rows[~out]], known[out], penalty=penalty)
-    return held_out, _scores(task, known, task.labels[rows], shown, penalty=penalty)
-
-
-def _scores(task: Task, features: FloatArray, labels: IntArray, shown: FloatArray, *, penalty: float) -> FloatArray:
-    head = fit(features, labels, classes=task.n_classes, metric=task.metric, inverse_penalty=penalty)
-    return shown @ head.weight.T.astype(np.float64) + head.bias
-
-
 def _tower(
     task: Task, features: FloatArray, place: int, *, out: IntArray, recipe: Recipe, seed: int
 ) -> list[NDArray[np.float32]]:
@@ -173,13 +98,6 @@ def _tower(
     fine_tune(task, tuned, train=train, recipe=recipe, seed=seed)
     of_part = tuned.logits(task, out) if len(out) else np.zeros((0, task.n_classes), dtype=np.float32)
     return [of_part, tuned.logits(task, parts.test)]
-
-
-def with_fitted_head(task: Task, features: FloatArray, place: int, *, train: IntArray) -> Tuned:
-    """The candidate at this place of the mini zoo with a regression on the images ``train``."""
-    of_train = features[np.searchsorted(splits(task).labelled, train)]
-    head = fit(of_train, task.labels[train], classes=task.n_classes, metric=task.metric, inverse_penalty=10.0)
-    return begin(mini_zoo()[place], weight=head.weight.astype(np.float64), bias=head.bias.astype(np.float64))
 
 
 def read(path: Path) -> Record:
@@ -207,7 +125,7 @@ def singles(found: Record) -> dict[str, float]:
     """Mean test accuracy of the candidates that were tuned by all recipes."""
     few = found.leaders[:_BY_ALL]
     table = {
-        "regression": [each.head_tests[_PLAIN] for each in few],
+        "regression": [each.head_tests[PLAIN] for each in few],
         "regression, its penalty chosen": [each.head_tests[_best_penalty(each, found.labels)] for each in few],
         "zero-shot": [each.head_tests["text"] for each in few],
         "**regression with zero-shot**": [each.head_tests["with text"] for each in few],
@@ -220,10 +138,10 @@ def singles(found: Record) -> dict[str, float]:
 
 def pools(found: Record) -> dict[str, float]:
     """Test accuracy of the first head alone and of pools of the leaders."""
-    plain = [each.head_tests[_PLAIN] for each in found.leaders]
+    plain = [each.head_tests[PLAIN] for each in found.leaders]
     heads = [each.head_tests["with text"] for each in found.leaders]
     held_out = [each.heads["with text"] for each in found.leaders]
-    shares = softmax(np.array([_likelihood(each, found.labels) for each in held_out]) / 20)
+    shares = softmax(np.array([likelihood(each, found.labels) for each in held_out]) / 20)
     towers = [each.tower_tests["plain"] for each in found.leaders]
     whole = [each.tower_tests["all"] for each in found.leaders]
     beside = np.concatenate([each.heads["with text"][each.rows] for each in found.leaders])
@@ -253,18 +171,14 @@ def _greedy(held_out: Sequence[FloatArray], tests: Sequence[FloatArray], labels:
     """Ten picks with replacement, each the one that lowers the log loss most (Caruana et al., ICML 2004)."""
     total, of_test = np.zeros_like(held_out[0]), np.zeros_like(tests[0])
     for _ in range(10):
-        tries = [_likelihood(np.log(total + np.exp(each)), labels) for each in held_out]
+        tries = [likelihood(np.log(total + np.exp(each)), labels) for each in held_out]
         best = int(np.argmax(tries))
         total, of_test = total + np.exp(held_out[best]), of_test + np.exp(tests[best])
     return np.asarray(np.log(of_test), dtype=np.float64)
 
 
 def _best_penalty(leader: Leader, labels: IntArray) -> str:
-    return max((f"{each:g}" for each in _PENALTIES), key=lambda name: _likelihood(leader.heads[name], labels))
-
-
-def _likelihood(logs: FloatArray, labels: IntArray) -> float:
-    return float(logs[np.arange(len(labels)), labels].sum())
+    return max((f"{each:g}" for each in PENALTIES), key=lambda name: likelihood(leader.heads[name], labels))
 
 
 def _right(logs: FloatArray, found: Record) -> float:
@@ -291,31 +205,20 @@ def show(title: str, rows: Mapping[str, Mapping[str, float]]) -> dict[str, dict[
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("targets", type=Path, help="folder of task folders, each with train/ and test/")
-    parser.add_argument("--records", type=Path, required=True, help="folder; targets that are there are not made again")
-    parser.add_argument("--only", default="", help="comma list of targets; default: all")
-    parser.add_argument("--write", type=Path, help="JSON")
-    parser.add_argument("--quick", action="store_true", help="the first target, the plain recipe")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    only = set(args.only.split(",")) - {""}
-    targets = sorted(each for each in args.targets.iterdir() if each.is_dir() and (not only or each.name in only))
-    args.records.mkdir(parents=True, exist_ok=True)
-    recipes = {"plain": RECIPES["plain"]} if args.quick else RECIPES
+    told = read_command_line(__doc__, quick="the first target, the plain recipe")
+    recipes = {"plain": RECIPES["plain"]} if told.quick else RECIPES
     found: dict[str, Record] = {}
-    for target in targets[:1] if args.quick else targets:
-        file = args.records / f"{target.name}.safetensors"
+    for target in told.targets:
+        file = told.records / f"{target.name}.safetensors"
         if not file.is_file():
-            made = record(target, recipes=recipes, scratch=args.records / "tasks")
+            made = record(target, recipes=recipes, scratch=told.scratch)
             save_file({name: np.ascontiguousarray(each) for name, each in made.items()}, file)
         found[target.name] = read(file)
     tables = {
         "singles": show("single models", {name: singles(each) for name, each in found.items()}),
         "pools": show("pools", {name: pools(each) for name, each in found.items()}),
     }
-    if args.write:
-        args.write.write_text(json.dumps({"targets": list(found), **tables}, indent=1) + "\n", "utf-8")
+    told.finish({"targets": list(found), **tables})
 
 
 if __name__ == "__main__":

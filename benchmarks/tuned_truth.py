@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from vlmsel_auto.models.loadedmodel import LoadedModel
-    from vlmsel_auto.records import Candidate, Task
+    from vlmsel_auto.records import Candidate, Task, TrialResult
 
 COLUMNS = ("member", "task", "method", "seed", "zeroshot", "accuracy", "seconds", "error")
 FOLDS = 5  # as a search divides labelled images
@@ -101,7 +101,7 @@ def run(job: Job) -> int:
                                       workdir=Path(scratch), device=job.device)  # fmt: skip
                     row |= {"zeroshot": start, "accuracy": found.test, "seconds": time.perf_counter() - began}
                     if job.images is not None and job.seed == 0:
-                        told = answers(task=data, trials=Path(scratch), model=load(candidate))
+                        told = answers(found, task=data, trials=Path(scratch), model=load(candidate))
                         keep_answers(job.images / f"{data.name}.safetensors", arm=f"{candidate.id}|{method}", told=told)
                 except TrialFailed as error:
                     row |= {"error": str(error)}
@@ -111,8 +111,8 @@ def run(job: Job) -> int:
     return count
 
 
-def answers(*, task: Task, trials: Path, model: LoadedModel) -> dict[str, NDArray[np.generic]]:
-    """Of every test image, whether trial 1 is right (uint8) and how probable it holds the true class (float16)."""
+def answers(trial: TrialResult, *, task: Task, trials: Path, model: LoadedModel) -> dict[str, NDArray[np.generic]]:
+    """Of every test image, whether the trial is right (uint8) and how probable it holds the true class (float16)."""
     import torch
 
     from vlmsel_auto.models.embedding import embed_images
@@ -120,7 +120,7 @@ def answers(*, task: Task, trials: Path, model: LoadedModel) -> dict[str, NDArra
     from vlmsel_auto.tuning.checkpoints import load_trial
     from vlmsel_auto.tuning.data import splits
 
-    kept = load_trial(trials, 1)
+    kept = load_trial(trials, trial)
     if kept.visual is not None:
         model.visual.load_state_dict(dict(kept.visual))
     indices = splits(task).test

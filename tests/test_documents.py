@@ -7,11 +7,9 @@ right above a block changes what the test runs:
     <!-- not run: needs a database server -->       the block is only compiled, for the reason given
 """
 
-import os
 import re
 import runpy
 import shlex
-import subprocess
 import sys
 import tomllib
 import warnings
@@ -24,6 +22,7 @@ from typer.exceptions import TyperException
 
 from helpers.command_line import parse
 from helpers.drawings import draw_task
+from helpers.own_process import run_python
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(str(each.relative_to(ROOT)) for each in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
@@ -102,16 +101,7 @@ def test_every_example_is_run():
 def test_example_runs(name, beside_photos, monkeypatch, capsys):
     script = ROOT / "examples" / name
     if name in APART:
-        done = subprocess.run(
-            [sys.executable, script, "photos", *EXAMPLES[name]],
-            capture_output=True,
-            text=True,
-            timeout=500,
-            check=False,
-            env={**os.environ, "PYTHONWARNINGS": ""},
-        )
-        assert done.returncode == 0, done.stderr
-        shown = done.stdout
+        shown = run_python(script, "photos", *EXAMPLES[name])
     else:  # as Python runs a script, but that its libraries are loaded already
         monkeypatch.setattr(sys, "argv", [str(script), "photos", *EXAMPLES[name]])
         with warnings.catch_warnings():
@@ -155,12 +145,19 @@ def test_a_wrong_command_does_not_parse(line):
         parse(line)
 
 
+def with_what_it_imports(script: Path) -> str:
+    """A script's text with that of the modules beside it."""
+    text = script.read_text()
+    beside = [script.with_name(f"{name}.py") for name in re.findall(r"^from (\w+) import", text, re.MULTILINE)]
+    return text + "".join(each.read_text() for each in beside if each.exists())
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_scripts_of_a_page_take_the_options_it_gives_them(page):
     for line in command_lines(page, "python"):
         words = shlex.split(line)
         if len(words) > 1 and words[1].endswith(".py"):
-            source = (ROOT / words[1]).read_text()
+            source = with_what_it_imports(ROOT / words[1])
             options = [word.split("=")[0] for word in words if word.startswith("--")]
             assert [each for each in options if f'"{each}"' not in source] == [], line
 

@@ -20,6 +20,7 @@ from vlmsel_auto.library.verify import verify
 from vlmsel_auto.measuring import build as library_build
 from vlmsel_auto.measuring.cells import measure_cell, unlabelled_images
 from vlmsel_auto.models import candidates, zoo
+from vlmsel_auto.models.fingerprint import fingerprint
 from vlmsel_auto.ranking.evidence import logme, zeroshot
 
 
@@ -38,7 +39,7 @@ def test_every_cell_is_there_and_sound(world):
     assert made.candidate_ids == MEMBERS
     assert made.task_names == ("one", "two")
     assert made.failures == ()
-    assert verify(made, weights={one.id: candidates.fingerprint(one) for one in candidates.resolve(MEMBERS)}) == ()
+    assert verify(made, weights={one.id: fingerprint(one) for one in candidates.resolve(MEMBERS)}) == ()
     for name in ("zero_shot", "total", "seconds", "finished"):
         assert np.isfinite(getattr(made, name)).all(), name
     assert made.shots == (1, 2)

@@ -15,7 +15,8 @@ from vlmsel_auto.measuring.cells import (
     unlabelled_images,
 )
 from vlmsel_auto.models import zoo
-from vlmsel_auto.models.candidates import fingerprint, resolve
+from vlmsel_auto.models.candidates import resolve
+from vlmsel_auto.models.fingerprint import fingerprint
 from vlmsel_auto.ranking.signals import SIGNALS, image_number
 from vlmsel_auto.tasks.task import load_task
 

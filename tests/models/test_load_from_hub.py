@@ -19,6 +19,7 @@ from helpers.loopback_hub import Fault, LoopbackHub, loopback_hub, using
 from vlmsel_auto.errors import CandidateError, TrialUnavailable
 from vlmsel_auto.events import DownloadProgress, Event
 from vlmsel_auto.models import candidates, zoo
+from vlmsel_auto.models.fingerprint import fingerprint
 from vlmsel_auto.models.hub import HubFile, find
 
 TINY = {
@@ -126,10 +127,10 @@ def test_a_repository_that_moved_on_is_fetched_as_one_revision(
 ) -> None:
     _add_tiny(hub, tmp_path)
     (candidate,) = candidates.resolve("hf-hub:local/tiny")  # caches the configuration of the first revision
-    before = candidates.fingerprint(candidate)
+    before = fingerprint(candidate)
     hub.commit = "f" * 40
     assert zoo.load(candidate).embed(torch.zeros(1, 3, 32, 32)).shape == (1, 16)
-    assert candidates.fingerprint(candidate) != before
+    assert fingerprint(candidate) != before
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ def test_accuracy_equals_the_trials(tmp_path: Path, method: str, settings: dict[
     result = run_trial(
         spec, number=0, task=task, candidate=candidate, load=zoo.load, store=store, workdir=tmp_path / "work"
     )
-    learned = load_trial(tmp_path / "work", 0)
+    learned = load_trial(tmp_path / "work", result)
     model = zoo.load(candidate)
     if learned.visual is not None:
         model.visual.load_state_dict(learned.visual)

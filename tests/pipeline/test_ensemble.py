@@ -14,7 +14,8 @@ from helpers.study_world import candidates, digits_folder, ranking, task
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.pooling import fit_weights, log_probabilities, pool
 from vlmsel_auto.models.prediction import predict
-from vlmsel_auto.pipeline.ensemble import Pool, export_ensemble, pool_leaders
+from vlmsel_auto.pipeline.ensemble import Pool, pool_leaders
+from vlmsel_auto.pipeline.ensemble_export import export_ensemble
 from vlmsel_auto.records import Budget, Candidate, EnsembleModel, Task, TrialResult
 from vlmsel_auto.study.study import StudyOutcome, run_study
 from vlmsel_auto.tuning.checkpoints import load_trial, save_weights
@@ -44,7 +45,7 @@ def tower(outcome: StudyOutcome, place: int, *, fold: int, number: int) -> Trial
 def save(workdir: Path, source: Path, logits: Mapping[int, np.ndarray], like: TrialResult) -> None:
     """Trials with these held-out logits, by number; all else as the trial ``like`` left it in ``source``."""
     for number, found in logits.items():
-        save_weights(workdir, number, replace(load_trial(source, like.number), held_out_logits=found))
+        save_weights(workdir, number, replace(load_trial(source, like), held_out_logits=found))
 
 
 def pooled_and_exported(
@@ -98,7 +99,7 @@ def test_heads_are_pooled_by_their_likelihood_and_the_folder_predicts_the_same(
 ) -> None:
     outcome, workdir = finished
     labelled, test = splits(task).labelled, np.sort(task.test)
-    chosen = [load_trial(workdir, each.number) for each in outcome.members[:size]]
+    chosen = [load_trial(workdir, each) for each in outcome.members[:size]]
     held_out = [log_probabilities(each.held_out_logits) for each in chosen]
     labels = task.labels[labelled]
     likelihoods = np.array([each[np.arange(len(labels)), labels].sum() for each in held_out])
@@ -135,7 +136,7 @@ def test_trials_and_ensemble_go_by_the_metric_of_the_task(
     )  # fmt: skip
     labels = task.labels[splits(task).labelled]
     for each in outcome.members:
-        said = load_trial(tmp_path, each.number).held_out_logits.argmax(axis=1)
+        said = load_trial(tmp_path, each).held_out_logits.argmax(axis=1)
         assert each.validation == f1_score(labels, said, average="macro")
         assert each.validation != (said == labels).mean()
     found = pool_leaders(outcome.members, size=2, task=task, workdir=tmp_path, sink=print)
@@ -216,7 +217,7 @@ def test_towers_without_test_images_have_no_figure_on_them(
 ) -> None:
     outcome, workdir = finished
     for each in outcome.members[:2]:
-        save_weights(tmp_path, each.number, replace(load_trial(workdir, each.number), test_logits=None))
+        save_weights(tmp_path, each.number, replace(load_trial(workdir, each), test_logits=None))
     task = replace(task, test=task.test[:0])
     made = pooled_and_exported(outcome.members[:2], size=2, task=task, candidates=candidates, workdir=tmp_path)
     assert made is not None
@@ -236,7 +237,8 @@ def test_a_tower_that_was_fitted_again_is_exported_as_it_is_then(
     test = task.labels[np.sort(task.test)]
     for each in members:  # every test image right, as none of the first fit's were
         right = np.eye(task.n_classes, dtype=np.float32)[test] * 9
-        save_weights(tmp_path, each.number, replace(load_trial(tmp_path, each.number), test_logits=right))
+        kept = replace(load_trial(tmp_path, each), test_logits=right)
+        save_weights(tmp_path, each.number, kept, on_all_labels=True)
     now = [replace(each, on_all_labels=True, test=1.0) for each in members]
     made = export_ensemble(found, trials=now, task=task, candidates=candidates, workdir=tmp_path, sink=print)
     assert made is not None

@@ -1,6 +1,9 @@
 """The chosen towers on all labelled images: what changes, and when nothing does."""
 
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.study_world import candidates, digits_folder, ranking, task
+from helpers.stored_results import read_results
+from helpers.study_world import NAMES, SCRIPT, candidates, digits_folder, ranking, task
 from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.engines.local import LocalEngine
 from vlmsel_auto.errors import TrialUnavailable
@@ -19,12 +23,12 @@ from vlmsel_auto.models.limits import NO_LIMITS
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.pipeline.ensemble import pool_leaders
 from vlmsel_auto.pipeline.final_fit import fit_finally
-from vlmsel_auto.pipeline.finish import wanted_now
+from vlmsel_auto.pipeline.finish import Delivery, wanted_now
 from vlmsel_auto.planning.objective import ACCURACY
 from vlmsel_auto.records import Budget, Candidate, Task, TrialResult
 from vlmsel_auto.study.study import StudyOutcome, run_study
 from vlmsel_auto.tuning.averaging import MOST_FITS
-from vlmsel_auto.tuning.checkpoints import load_trial, read_result, trial_dir
+from vlmsel_auto.tuning.checkpoints import Checkpoint, load_trial, read_result, trial_dir
 
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
 
@@ -36,12 +40,25 @@ def workdir(tmp_path: Path) -> Path:
     return tmp_path / "w"
 
 
-@pytest.fixture
-def outcome(task: Task, candidates: tuple[Candidate, ...], workdir: Path) -> StudyOutcome:
+def study(task: Task, candidates: tuple[Candidate, ...], workdir: Path) -> StudyOutcome:
     return run_study(
         task=task, candidates=candidates[:2], ranking=ranking(), budget=Budget(trials=3), workdir=workdir,
         load=zoo.load, top_k=1, audits=0, images_per_trial=150,
     )  # fmt: skip
+
+
+@pytest.fixture
+def outcome(task: Task, candidates: tuple[Candidate, ...], workdir: Path) -> StudyOutcome:
+    return study(task, candidates, workdir)
+
+
+def figure_is_of_weights(trial: TrialResult, *, task: Task, workdir: Path) -> bool:
+    said = load_trial(workdir, trial).test_logits
+    return trial.test == (said.argmax(axis=1) == task.labels[np.sort(task.test)]).mean()
+
+
+def files_of(workdir: Path, number: int) -> list[str]:
+    return sorted(each.name for each in trial_dir(workdir, number).iterdir())
 
 
 @pytest.fixture
@@ -59,7 +76,7 @@ def fit(outcome: StudyOutcome) -> Fit:
 def test_towers_learn_from_all_labels_and_heads_stay(
     outcome: StudyOutcome, fit: Fit, task: Task, workdir: Path
 ) -> None:
-    before = {each.number: load_trial(workdir, each.number) for each in outcome.members}
+    before = {each.number: load_trial(workdir, each) for each in outcome.members}
     towers = {each.number: each for each in outcome.members if each.spec.method == "finetune"}
     assert 0 < len(towers) < len(outcome.members)
     heard: list[Event] = []
@@ -71,7 +88,7 @@ def test_towers_learn_from_all_labels_and_heads_stay(
         assert each.on_all_labels == (each.number in towers)
         assert read_result(workdir, each.number) == each
     for new in made.members:
-        old, after = before[new.number], load_trial(workdir, new.number)
+        old, after = before[new.number], load_trial(workdir, new)
         assert np.array_equal(after.held_out_logits, old.held_out_logits)  # by the fit that knew nothing
         assert np.allclose(after.weight, old.weight) == (new.number not in towers)
         if new.number in towers:
@@ -79,7 +96,7 @@ def test_towers_learn_from_all_labels_and_heads_stay(
             same = {"test": towers[new.number].test, "cost": towers[new.number].cost}
             kept = replace(new, **same, on_all_labels=False, averaged_fits=1)
             assert kept == towers[new.number]
-            assert new.test == (after.test_logits.argmax(axis=1) == task.labels[np.sort(task.test)]).mean()
+            assert figure_is_of_weights(new, task=task, workdir=workdir)
     begun = time.monotonic()
     again = fit_finally(made, wanted=list(towers), engine=InProcess(), deadline=None, sink=print)
     assert (again.results, again.best, again.members) == (made.results, made.best, made.members)
@@ -87,26 +104,30 @@ def test_towers_learn_from_all_labels_and_heads_stay(
 
 
 def test_only_the_best_tower_is_fitted_again_and_only_where_that_is_worth_its_price(
-    outcome: StudyOutcome, workdir: Path
+    outcome: StudyOutcome, workdir: Path, tmp_path: Path
 ) -> None:
     (tower,) = (each for each in outcome.results if each.spec.method == "finetune")
 
-    def fits(*, price: float, best: TrialResult | None) -> int:
+    def fitted(name: str, *, price: float, best: TrialResult | None) -> tuple[int, Checkpoint]:
+        copy = shutil.copytree(workdir, tmp_path / name)
         plan = replace(outcome.plan, policy=replace(outcome.plan.policy, price=price))
         made = fit_finally(
-            replace(outcome, plan=plan, best=best), wanted=[tower.number], engine=InProcess(), deadline=None, sink=print
-        )
-        return next(each.averaged_fits for each in made.results if each.number == tower.number)
+            replace(outcome, plan=plan, best=best, runner=replace(outcome.runner, workdir=copy)),
+            wanted=[tower.number], engine=InProcess(), deadline=None, sink=print,
+        )  # fmt: skip
+        (now,) = (each for each in made.results if each.number == tower.number)
+        return now.averaged_fits, load_trial(copy, now)
 
-    first = load_trial(workdir, tower.number)
-    assert fits(price=0.0, best=None) == 1
-    once = load_trial(workdir, tower.number)
-    assert fits(price=1.0, best=tower) == 1
-    again = load_trial(workdir, tower.number)
-    assert np.array_equal(once.weight, again.weight)  # the same fit as before
-    assert fits(price=0.0, best=tower) == MOST_FITS
-    assert not np.allclose(load_trial(workdir, tower.number).weight, once.weight)
-    assert np.array_equal(load_trial(workdir, tower.number).held_out_logits, first.held_out_logits)
+    first = load_trial(workdir, tower)
+    count, once = fitted("not the best", price=0.0, best=None)
+    assert count == 1
+    count, again = fitted("too dear", price=1.0, best=tower)
+    assert count == 1
+    assert np.array_equal(once.weight, again.weight)
+    count, several = fitted("worth it", price=0.0, best=tower)
+    assert count == MOST_FITS
+    assert not np.allclose(several.weight, once.weight)
+    assert np.array_equal(several.held_out_logits, first.held_out_logits)
 
 
 @pytest.mark.parametrize("case", ["no time", "given validation images", "cannot be loaded", "not wanted"])
@@ -129,6 +150,54 @@ def test_otherwise_trials_stay_as_they_are(
     assert all(read_result(workdir, each.number) == each for each in outcome.results)
 
 
+NEW_WEIGHTS = "weights-on-all-labels.safetensors"
+KILLED = """
+import os, signal
+from vlmsel_auto.engines.in_process import InProcess
+from vlmsel_auto.pipeline import final_fit
+def killed(workdir, result):
+    os.kill(os.getpid(), signal.SIGKILL)
+final_fit.save_result = killed
+final_fit.fit_finally(outcome, wanted=[outcome.best.number], engine=InProcess(), deadline=None, sink=print)
+"""
+
+
+def test_a_kill_between_weights_and_result_leaves_the_trial_with_weights_and_figure_as_they_were(
+    digits_folder: Path, task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    script = SCRIPT.replace('methods=("probe", "finetune")', 'methods=("finetune",)') + KILLED
+    command = [sys.executable, "-c", script, str(digits_folder), str(tmp_path), NAMES[0], "1"]
+    killed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    (trial,) = read_results(tmp_path)
+    assert files_of(tmp_path, trial.number) == ["result.json", NEW_WEIGHTS, "weights.safetensors"]
+    assert not trial.on_all_labels
+    assert figure_is_of_weights(trial, task=task, workdir=tmp_path)
+    outcome = run_study(
+        task=task, candidates=candidates[:1], ranking=ranking(NAMES[:1]), budget=Budget(trials=1), workdir=tmp_path,
+        load=zoo.load, methods=("finetune",), images_per_trial=150,
+    )  # fmt: skip
+    assert outcome.results == (trial,)
+    assert files_of(tmp_path, trial.number) == ["result.json", "weights.safetensors"]
+    made = fit_finally(outcome, wanted=[trial.number], engine=InProcess(), deadline=None, sink=print).best
+    assert made is not None
+    assert made.on_all_labels
+    assert figure_is_of_weights(made, task=task, workdir=tmp_path)
+    assert files_of(tmp_path, trial.number) == ["result.json", NEW_WEIGHTS]
+
+
+def test_a_trial_whose_result_is_lost_after_its_fit_is_trained_again(
+    outcome: StudyOutcome, fit: Fit, task: Task, candidates: tuple[Candidate, ...], workdir: Path
+) -> None:
+    (tower,) = (each for each in fit().results if each.on_all_labels)
+    (trial_dir(workdir, tower.number) / "result.json").unlink()
+    again = study(task, candidates, workdir)
+    (before, now) = (next(each for each in one.results if each.number == tower.number) for one in (outcome, again))
+    assert (now.validation, now.on_all_labels) == (before.validation, False)
+    assert figure_is_of_weights(now, task=task, workdir=workdir)
+    assert files_of(workdir, now.number) == ["result.json", "weights.safetensors"]
+
+
 def test_what_the_user_would_get_now_are_best_and_pooled_towers(
     outcome: StudyOutcome, task: Task, candidates: tuple[Candidate, ...], workdir: Path
 ) -> None:
@@ -136,10 +205,11 @@ def test_what_the_user_would_get_now_are_best_and_pooled_towers(
     pooled = pool_leaders(outcome.members, size=5, task=task, workdir=workdir, sink=print)
     towers = [] if pooled is None else pooled.towers
     for size, expected in ((1, {outcome.best.number}), (5, {outcome.best.number, *towers})):
-        found = wanted_now(
-            outcome.best, outcome.members, task=task, candidates=candidates[:2], size=size, limits=NO_LIMITS,
-            objective=ACCURACY, store=outcome.runner.store, workdir=workdir,
+        delivery = Delivery(
+            task=task, candidates=candidates[:2], size=size, limits=NO_LIMITS, objective=ACCURACY,
+            store=outcome.runner.store, workdir=workdir,
         )  # fmt: skip
+        found = wanted_now(outcome.best, outcome.members, delivery=delivery)
         assert found[0] == outcome.best.number
         assert set(found) == expected
         assert len(found) == len(expected)
@@ -163,6 +233,6 @@ def test_two_workers_fit_at_once_what_one_process_fits_in_turn(
         made = fit_finally(two, wanted=wanted, engine=engine, deadline=None, sink=told.append)
     assert not [each for each in told if isinstance(each, Notice)]
     assert all(each.on_all_labels for each in (*made.members, *alone.members))
-    for number in wanted:
-        mine, other = (load_trial(folder, number) for folder in (workdir, tmp_path / "copy"))
+    for mine_now, other_now in zip(made.members, alone.members, strict=True):
+        mine, other = load_trial(workdir, mine_now), load_trial(tmp_path / "copy", other_now)
         assert np.allclose(mine.weight, other.weight, atol=1e-4)

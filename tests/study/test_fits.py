@@ -78,6 +78,8 @@ def test_who_is_free_while_the_last_trial_runs_begins_the_fit_that_would_come_ne
     assert not [each for each in heard if isinstance(each, Notice)]
     done = {each.number for each in made.results if each.on_all_labels}
     assert done >= set(numbers)
+    new_weights = (tmp_path / "trials").glob("*/weights-on-all-labels.safetensors")
+    assert {int(each.parent.name) for each in new_weights} == done
     assert done <= {*numbers, *(each.number for each in outcome.results if each.on_all_labels)}
     assert jobs_so_far(engine) - before == 1 + TRIALS + 1 + (numbers != begun)  # nothing was made twice
     assert tuple(read_result(tmp_path, each.number) for each in made.results) == made.results

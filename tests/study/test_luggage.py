@@ -39,7 +39,7 @@ def test_who_sees_the_mark_stays_and_who_does_not_unpacks_what_came_along(
     mark(runner.workdir, "another search")
     there, away = home.open(candidate.id)
     assert away
-    assert (there.workdir, there.store.root) == (tmp_path / "node" / "vlmsel-node-abc", there.workdir / "targets")
+    assert (there.workdir, there.store.root) == (tmp_path / "node" / "vlmsel-held-abc", there.workdir / "targets")
     rows = np.array([3, 1])
     assert np.array_equal(there.task.pixels.read(candidate.view, rows), runner.task.pixels.read(candidate.view, rows))
     moved = there.table[candidate.id].path

@@ -149,7 +149,7 @@ def test_damaged_results_and_weights_are_noticed_said_and_made_again(
     arguments = {"task": task, "candidates": candidates, "ranking": ranking(), "load": zoo.load, "workdir": tmp_path}
     arguments |= {"budget": Budget(trials=2), "methods": ("probe",), "sink": sink}
     first = run_study(**arguments)
-    kept = load_trial(tmp_path, 1)
+    kept = load_trial(tmp_path, first.results[1])
     flip(tmp_path / "trials" / "0000" / "result.json")
     flip(tmp_path / "trials" / "0001" / "weights.safetensors")
     again = run_study(**arguments)
@@ -157,7 +157,7 @@ def test_damaged_results_and_weights_are_noticed_said_and_made_again(
         "the result of trial 0 was damaged", "the weights of trial 1 are made again",
     ]  # fmt: skip
     assert again.results[0] == first.results[0] == read_result(tmp_path, 0)
-    assert np.allclose(load_trial(tmp_path, 1).weight, kept.weight, atol=1e-4)
+    assert np.allclose(load_trial(tmp_path, again.results[1]).weight, kept.weight, atol=1e-4)
     assert (again.results[1].validation, again.best.number) == (first.results[1].validation, first.best.number)
 
 

@@ -1,6 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from helpers.tuning_world import NAME, digits, spec
@@ -10,6 +11,7 @@ from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.study.results import Results
 from vlmsel_auto.study.runner import TrialRunner
+from vlmsel_auto.tuning.checkpoints import Checkpoint, drop_weights, save_weights
 from vlmsel_auto.tuning.methods import METHODS
 
 
@@ -73,6 +75,16 @@ def test_leaders_follow_what_is_expected_then_validation_then_the_last_epochs(tm
     )
     assert [each.number for each in made.leaders({})] == [0, 2, 1]
     assert [each.number for each in made.leaders({0: 0.6, 1: 0.7, 2: 0.65})] == [1, 2, 0]
+
+
+def test_who_has_no_weights_any_more_comes_last(tmp_path: Path) -> None:
+    weight = np.ones((2, 3), np.float32)
+    save_weights(tmp_path, 1, Checkpoint(visual=None, weight=weight, bias=weight[:, 0], scale=1.0))
+    made = results_of(tmp_path, result(0), result(1))
+    assert [each.number for each in made.leaders({0: 0.9})] == [1, 0]
+    drop_weights(tmp_path, 1)
+    made.adopt(result(1))
+    assert [each.number for each in made.leaders({0: 0.9})] == [0, 1]
 
 
 def test_neither_the_floor_nor_what_the_clock_cut_short_counts(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_methods_order_and_weights(task: Task, candidates: tuple[Candidate, ...]
     weights = [each.number for each in outcome.results if has_weights(tmp_path, each.number)]
     assert outcome.best.number in weights
     assert len(weights) <= 3 + 5  # the leaders, and the best of each candidate that an ensemble may want
-    kept = load_trial(tmp_path, outcome.best.number)
+    kept = load_trial(tmp_path, outcome.best)
     assert kept.weight.shape[0] == kept.bias.shape[0] == task.n_classes
     parameters = study_of(tmp_path).trials[0].params
     assert isinstance(parameters["candidate"], int)
@@ -93,7 +93,7 @@ def test_towers_are_scored_on_the_parts_in_turn(task: Task, candidates: tuple[Ca
     assert [each.spec.fold for each in outcome.results] == [0, 1, 2]
     for each in outcome.results:
         part = np.sort(task.folds[each.spec.fold])
-        logits = load_trial(tmp_path, each.number).held_out_logits
+        logits = load_trial(tmp_path, each).held_out_logits
         assert logits is not None
         assert each.validation == (logits.argmax(axis=1) == task.labels[part]).mean()
         assert each.validation_images == len(part)
@@ -113,7 +113,7 @@ def test_the_exported_formula_gives_the_test_metric(
         images_per_trial=150,
     )
     assert outcome.best is not None
-    kept = load_trial(tmp_path, outcome.best.number)
+    kept = load_trial(tmp_path, outcome.best)
     model = zoo.load(candidates[0])
     if kept.visual is not None:
         model.visual.load_state_dict(dict(kept.visual))
@@ -320,7 +320,7 @@ def test_a_search_begins_with_the_floor(task: Task, candidates: tuple[Candidate,
     assert floor.validation == probe.start  # the probe of the same candidate begins there
     assert outcome.best == probe
     assert loaded == [NAMES[0]]  # the probe finds the embeddings
-    kept = load_trial(tmp_path, 0)
+    kept = load_trial(tmp_path, floor)
     assert kept.visual is None
 
 

@@ -90,14 +90,16 @@ def test_a_worker_without_the_work_directory_continues_from_the_luggage_and_give
     assert second.attempt.result.curve[:2] == first.attempt.result.curve
     unpack(second.files, trial_dir(runner.workdir, 4))
     assert has_weights(runner.workdir, 4)
-    before, result = load_trial(runner.workdir, 4), second.attempt.result
+    result = second.attempt.result
+    before = load_trial(runner.workdir, result)
     along = Luggage(pixels=pixels, models=models, trials={4: second.files})
     home = Home(runner=Held(runner), mark="abc", luggage=along)
     fitted = FitJob(home=home, result=replace(result, validation=0.0), deadline=None, price=math.inf).run(Line())
     assert fitted.result == replace(result, validation=0.0, test=fitted.result.test, cost=fitted.result.cost,
                                     on_all_labels=True)  # fmt: skip
-    assert np.array_equal(load_trial(runner.workdir, 4).weight, before.weight)  # until the files are back
+    assert sorted(fitted.files) == ["weights-on-all-labels.safetensors"]  # and not what came along
     unpack(fitted.files, trial_dir(runner.workdir, 4))
-    assert not np.array_equal(load_trial(runner.workdir, 4).weight, before.weight)
+    assert np.array_equal(load_trial(runner.workdir, result).weight, before.weight)  # until its result says otherwise
+    assert not np.array_equal(load_trial(runner.workdir, fitted.result).weight, before.weight)
     late = FitJob(home=home, result=result, deadline=time.time() - 1, price=math.inf).run(Line())
     assert (late.result, late.files) == (None, {})

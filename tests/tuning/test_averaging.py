@@ -101,3 +101,14 @@ def test_fits_that_ended_far_apart_are_not_averaged(work: Work) -> None:
         return replace(outcome, checkpoint=replace(of, weight=-of.weight, bias=of.bias[::-1].copy()))
 
     assert averaged([fit, mirrored(fit)], work) is fit
+
+
+def test_a_mean_that_is_not_finite_is_not_kept(work: Work) -> None:
+    fit = finetune.run(work)
+    assert fit.checkpoint is not None
+    broken = replace(
+        fit,
+        checkpoint=replace(fit.checkpoint, bias=np.full_like(fit.checkpoint.bias, np.nan)),
+        validation=replace(fit.validation, metric=0.0),  # as little as such a mean reaches, at least
+    )
+    assert averaged([fit, broken], work) is fit

@@ -60,16 +60,16 @@ def test_weights_come_back_and_damage_is_said(tmp_path: Path) -> None:
     made = Checkpoint(visual=visual, weight=np.ones((2, 3), np.float32), bias=np.zeros(2, np.float32), scale=33.3)
     path = save_weights(tmp_path, 3, made)
     assert has_weights(tmp_path, 3)
-    found = load_trial(tmp_path, 3)
+    found = load_trial(tmp_path, result(3))
     assert found.scale == 33.3
     assert np.array_equal(found.weight, made.weight)
     assert torch.equal((found.visual or {})["a"], visual["a"])
     head_only = Checkpoint(visual=None, weight=made.weight, bias=made.bias, scale=1.0)
     save_weights(tmp_path, 4, head_only)
-    assert load_trial(tmp_path, 4).visual is None
+    assert load_trial(tmp_path, result(4)).visual is None
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(TrialUnavailable, match="Trial 3 has no sound weights"):
-        load_trial(tmp_path, 3)
+        load_trial(tmp_path, result(3))
     drop_weights(tmp_path, 3)
     assert not has_weights(tmp_path, 3)
 
@@ -100,7 +100,7 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path: Path, place: float) -
     made = Checkpoint(visual=visual, weight=np.ones((2, 3), np.float32), bias=np.zeros(2, np.float32), scale=33.3)
     flip(save_weights(tmp_path, 3, made))
     with pytest.raises(TrialUnavailable, match="no sound weights"):
-        load_trial(tmp_path, 3)
+        load_trial(tmp_path, result(3))
     save_result(tmp_path, result(3))
     flip(tmp_path / "trials" / "0003" / "result.json")
     with pytest.raises(WorkdirError, match="cannot be read"):

@@ -39,7 +39,7 @@ def test_fine_tuning_ends_with_the_last_epoch_and_its_weights(
     assert result.kept_epoch == 3
     assert result.validation == result.curve[-1]
     assert [each.epoch for each in events if isinstance(each, TrialEpoch)] == [1, 2, 3]
-    kept = load_trial(tmp_path, 5)
+    kept = load_trial(tmp_path, result)
     model = zoo.load(candidate)
     if kept.visual is not None:
         model.visual.load_state_dict(dict(kept.visual))
@@ -77,8 +77,8 @@ def test_the_same_seed_gives_the_same_trial(tmp_path: Path, candidate: Candidate
     again = run(tmp_path / "b", candidate, store, spec(epochs=2))
     other = run(tmp_path / "c", candidate, store, spec(epochs=2, seed=1))
     assert first.curve == again.curve
-    same, different = load_trial(tmp_path / "b", 5), load_trial(tmp_path / "c", 5)
-    assert np.array_equal(load_trial(tmp_path / "a", 5).weight, same.weight)
+    same, different = load_trial(tmp_path / "b", again), load_trial(tmp_path / "c", other)
+    assert np.array_equal(load_trial(tmp_path / "a", first).weight, same.weight)
     assert other.kept_epoch == 0 or not np.array_equal(same.weight, different.weight)
 
 
@@ -161,7 +161,7 @@ def test_a_continued_trial_is_the_trial_that_never_paused(
     assert rest.cost is not None
     assert paused.cost is not None
     assert rest.seconds < rest.cost < rest.seconds + paused.cost + 0.1
-    first, second = load_trial(tmp_path, 0), load_trial(tmp_path, 2)
+    first, second = load_trial(tmp_path, whole), load_trial(tmp_path, rest)
     assert np.array_equal(first.weight, second.weight)
     assert (first.visual is None) == (second.visual is None)
     for name, value in (first.visual or {}).items():

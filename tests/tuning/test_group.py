@@ -39,7 +39,7 @@ def test_two_processes_learn_together_what_one_learns_alone_and_pause_together(
     both = run(tmp_path / "two", candidate, store, one, devices=TWO, number=6, continues=5)
     assert both.state == "complete"
     assert both.curve == pytest.approx(alone.curve, abs=0.051)  # one of 20 images
-    mine, other = load_trial(tmp_path / "two", 6), load_trial(tmp_path / "alone", 5)
+    mine, other = load_trial(tmp_path / "two", both), load_trial(tmp_path / "alone", alone)
     assert np.allclose(mine.weight, other.weight, atol=1e-4)
     assert mine.visual is not None
     assert other.visual is not None

@@ -55,7 +55,7 @@ def test_a_given_validation_split_weighs_a_regression_on_train_and_zero_shot(
     weights = weights_of(model.decision_function(unit(candidate, task, val, store)), of_text, task.labels[val])
     head = weights[0] * model.coef_ + weights[1] * text
     bias = weights[0] * model.intercept_
-    kept = load_trial(tmp_path, 5)
+    kept = load_trial(tmp_path, result)
     assert np.allclose(kept.weight, head, atol=1e-2)
     assert np.allclose(kept.bias, bias, atol=1e-2)
     assert kept.scale == 1.0
@@ -90,7 +90,7 @@ def test_with_folds_every_labelled_image_is_scored_by_a_regression_that_never_sa
     of_parts = [right[np.isin(labelled, part)].mean() for part in parts]
     assert result.fold_validation == pytest.approx(of_parts)
     assert result.soft_validation == pytest.approx(np.average(result.fold_soft, weights=[len(part) for part in parts]))
-    kept = load_trial(tmp_path, 5)
+    kept = load_trial(tmp_path, result)
     whole = regression(unit(candidate, task, labelled, store), labels)
     assert np.allclose(kept.weight, weights[0] * whole.coef_ + weights[1] * text, atol=1e-2)
     assert np.allclose(kept.held_out_logits, together, atol=1e-2)

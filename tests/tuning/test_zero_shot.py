@@ -23,7 +23,7 @@ def test_zero_shot_is_what_the_model_itself_says(tmp_path: Path, candidate: Cand
             unit = torch.nn.functional.normalize(model.embed(model.normalise(pixels)), dim=-1)
             assert ((unit @ text.T).argmax(dim=1).numpy() == task.labels[np.sort(indices)]).mean() == measured
     assert (result.state, result.epochs_run, result.kept_epoch, result.curve) == ("complete", 0, 0, ())
-    assert np.allclose(load_trial(tmp_path, 5).weight, text.numpy())
+    assert np.allclose(load_trial(tmp_path, result).weight, text.numpy())
     tuned = run(tmp_path, candidate, store, spec(epochs=0))
     assert (tuned.validation, tuned.test) == (result.validation, result.test)
     assert tuned.soft_validation == pytest.approx(result.soft_validation, abs=1e-6)

@@ -110,7 +110,8 @@ def verify(*, library: LibraryPath = None, as_json: AsJson = False, debug: Debug
     with guarded(debug=debug, as_json=as_json) as answer:
         from vlmsel_auto.library.places import open_library
         from vlmsel_auto.library.verify import verify as check
-        from vlmsel_auto.models.candidates import fingerprint, mini_zoo
+        from vlmsel_auto.models.candidates import mini_zoo
+        from vlmsel_auto.models.fingerprint import fingerprint
 
         problems = check(open_library(library), weights={one.id: fingerprint(one) for one in mini_zoo()})
         answer.json = {"problems": [*problems]}

@@ -31,8 +31,8 @@ from vlmsel_auto.engines.engine import (
     ignore,
     outcome_of,
 )
+from vlmsel_auto.engines.held_folder import hold, release
 from vlmsel_auto.engines.lane import Entry, Lane, Stop
-from vlmsel_auto.engines.scratch import Scratch
 
 _THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -77,7 +77,7 @@ class LocalEngine(Engine):
         self._queue: deque[Entry] = deque()
         self._ready: deque[Finished] = deque()
         self._awake, self._wake = Pipe(duplex=False)
-        self._scratch = Scratch()
+        self._folder = hold(secrets.token_hex(8))
         self._last = 0
 
     @property
@@ -92,7 +92,7 @@ class LocalEngine(Engine):
 
     def share(self, value: V) -> _Filed[V]:
         """Pickle the value into a file that each worker reads once."""
-        path = self._scratch.path / secrets.token_hex(8)
+        path = self._folder / secrets.token_hex(8)
         path.write_bytes(cloudpickle.dumps(value))
         return _Filed(str(path))
 
@@ -158,7 +158,7 @@ class LocalEngine(Engine):
             self._lanes[place] = None
         self._wake.close()
         self._awake.close()
-        self._scratch.close()
+        release(self._folder)
 
     def _busy(self) -> list[Lane]:
         return [lane for lane in self._lanes if lane is not None and lane.entry is not None]

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, cast
 
-from vlmsel_auto.cache import Json, digest, file_digest
+from vlmsel_auto.cache import Json, digest
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.models import catalogue, presets
 from vlmsel_auto.models.catalogue import HUB, package_file, read_json
-from vlmsel_auto.models.modeldir import CONFIG, family_of, read_model_dir, view_of
+from vlmsel_auto.models.modeldir import family_of, read_model_dir, view_of
 from vlmsel_auto.records import Candidate
 
-__all__ = ["Unusable", "fingerprint", "mini_zoo", "resolve", "resolve_usable"]
+__all__ = ["Unusable", "mini_zoo", "resolve", "resolve_usable"]
 
 _MINI_ZOO = "mini-zoo"
 _LOCAL = "local-dir:"
@@ -102,37 +102,6 @@ def _collected(names: str | Sequence[str] | Path, *, sink: Sink) -> tuple[tuple[
     if not found and not unusable:
         raise CandidateError(f"At least one candidate is needed, for example 'mini-zoo', but got {names!r}")
     return tuple(found.values()), tuple(unusable.values())
-
-
-def fingerprint(candidate: Candidate) -> str:
-    """Hex SHA-256 that changes when the candidate's weights or configuration change.
-
-    A mini-zoo member's comes from its card, a hub repository's from the revision in the cache, a pretraining tag's from
-    its name (published weights do not change); a folder's files are read.
-    """
-    if candidate.arch.startswith(HUB):
-        from vlmsel_auto.models.hub import cached_revision  # imports huggingface_hub
-
-        return digest(HUB, candidate.arch, cached_revision(candidate.arch.removeprefix(HUB), CONFIG))
-    if candidate.source == "open_clip" or candidate.path is None:
-        return digest("open_clip", candidate.arch, candidate.tag)
-    if candidate.source == _MINI_ZOO:
-        return digest(_MINI_ZOO, candidate.id, str(read_json(candidate.path / "card.json").get("sha256")))
-    found = read_model_dir(candidate.path)
-    vocabulary = _content(found.vocabulary) if found.vocabulary else ""
-    return digest("local-dir", _content(found.config_path), _content(found.weights), vocabulary)
-
-
-def _content(path: Path) -> str:
-    status = path.stat()
-    return _cached_digest(path, status.st_size, status.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=256)
-def _cached_digest(path: Path, size: int, modified: int) -> str:
-    """Digest of a file; gigabytes of weights are read once a process as long as size and time stay the same."""
-    del size, modified  # they are the cache's key
-    return file_digest(path)
 
 
 def _expand(names: str | Sequence[str] | Path, *, base: Path, seen: tuple[Path, ...]) -> Iterable[_Found]:

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from vlmsel_auto.cache import Store, digest
-from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.models.facts import EMBED_BATCH
+from vlmsel_auto.models.fingerprint import fingerprint
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.models.precision import Encoder, quick_encoder
 from vlmsel_auto.models.threads import measured_threads

@@ -46,7 +46,7 @@ class BestSoFar:
             return
         candidate = next(one for one in self.candidates if one.id == leader.spec.candidate)
         try:
-            kept = calibrated(load_trial(self.workdir, leader.number), trial=leader, task=self.task)
+            kept = calibrated(load_trial(self.workdir, leader), trial=leader, task=self.task)
             self.exported = None
             export_trial(leader, kept, candidate=candidate, task=self.task, directory=self.workdir / "model")
             self.exported = leader

@@ -10,8 +10,7 @@ theirs by their tempered likelihood, towers, of which each is scored on another 
 from __future__ import annotations
 
 import math
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from pathlib import Path
@@ -22,19 +21,14 @@ from scipy.special import softmax
 
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink
-from vlmsel_auto.models.card import Provenance, ensemble_card
-from vlmsel_auto.models.ensembles import write_ensemble
-from vlmsel_auto.models.facts import facts_of, known_sum
 from vlmsel_auto.models.pooling import LEAST_LOG, fit_weights, log_probabilities, pool
-from vlmsel_auto.pipeline.export import NO_WARNINGS, confused, export_trial, held_out_rows
+from vlmsel_auto.pipeline.export import held_out_rows
 from vlmsel_auto.planning.method import Trains
-from vlmsel_auto.records import Candidate, EnsembleModel, FloatArray, IntArray, Task, TrialResult
-from vlmsel_auto.tuning.checkpoints import load_held_out_logits, load_trial
+from vlmsel_auto.records import FloatArray, IntArray, Task, TrialResult
+from vlmsel_auto.tuning.checkpoints import load_held_out_logits
 from vlmsel_auto.tuning.data import measure
-from vlmsel_auto.tuning.final_score import final_score
 from vlmsel_auto.tuning.methods import method_of
 
-_FOLDER = "ensemble"
 _START = (1.0, 0.1)  # weights of heads and towers before any image is seen: towers are surer than right
 _LEAST_SHARE = 0.02  # a kind with less of the weight is left out
 _FEWEST, _ERRORS = 10, 2.0  # images, and standard errors, that it takes to say that a pool is worse than one of it
@@ -123,7 +117,7 @@ def pool_leaders(
     try:
         every = [one for each in members if (one := _read(each, task, workdir)) is not None]
     except VlmselError as error:
-        _tell(sink, error)
+        sink(Notice(text=f"no ensemble was exported: {error}", level="warning"))
         return None
     every = _affordable(every, size=size, fits=fits)
     found = None if size < 2 else _pooled(every, size=size, task=task)  # noqa: PLR2004 - a pool of one is that one
@@ -132,83 +126,6 @@ def pool_leaders(
     if found is None or len(found.members) < 2 or _shown_worse(found, every[0], task.labels):  # noqa: PLR2004 - likewise
         return None
     return found
-
-
-def export_ensemble(
-    found: Pool | None,
-    *,
-    trials: Sequence[TrialResult],
-    task: Task,
-    candidates: Sequence[Candidate],
-    workdir: Path,
-    sink: Sink,
-    warnings: Mapping[str, str] = NO_WARNINGS,
-) -> EnsembleModel | None:
-    """Write a pool to ``workdir/ensemble``; one of an earlier call goes also where there is none.
-
-    Args:
-        found: by `pool_leaders`.
-        trials: those of its members as they are now: towers may have been fitted again since.
-        task: the target.
-        candidates: all that were usable.
-        workdir: where the study's checkpoints are.
-        sink: told when it could not be written.
-        warnings: sentences that the cards of candidates' models say.
-    """
-    folder = workdir / _FOLDER
-    shutil.rmtree(folder, ignore_errors=True)
-    if found is None:
-        return None
-    by_id = {one.id: one for one in candidates}
-    names = [one.trial.spec.candidate for one in found.members]
-    now = {each.number: each for each in trials}
-    tests: list[FloatArray] = []
-    try:
-        for place, one in enumerate(found.members, start=1):
-            trial = now[one.trial.number]
-            checkpoint = load_trial(workdir, trial.number)
-            if checkpoint.test_logits is not None:
-                tests.append(log_probabilities(checkpoint.test_logits))
-            export_trial(
-                trial,
-                checkpoint,
-                candidate=by_id[trial.spec.candidate],
-                task=task,
-                directory=folder / f"member-{place}",
-                warnings=warnings,
-            )
-    except VlmselError as error:  # the single model and the report are worth having all the same
-        _tell(sink, error)
-        return None
-    labels = torch.from_numpy(task.labels[found.rows])
-    reached = measure(task.metric, logits=torch.from_numpy(found.held_out()), labels=labels)
-    tested = pool(tests, found.weights) if len(tests) == len(found.members) else None
-    on_test = None if tested is None else final_score(task, tested)
-    known = Provenance(
-        task=task.name,
-        digest=task.digest,
-        metric=task.metric,
-        validation=reached.metric,
-        validation_images=reached.images,
-        on_test=on_test,
-        confusions=() if on_test is None else confused(tested, rows=np.sort(task.test), task=task),
-        warning="; ".join(warnings[name] for name in dict.fromkeys(names) if name in warnings),
-    )
-    origins = [facts_of(by_id[name]) for name in names]
-    text = ensemble_card(name=folder.name, classes=task.classes, origins=origins, weights=found.weights, known=known)
-    write_ensemble(folder, weights=found.weights, card=text)
-    sizes = [by_id[one.trial.spec.candidate].params for one in found.members]
-    return EnsembleModel(
-        members=tuple(names),
-        trials=tuple(one.trial.number for one in found.members),
-        weights=tuple(found.weights),
-        validation=reached.metric,
-        validation_images=reached.images,
-        test=None if on_test is None else on_test.metric,
-        model_dir=folder,
-        on_test=on_test,
-        params=known_sum(sizes),
-    )
 
 
 def _affordable(every: Sequence[Member], *, size: int, fits: Callable[[Sequence[str]], bool]) -> list[Member]:
@@ -222,12 +139,8 @@ def _affordable(every: Sequence[Member], *, size: int, fits: Callable[[Sequence[
     return kept
 
 
-def _tell(sink: Sink, error: VlmselError) -> None:
-    sink(Notice(text=f"no ensemble was exported: {error}", level="warning"))
-
-
 def _read(trial: TrialResult, task: Task, workdir: Path) -> Member | None:
-    logits = load_held_out_logits(workdir, trial.number)
+    logits = load_held_out_logits(workdir, trial)
     if logits is None:
         return None
     return Member(trial=trial, rows=held_out_rows(trial, task=task), logs=log_probabilities(logits))

@@ -57,7 +57,7 @@ def export_best(
     directory: Path | None = None
     on_test: FinalScore | None = None
     try:
-        kept = calibrated(load_trial(workdir, chosen.number), trial=chosen, task=task)
+        kept = calibrated(load_trial(workdir, chosen), trial=chosen, task=task)
         on_test = None if kept.test_logits is None else final_score(task, kept.test_logits)
         if chosen != exported or candidate.id in warnings:
             export_trial(chosen, kept, candidate=candidate, task=task, directory=workdir / "model", warnings=warnings)

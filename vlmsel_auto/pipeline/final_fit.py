@@ -41,9 +41,7 @@ def fit_finally(
     folds, results = len(runner.task.folds), {each.number: each for each in outcome.results}
     chosen = None if outcome.best is None else outcome.best.number
     dispatch = Dispatch(engine=engine, runner=runner)
-    for ticket in [ticket for ticket, trial in fits.running.items() if trial.number not in wanted]:
-        engine.cancel(ticket)  # the last trials overtook it
-        del fits.running[ticket]
+    fits.end(dispatch, besides=wanted)  # the last trials overtook them
     waiting = deque(results[number] for number in wanted if fits.can_begin(results[number], folds=folds, left=None))
     stage = _Stage(sink=sink, total=len(waiting) + len(fits.running))
     try:
@@ -67,8 +65,7 @@ def fit_finally(
                     results[made.number] = made
                 stage.step(candidate)
     finally:
-        for ticket in fits.running:
-            engine.cancel(ticket)
+        fits.end(dispatch)
         dispatch.close()
     stage.end()
     return replace(

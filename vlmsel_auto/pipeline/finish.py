@@ -12,12 +12,30 @@ from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.measuring.contamination import suspicions
 from vlmsel_auto.models.limits import Limits
 from vlmsel_auto.pipeline.affordable import charge_together, measured_latencies, together
-from vlmsel_auto.pipeline.ensemble import Pool, export_ensemble, pool_leaders
+from vlmsel_auto.pipeline.ensemble import Pool, pool_leaders
+from vlmsel_auto.pipeline.ensemble_export import export_ensemble
 from vlmsel_auto.pipeline.export import export_best
 from vlmsel_auto.pipeline.final_fit import fit_finally
 from vlmsel_auto.planning.objective import Objective
 from vlmsel_auto.records import BestModel, Candidate, EnsembleModel, Task, TrialResult
 from vlmsel_auto.study.study import StudyOutcome
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Delivery:
+    """What decides which models the user gets, and where they go: the same from a search's first trial to its last."""
+
+    task: Task
+    candidates: Sequence[Candidate]  # all that are usable
+    size: int  # of the ensemble, see `ensemble.pool_leaders`
+    limits: Limits  # which the ensemble keeps as a whole
+    objective: Objective  # by which its members must be worth what they cost
+    store: Store  # has the embeddings
+    workdir: Path  # where checkpoints are and models go
+
+    def latencies(self) -> dict[str, float]:
+        """Seconds an image, by id, of the candidates that were loaded so far."""
+        return measured_latencies(self.candidates, self.task, self.store)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,14 +51,8 @@ class Finished:
 
 def finish(
     outcome: StudyOutcome,
+    delivery: Delivery,
     *,
-    task: Task,
-    candidates: Sequence[Candidate],
-    size: int,
-    limits: Limits,
-    objective: Objective,
-    store: Store,
-    workdir: Path,
     engine: Engine,
     deadline: float | None,
     interrupted: bool,
@@ -51,24 +63,16 @@ def finish(
 
     Args:
         outcome: of the study.
-        task: the target.
-        candidates: all that were usable.
-        size: of the ensemble, see `ensemble.pool_leaders`.
-        limits: which the ensemble keeps as a whole.
-        objective: by which its members must be worth what they cost.
-        store: has the embeddings.
-        workdir: where checkpoints are and models go.
+        delivery: decides which models there are.
         engine: where final fits run.
         deadline: `time.monotonic` by which final fits must be over.
         interrupted: somebody waits for the end: nothing is fitted any more.
         exported: the trial whose model is in ``workdir/model`` already, see `best_so_far`; None: none.
         sink: takes events.
     """
-    latencies = measured_latencies(candidates, task, store)
-    pooled = _pooled(
-        outcome.members, task=task, candidates=candidates, size=size, limits=limits, objective=objective,
-        latencies=latencies, workdir=workdir, sink=sink,
-    )  # fmt: skip
+    task, candidates, workdir = delivery.task, delivery.candidates, delivery.workdir
+    latencies = delivery.latencies()
+    pooled = _pooled(outcome.members, delivery, latencies=latencies, sink=sink)
     if outcome.best is not None and not interrupted:
         outcome = fit_finally(
             outcome,
@@ -77,7 +81,7 @@ def finish(
             deadline=deadline,
             sink=sink,
         )
-    warnings = _warnings(outcome, candidates, task=task, store=store, sink=sink)
+    warnings = _warnings(outcome, delivery, sink=sink)
     return Finished(
         outcome=outcome,
         best=export_best(
@@ -103,24 +107,9 @@ def finish(
     )
 
 
-def wanted_now(
-    best: TrialResult,
-    members: Sequence[TrialResult],
-    *,
-    task: Task,
-    candidates: Sequence[Candidate],
-    size: int,
-    limits: Limits,
-    objective: Objective,
-    store: Store,
-    workdir: Path,
-) -> list[int]:
-    """Numbers of the trials that the user would get, if the search ended with these; other arguments as `finish`."""
-    pooled = _pooled(
-        members, task=task, candidates=candidates, size=size, limits=limits, objective=objective,
-        latencies=measured_latencies(candidates, task, store), workdir=workdir, sink=discard,
-    )  # fmt: skip
-    return _wanted(best, pooled)
+def wanted_now(best: TrialResult, members: Sequence[TrialResult], *, delivery: Delivery) -> list[int]:
+    """Numbers of the trials that the user would get, if the search ended with these."""
+    return _wanted(best, _pooled(members, delivery, latencies=delivery.latencies(), sink=discard))
 
 
 def _wanted(best: TrialResult, pooled: Pool | None) -> list[int]:
@@ -128,34 +117,24 @@ def _wanted(best: TrialResult, pooled: Pool | None) -> list[int]:
 
 
 def _pooled(
-    members: Sequence[TrialResult],
-    *,
-    task: Task,
-    candidates: Sequence[Candidate],
-    size: int,
-    limits: Limits,
-    objective: Objective,
-    latencies: Mapping[str, float],
-    workdir: Path,
-    sink: Sink,
+    members: Sequence[TrialResult], delivery: Delivery, *, latencies: Mapping[str, float], sink: Sink
 ) -> Pool | None:
     return pool_leaders(
         members,
-        size=size,
-        fits=together(limits, candidates, latencies),
-        charge=charge_together(objective, candidates, latencies),
-        task=task,
-        workdir=workdir,
+        size=delivery.size,
+        fits=together(delivery.limits, delivery.candidates, latencies),
+        charge=charge_together(delivery.objective, delivery.candidates, latencies),
+        task=delivery.task,
+        workdir=delivery.workdir,
         sink=sink,
     )
 
 
-def _warnings(
-    outcome: StudyOutcome, candidates: Sequence[Candidate], *, task: Task, store: Store, sink: Sink
-) -> dict[str, str]:
+def _warnings(outcome: StudyOutcome, delivery: Delivery, *, sink: Sink) -> dict[str, str]:
     """What the user must know of leading candidates, told at once, for report and cards."""
     leading = {each.spec.candidate for each in (*outcome.members, outcome.best) if each is not None}
-    found = suspicions([one for one in candidates if one.id in leading], task=task, store=store)
+    chosen = [one for one in delivery.candidates if one.id in leading]
+    found = suspicions(chosen, task=delivery.task, store=delivery.store)
     for text in found.values():
         sink(Notice(text=text, level="warning"))
     return found

@@ -89,7 +89,7 @@ def find_label_issues(
 
 def _opinions(trial: TrialResult, *, task: Task, workdir: Path) -> list[Opinion]:
     """What a trial says of the images that it held out, and of the test images."""
-    kept = load_trial(workdir, trial.number, tower=False)
+    kept = load_trial(workdir, trial, tower=False)
     rows = (held_out_rows(trial, task=task), np.sort(task.test))
     return [
         Opinion(rows=at, logs=log_probabilities(logits))

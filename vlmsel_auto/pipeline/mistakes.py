@@ -43,7 +43,7 @@ def find_mistakes(
     if best is None:
         return None
     try:
-        kept = calibrated(load_trial(workdir, best.number, tower=False), trial=best, task=task)
+        kept = calibrated(load_trial(workdir, best, tower=False), trial=best, task=task)
         on_test = bool(len(task.test))
         logits = kept.test_logits if on_test else kept.held_out_logits
         if logits is None:

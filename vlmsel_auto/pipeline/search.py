@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 
 from vlmsel_auto.cache import Json, Store, digest
 from vlmsel_auto.engines.in_process import InProcess
-from vlmsel_auto.events import Notice, Sink, discard
+from vlmsel_auto.events import Sink, discard
 from vlmsel_auto.library.places import open_library
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.models import zoo
-from vlmsel_auto.models.candidates import fingerprint
 from vlmsel_auto.models.device import pick_device
+from vlmsel_auto.models.fingerprint import fingerprint
 from vlmsel_auto.models.hub import hub_offline
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
-from vlmsel_auto.pipeline.affordable import charges_of, measured_latencies
+from vlmsel_auto.pipeline.affordable import charges_of
 from vlmsel_auto.pipeline.best_so_far import BestSoFar
 from vlmsel_auto.pipeline.choose import AUTO, choose
 from vlmsel_auto.pipeline.command import PRICE, SHOTS, command_of
 from vlmsel_auto.pipeline.conclude import conclude, ended_by
-from vlmsel_auto.pipeline.finish import finish, wanted_now
+from vlmsel_auto.pipeline.finish import Delivery, finish, wanted_now
 from vlmsel_auto.pipeline.numbers import check_numbers
 from vlmsel_auto.pipeline.rank import rank_task, views_of
 from vlmsel_auto.pipeline.result import RankResult, SearchResult
@@ -33,14 +33,12 @@ from vlmsel_auto.pipeline.without_labels import finish_without_labels
 from vlmsel_auto.pipeline.workdir import (
     LOCK,
     EarlierChoice,
+    begin_in,
     check_usable,
-    claim,
     default_workdir,
     read_choice,
     read_ranking,
-    save_choice,
     save_ranking,
-    sweep,
     task_in,
 )
 from vlmsel_auto.pipeline.workers import check_workers, open_meanwhile
@@ -206,10 +204,8 @@ def search(
             "seed": seed,
             "shots": shots,
         }
-        if claim(folder, settings=settings, sink=sink):
-            sink(Notice(text=f"going on with the search in {folder}"))
-            sweep(folder)
-        save_choice(folder, EarlierChoice(candidates=tuple(one.id for one in chosen), left_out=listed.failures))
+        choice = EarlierChoice(candidates=tuple(one.id for one in chosen), left_out=listed.failures)
+        begin_in(folder, settings=settings, choice=choice, sink=sink)
         ranked = rank_task(
             task,
             chosen,
@@ -235,19 +231,17 @@ def search(
             save_ranking(folder, ranking)
         usable = [one for one in chosen if one.id not in ranking.failures]
         ranked_after = time.monotonic() - began
+        delivery = Delivery(
+            task=task, candidates=usable, size=ensemble, limits=limits, objective=aim, store=store, workdir=folder
+        )
         if not task.is_labelled:
             return finish_without_labels(
-                task,
+                delivery,
                 chosen,
                 ranked=ranked,
-                size=ensemble,
-                limits=limits,
-                objective=aim,
-                store=store,
                 budget=spend,
                 command=command,
                 settings={**settings, "device": place},
-                workdir=folder,
                 began=began,
                 device=place,
                 sink=sink,
@@ -271,22 +265,22 @@ def search(
             top_k=top_k,
             mirror=mirror,
             past=past if library is None else (),
-            charges=charges_of(aim, usable, machine=listed.machine, measured=measured_latencies(usable, task, store)),
+            charges=charges_of(aim, usable, machine=listed.machine, measured=delivery.latencies()),
             policy=replace(POLICY, price=price / 100),
             engine=engine,
             devices=together,
-            wanted=partial(
-                wanted_now, task=task, candidates=usable, size=ensemble, limits=limits, objective=aim, store=store,
-                workdir=folder,
-            ),
-        )  # fmt: skip
+            wanted=partial(wanted_now, delivery=delivery),
+        )
         stopped = StoppedBy.INTERRUPTED if ranked.interrupted else ended_by(outcome)
         finished = finish(
-            outcome, task=task, candidates=usable, size=ensemble, limits=limits, objective=aim, store=store,
-            workdir=folder, engine=engine, interrupted=stopped is StoppedBy.INTERRUPTED,
-            exported=best_so_far.exported, sink=sink,
+            outcome,
+            delivery,
+            engine=engine,
             deadline=None if spend.seconds is None else began + spend.seconds - closing_seconds(spend.seconds),
-        )  # fmt: skip
+            interrupted=stopped is StoppedBy.INTERRUPTED,
+            exported=best_so_far.exported,
+            sink=sink,
+        )
         report = conclude(
             finished,
             task=task,

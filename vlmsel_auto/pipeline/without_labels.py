@@ -26,12 +26,11 @@ from vlmsel_auto.models.card import Provenance, ensemble_card
 from vlmsel_auto.models.ensembles import write_ensemble
 from vlmsel_auto.models.exporting import Classifier, export
 from vlmsel_auto.models.facts import facts_of, known_sum
-from vlmsel_auto.models.limits import Limits
-from vlmsel_auto.pipeline.affordable import charges_of, measured_latencies, together
+from vlmsel_auto.pipeline.affordable import charges_of, together
 from vlmsel_auto.pipeline.attempt import attempt
+from vlmsel_auto.pipeline.finish import Delivery
 from vlmsel_auto.pipeline.rank import Ranked
 from vlmsel_auto.pipeline.result import RankResult, SearchResult
-from vlmsel_auto.planning.objective import Objective
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.ranking.evidence.consensus import likeness
 from vlmsel_auto.ranking.measurement import Measurement
@@ -184,53 +183,45 @@ def _first_that_loads(
 
 
 def finish_without_labels(
-    task: Task,
+    delivery: Delivery,
     candidates: Sequence[Candidate],
     *,
     ranked: Ranked,
-    size: int,
-    limits: Limits,
-    objective: Objective,
-    store: Store,
     budget: Budget,
     command: str,
     settings: Mapping[str, Json],
-    workdir: Path,
     began: float,
     device: str,
     sink: Sink,
 ) -> SearchResult:
     """Export the models, and write the report, of a search that has a ranking and no labels.
 
+    With costs in the objective the first model is the one whose predicted score, at a typical task's spread of
+    accuracies, leaves most; no ensemble is made, since nothing says that it would be worth its cost.
+
     Args:
-        task: the target.
-        candidates: all that were chosen.
-        ranked: those that can be used, and what looks found.
-        size: most members of the ensemble; below two there is none.
-        limits: of the ensemble's members together.
-        objective: with costs in it the first model is the one whose predicted score, at a typical task's spread of
-            accuracies, leaves most; no ensemble is made, since nothing says that it would be worth its cost.
-        store: holds how long an image took.
+        delivery: decides which models there are.
+        candidates: all that were chosen, also those that cannot be used.
+        ranked: what looks found.
         budget: as the report says it.
         command: likewise.
         settings: likewise.
-        workdir: where all is written.
         began: `time.monotonic` at the start of the search.
         device: where models run.
         sink: takes events.
     """
     ranking, measured = ranked.ranking, ranked.measurements
-    usable = [one for one in candidates if one.id not in ranking.failures]
-    latencies = measured_latencies(usable, task, store)
+    task, usable, workdir = delivery.task, delivery.candidates, delivery.workdir
+    objective, latencies = delivery.objective, delivery.latencies()
     ranked_after = time.monotonic() - began
     stopped = StoppedBy.INTERRUPTED if ranked.interrupted else StoppedBy.NO_LABELS
     sink(Notice(text=UNCHECKED, level="warning"))
-    seen = measured or _first_that_loads(ranking, usable, task=task, store=store, device=device, sink=sink)
+    seen = measured or _first_that_loads(ranking, usable, task=task, store=delivery.store, device=device, sink=sink)
     shares = pool_leaders(
         by_worth(ranking, charges_of(objective, usable, machine=None, measured=latencies)),
         seen,
-        size=1 if objective else max(1, size),
-        fits=together(limits, usable, latencies),
+        size=1 if objective else max(1, delivery.size),
+        fits=together(delivery.limits, usable, latencies),
     )
     best, mean = export_zero_shot(shares, seen, task=task, candidates=usable, workdir=workdir, sink=sink)
     seconds = time.monotonic() - began

@@ -85,31 +85,39 @@ def check_usable(workdir: Path) -> None:
             )
 
 
-def claim(workdir: Path, *, settings: Mapping[str, Json], sink: Sink = discard) -> bool:
-    """Make ``workdir`` this search's own; True when it already was, so the search resumes.
+def begin_in(workdir: Path, *, settings: Mapping[str, Json], choice: EarlierChoice, sink: Sink = discard) -> None:
+    """Make ``workdir`` this search's own, or go on with it, and keep who the search is about.
 
-    ``settings`` is everything that must be the same for trials to be comparable; budgets are not part of it. Damaged
-    settings are written anew: the study refuses other images, candidates and methods by itself.
+    What killed runs left half written is removed: the caller holds the lock, so nobody is writing.
+
+    Args:
+        workdir: where the search works.
+        settings: everything that must be the same for trials to be comparable; budgets are not part of it. Damaged ones
+            are written anew: the study refuses other images, candidates and methods by itself.
+        choice: who the search is about.
+        sink: told that an earlier run is gone on with.
 
     Raises:
         WorkdirError: it belongs to a search with other settings, which are named.
     """
     path = workdir / _SETTINGS
     wanted: dict[str, Json] = {"version": _VERSION, **settings}
-    if not path.exists():
-        _write(path, wanted)
-        return False
-    found = _read(path, sink=sink)
+    is_new = not path.exists()
+    found = None if is_new else _read(path, sink=sink)
     if found is None:
         _write(path, wanted)
-        return True
-    other = [name for name in sorted(wanted) if found.get(name) != wanted[name]]
+    other = [name for name in sorted(wanted) if found is not None and found.get(name) != wanted[name]]
     if other:
         raise WorkdirError(
             f"{workdir} belongs to a search with another {', '.join(other)}: give the same command to resume it, or "
             f"another --workdir, but got {', '.join(f'{name} {_brief(wanted[name])}' for name in other)}"
         )
-    return True
+    if not is_new:
+        sink(Notice(text=f"going on with the search in {workdir}"))
+        for scrap in workdir.rglob(f"{_SCRAP}*"):
+            if scrap.is_file():
+                scrap.unlink(missing_ok=True)
+    _write(workdir / _CANDIDATES, _encoded(choice))
 
 
 def _write(path: Path, record: Mapping[str, Json]) -> None:
@@ -139,21 +147,9 @@ def _decoded(kind: type[R], record: dict[str, Json] | None) -> R | None:
         return None
 
 
-def sweep(workdir: Path) -> None:
-    """Remove what killed runs left half written; the caller holds the lock, so nobody is writing."""
-    for scrap in workdir.rglob(f"{_SCRAP}*"):
-        if scrap.is_file():
-            scrap.unlink(missing_ok=True)
-
-
 def _brief(value: Json) -> str:
     text = json.dumps(value)
     return text if len(text) <= 80 else text[:77] + "..."  # noqa: PLR2004 - one line of a terminal
-
-
-def save_choice(workdir: Path, choice: EarlierChoice) -> None:
-    """Keep who the search is about."""
-    _write(workdir / _CANDIDATES, _encoded(choice))
 
 
 def read_choice(workdir: Path, *, sink: Sink = discard) -> EarlierChoice | None:

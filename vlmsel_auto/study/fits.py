@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -13,6 +13,7 @@ from vlmsel_auto.process import is_disk_error
 from vlmsel_auto.records import TrialResult
 from vlmsel_auto.study.dispatch import Dispatch
 from vlmsel_auto.study.trial_job import Fitted
+from vlmsel_auto.tuning.checkpoints import drop_other_weights
 from vlmsel_auto.tuning.methods import method_of
 from vlmsel_auto.tuning.run import seconds_on_all_labels
 
@@ -51,8 +52,15 @@ class Fits:
         needed = seconds_on_all_labels(trial, folds=len(dispatch.runner.task.folds))
         self.running[dispatch.submit_fit(trial, deadline=deadline, seconds=needed, price=price)] = trial
 
+    def end(self, dispatch: Dispatch, *, besides: Collection[int] = ()) -> None:
+        """End the fits that run, but those of trials with these numbers; what they may have written goes too."""
+        for ticket, trial in [each for each in self.running.items() if each[1].number not in besides]:
+            dispatch.engine.cancel(ticket)
+            drop_other_weights(dispatch.runner.workdir, trial)
+            del self.running[ticket]
+
     def settle(self, ended: Finished, *, dispatch: Dispatch, sink: Sink) -> TrialResult | None:
-        """The trial after its fit, its weights in the work directory; None: it stays as it is.
+        """The trial after its fit, whose weights are its own once this is saved; None: it stays as it is.
 
         Raises:
             OSError: the work directory cannot be written.

@@ -52,9 +52,7 @@ def run_trials(search: Search) -> StoppedBy:
             elif search.running:
                 _end_late(search)
     except KeyboardInterrupt:
-        for ticket in search.fits.running:
-            search.dispatch.engine.cancel(ticket)
-        search.fits.running.clear()
+        search.fits.end(search.dispatch)
         for ticket, each in sorted(search.running.items()):
             search.dispatch.engine.cancel(ticket)
             drop_weights(search.runner.workdir, each.trial.number)

@@ -15,9 +15,9 @@ from typing import Final
 
 from vlmsel_auto.cache import Store, write_atomically
 from vlmsel_auto.engines.engine import Shared
+from vlmsel_auto.engines.held_folder import hold
 from vlmsel_auto.process import locked
 from vlmsel_auto.records import Candidate, PixelSource
-from vlmsel_auto.study.node_folder import node_folder
 from vlmsel_auto.study.runner import TrialRunner
 from vlmsel_auto.tuning.checkpoints import trial_dir
 
@@ -82,7 +82,7 @@ def _is_marked(workdir: Path, name: str) -> bool:
 
 def _at_home(runner: TrialRunner, luggage: Luggage, *, name: str, candidate: Candidate) -> TrialRunner:
     """The same on a node of its own, in a folder of the search that all its processes use."""
-    home = node_folder(name)
+    home = hold(name)
     for number, files in luggage.trials.items():
         unpack(files, trial_dir(home, number))
     if candidate.id in luggage.models:
@@ -108,9 +108,10 @@ def _unpacked(candidate: Candidate, files: Shared[Files], home: Path) -> Candida
     return replace(candidate, path=place)
 
 
-def taken(home: Path, number: int) -> Files:
-    """The files of a trial, which are then gone from here."""
+def taken(home: Path, number: int, *, luggage: Luggage | None = None) -> Files:
+    """The files of a trial, but those that came in the ``luggage``; all are then gone from here."""
     folder = trial_dir(home, number)
     files = files_in(folder) if folder.is_dir() else {}
     shutil.rmtree(folder, ignore_errors=True)
-    return files
+    came = {} if luggage is None else luggage.trials.get(number, {})
+    return {name: content for name, content in files.items() if came.get(name) != content}

@@ -19,6 +19,7 @@ from vlmsel_auto.study.optuna_study import EntryState, OptunaStudy, StudyEntry
 from vlmsel_auto.study.results import Results
 from vlmsel_auto.study.runner import TrialRunner, failed
 from vlmsel_auto.tuning.checkpoints import (
+    drop_other_weights,
     drop_weights,
     has_paused,
     has_weights,
@@ -79,11 +80,11 @@ def recover(
 
 
 def _renew(result: TrialResult, *, results: Results, runner: TrialRunner, sink: Sink) -> None:
-    """Train once more whose weights are on file and damaged."""
+    """Train once more whose weights are damaged, or not those of its result."""
     if not has_weights(runner.workdir, result.number):
         return
     try:
-        load_trial(runner.workdir, result.number)
+        load_trial(runner.workdir, result)
     except TrialUnavailable as error:
         sink(Notice(text=f"the weights of trial {result.number} are made again: {error}", level="warning"))
         drop_weights(runner.workdir, result.number)
@@ -91,6 +92,8 @@ def _renew(result: TrialResult, *, results: Results, runner: TrialRunner, sink: 
             result.spec, number=result.number, origin=result.origin, report=never, deadline=None, sink=sink
         ).result
         results.keep(result if made.state is TrialState.FAILED else made)
+    else:
+        drop_other_weights(runner.workdir, result)  # a fit was killed before its result was written, or just after
 
 
 def _stored(entry: StudyEntry, *, runner: TrialRunner, sink: Sink) -> TrialResult | None:

@@ -33,8 +33,7 @@ class Results:
         """Take a result that is on file."""
         self.results[result.number] = result
         for there, kind in ((has_weights, self._weights), (has_paused, self._paused)):
-            if there(self.workdir, result.number):
-                kind.add(result.number)
+            (kind.add if there(self.workdir, result.number) else kind.discard)(result.number)
 
     def keep(self, result: TrialResult) -> None:
         """Write a result and take it."""

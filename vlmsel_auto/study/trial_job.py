@@ -75,7 +75,7 @@ class FitJob:
         del channel
         runner, away = self.home.open(self.result.spec.candidate)
         made = runner.fit_on_all_labels(self.result, deadline=_monotonic(self.deadline), price=self.price)
-        files = taken(runner.workdir, self.result.number) if away else {}
+        files = taken(runner.workdir, self.result.number, luggage=self.home.luggage) if away else {}
         return Fitted(result=made, files={} if made is None else files)
 
 

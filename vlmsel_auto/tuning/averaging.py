@@ -7,6 +7,7 @@ weights is about as good as the mean of their predictions, at the cost of one mo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -66,7 +67,7 @@ def averaged(fits: Sequence[Outcome], work: Work) -> Outcome:
     """The first of some finished fits with the mean of their weights, measured anew.
 
     Where the mean is worse on the validation images of ``work`` than every one of the fits (they ended too far from
-    each other), it is the first as it was.
+    each other), or says nothing that is finite, it is the first as it was.
 
     Raises:
         TrialUnavailable: the candidate cannot be loaded.
@@ -79,7 +80,8 @@ def averaged(fits: Sequence[Outcome], work: Work) -> Outcome:
     model.visual.load_state_dict(_of(made))
     val = image_set(task, view=view, indices=splits.val)
     known = measure(task.metric, logits=_logits(model, made, val), labels=val.labels)
-    if known.metric < min(each.validation.metric for each in fits if each.validation is not None):
+    least = min(each.validation.metric for each in fits if each.validation is not None)
+    if known.metric < least or not math.isfinite(known.loss):
         return first
     test, of_test = first.test, None
     if len(splits.test):

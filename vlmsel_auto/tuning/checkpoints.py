@@ -2,7 +2,8 @@
 
 No pickle: safetensors and JSON only, each with a digest of what it holds, so that damage is noticed. Both are written
 to a temporary name and renamed, so a kill leaves a whole file or none; the result is written last, so a result without
-weights means that they were dropped on purpose.
+weights means that they were dropped on purpose. Weights of a fit on all labels have a file of their own, which is the
+trial's from the moment that its result says so: a fit whose result was never written changes nothing.
 
 A paused fine-tuning trial, ``workdir/trials/NNNN/paused.safetensors``: all that it needs to go on where it stopped.
 
@@ -31,7 +32,7 @@ from vlmsel_auto.errors import InputError, TrialUnavailable, WorkdirError
 from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.records import TrialResult
 
-_WEIGHTS = "weights.safetensors"
+_WEIGHTS = {False: "weights.safetensors", True: "weights-on-all-labels.safetensors"}  # by `TrialResult.on_all_labels`
 _RESULT = "result.json"
 _VISUAL = "visual."
 _HEAD, _TOWER = "sha256 of head and logits", "sha256 of the tower"
@@ -58,8 +59,8 @@ def trial_dir(workdir: Path, number: int) -> Path:
     return workdir / "trials" / f"{number:04d}"
 
 
-def save_weights(workdir: Path, number: int, checkpoint: Checkpoint) -> Path:
-    """Write the weights of a trial and return the file."""
+def save_weights(workdir: Path, number: int, checkpoint: Checkpoint, *, on_all_labels: bool = False) -> Path:
+    """Write the weights of a trial, or those of its fit on all labels, and return the file."""
     tensors = {
         "head.weight": torch.from_numpy(np.ascontiguousarray(checkpoint.weight)),
         "head.bias": torch.from_numpy(np.ascontiguousarray(checkpoint.bias)),
@@ -70,10 +71,14 @@ def save_weights(workdir: Path, number: int, checkpoint: Checkpoint) -> Path:
             tensors[f"logits.{name}"] = torch.from_numpy(np.ascontiguousarray(logits))
     for name, value in (checkpoint.visual or {}).items():
         tensors[_VISUAL + name] = value.detach().cpu().contiguous().clone()  # clone: tied tensors may not share memory
-    path = trial_dir(workdir, number) / _WEIGHTS
+    path = _weights(workdir, number, on_all_labels=on_all_labels)
     digests = {part: _digest(_part(tensors, tower=part == _TOWER)) for part in (_HEAD, _TOWER)}
     write_atomically(path, save_tensors(tensors, metadata=digests))
     return path
+
+
+def _weights(workdir: Path, number: int, *, on_all_labels: bool) -> Path:
+    return trial_dir(workdir, number) / _WEIGHTS[on_all_labels]
 
 
 def _part(tensors: Tensors, *, tower: bool) -> Tensors:
@@ -95,14 +100,15 @@ def _check(tensors: Tensors, told: str | None) -> None:
         raise ValueError(f"a digest of {len(tensors)} tensors that is not theirs")
 
 
-def load_trial(workdir: Path, number: int, *, tower: bool = True) -> Checkpoint:
-    """Read the weights that trial ``number`` kept; without its ``tower``, the head and the logits alone.
+def load_trial(workdir: Path, trial: TrialResult, *, tower: bool = True) -> Checkpoint:
+    """Read the weights that a trial kept, those that its result is of; without its ``tower``, head and logits alone.
 
     Raises:
         TrialUnavailable: it kept none (it failed, was pruned, or another trial became better), or the file is damaged.
     """
-    with _reading(workdir, number):
-        tensors = _read(workdir, number, tower=tower)
+    path = _weights(workdir, trial.number, on_all_labels=trial.on_all_labels)
+    with _reading(path, number=trial.number):
+        tensors = _read(path, tower=tower)
         visual = {name.removeprefix(_VISUAL): each for name, each in tensors.items() if name.startswith(_VISUAL)}
         return Checkpoint(
             visual=visual or None,
@@ -114,17 +120,17 @@ def load_trial(workdir: Path, number: int, *, tower: bool = True) -> Checkpoint:
         )
 
 
-def load_held_out_logits(workdir: Path, number: int) -> NDArray[np.float32] | None:
-    """What trial ``number`` says of the images that it held out; its tower is not read.
+def load_held_out_logits(workdir: Path, trial: TrialResult) -> NDArray[np.float32] | None:
+    """What a trial says of the images that it held out; its tower is not read.
 
     Raises:
         TrialUnavailable: as for `load_trial`.
     """
-    return load_trial(workdir, number, tower=False).held_out_logits
+    return load_trial(workdir, trial, tower=False).held_out_logits
 
 
-def _read(workdir: Path, number: int, *, tower: bool) -> dict[str, torch.Tensor]:
-    with safe_open(trial_dir(workdir, number) / _WEIGHTS, framework="pt", device="cpu") as stream:
+def _read(path: Path, *, tower: bool) -> dict[str, torch.Tensor]:
+    with safe_open(path, framework="pt", device="cpu") as stream:
         names = [name for name in stream.keys() if tower or not name.startswith(_VISUAL)]  # noqa: SIM118 - no mapping
         tensors = {name: stream.get_tensor(name) for name in names}
         digests = stream.metadata() or {}
@@ -135,24 +141,30 @@ def _read(workdir: Path, number: int, *, tower: bool) -> dict[str, torch.Tensor]
 
 
 @contextmanager
-def _reading(workdir: Path, number: int) -> Iterator[None]:
+def _reading(path: Path, *, number: int) -> Iterator[None]:
     try:
         yield
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise TrialUnavailable(
-            f"Trial {number} has no sound weights at {trial_dir(workdir, number) / _WEIGHTS}: only trials that may be "
-            f"the best keep them, but got {error}"
+            f"Trial {number} has no sound weights at {path}: only trials that may be the best keep them, "
+            f"but got {error}"
         ) from error
 
 
 def has_weights(workdir: Path, number: int) -> bool:
-    """Whether trial ``number`` still has its weights."""
-    return (trial_dir(workdir, number) / _WEIGHTS).is_file()
+    """Whether trial ``number`` still has weights."""
+    return any((trial_dir(workdir, number) / name).is_file() for name in _WEIGHTS.values())
 
 
 def drop_weights(workdir: Path, number: int) -> None:
     """Delete the weights of a trial; its result stays."""
-    (trial_dir(workdir, number) / _WEIGHTS).unlink(missing_ok=True)
+    for name in _WEIGHTS.values():
+        (trial_dir(workdir, number) / name).unlink(missing_ok=True)
+
+
+def drop_other_weights(workdir: Path, trial: TrialResult) -> None:
+    """Delete the weights of a trial that its result is not of."""
+    _weights(workdir, trial.number, on_all_labels=not trial.on_all_labels).unlink(missing_ok=True)
 
 
 def result_to_json(result: TrialResult) -> str:
@@ -176,8 +188,10 @@ def result_from_json(text: str) -> TrialResult:
 
 
 def save_result(workdir: Path, result: TrialResult) -> None:
-    """Write ``result.json`` of the trial."""
+    """Write ``result.json`` of the trial, and drop the weights that a fit on all labels has replaced."""
     write_atomically(trial_dir(workdir, result.number) / _RESULT, result_to_json(result).encode())
+    if result.on_all_labels:
+        drop_other_weights(workdir, result)
 
 
 def read_result(workdir: Path, number: int) -> TrialResult | None:

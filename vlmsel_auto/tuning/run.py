@@ -11,14 +11,16 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import torch
 
 from vlmsel_auto.cache import Store
-from vlmsel_auto.errors import TrialFailed, TrialUnavailable
+from vlmsel_auto.errors import CandidateError, TrialFailed, TrialUnavailable
 from vlmsel_auto.events import Notice, Sink, TrialEpoch, discard
+from vlmsel_auto.process import is_out_of_memory, release_memory
 from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialResult, TrialSpec, TrialState
 from vlmsel_auto.tuning.averaging import averaged, worth_another
 from vlmsel_auto.tuning.checkpoints import (
@@ -185,19 +187,20 @@ def fit_on_all_labels(
         workdir: the search's work directory.
         device: where `load` puts the model.
         deadline: `time.monotonic` at which it must be over.
-        price: of the metric, that each minute of further fits must promise; infinite: there is one fit.
+        price: of the metric, that each minute of further fits must promise; infinite: there is one fit. One that fails
+            ends them, and what there is until then is kept.
         devices: what the tower trains on.
 
     Returns:
-        The result with the test metric of the new weights, which are in the place of the old; its validation is that of
-        the trial. None, and nothing is changed, where time ended it, or where it does worse on the images that it now
-        knows than the trial did on them unseen.
+        The result with the test metric of the new weights, which are the trial's once it is saved; its validation is
+        that of the trial. None, and nothing is changed, where time ended it, or where it does worse on the images that
+        it now knows than the trial did on them unseen.
 
     Raises:
         TrialFailed: out of memory, diverged, weights missing.
     """
     begun = time.monotonic()
-    held_out = load_held_out_logits(workdir, result.number)
+    held_out = load_held_out_logits(workdir, result)
     part = splits(task, fold=result.spec.fold)
     work = Work(
         spec=result.spec,
@@ -219,13 +222,16 @@ def fit_on_all_labels(
     while worth_another(len(fits), seconds=took, price=price) and (
         deadline is None or time.monotonic() + _FURTHER_FIT * took < deadline
     ):
-        further = _fitted(replace(work, spec=replace(work.spec, seed=work.spec.seed + len(fits))), first=False)
+        other = replace(work, spec=replace(work.spec, seed=work.spec.seed + len(fits)))
+        further = _more(partial(_fitted, other), device=work.device)
         if further is None:
             break
         fits.append(further)
-    outcome = first if len(fits) == 1 else averaged(fits, work)
+    mean = None if len(fits) == 1 else _more(partial(averaged, fits, work), device=work.device)
+    outcome = mean or first
     assert outcome.checkpoint is not None  # noqa: S101 - `_fitted` has one
-    save_weights(workdir, result.number, replace(outcome.checkpoint, held_out_logits=held_out))
+    kept = replace(outcome.checkpoint, held_out_logits=held_out)
+    save_weights(workdir, result.number, kept, on_all_labels=True)
     spent = time.monotonic() - begun
     return replace(
         result,
@@ -236,17 +242,26 @@ def fit_on_all_labels(
     )
 
 
-def _fitted(work: Work, *, first: bool = True) -> Outcome | None:
-    """A whole fit of a tower; None where time ended it, and where one that is not the ``first`` failed."""
+def _fitted(work: Work) -> Outcome | None:
+    """A whole fit of a tower; None where time ended it."""
     try:
         outcome = _method(work.spec)(work)
     except DeadlineReached:
         return None
-    except TrialFailed:
-        if first:
-            raise
-        return None
     return outcome if outcome.checkpoint is not None and outcome.ending is Ending.COMPLETE else None
+
+
+def _more(make: Callable[[], Outcome | None], *, device: torch.device) -> Outcome | None:
+    """What comes on top of the fits that are there; None where it failed, or memory ran out: they are kept."""
+    try:
+        return make()
+    except (TrialFailed, CandidateError):
+        return None
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    release_memory(device)
+    return None
 
 
 def seconds_on_all_labels(trial: TrialResult, *, folds: int) -> float:
