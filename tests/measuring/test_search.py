@@ -66,6 +66,7 @@ def test_cells_hold_the_test_figures_of_the_trials_that_validation_chose(measure
     embedded = signals[0].features @ signals[0].text_features.T
     right = embedded.argmax(1) == task.labels[task.support]
     assert first.zero_shot == pytest.approx(right.mean())
+    assert first.task.zero_shot_images == len(task.support)  # not those of the test split
 
 
 def test_a_remembered_search_is_a_source_task_once(measured, tmp_path, monkeypatch):

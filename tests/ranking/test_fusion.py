@@ -114,3 +114,15 @@ def test_unknown_values_count_as_average():
     assert candidate_effect(np.full((2, 3), np.nan), np.ones((2, 3)), shrink=1.0).tolist() == [0.0, 0.0]
     fixed = Fusion(weights={"x": 1.0}, sd=1.0, trend_sd=1.0, sources=0)
     assert fuse(fixed, {"x": np.array([1.0, 2.0])}, n=2).tolist() == [-1.0, 1.0]
+
+
+def test_a_task_on_which_all_are_equal_does_not_choose_the_shrinkage():
+    truth, signals = world(s=8, noise=1.0, seed=3)
+    similarity = np.ones((12, 8, 8)) * (1 - np.eye(8))
+    expected = fit_fusion(signals, truth, similarity=similarity).shrink
+    equal = np.repeat([[1.0], [0.5]], [11, 1], axis=0)  # eleven share the first rank, so nothing is relevant
+    rng = np.random.default_rng(0)
+    more = {name: np.hstack([values, rng.normal(size=(12, 1))]) for name, values in signals.items()}
+    wider = np.ones((12, 9, 9)) * (1 - np.eye(9))
+    wider[:, :, 8] = 0.0  # and it is like none of the others
+    assert fit_fusion(more, np.hstack([truth, equal]), similarity=wider).shrink == expected != 2.0

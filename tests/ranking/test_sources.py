@@ -9,7 +9,7 @@ from helpers.zoo_world import CLASSES, World
 from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.ranking.evidence.consensus import consensus
 from vlmsel_auto.ranking.signals import CONSENSUS, LABEL_SIGNALS, TOP2_MARGIN
-from vlmsel_auto.ranking.sources import gather, image_signal, nearest_shots, reliability, source_truth
+from vlmsel_auto.ranking.sources import gather, image_signal, images_behind, nearest_shots, reliability, source_truth
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,21 @@ def test_reliability_is_what_binomial_noise_leaves():
     assert found[3] == 1.0  # number of images unknown
     assert found[4] == 0.05  # all the same
     assert reliability(np.array([[0.1], [0.9]]), np.array([50]))[0] == pytest.approx(1 - 0.005 / 0.16)
+
+
+def test_zero_shot_accuracies_of_a_search_count_by_the_images_behind_them(library):
+    few = dataclasses.replace(
+        library, tasks=(*library.tasks[:2], dataclasses.replace(library.tasks[2], zero_shot_images=9))
+    )
+    tests = [one.n_test for one in library.tasks]
+    trained = np.isfinite(library.tuned).all(axis=0)
+    assert images_behind(library, truth="zero_shot").tolist() == tests
+    assert images_behind(few, truth="zero_shot").tolist() == [*tests[:2], 9]
+    assert images_behind(few, truth="tuned").tolist() == [*tests[:2], tests[2] if trained[2] else 9]
+    targets, _ = World(tasks=3).targets(0)
+    sure, doubtful = (gather(each, targets, truth="zero_shot", shots=0).reliability for each in (library, few))
+    assert doubtful[:2].tolist() == sure[:2].tolist()
+    assert doubtful[2] < sure[2]
 
 
 @pytest.mark.parametrize("kept", [3, 2])

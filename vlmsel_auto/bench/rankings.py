@@ -23,6 +23,7 @@ from vlmsel_auto.ranking.evidence.text import TEXT_SCORES
 from vlmsel_auto.ranking.ranking import score_candidates
 from vlmsel_auto.ranking.scaling import standardise
 from vlmsel_auto.ranking.signals import CONSENSUS, SIGNALS, Signal
+from vlmsel_auto.ranking.sources import images_behind
 from vlmsel_auto.records import FloatArray
 
 _REPLICATES: Final = 20  # simulated test splits
@@ -163,7 +164,7 @@ def replicate_scores(case: Case, truths: Sequence[FloatArray]) -> list[tuple[Flo
         stack = np.stack(truths)
         # never as sum less own: rounding would break ties of equal accuracies
         return [(np.delete(stack, r, axis=0).mean(axis=0), stack[r]) for r in range(len(stack))]
-    n = case.library.tasks[case.column].n_test
+    n = int(images_behind(case.library, truth=case.truth)[case.column])
     if case.truth == "tuned" or n <= 0:
         return []
     rng = np.random.default_rng([case.seed, case.column])

@@ -41,6 +41,7 @@ class SourceTask:
     classes: tuple[str, ...]
     digest: str  # sha256 of the task's content, see Task.digest
     n_test: int  # images behind the accuracies; 0: unknown
+    zero_shot_images: int | None = None  # behind zero-shot accuracies, where they are others
 
     @property
     def n_classes(self) -> int:

@@ -64,7 +64,8 @@ def cells_of_search(
             seed=seed,
         )
         runs = {RUN: tuned[one.candidate]} if one.candidate in tuned else {}
-        cells.append(replace(cell, tuned=runs, probed=probed.get(one.candidate, np.nan)))
+        known = replace(cell.task, zero_shot_images=len(support))
+        cells.append(replace(cell, task=known, tuned=runs, probed=probed.get(one.candidate, np.nan)))
     return cells
 
 

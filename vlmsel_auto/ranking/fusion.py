@@ -96,7 +96,10 @@ def _residual(rows: _Rows, weights: FloatArray) -> FloatArray:
 
 
 def _left_out(rows: _Rows, fits: list[FloatArray], similarity: FloatArray, shrink: float) -> tuple[float, float]:
-    """Mean squared error and NDCG@5, weighted by reliability, of scores on tasks that the fit had not seen."""
+    """Mean squared error and NDCG@5, weighted by reliability, of scores on tasks that the fit had not seen.
+
+    Tasks without an NDCG@5 count for the error alone; where none has one, it is 0.
+    """
     n_tasks, draws = rows.x.shape[1:3]
     squares, gains = 0.0, []
     for s in range(n_tasks):
@@ -106,7 +109,9 @@ def _left_out(rows: _Rows, fits: list[FloatArray], similarity: FloatArray, shrin
         truth = rows.y[rows.known[:, s], s]
         squares += float(np.sum((truth[:, None] - score) ** 2)) / draws
         gains.append(float(np.mean([ndcg(score[:, w], truth) for w in range(draws)])))
-    return squares / float(rows.known.sum()), float(np.average(gains, weights=rows.reliability))
+    ordered = np.isfinite(gains)  # not where nearly all candidates are equal
+    gain = float(np.average(np.array(gains)[ordered], weights=rows.reliability[ordered])) if ordered.any() else 0.0
+    return squares / float(rows.known.sum()), gain
 
 
 def fit_fusion(

@@ -92,6 +92,16 @@ def _places(library: Library, candidates: Sequence[str]) -> list[int | None]:
     return [ids.get(one) for one in candidates]
 
 
+def images_behind(library: Library, *, truth: Truth) -> IntArray:
+    """(S,) images that the accuracies of `source_truth` were measured on; 0: unknown."""
+    trained = _enough(library, library.probed) | _enough(library, library.tuned)
+    counts = [
+        one.n_test if one.zero_shot_images is None or (truth == "tuned" and has) else one.zero_shot_images
+        for one, has in zip(library.tasks, trained, strict=True)
+    ]
+    return np.array(counts, dtype=np.int64)
+
+
 def reliability(truth: FloatArray, n_test: IntArray) -> FloatArray:
     """How much of the variance between candidates is more than sampling noise would give.
 
@@ -235,5 +245,5 @@ def gather(
         alone=source_weights(near, temperature=weighting.alone),
         profiled=bool(np.isfinite(to_target).any()),
         shots=0 if k is None else library.shots[k],
-        reliability=reliability(accuracies, np.array([one.n_test for one in library.tasks])),
+        reliability=reliability(accuracies, images_behind(library, truth=truth)),
     )
