@@ -19,7 +19,6 @@ from vlmsel_auto.engines.engine import Done, Engine, Failed, Finished, Resources
 from vlmsel_auto.events import Event, Notice, Sink, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.measure import embed_target
-from vlmsel_auto.models import zoo
 from vlmsel_auto.models.hub import is_reachable
 from vlmsel_auto.models.machine import Machine
 from vlmsel_auto.models.prefetch import Prefetcher
@@ -191,6 +190,8 @@ def _look(
     sink: Sink,
 ) -> None:
     """Look at one candidate, while the one that follows is downloaded."""
+    from vlmsel_auto.models import zoo  # imports open_clip: seconds that are no look's, and need not be where all is kept
+
     candidate = state.candidates[place]
     began = time.monotonic()
     outcome: tuple[Measurement, float] | str | None = attempt(lambda: hub.fetch(candidate))

@@ -14,7 +14,6 @@ from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.events import Event, Notice, Sink, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.measure import measure_target
-from vlmsel_auto.models import zoo
 from vlmsel_auto.pipeline.attempt import attempt
 from vlmsel_auto.pipeline.look import Looked
 from vlmsel_auto.ranking.measurement import Measurement
@@ -35,6 +34,8 @@ class ProfileJob:
 
     def run(self, channel: Channel) -> Measurement | str:
         """The measurement, or why there is none."""
+
+        from vlmsel_auto.models import zoo  # imports open_clip: seconds that are spared where all is kept
 
         def measured() -> Measurement:
             model = zoo.load(self.candidate, device=self.device, sink=channel.tell)
