@@ -140,6 +140,15 @@ def test_a_ranking_of_what_is_kept_imports_nothing_that_makes_it(heap, tmp_path)
     assert told.stdout == f"{first.order} []\n"
 
 
+def test_a_search_uses_what_a_ranking_measured_and_goes_on_with_its_sample(heap, tmp_path):
+    options = {"candidates": NAMES[:2], "classes": SHAPES, "library": default_library()}
+    vlmsel_auto.rank(heap, **options)  # by all
+    first = vlmsel_auto.search(heap, **options, images=40, workdir=tmp_path / "w")
+    assert not (tmp_path / "w" / "targets").exists()
+    again = vlmsel_auto.search(heap, **options, workdir=tmp_path / "w")
+    assert again.ranking == first.ranking
+
+
 def test_candidates_that_no_library_knows_are_ranked_by_their_images(heap, tmp_path):
     from vlmsel_auto.library.assemble import assemble
 

@@ -8,7 +8,7 @@ from helpers.study_world import ranking
 from vlmsel_auto.errors import WorkdirError
 from vlmsel_auto.pipeline.workdir import EarlierChoice, claim, read_choice, read_ranking, save_choice, save_ranking
 
-CHOICE = EarlierChoice(candidates=("a", "b"), left_out={"c": "too large"})
+CHOICE = EarlierChoice(candidates=("a", "b"), left_out={"c": "too large"}, images=141)
 SETTINGS = {"task": "a" * 64, "seed": 0}
 
 

@@ -82,7 +82,7 @@ def search(
     shots: Shots = 16,
     classes: Classes = None,
     unlabelled: Unlabelled = False,
-    images: Images = 400,
+    images: Images = None,
     no_test_split: Annotated[
         bool, typer.Option("--no-test-split", help="Draw no test split where DIR gives none: learn from every label.")
     ] = False,

@@ -190,7 +190,9 @@ def _look(
     sink: Sink,
 ) -> None:
     """Look at one candidate, while the one that follows is downloaded."""
-    from vlmsel_auto.models import zoo  # imports open_clip: seconds that are no look's, and need not be where all is kept
+    from vlmsel_auto.models import (
+        zoo,  # imports open_clip: seconds that are no look's, and need not be where all is kept
+    )
 
     candidate = state.candidates[place]
     began = time.monotonic()

@@ -45,6 +45,7 @@ class EarlierChoice:
 
     candidates: tuple[str, ...]  # ids
     left_out: Mapping[str, str]  # id -> why
+    images: int | None = None  # files that were drawn of a heap without labels
 
 
 def default_workdir(data: TaskData) -> Path:
