@@ -97,7 +97,10 @@ def search(
     library: LibraryPath = None,
     cache_dir: Annotated[
         Path | None,
-        typer.Option("--cache-dir", help="Folder of measurements of candidates; default: inside the work directory."),
+        typer.Option(
+            "--cache-dir",
+            help="Folder of measurements of candidates; default: inside the work directory, beside what rank kept.",
+        ),
     ] = None,
     device: Device = "auto",
     storage: Annotated[
