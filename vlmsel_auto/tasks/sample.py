@@ -59,7 +59,8 @@ def draw_sample(scan: Scan, *, images: int | AsManyAsFit | None, seed: int) -> S
     """
     count = len(scan.entries)
     most, why = _size(scan, images)
-    drawn = np.argsort([_chance(entry.path, seed=seed) for entry in scan.entries], kind="stable")[:most]
+    chances = np.array([_chance(entry.path, seed=seed) for entry in scan.entries], dtype=np.uint64)
+    drawn = np.argsort(chances, kind="stable")[:most]
     positions = np.sort(drawn).astype(np.int64)
     looked_at = f"all {count:,}" if count <= most else f"{most:,} of {count:,}"
     note = f"no labels: {looked_at} files were looked at"
