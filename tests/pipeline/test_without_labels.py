@@ -133,7 +133,9 @@ def test_a_ranking_of_what_is_kept_imports_nothing_that_makes_it(heap, tmp_path)
     script = (
         "import sys; from pathlib import PosixPath, WindowsPath; import vlmsel_auto; "
         "from vlmsel_auto.library.places import default_library; "
-        f"again = vlmsel_auto.rank({str(heap)!r}, library=default_library(), **{options!r}); "
+        f"heap, options = {str(heap)!r}, {options!r} | {{'library': default_library()}}; "
+        "again = vlmsel_auto.rank(heap, **options); "
+        f"vlmsel_auto.label(heap, workdir={str(tmp_path / 'w')!r}, **options); "
         "print(again.order, sorted({'open_clip', 'torchvision', 'sklearn'} & set(sys.modules)))"
     )
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
