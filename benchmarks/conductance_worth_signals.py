@@ -12,9 +12,8 @@ import numpy as np
 from conductance_worth_cells import MOVED, RIVALS, Cells, Pass, each_class, place_in_class
 from scipy import special
 
-from vlmsel_auto.pipeline.without_labels import CLARITY
 from vlmsel_auto.ranking.evidence.consensus import likeness
-from vlmsel_auto.ranking.evidence.zeroshot import cosines
+from vlmsel_auto.ranking.evidence.zeroshot import CLARITY, cosines
 from vlmsel_auto.ranking.label_belief import Belief, believe, prior_weights
 from vlmsel_auto.ranking.scaling import standardise, unit_rows
 from vlmsel_auto.ranking.signals import TOP2_MARGIN, Embedded, evidence_scores

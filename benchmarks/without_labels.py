@@ -3,8 +3,8 @@
     python benchmarks/without_labels.py TASKS --write benchmarks/results/without-labels.json
     python benchmarks/without_labels.py TASKS --quick
 
-Each task's training images, at most 400, are taken for unlabelled ones; accuracy is that on its test images, at most
-300. The ranking is that of `vlmsel_auto.rank` without labels, with the conductance that the library has of the task.
+Each task's training images, at most 400 (--images), are taken for unlabelled ones; accuracy is that on its test images,
+at most 300. The ranking is that of `vlmsel_auto.rank` without labels, with the conductance that the library has of it.
 Rows: the best single zero-shot candidate in hindsight, the one that ranks first, the pool that ships, other pools, and
 adaptations to the unlabelled images (`without_labels_adapt`). Beside each stands the paired difference to the best in
 hindsight and to the pool, with 95 % intervals over tasks, and on how many tasks the row is above the best in hindsight.
@@ -59,9 +59,9 @@ class Scene:
     test: IntArray  # (t,) labels
 
     def measured(
-        self, library: Library, candidates: Sequence[Candidate], *, images: int = UNLABELLED
+        self, library: Library, candidates: Sequence[Candidate], *, images: int | None = None
     ) -> list[Measurement]:
-        """What looks at so many unlabelled images would find, with the library's conductance of the task."""
+        """What looks at so many unlabelled images, or all, would find, with the library's conductance of the task."""
         order = np.random.default_rng(5).permutation(len(self.unlabelled))
         rows = np.sort(order[:images])
         return [
@@ -106,11 +106,18 @@ def measurement(candidate: Candidate, seen: Embeddings, *, library: Library, tas
     return replace(found, total=known.total, activity=known.activity, blocks=blocks)
 
 
-def scene(path: Path, candidates: Sequence[Candidate], *, cache: Path, templates: Sequence[str] | None) -> Scene:
+def scene(
+    path: Path,
+    candidates: Sequence[Candidate],
+    *,
+    cache: Path,
+    templates: Sequence[str] | None,
+    images: int = UNLABELLED,
+) -> Scene:
     """Embed a task, or find it in ``cache``."""
     task = load_task(path, workdir=cache)
     rng, store = np.random.default_rng(1), Store(cache / "targets")
-    unlabelled = np.sort(rng.permutation(np.concatenate([task.train, task.val]))[:UNLABELLED])
+    unlabelled = np.sort(rng.permutation(np.concatenate([task.train, task.val]))[:images])
     test = np.sort(rng.permutation(task.test)[:TESTED])
     at = np.concatenate([unlabelled, test])
     seen = [embed(one, task, at, load=partial(zoo.load, one), store=store) for one in candidates]
@@ -195,12 +202,15 @@ def main() -> None:
     parser.add_argument("tasks", type=Path, help="folder of task folders")
     parser.add_argument("--cache", type=Path, default=default_cache_dir() / "without-labels")
     parser.add_argument("--write", type=Path, help="JSON of all rows")
+    parser.add_argument(
+        "--images", type=int, default=UNLABELLED, help="unlabelled ones of a task; default: %(default)s"
+    )
     parser.add_argument("--quick", action="store_true", help="six tasks, own templates")
     args = parser.parse_args()
     torch.set_num_threads(1)
     candidates, library = mini_zoo(), default_library()
     paths = sorted(each for each in args.tasks.iterdir() if each.is_dir() and each.name in library.task_names)
-    load = partial(scene, candidates=candidates, cache=args.cache)
+    load = partial(scene, candidates=candidates, cache=args.cache, images=args.images)
     paths = paths[::5] if args.quick else paths
     own = [load(each, templates=None) for each in paths]
     settings = {"own templates": own}

@@ -12,7 +12,7 @@ import numpy as np
 import ot
 from scipy.special import log_softmax
 
-from vlmsel_auto.pipeline.without_labels import CLARITY
+from vlmsel_auto.ranking.evidence.zeroshot import CLARITY
 from vlmsel_auto.records import FloatArray, IntArray
 
 _PSEUDO = 3.0  # log-odds for one standard deviation of a class's cosines, of labels that are learned from

@@ -26,6 +26,16 @@ def test_absent_entry_is_none(tmp_path: Path) -> None:
     assert Store(tmp_path).get("nothing") is None
 
 
+def test_an_entry_of_the_store_behind_is_read_and_never_written(tmp_path: Path) -> None:
+    behind = Store(tmp_path / "behind")
+    behind.put("ab12", {}, {"n": 1})
+    store = Store(tmp_path / "own", behind=behind.root)
+    assert store.get("ab12") == ({}, {"n": 1})
+    store.put("ab12", {}, {"n": 2})
+    assert store.get("ab12") == ({}, {"n": 2})
+    assert behind.get("ab12") == ({}, {"n": 1})
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".json"])
 @pytest.mark.parametrize("cut", [0, 10])
 def test_damaged_entry_counts_as_absent(tmp_path: Path, suffix: str, cut: int) -> None:

@@ -109,12 +109,17 @@ class Store:
     """A folder of entries, each under the digest of what determines it."""
 
     root: Path
+    behind: Path | None = None  # another store's folder, which is read where this one lacks an entry
 
     def _base(self, key: str) -> Path:
         return self.root / key[:2] / key
 
     def get(self, key: str) -> tuple[dict[str, NDArray[np.generic]], dict[str, Json]] | None:
         """Return (arrays, record) of ``key``, or None when it is absent or damaged (it is then made again)."""
+        found = self._read(key)
+        return Store(self.behind).get(key) if found is None and self.behind is not None else found
+
+    def _read(self, key: str) -> tuple[dict[str, NDArray[np.generic]], dict[str, Json]] | None:
         base = self._base(key)
         try:
             record = unsealed(json.loads(base.with_suffix(".json").read_text("utf-8")))

@@ -41,7 +41,7 @@ def test_what_a_command_says_is_read(script, tmp_path):
         Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / f"{number}.png")
     scan = scan_folder(tmp_path, classes=("a", "b"))
     size = AsManyAsFit(candidates=2, image_seconds=lambda: 60.0)
-    (note,) = draw_sample(scan, images=size, seed=0)[1]
+    note = draw_sample(scan, images=size, seed=0).note
     assert script["_WHY"].search(f"{note} trust: 5% source tasks (no labels)")[1] == note.partition("looked at, ")[2]
     started = StageStarted(stage="looks", total=20, text=f"candidates embed {plural(3_200, 'image')}")
     assert script["_EMBEDDED"].search(describe(started))[1] == "3,200"

@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from helpers.labelling import write_heap
 from helpers.library_world import draw
 from vlmsel_auto.cache import Store
 from vlmsel_auto.measuring.measure import (
@@ -83,6 +84,22 @@ def test_what_is_kept_costs_no_pass_through_the_model(world):
     ):
         for field in dataclasses.fields(found):
             np.testing.assert_equal(getattr(again, field.name), getattr(found, field.name), err_msg=field.name)
+
+
+def test_draws_of_a_heap_are_profiled_on_the_same_images(world, tmp_path):
+    model, _, _, _ = world
+    root, store = write_heap(tmp_path / "heap", count=50), Store(tmp_path / "store")
+    few, many = (
+        load_task(root, workdir=tmp_path / "work", classes=("circle", "square"), images=images) for images in (34, 50)
+    )
+    names = [[task.paths[place] for place in profiled_images(task)] for task in (few, many)]
+    assert names[0] == names[1]
+    assert len(set(names[0])) == 32
+    whole = measure_target(model, few, store=store)
+    embed_target(model, many, store=store)
+    found = find_measurement(model.candidate, many, store=store)
+    assert found.blocks == whole.blocks
+    np.testing.assert_array_equal(found.activity, whole.activity)
 
 
 def test_another_number_of_points_or_other_images_are_measured_anew(world):

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.drawings import draw_task
+from helpers.drawings import SHAPES, draw_shape, draw_task
+from helpers.labelling import write_heap
 from vlmsel_auto.cache import Store
-from vlmsel_auto.models import zoo
+from vlmsel_auto.models import embedding, zoo
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.embedding import embed, find_embeddings
 from vlmsel_auto.tasks.task import load_task
@@ -56,6 +57,28 @@ def test_only_missing_images_are_embedded_and_rows_come_in_the_order_wanted(worl
     assert find_embeddings(candidate, task, task.train[:4], store=store) is not None
     assert find_embeddings(candidate, task, task.train[:5], store=store) is None
     assert find_embeddings(candidate, task, task.train[:1], store=Store(tmp_path / "other")) is None
+
+
+def test_draws_of_a_heap_share_what_is_known_of_its_images(world, tmp_path, monkeypatch):
+    candidate, _, model = world
+    root, store = write_heap(tmp_path / "heap"), Store(tmp_path / "store")
+
+    def drawn(images):
+        return load_task(root, workdir=tmp_path / "work", classes=SHAPES, images=images)
+
+    few, many = drawn(10), drawn(16)
+    first = embed(candidate, few, few.looked_at, load=lambda: model, store=store)
+    assert find_embeddings(candidate, many, many.looked_at, store=store) is None
+    more = embed(candidate, many, many.looked_at, load=lambda: model, store=store)
+    rows = [many.paths.index(path) for path in few.paths]
+    np.testing.assert_array_equal(more.images[rows], first.images)
+    assert more.at.tolist() == list(range(16))
+    draw_shape("circle", np.random.default_rng(9)).save(root / few.paths[3])
+    assert find_embeddings(candidate, drawn(10), few.looked_at, store=store) is None  # a changed file is another image
+    monkeypatch.setattr(embedding, "_MOST", 12)
+    embed(candidate, drawn(10), few.looked_at, load=lambda: model, store=store)
+    assert find_embeddings(candidate, drawn(10), few.looked_at, store=store) is not None
+    assert find_embeddings(candidate, many, many.looked_at, store=store) is None  # five of them were dropped
 
 
 def test_what_the_check_raises_ends_the_work_and_keeps_nothing_half(world, tmp_path):

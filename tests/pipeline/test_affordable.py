@@ -63,6 +63,8 @@ def test_a_sample_is_as_large_as_all_candidates_can_embed():
     assert sample.image_seconds() == pytest.approx(sum(predicted(name) for name in NAMES))
     quick = affordable_sample(CANDIDATES, machine=replace(MACHINE, bfloat16_gain=2.0), device="cpu")
     assert quick.image_seconds() == pytest.approx(sample.image_seconds() / 2)
+    hurried = affordable_sample(CANDIDATES, machine=MACHINE, device="cpu", seconds=5.0, earlier=12)
+    assert (hurried.seconds, hurried.earlier) == (5.0, 12)
 
 
 def test_models_together_cost_the_sum():

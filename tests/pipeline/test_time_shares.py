@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlmsel_auto.pipeline.time_shares import closing_seconds, left_for_trials, look_seconds
+from vlmsel_auto.pipeline.time_shares import closing_seconds, left_for_trials, look_seconds, sample_seconds
 from vlmsel_auto.records import Budget
 
 
@@ -20,3 +20,8 @@ def test_trials_have_a_moment_even_where_looks_took_all():
 def test_looks_take_everything_but_the_end_where_no_trial_follows():
     assert look_seconds(60.0, labelled=True) == pytest.approx(24.0)
     assert look_seconds(60.0, labelled=False) == pytest.approx(56.0)
+
+
+def test_a_sample_takes_a_fifth_of_a_short_budget():
+    assert sample_seconds(None) == sample_seconds(3600.0) == 60.0
+    assert sample_seconds(30.0) == pytest.approx(6.0)

@@ -1,6 +1,8 @@
 """Rankings and searches of images without labels: real models, drawn shapes, nothing known of any image."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -122,6 +124,31 @@ def test_no_image_counts_as_one_of_the_first_class(heap, tmp_path):
     assert {"consensus", "top2_margin_cosine"} <= set(ranking.ranked[0].signals)
     assert "no labels: 20 of 46 files were looked at, drawn by chance (--images)" in ranking.notes
     assert any("(zero-shot accuracy)" in note for note in ranking.notes)
+
+
+def test_a_ranking_of_what_is_kept_imports_nothing_that_makes_it(heap, tmp_path):
+    """Seconds each, of which a heap that did not change needs none."""
+    options = {"candidates": NAMES[:2], "classes": SHAPES, "cache_dir": tmp_path / "cache"}
+    first = vlmsel_auto.rank(heap, library=default_library(), **options)
+    script = (
+        "import sys; from pathlib import PosixPath, WindowsPath; import vlmsel_auto; "
+        "from vlmsel_auto.library.places import default_library; "
+        f"heap, options = {str(heap)!r}, {options!r} | {{'library': default_library()}}; "
+        "again = vlmsel_auto.rank(heap, **options); "
+        f"vlmsel_auto.label(heap, workdir={str(tmp_path / 'w')!r}, **options); "
+        "print(again.order, sorted({'open_clip', 'torchvision', 'sklearn'} & set(sys.modules)))"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert told.stdout == f"{first.order} []\n"
+
+
+def test_a_search_uses_what_a_ranking_measured_and_goes_on_with_its_sample(heap, tmp_path):
+    options = {"candidates": NAMES[:2], "classes": SHAPES, "library": default_library()}
+    vlmsel_auto.rank(heap, **options)  # by all
+    first = vlmsel_auto.search(heap, **options, images=40, workdir=tmp_path / "w")
+    assert not (tmp_path / "w" / "targets").exists()
+    again = vlmsel_auto.search(heap, **options, workdir=tmp_path / "w")
+    assert again.ranking == first.ranking
 
 
 def test_candidates_that_no_library_knows_are_ranked_by_their_images(heap, tmp_path):

@@ -10,7 +10,7 @@ from helpers.study_world import ranking
 from vlmsel_auto.errors import WorkdirError
 from vlmsel_auto.pipeline.workdir import EarlierChoice, begin_in, read_choice, read_ranking, save_ranking
 
-CHOICE = EarlierChoice(candidates=("a", "b"), left_out={"c": "too large"})
+CHOICE = EarlierChoice(candidates=("a", "b"), left_out={"c": "too large"}, images=141)
 SETTINGS = {"task": "a" * 64, "seed": 0}
 
 

@@ -164,9 +164,28 @@ def test_a_sample_is_drawn_once_and_said(tmp_path: Path) -> None:
         load(root, classes=NAMED, images=0)
 
 
+def test_a_draw_knows_its_images_by_their_content(tmp_path: Path) -> None:
+    root = heap(tmp_path / "heap", count=30)
+    shutil.copy(root / "004.png", root / "zzz.png")  # whichever was drawn first stands for both
+    few, many = (load(root, classes=NAMED, images=images) for images in (20, 31))
+    assert few.draw is not None
+    assert many.draw is not None
+    assert (few.draw.files, many.draw.files, len(many.paths)) == (20, 31, 30)
+    first, all_of_them = ([task.paths[place] for place in task.draw.order] for task in (few, many))
+    assert first == all_of_them[: len(first)]
+    ids = dict(zip(many.paths, many.image_ids.tolist(), strict=True))
+    assert len(set(ids.values())) == 30
+    assert few.image_ids.tolist() == [ids[path] for path in few.paths]
+    assert few.measured_under == many.measured_under != load(root, classes=("disc", "box")).measured_under
+    draw_shape("circle", np.random.default_rng(9)).save(root / first[0])
+    again = load(root, classes=NAMED, images=20)
+    assert again.paths == few.paths
+    assert (again.image_ids != few.image_ids).sum() == 1
+
+
 def test_every_file_is_as_likely_in_a_sample(tmp_path: Path) -> None:
     scan = scan_folder(heap(tmp_path / "heap", count=20), classes=NAMED)
-    drawn = np.concatenate([draw_sample(scan, images=5, seed=seed)[0] for seed in range(400)])
+    drawn = np.concatenate([draw_sample(scan, images=5, seed=seed).positions for seed in range(400)])
     counts = np.bincount(drawn, minlength=20)
     assert abs(counts - 100).max() < 40  # binomial: standard deviation 8.7
 

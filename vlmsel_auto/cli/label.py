@@ -74,7 +74,7 @@ def label(
     offline: Offline = False,
     classes: Classes = None,
     unlabelled: Unlabelled = False,
-    images: Images = 400,
+    images: Images = None,
     seed: Seed = 0,
     library: LibraryPath = None,
     cache_dir: CacheDir = None,

@@ -38,16 +38,13 @@ Unlabelled = Annotated[
     bool, typer.Option("--unlabelled", help="Names of folders are no classes, and labels are not used.")
 ]
 Images = Annotated[
-    int, typer.Option("--images", min=1, metavar="N", help="Most images that are looked at where there are no labels.")
-]
-ImagesThatFit = Annotated[
     int | None,
     typer.Option(
         "--images",
         min=1,
         metavar="N",
-        help="Most images that are looked at where there are no labels; default: as many as 60 seconds allow on this "
-        "machine, at least 100.",
+        help="Most images that are looked at where there are no labels; default: as many as 60 seconds, or a fifth "
+        "of a shorter time budget, allow on this machine, at least 100.",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of split, few-shot set and trials.")]

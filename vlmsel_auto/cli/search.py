@@ -82,7 +82,7 @@ def search(
     shots: Shots = 16,
     classes: Classes = None,
     unlabelled: Unlabelled = False,
-    images: Images = 400,
+    images: Images = None,
     no_test_split: Annotated[
         bool, typer.Option("--no-test-split", help="Draw no test split where DIR gives none: learn from every label.")
     ] = False,
@@ -97,7 +97,10 @@ def search(
     library: LibraryPath = None,
     cache_dir: Annotated[
         Path | None,
-        typer.Option("--cache-dir", help="Folder of measurements of candidates; default: inside the work directory."),
+        typer.Option(
+            "--cache-dir",
+            help="Folder of measurements of candidates; default: inside the work directory, beside what rank kept.",
+        ),
     ] = None,
     device: Device = "auto",
     storage: Annotated[

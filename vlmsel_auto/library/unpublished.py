@@ -41,14 +41,14 @@ def regress(features: FloatArray, figures: FloatArray, *, wanted: FloatArray) ->
         (M, J), on each data set within the range of ``figures``; NaN where a feature is not known, or everywhere where
         fewer than eight models tell anything.
     """
-    from sklearn.linear_model import RidgeCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     known = np.isfinite(features).all(axis=1) & np.isfinite(figures).all(axis=1)
     found = np.full((len(wanted), figures.shape[1]), np.nan)
     asked = np.isfinite(wanted).all(axis=1)
     if known.sum() >= _FEWEST and asked.any():
+        from sklearn.linear_model import RidgeCV
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
         model = make_pipeline(StandardScaler(), RidgeCV(_PENALTIES)).fit(features[known], figures[known])
         found[asked] = np.clip(model.predict(wanted[asked]), figures[known].min(axis=0), figures[known].max(axis=0))
     return found

@@ -30,7 +30,12 @@ _VERSION: Final = 4  # of what a measurement means: a change makes kept ones unu
 
 
 def profiled_images(task: Task) -> IntArray:
-    """Images that are profiled: a seeded draw of those that looks embed, the same for all; labels are not used."""
+    """Images that are profiled: a seeded draw of those that looks embed, the same for all; labels are not used.
+
+    Of a heap without labels those that were drawn first, which other draws have, too.
+    """
+    if task.draw is not None:
+        return task.draw.order[:PROFILE_IMAGES]
     order = np.random.default_rng([0, 5]).permutation(len(task.looked_at))
     return np.asarray(task.looked_at[order][:PROFILE_IMAGES], dtype=np.int64)
 
@@ -120,7 +125,8 @@ def margin_conductance(
 
 def _profile_key(candidate: Candidate, task: Task, images: IntArray, points: int | None) -> str:
     effort: Json = [_ERROR, _MAX_POINTS] if points is None else points
-    return digest("profile", _VERSION, fingerprint(candidate), task.digest, [int(one) for one in images], effort)
+    ids: list[Json] = [int(one) for one in task.image_ids[images]]
+    return digest("profile", _VERSION, fingerprint(candidate), task.measured_under, ids, effort)
 
 
 def _of_embeddings(candidate: Candidate, seen: Embeddings) -> Measurement:

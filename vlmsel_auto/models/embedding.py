@@ -1,7 +1,8 @@
 """Embeddings of a task's images by one candidate: made once, image by image, whoever asks.
 
 One entry of a store holds what a candidate makes of a task: embeddings of the images that were asked for so far, its
-class weights and its logit scale. Asking for more images embeds those that are missing.
+class weights and its logit scale. Asking for more images embeds those that are missing. All draws from heaps without
+labels that have the same class texts share an entry.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from vlmsel_auto.models.precision import Encoder, quick_encoder
 from vlmsel_auto.models.threads import measured_threads
 from vlmsel_auto.records import Candidate, IntArray, Task
 
+_MOST: Final = 20_000  # images of an entry that draws share: those that were wanted last
 _VERSION: Final = 3  # of what an embedding means, decoding and precision included: a change makes kept ones unused
 
 
@@ -30,7 +32,7 @@ _VERSION: Final = 3  # of what an embedding means, decoding and precision includ
 class Embeddings:
     """What a candidate makes of some images of a task and of its class names; float32."""
 
-    at: IntArray  # (n,) which images
+    at: IntArray  # (n,) which images: indices into the task, or in a store `Task.image_ids`
     images: NDArray[np.float32]  # (n, D) unnormalised
     text: NDArray[np.float32]  # (K, D) unit-norm class weights
     baseline: NDArray[np.float32]  # (D,) of the image that is zero after normalisation
@@ -41,7 +43,7 @@ class Embeddings:
 def find_embeddings(candidate: Candidate, task: Task, indices: IntArray, *, store: Store) -> Embeddings | None:
     """Kept embeddings of these images, or None where one of them is missing."""
     known = _read(candidate, task, store)
-    return None if known is None or not np.isin(indices, known.at).all() else _pick(known, indices)
+    return None if known is None or len(_missing(known, task, indices)) else _pick(known, task, indices)
 
 
 def embed(
@@ -62,18 +64,20 @@ def embed(
         TrialUnavailable: the candidate cannot be loaded, or its text tower cannot be used.
     """
     known = _read(candidate, task, store)
-    if known is not None and np.isin(indices, known.at).all():
-        return _pick(known, indices)
+    if known is not None and not len(_missing(known, task, indices)):
+        return _pick(known, task, indices)
     model = load()
     known = known or _without_images(model, task)
-    missing = np.setdiff1d(indices, known.at)
+    missing = _missing(known, task, indices)
     made, seconds = _timed_images(model, task, missing, check=check)
     known = replace(
         known,
-        at=np.concatenate([known.at, missing]),
+        at=np.concatenate([known.at, task.image_ids[missing]]),
         images=np.concatenate([known.images, made]),
         seconds=float(np.fmin(known.seconds, seconds)),
     )
+    if task.draw is not None:
+        known = _wanted_last(known, task.image_ids[indices])
     store.put(
         _key(candidate, task),
         {"at": known.at, "images": known.images, "text": known.text, "baseline": known.baseline},
@@ -84,7 +88,7 @@ def embed(
             "seconds": known.seconds.hex(),
         },
     )
-    return _pick(known, indices)
+    return _pick(known, task, indices)
 
 
 @torch.inference_mode()
@@ -134,7 +138,7 @@ def _timed_images(
 
 
 def _key(candidate: Candidate, task: Task) -> str:
-    return digest("embeddings", _VERSION, fingerprint(candidate), task.digest)
+    return digest("embeddings", _VERSION, fingerprint(candidate), task.measured_under)
 
 
 def _read(candidate: Candidate, task: Task, store: Store) -> Embeddings | None:
@@ -150,9 +154,20 @@ def _read(candidate: Candidate, task: Task, store: Store) -> Embeddings | None:
     )
 
 
-def _pick(known: Embeddings, indices: IntArray) -> Embeddings:
+def _missing(known: Embeddings, task: Task, indices: IntArray) -> IntArray:
+    """Those of some images of the task, each once, that are not known."""
+    return np.unique(indices[~np.isin(task.image_ids[indices], known.at)])
+
+
+def _wanted_last(known: Embeddings, ids: IntArray) -> Embeddings:
+    """As many as an entry may hold, the images that are wanted now at its end."""
+    order = np.argsort(np.isin(known.at, ids), kind="stable")[-max(_MOST, len(ids)) :]
+    return replace(known, at=known.at[order], images=known.images[order])
+
+
+def _pick(known: Embeddings, task: Task, indices: IntArray) -> Embeddings:
     order = np.argsort(known.at)
-    rows = order[np.searchsorted(known.at, indices, sorter=order)]
+    rows = order[np.searchsorted(known.at, task.image_ids[indices], sorter=order)]
     return replace(known, at=indices, images=known.images[rows])
 
 

@@ -16,7 +16,7 @@ from vlmsel_auto.models.limits import Limits, why_not
 from vlmsel_auto.models.machine import Machine, Timed, corrected, embedding_seconds, measure
 from vlmsel_auto.planning.objective import Cost, Objective, filled, summed
 from vlmsel_auto.records import Candidate, FloatArray, Task
-from vlmsel_auto.tasks.sample import AsManyAsFit
+from vlmsel_auto.tasks.sample import SECONDS, AsManyAsFit
 
 
 def measured_latencies(candidates: Sequence[Candidate], task: Task, store: Store) -> dict[str, float]:
@@ -60,14 +60,24 @@ def charges_of(
     return {one.id: objective.charge(cost) for one, cost in zip(candidates, costs, strict=True)}
 
 
-def affordable_sample(candidates: Sequence[Candidate], *, machine: Machine | None, device: str) -> AsManyAsFit:
-    """A sample of a heap as large as these candidates can embed in `sample.SECONDS`; None: measure the machine."""
+def affordable_sample(
+    candidates: Sequence[Candidate],
+    *,
+    machine: Machine | None,
+    device: str,
+    seconds: float = SECONDS,
+    earlier: int | None = None,
+) -> AsManyAsFit:
+    """A sample of a heap as large as these candidates can embed in so many ``seconds``.
+
+    ``machine`` None: measure it. ``earlier``: images that a search which goes on began with.
+    """
 
     def image_seconds() -> float:
         known = machine or measure(device, cache=cache_dir())
         return float(np.nansum(expected_latencies(candidates, known, {}))) / known.bfloat16_gain
 
-    return AsManyAsFit(candidates=len(candidates), image_seconds=image_seconds)
+    return AsManyAsFit(candidates=len(candidates), image_seconds=image_seconds, seconds=seconds, earlier=earlier)
 
 
 def together(

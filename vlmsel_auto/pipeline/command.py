@@ -13,7 +13,6 @@ from vlmsel_auto.planning.objective import Objective
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.records import Budget
 from vlmsel_auto.study.database import without_password
-from vlmsel_auto.tasks.sample import SAMPLE
 from vlmsel_auto.tuning.devices import ALONE, Devices
 from vlmsel_auto.tuning.methods import METHODS
 
@@ -37,7 +36,7 @@ def command_of(
     workdir: Path,
     classes: Sequence[str] | None = None,
     unlabelled: bool = False,
-    images: int = SAMPLE,
+    images: int | None = None,
     test_split: bool = True,
     thumbnails: bool = True,
     trackers: Sequence[str] = (),
@@ -98,8 +97,8 @@ def limits_of(limits: Limits) -> list[str]:
     return words
 
 
-def _without_labels(classes: Sequence[str] | None, *, unlabelled: bool, images: int) -> list[str]:
+def _without_labels(classes: Sequence[str] | None, *, unlabelled: bool, images: int | None) -> list[str]:
     words = [] if classes is None else ["--classes", ",".join(classes)]
     if unlabelled:
         words += ["--unlabelled"]
-    return words if images == SAMPLE else [*words, "--images", str(images)]
+    return words if images is None else [*words, "--images", str(images)]

@@ -18,6 +18,7 @@ from vlmsel_auto.library.records import Library
 from vlmsel_auto.models.device import pick_device
 from vlmsel_auto.models.hub import hub_offline
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
+from vlmsel_auto.pipeline.affordable import affordable_sample
 from vlmsel_auto.pipeline.choose import AUTO, choose
 from vlmsel_auto.pipeline.label_session import LabelSession, Purpose, Standing, ToLabel
 from vlmsel_auto.pipeline.rank import rank_task, views_of
@@ -25,7 +26,6 @@ from vlmsel_auto.pipeline.workdir import TO_LABEL, default_workdir
 from vlmsel_auto.process import writing
 from vlmsel_auto.reporting.formatting import plural
 from vlmsel_auto.tasks.answers import read_known
-from vlmsel_auto.tasks.sample import SAMPLE
 from vlmsel_auto.tasks.task import load_task
 
 BATCH: Final = 10
@@ -49,7 +49,7 @@ def open_labelling(
     offline: bool = False,
     classes: Sequence[str] | None = None,
     unlabelled: bool = False,
-    images: int = SAMPLE,
+    images: int | None = None,
     seed: int = 0,
     library: Library | Path | None = None,
     cache_dir: Path | None = None,
@@ -67,7 +67,8 @@ def open_labelling(
         listed = choose(candidates, limits=limits, offline=offline, device=device, sink=sink)
         task = load_task(
             Path(task_dir), views=views_of(listed.candidates), seed=seed, workdir=root, sink=sink,
-            classes=known.classes, unlabelled=True, images=images,
+            classes=known.classes, unlabelled=True,
+            images=images or affordable_sample(listed.candidates, machine=listed.machine, device=device),
         )  # fmt: skip
         ranked = rank_task(
             task,
@@ -102,7 +103,7 @@ def label(
     offline: bool = False,
     classes: Sequence[str] | None = None,
     unlabelled: bool = False,
-    images: int = SAMPLE,
+    images: int | None = None,
     seed: int = 0,
     library: Library | Path | None = None,
     cache_dir: Path | None = None,
@@ -124,7 +125,7 @@ def label(
         offline: as for `rank`.
         classes: as for `rank`.
         unlabelled: names of folders are no classes; labels in labels.csv count all the same.
-        images: most images that are looked at, drawn by chance; only these are asked for.
+        images: as for `rank`; only those that are looked at are asked for.
         seed: as for `rank`.
         library: as for `rank`.
         cache_dir: as for `rank`.

@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 
 from vlmsel_auto.errors import CandidateError, TaskError
-from vlmsel_auto.pipeline.without_labels import CLARITY
 from vlmsel_auto.planning.labelling import next_to_cover
 from vlmsel_auto.ranking.evidence.consensus import likeness
+from vlmsel_auto.ranking.evidence.zeroshot import CLARITY
 from vlmsel_auto.ranking.label_belief import Weights, believe, prior_weights
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.scaling import unit_rows

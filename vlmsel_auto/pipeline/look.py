@@ -19,7 +19,6 @@ from vlmsel_auto.engines.engine import Done, Engine, Failed, Finished, Resources
 from vlmsel_auto.events import Event, Notice, Sink, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.measure import embed_target
-from vlmsel_auto.models import zoo
 from vlmsel_auto.models.hub import is_reachable
 from vlmsel_auto.models.machine import Machine
 from vlmsel_auto.models.prefetch import Prefetcher
@@ -53,7 +52,6 @@ class Looked:
     interrupted: bool = False  # someone asked to end
 
 
-@older_objects_left_alone()
 def look_at(
     candidates: Sequence[Candidate],
     task: Task,
@@ -125,7 +123,9 @@ def look_at(
         sink(StageProgress(stage="looks", done=len(state.found) + len(state.failures), text=candidates[place].id))
 
     interrupted = False
-    with Prefetcher(sink=sink) as hub:
+    if state.open_places():  # open_clip's seconds are of no look, and its objects are older than those of looks
+        import vlmsel_auto.models.zoo  # noqa: F401
+    with older_objects_left_alone(), Prefetcher(sink=sink) as hub:
         try:
             if engine is not None and engine.slots > 1 and not engine.apart:
                 _on_workers(
@@ -191,6 +191,8 @@ def _look(
     sink: Sink,
 ) -> None:
     """Look at one candidate, while the one that follows is downloaded."""
+    from vlmsel_auto.models import zoo  # see `look_at`
+
     candidate = state.candidates[place]
     began = time.monotonic()
     outcome: tuple[Measurement, float] | str | None = attempt(lambda: hub.fetch(candidate))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from vlmsel_auto.cache import Store
 from vlmsel_auto.engines.engine import Channel, Shared
 from vlmsel_auto.measuring.measure import embed_target
-from vlmsel_auto.models import zoo
 from vlmsel_auto.models.download import fetch
 from vlmsel_auto.pipeline.attempt import attempt
 from vlmsel_auto.ranking.measurement import Measurement
@@ -38,6 +37,8 @@ class LookJob:
         return attempt(lambda: self._look(channel))
 
     def _look(self, channel: Channel) -> Seen:
+        from vlmsel_auto.models import zoo  # imports open_clip: seconds that are no look's
+
         began = time.monotonic()
         fetch(self.candidate, sink=channel.tell)
         arrived = time.monotonic()

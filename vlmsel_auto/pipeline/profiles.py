@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -13,15 +14,14 @@ from vlmsel_auto.engines.engine import Channel, Done, Engine, Failed, Finished, 
 from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.events import Event, Notice, Sink, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.measuring.measure import measure_target
-from vlmsel_auto.models import zoo
+from vlmsel_auto.measuring.measure import PROFILE_IMAGES, measure_target
 from vlmsel_auto.pipeline.attempt import attempt
 from vlmsel_auto.pipeline.look import Looked
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Candidate, Task
 
 _PROFILE_SHARE: Final = 0.25  # of the time for looking, at most, for conductance: labels already say most
-_PROFILE_TIMES: Final = 4.0  # what conductance takes at least, in times of embedding
+_PROFILE_TIMES: Final = 20.0  # what conductance of an image takes at least, in times of embedding it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +35,7 @@ class ProfileJob:
 
     def run(self, channel: Channel) -> Measurement | str:
         """The measurement, or why there is none."""
+        from vlmsel_auto.models import zoo  # imports open_clip: seconds that are spared where all is kept
 
         def measured() -> Measurement:
             model = zoo.load(self.candidate, device=self.device, sink=channel.tell)
@@ -78,7 +79,9 @@ def with_profiles(
     ]
     missing = [one for one in useful if not looked.found[one.id].blocks]
     allowed = None if deadline is None else _PROFILE_SHARE * (looked.seconds + max(0.0, deadline - time.monotonic()))
-    hurried = allowed is not None and (looked.passed_over or _PROFILE_TIMES * looked.seconds > allowed)
+    embedding = sum(looked.found[one.id].seconds for one in missing if math.isfinite(looked.found[one.id].seconds))
+    expected = _PROFILE_TIMES * embedding * min(PROFILE_IMAGES, len(task.looked_at))
+    hurried = allowed is not None and (looked.passed_over or expected > allowed)
     if not missing or hurried:
         return looked.found
     began = time.monotonic()

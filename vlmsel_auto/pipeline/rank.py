@@ -200,6 +200,8 @@ def rank_task(
     began = time.monotonic()
     truth: Truth = "tuned" if task.is_labelled else "zero_shot"
     sink(StageStarted(stage="ranking", text="source tasks and evidence"))
+    if task.is_labelled:
+        import sklearn.mixture  # noqa: F401 - the limit reaches only libraries that are loaded
     with threadpool_limits(1):  # many small matrices: more threads wait for each other, and for other processes
         ranking = rank_candidates(
             task=task.name,

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlmsel_auto.cache import Json, Store, digest
+from vlmsel_auto.cache import Json, Store, default_cache_dir, digest
 from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.events import Sink, discard
 from vlmsel_auto.library.places import open_library
@@ -19,7 +19,7 @@ from vlmsel_auto.models.device import pick_device
 from vlmsel_auto.models.fingerprint import fingerprint
 from vlmsel_auto.models.hub import hub_offline
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
-from vlmsel_auto.pipeline.affordable import charges_of
+from vlmsel_auto.pipeline.affordable import affordable_sample, charges_of
 from vlmsel_auto.pipeline.best_so_far import BestSoFar
 from vlmsel_auto.pipeline.choose import AUTO, choose
 from vlmsel_auto.pipeline.command import PRICE, SHOTS, command_of
@@ -28,7 +28,7 @@ from vlmsel_auto.pipeline.finish import Delivery, finish, wanted_now
 from vlmsel_auto.pipeline.numbers import check_numbers
 from vlmsel_auto.pipeline.rank import rank_task, views_of
 from vlmsel_auto.pipeline.result import RankResult, SearchResult
-from vlmsel_auto.pipeline.time_shares import closing_seconds, left_for_trials, look_seconds
+from vlmsel_auto.pipeline.time_shares import closing_seconds, left_for_trials, look_seconds, sample_seconds
 from vlmsel_auto.pipeline.without_labels import finish_without_labels
 from vlmsel_auto.pipeline.workdir import (
     LOCK,
@@ -53,7 +53,6 @@ from vlmsel_auto.study.mirror import mirrored
 from vlmsel_auto.study.past import read_past
 from vlmsel_auto.study.study import run_study
 from vlmsel_auto.tasks.datasets import TaskData
-from vlmsel_auto.tasks.sample import SAMPLE
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tuning.devices import ALONE, several_devices
 from vlmsel_auto.tuning.methods import METHODS, methods_of
@@ -78,7 +77,7 @@ def search(
     shots: int = SHOTS,
     classes: Sequence[str] | None = None,
     unlabelled: bool = False,
-    images: int = SAMPLE,
+    images: int | None = None,
     test_split: bool = True,
     seed: int = 0,
     workdir: str | Path | None = None,
@@ -121,13 +120,14 @@ def search(
         shots: labelled training images a class that the ranking may look at; trials learn from all of them.
         classes: as for `rank`.
         unlabelled: as for `rank`.
-        images: as for `rank`.
+        images: as for `rank`; None: of a budget of less than five minutes a fifth of it.
         test_split: draw one where the folder gives none; without, every label is learned from, and what comes out is
             known by cross-validation alone.
         seed: of split, few-shot set or sample, plan and trials.
         workdir: everything that the search makes; None: ``vlmsel-NAME`` in the current folder.
         library: as for `rank`.
-        cache_dir: measurements of candidates on tasks; None: inside the work directory.
+        cache_dir: measurements of candidates on tasks; None: inside the work directory, beside what `rank` and `label`
+            kept in the user's cache.
         device: as for `rank`.
         storage: ``postgresql://USER@HOST/DATABASE`` that keeps the study's record too, for dashboards and for a search
             that takes over elsewhere; one search at a time works on it.
@@ -172,20 +172,24 @@ def search(
         trackers=names_of(logger), workers=workers, ray=ray, devices=together, test_split=test_split,
         thumbnails=thumbnails, storage=storage,
     )  # fmt: skip
+    earlier = read_choice(folder, sink=sink)
     with hub_offline(offline):
-        listed = choose(
-            candidates, limits=limits, offline=offline, device=device, sink=sink,
-            earlier=read_choice(folder, sink=sink),
-        )  # fmt: skip
+        listed = choose(candidates, limits=limits, offline=offline, device=device, sink=sink, earlier=earlier)
     chosen = listed.candidates
+    sample = affordable_sample(
+        chosen, machine=listed.machine, device=device, seconds=sample_seconds(spend.seconds),
+        earlier=None if earlier is None else earlier.images,
+    )  # fmt: skip
     task, engine = open_meanwhile(
         partial(
             load_task, images_of, views=views_of(chosen), shots=shots, seed=seed, workdir=folder, sink=sink,
-            needs_val=True, classes=classes, unlabelled=unlabelled, images=images, draw_test=test_split,
+            needs_val=True, classes=classes, unlabelled=unlabelled, images=images or sample,
+            draw_test=test_split,
         ),
         workers=workers, ray=ray, device=place, gpus=devices,
     )  # fmt: skip
-    store = Store((cache_dir or folder) / "targets")
+    ranked_before = default_cache_dir() / "targets" if cache_dir is None else None
+    store = Store((cache_dir or folder) / "targets", behind=ranked_before)
     with (
         engine,
         hub_offline(offline),
@@ -204,7 +208,11 @@ def search(
             "seed": seed,
             "shots": shots,
         }
-        choice = EarlierChoice(candidates=tuple(one.id for one in chosen), left_out=listed.failures)
+        choice = EarlierChoice(
+            candidates=tuple(one.id for one in chosen),
+            left_out=listed.failures,
+            images=None if task.draw is None else task.draw.files,
+        )
         begin_in(folder, settings=settings, choice=choice, sink=sink)
         ranked = rank_task(
             task,

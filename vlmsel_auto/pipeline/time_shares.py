@@ -6,8 +6,10 @@ from dataclasses import replace
 from typing import Final
 
 from vlmsel_auto.records import Budget
+from vlmsel_auto.tasks.sample import SECONDS
 
 _LOOK_SHARE: Final = 0.4  # of a time budget, at most, for looking at candidates before the first trial
+_SAMPLE_SHARE: Final = 0.2  # for images without labels, as predicted: it may take twice as long, and more comes after
 _CLOSING_SECONDS: Final = 4.0  # export, report and the end of the process take 3.6 on one core; no more than the share
 _CLOSING_SHARE: Final = 0.24
 
@@ -15,6 +17,11 @@ _CLOSING_SHARE: Final = 0.24
 def look_seconds(seconds: float, *, labelled: bool) -> float:
     """Of a budget, at most, for looking at candidates: without labels nothing but the export comes after."""
     return _LOOK_SHARE * seconds if labelled else seconds - closing_seconds(seconds)
+
+
+def sample_seconds(seconds: float | None) -> float:
+    """Of a budget, at most, for reading and embedding a sample of a heap by all candidates; None: no budget."""
+    return SECONDS if seconds is None else min(SECONDS, _SAMPLE_SHARE * seconds)
 
 
 def left_for_trials(budget: Budget, *, spent: float) -> Budget:

@@ -33,6 +33,7 @@ from vlmsel_auto.pipeline.rank import Ranked
 from vlmsel_auto.pipeline.result import RankResult, SearchResult
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.ranking.evidence.consensus import likeness
+from vlmsel_auto.ranking.evidence.zeroshot import CLARITY
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import BestModel, Budget, Candidate, EnsembleModel, RankedCandidate, Ranking, StoppedBy, Task
 from vlmsel_auto.reporting import views
@@ -40,7 +41,6 @@ from vlmsel_auto.reporting.make_report import make_report
 from vlmsel_auto.reporting.report import RANKING_STAGE, UNCHECKED
 from vlmsel_auto.tuning.methods import ZERO_SHOT
 
-CLARITY: Final = 1.25  # log-odds for one standard deviation of a class's cosines between images; our own choice
 _FLOOR_SHARE: Final = 0.02  # is added to P(best): the pool should not be one model; our own choice
 _COPY: Final = 0.9  # likeness from which a candidate would add nothing to another; our own choice
 

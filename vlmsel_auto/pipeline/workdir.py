@@ -1,7 +1,8 @@
 """The work directory of a search: what it was started with, the ranking it follows, and the lock of its one owner.
 
 search.json    settings and the digest of the task; the same search resumes, another is refused
-candidates.json  who the search is about and who was left out, so that both stay when memory or disk change
+candidates.json  who the search is about, who was left out and how many images of a heap were drawn, so that these stay
+                 when memory, disk or speed change
 ranking.json   predicted before the first trial, so that a resumed search follows the same plan
 database.json  the database of --storage whose trials are all here, so that the search goes on without its server
 task/           images and labels that were given in memory
@@ -45,6 +46,7 @@ class EarlierChoice:
 
     candidates: tuple[str, ...]  # ids
     left_out: Mapping[str, str]  # id -> why
+    images: int | None = None  # files that were drawn of a heap without labels
 
 
 def default_workdir(data: TaskData) -> Path:

@@ -7,7 +7,7 @@ from vlmsel_auto.records.arrays import FloatArray, IntArray
 from vlmsel_auto.records.candidate import Candidate, Profile
 from vlmsel_auto.records.model import BestModel, EnsembleModel, FinalScore
 from vlmsel_auto.records.ranking import Agreement, Basis, Interval, NotLooked, RankedCandidate, Ranking
-from vlmsel_auto.records.task import CLASSES_ALIKE, UNLABELLED, BadFile, ImageView, Metric, PixelSource, Task
+from vlmsel_auto.records.task import CLASSES_ALIKE, UNLABELLED, BadFile, Draw, ImageView, Metric, PixelSource, Task
 from vlmsel_auto.records.trial import Budget, StoppedBy, TrialOrigin, TrialResult, TrialSpec, TrialState
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "BestModel",
     "Budget",
     "Candidate",
+    "Draw",
     "EnsembleModel",
     "FinalScore",
     "FloatArray",

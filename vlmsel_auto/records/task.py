@@ -53,6 +53,16 @@ class PixelSource(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Draw:
+    """Which images of a heap without labels are its task. Of two draws of one seed the smaller begins the larger."""
+
+    files: int  # that were drawn, those that cannot be used included
+    order: IntArray  # (N,) indices into the task's paths, as they were drawn
+    ids: IntArray  # (N,) a number for each image that its content determines
+    texts: str  # sha256 over prompts and templates
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
     """A classification task: image files, their labels and split, and how to speak of the classes.
 
@@ -80,6 +90,7 @@ class Task:
     seed: int = 0  # of split, cap and few-shot draws
     notes: tuple[str, ...] = ()  # what a reader must know: images capped, splits carved, files not used
     folds: tuple[IntArray, ...] = ()  # train and val in parts, the first being val; none where val was given
+    draw: Draw | None = None  # None: it has labels
 
     @property
     def n_classes(self) -> int:
@@ -95,6 +106,16 @@ class Task:
     def looked_at(self) -> IntArray:
         """Images (n,) that a look at a candidate embeds: the support set, or all of those without labels."""
         return self.support if self.is_labelled else np.arange(len(self.paths), dtype=np.int64)
+
+    @property
+    def image_ids(self) -> IntArray:
+        """What measurements know each image (N,) by: its place, or without labels its content, as draws differ."""
+        return np.arange(len(self.paths), dtype=np.int64) if self.draw is None else self.draw.ids
+
+    @property
+    def measured_under(self) -> str:
+        """Digest under which measurements are kept, so that all draws from a heap share them."""
+        return self.digest if self.draw is None else self.draw.texts
 
     @property
     def known_labels(self) -> IntArray | None:

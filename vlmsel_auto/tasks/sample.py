@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +19,7 @@ from vlmsel_auto.tasks.decode import decode_image, in_threads
 from vlmsel_auto.tasks.scan import Scan
 from vlmsel_auto.units import byte_count, milliseconds
 
-SAMPLE: Final = 400  # images; rankings by 80 are as good: benchmarks/without_labels_signals.py
-LEAST: Final = 100  # images, whatever time they take
+LEAST: Final = 100  # images, whatever time they take; rankings by 80 are as good: benchmarks/without_labels_signals.py
 SECONDS: Final = 60.0  # for reading and embedding, of a sample that is as large as fits
 _STEP: Final = 2 ** (1 / 2)  # sizes are steps apart: a machine that is timed a little slower draws the same sample
 _TIMED: Final = 16  # images that are read to know how long one takes
@@ -39,26 +39,56 @@ class AsManyAsFit:
     candidates: int
     image_seconds: Callable[[], float]  # in which all of them should embed one image; 0 where nobody knows
     seconds: float = SECONDS
+    earlier: int | None = None  # images that a search which goes on began with: it keeps to them
 
 
-def draw_sample(scan: Scan, *, images: int | AsManyAsFit, seed: int) -> tuple[IntArray, tuple[str, ...]]:
-    """Sorted positions of at most ``images`` entries, drawn by chance, and a note on how many there are, and why."""
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Sample:
+    """What was drawn of a scan, and a note on how many there are, and why."""
+
+    positions: IntArray  # (n,) of entries, sorted
+    order: IntArray  # (n,) indices into positions, as they were drawn
+    note: str
+
+
+def draw_sample(scan: Scan, *, images: int | AsManyAsFit | None, seed: int) -> Sample:
+    """At most ``images`` entries, drawn by chance; None: all.
+
+    The draw goes by the names of the files: a smaller one is part of a larger one, and most of it stays where files
+    come or go.
+    """
     count = len(scan.entries)
-    if count <= (LEAST if isinstance(images, AsManyAsFit) else images):
-        return _everything(count)
-    if isinstance(images, int):
-        most, why = images, "drawn by chance (--images)"
-    else:
-        most, why = _fitting(scan, images)
-    if count <= most:
-        return _everything(count)
-    order = np.random.default_rng([seed, 7]).permutation(count)
-    note = f"no labels: {most:,} of {count:,} files were looked at, {why}"
-    return np.sort(order[:most]).astype(np.int64), (note,)
+    most, why = _size(scan, images)
+    chances = np.array([_chance(entry.path, seed=seed) for entry in scan.entries], dtype=np.uint64)
+    drawn = np.argsort(chances, kind="stable")[:most]
+    positions = np.sort(drawn).astype(np.int64)
+    looked_at = f"all {count:,}" if count <= most else f"{most:,} of {count:,}"
+    note = f"no labels: {looked_at} files were looked at"
+    return Sample(
+        positions=positions,
+        order=np.searchsorted(positions, drawn),
+        note=note if count <= most else f"{note}, {why}",
+    )
 
 
-def _everything(count: int) -> tuple[IntArray, tuple[str, ...]]:
-    return np.arange(count, dtype=np.int64), (f"no labels: all {count:,} files were looked at",)
+def _chance(path: str, *, seed: int) -> int:
+    """A number drawn for a path."""
+    named = f"{seed} {path}".encode("utf-8", "surrogateescape")
+    return int.from_bytes(blake2b(named, digest_size=8).digest())
+
+
+def _size(scan: Scan, images: int | AsManyAsFit | None) -> tuple[int, str]:
+    """How many entries to draw at most, and why."""
+    count = len(scan.entries)
+    match images:
+        case None:
+            return count, ""
+        case int():
+            return images, "drawn by chance (--images)"
+        case AsManyAsFit(earlier=int(earlier)):
+            return earlier, "drawn by chance, as many as this search began with"
+        case _:
+            return (LEAST, "") if count <= LEAST else _fitting(scan, images)
 
 
 def _fitting(scan: Scan, size: AsManyAsFit) -> tuple[int, str]:

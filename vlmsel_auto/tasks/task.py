@@ -18,7 +18,7 @@ from vlmsel_auto.tasks.identity import Identity
 from vlmsel_auto.tasks.imagefolder import scan_folder
 from vlmsel_auto.tasks.pixels import pixels_of
 from vlmsel_auto.tasks.progress import ImageProgress
-from vlmsel_auto.tasks.sample import SAMPLE, AsManyAsFit, draw_sample
+from vlmsel_auto.tasks.sample import AsManyAsFit, Sample, draw_sample
 from vlmsel_auto.tasks.scan import Entry, Part, Scan, printable, shown
 from vlmsel_auto.tasks.store import StoreEntry, open_entry
 from vlmsel_auto.tasks.unlabelled import task_without_labels
@@ -46,7 +46,7 @@ def load_task(
     needs_val: bool = False,
     classes: Sequence[str] | None = None,
     unlabelled: bool = False,
-    images: int | AsManyAsFit = SAMPLE,
+    images: int | AsManyAsFit | None = None,
     draw_test: bool = True,
 ) -> Task:
     """Read a task folder.
@@ -75,7 +75,8 @@ def load_task(
         draw_test: Draw a test split where none is given; without, ``Task.test`` is empty and labels are not lost to it.
         classes: Names of all classes; None: what task.toml, or else the labels, say.
         unlabelled: Names of folders are no classes, and labels are not used.
-        images: Most images of a folder without labels, at least 1: a draw by chance, the others are not opened.
+        images: Most images of a folder without labels, at least 1: a draw by chance, the others are not opened. None:
+            all.
 
     Returns:
         The task. ``bad_files`` names what was left out or converted, ``notes`` what else a reader should know.
@@ -94,12 +95,14 @@ def load_task(
     scan = scan_folder(path, exclude=(workdir,), classes=classes, unlabelled=unlabelled)
     if workdir.resolve() == scan.root:
         raise WorkdirError(f"the work directory must not be the task folder itself, but got {str(workdir)!r}")
+    sample: Sample | None = None
     if scan.labelled:
         check_classes(scan.classes, [entry.label for entry in scan.entries], left_out={})
         check_parts(scan.classes, ((entry.label, entry.part) for entry in scan.entries))
         positions, notes = _capped(scan, cap=max_train_images, seed=seed)
     else:
-        positions, notes = draw_sample(scan, images=images, seed=seed)
+        sample = draw_sample(scan, images=images, seed=seed)
+        positions, notes = sample.positions, (sample.note,)
     large = scan.source.encoded_bytes(positions) > _LARGE_BYTES
     if large:
         notes = (*notes, _LARGE_NOTE)
@@ -118,7 +121,7 @@ def load_task(
         sink=sink,
     )
     try:
-        if scan.labelled:
+        if sample is None:
             task = _assemble(
                 scan,
                 positions=positions,
@@ -131,7 +134,7 @@ def load_task(
                 sink=sink,
             )
         else:
-            task = task_without_labels(scan, positions=positions, store=store, seed=seed, notes=notes, sink=sink)
+            task = task_without_labels(scan, sample=sample, store=store, seed=seed, notes=notes, sink=sink)
     except BaseException:  # also on Ctrl+C: a refused task leaves no trace
         store.discard()
         raise

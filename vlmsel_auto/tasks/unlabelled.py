@@ -4,29 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from vlmsel_auto.cache import digest
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.events import Sink
-from vlmsel_auto.records import UNLABELLED, BadFile, IntArray, Task
+from vlmsel_auto.records import UNLABELLED, BadFile, Draw, Task
 from vlmsel_auto.tasks.identity import Identity
 from vlmsel_auto.tasks.pixels import pixels_of
+from vlmsel_auto.tasks.sample import Sample
 from vlmsel_auto.tasks.scan import Scan, printable, shown
 from vlmsel_auto.tasks.store import StoreEntry
 
+_DIGITS: Final = 15  # hexadecimal, of a digest: what an int64 holds
+
 
 def task_without_labels(
-    scan: Scan, *, positions: IntArray, store: StoreEntry, seed: int, notes: tuple[str, ...], sink: Sink
+    scan: Scan, *, sample: Sample, store: StoreEntry, seed: int, notes: tuple[str, ...], sink: Sink
 ) -> Task:
     """The task of a scan without labels.
 
     Raises:
         TaskError: not one image can be decoded.
     """
-    found = _distinct(scan, positions=positions, rows=store.identities)
+    found = _distinct(scan, sample=sample, rows=store.identities)
     told, nothing = scan.declaration, np.empty(0, dtype=np.int64)
+    good = sorted(found.drawn)
+    digests = [store.identities[row].digest for row in good]
     return Task(
         name=told.name,
         root=scan.root,
@@ -35,8 +41,8 @@ def task_without_labels(
         templates=told.templates,
         domain=told.domain,
         metric=told.metric,
-        paths=tuple(scan.entries[positions[row]].path for row in found.good),
-        labels=np.full(len(found.good), UNLABELLED, dtype=np.int64),
+        paths=tuple(scan.entries[sample.positions[row]].path for row in good),
+        labels=np.full(len(good), UNLABELLED, dtype=np.int64),
         train=nothing,
         val=nothing,
         test=nothing,
@@ -45,21 +51,21 @@ def task_without_labels(
         bad_files=tuple(sorted([*scan.stray, *found.bad_files], key=lambda one: (one.used, one.path))),
         pixels=pixels_of(
             scan,
-            positions=positions,
+            positions=sample.positions,
             store=store,
-            good=found.good,
-            peers=np.zeros(len(found.good), dtype=np.int64),
+            good=good,
+            peers=np.zeros(len(good), dtype=np.int64),
             sink=sink,
         ),
-        digest=digest(
-            "no labels",
-            list(scan.classes),
-            list(scan.prompts),
-            list(told.templates),
-            [store.identities[row].digest for row in found.good],
-        ),
+        digest=digest("no labels", list(scan.classes), list(scan.prompts), list(told.templates), list(digests)),
         seed=seed,
         notes=(*scan.notes, *notes),
+        draw=Draw(
+            files=len(sample.positions),
+            order=np.searchsorted(good, found.drawn),
+            ids=np.array([int(digest(one)[:_DIGITS], 16) for one in digests], dtype=np.int64),
+            texts=digest("no labels", list(scan.prompts), list(told.templates)),
+        ),
     )
 
 
@@ -67,12 +73,12 @@ def task_without_labels(
 class _Distinct:
     """Images of a sample that can be used."""
 
-    good: tuple[int, ...]  # rows of the sample
+    drawn: tuple[int, ...]  # rows of the sample, in the order of the draw
     bad_files: tuple[BadFile, ...]  # damaged files, converted ones, and copies of others
 
 
-def _distinct(scan: Scan, *, positions: IntArray, rows: Sequence[Identity]) -> _Distinct:
-    """The images of a sample that can be decoded, one of each picture.
+def _distinct(scan: Scan, *, sample: Sample, rows: Sequence[Identity]) -> _Distinct:
+    """The images of a sample that can be decoded, one of each picture: that which was drawn first.
 
     Raises:
         TaskError: there is none.
@@ -80,8 +86,8 @@ def _distinct(scan: Scan, *, positions: IntArray, rows: Sequence[Identity]) -> _
     first: dict[str, str] = {}
     good: list[int] = []
     listed: list[BadFile] = []
-    for place, (position, row) in enumerate(zip(positions, rows, strict=True)):
-        path = printable(scan.entries[position].path)
+    for place in sample.order.tolist():
+        path, row = printable(scan.entries[sample.positions[place]].path), rows[place]
         if row.note:
             listed.append(BadFile(path=path, reason=row.note, used=bool(row.digest)))
         if row.digest and first.setdefault(row.digest, path) == path:
@@ -91,4 +97,4 @@ def _distinct(scan: Scan, *, positions: IntArray, rows: Sequence[Identity]) -> _
     if not good:
         lost = [f"{one.path}: {one.reason}" for one in listed]
         raise TaskError(f"no image was found: not one file can be decoded, but got {shown(lost)}")
-    return _Distinct(good=tuple(good), bad_files=tuple(listed))
+    return _Distinct(drawn=tuple(good), bad_files=tuple(listed))

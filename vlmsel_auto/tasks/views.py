@@ -12,8 +12,6 @@ from typing import Final, assert_never
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torchvision.transforms import CenterCrop, InterpolationMode, Resize
-from torchvision.transforms import functional as geometry
 
 from vlmsel_auto.records import ImageView
 from vlmsel_auto.tasks.decode import Decoded, decode_image
@@ -51,25 +49,31 @@ def render(image: Image.Image, view: ImageView) -> NDArray[np.uint8]:
 
     The image is of mode RGB, as `decode.decode_image` returns it; the result is uint8 (size, size, 3), RGB.
     """
-    mode = InterpolationMode.BILINEAR if view.interpolation == "bilinear" else InterpolationMode.BICUBIC
+    resample = Image.Resampling.BILINEAR if view.interpolation == "bilinear" else Image.Resampling.BICUBIC
     match view.resize_mode:
         case "shortest":
-            shaped = CenterCrop(view.size)(Resize(view.size, interpolation=mode)(image))
+            shaped = _shortest(image, size=view.size, resample=resample)
         case "squash":
-            shaped = Resize((view.size, view.size), interpolation=mode)(image)
+            shaped = image.resize((view.size, view.size), resample)
         case "longest":
-            shaped = _longest(image, view=view, mode=mode)
+            shaped = _longest(image, view=view, resample=resample)
         case _:
             assert_never(view.resize_mode)
     return np.asarray(shaped)
 
 
-def _longest(image: Image.Image, *, view: ImageView, mode: InterpolationMode) -> Image.Image:
+def _shortest(image: Image.Image, *, size: int, resample: Image.Resampling) -> Image.Image:
+    """Shorter side to ``size``, the longer rounded down, then the middle of it."""
+    short = min(image.size)
+    width, height = (size if side == short else int(size * side / short) for side in image.size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.resize((width, height), resample).crop((left, top, left + size, top + size))
+
+
+def _longest(image: Image.Image, *, view: ImageView, resample: Image.Resampling) -> Image.Image:
     """Longer side to the view's size, then padding on both sides, the odd pixel at the right or bottom."""
-    ratio = max(image.height / view.size, image.width / view.size)
-    height, width = max(1, round(image.height / ratio)), max(1, round(image.width / ratio))
-    small = geometry.resize(image, [height, width], interpolation=mode)
-    left, top = (view.size - width) // 2, (view.size - height) // 2
-    padding = [left, top, view.size - width - left, view.size - height - top]
-    padded: Image.Image = geometry.pad(small, padding, fill=view.fill_color)
+    ratio = max(image.size) / view.size
+    width, height = (max(1, round(side / ratio)) for side in image.size)
+    padded = Image.new("RGB", (view.size, view.size), (view.fill_color,) * 3)
+    padded.paste(image.resize((width, height), resample), ((view.size - width) // 2, (view.size - height) // 2))
     return padded

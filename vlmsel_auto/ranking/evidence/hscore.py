@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from sklearn.covariance import ledoit_wolf
 
 from vlmsel_auto.records import FloatArray, IntArray
 
@@ -19,6 +18,8 @@ def hscore(features: FloatArray, labels: IntArray) -> float:
 
     NaN when no class has two images: class means are then the images.
     """
+    from sklearn.covariance import ledoit_wolf  # a second of imports that only labels need
+
     features = np.asarray(features, dtype=np.float64)
     count = np.bincount(labels)
     if count.max(initial=0) < 2:  # noqa: PLR2004 - a class of one has no spread

@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.mixture import GaussianMixture
 
 from vlmsel_auto.records import FloatArray, IntArray
 
@@ -41,6 +39,9 @@ def nleep(features: FloatArray, labels: IntArray, *, seed: int = 0) -> float:
     The score depends on the mixture's start, which ``seed`` draws. NaN when there are fewer than 10 images per class on
     average, as five components a class would then explain single images.
     """
+    from sklearn.decomposition import PCA  # a second of imports that only labels need
+    from sklearn.mixture import GaussianMixture
+
     n, n_classes = len(labels), int(labels.max(initial=-1)) + 1
     if n_classes < 1 or n < 2 * _PER_CLASS * n_classes:
         return math.nan

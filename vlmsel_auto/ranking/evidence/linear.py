@@ -7,9 +7,6 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
 
 from vlmsel_auto.ranking.evidence.likelihood import fitted_log_likelihood
 from vlmsel_auto.ranking.scaling import unit_rows
@@ -25,6 +22,10 @@ def logistic(features: FloatArray, labels: IntArray, *, seed: int = 0) -> float:
 
     NaN when fewer than two classes have two images or some class has a single one.
     """
+    from sklearn.exceptions import ConvergenceWarning  # a second of imports that only labels need
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+
     count = np.bincount(labels)
     count = count[count > 0]
     if len(count) < 2 or count.min() < _MIN_FOLDS:  # noqa: PLR2004 - one class cannot be told from another

@@ -8,12 +8,15 @@ no sign of quality.
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import numpy as np
 from scipy import special
 
 from vlmsel_auto.ranking.scaling import unit_rows
 from vlmsel_auto.records import FloatArray, IntArray
+
+CLARITY: Final = 1.25  # log-odds for one standard deviation of a class's cosines between images; our own choice
 
 
 def cosines(features: FloatArray, text_features: FloatArray) -> FloatArray:
