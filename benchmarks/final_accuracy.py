@@ -63,6 +63,7 @@ class Found:
     seconds: float
     calibration_error: float  # of the ensemble, or of the single model
     order: tuple[str, ...]  # the ranking before the first trial
+    calibration_floor: float | None = None  # None: of an older record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,13 +107,15 @@ def search(target: Path, *, seconds: float, seed: int, library: Path, candidates
     single = float(answer["best"]["test"])
     mean = answer["ensemble"]
     tested = [each for each in answer["trials"] if each["test"] is not None]
+    on_test = (mean or answer["best"])["on_test"]
     return Found(
         single=single,
         ensemble=single if mean is None else float(mean["test"]),
         best_tried=max(float(each["test"]) for each in tested),
         tried=len({each["candidate"] for each in tested}),
         seconds=spent,
-        calibration_error=float((mean or answer["best"])["on_test"]["calibration_error"]),
+        calibration_error=float(on_test["calibration_error"]),
+        calibration_floor=on_test["calibration_floor"],
         order=tuple(str(each["candidate"]) for each in answer["ranking"]),
     )
 
@@ -166,6 +169,7 @@ def measure(target: Path, budgets: Sequence[float], *, seed: int, rows: Sequence
             row = Row(
                 target=target.name, seed=seed, budget=budget, seconds=ours.seconds, tried=ours.tried,
                 calibration_error=ours.calibration_error,
+                calibration_floor=ours.calibration_floor,
                 accuracy={
                     name: value
                     for name, value in (

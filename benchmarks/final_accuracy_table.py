@@ -34,6 +34,7 @@ class Row:
     tried: int  # candidates with a complete trial
     calibration_error: float  # of the ensemble
     accuracy: Mapping[str, float]  # on test, in [0, 1]
+    calibration_floor: float | None = None  # what exact probabilities would show; None: of an older record
 
     def line(self) -> str:
         """One line of a table."""
@@ -58,6 +59,9 @@ def summary(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
         mine = [row for row in rows if row.budget == budget]
         means = {"runs": float(len(mine)), "seconds": float(np.mean([row.seconds for row in mine]))}
         means["calibration error"] = float(np.mean([row.calibration_error for row in mine]))
+        floors = [row.calibration_floor for row in mine if row.calibration_floor is not None]
+        if floors:
+            means["calibration floor"] = float(np.mean(floors))
         means["tried"] = float(np.mean([row.tried for row in mine]))
         names = list(dict.fromkeys(name for row in mine for name in row.accuracy))
         for name in names:
