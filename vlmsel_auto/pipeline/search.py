@@ -183,7 +183,7 @@ def search(
     task, engine = open_meanwhile(
         partial(
             load_task, images_of, views=views_of(chosen), shots=shots, seed=seed, workdir=folder, sink=sink,
-            needs_val=True, classes=classes, unlabelled=unlabelled, images=images or sample,
+            needs_val=True, classes=classes, unlabelled=unlabelled, images=sample if images is None else images,
             draw_test=test_split,
         ),
         workers=workers, ray=ray, device=place, gpus=devices,
