@@ -74,7 +74,7 @@ def _on_test(score: FinalScore, *, params: int | None) -> str:
 
 def _calibration(score: FinalScore) -> str:
     """The calibration error beside what exact probabilities would show."""
-    floor = "" if score.calibration_floor is None else f" (exact: {formatting.percent(score.calibration_floor)})"
+    floor = "" if score.calibration_floor is None else f" (exact probabilities: {formatting.percent(score.calibration_floor)})"
     return f"calibration error {formatting.percent(score.calibration_error)}{floor}"
 
 
