@@ -74,8 +74,9 @@ def _on_test(score: FinalScore, *, params: int | None) -> str:
 
 def _calibration(score: FinalScore) -> str:
     """The calibration error beside what exact probabilities would show."""
-    floor = "" if score.calibration_floor is None else f" (exact probabilities: {formatting.percent(score.calibration_floor)})"
-    return f"calibration error {formatting.percent(score.calibration_error)}{floor}"
+    error, floor = score.calibration_error, score.calibration_floor
+    beside = "" if floor is None else f" (exact probabilities: {formatting.percent(floor)})"
+    return f"calibration error {formatting.percent(error)}{beside}"
 
 
 def _prediction(report: SearchReport) -> str:
