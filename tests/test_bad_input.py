@@ -89,6 +89,20 @@ def test_a_call_that_asks_for_nonsense_writes_nothing(options, says, tmp_path, m
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.parametrize("ask", [vlmsel_auto.rank, vlmsel_auto.label])
+def test_a_sample_of_no_images_is_none_of_the_default_size(ask, tmp_path):
+    good_task(tmp_path)
+    with pytest.raises(InputError, match=r"images must be at least 1, but got 0"):
+        ask(
+            tmp_path / "task",
+            candidates=MEMBER,
+            unlabelled=True,
+            classes=["cat", "dog"],
+            images=0,
+            cache_dir=tmp_path / "c",
+        )
+
+
 def test_the_page_counts_the_cases():
     counts = Counter(case.room for case in CASES)
     told = {name: int(count) for name, count in re.findall(r"^\| ([a-z. ]+) \| (\d+) \|", PAGE, re.MULTILINE)}

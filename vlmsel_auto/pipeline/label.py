@@ -68,7 +68,9 @@ def open_labelling(
         task = load_task(
             Path(task_dir), views=views_of(listed.candidates), seed=seed, workdir=root, sink=sink,
             classes=known.classes, unlabelled=True,
-            images=images or affordable_sample(listed.candidates, machine=listed.machine, device=device),
+            images=affordable_sample(listed.candidates, machine=listed.machine, device=device)
+            if images is None
+            else images,
         )  # fmt: skip
         ranked = rank_task(
             task,

@@ -109,7 +109,9 @@ def rank(
         task = load_task(
             task_folder(task_dir, folder=Path(scratch) / "dataset"), views=views, shots=shots, seed=seed, workdir=root,
             sink=sink, classes=classes, unlabelled=unlabelled,
-            images=images or affordable_sample(listed.candidates, machine=listed.machine, device=device),
+            images=affordable_sample(listed.candidates, machine=listed.machine, device=device)
+            if images is None
+            else images,
         )  # fmt: skip
         ranked = rank_task(
             task,
