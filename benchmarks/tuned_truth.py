@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from vlmsel_auto.records import Candidate, Task, TrialResult
 
 COLUMNS = ("member", "task", "method", "seed", "zeroshot", "accuracy", "seconds", "error")
-FOLDS = 5  # as a search divides labelled images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +68,7 @@ def run(job: Job) -> int:
     views = tuple({one.view for one in members})
     data = task.load_task(job.task, views=views, shots=job.shots, seed=job.seed, workdir=job.workdir)
     few = data.support
-    places = split.folds(data.labels[few], np.arange(len(few)), count=FOLDS, seed=job.seed)
+    places = split.folds(data.labels[few], np.arange(len(few)), count=task.FOLDS, seed=job.seed)
     parts = tuple(few[each] for each in places)
     for_heads = replace(data, train=np.concatenate(parts[1:]), val=parts[0], folds=parts)
     for_towers = replace(data, train=few, val=few[::16], folds=())  # nothing is chosen by these few images

@@ -72,6 +72,11 @@ def _enough(library: Library, better: FloatArray) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(better).sum(axis=0) >= least)
 
 
+def _trained(library: Library) -> NDArray[np.bool_]:
+    """Whether (S,) tuned truth of a task is of accuracies after training."""
+    return _enough(library, library.probed) | _enough(library, library.tuned)
+
+
 def source_truth(library: Library, candidates: Sequence[str], *, truth: Truth) -> FloatArray:
     """Accuracies (M, S) of the listed candidates that a ranking learns from, NaN where it does not.
 
@@ -81,7 +86,7 @@ def source_truth(library: Library, candidates: Sequence[str], *, truth: Truth) -
     found = _rows_of(truth_of(library, truth=truth), _places(library, candidates))
     found[:, np.isfinite(found).sum(axis=0) < min(_MIN_ROWS, len(candidates))] = np.nan
     if truth == "tuned":
-        trained = _enough(library, library.probed) | _enough(library, library.tuned)
+        trained = _trained(library)
         if (trained & np.isfinite(found).any(axis=0)).sum() >= _MIN_TRAINED:
             found[:, ~trained] = np.nan
     return found
@@ -94,10 +99,9 @@ def _places(library: Library, candidates: Sequence[str]) -> list[int | None]:
 
 def images_behind(library: Library, *, truth: Truth) -> IntArray:
     """(S,) images that the accuracies of `source_truth` were measured on; 0: unknown."""
-    trained = _enough(library, library.probed) | _enough(library, library.tuned)
     counts = [
         one.n_test if one.zero_shot_images is None or (truth == "tuned" and has) else one.zero_shot_images
-        for one, has in zip(library.tasks, trained, strict=True)
+        for one, has in zip(library.tasks, _trained(library), strict=True)
     ]
     return np.array(counts, dtype=np.int64)
 

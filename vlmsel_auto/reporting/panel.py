@@ -69,14 +69,7 @@ def _on_test(score: FinalScore, *, params: int | None) -> str:
         else f"95 % interval {formatting.percent(interval.low)} to {formatting.percent(interval.high)}, "
     )
     size = "" if params is None else f"; {params / 1e6:,.1f} million parameters"
-    return f"{between}{_calibration(score)} on {score.images} test images{size}"
-
-
-def _calibration(score: FinalScore) -> str:
-    """The calibration error beside what exact probabilities would show."""
-    error, floor = score.calibration_error, score.calibration_floor
-    beside = "" if floor is None else f" (exact probabilities: {formatting.percent(floor)})"
-    return f"calibration error {formatting.percent(error)}{beside}"
+    return f"{between}calibration error {sentences.calibration_text(score)} on {score.images} test images{size}"
 
 
 def _prediction(report: SearchReport) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-from vlmsel_auto.records import Interval, StoppedBy
+from vlmsel_auto.records import FinalScore, Interval, StoppedBy
 from vlmsel_auto.reporting import formatting
 from vlmsel_auto.reporting.report import SearchReport
 from vlmsel_auto.tuning.methods import label_of
@@ -33,6 +33,12 @@ def figure_text(value: float | None, bounds: Interval | None = None) -> str:
 def points_text(share: float | None) -> str:
     """A difference of accuracies in percentage points."""
     return TOO_FEW if share is None else f"{100 * share:.1f} points"
+
+
+def calibration_text(score: FinalScore) -> str:
+    """A calibration error beside what exact probabilities would show, where that is known."""
+    error, floor = formatting.percent(score.calibration_error), score.calibration_floor
+    return error if floor is None else f"{error} (exact probabilities: {formatting.percent(floor)})"
 
 
 def mixed_text(report: SearchReport) -> str:

@@ -24,7 +24,7 @@ from vlmsel_auto.tasks.store import StoreEntry, open_entry
 from vlmsel_auto.tasks.unlabelled import task_without_labels
 
 _PARTS: tuple[Part, ...] = ("train", "val", "test")
-_FOLDS = 5  # the drawn validation split is one of them
+FOLDS: Final = 5  # the drawn validation split is one of them
 _MOST_FOLDED = 4_000  # labelled images: with more, a fifth of them tells enough
 _LARGE_BYTES: Final = 2**30  # of encoded images: with more, they are not decoded before the search begins
 _LARGE_NOTE: Final = (
@@ -264,7 +264,7 @@ def _folds(parts: splitting.Split, labels: IntArray, groups: IntArray, *, seed: 
     """Validation and training images in parts, by which heads are cross-validated."""
     if not len(parts.val) or len(parts.train) + len(parts.val) > _MOST_FOLDED:
         return ()
-    rest = splitting.folds(labels[parts.train], groups[parts.train], count=_FOLDS - 1, seed=seed)
+    rest = splitting.folds(labels[parts.train], groups[parts.train], count=FOLDS - 1, seed=seed)
     return (parts.val, *(parts.train[each] for each in rest))
 
 
