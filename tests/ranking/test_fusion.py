@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from vlmsel_auto.ranking.fusion import Fusion, candidate_effect, fit_fusion, fuse, trend
+from vlmsel_auto.ranking.fusion import Fusion, _chosen, _LeftOut, candidate_effect, fit_fusion, fuse, trend
 
 
 def world(*, m=12, s=15, noise=0.3, seed=0):
@@ -126,3 +126,29 @@ def test_a_task_on_which_all_are_equal_does_not_choose_the_shrinkage():
     wider = np.ones((12, 9, 9)) * (1 - np.eye(9))
     wider[:, :, 8] = 0.0  # and it is like none of the others
     assert fit_fusion(more, np.hstack([truth, equal]), similarity=wider).shrink == expected != 2.0
+
+
+def left_out(*gains, error=1.0):
+    return _LeftOut(error=error, gains=np.array(gains))
+
+
+def test_the_strongest_shrinkage_within_one_standard_error_of_the_best_is_chosen():
+    everywhere = np.ones(4)
+    tried = {
+        2.0: left_out(0.6, 0.7, 0.8, 0.9),
+        10.0: left_out(0.5, 0.7, 0.8, 0.9),  # -.025 on average, standard error .022
+        50.0: left_out(0.5, 0.6, 0.7, 0.9),  # -.075, .022
+    }
+    assert _chosen(tried, everywhere, by_order=True) == 2.0
+    assert _chosen(tried | {10.0: left_out(0.5, 0.7, 0.8, 0.95)}, everywhere, by_order=True) == 10.0
+    trusted = np.array([0.05, 1.0, 1.0, 1.0])  # the task that sets 2 and 10 apart is hardly more than noise
+    assert _chosen(tried, trusted, by_order=True) == 10.0
+    equal = {k: left_out(0.8, 0.8, 0.8, np.nan) for k in (2.0, 10.0, 50.0)}
+    assert _chosen(equal, everywhere, by_order=True) == 50.0
+
+
+def test_the_error_chooses_where_no_order_tells_shrinkages_apart():
+    tried = {2.0: left_out(0.9, 0.9, error=0.7), 10.0: left_out(0.5, 0.5, error=0.6)}
+    assert _chosen(tried, np.ones(2), by_order=False) == 10.0
+    unordered = {k: left_out(np.nan, np.nan, error=k) for k in (2.0, 10.0)}
+    assert _chosen(unordered, np.ones(2), by_order=True) == 2.0

@@ -28,7 +28,7 @@ from vlmsel_auto.ranking.scaling import standardise
 from vlmsel_auto.records import FloatArray, IntArray
 
 _MIN_SD = 0.05  # standard units: a fit without any residual must not claim certainty
-_SHRINKS: Final = (2.0, 5.0, 10.0, 20.0, 50.0, np.inf)  # k of n / (n + k), chosen by the errors left out
+_SHRINKS: Final = (2.0, 5.0, 10.0, 20.0, 50.0)  # k of n / (n + k), chosen on tasks left out
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,11 +95,15 @@ def _residual(rows: _Rows, weights: FloatArray) -> FloatArray:
     return np.where(rows.known, rows.y - (rows.x @ weights).mean(axis=2), np.nan)
 
 
-def _left_out(rows: _Rows, fits: list[FloatArray], similarity: FloatArray, shrink: float) -> tuple[float, float]:
-    """Mean squared error and NDCG@5, weighted by reliability, of scores on tasks that the fit had not seen.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _LeftOut:
+    """Scores on tasks that the fit had not seen, with one shrinkage of candidate effects."""
 
-    Tasks without an NDCG@5 count for the error alone; where none has one, it is 0.
-    """
+    error: float  # mean squared, over candidates and tasks
+    gains: FloatArray  # (S,) NDCG@5, NaN where nearly all candidates are equal
+
+
+def _left_out(rows: _Rows, fits: list[FloatArray], similarity: FloatArray, shrink: float) -> _LeftOut:
     n_tasks, draws = rows.x.shape[1:3]
     squares, gains = 0.0, []
     for s in range(n_tasks):
@@ -109,9 +113,29 @@ def _left_out(rows: _Rows, fits: list[FloatArray], similarity: FloatArray, shrin
         truth = rows.y[rows.known[:, s], s]
         squares += float(np.sum((truth[:, None] - score) ** 2)) / draws
         gains.append(float(np.mean([ndcg(score[:, w], truth) for w in range(draws)])))
-    ordered = np.isfinite(gains)  # not where nearly all candidates are equal
-    gain = float(np.average(np.array(gains)[ordered], weights=rows.reliability[ordered])) if ordered.any() else 0.0
-    return squares / float(rows.known.sum()), gain
+    return _LeftOut(error=squares / float(rows.known.sum()), gains=np.array(gains))
+
+
+def _chosen(tried: Mapping[float, _LeftOut], reliability: FloatArray, *, by_order: bool) -> float:
+    """The strongest shrinkage whose NDCG@5 is within one standard error of the best; else that of the least error.
+
+    What a plan lives from is the top, not the mean error. The one-standard-error rule (Breiman et al. 1984, section
+    3.4.3) on differences to the best, paired by task and weighted by reliability: few tasks tell shrinkages apart
+    badly, and a strong one has less to go wrong. Where effects are all there is, shrinking them leaves the order alone.
+    """
+    ordered = np.all([np.isfinite(each.gains) for each in tried.values()], axis=0)
+    if not (by_order and ordered.any()):
+        return min(tried, key=lambda k: tried[k].error)
+    share = reliability[ordered] / reliability[ordered].sum()
+    gains = {k: each.gains[ordered] for k, each in tried.items()}
+    best = max(gains.values(), key=lambda gain: float(share @ gain))
+    within = []
+    for k, gain in gains.items():
+        lost = best - gain
+        mean = float(share @ lost)
+        if mean <= float(np.sqrt(share**2 @ (lost - mean) ** 2)):
+            within.append(k)
+    return max(within)
 
 
 def fit_fusion(
@@ -160,10 +184,10 @@ def fit_fusion(
         near = np.ones((len(truth), len(tasks), len(tasks)))
         if similarity is not None:
             near = similarity[:, tasks][:, :, tasks]
-        tried = {k: _left_out(rows, fits, near, k) for k in (_SHRINKS if effects else (np.inf,))}
-        # what a plan lives from is the top, not the mean error; without signals the effects are all there is
-        shrink = max((k for k in tried if names or np.isfinite(k)), key=lambda k: tried[k][1])
-        sd, trend_sd = (float(np.sqrt(tried[k][0])) for k in (shrink, np.inf))
+        tried = {k: _left_out(rows, fits, near, k) for k in (*_SHRINKS, np.inf)}
+        if effects:
+            shrink = _chosen({k: tried[k] for k in _SHRINKS}, rows.reliability, by_order=bool(names))
+        sd, trend_sd = (float(np.sqrt(tried[k].error)) for k in (shrink, np.inf))
     residual = np.full(truth.shape, np.nan)
     residual[:, tasks] = _residual(rows, weights)
     return Fusion(
