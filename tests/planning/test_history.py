@@ -128,7 +128,8 @@ def test_levelling_moves_towers_alike(folds: list[tuple[float, float]], value: f
 
 def test_what_a_method_is_expected_to_gain_holds_until_it_was_tried() -> None:
     heads = [tried("m0", 0.7, "probe"), tried("m1", 0.6, "probe")]
-    plain, gaining = plan(), replace(plan(), gains={"finetune": 0.03})
+    first, last = plan().methods
+    plain, gaining = (replace(plan(), methods=(first, replace(last, gain=gain))) for gain in (0.0, 0.03))
     before, after = (observe(each, heads).mean for each in (plain, gaining))
     assert np.allclose(before[:, 0], after[:, 0])
     assert np.allclose(after[:, 1] - before[:, 1], 0.03)

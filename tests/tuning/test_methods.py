@@ -73,10 +73,3 @@ def test_refusals() -> None:
         method_of("lora")
     with pytest.raises(InputError, match="at least one method is needed"):
         methods_of([])
-
-
-def test_fine_tuning_is_expected_to_gain_with_labels() -> None:
-    gains = [FINETUNE.gain(images) for images in (4, 30, 100, 1_000, 100_000)]
-    assert gains == sorted(gains)
-    assert -0.04 <= gains[0] < 0 < gains[-1] <= 0.03
-    assert PROBE.gain(100) == 0.0

@@ -179,9 +179,7 @@ def observe(plan: Plan, history: History) -> Posterior:
         Observation(candidate=plan.belief.candidates.index(name), method=plan.column(method), value=end.mean, sd=end.sd)
         for (name, method), end in known_ends(plan, history).items()
     ]
-    return posterior(
-        plan.belief, observations, gains=[plan.gains.get(each.name, 0.0) for each in plan.methods], policy=plan.policy
-    )
+    return posterior(plan.belief, observations, gains=[each.gain for each in plan.methods], policy=plan.policy)
 
 
 def believed(plan: Plan, history: History, arm: Arm) -> Forecast | None:

@@ -27,13 +27,7 @@ class SplitSizes:
     test: int = 0
 
 
-Gain = Callable[[int], float]  # of training images, in units of the metric
 Ranges = Callable[[Candidate, int, int], Mapping[str, Range]]  # of candidate, training images, images per trial
-
-
-def _no_gain(train_images: int) -> float:
-    del train_images
-    return 0.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,7 +40,7 @@ class Method:
     trains: Trains
     ranges: Ranges  # of the settings; "epochs" is rounded to whole numbers
     settings: tuple[str, ...] = ()  # their names, for every candidate the same
-    gain: Gain = _no_gain  # over the first method, before either was seen on a task
+    gain: float = 0.0  # of the metric, over the first method, before either was seen on a task
     step_cost: float = 3.0  # a training image against a pass without gradients
 
     def space(self, candidate: Candidate, *, train_images: int, images_per_trial: int = 2_500) -> Space:

@@ -48,7 +48,6 @@ class Plan:
     defaults: Defaults = field(default_factory=dict)  # where a first trial is; missing: the middle of its space
     loading: Mapping[str, float] = field(default_factory=dict)  # seconds to load those that nobody looked at yet
     relative_costs: Mapping[str, float] = field(default_factory=dict)  # by method, before any was timed; a head takes 1
-    gains: Mapping[str, float] = field(default_factory=dict)  # by method, over the first one, before either was seen
     charges: Mapping[str, float] = field(default_factory=dict)  # what the objective takes off a candidate's metric
     validation_images: int | None = None  # what a metric is measured on; None: taken as exact
     folds: int = 1  # parts of the labelled images; trials of towers leave out one each, in turn
@@ -103,7 +102,6 @@ def make_plan(
     defaults: Defaults | None = None,
     loading: Mapping[str, float] | None = None,
     relative_costs: Mapping[str, float] | None = None,
-    gains: Mapping[str, float] | None = None,
     charges: Mapping[str, float] | None = None,
     validation_images: int | None = None,
     folds: int = 1,
@@ -121,7 +119,6 @@ def make_plan(
         defaults: settings of first trials, learned from past ones.
         loading: seconds that the first trial of a candidate takes more, for those that were not loaded yet.
         relative_costs: of a trial by each method against one of a head, before any was timed.
-        gains: expected advantage of each method over the first, in units of the metric; one that is missing has none.
         charges: what the objective takes off the metric of a candidate (`objective`); one that is missing: nothing.
         validation_images: how many images a trial's metric is measured on; None takes it as exact.
         folds: parts of the labelled images that trials of towers are scored on in turn; at least 1.
@@ -170,7 +167,6 @@ def make_plan(
         defaults=defaults or {},
         loading=loading or {},
         relative_costs=relative_costs or {},
-        gains=gains or {},
         charges=charges or {},
         validation_images=validation_images,
         folds=folds,

@@ -61,10 +61,6 @@ class TrialRunner:
             for method in self.methods.values()
         }
 
-    def gains(self) -> dict[str, float]:
-        """What each method is expected to gain with so many labels."""
-        return {method.name: method.gain(self.sizes.train) for method in self.methods.values()}
-
     def space(self, method: str, name: str) -> Space:
         """What may vary for one candidate."""
         return self.methods[method].space(

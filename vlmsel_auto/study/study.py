@@ -154,7 +154,6 @@ def run_study(
         defaults=defaults,
         loading={name: each.seconds for name, each in ranking.not_looked.items()},
         relative_costs=runner.relative_costs(),
-        gains=runner.gains(),
         charges=charges,
         validation_images=runner.sizes.val,
         folds=runner.folds,
