@@ -18,13 +18,13 @@ hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine
 hypothesis.settings.load_profile("patient")
 _NUMBERS = itertools.count()  # of homes
 LONGEST = (  # files that take more than a quarter of a minute, about in this order
-    "study/test_dispatch.py", "models/test_onnxfile.py", "test_documents.py", "models/test_real_architectures.py",
-    "cli/test_cli.py", "pipeline/test_search_from_hub.py", "pipeline/test_search.py", "engines/test_engine.py",
-    "pipeline/test_final_fit.py", "study/test_fits.py", "study/test_recovery.py", "study/test_dashboard.py",
-    "pipeline/test_without_labels.py", "benchmarks/test_faults.py", "test_estimator.py", "engines/test_ray.py",
-    "benchmarks/test_looking.py", "pipeline/test_workers.py", "measuring/test_build.py", "models/test_precision.py",
-    "integrations/test_ray_tune.py", "study/test_study.py", "study/test_mirror.py", "pipeline/test_look.py",
-    "pipeline/test_source_profiles.py",
+    "models/test_onnxfile.py", "cli/test_cli.py", "study/test_dispatch.py", "models/test_real_architectures.py",
+    "pipeline/test_search.py", "pipeline/test_search_from_hub.py", "test_bad_input.py", "pipeline/test_final_fit.py",
+    "test_documents.py", "study/test_fits.py", "study/test_recovery.py", "study/test_dashboard.py",
+    "pipeline/test_without_labels.py", "benchmarks/test_faults.py", "test_estimator.py", "benchmarks/test_looking.py",
+    "engines/test_engine.py", "engines/test_ray.py", "pipeline/test_workers.py", "measuring/test_build.py",
+    "models/test_precision.py", "integrations/test_ray_tune.py", "study/test_study.py", "study/test_mirror.py",
+    "pipeline/test_look.py", "pipeline/test_source_profiles.py",
 )  # fmt: skip
 
 
