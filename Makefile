@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+COMPILED := $(VENV)/.compiled
 LOWEST := .venv-lowest
 # what is imported is compiled then; compiling all 28,000 files beforehand takes as long as the rest of pip's work
 QUICKLY := -q --disable-pip-version-check --no-compile
@@ -21,6 +22,10 @@ $(READY): constraints.txt pyproject.toml
 	@$(BIN)/python -W ignore -m compileall -q $(VENV)/lib/python*/site-packages/ot  # POT's docstrings make Python warn
 	@touch $(READY)
 
+$(COMPILED): $(READY)  # what tests import, once: else each of their processes would compile it at the same time
+	@$(BIN)/python -m pytest --collect-only -q > /dev/null
+	@touch $@
+
 demo: $(READY)  ## the main job offline: handwritten digits, mini zoo, a real search
 	$(BIN)/vlmsel-auto demo
 
@@ -28,7 +33,7 @@ test: $(READY) lint  ## checks and all tests, with the coverage of lines
 	@$(MAKE) --no-print-directory -j 2 types traced  # mypy has one processor's work for a while
 
 # three processes of tests on two processors: tests wait for servers, for Ray and for processes that are killed
-traced: $(READY)
+traced: $(COMPILED)
 	$(BIN)/python -m slipcover -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(READY)  ## without the tests that train for minutes

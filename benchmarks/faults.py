@@ -8,7 +8,8 @@ Each case starts `vlmsel-auto search` (two candidates of the mini zoo, digits th
 short fine-tuning of each), does it harm, gives the same command again and compares with an undisturbed search: every
 finished trial there once with the same figures, the same predicted order and the same best model, which must load in
 plain open_clip and score what the record says. A case that is on file is not run again. The last line is one JSON
-object with what went wrong in each case; the exit status is 1 when anything did.
+object with what went wrong in each case; the exit status is 1 when anything did. Searches of the quick form are forked
+from this process, which has imported what they need.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="comma list of beginnings of names of cases")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vlmsel-faults-") as folder:
-        world = World.made(Path(folder))
+        world = World.made(Path(folder), forked=chosen.quick)
         only = tuple(name for name in chosen.only.split(",") if name)
         listed = quick_cases(world) if chosen.quick else all_cases(world)
         done = campaign(listed, only=only, file=None if chosen.quick else RESULTS)

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from faults_forked import Forked, Start
+
 SEARCH = Path(__file__).with_name("faults_search.py")
 CANDIDATES = ("EffNet-Mi-64.all-m", "ConvNeXt-Mi-64.all-m")
 _TRIALS = 4  # beside the floor: a probe and a fine-tuning of each candidate
@@ -34,7 +36,7 @@ class Run:
 class Watch:
     """What a `strike` may look at: the running search, and what it said so far."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     workdir: Path
     log: Path
     begun: float = field(default_factory=time.monotonic)
@@ -61,17 +63,21 @@ Strike = Callable[[Watch], bool]  # waits for its moment and does its harm; Fals
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """A folder of digits and a home of its own."""
+    """A folder of digits and a home of its own.
+
+    Searches start as a user starts them, or are ``forked`` from this process, which spares each its imports.
+    """
 
     root: Path
+    forked: bool = False
 
     @staticmethod
-    def made(root: Path) -> World:
+    def made(root: Path, *, forked: bool = False) -> World:
         """Write the images."""
         from vlmsel_auto.tasks.digits import write_digits
 
         write_digits(root / "images", train_per_class=8, test_per_class=6)
-        return World(root=root)
+        return World(root=root, forked=forked)
 
     @property
     def task(self) -> Path:
@@ -118,11 +124,20 @@ class World:
             limit: seconds after which it is killed.
         """
         with tempfile.NamedTemporaryFile(suffix=".log") as stream:
-            process = subprocess.Popen(  # noqa: S603 - our own command
-                script or self.command(workdir, candidates=candidates, more=more),
-                env=self.environment(workdir), stdout=subprocess.DEVNULL, stderr=stream, cwd=workdir.parent,
-                preexec_fn=prepare,  # noqa: PLW1509 - limits of resources
-            )  # fmt: skip
+            command = script or self.command(workdir, candidates=candidates, more=more)
+            process: subprocess.Popen[bytes] | Forked
+            if self.forked and script is None:
+                process = Forked(
+                    Start(
+                        script=SEARCH, words=command[command.index(str(SEARCH)) + 1 :], folder=workdir.parent,
+                        environment=self.environment(workdir), log=stream.fileno(), prepare=prepare,
+                    )
+                )  # fmt: skip
+            else:
+                process = subprocess.Popen(  # noqa: S603 - our own command
+                    command, env=self.environment(workdir), stdout=subprocess.DEVNULL, stderr=stream,
+                    cwd=workdir.parent, preexec_fn=prepare,  # noqa: PLW1509 - limits of resources
+                )  # fmt: skip
             watch = Watch(process=process, workdir=workdir, log=Path(stream.name))
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             try:
@@ -130,10 +145,10 @@ class World:
                 process.wait(timeout=limit)
             finally:
                 process.kill()
-                process.wait()
+                code = process.wait()
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             return Run(
-                code=process.returncode,
+                code=code,
                 lines=tuple(Path(stream.name).read_text("utf-8", errors="replace").splitlines()),
                 cpu=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
                 reached=reached,

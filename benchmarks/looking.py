@@ -22,7 +22,7 @@ truth). Gigabytes, or seconds where looks have them: paid until a model within o
 loaded, weights in single precision; strategies that count costs go by what the other data sets lead to expect.
 
 With a wrong table the reference is the random order: what is printed is how much more is lost after two loads more.
---quick has two draws and neither ours_nested, ours_missing nor costs. The last line printed is one JSON object.
+--quick has two draws at most and neither ours_nested, ours_missing nor costs. The last line printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def main() -> None:
     settings = read_settings(args.tables) + ([] if args.tables is None else quicktune(args.tables))
     for setting in (each for each in settings if args.only in {None, each.name}):
         most = setting.draws.shape[2] if setting.draws.size else args.draws
-        draws = 2 if args.quick else min(args.draws, most)
+        draws = min(args.draws, 2 if args.quick else most)
         found = _losses(setting, draws=draws, quick=args.quick)
         models, size = setting.accuracy.shape
         tables = []

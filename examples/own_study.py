@@ -1,4 +1,4 @@
-"""The ranking as prior and pruner of somebody's own Optuna study: python examples/own_study.py FOLDER TRIALS.
+"""The ranking as prior and pruner of an own Optuna study: python examples/own_study.py FOLDER TRIALS [CANDIDATES].
 
 The objective is the user's own: here a logistic regression on a candidate's image embeddings.
 """
@@ -21,9 +21,9 @@ from vlmsel_auto.records import IntArray
 from vlmsel_auto.tasks.task import load_task
 
 
-def main(folder: str, n_trials: int) -> None:
+def main(folder: str, n_trials: int, wanted: str) -> None:
     """Rank once, then let the study start where the ranking points."""
-    ranking = vlmsel_auto.rank(folder)
+    ranking = vlmsel_auto.rank(folder, candidates=wanted)
     ranked = candidates.resolve(ranking.order)
 
     # three lines make the ranking the study's prior
@@ -56,4 +56,4 @@ def main(folder: str, n_trials: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "auto")  # noqa: PLR2004 - optional

@@ -17,12 +17,26 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("patient")
 _NUMBERS = itertools.count()  # of homes
+LONGEST = (  # files that take more than a quarter of a minute, about in this order
+    "models/test_onnxfile.py", "cli/test_cli.py", "study/test_dispatch.py", "models/test_real_architectures.py",
+    "pipeline/test_search.py", "pipeline/test_search_from_hub.py", "test_bad_input.py", "pipeline/test_final_fit.py",
+    "test_documents.py", "study/test_fits.py", "study/test_recovery.py", "study/test_dashboard.py",
+    "pipeline/test_without_labels.py", "benchmarks/test_faults.py", "test_estimator.py", "benchmarks/test_looking.py",
+    "engines/test_engine.py", "engines/test_ray.py", "pipeline/test_workers.py", "measuring/test_build.py",
+    "models/test_precision.py", "integrations/test_ray_tune.py", "study/test_study.py", "study/test_mirror.py",
+    "pipeline/test_look.py", "pipeline/test_source_profiles.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Modules with slow tests come first, so that none is left alone at the end while other processes have nothing."""
+    """The longest files come first, so that none is left alone at the end while other processes have nothing.
+
+    Those with slow tests are next.
+    """
+    here = Path(__file__).parent
+    place = {here / name: number for number, name in enumerate(LONGEST)}
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: (place.get(item.path, len(place)), item.path not in slow))
 
 
 def pytest_collection_finish() -> None:

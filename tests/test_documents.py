@@ -29,7 +29,7 @@ PAGES = sorted(str(each.relative_to(ROOT)) for each in (*ROOT.glob("*.md"), *ROO
 EXAMPLES = {
     "lightning_search.py": ("3",),
     "optunahub_sampler.py": ("4",),
-    "own_study.py": ("2",),
+    "own_study.py": ("2", "ViT-Mi-8-64.all-l,RN-Mi-64.glyph-s,EffNet-Mi-64.all-m"),
     "past_study.py": ("4",),
     "ray_tune.py": ("3",),
     "real_zoo.py": ("5", "ViT-Mi-8-64.all-l,RN-Mi-64.glyph-s"),

@@ -93,3 +93,11 @@ def test_versions_and_settings_of_the_project_agree():
     assert names - pinned == set()
     for path in (*(ROOT / ".github").rglob("*.yml"), ROOT / ".pre-commit-config.yaml"):
         assert yaml.safe_load(path.read_text()), path
+
+
+def test_the_files_that_tests_begin_with_are_there():
+    tree = ast.parse((ROOT / "tests" / "conftest.py").read_text())
+    (names,) = [each.value for each in tree.body if isinstance(each, ast.Assign) and each.targets[0].id == "LONGEST"]
+    longest = ast.literal_eval(names)
+    assert len(set(longest)) == len(longest)
+    assert [each for each in longest if not (ROOT / "tests" / each).is_file()] == []

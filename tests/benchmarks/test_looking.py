@@ -172,7 +172,7 @@ def test_models_without_a_truth_are_no_candidates_and_looks_are_told_as_accuraci
 @pytest.mark.slow
 def test_quick_prints_one_object_last(tmp_path):
     done = subprocess.run(
-        [sys.executable, BENCHMARKS / "looking.py", "--quick", "--tables", tmp_path],
+        [sys.executable, BENCHMARKS / "looking.py", "--quick", "--draws", "1", "--tables", tmp_path],
         capture_output=True,
         text=True,
         timeout=300,

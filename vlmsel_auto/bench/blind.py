@@ -23,13 +23,9 @@ def weighted_rank(truth: FloatArray, weights: FloatArray) -> FloatArray:
         (M,) scores, higher is better.
     """
     known = np.isfinite(truth)
-    ranks = np.zeros(truth.shape)
-    for s in range(truth.shape[1]):
-        rows = known[:, s]
-        if rows.any():
-            order = stats.rankdata(-truth[rows, s])
-            # the place within those known, so that a task which few were tried on counts no less
-            ranks[rows, s] = (order - 0.5) / rows.sum() - 0.5
+    order = stats.rankdata(np.where(known, -truth, np.nan), axis=0, nan_policy="omit")
+    # the place within those known, so that a task which few were tried on counts no less
+    ranks = np.where(known, (order - 0.5) / np.maximum(known.sum(axis=0), 1) - 0.5, 0.0)
     # rounded: equal mean ranks must not differ by the order of the sum
     return np.asarray(-(ranks * weights).sum(axis=1).round(_DECIMALS), dtype=np.float64)
 
