@@ -18,13 +18,15 @@ hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine
 hypothesis.settings.load_profile("patient")
 _NUMBERS = itertools.count()  # of homes
 LONGEST = (  # files that take more than a quarter of a minute, about in this order
-    "models/test_onnxfile.py", "cli/test_cli.py", "study/test_dispatch.py", "models/test_real_architectures.py",
-    "pipeline/test_search.py", "pipeline/test_search_from_hub.py", "test_bad_input.py", "pipeline/test_final_fit.py",
-    "test_documents.py", "study/test_fits.py", "study/test_recovery.py", "study/test_dashboard.py",
-    "pipeline/test_without_labels.py", "benchmarks/test_faults.py", "test_estimator.py", "benchmarks/test_looking.py",
-    "engines/test_engine.py", "engines/test_ray.py", "pipeline/test_workers.py", "measuring/test_build.py",
-    "models/test_precision.py", "integrations/test_ray_tune.py", "study/test_study.py", "study/test_mirror.py",
-    "pipeline/test_look.py", "pipeline/test_source_profiles.py",
+    "tests/models/test_onnxfile.py", "tests/cli/test_cli.py", "tests/study/test_dispatch.py",
+    "tests/models/test_real_architectures.py", "tests/pipeline/test_search.py",
+    "tests/pipeline/test_search_from_hub.py", "tests/test_bad_input.py", "tests/pipeline/test_final_fit.py",
+    "tests/test_documents.py", "tests/study/test_fits.py", "tests/study/test_recovery.py",
+    "tests/study/test_dashboard.py", "tests/pipeline/test_without_labels.py", "tests/benchmarks/test_faults.py",
+    "tests/test_estimator.py", "tests/benchmarks/test_looking.py", "tests/engines/test_engine.py",
+    "tests/engines/test_ray.py", "tests/pipeline/test_workers.py", "tests/measuring/test_build.py",
+    "tests/models/test_precision.py", "tests/integrations/test_ray_tune.py", "tests/study/test_study.py",
+    "tests/study/test_mirror.py", "tests/pipeline/test_look.py", "tests/pipeline/test_source_profiles.py",
 )  # fmt: skip
 
 
@@ -33,8 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Those with slow tests are next.
     """
-    here = Path(__file__).parent
-    place = {here / name: number for number, name in enumerate(LONGEST)}
+    root = Path(__file__).parents[1]
+    place = {root / name: number for number, name in enumerate(LONGEST)}
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (place.get(item.path, len(place)), item.path not in slow))
 

@@ -100,4 +100,4 @@ def test_the_files_that_tests_begin_with_are_there():
     (names,) = [each.value for each in tree.body if isinstance(each, ast.Assign) and each.targets[0].id == "LONGEST"]
     longest = ast.literal_eval(names)
     assert len(set(longest)) == len(longest)
-    assert [each for each in longest if not (ROOT / "tests" / each).is_file()] == []
+    assert [each for each in longest if not (ROOT / each).is_file()] == []
