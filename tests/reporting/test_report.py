@@ -375,7 +375,7 @@ def test_an_ensemble_is_told_beside_the_best_model(tmp_path):
     exact = replace(mean, on_test=replace(mean.on_test, calibration_floor=0.0285))
     told = text_of(panel(replace(report, ensemble=exact), report_dir=tmp_path))
     assert "calibration error 3.1 % (exact probabilities: 2.9 %) on 64 test images" in told
-    beside = "calibration error of the pool</dt><dd>3.1 % (exact probabilities: 2.9 %)</dd>"
+    beside = "calibration error of the pool (exact probabilities: 2.9 %)</dt><dd>3.1 %</dd>"
     assert beside in report_views.html(replace(report, ensemble=exact))
     assert load(save_json(report, tmp_path)) == report
     said = text_of(panel(report, report_dir=tmp_path))

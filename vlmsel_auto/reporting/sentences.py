@@ -37,8 +37,13 @@ def points_text(share: float | None) -> str:
 
 def calibration_text(score: FinalScore) -> str:
     """A calibration error beside what exact probabilities would show, where that is known."""
-    error, floor = formatting.percent(score.calibration_error), score.calibration_floor
-    return error if floor is None else f"{error} (exact probabilities: {formatting.percent(floor)})"
+    return formatting.percent(score.calibration_error) + floor_text(score)
+
+
+def floor_text(score: FinalScore) -> str:
+    """What exact probabilities would show, in brackets; empty where that is not known."""
+    floor = score.calibration_floor
+    return "" if floor is None else f" (exact probabilities: {formatting.percent(floor)})"
 
 
 def mixed_text(report: SearchReport) -> str:

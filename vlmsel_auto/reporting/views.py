@@ -67,7 +67,7 @@ def html(report: SearchReport) -> str:
         metric=formatting.metric_text,
         figure=sentences.figure_text,
         points=sentences.points_text,
-        calibration=sentences.calibration_text,
+        floor=sentences.floor_text,
         clean=formatting.clean,
         sparkline=lambda values: formatting.sparkline(values, width=24),
     )
