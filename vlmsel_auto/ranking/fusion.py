@@ -104,6 +104,7 @@ class _LeftOut:
 
 
 def _left_out(rows: _Rows, fits: list[FloatArray], similarity: FloatArray, shrink: float) -> _LeftOut:
+    """Score each task by the fit without it."""
     n_tasks, draws = rows.x.shape[1:3]
     squares, gains = 0.0, []
     for s in range(n_tasks):
@@ -184,7 +185,7 @@ def fit_fusion(
         near = np.ones((len(truth), len(tasks), len(tasks)))
         if similarity is not None:
             near = similarity[:, tasks][:, :, tasks]
-        tried = {k: _left_out(rows, fits, near, k) for k in (*_SHRINKS, np.inf)}
+        tried = {k: _left_out(rows, fits, near, k) for k in ((*_SHRINKS, np.inf) if effects else (np.inf,))}
         if effects:
             shrink = _chosen({k: tried[k] for k in _SHRINKS}, rows.reliability, by_order=bool(names))
         sd, trend_sd = (float(np.sqrt(tried[k].error)) for k in (shrink, np.inf))
