@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import vlmsel_auto
 from helpers.drawings import draw_task
-from helpers.short_trials import short_trials
+from helpers.short_trials import short_trials  # noqa: F401 - a fixture
 from vlmsel_auto.cli.app import app
 from vlmsel_auto.errors import BudgetError, CandidateError, InputError, TaskError, WorkdirError
 from vlmsel_auto.events import Notice, RankingReady, StageProgress, TrialFinished, discard
@@ -33,7 +33,6 @@ from vlmsel_auto.records import Budget, StoppedBy
 from vlmsel_auto.reporting.report import load as load_report
 from vlmsel_auto.tuning.devices import ALONE, Devices
 
-__all__ = ["short_trials"]  # a fixture
 QUICK = ("ConvNeXt-Mi-64.synth-m", "RN-Mi-64.glyph-s", "EffNet-Mi-64.all-m")
 
 

@@ -17,7 +17,7 @@ from helpers.browser import browser  # noqa: F401 - a fixture
 from helpers.dashboard_world import begun
 from helpers.drawings import draw_task
 from helpers.postgres import binaries, running
-from helpers.short_trials import short_trials
+from helpers.short_trials import short_trials  # noqa: F401 - a fixture
 from vlmsel_auto.cli.app import app
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.records import Budget
@@ -26,7 +26,6 @@ from vlmsel_auto.study.journal import JOURNAL
 from vlmsel_auto.study.mirror import mirrored
 from vlmsel_auto.study.view import open_view
 
-__all__ = ["short_trials"]  # a fixture
 PROGRAMS = binaries()
 PASSWORD = "s3cret/w@rd"  # noqa: S105 - of the server made here
 
