@@ -84,6 +84,18 @@ def older_objects_left_alone() -> Iterator[None]:
 
 
 @contextmanager
+def collections_paused() -> Iterator[None]:
+    """No collections of garbage within: importing torch and open_clip leaves none, and looking for it takes a fifth."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Tell in one line that ``folder`` cannot be written any more.
 

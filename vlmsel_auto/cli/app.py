@@ -5,6 +5,7 @@ Heavy imports stay inside the commands, so that ``--help`` and mistakes answer a
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from pathlib import Path
@@ -102,12 +103,14 @@ def demo(
     """The main job offline: handwritten digits as an image folder, the mini zoo, a real search, a prediction."""
     with guarded(debug=debug, as_json=as_json) as answer:
         from vlmsel_auto.cli.answers import answer_search
+        from vlmsel_auto.process import collections_paused
         from vlmsel_auto.records import Budget
 
         seconds = parse_duration(time_budget)
         with make_sink(quiet=quiet, budget=Budget(seconds=seconds), log_file=log_file) as sink:
             since = time.monotonic()
-            from vlmsel_auto.cli.demo import demo as run_demo  # loads torch, which the screen covers
+            with collections_paused():
+                from vlmsel_auto.cli.demo import demo as run_demo  # loads torch, which the screen covers
 
             result = run_demo(workdir=workdir, seconds=seconds, since=since, sink=sink)
         answer_search(answer, result, to_stderr=as_json)
@@ -123,4 +126,7 @@ def main() -> None:
     """Entry point of the ``vlmsel-auto`` script."""
     # torch's OpenMP threads spin while they wait for each other: beside one busy process training is 12 times slower
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    app(obj=_STARTED)  # a budget of time is what the user waits for, the loading of torch included
+    try:
+        app(obj=_STARTED)  # a budget of time is what the user waits for, the loading of torch included
+    finally:
+        gc.freeze()  # else Python looks through all that was imported for garbage, a second, before it ends

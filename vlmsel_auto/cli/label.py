@@ -91,6 +91,7 @@ def label(
     with guarded(debug=debug, as_json=as_json) as answer:
         from vlmsel_auto.cli.answers import check_task, label_json, print_labelling
         from vlmsel_auto.models.limits import read_limits
+        from vlmsel_auto.process import collections_paused
 
         limits = read_limits(
             max_params=max_params,
@@ -101,7 +102,8 @@ def label(
             licence=licence,
         )
         named = check_task(directory, candidates, classes=classes, unlabelled=unlabelled)
-        from vlmsel_auto.pipeline.label import finish_labelling, folder_of, open_labelling
+        with collections_paused():
+            from vlmsel_auto.pipeline.label import finish_labelling, folder_of, open_labelling
 
         folder = folder_of(directory, workdir)
 

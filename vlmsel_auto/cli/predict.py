@@ -45,14 +45,16 @@ def predict(
         from vlmsel_auto.cli.answers import bad_file_lines, check_paths, predict_json, print_predictions
         from vlmsel_auto.cli.predictions import STDOUT, check_output, written
         from vlmsel_auto.errors import InputError
+        from vlmsel_auto.process import collections_paused
 
         check_paths(images)
         if output is not None:
             check_output(output)
         if output == STDOUT and as_json:
             raise InputError("standard output takes --json or --output -, but got both")
-        from vlmsel_auto.models.device import pick_device
-        from vlmsel_auto.models.prediction import collect, iter_predictions
+        with collections_paused():
+            from vlmsel_auto.models.device import pick_device
+            from vlmsel_auto.models.prediction import collect, iter_predictions
         from vlmsel_auto.reporting.formatting import plural
 
         with make_sink(quiet=quiet) as sink:

@@ -61,6 +61,7 @@ def rank(
     with guarded(debug=debug, as_json=as_json) as answer:
         from vlmsel_auto.cli.answers import check_task, print_ranking, rank_json
         from vlmsel_auto.models.limits import read_limits
+        from vlmsel_auto.process import collections_paused
 
         limits = read_limits(
             max_params=max_params,
@@ -71,7 +72,8 @@ def rank(
             licence=licence,
         )
         named = check_task(directory, candidates, classes=classes, unlabelled=unlabelled)
-        from vlmsel_auto.pipeline.rank import rank as run_rank
+        with collections_paused():
+            from vlmsel_auto.pipeline.rank import rank as run_rank
 
         with make_sink(quiet=quiet, log_file=log_file) as sink:
             ranking = run_rank(

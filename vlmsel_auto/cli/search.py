@@ -145,6 +145,7 @@ def search(
         from vlmsel_auto.cli.answers import answer_search, check_task
         from vlmsel_auto.models.limits import read_limits
         from vlmsel_auto.planning.objective import read_objective
+        from vlmsel_auto.process import collections_paused
         from vlmsel_auto.records import Budget
 
         limits = read_limits(
@@ -160,7 +161,8 @@ def search(
         budget = Budget(seconds=seconds, trials=max_trials)
         named = check_task(directory, candidates, classes=classes, unlabelled=unlabelled, workdir=workdir)
         with make_sink(quiet=quiet, budget=budget, log_file=log_file) as sink:
-            from vlmsel_auto.pipeline.search import search as run_search  # loads torch, which the screen covers
+            with collections_paused():
+                from vlmsel_auto.pipeline.search import search as run_search  # loads torch, which the screen covers
 
             result = run_search(
                 directory,

@@ -27,8 +27,8 @@ LEVEL = 0.95
 
 
 def relevance(actual: FloatArray) -> FloatArray:
-    """Relevance max(0, 6 - rank) (n,) of accuracies (n,), rank 1 = highest, tied ranks averaged."""
-    ranks = stats.rankdata(-np.asarray(actual, dtype=np.float64))
+    """Relevance max(0, 6 - rank) (..., n) of accuracies (..., n), rank 1 = highest, tied ranks averaged."""
+    ranks = stats.rankdata(-np.asarray(actual, dtype=np.float64), axis=-1)
     return np.asarray(np.maximum(0.0, TOP + 1.0 - ranks), dtype=np.float64)
 
 
@@ -37,17 +37,24 @@ def ndcg(predicted: FloatArray, actual: FloatArray) -> float:
 
     In [0, 1]; NaN when nothing is relevant, as where more than ten candidates are all equal.
     """
+    return float(ndcg_of_each(np.asarray(predicted), np.asarray(actual)))
+
+
+def ndcg_of_each(predicted: FloatArray, actual: FloatArray) -> FloatArray:
+    """`ndcg` (...) of scores (..., n) and accuracies that broadcast against them."""
     rel = relevance(actual)
-    discount = np.zeros(len(rel))
-    top = min(TOP, len(rel))
+    n = rel.shape[-1]
+    discount = np.zeros(n)
+    top = min(TOP, n)
     discount[:top] = 1.0 / np.log2(np.arange(2, top + 2))
-    ideal = float(np.sort(rel)[::-1] @ discount)
-    if ideal <= 0.0:
-        return math.nan
-    _, group, size = np.unique(-np.asarray(predicted, dtype=np.float64), return_inverse=True, return_counts=True)
-    gain = np.bincount(group, weights=rel) / size
-    ends = np.concatenate([[0.0], np.cumsum(discount)])[np.concatenate([[0], np.cumsum(size)])]
-    return float(gain @ np.diff(ends)) / ideal
+    ideal = np.sort(rel, axis=-1)[..., ::-1] @ discount
+    descending = -np.asarray(predicted, dtype=np.float64)
+    before = stats.rankdata(descending, method="min", axis=-1).astype(np.intp) - 1
+    up_to = stats.rankdata(descending, method="max", axis=-1).astype(np.intp)
+    total = np.concatenate([[0.0], np.cumsum(discount)])
+    gain = np.sum(rel * (total[up_to] - total[before]) / (up_to - before), axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(ideal > 0.0, gain / ideal, math.nan), dtype=np.float64)
 
 
 def authors_ndcg(predicted: FloatArray, actual: FloatArray) -> float:
@@ -72,8 +79,21 @@ def authors_ndcg(predicted: FloatArray, actual: FloatArray) -> float:
 
 def tau_b(predicted: FloatArray, actual: FloatArray) -> float:
     """Kendall's tau-b between scores and accuracies; 0 when either side is constant (nothing was ordered)."""
-    value = float(stats.kendalltau(predicted, actual).statistic)
-    return value if math.isfinite(value) else 0.0
+    return float(_tau_b_of_each(np.asarray(predicted), np.asarray(actual)))
+
+
+def _tau_b_of_each(predicted: FloatArray, actual: FloatArray) -> FloatArray:
+    """`tau_b` (...) of scores and accuracies (..., n)."""
+    orders = [
+        (each[..., :, None] > each[..., None, :]).astype(np.int8) - (each[..., :, None] < each[..., None, :])
+        for each in (predicted, actual)
+    ]
+    both, one, other = (
+        np.sum(left * right, axis=(-2, -1), dtype=np.int64)
+        for left, right in ((orders[0], orders[1]), (orders[0], orders[0]), (orders[1], orders[1]))
+    )
+    ordered = np.sqrt(one.astype(np.float64)) * np.sqrt(other.astype(np.float64))
+    return np.asarray(both / np.where(ordered > 0.0, ordered, 1.0), dtype=np.float64)
 
 
 def weighted_tau(predicted: FloatArray, actual: FloatArray) -> float:
@@ -115,14 +135,14 @@ def top_k_loss(predicted: FloatArray, actual: FloatArray, *, k: int = 1) -> floa
 
 
 def _interval(
-    statistic: Callable[[FloatArray, FloatArray], float], predicted: FloatArray, actual: FloatArray, *, seed: int
+    statistic: Callable[[FloatArray, FloatArray], FloatArray], predicted: FloatArray, actual: FloatArray, *, seed: int
 ) -> Interval | None:
     """Percentile bootstrap over candidates; None when they are too few or most resamples leave nothing to compare."""
     n = len(actual)
     if n < TOO_FEW_FOR_INTERVAL:
         return None
     draws = np.random.default_rng(seed).integers(n, size=(RESAMPLES, n))
-    values = np.array([statistic(predicted[i], actual[i]) for i in draws])
+    values = statistic(predicted[draws], actual[draws])
     values = values[np.isfinite(values)]
     if len(values) < RESAMPLES // 2:
         return None
@@ -173,7 +193,7 @@ def agreement(predicted: FloatArray, actual: FloatArray, *, seed: int = 0) -> Ag
         ndcg5=ndcg(predicted, actual) if enough_ndcg else None,
         top1_loss=top_k_loss(predicted, actual, k=1) if n else None,
         top5_loss=top_k_loss(predicted, actual, k=5) if n else None,
-        tau_b_interval=_interval(tau_b, predicted, actual, seed=seed),
-        ndcg5_interval=_interval(ndcg, predicted, actual, seed=seed),
+        tau_b_interval=_interval(_tau_b_of_each, predicted, actual, seed=seed),
+        ndcg5_interval=_interval(ndcg_of_each, predicted, actual, seed=seed),
         note=note,
     )

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
-from vlmsel_auto.ranking.agreement import ndcg
+from vlmsel_auto.ranking.agreement import ndcg_of_each
 from vlmsel_auto.ranking.scaling import standardise
 from vlmsel_auto.records import FloatArray, IntArray
 
@@ -113,7 +113,7 @@ def _left_out(rows: _Rows, fits: list[FloatArray], similarity: FloatArray, shrin
         score = (rows.x[:, s] @ fits[s] + offset[:, None])[rows.known[:, s]]
         truth = rows.y[rows.known[:, s], s]
         squares += float(np.sum((truth[:, None] - score) ** 2)) / draws
-        gains.append(float(np.mean([ndcg(score[:, w], truth) for w in range(draws)])))
+        gains.append(float(ndcg_of_each(score.T, truth).mean()))
     return _LeftOut(error=squares / float(rows.known.sum()), gains=np.array(gains))
 
 
