@@ -9,7 +9,14 @@ import signal
 import pytest
 
 from vlmsel_auto.errors import LibraryError, WorkdirError
-from vlmsel_auto.process import is_out_of_memory, locked, older_objects_left_alone, terminable, writing
+from vlmsel_auto.process import (
+    collections_paused,
+    is_out_of_memory,
+    locked,
+    older_objects_left_alone,
+    terminable,
+    writing,
+)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +71,15 @@ def test_a_full_disk_is_told_in_one_line_and_other_errors_are_not(tmp_path):
         raise OSError(errno.ENOSPC, "no space left on device")
     with pytest.raises(FileNotFoundError), writing(tmp_path):
         (tmp_path / "missing").read_bytes()
+
+
+def test_collections_pause_and_begin_again_where_they_were_on():
+    with collections_paused():
+        assert not gc.isenabled()
+        with collections_paused():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
 
 
 def test_older_objects_are_left_alone_for_a_while_and_what_others_froze_stays_so():

@@ -10,8 +10,8 @@ from vlmsel_auto.tasks.sample import SECONDS
 
 _LOOK_SHARE: Final = 0.4  # of a time budget, at most, for looking at candidates before the first trial
 _SAMPLE_SHARE: Final = 0.2  # for images without labels, as predicted: it may take twice as long, and more comes after
-_CLOSING_SECONDS: Final = 4.0  # export, report and the end of the process take 3.6 on one core; no more than the share
-_CLOSING_SHARE: Final = 0.24
+_CLOSING_SECONDS: Final = 2.5  # export, report and the end of the process take 1.4 on one core; no more than the share
+_CLOSING_SHARE: Final = 0.16
 
 
 def look_seconds(seconds: float, *, labelled: bool) -> float:
