@@ -22,6 +22,7 @@ from loky.process_executor import ProcessPoolExecutor  # type: ignore[import-unt
 
 from vlmsel_auto.engines.engine import Failure, Returned, Ticket, Told, perform
 from vlmsel_auto.engines.threads import lend_threads
+from vlmsel_auto.process import collections_paused
 
 _ENVIRONMENT: Final = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e15"}  # bytes: models come and go, which is no leak
 
@@ -87,7 +88,8 @@ def _begin(pipe: Connection) -> None:
 
 def _work(ticket: Ticket, pickled: bytes, threads: int | None) -> Returned | Failure:
     try:
-        job = cloudpickle.loads(pickled)  # from this engine's own coordinator
+        with collections_paused():  # the first job imports all that it needs
+            job = cloudpickle.loads(pickled)  # from this engine's own coordinator
     except Exception as error:  # noqa: BLE001 - a job that cannot be read fails alone
         return Failure.of(error)
     return perform(job, _WorkerChannel(_links[-1], ticket), threads=threads)
