@@ -1,6 +1,7 @@
 import os
 import signal
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from helpers.tuning_world import candidate, digits, run, spec, store
 from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import TrialOutOfMemory
 from vlmsel_auto.events import Event, TrialEpoch
-from vlmsel_auto.models import zoo
+from vlmsel_auto.models import precision, zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Candidate
 from vlmsel_auto.tuning import finetune
@@ -57,6 +58,33 @@ def test_fine_tuning_ends_with_the_last_epoch_and_its_weights(
             true = softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
             assert soft == pytest.approx(true.mean(), abs=1e-4)
             assert np.allclose(kept.held_out_logits, logits, atol=1e-4)
+
+
+def test_a_large_tower_is_tuned_in_bfloat16_and_measured_in_float32(
+    tmp_path: Path, candidate: Candidate, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = replace(candidate, flops=1e10)
+    ways = iter([0.02, 0.01] * 9)  # bfloat16 is the quicker way, whatever the clock says
+    monkeypatch.setattr(precision, "has_bfloat16_units", lambda _: True)
+    monkeypatch.setattr(precision, "_timed", lambda encode, few: (encode(few), next(ways)))
+    mixed: dict[bool, set[bool]] = {True: set(), False: set()}  # by whether a pass has gradients
+
+    def load(one: Candidate) -> LoadedModel:
+        model = zoo.load(one)
+        model.visual.register_forward_hook(
+            lambda *_: mixed[torch.is_grad_enabled()].add(torch.is_autocast_enabled("cpu"))
+        )
+        return model
+
+    result = run(tmp_path, large, store, spec(), load=load)
+    assert result.state == "complete"
+    assert mixed == {True: {True}, False: {False}}
+    kept = load_trial(tmp_path, result)
+    assert kept.visual is not None
+    assert {each.dtype for each in kept.visual.values() if each.is_floating_point()} == {torch.float32}
+    exact = run(tmp_path / "exact", candidate, store, spec())
+    assert result.curve == pytest.approx(exact.curve, abs=0.1)
+    assert result.curve != exact.curve or result.soft_validation != exact.soft_validation
 
 
 def test_every_image_is_seen_no_oftener_than_it_must_be(tmp_path: Path, candidate: Candidate, store: Store) -> None:

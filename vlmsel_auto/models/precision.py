@@ -1,8 +1,8 @@
-"""Embedding in bfloat16 where the device multiplies that faster, tried on the model itself before it is trusted.
+"""Embedding and tuning in bfloat16 where the device multiplies that faster, tried on the model before it is trusted.
 
-Processors with bfloat16 units embed several times faster with it, and the embeddings hardly turn
-(`benchmarks/precision.py`). A model is embedded that way only if a few of the user's own images come out in the same
-direction and sooner; otherwise, and for small models, in float32.
+Processors with bfloat16 units embed several times faster with it, and the embeddings hardly turn; a step of tuning
+takes half as long (`benchmarks/precision.py`). A model is embedded or tuned that way only if a few of the user's own
+images come out in the same direction and sooner; otherwise, and for small models, in float32.
 """
 
 from __future__ import annotations
@@ -69,6 +69,16 @@ def quick_encoder(model: LoadedModel, images: Tensor) -> Encoder:
     faithful = bool((cosine_similarity(found, expected, dim=1) >= _LEAST_COSINE).all())
     use = faithful and fast < slow
     return Encoder(encode=half if use else model.embed, is_bfloat16=use, seconds=slow)
+
+
+def tunes_in_bfloat16(model: LoadedModel, images: Tensor) -> bool:
+    """Whether to train a tower in mixed precision, its weights staying in float32.
+
+    GPUs that have bfloat16 do; a processor where it is the way to embed some normalised images (n, 3, S, S).
+    """
+    if model.device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return quick_encoder(model, images).is_bfloat16
 
 
 class _Encoder(nn.Module):

@@ -76,6 +76,7 @@ def make_trainer(
     devices: Devices,
     environment: LightningEnvironment,
     accumulate: int,
+    bfloat16: bool,
     folder: Path,
 ) -> pl.Trainer:
     """A trainer that leaves nothing on disk and says nothing.
@@ -87,14 +88,15 @@ def make_trainer(
         devices: how many, and how they share the work.
         environment: who starts the processes, see `group`.
         accumulate: batches whose gradients are summed.
+        bfloat16: multiply in it; weights and what is summed stay in float32.
         folder: where Lightning might write.
     """
-    cuda, alone = device.type == "cuda", devices.count == 1
+    alone = devices.count == 1
     return pl.Trainer(
         accelerator=device.type,
-        devices=[device.index or 0] if cuda and alone else devices.count,
+        devices=[device.index or 0] if device.type == "cuda" and alone else devices.count,
         strategy="auto" if alone else devices.strategy,
-        precision="bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "32-true",  # masters stay in float32
+        precision="bf16-mixed" if bfloat16 else "32-true",
         max_epochs=epochs,
         accumulate_grad_batches=accumulate,
         gradient_clip_val=_CLIP,
