@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from recorded_targets import read_command_line
-from target_heads import look
+from target_heads import Look, look
 
 from vlmsel_auto.cache import Store
 from vlmsel_auto.models import zoo
@@ -36,7 +36,7 @@ from vlmsel_auto.tuning import finetune
 from vlmsel_auto.tuning.averaging import MOST_FITS, averaged
 from vlmsel_auto.tuning.data import Splits, splits
 from vlmsel_auto.tuning.methods import METHODS
-from vlmsel_auto.tuning.work import Deadline, Outcome, Work, never
+from vlmsel_auto.tuning.work import Deadline, Work, never
 
 DRAWINGS = {"emoji_groups", "omniglot_alphabets", "sign_digits", "synth_sentiment"}
 _FAR = 2  # candidates that were pretrained on other things
@@ -62,8 +62,15 @@ ROWS = {
 }  # fmt: skip
 
 
-def fits_of(task: Task, place: int, *, scratch: Path) -> tuple[list[Outcome], Work]:
-    """Fits of one member of the mini zoo by several seeds, on all labelled images."""
+def chosen(seen: Look, name: str) -> tuple[list[int], list[int]]:
+    """Places in the mini zoo for the target of this name: the first, and those that were pretrained on other things."""
+    others = ("photo-", "synth-") if name in DRAWINGS else ("glyph-", "synth-")
+    far = [place for place in seen.order if any(f".{kind}" in mini_zoo()[place].id for kind in others)][:_FAR]
+    return list(dict.fromkeys([seen.order[0], *far])), far
+
+
+def work_of(task: Task, place: int, *, scratch: Path) -> Work:
+    """Fine-tuning one member of the mini zoo on all labelled images."""
     candidate = mini_zoo()[place]
     runner = TrialRunner(
         task=task, table={candidate.id: candidate}, methods={each.name: each for each in METHODS}, load=zoo.load,
@@ -71,35 +78,34 @@ def fits_of(task: Task, place: int, *, scratch: Path) -> tuple[list[Outcome], Wo
         images_per_trial=2_500, seed=0,
     )  # fmt: skip
     parts = splits(task)
-    work = Work(
+    return Work(
         spec=runner.spec("finetune", candidate.id, DEFAULT), task=task, candidate=candidate,
         splits=Splits(train=parts.labelled, val=parts.val, test=parts.test), load=partial(zoo.load),
         store=runner.store, hook=never, deadline=Deadline(), workdir=scratch, device=torch.device("cpu"),
     )  # fmt: skip
-    return [finetune.run(replace(work, spec=replace(work.spec, seed=seed))) for seed in range(MOST_FITS)], work
 
 
 def measure(target: Path, *, scratch: Path) -> list[Case]:
     """All candidates of one target."""
     seen = look(target, scratch=scratch)
     task, parts = seen.task, splits(seen.task)
-    truth, names = task.labels[parts.test], [each.id for each in mini_zoo()]
-    others = ("photo-", "synth-") if target.name in DRAWINGS else ("glyph-", "synth-")
-    far = [place for place in seen.order if any(f".{kind}" in names[place] for kind in others)][:_FAR]
+    truth = task.labels[parts.test]
+    places, far = chosen(seen, target.name)
 
     def right(logits: FloatArray) -> float:
         return float((logits.argmax(axis=1) == truth).mean())
 
     found = []
-    for place in dict.fromkeys([seen.order[0], *far]):
-        fits, work = fits_of(task, place, scratch=scratch)
+    for place in places:
+        work = work_of(task, place, scratch=scratch)
+        fits = [finetune.run(replace(work, spec=replace(work.spec, seed=seed))) for seed in range(MOST_FITS)]
         logs = [
             log_probabilities(each.checkpoint.test_logits)
             for each in fits
             if each.checkpoint is not None and each.checkpoint.test_logits is not None
         ]
         case = Case(
-            target=target.name, candidate=names[place], far=place in far,
+            target=target.name, candidate=work.candidate.id, far=place in far,
             head=right(seen.heads[place]["with text"][1]),
             one=float(np.mean([right(each) for each in logs])),
             two_weights=averaged(fits[:2], work).test or 0.0,

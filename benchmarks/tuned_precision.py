@@ -1,0 +1,97 @@
+"""What tuning towers in mixed bfloat16 costs in accuracy: the same fits in both precisions.
+
+    python benchmarks/fresh_targets.py TASKS --out TARGETS --train 16 --seed 5 --only cats_dogs,white_blood_cells,...
+    python benchmarks/tuned_precision.py TARGETS --records RECORDS --write benchmarks/results/tuned-precision.json
+    python benchmarks/tuned_precision.py TARGETS --records RECORDS --quick
+
+The candidates and fits of `averaged_fits`, with two seeds. The product tunes members of the mini zoo in float32, since
+they are small; here they are made to do both. In brackets: standard error over targets, in points. What two seeds
+differ by in float32 stands beside it. A target that is on record is not measured again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+from averaged_fits import chosen, work_of
+from recorded_targets import read_command_line
+from target_heads import look
+
+from vlmsel_auto.recordjson import decode, encode
+from vlmsel_auto.tuning import finetune
+from vlmsel_auto.tuning.work import Work
+
+SEEDS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One candidate on one target; test accuracies in [0, 1] by seed."""
+
+    target: str
+    candidate: str
+    float32: tuple[float, ...]
+    bfloat16: tuple[float, ...]
+
+
+def fits(work: Work, *, bfloat16: bool) -> tuple[float, ...]:
+    """Test accuracy of a fit by each seed."""
+    with patch.object(finetune, "tunes_in_bfloat16", lambda *_: bfloat16):
+        found = [finetune.run(replace(work, spec=replace(work.spec, seed=seed))).test for seed in range(SEEDS)]
+    return tuple(each for each in found if each is not None)
+
+
+def measure(target: Path, *, scratch: Path) -> list[Pair]:
+    """All candidates of one target."""
+    seen, found = look(target, scratch=scratch), []
+    for place in chosen(seen, target.name)[0]:
+        work = work_of(seen.task, place, scratch=scratch)
+        pair = Pair(
+            target=target.name, candidate=work.candidate.id, float32=fits(work, bfloat16=False),
+            bfloat16=fits(work, bfloat16=True),
+        )  # fmt: skip
+        print(pair, flush=True)
+        found.append(pair)
+    return found
+
+
+def summary(pairs: Sequence[Pair]) -> dict[str, float]:
+    """Means, the difference in points and its standard error over targets, and what seeds differ by."""
+    by_target: dict[str, list[float]] = {}
+    for each in pairs:
+        by_target.setdefault(each.target, []).append(100 * float(np.mean(each.bfloat16) - np.mean(each.float32)))
+    gaps = np.array([np.mean(values) for values in by_target.values()])
+    return {
+        "pairs": float(len(pairs)),
+        "float32": float(np.mean([each.float32 for each in pairs])),
+        "bfloat16": float(np.mean([each.bfloat16 for each in pairs])),
+        "points": float(gaps.mean()),
+        "se": float(gaps.std(ddof=1) / np.sqrt(len(gaps))) if len(gaps) > 1 else float("nan"),
+        "between seeds, points": 100 * float(np.mean([abs(each.float32[0] - each.float32[1]) for each in pairs])),
+        "between precisions, points": 100
+        * float(np.mean([abs(a - b) for each in pairs for a, b in zip(each.float32, each.bfloat16, strict=True)])),
+    }
+
+
+def main() -> None:
+    """Command line."""
+    told = read_command_line(__doc__, quick="the first target")
+    pairs: list[Pair] = []
+    for target in told.targets:
+        file = told.records / f"{target.name}.json"
+        if not file.is_file():
+            made = measure(target, scratch=told.scratch)
+            file.write_text(json.dumps([encode(each) for each in made], indent=1) + "\n", "utf-8")
+        pairs += [decode(Pair, each) for each in json.loads(file.read_text("utf-8"))]
+    found = summary(pairs)
+    print(json.dumps({name: round(value, 3) for name, value in found.items()}))
+    told.finish({"summary": found, "pairs": [encode(each) for each in pairs]})
+
+
+if __name__ == "__main__":
+    main()
