@@ -28,6 +28,7 @@ from vlmsel_auto.models.hub import HubFile, cached
 from vlmsel_auto.models.hubfiles import check_packages, check_text_tower, files_of
 from vlmsel_auto.models.loadedmodel import ClipModel, LoadedModel, Tokenizer
 from vlmsel_auto.models.modeldir import ModelDir, read_model_dir, view_of
+from vlmsel_auto.models.start_values import NoStartValues
 from vlmsel_auto.process import release_memory
 from vlmsel_auto.records import Candidate
 
@@ -66,7 +67,7 @@ def _load_tag(candidate: Candidate, *, device: str | torch.device, text: bool, s
     fetch(candidate, sink=sink)
     files = files_of(candidate)
     weights = _in_cache(files[-1]) if files else None
-    with _loading(candidate, where="its download" if weights is None else str(weights)):
+    with _loading(candidate, where="its download" if weights is None else str(weights)), NoStartValues():
         # a path and not the tag: open_clip would ask the hub again, and take what that then has without checking it
         model = open_clip.create_model(
             candidate.arch,
@@ -89,7 +90,7 @@ def _load_dir(candidate: Candidate, *, device: str | torch.device, text: bool, s
         sources = sources_of(found.text_cfg, weights="")
         check_packages(sources, candidate=candidate)
         check_text_tower(sources, candidate=candidate)
-    with _loading(candidate, where=str(found.weights)):
+    with _loading(candidate, where=str(found.weights)), NoStartValues():
         model = open_clip.create_model(f"local-dir:{found.path}", require_pretrained=True, weights_only=True)
     tokenizer = _dir_tokenizer(candidate, found) if text else None
     return _loaded(candidate, model, tokenizer, device=device, model_cfg=found.model_cfg, vocabulary=found.vocabulary)
