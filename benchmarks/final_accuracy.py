@@ -15,7 +15,7 @@ of the library. Rows:
   images; best head: the best of all fitted heads on test, in hindsight;
 - best tried: the best trial of the search on test, in hindsight;
 - plain Optuna (``--rows``): TPE with Hyperband over candidates, methods and settings, one run of the longest budget,
-  read at each (`live_search`);
+  read at each less the same import (`live_search`);
 - hard top 3 (``--rows``): the search among the first three candidates of its own ranking alone.
 
 ``--neighbour`` runs a process beside each search that computes without end. With ``--write X.json`` the plot is X.png.
@@ -206,7 +206,7 @@ def measure(target: Path, budgets: Sequence[float], *, seed: int, rows: Sequence
                         ("fifty lines", plain.fifty_after(left)),
                         ("better of both", plain.better_by(left)),
                         ("zero-shot", plain.zero_shot.test),
-                        ("plain Optuna", None if curve is None else value_at(curve, budget)),
+                        ("plain Optuna", None if curve is None else value_at(curve, left)),
                         ("hard top 3", None if hard is None else hard.single),
                         ("best tried", ours.best_tried),
                         ("best head", plain.best_head),
