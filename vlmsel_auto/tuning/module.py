@@ -87,8 +87,10 @@ class Tuner(pl.LightningModule):
         return self
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 (n, S, S, 3) -> logits (n, K)."""
-        logits: torch.Tensor = self.head(self._model.embed(self._model.normalise(pixels)))
+        """uint8 (n, S, S, 3) -> logits (n, K); the head is in float32 also under mixed precision."""
+        embedded = self._model.embed(self._model.normalise(pixels))
+        with torch.autocast(self.device.type, enabled=False):
+            logits: torch.Tensor = self.head(embedded)
         return logits
 
     def on_train_epoch_start(self) -> None:
