@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from paired import standard_error
 from plain_lines import Adapted, Recipe, Tuned, fine_tune
 from recorded_targets import Told, read_command_line
 from target_heads import Look, look, with_fitted_head
@@ -197,7 +198,7 @@ def table(
     print("|---" * (len(found) + 6) + "|")
     for name in names:
         gap = np.array([one[name]["accuracy"] - one[against]["accuracy"] for one in every])
-        error = float(gap.std(ddof=1) / np.sqrt(len(gap))) if len(gap) > 1 else float("nan")
+        error = standard_error(gap)
         mean = {what: float(np.mean([one[name][what] for one in every])) for what in ("accuracy", *_NO_EFFORT)}
         cells = " | ".join(f"{np.mean([one[name]['accuracy'] for one in each]):.3f}" for each in found.values())
         effort = f"{mean['seconds']:.1f} | {mean['trained'] / 1e6:.2f} M | {mean['depth']:.2f}"

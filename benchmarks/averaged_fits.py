@@ -13,7 +13,6 @@ standard error of the difference to one fit over targets, in points. A run that 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from paired import by_target, standard_error
 from recorded_targets import read_command_line
 from target_heads import Look, look
 
@@ -29,7 +29,7 @@ from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.models.pooling import log_probabilities, pool
 from vlmsel_auto.planning.space import DEFAULT
-from vlmsel_auto.recordjson import decode, encode
+from vlmsel_auto.recordjson import encode
 from vlmsel_auto.records import FloatArray, Task
 from vlmsel_auto.study.runner import TrialRunner
 from vlmsel_auto.tuning import finetune
@@ -126,11 +126,8 @@ def table(cases: Sequence[Case]) -> list[dict[str, object]]:
     ):  # fmt: skip
         print(f"\n| {title}: {len(mine)} | accuracy | to one fit |\n|---|---|---|")
         for name, field in ROWS.items():
-            by_target: dict[str, list[float]] = {}
-            for each in mine:
-                by_target.setdefault(each.target, []).append(100 * (getattr(each, field) - each.one))
-            gaps = np.array([np.mean(values) for values in by_target.values()])
-            error = float(gaps.std(ddof=1) / np.sqrt(len(gaps))) if len(gaps) > 1 else float("nan")
+            gaps = by_target((each.target, 100 * (getattr(each, field) - each.one)) for each in mine)
+            error = standard_error(gaps)
             accuracy = float(np.mean([getattr(each, field) for each in mine]))
             print(f"| {name} | {accuracy:.3f} | {gaps.mean():+.1f} ({error:.1f}) |")
             rows.append({"cases": title, "row": name, "accuracy": accuracy, "points": float(gaps.mean()), "se": error})
@@ -140,13 +137,7 @@ def table(cases: Sequence[Case]) -> list[dict[str, object]]:
 def main() -> None:
     """Command line."""
     told = read_command_line(__doc__, quick="the first target")
-    cases: list[Case] = []
-    for target in told.targets:
-        file = told.records / f"{target.name}.json"
-        if not file.is_file():
-            made = measure(target, scratch=told.scratch)
-            file.write_text(json.dumps([encode(each) for each in made], indent=1) + "\n", "utf-8")
-        cases += [decode(Case, each) for each in json.loads(file.read_text("utf-8"))]
+    cases = told.kept(Case, partial(measure, scratch=told.scratch))
     told.finish({"rows": table(cases), "cases": [encode(each) for each in cases]})
 
 

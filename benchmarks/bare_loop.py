@@ -15,10 +15,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+from paired import by_target, standard_error
 from plain_lines import Recipe, begin, fine_tune, head_of
 from recorded_targets import read_command_line
 from sklearn.linear_model import LogisticRegression
@@ -27,7 +29,7 @@ from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.models.embedding import embed_images
 from vlmsel_auto.ranking.scaling import unit_rows
-from vlmsel_auto.recordjson import decode, encode
+from vlmsel_auto.recordjson import encode
 from vlmsel_auto.records import Candidate
 from vlmsel_auto.tasks.task import load_task
 
@@ -62,7 +64,7 @@ def bare(target: Path, candidate: Candidate, *, scratch: Path) -> tuple[float, .
     return tuple(found)
 
 
-def measure(target: Path, cases: Sequence[Case], *, scratch: Path) -> list[Beside]:
+def measure(target: Path, *, cases: Sequence[Case], scratch: Path) -> list[Beside]:
     """All candidates of one target."""
     members = {each.id: each for each in mini_zoo()}
     return [
@@ -85,11 +87,8 @@ def table(found: Sequence[Beside]) -> list[dict[str, object]]:
     ):  # fmt: skip
         if not mine:
             continue
-        by_target: dict[str, list[float]] = {}
-        for each in mine:
-            by_target.setdefault(each.target, []).append(100 * (each.ours - float(np.mean(each.bare))))
-        gaps = np.array([np.mean(values) for values in by_target.values()])
-        error = float(gaps.std(ddof=1) / np.sqrt(len(gaps))) if len(gaps) > 1 else float("nan")
+        gaps = by_target((each.target, 100 * (each.ours - float(np.mean(each.bare)))) for each in mine)
+        error = standard_error(gaps)
         ours, plain = (float(np.mean(values)) for values in ([x.ours for x in mine], [x.bare for x in mine]))
         print(f"| {title} | {len(mine)} | {ours:.3f} | {plain:.3f} | {gaps.mean():+.1f} ({error:.1f}) |")
         rows.append({"candidates": title, "pairs": len(mine), "ours": ours, "bare": plain, "points": float(gaps.mean()),
@@ -101,13 +100,7 @@ def main() -> None:
     """Command line."""
     told = read_command_line(__doc__, quick="the first target")
     cases: list[Case] = json.loads(FITS.read_text("utf-8"))["cases"]
-    found: list[Beside] = []
-    for target in told.targets:
-        file = told.records / f"{target.name}.json"
-        if not file.is_file():
-            made = measure(target, cases, scratch=told.scratch)
-            file.write_text(json.dumps([encode(each) for each in made], indent=1) + "\n", "utf-8")
-        found += [decode(Beside, each) for each in json.loads(file.read_text("utf-8"))]
+    found = told.kept(Beside, partial(measure, cases=cases, scratch=told.scratch))
     told.finish({"rows": table(found), "pairs": [encode(each) for each in found]})
 
 

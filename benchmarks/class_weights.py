@@ -18,6 +18,7 @@ from typing import get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from paired import standard_error
 from plain_lines import Recipe, fine_tune
 from target_heads import Look, look, with_fitted_head
 
@@ -65,7 +66,7 @@ def table(found: Mapping[str, Sequence[Mapping[str, Row]]]) -> dict[str, dict[st
         for metric in get_args(Metric):
             values = np.array([one[name][metric] for one in every])
             gap = 100 * (values - [one[name.removesuffix(", class weights")][metric] for one in every])
-            error = float(gap.std(ddof=1) / np.sqrt(len(gap)))
+            error = standard_error(gap)
             means[name] |= {metric: float(values.mean()), f"{metric}_gap": float(gap.mean()), f"{metric}_se": error}
             cells.append(f"{values.mean():.3f} {gap.mean():+.1f} ({error:.1f})")
         print(f"| {name} | " + " | ".join(cells) + " |")

@@ -9,8 +9,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-
-from vlmsel_auto.records import FloatArray
+from paired import by_target, standard_error
 
 PAIRS = (
     ("single", "twenty lines"),
@@ -70,23 +69,16 @@ def summary(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
             if len(known) < len(mine):
                 means[f"{name}, runs"] = float(len(known))
         for name, against in PAIRS:
-            gaps = _by_target([row for row in mine if name in row.accuracy and against in row.accuracy], name, against)
+            both = [row for row in mine if name in row.accuracy and against in row.accuracy]
+            gaps = by_target((row.target, row.accuracy[name] - row.accuracy[against]) for row in both)
             if len(gaps):
                 means[f"{name} - {against}"] = float(gaps.mean())
                 means[f"{name} - {against}, worst"] = float(gaps.min())
             if len(gaps) > 1:
-                means[f"{name} - {against}, se"] = float(gaps.std(ddof=1) / np.sqrt(len(gaps)))
+                means[f"{name} - {against}, se"] = standard_error(gaps)
         means["relative overtuning"] = _overtuning(rows, budget)
         found[f"{budget:g}"] = {name: round(value, 4) for name, value in means.items()}
     return found
-
-
-def _by_target(rows: Sequence[Row], name: str, against: str) -> FloatArray:
-    """Mean difference of each target over its seeds."""
-    gaps: dict[str, list[float]] = {}
-    for row in rows:
-        gaps.setdefault(row.target, []).append(row.accuracy[name] - row.accuracy[against])
-    return np.array([np.mean(each) for each in gaps.values()])
 
 
 def _overtuning(rows: Sequence[Row], budget: float) -> float:

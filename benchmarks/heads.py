@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+from paired import standard_error
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from target_heads import Look, look, with_text
@@ -134,7 +135,7 @@ def table(found: Mapping[str, Mapping[str, Mapping[str, float]]], clock: Mapping
         for column in ("all", "chosen"):
             mine = np.array([each[name][column] for each in found.values()])
             gaps = 100 * (mine - np.array([each[OURS][column] for each in found.values()]))
-            error = float(gaps.std(ddof=1) / np.sqrt(len(gaps))) if len(gaps) > 1 else float("nan")
+            error = standard_error(gaps)
             row |= {column: round(float(mine.mean()), 4), f"{column}, points": round(float(gaps.mean()), 2)}
             row[f"{column}, se"] = round(error, 2)
             cells += [f"{mine.mean():.3f}", f"{gaps.mean():+.1f} ({error:.1f})"]

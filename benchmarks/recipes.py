@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from paired import standard_error
 from plain_lines import Recipe, fine_tune
 from recorded_targets import read_command_line
 from safetensors.numpy import load_file, save_file
@@ -196,7 +197,7 @@ def show(title: str, rows: Mapping[str, Mapping[str, float]]) -> dict[str, dict[
     for name in names:
         values = np.array([rows[target][name] for target in targets])
         gap = values - first
-        error = float(gap.std(ddof=1) / np.sqrt(len(gap))) if len(gap) > 1 else float("nan")
+        error = standard_error(gap)
         cells = " | ".join(f"{value:.3f}" for value in values)
         print(f"| {name} | {values.mean():.3f} | {100 * gap.mean():+.1f} ({100 * error:.1f}) | {cells} |")
         means[name] = {"mean": float(values.mean()), "gap": float(gap.mean()), "gap_se": error}

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+
+from vlmsel_auto.recordjson import decode, encode
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +29,16 @@ class Told:
     def scratch(self) -> Path:
         """Folder for images and embeddings."""
         return self.records / "tasks"
+
+    def kept(self, kind: type[R], measure: Callable[[Path], list[R]]) -> list[R]:
+        """What is on record of all targets; one that is not on record is measured first."""
+        found: list[R] = []
+        for target in self.targets:
+            file = self.records / f"{target.name}.json"
+            if not file.is_file():
+                file.write_text(json.dumps([encode(each) for each in measure(target)], indent=1) + "\n", "utf-8")
+            found += [decode(kind, each) for each in json.loads(file.read_text("utf-8"))]
+        return found
 
     def finish(self, content: object) -> None:
         """Write the figures where they are wanted."""

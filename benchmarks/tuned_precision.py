@@ -14,15 +14,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 from averaged_fits import chosen, work_of
+from paired import by_target, standard_error
 from recorded_targets import read_command_line
 from target_heads import look
 
-from vlmsel_auto.recordjson import decode, encode
+from vlmsel_auto.recordjson import encode
 from vlmsel_auto.tuning import finetune
 from vlmsel_auto.tuning.work import Work
 
@@ -62,16 +64,13 @@ def measure(target: Path, *, scratch: Path) -> list[Pair]:
 
 def summary(pairs: Sequence[Pair]) -> dict[str, float]:
     """Means, the difference in points and its standard error over targets, and what seeds differ by."""
-    by_target: dict[str, list[float]] = {}
-    for each in pairs:
-        by_target.setdefault(each.target, []).append(100 * float(np.mean(each.bfloat16) - np.mean(each.float32)))
-    gaps = np.array([np.mean(values) for values in by_target.values()])
+    gaps = by_target((each.target, 100 * float(np.mean(each.bfloat16) - np.mean(each.float32))) for each in pairs)
     return {
         "pairs": float(len(pairs)),
         "float32": float(np.mean([each.float32 for each in pairs])),
         "bfloat16": float(np.mean([each.bfloat16 for each in pairs])),
         "points": float(gaps.mean()),
-        "se": float(gaps.std(ddof=1) / np.sqrt(len(gaps))) if len(gaps) > 1 else float("nan"),
+        "se": standard_error(gaps),
         "between seeds, points": 100 * float(np.mean([abs(each.float32[0] - each.float32[1]) for each in pairs])),
         "between precisions, points": 100
         * float(np.mean([abs(a - b) for each in pairs for a, b in zip(each.float32, each.bfloat16, strict=True)])),
@@ -81,13 +80,7 @@ def summary(pairs: Sequence[Pair]) -> dict[str, float]:
 def main() -> None:
     """Command line."""
     told = read_command_line(__doc__, quick="the first target")
-    pairs: list[Pair] = []
-    for target in told.targets:
-        file = told.records / f"{target.name}.json"
-        if not file.is_file():
-            made = measure(target, scratch=told.scratch)
-            file.write_text(json.dumps([encode(each) for each in made], indent=1) + "\n", "utf-8")
-        pairs += [decode(Pair, each) for each in json.loads(file.read_text("utf-8"))]
+    pairs = told.kept(Pair, partial(measure, scratch=told.scratch))
     found = summary(pairs)
     print(json.dumps({name: round(value, 3) for name, value in found.items()}))
     told.finish({"summary": found, "pairs": [encode(each) for each in pairs]})
