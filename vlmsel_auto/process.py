@@ -85,7 +85,7 @@ def older_objects_left_alone() -> Iterator[None]:
 
 @contextmanager
 def collections_paused() -> Iterator[None]:
-    """No collections of garbage within: importing torch and open_clip leaves none, and looking for it takes a fifth."""
+    """No collections of garbage within: importing torch and open_clip leaves none, and looking for it takes time."""
     was_on = gc.isenabled()
     gc.disable()
     try:

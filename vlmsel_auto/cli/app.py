@@ -129,4 +129,4 @@ def main() -> None:
     try:
         app(obj=_STARTED)  # a budget of time is what the user waits for, the loading of torch included
     finally:
-        gc.freeze()  # else Python looks through all that was imported for garbage, a second, before it ends
+        gc.freeze()  # else Python looks through all that was imported for garbage before it ends

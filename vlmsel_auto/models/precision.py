@@ -19,7 +19,7 @@ from torch.nn.functional import cosine_similarity
 
 from vlmsel_auto.models.loadedmodel import ClipModel, LoadedModel
 
-_IMAGES: Final = 8  # that both ways are tried on
+TRIED: Final = 8  # that both ways are tried on
 _LEAST_COSINE: Final = 0.999  # between both embeddings of each image; our own choice
 _LEAST_FLOPS: Final = 2e9  # operations of an image: below, reading pixels takes longer than computing
 
@@ -49,7 +49,7 @@ def quick_encoder(model: LoadedModel, images: Tensor) -> Encoder:
     flops = model.candidate.flops
     if flops is None or flops < _LEAST_FLOPS or not has_bfloat16_units(model.device):
         return plain
-    few = images[:_IMAGES]
+    few = images[:TRIED]
     visual = {
         f"model.visual.{name}": value.to(torch.bfloat16) if value.is_floating_point() else value
         for name, value in (*model.visual.named_parameters(), *model.visual.named_buffers())

@@ -10,7 +10,7 @@ import torch
 
 from vlmsel_auto.engines.engine import Channel
 from vlmsel_auto.errors import TrialOutOfMemory
-from vlmsel_auto.models.precision import tunes_in_bfloat16
+from vlmsel_auto.models.precision import TRIED, tunes_in_bfloat16
 from vlmsel_auto.models.threads import measured_threads
 from vlmsel_auto.process import is_out_of_memory, release_memory
 from vlmsel_auto.records import Metric
@@ -24,7 +24,6 @@ from vlmsel_auto.tuning.trainer import Timed, make_trainer, quiet_lightning
 from vlmsel_auto.tuning.work import NOTHING, Deadline, Ending, Outcome, Work, never
 
 _MARGIN = 0.1  # seconds kept for writing the result before a deadline
-_TRIED = 8  # images that bfloat16 is tried on
 _HALVINGS = 2  # batch, batch / 2, batch / 4; then the trial fails
 
 
@@ -197,7 +196,7 @@ def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1, member:
 
             reserve = per_image * (len(val) + len(splits.test)) + _MARGIN
             callback = EpochReport(kept=kept, hook=work.hook, deadline=work.deadline, reserve=reserve, save=save)
-            few, _ = images.batch(torch.arange(min(_TRIED, len(images))))
+            few, _ = images.batch(torch.arange(min(TRIED, len(images))))
             bfloat16 = tunes_in_bfloat16(model, model.normalise(few))
             tuner.train()
             helping = replace(work, hook=never, keep=None)
