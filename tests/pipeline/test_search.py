@@ -260,18 +260,26 @@ def test_a_price_is_points_a_minute(shapes, tmp_path, price):
 
 def test_the_command_that_a_report_names_has_what_was_asked_for():
     def words(
-        *, price=0.1, candidates="auto", limits=NO_LIMITS, offline=False, devices=ALONE, objective=ACCURACY
+        *,
+        price=0.1,
+        candidates="auto",
+        limits=NO_LIMITS,
+        offline=False,
+        devices=ALONE,
+        objective=ACCURACY,
+        test_images=None,
     ) -> str:
         return command_of(
             "photos", candidates, limits=limits, offline=offline, budget=Budget(seconds=60), price=price,
             objective=objective, methods=("zero_shot", "probe", "finetune"), shots=16, seed=0, workdir=Path("w"),
-            devices=devices,
+            devices=devices, test_images=test_images,
         )  # fmt: skip
 
     assert words() == "vlmsel-auto search photos --time-budget 60 --seed 0 --workdir w"
     assert "--price 0.5 " in words(price=0.5)
     assert "--objective latency=1,params=0.5 " in words(objective=Objective(latency=1, params=0.5))
     assert "--candidates mini-zoo --offline " in words(candidates="mini-zoo", offline=True)
+    assert "--test-images 500 " in words(test_images=500)
     assert "--devices 2 --strategy ddp_x " in words(devices=Devices(count=2, strategy="ddp_x"))
     asked = {
         "max_params": "150000000", "max_download": "2000000000", "max_memory": "4000000000", "max_latency": "40ms",

@@ -102,6 +102,17 @@ def test_a_given_test_split_is_used_whole_whatever_the_cap(root: Path) -> None:
     assert any("no validation split was given" in note for note in task.notes)
 
 
+def test_a_larger_test_split_is_drawn_from(root: Path) -> None:
+    fill(root / "train", "a", "b", count=6)
+    fill(root / "test", "a", count=30, first=5_000)
+    fill(root / "test", "b", count=10, first=6_000)
+    task = load(root, max_test_images=12)
+    assert np.bincount(task.labels[task.test]).tolist() == [9, 3]
+    assert "12 of 40 images of the given test split were used (stratified draw)" in task.notes
+    assert load(root, max_test_images=12).digest == task.digest
+    assert len(load(root).test) == 40
+
+
 def test_a_given_val_is_kept_and_test_is_drawn_from_train(root: Path) -> None:
     fill(root / "train", "a", "b", count=10)
     fill(root / "validation", "a", "b", count=3, first=5_000)
@@ -352,7 +363,7 @@ def test_a_wrong_folder_gives_one_error_and_nothing_is_written(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("options", [{"shots": 0}, {"max_train_images": 0}])
+@pytest.mark.parametrize("options", [{"shots": 0}, {"max_train_images": 0}, {"max_test_images": 0}])
 def test_numbers_that_make_no_sense(root: Path, tmp_path: Path, options: dict[str, int]) -> None:
     with pytest.raises(InputError, match="at least 1"):
         load(fill(root, "a", "b", count=2), **options)

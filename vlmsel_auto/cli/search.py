@@ -86,6 +86,15 @@ def search(
     no_test_split: Annotated[
         bool, typer.Option("--no-test-split", help="Draw no test split where DIR gives none: learn from every label.")
     ] = False,
+    test_images: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Most images of DIR's test split that trials are measured on; default: as many as there are others, "
+            "at least 1,000.",
+        ),
+    ] = None,
     seed: Seed = 0,
     workdir: Annotated[
         Path | None,
@@ -180,6 +189,7 @@ def search(
                 unlabelled=unlabelled,
                 images=images,
                 test_split=not no_test_split,
+                test_images=test_images,
                 seed=seed,
                 workdir=workdir,
                 library=library,

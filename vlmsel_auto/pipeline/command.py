@@ -38,6 +38,7 @@ def command_of(
     unlabelled: bool = False,
     images: int | None = None,
     test_split: bool = True,
+    test_images: int | None = None,
     thumbnails: bool = True,
     trackers: Sequence[str] = (),
     workers: int | None = None,
@@ -67,6 +68,7 @@ def command_of(
         words += ["--shots", str(shots)]
     words += _without_labels(classes, unlabelled=unlabelled, images=images)
     values = {
+        "--test-images": test_images,
         "--workers": workers,
         "--ray": ray,
         "--devices": devices.count if devices.count > 1 else None,

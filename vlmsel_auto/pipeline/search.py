@@ -79,6 +79,7 @@ def search(
     unlabelled: bool = False,
     images: int | None = None,
     test_split: bool = True,
+    test_images: int | None = None,
     seed: int = 0,
     workdir: str | Path | None = None,
     library: Library | Path | None = None,
@@ -123,6 +124,8 @@ def search(
         images: as for `rank`; None: of a budget of less than five minutes a fifth of it.
         test_split: draw one where the folder gives none; without, every label is learned from, and what comes out is
             known by cross-validation alone.
+        test_images: most images of a test split that the folder gives; None: as many as are used outside it, at least
+            1,000. Every trial is measured on them, and none is chosen by them.
         seed: of split, few-shot set or sample, plan and trials.
         workdir: everything that the search makes; None: ``vlmsel-NAME`` in the current folder.
         library: as for `rank`.
@@ -170,7 +173,7 @@ def search(
         images_of, candidates, limits=limits, offline=offline, budget=spend, price=price, objective=aim,
         methods=methods, shots=shots, seed=seed, workdir=folder, classes=classes, unlabelled=unlabelled, images=images,
         trackers=names_of(logger), workers=workers, ray=ray, devices=together, test_split=test_split,
-        thumbnails=thumbnails, storage=storage,
+        test_images=test_images, thumbnails=thumbnails, storage=storage,
     )  # fmt: skip
     earlier = read_choice(folder, sink=sink)
     with hub_offline(offline):
@@ -184,7 +187,7 @@ def search(
         partial(
             load_task, images_of, views=views_of(chosen), shots=shots, seed=seed, workdir=folder, sink=sink,
             needs_val=True, classes=classes, unlabelled=unlabelled, images=sample if images is None else images,
-            draw_test=test_split,
+            draw_test=test_split, max_test_images=test_images,
         ),
         workers=workers, ray=ray, device=place, gpus=devices,
     )  # fmt: skip

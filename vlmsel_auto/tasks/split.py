@@ -188,8 +188,8 @@ def settle_copies(
     """Leave out copies across given splits and copies with contradicting labels.
 
     Of copies in several splits the ones in test stay, else the ones in val: a model must not be tuned or chosen on what
-    it is tested on, and a given test split is used whole. Copies of one image under several labels teach nothing: they
-    are left out of train, and altogether where no split is given. Other copies are kept.
+    it is tested on, and no test image is given up for that. Copies of one image under several labels teach nothing:
+    they are left out of train, and altogether where no split is given. Other copies are kept.
 
     Args:
         good: Positions of the images that can be used.

@@ -13,6 +13,7 @@ from vlmsel_auto.errors import TaskError, WorkdirError
 from vlmsel_auto.events import Sink, discard
 from vlmsel_auto.records import BadFile, ImageView, IntArray, Task
 from vlmsel_auto.tasks import split as splitting
+from vlmsel_auto.tasks.capped import capped
 from vlmsel_auto.tasks.checks import check_classes, check_distinct, check_parts
 from vlmsel_auto.tasks.identity import Identity
 from vlmsel_auto.tasks.imagefolder import scan_folder
@@ -43,6 +44,7 @@ def load_task(
     workdir: Path,
     sink: Sink = discard,
     max_train_images: int | None = 20_000,
+    max_test_images: int | None = None,
     needs_val: bool = False,
     classes: Sequence[str] | None = None,
     unlabelled: bool = False,
@@ -56,8 +58,8 @@ def load_task(
     four of each class. ``Task.pixels`` decodes into a view what is first read of it.
 
     Layouts: ``<class>/*``, ``{train,val,test}/<class>/*``, ``images`` + ``labels.csv``, ``images.parquet`` +
-    ``task.json``; each but the last with an optional ``task.toml``. A given test split is used whole. Where splits are
-    missing they are drawn, seeded and stratified: 60/20/20 from everything, or 20 % of train for the missing one.
+    ``task.json``; each but the last with an optional ``task.toml``. Where splits are missing
+    they are drawn, seeded and stratified: 60/20/20 from everything, or 20 % of train for the missing one.
 
     A folder of images without labels is a task, too, where its classes are named (docs/without-labels.md): it has a
     sample of the images and no split. Of a partly labelled folder, ``labelled/<class>/*`` beside ``unlabelled/*`` or a
@@ -71,6 +73,8 @@ def load_task(
         workdir: Decoded images are kept in ``workdir/pixels`` and found again by a second call on the same files.
         sink: Takes the events of stage "images", also later while ``Task.pixels`` decodes.
         max_train_images: Most images outside a given test split; more are left out by a stratified draw, unopened.
+        max_test_images: Most images of a given test split, likewise; None: as many as are used outside it, at least
+            `LEAST_TEST`, for a test that costs more than what is learned from would be most of a search.
         needs_val: Refuse a labelled folder from which no validation image could be drawn.
         draw_test: Draw a test split where none is given; without, ``Task.test`` is empty and labels are not lost to it.
         classes: Names of all classes; None: what task.toml, or else the labels, say.
@@ -86,12 +90,12 @@ def load_task(
         WorkdirError: The decoded images cannot be written, or the work directory is the task folder.
         MissingDependency: A folder of images.parquet without pyarrow.
     """
-    if shots < 1:
-        raise TaskError(f"shots must be at least 1, but got {shots!r}")
-    if max_train_images is not None and max_train_images < 1:
-        raise TaskError(f"max_train_images must be at least 1 or None, but got {max_train_images!r}")
-    if isinstance(images, int) and images < 1:
-        raise TaskError(f"images must be at least 1, but got {images!r}")
+    most = {
+        "shots": shots, "max_train_images": max_train_images, "max_test_images": max_test_images, "images": images,
+    }  # fmt: skip
+    for name, number in most.items():
+        if isinstance(number, int) and number < 1:
+            raise TaskError(f"{name} must be at least 1, but got {number!r}")
     scan = scan_folder(path, exclude=(workdir,), classes=classes, unlabelled=unlabelled)
     if workdir.resolve() == scan.root:
         raise WorkdirError(f"the work directory must not be the task folder itself, but got {str(workdir)!r}")
@@ -99,7 +103,7 @@ def load_task(
     if scan.labelled:
         check_classes(scan.classes, [entry.label for entry in scan.entries], left_out={})
         check_parts(scan.classes, ((entry.label, entry.part) for entry in scan.entries))
-        positions, notes = _capped(scan, cap=max_train_images, seed=seed)
+        positions, notes = capped(scan, train=max_train_images, test=max_test_images, seed=seed)
     else:
         sample = draw_sample(scan, images=images, seed=seed)
         positions, notes = sample.positions, (sample.note,)
@@ -148,20 +152,6 @@ def _fewer_shots(shots: int, *, classes: int) -> tuple[int, str]:
     fewer = min(shots, max(_FEWEST_SHOTS, _MOST_SUPPORT // classes))
     sample = f"the ranking looks at a sample: at most {fewer} training images of each of the {classes:,} classes"
     return fewer, sample if fewer == shots else f"{sample}, not {shots}"
-
-
-def _capped(scan: Scan, *, cap: int | None, seed: int) -> tuple[IntArray, tuple[str, ...]]:
-    """Positions of the entries to decode: every given test image, and of the others at most ``cap``."""
-    everything = np.arange(len(scan.entries), dtype=np.int64)
-    is_test = np.array([entry.part == "test" for entry in scan.entries])
-    others = everything[~is_test]
-    if cap is None or len(others) <= cap:
-        return everything, ()
-    names: dict[tuple[str, Part | None], int] = {}
-    strata = [names.setdefault((scan.entries[i].label, scan.entries[i].part), len(names)) for i in others]
-    kept = others[splitting.stratified_cap(np.array(strata, dtype=np.int64), cap=cap, seed=seed)]
-    note = f"{len(kept):,} of {len(others):,} images outside the given test split were used (stratified draw)"
-    return np.sort(np.concatenate([kept, everything[is_test]])), (note,)
 
 
 def _assemble(
