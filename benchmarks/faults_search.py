@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-import vlmsel_auto.pipeline.search as pipeline
+import vlmsel_auto.pipeline.with_labels as pipeline
 from vlmsel_auto.cli.app import main
 from vlmsel_auto.study.study import run_study
 

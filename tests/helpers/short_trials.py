@@ -11,9 +11,9 @@ IMAGES = 200  # of a default trial
 @pytest.fixture(scope="module", autouse=True)
 def short_trials() -> Iterator[None]:
     """Import it into a test file whose searches fine-tune."""
-    from vlmsel_auto.pipeline import search as pipeline
+    from vlmsel_auto.pipeline import with_labels
     from vlmsel_auto.study.study import run_study
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "run_study", partial(run_study, images_per_trial=IMAGES))
+        patch.setattr(with_labels, "run_study", partial(run_study, images_per_trial=IMAGES))
         yield

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmsel_auto.cache import Json, Store, default_cache_dir, digest
-from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.events import Sink, discard
 from vlmsel_auto.library.places import open_library
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.models import zoo
 from vlmsel_auto.models.device import pick_device
 from vlmsel_auto.models.fingerprint import fingerprint
 from vlmsel_auto.models.hub import hub_offline
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
-from vlmsel_auto.pipeline.affordable import affordable_sample, charges_of
-from vlmsel_auto.pipeline.best_so_far import BestSoFar
+from vlmsel_auto.pipeline.affordable import affordable_sample
 from vlmsel_auto.pipeline.choose import AUTO, choose
 from vlmsel_auto.pipeline.command import PRICE, SHOTS, command_of
-from vlmsel_auto.pipeline.conclude import conclude, ended_by
-from vlmsel_auto.pipeline.finish import Delivery, finish, wanted_now
+from vlmsel_auto.pipeline.finish import Delivery
 from vlmsel_auto.pipeline.numbers import check_numbers
 from vlmsel_auto.pipeline.rank import rank_task, views_of
-from vlmsel_auto.pipeline.result import RankResult, SearchResult
-from vlmsel_auto.pipeline.time_shares import closing_seconds, left_for_trials, look_seconds, sample_seconds
+from vlmsel_auto.pipeline.result import SearchResult
+from vlmsel_auto.pipeline.time_shares import look_seconds, sample_seconds
+from vlmsel_auto.pipeline.with_labels import finish_with_labels
 from vlmsel_auto.pipeline.without_labels import finish_without_labels
 from vlmsel_auto.pipeline.workdir import (
     LOCK,
@@ -44,14 +40,10 @@ from vlmsel_auto.pipeline.workdir import (
 from vlmsel_auto.pipeline.workers import check_workers, open_meanwhile
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.objective import ACCURACY, Objective, read_objective
-from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.process import locked, older_objects_left_alone, writing
-from vlmsel_auto.records import Budget, StoppedBy
+from vlmsel_auto.records import Budget
 from vlmsel_auto.reporting.tracked import names_of, tracked
-from vlmsel_auto.reporting.tradeoff import tradeoffs
 from vlmsel_auto.study.mirror import mirrored
-from vlmsel_auto.study.past import read_past
-from vlmsel_auto.study.study import run_study
 from vlmsel_auto.tasks.datasets import TaskData
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tuning.devices import ALONE, several_devices
@@ -241,7 +233,6 @@ def search(
         if task.is_labelled or not ranked.interrupted:  # trials are bound to it; without any, looks can go on later
             save_ranking(folder, ranking)
         usable = [one for one in chosen if one.id not in ranking.failures]
-        ranked_after = time.monotonic() - began
         delivery = Delivery(
             task=task, candidates=usable, size=ensemble, limits=limits, objective=aim, store=store, workdir=folder
         )
@@ -257,69 +248,25 @@ def search(
                 device=place,
                 sink=sink,
             )
-        past = read_past(sink=sink)  # in any case: what is damaged is told before learning drops it
-        best_so_far = BestSoFar(sink=sink, task=task, candidates=usable, workdir=folder)
-        outcome = run_study(
-            task=task,
-            candidates=usable,
-            ranking=ranking,
-            budget=Budget(trials=1) if ranked.interrupted else left_for_trials(spend, spent=ranked_after),
-            workdir=folder,
-            load=partial(
-                zoo.load, device=place, sink=sink if isinstance(engine, InProcess) and devices == 1 else discard
-            ),
-            store=store,
-            methods=methods,
-            seed=seed,
-            sink=best_so_far,
-            device=place,
-            top_k=top_k,
-            mirror=mirror,
-            past=past if library is None else (),
-            charges=charges_of(aim, usable, machine=listed.machine, measured=delivery.latencies()),
-            policy=replace(POLICY, price=price / 100),
+        return finish_with_labels(
+            delivery,
+            chosen,
+            ranked=ranked,
             engine=engine,
             devices=together,
-            wanted=partial(wanted_now, delivery=delivery),
-        )
-        stopped = StoppedBy.INTERRUPTED if ranked.interrupted else ended_by(outcome)
-        finished = finish(
-            outcome,
-            delivery,
-            engine=engine,
-            deadline=None if spend.seconds is None else began + spend.seconds - closing_seconds(spend.seconds),
-            interrupted=stopped is StoppedBy.INTERRUPTED,
-            exported=best_so_far.exported,
-            sink=sink,
-        )
-        report = conclude(
-            finished,
-            task=task,
-            candidates=chosen,
-            ranked=ranked,
-            stopped=stopped,
+            mirror=mirror,
+            methods=methods,
+            machine=listed.machine,
+            knows_past=library is None,
+            budget=spend,
+            price=price,
+            top_k=top_k,
             learn=learn,
             thumbnails=thumbnails,
-            budget=spend,
-            objective=aim,
-            began=began,
-            ranked_after=ranked_after,
             command=command,
-            settings={name: str(value) for name, value in settings.items()} | {"top_k": str(top_k), "device": place},
+            settings=settings,
             seed=seed,
-            workdir=folder,
+            began=began,
+            device=place,
             sink=sink,
         )
-    return SearchResult(
-        best=finished.best,
-        ensemble=finished.ensemble,
-        trials=finished.outcome.results,
-        ranking=RankResult.of(ranking),
-        agreement=report.agreement,
-        seconds=time.monotonic() - began,
-        workdir=folder,
-        report_dir=folder / "report",
-        stopped_by=stopped,
-        objective=aim,
-        tradeoffs=tradeoffs(report),
-    )

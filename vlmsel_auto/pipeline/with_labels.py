@@ -1,0 +1,146 @@
+"""From a ranking to models where labels are known: trials, final fits, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from vlmsel_auto.cache import Json
+from vlmsel_auto.engines.engine import Engine
+from vlmsel_auto.engines.in_process import InProcess
+from vlmsel_auto.events import Sink, discard
+from vlmsel_auto.models import zoo
+from vlmsel_auto.models.machine import Machine
+from vlmsel_auto.pipeline.affordable import charges_of
+from vlmsel_auto.pipeline.best_so_far import BestSoFar
+from vlmsel_auto.pipeline.conclude import conclude, ended_by
+from vlmsel_auto.pipeline.finish import Delivery, finish, wanted_now
+from vlmsel_auto.pipeline.rank import Ranked
+from vlmsel_auto.pipeline.result import RankResult, SearchResult
+from vlmsel_auto.pipeline.time_shares import closing_seconds, left_for_trials
+from vlmsel_auto.planning.policy import POLICY
+from vlmsel_auto.records import Budget, Candidate, StoppedBy
+from vlmsel_auto.reporting.tradeoff import tradeoffs
+from vlmsel_auto.study.mirror import StudyMirror
+from vlmsel_auto.study.past import read_past
+from vlmsel_auto.study.study import run_study
+from vlmsel_auto.tuning.devices import Devices
+
+
+def finish_with_labels(
+    delivery: Delivery,
+    candidates: Sequence[Candidate],
+    *,
+    ranked: Ranked,
+    engine: Engine,
+    devices: Devices,
+    mirror: StudyMirror | None,
+    methods: Sequence[str],
+    machine: Machine | None,
+    knows_past: bool,
+    budget: Budget,
+    price: float,
+    top_k: int,
+    learn: bool,
+    thumbnails: bool,
+    command: str,
+    settings: Mapping[str, Json],
+    seed: int,
+    began: float,
+    device: str,
+    sink: Sink,
+) -> SearchResult:
+    """Run the study of a search that has a ranking, export what came of it, and write the report.
+
+    Args:
+        delivery: decides which models there are.
+        candidates: all that were chosen, also those that cannot be used.
+        ranked: what looks found.
+        engine: where trials and fits run.
+        devices: that a tower is trained on together.
+        mirror: the study's record in a database, or None.
+        methods: names of methods of tuning.
+        machine: speed of this one, or None where nobody timed it.
+        knows_past: trials of earlier searches are told to the plan.
+        budget: of this call.
+        price: points of the metric that a trial must promise a minute.
+        top_k: candidates that the plan tunes first.
+        learn: add the outcome to the user's library.
+        thumbnails: whether the report shows images.
+        command: as the report says it.
+        settings: likewise.
+        seed: of plan and trials.
+        began: `time.monotonic` at the start of the search.
+        device: where models run.
+        sink: takes events.
+    """
+    ranking, task, usable, workdir = ranked.ranking, delivery.task, delivery.candidates, delivery.workdir
+    objective, ranked_after = delivery.objective, time.monotonic() - began
+    past = read_past(sink=sink)  # in any case: what is damaged is told before learning drops it
+    best_so_far = BestSoFar(sink=sink, task=task, candidates=usable, workdir=workdir)
+    outcome = run_study(
+        task=task,
+        candidates=usable,
+        ranking=ranking,
+        budget=Budget(trials=1) if ranked.interrupted else left_for_trials(budget, spent=ranked_after),
+        workdir=workdir,
+        load=partial(
+            zoo.load, device=device, sink=sink if isinstance(engine, InProcess) and devices.count == 1 else discard
+        ),
+        store=delivery.store,
+        methods=methods,
+        seed=seed,
+        sink=best_so_far,
+        device=device,
+        top_k=top_k,
+        mirror=mirror,
+        past=past if knows_past else (),
+        charges=charges_of(objective, usable, machine=machine, measured=delivery.latencies()),
+        policy=replace(POLICY, price=price / 100),
+        engine=engine,
+        devices=devices,
+        wanted=partial(wanted_now, delivery=delivery),
+    )
+    stopped = StoppedBy.INTERRUPTED if ranked.interrupted else ended_by(outcome)
+    finished = finish(
+        outcome,
+        delivery,
+        engine=engine,
+        deadline=None if budget.seconds is None else began + budget.seconds - closing_seconds(budget.seconds),
+        interrupted=stopped is StoppedBy.INTERRUPTED,
+        exported=best_so_far.exported,
+        sink=sink,
+    )
+    report = conclude(
+        finished,
+        task=task,
+        candidates=candidates,
+        ranked=ranked,
+        stopped=stopped,
+        learn=learn,
+        thumbnails=thumbnails,
+        budget=budget,
+        objective=objective,
+        began=began,
+        ranked_after=ranked_after,
+        command=command,
+        settings={name: str(value) for name, value in settings.items()} | {"top_k": str(top_k), "device": device},
+        seed=seed,
+        workdir=workdir,
+        sink=sink,
+    )
+    return SearchResult(
+        best=finished.best,
+        ensemble=finished.ensemble,
+        trials=finished.outcome.results,
+        ranking=RankResult.of(ranking),
+        agreement=report.agreement,
+        seconds=time.monotonic() - began,
+        workdir=workdir,
+        report_dir=workdir / "report",
+        stopped_by=stopped,
+        objective=objective,
+        tradeoffs=tradeoffs(report),
+    )
