@@ -27,8 +27,8 @@ from vlmsel_auto.records import Ranking, TrialResult
 from vlmsel_auto.reporting import report
 from vlmsel_auto.study.past import read_past
 from vlmsel_auto.tasks.classnames import read_class_names
+from vlmsel_auto.tasks.declaration import Declaration, declared_classes, read_declaration
 from vlmsel_auto.tasks.imagefolder import scan_folder
-from vlmsel_auto.tasks.scan import Declaration, declared_classes, read_declaration
 from vlmsel_auto.tasks.tables import scan_csv
 
 often = settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

@@ -5,18 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.task_folders import fill
 from vlmsel_auto.tasks.capped import LEAST_TEST, capped
 from vlmsel_auto.tasks.imagefolder import scan_folder
 from vlmsel_auto.tasks.scan import Scan
 
 
 def listed(root: Path, *, train: tuple[int, int], test: tuple[int, int]) -> Scan:
-    """A folder of two classes, of empty files: nothing is opened here."""
-    for part, counts in (("train", train), ("test", test)):
-        for name, count in zip("ab", counts, strict=True):
-            (root / part / name).mkdir(parents=True)
-            for k in range(count):
-                (root / part / name / f"{k:05d}.png").touch()
+    """A folder of two classes; its files are not opened."""
+    counts = {("train", "a"): train[0], ("train", "b"): train[1], ("test", "a"): test[0], ("test", "b"): test[1]}
+    fill(root, *(f"{part}/{name}/{k:05d}.png" for (part, name), count in counts.items() for k in range(count)))
     return scan_folder(root)
 
 

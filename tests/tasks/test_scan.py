@@ -1,68 +1,47 @@
-"""What task.toml may say."""
+"""What the layouts share: files as a source of images, and the scan of a folder of them."""
 
-import textwrap
-from pathlib import Path
-
+import numpy as np
 import pytest
 
 from helpers.task_folders import fill
 from vlmsel_auto.errors import TaskError
-from vlmsel_auto.tasks.imagefolder import scan_folder
-from vlmsel_auto.tasks.scan import Scan
+from vlmsel_auto.tasks.scan import Entry, Files, scan_of_files, split_part
 
 
-def declared(root: Path, text: str) -> Scan:
-    fill(root, "big_cat/1.png", "dog/1.png")
-    (root / "task.toml").write_text(textwrap.dedent(text), encoding="utf-8")
-    return scan_folder(root)
+@pytest.fixture
+def files(tmp_path):
+    fill(tmp_path, "cat/1.png", "dog/1.png")
+    return Files(root=tmp_path, paths=("cat/1.png", "dog/1.png"))
 
 
-def test_task_toml(tmp_path: Path) -> None:
-    scan = declared(
-        tmp_path,
-        """
-        name = "pets"
-        domain = "photos of pets"
-        metric = "balanced_accuracy"
-        templates = ["a photo of a {}.", "{}"]
-        [prompts]
-        big_cat = "lion"
-        """,
-    )
-    told = scan.declaration
-    assert (told.name, told.domain, told.metric) == ("pets", "photos of pets", "balanced_accuracy")
-    assert (told.templates, told.prompts) == (("a photo of a {}.", "{}"), (("big_cat", "lion"),))
-    assert scan.stray == ()
+def test_the_key_of_files_follows_their_content(files):
+    both, first = np.arange(2), np.array([0])
+    before = files.key(both), files.key(first)
+    assert files.key(both) == before[0] != before[1]
+    (files.root / "dog/1.png").write_bytes(b"another")
+    assert files.key(both) != before[0]
+    assert files.key(first) == before[1]
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("nam = 'x'", "unknown key 'nam'"),
-        ("name = 3", "name in task.toml must be a string"),
-        ("domain = ''", "domain in task.toml"),
-        ("metric = 'f1'", "metric in task.toml must be one of accuracy, balanced_accuracy, macro_f1"),
-        ("metric = 1", "metric in task.toml"),
-        ("templates = 'a {}'", "list of one or more strings"),
-        ("templates = []", "list of one or more strings"),
-        ("templates = ['a', 3]", "list of one or more strings"),
-        ("templates = ['a photo']", r"one \{\}"),
-        ("templates = ['{} {}']", r"one \{\}"),
-        ("templates = ['{} {name}']", r"one \{\}"),
-        ("prompts = 'x'", "table of class"),
-        ("[prompts]\ndog = 4", "prompt of 'dog'"),
-        ("[prompts]\ndog = ' '", "prompt of 'dog'"),
-        ("[prompts]\nbird = 'b'", "'bird'"),
-        ("name = ", "cannot be read as TOML"),
-    ],
-)
-def test_bad_task_toml(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(TaskError, match=message):
-        declared(tmp_path, text)
+def test_a_file_that_is_gone_has_a_key_and_no_bytes(files):
+    whole = files.encoded_bytes(np.arange(2))
+    (files.root / "dog/1.png").unlink()
+    assert 0 < files.encoded_bytes(np.arange(2)) < whole
+    assert files.key(np.arange(2))
 
 
-def test_task_toml_in_another_encoding(tmp_path: Path) -> None:
-    fill(tmp_path, "a/1.png", "b/1.png")
-    (tmp_path / "task.toml").write_bytes('name = "\u00e9"'.encode("latin-1"))
-    with pytest.raises(TaskError, match="UTF-8"):
-        scan_folder(tmp_path)
+def test_labels_must_be_among_the_named_classes(files):
+    entries = [Entry(path=path, label=path.split("/")[0], part=None) for path in files.paths]
+    labels = [entry.label for entry in entries]
+    scan = scan_of_files(files.root, labels=labels, entries=entries, stray=(), named=["cat", "dog", "emu"])
+    assert scan.classes == ("cat", "dog", "emu")
+    assert scan.prompts == ("cat", "dog", "emu")
+    with pytest.raises(TaskError, match="'dog'"):
+        scan_of_files(files.root, labels=labels, entries=entries, stray=(), named=["cat", "emu"])
+    with pytest.raises(TaskError, match="no image was found that has a class"):
+        scan_of_files(files.root, labels=[], entries=[], stray=())
+
+
+@pytest.mark.parametrize(("name", "part"), [("Train", "train"), (" valid ", "val"), ("validation", "val"), ("x", None)])
+def test_parts_of_a_split_by_name(name, part):
+    assert split_part(name) == part

@@ -30,7 +30,7 @@ from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted,
 from vlmsel_auto.models.exported import ExportedModel, load_exported
 from vlmsel_auto.models.prediction import image_files, probabilities, read_batches, stack
 from vlmsel_auto.records import UNLABELLED, FloatArray, ImageView
-from vlmsel_auto.tasks.scan import nfc
+from vlmsel_auto.tasks.names import nfc
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -12,7 +12,7 @@ from vlmsel_auto.cache import write_atomically
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.tasks.classnames import check_class_names
 from vlmsel_auto.tasks.imagefolder import scan_folder
-from vlmsel_auto.tasks.scan import shown
+from vlmsel_auto.tasks.names import shown
 from vlmsel_auto.tasks.tables import IMAGES, LABELS, scan_csv
 
 

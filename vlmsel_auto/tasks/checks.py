@@ -8,7 +8,8 @@ from typing import Final
 
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.records import IntArray
-from vlmsel_auto.tasks.scan import Part, shown
+from vlmsel_auto.tasks.names import shown
+from vlmsel_auto.tasks.scan import Part
 
 _MIN_CLASSES: Final = 2
 _MIN_IMAGES: Final = 2  # of a class: one to learn from, one to test on

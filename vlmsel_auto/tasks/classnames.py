@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from vlmsel_auto.errors import TaskError
-from vlmsel_auto.tasks.scan import nfc, shown
+from vlmsel_auto.tasks.names import nfc, shown
 
 _FEWEST: Final = 2
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
 
 from vlmsel_auto.errors import InputError
-from vlmsel_auto.tasks.scan import nfc
+from vlmsel_auto.tasks.names import nfc
 
 
 def as_classes(y: Any) -> tuple[NDArray[Any], list[int]]:

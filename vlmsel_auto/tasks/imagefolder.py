@@ -18,20 +18,9 @@ from vlmsel_auto.errors import TaskError
 from vlmsel_auto.records import BadFile
 from vlmsel_auto.tasks import tables
 from vlmsel_auto.tasks.classnames import check_class_names
-from vlmsel_auto.tasks.scan import (
-    LAYOUTS,
-    Entry,
-    Part,
-    Scan,
-    declared_classes,
-    inside,
-    is_ignored,
-    nfc,
-    printable,
-    scan_of_files,
-    shown,
-    split_part,
-)
+from vlmsel_auto.tasks.declaration import declared_classes
+from vlmsel_auto.tasks.names import inside, is_ignored, nfc, printable, shown
+from vlmsel_auto.tasks.scan import LAYOUTS, Entry, Part, Scan, scan_of_files, split_part
 
 _OWN_FILES = frozenset({"task.toml", tables.LABELS})
 _LABELLED, _UNLABELLED = {"labelled", "labeled"}, {"unlabelled", "unlabeled"}  # folders of a partly labelled task

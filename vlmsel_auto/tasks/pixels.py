@@ -23,8 +23,9 @@ from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.process import locked, writing
 from vlmsel_auto.records import BadFile, ImageView, IntArray, PixelSource
 from vlmsel_auto.tasks.decode import in_threads
+from vlmsel_auto.tasks.names import printable
 from vlmsel_auto.tasks.progress import ImageProgress
-from vlmsel_auto.tasks.scan import Scan, Source, printable
+from vlmsel_auto.tasks.scan import Scan, Source
 from vlmsel_auto.tasks.store import StoreEntry
 from vlmsel_auto.tasks.viewfile import RowWriter, ViewFile, view_name
 from vlmsel_auto.tasks.views import read_view

@@ -1,25 +1,21 @@
-"""What a task folder says before any image is opened: records that the layouts share, task.toml, and names of files."""
+"""What a task folder names before any image is opened: records that all layouts share."""
 
 from __future__ import annotations
 
-import tomllib
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol
 
 from vlmsel_auto.cache import digest
 from vlmsel_auto.errors import TaskError
-from vlmsel_auto.records import BadFile, IntArray, Metric
+from vlmsel_auto.records import BadFile, IntArray
+from vlmsel_auto.tasks.declaration import Declaration, read_declaration
+from vlmsel_auto.tasks.names import alike, prompt_of, shown
 
 Part = Literal["train", "val", "test"]
-DEFAULT_TEMPLATES = ("a photo of a {}.",)
 _PARTS: dict[str, Part] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_IGNORED = frozenset({"__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin"})
-_SHOWN = 5  # names that an error message lists
-_KEYS = ("name", "domain", "metric", "templates", "prompts", "classes")  # of task.toml
 LAYOUTS = (
     "<class>/*, {train,val,test}/<class>/*, images with labels.csv, labelled/<class>/* beside unlabelled/*, or images "
     "without labels and the names of their classes (--classes, or classes in task.toml)"
@@ -33,17 +29,6 @@ class Entry:
     path: str  # relative to the task folder, with "/"
     label: str  # class name, Unicode NFC; empty where nothing is labelled
     part: Part | None  # None: the folder gives no split
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Declaration:
-    """How to speak of the task: what task.toml or task.json says, or defaults."""
-
-    name: str
-    domain: str = "images"
-    metric: Metric = "accuracy"
-    templates: tuple[str, ...] = DEFAULT_TEMPLATES
-    prompts: tuple[tuple[str, str], ...] = ()  # (class, what a template's {} becomes) where given
 
 
 class Source(Protocol):
@@ -166,139 +151,6 @@ def scan_of_files(
     )
 
 
-def declared_classes(root: Path) -> object:
-    """What ``root``/task.toml has as classes, unchecked; None: nothing.
-
-    Raises:
-        TaskError: it is not a file of TOML.
-    """
-    return _read_toml(root / "task.toml").get("classes")
-
-
-def read_declaration(root: Path, *, classes: Sequence[str]) -> Declaration:
-    """Read ``root``/task.toml, or return the defaults when there is none.
-
-    Raises:
-        TaskError: Not TOML, an unknown key, a value of the wrong type, a template without exactly one {}, or a prompt
-            for a class that the folder does not have.
-    """
-    path = root / "task.toml"
-    table = _read_toml(path)
-    unknown = sorted(set(table) - set(_KEYS))
-    if unknown:
-        raise TaskError(f"task.toml may hold {', '.join(_KEYS)}, but got the unknown key {shown(unknown)} ({path})")
-    metrics: tuple[Metric, ...] = get_args(Metric)
-    said = _text(table, "metric", default="accuracy", path=path)
-    metric = next((each for each in metrics if each == said), None)
-    if metric is None:
-        raise TaskError(f"metric in task.toml must be one of {', '.join(metrics)}, but got {said!r} ({path})")
-    return Declaration(
-        name=_text(table, "name", default=printable(root.name) or "task", path=path),
-        domain=_text(table, "domain", default="images", path=path),
-        metric=metric,
-        templates=check_templates(table.get("templates", list(DEFAULT_TEMPLATES)), where=str(path)),
-        prompts=_prompts(table.get("prompts", {}), classes=classes, path=path),
-    )
-
-
-def _read_toml(path: Path) -> dict[str, object]:
-    if not path.exists():
-        return {}
-    if not path.is_file():  # a pipe would never end
-        raise TaskError(f"task.toml must be a file; rename or remove it, but got {str(path)!r}")
-    try:
-        return tomllib.loads(path.read_text("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:  # numbers may be too long, tables too deep
-        raise TaskError(f"task.toml cannot be read as TOML in UTF-8 ({error}), but got {str(path)!r}") from error
-
-
-def check_templates(value: object, *, where: str) -> tuple[str, ...]:
-    """Check a list of prompt templates.
-
-    Raises:
-        TaskError: Not a list of strings, an empty list, or a template without exactly one {}.
-    """
-    if not isinstance(value, list) or not value or not all(isinstance(one, str) for one in value):
-        raise TaskError(f"templates must be a list of one or more strings, but got {value!r} ({where})")
-    for one in value:
-        if one.count("{}") != 1 or one.count("{") != 1 or one.count("}") != 1:
-            raise TaskError(
-                f'each template must hold one {{}} for the class, as in "a photo of a {{}}.", but got {one!r} ({where})'
-            )
-    return tuple(value)
-
-
-def _text(table: Mapping[str, object], key: str, *, default: str, path: Path) -> str:
-    value = table.get(key, default)
-    if not isinstance(value, str) or not value.strip():
-        raise TaskError(f"{key} in task.toml must be a string that is not empty, but got {value!r} ({path})")
-    return value.strip()
-
-
-def _prompts(value: object, *, classes: Sequence[str], path: Path) -> tuple[tuple[str, str], ...]:
-    if not isinstance(value, dict):
-        raise TaskError(f'prompts in task.toml must be a table of class = "text", but got {value!r} ({path})')
-    pairs: list[tuple[str, str]] = []
-    for label, text in value.items():
-        if not isinstance(text, str) or not text.strip():
-            raise TaskError(
-                f"the prompt of {label!r} in task.toml must be a string that is not empty, but got {text!r} ({path})"
-            )
-        pairs.append((nfc(label), text.strip()))
-    unknown = sorted({label for label, _ in pairs} - set(classes))
-    if unknown:
-        raise TaskError(
-            f"prompts in task.toml must name classes of the folder ({shown(classes)}), "
-            f"but got {shown(unknown)} ({path})"
-        )
-    return tuple(pairs)
-
-
-def is_ignored(name: str) -> bool:
-    """Whether a file or folder is of the operating system or hidden, and passed over in silence."""
-    return name.startswith(".") or name.lower() in _IGNORED
-
-
-def inside(path: Path, root: Path) -> bool:
-    """Whether ``path``, links followed, lies below the resolved ``root``."""
-    try:
-        return path.resolve(strict=False).is_relative_to(root)
-    except (OSError, RuntimeError):  # a loop of links
-        return False
-
-
 def split_part(name: str) -> Part | None:
     """The part that a folder or a cell of a split column names, in any case; None: not one."""
     return _PARTS.get(name.strip().lower())
-
-
-def printable(name: str) -> str:
-    """A file name that can be written as UTF-8: bytes that are none become U+FFFD."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def nfc(text: str) -> str:
-    """Unicode NFC: macOS writes decomposed names, people type composed ones. Bytes that are no UTF-8 become U+FFFD."""
-    return unicodedata.normalize("NFC", printable(text))
-
-
-def alike(labels: Sequence[str]) -> tuple[str, ...]:
-    """A note where classes differ in case and blanks only: whether they are one, the user knows."""
-    first: dict[str, str] = {}
-    pairs = [(first.setdefault("".join(label.casefold().split()), label), label) for label in labels]
-    twins = [f"{one!r} and {two!r}" for one, two in pairs if one != two]
-    if not twins:
-        return ()
-    more = f", and {len(twins) - _SHOWN:,} more" if len(twins) > _SHOWN else ""
-    return (f"classes that differ in case or blanks only were kept apart: {', '.join(twins[:_SHOWN])}{more}",)
-
-
-def prompt_of(label: str) -> str:
-    """What a template says of a class that has no prompt of its own: its name with _ and - as spaces."""
-    return " ".join(label.replace("_", " ").replace("-", " ").split()) or label
-
-
-def shown(names: Sequence[str]) -> str:
-    """The first few names for a message, and how many there are."""
-    head = ", ".join(repr(name) for name in names[:_SHOWN])
-    return head if len(names) <= _SHOWN else f"{head}, ... ({len(names):,} in all)"

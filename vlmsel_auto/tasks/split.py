@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlmsel_auto.records import BadFile, IntArray
-from vlmsel_auto.tasks.scan import Entry, Part, printable
+from vlmsel_auto.tasks.names import printable
+from vlmsel_auto.tasks.scan import Entry, Part
 
 _MIN_KEPT = 3  # images of a stratum that a cap never takes: enough for one each of train, val and test
 _THREE = 3  # from here on a class has all three parts

@@ -17,19 +17,9 @@ from vlmsel_auto.cache import digest
 from vlmsel_auto.errors import InputError, MissingDependency, TaskError
 from vlmsel_auto.recordjson import parse_json
 from vlmsel_auto.records import BadFile, IntArray
-from vlmsel_auto.tasks.scan import (
-    Declaration,
-    Entry,
-    Scan,
-    check_templates,
-    inside,
-    is_ignored,
-    nfc,
-    prompt_of,
-    scan_of_files,
-    shown,
-    split_part,
-)
+from vlmsel_auto.tasks.declaration import Declaration, check_templates
+from vlmsel_auto.tasks.names import inside, is_ignored, nfc, prompt_of, shown
+from vlmsel_auto.tasks.scan import Entry, Scan, scan_of_files, split_part
 
 LABELS = "labels.csv"
 IMAGES = "images.parquet"

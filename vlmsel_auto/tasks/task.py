@@ -17,10 +17,11 @@ from vlmsel_auto.tasks.capped import capped
 from vlmsel_auto.tasks.checks import check_classes, check_distinct, check_parts
 from vlmsel_auto.tasks.identity import Identity
 from vlmsel_auto.tasks.imagefolder import scan_folder
+from vlmsel_auto.tasks.names import printable, shown
 from vlmsel_auto.tasks.pixels import pixels_of
 from vlmsel_auto.tasks.progress import ImageProgress
 from vlmsel_auto.tasks.sample import AsManyAsFit, Sample, draw_sample
-from vlmsel_auto.tasks.scan import Entry, Part, Scan, printable, shown
+from vlmsel_auto.tasks.scan import Entry, Part, Scan
 from vlmsel_auto.tasks.store import StoreEntry, open_entry
 from vlmsel_auto.tasks.unlabelled import task_without_labels
 

@@ -13,9 +13,10 @@ from vlmsel_auto.errors import TaskError
 from vlmsel_auto.events import Sink
 from vlmsel_auto.records import UNLABELLED, BadFile, Draw, Task
 from vlmsel_auto.tasks.identity import Identity
+from vlmsel_auto.tasks.names import printable, shown
 from vlmsel_auto.tasks.pixels import pixels_of
 from vlmsel_auto.tasks.sample import Sample
-from vlmsel_auto.tasks.scan import Scan, printable, shown
+from vlmsel_auto.tasks.scan import Scan
 from vlmsel_auto.tasks.store import StoreEntry
 
 _DIGITS: Final = 15  # hexadecimal, of a digest: what an int64 holds

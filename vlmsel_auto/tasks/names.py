@@ -1,0 +1,55 @@
+"""Names of files and classes: what of them counts, what can be written, and how messages and prompts show them."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+_IGNORED = frozenset({"__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin"})
+_SHOWN = 5  # names that an error message lists
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder is of the operating system or hidden, and passed over in silence."""
+    return name.startswith(".") or name.lower() in _IGNORED
+
+
+def inside(path: Path, root: Path) -> bool:
+    """Whether ``path``, links followed, lies below the resolved ``root``."""
+    try:
+        return path.resolve(strict=False).is_relative_to(root)
+    except (OSError, RuntimeError):  # a loop of links
+        return False
+
+
+def printable(name: str) -> str:
+    """A file name that can be written as UTF-8: bytes that are none become U+FFFD."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def nfc(text: str) -> str:
+    """Unicode NFC: macOS writes decomposed names, people type composed ones. Bytes that are no UTF-8 become U+FFFD."""
+    return unicodedata.normalize("NFC", printable(text))
+
+
+def alike(labels: Sequence[str]) -> tuple[str, ...]:
+    """A note where classes differ in case and blanks only: whether they are one, the user knows."""
+    first: dict[str, str] = {}
+    pairs = [(first.setdefault("".join(label.casefold().split()), label), label) for label in labels]
+    twins = [f"{one!r} and {two!r}" for one, two in pairs if one != two]
+    if not twins:
+        return ()
+    more = f", and {len(twins) - _SHOWN:,} more" if len(twins) > _SHOWN else ""
+    return (f"classes that differ in case or blanks only were kept apart: {', '.join(twins[:_SHOWN])}{more}",)
+
+
+def prompt_of(label: str) -> str:
+    """What a template says of a class that has no prompt of its own: its name with _ and - as spaces."""
+    return " ".join(label.replace("_", " ").replace("-", " ").split()) or label
+
+
+def shown(names: Sequence[str]) -> str:
+    """The first few names for a message, and how many there are."""
+    head = ", ".join(repr(name) for name in names[:_SHOWN])
+    return head if len(names) <= _SHOWN else f"{head}, ... ({len(names):,} in all)"
