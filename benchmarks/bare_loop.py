@@ -49,7 +49,7 @@ class Beside:
     bare: tuple[float, ...]  # by seed
 
 
-def bare(target: Path, candidate: Candidate, *, scratch: Path) -> tuple[float, ...]:
+def bare(target: Path, candidate: Candidate, *, scratch: Path, seeds: int = SEEDS) -> tuple[float, ...]:
     """Test accuracy of the bare loop by each seed."""
     views = tuple(dict.fromkeys(each.view for each in mini_zoo()))
     task = load_task(target, views=views, workdir=scratch / target.name)
@@ -57,7 +57,7 @@ def bare(target: Path, candidate: Candidate, *, scratch: Path) -> tuple[float, .
     features = unit_rows(embed_images(zoo.load(candidate), task, train).astype(np.float64))
     weight, bias = head_of(LogisticRegression(C=10, max_iter=1_000).fit(features, task.labels[train]))
     found = []
-    for seed in range(SEEDS):
+    for seed in range(seeds):
         tuned = begin(candidate, weight=weight, bias=bias)
         fine_tune(task, tuned, train=train, recipe=Recipe(), seed=seed)
         found.append(float((tuned.logits(task, test).argmax(axis=1) == task.labels[test]).mean()))

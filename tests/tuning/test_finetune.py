@@ -100,6 +100,15 @@ def test_every_image_is_seen_no_oftener_than_it_must_be(tmp_path: Path, candidat
     assert sum(seen) == 3 * 40 + (1 + 3) * 20 + 20  # training; validation before and after each epoch; test
 
 
+@pytest.mark.parametrize(
+    ("images", "on_cpu", "on_gpu"),
+    [(10, 8, 8), (100, 16, 16), (300, 32, 32), (4_095, 32, 32), (4_096, 64, 64), (50_000, 64, 128)],
+)
+def test_batches_leave_many_steps(images: int, on_cpu: int, on_gpu: int) -> None:
+    assert finetune.batch_size(images, torch.device("cpu")) == on_cpu
+    assert finetune.batch_size(images, torch.device("cuda")) == on_gpu
+
+
 def test_the_same_seed_gives_the_same_trial(tmp_path: Path, candidate: Candidate, store: Store) -> None:
     first = run(tmp_path / "a", candidate, store, spec(epochs=2))
     again = run(tmp_path / "b", candidate, store, spec(epochs=2))

@@ -43,7 +43,7 @@ class TrialRunner:
     workdir: Path
     device: torch.device
     train_shots: int | None
-    images_per_trial: int
+    images_per_trial: int | None
     seed: int
     devices: Devices = ALONE
 

@@ -73,7 +73,7 @@ def run_study(
     audits: int = 2,
     mirror: StudyMirror | None = None,
     train_shots: int | None = None,
-    images_per_trial: int = 2_500,
+    images_per_trial: int | None = None,
     store: Store | None = None,
     past: Sequence[PastTrial] = (),
     charges: Mapping[str, float] | None = None,
@@ -103,7 +103,7 @@ def run_study(
         audits: postponed candidates that are tuned on purpose.
         mirror: keeps the study in a database too; None: it is in ``workdir/study.journal`` alone.
         train_shots: at most so many training images a class; None takes the whole training split.
-        images_per_trial: images that a default trial of a tower shows to it, repeats counted.
+        images_per_trial: images that a default trial of a tower shows to it, repeats counted; None: by their number.
         store: where embeddings are kept; None is ``workdir/targets``.
         past: trials of earlier searches, from which the settings of first trials are learned.
         charges: what the objective takes off the metric of each candidate; None: nothing.

@@ -25,6 +25,8 @@ from vlmsel_auto.tuning.work import NOTHING, Deadline, Ending, Outcome, Work, ne
 
 _MARGIN = 0.1  # seconds kept for writing the result before a deadline
 _HALVINGS = 2  # batch, batch / 2, batch / 4; then the trial fails
+_USUAL_BATCH = 32
+_FEW_STEPS, _MANY_STEPS = 6, 64  # an epoch, at least, with usual and with larger batches
 
 
 def run(work: Work) -> Outcome:
@@ -85,9 +87,18 @@ def _predict(tuner: Tuner, images: ImageSet, *, batch: int, deadline: Deadline) 
 
 
 def batch_size(images: int, device: torch.device) -> int:
-    """Batches small enough for some steps an epoch, large enough to keep the device busy."""
+    """Batches small enough for many steps, large enough to keep the device busy: a power of two, at least 8.
+
+    Six an epoch or more; more than 32 images only where 64 of these batches make an epoch.
+    """
     largest = 128 if device.type == "cuda" else 64
-    return min(largest, 1 << max(3, (images // 6).bit_length() - 1))
+    usual = min(_USUAL_BATCH, _power_of_two(images // _FEW_STEPS))
+    return min(largest, max(usual, _power_of_two(images // _MANY_STEPS)))
+
+
+def _power_of_two(number: int) -> int:
+    """The largest that is no larger, and 8 below that."""
+    return 1 << max(3, number.bit_length() - 1)
 
 
 def _snapshot(tuner: Tuner, *, kept: Kept, start: float, shuffle: torch.Generator, batch: int) -> Paused:
