@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vlmsel_auto.planning.audits import due_audit
 from vlmsel_auto.planning.cost import budget_share, trial_seconds
 from vlmsel_auto.planning.history import (
     History,
@@ -26,8 +27,6 @@ from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.posterior import Posterior, acquisition
 from vlmsel_auto.planning.space import DEFAULT, Point, moved, shorter
 from vlmsel_auto.records import TrialOrigin, TrialState
-
-_LEADERS = 2  # trials of the last method that come before the first audit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,19 +136,11 @@ def _screening(plan: Plan, history: History, *, left: Left) -> NextTrial | None:
 
 
 def _audit(plan: Plan, history: History, *, left: Left) -> NextTrial | None:
-    """Audits come after every third trial of the last method, so that they neither lead nor fall off the end."""
-    method = plan.methods[-1].name
-    mine = [trial for trial in history if trial.method == method]
-    done = {trial.candidate for trial in mine}
-    open_audits = [name for name in plan.audits if name not in done]
-    ordinary = sum(trial.origin is not TrialOrigin.AUDIT for trial in mine)
-    audited = len(mine) - ordinary
-    soon = left.trials is not None and left.trials <= len(open_audits)
-    due = ordinary // plan.policy.trials_per_audit > audited or soon
-    if not open_audits or ordinary < _LEADERS or not due:
+    candidate = due_audit(plan, history, left=left)
+    if candidate is None:
         return None
-    return NextTrial(candidate=open_audits[0], method=method, point=plan.first(open_audits[0], method),
-                     origin=TrialOrigin.AUDIT,
+    return NextTrial(candidate=candidate, method=plan.methods[-1].name,
+                     point=plan.first(candidate, plan.methods[-1].name), origin=TrialOrigin.AUDIT,
                      why="audit: postponed, tuned to measure what postponing costs")  # fmt: skip
 
 

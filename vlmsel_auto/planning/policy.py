@@ -64,6 +64,7 @@ class Policy:
     least_gain: float = 0.003  # of the metric, which one more trial must promise (benchmarks/choice.py)
     price: float = 0.001  # of the metric for each minute of a trial, on top of that
     trials_per_audit: int = 3
+    audit_time: float = 0.05  # of a time budget, at most, for audits
     late_model: float = 30.0  # seconds beyond the budget for the floor, where a search has no model yet
 
     # settings of later trials

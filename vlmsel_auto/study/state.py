@@ -31,7 +31,7 @@ from vlmsel_auto.study.runner import TrialRunner
 from vlmsel_auto.tuning.run import seconds_on_all_labels
 
 _FINAL_FIT_MARGIN = 1.3  # times what the fit on all labels should take: its trial may end late
-_FINAL_FIT_SHARE = 0.3  # of the budget, at most
+_FINAL_FIT_SHARE = 0.4  # of the budget, at most
 
 
 @dataclass(kw_only=True, eq=False)
