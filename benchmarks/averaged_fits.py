@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from paired import by_target, standard_error
+from paired import by_target, of_each_kind, standard_error
 from recorded_targets import read_command_line
 from target_heads import Look, look
 
@@ -120,10 +120,7 @@ def measure(target: Path, *, scratch: Path) -> list[Case]:
 def table(cases: Sequence[Case]) -> list[dict[str, object]]:
     """Print means of all, far and near candidates; differences are averaged over a target's cases first."""
     rows: list[dict[str, object]] = []
-    for title, mine in (
-        ("all", list(cases)), ("pretrained on other things", [each for each in cases if each.far]),
-        ("first", [each for each in cases if not each.far]),
-    ):  # fmt: skip
+    for title, mine in of_each_kind(cases):
         print(f"\n| {title}: {len(mine)} | accuracy | to one fit |\n|---|---|---|")
         for name, field in ROWS.items():
             gaps = by_target((each.target, 100 * (getattr(each, field) - each.one)) for each in mine)

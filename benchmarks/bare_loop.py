@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from paired import by_target, standard_error
+from paired import by_target, of_each_kind, standard_error
 from plain_lines import Recipe, begin, fine_tune, head_of
 from recorded_targets import read_command_line
 from sklearn.linear_model import LogisticRegression
@@ -81,10 +81,7 @@ def table(found: Sequence[Beside]) -> list[dict[str, object]]:
     """Print ours, the bare loop and the difference: of all, of far and of first candidates."""
     print("\n| candidates | pairs | ours | bare loop | ours less the bare loop |\n|---|---|---|---|---|")
     rows: list[dict[str, object]] = []
-    for title, mine in (
-        ("all", list(found)), ("pretrained on other things", [each for each in found if each.far]),
-        ("first", [each for each in found if not each.far]),
-    ):  # fmt: skip
+    for title, mine in of_each_kind(found):
         if not mine:
             continue
         gaps = by_target((each.target, 100 * (each.ours - float(np.mean(each.bare)))) for each in mine)

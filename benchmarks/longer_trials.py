@@ -22,20 +22,21 @@ from pathlib import Path
 import numpy as np
 from averaged_fits import chosen, work_of
 from bare_loop import bare
-from paired import by_target, standard_error
+from paired import by_target, of_each_kind, standard_error
 from recorded_targets import read_command_line
 from target_heads import look
 
 from vlmsel_auto.models.candidates import mini_zoo
-from vlmsel_auto.planning.method import usual_images
 from vlmsel_auto.recordjson import encode
 from vlmsel_auto.tuning import finetune
+from vlmsel_auto.tuning.data import splits
+from vlmsel_auto.tuning.methods import FINETUNE
 from vlmsel_auto.tuning.work import Work
 
-_FEW = 2_500  # images of a trial
+_LARGE = 64  # images of a batch
 BARE, HEAD = "bare loop, 25 epochs", "head: regression with zero-shot"
 BEFORE, SMALL, LONG, BOTH = (
-    f"{images}, batches up to {batch}" for images in (f"{_FEW:,} images", "16 epochs") for batch in (64, 32)
+    f"{shown}, batches up to {batch}" for shown in ("2,500 images", "16 epochs") for batch in (_LARGE, 32)
 )
 
 
@@ -76,16 +77,15 @@ def measure(target: Path, *, scratch: Path) -> list[Pair]:
     for place in places[:2]:
         candidate, work = mini_zoo()[place], work_of(seen.task, place, scratch=scratch)
         images = len(work.splits.train)
-        train = images * (len(seen.task.folds) - 1) // len(seen.task.folds)  # of a trial, which holds a part out
+        usual = FINETUNE.default(candidate, train_images=len(splits(seen.task).train), seed=0).epochs
         small = finetune.batch_size(images, work.device)
-        large = min(64, 1 << max(3, (images // 6).bit_length() - 1))
+        large = _LARGE if images >= 6 * _LARGE else small
         fits: dict[tuple[int, int], Fit] = {}
         named: dict[str, Fit] = {}
-        for name, shown, batch in (
-            (BEFORE, _FEW, large), (SMALL, _FEW, small), (LONG, usual_images(train), large),
-            (BOTH, usual_images(train), small),
+        for name, epochs, batch in (
+            (BEFORE, work.spec.epochs, large), (SMALL, work.spec.epochs, small), (LONG, usual, large),
+            (BOTH, usual, small),
         ):  # fmt: skip
-            epochs = min(30, max(3, round(shown / train)))
             if (epochs, batch) not in fits:
                 fits[epochs, batch] = tuned(work, epochs=epochs, batch=batch)
             named[name] = fits[epochs, batch]
@@ -102,18 +102,13 @@ def measure(target: Path, *, scratch: Path) -> list[Pair]:
 def table(pairs: Sequence[Pair]) -> list[dict[str, object]]:
     """Print means of all, far and first candidates; differences are averaged over a target's pairs first."""
     rows: list[dict[str, object]] = []
-    for title, mine in (
-        ("all", list(pairs)), ("pretrained on other things", [each for each in pairs if each.far]),
-        ("first", [each for each in pairs if not each.far]),
-    ):  # fmt: skip
+    for title, mine in of_each_kind(pairs):
         print(f"\n| {title}: {len(mine)} | accuracy | to the first row | seconds |\n|---|---|---|---|")
         for name in (BEFORE, SMALL, LONG, BOTH, BARE, HEAD):
             gaps = by_target((one.target, 100 * (one.fits[name].accuracy - one.fits[BEFORE].accuracy)) for one in mine)
-            error, accuracy, seconds = (
-                standard_error(gaps),
-                float(np.mean([one.fits[name].accuracy for one in mine])),
-                float(np.mean([one.fits[name].seconds for one in mine])),
-            )
+            error, fits = standard_error(gaps), [one.fits[name] for one in mine]
+            accuracy = float(np.mean([fit.accuracy for fit in fits]))
+            seconds = float(np.mean([fit.seconds for fit in fits]))
             print(f"| {name} | {accuracy:.3f} | {gaps.mean():+.1f} ({error:.1f}) | {seconds:.0f} |")
             rows.append({"pairs": title, "row": name, "accuracy": accuracy, "points": float(gaps.mean()), "se": error,
                          "seconds": seconds})  # fmt: skip

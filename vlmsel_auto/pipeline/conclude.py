@@ -94,10 +94,15 @@ def conclude(
         workdir=workdir,
         notes=notes,
     )
+    publish(report, workdir=workdir, sink=sink)
+    return report
+
+
+def publish(report: SearchReport, *, workdir: Path, sink: Sink) -> None:
+    """Write a report to ``workdir/report``, and say so."""
     directory = workdir / "report"
     views.write(report, directory)
-    sink(ReportWritten(directory=directory, best=finished.best, ensemble=finished.ensemble, agreement=report.agreement))
-    return report
+    sink(ReportWritten(directory=directory, best=report.best, ensemble=report.ensemble, agreement=report.agreement))
 
 
 def ended_by(outcome: StudyOutcome) -> StoppedBy:

@@ -11,8 +11,8 @@ from vlmsel_auto.planning.objective import ACCURACY, Objective
 from vlmsel_auto.records import Agreement, BestModel, EnsembleModel, Ranking, StoppedBy, TrialResult
 from vlmsel_auto.reporting.formatting import percent
 from vlmsel_auto.reporting.notebook import ranking_frame, ranking_html, trials_frame, trials_html
-from vlmsel_auto.reporting.report import load
-from vlmsel_auto.reporting.tradeoff import Tradeoff
+from vlmsel_auto.reporting.report import SearchReport, load
+from vlmsel_auto.reporting.tradeoff import Tradeoff, tradeoffs
 from vlmsel_auto.tuning.methods import label_of
 
 if TYPE_CHECKING:
@@ -52,6 +52,23 @@ class SearchResult:
     stopped_by: StoppedBy
     objective: Objective = ACCURACY  # by which the best was chosen
     tradeoffs: tuple[Tradeoff, ...] = ()  # the best of each tuned candidate and the ensemble, fastest first
+
+    @classmethod
+    def of(cls, report: SearchReport, *, workdir: Path, seconds: float) -> Self:
+        """What a report in ``workdir`` says, after so many seconds of wall time."""
+        return cls(
+            best=report.best,
+            ensemble=report.ensemble,
+            trials=report.trials,
+            ranking=RankResult.of(report.ranking),
+            agreement=report.agreement,
+            seconds=seconds,
+            workdir=workdir,
+            report_dir=workdir / "report",
+            stopped_by=report.stopped_by,
+            objective=report.objective,
+            tradeoffs=tradeoffs(report),
+        )
 
     def trials_frame(self) -> DataFrame:
         """A row a trial, by number; needs pandas (extra ``notebook``)."""

@@ -18,11 +18,10 @@ from vlmsel_auto.pipeline.best_so_far import BestSoFar
 from vlmsel_auto.pipeline.conclude import conclude, ended_by
 from vlmsel_auto.pipeline.finish import Delivery, finish, wanted_now
 from vlmsel_auto.pipeline.rank import Ranked
-from vlmsel_auto.pipeline.result import RankResult, SearchResult
+from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.pipeline.time_shares import closing_seconds, left_for_trials
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.records import Budget, Candidate, StoppedBy
-from vlmsel_auto.reporting.tradeoff import tradeoffs
 from vlmsel_auto.study.mirror import StudyMirror
 from vlmsel_auto.study.past import read_past
 from vlmsel_auto.study.study import run_study
@@ -131,16 +130,4 @@ def finish_with_labels(
         workdir=workdir,
         sink=sink,
     )
-    return SearchResult(
-        best=finished.best,
-        ensemble=finished.ensemble,
-        trials=finished.outcome.results,
-        ranking=RankResult.of(ranking),
-        agreement=report.agreement,
-        seconds=time.monotonic() - began,
-        workdir=workdir,
-        report_dir=workdir / "report",
-        stopped_by=stopped,
-        objective=objective,
-        tradeoffs=tradeoffs(report),
-    )
+    return SearchResult.of(report, workdir=workdir, seconds=time.monotonic() - began)

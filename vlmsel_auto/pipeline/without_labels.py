@@ -19,7 +19,7 @@ import numpy as np
 
 from vlmsel_auto.cache import Json, Store
 from vlmsel_auto.errors import VlmselError
-from vlmsel_auto.events import Notice, ReportWritten, Sink
+from vlmsel_auto.events import Notice, Sink
 from vlmsel_auto.measuring.measure import embed_target
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.card import Provenance, ensemble_card
@@ -28,15 +28,15 @@ from vlmsel_auto.models.exporting import Classifier, export
 from vlmsel_auto.models.facts import facts_of, known_sum
 from vlmsel_auto.pipeline.affordable import charges_of, together
 from vlmsel_auto.pipeline.attempt import attempt
+from vlmsel_auto.pipeline.conclude import publish
 from vlmsel_auto.pipeline.finish import Delivery
 from vlmsel_auto.pipeline.rank import Ranked
-from vlmsel_auto.pipeline.result import RankResult, SearchResult
+from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.ranking.evidence.consensus import likeness
 from vlmsel_auto.ranking.evidence.zeroshot import CLARITY
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import BestModel, Budget, Candidate, EnsembleModel, RankedCandidate, Ranking, StoppedBy, Task
-from vlmsel_auto.reporting import views
 from vlmsel_auto.reporting.make_report import make_report
 from vlmsel_auto.reporting.report import RANKING_STAGE, UNCHECKED
 from vlmsel_auto.tuning.methods import ZERO_SHOT
@@ -244,17 +244,5 @@ def finish_without_labels(
         workdir=workdir,
         notes=(UNCHECKED, *task.notes, *ranking.notes),
     )
-    views.write(report, workdir / "report")
-    sink(ReportWritten(directory=workdir / "report", best=best, ensemble=mean, agreement=report.agreement))
-    return SearchResult(
-        best=best,
-        ensemble=mean,
-        trials=(),
-        ranking=RankResult.of(ranking),
-        agreement=report.agreement,
-        seconds=time.monotonic() - began,
-        workdir=workdir,
-        report_dir=workdir / "report",
-        stopped_by=stopped,
-        objective=objective,
-    )
+    publish(report, workdir=workdir, sink=sink)
+    return SearchResult.of(report, workdir=workdir, seconds=time.monotonic() - began)

@@ -139,8 +139,8 @@ def _audit(plan: Plan, history: History, *, left: Left) -> NextTrial | None:
     candidate = due_audit(plan, history, left=left)
     if candidate is None:
         return None
-    return NextTrial(candidate=candidate, method=plan.methods[-1].name,
-                     point=plan.first(candidate, plan.methods[-1].name), origin=TrialOrigin.AUDIT,
+    method = plan.methods[-1].name
+    return NextTrial(candidate=candidate, method=method, point=plan.first(candidate, method), origin=TrialOrigin.AUDIT,
                      why="audit: postponed, tuned to measure what postponing costs")  # fmt: skip
 
 

@@ -59,8 +59,8 @@ def load_task(
     four of each class. ``Task.pixels`` decodes into a view what is first read of it.
 
     Layouts: ``<class>/*``, ``{train,val,test}/<class>/*``, ``images`` + ``labels.csv``, ``images.parquet`` +
-    ``task.json``; each but the last with an optional ``task.toml``. Where splits are missing
-    they are drawn, seeded and stratified: 60/20/20 from everything, or 20 % of train for the missing one.
+    ``task.json``; each but the last with an optional ``task.toml``. Where splits are missing they
+    are drawn, seeded and stratified: 60/20/20 from everything, or 20 % of train for the missing one.
 
     A folder of images without labels is a task, too, where its classes are named (docs/without-labels.md): it has a
     sample of the images and no split. Of a partly labelled folder, ``labelled/<class>/*`` beside ``unlabelled/*`` or a
