@@ -63,7 +63,7 @@ def tuned(work: Work, *, epochs: int, batch: int) -> Fit:
     """The product's fine-tuning with so many epochs and such batches."""
     began = time.monotonic()
     trial = replace(work, spec=replace(work.spec, epochs=epochs))
-    head = finetune._fitted_head(trial)  # noqa: SLF001 - what `finetune.run` begins with
+    head = finetune.fitted_head(trial)
     found = finetune.train(trial, head, batch=batch)
     return Fit(accuracy=found.test or 0.0, seconds=time.monotonic() - began)
 

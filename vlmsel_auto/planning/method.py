@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from vlmsel_auto.planning.space import DEFAULT, Point, Range, Space
 from vlmsel_auto.records import Candidate, TrialSpec
@@ -28,20 +27,8 @@ class SplitSizes:
     test: int = 0
 
 
-_SHOWN: Final = 2_500  # images of a default trial of a tower, on few images
-_ENOUGH_EPOCHS: Final = 16  # on more of them
-_MOST_SHOWN: Final = 12_500  # for these epochs; still more images are shown less often
-
-
-def usual_images(train_images: int) -> int:
-    """Images that a default trial shows to a tower, repeats counted.
-
-    Our own choice: benchmarks/longer_trials.py measures it.
-    """
-    return max(_SHOWN, min(_ENOUGH_EPOCHS * train_images, _MOST_SHOWN))
-
-
-Ranges = Callable[[Candidate, int, int], Mapping[str, Range]]  # of candidate, training images, images per trial
+# of candidate, training images, and images that a default trial shows; None: by the number of training images
+Ranges = Callable[[Candidate, int, int | None], Mapping[str, Range]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,15 +50,14 @@ class Method:
         Args:
             candidate: its family and size choose the learning rates.
             train_images: with few of them an epoch is short and more are worth while.
-            images_per_trial: images that a default trial shows to the tower, repeats counted; None: `usual_images`.
+            images_per_trial: images that a default trial shows to the tower, repeats counted; None: by their number.
 
         Raises:
             ValueError: no training image.
         """
-        shown = usual_images(train_images) if images_per_trial is None else images_per_trial
-        if train_images < 1 or shown < 1:
+        if train_images < 1 or (images_per_trial is not None and images_per_trial < 1):
             raise ValueError(f"image counts must be positive, but got {train_images=} and {images_per_trial=}")
-        return Space(method=self.name, ranges=self.ranges(candidate, train_images, shown))
+        return Space(method=self.name, ranges=self.ranges(candidate, train_images, images_per_trial))
 
     def default(self, candidate: Candidate, *, train_images: int, seed: int, point: Point = DEFAULT) -> TrialSpec:
         """The trial at the middle of the space, or at ``point``."""

@@ -40,12 +40,12 @@ def run(work: Work) -> Outcome:
         DeadlineReached: there was no time for anything.
     """
     try:
-        return _halving(work, _fitted_head(work))
+        return _halving(work, fitted_head(work))
     finally:
         release_memory(work.device)
 
 
-def _fitted_head(work: Work) -> Outcome:
+def fitted_head(work: Work) -> Outcome:
     """Logistic regression on the training images, with what zero-shot reaches on the validation images."""
     splits, labels, metric = work.splits, work.task.labels, work.task.metric
     only_given = replace(work, splits=replace(splits, folds=()))  # a tower is scored on images that it never saw

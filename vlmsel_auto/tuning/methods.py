@@ -21,23 +21,35 @@ _RATES: Final = {"vit": 3e-4, "resnet": 7e-4, "convnext": 7e-4, "efficientnet": 
 _OTHER_RATE: Final = 5e-4
 _LARGE_RATE: Final = 1e-5  # the usual range of full CLIP fine-tuning is 1e-6 to 1e-4
 _HUGE_RATE: Final = 5e-6
+_SHOWN: Final = 2_500  # images of a default trial of a tower, on few images
+_ENOUGH_EPOCHS: Final = 16  # on more of them
+_MOST_SHOWN: Final = 12_500  # for these epochs; still more images are shown less often
 
 
-def _no_settings(candidate: Candidate, train_images: int, images_per_trial: int) -> Mapping[str, Range]:
+def _usual_images(train_images: int) -> int:
+    """Images that a default trial shows to a tower, repeats counted.
+
+    Our own choice: benchmarks/longer_trials.py measures it.
+    """
+    return max(_SHOWN, min(_ENOUGH_EPOCHS * train_images, _MOST_SHOWN))
+
+
+def _no_settings(candidate: Candidate, train_images: int, images_per_trial: int | None) -> Mapping[str, Range]:
     del candidate, train_images, images_per_trial
     return {}
 
 
-def _finetune_ranges(candidate: Candidate, train_images: int, images_per_trial: int) -> Mapping[str, Range]:
+def _finetune_ranges(candidate: Candidate, train_images: int, images_per_trial: int | None) -> Mapping[str, Range]:
     size = candidate.params if candidate.params is not None else LARGE_TOWER  # unknown: rather too gentle
     rate = _RATES.get(candidate.family, _OTHER_RATE)
     if size >= LARGE_TOWER:
         rate = _HUGE_RATE if size >= _HUGE_TOWER else _LARGE_RATE
+    shown = _usual_images(train_images) if images_per_trial is None else images_per_trial
     return {
         "learning_rate": Range.around(rate, 6.0),
         "weight_decay": Range(low=2.5e-3, high=1.0, log=True),
         "augmentation": Range(low=0.0, high=0.8),
-        EPOCHS: Range.around(min(30, max(3, round(images_per_trial / train_images))), EPOCHS_FACTOR),
+        EPOCHS: Range.around(min(30, max(3, round(shown / train_images))), EPOCHS_FACTOR),
     }
 
 
