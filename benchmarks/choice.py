@@ -35,10 +35,11 @@ from vlmsel_auto.library.places import default_library_path
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.planning.curves import Curve
-from vlmsel_auto.planning.history import Left, Tried, expectations
+from vlmsel_auto.planning.history import expectations
 from vlmsel_auto.planning.next_trial import next_trial
 from vlmsel_auto.planning.plan import make_plan
 from vlmsel_auto.planning.policy import POLICY, Policy
+from vlmsel_auto.planning.tried import Left, Tried
 from vlmsel_auto.records import Basis, FloatArray, Interval, RankedCandidate, Ranking, TrialState
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 

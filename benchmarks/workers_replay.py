@@ -15,11 +15,12 @@ from choice_worlds import Arm
 from workers_worlds import Run, World, is_tower
 
 from vlmsel_auto.planning.curves import RUNGS, Curve, rung_of
-from vlmsel_auto.planning.history import Left, Tried, expectations
+from vlmsel_auto.planning.history import expectations
 from vlmsel_auto.planning.next_trial import NextTrial, next_trial
 from vlmsel_auto.planning.plan import Plan, make_plan
 from vlmsel_auto.planning.rungs import goes_on_at
 from vlmsel_auto.planning.running import Running, imagine
+from vlmsel_auto.planning.tried import Left, Tried
 from vlmsel_auto.records import TrialState
 
 STRAGGLERS, SLOW = 0.05, 3.0

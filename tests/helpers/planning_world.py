@@ -2,11 +2,11 @@
 
 import itertools
 
-from vlmsel_auto.planning.history import Tried
 from vlmsel_auto.planning.method import Method
 from vlmsel_auto.planning.plan import Plan, make_plan
 from vlmsel_auto.planning.policy import POLICY, Policy
 from vlmsel_auto.planning.space import DEFAULT
+from vlmsel_auto.planning.tried import Tried
 from vlmsel_auto.records import Basis, Candidate, ImageView, Interval, RankedCandidate, Ranking, TrialOrigin, TrialState
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 

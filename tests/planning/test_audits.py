@@ -1,6 +1,6 @@
 from helpers.planning_world import plan, tried
 from vlmsel_auto.planning.audits import due_audit
-from vlmsel_auto.planning.history import Left
+from vlmsel_auto.planning.tried import Left
 from vlmsel_auto.records import TrialOrigin
 
 PROBES = [tried(f"m{number}", 0.5, "probe") for number in range(3)]

@@ -7,17 +7,9 @@ from hypothesis import strategies as st
 
 from helpers.planning_world import SCORES, N, plan, ranking, tried
 from vlmsel_auto.planning.curves import Curve
-from vlmsel_auto.planning.history import (
-    FoldScore,
-    Tried,
-    believed,
-    best_value,
-    expectations,
-    fold_ease,
-    level_folds,
-    observe,
-    updated_ranking,
-)
+from vlmsel_auto.planning.history import believed, best_value, expectations, observe, updated_ranking
+from vlmsel_auto.planning.parts import fold_ease, level_folds
+from vlmsel_auto.planning.tried import FoldScore, Tried
 from vlmsel_auto.records import TrialState
 
 metrics = st.floats(0, 1)

@@ -12,7 +12,7 @@ from helpers.published_world import CANDIDATES as MODELS
 from helpers.published_world import drawn_table
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.planning.curves import Curve
-from vlmsel_auto.planning.history import Left, expectations, stalled
+from vlmsel_auto.planning.history import expectations, stalled
 from vlmsel_auto.planning.looking import look_values, next_look
 from vlmsel_auto.planning.next_trial import NextTrial, next_trial, still_postponed
 from vlmsel_auto.planning.objective import ACCURACY, Cost, Objective, filled, read_objective, summed
@@ -20,6 +20,7 @@ from vlmsel_auto.planning.outlook import Look
 from vlmsel_auto.planning.plan import make_plan
 from vlmsel_auto.planning.rungs import goes_on_at
 from vlmsel_auto.planning.scenarios import learn_scenarios
+from vlmsel_auto.planning.tried import Left
 from vlmsel_auto.records import TrialOrigin
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from helpers.planning_world import CANDIDATES, SCORES, ranking, tried
-from vlmsel_auto.planning.history import Left
 from vlmsel_auto.planning.next_trial import next_trial
 from vlmsel_auto.planning.plan import make_plan
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.planning.posterior import Observation, belief_of, posterior
+from vlmsel_auto.planning.tried import Left
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from helpers.planning_world import plan, tried
 from vlmsel_auto.planning.curves import Curve
-from vlmsel_auto.planning.history import FoldScore, Tried
 from vlmsel_auto.planning.next_trial import NextTrial
 from vlmsel_auto.planning.rungs import goes_on_at
+from vlmsel_auto.planning.tried import FoldScore, Tried
 from vlmsel_auto.records import TrialOrigin
 
 PEERS = [tried(f"m{place}", 0.8, curve=Curve(values=(0.8,) * 4, epochs=4)) for place in (1, 2)]

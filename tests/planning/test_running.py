@@ -5,9 +5,10 @@ import pytest
 
 from helpers.planning_world import plan, tried
 from vlmsel_auto.planning.curves import Curve
-from vlmsel_auto.planning.history import Left, observe
+from vlmsel_auto.planning.history import observe
 from vlmsel_auto.planning.next_trial import NextTrial, next_trial
 from vlmsel_auto.planning.running import Running, imagine
+from vlmsel_auto.planning.tried import Left
 from vlmsel_auto.records import TrialOrigin, TrialState
 
 

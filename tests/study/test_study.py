@@ -14,8 +14,9 @@ from vlmsel_auto.errors import BudgetError, CandidateError, InputError, TrialUna
 from vlmsel_auto.events import Event, RankingReady, TrialFinished, TrialStarted
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
-from vlmsel_auto.planning.history import Left, Tried, updated_ranking
+from vlmsel_auto.planning.history import updated_ranking
 from vlmsel_auto.planning.next_trial import next_trial
+from vlmsel_auto.planning.tried import Left, Tried
 from vlmsel_auto.records import Budget, Candidate, Task, TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.reporting.formatting import spec_text
 from vlmsel_auto.study.past import past_of_search

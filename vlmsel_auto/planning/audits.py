@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from vlmsel_auto.planning.cost import trial_seconds
-from vlmsel_auto.planning.history import History, Left
 from vlmsel_auto.planning.plan import Plan
+from vlmsel_auto.planning.tried import History, Left
 from vlmsel_auto.records import TrialOrigin
 
 _LEADERS: Final = 2  # trials of the last method that come before the first audit

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vlmsel_auto.planning.history import Arm, History, Left
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.plan import Plan
+from vlmsel_auto.planning.tried import Arm, History, Left
 from vlmsel_auto.records import TrialState
 
 

@@ -3,102 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from vlmsel_auto.planning.curves import Curve, Forecast, WholeCurves, forecast
+from vlmsel_auto.planning.curves import Forecast, WholeCurves, forecast
 from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.policy import POLICY, Policy
 from vlmsel_auto.planning.posterior import Observation, Posterior, posterior
 from vlmsel_auto.planning.soft_metric import Reached, soft_shift, weigh
-from vlmsel_auto.planning.space import Point
+from vlmsel_auto.planning.tried import Arm, History, Tried
 from vlmsel_auto.ranks import simulate_ranks
-from vlmsel_auto.records import Interval, Ranking, TrialOrigin, TrialState
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FoldScore:
-    """One trial on one part of the labelled images."""
-
-    metric: float
-    soft: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tried:
-    """What the plan needs to know of one trial, in the order in which they were begun."""
-
-    candidate: str
-    method: str
-    origin: TrialOrigin
-    state: TrialState
-    validation: float | None
-    seconds: float
-    point: Point
-    number: int  # no other complete trial has it
-    soft: float | None = None  # validation with each image counted by the probability of its true class
-    images: int | None = None  # that these were measured on; None: as many as the plan says
-    curve: Curve | None = None  # of training a tower, the epochs of the trial that it continues included
-    share: float = 1.0  # of the planned epochs that this trial itself ran
-    resumable: bool = False  # it is paused, and the state of its training is there
-    continues: int | None = None  # number of the paused trial that it continued
-    fold: int | None = None  # part of the labelled images that it is scored on; None: all, or those of every trial
-    folds: tuple[FoldScore, ...] = ()  # what a cross-validated trial reached on each part
-
-
-History = Sequence[Tried]
-Arm = tuple[str, str]  # candidate and method
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Left:
-    """What is left of the budget; None: unlimited."""
-
-    trials: int | None = None
-    seconds: float | None = None  # of wall time
-    workers: int = 1  # that spend them at once
-
-    @property
-    def work(self) -> float | None:
-        """Seconds of all workers together."""
-        return None if self.seconds is None else self.seconds * self.workers
-
-    @property
-    def spent(self) -> bool:
-        """Whether nothing is left."""
-        return (self.trials is not None and self.trials <= 0) or (self.seconds is not None and self.seconds <= 0)
-
-
-def fold_ease(history: History) -> tuple[FoldScore, ...]:
-    """By part of the labelled images: what cross-validated trials reach on it less what they reach on all, on average.
-
-    Parts differ in difficulty, and with few images by more than candidates do. Empty while there is no such trial.
-    """
-    measured = [trial for trial in history if trial.folds and trial.validation is not None]
-    if not measured:
-        return ()
-    metric = np.mean([[each.metric - (trial.validation or 0.0) for each in trial.folds] for trial in measured], axis=0)
-    soft = np.mean([[each.soft - (trial.soft or 0.0) for each in trial.folds] for trial in measured], axis=0)
-    return tuple(FoldScore(metric=float(m), soft=float(s)) for m, s in zip(metric, soft, strict=True))
-
-
-def level_folds(history: History) -> list[Tried]:
-    """The history with trials of one part of the images put on the level of all of them."""
-    ease = fold_ease(history)
-    return [trial if trial.fold is None or not ease else _less(trial, ease[trial.fold]) for trial in history]
-
-
-def _less(trial: Tried, ease: FoldScore) -> Tried:
-    """The trial with so much less of both metrics."""
-    curve = trial.curve
-    return replace(
-        trial,
-        validation=None if trial.validation is None else trial.validation - ease.metric,
-        soft=None if trial.soft is None else trial.soft - ease.soft,
-        curve=None if curve is None else replace(curve, values=tuple(value - ease.metric for value in curve.values)),
-    )
+from vlmsel_auto.records import Interval, Ranking, TrialState
 
 
 def whole_curves(history: History) -> WholeCurves:

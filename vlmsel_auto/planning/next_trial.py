@@ -10,9 +10,6 @@ import numpy as np
 from vlmsel_auto.planning.audits import due_audit
 from vlmsel_auto.planning.cost import budget_share, trial_seconds
 from vlmsel_auto.planning.history import (
-    History,
-    Left,
-    Tried,
     best_value,
     expectations,
     expected_end,
@@ -26,6 +23,7 @@ from vlmsel_auto.planning.method import Method, Trains
 from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.posterior import Posterior, acquisition
 from vlmsel_auto.planning.space import DEFAULT, Point, moved, shorter
+from vlmsel_auto.planning.tried import History, Left, Tried
 from vlmsel_auto.records import TrialOrigin, TrialState
 
 

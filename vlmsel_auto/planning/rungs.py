@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 from vlmsel_auto.planning.curves import goes_on, value_at
-from vlmsel_auto.planning.history import History, fold_ease
 from vlmsel_auto.planning.next_trial import NextTrial
+from vlmsel_auto.planning.parts import fold_ease
 from vlmsel_auto.planning.plan import Plan, handicap
 from vlmsel_auto.planning.soft_metric import weigh
+from vlmsel_auto.planning.tried import History
 from vlmsel_auto.records import TrialOrigin
 
 

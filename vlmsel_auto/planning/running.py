@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from vlmsel_auto.planning.cost import trial_seconds
 from vlmsel_auto.planning.curves import Curve, forecast
-from vlmsel_auto.planning.history import History, Tried, observe, whole_curves
+from vlmsel_auto.planning.history import observe, whole_curves
 from vlmsel_auto.planning.next_trial import NextTrial
 from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.space import DEFAULT
+from vlmsel_auto.planning.tried import History, Tried
 from vlmsel_auto.records import TrialState
 
 

@@ -12,13 +12,11 @@ from typing import cast
 from vlmsel_auto.engines.engine import Done, Failed, Finished, Lost
 from vlmsel_auto.events import Event, Notice, RankingReady, TrialEpoch, TrialStarted
 from vlmsel_auto.planning.curves import RUNGS, rung_of
-from vlmsel_auto.planning.history import (
-    History,
-    believed,
-)
+from vlmsel_auto.planning.history import believed
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.next_trial import NextTrial, next_trial
 from vlmsel_auto.planning.rungs import goes_on_at
+from vlmsel_auto.planning.tried import History
 from vlmsel_auto.process import is_disk_error
 from vlmsel_auto.records import StoppedBy, TrialOrigin
 from vlmsel_auto.study.optuna_study import Prediction, RunningTrial

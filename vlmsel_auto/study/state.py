@@ -10,18 +10,12 @@ from vlmsel_auto.engines.engine import Ticket
 from vlmsel_auto.events import Sink, TrialFinished
 from vlmsel_auto.planning.cost import trial_seconds
 from vlmsel_auto.planning.curves import Curve
-from vlmsel_auto.planning.history import (
-    History,
-    Left,
-    Tried,
-    expectations,
-    fold_ease,
-    level_folds,
-    updated_ranking,
-)
+from vlmsel_auto.planning.history import expectations, updated_ranking
 from vlmsel_auto.planning.method import Trains
+from vlmsel_auto.planning.parts import fold_ease, level_folds
 from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.running import Running, imagine
+from vlmsel_auto.planning.tried import History, Left, Tried
 from vlmsel_auto.records import Budget, Ranking, TrialOrigin, TrialResult, TrialSpec
 from vlmsel_auto.study.dispatch import Dispatch
 from vlmsel_auto.study.fits import Fits, Wanted, leader_alone
