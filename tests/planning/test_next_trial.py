@@ -252,13 +252,14 @@ def test_the_floor_alone() -> None:
 
 
 def test_towers_are_scored_on_the_parts_in_turn_and_a_paused_one_keeps_its_own() -> None:
-    made, history, folds = plan(audits=0, folds=3), [], []
+    made, history, folds = plan(audits=0, folds=3, policy=replace(POLICY, measuring=0.0)), [], []
     while len(folds) < 5:
         step = next_trial(made, history, left=Left())
         assert step is not None
         if step.method == FINETUNE.name:
             folds.append(step.fold)
-        history.append(tried(step.candidate, 0.5 + 0.01 * len(history), step.method, fold=step.fold))
+        point = step.point or {"learning_rate": 0.1 * len(history)}
+        history.append(tried(step.candidate, 0.5 + 0.01 * len(history), step.method, fold=step.fold, point=point))
     assert folds == [0, 1, 2, 0, 1]
     alone = plan(audits=0, methods=(FINETUNE,), folds=3)
     half = stopped("m1", Curve(values=(0.8, 0.9), epochs=4), 1, fold=2)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from vlmsel_auto.planning.curves import Forecast, WholeCurves, forecast
+from vlmsel_auto.planning.parts import by_settings
 from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.policy import POLICY, Policy
 from vlmsel_auto.planning.posterior import Observation, Posterior, posterior
@@ -43,7 +44,7 @@ def _complete(plan: Plan, history: History) -> list[tuple[Tried, float]]:
     names = {each.name for each in plan.methods}
     return [
         (trial, trial.validation)
-        for trial in history
+        for trial in by_settings(history)
         if trial.state is TrialState.COMPLETE and trial.validation is not None and trial.method in names
     ]
 
@@ -76,7 +77,7 @@ def known_ends(plan: Plan, history: History) -> dict[Arm, Forecast]:
     whole, shifts, level = whole_curves(history), _shifts(plan, history), _level(plan, history)
     names = {each.name for each in plan.methods}
     best: dict[Arm, tuple[bool, Forecast]] = {}  # whether it is complete, and its end
-    for trial in history:
+    for trial in by_settings(history):
         arm, end = (trial.candidate, trial.method), expected_end(trial, whole=whole, policy=plan.policy)
         if end is None or trial.method not in names:
             continue
@@ -138,10 +139,16 @@ def expectations(plan: Plan, history: History, *, now: Posterior | None = None) 
     }
 
 
+def error_of(plan: Plan, history: History, trial: Tried, *, images: int) -> float:
+    """Standard error of what the trial's settings reach on so many other images."""
+    shifts, level = _shifts(plan, history), _level(plan, history)
+    return _weighed(plan, trial.validation or 0.0, replace(trial, images=images), shifts=shifts, level=level).sd
+
+
 def stalled(plan: Plan, history: History) -> int:
     """Trials since the last result that was better, or by the objective worth more."""
     best, since = -math.inf, 0
-    for trial in history:
+    for trial in by_settings(history):
         worth = -math.inf if trial.validation is None else trial.validation - plan.charge(trial.candidate)
         if trial.state is TrialState.COMPLETE and worth > best + plan.policy.min_gain:
             best, since = worth, 0

@@ -8,20 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vlmsel_auto.planning.audits import due_audit
-from vlmsel_auto.planning.cost import budget_share, trial_seconds
-from vlmsel_auto.planning.history import (
-    best_value,
-    expectations,
-    expected_end,
-    known_ends,
-    observe,
-    paused,
-    stalled,
-    whole_curves,
-)
-from vlmsel_auto.planning.method import Method, Trains
+from vlmsel_auto.planning.history import best_value, observe, stalled
+from vlmsel_auto.planning.method import Trains
+from vlmsel_auto.planning.parts import parts_of
 from vlmsel_auto.planning.plan import Plan
-from vlmsel_auto.planning.posterior import Posterior, acquisition
+from vlmsel_auto.planning.posterior import Posterior
+from vlmsel_auto.planning.prospects import Prospect, prospects
 from vlmsel_auto.planning.space import DEFAULT, Point, moved, shorter
 from vlmsel_auto.planning.tried import History, Left, Tried
 from vlmsel_auto.records import TrialOrigin, TrialState
@@ -38,18 +30,6 @@ class NextTrial:
     why: str
     continues: int | None = None  # number of the paused trial that goes on
     fold: int = 0  # part of the labelled images that a tower is scored on
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Arm:
-    candidate: str
-    method: Method
-    tries: int
-    gain: float  # expected improvement
-    cost: float  # share of what is left
-    seconds: float
-    fits: float = 1.0  # share of a whole trial that there is time for
-    paused: Tried | None = None  # the trial that would go on
 
 
 def next_trial(plan: Plan, history: History, *, left: Left, unavailable: Sequence[str] = ()) -> NextTrial | None:
@@ -79,9 +59,15 @@ def next_trial(plan: Plan, history: History, *, left: Left, unavailable: Sequenc
 
 
 def _fold(plan: Plan, history: History, chosen: NextTrial) -> int:
-    """In turn, so that the leaders' towers together are scored on all labelled images; a paused trial keeps its own."""
+    """In turn, so that the leaders' towers together are scored on all labelled images.
+
+    A paused trial keeps its own, and settings that were tried get one that they were not scored on.
+    """
     if chosen.continues is not None:
         return next((trial.fold or 0 for trial in history if trial.number == chosen.continues), 0)
+    scored = set() if chosen.point is None else parts_of(history, chosen.candidate, chosen.method, chosen.point)
+    if scored:
+        return next((part for part in range(plan.folds) if part not in scored), 0)
     towers = {each.name for each in plan.methods if each.trains is Trains.TOWER}
     return sum(trial.method in towers and trial.continues is None for trial in history) % plan.folds
 
@@ -179,17 +165,19 @@ def _promising(plan: Plan, history: History, *, left: Left, usable: Sequence[str
     now = observe(plan, history)
     waiting = set(still_postponed(plan, history, now=now))
     names = [name for name in usable if name not in waiting] or list(usable)
-    arms = _arms(plan, history, names=names, now=now, left=left)
-    arms = arms or _arms(plan, history, names=usable, now=now, left=left)
+    arms = prospects(plan, history, names=names, now=now, left=left)
+    arms = arms or prospects(plan, history, names=usable, now=now, left=left)
     fresh = [arm for arm in arms if not arm.tries]
     since, measured = stalled(plan, history), best_value(history) > 0
     last = sum(t.state is TrialState.COMPLETE and t.method == plan.methods[-1].name for t in history)
     known = since >= policy.patience and last >= min(policy.fewest_tuned, len(usable))
-    enough = known and all(arm.gain < policy.bar(arm.seconds) for arm in arms)
+    enough = [arm for arm in arms if arm.is_enough(policy)]
     given_up = not fresh and len(names) == len(usable)
-    if not arms or (enough if measured else given_up):
+    if not arms or ((known and not enough) if measured else given_up):
         return None
-    if fresh and since >= policy.patience and (since - policy.patience) % 2 == 0:
+    if known and measured and all(arm.measured is not None for arm in enough):  # what is there can be told apart better
+        arm = max(enough, key=lambda each: each.gain / each.cost)
+    elif fresh and since >= policy.patience and (since - policy.patience) % 2 == 0:
         # the leaders have nothing new: every second trial goes to who was not tried, whatever the ranking promised
         arm = max(fresh, key=lambda each: (_worth_of(plan, now, each), -plan.order.index(each.candidate)))
     elif not measured and fresh:  # the plan's own order
@@ -199,7 +187,7 @@ def _promising(plan: Plan, history: History, *, left: Left, usable: Sequence[str
     return _trial_of(plan, history, arm)
 
 
-def _trial_of(plan: Plan, history: History, arm: _Arm) -> NextTrial:
+def _trial_of(plan: Plan, history: History, arm: Prospect) -> NextTrial:
     """The next trial of the chosen arm: its first, the paused one, or one at another point."""
     name, method = arm.candidate, arm.method
     if not arm.tries:
@@ -212,6 +200,9 @@ def _trial_of(plan: Plan, history: History, arm: _Arm) -> NextTrial:
         why = f"goes on with trial {arm.paused.number} after epoch {done} of {planned}"
         return NextTrial(candidate=name, method=method.name, point=arm.paused.point, origin=arm.paused.origin, why=why,
                          continues=arm.paused.number)  # fmt: skip
+    if arm.measured is not None:
+        return NextTrial(candidate=name, method=method.name, point=arm.measured.point, origin=TrialOrigin.SAMPLED,
+                         why=f"settings of trial {arm.measured.number} on another part")  # fmt: skip
     near = _near_best(plan, history, arm)
     return NextTrial(
         candidate=name,
@@ -222,59 +213,17 @@ def _trial_of(plan: Plan, history: History, arm: _Arm) -> NextTrial:
     )
 
 
-def _arms(plan: Plan, history: History, *, names: Sequence[str], now: Posterior, left: Left) -> list[_Arm]:
-    """New trials of every candidate and method, and the paused trials."""
-    policy = plan.policy
-    index = {name: m for m, name in enumerate(plan.belief.candidates)}
-    best = max(expectations(plan, history, now=now).values(), default=-1.0)  # of what the objective leaves
-    ends = known_ends(plan, history)
-    seconds = trial_seconds(plan, history)
-    arms: dict[tuple[str, str], _Arm] = {}
-    for name in names:
-        for j, method in enumerate(plan.methods):
-            key = name, method.name
-            tries = sum((trial.candidate, trial.method) == key for trial in history)
-            if tries and not method.settings:
-                continue  # it would be the same trial again
-            mean, sd = float(now.mean[index[name], j]), float(now.sd[index[name], j])
-            reached = mean if key in ends else None
-            gain = acquisition(mean, sd, best=best + plan.charge(name), reached=reached, tries=tries, policy=policy)
-            fits = 1.0 if left.seconds is None else min(1.0, left.seconds / max(seconds[key], 1e-9))
-            if fits < policy.too_short:
-                gain *= policy.hopeless
-            cost = budget_share(seconds[key], left=left)
-            arms[key] = _Arm(
-                candidate=name, method=method, tries=tries, gain=gain, cost=cost, seconds=fits * seconds[key], fits=fits
-            )
-    others = whole_curves(history)
-    continued = []
-    for trial in paused(history):
-        key = trial.candidate, trial.method
-        end = expected_end(trial, whole=others, policy=policy)
-        if key in arms and trial.curve is not None and end is not None:
-            rest = 1 - len(trial.curve.values) / trial.curve.epochs
-            # as much above or below what was measured as the arm is
-            believed = float(now.mean[index[trial.candidate], plan.column(trial.method)])
-            mean, bar = end.mean + believed - ends[key].mean, best + plan.charge(trial.candidate)
-            gain = acquisition(mean, end.sd, best=bar, reached=None, tries=0, policy=policy)
-            cost = budget_share(rest * seconds[key], left=left)
-            continued.append(
-                replace(arms[key], gain=gain, cost=cost, seconds=rest * seconds[key], fits=1.0, paused=trial)
-            )
-    return [*arms.values(), *continued]
-
-
-def _in_time(point: Point, arm: _Arm) -> Point:
+def _in_time(point: Point, arm: Prospect) -> Point:
     """Fewer epochs when the time left is too short for as many: a short schedule that ends beats half of a long one."""
     return shorter(point, arm.fits) if arm.method.trains is Trains.TOWER and arm.fits < 1 else point
 
 
-def _worth_of(plan: Plan, now: Posterior, arm: _Arm) -> float:
+def _worth_of(plan: Plan, now: Posterior, arm: Prospect) -> float:
     mean = now.mean[plan.belief.candidates.index(arm.candidate), plan.column(arm.method.name)]
     return float(mean) - plan.charge(arm.candidate)
 
 
-def _near_best(plan: Plan, history: History, arm: _Arm) -> Point | None:
+def _near_best(plan: Plan, history: History, arm: Prospect) -> Point | None:
     """A point near the arm's best; None: it is the turn of the study's own sampler."""
     same = [trial for trial in history if trial.method == arm.method.name]
     mine = [trial for trial in same if trial.candidate == arm.candidate and trial.validation is not None]

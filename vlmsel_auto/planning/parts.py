@@ -1,12 +1,19 @@
-"""Parts of the labelled images that trials are scored on: all on one level."""
+"""Parts of the labelled images that trials are scored on: all on one level, and the same settings on several as one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 
+from vlmsel_auto.planning.space import Point
 from vlmsel_auto.planning.tried import FoldScore, History, Tried
+from vlmsel_auto.records import TrialState
+
+Settings: TypeAlias = tuple[str, str, frozenset[tuple[str, float]]]
+_DIGITS = 6  # of a point: it goes through the numbers of a trial and back
 
 
 def fold_ease(history: History) -> tuple[FoldScore, ...]:
@@ -36,4 +43,43 @@ def _less(trial: Tried, ease: FoldScore) -> Tried:
         validation=None if trial.validation is None else trial.validation - ease.metric,
         soft=None if trial.soft is None else trial.soft - ease.soft,
         curve=None if curve is None else replace(curve, values=tuple(value - ease.metric for value in curve.values)),
+    )
+
+
+def settings_of(candidate: str, method: str, point: Point) -> Settings:
+    """What trials that differ by their part alone have in common."""
+    return candidate, method, frozenset((name, round(at, _DIGITS)) for name, at in point.items())
+
+
+def _scored_on_a_part(history: History) -> dict[Settings, list[Tried]]:
+    found: dict[Settings, list[Tried]] = {}
+    for trial in history:
+        if trial.state is TrialState.COMPLETE and trial.validation is not None and trial.fold is not None:
+            found.setdefault(settings_of(trial.candidate, trial.method, trial.point), []).append(trial)
+    return found
+
+
+def parts_of(history: History, candidate: str, method: str, point: Point) -> set[int]:
+    """Parts that complete trials of these settings were scored on."""
+    same = _scored_on_a_part(history).get(settings_of(candidate, method, point), [])
+    return {each.fold for each in same if each.fold is not None}
+
+
+def by_settings(history: History) -> list[Tried]:
+    """Complete trials of the same settings on several parts as one: the first, with the means over all their images."""
+    same = [trials for trials in _scored_on_a_part(history).values() if len(trials) > 1]
+    together = {trials[0].number: _together(trials) for trials in same}
+    later = {each.number for trials in same for each in trials[1:]}
+    return [together.get(trial.number, trial) for trial in history if trial.number not in later]
+
+
+def _together(trials: Sequence[Tried]) -> Tried:
+    first = trials[0]
+    images = [each.images or first.images or 1 for each in trials]  # of a trial that still runs none are known
+    softs = [each.soft for each in trials if each.soft is not None]
+    return replace(
+        first,
+        validation=float(np.average([each.validation or 0.0 for each in trials], weights=images)),
+        soft=float(np.average(softs, weights=images)) if len(softs) == len(trials) else first.soft,
+        images=None if first.images is None else sum(images),
     )

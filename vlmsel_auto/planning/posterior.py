@@ -194,3 +194,18 @@ def acquisition(
     )
     gain = max(0.0, over_best - over_one)  # E[max(0, min(1, y) - best)]: nothing is better than all right
     return gain if reached is not None else gain * policy.repeat**tries
+
+
+def worth_of_measuring(mean: float, sd: float, *, other: float, noise: float) -> float:
+    """By how much the better of two models is expected to be chosen better, if one of them is measured once more.
+
+    The knowledge gradient (Frazier, Powell, Dayanik 2008) of two alternatives that err apart.
+
+    Args:
+        mean: believed of the one that is measured.
+        sd: of that belief.
+        other: believed of the other one.
+        noise: standard error of the measurement.
+    """
+    moves = sd**2 / max(math.hypot(sd, noise), 1e-12)  # standard deviation of what will be believed
+    return float(expected_improvement(np.array([-abs(mean - other)]), np.array([moves]), best=0.0)[0])

@@ -6,7 +6,7 @@ import math
 
 from vlmsel_auto.planning.curves import goes_on, value_at
 from vlmsel_auto.planning.next_trial import NextTrial
-from vlmsel_auto.planning.parts import fold_ease
+from vlmsel_auto.planning.parts import fold_ease, parts_of
 from vlmsel_auto.planning.plan import Plan, handicap
 from vlmsel_auto.planning.soft_metric import weigh
 from vlmsel_auto.planning.tried import History
@@ -19,11 +19,13 @@ def goes_on_at(plan: Plan, history: History, trial: NextTrial, *, rung: int, val
     Args:
         plan: the plan.
         history: levelled (`history.level_folds`), as it was when the trial began.
-        trial: the trial. Audits always go on: their value is what they are for.
+        trial: the trial. Audits always go on, and settings that were tried on another part: their value is what they
+            are for.
         rung: 1 to `curves.RUNGS` - 1.
         validation: its metric at the rung, on the part that it is scored on.
     """
-    if trial.origin is TrialOrigin.AUDIT:
+    again = trial.point is not None and parts_of(history, trial.candidate, trial.method, trial.point)
+    if trial.origin is TrialOrigin.AUDIT or again:
         return True
     policy, ease = plan.policy, fold_ease(history)
     others = [each for each in history if each.number != trial.continues]
