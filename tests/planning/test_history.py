@@ -2,14 +2,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.planning_world import SCORES, N, plan, ranking, tried
 from vlmsel_auto.planning.curves import Curve
-from vlmsel_auto.planning.history import believed, best_value, expectations, observe, updated_ranking
-from vlmsel_auto.planning.parts import fold_ease, level_folds
-from vlmsel_auto.planning.tried import FoldScore, Tried
+from vlmsel_auto.planning.history import believed, best_value, expectations, observe, stalled, updated_ranking
 from vlmsel_auto.records import TrialState
 
 metrics = st.floats(0, 1)
@@ -81,43 +78,6 @@ def test_a_paused_trial_is_evidence_but_no_result() -> None:
     assert now.sd[1, 1] > now.sd[0, 1]  # where it would have ended is known less well than where another did
 
 
-def head(name: str, *folds: tuple[float, float]) -> Tried:
-    parts = tuple(FoldScore(metric=metric, soft=soft) for metric, soft in folds)
-    metric, soft = (float(np.mean(values)) for values in zip(*folds, strict=True))
-    return tried(name, metric, "probe", soft=soft, folds=parts)
-
-
-def test_parts_are_as_easy_as_cross_validated_trials_find_them() -> None:
-    history = [head("m0", (0.8, 0.6), (0.4, 0.4)), head("m1", (0.7, 0.5), (0.5, 0.5)), tried("m0", 0.9)]
-    first, second = fold_ease(history)
-    assert (first.metric, first.soft) == (pytest.approx(0.15), pytest.approx(0.05))
-    assert (second.metric, second.soft) == (pytest.approx(-0.15), pytest.approx(-0.05))
-    assert fold_ease([tried("m0", 0.9)]) == ()
-
-
-def test_towers_are_put_on_the_level_of_all_parts() -> None:
-    heads = [head("m0", (0.8, 0.6), (0.4, 0.4))]
-    easy, hard = (
-        tried("m1", value, soft=soft, fold=fold, curve=Curve(values=(value - 0.1, value), epochs=2))
-        for fold, value, soft in ((0, 0.9, 0.7), (1, 0.5, 0.5))
-    )
-    levelled = level_folds([*heads, easy, hard])
-    assert levelled[0] == heads[0]
-    for trial in levelled[1:]:  # equally good, though one measured .9 and the other .5
-        assert trial.validation == pytest.approx(0.7)
-        assert trial.soft == pytest.approx(0.6)
-        assert trial.curve is not None
-        assert trial.curve.values == (pytest.approx(0.6), pytest.approx(0.7))
-    assert level_folds([easy, hard]) == [easy, hard]  # nothing says which part is easy
-
-
-@given(st.lists(st.tuples(metrics, metrics), min_size=2, max_size=5), metrics, st.integers(0, 1))
-def test_levelling_moves_towers_alike(folds: list[tuple[float, float]], value: float, fold: int) -> None:
-    first, second = tried("m1", value, fold=fold), tried("m2", value / 2, fold=fold)
-    one, other = level_folds([head("m0", *folds), first, second])[1:]
-    assert (one.validation or 0) - (other.validation or 0) == pytest.approx(value / 2, abs=1e-9)
-
-
 def test_what_a_method_is_expected_to_gain_holds_until_it_was_tried() -> None:
     heads = [tried("m0", 0.7, "probe"), tried("m1", 0.6, "probe")]
     first, last = plan().methods
@@ -132,3 +92,19 @@ def test_two_lucky_trials_do_not_outweigh_an_unlucky_one() -> None:
     heads = [tried(f"m{place}", 0.95, "probe", images=64) for place in range(4)]
     towers = [tried("m0", 1.0, images=13), tried("m1", 0.97, images=13), tried("m2", 0.83, images=13)]
     assert observe(made, [*heads, *towers]).mean[:3, 1].mean() < 0.955
+
+
+def test_settings_on_several_parts_count_as_one_trial_of_all_their_images() -> None:
+    made = replace(plan(folds=5), validation_images=30)
+    point = {"learning_rate": 0.3}
+    one, two = (
+        tried("m1", value, number=number, fold=number, images=6, point=point) for number, value in enumerate((0.9, 0.5))
+    )
+    other = tried("m2", 0.7, number=9, fold=2, images=12, point=point)
+    assert observe(made, [one, two]).mean[1, 1] == pytest.approx(
+        observe(made, [replace(other, candidate="m1")]).mean[1, 1]
+    )
+    believed_of = expectations(made, [one, two, other])
+    assert set(believed_of) == {0, 9}  # the first stands for both
+    assert observe(made, [one, two]).sd[1, 1] < observe(made, [replace(one, validation=0.7)]).sd[1, 1]
+    assert stalled(made, [one, two]) == 0  # a second part is no trial without news

@@ -266,3 +266,39 @@ def test_towers_are_scored_on_the_parts_in_turn_and_a_paused_one_keeps_its_own()
     step = next_trial(alone, [tried("m0", 0.7, number=0), half, tried("m2", 0.6)], left=Left(seconds=30.0))
     assert step is not None
     assert (step.continues, step.fold) == (1, 2)
+
+
+def scored(name: str, value: float, fold: int) -> Tried:
+    """A tower's first trial, on one part of thirty images."""
+    point = dict.fromkeys(FINETUNE.settings, 0.5)
+    return tried(name, value, soft=value, fold=fold, images=6, point=point, number=fold)
+
+
+def test_towers_that_are_hard_to_tell_apart_are_scored_on_further_parts_in_the_end() -> None:
+    made = replace(plan(audits=0, folds=5, top_k=2), validation_images=30)
+    heads = [tried(f"m{place}", 0.6, "probe", soft=0.6, images=30) for place in range(N)]
+    history = [*heads, scored("m0", 0.68, 0), scored("m1", 0.66, 1), scored("m2", 0.3, 2)]
+    history += [tried("m0", 0.5, soft=0.5, fold=place % 5, images=6, point={"learning_rate": 0.1 * place})
+                for place in range(3, 9)]  # fmt: skip
+    step = next_trial(made, history, left=Left())
+    assert step is not None
+    assert step.candidate in {"m0", "m1"}
+    assert "on another part" in step.why
+    leader = next(each for each in history if each.candidate == step.candidate and each.method == FINETUNE.name)
+    assert step.point == leader.point
+    assert step.fold != leader.fold
+    assert next_trial(replace(made, policy=replace(POLICY, measuring=0.0)), history, left=Left()) is None
+    assert next_trial(replace(made, folds=1), history, left=Left()) is None  # the user's images decide, all at once
+
+
+def test_settings_are_scored_on_each_part_once() -> None:
+    made = replace(plan(audits=0, folds=3, top_k=2, policy=replace(POLICY, measuring=1e6)), validation_images=30)
+    heads = [tried(f"m{place}", 0.6, "probe", soft=0.6, images=30) for place in range(N)]
+    history = [*heads, scored("m0", 0.68, 0), scored("m1", 0.68, 1)]
+    again = []
+    while len(again) < 20 and (step := next_trial(made, history, left=Left())) is not None:
+        if "on another part" not in step.why:
+            break
+        again.append((step.candidate, step.fold))
+        history.append(replace(scored(step.candidate, 0.68, step.fold), number=len(history)))
+    assert sorted(again) == [("m0", 1), ("m0", 2), ("m1", 0), ("m1", 2)]

@@ -11,6 +11,7 @@ from vlmsel_auto.planning.posterior import (
     belief_of,
     expected_improvement,
     posterior,
+    worth_of_measuring,
 )
 
 
@@ -102,6 +103,21 @@ def test_expected_improvement_is_the_mean_of_draws() -> None:
     expected = np.maximum(draws - 0.35, 0).mean()
     found = expected_improvement(np.array([0.3]), np.array([0.1]), best=0.35)
     assert found[0] == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("mean", [0.6, 0.64])
+def test_what_a_measurement_is_worth_is_the_mean_of_draws(mean: float) -> None:
+    sd, noise, other, rng = 0.03, 0.05, 0.62, np.random.default_rng(0)
+    truth = mean + sd * rng.standard_normal(400_000)
+    seen = truth + noise * rng.standard_normal(len(truth))
+    believed = mean + sd**2 / (sd**2 + noise**2) * (seen - mean)
+    gained = np.where(believed > other, truth, other).mean() - max(mean, other)
+    assert worth_of_measuring(mean, sd, other=other, noise=noise) == pytest.approx(gained, rel=0.05)
+
+
+def test_a_sure_belief_is_not_worth_a_measurement() -> None:
+    assert worth_of_measuring(0.7, 0.0, other=0.6, noise=0.1) == 0.0
+    assert worth_of_measuring(0.7, 0.0, other=0.7, noise=0.0) == pytest.approx(0.0, abs=1e-10)
 
 
 def test_belief_refusals() -> None:

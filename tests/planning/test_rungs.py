@@ -51,3 +51,10 @@ def test_on_a_hard_part_less_is_enough() -> None:
     history: list[Tried] = [*PEERS, tried("m3", 0.7, "probe", soft=0.7, folds=parts)]
     assert not goes_on_at(plan(), history, trial(fold=0), rung=2, validation=0.7)
     assert goes_on_at(plan(), history, trial(fold=1), rung=2, validation=0.7)
+
+
+def test_settings_that_were_tried_go_on_wherever_they_are_scored() -> None:
+    point = {"learning_rate": 0.3}
+    history = [*PEERS, tried("m0", 0.9, fold=0, point=point)]
+    assert goes_on_at(plan(), history, trial(fold=1, point=point), rung=2, validation=0.1)
+    assert not goes_on_at(plan(), history, trial(fold=1, point={"learning_rate": 0.4}), rung=2, validation=0.1)
