@@ -41,7 +41,7 @@ from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 
 PARTS = 5
 MARKS = (4, 8, 16)  # fine-tuning trials of mean duration
-VALUES = (0.0, 1.0, 3.0, 10.0)
+VALUES = (0.0, 3.0, 10.0, 30.0)
 ALL_PARTS = "on all parts"
 
 

@@ -294,11 +294,14 @@ def test_towers_that_are_hard_to_tell_apart_are_scored_on_further_parts_in_the_e
 def test_settings_are_scored_on_each_part_once() -> None:
     made = replace(plan(audits=0, folds=3, top_k=2, policy=replace(POLICY, measuring=1e6)), validation_images=30)
     heads = [tried(f"m{place}", 0.6, "probe", soft=0.6, images=30) for place in range(N)]
-    history = [*heads, scored("m0", 0.68, 0), scored("m1", 0.68, 1)]
-    again = []
-    while len(again) < 20 and (step := next_trial(made, history, left=Left())) is not None:
-        if "on another part" not in step.why:
-            break
-        again.append((step.candidate, step.fold))
-        history.append(replace(scored(step.candidate, 0.68, step.fold), number=len(history)))
-    assert sorted(again) == [("m0", 1), ("m0", 2), ("m1", 0), ("m1", 2)]
+    history, again = [*heads, scored("m0", 0.68, 0), scored("m1", 0.68, 1)], []
+    while len(history) < 40 and (step := next_trial(made, history, left=Left())) is not None:
+        further = "on another part" in step.why
+        point = step.point or {"learning_rate": 0.01 * len(history)}
+        history.append(tried(step.candidate, 0.68 if further else 0.6, step.method, soft=0.6, fold=step.fold, images=6,
+                             point=point))  # fmt: skip
+        if further:
+            again.append((step.candidate, step.fold))
+    leaders = [each for each in again if each[0] in {"m0", "m1"}]
+    assert sorted(leaders) == [("m0", 1), ("m0", 2), ("m1", 0), ("m1", 2)]
+    assert len(set(again)) == len(again)

@@ -25,8 +25,10 @@ from vlmsel_auto.models.pooling import LEAST_LOG, fit_weights, log_probabilities
 from vlmsel_auto.pipeline.export import held_out_rows
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.records import FloatArray, IntArray, Task, TrialResult
+from vlmsel_auto.study.results import other_parts
 from vlmsel_auto.tuning.checkpoints import load_held_out_logits
 from vlmsel_auto.tuning.data import measure
+from vlmsel_auto.tuning.held_out import read_held_out
 from vlmsel_auto.tuning.methods import method_of
 
 _START = (1.0, 0.1)  # weights of heads and towers before any image is seen: towers are surer than right
@@ -92,6 +94,7 @@ def pool_leaders(
     size: int,
     fits: Callable[[Sequence[str]], bool] = lambda _: True,
     charge: Callable[[Sequence[str]], float] | None = None,
+    results: Sequence[TrialResult] = (),
     task: Task,
     workdir: Path,
     sink: Sink,
@@ -104,6 +107,7 @@ def pool_leaders(
         fits: whether a model of each of these candidates is what the user can afford together; those that make it too
             much are left out, the best first in.
         charge: what the objective takes off the metric of such models together; None: nothing.
+        results: all trials: those of a member's settings on other parts tell more of it.
         task: the target.
         workdir: where the study's checkpoints are.
         sink: told when they cannot be read.
@@ -115,7 +119,7 @@ def pool_leaders(
         alone is as large.
     """
     try:
-        every = [one for each in members if (one := _read(each, task, workdir)) is not None]
+        every = [one for each in members if (one := _read(each, results, task, workdir)) is not None]
     except VlmselError as error:
         sink(Notice(text=f"no ensemble was exported: {error}", level="warning"))
         return None
@@ -139,11 +143,20 @@ def _affordable(every: Sequence[Member], *, size: int, fits: Callable[[Sequence[
     return kept
 
 
-def _read(trial: TrialResult, task: Task, workdir: Path) -> Member | None:
+def _read(trial: TrialResult, results: Sequence[TrialResult], task: Task, workdir: Path) -> Member | None:
+    """The trial with all that it and its settings on other parts say; None: it says nothing."""
     logits = load_held_out_logits(workdir, trial)
     if logits is None:
         return None
-    return Member(trial=trial, rows=held_out_rows(trial, task=task), logs=log_probabilities(logits))
+    rows, logs = [held_out_rows(trial, task=task)], [log_probabilities(logits)]
+    if method_of(trial.spec.method).trains is Trains.TOWER:
+        for other in other_parts(trial, results):
+            further = read_held_out(workdir, other)
+            if further is not None:
+                rows.append(held_out_rows(other, task=task))
+                logs.append(log_probabilities(further))
+    order = np.argsort(np.concatenate(rows))
+    return Member(trial=trial, rows=np.concatenate(rows)[order], logs=np.concatenate(logs)[order])
 
 
 def _pooled(every: Sequence[Member], *, size: int, task: Task) -> Pool | None:

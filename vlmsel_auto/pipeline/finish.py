@@ -72,7 +72,7 @@ def finish(
     """
     task, candidates, workdir = delivery.task, delivery.candidates, delivery.workdir
     latencies = delivery.latencies()
-    pooled = _pooled(outcome.members, delivery, latencies=latencies, sink=sink)
+    pooled = _pooled(outcome.members, outcome.results, delivery, latencies=latencies, sink=sink)
     if outcome.best is not None and not interrupted:
         outcome = fit_finally(
             outcome,
@@ -109,7 +109,7 @@ def finish(
 
 def wanted_now(best: TrialResult, members: Sequence[TrialResult], *, delivery: Delivery) -> list[int]:
     """Numbers of the trials that the user would get, if the search ended with these."""
-    return _wanted(best, _pooled(members, delivery, latencies=delivery.latencies(), sink=discard))
+    return _wanted(best, _pooled(members, (), delivery, latencies=delivery.latencies(), sink=discard))
 
 
 def _wanted(best: TrialResult, pooled: Pool | None) -> list[int]:
@@ -117,13 +117,19 @@ def _wanted(best: TrialResult, pooled: Pool | None) -> list[int]:
 
 
 def _pooled(
-    members: Sequence[TrialResult], delivery: Delivery, *, latencies: Mapping[str, float], sink: Sink
+    members: Sequence[TrialResult],
+    results: Sequence[TrialResult],
+    delivery: Delivery,
+    *,
+    latencies: Mapping[str, float],
+    sink: Sink,
 ) -> Pool | None:
     return pool_leaders(
         members,
         size=delivery.size,
         fits=together(delivery.limits, delivery.candidates, latencies),
         charge=charge_together(delivery.objective, delivery.candidates, latencies),
+        results=results,
         task=delivery.task,
         workdir=delivery.workdir,
         sink=sink,

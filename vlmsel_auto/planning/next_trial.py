@@ -167,8 +167,10 @@ def _promising(plan: Plan, history: History, *, left: Left, usable: Sequence[str
     names = [name for name in usable if name not in waiting] or list(usable)
     arms = prospects(plan, history, names=names, now=now, left=left)
     arms = arms or prospects(plan, history, names=usable, now=now, left=left)
-    fresh = [arm for arm in arms if not arm.tries]
     since, measured = stalled(plan, history), best_value(history) > 0
+    if since < policy.patience:  # there is news: what leads so far is told apart later
+        arms = [arm for arm in arms if arm.measured is None]
+    fresh = [arm for arm in arms if not arm.tries]
     last = sum(t.state is TrialState.COMPLETE and t.method == plan.methods[-1].name for t in history)
     known = since >= policy.patience and last >= min(policy.fewest_tuned, len(usable))
     enough = [arm for arm in arms if arm.is_enough(policy)]
@@ -177,7 +179,7 @@ def _promising(plan: Plan, history: History, *, left: Left, usable: Sequence[str
         return None
     if known and measured and all(arm.measured is not None for arm in enough):  # what is there can be told apart better
         arm = max(enough, key=lambda each: each.gain / each.cost)
-    elif fresh and since >= policy.patience and (since - policy.patience) % 2 == 0:
+    elif fresh and since >= policy.patience and len(history) % 2 == 0:
         # the leaders have nothing new: every second trial goes to who was not tried, whatever the ranking promised
         arm = max(fresh, key=lambda each: (_worth_of(plan, now, each), -plan.order.index(each.candidate)))
     elif not measured and fresh:  # the plan's own order

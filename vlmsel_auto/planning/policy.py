@@ -40,7 +40,7 @@ class Policy:
     local_loss: float = 0.01  # of the metric: what other settings of a tried arm lose on average
     local_sd: float = 0.02  # how much their metrics vary
     repeat: float = 0.25  # what is left of an arm's worth after a trial that gave nothing
-    measuring: float = 3.0  # times what one more measurement is worth alone: others follow (benchmarks/choice_parts.py)
+    measuring: float = 10.0  # times what one measurement is believed to be worth (benchmarks/choice_parts.py)
 
     # what validation images tell: shares of the binomial variance (benchmarks/choice.py)
     own_variance: float = 0.6  # a candidate's own; the rest all have in common, being measured on the same images

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vlmsel_auto.planning.curves import Curve
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.tried import FoldScore, Tried
-from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
+from vlmsel_auto.records import TrialOrigin, TrialResult, TrialSpec, TrialState
 from vlmsel_auto.study.runner import TrialRunner
 from vlmsel_auto.tuning.checkpoints import drop_paused, drop_weights, has_paused, has_weights, save_result
+from vlmsel_auto.tuning.held_out import keep_held_out_alone
 from vlmsel_auto.tuning.methods import method_of
 
 _WEIGHTS_KEPT = 3  # finished trials whose weights are kept: what similar candidates do later may change who leads
@@ -121,14 +122,35 @@ class Results:
         """Keep the weights of the trials that may yet be chosen and the state of the best paused ones."""
         leaders = self.leaders(expected)
         kept = {each.number for each in (*leaders[:_WEIGHTS_KEPT], *self.members(expected))}
+        further = {each.number for number in kept for each in other_parts(self.results[number], self.all())}
         for number in self._weights - kept:
-            drop_weights(self.workdir, number)
+            if number in further:
+                keep_held_out_alone(self.workdir, self.results[number])
+            else:
+                drop_weights(self.workdir, number)
             self._weights.discard(number)
         done = {each.continues for each in self.results.values()}
         open_ = sorted(self._paused - done, key=lambda number: -(self.results[number].validation or 0.0))
         for number in self._paused - set(open_[:_PAUSED_KEPT]):
             drop_paused(self.workdir, number)
             self._paused.discard(number)
+
+
+def other_parts(trial: TrialResult, results: Iterable[TrialResult]) -> list[TrialResult]:
+    """Complete trials of the same settings that were scored on other parts of the labelled images."""
+    return [
+        each
+        for each in results
+        if each.state is TrialState.COMPLETE
+        and each.spec.fold != trial.spec.fold
+        and _settings(each.spec) == _settings(trial.spec)
+    ]
+
+
+def _settings(spec: TrialSpec) -> tuple[object, ...]:
+    """All but the part; settings as they are after they went through a point and back."""
+    settings = sorted((name, f"{value:.6g}") for name, value in spec.settings.items())
+    return spec.candidate, spec.method, spec.epochs, spec.seed, tuple(settings)
 
 
 def _trains(runner: TrialRunner, result: TrialResult) -> Trains:

@@ -72,7 +72,7 @@ def save_weights(workdir: Path, number: int, checkpoint: Checkpoint, *, on_all_l
     for name, value in (checkpoint.visual or {}).items():
         tensors[_VISUAL + name] = value.detach().cpu().contiguous().clone()  # clone: tied tensors may not share memory
     path = _weights(workdir, number, on_all_labels=on_all_labels)
-    digests = {part: _digest(_part(tensors, tower=part == _TOWER)) for part in (_HEAD, _TOWER)}
+    digests = {part: digest_of(_part(tensors, tower=part == _TOWER)) for part in (_HEAD, _TOWER)}
     write_atomically(path, save_tensors(tensors, metadata=digests))
     return path
 
@@ -86,7 +86,7 @@ def _part(tensors: Tensors, *, tower: bool) -> Tensors:
     return {name: value for name, value in tensors.items() if name.startswith(_VISUAL) == tower}
 
 
-def _digest(tensors: Tensors) -> str:
+def digest_of(tensors: Tensors) -> str:
     """Hex SHA-256 of names, shapes, types and values."""
     found = hashlib.sha256()
     for name, value in sorted(tensors.items()):
@@ -96,7 +96,7 @@ def _digest(tensors: Tensors) -> str:
 
 
 def _check(tensors: Tensors, told: str | None) -> None:
-    if told != _digest(tensors):
+    if told != digest_of(tensors):
         raise ValueError(f"a digest of {len(tensors)} tensors that is not theirs")
 
 
@@ -250,7 +250,7 @@ def save_paused(workdir: Path, number: int, paused: Paused) -> Path:
     }
     record = json.dumps(encode(paused.progress), sort_keys=True, allow_nan=False)
     path = trial_dir(workdir, number) / _FILE
-    told = {_RECORD: record, _DIGEST: digest(record, _digest(tensors))}
+    told = {_RECORD: record, _DIGEST: digest(record, digest_of(tensors))}
     write_atomically(path, save_tensors(tensors, metadata=told))
     return path
 
@@ -267,7 +267,7 @@ def load_paused(workdir: Path, number: int) -> Paused:
         with safe_open(path, framework="pt", device="cpu") as stream:
             told = stream.metadata() or {}
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - not a mapping
-        if told[_DIGEST] != digest(told[_RECORD], _digest(tensors)):
+        if told[_DIGEST] != digest(told[_RECORD], digest_of(tensors)):
             raise ValueError("a digest that is not that of the rest")  # noqa: TRY301 - as what the others find
         progress = decode(Progress, json.loads(told[_RECORD]))
         for name, value in tensors.items():
