@@ -20,6 +20,7 @@ from vlmsel_auto.records import Budget, Candidate, EnsembleModel, Task, TrialRes
 from vlmsel_auto.study.study import StudyOutcome, run_study
 from vlmsel_auto.tuning.checkpoints import load_trial, save_weights
 from vlmsel_auto.tuning.data import measure, splits
+from vlmsel_auto.tuning.held_out import keep_held_out_alone
 
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
 
@@ -185,6 +186,29 @@ def test_held_out_images_say_whether_heads_or_towers_count(
     if better == "neither":  # two equally good ones together are surer than either
         assert sum(made.weights[:2]) > 0.2
         assert sum(made.weights[2:]) > 0.2
+
+
+def test_what_settings_say_of_further_parts_weighs_their_tower(
+    finished: tuple[StudyOutcome, Path], task: Task, tmp_path: Path
+) -> None:
+    outcome, workdir = finished
+    head, first = outcome.members[0], tower(outcome, 0, fold=0, number=90)
+    further = [tower(outcome, 0, fold=fold, number=90 + fold) for fold in (1, 2)]
+    said = np.eye(task.n_classes, dtype=np.float32)[task.labels] * 3
+    parts = {each.number: splits(task, fold=each.spec.fold).val for each in (first, *further)}
+    save(tmp_path, workdir, {head.number: said[splits(task).labelled]}, head)
+    save(tmp_path, workdir, {90: said[parts[90]]} | {number: -said[parts[number]] for number in (91, 92)}, head)
+    for each in further:
+        keep_held_out_alone(tmp_path, each)
+
+    def share_of_the_tower(results: Sequence[TrialResult]) -> float:
+        found = pool_leaders([head, first], size=2, results=results, task=task, workdir=tmp_path, sink=print)
+        if found is None:  # the head is left alone
+            return 0.0
+        return sum(weight for each, weight in zip(found.members, found.weights, strict=True) if each.is_tower)
+
+    assert share_of_the_tower([head, first]) > 0.1
+    assert share_of_the_tower([head, first, *further]) == 0.0  # on two of three parts it is wrong
 
 
 def test_an_ensemble_that_is_shown_worse_is_not_exported_and_an_earlier_one_goes(

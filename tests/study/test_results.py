@@ -9,9 +9,10 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
-from vlmsel_auto.study.results import Results
+from vlmsel_auto.study.results import Results, other_parts
 from vlmsel_auto.study.runner import TrialRunner
-from vlmsel_auto.tuning.checkpoints import Checkpoint, drop_weights, save_weights
+from vlmsel_auto.tuning.checkpoints import Checkpoint, drop_weights, has_weights, save_weights
+from vlmsel_auto.tuning.held_out import read_held_out
 from vlmsel_auto.tuning.methods import METHODS
 
 
@@ -94,3 +95,38 @@ def test_neither_the_floor_nor_what_the_clock_cut_short_counts(tmp_path: Path) -
     assert [each.number for each in made.counted()] == [1, 3]
     assert [each.number for each in made.history(runner(tmp_path))] == [0, 1, 3]
     assert [each.number for each in made.leaders({1: 0.1})] == [1, 0]  # the floor has no expectation
+
+
+def scored_on(number: int, fold: int, **changes: object) -> TrialResult:
+    return result(number, spec=replace(spec(), settings={"learning_rate": 3e-4}, fold=fold), **changes)
+
+
+def test_trials_of_the_same_settings_on_other_parts_belong_together() -> None:
+    first, again = scored_on(1, 0), scored_on(2, 1)
+    through_a_point = replace(again, number=3, spec=replace(again.spec, settings={"learning_rate": 3e-4 * (1 + 1e-12)}))
+    apart = [
+        scored_on(4, 0),
+        scored_on(5, 1, state=TrialState.PRUNED),
+        replace(again, number=6, spec=replace(again.spec, epochs=99)),
+        replace(again, number=7, spec=replace(again.spec, settings={"learning_rate": 4e-4})),
+        replace(again, number=8, spec=replace(again.spec, candidate="another")),
+    ]
+    assert other_parts(first, [first, again, through_a_point, *apart]) == [again, through_a_point]
+
+
+def test_of_a_further_part_only_what_it_says_of_its_images_is_kept(tmp_path: Path) -> None:
+    weight, said = np.ones((2, 3), np.float32), np.arange(4, dtype=np.float32).reshape(2, 2)
+    for number in range(6):
+        kept = Checkpoint(visual=None, weight=weight, bias=weight[:, 0], scale=1.0, held_out_logits=said + number)
+        save_weights(tmp_path, number, kept)
+    leaders = [result(number, spec=spec(candidate=f"c{number}")) for number in (3, 4, 5)]
+    made = results_of(tmp_path, scored_on(0, 0), scored_on(1, 1), scored_on(2, 1, validation=0.1), *leaders)
+    made.tidy({0: 0.9, 3: 0.8, 4: 0.7, 5: 0.6})  # of the same settings the first alone is expected to reach anything
+    assert [has_weights(tmp_path, number) for number in range(6)] == [True, False, False, True, True, True]
+    found = read_held_out(tmp_path, made.results[1])
+    assert found is not None
+    assert np.array_equal(found, said + 1)
+    assert read_held_out(tmp_path, made.results[0]) is None
+    file = tmp_path / "trials" / "0001" / "held-out.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    assert read_held_out(tmp_path, made.results[1]) is None  # damaged

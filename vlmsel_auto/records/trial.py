@@ -6,8 +6,11 @@ import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from vlmsel_auto.errors import BudgetError
+
+_ALIKE: Final = 1e-6  # relative: settings go through a point of the unit cube and back
 
 
 class TrialState(enum.StrEnum):
@@ -65,6 +68,14 @@ class TrialSpec:
     epochs: int
     seed: int
     fold: int = 0  # part of `Task.folds` that a tower is scored on, and never sees
+
+    def differs_by_part_alone(self, other: TrialSpec) -> bool:
+        """Whether the same settings are scored on another part."""
+        if self.settings.keys() != other.settings.keys() or self.fold == other.fold:
+            return False
+        near = all(math.isclose(value, other.settings[name], rel_tol=_ALIKE) for name, value in self.settings.items())
+        alike = (self.candidate, self.method, self.epochs, self.seed)
+        return near and alike == (other.candidate, other.method, other.epochs, other.seed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

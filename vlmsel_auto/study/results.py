@@ -10,7 +10,7 @@ from pathlib import Path
 from vlmsel_auto.planning.curves import Curve
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.tried import FoldScore, Tried
-from vlmsel_auto.records import TrialOrigin, TrialResult, TrialSpec, TrialState
+from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.study.runner import TrialRunner
 from vlmsel_auto.tuning.checkpoints import drop_paused, drop_weights, has_paused, has_weights, save_result
 from vlmsel_auto.tuning.held_out import keep_held_out_alone
@@ -139,18 +139,8 @@ class Results:
 def other_parts(trial: TrialResult, results: Iterable[TrialResult]) -> list[TrialResult]:
     """Complete trials of the same settings that were scored on other parts of the labelled images."""
     return [
-        each
-        for each in results
-        if each.state is TrialState.COMPLETE
-        and each.spec.fold != trial.spec.fold
-        and _settings(each.spec) == _settings(trial.spec)
+        each for each in results if each.state is TrialState.COMPLETE and each.spec.differs_by_part_alone(trial.spec)
     ]
-
-
-def _settings(spec: TrialSpec) -> tuple[object, ...]:
-    """All but the part; settings as they are after they went through a point and back."""
-    settings = sorted((name, f"{value:.6g}") for name, value in spec.settings.items())
-    return spec.candidate, spec.method, spec.epochs, spec.seed, tuple(settings)
 
 
 def _trains(runner: TrialRunner, result: TrialResult) -> Trains:
