@@ -169,7 +169,7 @@ def _promising(plan: Plan, history: History, *, left: Left, usable: Sequence[str
     arms = arms or prospects(plan, history, names=usable, now=now, left=left)
     since, measured = stalled(plan, history), best_value(history) > 0
     if since < policy.patience:  # there is news: what leads so far is told apart later
-        arms = [arm for arm in arms if arm.measured is None]
+        arms = [arm for arm in arms if arm.again is None]
     fresh = [arm for arm in arms if not arm.tries]
     last = sum(t.state is TrialState.COMPLETE and t.method == plan.methods[-1].name for t in history)
     known = since >= policy.patience and last >= min(policy.fewest_tuned, len(usable))
@@ -177,7 +177,7 @@ def _promising(plan: Plan, history: History, *, left: Left, usable: Sequence[str
     given_up = not fresh and len(names) == len(usable)
     if not arms or ((known and not enough) if measured else given_up):
         return None
-    if known and measured and all(arm.measured is not None for arm in enough):  # what is there can be told apart better
+    if known and measured and all(arm.again is not None for arm in enough):  # what is there can be told apart better
         arm = max(enough, key=lambda each: each.gain / each.cost)
     elif fresh and since >= policy.patience and len(history) % 2 == 0:
         # the leaders have nothing new: every second trial goes to who was not tried, whatever the ranking promised
@@ -202,9 +202,9 @@ def _trial_of(plan: Plan, history: History, arm: Prospect) -> NextTrial:
         why = f"goes on with trial {arm.paused.number} after epoch {done} of {planned}"
         return NextTrial(candidate=name, method=method.name, point=arm.paused.point, origin=arm.paused.origin, why=why,
                          continues=arm.paused.number)  # fmt: skip
-    if arm.measured is not None:
-        return NextTrial(candidate=name, method=method.name, point=arm.measured.point, origin=TrialOrigin.SAMPLED,
-                         why=f"settings of trial {arm.measured.number} on another part")  # fmt: skip
+    if arm.again is not None:
+        return NextTrial(candidate=name, method=method.name, point=arm.again.point, origin=TrialOrigin.SAMPLED,
+                         why=f"settings of trial {arm.again.number} on another part")  # fmt: skip
     near = _near_best(plan, history, arm)
     return NextTrial(
         candidate=name,

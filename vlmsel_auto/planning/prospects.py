@@ -35,14 +35,14 @@ class Prospect:
     seconds: float
     fits: float = 1.0  # share of a whole trial that there is time for
     paused: Tried | None = None  # the trial that would go on
-    measured: Tried | None = None  # the trial whose settings would be scored on another part
+    again: Tried | None = None  # the trial whose settings would be scored on another part
 
     def is_enough(self, policy: Policy) -> bool:
         """Whether the gain is worth the seconds.
 
         A new trial must promise the least gain too: choosing among more trials on the same images is choosing worse.
         """
-        least = policy.bar(self.seconds) - (policy.least_gain if self.measured is not None else 0.0)
+        least = policy.bar(self.seconds) - (policy.least_gain if self.again is not None else 0.0)
         return self.gain >= least
 
 
@@ -57,7 +57,7 @@ def prospects(plan: Plan, history: History, *, names: Sequence[str], now: Poster
         left: of the budget.
     """
     new = _new(plan, history, names=names, now=now, left=left)
-    return [*new.values(), *_continued(plan, history, new, now=now, left=left), *_measured(plan, history, new, now=now)]
+    return [*new.values(), *_continued(plan, history, new, now=now, left=left), *_again(plan, history, new, now=now)]
 
 
 def _new(plan: Plan, history: History, *, names: Sequence[str], now: Posterior, left: Left) -> dict[Arm, Prospect]:
@@ -110,7 +110,7 @@ def _continued(
     return found
 
 
-def _measured(plan: Plan, history: History, new: Mapping[Arm, Prospect], *, now: Posterior) -> list[Prospect]:
+def _again(plan: Plan, history: History, new: Mapping[Arm, Prospect], *, now: Posterior) -> list[Prospect]:
     """Each arm's best settings on further parts, where there is time for as many epochs.
 
     One part of few images changes no mind, several may: gain and cost are those of as many parts as tell most for
@@ -130,16 +130,12 @@ def _measured(plan: Plan, history: History, new: Mapping[Arm, Prospect], *, now:
         open_ = plan.folds - len(scored) if scored else 0
         mean, sd = expected[trial.number], float(now.sd[plan.belief.candidates.index(name), plan.column(method)])
         noise = error_of(plan, history, trial, images=trial.images or plan.validation_images or 1)
-        gains = [
-            worth_of_measuring(mean, sd, other=max(rivals), noise=noise / math.sqrt(parts))
+        worth = [
+            (parts, worth_of_measuring(mean, sd, other=max(rivals), noise=noise / math.sqrt(parts)))
             for parts in range(1, open_ + 1)
         ]
-        parts = max(range(1, open_ + 1), key=lambda count: gains[count - 1] / count, default=0)
-        if parts:
-            gain, cost, seconds = (
-                plan.policy.measuring * gains[parts - 1],
-                parts * prospect.cost,
-                parts * prospect.seconds,
-            )
-            found.append(replace(prospect, gain=gain, cost=cost, seconds=seconds, measured=trial))
+        if worth:
+            parts, gain = max(worth, key=lambda each: each[1] / each[0])
+            gain, cost, seconds = plan.policy.measuring * gain, parts * prospect.cost, parts * prospect.seconds
+            found.append(replace(prospect, gain=gain, cost=cost, seconds=seconds, again=trial))
     return found
