@@ -127,6 +127,3 @@ def test_of_a_further_part_only_what_it_says_of_its_images_is_kept(tmp_path: Pat
     assert found is not None
     assert np.array_equal(found, said + 1)
     assert read_held_out(tmp_path, made.results[0]) is None
-    file = tmp_path / "trials" / "0001" / "held-out.safetensors"
-    file.write_bytes(file.read_bytes()[:-1] + b"x")
-    assert read_held_out(tmp_path, made.results[1]) is None  # damaged
