@@ -155,3 +155,11 @@ def test_a_choice_against_validation_is_explained():
     assert "trial 1 (b) had a higher validation than the chosen trial 0 (90.0 % against 80.0 %); on 2 images" in note
     assert made(given, best=best_of(given[1])).notes == ()
     assert made(given, best=None).notes == ()
+
+
+def test_a_lucky_part_of_the_chosen_settings_is_no_choice_against_validation():
+    chosen = make_trial(0, "a", validation=0.8, test=0.5)
+    lucky = replace(chosen, number=1, validation=0.9, spec=replace(chosen.spec, fold=chosen.spec.fold + 1))
+    other = replace(lucky, spec=replace(lucky.spec, epochs=lucky.spec.epochs + 1))
+    assert made((chosen, lucky), best=best_of(chosen)).notes == ()
+    assert len(made((chosen, other), best=best_of(chosen)).notes) == 1
