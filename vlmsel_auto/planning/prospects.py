@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vlmsel_auto.planning.cost import budget_share, trial_seconds
+from vlmsel_auto.planning.curves import Forecast
 from vlmsel_auto.planning.history import (
     error_of,
     expectations,
@@ -46,6 +47,22 @@ class Prospect:
         return self.gain >= least
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Known:
+    """What the trials so far say, asked for once."""
+
+    now: Posterior
+    expected: Mapping[int, float]  # of complete trials, by number
+    ends: Mapping[Arm, Forecast]
+    seconds: Mapping[Arm, float]  # of one more whole trial
+    left: Left
+
+    @property
+    def best(self) -> float:
+        """What the leader is expected to reach, less what the objective takes off."""
+        return max(self.expected.values(), default=-1.0)
+
+
 def prospects(plan: Plan, history: History, *, names: Sequence[str], now: Posterior, left: Left) -> list[Prospect]:
     """New trials of every candidate and method, the paused trials, and leading towers on further parts.
 
@@ -56,15 +73,18 @@ def prospects(plan: Plan, history: History, *, names: Sequence[str], now: Poster
         now: the belief after these trials.
         left: of the budget.
     """
-    new = _new(plan, history, names=names, now=now, left=left)
-    return [*new.values(), *_continued(plan, history, new, now=now, left=left), *_again(plan, history, new, now=now)]
+    known = _Known(
+        now=now, expected=expectations(plan, history, now=now), ends=known_ends(plan, history),
+        seconds=trial_seconds(plan, history), left=left,
+    )  # fmt: skip
+    new = _new(plan, history, known, names=names)
+    return [*new.values(), *_continued(plan, history, known, new), *_again(plan, history, known, new)]
 
 
-def _new(plan: Plan, history: History, *, names: Sequence[str], now: Posterior, left: Left) -> dict[Arm, Prospect]:
-    policy = plan.policy
+def _new(plan: Plan, history: History, known: _Known, *, names: Sequence[str]) -> dict[Arm, Prospect]:
+    policy, now, left, seconds = plan.policy, known.now, known.left, known.seconds
     index = {name: m for m, name in enumerate(plan.belief.candidates)}
-    best = _best(plan, history, now=now)
-    ends, settings, seconds = known_ends(plan, history), by_settings(history), trial_seconds(plan, history)
+    settings = by_settings(history)
     found: dict[Arm, Prospect] = {}
     for name in names:
         for j, method in enumerate(plan.methods):
@@ -73,8 +93,10 @@ def _new(plan: Plan, history: History, *, names: Sequence[str], now: Posterior, 
             if tries and not method.settings:
                 continue  # it would be the same trial again
             mean, sd = float(now.mean[index[name], j]), float(now.sd[index[name], j])
-            reached = mean if key in ends else None
-            gain = acquisition(mean, sd, best=best + plan.charge(name), reached=reached, tries=tries, policy=policy)
+            reached = mean if key in known.ends else None
+            gain = acquisition(
+                mean, sd, best=known.best + plan.charge(name), reached=reached, tries=tries, policy=policy
+            )
             fits = 1.0 if left.seconds is None else min(1.0, left.seconds / max(seconds[key], 1e-9))
             if fits < policy.too_short:
                 gain *= policy.hopeless
@@ -85,16 +107,8 @@ def _new(plan: Plan, history: History, *, names: Sequence[str], now: Posterior, 
     return found
 
 
-def _best(plan: Plan, history: History, *, now: Posterior) -> float:
-    """What the leader is expected to reach, less what the objective takes off."""
-    return max(expectations(plan, history, now=now).values(), default=-1.0)
-
-
-def _continued(
-    plan: Plan, history: History, new: Mapping[Arm, Prospect], *, now: Posterior, left: Left
-) -> list[Prospect]:
-    policy, others, ends = plan.policy, whole_curves(history), known_ends(plan, history)
-    best, seconds = _best(plan, history, now=now), trial_seconds(plan, history)
+def _continued(plan: Plan, history: History, known: _Known, new: Mapping[Arm, Prospect]) -> list[Prospect]:
+    policy, others, now, seconds = plan.policy, whole_curves(history), known.now, known.seconds
     found = []
     for trial in paused(history):
         key = trial.candidate, trial.method
@@ -103,20 +117,20 @@ def _continued(
             rest = 1 - len(trial.curve.values) / trial.curve.epochs
             # as much above or below what was measured as the arm is
             believed = float(now.mean[plan.belief.candidates.index(trial.candidate), plan.column(trial.method)])
-            mean, bar = end.mean + believed - ends[key].mean, best + plan.charge(trial.candidate)
+            mean, bar = end.mean + believed - known.ends[key].mean, known.best + plan.charge(trial.candidate)
             gain = acquisition(mean, end.sd, best=bar, reached=None, tries=0, policy=policy)
-            cost = budget_share(rest * seconds[key], left=left)
+            cost = budget_share(rest * seconds[key], left=known.left)
             found.append(replace(new[key], gain=gain, cost=cost, seconds=rest * seconds[key], fits=1.0, paused=trial))
     return found
 
 
-def _again(plan: Plan, history: History, new: Mapping[Arm, Prospect], *, now: Posterior) -> list[Prospect]:
+def _again(plan: Plan, history: History, known: _Known, new: Mapping[Arm, Prospect]) -> list[Prospect]:
     """Each arm's best settings on further parts, where there is time for as many epochs.
 
     One part of few images changes no mind, several may: gain and cost are those of as many parts as tell most for
     their time (the KG(*) of Frazier and Powell 2010), though each is decided anew.
     """
-    expected = expectations(plan, history, now=now)
+    expected, now = known.expected, known.now
     top: dict[Arm, Tried] = {}
     for trial in sorted((each for each in history if each.number in expected), key=lambda one: -expected[one.number]):
         top.setdefault((trial.candidate, trial.method), trial)
