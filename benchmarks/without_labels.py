@@ -40,8 +40,8 @@ from vlmsel_auto.ranking.ranking import rank_candidates
 from vlmsel_auto.ranking.scaling import unit_rows
 from vlmsel_auto.ranks import error_correlation
 from vlmsel_auto.records import Candidate, FloatArray, IntArray, Ranking
-from vlmsel_auto.tasks.declaration import DEFAULT_TEMPLATES
 from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.templates import DEFAULT_TEMPLATES
 
 UNLABELLED, TESTED = 400, 300  # images
 _RAREST = 0.1

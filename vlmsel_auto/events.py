@@ -9,7 +9,7 @@ from typing import Literal, Protocol, TypeAlias
 from vlmsel_auto.records import Agreement, BestModel, EnsembleModel, Ranking, TrialResult, TrialSpec
 
 Stage: TypeAlias = Literal[
-    "images", "looks", "profiles", "ranking", "trials", "fits", "report", "library", "predict", "export"
+    "images", "looks", "templates", "profiles", "ranking", "trials", "fits", "report", "library", "predict", "export"
 ]
 
 

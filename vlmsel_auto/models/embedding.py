@@ -78,17 +78,18 @@ def embed(
     )
     if task.draw is not None:
         known = _wanted_last(known, task.image_ids[indices])
-    store.put(
-        _key(candidate, task),
-        {"at": known.at, "images": known.images, "text": known.text, "baseline": known.baseline},
-        {
-            "candidate": candidate.id,
-            "task": task.name,
-            "logit_scale": known.logit_scale.hex(),
-            "seconds": known.seconds.hex(),
-        },
-    )
+    _write(candidate, task, known, store)
     return _pick(known, task, indices)
+
+
+def reword(candidate: Candidate, task: Task, spoken: Task, *, text: NDArray[np.float32], store: Store) -> None:
+    """Keep what is known of a candidate on a task for the same task ``spoken`` in other templates, too.
+
+    ``text`` (K, D) are its class weights in these. Where nothing is known of the task nothing is kept.
+    """
+    known = _read(candidate, task, store)
+    if known is not None:
+        _write(candidate, spoken, replace(known, text=text), store)
 
 
 @torch.inference_mode()
@@ -151,6 +152,19 @@ def _read(candidate: Candidate, task: Task, store: Store) -> Embeddings | None:
         **{name: arrays[name].astype(np.float32, copy=False) for name in ("images", "text", "baseline")},
         logit_scale=float.fromhex(str(record["logit_scale"])),
         seconds=float.fromhex(str(record.get("seconds", "nan"))),
+    )
+
+
+def _write(candidate: Candidate, task: Task, known: Embeddings, store: Store) -> None:
+    store.put(
+        _key(candidate, task),
+        {"at": known.at, "images": known.images, "text": known.text, "baseline": known.baseline},
+        {
+            "candidate": candidate.id,
+            "task": task.name,
+            "logit_scale": known.logit_scale.hex(),
+            "seconds": known.seconds.hex(),
+        },
     )
 
 

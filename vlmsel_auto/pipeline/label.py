@@ -86,7 +86,7 @@ def open_labelling(
             seed=seed,
         )
     session = LabelSession(
-        task, ranking=ranked.ranking, measured=ranked.measurements, labels=known.labels, purpose=purpose
+        ranked.task, ranking=ranked.ranking, measured=ranked.measurements, labels=known.labels, purpose=purpose
     )
     beyond = len(set(known.labels) - set(task.paths))
     if beyond:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 from vlmsel_auto.cache import Store
-from vlmsel_auto.engines.engine import Channel, Done, Engine, Failed, Finished, Resources, Shared, Ticket
+from vlmsel_auto.engines.engine import Channel, Engine, Shared
 from vlmsel_auto.engines.in_process import InProcess
-from vlmsel_auto.events import Event, Notice, Sink, StageFinished, StageProgress, StageStarted
+from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.measure import PROFILE_IMAGES, measure_target
 from vlmsel_auto.pipeline.attempt import attempt
+from vlmsel_auto.pipeline.each_candidate import for_each
 from vlmsel_auto.pipeline.look import Looked
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Candidate, Task
@@ -106,20 +107,13 @@ def _measure(
 ) -> dict[str, Measurement]:
     """By candidate; none at all where they would take longer than ``allowed`` seconds."""
     began, shared = time.monotonic(), engine.share(task)
-    needs = Resources(gpus=1.0 if device.startswith("cuda") else 0.0)
-    waiting, running = deque(missing), dict[Ticket, Candidate]()
     found: dict[str, Measurement] = {}
-    try:
-        for done in range(1, len(missing) + 1):
-            while waiting and len(running) < engine.slots:
-                one = waiting.popleft()
-                job = ProfileJob(candidate=one, task=shared, device=device, store=store)
-                running[engine.submit(job, resources=needs, told=lambda event: sink(cast("Event", event)))] = one
-            ended = engine.finished()
-            while ended is None or ended.ticket not in running:  # of an earlier stage
-                ended = engine.finished()
-            candidate = running.pop(ended.ticket)
-            outcome = _outcome(ended)
+
+    def job_of(one: Candidate) -> ProfileJob:
+        return ProfileJob(candidate=one, task=shared, device=device, store=store)
+
+    with closing(for_each(missing, job_of, engine=engine, device=device, sink=sink)) as ended:
+        for done, (candidate, outcome) in enumerate(ended, start=1):
             if isinstance(outcome, Measurement):
                 found[candidate.id] = outcome
             else:
@@ -127,19 +121,4 @@ def _measure(
             sink(StageProgress(stage="profiles", done=done, text=candidate.id))
             if allowed is not None and (time.monotonic() - began) * len(missing) / done > allowed:
                 return {}
-        return found
-    finally:  # also on Ctrl+C
-        for ticket in running:
-            engine.cancel(ticket)
-
-
-def _outcome(ended: Finished) -> Measurement | str:
-    match ended:
-        case Done(result=Measurement() as measured):
-            return measured
-        case Done(result=reason):
-            return str(reason)
-        case Failed(failure=failure):
-            return str(failure)
-        case _:
-            return "its worker died each time (out of memory?)"
+    return found

@@ -33,6 +33,7 @@ from vlmsel_auto.pipeline.profiles import with_profiles
 from vlmsel_auto.pipeline.ranking_notes import notes_of
 from vlmsel_auto.pipeline.result import RankResult
 from vlmsel_auto.pipeline.source_profiles import open_source_profiles
+from vlmsel_auto.pipeline.templates import choose_templates
 from vlmsel_auto.planning.objective import ACCURACY, Objective
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.process import writing
@@ -43,6 +44,7 @@ from vlmsel_auto.ranks import error_correlation
 from vlmsel_auto.records import Candidate, ImageView, Ranking, Task
 from vlmsel_auto.tasks.datasets import TaskData, task_folder
 from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.unlabelled import spoken_in
 
 _EAGER_VIEWS: Final = 4
 
@@ -53,6 +55,7 @@ class Ranked:
 
     ranking: Ranking
     measurements: Sequence[Measurement]
+    task: Task  # in the templates that were chosen, if any
     interrupted: bool = False  # someone asked to end while candidates were looked at
 
 
@@ -163,10 +166,11 @@ def rank_task(
     Raises:
         CandidateError: every candidate failed.
     """
-    kept = {one.id: seen for one in candidates if (seen := find_measurement(one, task, store=store)) is not None}
+    spoken = task if earlier is None or not earlier.templates else spoken_in(task, earlier.templates)
+    kept = {one.id: seen for one in candidates if (seen := find_measurement(one, spoken, store=store)) is not None}
     if earlier is not None:
         sink(RankingReady(ranking=earlier))
-        return Ranked(ranking=earlier, measurements=tuple(kept.values()))
+        return Ranked(ranking=earlier, measurements=tuple(kept.values()), task=spoken)
     # a prediction must not have seen its answer
     sources = library.select_tasks([one.name for one in library.tasks if one.digest != task.digest])
     profiles = open_source_profiles(library, sink=sink) if profile_sources else None
@@ -188,6 +192,10 @@ def rank_task(
         catches_interrupt=catches_interrupt,
         engine=engine,
     )
+    chosen = choose_templates(
+        candidates, task, looked=looked, device=device, store=store, sink=sink, deadline=deadline, engine=engine
+    )
+    task, looked = chosen.task, chosen.looked
     found = looked.found
     if not looked.interrupted:
         found = with_profiles(
@@ -216,12 +224,13 @@ def rank_task(
             failures=failures,
             seed=seed,
         )
-    notes = [*ranking.notes, *notes_of(ranking, looked, sources, truth=truth, candidates=len(candidates))]
+    notes = [chosen.note] if chosen.note else []
+    notes += [*ranking.notes, *notes_of(ranking, looked, sources, truth=truth, candidates=len(candidates))]
     notes += [] if profiles is None else profiles.notes()
-    ranking = replace(ranking, notes=tuple(notes), not_looked=looked.passed_over)
+    ranking = replace(ranking, notes=tuple(notes), not_looked=looked.passed_over, templates=chosen.chosen)
     sink(StageFinished(stage="ranking", seconds=time.monotonic() - began))
     sink(RankingReady(ranking=ranking))
-    return Ranked(ranking=ranking, measurements=tuple(found.values()), interrupted=looked.interrupted)
+    return Ranked(ranking=ranking, measurements=tuple(found.values()), task=task, interrupted=looked.interrupted)
 
 
 def views_of(candidates: Sequence[Candidate]) -> tuple[ImageView, ...]:

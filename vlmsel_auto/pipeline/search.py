@@ -234,7 +234,13 @@ def search(
             save_ranking(folder, ranking)
         usable = [one for one in chosen if one.id not in ranking.failures]
         delivery = Delivery(
-            task=task, candidates=usable, size=ensemble, limits=limits, objective=aim, store=store, workdir=folder
+            task=ranked.task,
+            candidates=usable,
+            size=ensemble,
+            limits=limits,
+            objective=aim,
+            store=store,
+            workdir=folder,
         )
         if not task.is_labelled:
             return finish_without_labels(

@@ -66,6 +66,7 @@ class Ranking:
     not_looked: Mapping[str, NotLooked] = field(default_factory=dict)  # by candidate
     seed: int = 0  # of split, cap and few-shot draws
     notes: tuple[str, ...] = ()  # what a reader must know: sources used, trust in prior and evidence
+    templates: tuple[str, ...] = ()  # that candidates agreed on, of a task that names none; (): none were chosen
 
     @property
     def order(self) -> tuple[str, ...]:

@@ -91,6 +91,7 @@ class Task:
     notes: tuple[str, ...] = ()  # what a reader must know: images capped, splits carved, files not used
     folds: tuple[IntArray, ...] = ()  # train and val in parts, the first being val; none where val was given
     draw: Draw | None = None  # None: it has labels
+    names_templates: bool = True  # False: nobody named templates, and a plain one stands in
 
     @property
     def n_classes(self) -> int:

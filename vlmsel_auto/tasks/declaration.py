@@ -11,8 +11,8 @@ from typing import get_args
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.records import Metric
 from vlmsel_auto.tasks.names import nfc, printable, shown
+from vlmsel_auto.tasks.templates import DEFAULT_TEMPLATES
 
-DEFAULT_TEMPLATES = ("a photo of a {}.",)
 _KEYS = ("name", "domain", "metric", "templates", "prompts", "classes")
 
 
@@ -24,6 +24,7 @@ class Declaration:
     domain: str = "images"
     metric: Metric = "accuracy"
     templates: tuple[str, ...] = DEFAULT_TEMPLATES
+    names_templates: bool = False  # whether these are the user's
     prompts: tuple[tuple[str, str], ...] = ()  # (class, what a template's {} becomes) where given
 
 
@@ -58,6 +59,7 @@ def read_declaration(root: Path, *, classes: Sequence[str]) -> Declaration:
         domain=_text(table, "domain", default="images", path=path),
         metric=metric,
         templates=check_templates(table.get("templates", list(DEFAULT_TEMPLATES)), where=str(path)),
+        names_templates="templates" in table,
         prompts=_prompts(table.get("prompts", {}), classes=classes, path=path),
     )
 

@@ -279,5 +279,6 @@ def _read_json(path: Path) -> tuple[tuple[str, ...], Declaration]:
         name=name or path.parent.name,
         domain=domain,
         templates=check_templates(table.get("templates"), where=str(path)),
+        names_templates=True,
         prompts=tuple((label, prompt_of(label)) for label in classes),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -65,9 +65,30 @@ def task_without_labels(
             files=len(sample.positions),
             order=np.searchsorted(good, found.drawn),
             ids=np.array([int(digest(one)[:_DIGITS], 16) for one in digests], dtype=np.int64),
-            texts=digest("no labels", list(scan.prompts), list(told.templates)),
+            texts=_texts(scan.prompts, told.templates),
         ),
+        names_templates=told.names_templates,
     )
+
+
+def spoken_in(task: Task, templates: Sequence[str]) -> Task:
+    """The same images without labels, and class names in these templates.
+
+    Raises:
+        ValueError: the task has labels.
+    """
+    if task.draw is None:
+        raise ValueError(f"templates are chosen for a task without labels, but got {task.name!r}")
+    return replace(
+        task,
+        templates=tuple(templates),
+        digest=digest(task.digest, list(templates)),
+        draw=replace(task.draw, texts=_texts(task.prompts, templates)),
+    )
+
+
+def _texts(prompts: Sequence[str], templates: Sequence[str]) -> str:
+    return digest("no labels", list(prompts), list(templates))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -16,9 +16,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Final, Protocol, cast
 
 from vlmsel_auto.errors import ImageError
-from vlmsel_auto.tasks.declaration import DEFAULT_TEMPLATES
 from vlmsel_auto.tasks.decode import decode_image, quiet_pillow
 from vlmsel_auto.tasks.names import printable
+from vlmsel_auto.tasks.templates import DEFAULT_TEMPLATES
 
 CLASS_NAMES: Final = "classnames.txt"  # one class a line
 TEMPLATES: Final = "zeroshot_classification_templates.txt"  # one template a line, with {c} for the class

@@ -1,0 +1,194 @@
+"""The stage that chooses prompt templates for a folder without labels of which nobody named any."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmsel_auto.cache import Store
+from vlmsel_auto.engines.engine import Channel, Engine
+from vlmsel_auto.engines.in_process import InProcess
+from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted
+from vlmsel_auto.measuring.captions import caption_features, mean_text
+from vlmsel_auto.measuring.measure import find_measurement
+from vlmsel_auto.models.embedding import reword
+from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.pipeline.attempt import attempt
+from vlmsel_auto.pipeline.each_candidate import for_each
+from vlmsel_auto.pipeline.look import Looked
+from vlmsel_auto.ranking.measurement import Measurement
+from vlmsel_auto.ranking.templates import LEAST_IMAGES, LEAST_VOTERS, choose_by_agreement
+from vlmsel_auto.records import Candidate, Task
+from vlmsel_auto.tasks.templates import BANK
+from vlmsel_auto.tasks.unlabelled import spoken_in
+
+_SHARE: Final = 0.5  # of the time for looking, at most: words tell more than conductance
+_FREE_SECONDS: Final = 60.0  # without a deadline: as long as the looks, or this long
+_FEWEST: Final = 8  # templates that are worth trying
+_MOST_TEXTS: Final = 10_000  # of a candidate: a thousand classes in ten templates
+
+Captions = NDArray[np.float32]  # (T, K, D)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaptionJob:
+    """Load one candidate and embed class names in templates."""
+
+    candidate: Candidate
+    prompts: tuple[str, ...]
+    templates: tuple[str, ...]
+    device: str
+    store: Store  # on a disk that the coordinator sees
+
+    def run(self, channel: Channel) -> Captions | str:
+        """The embeddings, or why there are none."""
+
+        def load() -> LoadedModel:
+            from vlmsel_auto.models import zoo  # imports open_clip: seconds that are spared where all is kept
+
+            return zoo.load(self.candidate, device=self.device, sink=channel.tell)
+
+        return attempt(
+            lambda: caption_features(self.candidate, self.prompts, self.templates, load=load, store=self.store)
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Spoken:
+    """A task in the templates that were chosen, and what the looks found in these."""
+
+    task: Task
+    looked: Looked
+    chosen: tuple[str, ...] = ()  # templates; (): the task's own stay
+    note: str = ""  # for the report, where some were tried
+
+
+def choose_templates(
+    candidates: Sequence[Candidate],
+    task: Task,
+    *,
+    looked: Looked,
+    device: str,
+    store: Store,
+    sink: Sink,
+    deadline: float | None,
+    engine: Engine | None,
+) -> Spoken:
+    """Speak of the classes of a task without labels, which names no templates, in those that candidates agree on.
+
+    Nothing is changed where fewer than eight candidates saw twenty images, where the looks were interrupted, or where
+    there is no time for eight templates.
+
+    Args:
+        candidates: all of them.
+        task: the target.
+        looked: what the looks found.
+        device: where models run.
+        store: keeps texts, and what is known of the images under the new texts.
+        sink: takes the events of stage "templates".
+        deadline: `time.monotonic` of looking; None: no end.
+        engine: where models run, if its workers see this disk.
+    """
+    unchanged = Spoken(task=task, looked=looked)
+    seeing = [one for one in candidates if one.id in looked.found]
+    most = min(len(BANK), _MOST_TEXTS // task.n_classes)
+    few = len(seeing) < LEAST_VOTERS or len(task.looked_at) < LEAST_IMAGES or most < _FEWEST
+    if task.is_labelled or task.names_templates or looked.interrupted or few:
+        return unchanged
+    allowed = max(_FREE_SECONDS, looked.seconds)
+    if deadline is not None:
+        left = max(0.0, deadline - time.monotonic())
+        allowed = min(left, _SHARE * (looked.seconds + left))
+    began = time.monotonic()
+    sink(StageStarted(stage="templates", total=len(seeing), text=f"class names in {most} templates"))
+    captions = _captions(
+        seeing, task, most=most, engine=InProcess() if engine is None or engine.apart else engine, device=device,
+        store=store, sink=sink, allowed=allowed,
+    )  # fmt: skip
+    made = _agreed(task, looked, captions, seeing=seeing, store=store) if len(captions) >= LEAST_VOTERS else None
+    told = "no time to try them" if made is None else _quoted(made.task.templates)
+    sink(StageFinished(stage="templates", seconds=time.monotonic() - began, text=told))
+    late = f"class names are spoken as {_quoted(BANK[:1])}: there was no time to try other templates"
+    return replace(unchanged, note=late) if made is None else made
+
+
+def _agreed(
+    task: Task, looked: Looked, captions: Mapping[str, Captions], *, seeing: Sequence[Candidate], store: Store
+) -> Spoken:
+    """The task in the templates that those with captions agree on; looks of the others count no more."""
+    tried = min(len(one) for one in captions.values())
+    choice = choose_by_agreement(
+        [looked.found[name].features for name in captions],
+        [one[:tried].astype(np.float64) for one in captions.values()],
+    )
+    chosen = tuple(BANK[place] for place in choice.places)
+    if chosen == task.templates:
+        note = f"class names are spoken as {_quoted(chosen)}: in none of {tried - 1} others do candidates agree more"
+        return Spoken(task=task, looked=looked, note=note)
+    note = (
+        f"class names are spoken as {_quoted(chosen)}: of {tried} templates what candidates agree in most "
+        f"(kappa {choice.kappa:.2f}, and {choice.before:.2f} in {_quoted(BANK[:1])}); "
+        "templates in task.toml replace them"
+    )
+    spoken, places = spoken_in(task, chosen), list(choice.places)
+    found = {
+        one.id: _reworded(one, task, spoken, text=mean_text(captions[one.id][places]), looked=looked, store=store)
+        for one in seeing
+        if one.id in captions
+    }
+    return Spoken(task=spoken, looked=replace(looked, found=found), chosen=chosen, note=note)
+
+
+def _quoted(templates: Sequence[str]) -> str:
+    return ", ".join(f"'{one}'" if '"' in one else f'"{one}"' for one in templates)
+
+
+def _reworded(
+    candidate: Candidate, task: Task, spoken: Task, *, text: NDArray[np.float32], looked: Looked, store: Store
+) -> Measurement:
+    """What is known of a candidate under the new texts: what was measured under these before, or its embeddings."""
+    kept = find_measurement(candidate, spoken, store=store)
+    if kept is not None:
+        return kept
+    reword(candidate, task, spoken, text=text, store=store)
+    seen = looked.found[candidate.id]
+    return replace(seen, text_features=text.astype(np.float64), total=np.nan, activity=np.full(0, np.nan), blocks=())
+
+
+def _captions(
+    seeing: Sequence[Candidate],
+    task: Task,
+    *,
+    most: int,
+    engine: Engine,
+    device: str,
+    store: Store,
+    sink: Sink,
+    allowed: float,
+) -> dict[str, Captions]:
+    """By candidate, in the first templates of the bank: fewer of them, or none at all, where time is short."""
+    began, found, made = time.monotonic(), dict[str, Captions](), 0
+
+    def job_of(one: Candidate) -> CaptionJob:
+        return CaptionJob(candidate=one, prompts=task.prompts, templates=BANK[:most], device=device, store=store)
+
+    with closing(for_each(seeing, job_of, engine=engine, device=device, sink=sink)) as ended:
+        for done, (candidate, outcome) in enumerate(ended, start=1):
+            if isinstance(outcome, np.ndarray):
+                found[candidate.id] = outcome
+                made += len(outcome)
+            else:
+                sink(Notice(text=f"{candidate.id} says nothing in other templates: {outcome}", level="warning"))
+            sink(StageProgress(stage="templates", done=done, text=candidate.id))
+            spent, left = time.monotonic() - began, len(seeing) - done
+            if left and made and spent + left * most * spent / made > allowed:
+                most = int((allowed - spent) / (left * spent / made))
+                if most < _FEWEST:
+                    return {}
+    return found
