@@ -45,7 +45,7 @@ from vlmsel_auto.tasks.templates import DEFAULT_TEMPLATES
 
 UNLABELLED, TESTED = 400, 300  # images
 _RAREST = 0.1
-_SAME_IMAGES = {"mnist": "optical_digits", "optical_digits": "mnist"}  # tasks that are no strangers to each other
+SAME_IMAGES = {"mnist": "optical_digits", "optical_digits": "mnist"}  # tasks that are no strangers to each other
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -135,7 +135,7 @@ def scene(
 
 def others(library: Library, name: str) -> Library:
     """The library without a task and without what shows the same."""
-    return library.select_tasks([one for one in library.task_names if one not in {name, _SAME_IMAGES.get(name)}])
+    return library.select_tasks([one for one in library.task_names if one not in {name, SAME_IMAGES.get(name)}])
 
 
 def ranked(one: Scene, library: Library, candidates: Sequence[Candidate]) -> tuple[Ranking, list[Measurement]]:

@@ -9,8 +9,9 @@ from helpers.labelling import write_heap
 from vlmsel_auto.cache import Store
 from vlmsel_auto.models import embedding, zoo
 from vlmsel_auto.models.candidates import resolve
-from vlmsel_auto.models.embedding import embed, find_embeddings
+from vlmsel_auto.models.embedding import embed, find_embeddings, reword
 from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.unlabelled import spoken_in
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,22 @@ def test_draws_of_a_heap_share_what_is_known_of_its_images(world, tmp_path, monk
     embed(candidate, drawn(10), few.looked_at, load=lambda: model, store=store)
     assert find_embeddings(candidate, drawn(10), few.looked_at, store=store) is not None
     assert find_embeddings(candidate, many, many.looked_at, store=store) is None  # five of them were dropped
+
+
+def test_other_texts_of_the_same_images_need_no_image_again(world, tmp_path):
+    candidate, _, model = world
+    store = Store(tmp_path / "store")
+    task = load_task(write_heap(tmp_path / "heap"), workdir=tmp_path / "work", classes=SHAPES)
+    spoken = spoken_in(task, ("a drawing of a {}.",))
+    text = model.text_features(task.prompts, spoken.templates).numpy()
+    reword(candidate, task, spoken, text=text, store=store)
+    assert find_embeddings(candidate, spoken, task.looked_at, store=store) is None  # nothing was known
+    seen = embed(candidate, task, task.looked_at, load=lambda: model, store=store)
+    reword(candidate, task, spoken, text=text, store=store)
+    found = find_embeddings(candidate, spoken, task.looked_at, store=store)
+    np.testing.assert_array_equal(found.images, seen.images)
+    np.testing.assert_array_equal(found.text, text)
+    assert not np.allclose(found.text, seen.text)
 
 
 def test_what_the_check_raises_ends_the_work_and_keeps_nothing_half(world, tmp_path):

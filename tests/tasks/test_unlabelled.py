@@ -13,6 +13,8 @@ from vlmsel_auto.records import UNLABELLED, ImageView, Task
 from vlmsel_auto.tasks.imagefolder import scan_folder
 from vlmsel_auto.tasks.sample import draw_sample
 from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.templates import DEFAULT_TEMPLATES
+from vlmsel_auto.tasks.unlabelled import spoken_in
 
 NAMED = ("triangle", "circle", "square")  # not sorted: the order given is kept
 
@@ -212,3 +214,28 @@ def test_a_parquet_table_without_its_labels(tmp_path: Path) -> None:
     assert load(folder, classes=("disc", "box"), unlabelled=True).classes == ("disc", "box")
     with pytest.raises(TaskError, match=r"must be those of images.parquet"):
         load(folder, classes=("disc", "box"))
+
+
+def test_whether_the_user_named_templates_is_known(tmp_path: Path) -> None:
+    root = heap(tmp_path / "heap")
+    plain = load(root, classes=NAMED)
+    assert (plain.names_templates, plain.templates) == (False, DEFAULT_TEMPLATES)
+    (root / "task.toml").write_text(f'templates = ["{DEFAULT_TEMPLATES[0]}"]\n')
+    named = load(root, classes=NAMED)
+    assert (named.names_templates, named.templates) == (True, DEFAULT_TEMPLATES)
+
+
+def test_other_templates_are_other_texts_of_the_same_images(tmp_path: Path) -> None:
+    task = load(heap(tmp_path / "heap"), classes=NAMED)
+    spoken = spoken_in(task, ("a drawing of a {}.",))
+    assert spoken.templates == ("a drawing of a {}.",)
+    assert spoken.measured_under != task.measured_under
+    assert spoken.digest != task.digest
+    np.testing.assert_array_equal(spoken.image_ids, task.image_ids)
+    (tmp_path / "heap" / "task.toml").write_text('templates = ["a drawing of a {}."]\n')
+    assert load(tmp_path / "heap", classes=NAMED).measured_under == spoken.measured_under
+
+
+def test_a_labelled_task_keeps_its_templates(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a task without labels, but got 'shapes'"):
+        spoken_in(load(draw_task(tmp_path / "shapes", train=4, test=2)), ("a {}.",))

@@ -15,15 +15,15 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.engines.engine import Channel, Engine
 from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted
-from vlmsel_auto.measuring.captions import caption_features, mean_text
 from vlmsel_auto.measuring.measure import find_measurement
+from vlmsel_auto.measuring.wording import Wording, mean_text, wording
 from vlmsel_auto.models.embedding import reword
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.pipeline.attempt import attempt
 from vlmsel_auto.pipeline.each_candidate import for_each
 from vlmsel_auto.pipeline.look import Looked
 from vlmsel_auto.ranking.measurement import Measurement
-from vlmsel_auto.ranking.templates import LEAST_IMAGES, LEAST_VOTERS, choose_by_agreement
+from vlmsel_auto.ranking.templates import LEAST_IMAGES, LEAST_VOTERS, Heard, choose_by_agreement
 from vlmsel_auto.records import Candidate, Task
 from vlmsel_auto.tasks.templates import BANK
 from vlmsel_auto.tasks.unlabelled import spoken_in
@@ -33,12 +33,10 @@ _FREE_SECONDS: Final = 60.0  # without a deadline: as long as the looks, or this
 _FEWEST: Final = 8  # templates that are worth trying
 _MOST_TEXTS: Final = 10_000  # of a candidate: a thousand classes in ten templates
 
-Captions = NDArray[np.float32]  # (T, K, D)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CaptionJob:
-    """Load one candidate and embed class names in templates."""
+class WordingJob:
+    """Load one candidate and embed class names in templates, and pictures to compare them with."""
 
     candidate: Candidate
     prompts: tuple[str, ...]
@@ -46,7 +44,7 @@ class CaptionJob:
     device: str
     store: Store  # on a disk that the coordinator sees
 
-    def run(self, channel: Channel) -> Captions | str:
+    def run(self, channel: Channel) -> Wording | str:
         """The embeddings, or why there are none."""
 
         def load() -> LoadedModel:
@@ -54,9 +52,7 @@ class CaptionJob:
 
             return zoo.load(self.candidate, device=self.device, sink=channel.tell)
 
-        return attempt(
-            lambda: caption_features(self.candidate, self.prompts, self.templates, load=load, store=self.store)
-        )
+        return attempt(lambda: wording(self.candidate, self.prompts, self.templates, load=load, store=self.store))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,7 +78,7 @@ def choose_templates(
 ) -> Spoken:
     """Speak of the classes of a task without labels, which names no templates, in those that candidates agree on.
 
-    Nothing is changed where fewer than eight candidates saw twenty images, where the looks were interrupted, or where
+    Nothing is changed where fewer than six candidates saw twenty images, where the looks were interrupted, or where
     there is no time for eight templates.
 
     Args:
@@ -107,11 +103,11 @@ def choose_templates(
         allowed = min(left, _SHARE * (looked.seconds + left))
     began = time.monotonic()
     sink(StageStarted(stage="templates", total=len(seeing), text=f"class names in {most} templates"))
-    captions = _captions(
+    words = _words(
         seeing, task, most=most, engine=InProcess() if engine is None or engine.apart else engine, device=device,
         store=store, sink=sink, allowed=allowed,
     )  # fmt: skip
-    made = _agreed(task, looked, captions, seeing=seeing, store=store) if len(captions) >= LEAST_VOTERS else None
+    made = _agreed(task, looked, words, seeing=seeing, store=store) if len(words) >= LEAST_VOTERS else None
     told = "no time to try them" if made is None else _quoted(made.task.templates)
     sink(StageFinished(stage="templates", seconds=time.monotonic() - began, text=told))
     late = f"class names are spoken as {_quoted(BANK[:1])}: there was no time to try other templates"
@@ -119,13 +115,19 @@ def choose_templates(
 
 
 def _agreed(
-    task: Task, looked: Looked, captions: Mapping[str, Captions], *, seeing: Sequence[Candidate], store: Store
+    task: Task, looked: Looked, words: Mapping[str, Wording], *, seeing: Sequence[Candidate], store: Store
 ) -> Spoken:
-    """The task in the templates that those with captions agree on; looks of the others count no more."""
-    tried = min(len(one) for one in captions.values())
+    """The task in the templates that those with words agree on; looks of the others count no more."""
+    tried = min(len(one.captions) for one in words.values())
     choice = choose_by_agreement(
-        [looked.found[name].features for name in captions],
-        [one[:tried].astype(np.float64) for one in captions.values()],
+        [
+            Heard(
+                images=looked.found[name].features,
+                elsewhere=one.elsewhere.astype(np.float64),
+                captions=one.captions[:tried].astype(np.float64),
+            )
+            for name, one in words.items()
+        ]
     )
     chosen = tuple(BANK[place] for place in choice.places)
     if chosen == task.templates:
@@ -138,9 +140,9 @@ def _agreed(
     )
     spoken, places = spoken_in(task, chosen), list(choice.places)
     found = {
-        one.id: _reworded(one, task, spoken, text=mean_text(captions[one.id][places]), looked=looked, store=store)
+        one.id: _reworded(one, task, spoken, text=mean_text(words[one.id].captions[places]), looked=looked, store=store)
         for one in seeing
-        if one.id in captions
+        if one.id in words
     }
     return Spoken(task=spoken, looked=replace(looked, found=found), chosen=chosen, note=note)
 
@@ -161,7 +163,7 @@ def _reworded(
     return replace(seen, text_features=text.astype(np.float64), total=np.nan, activity=np.full(0, np.nan), blocks=())
 
 
-def _captions(
+def _words(
     seeing: Sequence[Candidate],
     task: Task,
     *,
@@ -171,18 +173,18 @@ def _captions(
     store: Store,
     sink: Sink,
     allowed: float,
-) -> dict[str, Captions]:
+) -> dict[str, Wording]:
     """By candidate, in the first templates of the bank: fewer of them, or none at all, where time is short."""
-    began, found, made = time.monotonic(), dict[str, Captions](), 0
+    began, found, made = time.monotonic(), dict[str, Wording](), 0
 
-    def job_of(one: Candidate) -> CaptionJob:
-        return CaptionJob(candidate=one, prompts=task.prompts, templates=BANK[:most], device=device, store=store)
+    def job_of(one: Candidate) -> WordingJob:
+        return WordingJob(candidate=one, prompts=task.prompts, templates=BANK[:most], device=device, store=store)
 
     with closing(for_each(seeing, job_of, engine=engine, device=device, sink=sink)) as ended:
         for done, (candidate, outcome) in enumerate(ended, start=1):
-            if isinstance(outcome, np.ndarray):
+            if isinstance(outcome, Wording):
                 found[candidate.id] = outcome
-                made += len(outcome)
+                made += len(outcome.captions)
             else:
                 sink(Notice(text=f"{candidate.id} says nothing in other templates: {outcome}", level="warning"))
             sink(StageProgress(stage="templates", done=done, text=candidate.id))

@@ -2,8 +2,10 @@
 
 Candidates that are right agree with each other, those that are wrong err each in its own way (`evidence.consensus`);
 words that suit the images make more of them right. Agreement beyond chance is Cohen's kappa (1960) over all pairs of
-candidates. That it chooses templates is our own idea: docs/without-labels.md compares it with the sureness of the
-predictions, by which Allingham et al. choose ("A simple zero-shot prompt weighting technique", ICML 2023).
+candidates. Words that have nothing to do with the images can make them agree, too, on something else. So only templates
+count in which class names lie nearer to these images than to others, by more than in the plain template; that is how
+Allingham et al. weigh templates ("A simple zero-shot prompt weighting technique", ICML 2023). To choose by agreement is
+our own idea; docs/without-labels.md has the comparison.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from vlmsel_auto.ranking.evidence.zeroshot import cosines, top2_margin
 from vlmsel_auto.ranking.scaling import standardise, unit_rows
 from vlmsel_auto.records import FloatArray, IntArray
 
-LEAST_VOTERS: Final = 8  # candidates: fewer agree by accident
+LEAST_VOTERS: Final = 6  # candidates: fewer agree by accident
 LEAST_IMAGES: Final = 20  # likewise
+_ROUNDING: Final = 1e-9
 _MOST: Final = 5  # templates whose texts are averaged
 _SURE, _TIED = 2.0, 1.0  # standard errors: to leave the first template, and to stand beside the best; our own choice
 
@@ -35,32 +38,53 @@ class TemplateChoice:
     before: float  # in the first that was tried
 
 
-def choose_by_agreement(features: Sequence[FloatArray], captions: Sequence[FloatArray]) -> TemplateChoice:
-    """The templates under which M candidates agree most on n images.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Heard:
+    """What one candidate makes of images, of any scale, and of class names in T templates, of unit length."""
 
-    Args:
-        features: M arrays (n, D) of image embeddings, any scale; D may differ between candidates.
-        captions: M arrays (T, K, D) of class names in T templates; the first template is the one to use if nothing
-            speaks against it.
+    images: FloatArray  # (n, D)
+    elsewhere: FloatArray  # (R, D) of pictures that have nothing to do with the task
+    captions: FloatArray  # (T, K, D); the first template is the one to use if nothing speaks against it
+
+
+def choose_by_agreement(heard: Sequence[Heard]) -> TemplateChoice:
+    """The templates in which candidates agree most, of those that are about the images.
 
     Raises:
-        ValueError: fewer than eight candidates or twenty images.
+        ValueError: fewer than six candidates or twenty images.
     """
-    if len(features) < LEAST_VOTERS or len(features[0]) < LEAST_IMAGES:
+    if len(heard) < LEAST_VOTERS or len(heard[0].images) < LEAST_IMAGES:
         raise ValueError(
             f"templates are chosen by {LEAST_VOTERS} candidates and {LEAST_IMAGES} images or more, "
-            f"but got {len(features)} and {len(features[0])}"
+            f"but got {len(heard)} and {len(heard[0].images) if heard else 0}"
         )
-    images = [unit_rows(one) for one in features]
-    plain = [cosines(image, caption[0]) for image, caption in zip(images, captions, strict=True)]
+    plain = [cosines(one.images, one.captions[0]) for one in heard]
     weights = voters(np.array([top2_margin(one) for one in plain]), likeness(plain))
-    n_templates, n_classes, _ = captions[0].shape
-    found = []
-    for place in range(n_templates):
-        predicted = [(image @ caption[place].T).argmax(axis=1) for image, caption in zip(images, captions, strict=True)]
-        found.append(agreement(np.stack(predicted), weights, n_classes=n_classes))
-    places = agreed_templates(found)
-    return TemplateChoice(places=places, kappa=float(found[places[0]].mean()), before=float(found[0].mean()))
+    near = np.mean([nearness(one) for one in heard], axis=0)
+    places = [place for place in range(len(near)) if place == 0 or near[place] > near[0]]
+    units = [unit_rows(one.images) for one in heard]
+    n_classes, found = plain[0].shape[1], []
+    for place in places:
+        named = [(unit @ one.captions[place].T).argmax(axis=1) for unit, one in zip(units, heard, strict=True)]
+        found.append(agreement(np.stack(named), weights, n_classes=n_classes))
+    best = agreed_templates(found)
+    return TemplateChoice(
+        places=tuple(places[each] for each in best),
+        kappa=float(found[best[0]].mean()),
+        before=float(found[0].mean()),
+    )
+
+
+def nearness(heard: Heard) -> FloatArray:
+    """How much nearer an image lies to its nearest class name than other pictures lie to that name, by template (T,).
+
+    Mean over images of max over classes of the cosine less that class's mean cosine with the other pictures, in units
+    of the spread of the images' cosines in the first template.
+    """
+    images, elsewhere = unit_rows(heard.images), unit_rows(heard.elsewhere)
+    spread = max(float(np.std(images @ heard.captions[0].T)), 1e-12)
+    each = [((images - elsewhere.mean(axis=0)) @ one.T).max(axis=1).mean() for one in heard.captions]
+    return np.array(each) / spread
 
 
 def voters(margins: FloatArray, alike: FloatArray) -> FloatArray:
@@ -88,10 +112,12 @@ def agreement(predicted: IntArray, weights: FloatArray, *, n_classes: int) -> Fl
     m, n = predicted.shape
     shares = np.stack([np.bincount(row, minlength=n_classes) / n for row in predicted])
     by_chance = float(np.sum(weights * (shares @ shares.T)))
+    if by_chance > 1.0 - _ROUNDING:  # all name one class
+        return np.zeros(n)
     agreed = np.zeros(n)
     for i, j in combinations(range(m), 2):
         agreed += 2.0 * weights[i, j] * (predicted[i] == predicted[j])
-    return np.asarray((agreed - by_chance) / max(1.0 - by_chance, 1e-9), dtype=np.float64)
+    return np.asarray((agreed - by_chance) / (1.0 - by_chance), dtype=np.float64)
 
 
 def agreed_templates(agreements: Sequence[FloatArray]) -> tuple[int, ...]:

@@ -1,0 +1,194 @@
+"""The stage that chooses templates without labels: real models, drawn shapes."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import vlmsel_auto
+from helpers.drawings import SHAPES, draw_shape
+from vlmsel_auto.cache import Store
+from vlmsel_auto.events import Notice, StageFinished, StageStarted, discard
+from vlmsel_auto.measuring.measure import find_measurement
+from vlmsel_auto.models import zoo
+from vlmsel_auto.models.candidates import resolve
+from vlmsel_auto.models.exporting import read_classifier
+from vlmsel_auto.pipeline import templates
+from vlmsel_auto.pipeline.look import Looked
+from vlmsel_auto.pipeline.rank import rank_task
+from vlmsel_auto.pipeline.templates import choose_templates
+from vlmsel_auto.ranking.templates import LEAST_VOTERS
+from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.templates import BANK, DEFAULT_TEMPLATES
+
+NAMES = (
+    "RN-Mi-64.all-m", "EffNet-Mi-64.all-m", "ConvNeXt-Mi-64.all-m", "ConvNeXt-Mi-64.synth-m", "ViT-Mi-4-32.all-m",
+    "ViT-Mi-8-64.synth-s", "ViT-Mi-16-64.all-m", "RN-Mi-64.glyph-s",
+)  # fmt: skip
+WORDS = "a drawing of a {}."
+
+
+@pytest.fixture(scope="module")
+def heap(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tasks") / "heap"
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        draw_shape(SHAPES[number % len(SHAPES)], rng).save(root / f"{number:03d}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def found(heap, tmp_path_factory):
+    """One search, with its events."""
+    events = []
+    folder = tmp_path_factory.mktemp("work") / "w"
+    result = vlmsel_auto.search(heap, candidates=NAMES, classes=SHAPES, workdir=folder, sink=events.append)
+    return result, events
+
+
+def test_words_for_drawings_are_found_for_drawings(found):
+    result, events = found
+    assert WORDS in result.ranking.templates
+    assert result.ranking.templates != DEFAULT_TEMPLATES
+    assert any("kappa" in note and WORDS in note for note in result.ranking.notes)
+    started = next(event for event in events if isinstance(event, StageStarted) and event.stage == "templates")
+    finished = next(event for event in events if isinstance(event, StageFinished) and event.stage == "templates")
+    assert started.total == len(NAMES)
+    assert WORDS in finished.text
+
+
+def test_the_exported_models_speak_in_these_words(found):
+    result, _ = found
+    (candidate,) = resolve(result.best.candidate)
+    head = read_classifier(result.best.model_dir)
+    assert head.templates == result.ranking.templates
+    texts = zoo.load(candidate).text_features(SHAPES, result.ranking.templates).numpy()
+    np.testing.assert_allclose(head.head, texts, atol=1e-5)
+
+
+def test_a_search_that_goes_on_speaks_in_the_same_words(found, heap):
+    result, _ = found
+    events = []
+    again = vlmsel_auto.search(heap, candidates=NAMES, classes=SHAPES, workdir=result.workdir, sink=events.append)
+    assert again.ranking.templates == result.ranking.templates
+    assert again.ranking.order == result.ranking.order
+    assert read_classifier(again.best.model_dir).templates == result.ranking.templates
+    assert not any(isinstance(event, StageStarted) and event.stage == "templates" for event in events)
+
+
+def test_words_of_the_user_stay(heap, tmp_path):
+    (tmp_path / "heap").mkdir()
+    for each in heap.iterdir():
+        (tmp_path / "heap" / each.name).write_bytes(each.read_bytes())
+    (tmp_path / "heap" / "task.toml").write_text(f'templates = ["{DEFAULT_TEMPLATES[0]}"]\n')
+    ranking = vlmsel_auto.rank(tmp_path / "heap", candidates=NAMES, classes=SHAPES, cache_dir=tmp_path / "cache")
+    assert ranking.templates == ()
+    assert not any("spoken" in note for note in ranking.notes)
+
+
+@pytest.fixture(scope="module")
+def world(heap, tmp_path_factory):
+    """Candidates, a task, and what looks at it found."""
+    root, candidates = tmp_path_factory.mktemp("world"), resolve(NAMES)
+    task = load_task(heap, views=tuple({one.view for one in candidates}), workdir=root, classes=SHAPES)
+    store, events = Store(root / "store"), []
+    ranked = rank_task(
+        task,
+        candidates,
+        library=vlmsel_auto.library.places.default_library(),
+        device="cpu",
+        store=store,
+        sink=events.append,
+    )
+    seen = {one.id: find_measurement(one, task, store=store) for one in candidates}
+    looked = Looked(found=seen, failures={}, passed_over={}, forecast=None, seconds=1.0)
+    return candidates, task, looked, store, ranked
+
+
+def chosen(world, *, store=None, sink=discard, deadline=None, **changes):
+    candidates, task, looked, kept, _ = world
+    return choose_templates(
+        candidates, changes.get("task", task), looked=changes.get("looked", looked), device="cpu", store=store or kept,
+        sink=sink, deadline=deadline, engine=None,
+    )  # fmt: skip
+
+
+def test_measurements_under_the_new_words_are_kept_and_differ_by_texts_alone(world):
+    candidates, task, looked, store, ranked = world
+    found = chosen(world)
+    assert found.task.templates == found.chosen == ranked.ranking.templates
+    assert found.task.digest != task.digest
+    for one in candidates:
+        before, after = looked.found[one.id], find_measurement(one, found.task, store=store)
+        np.testing.assert_array_equal(after.features, before.features)
+        texts = zoo.load(one).text_features(task.prompts, found.chosen).numpy()
+        np.testing.assert_allclose(after.text_features, texts, atol=1e-6)
+        assert after.blocks, "conductance was measured under the new words"
+
+
+def test_few_candidates_leave_the_words_alone(world):
+    _, _, looked, _, _ = world
+    few = dict(list(looked.found.items())[: LEAST_VOTERS - 1])
+    found = chosen(world, looked=replace(looked, found=few))
+    assert (found.chosen, found.note) == ((), "")
+
+
+def test_interrupted_looks_leave_the_words_alone(world):
+    _, _, looked, _, _ = world
+    assert chosen(world, looked=replace(looked, interrupted=True)).chosen == ()
+
+
+def test_without_time_the_plain_template_stays_and_the_report_says_so(world, tmp_path):
+    found = chosen(world, store=Store(tmp_path), deadline=time.monotonic())
+    assert found.chosen == ()
+    assert "no time to try other templates" in found.note
+
+
+def test_with_little_time_fewer_templates_are_tried(world, tmp_path, monkeypatch):
+    """The clock runs a second a template, and the allowance is for a fifth of them all."""
+    clock = [0.0]
+
+    def slow(candidate, prompts, words, *, load, store):
+        clock[0] += len(words)
+        return real(candidate, prompts, words, load=load, store=store)
+
+    real = templates.wording
+    monkeypatch.setattr(templates, "wording", slow)
+    monkeypatch.setattr(templates.time, "monotonic", lambda: clock[0])
+    budget = len(NAMES) * len(BANK) / 2
+    found = chosen(world, store=Store(tmp_path), deadline=budget, looked=replace(world[2], seconds=budget))
+    assert clock[0] <= budget
+    tried = int(found.note.split(": of ")[1].split()[0]) if ": of " in found.note else None
+    assert tried is not None
+    assert 8 <= tried < len(BANK)
+
+
+def test_a_candidate_whose_text_tower_fails_is_named_and_its_look_counts_no_more(world, tmp_path, monkeypatch):
+    candidates, task, looked, _, _ = world
+    lost = candidates[-1].id
+    more = [*candidates, *resolve(("ViT-Mi-8-64.all-s",))]
+    embedded = find_or_embed(more[-1], task, tmp_path)
+    real = templates.wording
+
+    def lost_one(candidate, prompts, words, *, load, store):
+        if candidate.id == lost:
+            raise MemoryError("no room")
+        return real(candidate, prompts, words, load=load, store=store)
+
+    monkeypatch.setattr(templates, "wording", lost_one)
+    heard = []
+    found = choose_templates(
+        more, task, looked=replace(looked, found={**looked.found, more[-1].id: embedded}), device="cpu",
+        store=Store(tmp_path), sink=heard.append, deadline=None, engine=None,
+    )  # fmt: skip
+    assert lost not in found.looked.found
+    assert any(isinstance(event, Notice) and lost in event.text and "out of memory" in event.text for event in heard)
+
+
+def find_or_embed(candidate, task, tmp_path):
+    """A look at one more candidate."""
+    from vlmsel_auto.measuring.measure import embed_target
+
+    return embed_target(zoo.load(candidate), task, store=Store(tmp_path))
