@@ -50,9 +50,17 @@ def test_damaged_weights_leave_no_predictions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [lambda held: held[:-1] + b"x", lambda held: held[:10]])
-def test_damaged_predictions_are_none(tmp_path: Path, change: object) -> None:
+def test_damaged_predictions_are_none_and_the_log_says_so(
+    tmp_path: Path, change: object, caplog: pytest.LogCaptureFixture
+) -> None:
     save(tmp_path, SAID)
     keep_held_out_alone(tmp_path, TRIAL)
     file = tmp_path / "trials" / "0001" / "held-out.safetensors"
     file.write_bytes(change(file.read_bytes()))
     assert read_held_out(tmp_path, TRIAL) is None
+    assert f"{file} is damaged" in caplog.text
+
+
+def test_what_was_never_kept_is_no_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert read_held_out(tmp_path, TRIAL) is None
+    assert caplog.text == ""

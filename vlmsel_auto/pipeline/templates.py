@@ -29,7 +29,7 @@ from vlmsel_auto.tasks.templates import BANK
 from vlmsel_auto.tasks.unlabelled import spoken_in
 
 _SHARE: Final = 0.5  # of the time for looking, at most: words tell more than conductance
-_FREE_SECONDS: Final = 60.0  # without a deadline: as long as the looks, or this long
+_FREE_SECONDS: Final = 120.0  # without a deadline: as long as the looks, or this long
 _FEWEST: Final = 8  # templates that are worth trying
 _MOST_TEXTS: Final = 10_000  # of a candidate: a thousand classes in ten templates
 

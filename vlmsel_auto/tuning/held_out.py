@@ -5,6 +5,7 @@ A tower that is scored on a further part is never delivered, but an ensemble wei
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from vlmsel_auto.errors import TrialUnavailable
 from vlmsel_auto.records import TrialResult
 from vlmsel_auto.tuning.checkpoints import digest_of, drop_weights, load_held_out_logits, trial_dir
 
+_log = logging.getLogger(__name__)
 _FILE, _LOGITS, _DIGEST = "held-out.safetensors", "logits", "sha256"
 
 
@@ -39,12 +41,18 @@ def keep_held_out_alone(workdir: Path, trial: TrialResult) -> None:
 
 
 def read_held_out(workdir: Path, trial: TrialResult) -> NDArray[np.float32] | None:
-    """Logits (n, K) of a trial without weights; None: none were kept, or they are damaged."""
+    """Logits (n, K) of a trial without weights; None: none were kept, or they are damaged, which the log says."""
     path = trial_dir(workdir, trial.number) / _FILE
+    if not path.exists():
+        return None
     try:
         with safe_open(path, framework="pt", device="cpu") as stream:
             tensors = {_LOGITS: stream.get_tensor(_LOGITS)}
             told = (stream.metadata() or {}).get(_DIGEST)
     except (OSError, SafetensorError):
-        return None
-    return tensors[_LOGITS].numpy() if told == digest_of(tensors) else None
+        tensors, told = {}, None
+    if told is not None and told == digest_of(tensors):
+        kept: NDArray[np.float32] = tensors[_LOGITS].numpy()
+        return kept
+    _log.warning("%s is damaged: the ensemble does without this trial", path)
+    return None
