@@ -1,10 +1,12 @@
 """The stage that chooses templates without labels: real models, drawn shapes."""
 
+import io
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import vlmsel_auto
 from helpers.drawings import SHAPES, draw_shape
@@ -19,6 +21,9 @@ from vlmsel_auto.pipeline.look import Looked
 from vlmsel_auto.pipeline.rank import rank_task
 from vlmsel_auto.pipeline.templates import choose_templates
 from vlmsel_auto.ranking.templates import LEAST_VOTERS
+from vlmsel_auto.reporting import panel
+from vlmsel_auto.reporting.formatting import quoted
+from vlmsel_auto.reporting.report import load as load_report
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tasks.templates import BANK, DEFAULT_TEMPLATES
 
@@ -57,6 +62,18 @@ def test_words_for_drawings_are_found_for_drawings(found):
     finished = next(event for event in events if isinstance(event, StageFinished) and event.stage == "templates")
     assert started.total == len(NAMES)
     assert WORDS in finished.text
+
+
+def test_the_panel_that_ends_the_search_says_the_words(found):
+    result, _ = found
+    console = Console(width=200, file=io.StringIO())
+    console.print(panel.panel(load_report(result.report_dir), width=200))
+    (line,) = [line for line in console.file.getvalue().splitlines() if "Words" in line]
+    assert quoted(result.ranking.templates) in line
+
+
+def test_templates_with_quotation_marks_are_quoted_by_others():
+    assert quoted(("a {}.", 'the "{}".')) == """"a {}.", 'the "{}".'"""
 
 
 def test_the_exported_models_speak_in_these_words(found):

@@ -25,6 +25,7 @@ from vlmsel_auto.pipeline.look import Looked
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.templates import LEAST_IMAGES, LEAST_VOTERS, Heard, choose_by_agreement
 from vlmsel_auto.records import Candidate, Task
+from vlmsel_auto.reporting.formatting import quoted
 from vlmsel_auto.tasks.templates import BANK
 from vlmsel_auto.tasks.unlabelled import spoken_in
 
@@ -108,9 +109,9 @@ def choose_templates(
         store=store, sink=sink, allowed=allowed,
     )  # fmt: skip
     made = _agreed(task, looked, words, seeing=seeing, store=store) if len(words) >= LEAST_VOTERS else None
-    told = "no time to try them" if made is None else _quoted(made.task.templates)
+    told = "no time to try them" if made is None else quoted(made.task.templates)
     sink(StageFinished(stage="templates", seconds=time.monotonic() - began, text=told))
-    late = f"class names are spoken as {_quoted(BANK[:1])}: there was no time to try other templates"
+    late = f"class names are spoken as {quoted(BANK[:1])}: there was no time to try other templates"
     return replace(unchanged, note=late) if made is None else made
 
 
@@ -131,11 +132,11 @@ def _agreed(
     )
     chosen = tuple(BANK[place] for place in choice.places)
     if chosen == task.templates:
-        note = f"class names are spoken as {_quoted(chosen)}: in none of {tried - 1} others do candidates agree more"
+        note = f"class names are spoken as {quoted(chosen)}: in none of {tried - 1} others do candidates agree more"
         return Spoken(task=task, looked=looked, note=note)
     note = (
-        f"class names are spoken as {_quoted(chosen)}: of {tried} templates what candidates agree in most "
-        f"(kappa {choice.kappa:.2f}, and {choice.before:.2f} in {_quoted(BANK[:1])}); "
+        f"class names are spoken as {quoted(chosen)}: of {tried} templates what candidates agree in most "
+        f"(kappa {choice.kappa:.2f}, and {choice.before:.2f} in {quoted(BANK[:1])}); "
         "templates in task.toml replace them"
     )
     spoken, places = spoken_in(task, chosen), list(choice.places)
@@ -145,10 +146,6 @@ def _agreed(
         if one.id in words
     }
     return Spoken(task=spoken, looked=replace(looked, found=found), chosen=chosen, note=note)
-
-
-def _quoted(templates: Sequence[str]) -> str:
-    return ", ".join(f"'{one}'" if '"' in one else f'"{one}"' for one in templates)
 
 
 def _reworded(

@@ -48,6 +48,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{ending}"
 
 
+def quoted(texts: Sequence[str]) -> str:
+    """``"one", "two"``, each in the quotation marks that it does not hold."""
+    return ", ".join(f"'{one}'" if '"' in one else f'"{one}"' for one in texts)
+
+
 def duration(seconds: float | None) -> str:
     """Seconds as ``0.4 s``, ``12 s``, ``3 min 20 s`` or ``1 h 05 min``."""
     if seconds is None or not math.isfinite(seconds):

@@ -133,7 +133,8 @@ def panel(report: SearchReport, *, report_dir: Path | None = None, width: int = 
     tuning = formatting.duration(sum(trial.seconds for trial in report.trials))
     took = f"{formatting.duration(report.seconds)}; {trials} took {tuning}; {sentences.STOPPED[report.stopped_by]}"
     if report.stopped_by is StoppedBy.NO_LABELS:
-        facts = [("Labels", UNCHECKED), ("Time", formatting.duration(report.seconds))]
+        words = [("Words", formatting.quoted(chosen))] if (chosen := report.ranking.templates) else []
+        facts = [("Labels", UNCHECKED), *words, ("Time", formatting.duration(report.seconds))]
     else:
         facts = [
             ("Prediction", _prediction(report)),
