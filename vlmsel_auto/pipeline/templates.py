@@ -108,11 +108,13 @@ def choose_templates(
         seeing, task, most=most, engine=InProcess() if engine is None or engine.apart else engine, device=device,
         store=store, sink=sink, allowed=allowed,
     )  # fmt: skip
-    made = _agreed(task, looked, words, seeing=seeing, store=store) if len(words) >= LEAST_VOTERS else None
-    told = "no time to try them" if made is None else quoted(made.task.templates)
-    sink(StageFinished(stage="templates", seconds=time.monotonic() - began, text=told))
-    late = f"class names are spoken as {quoted(BANK[:1])}: there was no time to try other templates"
-    return replace(unchanged, note=late) if made is None else made
+    if len(words) >= LEAST_VOTERS:
+        made = _agreed(task, looked, words, seeing=seeing, store=store)
+    else:
+        why = "too few candidates could try others" if words else "there was no time to try others"
+        made = replace(unchanged, note=f"class names are spoken as {quoted(BANK[:1])}: {why}")
+    sink(StageFinished(stage="templates", seconds=time.monotonic() - began, text=quoted(made.task.templates)))
+    return made
 
 
 def _agreed(
