@@ -34,8 +34,11 @@ def _fields(record: object, *names: str) -> dict[str, Json]:
 
 
 def rank_json(ranking: Ranking, *, top: int) -> Json:
-    """``{"ranking": [{candidate, score, prior, evidence, p_best, p_top5, looked}, ...]}``, best first."""
-    return {"ranking": _ranking_json(ranking)[:top]}
+    """``{"ranking": [{candidate, score, prior, evidence, p_best, p_top5, looked}, ...], "templates": [...]}``.
+
+    The ranking is best first; templates are those that were chosen without labels, or none.
+    """
+    return {"ranking": _ranking_json(ranking)[:top], "templates": list(ranking.templates)}
 
 
 def _ranking_json(ranking: Ranking) -> list[Json]:
@@ -86,6 +89,7 @@ def search_json(result: SearchResult) -> Json:
         "best": None if result.best is None else _best_json(result.best),
         "ensemble": None if result.ensemble is None else _ensemble_json(result.ensemble),
         "ranking": _ranking_json(result.ranking),
+        "templates": list(result.ranking.templates),
         "trials": [_trial_json(trial) for trial in result.trials],
         "agreement": _fields(result.agreement, "tau_b", "weighted_tau", "ndcg5", "top1_loss", "n"),
         "objective": str(result.objective),
