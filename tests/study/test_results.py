@@ -2,6 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from helpers.tuning_world import NAME, digits, spec
@@ -9,7 +10,7 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
-from vlmsel_auto.study.results import Results, other_parts
+from vlmsel_auto.study.results import Results, other_parts, over_parts
 from vlmsel_auto.study.runner import TrialRunner
 from vlmsel_auto.tuning.checkpoints import Checkpoint, drop_weights, has_weights, save_weights
 from vlmsel_auto.tuning.held_out import read_held_out
@@ -112,6 +113,18 @@ def test_trials_of_the_same_settings_on_other_parts_belong_together() -> None:
         replace(again, number=8, spec=replace(again.spec, candidate="another")),
     ]
     assert other_parts(first, [first, again, through_a_point, *apart]) == [again, through_a_point]
+
+
+def test_validation_over_parts_is_the_mean_over_their_images() -> None:
+    first = result(1, validation=0.9, validation_images=10)
+    second = result(2, spec=replace(first.spec, fold=1), validation=0.6, validation_images=20)
+    stranger = result(3, spec=replace(first.spec, fold=1, seed=9), validation=0.1, validation_images=20)
+    told = over_parts(first, [first, second, stranger])
+    assert told.validation == pytest.approx(0.7)
+    assert told == replace(first, validation=told.validation, validation_images=30)
+    assert over_parts(first, [first, stranger]) == first
+    assert over_parts(first, [first, replace(second, state=TrialState.FAILED)]) == first
+    assert over_parts(first, [first, replace(second, validation_images=None)]) == first
 
 
 def test_of_a_further_part_only_what_it_says_of_its_images_is_kept(tmp_path: Path) -> None:

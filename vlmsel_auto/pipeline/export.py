@@ -22,6 +22,7 @@ from vlmsel_auto.models.pooling import fit_weights, log_probabilities
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.records import BestModel, Candidate, FinalScore, FloatArray, IntArray, Task, TrialResult
 from vlmsel_auto.reporting.mistakes import judge
+from vlmsel_auto.study.results import over_parts
 from vlmsel_auto.study.study import StudyOutcome
 from vlmsel_auto.tuning.checkpoints import Checkpoint, load_trial
 from vlmsel_auto.tuning.data import splits
@@ -45,12 +46,14 @@ def export_best(
     """Write the best trial's model to ``workdir/model``; None without a complete trial.
 
     A model that cannot be written costs a notice: the best trial is returned all the same, without a folder. The card
-    of a candidate's model says what ``warnings`` have for it. Where the model of ``exported`` is there already and is
-    the same, nothing is written.
+    of a candidate's model says what ``warnings`` have for it. Validation is that on all parts of the labelled images
+    that the best trial's settings were scored on. Where the model of ``exported`` is there already and is the same,
+    nothing is written.
     """
     chosen = outcome.best
     if chosen is None or chosen.validation is None:
         return None
+    told = over_parts(chosen, outcome.results)
     began = time.monotonic()
     sink(StageStarted(stage="report", text="export and report"))
     candidate = next(one for one in candidates if one.id == chosen.spec.candidate)
@@ -59,8 +62,8 @@ def export_best(
     try:
         kept = calibrated(load_trial(workdir, chosen), trial=chosen, task=task)
         on_test = None if kept.test_logits is None else final_score(task, kept.test_logits)
-        if chosen != exported or candidate.id in warnings:
-            export_trial(chosen, kept, candidate=candidate, task=task, directory=workdir / "model", warnings=warnings)
+        if told != exported or candidate.id in warnings:
+            export_trial(told, kept, candidate=candidate, task=task, directory=workdir / "model", warnings=warnings)
         directory = workdir / "model"
     except VlmselError as error:
         sink(Notice(text=f"the best model was not exported: {error}", level="error"))
@@ -68,7 +71,7 @@ def export_best(
     return BestModel(
         candidate=candidate.id,
         method=chosen.spec.method,
-        validation=chosen.validation,
+        validation=told.validation,
         test=chosen.test,
         trial=chosen.number,
         model_dir=directory,

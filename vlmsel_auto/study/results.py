@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vlmsel_auto.planning.curves import Curve
@@ -141,6 +141,19 @@ def other_parts(trial: TrialResult, results: Iterable[TrialResult]) -> list[Tria
     return [
         each for each in results if each.state is TrialState.COMPLETE and each.spec.differs_by_part_alone(trial.spec)
     ]
+
+
+def over_parts(trial: TrialResult, results: Iterable[TrialResult]) -> TrialResult:
+    """The trial with its validation over all images that its settings were scored on: the mean, weighed by images.
+
+    The first part alone flatters: whoever leads is asked for others, and part of its lead was luck.
+    """
+    scored = [each for each in (trial, *other_parts(trial, results)) if each.validation is not None]
+    images = [each.validation_images or 0 for each in scored]
+    if len(scored) < 2 or not all(images):  # noqa: PLR2004 - its own part alone
+        return trial
+    mean = sum(count * (each.validation or 0.0) for each, count in zip(scored, images, strict=True)) / sum(images)
+    return replace(trial, validation=mean, validation_images=sum(images))
 
 
 def _trains(runner: TrialRunner, result: TrialResult) -> Trains:
