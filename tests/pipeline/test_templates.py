@@ -3,6 +3,7 @@
 import io
 import time
 from dataclasses import replace
+from html import escape
 
 import numpy as np
 import pytest
@@ -70,6 +71,8 @@ def test_the_panel_that_ends_the_search_says_the_words(found):
     console.print(panel.panel(load_report(result.report_dir), width=200))
     (line,) = [line for line in console.file.getvalue().splitlines() if "Words" in line]
     assert quoted(result.ranking.templates) in line
+    page = (result.report_dir / "report.html").read_text()
+    assert all(f"<q>{escape(one)}</q>" in page for one in result.ranking.templates)
 
 
 def test_templates_with_quotation_marks_are_quoted_by_others():

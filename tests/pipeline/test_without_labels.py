@@ -75,6 +75,10 @@ def test_the_report_says_that_no_label_checked_it(found):
     assert UNCHECKED in page
     assert "45 images without labels" in page
     assert "validation accuracy" not in page
+    for tuning in ('href="#trials"', 'id="prediction"', "candidates tuned", "before any trial", "nothing to compare"):
+        assert tuning not in page
+    assert f"<dt>candidates ranked</dt><dd>{len(NAMES)} of {len(NAMES)}</dd>" in page
+    assert 'aria-label="Time by stage"' in page
     assert UNCHECKED in (result.best.model_dir / "README.md").read_text()
     lines = [line.plain for line in panel._best_lines(report)]
     assert "no label checked it" in lines[0]
