@@ -665,7 +665,8 @@ def test_rank_as_json_has_the_promised_shape(colours):
     ran = run("rank", colours, "-c", f"{MEMBER},RN-Mi-64.all-m", "--shots", "4", "--json")
     assert ran.exit_code == 0, ran.stderr
     answer = one_object(ran.stdout)
-    assert list(answer) == ["ranking"]
+    assert list(answer) == ["ranking", "templates"]
+    assert answer["templates"] == []  # they are chosen without labels alone
     assert {each["candidate"] for each in answer["ranking"]} == {MEMBER, "RN-Mi-64.all-m"}
     for each in answer["ranking"]:
         assert list(each) == ["candidate", "score", "prior", "evidence", "p_best", "p_top5", "looked"]
@@ -684,7 +685,8 @@ def test_search_as_json_report_predict(colours, tmp_path):
     assert ran.exit_code == 0, ran.stderr
     answer = one_object(ran.stdout)
     assert list(answer) == [
-        "best", "ensemble", "ranking", "trials", "agreement", "objective", "tradeoffs", "seconds", "report_dir",
+        "best", "ensemble", "ranking", "templates", "trials", "agreement", "objective", "tradeoffs", "seconds",
+        "report_dir",
     ]  # fmt: skip
     assert answer["objective"] == "accuracy"
     assert {each["worth"] - each["accuracy"] for each in answer["tradeoffs"]} == {0.0}

@@ -13,13 +13,12 @@ import vlmsel_auto
 from helpers.drawings import SHAPES, draw_shape
 from vlmsel_auto.cache import Store
 from vlmsel_auto.events import Notice, StageFinished, StageStarted, discard
-from vlmsel_auto.measuring.measure import find_measurement
+from vlmsel_auto.measuring.measure import embed_target, find_measurement
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.exporting import read_classifier
 from vlmsel_auto.pipeline import templates
 from vlmsel_auto.pipeline.look import Looked
-from vlmsel_auto.pipeline.rank import rank_task
 from vlmsel_auto.pipeline.templates import choose_templates
 from vlmsel_auto.ranking.templates import LEAST_VOTERS
 from vlmsel_auto.reporting import panel
@@ -27,6 +26,7 @@ from vlmsel_auto.reporting.formatting import quoted
 from vlmsel_auto.reporting.report import load as load_report
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tasks.templates import BANK, DEFAULT_TEMPLATES
+from vlmsel_auto.tasks.unlabelled import spoken_in
 
 NAMES = (
     "RN-Mi-64.all-m", "EffNet-Mi-64.all-m", "ConvNeXt-Mi-64.all-m", "ConvNeXt-Mi-64.synth-m", "ViT-Mi-4-32.all-m",
@@ -98,65 +98,64 @@ def test_a_search_that_goes_on_speaks_in_the_same_words(found, heap):
     assert not any(isinstance(event, StageStarted) and event.stage == "templates" for event in events)
 
 
-def test_words_of_the_user_stay(heap, tmp_path):
-    (tmp_path / "heap").mkdir()
-    for each in heap.iterdir():
-        (tmp_path / "heap" / each.name).write_bytes(each.read_bytes())
-    (tmp_path / "heap" / "task.toml").write_text(f'templates = ["{DEFAULT_TEMPLATES[0]}"]\n')
-    ranking = vlmsel_auto.rank(tmp_path / "heap", candidates=NAMES, classes=SHAPES, cache_dir=tmp_path / "cache")
-    assert ranking.templates == ()
-    assert not any("spoken" in note for note in ranking.notes)
+def test_conductance_is_that_of_the_new_words(found, heap):
+    result, _ = found
+    store, candidates = Store(result.workdir / "targets"), resolve(NAMES)
+    task = load_task(heap, workdir=result.workdir, classes=SHAPES)
+    assert all(not find_measurement(one, task, store=store).blocks for one in candidates)
+    spoken = spoken_in(task, result.ranking.templates)
+    assert all(find_measurement(one, spoken, store=store).blocks for one in candidates)
 
 
 @pytest.fixture(scope="module")
 def world(heap, tmp_path_factory):
     """Candidates, a task, and what looks at it found."""
     root, candidates = tmp_path_factory.mktemp("world"), resolve(NAMES)
-    task = load_task(heap, views=tuple({one.view for one in candidates}), workdir=root, classes=SHAPES)
-    store, events = Store(root / "store"), []
-    ranked = rank_task(
-        task,
-        candidates,
-        library=vlmsel_auto.library.places.default_library(),
-        device="cpu",
-        store=store,
-        sink=events.append,
-    )
-    seen = {one.id: find_measurement(one, task, store=store) for one in candidates}
-    looked = Looked(found=seen, failures={}, passed_over={}, forecast=None, seconds=1.0)
-    return candidates, task, looked, store, ranked
+    task, store = load_task(heap, workdir=root, classes=SHAPES), Store(root / "store")
+    return candidates, task, looks(candidates, task, store), store
 
 
-def chosen(world, *, store=None, sink=discard, deadline=None, **changes):
-    candidates, task, looked, kept, _ = world
+def looks(candidates, task, store):
+    seen = {one.id: embed_target(zoo.load(one), task, store=store) for one in candidates}
+    return Looked(found=seen, failures={}, passed_over={}, forecast=None, seconds=1.0)
+
+
+def chosen(world, *, store=None, deadline=None, **changes):
+    candidates, task, looked, kept = world
     return choose_templates(
         candidates, changes.get("task", task), looked=changes.get("looked", looked), device="cpu", store=store or kept,
-        sink=sink, deadline=deadline, engine=None,
+        sink=discard, deadline=deadline, engine=None,
     )  # fmt: skip
 
 
-def test_measurements_under_the_new_words_are_kept_and_differ_by_texts_alone(world):
-    candidates, task, looked, store, ranked = world
-    found = chosen(world)
-    assert found.task.templates == found.chosen == ranked.ranking.templates
-    assert found.task.digest != task.digest
+def test_measurements_under_the_new_words_are_kept_and_differ_by_texts_alone(world, found):
+    candidates, task, looked, store = world
+    result, _ = found
+    spoken = chosen(world)
+    assert spoken.task.templates == spoken.chosen == result.ranking.templates
+    assert spoken.task.digest != task.digest
     for one in candidates:
-        before, after = looked.found[one.id], find_measurement(one, found.task, store=store)
+        before, after = looked.found[one.id], find_measurement(one, spoken.task, store=store)
         np.testing.assert_array_equal(after.features, before.features)
-        texts = zoo.load(one).text_features(task.prompts, found.chosen).numpy()
+        texts = zoo.load(one).text_features(task.prompts, spoken.chosen).numpy()
         np.testing.assert_allclose(after.text_features, texts, atol=1e-6)
-        assert after.blocks, "conductance was measured under the new words"
+
+
+def test_words_of_the_user_stay(world):
+    _, task, _, _ = world
+    spoken = chosen(world, task=replace(task, names_templates=True))
+    assert (spoken.chosen, spoken.note, spoken.task.templates) == ((), "", DEFAULT_TEMPLATES)
 
 
 def test_few_candidates_leave_the_words_alone(world):
-    _, _, looked, _, _ = world
+    _, _, looked, _ = world
     few = dict(list(looked.found.items())[: LEAST_VOTERS - 1])
     found = chosen(world, looked=replace(looked, found=few))
     assert (found.chosen, found.note) == ((), "")
 
 
 def test_interrupted_looks_leave_the_words_alone(world):
-    _, _, looked, _, _ = world
+    _, _, looked, _ = world
     assert chosen(world, looked=replace(looked, interrupted=True)).chosen == ()
 
 
@@ -186,29 +185,27 @@ def test_with_little_time_fewer_templates_are_tried(world, tmp_path, monkeypatch
 
 
 def test_a_candidate_whose_text_tower_fails_is_named_and_its_look_counts_no_more(world, tmp_path, monkeypatch):
-    candidates, task, looked, _, _ = world
+    candidates, task, looked, _ = world
     lost = candidates[-1].id
-    more = [*candidates, *resolve(("ViT-Mi-8-64.all-s",))]
-    embedded = find_or_embed(more[-1], task, tmp_path)
-    real = templates.wording
 
     def lost_one(candidate, prompts, words, *, load, store):
         if candidate.id == lost:
             raise MemoryError("no room")
         return real(candidate, prompts, words, load=load, store=store)
 
+    real = templates.wording
     monkeypatch.setattr(templates, "wording", lost_one)
     heard = []
     found = choose_templates(
-        more, task, looked=replace(looked, found={**looked.found, more[-1].id: embedded}), device="cpu",
-        store=Store(tmp_path), sink=heard.append, deadline=None, engine=None,
-    )  # fmt: skip
+        candidates,
+        task,
+        looked=looked,
+        device="cpu",
+        store=Store(tmp_path),
+        sink=heard.append,
+        deadline=None,
+        engine=None,
+    )
+    assert found.chosen
     assert lost not in found.looked.found
     assert any(isinstance(event, Notice) and lost in event.text and "out of memory" in event.text for event in heard)
-
-
-def find_or_embed(candidate, task, tmp_path):
-    """A look at one more candidate."""
-    from vlmsel_auto.measuring.measure import embed_target
-
-    return embed_target(zoo.load(candidate), task, store=Store(tmp_path))
