@@ -69,7 +69,7 @@ class Spoken:
             Heard(
                 images=unit_rows(seen.images[rows].astype(np.float64)),
                 elsewhere=said.elsewhere.astype(np.float64),
-                captions=captions.astype(np.float64),
+                captions=captions,
             )
             for seen, said, captions in zip(self.seen.seen, self.words, self.captions(templates), strict=True)
         ]

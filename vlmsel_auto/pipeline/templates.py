@@ -127,7 +127,7 @@ def _agreed(
             Heard(
                 images=looked.found[name].features,
                 elsewhere=one.elsewhere.astype(np.float64),
-                captions=one.captions[:tried].astype(np.float64),
+                captions=one.captions[:tried],
             )
             for name, one in words.items()
         ]

@@ -16,6 +16,7 @@ from itertools import combinations
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlmsel_auto.ranking.evidence.consensus import likeness
 from vlmsel_auto.ranking.evidence.zeroshot import cosines, top2_margin
@@ -24,6 +25,7 @@ from vlmsel_auto.records import FloatArray, IntArray
 
 LEAST_VOTERS: Final = 6  # candidates: fewer agree by accident
 LEAST_IMAGES: Final = 20  # likewise
+_COMPARED: Final = 100  # images by which candidates are told to be alike
 _ROUNDING: Final = 1e-9
 _MOST: Final = 5  # templates whose texts are averaged
 _SURE, _TIED = 2.0, 1.0  # standard errors: to leave the first template, and to stand beside the best; our own choice
@@ -44,7 +46,7 @@ class Heard:
 
     images: FloatArray  # (n, D)
     elsewhere: FloatArray  # (R, D) of pictures that have nothing to do with the task
-    captions: FloatArray  # (T, K, D); the first template is the one to use if nothing speaks against it
+    captions: NDArray[np.float32]  # (T, K, D); the first template is the one to use if nothing speaks against it
 
 
 def choose_by_agreement(heard: Sequence[Heard]) -> TemplateChoice:
@@ -58,15 +60,20 @@ def choose_by_agreement(heard: Sequence[Heard]) -> TemplateChoice:
             f"templates are chosen by {LEAST_VOTERS} candidates and {LEAST_IMAGES} images or more, "
             f"but got {len(heard)} and {len(heard[0].images) if heard else 0}"
         )
-    plain = [cosines(one.images, one.captions[0]) for one in heard]
-    weights = voters(np.array([top2_margin(one) for one in plain]), likeness(plain))
-    near = np.mean([nearness(one) for one in heard], axis=0)
-    places = [place for place in range(len(near)) if place == 0 or near[place] > near[0]]
-    units = [unit_rows(one.images) for one in heard]
-    n_classes, found = plain[0].shape[1], []
-    for place in places:
-        named = [(unit @ one.captions[place].T).argmax(axis=1) for unit, one in zip(units, heard, strict=True)]
-        found.append(agreement(np.stack(named), weights, n_classes=n_classes))
+    n_templates, n_classes, _ = heard[0].captions.shape
+    rows = np.unique(np.linspace(0, len(heard[0].images) - 1, _COMPARED).astype(np.int64))
+    margins, compared, near, named = [], [], [], []
+    for one in heard:  # one by one: cosines with all classes in all templates are large
+        plain = cosines(one.images, one.captions[0])
+        margins.append(top2_margin(plain))
+        compared.append(plain[rows])
+        near.append(nearness(one))
+        unit = unit_rows(one.images)
+        named.append([(unit @ caption.astype(np.float64).T).argmax(axis=1) for caption in one.captions])
+    weights, nearer = voters(np.array(margins), likeness(compared)), np.mean(near, axis=0)
+    predicted = np.array(named)  # (M, T, n)
+    places = [place for place in range(n_templates) if place == 0 or nearer[place] > nearer[0]]
+    found = [agreement(predicted[:, place], weights, n_classes=n_classes) for place in places]
     best = agreed_templates(found)
     return TemplateChoice(
         places=tuple(places[each] for each in best),
@@ -82,8 +89,9 @@ def nearness(heard: Heard) -> FloatArray:
     of the spread of the images' cosines in the first template.
     """
     images, elsewhere = unit_rows(heard.images), unit_rows(heard.elsewhere)
-    spread = max(float(np.std(images @ heard.captions[0].T)), 1e-12)
-    each = [((images - elsewhere.mean(axis=0)) @ one.T).max(axis=1).mean() for one in heard.captions]
+    spread = max(float(np.std(images @ heard.captions[0].astype(np.float64).T)), 1e-12)
+    beyond = images - elsewhere.mean(axis=0)
+    each = [(beyond @ one.astype(np.float64).T).max(axis=1).mean() for one in heard.captions]
     return np.array(each) / spread
 
 
