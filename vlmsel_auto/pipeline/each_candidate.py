@@ -29,8 +29,8 @@ def for_each(
         while waiting or running:
             while waiting and len(running) < engine.slots:
                 one = waiting.popleft()
-                told = engine.submit(job_of(one), resources=needs, told=lambda event: sink(cast("Event", event)))
-                running[told] = one
+                ticket = engine.submit(job_of(one), resources=needs, told=lambda event: sink(cast("Event", event)))
+                running[ticket] = one
             ended = engine.finished()
             if ended is not None and ended.ticket in running:  # else it is of an earlier stage
                 yield running.pop(ended.ticket), _outcome(ended)

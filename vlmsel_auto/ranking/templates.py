@@ -18,14 +18,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmsel_auto.ranking.evidence.consensus import likeness
+from vlmsel_auto.ranking.evidence.consensus import compared, likeness
 from vlmsel_auto.ranking.evidence.zeroshot import cosines, top2_margin
 from vlmsel_auto.ranking.scaling import standardise, unit_rows
 from vlmsel_auto.records import FloatArray, IntArray
 
 LEAST_VOTERS: Final = 6  # candidates: fewer agree by accident
 LEAST_IMAGES: Final = 20  # likewise
-_COMPARED: Final = 100  # images by which candidates are told to be alike
 _ROUNDING: Final = 1e-9
 _MOST: Final = 5  # templates whose texts are averaged
 _SURE, _TIED = 2.0, 1.0  # standard errors: to leave the first template, and to stand beside the best; our own choice
@@ -61,16 +60,16 @@ def choose_by_agreement(heard: Sequence[Heard]) -> TemplateChoice:
             f"but got {len(heard)} and {len(heard[0].images) if heard else 0}"
         )
     n_templates, n_classes, _ = heard[0].captions.shape
-    rows = np.unique(np.linspace(0, len(heard[0].images) - 1, _COMPARED).astype(np.int64))
-    margins, compared, near, named = [], [], [], []
+    rows = compared(len(heard[0].images))
+    margins, shown, near, named = [], [], [], []
     for one in heard:  # one by one: cosines with all classes in all templates are large
         plain = cosines(one.images, one.captions[0])
         margins.append(top2_margin(plain))
-        compared.append(plain[rows])
+        shown.append(plain[rows])
         near.append(nearness(one))
         unit = unit_rows(one.images)
         named.append([(unit @ caption.astype(np.float64).T).argmax(axis=1) for caption in one.captions])
-    weights, nearer = voters(np.array(margins), likeness(compared)), np.mean(near, axis=0)
+    weights, nearer = voters(np.array(margins), likeness(shown)), np.mean(near, axis=0)
     predicted = np.array(named)  # (M, T, n)
     places = [place for place in range(n_templates) if place == 0 or nearer[place] > nearer[0]]
     found = [agreement(predicted[:, place], weights, n_classes=n_classes) for place in places]

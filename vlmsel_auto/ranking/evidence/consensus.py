@@ -24,6 +24,11 @@ _POWER: Final = 4  # of the correlation: copies count as one, strangers hardly a
 _COMPARED: Final = 100  # images by which candidates are told to be alike
 
 
+def compared(n: int) -> IntArray:
+    """Which of n images tell how alike candidates are: a hundred, spread over them, or all."""
+    return np.unique(np.linspace(0, n - 1, _COMPARED).astype(np.int64))
+
+
 def likeness(cosines: Sequence[FloatArray]) -> FloatArray:
     """How alike M candidates decide: (M, M) in [0, 1], 1 for copies and on the diagonal.
 
@@ -32,7 +37,7 @@ def likeness(cosines: Sequence[FloatArray]) -> FloatArray:
     """
     rows = []
     for cosine in cosines:
-        at = np.unique(np.linspace(0, len(cosine) - 1, _COMPARED).astype(np.int64))
+        at = compared(len(cosine))
         centred = cosine[at] - cosine[at].mean(axis=1, keepdims=True)
         centred = (centred - centred.mean(axis=0)).ravel()
         rows.append(centred / max(float(np.linalg.norm(centred)), 1e-12))
