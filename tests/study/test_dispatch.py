@@ -1,13 +1,13 @@
 """Searches whose trials run on workers, in processes of this machine and on a real Ray."""
 
-import time
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from helpers.deadly_models import deadly_load
-from helpers.engine_world import APART, kill_a_worker
+from helpers.deadly_models import DeadlyOnce, deadly_load
+from helpers.engine_world import APART
 from helpers.stored_results import read_results
 from helpers.study_world import NAMES, candidates, digits_folder, ranking, study_of, task
 from vlmsel_auto.engines.engine import Done, Engine, as_completed
@@ -41,11 +41,11 @@ def test_workers_of_a_ray_that_is_there_warm_up(engine: Engine) -> None:
 
 
 def run(
-    task: Task, candidates: tuple[Candidate, ...], workdir: Path, engine: Engine, *, sink, trials: int
+    task: Task, candidates: tuple[Candidate, ...], workdir: Path, engine: Engine, *, sink, trials: int, load=zoo.load
 ) -> StudyOutcome:
     return run_study(
         task=task, candidates=candidates, ranking=ranking(), budget=Budget(trials=trials), workdir=workdir,
-        load=zoo.load, methods=("probe", "finetune"), images_per_trial=150, engine=engine, sink=sink,
+        load=load, methods=("probe", "finetune"), images_per_trial=150, engine=engine, sink=sink,
     )  # fmt: skip
 
 
@@ -75,28 +75,18 @@ def test_two_trials_run_at_once_their_curves_arrive_and_the_budget_holds(
 def test_a_killed_workers_trial_runs_again_and_no_finished_one_is_lost_or_doubled(
     task: Task, candidates: tuple[Candidate, ...], tmp_path: Path, engine: Engine
 ) -> None:
-    killed: list[float] = []
-    again: list[float] = []
     heard: list[Event] = []
-
-    def sink(event: Event) -> None:
-        heard.append(event)
-        if isinstance(event, TrialEpoch) and not killed and kill_a_worker() is not None:
-            killed.append(time.monotonic())
-        if isinstance(event, TrialStarted) and heard_of_death(heard):
-            again.append(time.monotonic())
-
-    outcome = run(task, candidates, tmp_path, engine, sink=sink, trials=6)
-    assert killed
-    assert again[0] - killed[0] < 30
+    died = tmp_path / "died"
+    outcome = run(task, candidates, tmp_path, engine, sink=heard.append, trials=6, load=DeadlyOnce(died))
+    assert died.exists()
+    told = "\n".join(each.text for each in heard if isinstance(each, Notice))
+    (number,) = map(int, re.findall(r"the worker of trial (\d+) died: it runs again", told))
+    started = {each.number: each.spec for each in heard if isinstance(each, TrialStarted)}
+    assert any(spec == started[number] for later, spec in started.items() if later > number)
     finished = [each.result.number for each in heard if isinstance(each, TrialFinished)]
     assert len(finished) == len(set(finished)) == len(outcome.results) == 6
     assert {each.state for each in outcome.results} <= {TrialState.COMPLETE, TrialState.PRUNED}
     assert read_results(tmp_path) == outcome.results
-
-
-def heard_of_death(heard: list[Event]) -> bool:
-    return any(isinstance(each, Notice) and "died: it runs again" in each.text for each in heard)
 
 
 def test_a_trial_that_kills_its_worker_each_time_fails_after_two_tries_and_the_others_go_on(
