@@ -29,8 +29,8 @@ from vlmsel_auto.ranking.agreement import ndcg, tau_b, top_k_loss
 from vlmsel_auto.ranking.fusion import Fusion, candidate_effect, fit_fusion, fuse, trend
 from vlmsel_auto.ranking.label_belief import believe, prior_weights
 from vlmsel_auto.ranking.scaling import standardise
-from vlmsel_auto.ranking.signals import CONSENSUS, IMAGE_SIGNALS, LABEL_SIGNALS
-from vlmsel_auto.ranking.sources import Sources, Truth
+from vlmsel_auto.ranking.signals import CONSENSUS, LABEL_SIGNALS
+from vlmsel_auto.ranking.sources import Sources, Truth, image_signals
 from vlmsel_auto.ranks import error_correlation, simulate_ranks
 from vlmsel_auto.records import FloatArray
 
@@ -55,7 +55,7 @@ class Target:
     @cached_property
     def seen(self) -> dict[str, FloatArray]:
         """Signals (M,) of the target; of those of labels, the first draw."""
-        images = {name: self.case.signal(name) for name in IMAGE_SIGNALS}
+        images = {name: self.case.signal(name) for name in image_signals(self.case.truth)}
         found = {name: values for name, values in images.items() if values is not None}
         return found | {name: self.case.evidence(name)[0] for name in LABEL_SIGNALS if self.case.evidence(name)}
 

@@ -39,8 +39,8 @@ from vlmsel_auto.ranking.dcd_authors import AUTHORS, authors_weights
 from vlmsel_auto.ranking.divergence import TaskProfiles, divergences
 from vlmsel_auto.ranking.fusion import Fusion, fit_fusion, fuse
 from vlmsel_auto.ranking.scaling import standardise
-from vlmsel_auto.ranking.signals import IMAGE_SIGNALS, LABEL_SIGNALS
-from vlmsel_auto.ranking.sources import Sources, Truth, image_signal
+from vlmsel_auto.ranking.signals import LABEL_SIGNALS
+from vlmsel_auto.ranking.sources import Sources, Truth, image_signal, image_signals
 from vlmsel_auto.ranks import error_correlation
 from vlmsel_auto.records import FloatArray
 
@@ -66,10 +66,11 @@ class Bench:
 
     def __init__(self, library: Library, *, truth: Truth, shots: int) -> None:
         self.truth, self.shots, m = truth, shots, range(len(library.candidates))
-        found = {name: image_signal(library, name, m) for name in IMAGE_SIGNALS}
+        found = {name: image_signal(library, name, m) for name in image_signals(truth)}
         self.images = {name: values for name, values in found.items() if values is not None}
-        # `gather` need not find the consensus again for every target
-        self.library = replace(library, predicted_on=np.full_like(library.predicted_on, np.nan))
+        # `gather` need not compare the candidates again for every target
+        nobody = np.full_like(library.predicted_on, np.nan)
+        self.library = replace(library, predicted_on=nobody, neighbours_on=nobody)
         k = library.shots.index(shots) if shots else 0
         names = LABEL_SIGNALS if shots else ()
         self.said = {n: library.evidence_draws[:, :, :, k, library.evidence_names.index(n)] for n in names}

@@ -34,8 +34,8 @@ from vlmsel_auto.library.places import default_library_path
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.divergence import Weighting
 from vlmsel_auto.ranking.fusion import Fusion, fit_fusion, fuse
-from vlmsel_auto.ranking.signals import CONSENSUS, IMAGE_SIGNALS, LABEL_SIGNALS, TOP2_MARGIN
-from vlmsel_auto.ranking.sources import DEFAULT_WEIGHTING, Sources, Truth, image_signal
+from vlmsel_auto.ranking.signals import ALIGNMENT, CONSENSUS, LABEL_SIGNALS, TOP2_MARGIN
+from vlmsel_auto.ranking.sources import DEFAULT_WEIGHTING, Sources, Truth, image_signal, image_signals
 from vlmsel_auto.records import FloatArray
 
 ACCURACIES = ("hscore", "knn", "knn1", "leep", "logme", "ridge", "ridge_text", "true_class_zscore", "zeroshot")
@@ -50,7 +50,7 @@ class Variant:
 
     name: str
     labels: tuple[str, ...] = LABEL_SIGNALS
-    images: tuple[str, ...] = IMAGE_SIGNALS
+    images: tuple[str, ...]
     reliability: bool = True
     effects: bool = True
     temperature: float = DEFAULT_WEIGHTING.effects  # of candidate effects
@@ -58,32 +58,36 @@ class Variant:
     oracle: bool = False  # also the zero-shot accuracy on the test split itself: no ranking, a bound
 
 
-def variants(shots: int) -> list[Variant]:
+def variants(truth: Truth, *, shots: int) -> list[Variant]:
     """The default first."""
+    ours = image_signals(truth)
+    default = Variant(name="default", images=ours)
+    other = tuple(n for n in ours if n != ALIGNMENT) if ALIGNMENT in ours else (*ours, ALIGNMENT)
     found = [
-        Variant(name="default"),
-        Variant(name="all source tasks count alike", reliability=False),
-        Variant(name="no candidate effects", effects=False),
-        Variant(name="DCD temperature .1", temperature=0.1),
-        Variant(name="DCD temperature 1", temperature=1.0),
-        Variant(name="ridge penalty .1", penalty=0.1),
-        Variant(name="ridge penalty 1.5", penalty=1.5),
-        Variant(name="images: without consensus", images=tuple(n for n in IMAGE_SIGNALS if n != CONSENSUS)),
+        default,
+        replace(default, name="all source tasks count alike", reliability=False),
+        replace(default, name="no candidate effects", effects=False),
+        replace(default, name="DCD temperature .1", temperature=0.1),
+        replace(default, name="DCD temperature 1", temperature=1.0),
+        replace(default, name="ridge penalty .1", penalty=0.1),
+        replace(default, name="ridge penalty 1.5", penalty=1.5),
+        Variant(name=f"images: with{'out' * (ALIGNMENT in ours)} alignment", images=other),
+        Variant(name="images: without consensus", images=tuple(n for n in ours if n != CONSENSUS)),
         Variant(name="images: consensus and top-2 margin", images=(CONSENSUS, TOP2_MARGIN)),
         Variant(name="images: top-2 margin and total", images=(TOP2_MARGIN, "total_cosine")),
         Variant(name="images: top-2 margin", images=(TOP2_MARGIN,)),
-        Variant(name="images: with confidence (leans on the logit scale)", images=(*IMAGE_SIGNALS, "confidence")),
-        Variant(name="with text scores", images=(*IMAGE_SIGNALS, *TEXT)),
-        Variant(name="with the true zero-shot accuracy (a bound, no ranking)", oracle=True),
+        Variant(name="images: with confidence (leans on the logit scale)", images=(*ours, "confidence")),
+        Variant(name="with text scores", images=(*ours, *TEXT)),
+        replace(default, name="with the true zero-shot accuracy (a bound, no ranking)", oracle=True),
     ]
     if shots:
         found += [
-            Variant(name="labels: nine, mostly accuracies (before)", labels=ACCURACIES),
-            Variant(name="the same, all source tasks alike (before)", labels=ACCURACIES, reliability=False),
-            Variant(name="labels: likelihoods only", labels=LIKELIHOODS),
-            Variant(name="labels: ridge likelihoods only", labels=RIDGE),
-            Variant(name="labels: with H-score, k-NN", labels=(*LABEL_SIGNALS, "hscore", "knn")),
-            Variant(name="labels: with logistic regression", labels=(*LABEL_SIGNALS, "logistic")),
+            replace(default, name="labels: nine, mostly accuracies (before)", labels=ACCURACIES),
+            replace(default, name="the same, all source tasks alike (before)", labels=ACCURACIES, reliability=False),
+            replace(default, name="labels: likelihoods only", labels=LIKELIHOODS),
+            replace(default, name="labels: ridge likelihoods only", labels=RIDGE),
+            replace(default, name="labels: with H-score, k-NN", labels=(*LABEL_SIGNALS, "hscore", "knn")),
+            replace(default, name="labels: with logistic regression", labels=(*LABEL_SIGNALS, "logistic")),
             Variant(name="labels alone", images=()),
         ]
     return found
@@ -146,7 +150,7 @@ class Target:
 
 def table(targets: Sequence[Target], *, title: str, shots: int) -> list[dict[str, object]]:
     """Print and return the rows of one table."""
-    tried = variants(shots)
+    tried = variants(targets[0].case.truth, shots=shots)
     found = {v.name: np.array([target.measure(v) for target in targets]) for v in tried}
     return print_table(found, title=title, against="default", bounds=[v.name for v in tried if v.oracle])
 
@@ -155,7 +159,7 @@ def draws_against_errors(targets: Sequence[Target], *, shots: int) -> dict[str, 
     """Standard deviation of the scores over draws of the labelled images, and of the errors of the intervals."""
     squares, errors = [], []
     for target in targets:
-        scores, fusion = target.scores(Variant(name="default"))
+        scores, fusion = target.scores(variants(target.case.truth, shots=shots)[0])
         squares += [float(np.mean((a - b) ** 2)) / 2 for a, b in itertools.pairwise(scores)]
         errors.append(fusion.sd**2)
     return {"shots": shots, "sd_images": float(np.sqrt(np.mean(squares))), "sd_errors": float(np.sqrt(np.mean(errors)))}

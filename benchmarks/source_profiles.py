@@ -27,7 +27,8 @@ from vlmsel_auto.measuring.source_cells import measure_source
 from vlmsel_auto.models import zoo
 from vlmsel_auto.ranking.agreement import ndcg, top_k_loss
 from vlmsel_auto.ranking.ranking import score_candidates
-from vlmsel_auto.ranking.signals import IMAGE_SIGNALS, LABEL_SIGNALS
+from vlmsel_auto.ranking.signals import LABEL_SIGNALS
+from vlmsel_auto.ranking.sources import image_signals
 from vlmsel_auto.tasks.task import load_task
 
 CLASSES = (10, 100, 397)  # of a source task, with 4 templates
@@ -65,7 +66,7 @@ def labels() -> None:
         for column in range(len(library.tasks)):
             case = Case(library=library, column=column, truth="tuned", shots=SHOTS)
             sources = case.gathered(shots=shots)
-            shown = {name: case.signal(name) for name in IMAGE_SIGNALS}
+            shown = {name: case.signal(name) for name in image_signals(case.truth)}
             images = {name: values for name, values in shown.items() if values is not None}
             evidence = {name: case.evidence(name) for name in LABEL_SIGNALS}
             for draw in range(max(len(values) for values in evidence.values())):

@@ -8,6 +8,7 @@ from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.library.records import Build, Cell, CellFailure, Library, SourceCandidate, SourceTask
 
 BLOCKS = {"a": ("block0", "block1"), "b": ("block0",), "c": ()}
+NONE = np.empty((0, 0), dtype=np.int16)
 BUILD = Build(
     source="vlmsel-auto library build", code_version="0.1.0", settings=(("images", "8"), ("scalar", "margin"))
 )
@@ -52,6 +53,8 @@ def cell(name: str, on: str, *, finished: float = 1.0, zero_shot: float = 0.5, c
         activity=rng.uniform(size=len(BLOCKS[name])).astype(np.float32).astype(np.float64),
         predicted=np.arange(4.0 + len(on)) % classes if BLOCKS[name] else np.empty(0),
         predicted_on=float(len(on)) if BLOCKS[name] else np.nan,
+        neighbours=rng.integers(300, size=(3 + len(on), 2)).astype(np.int16) if BLOCKS[name] else NONE,
+        neighbours_on=float(len(on)) if BLOCKS[name] else np.nan,
     )
     return dataclasses.replace(made, **changes)
 

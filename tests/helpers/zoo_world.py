@@ -7,6 +7,7 @@ from vlmsel_auto.bench.measure_research import assemble as assemble_research
 from vlmsel_auto.bench.research import ResearchCandidate
 from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.library.records import Build, Cell, SourceCandidate, SourceTask
+from vlmsel_auto.ranking.evidence.alignment import nearest
 from vlmsel_auto.ranking.evidence.text import text_scores
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.signals import SIGNALS, Embedded, image_number, label_free_signals
@@ -99,6 +100,8 @@ class World:
             activity=self.profile(m, t)[0],
             predicted=(seen.features @ seen.texts.T).argmax(axis=1).astype(float),
             predicted_on=image_number(np.arange(len(seen.features))),
+            neighbours=nearest(self.embed(m, t, per_class=20, draw=60)[0]).astype(np.int16),
+            neighbours_on=80.0,
         )
 
     def research_cell(self, m, t):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from helpers.cell_world import assert_equal, small
@@ -33,6 +34,20 @@ def rewritten(path: Path, **metadata: str) -> None:
     (size,) = struct.unpack("<Q", data[:8])
     old = json.loads(data[8 : 8 + size])["__metadata__"]
     save_file(load_file(path), path, metadata={**old, **metadata})
+
+
+def test_a_library_from_before_neighbours_were_kept_is_read(saved):
+    arrays = load_file(saved)
+    assert arrays["neighbours"].dtype == np.uint16
+    del arrays["neighbours"], arrays["neighbours_on"]
+    with safe_open(saved, framework="numpy") as stream:
+        metadata = stream.metadata()
+    save_file(arrays, saved, metadata={**metadata, "sha256": _content_digest(metadata["document"], arrays)})
+    made, found = small(), load(saved)
+    assert found.neighbours.shape == (*made.zero_shot.shape, 0, 0)
+    assert np.isnan(found.neighbours_on).all()
+    np.testing.assert_array_equal(found.predicted, made.predicted)
+    assert found.cell("a", "birds").neighbours.size == 0
 
 
 def test_foreign_files_are_refused_by_name_and_reason(tmp_path):

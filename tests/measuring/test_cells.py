@@ -8,6 +8,7 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.measuring.cells import (
     CellSettings,
     cell_key,
+    compared_images,
     labelled_draws,
     measure_cell,
     path_points,
@@ -58,6 +59,9 @@ def test_unlabelled_images_and_draws_come_from_train_and_are_nested(world):
         assert set(images.tolist()) <= set(task.train.tolist())
         assert set(draws[w, 1].tolist()) <= set(images.tolist())
     assert set(unlabelled.tolist()) == set(draws[0, 2].tolist())
+    compared = compared_images(task, dataclasses.replace(SETTINGS, neighbour_images=5))
+    assert len(compared) == 5
+    assert set(compared.tolist()) <= set(compared_images(task, SETTINGS).tolist()) == set(task.train.tolist())
 
 
 def test_a_cell_says_what_was_measured_and_how(world):
@@ -76,6 +80,9 @@ def test_a_cell_says_what_was_measured_and_how(world):
     unlabelled = unlabelled_images(task, SETTINGS)
     assert cell.predicted.shape == unlabelled.shape
     assert cell.predicted_on == image_number(unlabelled)
+    compared = compared_images(task, SETTINGS)
+    assert cell.neighbours.shape == (len(compared), 0)  # few images have no near ones
+    assert cell.neighbours_on == image_number(compared)
     assert {name for _, _, name in cell.evidence} <= {one.name for one in SIGNALS if one.labelled}
     assert set(cell.signals) <= {one.name for one in SIGNALS if not one.labelled}
     assert cell.tuned == {}

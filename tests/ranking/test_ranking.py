@@ -8,6 +8,7 @@ from scipy import stats
 
 from helpers.zoo_world import World
 from vlmsel_auto.errors import InputError
+from vlmsel_auto.ranking.evidence.alignment import alignment, nearest
 from vlmsel_auto.ranking.evidence.consensus import consensus, likeness
 from vlmsel_auto.ranking.forecast import Forecast
 from vlmsel_auto.ranking.measurement import Measurement
@@ -179,6 +180,21 @@ def test_agreeing_with_the_others_is_a_signal_of_the_unlabelled_images(world, li
     margins = {line.candidate: line.signals["top2_margin_cosine"] for line in ranking.ranked}
     expected = consensus(named, np.array([margins[one] for one in world.ids]), n_classes=4, alike=alike)
     np.testing.assert_allclose([said[one] for one in world.ids], expected)
+
+
+def test_alignment_is_a_signal_of_tuned_rankings_by_eighty_images(world, library):
+    targets, _ = world.targets(0, per_class=20)
+    signals = {line.candidate: line.signals for line in rank_candidates(task="t", targets=targets).ranked}
+    alike = likeness([one.embedded().cosine for one in targets])
+    margins = np.array([signals[one]["top2_margin_cosine"] for one in world.ids])
+    expected = alignment([nearest(one.features) for one in targets], margins, alike=alike)
+    np.testing.assert_allclose([signals[one]["alignment"] for one in world.ids], expected)
+    few, _ = world.targets(0, per_class=19)
+    for ranking in (
+        rank_candidates(task="t", targets=targets, library=library, truth="zero_shot"),
+        rank_candidates(task="t", targets=few, library=library),
+    ):
+        assert "alignment" not in ranking.ranked[0].signals
 
 
 def test_features_of_other_images_are_refused(world):

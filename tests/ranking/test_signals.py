@@ -8,6 +8,7 @@ import pytest
 from helpers.blobs import texts_and_images
 from vlmsel_auto.ranking.evidence import knn, leep, linear, zeroshot
 from vlmsel_auto.ranking.signals import (
+    ALIGNMENT,
     CONSENSUS,
     IMAGE_SIGNALS,
     LABEL_SIGNALS,
@@ -30,7 +31,7 @@ def seen():
 def test_names_are_there_once_and_the_ranked_ones_are_all_that_a_search_computes(seen):
     names = [one.name for one in SIGNALS]
     assert len(set(names)) == len(names)
-    assert set(label_free_signals(seen)) == set(IMAGE_SIGNALS) - {CONSENSUS}
+    assert set(label_free_signals(seen)) == set(IMAGE_SIGNALS) - {ALIGNMENT, CONSENSUS}
     assert set(evidence_scores(seen)) == set(LABEL_SIGNALS)
     others = {*label_free_signals(seen, ranked=False), *evidence_scores(seen, ranked=False)}
     assert {*label_free_signals(seen), *evidence_scores(seen), *others} == set(names)

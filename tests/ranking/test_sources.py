@@ -7,8 +7,9 @@ import pytest
 
 from helpers.zoo_world import CLASSES, World
 from vlmsel_auto.library.assemble import assemble
+from vlmsel_auto.ranking.evidence.alignment import alignment
 from vlmsel_auto.ranking.evidence.consensus import consensus
-from vlmsel_auto.ranking.signals import CONSENSUS, LABEL_SIGNALS, TOP2_MARGIN
+from vlmsel_auto.ranking.signals import ALIGNMENT, CONSENSUS, IMAGE_SIGNALS, LABEL_SIGNALS, TOP2_MARGIN
 from vlmsel_auto.ranking.sources import gather, image_signal, images_behind, nearest_shots, reliability, source_truth
 
 
@@ -52,6 +53,32 @@ def test_candidates_that_saw_other_images_are_not_compared(library):
 def test_a_library_without_predictions_has_no_consensus(library):
     bare = assemble([dataclasses.replace(one, predicted=np.empty(0), predicted_on=np.nan) for one in library.cells()])
     assert image_signal(bare, CONSENSUS, [0, 1, 2]) is None
+
+
+def test_alignment_is_made_among_the_listed_candidates_only(library):
+    rows = [5, 1, 7, 2]
+    found = image_signal(library, ALIGNMENT, rows)
+    margins = library.signals[rows, :, library.signal_names.index(TOP2_MARGIN)]
+    for s in range(3):
+        neighbours = [library.neighbours[row, s].astype(int) for row in rows]
+        np.testing.assert_allclose(found[:, s], alignment(neighbours, margins[:, s]))
+    assert np.isnan(image_signal(library, ALIGNMENT, [5, None, 7])).all()
+
+
+def test_neighbours_among_other_images_are_not_compared(library):
+    cells = [
+        dataclasses.replace(one, neighbours_on=1.0) if one.candidate.id in {"m00", "m01"} else one
+        for one in library.cells()
+    ]
+    found = image_signal(assemble(cells), ALIGNMENT, list(range(9)))
+    assert np.isnan(found[:2]).all()
+    np.testing.assert_allclose(found[2:], image_signal(library, ALIGNMENT, list(range(2, 9))))
+
+
+def test_only_tuned_truth_is_predicted_by_alignment(library):
+    targets, _ = World(tasks=3).targets(0)
+    tuned, zero_shot = (gather(library, targets, truth=truth, shots=0).signals for truth in ("tuned", "zero_shot"))
+    assert set(tuned) == {*zero_shot, ALIGNMENT} == {*IMAGE_SIGNALS}
 
 
 def test_labels_a_class_are_those_of_the_listed_candidates():

@@ -14,8 +14,8 @@ from vlmsel_auto.ranking.dcd import DEFAULT
 from vlmsel_auto.ranking.divergence import Divergence, TaskProfiles, Weighting
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import Scores, score_candidates
-from vlmsel_auto.ranking.signals import IMAGE_SIGNALS, LABEL_SIGNALS
-from vlmsel_auto.ranking.sources import Sources, Truth, gather, image_signal, nearest_shots, truth_of
+from vlmsel_auto.ranking.signals import LABEL_SIGNALS
+from vlmsel_auto.ranking.sources import Sources, Truth, gather, image_signal, image_signals, nearest_shots, truth_of
 from vlmsel_auto.ranks import RankChances, error_correlation, simulate_ranks
 from vlmsel_auto.records import FloatArray, IntArray
 
@@ -130,7 +130,7 @@ class Case:
         return simulate_ranks(scores.score, np.outer(scores.sd, scores.sd) * correlation, seed=self.seed)
 
     def _fuse(self, labels: dict[str, list[FloatArray]]) -> list[Scores]:
-        found = {name: self.signal(name) for name in IMAGE_SIGNALS}
+        found = {name: self.signal(name) for name in image_signals(self.truth)}
         images = {name: values for name, values in found.items() if values is not None}
         draws = max((len(values) for values in labels.values()), default=0)
         sources = self.gathered(shots=self.shots if draws else 0)

@@ -22,7 +22,7 @@ from vlmsel_auto.ranking.divergence import divergences
 from vlmsel_auto.ranking.evidence.text import TEXT_SCORES
 from vlmsel_auto.ranking.ranking import score_candidates
 from vlmsel_auto.ranking.scaling import standardise
-from vlmsel_auto.ranking.signals import CONSENSUS, SIGNALS, Signal
+from vlmsel_auto.ranking.signals import ALIGNMENT, CONSENSUS, SIGNALS, Signal
 from vlmsel_auto.ranking.sources import images_behind
 from vlmsel_auto.records import FloatArray
 
@@ -138,6 +138,7 @@ RANKINGS: Final[Mapping[str, Callable[[Case], list[FloatArray]]]] = {
     "conductance_total": lambda case: _one(_total(case)),
     "conductance_total_calibrated": lambda case: _one(calibrated_total(_total(case), case.sources.total)),
     "consensus": lambda case: _one(case.signal(CONSENSUS)),
+    "alignment": lambda case: _one(case.signal(ALIGNMENT)),
     **{one.row: _row_of(one) for one in SIGNALS if one.row and not one.labelled},
     "fused_unlabelled": lambda case: [one.score for one in case.fused_unlabelled],
     "fused_unlabelled_without_conductance": lambda case: [

@@ -47,7 +47,10 @@ def bench(
         typer.Option(metavar="NAMES", help="Comma list of rankings; default: all that the library has data for."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Also write bench.json, bench.md and bench.svg into this folder.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", file_okay=False, help="Also write bench.json, bench.md and bench.svg into this folder."
+        ),
     ] = None,
     seed: Seed = 0,
     as_json: AsJson = False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -48,6 +48,13 @@ def rank(
     classes: Classes = None,
     unlabelled: Unlabelled = False,
     images: Images = None,
+    truth: Annotated[
+        Literal["zeroshot", "tuned"] | None,
+        typer.Option(
+            help="What to predict: accuracy once tuned, for images without labels too, or zero-shot accuracy. "
+            "Default: tuned where there are labels, else zeroshot."
+        ),
+    ] = None,
     seed: Seed = 0,
     library: LibraryPath = None,
     cache_dir: CacheDir = None,
@@ -57,7 +64,7 @@ def rank(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Predict how the candidates will rank on DIR once tuned; nothing is trained."""
+    """Predict how the candidates will rank on DIR once tuned, or zero-shot; nothing is trained."""
     with guarded(debug=debug, as_json=as_json) as answer:
         from vlmsel_auto.cli.answers import check_task, print_ranking, rank_json
         from vlmsel_auto.models.limits import read_limits
@@ -85,6 +92,7 @@ def rank(
                 classes=named,
                 unlabelled=unlabelled,
                 images=images,
+                truth="zero_shot" if truth == "zeroshot" else truth,
                 seed=seed,
                 library=library,
                 cache_dir=cache_dir,

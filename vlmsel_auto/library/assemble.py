@@ -81,6 +81,7 @@ def _fill(
     shots = tuple(sorted({key[1] for cell in cells for key in cell.evidence}))
     scores = tuple(sorted({key[2] for cell in cells for key in cell.evidence}))
     unlabelled = max((cell.predicted.size for cell in cells), default=0)
+    nearest = [max((cell.neighbours.shape[axis] for cell in cells), default=0) for axis in (0, 1)]
     builds = tuple(dict.fromkeys(cell.build for cell in cells))
     grid = (len(candidates), len(tasks))
 
@@ -103,6 +104,7 @@ def _fill(
         evidence_draws=nan(*grid, draws, len(shots), len(scores)),
         activity=tuple(nan(len(tasks), len(one.blocks)) for one in candidates),
         predicted=nan(*grid, unlabelled),
+        neighbours=np.full((*grid, *nearest), -1, dtype=np.int16),
         failures=failures,
     )
     rows = {one.id: m for m, one in enumerate(candidates)}
@@ -119,6 +121,8 @@ def _fill(
             [[cell.evidence.get((w, k, name), np.nan) for name in scores] for k in shots] for w in range(draws)
         ]
         library.predicted[m, s, : cell.predicted.size] = cell.predicted
+        u, k = cell.neighbours.shape
+        library.neighbours[m, s, :u, :k] = cell.neighbours
         if cell.activity.size:
             target = library.activity[m][s]
             if cell.activity.shape != target.shape:
@@ -204,7 +208,7 @@ def _join(old: Cell, new: Cell, conflict: Conflict) -> Cell:
     """The newer cell, with what it lacks from the older one."""
     if conflict == "error" and old.build != new.build:
         compared = [name for name in FIGURES if name != "finished"]
-        compared += ["activity", "predicted", "tuned", "signals", "evidence"]
+        compared += ["activity", "predicted", "neighbours", "tuned", "signals", "evidence"]
         differing = [name for name in compared if _contradict(getattr(old, name), getattr(new, name))]
         if differing:
             raise LibraryError(
@@ -212,7 +216,7 @@ def _join(old: Cell, new: Cell, conflict: Conflict) -> Cell:
                 f"conflict='newest' to keep what was finished last, but got {old.build} and {new.build}"
             )
     profiled = old if new.activity.size == 0 and old.activity.size else new
-    kept = (*FIGURES, "activity", "predicted")
+    kept = (*FIGURES, "activity", "predicted", "neighbours")
     return replace(
         new,
         build=profiled.build,

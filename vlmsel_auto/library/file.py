@@ -64,6 +64,8 @@ def save(library: Library, path: Path) -> None:
     arrays: dict[str, NDArray[np.generic]] = {name: getattr(library, name) for name in GRIDS}
     predicted = np.where(np.isfinite(library.predicted), library.predicted, -1)
     arrays["predicted"] = predicted.astype(np.int16 if predicted.max(initial=0) <= np.iinfo(np.int16).max else np.int32)
+    places = library.neighbours + 1  # 0: unknown
+    arrays["neighbours"] = places.astype(np.uint8 if places.max(initial=0) <= np.iinfo(np.uint8).max else np.uint16)
     arrays |= {f"activity/{m}": one.astype(np.float32) for m, one in enumerate(library.activity)}
     document = _Document(
         **{name: getattr(library, name) for name in _LISTS},
@@ -159,14 +161,18 @@ def _content_digest(document: str, arrays: Arrays) -> str:
 def _library(document: dict[str, Any], arrays: Arrays) -> Library:
     told = decode(_Document, document)
     grid = (len(told.candidates), len(told.tasks))
+    if "neighbours" not in arrays:  # written before there were any
+        arrays = {**arrays, "neighbours": np.zeros((*grid, 0, 0), np.uint8), "neighbours_on": np.full(grid, np.nan)}
     third = {
         "tuned_runs": (len(told.run_names),),
         "signals": (len(told.signal_names),),
         "evidence_draws": (told.draws, len(told.shots), len(told.evidence_names)),
         "predicted": (told.unlabelled,),
+        "neighbours": arrays["neighbours"].shape[2:4],
     }
     values: dict[str, Any] = {name: checked(arrays, name, (*grid, *third.get(name, ()))) for name in GRIDS}
     values["predicted"] = np.where(values["predicted"] >= 0, values["predicted"], np.nan)
+    values["neighbours"] = values["neighbours"].astype(np.int16) - np.int16(1)
     build = values.pop("build").astype(np.int64)
     if build.size and not -1 <= build.min() <= build.max() < len(told.builds):
         raise LibraryError(f"build must index the {len(told.builds)} builds, but got {build.max()}")

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.records import FloatArray, IntArray
 
-# what a `Cell` has one of, and arrays of a `Library` with one or, along a third axis, several for each cell
-FIGURES = ("zero_shot", "probed", "total", "seconds", "finished", "predicted_on")
-GRIDS = (*FIGURES, "build", "tuned_runs", "signals", "evidence_draws", "predicted")
+Places: TypeAlias = NDArray[np.int16]
+
+# what a `Cell` has one of, and arrays of a `Library` with one or, along further axes, several for each cell
+FIGURES = ("zero_shot", "probed", "total", "seconds", "finished", "predicted_on", "neighbours_on")
+GRIDS = (*FIGURES, "build", "tuned_runs", "signals", "evidence_draws", "predicted", "neighbours")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +89,8 @@ class Cell:
     activity: FloatArray = field(default_factory=lambda: np.empty(0))  # (B,) mean of sum |C|, F = margin
     predicted: FloatArray = field(default_factory=lambda: np.empty(0))  # (U,) zero-shot class of each unlabelled image
     predicted_on: float = np.nan  # which images: cells with another number saw others
+    neighbours: Places = field(default_factory=lambda: np.empty((0, 0), np.int16))  # (V, k) of V unlabelled images
+    neighbours_on: float = np.nan  # which images, likewise
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,6 +117,8 @@ class Library:
     activity: tuple[FloatArray, ...]  # of each candidate (S, B)
     predicted: FloatArray  # (M, S, U) zero-shot class of unlabelled images, NaN beyond a task's own number of images
     predicted_on: FloatArray  # (M, S) which images: equal numbers, the same images in the same order
+    neighbours: Places  # (M, S, V, k) nearest of V unlabelled images, as places among them; -1: unknown
+    neighbours_on: FloatArray  # (M, S) which images, likewise
     failures: tuple[CellFailure, ...] = ()
 
     @property
@@ -198,6 +206,7 @@ class Library:
             },
             activity=self.activity[m][s],
             predicted=self.predicted[m, s][np.isfinite(self.predicted[m, s])],
+            neighbours=known_neighbours(self.neighbours[m, s]),
         )
 
     def cells(self) -> tuple[Cell, ...]:
@@ -216,6 +225,12 @@ class Library:
             failures=tuple(one for one in self.failures if one.candidate in kept and one.task in names),
             **{name: getattr(self, name)[list(rows)][:, list(columns)] for name in GRIDS},
         )
+
+
+def known_neighbours(places: Places) -> Places:
+    """Neighbours (v, k) of the images that a task has, of rows (V, K) that are -1 beyond."""
+    known = places >= 0
+    return places[known.any(axis=1)][:, known.any(axis=0)]
 
 
 def _index(names: Sequence[str], name: str, kind: str) -> int:

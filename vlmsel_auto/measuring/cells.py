@@ -16,12 +16,13 @@ from vlmsel_auto.measuring.measure import measure
 from vlmsel_auto.models.fingerprint import fingerprint
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.ranking.evidence import zeroshot
+from vlmsel_auto.ranking.evidence.alignment import COMPARED, nearest
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.signals import SIGNALS, Embedded, evidence_scores, image_number, label_free_signals
 from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task
 from vlmsel_auto.tasks import split
 
-CELL_VERSION: Final = 7  # of what the figures mean: a change makes kept cells unused
+CELL_VERSION: Final = 8  # of what the figures mean: a change makes kept cells unused
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +31,7 @@ class CellSettings:
 
     images: int = 32  # unlabelled training images of the conductance profile
     signal_images: int = 160  # unlabelled training images of the label-free signals
+    neighbour_images: int = COMPARED  # unlabelled training images that are compared with each other
     points: int = 9  # of the path, on smooth towers; 2 points - 1 where activations have kinks
     shots: tuple[int, ...] = (1, 2, 4, 8, 16)  # labels a class of the evidence
     draws: int = 2  # of the labelled images
@@ -50,6 +52,12 @@ def unlabelled_images(task: Task, settings: CellSettings) -> IntArray:
     support = split.few_shot(task.labels, task.train, shots=max(settings.shots), seed=settings.seed)
     order = np.random.default_rng([settings.seed, 5]).permutation(len(support))
     return np.asarray(support[order][: max(settings.signal_images, settings.images)], dtype=np.int64)
+
+
+def compared_images(task: Task, settings: CellSettings) -> IntArray:
+    """The training images whose neighbours are kept, sorted: a draw in which classes are as frequent as they are."""
+    drawn = np.random.default_rng([settings.seed, 6]).permutation(task.train)[: settings.neighbour_images]
+    return np.sort(drawn).astype(np.int64)
 
 
 def labelled_draws(task: Task, settings: CellSettings) -> dict[tuple[int, int], IntArray]:
@@ -85,7 +93,8 @@ def measure_cell(*, model: LoadedModel, task: Task, settings: CellSettings, code
     began = time.perf_counter()
     candidate = model.candidate
     unlabelled, draws = unlabelled_images(task, settings), labelled_draws(task, settings)
-    images = np.unique(np.concatenate([unlabelled, *draws.values(), task.test]))
+    compared = compared_images(task, settings)
+    images = np.unique(np.concatenate([unlabelled, compared, *draws.values(), task.test]))
     points = path_points(model, settings)
     profiled = unlabelled[: settings.images]
     found = measure(model, task, images=images, profiled=profiled, store=store, points=points)
@@ -97,6 +106,7 @@ def measure_cell(*, model: LoadedModel, task: Task, settings: CellSettings, code
         task=task,
         images=images,
         unlabelled=unlabelled[: settings.signal_images],
+        compared=compared,
         draws=draws,
         zero_shot=zeroshot.zeroshot(tested, task.labels[task.test]),
         build=Build(
@@ -114,6 +124,7 @@ def cell_of(
     task: Task,
     images: IntArray,
     unlabelled: IntArray,
+    compared: IntArray,
     draws: Mapping[tuple[int, int], IntArray],
     zero_shot: float,
     build: Build,
@@ -122,7 +133,7 @@ def cell_of(
     """The cell of a measurement; tuned accuracies are not in it yet.
 
     ``images`` (n,) are the task's images behind the rows of ``found.features``. Signals and predictions are taken from
-    ``unlabelled`` (u,) of them, evidence from ``draws``, by (draw, labels a class).
+    ``unlabelled`` (u,) of them, neighbours from ``compared``, evidence from ``draws``, by (draw, labels a class).
     """
     order = np.argsort(images)
 
@@ -162,6 +173,8 @@ def cell_of(
         activity=found.activity,
         predicted=shown.predicted.astype(np.float64),
         predicted_on=image_number(unlabelled),
+        neighbours=nearest(features(compared)).astype(np.int16),
+        neighbours_on=image_number(compared),
     )
 
 

@@ -58,6 +58,7 @@ def cells_of_search(
             task=task,
             images=support,
             unlabelled=support,
+            compared=support,
             draws=draws,
             zero_shot=zeroshot.zeroshot(zeroshot.cosines(one.features, one.text_features), task.labels[support]),
             build=build,

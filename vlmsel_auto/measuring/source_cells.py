@@ -55,6 +55,7 @@ def measure_source(model: LoadedModel, task: Task, *, store: Store) -> Cell:
         task=task,
         images=images,
         unlabelled=images,
+        compared=images,
         draws={},
         zero_shot=zeroshot.zeroshot(cosine, task.labels[images]) if own else truth,
         build=Build(source=PACK, code_version=version("vlmsel-auto"), settings=tuple(sorted(settings.items()))),

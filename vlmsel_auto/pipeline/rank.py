@@ -69,13 +69,14 @@ def rank(
     classes: Sequence[str] | None = None,
     unlabelled: bool = False,
     images: int | None = None,
+    truth: Truth | None = None,
     seed: int = 0,
     library: Library | Path | None = None,
     cache_dir: Path | None = None,
     device: str = "auto",
     sink: Sink = discard,
 ) -> RankResult:
-    """Predict how candidates will rank on a folder of images once tuned, or without labels zero-shot.
+    """Predict how candidates will rank on a folder of images once tuned, or zero-shot.
 
     Nothing is trained.
 
@@ -91,6 +92,8 @@ def rank(
         unlabelled: names of folders are no classes, and labels are not used.
         images: most images that are looked at where there are no labels; None: as many as 60 seconds and half a
             gigabyte allow, at least 100, see `sample.AsManyAsFit`.
+        truth: what is predicted: "tuned" accuracy, which images without labels predict, too, for the day when they have
+            some, or that of the "zero_shot" classifier; None: tuned where there are labels, else zero-shot.
         seed: of split, few-shot set and sample.
         library: source tasks, or the file of a library; None: the shipped library merged with the user's own.
         cache_dir: derived data; None: ``$VLMSEL_CACHE`` or the platform's user cache folder.
@@ -129,6 +132,7 @@ def rank(
             sink=sink,
             seed=seed,
             profile_sources=library is None,
+            truth=truth,
         )
     ranking = ranked.ranking
     return RankResult.of(replace(ranking, notes=(*task.notes, *ranking.notes)))
@@ -154,14 +158,15 @@ def rank_task(
     profile_sources: bool = False,
     catches_interrupt: bool = False,
     engine: Engine | None = None,
+    truth: Truth | None = None,
 ) -> Ranked:
     """Look at ``candidates`` and rank them on ``task``.
 
     Candidates that fail stand in ``Ranking.failures`` beside earlier ``failures``, and not in its order; those that
     were not looked at stand in its order by what is known without. ``price``, ``deadline``, latency, ``objective``,
-    ``machine``, ``downloads``, ``catches_interrupt`` and ``engine`` as for `look.look_at`. A ranking of an ``earlier``
-    run is followed as it is, and nothing is measured. With ``profile_sources`` looks make source profiles for the
-    user's library, where there is a pack of source images.
+    ``machine``, ``downloads``, ``catches_interrupt`` and ``engine`` as for `look.look_at`; ``truth`` as for `rank`. A
+    ranking of an ``earlier`` run is followed as it is, and nothing is measured. With ``profile_sources`` looks make
+    source profiles for the user's library, where there is a pack of source images.
 
     Raises:
         CandidateError: every candidate failed.
@@ -208,7 +213,8 @@ def rank_task(
         reasons = "; ".join(f"{name}: {why}" for name, why in failures.items())
         raise CandidateError(f"no candidate can be used: mend one or name others, but got {reasons}")
     began = time.monotonic()
-    truth: Truth = "tuned" if task.is_labelled else "zero_shot"
+    if truth is None:
+        truth = "tuned" if task.is_labelled else "zero_shot"
     sink(StageStarted(stage="ranking", text="source tasks and evidence"))
     if task.is_labelled:
         import sklearn.mixture  # noqa: F401 - the limit reaches only libraries that are loaded

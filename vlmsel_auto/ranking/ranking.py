@@ -21,12 +21,14 @@ from vlmsel_auto.errors import InputError
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.dcd import DEFAULT
 from vlmsel_auto.ranking.divergence import Divergence
+from vlmsel_auto.ranking.evidence.alignment import alignment, nearest
 from vlmsel_auto.ranking.evidence.consensus import consensus, likeness
 from vlmsel_auto.ranking.forecast import Forecast, in_standard_units
 from vlmsel_auto.ranking.fusion import Fusion, candidate_effect, fit_fusion, fuse, trend
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.scaling import standardise
 from vlmsel_auto.ranking.signals import (
+    ALIGNMENT,
     CONSENSUS,
     IMAGE_SIGNALS,
     LABEL_SIGNALS,
@@ -34,7 +36,7 @@ from vlmsel_auto.ranking.signals import (
     evidence_scores,
     label_free_signals,
 )
-from vlmsel_auto.ranking.sources import Sources, Truth, gather
+from vlmsel_auto.ranking.sources import Sources, Truth, gather, image_signals
 from vlmsel_auto.ranks import simulate_ranks
 from vlmsel_auto.records import Basis, FloatArray, IntArray, Interval, RankedCandidate, Ranking
 
@@ -60,10 +62,10 @@ class Scores:
     trust: Mapping[str, float]  # share of each kind in the spread of the scores, sums to 1 (or is all 0)
 
 
-def _measured(targets: Sequence[Measurement], labels: IntArray | None) -> dict[str, FloatArray]:
+def _measured(targets: Sequence[Measurement], labels: IntArray | None, *, truth: Truth) -> dict[str, FloatArray]:
     """Image and label signals (M,) of the target, NaN where a candidate was not embedded."""
     seen = {i: one for i, target in enumerate(targets) if (one := target.embedded(labels)) is not None}
-    table = {name: np.full(len(targets), np.nan) for name in (*IMAGE_SIGNALS, *LABEL_SIGNALS)}
+    table = {name: np.full(len(targets), np.nan) for name in (*image_signals(truth), *LABEL_SIGNALS)}
     for i, one in seen.items():
         for name, value in (label_free_signals(one) | (evidence_scores(one) if labels is not None else {})).items():
             table[name][i] = value
@@ -72,6 +74,9 @@ def _measured(targets: Sequence[Measurement], labels: IntArray | None) -> dict[s
         n_classes = len(targets[there[0]].text_features)
         alike = likeness([one.cosine for one in seen.values()])
         table[CONSENSUS][there] = consensus(named, table[TOP2_MARGIN][there], n_classes=n_classes, alike=alike)
+        if ALIGNMENT in table:
+            neighbours = [nearest(one.features) for one in seen.values()]
+            table[ALIGNMENT][there] = alignment(neighbours, table[TOP2_MARGIN][there], alike=alike)
     return {name: values for name, values in table.items() if np.isfinite(values).any()}
 
 
@@ -218,7 +223,7 @@ def rank_candidates(
         sources = gather(library, targets, truth=truth, shots=shots, divergence=divergence)
         if not sources.known.any():
             sources = None
-    measured = _measured(targets, labels if shots else None)
+    measured = _measured(targets, labels if shots else None, truth=truth)
     scores = score_candidates(measured=measured, sources=sources, n=m)
 
     in_library = np.isfinite(scores.average)

@@ -88,7 +88,8 @@ def _sharp(e: Embedded) -> FloatArray:
 
 
 CONSENSUS: Final = "consensus"  # not of one candidate: compares the predictions of all that are listed
-TOP2_MARGIN: Final = "top2_margin_cosine"  # also weighs the votes of the consensus
+ALIGNMENT: Final = "alignment"  # likewise, of their nearest neighbours; of tuned rankings alone
+TOP2_MARGIN: Final = "top2_margin_cosine"  # also weighs the votes of both
 
 # The ranked labelled ones are graded: with few labels an accuracy has few values (docs/choices.md has the comparison).
 SIGNALS: Final = (
@@ -125,7 +126,7 @@ SIGNALS: Final = (
     ),
 )
 
-IMAGE_SIGNALS: Final = (CONSENSUS, *(one.name for one in SIGNALS if one.ranked and not one.labelled))
+IMAGE_SIGNALS: Final = (CONSENSUS, ALIGNMENT, *(one.name for one in SIGNALS if one.ranked and not one.labelled))
 LABEL_SIGNALS: Final = tuple(one.name for one in SIGNALS if one.ranked and one.labelled)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmsel_auto.library.records import Library
+from vlmsel_auto.library.records import Library, known_neighbours
 from vlmsel_auto.ranking.dcd import DEFAULT
 from vlmsel_auto.ranking.divergence import (
     Divergence,
@@ -19,13 +19,15 @@ from vlmsel_auto.ranking.divergence import (
     mixed_with_mean,
     source_weights,
 )
+from vlmsel_auto.ranking.evidence.alignment import alignment
 from vlmsel_auto.ranking.evidence.consensus import consensus
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.scaling import known_mean
-from vlmsel_auto.ranking.signals import CONSENSUS, IMAGE_SIGNALS, LABEL_SIGNALS, TOP2_MARGIN
+from vlmsel_auto.ranking.signals import ALIGNMENT, CONSENSUS, IMAGE_SIGNALS, LABEL_SIGNALS, TOP2_MARGIN
 from vlmsel_auto.records import FloatArray, IntArray
 
 Truth = Literal["tuned", "zero_shot"]
+_Compare = Callable[[Library, Sequence[int], int, FloatArray], FloatArray]
 
 DEFAULT_WEIGHTING: Final = Weighting()
 _MIN_RELIABILITY: Final = 0.05  # a source never counts for nothing
@@ -159,37 +161,52 @@ def _rows_of(values: FloatArray, rows: Sequence[int | None]) -> FloatArray:
     return np.stack([np.full(values.shape[1:], np.nan) if row is None else values[row] for row in rows])
 
 
+def image_signals(truth: Truth) -> tuple[str, ...]:
+    """Names of the label-free signals that predict this truth: of zero-shot accuracy, alignment tells nothing more."""
+    return tuple(name for name in IMAGE_SIGNALS if truth == "tuned" or name != ALIGNMENT)
+
+
 def image_signal(library: Library, name: str, rows: Sequence[int | None]) -> FloatArray | None:
     """A label-free signal (M, S) of the listed candidates on every task; None where the library lacks it.
 
     ``rows`` (M,) is each candidate's place in the library, None for those that it does not know.
     """
-    if name == CONSENSUS:
-        if not np.isfinite(library.predicted_on).any() or TOP2_MARGIN not in library.signal_names:
+    if name in _COMPARISONS:
+        compare, seen_by = _COMPARISONS[name]
+        on = _rows_of(seen_by(library), rows)
+        if not np.isfinite(on).any() or TOP2_MARGIN not in library.signal_names:
             return None
         margins = _rows_of(library.signals[:, :, library.signal_names.index(TOP2_MARGIN)], rows)
-        predicted, on = _rows_of(library.predicted, rows), _rows_of(library.predicted_on, rows)
-        return np.stack(
-            [
-                _consensus(predicted[:, s], on[:, s], margins[:, s], n_classes=task.n_classes)
-                for s, task in enumerate(library.tasks)
-            ],
-            axis=1,
-        )
+        found = np.full(on.shape, np.nan)
+        for s in range(len(library.tasks)):
+            for number in np.unique(on[np.isfinite(on[:, s]), s]):
+                same = on[:, s] == number  # those that saw the same images
+                places = [row for row, one in zip(rows, same, strict=True) if one and row is not None]
+                found[same, s] = compare(library, places, s, margins[same, s])
+        return found
     if name not in library.signal_names:
         return None
     return _rows_of(library.signals[:, :, library.signal_names.index(name)], rows)
 
 
-def _consensus(predicted: FloatArray, on: FloatArray, margins: FloatArray, *, n_classes: int) -> FloatArray:
-    """`consensus` (M,) on one task, among those candidates that saw the same images."""
-    found = np.full(len(on), np.nan)
-    for number in np.unique(on[np.isfinite(on)]):
-        same = on == number
-        known = np.isfinite(predicted[same]).all(axis=0)
-        named = predicted[same][:, known].astype(np.int64)
-        found[same] = consensus(named, margins[same], n_classes=n_classes)
-    return found
+def _consensus(library: Library, rows: Sequence[int], column: int, margins: FloatArray) -> FloatArray:
+    """`consensus` (m,) of these rows of a library, which saw the same images of the task."""
+    predicted = library.predicted[rows, column]
+    known = np.isfinite(predicted).all(axis=0)
+    return consensus(predicted[:, known].astype(np.int64), margins, n_classes=library.tasks[column].n_classes)
+
+
+def _alignment(library: Library, rows: Sequence[int], column: int, margins: FloatArray) -> FloatArray:
+    """`alignment` (m,) likewise."""
+    neighbours = [known_neighbours(library.neighbours[row, column]).astype(np.int64) for row in rows]
+    return alignment(neighbours, margins)
+
+
+# signals of candidates that are compared with each other: the definition, and which images they saw
+_COMPARISONS: Final[Mapping[str, tuple[_Compare, Callable[[Library], FloatArray]]]] = {
+    CONSENSUS: (_consensus, lambda library: library.predicted_on),
+    ALIGNMENT: (_alignment, lambda library: library.neighbours_on),
+}
 
 
 def gather(
@@ -232,7 +249,7 @@ def gather(
     near = mixed_with_mean(to_target, share=weighting.pooled)
     similarity = source_weights(between, temperature=weighting.effects)
     similarity[:, np.eye(len(library.tasks), dtype=np.bool_)] = 0.0
-    shown = {name: image_signal(library, name, rows) for name in IMAGE_SIGNALS}
+    shown = {name: image_signal(library, name, rows) for name in image_signals(truth)}
     signals = {name: values for name, values in shown.items() if values is not None}
     k = nearest_shots(library, shots, rows=[row for row in rows if row is not None])
     if k is not None:

@@ -18,15 +18,15 @@ from vlmsel_auto.ranking.scaling import standardise
 from vlmsel_auto.records import FloatArray, IntArray
 
 _SHARPNESS: Final = 3.0  # a candidate one standard deviation clearer has e^3 votes
-_LEAST_VOTERS: Final = 3  # of two, neither can be told from the other
+LEAST_VOTERS: Final = 3  # of two, neither can be told from the other
 _TIE: Final = 1e-9  # relative difference of votes that is rounding
 _POWER: Final = 4  # of the correlation: copies count as one, strangers hardly as kin; our own choice
 _COMPARED: Final = 100  # images by which candidates are told to be alike
 
 
-def compared(n: int) -> IntArray:
-    """Which of n images tell how alike candidates are: a hundred, spread over them, or all."""
-    return np.unique(np.linspace(0, n - 1, _COMPARED).astype(np.int64))
+def compared(n: int, *, most: int = _COMPARED) -> IntArray:
+    """Which of n images tell how alike candidates are: ``most``, spread over them, or all."""
+    return np.unique(np.linspace(0, n - 1, most).astype(np.int64))
 
 
 def likeness(cosines: Sequence[FloatArray]) -> FloatArray:
@@ -47,6 +47,12 @@ def likeness(cosines: Sequence[FloatArray]) -> FloatArray:
     return np.asarray(found, dtype=np.float64)
 
 
+def vote_weights(margins: FloatArray, kin: FloatArray) -> FloatArray:
+    """Weights (M,) of votes, the largest e^0 = 1 for a stranger to all: exp(3 z), shared among those that are alike."""
+    z = standardise(margins)
+    return np.asarray(np.exp(_SHARPNESS * (z - z.max())) / kin.sum(axis=1), dtype=np.float64)
+
+
 def consensus(
     predicted: IntArray, margins: FloatArray, *, n_classes: int, alike: FloatArray | None = None
 ) -> FloatArray:
@@ -64,11 +70,10 @@ def consensus(
         Shares in [0, 1]; NaN for fewer than three candidates or no image.
     """
     m, n = predicted.shape
-    if m < _LEAST_VOTERS or n == 0:
+    if m < LEAST_VOTERS or n == 0:
         return np.full(m, np.nan)
     kin = np.eye(m) if alike is None else alike
-    z = standardise(margins)
-    weight = np.exp(_SHARPNESS * (z - z.max())) / kin.sum(axis=1)
+    weight = vote_weights(margins, kin)
     size, images = max(n_classes, 2), np.arange(n)
     cells = images * size + predicted  # (M, n) places in the table of votes
     found = np.empty(m)

@@ -1,0 +1,93 @@
+"""Alignment of what is near in the candidates' image spaces."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.neighbors import NearestNeighbors
+
+from vlmsel_auto.ranking.evidence.alignment import alignment, nearest
+
+
+def by_hand(neighbours, margins):
+    """The definition, pair by pair."""
+    z = (margins - margins.mean()) / margins.std()
+    weight = np.exp(3.0 * z)
+    found = []
+    for m, own in enumerate(neighbours):
+        logs = []
+        for x, places in enumerate(own):
+            for place in places:
+                shared = sum(weight[o] for o, other in enumerate(neighbours) if o != m and place in other[x])
+                logs.append(np.log(shared / np.delete(weight, m).sum() + 0.02))
+        found.append(np.mean(logs))
+    return np.array(found)
+
+
+def drawn(seed, *, m=5, n=90, k=4):
+    rng = np.random.default_rng(seed)
+    return [np.stack([rng.choice(n, k, replace=False) for _ in range(n)]) for _ in range(m)], rng.random(m)
+
+
+def towers(seed, *, noise, n=200, width=12):
+    """Embeddings of the same images, each turned its own way, with this much noise."""
+    rng = np.random.default_rng(seed)
+    shown = rng.normal(size=(n, width))
+    turned = [np.linalg.qr(rng.normal(size=(width, width)))[0] for _ in noise]
+    return [(shown + much * rng.normal(size=shown.shape)) @ turn for much, turn in zip(noise, turned, strict=True)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_it_is_the_mean_log_share_of_the_others_votes(seed):
+    neighbours, margins = drawn(seed)
+    np.testing.assert_allclose(alignment(neighbours, margins), by_hand(neighbours, margins))
+
+
+def test_neighbours_are_those_of_scikit_learn():
+    features = np.random.default_rng(0).normal(size=(120, 7)) + 3.0
+    centred = features - features.mean(axis=0)
+    oracle = NearestNeighbors(n_neighbors=11, metric="cosine").fit(centred).kneighbors(return_distance=False)
+    np.testing.assert_array_equal(nearest(features), oracle[:, :10])
+
+
+@given(seed=st.integers(0, 1000), factor=st.floats(0.01, 100))
+def test_neither_turn_nor_shift_nor_scale_of_a_space_matters(seed, factor):
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(85, 6))
+    turn = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    np.testing.assert_array_equal(nearest(factor * features @ turn + rng.normal(size=6)), nearest(features))
+
+
+def test_less_noisy_towers_are_better_aligned_though_no_class_is_named():
+    noise = np.linspace(0.1, 3.0, 9)
+    found = alignment([nearest(one) for one in towers(0, noise=noise)], -noise)
+    assert np.corrcoef(found, -noise)[0, 1] > 0.9
+    assert found[:3].min() > found[3:].max()
+
+
+def test_copies_that_are_known_change_nothing():
+    neighbours, margins = drawn(4)
+    kin = np.kron(np.ones((3, 3)), np.eye(5))
+    found = alignment(neighbours * 3, np.tile(margins, 3), alike=kin)
+    np.testing.assert_allclose(found, np.tile(alignment(neighbours, margins), 3))
+
+
+def test_among_many_images_some_that_are_spread_over_them_are_compared():
+    features = np.random.default_rng(1).normal(size=(509, 5))
+    assert nearest(features).shape == (255, 10)
+    np.testing.assert_array_equal(nearest(features), nearest(features[::2]))
+
+
+def test_two_candidates_few_images_or_copies_alone_say_nothing():
+    neighbours, margins = drawn(5)
+    assert np.isnan(alignment(neighbours[:2], margins[:2])).all()
+    assert nearest(np.random.default_rng(0).normal(size=(79, 5))).shape == (79, 0)
+    assert np.isnan(alignment([np.empty((79, 0), dtype=int)] * 5, margins)).all()
+    assert np.isnan(alignment(neighbours, margins, alike=np.ones((5, 5)))).all()
+
+
+def test_unknown_margins_vote_as_equal_ones():
+    neighbours, _ = drawn(6)
+    np.testing.assert_allclose(alignment(neighbours, np.full(5, np.nan)), alignment(neighbours, np.full(5, 0.3)))

@@ -1,0 +1,67 @@
+"""Alignment: whether images that are near each other to a candidate are so to the others. Neither labels nor texts.
+
+Good image towers agree more on which images are alike than poor ones do: Huh, Cheung, Wang, Isola, "The Platonic
+Representation Hypothesis" (ICML 2024), who compare the ten nearest neighbours (section 2, mutual nearest-neighbour
+metric). Here a candidate is compared with all others at once, whose votes weigh as those of the consensus do, and by
+the mean log share of votes instead of a plain share (docs/choices.md has the comparison).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from vlmsel_auto.ranking.evidence.consensus import LEAST_VOTERS, compared, vote_weights
+from vlmsel_auto.ranking.scaling import unit_rows
+from vlmsel_auto.records import FloatArray, IntArray
+
+_NEIGHBOURS: Final = 10
+_LEAST: Final = 80  # images: among fewer, ten neighbours are no near ones
+COMPARED: Final = 255  # images at most: 400 say no more, and a library's file has a byte for each place
+_FLOOR: Final = 0.02  # a share of votes, so that one neighbour that nobody shares does not decide; our own choice
+
+
+def nearest(features: FloatArray) -> IntArray:
+    """Nearest neighbours of each image.
+
+    Args:
+        features: (N, D) image embeddings of any scale, N >= 1. Of more than 255 images, 255 spread over them count.
+
+    Returns:
+        (n, 10) places among the n <= 255 compared images, the nearest first, by the cosine of centred embeddings;
+        (n, 0) for fewer than 80 images.
+    """
+    chosen = features[compared(len(features), most=COMPARED)]
+    unit = unit_rows(chosen - chosen.mean(axis=0))
+    cosine = unit @ unit.T
+    np.fill_diagonal(cosine, -np.inf)
+    order = np.argsort(-cosine, axis=1, kind="stable")
+    return np.asarray(order[:, : _NEIGHBOURS if len(chosen) >= _LEAST else 0], dtype=np.int64)
+
+
+def alignment(neighbours: Sequence[IntArray], margins: FloatArray, *, alike: FloatArray | None = None) -> FloatArray:
+    """Mean log share (M,) of the others' votes that a candidate's neighbours get; higher is better.
+
+    Args:
+        neighbours: of each candidate (n, k) from `nearest`; the same images for all.
+        margins: (M,) how clearly each candidate decides, the weight of its vote, see `consensus`.
+        alike: (M, M) from `likeness`, see `consensus`.
+
+    Returns:
+        At most log(1.02); NaN for fewer than three candidates, no neighbour, or one that is compared with copies alone.
+    """
+    m = len(neighbours)
+    if m < LEAST_VOTERS or not neighbours[0].size:
+        return np.full(m, np.nan)
+    n, k = neighbours[0].shape
+    pairs = np.arange(n)[:, None] * n + np.stack(neighbours)  # (M, n, k) places in the table of pairs
+    kin = np.eye(m) if alike is None else alike
+    weight = vote_weights(margins, kin)
+    found = np.empty(m)
+    for i in range(m):
+        said = weight * (1.0 - kin[i])
+        votes = np.bincount(pairs.ravel(), weights=np.repeat(said, n * k), minlength=n * n)
+        found[i] = np.mean(np.log(votes[pairs[i]] / said.sum() + _FLOOR)) if said.any() else np.nan
+    return found
