@@ -60,6 +60,28 @@ def test_a_measurement_holds_embeddings_and_the_means_of_the_conductance(world):
     assert found.total == pytest.approx(made.total.mean(), rel=1e-6)
 
 
+def test_further_images_are_embedded_beside_the_labelled_ones(world, tmp_path):
+    model, task, _, _ = world
+    beside = load_task(
+        write_heap(tmp_path / "heap", count=5),
+        classes=task.classes,
+        views=(model.candidate.view,),
+        workdir=tmp_path / "work",
+    )
+    partly, store = dataclasses.replace(task, beside=beside), Store(tmp_path / "store")
+    assert len(task.others)
+    found = embed_target(model, partly, store=store)
+    shown = [(task, task.others), (beside, beside.looked_at)]
+    pixels = np.concatenate([each.pixels.read(model.candidate.view, images) for each, images in shown])
+    np.testing.assert_allclose(found.others, model.embed(model.normalise(pixels)).numpy(), atol=1e-5)
+    assert len(found.features) == len(task.support)
+    again = find_measurement(model.candidate, partly, store=store)
+    np.testing.assert_array_equal(again.others, found.others)
+    assert find_measurement(model.candidate, task, store=store) is not None
+    other = dataclasses.replace(partly, others=task.test)
+    assert find_measurement(model.candidate, other, store=store) is None  # some were not looked at
+
+
 def test_embeddings_alone_are_those_of_the_whole_measurement(world, tmp_path):
     model, task, _, whole = world
     store = Store(tmp_path)

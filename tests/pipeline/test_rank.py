@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import vlmsel_auto
-from helpers.drawings import draw_task
+from helpers.drawings import SHAPES, draw_task
+from helpers.labelling import write_heap
 from vlmsel_auto.cache import Store
 from vlmsel_auto.events import Notice, StageProgress
 from vlmsel_auto.library.places import default_library
@@ -59,6 +60,28 @@ def test_a_model_folder_without_weights_is_told_and_the_others_are_ranked(tmp_pa
     assert ranking.order == (NAMES[2],)
     assert "no weights" in ranking.failures[f"local-dir:{broken}"]
     assert any(isinstance(each, Notice) and "no weights" in each.text for each in events)
+
+
+def test_a_heap_is_ranked_for_the_day_when_it_is_tuned(tmp_path):
+    heap = write_heap(tmp_path / "heap", count=90, size=16)
+    found = {
+        truth: vlmsel_auto.rank(heap, classes=SHAPES, candidates=NAMES, truth=truth, library=default_library(),
+                                cache_dir=tmp_path / "cache")
+        for truth in (None, "zero_shot", "tuned")
+    }  # fmt: skip
+    assert found[None] == found["zero_shot"]
+    for truth, learned in (("zero_shot", "zero-shot accuracy"), ("tuned", "accuracy after tuning")):
+        assert any(note.endswith(f"source tasks ({learned})") for note in found[truth].notes)
+        assert ("alignment" in found[truth].ranked[0].signals) == (truth == "tuned")
+
+
+def test_a_ranking_by_few_labels_looks_at_files_that_have_none(tmp_path):
+    root = tmp_path / "task"
+    shutil.move(draw_task(tmp_path / "shapes", train=4, test=0) / "train", root / "labelled")
+    write_heap(root / "unlabelled", count=90, size=16)
+    ranking = vlmsel_auto.rank(root, candidates=NAMES, cache_dir=tmp_path / "cache", library=default_library())
+    assert any("90 files have no label: the ranking looks at 90 of them" in note for note in ranking.notes)
+    assert {"alignment", "logme"} <= set(ranking.ranked[0].signals)
 
 
 def test_everyone_is_looked_at_where_that_is_cheap_and_the_library_says_whom_first(task, tmp_path):

@@ -13,6 +13,7 @@ from vlmsel_auto.ranking.evidence.consensus import consensus, likeness
 from vlmsel_auto.ranking.forecast import Forecast
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import rank_candidates
+from vlmsel_auto.ranking.signals import IMAGE_SIGNALS, LABEL_SIGNALS
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +196,27 @@ def test_alignment_is_a_signal_of_tuned_rankings_by_eighty_images(world, library
         rank_candidates(task="t", targets=few, library=library),
     ):
         assert "alignment" not in ranking.ranked[0].signals
+
+
+def test_signals_without_labels_see_further_images_and_evidence_does_not(world, library):
+    few, labels = world.targets(0, per_class=1)
+    many, _ = world.targets(0, per_class=30)
+    beside = [dataclasses.replace(one, others=more.features) for one, more in zip(few, many, strict=True)]
+    whole = [
+        dataclasses.replace(one, features=np.concatenate([one.features, more.features]))
+        for one, more in zip(few, many, strict=True)
+    ]
+
+    def signals(targets, labels=None):
+        ranking = rank_candidates(task="t", targets=targets, labels=labels, library=library)
+        return {line.candidate: line.signals for line in ranking.ranked}
+
+    found, alone, all_of_them = signals(beside, labels), signals(few, labels), signals(whole)
+    for name in world.ids:
+        for signal in IMAGE_SIGNALS:
+            assert found[name][signal] == all_of_them[name][signal]
+        for signal in LABEL_SIGNALS:
+            assert found[name].get(signal) == alone[name].get(signal)
 
 
 def test_features_of_other_images_are_refused(world):

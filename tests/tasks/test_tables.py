@@ -45,7 +45,7 @@ def test_csv_with_splits_numbers_as_labels_byte_order_mark_and_unnamed_files(tmp
     table(tmp_path, "image,label,split\n1.png,0,train\nsub/2.png,1,Validation\n", encoding="utf-8-sig")
     scan = scan_folder(tmp_path)
     assert listed(scan) == {"images/1.png": ("0", "train"), "images/sub/2.png": ("1", "val")}
-    assert scan.notes == ("1 files in images/ are not named in labels.csv and were not used",)
+    assert scan.unlabelled == ("images/3.png",)
 
 
 def test_csv_paths_of_windows_and_repeated_rows(tmp_path: Path) -> None:

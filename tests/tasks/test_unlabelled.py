@@ -121,7 +121,8 @@ def test_a_partly_labelled_folder_is_its_labelled_part(tmp_path: Path) -> None:
     assert task.classes == SHAPES
     assert len(task.paths) == 12
     assert all(path.startswith("Labelled/") for path in task.paths)
-    assert "12 files in unlabelled/ have no label and were not used" in task.notes
+    assert len(task.beside.paths) == 12
+    assert not task.beside.is_labelled
 
 
 def test_a_table_that_names_some_images(tmp_path: Path) -> None:
@@ -130,7 +131,7 @@ def test_a_table_that_names_some_images(tmp_path: Path) -> None:
     (tmp_path / "task" / "labels.csv").write_text("path,label\n" + rows)
     task = load(tmp_path / "task", classes=NAMED)
     assert len(task.paths) == 9
-    assert "3 files in images/ are not named in labels.csv and were not used" in task.notes
+    assert task.beside.paths == tuple(f"images/{number:03d}.png" for number in (9, 10, 11))
     with pytest.raises(TaskError, match="but got 'triangle'"):
         load(tmp_path / "task", classes=("circle", "square"))
 

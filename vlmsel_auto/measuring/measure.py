@@ -6,7 +6,7 @@ content: the same candidate on the same images is measured once, whoever asks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, cast
 
@@ -43,9 +43,10 @@ def profiled_images(task: Task) -> IntArray:
 def find_measurement(candidate: Candidate, task: Task, *, store: Store) -> Measurement | None:
     """What `measure_target`, or else `embed_target`, kept: the latter has no ``blocks``. Else None."""
     seen = find_embeddings(candidate, task, task.looked_at, store=store)
-    if seen is None:
+    further = [find_embeddings(candidate, each, images, store=store) for each, images in _further(task)]
+    if seen is None or None in further:
         return None
-    found = _of_embeddings(candidate, seen)
+    found = _with_others(_of_embeddings(candidate, seen), [each for each in further if each is not None])
     kept = store.get(_profile_key(candidate, task, profiled_images(task), None))
     return found if kept is None else _with_profile(found, *kept)
 
@@ -56,7 +57,7 @@ def embed_target(model: LoadedModel, task: Task, *, store: Store) -> Measurement
     Raises:
         TrialUnavailable: the candidate's text tower cannot be used.
     """
-    return measure(model, task, images=task.looked_at, profiled=None, store=store)
+    return _look(model, task, profiled=None, store=store)
 
 
 def measure_target(model: LoadedModel, task: Task, *, store: Store) -> Measurement:
@@ -66,7 +67,25 @@ def measure_target(model: LoadedModel, task: Task, *, store: Store) -> Measureme
         ConductanceError: the tower has no conductance.
         TrialUnavailable: the candidate's text tower cannot be used.
     """
-    return measure(model, task, images=task.looked_at, profiled=profiled_images(task), store=store)
+    return _look(model, task, profiled=profiled_images(task), store=store)
+
+
+def _look(model: LoadedModel, task: Task, *, profiled: IntArray | None, store: Store) -> Measurement:
+    found = measure(model, task, images=task.looked_at, profiled=profiled, store=store)
+    further = [embed(model.candidate, each, images, load=lambda: model, store=store) for each, images in _further(task)]
+    return _with_others(found, further)
+
+
+def _further(task: Task) -> list[tuple[Task, IntArray]]:
+    """Images that looks embed beside those that have labels."""
+    parts = [(task, task.others)] if len(task.others) else []
+    return parts if task.beside is None else [*parts, (task.beside, task.beside.looked_at)]
+
+
+def _with_others(found: Measurement, further: Sequence[Embeddings]) -> Measurement:
+    if not further:
+        return found
+    return replace(found, others=np.concatenate([each.images for each in further]).astype(np.float64))
 
 
 def measure(

@@ -104,7 +104,7 @@ def look_at(
             candidates,
             library=library,
             tuned=task.is_labelled,
-            images=len(task.looked_at),
+            images=task.look_size,
             machine=machine,
             downloads=downloads or {},
         ),
@@ -115,7 +115,7 @@ def look_at(
         if one.id in kept:
             state.keep(m, kept[one.id])
     state.drop_slow(max_latency, sink=sink)
-    text = f"candidates embed {plural(len(task.looked_at), 'image')}"
+    text = f"candidates embed {plural(task.look_size, 'image')}"
     sink(StageStarted(stage="looks", total=len(candidates), text=text))
 
     def looked_at(place: int) -> None:

@@ -24,11 +24,12 @@ class Measurement:
     """One candidate on one task. Whatever is not known stays empty; then the ranking does without it.
 
     Rows of ``features`` are the task's images, the same images in the same order for every candidate; when labels
-    are given to the ranking they belong to these rows.
+    are given to the ranking they belong to these rows. ``others`` are further images, likewise, without labels.
     """
 
     candidate: str
     features: FloatArray = field(default_factory=lambda: _nothing(0, 0))  # (n, D) visual embeddings, any scale
+    others: FloatArray = field(default_factory=lambda: _nothing(0, 0))  # (u, D) visual embeddings of further images
     text_features: FloatArray = field(default_factory=lambda: _nothing(0, 0))  # (K, D) class weights
     baseline: FloatArray = field(default_factory=lambda: _nothing(0))  # (D,) embedding of the baseline image (zeros)
     logit_scale: float = 1.0  # the model's own factor on cosines, exponentiated
@@ -40,12 +41,19 @@ class Measurement:
 
     def embedded(self, labels: IntArray | None = None) -> Embedded | None:
         """The embeddings as signals want them, with the labels of the images; None where there are none."""
-        if not (self.features.size and self.text_features.size):
+        return self._embedded(self.features, labels)
+
+    def embedded_whole(self) -> Embedded | None:
+        """The embeddings of all images, without labels; None where there are none."""
+        return self._embedded(np.concatenate([self.features, self.others]) if self.others.size else self.features)
+
+    def _embedded(self, features: FloatArray, labels: IntArray | None = None) -> Embedded | None:
+        if not (features.size and self.text_features.size):
             return None
         return Embedded(
-            features=self.features,
+            features=features,
             texts=self.text_features,
-            baseline=self.baseline if self.baseline.size else np.zeros(self.features.shape[1]),
+            baseline=self.baseline if self.baseline.size else np.zeros(features.shape[1]),
             logit_scale=self.logit_scale,
             labels=labels,
         )

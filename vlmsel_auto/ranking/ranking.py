@@ -64,10 +64,12 @@ class Scores:
 
 def _measured(targets: Sequence[Measurement], labels: IntArray | None, *, truth: Truth) -> dict[str, FloatArray]:
     """Image and label signals (M,) of the target, NaN where a candidate was not embedded."""
-    seen = {i: one for i, target in enumerate(targets) if (one := target.embedded(labels)) is not None}
+    seen = {i: one for i, target in enumerate(targets) if (one := target.embedded_whole()) is not None}
+    known = {i: target.embedded(labels) for i, target in enumerate(targets)} if labels is not None else {}
     table = {name: np.full(len(targets), np.nan) for name in (*image_signals(truth), *LABEL_SIGNALS)}
     for i, one in seen.items():
-        for name, value in (label_free_signals(one) | (evidence_scores(one) if labels is not None else {})).items():
+        few = known.get(i)
+        for name, value in (label_free_signals(one) | ({} if few is None else evidence_scores(few))).items():
             table[name][i] = value
     if seen:
         there, named = list(seen), np.stack([one.predicted for one in seen.values()])
@@ -169,7 +171,7 @@ def _check(targets: Sequence[Measurement], labels: IntArray | None) -> None:
                 f"labels must belong to the rows of every candidate's features, but got {len(labels)} labels and "
                 f"{len(target.features)} rows of {target.candidate}"
             )
-    shapes = {(len(one.features), len(one.text_features)) for one in targets if one.features.size}
+    shapes = {(len(one.features) + len(one.others), len(one.text_features)) for one in targets if one.features.size}
     if len(shapes) > 1:
         raise InputError(
             f"every candidate's features must be of the same images, and its texts of the same classes, but got "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
@@ -66,8 +66,8 @@ class Draw:
 class Task:
     """A classification task: image files, their labels and split, and how to speak of the classes.
 
-    All images are labelled or none: what a partly labelled folder has beyond its labels is not in its task. Without
-    labels there is no split; ``train``, ``val``, ``test``, ``support`` and ``folds`` are empty.
+    All images are labelled or none: what a partly labelled folder has beyond its labels is a task ``beside`` it.
+    Without labels there is no split; ``train``, ``val``, ``test``, ``support``, ``others`` and ``folds`` are empty.
     """
 
     name: str
@@ -92,6 +92,8 @@ class Task:
     folds: tuple[IntArray, ...] = ()  # train and val in parts, the first being val; none where val was given
     draw: Draw | None = None  # None: it has labels
     names_templates: bool = True  # False: nobody named templates, and a plain one stands in
+    others: IntArray = field(default_factory=lambda: np.empty(0, np.int64))  # training images that looks embed, too
+    beside: Task | None = None  # images without labels that looks embed, too, of a partly labelled folder
 
     @property
     def n_classes(self) -> int:
@@ -105,8 +107,13 @@ class Task:
 
     @property
     def looked_at(self) -> IntArray:
-        """Images (n,) that a look at a candidate embeds: the support set, or all of those without labels."""
+        """Images (n,) that looks embed with their labels: the support set; or all of a task without labels."""
         return self.support if self.is_labelled else np.arange(len(self.paths), dtype=np.int64)
+
+    @property
+    def look_size(self) -> int:
+        """How many images a look at a candidate embeds."""
+        return len(self.looked_at) + len(self.others) + (0 if self.beside is None else len(self.beside.paths))
 
     @property
     def image_ids(self) -> IntArray:
@@ -120,5 +127,5 @@ class Task:
 
     @property
     def known_labels(self) -> IntArray | None:
-        """Classes (n,) of the images that looks embed; None: there are no labels."""
+        """Classes (n,) of ``looked_at``; None: there are no labels."""
         return self.labels[self.support] if self.is_labelled else None

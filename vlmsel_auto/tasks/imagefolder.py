@@ -51,7 +51,7 @@ class _Found:
 def scan_folder(
     path: Path, *, exclude: Sequence[Path] = (), classes: Sequence[str] | None = None, unlabelled: bool = False
 ) -> Scan:
-    """List the images of a task folder, all labelled or none.
+    """List the images of a task folder, all labelled or none, and by name those that have no label beside others.
 
     Args:
         path: the folder.
@@ -81,7 +81,8 @@ def scan_folder(
         if unlabelled:
             return _scan_unlabelled(root, found=found, named=named)
         if (root / tables.LABELS).is_file():
-            return tables.scan_csv(root, named=named)
+            scan = tables.scan_csv(root, named=named)
+            return replace(scan, unlabelled=tuple(_unnamed({entry.path for entry in scan.entries}, found=found)))
         return _scan_classes(root, found=found, named=named)
     except OSError as error:
         raise TaskError(f"the task folder cannot be read; check its rights, but got {error}") from error
@@ -113,6 +114,14 @@ def _without_labels(scan: Scan, named: Sequence[str] | None) -> Scan:
     return replace(scan, entries=entries, classes=tuple(named or scan.classes), labelled=False)
 
 
+def _unnamed(rows: set[str], *, found: _Found) -> Iterator[str]:
+    """Files beside those that a labels.csv names, in the same folders."""
+    for folder in sorted({path.rpartition("/")[0] for path in rows}):
+        for child in _children(folder, found=found):
+            if not child.is_folder and child.path not in rows | _OWN_FILES:
+                yield child.path
+
+
 def _scan_unlabelled(root: Path, *, found: _Found, named: Sequence[str] | None) -> Scan:
     """Every file of a folder, to any depth, is an image without a label."""
     entries = [Entry(path=path, label="", part=None) for path in _files("", found=found) if path not in _OWN_FILES]
@@ -120,7 +129,8 @@ def _scan_unlabelled(root: Path, *, found: _Found, named: Sequence[str] | None) 
 
 
 def _scan_classes(root: Path, *, found: _Found, named: Sequence[str] | None) -> Scan:
-    folders, notes = _class_folders(found=found)
+    folders, unlabelled = _class_folders(found=found)
+    notes: list[str] = []
     if not folders:  # nothing in it can be a class
         return _scan_unlabelled(root, found=_Found(root=root, exclude=found.exclude), named=named)
     parts = {folder: split_part(folder.name) for folder in folders}
@@ -144,19 +154,20 @@ def _scan_classes(root: Path, *, found: _Found, named: Sequence[str] | None) -> 
     else:
         for folder in folders:
             _collect(folder, part=None, found=found)
-    return scan_of_files(root, labels=found.labels, entries=found.entries, stray=found.stray, notes=notes, named=named)
+    scan = scan_of_files(root, labels=found.labels, entries=found.entries, stray=found.stray, notes=notes, named=named)
+    return replace(scan, unlabelled=unlabelled)
 
 
-def _class_folders(*, found: _Found) -> tuple[list[_Child], list[str]]:
-    """Folders that may be classes or splits; of a partly labelled task those in labelled/, and a note on the others."""
+def _class_folders(*, found: _Found) -> tuple[list[_Child], tuple[str, ...]]:
+    """Folders that may be classes or splits; of a partly labelled task those in labelled/, and the other files."""
     folders = list(_folders("", found=found, own=_OWN_FILES))
     names = {folder.name.lower() for folder in folders}
     if not names <= _LABELLED | _UNLABELLED or not names & _UNLABELLED:
-        return folders, []
+        return folders, ()
     heaps = [folder for folder in folders if folder.name.lower() in _UNLABELLED]
-    count = sum(1 for heap in heaps for _ in _files(heap.path, found=found))
+    unlabelled = tuple(path for heap in heaps for path in _files(heap.path, found=found))
     labelled = [one for folder in folders if folder not in heaps for one in _folders(folder.path, found=found)]
-    return labelled, [f"{count:,} files in {heaps[0].name}/ have no label and were not used"]
+    return labelled, unlabelled
 
 
 def _is_split(folders: Sequence[_Child], root: Path) -> bool:

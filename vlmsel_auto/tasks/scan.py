@@ -63,6 +63,7 @@ class Scan:
     stray: tuple[BadFile, ...] = ()  # files in places where no image belongs, refused links
     notes: tuple[str, ...] = ()
     labelled: bool = True  # False: no entry has a label
+    unlabelled: tuple[str, ...] = ()  # paths of files that have none, of a folder that is partly labelled
 
     @property
     def prompts(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from vlmsel_auto.errors import InputError, MissingDependency, TaskError
 from vlmsel_auto.recordjson import parse_json
 from vlmsel_auto.records import BadFile, IntArray
 from vlmsel_auto.tasks.declaration import Declaration, check_templates
-from vlmsel_auto.tasks.names import inside, is_ignored, nfc, prompt_of, shown
+from vlmsel_auto.tasks.names import inside, nfc, prompt_of, shown
 from vlmsel_auto.tasks.scan import Entry, Scan, scan_of_files, split_part
 
 LABELS = "labels.csv"
@@ -32,7 +32,7 @@ _COLUMNS = (*_PATH_COLUMNS, *_LABEL_COLUMNS, "split")
 def scan_csv(root: Path, *, named: Sequence[str] | None = None) -> Scan:
     """List the rows of ``root``/labels.csv: image paths, relative to ``root``/images or ``root``, and labels.
 
-    Labels must be among the classes ``named``, where there are any. Images that have no row are not used.
+    Labels must be among the classes ``named``, where there are any. Images that have no row are not listed.
 
     The CSV is UTF-8, separated by comma, semicolon or tab. Rows that lead out of ``root`` (resolved) are refused.
 
@@ -40,18 +40,7 @@ def scan_csv(root: Path, *, named: Sequence[str] | None = None) -> Scan:
         TaskError: Not UTF-8 text, no usable columns, empty cells, an unknown split, or files that are missing.
     """
     entries, refused = _read_csv(root / LABELS, root=root)
-    rows = {entry.path for entry in entries}
-    images = root / "images"
-    unnamed = sum(
-        path.is_file()
-        and path.relative_to(root).as_posix() not in rows
-        and not any(is_ignored(name) for name in path.relative_to(images).parts)
-        for path in images.rglob("*")
-    )
-    notes = (f"{unnamed:,} files in images/ are not named in labels.csv and were not used",) if unnamed else ()
-    return scan_of_files(
-        root, labels=(entry.label for entry in entries), entries=entries, stray=refused, notes=notes, named=named
-    )
+    return scan_of_files(root, labels=(entry.label for entry in entries), entries=entries, stray=refused, named=named)
 
 
 def _read_csv(path: Path, *, root: Path) -> tuple[list[Entry], list[BadFile]]:

@@ -13,6 +13,7 @@ from vlmsel_auto.errors import TaskError, WorkdirError
 from vlmsel_auto.events import Sink, discard
 from vlmsel_auto.records import BadFile, ImageView, IntArray, Task
 from vlmsel_auto.tasks import split as splitting
+from vlmsel_auto.tasks.beside import further_images, with_heap_beside
 from vlmsel_auto.tasks.capped import capped
 from vlmsel_auto.tasks.checks import check_classes, check_distinct, check_parts
 from vlmsel_auto.tasks.identity import Identity
@@ -64,7 +65,7 @@ def load_task(
 
     A folder of images without labels is a task, too, where its classes are named (docs/without-labels.md): it has a
     sample of the images and no split. Of a partly labelled folder, ``labelled/<class>/*`` beside ``unlabelled/*`` or a
-    ``labels.csv`` that names some images, the labelled ones are the task.
+    ``labels.csv`` that names some images, the labelled ones are the task; looks see some of the others, too (`beside`).
 
     Args:
         path: The task folder.
@@ -143,6 +144,8 @@ def load_task(
     except BaseException:  # also on Ctrl+C: a refused task leaves no trace
         store.discard()
         raise
+    if scan.labelled:
+        task = with_heap_beside(task, scan, views=views, workdir=workdir, seed=seed, sink=sink)
     done = f"{'looked at' if large else 'decoded'} {len(positions):,} images"
     progress.finish("known from an earlier run" if store.reused else done)
     return task
@@ -207,6 +210,7 @@ def _assemble(
         val=parts.val,
         test=parts.test,
         support=support,
+        others=further_images(parts.train, support, seed=seed),
         shots=shots,
         bad_files=tuple(sorted([*scan.stray, *odd, *copies], key=lambda one: (one.used, one.path))),
         pixels=pixels,
