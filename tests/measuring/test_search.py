@@ -8,6 +8,7 @@ import pytest
 
 import vlmsel_auto
 from helpers.drawings import draw_task
+from helpers.labelling import write_heap
 from vlmsel_auto.cache import Store
 from vlmsel_auto.library.file import load
 from vlmsel_auto.library.places import default_library, remember, user_library
@@ -63,10 +64,28 @@ def test_cells_hold_the_test_figures_of_the_trials_that_validation_chose(measure
     assert second.tuned == {}
     assert first.activity.tolist() == signals[0].activity.tolist()
     assert {shots for _, shots, _ in first.evidence} == {1, 2, 4}
-    embedded = signals[0].features @ signals[0].text_features.T
-    right = embedded.argmax(1) == task.labels[task.support]
+    embedded = signals[0].all_features @ signals[0].text_features.T
+    looked = np.concatenate([task.support, task.others])
+    assert len(task.others)
+    right = embedded.argmax(1) == task.labels[looked]
     assert first.zero_shot == pytest.approx(right.mean())
-    assert first.task.zero_shot_images == len(task.support)  # not those of the test split
+    assert first.task.zero_shot_images == len(looked)  # not those of the test split
+    assert first.predicted.tolist() == embedded.argmax(1).tolist()
+    assert first.predicted_on == second.predicted_on == first.neighbours_on
+
+
+def test_images_of_no_split_are_in_a_cell_without_a_truth(measured, tmp_path):
+    task, chosen, signals = measured
+    heap = write_heap(tmp_path / "heap", count=90, size=16)
+    partly = replace(task, beside=load_task(heap, classes=task.classes, workdir=tmp_path / "work"))
+    seen = [embed_target(zoo.load(one), partly, store=Store(tmp_path / "store")) for one in chosen]
+    first, second = cells_of_search(task=partly, candidates=chosen, measured=seen, trials=trials(), seed=0)
+    (alone, _) = cells_of_search(task=task, candidates=chosen, measured=signals, trials=trials(), seed=0)
+    assert first.zero_shot == pytest.approx(alone.zero_shot)
+    assert first.evidence == pytest.approx(alone.evidence)
+    assert len(first.predicted) == len(task.train) + 90
+    assert first.neighbours.shape == second.neighbours.shape == (len(task.train) + 90, 10)
+    assert first.neighbours_on != alone.neighbours_on
 
 
 def test_a_remembered_search_is_a_source_task_once(measured, tmp_path, monkeypatch):

@@ -34,14 +34,14 @@ def cells_of_search(
 ) -> list[Cell]:
     """One cell for every measured candidate; ``candidates`` may hold more.
 
-    Zero-shot accuracy is that on the support images, which every candidate has seen, so no model is run again; tuned
-    and probed accuracies are those of the best trials on the test split, where there were trials.
+    Zero-shot accuracy is that on the labelled images that looks embed, so no model is run again; tuned and probed
+    accuracies are those of the best trials on the test split, where there were trials.
     """
     by_id = {one.id: one for one in candidates}
     build = Build(
         source=SEARCH,
         code_version=metadata.version("vlmsel-auto"),
-        settings=(("scalar", "margin"), ("seed", str(seed)), ("zero_shot", "support images")),
+        settings=(("scalar", "margin"), ("seed", str(seed)), ("zero_shot", "training images of looks")),
     )
     tuned, probed = _best(trials, trains=Trains.TOWER), _best(trials, trains=Trains.HEAD)
     support = task.support
@@ -50,22 +50,28 @@ def cells_of_search(
         for shots in _SHOTS
         if shots <= max(task.shots, 1)
     }
+    labelled = np.concatenate([support, task.others])
+    beside = 0 if task.beside is None else len(task.beside.paths)
+    images = np.concatenate([labelled, -1 - np.arange(beside)])  # images of no split have numbers below 0
     cells = []
     for one in measured:
+        whole = replace(one, features=one.all_features)
         cell = cell_of(
-            one,
+            whole,
             candidate=by_id[one.candidate],
             task=task,
-            images=support,
-            unlabelled=support,
-            compared=support,
+            images=images,
+            unlabelled=images,
+            compared=images,
             draws=draws,
-            zero_shot=zeroshot.zeroshot(zeroshot.cosines(one.features, one.text_features), task.labels[support]),
+            zero_shot=zeroshot.zeroshot(
+                zeroshot.cosines(whole.features[: len(labelled)], one.text_features), task.labels[labelled]
+            ),
             build=build,
             seed=seed,
         )
         runs = {RUN: tuned[one.candidate]} if one.candidate in tuned else {}
-        known = replace(cell.task, zero_shot_images=len(support))
+        known = replace(cell.task, zero_shot_images=len(labelled))
         cells.append(replace(cell, task=known, tuned=runs, probed=probed.get(one.candidate, np.nan)))
     return cells
 

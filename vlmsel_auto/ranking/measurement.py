@@ -39,13 +39,18 @@ class Measurement:
     seconds: float = np.nan  # an image through the visual tower, on this machine
     weights: str = ""  # digest of the candidate's weights and configuration
 
+    @property
+    def all_features(self) -> FloatArray:
+        """Embeddings (n + u, D) of the images and of the further ones."""
+        return np.concatenate([self.features, self.others]) if self.others.size else self.features
+
     def embedded(self, labels: IntArray | None = None) -> Embedded | None:
         """The embeddings as signals want them, with the labels of the images; None where there are none."""
         return self._embedded(self.features, labels)
 
     def embedded_whole(self) -> Embedded | None:
         """The embeddings of all images, without labels; None where there are none."""
-        return self._embedded(np.concatenate([self.features, self.others]) if self.others.size else self.features)
+        return self._embedded(self.all_features)
 
     def _embedded(self, features: FloatArray, labels: IntArray | None = None) -> Embedded | None:
         if not (features.size and self.text_features.size):
