@@ -54,7 +54,7 @@ class Variant:
     reliability: bool = True
     effects: bool = True
     temperature: float = DEFAULT_WEIGHTING.effects  # of candidate effects
-    penalty: float = 0.5
+    penalty: float | None = None  # chosen on tasks left out
     oracle: bool = False  # also the zero-shot accuracy on the test split itself: no ranking, a bound
 
 
@@ -70,6 +70,7 @@ def variants(truth: Truth, *, shots: int) -> list[Variant]:
         replace(default, name="DCD temperature .1", temperature=0.1),
         replace(default, name="DCD temperature 1", temperature=1.0),
         replace(default, name="ridge penalty .1", penalty=0.1),
+        replace(default, name="ridge penalty .5", penalty=0.5),
         replace(default, name="ridge penalty 1.5", penalty=1.5),
         Variant(name=f"images: with{'out' * (ALIGNMENT in ours)} alignment", images=other),
         Variant(name="images: without consensus", images=tuple(n for n in ours if n != CONSENSUS)),

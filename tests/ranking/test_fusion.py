@@ -119,13 +119,36 @@ def test_unknown_values_count_as_average():
 def test_a_task_on_which_all_are_equal_does_not_choose_the_shrinkage():
     truth, signals = world(s=8, noise=1.0, seed=3)
     similarity = np.ones((12, 8, 8)) * (1 - np.eye(8))
-    expected = fit_fusion(signals, truth, similarity=similarity).shrink
+    expected = fit_fusion(signals, truth, similarity=similarity, penalty=0.5).shrink
     equal = np.repeat([[1.0], [0.5]], [11, 1], axis=0)  # eleven share the first rank, so nothing is relevant
     rng = np.random.default_rng(0)
     more = {name: np.hstack([values, rng.normal(size=(12, 1))]) for name, values in signals.items()}
     wider = np.ones((12, 9, 9)) * (1 - np.eye(9))
     wider[:, :, 8] = 0.0  # and it is like none of the others
-    assert fit_fusion(more, np.hstack([truth, equal]), similarity=wider).shrink == expected != 2.0
+    found = fit_fusion(more, np.hstack([truth, equal]), similarity=wider, penalty=0.5)
+    assert found.shrink == expected != 2.0
+
+
+def test_the_strongest_penalty_within_one_standard_error_of_the_least_error_is_chosen():
+    truth, signals = world(s=12, noise=0.1, seed=4)
+    chosen = fit_fusion(signals, truth)
+    errors = {}
+    for penalty in (0.05, 0.1, 0.2, 0.5, 1.5):
+        tasks = []
+        for s in range(12):
+            rest = np.arange(12) != s
+            part = fit_fusion(
+                {name: values[:, rest] for name, values in signals.items()}, truth[:, rest], penalty=penalty
+            )
+            said = trend(part, {name: values[:, s] for name, values in signals.items()}, n=12)
+            tasks.append(np.mean((stats.zscore(truth[:, s]) - said) ** 2))
+        errors[penalty] = np.array(tasks)
+    best = min(errors.values(), key=np.mean)
+    within = [penalty for penalty, each in errors.items() if np.mean(each - best) <= np.std(each - best) / np.sqrt(12)]
+    assert chosen.weights == fit_fusion(signals, truth, penalty=max(within)).weights
+    assert chosen.weights != fit_fusion(signals, truth, penalty=0.5).weights  # a clear signal is shrunk less
+    few = {name: values[:, :4] for name, values in signals.items()}
+    assert fit_fusion(few, truth[:, :4]).weights == fit_fusion(few, truth[:, :4], penalty=0.5).weights
 
 
 def left_out(*gains, error=1.0):

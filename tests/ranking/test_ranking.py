@@ -34,7 +34,7 @@ def tau(world, ranking, t):
 @pytest.mark.parametrize("per_class", [0, 1, 2, 4, 8, 16])
 def test_it_ranks_at_every_number_of_labels(world, library, per_class):
     taus = []
-    for t in (0, 1, 2):
+    for t in range(5):
         targets, labels = world.targets(t, per_class=max(per_class, 4))
         if per_class == 0:
             labels = None

@@ -29,6 +29,9 @@ from vlmsel_auto.records import FloatArray, IntArray
 
 _MIN_SD = 0.05  # standard units: a fit without any residual must not claim certainty
 _SHRINKS: Final = (2.0, 5.0, 10.0, 20.0, 50.0)  # k of n / (n + k), chosen on tasks left out
+_PENALTIES: Final = (0.05, 0.1, 0.2, 0.5, 1.5)  # of the ridge, likewise
+_PENALTY: Final = 0.5  # where tasks are too few to choose
+_ENOUGH_TASKS: Final = 5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,26 +120,83 @@ def _left_out(rows: _Rows, fits: list[FloatArray], similarity: FloatArray, shrin
     return _LeftOut(error=squares / float(rows.known.sum()), gains=np.array(gains))
 
 
-def _chosen(tried: Mapping[float, _LeftOut], reliability: FloatArray, *, by_order: bool) -> float:
-    """The strongest shrinkage whose NDCG@5 is within one standard error of the best; else that of the least error.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Ridge:
+    """Normal equations of the trend, task by task."""
 
-    What a plan lives from is the top, not the mean error. The one-standard-error rule (Breiman et al. 1984, section
-    3.4.3) on differences to the best, paired by task and weighted by reliability: few tasks tell shrinkages apart
-    badly, and a strong one has less to go wrong. Where effects are all there is, shrinking them leaves the order alone.
+    grams: FloatArray  # (S, P, P)
+    moments: FloatArray  # (S, P)
+    counts: FloatArray  # (S,) rows
+
+    @staticmethod
+    def of(rows: _Rows) -> _Ridge:
+        draws = rows.x.shape[2]
+        return _Ridge(
+            grams=np.einsum("mswp,mswq,s->spq", rows.x, rows.x, rows.reliability) / draws,
+            moments=np.einsum("mswp,ms,s->sp", rows.x, rows.y, rows.reliability) / draws,
+            counts=rows.known.sum(axis=0) * rows.reliability,
+        )
+
+    def weights(self, penalty: float, *, without: int | None = None) -> FloatArray:
+        """Weights (P,) >= 0 of all tasks, or of all but one."""
+        gram, moment, rows = (each.sum(axis=0) for each in (self.grams, self.moments, self.counts))
+        if without is not None:
+            gram, moment, rows = (
+                whole - each[without]
+                for whole, each in ((gram, self.grams), (moment, self.moments), (rows, self.counts))
+            )
+        names = len(moment)
+        return _solve(gram + penalty * float(rows) * np.eye(names), moment) if names else np.zeros(0)
+
+    def left_out(self, penalty: float) -> list[FloatArray]:
+        """Weights without each task in turn."""
+        return [self.weights(penalty, without=s) for s in range(len(self.counts))]
+
+
+def _chosen_penalty(rows: _Rows, ridge: _Ridge) -> float:
+    """The `_strongest` penalty by the trend's errors on tasks left out."""
+    tasks = len(ridge.counts)
+    if tasks < _ENOUGH_TASKS or not ridge.moments.size:
+        return _PENALTY
+    errors = {one: _trend_errors(rows, ridge.left_out(one)) for one in _PENALTIES}
+    return _strongest(errors, np.full(tasks, 1.0 / tasks))
+
+
+def _trend_errors(rows: _Rows, fits: list[FloatArray]) -> FloatArray:
+    """Mean squared errors (S,) of the trend on tasks that the fit had not seen, over candidates and draws."""
+    found = []
+    for s, weights in enumerate(fits):
+        missed = rows.y[:, s, None] - rows.x[:, s] @ weights
+        found.append(float(np.mean(missed[rows.known[:, s]] ** 2)))
+    return np.array(found)
+
+
+def _strongest(losses: Mapping[float, FloatArray], share: FloatArray) -> float:
+    """The largest key whose losses (S,) on tasks left out are within one standard error of the least.
+
+    The one-standard-error rule (Breiman et al. 1984, section 3.4.3) on differences to the best, paired by task and
+    weighted by ``share``, which sums to 1: few tasks tell settings apart badly, and a strong one has less to go wrong.
+    """
+    best = min(losses.values(), key=lambda loss: float(share @ loss))
+    within = []
+    for key, loss in losses.items():
+        mean = float(share @ (loss - best))
+        if mean <= float(np.sqrt(share**2 @ (loss - best - mean) ** 2)):
+            within.append(key)
+    return max(within)
+
+
+def _chosen(tried: Mapping[float, _LeftOut], reliability: FloatArray, *, by_order: bool) -> float:
+    """The `_strongest` shrinkage by NDCG@5, tasks weighted by reliability; else that of the least error.
+
+    What a plan lives from is the top, not the mean error. Where effects are all there is, shrinking them leaves the
+    order alone.
     """
     ordered = np.all([np.isfinite(each.gains) for each in tried.values()], axis=0)
     if not (by_order and ordered.any()):
         return min(tried, key=lambda k: tried[k].error)
     share = reliability[ordered] / reliability[ordered].sum()
-    gains = {k: each.gains[ordered] for k, each in tried.items()}
-    best = max(gains.values(), key=lambda gain: float(share @ gain))
-    within = []
-    for k, gain in gains.items():
-        lost = best - gain
-        mean = float(share @ lost)
-        if mean <= float(np.sqrt(share**2 @ (lost - mean) ** 2)):
-            within.append(k)
-    return max(within)
+    return _strongest({k: -each.gains[ordered] for k, each in tried.items()}, share)
 
 
 def fit_fusion(
@@ -145,7 +205,7 @@ def fit_fusion(
     *,
     similarity: FloatArray | None = None,
     reliability: FloatArray | None = None,
-    penalty: float = 0.5,
+    penalty: float | None = None,
 ) -> Fusion:
     """Learn weights and candidate effects from tasks whose truth is known; errors come from leaving out one at a time.
 
@@ -157,7 +217,8 @@ def fit_fusion(
         similarity: (M, S, S), [m, t, s] = weight of source s for target t; None: no candidate effects.
         reliability: (S,) weights > 0 of the source tasks, at most 1: how much of what sets candidates apart on them is
             no sampling noise; None: all 1.
-        penalty: ridge penalty per row of the fit.
+        penalty: ridge penalty per row of the fit; None: of .05 to 1.5 the strongest whose trend errs on tasks left out
+            by no more than one standard error beyond the least; .5 with fewer than five tasks.
 
     Returns:
         The fit; with nothing to learn from, no weights and sd 1.
@@ -169,19 +230,13 @@ def fit_fusion(
         return Fusion(weights={}, sd=1.0, trend_sd=1.0, sources=0)
     trusted = np.ones(truth.shape[1]) if reliability is None else reliability
     rows = _rows(signals, truth, trusted, names, tasks)
-    draws = rows.x.shape[2]
-    grams = np.einsum("mswp,mswq,s->spq", rows.x, rows.x, rows.reliability) / draws
-    moments = np.einsum("mswp,ms,s->sp", rows.x, rows.y, rows.reliability) / draws
-    counts = rows.known.sum(axis=0) * rows.reliability
-
-    def solve(gram: FloatArray, moment: FloatArray, n: float) -> FloatArray:
-        return _solve(gram + penalty * n * np.eye(len(names)), moment) if names else np.zeros(0)
-
-    gram, moment, total = grams.sum(axis=0), moments.sum(axis=0), float(counts.sum())
-    weights = solve(gram, moment, total)
+    ridge = _Ridge.of(rows)
+    if penalty is None:
+        penalty = _chosen_penalty(rows, ridge)
+    weights = ridge.weights(penalty)
     shrink, sd, trend_sd = np.inf, 1.0, 1.0
     if len(tasks) > 1:
-        fits = [solve(gram - grams[s], moment - moments[s], total - float(counts[s])) for s in range(len(tasks))]
+        fits = ridge.left_out(penalty)
         near = np.ones((len(truth), len(tasks), len(tasks)))
         if similarity is not None:
             near = similarity[:, tasks][:, :, tasks]
