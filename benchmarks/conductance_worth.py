@@ -88,7 +88,7 @@ class Bench:
         """The same as `measure`, kept by what the row is made of."""
         parts = [*row.signals.values(), *(row.activity or ()), np.zeros(0) if row.factors is None else row.factors]
         made_of = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()
-        key = digest("worth row", 1, self.truth, self.shots, made_of, row.local)
+        key = digest("worth row", 2, self.truth, self.shots, made_of, row.local)
         if (kept := store.get(key)) is None:
             store.put(key, {"measures": self.measure(row)}, {})
             return self.measured(row, store)
