@@ -80,7 +80,7 @@ def test_a_ranking_by_few_labels_looks_at_files_that_have_none(tmp_path):
     shutil.move(draw_task(tmp_path / "shapes", train=4, test=0) / "train", root / "labelled")
     write_heap(root / "unlabelled", count=90, size=16)
     ranking = vlmsel_auto.rank(root, candidates=NAMES, cache_dir=tmp_path / "cache", library=default_library())
-    assert any("90 files have no label: the ranking looks at 90 of them" in note for note in ranking.notes)
+    assert any("files without a label: 90; the ranking looks at 90 of them" in note for note in ranking.notes)
     assert {"alignment", "logme"} <= set(ranking.ranked[0].signals)
 
 

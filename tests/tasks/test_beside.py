@@ -61,7 +61,7 @@ def test_files_without_a_label_are_a_task_of_their_own(partly: Path) -> None:
     assert all(path.startswith("unlabelled/") for path in task.beside.paths)
     assert task.look_size == len(task.train) + 30
     assert task.beside.pixels.read(ImageView(size=8), np.arange(30)).shape == (30, 8, 8, 3)
-    assert "30 files have no label: the ranking looks at 30 of them, no model learns from them" in task.notes
+    assert "files without a label: 30; the ranking looks at 30 of them, no model learns from them" in task.notes
     assert task.digest == load(partly).digest
 
 
@@ -75,7 +75,7 @@ def test_no_more_are_drawn_than_looks_see(partly: Path, monkeypatch: pytest.Monk
     task = load(partly)
     assert task.beside is None
     assert task.look_size == len(task.support)
-    assert "30 files without a label were not used" in task.notes
+    assert "files without a label: 30; not used" in task.notes
 
 
 def test_files_that_are_no_images_are_passed_over(partly: Path) -> None:
@@ -88,5 +88,5 @@ def test_files_that_are_no_images_are_passed_over(partly: Path) -> None:
         each.write_bytes(b"no picture")
     task = load(partly)
     assert task.beside is None
-    assert any("30 files have no label and were not used" in note for note in task.notes)
+    assert any("files without a label: 30; not used: no image" in note for note in task.notes)
     assert not task.bad_files

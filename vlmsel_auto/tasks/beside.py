@@ -43,8 +43,9 @@ def with_heap_beside(
     count, most = len(scan.unlabelled), LOOKED - len(task.support) - len(task.others)
     if not count:
         return task
+    there = f"files without a label: {count:,}"
     if most <= 0:
-        return replace(task, notes=(*task.notes, f"{count:,} files without a label were not used"))
+        return replace(task, notes=(*task.notes, f"{there}; not used"))
     heap = replace(
         scan,
         entries=tuple(Entry(path=path, label="", part=None) for path in scan.unlabelled),
@@ -69,7 +70,7 @@ def with_heap_beside(
         beside = task_without_labels(heap, sample=sample, store=store, seed=seed, notes=(), sink=sink)
     except TaskError as error:
         store.discard()
-        return replace(task, notes=(*task.notes, f"{count:,} files have no label and were not used: {error}"))
+        return replace(task, notes=(*task.notes, f"{there}; not used: {error}"))
     progress.finish("known from an earlier run" if store.reused else "decoded")
-    note = f"{count:,} files have no label: the ranking looks at {len(beside.paths)} of them, no model learns from them"
+    note = f"{there}; the ranking looks at {len(beside.paths)} of them, no model learns from them"
     return replace(task, beside=beside, notes=(*task.notes, note))

@@ -40,7 +40,7 @@ TOLD = (
     ("file of the system", of("path,label\n" + GOOD + "/etc/passwd,cat\n"), "left out: /etc/passwd: refused"),
     ("one image with two labels", of("path,label\n" + GOOD + "2.png,dog\n"), "left out: images/2.png: .*label"),
     ("one image twice", of("path,label\n" + GOOD + "2.png,cat\n"), "images/2.png: named more than once"),
-    ("image without a row", of("path,label\n" + GOOD.replace("2.png,cat\n", "")), "1 files in images/ are not named"),
+    ("image without a row", of("path,label\n" + GOOD.replace("2.png,cat\n", "")), "files without a label: 1;"),
 )
 WRONG = (
     ("missing column", of("path,colour\n" + GOOD), "column of .*label.*'colour'"),
