@@ -1,9 +1,9 @@
 """Alignment: whether images that are near each other to a candidate are so to the others. Neither labels nor texts.
 
 Good image towers agree more on which images are alike than poor ones do: Huh, Cheung, Wang, Isola, "The Platonic
-Representation Hypothesis" (ICML 2024), who compare the ten nearest neighbours (section 2, mutual nearest-neighbour
+Representation Hypothesis" (ICML 2024), who compare the ten nearest neighbours of two models (mutual nearest-neighbour
 metric). Here a candidate is compared with all others at once, whose votes weigh as those of the consensus do, and by
-the mean log share of votes instead of a plain share (docs/choices.md has the comparison).
+the mean log share of votes instead of a plain share: our own choice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vlmsel_auto.records import FloatArray, IntArray
 
 _NEIGHBOURS: Final = 10
 _LEAST: Final = 80  # images: among fewer, ten neighbours are no near ones
-COMPARED: Final = 255  # images at most: 400 say no more, and a library's file has a byte for each place
+COMPARED: Final = 255  # images at most: a library's file has a byte for each place
 _FLOOR: Final = 0.02  # a share of votes, so that one neighbour that nobody shares does not decide; our own choice
 
 
@@ -56,12 +56,17 @@ def alignment(neighbours: Sequence[IntArray], margins: FloatArray, *, alike: Flo
     if m < LEAST_VOTERS or not neighbours[0].size:
         return np.full(m, np.nan)
     n, k = neighbours[0].shape
-    pairs = np.arange(n)[:, None] * n + np.stack(neighbours)  # (M, n, k) places in the table of pairs
+    pairs = (np.arange(n)[:, None] * n + np.stack(neighbours)).reshape(m, n * k)  # places in the table of pairs
     kin = np.eye(m) if alike is None else alike
     weight = vote_weights(margins, kin)
+    everyone = np.bincount(pairs.ravel(), weights=np.repeat(weight, n * k), minlength=n * n)
+    named = np.zeros((m, n * n), dtype=np.bool_)
+    np.put_along_axis(named, pairs, values=True, axis=1)
     found = np.empty(m)
     for i in range(m):
-        said = weight * (1.0 - kin[i])
-        votes = np.bincount(pairs.ravel(), weights=np.repeat(said, n * k), minlength=n * n)
-        found[i] = np.mean(np.log(votes[pairs[i]] / said.sum() + _FLOOR)) if said.any() else np.nan
+        voters = weight * (1.0 - kin[i])
+        own = np.flatnonzero(kin[i])  # whose votes do not count, or not in full: its own, and those of its likes
+        votes = everyone[pairs[i]] - (weight * kin[i])[own] @ named[own][:, pairs[i]]
+        share = np.maximum(votes, 0.0) / voters.sum() if voters.any() else np.full(n * k, np.nan)
+        found[i] = np.mean(np.log(share + _FLOOR))
     return found

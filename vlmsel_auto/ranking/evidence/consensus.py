@@ -48,7 +48,7 @@ def likeness(cosines: Sequence[FloatArray]) -> FloatArray:
 
 
 def vote_weights(margins: FloatArray, kin: FloatArray) -> FloatArray:
-    """Weights (M,) of votes, the largest e^0 = 1 for a stranger to all: exp(3 z), shared among those that are alike."""
+    """Weights (M,) of votes, at most 1: exp(3 z) over that of the clearest, shared among those that are alike."""
     z = standardise(margins)
     return np.asarray(np.exp(_SHARPNESS * (z - z.max())) / kin.sum(axis=1), dtype=np.float64)
 
