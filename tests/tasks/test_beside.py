@@ -30,7 +30,7 @@ def partly(tmp_path: Path) -> Path:
     return root
 
 
-def test_training_images_beyond_the_support_set_are_looked_at_up_to_160(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_images_beyond_the_support_set_are_looked_at_up_to_160() -> None:
     train, support = np.arange(100, 400), np.arange(100, 400, 10)
     found = beside.further_images(train, support, seed=0)
     assert len(found) == 160 - 30

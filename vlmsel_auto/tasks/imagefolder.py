@@ -116,9 +116,10 @@ def _without_labels(scan: Scan, named: Sequence[str] | None) -> Scan:
 
 def _unnamed(rows: set[str], *, found: _Found) -> Iterator[str]:
     """Files beside those that a labels.csv names, in the same folders."""
+    known = rows | _OWN_FILES
     for folder in sorted({path.rpartition("/")[0] for path in rows}):
         for child in _children(folder, found=found):
-            if not child.is_folder and child.path not in rows | _OWN_FILES:
+            if not child.is_folder and child.path not in known:
                 yield child.path
 
 

@@ -144,10 +144,10 @@ def load_task(
     except BaseException:  # also on Ctrl+C: a refused task leaves no trace
         store.discard()
         raise
-    if scan.labelled:
-        task = with_heap_beside(task, scan, views=views, workdir=workdir, seed=seed, sink=sink)
     done = f"{'looked at' if large else 'decoded'} {len(positions):,} images"
     progress.finish("known from an earlier run" if store.reused else done)
+    if scan.labelled:
+        task = with_heap_beside(task, scan, views=views, workdir=workdir, seed=seed, sink=sink)
     return task
 
 
