@@ -45,6 +45,7 @@ from vlmsel_auto.records import UNLABELLED, FloatArray, IntArray
 from vlmsel_auto.tasks.digits import write_digits
 
 _NEAR = 0.01  # accuracy
+_FEW = 20  # labels that anybody gives
 _SHOWN = (0, 5, 10, 20, 40, 60)
 _BINS = (0.0, 0.05, 0.2, 0.5, 0.8, 1.0)
 COUNTED, OURS, CODA = "right answers counted, random images", "belief, most information", "CODA, its authors' code"
@@ -129,7 +130,8 @@ def play_coda(heaps: Sequence[Heap], named: Mapping[str, Mapping[str, list[int]]
 def asking_table(played: Mapping[str, Played]) -> list[dict[str, object]]:
     """Labels needed and losses of every strategy, paired with random images and with CODA over tasks."""
     against = [name for name in (COUNTED, CODA) if name in played]
-    heads = ["strategy", "tasks", "labels needed", *(f"minus {name}" for name in against)]
+    heads = ["strategy", "tasks", "labels needed", "median", f"tasks within {_FEW}"]
+    heads += [f"minus {name}" for name in against]
     print("\n| " + " | ".join([*heads, *(f"loss at {count}" for count in _SHOWN)]) + " |")
     print("|---" * (len(heads) + len(_SHOWN)) + "|")
     rows: list[dict[str, object]] = []
@@ -139,6 +141,8 @@ def asking_table(played: Mapping[str, Played]) -> list[dict[str, object]]:
             "strategy": name,
             "tasks": int(there.sum()),
             "labels": round(float(one.counts[there].mean()), 1),
+            "median": round(float(np.median(one.counts[there])), 1),
+            f"within {_FEW}": int((one.counts[there] <= _FEW).sum()),
         }
         for other in against:
             gain = one.counts - played[other].counts

@@ -175,3 +175,16 @@ def test_the_error_chooses_where_no_order_tells_shrinkages_apart():
     assert _chosen(tried, np.ones(2), by_order=False) == 10.0
     unordered = {k: left_out(np.nan, np.nan, error=k) for k in (2.0, 10.0)}
     assert _chosen(unordered, np.ones(2), by_order=True) == 2.0
+
+
+def test_a_task_that_lacks_a_draw_counts_as_if_its_draw_were_repeated():
+    truth, signals = world(s=8)
+    said = signals["weak"][:, :, None]
+    lacking, repeated = np.full((*truth.shape, 2), np.nan), np.repeat(said, 2, axis=2)
+    lacking[:, :, :1] = said
+    lacking[:, :3, 1] = repeated[:, :3, 1] = said[:, :3, 0] + 0.1
+    image = {"good": signals["good"]}
+    some = fit_fusion({**image, "said": lacking}, truth, similarity=np.ones((12, 8, 8)))
+    whole = fit_fusion({**image, "said": repeated}, truth, similarity=np.ones((12, 8, 8)))
+    assert some.weights == whole.weights
+    assert (some.sd, some.shrink) == (whole.sd, whole.shrink)

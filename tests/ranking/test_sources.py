@@ -9,6 +9,7 @@ from helpers.zoo_world import CLASSES, World
 from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.ranking.evidence.alignment import alignment
 from vlmsel_auto.ranking.evidence.consensus import consensus
+from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.signals import ALIGNMENT, CONSENSUS, IMAGE_SIGNALS, LABEL_SIGNALS, TOP2_MARGIN
 from vlmsel_auto.ranking.sources import gather, image_signal, images_behind, nearest_shots, reliability, source_truth
 
@@ -152,3 +153,26 @@ def test_candidates_that_were_only_looked_at_keep_what_is_known_of_them():
     found = source_truth(bare, bare.candidate_ids[4:], truth="tuned")
     assert np.isnan(found[:, :3]).all()
     np.testing.assert_array_equal(found[:, 3], library.zero_shot[4:, 3])
+
+
+def test_profiles_of_some_sources_do_not_silence_the_others(library):
+    """Profiled tasks without a usable truth beside searches that have no profile."""
+    cells = []
+    for one in library.cells():
+        for turn in range(3):
+            task = dataclasses.replace(one.task, name=f"{one.task.name}-{turn}", digest=f"{one.task.digest}{turn}")
+            cells.append(dataclasses.replace(one, task=task, activity=np.empty(0)))
+        bare = dataclasses.replace(one, task=dataclasses.replace(one.task, name=f"{one.task.name}-pack"), tuned={})
+        cells.append(bare)
+    mixed = assemble(cells)
+    targets = [
+        Measurement(candidate=one.id, activity=known[0])
+        for one, known in zip(library.candidates, library.activity, strict=True)
+    ]
+    found = gather(mixed, targets, truth="tuned", shots=0)
+    usable = np.isfinite(found.truth)
+    assert usable.any(axis=1).all()
+    assert (np.where(usable, found.to_target, 0.0).sum(axis=1) > 0.0).all()
+    silent = [one.startswith("t") and not one.endswith("-pack") for one in mixed.task_names]
+    weights = found.to_target[:, silent]
+    np.testing.assert_allclose(weights, weights[:, :1] * np.ones_like(weights))  # none stands nearer than another

@@ -12,10 +12,11 @@ the target has (`fusion`). No signal that is used depends on a model's logit sca
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.library.records import Library
@@ -60,6 +61,7 @@ class Scores:
     average: FloatArray  # (M,) plain mean of standardised accuracies on the sources, NaN for unknown candidates
     dcd: FloatArray  # (M,) the same weighted by DCD
     trust: Mapping[str, float]  # share of each kind in the spread of the scores, sums to 1 (or is all 0)
+    sources: int  # tasks that something was learned on; 0: weights are fixed, and nothing is known of a candidate
 
 
 def _measured(targets: Sequence[Measurement], labels: IntArray | None, *, truth: Truth) -> dict[str, FloatArray]:
@@ -83,16 +85,17 @@ def _measured(targets: Sequence[Measurement], labels: IntArray | None, *, truth:
 
 
 def _fit(sources: Sources | None, names: Sequence[str], *, effects: bool) -> Fusion:
-    """Weights of these signals: learned where the library has enough sources, else fixed."""
+    """Weights of these signals: learned where the library has enough sources that know them, else fixed."""
+    fixed = {name: _FIXED_LABEL_WEIGHT if name in LABEL_SIGNALS else _FIXED_WEIGHT for name in names}
     if sources is not None:
-        have = {name: values for name, values in sources.signals.items() if name in names}
+        have = {name: sources.signals[name] for name in names if name in sources.signals}
         similarity = sources.similarity if effects else None
         fusion = fit_fusion(have, sources.truth, similarity=similarity, reliability=sources.reliability)
-        learned = any(weight > 0.0 for weight in fusion.weights.values()) or not names
-        if fusion.sources >= _MIN_SOURCES and learned:
-            return fusion
-    weights = {name: _FIXED_LABEL_WEIGHT if name in LABEL_SIGNALS else _FIXED_WEIGHT for name in names}
-    return Fusion(weights=weights, sd=_FIXED_SD, trend_sd=_FIXED_SD, sources=0)
+        if have and not any(weight > 0.0 for weight in fusion.weights.values()):  # no signal helped: none is learned
+            fusion = fit_fusion({}, sources.truth, similarity=similarity, reliability=sources.reliability)
+        if fusion.sources >= _MIN_SOURCES:
+            return replace(fusion, weights={**fixed, **fusion.weights})
+    return Fusion(weights=fixed, sd=_FIXED_SD, trend_sd=_FIXED_SD, sources=0)
 
 
 def _trust(fusion: Fusion, measured: Mapping[str, FloatArray], sources: Sources | None, n: int) -> dict[str, float]:
@@ -132,15 +135,35 @@ def score_candidates(*, measured: Mapping[str, FloatArray], sources: Sources | N
         z = np.where(np.isfinite(sources.truth), standardise(sources.truth), np.nan)
         average = np.where(known, candidate_effect(z, np.ones_like(z), shrink=0.0), np.nan)
         dcd_score = np.where(known, candidate_effect(z, sources.alone, shrink=0.0), np.nan)
+    looked = np.zeros(n, dtype=np.bool_)
+    for values in measured.values():
+        looked |= np.isfinite(values)
+    score, sd = fuse(everything, measured, n=n, similarity=near), np.where(known, everything.sd, everything.trend_sd)
+    before = fuse(prior, measured, n=n, similarity=near)
+    if looked.any() and not looked.all():
+        apart = _fit(sources, [], effects=True)
+        alone = fuse(apart, {}, n=n, similarity=near)
+        score, before = (_beside_others(one, alone, looked=looked) for one in (score, before))
+        sd = np.where(looked, sd, apart.sd)
     return Scores(
-        score=fuse(everything, measured, n=n, similarity=near),
-        sd=np.where(known, everything.sd, everything.trend_sd),
-        prior=fuse(prior, measured, n=n, similarity=near),
+        score=score,
+        sd=sd,
+        prior=before,
         evidence=fuse(evidence, measured, n=n),
         average=average,
         dcd=dcd_score,
         trust=_trust(everything, measured, sources, n),
+        sources=everything.sources,
     )
+
+
+def _beside_others(score: FloatArray, alone: FloatArray, *, looked: NDArray[np.bool_]) -> FloatArray:
+    """Scores (M,) where some candidates have no signal: these have what sources alone say, not what is beyond a trend.
+
+    The others were standardised among themselves. On average they stand where sources alone put them, since whoever is
+    looked at is no draw by chance.
+    """
+    return np.where(looked, score + (alone[looked].mean() - score[looked].mean()), alone)
 
 
 def _basis(*, library: bool, labels: bool, images: bool, published: bool) -> Basis:
@@ -283,8 +306,8 @@ def _notes(
         notes.append("no library of source tasks: weights are fixed, probabilities are rough")
         return tuple(notes)
     what = "accuracy after tuning" if truth == "tuned" else "zero-shot accuracy"
-    usable = int((np.isfinite(sources.truth).sum(axis=0) > 1).sum())
-    notes.append(f"weights learned on {usable} source tasks ({what})")
+    learned = f"learned on {scores.sources} source tasks ({what})" if scores.sources else "fixed: too few source tasks"
+    notes.append(f"weights {learned}")
     notes.append(f"{in_library} of {m} candidates are in the library")
     if sources.shots and sources.shots != shots:
         notes.append(f"weights are those of {sources.shots} labels a class, the nearest that the library has")

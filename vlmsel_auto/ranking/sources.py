@@ -144,6 +144,14 @@ def _divergences(
     return pairwise, to_target
 
 
+def _unknown_at_mean(divergence: FloatArray) -> FloatArray:
+    """Divergences (..., S) in which a source without a profile is as far as the others are on average.
+
+    A weight of 0 would take whatever it taught away as soon as any other source has a profile.
+    """
+    return np.where(np.isfinite(divergence), divergence, known_mean(divergence, axis=-1))
+
+
 def nearest_shots(library: Library, shots: int, *, rows: Sequence[int] | None = None) -> int | None:
     """Index of the library's evidence whose labels a class are nearest to ``shots``, on a logarithmic scale.
 
@@ -245,10 +253,11 @@ def gather(
             for row, one in zip(rows, targets, strict=True)
         ]
     pairwise, to_target = _divergences(profiles, divergence, n_tasks=len(library.tasks))
-    between = mixed_with_mean(pairwise, share=weighting.pooled)
-    near = mixed_with_mean(to_target, share=weighting.pooled)
+    own = np.eye(len(library.tasks), dtype=np.bool_)
+    between = np.where(own, np.nan, _unknown_at_mean(mixed_with_mean(pairwise, share=weighting.pooled)))
+    near = _unknown_at_mean(mixed_with_mean(to_target, share=weighting.pooled))
     similarity = source_weights(between, temperature=weighting.effects)
-    similarity[:, np.eye(len(library.tasks), dtype=np.bool_)] = 0.0
+    similarity[:, own] = 0.0
     shown = {name: image_signal(library, name, rows) for name in image_signals(truth)}
     signals = {name: values for name, values in shown.items() if values is not None}
     k = nearest_shots(library, shots, rows=[row for row in rows if row is not None])

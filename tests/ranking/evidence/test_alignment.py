@@ -91,3 +91,9 @@ def test_two_candidates_few_images_or_copies_alone_say_nothing():
 def test_unknown_margins_vote_as_equal_ones():
     neighbours, _ = drawn(6)
     np.testing.assert_allclose(alignment(neighbours, np.full(5, np.nan)), alignment(neighbours, np.full(5, 0.3)))
+
+
+def test_copies_alone_tell_nothing_of_each_other():
+    features = np.random.default_rng(0).normal(size=(90, 6))
+    alike = np.ones((3, 3)) - 1e-15 * (1 - np.eye(3))
+    assert np.isnan(alignment([nearest(features)] * 3, np.array([0.1, 0.2, 0.3]), alike=alike)).all()

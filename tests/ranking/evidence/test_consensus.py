@@ -131,3 +131,10 @@ def test_likeness_of_two_correlated_candidates_is_the_fourth_power():
     centred = [one - one.mean(axis=1, keepdims=True) for one in (first, first + second)]
     a, b = ((one - one.mean(axis=0)).ravel() for one in centred)
     assert likeness([first, first + second])[0, 1] == pytest.approx(np.corrcoef(a, b)[0, 1] ** 4)
+
+
+def test_copies_alone_tell_nothing_of_each_other():
+    rng = np.random.default_rng(0)
+    predicted, margins = np.tile(rng.integers(3, size=40), (3, 1)), np.array([0.1, 0.2, 0.3])
+    alike = np.clip(np.ones((3, 3)) - 1e-15 * rng.random((3, 3)), 0.0, 1.0)  # as rounding leaves it
+    assert np.isnan(consensus(predicted, margins, n_classes=3, alike=alike)).all()

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from vlmsel_auto.ranking.evidence.consensus import LEAST_VOTERS, compared, vote_weights
+from vlmsel_auto.ranking.evidence.consensus import LEAST_VOTERS, compared, others_votes, vote_weights
 from vlmsel_auto.ranking.scaling import unit_rows
 from vlmsel_auto.records import FloatArray, IntArray
 
@@ -64,7 +64,7 @@ def alignment(neighbours: Sequence[IntArray], margins: FloatArray, *, alike: Flo
     np.put_along_axis(named, pairs, values=True, axis=1)
     found = np.empty(m)
     for i in range(m):
-        voters = weight * (1.0 - kin[i])
+        voters = others_votes(weight, kin[i])
         own = np.flatnonzero(kin[i])  # whose votes do not count, or not in full: its own, and those of its likes
         votes = everyone[pairs[i]] - (weight * kin[i])[own] @ named[own][:, pairs[i]]
         share = np.maximum(votes, 0.0) / voters.sum() if voters.any() else np.full(n * k, np.nan)

@@ -19,6 +19,7 @@ from vlmsel_auto.records import FloatArray, IntArray
 
 _SHARPNESS: Final = 3.0  # a candidate one standard deviation clearer has e^3 votes
 LEAST_VOTERS: Final = 3  # of two, neither can be told from the other
+_ROUNDING: Final = 1e-6  # share of votes that copies are left by the rounding of their embeddings
 _TIE: Final = 1e-9  # relative difference of votes that is rounding
 _POWER: Final = 4  # of the correlation: copies count as one, strangers hardly as kin; our own choice
 _COMPARED: Final = 100  # images by which candidates are told to be alike
@@ -53,6 +54,12 @@ def vote_weights(margins: FloatArray, kin: FloatArray) -> FloatArray:
     return np.asarray(np.exp(_SHARPNESS * (z - z.max())) / kin.sum(axis=1), dtype=np.float64)
 
 
+def others_votes(weight: FloatArray, kin: FloatArray) -> FloatArray:
+    """Votes (M,) on a candidate whose likeness to all is ``kin`` (M,); all 0 where all are copies of it."""
+    left = weight * (1.0 - kin)
+    return left if left.sum() > _ROUNDING * weight.sum() else np.zeros_like(left)
+
+
 def consensus(
     predicted: IntArray, margins: FloatArray, *, n_classes: int, alike: FloatArray | None = None
 ) -> FloatArray:
@@ -67,7 +74,7 @@ def consensus(
             is left of 1; None: all are strangers.
 
     Returns:
-        Shares in [0, 1]; NaN for fewer than three candidates or no image.
+        Shares in [0, 1]; NaN for fewer than three candidates, no image, or one that is compared with copies alone.
     """
     m, n = predicted.shape
     if m < LEAST_VOTERS or n == 0:
@@ -78,8 +85,11 @@ def consensus(
     cells = images * size + predicted  # (M, n) places in the table of votes
     found = np.empty(m)
     for i in range(m):
-        said = np.repeat(weight * (1.0 - kin[i]), n)
-        votes = np.bincount(cells.ravel(), weights=said, minlength=n * size).reshape(n, size)
+        said = others_votes(weight, kin[i])
+        if not said.any():
+            found[i] = np.nan
+            continue
+        votes = np.bincount(cells.ravel(), weights=np.repeat(said, n), minlength=n * size).reshape(n, size)
         own = votes[images, predicted[i]].copy()
         votes[images, predicted[i]] = -1.0
         found[i] = np.mean(own > votes.max(axis=1) * (1.0 + _TIE))
