@@ -36,7 +36,7 @@ NAMES: Final = ("full", LAST, MOST, LEAST)
 def importance(seen: Look, place: int) -> tuple[tuple[str, ...], FloatArray]:
     """Blocks of the candidate at this place of the mini zoo, and their importance (B,) on the target."""
     candidate, task, library = mini_zoo()[place], seen.task, default_library()
-    sources = library.leave_out(task.name) if task.name in library.task_names else library
+    sources = library.leave_out(name=task.name)
     own = sources.activity[sources.row(candidate.id)]
     text = seen.texts[place].astype(np.float32)
     made = margin_conductance(zoo.load(candidate), task, profiled_images(task), text=text)

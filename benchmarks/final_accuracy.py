@@ -175,7 +175,7 @@ def measure(target: Path, budgets: Sequence[float], *, seed: int, rows: Sequence
     found = []
     with tempfile.TemporaryDirectory() as scratch:
         library = Path(scratch) / "library.safetensors"
-        save(shipped.leave_out(target.name) if target.name in shipped.task_names else shipped, library)
+        save(shipped.leave_out(name=target.name), library)
 
         def searched(kind: str, budget: float, candidates: str) -> Found:
             return runs.kept(

@@ -50,6 +50,19 @@ def test_the_targets_own_truth_never_reaches_its_rankings(library, research):
                     np.testing.assert_array_equal(a, b, err_msg=name)
 
 
+def test_swab_goes_by_no_order_of_the_candidates(library, research):
+    backwards = library.select(library.candidate_ids[::-1])
+    for column in range(3):
+        cases = [
+            Case(library=one, research=own, column=column, truth="zero_shot", shots=0)
+            for one, own in (joined(library, research), joined(backwards, research))
+        ]
+        made, turned = (RANKINGS["swab"](case) for case in cases)
+        assert len(made) == len(turned)
+        for a, b in zip(made, turned, strict=True):
+            np.testing.assert_allclose(a, b[::-1])
+
+
 def test_every_signal_with_a_row_has_it_and_shows_what_the_library_holds(library, research):
     library, research = joined(library, research)
     case = Case(library=library, research=research, column=2, truth="tuned", shots=4)

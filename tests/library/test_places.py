@@ -29,7 +29,12 @@ def test_remembering_again_replaces_and_other_content_gets_another_name(tmp_path
     assert load(path).zero_shot.tolist() == [[0.625]]
     other = cell("a", "birds", task=task("birds", digest="0123456789"))
     assert remember(cells=[other], path=path)[1] == "birds-01234567"
-    assert load(path).task_names == ("birds", "birds-01234567")
+    both = load(path)
+    assert both.task_names == ("birds", "birds-01234567")
+    # another split of the folder is no stranger to it, whichever was searched first
+    assert both.leave_out(name="birds", digest="fedcba").task_names == ()
+    assert both.leave_out(name="bird").task_names == both.task_names
+    assert both.leave_out(name="moved", digest="0123456789").task_names == ("birds",)
 
 
 def test_remember_refuses_several_tasks_and_leaves_a_damaged_library_alone(tmp_path):

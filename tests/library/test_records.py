@@ -32,7 +32,7 @@ def test_dense_arrays_hold_what_the_cells_said():
 @given(left=st.sampled_from(["birds", "cars"]), rows=st.permutations(["a", "b", "c"]))
 def test_taking_parts_is_assembling_from_their_cells(left, rows):
     made = small()
-    taken = made.leave_out(left).select(rows)
+    taken = made.leave_out(name=left).select(rows)
     other = "cars" if left == "birds" else "birds"
     for name in rows:
         assert taken.zero_shot[taken.row(name), 0] == pytest.approx(
@@ -48,4 +48,5 @@ def test_unknown_names_are_refused_by_name():
     with pytest.raises(LibraryError, match=r"no such candidate; it has a, b, c, but got 'z'"):
         small().select(["a", "z"])
     with pytest.raises(LibraryError, match=r"no such task.*'z'"):
-        small().leave_out("z")
+        small().select_tasks(["z"])
+    assert small().leave_out(name="z").task_names == small().task_names

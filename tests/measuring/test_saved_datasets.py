@@ -44,8 +44,19 @@ def test_splits_stay_what_they_are(tmp_path):
     assert is_saved_dataset(tmp_path / "split")
     folder = task_folder(tmp_path / "split", images=40, into=tmp_path / "tasks")
     task = load_task(folder, workdir=tmp_path / "work")
-    assert (len(task.test), len(task.train) + len(task.val)) == (20, 20)
+    assert len(task.test) + len(task.train) + len(task.val) == 40
+    assert 10 <= len(task.test) <= 25  # of 30 and 40 images
     assert {task.paths[place] for place in task.test}.isdisjoint(task.paths[place] for place in task.train)
+
+
+def test_a_small_split_leaves_its_share_to_the_others_and_every_class_is_trained_on(tmp_path):
+    parts = datasets.DatasetDict(train=table(60), test=table(5, seed=1))
+    parts.save_to_disk(tmp_path / "uneven")
+    folder = task_folder(tmp_path / "uneven", images=50, into=tmp_path / "tasks")
+    task = load_task(folder, workdir=tmp_path / "work")
+    assert len(task.paths) == 50
+    few = load_task(task_folder(tmp_path / "uneven", images=6, into=tmp_path / "tasks"), workdir=tmp_path / "work")
+    assert set(few.labels[np.concatenate([few.train, few.val])].tolist()) == {0, 1, 2}
 
 
 def test_where_classes_are_many_some_are_left_out_and_told(tmp_path):

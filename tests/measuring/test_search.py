@@ -86,6 +86,11 @@ def test_images_of_no_split_are_in_a_cell_without_a_truth(measured, tmp_path):
     assert len(first.predicted) == len(task.train) + 90
     assert first.neighbours.shape == second.neighbours.shape == (len(task.train) + 90, 10)
     assert first.neighbours_on != alone.neighbours_on
+    other = write_heap(tmp_path / "other", count=90, size=17)
+    elsewhere = replace(task, beside=load_task(other, classes=task.classes, workdir=tmp_path / "work"))
+    seen = [embed_target(zoo.load(one), elsewhere, store=Store(tmp_path / "store")) for one in chosen]
+    cells = cells_of_search(task=elsewhere, candidates=chosen, measured=seen, trials=trials(), seed=0)
+    assert cells[0].predicted_on == cells[1].predicted_on != first.predicted_on  # other images are not compared
 
 
 def test_a_remembered_search_is_a_source_task_once(measured, tmp_path, monkeypatch):

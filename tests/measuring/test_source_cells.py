@@ -39,6 +39,7 @@ def test_a_cell_has_profile_evidence_and_the_accuracy_on_its_images(model, tmp_p
     assert len(cell.predicted) == 12
     told = dict(cell.build.settings)
     assert (cell.build.source, told["zero_shot"], told["images"]) == (PACK, "the source images", "12")
+    assert cell.task.zero_shot_images == 12  # so that the accuracy is trusted no more than 12 images deserve
     assert verify(assemble([cell])) == ()
 
 
@@ -51,6 +52,9 @@ def test_published_accuracy_is_the_truth(model, tmp_path):
     assert dict(cell.build.settings)["zero_shot"] == published.SOURCE
     assert math.isnan(published_accuracy(PUBLISHED, "drawn0"))
     assert math.isnan(published_accuracy("nobody", "MNIST"))
+    own = measure_source(model, replace(task, name="MNIST"), store=Store(tmp_path / "own"))
+    assert math.isnan(own.zero_shot)  # an accuracy on twelve images is of another kind than the column's
+    assert own.task == cell.task
 
 
 def test_classes_without_an_image_take_no_part_in_the_evidence(model, tmp_path):

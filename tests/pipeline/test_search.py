@@ -375,10 +375,14 @@ def test_a_finished_search_is_a_source_task_of_the_next(shapes, tmp_path, monkey
         assert np.isfinite(figures).any() == (name in tuned)
     related = draw_task(tmp_path / "related", shapes=("circle", "triangle"), seed=5)
     with_it = vlmsel_auto.rank(related, candidates=QUICK, library=known, cache_dir=tmp_path / "c")
-    without = vlmsel_auto.rank(related, candidates=QUICK, library=known.leave_out("shapes"), cache_dir=tmp_path / "c")
+    without = vlmsel_auto.rank(
+        related, candidates=QUICK, library=known.leave_out(name="shapes"), cache_dir=tmp_path / "c"
+    )
     assert [line.score for line in with_it.ranked] != [line.score for line in without.ranked]
     itself = vlmsel_auto.rank(shapes, candidates=QUICK, library=known, cache_dir=tmp_path / "c")
-    unseen = vlmsel_auto.rank(shapes, candidates=QUICK, library=known.leave_out("shapes"), cache_dir=tmp_path / "c")
+    unseen = vlmsel_auto.rank(
+        shapes, candidates=QUICK, library=known.leave_out(name="shapes"), cache_dir=tmp_path / "c"
+    )
     assert [line.score for line in itself.ranked] == [line.score for line in unseen.ranked]
 
 

@@ -90,7 +90,7 @@ def test_listing_candidates_in_another_order_changes_nothing(world, library):
 def test_the_target_is_never_its_own_source(world, library):
     targets, _ = world.targets(2)
     kept = rank_candidates(task="t02", targets=targets, library=library)
-    left_out = rank_candidates(task="t02", targets=targets, library=library.leave_out("t02"))
+    left_out = rank_candidates(task="t02", targets=targets, library=library.leave_out(name="t02"))
     assert kept.order == left_out.order
     assert [line.score for line in kept.ranked] == [line.score for line in left_out.ranked]
 

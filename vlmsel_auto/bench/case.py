@@ -56,7 +56,7 @@ class Case:
     def sources(self) -> Library:
         """The library of these candidates without the target."""
         kept = self.library.select([self.library.candidate_ids[m] for m in self.rows])
-        return kept.leave_out(self.library.task_names[self.column])
+        return kept.leave_out(name=self.library.task_names[self.column])
 
     @cached_property
     def source_truth(self) -> FloatArray:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
+from scipy import stats
 
 from vlmsel_auto.bench.blind import average_rank, calibrated_total, source_ceiling, weighted_rank
 from vlmsel_auto.bench.case import Case
@@ -81,7 +82,7 @@ def _swab(case: Case) -> list[FloatArray]:
         return []
     target = research.class_slices()[case.column]
     sources = research.take(case.rows, np.delete(np.arange(len(research.tasks)), case.column))
-    ranks = np.argsort(np.argsort(sources.class_accuracy, axis=0), axis=0).astype(np.float64)
+    ranks = stats.rankdata(sources.class_accuracy, axis=0, nan_policy="omit") - 1.0
     first, second = np.full(len(case.rows), np.nan), np.full(len(case.rows), np.nan)
     for i, m in enumerate(case.rows):
         own, text = sources.class_text[i], research.class_text[m][target]

@@ -12,7 +12,7 @@ from typing import Final
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.library.assemble import assemble, merge
 from vlmsel_auto.library.file import load, save
-from vlmsel_auto.library.records import Cell, Library, SourceTask
+from vlmsel_auto.library.records import Cell, Library, SourceTask, second_name
 from vlmsel_auto.process import locked
 
 _LOCK_SECONDS: Final = 60.0
@@ -110,4 +110,4 @@ def add_cells(
 def _free_name(task: SourceTask, known: Sequence[SourceTask]) -> SourceTask:
     if all(one.name != task.name or one.digest == task.digest for one in known):
         return task
-    return replace(task, name=f"{task.name}-{task.digest[:8]}")
+    return replace(task, name=second_name(task.name, digest=task.digest))

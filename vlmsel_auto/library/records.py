@@ -52,6 +52,15 @@ class SourceTask:
         """Number of classes K."""
         return len(self.classes)
 
+    def may_be(self, *, name: str, digest: str) -> bool:
+        """Whether it may be this very task: by content, by name, or as another split of it that was searched before."""
+        return self.digest == digest or self.name in {name, second_name(name, digest=self.digest)}
+
+
+def second_name(name: str, *, digest: str) -> str:
+    """What a task is called beside one of its name with another content, as another split of one folder has."""
+    return f"{name}-{digest[:8]}"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Build:
@@ -167,14 +176,9 @@ class Library:
         """
         return self._take([self.row(one) for one in candidates], range(len(self.tasks)))
 
-    def leave_out(self, task: str) -> Library:
-        """The library without one task.
-
-        Raises:
-            LibraryError: the library does not know the task.
-        """
-        left = self.column(task)
-        return self.select_tasks([name for s, name in enumerate(self.task_names) if s != left])
+    def leave_out(self, *, name: str, digest: str = "") -> Library:
+        """The library without every source that `SourceTask.may_be` this task: a prediction must not see its answer."""
+        return self.select_tasks([one.name for one in self.tasks if not one.may_be(name=name, digest=digest)])
 
     def select_tasks(self, tasks: Sequence[str]) -> Library:
         """The library of these tasks only, in this order.

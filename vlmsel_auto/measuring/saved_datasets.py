@@ -17,7 +17,6 @@ from vlmsel_auto.cache import digest
 from vlmsel_auto.errors import InputError, MissingDependency, TaskError
 from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.recordjson import parse_json
-from vlmsel_auto.records import IntArray
 from vlmsel_auto.tasks.datasets import columns_of, write_dataset
 from vlmsel_auto.tasks.names import shown
 
@@ -53,8 +52,8 @@ def task_folder(path: Path, *, images: int, into: Path, sink: Sink = discard) ->
             return folder
         parts = _read(path)
         kept, left_out = _classes(parts, images=images)
-        share = images // len(parts)
-        some = {split: part.select(_spread(_labels(part), kept, count=share).tolist()) for split, part in parts.items()}
+        chosen = _spread([_labels(part) for part in parts.values()], kept, count=images)
+        some = {split: part.select(at) for (split, part), at in zip(parts.items(), chosen, strict=True) if at}
         made = write_dataset(some, folder=folder, name=name, domain="data set")
     except (OSError, ValueError, KeyError) as error:  # InputError is a ValueError, and so are Arrow's
         reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
@@ -98,14 +97,20 @@ def _classes(parts: Mapping[str, Any], *, images: int) -> tuple[set[Any], list[s
     return kept, [str(label) if names is None else names[label] for label in others]
 
 
-def _spread(labels: Sequence[Any], kept: set[Any], *, count: int) -> IntArray:
-    """Sorted places of ``count`` images at most: a random one of every class, then another, and so on."""
-    places = np.random.default_rng(0).permutation(len(labels))
-    seen: Counter[Any] = Counter()
+def _spread(labels: Sequence[Sequence[Any]], kept: set[Any], *, count: int) -> list[list[int]]:
+    """Sorted places by split of ``count`` images at most: a random one of every class, then another, and so on.
+
+    The first one of a class is of the first split that is given, which trains, where it has one.
+    """
+    places = [(split, place) for split, part in enumerate(labels) for place in range(len(part))]
+    drawn: dict[Any, list[tuple[int, int]]] = {label: [] for label in kept}
+    for number in np.random.default_rng(0).permutation(len(places)).tolist():
+        split, place = places[number]
+        if labels[split][place] in kept:
+            drawn[labels[split][place]].append((split, place))
     turns = []
-    for place in places.tolist():
-        if labels[place] in kept:
-            turns.append((seen[labels[place]], place))
-            seen[labels[place]] += 1
-    chosen = [place for _, place in sorted(turns, key=lambda each: each[0])[:count]]
-    return np.sort(np.array(chosen, dtype=np.int64))
+    for each in drawn.values():
+        first = min(range(len(each)), key=lambda turn: each[turn][0] > 0)
+        turns += enumerate([each[first], *each[:first], *each[first + 1 :]])
+    chosen = [where for _, where in sorted(turns, key=lambda one: one[0])[:count]]
+    return [sorted(place for at, place in chosen if at == split) for split in range(len(labels))]

@@ -51,8 +51,9 @@ def cells_of_search(
         if shots <= max(task.shots, 1)
     }
     labelled = np.concatenate([support, task.others])
-    beside = 0 if task.beside is None else len(task.beside.paths)
-    images = np.concatenate([labelled, -1 - np.arange(beside)])  # images of no split have numbers below 0
+    # images of no split have numbers below 0, by what they show: the digest of the task does not cover them
+    beside = np.empty(0, np.int64) if task.beside is None else task.beside.image_ids
+    images = np.concatenate([labelled, -1 - beside])
     cells = []
     for one in measured:
         whole = replace(one, features=one.all_features)

@@ -176,8 +176,7 @@ def rank_task(
     if earlier is not None:
         sink(RankingReady(ranking=earlier))
         return Ranked(ranking=earlier, measurements=tuple(kept.values()), task=spoken)
-    # a prediction must not have seen its answer
-    sources = library.select_tasks([one.name for one in library.tasks if one.digest != task.digest])
+    sources = library.leave_out(name=task.name, digest=task.digest)
     profiles = open_source_profiles(library, sink=sink) if profile_sources else None
     looked = look_at(
         candidates,

@@ -31,7 +31,7 @@ class Measurement:
     features: FloatArray = field(default_factory=lambda: _nothing(0, 0))  # (n, D) visual embeddings, any scale
     others: FloatArray = field(default_factory=lambda: _nothing(0, 0))  # (u, D) visual embeddings of further images
     text_features: FloatArray = field(default_factory=lambda: _nothing(0, 0))  # (K, D) class weights
-    baseline: FloatArray = field(default_factory=lambda: _nothing(0))  # (D,) embedding of the baseline image (zeros)
+    baseline: FloatArray = field(default_factory=lambda: _nothing(0))  # (D,) embedding of the baseline image; (): 0
     logit_scale: float = 1.0  # the model's own factor on cosines, exponentiated
     total: float = np.nan  # mean over images of F(x) - F(x0), F = margin
     activity: FloatArray = field(default_factory=lambda: _nothing(0))  # (B,) mean over images of sum |C|

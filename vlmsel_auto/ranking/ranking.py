@@ -218,7 +218,7 @@ def rank_candidates(
     """Rank candidates on a task by everything that is known.
 
     Args:
-        task: name of the target task; a source of that name in the library is left out.
+        task: name of the target task; sources that may be it are left out (`SourceTask.may_be`).
         targets: one record a candidate.
         labels: (n,) classes of the rows of every ``features``, or None for a ranking without labels.
         library: source tasks, or None.
@@ -241,8 +241,8 @@ def rank_candidates(
     if forecast is not None and len(forecast.mean) != len(targets):
         raise ValueError(f"the forecast must be of {len(targets)} candidates, but got {len(forecast.mean)}")
     m, shots = len(targets), _shots(labels)
-    if library is not None and task in library.task_names:
-        library = library.leave_out(task)
+    if library is not None:
+        library = library.leave_out(name=task)
     sources = None
     if library is not None and len(library.tasks):
         sources = gather(library, targets, truth=truth, shots=shots, divergence=divergence)

@@ -49,8 +49,8 @@ def ridge(
     """Exact leave-one-out accuracy in [0, 1] of a ridge classifier on unit-norm embeddings, from one decomposition.
 
     The weights are shrunk towards the class texts when these are given (a start at the zero-shot head, as tuning has
-    it), else towards zero; ``penalty`` is in units of the mean squared feature per dimension times n. NaN when fewer
-    than two classes are labelled or no class has two images.
+    it), else towards zero; ``penalty`` is in units of the mean of the min(n, D) squared singular values. NaN when
+    fewer than two classes are labelled or no class has two images.
     """
     if not _learnable(labels):
         return math.nan
