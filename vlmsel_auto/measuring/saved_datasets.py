@@ -108,7 +108,7 @@ def _spread(labels: Sequence[Sequence[Any]], kept: set[Any], *, count: int) -> l
         split, place = places[number]
         if labels[split][place] in kept:
             drawn[labels[split][place]].append((split, place))
-    turns = []
+    turns: list[tuple[int, tuple[int, int]]] = []
     for each in drawn.values():
         first = min(range(len(each)), key=lambda turn: each[turn][0] > 0)
         turns += enumerate([each[first], *each[:first], *each[first + 1 :]])
