@@ -60,6 +60,12 @@ def test_neither_turn_nor_shift_nor_scale_of_a_space_matters(seed, factor):
     np.testing.assert_array_equal(nearest(factor * features @ turn + rng.normal(size=6)), nearest(features))
 
 
+@pytest.mark.parametrize(("images", "count"), [(23, 0), (24, 3), (33, 4), (79, 9), (80, 10), (200, 10)])
+def test_among_few_images_fewer_are_near(images, count):
+    features = np.random.default_rng(0).normal(size=(images, 7))
+    assert nearest(features).shape == (images, count)
+
+
 def test_less_noisy_towers_are_better_aligned_though_no_class_is_named():
     noise = np.linspace(0.1, 3.0, 9)
     found = alignment([nearest(one) for one in towers(0, noise=noise)], -noise)
@@ -83,8 +89,8 @@ def test_among_many_images_some_that_are_spread_over_them_are_compared():
 def test_two_candidates_few_images_or_copies_alone_say_nothing():
     neighbours, margins = drawn(5)
     assert np.isnan(alignment(neighbours[:2], margins[:2])).all()
-    assert nearest(np.random.default_rng(0).normal(size=(79, 5))).shape == (79, 0)
-    assert np.isnan(alignment([np.empty((79, 0), dtype=int)] * 5, margins)).all()
+    assert nearest(np.random.default_rng(0).normal(size=(23, 5))).shape == (23, 0)
+    assert np.isnan(alignment([np.empty((23, 0), dtype=int)] * 5, margins)).all()
     assert np.isnan(alignment(neighbours, margins, alike=np.ones((5, 5)))).all()
 
 

@@ -18,7 +18,8 @@ from vlmsel_auto.ranking.scaling import unit_rows
 from vlmsel_auto.records import FloatArray, IntArray
 
 _NEIGHBOURS: Final = 10
-_LEAST: Final = 80  # images: among fewer, ten neighbours are no near ones
+_NEAR: Final = 8  # images for each neighbour: among 32, ten would be no near ones; our own choice
+_LEAST: Final = 24  # images
 COMPARED: Final = 255  # images at most: a library's file has a byte for each place
 _FLOOR: Final = 0.02  # a share of votes, so that one neighbour that nobody shares does not decide; our own choice
 
@@ -30,15 +31,16 @@ def nearest(features: FloatArray) -> IntArray:
         features: (N, D) image embeddings of any scale, N >= 1. Of more than 255 images, 255 spread over them count.
 
     Returns:
-        (n, 10) places among the n <= 255 compared images, the nearest first, by the cosine of centred embeddings;
-        (n, 0) for fewer than 80 images.
+        (n, k) places among the n <= 255 compared images, the nearest first, by the cosine of centred embeddings; k is
+        an eighth of the images, at most 10, and 0 for fewer than 24.
     """
     chosen = features[compared(len(features), most=COMPARED)]
     unit = unit_rows(chosen - chosen.mean(axis=0))
     cosine = unit @ unit.T
     np.fill_diagonal(cosine, -np.inf)
     order = np.argsort(-cosine, axis=1, kind="stable")
-    return np.asarray(order[:, : _NEIGHBOURS if len(chosen) >= _LEAST else 0], dtype=np.int64)
+    count = min(_NEIGHBOURS, len(chosen) // _NEAR) if len(chosen) >= _LEAST else 0
+    return np.asarray(order[:, :count], dtype=np.int64)
 
 
 def alignment(neighbours: Sequence[IntArray], margins: FloatArray, *, alike: FloatArray | None = None) -> FloatArray:
