@@ -3,8 +3,9 @@
     python benchmarks/without_labels.py TASKS --write benchmarks/results/without-labels.json
     python benchmarks/without_labels.py TASKS --quick
 
-Each task's training images, at most 400 (--images), are taken for unlabelled ones; accuracy is that on its test images,
-at most 300. The ranking is that of `vlmsel_auto.rank` without labels, with the conductance that the library has of it.
+Each task's training images, at most 1,000 (--images), are taken for unlabelled ones; accuracy is that on its test
+images, of which no task has more than 1,000. The ranking is that of `vlmsel_auto.rank` without labels, with the
+conductance that the library has of it.
 Rows: the best single zero-shot candidate in hindsight, the one that ranks first, the pool that ships, other pools, and
 adaptations to the unlabelled images (`without_labels_adapt`). Two ceilings know the labels of the unlabelled images:
 the candidate that is best on these, and the pool of the five that are. Beside each row stands the paired difference to
@@ -45,7 +46,7 @@ from vlmsel_auto.records import Candidate, FloatArray, IntArray, Ranking
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tasks.templates import DEFAULT_TEMPLATES
 
-UNLABELLED, TESTED = 400, 300  # images
+UNLABELLED, TESTED = 1_000, 1_000  # images at most
 _RAREST = 0.1
 _POOLED = 0.05  # accuracy that costs a member of the ceiling's pool a factor of e
 SAME_IMAGES = {"mnist": "optical_digits", "optical_digits": "mnist"}  # tasks that are no strangers to each other

@@ -47,7 +47,7 @@ from vlmsel_auto.ranking.sources import image_signal
 from vlmsel_auto.ranks import error_correlation
 from vlmsel_auto.records import Candidate, FloatArray
 
-_IMAGES = (20, 40, 80, 160, 400)
+_IMAGES = (20, 40, 80, 160, 400, 1000)
 _LOADS = (3, 5, 10)
 _POOR = 3  # place from the end of the member that is copied ten times
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
