@@ -231,13 +231,18 @@ def _check_size(size: tuple[int, int]) -> None:
 def _convert(opened: Image.Image, *, scalable: bool) -> Decoded:
     opened.load()
     mode = opened.mode
-    image = _upright(_to_rgb(opened), opened)
+    image = upright_rgb(opened)
     notes = ["animated or multi-page image, first frame used"] if _is_animated(opened) else []
     if mode in _WHITE:
         notes.append(f"{'16-bit' if mode.startswith('I;16') else 'deep'} image, scaled to 8 bits")
     elif mode == "CMYK":
         notes.append("CMYK image, converted to RGB")
     return Decoded(image=image, note="; ".join(notes), scalable=scalable)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """The image in 8-bit RGB, upright: what a file of it gives, and an image in memory too."""
+    return _upright(_to_rgb(image), image)
 
 
 def _upright(image: Image.Image, opened: Image.Image) -> Image.Image:
