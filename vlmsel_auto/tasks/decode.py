@@ -210,6 +210,12 @@ def check_file(source: Path | bytes) -> int:
     return size
 
 
+def has_image_suffix(name: str) -> bool:
+    """Whether a file's name ends as those of images do; what it is, its bytes tell."""
+    suffix = Path(name).suffix.lower()
+    return Image.registered_extensions().get(suffix) in _FORMATS
+
+
 def _formats() -> tuple[str, ...]:
     """The wanted formats that this build of Pillow has."""
     Image.init()
