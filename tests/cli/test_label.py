@@ -47,6 +47,20 @@ def test_what_cannot_be_labelled(heap, tmp_path):
     assert done.exit_code == 2
 
 
+def test_a_page_that_could_not_write_is_refused_at_once(heap, tmp_path):
+    (heap / "labels.csv").symlink_to(tmp_path / "elsewhere.csv")
+    done = CliRunner().invoke(app, [*options(heap, tmp_path), "--page"])
+    assert done.exit_code == 2
+    assert "labels are written inside the task folder only" in done.stderr
+
+
+def test_the_cache_may_lie_in_the_folder(heap, tmp_path):
+    command = ["rank", str(heap), *OPTIONS, "--cache-dir", str(heap / "cc")]
+    for _ in range(2):
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, done.stderr
+
+
 def test_the_page_is_served_until_it_is_interrupted(heap, tmp_path):
     running = subprocess.Popen(
         [sys.executable, "-m", "vlmsel_auto", *options(heap, tmp_path), "--page"],

@@ -8,6 +8,7 @@ import vlmsel_auto
 from helpers.drawings import SHAPES
 from helpers.labelling import drawn_session, true_class, write_heap
 from vlmsel_auto.errors import CandidateError, TaskError, WorkdirError
+from vlmsel_auto.events import Notice
 from vlmsel_auto.library.places import default_library
 from vlmsel_auto.pipeline.label import write_to_label
 from vlmsel_auto.pipeline.label_session import LabelSession, ToLabel
@@ -125,6 +126,46 @@ def test_the_file_is_no_image(heap, monkeypatch):
     monkeypatch.chdir(heap)
     with pytest.raises(WorkdirError, match="must lie outside the task folder"):
         vlmsel_auto.label(".", classes=SHAPES)
+
+
+def test_a_work_directory_that_cannot_be_written_is_told_before_anybody_is_looked_at(heap, tmp_path):
+    (tmp_path / "file").touch()
+    seen = []
+    with pytest.raises(WorkdirError, match="the work directory cannot be written here"):
+        vlmsel_auto.label(heap, classes=SHAPES, workdir=tmp_path / "file" / "work", sink=seen.append)
+    assert not seen
+
+
+def test_what_was_left_out_is_told_and_a_cache_in_the_folder_is_no_class(heap, tmp_path):
+    (heap / "copy.png").write_bytes((heap / "000.png").read_bytes())
+    (heap / "broken.png").write_bytes(b"")
+    options = {"candidates": NAMES[:1], "classes": "circle,square,triangle", "cache_dir": heap / "cache"}
+    notes = [
+        f"files left out, {what}" for what in ("cannot be used: 1: 'broken.png: empty", "copies of other images: 1: ")
+    ]
+    for _ in range(2):
+        seen = []
+        vlmsel_auto.label(heap, workdir=tmp_path / "work", device="cpu", sink=seen.append, **options)
+        told = [event.text for event in seen if isinstance(event, Notice)]
+        assert all(any(text.startswith(note) for text in told) for note in notes)
+        ranking = vlmsel_auto.rank(heap, device="cpu", **options)
+        assert all(any(text.startswith(note) for text in ranking.notes) for note in notes)
+
+
+def test_two_sessions_on_one_folder(session, heap, tmp_path):
+    other = drawn_session(heap, workdir=tmp_path / "work")
+    other.tell("004.png", "square")
+    session.tell("003.png", "circle")
+    assert session.labels == {"003.png": "circle", "004.png": "square"}
+    assert session.answered == 1
+    with pytest.raises(TaskError, match=r"somebody else has labelled '003.png' as 'circle'"):
+        other.tell("003.png", "square")
+    other.tell("003.png", "square")  # knowing of it
+    with pytest.raises(TaskError, match="but got no label"):
+        session.undo()
+    assert session.answered == 0
+    assert other.undo() == "003.png"
+    assert read_known(heap, classes=SHAPES, unlabelled=False).labels == {"003.png": "circle", "004.png": "square"}
 
 
 @pytest.mark.parametrize("options", [{"count": 0}, {"purpose": "fun"}])

@@ -19,6 +19,8 @@ def test_a_list_with_commas_or_a_file_with_lines(tmp_path: Path) -> None:
     [
         ("cat, dog, cat", "'cat' more than once"),
         ("cat", "two classes or more, but got 'cat'"),
+        ("nmaes.txt", "no such file of class names, and one name is not enough, but got 'nmaes.txt'"),
+        ("lists/names", "no such file of class names"),
         ("cat,,dog", "must not be empty"),
         ("", "must not be empty"),
         ("x" * 5000, "two classes or more"),

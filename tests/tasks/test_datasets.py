@@ -94,6 +94,22 @@ def test_images_without_a_label_are_there_and_have_none(pictures, tmp_path):
     assert len((tmp_path / "task" / "labels.csv").read_text().splitlines()) == 1 + 8
 
 
+def test_images_without_any_label_are_a_task_of_named_classes(pictures, tmp_path):
+    folder = write_dataset([(image, None) for image, _ in pictures], folder=tmp_path / "task")
+    assert sorted(each.suffix for each in folder.iterdir()) == [".png"] * len(pictures) + [".toml"]
+    task = load_task(folder, workdir=tmp_path / "w", classes=SHAPES)
+    assert not task.is_labelled
+    assert len(task.paths) == len(pictures)
+
+
+def test_tensors_in_half_precision(tmp_path):
+    grey = torch.full((3, 4, 4), 0.5)
+    folder = write_dataset([(grey.to(torch.bfloat16), "a"), (grey.half(), "b")], folder=tmp_path / "task")
+    for file in (folder / "images").iterdir():
+        with Image.open(file) as written:
+            assert written.getpixel((0, 0)) == (128, 128, 128)
+
+
 def test_an_earlier_data_set_is_replaced_and_half_of_one_is_none(pictures, tmp_path):
     write_dataset(pictures, folder=tmp_path / "task")
     write_dataset(pictures[:3], folder=tmp_path / "task")
@@ -113,6 +129,13 @@ def test_an_earlier_data_set_is_replaced_and_half_of_one_is_none(pictures, tmp_p
         ([(torch.randn(3, 4, 4), "x")], r"not normalised yet, but got float32 from -"),
         ([(torch.zeros(4, 4, 7), "x")], r"must be \(3, H, W\), but got \(4, 4, 7\)"),
         ([(np.zeros((4, 4, 3), np.uint8), 1.5)], "the label of item 0 must be a text or a whole number, but got 1.5"),
+        ([(np.zeros((4, 4, 3), np.uint8), np.eye(2)[0])], r"a whole number, but got ndarray of \(2,\)"),
+        ([(np.zeros((4, 4, 3), np.uint8), torch.tensor([0, 1]))], r"a whole number, but got Tensor of \(2,\)"),
+        (
+            [(np.zeros((4, 4, 3), np.uint8), " ")],
+            "label of item 0 must not be empty; None stands for none, but got ' '",
+        ),
+        ([(torch.zeros(3, 0, 4), "x")], r"must have pixels, but got \(3, 0, 4\)"),
     ],
 )
 def test_other_forms_are_refused(data, message, tmp_path):

@@ -1,13 +1,15 @@
 """Images in memory as files: nothing of their pixels is lost, and what is no image is refused."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from helpers.drawings import draw_shape
 from vlmsel_auto.errors import InputError
+from vlmsel_auto.tasks.decode import decode_image
 from vlmsel_auto.tasks.given import as_files, as_images, write_task
 from vlmsel_auto.tasks.task import load_task
 
@@ -27,6 +29,39 @@ def test_pixels_and_pictures_come_back_unchanged(pixels, tmp_path):
     assert all(np.array_equal(one, image) for one, image in zip(read[:3], pixels[:3], strict=True))
     assert read[3].shape == (20, 30, 3)
     assert np.array_equal(read[4], pixels[4, :, :, 0])
+
+
+@pytest.mark.parametrize("kind", ["uint16", "int32", "float32"])
+def test_deep_pictures_become_what_their_files_become(kind, tmp_path):
+    ramp = np.linspace(0, 1, 64 * 64).reshape(64, 64)
+    picture = Image.fromarray((ramp if kind == "float32" else 65535 * ramp).astype(kind))
+    picture.save(tmp_path / "file.tif")
+    (file,) = as_files([picture], tmp_path)
+    found = np.asarray(decode_image(file).image)
+    assert np.array_equal(found, np.asarray(decode_image(tmp_path / "file.tif").image))
+    assert abs(found.mean() - 127.5) < 1.0
+
+
+def test_turned_and_transparent_pictures_become_what_their_files_become(tmp_path):
+    picture = Image.new("RGBA", (4, 8), (200, 0, 0, 128))
+    turned = Image.new("RGB", (4, 8), "red")
+    turned.getexif()[ExifTags.Base.Orientation] = 6
+    first, second = as_files([picture, turned], tmp_path)
+    assert decode_image(first).image.getpixel((0, 0)) == (227, 127, 127)
+    assert decode_image(second).image.size == (8, 4)
+
+
+@pytest.mark.parametrize("wrong", ["truncated", "closed", "empty"])
+def test_pictures_that_cannot_be_loaded(pixels, wrong, tmp_path):
+    stream = io.BytesIO()
+    Image.fromarray(pixels[0]).save(stream, "PNG")
+    picture = Image.open(io.BytesIO(stream.getvalue()[: 300 if wrong == "truncated" else None]))
+    if wrong == "closed":
+        picture.close()
+    if wrong == "empty":
+        picture = Image.new("RGB", (0, 3))
+    with pytest.raises(InputError, match="image 1 must be one that Pillow can load, but got"):
+        as_files([pixels[0], picture], tmp_path)
 
 
 def test_paths_stay_where_they_are(tmp_path):
@@ -70,6 +105,7 @@ def test_what_holds_no_images_is_refused(X, message):
         ("gone.png", "image 0 is not there, but got 'gone.png'"),
         (3, "image 0 must be a path.*but got int"),
         (np.zeros((4, 4, 2), dtype=np.uint8), r"but got uint8 of \(4, 4, 2\)"),
+        (np.zeros((0, 4, 3), dtype=np.uint8), r"but got uint8 of \(0, 4, 3\)"),
     ],
 )
 def test_what_is_no_image_is_refused(image, message, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 from helpers.task_folders import fill, listed, strays
 from vlmsel_auto.errors import TaskError
+from vlmsel_auto.pipeline.workdir import LOCK
 from vlmsel_auto.tasks.imagefolder import scan_folder
 
 
@@ -72,6 +73,22 @@ def test_a_folder_beside_the_splits_is_listed(tmp_path: Path) -> None:
         "docs": "folder beside train, val and test; not used",
         "train/loose.png": "not in a class folder",
     }
+
+
+@pytest.mark.parametrize("own", ["search.json", LOCK])
+def test_work_directories_of_searches_are_passed_over(tmp_path: Path, own: str) -> None:
+    fill(tmp_path, "a/1.png", "b/1.png", f"vlmsel-x/{own}", "vlmsel-x/pixels/y")
+    assert scan_folder(tmp_path).classes == ("a", "b")
+    assert len(scan_folder(tmp_path, classes=["c", "d"], unlabelled=True).entries) == 2
+
+
+def test_names_of_classes_as_a_text(tmp_path: Path) -> None:
+    fill(tmp_path / "heap", "1.png")
+    (tmp_path / "names.txt").write_text("dog\ncat\n")
+    assert scan_folder(tmp_path / "heap", classes="dog, cat").classes == ("dog", "cat")
+    assert scan_folder(tmp_path / "heap", classes=str(tmp_path / "names.txt")).classes == ("dog", "cat")
+    with pytest.raises(TaskError, match="two classes or more, but got 'cat'"):
+        scan_folder(tmp_path / "heap", classes="cat")
 
 
 def test_the_work_directory_is_no_class(tmp_path: Path) -> None:

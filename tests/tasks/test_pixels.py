@@ -177,6 +177,15 @@ def test_a_flipped_bit_on_disk_is_said_and_decoded_again(root: Path) -> None:
     assert store.read(SQUASHED, np.empty(0, dtype=np.int64)).shape == (0, 6, 6, 3)
 
 
+def test_a_folder_that_was_emptied_is_an_error(root: Path) -> None:
+    store = store_of(root)
+    for file in root.rglob("*.*"):
+        file.unlink()
+    with pytest.raises(TaskError, match=r"bring it back \(is a disk unmounted\?\)"):
+        store.read(SMALL, np.array([0]))
+    assert store.found_bad == ()
+
+
 def test_a_folder_that_is_gone_is_an_error(root: Path) -> None:
     store = store_of(root)
     store.read(SMALL, np.array([0]))

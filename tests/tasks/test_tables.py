@@ -50,9 +50,43 @@ def test_csv_with_splits_numbers_as_labels_byte_order_mark_and_unnamed_files(tmp
 
 def test_csv_paths_of_windows_and_repeated_rows(tmp_path: Path) -> None:
     fill(tmp_path, "images/a/1.png", "images/2.png")
-    scan = scan_folder(table(tmp_path, "path,label\na\\1.png,x\n2.png,y\n./2.png,y\n"))
+    scan = scan_folder(table(tmp_path, "path,label\na\\1.png,x\n2.png,y\nimages/2.png,y\n"))
     assert listed(scan) == {"images/a/1.png": ("x", None), "images/2.png": ("y", None)}
     assert strays(scan) == {"images/2.png": "named more than once in labels.csv"}
+
+
+def test_csv_paths_from_the_root_and_with_blanks(tmp_path: Path) -> None:
+    fill(tmp_path, "1.png", "images/1.png", "images/2.png", "3.png ", "4\r.png")
+    table(tmp_path, 'path,label\n./1.png,x\n1.png,y\n"./3.png ",x\n"./4\r.png",x\n')
+    found = {"1.png": ("x", None), "images/1.png": ("y", None), "3.png ": ("x", None), "4\r.png": ("x", None)}
+    assert listed(scan_folder(tmp_path)) == found
+    with pytest.raises(TaskError, match=r"begin with ./ must be there\), but got './2.png'"):
+        scan_folder(table(tmp_path, "path,label\n./2.png,x\n"))
+
+
+def test_csv_images_without_a_row_to_any_depth(tmp_path: Path) -> None:
+    fill(tmp_path, "images/1.png", "images/2.PNG", "images/odd", "images/b/c/3.jpg", "images/b/notes.txt", "README.md")
+    scan = scan_folder(table(tmp_path, "path,label\n1.png,x\n"))
+    assert scan.unlabelled == ("images/2.PNG", "images/odd", "images/b/c/3.jpg")
+
+
+def test_named_classes_keep_their_order(tmp_path: Path) -> None:
+    root = table(fill(tmp_path, "1.png", "2.png"), "path,label\n1.png,cat\n2.png,dog\n")
+    assert scan_folder(root).classes == ("cat", "dog")
+    assert scan_folder(root, classes=["dog", "cat"]).classes == ("dog", "cat")
+    (root / "task.toml").write_text('classes = ["emu", "dog", "cat"]')
+    assert scan_folder(root).classes == ("emu", "dog", "cat")
+
+
+def test_csv_beside_labelled_folders(tmp_path: Path) -> None:
+    fill(tmp_path, "labelled/a/1.png", "labelled/a/2.png", "labelled/b/3.png", "unlabelled/4.png", "unlabelled/5.png")
+    root = table(tmp_path, "path,label\n./labelled/a/1.png,b\n./unlabelled/4.png,a\n")
+    found = {"labelled/a/1.png": "b", "unlabelled/4.png": "a", "labelled/a/2.png": "a", "labelled/b/3.png": "b"}
+    scan = scan_folder(root)
+    assert listed(scan) == {path: (label, None) for path, label in found.items()}
+    assert scan.unlabelled == ("unlabelled/5.png",)
+    table(root, "path,label,split\nunlabelled/4.png,a,train\n")
+    assert len(scan_folder(root).entries) == 1
 
 
 def test_csv_paths_out_of_the_folder_are_refused(tmp_path: Path) -> None:

@@ -588,3 +588,8 @@ def test_parquet_is_decoded_by_row_groups(root: Path, monkeypatch: pytest.Monkey
     for place in range(20):  # one by one: each brings those of its group that the task has
         with Image.open(images[int(capped.paths[place].split("/")[1])]) as image:
             np.testing.assert_array_equal(capped.pixels.read(VIEW, np.array([place]))[0], render(image, VIEW))
+
+
+def test_folders_that_are_no_part_of_the_task(root: Path) -> None:
+    fill(root, "a", "b", "cache")
+    assert load(root, exclude=(root / "cache",)).classes == ("a", "b")

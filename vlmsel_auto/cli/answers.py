@@ -147,9 +147,11 @@ def check_task(
     *,
     classes: str | None,
     unlabelled: bool,
-    workdir: Path | None = None,
+    exclude: Sequence[Path] = (),
 ) -> tuple[str, ...] | None:
     """Refuse a task folder or a candidate's name that cannot be used, before seconds are spent on importing torch.
+
+    ``exclude``: folders inside that are no part of it.
 
     Returns:
         The names in ``classes``.
@@ -166,7 +168,7 @@ def check_task(
     if named and not any("hf-hub:" in name or ".toml" in name for name in named):
         resolve_usable(named)
     found = None if classes is None else read_class_names(classes)
-    scan_folder(directory, exclude=() if workdir is None else (workdir,), classes=found, unlabelled=unlabelled)
+    scan_folder(directory, exclude=exclude, classes=found, unlabelled=unlabelled)
     return found
 
 

@@ -89,6 +89,7 @@ def label(
     `rank` and `search` on DIR use them as soon as every class has two.
     """
     with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.cache import default_cache_dir
         from vlmsel_auto.cli.answers import check_task, label_json, print_labelling
         from vlmsel_auto.models.limits import read_limits
         from vlmsel_auto.process import collections_paused
@@ -101,11 +102,15 @@ def label(
             image_size=image_size,
             licence=licence,
         )
-        named = check_task(directory, candidates, classes=classes, unlabelled=unlabelled)
+        own = (cache_dir or default_cache_dir(),)
+        named = check_task(directory, candidates, classes=classes, unlabelled=unlabelled, exclude=own)
         with collections_paused():
             from vlmsel_auto.pipeline.label import finish_labelling, folder_of, open_labelling
+            from vlmsel_auto.tasks.labelfile import check_writable
 
         folder = folder_of(directory, workdir)
+        if page:
+            check_writable(directory)
 
         with make_sink(quiet=quiet) as sink:
             session = open_labelling(

@@ -66,6 +66,7 @@ def rank(
 ) -> None:
     """Predict how the candidates will rank on DIR once tuned, or zero-shot; nothing is trained."""
     with guarded(debug=debug, as_json=as_json) as answer:
+        from vlmsel_auto.cache import default_cache_dir
         from vlmsel_auto.cli.answers import check_task, print_ranking, rank_json
         from vlmsel_auto.models.limits import read_limits
         from vlmsel_auto.process import collections_paused
@@ -78,7 +79,8 @@ def rank(
             image_size=image_size,
             licence=licence,
         )
-        named = check_task(directory, candidates, classes=classes, unlabelled=unlabelled)
+        own = (cache_dir or default_cache_dir(),)
+        named = check_task(directory, candidates, classes=classes, unlabelled=unlabelled, exclude=own)
         with collections_paused():
             from vlmsel_auto.pipeline.rank import rank as run_rank
 

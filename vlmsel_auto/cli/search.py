@@ -168,7 +168,8 @@ def search(
         aim = read_objective(objective)
         seconds = None if time_budget is None else parse_duration(time_budget)
         budget = Budget(seconds=seconds, trials=max_trials)
-        named = check_task(directory, candidates, classes=classes, unlabelled=unlabelled, workdir=workdir)
+        own = [folder for folder in (workdir, cache_dir) if folder is not None]
+        named = check_task(directory, candidates, classes=classes, unlabelled=unlabelled, exclude=own)
         with make_sink(quiet=quiet, budget=budget, log_file=log_file) as sink:
             with collections_paused():
                 from vlmsel_auto.pipeline.search import search as run_search  # loads torch, which the screen covers

@@ -100,7 +100,7 @@ def limits_of(limits: Limits) -> list[str]:
 
 
 def _without_labels(classes: Sequence[str] | None, *, unlabelled: bool, images: int | None) -> list[str]:
-    words = [] if classes is None else ["--classes", ",".join(classes)]
+    words = [] if classes is None else ["--classes", classes if isinstance(classes, str) else ",".join(classes)]
     if unlabelled:
         words += ["--unlabelled"]
     return words if images is None else [*words, "--images", str(images)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from vlmsel_auto.pipeline.workdir import TO_LABEL, default_workdir
 from vlmsel_auto.process import writing
 from vlmsel_auto.reporting.formatting import plural
 from vlmsel_auto.tasks.answers import read_known
+from vlmsel_auto.tasks.left_out import left_out_notes
 from vlmsel_auto.tasks.task import load_task
 
 BATCH: Final = 10
@@ -60,8 +62,8 @@ def open_labelling(
 
     Arguments and errors as for `label`.
     """
-    known = read_known(Path(task_dir), classes=classes, unlabelled=unlabelled)
     root = cache_dir or default_cache_dir()
+    known = read_known(Path(task_dir), classes=classes, unlabelled=unlabelled, exclude=(root,))
     place = str(pick_device(device))
     with hub_offline(offline), writing(root):
         listed = choose(candidates, limits=limits, offline=offline, device=device, sink=sink)
@@ -88,6 +90,8 @@ def open_labelling(
     session = LabelSession(
         ranked.task, ranking=ranked.ranking, measured=ranked.measurements, labels=known.labels, purpose=purpose
     )
+    for note in left_out_notes(task.bad_files):
+        sink(Notice(text=note))
     beyond = len(set(known.labels) - set(task.paths))
     if beyond:
         sink(Notice(text=f"{plural(beyond, 'label')} of images that are not among those looked at stay unused here"))
@@ -152,11 +156,14 @@ def folder_of(task_dir: str | Path, workdir: str | Path | None) -> Path:
     """The folder of to_label.csv.
 
     Raises:
-        WorkdirError: it lies in the task folder, where the file would be taken for an image.
+        WorkdirError: it lies in the task folder, where the file would be taken for an image, or cannot be written.
     """
     folder = Path(workdir) if workdir is not None else default_workdir(Path(task_dir))
     if folder.resolve().is_relative_to(Path(task_dir).resolve()):
         raise WorkdirError(f"the work directory must lie outside the task folder, but got {str(folder)!r}")
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise WorkdirError(f"the work directory cannot be written here; choose another, but got {str(folder)!r}")
     return folder
 
 

@@ -18,8 +18,7 @@ from vlmsel_auto.ranking.label_belief import Weights, believe, prior_weights
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.scaling import unit_rows
 from vlmsel_auto.records import UNLABELLED, FloatArray, IntArray, Ranking, Task
-from vlmsel_auto.tasks.answers import write_known
-from vlmsel_auto.tasks.tables import LABELS
+from vlmsel_auto.tasks.labelfile import LabelFile
 
 Purpose = Literal["ranking", "tuning"]
 
@@ -81,7 +80,7 @@ class LabelSession:
         self.task = task
         self.purpose: Purpose = purpose
         self.names = tuple(one.candidate for one in seen)
-        self._labels = dict(labels)
+        self._file = LabelFile(task.root, labels)
         self._given: list[tuple[str, str | None]] = []  # path and what it was before, for undo
         self._skipped: set[str] = set()
         self._place = {path: place for place, path in enumerate(task.paths)}
@@ -95,17 +94,17 @@ class LabelSession:
     @property
     def labels(self) -> Mapping[str, str]:
         """All labels of the folder, also of images outside the sample."""
-        return dict(self._labels)
+        return dict(self._file.labels)
 
     @property
     def labels_path(self) -> Path:
         """Where labels are kept."""
-        return self.task.root / LABELS
+        return self._file.path
 
     @property
     def closed(self) -> frozenset[str]:
         """Images that are not asked for: labelled or skipped."""
-        return frozenset(self._labels) | self._skipped
+        return frozenset(self._file.labels) | self._skipped
 
     @property
     def answered(self) -> int:
@@ -116,13 +115,13 @@ class LabelSession:
         """Keep the class of an image of the sample.
 
         Raises:
-            TaskError: no such image or class, or labels.csv cannot be written.
+            TaskError: no such image or class, labels.csv cannot be written, or somebody else labelled the image.
         """
         if path not in self._place or label not in self.task.classes:
             raise TaskError(f"a label needs an image and a class of the task, but got {path!r} and {label!r}")
-        write_known(self.task.root, self._labels | {path: label})
-        self._given.append((path, self._labels.get(path)))
-        self._labels[path] = label
+        before = self._file.labels.get(path)
+        self._file.change(path, label)
+        self._given.append((path, before))
         self._skipped.discard(path)
 
     def skip(self, path: str) -> None:
@@ -133,16 +132,19 @@ class LabelSession:
         """Take the last label of this session back: its image, or None where there is none.
 
         Raises:
-            TaskError: labels.csv cannot be written.
+            TaskError: labels.csv cannot be written, or somebody else changed the label; then it stays.
         """
         if not self._given:
             return None
         path, before = self._given[-1]
-        kept = {name: label for name, label in self._labels.items() if name != path}
-        kept |= {} if before is None else {path: before}
-        write_known(self.task.root, kept)
+        given = self._file.labels.get(path)
+        try:
+            self._file.change(path, before)
+        except TaskError:
+            if self._file.labels.get(path) != given:  # somebody else's label stays
+                self._given.pop()
+            raise
         self._given.pop()
-        self._labels = kept
         return path
 
     def suggest(self, count: int) -> tuple[ToLabel, ...]:
@@ -181,10 +183,8 @@ class LabelSession:
         )
 
     def _numbers(self) -> IntArray:
-        number = {label: k for k, label in enumerate(self.task.classes)}
-        return np.array(
-            [number.get(self._labels.get(path, ""), UNLABELLED) for path in self.task.paths], dtype=np.int64
-        )
+        number, labels = {label: k for k, label in enumerate(self.task.classes)}, self._file.labels
+        return np.array([number.get(labels.get(path, ""), UNLABELLED) for path in self.task.paths], dtype=np.int64)
 
     def _why(self, place: int, likely: int) -> str:
         if self.purpose == "tuning":

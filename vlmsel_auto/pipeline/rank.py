@@ -43,6 +43,7 @@ from vlmsel_auto.ranking.sources import Truth
 from vlmsel_auto.ranks import error_correlation
 from vlmsel_auto.records import Candidate, ImageView, Ranking, Task
 from vlmsel_auto.tasks.datasets import TaskData, task_folder
+from vlmsel_auto.tasks.left_out import left_out_notes
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tasks.unlabelled import spoken_in
 
@@ -135,7 +136,7 @@ def rank(
             truth=truth,
         )
     ranking = ranked.ranking
-    return RankResult.of(replace(ranking, notes=(*task.notes, *ranking.notes)))
+    return RankResult.of(replace(ranking, notes=(*task.notes, *left_out_notes(task.bad_files), *ranking.notes)))
 
 
 def rank_task(

@@ -178,6 +178,7 @@ def search(
     task, engine = open_meanwhile(
         partial(
             load_task, images_of, views=views_of(chosen), shots=shots, seed=seed, workdir=folder, sink=sink,
+            exclude=() if cache_dir is None else (cache_dir,),
             needs_val=True, classes=classes, unlabelled=unlabelled, images=sample if images is None else images,
             draw_test=test_split, max_test_images=test_images,
         ),

@@ -16,13 +16,15 @@ def read_class_names(text: str) -> tuple[str, ...]:
     """Names in "cat, dog", or in a text file of that path: one a line, empty lines are passed over.
 
     Raises:
-        TaskError: the file cannot be read, or the names are not two or more different ones.
+        TaskError: the file is not there or cannot be read, or the names are not two or more different ones.
     """
     path = Path(text)
     try:
         is_file = path.is_file()
     except (OSError, ValueError):  # too long for a path, or a null character
         is_file = False
+    if not is_file and "," not in text and (path.suffix or path.name != text) and text.strip():
+        raise TaskError(f"there is no such file of class names, and one name is not enough, but got {text!r}")
     if not is_file:
         return check_class_names(text.split(","), where="the list of classes")
     try:

@@ -5,6 +5,7 @@ Neither torch nor datasets is imported: what is given is told by what it has.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -144,6 +145,12 @@ def _class_names(part: Any) -> Sequence[str] | None:
 
 
 def _name(label: Any, names: Sequence[str] | None, number: int) -> str | None:
+    shape = getattr(label, "shape", ())
+    if math.prod(shape) != 1:
+        raise InputError(
+            f"the label of item {number} must be a text or a whole number, but got {type(label).__name__} of "
+            f"{tuple(shape)}"
+        )
     value = label.item() if hasattr(label, "item") else label
     if value is None:
         return None
@@ -153,15 +160,23 @@ def _name(label: Any, names: Sequence[str] | None, number: int) -> str | None:
         return names[int(value)]
     if not isinstance(value, (str, int)):
         raise InputError(f"the label of item {number} must be a text or a whole number, but got {value!r}")
+    if not str(value).strip():
+        raise InputError(f"the label of item {number} must not be empty; None stands for none, but got {value!r}")
     return str(value)
 
 
 def _image(image: Any, number: int) -> ImageLike:
     if not hasattr(image, "detach"):  # no tensor
         return image  # type: ignore[no-any-return]  # `given` says what it cannot use
-    pixels = image.detach().cpu().numpy()
+    given = image.detach().cpu()
+    try:
+        pixels = given.numpy()
+    except TypeError:  # NumPy has no bfloat16
+        pixels = given.float().numpy()
     if pixels.ndim != 3 or pixels.shape[0] not in (1, 3):  # noqa: PLR2004 - channels first
         raise InputError(f"a tensor of item {number} must be (3, H, W), but got {tuple(pixels.shape)}")
+    if not pixels.size:
+        raise InputError(f"a tensor of item {number} must have pixels, but got {tuple(pixels.shape)}")
     if pixels.dtype != np.uint8:
         if not (np.isfinite(pixels).all() and pixels.min() >= 0.0 and pixels.max() <= 1.0):
             raise InputError(

@@ -210,6 +210,12 @@ def check_file(source: Path | bytes) -> int:
     return size
 
 
+def has_image_suffix(name: str) -> bool:
+    """Whether a file's name ends as those of images do; what it is, its bytes tell."""
+    suffix = Path(name).suffix.lower()
+    return Image.registered_extensions().get(suffix) in _FORMATS
+
+
 def _formats() -> tuple[str, ...]:
     """The wanted formats that this build of Pillow has."""
     Image.init()
@@ -231,13 +237,18 @@ def _check_size(size: tuple[int, int]) -> None:
 def _convert(opened: Image.Image, *, scalable: bool) -> Decoded:
     opened.load()
     mode = opened.mode
-    image = _upright(_to_rgb(opened), opened)
+    image = upright_rgb(opened)
     notes = ["animated or multi-page image, first frame used"] if _is_animated(opened) else []
     if mode in _WHITE:
         notes.append(f"{'16-bit' if mode.startswith('I;16') else 'deep'} image, scaled to 8 bits")
     elif mode == "CMYK":
         notes.append("CMYK image, converted to RGB")
     return Decoded(image=image, note="; ".join(notes), scalable=scalable)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """The image in 8-bit RGB, upright: what a file of it gives, and an image in memory too."""
+    return _upright(_to_rgb(image), image)
 
 
 def _upright(image: Image.Image, opened: Image.Image) -> Image.Image:

@@ -9,19 +9,18 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from vlmsel_auto.errors import InputError
-from vlmsel_auto.tasks.tables import LABELS
+from vlmsel_auto.tasks.decode import upright_rgb
+from vlmsel_auto.tasks.labeltable import LABELS
 
 ImageLike: TypeAlias = str | PathLike[str] | bytes | Image.Image | NDArray[np.uint8]  # bytes: of a file
 Item: TypeAlias = tuple[ImageLike, str | None, str]  # image, label or none, split ("": it is drawn)
-
-_MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA")  # of Pillow, that PNG keeps as they are and `decode` reads
 
 
 def as_images(X: Any) -> list[ImageLike]:
@@ -65,6 +64,8 @@ def write_task(
 ) -> None:
     """Write images and labels as a task folder of the layout images/ with labels.csv. Files are linked where possible.
 
+    Where no image has a label, they lie in the folder itself and there is no table: a folder images/ would be a class.
+
     Args:
         items: one is held in memory at a time.
         folder: must not be there yet.
@@ -86,8 +87,13 @@ def write_task(
             file = _linked(file, inner / f"{number:07d}{file.suffix}")
         if label is not None:
             rows.append((file.name, label, split))
-    with (folder / LABELS).open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerows([("path", "label", "split"), *rows])
+    if rows:
+        with (folder / LABELS).open("w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream).writerows([("path", "label", "split"), *rows])
+    else:
+        for file in list(inner.iterdir()):
+            file.rename(folder / file.name)
+        inner.rmdir()
     lines = [f"name = {_toml(name)}"] if name else []
     lines += [f"metric = {_toml(metric)}"]
     lines += [f"domain = {_toml(domain)}"] if domain else []
@@ -105,7 +111,7 @@ def _file(image: ImageLike, place: Path, number: int) -> Path:
     if isinstance(image, bytes):
         return _of_bytes(image, place)
     if isinstance(image, Image.Image):
-        picture = ImageOps.exif_transpose(image if image.mode in _MODES else image.convert("RGB"))
+        picture = _picture(image, number)
     elif isinstance(image, np.ndarray) and image.dtype == np.uint8 and _is_picture(image.shape):
         picture = Image.fromarray(image)
     else:
@@ -113,6 +119,17 @@ def _file(image: ImageLike, place: Path, number: int) -> Path:
         raise InputError(f"image {number} must be a path, a Pillow image or uint8 pixels (H, W, 3), but got {kind}")
     picture.save(place, compress_level=1)
     return place
+
+
+def _picture(image: Image.Image, number: int) -> Image.Image:
+    """The image as a file of it would be decoded: in 16 bits, say, it is scaled."""
+    try:
+        if not image.width or not image.height:
+            raise ValueError(f"{image.width} x {image.height} pixels")  # noqa: TRY301 - as what Pillow raises
+        return upright_rgb(image)
+    except Exception as error:  # Pillow's plugins raise almost anything on an image that is damaged or closed
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"image {number} must be one that Pillow can load, but got {said}") from error
 
 
 def _of_bytes(data: bytes, place: Path) -> Path:
@@ -127,7 +144,7 @@ def _of_bytes(data: bytes, place: Path) -> Path:
 
 
 def _is_picture(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))  # noqa: PLR2004 - grey, RGB or RGBA
+    return 0 not in shape and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4)))  # noqa: PLR2004 - grey, RGB or RGBA
 
 
 def _linked(file: Path, place: Path) -> Path:

@@ -1,8 +1,8 @@
 """Detect the layout of a task folder and list its labelled images, without opening one.
 
 Layouts: images.parquet + task.json; images + labels.csv; {train,val,test}/<class>/*; <class>/*; labelled/<class>/*
-beside unlabelled/*; and images without labels, where the classes are named. Folders are searched to any depth. Symbolic
-links to files are followed inside the task folder only, links to folders never.
+beside unlabelled/*; and images without labels, where the classes are named. Folders are searched to any depth, but for
+work directories of searches. Symbolic links to files are followed inside the task folder only, links to folders never.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from typing import NamedTuple
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.records import BadFile
 from vlmsel_auto.tasks import tables
-from vlmsel_auto.tasks.classnames import check_class_names
+from vlmsel_auto.tasks.classnames import check_class_names, read_class_names
 from vlmsel_auto.tasks.declaration import declared_classes
-from vlmsel_auto.tasks.names import inside, is_ignored, nfc, printable, shown
+from vlmsel_auto.tasks.decode import has_image_suffix
+from vlmsel_auto.tasks.labeltable import LABELS
+from vlmsel_auto.tasks.names import inside, is_ignored, is_workdir, nfc, printable, shown
 from vlmsel_auto.tasks.scan import LAYOUTS, Entry, Part, Scan, scan_of_files, split_part
 
-_OWN_FILES = frozenset({"task.toml", tables.LABELS})
+_OWN_FILES = frozenset({"task.toml", LABELS})
 _LABELLED, _UNLABELLED = {"labelled", "labeled"}, {"unlabelled", "unlabeled"}  # folders of a partly labelled task
 
 
@@ -56,7 +58,8 @@ def scan_folder(
     Args:
         path: the folder.
         exclude: folders to pass over, such as a work directory inside it.
-        classes: names of the classes; None: what task.toml, or else the labels, say.
+        classes: names of the classes, or a text that `classnames.read_class_names` reads; None: what task.toml, or else
+            the labels, say.
         unlabelled: names of folders are no classes, and labels are not used.
 
     Raises:
@@ -80,9 +83,8 @@ def scan_folder(
             return _without_labels(listed, named) if unlabelled else _of_classes(listed, named)
         if unlabelled:
             return _scan_unlabelled(root, found=found, named=named)
-        if (root / tables.LABELS).is_file():
-            scan = tables.scan_csv(root, named=named)
-            return replace(scan, unlabelled=tuple(_unnamed({entry.path for entry in scan.entries}, found=found)))
+        if (root / LABELS).is_file():
+            return _scan_table(root, found=found, named=named)
         return _scan_classes(root, found=found, named=named)
     except OSError as error:
         raise TaskError(f"the task folder cannot be read; check its rights, but got {error}") from error
@@ -90,6 +92,8 @@ def scan_folder(
 
 def _named_classes(root: Path, classes: Sequence[str] | None) -> tuple[str, ...] | None:
     """The classes that the user named, checked."""
+    if isinstance(classes, str):
+        return read_class_names(classes)
     told = declared_classes(root) if classes is None else list(classes)
     if told is None:
         return None
@@ -114,13 +118,26 @@ def _without_labels(scan: Scan, named: Sequence[str] | None) -> Scan:
     return replace(scan, entries=entries, classes=tuple(named or scan.classes), labelled=False)
 
 
+def _scan_table(root: Path, *, found: _Found, named: Sequence[str] | None) -> Scan:
+    """The rows of labels.csv, and images of labelled/<class>/ that have none: they may have come later."""
+    rows, refused = tables.read_rows(root)
+    known = {entry.path for entry in rows}
+    folders = list(_folders("", found=found))
+    if _is_partly_labelled(folders) and not any(entry.part for entry in rows):
+        for folder in _labelled_folders(folders, found=found):
+            _collect(folder, part=None, found=found)
+    entries = [*rows, *(entry for entry in found.entries if entry.path not in known)]
+    labels = {*found.labels, *(entry.label for entry in entries)}
+    scan = scan_of_files(root, labels=labels, entries=entries, stray=refused, named=named)
+    return replace(scan, unlabelled=tuple(_unnamed({entry.path for entry in entries}, found=found)))
+
+
 def _unnamed(rows: set[str], *, found: _Found) -> Iterator[str]:
-    """Files beside those that a labels.csv names, in the same folders."""
-    known = rows | _OWN_FILES
-    for folder in sorted({path.rpartition("/")[0] for path in rows}):
-        for child in _children(folder, found=found):
-            if not child.is_folder and child.path not in known:
-                yield child.path
+    """Files that have no label: those in folders with images that have one, and images elsewhere by their names."""
+    folders, known = {path.rpartition("/")[0] for path in rows}, rows | _OWN_FILES
+    for path in _files("", found=found):
+        if path not in known and (path.rpartition("/")[0] in folders or has_image_suffix(path)):
+            yield path
 
 
 def _scan_unlabelled(root: Path, *, found: _Found, named: Sequence[str] | None) -> Scan:
@@ -162,13 +179,22 @@ def _scan_classes(root: Path, *, found: _Found, named: Sequence[str] | None) -> 
 def _class_folders(*, found: _Found) -> tuple[list[_Child], tuple[str, ...]]:
     """Folders that may be classes or splits; of a partly labelled task those in labelled/, and the other files."""
     folders = list(_folders("", found=found, own=_OWN_FILES))
-    names = {folder.name.lower() for folder in folders}
-    if not names <= _LABELLED | _UNLABELLED or not names & _UNLABELLED:
+    if not _is_partly_labelled(folders):
         return folders, ()
     heaps = [folder for folder in folders if folder.name.lower() in _UNLABELLED]
     unlabelled = tuple(path for heap in heaps for path in _files(heap.path, found=found))
-    labelled = [one for folder in folders if folder not in heaps for one in _folders(folder.path, found=found)]
-    return labelled, unlabelled
+    return _labelled_folders(folders, found=found), unlabelled
+
+
+def _is_partly_labelled(folders: Sequence[_Child]) -> bool:
+    names = {folder.name.lower() for folder in folders}
+    return names <= _LABELLED | _UNLABELLED and bool(names & _UNLABELLED)
+
+
+def _labelled_folders(folders: Sequence[_Child], *, found: _Found) -> list[_Child]:
+    """The class folders of a partly labelled task."""
+    labelled = [folder for folder in folders if folder.name.lower() in _LABELLED]
+    return [one for folder in labelled for one in _folders(folder.path, found=found)]
 
 
 def _is_split(folders: Sequence[_Child], root: Path) -> bool:
@@ -199,7 +225,7 @@ def _children(parent: str, *, found: _Found) -> Iterator[_Child]:
         path = f"{parent}/{each.name}" if parent else each.name
         is_link = each.is_symlink()
         is_folder = Path(each).is_dir() if is_link else each.is_dir()  # an entry raises where links go in a circle
-        if is_folder and Path(each).resolve() in found.exclude:
+        if is_folder and (Path(each).resolve() in found.exclude or is_workdir(Path(each))):
             continue
         if is_link and not (Path(each).is_file() and inside(Path(each), found.root)):
             found.skip(path, _link_reason(Path(each), found.root))

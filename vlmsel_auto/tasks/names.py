@@ -7,12 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _IGNORED = frozenset({"__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin"})
+_OF_WORKDIRS = ("search.json", "search.lock")  # files that a search keeps in its work directory from the start
 _SHOWN = 5  # names that an error message lists
 
 
 def is_ignored(name: str) -> bool:
     """Whether a file or folder is of the operating system or hidden, and passed over in silence."""
     return name.startswith(".") or name.lower() in _IGNORED
+
+
+def is_workdir(folder: Path) -> bool:
+    """Whether a folder is the work directory of a search, whose pixels are no images of the task around it."""
+    return any((folder / name).is_file() for name in _OF_WORKDIRS)
 
 
 def inside(path: Path, root: Path) -> bool:

@@ -34,6 +34,8 @@ _LATE: Final = "late.jsonl"
 _COMMIT: Final = 64  # rows that a kill may cost
 _TOLD_AFTER: Final = 2.0  # seconds of decoding after which it is told
 _STAND_INS: Final = 8  # images that are tried in a damaged one's place
+_LOOKED_FOR: Final = 64  # images of which it is asked whether they are still there, when one cannot be read
+_NEARLY_ALL: Final = 0.9
 _GREY: Final = 127  # of a damaged image for which none can stand in
 
 
@@ -92,7 +94,7 @@ class PixelStore(PixelSource):
         every image: what it raises ends the work, and what was decoded stays.
 
         Raises:
-            TaskError: the task folder is gone.
+            TaskError: the task folder is gone, or nearly all of its images are.
             WorkdirError: the decoded images cannot be written.
         """
         file, rows = self._file(view), self.rows[np.asarray(indices, dtype=np.int64)]
@@ -158,15 +160,25 @@ class PixelStore(PixelSource):
             if note and at not in self.noted:
                 bad = BadFile(path=self.paths[at], reason=note, used=True)
         except ImageError as error:
-            if not self.root.is_dir():
+            if self._is_gone(source):
                 raise TaskError(
-                    f"the task folder is needed until the search ends; bring it back and go on with the same command, "
-                    f"but got {error} in {self.root}"
+                    f"the task folder and its images are needed until the end; bring it back (is a disk unmounted?), "
+                    f"then the same command goes on, but got {error} in {self.root}"
                 ) from error
             other, pixels = self._stand_in(at, view)
             bad = BadFile(path=self.paths[at], reason=f"{error}; {other} stood in for it")
         writer.put(row, pixels)
         return row, bad
+
+    def _is_gone(self, source: Path | bytes) -> bool:
+        """Whether the folder, or with this image nearly all of a sample, are no longer there: a few may be removed."""
+        if not self.root.is_dir():
+            return True
+        if not isinstance(source, Path) or source.exists():
+            return False
+        some = self.rows[np.unique(np.linspace(0, len(self.rows) - 1, _LOOKED_FOR).astype(np.int64))]
+        files = [one for one in self.source.images(self.positions[some]) if isinstance(one, Path)]
+        return sum(not one.exists() for one in files) > _NEARLY_ALL * len(files)
 
     def _stand_in(self, at: int, view: ImageView) -> tuple[str, NDArray[np.uint8]]:
         """One of the next images of the same class and part that can be decoded: its name and pixels."""

@@ -57,7 +57,7 @@ class Scan:
 
     root: Path  # resolved
     declaration: Declaration
-    classes: tuple[str, ...]  # sorted, or in the order of task.json
+    classes: tuple[str, ...]  # sorted, or in the order in which they were named
     entries: tuple[Entry, ...]
     source: Source
     stray: tuple[BadFile, ...] = ()  # files in places where no image belongs, refused links
@@ -133,8 +133,9 @@ def scan_of_files(
             f"no image was found that has a class: a task folder holds {LAYOUTS}, "
             f"but got {len(entries):,} files without a label in {str(root)!r}"
         )
-    classes = tuple(sorted({*labels, *(named or ())})) if labelled else tuple(named or ())
-    foreign = sorted(set(classes) - set(named or classes))
+    found = set(labels) if labelled else set()
+    classes = tuple(named) if named else tuple(sorted(found))  # the user's order is that of keys and of digests
+    foreign = sorted(found - set(classes))
     if foreign:
         raise TaskError(
             f"folders and labels must be among the classes that were named ({shown(named or ())}); give --unlabelled "

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,15 +15,12 @@ from vlmsel_auto.errors import InputError, MissingDependency, TaskError
 from vlmsel_auto.recordjson import parse_json
 from vlmsel_auto.records import BadFile, IntArray
 from vlmsel_auto.tasks.declaration import Declaration, check_templates
+from vlmsel_auto.tasks.labeltable import LABELS, LabelTable, below, locate, read_table
 from vlmsel_auto.tasks.names import inside, nfc, prompt_of, shown
 from vlmsel_auto.tasks.scan import Entry, Scan, scan_of_files, split_part
 
-LABELS = "labels.csv"
 IMAGES = "images.parquet"
 _BATCH = 256  # rows of encoded images held in memory
-_PATH_COLUMNS = ("path", "file", "image", "filename")
-_LABEL_COLUMNS = ("label", "class")
-_COLUMNS = (*_PATH_COLUMNS, *_LABEL_COLUMNS, "split")
 
 
 def scan_csv(root: Path, *, named: Sequence[str] | None = None) -> Scan:
@@ -34,104 +28,44 @@ def scan_csv(root: Path, *, named: Sequence[str] | None = None) -> Scan:
 
     Labels must be among the classes ``named``, where there are any. Images that have no row are not listed.
 
-    The CSV is UTF-8, separated by comma, semicolon or tab. Rows that lead out of ``root`` (resolved) are refused.
-
     Raises:
-        TaskError: Not UTF-8 text, no usable columns, empty cells, an unknown split, or files that are missing.
+        TaskError: as `read_rows`, or labels that are none of the classes.
     """
-    entries, refused = _read_csv(root / LABELS, root=root)
+    entries, refused = read_rows(root)
     return scan_of_files(root, labels=(entry.label for entry in entries), entries=entries, stray=refused, named=named)
 
 
-def _read_csv(path: Path, *, root: Path) -> tuple[list[Entry], list[BadFile]]:
-    try:
-        text = path.read_text("utf-8-sig")
-        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text)) if any(row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TaskError(f"labels.csv cannot be read as CSV in UTF-8 ({error}), but got {str(path)!r}") from error
-    header = [cell.strip().lower() for cell in rows[0]] if rows else []
-    twice = sorted({name for name in header if name in _COLUMNS and header.count(name) > 1})
-    if twice:
-        raise TaskError(f"each column of {path} must be named once, but got {shown(twice)} more than once")
-    at_path, at_label = _column(header, _PATH_COLUMNS), _column(header, _LABEL_COLUMNS)
-    if at_path is None or at_label is None:
-        raise TaskError(
-            f"{path} needs a header line with a column of {'/'.join(_PATH_COLUMNS)} and one of "
-            f"{'/'.join(_LABEL_COLUMNS)} (and may have split), but got {shown(header) or 'an empty file'}"
-        )
-    at_split = _column(header, ("split",))
-    cells = [(_cell(row, at_path), _cell(row, at_label), _cell(row, at_split)) for row in rows[1:]]
-    _check_cells(cells, path=path)
-    return _entries(cells, root=root, path=path)
+def read_rows(root: Path) -> tuple[list[Entry], list[BadFile]]:
+    """The rows of ``root``/labels.csv, and those that are refused since they lead out of ``root`` (resolved).
+
+    Raises:
+        TaskError: as `labeltable.read_table`, or files that are missing.
+    """
+    return _entries(read_table(root / LABELS), root=root)
 
 
-def _delimiter(text: str) -> str:
-    """The separator that the header line uses most."""
-    header = text.lstrip("\r\n").partition("\n")[0]
-    return max(",;\t", key=header.count)
-
-
-def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
-    return next((header.index(name) for name in names if name in header), None)
-
-
-def _cell(row: Sequence[str], place: int | None) -> str:
-    return row[place].strip() if place is not None and place < len(row) else ""
-
-
-def _check_cells(cells: Sequence[tuple[str, str, str]], *, path: Path) -> None:
-    incomplete = [str(number) for number, (file, label, _) in enumerate(cells, start=1) if not file or not label]
-    if incomplete:
-        raise TaskError(
-            f"every row of {path} needs a path and a label, but got empty cells in rows {shown(incomplete)}"
-        )
-    splits = {split for _, _, split in cells}
-    unknown = sorted(split for split in splits if split_part(split) is None)
-    if unknown and splits != {""}:
-        raise TaskError(
-            f"the column split of {path} must say train, val or test in every row, but got {shown(unknown)}"
-        )
-
-
-def _entries(cells: Sequence[tuple[str, str, str]], *, root: Path, path: Path) -> tuple[list[Entry], list[BadFile]]:
+def _entries(table: LabelTable, *, root: Path) -> tuple[list[Entry], list[BadFile]]:
     entries: dict[Entry, None] = {}
     refused: list[BadFile] = []
     missing: list[str] = []
-    for file, label, split in cells:
-        found = _locate(file, root=root)
+    for row in table.rows:
+        file = table.path(row)
+        found = locate(file, root=root)
         if found is None:
             missing.append(file)
         elif not inside(found, root):
             refused.append(BadFile(path=file, reason="refused: the path leads out of the task folder"))
         else:
-            entry = Entry(path=_relative(found, root), label=nfc(label), part=split_part(split))
+            entry = Entry(path=below(found, root), label=table.label(row), part=split_part(table.split(row)))
             if entry in entries:
-                refused.append(BadFile(path=entry.path, reason=f"named more than once in {path.name}", used=True))
+                refused.append(BadFile(path=entry.path, reason=f"named more than once in {LABELS}", used=True))
             entries[entry] = None
     if missing:
         raise TaskError(
-            f"{path} names files that are neither in {root / 'images'} nor in {root}, but got {shown(missing)}"
+            f"{root / LABELS} names files that are neither in {root / 'images'} nor in {root} (paths that begin with "
+            f"./ must be there), but got {shown(missing)}"
         )
     return list(entries), refused
-
-
-def _locate(file: str, *, root: Path) -> Path | None:
-    """The named file, or a path out of the folder (which is refused without a look at what is there)."""
-    tries = [file] if "\\" not in file else [file, file.replace("\\", "/")]
-    candidates = [base / name for name in tries for base in (root / "images", root)]
-    try:
-        for candidate in candidates:
-            if inside(candidate, root) and candidate.exists():
-                return candidate
-    except (OSError, ValueError):  # too long, or a null character
-        return None
-    return next((candidate for candidate in candidates if not inside(candidate, root)), None)
-
-
-def _relative(path: Path, root: Path) -> str:
-    """Path below ``root`` with "/", its "." and ".." taken out but links kept."""
-    plain = Path(os.path.normpath(path))
-    return (plain if plain.is_relative_to(root) else path.resolve()).relative_to(root).as_posix()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -52,6 +52,7 @@ def load_task(
     unlabelled: bool = False,
     images: int | AsManyAsFit | None = None,
     draw_test: bool = True,
+    exclude: Sequence[Path] = (),
 ) -> Task:
     """Read a task folder.
 
@@ -83,6 +84,7 @@ def load_task(
         unlabelled: Names of folders are no classes, and labels are not used.
         images: Most images of a folder without labels, at least 1: a draw by chance, the others are not opened. None:
             all.
+        exclude: Folders inside that are no part of it, beside ``workdir``.
 
     Returns:
         The task. ``bad_files`` names what was left out or converted, ``notes`` what else a reader should know.
@@ -98,7 +100,7 @@ def load_task(
     for name, number in most.items():
         if isinstance(number, int) and number < 1:
             raise TaskError(f"{name} must be at least 1, but got {number!r}")
-    scan = scan_folder(path, exclude=(workdir,), classes=classes, unlabelled=unlabelled)
+    scan = scan_folder(path, exclude=(workdir, *exclude), classes=classes, unlabelled=unlabelled)
     if workdir.resolve() == scan.root:
         raise WorkdirError(f"the work directory must not be the task folder itself, but got {str(workdir)!r}")
     sample: Sample | None = None

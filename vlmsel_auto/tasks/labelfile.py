@@ -1,0 +1,152 @@
+"""labels.csv of a folder while a person gives labels one by one, and others may write it, too.
+
+Every change is written at once, into what the file holds by then: rows and columns of others stay. A label that
+somebody else gave meanwhile is not overwritten by one who did not know of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+from vlmsel_auto.cache import write_atomically
+from vlmsel_auto.errors import TaskError
+from vlmsel_auto.tasks.labeltable import EMPTY, LABELS, LabelTable, below, locate, parse_table
+from vlmsel_auto.tasks.names import inside, shown
+
+_Row: TypeAlias = tuple[str | None, tuple[str, ...]]  # path below the folder, None: no such file; and cells
+
+
+class LabelFile:
+    """The labels of a folder, and its labels.csv."""
+
+    def __init__(self, root: Path, labels: Mapping[str, str]) -> None:
+        """Begin with the ``labels`` (path -> class) that are known; ``root`` is resolved.
+
+        Where there is no labels.csv, the first change writes all of them.
+        """
+        self._root = root
+        self._labels = dict(labels)
+        self._data: bytes | None = None  # of the file when it was read or written last; None: there was none
+        self._table = EMPTY
+        self._paths: tuple[str | None, ...] = ()  # of the rows; None: out of the folder, or gone
+        self._stored: dict[str, str] = {}  # labels in the table
+
+    @property
+    def path(self) -> Path:
+        """Where labels are kept."""
+        return self._root / LABELS
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """All labels that are known, also those that others wrote before the last change."""
+        return self._labels
+
+    def change(self, path: str, label: str | None) -> None:
+        """Give an image a label, or take its label away.
+
+        Raises:
+            TaskError: the file cannot be read or written, or says another label by now, which is then known.
+        """
+        before = self._labels.get(path)
+        self._catch_up()
+        now = self._stored.get(path)
+        if now is not None and now not in {before, label}:
+            raise TaskError(
+                f"somebody else has labelled {path!r} as {now!r} in {self.path}; answer again to change it, but got "
+                f"{'no label' if label is None else repr(label)}"
+            )
+        labels = {name: each for name, each in self._labels.items() if name != path}
+        labels |= {} if label is None else {path: label}
+        if self._data is None:
+            rows: list[_Row] = [(name, EMPTY.new_row(name, each)) for name, each in labels.items()]
+            self._write(EMPTY, rows, path=path)
+        else:
+            self._write(self._table, self._changed(path, label), path=path)
+        self._labels = labels
+
+    def _changed(self, path: str, label: str | None) -> list[_Row]:
+        """The table's rows, that of one image added, changed or removed."""
+        table = self._table
+        rows = list(zip(self._paths, table.rows, strict=True))
+        if label is None:
+            return [(name, row) for name, row in rows if name != path]
+        if path not in self._stored:
+            return [*rows, (path, table.new_row(path, label))]
+        return [(name, table.with_label(row, label) if name == path else row) for name, row in rows]
+
+    def _catch_up(self) -> None:
+        """Take what others wrote since the file was read or written last."""
+        try:
+            data = self.path.read_bytes() if self.path.exists() else None
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        if data == self._data:
+            return
+        table = EMPTY if data is None else parse_table(data, path=self.path)
+        paths = tuple(self._place(table.path(row)) for row in table.rows)
+        pairs = [(path, table.label(row)) for path, row in zip(paths, table.rows, strict=True) if path is not None]
+        check_one_label(pairs, where=self.path)
+        stored = dict(pairs)
+        gone = self._stored.keys() - stored.keys()
+        self._labels = {name: label for name, label in self._labels.items() if name not in gone} | stored
+        self._data, self._table, self._paths, self._stored = data, table, paths, stored
+
+    def _place(self, file: str) -> str | None:
+        found = locate(file, root=self._root)
+        return below(found, self._root) if found is not None and inside(found, self._root) else None
+
+    def _write(self, table: LabelTable, rows: list[_Row], *, path: str) -> None:
+        """Write the table in one step, through a link that stays in the folder; without rows there is no file."""
+        table = replace(table, rows=tuple(row for _, row in rows))
+        try:
+            place = check_writable(self._root)
+            data = table.encoded() if rows else None
+            if data is None:
+                place.unlink(missing_ok=True)
+            else:
+                write_atomically(place, data)
+        except UnicodeEncodeError as error:
+            odd = [name for name, _ in rows if name and not name.isprintable()] or [path]
+            raise TaskError(f"names of labelled files must be UTF-8; rename them, but got {shown(odd)}") from error
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        self._data, self._table, self._paths = data, table, tuple(name for name, _ in rows)
+        self._stored = {name: table.label(row) for name, row in rows if name is not None}
+
+
+def check_writable(root: Path) -> Path:
+    """The file that holds the labels of a folder: labels.csv, or what it links to.
+
+    Raises:
+        TaskError: it leads out of the folder, or cannot be written.
+    """
+    path = root / LABELS
+    place = path.resolve()
+    if not inside(path, root.resolve()):
+        raise TaskError(
+            f"labels are written inside the task folder only: put the file itself there instead of a link, but got "
+            f"{str(path)!r} which leads to {str(place)!r}"
+        )
+    if not os.access(place.parent, os.W_OK | os.X_OK):
+        raise TaskError(f"labels cannot be written here (give rights to the folder), but got {str(place)!r}")
+    return place
+
+
+def check_one_label(pairs: Iterable[tuple[str, str]], *, where: Path) -> None:
+    """Refuse a table that contradicts itself: whoever adds a label would settle it in silence.
+
+    Raises:
+        TaskError: an image has two labels.
+    """
+    first: dict[str, str] = {}
+    odd = sorted({path for path, label in pairs if first.setdefault(path, label) != label})
+    if odd:
+        raise TaskError(f"every image must have one label; mend the rows of {where}, but got several for {shown(odd)}")
+
+
+def _unwritable(path: Path, error: OSError) -> TaskError:
+    return TaskError(f"labels cannot be written here ({error.strerror}), but got {str(path)!r}")
