@@ -546,6 +546,19 @@ def test_library_from_images_to_table(tmp_path):
     assert run("library", "list", "--library", file).exit_code == 2
 
 
+@pytest.mark.parametrize("width", ["80", "120"])
+def test_library_list_cuts_no_name_and_no_figure(width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", width)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal
+    shown = re.sub(r"\x1b\[[\d;]*m", "", run("library", "list").stdout)
+    told = one_object(run("library", "list", "--json").stdout)
+    names = [*(each["name"] for each in told["tasks"]), *(each["id"] for each in told["candidates"])]
+    assert [name for name in names if name not in shown.split()] == []
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= int(width)
+    assert [head for head in ("classes", "zero-shot", "tuned", "parameters") if head not in shown] == []
+
+
 def test_library_of_webdatasets(tmp_path):
     file = tmp_path / "library.safetensors"
     common = ("--out", file, "-c", MEMBER, "--images", "4", "--quiet", "--json", "--device", "cpu")

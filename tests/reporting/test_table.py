@@ -1,6 +1,7 @@
 """Tables: columns that a window has room for, aligned, in styles of their rows."""
 
 import io
+import re
 
 from rich.console import Console
 
@@ -13,9 +14,9 @@ COLUMNS = [
 ]
 
 
-def drawn(width, **changes):
+def drawn(width, columns=COLUMNS, **changes):
     console = Console(width=width, file=io.StringIO(), force_terminal=True, color_system="standard")
-    console.print(table(COLUMNS, width=width, **changes))
+    console.print(table(columns, width=width, **changes))
     return console.file.getvalue().splitlines()
 
 
@@ -31,3 +32,18 @@ def test_cells_are_aligned_cleaned_and_styled():
     assert second.startswith("\x1b[31m")
     assert "[2J" in second
     assert "\x1b[2J" not in second
+
+
+def test_a_dispensable_column_goes_before_a_letter_does():
+    columns = [*COLUMNS, Column("long", ["x" * 45, "y"])]
+    narrow = drawn(61, columns=columns)
+    assert "wide" not in narrow[0]
+    assert "x" * 45 in narrow[1]
+    assert "wide" in drawn(62, columns=columns)[0]
+
+
+def test_a_text_that_folds_leaves_figures_whole():
+    columns = [Column("text", ["one two three four five six seven eight"], folds=True), Column("n", ["95.1 %"])]
+    _, *lines = (re.sub(r"\x1b\[[\d;]*m", "", line) for line in drawn(30, columns=columns))
+    assert "95.1 %" in lines[0]
+    assert " ".join(line.replace("95.1 %", "").strip() for line in lines) == columns[0].cells[0]
