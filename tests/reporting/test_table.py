@@ -3,9 +3,11 @@
 import io
 import re
 
+import pytest
 from rich.console import Console
 
-from vlmsel_auto.reporting.table import Column, table
+from helpers.report_world import NAMES, make_ranking
+from vlmsel_auto.reporting.table import Column, ranking_columns, table
 
 COLUMNS = [
     Column("name", ["a", "b\x1b[2J"]),
@@ -40,6 +42,17 @@ def test_a_dispensable_column_goes_before_a_letter_does():
     assert "wide" not in narrow[0]
     assert "x" * 45 in narrow[1]
     assert "wide" in drawn(62, columns=columns)[0]
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 120])
+def test_a_ranking_shows_names_and_figures_in_full(width):
+    console = Console(width=width, file=io.StringIO())
+    ranking = make_ranking(NAMES)
+    console.print(table(ranking_columns(ranking, top=9), width=width))
+    shown = console.file.getvalue()
+    assert "…" not in shown
+    assert ("± sd" in shown, "basis" in shown) == (width >= 80, width >= 100)
+    assert width < 80 or [name for name in ranking.order if name not in shown] == []
 
 
 def test_a_text_that_folds_leaves_figures_whole():

@@ -215,8 +215,8 @@ def print_labelling(found: LabelResult, *, top: int = 5) -> None:
     print_table(
         [
             Column("candidate", leaders, folds=True),
-            Column("P(best)", [percent(standing.p_best[name]) for name in leaders]),
-            Column("accuracy", [percent(standing.accuracy[name]) for name in leaders]),
+            Column("P(best)", [percent(standing.p_best[name]) for name in leaders], right=True),
+            Column("accuracy", [percent(standing.accuracy[name]) for name in leaders], right=True),
         ],
         notes=[f"zero-shot, by {plural(standing.known, 'label')}"],
     )

@@ -13,6 +13,7 @@ from rich.text import Text
 from vlmsel_auto.records import Ranking
 from vlmsel_auto.reporting.formatting import clean, number, percent
 
+_MIDDLE, _WIDE = 56, 100  # columns of the window from which a ranking shows more
 _FOLDED = 24  # columns that a folding text gets before dispensable columns: a name of the mini zoo fits
 
 
@@ -80,11 +81,11 @@ def ranking_columns(ranking: Ranking, *, top: int) -> list[Column]:
     ends = [[number(end, digits=0) for end in (line.rank_interval.low, line.rank_interval.high)] for line in lines]
     return [
         Column("", [str(place) for place in range(1, len(lines) + 1)], right=True),
-        Column("candidate", [line.candidate for line in lines]),
+        Column("candidate", [line.candidate for line in lines], folds=True),
         Column("score", [number(line.score) for line in lines], right=True),
-        Column("± sd", [number(line.sd) for line in lines], right=True),
+        Column("± sd", [number(line.sd) for line in lines], right=True, least=_MIDDLE),
         Column("P(best)", [percent(line.p_best, digits=0) for line in lines], right=True),
         Column("P(top 5)", [percent(line.p_top5, digits=0) for line in lines], right=True),
-        Column("rank 95 %", [f"{low} to {high}" for low, high in ends], right=True),
-        Column("basis", [line.basis for line in lines]),
+        Column("rank 95 %", [f"{low} to {high}" for low, high in ends], right=True, least=_MIDDLE),
+        Column("basis", [line.basis for line in lines], least=_WIDE),
     ]
