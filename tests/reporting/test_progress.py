@@ -151,6 +151,7 @@ def test_plain_sink_writes_one_line_an_event_with_the_time():
     assert len(lines) == len(events)
     assert all(re.match(r"\[ *\d+:\d\d(:\d\d)?\] \S", line) for line in lines)
     assert "images: started (100 steps)" in lines[0]
+    assert describe(StageStarted(stage="images", total=1)) == "images: started (1 step)"
     assert "images: 50 of 100" in lines[1]
     assert "warning: 3 files were left out" in lines[3]
     assert "trial 1 candidate-01 fine-tuning: validation 81.0 %, test 79.0 % (after 12 s, leading)" in (
