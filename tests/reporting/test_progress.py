@@ -288,6 +288,12 @@ def test_screen_fits_every_window(width, height, upto):
     assert all(len(line) <= width for line in lines)
 
 
+def test_only_trials_promise_a_report():
+    exporting, tuning = StageStarted(stage="export"), TrialStarted(number=0, spec=spec())
+    assert drawn(board([exporting]))[-1].strip() == "20 s so far"
+    assert drawn(board([tuning]))[-1].strip() == "20 s so far; Ctrl+C ends with a report"
+
+
 def test_screen_shows_ranking_trials_running_and_budget():
     events = [*list(story(5))[:-1], TrialStarted(number=5, spec=spec("candidate-07"), why="audit"),
               TrialEpoch(number=5, epoch=1, epochs=4, validation=0.61, loss=1.0),
