@@ -7,6 +7,7 @@ the mini zoo.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import vlmsel_auto
 from vlmsel_auto.events import DownloadProgress, Event, Notice
@@ -23,7 +24,8 @@ def tell(event: Event) -> None:
 def main(folder: str, seconds: float, wanted: str) -> None:
     """Search among models that may take at most 4 GB of memory and a second an image."""
     limits = vlmsel_auto.Limits(max_memory_bytes=4_000_000_000, max_latency=1.0)
-    result = vlmsel_auto.search(folder, candidates=wanted, limits=limits, budget=seconds, sink=tell)
+    workdir = f"real-zoo-{Path(folder).resolve().name}"  # search_folder.py has another: other settings
+    result = vlmsel_auto.search(folder, candidates=wanted, limits=limits, budget=seconds, workdir=workdir, sink=tell)
 
     for name, why in result.ranking.failures.items():
         print(f"not used: {name}: {why}")

@@ -272,7 +272,7 @@ def test_signals_end_with_130(number):
         child.kill()
     assert child.returncode == 130
     assert out == ""
-    assert err.splitlines()[-1].startswith("interrupted: ")
+    assert err.splitlines()[-1] == "interrupted: the same command begins anew"
 
 
 @pytest.mark.parametrize(
@@ -341,6 +341,16 @@ def test_unknown_candidate_is_one_line():
     assert result.exit_code == 2
     assert len(result.stderr.splitlines()) == 1
     assert MEMBER in result.stderr  # the suggestion
+    other = run("zoo", "-c", "nope").stderr
+    assert "did you mean" not in other
+    assert "zoo --preset all" in other
+
+
+@pytest.mark.parametrize(("resumes", "kept"), [(True, "the same command goes on"), (False, "begins anew")])
+def test_only_a_command_that_keeps_its_work_promises_to_go_on(resumes, kept, capsys):
+    with pytest.raises(typer.Exit), guarded(resumes=resumes):
+        raise KeyboardInterrupt
+    assert kept in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -457,7 +467,7 @@ def test_predict_leaves_nothing_of_what_it_could_not_finish(exported, tmp_path):
     (folder / "broken.png").write_bytes(b"no image")
     failed = run("predict", exported, folder, "-o", tmp_path / "out.csv")
     assert failed.exit_code == 2
-    assert "Not one of the 1 files is a usable image" in failed.stderr
+    assert "The file is no usable image" in failed.stderr
     assert [each.name for each in tmp_path.iterdir()] == ["images"]
     images = paint(tmp_path / "more", count=1)
     for wrong, said in (
@@ -544,6 +554,19 @@ def test_library_from_images_to_table(tmp_path):
     assert one_object(merged.stdout)["tasks"] == 2
     file.write_bytes(file.read_bytes()[:-10])
     assert run("library", "list", "--library", file).exit_code == 2
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+def test_library_list_cuts_no_name_and_no_figure(width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", width)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal
+    shown = re.sub(r"\x1b\[[\d;]*m", "", run("library", "list").stdout)
+    told = one_object(run("library", "list", "--json").stdout)
+    names = [*(each["name"] for each in told["tasks"]), *(each["id"] for each in told["candidates"])]
+    assert [name for name in names if name not in shown.split()] == []
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= int(width)
+    assert [head for head in ("classes", "zero-shot", "tuned", "parameters") if head not in shown] == []
 
 
 def test_library_of_webdatasets(tmp_path):

@@ -173,7 +173,14 @@ def test_images_that_are_none_are_passed_over_and_progress_is_told(model_dir: Pa
     events: list[Event] = []
     made = export_onnx(model_dir, tmp_path / "model.onnx", images=[folder], sink=events.append)
     assert (made.check.images, made.check.labelled) == (3, 2)
-    assert [each.done for each in events if isinstance(each, StageProgress)] == [4]
+    told = [(each.done, each.text) for each in events if isinstance(each, StageProgress)]
+    assert told == [
+        (0, "read member 1 of 1"),
+        (1, "translate the graph"),
+        (2, "simplify the graph"),
+        (3, "write the file"),
+        (4, ""),  # images
+    ]
     assert isinstance(events[-1], StageFinished)
     with pytest.raises(TaskError, match=r"At least one usable image.*notes\.txt"):
         export_onnx(model_dir, tmp_path / "other.onnx", images=[folder / "circle" / "notes.txt"])

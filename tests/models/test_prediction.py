@@ -171,7 +171,7 @@ def test_progress_is_told(folder: Path, images: Path) -> None:
 
 
 def test_not_one_usable_image_is_an_error(folder: Path, images: Path, tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match=r"Not one of the 1 files.*notes\.txt"):
+    with pytest.raises(TaskError, match=r"The file is no usable image.*notes\.txt"):
         predict(folder, [images / "notes.txt"])
     (tmp_path / "nothing").mkdir()
     with pytest.raises(TaskError, match="At least one image"):

@@ -36,6 +36,9 @@ def test_a_batch_names_different_images(session):
     assert wanted[:4] == session.suggest(4)
     assert all(one.suggested in SHAPES and 0 < one.probability <= 1 for one in wanted)
     assert all(one.why.startswith("candidates say ") for one in wanted)
+    said = [(one.suggested, one.why.removeprefix("candidates say ").split(" (")[0], one.why) for one in wanted]
+    assert [why for likely, first, why in said if (likely != first) != why.endswith(f"by trust: {likely}")] == []
+    assert any(likely != first for likely, first, _ in said)
     assert len(session.suggest(100)) == 30
 
 

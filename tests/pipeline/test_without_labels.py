@@ -80,7 +80,7 @@ def test_the_report_says_that_no_label_checked_it(found):
     assert f"<dt>candidates ranked</dt><dd>{len(NAMES)} of {len(NAMES)}</dd>" in page
     assert 'aria-label="Time by stage"' in page
     assert UNCHECKED in (result.best.model_dir / "README.md").read_text()
-    lines = [line.plain for line in panel._best_lines(report)]
+    lines = [text.plain for _, text in panel._best_facts(report)]
     assert "no label checked it" in lines[0]
     assert "--classes circle,square,triangle" in report.command
     assert report.seed == 3

@@ -182,6 +182,18 @@ def test_the_end_of_the_budget_is_shown_where_it_does_not_squeeze_the_trials():
     assert "end of the budget" not in texts(best_so_far(trials))
 
 
+def test_the_front_strikes_through_no_label():
+    svg = accuracy_against_latency([replace(one, on_front=True) for one in models(5)])
+    root = parse(svg)
+    labels = {text.text: text for text in root.iter(f"{SVG}text") if text.text.startswith("model-")}
+    blue = [use for use in root.iter(f"{SVG}use") if "#0072b2" in use.get("style", "")]
+    _legend, *marks = sorted(((float(use.get("x")), float(use.get("y"))) for use in blue), key=lambda mark: mark[1])
+    for label, (x, y) in zip(sorted(labels), sorted(marks), strict=True):
+        left, base = float(labels[label].get("x")), float(labels[label].get("y"))
+        assert (left < x and base < y) or (left > x and base > y + 6)
+    assert svg.count("paint-order:stroke;stroke:var(--page, #ffffff)") == 5  # for other lines
+
+
 def test_milliseconds_are_written_as_plain_numbers():
     models = [
         Tradeoff(name="a", method="probe", accuracy=0.8, latency=0.0004, params=1, memory=1, worth=0.8, on_front=True),

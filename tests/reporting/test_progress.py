@@ -151,6 +151,7 @@ def test_plain_sink_writes_one_line_an_event_with_the_time():
     assert len(lines) == len(events)
     assert all(re.match(r"\[ *\d+:\d\d(:\d\d)?\] \S", line) for line in lines)
     assert "images: started (100 steps)" in lines[0]
+    assert describe(StageStarted(stage="images", total=1)) == "images: started (1 step)"
     assert "images: 50 of 100" in lines[1]
     assert "warning: 3 files were left out" in lines[3]
     assert "trial 1 candidate-01 fine-tuning: validation 81.0 %, test 79.0 % (after 12 s, leading)" in (
@@ -285,6 +286,12 @@ def test_screen_fits_every_window(width, height, upto):
     lines = drawn(board(list(story())[:upto], budget=Budget(seconds=60, trials=10)), width=width, height=height)
     assert len(lines) <= max(height, 1)
     assert all(len(line) <= width for line in lines)
+
+
+def test_only_trials_promise_a_report():
+    exporting, tuning = StageStarted(stage="export"), TrialStarted(number=0, spec=spec())
+    assert drawn(board([exporting]))[-1].strip() == "20 s so far"
+    assert drawn(board([tuning]))[-1].strip() == "20 s so far; Ctrl+C ends with a report"
 
 
 def test_screen_shows_ranking_trials_running_and_budget():

@@ -359,6 +359,16 @@ def test_panel_says_what_matters_and_fits(width, tmp_path):
     assert "1 file," in flat
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_lines_about_the_best_model_go_on_below_themselves(width):
+    score = FinalScore(metric=0.94, images=64, interval=Interval(low=0.85, high=0.975), calibration_error=0.031)
+    report = make_report()
+    best = replace(report.best, on_test=replace(score, calibration_floor=0.029), params=86_000_000)
+    lines = text_of(panel(replace(report, best=best), width=width), width).splitlines()
+    above = lines[2 : next(at for at, line in enumerate(lines) if " actual " in line)]
+    assert {line[1:9] for line in above if line.strip("│ ")} == {"  Best  ", "  Use   ", " " * 8}
+
+
 def test_an_ensemble_is_told_beside_the_best_model(tmp_path):
     mean = EnsembleModel(
         members=NAMES[:2],

@@ -142,7 +142,7 @@ def test_links_are_followed_inside_the_folder_only(tmp_path: Path) -> None:
 
 def test_no_such_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "none", Path("a\0b")):
-        with pytest.raises(TaskError, match="no such task folder"):
+        with pytest.raises(TaskError, match="the task folder must exist"):
             scan_folder(path)
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(TaskError):

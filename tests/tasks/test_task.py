@@ -350,7 +350,7 @@ def bad_toml(root: Path) -> None:
         (bad_toml, "each template must hold"),
         (lambda root: root.mkdir(), "no image was found"),
         (lambda root: save(root, b"file"), "got the file"),
-        (lambda _: None, "no such task folder"),
+        (lambda _: None, "the task folder must exist"),
     ],
 )
 def test_a_wrong_folder_gives_one_error_and_nothing_is_written(

@@ -119,13 +119,14 @@ class BenchTable:
                 for each in self.conductance
             ]
         if self.calibration is not None:
+            coverage = 100 * self.calibration.coverage
             lines += [
                 "",
                 "| fused ranking says | best | in the top five |",
                 "|---|---|---|",
                 f"| probability said: seen (cases) | {_told(self.calibration.best)} | {_told(self.calibration.top5)} |",
                 "",
-                f"95 % intervals of ranks hold {self.calibration.coverage:.0%} of {self.calibration.n:,} true ranks.",
+                f"95 % intervals of ranks hold {coverage:.0f} % of {self.calibration.n:,} true ranks.",
             ]
         return "\n".join([*lines, "", *(f"- {note}" for note in self.notes)]) + "\n"
 

@@ -216,17 +216,17 @@ def print_labelling(found: LabelResult, *, top: int = 5) -> None:
     leaders = list(standing.p_best)[:top]
     print_table(
         [
-            Column("candidate", leaders),
-            Column("P(best)", [percent(standing.p_best[name]) for name in leaders]),
-            Column("accuracy", [percent(standing.accuracy[name]) for name in leaders]),
+            Column("candidate", leaders, folds=True),
+            Column("P(best)", [percent(standing.p_best[name]) for name in leaders], right=True),
+            Column("accuracy", [percent(standing.accuracy[name]) for name in leaders], right=True),
         ],
         notes=[f"zero-shot, by {plural(standing.known, 'label')}"],
     )
     print_table(
         [
-            Column("to label", [one.path for one in wanted]),
+            Column("to label", [one.path for one in wanted], folds=True),
             Column("suggested", [f"{one.suggested} {percent(one.probability)}" for one in wanted]),
-            Column("why", [one.why for one in wanted]),
+            Column("why", [one.why for one in wanted], folds=True),
         ],
         notes=[f"written to {found.path}"],
     )
@@ -234,7 +234,7 @@ def print_labelling(found: LabelResult, *, top: int = 5) -> None:
 
 def print_predictions(found: Predictions, *, top: int) -> None:
     """Print the most probable classes of each image on standard output."""
-    columns = [Column("image", [str(path) for path in found.paths])]
+    columns = [Column("image", [str(path) for path in found.paths], folds=True)]
     order = (-found.probabilities).argsort(axis=1, kind="stable")
     for place, best in enumerate(order.T[:top], start=1):
         shares = found.probabilities[range(len(best)), best]

@@ -101,7 +101,7 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """The main job offline: handwritten digits as an image folder, the mini zoo, a real search, a prediction."""
-    with guarded(debug=debug, as_json=as_json) as answer:
+    with guarded(debug=debug, as_json=as_json, resumes=True) as answer:
         from vlmsel_auto.cli.answers import answer_search
         from vlmsel_auto.process import collections_paused
         from vlmsel_auto.records import Budget

@@ -21,7 +21,9 @@ def dashboard(
         str | None,
         typer.Option(metavar="URL", help="Instead of WORKDIR: postgresql://USER@HOST/DATABASE, a search's --storage."),
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0: a free one.")] = 8080,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="N", help="Port on this machine; 0: a free one.")
+    ] = 8080,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     debug: Debug = False,
 ) -> None:

@@ -59,7 +59,9 @@ def label(
         typer.Option("--page", help="Serve a page on this machine, on which a key gives a picture its class."),
     ] = False,
     open_browser: Annotated[bool, typer.Option("--open", help="With --page: open it in the browser.")] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="With --page: its port; 0: any that is free.")] = 0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="N", help="With --page: its port; 0: any that is free.")
+    ] = 0,
     workdir: Annotated[
         Path | None,
         typer.Option(help="Folder of to_label.csv. Default: vlmsel-NAME in the current folder, after DIR's name."),
@@ -88,7 +90,7 @@ def label(
     Labels are read from DIR/labels.csv (path, label) or DIR/labelled/CLASS; --page writes them to DIR/labels.csv, and
     `rank` and `search` on DIR use them as soon as every class has two.
     """
-    with guarded(debug=debug, as_json=as_json) as answer:
+    with guarded(debug=debug, as_json=as_json, resumes=True) as answer:
         from vlmsel_auto.cache import default_cache_dir
         from vlmsel_auto.cli.answers import check_task, label_json, print_labelling
         from vlmsel_auto.models.limits import read_limits

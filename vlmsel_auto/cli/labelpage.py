@@ -25,7 +25,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from vlmsel_auto.cache import Json
 from vlmsel_auto.errors import ImageError, TaskError
 from vlmsel_auto.pipeline.label_session import LabelSession, ToLabel
-from vlmsel_auto.reporting.formatting import clean
+from vlmsel_auto.reporting.formatting import clean, percent
 from vlmsel_auto.tasks.decode import decode_image
 from vlmsel_auto.tasks.names import inside
 
@@ -156,7 +156,8 @@ class LabelPage:
         now = self._session.standing()
         name, chance = next(iter(now.p_best.items()))
         self._standing = (
-            f"{clean(name)} leads: best with probability {chance:.0%}, accuracy about {now.accuracy[name]:.0%}"
+            f"{clean(name)} leads: best with probability {percent(chance, digits=0)}, "
+            f"accuracy about {percent(now.accuracy[name], digits=0)}"
         )
         self._queue = found
 
@@ -170,7 +171,7 @@ class LabelPage:
                 "place": self._place[path],
                 "name": clean(path),
                 "suggested": None if one is None else one.suggested,
-                "why": "" if one is None else f"{one.suggested} {one.probability:.0%}; {one.why}",
+                "why": "" if one is None else f"{one.suggested} {percent(one.probability, digits=0)}; {one.why}",
             }
         return {
             "image": image,

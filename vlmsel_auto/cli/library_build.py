@@ -60,7 +60,7 @@ def build(
     debug: Debug = False,
 ) -> None:
     """Measure every candidate on every task. After a kill, the same command goes on where it was."""
-    with guarded(debug=debug, as_json=as_json) as answer:
+    with guarded(debug=debug, as_json=as_json, resumes=True) as answer:
         made = _measure(
             tasks, hub_task, candidates, task_images=task_images, out=out, base=None, leave_out=leave_out,
             images=images, seed=seed, tuned_seeds=tuned_seed, jobs=jobs, cache_dir=cache_dir, device=device,
@@ -93,7 +93,7 @@ def add(
 
     Without --candidates, those that LIBRARY has.
     """
-    with guarded(debug=debug, as_json=as_json) as answer:
+    with guarded(debug=debug, as_json=as_json, resumes=True) as answer:
         from vlmsel_auto.library.file import load
 
         base = load(library_file)

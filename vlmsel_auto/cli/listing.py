@@ -148,7 +148,7 @@ def print_listing(listing: Listing) -> None:
     facts = [line.facts for line in listing.lines]
     columns = [
         Column("", [str(place) for place in range(1, len(facts) + 1)], right=True),
-        Column("candidate", [each.candidate for each in facts]),
+        Column("candidate", [each.candidate for each in facts], folds=True),
         Column("params", [thousands(each.params) for each in facts], right=True),
         Column("FLOPs", [thousands(each.flops) for each in facts], right=True, least=120),
         Column("download", [byte_count(each.download_bytes) for each in facts], right=True),
@@ -161,8 +161,8 @@ def print_listing(listing: Listing) -> None:
         Column("ImageNet", [percent(each.imagenet) for each in facts], right=True),
     ]
     excluded = [
-        Column("not within the limits", [each.candidate for each in listing.excluded]),
-        Column("why", [each.reason for each in listing.excluded]),
+        Column("not within the limits", [each.candidate for each in listing.excluded], folds=True),
+        Column("why", [each.reason for each in listing.excluded], folds=True),
     ]
     notes = [f"{line.candidate.id}: {note}" for line in listing.lines for note in line.notes]
     last = ["", *_legend(listing)] if facts else ["no candidate matches"]

@@ -65,7 +65,7 @@ def rank(
     debug: Debug = False,
 ) -> None:
     """Predict how the candidates will rank on DIR once tuned, or zero-shot; nothing is trained."""
-    with guarded(debug=debug, as_json=as_json) as answer:
+    with guarded(debug=debug, as_json=as_json, resumes=True) as answer:
         from vlmsel_auto.cache import default_cache_dir
         from vlmsel_auto.cli.answers import check_task, print_ranking, rank_json
         from vlmsel_auto.models.limits import read_limits

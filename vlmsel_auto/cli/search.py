@@ -150,7 +150,7 @@ def search(
     debug: Debug = False,
 ) -> None:
     """Rank the candidates on DIR, tune the promising ones, report, and export the best model."""
-    with guarded(debug=debug, as_json=as_json) as answer:
+    with guarded(debug=debug, as_json=as_json, resumes=True) as answer:
         from vlmsel_auto.cli.answers import answer_search, check_task
         from vlmsel_auto.models.limits import read_limits
         from vlmsel_auto.planning.objective import read_objective

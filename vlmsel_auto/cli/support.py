@@ -70,8 +70,10 @@ def say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def guarded(*, debug: bool = False, as_json: bool = False) -> Iterator[Answer]:
+def guarded(*, debug: bool = False, as_json: bool = False, resumes: bool = False) -> Iterator[Answer]:
     """Run a command's body: map errors to exit codes and, with ``as_json``, keep standard output for one JSON object.
+
+    ``resumes``: a command that keeps what it finished, and may promise that after an interruption.
 
     Raises:
         typer.Exit: always with the code, unless it is 0.
@@ -86,7 +88,8 @@ def guarded(*, debug: bool = False, as_json: bool = False) -> Iterator[Answer]:
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt:
-            say("interrupted: finished work is kept, the same command goes on from there")
+            kept = "finished work is kept, the same command goes on from there"
+            say(f"interrupted: {kept if resumes else 'the same command begins anew'}")
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except Exception as error:  # the boundary: a person gets one line and the log the rest
             expected = isinstance(error, (InputError, ConductanceError, MissingDependency))

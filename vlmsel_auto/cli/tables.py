@@ -17,6 +17,8 @@ from vlmsel_auto.reporting.formatting import number, percent, plural
 from vlmsel_auto.reporting.table import Column
 from vlmsel_auto.units import thousands
 
+_WIDE = 100  # columns of a window that has room for more than names and figures
+
 
 def _summary(library: Library, *, axis: int) -> list[tuple[int, float, float]]:
     """Cells, mean zero-shot and mean tuned accuracy (NaN: unknown) by candidate (axis 0) or by task (axis 1)."""
@@ -86,7 +88,7 @@ def print_list(library: Library) -> None:
     print_table(
         [
             Column("source task", [task.name for task in tasks]),
-            Column("domain", [task.domain for task in tasks]),
+            Column("domain", [task.domain for task in tasks], least=_WIDE, folds=True),
             Column("classes", [str(task.n_classes) for task in tasks], right=True),
             Column("test images", [f"{task.n_test:,}" if task.n_test else "-" for task in tasks], right=True),
             *_summary_columns(library, axis=1),
@@ -95,10 +97,10 @@ def print_list(library: Library) -> None:
     )
     print_table(
         [
-            Column("candidate", [one.id for one in candidates]),
+            Column("candidate", [one.id for one in candidates], folds=True),
             Column("family", [one.family for one in candidates]),
             Column("parameters", [thousands(one.params) for one in candidates], right=True),
-            Column("profile", ["yes" if profile else "no" for profile in library.has_profiles]),
+            Column("profile", ["yes" if profile else "no" for profile in library.has_profiles], least=_WIDE),
             *_summary_columns(library, axis=0),
         ],
         notes=[f"{plural(len(library.failures), 'cell')} failed"] if library.failures else [],
@@ -108,7 +110,7 @@ def print_list(library: Library) -> None:
 def _summary_columns(library: Library, *, axis: int) -> list[Column]:
     lines = _summary(library, axis=axis)
     return [
-        Column("cells", [str(cells) for cells, _, _ in lines], right=True),
+        Column("cells", [str(cells) for cells, _, _ in lines], right=True, least=_WIDE),
         Column("zero-shot", [percent(zero_shot) for _, zero_shot, _ in lines], right=True),
         Column("tuned", [percent(tuned) for _, _, tuned in lines], right=True),
     ]
@@ -159,13 +161,13 @@ def print_cells(cells: Sequence[Cell]) -> None:
         time.strftime("%Y-%m-%d", time.gmtime(cell.finished)) if np.isfinite(cell.finished) else "-" for cell in ordered
     ]
     columns = [
-        Column("candidate", [cell.candidate.id for cell in ordered]),
-        Column("task", [cell.task.name for cell in ordered]),
+        Column("candidate", [cell.candidate.id for cell in ordered], folds=True),
+        Column("task", [cell.task.name for cell in ordered], folds=True),
         Column("zero-shot", [percent(cell.zero_shot) for cell in ordered], right=True),
         Column("probe", [percent(cell.probed) for cell in ordered], right=True),
         Column("tuned", [percent(_tuned(cell)) for cell in ordered], right=True),
-        Column("total", [number(cell.total) for cell in ordered], right=True),
-        Column("made", days),
+        Column("conductance", [number(cell.total) for cell in ordered], right=True),
+        Column("made", days, least=_WIDE),
     ]
     sources = sorted({f"{cell.build.source} {cell.build.code_version}".strip() for cell in cells})
     print_table(columns, notes=[f"source: {source}" for source in sources])

@@ -138,7 +138,10 @@ def _from_name(name: str, *, base: Path, seen: tuple[Path, ...]) -> Iterable[_Fo
     path = base / name
     if name.endswith(".toml") or _is_folder(path):
         return _from_path(path, seen=seen)
-    raise CandidateError(f"Unknown candidate{_suggest(name)}; `vlmsel-auto zoo` lists them, but got {name!r}")
+    raise CandidateError(
+        f"Unknown candidate{_suggest(name)}; `vlmsel-auto zoo` lists the mini zoo, `vlmsel-auto zoo --preset all` the "
+        f"models of open_clip, but got {name!r}"
+    )
 
 
 def _preset(name: str) -> tuple[Candidate | Notice, ...]:
@@ -246,7 +249,7 @@ def _suggest(name: str) -> str:
         f"{arch}/{tag}" for arch, tags in catalogue.tags().items() for tag in tags
     ]
     lower = {known.lower(): known for known in (*names, *_LISTS)}
-    close = [lower[key] for key in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
+    close = [lower[key] for key in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)]
     close += [each for each in names if each.startswith(f"{name}/")][:3]  # an architecture without its tag
     return f", did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
 

@@ -12,12 +12,13 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 import torch
@@ -96,6 +97,8 @@ def export_onnx(
     """
     if missing := [name for name in _PACKAGES if find_spec(name) is None]:
         raise MissingDependency(f"ONNX files need {', '.join(missing)}; install with: pip install 'vlmsel-auto[onnx]'")
+    began = time.monotonic()
+    sink(StageStarted(stage="export", text="load the model"))
     model = load_exported(model_dir).eval()
     if images:
         _check_images(images, model.views)
@@ -103,7 +106,8 @@ def export_onnx(
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part-", dir=file.parent) as folder:
             part = Path(folder) / file.name
-            _write(model, part, half=half)
+            _write(model, part, half=half, sink=sink)
+            sink(StageFinished(stage="export", seconds=time.monotonic() - began, text="converted"))
             check = _compare(part, model, images, sink=sink)
             if not half and not check.largest_difference <= TOLERANCE:  # NaN neither
                 raise CandidateError(
@@ -136,23 +140,30 @@ class _Graph(nn.Module):
         return found
 
 
-def _write(model: ExportedModel, file: Path, *, half: bool) -> None:
+def _write(model: ExportedModel, file: Path, *, half: bool, sink: Sink) -> None:
     import onnx
 
     two = tuple(torch.zeros(2, view.size, view.size, 3, dtype=torch.uint8) for view in model.views)
+    graph, last = _Graph(model), len(model.members)
     try:
-        with _quiet(), torch.no_grad():
-            torch.onnx.export(
-                _Graph(model),
-                two,
-                file,
-                dynamo=True,
-                verbose=False,
-                external_data=True,
-                input_names=input_names(model),
-                output_names=[_OUTPUT],
-                dynamic_shapes=(tuple({0: Dim("batch")} for _ in two),),
+        with _quiet(), _told(graph, sink), torch.no_grad():
+            program = cast(
+                "torch.onnx.ONNXProgram",  # None is of the exporter before dynamo
+                torch.onnx.export(
+                    graph,
+                    two,
+                    dynamo=True,
+                    verbose=False,
+                    input_names=input_names(model),
+                    output_names=[_OUTPUT],
+                    dynamic_shapes=(tuple({0: Dim("batch")} for _ in two),),
+                    optimize=False,  # takes longest: a step of its own below
+                ),
             )
+            sink(StageProgress(stage="export", done=last + 1, text="simplify the graph"))
+            program.optimize()
+            sink(StageProgress(stage="export", done=last + 2, text="write the file"))
+            program.save(file, external_data=True)
     except Exception as error:  # torch's exporter wraps all kinds
         if isinstance(error, OSError):
             raise
@@ -278,6 +289,22 @@ def _check(ours: FloatArray, theirs: FloatArray, labels: Sequence[int]) -> OnnxC
         model_right=int((said == true).sum()),
         file_right=int((found == true).sum()),
     )
+
+
+@contextmanager
+def _told(graph: _Graph, sink: Sink) -> Iterator[None]:
+    """Tell which member torch is tracing, and when all are: it says nothing itself."""
+    towers = graph.model.towers
+
+    def tell(done: int, text: str, *_: object) -> None:
+        sink(StageProgress(stage="export", done=done, text=text))
+
+    with ExitStack() as stack:
+        for place, tower in enumerate(towers):
+            text = f"read member {place + 1} of {len(towers)}"
+            stack.callback(tower.register_forward_pre_hook(partial(tell, place, text)).remove)
+        stack.callback(graph.register_forward_hook(partial(tell, len(towers), "translate the graph")).remove)
+        yield
 
 
 @contextmanager

@@ -134,7 +134,8 @@ def iter_predictions(
         done += len(batch)
         sink(StageProgress(stage="predict", done=done))
     if first is not None and not usable:
-        raise TaskError(f"Not one of the {done} files is a usable image, but got {str(first.path)!r}: {first.note}")
+        none = "The file is no usable image" if done == 1 else f"Not one of the {done:,} files is a usable image"
+        raise TaskError(f"{none}, but got {str(first.path)!r}: {first.note}")
     sink(StageFinished(stage="predict", seconds=time.monotonic() - began))
 
 

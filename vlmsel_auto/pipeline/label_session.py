@@ -190,4 +190,5 @@ class LabelSession:
         if self.purpose == "tuning":
             return f"typical of the images that seem to be {self.task.classes[likely]}"
         said = Counter(self._votes[:, place].argmax(axis=1).tolist()).most_common(3)
-        return "candidates say " + ", ".join(f"{self.task.classes[k]} ({count})" for k, count in said)
+        text = "candidates say " + ", ".join(f"{self.task.classes[k]} ({count})" for k, count in said)
+        return text if said[0][0] == likely else f"{text}; weighted by trust: {self.task.classes[likely]}"

@@ -14,6 +14,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import PercentFormatter
 
 INK, FAINT = "#1b1f24", "#b9c0c8"  # no plot uses them for anything else
@@ -40,6 +41,7 @@ _STYLE: dict[Any, object] = {  # matplotlib's stubs want a literal of all its ke
     "path.simplify": True,
 }
 styled = mpl.rc_context(_STYLE)  # decorates whatever draws
+_HALO: Final = "paint-order:stroke;stroke:var(--page, #ffffff);stroke-width:3px"  # the ground, behind the letters
 _FINE: Final = 0.05  # span of a share below which ticks need a decimal
 
 
@@ -67,6 +69,7 @@ class Drawing(Figure):
         text = stream.getvalue()
         text = text[text.index("<svg") :]
         text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+        text = re.sub(r'<g id="label-\d+">', f'<g style="{_HALO}">', text)
         text = re.sub(r'<g id="[a-zA-Z0-9]+_\d+">', "<g>", text)  # matplotlib counts from 1 in every figure
         text = re.sub(r'\bid="', f'id="{self.name}-', text)
         text = re.sub(r'(xlink:href="|url\()#', rf"\g<1>#{self.name}-", text)
@@ -75,6 +78,14 @@ class Drawing(Figure):
         head = f'<svg role="img" aria-label="{self.title}" '
         text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
         return text.replace("<svg ", head, 1).strip()
+
+
+def keep_clear(text: Text, *, number: int) -> None:
+    """Put the page's ground behind a label, so that no line strikes it through; it stays text.
+
+    ``number`` tells it from other labels of its plot. Matplotlib's own strokes would turn letters into outlines.
+    """
+    text.set_gid(f"label-{number}")
 
 
 def canvas(*, name: str, title: str, height: float) -> tuple[Drawing, Axes]:

@@ -173,7 +173,7 @@ def describe(event: Event, *, total: int | None = None) -> str:  # noqa: C901, P
     """One plain line for any event; ``total`` is the number of steps of a stage in progress, where known."""
     match event:
         case StageStarted():
-            steps = "" if event.total is None else f" ({event.total:,} steps)"
+            steps = "" if event.total is None else f" ({plural(event.total, 'step')})"
             return f"{event.stage}: started{steps}{_tail(event.text)}"
         case StageProgress():
             return f"{event.stage}: {event.done:,} {'done' if total is None else f'of {total:,}'}{_tail(event.text)}"

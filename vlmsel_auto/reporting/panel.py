@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -23,31 +24,28 @@ _FRAME = 6  # columns of the panel's border and padding
 _WITH_METHOD, _WITH_PREDICTED = 66, 46  # columns from which the table has these
 
 
-def _best_lines(report: SearchReport) -> list[Text]:
+def _best_facts(report: SearchReport) -> list[tuple[str, Text]]:
+    """The best model and the pool, each line with its label."""
     best = report.best
     if best is None:
-        return [Text(sentences.without_best(report), style="bold red")]
+        return [("Best", Text(sentences.without_best(report), style="bold red"))]
     metric = report.task.metric
     unit = "" if metric == "accuracy" else f" ({formatting.metric_text(metric)})"
-    lines = [
-        Text.assemble(
-            "Best  ",
-            (formatting.clean(best.candidate), "bold green"),
-            f"  {label_of(best.method)}, {_reached(best.validation, best.test)}{unit}",
-        )
-    ]
+    name = (formatting.clean(best.candidate), "bold green")
+    reached = f"  {label_of(best.method)}, {_reached(best.validation, best.test)}{unit}"
+    facts = [("Best", Text.assemble(name, reached))]
     if best.on_test is not None:
-        lines.append(Text(f"      {_on_test(best.on_test, params=best.params)}"))
+        facts.append(("", Text(_on_test(best.on_test, params=best.params))))
     if best.model_dir is not None:
-        lines.append(Text(f"Use   {formatting.clean(sentences.predict_command(report))}"))
+        facts.append(("Use", Text(formatting.clean(sentences.predict_command(report)))))
     mean = report.ensemble
     if mean is not None:
         count = formatting.plural(len(mean.members), "model")
         figures = _reached(mean.validation, mean.test, images=mean.validation_images)
-        lines.append(Text(f"Pool  of {count}: {figures}; {formatting.clean(str(mean.model_dir))}"))
+        facts.append(("Pool", Text(f"of {count}: {figures}; {formatting.clean(str(mean.model_dir))}")))
         if mean.on_test is not None:
-            lines.append(Text(f"      {_on_test(mean.on_test, params=mean.params)}"))
-    return lines
+            facts.append(("", Text(_on_test(mean.on_test, params=mean.params))))
+    return facts
 
 
 def _reached(validation: float | None, test: float | None, *, images: int | None = None) -> str:
@@ -120,10 +118,20 @@ def _outcome_table(report: SearchReport, *, width: int) -> Table:
     return table(columns, width=width, styles=["green" if line.candidate == chosen else "" for line in lines])
 
 
+def _grid(facts: Sequence[tuple[str, Text]]) -> Table:
+    """A label and a text a row; a text goes on below itself, not below its label."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column(overflow="fold")
+    for label, text in facts:
+        grid.add_row(label, text)
+    return grid
+
+
 def panel(report: SearchReport, *, report_dir: Path | None = None, width: int = _PIPE_WIDTH) -> RenderableType:
     """The summary for a terminal of ``width`` columns."""
     tuned = len(report.outcomes)
-    parts: list[RenderableType] = [*_best_lines(report)]
+    parts: list[RenderableType] = [_grid(_best_facts(report))]
     if tuned:
         parts += [Text(), _outcome_table(report, width=width - _FRAME)]
     if tuned > _PANEL_ROWS:
@@ -148,10 +156,7 @@ def panel(report: SearchReport, *, report_dir: Path | None = None, width: int = 
         facts.append(("Left out", f"{formatting.plural(left_out, 'file')}, listed in the report"))
     if report_dir is not None:
         facts.append(("Report", formatting.clean(str(report_dir / "report.html"))))
-    grid = Table.grid(padding=(0, 2))
-    for label, text in facts:
-        grid.add_row(Text(label, style="dim"), Text(text, overflow="fold"))
-    parts += [Text(), grid]
+    parts += [Text(), _grid([(label, Text(text)) for label, text in facts])]
     return Panel(
         Group(*parts), title=Text(f"Search on {formatting.clean(report.task.name)}"), title_align="left", padding=(1, 2)
     )

@@ -12,7 +12,20 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodF
 
 from vlmsel_auto.records import FloatArray, RankedCandidate, TrialOrigin, TrialResult
 from vlmsel_auto.reporting import formatting
-from vlmsel_auto.reporting.canvas import BLUE, FAINT, GREEN, GREY, INK, LABEL, RED, Drawing, canvas, percent, styled
+from vlmsel_auto.reporting.canvas import (
+    BLUE,
+    FAINT,
+    GREEN,
+    GREY,
+    INK,
+    LABEL,
+    RED,
+    Drawing,
+    canvas,
+    keep_clear,
+    percent,
+    styled,
+)
 from vlmsel_auto.reporting.report import Outcome
 from vlmsel_auto.reporting.tradeoff import Tradeoff
 
@@ -133,7 +146,8 @@ def accuracy_against_latency(models: Sequence[Tradeoff]) -> Drawing:
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # the default writes powers as formulas
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(*_span(np.array([each.accuracy for each in models])))
-    _label(figure, axes, [(1e3 * each.latency, each.accuracy, each.name) for each in models])
+    points = [(1e3 * each.latency, each.accuracy, each.name) for each in models]
+    _label(figure, axes, points, beside_line=[each.on_front for each in models])
     axes.set_xlabel("milliseconds an image")
     axes.set_ylabel("accuracy")
     percent(axes.yaxis)
@@ -199,8 +213,13 @@ def _span(values: FloatArray) -> tuple[float, float]:
     return max(0.0, low - margin), min(1.0, high + margin) + 0.002
 
 
-def _label(figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Write labels where they meet neither a point nor a label; those that fit nowhere are left out."""
+def _label(
+    figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]], *, beside_line: Sequence[bool] = ()
+) -> None:
+    """Write labels where they meet neither a point nor a label; those that fit nowhere are left out.
+
+    Those ``beside_line`` try the upper left and the lower right first, where a line that climbs to the right is not.
+    """
     figure.draw_without_rendering()  # constrained layout fixes the axes, so that data become pixels
     pixels = axes.transData.transform([(x, y) for x, y, _ in points]) if points else np.empty((0, 2))
     height, letter, gap = 1.15 * LABEL, 0.58 * LABEL, 6.0
@@ -210,6 +229,8 @@ def _label(figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]
         text = formatting.shorten(points[index][2], 26)
         wide = letter * len(text)
         places = [(gap, -height / 2), (gap, height / 3), (gap, -1.4 * height), (-gap - wide, -height / 2)]
+        if beside_line and beside_line[index]:
+            places = [(-gap / 2 - wide, height / 3), places[2], *places]
         for dx, dy in places:
             box = (x + dx, y + dy, x + dx + wide, y + dy + height)
             if box[0] < frame.x0 or box[2] > frame.x1 + 2 * gap or any(_overlap(box, other) for other in taken):
@@ -217,6 +238,7 @@ def _label(figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]
             taken.append(box)
             note = axes.annotate(text, (points[index][0], points[index][1]), xytext=(dx, dy + height / 4),
                                  textcoords="offset points", fontsize=LABEL)  # fmt: skip
+            keep_clear(note, number=index)
             note.set_in_layout(False)  # labels must not push the axes that they were placed on
             break
 

@@ -180,6 +180,7 @@ def _budget(board: Board, now: float, width: int) -> RenderableType:
     if limit.trials:
         shares.append((finished / limit.trials, f"{finished} of {plural(limit.trials, 'trial')}"))
     if not shares:
-        return _line(f"{duration(spent)} so far; Ctrl+C ends with a report", style="dim")
+        tunes = board.trials or board.running  # other commands end without a report
+        return _line(f"{duration(spent)} so far{'; Ctrl+C ends with a report' if tunes else ''}", style="dim")
     most = max(share for share, _ in shares)
     return _bar_line("budget", min(most, 1.0), 1.0, ", ".join(text for _, text in shares), width)

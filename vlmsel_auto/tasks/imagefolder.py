@@ -72,7 +72,7 @@ def scan_folder(
     except PermissionError as error:
         raise TaskError(f"the task folder cannot be read; check its rights, but got {error}") from error
     except (OSError, RuntimeError, ValueError) as error:
-        raise TaskError(f"there is no such task folder, but got {str(path)!r}") from error
+        raise TaskError(f"the task folder must exist, but got {str(path)!r}") from error
     if not root.is_dir():
         raise TaskError(f"a task is a folder of images ({LAYOUTS}), but got the file {str(path)!r}")
     found = _Found(root=root, exclude=frozenset(one.resolve() for one in exclude))

@@ -119,7 +119,7 @@ WRONG: tuple[tuple[str, Callable[[Path], object], tuple[str, ...], str], ...] = 
     ),
     ("model that is not there", to_predict, ("predict", "nowhere", "image.png"), "vlmsel_auto exported|no such"),
     ("image that is not there", to_predict, ("predict", "model", "gone.png"), "'gone.png'"),
-    ("image that is none", to_predict, PREDICT, "Not one of the 1 files is a usable image"),
+    ("image that is none", to_predict, PREDICT, "The file is no usable image"),
     ("model with a damaged head", head_of_nothing, PREDICT, "classifier is damaged"),
     (
         "predictions into a folder that is a file",

@@ -57,12 +57,12 @@ def unreadable_task(place: Path) -> None:
 
 
 WRONG = (
-    ("not there", lambda _: None, SEARCH, "no such task folder"),
+    ("not there", lambda _: None, SEARCH, "the task folder must exist"),
     ("a file", lambda place: (place / "task").write_bytes(b""), SEARCH, "got the file 'task'"),
     ("empty", lambda place: (place / "task").mkdir(), SEARCH, "no image was found"),
     ("link to itself", lambda place: (place / "task").symlink_to("task"), SEARCH, "task"),
     ("name with a NUL", lambda _: None, ("rank", "a\0b", "-c", MEMBER), "'DIR'.*null byte"),
-    ("name of 5,000 letters", lambda _: None, ("rank", "a" * 5_000, "-c", MEMBER), "no such task folder"),
+    ("name of 5,000 letters", lambda _: None, ("rank", "a" * 5_000, "-c", MEMBER), "the task folder must exist"),
     ("one class", partial(good_task, classes=("cat",)), SEARCH, "one class only: 'cat'"),
     ("class of one image", small_class, SEARCH, "'tiny' with 1"),
     ("empty class", empty_class, SEARCH, "'nothing' with 0"),
