@@ -249,7 +249,7 @@ def test_a_std_that_nothing_can_be_divided_by_is_refused(folder: Path, value: li
 def test_arguments_of_a_tokenizer_that_are_no_object_are_refused(folder: Path) -> None:
     candidate = _local(folder)
     _edit(folder, text_cfg__tokenizer_kwargs="x")
-    with pytest.raises(CandidateError, match="tokenizer_kwargs in .* must be an object, but got 'x'"):
+    with pytest.raises(CandidateError, match=r"tokenizer_kwargs in .* must be an object, but got 'x'"):
         zoo.load(candidate)
 
 
