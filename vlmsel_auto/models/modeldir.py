@@ -19,6 +19,11 @@ from vlmsel_auto.records import ImageView
 
 CONFIG = "open_clip_config.json"
 VOCABULARY = "bpe.txt.gz"
+# transformers needs one of the first row and takes what there is of the second; merges belong to vocab.json
+TOKENIZER = ("tokenizer.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "vocab.json")
+TOKENIZER_SETTINGS = (
+    "config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt",
+)  # fmt: skip
 _MAX_CONFIG_BYTES = 1 << 20
 # open_clip's own order of preference (factory._find_checkpoint_in_dir), safetensors before pickles
 _PREFERRED = (
