@@ -18,7 +18,7 @@ Record = dict[str, object]
 KINDS = {
     "settings": "search.json", "candidates": "candidates.json", "ranking": "ranking.json",
     "index of images": "pixels/*/index.json", "pixels": "pixels/*/*.u8", "journal": "study.journal",
-    "record of measurements": "targets/*/*.json", "measurements": "targets/*/*.safetensors",
+    "measurements": "targets/*/*.safetensors",
     "result": "trials/0001/result.json", "weights": "trials/0001/weights*.safetensors",
     "model": "model/open_clip_model.safetensors", "head": "model/head.safetensors", "report": "report/report.json",
     "library": "../*-home/library.safetensors", "past trials": "../*-home/trials.jsonl",

@@ -171,6 +171,42 @@ def test_an_image_that_cannot_be_read_is_named(fitted, tmp_path):
     X, _ = shapes(1, seed=5)
     with pytest.raises(InputError, match="every image to predict must be readable, but got image 1: "):
         fitted.predict([Image.fromarray(X[0]), broken])
+    with pytest.raises(InputError, match="every image to predict must be readable, but got image 0: "):
+        fitted.predict([broken])
+    with pytest.raises(InputError, match="At least one image is needed"):
+        fitted.predict([])
+
+
+def test_scalars_of_numpy_are_labels(settings, tmp_path):
+    X, names = shapes(14, seed=0)
+    y = list(np.unique(names, return_inverse=True)[1])
+    model = VlmClassifier(**settings).fit(X, y)
+    assert model.classes_.dtype.kind == "i"
+    assert model.score(X, y) > 0.5
+    assert VlmClassifier.load(model.save(tmp_path / "saved")).predict(X[:3]).tolist() == model.predict(X[:3]).tolist()
+
+
+@pytest.mark.parametrize("failure", [InputError, KeyboardInterrupt])
+def test_a_refit_that_fails_leaves_what_was_fitted(settings, tmp_path, monkeypatch, failure):
+    X, y = shapes(14, seed=0)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    model = VlmClassifier(**{**settings, "method": "zero_shot"}).fit(X, y)
+    expected, kept = model.predict_proba(X[:3]), model.model_dir_
+    folders = set(tmp_path.iterdir())
+    if failure is KeyboardInterrupt:
+        monkeypatch.setattr("vlmsel_auto.pipeline.search.search", _interrupted)
+    with pytest.raises(failure):
+        model.set_params(candidates=["no such"]).fit(X, y)
+    assert model.model_dir_ == kept
+    assert np.array_equal(model.predict_proba(X[:3]), expected)
+    assert set(tmp_path.iterdir()) == folders  # nothing is left of the failure
+    monkeypatch.undo()
+    model.set_params(candidates=QUICK).fit(X, y)
+    assert not kept.exists()
+
+
+def _interrupted(*_, **__):
+    raise KeyboardInterrupt
 
 
 def test_it_must_be_fitted_before_it_predicts():

@@ -1,7 +1,8 @@
-"""Content-addressed store on disk: named float and integer arrays (safetensors) with a JSON record beside them.
+"""Content-addressed store on disk: named float and integer arrays (safetensors) with a JSON record in their metadata.
 
-The key is a digest of everything that determines the value, so an entry never becomes stale. Entries are written to a
-temporary name and renamed, the JSON last: a reader sees a whole entry or none, also after a kill.
+The key is a digest of everything that determines the value, so an entry never becomes stale. An entry is one file,
+written to a temporary name and renamed: a reader sees the whole entry, the one before it or none, also after a kill and
+beside other writers.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from safetensors.numpy import save as save_safetensors
 
 _SEAL: Final = "sha256"
 _DATA: Final = "sha256 of the arrays"
+_RECORD: Final = "record"  # in the metadata
+_LENGTH: Final = 8  # bytes that tell how long the header of a safetensors file is
 _log = logging.getLogger(__name__)
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
@@ -122,21 +125,49 @@ class Store:
     def _read(self, key: str) -> tuple[dict[str, NDArray[np.generic]], dict[str, Json]] | None:
         base = self._base(key)
         try:
-            record = unsealed(json.loads(base.with_suffix(".json").read_text("utf-8")))
             data = base.with_suffix(".safetensors").read_bytes()
-            if hashlib.sha256(data).hexdigest() != record.pop(_DATA):
+            arrays, kept = load_safetensors(data), _kept_record(data)
+            if kept is None:  # of an earlier version, whose record lies beside it
+                kept = base.with_suffix(".json").read_text("utf-8")
+                found = hashlib.sha256(data).hexdigest()
+            else:
+                found = _digest(arrays)
+            record = unsealed(json.loads(kept))
+            if found != record.pop(_DATA):
                 raise ValueError("a digest that is not that of the arrays")  # noqa: TRY301 - as what the others find
-            return load_safetensors(data), record
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             _log.warning("%s is damaged and will be made again: %s", base, error)
             return None
+        return arrays, record
 
     def put(self, key: str, arrays: Mapping[str, NDArray[np.generic]], record: Mapping[str, Json]) -> None:
         """Keep ``arrays`` and ``record`` under ``key``."""
         base = self._base(key)
-        data = save_safetensors({name: np.ascontiguousarray(value) for name, value in arrays.items()})
-        stamped = sealed({**record, _DATA: hashlib.sha256(data).hexdigest()})
-        write_atomically(base.with_suffix(".safetensors"), data)
-        write_atomically(base.with_suffix(".json"), json.dumps(stamped, sort_keys=True).encode())
+        plain = {name: _little_endian(np.ascontiguousarray(value)) for name, value in arrays.items()}
+        stamped = json.dumps(sealed({**record, _DATA: _digest(plain)}), sort_keys=True)
+        write_atomically(base.with_suffix(".safetensors"), save_safetensors(plain, metadata={_RECORD: stamped}))
+        base.with_suffix(".json").unlink(missing_ok=True)  # of an earlier version
+
+
+def _kept_record(data: bytes) -> str | None:
+    """The record in the metadata of a safetensors file; None where there are no metadata."""
+    length = int.from_bytes(data[:_LENGTH], "little")
+    metadata = json.loads(data[_LENGTH : _LENGTH + length]).get("__metadata__")
+    return None if metadata is None else str(metadata[_RECORD])
+
+
+def _digest(arrays: Mapping[str, NDArray[np.generic]]) -> str:
+    """Hex SHA-256 of names, kinds, shapes and values."""
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        value = arrays[name]
+        found.update(json.dumps([name, value.dtype.name, value.shape]).encode())
+        found.update(value.tobytes())
+    return found.hexdigest()
+
+
+def _little_endian(value: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The same numbers as safetensors keeps them."""
+    return value.astype(value.dtype.newbyteorder("<"), copy=False)

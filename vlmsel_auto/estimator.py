@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -84,7 +85,7 @@ class VlmClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             ensemble: most heads, and towers, that are pooled; 0: one model alone.
             shots: labelled images a class that the ranking may look at.
             seed: of everything that is drawn.
-            metric: what the search maximises: "accuracy" or "balanced_accuracy". `score` is accuracy.
+            metric: what the search maximises: "accuracy", "balanced_accuracy" or "macro_f1". `score` is accuracy.
             domain: what the images are, as in task.toml.
             templates: prompts with a {} each; none: the usual ones.
             prompts: label -> what the {} becomes; without, the label as text.
@@ -135,35 +136,43 @@ class VlmClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         prompts = {name: self.prompts[label] for name, label in zip(names, classes.tolist(), strict=True)
                    if label in self.prompts} if self.prompts else None  # fmt: skip
         place = self._place()
-        write_task(
-            ((image, names[number], "") for image, number in zip(images, numbers, strict=True)),
-            folder=place / "task",
-            metric=self.metric,
-            domain=self.domain,
-            templates=self.templates,
-            prompts=prompts,
-        )
-        result = search(
-            place / "task",
-            candidates=self.candidates,
-            limits=self.limits or NO_LIMITS,
-            offline=self.offline,
-            ensemble=self.ensemble,
-            budget=self.budget,
-            method=self.method,
-            shots=self.shots,
-            test_split=False,
-            seed=self.seed,
-            workdir=place / "search",
-            library=self.library,
-            cache_dir=self.cache_dir,
-            device=self.device,
-            learn=self.learn,
-            sink=PlainSink() if self.verbose else discard,
-        )
-        chosen = result.ensemble or result.best
-        if chosen is None or chosen.model_dir is None:
-            raise TrialFailed(f"no model came out of the search, but got a report at {result.report_dir}")
+        with ExitStack() as failed:  # or interrupted: what was fitted before stays as it was
+            if self.workdir is None:
+                failed.callback(shutil.rmtree, place, ignore_errors=True)
+            write_task(
+                ((image, names[number], "") for image, number in zip(images, numbers, strict=True)),
+                folder=place / "task",
+                metric=self.metric,
+                domain=self.domain,
+                templates=self.templates,
+                prompts=prompts,
+            )
+            result = search(
+                place / "task",
+                candidates=self.candidates,
+                limits=self.limits or NO_LIMITS,
+                offline=self.offline,
+                ensemble=self.ensemble,
+                budget=self.budget,
+                method=self.method,
+                shots=self.shots,
+                test_split=False,
+                seed=self.seed,
+                workdir=place / "search",
+                library=self.library,
+                cache_dir=self.cache_dir,
+                device=self.device,
+                learn=self.learn,
+                sink=PlainSink() if self.verbose else discard,
+            )
+            chosen = result.ensemble or result.best
+            if chosen is None or chosen.model_dir is None:
+                raise TrialFailed(f"no model came out of the search, but got a report at {result.report_dir}")
+            failed.pop_all()
+        self._forget()
+        if self.workdir is None:
+            self._temporary = place
+            weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
         self.classes_ = classes
         self.model_dir_ = chosen.model_dir
         self.result_: SearchResult = result
@@ -177,20 +186,22 @@ class VlmClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         """
         check_is_fitted(self, "model_dir_")
         from vlmsel_auto.models.device import pick_device
-        from vlmsel_auto.models.prediction import predict
+        from vlmsel_auto.models.prediction import iter_predictions
 
-        images = as_images(X)
+        images, row_of = as_images(X), dict[Path, FloatArray]()
         with tempfile.TemporaryDirectory(prefix="vlmsel-") as folder:
             files = as_files(images, Path(folder))
-            found = predict(self.model_dir_, files, device=pick_device(self.device), batch_size=self.batch_size)
-        row_of = {path: row for row, path in enumerate(found.paths)}
-        gone = [number for number, file in enumerate(files) if file not in row_of]
-        if gone:
-            reason = next(bad.reason for bad in found.bad_files if bad.path == str(files[gone[0]]))
-            raise InputError(f"every image to predict must be readable, but got image {gone[0]}: {reason}")
-        columns = [found.classes.index(name) for name in names_of(self.classes_)]
-        probabilities: FloatArray = found.probabilities[[row_of[file] for file in files]][:, columns]
-        return probabilities
+            columns: list[int] = []
+            for each in iter_predictions(
+                self.model_dir_, files, device=pick_device(self.device), batch_size=self.batch_size
+            ):
+                if each.probabilities is None:
+                    raise InputError(
+                        f"every image to predict must be readable, but got image {files.index(each.path)}: {each.note}"
+                    )
+                columns = columns or [each.classes.index(name) for name in names_of(self.classes_)]
+                row_of[each.path] = each.probabilities[columns]
+        return np.stack([row_of[file] for file in files])
 
     def predict(self, X: Any) -> NDArray[Any]:
         """(n,) the most probable label of each image."""
@@ -242,11 +253,8 @@ class VlmClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
     def _place(self) -> Path:
         """An empty place for the task folder, beside the folder of an earlier search where a fit resumes."""
-        self._forget()
         if self.workdir is None:
-            self._temporary = tempfile.mkdtemp(prefix="vlmsel-")
-            weakref.finalize(self, shutil.rmtree, self._temporary, ignore_errors=True)
-            return Path(self._temporary)
+            return Path(tempfile.mkdtemp(prefix="vlmsel-"))
         place = Path(self.workdir)
         if place.is_dir() and any(place.iterdir()) and not (place / "search").is_dir():
             raise WorkdirError(f"workdir must be new, empty or of an earlier fit, but got {str(place)!r}")

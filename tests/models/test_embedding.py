@@ -1,5 +1,7 @@
 """Embeddings of a task's images are made once, image by image."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from helpers.drawings import SHAPES, draw_shape, draw_task
 from helpers.labelling import write_heap
 from vlmsel_auto.cache import Store
+from vlmsel_auto.errors import TrialUnavailable
 from vlmsel_auto.models import embedding, zoo
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.embedding import embed, find_embeddings, reword
@@ -107,3 +110,17 @@ def test_what_the_check_raises_ends_the_work_and_keeps_nothing_half(world, tmp_p
     with pytest.raises(TimeoutError):
         embed(candidate, task, task.train[:1], load=lambda: model, store=Store(tmp_path), check=late)
     assert find_embeddings(candidate, task, task.train[:1], store=Store(tmp_path)) is None
+
+
+@pytest.mark.parametrize("place", ["an image", "the zero image"])
+def test_embeddings_that_are_not_finite_make_a_candidate_unavailable(world, tmp_path, place):
+    candidate, task, _ = world
+    model = zoo.load(candidate)
+    bias = next(each for name, each in model.visual.named_parameters() if name.endswith("bias"))
+    if place == "an image":
+        model = replace(model, std=(1e-30, 1e-30, 1e-30))
+    else:
+        bias.data.fill_(3e38)
+    with pytest.raises(TrialUnavailable, match=r"embeddings of .* are not finite.*but got NaN"):
+        embed(candidate, task, task.train[:3], load=lambda: model, store=Store(tmp_path))
+    assert find_embeddings(candidate, task, task.train[:3], store=Store(tmp_path)) is None

@@ -41,6 +41,11 @@ def record(**changes: object) -> str:
         record(version=1),
         record(members=[], weights=[]),
         record(members=["../elsewhere"]),
+        record(members=[".."]),
+        record(members=["."]),
+        record(members=[""]),
+        record(members=["/elsewhere"]),
+        record(members=[3]),
         record(weights=[1.0, 2.0]),
         record(weights=[-1.0]),
         record(weights=["NaN"]),
@@ -51,3 +56,19 @@ def test_a_damaged_record_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "ensemble.json").write_text(text)
     with pytest.raises(CandidateError, match="ensemble cannot be read"):
         read_ensemble(tmp_path)
+
+
+def test_a_member_that_is_linked_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "ensemble"
+    (folder / "kept").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "ensemble.json").write_text(record())
+    (folder / "member-1").symlink_to("kept")
+    found = read_ensemble(folder)
+    assert found is not None
+    assert found.members == (folder / "member-1",)
+    for place in ("../elsewhere", ".", ".."):
+        (folder / "member-1").unlink()
+        (folder / "member-1").symlink_to(place)
+        with pytest.raises(CandidateError, match="a member must be a folder inside the ensemble"):
+            read_ensemble(folder)

@@ -154,6 +154,44 @@ def test_an_earlier_export_is_replaced_and_nothing_is_left_behind(tmp_path: Path
     ]
 
 
+@pytest.mark.parametrize("name", ["model", "model[1]"])
+def test_a_running_export_of_a_neighbour_is_left_alone(tmp_path: Path, name: str) -> None:
+    neighbours = {f".part-{name}-2-abcd1234", f".part-{name}-old-abcd1234", f".part-{name}-abcd1234-abcd1234"}
+    for each in (*neighbours, f".part-{name}-deadbeef", f".part-{name}-deadbeef-old"):
+        (tmp_path / each).mkdir()
+    _export(_model(), tmp_path / name, bias=0.5)
+    assert {path.name for path in tmp_path.iterdir()} == {name, *neighbours}
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_an_interrupt_between_the_renames_keeps_the_earlier_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    model, rename, done = _model(), Path.rename, list[int]()
+    _export(model, tmp_path / "model")
+
+    def interrupted(self: Path, target: Path) -> Path:
+        done.append(1)
+        if len(done) == step:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _export(model, tmp_path / "model", bias=0.5)
+    assert read_classifier(tmp_path / "model").bias.tolist() == [0.0, 0.25, -0.25]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_was_killed_between_the_renames_is_back_before_anything_is_written(tmp_path: Path) -> None:
+    model = _model()
+    _export(model, tmp_path / "model").rename(tmp_path / ".part-model-deadbeef-old")
+    model.model_cfg["vision_cfg"]["no JSON"] = {1j}  # this export fails
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        _export(model, tmp_path / "model", bias=0.5)
+    assert read_classifier(tmp_path / "model").bias.tolist() == [0.0, 0.25, -0.25]
+
+
 def test_other_peoples_folders_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")

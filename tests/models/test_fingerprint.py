@@ -1,5 +1,6 @@
 """Fingerprints of candidates: the same for the same content, another for every other."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -20,3 +21,20 @@ def test_a_fingerprint_follows_the_content(minizoo: Path, tmp_path: Path) -> Non
     assert fingerprint(first) != fingerprint(second)
     prints = [fingerprint(each) for each in mini_zoo()]
     assert len(set(prints)) == 20
+
+
+def test_a_fingerprint_follows_the_files_of_a_tokenizer_of_transformers(minizoo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(minizoo / "RN-Mi-64.all-m", folder)
+    candidate, config = resolve(f"local-dir:{folder}")[0], folder / "open_clip_config.json"
+    without = fingerprint(candidate)
+    (folder / "tokenizer.json").write_text("{}")
+    assert fingerprint(candidate) == without  # nobody reads it
+    text = json.loads(config.read_text())
+    text["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "someone/tokenizer"
+    config.write_text(json.dumps(text))
+    seen = {fingerprint(candidate)}
+    for name in ("tokenizer.json", "tokenizer_config.json", "merges.txt"):
+        (folder / name).write_text('{"changed": true}')
+        seen.add(fingerprint(candidate))
+    assert len(seen) == 4

@@ -196,6 +196,16 @@ def test_a_file_that_computes_something_else_is_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_nan_in_any_batch_is_the_largest_difference(place: int) -> None:
+    differences = [0.0, 1e-5, 0.0]
+    differences[place] = np.nan
+    checks = [onnxfile.OnnxCheck(images=2, largest_difference=each, same_class=2) for each in differences]
+    found = onnxfile._together(checks)
+    assert found.images == 6
+    assert np.isnan(found.largest_difference)
+
+
 def test_what_onnx_lacks_is_one_error(model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def forward(self: onnxfile._Graph, *pixels: object) -> object:
         return self.model(*pixels).softmax(dim=-1).svd()[0]

@@ -87,3 +87,11 @@ def test_real_architectures_compute_so(arch, model, quick):
     assert found.is_bfloat16
     with torch.inference_mode():
         assert cosine_similarity(found.encode(noise), real.embed(noise), dim=1).min() > 0.999
+
+
+@pytest.mark.parametrize("units", [False, True])
+def test_a_gpu_trains_in_bfloat16_only_where_it_has_units_for_it(model, images, monkeypatch, units):
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda *, including_emulation=True: including_emulation or units
+    )
+    assert precision.tunes_in_bfloat16(replace(model, device=torch.device("cuda")), images) == units

@@ -257,3 +257,21 @@ def test_a_file_that_is_reached_twice_is_taken_once(images: Path, given: list[st
     assert sorted(found) == sorted(prediction.image_files([images]))
     first = images / given[0]
     assert found[0] == first if first.is_file() else found[0].is_relative_to(first)
+
+
+def test_paths_that_cannot_be_reached_are_rows_with_a_note(folder: Path, images: Path) -> None:
+    long, deepest = images / ("a" * 300), images / "deep" / "z"
+    deepest.mkdir()
+    here = os.open(deepest, os.O_RDONLY)
+    for _ in range(20):  # deeper than a path can name
+        os.mkdir("d" * 250, dir_fd=here)
+        here, done = os.open("d" * 250, os.O_RDONLY, dir_fd=here), here
+        os.close(done)
+    os.close(here)
+    found = list(iter_predictions(folder, [long, images / "deep", images / "b.jpg"]))
+    notes = {each.path.name: each.note for each in found if each.probabilities is None}
+    assert notes == {
+        "a" * 300: "cannot be reached: File name too long",
+        "d" * 250: "cannot be reached: File name too long",
+    }
+    assert [each.path.name for each in found if each.probabilities is not None] == ["d.png", "e.webp", "b.jpg"]

@@ -58,6 +58,12 @@ def _edit(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps(config))
 
 
+def _prepare(folder: Path, **changes: object) -> None:
+    path = folder / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "preprocess_cfg": {**config["preprocess_cfg"], **changes}}))
+
+
 def _noise(size: int, *, n: int = 3) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
 
@@ -211,6 +217,51 @@ def test_weights_with_nan_are_refused_by_name(folder: Path) -> None:
     save_file(state, folder / "open_clip_model.safetensors")
     with pytest.raises(TrialUnavailable, match=r"NaN or infinite values in 'visual\.proj'"):
         zoo.load(_local(folder))
+
+
+def test_a_buffer_with_nan_is_refused_by_name_and_a_mask_is_not(minizoo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(minizoo / "RN-Mi-64.all-m", folder)
+    state = load_file(folder / "open_clip_model.safetensors")
+    name = next(each for each in state if each.startswith("visual.") and each.endswith("running_mean"))
+    save_file({**state, name: torch.full_like(state[name], torch.nan)}, folder / "open_clip_model.safetensors")
+    with pytest.raises(TrialUnavailable, match=f"NaN or infinite values in {name!r}"):
+        zoo.load(_local(folder))
+    loaded = zoo.load(candidates.resolve("ViT-Mi-16-64.all-m")[0])
+    assert any(torch.isinf(each).any() for each in loaded.model.buffers())
+
+
+@pytest.mark.parametrize("value", [[0, 0, 0, 0], [0.5], "abc", 0.5, [0, "1", 0], [0, 1e39, 0], [True, 0, 0]])
+@pytest.mark.parametrize("key", ["mean", "std"])
+def test_a_mean_or_std_that_is_not_three_numbers_is_refused(folder: Path, key: str, value: object) -> None:
+    _prepare(folder, **{key: value})
+    with pytest.raises(CandidateError, match=f"needs three .* as {key}, but got "):
+        zoo.load(_local(folder))
+
+
+@pytest.mark.parametrize("value", [[0, 0, 0], [1, -1, 1]])
+def test_a_std_that_nothing_can_be_divided_by_is_refused(folder: Path, value: list[float]) -> None:
+    _prepare(folder, std=value)
+    with pytest.raises(CandidateError, match="needs three finite positive numbers as std"):
+        zoo.load(_local(folder))
+
+
+def test_arguments_of_a_tokenizer_that_are_no_object_are_refused(folder: Path) -> None:
+    candidate = _local(folder)
+    _edit(folder, text_cfg__tokenizer_kwargs="x")
+    with pytest.raises(CandidateError, match=r"tokenizer_kwargs in .* must be an object, but got 'x'"):
+        zoo.load(candidate)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_weights_that_open_clip_would_pass_over_for_a_head_are_refused(folder: Path, suffix: str) -> None:
+    candidate = _local(folder)
+    weights = folder / "open_clip_model.safetensors"
+    shutil.copyfile(weights, folder / "head.safetensors")
+    assert zoo.load(candidate).logit_scale > 1
+    weights.rename(folder / f"weights{suffix}")
+    with pytest.raises(CandidateError, match=r"name it open_clip_model.safetensors, but got 'weights.*beside 'head"):
+        zoo.load(candidate)
 
 
 def test_safetensors_win_over_pickles(folder: Path) -> None:

@@ -17,6 +17,12 @@ from vlmsel_auto.tasks.given_labels import as_classes, names_of
         (np.array(["b", "a"], dtype=object), "U", ["a", "b"]),
         ([("b", 2), ("a", 1), ("b", 2)], "O", [("a", 1), ("b", 2)]),
         (["b", 2, "b"], "O", [2, "b"]),
+        ([np.int64(3), np.int64(1)], "i", [1, 3]),
+        (np.array([np.int64(3), np.int64(1)], dtype=object), "i", [1, 3]),
+        ([np.bool_(True), np.bool_(False)], "b", [False, True]),
+        ([np.float32(2), np.float32(1)], "f", [1.0, 2.0]),
+        ([np.str_("b"), np.str_("a")], "U", ["a", "b"]),
+        (["b", np.int64(2)], "O", [2, "b"]),
     ],
 )
 def test_labels_keep_their_kind_and_come_back_by_their_numbers(labels, kind, order):
@@ -30,6 +36,19 @@ def test_a_column_of_a_data_frame_is_a_list_of_labels():
     pandas = pytest.importorskip("pandas")
     classes, numbers = as_classes(pandas.Series([2, 1, 2]))
     assert (classes.tolist(), numbers) == ([1, 2], [1, 0, 1])
+
+
+def test_a_column_is_a_list_of_labels_and_a_table_is_none():
+    classes, numbers = as_classes(np.array([[2], [1], [2]]))
+    assert (classes.tolist(), numbers) == ([1, 2], [1, 0, 1])
+    for table in (np.zeros((3, 2)), np.zeros((3, 1, 1)), np.array(1)):
+        with pytest.raises(InputError, match="one label an image, but got an array of shape"):
+            as_classes(table)
+
+
+def test_scalars_of_numpy_are_told_plainly():
+    classes, _ = as_classes([np.int64(2), "b"])
+    assert type(classes.tolist()[0]) is int
 
 
 def test_measurements_are_no_classes():

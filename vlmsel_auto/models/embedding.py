@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from vlmsel_auto.cache import Store, digest
+from vlmsel_auto.errors import TrialUnavailable
 from vlmsel_auto.models.facts import EMBED_BATCH
 from vlmsel_auto.models.fingerprint import fingerprint
 from vlmsel_auto.models.loadedmodel import LoadedModel
@@ -61,7 +62,7 @@ def embed(
     batch of 64 images: what it raises ends the work.
 
     Raises:
-        TrialUnavailable: the candidate cannot be loaded, or its text tower cannot be used.
+        TrialUnavailable: the candidate cannot be loaded, its text tower cannot be used, or what it makes is not finite.
     """
     known = _read(candidate, task, store)
     if known is not None and not len(_missing(known, task, indices)):
@@ -95,8 +96,8 @@ def reword(candidate: Candidate, task: Task, spoken: Task, *, text: NDArray[np.f
 @torch.inference_mode()
 def _without_images(model: LoadedModel, task: Task) -> Embeddings:
     size = model.candidate.view.size
-    text = _array(model.text_features(task.prompts, task.templates))
-    baseline = _array(model.embed(torch.zeros(1, 3, size, size, device=model.device)))[0]
+    text = _finite(model, model.text_features(task.prompts, task.templates))
+    baseline = _finite(model, model.embed(torch.zeros(1, 3, size, size, device=model.device)))[0]
     return Embeddings(
         at=np.empty(0, dtype=np.int64),
         images=np.empty((0, len(baseline)), dtype=np.float32),
@@ -131,7 +132,7 @@ def _timed_images(
             encoder = encoder or quick_encoder(model, images)
             threads.start()
             began = time.perf_counter()
-            parts.append(_array(encoder.encode(images)))
+            parts.append(_finite(model, encoder.encode(images)))
             fastest = min(fastest, (time.perf_counter() - began) / len(images))
             threads.done(len(images))
     timed = None if encoder is None else encoder.seconds
@@ -185,5 +186,12 @@ def _pick(known: Embeddings, task: Task, indices: IntArray) -> Embeddings:
     return replace(known, at=indices, images=known.images[rows])
 
 
-def _array(tensor: torch.Tensor) -> NDArray[np.float32]:
-    return np.asarray(tensor.detach().float().cpu().numpy())
+def _finite(model: LoadedModel, tensor: torch.Tensor) -> NDArray[np.float32]:
+    """The values, none of which may spoil what is computed of all candidates together."""
+    values = np.asarray(tensor.detach().float().cpu().numpy())
+    if not np.isfinite(values).all():
+        raise TrialUnavailable(
+            f"The embeddings of {model.candidate.id!r} are not finite: its files are damaged or its preprocessing is "
+            f"wrong, leave it out, but got NaN or infinite values"
+        )
+    return values

@@ -51,17 +51,24 @@ def read_ensemble(folder: Path) -> Ensemble | None:
         record = parse_json((folder / _RECORD).read_bytes())
         names, weights = record["members"], [float(each) for each in record["weights"]]
         _check(record["format"], record["version"], names, weights)
+        members = tuple(_inside(folder, name) for name in names)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CandidateError(f"The ensemble cannot be read ({error}), but got {str(folder)!r}") from error
-    return Ensemble(members=tuple(folder / name for name in names), weights=tuple(weights))
+    return Ensemble(members=members, weights=tuple(weights))
 
 
 def _check(name: object, version: object, members: Sequence[str], weights: Sequence[float]) -> None:
     if (name, version) != (_FORMAT, _VERSION) or not members:
         raise ValueError(f"only {_FORMAT!r} version {_VERSION} with members is read")
-    if any(Path(each).name != each for each in members):
-        raise ValueError("a member must be a folder inside the ensemble")
     if len(weights) != len(members) or not all(math.isfinite(each) and each >= 0 for each in weights):
         raise ValueError("each member needs a weight that is not negative")
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The folder of a member. A link may lead to another place in the ensemble, not out of it."""
+    member, root = folder / name, folder.resolve()
+    if Path(name).name != name or name in ("", ".", "..") or root not in member.resolve().parents:
+        raise ValueError("a member must be a folder inside the ensemble")
+    return member

@@ -6,6 +6,7 @@ The folder is written under another name and renamed: a reader, or a kill, meets
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import shutil
 import stat
@@ -33,6 +34,7 @@ _HEAD = "head.safetensors"
 _CLASSES = "classes.json"
 _FORMAT = "vlmsel_auto classifier"
 _VERSION = 1
+_OLD = "-old"  # ends the name of an earlier export that is being replaced
 _USE = """
 ## Use with vlmsel_auto
 
@@ -106,8 +108,7 @@ def export(model: LoadedModel, classifier: Classifier, *, directory: Path, known
         )
     part = directory.parent / f".part-{directory.name}-{secrets.token_hex(4)}"
     try:
-        for scrap in directory.parent.glob(f".part-{directory.name}-*"):  # of a run that was killed
-            shutil.rmtree(scrap, ignore_errors=True)
+        _clear(directory)
         part.mkdir(parents=True)
         _write(part, model=model)
         tensors = {"weight": classifier.head, "bias": classifier.bias, "scale": [classifier.scale]}
@@ -247,11 +248,27 @@ def _swap(part: Path, directory: Path) -> None:
     if not directory.exists():
         part.rename(directory)
         return
-    old = directory.parent / f".part-{directory.name}-old-{secrets.token_hex(4)}"
-    directory.rename(old)
+    old = directory.parent / f"{part.name}{_OLD}"
     try:
+        directory.rename(old)
         part.rename(directory)
-    except OSError:
-        old.rename(directory)
+    except BaseException:  # also on KeyboardInterrupt: the earlier export stays
+        if old.exists() and not directory.exists():
+            old.rename(directory)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _clear(directory: Path) -> None:
+    """Remove what a run that was killed left of an export to ``directory``, and of none beside it.
+
+    What was killed between the two renames goes back to its place.
+    """
+    own = re.compile(rf"\.part-{re.escape(directory.name)}-[0-9a-f]{{8}}({_OLD})?")
+    for scrap in directory.parent.glob(".part-*"):
+        if not own.fullmatch(scrap.name):
+            continue
+        if scrap.name.endswith(_OLD) and not directory.exists():
+            scrap.rename(directory)
+        else:
+            shutil.rmtree(scrap, ignore_errors=True)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 from vlmsel_auto.cache import digest, file_digest
 from vlmsel_auto.models.catalogue import HUB, read_json
-from vlmsel_auto.models.modeldir import CONFIG, read_model_dir
+from vlmsel_auto.models.modeldir import CONFIG, TOKENIZER, TOKENIZER_SETTINGS, ModelDir, read_model_dir
 from vlmsel_auto.records import Candidate
 
 
 def fingerprint(candidate: Candidate) -> str:
-    """Hex SHA-256 that changes when the candidate's weights or configuration change.
+    """Hex SHA-256 that changes when the candidate's weights, configuration or tokenizer change.
 
     A mini-zoo member's comes from its card, a hub repository's from the revision in the cache, a pretraining tag's from
     its name (published weights do not change); a folder's files are read.
@@ -27,7 +28,15 @@ def fingerprint(candidate: Candidate) -> str:
         return digest("mini-zoo", candidate.id, str(read_json(candidate.path / "card.json").get("sha256")))
     found = read_model_dir(candidate.path)
     vocabulary = _content(found.vocabulary) if found.vocabulary else ""
-    return digest("local-dir", _content(found.config_path), _content(found.weights), vocabulary)
+    return digest("local-dir", _content(found.config_path), _content(found.weights), vocabulary, *_tokenizer(found))
+
+
+def _tokenizer(found: ModelDir) -> Iterator[str]:
+    """Names and digests of the files from which transformers makes the folder's tokenizer; none where it does not."""
+    if found.text_cfg.get("hf_tokenizer_name"):
+        for name in (*TOKENIZER, *TOKENIZER_SETTINGS):
+            if (found.path / name).is_file():
+                yield from (name, _content(found.path / name))
 
 
 def _content(path: Path) -> str:

@@ -11,16 +11,12 @@ from vlmsel_auto.errors import CandidateError, TrialUnavailable
 from vlmsel_auto.models import hub
 from vlmsel_auto.models.catalogue import HUB, HubSources, hub_sources, sources_of
 from vlmsel_auto.models.hub import HubFile
-from vlmsel_auto.models.modeldir import CONFIG
+from vlmsel_auto.models.modeldir import CONFIG, TOKENIZER, TOKENIZER_SETTINGS
 from vlmsel_auto.recordjson import parse_json
 from vlmsel_auto.records import Candidate
 
 _WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # open_clip.constants, in its order
 _PICKLES = (".bin", ".pth")  # for which open_clip tries .safetensors first
-# transformers needs one of the first row and takes what there is of the second
-_TOKENIZER = ("tokenizer.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "vocab.json")
-_TOKENIZER_SETTINGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-_MERGES = "merges.txt"  # belongs to vocab.json
 
 
 def files_of(candidate: Candidate) -> tuple[HubFile, ...]:
@@ -127,7 +123,6 @@ def _vocabulary(repository: str, text_cfg: Mapping[str, Json]) -> tuple[HubFile,
 def _text_files(sources: HubSources) -> tuple[HubFile, ...]:
     files = [_text_config(sources)] if sources.text_model else []
     if sources.tokenizer:
-        settings = (*_TOKENIZER_SETTINGS, _MERGES)
-        files += [HubFile(repository=sources.tokenizer, names=(name,), optional=True) for name in settings]
-        files.append(HubFile(repository=sources.tokenizer, names=_TOKENIZER))
+        files += [HubFile(repository=sources.tokenizer, names=(name,), optional=True) for name in TOKENIZER_SETTINGS]
+        files.append(HubFile(repository=sources.tokenizer, names=TOKENIZER))
     return tuple(files)

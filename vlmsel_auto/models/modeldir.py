@@ -19,6 +19,11 @@ from vlmsel_auto.records import ImageView
 
 CONFIG = "open_clip_config.json"
 VOCABULARY = "bpe.txt.gz"
+# transformers needs one of the first row and takes what there is of the second; merges belong to vocab.json
+TOKENIZER = ("tokenizer.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "vocab.json")
+TOKENIZER_SETTINGS = (
+    "config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt",
+)  # fmt: skip
 _MAX_CONFIG_BYTES = 1 << 20
 # open_clip's own order of preference (factory._find_checkpoint_in_dir), safetensors before pickles
 _PREFERRED = (
@@ -71,6 +76,8 @@ def read_model_dir(path: Path) -> ModelDir:
     if not isinstance(preprocess, dict):
         raise CandidateError(f"preprocess_cfg in {str(config_path)!r} must be an object, but got {preprocess!r}")
     text = _table(model_cfg, "text_cfg", config_path)
+    if not isinstance(kwargs := text.get("tokenizer_kwargs") or {}, dict):
+        raise CandidateError(f"tokenizer_kwargs in {str(config_path)!r} must be an object, but got {kwargs!r}")
     vision = _table(model_cfg, "vision_cfg", config_path)
     if ":" in str(vision.get("timm_model_name") or ""):
         # timm would fetch or read another model's configuration through hf-hub: or local-dir:
@@ -152,16 +159,26 @@ def _table(config: Mapping[str, Json], key: str, path: Path) -> dict[str, Json]:
 
 def _weights(folder: Path) -> Path:
     # open_clip globs the same three suffixes and picks in this order; a classifier head is no checkpoint
-    found = [each for each in folder.iterdir() if each.suffix in _WEIGHT_SUFFIXES and each.is_file()]
-    found = [each for each in found if each.name != "head.safetensors"]
+    named = [each for each in folder.iterdir() if each.name.endswith(_WEIGHT_SUFFIXES)]
+    found = [each for each in named if each.is_file() and each.name != "head.safetensors"]
     if not found:
         raise CandidateError(
             f"The model folder has no weights (*.safetensors, *.bin, *.pth); open_clip would start from random ones, "
             f"but got {str(folder)!r}"
         )
-    order = {name: place for place, name in enumerate(_PREFERRED)}
-    chosen = min(found, key=lambda each: (order.get(each.name, len(order)), each.suffix != ".safetensors", each.name))
+    chosen = min(found, key=_preference)
+    if (theirs := min(named, key=_preference)) != chosen:  # it takes heads and folders, too
+        raise CandidateError(
+            f"The model folder {str(folder)!r} leaves open which file holds the weights: name it {_PREFERRED[0]}, but "
+            f"got {chosen.name!r} beside {theirs.name!r}"
+        )
     return _inside(folder, chosen.name)
+
+
+def _preference(weights: Path) -> tuple[int, bool, str]:
+    """Sorts files as open_clip prefers them."""
+    place = _PREFERRED.index(weights.name) if weights.name in _PREFERRED else len(_PREFERRED)
+    return place, weights.suffix != ".safetensors", weights.name
 
 
 def _vocabulary(folder: Path, text: Mapping[str, Json]) -> Path | None:

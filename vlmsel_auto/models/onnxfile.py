@@ -268,9 +268,14 @@ def _compare(file: Path, model: ExportedModel, images: Sequence[Path], *, sink: 
         done += len(batch)
         sink(StageProgress(stage="export", done=done))
     sink(StageFinished(stage="export", seconds=time.monotonic() - began))
+    return _together(checks)
+
+
+def _together(checks: Sequence[OnnxCheck]) -> OnnxCheck:
+    """What all batches say; one NaN is the largest difference."""
     return OnnxCheck(
         images=sum(each.images for each in checks),
-        largest_difference=max(each.largest_difference for each in checks),
+        largest_difference=float(np.max([each.largest_difference for each in checks])),
         same_class=sum(each.same_class for each in checks),
         labelled=sum(each.labelled for each in checks),
         model_right=sum(each.model_right for each in checks),

@@ -74,10 +74,11 @@ def quick_encoder(model: LoadedModel, images: Tensor) -> Encoder:
 def tunes_in_bfloat16(model: LoadedModel, images: Tensor) -> bool:
     """Whether to train a tower in mixed precision, its weights staying in float32.
 
-    GPUs that have bfloat16 do; a processor where it is the way to embed some normalised images (n, 3, S, S).
+    GPUs with units for bfloat16 do, older ones would emulate it slowly; a processor where it is the way to embed some
+    normalised images (n, 3, S, S).
     """
     if model.device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return has_bfloat16_units(model.device)
     return quick_encoder(model, images).is_bfloat16
 
 

@@ -169,8 +169,8 @@ def _classify(model: ExportedModel, batch: Sequence[ImagePixels]) -> Iterator[Pr
 
 def _read(path: Path, *, views: Sequence[ImageView]) -> ImagePixels:
     """The pixels, and what had to be converted or why there are none."""
-    if not path.exists():
-        return ImagePixels(path=path, pixels=None, note="no such file")
+    if reason := _unreachable(path):
+        return ImagePixels(path=path, pixels=None, note=reason)
     try:
         found = [read_view(path, view) for view in views]
     except ImageError as error:
@@ -178,8 +178,22 @@ def _read(path: Path, *, views: Sequence[ImageView]) -> ImagePixels:
     return ImagePixels(path=path, pixels=tuple(pixels for pixels, _ in found), note=found[0][1])
 
 
+def _unreachable(path: Path) -> str:
+    """Why nothing at all can be read there; empty for a file."""
+    try:
+        if path.is_dir():
+            with os.scandir(path):
+                return "a folder that could not be listed"
+        return "" if path.exists() else "no such file"
+    except OSError as error:
+        return f"cannot be reached: {error.strerror}"
+
+
 def image_files(images: Sequence[Path]) -> Iterator[Path]:
-    """Files, and those below folders in sorted order, each once. Hidden ones below folders are left out."""
+    """Files, and those below folders in sorted order, each once. Hidden ones below folders are left out.
+
+    A folder that cannot be listed stands for its files, and is told as they are.
+    """
     given = set(images)
     overlap = len(given) < len(images) or any(not given.isdisjoint(each.parents) for each in images)
     found = _walk(images)
@@ -188,9 +202,25 @@ def image_files(images: Sequence[Path]) -> Iterator[Path]:
 
 def _walk(images: Iterable[Path]) -> Iterator[Path]:
     for path in images:
-        if not path.is_dir():
+        if not _is_folder(path):
             yield path
             continue
-        for folder, inner, names in os.walk(path):  # links to folders are not followed: no loops
+        closed: list[OSError] = []
+        for folder, inner, names in os.walk(path, onerror=closed.append):  # links to folders are not followed: no loops
+            yield from _drained(closed)
             inner[:] = sorted(name for name in inner if not name.startswith("."))
             yield from (Path(folder) / name for name in sorted(names) if not name.startswith("."))
+        yield from _drained(closed)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # not even that can be asked: `_read` says why
+        return False
+
+
+def _drained(closed: list[OSError]) -> Iterator[Path]:
+    """The folders that were not listed since the last call."""
+    yield from (Path(error.filename) for error in closed)
+    closed.clear()

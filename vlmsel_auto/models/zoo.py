@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Literal, TypeGuard, cast
 
 import open_clip
 import torch
@@ -124,8 +124,8 @@ def _loaded(
         candidate=candidate,
         model=model,
         tokenizer=tokenizer,
-        mean=_triple(preprocess["mean"]),
-        std=_triple(preprocess["std"]),
+        mean=_triple(preprocess["mean"], what="mean", candidate=candidate),
+        std=_triple(preprocess["std"], what="std", candidate=candidate),
         logit_scale=float(clip.logit_scale.exp()),
         logit_bias=0.0 if bias is None else float(bias),
         device=target,
@@ -135,9 +135,22 @@ def _loaded(
     )
 
 
-def _triple(value: Json) -> tuple[float, float, float]:
-    red, green, blue = (float(cast("float", each)) for each in cast("Sequence[Json]", value))
+def _triple(value: object, *, what: Literal["mean", "std"], candidate: Candidate) -> tuple[float, float, float]:
+    """Three finite numbers, of a std positive ones: pixels are divided by it."""
+    found = [float(each) for each in value if _is_number(each)] if isinstance(value, (list, tuple)) else []
+    fits = len(found) == 3 == len(cast("Sequence[object]", value))  # noqa: PLR2004 - red, green, blue
+    if not fits or (what == "std" and min(found) <= 0):
+        wanted = "finite numbers" if what == "mean" else "finite positive numbers"
+        raise CandidateError(f"Candidate {candidate.id!r} needs three {wanted} as {what}, but got {value!r}")
+    red, green, blue = found
     return red, green, blue
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    """Whether it is a finite number of single precision, in which pixels are prepared."""
+    return (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= torch.finfo(torch.float32).max
+    )
 
 
 def _dir_tokenizer(candidate: Candidate, found: ModelDir) -> Tokenizer:
@@ -168,12 +181,13 @@ def _text_cfg(model_cfg: Mapping[str, Json]) -> Mapping[str, Json]:
 
 def _check_finite(model: nn.Module, *, candidate: Candidate) -> None:
     """Refuse damaged weights by name; every later error would only say that some result is not finite."""
-    for name, value in model.named_parameters():  # buffers may hold -inf on purpose: masks
-        if not bool(torch.isfinite(value).all()):
-            raise TrialUnavailable(
-                f"The weights of {candidate.id!r} are damaged: take a whole copy or leave it out, "
-                f"but got NaN or infinite values in {name!r}"
-            )
+    damaged = [name for name, value in model.named_parameters() if not bool(torch.isfinite(value).all())]
+    damaged += [name for name, value in model.named_buffers() if bool(torch.isnan(value).any())]  # masks hold -inf
+    if damaged:
+        raise TrialUnavailable(
+            f"The weights of {candidate.id!r} are damaged: take a whole copy or leave it out, "
+            f"but got NaN or infinite values in {damaged[0]!r}"
+        )
 
 
 def _check_vocabulary(tokenizer: Tokenizer | None, model_cfg: Mapping[str, Json], *, candidate: Candidate) -> None:

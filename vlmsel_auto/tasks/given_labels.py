@@ -17,14 +17,21 @@ def as_classes(y: Any) -> tuple[NDArray[Any], list[int]]:
 
     Texts, numbers and truth values keep their dtype; labels of any other kind, or of several, are objects.
 
+    A column (n, 1) is n labels, and a scalar of numpy the plain value that it holds.
+
     Raises:
-        InputError: there are none.
+        InputError: there are none, or not one an image.
         ValueError: numbers that are no classes, but measurements (scikit-learn's own check).
     """
     if y is None:
         raise InputError("VlmClassifier requires y to be passed, but the target y is None")
     given = y.to_numpy() if hasattr(y, "to_numpy") else y
-    values = given.tolist() if isinstance(given, np.ndarray) else list(given)
+    if isinstance(given, np.ndarray):
+        if given.ndim == 0 or given.shape[1:] not in ((), (1,)):
+            raise InputError(f"y must be one label an image, but got an array of shape {given.shape}")
+        given = given.ravel()
+    rows = given.tolist() if isinstance(given, np.ndarray) else given
+    values = [each.item() if isinstance(each, np.generic) else each for each in rows]
     if all(isinstance(each, str) for each in values) or all(isinstance(each, (bool, int, float)) for each in values):
         labels = np.asarray(given if isinstance(given, np.ndarray) and given.dtype.kind != "O" else values)
         check_classification_targets(labels)

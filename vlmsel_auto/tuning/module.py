@@ -201,9 +201,12 @@ _SAVE_EVERY = 60.0  # seconds of training that a kill may cost
 
 @dataclass(kw_only=True, eq=False)
 class Kept:
-    """Where training stands. The last epoch counts: few validation images choose an epoch badly."""
+    """Where training stands. The last epoch counts: few validation images choose an epoch badly.
 
-    measured: Measured  # after the last whole epoch, or the start
+    One that the deadline cuts short is measured, kept and counted as others are: its steps are worth more than none.
+    """
+
+    measured: Measured  # after the last epoch, or the start
     state: dict[str, torch.Tensor]
     of_val: torch.Tensor | None = None  # logits (n, K) that were measured; None: after a pause, before the next epoch
     curve: list[float] = field(default_factory=list)
@@ -258,7 +261,7 @@ class EpochReport(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """End the training inside an epoch when the time is over."""
+        """End the training inside an epoch when the time is over; what it reached is still measured."""
         del pl_module, outputs, batch, batch_idx
         if _any(trainer, self._deadline.passed(reserve=self._reserve)):
             self._kept.ending = Ending.DEADLINE

@@ -69,9 +69,9 @@ def run_trial(
 ) -> TrialResult:
     """Run one trial and write its weights to ``workdir/trials/NNNN/weights.safetensors``.
 
-    The weights of pruned trials, and of trials that had no time for a single measurement, are not written. A pruned
-    trial of a tower leaves the state of its training instead, from which another trial may go on (``continues``); so
-    does one that is killed after a minute.
+    The weights of trials that the report pruned, and of trials that had no time for a single measurement, are not
+    written; those that time ended are. A pruned trial of a tower leaves the state of its training instead, from which
+    another trial may go on (``continues``); so does one that is killed after a minute.
 
     Args:
         spec: what to do; ``spec.candidate`` is ``candidate.id``. Zero epochs measure the zero-shot classifier.
@@ -91,7 +91,8 @@ def run_trial(
         sink: takes a `TrialEpoch` after every epoch; heads on cached features have none.
 
     Returns:
-        State complete, or pruned when the report asked for it or time ended before half of the epochs.
+        State complete, or pruned when the report asked for it or time ended before half of the epochs. An epoch that
+        time cut short counts as one.
 
     Raises:
         TrialFailed: out of memory, diverged, weights missing. The run can go on.
