@@ -9,10 +9,20 @@ from helpers.tuning_world import NAME, digits, spec
 from vlmsel_auto.cache import Store
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
+from vlmsel_auto.planning.history import paused
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.study.results import Results, other_parts, over_parts
 from vlmsel_auto.study.runner import TrialRunner
-from vlmsel_auto.tuning.checkpoints import Checkpoint, drop_weights, has_weights, save_weights
+from vlmsel_auto.tuning.checkpoints import (
+    Checkpoint,
+    Paused,
+    Progress,
+    drop_weights,
+    has_paused,
+    has_weights,
+    save_paused,
+    save_weights,
+)
 from vlmsel_auto.tuning.held_out import read_held_out
 from vlmsel_auto.tuning.methods import METHODS
 
@@ -140,3 +150,50 @@ def test_of_a_further_part_only_what_it_says_of_its_images_is_kept(tmp_path: Pat
     assert found is not None
     assert np.array_equal(found, said + 1)
     assert read_held_out(tmp_path, made.results[0]) is None
+
+
+def pause(made: Results, number: int, **changes: object) -> None:
+    progress = Progress(curve=(0.5,), metric=0.5, soft=0.5, loss=0.1, start=0.1, steps=1, batch=8, seconds=1.0)
+    state = Paused(progress=progress, module={"a": torch.ones(2)}, moments={}, generators={})
+    save_paused(made.workdir, number, state)
+    made.keep(result(number, state=TrialState.PRUNED, curve=(0.5,), epochs_run=1, **changes))
+
+
+@pytest.mark.parametrize(
+    ("ended", "goes_on"),
+    [
+        ({"state": TrialState.PRUNED, "out_of_time": True}, [0]),
+        ({"state": TrialState.FAILED, "validation": None}, []),
+        ({"state": TrialState.COMPLETE, "out_of_time": True}, []),
+    ],
+    ids=["nothing left", "failed", "late but whole"],
+)
+def test_a_paused_trial_keeps_its_state_until_what_goes_on_from_it_has_more(
+    tmp_path: Path, ended: dict[str, object], goes_on: list[int]
+) -> None:
+    made = Results(workdir=tmp_path)
+    pause(made, 0)
+    made.keep(result(1, continues=0, **ended))
+    assert [each.number for each in paused(made.history(runner(tmp_path)))] == goes_on
+    assert has_paused(tmp_path, 0) == (ended["state"] is not TrialState.COMPLETE)
+    made.tidy({})
+    assert has_paused(tmp_path, 0) == bool(goes_on)
+
+
+def test_the_state_of_a_trial_that_was_paused_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    made = Results(workdir=tmp_path)
+    pause(made, 0)
+    pause(made, 1, continues=0, out_of_time=True)  # with a state of a minute ago
+    made.tidy({})
+    assert [has_paused(tmp_path, number) for number in (0, 1)] == [False, True]
+    assert [each.number for each in paused(made.history(runner(tmp_path)))] == [1]
+
+
+def test_the_state_that_a_running_trial_goes_on_from_stays_however_many_are_paused_after_it(tmp_path: Path) -> None:
+    made = Results(workdir=tmp_path)
+    for number in range(6):
+        pause(made, number, validation=0.5 + number / 10)
+    made.tidy({}, continued={0})
+    assert [has_paused(tmp_path, number) for number in range(6)] == [True, False, True, True, True, True]
+    made.tidy({})
+    assert not has_paused(tmp_path, 0)

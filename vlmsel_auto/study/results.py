@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -40,8 +40,8 @@ class Results:
         """Write a result and take it."""
         save_result(self.workdir, result)
         self.adopt(result)
-        # its own state, or its weights, replaced those of the trial that it continued
-        if result.continues is not None and result.state is not TrialState.FAILED:
+        # its own state, or its weights, replace those of the trial that it continued; the clock may leave it neither
+        if result.continues is not None and (result.state is TrialState.COMPLETE or result.number in self._paused):
             drop_paused(self.workdir, result.continues)
             self._paused.discard(result.continues)
 
@@ -86,7 +86,7 @@ class Results:
 
     def history(self, runner: TrialRunner) -> list[Tried]:
         """What the plan needs to know, in order."""
-        shown = [each for each in self.all() if not _cut_short(each) or each.number in self._paused]
+        shown = [each for each in self.all() if not self._left_nothing(each)]
         return [
             Tried(
                 candidate=each.spec.candidate,
@@ -118,8 +118,15 @@ class Results:
         before = self.results.get(result.continues) if result.continues is not None else None
         return (result.epochs_run - (before.epochs_run if before else 0)) / max(1, result.spec.epochs)
 
-    def tidy(self, expected: Mapping[int, float]) -> None:
-        """Keep the weights of the trials that may yet be chosen and the state of the best paused ones."""
+    def _left_nothing(self, result: TrialResult) -> bool:
+        """Whether all is as if the trial had never begun: the clock ended it too early for weights or a state."""
+        return _cut_short(result) and result.number not in self._paused
+
+    def tidy(self, expected: Mapping[int, float], *, continued: Collection[int] = ()) -> None:
+        """Keep the weights of the trials that may yet be chosen and the state of the best paused ones.
+
+        The state of ``continued`` trials stays too: others, which run or wait, go on from there.
+        """
         leaders = self.leaders(expected)
         kept = {each.number for each in (*leaders[:_WEIGHTS_KEPT], *self.members(expected))}
         further = {each.number for number in kept for each in other_parts(self.results[number], self.all())}
@@ -129,9 +136,9 @@ class Results:
             else:
                 drop_weights(self.workdir, number)
             self._weights.discard(number)
-        done = {each.continues for each in self.results.values()}
+        done = {each.continues for each in self.results.values() if not self._left_nothing(each)}
         open_ = sorted(self._paused - done, key=lambda number: -(self.results[number].validation or 0.0))
-        for number in self._paused - set(open_[:_PAUSED_KEPT]):
+        for number in self._paused - {*open_[:_PAUSED_KEPT], *continued}:
             drop_paused(self.workdir, number)
             self._paused.discard(number)
 
