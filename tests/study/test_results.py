@@ -152,10 +152,13 @@ def test_of_a_further_part_only_what_it_says_of_its_images_is_kept(tmp_path: Pat
     assert read_held_out(tmp_path, made.results[0]) is None
 
 
-def pause(made: Results, number: int, **changes: object) -> None:
+def leave_state(path: Path, number: int) -> None:
     progress = Progress(curve=(0.5,), metric=0.5, soft=0.5, loss=0.1, start=0.1, steps=1, batch=8, seconds=1.0)
-    state = Paused(progress=progress, module={"a": torch.ones(2)}, moments={}, generators={})
-    save_paused(made.workdir, number, state)
+    save_paused(path, number, Paused(progress=progress, module={"a": torch.ones(2)}, moments={}, generators={}))
+
+
+def pause(made: Results, number: int, **changes: object) -> None:
+    leave_state(made.workdir, number)
     made.keep(result(number, state=TrialState.PRUNED, curve=(0.5,), epochs_run=1, **changes))
 
 
@@ -197,3 +200,19 @@ def test_the_state_that_a_running_trial_goes_on_from_stays_however_many_are_paus
     assert [has_paused(tmp_path, number) for number in range(6)] == [True, False, True, True, True, True]
     made.tidy({})
     assert not has_paused(tmp_path, 0)
+
+
+@pytest.mark.parametrize("changes", [{}, {"on_all_labels": True, "averaged_fits": 2, "cost": 40.0 * (1 + 2 * 5 / 4)}])
+def test_a_trial_that_goes_on_from_a_killed_one_ran_only_the_share_of_the_epochs_that_its_seconds_paid(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    whole = result(1, spec=spec(epochs=3), continues=0, seconds=10.0, cost=40.0, fidelity=1.0)
+    made, five = results_of(tmp_path, replace(whole, **changes)), tuple(np.array_split(digits().train, 5))
+    (seen,) = made.history(replace(runner(tmp_path), task=replace(digits(), folds=five)))
+    assert seen.seconds / seen.share == pytest.approx(40.0)
+
+
+def test_the_curve_of_a_killed_trial_is_that_of_its_state(tmp_path: Path) -> None:
+    made = results_of(tmp_path, result(0))
+    leave_state(tmp_path, 1)
+    assert [made.curve_of(number) for number in range(3)] == [(0.5, 0.8, 0.8), (0.5,), ()]
