@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from helpers.engine_jobs import Counting, Deadly, Raising, Square, Summing, Unpicklable, Waiting
+from helpers.engine_jobs import Alternating, Counting, Deadly, Raising, Square, Summing, Unpicklable, Waiting
 from helpers.engine_world import APART
 from vlmsel_auto.engines.engine import Cancelled, Done, Failed, Lost, Resources, as_completed
 from vlmsel_auto.engines.in_process import InProcess
@@ -84,6 +84,12 @@ def test_a_shared_value_is_what_was_shared_and_threads_are_limited(engine):
     found = {each.ticket: each.result for each in as_completed(engine)}
     assert sorted(found) == tickets
     assert {(total, threads) for total, _, threads in found.values()} == {(499500.0, 1)}
+
+
+def test_several_shared_values_are_fetched_once_each(engine):
+    shared = tuple(engine.share(np.arange(number)) for number in range(3))
+    ticket = engine.submit(Alternating(shared=shared))
+    assert engine.finished() == Done(ticket=ticket, result=True)
 
 
 def test_jobs_come_in_the_order_in_which_they_finish(apart, tmp_path):

@@ -101,6 +101,17 @@ class Summing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Alternating:
+    """Asks for shared values in turn, and says whether they stay the same objects."""
+
+    shared: tuple[Shared, ...]
+
+    def run(self, channel: Channel) -> bool:
+        first, again = ([each.get() for each in self.shared] for _ in range(2))
+        return all(one is other for one, other in zip(first, again, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Borrowing:
     """Tells how many threads there are for it, whenever that changes, until there are so many."""
 

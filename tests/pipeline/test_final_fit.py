@@ -25,7 +25,7 @@ from vlmsel_auto.pipeline.ensemble import pool_leaders
 from vlmsel_auto.pipeline.final_fit import fit_finally
 from vlmsel_auto.pipeline.finish import Delivery, wanted_now
 from vlmsel_auto.planning.objective import ACCURACY
-from vlmsel_auto.records import Budget, Candidate, Task, TrialResult
+from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task, TrialResult
 from vlmsel_auto.study.study import StudyOutcome, run_study
 from vlmsel_auto.tuning.averaging import MOST_FITS
 from vlmsel_auto.tuning.checkpoints import Checkpoint, load_trial, read_result, trial_dir
@@ -148,6 +148,25 @@ def test_otherwise_trials_stay_as_they_are(
     assert made.results == outcome.results
     assert bool(told) == (case == "cannot be loaded")
     assert all(read_result(workdir, each.number) == each for each in outcome.results)
+
+
+@pytest.mark.parametrize("at", [StageStarted, StageProgress])
+def test_who_asks_to_end_while_towers_are_fitted_keeps_those_that_are(
+    outcome: StudyOutcome, fit: Fit, task: Task, workdir: Path, at: type[Event]
+) -> None:
+    def sink(event: Event) -> None:
+        if isinstance(event, at):
+            raise KeyboardInterrupt
+
+    made = fit(sink=sink)
+    assert made.stopped_by is StoppedBy.INTERRUPTED
+    (tower,) = (each for each in made.results if each.spec.method == "finetune")
+    assert tower.on_all_labels == (at is StageProgress)
+    assert [each for each in made.results if each != tower] == [
+        each for each in outcome.results if each.number != tower.number
+    ]
+    assert all(read_result(workdir, each.number) == each for each in made.results)
+    assert figure_is_of_weights(tower, task=task, workdir=workdir)
 
 
 NEW_WEIGHTS = "weights-on-all-labels.safetensors"

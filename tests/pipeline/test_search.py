@@ -1,6 +1,7 @@
 """The whole loop on real files and real models: ranking, search, export, report, resume, learning."""
 
 import json
+import re
 import resource
 import shlex
 import shutil
@@ -21,7 +22,7 @@ from helpers.drawings import draw_task
 from helpers.short_trials import short_trials  # noqa: F401 - a fixture
 from vlmsel_auto.cli.app import app
 from vlmsel_auto.errors import BudgetError, CandidateError, InputError, TaskError, WorkdirError
-from vlmsel_auto.events import Notice, RankingReady, StageProgress, TrialFinished, discard
+from vlmsel_auto.events import Notice, RankingReady, StageProgress, StageStarted, TrialFinished, discard
 from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.library.file import save
 from vlmsel_auto.library.places import user_library
@@ -218,7 +219,7 @@ def test_the_same_search_again_repeats_nothing(finished, shapes):
 
 @pytest.mark.parametrize(("seed", "limits", "other"), [(1, NO_LIMITS, "seed"), (0, Limits(max_params=10**9), "limits")])
 def test_another_search_may_not_take_the_work_directory(finished, shapes, seed, limits, other):
-    with pytest.raises(WorkdirError, match=rf"another {other}[:,]"):
+    with pytest.raises(WorkdirError, match=rf"other settings \(.*{other}.*\)"):
         vlmsel_auto.search(
             shapes, candidates=QUICK, budget=Budget(trials=5), workdir=finished[0].workdir, seed=seed, limits=limits,
             library=assemble([]),
@@ -343,6 +344,42 @@ def test_a_budget_that_is_over_before_there_is_a_model_still_ends_with_one(shape
     assert late.best.model_dir.is_dir()
 
 
+@pytest.mark.parametrize(("seconds", "warned"), [(0.1, True), (None, False)])
+def test_a_budget_that_is_over_before_any_look_is_said(shapes, tmp_path, monkeypatch, seconds, warned):
+    monkeypatch.setenv("VLMSEL_LIBRARY", str(tmp_path / "mine.safetensors"))
+    said = []
+    budget = Budget(seconds=seconds, trials=1)
+    late = vlmsel_auto.search(
+        shapes, candidates=QUICK[1:2], method=["zero_shot", "probe"], budget=budget, since=time.monotonic() - 60,
+        workdir=tmp_path / "w", sink=lambda event: said.append(event) if isinstance(event, Notice) else None,
+    )  # fmt: skip
+    assert bool(late.ranking.not_looked) == warned
+    warnings = [each.text for each in said if each.level == "warning"]
+    assert [re.match("no candidate was looked at: the start took .* of .*; give more time", each) is not None
+            for each in warnings] == [True] * warned  # fmt: skip
+    notes = load_report(late.report_dir).notes
+    assert any("not added to the library: no candidate was looked at" in each for each in notes) == warned
+
+
+def test_a_search_killed_before_it_had_settings_left_nothing_of_trackers_and_goes_on(
+    shapes, no_library, tmp_path, monkeypatch
+):
+    def search():
+        return vlmsel_auto.search(
+            shapes, candidates=QUICK[2:], method="probe", budget=Budget(trials=1), workdir=tmp_path / "w",
+            library=no_library, learn=False, logger="csv",
+        )  # fmt: skip
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vlmsel_auto.pipeline.search.begin_in", killed)
+        with pytest.raises(KeyboardInterrupt):
+            search()
+    assert search().best is not None
+
+
 def test_a_data_set_in_memory_is_searched_like_a_folder_and_the_search_resumes(shapes, no_library, tmp_path):
     data = {part: [(file, file.parent.name) for file in sorted((shapes / part).glob("*/*"))]
             for part in ("train", "test")}  # fmt: skip
@@ -356,7 +393,7 @@ def test_a_data_set_in_memory_is_searched_like_a_folder_and_the_search_resumes(s
     first = search(data)
     assert first.best.test is not None
     assert first.trials == search(data).trials
-    with pytest.raises(WorkdirError, match="another task"):
+    with pytest.raises(WorkdirError, match=r"other settings \(task\)"):
         search(data["train"])
     ranked = vlmsel_auto.rank(data, candidates=QUICK[1:], library=no_library, cache_dir=tmp_path / "cache")
     assert sorted(ranked.order) == sorted(QUICK[1:])
@@ -441,3 +478,17 @@ def test_interrupted_while_looking_the_best_so_far_is_a_model_and_the_search_goe
     assert again.trials[:2] == first.trials
     assert len(again.trials) == 4
     assert again.best.validation >= first.best.validation
+
+
+def test_interrupted_while_towers_are_fitted_the_trials_are_exported_and_reported(shapes, no_library, tmp_path):
+    def sink(event):
+        if isinstance(event, StageStarted) and event.stage == "fits":
+            raise KeyboardInterrupt
+
+    result = vlmsel_auto.search(
+        shapes, candidates=QUICK[2:], method="finetune", workdir=tmp_path / "w", library=no_library,
+        budget=Budget(trials=1), sink=sink,
+    )  # fmt: skip
+    assert result.stopped_by is StoppedBy.INTERRUPTED
+    assert result.best.model_dir.is_dir()
+    assert load_report(result.report_dir).stopped_by == "interrupted"

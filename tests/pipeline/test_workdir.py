@@ -28,7 +28,7 @@ def test_the_same_search_goes_on_and_another_is_refused(tmp_path: Path, begin: C
     begin(sink=said.append)
     assert [each.text for each in said] == [f"going on with the search in {tmp_path}"]
     assert not scrap.exists()
-    with pytest.raises(WorkdirError, match="another seed"):
+    with pytest.raises(WorkdirError, match=r"other settings \(seed\): .* or another workdir, but got seed 1"):
         begin(settings={**SETTINGS, "seed": 1}, choice=EarlierChoice(candidates=("d",), left_out={}))
     assert read_choice(tmp_path) == CHOICE
 

@@ -41,19 +41,36 @@ def test_every_candidate_has_a_new_trial_of_each_method_but_a_second_of_a_head()
     assert all(each.again is None and each.paused is None for each in found)
 
 
+HALF = tried(
+    "m1",
+    0.7,
+    state=TrialState.PRUNED,
+    curve=Curve(values=(0.6, 0.7), epochs=4),
+    resumable=True,
+    seconds=10.0,
+    share=0.5,
+)
+
+
+def going_on(left: Left) -> Prospect:
+    (found,) = (each for each in of(MADE, [*HEADS, HALF], left=left) if each.paused is not None)
+    return found
+
+
 def test_a_paused_trial_is_a_prospect_for_what_is_left_of_it() -> None:
-    half = tried(
-        "m1",
-        0.7,
-        state=TrialState.PRUNED,
-        curve=Curve(values=(0.6, 0.7), epochs=4),
-        resumable=True,
-        seconds=10.0,
-        share=0.5,
-    )
-    (found,) = (each for each in of(MADE, [*HEADS, half]) if each.paused is not None)
-    assert found.paused == half
+    found = going_on(Left())
+    assert found.paused == HALF
     assert found.seconds == pytest.approx(10.0)  # the other half
+    assert found.fits == 1.0
+
+
+def test_a_paused_trial_that_there_is_no_time_for_promises_as_little_as_a_new_one() -> None:
+    whole = going_on(Left())
+    for seconds, fits in ((20.0, 1.0), (10.0, 1.0), (5.0, 0.5), (2.5, 0.25)):
+        found = going_on(Left(seconds=seconds))
+        assert (found.fits, found.seconds) == (pytest.approx(fits), pytest.approx(10.0 * fits))
+        assert found.gain == whole.gain
+    assert going_on(Left(seconds=2.0)).gain == pytest.approx(POLICY.hopeless * whole.gain)
 
 
 def test_the_closer_two_towers_are_the_more_a_further_part_is_worth() -> None:

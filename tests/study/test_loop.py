@@ -4,11 +4,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from helpers.study_world import candidates, digits_folder, ranking, task
-from vlmsel_auto.events import Event, RankingReady, TrialFinished
+import pytest
+
+from helpers.study_world import candidates, digits_folder, ranking, study_of, task
+from vlmsel_auto.events import Event, RankingReady, Sink, TrialFinished, TrialStarted
 from vlmsel_auto.models import zoo
 from vlmsel_auto.planning.policy import POLICY
-from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task
+from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task, TrialOrigin, TrialState
 from vlmsel_auto.study.study import run_study
 
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
@@ -44,3 +46,36 @@ def test_a_floor_that_has_no_time_is_not_tried_for_ever(
     assert [each.out_of_time for each in outcome.results] == [True]
     assert outcome.best is None
     assert outcome.stopped_by is StoppedBy.BUDGET
+
+
+def stopping(how: type[BaseException]) -> Sink:
+    def sink(event: Event) -> None:
+        if isinstance(event, TrialStarted):
+            raise how
+
+    return sink
+
+
+def test_a_floor_that_was_killed_may_be_late_as_one_of_a_new_search(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    arguments = {"task": task, "candidates": candidates, "ranking": ranking(), "load": zoo.load, "workdir": tmp_path}
+    with pytest.raises(SystemExit):
+        run_study(**arguments, budget=Budget(trials=1), sink=stopping(SystemExit))
+    outcome = run_study(**arguments, budget=Budget(seconds=1e-3))
+    assert [(each.origin, each.state) for each in outcome.results] == [(TrialOrigin.FLOOR, TrialState.COMPLETE)]
+    assert outcome.best == outcome.results[0]
+    assert outcome.stopped_by is StoppedBy.BUDGET
+
+
+def test_who_asks_to_end_just_after_a_trial_was_taken_leaves_none_running(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    arguments = {"task": task, "candidates": candidates, "ranking": ranking(), "load": zoo.load, "workdir": tmp_path}
+    arguments |= {"budget": Budget(trials=1), "methods": ("probe",)}
+    for times in range(1, 4):
+        outcome = run_study(**arguments, sink=stopping(KeyboardInterrupt))
+        assert outcome.stopped_by is StoppedBy.INTERRUPTED
+        assert [each.state.name for each in study_of(tmp_path).trials] == [*times * ["FAIL"], "WAITING"]
+    outcome = run_study(**arguments)
+    assert [(each.number, each.state) for each in outcome.results] == [(3, TrialState.COMPLETE)]

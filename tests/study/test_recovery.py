@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+import pytest
 
 from helpers.stored_results import read_results
 from helpers.study_world import NAMES, SCRIPT, candidates, digits_folder, ranking, study_of, task
 from vlmsel_auto.events import Notice
 from vlmsel_auto.models import zoo
-from vlmsel_auto.records import Budget, Candidate, Task
+from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task
 from vlmsel_auto.study.journal import JOURNAL
 from vlmsel_auto.study.study import run_study
 from vlmsel_auto.tuning.checkpoints import has_paused, load_trial, read_result, save_result
@@ -159,6 +161,38 @@ def test_damaged_results_and_weights_are_noticed_said_and_made_again(
     assert again.results[0] == first.results[0] == read_result(tmp_path, 0)
     assert np.allclose(load_trial(tmp_path, again.results[1]).weight, kept.weight, atol=1e-4)
     assert (again.results[1].validation, again.best.number) == (first.results[1].validation, first.best.number)
+
+
+@pytest.mark.parametrize("ended_by", ["time", "Ctrl+C"])
+def test_weights_that_are_not_made_again_in_time_are_in_a_later_run(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path, ended_by: str
+) -> None:
+    def interrupted(candidate: Candidate) -> LoadedModel:
+        raise KeyboardInterrupt
+
+    said: list[str] = []
+
+    def sink(event: object) -> None:
+        if isinstance(event, Notice):
+            said.append(event.text)
+
+    arguments = {"task": task, "candidates": candidates[:1], "ranking": ranking(NAMES[:1]), "workdir": tmp_path}
+    arguments |= {"methods": ("finetune",), "images_per_trial": 150, "load": zoo.load, "budget": Budget(trials=1)}
+    (first,) = run_study(**arguments).results
+    weights = tmp_path / "trials" / "0000" / "weights.safetensors"
+    sound = load_trial(tmp_path, first)
+    flip(weights)
+    damaged = weights.read_bytes()
+    changes = {"budget": Budget(trials=1, seconds=1e-3)} if ended_by == "time" else {"load": interrupted}
+    cut = run_study(**{**arguments, **changes}, sink=sink)
+    assert cut.stopped_by is (StoppedBy.BUDGET if ended_by == "time" else StoppedBy.INTERRUPTED)
+    assert cut.results == (first,)
+    assert weights.read_bytes() == damaged
+    assert ("no time to make the weights of trial 0 again" in said[-1]) == (ended_by == "time")
+    (again,) = run_study(**arguments, sink=sink).results
+    assert (again.curve, again.validation) == (first.curve, first.validation)
+    assert np.array_equal(load_trial(tmp_path, again).weight, sound.weight)
+    assert not (tmp_path / "renewed").exists()
 
 
 def test_a_lost_result_is_made_again_once(task: Task, candidates: tuple[Candidate, ...], tmp_path: Path) -> None:

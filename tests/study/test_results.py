@@ -9,10 +9,20 @@ from helpers.tuning_world import NAME, digits, spec
 from vlmsel_auto.cache import Store
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
+from vlmsel_auto.planning.history import paused
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.study.results import Results, other_parts, over_parts
 from vlmsel_auto.study.runner import TrialRunner
-from vlmsel_auto.tuning.checkpoints import Checkpoint, drop_weights, has_weights, save_weights
+from vlmsel_auto.tuning.checkpoints import (
+    Checkpoint,
+    Paused,
+    Progress,
+    drop_weights,
+    has_paused,
+    has_weights,
+    save_paused,
+    save_weights,
+)
 from vlmsel_auto.tuning.held_out import read_held_out
 from vlmsel_auto.tuning.methods import METHODS
 
@@ -140,3 +150,69 @@ def test_of_a_further_part_only_what_it_says_of_its_images_is_kept(tmp_path: Pat
     assert found is not None
     assert np.array_equal(found, said + 1)
     assert read_held_out(tmp_path, made.results[0]) is None
+
+
+def leave_state(path: Path, number: int) -> None:
+    progress = Progress(curve=(0.5,), metric=0.5, soft=0.5, loss=0.1, start=0.1, steps=1, batch=8, seconds=1.0)
+    save_paused(path, number, Paused(progress=progress, module={"a": torch.ones(2)}, moments={}, generators={}))
+
+
+def pause(made: Results, number: int, **changes: object) -> None:
+    leave_state(made.workdir, number)
+    made.keep(result(number, state=TrialState.PRUNED, curve=(0.5,), epochs_run=1, **changes))
+
+
+@pytest.mark.parametrize(
+    ("ended", "goes_on"),
+    [
+        ({"state": TrialState.PRUNED, "out_of_time": True}, [0]),
+        ({"state": TrialState.FAILED, "validation": None}, []),
+        ({"state": TrialState.COMPLETE, "out_of_time": True}, []),
+    ],
+    ids=["nothing left", "failed", "late but whole"],
+)
+def test_a_paused_trial_keeps_its_state_until_what_goes_on_from_it_has_more(
+    tmp_path: Path, ended: dict[str, object], goes_on: list[int]
+) -> None:
+    made = Results(workdir=tmp_path)
+    pause(made, 0)
+    made.keep(result(1, continues=0, **ended))
+    assert [each.number for each in paused(made.history(runner(tmp_path)))] == goes_on
+    assert has_paused(tmp_path, 0) == (ended["state"] is not TrialState.COMPLETE)
+    made.tidy({})
+    assert has_paused(tmp_path, 0) == bool(goes_on)
+
+
+def test_the_state_of_a_trial_that_was_paused_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    made = Results(workdir=tmp_path)
+    pause(made, 0)
+    pause(made, 1, continues=0, out_of_time=True)  # with a state of a minute ago
+    made.tidy({})
+    assert [has_paused(tmp_path, number) for number in (0, 1)] == [False, True]
+    assert [each.number for each in paused(made.history(runner(tmp_path)))] == [1]
+
+
+def test_the_state_that_a_running_trial_goes_on_from_stays_however_many_are_paused_after_it(tmp_path: Path) -> None:
+    made = Results(workdir=tmp_path)
+    for number in range(6):
+        pause(made, number, validation=0.5 + number / 10)
+    made.tidy({}, continued={0})
+    assert [has_paused(tmp_path, number) for number in range(6)] == [True, False, True, True, True, True]
+    made.tidy({})
+    assert not has_paused(tmp_path, 0)
+
+
+@pytest.mark.parametrize("changes", [{}, {"on_all_labels": True, "averaged_fits": 2, "cost": 40.0 * (1 + 2 * 5 / 4)}])
+def test_a_trial_that_goes_on_from_a_killed_one_ran_only_the_share_of_the_epochs_that_its_seconds_paid(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    whole = result(1, spec=spec(epochs=3), continues=0, seconds=10.0, cost=40.0, fidelity=1.0)
+    made, five = results_of(tmp_path, replace(whole, **changes)), tuple(np.array_split(digits().train, 5))
+    (seen,) = made.history(replace(runner(tmp_path), task=replace(digits(), folds=five)))
+    assert seen.seconds / seen.share == pytest.approx(40.0)
+
+
+def test_the_curve_of_a_killed_trial_is_that_of_its_state(tmp_path: Path) -> None:
+    made = results_of(tmp_path, result(0))
+    leave_state(tmp_path, 1)
+    assert [made.curve_of(number) for number in range(3)] == [(0.5, 0.8, 0.8), (0.5,), ()]

@@ -12,6 +12,7 @@ import socket
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Generic, cast
 
 from vlmsel_auto.engines.engine import (
@@ -49,16 +50,14 @@ class _Stored(Generic[V]):
 
     def get(self) -> V:
         """Fetch once a process: arrays are read where they lie in the node's store."""
-        import ray
-
-        key = self.reference.hex()
-        if key not in _fetched:
-            _fetched.clear()  # of an earlier search
-            _fetched[key] = ray.get(self.reference)
-        return cast("V", _fetched[key])
+        return cast("V", _fetch(self.reference))
 
 
-_fetched: dict[str, object] = {}
+@lru_cache(maxsize=4)  # a trial asks for runner, images and files of a model, which may be large
+def _fetch(reference: Any) -> object:
+    import ray
+
+    return ray.get(reference)
 
 
 @dataclass(kw_only=True, eq=False)

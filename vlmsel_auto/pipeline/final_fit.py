@@ -11,6 +11,7 @@ from typing import Final
 
 from vlmsel_auto.engines.engine import Engine
 from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted
+from vlmsel_auto.records import StoppedBy
 from vlmsel_auto.study.dispatch import Dispatch
 from vlmsel_auto.study.study import StudyOutcome
 from vlmsel_auto.tuning.checkpoints import save_result
@@ -33,8 +34,10 @@ def fit_finally(
         deadline: `time.monotonic` at which all must be over; None: no end.
         sink: takes the events of stage "fits"; told of a fit that failed, whose trial then keeps its own weights.
 
+    Returns:
+        The study with the fits that were finished; stopped by the user where that one asked to end meanwhile, once.
+
     Raises:
-        KeyboardInterrupt: asked to end.
         OSError: the work directory cannot be written.
     """
     runner, fits = outcome.runner, outcome.fits
@@ -43,7 +46,7 @@ def fit_finally(
     dispatch = Dispatch(engine=engine, runner=runner)
     fits.end(dispatch, besides=wanted)  # the last trials overtook them
     waiting = deque(results[number] for number in wanted if fits.can_begin(results[number], folds=folds, left=None))
-    stage = _Stage(sink=sink, total=len(waiting) + len(fits.running))
+    stage, stopped = _Stage(sink=sink, total=len(waiting) + len(fits.running)), outcome.stopped_by
     try:
         while waiting or fits.running:
             while waiting and len(fits.running) < engine.slots:
@@ -61,15 +64,18 @@ def fit_finally(
                 candidate = fits.running[ended.ticket].spec.candidate
                 made = fits.settle(ended, dispatch=dispatch, sink=sink)
                 if made is not None:
+                    results[made.number] = made  # first: its file takes the old weights away
                     save_result(runner.workdir, made)
-                    results[made.number] = made
                 stage.step(candidate)
+    except KeyboardInterrupt:  # trials and fits so far are what the user gets
+        stopped = StoppedBy.INTERRUPTED
     finally:
         fits.end(dispatch)
         dispatch.close()
     stage.end()
     return replace(
         outcome,
+        stopped_by=stopped,
         results=tuple(results[each.number] for each in outcome.results),
         best=None if outcome.best is None else results[outcome.best.number],
         members=tuple(results[each.number] for each in outcome.members),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmsel_auto.cache import Json, Store, default_cache_dir, digest
-from vlmsel_auto.events import Sink, discard
+from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.library.places import open_library
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.models.device import pick_device
@@ -21,7 +21,7 @@ from vlmsel_auto.pipeline.choose import AUTO, choose
 from vlmsel_auto.pipeline.command import PRICE, SHOTS, command_of
 from vlmsel_auto.pipeline.finish import Delivery
 from vlmsel_auto.pipeline.numbers import check_numbers
-from vlmsel_auto.pipeline.rank import rank_task, views_of
+from vlmsel_auto.pipeline.rank import Ranked, rank_task, views_of
 from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.pipeline.time_shares import look_seconds, sample_seconds
 from vlmsel_auto.pipeline.with_labels import finish_with_labels
@@ -42,6 +42,7 @@ from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.objective import ACCURACY, Objective, read_objective
 from vlmsel_auto.process import locked, older_objects_left_alone, writing
 from vlmsel_auto.records import Budget
+from vlmsel_auto.reporting.formatting import duration
 from vlmsel_auto.reporting.tracked import names_of, tracked
 from vlmsel_auto.study.mirror import mirrored
 from vlmsel_auto.tasks.datasets import TaskData
@@ -192,9 +193,6 @@ def search(
         writing(folder),
         locked(folder / LOCK),
         mirrored(storage, task=task.digest, workdir=folder, sink=sink) as mirror,
-        tracked(  # from here on the trackers listen too
-            logger, folder=folder / "logs", about={"task": task.name, "command": command}, sink=sink
-        ) as sink,  # noqa: PLR1704 - the sink of all that follows
     ):
         settings: dict[str, Json] = {
             "task": task.digest,
@@ -209,71 +207,85 @@ def search(
             left_out=listed.failures,
             images=None if task.draw is None else task.draw.files,
         )
-        begin_in(folder, settings=settings, choice=choice, sink=sink)
-        ranked = rank_task(
-            task,
-            chosen,
-            library=known,
-            device=place,
-            store=store,
-            sink=sink,
-            failures=listed.failures,
-            limits=limits,
-            objective=aim,
-            machine=listed.machine,
-            downloads=listed.downloads,
-            price=price / 100,
-            seed=seed,
-            deadline=None if spend.seconds is None else began + look_seconds(spend.seconds, labelled=task.is_labelled),
-            earlier=read_ranking(folder, sink=sink),
-            profile_sources=learn and library is None,
-            catches_interrupt=any(each.trains is not Trains.TOWER for each in named),
-            engine=engine,
-        )
-        ranking = ranked.ranking
-        if task.is_labelled or not ranked.interrupted:  # trials are bound to it; without any, looks can go on later
-            save_ranking(folder, ranking)
-        usable = [one for one in chosen if one.id not in ranking.failures]
-        delivery = Delivery(
-            task=ranked.task,
-            candidates=usable,
-            size=ensemble,
-            limits=limits,
-            objective=aim,
-            store=store,
-            workdir=folder,
-        )
-        if not task.is_labelled:
-            return finish_without_labels(
+        begin_in(folder, settings=settings, choice=choice, sink=sink)  # before trackers leave files there
+        with tracked(logger, folder=folder / "logs", about={"task": task.name, "command": command}, sink=sink) as sink:  # noqa: PLR1704 - the sink of all that follows
+            before_looks, earlier_ranking = time.monotonic() - began, read_ranking(folder, sink=sink)
+            ranked = rank_task(
+                task,
+                chosen,
+                library=known,
+                device=place,
+                store=store,
+                sink=sink,
+                failures=listed.failures,
+                limits=limits,
+                objective=aim,
+                machine=listed.machine,
+                downloads=listed.downloads,
+                price=price / 100,
+                seed=seed,
+                deadline=None
+                if spend.seconds is None
+                else began + look_seconds(spend.seconds, labelled=task.is_labelled),
+                earlier=earlier_ranking,
+                profile_sources=learn and library is None,
+                catches_interrupt=any(each.trains is not Trains.TOWER for each in named),
+                engine=engine,
+            )
+            ranking = ranked.ranking
+            if spend.seconds is not None and earlier_ranking is None:
+                _warn_of_no_look(ranked, spent=before_looks, seconds=spend.seconds, sink=sink)
+            if task.is_labelled or not ranked.interrupted:  # trials are bound to it; without any, looks can go on later
+                save_ranking(folder, ranking)
+            usable = [one for one in chosen if one.id not in ranking.failures]
+            delivery = Delivery(
+                task=ranked.task,
+                candidates=usable,
+                size=ensemble,
+                limits=limits,
+                objective=aim,
+                store=store,
+                workdir=folder,
+            )
+            if not task.is_labelled:
+                return finish_without_labels(
+                    delivery,
+                    chosen,
+                    ranked=ranked,
+                    budget=spend,
+                    command=command,
+                    settings={**settings, "device": place},
+                    began=began,
+                    device=place,
+                    sink=sink,
+                )
+            return finish_with_labels(
                 delivery,
                 chosen,
                 ranked=ranked,
+                engine=engine,
+                devices=together,
+                mirror=mirror,
+                methods=methods,
+                machine=listed.machine,
+                knows_past=library is None,
                 budget=spend,
+                price=price,
+                top_k=top_k,
+                learn=learn,
+                thumbnails=thumbnails,
                 command=command,
-                settings={**settings, "device": place},
+                settings=settings,
+                seed=seed,
                 began=began,
                 device=place,
                 sink=sink,
             )
-        return finish_with_labels(
-            delivery,
-            chosen,
-            ranked=ranked,
-            engine=engine,
-            devices=together,
-            mirror=mirror,
-            methods=methods,
-            machine=listed.machine,
-            knows_past=library is None,
-            budget=spend,
-            price=price,
-            top_k=top_k,
-            learn=learn,
-            thumbnails=thumbnails,
-            command=command,
-            settings=settings,
-            seed=seed,
-            began=began,
-            device=place,
-            sink=sink,
-        )
+
+
+def _warn_of_no_look(ranked: Ranked, *, spent: float, seconds: float, sink: Sink) -> None:
+    """A ranking that no look stands behind is little more than the order of published figures."""
+    if ranked.interrupted or ranked.measurements or not ranked.ranking.not_looked:
+        return
+    text = f"no candidate was looked at: the start took {duration(spent)} of {duration(seconds)}; give more time"
+    sink(Notice(text=text, level="warning"))

@@ -117,7 +117,7 @@ def finish_with_labels(
         task=task,
         candidates=candidates,
         ranked=ranked,
-        stopped=stopped,
+        stopped=StoppedBy.INTERRUPTED if finished.outcome.stopped_by is StoppedBy.INTERRUPTED else stopped,
         learn=learn,
         thumbnails=thumbnails,
         budget=budget,

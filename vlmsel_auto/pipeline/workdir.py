@@ -82,7 +82,7 @@ def check_usable(workdir: Path) -> None:
         others = sorted(name for name in names if name not in ours and not name.startswith(_SCRAP))
         if others:
             raise WorkdirError(
-                f"the work directory must be new, empty or an earlier search's; choose another --workdir, but got "
+                f"the work directory must be new, empty or an earlier search's; choose another one, but got "
                 f"{str(workdir)!r} with {', '.join(others[:3])}"
             )
 
@@ -111,8 +111,8 @@ def begin_in(workdir: Path, *, settings: Mapping[str, Json], choice: EarlierChoi
     other = [name for name in sorted(wanted) if found is not None and found.get(name) != wanted[name]]
     if other:
         raise WorkdirError(
-            f"{workdir} belongs to a search with another {', '.join(other)}: give the same command to resume it, or "
-            f"another --workdir, but got {', '.join(f'{name} {_brief(wanted[name])}' for name in other)}"
+            f"{workdir} belongs to a search with other settings ({', '.join(other)}): give the same command to resume "
+            f"it, or another workdir, but got {', '.join(f'{name} {_brief(wanted[name])}' for name in other)}"
         )
     if not is_new:
         sink(Notice(text=f"going on with the search in {workdir}"))

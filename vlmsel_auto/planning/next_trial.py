@@ -49,7 +49,7 @@ def next_trial(plan: Plan, history: History, *, left: Left, unavailable: Sequenc
     usable = [line.candidate for line in plan.lines if line.candidate not in set(unavailable)]
     floor = _floor(plan, history, usable=usable)
     if left.spent:
-        return floor if floor is not None and _may_be_late(plan, history, floor) else None
+        return floor if floor is not None and may_be_late(plan, history, floor) else None
     if floor is not None or not usable or not plan.methods:
         return floor
     gone = [_failed(name, method.name) for name in unavailable for method in plan.methods]
@@ -89,7 +89,7 @@ def _floor(plan: Plan, history: History, *, usable: Sequence[str]) -> NextTrial 
                      why="the floor: nothing is trained")  # fmt: skip
 
 
-def _may_be_late(plan: Plan, history: History, floor: NextTrial) -> bool:
+def may_be_late(plan: Plan, history: History, floor: NextTrial) -> bool:
     """Whether a floor comes although nothing of the budget is left: once, and if its candidate is soon loaded."""
     tried = any(trial.method == floor.method for trial in history)
     return not tried and plan.loading.get(floor.candidate, 0.0) < plan.policy.late_model

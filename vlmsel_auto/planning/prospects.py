@@ -34,7 +34,7 @@ class Prospect:
     gain: float  # expected improvement
     cost: float  # share of what is left
     seconds: float
-    fits: float = 1.0  # share of a whole trial that there is time for
+    fits: float = 1.0  # share of the trial, or of what is left of a paused one, that there is time for
     paused: Tried | None = None  # the trial that would go on
     again: Tried | None = None  # the trial whose settings would be scored on another part
 
@@ -97,7 +97,7 @@ def _new(plan: Plan, history: History, known: _Known, *, names: Sequence[str]) -
             gain = acquisition(
                 mean, sd, best=known.best + plan.charge(name), reached=reached, tries=tries, policy=policy
             )
-            fits = 1.0 if left.seconds is None else min(1.0, left.seconds / max(seconds[key], 1e-9))
+            fits = _fits(seconds[key], left=left)
             if fits < policy.too_short:
                 gain *= policy.hopeless
             cost = budget_share(seconds[key], left=left)
@@ -119,9 +119,18 @@ def _continued(plan: Plan, history: History, known: _Known, new: Mapping[Arm, Pr
             believed = float(now.mean[plan.belief.candidates.index(trial.candidate), plan.column(trial.method)])
             mean, bar = end.mean + believed - known.ends[key].mean, known.best + plan.charge(trial.candidate)
             gain = acquisition(mean, end.sd, best=bar, reached=None, tries=0, policy=policy)
-            cost = budget_share(rest * seconds[key], left=known.left)
-            found.append(replace(new[key], gain=gain, cost=cost, seconds=rest * seconds[key], fits=1.0, paused=trial))
+            needed = rest * seconds[key]
+            fits = _fits(needed, left=known.left)
+            if fits < policy.too_short:
+                gain *= policy.hopeless
+            cost = budget_share(needed, left=known.left)
+            found.append(replace(new[key], gain=gain, cost=cost, seconds=fits * needed, fits=fits, paused=trial))
     return found
+
+
+def _fits(seconds: float, *, left: Left) -> float:
+    """The share of so many seconds that there is time for."""
+    return 1.0 if left.seconds is None else min(1.0, left.seconds / max(seconds, 1e-9))
 
 
 def _again(plan: Plan, history: History, known: _Known, new: Mapping[Arm, Prospect]) -> list[Prospect]:

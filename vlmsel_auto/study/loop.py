@@ -14,17 +14,16 @@ from vlmsel_auto.events import Event, Notice, RankingReady, TrialEpoch, TrialSta
 from vlmsel_auto.planning.curves import RUNGS, rung_of
 from vlmsel_auto.planning.history import believed
 from vlmsel_auto.planning.method import Trains
-from vlmsel_auto.planning.next_trial import NextTrial, next_trial
+from vlmsel_auto.planning.next_trial import NextTrial, may_be_late, next_trial
 from vlmsel_auto.planning.rungs import goes_on_at
 from vlmsel_auto.planning.tried import History
 from vlmsel_auto.process import is_disk_error
 from vlmsel_auto.records import StoppedBy, TrialOrigin
-from vlmsel_auto.study.optuna_study import Prediction, RunningTrial
-from vlmsel_auto.study.recovery import ATTEMPTS, queue_again
+from vlmsel_auto.study.optuna_study import Prediction, RunningTrial, StudyEntry
+from vlmsel_auto.study.recovery import ATTEMPTS, queue_again, queue_unfinished
 from vlmsel_auto.study.runner import Attempt, failed
 from vlmsel_auto.study.state import RunningHere, Search
 from vlmsel_auto.study.trial_job import Ran
-from vlmsel_auto.tuning.checkpoints import drop_weights
 
 _LATE_SECONDS = 20.0  # that a worker may be late before its trial is ended
 
@@ -51,13 +50,9 @@ def run_trials(search: Search) -> StoppedBy:
                 _end_late(search)
     except KeyboardInterrupt:
         search.fits.end(search.dispatch)
-        for ticket, each in sorted(search.running.items()):
+        for ticket in search.running:
             search.dispatch.engine.cancel(ticket)
-            drop_weights(search.runner.workdir, each.trial.number)
-            queue_again(
-                search.study, search.runner, number=each.trial.number, trial=each.trial.planned,
-                attempt=each.trial.attempt,
-            )  # fmt: skip
+        queue_unfinished(search.study, search.runner)
         raise
 
 
@@ -65,16 +60,25 @@ def _fill(search: Search) -> StoppedBy | None:
     """Begin trials while there are workers for them; why no more are begun, or None where all workers have one."""
     while search.free > 0:
         left = search.left()
-        if not search.study.waiting():
+        waiting = search.study.waiting()
+        if not waiting:
             history = search.imagined()
             chosen = next_trial(search.plan, history, left=left, unavailable=tuple(search.unavailable))
             if chosen is None or (left.spent and search.floor_begun):  # it is late once
                 return StoppedBy.BUDGET if left.spent else StoppedBy.EXHAUSTED
             search.study.queue(chosen, prediction=_predict(search, history, chosen))
-        elif left.spent:
+        elif left.spent and not _is_late_floor(search, waiting[0]):
             return StoppedBy.BUDGET
         _begin(search, search.study.take())
     return None
+
+
+def _is_late_floor(search: Search, entry: StudyEntry) -> bool:
+    """Whether a queued trial is the floor, killed in an earlier run, that may be late as in a search that is new."""
+    trial = entry.planned
+    if trial is None or trial.origin is not TrialOrigin.FLOOR or search.floor_begun:
+        return False
+    return may_be_late(search.plan, search.history(), trial)
 
 
 def _predict(search: Search, history: History, trial: NextTrial) -> Prediction:
@@ -99,8 +103,7 @@ def _begin(search: Search, trial: RunningTrial) -> None:
         _close(search, Attempt(result=failed(spec, number=trial.number, origin=trial.origin, reason=known)))
         search.sink(RankingReady(ranking=search.updated(), updated=True))
         return
-    before = search.results.results.get(trial.continues) if trial.continues is not None else None
-    curve = list(before.curve) if before is not None else []
+    curve = [] if trial.continues is None else list(search.results.curve_of(trial.continues))
     reached = rung_of(len(curve), epochs=spec.epochs) if spec.epochs else RUNGS
     running = RunningHere(trial=trial, spec=spec, curve=curve, reached=reached)
 
@@ -201,7 +204,7 @@ def _close(search: Search, attempt: Attempt) -> None:
     search.study.close(attempt.result)
     expected = search.expected()
     search.study.expect(expected)
-    search.results.tidy(expected)
+    search.tidy(expected)
     search.tell(attempt.result, expected=expected)
 
 

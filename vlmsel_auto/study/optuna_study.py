@@ -136,9 +136,9 @@ class OptunaStudy:
             fold=int(trial.user_attrs.get("fold", 0)),
         )
 
-    def waiting(self) -> bool:
-        """Whether trials are queued."""
-        return bool(self.study.get_trials(deepcopy=False, states=(OptunaState.WAITING,)))
+    def waiting(self) -> list[StudyEntry]:
+        """Trials that are queued, the one that will be taken next first."""
+        return [self._entry(each) for each in self.study.get_trials(deepcopy=False, states=(OptunaState.WAITING,))]
 
     def queue(
         self,

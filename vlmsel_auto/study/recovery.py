@@ -7,6 +7,7 @@ that a killed process left running is adopted when its result exists; otherwise 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -26,11 +27,14 @@ from vlmsel_auto.tuning.checkpoints import (
     load_trial,
     read_result,
     result_from_json,
+    result_numbers,
     save_result,
+    trial_dir,
 )
 from vlmsel_auto.tuning.work import never
 
 ATTEMPTS = 2  # a trial whose process is killed is begun so often; then it counts as failed
+_ASIDE = "renewed"  # folder in the work directory, while weights are made again
 _GIVEN_UP = f"the process was killed {ATTEMPTS} times during this trial: its candidate is set aside"
 
 
@@ -41,12 +45,14 @@ def recover(
     *,
     tell: Callable[[TrialResult], None],
     in_process: bool = True,
+    deadline: float | None = None,
     sink: Sink = discard,
 ) -> dict[str, str]:
     """Take over finished trials; close those that a dead process left running, and queue them again once.
 
     ``tell`` hears of each trial that was taken over. A trial that ran in a worker (``in_process`` is False) did not
-    kill the coordinator: it is queued again as often as that happens.
+    kill the coordinator: it is queued again as often as that happens. Damaged weights are made again until
+    ``deadline`` (`time.monotonic`).
 
     Returns:
         Candidates to set aside, and why: the process died in one of their trials as often as it may.
@@ -75,25 +81,52 @@ def recover(
             attempt = each.attempt + in_process
             queue_again(study, runner, number=each.number, trial=each.planned, attempt=attempt)
     for kept in results.all():
-        _renew(kept, results=results, runner=runner, sink=sink)
+        _renew(kept, results=results, runner=runner, deadline=deadline, sink=sink)
     return {each.spec.candidate: each.reason for each in results.all() if each.reason == _GIVEN_UP}
 
 
-def _renew(result: TrialResult, *, results: Results, runner: TrialRunner, sink: Sink) -> None:
-    """Train once more whose weights are damaged, or not those of its result."""
-    if not has_weights(runner.workdir, result.number):
+def _renew(result: TrialResult, *, results: Results, runner: TrialRunner, deadline: float | None, sink: Sink) -> None:
+    """Train once more whose weights are damaged, or not those of its result.
+
+    Until that is done the damaged file stays, so that a later run finds it when time or the user ends this one.
+    """
+    if result.state is not TrialState.COMPLETE or not has_weights(runner.workdir, result.number):
         return
     try:
         load_trial(runner.workdir, result)
     except TrialUnavailable as error:
         sink(Notice(text=f"the weights of trial {result.number} are made again: {error}", level="warning"))
-        drop_weights(runner.workdir, result.number)
-        made = runner.attempt(
-            result.spec, number=result.number, origin=result.origin, report=never, deadline=None, sink=sink
-        ).result
-        results.keep(result if made.state is TrialState.FAILED else made)
+        results.without_weights(result.number)
+        made = _make_again(result, runner=runner, deadline=deadline, sink=sink)
+        if made is not None:
+            results.keep(made)
+            drop_other_weights(runner.workdir, made)
     else:
         drop_other_weights(runner.workdir, result)  # a fit was killed before its result was written, or just after
+
+
+def _make_again(result: TrialResult, *, runner: TrialRunner, deadline: float | None, sink: Sink) -> TrialResult | None:
+    """Train once more aside, and put the weights where they belong; None: time ended it, or it failed."""
+    number, aside = result.number, runner.workdir / _ASIDE
+    shutil.rmtree(aside, ignore_errors=True)  # a run was killed in here
+    try:
+        made = (
+            replace(runner, workdir=aside)
+            .attempt(result.spec, number=number, origin=result.origin, report=never, deadline=deadline, sink=sink)
+            .result
+        )
+        if made.state is TrialState.FAILED:
+            drop_weights(runner.workdir, number)
+        elif made.state is TrialState.COMPLETE and made.epochs_run >= result.epochs_run:
+            for file in trial_dir(aside, number).iterdir():
+                file.replace(trial_dir(runner.workdir, number) / file.name)
+            return made
+        else:
+            text = f"there is no time to make the weights of trial {number} again: a later run does"
+            sink(Notice(text=text, level="warning"))
+        return None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _stored(entry: StudyEntry, *, runner: TrialRunner, sink: Sink) -> TrialResult | None:
@@ -117,6 +150,22 @@ def queue_again(study: OptunaStudy, runner: TrialRunner, *, number: int, trial: 
         trial = replace(trial, continues=number)
     study.queue(trial, attempt=attempt, retry_of=number)
     study.fail(number)
+
+
+def queue_unfinished(study: OptunaStudy, runner: TrialRunner) -> None:
+    """Queue again what this process has begun and will not end, also what was taken and is not with a worker yet.
+
+    What has a result on file is left to `recover`.
+    """
+    entries, done = study.entries(), set(result_numbers(runner.workdir))
+    queued = {each.retry_of for each in entries}
+    for each in entries:
+        if each.state is not EntryState.RUNNING or each.number in done:
+            continue
+        if each.planned is None or each.number in queued:
+            study.fail(each.number)
+        else:
+            queue_again(study, runner, number=each.number, trial=each.planned, attempt=each.attempt)
 
 
 def _give_up(number: int, trial: NextTrial, *, study: OptunaStudy, results: Results, runner: TrialRunner) -> None:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from vlmsel_auto.errors import TrialUnavailable
 from vlmsel_auto.planning.curves import Curve
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.tried import FoldScore, Tried
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.study.runner import TrialRunner
-from vlmsel_auto.tuning.checkpoints import drop_paused, drop_weights, has_paused, has_weights, save_result
+from vlmsel_auto.tuning.checkpoints import (
+    drop_paused,
+    drop_weights,
+    has_paused,
+    has_weights,
+    load_paused,
+    save_result,
+)
 from vlmsel_auto.tuning.held_out import keep_held_out_alone
 from vlmsel_auto.tuning.methods import method_of
 
@@ -40,14 +48,27 @@ class Results:
         """Write a result and take it."""
         save_result(self.workdir, result)
         self.adopt(result)
-        # its own state, or its weights, replaced those of the trial that it continued
-        if result.continues is not None and result.state is not TrialState.FAILED:
+        # its own state, or its weights, replace those of the trial that it continued; the clock may leave it neither
+        if result.continues is not None and (result.state is TrialState.COMPLETE or result.number in self._paused):
             drop_paused(self.workdir, result.continues)
             self._paused.discard(result.continues)
+
+    def without_weights(self, number: int) -> None:
+        """Know of a trial that its weights, if there are any, cannot be used."""
+        self._weights.discard(number)
 
     def all(self) -> tuple[TrialResult, ...]:
         """By number."""
         return tuple(result for _, result in sorted(self.results.items()))
+
+    def curve_of(self, number: int) -> tuple[float, ...]:
+        """Validation after each epoch of a trial; one whose process was killed has no result, but a state."""
+        if number in self.results:
+            return self.results[number].curve
+        try:
+            return load_paused(self.workdir, number).progress.curve
+        except TrialUnavailable:  # what goes on from there begins anew
+            return ()
 
     def counted(self) -> list[TrialResult]:
         """Trials that used the budget: all but the floor, which is free, and those that the clock cut short."""
@@ -86,7 +107,7 @@ class Results:
 
     def history(self, runner: TrialRunner) -> list[Tried]:
         """What the plan needs to know, in order."""
-        shown = [each for each in self.all() if not _cut_short(each) or each.number in self._paused]
+        shown = [each for each in self.all() if not self._left_nothing(each)]
         return [
             Tried(
                 candidate=each.spec.candidate,
@@ -101,7 +122,7 @@ class Results:
                 soft=each.soft_validation if each.kept_epoch else None,
                 images=each.validation_images,
                 curve=_curve(each) if _trains(runner, each) is Trains.TOWER else None,
-                share=self._share(each),
+                share=self._share(each, folds=runner.folds),
                 resumable=each.number in self._paused,
                 continues=each.continues,
                 fold=each.spec.fold if runner.folds > 1 and _trains(runner, each) is Trains.TOWER else None,
@@ -114,12 +135,23 @@ class Results:
             if each.spec.method in runner.methods
         ]
 
-    def _share(self, result: TrialResult) -> float:
+    def _share(self, result: TrialResult, *, folds: int) -> float:
+        """Of the planned epochs that the trial ran itself."""
         before = self.results.get(result.continues) if result.continues is not None else None
+        if result.continues is not None and before is None and result.cost and result.fidelity:
+            # what it goes on from was killed and has no result, but its seconds are part of the cost
+            return result.fidelity * result.seconds / _cost_of_one_part(result, folds=folds)
         return (result.epochs_run - (before.epochs_run if before else 0)) / max(1, result.spec.epochs)
 
-    def tidy(self, expected: Mapping[int, float]) -> None:
-        """Keep the weights of the trials that may yet be chosen and the state of the best paused ones."""
+    def _left_nothing(self, result: TrialResult) -> bool:
+        """Whether all is as if the trial had never begun: the clock ended it too early for weights or a state."""
+        return _cut_short(result) and result.number not in self._paused
+
+    def tidy(self, expected: Mapping[int, float], *, continued: Collection[int] = ()) -> None:
+        """Keep the weights of the trials that may yet be chosen and the state of the best paused ones.
+
+        The state of ``continued`` trials stays too: others, which run or wait, go on from there.
+        """
         leaders = self.leaders(expected)
         kept = {each.number for each in (*leaders[:_WEIGHTS_KEPT], *self.members(expected))}
         further = {each.number for number in kept for each in other_parts(self.results[number], self.all())}
@@ -129,9 +161,9 @@ class Results:
             else:
                 drop_weights(self.workdir, number)
             self._weights.discard(number)
-        done = {each.continues for each in self.results.values()}
+        done = {each.continues for each in self.results.values() if not self._left_nothing(each)}
         open_ = sorted(self._paused - done, key=lambda number: -(self.results[number].validation or 0.0))
-        for number in self._paused - set(open_[:_PAUSED_KEPT]):
+        for number in self._paused - {*open_[:_PAUSED_KEPT], *continued}:
             drop_paused(self.workdir, number)
             self._paused.discard(number)
 
@@ -154,6 +186,12 @@ def over_parts(trial: TrialResult, results: Iterable[TrialResult]) -> TrialResul
         return trial
     mean = sum(count * (each.validation or 0.0) for each, count in zip(scored, images, strict=True)) / sum(images)
     return replace(trial, validation=mean, validation_images=sum(images))
+
+
+def _cost_of_one_part(result: TrialResult, *, folds: int) -> float:
+    """The cost without what fits on all labels take by their number of images."""
+    fits = result.averaged_fits if result.on_all_labels else 0
+    return (result.cost or result.seconds) / (1 + fits * folds / max(1, folds - 1))
 
 
 def _trains(runner: TrialRunner, result: TrialResult) -> Trains:

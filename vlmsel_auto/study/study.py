@@ -200,10 +200,11 @@ def _run(search: Search, *, begun: float) -> StudyOutcome:
             search.runner,
             tell=lambda result: search.tell(result, expected=search.expected(), resumed=True),
             in_process=isinstance(search.dispatch.engine, InProcess),
+            deadline=search.deadline,
             sink=search.sink,
         )
         search.unavailable.update(aside)
-        search.results.tidy(search.expected())
+        search.tidy(search.expected())
         stopped = run_trials(search)
     except KeyboardInterrupt:
         stopped = StoppedBy.INTERRUPTED

@@ -138,6 +138,6 @@ CASES = (
         name="work directory of another task",
         make=other_search,
         code=REFUSED,
-        says="belongs to a search with another .*task",
+        says="belongs to a search with other settings .*task",
     ),
 )
