@@ -53,7 +53,7 @@ def test_published_accuracy_is_the_truth(model, tmp_path):
     assert math.isnan(published_accuracy(PUBLISHED, "drawn0"))
     assert math.isnan(published_accuracy("nobody", "MNIST"))
     own = measure_source(model, replace(task, name="MNIST"), store=Store(tmp_path / "own"))
-    assert math.isnan(own.zero_shot)  # an accuracy on twelve images is of another kind than the column's
+    assert math.isfinite(own.zero_shot)  # on its images: better than no accuracy
     assert own.task == cell.task
 
 

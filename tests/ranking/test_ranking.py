@@ -184,14 +184,14 @@ def test_agreeing_with_the_others_is_a_signal_of_the_unlabelled_images(world, li
     np.testing.assert_allclose([said[one] for one in world.ids], expected)
 
 
-def test_alignment_is_a_signal_of_tuned_rankings_by_eighty_images(world, library):
+def test_alignment_is_a_signal_of_tuned_rankings_by_enough_images(world, library):
     targets, _ = world.targets(0, per_class=20)
     signals = {line.candidate: line.signals for line in rank_candidates(task="t", targets=targets).ranked}
     alike = likeness([one.embedded().cosine for one in targets])
     margins = np.array([signals[one]["top2_margin_cosine"] for one in world.ids])
     expected = alignment([nearest(one.features) for one in targets], margins, alike=alike)
     np.testing.assert_allclose([signals[one]["alignment"] for one in world.ids], expected)
-    few, _ = world.targets(0, per_class=19)
+    few, _ = world.targets(0, per_class=5)  # 20 images
     for ranking in (
         rank_candidates(task="t", targets=targets, library=library, truth="zero_shot"),
         rank_candidates(task="t", targets=few, library=library),

@@ -45,7 +45,7 @@ def knows_more(theirs: Sequence[FrozenTrial], ours: Sequence[FrozenTrial], *, wo
             return lacking
     raise WorkdirError(
         "the work directory and the study in the database went different ways, for another search went on with it in "
-        f"between: use another --workdir, or leave --storage out, but got {workdir} with {len(ours)} trials and a "
+        f"between: use another work directory, or no database, but got {workdir} with {len(ours)} trials and a "
         f"database with {len(theirs)}"
     )
 
