@@ -5,12 +5,15 @@ import gc
 import math
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from vlmsel_auto.errors import LibraryError, WorkdirError
 from vlmsel_auto.process import (
     collections_paused,
+    import_apart,
     is_out_of_memory,
     locked,
     older_objects_left_alone,
@@ -95,3 +98,24 @@ def test_older_objects_are_left_alone_for_a_while_and_what_others_froze_stays_so
         assert gc.get_freeze_count() == 0
     finally:
         gc.freeze()
+
+
+_HELD = """
+import gc, weakref
+from vlmsel_auto.process import import_apart
+class Images: pass
+def fit(images):
+    import_apart("optuna")
+    import optuna
+    return weakref.ref(images)
+found = fit(Images())
+gc.collect()
+print(found() is None)
+"""
+
+
+def test_what_is_imported_apart_holds_no_frame_of_the_caller():
+    for script, freed in ((_HELD, "True"), (_HELD.replace('    import_apart("optuna")\n', ""), "False")):
+        ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+        assert ran.stdout.strip() == freed  # "False": Optuna needs it no longer, should it ever free its errors
+    import_apart("no_such_module")  # the import that follows says it

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import gc
+import importlib
 import math
 import signal
 import sys
@@ -93,6 +94,22 @@ def collections_paused() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def import_apart(name: str) -> None:
+    """Import a module in a thread of its own, above which there is no frame of a caller.
+
+    Optuna keeps the errors of its optional imports, with them every frame above, and so whatever these hold, for good.
+    A module that cannot be imported is left to the import that follows.
+    """
+
+    def load() -> None:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    thread.join()
 
 
 @contextmanager
