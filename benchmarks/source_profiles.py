@@ -26,7 +26,7 @@ from vlmsel_auto.measuring.measure import PROFILE_IMAGES, embed_target
 from vlmsel_auto.measuring.source_cells import measure_source
 from vlmsel_auto.models import zoo
 from vlmsel_auto.ranking.agreement import ndcg, top_k_loss
-from vlmsel_auto.ranking.ranking import score_candidates
+from vlmsel_auto.ranking.scores import score_candidates
 from vlmsel_auto.ranking.signals import LABEL_SIGNALS
 from vlmsel_auto.ranking.sources import image_signals
 from vlmsel_auto.tasks.task import load_task

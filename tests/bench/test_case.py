@@ -9,7 +9,7 @@ from helpers.zoo_world import World
 from vlmsel_auto.bench.case import Case
 from vlmsel_auto.ranking.agreement import tau_b
 from vlmsel_auto.ranking.dcd import Dcd
-from vlmsel_auto.ranking.ranking import score_candidates
+from vlmsel_auto.ranking.scores import score_candidates
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.dcd import DEFAULT
 from vlmsel_auto.ranking.divergence import Divergence, TaskProfiles, Weighting
 from vlmsel_auto.ranking.measurement import Measurement
-from vlmsel_auto.ranking.ranking import Scores, score_candidates
+from vlmsel_auto.ranking.scores import Scores, score_candidates
 from vlmsel_auto.ranking.signals import LABEL_SIGNALS
 from vlmsel_auto.ranking.sources import Sources, Truth, gather, image_signal, image_signals, nearest_shots, truth_of
 from vlmsel_auto.ranks import RankChances, error_correlation, simulate_ranks

@@ -21,8 +21,8 @@ from vlmsel_auto.bench.swab import borda, class_plan, class_rank_score, gap_scor
 from vlmsel_auto.ranking.dcd_authors import AUTHORS, authors_weights
 from vlmsel_auto.ranking.divergence import divergences
 from vlmsel_auto.ranking.evidence.text import TEXT_SCORES
-from vlmsel_auto.ranking.ranking import score_candidates
 from vlmsel_auto.ranking.scaling import standardise
+from vlmsel_auto.ranking.scores import score_candidates
 from vlmsel_auto.ranking.signals import ALIGNMENT, CONSENSUS, SIGNALS, Signal
 from vlmsel_auto.ranking.sources import images_behind
 from vlmsel_auto.records import FloatArray

@@ -12,11 +12,9 @@ the target has (`fusion`). No signal that is used depends on a model's logit sca
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.library.records import Library
@@ -25,13 +23,11 @@ from vlmsel_auto.ranking.divergence import Divergence
 from vlmsel_auto.ranking.evidence.alignment import alignment, nearest
 from vlmsel_auto.ranking.evidence.consensus import consensus, likeness
 from vlmsel_auto.ranking.forecast import Forecast, in_standard_units
-from vlmsel_auto.ranking.fusion import Fusion, candidate_effect, fit_fusion, fuse, trend
 from vlmsel_auto.ranking.measurement import Measurement
-from vlmsel_auto.ranking.scaling import standardise
+from vlmsel_auto.ranking.scores import Scores, score_candidates
 from vlmsel_auto.ranking.signals import (
     ALIGNMENT,
     CONSENSUS,
-    IMAGE_SIGNALS,
     LABEL_SIGNALS,
     TOP2_MARGIN,
     evidence_scores,
@@ -41,27 +37,8 @@ from vlmsel_auto.ranking.sources import Sources, Truth, gather, image_signals
 from vlmsel_auto.ranks import simulate_ranks
 from vlmsel_auto.records import Basis, FloatArray, IntArray, Interval, RankedCandidate, Ranking
 
-# without a library: equal shares, labels twice as much as images, and errors as the mini zoo shows them
-_FIXED_WEIGHT: Final = 0.1  # of a signal of unlabelled images
-_FIXED_LABEL_WEIGHT: Final = 0.15
-_FIXED_SD: Final = 0.75
-_MIN_SOURCES: Final = 3
 _ENOUGH_SOURCES: Final = 5  # of a candidate: with fewer the forecast places it, where others were not looked at
 _UNKNOWN_SD: Final = 1.0  # nothing known: as wide as candidates differ
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Scores:
-    """Scores of M candidates in standard units, and what they rest on."""
-
-    score: FloatArray  # (M,) everything fused
-    sd: FloatArray  # (M,)
-    prior: FloatArray  # (M,) source tasks and unlabelled images, no labels
-    evidence: FloatArray  # (M,) labels alone
-    average: FloatArray  # (M,) plain mean of standardised accuracies on the sources, NaN for unknown candidates
-    dcd: FloatArray  # (M,) the same weighted by DCD
-    trust: Mapping[str, float]  # share of each kind in the spread of the scores, sums to 1 (or is all 0)
-    sources: int  # tasks that something was learned on; 0: weights are fixed, and nothing is known of a candidate
 
 
 def _measured(targets: Sequence[Measurement], labels: IntArray | None, *, truth: Truth) -> dict[str, FloatArray]:
@@ -82,88 +59,6 @@ def _measured(targets: Sequence[Measurement], labels: IntArray | None, *, truth:
             neighbours = [nearest(one.features) for one in seen.values()]
             table[ALIGNMENT][there] = alignment(neighbours, table[TOP2_MARGIN][there], alike=alike)
     return {name: values for name, values in table.items() if np.isfinite(values).any()}
-
-
-def _fit(sources: Sources | None, names: Sequence[str], *, effects: bool) -> Fusion:
-    """Weights of these signals: learned where the library has enough sources that know them, else fixed."""
-    fixed = {name: _FIXED_LABEL_WEIGHT if name in LABEL_SIGNALS else _FIXED_WEIGHT for name in names}
-    if sources is not None:
-        have = {name: sources.signals[name] for name in names if name in sources.signals}
-        similarity = sources.similarity if effects else None
-        fusion = fit_fusion(have, sources.truth, similarity=similarity, reliability=sources.reliability)
-        if have and not any(weight > 0.0 for weight in fusion.weights.values()):  # no signal helped: none is learned
-            fusion = fit_fusion({}, sources.truth, similarity=similarity, reliability=sources.reliability)
-        if fusion.sources >= _MIN_SOURCES:
-            return replace(fusion, weights={**fixed, **fusion.weights})
-    return Fusion(weights=fixed, sd=_FIXED_SD, trend_sd=_FIXED_SD, sources=0)
-
-
-def _trust(fusion: Fusion, measured: Mapping[str, FloatArray], sources: Sources | None, n: int) -> dict[str, float]:
-    def spread_of(names: Sequence[str]) -> float:
-        return float(np.std(trend(fusion, {name: measured[name] for name in names if name in measured}, n=n)))
-
-    effects = 0.0
-    if sources is not None and fusion.residual.size:
-        effects = float(np.std(candidate_effect(fusion.residual, sources.to_target, shrink=fusion.shrink)))
-    spreads = {
-        "source tasks": effects,
-        "unlabelled images": spread_of(IMAGE_SIGNALS),
-        "labels": spread_of(LABEL_SIGNALS),
-    }
-    total = sum(spreads.values()) or 1.0
-    return {kind: spread / total for kind, spread in spreads.items()}
-
-
-def score_candidates(*, measured: Mapping[str, FloatArray], sources: Sources | None, n: int) -> Scores:
-    """Fuse the signals of the target with what was learned from the sources.
-
-    Args:
-        measured: name -> (M,) image and label signals of the target, of `IMAGE_SIGNALS` and `LABEL_SIGNALS`.
-        sources: the library, or None.
-        n: number of candidates M.
-    """
-    images = [name for name in IMAGE_SIGNALS if name in measured]
-    said = [name for name in LABEL_SIGNALS if name in measured]
-    near = None if sources is None else sources.to_target
-    everything = _fit(sources, [*images, *said], effects=True)
-    prior = everything if not said else _fit(sources, images, effects=True)
-    evidence = _fit(sources, said, effects=False)
-    known = np.zeros(n, dtype=np.bool_)
-    average = dcd_score = np.full(n, np.nan)
-    if sources is not None:
-        known = sources.known
-        z = np.where(np.isfinite(sources.truth), standardise(sources.truth), np.nan)
-        average = np.where(known, candidate_effect(z, np.ones_like(z), shrink=0.0), np.nan)
-        dcd_score = np.where(known, candidate_effect(z, sources.alone, shrink=0.0), np.nan)
-    looked = np.zeros(n, dtype=np.bool_)
-    for values in measured.values():
-        looked |= np.isfinite(values)
-    score, sd = fuse(everything, measured, n=n, similarity=near), np.where(known, everything.sd, everything.trend_sd)
-    before = fuse(prior, measured, n=n, similarity=near)
-    if looked.any() and not looked.all():
-        apart = _fit(sources, [], effects=True)
-        alone = fuse(apart, {}, n=n, similarity=near)
-        score, before = (_beside_others(one, alone, looked=looked) for one in (score, before))
-        sd = np.where(looked, sd, apart.sd)
-    return Scores(
-        score=score,
-        sd=sd,
-        prior=before,
-        evidence=fuse(evidence, measured, n=n),
-        average=average,
-        dcd=dcd_score,
-        trust=_trust(everything, measured, sources, n),
-        sources=everything.sources,
-    )
-
-
-def _beside_others(score: FloatArray, alone: FloatArray, *, looked: NDArray[np.bool_]) -> FloatArray:
-    """Scores (M,) where some candidates have no signal: these have what sources alone say, not what is beyond a trend.
-
-    The others were standardised among themselves. On average they stand where sources alone put them, since whoever is
-    looked at is no draw by chance.
-    """
-    return np.where(looked, score + (alone[looked].mean() - score[looked].mean()), alone)
 
 
 def _basis(*, library: bool, labels: bool, images: bool, published: bool) -> Basis:
