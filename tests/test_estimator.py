@@ -194,7 +194,7 @@ def test_a_refit_that_fails_leaves_what_was_fitted(settings, tmp_path, monkeypat
     expected, kept = model.predict_proba(X[:3]), model.model_dir_
     folders = set(tmp_path.iterdir())
     if failure is KeyboardInterrupt:
-        monkeypatch.setattr("vlmsel_auto.pipeline.search.search", _interrupted)
+        monkeypatch.setattr("vlmsel_auto.search", _interrupted)
     with pytest.raises(failure):
         model.set_params(candidates=["no such"]).fit(X, y)
     assert model.model_dir_ == kept

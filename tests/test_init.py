@@ -38,3 +38,18 @@ def test_imports_stay_light(statement):
     code = f"import sys; {statement}; print([m for m in ('torch', 'open_clip', 'lightning', 'ot') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_asking_for_search_holds_nothing_of_who_asks():
+    code = """
+import gc, weakref, vlmsel_auto
+class Images: pass
+def user(images):
+    vlmsel_auto.search
+    return weakref.ref(images)
+found = user(Images())
+gc.collect()
+print(found() is None)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"

@@ -104,8 +104,10 @@ def __getattr__(name: str) -> object:
     """Load a public name on first use (PEP 562)."""
     if name not in _MODULES and name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from vlmsel_auto.process import collections_paused  # imports filelock
+    from vlmsel_auto.process import collections_paused, import_apart  # imports filelock
 
+    if name == "search":
+        import_apart("optuna")  # else it would hold the data of whoever asks for ever
     with collections_paused():
         module = importlib.import_module(f"{__name__}.{_MODULES.get(name) or _HOMES[name]}")
     value = module if name in _MODULES else getattr(module, name)

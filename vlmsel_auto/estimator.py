@@ -126,10 +126,7 @@ class VlmClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             TrialFailed: no trial succeeded, or the best model could not be written.
             KeyboardInterrupt: asked to end; with a work directory the same fit goes on.
         """
-        from vlmsel_auto.process import import_apart
-
-        import_apart("optuna")  # else it would hold X for ever
-        from vlmsel_auto.pipeline.search import search
+        from vlmsel_auto import search
 
         images = as_images(X)
         classes, numbers = as_classes(y)
