@@ -10,8 +10,8 @@ import pytest
 
 from helpers.task_folders import fill, listed, strays
 from vlmsel_auto.errors import TaskError
-from vlmsel_auto.pipeline.workdir import LOCK
 from vlmsel_auto.tasks.imagefolder import scan_folder
+from vlmsel_auto.tasks.names import SEARCH_LOCK
 
 
 def test_class_folders(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_folder_beside_the_splits_is_listed(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("own", ["search.json", LOCK])
+@pytest.mark.parametrize("own", ["search.json", SEARCH_LOCK])
 def test_work_directories_of_searches_are_passed_over(tmp_path: Path, own: str) -> None:
     fill(tmp_path, "a/1.png", "b/1.png", f"vlmsel-x/{own}", "vlmsel-x/pixels/y")
     assert scan_folder(tmp_path).classes == ("a", "b")

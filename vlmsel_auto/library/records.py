@@ -52,7 +52,7 @@ class SourceTask:
         """Number of classes K."""
         return len(self.classes)
 
-    def may_be(self, *, name: str, digest: str) -> bool:
+    def may_be(self, *, name: str, digest: str | None = None) -> bool:
         """Whether it may be this very task: by content, by name, or as another split of it that was searched before."""
         return self.digest == digest or self.name in {name, second_name(name, digest=self.digest)}
 
@@ -176,7 +176,7 @@ class Library:
         """
         return self._take([self.row(one) for one in candidates], range(len(self.tasks)))
 
-    def leave_out(self, *, name: str, digest: str = "") -> Library:
+    def leave_out(self, *, name: str, digest: str | None = None) -> Library:
         """The library without every source that `SourceTask.may_be` this task: a prediction must not see its answer."""
         return self.select_tasks([one.name for one in self.tasks if not one.may_be(name=name, digest=digest)])
 

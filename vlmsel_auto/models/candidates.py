@@ -20,6 +20,7 @@ from vlmsel_auto.models import catalogue, presets
 from vlmsel_auto.models.catalogue import HUB, package_file, read_json
 from vlmsel_auto.models.modeldir import family_of, read_model_dir, view_of
 from vlmsel_auto.records import Candidate
+from vlmsel_auto.tasks.names import is_folder
 
 __all__ = ["Unusable", "mini_zoo", "resolve", "resolve_usable"]
 
@@ -110,9 +111,7 @@ def _expand(names: str | Sequence[str] | Path, *, base: Path, seen: tuple[Path, 
             yield from _from_path(base / names, seen=seen)
         case str():
             whole = names.strip()
-            parts = (
-                [whole] if whole.startswith(_LOCAL) and _is_folder(base / whole[len(_LOCAL) :]) else whole.split(",")
-            )
+            parts = [whole] if whole.startswith(_LOCAL) and is_folder(base / whole[len(_LOCAL) :]) else whole.split(",")
             for part in filter(None, (part.strip() for part in parts)):
                 yield from _from_name(part, base=base, seen=seen)
         case _:
@@ -136,7 +135,7 @@ def _from_name(name: str, *, base: Path, seen: tuple[Path, ...]) -> Iterable[_Fo
     if slash and (published := catalogue.published(arch, tag)) is not None:
         return (published,)
     path = base / name
-    if name.endswith(".toml") or _is_folder(path):
+    if name.endswith(".toml") or is_folder(path):
         return _from_path(path, seen=seen)
     raise CandidateError(
         f"Unknown candidate{_suggest(name)}; `vlmsel-auto zoo` lists the mini zoo, `vlmsel-auto zoo --preset all` the "
@@ -156,7 +155,7 @@ _LISTS: Mapping[str, Callable[[], Iterable[_Found]]] = {
 
 
 def _from_path(path: Path, *, seen: tuple[Path, ...]) -> Iterable[_Found]:
-    if path.suffix == ".toml" and not _is_folder(path):
+    if path.suffix == ".toml" and not is_folder(path):
         return _from_toml(path, seen=seen)
     return (_local(path),)
 
@@ -220,7 +219,7 @@ def _local(path: Path, *, name: str | None = None) -> Candidate | Unusable:
             family=family_of(found.model_cfg),
         )
     except CandidateError as error:
-        if not _is_folder(folder):  # more likely a typing error than a candidate
+        if not is_folder(folder):  # more likely a typing error than a candidate
             raise
         return Unusable(id=label, reason=str(error))
 
@@ -261,13 +260,6 @@ def _resolved(path: Path) -> Path:
     except (OSError, ValueError, RuntimeError) as error:  # a link to itself, a NUL, a name too long, no such user
         raise CandidateError(f"Cannot follow the path of a candidate ({error}), but got {str(path)!r}") from error
     return found
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # not a name that a file system could hold
-        return False
 
 
 def _is_list_of(value: object, kind: type) -> bool:

@@ -20,6 +20,7 @@ from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted,
 from vlmsel_auto.models.exported import ExportedModel, load_exported
 from vlmsel_auto.records import BadFile, FloatArray, ImageView, IntArray
 from vlmsel_auto.tasks.decode import in_threads
+from vlmsel_auto.tasks.names import is_folder
 from vlmsel_auto.tasks.views import read_view
 
 
@@ -202,7 +203,7 @@ def image_files(images: Sequence[Path]) -> Iterator[Path]:
 
 def _walk(images: Iterable[Path]) -> Iterator[Path]:
     for path in images:
-        if not _is_folder(path):
+        if not is_folder(path):
             yield path
             continue
         closed: list[OSError] = []
@@ -211,13 +212,6 @@ def _walk(images: Iterable[Path]) -> Iterator[Path]:
             inner[:] = sorted(name for name in inner if not name.startswith("."))
             yield from (Path(folder) / name for name in sorted(names) if not name.startswith("."))
         yield from _drained(closed)
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # not even that can be asked: `_read` says why
-        return False
 
 
 def _drained(closed: list[OSError]) -> Iterator[Path]:

@@ -27,7 +27,6 @@ from vlmsel_auto.pipeline.time_shares import look_seconds, sample_seconds
 from vlmsel_auto.pipeline.with_labels import finish_with_labels
 from vlmsel_auto.pipeline.without_labels import finish_without_labels
 from vlmsel_auto.pipeline.workdir import (
-    LOCK,
     EarlierChoice,
     begin_in,
     check_usable,
@@ -46,6 +45,7 @@ from vlmsel_auto.reporting.formatting import duration
 from vlmsel_auto.reporting.tracked import names_of, tracked
 from vlmsel_auto.study.mirror import mirrored
 from vlmsel_auto.tasks.datasets import TaskData
+from vlmsel_auto.tasks.names import SEARCH_LOCK
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tuning.devices import ALONE, several_devices
 from vlmsel_auto.tuning.methods import METHODS, methods_of
@@ -191,7 +191,7 @@ def search(
         engine,
         hub_offline(offline),
         writing(folder),
-        locked(folder / LOCK),
+        locked(folder / SEARCH_LOCK),
         mirrored(storage, task=task.digest, workdir=folder, sink=sink) as mirror,
     ):
         settings: dict[str, Json] = {

@@ -27,13 +27,12 @@ from vlmsel_auto.process import locked, writing
 from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.records import Ranking
 from vlmsel_auto.tasks.datasets import TaskData, task_folder
+from vlmsel_auto.tasks.names import SEARCH_LOCK, SEARCH_SETTINGS
 
 R = TypeVar("R")
 
-LOCK: Final = "search.lock"
 TASK: Final = "task"
 TO_LABEL: Final = "to_label.csv"  # images that `label.label` would have labelled next
-_SETTINGS: Final = "search.json"
 _CANDIDATES: Final = "candidates.json"
 _RANKING: Final = "ranking.json"
 _VERSION: Final = 1
@@ -63,7 +62,7 @@ def task_in(workdir: Path, data: TaskData) -> Path:
 @contextmanager
 def _alone_in(workdir: Path) -> Iterator[None]:
     """Nobody may be reading what an earlier run wrote."""
-    with writing(workdir), locked(workdir / LOCK):
+    with writing(workdir), locked(workdir / SEARCH_LOCK):
         yield
 
 
@@ -76,8 +75,9 @@ def check_usable(workdir: Path) -> None:
     there = next((each for each in (workdir, *workdir.absolute().parents) if each.exists()), workdir)
     if there.exists() and not there.is_dir():
         raise WorkdirError(f"the work directory must be a folder; choose another, but got the file {str(there)!r}")
-    if workdir.is_dir() and not (workdir / _SETTINGS).exists():
-        ours = {"pixels", TASK, LOCK, TO_LABEL}  # what labelling leaves, or a search killed before it had settings
+    if workdir.is_dir() and not (workdir / SEARCH_SETTINGS).exists():
+        # what labelling leaves, or a search killed before it had settings
+        ours = {"pixels", TASK, SEARCH_LOCK, TO_LABEL}
         names = (one.name for one in workdir.iterdir())
         others = sorted(name for name in names if name not in ours and not name.startswith(_SCRAP))
         if others:
@@ -102,7 +102,7 @@ def begin_in(workdir: Path, *, settings: Mapping[str, Json], choice: EarlierChoi
     Raises:
         WorkdirError: it belongs to a search with other settings, which are named.
     """
-    path = workdir / _SETTINGS
+    path = workdir / SEARCH_SETTINGS
     wanted: dict[str, Json] = {"version": _VERSION, **settings}
     is_new = not path.exists()
     found = None if is_new else _read(path, sink=sink)

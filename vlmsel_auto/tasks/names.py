@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _IGNORED = frozenset({"__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin"})
-_OF_WORKDIRS = ("search.json", "search.lock")  # files that a search keeps in its work directory from the start
+# files that a search keeps in its work directory from the start
+SEARCH_SETTINGS = "search.json"
+SEARCH_LOCK = "search.lock"
 _SHOWN = 5  # names that an error message lists
 
 
@@ -18,7 +20,15 @@ def is_ignored(name: str) -> bool:
 
 def is_workdir(folder: Path) -> bool:
     """Whether a folder is the work directory of a search, whose pixels are no images of the task around it."""
-    return any((folder / name).is_file() for name in _OF_WORKDIRS)
+    return any((folder / name).is_file() for name in (SEARCH_SETTINGS, SEARCH_LOCK))
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder; False where not even that can be asked: no rights, or no name of a file system."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def inside(path: Path, root: Path) -> bool:
