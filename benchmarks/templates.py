@@ -26,7 +26,7 @@ import open_clip
 import torch
 from numpy.typing import NDArray
 from paired import change
-from without_labels import SAME_IMAGES, Scene, ranked, scene
+from without_labels import SAME_IMAGES, Scene, accuracy_of_each, ranked, scene
 
 from vlmsel_auto.cache import Store, default_cache_dir
 from vlmsel_auto.library.places import default_library
@@ -95,11 +95,10 @@ def accuracies(
         m = place[share.candidate]
         seen = views.unlabelled[m] @ views.texts[m].T
         pool += share.weight * cosines[m] / max(float(np.std(seen - seen.mean(axis=0))), 1e-12)
-    right = [float(np.mean(logits.argmax(axis=1) == one.seen.test)) for logits in cosines]
+    right = accuracy_of_each(views.test, views.texts, one.seen.test)
     pooled = float(np.mean(pool.argmax(axis=1) == one.seen.test))
-    pairs = zip(views.unlabelled, views.texts, strict=True)
-    learned = [float(np.mean((x @ w.T).argmax(axis=1) == one.seen.unlabelled)) for x, w in pairs]
-    return right[place[ranking.order[0]]], pooled, max(right), right[int(np.argmax(learned))]
+    learned = accuracy_of_each(views.unlabelled, views.texts, one.seen.unlabelled)
+    return float(right[place[ranking.order[0]]]), pooled, float(right.max()), float(right[learned.argmax()])
 
 
 def chosen(heard: Sequence[Heard], bank: Sequence[str]) -> list[str]:

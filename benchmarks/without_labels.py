@@ -171,21 +171,24 @@ def evaluate(
         everyone=everyone,
     )
     found |= _ceilings(views, one.unlabelled)
-    single = [
-        float(np.mean((x @ w.T).argmax(axis=1) == one.test)) for x, w in zip(views.test, views.texts, strict=True)
-    ]
+    single = accuracy_of_each(views.test, views.texts, one.test)
     accuracies = {name: float(np.mean(logits.argmax(axis=1) == one.test)) for name, logits in found.items()}
     first = one.seen[place[ranking.order[0]]]
     native = first.logit_scale * views.test[place[ranking.order[0]]] @ views.texts[place[ranking.order[0]]].T
     losses = {name: log_loss(found[name], one.test) for name in ("ranked first", "pool")}
     losses["ranked first, its own logit scale"] = log_loss(native, one.test)
-    return {"best in hindsight": max(single), **accuracies}, losses
+    return {"best in hindsight": float(single.max()), **accuracies}, losses
+
+
+def accuracy_of_each(images: Sequence[FloatArray], texts: Sequence[FloatArray], labels: IntArray) -> FloatArray:
+    """Zero-shot accuracies (M,) of the candidates, from rows of unit length of images (n, D) and texts (K, D)."""
+    pairs = zip(images, texts, strict=True)
+    return np.array([np.mean((x @ w.T).argmax(axis=1) == labels) for x, w in pairs], dtype=np.float64)
 
 
 def _ceilings(views: Views, labels: IntArray) -> dict[str, FloatArray]:
     """Test logits (t, K) of what the labels (n,) of the unlabelled images would choose."""
-    pairs = zip(views.unlabelled, views.texts, strict=True)
-    right = np.array([np.mean((x @ w.T).argmax(axis=1) == labels) for x, w in pairs])
+    right = accuracy_of_each(views.unlabelled, views.texts, labels)
     best = [int(m) for m in np.argsort(-right, kind="stable")[:5]]
     weights = {m: float(np.exp((right[m] - right[best[0]]) / _POOLED)) for m in best}
     return {

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from helpers.zoo_world import World
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.ranking.evidence.alignment import alignment, nearest
 from vlmsel_auto.ranking.evidence.consensus import consensus, likeness
@@ -14,16 +13,6 @@ from vlmsel_auto.ranking.forecast import Forecast
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import rank_candidates
 from vlmsel_auto.ranking.signals import IMAGE_SIGNALS, LABEL_SIGNALS
-
-
-@pytest.fixture(scope="module")
-def world():
-    return World()
-
-
-@pytest.fixture(scope="module")
-def library(world):
-    return world.library()
 
 
 def tau(world, ranking, t):

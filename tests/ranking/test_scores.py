@@ -5,20 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from helpers.zoo_world import World
 from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import rank_candidates
-
-
-@pytest.fixture(scope="module")
-def world():
-    return World()
-
-
-@pytest.fixture(scope="module")
-def library(world):
-    return world.library()
 
 
 def test_who_was_not_looked_at_stands_where_sources_alone_put_it(world, library):
