@@ -10,8 +10,10 @@ from helpers.zoo_world import World
 from vlmsel_auto.bench.case import Case
 from vlmsel_auto.bench.rankings import RANKINGS, replicate_scores
 from vlmsel_auto.bench.research import joined
+from vlmsel_auto.ranking.agreement import ndcg
 from vlmsel_auto.ranking.dcd import Dcd
 from vlmsel_auto.ranking.signals import SIGNALS
+from vlmsel_auto.ranking.sources import images_behind
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +32,23 @@ def test_replicates_keep_the_ties_of_equal_accuracies(library):
     (rest, one), (other, two) = replicate_scores(case, [first, second])
     assert (rest.tolist(), one.tolist()) == (second.tolist(), first.tolist())
     assert (other.tolist(), two.tolist()) == (first.tolist(), second.tolist())
+
+
+def test_a_zero_shot_ceiling_is_what_another_test_split_reaches(library):
+    """Splits drawn from known accuracies predict each other about as well as replicates of one of them do."""
+    case = Case(library=library, column=0, truth="zero_shot", shots=0)
+    n = int(images_behind(library, truth="zero_shot")[0])
+    rng = np.random.default_rng(0)
+    predicted, measured, exact = [], [], []
+    for _ in range(100):
+        accuracy = np.clip(0.6 + 0.1 * rng.standard_normal(20), 0.0, 1.0)
+        one, other = (rng.binomial(n, accuracy) / n for _ in range(2))
+        pairs = replicate_scores(case, [one])
+        predicted.append(np.mean([ndcg(score, truth) for score, truth in pairs]))
+        measured.append(ndcg(one, other))
+        exact.append(np.mean([ndcg(score, one) for score, _ in pairs]))  # takes the noise of `one` for knowledge
+    assert np.mean(predicted) == pytest.approx(np.mean(measured), abs=0.05)
+    assert np.mean(exact) > np.mean(measured) + 0.08
 
 
 def test_the_targets_own_truth_never_reaches_its_rankings(library, research):

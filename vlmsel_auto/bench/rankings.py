@@ -27,7 +27,7 @@ from vlmsel_auto.ranking.signals import ALIGNMENT, CONSENSUS, SIGNALS, Signal
 from vlmsel_auto.ranking.sources import images_behind
 from vlmsel_auto.records import FloatArray
 
-_REPLICATES: Final = 20  # simulated test splits
+_REPLICATES: Final = 20  # simulated pairs of test splits
 
 
 def _one(score: FloatArray | None) -> list[FloatArray]:
@@ -159,8 +159,9 @@ WITHOUT_CONDUCTANCE: Final[Mapping[str, str]] = {  # ranking -> the same without
 def replicate_scores(case: Case, truths: Sequence[FloatArray]) -> list[tuple[FloatArray, FloatArray]]:
     """Pairs of a replicate and the truth that it predicts.
 
-    With several tuning runs: the mean of the others against each. With one figure of zero-shot accuracy: what another
-    test split of the same size would have shown, by independent binomial draws. Else nothing.
+    With several tuning runs: the mean of the others against each. With one figure of zero-shot accuracy: two test splits
+    of the same size against each other, both by independent binomial draws. A draw against the figure itself would take
+    the figure's own sampling noise for knowledge (benchmarks/zero_shot_ceiling.py). Else nothing.
     """
     if len(truths) > 1:
         stack = np.stack(truths)
@@ -171,4 +172,4 @@ def replicate_scores(case: Case, truths: Sequence[FloatArray]) -> list[tuple[Flo
         return []
     rng = np.random.default_rng([case.seed, case.column])
     accuracy = np.clip(truths[0], 0.0, 1.0)
-    return [(rng.binomial(n, accuracy) / n, accuracy) for _ in range(_REPLICATES)]
+    return [(rng.binomial(n, accuracy) / n, rng.binomial(n, accuracy) / n) for _ in range(_REPLICATES)]
