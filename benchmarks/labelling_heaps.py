@@ -24,7 +24,7 @@ from vlmsel_auto.ranks import error_correlation
 from vlmsel_auto.records import Candidate, FloatArray, IntArray
 from vlmsel_auto.tasks.task import load_task
 
-HEAP, LABELS = 400, 60
+HEAP = 400  # images at most
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,10 +44,9 @@ class Heap:
         return np.asarray(self.votes.argmax(axis=2) == self.labels, dtype=np.bool_)
 
     def loss(self, named: Sequence[int]) -> FloatArray:
-        """Accuracy lost by each named candidate, one after every label up to 60."""
+        """Accuracy lost by each named candidate, one after every label."""
         accuracy = self.right.mean(axis=1)
-        lost = np.asarray(accuracy.max() - accuracy[list(named)], dtype=np.float64)
-        return np.pad(lost, (0, max(0, LABELS + 1 - len(lost))), "edge")[: LABELS + 1]
+        return np.asarray(accuracy.max() - accuracy[list(named)], dtype=np.float64)
 
 
 def heap(path: Path, library: Library, candidates: Sequence[Candidate], *, cache: Path) -> Heap:

@@ -12,6 +12,11 @@ with base and learned tasks together: NDCG@5, tau and top-1 loss, and their pair
 "shuffled": the learned accuracies are dealt to wrong candidates, task by task. Row "zero-shot for tuned": zero-shot
 accuracies stand in for those of probes, which rankings do not do by themselves.
 
+One division into base and judged tasks says little of a change of a few hundredths. With ``--divisions N`` the tasks
+that were not learned from are divided anew N - 1 times, as many bases drawn by chance, the learned tasks in another
+order; a task's figures are means over the divisions that judge it. The searches are the same: the first division's
+base guided them.
+
 Searches leave records, and what is on record is not made again. With ``--recorded`` nothing is searched. The last line
 is one JSON object.
 """
@@ -79,6 +84,17 @@ def divide(targets: Path, *, records: Path, seconds: float, learned: int) -> Set
     )
 
 
+def divided_anew(setting: Setting, number: int) -> Setting:
+    """Division ``number``: 0 is the setting itself, others draw the bases and the order of what is learned."""
+    if number == 0:
+        return setting
+    rng = np.random.default_rng(number)
+    names = rng.permutation([*setting.base, *setting.judged]).tolist()
+    count = len(setting.base)
+    learned = rng.permutation(list(setting.learned)).tolist()
+    return replace(setting, base=tuple(names[:count]), judged=tuple(names[count:]), learned=tuple(learned))
+
+
 def halves(targets: Path, name: str) -> list[str]:
     """Targets made of a task."""
     return [f"{name}{end}" for end in ("-even", "-odd") if (targets / f"{name}{end}").is_dir()]
@@ -125,7 +141,7 @@ def zero_shot_for_tuned(own: Library) -> Library:
     return replace(own, probed=own.zero_shot)
 
 
-def judge(setting: Setting, library: Library, *, truth: Truth, shots: int) -> dict[str, tuple[float, float, float]]:
+def judge(setting: Setting, library: Library, *, truth: Truth, shots: int) -> dict[str, FloatArray]:
     """`MEASURES` of the ranking of every judged task by the sources in ``library``: means over draws and truths."""
     joined = merge(library, default_library().select_tasks(setting.judged))
     found = {}
@@ -133,16 +149,45 @@ def judge(setting: Setting, library: Library, *, truth: Truth, shots: int) -> di
         known = joined.select_tasks([*library.task_names, name])
         case = Case(library=known, column=known.column(name), truth=truth, shots=shots)
         pairs = [(each.score, accuracy) for each in case.fused for accuracy in case.truths]
-        measures = np.array([(ndcg(*pair), tau_b(*pair), 100 * top_k_loss(*pair, k=1)) for pair in pairs])
-        gain, tau, loss = measures.mean(axis=0).tolist()
-        found[name] = (gain, tau, loss)
+        measures = [(ndcg(*pair), tau_b(*pair), 100 * top_k_loss(*pair, k=1)) for pair in pairs]
+        found[name] = np.mean(measures, axis=0)
     return found
 
 
-def report(
-    found: Mapping[str, Mapping[str, tuple[float, float, float]]], start: Mapping[str, tuple[float, float, float]]
-) -> list[dict[str, object]]:
-    """Means of every row, and paired differences to the start."""
+def rows_of(setting: Setting, own: Library, *, truth: Truth, shots: int) -> dict[str, dict[str, FloatArray]]:
+    """Row -> judged task -> `MEASURES`; the first row is the start."""
+    base = default_library().select_tasks(list(setting.base))
+    learned = [next(one for one in own.task_names if one.startswith(name)) for name in setting.learned]
+    found = {"0 searches": judge(setting, base, truth=truth, shots=shots)}
+    for count in counts_of(len(learned))[1:]:
+        part = own.select_tasks(learned[:count])
+        for row, known in (
+            (f"{count} searches", part),
+            (f"{count} searches, shuffled", shuffled(part, seed=count)),
+        ):
+            found[row] = judge(setting, merge(base, known), truth=truth, shots=shots)
+    if truth == "tuned":
+        known = zero_shot_for_tuned(own.select_tasks(learned))
+        row = f"{len(learned)} searches, zero-shot for tuned"
+        found[row] = judge(setting, merge(base, known), truth=truth, shots=shots)
+    return found
+
+
+def over_divisions(
+    settings: Sequence[Setting], own: Library, *, truth: Truth, shots: int
+) -> dict[str, dict[str, FloatArray]]:
+    """`rows_of`, each task's figures averaged over the divisions that judge it."""
+    lists: dict[str, dict[str, list[FloatArray]]] = {}
+    for setting in settings:
+        for row, values in rows_of(setting, own, truth=truth, shots=shots).items():
+            for name, each in values.items():
+                lists.setdefault(row, {}).setdefault(name, []).append(each)
+    return {row: {name: np.mean(each, axis=0) for name, each in values.items()} for row, values in lists.items()}
+
+
+def report(found: Mapping[str, Mapping[str, FloatArray]]) -> list[dict[str, object]]:
+    """Means of every row, and paired differences to the first."""
+    start = next(iter(found.values()))
     rows = []
     for row, values in found.items():
         each = np.array(list(values.values()))
@@ -174,6 +219,7 @@ def main() -> None:
     parser.add_argument("--records", type=Path, required=True, help="folder that keeps searches and measurements")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each search")
     parser.add_argument("--searches", type=int, default=20)
+    parser.add_argument("--divisions", type=int, default=1, help="into base and judged tasks; default: %(default)s")
     parser.add_argument("--recorded", action="store_true", help="search no more")
     parser.add_argument("--write", type=Path, help="JSON")
     parser.add_argument("--quick", action="store_true", help="two searches of 10 seconds, without labels only")
@@ -186,30 +232,19 @@ def main() -> None:
     if args.recorded:
         setting = as_recorded(setting)
     search_all(setting)
-    base = default_library().select_tasks(list(setting.base))
     own = load(setting.own)
-    learned = [next(one for one in own.task_names if one.startswith(name)) for name in setting.learned]
+    settings = [divided_anew(setting, number) for number in range(args.divisions)]
     tables = {}
     for truth, shots in SETTINGS[:1] if args.quick else SETTINGS:
-        start = judge(setting, base, truth=truth, shots=shots)
-        found = {"0 searches": start}
-        for count in counts_of(len(learned))[1:]:
-            part = own.select_tasks(learned[:count])
-            for row, known in (
-                (f"{count} searches", part),
-                (f"{count} searches, shuffled", shuffled(part, seed=count)),
-            ):
-                found[row] = judge(setting, merge(base, known), truth=truth, shots=shots)
-        if truth == "tuned":
-            known = zero_shot_for_tuned(own.select_tasks(learned))
-            row = f"{len(learned)} searches, zero-shot for tuned"
-            found[row] = judge(setting, merge(base, known), truth=truth, shots=shots)
         title = f"{truth} truth, {shots or 'no'} labels a class"
-        print(f"{len(setting.base)} base, {len(learned)} learned, {len(setting.judged)} judged; {title}")
-        tables[title] = report(found, start)
-    made = own.select_tasks(learned)
+        found = over_divisions(settings, own, truth=truth, shots=shots)
+        judged = len(found["0 searches"])
+        print(f"{len(setting.base)} base, {len(setting.learned)} learned, {judged} judged; {title}")
+        tables[title] = report(found)
+    made = own.select_tasks([next(one for one in own.task_names if one.startswith(name)) for name in setting.learned])
     record = {
         "base": setting.base, "learned": setting.learned, "judged": setting.judged, "seconds": args.seconds,
+        "divisions": args.divisions,
         "looked_at": _counts(made.zero_shot), "probed": _counts(made.probed), "tuned": _counts(made.tuned),
         "tables": tables,
     }  # fmt: skip
