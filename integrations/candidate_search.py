@@ -144,8 +144,7 @@ class CandidateSearch:
     def ask(self) -> dict[str, Value]:
         """The candidate whose next trial is worth most, with the prior's settings where it is its first."""
         name = self.most_promising(self.prior.names)
-        first = not self._good[self._places[name]]
-        params: dict[str, Value] = {**(self.prior.settings if first else {}), self.prior.parameter: name}
+        params: dict[str, Value] = {**(self.prior.settings if self.is_new(name) else {}), self.prior.parameter: name}
         self.begin(params)
         return params
 
@@ -203,7 +202,11 @@ class CandidateSearch:
         if self._since >= _STALL and (self._since - _STALL) % 2 == 0:
             return None
         name = self.most_promising(allowed)
-        return None if self._good[self._places[name]] else name
+        return name if self.is_new(name) else None
+
+    def is_new(self, name: str) -> bool:
+        """Whether no trial of this candidate runs or ended without breaking: the next one is its first."""
+        return not self._good[self._places[name]]
 
     def should_prune(self, params: Params, *, step: int, value: float) -> bool:
         """Whether the trial should end, by successive halving: weak candidates must show more, first trials less."""

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial
 from ._wrapped import WrappingSampler
 from .ask_tell import sign_of
 from .candidate_search import CandidatePrior
-from .optuna_trials import allowed_names, mode_of, name_in, search_of, value_of
+from .optuna_trials import allowed_names, holds, mode_of, name_in, search_of, value_of
 
 __all__ = ["CandidatePrior", "PriorPruner", "PriorSampler", "enqueue"]
 
@@ -84,15 +84,28 @@ class PriorSampler(WrappingSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> object:
-        """The candidate of a study's first trial from the prior, anything else from the wrapped sampler.
+        """From the prior what no earlier trial had: the candidate, and settings of a candidate's first trial.
+
+        Anything else is the wrapped sampler's.
 
         Raises:
             ValueError: the candidate's parameter is of a kind that cannot name candidates.
         """
         if param_name != self._prior.parameter:
+            if self._is_first_setting(study, trial, param_name, param_distribution):
+                return self._prior.settings[param_name]
             return super().sample_independent(study, trial, param_name, param_distribution)
         allowed = allowed_names(self._prior, param_distribution)
         return value_of(self._prior, search_of(study, self._prior).most_promising(allowed), param_distribution)
+
+    def _is_first_setting(self, study: Study, trial: FrozenTrial, name: str, kind: BaseDistribution) -> bool:
+        """Whether the prior sets this parameter, no other trial told of it, and the candidate had no trial."""
+        fits = name in self._prior.settings and holds(kind, self._prior.settings[name])
+        others = [each for each in study.get_trials(deepcopy=False) if each.number != trial.number]
+        if not fits or any(name in each.distributions for each in others):
+            return False
+        search, chosen = search_of(study, self._prior, but=trial), name_in(self._prior, trial)
+        return all(search.is_new(each) for each in (self._prior.names if chosen is None else [chosen]))
 
 
 class PriorPruner(BasePruner):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from .ask_tell import Mode
+from .ask_tell import Mode, Value
 from .candidate_search import CandidatePrior, CandidateSearch
+
+_STEP_ERROR = 1e-8  # of a step, as Optuna has it
 
 
 def mode_of(study: Study) -> Mode:
@@ -23,12 +25,12 @@ def value_in(trial: FrozenTrial) -> float | None:
     return trial.values[0] if trial.state == TrialState.COMPLETE and trial.values and feasible else None
 
 
-def search_of(study: Study, prior: CandidatePrior) -> CandidateSearch:
-    """A search that was told every trial of the study, in their order; those that wait in its queue are not begun."""
+def search_of(study: Study, prior: CandidatePrior, *, but: FrozenTrial | None = None) -> CandidateSearch:
+    """A search that was told every trial of the study ``but`` this one, in order; those in its queue are not begun."""
     search = CandidateSearch(prior, mode=mode_of(study))
     for trial in study.get_trials(deepcopy=False):
         name = name_in(prior, trial)
-        if name is None or trial.state == TrialState.WAITING:
+        if name is None or trial.state == TrialState.WAITING or (but is not None and trial.number == but.number):
             continue
         params = {prior.parameter: name}
         search.begin(params)
@@ -48,6 +50,16 @@ def value_of(prior: CandidatePrior, name: str, distribution: BaseDistribution) -
     """What the study calls a candidate: its name where the study has names, else its index."""
     named = isinstance(distribution, CategoricalDistribution) and name in distribution.choices
     return name if named else prior.names.index(name)
+
+
+def holds(distribution: BaseDistribution, value: Value) -> bool:
+    """Whether a parameter may have ``value``: a choice, or a number of the range and of its steps."""
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    if isinstance(value, str) or not isinstance(distribution, (IntDistribution, FloatDistribution)):
+        return False
+    steps = 0.0 if distribution.step is None else (value - distribution.low) / distribution.step
+    return distribution.low <= value <= distribution.high and abs(steps - round(steps)) < _STEP_ERROR
 
 
 def allowed_names(prior: CandidatePrior, distribution: BaseDistribution) -> list[str]:

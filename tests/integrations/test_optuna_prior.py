@@ -53,6 +53,25 @@ def test_three_lines_give_a_head_start() -> None:
     assert enqueue(study, belief) == 0
 
 
+@pytest.mark.parametrize("first", ["rate", "candidate"])
+def test_a_study_without_a_queue_begins_with_the_settings_too(first: str) -> None:
+    def conditional(trial: optuna.Trial) -> float:
+        rate = trial.suggest_float("rate", 1e-5, 1e-1, log=True) if first == "rate" else None
+        value = objective(trial)
+        if trial.params["candidate"] != 2:  # a later trial is the first that has it
+            trial.suggest_float("decay", 0.0, 1.0)
+        trial.suggest_int("epochs", 1, 9, step=2)  # the setting is none of its values
+        assert rate in (None, trial.params["rate"])
+        return value
+
+    flat = prior(sd=5.0, settings={"rate": 1e-3, "decay": 0.125, "epochs": 4})
+    study = optuna.create_study(direction="maximize", sampler=PriorSampler(flat, RandomSampler(seed=0)))
+    study.optimize(conditional, n_trials=2)
+    assert [each.params["rate"] for each in study.trials] == [1e-3, 1e-3]
+    assert study.trials[0].params["candidate"] == 2
+    assert study.trials[1].params["decay"] == 0.125
+
+
 def test_every_candidate_is_the_priors_choice_once_at_most() -> None:
     flat = prior(np.linspace(0.5, 0.6, len(NAMES)), sd=5.0, settings={"rate": 1e-3})  # it knows that it knows little
     study = optuna.create_study(direction="maximize", sampler=PriorSampler(flat, RandomSampler(seed=0)))

@@ -5,7 +5,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from helpers.optuna_world import NAMES, prior
-from vlmsel_auto.integrations.optuna_trials import allowed_names, mode_of, search_of, value_in, value_of
+from vlmsel_auto.integrations.optuna_trials import allowed_names, holds, mode_of, search_of, value_in, value_of
 
 
 def test_the_mode_is_that_of_the_first_objective():
@@ -39,6 +39,27 @@ def test_a_search_is_told_what_the_study_has():
     assert search.due(["model-f"]) == "model-f"
 
 
+def test_the_trial_that_is_sampled_is_not_among_the_others():
+    study = optuna.create_study(direction="maximize")
+    trial = study.ask()
+    trial.suggest_int("candidate", 2, 3)
+    assert not all(search_of(study, prior()).is_new(name) for name in NAMES)
+    assert all(search_of(study, prior(), but=study.trials[0]).is_new(name) for name in NAMES)
+
+
+def test_a_parameter_holds_choices_and_numbers_on_its_grid():
+    assert holds(CategoricalDistribution(["a", 1.0]), "a")
+    assert not holds(CategoricalDistribution(["a", 1.0]), "b")
+    assert holds(IntDistribution(1, 9, step=2), 3.0)
+    assert not holds(IntDistribution(1, 9, step=2), 4)
+    assert not holds(IntDistribution(1, 9), 2.5)
+    assert not holds(IntDistribution(1, 9), 10)
+    assert not holds(IntDistribution(1, 9), "3")
+    assert holds(FloatDistribution(0.1, 0.7, step=0.2), 0.3)
+    assert not holds(FloatDistribution(0.1, 0.7, step=0.2), 0.2)
+    assert holds(FloatDistribution(1e-4, 1e-1, log=True), 1e-3)
+
+
 def test_candidates_are_indices_or_names():
     belief = prior()
     names = CategoricalDistribution(["model-b", "x", "model-a"])
@@ -47,5 +68,6 @@ def test_candidates_are_indices_or_names():
     indices = IntDistribution(1, 19, step=2)
     assert allowed_names(belief, indices) == ["model-b", "model-d", "model-f", "model-h"]
     assert value_of(belief, "model-b", indices) == 1
+    assert search_of(optuna.create_study(), belief).is_new("model-b")
     with pytest.raises(ValueError, match="integer index or categorical names"):
         allowed_names(belief, FloatDistribution(0, 1))
