@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from ._wrapped import WrappingSampler
 from .ask_tell import Value
-from .optuna_trials import mode_of
+from .optuna_trials import holds, mode_of, value_in
 from .past_search import PastRow, PastSearch, PastTable
 
 __all__ = ["PastRow", "PastSampler", "PastTable"]
@@ -27,6 +27,10 @@ __all__ = ["PastRow", "PastSampler", "PastTable"]
 
 class PastSampler(WrappingSampler):
     """Proposes the settings of a table of past trials; everything else is the wrapped sampler's.
+
+    Settings that the study's space does not have (a model that is not offered, a number off its grid) are passed over.
+    With several objectives the first one is what the table speaks of. Trials that broke a constraint count as tried,
+    not as good.
 
     Args:
         past: what past trials say.
@@ -39,9 +43,13 @@ class PastSampler(WrappingSampler):
         self._past = past
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The wrapped sampler's, without the table's parameters while it has settings left."""
+        """The wrapped sampler's, without the table's parameters while it has settings left that this space holds."""
         space = super().infer_relative_search_space(study, trial)
-        taken = () if self._search(study, trial).propose(trial.params) is None else self._past.names
+
+        def allows(params: Mapping[str, Value]) -> bool:
+            return all(holds(space[name], value) for name, value in params.items() if name in space)
+
+        taken = () if self._search(study, trial).propose(trial.params, allows=allows) is None else self._past.names
         return {name: each for name, each in space.items() if name not in taken}
 
     def sample_independent(
@@ -51,7 +59,7 @@ class PastSampler(WrappingSampler):
         if param_name in self._past.names:
 
             def allows(params: Mapping[str, Value]) -> bool:
-                return _holds(param_distribution, params[param_name])
+                return holds(param_distribution, params[param_name])
 
             params = self._search(study, trial).propose(trial.params, allows=allows)
             if params is not None:
@@ -63,15 +71,5 @@ class PastSampler(WrappingSampler):
         search = PastSearch(self._past, mode=mode_of(study))
         for other in study.get_trials(deepcopy=False):
             if other.number != trial.number:
-                value = other.values[0] if other.state == TrialState.COMPLETE and other.values else None
-                search.tell(other.params, value)
+                search.tell(other.params, value_in(other))
         return search
-
-
-def _holds(distribution: BaseDistribution, value: Value) -> bool:
-    """Whether ``value`` may be suggested."""
-    if isinstance(distribution, CategoricalDistribution):
-        return value in distribution.choices
-    if isinstance(value, str) or not isinstance(distribution, (IntDistribution, FloatDistribution)):
-        return False
-    return distribution.low <= value <= distribution.high

@@ -11,6 +11,7 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveS
 
 from vlmsel_auto.integrations._arms import next_arm
 from vlmsel_auto.integrations.optuna_past import PastRow, PastSampler, PastTable
+from vlmsel_auto.integrations.past_search import PastSearch
 
 MODELS, RATES = ("a", "b", "c", "d"), (0.001, 0.01, 0.1)
 
@@ -105,6 +106,46 @@ def test_two_workers_do_not_try_the_same() -> None:
     first_arm, second_arm = (table().index(each.params) for each in (first, second))
     assert first_arm is not None
     assert first_arm != second_arm
+
+
+def test_settings_that_the_space_does_not_have_are_passed_over() -> None:
+    rows = [
+        PastRow(task=f"t{task}", params={"model": model, "depth": depth}, value=(model == "a") - depth / 100)
+        for task in range(3)
+        for model in ("a", "b")
+        for depth in (2.5, 3.0, 5.0, 8.0)  # 2.5 is no integer, and 8 not one of 1, 3, 5
+    ]
+
+    def deep(trial: optuna.Trial) -> float:
+        return trial.suggest_int("depth", 1, 5, step=2) / 10 + (trial.suggest_categorical("model", ["a", "b"]) == "b")
+
+    wrapped = TPESampler(multivariate=True, n_startup_trials=2, seed=0)
+    sampler = PastSampler(PastTable.of(rows, candidate="model"), wrapped)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(deep, n_trials=4)
+    assert {(each.params["model"], each.params["depth"]) for each in study.trials} == {
+        (model, depth) for model in ("a", "b") for depth in (3, 5)
+    }
+    trial = study.ask()
+    deep(trial)
+    assert set(trial.relative_params) == {"model", "depth"}  # nothing else fits: all is the wrapped sampler's
+
+
+def test_a_trial_that_broke_a_constraint_is_not_taken_for_good() -> None:
+    past = table()
+
+    def bounded(trial: optuna.Trial) -> float:
+        value = objective(trial)
+        trial.set_constraint("memory", 1.0 if trial.number == 0 else -1.0)
+        return 10.0 if trial.number == 0 else value
+
+    study = optuna.create_study(direction="maximize", sampler=PastSampler(past, seed=0))
+    study.optimize(bounded, n_trials=4)
+    tried = [past.index(each.params) for each in study.trials]
+    seen = PastSearch(past)
+    for trial, arm in zip(study.trials, tried, strict=True):
+        assert seen.propose({}) == past.params(arm)
+        seen.tell(trial.params, None if trial.number == 0 else trial.value)
 
 
 def test_refusals() -> None:
