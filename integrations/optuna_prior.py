@@ -6,9 +6,9 @@
 
 The objective suggests the candidate as ``trial.suggest_int("candidate", 0, len(prior.names) - 1)`` (an index into
 ``prior.names``), or as ``suggest_categorical("candidate", prior.names)`` with ``enqueue(..., by_name=True)``: samplers
-that see an order in integers, as TPE does, learn faster from names, but a study's names cannot change later. State
-lives in the study's trials alone, so any storage, several workers and resumed studies work; only one process should
-call `enqueue`.
+that see an order in integers, as TPE does, learn faster from names, but a study's names cannot change later. What
+indices mean stands in the study's user attribute ``vlmsel:candidates``; a prior that counts otherwise is refused. State
+lives in the study alone, so any storage, several workers and resumed studies work; one process should call `enqueue`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial
 from ._wrapped import WrappingSampler
 from .ask_tell import sign_of
 from .candidate_search import CandidatePrior
-from .optuna_trials import allowed_names, holds, mode_of, name_in, search_of, value_of
+from .optuna_trials import allowed_names, keep_names, kinds_of, mode_of, name_in, search_of, sets_first, value_of
 
 __all__ = ["CandidatePrior", "PriorPruner", "PriorSampler", "enqueue"]
 
@@ -53,13 +53,7 @@ class PriorSampler(WrappingSampler):
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The wrapped sampler's, with what the prior sets where an earlier trial tells of which kind it is."""
         space = dict(super().infer_relative_search_space(study, trial))
-        for other in reversed(study.get_trials(deepcopy=False)):
-            for name in {self._prior.parameter, *self._prior.settings} - set(space):
-                if name in other.distributions:
-                    space[name] = other.distributions[name]
-            if set(self._prior.settings) | {self._prior.parameter} <= set(space):
-                break
-        return space
+        return {**space, **kinds_of(study, {self._prior.parameter, *self._prior.settings} - set(space))}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -67,7 +61,7 @@ class PriorSampler(WrappingSampler):
         """A candidate's first trial, or the wrapped sampler's choice of everything."""
         name, settings = self._prior.parameter, self._prior.settings
         kind = search_space.get(name)
-        due = None if kind is None else search_of(study, self._prior).due(allowed_names(self._prior, kind))
+        due = None if kind is None else search_of(study, self._prior).due(allowed_names(study, self._prior, kind))
         if due is not None:
             mine: dict[str, object] = {key: value for key, value in settings.items() if key in search_space}
             mine[name] = value_of(self._prior, due, search_space[name])
@@ -89,23 +83,14 @@ class PriorSampler(WrappingSampler):
         Anything else is the wrapped sampler's.
 
         Raises:
-            ValueError: the candidate's parameter is of a kind that cannot name candidates.
+            ValueError: by `allowed_names`.
         """
         if param_name != self._prior.parameter:
-            if self._is_first_setting(study, trial, param_name, param_distribution):
+            if sets_first(study, self._prior, trial, name=param_name, kind=param_distribution):
                 return self._prior.settings[param_name]
             return super().sample_independent(study, trial, param_name, param_distribution)
-        allowed = allowed_names(self._prior, param_distribution)
+        allowed = allowed_names(study, self._prior, param_distribution)
         return value_of(self._prior, search_of(study, self._prior).most_promising(allowed), param_distribution)
-
-    def _is_first_setting(self, study: Study, trial: FrozenTrial, name: str, kind: BaseDistribution) -> bool:
-        """Whether the prior sets this parameter, no other trial told of it, and the candidate had no trial."""
-        fits = name in self._prior.settings and holds(kind, self._prior.settings[name])
-        others = [each for each in study.get_trials(deepcopy=False) if each.number != trial.number]
-        if not fits or any(name in each.distributions for each in others):
-            return False
-        search, chosen = search_of(study, self._prior, but=trial), name_in(self._prior, trial)
-        return all(search.is_new(each) for each in (self._prior.names if chosen is None else [chosen]))
 
 
 class PriorPruner(BasePruner):
@@ -153,6 +138,8 @@ def enqueue(study: optuna.Study, prior: CandidatePrior, *, count: int = 3, by_na
         raise ValueError(f"count must not be negative, but got {count!r}")
     if study.get_trials(deepcopy=False):
         return 0
+    if not by_name:
+        keep_names(study, prior)
     chosen = prior.order[:count]
     for index in chosen:
         study.enqueue_trial(

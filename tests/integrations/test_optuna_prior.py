@@ -14,7 +14,7 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveS
 from optuna.trial import FrozenTrial
 
 from helpers.optuna_world import NAMES, TRUTH, objective, prior
-from vlmsel_auto.integrations.optuna_prior import PriorPruner, PriorSampler, enqueue
+from vlmsel_auto.integrations.optuna_prior import CandidatePrior, PriorPruner, PriorSampler, enqueue
 
 
 @pytest.fixture(autouse=True)
@@ -158,6 +158,51 @@ def test_storages_and_resume(kind: str, tmp_path: Path) -> None:
     again.optimize(objective, n_trials=2)
     assert len(again.trials) == 4
     assert again.trials[0].params["candidate"] == 2
+
+
+def test_a_prior_that_counts_its_candidates_otherwise_is_refused(tmp_path: Path) -> None:
+    def resume(scores: dict[str, float], *, by_name: bool = False) -> list[str]:
+        belief = CandidatePrior.of_scores(scores, sd=0.5)
+
+        def named(trial: optuna.Trial) -> float:
+            names = ["a", "b", "c"]
+            name = trial.suggest_categorical("candidate", names) if by_name else None
+            return scores[name or belief.names[trial.suggest_int("candidate", 0, len(scores) - 1)]]
+
+        study = optuna.create_study(
+            storage=f"sqlite:///{tmp_path / 'study.db'}",
+            study_name=str(by_name),
+            direction="maximize",
+            sampler=PriorSampler(belief, seed=0),
+            load_if_exists=True,
+        )
+        study.optimize(named, n_trials=2)
+        return study.user_attrs.get("vlmsel:candidates", [])
+
+    assert resume({"a": 0.9, "b": 0.6, "c": 0.5}) == ["a", "b", "c"]
+    assert resume({"a": 0.8, "b": 0.9, "c": 0.5, "d": 0.6}) == ["a", "b", "c", "d"]  # another ranking, one more
+    assert resume({"a": 0.8, "b": 0.9}) == ["a", "b", "c", "d"]
+    with pytest.raises(ValueError, match=r"\['a', 'b', 'c', 'd'\], but got \['b', 'a', 'c'\]"):
+        resume({"b": 0.9, "a": 0.6, "c": 0.5})
+    assert resume({"a": 0.9, "b": 0.6, "c": 0.5}, by_name=True) == []
+    assert resume({"b": 0.9, "a": 0.6, "c": 0.5}, by_name=True) == []  # names say what they mean
+
+
+def test_a_queue_says_what_its_indices_mean() -> None:
+    study = optuna.create_study()
+    enqueue(study, prior(), count=1)
+    assert study.user_attrs == {"vlmsel:candidates": list(NAMES)}
+
+
+def test_hyperband_and_the_prior_go_together() -> None:
+    study = optuna.create_study(
+        study_name="s",
+        direction="maximize",
+        sampler=PriorSampler(prior(), RandomSampler(seed=0)),
+        pruner=optuna.pruners.HyperbandPruner(max_resource=4),
+    )
+    study.optimize(objective, n_trials=6)
+    assert study.trials[0].params["candidate"] == 2
 
 
 WORKER = """

@@ -5,7 +5,15 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from helpers.optuna_world import NAMES, prior
-from vlmsel_auto.integrations.optuna_trials import allowed_names, holds, mode_of, search_of, value_in, value_of
+from vlmsel_auto.integrations.optuna_trials import (
+    allowed_names,
+    holds,
+    kinds_of,
+    mode_of,
+    search_of,
+    value_in,
+    value_of,
+)
 
 
 def test_the_mode_is_that_of_the_first_objective():
@@ -39,6 +47,19 @@ def test_a_search_is_told_what_the_study_has():
     assert search.due(["model-f"]) == "model-f"
 
 
+def test_the_latest_kind_of_a_parameter_counts():
+    study = optuna.create_study()
+    for high in (3, 5):
+        trial = study.ask()
+        trial.suggest_int("candidate", 0, high)
+        if high == 3:
+            trial.suggest_float("rate", 0, 1)
+    assert kinds_of(study, {"candidate", "rate", "other"}) == {
+        "candidate": IntDistribution(0, 5),
+        "rate": FloatDistribution(0, 1),
+    }
+
+
 def test_the_trial_that_is_sampled_is_not_among_the_others():
     study = optuna.create_study(direction="maximize")
     trial = study.ask()
@@ -61,13 +82,12 @@ def test_a_parameter_holds_choices_and_numbers_on_its_grid():
 
 
 def test_candidates_are_indices_or_names():
-    belief = prior()
+    belief, study = prior(), optuna.create_study()
     names = CategoricalDistribution(["model-b", "x", "model-a"])
-    assert allowed_names(belief, names) == ["model-b", "model-a"]
+    assert allowed_names(study, belief, names) == ["model-b", "model-a"]
     assert value_of(belief, "model-b", names) == "model-b"
     indices = IntDistribution(1, 19, step=2)
-    assert allowed_names(belief, indices) == ["model-b", "model-d", "model-f", "model-h"]
+    assert allowed_names(study, belief, indices) == ["model-b", "model-d", "model-f", "model-h"]
     assert value_of(belief, "model-b", indices) == 1
-    assert search_of(optuna.create_study(), belief).is_new("model-b")
     with pytest.raises(ValueError, match="integer index or categorical names"):
-        allowed_names(belief, FloatDistribution(0, 1))
+        allowed_names(study, belief, FloatDistribution(0, 1))
