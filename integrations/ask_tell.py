@@ -10,6 +10,7 @@ clock, no random numbers, and no import of Optuna, Ray or torch. As in cmaes the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal, Protocol, TypeAlias
 
@@ -45,7 +46,7 @@ class AskTell(Protocol):
         ...
 
     def should_prune(self, params: Params, *, step: int, value: float) -> bool:
-        """Whether a running trial that reached ``value`` should end. To be asked once a trial and step."""
+        """Whether a running trial that reached ``value`` should end; NaN should. To be asked once a trial and step."""
         ...
 
     def should_stop(self) -> bool:
@@ -71,7 +72,12 @@ class Rungs:
         self._reached: dict[int, list[float]] = {}
 
     def goes_on(self, value: float, *, step: int, handicap: float = 0.0) -> bool:
-        """Whether ``value`` less ``handicap`` is in the better half at ``step``; others will be compared with it."""
+        """Whether ``value`` less ``handicap`` is in the better half at ``step``; others will be compared with it.
+
+        NaN is in no half, and nothing is compared with it.
+        """
+        if math.isnan(value):
+            return False
         others = self._reached.setdefault(step, [])
         on = goes_on(value - handicap, others)
         others.append(value)

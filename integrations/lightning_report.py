@@ -1,4 +1,4 @@
-"""Validation metrics of a Lightning training, reported after every epoch to whatever chose its parameters.
+"""Validation metrics of a Lightning training, reported after every validation to whatever chose its parameters.
 
 Use:
 
@@ -7,11 +7,11 @@ trainer = Trainer(callbacks=[ReportValidation.to_search(search, params, monitor=
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from .ask_tell import AskTell, Params
 
@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Report", "ReportValidation"]
 
-Report: TypeAlias = Callable[[int, float], bool]  # epoch from 0 and metric -> whether training should end
+Report: TypeAlias = Callable[[int, float], bool]  # step and metric -> whether training should end
 
 
 class ReportValidation(Callback):
     """Reports one logged metric after each validation, and ends the training when it is told to.
 
+    A step is the epoch, from 0; where an epoch has several validations, each is a step of its own.
+
     Args:
-        report: takes the epoch and the metric.
+        report: takes the step and the metric, which may be NaN.
         monitor: name under which the module logs the metric.
     """
 
@@ -36,13 +38,14 @@ class ReportValidation(Callback):
         self._monitor = monitor
         self.value: float | None = None  # latest
         self.is_pruned = False  # whether the training was told to end
+        self._step = -1  # latest
 
     @classmethod
     def to_search(cls, search: AskTell, params: Params, *, monitor: str) -> ReportValidation:
         """To a `CandidateSearch` or `PastSearch`; tell it the ``value``, or None if ``is_pruned``."""
 
-        def report(epoch: int, value: float) -> bool:
-            return search.should_prune(params, step=epoch, value=value)
+        def report(step: int, value: float) -> bool:
+            return search.should_prune(params, step=step, value=value)
 
         return cls(report, monitor=monitor)
 
@@ -51,10 +54,10 @@ class ReportValidation(Callback):
         """To a trial of Optuna, whose pruner ends the training by `optuna.TrialPruned`."""
         from optuna import TrialPruned
 
-        def report(epoch: int, value: float) -> bool:
-            trial.report(value, step=epoch)
+        def report(step: int, value: float) -> bool:
+            trial.report(value, step=step)
             if trial.should_prune():
-                raise TrialPruned(f"{monitor} {value:.4g} after epoch {epoch + 1}")
+                raise TrialPruned(f"{monitor} {value:.4g} at step {step}")
             return False
 
         return cls(report, monitor=monitor)
@@ -64,25 +67,26 @@ class ReportValidation(Callback):
         """To the Ray Tune trial that this process is; Tune ends the process itself."""
         from ray import tune
 
-        def report(epoch: int, value: float) -> bool:
-            tune.report({monitor: value, "epoch": epoch})
+        def report(step: int, value: float) -> bool:
+            tune.report({monitor: value, "epoch": step})
             return False
 
         return cls(report, monitor=monitor)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report, once an epoch of training was validated.
+        """Report, once a part of the training was validated: not the check before it, nor a validation by itself.
 
         Raises:
             KeyError: the module logged no such metric.
         """
         del pl_module
-        if trainer.sanity_checking:
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         if self._monitor not in trainer.callback_metrics:
             logged = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
             raise KeyError(f"{self._monitor!r} must be logged in validation, but got {logged}")
         self.value = float(trainer.callback_metrics[self._monitor])
-        if math.isfinite(self.value) and self._report(trainer.current_epoch, self.value):
+        self._step = max(trainer.current_epoch, self._step + 1)
+        if self._report(self._step, self.value):
             self.is_pruned = True
             trainer.should_stop = True

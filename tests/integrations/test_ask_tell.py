@@ -1,5 +1,6 @@
 """ask_tell.py: the searches keep to one interface and need nobody else's package."""
 
+import math
 import subprocess
 import sys
 
@@ -57,6 +58,14 @@ def test_another_mode_is_refused(make):
     belief = prior() if make is CandidateSearch else PastTable.of(ROWS, candidate="model")
     with pytest.raises(ValueError, match="mode must be 'max' or 'min', but got 'maximize'"):
         make(belief, mode="maximize")
+
+
+def test_no_number_is_in_the_better_half_and_nobody_is_compared_with_it():
+    rungs = Rungs()
+    assert not rungs.goes_on(math.nan, step=1)
+    assert not rungs.goes_on(math.nan, step=1)
+    assert rungs.goes_on(0.5, step=1)
+    assert not rungs.goes_on(0.4, step=1)  # the better half of two is one; of four it would be two
 
 
 def test_the_better_half_goes_on_at_each_step():
