@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,7 @@ class AskTellSearcher(Searcher):
         self._domains: dict[str, Domain] = {}
         self._random = np.random.default_rng(seed)
         self._running: dict[str, dict[str, Value]] = {}
+        self._asked: dict[str, int] = {}  # latest step that the search was asked about
         self._ended: list[tuple[dict[str, Value], float | None, bool]] = []  # parameters, value, whether it broke
         self._check(mode)
 
@@ -92,22 +94,23 @@ class AskTellSearcher(Searcher):
         params = self._running.pop(trial_id, None)
         if params is not None:
             value = None if result is None or trial_id in self.pruned else result.get(self._metric or "")
-            broke = error or result is None
-            self._tell(params, float(value) if isinstance(value, (int, float)) else None, broke=broke)
+            self._tell(params, float(value) if isinstance(value, Real) else None, broke=error or result is None)
 
     def should_prune(self, trial_id: str, result: Mapping[str, object]) -> bool:
-        """Whether the search would end this trial at its latest result."""
+        """Whether the search would end this trial at its latest result, of which Tune tells the last one twice."""
         value, step = result.get(self._metric or ""), result.get("training_iteration")
         params = self._running.get(trial_id)
-        if params is None or not isinstance(value, (int, float)) or not isinstance(step, int):
+        if params is None or not isinstance(value, Real) or not isinstance(step, int):
             return False
-        if self.search.should_prune(params, step=step, value=float(value)):
+        last, self._asked[trial_id] = self._asked.get(trial_id, step - 1), step
+        if step > last and self.search.should_prune(params, step=step, value=float(value)):
             self.pruned.add(trial_id)
         return trial_id in self.pruned
 
     def save(self, checkpoint_path: str) -> None:
-        """Keep what was told, and what runs, as JSON."""
-        Path(checkpoint_path).write_text(json.dumps({"ended": self._ended, "running": self._running}), "utf-8")
+        """Keep what was told, what runs, and where the draws are, as JSON."""
+        state = {"ended": self._ended, "running": self._running, "draws": self._random.bit_generator.state}
+        Path(checkpoint_path).write_text(json.dumps(state), "utf-8")
 
     def restore(self, checkpoint_path: str) -> None:
         """Tell a new search what a saved one was told; what ran then counts as running."""
@@ -117,6 +120,7 @@ class AskTellSearcher(Searcher):
         for trial_id, params in saved["running"].items():
             self.search.begin(params)
             self._running[trial_id] = params
+        self._random.bit_generator.state = saved.get("draws", self._random.bit_generator.state)
 
     def _tell(self, params: dict[str, Value], value: float | None, *, broke: bool) -> None:
         self._ended.append((params, value, broke))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from helpers.optuna_world import prior
@@ -51,6 +52,29 @@ def test_ends_are_told_and_a_pruned_trial_has_no_value():
     assert made.search.due(["model-c"]) is None
 
 
+def test_numbers_of_numpy_count(tmp_path: Path):
+    made = searcher()
+    made.suggest("t0")
+    made.suggest("t1")
+    for trial, value in (("t0", 0.9), ("t1", 0.2)):
+        result = {"accuracy": np.float32(value), "training_iteration": 1}
+        assert made.should_prune(trial, result) is (trial == "t1")
+        made.on_trial_complete(trial, result)
+    made.save(str(tmp_path / "state"))
+    ended = json.loads((tmp_path / "state").read_text())["ended"]
+    assert [value for _, value, _ in ended] == [pytest.approx(0.9), None]
+
+
+def test_the_last_result_is_told_twice_and_compared_once(tmp_path: Path):
+    made = AskTellSearcher(CandidateSearch(prior(sd=0.1), handicap=0.05), metric="accuracy", mode="max")
+    made.search.tell({"candidate": "model-f"}, 0.4)  # what follows is no first trial, so it has its handicap
+    (tmp_path / "state").write_text(json.dumps({"ended": [], "running": {"t0": {"candidate": "model-f"}}}))
+    made.restore(str(tmp_path / "state"))
+    stop = SearchStopper(made)
+    results = [{"accuracy": 0.5, "training_iteration": step} for step in (1, 2, 2)]
+    assert [stop("t0", each) for each in results] == [False] * 3
+
+
 def test_a_restored_searcher_goes_on_as_the_saved_one(tmp_path: Path):
     first = searcher()
     for number in range(4):
@@ -62,8 +86,8 @@ def test_a_restored_searcher_goes_on_as_the_saved_one(tmp_path: Path):
     again.restore(str(tmp_path / "state"))
     for each in (first, again):
         each.on_trial_complete("t3", {"accuracy": 0.7})
-    chosen = [[each.suggest(f"n{number}")["candidate"] for number in range(4)] for each in (first, again)]
-    assert chosen[0] == chosen[1]
+    chosen = [[each.suggest(f"n{number}") for number in range(4)] for each in (first, again)]
+    assert chosen[0] == chosen[1]  # candidates and draws
 
 
 def test_a_table_of_past_trials_ends_a_run():
