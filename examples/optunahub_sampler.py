@@ -28,7 +28,7 @@ ELSEWHERE = {"logistic": 0.92, "neighbours": 0.96, "trees": 0.97}  # what they r
 
 def main(folder: str, n_trials: int) -> None:
     """Choose among three classifiers of plain pixels by what they did on another task."""
-    paths = sorted(Path(folder).rglob("*.png"))
+    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in {".png", ".jpg", ".jpeg"})
     labels = [path.parent.name for path in paths]
 
     module = optunahub.load_local_module("samplers/candidate_prior", registry_root=str(REGISTRY))

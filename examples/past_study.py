@@ -42,7 +42,7 @@ def main(folder: str, n_trials: int) -> None:
         for c in STRENGTHS
     ]
 
-    paths = sorted(Path(folder).rglob("*.png"))
+    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in {".png", ".jpg", ".jpeg"})
     pixels = np.stack([np.asarray(Image.open(path).convert("RGB").resize((12, 12))).ravel() for path in paths])
     images = pixels / 255, np.array([path.parent.name for path in paths])
 
