@@ -49,17 +49,19 @@ class CandidatePrior:
 
         Args:
             ranking: scores and their uncertainty.
-            candidates: all that may be chosen from.
+            candidates: all that may be chosen from; those that the ranking lacks are believed to be rather worse.
             parameter: name of the parameter that says which candidate it is.
             unit: how much of the objective is 1.0 of accuracy: 100 for per cent.
             settings: other parameters of each candidate's first trial, such as a default learning rate.
 
         Raises:
-            ValueError: no candidate, one twice, or a unit that is not positive.
+            ValueError: no candidate, one twice, none that the ranking has, or a unit that is not positive.
         """
         if not unit > 0:
             raise ValueError(f"unit must be positive, but got {unit!r}")
         belief = belief_of(ranking, candidates=candidates)
+        if not set(belief.candidates) & set(ranking.order):
+            raise ValueError(f"the ranking must have some of {belief.candidates!r}, but got one of {ranking.order!r}")
         return cls(belief=belief, parameter=parameter, unit=unit, settings=dict(settings or {}))
 
     @classmethod

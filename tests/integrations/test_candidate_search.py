@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from helpers.optuna_world import NAMES, TRUTH, prior
+from helpers.optuna_world import NAMES, TRUTH, candidates, prior
 from vlmsel_auto.integrations.candidate_search import CandidatePrior, CandidateSearch
+from vlmsel_auto.records import Basis, Interval, RankedCandidate, Ranking
 
 BEST = "model-c"
 
@@ -105,6 +106,18 @@ def test_scores_of_any_unit_make_a_prior():
     np.testing.assert_allclose(first.belief.mean, second.belief.mean)
     assert [first.names[place] for place in first.order] == ["b", "c", "a"]
     assert CandidateSearch(first).ask() == {"candidate": "b"}
+
+
+def test_a_ranking_of_other_candidates_is_refused():
+    lines = [
+        RankedCandidate(candidate=name, score=1.0, sd=0.5, prior=None, evidence=None, p_best=0.5, p_top5=1.0,
+                        rank_interval=Interval(low=1, high=2), basis=Basis.NOTHING)
+        for name in ("model-b", "of another run")
+    ]  # fmt: skip
+    some = CandidatePrior.of(Ranking(task="t", ranked=tuple(lines)), candidates=candidates())
+    assert some.names[some.order[0]] == "model-b"
+    with pytest.raises(ValueError, match=r"must have some of \('model-a', .*but got one of \('of another run',\)"):
+        CandidatePrior.of(Ranking(task="t", ranked=tuple(lines[1:])), candidates=candidates())
 
 
 def test_refusals():
