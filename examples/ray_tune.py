@@ -63,7 +63,7 @@ def main(folder: str, n_trials: int) -> None:
             run_config=tune.RunConfig(storage_path=scratch, stop=SearchStopper(searcher), verbose=0),
         )
         found = tuner.fit()
-    best = found.get_dataframe().sort_values("accuracy").iloc[-1]
+    best = found.get_dataframe().sort_values("accuracy", na_position="first").iloc[-1]
     print(f"best: {best['config/candidate']}, validation {best['accuracy']:.3f}, of {len(found)} trials")
 
 
