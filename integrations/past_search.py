@@ -52,7 +52,7 @@ class PastTable:
         names = tuple(sorted(rows[0].params)) if rows else ()
         if candidate not in names or any(set(row.params) != set(names) for row in rows):
             raise ValueError(f"every row must have the same parameters, {candidate!r} among them, but got {names!r}")
-        if not np.isfinite([row.value for row in rows]).all():
+        if not np.isfinite(np.array([row.value for row in rows], dtype=np.float64)).all():  # None is NaN
             raise ValueError(f"values must be finite, but got {[row.value for row in rows]!r}")
         keys = [tuple(row.params[name] for name in names) for row in rows]
         arms = tuple(sorted(set(keys), key=str))

@@ -156,5 +156,6 @@ def test_refusals() -> None:
         PastTable.of([row], candidate="arch")
     with pytest.raises(ValueError, match="two known arms"):
         PastTable.of([row], candidate="model")
-    with pytest.raises(ValueError, match="values must be finite"):
-        PastTable.of([PastRow(task="t", params={"model": "a"}, value=float("nan"))], candidate="model")
+    for value in (float("nan"), None):  # None: a trial of Optuna that was pruned
+        with pytest.raises(ValueError, match="values must be finite"):
+            PastTable.of([PastRow(task="t", params={"model": "a"}, value=value)], candidate="model")
