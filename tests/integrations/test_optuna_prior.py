@@ -194,15 +194,26 @@ def test_a_queue_says_what_its_indices_mean() -> None:
     assert study.user_attrs == {"vlmsel:candidates": list(NAMES)}
 
 
-def test_hyperband_and_the_prior_go_together() -> None:
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_hyperband_and_the_prior_go_together(wrapped: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    def reports(trial: optuna.Trial) -> float:
+        value = objective(trial)
+        trial.report(value, step=1)
+        trial.should_prune()
+        return value
+
+    belief = prior(np.linspace(0.5, 0.6, len(NAMES)), sd=5.0, settings={"rate": 1e-3})
+    hyperband = optuna.pruners.HyperbandPruner(max_resource=81)
     study = optuna.create_study(
         study_name="s",
         direction="maximize",
-        sampler=PriorSampler(prior(), RandomSampler(seed=0)),
-        pruner=optuna.pruners.HyperbandPruner(max_resource=4),
+        sampler=PriorSampler(belief, RandomSampler(seed=0)),
+        pruner=PriorPruner(belief, hyperband) if wrapped else hyperband,
     )
-    study.optimize(objective, n_trials=6)
-    assert study.trials[0].params["candidate"] == 2
+    study.optimize(reports, n_trials=16)
+    mine = [each.params["candidate"] for each in study.trials if each.params["rate"] == 1e-3]
+    assert mine[0] == 7
+    assert (len(mine) == len(set(mine))) is wrapped  # a bracket knows nothing of the others
 
 
 WORKER = """
