@@ -13,12 +13,12 @@ tuner = tune.Tuner(
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path
 
 import numpy as np
+from ray import cloudpickle
 from ray.tune import Stopper
 from ray.tune.search import Searcher
 from ray.tune.search.sample import Domain
@@ -31,8 +31,8 @@ __all__ = ["AskTellSearcher", "SearchStopper"]
 class AskTellSearcher(Searcher):
     """Lets a search choose, draws from the domains of ``param_space`` what it leaves open, and tells it the last value.
 
-    A trial that `SearchStopper` ended counts as tried, without a value. Tune saves what was told with its run, and a
-    restored run tells it again.
+    A trial that `SearchStopper` ended counts as tried, without a value. Tune saves this with its run, and a restored
+    run goes on with it.
 
     Args:
         search: its mode must be Tune's.
@@ -54,7 +54,6 @@ class AskTellSearcher(Searcher):
         self._random = np.random.default_rng(seed)
         self._running: dict[str, dict[str, Value]] = {}
         self._asked: dict[str, int] = {}  # latest step that the search was asked about
-        self._ended: list[tuple[dict[str, Value], float | None, bool]] = []  # parameters, value, whether it broke
         self._check(mode)
 
     def set_search_properties(
@@ -92,9 +91,13 @@ class AskTellSearcher(Searcher):
     ) -> None:
         """Tell the search how a trial ended."""
         params = self._running.pop(trial_id, None)
-        if params is not None:
-            value = None if result is None or trial_id in self.pruned else result.get(self._metric or "")
-            self._tell(params, float(value) if isinstance(value, Real) else None, broke=error or result is None)
+        if params is None:
+            return
+        if error or result is None:
+            self.search.fail(params)
+        else:
+            value = None if trial_id in self.pruned else result.get(self._metric or "")
+            self.search.tell(params, float(value) if isinstance(value, Real) else None)
 
     def should_prune(self, trial_id: str, result: Mapping[str, object]) -> bool:
         """Whether the search would end this trial at its latest result, of which Tune tells the last one twice."""
@@ -108,26 +111,15 @@ class AskTellSearcher(Searcher):
         return trial_id in self.pruned
 
     def save(self, checkpoint_path: str) -> None:
-        """Keep what was told, what runs, and where the draws are, as JSON."""
-        state = {"ended": self._ended, "running": self._running, "draws": self._random.bit_generator.state}
-        Path(checkpoint_path).write_text(json.dumps(state), "utf-8")
+        """Keep all that this knows, domains that the search leaves open included, in Ray's own format."""
+        Path(checkpoint_path).write_bytes(cloudpickle.dumps(self.__dict__))
 
     def restore(self, checkpoint_path: str) -> None:
-        """Tell a new search what a saved one was told; what ran then counts as running."""
-        saved = json.loads(Path(checkpoint_path).read_text("utf-8"))
-        for params, value, broke in saved["ended"]:
-            self._tell(params, value, broke=broke)
-        for trial_id, params in saved["running"].items():
-            self.search.begin(params)
-            self._running[trial_id] = params
-        self._random.bit_generator.state = saved.get("draws", self._random.bit_generator.state)
+        """Know what a saved one did; what ran then counts as running.
 
-    def _tell(self, params: dict[str, Value], value: float | None, *, broke: bool) -> None:
-        self._ended.append((params, value, broke))
-        if broke:
-            self.search.fail(params)
-        else:
-            self.search.tell(params, value)
+        Like the rest of a run of Tune that is restored, the file must be one's own.
+        """
+        self.__dict__.update(cloudpickle.loads(Path(checkpoint_path).read_bytes()))
 
     def _check(self, mode: str | None) -> None:
         if mode is not None and mode != self.search.mode:

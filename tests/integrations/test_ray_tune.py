@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.optuna_world import prior
+from helpers.optuna_world import NAMES, prior
 from vlmsel_auto.integrations.candidate_search import CandidateSearch
 from vlmsel_auto.integrations.past_search import PastRow, PastSearch, PastTable
 
@@ -52,24 +52,24 @@ def test_ends_are_told_and_a_pruned_trial_has_no_value():
     assert made.search.due(["model-c"]) is None
 
 
-def test_numbers_of_numpy_count(tmp_path: Path):
-    made = searcher()
-    made.suggest("t0")
-    made.suggest("t1")
-    for trial, value in (("t0", 0.9), ("t1", 0.2)):
-        result = {"accuracy": np.float32(value), "training_iteration": 1}
-        assert made.should_prune(trial, result) is (trial == "t1")
-        made.on_trial_complete(trial, result)
-    made.save(str(tmp_path / "state"))
-    ended = json.loads((tmp_path / "state").read_text())["ended"]
-    assert [value for _, value, _ in ended] == [pytest.approx(0.9), None]
+def test_numbers_of_numpy_count():
+    plain, numpys = searcher(), searcher()
+    for made, kind in ((plain, float), (numpys, np.float32)):
+        for number, value in enumerate((0.75, 0.25)):
+            made.suggest(f"t{number}")
+            result = {"accuracy": kind(value), "training_iteration": 1}
+            assert made.should_prune(f"t{number}", result) is (number == 1)
+            made.on_trial_complete(f"t{number}", result)
+    assert [plain.suggest(f"n{number}") for number in range(4)] == [numpys.suggest(f"n{number}") for number in range(4)]
 
 
-def test_the_last_result_is_told_twice_and_compared_once(tmp_path: Path):
+def test_the_last_result_is_told_twice_and_compared_once():
     made = AskTellSearcher(CandidateSearch(prior(sd=0.1), handicap=0.05), metric="accuracy", mode="max")
+    for name in set(NAMES) - {"model-f"}:
+        for _ in range(10):
+            made.search.begin({"candidate": name})
     made.search.tell({"candidate": "model-f"}, 0.4)  # what follows is no first trial, so it has its handicap
-    (tmp_path / "state").write_text(json.dumps({"ended": [], "running": {"t0": {"candidate": "model-f"}}}))
-    made.restore(str(tmp_path / "state"))
+    assert made.suggest("t0") == {"candidate": "model-f"}
     stop = SearchStopper(made)
     results = [{"accuracy": 0.5, "training_iteration": step} for step in (1, 2, 2)]
     assert [stop("t0", each) for each in results] == [False] * 3
@@ -80,14 +80,17 @@ def test_a_restored_searcher_goes_on_as_the_saved_one(tmp_path: Path):
     for number in range(4):
         first.suggest(f"t{number}")
     for number, value in enumerate((0.5, 0.6, 0.4)):
+        first.should_prune(f"t{number}", {"accuracy": value, "training_iteration": 1})
         first.on_trial_complete(f"t{number}", {"accuracy": value})
     first.save(str(tmp_path / "state"))
-    again = searcher()
+    again = AskTellSearcher(CandidateSearch(prior()))  # as Tune made it: metric and domains came later
     again.restore(str(tmp_path / "state"))
     for each in (first, again):
+        assert each.should_prune("t3", {"accuracy": 0.45, "training_iteration": 1})  # compared with those before
         each.on_trial_complete("t3", {"accuracy": 0.7})
     chosen = [[each.suggest(f"n{number}") for number in range(4)] for each in (first, again)]
     assert chosen[0] == chosen[1]  # candidates and draws
+    assert all(isinstance(each["decay"], float) for each in chosen[1])
 
 
 def test_a_table_of_past_trials_ends_a_run():
