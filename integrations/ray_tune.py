@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path
+from uuid import uuid4
+from weakref import WeakValueDictionary
 
 import numpy as np
 from ray import cloudpickle
@@ -26,6 +28,8 @@ from ray.tune.search.sample import Domain
 from .ask_tell import AskTell, Mode, Value
 
 __all__ = ["AskTellSearcher", "SearchStopper"]
+
+_LIVE: WeakValueDictionary[str, AskTellSearcher] = WeakValueDictionary()  # Tune restores a stopper with a mere copy
 
 
 class AskTellSearcher(Searcher):
@@ -55,6 +59,8 @@ class AskTellSearcher(Searcher):
         self._running: dict[str, dict[str, Value]] = {}
         self._asked: dict[str, int] = {}  # latest step that the search was asked about
         self._check(mode)
+        self.key = uuid4().hex  # the same in whatever is restored from this
+        _LIVE[self.key] = self
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: Mapping[str, object], **spec: object
@@ -115,11 +121,9 @@ class AskTellSearcher(Searcher):
         Path(checkpoint_path).write_bytes(cloudpickle.dumps(self.__dict__))
 
     def restore(self, checkpoint_path: str) -> None:
-        """Know what a saved one did; what ran then counts as running.
-
-        Like the rest of a run of Tune that is restored, the file must be one's own.
-        """
+        """Know what a saved one did; what ran then counts as running. As any file of Tune's, it must be one's own."""
         self.__dict__.update(cloudpickle.loads(Path(checkpoint_path).read_bytes()))
+        _LIVE[self.key] = self
 
     def _check(self, mode: str | None) -> None:
         if mode is not None and mode != self.search.mode:
@@ -134,8 +138,11 @@ class SearchStopper(Stopper):
 
     def __call__(self, trial_id: str, result: Mapping[str, object]) -> bool:
         """Whether the trial ends here."""
-        return self._searcher.should_prune(trial_id, result)
+        return self._live().should_prune(trial_id, result)
 
     def stop_all(self) -> bool:
         """Whether the run ends here."""
-        return self._searcher.search.should_stop()
+        return self._live().search.should_stop()
+
+    def _live(self) -> AskTellSearcher:
+        return _LIVE.get(self._searcher.key, self._searcher)

@@ -14,7 +14,7 @@ from vlmsel_auto.integrations.candidate_search import CandidateSearch
 from vlmsel_auto.integrations.past_search import PastRow, PastSearch, PastTable
 
 pytest.importorskip("ray")
-from ray import tune
+from ray import cloudpickle, tune
 from ray.tune.search import Searcher
 
 from vlmsel_auto.integrations.ray_tune import AskTellSearcher, SearchStopper
@@ -91,6 +91,21 @@ def test_a_restored_searcher_goes_on_as_the_saved_one(tmp_path: Path):
     chosen = [[each.suggest(f"n{number}") for number in range(4)] for each in (first, again)]
     assert chosen[0] == chosen[1]  # candidates and draws
     assert all(isinstance(each["decay"], float) for each in chosen[1])
+
+
+def test_a_stopper_that_is_restored_by_itself_asks_the_searcher_that_runs(tmp_path: Path):
+    first = searcher()
+    tuner = cloudpickle.dumps((first, SearchStopper(first)))  # before the run
+    first.suggest("t0")
+    first.should_prune("t0", {"accuracy": 0.9, "training_iteration": 1})
+    first.save(str(tmp_path / "state"))
+    run = cloudpickle.dumps(SearchStopper(first))  # with it
+    again, _ = cloudpickle.loads(tuner)
+    again.restore(str(tmp_path / "state"))
+    again.suggest("t1")
+    stop = cloudpickle.loads(run)
+    assert stop("t1", {"accuracy": 0.2, "training_iteration": 1})
+    assert again.pruned == {"t1"}
 
 
 def test_a_table_of_past_trials_ends_a_run():
