@@ -158,6 +158,22 @@ def test_fewer_than_two_members_are_no_ensemble(
     assert pooled_and_exported(outcome.members[:1], size=5, **arguments) is None
 
 
+def test_a_head_without_a_say_is_no_member(
+    finished: tuple[StudyOutcome, Path], task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    outcome, workdir = finished
+    heads, rows = outcome.members[:3], splits(task).labelled
+    true = np.eye(task.n_classes, dtype=np.float32)[task.labels[rows]]
+    arguments = {"task": task, "candidates": candidates, "workdir": tmp_path}
+    save(tmp_path, workdir, {each.number: true * 3 for each in heads[:2]} | {heads[2].number: -true * 3}, heads[0])
+    made = pooled_and_exported(heads, size=3, **arguments)
+    assert made is not None
+    assert made.trials == tuple(each.number for each in heads[:2])
+    assert made.weights[0] == made.weights[1]
+    assert pooled_and_exported([heads[0], heads[2]], size=2, **arguments) is None  # the first alone says it all
+    assert not (tmp_path / "ensemble").exists()
+
+
 @pytest.mark.parametrize("better", ["heads", "towers", "neither"])
 def test_held_out_images_say_whether_heads_or_towers_count(
     finished: tuple[StudyOutcome, Path], task: Task, candidates: tuple[Candidate, ...], tmp_path: Path, better: str

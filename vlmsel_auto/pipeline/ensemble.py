@@ -33,6 +33,7 @@ from vlmsel_auto.tuning.methods import method_of
 
 _START = (1.0, 0.1)  # weights of heads and towers before any image is seen: towers are surer than right
 _LEAST_SHARE = 0.02  # a kind with less of the weight is left out
+_SPECK = 0.001  # a member with less of the weight is left out: it moves no log-probability by more than .03 nats
 _FEWEST, _ERRORS = 10, 2.0  # images, and standard errors, that it takes to say that a pool is worse than one of it
 _TEMPER = 20.0  # nats of log likelihood on all held-out images by which a head's weight falls to 1 / e of another's
 
@@ -113,7 +114,7 @@ def pool_leaders(
         sink: told when they cannot be read.
 
     Returns:
-        The pool; None where there are no two members, or where ten held-out images or more say that its log loss is
+        The pool; None where no two members have a say, or where ten held-out images or more say that its log loss is
         larger than that of the first member alone, by more than two standard errors of the difference. With a charge
         the size whose metric on held-out images less its charge is largest, and None where that of the first member
         alone is as large.
@@ -171,7 +172,7 @@ def _pooled(every: Sequence[Member], *, size: int, task: Task) -> Pool | None:
         head, tower = fit_weights(logs, labels, start=_START).tolist()
         if min(head, tower) >= _LEAST_SHARE * (head + tower):
             weights = [*(head * share for share in of_head), *(tower * share for share in of_tower)]
-            return Pool(members=[*heads, *towers], weights=weights)
+            return _without_specks([*heads, *towers], weights)
         heads, towers = (heads, []) if tower < head else ([], towers)
     if not heads and not towers:
         return None
@@ -179,7 +180,14 @@ def _pooled(every: Sequence[Member], *, size: int, task: Task) -> Pool | None:
     alike = Pool(members=heads or towers, weights=shares)
     logs = [np.maximum(alike.held_out(), LEAST_LOG)]
     (weight,) = fit_weights(logs, task.labels[alike.rows], start=[1.0]).tolist()
-    return Pool(members=alike.members, weights=[weight * share for share in shares])
+    return _without_specks(alike.members, [weight * share for share in shares])
+
+
+def _without_specks(members: Sequence[Member], weights: Sequence[float]) -> Pool:
+    """The pool without members that change nothing, for each of them costs a pass over every image."""
+    least = _SPECK * sum(weights)
+    kept = [(each, weight) for each, weight in zip(members, weights, strict=True) if weight >= least]
+    return Pool(members=[each for each, _ in kept], weights=[weight for _, weight in kept])
 
 
 def _worth_most(
