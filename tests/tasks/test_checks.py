@@ -15,6 +15,10 @@ def test_two_classes_of_two_are_enough() -> None:
         check_classes(["a", "b"], ["a", "a", "b"], left_out={})
     with pytest.raises(TaskError, match=r"that can be used; .* \(left out: 'b/x: empty'\)$"):
         check_classes(["a", "b"], ["a", "a", "b"], left_out={"b": ["b/x: empty"], "a": ["a/y: empty"]})
+    many = [f"c{k}" for k in range(300)]
+    with pytest.raises(TaskError, match=r"got 'c0' with 1, .*'c4' with 1, \.\.\. \(300 in all\)$") as told:
+        check_classes(many, many, left_out={})
+    assert len(str(told.value)) < 250
 
 
 def test_what_is_tested_must_be_taught() -> None:

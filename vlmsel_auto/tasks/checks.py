@@ -8,7 +8,7 @@ from typing import Final
 
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.records import IntArray
-from vlmsel_auto.tasks.names import shown
+from vlmsel_auto.tasks.names import listed, shown
 from vlmsel_auto.tasks.scan import Part
 
 _MIN_CLASSES: Final = 2
@@ -38,7 +38,7 @@ def check_classes(classes: Sequence[str], labels: Sequence[str], *, left_out: Ma
         raise TaskError(
             f"every class needs at least {_MIN_IMAGES} images{'' if not lost else ' that can be used'}; "
             f"add images, remove the class or use no labels (--unlabelled), "
-            f"but got {', '.join(f'{label!r} with {counts[label]}' for label in small)}"
+            f"but got {listed([f'{label!r} with {counts[label]}' for label in small])}"
             + (f" (left out: {shown(lost)})" if lost else "")
         )
 

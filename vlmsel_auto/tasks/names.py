@@ -67,5 +67,10 @@ def prompt_of(label: str) -> str:
 
 def shown(names: Sequence[str]) -> str:
     """The first few names for a message, and how many there are."""
-    head = ", ".join(repr(name) for name in names[:_SHOWN])
-    return head if len(names) <= _SHOWN else f"{head}, ... ({len(names):,} in all)"
+    return listed([repr(name) for name in names])
+
+
+def listed(parts: Sequence[str]) -> str:
+    """The first few parts of a message, and how many there are."""
+    head = ", ".join(parts[:_SHOWN])
+    return head if len(parts) <= _SHOWN else f"{head}, ... ({len(parts):,} in all)"
