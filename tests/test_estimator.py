@@ -16,7 +16,7 @@ from sklearn.utils import estimator_checks
 
 from helpers.drawings import SHAPES, draw_shape
 from vlmsel_auto import VlmClassifier
-from vlmsel_auto.errors import InputError, WorkdirError
+from vlmsel_auto.errors import CandidateError, InputError, WorkdirError
 from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.library.file import save as save_library
 from vlmsel_auto.models.limits import Limits
@@ -138,6 +138,16 @@ def test_a_work_directory_resumes_and_is_not_taken_from_others(settings, tmp_pat
     (tmp_path / "other" / "task").mkdir(parents=True)
     with pytest.raises(WorkdirError, match="workdir must be new, empty or of an earlier fit"):
         VlmClassifier(**settings, workdir=tmp_path / "other").fit(X, y)
+    assert (tmp_path / "other" / "task").exists()
+
+
+def test_a_fit_that_failed_goes_on_once_its_settings_are_mended(settings, tmp_path):
+    X, y = shapes(14, seed=0)
+    texts = {name: str(settings[name]) for name in ("library", "cache_dir")}  # as in a notebook
+    with pytest.raises(CandidateError, match="nope"):
+        VlmClassifier(**{**settings, **texts, "candidates": ["nope"]}, workdir=tmp_path / "w").fit(X, y)
+    model = VlmClassifier(**{**settings, **texts}, workdir=str(tmp_path / "w")).fit(X, y)
+    assert model.score(X, y) > 0.7
 
 
 @pytest.mark.slow  # seven searches

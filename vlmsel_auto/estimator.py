@@ -66,8 +66,8 @@ class VlmClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         domain: str | None = None,
         templates: Sequence[str] = (),
         prompts: Mapping[Hashable, str] | None = None,
-        library: Path | None = None,
-        cache_dir: Path | None = None,
+        library: str | Path | None = None,
+        cache_dir: str | Path | None = None,
         device: str = "auto",
         learn: bool = False,
         workdir: str | Path | None = None,
@@ -206,8 +206,7 @@ class VlmClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     def predict(self, X: Any) -> NDArray[Any]:
         """(n,) the most probable label of each image."""
         probabilities = self.predict_proba(X)
-        labels: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
-        return labels
+        return np.asarray(self.classes_[probabilities.argmax(axis=1)])
 
     def save(self, folder: str | Path) -> Path:
         """Write the model and the settings to a new ``folder``: model files and JSON, no pickle.
@@ -252,12 +251,13 @@ class VlmClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         return made
 
     def _place(self) -> Path:
-        """An empty place for the task folder, beside the folder of an earlier search where a fit resumes."""
+        """An empty place for the task folder, beside the folder of the search."""
         if self.workdir is None:
             return Path(tempfile.mkdtemp(prefix="vlmsel-"))
         place = Path(self.workdir)
         if place.is_dir() and any(place.iterdir()) and not (place / "search").is_dir():
             raise WorkdirError(f"workdir must be new, empty or of an earlier fit, but got {str(place)!r}")
+        (place / "search").mkdir(parents=True, exist_ok=True)  # known from now on: a fit that failed can go on
         shutil.rmtree(place / "task", ignore_errors=True)
         return place
 

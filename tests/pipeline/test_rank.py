@@ -11,7 +11,7 @@ from helpers.drawings import SHAPES, draw_task
 from helpers.labelling import write_heap
 from vlmsel_auto.cache import Store
 from vlmsel_auto.events import Notice, StageProgress
-from vlmsel_auto.library.places import default_library
+from vlmsel_auto.library.places import default_library, default_library_path
 from vlmsel_auto.measuring.measure import find_measurement
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.pipeline import profiles
@@ -79,7 +79,9 @@ def test_a_ranking_by_few_labels_looks_at_files_that_have_none(tmp_path):
     root = tmp_path / "task"
     shutil.move(draw_task(tmp_path / "shapes", train=4, test=0) / "train", root / "labelled")
     write_heap(root / "unlabelled", count=90, size=16)
-    ranking = vlmsel_auto.rank(root, candidates=NAMES, cache_dir=tmp_path / "cache", library=default_library())
+    ranking = vlmsel_auto.rank(
+        root, candidates=NAMES, cache_dir=str(tmp_path / "cache"), library=str(default_library_path())
+    )
     assert any("files without a label: 90; the ranking looks at 90 of them" in note for note in ranking.notes)
     assert {"alignment", "logme"} <= set(ranking.ranked[0].signals)
 

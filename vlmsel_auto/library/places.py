@@ -53,7 +53,7 @@ def user_library() -> Library:
     return merge(default_library(), load(path)) if path.exists() else default_library()
 
 
-def open_library(library: Library | Path | None) -> Library:
+def open_library(library: Library | str | Path | None) -> Library:
     """A library as given, from a file, or by default the shipped one merged with the user's own.
 
     Raises:
@@ -61,7 +61,7 @@ def open_library(library: Library | Path | None) -> Library:
     """
     if library is None:
         return user_library()
-    return library if isinstance(library, Library) else load(library)
+    return library if isinstance(library, Library) else load(Path(library))
 
 
 def remember(

@@ -53,8 +53,8 @@ def open_labelling(
     unlabelled: bool = False,
     images: int | None = None,
     seed: int = 0,
-    library: Library | Path | None = None,
-    cache_dir: Path | None = None,
+    library: Library | str | Path | None = None,
+    cache_dir: str | Path | None = None,
     device: str = "auto",
     sink: Sink = discard,
 ) -> LabelSession:
@@ -62,7 +62,7 @@ def open_labelling(
 
     Arguments and errors as for `label`.
     """
-    root = cache_dir or default_cache_dir()
+    root = Path(cache_dir) if cache_dir else default_cache_dir()
     known = read_known(Path(task_dir), classes=classes, unlabelled=unlabelled, exclude=(root,))
     place = str(pick_device(device))
     with hub_offline(offline), writing(root):
@@ -111,8 +111,8 @@ def label(
     unlabelled: bool = False,
     images: int | None = None,
     seed: int = 0,
-    library: Library | Path | None = None,
-    cache_dir: Path | None = None,
+    library: Library | str | Path | None = None,
+    cache_dir: str | Path | None = None,
     device: str = "auto",
     sink: Sink = discard,
 ) -> LabelResult:

@@ -72,8 +72,8 @@ def rank(
     images: int | None = None,
     truth: Truth | None = None,
     seed: int = 0,
-    library: Library | Path | None = None,
-    cache_dir: Path | None = None,
+    library: Library | str | Path | None = None,
+    cache_dir: str | Path | None = None,
     device: str = "auto",
     sink: Sink = discard,
 ) -> RankResult:
@@ -109,7 +109,7 @@ def rank(
     """
     known = open_library(library)
     place = str(pick_device(device))
-    root = cache_dir or default_cache_dir()
+    root = Path(cache_dir) if cache_dir else default_cache_dir()
     with hub_offline(offline), writing(root), tempfile.TemporaryDirectory(prefix="vlmsel-") as scratch:
         listed = choose(candidates, limits=limits, offline=offline, device=device, sink=sink)
         views = views_of(listed.candidates)

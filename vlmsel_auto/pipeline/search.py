@@ -75,8 +75,8 @@ def search(
     test_images: int | None = None,
     seed: int = 0,
     workdir: str | Path | None = None,
-    library: Library | Path | None = None,
-    cache_dir: Path | None = None,
+    library: Library | str | Path | None = None,
+    cache_dir: str | Path | None = None,
     device: str = "auto",
     storage: str | None = None,
     workers: int | None = None,
@@ -179,14 +179,14 @@ def search(
     task, engine = open_meanwhile(
         partial(
             load_task, images_of, views=views_of(chosen), shots=shots, seed=seed, workdir=folder, sink=sink,
-            exclude=() if cache_dir is None else (cache_dir,),
+            exclude=() if cache_dir is None else (Path(cache_dir),),
             needs_val=True, classes=classes, unlabelled=unlabelled, images=sample if images is None else images,
             draw_test=test_split, max_test_images=test_images,
         ),
         workers=workers, ray=ray, device=place, gpus=devices,
     )  # fmt: skip
     ranked_before = default_cache_dir() / "targets" if cache_dir is None else None
-    store = Store((cache_dir or folder) / "targets", behind=ranked_before)
+    store = Store(Path(cache_dir or folder) / "targets", behind=ranked_before)
     with (
         engine,
         hub_offline(offline),
