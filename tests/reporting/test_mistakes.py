@@ -123,6 +123,7 @@ def test_many_classes_keep_the_page_readable(classes):
     found = judged(classes=classes, count=400)[2]
     page = views.html(make_report(mistakes=found))
     assert ("True classes against" in page) is (classes <= classifier_plots.MOST_CLASSES)
+    assert ("the lowest first: 40 of 200 classes, all stand in the figures below." in page) is (classes == 200)
     for draw in (classifier_plots.recall_by_class, classifier_plots.reliability):
         ET.fromstring(draw(found).svg())  # noqa: S314 - our own output
     assert len(page.encode()) < 3_000_000

@@ -11,7 +11,7 @@ from vlmsel_auto.reporting.canvas import BLUE, FAINT, INK, LABEL, RED, Drawing, 
 from vlmsel_auto.reporting.mistakes import Mistakes
 
 MOST_CLASSES: Final = 30  # of a readable confusion matrix
-_MOST_ROWS: Final = 40
+MOST_ROWS: Final = 40  # classes of a recall plot
 _MOST_COUNTED: Final = 16  # classes of a matrix whose cells show their counts
 _NAME: Final = 18  # letters
 
@@ -50,7 +50,7 @@ def recall_by_class(found: Mistakes) -> Drawing:
     """Share of each class that was recognised, with its 95 % interval; the worst on top, and only those where many."""
     known = [one for one in found.classes if one.interval is not None]
     known.sort(key=lambda one: (one.right / one.images, one.name))
-    known = known[:_MOST_ROWS]
+    known = known[:MOST_ROWS]
     figure, axes = canvas(
         name="recall",
         title="Share of each class that was recognised, with its interval",

@@ -87,6 +87,7 @@ def html(report: SearchReport) -> str:
         unchecked=UNCHECKED,
         counts=Counter(trial.state for trial in report.trials),
         most=_MOST_LISTED,
+        most_recalls=classifier_plots.MOST_ROWS,
     )
     return page + "\n"
 
