@@ -357,6 +357,7 @@ def test_panel_says_what_matters_and_fits(width, tmp_path):
     assert "ConvNeXt-Mi-64.all-m" in flat
     assert "95.0 %" in flat
     assert "1 file," in flat
+    assert " for this run; 7 trials took " in flat
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

@@ -139,7 +139,8 @@ def panel(report: SearchReport, *, report_dir: Path | None = None, width: int = 
     left_out = sum(not item.used for item in report.bad_files)
     trials = formatting.plural(len(report.trials), "trial")
     tuning = formatting.duration(sum(trial.seconds for trial in report.trials))
-    took = f"{formatting.duration(report.seconds)}; {trials} took {tuning}; {sentences.STOPPED[report.stopped_by]}"
+    now = formatting.duration(report.seconds)  # trials may be of earlier runs too
+    took = f"{now} for this run; {trials} took {tuning} in all; {sentences.STOPPED[report.stopped_by]}"
     if report.stopped_by is StoppedBy.NO_LABELS:
         words = [("Words", formatting.quoted(chosen))] if (chosen := report.ranking.templates) else []
         facts = [("Labels", UNCHECKED), *words, ("Time", formatting.duration(report.seconds))]
