@@ -134,6 +134,8 @@ def test_deadline_ends_a_trial_with_what_it_has(tmp_path: Path, candidate: Candi
     over = run(tmp_path, candidate, store, spec(), deadline=time.monotonic() - 1)
     assert over.state == "pruned"
     assert over.curve == ()
+    head = run(tmp_path, candidate, store, spec(method="probe", settings={}, epochs=0), deadline=time.monotonic() - 1)
+    assert head.reason == "the time budget ended before it had learned"
 
 
 def test_divergence(tmp_path: Path, candidate: Candidate, store: Store) -> None:

@@ -285,7 +285,7 @@ def _paused(workdir: Path, number: int, *, sink: Sink) -> Paused | None:
 
 
 def _reason(outcome: Outcome, *, epochs: int) -> str:
-    done = f"after {len(outcome.curve)} of {epochs} epochs"
+    done = f"after {len(outcome.curve)} of {epochs} epochs" if epochs else "before it had learned"
     match outcome.ending:
         case Ending.COMPLETE:
             return ""
