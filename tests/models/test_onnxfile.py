@@ -94,7 +94,7 @@ def test_the_file_says_what_the_model_says_for_any_batch(name: str, images: Path
 def test_an_ensemble_is_one_file_with_an_input_for_each_view(images: Path, tmp_path: Path) -> None:
     weights = {QUICK: 0.7, "ViT-Mi-4-32.glyph-s": 0.4, "ConvNeXt-Mi-64.all-m": 0.1}
     folder = export_pool(weights, tmp_path / "ensemble")
-    made = export_onnx(folder, tmp_path / "ensemble.onnx", images=[images])
+    made = export_onnx(str(folder), str(tmp_path / "ensemble.onnx"), images=[str(images)])
     expected = predict(folder, [images])
     assert np.abs(run(made.file, list(expected.paths), batch=50) - expected.probabilities).max() <= 1e-4
     about = InferenceSession(str(made.file)).get_modelmeta().custom_metadata_map

@@ -67,6 +67,14 @@ def test_files_and_folders_in_order_with_the_bad_ones_listed(folder: Path, image
     assert found.labels == tuple(CLASSES[index] for index in found.best)
 
 
+def test_texts_and_one_path_alone_are_paths(folder: Path, images: Path) -> None:
+    found = predict(folder, [images])
+    for given in (str(images), images, [str(images)]):
+        again = predict(str(folder), given)
+        assert again.paths == found.paths
+        assert np.array_equal(again.probabilities, found.probabilities)
+
+
 def test_probabilities_are_the_formula_on_the_pixels_of_the_trials(folder: Path, images: Path) -> None:
     found = predict(folder, [images])
     model = zoo.load(candidates.resolve("ViT-Mi-16-64.all-m")[0])

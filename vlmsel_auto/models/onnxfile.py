@@ -75,7 +75,12 @@ class OnnxExport:
 
 
 def export_onnx(
-    model_dir: Path, file: Path, *, half: bool = False, images: Sequence[Path] = (), sink: Sink = discard
+    model_dir: str | Path,
+    file: str | Path,
+    *,
+    half: bool = False,
+    images: Sequence[str | Path] = (),
+    sink: Sink = discard,
 ) -> OnnxExport:
     """Write an exported model, or an ensemble, as one ONNX file, and compare the file with the model.
 
@@ -97,18 +102,19 @@ def export_onnx(
     """
     if missing := [name for name in _PACKAGES if find_spec(name) is None]:
         raise MissingDependency(f"ONNX files need {', '.join(missing)}; install with: pip install 'vlmsel-auto[onnx]'")
+    model_dir, file, given = Path(model_dir), Path(file), [Path(each) for each in images]
     began = time.monotonic()
     sink(StageStarted(stage="export", text="load the model"))
     model = load_exported(model_dir).eval()
-    if images:
-        _check_images(images, model.views)
+    if given:
+        _check_images(given, model.views)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part-", dir=file.parent) as folder:
             part = Path(folder) / file.name
             _write(model, part, half=half, sink=sink)
             sink(StageFinished(stage="export", seconds=time.monotonic() - began, text="converted"))
-            check = _compare(part, model, images, sink=sink)
+            check = _compare(part, model, given, sink=sink)
             if not half and not check.largest_difference <= TOLERANCE:  # NaN neither
                 raise CandidateError(
                     f"The ONNX file of this model computes something else: use the model folder, but got probabilities "

@@ -64,8 +64,8 @@ class ImagePixels:
 
 
 def predict(
-    model_dir: Path,
-    images: Sequence[Path],
+    model_dir: str | Path,
+    images: str | Path | Sequence[str | Path],
     *,
     device: str | torch.device = "cpu",
     batch_size: int = 64,
@@ -75,7 +75,7 @@ def predict(
 
     Args:
         model_dir: the exported folder.
-        images: files, and folders of which every file below is taken (hidden ones are not).
+        images: files, and folders of which every file below is taken (hidden ones are not); or one of them.
         device: where to compute.
         batch_size: images at a time.
         sink: takes the events of stage "predict".
@@ -106,8 +106,8 @@ def collect(found: Iterable[Prediction]) -> Predictions:
 
 
 def iter_predictions(
-    model_dir: Path,
-    images: Sequence[Path],
+    model_dir: str | Path,
+    images: str | Path | Sequence[str | Path],
     *,
     device: str | torch.device = "cpu",
     batch_size: int = 64,
@@ -120,14 +120,15 @@ def iter_predictions(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, but got {batch_size!r}")
-    total = sum(1 for _ in image_files(images))
+    given = [Path(each) for each in ([images] if isinstance(images, (str, Path)) else images)]
+    total = sum(1 for _ in image_files(given))
     if not total:
-        raise TaskError(f"At least one image is needed, but got {[str(each) for each in images]!r}")
+        raise TaskError(f"At least one image is needed, but got {[str(each) for each in given]!r}")
     began = time.monotonic()
-    model = load_exported(model_dir, device=device)
+    model = load_exported(Path(model_dir), device=device)
     sink(StageStarted(stage="predict", total=total))
     done, usable, first = 0, 0, None
-    for batch in read_batches(image_files(images), views=model.views, size=batch_size):
+    for batch in read_batches(image_files(given), views=model.views, size=batch_size):
         for each in _classify(model, batch):
             usable += each.probabilities is not None
             first = first or each
