@@ -54,7 +54,10 @@ def test_only_a_candidate_that_was_trained_on_the_labelled_images_is_suspected(
     assert found.labelled > found.test + 0.1
     (text,) = suspicions([candidate], task=task, store=dirty).values()
     assert text.startswith(f"{candidate.id} may have seen the labelled images in its pretraining")
-    assert f"{100 * found.labelled:.0f} % of them right, of the test images {100 * found.test:.0f} %" in text
+    assert (
+        f"{100 * found.labelled:.0f} % of them right, of test images of the same classes {100 * found.test:.0f} %"
+        in text
+    )
 
 
 def test_candidates_without_kept_embeddings_cost_nothing(candidate: Candidate, tmp_path: Path) -> None:

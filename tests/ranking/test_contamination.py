@@ -64,7 +64,7 @@ def test_order_names_and_shares_of_classes_change_nothing(seed: int) -> None:
         known[order][:, back], names[labels[order]], test=fresh[:, back], test_labels=names[test_labels],
         logit_scale=SCALE,
     )  # fmt: skip
-    assert (second.labelled, second.test) == (first.labelled, first.test)
+    assert (second.labelled, second.test) == pytest.approx((first.labelled, first.test))
     assert second.z == pytest.approx(first.z)
 
 
@@ -75,7 +75,22 @@ def test_classes_of_unlike_difficulty_and_shares_are_no_memory() -> None:
         cosines(each, classes=2, seed=seed) + (hard[each][:, None]) * np.eye(2)[each]
         for each, seed in ((labels, 0), (test_labels, 1))
     )
-    assert abs(memory(known, labels, test=fresh, test_labels=test_labels, logit_scale=SCALE).z) < 2.5
+    found = memory(known, labels, test=fresh, test_labels=test_labels, logit_scale=SCALE)
+    assert abs(found.z) < 2.5
+    assert abs(found.labelled - found.test) < 0.2  # all images together: 90 points
+
+
+def test_what_is_remembered_shows_where_the_labelled_images_are_of_the_harder_classes() -> None:
+    labels, test_labels = np.repeat([0, 1], [200, 1800]), np.repeat([0, 1], [1800, 200])
+    rng = np.random.default_rng(0)
+    known, fresh = (
+        0.1 * np.where(rng.random(len(names)) < np.array(rates)[names], 1, -1)[:, None] * (2 * np.eye(2)[names] - 1)
+        for names, rates in ((labels, (0.99, 0.8)), (test_labels, (0.99, 0.6)))
+    )
+    found = memory(known, labels, test=fresh, test_labels=test_labels, logit_scale=SCALE)
+    assert found.labelled == pytest.approx(0.895, abs=0.03)  # both classes count alike: 200 and 1,800 of each
+    assert found.test == pytest.approx(0.795, abs=0.03)
+    assert found.shows
 
 
 def test_nothing_to_compare() -> None:

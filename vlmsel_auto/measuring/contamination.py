@@ -44,7 +44,7 @@ def suspicions(candidates: Sequence[Candidate], *, task: Task, store: Store) -> 
     """By candidate that seems to remember the labelled images: a sentence for people."""
     return {
         name: f"{name} may have seen the labelled images in its pretraining: untrained it gets "
-        f"{100 * found.labelled:.0f} % of them right, of the test images {100 * found.test:.0f} % "
+        f"{100 * found.labelled:.0f} % of them right, of test images of the same classes {100 * found.test:.0f} % "
         f"({found.z:.1f} standard errors). Its validation figures may then promise too much: trust those on test. "
         "Or else the test images are harder"
         for name, found in memories(candidates, task=task, store=store).items()

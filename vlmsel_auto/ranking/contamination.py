@@ -27,7 +27,7 @@ LEAST: Final = 0.05  # of accuracy: with thousands of images differences that ma
 class Memory:
     """A candidate's zero-shot predictions on labelled images beside those on test images."""
 
-    labelled: float  # accuracy in [0, 1]
+    labelled: float  # accuracy in [0, 1] on the classes that both have, each counted as in z
     test: float  # likewise
     z: float  # how much more probable the true class is on labelled images, in standard errors
 
@@ -59,7 +59,13 @@ def memory(
     z = gap_within_classes(known, labels, others=fresh, other_labels=test_labels)
     if z is None:
         return None
-    return Memory(labelled=zeroshot(labelled, labels), test=zeroshot(test, test_labels), z=z)
+    kinds = np.intersect1d(labels, test_labels)
+    weights = _weights(labels, test_labels, kinds=kinds)
+    found = (
+        float(np.average([zeroshot(cosine[names == k], names[names == k]) for k in kinds], weights=weights))
+        for cosine, names in ((labelled, labels), (test, test_labels))
+    )
+    return Memory(labelled=next(found), test=next(found), z=z)
 
 
 def gap_within_classes(
@@ -70,12 +76,19 @@ def gap_within_classes(
     The difference of each class counts by the inverse of its variance, n m / (n + m) with n and m values, so that
     shares of classes do not matter; the variance within a class is pooled. None where it cannot be told.
     """
-    pairs = [(values[labels == k], others[other_labels == k]) for k in np.intersect1d(labels, other_labels)]
+    kinds = np.intersect1d(labels, other_labels)
+    pairs = [(values[labels == k], others[other_labels == k]) for k in kinds]
     freedom = sum(len(n) + len(m) - 2 for n, m in pairs)
     if not freedom:
         return None
     squares = sum(float(((each - each.mean()) ** 2).sum()) for pair in pairs for each in pair)
-    weights = np.array([len(n) * len(m) / (len(n) + len(m)) for n, m in pairs])
+    weights = _weights(labels, other_labels, kinds=kinds)
     gaps = np.array([n.mean() - m.mean() for n, m in pairs])
     error = math.sqrt(squares / freedom * float(weights.sum()))
     return float(weights @ gaps) / error if error > 0 else 0.0
+
+
+def _weights(labels: IntArray, other_labels: IntArray, *, kinds: IntArray) -> FloatArray:
+    """(F,) of the F classes that both have: n m / (n + m) with n images and m others."""
+    here, there = ((names == kinds[:, None]).sum(axis=1) for names in (labels, other_labels))
+    return np.asarray(here * there / (here + there), dtype=np.float64)
