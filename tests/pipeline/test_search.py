@@ -393,7 +393,7 @@ def test_a_data_set_in_memory_is_searched_like_a_folder_and_the_search_resumes(s
     first = search(data)
     assert first.best.test is not None
     assert first.trials == search(data).trials
-    with pytest.raises(WorkdirError, match=r"other settings \(task: images, labels or split\)"):
+    with pytest.raises(WorkdirError, match=r"other settings \(task: images, labels, split or task.toml\)"):
         search(data["train"])
     ranked = vlmsel_auto.rank(data, candidates=QUICK[1:], library=no_library, cache_dir=tmp_path / "cache")
     assert sorted(ranked.order) == sorted(QUICK[1:])

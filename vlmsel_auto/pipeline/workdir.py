@@ -36,7 +36,7 @@ TO_LABEL: Final = "to_label.csv"  # images that `label.label` would have labelle
 _CANDIDATES: Final = "candidates.json"
 _RANKING: Final = "ranking.json"
 _VERSION: Final = 1
-_WHAT: Final = {"task": "task: images, labels or split"}  # a digest alone tells nobody what to look for
+_WHAT: Final = {"task": "task: images, labels, split or task.toml"}  # a digest alone tells nobody what to look for
 _SCRAP: Final = ".part-"  # files that `cache.write_atomically` had not finished when the process was killed
 
 
@@ -114,7 +114,7 @@ def begin_in(workdir: Path, *, settings: Mapping[str, Json], choice: EarlierChoi
         named = ", ".join(_WHAT.get(name, name) for name in other)
         given = ", ".join(f"{name} {_brief(wanted[name])}" for name in other)
         raise WorkdirError(
-            f"{workdir} belongs to a search with other settings ({named}): give the same command with the same images "
+            f"{workdir} belongs to a search with other settings ({named}): give the same command with the same folder "
             f"to resume it, or another workdir, but got {given}"
         )
     if not is_new:
