@@ -5,13 +5,24 @@ from pathlib import Path
 import pytest
 
 from vlmsel_auto.errors import TaskError
-from vlmsel_auto.tasks.classnames import check_class_names, read_class_names
+from vlmsel_auto.tasks.classnames import check_class_names, class_names_text, named_classes, read_class_names
 
 
 def test_a_list_with_commas_or_a_file_with_lines(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("\ufeffwood duck\n\n  cafe\u0301 \n", "utf-8")
     assert read_class_names("cat,  dog , wood duck") == ("cat", "dog", "wood duck")
     assert read_class_names(str(tmp_path / "names.txt")) == ("wood duck", "caf\u00e9")
+
+
+def test_a_sequence_or_a_text_of_names() -> None:
+    names = ("cat", "wood duck")
+    assert named_classes(names) == named_classes(["cat", " wood duck "]) == named_classes("cat, wood duck") == names
+    assert class_names_text(names) == "cat,wood duck"
+    assert class_names_text("names.txt") == "names.txt"  # a file stays one
+    with pytest.raises(TaskError, match=r"must be texts, but got \['cat', 3\]"):
+        named_classes(["cat", 3])  # type: ignore[list-item]
+    with pytest.raises(TaskError, match="'cat' more than once"):
+        named_classes(["cat", "cat"])
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from vlmsel_auto.planning.objective import Objective
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.records import Budget
 from vlmsel_auto.study.database import without_password
+from vlmsel_auto.tasks.classnames import class_names_text
 from vlmsel_auto.tuning.devices import ALONE, Devices
 from vlmsel_auto.tuning.methods import METHODS
 
@@ -100,7 +101,7 @@ def limits_of(limits: Limits) -> list[str]:
 
 
 def _without_labels(classes: Sequence[str] | None, *, unlabelled: bool, images: int | None) -> list[str]:
-    words = [] if classes is None else ["--classes", classes if isinstance(classes, str) else ",".join(classes)]
+    words = [] if classes is None else ["--classes", class_names_text(classes)]
     if unlabelled:
         words += ["--unlabelled"]
     return words if images is None else [*words, "--images", str(images)]

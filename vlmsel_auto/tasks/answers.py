@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlmsel_auto.errors import TaskError
-from vlmsel_auto.tasks.classnames import check_class_names, read_class_names
+from vlmsel_auto.tasks.classnames import check_class_names, named_classes
 from vlmsel_auto.tasks.imagefolder import scan_folder
 from vlmsel_auto.tasks.labelfile import check_one_label
 from vlmsel_auto.tasks.labeltable import LABELS
@@ -33,7 +33,7 @@ def read_known(
         TaskError: the folder or its labels.csv cannot be used, or could not be added to: images in a table, splits, or
             two labels of one image.
     """
-    named = read_class_names(classes) if isinstance(classes, str) else None if classes is None else tuple(classes)
+    named = None if classes is None else named_classes(classes)
     if (root / IMAGES).is_file():
         raise TaskError(f"only images that are files can be labelled; write them to a folder, but got {root / IMAGES}")
     if unlabelled and not (root / LABELS).is_file():

@@ -10,6 +10,25 @@ from vlmsel_auto.errors import TaskError
 from vlmsel_auto.tasks.names import nfc, shown
 
 _FEWEST: Final = 2
+_LIST: Final = "the list of classes"
+
+
+def named_classes(classes: str | Sequence[str]) -> tuple[str, ...]:
+    """The names that a user gives: a sequence of them, or a text that `read_class_names` reads.
+
+    Raises:
+        TaskError: as `read_class_names` and `check_class_names`, or a name that is no text.
+    """
+    if isinstance(classes, str):
+        return read_class_names(classes)
+    if not all(isinstance(one, str) for one in classes):
+        raise TaskError(f"names of classes must be texts, but got {list(classes)!r}")
+    return check_class_names(classes, where=_LIST)
+
+
+def class_names_text(classes: str | Sequence[str]) -> str:
+    """One text of the names that a user gave, which `read_class_names` reads."""
+    return classes if isinstance(classes, str) else ",".join(classes)
 
 
 def read_class_names(text: str) -> tuple[str, ...]:
@@ -26,7 +45,7 @@ def read_class_names(text: str) -> tuple[str, ...]:
     if not is_file and "," not in text and (path.suffix or path.name != text) and text.strip():
         raise TaskError(f"there is no such file of class names, and one name is not enough, but got {text!r}")
     if not is_file:
-        return check_class_names(text.split(","), where="the list of classes")
+        return check_class_names(text.split(","), where=_LIST)
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.records import BadFile
 from vlmsel_auto.tasks import tables
-from vlmsel_auto.tasks.classnames import check_class_names, read_class_names
+from vlmsel_auto.tasks.classnames import check_class_names, named_classes
 from vlmsel_auto.tasks.declaration import declared_classes
 from vlmsel_auto.tasks.decode import has_image_suffix
 from vlmsel_auto.tasks.labeltable import LABELS
@@ -91,15 +91,15 @@ def scan_folder(
 
 
 def _named_classes(root: Path, classes: Sequence[str] | None) -> tuple[str, ...] | None:
-    """The classes that the user named, checked."""
-    if isinstance(classes, str):
-        return read_class_names(classes)
-    told = declared_classes(root) if classes is None else list(classes)
+    """The classes that the user named, here or in task.toml, checked."""
+    if classes is not None:
+        return named_classes(classes)
+    told = declared_classes(root)
     if told is None:
         return None
     if not isinstance(told, list) or not all(isinstance(one, str) for one in told):
         raise TaskError(f"classes in task.toml must be a list of names, but got {told!r} ({root})")
-    return check_class_names(told, where=str(root / "task.toml") if classes is None else "the list of classes")
+    return check_class_names(told, where=str(root / "task.toml"))
 
 
 def _of_classes(scan: Scan, named: Sequence[str] | None) -> Scan:
