@@ -34,6 +34,7 @@ class BadFile:
     path: str  # relative to the task folder
     reason: str
     used: bool = False  # True: repaired or converted and kept; False: left out
+    copy_of: str | None = None  # the file that shows the same image; None: it is no copy
 
 
 class PixelSource(Protocol):

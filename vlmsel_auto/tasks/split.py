@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlmsel_auto.records import BadFile, IntArray
-from vlmsel_auto.tasks.left_out import SAME
-from vlmsel_auto.tasks.names import printable
+from vlmsel_auto.tasks.left_out import a_copy
 from vlmsel_auto.tasks.scan import Entry, Part
 
 _MIN_KEPT = 3  # images of a stratum that a cap never takes: enough for one each of train, val and test
@@ -223,9 +222,9 @@ def _copy_note(entry: Entry, copies: Sequence[Entry]) -> BadFile | None:
     home: Part | None = "test" if "test" in present else "val" if "val" in present else None
     if home is not None and entry.part != home:
         twin = next(one for one in copies if one.part == home)
-        return BadFile(path=printable(entry.path), reason=f"{SAME} {printable(twin.path)}; left out of {entry.part}")
+        return a_copy(entry.path, of=twin.path, more=f"; left out of {entry.part}")
     other = next((one for one in copies if one.label != entry.label), None)
     if other is None:
         return None
-    reason = f"{SAME} {printable(other.path)}, but labelled {entry.label!r} and not {other.label!r}"
-    return BadFile(path=printable(entry.path), reason=reason, used=home is not None)
+    labels = f", but labelled {entry.label!r} and not {other.label!r}"
+    return a_copy(entry.path, of=other.path, more=labels, used=home is not None)

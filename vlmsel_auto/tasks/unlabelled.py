@@ -13,7 +13,7 @@ from vlmsel_auto.errors import TaskError
 from vlmsel_auto.events import Sink
 from vlmsel_auto.records import UNLABELLED, BadFile, Draw, Task
 from vlmsel_auto.tasks.identity import Identity
-from vlmsel_auto.tasks.left_out import SAME
+from vlmsel_auto.tasks.left_out import a_copy
 from vlmsel_auto.tasks.names import printable, shown
 from vlmsel_auto.tasks.pixels import pixels_of
 from vlmsel_auto.tasks.sample import Sample
@@ -116,7 +116,7 @@ def _distinct(scan: Scan, *, sample: Sample, rows: Sequence[Identity]) -> _Disti
         if row.digest and first.setdefault(row.digest, path) == path:
             good.append(place)
         elif row.digest:
-            listed.append(BadFile(path=path, reason=f"{SAME} {first[row.digest]}"))
+            listed.append(a_copy(path, of=first[row.digest]))
     if not good:
         lost = [f"{one.path}: {one.reason}" for one in listed]
         raise TaskError(f"no image was found: not one file can be decoded, but got {shown(lost)}")
