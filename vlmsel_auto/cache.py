@@ -21,14 +21,12 @@ from typing import BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_safetensors
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_safetensors
 
 _SEAL: Final = "sha256"
 _DATA: Final = "sha256 of the arrays"
 _RECORD: Final = "record"  # in the metadata
-_LENGTH: Final = 8  # bytes that tell how long the header of a safetensors file is
 _log = logging.getLogger(__name__)
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
@@ -125,13 +123,12 @@ class Store:
     def _read(self, key: str) -> tuple[dict[str, NDArray[np.generic]], dict[str, Json]] | None:
         base = self._base(key)
         try:
-            data = base.with_suffix(".safetensors").read_bytes()
-            arrays, kept = load_safetensors(data), _kept_record(data)
-            if kept is None:  # of an earlier version, whose record lies beside it
-                kept = base.with_suffix(".json").read_text("utf-8")
-                found = hashlib.sha256(data).hexdigest()
+            path = base.with_suffix(".safetensors")
+            arrays, metadata = _read_safetensors(path)
+            if metadata is None:  # of an earlier version, whose record lies beside it
+                kept, found = base.with_suffix(".json").read_text("utf-8"), file_digest(path)
             else:
-                found = _digest(arrays)
+                kept, found = metadata[_RECORD], _digest(arrays)
             record = unsealed(json.loads(kept))
             if found != record.pop(_DATA):
                 raise ValueError("a digest that is not that of the arrays")  # noqa: TRY301 - as what the others find
@@ -151,11 +148,10 @@ class Store:
         base.with_suffix(".json").unlink(missing_ok=True)  # of an earlier version
 
 
-def _kept_record(data: bytes) -> str | None:
-    """The record in the metadata of a safetensors file; None where there are no metadata."""
-    length = int.from_bytes(data[:_LENGTH], "little")
-    metadata = json.loads(data[_LENGTH : _LENGTH + length]).get("__metadata__")
-    return None if metadata is None else str(metadata[_RECORD])
+def _read_safetensors(path: Path) -> tuple[dict[str, NDArray[np.generic]], dict[str, str] | None]:
+    """Arrays and metadata of a file; None: it has no metadata."""
+    with safe_open(path, framework="np") as stream:
+        return {name: stream.get_tensor(name) for name in stream.keys()}, stream.metadata()  # noqa: SIM118 - no mapping
 
 
 def _digest(arrays: Mapping[str, NDArray[np.generic]]) -> str:
