@@ -10,10 +10,9 @@ import numpy as np
 
 from vlmsel_auto.planning.space import Point
 from vlmsel_auto.planning.tried import FoldScore, History, Tried
-from vlmsel_auto.records import TrialState
+from vlmsel_auto.records import TrialState, settings_key
 
 Settings: TypeAlias = tuple[str, str, frozenset[tuple[str, float]]]
-_DIGITS = 6  # of a point: it goes through the numbers of a trial and back
 
 
 def fold_ease(history: History) -> tuple[FoldScore, ...]:
@@ -48,7 +47,7 @@ def _less(trial: Tried, ease: FoldScore) -> Tried:
 
 def settings_of(candidate: str, method: str, point: Point) -> Settings:
     """What trials that differ by their part alone have in common."""
-    return candidate, method, frozenset((name, round(at, _DIGITS)) for name, at in point.items())
+    return candidate, method, settings_key(point)
 
 
 def _scored_on_a_part(history: History) -> dict[Settings, list[Tried]]:

@@ -8,7 +8,15 @@ from vlmsel_auto.records.candidate import Candidate, Profile
 from vlmsel_auto.records.model import BestModel, EnsembleModel, FinalScore
 from vlmsel_auto.records.ranking import Agreement, Basis, Interval, NotLooked, RankedCandidate, Ranking
 from vlmsel_auto.records.task import CLASSES_ALIKE, UNLABELLED, BadFile, Draw, ImageView, Metric, PixelSource, Task
-from vlmsel_auto.records.trial import Budget, StoppedBy, TrialOrigin, TrialResult, TrialSpec, TrialState
+from vlmsel_auto.records.trial import (
+    Budget,
+    StoppedBy,
+    TrialOrigin,
+    TrialResult,
+    TrialSpec,
+    TrialState,
+    settings_key,
+)
 
 __all__ = [
     "CLASSES_ALIKE",
@@ -38,4 +46,5 @@ __all__ = [
     "TrialResult",
     "TrialSpec",
     "TrialState",
+    "settings_key",
 ]

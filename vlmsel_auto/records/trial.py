@@ -10,7 +10,7 @@ from typing import Final
 
 from vlmsel_auto.errors import BudgetError
 
-_ALIKE: Final = 1e-6  # relative: settings go through a point of the unit cube and back
+_DIGITS: Final = 6  # settings go through a point of the unit cube and back, which may change the last ones
 
 
 class TrialState(enum.StrEnum):
@@ -58,6 +58,11 @@ class StoppedBy(enum.StrEnum):
     NO_LABELS = "no labels"
 
 
+def settings_key(settings: Mapping[str, float]) -> frozenset[tuple[str, float]]:
+    """What the same settings have in common, be they numbers or places in the unit cube."""
+    return frozenset((name, float(f"{value:.{_DIGITS}g}")) for name, value in settings.items())
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialSpec:
     """Everything that determines one trial."""
@@ -71,11 +76,10 @@ class TrialSpec:
 
     def differs_by_part_alone(self, other: TrialSpec) -> bool:
         """Whether the same settings are scored on another part."""
-        if self.settings.keys() != other.settings.keys() or self.fold == other.fold:
-            return False
-        near = all(math.isclose(value, other.settings[name], rel_tol=_ALIKE) for name, value in self.settings.items())
-        alike = (self.candidate, self.method, self.epochs, self.seed)
-        return near and alike == (other.candidate, other.method, other.epochs, other.seed)
+        return self.fold != other.fold and self._without_part() == other._without_part()
+
+    def _without_part(self) -> tuple[object, ...]:
+        return self.candidate, self.method, self.epochs, self.seed, settings_key(self.settings)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
