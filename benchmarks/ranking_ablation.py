@@ -211,7 +211,7 @@ def main() -> None:
     ):
         for truth in ("zero_shot", "tuned"):
             made = run_bench(one, truth=truth, shots=16, rankings=names)
-            figures = {row.ranking: round(row.ndcg5, 4) for row in made.rows}
+            figures = {row.ranking: round(row.ndcg5, 4) for row in made.rows if row.ranking in names}
             print(f"{kind}, {truth} truth:", json.dumps(figures))
             rows.append({"table": "rescaled", "variant": kind, "truth": truth, **figures})
     if args.out is not None:

@@ -11,6 +11,7 @@ from vlmsel_auto.bench.rankings import RANKINGS
 from vlmsel_auto.bench.research import load as load_research
 from vlmsel_auto.bench.research import research_path
 from vlmsel_auto.bench.run import run_bench
+from vlmsel_auto.bench.table import BASE
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.events import StageProgress
 from vlmsel_auto.library.places import default_library
@@ -128,7 +129,7 @@ def test_the_shipped_library_has_every_baseline_and_survives_rescaled_logits():
     before, after = (
         run_bench(one, research=research, truth="tuned", shots=16, rankings=names) for one in (part, other)
     )
-    assert [row.ranking for row in before.rows] == [name for name in RANKINGS if name in names]
+    assert [row.ranking for row in before.rows] == [name for name in RANKINGS if name in {BASE, *names}]
     for name in ("dcd", "fused_unlabelled", "fused"):
         assert after.row(name).per_target == pytest.approx(before.row(name).per_target, abs=1e-9), name
     assert after.row("conductance_total").ndcg5 < before.row("conductance_total").ndcg5
@@ -154,6 +155,13 @@ def test_a_library_of_published_figures_has_the_blind_rows_only(library):
         "random", "average_rank", "params", "flops", "source_ceiling", "replicate_ceiling",
     ]  # fmt: skip
     assert any("lacks their data" in note for note in table.notes)
+
+
+def test_some_rankings_stand_beside_the_average_rank(library, table):
+    some = run_bench(library, truth="tuned", shots=4, rankings=["logme", "logme"])
+    assert [row.ranking for row in some.rows] == ["average_rank", "logme"]
+    assert some.row("logme").gain == table.row("logme").gain != 0.0
+    assert some.row("logme").gain_interval == table.row("logme").gain_interval
 
 
 def test_the_sink_hears_of_every_target(library):

@@ -17,6 +17,7 @@ import numpy as np
 
 from vlmsel_auto.bench.blind import average_rank, source_ceiling, weighted_rank
 from vlmsel_auto.bench.real_table import MEASURES, RealRow, RealTable
+from vlmsel_auto.bench.table import BASE
 from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.library import published
 from vlmsel_auto.library.published_conductance import load
@@ -203,7 +204,7 @@ def run_real_bench(*, seed: int = 0, zoo: RealZoo | None = None, sink: Sink = di
     sink(StageFinished(stage="ranking", seconds=time.perf_counter() - began))
     found = {name: np.array(values) for name, values in figures.items()}
     return RealTable(
-        rows=tuple(_row(name, found[name], found["average_rank"], seed=seed) for name in RANKINGS),
+        rows=tuple(_row(name, found[name], found[BASE], seed=seed) for name in RANKINGS),
         targets=zoo.tasks,
         candidates=len(zoo.candidate_ids),
     )
@@ -218,7 +219,7 @@ def _measure(score: FloatArray, truth: FloatArray) -> FloatArray:
 def _row(name: str, found: FloatArray, base: FloatArray, *, seed: int) -> RealRow:
     """Means over targets of found (S, 4), and gains on base (S, 4)."""
     authors, ours = (found - base)[:, :2].T
-    compared = name != "average_rank"
+    compared = name != BASE
     return RealRow(
         ranking=name,
         what=RANKINGS[name][1],

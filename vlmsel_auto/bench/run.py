@@ -16,7 +16,7 @@ from vlmsel_auto.bench.calibration import Claims, calibration, claims
 from vlmsel_auto.bench.case import Case
 from vlmsel_auto.bench.rankings import RANKINGS, WITHOUT_CONDUCTANCE, replicate_scores
 from vlmsel_auto.bench.research import Research, joined
-from vlmsel_auto.bench.table import MEASURES, BenchRow, BenchTable, Worth
+from vlmsel_auto.bench.table import BASE, MEASURES, BenchRow, BenchTable, Worth
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.library.records import Library
@@ -62,7 +62,7 @@ def run_bench(
         seed: of simulated replicates and bootstraps.
         divergence: of the rows "dcd" and "fused".
         research: figures that only some rows need; None: these are left out of the table.
-        rankings: names to compute (see `RANKINGS`); None: all.
+        rankings: names to compute (see `RANKINGS`), beside the average rank; None: all.
         sink: told of every target.
 
     Returns:
@@ -71,7 +71,7 @@ def run_bench(
     Raises:
         LibraryError: the library is too small, or a ranking is unknown.
     """
-    wanted = tuple(RANKINGS) if rankings is None else tuple(rankings)
+    wanted = tuple(RANKINGS) if rankings is None else tuple(dict.fromkeys((BASE, *rankings)))
     unknown = sorted(set(wanted) - set(RANKINGS) - {"replicate_ceiling"})
     if unknown:
         raise LibraryError(f"rankings must be of {', '.join(RANKINGS)}, but got {', '.join(unknown)}")
@@ -110,7 +110,7 @@ def run_bench(
             figures.setdefault("replicate_ceiling", {})[target] = ceiling
         sink(StageProgress(stage="ranking", done=done, text=target))
     sink(StageFinished(stage="ranking", seconds=time.perf_counter() - began))
-    base = {name: float(values[0]) for name, values in figures.get("average_rank", {}).items()}
+    base = {name: float(values[0]) for name, values in figures[BASE].items()}
     order = [name for name in (*RANKINGS, "replicate_ceiling") if name in figures]
     return BenchTable(
         rows=tuple(_row(name, figures[name], base, seconds.get(name, 0.0), seed) for name in order),
@@ -128,13 +128,13 @@ def _row(
     name: str, figures: Mapping[str, FloatArray], base: Mapping[str, float], seconds: float, seed: int
 ) -> BenchRow:
     means = np.mean(list(figures.values()), axis=0)
-    gains = np.array([values[0] - base[target] for target, values in figures.items() if target in base])
-    compared = len(gains) >= _MIN_TASKS and name != "average_rank"
+    gains = np.array([values[0] - base[target] for target, values in figures.items()])
+    compared = len(gains) >= _MIN_TASKS and name != BASE
     return BenchRow(
         ranking=name,
         **dict(zip(MEASURES, map(float, means), strict=True)),
         seconds=seconds,
-        gain=float(gains.mean()) if len(gains) else 0.0,
+        gain=float(gains.mean()),
         gain_interval=mean_interval(gains, seed=seed) if compared else None,
         targets=len(figures),
         per_target={target: float(values[0]) for target, values in figures.items()},

@@ -12,6 +12,7 @@ from vlmsel_auto.bench.calibration import Bin, Calibration
 from vlmsel_auto.ranking.sources import Truth
 from vlmsel_auto.records import Interval
 
+BASE: Final = "average_rank"  # the ranking that gains are over
 MEASURES: Final = ("ndcg5", "tau_b", "weighted_tau", "top5_overlap", "top1_loss", "top5_loss")
 
 
@@ -160,7 +161,7 @@ def plot_gains(rows: Sequence[Gained], path: Path) -> None:
 
     figure = Figure(figsize=(7.0, 0.28 * len(rows) + 1.2), layout="constrained")
     axes = figure.subplots()
-    base = next((row.ndcg5 for row in rows if row.ranking == "average_rank"), 0.0)
+    base = next(row.ndcg5 for row in rows if row.ranking == BASE)
     for place, row in enumerate(rows[::-1]):
         ceiling = "_ceiling" in row.ranking
         axes.plot(row.ndcg5, place, "D" if ceiling else "o", color="0.5" if ceiling else "C0")

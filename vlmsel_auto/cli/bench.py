@@ -44,7 +44,10 @@ def bench(
     ] = None,
     rows: Annotated[
         str | None,
-        typer.Option(metavar="NAMES", help="Comma list of rankings; default: all that the library has data for."),
+        typer.Option(
+            metavar="NAMES",
+            help="Comma list of rankings beside the average rank; default: all that the library has data for.",
+        ),
     ] = None,
     output: Annotated[
         Path | None,
