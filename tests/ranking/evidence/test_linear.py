@@ -4,8 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -69,17 +67,3 @@ def test_ridge_likelihood_starts_at_the_class_texts():
     assert helped > ridge_log_likelihood(features, labels)
     assert math.isnan(ridge_log_likelihood(features[:4], labels[:4]))  # one image a class
     assert math.isnan(ridge_log_likelihood(features[labels == 0], labels[labels == 0]))
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 10_000))
-def test_rotation_scale_and_order_change_nothing(seed):
-    rng = np.random.default_rng(seed)
-    features, labels, texts = texts_and_images(seed=seed)
-    rotation, _ = np.linalg.qr(rng.normal(size=(8, 8)))
-    order, names = rng.permutation(60), rng.permutation(3)
-    inverse = np.argsort(names)
-    for score in (lambda f, y, t: ridge(f, y, text_features=t),):
-        plain = score(features, labels, texts)
-        moved = score(3.0 * (features @ rotation)[order], names[labels[order]], (texts @ rotation)[inverse])
-        assert moved == pytest.approx(plain, abs=1e-9)
