@@ -119,7 +119,7 @@ def test_json_has_numbers_and_reasons():
         first
     )
     assert first["download_bytes"] == 0
-    assert len(found["candidates"]) + len(found["excluded"]) == 20
+    assert len(found["candidates"]) + len(found["excluded"]) == len(candidates.mini_zoo())
     assert "exceed --max-params" in found["excluded"][0]["reason"]
     assert found["machine"]["cores"] == 2
 

@@ -20,7 +20,7 @@ def test_a_fingerprint_follows_the_content(minizoo: Path, tmp_path: Path) -> Non
     weights.write_bytes(data)
     assert fingerprint(first) != fingerprint(second)
     prints = [fingerprint(each) for each in mini_zoo()]
-    assert len(set(prints)) == 20
+    assert len(set(prints)) == len(prints)
 
 
 def test_a_fingerprint_follows_the_files_of_a_tokenizer_of_transformers(minizoo: Path, tmp_path: Path) -> None:
