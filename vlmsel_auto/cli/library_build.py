@@ -89,9 +89,9 @@ def add(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Measure more tasks or candidates and add them to LIBRARY; only new cells are computed.
+    """Measure tasks and add them to LIBRARY: all of its candidates, or those of --candidates, which it may lack.
 
-    Without --candidates, those that LIBRARY has.
+    Finished cells are kept in the cache folder: after a kill the same command goes on where it was.
     """
     with guarded(debug=debug, as_json=as_json, resumes=True) as answer:
         from vlmsel_auto.library.file import load
