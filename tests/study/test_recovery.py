@@ -18,7 +18,8 @@ from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task
 from vlmsel_auto.study.journal import JOURNAL
 from vlmsel_auto.study.study import run_study
-from vlmsel_auto.tuning.checkpoints import has_paused, load_trial, read_result, save_result
+from vlmsel_auto.tuning.checkpoints import load_trial, read_result, save_result
+from vlmsel_auto.tuning.paused import has_paused
 
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
 

@@ -13,18 +13,10 @@ from vlmsel_auto.planning.history import paused
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.study.results import Results, other_parts, over_parts
 from vlmsel_auto.study.runner import TrialRunner
-from vlmsel_auto.tuning.checkpoints import (
-    Checkpoint,
-    Paused,
-    Progress,
-    drop_weights,
-    has_paused,
-    has_weights,
-    save_paused,
-    save_weights,
-)
+from vlmsel_auto.tuning.checkpoints import Checkpoint, drop_weights, has_weights, save_weights
 from vlmsel_auto.tuning.held_out import read_held_out
 from vlmsel_auto.tuning.methods import METHODS
+from vlmsel_auto.tuning.paused import Paused, Progress, has_paused, save_paused
 
 
 def result(number: int, **changes: object) -> TrialResult:

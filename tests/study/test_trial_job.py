@@ -20,8 +20,9 @@ from vlmsel_auto.study.luggage import Home, Luggage, files_in, mark, unpack
 from vlmsel_auto.study.runner import TrialRunner
 from vlmsel_auto.study.trial_job import FitJob, TrialJob
 from vlmsel_auto.tasks.packed import pack
-from vlmsel_auto.tuning.checkpoints import has_paused, has_weights, load_trial, trial_dir
+from vlmsel_auto.tuning.checkpoints import has_weights, load_trial, trial_dir
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE
+from vlmsel_auto.tuning.paused import has_paused
 
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
 

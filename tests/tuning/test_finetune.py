@@ -18,12 +18,8 @@ from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Candidate
 from vlmsel_auto.tuning import finetune
 from vlmsel_auto.tuning import module as epochs
-from vlmsel_auto.tuning.checkpoints import (
-    has_paused,
-    has_weights,
-    load_paused,
-    load_trial,
-)
+from vlmsel_auto.tuning.checkpoints import has_weights, load_trial
+from vlmsel_auto.tuning.paused import has_paused, load_paused
 
 __all__ = ["candidate", "store"]  # fixtures
 

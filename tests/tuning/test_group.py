@@ -13,8 +13,9 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Candidate
-from vlmsel_auto.tuning.checkpoints import has_paused, load_trial
+from vlmsel_auto.tuning.checkpoints import load_trial
 from vlmsel_auto.tuning.devices import Devices
+from vlmsel_auto.tuning.paused import has_paused
 
 __all__ = ["candidate", "store"]  # fixtures
 

@@ -22,7 +22,6 @@ from vlmsel_auto.study.runner import TrialRunner, failed
 from vlmsel_auto.tuning.checkpoints import (
     drop_other_weights,
     drop_weights,
-    has_paused,
     has_weights,
     load_trial,
     read_result,
@@ -31,6 +30,7 @@ from vlmsel_auto.tuning.checkpoints import (
     save_result,
     trial_dir,
 )
+from vlmsel_auto.tuning.paused import has_paused
 from vlmsel_auto.tuning.work import never
 
 ATTEMPTS = 2  # a trial whose process is killed is begun so often; then it counts as failed

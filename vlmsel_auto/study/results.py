@@ -13,16 +13,10 @@ from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.tried import FoldScore, Tried
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.study.runner import TrialRunner
-from vlmsel_auto.tuning.checkpoints import (
-    drop_paused,
-    drop_weights,
-    has_paused,
-    has_weights,
-    load_paused,
-    save_result,
-)
+from vlmsel_auto.tuning.checkpoints import drop_weights, has_weights, save_result
 from vlmsel_auto.tuning.held_out import keep_held_out_alone
 from vlmsel_auto.tuning.methods import method_of
+from vlmsel_auto.tuning.paused import drop_paused, has_paused, load_paused
 
 _WEIGHTS_KEPT = 3  # finished trials whose weights are kept: what similar candidates do later may change who leads
 MOST_MEMBERS = 5  # candidates whose best trial of each kind keeps its weights: an ensemble may want them

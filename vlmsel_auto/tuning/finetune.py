@@ -15,11 +15,12 @@ from vlmsel_auto.models.threads import measured_threads
 from vlmsel_auto.process import is_out_of_memory, release_memory
 from vlmsel_auto.records import Metric
 from vlmsel_auto.tuning import probe, zero_shot
-from vlmsel_auto.tuning.checkpoints import Checkpoint, Paused, Progress
+from vlmsel_auto.tuning.checkpoints import Checkpoint
 from vlmsel_auto.tuning.data import Batches, ImageSet, Measured, image_set, measure, score
 from vlmsel_auto.tuning.features import features_of
 from vlmsel_auto.tuning.group import Member, grouped
 from vlmsel_auto.tuning.module import EpochReport, Head, Kept, Tuner, copy_state
+from vlmsel_auto.tuning.paused import Paused, Progress
 from vlmsel_auto.tuning.trainer import Timed, make_trainer, quiet_lightning
 from vlmsel_auto.tuning.work import NOTHING, Deadline, Ending, Outcome, Work, never
 

@@ -19,8 +19,8 @@ from vlmsel_auto.errors import TrialDiverged
 from vlmsel_auto.models.loadedmodel import LoadedModel, class_logits
 from vlmsel_auto.records import Metric, TrialSpec
 from vlmsel_auto.tuning.augment import augment
-from vlmsel_auto.tuning.checkpoints import Paused
 from vlmsel_auto.tuning.data import Batch, Measured, measure
+from vlmsel_auto.tuning.paused import Paused
 from vlmsel_auto.tuning.work import Deadline, Ending, EpochHook
 
 VALIDATION = "validation"  # name of the logged metric

@@ -23,17 +23,11 @@ from vlmsel_auto.events import Notice, Sink, TrialEpoch, discard
 from vlmsel_auto.process import is_out_of_memory, release_memory
 from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialResult, TrialSpec, TrialState
 from vlmsel_auto.tuning.averaging import averaged, worth_another
-from vlmsel_auto.tuning.checkpoints import (
-    Paused,
-    drop_paused,
-    load_held_out_logits,
-    load_paused,
-    save_paused,
-    save_weights,
-)
+from vlmsel_auto.tuning.checkpoints import load_held_out_logits, save_weights
 from vlmsel_auto.tuning.data import Splits, splits
 from vlmsel_auto.tuning.devices import ALONE, Devices
 from vlmsel_auto.tuning.methods import method_of
+from vlmsel_auto.tuning.paused import Paused, drop_paused, load_paused, save_paused
 from vlmsel_auto.tuning.work import (
     NOTHING,
     Deadline,

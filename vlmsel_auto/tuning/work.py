@@ -14,9 +14,10 @@ import torch
 from vlmsel_auto.cache import Store
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Candidate, Task, TrialSpec
-from vlmsel_auto.tuning.checkpoints import Checkpoint, Paused
+from vlmsel_auto.tuning.checkpoints import Checkpoint
 from vlmsel_auto.tuning.data import Measured, Splits
 from vlmsel_auto.tuning.devices import ALONE, Devices
+from vlmsel_auto.tuning.paused import Paused
 
 MAX_SCALE: Final = 100.0  # open_clip clamps the logit scale to 100 while it trains
 
