@@ -35,7 +35,7 @@ from vlmsel_auto.measuring.wording import Wording, mean_text, wording
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
-from vlmsel_auto.pipeline.without_labels import pool_leaders
+from vlmsel_auto.pipeline.without_labels import shares_of_leaders
 from vlmsel_auto.ranking.evidence.consensus import likeness
 from vlmsel_auto.ranking.evidence.zeroshot import top2_margin
 from vlmsel_auto.ranking.scaling import unit_rows
@@ -91,7 +91,7 @@ def accuracies(
     views = spoken.views()
     cosines = [x @ w.T for x, w in zip(views.test, views.texts, strict=True)]
     pool = np.zeros_like(cosines[0])
-    for share in pool_leaders(ranking, targets, size=5, fits=lambda _: True):
+    for share in shares_of_leaders(ranking, targets, size=5, fits=lambda _: True):
         m = place[share.candidate]
         seen = views.unlabelled[m] @ views.texts[m].T
         pool += share.weight * cosines[m] / max(float(np.std(seen - seen.mean(axis=0))), 1e-12)

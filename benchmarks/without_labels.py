@@ -37,7 +37,7 @@ from vlmsel_auto.library.records import Library
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.models.embedding import Embeddings, embed
-from vlmsel_auto.pipeline.without_labels import pool_leaders
+from vlmsel_auto.pipeline.without_labels import shares_of_leaders
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import rank_candidates
 from vlmsel_auto.ranking.scaling import unit_rows
@@ -162,7 +162,7 @@ def evaluate(
     ranking, targets = ranked(one, library, candidates)
     place = {candidate.id: m for m, candidate in enumerate(candidates)}
     views = one.views()
-    shares = pool_leaders(ranking, targets, size=5, fits=lambda _: True)
+    shares = shares_of_leaders(ranking, targets, size=5, fits=lambda _: True)
     everyone = {place[line.candidate]: line.p_best for line in ranking.ranked if line.p_best > 0}
     found = methods(
         views,

@@ -7,9 +7,18 @@ import time
 import numpy as np
 import pytest
 
-from helpers.engine_jobs import Alternating, Counting, Deadly, Raising, Square, Summing, Unpicklable, Waiting
-from helpers.engine_world import APART
-from vlmsel_auto.engines.engine import Cancelled, Done, Failed, Lost, Resources, as_completed
+from helpers.engine_jobs import (
+    Alternating,
+    Counting,
+    Deadly,
+    Raising,
+    Square,
+    Summing,
+    Unpicklable,
+    Waiting,
+)
+from helpers.engine_world import APART, as_completed
+from vlmsel_auto.engines.engine import Cancelled, Done, Failed, Lost, Resources
 from vlmsel_auto.engines.in_process import InProcess
 
 ENGINES = {"in process": InProcess, **APART}

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from helpers.engine_jobs import Counting, Square
-from vlmsel_auto.engines.engine import Done, Resources, as_completed
+from helpers.engine_world import as_completed
+from vlmsel_auto.engines.engine import Done, Resources
 from vlmsel_auto.engines.ray import RayEngine
 from vlmsel_auto.errors import InputError
 

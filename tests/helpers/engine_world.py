@@ -1,12 +1,12 @@
 """Engines with workers, as tests open them."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from vlmsel_auto.engines.engine import Engine
+from vlmsel_auto.engines.engine import Engine, Finished
 from vlmsel_auto.engines.local import LocalEngine
 
 
@@ -19,3 +19,11 @@ def ray_engine() -> Engine:
 
 
 APART: dict[str, Callable[[], Engine]] = {"local": lambda: LocalEngine(2), "ray": ray_engine}
+
+
+def as_completed(engine: Engine) -> Iterator[Finished]:
+    """All jobs of an engine as they finish, those included that are submitted meanwhile."""
+    while engine.unfinished:
+        outcome = engine.finished()
+        if outcome is not None:
+            yield outcome

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlmsel_auto.pipeline.time_shares import closing_seconds, left_for_trials, look_seconds, sample_seconds
+from vlmsel_auto.pipeline.time_shares import closing_seconds, left_for_trials, looking_seconds, sample_seconds
 from vlmsel_auto.records import Budget
 
 
@@ -18,8 +18,8 @@ def test_trials_have_a_moment_even_where_looks_took_all():
 
 
 def test_looks_take_everything_but_the_end_where_no_trial_follows():
-    assert look_seconds(60.0, labelled=True) == pytest.approx(24.0)
-    assert look_seconds(60.0, labelled=False) == pytest.approx(57.5)
+    assert looking_seconds(60.0, labelled=True) == pytest.approx(24.0)
+    assert looking_seconds(60.0, labelled=False) == pytest.approx(57.5)
 
 
 def test_a_sample_takes_a_fifth_of_a_short_budget():

@@ -17,7 +17,7 @@ from vlmsel_auto.measuring.measure import find_measurement
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.exporting import read_classifier
 from vlmsel_auto.models.limits import Limits
-from vlmsel_auto.pipeline.without_labels import by_worth, pool_leaders, zero_shot_classifier
+from vlmsel_auto.pipeline.without_labels import by_worth, shares_of_leaders, zero_shot_classifier
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Interval, RankedCandidate, Ranking
 from vlmsel_auto.reporting import panel
@@ -205,10 +205,10 @@ def test_copies_do_not_fill_the_pool():
         measurement("c", third),
     ]
     ranking = ranking_of({"a": 0.5, "a again": 0.3, "b": 0.1, "unseen": 0.06, "c": 0.04})
-    shares = pool_leaders(ranking, seen, size=3, fits=anyone)
+    shares = shares_of_leaders(ranking, seen, size=3, fits=anyone)
     assert [share.candidate for share in shares] == ["a", "b", "c"]
     assert sum(share.weight for share in shares) == pytest.approx(1.0)
-    assert [share.candidate for share in pool_leaders(ranking, seen, size=2, fits=anyone)] == ["a", "b"]
+    assert [share.candidate for share in shares_of_leaders(ranking, seen, size=2, fits=anyone)] == ["a", "b"]
 
 
 def test_an_objective_reorders_by_what_it_leaves():
@@ -222,7 +222,7 @@ def test_a_pool_keeps_to_the_limits():
     rng = np.random.default_rng(0)
     seen = [measurement(name, rng.normal(size=(50, 4))) for name in "abc"]
     ranking = ranking_of({"a": 0.5, "b": 0.3, "c": 0.2})
-    shares = pool_leaders(ranking, seen, size=3, fits=lambda names: "b" not in names)
+    shares = shares_of_leaders(ranking, seen, size=3, fits=lambda names: "b" not in names)
     assert [share.candidate for share in shares] == ["a", "c"]
 
 

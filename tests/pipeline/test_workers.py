@@ -7,7 +7,8 @@ import psutil
 import pytest
 
 from helpers.drawings import draw_task
-from vlmsel_auto.engines.engine import Done, as_completed
+from helpers.engine_world import as_completed
+from vlmsel_auto.engines.engine import Done
 from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.engines.local import LocalEngine
 from vlmsel_auto.errors import InputError

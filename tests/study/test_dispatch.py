@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from helpers.deadly_models import DeadlyOnce, deadly_load
-from helpers.engine_world import APART
+from helpers.engine_world import APART, as_completed
 from helpers.stored_results import read_results
 from helpers.study_world import NAMES, candidates, digits_folder, ranking, study_of, task
-from vlmsel_auto.engines.engine import Done, Engine, as_completed
+from vlmsel_auto.engines.engine import Done, Engine
 from vlmsel_auto.engines.ray import RayEngine
 from vlmsel_auto.events import Event, Notice, TrialEpoch, TrialFinished, TrialStarted
 from vlmsel_auto.models import zoo

@@ -10,7 +10,7 @@ import os
 import time
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Generic, NewType, Protocol, Self, TypeAlias, TypeVar
@@ -222,14 +222,6 @@ class Engine(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def as_completed(engine: Engine) -> Iterator[Finished]:
-    """All jobs of an engine as they finish, those included that are submitted meanwhile."""
-    while engine.unfinished:
-        outcome = engine.finished()
-        if outcome is not None:
-            yield outcome
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

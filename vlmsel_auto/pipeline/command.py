@@ -52,7 +52,7 @@ def command_of(
     words = ["vlmsel-auto", "search", str(task_dir)]
     if names != ["auto"]:
         words += ["--candidates", ",".join(names)]
-    words += limits_of(limits)
+    words += _limits(limits)
     switches = {"--offline": offline, "--no-test-split": not test_split, "--no-images": not thumbnails}
     words += [word for word, is_on in switches.items() if is_on]
     if budget.seconds is not None:
@@ -81,7 +81,7 @@ def command_of(
     return shlex.join([*words, "--seed", str(seed), "--workdir", str(workdir)])
 
 
-def limits_of(limits: Limits) -> list[str]:
+def _limits(limits: Limits) -> list[str]:
     """Limits as the command line takes them."""
     words: list[str] = []
     if limits.max_params is not None:

@@ -23,7 +23,7 @@ from vlmsel_auto.pipeline.finish import Delivery
 from vlmsel_auto.pipeline.numbers import check_numbers
 from vlmsel_auto.pipeline.rank import Ranked, rank_task, views_of
 from vlmsel_auto.pipeline.result import SearchResult
-from vlmsel_auto.pipeline.time_shares import look_seconds, sample_seconds
+from vlmsel_auto.pipeline.time_shares import looking_seconds, sample_seconds
 from vlmsel_auto.pipeline.with_labels import finish_with_labels
 from vlmsel_auto.pipeline.without_labels import finish_without_labels
 from vlmsel_auto.pipeline.workdir import (
@@ -226,7 +226,7 @@ def search(
                 seed=seed,
                 deadline=None
                 if spend.seconds is None
-                else began + look_seconds(spend.seconds, labelled=task.is_labelled),
+                else began + looking_seconds(spend.seconds, labelled=task.is_labelled),
                 earlier=earlier_ranking,
                 profile_sources=learn and library is None,
                 catches_interrupt=any(each.trains is not Trains.TOWER for each in named),

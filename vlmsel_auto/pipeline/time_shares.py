@@ -14,7 +14,7 @@ _CLOSING_SECONDS: Final = 2.5  # export, report and the end of the process take 
 _CLOSING_SHARE: Final = 0.16
 
 
-def look_seconds(seconds: float, *, labelled: bool) -> float:
+def looking_seconds(seconds: float, *, labelled: bool) -> float:
     """Of a budget, at most, for looking at candidates: without labels nothing but the export comes after."""
     return _LOOK_SHARE * seconds if labelled else seconds - closing_seconds(seconds)
 

@@ -53,7 +53,7 @@ class Share:
     weight: float  # of its log-probabilities; those of a pool sum to 1
 
 
-def pool_leaders(
+def shares_of_leaders(
     ranking: Ranking, measured: Sequence[Measurement], *, size: int, fits: Callable[[Sequence[str]], bool]
 ) -> tuple[Share, ...]:
     """At most ``size`` candidates that were looked at, best first, no two of which are copies, with their weights.
@@ -217,7 +217,7 @@ def finish_without_labels(
     stopped = StoppedBy.INTERRUPTED if ranked.interrupted else StoppedBy.NO_LABELS
     sink(Notice(text=UNCHECKED, level="warning"))
     seen = measured or _first_that_loads(ranking, usable, task=task, store=delivery.store, device=device, sink=sink)
-    shares = pool_leaders(
+    shares = shares_of_leaders(
         by_worth(ranking, charges_of(objective, usable, machine=None, measured=latencies)),
         seen,
         size=1 if objective else max(1, delivery.size),
