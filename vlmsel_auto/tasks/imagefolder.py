@@ -148,32 +148,38 @@ def _scan_unlabelled(root: Path, *, found: _Found, named: Sequence[str] | None) 
 
 def _scan_classes(root: Path, *, found: _Found, named: Sequence[str] | None) -> Scan:
     folders, unlabelled = _class_folders(found=found)
-    notes: list[str] = []
     if not folders:  # nothing in it can be a class
         return _scan_unlabelled(root, found=_Found(root=root, exclude=found.exclude), named=named)
-    parts = {folder: split_part(folder.name) for folder in folders}
+    notes: list[str] = []
     if _is_split(folders, root):
-        for folder, part in parts.items():
-            if part is None:
-                found.skip(folder.path, "folder beside train, val and test; not used")
-            else:
-                inners = list(_folders(folder.path, found=found))
-                if not inners:
-                    notes.append(f"{folder.name}/ holds no class folder and was not used")
-                for inner in inners:
-                    _collect(inner, part=part, found=found)
-        if not any(part == "train" for part in parts.values()):
-            raise TaskError(
-                f"a folder with splits needs train/<class>/*, but got {shown([one.name for one in folders])} ({root})"
-            )
-        if not any(part in {"val", "test"} for part in parts.values()):
-            notes.append("only train/ was given: val and test were split from it")
-            found.entries = [Entry(path=entry.path, label=entry.label, part=None) for entry in found.entries]
+        notes = _collect_splits(folders, found=found)
     else:
         for folder in folders:
             _collect(folder, part=None, found=found)
     scan = scan_of_files(root, labels=found.labels, entries=found.entries, stray=found.stray, notes=notes, named=named)
     return replace(scan, unlabelled=unlabelled)
+
+
+def _collect_splits(folders: Sequence[_Child], *, found: _Found) -> list[str]:
+    """Take the images of {train,val,test}/<class>/*, and say what of it was not used."""
+    notes: list[str] = []
+    parts = {folder: split_part(folder.name) for folder in folders}
+    for folder, part in parts.items():
+        if part is None:
+            found.skip(folder.path, "folder beside train, val and test; not used")
+            continue
+        inners = list(_folders(folder.path, found=found))
+        if not inners:
+            notes.append(f"{folder.name}/ holds no class folder and was not used")
+        for inner in inners:
+            _collect(inner, part=part, found=found)
+    if "train" not in parts.values():
+        names = shown([one.name for one in folders])
+        raise TaskError(f"a folder with splits needs train/<class>/*, but got {names} ({found.root})")
+    if not {"val", "test"} & set(parts.values()):
+        notes.append("only train/ was given: val and test were split from it")
+        found.entries = [Entry(path=entry.path, label=entry.label, part=None) for entry in found.entries]
+    return notes
 
 
 def _class_folders(*, found: _Found) -> tuple[list[_Child], tuple[str, ...]]:
