@@ -216,6 +216,26 @@ def test_unexpected_error_is_kept_in_the_log_and_shown_with_debug():
     assert "Traceback" in shown.stderr
 
 
+def test_a_log_that_cannot_be_written_stops_nothing_and_is_not_named(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VLMSEL_CACHE", str(tmp_path / "file" / "cache"))  # as below a home that is read-only
+    ran = subprocess.run([sys.executable, "-c", NOISY], check=True, capture_output=True, text=True)
+    assert one_object(ran.stdout) == {"a": 1}
+    result = ended_with(RuntimeError("boom"))
+    assert result.exit_code == 1
+    assert result.stderr == "error: RuntimeError: boom (for details run again with --debug)\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_log_on_a_full_disk_stops_nothing_and_is_not_named():
+    log = Path(os.environ["VLMSEL_CACHE"]) / "logs" / "vlmsel-auto.log"
+    log.parent.mkdir(parents=True)
+    log.symlink_to("/dev/full")
+    result = ended_with(RuntimeError("boom"))
+    assert result.exit_code == 1
+    assert result.stderr == "error: RuntimeError: boom (for details run again with --debug)\n"
+
+
 def test_an_input_error_writes_nothing_at_all():
     ended_with(InputError("wrong, but got 'x'"))
     assert not Path(os.environ["VLMSEL_CACHE"]).exists()

@@ -97,7 +97,8 @@ def guarded(*, debug: bool = False, as_json: bool = False, resumes: bool = False
                 traceback.print_exc(file=sys.stderr)
             elif not expected:
                 logging.getLogger(__name__).exception("unexpected")
-                say(f"error: {_one_line(error)} (details: {log}, or run again with --debug)")
+                details = f"details: {log.baseFilename}, or run again" if log.kept else "for details run again"
+                say(f"error: {_one_line(error)} ({details} with --debug)")
             else:
                 say(f"error: {_one_line(error)}")
             raise typer.Exit(EXIT_INPUT if expected else EXIT_UNEXPECTED) from None
@@ -199,19 +200,33 @@ def reserved_stdout() -> Iterator[BinaryIO]:
 
 
 class _LazyFile(logging.handlers.RotatingFileHandler):
-    """A log file whose folder is made only when there is something to write."""
+    """A log file whose folder is made only when there is something to write.
+
+    One that cannot be written (a home that is read-only, a full disk) does not disturb the run: ``kept`` is False then.
+    """
+
+    kept = True
 
     def emit(self, record: logging.LogRecord) -> None:
-        Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
-        super().emit(record)
+        try:
+            Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            self.handleError(record)
+        else:
+            super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """A log that cannot be written must not disturb the run."""
+        del record
+        self.kept = False
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what a full disk did not take
+            super().close()
 
 
 @contextlib.contextmanager
-def _logged() -> Iterator[Path]:
-    """Keep warnings and log records of libraries off the terminal and in one file; yield its path."""
+def _logged() -> Iterator[_LazyFile]:
+    """Keep warnings and log records of libraries off the terminal and in one file; yield what writes it."""
     from vlmsel_auto.cache import default_cache_dir
 
     path = default_cache_dir() / "logs" / "vlmsel-auto.log"
@@ -222,7 +237,7 @@ def _logged() -> Iterator[Path]:
     logging.getLogger().addHandler(handler)
     logging.captureWarnings(capture=True)
     try:
-        yield path
+        yield handler
     finally:
         logging.captureWarnings(capture=False)
         warnings.showwarning = shown
