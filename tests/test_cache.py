@@ -11,7 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from vlmsel_auto.cache import Json, Store, digest, file_digest, sealed, write_atomically
+from vlmsel_auto.cache import Json, Store, default_cache_dir, digest, file_digest, sealed, write_atomically
+from vlmsel_auto.errors import InputError
+
+
+def test_who_has_no_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLMSEL_CACHE")
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # a number that has no name, as in a container
+    with pytest.raises(InputError, match="set HOME or VLMSEL_CACHE"):
+        default_cache_dir()
+    monkeypatch.setenv("VLMSEL_CACHE", "here")
+    assert default_cache_dir() == Path("here")
 
 
 def test_round_trip_is_bit_equal(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_safetensors
 
+from vlmsel_auto.errors import InputError
+
 _SEAL: Final = "sha256"
 _DATA: Final = "sha256 of the arrays"
 _RECORD: Final = "record"  # in the metadata
@@ -33,13 +35,32 @@ Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 
 
 def default_cache_dir() -> Path:
-    """Folder for derived data: ``$VLMSEL_CACHE`` or the platform's user cache folder."""
-    chosen = os.environ.get("VLMSEL_CACHE")
-    if chosen:
-        return Path(chosen)
+    """Folder for derived data: ``$VLMSEL_CACHE`` or the platform's user cache folder.
+
+    Raises:
+        InputError: the user has no home.
+    """
     from platformdirs import user_cache_path
 
-    return user_cache_path("vlmsel_auto")
+    return user_path("VLMSEL_CACHE", lambda: user_cache_path("vlmsel_auto"))
+
+
+def user_path(variable: str, otherwise: Callable[[], Path]) -> Path:
+    """What an environment variable says, or else a folder of the platform's in the user's home.
+
+    Raises:
+        InputError: the user has no home, as under a number of its own in a container.
+    """
+    chosen = os.environ.get(variable)
+    if chosen:
+        return Path(chosen)
+    try:
+        found = otherwise()
+    except RuntimeError:  # of platformdirs
+        found = Path("~")
+    if not found.is_absolute():  # earlier versions of it leave the ~
+        raise InputError(f"no home folder is known: set HOME or {variable}, but got neither")
+    return found
 
 
 def digest(*parts: Json) -> str:

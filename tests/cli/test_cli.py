@@ -226,6 +226,14 @@ def test_a_log_that_cannot_be_written_stops_nothing_and_is_not_named(tmp_path, m
     assert result.stderr == "error: RuntimeError: boom (for details run again with --debug)\n"
 
 
+def test_a_command_that_needs_no_home_does_without(monkeypatch):
+    for name in ("VLMSEL_CACHE", "HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # a number that has no name, as in a container
+    assert ended_with(None, as_json=True).exit_code == 0
+    assert ended_with(RuntimeError("boom")).stderr.endswith("(for details run again with --debug)\n")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_log_on_a_full_disk_stops_nothing_and_is_not_named():
     log = Path(os.environ["VLMSEL_CACHE"]) / "logs" / "vlmsel-auto.log"

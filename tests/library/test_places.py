@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from helpers.cell_world import cell, task
-from vlmsel_auto.errors import LibraryError
+from vlmsel_auto.errors import InputError, LibraryError
 from vlmsel_auto.library.file import load
 from vlmsel_auto.library.places import add_cells, default_library, remember, user_library, user_library_path
 
@@ -20,6 +20,21 @@ def test_user_library_is_shipped_plus_own(tmp_path, monkeypatch):
     assert merged.task_names == (*shipped.task_names, "birds")
     assert merged.zero_shot[merged.row("a"), merged.column("birds")] == 0.5
     assert dict(zip(merged.run_names, merged.run_sources, strict=True))["run 0"] == "own search"
+
+
+def test_a_place_that_cannot_be_reached_holds_no_library(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLMSEL_LIBRARY", str(tmp_path / ("x" * 300) / "own"))  # as a home that a service may not enter
+    assert user_library() is default_library()
+    with pytest.raises(LibraryError, match="cannot be written"):
+        remember(cells=[cell("a", "birds")])
+
+
+def test_who_has_no_home_is_told_what_to_set(monkeypatch):
+    for name in ("VLMSEL_LIBRARY", "HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # a number that has no name, as in a container
+    with pytest.raises(InputError, match="set HOME or VLMSEL_LIBRARY"):
+        user_library()
 
 
 def test_remembering_again_replaces_and_other_content_gets_another_name(tmp_path):

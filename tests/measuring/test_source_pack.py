@@ -86,6 +86,11 @@ def test_another_number_of_images_or_a_lost_file_is_brought_again(hub):
     assert load_pack() == ()
 
 
+def test_a_place_that_cannot_be_reached_holds_no_pack(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLMSEL_CACHE", str(tmp_path / ("x" * 300)))  # as a home that a service may not enter
+    assert load_pack() == ()
+
+
 def test_too_few_images_are_no_task(tmp_path):
     root = write(tmp_path / "few", count=8)
     plans = plan_pack([str(root)], images=20)

@@ -34,6 +34,16 @@ def test_the_file_of_past_trials(tmp_path: Path) -> None:
         remember_past([first], tmp_path / "file" / "trials.jsonl")
 
 
+def test_a_file_that_cannot_be_read_is_said_and_never_replaced(tmp_path: Path) -> None:
+    heard: list[Event] = []
+    assert read_past(tmp_path, sink=heard.append) == ()
+    (told,) = heard
+    assert isinstance(told, Notice)
+    assert "past trials cannot be read and are not used" in told.text
+    with pytest.raises(LibraryError, match="could not be written"):
+        remember_past([trial(0.1, 0.7)], tmp_path)
+
+
 def _flip(line: str, old: str) -> str:
     """A bit of the last sign of ``old`` flips, which leaves sound JSON."""
     place = line.index(old) + len(old) - 1

@@ -229,7 +229,10 @@ def _logged() -> Iterator[_LazyFile]:
     """Keep warnings and log records of libraries off the terminal and in one file; yield what writes it."""
     from vlmsel_auto.cache import default_cache_dir
 
-    path = default_cache_dir() / "logs" / "vlmsel-auto.log"
+    try:
+        path = default_cache_dir() / "logs" / "vlmsel-auto.log"
+    except InputError:  # no home; what needs one says so
+        path = Path(os.devnull) / "no-home.log"
     handler = _LazyFile(path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.setLevel(logging.WARNING)

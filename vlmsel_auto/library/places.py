@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+from vlmsel_auto.cache import user_path
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.library.assemble import assemble, merge
 from vlmsel_auto.library.file import load, save
@@ -24,13 +25,14 @@ def default_library_path() -> Path:
 
 
 def user_library_path() -> Path:
-    """The user's own library: ``$VLMSEL_LIBRARY``, or a file in the platform's user data folder."""
-    chosen = os.environ.get("VLMSEL_LIBRARY")
-    if chosen:
-        return Path(chosen)
+    """The user's own library: ``$VLMSEL_LIBRARY``, or a file in the platform's user data folder.
+
+    Raises:
+        InputError: the user has no home.
+    """
     from platformdirs import user_data_path
 
-    return user_data_path("vlmsel_auto") / "library.safetensors"
+    return user_path("VLMSEL_LIBRARY", lambda: user_data_path("vlmsel_auto") / "library.safetensors")
 
 
 @lru_cache(maxsize=1)
@@ -50,7 +52,8 @@ def user_library() -> Library:
         LibraryError: one of the two is damaged.
     """
     path = user_library_path()
-    return merge(default_library(), load(path)) if path.exists() else default_library()
+    there = os.path.exists(path)  # noqa: PTH110 - Path's own raises where a service may not enter the home
+    return merge(default_library(), load(path)) if there else default_library()
 
 
 def open_library(library: Library | str | Path | None) -> Library:

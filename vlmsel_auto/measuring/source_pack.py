@@ -27,6 +27,7 @@ from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, Stage
 from vlmsel_auto.measuring.webdatasets import BYTES_PER_IMAGE, WebDataset, open_webdataset
 from vlmsel_auto.recordjson import parse_json
 from vlmsel_auto.records import ImageView, IntArray, PixelSource, Task
+from vlmsel_auto.tasks.names import is_folder
 from vlmsel_auto.tasks.views import read_view
 
 IMAGES: Final = 32  # of a task, as a profile of the library takes
@@ -196,9 +197,11 @@ def _read(folder: Path) -> dict[str, Any] | None:
 def load_pack() -> tuple[Task, ...]:
     """The tasks of the pack that are here, by name; their images are unlabelled and labelled ones at once.
 
-    Every image is in ``train`` and ``support``; there is no test split, since accuracies are published.
+    Every image is in ``train`` and ``support``; there is no test split, since accuracies are published. A place that
+    cannot be reached holds none.
     """
-    folders = sorted(one.parent for one in pack_dir().glob(f"*/{_RECORD}"))
+    root = pack_dir()
+    folders = sorted(one.parent for one in root.glob(f"*/{_RECORD}")) if is_folder(root) else []
     read = ((folder, _read(folder)) for folder in folders)
     tasks = [_task(folder, record) for folder, record in read if record is not None]
     return tuple(sorted(tasks, key=lambda one: one.name))

@@ -34,9 +34,18 @@ def past_path() -> Path:
 def read_past(path: Path | None = None, *, sink: Sink = discard) -> tuple[PastTrial, ...]:
     """All that can be read; a missing file has none, and a line of another version is passed over.
 
-    ``sink`` is told how many lines are damaged: they are left out, the others are used.
+    ``sink`` is told of a file that cannot be read, and how many lines are damaged: they are left out, the others are
+    used.
     """
     place = path or past_path()
+    try:
+        return _read(place, sink=sink)
+    except OSError as error:
+        sink(Notice(text=f"past trials cannot be read and are not used: {error}", level="warning"))
+        return ()
+
+
+def _read(place: Path, *, sink: Sink) -> tuple[PastTrial, ...]:
     try:
         lines = place.read_text("utf-8", errors="replace").splitlines()
     except FileNotFoundError:
@@ -104,7 +113,7 @@ def remember_past(trials: Sequence[PastTrial], path: Path | None = None) -> Path
     tasks = {each.task for each in trials}
     try:
         with locked(place.with_name(f"{place.name}.lock"), wait=_WAIT, error=LibraryError):
-            kept = [each for each in read_past(place) if each.task not in tasks]
+            kept = [each for each in _read(place, sink=discard) if each.task not in tasks]
             lines = [json.dumps(sealed(_record(each)), sort_keys=True) for each in [*kept, *trials][-_MOST:]]
             write_atomically(place, ("\n".join(lines) + "\n").encode())
     except OSError as error:
