@@ -16,6 +16,7 @@ from vlmsel_auto.process import (
     import_apart,
     is_out_of_memory,
     locked,
+    nearest_there,
     older_objects_left_alone,
     terminable,
     writing,
@@ -74,6 +75,12 @@ def test_a_full_disk_is_told_in_one_line_and_other_errors_are_not(tmp_path):
         raise OSError(errno.ENOSPC, "no space left on device")
     with pytest.raises(FileNotFoundError), writing(tmp_path):
         (tmp_path / "missing").read_bytes()
+
+
+def test_the_nearest_place_that_is_there(tmp_path):
+    assert nearest_there(tmp_path) == tmp_path
+    assert nearest_there(tmp_path / "a" / "b") == tmp_path
+    assert nearest_there(tmp_path / ("x" * 300) / "b") == tmp_path  # raises when asked for, as in another's home
 
 
 def test_collections_pause_and_begin_again_where_they_were_on():

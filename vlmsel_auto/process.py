@@ -8,6 +8,7 @@ import errno
 import gc
 import importlib
 import math
+import os
 import signal
 import sys
 import threading
@@ -110,6 +111,12 @@ def import_apart(name: str) -> None:
     thread = threading.Thread(target=load)
     thread.start()
     thread.join()
+
+
+def nearest_there(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there; what may not be asked for is not."""
+    # os.path's own: Path's raises where a folder above may not be entered, as another user's home
+    return next(each for each in (path, *path.absolute().parents) if os.path.exists(each))  # noqa: PTH110
 
 
 @contextmanager

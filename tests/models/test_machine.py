@@ -100,6 +100,10 @@ def test_a_container_may_take_less_than_the_system_has(tmp_path):
     assert _free_memory(1000, folder=tmp_path) == 0
 
 
+def test_the_cache_may_lie_where_this_user_may_not_look(tmp_path):
+    assert measure("cpu", cache=tmp_path / ("x" * 300) / "hub").disk_bytes > 0
+
+
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(InputError, match="but got"):
         measure("cuda:99", cache=Path())

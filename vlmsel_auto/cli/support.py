@@ -91,7 +91,8 @@ def guarded(*, debug: bool = False, as_json: bool = False, resumes: bool = False
             kept = "finished work is kept, the same command goes on from there"
             say(f"interrupted: {kept if resumes else 'the same command begins anew'}")
             raise typer.Exit(EXIT_INTERRUPTED) from None
-        except Exception as error:  # the boundary: a person gets one line and the log the rest
+        except Exception as caught:  # the boundary: a person gets one line and the log the rest
+            error = _closed(caught) if isinstance(caught, PermissionError) else caught
             expected = isinstance(error, (InputError, ConductanceError, MissingDependency))
             if debug:
                 traceback.print_exc(file=sys.stderr)
@@ -143,6 +144,11 @@ def _screen_or_lines(*, quiet: bool, budget: Budget | None) -> PlainSink | RichS
 
     lively = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
     return PlainSink(quiet=quiet, budget=budget) if quiet or not lively else RichSink(budget=budget)
+
+
+def _closed(error: PermissionError) -> InputError:
+    """What a person can do about a file or folder that is not theirs."""
+    return InputError(f"a file or folder is closed to this user: give rights or name another, but got {error}")
 
 
 def _one_line(error: Exception) -> str:

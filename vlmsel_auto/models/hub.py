@@ -33,6 +33,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 from vlmsel_auto.errors import TrialUnavailable
 from vlmsel_auto.models.hub_reasons import endpoint, explain, said, wait_asked_for
 from vlmsel_auto.models.transfer import BrokenOff, Chunks, Stopped, held, incomplete_bytes, receive
+from vlmsel_auto.process import nearest_there
 
 _Answer = TypeVar("_Answer")
 
@@ -197,8 +198,7 @@ def check_space(wanted: int, *, what: str) -> None:
         TrialUnavailable: fewer bytes are free.
     """
     folder = cache_dir()
-    place = next(each for each in (folder, *folder.parents) if each.exists())
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(nearest_there(folder)).free
     if wanted > free:
         raise TrialUnavailable(
             f"The download of {what} needs {wanted / 1e9:.2f} GB on the disk of {str(folder)!r}: free some or set "

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from vlmsel_auto.models.facts import Facts
+from vlmsel_auto.process import nearest_there
 
 if TYPE_CHECKING:
     import torch
@@ -72,12 +73,11 @@ def measure(device: str = "auto", *, cache: Path) -> Machine:
     with torch.inference_mode():
         product, convolution, writing = (_rate(make, target) for make in (_product, _convolution, _writing))
     is_cuda = target.type == "cuda"
-    place = next(each for each in (cache, *cache.absolute().parents) if each.exists())
     return Machine(
         device=f"cuda ({torch.cuda.get_device_name(target)})" if is_cuda else target.type,
         cores=joblib.cpu_count(),
         memory_bytes=torch.cuda.mem_get_info(target)[0] if is_cuda else _free_memory(psutil.virtual_memory().available),
-        disk_bytes=psutil.disk_usage(str(place)).free,
+        disk_bytes=psutil.disk_usage(str(nearest_there(cache))).free,
         flops_per_second=2 / (1 / product + 1 / convolution),
         bytes_per_second=writing,
         bfloat16_gain=_bfloat16_gain(target, product),

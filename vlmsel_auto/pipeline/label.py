@@ -24,7 +24,7 @@ from vlmsel_auto.pipeline.choose import AUTO, choose
 from vlmsel_auto.pipeline.label_session import LabelSession, Purpose, Standing, ToLabel
 from vlmsel_auto.pipeline.rank import rank_task, views_of
 from vlmsel_auto.pipeline.workdir import TO_LABEL, default_workdir
-from vlmsel_auto.process import writing
+from vlmsel_auto.process import nearest_there, writing
 from vlmsel_auto.reporting.formatting import plural
 from vlmsel_auto.tasks.answers import read_known
 from vlmsel_auto.tasks.left_out import left_out_notes
@@ -161,7 +161,7 @@ def folder_of(task_dir: str | Path, workdir: str | Path | None) -> Path:
     folder = Path(workdir) if workdir is not None else default_workdir(Path(task_dir))
     if folder.resolve().is_relative_to(Path(task_dir).resolve()):
         raise WorkdirError(f"the work directory must lie outside the task folder, but got {str(folder)!r}")
-    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    there = nearest_there(folder)
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise WorkdirError(f"the work directory cannot be written here; choose another, but got {str(folder)!r}")
     return folder

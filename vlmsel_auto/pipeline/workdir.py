@@ -23,7 +23,7 @@ from typing import Final, TypeVar
 from vlmsel_auto.cache import Json, sealed, unsealed, write_atomically
 from vlmsel_auto.errors import InputError, WorkdirError
 from vlmsel_auto.events import Notice, Sink, discard
-from vlmsel_auto.process import locked, writing
+from vlmsel_auto.process import locked, nearest_there, writing
 from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.records import Ranking
 from vlmsel_auto.tasks.datasets import TaskData, task_folder
@@ -73,10 +73,10 @@ def check_usable(workdir: Path) -> None:
     Raises:
         WorkdirError: it is a file or below one, or a folder with other things in it.
     """
-    there = next((each for each in (workdir, *workdir.absolute().parents) if each.exists()), workdir)
-    if there.exists() and not there.is_dir():
+    there = nearest_there(workdir)
+    if not there.is_dir():
         raise WorkdirError(f"the work directory must be a folder; choose another, but got the file {str(there)!r}")
-    if workdir.is_dir() and not (workdir / SEARCH_SETTINGS).exists():
+    if there == workdir and not (workdir / SEARCH_SETTINGS).exists():
         # what labelling leaves, or a search killed before it had settings
         ours = {"pixels", TASK, SEARCH_LOCK, TO_LABEL}
         names = (one.name for one in workdir.iterdir())
