@@ -6,8 +6,10 @@ import os
 
 import numpy as np
 from fastapi import FastAPI, UploadFile
-from onnxruntime import InferenceSession
 from PIL import Image, ImageOps
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read by the import of onnxruntime, which tells Microsoft else
+from onnxruntime import InferenceSession
 
 session = InferenceSession(os.environ["MODEL"], providers=["CPUExecutionProvider"])
 about = session.get_modelmeta().custom_metadata_map

@@ -65,7 +65,8 @@ def test_a_server_of_the_file_answers_as_the_model_does(exported: tuple[Path, Pa
         "import sys, uvicorn, serve; assert not {'torch', 'vlmsel_auto'} & set(sys.modules); "
         f"uvicorn.run(serve.app, host='127.0.0.1', port={port}, log_level='warning')"
     )
-    environment = {**os.environ, "MODEL": str(file), "PYTHONPATH": str(EXAMPLES)}
+    environment = {**os.environ, "MODEL": str(file), "PYTHONPATH": str(EXAMPLES), "HOME": str(tmp_path / "home")}
+    environment.pop("XDG_CACHE_HOME", None)
     with subprocess.Popen([sys.executable, "-c", code], env=environment) as server:
         try:
             found = post_when_ready(server, port, image)
@@ -74,6 +75,7 @@ def test_a_server_of_the_file_answers_as_the_model_does(exported: tuple[Path, Pa
     expected = predict(folder, [image])
     assert tuple(found) == SHAPES
     assert list(found.values()) == pytest.approx(expected.probabilities[0].tolist(), abs=1e-4)
+    assert not list((tmp_path / "home").rglob("*onnxruntime*"))  # it tells Microsoft nothing
 
 
 @pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])

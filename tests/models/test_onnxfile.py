@@ -13,6 +13,7 @@ from onnxruntime import InferenceSession
 
 from helpers.drawings import SHAPES, draw_task
 from helpers.exported_world import export_member, export_pool
+from helpers.own_process import run_python
 from vlmsel_auto.errors import CandidateError, InputError, MissingDependency, TaskError
 from vlmsel_auto.events import Event, StageFinished, StageProgress
 from vlmsel_auto.models import onnxfile
@@ -131,6 +132,15 @@ def test_metadata_says_how_to_use_it_and_names_no_place(exported: Made) -> None:
     assert str(Path(onnxfile.__file__).parents[2]).encode() not in written
     assert sys.prefix.encode() not in written
     onnx.checker.check_model(str(made.file), full_check=True)
+
+
+def test_an_export_tells_microsoft_nothing(model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What onnxruntime would send it keeps below the home first, with a number for the machine."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY"):
+        monkeypatch.delenv(name, raising=False)
+    run_python("-m", "vlmsel_auto", "export", model_dir, "--onnx", tmp_path / "model.onnx")
+    assert not list((tmp_path / "home").rglob("*onnxruntime*"))
 
 
 @pytest.mark.parametrize("name", [QUICK, pytest.param("RN-Mi-64.all-m", marks=pytest.mark.slow)])

@@ -13,6 +13,7 @@ import yaml
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 
+from helpers.own_process import run_python
 from helpers.tracker_world import TEST, story
 from vlmsel_auto.errors import InputError, MissingDependency
 from vlmsel_auto.events import Notice
@@ -142,6 +143,28 @@ def test_mlflow_by_name_keeps_a_database_in_the_folder(tmp_path, monkeypatch):
         assert len(list((tmp_path / "logs" / "mlflow-artifacts").rglob("report.html"))) == 1
     finally:
         mlflow.set_tracking_uri(before)
+
+
+OPENED = """
+import os, sys
+from pathlib import Path
+from vlmsel_auto.reporting.loggers import open_runs
+for name in ("PYTEST_CURRENT_TEST", "CI", "GITHUB_ACTIONS"):  # where it is silent anyway
+    os.environ.pop(name, None)
+(run,) = open_runs("mlflow", folder=Path(sys.argv[1]), name="birds")
+run.describe({"a": 1})
+from mlflow.telemetry.client import get_telemetry_client
+print("client:", get_telemetry_client())
+"""
+
+
+def test_mlflow_by_name_tells_its_makers_nothing(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert "client: None" in run_python("-c", OPENED, tmp_path / "logs")
+    assert not list((tmp_path / "home").rglob("*telemetry*"))
 
 
 def test_wandb_offline_has_a_run_a_trial(tmp_path, monkeypatch):

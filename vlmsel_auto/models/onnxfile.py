@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import tempfile
 import time
 import warnings
@@ -247,6 +248,7 @@ def _check_images(images: Sequence[Path], views: Sequence[ImageView]) -> None:
 
 def _compare(file: Path, model: ExportedModel, images: Sequence[Path], *, sink: Sink) -> OnnxCheck:
     """Run file and model on the images, or on noise."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # nothing is sent anywhere; read when it is imported
     from onnxruntime import InferenceSession, SessionOptions
 
     options = SessionOptions()

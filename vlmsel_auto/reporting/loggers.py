@@ -114,6 +114,7 @@ def _logger(wanted: str | Logger, *, folder: Path, name: str) -> Logger:
 
 
 def _mlflow(folder: Path, *, name: str) -> MLFlowLogger:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # its makers are told nothing; read at its import
     server = os.environ.get("MLFLOW_TRACKING_URI")
     if server:
         return MLFlowLogger(name, run_name="search", tracking_uri=server)
