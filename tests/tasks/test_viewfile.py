@@ -16,6 +16,17 @@ def rows_of(count: int, size: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
+@pytest.mark.parametrize(("mask", "mode"), [(0o002, 0o664), (0o022, 0o644), (0o077, 0o600)])
+def test_who_may_write_rows_is_what_the_umask_says(tmp_path: Path, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        with ViewFile(path=tmp_path / "view.u8", count=1, size=1).writer():
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "view.u8").stat().st_mode & 0o777 == mode
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     count=st.integers(1, 5_000),

@@ -86,7 +86,7 @@ class ViewFile:
     @contextmanager
     def writer(self) -> Iterator[RowWriter]:
         """Open for writing; a file of another length begins anew. One process at a time: the caller holds a lock."""
-        handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)  # less the umask: a group may share it
         try:
             if os.fstat(handle).st_size != self._length:
                 os.ftruncate(handle, 0)
