@@ -5,7 +5,7 @@ import math
 import os
 
 import numpy as np
-from fastapi import FastAPI, UploadFile
+from fastapi import FastAPI, HTTPException, UploadFile
 from PIL import Image, ImageOps
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read by the import of onnxruntime, which tells Microsoft else
@@ -29,10 +29,24 @@ def view(image: Image.Image, *, size: int, resize_mode: str, interpolation: str,
     return square
 
 
+def in_rgb(image: Image.Image) -> Image.Image:
+    """Upright and in 8 bits, transparency on white."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits
+        return Image.fromarray(np.rint(np.asarray(image) / 257).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        upper = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", upper.size, "white"), upper).convert("RGB")
+    return image.convert("RGB")
+
+
 @app.post("/predict")
 def predict(file: UploadFile) -> dict[str, float]:
     """Class probabilities of an uploaded image."""
-    image = ImageOps.exif_transpose(Image.open(file.file)).convert("RGB")
+    try:
+        image = in_rgb(Image.open(file.file))
+    except Exception as error:  # Pillow's plugins raise almost anything on a damaged file
+        raise HTTPException(422, f"no image that can be read: {error}") from error
     pixels = {name: np.asarray(view(image, **asked))[None] for name, asked in inputs.items()}
     (probabilities,) = session.run(["probabilities"], pixels)[0]
     return dict(zip(classes, probabilities.tolist(), strict=True))

@@ -2,6 +2,7 @@
 
 import http.client
 import importlib
+import io
 import json
 import os
 import socket
@@ -10,16 +11,20 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
+from fastapi import HTTPException, UploadFile
+from PIL import Image
 
 from helpers.drawings import SHAPES, draw_task
 from helpers.exported_world import export_member
-from helpers.pictures import picture
+from helpers.pictures import encoded, picture
 from vlmsel_auto.models.onnxfile import export_onnx
 from vlmsel_auto.models.prediction import predict
 from vlmsel_auto.records import ImageView
+from vlmsel_auto.tasks.decode import decode_image
 from vlmsel_auto.tasks.views import render
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -78,13 +83,56 @@ def test_a_server_of_the_file_answers_as_the_model_does(exported: tuple[Path, Pa
     assert not list((tmp_path / "home").rglob("*onnxruntime*"))  # it tells Microsoft nothing
 
 
+def example(file: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setenv("MODEL", str(file))
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return importlib.import_module("serve")
+
+
+def turned(image: Image.Image) -> bytes:
+    exif = image.getexif()
+    exif[0x0112] = 6
+    return encoded(image, exif=exif)
+
+
+def deep(image: Image.Image, kind: type) -> Image.Image:
+    return Image.fromarray(np.asarray(image.convert("L")).astype(kind) * 257)
+
+
+MODES = {
+    **{mode: lambda image, mode=mode: encoded(image.convert(mode)) for mode in ("RGB", "L", "P", "1", "LA", "RGBA")},
+    "CMYK": lambda image: encoded(image.convert("CMYK"), "JPEG"),
+    "half transparent": lambda image: encoded(Image.merge("RGBA", (*image.split(), image.convert("L")))),
+    "one colour transparent": lambda image: encoded(image.convert("P"), transparency=0),
+    "16 bits": lambda image: encoded(deep(image, np.uint16)),
+    "32 bits": lambda image: encoded(deep(image, np.int32), "TIFF"),
+    "turned": turned,
+}
+
+
+@pytest.mark.parametrize("kind", MODES)
+def test_the_example_reads_every_kind_of_image_as_the_model_does(
+    kind: str, exported: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve = example(exported[1], monkeypatch)
+    data = MODES[kind](picture(40, 30))
+    found = np.asarray(serve.in_rgb(Image.open(io.BytesIO(data))))
+    assert np.array_equal(found, np.asarray(decode_image(data).image))
+
+
+def test_the_example_refuses_what_is_no_image(exported: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    serve = example(exported[1], monkeypatch)
+    for data in (b"", b"nonsense", encoded(picture())[:-40]):
+        with pytest.raises(HTTPException, match="no image that can be read") as told:
+            serve.predict(UploadFile(io.BytesIO(data)))
+        assert told.value.status_code == 422
+
+
 @pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
 def test_the_example_prepares_images_as_the_model_reads_them(
     mode: str, exported: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MODEL", str(exported[1]))
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    serve = importlib.import_module("serve")
+    serve = example(exported[1], monkeypatch)
     rng = np.random.default_rng(0)
     for width, height in rng.integers(30, 200, (30, 2)).tolist():
         image = picture(width, height, seed=width)

@@ -50,16 +50,19 @@ Without torch: `vlmsel-auto export {name} --onnx {name}.onnx` writes one file fo
 
     import json
     import open_clip, torch
-    from PIL import Image
+    from PIL import Image, ImageOps
     from safetensors.torch import load_file
 
     model, preprocess = open_clip.create_model_from_pretrained("local-dir:{name}")
     model.eval()
     head = load_file("{name}/{head}")
     classes = json.load(open("{name}/{labels}"))["classes"]
+    image = ImageOps.exif_transpose(Image.open("image.png"))  # cameras note which side is up; open_clip passes it over
     with torch.no_grad():
-        x = model.encode_image(preprocess(Image.open("image.png")).unsqueeze(0), normalize=True)
+        x = model.encode_image(preprocess(image).unsqueeze(0), normalize=True)
         probabilities = (head["scale"] * x @ head["weight"].T + head["bias"]).softmax(-1)
+
+Here transparency must be laid on white, and 16 bits scaled to 8, before `preprocess`, as predict does.
 {tokenizer}
 ## Files
 
