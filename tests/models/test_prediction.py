@@ -209,6 +209,15 @@ def test_a_head_of_another_width_is_refused(folder: Path, images: Path, tmp_path
         predict(copy, [images])
 
 
+def test_paths_may_be_texts_and_one_needs_no_list(folder: Path, images: Path) -> None:
+    expected = predict(folder, [images]).probabilities
+    assert np.array_equal(predict(str(folder), [str(images)]).probabilities, expected)
+    assert np.array_equal(predict(str(folder), images).probabilities, expected)
+    assert np.array_equal(predict(folder, str(images)).probabilities, expected)
+    with pytest.raises(TypeError, match="images must be paths of files or folders, but got ndarray"):
+        predict(folder, [np.zeros((8, 8, 3), dtype=np.uint8)])  # type: ignore[list-item]
+
+
 def test_a_batch_size_of_zero_is_refused(folder: Path, images: Path) -> None:
     with pytest.raises(ValueError, match="batch_size must be at least 1, but got 0"):
         predict(folder, [images], batch_size=0)

@@ -79,9 +79,8 @@ def test_a_ranking_by_few_labels_looks_at_files_that_have_none(tmp_path):
     root = tmp_path / "task"
     shutil.move(draw_task(tmp_path / "shapes", train=4, test=0) / "train", root / "labelled")
     write_heap(root / "unlabelled", count=90, size=16)
-    ranking = vlmsel_auto.rank(
-        root, candidates=NAMES, cache_dir=str(tmp_path / "cache"), library=str(default_library_path())
-    )
+    cache, library = str(tmp_path / "cache"), str(default_library_path())  # texts do as well as paths
+    ranking = vlmsel_auto.rank(root, candidates=NAMES, cache_dir=cache, library=library)
     assert any("files without a label: 90; the ranking looks at 90 of them" in note for note in ranking.notes)
     assert {"alignment", "logme"} <= set(ranking.ranked[0].signals)
 

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
@@ -30,7 +31,7 @@ from torch.export import Dim
 from vlmsel_auto.errors import CandidateError, InputError, MissingDependency, TaskError
 from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.models.exported import ExportedModel, load_exported
-from vlmsel_auto.models.prediction import image_files, probabilities, read_batches, stack
+from vlmsel_auto.models.prediction import Paths, as_paths, image_files, probabilities, read_batches, stack
 from vlmsel_auto.records import UNLABELLED, FloatArray, ImageView
 from vlmsel_auto.tasks.names import nfc
 
@@ -76,11 +77,11 @@ class OnnxExport:
 
 
 def export_onnx(
-    model_dir: str | Path,
-    file: str | Path,
+    model_dir: str | PathLike[str],
+    file: str | PathLike[str],
     *,
     half: bool = False,
-    images: Sequence[str | Path] = (),
+    images: Paths = (),
     sink: Sink = discard,
 ) -> OnnxExport:
     """Write an exported model, or an ensemble, as one ONNX file, and compare the file with the model.
@@ -103,19 +104,18 @@ def export_onnx(
     """
     if missing := [name for name in _PACKAGES if find_spec(name) is None]:
         raise MissingDependency(f"ONNX files need {', '.join(missing)}; install with: pip install 'vlmsel-auto[onnx]'")
-    model_dir, file, given = Path(model_dir), Path(file), [Path(each) for each in images]
-    began = time.monotonic()
+    began, file, shown = time.monotonic(), Path(file), as_paths(images)
     sink(StageStarted(stage="export", text="load the model"))
-    model = load_exported(model_dir).eval()
-    if given:
-        _check_images(given, model.views)
+    model = load_exported(Path(model_dir)).eval()
+    if shown:
+        _check_images(shown, model.views)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part-", dir=file.parent) as folder:
             part = Path(folder) / file.name
             _write(model, part, half=half, sink=sink)
             sink(StageFinished(stage="export", seconds=time.monotonic() - began, text="converted"))
-            check = _compare(part, model, given, sink=sink)
+            check = _compare(part, model, shown, sink=sink)
             if not half and not check.largest_difference <= TOLERANCE:  # NaN neither
                 raise CandidateError(
                     f"The ONNX file of this model computes something else: use the model folder, but got probabilities "

@@ -9,7 +9,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from os import PathLike
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -22,6 +24,8 @@ from vlmsel_auto.records import BadFile, FloatArray, ImageView, IntArray
 from vlmsel_auto.tasks.decode import in_threads
 from vlmsel_auto.tasks.names import is_folder
 from vlmsel_auto.tasks.views import read_view
+
+Paths: TypeAlias = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -64,8 +68,8 @@ class ImagePixels:
 
 
 def predict(
-    model_dir: str | Path,
-    images: str | Path | Sequence[str | Path],
+    model_dir: str | PathLike[str],
+    images: Paths,
     *,
     device: str | torch.device = "cpu",
     batch_size: int = 64,
@@ -75,7 +79,7 @@ def predict(
 
     Args:
         model_dir: the exported folder.
-        images: files, and folders of which every file below is taken (hidden ones are not); or one of them.
+        images: files, and folders of which every file below is taken (hidden ones are not); one alone needs no list.
         device: where to compute.
         batch_size: images at a time.
         sink: takes the events of stage "predict".
@@ -84,6 +88,7 @@ def predict(
         CandidateError: ``model_dir`` is no export, or is damaged.
         TrialUnavailable: its weights cannot be loaded.
         TaskError: there is not one usable image.
+        TypeError: an image is no path.
         ValueError: ``batch_size`` is not positive.
     """
     return collect(iter_predictions(model_dir, images, device=device, batch_size=batch_size, sink=sink))
@@ -106,8 +111,8 @@ def collect(found: Iterable[Prediction]) -> Predictions:
 
 
 def iter_predictions(
-    model_dir: str | Path,
-    images: str | Path | Sequence[str | Path],
+    model_dir: str | PathLike[str],
+    images: Paths,
     *,
     device: str | torch.device = "cpu",
     batch_size: int = 64,
@@ -120,7 +125,7 @@ def iter_predictions(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, but got {batch_size!r}")
-    given = [Path(each) for each in ([images] if isinstance(images, (str, Path)) else images)]
+    given = as_paths(images)
     total = sum(1 for _ in image_files(given))
     if not total:
         raise TaskError(f"At least one image is needed, but got {[str(each) for each in given]!r}")
@@ -189,6 +194,19 @@ def _unreachable(path: Path) -> str:
         return "" if path.exists() else "no such file"
     except OSError as error:
         return f"cannot be reached: {error.strerror}"
+
+
+def as_paths(images: Paths) -> tuple[Path, ...]:
+    """One path or several.
+
+    Raises:
+        TypeError: what is given is none, such as an image in memory.
+    """
+    several = (images,) if isinstance(images, (str, PathLike)) else tuple(images)
+    for each in several:
+        if not isinstance(each, (str, PathLike)):
+            raise TypeError(f"images must be paths of files or folders, but got {type(each).__name__}")
+    return tuple(map(Path, several))
 
 
 def image_files(images: Sequence[Path]) -> Iterator[Path]:

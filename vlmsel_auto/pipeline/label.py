@@ -62,7 +62,7 @@ def open_labelling(
 
     Arguments and errors as for `label`.
     """
-    root = Path(cache_dir) if cache_dir else default_cache_dir()
+    root = Path(cache_dir or default_cache_dir())
     known = read_known(Path(task_dir), classes=classes, unlabelled=unlabelled, exclude=(root,))
     place = str(pick_device(device))
     with hub_offline(offline), writing(root):

@@ -109,7 +109,7 @@ def rank(
     """
     known = open_library(library)
     place = str(pick_device(device))
-    root = Path(cache_dir) if cache_dir else default_cache_dir()
+    root = Path(cache_dir or default_cache_dir())
     with hub_offline(offline), writing(root), tempfile.TemporaryDirectory(prefix="vlmsel-") as scratch:
         listed = choose(candidates, limits=limits, offline=offline, device=device, sink=sink)
         views = views_of(listed.candidates)
