@@ -192,6 +192,7 @@ def ended_with(error, *, as_json=False, debug=False):
         (TaskError("no images, but got 'x'"), 2),
         (MissingDependency("install vlmsel-auto[parquet]"), 2),
         (PermissionError(13, "Permission denied", "/root/x"), 2),
+        (OSError(28, "No space left on device"), 2),
         (KeyboardInterrupt(), 130),
         (RuntimeError("boom"), 1),
         (TrialDiverged("nan"), 1),
@@ -285,6 +286,36 @@ def test_json_survives_writers_below_python():
     assert "a warning of a library" not in ran.stderr
     log = Path(os.environ["VLMSEL_CACHE"]) / "logs" / "vlmsel-auto.log"
     assert "a warning of a library" in log.read_text("utf-8")
+
+
+CLOSED = """
+import os, sys
+sys.argv = ["vlmsel-auto", "--version"]
+from vlmsel_auto.cli.app import main
+try:
+    main()
+finally:
+    file = open("told", "w")
+    file.write(f"{file.fileno()} {sys.stdin.read()!r} {sys.stderr.isatty()} {os.get_inheritable(2)}")
+    os.write(2, b"what a library writes")
+"""
+
+
+def test_streams_that_the_caller_closed_are_nowhere_and_no_file_takes_their_place(tmp_path):
+    command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", CLOSED]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0
+    number, rest = (tmp_path / "told").read_text().split(maxsplit=1)
+    assert int(number) > 2
+    assert rest == "'' False True"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_an_answer_that_finds_a_full_disk_is_one_line():
+    with Path("/dev/full").open("wb") as full:
+        ran = subprocess.run([sys.executable, "-c", NOISY], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ran.returncode == 2
+    assert "Traceback" not in ran.stderr
+    assert ran.stderr.splitlines()[-1].startswith("error: a file cannot be read or written: give rights, free space")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -22,7 +22,7 @@ from vlmsel_auto.cli.options import AsJson, Debug, LogFile, Quiet
 from vlmsel_auto.cli.predict import predict
 from vlmsel_auto.cli.rank import rank
 from vlmsel_auto.cli.search import EPILOG, search
-from vlmsel_auto.cli.support import guarded, make_sink, parse_duration
+from vlmsel_auto.cli.support import guarded, make_sink, open_streams, parse_duration
 from vlmsel_auto.cli.zoo import zoo
 
 _STARTED = time.monotonic()
@@ -126,6 +126,7 @@ def main() -> None:
     """Entry point of the ``vlmsel-auto`` script."""
     # torch's OpenMP threads spin while they wait for each other: beside one busy process training is 12 times slower
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    open_streams()
     try:
         app(obj=_STARTED)  # a budget of time is what the user waits for, the loading of torch included
     finally:

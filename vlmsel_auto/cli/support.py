@@ -78,7 +78,7 @@ def guarded(*, debug: bool = False, as_json: bool = False, resumes: bool = False
     Raises:
         typer.Exit: always with the code, unless it is 0.
     """
-    from vlmsel_auto.process import terminable  # imports filelock
+    from vlmsel_auto.process import is_disk_error, terminable  # imports filelock
 
     answer = Answer()
     with _logged() as log:
@@ -92,7 +92,7 @@ def guarded(*, debug: bool = False, as_json: bool = False, resumes: bool = False
             say(f"interrupted: {kept if resumes else 'the same command begins anew'}")
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except Exception as caught:  # the boundary: a person gets one line and the log the rest
-            error = _closed(caught) if isinstance(caught, PermissionError) else caught
+            error = _of_the_disk(caught) if is_disk_error(caught) else caught
             expected = isinstance(error, (InputError, ConductanceError, MissingDependency))
             if debug:
                 traceback.print_exc(file=sys.stderr)
@@ -104,7 +104,13 @@ def guarded(*, debug: bool = False, as_json: bool = False, resumes: bool = False
                 say(f"error: {_one_line(error)}")
             raise typer.Exit(EXIT_INPUT if expected else EXIT_UNEXPECTED) from None
     if as_json:
-        typer.echo(_one_object(answer.json))
+        try:
+            typer.echo(_one_object(answer.json))
+        except OSError as error:
+            if not is_disk_error(error):  # a reader that went away
+                raise
+            say(f"error: {_one_line(_of_the_disk(error))}")
+            raise typer.Exit(EXIT_INPUT) from None
     if answer.code:
         raise typer.Exit(answer.code)
 
@@ -146,9 +152,9 @@ def _screen_or_lines(*, quiet: bool, budget: Budget | None) -> PlainSink | RichS
     return PlainSink(quiet=quiet, budget=budget) if quiet or not lively else RichSink(budget=budget)
 
 
-def _closed(error: PermissionError) -> InputError:
-    """What a person can do about a file or folder that is not theirs."""
-    return InputError(f"a file or folder is closed to this user: give rights or name another, but got {error}")
+def _of_the_disk(error: Exception) -> InputError:
+    """What a person can do about a file or folder that is not theirs, or a disk that is full."""
+    return InputError(f"a file cannot be read or written: give rights, free space or name another, but got {error}")
 
 
 def _one_line(error: Exception) -> str:
@@ -167,6 +173,20 @@ def _one_object(value: Json) -> str:
     except UnicodeEncodeError:
         return json.dumps(found, allow_nan=False)
     return text
+
+
+def open_streams() -> None:
+    """Open standard streams that the caller closed, as ``>&-`` and some daemons do, to nowhere.
+
+    The next file that is opened would take their number, and what libraries write there would be written into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 @contextlib.contextmanager
