@@ -22,7 +22,7 @@ from helpers.report_world import make_report
 from helpers.webdatasets import serve, write
 from vlmsel_auto.cli.app import app, main
 from vlmsel_auto.cli.support import guarded, make_sink, parse_duration
-from vlmsel_auto.errors import InputError, MissingDependency, TaskError, TrialDiverged
+from vlmsel_auto.errors import InputError, MissingDependency, TaskError, TrialDiverged, TrialUnavailable
 from vlmsel_auto.events import Notice
 from vlmsel_auto.reporting.progress import PlainSink
 
@@ -196,6 +196,7 @@ def ended_with(error, *, as_json=False, debug=False):
         (KeyboardInterrupt(), 130),
         (RuntimeError("boom"), 1),
         (TrialDiverged("nan"), 1),
+        (TrialUnavailable("damaged weights"), 2),
     ],
 )
 def test_errors_become_exit_codes_and_one_line(error, code):

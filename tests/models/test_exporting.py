@@ -232,7 +232,7 @@ def test_the_export_is_readable_as_the_umask_says(tmp_path: Path) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) & 0o444 for path in folder.iterdir()} == {0o444}
 
 
-@pytest.mark.parametrize("wrong", ["rows", "bias", "nan", "scale", "prompts", "none"])
+@pytest.mark.parametrize("wrong", ["rows", "bias", "nan", "scale", "prompts", "none", "twice"])
 def test_a_head_that_does_not_fit_is_refused(tmp_path: Path, wrong: str) -> None:
     head, bias, scale = np.zeros((2, 96)), np.zeros(2), 10.0
     names: tuple[str, ...] = ("a", "b")
@@ -248,6 +248,8 @@ def test_a_head_that_does_not_fit_is_refused(tmp_path: Path, wrong: str) -> None
             scale = 0.0
         case "prompts":
             prompts = ("a",)
+        case "twice":
+            names = ("a", "a")
         case "none":
             head, bias, names, prompts = np.zeros((0, 96)), np.zeros(0), (), ()
     classifier = Classifier(head=head, bias=bias, scale=scale, classes=names, prompts=prompts, templates=("{}",))
@@ -256,7 +258,9 @@ def test_a_head_that_does_not_fit_is_refused(tmp_path: Path, wrong: str) -> None
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("damage", ["head", "json", "version", "classes", "short", "absent", "no head", "truncated"])
+@pytest.mark.parametrize(
+    "damage", ["head", "json", "version", "classes", "short", "absent", "no head", "truncated", "twice"]
+)
 def test_a_damaged_classifier_is_one_clear_error(tmp_path: Path, damage: str) -> None:
     folder = _export(_model(), tmp_path / "model")
     record = json.loads((folder / "classes.json").read_text())
@@ -272,6 +276,8 @@ def test_a_damaged_classifier_is_one_clear_error(tmp_path: Path, damage: str) ->
             (folder / "classes.json").write_text(json.dumps({**record, "classes": [1, 2, 3]}))
         case "short":
             (folder / "classes.json").write_text(json.dumps({**record, "classes": ["a"], "prompts": ["a"]}))
+        case "twice":
+            (folder / "classes.json").write_text(json.dumps({**record, "classes": ["cat", "cat", "dog"]}))
         case "absent":
             (folder / "classes.json").unlink()
         case "no head":

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import typer
 
-from vlmsel_auto.errors import ConductanceError, InputError, MissingDependency, VlmselError
+from vlmsel_auto.errors import ConductanceError, InputError, MissingDependency, TrialUnavailable, VlmselError
 
 if TYPE_CHECKING:
     from vlmsel_auto.cache import Json
@@ -93,7 +93,7 @@ def guarded(*, debug: bool = False, as_json: bool = False, resumes: bool = False
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except Exception as caught:  # the boundary: a person gets one line and the log the rest
             error = _of_the_disk(caught) if is_disk_error(caught) else caught
-            expected = isinstance(error, (InputError, ConductanceError, MissingDependency))
+            expected = isinstance(error, (InputError, ConductanceError, TrialUnavailable, MissingDependency))
             if debug:
                 traceback.print_exc(file=sys.stderr)
             elif not expected:

@@ -185,6 +185,8 @@ def _check(classifier: Classifier) -> None:
             f"The head must be (K, D), the bias (K,) and the prompts K for the K = {count} classes, but got "
             f"{head.shape}, {bias.shape} and {len(classifier.prompts)}"
         )
+    if len(set(classifier.classes)) < count:  # predictions are told by name
+        raise ValueError(f"Each class needs a name of its own, but got {list(classifier.classes)!r}")
     if not (np.isfinite(head).all() and np.isfinite(bias).all() and np.isfinite(scale) and scale > 0):
         raise ValueError(f"Head and bias must be finite and the scale positive, but got scale {scale!r}")
 
