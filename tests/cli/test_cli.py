@@ -310,6 +310,39 @@ def test_streams_that_the_caller_closed_are_nowhere_and_no_file_takes_their_plac
     assert rest == "'' False True"
 
 
+ABROAD = """
+from vlmsel_auto.cli.support import guarded, open_streams
+import typer
+app = typer.Typer()
+@app.command()
+def work(as_json: bool = False):
+    with guarded(as_json=as_json) as answer:
+        answer.json = {"café": "žlutý kůň"}
+    if not as_json:
+        print("café, žlutý kůň")
+open_streams()
+app()
+"""
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [
+        ("ascii", "caf\\xe9, \\u017elut"),
+        ("ascii:surrogateescape", "caf\\xe9, \\u017elut"),
+        ("latin-1", "café, \\u017elut"),
+    ],
+)
+def test_what_the_encoding_lacks_is_escaped_and_json_is_json(encoding, shown, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    ran = [
+        subprocess.run([sys.executable, "-c", ABROAD, *more], check=True, capture_output=True)
+        for more in ((), ("--as-json",))
+    ]
+    assert ran[0].stdout.decode(encoding.split(":")[0]).startswith(shown)
+    assert json.loads(ran[1].stdout.decode("utf-8")) == {"café": "žlutý kůň"}
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_an_answer_that_finds_a_full_disk_is_one_line():
     with Path("/dev/full").open("wb") as full:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
 import json
 import logging
 import logging.handlers
@@ -15,7 +17,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 import typer
 
@@ -163,11 +165,14 @@ def _one_line(error: Exception) -> str:
 
 
 def _one_object(value: Json) -> str:
-    """JSON text; a file name that is no UTF-8 is escaped, and comes back as `os.fsdecode` gave it."""
+    """JSON text; a file name that is no UTF-8 is escaped, and comes back as `os.fsdecode` gave it.
+
+    JSON is UTF-8: where standard output has another encoding, all that is not ASCII is escaped.
+    """
     from vlmsel_auto.recordjson import encode  # imports numpy
 
     found = encode(value)  # without NaN
-    text = json.dumps(found, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(found, ensure_ascii=not _is_utf8(sys.stdout), allow_nan=False)
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -179,6 +184,7 @@ def open_streams() -> None:
     """Open standard streams that the caller closed, as ``>&-`` and some daemons do, to nowhere.
 
     The next file that is opened would take their number, and what libraries write there would be written into it.
+    What the encoding of standard output lacks is escaped there, as on standard error.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -187,6 +193,12 @@ def open_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper) and not _is_utf8(sys.stdout):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _is_utf8(stream: TextIO) -> bool:
+    return codecs.lookup(stream.encoding or "utf-8").name == "utf-8"
 
 
 @contextlib.contextmanager
