@@ -34,7 +34,7 @@ test: $(READY) lint  ## checks and all tests, with the coverage of lines
 
 # three processes of tests on two processors: tests wait for servers, for Ray and for processes that are killed
 traced: $(COMPILED)
-	$(BIN)/python -m slipcover -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m slipcover -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=30
 
 test-fast: $(READY)  ## without the tests that train for minutes
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'

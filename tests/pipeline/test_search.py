@@ -313,7 +313,7 @@ def test_an_empty_budget_is_refused_before_anything_is_written(shapes, no_librar
 
 
 def test_an_unknown_method_is_refused_before_anything_is_written(shapes, no_library, tmp_path):
-    with pytest.raises(InputError, match="method must be one of .*, but got 'lora'"):
+    with pytest.raises(InputError, match=r"method must be one of .*, but got 'lora'"):
         vlmsel_auto.search(shapes, method="lora", workdir=tmp_path / "w", library=no_library)
     assert not (tmp_path / "w").exists()
 

@@ -159,9 +159,9 @@ WITHOUT_CONDUCTANCE: Final[Mapping[str, str]] = {  # ranking -> the same without
 def replicate_scores(case: Case, truths: Sequence[FloatArray]) -> list[tuple[FloatArray, FloatArray]]:
     """Pairs of a replicate and the truth that it predicts.
 
-    With several tuning runs: the mean of the others against each. With one figure of zero-shot accuracy: two test splits
-    of the same size against each other, both by independent binomial draws. A draw against the figure itself would take
-    the figure's own sampling noise for knowledge (benchmarks/zero_shot_ceiling.py). Else nothing.
+    With several tuning runs: the mean of the others against each. With one figure of zero-shot accuracy: two test
+    splits of the same size against each other, both by independent binomial draws. A draw against the figure itself
+    would take the figure's own sampling noise for knowledge (benchmarks/zero_shot_ceiling.py). Else nothing.
     """
     if len(truths) > 1:
         stack = np.stack(truths)

@@ -186,7 +186,9 @@ def _notes(
             f"several{beside}; runs are tested on the same images, so the ceiling shares their sampling noise"
         )
     elif "replicate_ceiling" in figures:
-        notes.append("replicate_ceiling: one test split predicts another of the same size, both simulated by binomial draws")
+        notes.append(
+            "replicate_ceiling: one test split predicts another of the same size, both simulated by binomial draws"
+        )
     if "swab" in figures:
         notes.append("swab: class similarities by each candidate's own text tower, no captions")
     return tuple(notes)
