@@ -136,8 +136,10 @@ def test_a_work_directory_resumes_and_is_not_taken_from_others(settings, tmp_pat
     assert second.result_.trials == first.result_.trials
     assert pickle.loads(pickle.dumps(first)).predict(X[:1]) == first.predict(X[:1])  # noqa: S301 - our own
     (tmp_path / "other" / "task").mkdir(parents=True)
-    with pytest.raises(WorkdirError, match="workdir must be new, empty or of an earlier fit"):
-        VlmClassifier(**settings, workdir=tmp_path / "other").fit(X, y)
+    (tmp_path / "file").touch()
+    for taken in ("other", "file"):
+        with pytest.raises(WorkdirError, match="workdir must be new, empty or of an earlier fit"):
+            VlmClassifier(**settings, workdir=tmp_path / taken).fit(X, y)
     assert (tmp_path / "other" / "task").exists()
 
 

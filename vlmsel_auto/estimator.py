@@ -255,7 +255,7 @@ class VlmClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         if self.workdir is None:
             return Path(tempfile.mkdtemp(prefix="vlmsel-"))
         place = Path(self.workdir)
-        if place.is_dir() and any(place.iterdir()) and not (place / "search").is_dir():
+        if place.exists() and not (place / "search").is_dir() and (place.is_file() or any(place.iterdir())):
             raise WorkdirError(f"workdir must be new, empty or of an earlier fit, but got {str(place)!r}")
         (place / "search").mkdir(parents=True, exist_ok=True)  # known from now on: a fit that failed can go on
         shutil.rmtree(place / "task", ignore_errors=True)

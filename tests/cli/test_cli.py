@@ -344,7 +344,9 @@ def test_what_the_encoding_lacks_is_escaped_and_json_is_json(encoding, shown, mo
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_an_answer_that_finds_a_full_disk_is_one_line():
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_answer_that_finds_a_full_disk_is_one_line(unbuffered, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     with Path("/dev/full").open("wb") as full:
         ran = subprocess.run([sys.executable, "-c", NOISY], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert ran.returncode == 2

@@ -7,7 +7,7 @@ import pytest
 import vlmsel_auto
 from helpers.drawings import SHAPES
 from helpers.labelling import drawn_session, true_class, write_heap
-from vlmsel_auto.errors import CandidateError, TaskError, WorkdirError
+from vlmsel_auto.errors import CandidateError, InputError, TaskError, WorkdirError
 from vlmsel_auto.events import Notice
 from vlmsel_auto.library.places import default_library
 from vlmsel_auto.pipeline.label import write_to_label
@@ -175,3 +175,8 @@ def test_two_sessions_on_one_folder(session, heap, tmp_path):
 def test_what_cannot_be_asked(heap, options):
     with pytest.raises(ValueError, match="count must be 1 or more and purpose ranking or tuning"):
         vlmsel_auto.label(heap, **options)
+
+
+def test_a_data_set_has_no_place_for_labels(heap):
+    with pytest.raises(InputError, match=r"needs a folder.*, but got a list"):
+        vlmsel_auto.label([heap / "000.png"])

@@ -111,6 +111,7 @@ def guarded(*, debug: bool = False, as_json: bool = False, resumes: bool = False
         except OSError as error:
             if not is_disk_error(error):  # a reader that went away
                 raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered would fail again at exit
             say(f"error: {_one_line(_of_the_disk(error))}")
             raise typer.Exit(EXIT_INPUT) from None
     if answer.code:

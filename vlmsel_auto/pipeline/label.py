@@ -12,7 +12,7 @@ from typing import Final
 
 from vlmsel_auto.cache import Store, default_cache_dir, write_atomically
 from vlmsel_auto.csvcells import text_cell
-from vlmsel_auto.errors import WorkdirError
+from vlmsel_auto.errors import InputError, WorkdirError
 from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.library.places import open_library
 from vlmsel_auto.library.records import Library
@@ -156,8 +156,11 @@ def folder_of(task_dir: str | Path, workdir: str | Path | None) -> Path:
     """The folder of to_label.csv.
 
     Raises:
+        InputError: the images are in no folder.
         WorkdirError: it lies in the task folder, where the file would be taken for an image, or cannot be written.
     """
+    if not isinstance(task_dir, (str, os.PathLike)):
+        raise InputError(f"label needs a folder, in which labels are kept, but got a {type(task_dir).__name__}")
     folder = Path(workdir) if workdir is not None else default_workdir(Path(task_dir))
     if folder.resolve().is_relative_to(Path(task_dir).resolve()):
         raise WorkdirError(f"the work directory must lie outside the task folder, but got {str(folder)!r}")

@@ -44,7 +44,11 @@ class Budget:
     def __post_init__(self) -> None:
         """Refuse what allows nothing."""
         for name, value in (("seconds", self.seconds), ("trials", self.trials)):
-            if value is not None and not 0 < value < math.inf:
+            try:
+                allowed = value is None or 0 < value < math.inf
+            except TypeError:  # a text, as the command line takes it
+                allowed = False
+            if not allowed:
                 raise BudgetError(f"a budget of {name} must be positive, or None for no limit, but got {value!r}")
 
 

@@ -1,7 +1,7 @@
 """Images that looks see beside the labelled ones, so that a ranking by few labels learns from more images than those.
 
-What signals of unlabelled images say of a handful is mostly noise (docs/ranking.md has the figures). Where the support
-set is small, further training images count, as if they had no labels, and files of the folder that have none.
+What signals of unlabelled images say of a handful is mostly noise (docs/ranking-worth.md has the figures). Where the
+support set is small, further training images count, as if they had no labels, and files of the folder that have none.
 """
 
 from __future__ import annotations
