@@ -100,7 +100,7 @@ class PruningCost:
     """What postponing cost, as far as audit trials can tell. Accuracies in [0, 1]."""
 
     audited: int  # postponed candidates that were tuned on purpose
-    untouched: int  # candidates never tuned
+    untouched: int  # candidates without a finished trial
     best_audit: str | None
     cost: float | None  # best audited minus best planned of the same method, at least 0; None: nothing to compare
 

@@ -64,14 +64,11 @@ def pruning_text(report: SearchReport) -> str:
     """What postponing candidates cost, as far as audit trials can tell."""
     cost = report.pruning
     if cost.untouched == 0 and cost.audited == 0:
-        return "Every candidate was tuned, so nothing can have been lost by postponing."
+        return "Every candidate has a finished trial, so nothing can have been lost by postponing."
+    rest = f"{formatting.plural(cost.untouched, 'candidate')} without a finished trial."
     if cost.audited == 0:
-        return (
-            f"No postponed candidate was audited, so what postponing cost is unknown; "
-            f"{formatting.plural(cost.untouched, 'candidate')} stayed untuned."
-        )
+        return f"No postponed candidate was audited, so what postponing cost is unknown; {rest}"
     audited = f"{formatting.plural(cost.audited, 'postponed candidate')} tuned as an audit"
-    rest = f"{formatting.plural(cost.untouched, 'candidate')} stayed untuned."
     if cost.cost is None:
         return f"{audited}, but no planned trial used the same method: nothing to compare. {rest}"
     if cost.cost <= 0:
