@@ -190,6 +190,18 @@ def test_what_does_not_fit_is_shortened_or_left() -> None:
     assert late.method == "probe"
 
 
+def test_no_tower_is_begun_in_vain_once_there_is_a_model_and_its_seconds_are_known() -> None:
+    made = plan(audits=0, methods=(FINETUNE,))
+    history = [tried("m0", 0.5, seconds=40.0, number=0)]
+    assert next_trial(made, history, left=Left(seconds=1.0)) is None
+    assert next_trial(made, [], left=Left(seconds=1.0)) is not None
+    untimed = plan(audits=0)
+    probes = [tried(line.candidate, 0.5, "probe", number=n) for n, line in enumerate(untimed.lines)]
+    late = next_trial(untimed, probes, left=Left(seconds=1.0))
+    assert late is not None
+    assert late.method == "finetune"
+
+
 def test_first_trials_begin_at_the_learned_defaults() -> None:
     start = {"learning_rate": 0.8}
     made = make_plan(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -168,6 +168,9 @@ def _promising(plan: Plan, history: History, *, left: Left, usable: Sequence[str
     arms = prospects(plan, history, names=names, now=now, left=left)
     arms = arms or prospects(plan, history, names=usable, now=now, left=left)
     since, measured = stalled(plan, history), best_value(history) > 0
+    if measured:  # there is a model: none is begun in vain
+        timed = {trial.method for trial in history if trial.state is TrialState.COMPLETE}
+        arms = [arm for arm in arms if arm.fits >= policy.in_vain or not _is_timed_tower(arm, timed)]
     if since < policy.patience:  # there is news: what leads so far is told apart later
         arms = [arm for arm in arms if arm.again is None]
     fresh = [arm for arm in arms if not arm.tries]
@@ -218,6 +221,10 @@ def _trial_of(plan: Plan, history: History, arm: Prospect) -> NextTrial:
 def _in_time(point: Point, arm: Prospect) -> Point:
     """Fewer epochs when the time left is too short for as many: a short schedule that ends beats half of a long one."""
     return shorter(point, arm.fits) if arm.method.trains is Trains.TOWER and arm.fits < 1 else point
+
+
+def _is_timed_tower(arm: Prospect, timed: Collection[str]) -> bool:
+    return arm.method.trains is Trains.TOWER and arm.method.name in timed
 
 
 def _worth_of(plan: Plan, now: Posterior, arm: Prospect) -> float:

@@ -74,6 +74,7 @@ class Policy:
     # cost
     too_short: float = 0.25  # there must be time for this share of a whole trial
     hopeless: float = 0.01  # what is left of an arm's worth otherwise
+    in_vain: float = 0.1  # with less no tower is begun: a third of the shortest schedule, which gives no model
     screening_share: int = 3  # at most one trial in so many goes to the first probes, when trials are counted
     screening_time: float = 0.25  # at most this share of the time, when that is limited
     untimed_cost: float = 20.0  # of a trial that trains a tower against one of a head, where the plan was told none

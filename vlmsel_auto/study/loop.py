@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from typing import cast
 
 from vlmsel_auto.engines.engine import Done, Failed, Finished, Lost
@@ -16,7 +17,7 @@ from vlmsel_auto.planning.history import believed
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.next_trial import NextTrial, may_be_late, next_trial
 from vlmsel_auto.planning.rungs import goes_on_at
-from vlmsel_auto.planning.tried import History
+from vlmsel_auto.planning.tried import History, Left
 from vlmsel_auto.process import is_disk_error
 from vlmsel_auto.records import StoppedBy, TrialOrigin
 from vlmsel_auto.study.optuna_study import Prediction, RunningTrial, StudyEntry
@@ -65,12 +66,18 @@ def _fill(search: Search) -> StoppedBy | None:
             history = search.imagined()
             chosen = next_trial(search.plan, history, left=left, unavailable=tuple(search.unavailable))
             if chosen is None or (left.spent and search.floor_begun):  # it is late once
-                return StoppedBy.BUDGET if left.spent else StoppedBy.EXHAUSTED
+                return StoppedBy.BUDGET if left.spent or _wants_time(search, history, left) else StoppedBy.EXHAUSTED
             search.study.queue(chosen, prediction=_predict(search, history, chosen))
         elif left.spent and not _is_late_floor(search, waiting[0]):
             return StoppedBy.BUDGET
         _begin(search, search.study.take())
     return None
+
+
+def _wants_time(search: Search, history: History, left: Left) -> bool:
+    """Whether a trial would be begun if there were time for it."""
+    unlimited = replace(left, seconds=None)
+    return next_trial(search.plan, history, left=unlimited, unavailable=tuple(search.unavailable)) is not None
 
 
 def _is_late_floor(search: Search, entry: StudyEntry) -> bool:
