@@ -191,7 +191,7 @@ def ended_with(error, *, as_json=False, debug=False):
         (InputError("wrong, but got 'x'"), 2),
         (TaskError("no images, but got 'x'"), 2),
         (MissingDependency("install vlmsel-auto[parquet]"), 2),
-        (PermissionError(13, "Permission denied", "/root/x"), 2),
+        (PermissionError(13, "Permission denied", "closed/x"), 2),
         (OSError(28, "No space left on device"), 2),
         (KeyboardInterrupt(), 130),
         (RuntimeError("boom"), 1),
