@@ -6,7 +6,7 @@
 TASKS is a folder of task folders; without, scikit-learn's digits are the only task. At most 400 test images of each,
 which no candidate was trained on, are the heap; the ranking without labels, by the library without the task, is what
 is known before the first label. After every label a strategy names a candidate, until all images but one are labelled.
-Its count is the number of labels from which on all that it names are within a point of the best on the heap; "within
+Its count is the number of labels from which on all that it names are within a point of the best on the heap; "up to
 60" counts no further than 60 labels, for CODA's record ends there.
 
 "CODA, its authors' code" is a record of the candidates that it names: {task: {"named": [after 0, 1, ... labels]}}.
@@ -65,13 +65,8 @@ def ask(one: Heap, asked: Asked, *, seed: int = 0) -> Iterator[Belief]:
         labels[place] = one.labels[place]
 
 
-def best_of(beliefs: Iterator[Belief]) -> list[int]:
-    """Candidates of the highest expected accuracy."""
-    return [int(now.accuracy.argmax()) for now in beliefs]
-
-
 def best_and_shown(beliefs: Iterator[Belief]) -> tuple[list[int], dict[int, Belief]]:
-    """The same, and the beliefs after as many labels as tables show: all of them would fill the memory."""
+    """Candidates of the highest expected accuracy, and the beliefs that tables show: all would fill the memory."""
     named, shown = [], {}
     for count, now in enumerate(beliefs):
         named.append(int(now.accuracy.argmax()))
@@ -134,9 +129,11 @@ def play(heaps: Sequence[Heap]) -> dict[str, Played]:
         "no label: the ranking": Played(losses=[[each] for each in unlabelled]),
         COUNTED: Played(losses=[[one.loss(counted(one, seed=seed)) for seed in range(10)] for one in heaps]),
         "belief, random images": Played(
-            losses=[[one.loss(best_of(ask(one, "chance", seed=seed))) for seed in range(2)] for one in heaps]
+            losses=[[one.loss(best_and_shown(ask(one, "chance", seed=seed))[0]) for seed in range(2)] for one in heaps]
         ),
-        "belief, most doubtful image": Played(losses=[[one.loss(best_of(ask(one, "doubt")))] for one in heaps]),
+        "belief, most doubtful image": Played(
+            losses=[[one.loss(best_and_shown(ask(one, "doubt"))[0])] for one in heaps]
+        ),
         OURS: Played(
             losses=[[one.loss(named)] for one, (named, _) in zip(heaps, informed, strict=True)],
             beliefs=[shown for _, shown in informed],

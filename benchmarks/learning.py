@@ -154,10 +154,15 @@ def judge(setting: Setting, library: Library, *, truth: Truth, shots: int) -> di
     return found
 
 
+def learned_in(own: Library, setting: Setting) -> list[str]:
+    """Names in the user's library of the tasks that were searched, in their order."""
+    return [next(one for one in own.task_names if one.startswith(name)) for name in setting.learned]
+
+
 def rows_of(setting: Setting, own: Library, *, truth: Truth, shots: int) -> dict[str, dict[str, FloatArray]]:
     """Row -> judged task -> `MEASURES`; the first row is the start."""
     base = default_library().select_tasks(list(setting.base))
-    learned = [next(one for one in own.task_names if one.startswith(name)) for name in setting.learned]
+    learned = learned_in(own, setting)
     found = {"0 searches": judge(setting, base, truth=truth, shots=shots)}
     for count in counts_of(len(learned))[1:]:
         part = own.select_tasks(learned[:count])
@@ -241,7 +246,7 @@ def main() -> None:
         judged = len(found["0 searches"])
         print(f"{len(setting.base)} base, {len(setting.learned)} learned, {judged} judged; {title}")
         tables[title] = report(found)
-    made = own.select_tasks([next(one for one in own.task_names if one.startswith(name)) for name in setting.learned])
+    made = own.select_tasks(learned_in(own, setting))
     record = {
         "base": setting.base, "learned": setting.learned, "judged": setting.judged, "seconds": args.seconds,
         "divisions": args.divisions,

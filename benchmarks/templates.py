@@ -15,7 +15,6 @@ the plain one, and the one that labels of all unlabelled images would choose.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,9 +25,9 @@ import open_clip
 import torch
 from numpy.typing import NDArray
 from paired import change
-from without_labels import SAME_IMAGES, Scene, accuracy_of_each, ranked, scene
+from without_labels import SAME_IMAGES, Scene, accuracy_of_each, command_line, ranked, scene, task_paths
 
-from vlmsel_auto.cache import Store, default_cache_dir
+from vlmsel_auto.cache import Store
 from vlmsel_auto.library.places import default_library
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.wording import Wording, mean_text, wording
@@ -183,17 +182,11 @@ def load(
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", type=Path, help="folder of task folders")
-    parser.add_argument("--cache", type=Path, default=default_cache_dir() / "without-labels")
-    parser.add_argument("--write", type=Path, help="JSON of all rows")
-    parser.add_argument("--quick", action="store_true", help="six tasks")
-    args = parser.parse_args()
+    args = command_line(__doc__, quick="six tasks").parse_args()
     torch.set_num_threads(1)
     candidates, library = mini_zoo(), default_library()
     models = [zoo.load(one) for one in candidates]
-    paths = sorted(each for each in args.tasks.iterdir() if each.is_dir() and each.name in library.task_names)
-    paths = paths[::5] if args.quick else paths
+    paths = task_paths(args.tasks, library, quick=args.quick)
     owns = {path: load_task(path, workdir=args.cache).templates for path in paths}
     templates = tuple(dict.fromkeys([*BANK, *_SEVEN, *(each for own in owns.values() for each in own)]))
     everyone = [load(path, models, cache=args.cache, templates=templates, own=own) for path, own in owns.items()]

@@ -28,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from paired import change
 from without_labels_adapt import Views, log_loss, methods, pooled
 
@@ -180,10 +181,14 @@ def evaluate(
     return {"best in hindsight": float(single.max()), **accuracies}, losses
 
 
+def right_answers(images: Sequence[FloatArray], texts: Sequence[FloatArray], labels: IntArray) -> NDArray[np.bool_]:
+    """Whether (M, n) each candidate is right on an image, from rows of unit length of images (n, D), texts (K, D)."""
+    return np.stack([(x @ w.T).argmax(axis=1) == labels for x, w in zip(images, texts, strict=True)])
+
+
 def accuracy_of_each(images: Sequence[FloatArray], texts: Sequence[FloatArray], labels: IntArray) -> FloatArray:
-    """Zero-shot accuracies (M,) of the candidates, from rows of unit length of images (n, D) and texts (K, D)."""
-    pairs = zip(images, texts, strict=True)
-    return np.array([np.mean((x @ w.T).argmax(axis=1) == labels) for x, w in pairs], dtype=np.float64)
+    """Zero-shot accuracies (M,) of the candidates, from the same."""
+    return np.asarray(right_answers(images, texts, labels).mean(axis=1), dtype=np.float64)
 
 
 def _ceilings(views: Views, labels: IntArray) -> dict[str, FloatArray]:
@@ -216,22 +221,34 @@ def table(title: str, rows: Mapping[str, FloatArray]) -> list[dict[str, object]]
     return content
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def command_line(about: str | None, *, quick: str | None) -> argparse.ArgumentParser:
+    """What scripts on whole splits are told; ``quick``: what --quick leaves; None: they have no short form."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", type=Path, help="folder of task folders")
     parser.add_argument("--cache", type=Path, default=default_cache_dir() / "without-labels")
     parser.add_argument("--write", type=Path, help="JSON of all rows")
+    if quick is not None:
+        parser.add_argument("--quick", action="store_true", help=quick)
+    return parser
+
+
+def task_paths(folder: Path, library: Library, *, quick: bool = False) -> list[Path]:
+    """Folders of the library's tasks, or of every fifth."""
+    found = sorted(each for each in folder.iterdir() if each.is_dir() and each.name in library.task_names)
+    return found[::5] if quick else found
+
+
+def main() -> None:
+    """Command line."""
+    parser = command_line(__doc__, quick="six tasks, own templates")
     parser.add_argument(
         "--images", type=int, default=UNLABELLED, help="unlabelled ones of a task; default: %(default)s"
     )
-    parser.add_argument("--quick", action="store_true", help="six tasks, own templates")
     args = parser.parse_args()
     torch.set_num_threads(1)
     candidates, library = mini_zoo(), default_library()
-    paths = sorted(each for each in args.tasks.iterdir() if each.is_dir() and each.name in library.task_names)
+    paths = task_paths(args.tasks, library, quick=args.quick)
     load = partial(scene, candidates=candidates, cache=args.cache, images=args.images)
-    paths = paths[::5] if args.quick else paths
     own = [load(each, templates=None) for each in paths]
     settings = {"own templates": own}
     if not args.quick:

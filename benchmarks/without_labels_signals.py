@@ -17,19 +17,16 @@ Embeddings are those that `without_labels.py` keeps in --cache.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import torch
 from paired import change
-from without_labels import Scene, others, scene
+from without_labels import Scene, command_line, others, scene, task_paths
 
-from vlmsel_auto.cache import default_cache_dir
 from vlmsel_auto.library.places import default_library
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.models.candidates import mini_zoo
@@ -191,15 +188,11 @@ def beside_figures(
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", type=Path, help="folder of task folders")
-    parser.add_argument("--cache", type=Path, default=default_cache_dir() / "without-labels")
-    parser.add_argument("--write", type=Path, help="JSON of all rows")
-    args = parser.parse_args()
+    args = command_line(__doc__, quick=None).parse_args()
     torch.set_num_threads(1)
     candidates = mini_zoo()
     library = default_library().select([one.id for one in candidates])
-    paths = sorted(each for each in args.tasks.iterdir() if each.is_dir() and each.name in library.task_names)
+    paths = task_paths(args.tasks, library)
     scenes = [scene(each, candidates, cache=args.cache, templates=None) for each in paths]
     print("| images | NDCG@5 | tau-b | top-1 loss |\n|---|---|---|---|")
     content: dict[str, object] = {"images": numbers(scenes, library, candidates)}

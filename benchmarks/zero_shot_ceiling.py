@@ -20,11 +20,8 @@ them, too. Embeddings are those that `without_labels.py` keeps in --cache.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -32,9 +29,9 @@ import torch
 from numpy.typing import NDArray
 from paired import change
 from ranking_table import measures
-from without_labels import Scene, ranked, scene
+from without_labels import Scene, command_line, ranked, right_answers, scene, task_paths
 
-from vlmsel_auto.cache import default_cache_dir
+from vlmsel_auto.bench.rankings import drawn_pair
 from vlmsel_auto.library.places import default_library
 from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.ranking.agreement import ndcg
@@ -48,11 +45,6 @@ Pair: TypeAlias = tuple[FloatArray, FloatArray]  # accuracies (M,) and the truth
 Formula: TypeAlias = Callable[[Right, np.random.Generator], Pair]
 
 
-def right_answers(images: Sequence[FloatArray], texts: Sequence[FloatArray], labels: NDArray[np.int64]) -> Right:
-    """Of all candidates, from rows of unit length of images (n, D) and texts (K, D)."""
-    return np.stack([(x @ w.T).argmax(axis=1) == labels for x, w in zip(images, texts, strict=True)])
-
-
 def one_draw(right: Right, rng: np.random.Generator) -> Pair:
     """The accuracies stand for the truth, noise included."""
     n, accuracy = right.shape[1], right.mean(axis=1)
@@ -60,9 +52,8 @@ def one_draw(right: Right, rng: np.random.Generator) -> Pair:
 
 
 def two_draws(right: Right, rng: np.random.Generator) -> Pair:
-    """What ships: see `vlmsel_auto.bench.rankings.replicate_scores`."""
-    n, accuracy = right.shape[1], right.mean(axis=1)
-    return rng.binomial(n, accuracy) / n, rng.binomial(n, accuracy) / n
+    """What ships."""
+    return drawn_pair(right.mean(axis=1), right.shape[1], rng)
 
 
 def two_samples(right: Right, rng: np.random.Generator) -> Pair:
@@ -158,17 +149,11 @@ def label_rows(
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", type=Path, help="folder of task folders")
-    parser.add_argument("--cache", type=Path, default=default_cache_dir() / "without-labels")
-    parser.add_argument("--write", type=Path, help="JSON of all rows")
-    parser.add_argument("--quick", action="store_true", help="six tasks")
-    args = parser.parse_args()
+    args = command_line(__doc__, quick="six tasks").parse_args()
     torch.set_num_threads(1)
     candidates, library = mini_zoo(), default_library()
-    paths = sorted(each for each in args.tasks.iterdir() if each.is_dir() and each.name in library.task_names)
-    load = partial(scene, candidates=candidates, cache=args.cache, templates=None)
-    scenes = [load(each) for each in (paths[::5] if args.quick else paths)]
+    paths = task_paths(args.tasks, library, quick=args.quick)
+    scenes = [scene(each, candidates, cache=args.cache, templates=None) for each in paths]
     half: dict[str, dict[str, float]] = {}
     whole: dict[str, dict[str, float]] = {}
     test: dict[str, Right] = {}

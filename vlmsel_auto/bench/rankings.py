@@ -160,8 +160,7 @@ def replicate_scores(case: Case, truths: Sequence[FloatArray]) -> list[tuple[Flo
     """Pairs of a replicate and the truth that it predicts.
 
     With several tuning runs: the mean of the others against each. With one figure of zero-shot accuracy: two test
-    splits of the same size against each other, both by independent binomial draws. A draw against the figure itself
-    would take the figure's own sampling noise for knowledge (benchmarks/zero_shot_ceiling.py). Else nothing.
+    splits of the same size against each other, by `drawn_pair`. Else nothing.
     """
     if len(truths) > 1:
         stack = np.stack(truths)
@@ -172,4 +171,13 @@ def replicate_scores(case: Case, truths: Sequence[FloatArray]) -> list[tuple[Flo
         return []
     rng = np.random.default_rng([case.seed, case.column])
     accuracy = np.clip(truths[0], 0.0, 1.0)
-    return [(rng.binomial(n, accuracy) / n, rng.binomial(n, accuracy) / n) for _ in range(_REPLICATES)]
+    return [drawn_pair(accuracy, n, rng) for _ in range(_REPLICATES)]
+
+
+def drawn_pair(accuracy: FloatArray, images: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    """Accuracies on two test splits of so many images around ``accuracy`` (M,), by independent binomial draws.
+
+    Both are drawn: a draw against the accuracies themselves would take their own sampling noise for knowledge
+    (benchmarks/zero_shot_ceiling.py).
+    """
+    return rng.binomial(images, accuracy) / images, rng.binomial(images, accuracy) / images
