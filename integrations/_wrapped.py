@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.samplers import BaseSampler, GridSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 
 class WrappingSampler(BaseSampler):
-    """Passes everything on to ``sampler``; None is TPE with ``seed``."""
+    """Passes everything on to ``sampler``; None is TPE with ``seed``.
+
+    Raises:
+        ValueError: a `GridSampler`, which takes every trial for the cell of its own that it gave it.
+    """
 
     def __init__(self, sampler: BaseSampler | None, *, seed: int | None) -> None:
+        if isinstance(sampler, GridSampler):
+            raise ValueError(  # noqa: TRY004 - a sampler is expected, and this is one
+                "The wrapped sampler must see what trials really had, which a grid does not: it would leave out the "
+                "cells of those that were chosen here. Use optuna.samplers.BruteForceSampler, which tries every "
+                f"combination once too, but got {type(sampler).__name__}"
+            )
         self._sampler = sampler if sampler is not None else TPESampler(seed=seed)
 
     def reseed_rng(self) -> None:

@@ -34,8 +34,12 @@ class PastSampler(WrappingSampler):
 
     Args:
         past: what past trials say.
-        sampler: the wrapped sampler, also for when every setting was tried; None is TPE.
+        sampler: the wrapped sampler, also for when every setting was tried; None is TPE. For every combination once
+            take `optuna.samplers.BruteForceSampler`.
         seed: of the default sampler.
+
+    Raises:
+        ValueError: the sampler is a `GridSampler`.
     """
 
     def __init__(self, past: PastTable, sampler: BaseSampler | None = None, *, seed: int | None = None) -> None:

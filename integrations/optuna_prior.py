@@ -42,8 +42,11 @@ class PriorSampler(WrappingSampler):
 
     Args:
         prior: what is believed of the candidates, and the settings of their first trials.
-        sampler: the wrapped sampler; None is TPE.
+        sampler: the wrapped sampler; None is TPE. For every combination once take `optuna.samplers.BruteForceSampler`.
         seed: of the default sampler.
+
+    Raises:
+        ValueError: the sampler is a `GridSampler`.
     """
 
     def __init__(self, prior: CandidatePrior, sampler: BaseSampler | None = None, *, seed: int | None = None) -> None:
@@ -70,17 +73,15 @@ class PriorSampler(WrappingSampler):
         inferred = super().infer_relative_search_space(study, trial)
         added = ({name} | set(settings)) - set(inferred)
         theirs = {key: each for key, each in search_space.items() if key not in added}
-        found = dict(super().sample_relative(study, trial, theirs))
-        if name in search_space and name not in found:
-            found[name] = super().sample_independent(study, trial, name, search_space[name])
-        return found
+        return dict(super().sample_relative(study, trial, theirs))
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> object:
         """From the prior what no earlier trial had: the candidate, and settings of a candidate's first trial.
 
-        Anything else is the wrapped sampler's.
+        Anything else is the wrapped sampler's, the candidate too where none is due. It is asked for that only now: some
+        samplers, such as `BruteForceSampler`, need to know what the trial has already.
 
         Raises:
             ValueError: by `allowed_names`.
@@ -89,8 +90,11 @@ class PriorSampler(WrappingSampler):
             if sets_first(study, self._prior, trial, name=param_name, kind=param_distribution):
                 return self._prior.settings[param_name]
             return super().sample_independent(study, trial, param_name, param_distribution)
-        allowed = allowed_names(study, self._prior, param_distribution)
-        return value_of(self._prior, search_of(study, self._prior).most_promising(allowed), param_distribution)
+        allowed, search = allowed_names(study, self._prior, param_distribution), search_of(study, self._prior)
+        due = search.due(allowed)
+        if due is None and kinds_of(study, {param_name}):
+            return super().sample_independent(study, trial, param_name, param_distribution)
+        return value_of(self._prior, due or search.most_promising(allowed), param_distribution)
 
 
 class PriorPruner(BasePruner):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, BruteForceSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase, RelativeSamplerTestCase
@@ -125,6 +125,23 @@ def test_categorical_names_work_too() -> None:
     study.optimize(by_name, n_trials=6)
     assert study.trials[0].params["candidate"] == "model-c"
     assert study.best_trial.params["candidate"] == "model-c"
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # of BruteForceSampler
+@pytest.mark.parametrize("first", ["candidate", "decay"])
+def test_every_combination_is_tried_once_where_the_wrapped_sampler_does_so(first: str) -> None:
+    def few(trial: optuna.Trial) -> float:
+        if first == "decay":
+            trial.suggest_categorical("decay", [0.0, 0.1])
+        index = trial.suggest_int("candidate", 0, len(NAMES) - 1)
+        return float(TRUTH[index]) - trial.suggest_categorical("decay", [0.0, 0.1])
+
+    study = optuna.create_study(direction="maximize", sampler=PriorSampler(prior(), BruteForceSampler(seed=0)))
+    enqueue(study, prior(), count=1)
+    study.optimize(few, n_trials=100)
+    assert sorted(tuple(sorted(each.params.items())) for each in study.trials) == sorted(
+        (("candidate", place), ("decay", decay)) for place in range(len(NAMES)) for decay in (0.0, 0.1)
+    )
 
 
 def test_two_objectives_and_constraints() -> None:

@@ -1,7 +1,8 @@
 """_wrapped.py: what a sampler does not do itself, the wrapped one does."""
 
 import optuna
-from optuna.samplers import RandomSampler, TPESampler
+import pytest
+from optuna.samplers import GridSampler, RandomSampler, TPESampler
 
 from vlmsel_auto.integrations._wrapped import WrappingSampler
 
@@ -17,3 +18,8 @@ def test_a_wrapped_sampler_draws_as_it_does_alone() -> None:
     assert draws(WrappingSampler(None, seed=4)) == draws(TPESampler(seed=4))
     relative = TPESampler(seed=5, multivariate=True)
     assert draws(WrappingSampler(relative, seed=None)) == draws(TPESampler(seed=5, multivariate=True))
+
+
+def test_a_grid_is_refused_and_told_what_to_take() -> None:
+    with pytest.raises(ValueError, match=r"BruteForceSampler, which tries every .*, but got GridSampler"):
+        WrappingSampler(GridSampler({"x": [0, 1]}), seed=None)
