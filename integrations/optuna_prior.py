@@ -14,13 +14,15 @@ lives in the study alone, so any storage, several workers and resumed studies wo
 from __future__ import annotations
 
 import copy
+import warnings
+from collections.abc import Sequence
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, MedianPruner
 from optuna.samplers import BaseSampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from ._wrapped import WrappingSampler
 from .ask_tell import sign_of
@@ -28,6 +30,8 @@ from .candidate_search import CandidatePrior
 from .optuna_trials import allowed_names, keep_names, kinds_of, mode_of, name_in, search_of, sets_first, value_of
 
 __all__ = ["CandidatePrior", "PriorPruner", "PriorSampler", "enqueue"]
+
+_QUEUED = "vlmsel:candidate"  # user attribute of a trial of `enqueue`: the candidate's name
 
 
 class PriorSampler(WrappingSampler):
@@ -96,6 +100,18 @@ class PriorSampler(WrappingSampler):
             return super().sample_independent(study, trial, param_name, param_distribution)
         return value_of(self._prior, due or search.most_promising(allowed), param_distribution)
 
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """The wrapped sampler's; and a word where a trial of `enqueue` failed before it had its candidate."""
+        queued = trial.user_attrs.get(_QUEUED)
+        if state == TrialState.FAIL and queued is not None and self._prior.parameter not in trial.params:
+            warnings.warn(
+                f"Trial {trial.number} was queued for {queued!r} and failed before it had that. If its error is about "
+                f"{self._prior.parameter!r}: names that are suggested need enqueue(..., by_name=True), "
+                "indices enqueue(..., by_name=False)",
+                stacklevel=2,
+            )
+        super().after_trial(study, trial, state, values)
+
 
 class PriorPruner(BasePruner):
     """Asks more of candidates with a weak prior: the wrapped pruner sees their values worsened by a handicap.
@@ -148,6 +164,6 @@ def enqueue(study: optuna.Study, prior: CandidatePrior, *, count: int = 3, by_na
     for index in chosen:
         study.enqueue_trial(
             {**prior.settings, prior.parameter: prior.names[index] if by_name else index},
-            user_attrs={"vlmsel:candidate": prior.names[index]},
+            user_attrs={_QUEUED: prior.names[index]},
         )
     return len(chosen)
