@@ -10,6 +10,7 @@ search.tell(params, accuracy)
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from vlmsel_auto.records import Candidate, FloatArray, Ranking
 from .ask_tell import Mode, Params, Rungs, Value, sign_of
 
 _STALL = 3  # trials without a better one
+_ROUNDED = 1e-6  # of a unit
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -139,8 +141,11 @@ class CandidateSearch:
         self._tries: Counter[int] = Counter()  # begun, those that failed or still run included
         self._running: Counter[int] = Counter()
         self._good: Counter[int] = Counter()  # that run or did not fail
-        self._best: dict[int, float] = {}  # value of each candidate's best trial, as accuracy, larger is better
+        self._best: dict[
+            int, float
+        ] = {}  # value of each candidate's best trial, in units of accuracy, larger is better
         self._since = 0  # trials since the best
+        self._warned = False
         self._rungs = Rungs()
 
     def ask(self) -> dict[str, Value]:
@@ -163,7 +168,7 @@ class CandidateSearch:
         Args:
             params: its parameters; only the candidate's matters.
             value: in the objective's own unit; None or not finite: it was tried, but its value does not count (it was
-                pruned, or broke a constraint).
+                pruned, or broke a constraint). One beyond the prior's ``unit`` is warned of: the first, once.
 
         Raises:
             ValueError: no candidate of the prior.
@@ -171,6 +176,14 @@ class CandidateSearch:
         place = self._end(params)
         if value is None or not math.isfinite(value):
             return
+        if abs(value) > self.prior.unit * (1 + _ROUNDED) and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"The objective is {value!r} in a trial of {self.prior.names[place]!r}, but an accuracy or error of "
+                f"1.0 is {self.prior.unit!r} of it, so the prior cannot tell candidates apart: make the prior with "
+                "unit=..., how much of the objective is 1.0 of accuracy, 100 for per cent",
+                stacklevel=2,
+            )
         reached = self._score(value)
         self._since = 0 if reached > max(self._best.values(), default=-math.inf) else self._since + 1
         self._best[place] = max(self._best.get(place, -math.inf), reached)
@@ -239,12 +252,15 @@ class CandidateSearch:
 
     def _gains(self) -> tuple[list[float], list[float]]:
         """Expected improvement by one more trial of each candidate, and what is believed of it."""
-        seen = [Observation(candidate=place, method=0, value=value) for place, value in self._best.items()]
+        # what is made small is an error, and 0 all right; or an accuracy turned round, which is below 0
+        errors = self.mode == "min" and max(self._best.values(), default=0.0) <= 0
+        best = {place: value + 1 if errors else value for place, value in self._best.items()}
+        seen = [Observation(candidate=place, method=0, value=value) for place, value in best.items()]
         now = posterior(self.prior.belief, seen)
         mean, sd = now.mean[:, 0].tolist(), now.sd[:, 0].tolist()
-        top = max(self._best.values(), default=max(mean))
+        top = max(best.values(), default=max(mean))
         gains = [
-            acquisition(mean[place], sd[place], best=top, reached=self._best.get(place), tries=self._tries[place])
+            acquisition(mean[place], sd[place], best=top, reached=best.get(place), tries=self._tries[place])
             for place in range(len(mean))
         ]
         return gains, mean

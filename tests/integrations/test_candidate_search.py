@@ -42,6 +42,26 @@ def test_other_units_and_minimisation_change_nothing():
     assert run(turned, -100 * TRUTH, 12) == plain
 
 
+def test_an_error_is_an_accuracy_seen_from_above_and_nothing_is_better_than_none():
+    perfect = np.where(np.array(NAMES) == BEST, 1.0, 0.6)
+    for truth in (TRUTH, perfect):
+        unsure = prior(np.linspace(0.5, 0.6, len(NAMES)), sd=2.0)
+        accuracy, error = CandidateSearch(unsure), CandidateSearch(unsure, mode="min")
+        assert run(error, 1 - truth, 12) == run(accuracy, truth, 12)
+        assert error.should_stop() is accuracy.should_stop() is (truth is perfect)
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_per_cent_without_its_unit_is_told_once(mode):
+    search = CandidateSearch(prior(), mode=mode)
+    with pytest.warns(
+        UserWarning, match=r"is 90\.0 in a trial of 'model-c', but .* is 1\.0 of it.*100 for per"
+    ) as told:
+        run(search, 100 * TRUTH, 5)
+    assert len(told) == 1
+    run(CandidateSearch(prior(unit=100.0), mode=mode), 100 * TRUTH, 5)
+
+
 def test_trials_at_the_same_time_do_not_all_go_to_one_candidate():
     search = CandidateSearch(prior(np.linspace(0.5, 0.6, len(NAMES)), sd=2.0))
     assert len({search.ask()["candidate"] for _ in range(4)}) > 1
