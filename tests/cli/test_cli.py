@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from helpers.cell_world import cell
 from helpers.exported_world import export_member
 from helpers.loopback_hub import loopback_hub
 from helpers.report_world import make_report
@@ -24,6 +26,8 @@ from vlmsel_auto.cli.app import app, main
 from vlmsel_auto.cli.support import guarded, make_sink, parse_duration
 from vlmsel_auto.errors import InputError, MissingDependency, TaskError, TrialDiverged, TrialUnavailable
 from vlmsel_auto.events import Notice
+from vlmsel_auto.library.assemble import assemble
+from vlmsel_auto.library.file import save as save_library
 from vlmsel_auto.reporting.progress import PlainSink
 
 MEMBER = "ViT-Mi-16-64.all-m"
@@ -650,6 +654,23 @@ def test_library_from_images_to_table(tmp_path):
     assert one_object(merged.stdout)["tasks"] == 2
     file.write_bytes(file.read_bytes()[:-10])
     assert run("library", "list", "--library", file).exit_code == 2
+
+
+def test_library_says_which_figures_are_no_accuracies(tmp_path):
+    birds, cars = (cell("a", name, classes=classes, probed=0.6) for name, classes in (("birds", 3), ("cars", 2)))
+    birds = replace(birds, task=replace(birds.task, metric="balanced_accuracy"))
+    file, table = tmp_path / "library.safetensors", tmp_path / "table.csv"
+    save_library(assemble([birds, cars]), file)
+    said = "probe and tuned on birds: balanced accuracy, not accuracy"
+    for command in (("list",), ("show", "a"), ("show", "birds")):
+        assert said in run("library", *command, "--library", file).stdout
+    assert "not accuracy" not in run("library", "show", "cars", "--library", file).stdout
+    told = one_object(run("library", "show", "a", "--library", file, "--json").stdout)["cells"]
+    assert [each["metric"] for each in told] == ["balanced_accuracy", "accuracy"]
+    run("library", "export", "--library", file, "--out", table)
+    assert [line.split(",")[-1] for line in table.read_text("utf-8").splitlines()] == [
+        "metric", "balanced_accuracy", "accuracy",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("width", ["80", "120"])

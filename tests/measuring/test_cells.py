@@ -70,6 +70,7 @@ def test_a_cell_says_what_was_measured_and_how(world):
     assert cell.candidate.sha256 == fingerprint(model.candidate)
     assert len(cell.candidate.blocks) == len(cell.activity)
     assert cell.task == source_task(task)
+    assert source_task(dataclasses.replace(task, metric="macro_f1")).metric == "macro_f1"
     assert (cell.task.n_test, cell.task.classes) == (len(task.test), ("circle", "square"))
     told = dict(cell.build.settings)
     assert cell.build.code_version == "1.2"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,9 @@ import numpy as np
 from vlmsel_auto.cache import Json
 from vlmsel_auto.cli.answers import print_table, write_csv
 from vlmsel_auto.cli.support import say
-from vlmsel_auto.library.records import Cell, Library
+from vlmsel_auto.library.records import Cell, Library, SourceTask
 from vlmsel_auto.records import FloatArray
-from vlmsel_auto.reporting.formatting import number, percent, plural
+from vlmsel_auto.reporting.formatting import metric_text, number, percent, plural
 from vlmsel_auto.reporting.table import Column
 from vlmsel_auto.units import thousands
 
@@ -59,6 +59,7 @@ def list_json(library: Library) -> Json:
                 "domain": task.domain,
                 "classes": task.n_classes,
                 "test_images": task.n_test,
+                "metric": task.metric,
                 "cells": cells,
                 "mean_zero_shot": zero_shot,
                 "mean_tuned": tuned,
@@ -103,8 +104,20 @@ def print_list(library: Library) -> None:
             Column("profile", ["yes" if profile else "no" for profile in library.has_profiles], least=_WIDE),
             *_summary_columns(library, axis=0),
         ],
-        notes=[f"{plural(len(library.failures), 'cell')} failed"] if library.failures else [],
+        notes=[
+            *_other_metrics(library.tasks[s] for s in np.flatnonzero(np.isfinite(library.tuned).any(axis=0))),
+            *([f"{plural(len(library.failures), 'cell')} failed"] if library.failures else []),
+        ],
     )
+
+
+def _other_metrics(tasks: Iterable[SourceTask]) -> list[str]:
+    """What has to be said where figures of probes and tuning are no accuracies."""
+    names: dict[str, list[str]] = {}
+    for task in dict.fromkeys(tasks):
+        if task.metric != "accuracy":
+            names.setdefault(metric_text(task.metric), []).append(task.name)
+    return [f"probe and tuned on {', '.join(held)}: {metric}, not accuracy" for metric, held in names.items()]
 
 
 def _summary_columns(library: Library, *, axis: int) -> list[Column]:
@@ -131,12 +144,13 @@ def select(library: Library, name: str) -> tuple[Cell, ...]:
 
 
 def show_json(cells: Sequence[Cell]) -> Json:
-    """``{"cells": [...]}``: accuracies and provenance."""
+    """``{"cells": [...]}``: figures and provenance; ``metric`` is that of ``probed`` and ``tuned``."""
     return {
         "cells": [
             {
                 "candidate": cell.candidate.id,
                 "task": cell.task.name,
+                "metric": cell.task.metric,
                 "zero_shot": cell.zero_shot,
                 "probed": cell.probed,
                 "tuned": _tuned(cell),
@@ -170,19 +184,22 @@ def print_cells(cells: Sequence[Cell]) -> None:
         Column("made", days, least=_WIDE),
     ]
     sources = sorted({f"{cell.build.source} {cell.build.code_version}".strip() for cell in cells})
-    print_table(columns, notes=[f"source: {source}" for source in sources])
+    others = _other_metrics(cell.task for cell in ordered if np.isfinite([cell.probed, _tuned(cell)]).any())
+    print_table(columns, notes=[*others, *(f"source: {source}" for source in sources)])
 
 
 def write_cells(library: Library, path: Path) -> None:
-    """Write one line a cell: accuracies and where they come from; unknown values are empty.
+    """Write one line a cell: figures and where they come from; unknown values are empty.
+
+    Zero-shot figures are accuracies, ``probed`` and ``tuned`` by the task's ``metric``.
 
     Raises:
         InputError: the file cannot be written.
     """
-    rows = [["candidate", "task", "zero_shot", "probed", "tuned", "conductance_total", "source", "finished"]]
+    rows = [["candidate", "task", "zero_shot", "probed", "tuned", "conductance_total", "source", "finished", "metric"]]
     for cell in library.cells():
         values = (cell.zero_shot, cell.probed, _tuned(cell), cell.total)
         texts = [f"{value:.6g}" if np.isfinite(value) else "" for value in values]
         finished = f"{cell.finished:.0f}" if np.isfinite(cell.finished) else ""
-        rows.append([cell.candidate.id, cell.task.name, *texts, cell.build.source, finished])
+        rows.append([cell.candidate.id, cell.task.name, *texts, cell.build.source, finished, cell.task.metric])
     write_csv(rows, path, what="the table")

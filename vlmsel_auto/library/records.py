@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmsel_auto.errors import LibraryError
-from vlmsel_auto.records import FloatArray, IntArray
+from vlmsel_auto.records import FloatArray, IntArray, Metric
 
 Places: TypeAlias = NDArray[np.int16]
 
@@ -46,6 +46,7 @@ class SourceTask:
     digest: str  # sha256 of the task's content, see Task.digest
     n_test: int  # images behind the accuracies; 0: unknown
     zero_shot_images: int | None = None  # behind zero-shot accuracies, where they are others
+    metric: Metric = "accuracy"  # of what probes and tuning reached; zero-shot figures are always accuracy
 
     @property
     def n_classes(self) -> int:
@@ -89,10 +90,10 @@ class Cell:
     build: Build
     finished: float  # seconds since 1970-01-01 UTC
     zero_shot: float = np.nan  # accuracy on the test split
-    probed: float = np.nan  # accuracy of a linear probe on the test split
+    probed: float = np.nan  # of a linear probe on the test split, by the task's metric
     total: float = np.nan  # mean over images of F(x) - F(x0), F = margin
     seconds: float = np.nan  # wall time of the cell
-    tuned: Mapping[str, float] = field(default_factory=dict)  # run name -> accuracy on the test split
+    tuned: Mapping[str, float] = field(default_factory=dict)  # run name -> test split, by the task's metric
     signals: Mapping[str, float] = field(default_factory=dict)  # label-free statistics by name
     evidence: Mapping[tuple[int, int, str], float] = field(default_factory=dict)  # (draw, shots, score name) -> value
     activity: FloatArray = field(default_factory=lambda: np.empty(0))  # (B,) mean of sum |C|, F = margin
@@ -142,7 +143,7 @@ class Library:
 
     @property
     def tuned(self) -> FloatArray:
-        """Accuracy after fine-tuning (M, S): the mean over the runs that are there, the least noisy single figure."""
+        """The task's metric after fine-tuning (M, S): the mean over the runs that are there, the least noisy figure."""
         known = np.isfinite(self.tuned_runs)
         count = known.sum(axis=2)
         return np.where(count > 0, np.where(known, self.tuned_runs, 0.0).sum(axis=2) / np.maximum(count, 1), np.nan)

@@ -179,7 +179,12 @@ def cell_of(
 
 
 def source_task(task: Task) -> SourceTask:
-    """What a library keeps of a task: its name, domain, classes, digest and number of test images."""
+    """What a library keeps of a task: its name, domain, classes, digest, number of test images and metric."""
     return SourceTask(
-        name=task.name, domain=task.domain, classes=task.classes, digest=task.digest, n_test=int(task.test.size)
+        name=task.name,
+        domain=task.domain,
+        classes=task.classes,
+        digest=task.digest,
+        n_test=int(task.test.size),
+        metric=task.metric,
     )
