@@ -2,7 +2,9 @@ import numpy as np
 
 from helpers.library_world import MEMBERS, build, draw
 from vlmsel_auto import events
+from vlmsel_auto.library.assemble import with_tuned
 from vlmsel_auto.measuring import tuned as library_trials
+from vlmsel_auto.tuning.run import run_trial
 
 
 def test_trials_fill_tuned_accuracies_and_are_not_run_twice(tmp_path, monkeypatch):
@@ -23,3 +25,26 @@ def test_trials_fill_tuned_accuracies_and_are_not_run_twice(tmp_path, monkeypatc
     )
     assert np.isnan(more.tuned_runs[:, :, 0]).all()
     assert any(isinstance(one, events.Notice) and "AssertionError" in one.text for one in seen)
+
+
+def test_a_run_of_a_library_that_is_added_to_stays_and_is_not_tuned_again(tmp_path, monkeypatch):
+    tasks = [
+        draw(tmp_path / "tasks" / name, shapes=("circle", "square"), seed=seed)
+        for seed, name in enumerate(("one", "two"))
+    ]
+    base = build(tmp_path, tasks=tasks[:1], members=MEMBERS[:1])
+    base = with_tuned(base, run="finetune 2-shot seed=0", source="s", values={(MEMBERS[0], "one"): 0.625})
+    tuned = []
+
+    def counted(spec, *, task, **rest):
+        tuned.append(task.name)
+        return run_trial(spec, task=task, **rest)
+
+    monkeypatch.setattr(library_trials, "run_trial", counted)
+    made = build(tmp_path, tasks=tasks[1:], members=MEMBERS[:1], base=base, tuned_seeds=(0,))
+    assert tuned == ["two"]
+    assert made.tuned[0, 0] == 0.625
+    assert np.isfinite(made.tuned[0, 1])
+    again = build(tmp_path, tasks=tasks, members=MEMBERS[:1], base=made, tuned_seeds=(0,))
+    assert tuned == ["two"]
+    np.testing.assert_array_equal(again.tuned, made.tuned)

@@ -1,7 +1,8 @@
 """Builds a library: every candidate on every task, cell by cell, each kept as soon as it is finished.
 
 A finished cell is a one-cell library file under the digest of what determines it (weights, task, settings). A killed
-build loses at most the cells that were being made; a build with one more candidate or task makes only the new cells.
+build loses at most the cells that were being made; a build with one more candidate or task makes only the new cells,
+also where it adds to a library that was made elsewhere.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from vlmsel_auto.events import Sink, StageFinished, discard
 from vlmsel_auto.library.assemble import assemble, merge
 from vlmsel_auto.library.file import load, save
 from vlmsel_auto.library.records import Cell, CellFailure, Library
-from vlmsel_auto.measuring.cells import CellSettings, cell_key, measure_cell, source_task
+from vlmsel_auto.measuring.cells import CellSettings, cell_key, is_current, measure_cell, source_task
 from vlmsel_auto.measuring.kept_jobs import results_of
 from vlmsel_auto.measuring.tuned import tune_cells
 from vlmsel_auto.models import zoo
@@ -54,7 +55,8 @@ def build(
         candidates: from `candidates.resolve`.
         out: the library file, written once at the end, whole.
         settings: number of images, shots, seed and the like.
-        base: a library that the cells are added to; its tuned accuracies and other cells stay.
+        base: a library that the cells are added to; its tuned accuracies and other cells stay, and cells of the same
+            weights, task content and settings are not measured again.
         leave_out: names of tasks, or of their folders, that must not enter.
         tuned_seeds: one run of few-shot fine-tuning of every cell for each; a long job, kept trial by trial.
         jobs: processes, each with one torch thread.
@@ -80,7 +82,14 @@ def build(
             f"a library needs at least one task and one candidate, but got {len(loaded)} and {len(candidates)}"
         )
     grid = [
-        _Job(candidate=one, task=task, settings=settings, device=device, cache=cache)
+        _Job(
+            candidate=one,
+            task=task,
+            settings=settings,
+            device=device,
+            cache=cache,
+            held=_held(base, candidate=one, task=task, settings=settings),
+        )
         for one in candidates
         for task in loaded
     ]
@@ -174,6 +183,15 @@ def load_tasks(
     return tuple(found.values())
 
 
+def _held(base: Library | None, *, candidate: Candidate, task: Task, settings: CellSettings) -> Cell | None:
+    """The cell of ``base`` that measuring would give again; None: there is none."""
+    if base is None or candidate.id not in base.candidate_ids or task.name not in base.task_names:
+        return None
+    cell = base.cell(candidate.id, task.name)
+    same = cell is not None and is_current(cell, candidate=candidate, task=task, settings=settings)
+    return cell if same else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Job:
     candidate: Candidate
@@ -181,6 +199,7 @@ class _Job:
     settings: CellSettings
     device: str
     cache: Path
+    held: Cell | None  # of the library that is added to
 
     @property
     def label(self) -> str:
@@ -194,7 +213,7 @@ class _Job:
     def kept(self) -> Cell | None:
         """The finished cell; None when there is none, or it is damaged and must be made again."""
         try:
-            (known,) = load(self.path).cells()
+            (known,) = (self.held,) if self.held is not None else load(self.path).cells()
         except ValueError:  # LibraryError is one; so is another number of cells
             return None
         # names may have changed since; the content has not, or the path would be another

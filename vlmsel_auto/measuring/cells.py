@@ -23,6 +23,7 @@ from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task
 from vlmsel_auto.tasks import split
 
 CELL_VERSION: Final = 9  # of what the figures mean: a change makes kept cells unused
+_SOURCE: Final = "vlmsel-auto library build"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +72,11 @@ def labelled_draws(task: Task, settings: CellSettings) -> dict[tuple[int, int], 
 
 def path_points(model: LoadedModel, settings: CellSettings) -> int:
     """Points of the path for this tower."""
-    return settings.points if choose_integrator(model.visual) == "spectral" else 2 * settings.points - 1
+    return _points(choose_integrator(model.visual), settings)
+
+
+def _points(integrator: str, settings: CellSettings) -> int:
+    return settings.points if integrator == "spectral" else 2 * settings.points - 1
 
 
 def cell_key(*, candidate: Candidate, task: Task, settings: CellSettings) -> str:
@@ -79,6 +84,20 @@ def cell_key(*, candidate: Candidate, task: Task, settings: CellSettings) -> str
     names = " ".join(sorted(one.name for one in SIGNALS))  # a new score is measured, from kept embeddings
     return digest(
         "library cell", CELL_VERSION, names, fingerprint(candidate), task.digest, cast("Json", settings.as_text())
+    )
+
+
+def is_current(cell: Cell, *, candidate: Candidate, task: Task, settings: CellSettings) -> bool:
+    """Whether measuring would give this cell again: of the same weights, task content and settings, with all scores."""
+    told = dict(cell.build.settings)
+    wanted = dict(settings.as_text()) | {"points": str(_points(told.get("integrator", ""), settings))}
+    scores = {*cell.signals, *(name for _, _, name in cell.evidence)}
+    return (
+        cell.build.source == _SOURCE
+        and wanted.items() <= told.items()
+        and scores >= {one.name for one in SIGNALS if one.ranked}
+        and cell.task.digest == task.digest
+        and cell.candidate.sha256 == fingerprint(candidate)
     )
 
 
@@ -109,9 +128,7 @@ def measure_cell(*, model: LoadedModel, task: Task, settings: CellSettings, code
         compared=compared,
         draws=draws,
         zero_shot=zeroshot.zeroshot(tested, task.labels[task.test]),
-        build=Build(
-            source="vlmsel-auto library build", code_version=code_version, settings=tuple(sorted(made.items()))
-        ),
+        build=Build(source=_SOURCE, code_version=code_version, settings=tuple(sorted(made.items()))),
         seed=settings.seed,
     )
     return replace(cell, seconds=time.perf_counter() - began)

@@ -39,24 +39,40 @@ def tune_cells(
     """The library with one run of full fine-tuning for each seed, at each candidate's default setting.
 
     The runs are called "finetune SHOTS-shot seed=SEED", shots being training images a class. Tasks are loaded with the
-    views of all candidates. A failed trial's accuracy stays NaN, and ``sink`` is told.
+    views of all candidates. What the library has of a run stays and is not tuned again. A failed trial is NaN, and
+    ``sink`` is told.
     """
+    runs = {seed: f"finetune {shots}-shot seed={seed}" for seed in seeds}
+    held = {seed: _held(library, run) for seed, run in runs.items()}
     trials = [
-        _Trial(candidate=one, task=task, seed=seed, shots=shots, device=device, cache=cache)
+        _Trial(
+            candidate=one,
+            task=task,
+            seed=seed,
+            shots=shots,
+            device=device,
+            cache=cache,
+            held=held[seed].get((one.id, task.name)),
+        )
         for seed in seeds
         for one in candidates
         for task in tasks
     ]
     found, _ = results_of(trials, unit="trials", workers=jobs, sink=sink)
-    for seed in seeds:
-        values = {
+    for seed, run in runs.items():
+        values = held[seed] | {
             (job.candidate.id, job.task.name): found[at]
             for at, job in enumerate(trials)
             if job.seed == seed and at in found
         }
-        run = f"finetune {shots}-shot seed={seed}"
         library = with_tuned(library, run=run, source="vlmsel-auto library build", values=values)
     return library
+
+
+def _held(library: Library, run: str) -> dict[tuple[str, str], float]:
+    """What the library has of a run, by (candidate id, task name)."""
+    known = {(cell.candidate.id, cell.task.name): cell.tuned.get(run) for cell in library.cells()}
+    return {pair: value for pair, value in known.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +83,7 @@ class _Trial:
     shots: int
     device: str
     cache: Path
+    held: float | None  # of the library that is added to
 
     @property
     def label(self) -> str:
@@ -89,12 +106,12 @@ class _Trial:
         return self.cache / "trials" / key[:2] / f"{key}.json"
 
     def kept(self) -> float | None:
-        """Test accuracy of the finished trial; None when there is none, or its file is damaged."""
+        """The finished trial's metric on the test split; None when there is none, or its file is damaged."""
         try:
             record = cast("dict[str, Json]", parse_json(self.path.read_bytes()))
             value = float(cast("float", record["accuracy"]))
         except (OSError, ValueError, KeyError, TypeError):
-            return None
+            return self.held
         return value if 0 <= value <= 1 else None
 
     def run(self, channel: Channel) -> None:  # noqa: ARG002 - the signature of a job
