@@ -133,7 +133,7 @@ def make_report(**changes):
         baselines=(
             Baseline(
                 name="average rank",
-                agreement=Agreement(n=4, tau_b=None, weighted_tau=None, ndcg5=None, top1_loss=None, top5_loss=None),
+                agreement=Agreement(n=2, tau_b=None, weighted_tau=None, ndcg5=None, top1_loss=None, top5_loss=None),
             ),
         ),
         budget=Budget(trials=7),

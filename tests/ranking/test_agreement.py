@@ -125,6 +125,19 @@ def test_few_candidates_are_too_few_to_say():
     assert agreement(np.arange(8.0), np.arange(8.0)).note == ""
 
 
+@pytest.mark.parametrize("n", [5, 12])
+def test_without_an_order_on_one_side_there_is_no_tau_and_a_note_says_so(n):
+    same, rising = np.full(n, 0.8), np.linspace(0.2, 0.9, n)
+    came_out = agreement(rising, same)
+    assert (came_out.tau_b, came_out.weighted_tau, came_out.ndcg5) == (None, None, None)
+    assert (came_out.tau_b_interval, came_out.ndcg5_interval) == (None, None)
+    assert (came_out.top1_loss, came_out.note) == (0.0, f"all {n} came out equal, so there is no order to predict")
+    predicted = agreement(same, rising)
+    assert (predicted.tau_b, predicted.weighted_tau, predicted.tau_b_interval) == (None, None, None)
+    assert predicted.ndcg5 == ndcg(same, rising)  # the mean over all orders
+    assert predicted.note == f"it takes all {n} for equal, so it predicts no order"
+
+
 def test_unequal_lengths_and_nan_are_refused():
     with pytest.raises(InputError, match="one length, but got"):
         agreement(np.zeros(3), np.zeros(4))

@@ -97,6 +97,14 @@ def test_random_order_is_the_mean_over_all_orders():
     losses = [truth.max() - value for value in truth]
     assert row.agreement.top1_loss == pytest.approx(np.mean(losses))
     assert row.agreement.ndcg5_interval is None
+    assert (row.agreement.tau_b, row.agreement.weighted_tau) == (0.0, 0.0)
+
+
+def test_where_all_came_out_equal_no_order_has_a_tau():
+    report = made(trials([0.8] * 5))
+    assert [line.agreement.tau_b for line in report.baselines if line.name == "random order"] == [None]
+    assert report.agreement.tau_b is None
+    assert "all 5 came out equal" in report.agreement.note
 
 
 def test_average_rank_is_judged_where_the_library_knows_the_candidate():

@@ -7,11 +7,13 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from helpers.report_world import NAMES, make_report, make_trial
 from vlmsel_auto.errors import InputError
+from vlmsel_auto.ranking.agreement import agreement
 from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.records import (
     Agreement,
@@ -28,6 +30,7 @@ from vlmsel_auto.reporting import views as report_views
 from vlmsel_auto.reporting.make_report import package_versions
 from vlmsel_auto.reporting.panel import panel
 from vlmsel_auto.reporting.report import (
+    Baseline,
     SearchReport,
     actual_accuracies,
     best_trials,
@@ -291,6 +294,15 @@ def test_ids_are_unique_and_every_reference_has_its_target(page):
 )
 def test_page_says(expected, page):
     assert expected in page
+
+
+def test_a_tau_of_equal_figures_is_a_dash_with_its_reason():
+    equal = agreement(np.arange(5.0), np.full(5, 0.8))
+    report = make_report(agreement=equal, baselines=(Baseline(name="alike", agreement=equal, note="its own"),))
+    rows = re.findall(r"<tr[^>]*><td class=\"id\">(?:this search|alike).*?</tr>", report_views.html(report))
+    assert [row.count('<td class="n">-</td>') for row in rows] == [3, 3]
+    assert "all 5 came out equal" in rows[0]
+    assert "all 5 came out equal, so there is no order to predict" in text_of(panel(report))
 
 
 def test_page_of_a_search_without_success():

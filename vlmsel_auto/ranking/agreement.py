@@ -164,7 +164,8 @@ def agreement(predicted: FloatArray, actual: FloatArray, *, seed: int = 0) -> Ag
     """Compare predicted scores (n,), higher is better, with the accuracies (n,) that the candidates had when tuned.
 
     Returns:
-        The figures; None and a note where n is too small to say anything.
+        The figures; None and a note where n is too small to say anything, or where one side is all equal: of that the
+        taus are undefined, and NDCG is where nothing came out better than anything else.
 
     Raises:
         InputError: lengths differ or a value is not finite.
@@ -180,20 +181,26 @@ def agreement(predicted: FloatArray, actual: FloatArray, *, seed: int = 0) -> Ag
             f"predicted and actual must be finite; leave out candidates that failed, but got {predicted} and {actual}"
         )
     n = len(actual)
-    enough_tau, enough_ndcg = n >= TOO_FEW_FOR_TAU, n >= TOO_FEW_FOR_NDCG
+    alike, undecided = (n > 1 and float(np.ptp(each)) == 0.0 for each in (actual, predicted))
+    enough_tau, enough_ndcg = n >= TOO_FEW_FOR_TAU, n >= TOO_FEW_FOR_NDCG and not alike
+    ordered = enough_tau and not alike and not undecided
     note = ""
-    if not enough_ndcg:
+    if n < TOO_FEW_FOR_NDCG:
         note = f"{n} tuned candidate{'' if n == 1 else 's'}: too few to say how well the prediction did"
     elif n < TOO_FEW_FOR_INTERVAL:
         note = f"{n} tuned candidates: too few for intervals"
+    if enough_tau and alike:
+        note = f"all {n} came out equal, so there is no order to predict"
+    elif enough_tau and undecided:
+        note = f"it takes all {n} for equal, so it predicts no order"
     return Agreement(
         n=n,
-        tau_b=tau_b(predicted, actual) if enough_tau else None,
-        weighted_tau=weighted_tau(predicted, actual) if enough_tau else None,
+        tau_b=tau_b(predicted, actual) if ordered else None,
+        weighted_tau=weighted_tau(predicted, actual) if ordered else None,
         ndcg5=ndcg(predicted, actual) if enough_ndcg else None,
         top1_loss=top_k_loss(predicted, actual, k=1) if n else None,
         top5_loss=top_k_loss(predicted, actual, k=5) if n else None,
-        tau_b_interval=_interval(_tau_b_of_each, predicted, actual, seed=seed),
-        ndcg5_interval=_interval(ndcg_of_each, predicted, actual, seed=seed),
+        tau_b_interval=_interval(_tau_b_of_each, predicted, actual, seed=seed) if ordered else None,
+        ndcg5_interval=_interval(ndcg_of_each, predicted, actual, seed=seed) if enough_ndcg else None,
         note=note,
     )

@@ -76,7 +76,7 @@ class Ranking:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Agreement:
-    """Predicted against actual rank over the n tuned candidates. None: too few to say."""
+    """Predicted against actual rank over the n tuned candidates. None: too few to say, or all of a side are equal."""
 
     n: int
     tau_b: float | None

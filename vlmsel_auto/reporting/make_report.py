@@ -13,7 +13,7 @@ import numpy as np
 
 from vlmsel_auto.models.facts import facts_of
 from vlmsel_auto.planning.objective import ACCURACY, Objective
-from vlmsel_auto.ranking.agreement import agreement
+from vlmsel_auto.ranking.agreement import TOO_FEW_FOR_TAU, agreement
 from vlmsel_auto.records import (
     Agreement,
     BestModel,
@@ -217,7 +217,8 @@ def _other_orders(average: Mapping[str, float], actual: Mapping[str, float], *, 
     # equal scores are averaged over all orders of the tied: exactly the expectation of a random order, which has no
     # sampling interval of this kind
     random = judge(dict.fromkeys(actual, 0.0), actual, seed=seed)
-    random = replace(random, tau_b_interval=None, ndcg5_interval=None, note="")
+    tau = 0.0 if len(actual) >= TOO_FEW_FOR_TAU and len(set(actual.values())) > 1 else None
+    random = replace(random, tau_b=tau, weighted_tau=tau, ndcg5_interval=None, note="")
     orders = [Baseline(name="random order", agreement=random, note="expected over all orders")]
     missing = sum(name not in average for name in actual)
     if missing < len(actual):

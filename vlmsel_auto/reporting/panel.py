@@ -76,8 +76,7 @@ def _prediction(report: SearchReport) -> str:
         return figures.note or sentences.TOO_FEW
     mixed = sentences.mixed_text(report)
     return (
-        f"tau-b {sentences.figure_text(figures.tau_b, figures.tau_b_interval)}, "
-        f"NDCG@5 {sentences.figure_text(figures.ndcg5, figures.ndcg5_interval)}, "
+        f"tau-b {sentences.figure_text(figures, 'tau_b')}, NDCG@5 {sentences.figure_text(figures, 'ndcg5')}, "
         f"loss of top-1 {sentences.points_text(figures.top1_loss)}; n = {figures.n}{f'. {mixed}' if mixed else ''}"
     )
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
-from vlmsel_auto.records import FinalScore, Interval, StoppedBy
+from vlmsel_auto.ranking.agreement import TOO_FEW_FOR_NDCG, TOO_FEW_FOR_TAU
+from vlmsel_auto.records import Agreement, FinalScore, Interval, StoppedBy
 from vlmsel_auto.reporting import formatting
 from vlmsel_auto.reporting.report import SearchReport
 from vlmsel_auto.tuning.methods import label_of
+from vlmsel_auto.units import DASH
 
 TOO_FEW: Final = "too few to say"
 STOPPED: Final[Mapping[StoppedBy, str]] = {
@@ -22,10 +24,12 @@ STOPPED: Final[Mapping[StoppedBy, str]] = {
 }
 
 
-def figure_text(value: float | None, bounds: Interval | None = None) -> str:
-    """A figure of agreement with its interval, where it has one."""
+def figure_text(found: Agreement, name: Literal["tau_b", "weighted_tau", "ndcg5"]) -> str:
+    """A figure of agreement with its interval, where it has one; a dash where it is undefined."""
+    value: float | None = getattr(found, name)
     if value is None:
-        return TOO_FEW
+        return TOO_FEW if found.n < (TOO_FEW_FOR_NDCG if name == "ndcg5" else TOO_FEW_FOR_TAU) else DASH
+    bounds: Interval | None = getattr(found, f"{name}_interval", None)
     between = "" if bounds is None else formatting.interval(bounds.low, bounds.high)
     return f"{formatting.number(value)} ({between})" if between else formatting.number(value)
 
