@@ -25,6 +25,12 @@ def test_a_sequence_or_a_text_of_names() -> None:
         named_classes(["cat", "cat"])
 
 
+def test_names_with_commas_and_quotation_marks_can_be_given_again() -> None:
+    names = ("hammer, claw", 'the "big" saw', '12" pipe', "two\nlines", "nail")
+    assert read_class_names(class_names_text(names)) == names
+    assert read_class_names('"hammer, claw", saw, 12" pipe') == ("hammer, claw", "saw", '12" pipe')
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -33,6 +39,7 @@ def test_a_sequence_or_a_text_of_names() -> None:
         ("nmaes.txt", "no such file of class names, and one name is not enough, but got 'nmaes.txt'"),
         ("lists/names", "no such file of class names"),
         ("cat,,dog", "must not be empty"),
+        ('cat, "dog', r"stands in quotation marks, .* but got 'cat, \"dog'"),
         ("", "must not be empty"),
         ("x" * 5000, "two classes or more"),
     ],

@@ -31,7 +31,8 @@ Classes = Annotated[
     typer.Option(
         "--classes",
         metavar="NAMES",
-        help='Classes of images without labels: "cat, dog", or a text file of one a line; default: those in task.toml.',
+        help='Classes of images without labels: "cat, dog" (names with commas in quotation marks of their own), '
+        "or a text file of one a line; default: those in task.toml.",
     ),
 ]
 Unlabelled = Annotated[

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -28,14 +30,21 @@ def named_classes(classes: str | Sequence[str]) -> tuple[str, ...]:
 
 def class_names_text(classes: str | Sequence[str]) -> str:
     """One text of the names that a user gave, which `read_class_names` reads."""
-    return classes if isinstance(classes, str) else ",".join(classes)
+    if isinstance(classes, str):
+        return classes
+    written = io.StringIO(newline="")
+    csv.writer(written).writerow(classes)
+    return written.getvalue().removesuffix("\r\n")
 
 
 def read_class_names(text: str) -> tuple[str, ...]:
     """Names in "cat, dog", or in a text file of that path: one a line, empty lines are passed over.
 
+    A name with a comma stands in quotation marks, as in CSV: 'cat, "dog, wild"'.
+
     Raises:
-        TaskError: the file is not there or cannot be read, or the names are not two or more different ones.
+        TaskError: the file is not there or cannot be read, a quotation mark is not closed, or the names are not two or
+            more different ones.
     """
     path = Path(text)
     try:
@@ -45,12 +54,23 @@ def read_class_names(text: str) -> tuple[str, ...]:
     if not is_file and "," not in text and (path.suffix or path.name != text) and text.strip():
         raise TaskError(f"there is no such file of class names, and one name is not enough, but got {text!r}")
     if not is_file:
-        return check_class_names(text.split(","), where=_LIST)
+        return check_class_names(_listed(text), where=_LIST)
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise TaskError(f"the file of class names cannot be read as UTF-8 text, but got {text!r}: {error}") from error
     return check_class_names([line for line in lines if line.strip()], where=text)
+
+
+def _listed(text: str) -> list[str]:
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise TaskError(
+            "a class name with a comma stands in quotation marks, as in 'cat, \"dog, wild\"', and marks in it are "
+            f"doubled, but got {text!r}: {error}"
+        ) from error
+    return [name for row in rows for name in row] or [""]
 
 
 def check_class_names(names: Sequence[str], *, where: str) -> tuple[str, ...]:
