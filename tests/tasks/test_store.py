@@ -186,7 +186,9 @@ def test_a_source_that_fails_leaves_no_trace(tmp_path: Path, images: list[Image.
 
 def test_a_store_that_cannot_be_written_says_where(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(WorkdirError, match="decoded images below"):
+    with pytest.raises(
+        WorkdirError, match=r"decoded images below .* name another folder \(--cache-dir, of a search --workdir\)"
+    ):
         opened(tmp_path / "file" / "pixels", Sources([]))
 
 

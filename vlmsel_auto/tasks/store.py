@@ -167,5 +167,6 @@ def _no_trace_of_failure(root: Path, *, lock: Path) -> Iterator[tuple[Path, ...]
         if not isinstance(error, OSError):
             raise
         raise WorkdirError(
-            f"cannot write decoded images below {root}: free space or give rights, but got {error}"
+            f"cannot write decoded images below {root}: free space, give rights or name another folder (--cache-dir, "
+            f"of a search --workdir), but got {error}"
         ) from error
