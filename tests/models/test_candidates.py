@@ -247,10 +247,10 @@ def test_a_folder_that_cannot_be_trusted_or_read_is_refused(
         candidates.resolve(f"local-dir:{folder}")
 
 
-def test_weights_may_not_be_a_link_out_of_the_folder(folder: Path, tmp_path: Path) -> None:
-    weights = folder / "open_clip_model.safetensors"
-    weights.rename(tmp_path / "outside.safetensors")
-    weights.symlink_to(tmp_path / "outside.safetensors")
+@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "open_clip_config.json"])
+def test_no_file_may_be_a_link_out_of_the_folder(folder: Path, tmp_path: Path, name: str) -> None:
+    (folder / name).rename(tmp_path / "outside.safetensors")
+    (folder / name).symlink_to(tmp_path / "outside.safetensors")
     with pytest.raises(CandidateError, match="must lie inside"):
         candidates.resolve(f"local-dir:{folder}")
 

@@ -286,3 +286,16 @@ def test_a_damaged_classifier_is_one_clear_error(tmp_path: Path, damage: str) ->
             (folder / "head.safetensors").write_bytes(b"\x00" * 20)
     with pytest.raises(CandidateError, match=r"(damaged|is missing).*but got .*model"):
         read_classifier(folder)
+
+
+@pytest.mark.parametrize("name", ["head.safetensors", "classes.json"])
+def test_no_file_of_the_classifier_may_be_a_link_out_of_the_folder(tmp_path: Path, name: str) -> None:
+    folder = _export(_model(), tmp_path / "model")
+    (folder / name).rename(folder / "kept")
+    (folder / name).symlink_to("kept")
+    assert len(read_classifier(folder).classes) > 1
+    (folder / "kept").rename(tmp_path / "outside")
+    (folder / name).unlink()
+    (folder / name).symlink_to("../outside")
+    with pytest.raises(CandidateError, match=f"must lie inside it, but got '{name}'"):
+        read_classifier(folder)

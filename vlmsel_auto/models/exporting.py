@@ -26,7 +26,7 @@ from vlmsel_auto.models import card
 from vlmsel_auto.models.card import NOTHING_KNOWN, Provenance
 from vlmsel_auto.models.facts import facts_of
 from vlmsel_auto.models.loadedmodel import LoadedModel
-from vlmsel_auto.models.modeldir import CONFIG, VOCABULARY
+from vlmsel_auto.models.modeldir import CONFIG, VOCABULARY, within
 from vlmsel_auto.recordjson import parse_json
 
 _WEIGHTS = "open_clip_model.safetensors"
@@ -141,12 +141,14 @@ def read_classifier(directory: Path) -> Classifier:
     """Read the classifier of an exported folder.
 
     Raises:
-        CandidateError: the folder is no export of vlmsel_auto, or its files are damaged or do not fit together.
+        CandidateError: the folder is no export of vlmsel_auto, its files are damaged or do not fit together, or one is
+            a link to outside of it.
     """
     where = str(directory)
+    labels, weights = within(directory, _CLASSES), within(directory, _HEAD)
     try:
-        record = parse_json((directory / _CLASSES).read_bytes())
-        with safe_open(directory / _HEAD, framework="numpy") as file:
+        record = parse_json(labels.read_bytes())
+        with safe_open(weights, framework="numpy") as file:
             head, bias, scale = (file.get_tensor(key).astype(np.float32) for key in ("weight", "bias", "scale"))
         _check_format(record["format"], record["version"])
         found = Classifier(

@@ -70,6 +70,7 @@ def read_model_dir(path: Path) -> ModelDir:
     if not path.is_dir():
         raise CandidateError(f"A model folder is needed, with {CONFIG} and weights in it, but got {str(path)!r}")
     config_path = path / CONFIG
+    within(path, CONFIG)
     config = _read_config(config_path)
     model_cfg = _table(config, "model_cfg", config_path)
     preprocess = config.get("preprocess_cfg") or {}
@@ -191,8 +192,12 @@ def _vocabulary(folder: Path, text: Mapping[str, Json]) -> Path | None:
     return _inside(folder, VOCABULARY) if (folder / VOCABULARY).is_file() else None
 
 
-def _inside(folder: Path, name: str) -> Path:
-    """Path of ``name`` in ``folder``; symbolic links may lead elsewhere in the folder, or to the hub cache's blobs."""
+def within(folder: Path, name: str) -> Path:
+    """Path of ``name`` in ``folder``; symbolic links may lead elsewhere in the folder, or to the hub cache's blobs.
+
+    Raises:
+        CandidateError: it lies elsewhere.
+    """
     root = folder.resolve()
     path = (root / name).resolve()
     allowed = [root]
@@ -200,8 +205,14 @@ def _inside(folder: Path, name: str) -> Path:
         allowed.append(root.parent.parent / "blobs")
     if not any(path.is_relative_to(each) for each in allowed):
         raise CandidateError(f"A file of the model folder {str(folder)!r} must lie inside it, but got {name!r}")
+    return root / name  # the name in the folder: a link's target in a cache has no suffix
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """`within`, of a file that is there."""
+    path = within(folder, name)
     if not path.is_file():
         raise CandidateError(
             f"The model folder {str(folder)!r} lacks a file that its configuration names, but got {name!r}"
         )
-    return root / name  # the name in the folder: a link's target in a cache has no suffix
+    return path
