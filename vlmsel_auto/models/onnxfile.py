@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -24,16 +23,14 @@ from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim
 
-from vlmsel_auto.errors import CandidateError, InputError, MissingDependency, TaskError
+from vlmsel_auto.errors import CandidateError, InputError, MissingDependency
 from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.models.exported import ExportedModel, load_exported
-from vlmsel_auto.models.prediction import Paths, as_paths, image_files, probabilities, read_batches, stack
-from vlmsel_auto.records import UNLABELLED, FloatArray, ImageView
-from vlmsel_auto.tasks.names import nfc
+from vlmsel_auto.models.onnxcheck import OnnxCheck, check_images, compare
+from vlmsel_auto.models.prediction import Paths, as_paths
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -49,21 +46,8 @@ _PREPROCESSING: Final = (
     "weighted sum of their log-probabilities."
 )
 _LARGEST: Final = 1_900_000_000  # bytes of weights in the file itself: a protobuf ends at 2 GiB
+_TRANSLATION: Final = 3.0  # of the time that torch reads a model, to translate it: 2.0 to 3.8 were seen
 _HALVED: Final = 1024  # numbers: smaller tensors stay in single precision, they save nothing
-_BATCH: Final = 64
-_NOISE: Final = 16  # images that the file is checked on where none are given
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OnnxCheck:
-    """The file, run by onnxruntime, beside the model that it came from, run by torch."""
-
-    images: int
-    largest_difference: float  # of a probability
-    same_class: int  # images that both put into the same class
-    labelled: int = 0  # images that lie in a folder of a class's name
-    model_right: int = 0  # of those, by the model
-    file_right: int = 0  # likewise, by the file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,14 +92,14 @@ def export_onnx(
     sink(StageStarted(stage="export", text="load the model"))
     model = load_exported(Path(model_dir)).eval()
     if shown:
-        _check_images(shown, model.views)
+        check_images(shown, model.views)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part-", dir=file.parent) as folder:
             part = Path(folder) / file.name
             _write(model, part, half=half, sink=sink)
             sink(StageFinished(stage="export", seconds=time.monotonic() - began, text="converted"))
-            check = _compare(part, model, shown, sink=sink)
+            check = compare(part, model, shown, sink=sink)
             if not half and not check.largest_difference <= TOLERANCE:  # NaN neither
                 raise CandidateError(
                     f"The ONNX file of this model computes something else: use the model folder, but got probabilities "
@@ -239,84 +223,28 @@ def _halve(proto: ModelProto) -> None:
     proto.graph.node.extend([*casts, *nodes])
 
 
-def _check_images(images: Sequence[Path], views: Sequence[ImageView]) -> None:
-    """Refuse what the file could not be compared on, before it is made."""
-    with closing(read_batches(image_files(images), views=views, size=1)) as batches:
-        if not any(each.pixels is not None for batch in batches for each in batch):
-            raise TaskError(f"At least one usable image is needed, but got {[str(each) for each in images]!r}")
-
-
-def _compare(file: Path, model: ExportedModel, images: Sequence[Path], *, sink: Sink) -> OnnxCheck:
-    """Run file and model on the images, or on noise."""
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # nothing is sent anywhere; read when it is imported
-    from onnxruntime import InferenceSession, SessionOptions
-
-    options = SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    names = input_names(model)
-
-    def check(pixels: Sequence[NDArray[np.uint8]], labels: Sequence[int]) -> OnnxCheck:
-        (found,) = session.run([_OUTPUT], dict(zip(names, pixels, strict=True)))
-        return _check(probabilities(model, pixels), np.asarray(found, dtype=np.float64), labels)
-
-    if not images:
-        rng = np.random.default_rng(0)
-        noise = [rng.integers(0, 256, (_NOISE, view.size, view.size, 3), dtype=np.uint8) for view in model.views]
-        return check(noise, [UNLABELLED] * _NOISE)
-    began, total = time.monotonic(), sum(1 for _ in image_files(images))
-    sink(StageStarted(stage="export", total=total, text="compare the file with the model"))
-    place = {name: index for index, name in enumerate(model.classes)}
-    done, checks = 0, []
-    for batch in read_batches(image_files(images), views=model.views, size=_BATCH):
-        usable = [each for each in batch if each.pixels is not None]
-        if usable:
-            labels = [place.get(nfc(each.path.parent.name), UNLABELLED) for each in usable]
-            checks.append(check(stack(usable), labels))
-        done += len(batch)
-        sink(StageProgress(stage="export", done=done))
-    sink(StageFinished(stage="export", seconds=time.monotonic() - began))
-    return _together(checks)
-
-
-def _together(checks: Sequence[OnnxCheck]) -> OnnxCheck:
-    """What all batches say; one NaN is the largest difference."""
-    return OnnxCheck(
-        images=sum(each.images for each in checks),
-        largest_difference=float(np.max([each.largest_difference for each in checks])),
-        same_class=sum(each.same_class for each in checks),
-        labelled=sum(each.labelled for each in checks),
-        model_right=sum(each.model_right for each in checks),
-        file_right=sum(each.file_right for each in checks),
-    )
-
-
-def _check(ours: FloatArray, theirs: FloatArray, labels: Sequence[int]) -> OnnxCheck:
-    """Compare probabilities (n, K) of n images with labels (n,)."""
-    true, said, found = np.asarray(labels), ours.argmax(axis=1), theirs.argmax(axis=1)
-    return OnnxCheck(
-        images=len(true),
-        largest_difference=float(np.abs(ours - theirs).max()),
-        same_class=int((said == found).sum()),
-        labelled=int((true != UNLABELLED).sum()),
-        model_right=int((said == true).sum()),
-        file_right=int((found == true).sum()),
-    )
-
-
 @contextmanager
 def _told(graph: _Graph, sink: Sink) -> Iterator[None]:
-    """Tell which member torch is tracing, and when all are: it says nothing itself."""
+    """Tell which member torch is tracing, and when all are: it says nothing itself.
+
+    What follows, the translation, cannot be looked into. How long it takes is told from how long reading took.
+    """
     towers = graph.model.towers
+    began: list[float] = []
 
     def tell(done: int, text: str, *_: object) -> None:
+        began.append(time.monotonic())
         sink(StageProgress(stage="export", done=done, text=text))
+
+    def translate(*_: object) -> None:
+        seconds = max(1.0, _TRANSLATION * (time.monotonic() - began[0]))
+        tell(len(towers), f"translate the graph, which takes about {seconds:.0f} s")
 
     with ExitStack() as stack:
         for place, tower in enumerate(towers):
             text = f"read member {place + 1} of {len(towers)}"
             stack.callback(tower.register_forward_pre_hook(partial(tell, place, text)).remove)
-        stack.callback(graph.register_forward_hook(partial(tell, len(towers), "translate the graph")).remove)
+        stack.callback(graph.register_forward_hook(translate).remove)
         yield
 
 
