@@ -21,3 +21,9 @@ def test_a_copy_says_of_what():
     assert left_out_notes([BadFile(path="x.png", reason="same image as before")]) == (
         "files left out, cannot be used: 1: 'x.png: same image as before'",
     )
+
+
+def test_two_rows_of_one_image_are_no_copies():
+    found = a_copy("images/a.png", of="images/a.png", more=", but labelled 'x' and not 'y'")
+    reason = "named more than once in labels.csv, but labelled 'x' and not 'y'"
+    assert found == BadFile(path="images/a.png", reason=reason)

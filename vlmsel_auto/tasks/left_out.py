@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vlmsel_auto.records import BadFile
+from vlmsel_auto.tasks.labeltable import LABELS
 from vlmsel_auto.tasks.names import printable, shown
 
 
 def a_copy(path: str, *, of: str, more: str = "", used: bool = False) -> BadFile:
-    """What to say of a file that shows the same image as another."""
+    """What to say of a file that shows the same image as another, or that another row of labels.csv names too."""
+    if path == of:
+        return BadFile(path=printable(path), reason=f"named more than once in {LABELS}{more}", used=used)
     twin = printable(of)
     return BadFile(path=printable(path), reason=f"same image as {twin}{more}", used=used, copy_of=twin)
 
