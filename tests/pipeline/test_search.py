@@ -163,6 +163,8 @@ def test_report_holds_what_the_result_says(finished):
     assert report.agreement == result.agreement
     assert len(report.trials) == len(result.trials)
     assert {row.name for row in report.baselines} >= {"random order"}
+    assert list(report.stage_seconds) == ["start", "images and ranking", "trials", "export"]
+    assert sum(report.stage_seconds.values()) == pytest.approx(report.seconds)
     page = (result.report_dir / "report.html").read_text()
     assert result.best.candidate in page
     mistakes = report.mistakes

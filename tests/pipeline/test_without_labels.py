@@ -67,6 +67,8 @@ def test_a_search_without_labels_ends_with_the_model_that_ranks_first(found):
 def test_the_report_says_that_no_label_checked_it(found):
     result, events = found
     report = load_report(result.report_dir)
+    assert list(report.stage_seconds) == ["start", "images and ranking", "export"]
+    assert sum(report.stage_seconds.values()) == pytest.approx(report.seconds)
     assert UNCHECKED in report.notes
     assert any(isinstance(event, Notice) and event.text == UNCHECKED for event in events)
     assert (report.task.unlabelled, report.task.train) == (45, 0)

@@ -426,7 +426,7 @@ def test_terminal_is_safe_from_control_characters():
 
 def test_the_budget_ends_after_what_earlier_runs_took():
     trials = (make_trial(0, NAMES[0], validation=0.9), make_trial(1, NAMES[1], validation=0.8))  # 10 and 11 seconds
-    stages = {"images and ranking": 5.0, "trials": 11.5}
+    stages = {"start": 2.0, "images and ranking": 3.0, "trials": 11.5}
     report = make_report(trials=trials, budget=Budget(seconds=30.0), stage_seconds=stages)
     assert report.before_trials == 5.0
     assert report.budget_end == pytest.approx(30.0 + 21.0 - 11.5)

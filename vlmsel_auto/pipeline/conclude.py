@@ -16,7 +16,7 @@ from vlmsel_auto.planning.objective import Objective
 from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task, TrialState
 from vlmsel_auto.reporting import views
 from vlmsel_auto.reporting.make_report import make_report
-from vlmsel_auto.reporting.report import RANKING_STAGE, TRIALS_STAGE, SearchReport
+from vlmsel_auto.reporting.report import RANKING_STAGE, START_STAGE, TRIALS_STAGE, SearchReport
 from vlmsel_auto.study.study import StudyOutcome
 
 
@@ -32,6 +32,7 @@ def conclude(
     budget: Budget,
     objective: Objective,
     began: float,
+    started_after: float,
     ranked_after: float,
     command: str,
     settings: Mapping[str, str],
@@ -52,6 +53,7 @@ def conclude(
         budget: of the search.
         objective: by which the models were chosen.
         began: `time.monotonic` from which it counts.
+        started_after: seconds until the first image was read.
         ranked_after: seconds until the ranking was there.
         command: by which the search can be run again.
         settings: told in the report.
@@ -84,7 +86,8 @@ def conclude(
         seconds=seconds,
         stopped_by=stopped,
         stage_seconds={
-            RANKING_STAGE: ranked_after,
+            START_STAGE: started_after,
+            RANKING_STAGE: ranked_after - started_after,
             TRIALS_STAGE: outcome.seconds,
             "export": max(0.0, seconds - ranked_after - outcome.seconds),
         },

@@ -176,6 +176,7 @@ def search(
         chosen, machine=listed.machine, device=device, seconds=sample_seconds(spend.seconds),
         earlier=None if earlier is None else earlier.images,
     )  # fmt: skip
+    started_after = time.monotonic() - began
     task, engine = open_meanwhile(
         partial(
             load_task, images_of, views=views_of(chosen), shots=shots, seed=seed, workdir=folder, sink=sink,
@@ -256,6 +257,7 @@ def search(
                     command=command,
                     settings={**settings, "device": place},
                     began=began,
+                    started_after=started_after,
                     device=place,
                     sink=sink,
                 )
@@ -278,6 +280,7 @@ def search(
                 settings=settings,
                 seed=seed,
                 began=began,
+                started_after=started_after,
                 device=place,
                 sink=sink,
             )

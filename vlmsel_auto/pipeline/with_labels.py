@@ -48,6 +48,7 @@ def finish_with_labels(
     settings: Mapping[str, Json],
     seed: int,
     began: float,
+    started_after: float,
     device: str,
     sink: Sink,
 ) -> SearchResult:
@@ -72,6 +73,7 @@ def finish_with_labels(
         settings: likewise.
         seed: of plan and trials.
         began: `time.monotonic` at the start of the search.
+        started_after: seconds until the first image was read.
         device: where models run.
         sink: takes events.
     """
@@ -123,6 +125,7 @@ def finish_with_labels(
         budget=budget,
         objective=objective,
         began=began,
+        started_after=started_after,
         ranked_after=ranked_after,
         command=command,
         settings={name: str(value) for name, value in settings.items()} | {"top_k": str(top_k), "device": device},

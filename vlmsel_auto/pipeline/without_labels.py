@@ -38,7 +38,7 @@ from vlmsel_auto.ranking.evidence.zeroshot import CLARITY
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import BestModel, Budget, Candidate, EnsembleModel, RankedCandidate, Ranking, StoppedBy, Task
 from vlmsel_auto.reporting.make_report import make_report
-from vlmsel_auto.reporting.report import RANKING_STAGE, UNCHECKED
+from vlmsel_auto.reporting.report import RANKING_STAGE, START_STAGE, UNCHECKED
 from vlmsel_auto.tuning.methods import ZERO_SHOT
 
 _FLOOR_SHARE: Final = 0.02  # is added to P(best): the pool should not be one model; our own choice
@@ -191,6 +191,7 @@ def finish_without_labels(
     command: str,
     settings: Mapping[str, Json],
     began: float,
+    started_after: float,
     device: str,
     sink: Sink,
 ) -> SearchResult:
@@ -207,6 +208,7 @@ def finish_without_labels(
         command: likewise.
         settings: likewise.
         began: `time.monotonic` at the start of the search.
+        started_after: seconds until the first image was read.
         device: where models run.
         sink: takes events.
     """
@@ -237,7 +239,11 @@ def finish_without_labels(
         objective=objective,
         seconds=seconds,
         stopped_by=stopped,
-        stage_seconds={RANKING_STAGE: ranked_after, "export": seconds - ranked_after},
+        stage_seconds={
+            START_STAGE: started_after,
+            RANKING_STAGE: ranked_after - started_after,
+            "export": seconds - ranked_after,
+        },
         command=command,
         settings={name: str(value) for name, value in settings.items()},
         seed=task.seed,

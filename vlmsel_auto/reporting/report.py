@@ -33,7 +33,8 @@ from vlmsel_auto.reporting.label_issues import LabelIssues
 from vlmsel_auto.reporting.mistakes import Mistakes
 
 SCHEMA = 1
-RANKING_STAGE: Final = "images and ranking"  # of `SearchReport.stage_seconds`
+START_STAGE: Final = "start"  # of `SearchReport.stage_seconds`: imports and the choice of what to look at
+RANKING_STAGE: Final = "images and ranking"
 TRIALS_STAGE: Final = "trials"
 Split = Literal["validation", "test"]
 UNCHECKED: Final = (  # what a search without labels says of its models
@@ -185,8 +186,8 @@ class SearchReport:
 
     @cached_property
     def before_trials(self) -> float:
-        """Seconds before the first trial: what images and ranking took in this run."""
-        return self.stage_seconds.get(RANKING_STAGE, 0.0)
+        """Seconds before the first trial: what start, images and ranking took in this run."""
+        return self.stage_seconds.get(START_STAGE, 0.0) + self.stage_seconds.get(RANKING_STAGE, 0.0)
 
     @cached_property
     def budget_end(self) -> float | None:
