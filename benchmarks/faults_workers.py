@@ -67,7 +67,7 @@ def killed_workers(world: World, *, engine: str, seed: int, reference: Reference
 
     run = world.run(workdir, strike=strike, more=ENGINES[engine])
     wrong = [f"exit status {run.code}: {run.lines[-1:]}"] if run.code else []
-    wrong = wrong or found_in(workdir, world.task).differs(reference(), early_fits=True)
+    wrong = wrong or found_in(workdir, world.task).differs(reference(), early_fits=True, other_turns=True)
     clean(workdir)
     return {"kills": struck, "wrong": wrong, "said": [line for line in run.lines if "died" in line]}
 

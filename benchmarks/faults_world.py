@@ -168,13 +168,23 @@ class Kept:
     validation: float | None
     test: float | None
     on_all_labels: bool
+    fold: int = 0  # part of the labels that it was scored on
+    curve: tuple[float, ...] = ()
 
-    def is_as(self, other: Kept, *, early_fits: bool) -> bool:
+    def is_as(self, other: Kept, *, early_fits: bool, other_turns: bool) -> bool:
         """Whether it is the same trial.
 
         Workers begin a fit on all labels early, in vain where a later trial leads, so that not every search makes it:
-        with ``early_fits`` the test split is compared where both trials were fitted on the same labels.
+        with ``early_fits`` the test split is compared where both trials were fitted on the same labels. With
+        ``other_turns`` it may be scored on another part of the labels, or be paused where the other one went on: then
+        one curve must begin as the other.
         """
+        both = {self.state, other.state} <= {"complete", "pruned"}
+        if other_turns and both and self.fold != other.fold:
+            return True
+        if other_turns and both and self.state != other.state:
+            epochs = min(len(self.curve), len(other.curve))
+            return epochs > 0 and self.curve[:epochs] == other.curve[:epochs]
         if early_fits and self.on_all_labels != other.on_all_labels:
             return (self.state, self.validation) == (other.state, other.validation)
         return self == other
@@ -191,17 +201,23 @@ class Found:
     twice: tuple[tuple[str, str], ...]  # trials that are there more than once
     order: tuple[str, ...]  # predicted
     best: str
+    validation: float | None  # of the best
     test: float | None
     plain: float  # test accuracy of the exported model in plain open_clip
 
-    def differs(self, other: Found, *, early_fits: bool = False) -> list[str]:
-        """What is not as in another search; nothing: all is."""
+    def differs(self, other: Found, *, early_fits: bool = False, other_turns: bool = False) -> list[str]:
+        """What is not as in another search; nothing: all is.
+
+        With ``other_turns`` trials may have come in another order, as after the death of a worker: the same trials must
+        be there (`Kept.is_as`), and a best one that is as good by its validation.
+        """
         wrong = [] if not self.twice else [f"twice: {self.twice}"]
         for each in {**self.trials, **other.trials}:
             mine, theirs = self.trials.get(each), other.trials.get(each)
-            if mine is None or theirs is None or not mine.is_as(theirs, early_fits=early_fits):
+            if mine is None or theirs is None or not mine.is_as(theirs, early_fits=early_fits, other_turns=other_turns):
                 wrong.append(f"{each}: {mine} instead of {theirs}")
-        for name in ("order", "best", "test"):
+        as_good = other_turns and (self.validation or 0.0) >= (other.validation or 0.0)
+        for name in ("order",) if as_good else ("order", "best", "test"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 wrong.append(f"{name}: {mine} instead of {theirs}")
@@ -216,18 +232,29 @@ Reference = Callable[[], Found]  # what comes of a search that nothing happens t
 def found_in(workdir: Path, task: Path) -> Found:
     """Read what a search left, with open_clip alone for its model."""
     report = json.loads((workdir / "report" / "report.json").read_text("utf-8"))
-    rows = [(row["spec"]["candidate"], row["spec"]["method"], row) for row in report["trials"]]
+    paused = {row["continues"] for row in report["trials"]}  # and gone on with: the trial that did so has its curve
+    rows = [
+        (row["spec"]["candidate"], row["spec"]["method"], row)
+        for row in report["trials"]
+        if row["number"] not in paused
+    ]
     count = collections.Counter(row[:2] for row in rows)
     return Found(
         trials={
             (one, method): Kept(
-                state=row["state"], validation=row["validation"], test=row["test"], on_all_labels=row["on_all_labels"]
+                state=row["state"],
+                validation=row["validation"],
+                test=row["test"],
+                on_all_labels=row["on_all_labels"],
+                fold=row["spec"]["fold"],
+                curve=tuple(row["curve"]),
             )
             for one, method, row in rows
         },
         twice=tuple(name for name, times in count.items() if times > 1),
         order=tuple(row["candidate"] for row in report["ranking"]["ranked"]),
         best=f"{report['best']['candidate']} {report['best']['method']}",
+        validation=report["best"]["validation"],
         test=report["best"]["test"],
         plain=plain_score(workdir / "model", task / "test"),
     )
