@@ -14,10 +14,8 @@ lives in the study alone, so any storage, several workers and resumed studies wo
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Sequence
 
-import optuna
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, MedianPruner
 from optuna.samplers import BaseSampler
@@ -27,11 +25,10 @@ from optuna.trial import FrozenTrial, TrialState
 from ._wrapped import WrappingSampler
 from .ask_tell import sign_of
 from .candidate_search import CandidatePrior
-from .optuna_trials import allowed_names, keep_names, kinds_of, mode_of, name_in, search_of, sets_first, value_of
+from .optuna_queue import enqueue, tell_of_queue
+from .optuna_trials import allowed_names, kinds_of, mode_of, name_in, search_of, sets_first, value_of
 
 __all__ = ["CandidatePrior", "PriorPruner", "PriorSampler", "enqueue"]
-
-_QUEUED = "vlmsel:candidate"  # user attribute of a trial of `enqueue`: the candidate's name
 
 
 class PriorSampler(WrappingSampler):
@@ -102,14 +99,8 @@ class PriorSampler(WrappingSampler):
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """The wrapped sampler's; and a word where a trial of `enqueue` failed before it had its candidate."""
-        queued = trial.user_attrs.get(_QUEUED)
-        if state == TrialState.FAIL and queued is not None and self._prior.parameter not in trial.params:
-            warnings.warn(
-                f"Trial {trial.number} was queued for {queued!r} and failed before it had that. If its error is about "
-                f"{self._prior.parameter!r}: names that are suggested need enqueue(..., by_name=True), "
-                "indices enqueue(..., by_name=False)",
-                stacklevel=2,
-            )
+        if state == TrialState.FAIL:
+            tell_of_queue(trial, self._prior)
         super().after_trial(study, trial, state, values)
 
 
@@ -136,34 +127,3 @@ class PriorPruner(BasePruner):
         shown = copy.copy(trial)
         shown.intermediate_values = {step: value - shift for step, value in trial.intermediate_values.items()}
         return self._pruner.prune(study, shown)
-
-
-def enqueue(study: optuna.Study, prior: CandidatePrior, *, count: int = 3, by_name: bool = False) -> int:
-    """Queue the ``count`` predicted best as the first trials; a study that has trials is left alone.
-
-    Only the process that creates the study may call it: Optuna cannot tell two workers' queues apart. On SQLite, which
-    locks no rows, two workers can be given the same queued trial (optuna/optuna#4621): let one process run the queue
-    before the others begin, or use a journal file or PostgreSQL.
-
-    Args:
-        study: the study.
-        prior: what is believed of the candidates, and the settings of their first trials; the rest is sampled.
-        count: how many.
-        by_name: the objective suggests names, not indices.
-
-    Returns:
-        How many were queued: 0 for a study that was begun before.
-    """
-    if count < 0:
-        raise ValueError(f"count must not be negative, but got {count!r}")
-    if study.get_trials(deepcopy=False):
-        return 0
-    if not by_name:
-        keep_names(study, prior)
-    chosen = prior.order[:count]
-    for index in chosen:
-        study.enqueue_trial(
-            {**prior.settings, prior.parameter: prior.names[index] if by_name else index},
-            user_attrs={_QUEUED: prior.names[index]},
-        )
-    return len(chosen)

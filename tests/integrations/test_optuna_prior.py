@@ -127,18 +127,6 @@ def test_categorical_names_work_too() -> None:
     assert study.best_trial.params["candidate"] == "model-c"
 
 
-@pytest.mark.parametrize("by_name", [False, True])
-def test_a_queue_of_indices_where_names_are_suggested_is_told(by_name: bool) -> None:  # noqa: FBT001 - a parameter
-    def other(trial: optuna.Trial) -> float:
-        return trial.suggest_int("candidate", 0, 7) if by_name else len(trial.suggest_categorical("candidate", NAMES))
-
-    study = optuna.create_study(direction="maximize", sampler=PriorSampler(prior(), RandomSampler(seed=0)))
-    enqueue(study, prior(), count=1, by_name=by_name)
-    wanted = r"Trial 0 was queued for 'model-c' and failed .* names .* need enqueue\(..., by_name=True\)"
-    with pytest.warns(UserWarning, match=wanted), pytest.raises(ValueError, match=r"model-c|2"):
-        study.optimize(other, n_trials=1)
-
-
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # of BruteForceSampler
 @pytest.mark.parametrize("first", ["candidate", "decay"])
 def test_every_combination_is_tried_once_where_the_wrapped_sampler_does_so(first: str) -> None:
@@ -215,12 +203,6 @@ def test_a_prior_that_counts_its_candidates_otherwise_is_refused(tmp_path: Path)
         resume({"b": 0.9, "a": 0.6, "c": 0.5})
     assert resume({"a": 0.9, "b": 0.6, "c": 0.5}, by_name=True) == []
     assert resume({"b": 0.9, "a": 0.6, "c": 0.5}, by_name=True) == []  # names say what they mean
-
-
-def test_a_queue_says_what_its_indices_mean() -> None:
-    study = optuna.create_study()
-    enqueue(study, prior(), count=1)
-    assert study.user_attrs == {"vlmsel:candidates": list(NAMES)}
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
