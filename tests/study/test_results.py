@@ -58,6 +58,12 @@ def runner(path: Path) -> TrialRunner:
     )
 
 
+def test_an_epoch_that_time_cut_short_costs_what_a_part_does(tmp_path: Path) -> None:
+    made = results_of(tmp_path, result(0, spec=spec(epochs=3), seconds=10.0, out_of_time=True, fidelity=0.75))
+    (seen,) = made.history(runner(tmp_path))
+    assert (seen.share, len(seen.curve.values)) == (0.75, 3)
+
+
 def test_soft_metrics_reach_the_plan_but_not_those_of_an_untrained_start(tmp_path: Path) -> None:
     made = results_of(tmp_path, result(0), result(1, kept_epoch=0), result(2, kept_epoch=None, soft_validation=None))
     history = made.history(runner(tmp_path))

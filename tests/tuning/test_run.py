@@ -1,5 +1,6 @@
 import itertools
 import math
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from helpers.tuning_world import candidate, digits, run, spec, store
 from vlmsel_auto.cache import Store
@@ -17,7 +19,9 @@ from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Candidate, TrialResult
 from vlmsel_auto.tuning.averaging import MOST_FITS
 from vlmsel_auto.tuning.checkpoints import has_weights, load_trial
+from vlmsel_auto.tuning.finetune import batch_size
 from vlmsel_auto.tuning.run import fit_on_all_labels
+from vlmsel_auto.tuning.work import Deadline
 
 __all__ = ["candidate", "store"]  # fixtures
 
@@ -129,13 +133,31 @@ def test_deadline_ends_a_trial_with_what_it_has(tmp_path: Path, candidate: Candi
     result = run(tmp_path, candidate, store, spec(epochs=100_000), deadline=time.monotonic() + 3.0)
     assert time.monotonic() - begun < 20.0  # all epochs would take hours; tests run on busy machines
     assert result.state == "pruned"
-    assert "the time budget ended after" in result.reason
+    assert re.match(r"the time budget ended (after|in epoch) \d+ of 100000", result.reason)
     assert result.validation is not None
     over = run(tmp_path, candidate, store, spec(), deadline=time.monotonic() - 1)
     assert over.state == "pruned"
     assert over.curve == ()
     head = run(tmp_path, candidate, store, spec(method="probe", settings={}, epochs=0), deadline=time.monotonic() - 1)
     assert head.reason == "the time budget ended before it had learned"
+
+
+def test_an_epoch_that_time_cut_short_is_said_and_counted_as_a_part(
+    tmp_path: Path, candidate: Candidate, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = len(digits().train)
+    steps = math.ceil(images / batch_size(images, torch.device("cpu")))
+    assert steps > 2
+    asked = iter(range(steps * 4))
+
+    def passed(_: Deadline, *, reserve: float = 0.0) -> bool:
+        return reserve > 0 and next(asked) == steps + 1  # training asks after each step: the second of epoch 2
+
+    monkeypatch.setattr(Deadline, "passed", passed)
+    result = run(tmp_path, candidate, store, spec(epochs=4))
+    assert (result.epochs_run, result.out_of_time) == (2, True)
+    assert result.reason == "the time budget ended in epoch 2 of 4"
+    assert result.fidelity == pytest.approx((steps + 2) / (4 * steps))
 
 
 def test_divergence(tmp_path: Path, candidate: Candidate, store: Store) -> None:

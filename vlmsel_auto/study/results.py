@@ -135,7 +135,7 @@ class Results:
         if result.continues is not None and before is None and result.cost and result.fidelity:
             # what it goes on from was killed and has no result, but its seconds are part of the cost
             return result.fidelity * result.seconds / _cost_of_one_part(result, folds=folds)
-        return (result.epochs_run - (before.epochs_run if before else 0)) / max(1, result.spec.epochs)
+        return (_epochs(result) - (_epochs(before) if before else 0)) / max(1, result.spec.epochs)
 
     def _left_nothing(self, result: TrialResult) -> bool:
         """Whether all is as if the trial had never begun: the clock ended it too early for weights or a state."""
@@ -196,6 +196,13 @@ def _curve(result: TrialResult) -> Curve | None:
     if not result.curve:
         return None
     return Curve(values=result.curve, epochs=max(result.spec.epochs, len(result.curve)))
+
+
+def _epochs(result: TrialResult) -> float:
+    """That were trained; of one that time cut short only a part."""
+    if result.fidelity is None or not result.spec.epochs:
+        return result.epochs_run
+    return result.fidelity * result.spec.epochs
 
 
 def _cut_short(result: TrialResult) -> bool:

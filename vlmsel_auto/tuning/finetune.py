@@ -258,4 +258,5 @@ def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1, member:
         kept=len(kept.curve),
         curve=tuple(kept.curve),
         ending=kept.ending,
+        trained=spec.epochs * tuner.steps_done / steps if kept.ending is Ending.DEADLINE else None,
     )

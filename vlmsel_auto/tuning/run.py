@@ -40,6 +40,7 @@ from vlmsel_auto.tuning.work import (
     never,
 )
 
+_ROUNDED: Final = 1e-6  # of an epoch
 _FURTHER_FIT: Final = 1.2  # time of a fit with what measuring the mean takes, in fits
 
 
@@ -86,7 +87,7 @@ def run_trial(
 
     Returns:
         State complete, or pruned when the report asked for it or time ended before half of the epochs. An epoch that
-        time cut short counts as one.
+        time cut short has its value in the curve and counts as one there, in ``fidelity`` as what it was.
 
     Raises:
         TrialFailed: out of memory, diverged, weights missing. The run can go on.
@@ -132,6 +133,7 @@ def run_trial(
     if not cut:
         drop_paused(workdir, number)
     seconds = time.monotonic() - begun
+    trained = len(outcome.curve) if outcome.trained is None else min(outcome.trained, len(outcome.curve))
     return TrialResult(
         number=number,
         spec=spec,
@@ -146,12 +148,12 @@ def run_trial(
         curve=outcome.curve,
         epochs_run=len(outcome.curve),
         seconds=seconds,
-        reason=_reason(outcome, epochs=spec.epochs),
+        reason=_reason(outcome, trained=trained, epochs=spec.epochs),
         out_of_time=late,
         start=outcome.start,
         kept_epoch=outcome.kept,
         continues=None if paused is None else continues,
-        fidelity=len(outcome.curve) / spec.epochs if spec.epochs else 1.0,
+        fidelity=trained / spec.epochs if spec.epochs else 1.0,
         cost=before + seconds,
     )
 
@@ -278,12 +280,14 @@ def _paused(workdir: Path, number: int, *, sink: Sink) -> Paused | None:
         return None
 
 
-def _reason(outcome: Outcome, *, epochs: int) -> str:
+def _reason(outcome: Outcome, *, trained: float, epochs: int) -> str:
     done = f"after {len(outcome.curve)} of {epochs} epochs" if epochs else "before it had learned"
     match outcome.ending:
         case Ending.COMPLETE:
             return ""
         case Ending.PRUNED:
             return f"pruned {done}: others were better at this point"
+        case Ending.DEADLINE if trained < len(outcome.curve) - _ROUNDED:
+            return f"the time budget ended in epoch {len(outcome.curve)} of {epochs}"
         case Ending.DEADLINE:
             return f"the time budget ended {done}"

@@ -88,6 +88,7 @@ class Outcome:
     kept: int | None  # epoch that is exported; 0: nothing was trained
     curve: tuple[float, ...]  # validation metric after each epoch
     ending: Ending
+    trained: float | None = None  # epochs, where time cut the last one short; None: one for each value of the curve
     folds: tuple[Measured, ...] = ()  # what a cross-validated head reaches on each part
 
 
