@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -77,3 +77,9 @@ def heap(path: Path, library: Library, candidates: Sequence[Candidate], *, cache
         ranked=ranked,
         features=unit_rows(measured[int(ranked.argmax())].features),
     )
+
+
+def part(one: Heap, *, share: float, seed: int) -> Heap:
+    """A heap of so many of its images, drawn by chance; what the ranking knew is of the whole."""
+    at = np.sort(np.random.default_rng(seed).permutation(len(one.labels))[: int(share * len(one.labels))])
+    return replace(one, votes=one.votes[:, at], labels=one.labels[at], features=one.features[at])

@@ -17,6 +17,9 @@ that were not learned from are divided anew N - 1 times, as many bases drawn by 
 order; a task's figures are means over the divisions that judge it. The searches are the same: the first division's
 base guided them.
 
+Among so many rows some are worse by chance. The last table has the p-value of each that is worse beyond its own error,
+adjusted for all rows, truths and measures: those of the searches as they were, and those with shuffled accuracies.
+
 Searches leave records, and what is on record is not made again. With ``--recorded`` nothing is searched. The last line
 is one JSON object.
 """
@@ -31,7 +34,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from paired import change
+from paired import adjusted_p, change
 
 import vlmsel_auto
 from vlmsel_auto.bench.case import Case
@@ -207,6 +210,29 @@ def report(found: Mapping[str, Mapping[str, FloatArray]]) -> list[dict[str, obje
     return rows
 
 
+def worse_table(found: Mapping[str, Mapping[str, Mapping[str, FloatArray]]]) -> list[dict[str, object]]:
+    """Rows that are worse beyond their own error, with p-values adjusted for all: title -> row -> task -> measures."""
+    rows: list[dict[str, object]] = []
+    print("\n| worse beyond its own error | measure | by | adjusted p |\n|---|---|---|---|")
+    for dealt in (False, True):
+        names, gaps = [], []
+        for title, table in found.items():
+            start, *others = table.items()
+            for row, values in others:
+                if "zero-shot for tuned" in row or ("shuffled" in row) != dealt:
+                    continue
+                for place, (measure, sign) in enumerate(zip(MEASURES, (-1, -1, 1), strict=True)):
+                    names.append((f"{row}, {title}", measure))
+                    gaps.append([sign * float(values[name][place] - first[place]) for name, first in start[1].items()])
+        p = adjusted_p(np.array(gaps))
+        for (row, measure), gap, adjusted in zip(names, gaps, p, strict=True):
+            over = change(np.array(gap), digits=4)
+            if over[1] > 0:
+                rows.append({"row": row, "measure": measure, "worse": over, "p": round(float(adjusted), 3)})
+                print(f"| {row} | {measure} | {over} | {adjusted:.3f} of {len(gaps)} |", flush=True)
+    return rows
+
+
 def _counts(accuracies: FloatArray) -> list[int]:
     """How many candidates have one, task by task."""
     return [int(each) for each in np.isfinite(accuracies).sum(axis=0)]
@@ -239,19 +265,20 @@ def main() -> None:
     search_all(setting)
     own = load(setting.own)
     settings = [divided_anew(setting, number) for number in range(args.divisions)]
-    tables = {}
+    tables, whole = {}, {}
     for truth, shots in SETTINGS[:1] if args.quick else SETTINGS:
         title = f"{truth} truth, {shots or 'no'} labels a class"
         found = over_divisions(settings, own, truth=truth, shots=shots)
         judged = len(found["0 searches"])
         print(f"{len(setting.base)} base, {len(setting.learned)} learned, {judged} judged; {title}")
         tables[title] = report(found)
+        whole[title] = found
     made = own.select_tasks(learned_in(own, setting))
     record = {
         "base": setting.base, "learned": setting.learned, "judged": setting.judged, "seconds": args.seconds,
         "divisions": args.divisions,
         "looked_at": _counts(made.zero_shot), "probed": _counts(made.probed), "tuned": _counts(made.tuned),
-        "tables": tables,
+        "tables": tables, "worse": worse_table(whole),
     }  # fmt: skip
     if args.write:
         args.write.write_text(json.dumps(record, indent=1) + "\n", "utf-8")

@@ -34,6 +34,20 @@ def change(gaps: FloatArray, *, digits: int) -> list[float]:
     return [round(float(each), digits) for each in (gaps.mean(), over.low, over.high)]
 
 
+def adjusted_p(gaps: FloatArray, *, draws: int = 10_000) -> FloatArray:
+    """For each row of differences (rows, tasks) the p-value that its mean is above 0, adjusted for all the rows.
+
+    The largest t of all rows among random signs of the tasks (Westfall & Young 1993, "Resampling-based multiple
+    testing", single step): the rows are of the same tasks, so a task has one sign in all. A row without spread has 1.
+    """
+    tasks = gaps.shape[1]
+    signs = np.concatenate([np.ones((1, tasks)), np.random.default_rng(0).choice([-1.0, 1.0], (draws, tasks))])
+    means = signs @ gaps.T / tasks  # (1 + draws, rows)
+    spread = np.sqrt(np.maximum((gaps**2).mean(axis=1) - means**2, 0.0))
+    t = np.divide(means, spread, out=np.zeros_like(means), where=spread > 1e-12)
+    return np.asarray((t.max(axis=1)[:, None] >= t[0] - 1e-12).mean(axis=0), dtype=np.float64)
+
+
 def by_target(gaps: Iterable[tuple[str, float]]) -> FloatArray:
     """Mean difference (targets,) of each target over its cases."""
     found: dict[str, list[float]] = {}
