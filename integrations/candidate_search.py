@@ -141,9 +141,7 @@ class CandidateSearch:
         self._tries: Counter[int] = Counter()  # begun, those that failed or still run included
         self._running: Counter[int] = Counter()
         self._good: Counter[int] = Counter()  # that run or did not fail
-        self._best: dict[
-            int, float
-        ] = {}  # value of each candidate's best trial, in units of accuracy, larger is better
+        self._best: dict[int, float] = {}  # of each candidate's best trial, in units of accuracy, larger is better
         self._since = 0  # trials since the best
         self._warned = False
         self._rungs = Rungs()
