@@ -4,6 +4,7 @@ import gc
 import itertools
 import os
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import hypothesis
 import numpy as np
 import pytest
 
+gc.disable()  # until all is imported, which leaves no garbage
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("RAY_worker_niceness", "0")  # at Ray's own 15 its workers starve beside the other tests
@@ -18,6 +20,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("patient")
 _NUMBERS = itertools.count()  # of homes
+_IMPORTED: list[int] = []  # modules when objects were frozen
 LONGEST = (  # files that take more than a quarter of a minute, about in this order
     "tests/models/test_onnxfile.py", "tests/cli/test_cli.py", "tests/study/test_dispatch.py",
     "tests/models/test_real_architectures.py", "tests/pipeline/test_search.py",
@@ -44,8 +47,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Collections of garbage skip what importing has made: each model that is let go costs one, of all objects."""
+    from vlmsel_auto import process
+
+    gc.enable()
     gc.collect()
     gc.freeze()
+    process._FROZEN.set()  # else each search and each job would ask how many they are
+    _IMPORTED.append(len(sys.modules))
+
+
+@pytest.fixture(autouse=True)
+def _imported_meanwhile() -> None:
+    """What earlier tests imported is skipped too."""
+    if len(sys.modules) > _IMPORTED[-1] + 100:
+        gc.collect()
+        gc.freeze()
+        _IMPORTED.append(len(sys.modules))
 
 
 @pytest.fixture(autouse=True, scope="module")

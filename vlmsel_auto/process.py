@@ -29,6 +29,7 @@ _DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, 
 _ENDING: Final = tuple(  # beside SIGINT; Windows has no SIGHUP
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
+_FROZEN: Final = threading.Event()  # by older_objects_left_alone: get_freeze_count takes 20 ms, it counts them all
 _OUT_OF_MEMORY: Final = (
     "out of memory",
     "not enough memory",
@@ -75,13 +76,15 @@ def older_objects_left_alone() -> Iterator[None]:
 
     Where the program around has frozen objects itself, as servers do before they fork, they stay frozen.
     """
-    if gc.get_freeze_count():
+    if _FROZEN.is_set() or gc.get_freeze_count():
         yield
         return
     gc.freeze()
+    _FROZEN.set()
     try:
         yield
     finally:
+        _FROZEN.clear()
         gc.unfreeze()
 
 
