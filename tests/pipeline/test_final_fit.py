@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,9 +48,16 @@ def study(task: Task, candidates: tuple[Candidate, ...], workdir: Path) -> Study
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def studied(task: Task, candidates: tuple[Candidate, ...], tmp_path_factory: pytest.TempPathFactory) -> StudyOutcome:
+    return study(task, candidates, tmp_path_factory.mktemp("studied") / "w")
+
+
 @pytest.fixture
-def outcome(task: Task, candidates: tuple[Candidate, ...], workdir: Path) -> StudyOutcome:
-    return study(task, candidates, workdir)
+def outcome(studied: StudyOutcome, workdir: Path) -> StudyOutcome:
+    """The same study for each test, in a work directory of its own."""
+    shutil.copytree(studied.runner.workdir, workdir)
+    return replace(studied, runner=replace(studied.runner, workdir=workdir), fits=deepcopy(studied.fits))
 
 
 def figure_is_of_weights(trial: TrialResult, *, task: Task, workdir: Path) -> bool:
