@@ -40,6 +40,14 @@ def heap(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def measured(heap, tmp_path_factory):
+    """A cache that has all candidates on the heap: only what is made of that is another in each test."""
+    cache = tmp_path_factory.mktemp("measured")
+    vlmsel_auto.rank(heap, candidates=NAMES, classes=SHAPES, library=default_library(), cache_dir=cache)
+    return cache
+
+
+@pytest.fixture(scope="module")
 def found(heap, tmp_path_factory):
     """One search, shared by the tests that only look at it."""
     events = []
@@ -120,10 +128,10 @@ def test_nothing_is_learned_from_a_search_that_checked_nothing(found):
     assert not any("added to the library" in note for note in load_report(result.report_dir).notes)
 
 
-def test_no_image_counts_as_one_of_the_first_class(heap, tmp_path):
+def test_no_image_counts_as_one_of_the_first_class(heap, measured):
     """Signals of labels have no part in the ranking, and no look has an accuracy."""
     ranking = vlmsel_auto.rank(
-        heap, candidates=NAMES, classes=SHAPES, library=default_library(), cache_dir=tmp_path / "cache", images=20
+        heap, candidates=NAMES, classes=SHAPES, library=default_library(), cache_dir=measured, images=20
     )
     assert all(line.evidence is None and line.basis == "library" for line in ranking.ranked)
     assert not {"knn", "logme", "leep", "true_class_zscore", "ridge_likelihood"} & set(ranking.ranked[0].signals)
@@ -132,9 +140,9 @@ def test_no_image_counts_as_one_of_the_first_class(heap, tmp_path):
     assert any("(zero-shot accuracy)" in note for note in ranking.notes)
 
 
-def test_a_ranking_of_what_is_kept_imports_nothing_that_makes_it(heap, tmp_path):
+def test_a_ranking_of_what_is_kept_imports_nothing_that_makes_it(heap, measured, tmp_path):
     """Seconds each, of which a heap that did not change needs none."""
-    options = {"candidates": NAMES[:2], "classes": SHAPES, "cache_dir": tmp_path / "cache"}
+    options = {"candidates": NAMES[:2], "classes": SHAPES, "cache_dir": measured}
     first = vlmsel_auto.rank(heap, library=default_library(), **options)
     script = (
         "import sys; from pathlib import PosixPath, WindowsPath; import vlmsel_auto; "
@@ -157,12 +165,10 @@ def test_a_search_uses_what_a_ranking_measured_and_goes_on_with_its_sample(heap,
     assert again.ranking == first.ranking
 
 
-def test_candidates_that_no_library_knows_are_ranked_by_their_images(heap, tmp_path):
+def test_candidates_that_no_library_knows_are_ranked_by_their_images(heap, measured):
     from vlmsel_auto.library.assemble import assemble
 
-    ranking = vlmsel_auto.rank(
-        heap, candidates=NAMES, classes=SHAPES, library=assemble([]), cache_dir=tmp_path / "cache"
-    )
+    ranking = vlmsel_auto.rank(heap, candidates=NAMES, classes=SHAPES, library=assemble([]), cache_dir=measured)
     assert {line.basis for line in ranking.ranked} == {"unlabelled images"}
     assert len({line.score for line in ranking.ranked}) == len(NAMES)
 
@@ -228,7 +234,8 @@ def test_a_pool_keeps_to_the_limits():
     assert [share.candidate for share in shares] == ["a", "c"]
 
 
-def test_an_ensemble_of_one_is_none(heap, tmp_path):
+def test_an_ensemble_of_one_is_none(heap, measured, tmp_path, monkeypatch):
+    monkeypatch.setenv("VLMSEL_CACHE", str(measured))
     options = {"candidates": NAMES[:2], "classes": SHAPES, "library": default_library()}
     alone = vlmsel_auto.search(heap, **options, ensemble=1, workdir=tmp_path / "one")
     assert alone.ensemble is None
