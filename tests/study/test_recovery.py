@@ -12,45 +12,67 @@ import pytest
 
 from helpers.stored_results import read_results
 from helpers.study_world import NAMES, SCRIPT, candidates, digits_folder, ranking, study_of, task
-from vlmsel_auto.events import Notice
+from vlmsel_auto.events import Event, Notice, TrialEpoch, TrialFinished
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task
 from vlmsel_auto.study.journal import JOURNAL
-from vlmsel_auto.study.study import run_study
+from vlmsel_auto.study.study import StudyOutcome, run_study
+from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tuning.checkpoints import load_trial, read_result, save_result
 from vlmsel_auto.tuning.paused import has_paused
 
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
 
 
-def test_kill_minus_nine_and_resume(digits_folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", SCRIPT, str(digits_folder), str(tmp_path / "w"), ",".join(NAMES), "5"]
+def killed_at(beginning: str, script: str, *words: object, after: float = 0.0) -> None:
+    """A search in a process of its own, which is killed ``after`` it said a line that begins so."""
+    command = [sys.executable, "-c", script, *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    killed_in = "started 2 "
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if line.startswith(killed_in):
-                time.sleep(0.05)
+            if line.startswith(beginning):
+                time.sleep(after)
                 process.kill()
     assert process.returncode == -signal.SIGKILL
-    before = {each.number: each for each in read_results(tmp_path / "w")}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.rstrip().endswith("stopped budget")
-    after = {each.number: each for each in read_results(tmp_path / "w")}
+
+
+def gone_on(
+    folder: Path, candidates: tuple[Candidate, ...], workdir: Path, *, trials: int, **more: object
+) -> tuple[StudyOutcome, list[Event]]:
+    """The same search again, in this process, and what it told."""
+    heard: list[Event] = []
+    task = load_task(folder, views=[each.view for each in candidates], shots=4, workdir=workdir)
+    names = tuple(each.id for each in candidates)
+    arguments = {"methods": ("probe", "finetune"), "images_per_trial": 150, **more}
+    outcome = run_study(
+        task=task, candidates=candidates, ranking=ranking(names), budget=Budget(trials=trials), workdir=workdir,
+        load=zoo.load, sink=heard.append, **arguments,
+    )  # fmt: skip
+    return outcome, heard
+
+
+def test_kill_minus_nine_and_resume(digits_folder: Path, candidates: tuple[Candidate, ...], tmp_path: Path) -> None:
+    workdir = tmp_path / "w"
+    killed_at("started 2 ", SCRIPT, digits_folder, workdir, ",".join(NAMES), 5, after=0.05)
+    before = {each.number: each for each in read_results(workdir)}
+    outcome, heard = gone_on(digits_folder, candidates, workdir, trials=5)
+    assert outcome.stopped_by is StoppedBy.BUDGET
+    after = {each.number: each for each in read_results(workdir)}
     assert {number: after[number] for number in before} == before
     assert {0, 1} <= set(before)
     assert len(after) == 5
-    trials = study_of(tmp_path / "w").trials
+    trials = study_of(workdir).trials
     assert not [each for each in trials if each.state == optuna.trial.TrialState.RUNNING]
     retries = [each.user_attrs["retry_of"] for each in trials if "retry_of" in each.user_attrs]
     assert len(retries) == len(set(retries))
-    assert len([line for line in done.stdout.splitlines() if line.startswith("resumed")]) == len(before)
+    assert len([each for each in heard if isinstance(each, TrialFinished) and each.resumed]) == len(before)
 
 
-def test_kill_minus_nine_inside_a_long_trial_goes_on_from_its_last_epoch(digits_folder: Path, tmp_path: Path) -> None:
+def test_kill_minus_nine_inside_a_long_trial_goes_on_from_its_last_epoch(
+    digits_folder: Path, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
     script = SCRIPT.replace(
         "def sink(event):",
         """from vlmsel_auto.tuning import module as epochs
@@ -60,22 +82,15 @@ def sink(event):
         print("epoch", event.number, event.epoch, flush=True)""",
     ).replace("images_per_trial=150", "images_per_trial=300")
     script = script.replace('methods=("probe", "finetune"),', "methods=('finetune',),")
-    command = [sys.executable, "-c", script, str(digits_folder), str(tmp_path / "w"), NAMES[0], "1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("epoch 0 4"):
-                process.kill()
-    assert process.returncode == -signal.SIGKILL
-    assert has_paused(tmp_path / "w", 0)
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    result = read_results(tmp_path / "w")[0]
+    workdir = tmp_path / "w"
+    killed_at("epoch 0 4", script, digits_folder, workdir, NAMES[0], 1)
+    assert has_paused(workdir, 0)
+    _, heard = gone_on(digits_folder, candidates[:1], workdir, trials=1, methods=("finetune",), images_per_trial=300)
+    result = read_results(workdir)[0]
     assert (result.number, result.continues, result.state) == (1, 0, "complete")
     assert result.epochs_run == len(result.curve) == result.spec.epochs
-    assert done.stdout.splitlines()[1].split()[2] in {"4", "5"}  # the first epoch that it ran
-    assert not has_paused(tmp_path / "w", 0)
+    assert next(each.epoch for each in heard if isinstance(each, TrialEpoch)) in {4, 5}  # the first that it ran
+    assert not has_paused(workdir, 0)
 
 
 def test_a_lost_journal_is_written_anew_from_the_results(
