@@ -1,4 +1,4 @@
-"""The chosen towers on all labelled images: what changes, and when nothing does."""
+"""The chosen towers on all labelled images: what changes, and when nothing does; by workers: study/test_fits.py."""
 
 import shutil
 import signal
@@ -16,9 +16,8 @@ import pytest
 from helpers.stored_results import read_results
 from helpers.study_world import NAMES, SCRIPT, candidates, digits_folder, ranking, task
 from vlmsel_auto.engines.in_process import InProcess
-from vlmsel_auto.engines.local import LocalEngine
 from vlmsel_auto.errors import TrialUnavailable
-from vlmsel_auto.events import Event, Notice, StageFinished, StageProgress, StageStarted
+from vlmsel_auto.events import Event, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.limits import NO_LIMITS
 from vlmsel_auto.models.loadedmodel import LoadedModel
@@ -240,26 +239,3 @@ def test_what_the_user_would_get_now_are_best_and_pooled_towers(
         assert found[0] == outcome.best.number
         assert set(found) == expected
         assert len(found) == len(expected)
-
-
-def test_two_workers_fit_at_once_what_one_process_fits_in_turn(
-    outcome: StudyOutcome, fit: Fit, workdir: Path, tmp_path: Path
-) -> None:
-    (tower,) = (each for each in outcome.results if each.spec.method == "finetune")
-    twin = replace(tower, number=tower.number + 50, spec=replace(tower.spec, seed=tower.spec.seed + 1))
-    shutil.copytree(trial_dir(workdir, tower.number), trial_dir(workdir, twin.number))
-    two = replace(outcome, results=(*outcome.results, twin), members=(tower, twin))
-    wanted = [tower.number, twin.number]
-    shutil.copytree(workdir, tmp_path / "copy")
-    alone = fit_finally(
-        replace(two, runner=replace(outcome.runner, workdir=tmp_path / "copy")), wanted=wanted, engine=InProcess(),
-        deadline=None, sink=print,
-    )  # fmt: skip
-    told: list[Event] = []
-    with LocalEngine(2, threads=1) as engine:
-        made = fit_finally(two, wanted=wanted, engine=engine, deadline=None, sink=told.append)
-    assert not [each for each in told if isinstance(each, Notice)]
-    assert all(each.on_all_labels for each in (*made.members, *alone.members))
-    for mine_now, other_now in zip(made.members, alone.members, strict=True):
-        mine, other = load_trial(workdir, mine_now), load_trial(tmp_path / "copy", other_now)
-        assert np.allclose(mine.weight, other.weight, atol=1e-4)

@@ -1,15 +1,18 @@
-"""Fits on all labels that begin while the last trials of a search run."""
+"""Fits on all labels by workers: at once, and begun while the last trials of a search run."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from helpers.engine_jobs import Square
 from helpers.report_world import make_trial
-from helpers.study_world import candidates, digits_folder, ranking, task
+from helpers.study_world import NAMES, candidates, digits_folder, ranking, task
 from vlmsel_auto.engines.engine import Ticket
+from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.engines.local import LocalEngine
 from vlmsel_auto.events import Event, Notice, Sink, TrialFinished, discard
 from vlmsel_auto.models import zoo
@@ -17,7 +20,7 @@ from vlmsel_auto.pipeline.final_fit import fit_finally
 from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task, TrialResult, TrialState
 from vlmsel_auto.study.fits import Fits, Wanted, leader_alone
 from vlmsel_auto.study.study import StudyOutcome, run_study
-from vlmsel_auto.tuning.checkpoints import read_result
+from vlmsel_auto.tuning.checkpoints import load_trial, read_result, trial_dir
 
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
 
@@ -100,6 +103,33 @@ def test_who_asks_to_end_waits_for_no_fit(
     assert outcome.stopped_by is StoppedBy.INTERRUPTED
     assert not outcome.fits.running
     assert len(outcome.results) == TRIALS
+
+
+def test_two_workers_fit_at_once_what_one_process_fits_in_turn(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path, engine: LocalEngine
+) -> None:
+    workdir = tmp_path / "w"
+    outcome = run_study(
+        task=task, candidates=candidates[:1], ranking=ranking(NAMES[:1]), budget=Budget(trials=1), workdir=workdir,
+        load=zoo.load, methods=("finetune",), images_per_trial=150,
+    )  # fmt: skip
+    (tower,) = outcome.results
+    twin = replace(tower, number=tower.number + 50, spec=replace(tower.spec, seed=tower.spec.seed + 1))
+    shutil.copytree(trial_dir(workdir, tower.number), trial_dir(workdir, twin.number))
+    two = replace(outcome, results=(tower, twin), members=(tower, twin))
+    wanted = [tower.number, twin.number]
+    shutil.copytree(workdir, tmp_path / "copy")
+    alone = fit_finally(
+        replace(two, runner=replace(outcome.runner, workdir=tmp_path / "copy")), wanted=wanted, engine=InProcess(),
+        deadline=None, sink=print,
+    )  # fmt: skip
+    told: list[Event] = []
+    made = fit_finally(two, wanted=wanted, engine=engine, deadline=None, sink=told.append)
+    assert not [each for each in told if isinstance(each, Notice)]
+    assert all(each.on_all_labels for each in (*made.members, *alone.members))
+    for mine_now, other_now in zip(made.members, alone.members, strict=True):
+        mine, other = load_trial(workdir, mine_now), load_trial(tmp_path / "copy", other_now)
+        assert np.allclose(mine.weight, other.weight, atol=1e-4)
 
 
 def test_a_fit_in_vain_is_not_begun_again() -> None:
