@@ -9,6 +9,7 @@ import pytest
 import vlmsel_auto
 from helpers.drawings import draw_task
 from helpers.labelling import write_heap
+from helpers.short_trials import short_trials  # noqa: F401 - a fixture
 from vlmsel_auto.cache import Store
 from vlmsel_auto.library.file import load
 from vlmsel_auto.library.places import default_library, remember, user_library

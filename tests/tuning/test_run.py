@@ -1,6 +1,7 @@
 import itertools
 import math
 import re
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import CandidateError, TrialDiverged, TrialUnavailable
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
-from vlmsel_auto.records import Candidate, TrialResult
+from vlmsel_auto.records import Candidate, Task, TrialResult
 from vlmsel_auto.tuning.averaging import MOST_FITS
 from vlmsel_auto.tuning.checkpoints import has_weights, load_trial
 from vlmsel_auto.tuning.finetune import batch_size
@@ -26,14 +27,27 @@ from vlmsel_auto.tuning.work import Deadline
 __all__ = ["candidate", "store"]  # fixtures
 
 
-def trial_with_folds(
-    tmp_path: Path, candidate: Candidate, store: Store
-) -> tuple[TrialResult, Callable[..., TrialResult | None]]:
-    """A fine-tuning trial, and how it is fitted on all labels, as often as may be."""
+def with_folds() -> Task:
     whole = digits()
-    task = replace(whole, folds=(whole.val, *np.split(whole.train, 2)))
-    done = run(tmp_path, candidate, store, spec(epochs=1), task=task)
-    result = replace(done, validation=0.0)  # any fit is better
+    return replace(whole, folds=(whole.val, *np.split(whole.train, 2)))
+
+
+@pytest.fixture(scope="module")
+def trained(candidate: Candidate, store: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrialResult, Path]:
+    """A fine-tuning trial and its work directory."""
+    workdir = tmp_path_factory.mktemp("trained")
+    return run(workdir, candidate, store, spec(epochs=1), task=with_folds()), workdir
+
+
+Folded = tuple[TrialResult, Callable[..., TrialResult | None]]
+
+
+@pytest.fixture
+def folded(tmp_path: Path, candidate: Candidate, store: Store, trained: tuple[TrialResult, Path]) -> Folded:
+    """The trial in a work directory of its own, and how it is fitted on all labels, as often as may be."""
+    done, workdir = trained
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    task, result = with_folds(), replace(done, validation=0.0)  # any fit is better
     fit = partial(fit_on_all_labels, result, task=task, candidate=candidate, store=store, workdir=tmp_path, price=0.0)
     return result, fit
 
@@ -73,9 +87,9 @@ def diverging(candidate: Candidate) -> LoadedModel:
     ],
 )
 def test_what_fails_after_a_fit_costs_the_fits_before_it_nothing(
-    tmp_path: Path, candidate: Candidate, store: Store, failing: dict[int, object], kept: int
+    tmp_path: Path, folded: Folded, failing: dict[int, object], kept: int
 ) -> None:
-    result, fit = trial_with_folds(tmp_path, candidate, store)
+    result, fit = folded
     times = itertools.count(1)
 
     def load(one: Candidate) -> LoadedModel:
@@ -93,10 +107,8 @@ def test_what_fails_after_a_fit_costs_the_fits_before_it_nothing(
     assert made.test == (said.argmax(axis=1) == digits().labels[np.sort(digits().test)]).mean()
 
 
-def test_the_first_fit_fails_aloud_and_so_does_what_is_no_lack_of_memory(
-    tmp_path: Path, candidate: Candidate, store: Store
-) -> None:
-    result, fit = trial_with_folds(tmp_path, candidate, store)
+def test_the_first_fit_fails_aloud_and_so_does_what_is_no_lack_of_memory(tmp_path: Path, folded: Folded) -> None:
+    result, fit = folded
     with pytest.raises(TrialDiverged):
         fit(load=diverging)
     times = itertools.count(1)
