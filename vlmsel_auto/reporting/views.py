@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from vlmsel_auto.cache import write_atomically
@@ -46,8 +46,9 @@ def drawings(report: SearchReport) -> dict[str, Callable[[], Drawing]]:
     return drawn
 
 
-def html(report: SearchReport) -> str:
-    """The page: no script, no external resource, every value escaped."""
+@cache
+def _template() -> Template:
+    """The page's template, which is read and compiled once."""
     environment = Environment(
         loader=PackageLoader("vlmsel_auto.reporting", "templates"),
         autoescape=True,
@@ -71,7 +72,12 @@ def html(report: SearchReport) -> str:
         clean=formatting.clean,
         sparkline=lambda values: formatting.sparkline(values, width=24),
     )
-    page = environment.get_template("report.html.j2").render(
+    return environment.get_template("report.html.j2")
+
+
+def html(report: SearchReport) -> str:
+    """The page: no script, no external resource, every value escaped."""
+    page = _template().render(
         report=report,
         mixed=sentences.mixed_text(report),
         pruning=sentences.pruning_text(report),
