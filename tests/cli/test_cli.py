@@ -582,11 +582,14 @@ def test_predict_leaves_nothing_of_what_it_could_not_finish(exported, tmp_path):
     assert "but got both" in both.stderr
 
 
-def test_export_writes_a_file_and_says_what_it_changes(exported, tmp_path):
+def test_export_writes_a_file_and_says_what_it_changes(tmp_path):
     images = paint(tmp_path / "images", count=3)
+    exported = export_member(
+        "EffNet-Mi-64.all-m", tmp_path / "model", classes=("blue", "green", "red")
+    )  # a small graph
     done = run("export", exported, "--onnx", tmp_path / "model.onnx", "--half", "--images", images)
     assert done.exit_code == 0, done.output
-    assert re.search(r"model\.onnx: [\d.]+ MB, weights in half precision", done.stdout)
+    assert re.search(r"model\.onnx: [\d.]+ kB, weights in half precision", done.stdout)
     assert re.search(r"on 9 images: 9 in the same class, probabilities differ by at most \d\.\de-\d\d", done.stdout)
     assert re.search(r"accuracy on 9 labelled images: model (\S+ %), file \1", done.stdout)
     as_json = run("export", exported, "--onnx", tmp_path / "whole.onnx", "--json")

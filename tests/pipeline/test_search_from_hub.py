@@ -174,7 +174,8 @@ def test_the_command_line_from_another_process(hub, shapes, tmp_path):
     assert list(hub.cache.rglob("open_clip_model.safetensors"))  # the environment names hub and cache
 
 
-def test_auto_without_a_hub_says_what_it_means(shapes, tmp_path):
+def test_auto_without_a_hub_says_what_it_means(tmp_path):
+    shapes = draw_task(tmp_path / "shapes", train=4, test=2)  # for each of the mini zoo
     with using("http://127.0.0.1:9", tmp_path / "empty"):  # nobody listens there
         events = []
         ranking = vlmsel_auto.rank(
