@@ -156,9 +156,9 @@ def test_a_ranking_of_what_is_kept_imports_nothing_that_makes_it(heap, measured,
     assert told.stdout == f"{first.order} []\n"
 
 
-def test_a_search_uses_what_a_ranking_measured_and_goes_on_with_its_sample(heap, tmp_path):
+def test_a_search_uses_what_a_ranking_measured_and_goes_on_with_its_sample(heap, measured, tmp_path, monkeypatch):
+    monkeypatch.setenv("VLMSEL_CACHE", str(measured))  # by all images
     options = {"candidates": NAMES[:2], "classes": SHAPES, "library": default_library()}
-    vlmsel_auto.rank(heap, **options)  # by all
     first = vlmsel_auto.search(heap, **options, images=40, workdir=tmp_path / "w")
     assert not (tmp_path / "w" / "targets").exists()
     again = vlmsel_auto.search(heap, **options, workdir=tmp_path / "w")
