@@ -21,14 +21,16 @@ NAMES = ("EffNet-Mi-64.all-m", "ConvNeXt-Mi-64.all-m", "ConvNeXt-Mi-64.synth-m",
 SCRIPT = """
 import sys
 from pathlib import Path
-import torch
+from vlmsel_auto.process import collections_paused
+with collections_paused():  # as the command line imports
+    import torch
+    from vlmsel_auto.models import zoo
+    from vlmsel_auto.models.candidates import resolve
+    from vlmsel_auto.events import TrialFinished, TrialStarted
+    from vlmsel_auto.records import Basis, Budget, Interval, RankedCandidate, Ranking
+    from vlmsel_auto.study.study import run_study
+    from vlmsel_auto.tasks.task import load_task
 torch.set_num_threads(1)
-from vlmsel_auto.models import zoo
-from vlmsel_auto.models.candidates import resolve
-from vlmsel_auto.events import TrialFinished, TrialStarted
-from vlmsel_auto.records import Basis, Budget, Interval, RankedCandidate, Ranking
-from vlmsel_auto.study.study import run_study
-from vlmsel_auto.tasks.task import load_task
 
 folder, workdir, names, trials = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split(","), int(sys.argv[4])
 candidates = resolve(names)
