@@ -45,7 +45,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (place.get(item.path, len(place)), item.path not in slow))
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:  # pytest-xdist's first process runs it too, but collects no tests
     """Collections of garbage skip what importing has made: each model that is let go costs one, of all objects."""
     from vlmsel_auto import process
 
