@@ -17,9 +17,10 @@ Where the last candidates differ by few images, one heap says little of a strate
 labels from one draw of the images to another. The second table has four draws of three quarters of each heap, and how
 far each strategy is from a third of counting's labels.
 
-The third table says how often P(best) comes true, the last what a head learns from the labels that `--for tuning`
-asks for: accuracy of a logistic regression on the features of the candidate that ranks first, half of the heap being
-asked for and half tested on.
+Then: whether the loss that is expected of the named candidate comes true, what asking until it is small takes and
+costs beside as many labels counted, and how often P(best) comes true. The last table says what a head learns from the
+labels that `--for tuning` asks for: accuracy of a logistic regression on the features of the candidate that ranks
+first, half of the heap being asked for and half tested on.
 """
 
 from __future__ import annotations
@@ -35,16 +36,15 @@ from typing import Literal
 
 import numpy as np
 import torch
+from labelling_beliefs import chances_table, expected_table, order_table, stopping_table
 from labelling_heads import heads_table
 from labelling_heaps import Heap, heap, part
 from paired import change
-from scipy import stats
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
 from vlmsel_auto.cache import default_cache_dir
 from vlmsel_auto.library.places import default_library
 from vlmsel_auto.models.candidates import mini_zoo
-from vlmsel_auto.ranking.agreement import ndcg
 from vlmsel_auto.ranking.label_belief import Belief, believe, prior_weights
 from vlmsel_auto.records import UNLABELLED, FloatArray, IntArray
 from vlmsel_auto.tasks.digits import write_digits
@@ -55,7 +55,6 @@ _RECORDED = 60  # labels of CODA's record
 _PARTS = 4  # drawn of each heap, without regard to the others
 _SHARE = 0.75  # of a heap in a part
 _SHOWN = (0, 5, 10, 20, 40, 60)
-_BINS = (0.0, 0.05, 0.2, 0.5, 0.8, 1.0)
 COUNTED, OURS, CODA = "right answers counted, random images", "belief, most information", "CODA, its authors' code"
 Asked = Literal["information", "chance", "doubt"]
 
@@ -71,14 +70,24 @@ def ask(one: Heap, asked: Asked, *, seed: int = 0) -> Iterator[Belief]:
         labels[place] = one.labels[place]
 
 
-def best_and_shown(beliefs: Iterator[Belief]) -> tuple[list[int], dict[int, Belief]]:
-    """Candidates of the highest expected accuracy, and the beliefs that tables show: all would fill the memory."""
-    named, shown = [], {}
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answers:
+    """What one strategy named, and the beliefs that tables show: all would fill the memory."""
+
+    named: list[int]  # candidates of the highest expected accuracy, which have the least expected loss
+    expected: FloatArray  # loss after each label
+    shown: Mapping[int, Belief]  # by number of labels
+
+
+def answers(beliefs: Iterator[Belief]) -> Answers:
+    """What is named after 0, 1, ... labels."""
+    named, expected, shown = [], [], {}
     for count, now in enumerate(beliefs):
         named.append(int(now.accuracy.argmax()))
+        expected.append(float(now.loss.min()))
         if count in _SHOWN:
             shown[count] = now
-    return named, shown
+    return Answers(named=named, expected=np.array(expected), shown=shown)
 
 
 def _most(now: Belief, labels: IntArray, *, doubt: bool) -> int:
@@ -109,6 +118,7 @@ class Played:
 
     losses: Sequence[Sequence[FloatArray]]
     beliefs: Sequence[Mapping[int, Belief]] = ()  # by number of labels, by task
+    expected: Sequence[FloatArray] = ()  # loss after each label, by task
 
     @property
     def counts(self) -> FloatArray:
@@ -129,20 +139,19 @@ class Played:
 
 def play(heaps: Sequence[Heap]) -> dict[str, Played]:
     """All strategies of our own."""
-    informed = [best_and_shown(ask(one, "information")) for one in heaps]
+    informed = [answers(ask(one, "information")) for one in heaps]
     unlabelled = [one.loss([int(one.ranked.argmax())] * len(one.labels)) for one in heaps]
     return {
         "no label: the ranking": Played(losses=[[each] for each in unlabelled]),
         COUNTED: Played(losses=[[one.loss(counted(one, seed=seed)) for seed in range(10)] for one in heaps]),
         "belief, random images": Played(
-            losses=[[one.loss(best_and_shown(ask(one, "chance", seed=seed))[0]) for seed in range(2)] for one in heaps]
+            losses=[[one.loss(answers(ask(one, "chance", seed=seed)).named) for seed in range(2)] for one in heaps]
         ),
-        "belief, most doubtful image": Played(
-            losses=[[one.loss(best_and_shown(ask(one, "doubt"))[0])] for one in heaps]
-        ),
+        "belief, most doubtful image": Played(losses=[[one.loss(answers(ask(one, "doubt")).named)] for one in heaps]),
         OURS: Played(
-            losses=[[one.loss(named)] for one, (named, _) in zip(heaps, informed, strict=True)],
-            beliefs=[shown for _, shown in informed],
+            losses=[[one.loss(each.named)] for one, each in zip(heaps, informed, strict=True)],
+            beliefs=[each.shown for each in informed],
+            expected=[each.expected for each in informed],
         ),
     }
 
@@ -185,9 +194,9 @@ def parts_table(heaps: Sequence[Heap]) -> list[dict[str, object]]:
     counts = {
         COUNTED: [[needed(one.loss(counted(one, seed=seed))) for seed in range(5) for one in each] for each in parts],
         "belief, most doubtful image": [
-            [needed(one.loss(best_and_shown(ask(one, "doubt"))[0])) for one in each] for each in parts
+            [needed(one.loss(answers(ask(one, "doubt")).named)) for one in each] for each in parts
         ],
-        OURS: [[needed(one.loss(best_and_shown(ask(one, "information"))[0])) for one in each] for each in parts],
+        OURS: [[needed(one.loss(answers(ask(one, "information")).named)) for one in each] for each in parts],
     }
     means = {name: np.array([np.mean(each) for each in of_tasks]) for name, of_tasks in counts.items()}
     rows: list[dict[str, object]] = []
@@ -200,47 +209,6 @@ def parts_table(heaps: Sequence[Heap]) -> list[dict[str, object]]:
         rows.append(row)
         print("| " + " | ".join(str(cell) for cell in row.values()) + " |", flush=True)
     return rows
-
-
-def chances_table(heaps: Sequence[Heap], ours: Played) -> list[dict[str, object]]:
-    """Predicted P(best) in bins against how often it came true; of several best ones each is a part of one."""
-    rows: list[dict[str, object]] = []
-    print("\n| labels | P(best) | candidates | mean P(best) | was best |\n|---|---|---|---|---|")
-    for count in (0, 5, 20, 60):
-        p = np.concatenate([beliefs[count].p_best for beliefs in ours.beliefs])
-        best = [one.right.mean(axis=1) >= one.right.mean(axis=1).max() - 1e-9 for one in heaps]
-        true = np.concatenate([each / each.sum() for each in best])
-        place = np.clip(np.digitize(p, _BINS) - 1, 0, len(_BINS) - 2)
-        for b in np.unique(place):
-            within = place == b
-            row: dict[str, object] = {
-                "labels": count,
-                "p_best": f"{_BINS[b]:.2f} to {_BINS[b + 1]:.2f}",
-                "candidates": int(within.sum()),
-                "mean": round(float(p[within].mean()), 3),
-                "true": round(float(true[within].mean()), 3),
-            }
-            rows.append(row)
-            print("| " + " | ".join(str(cell) for cell in row.values()) + " |", flush=True)
-    return rows
-
-
-def order_table(heaps: Sequence[Heap], ours: Played) -> list[dict[str, object]]:
-    """NDCG@5 and tau-b of the ranking without labels, and of the belief's accuracies, for zero-shot accuracy."""
-
-    def agreement(scores: Sequence[FloatArray]) -> list[float]:
-        pairs = [(score, one.right.mean(axis=1)) for score, one in zip(scores, heaps, strict=True)]
-        gains, taus = [ndcg(*pair) for pair in pairs], [stats.kendalltau(*pair).statistic for pair in pairs]
-        return [round(float(np.nanmean(each)), 3) for each in (gains, taus)]
-
-    found = {"no label: the ranking": agreement([one.ranked for one in heaps])}
-    for count in (0, 5, 10, 20, 60):
-        now = [beliefs[count].accuracy for beliefs in ours.beliefs]
-        found[f"belief, {count} labels"] = agreement(now)
-    print("\n| order by | NDCG@5 | tau-b |\n|---|---|---|")
-    for name, (gain, tau) in found.items():
-        print(f"| {name} | {gain:.3f} | {tau:.3f} |", flush=True)
-    return [{"order": name, "ndcg5": gain, "tau_b": tau} for name, (gain, tau) in found.items()]
 
 
 def seconds_table() -> list[dict[str, object]]:
@@ -290,12 +258,15 @@ def main() -> None:
         played = play(heaps)
         if args.coda is not None:
             played[CODA] = play_coda(heaps, json.loads(args.coda.read_text("utf-8")))
+        ours, lost = played[OURS], [tries[0] for tries in played[OURS].losses]
         content = {
             "tasks": [one.name for one in heaps],
             "asking": asking_table(played),
             "parts": parts_table(heaps),
-            "chances": chances_table(heaps, played[OURS]),
-            "orders": order_table(heaps, played[OURS]),
+            "expected": expected_table(ours.expected, lost),
+            "stops": stopping_table(ours.expected, lost, played[COUNTED].losses, near=_NEAR),
+            "chances": chances_table(heaps, ours.beliefs),
+            "orders": order_table(heaps, ours.beliefs),
             "speed": seconds_table(),
             "heads": heads_table(heaps),
         }

@@ -32,10 +32,11 @@ def test_one_object_and_a_file(heap, tmp_path):
     assert len(found["to_label"]) == 3
     assert found["labels"] == 0
     assert found["p_best"] == {"ViT-Mi-16-64.all-m": 1.0}
+    assert found["loss"] == {"ViT-Mi-16-64.all-m": 0.0}
     assert found["file"] == str(tmp_path / "work" / "to_label.csv")
     plain = CliRunner().invoke(app, [*options(heap, tmp_path), "-n", "3"])
     assert plain.exit_code == 0, plain.stderr
-    assert "zero-shot, by 0 labels" in plain.stdout
+    assert "zero-shot, by 0 labels; further labels can hardly gain anything" in plain.stdout  # of one candidate
     assert "written to " in plain.stdout
 
 

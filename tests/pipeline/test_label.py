@@ -43,7 +43,8 @@ def test_a_batch_names_different_images(session):
 
 
 def test_labels_turn_the_ranking(session):
-    assert next(iter(session.standing().p_best)) == "poor"
+    before = session.standing()
+    assert next(iter(before.p_best)) == "poor"
     for _ in range(15):
         (one,) = session.suggest(1)
         session.tell(one.path, true_class(one.path))
@@ -51,6 +52,7 @@ def test_labels_turn_the_ranking(session):
     assert now.known == session.answered == 15
     assert next(iter(now.p_best)) == "good"
     assert sum(now.p_best.values()) == pytest.approx(1.0)
+    assert now.loss["good"] == min(now.loss.values()) < min(before.loss.values())
 
 
 def test_every_answer_is_kept_at_once_and_can_be_taken_back(session, heap, tmp_path):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy import optimize, special
+from scipy import optimize, special, stats
 
 from vlmsel_auto.ranking import label_belief
 from vlmsel_auto.ranking.evidence.consensus import likeness
@@ -42,6 +42,24 @@ def test_probabilities_are_probabilities():
     assert (now.information[:10] == 0).all()
     assert (now.information[10:] > 0).all()
     assert np.linalg.eigvalsh(now.covariance).min() > -1e-12
+
+
+def test_expected_loss_is_that_of_the_larger_of_two_normals():
+    """Clark, "The greatest of a finite set of random variables", Operations Research 9 (1961), equation 1."""
+    votes, truth = world(0)
+    two = votes[:2]
+    now = believe(two, prior=flat(two), labels=some(truth, np.arange(10)))
+    apart = np.sqrt(now.covariance[0, 0] + now.covariance[1, 1] - 2 * now.covariance[0, 1])
+    far = (now.accuracy[0] - now.accuracy[1]) / apart
+    highest = now.accuracy @ stats.norm.cdf([far, -far]) + apart * stats.norm.pdf(far)
+    np.testing.assert_allclose(now.loss, highest - now.accuracy, atol=0.03 * apart)
+    assert (now.loss >= 0).all()
+
+
+def test_nothing_is_lost_where_all_is_known():
+    votes, truth = world(0)
+    now = believe(votes, prior=flat(votes), labels=truth)
+    np.testing.assert_allclose(now.loss, now.accuracy.max() - now.accuracy, atol=1e-4)
 
 
 def test_weights_are_the_penalised_maximum_of_the_likelihood():
@@ -100,7 +118,7 @@ def test_accuracies_move_with_the_weights_as_their_slope_says():
 
 def test_the_winners_chances_move_with_the_means_as_their_gradient_says():
     mean, spread = np.array([0.6, 0.58, 0.5]), np.array([[4, 1, 0], [1, 3, 0.5], [0, 0.5, 5]]) / 1e3
-    _, pull = label_belief._winner(mean, spread)
+    _, _, pull = label_belief._winner(mean, spread)
     draws = np.random.default_rng(1).multivariate_normal(np.zeros(3), spread, size=400_000)
 
     def chances(shift):

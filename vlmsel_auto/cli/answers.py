@@ -19,6 +19,7 @@ from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.recordjson import encode
 from vlmsel_auto.records import BadFile, BestModel, EnsembleModel, Ranking, StoppedBy, TrialResult
 from vlmsel_auto.reporting.formatting import clean, percent, plural
+from vlmsel_auto.reporting.sentences import gain_text, points_text
 from vlmsel_auto.reporting.table import Column, ranking_columns, table
 
 if TYPE_CHECKING:
@@ -199,13 +200,14 @@ def print_ranking(ranking: Ranking, *, top: int) -> None:
 
 
 def label_json(found: LabelResult) -> Json:
-    """``{"to_label": [{path, suggested, probability, why}, ...], "labels", "p_best", "accuracy", "file"}``."""
+    """``{"to_label": [{path, suggested, probability, why}, ...], "labels", "p_best", "accuracy", "loss", "file"}``."""
     standing = found.standing
     return {
         "to_label": [_fields(one, "path", "suggested", "probability", "why") for one in found.to_label],
         "labels": standing.known,
         "p_best": dict(standing.p_best),
         "accuracy": dict(standing.accuracy),
+        "loss": dict(standing.loss),
         "file": str(found.path),
     }
 
@@ -219,8 +221,9 @@ def print_labelling(found: LabelResult, *, top: int = 5) -> None:
             Column("candidate", leaders, folds=True),
             Column("P(best)", [percent(standing.p_best[name]) for name in leaders], right=True),
             Column("accuracy", [percent(standing.accuracy[name]) for name in leaders], right=True),
+            Column("may cost", [points_text(standing.loss[name]) for name in leaders], right=True),
         ],
-        notes=[f"zero-shot, by {plural(standing.known, 'label')}"],
+        notes=[f"zero-shot, by {plural(standing.known, 'label')}; {gain_text(min(standing.loss.values()))}"],
     )
     print_table(
         [

@@ -35,11 +35,12 @@ class ToLabel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Standing:
-    """Who is best zero-shot, by the labels that are known; candidates that were looked at, the most probable first."""
+    """Who is best zero-shot, by the labels that are known; candidates that were looked at, the least loss first."""
 
     known: int  # labels that were used
     p_best: Mapping[str, float]
     accuracy: Mapping[str, float]  # expected on the images that were looked at
+    loss: Mapping[str, float]  # accuracy that taking it now is expected to cost; of the first: what labels can gain
 
 
 def votes_of(measured: Sequence[Measurement]) -> FloatArray:
@@ -175,11 +176,12 @@ class LabelSession:
         """Who is best by the labels so far."""
         labels = self._numbers()
         now = believe(self._votes, prior=self._prior, labels=labels)
-        order = sorted(range(len(self.names)), key=lambda m: (-now.p_best[m], -now.accuracy[m], self.names[m]))
+        order = sorted(range(len(self.names)), key=lambda m: (now.loss[m], -now.p_best[m], self.names[m]))
         return Standing(
             known=int((labels != UNLABELLED).sum()),
             p_best={self.names[m]: float(now.p_best[m]) for m in order},
             accuracy={self.names[m]: float(now.accuracy[m]) for m in order},
+            loss={self.names[m]: float(now.loss[m]) for m in order},
         )
 
     def _numbers(self) -> IntArray:

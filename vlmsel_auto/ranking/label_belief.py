@@ -51,6 +51,7 @@ class Belief:
     accuracy: FloatArray  # (M,) expected on these images
     covariance: FloatArray  # (M, M) of the accuracies
     p_best: FloatArray  # (M,) probability of the highest accuracy
+    loss: FloatArray  # (M,) accuracy that taking a candidate is expected to cost: E[highest accuracy] less its own
     information: FloatArray  # (n,) nats about who is best that a label is expected to give; 0 where it is asked for
 
 
@@ -102,7 +103,7 @@ def believe(votes: FloatArray, *, prior: Weights, labels: IntArray, asked: NDArr
     drawn = np.stack([((named == named[a]) * open_right[a]).sum(axis=1) for a in range(m)]) - open_right @ open_right.T
     covariance = slope @ doubt @ slope.T + drawn / n**2
     accuracy = right.mean(axis=1)
-    p_best, pull = _winner(accuracy, covariance)
+    p_best, loss, pull = _winner(accuracy, covariance)
     # what an answer k to image i moves: accuracies by weights, and the image itself
     moved = np.tensordot(pull @ slope @ doubt, centred - expected[:, :, None], axes=1)
     moved += np.tensordot(pull / n, (named[:, :, None] == np.arange(k)) - right[:, :, None], axes=1)
@@ -112,6 +113,7 @@ def believe(votes: FloatArray, *, prior: Weights, labels: IntArray, asked: NDArr
         accuracy=accuracy,
         covariance=covariance,
         p_best=p_best,
+        loss=loss,
         information=np.where(known | coming, 0.0, information),
     )
 
@@ -150,15 +152,17 @@ def _curvature(centred: FloatArray, weights: FloatArray) -> tuple[FloatArray, Fl
     return np.einsum("mik,ik,lik->ml", centred, classes, centred, optimize=True) - expected @ expected.T, expected
 
 
-def _winner(mean: FloatArray, covariance: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """P(best) (M,) of accuracies N(mean, covariance), and how it moves (w, m) with the means."""
+def _winner(mean: FloatArray, covariance: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """P(best) and expected loss (M,) of accuracies N(mean, covariance), and how P(best) moves (w, m) with the means."""
     size = len(mean)
     jitter = 1e-9 + 1e-6 * float(np.trace(covariance)) / size  # copies of one model have the same accuracy
     factor = np.linalg.cholesky(covariance + jitter * np.eye(size))
     noise = np.random.default_rng(0).standard_normal((_DRAWS, size))
-    first = np.eye(size)[(mean + noise @ factor.T).argmax(axis=1)]
+    drawn = mean + noise @ factor.T
+    first = np.eye(size)[drawn.argmax(axis=1)]
+    loss = drawn.max(axis=1).mean() - drawn.mean(axis=0)
     # gradient of an expectation over a normal: E[f(x) covariance^-1 (x - mean)]
-    return first.mean(axis=0), np.linalg.solve(factor.T, noise.T @ first / _DRAWS).T
+    return first.mean(axis=0), loss, np.linalg.solve(factor.T, noise.T @ first / _DRAWS).T
 
 
 def _at(table: FloatArray, classes: IntArray) -> FloatArray:

@@ -15,6 +15,7 @@ from vlmsel_auto.tuning.methods import label_of
 from vlmsel_auto.units import DASH
 
 TOO_FEW: Final = "too few to say"
+_NO_GAIN: Final = 0.0005  # accuracy: would be shown as 0.0 points
 STOPPED: Final[Mapping[StoppedBy, str]] = {
     StoppedBy.EXHAUSTED: "no further trial promised enough for its time (--price)",
     StoppedBy.BUDGET: "the budget was spent",
@@ -37,6 +38,13 @@ def figure_text(found: Agreement, name: Literal["tau_b", "weighted_tau", "ndcg5"
 def points_text(share: float | None) -> str:
     """A difference of accuracies in percentage points."""
     return TOO_FEW if share is None else f"{100 * share:.1f} points"
+
+
+def gain_text(loss: float) -> str:
+    """What labels can still gain, where taking the leader is expected to cost so much accuracy."""
+    if loss < _NO_GAIN:
+        return "further labels can hardly gain anything"
+    return f"further labels can gain about {points_text(loss)}"
 
 
 def calibration_text(score: FinalScore) -> str:
