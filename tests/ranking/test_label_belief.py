@@ -49,7 +49,8 @@ def test_expected_loss_is_that_of_the_larger_of_two_normals():
     votes, truth = world(0)
     two = votes[:2]
     now = believe(two, prior=flat(two), labels=some(truth, np.arange(10)))
-    apart = np.sqrt(now.covariance[0, 0] + now.covariance[1, 1] - 2 * now.covariance[0, 1])
+    variance = now.covariance[0, 0] + now.covariance[1, 1] - 2 * now.covariance[0, 1]
+    apart = np.sqrt(label_belief._UNSAID * variance)
     far = (now.accuracy[0] - now.accuracy[1]) / apart
     highest = now.accuracy @ stats.norm.cdf([far, -far]) + apart * stats.norm.pdf(far)
     np.testing.assert_allclose(now.loss, highest - now.accuracy, atol=0.03 * apart)

@@ -33,6 +33,7 @@ _FLOOR: Final = 0.1  # is added to P(best) before it becomes a weight
 _STEPS: Final = 50  # of Newton's method, which needs about five
 _CONVERGED: Final = 1e-8  # nats
 _DRAWS: Final = 4_096
+_UNSAID: Final = 1.5  # times the model's variance of accuracies is the true one, by losses that came true
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,7 +52,7 @@ class Belief:
     accuracy: FloatArray  # (M,) expected on these images
     covariance: FloatArray  # (M, M) of the accuracies
     p_best: FloatArray  # (M,) probability of the highest accuracy
-    loss: FloatArray  # (M,) accuracy that taking a candidate is expected to cost: E[highest accuracy] less its own
+    loss: FloatArray  # (M,) accuracy that taking a candidate is expected to cost: E[highest accuracy] - its own
     information: FloatArray  # (n,) nats about who is best that a label is expected to give; 0 where it is asked for
 
 
@@ -158,9 +159,10 @@ def _winner(mean: FloatArray, covariance: FloatArray) -> tuple[FloatArray, Float
     jitter = 1e-9 + 1e-6 * float(np.trace(covariance)) / size  # copies of one model have the same accuracy
     factor = np.linalg.cholesky(covariance + jitter * np.eye(size))
     noise = np.random.default_rng(0).standard_normal((_DRAWS, size))
-    drawn = mean + noise @ factor.T
-    first = np.eye(size)[drawn.argmax(axis=1)]
-    loss = drawn.max(axis=1).mean() - drawn.mean(axis=0)
+    drawn = noise @ factor.T
+    first = np.eye(size)[(mean + drawn).argmax(axis=1)]
+    wider = mean + np.sqrt(_UNSAID) * drawn
+    loss = wider.max(axis=1).mean() - wider.mean(axis=0)
     # gradient of an expectation over a normal: E[f(x) covariance^-1 (x - mean)]
     return first.mean(axis=0), loss, np.linalg.solve(factor.T, noise.T @ first / _DRAWS).T
 
