@@ -37,6 +37,7 @@ from typing import Literal
 import numpy as np
 import torch
 from labelling_beliefs import chances_table, expected_table, order_table, stopping_table
+from labelling_counting import counted, counted_tries
 from labelling_heads import heads_table
 from labelling_heaps import Heap, heap, part
 from paired import change
@@ -95,15 +96,6 @@ def _most(now: Belief, labels: IntArray, *, doubt: bool) -> int:
         return int(now.information.argmax())
     second, first = np.sort(now.classes, axis=1)[:, -2:].T
     return int(np.where(labels == UNLABELLED, first - second, np.inf).argmin())
-
-
-def counted(one: Heap, *, seed: int) -> list[int]:
-    """Candidates named by plain counts of right answers on images in random order; ties by chance."""
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(one.labels))[:-1]
-    counts = np.cumsum(one.right[:, order], axis=1, dtype=np.float64)
-    counts = np.concatenate([np.zeros((len(counts), 1)), counts], axis=1) + 1e-3 * rng.random((len(counts), 1))
-    return [int(each) for each in counts.argmax(axis=0)]
 
 
 def needed(lost: FloatArray) -> float:
@@ -264,7 +256,9 @@ def main() -> None:
             "asking": asking_table(played),
             "parts": parts_table(heaps),
             "expected": expected_table(ours.expected, lost),
-            "stops": stopping_table(ours.expected, lost, played[COUNTED].losses, near=_NEAR),
+            "stops": stopping_table(
+                [(each, loss) for each, loss in zip(ours.expected, lost, strict=True)], counted_tries(heaps), near=_NEAR
+            ),
             "chances": chances_table(heaps, ours.beliefs),
             "orders": order_table(heaps, ours.beliefs),
             "speed": seconds_table(),

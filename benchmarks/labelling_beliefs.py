@@ -12,6 +12,7 @@ from vlmsel_auto.ranking.agreement import ndcg
 from vlmsel_auto.ranking.label_belief import Belief
 from vlmsel_auto.records import FloatArray
 
+_Try = tuple[FloatArray, FloatArray]  # expected and true loss after 0, 1, ... labels
 _LOSSES = (0.0, 0.001, 0.005, 0.01, 0.02, 1.0)  # expected loss, in accuracy
 _CHANCES = (0.0, 0.05, 0.2, 0.5, 0.8, 1.0)
 _STOPS = (0.01, 0.005, 0.002, 0.001)
@@ -40,49 +41,57 @@ def expected_table(expected: Sequence[FloatArray], lost: Sequence[FloatArray]) -
     return rows
 
 
-def stopping_table(
-    expected: Sequence[FloatArray], lost: Sequence[FloatArray], counting: Sequence[Sequence[FloatArray]], *, near: float
-) -> list[dict[str, object]]:
-    """What stopping as soon as the expected loss is small takes and costs, beside counting with as many labels.
+def stopping_table(ours: Sequence[_Try], counting: Sequence[Sequence[_Try]], *, near: float) -> list[dict[str, object]]:
+    """What stopping as soon as the expected loss is small takes and costs, beside counting that loses as little.
 
     Args:
-        expected: loss that is expected of the named candidate after each label, one array a task.
-        lost: what it really loses.
-        counting: what the candidate named by counted right answers loses, by repetition.
+        ours: expected and true loss of what is named after each label, one pair a task.
+        counting: the same of counted right answers, by task and repetition.
         near: accuracy within which a candidate counts as the best.
     """
     rows: list[dict[str, object]] = []
-    print("\n| stop below | labels, mean | median | true loss | tasks within a point | counting: loss, labels for it |")
-    print("|---|---|---|---|---|---|")
+    print("\n| stop below | labels, mean | median | true loss | tasks within a point | counting: fixed | stopped |")
+    print("|---|---|---|---|---|---|---|")
     for bound in _STOPS:
-        stops = [int(np.flatnonzero(np.append(each[:-1] <= bound, True))[0]) for each in expected]
-        true = np.array([each[stop] for each, stop in zip(lost, stops, strict=True)])
-        as_many = [
-            np.mean([one[min(stop, len(one) - 1)] for one in tries])
-            for tries, stop in zip(counting, stops, strict=True)
-        ]
+        stops, true = np.array([_stopped(one, bound) for one in ours]).T
         row: dict[str, object] = {
             "below": f"{100 * bound:g} points",
-            "labels": round(float(np.mean(stops)), 1),
+            "labels": round(float(stops.mean()), 1),
             "median": round(float(np.median(stops)), 1),
             "loss": round(100 * float(true.mean()), 2),
             "within": int((true <= near + 1e-9).sum()),
-            "counting": round(100 * float(np.mean(as_many)), 2),
-            "counting needs": _labels_for(float(true.mean()), counting),
+            "counting needs": _fixed(float(true.mean()), counting),
+            "counting needs, stopped likewise": _stopped_likewise(float(true.mean()), counting),
         }
         rows.append(row)
         print("| " + " | ".join(str(cell) for cell in row.values()) + " |", flush=True)
     return rows
 
 
-def _labels_for(loss: float, counting: Sequence[Sequence[FloatArray]]) -> int:
-    """Labels a task after which counting loses no more than that in the mean."""
-    most = max(len(one) for tries in counting for one in tries)
+def _stopped(one: _Try, bound: float) -> tuple[int, float]:
+    """Labels until the expected loss is no more than that, or all, and the true loss then."""
+    expected, lost = one
+    stop = int(np.flatnonzero(np.append(expected[:-1] <= bound, True))[0])
+    return stop, float(lost[stop])
+
+
+def _fixed(loss: float, tries: Sequence[Sequence[_Try]]) -> int:
+    """Labels, as many on every task, after which the mean loss is no more than that."""
+    most = max(len(lost) for each in tries for _, lost in each)
     means = [
-        np.mean([np.mean([one[min(count, len(one) - 1)] for one in tries]) for tries in counting])
+        np.mean([np.mean([lost[min(count, len(lost) - 1)] for _, lost in each]) for each in tries])
         for count in range(most)
     ]
     return int(np.flatnonzero(np.append(np.array(means[:-1]) <= loss, True))[0])
+
+
+def _stopped_likewise(loss: float, tries: Sequence[Sequence[_Try]]) -> float:
+    """Mean number of labels with the bound for the expected loss that makes the true one no more than that."""
+    for bound in np.geomspace(0.1, 1e-5, 81):
+        labels, lost = np.array([np.mean([_stopped(one, bound) for one in each], axis=0) for each in tries]).T
+        if lost.mean() <= loss:
+            return round(float(labels.mean()), 1)
+    return float("nan")
 
 
 def chances_table(heaps: Sequence[Heap], beliefs: Sequence[Mapping[int, Belief]]) -> list[dict[str, object]]:
