@@ -3,6 +3,7 @@
 import http.client
 import io
 import json
+import re
 import shutil
 from urllib.parse import urlsplit
 
@@ -94,6 +95,11 @@ def test_only_images_of_the_folder_are_shown(address, heap):
     assert ask(address, "image/1")[0] == 404
     (heap / "002.png").write_bytes(b"broken by now")
     assert ask(address, "image/2")[0] == 404
+
+
+def test_what_labels_can_gain_stands_beside_the_leader(address):
+    standing = said(address, "state")[1]["standing"]
+    assert re.search(r"leads: best with probability \d+ %, accuracy about \d+ %; further labels can .*gain", standing)
 
 
 def test_answers_go_round(address, heap):

@@ -39,7 +39,7 @@ from vlmsel_auto.reporting.report import (
     save_json,
     to_json,
 )
-from vlmsel_auto.reporting.sentences import mixed_text, pruning_text
+from vlmsel_auto.reporting.sentences import gain_text, mixed_text, pruning_text
 from vlmsel_auto.tuning.methods import label_of
 
 
@@ -432,3 +432,15 @@ def test_the_budget_ends_after_what_earlier_runs_took():
     assert report.budget_end == pytest.approx(30.0 + 21.0 - 11.5)
     assert make_report(trials=trials, budget=Budget(seconds=30.0)).budget_end == 30.0  # all in one run
     assert make_report(budget=Budget(trials=3)).budget_end is None
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (0.0004, "further labels can hardly gain anything"),
+        (0.0005, "further labels can gain about 0.1 points"),
+        (0.0213, "further labels can gain about 2.1 points"),
+    ],
+)
+def test_what_labels_can_gain_is_never_told_as_nothing_that_counts(loss, said):
+    assert gain_text(loss) == said
