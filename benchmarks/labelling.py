@@ -250,15 +250,14 @@ def main() -> None:
         played = play(heaps)
         if args.coda is not None:
             played[CODA] = play_coda(heaps, json.loads(args.coda.read_text("utf-8")))
-        ours, lost = played[OURS], [tries[0] for tries in played[OURS].losses]
+        ours = played[OURS]
+        tries = [(expected, lost) for expected, (lost,) in zip(ours.expected, ours.losses, strict=True)]
         content = {
             "tasks": [one.name for one in heaps],
             "asking": asking_table(played),
             "parts": parts_table(heaps),
-            "expected": expected_table(ours.expected, lost),
-            "stops": stopping_table(
-                [(each, loss) for each, loss in zip(ours.expected, lost, strict=True)], counted_tries(heaps), near=_NEAR
-            ),
+            "expected": expected_table(tries),
+            "stops": stopping_table(tries, counted_tries(heaps), near=_NEAR),
             "chances": chances_table(heaps, ours.beliefs),
             "orders": order_table(heaps, ours.beliefs),
             "speed": seconds_table(),

@@ -12,16 +12,16 @@ from vlmsel_auto.ranking.agreement import ndcg
 from vlmsel_auto.ranking.label_belief import Belief
 from vlmsel_auto.records import FloatArray
 
-_Try = tuple[FloatArray, FloatArray]  # expected and true loss after 0, 1, ... labels
+Try = tuple[FloatArray, FloatArray]  # expected and true loss after 0, 1, ... labels
 _LOSSES = (0.0, 0.001, 0.005, 0.01, 0.02, 1.0)  # expected loss, in accuracy
 _CHANCES = (0.0, 0.05, 0.2, 0.5, 0.8, 1.0)
 _STOPS = (0.01, 0.005, 0.002, 0.001)
 _COUNTS = (0, 5, 10, 20, 40, 60, 100, 200)  # of labels, after which both are looked at
 
 
-def expected_table(expected: Sequence[FloatArray], lost: Sequence[FloatArray]) -> list[dict[str, object]]:
-    """Expected against true loss of the named candidate after `_COUNTS` labels, in points; one array a task."""
-    pairs = [(e[count], t[count]) for e, t in zip(expected, lost, strict=True) for count in _COUNTS if count < len(e)]
+def expected_table(ours: Sequence[Try]) -> list[dict[str, object]]:
+    """Expected against true loss of the named candidate after `_COUNTS` labels, in points; one pair a task."""
+    pairs = [(said[count], true[count]) for said, true in ours for count in _COUNTS if count < len(said)]
     said, true = np.array(pairs).T
     place = np.digitize(said, _LOSSES) - 1
     rows: list[dict[str, object]] = []
@@ -41,7 +41,7 @@ def expected_table(expected: Sequence[FloatArray], lost: Sequence[FloatArray]) -
     return rows
 
 
-def stopping_table(ours: Sequence[_Try], counting: Sequence[Sequence[_Try]], *, near: float) -> list[dict[str, object]]:
+def stopping_table(ours: Sequence[Try], counting: Sequence[Sequence[Try]], *, near: float) -> list[dict[str, object]]:
     """What stopping as soon as the expected loss is small takes and costs, beside counting that loses as little.
 
     Args:
@@ -68,14 +68,14 @@ def stopping_table(ours: Sequence[_Try], counting: Sequence[Sequence[_Try]], *, 
     return rows
 
 
-def _stopped(one: _Try, bound: float) -> tuple[int, float]:
+def _stopped(one: Try, bound: float) -> tuple[int, float]:
     """Labels until the expected loss is no more than that, or all, and the true loss then."""
     expected, lost = one
     stop = int(np.flatnonzero(np.append(expected[:-1] <= bound, True))[0])
     return stop, float(lost[stop])
 
 
-def _fixed(loss: float, tries: Sequence[Sequence[_Try]]) -> int:
+def _fixed(loss: float, tries: Sequence[Sequence[Try]]) -> int:
     """Labels, as many on every task, after which the mean loss is no more than that."""
     most = max(len(lost) for each in tries for _, lost in each)
     means = [
@@ -85,7 +85,7 @@ def _fixed(loss: float, tries: Sequence[Sequence[_Try]]) -> int:
     return int(np.flatnonzero(np.append(np.array(means[:-1]) <= loss, True))[0])
 
 
-def _stopped_likewise(loss: float, tries: Sequence[Sequence[_Try]]) -> float:
+def _stopped_likewise(loss: float, tries: Sequence[Sequence[Try]]) -> float:
     """Mean number of labels with the bound for the expected loss that makes the true one no more than that."""
     for bound in np.geomspace(0.1, 1e-5, 81):
         labels, lost = np.array([np.mean([_stopped(one, bound) for one in each], axis=0) for each in tries]).T

@@ -217,13 +217,13 @@ def worse_table(found: Mapping[str, Mapping[str, Mapping[str, FloatArray]]]) -> 
     for dealt in (False, True):
         names, gaps = [], []
         for title, table in found.items():
-            start, *others = table.items()
+            (_, start), *others = table.items()
             for row, values in others:
                 if "zero-shot for tuned" in row or ("shuffled" in row) != dealt:
                     continue
                 for place, (measure, sign) in enumerate(zip(MEASURES, (-1, -1, 1), strict=True)):
                     names.append((f"{row}, {title}", measure))
-                    gaps.append([sign * float(values[name][place] - first[place]) for name, first in start[1].items()])
+                    gaps.append([sign * float(values[name][place] - first[place]) for name, first in start.items()])
         p = adjusted_p(np.array(gaps))
         for (row, measure), gap, adjusted in zip(names, gaps, p, strict=True):
             over = change(np.array(gap), digits=4)

@@ -1,11 +1,12 @@
 """The quick form of the campaign of faults: kills at two moments and a full disk, each against a real search."""
 
-import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -28,9 +29,10 @@ def test_a_search_survives_kills_and_a_full_disk() -> None:
     assert told["wrong"] == {}
 
 
-def test_after_the_death_of_a_worker_trials_may_have_come_in_other_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(PLACE.parent))
-    world = importlib.import_module("faults_world")
+def test_after_the_death_of_a_worker_trials_may_have_come_in_other_turns(
+    load_script: Callable[[str], ModuleType],
+) -> None:
+    world = load_script("faults_world")
     whole = world.Kept(state="complete", validation=0.9, test=0.85, on_all_labels=False, curve=(0.5, 0.8, 0.9))
     reference = world.Found(
         trials={("a", "probe"): whole, ("a", "finetune"): whole},

@@ -1,23 +1,19 @@
 """The arithmetic of benchmarks/live_search.py; its runs train for minutes."""
 
-import importlib
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def live(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("live_search")
+def live(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("live_search")
 
 
-def test_incumbents_are_chosen_by_validation(live: ModuleType) -> None:
+def test_incumbents_are_chosen_by_validation(load_script: Callable[[str], ModuleType]) -> None:
     trials = [(1.0, 0.5, 0.6), (2.0, 0.4, 0.9), (3.0, 0.7, 0.5), (4.0, 0.7, 0.8)]
-    incumbents = importlib.import_module("live_search_runs").incumbents
+    incumbents = load_script("live_search_runs").incumbents
     assert incumbents(trials) == [trials[0], trials[2]]
     assert incumbents([]) == []
 

@@ -1,10 +1,10 @@
 """The replay of looking: kin are left out, losses by hand, nothing of the target is known before it is looked at."""
 
 import gzip
-import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -18,10 +18,9 @@ ORDERS = ("random", "average_rank", "imagenet", "portfolio", "ours")
 
 
 @pytest.fixture
-def modules(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def modules(load_script: Callable[[str], ModuleType]) -> dict[str, ModuleType]:
     return {
-        name: importlib.import_module(name)
+        name: load_script(name)
         for name in ("looking_table", "looking_strategies", "looking_quicktune", "looking", "looking_unpublished")
     }
 

@@ -1,20 +1,16 @@
 """benchmarks/paired.py: p-values that are adjusted for the number of rows."""
 
-import importlib
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
 import pytest
 from scipy import stats
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def paired(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("paired")
+def paired(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("paired")
 
 
 def test_one_row_is_tested_as_scipy_tests_it(paired: ModuleType) -> None:

@@ -1,10 +1,10 @@
 """The replay bench on a small drawn table: figures by hand, nothing of the target leaks, runs resume."""
 
 import csv
-import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -17,9 +17,8 @@ MODELS, RATES, EPOCHS = ("a", "b", "c"), ("0.01", "0.1"), ("10", "20")
 
 
 @pytest.fixture
-def modules(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return {name: importlib.import_module(f"replay_{name}") for name in ("table", "strategies", "runs", "figures")}
+def modules(load_script: Callable[[str], ModuleType]) -> dict[str, ModuleType]:
+    return {name: load_script(f"replay_{name}") for name in ("table", "strategies", "runs", "figures")}
 
 
 @pytest.fixture

@@ -1,23 +1,20 @@
 """Searches of several workers on recorded trials, in a world that is made by hand."""
 
 import copy
-import importlib
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 
 from vlmsel_auto.records import Basis, Candidate, ImageView, Interval, RankedCandidate, Ranking
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 NAMES = ("good", "fair", "poor")
 
 
 @pytest.fixture
-def modules(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    found = {name: importlib.import_module(f"workers_{name}") for name in ("worlds", "replay")}
-    return found | {"bench": importlib.import_module("workers")}
+def modules(load_script: Callable[[str], ModuleType]) -> dict[str, ModuleType]:
+    found = {name: load_script(f"workers_{name}") for name in ("worlds", "replay")}
+    return found | {"bench": load_script("workers")}
 
 
 @pytest.fixture

@@ -223,7 +223,7 @@ def print_labelling(found: LabelResult, *, top: int = 5) -> None:
             Column("accuracy", [percent(standing.accuracy[name]) for name in leaders], right=True),
             Column("may cost", [points_text(standing.loss[name]) for name in leaders], right=True),
         ],
-        notes=[f"zero-shot, by {plural(standing.known, 'label')}; {gain_text(min(standing.loss.values()))}"],
+        notes=[f"zero-shot, by {plural(standing.known, 'label')}; {gain_text(standing.loss[leaders[0]])}"],
     )
     print_table(
         [

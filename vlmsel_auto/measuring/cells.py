@@ -23,7 +23,7 @@ from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task
 from vlmsel_auto.tasks import split
 
 CELL_VERSION: Final = 9  # of what the figures mean: a change makes kept cells unused
-_SOURCE: Final = "vlmsel-auto library build"
+SOURCE: Final = "vlmsel-auto library build"  # of cells and tuned runs: who made them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +93,7 @@ def is_current(cell: Cell, *, candidate: Candidate, task: Task, settings: CellSe
     wanted = dict(settings.as_text()) | {"points": str(_points(told.get("integrator", ""), settings))}
     scores = {*cell.signals, *(name for _, _, name in cell.evidence)}
     return (
-        cell.build.source == _SOURCE
+        cell.build.source == SOURCE
         and wanted.items() <= told.items()
         and scores >= {one.name for one in SIGNALS if one.ranked}
         and cell.task.digest == task.digest
@@ -128,7 +128,7 @@ def measure_cell(*, model: LoadedModel, task: Task, settings: CellSettings, code
         compared=compared,
         draws=draws,
         zero_shot=zeroshot.zeroshot(tested, task.labels[task.test]),
-        build=Build(source=_SOURCE, code_version=code_version, settings=tuple(sorted(made.items()))),
+        build=Build(source=SOURCE, code_version=code_version, settings=tuple(sorted(made.items()))),
         seed=settings.seed,
     )
     return replace(cell, seconds=time.perf_counter() - began)

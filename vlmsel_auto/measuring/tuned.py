@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import numpy as np
+
 from vlmsel_auto.cache import Json, Store, digest, write_atomically
 from vlmsel_auto.engines.engine import Channel
 from vlmsel_auto.errors import TrialFailed
 from vlmsel_auto.events import Sink
 from vlmsel_auto.library.assemble import with_tuned
 from vlmsel_auto.library.records import Library
+from vlmsel_auto.measuring.cells import SOURCE
 from vlmsel_auto.measuring.kept_jobs import results_of
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.fingerprint import fingerprint
@@ -65,14 +68,17 @@ def tune_cells(
             for at, job in enumerate(trials)
             if job.seed == seed and at in found
         }
-        library = with_tuned(library, run=run, source="vlmsel-auto library build", values=values)
+        library = with_tuned(library, run=run, source=SOURCE, values=values)
     return library
 
 
 def _held(library: Library, run: str) -> dict[tuple[str, str], float]:
     """What the library has of a run, by (candidate id, task name)."""
-    known = {(cell.candidate.id, cell.task.name): cell.tuned.get(run) for cell in library.cells()}
-    return {pair: value for pair, value in known.items() if value is not None}
+    if run not in library.run_names:
+        return {}
+    figures = library.tuned_runs[:, :, library.run_names.index(run)]
+    known = np.argwhere(np.isfinite(figures)).tolist()
+    return {(library.candidate_ids[m], library.task_names[s]): float(figures[m, s]) for m, s in known}
 
 
 @dataclass(frozen=True, kw_only=True)
