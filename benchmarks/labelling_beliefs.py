@@ -85,13 +85,13 @@ def _fixed(loss: float, tries: Sequence[Sequence[Try]]) -> int:
     return int(np.flatnonzero(np.append(np.array(means[:-1]) <= loss, True))[0])
 
 
-def _stopped_likewise(loss: float, tries: Sequence[Sequence[Try]]) -> float:
-    """Mean number of labels with the bound for the expected loss that makes the true one no more than that."""
+def _stopped_likewise(loss: float, tries: Sequence[Sequence[Try]]) -> float | None:
+    """Mean number of labels with the bound for the expected loss that makes the true one no more; None: none does."""
     for bound in np.geomspace(0.1, 1e-5, 81):
         labels, lost = np.array([np.mean([_stopped(one, bound) for one in each], axis=0) for each in tries]).T
         if lost.mean() <= loss:
             return round(float(labels.mean()), 1)
-    return float("nan")
+    return None
 
 
 def chances_table(heaps: Sequence[Heap], beliefs: Sequence[Mapping[int, Belief]]) -> list[dict[str, object]]:
