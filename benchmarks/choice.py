@@ -73,7 +73,6 @@ def simulate(world: World, ranking: Ranking, *, images: int, seed: int, policy: 
         candidates=members,
         methods=(PROBE, FINETUNE),
         top_k=5,
-        audits=0,
         seed=seed,
         validation_images=images,
         policy=policy,

@@ -4,8 +4,8 @@
     nice python benchmarks/faults.py                   # an hour or two of one core; goes on where it was
     python benchmarks/faults.py --only kills,memory
 
-Each case starts `vlmsel-auto search` (two candidates of the mini zoo, digits that scikit-learn ships, a probe and a
-short fine-tuning of each), does it harm, gives the same command again and compares with an undisturbed search: every
+Each case starts `vlmsel-auto search` (two candidates of the mini zoo, digits that scikit-learn ships, heads and
+short fine-tunings), does it harm, gives the same command again and compares with an undisturbed search: every
 finished trial there once with the same figures, the same predicted order and the same best model, which must load in
 plain open_clip and score what the record says. A case that is on file is not run again. The last line is one JSON
 object with what went wrong in each case; the exit status is 1 when anything did. Searches of the quick form are forked

@@ -19,9 +19,9 @@ KINDS = {
     "settings": "search.json", "candidates": "candidates.json", "ranking": "ranking.json",
     "index of images": "pixels/*/index.json", "pixels": "pixels/*/*.u8", "journal": "study.journal",
     "measurements": "targets/*/*.safetensors",
-    "result": "trials/0001/result.json", "weights": "trials/0001/weights*.safetensors",
+    "result": "trials/0001/result.json", "weights": "trials/0001/weights.safetensors",
     "model": "model/open_clip_model.safetensors", "head": "model/head.safetensors", "report": "report/report.json",
-    "library": "../*-home/library.safetensors", "past trials": "../*-home/trials.jsonl",
+    "library": "../*-home/library.safetensors",
 }  # fmt: skip
 _UNSAID = {"model", "head", "report"}  # every run writes these anew
 
@@ -38,8 +38,6 @@ def flipped(world: World, *, kind: str, reference: Reference) -> Record:
     files = sorted(workdir.glob(KINDS[kind]))
     if kind == "library":
         files = [world.root / "flipped-home" / "library.safetensors"]
-    if kind == "past trials":
-        files = [world.root / "flipped-home" / "trials.jsonl"]
     draw = random.Random(kind)  # noqa: S311 - places, not secrets
     for file in files:
         _flip(file, times=20 if kind == "pixels" else 1, draw=draw)  # some images are not read again

@@ -1,4 +1,4 @@
-"""`vlmsel-auto`, but for the length of its trials: they show a tower 200 images instead of 2,500. See faults.py."""
+"""`vlmsel-auto`, but for the length of its trials: they show a tower 200 images. See faults.py."""
 
 from __future__ import annotations
 

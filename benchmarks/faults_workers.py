@@ -42,7 +42,7 @@ def killed_coordinator(world: World, *, seed: int, reference: Reference) -> Reco
     last = world.run(workdir, more=WORKERS)
     wrong += [f"exit status {last.code}: {last.lines[-1:]}"] if last.code else []
     if not last.code:
-        wrong += found_in(workdir, world.task).differs(reference(), early_fits=True)
+        wrong += found_in(workdir, world.task).differs(reference())
         there = _results(workdir)
         wrong += [f"{name} is lost or another" for name, text in finished.items() if there.get(name) != text]
     clean(workdir)
@@ -67,7 +67,7 @@ def killed_workers(world: World, *, engine: str, seed: int, reference: Reference
 
     run = world.run(workdir, strike=strike, more=ENGINES[engine])
     wrong = [f"exit status {run.code}: {run.lines[-1:]}"] if run.code else []
-    wrong = wrong or found_in(workdir, world.task).differs(reference(), early_fits=True, other_turns=True)
+    wrong = wrong or found_in(workdir, world.task).differs(reference(), other_turns=True)
     clean(workdir)
     return {"kills": struck, "wrong": wrong, "said": [line for line in run.lines if "died" in line]}
 

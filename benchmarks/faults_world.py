@@ -19,7 +19,7 @@ from faults_forked import Forked, Start
 
 SEARCH = Path(__file__).with_name("faults_search.py")
 CANDIDATES = ("EffNet-Mi-64.all-m", "ConvNeXt-Mi-64.all-m")
-_TRIALS = 4  # beside the floor: a probe and a fine-tuning of each candidate
+_TRIALS = 4  # beside the floor: heads and towers of both candidates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,17 +167,14 @@ class Kept:
     state: str
     validation: float | None
     test: float | None
-    on_all_labels: bool
     fold: int = 0  # part of the labels that it was scored on
     curve: tuple[float, ...] = ()
 
-    def is_as(self, other: Kept, *, early_fits: bool, other_turns: bool) -> bool:
+    def is_as(self, other: Kept, *, other_turns: bool) -> bool:
         """Whether it is the same trial.
 
-        Workers begin a fit on all labels early, in vain where a later trial leads, so that not every search makes it:
-        with ``early_fits`` the test split is compared where both trials were fitted on the same labels. With
-        ``other_turns`` it may be scored on another part of the labels, or be paused where the other one went on: then
-        one curve must begin as the other.
+        With ``other_turns`` it may be scored on another part of the labels, or be paused where the other one went on:
+        then one curve must begin as the other.
         """
         both = {self.state, other.state} <= {"complete", "pruned"}
         if other_turns and both and self.fold != other.fold:
@@ -185,36 +182,36 @@ class Kept:
         if other_turns and both and self.state != other.state:
             epochs = min(len(self.curve), len(other.curve))
             return epochs > 0 and self.curve[:epochs] == other.curve[:epochs]
-        if early_fits and self.on_all_labels != other.on_all_labels:
-            return (self.state, self.validation) == (other.state, other.validation)
         return self == other
 
 
-Trials = Mapping[tuple[str, str], Kept]
+Trials = Mapping[tuple[str, str], tuple[Kept, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
     """What a finished search left."""
 
-    trials: Trials  # by candidate and method
-    twice: tuple[tuple[str, str], ...]  # trials that are there more than once
+    trials: Trials  # by candidate and method, in the order of the parts that they are scored on
+    twice: tuple[tuple[str, str, int], ...]  # candidate, method and part of trials that are there more than once
     order: tuple[str, ...]  # predicted
     best: str
     validation: float | None  # of the best
     test: float | None
     plain: float  # test accuracy of the exported model in plain open_clip
 
-    def differs(self, other: Found, *, early_fits: bool = False, other_turns: bool = False) -> list[str]:
+    def differs(self, other: Found, *, other_turns: bool = False) -> list[str]:
         """What is not as in another search; nothing: all is.
 
-        With ``other_turns`` trials may have come in another order, as after the death of a worker: the same trials must
-        be there (`Kept.is_as`), and a best one that is as good by its validation.
+        With ``other_turns`` trials may have come in another order, as after the death of a worker: trials of the same
+        candidates and methods must be there (`Kept.is_as`), and a best one that is as good by its validation.
         """
         wrong = [] if not self.twice else [f"twice: {self.twice}"]
         for each in {**self.trials, **other.trials}:
-            mine, theirs = self.trials.get(each), other.trials.get(each)
-            if mine is None or theirs is None or not mine.is_as(theirs, early_fits=early_fits, other_turns=other_turns):
+            mine, theirs = self.trials.get(each, ()), other.trials.get(each, ())
+            pairs = zip(mine, theirs, strict=False)
+            there = mine and theirs if other_turns else len(mine) == len(theirs)
+            if not there or not all(one.is_as(another, other_turns=other_turns) for one, another in pairs):
                 wrong.append(f"{each}: {mine} instead of {theirs}")
         as_good = other_turns and (self.validation or 0.0) >= (other.validation or 0.0)
         for name in ("order",) if as_good else ("order", "best", "test"):
@@ -233,24 +230,20 @@ def found_in(workdir: Path, task: Path) -> Found:
     """Read what a search left, with open_clip alone for its model."""
     report = json.loads((workdir / "report" / "report.json").read_text("utf-8"))
     paused = {row["continues"] for row in report["trials"]}  # and gone on with: the trial that did so has its curve
-    rows = [
-        (row["spec"]["candidate"], row["spec"]["method"], row)
+    rows = sorted(
+        (row["spec"]["candidate"], row["spec"]["method"], row["spec"]["fold"], row["number"], row)
         for row in report["trials"]
         if row["number"] not in paused
-    ]
-    count = collections.Counter(row[:2] for row in rows)
+    )
+    count = collections.Counter(row[:3] for row in rows)
+    trials: dict[tuple[str, str], tuple[Kept, ...]] = {}
+    for one, method, fold, _, row in rows:
+        kept = Kept(
+            state=row["state"], validation=row["validation"], test=row["test"], fold=fold, curve=tuple(row["curve"])
+        )
+        trials[one, method] = (*trials.get((one, method), ()), kept)
     return Found(
-        trials={
-            (one, method): Kept(
-                state=row["state"],
-                validation=row["validation"],
-                test=row["test"],
-                on_all_labels=row["on_all_labels"],
-                fold=row["spec"]["fold"],
-                curve=tuple(row["curve"]),
-            )
-            for one, method, row in rows
-        },
+        trials=trials,
         twice=tuple(name for name, times in count.items() if times > 1),
         order=tuple(row["candidate"] for row in report["ranking"]["ranked"]),
         best=f"{report['best']['candidate']} {report['best']['method']}",

@@ -2,16 +2,18 @@
 
     python benchmarks/fresh_targets.py TASKS --out TARGETS --train 16 --seed 3
     python benchmarks/final_accuracy.py TARGETS --records RECORDS --seconds 15,60,300 --seeds 3 --write OUT.json
+    python benchmarks/final_accuracy.py TARGETS --records RECORDS --far --only aerial_scenes,... --write FAR.json
     python benchmarks/final_accuracy.py TARGETS --records RECORDS --quick
 
 Each target is searched as a user would, one call of the command line for each budget and seed, one after the other.
 Every run leaves a record, and a run that is on record is not made again, so an interrupted benchmark goes on. Where a
 search ended by itself before its budget, its figures stand for the longer budgets too. Targets' own tasks are taken out
-of the library. Rows:
+of the library. With ``--far`` candidates are those that know little of the target's domain (`domains`). Rows:
 
 - single: the exported model; ensemble: the exported ensemble, or the single model where none is exported;
-- twenty lines, fifty lines: what a user would write (`plain_lines`), cut off at the budget, of which the import of
-  torch, open_clip and scikit-learn takes its part (`Imports`); zero-shot: the best zero-shot classifier by the labelled
+- twenty, fifty and long lines: what a user would write (`plain_lines`), cut off at the budget, of which the import of
+  torch, open_clip and scikit-learn takes its part (`Imports`); best of scripts: the best of them on test, cut off then;
+  best of their towers: of the fifty lines', alone; zero-shot: the best zero-shot classifier by the labelled
   images; best head: the best of all fitted heads on test, in hindsight;
 - best tried: the best trial of the search on test, in hindsight;
 - plain Optuna (``--rows``): TPE with Hyperband over candidates, methods and settings, one run of the longest budget,
@@ -40,6 +42,7 @@ from typing import TypeVar
 
 import torch
 from busy_neighbour import neighbour
+from domains import far_candidates
 from final_accuracy_table import Row, plot, rows_of, summary
 from live_search import value_at
 from live_search_runs import Point, Run, work
@@ -49,6 +52,7 @@ from vlmsel_auto.library.file import save
 from vlmsel_auto.library.places import default_library
 from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.recordjson import decode, encode
+from vlmsel_auto.records import Candidate
 from vlmsel_auto.tasks.task import load_task
 
 R = TypeVar("R")
@@ -141,11 +145,12 @@ def search(target: Path, *, seconds: float, seed: int, library: Path, candidates
     )
 
 
-def baselines(target: Path, *, seed: int) -> PlainLines:
+def baselines(target: Path, *, seed: int, candidates: Sequence[Candidate], limit: float) -> PlainLines:
     """What a user would write."""
     with tempfile.TemporaryDirectory() as scratch:
-        views = tuple(dict.fromkeys(each.view for each in mini_zoo()))
-        return plain_lines(load_task(target, views=views, seed=seed, workdir=Path(scratch)))
+        views = tuple(dict.fromkeys(each.view for each in candidates))
+        task = load_task(target, views=views, seed=seed, workdir=Path(scratch))
+        return plain_lines(task, candidates=candidates, limit=limit)
 
 
 def optuna(target: Path, *, seconds: float, seed: int, runs: Runs) -> list[Point]:
@@ -165,10 +170,15 @@ def optuna(target: Path, *, seconds: float, seed: int, runs: Runs) -> list[Point
     return [(float(seconds), float(validation), float(test)) for seconds, validation, test in curve]
 
 
-def measure(target: Path, budgets: Sequence[float], *, seed: int, rows: Sequence[str], runs: Runs) -> list[Row]:
+def measure(
+    target: Path, budgets: Sequence[float], *, seed: int, rows: Sequence[str], far: bool, runs: Runs
+) -> list[Row]:
     """All budgets on one target with one seed."""
-    name = f"{target.name}.{seed}"
-    plain = runs.kept(PlainLines, f"{name}.plain", lambda: baselines(target, seed=seed))
+    name = f"{target.name}.{'far.' if far else ''}{seed}"
+    pool = far_candidates(target.name) if far else mini_zoo()
+    plain = runs.kept(
+        PlainLines, f"{name}.plain", lambda: baselines(target, seed=seed, candidates=pool, limit=max(budgets))
+    )
     imports = runs.kept(Imports, "imports", Imports.timed)
     curve = optuna(target, seconds=max(budgets), seed=seed, runs=runs) if "optuna" in rows else None
     shipped = default_library()
@@ -188,7 +198,7 @@ def measure(target: Path, budgets: Sequence[float], *, seed: int, rows: Sequence
         spent = math.inf  # by the shorter budget, as a share of it
         for budget in budgets:
             if ours is None or spent >= ENDED:
-                ours = searched("ours", budget, "mini-zoo")
+                ours = searched("ours", budget, ",".join(each.id for each in pool) if far else "mini-zoo")
                 spent = ours.seconds / budget
             hard = searched("hard", budget, ",".join(ours.order[:FEW])) if "hard" in rows else None
             left = budget - imports.seconds
@@ -204,7 +214,9 @@ def measure(target: Path, budgets: Sequence[float], *, seed: int, rows: Sequence
                         ("ensemble", ours.ensemble),
                         ("twenty lines", twenty),
                         ("fifty lines", plain.fifty_after(left)),
-                        ("better of both", plain.better_by(left)),
+                        ("long lines", plain.long_after(left)),
+                        ("best of scripts", plain.better_by(left)),
+                        ("best of their towers", max(plain.towers, default=None)),
                         ("zero-shot", plain.zero_shot.test),
                         ("plain Optuna", None if curve is None else value_at(curve, left)),
                         ("hard top 3", None if hard is None else hard.single),
@@ -230,6 +242,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--rows", default="", help="comma list of further rows: optuna, hard")
     parser.add_argument("--threads", type=int, help="of a search; default: as the product chooses")
+    parser.add_argument("--far", action="store_true", help="candidates that know little of the target's domain")
     parser.add_argument("--neighbour", action="store_true", help="a busy process beside each search")
     parser.add_argument("--write", type=Path, help="JSON, and the plot beside it")
     parser.add_argument("--quick", action="store_true", help="one target, 20 seconds")
@@ -243,7 +256,7 @@ def main() -> None:
     found: list[Row] = []
     for seed in range(args.first_seed, args.first_seed + (1 if args.quick else args.seeds)):
         for target in targets[:1] if args.quick else targets:
-            found += measure(target, budgets, seed=seed, rows=args.rows.split(","), runs=runs)
+            found += measure(target, budgets, seed=seed, rows=args.rows.split(","), far=args.far, runs=runs)
     record = {"means": summary(found), "rows": rows_of(found)}
     if args.write:
         args.write.write_text(json.dumps(record, indent=1) + "\n", "utf-8")

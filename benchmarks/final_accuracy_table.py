@@ -14,12 +14,13 @@ from paired import by_target, standard_error
 PAIRS = (
     ("single", "twenty lines"),
     ("ensemble", "twenty lines"),
-    ("ensemble", "better of both"),
+    ("ensemble", "best of scripts"),
+    ("single", "best of their towers"),
     ("single", "plain Optuna"),
     ("single", "hard top 3"),
     ("single", "best tried"),
 )
-DRAWN = ("single", "ensemble", "twenty lines", "fifty lines", "plain Optuna", "hard top 3", "zero-shot")
+DRAWN = ("single", "ensemble", "twenty lines", "fifty lines", "long lines", "plain Optuna", "hard top 3", "zero-shot")
 
 
 @dataclass(frozen=True, kw_only=True)

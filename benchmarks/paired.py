@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Iterable
 
 import numpy as np
 
 from vlmsel_auto.ranking.agreement import mean_interval
 from vlmsel_auto.records import FloatArray
-
-
-class _OfCandidate(Protocol):
-    @property
-    def far(self) -> bool: ...
-
-
-C = TypeVar("C", bound=_OfCandidate)
-
-
-def of_each_kind(cases: Sequence[C]) -> list[tuple[str, list[C]]]:
-    """All cases, those of candidates that were pretrained on other things, and those of first candidates."""
-    return [
-        ("all", list(cases)),
-        ("pretrained on other things", [each for each in cases if each.far]),
-        ("first", [each for each in cases if not each.far]),
-    ]
 
 
 def change(gaps: FloatArray, *, digits: int) -> list[float]:

@@ -4,7 +4,8 @@ Twenty lines: embed the labelled images by all candidates, fit logistic regressi
 choose the candidate by 4-fold cross-validated log loss. On the way the best zero-shot classifier is found too. Fifty
 lines: go on and fine-tune the five best from their fitted heads on all labelled images with one fixed setting and no
 validation (25 epochs, AdamW, one-cycle to 3e-4 and 9e-4, weight decay .05, batches of 32, label smoothing .05, shifts
-by a tenth with reflected borders), and average their probabilities.
+by a tenth with reflected borders), and average their probabilities. The long lines do so with the ten best and 50
+epochs.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from vlmsel_auto.tuning.augment import augment
 
 _FOLDS = 4
 _MEMBERS = 5
+LONG = (10, 50)  # candidates and epochs of the long lines
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,30 +80,41 @@ class PlainLines:
     zero_shot: Step  # of the candidate whose zero-shot classifier gets most labelled images right
     best_head: float  # accuracy of the best of the fitted heads on test, in hindsight
     fifty: tuple[Step, ...]  # mean of the first one, two ... fine-tuned candidates
+    long: tuple[Step, ...] = ()  # likewise, of the long lines
+    towers: tuple[float, ...] = ()  # accuracy of each tower of the fifty lines alone
 
     def fifty_after(self, seconds: float) -> float | None:
         """Accuracy of the fifty lines cut off after ``seconds``; None: they have nothing yet."""
         return next((step.test for step in reversed(self.fifty) if step.seconds <= seconds), None)
 
+    def long_after(self, seconds: float) -> float | None:
+        """Likewise of the long lines."""
+        return next((step.test for step in reversed(self.long) if step.seconds <= seconds), None)
+
     def better_by(self, seconds: float) -> float | None:
-        """Accuracy of the better of both scripts cut off after ``seconds``; None: neither has anything yet."""
+        """Accuracy of the best of the scripts cut off after ``seconds``; None: none has anything yet."""
         twenty = self.twenty.test if self.twenty.seconds <= seconds else None
-        return max((each for each in (twenty, self.fifty_after(seconds)) if each is not None), default=None)
+        scripts = (twenty, self.fifty_after(seconds), self.long_after(seconds))
+        return max((each for each in scripts if each is not None), default=None)
 
 
-def plain_lines(task: Task, *, tuned: int = _MEMBERS) -> PlainLines:
-    """Run both scripts; the labelled images are train and val together.
+def plain_lines(
+    task: Task, *, candidates: Sequence[Candidate] | None = None, tuned: int = _MEMBERS, limit: float = math.inf
+) -> PlainLines:
+    """Run the scripts; the labelled images are train and val together.
 
     Args:
         task: the target; needs a test split.
-        tuned: candidates that are fine-tuned; 0: the twenty lines only.
+        candidates: whom the scripts choose from; None: the mini zoo.
+        tuned: candidates that the fifty lines fine-tune; 0: the twenty lines only.
+        limit: seconds after which a script begins no further candidate.
     """
     begun = time.monotonic()
     train, test = np.sort(np.concatenate([task.train, task.val])), np.sort(task.test)
     labels, truth = task.labels[train], task.labels[test]
     heads: list[tuple[float, float, Candidate, LogisticRegression]] = []
     untrained: list[tuple[float, float]] = []  # accuracy of zero-shot classifiers on labelled and on test images
-    for candidate in mini_zoo():
+    for candidate in mini_zoo() if candidates is None else candidates:
         model = zoo.load(candidate)
         every = embed_images(model, task, np.concatenate([train, test])).astype(np.float64)
         every /= np.linalg.norm(every, axis=1, keepdims=True)
@@ -116,20 +129,48 @@ def plain_lines(task: Task, *, tuned: int = _MEMBERS) -> PlainLines:
         heads.append((loss, float(head.fit(known, labels).score(shown, truth)), candidate, head))
     heads.sort(key=lambda each: each[0])
     twenty = Step(seconds=time.monotonic() - begun, test=heads[0][1])
-    steps, total = [], np.zeros((len(test), task.n_classes))
-    for place, (_, _, candidate, head) in enumerate(heads[:tuned]):
-        weight, bias = head_of(head)
-        tuned_one = begin(candidate, weight=weight, bias=bias)
-        fine_tune(task, tuned_one, train=train, recipe=Recipe(), seed=place)
-        total = total + softmax(tuned_one.logits(task, test).astype(np.float64), axis=1)
-        steps.append(Step(seconds=time.monotonic() - begun, test=float((total.argmax(axis=1) == truth).mean())))
+    leaders = [(candidate, head) for _, _, candidate, head in heads]
+    fifty, alone = _averaged(task, leaders[:tuned], train=train, test=test, recipe=Recipe(), begun=begun, limit=limit)
+    count, epochs = LONG if tuned else (0, 1)
+    again = time.monotonic() - twenty.seconds  # the heads are the same
+    long, _ = _averaged(
+        task, leaders[:count], train=train, test=test, recipe=Recipe(epochs=epochs), begun=again, limit=limit
+    )
     return PlainLines(
         twenty=twenty,
-        first_tuned=steps[0] if steps else twenty,
+        first_tuned=fifty[0] if fifty else twenty,
         zero_shot=Step(seconds=twenty.seconds, test=max(untrained)[1]),
         best_head=max(each[1] for each in heads),
-        fifty=tuple(steps),
+        fifty=tuple(fifty),
+        long=tuple(long),
+        towers=tuple(alone),
     )
+
+
+def _averaged(
+    task: Task,
+    leaders: Sequence[tuple[Candidate, LogisticRegression]],
+    *,
+    train: IntArray,
+    test: IntArray,
+    recipe: Recipe,
+    begun: float,
+    limit: float,
+) -> tuple[list[Step], list[float]]:
+    """Tune one after the other and average the probabilities; what each tower reaches alone."""
+    truth, steps, alone = task.labels[test], [], []
+    total = np.zeros((len(test), task.n_classes))
+    for place, (candidate, head) in enumerate(leaders):
+        if time.monotonic() - begun > limit:
+            break
+        weight, bias = head_of(head)
+        tuned_one = begin(candidate, weight=weight, bias=bias)
+        fine_tune(task, tuned_one, train=train, recipe=recipe, seed=place)
+        said = softmax(tuned_one.logits(task, test).astype(np.float64), axis=1)
+        total = total + said
+        alone.append(float((said.argmax(axis=1) == truth).mean()))
+        steps.append(Step(seconds=time.monotonic() - begun, test=float((total.argmax(axis=1) == truth).mean())))
+    return steps, alone
 
 
 def head_of(fitted: LogisticRegression) -> tuple[FloatArray, FloatArray]:

@@ -36,7 +36,7 @@ from vlmsel_auto.engines.engine import (
 )
 from vlmsel_auto.pipeline.workers import WarmJob
 from vlmsel_auto.planning.method import Trains
-from vlmsel_auto.study.trial_job import FitJob, TrialJob
+from vlmsel_auto.study.trial_job import TrialJob
 from vlmsel_auto.tuning.methods import method_of
 
 START = 3.5
@@ -94,8 +94,7 @@ class _Running(threading.Thread):
 
 
 def _is_tower(job: Job[object]) -> bool:
-    spec = job.spec if isinstance(job, TrialJob) else job.result.spec if isinstance(job, FitJob) else None
-    return spec is not None and method_of(spec.method).trains is Trains.TOWER
+    return isinstance(job, TrialJob) and method_of(job.spec.method).trains is Trains.TOWER
 
 
 @dataclass(eq=False)

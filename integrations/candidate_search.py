@@ -25,6 +25,8 @@ from vlmsel_auto.records import Candidate, FloatArray, Ranking
 from .ask_tell import Mode, Params, Rungs, Value, sign_of
 
 _STALL = 3  # trials without a better one
+_PATIENCE = 5  # such trials after which the leaders have nothing new
+_HANDICAP = 0.02  # of accuracy, that the least likely candidate must show beyond the others to go on
 _ROUNDED = 1e-6  # of a unit
 
 
@@ -132,7 +134,7 @@ class CandidateSearch:
         ValueError: another mode, or a negative handicap.
     """
 
-    def __init__(self, prior: CandidatePrior, *, mode: Mode = "max", handicap: float = POLICY.handicap) -> None:
+    def __init__(self, prior: CandidatePrior, *, mode: Mode = "max", handicap: float = _HANDICAP) -> None:
         self.prior = prior
         self.mode: Mode = mode
         self._sign = sign_of(mode)
@@ -230,7 +232,7 @@ class CandidateSearch:
 
     def should_stop(self) -> bool:
         """Whether the leaders have nothing new and no candidate promises more than `Policy.least_gain`."""
-        return self._since >= POLICY.patience and max(self._gains()[0]) < POLICY.least_gain
+        return self._since >= _PATIENCE and max(self._gains()[0]) < POLICY.least_gain
 
     def _score(self, value: float) -> float:
         return self._sign * value / self.prior.unit

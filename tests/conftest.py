@@ -24,8 +24,8 @@ _IMPORTED: list[int] = []  # modules when objects were frozen
 LONGEST = (  # files that take more than a quarter of a minute, about in this order
     "tests/models/test_onnxfile.py", "tests/cli/test_cli.py", "tests/study/test_dispatch.py",
     "tests/models/test_real_architectures.py", "tests/pipeline/test_search.py",
-    "tests/pipeline/test_search_from_hub.py", "tests/test_bad_input.py", "tests/pipeline/test_final_fit.py",
-    "tests/test_documents.py", "tests/study/test_fits.py", "tests/study/test_recovery.py",
+    "tests/pipeline/test_search_from_hub.py", "tests/test_bad_input.py", "tests/test_documents.py",
+    "tests/study/test_recovery.py",
     "tests/study/test_dashboard.py", "tests/pipeline/test_without_labels.py", "tests/benchmarks/test_faults.py",
     "tests/test_estimator.py", "tests/benchmarks/test_looking.py", "tests/engines/test_engine.py",
     "tests/engines/test_ray.py", "tests/pipeline/test_workers.py", "tests/measuring/test_build.py",

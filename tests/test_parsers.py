@@ -21,11 +21,9 @@ from vlmsel_auto.library import published, published_conductance, tuned
 from vlmsel_auto.models.candidates import mini_zoo, resolve
 from vlmsel_auto.models.ensembles import read_ensemble
 from vlmsel_auto.models.limits import read_limits
-from vlmsel_auto.planning.space import PastTrial
 from vlmsel_auto.recordjson import decode, encode, parse_json
 from vlmsel_auto.records import Ranking, TrialResult
 from vlmsel_auto.reporting import report
-from vlmsel_auto.study.past import read_past
 from vlmsel_auto.tasks.classnames import read_class_names
 from vlmsel_auto.tasks.declaration import Declaration, declared_classes, read_declaration
 from vlmsel_auto.tasks.imagefolder import scan_folder
@@ -122,7 +120,6 @@ RECORDS = {
     Ranking: REPORT["ranking"],
     TrialResult: REPORT["trials"][0],
     report.SearchReport: REPORT,
-    PastTrial: {"task": "t", "candidate": "c", "family": "vit", "method": "m", "point": {"epochs": 0.5}, "value": 0.5},
 }
 
 
@@ -139,13 +136,6 @@ def test_records(kind: type, data: st.DataObject):
 def test_reports(tmp_path: Path, data: bytes):
     (tmp_path / "report.json").write_bytes(data)
     read(lambda: report.load(tmp_path), report.SearchReport)
-
-
-@often
-@given(data=damaged(b'{"task": "t"}\n'))
-def test_past_trials(tmp_path: Path, data: bytes):
-    (tmp_path / "trials.jsonl").write_bytes(data)
-    assert isinstance(read_past(tmp_path / "trials.jsonl"), tuple)
 
 
 @pytest.fixture(scope="module")

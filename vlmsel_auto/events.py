@@ -9,7 +9,7 @@ from typing import Literal, Protocol, TypeAlias
 from vlmsel_auto.records import Agreement, BestModel, EnsembleModel, Ranking, TrialResult, TrialSpec
 
 Stage: TypeAlias = Literal[
-    "images", "looks", "templates", "profiles", "ranking", "trials", "fits", "report", "library", "predict", "export"
+    "images", "looks", "templates", "profiles", "ranking", "trials", "report", "library", "predict", "export"
 ]
 
 
@@ -50,7 +50,7 @@ class RankingReady:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialStarted:
-    """A trial begins; ``why`` says what chose it ("predicted rank 1", "audit", "sampled")."""
+    """A trial begins; ``why`` says what chose it ("predicted rank 1", "sampled")."""
 
     number: int
     spec: TrialSpec

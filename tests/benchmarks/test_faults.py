@@ -33,16 +33,16 @@ def test_after_the_death_of_a_worker_trials_may_have_come_in_other_turns(
     load_script: Callable[[str], ModuleType],
 ) -> None:
     world = load_script("faults_world")
-    whole = world.Kept(state="complete", validation=0.9, test=0.85, on_all_labels=False, curve=(0.5, 0.8, 0.9))
+    whole = world.Kept(state="complete", validation=0.9, test=0.85, curve=(0.5, 0.8, 0.9))
     reference = world.Found(
-        trials={("a", "probe"): whole, ("a", "finetune"): whole},
+        trials={("a", "probe"): (whole,), ("a", "finetune"): (whole,)},
         twice=(), order=("a",), best="a probe", validation=0.9, test=0.85, plain=0.85,
     )  # fmt: skip
 
-    def differs(trial: object, *, other_turns: bool, **changes: object) -> list[str]:
-        trials = {**reference.trials, ("a", "finetune"): trial}
+    def differs(*fits: object, other_turns: bool, **changes: object) -> list[str]:
+        trials = {**reference.trials, ("a", "finetune"): fits}
         found = replace(reference, **{"trials": trials, **changes})
-        return found.differs(reference, early_fits=True, other_turns=other_turns)
+        return found.differs(reference, other_turns=other_turns)
 
     paused = replace(whole, state="pruned", validation=0.8, test=None, curve=(0.5, 0.8))
     assert len(differs(paused, other_turns=False)) == 1
@@ -53,6 +53,9 @@ def test_after_the_death_of_a_worker_trials_may_have_come_in_other_turns(
     assert len(differs(replace(whole, state="failed"), other_turns=True)) == 1
     assert differs(whole, other_turns=True, best="a finetune") == []
     assert len(differs(whole, other_turns=True, best="a finetune", validation=0.8)) == 1
-    assert len(differs(whole, other_turns=True, twice=(("a", "probe"),))) == 1
-    lost = replace(reference, trials={("a", "probe"): whole})
+    assert len(differs(whole, other_turns=True, twice=(("a", "probe", 0),))) == 1
+    further = replace(whole, fold=1)
+    assert len(differs(whole, further, other_turns=False)) == 1
+    assert differs(whole, further, other_turns=True) == []
+    lost = replace(reference, trials={("a", "probe"): (whole,)})
     assert len(lost.differs(reference, other_turns=True)) == 1

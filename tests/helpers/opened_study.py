@@ -24,7 +24,7 @@ def opened(workdir: Path, **changes: object) -> Iterator[OptunaStudy]:
 
 def planned(**changes: object) -> NextTrial:
     point = {"learning_rate": 0.1, "weight_decay": 0.2, "augmentation": 0.3, "epochs": 0.4}
-    made = NextTrial(candidate="b", method=FINETUNE.name, point=point, origin=TrialOrigin.AUDIT, why="audit: told")
+    made = NextTrial(candidate="b", method=FINETUNE.name, point=point, origin=TrialOrigin.PLANNED, why="told")
     return replace(made, **changes)
 
 

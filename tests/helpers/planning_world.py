@@ -53,7 +53,6 @@ CANDIDATES = [candidate(number) for number in range(N)]
 def plan(
     *,
     top_k: int | None = 3,
-    audits: int = 1,
     sd: float = 0.5,
     methods: tuple[Method, ...] = (PROBE, FINETUNE),
     folds: int = 1,
@@ -63,7 +62,6 @@ def plan(
         ranking(SCORES, sd),
         candidates=CANDIDATES,
         top_k=top_k,
-        audits=audits,
         methods=methods,
         folds=folds,
         policy=policy,

@@ -93,7 +93,7 @@ def make_report(**changes):
         make_trial(2, NAMES[2], validation=0.80, test=0.82),
         make_trial(3, NAMES[0], validation=0.93, test=0.90, method="finetune"),
         make_trial(4, NAMES[3], state="failed"),
-        make_trial(5, NAMES[4], validation=0.85, test=0.80, origin="audit"),
+        make_trial(5, NAMES[4], validation=0.85, test=0.80),
         make_trial(6, NAMES[2], validation=0.70, state=TrialState.PRUNED, method="finetune"),
     )
     report = SearchReport(

@@ -1,7 +1,4 @@
-"""Whole searches that end sooner: a trial shows a tower 200 images, not 2,500, and the winner is fitted once.
-
-It learns from them, a tenth as long. The mean of four fits has tests of its own: tests/pipeline/test_final_fit.py.
-"""
+"""Whole searches that end sooner: a trial shows a tower 200 images, not 25 times all of them."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -16,9 +13,7 @@ def short_trials() -> Iterator[None]:
     """Import it into a test file whose searches fine-tune."""
     from vlmsel_auto.pipeline import with_labels
     from vlmsel_auto.study.study import run_study
-    from vlmsel_auto.tuning import averaging
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(with_labels, "run_study", partial(run_study, images_per_trial=IMAGES))
-        patch.setattr(averaging, "MOST_FITS", 1)
         yield

@@ -1,5 +1,6 @@
 """Four members, a folder of digits, and a search on it in a process of its own."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from vlmsel_auto.models.candidates import mini_zoo
+from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.records import Basis, Candidate, Interval, RankedCandidate, Ranking, Task
 from vlmsel_auto.study.journal import JOURNAL
 from vlmsel_auto.tasks.task import load_task
 
+EAGER = replace(POLICY, price=-1.0)  # there is always another trial worth its time
 NAMES = ("EffNet-Mi-64.all-m", "ConvNeXt-Mi-64.all-m", "ConvNeXt-Mi-64.synth-m", "RN-Mi-64.photo-m")
 
 
@@ -47,7 +50,7 @@ def sink(event):
         print("resumed" if event.resumed else "finished", event.result.number, event.result.state, flush=True)
 outcome = run_study(task=task, candidates=candidates, ranking=Ranking(task="digits", ranked=ranked),
                     budget=Budget(trials=trials), workdir=workdir, load=zoo.load,
-                    methods=("probe", "finetune"), sink=sink, images_per_trial=150)
+                    methods=("probe", "finetune"), sink=sink, images_per_trial=150, members=5)
 print("stopped", outcome.stopped_by, flush=True)
 """
 

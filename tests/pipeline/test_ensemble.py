@@ -16,6 +16,7 @@ from vlmsel_auto.models.pooling import fit_weights, log_probabilities, pool
 from vlmsel_auto.models.prediction import predict
 from vlmsel_auto.pipeline.ensemble import Pool, pool_leaders
 from vlmsel_auto.pipeline.ensemble_export import export_ensemble
+from vlmsel_auto.pipeline.joined import Joined, join
 from vlmsel_auto.records import Budget, Candidate, EnsembleModel, Task, TrialResult
 from vlmsel_auto.study.study import StudyOutcome, run_study
 from vlmsel_auto.tuning.checkpoints import load_trial, save_weights
@@ -59,7 +60,24 @@ def pooled_and_exported(
     sink: Callable[[object], None] = print,
 ) -> EnsembleModel | None:
     found = pool_leaders(members, size=size, task=task, workdir=workdir, sink=sink)
-    return export_ensemble(found, trials=members, task=task, candidates=candidates, workdir=workdir, sink=sink)
+    return exported(found, members, task=task, candidates=candidates, workdir=workdir, sink=sink)
+
+
+def exported(
+    found: Pool | None,
+    results: Sequence[TrialResult],
+    *,
+    task: Task,
+    candidates: tuple[Candidate, ...],
+    workdir: Path,
+    sink: Callable[[object], None] = print,
+) -> EnsembleModel | None:
+    by_id = {each.id: each for each in candidates}
+
+    def joined(trial: TrialResult) -> Joined:
+        return join(trial, results, task=task, candidate=by_id[trial.spec.candidate], workdir=workdir, load=zoo.load)
+
+    return export_ensemble(found, joined=joined, task=task, candidates=candidates, workdir=workdir, sink=sink)
 
 
 def test_members_are_the_best_trials_of_different_candidates(finished: tuple[StudyOutcome, Path]) -> None:
@@ -89,7 +107,7 @@ def test_an_objective_lets_in_who_is_worth_its_cost(finished: tuple[StudyOutcome
         alone = next(one for one in free.members if one.trial == outcome.members[0])
         reached, single = (
             measure(task.metric, logits=torch.from_numpy(logs), labels=labels).metric
-            for logs in (free.held_out(), alone.at(free.rows))
+            for logs in (free.held_out(), alone.held_out.at(free.rows))
         )
         assert reached > single
 
@@ -130,7 +148,7 @@ def test_heads_are_pooled_by_their_likelihood_and_the_folder_predicts_the_same(
 def test_trials_and_ensemble_go_by_the_metric_of_the_task(
     task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
 ) -> None:
-    task = replace(task, metric="macro_f1")
+    task = replace(task, metric="macro_f1", labels=np.where(np.arange(80) % 9, task.labels, 0))  # some of them wrong
     outcome = run_study(
         task=task, candidates=candidates, ranking=ranking(), budget=Budget(trials=2), workdir=tmp_path, load=zoo.load,
         methods=("zero_shot", "probe"), top_k=2,
@@ -141,9 +159,7 @@ def test_trials_and_ensemble_go_by_the_metric_of_the_task(
         assert each.validation == f1_score(labels, said, average="macro")
         assert each.validation != (said == labels).mean()
     found = pool_leaders(outcome.members, size=2, task=task, workdir=tmp_path, sink=print)
-    made = export_ensemble(
-        found, trials=outcome.members, task=task, candidates=candidates, workdir=tmp_path, sink=print
-    )
+    made = exported(found, outcome.members, task=task, candidates=candidates, workdir=tmp_path)
     assert made is not None
     assert made.validation == f1_score(labels, found.held_out().argmax(axis=1), average="macro")
 
@@ -214,8 +230,7 @@ def test_what_settings_say_of_further_parts_weighs_their_tower(
     parts = {each.number: splits(task, fold=each.spec.fold).val for each in (first, *further)}
     save(tmp_path, workdir, {head.number: said[splits(task).labelled]}, head)
     save(tmp_path, workdir, {90: said[parts[90]]} | {number: -said[parts[number]] for number in (91, 92)}, head)
-    for each in further:
-        keep_held_out_alone(tmp_path, each)
+    keep_held_out_alone(tmp_path, further[0])
 
     def share_of_the_tower(results: Sequence[TrialResult]) -> float:
         found = pool_leaders([head, first], size=2, results=results, task=task, workdir=tmp_path, sink=print)
@@ -227,11 +242,32 @@ def test_what_settings_say_of_further_parts_weighs_their_tower(
     assert share_of_the_tower([head, first, *further]) == 0.0  # on two of three parts it is wrong
 
 
+def test_towers_share_their_weight_by_what_they_gain_on_their_heads(
+    finished: tuple[StudyOutcome, Path], task: Task, tmp_path: Path
+) -> None:
+    outcome, workdir = finished
+    heads, labelled = outcome.members[:2], splits(task).labelled
+    towers = [tower(outcome, place, fold=place, number=90 + place) for place in (0, 1)]
+    true = np.eye(task.n_classes, dtype=np.float32)[task.labels]
+    rows = {each.number: splits(task, fold=each.spec.fold).val for each in towers}
+    save(tmp_path, workdir, {each.number: 2 * true[labelled] for each in heads}, heads[0])
+    save(tmp_path, workdir, {90: 3 * true[rows[90]], 91: 2 * true[rows[91]]}, heads[0])
+    found = pool_leaders([*heads, *towers], size=2, task=task, workdir=tmp_path, sink=print)
+    assert found is not None
+    by_number = {each.trial.number: weight for each, weight in zip(found.members, found.weights, strict=True)}
+    assert by_number[heads[0].number] == by_number[heads[1].number]
+    sure = [logit - np.log(np.exp(logit) + task.n_classes - 1) for logit in (3, 2)]  # log-probability of the true class
+    gain = (sure[0] - sure[1]) * len(rows[90])  # of the first tower; the second says what its head says
+    of_all = gain * len(labelled) / (len(rows[90]) + 20)
+    assert by_number[90] / by_number[91] == pytest.approx(np.exp(of_all / 20), rel=1e-6)
+
+
 def test_an_ensemble_that_is_shown_worse_is_not_exported_and_an_earlier_one_goes(
     finished: tuple[StudyOutcome, Path], task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
 ) -> None:
     outcome, workdir = finished
     good, bad = (tower(outcome, place, fold=0, number=90 + place) for place in (0, 1))
+    task = replace(task, folds=(np.concatenate(task.folds[:2]), *task.folds[2:]))  # enough images to tell
     rows = splits(task, fold=0).val
     right = np.eye(task.n_classes, dtype=np.float32)[task.labels[rows]] * 9
     save(tmp_path, workdir, {good.number: right, bad.number: -right}, outcome.members[0])
@@ -262,25 +298,3 @@ def test_towers_without_test_images_have_no_figure_on_them(
     made = pooled_and_exported(outcome.members[:2], size=2, task=task, candidates=candidates, workdir=tmp_path)
     assert made is not None
     assert (made.test, made.on_test) == (None, None)
-
-
-def test_a_tower_that_was_fitted_again_is_exported_as_it_is_then(
-    finished: tuple[StudyOutcome, Path], task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
-) -> None:
-    outcome, workdir = finished
-    members = [tower(outcome, place, fold=0, number=90 + place) for place in (0, 1)]
-    logits = np.eye(task.n_classes, dtype=np.float32)[task.labels[splits(task, fold=0).val]] * 3
-    save(tmp_path, workdir, {each.number: logits for each in members}, outcome.members[0])
-    found = pool_leaders(members, size=2, task=task, workdir=tmp_path, sink=print)
-    assert found is not None
-    assert found.towers == [90, 91]
-    test = task.labels[np.sort(task.test)]
-    for each in members:  # every test image right, as none of the first fit's were
-        right = np.eye(task.n_classes, dtype=np.float32)[test] * 9
-        kept = replace(load_trial(tmp_path, each), test_logits=right)
-        save_weights(tmp_path, each.number, kept, on_all_labels=True)
-    now = [replace(each, on_all_labels=True, test=1.0) for each in members]
-    made = export_ensemble(found, trials=now, task=task, candidates=candidates, workdir=tmp_path, sink=print)
-    assert made is not None
-    assert made.test == 1.0
-    assert made.weights == tuple(found.weights)

@@ -1,70 +1,81 @@
-"""What is exported of a study that chose nothing, and the temperature of what is exported."""
+"""What is exported of a study: nothing of one that chose nothing, and no model twice."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 
-from helpers.report_world import make_ranking, make_trial
-from helpers.tuning_world import digits, spec
-from vlmsel_auto.pipeline.export import calibrated, export_best
-from vlmsel_auto.records import StoppedBy
+from helpers.report_world import make_ranking
+from helpers.tuning_world import NAME, candidate, digits, run, spec, store
+from vlmsel_auto.cache import Store
+from vlmsel_auto.events import Notice
+from vlmsel_auto.models.limits import NO_LIMITS
+from vlmsel_auto.pipeline.export import export_best
+from vlmsel_auto.pipeline.finish import Delivery, finish
+from vlmsel_auto.pipeline.joined import Joined, held_out_of
+from vlmsel_auto.planning.objective import ACCURACY
+from vlmsel_auto.records import Candidate, StoppedBy
 from vlmsel_auto.study.study import StudyOutcome
-from vlmsel_auto.tuning.checkpoints import Checkpoint
+from vlmsel_auto.tuning.checkpoints import load_trial
+
+__all__ = ["candidate", "store"]  # fixtures
 
 
-@pytest.mark.parametrize("best", [None, replace(make_trial(0, "a", validation=0.9), validation=None)])
-def test_without_a_measured_trial_nothing_is_exported(tmp_path, best):
+def test_of_a_study_that_chose_nothing_nothing_is_exported(tmp_path: Path, store: Store) -> None:
     outcome = StudyOutcome(
-        results=(),
-        best=best,
-        members=(),
-        plan=None,
-        ranking=make_ranking(),
-        seconds=1.0,
-        stopped_by=StoppedBy.BUDGET,
-        failures={},
-        runner=None,
-    )
+        results=(), best=None, members=(), plan=None, ranking=make_ranking(), seconds=1.0, stopped_by=StoppedBy.BUDGET,
+        failures={}, runner=None,
+    )  # fmt: skip
+    delivery = Delivery(task=digits(), candidates=(), size=5, limits=NO_LIMITS, objective=ACCURACY, store=store,
+                        workdir=tmp_path)  # fmt: skip
     events = []
-    assert export_best(outcome, task=None, candidates=(), workdir=tmp_path, sink=events.append) is None
+    found = finish(outcome, delivery, exported=None, sink=events.append)
+    assert (found.best, found.chosen, found.ensemble) == (None, None, None)
     assert events == []
     assert list(tmp_path.iterdir()) == []
 
 
-def kept(logits: np.ndarray) -> Checkpoint:
-    rng = np.random.default_rng(1)
-    return Checkpoint(
-        visual=None, weight=rng.normal(size=(4, 8)).astype(np.float32), bias=np.arange(4, dtype=np.float32), scale=20.0,
-        held_out_logits=logits.astype(np.float32), test_logits=rng.normal(size=(5, 4)).astype(np.float32),
-    )  # fmt: skip
+@pytest.fixture
+def probed(tmp_path: Path, candidate: Candidate, store: Store) -> Joined:
+    trial = run(tmp_path, candidate, store, spec(method="probe", settings={}, epochs=0))
+    held_out = held_out_of(trial, (), task=digits(), workdir=tmp_path)
+    return Joined(trial=trial, fits=1, held_out=held_out, checkpoint=load_trial(tmp_path, trial))
 
 
-@given(st.integers(0, 2**32 - 1), st.floats(0.1, 3.0))
-def test_held_out_images_set_the_temperature_and_no_class_changes_places(seed: int, sharp: float) -> None:
+def test_a_model_that_is_there_is_written_again_where_it_is_another_or_has_a_warning(
+    tmp_path: Path, probed: Joined, candidate: Candidate
+) -> None:
+    def written(joined: Joined, **changes: object) -> int:
+        best = export_best(joined, task=digits(), candidate=candidate, workdir=tmp_path, sink=print, **changes)
+        assert (best.trial, best.fits, best.test) == (joined.trial.number, joined.fits, joined.trial.test)
+        return best.model_dir.stat().st_mtime_ns
+
+    first = written(probed)
+    assert written(probed, exported=probed.trial) == first
+    warned = written(probed, exported=probed.trial, warnings={NAME: "it may have seen them"})
+    joined = written(replace(probed, fits=2), exported=probed.trial)
+    others = replace(probed, trial=replace(probed.trial, validation=0.1))
+    assert first < warned < joined < written(others, exported=probed.trial)
+
+
+def test_a_model_that_cannot_be_written_costs_a_notice(tmp_path: Path, probed: Joined, candidate: Candidate) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "thesis.txt").write_text("precious")
+    heard = []
+    best = export_best(probed, task=digits(), candidate=candidate, workdir=tmp_path, sink=heard.append)
+    assert (best.model_dir, best.test) == (None, probed.trial.test)
+    assert [each.level for each in heard if isinstance(each, Notice)] == ["error"]
+
+
+def test_without_test_images_the_card_counts_held_out_ones(
+    tmp_path: Path, probed: Joined, candidate: Candidate
+) -> None:
     task = digits()
-    labels = task.labels[np.sort(task.val)]
-    rng = np.random.default_rng(seed)
-    logits = sharp * (rng.normal(0, 1, (len(labels), 4)) + 1.5 * np.eye(4)[labels])
-    trial = replace(make_trial(0, "a"), spec=spec(method="finetune"))
-    before, after = kept(logits), calibrated(kept(logits), trial=trial, task=task)
-
-    def loss(sureness: float) -> float:
-        logs = log_softmax(sureness * logits.astype(np.float32).astype(np.float64), axis=1)
-        return -logs[np.arange(len(labels)), labels].sum() + 2.0 * (sureness - 1) ** 2
-
-    best = minimize_scalar(loss, bounds=(0.05, 4.0), method="bounded", options={"xatol": 1e-8}).x
-    for name in ("weight", "bias", "held_out_logits", "test_logits"):
-        assert np.allclose(getattr(after, name), best * getattr(before, name), rtol=1e-2, atol=1e-4)
-    assert after.scale == before.scale
-    assert np.array_equal(after.test_logits.argmax(axis=1), before.test_logits.argmax(axis=1))
-
-
-def test_without_held_out_images_the_classifier_stays() -> None:
-    trial = replace(make_trial(0, "a"), spec=spec(method="finetune"))
-    before = replace(kept(np.zeros((1, 4))), held_out_logits=None)
-    assert calibrated(before, trial=trial, task=digits()) is before
+    wrong = replace(probed.held_out, logs=np.roll(probed.held_out.logs, 1, axis=1))
+    joined = replace(probed, held_out=wrong, checkpoint=replace(probed.checkpoint, test_logits=None))
+    best = export_best(joined, task=replace(task, test=task.test[:0]), candidate=candidate, workdir=tmp_path, sink=print)
+    assert best.on_test is None
+    card = (best.model_dir / "README.md").read_text()
+    assert "most confused in validation: `" in card
+    assert "test images" not in card

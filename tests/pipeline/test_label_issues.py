@@ -38,7 +38,9 @@ def kept(workdir, number):
 
 def found(workdir, *, task=TASK, trials=TRIALS, images=True, heard=None):
     sink = (lambda event: None) if heard is None else heard.append
-    return find_label_issues(trials, task=task, candidates=CANDIDATES, workdir=workdir, images=images, sink=sink)
+    return find_label_issues(
+        trials, results=TRIALS, task=task, candidates=CANDIDATES, workdir=workdir, images=images, sink=sink
+    )
 
 
 def test_what_every_trial_contradicts_is_suspected(tmp_path):

@@ -1,4 +1,4 @@
-"""What the report says of the best model comes from the logits that its trial kept."""
+"""What the report says of the best model comes from the logits that its fits kept."""
 
 from dataclasses import replace
 
@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 from helpers.report_world import make_trial
-from helpers.tuning_world import digits, spec
+from helpers.tuning_world import Memory, digits, spec
+from vlmsel_auto.errors import TaskError
 from vlmsel_auto.models.candidates import mini_zoo
+from vlmsel_auto.models.pooling import log_probabilities
+from vlmsel_auto.pipeline.joined import HeldOut, Joined
 from vlmsel_auto.pipeline.mistakes import find_mistakes
-from vlmsel_auto.tuning.checkpoints import Checkpoint, save_weights
+from vlmsel_auto.tuning.checkpoints import Checkpoint
 
 TASK = digits()
 CANDIDATES = mini_zoo()
-TRIAL = replace(make_trial(0, CANDIDATES[0].id, validation=0.9), spec=spec(candidate=CANDIDATES[0].id))
 HEARD = []
 
 
@@ -24,27 +26,24 @@ def logits_of(rows, *, wrong=1):
     return found.astype(np.float32)
 
 
-def kept(workdir, **changes):
-    every = np.sort(np.concatenate([TASK.train, TASK.val]))
-    checkpoint = Checkpoint(
-        visual=None,
-        weight=np.zeros((TASK.n_classes, 4), dtype=np.float32),
-        bias=np.zeros(TASK.n_classes, dtype=np.float32),
-        scale=1.0,
-        held_out_logits=logits_of(every if TASK.folds else np.sort(TASK.val), wrong=2),
-        test_logits=logits_of(np.sort(TASK.test)),
-    )
-    save_weights(workdir, 0, replace(checkpoint, **changes))
+VAL = np.sort(TASK.val)
+BEST = Joined(
+    trial=replace(make_trial(0, CANDIDATES[0].id, validation=0.9), spec=spec(candidate=CANDIDATES[0].id)), fits=1,
+    held_out=HeldOut(rows=VAL, logs=log_probabilities(logits_of(VAL, wrong=2))),
+    checkpoint=Checkpoint(visual=None, weight=np.zeros((TASK.n_classes, 4), dtype=np.float32),
+                          bias=np.zeros(TASK.n_classes, dtype=np.float32), scale=1.0,
+                          test_logits=logits_of(np.sort(TASK.test))),
+)  # fmt: skip
+UNTESTED = replace(TASK, test=TASK.test[:0])
 
 
-def found(workdir, *, task=TASK, trial=TRIAL, images=True):
+def found(best=BEST, *, task=TASK, images=True):
     HEARD.clear()
-    return find_mistakes(trial, task=task, candidates=CANDIDATES, workdir=workdir, images=images, sink=HEARD.append)
+    return find_mistakes(best, task=task, candidates=CANDIDATES, images=images, sink=HEARD.append)
 
 
-def test_test_images_are_judged_and_shown(tmp_path):
-    kept(tmp_path)
-    mistakes = found(tmp_path)
+def test_test_images_are_judged_and_shown():
+    mistakes = found()
     rows = np.sort(TASK.test)
     assert (mistakes.split, mistakes.images) == ("test", len(rows))
     (wrong,) = mistakes.surest
@@ -53,25 +52,37 @@ def test_test_images_are_judged_and_shown(tmp_path):
     assert all(one.thumbnail for one in mistakes.unsure)
 
 
-def test_without_a_test_split_held_out_images_are_judged(tmp_path):
-    kept(tmp_path)
-    mistakes = found(tmp_path, task=replace(TASK, test=TASK.test[:0]))
+def test_without_a_test_split_held_out_images_are_judged():
+    mistakes = found(task=UNTESTED)
     assert (mistakes.split, mistakes.images, len(mistakes.surest)) == ("validation", len(TASK.val), 2)
 
 
-def test_images_stay_out_where_they_are_not_wanted(tmp_path):
-    kept(tmp_path)
-    mistakes = found(tmp_path, images=False)
+def test_images_stay_out_where_they_are_not_wanted():
+    mistakes = found(images=False)
     assert {one.thumbnail for one in (*mistakes.surest, *mistakes.unsure)} == {""}
 
 
-@pytest.mark.parametrize("trial", [None, TRIAL])
-def test_without_a_trial_or_its_logits_there_is_nothing(tmp_path, trial):
-    kept(tmp_path, test_logits=None)
-    assert found(tmp_path, trial=trial) is None
+@pytest.mark.parametrize(
+    ("best", "task"),
+    [
+        (None, TASK),
+        (replace(BEST, checkpoint=replace(BEST.checkpoint, test_logits=None)), TASK),
+        (replace(BEST, held_out=None), UNTESTED),
+    ],
+    ids=["no model", "no logits of test images", "nor of held-out ones"],
+)
+def test_without_a_model_or_its_logits_there_is_nothing(best, task):
+    assert found(best, task=task) is None
     assert HEARD == []
 
 
-def test_weights_that_are_gone_are_told(tmp_path):
-    assert found(tmp_path) is None
-    assert "the report shows no mistakes of the best model: Trial 0 has no sound weights" in HEARD[0].text
+class Gone(Memory):
+    """Files that were there when the search began."""
+
+    def read(self, view, indices):
+        raise TaskError("the images are gone")
+
+
+def test_images_that_are_gone_are_told():
+    assert found(task=replace(TASK, pixels=Gone(TASK.pixels._pixels))) is None
+    assert "the report shows no mistakes of the best model: the images are gone" in HEARD[0].text

@@ -480,17 +480,3 @@ def test_interrupted_while_looking_the_best_so_far_is_a_model_and_the_search_goe
     assert again.trials[:2] == first.trials
     assert len(again.trials) == 4
     assert again.best.validation >= first.best.validation
-
-
-def test_interrupted_while_towers_are_fitted_the_trials_are_exported_and_reported(shapes, no_library, tmp_path):
-    def sink(event):
-        if isinstance(event, StageStarted) and event.stage == "fits":
-            raise KeyboardInterrupt
-
-    result = vlmsel_auto.search(
-        shapes, candidates=QUICK[2:], method="finetune", workdir=tmp_path / "w", library=no_library,
-        budget=Budget(trials=1), sink=sink,
-    )  # fmt: skip
-    assert result.stopped_by is StoppedBy.INTERRUPTED
-    assert result.best.model_dir.is_dir()
-    assert load_report(result.report_dir).stopped_by == "interrupted"

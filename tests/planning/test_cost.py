@@ -3,13 +3,13 @@ from dataclasses import replace
 import pytest
 
 from helpers.planning_world import plan, tried
-from vlmsel_auto.planning.cost import budget_share, trial_seconds
+from vlmsel_auto.planning.cost import budget_share, in_time, trial_seconds
 from vlmsel_auto.planning.tried import Left
 
 
 def test_prices_follow_measured_speed_then_operations() -> None:
-    made = plan(audits=0)
-    cost = {line.candidate: line.cost for line in made.lines}
+    made = plan()
+    cost = made.costs
     history = [tried("m0", 0.5, "probe"), tried("m1", 0.6, seconds=30.0, share=0.5)]
     seconds = trial_seconds(made, history)
     assert seconds["m1", "finetune"] == 60.0  # half of its epochs took 30
@@ -25,10 +25,24 @@ def test_prices_follow_measured_speed_then_operations() -> None:
 
 
 def test_the_first_trial_of_a_candidate_that_nobody_loaded_pays_for_loading() -> None:
-    made = plan(audits=0)
+    made = plan()
     fresh = replace(made, loading={"m3": 90.0})
     plain, dear = trial_seconds(made, []), trial_seconds(fresh, [])
     assert dear["m3", "probe"] == pytest.approx(plain["m3", "probe"] + 90.0)
     assert dear["m1", "probe"] == plain["m1", "probe"]
     history = [tried("m3", 0.5, "probe")]
     assert trial_seconds(fresh, history) == trial_seconds(made, history)
+
+
+def test_seconds_are_those_of_a_default_schedule() -> None:
+    long = tried("m0", 0.6, seconds=90.0, point={"epochs": 1.0})  # three times the epochs
+    assert trial_seconds(plan(), [long])["m0", "finetune"] == pytest.approx(30.0)
+
+
+def test_a_schedule_is_shortened_as_far_as_the_space_allows() -> None:
+    assert in_time({}, 40.0, left=Left()) == ({}, 1.0)
+    assert in_time({}, 40.0, left=Left(seconds=60.0)) == ({}, 1.0)
+    point, share = in_time({}, 40.0, left=Left(seconds=20.0))
+    assert share == 0.5
+    assert 9 ** (point["epochs"] - 0.5) == pytest.approx(0.5)
+    assert in_time({}, 40.0, left=Left(seconds=10.0)) == ({}, 0.25)  # less than a third

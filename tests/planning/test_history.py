@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from helpers.planning_world import SCORES, N, plan, ranking, tried
 from vlmsel_auto.planning.curves import Curve
-from vlmsel_auto.planning.history import believed, best_value, expectations, observe, stalled, updated_ranking
+from vlmsel_auto.planning.history import believed, expectations, measuring_error, observe, updated_ranking
 from vlmsel_auto.records import TrialState
 
 metrics = st.floats(0, 1)
@@ -70,9 +70,8 @@ def stopped(name: str, curve: Curve, number: int, **other: object) -> object:
 
 
 def test_a_paused_trial_is_evidence_but_no_result() -> None:
-    made = plan(audits=0)
+    made = plan()
     history = [tried("m0", 0.7), stopped("m1", Curve(values=(0.8, 0.9), epochs=4), 1)]
-    assert best_value(history) == 0.7
     now = observe(made, history)
     assert now.mean[1, 1] > now.mean[0, 1]
     assert now.sd[1, 1] > now.sd[0, 1]  # where it would have ended is known less well than where another did
@@ -107,4 +106,11 @@ def test_settings_on_several_parts_count_as_one_trial_of_all_their_images() -> N
     believed_of = expectations(made, [one, two, other])
     assert set(believed_of) == {0, 9}  # the first stands for both
     assert observe(made, [one, two]).sd[1, 1] < observe(made, [replace(one, validation=0.7)]).sd[1, 1]
-    assert stalled(made, [one, two]) == 0  # a second part is no trial without news
+
+
+def test_the_more_images_measure_the_smaller_is_the_error() -> None:
+    assert measuring_error(plan(), [], parts=5) == 0.0
+    made = replace(plan(folds=5), validation_images=10)
+    one, five = (measuring_error(made, [], parts=parts) for parts in (1, 5))
+    assert one == pytest.approx(five * 5**0.5)
+    assert measuring_error(made, [tried("m0", 0.95)], parts=5) < five

@@ -12,9 +12,9 @@ from helpers.published_world import CANDIDATES as MODELS
 from helpers.published_world import drawn_table
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.planning.curves import Curve
-from vlmsel_auto.planning.history import expectations, stalled
+from vlmsel_auto.planning.history import expectations
 from vlmsel_auto.planning.looking import look_values, next_look
-from vlmsel_auto.planning.next_trial import NextTrial, next_trial, still_postponed
+from vlmsel_auto.planning.next_trial import NextTrial, next_trial
 from vlmsel_auto.planning.objective import ACCURACY, Cost, Objective, filled, read_objective, summed
 from vlmsel_auto.planning.outlook import Look
 from vlmsel_auto.planning.plan import make_plan
@@ -80,17 +80,14 @@ def test_unknown_figures_are_taken_from_the_middle_and_models_add_up():
 
 
 def charged(charges: dict[str, float], *, top_k: int = 3):
-    return make_plan(
-        ranking(SCORES), candidates=CANDIDATES, methods=(PROBE, FINETUNE), top_k=top_k, audits=0, charges=charges
-    )
+    return make_plan(ranking(SCORES), candidates=CANDIDATES, methods=(PROBE, FINETUNE), top_k=top_k, charges=charges)
 
 
 def test_a_plan_orders_by_what_the_objective_leaves():
-    assert charged({}).order == plan(audits=0).order
+    assert charged({}).order == plan().order
     made = charged({"m0": 0.3, "m1": 0.01})
     assert made.order[-1] == "m0"
     assert made.active == ("m1", "m2", "m3")
-    assert made.lines[-1].probability_best < plan().lines[0].probability_best
     assert made.belief.mean.tolist() == plan().belief.mean.tolist()  # accuracies are believed as before
 
 
@@ -100,8 +97,6 @@ def test_the_winner_is_who_is_worth_most():
     assert max(plain, key=plain.__getitem__) == 0
     assert max(made, key=made.__getitem__) == 1
     assert made[0] == pytest.approx(plain[0] - 0.05)
-    assert stalled(plan(), history) == stalled(charged({"m0": 0.01}), history) == 2
-    assert stalled(charged({"m0": 0.05}), history) == 1
 
 
 def test_a_charged_candidate_must_promise_more():
@@ -120,11 +115,8 @@ def test_a_charged_candidate_must_promise_more():
     assert "m0" not in tuned({"m0": 0.3})
 
 
-def test_bounds_and_rungs_are_of_what_the_objective_leaves():
-    history = [tried(f"m{place}", 0.8 - 0.02 * place) for place in range(3)]
+def test_rungs_are_of_what_the_objective_leaves():
     free = charged({})
-    assert "m3" not in still_postponed(free, history)  # it may yet be better
-    assert "m3" in still_postponed(replace(free, charges={"m3": 0.5}), history)
     peers = [tried("m1", 0.8, curve=Curve(values=(0.8,) * 4, epochs=4))]
     trial = NextTrial(candidate="m0", method="finetune", point=None, origin=TrialOrigin.SAMPLED, why="")
     assert goes_on_at(free, peers, trial, rung=2, validation=0.85)

@@ -8,9 +8,11 @@ from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.planning.posterior import (
     Belief,
     Observation,
+    acquisition,
     belief_of,
     expected_improvement,
     posterior,
+    slopes_of,
     worth_of_measuring,
 )
 
@@ -77,15 +79,15 @@ def test_it_is_the_mixture_over_spreads_of_plain_gaussian_conditioning() -> None
     places = [m + size * j for m, j, *_ in seen]
     values, noise = np.array([each[2] for each in seen]), np.array([POLICY.noise_sd**2 + each[3] ** 2 for each in seen])
     means, covs, chances = [], [], []
-    for s in POLICY.slopes:
+    for s in slopes_of(POLICY):
         own = (POLICY.arm_share * s) ** 2 * np.eye(2 * size)
-        cov = s**2 * belief.cov[np.ix_(arm, arm)] + POLICY.level_sd**2 + same * POLICY.method_sd**2 + own
+        cov = s**2 * belief.cov[np.ix_(arm, arm)] + 1.0 + same * POLICY.method_sd**2 + own
         mean = 0.5 + s * belief.mean[arm] + np.array(gains)[method]
         observed = cov[np.ix_(places, places)] + np.diag(noise)
         gain = cov[:, places] @ np.linalg.inv(observed)
         means.append(mean + gain @ (values - mean[places]))
         covs.append(cov - gain @ cov[places])
-        prior = -0.5 * (np.log(abs(s) / POLICY.typical_spread) / POLICY.spread_log_sd) ** 2
+        prior = -0.5 * (np.log(abs(s) / POLICY.typical_spread)) ** 2
         away = values - mean[places]
         fit = -0.5 * (away @ np.linalg.solve(observed, away) + np.linalg.slogdet(observed)[1])
         chances.append(prior + fit + np.log(1 - POLICY.misled if s > 0 else POLICY.misled))
@@ -112,12 +114,21 @@ def test_what_a_measurement_is_worth_is_the_mean_of_draws(mean: float) -> None:
     seen = truth + noise * rng.standard_normal(len(truth))
     believed = mean + sd**2 / (sd**2 + noise**2) * (seen - mean)
     gained = np.where(believed > other, truth, other).mean() - max(mean, other)
-    assert worth_of_measuring(mean, sd, other=other, noise=noise) == pytest.approx(gained, rel=0.05)
+    assert worth_of_measuring(mean, sd, other=other, error=noise) == pytest.approx(gained, rel=0.05)
 
 
 def test_a_sure_belief_is_not_worth_a_measurement() -> None:
-    assert worth_of_measuring(0.7, 0.0, other=0.6, noise=0.1) == 0.0
-    assert worth_of_measuring(0.7, 0.0, other=0.7, noise=0.0) == pytest.approx(0.0, abs=1e-10)
+    assert worth_of_measuring(0.7, 0.0, other=0.6, error=0.1) == 0.0
+    assert worth_of_measuring(0.7, 0.0, other=0.7, error=0.0) == pytest.approx(0.0, abs=1e-10)
+
+
+def test_fewer_images_promise_less_choice() -> None:
+    gains = [acquisition(0.6, 0.05, best=0.62, reached=None, tries=0, error=error) for error in (0.0, 0.05, 0.2)]
+    assert gains[0] > gains[1] > gains[2]
+    plain = expected_improvement(np.array([0.6]), np.array([0.05]), best=0.62)[0]
+    assert gains[0] == pytest.approx(plain, abs=1e-6)
+    settings = [acquisition(0.6, 0.05, best=0.62, reached=0.62, tries=1, error=error) for error in (0.01, 0.1)]
+    assert settings[0] > POLICY.least_gain > 10 * settings[1]
 
 
 def test_belief_refusals() -> None:

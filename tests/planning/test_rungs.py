@@ -9,7 +9,6 @@ from helpers.planning_world import plan, tried
 from vlmsel_auto.planning.curves import Curve
 from vlmsel_auto.planning.next_trial import NextTrial
 from vlmsel_auto.planning.rungs import goes_on_at
-from vlmsel_auto.planning.tried import FoldScore, Tried
 from vlmsel_auto.records import TrialOrigin
 
 PEERS = [tried(f"m{place}", 0.8, curve=Curve(values=(0.8,) * 4, epochs=4)) for place in (1, 2)]
@@ -32,11 +31,10 @@ def test_the_fewer_images_the_further_behind_a_trial_may_be() -> None:
     assert 0.6 < least(20) < least(60) < least(400) < least(None)
 
 
-def test_first_trials_have_slack_audits_go_on_and_the_first_has_no_peers() -> None:
+def test_first_trials_have_slack_and_the_first_has_no_peers() -> None:
     made = plan()
     assert not goes_on_at(made, PEERS, trial(), rung=1, validation=0.77)
     assert goes_on_at(made, PEERS, trial(origin=TrialOrigin.PLANNED), rung=1, validation=0.77)
-    assert goes_on_at(made, PEERS, trial(origin=TrialOrigin.AUDIT), rung=1, validation=0.0)
     assert goes_on_at(made, [], trial(), rung=1, validation=0.0)
 
 
@@ -46,15 +44,6 @@ def test_a_trial_is_not_compared_with_the_one_that_it_continues() -> None:
     assert goes_on_at(plan(), better, trial(continues=7), rung=2, validation=0.5)
 
 
-def test_on_a_hard_part_less_is_enough() -> None:
-    parts = (FoldScore(metric=0.9, soft=0.9), FoldScore(metric=0.5, soft=0.5))
-    history: list[Tried] = [*PEERS, tried("m3", 0.7, "probe", soft=0.7, folds=parts)]
-    assert not goes_on_at(plan(), history, trial(fold=0), rung=2, validation=0.7)
-    assert goes_on_at(plan(), history, trial(fold=1), rung=2, validation=0.7)
-
-
-def test_settings_that_were_tried_go_on_wherever_they_are_scored() -> None:
-    point = {"learning_rate": 0.3}
-    history = [*PEERS, tried("m0", 0.9, fold=0, point=point)]
-    assert goes_on_at(plan(), history, trial(fold=1, point=point), rung=2, validation=0.1)
-    assert not goes_on_at(plan(), history, trial(fold=1, point={"learning_rate": 0.4}), rung=2, validation=0.1)
+def test_every_fit_that_leaves_out_a_part_goes_on() -> None:
+    assert not goes_on_at(plan(), PEERS, trial(), rung=2, validation=0.1)
+    assert goes_on_at(plan(folds=5), PEERS, trial(), rung=2, validation=0.1)

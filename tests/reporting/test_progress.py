@@ -295,14 +295,14 @@ def test_only_trials_promise_a_report():
 
 
 def test_screen_shows_ranking_trials_running_and_budget():
-    events = [*list(story(5))[:-1], TrialStarted(number=5, spec=spec("candidate-07"), why="audit"),
+    events = [*list(story(5))[:-1], TrialStarted(number=5, spec=spec("candidate-07"), why="sampled"),
               TrialEpoch(number=5, epoch=1, epochs=4, validation=0.61, loss=1.0),
               TrialEpoch(number=5, epoch=2, epochs=4, validation=0.64, loss=0.9)]  # fmt: skip
     text = "\n".join(drawn(board(events, budget=Budget(seconds=60, trials=10)), width=100, height=40))
     assert "Ranking of 20 candidates" in text
     assert "5 trials finished, 1 failed" in text
     assert re.search(r"★ 4 +candidate-04", text)
-    assert "trial 5  candidate-07  fine-tuning, audit" in text
+    assert "trial 5  candidate-07  fine-tuning, sampled" in text
     assert re.search(r"epoch 2/4  ▁█ 64.0 %, best 64.0 %  \d+ s, about \d+ s left", text)
     assert re.search(r"leading +candidate-04, fine-tuning: validation 84.0 %; the best of 20 with 10 %", text)
     assert "20 s of 1 min 00 s, 40 s left, 5 of 10 trials" in text

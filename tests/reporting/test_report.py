@@ -24,7 +24,6 @@ from vlmsel_auto.records import (
     Interval,
     Ranking,
     StoppedBy,
-    TrialOrigin,
 )
 from vlmsel_auto.reporting import views as report_views
 from vlmsel_auto.reporting.make_report import package_versions
@@ -134,33 +133,16 @@ def test_equal_accuracies_share_a_rank_and_unranked_candidates_come_last_among_e
     ]
 
 
-def test_pruning_cost_compares_the_same_method_only():
-    report = make_report()
-    cost = report.pruning
-    assert (cost.audited, cost.untouched, cost.best_audit, cost.cost) == (1, 2, NAMES[4], 0.0)
-    better = (*report.trials, make_trial(7, "Last", validation=0.99, origin="audit"))
-    cost = replace(report, trials=better).pruning
-    assert (cost.audited, cost.untouched, cost.best_audit) == (2, 1, "Last")
-    assert cost.cost == pytest.approx(0.04)
-    other = (
-        make_trial(0, "a", validation=0.9),
-        make_trial(1, "Last", validation=0.99, origin=TrialOrigin.AUDIT, method="finetune"),
-    )
-    assert replace(report, trials=other).pruning.cost is None
-    assert replace(report, trials=()).pruning.audited == 0
-
-
-def test_pruning_is_told_in_words():
+def test_candidates_without_a_finished_trial_are_told_in_words():
     def told(*trials):
         return pruning_text(make_report(trials=trials))
 
-    first = make_trial(0, NAMES[0], validation=0.9)
-    assert told(first).startswith("No postponed candidate was audited")
-    assert told(*(make_trial(n, name, validation=0.5) for n, name in enumerate(NAMES))).startswith("Every candidate")
-    better = make_trial(1, "Last", validation=0.95, origin="audit")
-    assert "Last beat the best planned candidate of the same method by 5.0 points (validation)" in told(first, better)
-    other = make_trial(1, "Last", validation=0.95, origin=TrialOrigin.AUDIT, method="finetune")
-    assert "nothing to compare" in told(first, other)
+    every = [make_trial(n, name, validation=0.5) for n, name in enumerate(NAMES)]
+    assert pruning_text(make_report()) == (
+        "2 candidates have no finished trial: what they would have reached is unknown."
+    )
+    assert told(*every[1:]) == "1 candidate has no finished trial: what it would have reached is unknown."
+    assert told(*every) == "Every candidate has a finished trial."
 
 
 def test_a_mixture_of_methods_is_told_in_words():
@@ -281,7 +263,7 @@ def test_ids_are_unique_and_every_reference_has_its_target(page):
         "0.87 (0.60 to 0.99)",
         "2.0 points",
         "average rank",
-        "1 postponed candidate tuned as an audit: none beat",
+        "2 candidates have no finished trial",
         "1 file left out, 1 repaired or converted and used",
         "a/&lt;img src=x&gt;.png",
         "no weights",

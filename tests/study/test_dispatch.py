@@ -67,8 +67,8 @@ def test_two_trials_run_at_once_their_curves_arrive_and_the_budget_holds(
         assert tuple(told) == each.curve[-len(told) :] if told else each.spec.method == "probe"
     assert outcome.best is not None
     assert has_weights(tmp_path, outcome.best.number)
-    arms = [(each.spec.candidate, each.spec.method, each.continues) for each in outcome.results[:4]]
-    assert len(set(arms)) == 4  # nobody was begun twice for the same hope
+    begun = [(each.spec.candidate, each.spec.method, each.spec.fold, each.continues) for each in outcome.results[:4]]
+    assert len(set(begun)) == 4  # nobody was begun twice for the same hope
     assert read_results(tmp_path) == outcome.results
 
 

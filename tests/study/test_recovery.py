@@ -45,7 +45,7 @@ def gone_on(
     heard: list[Event] = []
     task = load_task(folder, views=[each.view for each in candidates], shots=4, workdir=workdir)
     names = tuple(each.id for each in candidates)
-    arguments = {"methods": ("probe", "finetune"), "images_per_trial": 150, **more}
+    arguments = {"methods": ("probe", "finetune"), "images_per_trial": 150, "members": 5, **more}
     outcome = run_study(
         task=task, candidates=candidates, ranking=ranking(names), budget=Budget(trials=trials), workdir=workdir,
         load=zoo.load, sink=heard.append, **arguments,

@@ -13,7 +13,7 @@ from vlmsel_auto.planning.history import paused
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.study.results import Results, other_parts, over_parts
 from vlmsel_auto.study.runner import TrialRunner
-from vlmsel_auto.tuning.checkpoints import Checkpoint, drop_weights, has_weights, save_weights
+from vlmsel_auto.tuning.checkpoints import Checkpoint, drop_weights, has_weights, save_weights, size_of_weights
 from vlmsel_auto.tuning.held_out import read_held_out
 from vlmsel_auto.tuning.methods import METHODS
 from vlmsel_auto.tuning.paused import Paused, Progress, has_paused, save_paused
@@ -116,11 +116,14 @@ def test_trials_of_the_same_settings_on_other_parts_belong_together() -> None:
     apart = [
         scored_on(4, 0),
         scored_on(5, 1, state=TrialState.PRUNED),
+        scored_on(9, 1, out_of_time=True),
         replace(again, number=6, spec=replace(again.spec, epochs=99)),
         replace(again, number=7, spec=replace(again.spec, settings={"learning_rate": 4e-4})),
         replace(again, number=8, spec=replace(again.spec, candidate="another")),
     ]
-    assert other_parts(first, [first, again, through_a_point, *apart]) == [again, through_a_point]
+    every = [first, again, through_a_point, *apart]
+    assert other_parts(first, every) == [again, through_a_point]
+    assert other_parts(replace(first, out_of_time=True), every) == []
 
 
 def test_validation_over_parts_is_the_mean_over_their_images() -> None:
@@ -135,19 +138,59 @@ def test_validation_over_parts_is_the_mean_over_their_images() -> None:
     assert over_parts(first, [first, replace(second, validation_images=None)]) == first
 
 
-def test_of_a_further_part_only_what_it_says_of_its_images_is_kept(tmp_path: Path) -> None:
-    weight, said = np.ones((2, 3), np.float32), np.arange(4, dtype=np.float32).reshape(2, 2)
-    for number in range(6):
-        kept = Checkpoint(visual=None, weight=weight, bias=weight[:, 0], scale=1.0, held_out_logits=said + number)
-        save_weights(tmp_path, number, kept)
+def keep_weights(path: Path, *numbers: int) -> None:
+    """Weights of equal size, and what they say of two images."""
+    weight = np.ones((2, 3), np.float32)
+    for number in numbers:
+        kept = Checkpoint(visual=None, weight=weight, bias=weight[:, 0], scale=1.0, held_out_logits=said_by(number))
+        save_weights(path, number, kept)
+
+
+def said_by(number: int) -> np.ndarray:
+    return np.arange(4, dtype=np.float32).reshape(2, 2) + number
+
+
+@pytest.mark.parametrize(("room", "kept"), [(6, {1, 2}), (5, {1}), (4, set()), (0, set())])
+def test_further_parts_keep_their_weights_where_there_is_room_and_what_they_say_anyway(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, kept: set[int]
+) -> None:
+    keep_weights(tmp_path, *range(7))
+    monkeypatch.setattr("vlmsel_auto.study.results._MOST_BYTES", room * size_of_weights(tmp_path, 0))
     leaders = [result(number, spec=spec(candidate=f"c{number}")) for number in (3, 4, 5)]
-    made = results_of(tmp_path, scored_on(0, 0), scored_on(1, 1), scored_on(2, 1, validation=0.1), *leaders)
-    made.tidy({0: 0.9, 3: 0.8, 4: 0.7, 5: 0.6})  # of the same settings the first alone is expected to reach anything
-    assert [has_weights(tmp_path, number) for number in range(6)] == [True, False, False, True, True, True]
-    found = read_held_out(tmp_path, made.results[1])
-    assert found is not None
-    assert np.array_equal(found, said + 1)
-    assert read_held_out(tmp_path, made.results[0]) is None
+    late = scored_on(6, 3, out_of_time=True)  # no whole fit
+    made = results_of(tmp_path, scored_on(0, 0), scored_on(1, 1), scored_on(2, 2, validation=0.1), late, *leaders)
+    for run in (made, results_of(tmp_path, *made.all())):  # the second as a later run finds it
+        run.tidy({0: 0.9, 3: 0.8, 4: 0.7, 5: 0.6})  # the first of the same settings speaks for all
+        assert {number for number in range(7) if has_weights(tmp_path, number)} == {0, 3, 4, 5} | kept
+        found = {each.number: read_held_out(tmp_path, each) for each in made.all()}
+        assert {number for number, said in found.items() if said is not None} == {1, 2} - kept
+        assert all(np.array_equal(found[number], said_by(number)) for number in {1, 2} - kept)
+
+
+@pytest.mark.parametrize(
+    ("more", "without", "first"),
+    [
+        ({}, (), 1),
+        ({}, (1,), 2),  # with the other fit of its settings, whose weights are gone
+        ({1: -0.01, 2: -0.01}, (), 0),  # of single fits the longest is no surer
+        ({0: 0.01}, (), 0),  # no tie
+    ],
+)
+def test_of_trials_that_are_not_told_apart_the_longest_trained_comes_first(
+    tmp_path: Path, more: dict[int, float], without: tuple[int, ...], first: int
+) -> None:
+    keep_weights(tmp_path, *{0, 1, 2, 3}.difference(without))
+    made = results_of(
+        tmp_path,
+        result(0, spec=spec(candidate="a")),
+        scored_on(1, 0, epochs_run=5),
+        scored_on(2, 1, epochs_run=5),
+        result(3, spec=spec(candidate="b"), epochs_run=9),
+    )
+    expected = {number: 0.8 - 0.001 * number + more.get(number, 0.0) for number in range(4)}
+    assert made.leaders(expected)[0].number == first
+    assert made.members(expected)[0].number == first
+    assert sorted(each.number for each in made.leaders(expected)) == [0, 1, 2, 3]
 
 
 def leave_state(path: Path, number: int) -> None:
@@ -200,13 +243,11 @@ def test_the_state_that_a_running_trial_goes_on_from_stays_however_many_are_paus
     assert not has_paused(tmp_path, 0)
 
 
-@pytest.mark.parametrize("changes", [{}, {"on_all_labels": True, "averaged_fits": 2, "cost": 40.0 * (1 + 2 * 5 / 4)}])
 def test_a_trial_that_goes_on_from_a_killed_one_ran_only_the_share_of_the_epochs_that_its_seconds_paid(
-    tmp_path: Path, changes: dict[str, object]
+    tmp_path: Path,
 ) -> None:
-    whole = result(1, spec=spec(epochs=3), continues=0, seconds=10.0, cost=40.0, fidelity=1.0)
-    made, five = results_of(tmp_path, replace(whole, **changes)), tuple(np.array_split(digits().train, 5))
-    (seen,) = made.history(replace(runner(tmp_path), task=replace(digits(), folds=five)))
+    made = results_of(tmp_path, result(1, spec=spec(epochs=3), continues=0, seconds=10.0, cost=40.0, fidelity=1.0))
+    (seen,) = made.history(runner(tmp_path))
     assert seen.seconds / seen.share == pytest.approx(40.0)
 
 

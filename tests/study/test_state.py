@@ -1,62 +1,53 @@
-"""A running search: how much time its trials leave to the fit on all labels."""
+"""A running search: what is left of its budget, and that a ranking is made once for the same trials."""
 
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from helpers.study_world import NAMES, candidates, digits_folder, ranking, task
-from vlmsel_auto.cache import Store
+from vlmsel_auto.engines.engine import Ticket
 from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.events import discard
 from vlmsel_auto.models import zoo
-from vlmsel_auto.records import Budget, Candidate, Task
+from vlmsel_auto.planning.next_trial import NextTrial
+from vlmsel_auto.records import Budget, Candidate, Task, TrialOrigin
 from vlmsel_auto.study.dispatch import Dispatch
 from vlmsel_auto.study.opening import open_study
 from vlmsel_auto.study.results import Results
-from vlmsel_auto.study.runner import TrialRunner
-from vlmsel_auto.study.state import Search
+from vlmsel_auto.study.state import RunningHere, Search
 from vlmsel_auto.study.study import run_study
-from vlmsel_auto.tuning.methods import FINETUNE
+from vlmsel_auto.tuning.methods import PROBE
 
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
 
 
-@pytest.mark.parametrize(
-    ("change", "kept"),
-    [
-        ({}, 1.3 * 10 * 5 / 4),  # the fit takes what the trial took on four of five parts, and a margin
-        ({"on_all_labels": True}, 0.0),  # an earlier run has done it
-        ({"cost": 300.0}, 0.0),  # too large a part of the budget
-    ],
-    ids=["to come", "done", "too dear"],
-)
-def test_trials_end_in_time_for_the_leading_towers_fit_on_all_labels(
-    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path, change: dict[str, float | bool], kept: float
+def test_trials_that_run_are_taken_from_the_budget_and_the_ranking_is_that_of_finished_ones(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
 ) -> None:
-    runner = TrialRunner(
-        task=task, table={each.id: each for each in candidates}, methods={FINETUNE.name: FINETUNE}, load=zoo.load,
-        store=Store(tmp_path / "targets"), workdir=tmp_path, device=torch.device("cpu"), train_shots=None,
-        images_per_trial=150, seed=0,
-    )  # fmt: skip
     outcome = run_study(
         task=task, candidates=candidates, ranking=ranking(), budget=Budget(trials=1), workdir=tmp_path, load=zoo.load,
-        methods=(FINETUNE.name,), images_per_trial=150,
+        methods=(PROBE.name,),
     )  # fmt: skip
+    (probe,) = outcome.results
     results = Results(workdir=tmp_path)
-    (tower,) = (each for each in outcome.results if each.number == outcome.best.number)
-    results.adopt(replace(tower, **{"cost": 10.0, **change}))
-    deadline = time.monotonic() + 500
-    with open_study(task=task, names=sorted(NAMES), methods=[FINETUNE], workdir=tmp_path, seed=0, done=()) as study:
+    results.adopt(probe)
+    with open_study(task=task, names=sorted(NAMES), methods=[PROBE], workdir=tmp_path, seed=0, done=()) as study:
         search = Search(
-            plan=outcome.plan, ranking=ranking(), budget=Budget(seconds=500), deadline=deadline,
-            dispatch=Dispatch(engine=InProcess(), runner=runner), study=study, results=results, sink=discard,
+            plan=outcome.plan, ranking=ranking(), budget=Budget(trials=5, seconds=500), deadline=time.monotonic() + 500,
+            dispatch=Dispatch(engine=InProcess(), runner=outcome.runner), study=study, results=results, sink=discard,
         )  # fmt: skip
-        assert search.end() == pytest.approx(deadline - kept)
-        assert search.left().seconds == pytest.approx(500 - kept, abs=5.0)
+        assert (search.left().trials, search.free) == (4, 1)
+        assert search.left().seconds == pytest.approx(500, abs=60)
+        study.queue(NextTrial(candidate=NAMES[1], method=PROBE.name, point={}, origin=TrialOrigin.PLANNED, why="told"))
+        begun = study.take()
+        search.running[Ticket(1)] = RunningHere(
+            trial=begun, spec=search.runner.spec(begun.method, begun.candidate, {}), curve=[], reached=0
+        )
+        assert (search.left().trials, search.free) == (3, 0)
+        assert len(search.imagined()) == len(search.history()) + 1
         made = search.updated()
         assert search.updated() is made
-        results.adopt(replace(tower, number=tower.number + 1, validation=0.1))
+        results.adopt(replace(probe, number=probe.number + 1, validation=0.1))
         assert search.updated() is not made

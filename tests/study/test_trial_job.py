@@ -1,11 +1,9 @@
 """A trial on its way to a worker, and its files on their way back."""
 
-import math
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -18,9 +16,9 @@ from vlmsel_auto.planning.space import DEFAULT
 from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialState
 from vlmsel_auto.study.luggage import Home, Luggage, files_in, mark, unpack
 from vlmsel_auto.study.runner import TrialRunner
-from vlmsel_auto.study.trial_job import FitJob, TrialJob
+from vlmsel_auto.study.trial_job import TrialJob
 from vlmsel_auto.tasks.packed import pack
-from vlmsel_auto.tuning.checkpoints import has_weights, load_trial, trial_dir
+from vlmsel_auto.tuning.checkpoints import has_weights, trial_dir
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 from vlmsel_auto.tuning.paused import has_paused
 
@@ -91,16 +89,3 @@ def test_a_worker_without_the_work_directory_continues_from_the_luggage_and_give
     assert second.attempt.result.curve[:2] == first.attempt.result.curve
     unpack(second.files, trial_dir(runner.workdir, 4))
     assert has_weights(runner.workdir, 4)
-    result = second.attempt.result
-    before = load_trial(runner.workdir, result)
-    along = Luggage(pixels=pixels, models=models, trials={4: second.files})
-    home = Home(runner=Held(runner), mark="abc", luggage=along)
-    fitted = FitJob(home=home, result=replace(result, validation=0.0), deadline=None, price=math.inf).run(Line())
-    assert fitted.result == replace(result, validation=0.0, test=fitted.result.test, cost=fitted.result.cost,
-                                    on_all_labels=True)  # fmt: skip
-    assert sorted(fitted.files) == ["weights-on-all-labels.safetensors"]  # and not what came along
-    unpack(fitted.files, trial_dir(runner.workdir, 4))
-    assert np.array_equal(load_trial(runner.workdir, result).weight, before.weight)  # until its result says otherwise
-    assert not np.array_equal(load_trial(runner.workdir, fitted.result).weight, before.weight)
-    late = FitJob(home=home, result=result, deadline=time.time() - 1, price=math.inf).run(Line())
-    assert (late.result, late.files) == (None, {})

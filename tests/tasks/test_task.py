@@ -80,7 +80,7 @@ def test_class_folders_become_a_task(root: Path) -> None:
         ("big_cat", "dog", "old-fox"),
         ("big cat", "dog", "old fox"),
     )
-    assert (len(task.paths), len(task.train), len(task.val), len(task.test)) == (60, 36, 12, 12)
+    assert (len(task.paths), len(task.train), len(task.val), len(task.test)) == (60, 42, 6, 12)
     assert np.bincount(task.labels[task.support]).tolist() == [5, 5, 5]
     assert names(task, "support") <= names(task, "train")
     assert task.labels.dtype == np.int64
@@ -89,7 +89,21 @@ def test_class_folders_become_a_task(root: Path) -> None:
         with Image.open(task.root / task.paths[place]) as image:
             np.testing.assert_array_equal(task.pixels.read(VIEW, np.array([place]))[0], render(image, VIEW))
     assert task.bad_files == ()
-    assert task.notes == ("no split was given: train, val and test were drawn 60/20/20 within each class",)
+    drawn = "no split was given: of each class 20 % were drawn for test, 12.5 % of the rest for validation"
+    assert task.notes == (drawn,)
+    assert [len(part) for part in task.folds] == [6] * 8
+    assert np.array_equal(task.folds[0], task.val)
+    assert sorted(np.concatenate(task.folds)) == sorted([*task.train, *task.val])
+
+
+@pytest.mark.parametrize(("most", "val", "folds"), [(48, 6, 8), (47, 9, 0)])
+def test_many_labelled_images_are_not_divided_but_more_of_them_validate(
+    root: Path, monkeypatch: pytest.MonkeyPatch, most: int, val: int, folds: int
+) -> None:
+    monkeypatch.setattr(loading, "_MOST_FOLDED", most)
+    task = load(fill(root, "a", "b", "c", count=20))  # 12 of them test
+    assert (len(task.val), len(task.folds), len(task.test)) == (val, folds, 12)
+    assert any(f"{'12.5' if folds else '20'} % of the rest for validation" in note for note in task.notes)
 
 
 def test_a_given_test_split_is_used_whole_whatever_the_cap(root: Path) -> None:
@@ -97,7 +111,7 @@ def test_a_given_test_split_is_used_whole_whatever_the_cap(root: Path) -> None:
     fill(root / "test", "a", "b", count=25, first=5_000)
     task = load(root, max_train_images=20)
     assert names(task, "test") == {f"test/{label}/{k:03d}.png" for label in "ab" for k in range(25)}
-    assert (len(task.train), len(task.val)) == (16, 4)
+    assert (len(task.train), len(task.val)) == (18, 2)
     assert any("20 of 60 images" in note for note in task.notes)
     assert any("no validation split was given" in note for note in task.notes)
 

@@ -1,13 +1,10 @@
-"""Mean weights of several fits: what they are, when they are kept, and when one more fit is worth its time."""
+"""Mean weights of several fits: what they are, and when they are kept."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from helpers.study_world import candidates, digits_folder, task
 from vlmsel_auto.cache import Store
@@ -15,7 +12,7 @@ from vlmsel_auto.models import zoo
 from vlmsel_auto.models.loadedmodel import class_logits
 from vlmsel_auto.records import Candidate, Task, TrialSpec
 from vlmsel_auto.tuning import finetune
-from vlmsel_auto.tuning.averaging import MOST_FITS, average, averaged, worth_another
+from vlmsel_auto.tuning.averaging import average, averaged
 from vlmsel_auto.tuning.checkpoints import Checkpoint
 from vlmsel_auto.tuning.data import splits
 from vlmsel_auto.tuning.work import Deadline, Outcome, Work, never
@@ -58,57 +55,48 @@ def test_towers_are_averaged_weight_by_weight_and_counters_are_not() -> None:
         average([fits[0], replace(fits[1], visual=None)])
 
 
-@given(fits=st.integers(1, MOST_FITS + 2), seconds=st.floats(0, 1e5), price=st.floats(0, 1), more=st.floats(1.1, 10))
-def test_one_more_fit_is_worth_less_the_more_there_are_and_the_longer_it_takes(
-    fits: int, seconds: float, price: float, more: float
-) -> None:
-    if worth_another(fits + 1, seconds=seconds, price=price):
-        assert worth_another(fits, seconds=seconds, price=price)
-    if worth_another(fits, seconds=seconds * more, price=price):
-        assert worth_another(fits, seconds=seconds, price=price)
-    assert worth_another(fits, seconds=seconds, price=0.0) == (fits < MOST_FITS)
-    assert not worth_another(fits, seconds=3_600, price=0.001)  # an hour for a point is too dear
+Fit = tuple[Work, Outcome]
 
 
-@pytest.fixture
-def work(task: Task, candidates: tuple[Candidate, ...], tmp_path: Path) -> Work:
+@pytest.fixture(scope="module")
+def fit(task: Task, candidates: tuple[Candidate, ...], tmp_path_factory: pytest.TempPathFactory) -> Fit:
+    workdir = tmp_path_factory.mktemp("fit")
     spec = TrialSpec(
-        candidate=candidates[0].id, method="finetune",
-        settings={"learning_rate": 1e-4, "weight_decay": 0.05, "label_smoothing": 0.05, "augmentation": 0.2}, epochs=2,
-        seed=0,
+        candidate=candidates[0].id, method="finetune", epochs=2, seed=0,
+        settings={"learning_rate": 1e-4, "weight_decay": 0.05, "label_smoothing": 0.05, "augmentation": 0.2},
     )  # fmt: skip
-    return Work(
+    work = Work(
         spec=spec, task=task, candidate=candidates[0], splits=splits(task), load=zoo.load,
-        store=Store(tmp_path / "store"), hook=never, deadline=Deadline(), workdir=tmp_path, device=torch.device("cpu"),
+        store=Store(workdir / "store"), hook=never, deadline=Deadline(), workdir=workdir, device=torch.device("cpu"),
     )  # fmt: skip
+    return work, finetune.run(work)
 
 
-def test_a_fit_averaged_with_itself_is_that_fit(work: Work) -> None:
-    fit = finetune.run(work)
-    found = averaged([fit, fit], work)
-    assert found.checkpoint is not None
-    assert fit.checkpoint is not None
-    np.testing.assert_allclose(found.checkpoint.test_logits, fit.checkpoint.test_logits, atol=1e-4)
-    assert (found.test, found.validation.metric) == (fit.test, fit.validation.metric)
+def mean_of(fit: Fit, *others: Checkpoint, least: float | None = None, **changes: object) -> Checkpoint | None:
+    """The mean of the fit and others; at least as good as the fit, where nothing else is said."""
+    work, outcome = fit
+    least = outcome.validation.metric if least is None else least
+    arguments = {"task": work.task, "candidate": work.candidate, "load": work.load, "known": work.splits.val}
+    return averaged([outcome.checkpoint, *others], least=least, **{**arguments, **changes})
 
 
-def test_fits_that_ended_far_apart_are_not_averaged(work: Work) -> None:
-    fit = finetune.run(work)
+def test_a_fit_averaged_with_itself_is_that_fit(fit: Fit) -> None:
+    work, outcome = fit
+    found = mean_of(fit, outcome.checkpoint)
+    assert found is not None
+    np.testing.assert_allclose(found.test_logits, outcome.checkpoint.test_logits, atol=1e-4)
+    assert found.held_out_logits is None
+    assert mean_of(fit, outcome.checkpoint, least=outcome.validation.metric + 0.01) is None
+    untested = mean_of(fit, outcome.checkpoint, task=replace(work.task, test=work.task.test[:0]))
+    assert untested is not None
+    assert untested.test_logits is None
 
-    def mirrored(outcome: Outcome) -> Outcome:
-        assert outcome.checkpoint is not None
-        of = outcome.checkpoint
-        return replace(outcome, checkpoint=replace(of, weight=-of.weight, bias=of.bias[::-1].copy()))
 
-    assert averaged([fit, mirrored(fit)], work) is fit
+def test_fits_that_ended_far_apart_are_not_averaged(fit: Fit) -> None:
+    of = fit[1].checkpoint
+    assert mean_of(fit, replace(of, weight=-of.weight, bias=of.bias[::-1].copy())) is None
 
 
-def test_a_mean_that_is_not_finite_is_not_kept(work: Work) -> None:
-    fit = finetune.run(work)
-    assert fit.checkpoint is not None
-    broken = replace(
-        fit,
-        checkpoint=replace(fit.checkpoint, bias=np.full_like(fit.checkpoint.bias, np.nan)),
-        validation=replace(fit.validation, metric=0.0),  # as little as such a mean reaches, at least
-    )
-    assert averaged([fit, broken], work) is fit
+def test_a_mean_that_is_not_finite_is_not_kept(fit: Fit) -> None:
+    of = fit[1].checkpoint
+    assert mean_of(fit, replace(of, bias=np.full_like(of.bias, np.nan)), least=0.0) is None

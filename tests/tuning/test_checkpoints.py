@@ -20,6 +20,7 @@ from vlmsel_auto.tuning.checkpoints import (
     result_to_json,
     save_result,
     save_weights,
+    size_of_weights,
 )
 
 
@@ -28,6 +29,7 @@ def test_weights_come_back_and_damage_is_said(tmp_path: Path) -> None:
     made = Checkpoint(visual=visual, weight=np.ones((2, 3), np.float32), bias=np.zeros(2, np.float32), scale=33.3)
     path = save_weights(tmp_path, 3, made)
     assert has_weights(tmp_path, 3)
+    assert size_of_weights(tmp_path, 3) == len(path.read_bytes())
     found = load_trial(tmp_path, result(3))
     assert found.scale == 33.3
     assert np.array_equal(found.weight, made.weight)
@@ -40,11 +42,12 @@ def test_weights_come_back_and_damage_is_said(tmp_path: Path) -> None:
         load_trial(tmp_path, result(3))
     drop_weights(tmp_path, 3)
     assert not has_weights(tmp_path, 3)
+    assert size_of_weights(tmp_path, 3) == 0
 
 
 def test_results_come_back_in_order(tmp_path: Path) -> None:
     made = TrialResult(
-        number=7, spec=spec(), state=TrialState.PRUNED, origin=TrialOrigin.AUDIT, validation=0.5, test=None,
+        number=7, spec=spec(), state=TrialState.PRUNED, origin=TrialOrigin.SAMPLED, validation=0.5, test=None,
         curve=(0.4, 0.5), epochs_run=2, seconds=1.5, out_of_time=True,
     )  # fmt: skip
     save_result(tmp_path, made)

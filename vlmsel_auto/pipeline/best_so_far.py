@@ -10,7 +10,8 @@ from typing import Final
 
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Event, Notice, Sink, TrialFinished
-from vlmsel_auto.pipeline.export import calibrated, export_trial
+from vlmsel_auto.pipeline.export import export_joined
+from vlmsel_auto.pipeline.joined import Joined, calibrated, held_out_of
 from vlmsel_auto.process import release_memory
 from vlmsel_auto.records import Candidate, Task, TrialResult
 from vlmsel_auto.tuning.checkpoints import load_trial
@@ -46,9 +47,17 @@ class BestSoFar:
             return
         candidate = next(one for one in self.candidates if one.id == leader.spec.candidate)
         try:
-            kept = calibrated(load_trial(self.workdir, leader), trial=leader, task=self.task)
+            joined = calibrated(
+                Joined(
+                    trial=leader,
+                    fits=1,
+                    held_out=held_out_of(leader, (), task=self.task, workdir=self.workdir),
+                    checkpoint=load_trial(self.workdir, leader),
+                ),
+                task=self.task,
+            )
             self.exported = None
-            export_trial(leader, kept, candidate=candidate, task=self.task, directory=self.workdir / "model")
+            export_joined(joined, candidate=candidate, task=self.task, directory=self.workdir / "model")
             self.exported = leader
         except VlmselError as error:
             self.sink(Notice(text=f"the best model so far was not exported: {error}", level="warning"))

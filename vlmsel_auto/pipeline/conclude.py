@@ -75,11 +75,15 @@ def conclude(
         trials=outcome.results,
         best=finished.best,
         ensemble=finished.ensemble,
-        mistakes=find_mistakes(
-            outcome.best, task=task, candidates=usable, workdir=workdir, images=thumbnails, sink=sink
-        ),
+        mistakes=find_mistakes(finished.chosen, task=task, candidates=usable, images=thumbnails, sink=sink),
         label_issues=find_label_issues(
-            outcome.members, task=task, candidates=usable, workdir=workdir, images=thumbnails, sink=sink
+            outcome.members,
+            results=outcome.results,
+            task=task,
+            candidates=usable,
+            workdir=workdir,
+            images=thumbnails,
+            sink=sink,
         ),
         budget=budget,
         objective=objective,

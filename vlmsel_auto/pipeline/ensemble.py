@@ -2,9 +2,10 @@
 
 Near the pretraining a plain head is often better than a tuned tower, far from it the tower is; which it is shows on
 images that neither has seen. So two weights are fitted, one for all heads and one for all towers, by log loss: each
-tower beside the head of its own candidate, on the part of the labelled images that the tower was scored on. Heads share
-theirs by their tempered likelihood, towers, of which each is scored on another part, alike. The form is our own choice
-(two numbers are what few labels can fit); docs/tuning.md compares it with others.
+tower beside the head of its own candidate, on the parts of the labelled images that the tower was scored on. Heads
+share theirs by their tempered likelihood. So do towers, of which each is scored on other parts: what a tower says of
+them beyond its head is projected to all labelled images, and shrunk where they are few. The form is our own choice (two
+numbers are what few labels can fit); docs/tuning.md compares it with others.
 """
 
 from __future__ import annotations
@@ -21,21 +22,19 @@ from scipy.special import softmax
 
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink
-from vlmsel_auto.models.pooling import LEAST_LOG, fit_weights, log_probabilities, pool
-from vlmsel_auto.pipeline.export import held_out_rows
+from vlmsel_auto.models.pooling import LEAST_LOG, fit_weights, pool
+from vlmsel_auto.pipeline.joined import HeldOut, held_out_of
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.records import FloatArray, IntArray, Task, TrialResult
-from vlmsel_auto.study.results import other_parts
-from vlmsel_auto.tuning.checkpoints import load_held_out_logits
 from vlmsel_auto.tuning.data import measure
-from vlmsel_auto.tuning.held_out import read_held_out
 from vlmsel_auto.tuning.methods import method_of
 
 _START = (1.0, 0.1)  # weights of heads and towers before any image is seen: towers are surer than right
 _LEAST_SHARE = 0.02  # a kind with less of the weight is left out
 _SPECK = 0.001  # a member with less of the weight is left out: it moves no log-probability by more than .03 nats
 _FEWEST, _ERRORS = 10, 2.0  # images, and standard errors, that it takes to say that a pool is worse than one of it
-_TEMPER = 20.0  # nats of log likelihood on all held-out images by which a head's weight falls to 1 / e of another's
+_TEMPER = 20.0  # nats of log likelihood on all labelled images by which a weight falls to 1 / e of another's
+_DOUBT = 20.0  # images that count against those that a tower was scored on, when that is projected to all
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,17 +42,22 @@ class Member:
     """A trial whose weights are there. n: images it was scored on without having seen them, K classes."""
 
     trial: TrialResult
-    rows: IntArray  # (n,) sorted image indices
-    logs: FloatArray  # (n, K) log-probabilities
+    held_out: HeldOut
+
+    @property
+    def rows(self) -> IntArray:
+        """(n,) sorted image indices."""
+        return self.held_out.rows
+
+    @property
+    def logs(self) -> FloatArray:
+        """(n, K) log-probabilities."""
+        return self.held_out.logs
 
     @property
     def is_tower(self) -> bool:
         """Whether it was fine-tuned."""
         return method_of(self.trial.spec.method).trains is Trains.TOWER
-
-    def at(self, rows: IntArray) -> FloatArray:
-        """Log-probabilities of some of its rows."""
-        return self.logs[np.searchsorted(self.rows, rows)]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,11 +66,6 @@ class Pool:
 
     members: Sequence[Member]
     weights: Sequence[float]
-
-    @property
-    def towers(self) -> list[int]:
-        """Numbers of its fine-tuned trials."""
-        return [each.trial.number for each in self.members if each.is_tower]
 
     @cached_property
     def rows(self) -> IntArray:
@@ -83,7 +82,7 @@ class Pool:
             part, known = np.zeros_like(total), np.zeros(len(self.rows))
             for each, weight in mine:
                 there = np.isin(self.rows, each.rows)
-                part[there] += weight * each.at(self.rows[there])
+                part[there] += weight * each.held_out.at(self.rows[there])
                 known[there] += weight
             total += sum(weight for _, weight in mine) * part / np.maximum(known, 1e-12)[:, None]
         return pool([total], [1.0])
@@ -120,10 +119,11 @@ def pool_leaders(
         alone is as large.
     """
     try:
-        every = [one for each in members if (one := _read(each, results, task, workdir)) is not None]
+        read = [(each, held_out_of(each, results, task=task, workdir=workdir)) for each in members]
     except VlmselError as error:
         sink(Notice(text=f"no ensemble was exported: {error}", level="warning"))
         return None
+    every = [Member(trial=trial, held_out=said) for trial, said in read if said is not None]
     every = _affordable(every, size=size, fits=fits)
     found = None if size < 2 else _pooled(every, size=size, task=task)  # noqa: PLR2004 - a pool of one is that one
     if found is not None and charge is not None:
@@ -144,29 +144,14 @@ def _affordable(every: Sequence[Member], *, size: int, fits: Callable[[Sequence[
     return kept
 
 
-def _read(trial: TrialResult, results: Sequence[TrialResult], task: Task, workdir: Path) -> Member | None:
-    """The trial with all that it and its settings on other parts say; None: it says nothing."""
-    logits = load_held_out_logits(workdir, trial)
-    if logits is None:
-        return None
-    rows, logs = [held_out_rows(trial, task=task)], [log_probabilities(logits)]
-    if method_of(trial.spec.method).trains is Trains.TOWER:
-        for other in other_parts(trial, results):
-            further = read_held_out(workdir, other)
-            if further is not None:
-                rows.append(held_out_rows(other, task=task))
-                logs.append(log_probabilities(further))
-    order = np.argsort(np.concatenate(rows))
-    return Member(trial=trial, rows=np.concatenate(rows)[order], logs=np.concatenate(logs)[order])
-
-
 def _pooled(every: Sequence[Member], *, size: int, task: Task) -> Pool | None:
     """Members and weights; None without a member."""
     heads = [each for each in every if not each.is_tower][:size]
     towers = [each for each in every if each.is_tower][:size]
-    of_head, of_tower = _shares(heads, task.labels), [1 / len(towers)] * len(towers) if towers else []
+    of_head = _shares(heads, task.labels)
+    beside = [_beside(tower, heads, of_head) for tower in towers] if heads else []
+    of_tower = _tower_shares(towers, heads, beside, task.labels)
     if heads and towers:
-        beside = [_beside(tower, heads, of_head) for tower in towers]
         logs = [np.concatenate(beside), np.concatenate([tower.logs for tower in towers])]
         labels = task.labels[np.concatenate([tower.rows for tower in towers])]
         head, tower = fit_weights(logs, labels, start=_START).tolist()
@@ -205,7 +190,7 @@ def _worth_most(
             continue
         said = pooled.held_out()[np.searchsorted(pooled.rows, rows)]
         names = [each.trial.spec.candidate for each in pooled.members]
-        more = metric(said, rows) - metric(single.at(rows), rows)
+        more = metric(said, rows) - metric(single.held_out.at(rows), rows)
         more -= charge(names) - charge([single.trial.spec.candidate])
         if more > best:
             best, found = more, pooled
@@ -216,17 +201,37 @@ def _shares(heads: Sequence[Member], labels: IntArray) -> list[float]:
     """Shares of the heads by their likelihood on images that all of them have held out."""
     if not heads:
         return []
-    likelihoods = [float(each.logs[np.arange(len(each.rows)), labels[each.rows]].sum()) for each in heads]
+    likelihoods = [_likelihood(each.logs, each.rows, labels) for each in heads]
     shares: list[float] = softmax(np.array(likelihoods) / _TEMPER).tolist()
     return shares
+
+
+def _tower_shares(
+    towers: Sequence[Member], heads: Sequence[Member], beside: Sequence[FloatArray], labels: IntArray
+) -> list[float]:
+    """Shares of the towers by the likelihood of their heads and what they gain on it; alike where there is no head."""
+    if not beside:
+        return [1 / len(towers)] * len(towers) if towers else []
+    own = {each.trial.spec.candidate: _likelihood(each.logs, each.rows, labels) for each in heads}
+    images, found = len(heads[0].rows), []
+    for tower, head in zip(towers, beside, strict=True):
+        gain = _likelihood(tower.logs, tower.rows, labels) - _likelihood(head, tower.rows, labels)
+        known = own.get(tower.trial.spec.candidate, float(np.mean(list(own.values()))))
+        found.append(known + gain * images / (len(tower.rows) + _DOUBT))
+    shares: list[float] = softmax(np.array(found) / _TEMPER).tolist()
+    return shares
+
+
+def _likelihood(logs: FloatArray, rows: IntArray, labels: IntArray) -> float:
+    return float(logs[np.arange(len(rows)), labels[rows]].sum())
 
 
 def _beside(tower: Member, heads: Sequence[Member], shares: Sequence[float]) -> FloatArray:
     """What the head of the tower's candidate says of the tower's images; all heads together where it has none."""
     own = next((each for each in heads if each.trial.spec.candidate == tower.trial.spec.candidate), None)
     if own is not None:
-        return own.at(tower.rows)
-    return np.maximum(pool([each.at(tower.rows) for each in heads], shares), LEAST_LOG)
+        return own.held_out.at(tower.rows)
+    return np.maximum(pool([each.held_out.at(tower.rows) for each in heads], shares), LEAST_LOG)
 
 
 def _shown_worse(found: Pool, single: Member, labels: IntArray) -> bool:
@@ -235,6 +240,6 @@ def _shown_worse(found: Pool, single: Member, labels: IntArray) -> bool:
     if len(rows) < _FEWEST:
         return False
     true = np.arange(len(rows)), labels[rows]
-    more = single.at(rows)[true] - found.held_out()[np.searchsorted(found.rows, rows)][true]
+    more = single.held_out.at(rows)[true] - found.held_out()[np.searchsorted(found.rows, rows)][true]
     error = float(more.std(ddof=1)) / math.sqrt(len(rows))
     return float(more.mean()) > _ERRORS * error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,9 @@ from vlmsel_auto.models.ensembles import write_ensemble
 from vlmsel_auto.models.facts import facts_of, known_sum
 from vlmsel_auto.models.pooling import log_probabilities, pool
 from vlmsel_auto.pipeline.ensemble import Pool
-from vlmsel_auto.pipeline.export import NO_WARNINGS, confused, export_trial
+from vlmsel_auto.pipeline.export import NO_WARNINGS, confused, export_joined
+from vlmsel_auto.pipeline.joined import Joined
 from vlmsel_auto.records import Candidate, EnsembleModel, FloatArray, Task, TrialResult
-from vlmsel_auto.tuning.checkpoints import load_trial
 from vlmsel_auto.tuning.data import measure
 from vlmsel_auto.tuning.final_score import final_score
 
@@ -28,7 +28,7 @@ _FOLDER = "ensemble"
 def export_ensemble(
     found: Pool | None,
     *,
-    trials: Sequence[TrialResult],
+    joined: Callable[[TrialResult], Joined],
     task: Task,
     candidates: Sequence[Candidate],
     workdir: Path,
@@ -39,10 +39,10 @@ def export_ensemble(
 
     Args:
         found: by `pool_leaders`.
-        trials: those of its members as they are now: towers may have been fitted again since.
+        joined: the classifier of a member, no temperature being fitted.
         task: the target.
         candidates: all that were usable.
-        workdir: where the study's checkpoints are.
+        workdir: of the search.
         sink: told when it could not be written.
         warnings: sentences that the cards of candidates' models say.
     """
@@ -52,18 +52,15 @@ def export_ensemble(
         return None
     by_id = {one.id: one for one in candidates}
     names = [one.trial.spec.candidate for one in found.members]
-    now = {each.number: each for each in trials}
     tests: list[FloatArray] = []
     try:
         for place, one in enumerate(found.members, start=1):
-            trial = now[one.trial.number]
-            checkpoint = load_trial(workdir, trial)
-            if checkpoint.test_logits is not None:
-                tests.append(log_probabilities(checkpoint.test_logits))
-            export_trial(
-                trial,
-                checkpoint,
-                candidate=by_id[trial.spec.candidate],
+            made = joined(one.trial)
+            if made.checkpoint.test_logits is not None:
+                tests.append(log_probabilities(made.checkpoint.test_logits))
+            export_joined(
+                made,
+                candidate=by_id[one.trial.spec.candidate],
                 task=task,
                 directory=folder / f"member-{place}",
                 warnings=warnings,

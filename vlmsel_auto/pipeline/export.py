@@ -1,9 +1,9 @@
-"""The best trial of a study to a model folder that plain open_clip loads."""
+"""The chosen model to a folder that plain open_clip loads."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -18,109 +18,94 @@ from vlmsel_auto.events import Notice, Sink, StageFinished, StageStarted
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.card import Provenance
 from vlmsel_auto.models.exporting import Classifier, export
-from vlmsel_auto.models.pooling import fit_weights, log_probabilities
-from vlmsel_auto.planning.method import Trains
+from vlmsel_auto.pipeline.joined import Joined
 from vlmsel_auto.records import BestModel, Candidate, FinalScore, FloatArray, IntArray, Task, TrialResult
 from vlmsel_auto.reporting.mistakes import judge
-from vlmsel_auto.study.results import over_parts
-from vlmsel_auto.study.study import StudyOutcome
-from vlmsel_auto.tuning.checkpoints import Checkpoint, load_trial
-from vlmsel_auto.tuning.data import splits
 from vlmsel_auto.tuning.final_score import final_score
 from vlmsel_auto.tuning.methods import method_of
 
 NO_WARNINGS: Final[Mapping[str, str]] = MappingProxyType({})
-_LEAST: Final = 0.05  # of the sureness: one that is wrong everywhere still names classes
 
 
 def export_best(
-    outcome: StudyOutcome,
+    joined: Joined,
     *,
     task: Task,
-    candidates: Sequence[Candidate],
+    candidate: Candidate,
     workdir: Path,
     sink: Sink,
     warnings: Mapping[str, str] = NO_WARNINGS,
     exported: TrialResult | None = None,
-) -> BestModel | None:
-    """Write the best trial's model to ``workdir/model``; None without a complete trial.
+) -> BestModel:
+    """Write the chosen model to ``workdir/model``.
 
-    A model that cannot be written costs a notice: the best trial is returned all the same, without a folder. The card
-    of a candidate's model says what ``warnings`` have for it. Validation is that on all parts of the labelled images
-    that the best trial's settings were scored on. Where the model of ``exported`` is there already and is the same,
-    nothing is written.
+    A model that cannot be written costs a notice: it is returned all the same, without a folder. The card of a
+    candidate's model says what ``warnings`` have for it. Where the model of the trial ``exported`` is there already and
+    is the same, nothing is written.
+
+    Args:
+        joined: the chosen model, at its temperature.
+        task: the target.
+        candidate: of the model.
+        workdir: of the search.
+        sink: takes events.
+        warnings: by candidate.
+        exported: the trial whose model is in ``workdir/model`` already; None: none.
     """
-    chosen = outcome.best
-    if chosen is None or chosen.validation is None:
-        return None
-    told = over_parts(chosen, outcome.results)
     began = time.monotonic()
     sink(StageStarted(stage="report", text="export and report"))
-    candidate = next(one for one in candidates if one.id == chosen.spec.candidate)
-    directory: Path | None = None
-    on_test: FinalScore | None = None
+    trial, directory = joined.trial, None
     try:
-        kept = calibrated(load_trial(workdir, chosen), trial=chosen, task=task)
-        on_test = None if kept.test_logits is None else final_score(task, kept.test_logits)
-        if told != exported or candidate.id in warnings:
-            export_trial(told, kept, candidate=candidate, task=task, directory=workdir / "model", warnings=warnings)
+        if joined.fits > 1 or trial != exported or candidate.id in warnings:
+            export_joined(joined, candidate=candidate, task=task, directory=workdir / "model", warnings=warnings)
         directory = workdir / "model"
     except VlmselError as error:
         sink(Notice(text=f"the best model was not exported: {error}", level="error"))
+    on_test = _on_test(joined, task=task)
     sink(StageFinished(stage="report", seconds=time.monotonic() - began))
-    return BestModel(
-        candidate=candidate.id,
-        method=chosen.spec.method,
-        validation=told.validation,
-        test=chosen.test,
-        trial=chosen.number,
+    return replace(
+        without_model(trial, candidate=candidate),
+        test=trial.test if on_test is None else on_test.metric,
         model_dir=directory,
         on_test=on_test,
+        fits=joined.fits,
+    )
+
+
+def without_model(trial: TrialResult, *, candidate: Candidate) -> BestModel:
+    """A chosen trial of which no model could be written."""
+    return BestModel(
+        candidate=candidate.id,
+        method=trial.spec.method,
+        validation=trial.validation,
+        test=trial.test,
+        trial=trial.number,
+        model_dir=None,
         params=candidate.params,
     )
 
 
-def held_out_rows(trial: TrialResult, *, task: Task) -> IntArray:
-    """Sorted images that a trial's held-out logits are of: its part for a tower, all labelled ones for a head."""
-    parts = splits(task, fold=trial.spec.fold)
-    return parts.val if method_of(trial.spec.method).trains is Trains.TOWER else parts.held_out
+def _on_test(joined: Joined, *, task: Task) -> FinalScore | None:
+    logits = joined.checkpoint.test_logits
+    return None if logits is None else final_score(task, logits)
 
 
-def calibrated(kept: Checkpoint, *, trial: TrialResult, task: Task) -> Checkpoint:
-    """The classifier at the temperature that its held-out images give (Guo et al., ICML 2017); no class changes places.
-
-    It is a pool of one member, shrunk towards the classifier as it is: few images tell little.
-    """
-    if kept.held_out_logits is None:
-        return kept
-    logs = log_probabilities(kept.held_out_logits)
-    labels = task.labels[held_out_rows(trial, task=task)]
-    (fitted,) = fit_weights([logs], labels, start=[1.0]).tolist()
-    sureness = max(_LEAST, fitted)
-    return replace(
-        kept,
-        weight=np.asarray(sureness * kept.weight, dtype=np.float32),
-        bias=np.asarray(sureness * kept.bias, dtype=np.float32),
-        held_out_logits=np.asarray(sureness * kept.held_out_logits, dtype=np.float32),
-        test_logits=None if kept.test_logits is None else np.asarray(sureness * kept.test_logits, dtype=np.float32),
-    )
-
-
-def export_trial(
-    trial: TrialResult,
-    kept: Checkpoint,
+def export_joined(
+    joined: Joined,
     *,
     candidate: Candidate,
     task: Task,
     directory: Path,
     warnings: Mapping[str, str] = NO_WARNINGS,
 ) -> Path:
-    """Write the model of a trial, with the sentence that ``warnings`` has for its candidate.
+    """Write a model, with the sentence that ``warnings`` has for its candidate.
 
     Raises:
         TrialUnavailable: the candidate cannot be loaded.
         WorkdirError: ``directory`` holds something else, or cannot be written.
     """
+    trial, kept = joined.trial, joined.checkpoint
+    on_test = _on_test(joined, task=task)
     model = zoo.load(candidate)
     if kept.visual is not None:
         model.visual.load_state_dict(dict(kept.visual), strict=True)
@@ -138,21 +123,23 @@ def export_trial(
                 "method": trial.spec.method,
                 "metric": task.metric,
                 "validation": trial.validation,
-                "test": trial.test,
+                "test": trial.test if on_test is None else on_test.metric,
                 "trial": trial.number,
                 "seed": trial.spec.seed,
                 "digest": task.digest,
             },
         ),
         directory=directory,
-        known=_provenance(trial, kept, task=task, warning=warnings.get(candidate.id, "")),
+        known=_provenance(joined, on_test, task=task, warning=warnings.get(candidate.id, "")),
     )
 
 
-def _provenance(trial: TrialResult, kept: Checkpoint, *, task: Task, warning: str) -> Provenance:
+def _provenance(joined: Joined, on_test: FinalScore | None, *, task: Task, warning: str) -> Provenance:
     """What the card says: scores and confusions on the test images, or on held-out ones where there are none."""
-    on_test = None if kept.test_logits is None else final_score(task, kept.test_logits)
-    rows = held_out_rows(trial, task=task) if on_test is None else np.sort(task.test)
+    trial, rows = joined.trial, np.sort(task.test)
+    said: FloatArray | NDArray[np.float32] | None = joined.checkpoint.test_logits
+    if on_test is None:
+        said, rows = (None, rows) if joined.held_out is None else (joined.held_out.logs, joined.held_out.rows)
     return Provenance(
         task=task.name,
         digest=task.digest,
@@ -161,7 +148,7 @@ def _provenance(trial: TrialResult, kept: Checkpoint, *, task: Task, warning: st
         validation=trial.validation,
         validation_images=trial.validation_images or 0,
         on_test=on_test,
-        confusions=confused(kept.held_out_logits if on_test is None else kept.test_logits, rows=rows, task=task),
+        confusions=confused(said, rows=rows, task=task),
         confused_in="validation" if on_test is None else "test",
         warning=warning,
     )

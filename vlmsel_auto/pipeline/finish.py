@@ -1,23 +1,24 @@
-"""From the trials of a study to what the user gets: final fits, the best model and the ensemble."""
+"""From the trials of a study to what the user gets: the best model and the ensemble."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vlmsel_auto.cache import Store
-from vlmsel_auto.engines.engine import Engine
-from vlmsel_auto.events import Notice, Sink, discard
+from vlmsel_auto.errors import VlmselError
+from vlmsel_auto.events import Notice, Sink
 from vlmsel_auto.measuring.contamination import suspicions
 from vlmsel_auto.models.limits import Limits
 from vlmsel_auto.pipeline.affordable import charge_together, measured_latencies, together
-from vlmsel_auto.pipeline.ensemble import Pool, pool_leaders
+from vlmsel_auto.pipeline.ensemble import pool_leaders
 from vlmsel_auto.pipeline.ensemble_export import export_ensemble
-from vlmsel_auto.pipeline.export import export_best
-from vlmsel_auto.pipeline.final_fit import fit_finally
+from vlmsel_auto.pipeline.export import export_best, without_model
+from vlmsel_auto.pipeline.joined import Joined, calibrated, join
 from vlmsel_auto.planning.objective import Objective
 from vlmsel_auto.records import BestModel, Candidate, EnsembleModel, Task, TrialResult
+from vlmsel_auto.study.results import over_parts
 from vlmsel_auto.study.study import StudyOutcome
 
 
@@ -42,97 +43,77 @@ class Delivery:
 class Finished:
     """What came of a study."""
 
-    outcome: StudyOutcome  # with the final fits
+    outcome: StudyOutcome
     best: BestModel | None
+    chosen: Joined | None  # the best model, without its tower
     ensemble: EnsembleModel | None
     warnings: Mapping[str, str]  # candidate -> what a user of it must know
     latencies: Mapping[str, float]  # candidate -> seconds an image
 
 
 def finish(
-    outcome: StudyOutcome,
-    delivery: Delivery,
-    *,
-    engine: Engine,
-    deadline: float | None,
-    interrupted: bool,
-    exported: TrialResult | None,
-    sink: Sink,
+    outcome: StudyOutcome, delivery: Delivery, *, exported: TrialResult | None, interrupted: bool, sink: Sink
 ) -> Finished:
-    """Fit the chosen towers on all labels, and export.
+    """Join the fits of the chosen towers, and export.
 
     Args:
         outcome: of the study.
         delivery: decides which models there are.
-        engine: where final fits run.
-        deadline: `time.monotonic` by which final fits must be over.
-        interrupted: somebody waits for the end: nothing is fitted any more.
         exported: the trial whose model is in ``workdir/model`` already, see `best_so_far`; None: none.
+        interrupted: somebody waits for the end: no fits are joined.
         sink: takes events.
     """
-    task, candidates, workdir = delivery.task, delivery.candidates, delivery.workdir
+    task, workdir = delivery.task, delivery.workdir
+    by_id = {one.id: one for one in delivery.candidates}
     latencies = delivery.latencies()
-    pooled = _pooled(outcome.members, outcome.results, delivery, latencies=latencies, sink=sink)
-    if outcome.best is not None and not interrupted:
-        outcome = fit_finally(
-            outcome,
-            wanted=_wanted(outcome.best, pooled),
-            engine=engine,
-            deadline=deadline,
-            sink=sink,
-        )
     warnings = _warnings(outcome, delivery, sink=sink)
+
+    results = () if interrupted else outcome.results
+    ready: dict[int, Joined] = {}  # the best model is often a member too
+
+    def joined(trial: TrialResult) -> Joined:
+        if trial.number in ready:
+            return ready[trial.number]
+        candidate, load = by_id[trial.spec.candidate], outcome.runner.load
+        return join(trial, results, task=task, candidate=candidate, workdir=workdir, load=load)
+
+    best, chosen = None, None
+    if outcome.best is not None:
+        candidate = by_id[outcome.best.spec.candidate]
+        try:
+            made = ready[outcome.best.number] = joined(outcome.best)
+            chosen = calibrated(made, task=task)
+            best = export_best(
+                chosen, task=task, candidate=candidate, workdir=workdir, sink=sink, warnings=warnings, exported=exported
+            )
+        except VlmselError as error:
+            sink(Notice(text=f"the best model was not exported: {error}", level="error"))
+            best = without_model(over_parts(outcome.best, outcome.results), candidate=candidate)
+    pooled = pool_leaders(
+        outcome.members,
+        size=delivery.size,
+        fits=together(delivery.limits, delivery.candidates, latencies),
+        charge=charge_together(delivery.objective, delivery.candidates, latencies),
+        results=outcome.results,
+        task=task,
+        workdir=workdir,
+        sink=sink,
+    )
     return Finished(
         outcome=outcome,
-        best=export_best(
-            outcome,
-            task=task,
-            candidates=candidates,
-            workdir=workdir,
-            sink=sink,
-            warnings=warnings,
-            exported=exported,
-        ),
+        best=best,
+        chosen=None if chosen is None else replace(chosen, checkpoint=replace(chosen.checkpoint, visual=None)),
         ensemble=export_ensemble(
             pooled,
-            trials=outcome.members,
+            joined=joined,
             task=task,
-            candidates=candidates,
+            candidates=delivery.candidates,
             workdir=workdir,
             sink=sink,
             warnings=warnings,
         ),
         warnings=warnings,
         latencies=latencies,
-    )
-
-
-def wanted_now(best: TrialResult, members: Sequence[TrialResult], *, delivery: Delivery) -> list[int]:
-    """Numbers of the trials that the user would get, if the search ended with these."""
-    return _wanted(best, _pooled(members, (), delivery, latencies=delivery.latencies(), sink=discard))
-
-
-def _wanted(best: TrialResult, pooled: Pool | None) -> list[int]:
-    return list(dict.fromkeys([best.number, *([] if pooled is None else pooled.towers)]))
-
-
-def _pooled(
-    members: Sequence[TrialResult],
-    results: Sequence[TrialResult],
-    delivery: Delivery,
-    *,
-    latencies: Mapping[str, float],
-    sink: Sink,
-) -> Pool | None:
-    return pool_leaders(
-        members,
-        size=delivery.size,
-        fits=together(delivery.limits, delivery.candidates, latencies),
-        charge=charge_together(delivery.objective, delivery.candidates, latencies),
-        results=results,
-        task=delivery.task,
-        workdir=delivery.workdir,
-        sink=sink,
     )
 
 

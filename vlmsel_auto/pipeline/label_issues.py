@@ -12,7 +12,7 @@ import numpy as np
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink
 from vlmsel_auto.models.pooling import log_probabilities
-from vlmsel_auto.pipeline.export import held_out_rows
+from vlmsel_auto.pipeline.joined import held_out_of
 from vlmsel_auto.pipeline.mistakes import pixels_of
 from vlmsel_auto.records import Candidate, ImageView, Task, TrialResult
 from vlmsel_auto.reporting.label_issues import (
@@ -34,6 +34,7 @@ _BLOCK: Final = 256  # images that are read at a time
 def find_label_issues(
     members: Sequence[TrialResult],
     *,
+    results: Sequence[TrialResult],
     task: Task,
     candidates: Sequence[Candidate],
     workdir: Path,
@@ -44,6 +45,7 @@ def find_label_issues(
 
     Args:
         members: best trials of the leading candidates, the chosen model first; their weights are in ``workdir``.
+        results: all trials.
         task: the target.
         candidates: all that were usable.
         workdir: the search's work directory.
@@ -57,7 +59,7 @@ def find_label_issues(
         return None
     view = next(one.view for one in candidates if one.id == members[0].spec.candidate)
     try:
-        opinions = [one for each in members for one in _opinions(each, task=task, workdir=workdir)]
+        opinions = [one for each in members for one in _opinions(each, results, task=task, workdir=workdir)]
         found = suspect(opinions, labels=task.labels, n_classes=task.n_classes)
         first = found.suspects[:SHOWN]
         suspects = judged_images(
@@ -87,15 +89,14 @@ def find_label_issues(
     )
 
 
-def _opinions(trial: TrialResult, *, task: Task, workdir: Path) -> list[Opinion]:
+def _opinions(trial: TrialResult, results: Sequence[TrialResult], *, task: Task, workdir: Path) -> list[Opinion]:
     """What a trial says of the images that it held out, and of the test images."""
-    kept = load_trial(workdir, trial, tower=False)
-    rows = (held_out_rows(trial, task=task), np.sort(task.test))
-    return [
-        Opinion(rows=at, logs=log_probabilities(logits))
-        for at, logits in zip(rows, (kept.held_out_logits, kept.test_logits), strict=True)
-        if logits is not None
-    ]
+    held_out = held_out_of(trial, results, task=task, workdir=workdir)
+    of_test = load_trial(workdir, trial, tower=False).test_logits
+    found = [] if held_out is None else [Opinion(rows=held_out.rows, logs=held_out.logs)]
+    if of_test is not None:
+        found.append(Opinion(rows=np.sort(task.test), logs=log_probabilities(of_test)))
+    return found
 
 
 def _contradicting(task: Task, view: ImageView) -> tuple[int, list[tuple[int, int, float]]]:

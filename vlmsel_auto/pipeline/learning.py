@@ -1,4 +1,4 @@
-"""A finished search as a source task of the user's library, and its trials as past ones."""
+"""A finished search as a source task of the user's library."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from vlmsel_auto.library.places import default_library, remember
 from vlmsel_auto.measuring.search import RUN_SOURCES, cells_of_search
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Candidate, Task, TrialResult
-from vlmsel_auto.study.past import past_of_search, remember_past
 
 
 def learn_from(
@@ -31,7 +30,6 @@ def learn_from(
         if not cells:  # the time was over before the first look
             return "not added to the library: no candidate was looked at"
         path, name = remember(cells=cells, run_sources=RUN_SOURCES)
-        remember_past(past_of_search(task=task, candidates=candidates, trials=trials))
     except LibraryError as error:
         sink(Notice(text=f"the search was not added to your library: {error}", level="warning"))
         return f"not added to the library: {error}"

@@ -1,10 +1,9 @@
-"""Where the best model is wrong, from the logits that its trial kept: no model is run again."""
+"""Where the best model is wrong, from the logits that it kept: no model is run again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,58 +11,48 @@ from scipy.special import softmax
 
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink
-from vlmsel_auto.pipeline.export import calibrated, held_out_rows
-from vlmsel_auto.records import Candidate, ImageView, Task, TrialResult
+from vlmsel_auto.pipeline.joined import Joined
+from vlmsel_auto.records import Candidate, ImageView, Task
 from vlmsel_auto.reporting.mistakes import Judged, Mistakes, judge, with_thumbnails
-from vlmsel_auto.tuning.checkpoints import load_trial
 
 
 def find_mistakes(
-    best: TrialResult | None,
-    *,
-    task: Task,
-    candidates: Sequence[Candidate],
-    workdir: Path,
-    images: bool,
-    sink: Sink,
+    best: Joined | None, *, task: Task, candidates: Sequence[Candidate], images: bool, sink: Sink
 ) -> Mistakes | None:
-    """Judge the classifier of trial ``best`` on the test images, or on held-out ones where there is no test split.
+    """Judge the chosen model on the test images, or on held-out ones where there is no test split.
 
     Args:
-        best: the chosen trial; its weights are in ``workdir``.
+        best: the chosen model, at its temperature; its tower is not needed.
         task: the target.
         candidates: all that were usable.
-        workdir: the search's work directory.
         images: whether thumbnails go into the report: what the model saw, in its own view.
         sink: told why there is nothing.
 
     Returns:
-        None without a trial, without logits of unseen images, or where files cannot be read.
+        None without a model, without logits of unseen images, or where files cannot be read.
     """
     if best is None:
         return None
+    on_test = bool(len(task.test))
+    said = best.checkpoint.test_logits if on_test else None if best.held_out is None else best.held_out.logs
+    if said is None:
+        return None
+    rows = np.sort(task.test) if on_test or best.held_out is None else best.held_out.rows
+    found = judge(
+        softmax(said.astype(np.float64), axis=1),
+        labels=task.labels[rows],
+        classes=task.classes,
+        paths=[task.paths[row] for row in rows],
+        split="test" if on_test else "validation",
+    )
+    if not images:
+        return found
+    view = next(one.view for one in candidates if one.id == best.trial.spec.candidate)
+
+    def pictured(judged: Sequence[Judged]) -> tuple[Judged, ...]:
+        return with_thumbnails(judged, pixels_of([one.path for one in judged], task=task, view=view))
+
     try:
-        kept = calibrated(load_trial(workdir, best, tower=False), trial=best, task=task)
-        on_test = bool(len(task.test))
-        logits = kept.test_logits if on_test else kept.held_out_logits
-        if logits is None:
-            return None
-        rows = np.sort(task.test) if on_test else held_out_rows(best, task=task)
-        paths = [task.paths[row] for row in rows]
-        found = judge(
-            softmax(logits.astype(np.float64), axis=1),
-            labels=task.labels[rows],
-            classes=task.classes,
-            paths=paths,
-            split="test" if on_test else "validation",
-        )
-        if not images:
-            return found
-        view = next(one.view for one in candidates if one.id == best.spec.candidate)
-
-        def pictured(judged: Sequence[Judged]) -> tuple[Judged, ...]:
-            return with_thumbnails(judged, pixels_of([one.path for one in judged], task=task, view=view))
-
         return replace(found, surest=pictured(found.surest), unsure=pictured(found.unsure))
     except VlmselError as error:  # the report is worth having all the same
         sink(Notice(text=f"the report shows no mistakes of the best model: {error}", level="warning"))

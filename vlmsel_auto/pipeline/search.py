@@ -270,7 +270,6 @@ def search(
                 mirror=mirror,
                 methods=methods,
                 machine=listed.machine,
-                knows_past=library is None,
                 budget=spend,
                 price=price,
                 top_k=top_k,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
+
+import numpy as np
 
 from vlmsel_auto.records import Budget
 from vlmsel_auto.tasks.sample import SECONDS
@@ -12,6 +15,8 @@ _LOOK_SHARE: Final = 0.4  # of a time budget, at most, for looking at candidates
 _SAMPLE_SHARE: Final = 0.2  # for images without labels, as predicted: it may take twice as long, and more comes after
 _CLOSING_SECONDS: Final = 2.5  # export, report and the end of the process take 1.4 on one core; no more than the share
 _CLOSING_SHARE: Final = 0.16
+_JOINING_SECONDS: Final = 0.3  # to read the fits of one tower, and write their mean
+_JOINING_SHARE: Final = 0.1  # of a time budget, at most, for joining fits
 
 
 def looking_seconds(seconds: float, *, labelled: bool) -> float:
@@ -24,11 +29,24 @@ def sample_seconds(seconds: float | None) -> float:
     return SECONDS if seconds is None else min(SECONDS, _SAMPLE_SHARE * seconds)
 
 
-def left_for_trials(budget: Budget, *, spent: float) -> Budget:
-    """What trials may take: the budget less what is spent and what export and report will need."""
+def left_for_trials(budget: Budget, *, spent: float, joining: float = 0.0) -> Budget:
+    """What trials may take: the budget less what is spent and what joining fits, export and report will need."""
     if budget.seconds is None:
         return budget
-    return replace(budget, seconds=max(0.01, budget.seconds - spent - closing_seconds(budget.seconds)))
+    kept = closing_seconds(budget.seconds) + min(joining, _JOINING_SHARE * budget.seconds)
+    return replace(budget, seconds=max(0.01, budget.seconds - spent - kept))
+
+
+def joining_seconds(latencies: Sequence[float], *, images: int, members: int) -> float:
+    """What it takes to join the fits of so many towers and to measure each on ``images``.
+
+    Args:
+        latencies: seconds an image, of candidates that were loaded.
+        images: labelled and test images.
+        members: towers.
+    """
+    each = float(np.mean(latencies)) if latencies else 0.0
+    return members * (_JOINING_SECONDS + each * images)
 
 
 def closing_seconds(seconds: float) -> float:

@@ -16,14 +16,13 @@ from vlmsel_auto.models.machine import Machine
 from vlmsel_auto.pipeline.affordable import charges_of
 from vlmsel_auto.pipeline.best_so_far import BestSoFar
 from vlmsel_auto.pipeline.conclude import conclude, ended_by
-from vlmsel_auto.pipeline.finish import Delivery, finish, wanted_now
+from vlmsel_auto.pipeline.finish import Delivery, finish
 from vlmsel_auto.pipeline.rank import Ranked
 from vlmsel_auto.pipeline.result import SearchResult
-from vlmsel_auto.pipeline.time_shares import closing_seconds, left_for_trials
+from vlmsel_auto.pipeline.time_shares import joining_seconds, left_for_trials
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.records import Budget, Candidate, StoppedBy
 from vlmsel_auto.study.mirror import StudyMirror
-from vlmsel_auto.study.past import read_past
 from vlmsel_auto.study.study import run_study
 from vlmsel_auto.tuning.devices import Devices
 
@@ -38,7 +37,6 @@ def finish_with_labels(
     mirror: StudyMirror | None,
     methods: Sequence[str],
     machine: Machine | None,
-    knows_past: bool,
     budget: Budget,
     price: float,
     top_k: int,
@@ -63,7 +61,6 @@ def finish_with_labels(
         mirror: the study's record in a database, or None.
         methods: names of methods of tuning.
         machine: speed of this one, or None where nobody timed it.
-        knows_past: trials of earlier searches are told to the plan.
         budget: of this call.
         price: points of the metric that a trial must promise a minute.
         top_k: candidates that the plan tunes first.
@@ -79,13 +76,16 @@ def finish_with_labels(
     """
     ranking, task, usable, workdir = ranked.ranking, delivery.task, delivery.candidates, delivery.workdir
     objective, ranked_after = delivery.objective, time.monotonic() - began
-    past = read_past(sink=sink)  # in any case: what is damaged is told before learning drops it
+    joining = 0.0
+    if task.folds:
+        images, members = len(task.labels), max(1, delivery.size)
+        joining = joining_seconds([*delivery.latencies().values()], images=images, members=members)
     best_so_far = BestSoFar(sink=sink, task=task, candidates=usable, workdir=workdir)
     outcome = run_study(
         task=task,
         candidates=usable,
         ranking=ranking,
-        budget=Budget(trials=1) if ranked.interrupted else left_for_trials(budget, spent=ranked_after),
+        budget=Budget(trials=1) if ranked.interrupted else left_for_trials(budget, spent=ranked_after, joining=joining),
         workdir=workdir,
         load=partial(
             zoo.load, device=device, sink=sink if isinstance(engine, InProcess) and devices.count == 1 else discard
@@ -97,21 +97,18 @@ def finish_with_labels(
         device=device,
         top_k=top_k,
         mirror=mirror,
-        past=past if knows_past else (),
         charges=charges_of(objective, usable, machine=machine, measured=delivery.latencies()),
         policy=replace(POLICY, price=price / 100),
         engine=engine,
         devices=devices,
-        wanted=partial(wanted_now, delivery=delivery),
+        members=delivery.size,
     )
     stopped = StoppedBy.INTERRUPTED if ranked.interrupted else ended_by(outcome)
     finished = finish(
         outcome,
         delivery,
-        engine=engine,
-        deadline=None if budget.seconds is None else began + budget.seconds - closing_seconds(budget.seconds),
-        interrupted=stopped is StoppedBy.INTERRUPTED,
         exported=best_so_far.exported,
+        interrupted=stopped is StoppedBy.INTERRUPTED,
         sink=sink,
     )
     report = conclude(
@@ -119,7 +116,7 @@ def finish_with_labels(
         task=task,
         candidates=candidates,
         ranked=ranked,
-        stopped=StoppedBy.INTERRUPTED if finished.outcome.stopped_by is StoppedBy.INTERRUPTED else stopped,
+        stopped=stopped,
         learn=learn,
         thumbnails=thumbnails,
         budget=budget,

@@ -18,6 +18,8 @@ from vlmsel_auto.records import FloatArray
 
 RUNGS = 4
 _HALVING = 2  # of the trials at a rung one in so many goes on
+_GUESS = 2.0  # curves that the gain counts for that is expected before any curve of this task is known
+_LEAST_SD = 0.003  # of a forecast
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,8 +91,8 @@ def forecast(curve: Curve, *, others: WholeCurves, policy: Policy = POLICY) -> F
         raise ValueError(f"a curve needs an epoch to be extrapolated, but got {curve!r}")
     share = min(1.0, len(curve.values) / curve.epochs)
     gains = others.gains(share)
-    guess, weight = policy.growth * (1 - share), policy.growth_weight
+    guess, weight = policy.growth * (1 - share), _GUESS
     mean = (weight * guess + float(gains.sum())) / (weight + len(gains))
     spread = weight * (guess**2 + (guess - mean) ** 2) + float(((gains - mean) ** 2).sum())
     sd = math.sqrt(spread / (weight + len(gains)))
-    return Forecast(mean=min(1.0, curve.values[-1] + mean), sd=max(policy.forecast_sd, sd))
+    return Forecast(mean=min(1.0, curve.values[-1] + mean), sd=max(_LEAST_SD, sd))

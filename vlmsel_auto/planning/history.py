@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -139,28 +138,13 @@ def expectations(plan: Plan, history: History, *, now: Posterior | None = None) 
     }
 
 
-def error_of(plan: Plan, history: History, trial: Tried, *, images: int) -> float:
-    """Standard error of what the trial's settings reach on so many other images."""
-    shifts, level = _shifts(plan, history), _level(plan, history)
-    return _weighed(plan, trial.validation or 0.0, replace(trial, images=images), shifts=shifts, level=level).sd
-
-
-def stalled(plan: Plan, history: History) -> int:
-    """Trials since the last result that was better, or by the objective worth more."""
-    best, since = -math.inf, 0
-    for trial in by_settings(history):
-        worth = -math.inf if trial.validation is None else trial.validation - plan.charge(trial.candidate)
-        if trial.state is TrialState.COMPLETE and worth > best + plan.policy.min_gain:
-            best, since = worth, 0
-        else:
-            since += 1
-    return since
-
-
-def best_value(history: History) -> float:
-    """The best metric of a complete trial; -1 before there is one."""
-    done = (t.validation for t in history if t.state is TrialState.COMPLETE and t.validation is not None)
-    return max(done, default=-1.0)
+def measuring_error(plan: Plan, history: History, *, parts: int) -> float:
+    """Standard error of a metric that so many parts of the labelled images say; 0 where it is taken as exact."""
+    if plan.validation_images is None:
+        return 0.0
+    level = _level(plan, history)
+    at = 0.5 if level is None else level
+    return weigh(at, None, images=parts * plan.validation_images, level=at, policy=plan.policy).sd
 
 
 def updated_ranking(plan: Plan, ranking: Ranking, history: History) -> Ranking:

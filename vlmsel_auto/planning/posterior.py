@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from scipy.special import ndtr
@@ -23,6 +24,11 @@ from scipy.special import ndtr
 from vlmsel_auto.planning.policy import POLICY, Policy
 from vlmsel_auto.ranks import error_correlation
 from vlmsel_auto.records import Candidate, FloatArray, IntArray, Ranking
+
+_GRID: Final = np.linspace(-1.75, 1.75, 11)  # logarithms of s against its median; their standard deviation is 1
+_LEVEL_SD: Final = 1.0  # of the task's level: nothing is known
+_LEAST_SD: Final = 0.05  # of a ranked candidate, in standard units
+_UNRANKED: Final = (-0.5, 1.5)  # score and standard deviation of candidates that the ranking lacks, in standard units
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,13 +65,18 @@ class Posterior:
         return np.sqrt(np.maximum(variance, 1e-12))
 
 
-def belief_of(ranking: Ranking, *, candidates: Sequence[Candidate], policy: Policy = POLICY) -> Belief:
+def slopes_of(policy: Policy) -> FloatArray:
+    """Grid of s, the ranking's order first and then its reverse (negative values)."""
+    grid = policy.typical_spread * np.exp(_GRID)
+    return np.concatenate([grid, -grid])
+
+
+def belief_of(ranking: Ranking, *, candidates: Sequence[Candidate]) -> Belief:
     """The ranking as a Gaussian over ``candidates``; those it could not rank get a low mean and a wide spread.
 
     Args:
         ranking: scores and standard deviations.
         candidates: M of them, in the order of the arrays.
-        policy: scores of candidates that were not ranked.
 
     Raises:
         ValueError: no candidate, or one twice.
@@ -74,8 +85,9 @@ def belief_of(ranking: Ranking, *, candidates: Sequence[Candidate], policy: Poli
     if not names or len(set(names)) != len(names):
         raise ValueError(f"candidates must be distinct and at least one, but got {names!r}")
     lines = {line.candidate: line for line in ranking.ranked}
-    mean = np.array([lines[name].score if name in lines else policy.unranked_score for name in names])
-    sd = np.array([max(lines[name].sd, policy.least_sd) if name in lines else policy.unranked_sd for name in names])
+    score, wide = _UNRANKED
+    mean = np.array([lines[name].score if name in lines else score for name in names])
+    sd = np.array([max(lines[name].sd, _LEAST_SD) if name in lines else wide for name in names])
     return Belief(candidates=names, mean=mean, cov=error_correlation(candidates) * np.outer(sd, sd))
 
 
@@ -102,7 +114,7 @@ def _condition(belief: Belief, *, slopes: FloatArray, gains: FloatArray, seen: _
     """Condition on the observations for all s at once; s and -s have the same covariances, which are made once."""
     magnitudes, same = np.unique(np.abs(slopes), return_inverse=True)
     squares, everyone = (magnitudes**2)[:, None, None], np.eye(len(belief.mean))
-    own_share, level, method = policy.arm_share**2, policy.level_sd**2, policy.method_sd**2
+    own_share, level, method = policy.arm_share**2, _LEVEL_SD**2, policy.method_sd**2
     candidates = everyone[seen.rows]  # (n, M), 1 where it is the one that was seen
     methods = np.eye(len(gains))[seen.columns]  # (n, J), likewise
 
@@ -154,9 +166,9 @@ def posterior(
         values=np.array([each.value for each in observations], dtype=np.float64),
         sd=np.array([each.sd for each in observations], dtype=np.float64),
     )
-    slopes = policy.slopes
+    slopes = slopes_of(policy)
     found = _condition(belief, slopes=slopes, gains=np.asarray(gains, dtype=np.float64), seen=seen, policy=policy)
-    logs = found.evidence - 0.5 * (np.log(np.abs(slopes) / policy.typical_spread) / policy.spread_log_sd) ** 2
+    logs = found.evidence - 0.5 * (np.log(np.abs(slopes) / policy.typical_spread)) ** 2
     logs = logs + np.log(np.where(slopes > 0, 1 - policy.misled, policy.misled))
     weights = np.exp(logs - logs.max())
     weights /= weights.sum()
@@ -175,9 +187,19 @@ def expected_improvement(mean: FloatArray, sd: FloatArray, *, best: float) -> Fl
 
 
 def acquisition(
-    mean: float, sd: float, *, best: float, reached: float | None, tries: int, policy: Policy = POLICY
+    mean: float,
+    sd: float,
+    *,
+    best: float,
+    reached: float | None,
+    tries: int,
+    error: float = 0.0,
+    policy: Policy = POLICY,
 ) -> float:
-    """Expected improvement over ``best`` by one more trial of a candidate and method.
+    """What one more trial of a candidate and method improves the choice by: the knowledge gradient.
+
+    The trial moves the belief by a normal amount of standard deviation sd^2 / sqrt(sd^2 + error^2) (Frazier, Powell,
+    Dayanik 2008); without an error that is expected improvement (Mockus 1978).
 
     Args:
         mean: believed of it.
@@ -185,27 +207,29 @@ def acquisition(
         best: metric to beat.
         reached: its own best; settings are then all that can change, and less with every trial.
         tries: trials of it so far, those that failed or run elsewhere included.
+        error: standard error of what the trial would be measured by.
         policy: what other settings lose and vary.
     """
     if reached is not None:
         mean, sd = reached - policy.local_loss, policy.local_sd / (1 + tries / 4) ** 0.5
+    moves = sd**2 / max(math.hypot(sd, error), 1e-12)
     over_best, over_one = (
-        float(expected_improvement(np.array([mean]), np.array([sd]), best=level)[0]) for level in (best, 1.0)
+        float(expected_improvement(np.array([mean]), np.array([moves]), best=level)[0]) for level in (best, 1.0)
     )
     gain = max(0.0, over_best - over_one)  # E[max(0, min(1, y) - best)]: nothing is better than all right
     return gain if reached is not None else gain * policy.repeat**tries
 
 
-def worth_of_measuring(mean: float, sd: float, *, other: float, noise: float) -> float:
+def worth_of_measuring(mean: float, sd: float, *, other: float, error: float) -> float:
     """By how much the better of two models is expected to be chosen better, if one of them is measured once more.
 
-    The knowledge gradient (Frazier, Powell, Dayanik 2008) of two alternatives that err apart.
+    The knowledge gradient of two alternatives that err apart.
 
     Args:
         mean: believed of the one that is measured.
         sd: of that belief.
         other: believed of the other one.
-        noise: standard error of the measurement.
+        error: standard error of the measurement.
     """
-    moves = sd**2 / max(math.hypot(sd, noise), 1e-12)  # standard deviation of what will be believed
+    moves = sd**2 / max(math.hypot(sd, error), 1e-12)  # standard deviation of what will be believed
     return float(expected_improvement(np.array([-abs(mean - other)]), np.array([moves]), best=0.0)[0])

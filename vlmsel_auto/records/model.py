@@ -31,6 +31,7 @@ class BestModel:
     model_dir: Path | None  # exported open_clip folder; None: it could not be written
     on_test: FinalScore | None = None  # of the weights that are exported; None: no test split
     params: int | None = None  # of both its towers
+    fits: int = 1  # of the tower, whose mean weights these are
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

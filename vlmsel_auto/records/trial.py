@@ -27,7 +27,6 @@ class TrialOrigin(enum.StrEnum):
     FLOOR = "floor"  # trial 0 of a search: nothing is trained
     PLANNED = "planned"  # first trial of a candidate by a method
     SAMPLED = "sampled"
-    AUDIT = "audit"  # postponed, tuned to measure what postponing costs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,5 +109,3 @@ class TrialResult:
     validation_images: int | None = None  # that these were measured on; None: not recorded
     fold_validation: tuple[float, ...] = ()  # of a cross-validated head, its validation on each of `Task.folds`
     fold_soft: tuple[float, ...] = ()  # likewise soft_validation
-    on_all_labels: bool = False  # the weights, and ``test``, are of a second fit that left no part out
-    averaged_fits: int = 1  # fits on all labels whose mean weights these are

@@ -102,10 +102,7 @@ def _outcome_table(report: SearchReport, *, width: int) -> Table:
     total, chosen = len(report.ranking.ranked), None if report.best is None else report.best.candidate
     most = width - (47 if width >= _WITH_METHOD else 33 if width >= _WITH_PREDICTED else 20)  # what the others take
     lines = report.outcomes[:_PANEL_ROWS]
-    names = []
-    for line in lines:
-        audit = " (audit)" if line.trial.origin == "audit" else ""
-        names.append(formatting.shorten(line.candidate, max(8, most - len(audit))) + audit)
+    names = [formatting.shorten(line.candidate, max(8, most)) for line in lines]
     places = ["-" if line.predicted_rank is None else f"{line.predicted_rank} of {total}" for line in lines]
     columns = [
         Column("actual", [str(line.actual_rank) for line in lines], right=True),

@@ -19,7 +19,6 @@ from vlmsel_auto.reporting.canvas import (
     GREY,
     INK,
     LABEL,
-    RED,
     Drawing,
     canvas,
     keep_clear,
@@ -33,9 +32,8 @@ _COLOURS = {
     TrialOrigin.FLOOR: GREY,
     TrialOrigin.PLANNED: BLUE,
     TrialOrigin.SAMPLED: GREEN,
-    TrialOrigin.AUDIT: RED,
 }
-_MARKERS = {TrialOrigin.FLOOR: "D", TrialOrigin.PLANNED: "o", TrialOrigin.SAMPLED: "s", TrialOrigin.AUDIT: "^"}
+_MARKERS = {TrialOrigin.FLOOR: "D", TrialOrigin.PLANNED: "o", TrialOrigin.SAMPLED: "s"}
 _MOST_LABELS = 24
 _MOST_ROWS = 40
 _MOST_UNUSED = 3.0  # times what trials took: the end of a longer budget would squeeze them into a corner

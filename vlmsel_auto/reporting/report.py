@@ -1,4 +1,4 @@
-"""The record of a finished search, and what follows from it: predicted against actual rank, pruning cost, time saved.
+"""The record of a finished search, and what follows from it: predicted against actual rank, time saved.
 
 ``report.json`` holds exactly the fields of `SearchReport`; `views` renders it. Nothing in here runs a model.
 """
@@ -96,16 +96,6 @@ class Outcome:
     trial: TrialResult  # its best trial; of the chosen candidate the chosen one
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PruningCost:
-    """What postponing cost, as far as audit trials can tell. Accuracies in [0, 1]."""
-
-    audited: int  # postponed candidates that were tuned on purpose
-    untouched: int  # candidates without a finished trial
-    best_audit: str | None
-    cost: float | None  # best audited minus best planned of the same method, at least 0; None: nothing to compare
-
-
 @dataclass(frozen=True, kw_only=True)
 class SearchReport:
     """Everything worth knowing of one search; complete enough to render every view again."""
@@ -161,28 +151,10 @@ class SearchReport:
         return tuple(sorted(lines, key=lambda item: (-item.accuracy, item.predicted_rank or unranked, item.candidate)))
 
     @cached_property
-    def pruning(self) -> PruningCost:
-        """Compare audit trials with the plan's own, method by method, on the split of the actual accuracy."""
-        best: dict[tuple[bool, str], tuple[float, str]] = {}
-        for trial in self.trials:
-            value = trial.test if self.actual_on == "test" else trial.validation
-            if trial.state != "complete" or value is None:
-                continue
-            key = (trial.origin == "audit", trial.spec.method)
-            best[key] = max(best.get(key, (value, trial.spec.candidate)), (value, trial.spec.candidate))
-        gaps = [
-            (value - best[False, method][0], name)
-            for (audit, method), (value, name) in best.items()
-            if audit and (False, method) in best
-        ]
-        gap, name = max(gaps, default=(None, None))
+    def unfinished(self) -> int:
+        """How many candidates have no finished trial."""
         tuned = {trial.spec.candidate for trial in self.trials if trial.state == "complete"}
-        return PruningCost(
-            audited=len({t.spec.candidate for t in self.trials if t.origin == "audit" and t.state == "complete"}),
-            untouched=sum(item.id not in tuned for item in self.candidates),
-            best_audit=name,
-            cost=None if gap is None else max(0.0, gap),
-        )
+        return sum(item.id not in tuned for item in self.candidates)
 
     @cached_property
     def before_trials(self) -> float:

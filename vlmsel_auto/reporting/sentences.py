@@ -73,21 +73,13 @@ def mixed_text(report: SearchReport) -> str:
 
 
 def pruning_text(report: SearchReport) -> str:
-    """What postponing candidates cost, as far as audit trials can tell."""
-    cost = report.pruning
-    if cost.untouched == 0 and cost.audited == 0:
-        return "Every candidate has a finished trial, so nothing can have been lost by postponing."
-    rest = f"{formatting.plural(cost.untouched, 'candidate')} without a finished trial."
-    if cost.audited == 0:
-        return f"No postponed candidate was audited, so what postponing cost is unknown; {rest}"
-    audited = f"{formatting.plural(cost.audited, 'postponed candidate')} tuned as an audit"
-    if cost.cost is None:
-        return f"{audited}, but no planned trial used the same method: nothing to compare. {rest}"
-    if cost.cost <= 0:
-        return f"{audited}: none beat the best planned candidate of the same method ({report.actual_on}). {rest}"
+    """How many candidates have no finished trial, and that nothing is known of them."""
+    count = report.unfinished
+    if count == 0:
+        return "Every candidate has a finished trial."
+    have, they = ("has", "it") if count == 1 else ("have", "they")
     return (
-        f"{audited}: {formatting.clean(cost.best_audit or '')} beat the best planned candidate of the same method "
-        f"by {100 * cost.cost:.1f} points ({report.actual_on}); it could become the best model like any other. {rest}"
+        f"{formatting.plural(count, 'candidate')} {have} no finished trial: what {they} would have reached is unknown."
     )
 
 

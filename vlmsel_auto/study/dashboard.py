@@ -34,8 +34,7 @@ them that *fold* names, and parts differ in difficulty.
 **Intermediate values** are the validation of a tower after each of {RUNGS} quarters of its epochs.
 
 **Predicted rank** is the candidate's in the ranking before the first trial; **P(best)** and **forecast** are what was
-believed when the trial was queued; **cost** is in seconds, with those of the trials that it continues and without the
-final fit on all labels.
+believed when the trial was queued; **cost** is in seconds, with those of the trials that it continues.
 """
 
 

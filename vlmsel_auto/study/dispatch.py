@@ -1,4 +1,4 @@
-"""From a trial that the study began, or a final fit, to a job of an engine, and back."""
+"""From a trial that the study began to a job of an engine, and back."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from functools import cached_property
 
 from vlmsel_auto.engines.engine import Engine, Resources, Shared, Ticket, Told
 from vlmsel_auto.models.facts import facts_of
-from vlmsel_auto.records import PixelSource, TrialResult, TrialSpec
+from vlmsel_auto.records import PixelSource, TrialSpec
 from vlmsel_auto.study.luggage import Files, Home, Luggage, files_in, mark, unmark, unpack
 from vlmsel_auto.study.optuna_study import RunningTrial
 from vlmsel_auto.study.runner import TrialRunner
-from vlmsel_auto.study.trial_job import FitJob, TrialJob
+from vlmsel_auto.study.trial_job import TrialJob
 from vlmsel_auto.tasks.packed import pack
 from vlmsel_auto.tuning.checkpoints import trial_dir
 
@@ -42,16 +42,6 @@ class Dispatch:
         )
         # another try is a trial of its own, which goes on from the state that this one kept
         return self.engine.submit(job, resources=self._resources(spec.candidate, seconds), told=told, tries=1)
-
-    def submit_fit(self, result: TrialResult, *, deadline: float | None, seconds: float | None, price: float) -> Ticket:
-        """Begin the fit of a finished trial's tower on all labels, likewise; further fits at a price."""
-        job = FitJob(
-            home=self._home(result.spec.candidate, result.number),
-            result=result,
-            deadline=_time_of_day(deadline),
-            price=price,
-        )
-        return self.engine.submit(job, resources=self._resources(result.spec.candidate, seconds))
 
     def receive(self, number: int, files: Files) -> None:
         """Keep the files that came back with a trial."""

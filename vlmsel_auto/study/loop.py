@@ -5,7 +5,6 @@ The coordinator, in whose process this runs, alone plans, decides who is paused 
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import replace
 from typing import cast
@@ -42,15 +41,12 @@ def run_trials(search: Search) -> StoppedBy:
             stopped = _fill(search)
             if stopped is not None and not search.running:
                 return stopped
-            if stopped is not None and search.free > 0:
-                _fit_early(search)
             outcome = search.dispatch.engine.finished(timeout=_patience(search))
             if outcome is not None:
                 _take(search, outcome)
             elif search.running:
                 _end_late(search)
     except KeyboardInterrupt:
-        search.fits.end(search.dispatch)
         for ticket in search.running:
             search.dispatch.engine.cancel(ticket)
         queue_unfinished(search.study, search.runner)
@@ -129,21 +125,9 @@ def _begin(search: Search, trial: RunningTrial) -> None:
     search.running[ticket] = running
 
 
-def _fit_early(search: Search) -> None:
-    """Begin fits on all labels that would come next, while the last trials run, on workers that have nothing to do."""
-    expected = search.expected()
-    leader = search.leader(expected)
-    for number in () if leader is None else search.wanted(leader, search.results.members(expected)):
-        trial, folds = search.results.results[number], len(search.runner.task.folds)
-        left = None if search.deadline is None else search.deadline - time.monotonic()
-        if search.free > 0 and search.fits.can_begin(trial, folds=folds, left=left):
-            price = search.plan.policy.price if trial is leader else math.inf
-            search.fits.begin(trial, dispatch=search.dispatch, deadline=search.deadline, price=price)
-
-
 def _deadline(search: Search, trial: RunningTrial) -> float | None:
     """When a trial must be over; the floor may be late, since without it there is no model."""
-    end = search.end()
+    end = search.deadline
     if end is None or trial.origin is not TrialOrigin.FLOOR:
         return end
     return max(end, time.monotonic() + search.plan.policy.late_model)
@@ -161,15 +145,11 @@ def _falls_behind(search: Search, running: RunningHere, *, epoch: int) -> bool:
 
 
 def _take(search: Search, outcome: Finished) -> None:
-    """A trial or a fit is over, or a job of an earlier stage, of which the engine may yet tell."""
+    """A trial is over, or a job of an earlier stage, of which the engine may yet tell."""
     running = search.running.pop(outcome.ticket, None)
     if running is not None:
         _settle(search, running, outcome)
         search.sink(RankingReady(ranking=search.updated(), updated=True))
-    elif outcome.ticket in search.fits.running:
-        made = search.fits.settle(outcome, dispatch=search.dispatch, sink=search.sink)
-        if made is not None:
-            search.results.keep(made)
 
 
 def _settle(search: Search, running: RunningHere, outcome: Finished) -> None:
@@ -217,7 +197,7 @@ def _close(search: Search, attempt: Attempt) -> None:
 
 def _patience(search: Search) -> float | None:
     """Seconds to wait for a worker: until it should have ended its trial by itself, and some more."""
-    end = search.end()
+    end = search.deadline
     return None if end is None else max(_LATE_SECONDS, end + _LATE_SECONDS - time.monotonic())
 
 

@@ -20,7 +20,6 @@ from vlmsel_auto.study.optuna_study import EntryState, OptunaStudy, StudyEntry
 from vlmsel_auto.study.results import Results
 from vlmsel_auto.study.runner import TrialRunner, failed
 from vlmsel_auto.tuning.checkpoints import (
-    drop_other_weights,
     drop_weights,
     has_weights,
     load_trial,
@@ -100,9 +99,6 @@ def _renew(result: TrialResult, *, results: Results, runner: TrialRunner, deadli
         made = _make_again(result, runner=runner, deadline=deadline, sink=sink)
         if made is not None:
             results.keep(made)
-            drop_other_weights(runner.workdir, made)
-    else:
-        drop_other_weights(runner.workdir, result)  # a fit was killed before its result was written, or just after
 
 
 def _make_again(result: TrialResult, *, runner: TrialRunner, deadline: float | None, sink: Sink) -> TrialResult | None:

@@ -13,7 +13,7 @@ from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.tried import FoldScore, Tried
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.study.runner import TrialRunner
-from vlmsel_auto.tuning.checkpoints import drop_weights, has_weights, save_result
+from vlmsel_auto.tuning.checkpoints import drop_weights, has_weights, save_result, size_of_weights
 from vlmsel_auto.tuning.held_out import keep_held_out_alone
 from vlmsel_auto.tuning.methods import method_of
 from vlmsel_auto.tuning.paused import drop_paused, has_paused, load_paused
@@ -21,6 +21,8 @@ from vlmsel_auto.tuning.paused import drop_paused, has_paused, load_paused
 _WEIGHTS_KEPT = 3  # finished trials whose weights are kept: what similar candidates do later may change who leads
 MOST_MEMBERS = 5  # candidates whose best trial of each kind keeps its weights: an ensemble may want them
 _PAUSED_KEPT = 4  # paused trials whose state is kept: each takes three times the size of its tower
+_TIE = 0.005  # of the metric: trials that are expected to be so close are not told apart
+_MOST_BYTES = 8 * 2**30  # of the weights of one search: beyond that further fits of a tower leave no weights
 
 
 @dataclass(kw_only=True, eq=False)
@@ -72,22 +74,35 @@ class Results:
         """Complete trials, the one to choose first.
 
         By what they are expected to reach, then by validation, then by how well their last epochs did, then the
-        earlier. Those whose weights are gone come last.
+        earlier. Those whose weights are gone come last. Of those that the evidence cannot tell from the first, the one
+        whose settings were trained longest comes before it.
         """
         complete = [
             each for each in self.results.values() if each.state is TrialState.COMPLETE and each.validation is not None
         ]
-        return sorted(complete, key=lambda each: self._merit(each, expected), reverse=True)
+        ordered = sorted(complete, key=lambda each: self._merit(each, expected), reverse=True)
+        least = max((expected.get(each.number, -math.inf) for each in ordered[:1]), default=0.0) - _TIE
+        tied = [
+            each for each in ordered if each.number in self._weights and expected.get(each.number, -math.inf) > least
+        ]
+        longest = max(tied, key=self._training, default=None)
+        return ordered if longest is None else [longest, *(each for each in ordered if each is not longest)]
+
+    def _training(self, result: TrialResult) -> int:
+        """Epochs of all fits by these settings; 0 where one fit alone misses a part of the labels."""
+        others = other_parts(result, self.all())
+        return sum(each.epochs_run for each in (result, *others)) if others else 0
 
     def members(self, expected: Mapping[int, float]) -> list[TrialResult]:
         """What an ensemble may be made of: the best trials of the first candidates by heads, and of those by towers."""
         found: dict[Trains, dict[str, TrialResult]] = {Trains.HEAD: {}, Trains.TOWER: {}}
-        for each in self.leaders(expected):
+        leaders = self.leaders(expected)
+        for each in leaders:
             kind = found.get(method_of(each.spec.method).trains)
             if kind is not None and each.number in self._weights and each.number in expected:
                 kind.setdefault(each.spec.candidate, each)
-        chosen = [each for kind in found.values() for each in list(kind.values())[:MOST_MEMBERS]]
-        return sorted(chosen, key=lambda each: self._merit(each, expected), reverse=True)
+        chosen = {each.number for kind in found.values() for each in list(kind.values())[:MOST_MEMBERS]}
+        return [each for each in leaders if each.number in chosen]
 
     def _merit(self, result: TrialResult, expected: Mapping[int, float]) -> tuple[bool, float, float, float, int]:
         tail = result.curve[-3:]
@@ -116,7 +131,7 @@ class Results:
                 soft=each.soft_validation if each.kept_epoch else None,
                 images=each.validation_images,
                 curve=_curve(each) if _trains(runner, each) is Trains.TOWER else None,
-                share=self._share(each, folds=runner.folds),
+                share=self._share(each),
                 resumable=each.number in self._paused,
                 continues=each.continues,
                 fold=each.spec.fold if runner.folds > 1 and _trains(runner, each) is Trains.TOWER else None,
@@ -129,12 +144,12 @@ class Results:
             if each.spec.method in runner.methods
         ]
 
-    def _share(self, result: TrialResult, *, folds: int) -> float:
+    def _share(self, result: TrialResult) -> float:
         """Of the planned epochs that the trial ran itself."""
         before = self.results.get(result.continues) if result.continues is not None else None
         if result.continues is not None and before is None and result.cost and result.fidelity:
             # what it goes on from was killed and has no result, but its seconds are part of the cost
-            return result.fidelity * result.seconds / _cost_of_one_part(result, folds=folds)
+            return result.fidelity * result.seconds / result.cost
         return (_epochs(result) - (_epochs(before) if before else 0)) / max(1, result.spec.epochs)
 
     def _left_nothing(self, result: TrialResult) -> bool:
@@ -148,7 +163,12 @@ class Results:
         """
         leaders = self.leaders(expected)
         kept = {each.number for each in (*leaders[:_WEIGHTS_KEPT], *self.members(expected))}
-        further = {each.number for number in kept for each in other_parts(self.results[number], self.all())}
+        further = sorted({each.number for number in kept for each in other_parts(self.results[number], self.all())})
+        room = _MOST_BYTES - sum(size_of_weights(self.workdir, number) for number in kept)
+        for number in further:  # fits of the same tower: the mean of their weights is what the user gets
+            room -= size_of_weights(self.workdir, number)
+            if room >= 0:
+                kept.add(number)
         for number in self._weights - kept:
             if number in further:
                 keep_held_out_alone(self.workdir, self.results[number])
@@ -163,10 +183,9 @@ class Results:
 
 
 def other_parts(trial: TrialResult, results: Iterable[TrialResult]) -> list[TrialResult]:
-    """Complete trials of the same settings that were scored on other parts of the labelled images."""
-    return [
-        each for each in results if each.state is TrialState.COMPLETE and each.spec.differs_by_part_alone(trial.spec)
-    ]
+    """Whole trials of the same settings that were scored on other parts of the labelled images; of a whole trial."""
+    whole = [] if trial.out_of_time else [each for each in results if not each.out_of_time]
+    return [each for each in whole if each.state is TrialState.COMPLETE and each.spec.differs_by_part_alone(trial.spec)]
 
 
 def over_parts(trial: TrialResult, results: Iterable[TrialResult]) -> TrialResult:
@@ -180,12 +199,6 @@ def over_parts(trial: TrialResult, results: Iterable[TrialResult]) -> TrialResul
         return trial
     mean = sum(count * (each.validation or 0.0) for each, count in zip(scored, images, strict=True)) / sum(images)
     return replace(trial, validation=mean, validation_images=sum(images))
-
-
-def _cost_of_one_part(result: TrialResult, *, folds: int) -> float:
-    """The cost without what fits on all labels take by their number of images."""
-    fits = result.averaged_fits if result.on_all_labels else 0
-    return (result.cost or result.seconds) / (1 + fits * folds / max(1, folds - 1))
 
 
 def _trains(runner: TrialRunner, result: TrialResult) -> Trains:

@@ -19,7 +19,7 @@ from vlmsel_auto.process import is_disk_error
 from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialResult, TrialSpec, TrialState
 from vlmsel_auto.tuning.data import splits
 from vlmsel_auto.tuning.devices import ALONE, Devices
-from vlmsel_auto.tuning.run import fit_on_all_labels, run_trial
+from vlmsel_auto.tuning.run import run_trial
 from vlmsel_auto.tuning.work import EpochHook, Loader
 
 
@@ -124,21 +124,6 @@ class TrialRunner:
                 unavailable=reason if gone else "",
             )
         return Attempt(result=result)
-
-    def fit_on_all_labels(self, result: TrialResult, *, deadline: float | None, price: float) -> TrialResult | None:
-        """See `tuning.run.fit_on_all_labels`."""
-        return fit_on_all_labels(
-            result,
-            task=self.task,
-            candidate=self.table[result.spec.candidate],
-            load=self.load,
-            store=self.store,
-            workdir=self.workdir,
-            device=self.device,
-            deadline=deadline,
-            price=price,
-            devices=self.devices,
-        )
 
 
 def failed(spec: TrialSpec, *, number: int, origin: TrialOrigin, reason: str, seconds: float = 0.0) -> TrialResult:

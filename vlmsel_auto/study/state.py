@@ -18,14 +18,9 @@ from vlmsel_auto.planning.running import Running, imagine
 from vlmsel_auto.planning.tried import History, Left, Tried
 from vlmsel_auto.records import Budget, Ranking, TrialOrigin, TrialResult, TrialSpec
 from vlmsel_auto.study.dispatch import Dispatch
-from vlmsel_auto.study.fits import Fits, Wanted, leader_alone
 from vlmsel_auto.study.optuna_study import OptunaStudy, RunningTrial
 from vlmsel_auto.study.results import Results
 from vlmsel_auto.study.runner import TrialRunner
-from vlmsel_auto.tuning.run import seconds_on_all_labels
-
-_FINAL_FIT_MARGIN = 1.3  # times what the fit on all labels should take: its trial may end late
-_FINAL_FIT_SHARE = 0.4  # of the budget, at most
 
 
 @dataclass(kw_only=True, eq=False)
@@ -51,10 +46,8 @@ class Search:
     study: OptunaStudy
     results: Results
     sink: Sink
-    wanted: Wanted = leader_alone
     unavailable: dict[str, str] = field(default_factory=dict)  # candidate -> why it cannot be used
     running: dict[Ticket, RunningHere] = field(default_factory=dict)
-    fits: Fits = field(default_factory=Fits)  # of workers that would have nothing to do
     floor_begun: bool = False  # whether this run has begun a trial without training
     _made: tuple[tuple[TrialResult, ...], Ranking] | None = None  # the last updated ranking, and what it was made from
 
@@ -87,38 +80,17 @@ class Search:
     @property
     def free(self) -> int:
         """Workers that have nothing to do."""
-        return self.dispatch.engine.slots - len(self.running) - len(self.fits.running)
+        return self.dispatch.engine.slots - len(self.running)
 
     def left(self) -> Left:
         """What is left of the budget, less the trials that run."""
         taken = len(self.results.counted())
         taken += sum(each.trial.origin is not TrialOrigin.FLOOR for each in self.running.values())
-        end = self.end()
         return Left(
             trials=None if self.budget.trials is None else self.budget.trials - taken,
-            seconds=None if end is None else end - time.monotonic(),
+            seconds=None if self.deadline is None else self.deadline - time.monotonic(),
             workers=self.dispatch.engine.slots,
         )
-
-    def end(self) -> float | None:
-        """When trials must be over: before the deadline by what the leading tower's fit on all labels needs.
-
-        That is kept only where it is a small part of the budget, where there still is as much, and where the tower has
-        not had that fit in an earlier run.
-        """
-        if self.deadline is None or self.budget.seconds is None or self.runner.folds == 1:
-            return self.deadline
-        leader = self.leader(self.expected())
-        if leader is None or leader.on_all_labels or not self._is_tower(leader):
-            return self.deadline
-        needed = seconds_on_all_labels(leader, folds=self.runner.folds)
-        late = self.deadline - time.monotonic() < needed
-        if late or _FINAL_FIT_MARGIN * needed > _FINAL_FIT_SHARE * self.budget.seconds:
-            return self.deadline
-        return self.deadline - _FINAL_FIT_MARGIN * needed
-
-    def _is_tower(self, trial: TrialResult) -> bool:
-        return self.runner.methods[trial.spec.method].trains is Trains.TOWER
 
     def expected(self) -> dict[int, float]:
         """What the complete trials would reach on new images, by number."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,11 +23,9 @@ from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Sink, StageFinished, StageStarted, discard
 from vlmsel_auto.planning.plan import Plan, make_plan
 from vlmsel_auto.planning.policy import POLICY, Policy
-from vlmsel_auto.planning.space import PastTrial, learn_defaults
 from vlmsel_auto.process import locked, terminable
 from vlmsel_auto.records import Budget, Candidate, Ranking, StoppedBy, Task, TrialResult, TrialState
 from vlmsel_auto.study.dispatch import Dispatch
-from vlmsel_auto.study.fits import Fits, Wanted, leader_alone
 from vlmsel_auto.study.loop import run_trials
 from vlmsel_auto.study.mirror import StudyMirror
 from vlmsel_auto.study.opening import open_study
@@ -54,7 +52,6 @@ class StudyOutcome:
     stopped_by: StoppedBy
     failures: Mapping[str, str]  # candidate -> why its last failed trial failed
     runner: TrialRunner  # what trials were made with
-    fits: Fits = field(default_factory=Fits)  # on all labels, begun by workers that the last trials left free
 
 
 def run_study(
@@ -70,17 +67,15 @@ def run_study(
     sink: Sink = discard,
     device: str | torch.device = "cpu",
     top_k: int | None = None,
-    audits: int = 2,
     mirror: StudyMirror | None = None,
     train_shots: int | None = None,
     images_per_trial: int | None = None,
     store: Store | None = None,
-    past: Sequence[PastTrial] = (),
     charges: Mapping[str, float] | None = None,
     policy: Policy = POLICY,
     engine: Engine | None = None,
     devices: Devices = ALONE,
-    wanted: Wanted = leader_alone,
+    members: int = 1,
 ) -> StudyOutcome:
     """Run trials until the budget is spent, none promises enough for its time, or someone asks to stop.
 
@@ -99,20 +94,17 @@ def run_study(
         seed: of plan, sampler and trials.
         sink: takes the events of stage "trials".
         device: where the models are.
-        top_k: candidates that are not postponed; None lets the ranking's probabilities decide.
-        audits: postponed candidates that are tuned on purpose.
+        top_k: candidates that are not postponed; None: `planning.plan.ACTIVE`.
         mirror: keeps the study in a database too; None: it is in ``workdir/study.journal`` alone.
         train_shots: at most so many training images a class; None takes the whole training split.
         images_per_trial: images that a default trial of a tower shows to it, repeats counted; None: by their number.
         store: where embeddings are kept; None is ``workdir/targets``.
-        past: trials of earlier searches, from which the settings of first trials are learned.
         charges: what the objective takes off the metric of each candidate; None: nothing.
         policy: constants of the planner.
         engine: where trials run, as many at once as it has slots; None: one after the other in this process. ``load``
             must be picklable for workers.
         devices: what each trial of a tower trains on; with several, ``load`` must be picklable too.
-        wanted: numbers of the trials that the user would get, of the leader and the members so far, the most important
-            first: while the last trials run, workers that are free fit their towers on all labels.
+        members: tuned towers that the user's ensemble may have; 0 and 1 are none.
 
     Raises:
         CandidateError: no candidate, or one twice.
@@ -137,26 +129,18 @@ def run_study(
         seed=seed,
         devices=devices,
     )
-    defaults = learn_defaults(
-        past,
-        candidates=list(table.values()),
-        methods={each.name: each.settings for each in rows},
-        without=task.digest,
-        policy=policy,
-    )
     plan = make_plan(
         ranking,
         candidates=list(table.values()),
         methods=rows,
         top_k=top_k,
-        audits=audits,
         seed=seed,
-        defaults=defaults,
         loading={name: each.seconds for name, each in ranking.not_looked.items()},
         relative_costs=runner.relative_costs(),
         charges=charges,
         validation_images=runner.sizes.val,
         folds=runner.folds,
+        members=members,
         policy=policy,
     )
     with (
@@ -181,7 +165,6 @@ def run_study(
             dispatch=Dispatch(engine=engine or InProcess(), runner=runner),
             study=study,
             results=Results(workdir=workdir),
-            wanted=wanted,
             sink=sink,
         )
         try:
@@ -221,5 +204,4 @@ def _run(search: Search, *, begun: float) -> StudyOutcome:
         stopped_by=stopped,
         failures={each.spec.candidate: each.reason for each in results if each.state is TrialState.FAILED},
         runner=search.runner,
-        fits=search.fits,
     )

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from vlmsel_auto.engines.engine import Channel
-from vlmsel_auto.records import TrialOrigin, TrialResult, TrialSpec
+from vlmsel_auto.records import TrialOrigin, TrialSpec
 from vlmsel_auto.study.luggage import Files, Home, taken
 from vlmsel_auto.study.runner import Attempt
 
@@ -47,36 +47,6 @@ class TrialJob:
             sink=channel.tell,
         )
         return Ran(attempt=attempt, files=taken(runner.workdir, self.number) if away else {})
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Fitted:
-    """What a worker gives back of a final fit."""
-
-    result: TrialResult | None  # None: the trial stays as it is
-    files: Files  # as of `Ran`
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FitJob:
-    """The tower of a finished trial once more, on all labels."""
-
-    home: Home
-    result: TrialResult
-    deadline: float | None  # `time.time`
-    price: float  # see `tuning.run.fit_on_all_labels`
-
-    def run(self, channel: Channel) -> Fitted:
-        """Fit it.
-
-        Raises:
-            TrialFailed: out of memory, diverged, weights missing.
-        """
-        del channel
-        runner, away = self.home.open(self.result.spec.candidate)
-        made = runner.fit_on_all_labels(self.result, deadline=_monotonic(self.deadline), price=self.price)
-        files = taken(runner.workdir, self.result.number, luggage=self.home.luggage) if away else {}
-        return Fitted(result=made, files={} if made is None else files)
 
 
 def _monotonic(deadline: float | None) -> float | None:

@@ -17,7 +17,7 @@ from vlmsel_auto.tasks.scan import Entry, Part
 
 _MIN_KEPT = 3  # images of a stratum that a cap never takes: enough for one each of train, val and test
 _THREE = 3  # from here on a class has all three parts
-_SHARE = 0.2  # of a class, for val and for test
+_SHARE = 0.2  # of a class, for test
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,8 +29,8 @@ class Split:
     test: IntArray
 
 
-def three_way(labels: IntArray, groups: IntArray, *, seed: int) -> Split:
-    """Split 60/20/20 within each class.
+def three_way(labels: IntArray, groups: IntArray, *, seed: int, val: float) -> Split:
+    """Split within each class: a fifth to test, and of the rest the share ``val`` to val.
 
     A class of three or more different images gives at least one to each part; a class of two one to train and one to
     test; a class of one goes to train.
@@ -39,17 +39,18 @@ def three_way(labels: IntArray, groups: IntArray, *, seed: int) -> Split:
         labels: (n,) class of each image.
         groups: (n,) equal for copies of the same image; a group has one label.
         seed: Of the draw.
+        val: In (0, 1).
     """
-    val: list[int] = []
+    for_val: list[int] = []
     test: list[int] = []
     for label in np.unique(labels):
         members = _shuffled_groups(labels, groups, label=int(label), seed=(seed, 1))
         n = len(members)
         n_test = max(1, round(_SHARE * n)) if n > 1 else 0
-        n_val = n_test if n >= _THREE else 0
+        n_val = max(1, round(val * (n - n_test))) if n >= _THREE else 0
         test.extend(_flat(members[:n_test]))
-        val.extend(_flat(members[n_test : n_test + n_val]))
-    return _parts(len(labels), val=val, test=test)
+        for_val.extend(_flat(members[n_test : n_test + n_val]))
+    return _parts(len(labels), val=for_val, test=test)
 
 
 def carve(labels: IntArray, groups: IntArray, *, seed: int, share: float = _SHARE) -> tuple[IntArray, IntArray]:

@@ -27,8 +27,9 @@ from vlmsel_auto.tasks.store import StoreEntry, open_entry
 from vlmsel_auto.tasks.unlabelled import task_without_labels
 
 _PARTS: tuple[Part, ...] = ("train", "val", "test")
-FOLDS: Final = 5  # the drawn validation split is one of them
+FOLDS: Final = 8  # the drawn validation split is one of them: each fit learns from seven eighths
 _MOST_FOLDED = 4_000  # labelled images: with more, a fifth of them tells enough
+_VAL_SHARE = 0.2  # of so many
 _LARGE_BYTES: Final = 2**30  # of encoded images: with more, they are not decoded before the search begins
 _LARGE_NOTE: Final = (
     "more than 1 GiB of images: copies were told by their bytes, and damaged files are found when they are used"
@@ -61,8 +62,8 @@ def load_task(
     four of each class. ``Task.pixels`` decodes into a view what is first read of it.
 
     Layouts: ``<class>/*``, ``{train,val,test}/<class>/*``, ``images`` + ``labels.csv``, ``images.parquet`` +
-    ``task.json``; each but the last with an optional ``task.toml``. Where splits are missing they
-    are drawn, seeded and stratified: 60/20/20 from everything, or 20 % of train for the missing one.
+    ``task.json``; each but the last with an optional ``task.toml``. Where splits are missing they are drawn, seeded and
+    stratified: a fifth for test, an eighth of the rest for validation (a fifth where that is more than 4,000 images).
 
     A folder of images without labels is a task, too, where its classes are named (docs/without-labels.md): it has a
     sample of the images and no split. Of a partly labelled folder, ``labelled/<class>/*`` beside ``unlabelled/*`` or a
@@ -278,15 +279,18 @@ def _split(
 ) -> tuple[splitting.Split, tuple[str, ...]]:
     """The given parts, and drawn ones for what is missing, with a line on what was drawn."""
     train, val, test = (np.flatnonzero([one == part for one in given]).astype(np.int64) for part in _PARTS)
+    labelled = len(labels) - len(test) if len(test) or not draw_test else round(0.8 * len(labels))
+    share = 1 / FOLDS if labelled <= _MOST_FOLDED else _VAL_SHARE
     if not draw_test and not (len(train) or len(val) or len(test)):
         train = np.arange(len(labels), dtype=np.int64)
     elif draw_test and not (len(val) or len(test)):
-        parts = splitting.three_way(labels, groups, seed=seed)
+        parts = splitting.three_way(labels, groups, seed=seed, val=share)
         empty = ("no class has three different images: the validation split is empty",) if not len(parts.val) else ()
-        return parts, ("no split was given: train, val and test were drawn 60/20/20 within each class", *empty)
+        told = f"of each class 20 % were drawn for test, {100 * share:.3g} % of the rest for validation"
+        return parts, (f"no split was given: {told}", *empty)
     if not len(val):
-        kept, taken = splitting.carve(labels[train], groups[train], seed=seed)
-        note = "no validation split was given: 20 % of train were drawn within each class"
+        kept, taken = splitting.carve(labels[train], groups[train], seed=seed, share=share)
+        note = f"no validation split was given: {100 * share:.3g} % of train were drawn within each class"
         return splitting.Split(train=train[kept], val=train[taken], test=test), (note,)
     if not len(test) and draw_test:
         kept, taken = splitting.carve(labels[train], groups[train], seed=seed)

@@ -1,14 +1,13 @@
 """One tower from several fits: the mean of their weights.
 
-Fits that begin at the same tower and head and differ in their seeds end so close to each other that the mean of their
-weights is about as good as the mean of their predictions, at the cost of one model (Wortsman et al., ICML 2022,
-"Model soups", uniform soup). docs/tuning.md says what that gains.
+Fits that begin at the same tower and differ in the part of the labelled images that they left out end so close to each
+other that the mean of their weights is about as good as one fit on all labels (Wortsman et al., ICML 2022, "Model
+soups", uniform soup), at the cost of one model. docs/tuning.md says what that gains.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -16,24 +15,12 @@ import numpy as np
 import torch
 
 from vlmsel_auto.models.loadedmodel import LoadedModel, class_logits
+from vlmsel_auto.records import Candidate, IntArray, Task
 from vlmsel_auto.tuning.checkpoints import Checkpoint
-from vlmsel_auto.tuning.data import Batches, ImageSet, image_set, measure, score
-from vlmsel_auto.tuning.work import Outcome, Work
+from vlmsel_auto.tuning.data import Batches, ImageSet, image_set, score
+from vlmsel_auto.tuning.work import Loader
 
-MOST_FITS: Final = 4
-_GAIN: Final = 0.009  # of the metric, that the mean of very many fits is better than one (benchmarks/averaged_fits.py)
 _BATCH: Final = 64
-
-
-def worth_another(fits: int, *, seconds: float, price: float) -> bool:
-    """Whether one more fit promises what its time costs: the mean of n fits is better than one by a share 1 - 1 / n.
-
-    Args:
-        fits: that there are; at least 1.
-        seconds: that one takes.
-        price: of the metric for each minute; at least 0.
-    """
-    return fits < MOST_FITS and _GAIN * (1 / fits - 1 / (fits + 1)) > price * seconds / 60
 
 
 def average(fits: Sequence[Checkpoint]) -> Checkpoint:
@@ -63,41 +50,45 @@ def _mean(values: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.stack([each.double() for each in values]).mean(dim=0).to(values[0].dtype)
 
 
-def averaged(fits: Sequence[Outcome], work: Work) -> Outcome:
-    """The first of some finished fits with the mean of their weights, measured anew.
+def averaged(
+    fits: Sequence[Checkpoint], *, task: Task, candidate: Candidate, load: Loader, known: IntArray, least: float
+) -> Checkpoint | None:
+    """The mean weights of some fits, with their logits of the test images.
 
-    Where the mean is worse on the validation images of ``work`` than every one of the fits (they ended too far from
-    each other), or says nothing that is finite, it is the first as it was.
+    Args:
+        fits: of the candidate's tower on the task.
+        task: the task.
+        candidate: the candidate.
+        load: loads it.
+        known: labelled images that its fits left out in turn, each learned from by all others.
+        least: what the fits reached on these, each on the images that it left out.
+
+    Returns:
+        None where the mean is worse than ``least`` on ``known``, which its parts have learned from: they ended too far
+        from each other.
 
     Raises:
         TrialUnavailable: the candidate cannot be loaded.
         ValueError: as for `average`.
     """
-    first = fits[0]
-    made = average([each.checkpoint for each in fits if each.checkpoint is not None])
-    task, splits, view = work.task, work.splits, work.candidate.view
-    model = work.load(work.candidate)
-    model.visual.load_state_dict(_of(made))
-    val = image_set(task, view=view, indices=splits.val)
-    known = measure(task.metric, logits=_logits(model, made, val), labels=val.labels)
-    least = min(each.validation.metric for each in fits if each.validation is not None)
-    if known.metric < least or not math.isfinite(known.loss):
-        return first
-    test, of_test = first.test, None
-    if len(splits.test):
-        of_test = _logits(model, made, image_set(task, view=view, indices=splits.test)).numpy()
-        test = score(task.metric, labels=task.labels[splits.test], predicted=of_test.argmax(axis=1))
-    return replace(first, checkpoint=replace(made, test_logits=of_test), validation=known, test=test)
-
-
-def _of(checkpoint: Checkpoint) -> Mapping[str, torch.Tensor]:
-    assert checkpoint.visual is not None  # noqa: S101 - `average` has one
-    return checkpoint.visual
+    made = average(fits)
+    assert made.visual is not None  # noqa: S101 - `average` has one
+    model = load(candidate)
+    model.visual.load_state_dict(dict(made.visual))
+    of_known = _logits(model, made, image_set(task, view=candidate.view, indices=known))
+    reached = score(task.metric, labels=task.labels[known], predicted=of_known.argmax(dim=1).numpy())
+    if reached < least or not bool(of_known.isfinite().all()):
+        return None
+    if not len(task.test):
+        return made
+    test = image_set(task, view=candidate.view, indices=np.sort(task.test))
+    return replace(made, test_logits=_logits(model, made, test).numpy())
 
 
 @torch.inference_mode()
 def _logits(model: LoadedModel, checkpoint: Checkpoint, images: ImageSet) -> torch.Tensor:
     """(n, K) of all images, float32, on the CPU."""
+    model.visual.eval()
     head, bias = (torch.from_numpy(each).to(model.device) for each in (checkpoint.weight, checkpoint.bias))
     parts = [
         class_logits(model.embed(model.normalise(pixels)).float(), head=head, bias=bias, scale=checkpoint.scale).cpu()

@@ -2,8 +2,7 @@
 
 No pickle: safetensors and JSON only, each with a digest of what it holds, so that damage is noticed. Both are written
 to a temporary name and renamed, so a kill leaves a whole file or none; the result is written last, so a result without
-weights means that they were dropped on purpose. Weights of a fit on all labels have a file of their own, which is the
-trial's from the moment that its result says so: a fit whose result was never written changes nothing.
+weights means that they were dropped on purpose.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from vlmsel_auto.errors import TrialUnavailable, WorkdirError
 from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.records import TrialResult
 
-_WEIGHTS = {False: "weights.safetensors", True: "weights-on-all-labels.safetensors"}  # by `TrialResult.on_all_labels`
+_WEIGHTS = "weights.safetensors"
 _RESULT = "result.json"
 _VISUAL = "visual."
 _HEAD, _TOWER = "sha256 of head and logits", "sha256 of the tower"
@@ -52,8 +51,8 @@ def trial_dir(workdir: Path, number: int) -> Path:
     return workdir / "trials" / f"{number:04d}"
 
 
-def save_weights(workdir: Path, number: int, checkpoint: Checkpoint, *, on_all_labels: bool = False) -> Path:
-    """Write the weights of a trial, or those of its fit on all labels, and return the file."""
+def save_weights(workdir: Path, number: int, checkpoint: Checkpoint) -> Path:
+    """Write the weights of a trial and return the file."""
     tensors = {
         "head.weight": torch.from_numpy(np.ascontiguousarray(checkpoint.weight)),
         "head.bias": torch.from_numpy(np.ascontiguousarray(checkpoint.bias)),
@@ -64,14 +63,14 @@ def save_weights(workdir: Path, number: int, checkpoint: Checkpoint, *, on_all_l
             tensors[f"logits.{name}"] = torch.from_numpy(np.ascontiguousarray(logits))
     for name, value in (checkpoint.visual or {}).items():
         tensors[_VISUAL + name] = value.detach().cpu().contiguous().clone()  # clone: tied tensors may not share memory
-    path = _weights(workdir, number, on_all_labels=on_all_labels)
+    path = _weights(workdir, number)
     digests = {part: digest_of(_part(tensors, tower=part == _TOWER)) for part in (_HEAD, _TOWER)}
     write_atomically(path, save_tensors(tensors, metadata=digests))
     return path
 
 
-def _weights(workdir: Path, number: int, *, on_all_labels: bool) -> Path:
-    return trial_dir(workdir, number) / _WEIGHTS[on_all_labels]
+def _weights(workdir: Path, number: int) -> Path:
+    return trial_dir(workdir, number) / _WEIGHTS
 
 
 def _part(tensors: Tensors, *, tower: bool) -> Tensors:
@@ -94,12 +93,12 @@ def _check(tensors: Tensors, told: str | None) -> None:
 
 
 def load_trial(workdir: Path, trial: TrialResult, *, tower: bool = True) -> Checkpoint:
-    """Read the weights that a trial kept, those that its result is of; without its ``tower``, head and logits alone.
+    """Read the weights that a trial kept; without its ``tower``, head and logits alone.
 
     Raises:
         TrialUnavailable: it kept none (it failed, was pruned, or another trial became better), or the file is damaged.
     """
-    path = _weights(workdir, trial.number, on_all_labels=trial.on_all_labels)
+    path = _weights(workdir, trial.number)
     with _reading(path, number=trial.number):
         tensors = _read(path, tower=tower)
         visual = {name.removeprefix(_VISUAL): each for name, each in tensors.items() if name.startswith(_VISUAL)}
@@ -146,18 +145,18 @@ def _reading(path: Path, *, number: int) -> Iterator[None]:
 
 def has_weights(workdir: Path, number: int) -> bool:
     """Whether trial ``number`` still has weights."""
-    return any((trial_dir(workdir, number) / name).is_file() for name in _WEIGHTS.values())
+    return _weights(workdir, number).is_file()
+
+
+def size_of_weights(workdir: Path, number: int) -> int:
+    """Bytes of the weights of trial ``number``; 0 where it has none."""
+    path = _weights(workdir, number)
+    return path.stat().st_size if path.is_file() else 0
 
 
 def drop_weights(workdir: Path, number: int) -> None:
     """Delete the weights of a trial; its result stays."""
-    for name in _WEIGHTS.values():
-        (trial_dir(workdir, number) / name).unlink(missing_ok=True)
-
-
-def drop_other_weights(workdir: Path, trial: TrialResult) -> None:
-    """Delete the weights of a trial that its result is not of."""
-    _weights(workdir, trial.number, on_all_labels=not trial.on_all_labels).unlink(missing_ok=True)
+    _weights(workdir, number).unlink(missing_ok=True)
 
 
 def result_to_json(result: TrialResult) -> str:
@@ -181,10 +180,8 @@ def result_from_json(text: str) -> TrialResult:
 
 
 def save_result(workdir: Path, result: TrialResult) -> None:
-    """Write ``result.json`` of the trial, and drop the weights that a fit on all labels has replaced."""
+    """Write ``result.json`` of the trial."""
     write_atomically(trial_dir(workdir, result.number) / _RESULT, result_to_json(result).encode())
-    if result.on_all_labels:
-        drop_other_weights(workdir, result)
 
 
 def read_result(workdir: Path, number: int) -> TrialResult | None:

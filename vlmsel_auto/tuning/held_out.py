@@ -1,6 +1,6 @@
 """What a trial says of its held-out images, kept when its weights go: ``workdir/trials/NNNN/held-out.safetensors``.
 
-A tower that is scored on a further part is never delivered, but an ensemble weighs members by what is known of them.
+Where weights of further fits of a tower would take too much room, what these say of it still counts.
 """
 
 from __future__ import annotations

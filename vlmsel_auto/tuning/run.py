@@ -7,24 +7,20 @@ was fitted to the training images.
 from __future__ import annotations
 
 import importlib
-import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 import torch
 
 from vlmsel_auto.cache import Store
-from vlmsel_auto.errors import CandidateError, TrialFailed, TrialUnavailable
+from vlmsel_auto.errors import TrialUnavailable
 from vlmsel_auto.events import Notice, Sink, TrialEpoch, discard
-from vlmsel_auto.process import is_out_of_memory, release_memory
 from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialResult, TrialSpec, TrialState
-from vlmsel_auto.tuning.averaging import averaged, worth_another
-from vlmsel_auto.tuning.checkpoints import load_held_out_logits, save_weights
-from vlmsel_auto.tuning.data import Splits, splits
+from vlmsel_auto.tuning.checkpoints import save_weights
+from vlmsel_auto.tuning.data import splits
 from vlmsel_auto.tuning.devices import ALONE, Devices
 from vlmsel_auto.tuning.methods import method_of
 from vlmsel_auto.tuning.paused import Paused, drop_paused, load_paused, save_paused
@@ -41,7 +37,6 @@ from vlmsel_auto.tuning.work import (
 )
 
 _ROUNDED: Final = 1e-6  # of an epoch
-_FURTHER_FIT: Final = 1.2  # time of a fit with what measuring the mean takes, in fits
 
 
 def run_trial(
@@ -156,114 +151,6 @@ def run_trial(
         fidelity=trained / spec.epochs if spec.epochs else 1.0,
         cost=before + seconds,
     )
-
-
-def fit_on_all_labels(
-    result: TrialResult,
-    *,
-    task: Task,
-    candidate: Candidate,
-    load: Loader,
-    store: Store,
-    workdir: Path,
-    device: str | torch.device = "cpu",
-    deadline: float | None = None,
-    price: float = math.inf,
-    devices: Devices = ALONE,
-) -> TrialResult | None:
-    """Train the tower of a finished trial once more, by the same schedule on all labelled images, and keep that one.
-
-    Where there is time, and it promises its price, several times with other seeds: the mean of the weights is kept.
-
-    Args:
-        result: complete, of a method that trains a tower, its weights in ``workdir``; scored on one of `Task.folds`.
-        task: the task.
-        candidate: the candidate.
-        load: loads it.
-        store: where embeddings are kept.
-        workdir: the search's work directory.
-        device: where `load` puts the model.
-        deadline: `time.monotonic` at which it must be over.
-        price: of the metric, that each minute of further fits must promise; infinite: there is one fit. One that fails
-            ends them, and what there is until then is kept.
-        devices: what the tower trains on.
-
-    Returns:
-        The result with the test metric of the new weights, which are the trial's once it is saved; its validation is
-        that of the trial. None, and nothing is changed, where time ended it, or where it does worse on the images that
-        it now knows than the trial did on them unseen.
-
-    Raises:
-        TrialFailed: out of memory, diverged, weights missing.
-    """
-    begun = time.monotonic()
-    held_out = load_held_out_logits(workdir, result)
-    part = splits(task, fold=result.spec.fold)
-    work = Work(
-        spec=result.spec,
-        task=task,
-        candidate=candidate,
-        splits=Splits(train=part.labelled, val=part.val, test=part.test),
-        load=load,
-        store=store,
-        hook=never,
-        deadline=Deadline(deadline),
-        workdir=workdir,
-        device=torch.device(device),
-        devices=devices,
-    )
-    first = _fitted(work)
-    if first is None or first.validation is None or first.validation.metric < (result.validation or 0):
-        return None
-    fits, took = [first], time.monotonic() - begun
-    while worth_another(len(fits), seconds=took, price=price) and (
-        deadline is None or time.monotonic() + _FURTHER_FIT * took < deadline
-    ):
-        other = replace(work, spec=replace(work.spec, seed=work.spec.seed + len(fits)))
-        further = _more(partial(_fitted, other), device=work.device)
-        if further is None:
-            break
-        fits.append(further)
-    mean = None if len(fits) == 1 else _more(partial(averaged, fits, work), device=work.device)
-    outcome = mean or first
-    assert outcome.checkpoint is not None  # noqa: S101 - `_fitted` has one
-    kept = replace(outcome.checkpoint, held_out_logits=held_out)
-    save_weights(workdir, result.number, kept, on_all_labels=True)
-    spent = time.monotonic() - begun
-    return replace(
-        result,
-        test=outcome.test,
-        on_all_labels=True,
-        averaged_fits=1 if outcome is first else len(fits),
-        cost=(result.cost or result.seconds) + spent,
-    )
-
-
-def _fitted(work: Work) -> Outcome | None:
-    """A whole fit of a tower; None where time ended it."""
-    try:
-        outcome = _method(work.spec)(work)
-    except DeadlineReached:
-        return None
-    return outcome if outcome.checkpoint is not None and outcome.ending is Ending.COMPLETE else None
-
-
-def _more(make: Callable[[], Outcome | None], *, device: torch.device) -> Outcome | None:
-    """What comes on top of the fits that are there; None where it failed, or memory ran out: they are kept."""
-    try:
-        return make()
-    except (TrialFailed, CandidateError):
-        return None
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    release_memory(device)
-    return None
-
-
-def seconds_on_all_labels(trial: TrialResult, *, folds: int) -> float:
-    """What `fit_on_all_labels` takes, by what the trial took on all parts but one."""
-    return (trial.cost or trial.seconds) * folds / max(1, folds - 1)
 
 
 def _method(spec: TrialSpec) -> Callable[[Work], Outcome]:

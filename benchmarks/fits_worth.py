@@ -1,0 +1,112 @@
+"""What fits of towers on few labels are worth: schedules, seeds, parts left out and members, from records.
+
+    python benchmarks/recorded_fits.py TARGETS --records RECORDS --far
+    python benchmarks/fits_worth.py RECORDS --write benchmarks/results/fits-worth.json
+
+One fit: mean test accuracy over the five candidates of a target; mean of two fits of a candidate; mean of the fits of
+three and of five candidates (of their probabilities). Last the same beside the heads, weighed as the product does it,
+by what the towers say of the parts that they left out. Far and near targets apart; in brackets the standard error over
+targets of the difference to the first row, in points.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from paired import standard_error
+from safetensors.numpy import load_file
+from scipy.special import softmax
+
+from vlmsel_auto.models.pooling import fit_weights, pool
+from vlmsel_auto.records import FloatArray, IntArray
+
+FITS = {
+    "head": ("head",), "without a part": ("fold0",), "without two parts in turn": ("fold0", "fold1"),
+    "their mean weights": ("joined",),
+    "all labels": ("all",), "all labels, two seeds": ("all", "seed"), "all labels, twice the epochs": ("long",),
+    "all labels, twice the rate": ("fast",), "bare loop": ("bare",),
+}  # fmt: skip
+TEMPER = 20.0  # as the product's
+Record = Mapping[str, FloatArray]
+
+
+def leaders(record: Record) -> list[int]:
+    """Places of the candidates whose towers were tuned, best probe first."""
+    tuned = {int(name.split(".")[0]) for name in record if name.endswith(".all.test")}
+    return sorted(tuned, key=lambda place: float(record["loss"][place]))
+
+
+def right(logs: FloatArray, truth: IntArray) -> float:
+    """Accuracy."""
+    return float((logs.argmax(axis=1) == truth).mean())
+
+
+def together(logs: Sequence[FloatArray]) -> FloatArray:
+    """Log of mean probabilities."""
+    return np.asarray(np.log(np.mean([np.exp(each) for each in logs], axis=0)))
+
+
+def with_heads(record: Record, fits: Sequence[str], *, count: int) -> FloatArray:
+    """The pool of five heads and some towers, weighed by two parts: the first towers left out one of them each."""
+    places, labels = leaders(record), record["labels"].astype(np.int64)
+    rows = {part: record[f"part{part}"].astype(np.int64) for part in (0, 1)}
+    asked = [(place, turn % 2) for turn, place in enumerate(places[:count])]
+    heads = np.concatenate([record[f"{place}.head.held"][rows[part]] for place, part in asked])
+    towers = np.concatenate([record[f"{place}.fold{part}.held"] for place, part in asked])
+    known = np.concatenate([labels[rows[part]] for _, part in asked])
+    weights = fit_weights([heads, towers], known, start=(1.0, 0.1))
+    likely = [record[f"{place}.head.held"][np.arange(len(labels)), labels].sum() for place in places]
+    of_head = np.tensordot(softmax(np.array(likely) / TEMPER), [record[f"{p}.head.test"] for p in places], axes=1)
+    of_tower = np.mean([record[f"{place}.{fit}.test"] for place in places[:count] for fit in fits], axis=0)
+    return pool([of_head, of_tower], weights.tolist())
+
+
+def values_of(record: Record) -> dict[str, float]:
+    """All rows of one target."""
+    places, truth, found = leaders(record), record["truth"].astype(np.int64), {}
+    for name, fits in FITS.items():
+        if f"{places[0]}.{fits[0]}.test" not in record:
+            continue
+        each = [together([record[f"{place}.{fit}.test"] for fit in fits]) for place in places]
+        found[name] = float(np.mean([right(one, truth) for one in each]))
+        for count in (3, 5):
+            found[f"{name}: {count} candidates"] = right(together(each[:count]), truth)
+            if name != "head":
+                found[f"{name}: {count} candidates with heads"] = right(with_heads(record, fits, count=count), truth)
+    return found
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("records", type=Path)
+    parser.add_argument("--write", type=Path, help="JSON")
+    args = parser.parse_args()
+    result: dict[str, dict[str, dict[str, float]]] = {}
+    for kind in ("far", "near"):
+        files = sorted(args.records.glob(f"*.{kind}.safetensors"))
+        values = [values_of(load_file(file)) for file in files]
+        if not values:
+            continue
+        print(f"\n{kind}: {', '.join(file.name.split('.')[0] for file in files)}")
+        print("| fits | accuracy | to the head |\n|---|---|---|")
+        result[kind] = {}
+        for name in values[0]:
+            mine = np.array([each[name] for each in values])
+            gaps = 100 * (mine - np.array([each["head"] for each in values]))
+            print(f"| {name} | {mine.mean():.3f} | {gaps.mean():+.1f} ({standard_error(gaps):.1f}) |")
+            result[kind][name] = {
+                "accuracy": round(float(mine.mean()), 4), "points": round(float(gaps.mean()), 2),
+                "se": round(standard_error(gaps), 2),
+            }  # fmt: skip
+    if args.write:
+        args.write.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
