@@ -149,7 +149,7 @@ def killing_trial(world: World) -> Record:
     if runs[-1].code:
         return {"wrong": [f"exit status {runs[-1].code}: {runs[-1].lines[-1:]}"]}
     found = found_in(workdir, world.task)
-    others = {name: kept.state for name, kept in found.trials.items() if name[0] == CANDIDATES[0]}
+    others = {name: kept[0].state for name, kept in found.trials.items() if name[0] == CANDIDATES[0]}
     wrong = [] if len(runs) == 3 else [f"{len(runs)} runs"]
     if others.get((CANDIDATES[0], "probe")) != "failed":
         wrong.append(f"trials of the candidate: {others}")
@@ -171,7 +171,7 @@ def out_of_memory(world: World) -> Record:
         return {"wrong": [f"exit status {run.code}: {run.lines[-1:]}"]}
     trials = found_in(workdir, world.task).trials
     tuned = [trials.get((name, "finetune")) for name in CANDIDATES]
-    states = ["missing" if kept is None else kept.state for kept in tuned]
+    states = ["missing" if kept is None else kept[0].state for kept in tuned]
     clean(workdir)
     return {"wrong": [] if states == ["failed", "complete"] else [f"fine-tuning: {states}"], "fine-tuning": states}
 

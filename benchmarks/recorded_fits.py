@@ -7,9 +7,9 @@
 
 Of each target the five candidates with the lowest log loss of their probe; with ``--far`` of the candidates that read
 little of the target's domain in pretraining (`domains`). One run each: the probe; the tower without the first and
-without the second part of the labels, and their mean weights; the tower on all labels by the default schedule, by one of
-twice the epochs, by twice the rate, with a second seed; and the bare loop of `plain_lines`. `fits_worth` makes tables of
-the records.
+without the second part of the labels, and their mean weights; the tower on all labels by the default schedule, by one
+of twice the epochs, by twice the rate, with a second seed; and the bare loop of `plain_lines`. `fits_worth` makes
+tables of the records.
 """
 
 from __future__ import annotations
@@ -137,9 +137,9 @@ def record(target: Path, out: Path, *, far: bool, scratch: Path) -> None:
             if name.startswith(f"{place}.") and name.endswith(".test")
         }
         print(out.name, pool[place].id, told, flush=True)
-    part = out.parent / f"{out.name}.part"
-    save_file({name: np.ascontiguousarray(values) for name, values in found.items()}, part)
-    part.replace(out.parent / f"{out.name}.safetensors")
+    unfinished = out.parent / f"{out.name}.part"
+    save_file({name: np.ascontiguousarray(values) for name, values in found.items()}, unfinished)
+    unfinished.replace(out.parent / f"{out.name}.safetensors")
 
 
 def main() -> None:

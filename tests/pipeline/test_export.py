@@ -74,7 +74,9 @@ def test_without_test_images_the_card_counts_held_out_ones(
     task = digits()
     wrong = replace(probed.held_out, logs=np.roll(probed.held_out.logs, 1, axis=1))
     joined = replace(probed, held_out=wrong, checkpoint=replace(probed.checkpoint, test_logits=None))
-    best = export_best(joined, task=replace(task, test=task.test[:0]), candidate=candidate, workdir=tmp_path, sink=print)
+    best = export_best(
+        joined, task=replace(task, test=task.test[:0]), candidate=candidate, workdir=tmp_path, sink=print
+    )
     assert best.on_test is None
     card = (best.model_dir / "README.md").read_text()
     assert "most confused in validation: `" in card

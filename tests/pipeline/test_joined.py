@@ -143,7 +143,9 @@ def test_an_ensemble_has_the_mean_tower(world: World) -> None:
     rows = np.sort(task.test)
     said = predict(found.model_dir, [task.root / task.paths[row] for row in rows])
     assert found.test == right(said.best, rows, task)
-    of_mean, of_head = (log_probabilities(world.join(*each).checkpoint.test_logits) for each in (results, (world.head,)))
+    of_mean, of_head = (
+        log_probabilities(world.join(*each).checkpoint.test_logits) for each in (results, (world.head,))
+    )
     np.testing.assert_allclose(said.probabilities, softmax(of_mean + 0.01 * of_head, axis=1), atol=1e-4)
 
 
@@ -218,9 +220,10 @@ def test_a_kill_between_weights_and_result_or_before_the_mean_is_exported_loses_
         if isinstance(event, StageStarted) and event.stage == "report":
             raise KilledError
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vlmsel_auto.study.results.save_result", killed)
-        search()
+        with pytest.raises(KilledError):
+            search()
     (first,) = read_results(workdir)
     assert (trial_dir(workdir, 1) / "weights.safetensors").exists()
     with pytest.raises(KilledError):
@@ -268,7 +271,9 @@ def test_held_out_images_set_the_temperature_and_no_class_changes_places(seed: i
 
     best = minimize_scalar(loss, bounds=(0.05, 4.0), method="bounded", options={"xatol": 1e-8}).x
     for name in ("weight", "bias", "test_logits"):
-        assert np.allclose(getattr(after.checkpoint, name), best * getattr(before.checkpoint, name), rtol=1e-2, atol=1e-4)
+        assert np.allclose(
+            getattr(after.checkpoint, name), best * getattr(before.checkpoint, name), rtol=1e-2, atol=1e-4
+        )
     assert np.allclose(after.held_out.logs, log_softmax(best * logits, axis=1), rtol=1e-2, atol=1e-2)
     assert after.checkpoint.scale == before.checkpoint.scale
     said = after.checkpoint.test_logits.argmax(axis=1)

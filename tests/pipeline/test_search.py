@@ -22,7 +22,7 @@ from helpers.drawings import draw_task
 from helpers.short_trials import short_trials  # noqa: F401 - a fixture
 from vlmsel_auto.cli.app import app
 from vlmsel_auto.errors import BudgetError, CandidateError, InputError, TaskError, WorkdirError
-from vlmsel_auto.events import Notice, RankingReady, StageProgress, StageStarted, TrialFinished, discard
+from vlmsel_auto.events import Notice, RankingReady, StageProgress, TrialFinished, discard
 from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.library.file import save
 from vlmsel_auto.library.places import user_library

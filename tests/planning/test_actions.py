@@ -41,8 +41,11 @@ def first(made: Plan, history: History, name: str) -> Action:
 def test_every_candidate_has_a_first_trial_of_each_method_and_a_head_no_second() -> None:
     found = of(MADE, HEADS[:2])
     assert [(each.candidate, each.method.name) for each in found] == [
-        (name, method.name) for place, name in enumerate(NAMES) for method in MADE.methods if place > 1 or method is FINETUNE
-    ]  # fmt: skip
+        (name, method.name)
+        for place, name in enumerate(NAMES)
+        for method in MADE.methods
+        if place > 1 or method is FINETUNE
+    ]
 
 
 def test_with_each_member_the_next_is_worth_less_and_beyond_the_ensemble_nothing_but_choice() -> None:

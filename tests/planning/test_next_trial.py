@@ -3,13 +3,11 @@ from dataclasses import replace
 import pytest
 
 from helpers.planning_world import CANDIDATES, SCORES, N, plan, ranking, tried
-from vlmsel_auto.planning.cost import trial_seconds
 from vlmsel_auto.planning.curves import Curve
 from vlmsel_auto.planning.history import paused
 from vlmsel_auto.planning.next_trial import next_trial
 from vlmsel_auto.planning.plan import Plan, make_plan
 from vlmsel_auto.planning.policy import POLICY
-from vlmsel_auto.planning.space import DEFAULT
 from vlmsel_auto.planning.tried import Left, Tried
 from vlmsel_auto.records import TrialOrigin, TrialState
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE, ZERO_SHOT

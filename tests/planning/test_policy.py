@@ -29,7 +29,5 @@ def test_a_policy_reaches_what_it_governs() -> None:
     assert kept[-1] < turned[-1]
     history = [tried(f"m{m}", 0.5, method) for m in range(8) for method in ("probe", "finetune")]
     for policy, ends in ((POLICY, False), (replace(POLICY, least_gain=0.1), True), (replace(POLICY, price=10.0), True)):
-        plan = make_plan(
-            ranking(SCORES), candidates=CANDIDATES, methods=(PROBE, FINETUNE), top_k=8, policy=policy
-        )
+        plan = make_plan(ranking(SCORES), candidates=CANDIDATES, methods=(PROBE, FINETUNE), top_k=8, policy=policy)
         assert (next_trial(plan, history, left=Left()) is None) == ends
