@@ -30,7 +30,7 @@ def test_of_a_study_that_chose_nothing_nothing_is_exported(tmp_path: Path, store
     delivery = Delivery(task=digits(), candidates=(), size=5, limits=NO_LIMITS, objective=ACCURACY, store=store,
                         workdir=tmp_path)  # fmt: skip
     events = []
-    found = finish(outcome, delivery, exported=None, sink=events.append)
+    found = finish(outcome, delivery, exported=None, interrupted=False, sink=events.append)
     assert (found.best, found.chosen, found.ensemble) == (None, None, None)
     assert events == []
     assert list(tmp_path.iterdir()) == []
