@@ -72,7 +72,6 @@ def simulate(world: World, ranking: Ranking, *, images: int, seed: int, policy: 
         ranking,
         candidates=members,
         methods=(PROBE, FINETUNE),
-        top_k=5,
         seed=seed,
         validation_images=images,
         policy=policy,

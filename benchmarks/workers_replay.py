@@ -183,7 +183,7 @@ def replay(world: World, *, workers: int, seed: int, others: tuple[int, ...] = (
         others: numbers of workers for `Replay.queue`.
     """
     plan = make_plan(
-        world.ranking, candidates=world.candidates, methods=world.methods, top_k=5, seed=seed,
+        world.ranking, candidates=world.candidates, methods=world.methods, seed=seed,
         validation_images=world.images, policy=world.policy,
     )  # fmt: skip
     search = _Search(world=world, plan=plan, workers=workers, seed=seed)

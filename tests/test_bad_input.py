@@ -65,7 +65,7 @@ def test_every_odd_image_at_once_in_a_process_of_its_own(tmp_path):
         ({"candidates": "ViT-Mi-16-64.all-n"}, f"did you mean {MEMBER}"),
         ({"candidates": []}, "At least one candidate is needed"),
         ({"price": math.nan}, "price must be points a minute"),
-        ({"ensemble": 9}, "ensemble must be 0 to 5"),
+        ({"ensemble": 11}, "ensemble must be 0 to 10"),
         ({"seed": -1}, "seed must be 0 to"),
         ({"seed": 2**32}, "seed must be 0 to"),
         ({"shots": 0}, "shots must be at least 1"),

@@ -59,7 +59,7 @@ class VlmClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         limits: Limits | None = None,
         offline: bool = False,
         method: str | Sequence[str] = "all",
-        ensemble: int = 5,
+        ensemble: int = 8,
         shots: int = 16,
         seed: int = 0,
         metric: Metric = "accuracy",

@@ -52,7 +52,7 @@ CANDIDATES = [candidate(number) for number in range(N)]
 
 def plan(
     *,
-    top_k: int | None = 3,
+    top_k: int = 3,
     sd: float = 0.5,
     methods: tuple[Method, ...] = (PROBE, FINETUNE),
     folds: int = 1,

@@ -247,9 +247,9 @@ def test_an_unknown_logger_is_refused_before_anything_is_written(shapes, tmp_pat
     assert not (tmp_path / "w").exists()
 
 
-@pytest.mark.parametrize("members", [-1, 6])
-def test_an_ensemble_has_at_most_five_members(shapes, tmp_path, members):
-    with pytest.raises(ValueError, match=rf"0 to 5 members, but got {members}$"):
+@pytest.mark.parametrize("members", [-1, 11])
+def test_an_ensemble_has_at_most_ten_members(shapes, tmp_path, members):
+    with pytest.raises(ValueError, match=rf"0 to 10 members, but got {members}$"):
         vlmsel_auto.search(shapes, candidates=QUICK, workdir=tmp_path / "w", ensemble=members)
     assert not (tmp_path / "w").exists()
 

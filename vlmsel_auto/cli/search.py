@@ -50,13 +50,13 @@ def search(
     image_size: ImageSize = None,
     licence: Licence = None,
     offline: Offline = False,
-    top_k: Annotated[int, typer.Option(min=1, help="Candidates that the plan tunes first.")] = 5,
+    top_k: Annotated[int, typer.Option(min=1, help="Candidates that the plan tunes first.")] = 8,
     ensemble: Annotated[
         int,
         typer.Option(
-            min=0, max=5, metavar="K", help="Most heads, and most tuned towers, of the ensemble beside the best model."
+            min=0, max=10, metavar="K", help="Most heads, and most tuned towers, of the ensemble beside the best model."
         ),
-    ] = 5,
+    ] = 8,
     time_budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="Stop after this long: seconds, or 90s, 10m, 1h30m.")
     ] = None,

@@ -39,6 +39,7 @@ from vlmsel_auto.pipeline.workdir import (
 from vlmsel_auto.pipeline.workers import check_workers, open_meanwhile
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.objective import ACCURACY, Objective, read_objective
+from vlmsel_auto.planning.plan import ACTIVE
 from vlmsel_auto.process import locked, older_objects_left_alone, writing
 from vlmsel_auto.records import Budget
 from vlmsel_auto.reporting.formatting import duration
@@ -61,8 +62,8 @@ def search(
     candidates: str | Sequence[str] | Path = AUTO,
     limits: Limits = NO_LIMITS,
     offline: bool = False,
-    top_k: int = 5,
-    ensemble: int = 5,
+    top_k: int = ACTIVE,
+    ensemble: int = 8,
     budget: Budget | float | None = None,
     price: float = PRICE,
     objective: Objective | str = ACCURACY,
@@ -101,8 +102,8 @@ def search(
         limits: as for `rank`; the best model and the ensemble keep to them.
         offline: as for `rank`.
         top_k: candidates that the plan tunes first; the others are postponed, not lost.
-        ensemble: the ensemble beside the best model has at most so many heads and so many tuned towers, 0 to 5; 0 or 1:
-            none is exported.
+        ensemble: the ensemble beside the best model has at most so many heads and so many tuned towers, 0 to 10; 0
+            or 1: none is exported.
         budget: wall time of this call, trials of all calls on this work directory, or both; a number is seconds of
             wall time; None: until no trial promises enough.
         price: points of the metric (hundredths) that a trial must promise for each minute that it takes, on top of .3.

@@ -18,7 +18,7 @@ from vlmsel_auto.planning.policy import POLICY, Policy
 from vlmsel_auto.planning.posterior import Belief, belief_of
 from vlmsel_auto.records import Candidate, FloatArray, Ranking
 
-ACTIVE: Final = 5  # candidates, where the caller names no number: as many as an ensemble has
+ACTIVE: Final = 8  # candidates, where the caller names no number: as many as an ensemble has
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,7 +72,7 @@ def make_plan(
     *,
     candidates: Sequence[Candidate],
     methods: Sequence[Method],
-    top_k: int | None = None,
+    top_k: int = ACTIVE,
     seed: int = 0,
     loading: Mapping[str, float] | None = None,
     relative_costs: Mapping[str, float] | None = None,
@@ -88,7 +88,7 @@ def make_plan(
         ranking: scores with uncertainty; candidates that it lacks come last, with a wide uncertainty.
         candidates: all of them.
         methods: what may be tried, in the order of the table.
-        top_k: how many candidates stay active; None: `ACTIVE`.
+        top_k: how many candidates stay active.
         seed: of moves near the best settings.
         loading: seconds that the first trial of a candidate takes more, for those that were not loaded yet.
         relative_costs: of a trial by each method against one of a head, before any was timed.
@@ -103,7 +103,7 @@ def make_plan(
     """
     if not methods:
         raise ValueError(f"a plan needs a method, but got {tuple(methods)!r}")
-    if (top_k is not None and top_k < 1) or folds < 1 or members < 0:
+    if top_k < 1 or folds < 1 or members < 0:
         raise ValueError(
             f"top_k and folds must be at least 1 and members at least 0, but got {top_k=}, {folds=} and {members=}"
         )
@@ -119,7 +119,7 @@ def make_plan(
     loaded = tuple(name for name in order if name not in (loading or {})) or order
     return Plan(
         order=order,
-        active=loaded[: ACTIVE if top_k is None else top_k],
+        active=loaded[:top_k],
         costs=dict(zip([each.id for each in candidates], _costs(candidates).tolist(), strict=True)),
         methods=tuple(each for each in methods if each.trains is not Trains.NOTHING),
         floor=next((each for each in methods if each.trains is Trains.NOTHING), None),

@@ -19,7 +19,7 @@ from vlmsel_auto.tuning.methods import method_of
 from vlmsel_auto.tuning.paused import drop_paused, has_paused, load_paused
 
 _WEIGHTS_KEPT = 3  # finished trials whose weights are kept: what similar candidates do later may change who leads
-MOST_MEMBERS = 5  # candidates whose best trial of each kind keeps its weights: an ensemble may want them
+MOST_MEMBERS = 10  # candidates whose best trial of each kind keeps its weights: an ensemble may want them
 _PAUSED_KEPT = 4  # paused trials whose state is kept: each takes three times the size of its tower
 _TIE = 0.005  # of the metric: trials that are expected to be so close are not told apart
 _MOST_BYTES = 8 * 2**30  # of the weights of one search: beyond that further fits of a tower leave no weights

@@ -21,7 +21,7 @@ from vlmsel_auto.engines.engine import Engine
 from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Sink, StageFinished, StageStarted, discard
-from vlmsel_auto.planning.plan import Plan, make_plan
+from vlmsel_auto.planning.plan import ACTIVE, Plan, make_plan
 from vlmsel_auto.planning.policy import POLICY, Policy
 from vlmsel_auto.process import locked, terminable
 from vlmsel_auto.records import Budget, Candidate, Ranking, StoppedBy, Task, TrialResult, TrialState
@@ -66,7 +66,7 @@ def run_study(
     seed: int = 0,
     sink: Sink = discard,
     device: str | torch.device = "cpu",
-    top_k: int | None = None,
+    top_k: int = ACTIVE,
     mirror: StudyMirror | None = None,
     train_shots: int | None = None,
     images_per_trial: int | None = None,
@@ -94,7 +94,7 @@ def run_study(
         seed: of plan, sampler and trials.
         sink: takes the events of stage "trials".
         device: where the models are.
-        top_k: candidates that are not postponed; None: `planning.plan.ACTIVE`.
+        top_k: candidates that are not postponed.
         mirror: keeps the study in a database too; None: it is in ``workdir/study.journal`` alone.
         train_shots: at most so many training images a class; None takes the whole training split.
         images_per_trial: images that a default trial of a tower shows to it, repeats counted; None: by their number.
