@@ -1,6 +1,6 @@
 """A search with several workers on recorded trials: time is counted, not waited for.
 
-The planner is the search's own, with trials that run (`planning.running`) and pausing at the rungs (`planning.rungs`).
+The planner is the search's own, with trials that run (`planning.running`) and pruning at the rungs (`planning.rungs`).
 One trial in 20 takes three times as long. In one of 20 the worker dies in the middle of an epoch: that is begun again,
 10 seconds later. Both strike the same runs, however many workers there are.
 """
@@ -8,7 +8,7 @@ One trial in 20 takes three times as long. In one of 20 the worker dies in the m
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from choice_worlds import Arm
@@ -50,8 +50,7 @@ class _Going:
     run: Run
     seconds: tuple[float, ...]  # of its epochs as they turn out
     began: float
-    first: int  # epochs that were done before
-    done: int
+    done: int = 0
 
 
 @dataclass(kw_only=True)
@@ -75,28 +74,20 @@ class _Search:
                 Running(number=number, trial=each.step, curve=self._curve(each))
                 for number, each in self.running.items()
             ]
-            gone = [one.id for one in self.world.candidates if not self.world.has(one.id) and not self._paused(one.id)]
+            gone = [one.id for one in self.world.candidates if not self.world.has(one.id)]
             history = imagine(self.plan, self.history, known)
             step = next_trial(self.plan, history, left=Left(workers=self.workers), unavailable=gone)
             if step is None or len(gone) == len(self.world.candidates):
                 return
-            if step.continues is None and not self.world.has(step.candidate):  # only its paused runs are left
-                back = max(self._paused(step.candidate), key=lambda trial: trial.curve.values[-1] if trial.curve else 0)
-                step = replace(step, continues=back.number, point=back.point)
             self._begin(step)
 
     def _begin(self, step: NextTrial) -> None:
-        before = None if step.continues is None else self.begun[step.continues]
-        if before is not None:
-            run, seconds, first = before.run, before.seconds, before.done
-        else:
-            run, first = self.world.take((step.candidate, step.method)), 0
-            seconds = self._luck(step, run)
-        going = _Going(step=step, run=run, seconds=seconds, began=self.now, first=first, done=first)
+        run = self.world.take((step.candidate, step.method))
+        going = _Going(step=step, run=run, seconds=self._luck(step, run), began=self.now)
         number = len(self.begun)
         self.begun.append(going)
         self.running[number] = going
-        heapq.heappush(self.events, (self.now + seconds[first], number))
+        heapq.heappush(self.events, (self.now + going.seconds[0], number))
 
     def _luck(self, step: NextTrial, run: Run) -> tuple[float, ...]:
         arm = step.candidate, step.method
@@ -113,14 +104,6 @@ class _Search:
         if not going.done or not is_tower(self.world, going.step.method):
             return None
         return Curve(values=going.run.metrics[: going.done], epochs=len(going.run.metrics))
-
-    def _paused(self, candidate: str) -> list[Tried]:
-        used = {trial.continues for trial in self.history} | {each.step.continues for each in self.running.values()}
-        return [
-            trial
-            for trial in self.history
-            if trial.candidate == candidate and trial.resumable and trial.number not in used
-        ]
 
     def advance(self) -> Run | None:
         """Go to the next end of an epoch; the run that is finished by it."""
@@ -149,9 +132,7 @@ class _Search:
                 point={"learning_rate": number / 1000} if going.step.point is None else going.step.point,
                 number=number,
                 curve=self._curve(going),
-                share=(going.done - going.first) / epochs,
-                resumable=state is TrialState.PRUNED,
-                continues=going.step.continues,
+                share=going.done / epochs,
             )
         )
         return going.run if state is TrialState.COMPLETE else None
@@ -166,9 +147,7 @@ class _Search:
         free = [0.0] * workers
         ends: list[float] = []
         for number, each in enumerate(self.begun):
-            ready = 0.0 if each.step.continues is None else ends[each.step.continues]
-            start = max(heapq.heappop(free), ready)
-            ends.append(start + self.ended.get(number, self.now) - each.began)
+            ends.append(heapq.heappop(free) + self.ended.get(number, self.now) - each.began)
             heapq.heappush(free, ends[-1])
         return ends[-1]
 

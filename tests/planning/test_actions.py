@@ -6,11 +6,10 @@ import pytest
 
 from helpers.planning_world import N, plan, tried
 from vlmsel_auto.planning.actions import Action, Actions
-from vlmsel_auto.planning.curves import Curve
 from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.planning.tried import History, Left, Tried
-from vlmsel_auto.records import TrialOrigin, TrialState
+from vlmsel_auto.records import TrialOrigin
 from vlmsel_auto.tuning.methods import FINETUNE
 
 MADE = replace(plan(folds=5), validation_images=6, members=5)
@@ -100,18 +99,6 @@ def test_there_is_no_further_fit() -> None:
     assert further(replace(MADE, folds=1), whole, "m0") is None  # the user's own images decide
     assert further(MADE, one, "m0", left=Left(seconds=5.0)) is None  # with fewer epochs it were another
     assert further(MADE, one, "m0", left=Left(seconds=50.0)) is not None
-
-
-HALF = tried("m1", 0.9, state=TrialState.PRUNED, curve=Curve(values=(0.8, 0.9), epochs=4), resumable=True,
-             seconds=10.0, share=0.5)  # fmt: skip
-
-
-@pytest.mark.parametrize(("seconds", "fits"), [(None, 1.0), (20.0, 1.0), (5.0, 0.5)])
-def test_a_paused_trial_goes_on_for_what_is_left_of_it(seconds: float | None, fits: float) -> None:
-    found = [each for each in of(MADE, [*HEADS, HALF], left=Left(seconds=seconds)) if each.continues is not None]
-    assert [each.continues for each in found] == [HALF.number]
-    assert found[0].seconds == pytest.approx(10.0 * fits)  # the other half
-    assert found[0].gain > 0
 
 
 def test_other_settings_must_promise_more_than_the_least_gain() -> None:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmsel_auto.planning.curves import RUNGS, Curve, WholeCurves, forecast, goes_on, rung_of, value_at
+from vlmsel_auto.planning.curves import RUNGS, Curve, forecast, goes_on, rung_of, value_at
 
 HALF = Curve(values=(0.5, 0.6), epochs=4)
 
@@ -33,16 +33,12 @@ def test_the_better_half_goes_on() -> None:
     assert not goes_on(0.5, [0.9, 0.6, 0.4])
 
 
-def test_forecasts_learn_from_whole_curves() -> None:
-    alone = forecast(HALF, others=WholeCurves([]))
-    assert alone.mean == pytest.approx(0.6 + 0.03 / 2)
-    assert alone.sd > 0
-    late = [Curve(values=(0.3, 0.4, 0.5, 0.6), epochs=4)] * 6
-    more = forecast(HALF, others=WholeCurves([*late, HALF]))
-    assert alone.mean < more.mean < 0.8  # curves that gained 0.2 in their second half
-    flat = forecast(HALF, others=WholeCurves([Curve(values=(0.6, 0.6, 0.6, 0.6), epochs=4)] * 6))
-    assert 0.6 < flat.mean < alone.mean
-    assert flat.sd < alone.sd
-    assert forecast(Curve(values=(0.99,), epochs=2), others=WholeCurves(late)).mean <= 1.0
+def test_a_forecast_grows_by_the_share_of_the_epochs_that_is_missing() -> None:
+    half, whole = forecast(HALF), forecast(Curve(values=(0.5, 0.6), epochs=2))
+    assert half.mean == pytest.approx(0.6 + 0.03 / 2)
+    assert half.sd == pytest.approx(0.03 / 2)
+    assert whole.mean == 0.6
+    assert 0 < whole.sd < half.sd
+    assert forecast(Curve(values=(0.99,), epochs=4)).mean == 1.0
     with pytest.raises(ValueError, match="needs an epoch"):
-        forecast(Curve(values=(), epochs=2), others=WholeCurves([]))
+        forecast(Curve(values=(), epochs=2))

@@ -64,12 +64,10 @@ def test_of_one_arm_the_best_trial_leads_by_little() -> None:
 
 
 def stopped(name: str, curve: Curve, number: int, **other: object) -> object:
-    return tried(
-        name, max(curve.values), state=TrialState.PRUNED, curve=curve, number=number, share=0.5, resumable=True, **other
-    )
+    return tried(name, max(curve.values), state=TrialState.PRUNED, curve=curve, number=number, share=0.5, **other)
 
 
-def test_a_paused_trial_is_evidence_but_no_result() -> None:
+def test_a_pruned_trial_is_evidence_but_no_result() -> None:
     made = plan()
     history = [tried("m0", 0.7), stopped("m1", Curve(values=(0.8, 0.9), epochs=4), 1)]
     now = observe(made, history)

@@ -3,8 +3,6 @@ from dataclasses import replace
 import pytest
 
 from helpers.planning_world import CANDIDATES, SCORES, N, plan, ranking, tried
-from vlmsel_auto.planning.curves import Curve
-from vlmsel_auto.planning.history import paused
 from vlmsel_auto.planning.next_trial import next_trial
 from vlmsel_auto.planning.plan import Plan, make_plan
 from vlmsel_auto.planning.policy import POLICY
@@ -125,38 +123,6 @@ def test_failed_trials_do_not_come_back_at_once() -> None:
     assert step.candidate != "m1"
 
 
-def stopped(name: str, curve: Curve, number: int, **other: object) -> object:
-    return tried(
-        name, max(curve.values), state=TrialState.PRUNED, curve=curve, number=number, share=0.5, resumable=True, **other
-    )
-
-
-HALF = Curve(values=(0.5, 0.6), epochs=4)
-
-
-def test_a_promising_paused_trial_goes_on_once() -> None:
-    made = plan(methods=(FINETUNE,))
-    history = [tried("m0", 0.7, number=0), stopped("m1", Curve(values=(0.8, 0.9), epochs=4), 1), tried("m2", 0.6)]
-    assert [each.number for each in paused(history)] == [1]
-    step = next_trial(made, history, left=Left(seconds=30.0))
-    assert step is not None
-    assert (step.candidate, step.continues, step.point) == ("m1", 1, history[1].point)
-    assert step.why == "goes on with trial 1 after epoch 2 of 4"
-    whole = tried("m1", 0.91, number=3, curve=Curve(values=(0.8, 0.9, 0.91, 0.9), epochs=4), continues=1, share=0.5)
-    after = next_trial(made, [*history, whole], left=Left(seconds=30.0))
-    assert paused([*history, whole]) == ()
-    assert after is not None
-    assert after.continues is None
-
-
-def test_a_hopeless_paused_trial_stays_paused() -> None:
-    made = plan(methods=(FINETUNE,))
-    history = [tried("m0", 0.9, number=0), stopped("m1", Curve(values=(0.3, 0.3), epochs=4), 1)]
-    step = next_trial(made, history, left=Left(seconds=30.0))
-    assert step is not None
-    assert step.continues is None
-
-
 def test_the_first_tower_is_shortened_where_there_is_no_time_and_later_ones_are_left() -> None:
     made = plan(methods=(FINETUNE,))
     history = [tried("m0", 0.5, "probe", seconds=1.0), tried("m0", None, seconds=40.0)]
@@ -219,7 +185,7 @@ def test_the_floor_alone() -> None:
     assert next_trial(made, [tried("m0", 0.4, "zero_shot")], left=Left()) is None
 
 
-def test_first_fits_of_towers_leave_out_the_parts_in_turn_and_a_paused_one_keeps_its_own() -> None:
+def test_first_fits_of_towers_leave_out_the_parts_in_turn() -> None:
     made, history, folds = plan(folds=3), [], []
     while len(folds) < 3:
         step = next_trial(made, history, left=Left())
@@ -230,11 +196,6 @@ def test_first_fits_of_towers_leave_out_the_parts_in_turn_and_a_paused_one_keeps
         value = 0.5 + 0.2 * (step.candidate != "m0")
         history.append(tried(step.candidate, value, step.method, fold=step.fold, point=point))
     assert [fold for _, fold in folds[:2]] == [0, 1]
-    half = stopped("m1", Curve(values=(0.8, 0.9), epochs=4), 1, fold=2)
-    alone = plan(methods=(FINETUNE,), folds=3)
-    step = next_trial(alone, [tried("m0", 0.7, number=0), half, tried("m2", 0.6)], left=Left(seconds=30.0))
-    assert step is not None
-    assert (step.continues, step.fold) == (1, 2)
 
 
 def test_on_few_labels_every_member_has_its_fits_and_no_other_settings_are_tried() -> None:

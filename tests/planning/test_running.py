@@ -67,18 +67,12 @@ def test_the_floor_runs_once_and_nobody_waits_for_it():
     assert step.method == "probe"
 
 
-def test_a_paused_trial_is_continued_once():
-    made = plan()
-    paused = tried(
-        "m1", None, state=TrialState.PRUNED, curve=Curve(values=(0.6, 0.7), epochs=4), resumable=True, number=5,
-    )  # fmt: skip
+def test_an_interrupted_trial_that_goes_on_counts_once():
+    interrupted = tried("m1", None, state=TrialState.PRUNED, curve=Curve(values=(0.6, 0.7), epochs=4), number=5)
     trial = NextTrial(candidate="m1", method="finetune", point=None, origin=TrialOrigin.PLANNED, why="", continues=5)
-    history = imagine(made, [*PROBED, paused], [Running(number=900, trial=trial)])
-    for _ in range(4):
-        step = next_trial(made, history, left=Left(seconds=600.0))
-        assert step is not None
-        assert step.continues is None
-        history = imagine(made, history, [Running(number=901, trial=step)])
+    history = imagine(plan(), [*PROBED, interrupted], [Running(number=900, trial=trial)])
+    assert [each.number for each in history if each.candidate == "m1"][-1] == 900
+    assert interrupted not in history
 
 
 def test_a_share_of_the_budget_counts_the_time_of_all_workers():

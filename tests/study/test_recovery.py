@@ -15,7 +15,7 @@ from helpers.study_world import NAMES, SCRIPT, candidates, digits_folder, rankin
 from vlmsel_auto.events import Event, Notice, TrialEpoch, TrialFinished
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
-from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task
+from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task, TrialState
 from vlmsel_auto.study.journal import JOURNAL
 from vlmsel_auto.study.study import StudyOutcome, run_study
 from vlmsel_auto.tasks.task import load_task
@@ -70,8 +70,9 @@ def test_kill_minus_nine_and_resume(digits_folder: Path, candidates: tuple[Candi
     assert len([each for each in heard if isinstance(each, TrialFinished) and each.resumed]) == len(before)
 
 
-def test_kill_minus_nine_inside_a_long_trial_goes_on_from_its_last_epoch(
-    digits_folder: Path, candidates: tuple[Candidate, ...], tmp_path: Path
+@pytest.mark.parametrize("ended_by", ["kill", "time"])
+def test_a_long_trial_that_was_interrupted_goes_on_from_its_last_epoch(
+    digits_folder: Path, candidates: tuple[Candidate, ...], tmp_path: Path, ended_by: str
 ) -> None:
     script = SCRIPT.replace(
         "def sink(event):",
@@ -85,8 +86,13 @@ def sink(event):
     workdir = tmp_path / "w"
     killed_at("epoch 0 4", script, digits_folder, workdir, NAMES[0], 1)
     assert has_paused(workdir, 0)
-    _, heard = gone_on(digits_folder, candidates[:1], workdir, trials=1, methods=("finetune",), images_per_trial=300)
-    result = read_results(workdir)[0]
+    more = {"trials": 1, "methods": ("finetune",), "images_per_trial": 300}
+    if ended_by == "time":  # as if the clock had ended it: there is a result, of less than half of its epochs
+        whole = gone_on(digits_folder, candidates[:1], tmp_path / "other", **more)[0].results[0]
+        cut = {"state": TrialState.PRUNED, "out_of_time": True, "curve": whole.curve[:4], "epochs_run": 4}
+        save_result(workdir, replace(whole, **cut))
+    _, heard = gone_on(digits_folder, candidates[:1], workdir, **more)
+    result = read_results(workdir)[-1]
     assert (result.number, result.continues, result.state) == (1, 0, "complete")
     assert result.epochs_run == len(result.curve) == result.spec.epochs
     assert next(each.epoch for each in heard if isinstance(each, TrialEpoch)) in {4, 5}  # the first that it ran

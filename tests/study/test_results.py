@@ -9,7 +9,6 @@ from helpers.tuning_world import NAME, digits, spec
 from vlmsel_auto.cache import Store
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
-from vlmsel_auto.planning.history import paused
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.study.results import Results, other_parts, over_parts
 from vlmsel_auto.study.runner import TrialRunner
@@ -198,49 +197,38 @@ def leave_state(path: Path, number: int) -> None:
     save_paused(path, number, Paused(progress=progress, module={"a": torch.ones(2)}, moments={}, generators={}))
 
 
-def pause(made: Results, number: int, **changes: object) -> None:
+def interrupt(made: Results, number: int, **changes: object) -> None:
     leave_state(made.workdir, number)
-    made.keep(result(number, state=TrialState.PRUNED, curve=(0.5,), epochs_run=1, **changes))
+    made.keep(result(number, state=TrialState.PRUNED, curve=(0.5,), epochs_run=1, out_of_time=True, **changes))
 
 
 @pytest.mark.parametrize(
     ("ended", "goes_on"),
     [
         ({"state": TrialState.PRUNED, "out_of_time": True}, [0]),
+        ({"state": TrialState.PRUNED}, []),
         ({"state": TrialState.FAILED, "validation": None}, []),
         ({"state": TrialState.COMPLETE, "out_of_time": True}, []),
     ],
-    ids=["nothing left", "failed", "late but whole"],
+    ids=["nothing left", "pruned", "failed", "late but whole"],
 )
-def test_a_paused_trial_keeps_its_state_until_what_goes_on_from_it_has_more(
+def test_an_interrupted_trial_keeps_its_state_until_what_goes_on_from_it_has_more(
     tmp_path: Path, ended: dict[str, object], goes_on: list[int]
 ) -> None:
     made = Results(workdir=tmp_path)
-    pause(made, 0)
+    interrupt(made, 0)
     made.keep(result(1, continues=0, **ended))
-    assert [each.number for each in paused(made.history(runner(tmp_path)))] == goes_on
-    assert has_paused(tmp_path, 0) == (ended["state"] is not TrialState.COMPLETE)
-    made.tidy({})
+    assert [each.number for each in made.interrupted()] == goes_on
     assert has_paused(tmp_path, 0) == bool(goes_on)
+    assert [each.number for each in made.history(runner(tmp_path))] == ([0] if goes_on else [1])
 
 
-def test_the_state_of_a_trial_that_was_paused_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
+def test_the_state_of_a_trial_that_was_interrupted_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
     made = Results(workdir=tmp_path)
-    pause(made, 0)
-    pause(made, 1, continues=0, out_of_time=True)  # with a state of a minute ago
-    made.tidy({})
+    interrupt(made, 0)
+    interrupt(made, 1, continues=0)  # with a state of a minute ago
     assert [has_paused(tmp_path, number) for number in (0, 1)] == [False, True]
-    assert [each.number for each in paused(made.history(runner(tmp_path)))] == [1]
-
-
-def test_the_state_that_a_running_trial_goes_on_from_stays_however_many_are_paused_after_it(tmp_path: Path) -> None:
-    made = Results(workdir=tmp_path)
-    for number in range(6):
-        pause(made, number, validation=0.5 + number / 10)
-    made.tidy({}, continued={0})
-    assert [has_paused(tmp_path, number) for number in range(6)] == [True, False, True, True, True, True]
-    made.tidy({})
-    assert not has_paused(tmp_path, 0)
+    assert [each.number for each in made.interrupted()] == [1]
 
 
 def test_a_trial_that_goes_on_from_a_killed_one_ran_only_the_share_of_the_epochs_that_its_seconds_paid(

@@ -14,10 +14,11 @@ from vlmsel_auto.events import TrialEpoch
 from vlmsel_auto.models import zoo
 from vlmsel_auto.planning.space import DEFAULT
 from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialState
-from vlmsel_auto.study.luggage import Home, Luggage, files_in, mark, unpack
+from vlmsel_auto.study.luggage import Home, Luggage, files_in, mark, taken, unpack
 from vlmsel_auto.study.runner import TrialRunner
 from vlmsel_auto.study.trial_job import TrialJob
 from vlmsel_auto.tasks.packed import pack
+from vlmsel_auto.tuning import module as epochs
 from vlmsel_auto.tuning.checkpoints import has_weights, trial_dir
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 from vlmsel_auto.tuning.paused import has_paused
@@ -27,13 +28,16 @@ __all__ = ["candidates", "digits_folder", "task"]  # fixtures
 
 @dataclass
 class Line:
-    """A channel whose coordinator asks to stop after so many epochs."""
+    """A channel whose coordinator asks to stop after so many epochs, or whose process dies in the last of them."""
 
     most: int = 99
+    kills: bool = False
     told: list = field(default_factory=list)
 
     def tell(self, item: object) -> None:
         self.told.append(item)
+        if self.kills and self.stopping:
+            raise KeyboardInterrupt
 
     @property
     def stopping(self) -> bool:
@@ -57,12 +61,12 @@ def job(runner: TrialRunner, method: str = "finetune", luggage: Luggage | None =
     return TrialJob(**{**fields, **other})
 
 
-def test_a_trial_pauses_when_it_is_asked_to_and_tells_its_epochs(runner: TrialRunner) -> None:
+def test_a_trial_ends_when_it_is_asked_to_and_tells_its_epochs(runner: TrialRunner) -> None:
     line = Line(most=2)
     ran = job(runner).run(line)
     assert ran.attempt.result.state is TrialState.PRUNED
     assert [each.epoch for each in line.told if isinstance(each, TrialEpoch)] == [1, 2]
-    assert has_paused(runner.workdir, 3)
+    assert not has_paused(runner.workdir, 3)
     assert ran.files == {}
 
 
@@ -79,13 +83,17 @@ def test_a_worker_without_the_work_directory_continues_from_the_luggage_and_give
     candidate = runner.table[NAMES[1]]
     pixels = Held(pack(runner.task, [candidate.view]))
     models = {candidate.id: Held(files_in(candidate.path))}
+    monkeypatch.setattr(epochs, "_SAVE_EVERY", 0.0)
+    killed = Line(most=2, kills=True)
+    with pytest.raises(KeyboardInterrupt):
+        job(runner).run(killed)
+    files = taken(runner.workdir, 3)
+    assert sorted(files) == ["paused.safetensors"]
     mark(runner.workdir, "another search")
-    first = job(runner, luggage=Luggage(pixels=pixels, models=models, trials={})).run(Line(most=2))
-    assert sorted(first.files) == ["paused.safetensors"]
-    assert not trial_dir(runner.workdir, 3).exists()
-    along = Luggage(pixels=pixels, models=models, trials={3: first.files})
+    along = Luggage(pixels=pixels, models=models, trials={3: files})
     second = job(runner, number=4, continues=3, luggage=along).run(Line())
     assert second.attempt.result.state is TrialState.COMPLETE
-    assert second.attempt.result.curve[:2] == first.attempt.result.curve
+    assert second.attempt.result.curve[:1] == tuple(each.validation for each in killed.told[:1])
+    assert not trial_dir(runner.workdir, 4).exists()
     unpack(second.files, trial_dir(runner.workdir, 4))
     assert has_weights(runner.workdir, 4)

@@ -1,6 +1,7 @@
 import os
 import signal
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,24 +177,38 @@ def test_nothing_is_printed_and_no_warning_escapes(
     assert sorted(each.name for each in tmp_path.iterdir()) == ["trials"]  # no logs or checkpoints of Lightning
 
 
+def killed_after(epoch: int) -> Callable[[int, float, float], bool]:
+    def report(now: int, validation: float, loss: float) -> bool:
+        del validation, loss
+        if now > epoch:
+            raise KeyboardInterrupt
+        return False
+
+    return report
+
+
 @pytest.mark.parametrize("rate", [1e-3, 0.3], ids=["learns", "start stays best"])
-def test_a_continued_trial_is_the_trial_that_never_paused(
-    rate: float, tmp_path: Path, candidate: Candidate, store: Store
+def test_a_continued_trial_is_the_trial_that_was_never_interrupted(
+    rate: float, tmp_path: Path, candidate: Candidate, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(epochs, "_SAVE_EVERY", 0.0)
     plan = spec(epochs=4, learning_rate=rate)
     whole = run(tmp_path, candidate, store, plan, number=0)
-    paused = run(tmp_path, candidate, store, plan, number=1, report=lambda epoch, *_: epoch == 2)
-    assert (paused.state, paused.epochs_run, paused.fidelity, paused.continues) == ("pruned", 2, 0.5, None)
-    assert has_paused(tmp_path, 1)
+    assert not has_paused(tmp_path, 0)  # a finished trial needs none
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, candidate, store, plan, number=1, report=killed_after(1))
+    assert load_paused(tmp_path, 1).progress.curve == whole.curve[:1]
     assert not has_weights(tmp_path, 1)
-    rest = run(tmp_path, candidate, store, plan, number=2, continues=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, candidate, store, plan, number=2, report=killed_after(3), continues=1)
+    before = load_paused(tmp_path, 2).progress
+    assert before.curve == whole.curve[:3]
+    rest = run(tmp_path, candidate, store, plan, number=3, continues=2)
     same = ("spec", "state", "validation", "soft_validation", "test", "curve", "epochs_run", "start", "kept_epoch")
     assert rest.fidelity == whole.fidelity
     assert {name: getattr(rest, name) for name in same} == {name: getattr(whole, name) for name in same}
-    assert rest.continues == 1
-    assert rest.cost is not None
-    assert paused.cost is not None
-    assert rest.seconds < rest.cost < rest.seconds + paused.cost + 0.1
+    assert rest.continues == 2
+    assert rest.cost == pytest.approx(rest.seconds + before.seconds)
     first, second = load_trial(tmp_path, whole), load_trial(tmp_path, rest)
     assert np.array_equal(first.weight, second.weight)
     assert (first.visual is None) == (second.visual is None)
@@ -201,31 +216,8 @@ def test_a_continued_trial_is_the_trial_that_never_paused(
         assert torch.equal(value, (second.visual or {})[name])
 
 
-def test_pausing_twice(tmp_path: Path, candidate: Candidate, store: Store) -> None:
-    plan = spec(epochs=4)
-    whole = run(tmp_path, candidate, store, plan, number=0)
-    run(tmp_path, candidate, store, plan, number=1, report=lambda epoch, *_: epoch == 1)
-    run(tmp_path, candidate, store, plan, number=2, report=lambda epoch, *_: epoch == 3, continues=1)
-    assert load_paused(tmp_path, 2).progress.curve == whole.curve[:3]
-    rest = run(tmp_path, candidate, store, plan, number=3, continues=2)
-    assert (rest.curve, rest.test) == (whole.curve, whole.test)
-
-
-def test_long_trials_leave_their_state_for_a_kill(
-    tmp_path: Path, candidate: Candidate, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(epochs, "_SAVE_EVERY", 0.0)
-
-    def killed(epoch: int, validation: float, loss: float) -> bool:
-        del validation, loss
-        if epoch == 3:
-            raise KeyboardInterrupt
-        return False
-
-    whole = run(tmp_path, candidate, store, spec(epochs=4), number=0)
-    assert not has_paused(tmp_path, 0)  # a finished trial needs none
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, candidate, store, spec(epochs=4), number=1, report=killed)
-    assert load_paused(tmp_path, 1).progress.curve == whole.curve[:2]
-    rest = run(tmp_path, candidate, store, spec(epochs=4), number=2, continues=1)
-    assert rest.curve == whole.curve
+def test_a_pruned_trial_leaves_neither_weights_nor_state(tmp_path: Path, candidate: Candidate, store: Store) -> None:
+    pruned = run(tmp_path, candidate, store, spec(epochs=4), number=1, report=lambda epoch, *_: epoch == 2)
+    assert (pruned.state, pruned.epochs_run, pruned.fidelity, pruned.continues) == ("pruned", 2, 0.5, None)
+    assert not has_paused(tmp_path, 1)
+    assert not has_weights(tmp_path, 1)

@@ -20,15 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vlmsel_auto.planning.cost import budget_share, in_time, length, trial_seconds
-from vlmsel_auto.planning.history import (
-    expectations,
-    expected_end,
-    known_ends,
-    measuring_error,
-    observe,
-    paused,
-    whole_curves,
-)
+from vlmsel_auto.planning.history import expectations, known_ends, measuring_error, observe
 from vlmsel_auto.planning.method import Method, Trains
 from vlmsel_auto.planning.parts import by_settings, parts_of
 from vlmsel_auto.planning.plan import Plan
@@ -52,7 +44,6 @@ class Action:
     gain: float  # of the metric
     seconds: float  # that it would take
     cost: float  # share of what is left of the budget
-    continues: int | None = None  # number of the paused trial that would go on
     fold: int | None = None  # part of the labelled images that it must leave out; None: whose turn it is
 
 
@@ -153,13 +144,10 @@ class Actions:
         return [replace(made, fold=next(part for part in range(plan.folds) if part not in scored))]
 
     def _other(self, name: str, method: Method) -> list[Action]:
-        """A paused trial that goes on, or other settings."""
+        """Other settings."""
         trials = self._trials(name, method)
         if not trials or not method.settings:
             return []
-        going_on = [each for each in paused(self._history) if each in trials]
-        if going_on:
-            return [self._continued(each, method) for each in going_on]
         mean, sd = self._mean(name, method.name), self._sd(name, method.name)
         reached = mean if (name, method.name) in self._ends else None
         choice = acquisition(mean, sd, best=self._best, reached=reached, tries=len(trials), error=self._error)
@@ -167,25 +155,6 @@ class Actions:
         point = self._near_best(trials, method)
         why = "sampled" if point is None else "near the best point"
         return [self._action(name, method, point, gain=above, origin=TrialOrigin.SAMPLED, why=why)]
-
-    def _continued(self, trial: Tried, method: Method) -> Action:
-        end = expected_end(trial, whole=whole_curves(self._history), policy=self._plan.policy)
-        assert end is not None  # noqa: S101 - `paused` has curves alone
-        assert trial.curve is not None  # noqa: S101 - likewise
-        # as much above or below what was measured as the arm is
-        mean = end.mean + self._mean(trial.candidate, method.name) - self._ends[trial.candidate, method.name].mean
-        gain = acquisition(mean, end.sd, best=self._best, reached=None, tries=0, error=self._error)
-        if trial.candidate not in self._towers:
-            gain += self._of_member(mean)
-        done, planned = len(trial.curve.values), trial.curve.epochs
-        why = f"goes on with trial {trial.number} after epoch {done} of {planned}"
-        whole = self._action(trial.candidate, method, trial.point, gain=gain, origin=trial.origin, why=why)
-        needed = (1 - done / planned) * self._seconds[trial.candidate, method.name] * length(trial.point)
-        share = 1.0 if self._left.seconds is None else min(1.0, max(0.0, self._left.seconds) / max(needed, 1e-9))
-        return replace(
-            whole, point=trial.point, gain=share * gain, seconds=share * needed,
-            cost=budget_share(needed, left=self._left), continues=trial.number, fold=trial.fold,
-        )  # fmt: skip
 
     def _near_best(self, trials: Sequence[Tried], method: Method) -> Point | None:
         """A point near the arm's best; None: it is the turn of the study's own sampler."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from vlmsel_auto.planning.curves import Forecast, WholeCurves, forecast
+from vlmsel_auto.planning.curves import Forecast, forecast
 from vlmsel_auto.planning.parts import by_settings
 from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.policy import POLICY, Policy
@@ -18,23 +18,12 @@ from vlmsel_auto.ranks import simulate_ranks
 from vlmsel_auto.records import Interval, Ranking, TrialState
 
 
-def whole_curves(history: History) -> WholeCurves:
-    """Learning curves of trials that reached their end."""
-    return WholeCurves([each.curve for each in history if each.curve is not None and each.curve.whole])
-
-
-def paused(history: History) -> tuple[Tried, ...]:
-    """Trials that can be continued, and were not yet."""
-    continued = {each.continues for each in history}
-    return tuple(each for each in history if each.resumable and each.curve is not None and each.number not in continued)
-
-
-def expected_end(trial: Tried, *, whole: WholeCurves, policy: Policy = POLICY) -> Forecast | None:
-    """What the trial reached, or would reach at its end; None: it says nothing."""
+def expected_end(trial: Tried, *, policy: Policy = POLICY) -> Forecast | None:
+    """What the trial reached, or would have reached at its end; None: it says nothing."""
     if trial.state is TrialState.COMPLETE:
         return None if trial.validation is None else Forecast(mean=trial.validation, sd=0.0)
     if trial.state is TrialState.PRUNED and trial.curve is not None and trial.curve.values:
-        return forecast(trial.curve, others=whole, policy=policy)
+        return forecast(trial.curve, policy=policy)
     return None
 
 
@@ -55,7 +44,7 @@ def _level(plan: Plan, history: History) -> float | None:
 
 
 def _weighed(plan: Plan, metric: float, trial: Tried, *, shifts: Mapping[str, float], level: float | None) -> Reached:
-    """``metric`` of a trial, with its soft metric where it is complete: a paused one may yet become surer."""
+    """``metric`` of a trial, with its soft metric where it is complete."""
     soft = trial.soft + shifts[trial.method] if trial.state is TrialState.COMPLETE and trial.soft is not None else None
     exact = plan.validation_images is None
     images = None if exact else trial.images or plan.validation_images
@@ -72,12 +61,12 @@ def _shifts(plan: Plan, history: History) -> dict[str, float]:
 
 
 def known_ends(plan: Plan, history: History) -> dict[Arm, Forecast]:
-    """What is known of each arm: its best complete trial, or else where its most promising paused one would end."""
-    whole, shifts, level = whole_curves(history), _shifts(plan, history), _level(plan, history)
+    """What is known of each arm: its best complete trial, or else where its best pruned one would have ended."""
+    shifts, level = _shifts(plan, history), _level(plan, history)
     names = {each.name for each in plan.methods}
     best: dict[Arm, tuple[bool, Forecast]] = {}  # whether it is complete, and its end
     for trial in by_settings(history):
-        arm, end = (trial.candidate, trial.method), expected_end(trial, whole=whole, policy=plan.policy)
+        arm, end = (trial.candidate, trial.method), expected_end(trial, policy=plan.policy)
         if end is None or trial.method not in names:
             continue
         done, known = trial.state is TrialState.COMPLETE, best.get(arm)

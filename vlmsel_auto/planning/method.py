@@ -15,7 +15,7 @@ class Trains(enum.StrEnum):
 
     NOTHING = "nothing"  # measured once, as the floor of a search
     HEAD = "head"  # on cached features: a candidate's first trial pays for one pass over the images
-    TOWER = "tower"  # an epoch is a pass with gradients; trials meet at rungs, can be paused and shortened
+    TOWER = "tower"  # an epoch is a pass with gradients; trials meet at rungs, can be pruned and shortened
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -25,7 +25,7 @@ class NextTrial:
     point: Point | None
     origin: TrialOrigin
     why: str
-    continues: int | None = None  # number of the paused trial that goes on
+    continues: int | None = None  # number of the interrupted trial that goes on
     fold: int = 0  # part of the labelled images that a tower is scored on
 
 
@@ -69,14 +69,13 @@ def next_trial(plan: Plan, history: History, *, left: Left, unavailable: Sequenc
 def _trial(plan: Plan, history: History, action: Action) -> NextTrial:
     """The chosen trial; parts of the labelled images in turn, so that towers together are scored on all of them."""
     towers = {each.name for each in plan.methods if each.trains is Trains.TOWER}
-    turn = sum(trial.method in towers and trial.continues is None for trial in history) % plan.folds
+    turn = sum(trial.method in towers for trial in history) % plan.folds
     return NextTrial(
         candidate=action.candidate,
         method=action.method.name,
         point=action.point,
         origin=action.origin,
         why=action.why,
-        continues=action.continues,
         fold=turn if action.fold is None else action.fold,
     )
 

@@ -37,8 +37,8 @@ class Policy:
     fit_gain: float = 0.016  # of the metric, by very many fits of one candidate
 
     # learning curves
-    growth: float = 0.03  # of the metric over a whole trial, before any curve of this task is known
-    slack: float = 0.05  # a candidate's first trial is paused only when it is worse by more than this
+    growth: float = 0.03  # of the metric over a whole trial
+    slack: float = 0.05  # a candidate's first trial is pruned only when it is worse by more than this
 
     # what must be promised, and cost
     cost_power: float = 0.5  # gains are divided by this power of their share of the budget; 1: plain gain per cost

@@ -47,7 +47,7 @@ class Observation:
     candidate: int  # index into the belief
     method: int  # 0, 1, ...
     value: float  # in [0, 1]
-    sd: float = 0.0  # of what is not known of it, such as where a paused trial would have ended
+    sd: float = 0.0  # of what is not known of it, such as where a pruned trial would have ended
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

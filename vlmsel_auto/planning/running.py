@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from vlmsel_auto.planning.cost import trial_seconds
 from vlmsel_auto.planning.curves import Curve, forecast
-from vlmsel_auto.planning.history import observe, whole_curves
+from vlmsel_auto.planning.history import observe
 from vlmsel_auto.planning.next_trial import NextTrial
 from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.space import DEFAULT
@@ -41,12 +41,13 @@ def imagine(plan: Plan, history: History, running: Sequence[Running]) -> list[Tr
         return list(history)
     mean, seconds = observe(plan, history).mean, trial_seconds(plan, history)
     rows = {name: m for m, name in enumerate(plan.belief.candidates)}
-    methods, whole = {each.name for each in plan.methods}, whole_curves(history)
+    methods = {each.name for each in plan.methods}
+    interrupted = {each.trial.continues for each in running}
     imagined = []
     for each in running:
         trial, value = each.trial, None
         if each.curve is not None:
-            value = forecast(each.curve, others=whole, policy=plan.policy).mean
+            value = forecast(each.curve, policy=plan.policy).mean
         elif trial.method in methods:  # the floor is none of them
             value = float(mean[rows[trial.candidate], plan.column(trial.method)])
         imagined.append(
@@ -60,8 +61,7 @@ def imagine(plan: Plan, history: History, running: Sequence[Running]) -> list[Tr
                 point=trial.point or DEFAULT,
                 number=each.number,
                 share=0.0,  # its seconds were not measured
-                continues=trial.continues,
                 fold=trial.fold,
             )
         )
-    return [*history, *imagined]
+    return [*(each for each in history if each.number not in interrupted), *imagined]

@@ -32,10 +32,8 @@ class Tried:
     number: int  # no other complete trial has it
     soft: float | None = None  # validation with each image counted by the probability of its true class
     images: int | None = None  # that these were measured on; None: as many as the plan says
-    curve: Curve | None = None  # of training a tower, the epochs of the trial that it continues included
+    curve: Curve | None = None  # of training a tower
     share: float = 1.0  # of the planned epochs that this trial itself ran
-    resumable: bool = False  # it is paused, and the state of its training is there
-    continues: int | None = None  # number of the paused trial that it continued
     fold: int | None = None  # part of the labelled images that it is scored on; None: all, or those of every trial
     folds: tuple[FoldScore, ...] = ()  # what a cross-validated trial reached on each part
 

@@ -1,6 +1,6 @@
 """The loop of a search: every worker has a trial until the budget is spent or none promises enough for its time.
 
-The coordinator, in whose process this runs, alone plans, decides who is paused at a rung, and writes study and results.
+The coordinator, in whose process this runs, alone plans, prunes at rungs, and writes study and results.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _deadline(search: Search, trial: RunningTrial) -> float | None:
 
 
 def _falls_behind(search: Search, running: RunningHere, *, epoch: int) -> bool:
-    """Whether the trial has come to a rung and should be paused there."""
+    """Whether the trial has come to a rung and is pruned there."""
     trial, rung = running.trial, rung_of(epoch, epochs=running.spec.epochs)
     has_rungs = search.runner.methods[trial.method].trains is Trains.TOWER
     if not has_rungs or not running.reached < rung < RUNGS:

@@ -84,7 +84,7 @@ def open_study(
             # files are adopted by the number they bear
             study.add_trial(create_trial(state=OptunaState.RUNNING, user_attrs={"lost": number}))
         study.sampler = optuna.samplers.TPESampler(seed=seed)
-        study.pruner = optuna.pruners.NopPruner()  # trials are paused at rungs, and can go on
+        study.pruner = optuna.pruners.NopPruner()  # the plan prunes
         if mirror is not None:
             mirror.follow(study, about=about)
         yield OptunaStudy(study=study, names=names, methods={each.name: each for each in methods}, mirror=mirror)

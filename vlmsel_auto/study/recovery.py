@@ -79,9 +79,23 @@ def recover(
         else:
             attempt = each.attempt + in_process
             queue_again(study, runner, number=each.number, trial=each.planned, attempt=attempt)
+    _continue_interrupted(study, results, runner)
     for kept in results.all():
         _renew(kept, results=results, runner=runner, deadline=deadline, sink=sink)
     return {each.spec.candidate: each.reason for each in results.all() if each.reason == _GIVEN_UP}
+
+
+def _continue_interrupted(study: OptunaStudy, results: Results, runner: TrialRunner) -> None:
+    """Queue the trials that the clock of an earlier run cut short, to go on from where they are."""
+    queued = {each.planned.continues for each in study.entries() if each.planned is not None}
+    for each in results.interrupted():
+        if each.number not in queued and each.spec.method in runner.methods:
+            point = runner.space(each.spec.method, each.spec.candidate).point(each.spec)
+            why = f"goes on with trial {each.number} after epoch {each.epochs_run} of {each.spec.epochs}"
+            study.queue(
+                NextTrial(candidate=each.spec.candidate, method=each.spec.method, point=point, origin=each.origin,
+                          why=why, continues=each.number, fold=each.spec.fold)
+            )  # fmt: skip
 
 
 def _renew(result: TrialResult, *, results: Results, runner: TrialRunner, deadline: float | None, sink: Sink) -> None:

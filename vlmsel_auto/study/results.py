@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from vlmsel_auto.tuning.paused import drop_paused, has_paused, load_paused
 
 _WEIGHTS_KEPT = 3  # finished trials whose weights are kept: what similar candidates do later may change who leads
 MOST_MEMBERS = 10  # candidates whose best trial of each kind keeps its weights: an ensemble may want them
-_PAUSED_KEPT = 4  # paused trials whose state is kept: each takes three times the size of its tower
 _TIE = 0.005  # of the metric: trials that are expected to be so close are not told apart
 _MOST_BYTES = 8 * 2**30  # of the weights of one search: beyond that further fits of a tower leave no weights
 
@@ -44,10 +43,14 @@ class Results:
         """Write a result and take it."""
         save_result(self.workdir, result)
         self.adopt(result)
-        # its own state, or its weights, replace those of the trial that it continued; the clock may leave it neither
-        if result.continues is not None and (result.state is TrialState.COMPLETE or result.number in self._paused):
+        # what it came to replaces the state of the trial that it continued; the clock may leave it nothing
+        if result.continues is not None and not self._left_nothing(result):
             drop_paused(self.workdir, result.continues)
             self._paused.discard(result.continues)
+
+    def interrupted(self) -> list[TrialResult]:
+        """Trials that the clock cut short and that can go on, by number."""
+        return [each for each in self.all() if _cut_short(each) and each.number in self._paused]
 
     def without_weights(self, number: int) -> None:
         """Know of a trial that its weights, if there are any, cannot be used."""
@@ -117,6 +120,7 @@ class Results:
     def history(self, runner: TrialRunner) -> list[Tried]:
         """What the plan needs to know, in order."""
         shown = [each for each in self.all() if not self._left_nothing(each)]
+        continued = {each.continues for each in shown}
         return [
             Tried(
                 candidate=each.spec.candidate,
@@ -132,8 +136,6 @@ class Results:
                 images=each.validation_images,
                 curve=_curve(each) if _trains(runner, each) is Trains.TOWER else None,
                 share=self._share(each),
-                resumable=each.number in self._paused,
-                continues=each.continues,
                 fold=each.spec.fold if runner.folds > 1 and _trains(runner, each) is Trains.TOWER else None,
                 folds=tuple(
                     FoldScore(metric=metric, soft=soft)
@@ -141,7 +143,7 @@ class Results:
                 ),
             )
             for each in shown
-            if each.spec.method in runner.methods
+            if each.spec.method in runner.methods and each.number not in continued
         ]
 
     def _share(self, result: TrialResult) -> float:
@@ -156,11 +158,8 @@ class Results:
         """Whether all is as if the trial had never begun: the clock ended it too early for weights or a state."""
         return _cut_short(result) and result.number not in self._paused
 
-    def tidy(self, expected: Mapping[int, float], *, continued: Collection[int] = ()) -> None:
-        """Keep the weights of the trials that may yet be chosen and the state of the best paused ones.
-
-        The state of ``continued`` trials stays too: others, which run or wait, go on from there.
-        """
+    def tidy(self, expected: Mapping[int, float]) -> None:
+        """Keep the weights of the trials that may yet be chosen."""
         leaders = self.leaders(expected)
         kept = {each.number for each in (*leaders[:_WEIGHTS_KEPT], *self.members(expected))}
         further = sorted({each.number for number in kept for each in other_parts(self.results[number], self.all())})
@@ -175,11 +174,6 @@ class Results:
             else:
                 drop_weights(self.workdir, number)
             self._weights.discard(number)
-        done = {each.continues for each in self.results.values() if not self._left_nothing(each)}
-        open_ = sorted(self._paused - done, key=lambda number: -(self.results[number].validation or 0.0))
-        for number in self._paused - {*open_[:_PAUSED_KEPT], *continued}:
-            drop_paused(self.workdir, number)
-            self._paused.discard(number)
 
 
 def other_parts(trial: TrialResult, results: Iterable[TrialResult]) -> list[TrialResult]:

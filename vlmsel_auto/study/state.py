@@ -101,11 +101,8 @@ class Search:
         return next(iter(self.results.leaders(expected)), None)
 
     def tidy(self, expected: Mapping[int, float]) -> None:
-        """Drop weights and states that nothing will ask for; trials that run or wait ask for what they go on from."""
-        queued = [each.planned for each in self.study.waiting()]
-        begun = [each.trial.planned for each in self.running.values()]
-        going_on = {each.continues for each in (*queued, *begun) if each is not None}
-        self.results.tidy(expected, continued={number for number in going_on if number is not None})
+        """Drop weights that nothing will ask for."""
+        self.results.tidy(expected)
 
     def tell(self, result: TrialResult, *, expected: Mapping[int, float], resumed: bool = False) -> None:
         """Say that a trial is finished, and who leads."""

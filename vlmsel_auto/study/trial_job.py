@@ -31,7 +31,7 @@ class TrialJob:
     continues: int | None
 
     def run(self, channel: Channel) -> Ran:
-        """Run it. Its events are told; it is paused after the epoch in which the coordinator asked for that.
+        """Run it. Its events are told; it ends after the epoch in which the coordinator asked for that.
 
         Raises:
             OSError: its files cannot be written.
