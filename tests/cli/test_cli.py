@@ -76,7 +76,7 @@ def paint(folder, *, count=6, seed=0, side=40):
             ("search",),
             ["--candidates", "--top-k", "--time-budget", "--max-trials", "--method", "--shots", "--seed", "--workdir",
              "--library", "--device", "--storage", "--json", "--quiet", "--no-learn", "--debug", "[[candidate]]",
-             "--ensemble", "--price", "--workers", "--ray", "--devices", "--strategy",
+             "--ensemble", "--price", "--workers", "--ray",
              "inside the work directory"],
         ),
         (("rank",), ["--candidates", "--shots", "--seed", "--library", "--top", "--json"]),

@@ -32,7 +32,6 @@ from vlmsel_auto.pipeline.workdir import check_usable
 from vlmsel_auto.planning.objective import ACCURACY, Objective
 from vlmsel_auto.records import Budget, StoppedBy
 from vlmsel_auto.reporting.report import load as load_report
-from vlmsel_auto.tuning.devices import ALONE, Devices
 
 QUICK = ("ConvNeXt-Mi-64.synth-m", "RN-Mi-64.glyph-s", "EffNet-Mi-64.all-m")
 
@@ -268,14 +267,13 @@ def test_the_command_that_a_report_names_has_what_was_asked_for():
         candidates="auto",
         limits=NO_LIMITS,
         offline=False,
-        devices=ALONE,
         objective=ACCURACY,
         test_images=None,
     ) -> str:
         return command_of(
             "photos", candidates, limits=limits, offline=offline, budget=Budget(seconds=60), price=price,
             objective=objective, methods=("zero_shot", "probe", "finetune"), shots=16, seed=0, workdir=Path("w"),
-            devices=devices, test_images=test_images,
+            test_images=test_images,
         )  # fmt: skip
 
     assert words() == "vlmsel-auto search photos --time-budget 60 --seed 0 --workdir w"
@@ -283,7 +281,6 @@ def test_the_command_that_a_report_names_has_what_was_asked_for():
     assert "--objective latency=1,params=0.5 " in words(objective=Objective(latency=1, params=0.5))
     assert "--candidates mini-zoo --offline " in words(candidates="mini-zoo", offline=True)
     assert "--test-images 500 " in words(test_images=500)
-    assert "--devices 2 --strategy ddp_x " in words(devices=Devices(count=2, strategy="ddp_x"))
     asked = {
         "max_params": "150000000", "max_download": "2000000000", "max_memory": "4000000000", "max_latency": "40ms",
         "image_size": "224-", "licence": "MIT,Apache-2.0",

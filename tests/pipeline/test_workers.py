@@ -29,12 +29,11 @@ def test_the_engine_is_what_was_asked_for() -> None:
         assert local.threads == max(1, (os.cpu_count() or 1) // 3)
 
 
-def test_workers_get_their_own_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
-    for gpus, expected in ((1, ["0", "1", "2"]), (2, ["0,1", "2,3", "0,1"])):
-        with open_engine(workers=3, ray=None, device="cuda", gpus=gpus) as engine:
-            assert isinstance(engine, LocalEngine)
-            assert [each["CUDA_VISIBLE_DEVICES"] for each in engine.environments] == expected
+def test_workers_get_their_own_gpu_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    with open_engine(workers=3, ray=None, device="cuda") as engine:
+        assert isinstance(engine, LocalEngine)
+        assert [each["CUDA_VISIBLE_DEVICES"] for each in engine.environments] == ["3", "5", "3"]
 
 
 def test_workers_warm_up_while_other_work_is_done() -> None:

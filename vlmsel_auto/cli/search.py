@@ -130,13 +130,6 @@ def search(
             help="Run trials on Ray: local starts it on this machine; auto or ray://HEAD:10001 joins.",
         ),
     ] = None,
-    devices: Annotated[
-        int,
-        typer.Option(min=1, metavar="N", help="Train each tower on N GPUs of a machine together, by Lightning's ddp."),
-    ] = 1,
-    strategy: Annotated[
-        str, typer.Option(metavar="NAME", help="How they share the work: a strategy of Lightning's ddp family.")
-    ] = "ddp",
     no_learn: Annotated[bool, typer.Option("--no-learn", help="Do not add the outcome to your library.")] = False,
     no_images: Annotated[
         bool, typer.Option("--no-images", help="Put no thumbnails into the report: the images are private.")
@@ -199,8 +192,6 @@ def search(
                 storage=storage,
                 workers=workers,
                 ray=ray,
-                devices=devices,
-                strategy=strategy,
                 learn=not no_learn,
                 thumbnails=not no_images,
                 logger=[name.strip() for name in log.split(",") if name.strip()],

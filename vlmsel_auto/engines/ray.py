@@ -80,7 +80,7 @@ class RayEngine(Engine):
         address: `HERE` starts Ray on this machine, reachable from it alone; "auto" joins the cluster that this
             machine belongs to, HOST:PORT another.
         cpus: of this machine, where Ray is started; None: all.
-        gpus: that an ordinary job takes; 0: a CPU.
+        gpus: an ordinary job takes a GPU, not a CPU.
 
     Raises:
         MissingDependency: Ray is not installed.
@@ -88,7 +88,7 @@ class RayEngine(Engine):
         KeyboardInterrupt: asked to end, by SIGTERM too.
     """
 
-    def __init__(self, address: str = HERE, *, cpus: int | None = None, gpus: int = 0) -> None:
+    def __init__(self, address: str = HERE, *, cpus: int | None = None, gpus: bool = False) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
         if address == HERE:
             os.environ.setdefault(_CLUSTERS, "0")  # Ray listens on loopback alone; read when it is imported
@@ -122,8 +122,8 @@ class RayEngine(Engine):
     @property
     def slots(self) -> int:
         """Ordinary jobs that all nodes together can run now."""
-        kind, each = ("GPU", self._gpus) if self._gpus else ("CPU", 1)
-        return max(1, sum(int(node["Resources"].get(kind, 0)) // each for node in self._nodes()))
+        kind = "GPU" if self._gpus else "CPU"
+        return max(1, sum(int(node["Resources"].get(kind, 0)) for node in self._nodes()))
 
     @property
     def apart(self) -> bool:

@@ -14,7 +14,6 @@ from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.records import Budget
 from vlmsel_auto.study.database import without_password
 from vlmsel_auto.tasks.classnames import class_names_text
-from vlmsel_auto.tuning.devices import ALONE, Devices
 from vlmsel_auto.tuning.methods import METHODS
 
 SHOTS: Final = 16
@@ -44,7 +43,6 @@ def command_of(
     trackers: Sequence[str] = (),
     workers: int | None = None,
     ray: str | None = None,
-    devices: Devices = ALONE,
     storage: str | None = None,
 ) -> str:
     """Words of the command line; what is left at its default is left out, and so is the password of a database."""
@@ -72,8 +70,6 @@ def command_of(
         "--test-images": test_images,
         "--workers": workers,
         "--ray": ray,
-        "--devices": devices.count if devices.count > 1 else None,
-        "--strategy": devices.strategy if devices.strategy != ALONE.strategy else None,
         "--log": ",".join(trackers) or None,
         "--storage": None if storage is None else without_password(storage),
     }

@@ -48,7 +48,6 @@ from vlmsel_auto.study.mirror import mirrored
 from vlmsel_auto.tasks.datasets import TaskData
 from vlmsel_auto.tasks.names import SEARCH_LOCK
 from vlmsel_auto.tasks.task import load_task
-from vlmsel_auto.tuning.devices import ALONE, several_devices
 from vlmsel_auto.tuning.methods import METHODS, methods_of
 
 if TYPE_CHECKING:
@@ -82,8 +81,6 @@ def search(
     storage: str | None = None,
     workers: int | None = None,
     ray: str | None = None,
-    devices: int = 1,
-    strategy: str = ALONE.strategy,
     learn: bool = True,
     logger: Loggers = (),
     thumbnails: bool = True,
@@ -132,8 +129,6 @@ def search(
             this process.
         ray: they run on a Ray cluster: "local" starts one on this machine, "auto" joins the one that runs on it,
             otherwise its address; see docs/many-machines.md.
-        devices: of one machine that each tower is trained on together; workers get so many GPUs each.
-        strategy: how these share the work: a strategy of Lightning's "ddp" family that starts no process.
         learn: add the outcome to the user's library as a source task, and source profiles of models that are loaded.
         logger: experiment trackers: names ("tensorboard", "csv", "mlflow", "wandb"), or Lightning's loggers of these
             kinds; they get one run for the search and one below it for each trial.
@@ -153,7 +148,6 @@ def search(
     check_numbers(price=price, ensemble=ensemble, seed=seed)
     aim = read_objective(objective) if isinstance(objective, str) else objective
     check_workers(workers=workers, ray=ray)
-    together = several_devices(devices, strategy=strategy, device=device)
     began = time.monotonic() if since is None else since
     spend = budget if isinstance(budget, Budget) else Budget(seconds=budget)
     named = METHODS if method == "all" else methods_of([method] if isinstance(method, str) else method)
@@ -166,7 +160,7 @@ def search(
     command = command_of(
         images_of, candidates, limits=limits, offline=offline, budget=spend, price=price, objective=aim,
         methods=methods, shots=shots, seed=seed, workdir=folder, classes=classes, unlabelled=unlabelled, images=images,
-        trackers=names_of(logger), workers=workers, ray=ray, devices=together, test_split=test_split,
+        trackers=names_of(logger), workers=workers, ray=ray, test_split=test_split,
         test_images=test_images, thumbnails=thumbnails, storage=storage,
     )  # fmt: skip
     earlier = read_choice(folder, sink=sink)
@@ -185,7 +179,7 @@ def search(
             needs_val=True, classes=classes, unlabelled=unlabelled, images=sample if images is None else images,
             draw_test=test_split, max_test_images=test_images,
         ),
-        workers=workers, ray=ray, device=place, gpus=devices,
+        workers=workers, ray=ray, device=place,
     )  # fmt: skip
     ranked_before = default_cache_dir() / "targets" if cache_dir is None else None
     store = Store(Path(cache_dir or folder) / "targets", behind=ranked_before)
@@ -267,7 +261,6 @@ def search(
                 chosen,
                 ranked=ranked,
                 engine=engine,
-                devices=together,
                 mirror=mirror,
                 methods=methods,
                 machine=listed.machine,

@@ -24,7 +24,6 @@ from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.records import Budget, Candidate, StoppedBy
 from vlmsel_auto.study.mirror import StudyMirror
 from vlmsel_auto.study.study import run_study
-from vlmsel_auto.tuning.devices import Devices
 
 
 def finish_with_labels(
@@ -33,7 +32,6 @@ def finish_with_labels(
     *,
     ranked: Ranked,
     engine: Engine,
-    devices: Devices,
     mirror: StudyMirror | None,
     methods: Sequence[str],
     machine: Machine | None,
@@ -57,7 +55,6 @@ def finish_with_labels(
         candidates: all that were chosen, also those that cannot be used.
         ranked: what looks found.
         engine: where trials and fits run.
-        devices: that a tower is trained on together.
         mirror: the study's record in a database, or None.
         methods: names of methods of tuning.
         machine: speed of this one, or None where nobody timed it.
@@ -87,9 +84,7 @@ def finish_with_labels(
         ranking=ranking,
         budget=Budget(trials=1) if ranked.interrupted else left_for_trials(budget, spent=ranked_after, joining=joining),
         workdir=workdir,
-        load=partial(
-            zoo.load, device=device, sink=sink if isinstance(engine, InProcess) and devices.count == 1 else discard
-        ),
+        load=partial(zoo.load, device=device, sink=sink if isinstance(engine, InProcess) else discard),
         store=delivery.store,
         methods=methods,
         seed=seed,
@@ -100,7 +95,6 @@ def finish_with_labels(
         charges=charges_of(objective, usable, machine=machine, measured=delivery.latencies()),
         policy=replace(POLICY, price=price / 100),
         engine=engine,
-        devices=devices,
         members=delivery.size,
     )
     stopped = StoppedBy.INTERRUPTED if ranked.interrupted else ended_by(outcome)

@@ -44,15 +44,13 @@ def check_workers(*, workers: int | None, ray: str | None) -> None:
         raise InputError(f"workers must be at least 1, or None for no further process, but got {workers!r}")
 
 
-def open_meanwhile(
-    work: Callable[[], T], *, workers: int | None, ray: str | None, device: str, gpus: int = 1
-) -> tuple[T, Engine]:
+def open_meanwhile(work: Callable[[], T], *, workers: int | None, ray: str | None, device: str) -> tuple[T, Engine]:
     """Open the engine, as `open_engine` does, and do ``work`` while its workers begin with `WarmJob`.
 
     Raises:
         Exception: what ``work`` raises; the engine is then closed.
     """
-    engine = open_engine(workers=workers, ray=ray, device=device, gpus=gpus)
+    engine = open_engine(workers=workers, ray=ray, device=device)
     try:
         if not isinstance(engine, InProcess):
             for _ in range(engine.slots):
@@ -63,14 +61,13 @@ def open_meanwhile(
         raise
 
 
-def open_engine(*, workers: int | None, ray: str | None, device: str, gpus: int = 1) -> Engine:
+def open_engine(*, workers: int | None, ray: str | None, device: str) -> Engine:
     """The engine; as a context manager it ends its workers.
 
     Args:
         workers: processes of this machine; None: no further process.
         ray: address of a Ray cluster, "local" starts one here; None: no Ray.
-        device: where models run; with "cuda" each worker gets its own GPUs, in turn where there are fewer.
-        gpus: of each worker.
+        device: where models run; with "cuda" each worker gets a GPU, in turn where there are fewer.
 
     Raises:
         InputError: as `check_workers`, or there is no such cluster.
@@ -78,15 +75,10 @@ def open_engine(*, workers: int | None, ray: str | None, device: str, gpus: int 
     """
     check_workers(workers=workers, ray=ray)
     if ray is not None:
-        return RayEngine(ray, gpus=gpus if device.startswith("cuda") else 0)
+        return RayEngine(ray, gpus=device.startswith("cuda"))
     if workers is None:
         return InProcess()
-    return LocalEngine(workers, gpus=_dealt(_gpus(), gpus) if device == "cuda" else ())
-
-
-def _dealt(names: tuple[str, ...], each: int) -> tuple[str, ...]:
-    """So many together, as in CUDA_VISIBLE_DEVICES; what is left over serves nobody."""
-    return tuple(",".join(names[start : start + each]) for start in range(0, len(names) - each + 1, each))
+    return LocalEngine(workers, gpus=_gpus() if device == "cuda" else ())
 
 
 def _gpus() -> tuple[str, ...]:

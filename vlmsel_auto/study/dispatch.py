@@ -51,7 +51,7 @@ class Dispatch:
         memory: int | None = None
         with suppress(OSError):  # the folder of a candidate is gone: its trial will say so
             memory = facts_of(self.runner.table[candidate]).memory_bytes
-        gpus = float(self.runner.devices.count) if self.runner.device.type == "cuda" else 0.0
+        gpus = 1.0 if self.runner.device.type == "cuda" else 0.0
         return Resources(gpus=gpus, memory=memory or 0, seconds=seconds)
 
     def close(self) -> None:

@@ -18,7 +18,6 @@ from vlmsel_auto.planning.space import DEFAULT, Point, Space
 from vlmsel_auto.process import is_disk_error
 from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialResult, TrialSpec, TrialState
 from vlmsel_auto.tuning.data import splits
-from vlmsel_auto.tuning.devices import ALONE, Devices
 from vlmsel_auto.tuning.run import run_trial
 from vlmsel_auto.tuning.work import EpochHook, Loader
 
@@ -45,7 +44,6 @@ class TrialRunner:
     train_shots: int | None
     images_per_trial: int | None
     seed: int
-    devices: Devices = ALONE
 
     @cached_property
     def sizes(self) -> SplitSizes:
@@ -109,7 +107,6 @@ class TrialRunner:
                 report=report,
                 deadline=deadline,
                 continues=continues,
-                devices=self.devices,
                 sink=sink,
             )
         except Exception as error:

@@ -34,7 +34,6 @@ from vlmsel_auto.study.results import Results
 from vlmsel_auto.study.runner import TrialRunner
 from vlmsel_auto.study.state import Search
 from vlmsel_auto.tuning.checkpoints import result_numbers
-from vlmsel_auto.tuning.devices import ALONE, Devices
 from vlmsel_auto.tuning.methods import METHODS, methods_of
 from vlmsel_auto.tuning.work import Loader
 
@@ -74,7 +73,6 @@ def run_study(
     charges: Mapping[str, float] | None = None,
     policy: Policy = POLICY,
     engine: Engine | None = None,
-    devices: Devices = ALONE,
     members: int = 1,
 ) -> StudyOutcome:
     """Run trials until the budget is spent, none promises enough for its time, or someone asks to stop.
@@ -103,7 +101,6 @@ def run_study(
         policy: constants of the planner.
         engine: where trials run, as many at once as it has slots; None: one after the other in this process. ``load``
             must be picklable for workers.
-        devices: what each trial of a tower trains on; with several, ``load`` must be picklable too.
         members: tuned towers that the user's ensemble may have; 0 and 1 are none.
 
     Raises:
@@ -127,7 +124,6 @@ def run_study(
         train_shots=train_shots,
         images_per_trial=images_per_trial,
         seed=seed,
-        devices=devices,
     )
     plan = make_plan(
         ranking,

@@ -128,7 +128,6 @@ class Batches:
     images: ImageSet
     size: int
     generator: torch.Generator | None = field(default=None)
-    share: tuple[int, int] = (0, 1)  # of each batch: rank and number of the processes among which it is dealt out
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -136,11 +135,10 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches; the last may be smaller."""
-        count, (rank, several) = len(self.images), self.share
+        count = len(self.images)
         rows = torch.arange(count) if self.generator is None else torch.randperm(count, generator=self.generator)
         for start in range(0, count, self.size):
-            whole = rows[start : start + self.size]
-            yield self.images.batch(whole[rank % len(whole) :: several])  # nobody's is empty: all make the same steps
+            yield self.images.batch(rows[start : start + self.size])
 
 
 def score(metric: Metric, *, labels: IntArray, predicted: IntArray) -> float:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
-from vlmsel_auto.engines.engine import Channel
 from vlmsel_auto.errors import TrialOutOfMemory
 from vlmsel_auto.models.precision import TRIED, tunes_in_bfloat16
 from vlmsel_auto.models.threads import measured_threads
@@ -18,11 +17,10 @@ from vlmsel_auto.tuning import probe, zero_shot
 from vlmsel_auto.tuning.checkpoints import Checkpoint
 from vlmsel_auto.tuning.data import Batches, ImageSet, Measured, image_set, measure, score
 from vlmsel_auto.tuning.features import features_of
-from vlmsel_auto.tuning.group import Member, grouped
 from vlmsel_auto.tuning.module import EpochReport, Head, Kept, Tuner, copy_state
 from vlmsel_auto.tuning.paused import Paused, Progress
 from vlmsel_auto.tuning.trainer import Timed, make_trainer, quiet_lightning
-from vlmsel_auto.tuning.work import NOTHING, Deadline, Ending, Outcome, Work, never
+from vlmsel_auto.tuning.work import Deadline, Ending, Outcome, Work
 
 _MARGIN = 0.1  # seconds kept for writing the result before a deadline
 _HALVINGS = 2  # batch, batch / 2, batch / 4; then the trial fails
@@ -147,25 +145,7 @@ def _resume(
     return kept, progress.start, per_image
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Helping:
-    """Training as the process of another rank does it: a job of an engine."""
-
-    work: Work
-    head: Outcome
-    batch: int
-    accumulate: int
-    member: Member
-
-    def run(self, channel: Channel) -> None:
-        """Train; what comes of it is rank 0's to keep."""
-        self.member.channel = channel
-        if self.work.device.type == "cuda":
-            torch.cuda.set_device(self.member.local_rank())
-        train(self.work, self.head, batch=self.batch, accumulate=self.accumulate, member=self.member)
-
-
-def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1, member: Member | None = None) -> Outcome:
+def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1) -> Outcome:
     """Train a freshly loaded model and return what the last epoch left.
 
     Args:
@@ -173,7 +153,6 @@ def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1, member:
         head: what the head begins with.
         batch: images that a step sees at once.
         accumulate: steps whose gradients are summed before the weights move.
-        member: of the processes that share the batches, when it is not the first: it returns nothing.
     """
     spec, task, splits, view = work.spec, work.task, work.splits, work.candidate.view
     assert head.checkpoint is not None  # noqa: S101 - both ways to begin have one
@@ -188,9 +167,6 @@ def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1, member:
     )
     steps = spec.epochs * math.ceil(math.ceil(len(images) / batch) / accumulate)
     tuner = Tuner(model=model, head=layer, spec=spec, metric=task.metric, steps=steps)
-    rank, several = 0 if member is None else member.local_rank(), work.devices.count
-    if rank:  # its images are others, and so are their augmentations
-        tuner.augmenting.manual_seed(spec.seed + 1 + rank)
     shuffle = torch.Generator().manual_seed(spec.seed)
     with torch.random.fork_rng(), quiet_lightning():
         torch.manual_seed(spec.seed)  # dropout and the like
@@ -211,26 +187,16 @@ def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1, member:
             few, _ = images.batch(torch.arange(min(TRIED, len(images))))
             bfloat16 = tunes_in_bfloat16(model, model.normalise(few))
             tuner.train()
-            helping = replace(work, hook=never, keep=None)
-
-            def help_of(other: Member) -> _Helping:
-                return _Helping(work=helping, head=head, batch=batch, accumulate=accumulate, member=other)
-
-            with (
-                measured_threads(model.device, borrows=several == 1) as threads,
-                grouped(several, help_of, member=member) as environment,
-            ):
+            with measured_threads(model.device, borrows=True) as threads:
                 trainer = make_trainer(
-                    epochs=epochs, callbacks=[callback, Timed(threads)], device=model.device, devices=work.devices,
-                    environment=environment, accumulate=accumulate, bfloat16=bfloat16, folder=work.workdir,
+                    epochs=epochs, callbacks=[callback, Timed(threads)], device=model.device,
+                    accumulate=accumulate, bfloat16=bfloat16, folder=work.workdir,
                 )  # fmt: skip
                 trainer.fit(
                     tuner,
-                    train_dataloaders=Batches(images=images, size=batch, generator=shuffle, share=(rank, several)),
+                    train_dataloaders=Batches(images=images, size=batch, generator=shuffle),
                     val_dataloaders=Batches(images=val, size=2 * batch),
                 )
-            if member is not None:
-                return NOTHING
             tuner.to(model.device)  # Lightning moves the module to the CPU when it is done
             tuner.load_state_dict(kept.state)
     test: float | None = None

@@ -1,6 +1,6 @@
-"""A visual tower and its head as a Lightning module: loss, metric, optimiser, and the state to pause and resume.
+"""A visual tower and its head as a Lightning module: loss, metric, optimiser, and the state to resume from.
 
-The callback beside it acts after each epoch: it keeps the state, reports, pauses, and stops in time.
+The callback beside it acts after each epoch: it keeps the state, reports, prunes, and stops in time.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class Tuner(pl.LightningModule):
 
     @property
     def steps_done(self) -> int:
-        """Optimiser steps so far, those before a pause included."""
+        """Optimiser steps so far, those before an interruption included."""
         return self.schedule.last_epoch + (self._resume.progress.steps if self._resume is not None else 0)
 
     @property
@@ -208,7 +208,7 @@ class Kept:
 
     measured: Measured  # after the last epoch, or the start
     state: dict[str, torch.Tensor]
-    of_val: torch.Tensor | None = None  # logits (n, K) that were measured; None: after a pause, before the next epoch
+    of_val: torch.Tensor | None = None  # logits (n, K) that were measured; None: resumed, before the next epoch
     curve: list[float] = field(default_factory=list)
     ending: Ending = Ending.COMPLETE
 
@@ -216,11 +216,6 @@ class Kept:
 def copy_state(module: nn.Module) -> dict[str, torch.Tensor]:
     """The module's state dict, in memory of its own."""
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
-
-
-def _any(trainer: pl.Trainer, wish: bool) -> bool:  # noqa: FBT001 - a wish, not a switch
-    """Whether one of the processes of the trial wishes so: they end together or wait for each other for ever."""
-    return wish if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(wish, all=False)
 
 
 def _no_save() -> None:
@@ -238,7 +233,7 @@ class EpochReport(pl.Callback):
         hook: told (epoch, validation, loss); True asks for the end of the training.
         deadline: when training must have ended.
         reserve: seconds that the rest of the trial needs after training.
-        save: writes the state of the training; called when the hook ends it, and about once a minute before.
+        save: writes the state of the training; called about once a minute.
     """
 
     def __init__(
@@ -263,7 +258,7 @@ class EpochReport(pl.Callback):
     ) -> None:
         """End the training inside an epoch when the time is over; what it reached is still measured."""
         del pl_module, outputs, batch, batch_idx
-        if _any(trainer, self._deadline.passed(reserve=self._reserve)):
+        if self._deadline.passed(reserve=self._reserve):
             self._kept.ending = Ending.DEADLINE
             trainer.should_stop = True
 
@@ -289,10 +284,9 @@ class EpochReport(pl.Callback):
             )
         kept.curve.append(measured.metric)
         kept.measured, kept.state, kept.of_val = measured, copy_state(pl_module), pl_module.of_val
-        pause = _any(trainer, self._hook(len(kept.curve), measured.metric, loss))
-        if pause:
+        if self._hook(len(kept.curve), measured.metric, loss):
             kept.ending = Ending.PRUNED
             trainer.should_stop = True
-        if pause or (kept.ending is Ending.COMPLETE and time.monotonic() - self._saved > _SAVE_EVERY):
+        if kept.ending is Ending.COMPLETE and time.monotonic() - self._saved > _SAVE_EVERY:
             self._save()
             self._saved = time.monotonic()

@@ -21,7 +21,6 @@ from vlmsel_auto.events import Notice, Sink, TrialEpoch, discard
 from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialResult, TrialSpec, TrialState
 from vlmsel_auto.tuning.checkpoints import save_weights
 from vlmsel_auto.tuning.data import splits
-from vlmsel_auto.tuning.devices import ALONE, Devices
 from vlmsel_auto.tuning.methods import method_of
 from vlmsel_auto.tuning.paused import Paused, drop_paused, load_paused, save_paused
 from vlmsel_auto.tuning.work import (
@@ -54,14 +53,13 @@ def run_trial(
     report: EpochHook = never,
     deadline: float | None = None,
     continues: int | None = None,
-    devices: Devices = ALONE,
     sink: Sink = discard,
 ) -> TrialResult:
     """Run one trial and write its weights to ``workdir/trials/NNNN/weights.safetensors``.
 
     The weights of trials that the report pruned, and of trials that had no time for a single measurement, are not
-    written; those that time ended are. A pruned trial of a tower leaves the state of its training instead, from which
-    another trial may go on (``continues``); so does one that is killed after a minute.
+    written; those that time ended are. A trial of a tower that time ended early, or that was killed, leaves the state
+    of its training about once a minute, from which another trial goes on (``continues``).
 
     Args:
         spec: what to do; ``spec.candidate`` is ``candidate.id``. Zero epochs measure the zero-shot classifier.
@@ -76,8 +74,7 @@ def run_trial(
         train_shots: at most so many training images a class; None takes the whole training split.
         report: told (epoch, validation, loss) after every epoch; True prunes the trial.
         deadline: `time.monotonic` at which the trial must be over; it then ends with what it has.
-        continues: number of a paused trial with the same ``spec`` in the same ``workdir``: its epochs are not repeated.
-        devices: what a tower trains on.
+        continues: number of an interrupted trial with the same ``spec`` in ``workdir``: its epochs are not repeated.
         sink: takes a `TrialEpoch` after every epoch; heads on cached features have none.
 
     Returns:
@@ -115,7 +112,6 @@ def run_trial(
         device=torch.device(device),
         paused=paused,
         keep=keep,
-        devices=devices,
     )
     try:
         outcome = run(work)
@@ -125,7 +121,7 @@ def run_trial(
     cut = outcome.ending is Ending.PRUNED or (late and 2 * len(outcome.curve) < max(1, spec.epochs))
     if outcome.checkpoint is not None and outcome.ending is not Ending.PRUNED:
         save_weights(workdir, number, outcome.checkpoint)
-    if not cut:
+    if not (late and cut):
         drop_paused(workdir, number)
     seconds = time.monotonic() - begun
     trained = len(outcome.curve) if outcome.trained is None else min(outcome.trained, len(outcome.curve))

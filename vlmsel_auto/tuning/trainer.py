@@ -19,7 +19,6 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from vlmsel_auto.models.threads import Threads
 from vlmsel_auto.process import handlers_kept
 from vlmsel_auto.tuning.data import Batch
-from vlmsel_auto.tuning.devices import Devices
 
 _CLIP = 1.0  # of the gradient's norm
 
@@ -73,8 +72,6 @@ def make_trainer(
     epochs: int,
     callbacks: list[pl.Callback],
     device: torch.device,
-    devices: Devices,
-    environment: LightningEnvironment,
     accumulate: int,
     bfloat16: bool,
     folder: Path,
@@ -84,24 +81,20 @@ def make_trainer(
     Args:
         epochs: of training.
         callbacks: ours.
-        device: its kind; with a single one, that one.
-        devices: how many, and how they share the work.
-        environment: who starts the processes, see `group`.
+        device: that it trains on.
         accumulate: batches whose gradients are summed.
         bfloat16: multiply in it; weights and what is summed stay in float32.
         folder: where Lightning might write.
     """
-    alone = devices.count == 1
     return pl.Trainer(
         accelerator=device.type,
-        devices=[device.index or 0] if device.type == "cuda" and alone else devices.count,
-        strategy="auto" if alone else devices.strategy,
+        devices=[device.index or 0] if device.type == "cuda" else 1,
         precision="bf16-mixed" if bfloat16 else "32-true",
         max_epochs=epochs,
         accumulate_grad_batches=accumulate,
         gradient_clip_val=_CLIP,
         callbacks=callbacks,
-        plugins=[environment],  # never that of a Slurm job around the search
+        plugins=[LightningEnvironment()],  # never that of a Slurm job around the search
         num_sanity_val_steps=0,
         log_every_n_steps=1,
         logger=False,

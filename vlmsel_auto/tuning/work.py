@@ -16,7 +16,6 @@ from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Candidate, Task, TrialSpec
 from vlmsel_auto.tuning.checkpoints import Checkpoint
 from vlmsel_auto.tuning.data import Measured, Splits
-from vlmsel_auto.tuning.devices import ALONE, Devices
 from vlmsel_auto.tuning.paused import Paused
 
 MAX_SCALE: Final = 100.0  # open_clip clamps the logit scale to 100 while it trains
@@ -74,7 +73,6 @@ class Work:
     device: torch.device
     paused: Paused | None = None  # go on from here
     keep: Callable[[Paused], None] | None = None  # takes the state of a training that may go on another day
-    devices: Devices = ALONE
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
