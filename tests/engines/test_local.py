@@ -6,10 +6,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
-from helpers.engine_jobs import Borrowing
+from helpers.engine_jobs import Summing
+from helpers.engine_world import as_completed
 from vlmsel_auto.engines.engine import Done, Resources
 from vlmsel_auto.engines.local import LocalEngine
 
@@ -46,25 +48,10 @@ def test_no_worker_outlives_a_coordinator_that_is_killed(when: str) -> None:
     assert not left
 
 
-def test_a_worker_without_a_job_lends_its_threads_and_takes_them_back() -> None:
-    heard: list[object] = []
+def test_each_worker_has_its_share_of_the_threads_and_a_job_may_name_its_own() -> None:
     with LocalEngine(2, threads=2) as engine:
-
-        def until(count: int) -> None:
-            while heard[-1:] != [count]:
-                assert engine.finished(timeout=0.05) is None
-
-        long = engine.submit(Borrowing(until=99), told=heard.append)
-        until(4)
-        other = engine.submit(Borrowing(until=2))
-        ended = engine.finished()
-        assert isinstance(ended, Done)
-        assert ended.ticket == other
-        until(4)
-        assert [each for each in heard if each] == [4, 2, 4]
-        bound = engine.submit(Borrowing(until=1), resources=Resources(threads=1))  # its own number
-        ended = engine.finished()
-        assert isinstance(ended, Done)
-        assert ended.ticket == bound
-        engine.stop(long)
-        assert isinstance(engine.finished(), Done)
+        shared = engine.share(np.ones(3))
+        asked = {engine.submit(Summing(shared=shared), resources=Resources(threads=each)): each for each in (None, 1)}
+        for ended in as_completed(engine):
+            assert isinstance(ended, Done)
+            assert ended.result[2] == (asked[ended.ticket] or 2)

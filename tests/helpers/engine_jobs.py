@@ -112,26 +112,6 @@ class Alternating:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Borrowing:
-    """Tells how many threads there are for it, whenever that changes, until there are so many."""
-
-    until: int
-
-    def run(self, channel: Channel) -> int:
-        from vlmsel_auto.engines.threads import lent_threads
-
-        told = None
-        while not channel.stopping:
-            if lent_threads() != told:
-                told = lent_threads()
-                channel.tell(told)
-            if told == self.until:
-                break
-            time.sleep(0.01)
-        return os.getpid()
-
-
-@dataclass(frozen=True, kw_only=True)
 class Marking:
     """Writes its process and threads into a file of its name, or fails."""
 

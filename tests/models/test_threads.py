@@ -5,8 +5,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmsel_auto.engines import threads as engine_threads
-from vlmsel_auto.models import threads as model_threads
 from vlmsel_auto.models.threads import ThreadChoice, measured_threads
 
 
@@ -84,24 +82,3 @@ def test_torch_has_its_threads_back():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("borrows", [False, True])
-def test_threads_that_are_lent_are_tried_and_given_back(monkeypatch: pytest.MonkeyPatch, *, borrows: bool) -> None:
-    monkeypatch.setattr(engine_threads._Lent, "threads", 1)
-    monkeypatch.setattr(model_threads, "_CHOICES", {})
-    before = torch.get_num_threads()
-    used = []
-    try:
-        torch.set_num_threads(1)
-        with measured_threads(torch.device("cpu"), borrows=borrows) as threads:
-            for lent in (1, 2, 1):
-                engine_threads.lend_threads(lent)
-                for _ in range(12):
-                    threads.done(4)
-                    used.append(torch.get_num_threads())
-        assert torch.get_num_threads() == 1
-    finally:
-        torch.set_num_threads(before)
-    assert set(used[:12]) == set(used[24:]) == {1}
-    assert used[12:18] == (5 * [2] + [1] if borrows else 6 * [1])  # fewer are tried too

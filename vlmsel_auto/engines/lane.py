@@ -1,7 +1,7 @@
 """One worker process of this machine, an executor of loky with a single process, so that its death costs one job.
 
-Each worker has a pipe: progress comes up, and orders go down: to stop, or how many threads there are. A worker whose
-pipe is closed ends itself, so that none outlives a coordinator that was killed.
+Each worker has a pipe: progress comes up, and the wish to stop goes down. A worker whose pipe is closed ends itself, so
+that none outlives a coordinator that was killed.
 """
 
 from __future__ import annotations
@@ -21,24 +21,9 @@ from loky.backend import get_context  # type: ignore[import-untyped]  # likewise
 from loky.process_executor import ProcessPoolExecutor  # type: ignore[import-untyped]
 
 from vlmsel_auto.engines.engine import Failure, Returned, Ticket, Told, perform
-from vlmsel_auto.engines.threads import lend_threads
 from vlmsel_auto.process import collections_paused
 
 _ENVIRONMENT: Final = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e15"}  # bytes: models come and go, which is no leak
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """An order: this job should end early."""
-
-    ticket: Ticket
-
-
-@dataclass(frozen=True, slots=True)
-class Lend:
-    """An order: so many threads are there for the worker now."""
-
-    threads: int
 
 
 @dataclass(eq=False)
@@ -50,14 +35,10 @@ class _Link:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def listen(self) -> None:
-        """Take orders until the coordinator is gone, and then end this process."""
+        """Take the coordinator's wishes until it is gone, and then end this process."""
         with suppress(EOFError, OSError):
             while True:
-                match self.pipe.recv():
-                    case Stop(ticket=ticket):
-                        self.asked = ticket
-                    case Lend(threads=threads):
-                        lend_threads(threads)
+                self.asked = int(self.pipe.recv())
         os._exit(1)
 
 
@@ -86,7 +67,7 @@ def _begin(pipe: Connection) -> None:
     threading.Thread(target=link.listen, daemon=True).start()
 
 
-def _work(ticket: Ticket, pickled: bytes, threads: int | None) -> Returned | Failure:
+def _work(ticket: Ticket, pickled: bytes, threads: int) -> Returned | Failure:
     try:
         with collections_paused():  # the first job imports all that it needs
             job = cloudpickle.loads(pickled)  # from this engine's own coordinator
@@ -101,7 +82,7 @@ class Entry:
 
     ticket: Ticket
     pickled: bytes
-    threads: int | None  # None: those of a worker, and what others lend
+    threads: int
     told: Told
     tries: int  # left
     begun: int = 0
@@ -119,10 +100,9 @@ class Lane:
         )
         self.entry: Entry | None = None
         self.future: Future[Returned | Failure] | None = None
-        self._lent = 0
 
-    def begin(self, entry: Entry, *, threads: int, wake: Connection) -> None:
-        """Run a job with so many threads, where it names no other number; ``wake`` gets a byte when it ends."""
+    def begin(self, entry: Entry, *, wake: Connection) -> None:
+        """Run a job; ``wake`` gets a byte when it ends."""
 
         def done(_: object) -> None:
             with suppress(OSError):  # the engine was closed
@@ -130,19 +110,13 @@ class Lane:
 
         entry.begun += 1
         self.entry = entry
-        self.future = self._executor.submit(_work, entry.ticket, entry.pickled, entry.threads or threads)
+        self.future = self._executor.submit(_work, entry.ticket, entry.pickled, entry.threads)
         self.future.add_done_callback(done)
 
-    def lend(self, threads: int) -> None:
-        """Say how many threads are there for the job."""
-        if threads != self._lent:
-            self._lent = threads
-            self.order(Lend(threads))
-
-    def order(self, order: Stop | Lend) -> None:
-        """Send it to the worker."""
-        with suppress(OSError):  # it has just died
-            self.pipe.send(order)
+    def stop(self, ticket: Ticket) -> None:
+        """Ask the job to end early."""
+        with suppress(OSError):  # the worker has just died
+            self.pipe.send(ticket)
 
     def drain(self) -> None:
         """Hand on what the job has told."""

@@ -32,7 +32,7 @@ from vlmsel_auto.engines.engine import (
     outcome_of,
 )
 from vlmsel_auto.engines.held_folder import hold, release
-from vlmsel_auto.engines.lane import Entry, Lane, Stop
+from vlmsel_auto.engines.lane import Entry, Lane
 
 _THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -54,7 +54,7 @@ def _read(path: str) -> object:
 
 
 class LocalEngine(Engine):
-    """So many worker processes on this machine. Those that have nothing to do lend their threads to the others.
+    """So many worker processes on this machine.
 
     Args:
         workers: of them.
@@ -67,7 +67,6 @@ class LocalEngine(Engine):
             raise ValueError(f"workers must be at least 1, but got {workers!r}")
         self._slots = workers
         self.threads = threads or max(1, _cores() // workers)
-        self._all_threads = workers * threads if threads else max(1, _cores())
         self._lanes: list[Lane | None] = [None] * workers
         self.environments: list[dict[str, str]] = [
             dict.fromkeys(_THREADS, str(self.threads))
@@ -107,7 +106,8 @@ class LocalEngine(Engine):
         except Exception as error:  # noqa: BLE001 - pickling calls the job's own code; it fails alone
             self._ready.append(Failed(ticket=ticket, failure=Failure.of(error)))
             return ticket
-        self._queue.append(Entry(ticket=ticket, pickled=pickled, threads=resources.threads, told=told, tries=tries))
+        threads = resources.threads or self.threads
+        self._queue.append(Entry(ticket=ticket, pickled=pickled, threads=threads, told=told, tries=tries))
         self._fill()
         return ticket
 
@@ -117,7 +117,6 @@ class LocalEngine(Engine):
         while True:
             self._settle()
             self._fill()
-            self._lend()
             if self._ready:
                 return self._ready.popleft()
             busy = self._busy()
@@ -133,7 +132,7 @@ class LocalEngine(Engine):
         """See `Engine`."""
         for lane in self._busy():
             if lane.entry is not None and lane.entry.ticket == ticket:
-                lane.order(Stop(ticket))
+                lane.stop(ticket)
 
     def cancel(self, ticket: Ticket) -> None:
         """See `Engine`."""
@@ -163,13 +162,6 @@ class LocalEngine(Engine):
     def _busy(self) -> list[Lane]:
         return [lane for lane in self._lanes if lane is not None and lane.entry is not None]
 
-    def _lend(self) -> None:
-        """Deal all threads to the workers that have a job, but for jobs that named a number."""
-        busy = self._busy()
-        for lane in busy:
-            asked = None if lane.entry is None else lane.entry.threads
-            lane.lend(asked or max(self.threads, self._all_threads // len(busy)))
-
     def _fill(self) -> None:
         """Give what is queued to workers that have nothing to do."""
         for place, lane in enumerate(self._lanes):
@@ -180,11 +172,11 @@ class LocalEngine(Engine):
             entry = self._queue.popleft()
             try:
                 self._lanes[place] = used = lane or Lane(self.environments[place])
-                used.begin(entry, threads=self.threads, wake=self._wake)
+                used.begin(entry, wake=self._wake)
             except BrokenProcessPool:  # it died while it had nothing to do
                 used.kill()
                 self._lanes[place] = used = Lane(self.environments[place])
-                used.begin(entry, threads=self.threads, wake=self._wake)
+                used.begin(entry, wake=self._wake)
 
     def _settle(self) -> None:
         """Take what has ended from its worker, and bury the dead."""

@@ -8,22 +8,6 @@ from contextlib import contextmanager
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
 
-class _Lent:
-    """Of this process."""
-
-    threads: int | None = None
-
-
-def lend_threads(count: int) -> None:
-    """Let the job of this process, a worker, compute with so many threads from now on, where that serves it."""
-    _Lent.threads = count
-
-
-def lent_threads() -> int | None:
-    """How many the coordinator lends now, those included that the worker has anyway; None: this is no worker."""
-    return _Lent.threads
-
-
 @contextmanager
 def limited_threads(count: int | None) -> Iterator[None]:
     """Torch and BLAS use ``count`` threads within the block; None: as before."""

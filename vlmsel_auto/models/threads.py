@@ -7,13 +7,11 @@ slower than one does, and on a quiet machine faster; nothing tells but the clock
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 import torch
-
-from vlmsel_auto.engines.threads import lent_threads
 
 _WARM, _BATCHES = 1, 4  # batches after a change that do not count, and that do
 _HOPELESS: Final = 1.25  # times the best seconds: fewer threads are not tried
@@ -26,7 +24,6 @@ class ThreadChoice:
     """Chooses among ``most`` threads, half as many, ... one, by the seconds of batches; takes the time from outside."""
 
     def __init__(self, most: int) -> None:
-        self.most = most
         self._options = [most >> halving for halving in range(most.bit_length())]
         self.threads = most
         self._trying = len(self._options) > 1
@@ -79,16 +76,11 @@ class ThreadChoice:
 
 
 class Threads:
-    """Tells a `ThreadChoice` what batches take, and torch what it chose.
+    """Tells a `ThreadChoice` what batches take, and torch what it chose, if torch is to be told."""
 
-    Args:
-        choice: among as many threads as there are now.
-        most: how many there may be, asked after every batch; None: as many as there are now, and torch is told nothing.
-    """
-
-    def __init__(self, choice: ThreadChoice, *, most: Callable[[], int] | None = None) -> None:
+    def __init__(self, choice: ThreadChoice, *, sets: bool = True) -> None:
         self._choice = choice
-        self._most = most
+        self._sets = sets
         self._last = time.monotonic()
 
     def start(self) -> None:
@@ -99,45 +91,28 @@ class Threads:
         """The batch is over."""
         now = time.monotonic()
         chosen = self._choice.observe(now - self._last, images=images, now=now)
-        if self._most is None:
-            return
-        most = self._most()
-        if most != self._choice.most:  # another worker lends its own, or wants them back
-            self._choice = _choice_of(most)
-            chosen = self._choice.threads
-        if chosen != torch.get_num_threads():
+        if self._sets and chosen != torch.get_num_threads():
             torch.set_num_threads(chosen)
 
 
 _CHOICES: Final[dict[int, ThreadChoice]] = {}  # by most threads: what one trial found out serves the next
 
 
-def _choice_of(most: int) -> ThreadChoice:
-    """For other work than before."""
-    choice = _CHOICES.setdefault(most, ThreadChoice(most))
-    choice.begin()
-    return choice
-
-
 @contextmanager
-def measured_threads(device: torch.device, *, borrows: bool = False) -> Iterator[Threads]:
+def measured_threads(device: torch.device) -> Iterator[Threads]:
     """Let torch compute with as many threads as serve the batches within; afterwards it has those that it had.
 
-    Never more than torch has now: who limits them, by ``OMP_NUM_THREADS`` say, is obeyed. With ``borrows`` those count
-    too that other workers lend while they have nothing to do. On an accelerator nothing changes.
+    Never more than torch has now: who limits them, by ``OMP_NUM_THREADS`` say, is obeyed. On an accelerator nothing
+    changes.
     """
-    own = torch.get_num_threads()
+    most = torch.get_num_threads()
     if device.type != "cpu":
-        yield Threads(ThreadChoice(1))
+        yield Threads(ThreadChoice(1), sets=False)
         return
-
-    def most() -> int:
-        lent = lent_threads() if borrows else None
-        return own if lent is None else max(own, lent)
-
-    choice = _choice_of(most())
+    choice = _CHOICES.setdefault(most, ThreadChoice(most))
+    choice.begin()
     torch.set_num_threads(choice.threads)
     try:
-        yield Threads(choice, most=most)
+        yield Threads(choice)
     finally:
-        torch.set_num_threads(own)
+        torch.set_num_threads(most)

@@ -187,7 +187,7 @@ def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1) -> Outc
             few, _ = images.batch(torch.arange(min(TRIED, len(images))))
             bfloat16 = tunes_in_bfloat16(model, model.normalise(few))
             tuner.train()
-            with measured_threads(model.device, borrows=True) as threads:
+            with measured_threads(model.device) as threads:
                 trainer = make_trainer(
                     epochs=epochs, callbacks=[callback, Timed(threads)], device=model.device,
                     accumulate=accumulate, bfloat16=bfloat16, folder=work.workdir,
