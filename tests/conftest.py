@@ -48,12 +48,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop() -> None:  # pytest-xdist's first process runs it too, but collects no tests
     """Collections of garbage skip what importing has made: each model that is let go costs one, of all objects."""
-    from vlmsel_auto import process
-
     gc.enable()
     gc.collect()
     gc.freeze()
-    process._FROZEN.set()  # else each search and each job would ask how many they are
     _IMPORTED.append(len(sys.modules))
 
 

@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Final, Generic, NewType, Protocol, Self, TypeAlias, TypeVar
 
 from vlmsel_auto.engines.threads import limited_threads
-from vlmsel_auto.process import older_objects_left_alone
 
 R_co = TypeVar("R_co", covariant=True)
 V = TypeVar("V")
@@ -238,7 +237,7 @@ def perform(job: Job[object], channel: Channel, *, threads: int | None) -> Retur
         KeyboardInterrupt: asked to end.
     """
     try:
-        with limited_threads(threads), older_objects_left_alone():
+        with limited_threads(threads):
             return Returned(result=job.run(channel))
     except Exception as error:  # noqa: BLE001 - whatever one job raises, the others go on and the reason is told
         return Failure.of(error)

@@ -21,7 +21,7 @@ from loky.backend import get_context  # type: ignore[import-untyped]  # likewise
 from loky.process_executor import ProcessPoolExecutor  # type: ignore[import-untyped]
 
 from vlmsel_auto.engines.engine import Failure, Returned, Ticket, Told, perform
-from vlmsel_auto.process import collections_paused
+from vlmsel_auto.process import collections_paused, older_objects_left_alone
 
 _ENVIRONMENT: Final = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e15"}  # bytes: models come and go, which is no leak
 
@@ -73,7 +73,8 @@ def _work(ticket: Ticket, pickled: bytes, threads: int) -> Returned | Failure:
             job = cloudpickle.loads(pickled)  # from this engine's own coordinator
     except Exception as error:  # noqa: BLE001 - a job that cannot be read fails alone
         return Failure.of(error)
-    return perform(job, _WorkerChannel(_links[-1], ticket), threads=threads)
+    with older_objects_left_alone():
+        return perform(job, _WorkerChannel(_links[-1], ticket), threads=threads)
 
 
 @dataclass(kw_only=True, eq=False)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from vlmsel_auto.engines.engine import Failure, Job, Returned, Ticket, perform
+from vlmsel_auto.process import older_objects_left_alone
 
 _POLL_SECONDS: Final = 20.0  # that the mailbox waits for news before it says that there are none
 
@@ -58,7 +59,8 @@ class _WorkerChannel:
 
 def work(job: Job[object], mailbox: Any, ticket: Ticket, threads: int) -> Returned | Failure:
     """The task of a worker."""
-    return perform(job, _WorkerChannel(mailbox, ticket), threads=threads)
+    with older_objects_left_alone():
+        return perform(job, _WorkerChannel(mailbox, ticket), threads=threads)
 
 
 def open_mailbox() -> Any:
