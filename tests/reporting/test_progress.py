@@ -235,22 +235,6 @@ def test_a_trial_without_epochs_shows_none():
     assert not any("epoch" in line for line in drawn(made))
 
 
-def test_a_frame_is_drawn_over_the_last_one():
-    console = Console(file=io.StringIO(), force_terminal=True, width=60, height=20)
-    with RichSink(console=console) as sink:
-        sink(StageStarted(stage="images", total=10))
-        time.sleep(0.7)
-        before = len(console.file.getvalue())
-        time.sleep(0.7)  # frames alone
-        frames = console.file.getvalue()[before:]
-        sink(Notice(text="a line that stays"))
-        text = console.file.getvalue()[before + len(frames) :]
-    assert "images" in frames
-    assert "\x1b[2K" not in frames  # no row is emptied before it is drawn
-    assert "\x1b[K" in frames  # but what is left of the row before
-    assert text.index("\x1b[2K") < text.index("a line that stays")
-
-
 def test_quiet_sink_tells_warnings_and_errors_only():
     stream = io.StringIO()
     sink = PlainSink(stream=stream, quiet=True)

@@ -6,18 +6,15 @@ Everything goes to standard error, so that standard output stays free for result
 from __future__ import annotations
 
 import contextlib
-import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TextIO
 
-from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderResult
-from rich.control import Control
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.segment import ControlCode, ControlType, Segment
 from rich.text import Text
 
 from vlmsel_auto.events import (
@@ -132,78 +129,6 @@ class PlainSink:
         return True
 
 
-class _Frame:
-    """The board drawn to the window's present size; remembers how wide its rows came out."""
-
-    def __init__(self, *, board: Board, lock: threading.Lock, now: Callable[[], float]) -> None:
-        self._board = board
-        self._lock = lock
-        self._now = now
-        self.widths: list[int] = []
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width, rows = options.size
-        height = max(1, rows - _ROWS_ABOVE)
-        try:
-            with self._lock:
-                drawn = render(self._board, now=self._now(), width=width, height=height)
-                lines = console.render_lines(drawn, options.update(height=None), pad=False)
-        except Exception:  # noqa: BLE001 - a frame that cannot be drawn is skipped, the work goes on
-            lines = []
-        lines = lines[:height]
-        self.widths = [Segment.get_line_length(line) for line in lines]
-        for index, line in enumerate(lines):
-            if index:
-                yield Segment.line()
-            yield from line
-            if self.widths[index] < width:  # a full row has no rest, and erasing there could take its last character
-                yield _ERASE_REST
-        yield _ERASE_BELOW
-
-
-_CODE: Sequence[ControlCode] = [(ControlType.ERASE_IN_LINE, 0)]  # marks a segment as no text
-_ERASE_REST = Segment("\x1b[K", None, _CODE)
-_ERASE_BELOW = Segment("\x1b[J", None, _CODE)
-
-
-class _SteadyLive(Live):
-    """rich's Live without flicker: a frame is drawn over the last one, not into a cleared place.
-
-    After a narrowing window it also clears the rows that the terminal wrapped.
-    """
-
-    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        """Lines that stay above the screen are written where it was, so that alone is cleared before."""
-        back, *others = super().process_renderables(renderables)
-        if isinstance(back, Control) and all(isinstance(each, Control) for each in renderables):
-            codes = [code for code in back.segment.control or () if code[0] is not ControlType.ERASE_IN_LINE]
-            back = Control(*codes)
-        return [back, *others]
-
-    def __init__(self, *, frame: _Frame, console: Console) -> None:
-        self._drawn = frame  # before super().__init__, which asks for the renderable
-        self._target = console
-        self._columns = console.width
-        super().__init__(
-            frame,
-            console=console,
-            refresh_per_second=_FRAMES_PER_SECOND,
-            transient=True,
-            redirect_stdout=sys.stdout.isatty(),  # prints of libraries go above the screen, pipes stay as they are
-            redirect_stderr=True,
-            vertical_overflow="crop",
-        )
-
-    def get_renderable(self) -> RenderableType:
-        """Called before each frame: move to where the old frame now ends once the terminal has wrapped it."""
-        columns = self._target.width
-        if columns < self._columns:
-            extra = sum(math.ceil(wide / columns) - 1 for wide in self._drawn.widths if wide > columns)
-            self._target.file.write("\r\x1b[2K\x1b[1A" * extra)
-        self._columns = columns
-        return self._drawn
-
-
 class RichSink:
     """A live screen on a terminal: stages, ranking, running and finished trials, budget.
 
@@ -219,7 +144,20 @@ class RichSink:
         self._now = now
         self._lock = threading.Lock()
         self._board = Board(started=now(), budget=Budget() if budget is None else budget)
-        self._live = _SteadyLive(frame=_Frame(board=self._board, lock=self._lock, now=now), console=self._console)
+        self._live = Live(
+            console=self._console,
+            get_renderable=self._frame,
+            refresh_per_second=_FRAMES_PER_SECOND,
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),  # prints of libraries go above the screen, pipes stay as they are
+            vertical_overflow="crop",
+        )
+
+    def _frame(self) -> RenderableType:
+        """The board drawn to the window's present size."""
+        width, rows = self._console.size
+        with self._lock:
+            return render(self._board, now=self._now(), width=width, height=max(1, rows - _ROWS_ABOVE))
 
     def __enter__(self) -> Self:
         """Start the screen."""
