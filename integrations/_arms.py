@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vlmsel_auto.planning.gaussian import Gaussians, given
 from vlmsel_auto.planning.posterior import expected_improvement
 from vlmsel_auto.records import FloatArray, IntArray
 
@@ -187,8 +188,8 @@ def _learned(values: FloatArray, *, candidates: IntArray, settings: IntArray) ->
     )
 
 
-def _mixture(belief: ArmBelief) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Means (G, A), covariances (G, A, A) and log weights (G,): past, pattern, vague for each of the spreads."""
+def _prior(belief: ArmBelief) -> Gaussians:
+    """Past, pattern and vague for each of the spreads."""
     slopes = belief.parts.T @ belief.parts
     past, pattern = (belief.cov + sd**2 * slopes for sd in _SLOPE_SDS)
     level = (_LEVEL * belief.spread) ** 2
@@ -196,21 +197,7 @@ def _mixture(belief: ArmBelief) -> tuple[FloatArray, FloatArray, FloatArray]:
     means = [each for s in _SPREADS for each in (s * belief.mean, zero, zero)]
     covs = [s**2 * each + level for s in _SPREADS for each in (past, pattern, belief.vague)]
     logs = [-0.5 * (math.log(s) / _SPREAD_LOG_SD) ** 2 + math.log(w) for s in _SPREADS for w in belief.weights]
-    return np.stack(means), np.stack(covs), np.array(logs)
-
-
-def _condition(belief: ArmBelief, *, rows: IntArray, values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Means (G, A), variances (G, A) and weights (G,) given that arms ``rows`` had ``values``."""
-    means, covs, logs = _mixture(belief)
-    factors = np.linalg.cholesky(covs[:, rows[:, None], rows] + (_NOISE * belief.spread) ** 2 * np.eye(len(rows)))
-    away = (values - means[:, rows])[:, :, None]
-    solved = np.linalg.solve(factors, np.concatenate([away, covs[:, rows, :]], axis=2))
-    residual, cross = solved[:, :, 0], solved[:, :, 1:]
-    means = means + np.einsum("gna,gn->ga", cross, residual)
-    variances = np.maximum(np.einsum("gaa->ga", covs) - (cross**2).sum(axis=1), 1e-12)
-    logs = logs - 0.5 * (residual**2).sum(axis=1) - np.log(np.einsum("gnn->gn", factors)).sum(axis=1)
-    weights = np.exp(logs - logs.max())
-    return means, variances, weights / weights.sum()
+    return Gaussians(mean=np.stack(means), cov=np.stack(covs), logs=np.array(logs))
 
 
 def posterior_arms(belief: ArmBelief, *, tried: Sequence[int], values: Sequence[float]) -> ArmPosterior:
@@ -228,8 +215,9 @@ def posterior_arms(belief: ArmBelief, *, tried: Sequence[int], values: Sequence[
     if len(found):
         found = warp(found, best=float(found.max()), top=belief.top)
         centre = float(found.mean())
-    means, variances, shares = _condition(belief, rows=rows, values=found - centre)
-    means = means + centre
+    noise = np.full(len(rows), (_NOISE * belief.spread) ** 2)
+    now = given(_prior(belief), seen=rows, values=found - centre, noise=noise)
+    means, variances, shares = now.mean + centre, now.variance, now.weights
     mean: FloatArray = shares @ means
     by_model = shares.reshape(len(_SPREADS), len(_WEIGHTS)).sum(axis=0)
     return ArmPosterior(

@@ -23,6 +23,7 @@ from typing import Final
 
 import numpy as np
 
+from vlmsel_auto.planning.gaussian import Gaussians, given
 from vlmsel_auto.planning.scenarios import Scenarios
 from vlmsel_auto.records import FloatArray, IntArray
 
@@ -127,37 +128,30 @@ def _stories(scenarios: Scenarios, policy: LookingPolicy) -> list[tuple[float, F
     ]
 
 
-def _condition(
-    mean: FloatArray, cov: FloatArray, *, seen: IntArray, values: FloatArray, noise: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray, float]:
-    """Mean (M,), variance (M,) and covariance (n, M) given n values with noise variances, and the log likelihood."""
-    cross = cov[seen]
-    factor = np.linalg.cholesky(cross[:, seen] + np.diag(noise + TINY))
-    residual = np.linalg.solve(factor, values - mean[seen])
-    half = np.linalg.solve(factor, cross)
-    variance = np.diag(cov) - np.sum(half**2, axis=0)
-    log = -0.5 * float(residual @ residual) - float(np.log(np.diag(factor)).sum())
-    return mean + half.T @ residual, np.maximum(variance, 0.0), cross - half[:, seen].T @ half, log
-
-
 def mixture(scenarios: Scenarios, looks: Sequence[Look], policy: LookingPolicy) -> list[MixturePart]:
     """The mixture given the looks, which `check_looks` has passed."""
-    seen = places_of(looks)
-    values = np.array([each.accuracy for each in looks], dtype=np.float64)
-    noise = np.array([each.sd for each in looks], dtype=np.float64) ** 2
+    stories = [each for each in enumerate(_stories(scenarios, policy)) if each[1][0]]
+    cases = [(story, spread, *of) for story, of in stories for spread in policy.spreads]
     level = level_variance(scenarios, policy)
-    found, logs = [], []
-    for story, (share, mean, cov) in enumerate(_stories(scenarios, policy)):
-        for spread in policy.spreads if share else ():
-            prior = scenarios.level + spread * mean
-            given = _condition(prior, spread**2 * cov + level, seen=seen, values=values, noise=noise)
-            found.append((story, *given[:3]))
-            logs.append(given[3] + math.log(share) - 0.5 * (math.log(spread) / policy.spread_log_sd) ** 2)
-    weights = np.exp(np.array(logs) - max(logs))
-    weights /= weights.sum()
+    prior = Gaussians(
+        mean=np.stack([scenarios.level + spread * mean for _, spread, _, mean, _ in cases]),
+        cov=np.stack([spread**2 * cov + level for _, spread, _, _, cov in cases]),
+        logs=np.array([
+            math.log(share) - 0.5 * (math.log(spread) / policy.spread_log_sd) ** 2 for _, spread, share, _, _ in cases
+        ]),
+    )  # fmt: skip
+    seen = places_of(looks)
+    found = given(
+        prior,
+        seen=seen,
+        values=np.array([each.accuracy for each in looks], dtype=np.float64),
+        noise=np.array([each.sd**2 for each in looks], dtype=np.float64),
+    )
     return [
-        MixturePart(story=story, weight=float(weight), mean=mean, variance=variance, seen=cross)
-        for (story, mean, variance, cross), weight in zip(found, weights, strict=True)
+        MixturePart(story=case[0], weight=float(weight), mean=mean, variance=variance, seen=cov[seen])
+        for case, weight, mean, variance, cov in zip(
+            cases, found.weights, found.mean, found.variance, found.cov, strict=True
+        )
     ]
 
 

@@ -21,9 +21,10 @@ from typing import Final
 import numpy as np
 from scipy.special import ndtr
 
+from vlmsel_auto.planning.gaussian import Gaussians, given
 from vlmsel_auto.planning.policy import POLICY, Policy
 from vlmsel_auto.ranks import error_correlation
-from vlmsel_auto.records import Candidate, FloatArray, IntArray, Ranking
+from vlmsel_auto.records import Candidate, FloatArray, Ranking
 
 _GRID: Final = np.linspace(-1.75, 1.75, 11)  # logarithms of s against its median; their standard deviation is 1
 _LEVEL_SD: Final = 1.0  # of the task's level: nothing is known
@@ -91,51 +92,19 @@ def belief_of(ranking: Ranking, *, candidates: Sequence[Candidate]) -> Belief:
     return Belief(candidates=names, mean=mean, cov=error_correlation(candidates) * np.outer(sd, sd))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Seen:
-    """n observations as arrays."""
-
-    rows: IntArray  # candidate
-    columns: IntArray  # method
-    values: FloatArray
-    sd: FloatArray
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Conditioned:
-    """Means and covariances given what was seen, for each of G values of s."""
-
-    mean: FloatArray  # (G, J, M)
-    cov: FloatArray  # (G, J, M, M)
-    evidence: FloatArray  # (G,) log marginal likelihood
-
-
-def _condition(belief: Belief, *, slopes: FloatArray, gains: FloatArray, seen: _Seen, policy: Policy) -> _Conditioned:
-    """Condition on the observations for all s at once; s and -s have the same covariances, which are made once."""
-    magnitudes, same = np.unique(np.abs(slopes), return_inverse=True)
-    squares, everyone = (magnitudes**2)[:, None, None], np.eye(len(belief.mean))
-    own_share, level, method = policy.arm_share**2, _LEVEL_SD**2, policy.method_sd**2
-    candidates = everyone[seen.rows]  # (n, M), 1 where it is the one that was seen
-    methods = np.eye(len(gains))[seen.columns]  # (n, J), likewise
-
-    before = slopes[:, None, None] * belief.mean + gains[:, None] + 0.5  # (G, J, M)
-
-    alike = methods @ methods.T
-    observed = squares * (belief.cov[np.ix_(seen.rows, seen.rows)] + own_share * alike * (candidates @ candidates.T))
-    observed += level + method * alike + np.diag(policy.noise_sd**2 + seen.sd**2)
-    factor = np.linalg.cholesky(observed)  # (S, n, n)
-    between = belief.cov[seen.rows][:, None] + own_share * methods[:, :, None] * candidates[:, None]  # (n, J, M)
-    cross = squares[..., None] * between + level + method * methods[:, :, None]
-    flat = cross.reshape(len(magnitudes), len(seen.rows), before[0].size)
-    white = np.linalg.solve(factor, flat)  # (S, n, J M)
-    by_method = np.moveaxis(white.reshape(cross.shape), 1, 3)  # (S, J, M, n)
-    prior = squares * (belief.cov + own_share * everyone) + level + method
-    cov = prior[:, None] - by_method @ np.swapaxes(by_method, 2, 3)
-
-    residual = np.linalg.solve(factor[same], (seen.values - before[:, seen.columns, seen.rows])[..., None])
-    mean = before + (np.swapaxes(white[same], 1, 2) @ residual).reshape(before.shape)
-    logs = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
-    return _Conditioned(mean=mean, cov=cov[same], evidence=-0.5 * (residual**2).sum(axis=(1, 2)) - logs[same])
+def _prior(belief: Belief, *, gains: FloatArray, policy: Policy) -> Gaussians:
+    """Over J x M metrics, method by method, for each s."""
+    slopes = slopes_of(policy)
+    size, count = len(belief.mean), len(gains)
+    same_method, everyone = np.kron(np.eye(count), np.ones((size, size))), np.eye(count * size)
+    own = np.tile(belief.cov, (count, count)) + policy.arm_share**2 * everyone
+    others = _LEVEL_SD**2 + policy.method_sd**2 * same_method
+    logs = -0.5 * (np.log(np.abs(slopes) / policy.typical_spread)) ** 2
+    return Gaussians(
+        mean=slopes[:, None] * np.tile(belief.mean, count) + np.repeat(gains, size) + 0.5,
+        cov=(slopes**2)[:, None, None] * own + others,
+        logs=logs + np.log(np.where(slopes > 0, 1 - policy.misled, policy.misled)),
+    )
 
 
 def posterior(
@@ -160,22 +129,20 @@ def posterior(
             raise ValueError(f"an observation must name a known candidate and method, but got {each!r}")
         if not math.isfinite(each.value) or not 0 <= each.sd < math.inf:
             raise ValueError(f"an observed metric must be finite, but got {each!r}")
-    seen = _Seen(
-        rows=np.array([each.candidate for each in observations], dtype=np.int64),
-        columns=np.array([each.method for each in observations], dtype=np.int64),
+    size, count = len(belief.mean), len(gains)
+    found = given(
+        _prior(belief, gains=np.asarray(gains, dtype=np.float64), policy=policy),
+        seen=np.array([each.method * size + each.candidate for each in observations], dtype=np.int64),
         values=np.array([each.value for each in observations], dtype=np.float64),
-        sd=np.array([each.sd for each in observations], dtype=np.float64),
+        noise=np.array([policy.noise_sd**2 + each.sd**2 for each in observations], dtype=np.float64),
     )
-    slopes = slopes_of(policy)
-    found = _condition(belief, slopes=slopes, gains=np.asarray(gains, dtype=np.float64), seen=seen, policy=policy)
-    logs = found.evidence - 0.5 * (np.log(np.abs(slopes) / policy.typical_spread)) ** 2
-    logs = logs + np.log(np.where(slopes > 0, 1 - policy.misled, policy.misled))
-    weights = np.exp(logs - logs.max())
-    weights /= weights.sum()
-    mean = np.tensordot(weights, found.mean, axes=1)
-    away = np.swapaxes(found.mean - mean, 0, 1)  # (J, G, M)
-    cov = np.tensordot(weights, found.cov, axes=1)
+    weights, means = found.weights, found.mean.reshape(-1, count, size)
+    mean = np.tensordot(weights, means, axes=1)  # (J, M)
+    away = np.swapaxes(means - mean, 0, 1)  # (J, G, M)
+    within = np.tensordot(weights, found.cov, axes=1).reshape(count, size, count, size)
+    cov = np.einsum("jajb->jab", within)
     cov = cov + np.swapaxes(away * weights[:, None], 1, 2) @ away  # the mixture's moments
+    slopes = slopes_of(policy)
     return Posterior(mean=mean.T, cov=cov, spread=float(weights @ np.abs(slopes)))
 
 
