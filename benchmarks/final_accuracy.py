@@ -31,6 +31,7 @@ import json
 import math
 import multiprocessing
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -72,6 +73,7 @@ class Found:
     calibration_error: float  # of the ensemble, or of the single model
     order: tuple[str, ...]  # the ranking before the first trial
     calibration_floor: float | None = None  # None: of an older record
+    median_tried: float | None = None  # likewise; of the trials whose test accuracy is known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,13 +133,14 @@ def search(target: Path, *, seconds: float, seed: int, library: Path, candidates
     answer = json.loads(ran.stdout)
     single = float(answer["best"]["test"])
     mean = answer["ensemble"]
-    tested = [each for each in answer["trials"] if each["test"] is not None]
+    tested = [float(each["test"]) for each in answer["trials"] if each["test"] is not None]
     on_test = (mean or answer["best"])["on_test"]
     return Found(
         single=single,
         ensemble=single if mean is None else float(mean["test"]),
-        best_tried=max(float(each["test"]) for each in tested),
-        tried=len({each["candidate"] for each in tested}),
+        best_tried=max(tested),
+        median_tried=statistics.median(tested),
+        tried=len({each["candidate"] for each in answer["trials"] if each["test"] is not None}),
         seconds=spent,
         calibration_error=float(on_test["calibration_error"]),
         calibration_floor=on_test["calibration_floor"],
@@ -221,6 +224,7 @@ def measure(
                         ("plain Optuna", None if curve is None else value_at(curve, left)),
                         ("hard top 3", None if hard is None else hard.single),
                         ("best tried", ours.best_tried),
+                        ("median tried", ours.median_tried),
                         ("best head", plain.best_head),
                     )
                     if value is not None

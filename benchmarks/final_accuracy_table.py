@@ -19,6 +19,7 @@ PAIRS = (
     ("single", "plain Optuna"),
     ("single", "hard top 3"),
     ("single", "best tried"),
+    ("single", "median tried"),
 )
 DRAWN = ("single", "ensemble", "twenty lines", "fifty lines", "long lines", "plain Optuna", "hard top 3", "zero-shot")
 
