@@ -17,8 +17,7 @@ from faults_world import CANDIDATES, Reference, Run, Watch, World, found_in
 Record = dict[str, object]
 KINDS = {
     "settings": "search.json", "candidates": "candidates.json", "ranking": "ranking.json",
-    "index of images": "pixels/*/index.json", "pixels": "pixels/*/*.u8", "journal": "study.journal",
-    "measurements": "targets/*/*.safetensors",
+    "index of images": "pixels/*/index.json",
     "result": "trials/0001/result.json", "weights": "trials/0001/weights.safetensors",
     "model": "model/open_clip_model.safetensors", "head": "model/head.safetensors", "report": "report/report.json",
     "library": "../*-home/library.safetensors",
@@ -40,10 +39,7 @@ def flipped(world: World, *, kind: str, reference: Reference) -> Record:
         files = [world.root / "flipped-home" / "library.safetensors"]
     draw = random.Random(kind)  # noqa: S311 - places, not secrets
     for file in files:
-        _flip(file, times=20 if kind == "pixels" else 1, draw=draw)  # some images are not read again
-    if kind == "pixels":  # or else what is on file of them is all that is needed
-        shutil.rmtree(workdir / "targets")
-        (workdir / "ranking.json").unlink()
+        _flip(file, draw=draw)
     run = world.run(workdir)
     said = [line for line in run.lines if "damaged" in line or "made again" in line]
     log = world.root / "flipped-home" / "cache" / "logs" / "vlmsel-auto.log"
@@ -60,16 +56,10 @@ def flipped(world: World, *, kind: str, reference: Reference) -> Record:
     return {"wrong": wrong, "files": len(files), "said": said[:1]}
 
 
-def _flip(file: Path, *, times: int, draw: random.Random) -> None:
+def _flip(file: Path, *, draw: random.Random) -> None:
     text = bytearray(file.read_bytes())
-    for _ in range(times):
-        text[_place(file, len(text), draw)] ^= 1 << draw.randrange(8)
+    text[draw.randrange(len(text))] ^= 1 << draw.randrange(8)
     file.write_bytes(bytes(text))
-
-
-def _place(file: Path, size: int, draw: random.Random) -> int:
-    """Anywhere; of decoded images in a row, for most of their file's head is empty."""
-    return draw.randrange(size // 2, size) if file.suffix == ".u8" else draw.randrange(size)
 
 
 def damaged_candidates(world: World) -> Record:

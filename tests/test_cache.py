@@ -1,7 +1,5 @@
 """The store gives back bit-equal arrays, whole entries or none."""
 
-import hashlib
-import json
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,9 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import save
 
-from vlmsel_auto.cache import Json, Store, default_cache_dir, digest, file_digest, sealed, write_atomically
+from vlmsel_auto.cache import Store, default_cache_dir, digest, file_digest, write_atomically
 from vlmsel_auto.errors import InputError
 
 
@@ -52,63 +49,12 @@ def test_an_entry_of_the_store_behind_is_read_and_never_written(tmp_path: Path) 
     assert behind.get("ab12") == ({}, {"n": 1})
 
 
-def _of_an_earlier_version(root: Path, arrays: dict[str, np.ndarray], record: dict[str, Json]) -> Path:
-    """An entry as it was kept in two files; without suffix."""
-    base = root / "ab" / "ab12"
-    data = save(arrays)
-    write_atomically(base.with_suffix(".safetensors"), data)
-    stamped = sealed({**record, "sha256 of the arrays": hashlib.sha256(data).hexdigest()})
-    write_atomically(base.with_suffix(".json"), json.dumps(stamped).encode())
-    return base
-
-
-def test_an_entry_of_an_earlier_version_is_read_and_replaced(tmp_path: Path) -> None:
-    base = _of_an_earlier_version(tmp_path, {"a": np.arange(3)}, {"n": 3})
-    got = Store(tmp_path).get("ab12")
-    assert got is not None
-    assert (got[0]["a"].tolist(), got[1]) == ([0, 1, 2], {"n": 3})
-    Store(tmp_path).put("ab12", {"a": np.arange(4)}, {"n": 4})
-    got = Store(tmp_path).get("ab12")
-    assert got is not None
-    assert (got[0]["a"].tolist(), got[1]) == ([0, 1, 2, 3], {"n": 4})
-    assert [each.name for each in base.parent.iterdir()] == ["ab12.safetensors"]
-
-
-@pytest.mark.parametrize("suffix", [".safetensors", ".json"])
-@pytest.mark.parametrize("cut", [0, 10])
-def test_a_damaged_entry_counts_as_absent(tmp_path: Path, suffix: str, cut: int) -> None:
-    old = _of_an_earlier_version(tmp_path / "old", {"a": np.ones(100)}, {})
-    new = tmp_path / "new" / "ab" / "ab12"
-    Store(tmp_path / "new").put("ab12", {"a": np.ones(100)}, {})
-    for base in (old,) if suffix == ".json" else (old, new):
-        path = base.with_suffix(suffix)
-        path.write_bytes(path.read_bytes()[:cut])
-        assert Store(base.parents[1]).get("ab12") is None
-
-
-@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_a_flipped_bit_anywhere_counts_as_absent_or_changes_nothing(
-    tmp_path_factory: pytest.TempPathFactory, place: float, bit: int
-) -> None:
-    store = Store(tmp_path_factory.getbasetemp() / "flipped")
-    store.put("ab12", {"a": np.ones(20), "b": np.zeros(3, dtype=np.int32)}, {"n": 1})
-    whole = store.get("ab12")
-    path = store.root / "ab" / "ab12.safetensors"
-    data = bytearray(path.read_bytes())
-    data[int(place * len(data))] ^= 1 << bit
-    path.write_bytes(bytes(data))
-    found = store.get("ab12")
-    assert found is None or (repr(found) == repr(whole))  # blanks between the parts of the header
-
-
-def test_a_flipped_bit_of_the_values_counts_as_absent(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    store.put("ab12", {"a": np.ones(100)}, {})
+@pytest.mark.parametrize("kept", [0, 10, -1])
+def test_an_entry_that_is_cut_short_counts_as_absent(tmp_path: Path, kept: int) -> None:
+    Store(tmp_path).put("ab12", {"a": np.ones(100)}, {})
     path = tmp_path / "ab" / "ab12.safetensors"
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(bytes(data))
-    assert store.get("ab12") is None
+    path.write_bytes(path.read_bytes()[:kept])
+    assert Store(tmp_path).get("ab12") is None
 
 
 @pytest.mark.parametrize("moment", [1, 2, 3])

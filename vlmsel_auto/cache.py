@@ -27,7 +27,6 @@ from safetensors.numpy import save as save_safetensors
 from vlmsel_auto.errors import InputError
 
 _SEAL: Final = "sha256"
-_DATA: Final = "sha256 of the arrays"
 _RECORD: Final = "record"  # in the metadata
 _log = logging.getLogger(__name__)
 
@@ -133,58 +132,28 @@ class Store:
     root: Path
     behind: Path | None = None  # another store's folder, which is read where this one lacks an entry
 
-    def _base(self, key: str) -> Path:
-        return self.root / key[:2] / key
+    def _path(self, key: str) -> Path:
+        return self.root / key[:2] / f"{key}.safetensors"
 
     def get(self, key: str) -> tuple[dict[str, NDArray[np.generic]], dict[str, Json]] | None:
-        """Return (arrays, record) of ``key``, or None when it is absent or damaged (it is then made again)."""
+        """Return (arrays, record) of ``key``, or None when it is absent or cannot be read (it is then made again)."""
         found = self._read(key)
         return Store(self.behind).get(key) if found is None and self.behind is not None else found
 
     def _read(self, key: str) -> tuple[dict[str, NDArray[np.generic]], dict[str, Json]] | None:
-        base = self._base(key)
+        path = self._path(key)
         try:
-            path = base.with_suffix(".safetensors")
-            arrays, metadata = _read_safetensors(path)
-            if metadata is None:  # of an earlier version, whose record lies beside it
-                kept, found = base.with_suffix(".json").read_text("utf-8"), file_digest(path)
-            else:
-                kept, found = metadata[_RECORD], _digest(arrays)
-            record = unsealed(json.loads(kept))
-            if found != record.pop(_DATA):
-                raise ValueError("a digest that is not that of the arrays")  # noqa: TRY301 - as what the others find
+            with safe_open(path, framework="np") as stream:
+                arrays = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping
+                return arrays, json.loads((stream.metadata() or {})[_RECORD])
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, SafetensorError) as error:
-            _log.warning("%s is damaged and will be made again: %s", base, error)
+            _log.warning("%s is damaged and will be made again: %s", path, error)
             return None
-        return arrays, record
 
     def put(self, key: str, arrays: Mapping[str, NDArray[np.generic]], record: Mapping[str, Json]) -> None:
         """Keep ``arrays`` and ``record`` under ``key``."""
-        base = self._base(key)
-        plain = {name: _little_endian(np.ascontiguousarray(value)) for name, value in arrays.items()}
-        stamped = json.dumps(sealed({**record, _DATA: _digest(plain)}), sort_keys=True)
-        write_atomically(base.with_suffix(".safetensors"), save_safetensors(plain, metadata={_RECORD: stamped}))
-        base.with_suffix(".json").unlink(missing_ok=True)  # of an earlier version
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, NDArray[np.generic]], dict[str, str] | None]:
-    """Arrays and metadata of a file; None: it has no metadata."""
-    with safe_open(path, framework="np") as stream:
-        return {name: stream.get_tensor(name) for name in stream.keys()}, stream.metadata()  # noqa: SIM118 - no mapping
-
-
-def _digest(arrays: Mapping[str, NDArray[np.generic]]) -> str:
-    """Hex SHA-256 of names, kinds, shapes and values."""
-    found = hashlib.sha256()
-    for name in sorted(arrays):
-        value = arrays[name]
-        found.update(json.dumps([name, value.dtype.name, value.shape]).encode())
-        found.update(value.tobytes())
-    return found.hexdigest()
-
-
-def _little_endian(value: NDArray[np.generic]) -> NDArray[np.generic]:
-    """The same numbers as safetensors keeps them."""
-    return value.astype(value.dtype.newbyteorder("<"), copy=False)
+        plain = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+        metadata = {_RECORD: json.dumps(dict(record), sort_keys=True)}
+        write_atomically(self._path(key), save_safetensors(plain, metadata=metadata))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import optuna
 from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
@@ -19,7 +20,7 @@ from vlmsel_auto.records import Task
 from vlmsel_auto.study.comparing import check_same_search, knows_more
 from vlmsel_auto.study.database import STUDY
 from vlmsel_auto.study.database_study import quiet_optuna
-from vlmsel_auto.study.journal import JOURNAL, CheckedJournal, mend
+from vlmsel_auto.study.journal import JOURNAL, mend
 from vlmsel_auto.study.mirror import DATABASE, StudyMirror
 from vlmsel_auto.study.optuna_study import OptunaStudy
 from vlmsel_auto.tuning.checkpoints import trial_dir
@@ -28,7 +29,7 @@ from vlmsel_auto.tuning.checkpoints import trial_dir
 def _journal(path: Path, *, sink: Sink) -> optuna.Study:
     """The study in a file that this process alone works on, mended after a kill."""
     mend(path, sink=sink)
-    storage = JournalStorage(CheckedJournal(str(path)))
+    storage = JournalStorage(JournalFileBackend(str(path)))
     return optuna.create_study(storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True)
 
 

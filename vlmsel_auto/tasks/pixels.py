@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,22 +70,11 @@ class PixelStore(PixelSource):
     def read(self, view: ImageView, indices: IntArray) -> NDArray[np.uint8]:
         """Return the images ``indices`` (positions in ``Task.paths``) in ``view``: uint8 (n, size, size, 3), RGB.
 
-        What is not there yet is decoded first, see `prepare`; so is what was damaged on disk.
+        What is not there yet is decoded first, see `prepare`.
         """
         indices = np.asarray(indices, dtype=np.int64)
         self.prepare(view, indices)
-        file, rows = self._file(view), self.rows[indices]
-        pixels = file.read(rows)
-        damaged = file.damaged(rows, pixels)
-        if not len(damaged):
-            return pixels
-        self.told.sink(
-            Notice(text=f"{len(damaged)} images in {file.path} were damaged: decoded again", level="warning")
-        )
-        with writing(self.entry), self._locked(file), file.writer() as writer:
-            writer.forget(damaged.tolist())
-        self.prepare(view, indices)
-        return file.read(rows)
+        return self._file(view).read(self.rows[indices])
 
     def prepare(self, view: ImageView, indices: IntArray, *, check: Callable[[], None] = lambda: None) -> None:
         """Decode what `read` would have to, in threads, and keep it.
@@ -100,15 +89,13 @@ class PixelStore(PixelSource):
         file, rows = self._file(view), self.rows[np.asarray(indices, dtype=np.int64)]
         if file.has(rows).all():
             return
-        with writing(self.entry), self._locked(file):
+        lock = self.entry / f".{file.path.name}.lock"
+        with writing(self.entry), locked(lock, wait=math.inf):
             missing = np.unique(rows[~file.has(rows)])
             near = np.isin(self.positions, self.source.beside(self.positions[missing]))
             missing = np.intersect1d(np.flatnonzero(near), self.rows[~file.has(self.rows)])
             if len(missing):
                 self._decode(view, file, missing, check=check)
-
-    def _locked(self, file: ViewFile) -> AbstractContextManager[None]:
-        return locked(self.entry / f".{file.path.name}.lock", wait=math.inf)
 
     @property
     def found_bad(self) -> tuple[BadFile, ...]:

@@ -3,7 +3,7 @@
 An entry is a folder named by a digest of what its images are. It holds ``index.json`` (an identity for each source
 image, with a digest of all) and a sparse file of rows for each view that was asked for (`viewfile`). The folder gets
 its name when the index is whole, so that a kill leaves either an entry or scraps that the next run sweeps away; rows
-are added one by one. A damaged index is made again from the sources; the rows beside it have check sums of their own.
+are added one by one. A damaged index, by which a search knows its images again, is made anew from the sources.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vlmsel_auto.records import ImageView
 from vlmsel_auto.tasks.identity import Identity, by_bytes, by_pixels
 from vlmsel_auto.tasks.viewfile import RowWriter, ViewFile, view_name
 
-_VERSION: Final = 4  # of the entry's layout and of the decoding rules: a change makes old entries unused
+_VERSION: Final = 5  # of the entry's layout and of the decoding rules: a change makes old entries unused
 _INDEX: Final = "index.json"
 _IMAGES: Final = "images"  # of the index
 _EAGER_BYTES: Final = 512 * 2**20  # of views that are made while images are decoded for their identity

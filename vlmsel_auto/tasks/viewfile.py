@@ -1,14 +1,12 @@
 """Rows of one view on disk: uint8 (count, size, size, 3) in a sparse file, which says of each row whether it is there.
 
-The file begins with four bytes a row: a check sum where the row is there, else 0. It is set once the row has reached
-the disk, so that a kill or a power cut leaves whole rows and missing ones, and a flipped bit is noticed. Rows that were
-never written take no space.
+The file begins with a byte a row: 1 where the row is there, else 0. It is set once the row has reached the disk, so
+that a kill or a power cut leaves whole rows and missing ones. Rows that were never written take no space.
 """
 
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +19,6 @@ from numpy.typing import NDArray
 from vlmsel_auto.records import ImageView, IntArray
 
 _PAGE: Final = 4096
-_SUM: Final = np.dtype("<u4")
 
 
 def view_name(view: ImageView) -> str:
@@ -45,8 +42,8 @@ class ViewFile:
 
     @property
     def start(self) -> int:
-        """Offset of the rows: behind a check sum for each, at a page."""
-        return -(-self.count * _SUM.itemsize // _PAGE) * _PAGE
+        """Offset of the rows: behind a byte for each, at a page."""
+        return -(-self.count // _PAGE) * _PAGE
 
     @property
     def _length(self) -> int:
@@ -57,23 +54,11 @@ class ViewFile:
         try:
             with self.path.open("rb", buffering=0) as stream:
                 if os.fstat(stream.fileno()).st_size == self._length:
-                    return np.asarray(self._sums(stream.fileno())[rows] != 0)
+                    there = np.frombuffer(os.pread(stream.fileno(), self.count, 0), dtype=np.uint8)
+                    return np.asarray(there[rows] != 0)
         except FileNotFoundError:
             pass
         return np.zeros(len(rows), dtype=bool)
-
-    def _sums(self, handle: int) -> NDArray[np.uint32]:
-        return np.frombuffer(os.pread(handle, self.count * _SUM.itemsize, 0), dtype=_SUM)
-
-    def damaged(self, rows: IntArray, pixels: NDArray[np.uint8]) -> IntArray:
-        """Those of the rows, read as ``pixels``, that are not what was written."""
-        if not len(rows):
-            return rows
-        with self.path.open("rb", buffering=0) as stream:
-            sums = self._sums(stream.fileno())
-        return np.array(
-            [row for row, read in zip(rows, pixels, strict=True) if _sum(read) != sums[row]], dtype=np.int64
-        )
 
     def read(self, rows: IntArray) -> NDArray[np.uint8]:
         """Rows that are there: (n, size, size, 3), in the order wanted."""
@@ -91,7 +76,7 @@ class ViewFile:
             if os.fstat(handle).st_size != self._length:
                 os.ftruncate(handle, 0)
                 os.ftruncate(handle, self._length)
-            yield RowWriter(handle=handle, file=self, sums=np.zeros(self.count, dtype=_SUM))
+            yield RowWriter(handle=handle, file=self)
         finally:
             os.close(handle)
 
@@ -102,11 +87,9 @@ class RowWriter:
 
     handle: int
     file: ViewFile
-    sums: NDArray[np.uint32]  # (count,) of the rows that were put
 
     def put(self, row: int, pixels: NDArray[np.uint8]) -> None:
         """Write one row, from any thread; it is there for readers after `commit`."""
-        self.sums[row] = _sum(pixels)
         left, offset = np.ascontiguousarray(pixels).data.cast("B"), self.file.start + row * self.file.row_bytes
         while left:  # pwrite may write less than asked
             written = os.pwrite(self.handle, left, offset)
@@ -116,13 +99,4 @@ class RowWriter:
         """Declare rows that were put as being there, once they have reached the disk."""
         os.fsync(self.handle)
         for row in rows:
-            os.pwrite(self.handle, self.sums[row].tobytes(), row * _SUM.itemsize)
-
-    def forget(self, rows: Iterable[int]) -> None:
-        """Declare rows as not being there."""
-        for row in rows:
-            os.pwrite(self.handle, bytes(_SUM.itemsize), row * _SUM.itemsize)
-
-
-def _sum(pixels: NDArray[np.uint8]) -> int:
-    return zlib.crc32(np.ascontiguousarray(pixels).data) or 1  # 0 says that there is no row
+            os.pwrite(self.handle, b"\1", row)
