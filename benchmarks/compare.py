@@ -47,14 +47,13 @@ MACHINE: Final = frozenset(
         "torch",
     ]
 )
-PLAIN: Final = ("-m", "vlmsel_auto", "bench", "--quiet")
-BENCH: Final = (*PLAIN, "--truth")
+BENCH: Final = (str(HERE / "compared_rankings.py"), "--truth")
 QUICK: Final[Mapping[str, tuple[str, ...]]] = {  # committed result -> arguments of Python; {out} is a folder
     "bench-zeroshot-0.json": (*BENCH, "zeroshot", "--shots", "0", "--output", "{out}"),
     "bench-tuned-0.json": (*BENCH, "tuned", "--shots", "0", "--output", "{out}"),
     "bench-tuned-4.json": (*BENCH, "tuned", "--shots", "4", "--output", "{out}"),
     "bench-tuned-16.json": (*BENCH, "tuned", "--shots", "16", "--output", "{out}"),
-    "bench-real.json": (*PLAIN, "--zoo", "real", "--output", "{out}"),
+    "bench-real.json": (str(HERE / "real_models.py"), "--write", "{out}/real.json"),
     "conductance-quick.json": (str(HERE / "conductance.py"), "--quick", "--write", "{out}/conductance.json"),
 }
 

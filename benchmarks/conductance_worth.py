@@ -23,20 +23,19 @@ from pathlib import Path
 import numpy as np
 from conductance_worth_cells import PASSES, RIVALS, Cells
 from conductance_worth_signals import Activity, Grid, Signals
+from dcd_authors import AUTHORS, authors_weights
 from ranking_table import chosen_elsewhere, measures
+from research import joined
+from research import load as load_research
 
-from vlmsel_auto.bench.blind import average_rank, weighted_rank
 from vlmsel_auto.bench.case import Case
-from vlmsel_auto.bench.rankings import RANKINGS
-from vlmsel_auto.bench.research import joined, research_path
-from vlmsel_auto.bench.research import load as load_research
+from vlmsel_auto.bench.rankings import RANKINGS, average_rank, weighted_rank
 from vlmsel_auto.cache import Store, digest
 from vlmsel_auto.library.file import load
 from vlmsel_auto.library.places import default_library_path
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.agreement import mean_interval, ndcg
-from vlmsel_auto.ranking.dcd_authors import AUTHORS, authors_weights
-from vlmsel_auto.ranking.divergence import TaskProfiles, divergences
+from vlmsel_auto.ranking.divergence import divergences
 from vlmsel_auto.ranking.fusion import Fusion, fit_fusion, fuse
 from vlmsel_auto.ranking.scaling import standardise
 from vlmsel_auto.ranking.signals import LABEL_SIGNALS
@@ -221,9 +220,8 @@ def alone(made: Signals, truth: Truth, passes: Sequence[str]) -> dict[str, Float
         found = []
         for case in cases:
             rest = np.arange(len(library.tasks)) != case.column
-            each = [a / np.array(one.elements) for a, one in zip(activity, research.candidates, strict=True)]
-            profiles = [TaskProfiles(activity=a) for a in each]
-            away = np.stack([divergences(AUTHORS, one.take(~rest), one.take(rest))[0] for one in profiles])
+            means = [a / np.array(one.elements) for a, one in zip(activity, research.candidates, strict=True)]
+            away = np.stack([divergences(AUTHORS, one[~rest], one[rest])[0] for one in means])
             found.append(measures([weighted_rank(case.source_truth, authors_weights(away))], case.truths))
         return np.array(found)
 
@@ -271,9 +269,7 @@ def main() -> None:
     parser.add_argument("--passes", nargs="*", choices=PASSES, default=PASSES)
     parser.add_argument("--write", type=Path, help="JSON of all rows")
     args = parser.parse_args()
-    library, research = joined(load(default_library_path()), load_research(research_path()))
-    if research is None:
-        parser.error("the research figures of the repository are needed")
+    library, research = joined(load(default_library_path()), load_research())
     cells = Cells(library=library, research=research, folder=args.tasks, records=args.records)
     cells.measure(args.passes)
     made, lines = Signals(cells), list[dict[str, object]]()

@@ -21,10 +21,10 @@ from typing import Literal
 
 import numpy as np
 import torch
+from research import Research
 from torch import Tensor
 from torch.nn import functional
 
-from vlmsel_auto.bench.research import Research
 from vlmsel_auto.cache import Store, digest
 from vlmsel_auto.conductance.layer import Conductance, choose_integrator, conductance
 from vlmsel_auto.conductance.scalars import Margin, Norm, Scalar

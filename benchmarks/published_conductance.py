@@ -1,4 +1,8 @@
-"""Packs the DCD authors' printed conductances, copied from their logs into a CSV, into the file that the package ships.
+"""Published conductances of real pretrained VLMs: what the DCD authors' code printed of 48 models on 21 data sets.
+
+benchmarks/data/dcd-conductance.safetensors has the mean |conductance| of every visual block, one image a data set, F =
+norm of the unnormalised embedding, from the logs of github.com/echoas8/DCD (commit 9e872a6). Run as a script, this
+packs the printed figures, copied from the logs into a CSV, into that file.
 
 Columns of the CSV: arch, tag, task (the authors' name), blocks and mean_abs_conductance_1e-9 (both separated by
 blanks, in one order). Data sets get the names of open_clip's table, where it has them.
@@ -12,14 +16,21 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
+from vlmsel_auto.cache import Json
+from vlmsel_auto.library.file import Arrays, checked, read_document, write_document
 from vlmsel_auto.library.published import read_table
-from vlmsel_auto.library.published_conductance import PublishedConductance, save, shipped_path
+from vlmsel_auto.records import FloatArray
 
+FORMAT: Final = "vlmsel_auto published conductance"
+VERSION: Final = 1
+PATH: Final = Path(__file__).parent / "data" / "dcd-conductance.safetensors"
+UNIT: Final = 1e-9  # figures are kept as whole numbers of it, as they were printed
 SOURCE: Final = "printed logs of github.com/echoas8/DCD, commit 9e872a6"
 NAMES: Final[Mapping[str, str]] = {
     "car": "Stanford Cars",
@@ -46,6 +57,55 @@ NAMES: Final[Mapping[str, str]] = {
 }
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PublishedConductance:
+    """M models on S data sets."""
+
+    candidate_ids: tuple[str, ...]  # (M,) "arch/tag" as in open_clip
+    tasks: tuple[str, ...]  # (S,) named as in `published.datasets`, where it has them
+    blocks: tuple[tuple[str, ...], ...]  # of each model its B visual blocks, shallow to deep
+    mean: tuple[FloatArray, ...]  # of each model (S, B): mean |conductance| over a block's neurons, > 0, units of F
+    source: str
+
+
+def save(published: PublishedConductance, path: Path) -> None:
+    """Write published conductances, whole or not at all.
+
+    Raises:
+        LibraryError: the file cannot be written.
+    """
+    document: Json = {
+        "candidates": [
+            {"id": name, "blocks": list(blocks)}
+            for name, blocks in zip(published.candidate_ids, published.blocks, strict=True)
+        ],
+        "tasks": list(published.tasks),
+        "source": published.source,
+    }
+    arrays = {f"mean/{m}": np.rint(one / UNIT).astype(np.uint32) for m, one in enumerate(published.mean)}
+    write_document(path, document, arrays, kind=FORMAT, version=VERSION)
+
+
+def load(path: Path = PATH) -> PublishedConductance:
+    """Read published conductances.
+
+    Raises:
+        LibraryError: the file is missing, unreadable, cut short, damaged, of another kind or version.
+    """
+    return read_document(path, _published, kind=FORMAT, version=VERSION)
+
+
+def _published(document: dict[str, Any], arrays: Arrays) -> PublishedConductance:
+    tasks, blocks = tuple(document["tasks"]), tuple(tuple(one["blocks"]) for one in document["candidates"])
+    return PublishedConductance(
+        candidate_ids=tuple(one["id"] for one in document["candidates"]),
+        tasks=tasks,
+        blocks=blocks,
+        mean=tuple(UNIT * checked(arrays, f"mean/{m}", (len(tasks), len(one))) for m, one in enumerate(blocks)),
+        source=document["source"],
+    )
+
+
 def read(path: Path) -> PublishedConductance:
     """The CSV's figures; KeyError where a model lacks a data set."""
     _, rows = read_table(path)
@@ -57,7 +117,7 @@ def read(path: Path) -> PublishedConductance:
         candidate_ids=ids,
         tasks=tuple(NAMES.values()),
         blocks=blocks,
-        mean=tuple(1e-9 * np.array(one, dtype=np.float64) for one in mean),
+        mean=tuple(UNIT * np.array(one, dtype=np.float64) for one in mean),
         source=SOURCE,
     )
 
@@ -66,7 +126,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path, metavar="CSV")
-    parser.add_argument("--out", type=Path, default=shipped_path(), help="(%(default)s)")
+    parser.add_argument("--out", type=Path, default=PATH, help="(%(default)s)")
     args = parser.parse_args()
     found = read(args.table)
     save(found, args.out)

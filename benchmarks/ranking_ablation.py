@@ -23,11 +23,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import research
+from compared_rankings import rankings
 from ranking_table import measures, print_table
+from research import joined
 
 from vlmsel_auto.bench.case import Case
-from vlmsel_auto.bench.research import joined, research_path
-from vlmsel_auto.bench.research import load as load_research
 from vlmsel_auto.bench.run import run_bench
 from vlmsel_auto.library.file import load
 from vlmsel_auto.library.places import default_library_path
@@ -179,14 +180,14 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", type=Path, default=default_library_path())
-    parser.add_argument("--research", type=Path, default=research_path(), help="scores that no ranking fuses")
+    parser.add_argument("--research", type=Path, default=research.PATH, help="scores that no ranking fuses")
     parser.add_argument("--truth", choices=("tuned", "zeroshot"), default=None, help="default: both")
     parser.add_argument("--shots", type=int, default=None, help="labels a class; default: 0, 1, 4, 16")
     parser.add_argument("--out", type=Path, help="JSON of all rows")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     library = load(args.library)
-    library, _ = joined(library, load_research(args.research))
+    library, found = joined(library, research.load(args.research))
     if args.quick:
         library = library.select_tasks(library.task_names[:6])
     wanted: list[tuple[Truth, int]] = [("zero_shot", 0), ("tuned", 0), ("tuned", 1), ("tuned", 4), ("tuned", 16)]
@@ -204,13 +205,14 @@ def main() -> None:
             print("\nscores and labelled images:", json.dumps(draws_against_errors(targets, shots=shots)))
     factors = np.geomspace(0.1, 10.0, len(library.candidates))
     factors[::2] = 1.0
+    every = rankings(found)
     names = ["dcd", "conductance_total", "conductance_total_calibrated", "fused_unlabelled", "fused"]
     for kind, one in (
         ("as it is", library),
         ("logit scales of every second candidate times .1 to 10", rescaled(library, factors)),
     ):
         for truth in ("zero_shot", "tuned"):
-            made = run_bench(one, truth=truth, shots=16, rankings=names)
+            made = run_bench(one, truth=truth, shots=16, rankings={name: every[name] for name in names})
             figures = {row.ranking: round(row.ndcg5, 4) for row in made.rows if row.ranking in names}
             print(f"{kind}, {truth} truth:", json.dumps(figures))
             rows.append({"table": "rescaled", "variant": kind, "truth": truth, **figures})

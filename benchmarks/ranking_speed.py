@@ -60,7 +60,6 @@ def targets(library: Library, *, seed: int) -> tuple[list[Measurement], IntArray
                 features=texts[labels] + rng.normal(scale=0.2, size=(IMAGES, WIDTH)),
                 text_features=texts,
                 baseline=np.zeros(WIDTH),
-                logit_scale=20.0,
                 activity=library.activity[m][0],
             )
         )

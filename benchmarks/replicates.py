@@ -2,7 +2,7 @@
 
 Two runs differ in their few-shot images and in the chance of training; they share the test images, which flatters the
 ceiling. ``zero-shot`` and ``probe`` are accuracies on the whole test split: oracles that no ranking has. Rankings are
-those of `vlmsel-auto bench` (the target's task left out), but on those tasks only that have several runs for every
+those of `compared_rankings.py` (the target's task left out), but on those tasks only that have several runs for every
 candidate. NDCG@5 has relevance max(0, 6 - true rank); every figure is a mean over tasks and runs.
 
     python benchmarks/replicates.py                                   # the shipped library, under a minute
@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import research
+from compared_rankings import rankings
 from ranking_table import measures
+from research import joined
 
 from vlmsel_auto.bench.case import Case
-from vlmsel_auto.bench.rankings import RANKINGS, replicate_scores
-from vlmsel_auto.bench.research import Research, joined, research_path
-from vlmsel_auto.bench.research import load as load_research
+from vlmsel_auto.bench.rankings import Ranking, replicate_scores
 from vlmsel_auto.library.file import load
 from vlmsel_auto.library.places import default_library_path
 from vlmsel_auto.library.records import Library
@@ -39,14 +41,14 @@ def whole_runs(library: Library, task: int) -> list[FloatArray]:
 
 
 def ranked(
-    library: Library, research: Research | None, tasks: list[int], *, shots: int, names: tuple[str, ...]
+    library: Library, every: Mapping[str, Ranking], tasks: list[int], *, shots: int, names: tuple[str, ...]
 ) -> dict[str, FloatArray]:
     """Measures of rankings on some tasks."""
     found: dict[str, list[FloatArray]] = {}
     for s in tasks:
-        case = Case(library=library, column=s, truth="tuned", shots=shots, research=research)
+        case = Case(library=library, column=s, truth="tuned", shots=shots)
         for name in names:
-            scores = RANKINGS[name](case)
+            scores = every[name](case)
             if scores:
                 found.setdefault(name, []).append(measures(scores, whole_runs(library, s)))
     return {name: np.mean(values, axis=0) for name, values in found.items()}
@@ -56,12 +58,13 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", type=Path, default=default_library_path())
-    parser.add_argument("--research", type=Path, default=research_path(), help="scores that no ranking fuses")
+    parser.add_argument("--research", type=Path, default=research.PATH, help="scores that no ranking fuses")
     parser.add_argument("--write", type=Path, help="JSON")
     parser.add_argument("--quick", action="store_true", help="16 labels only")
     args = parser.parse_args()
     library = load(args.library)
-    library, research = joined(library, load_research(args.research))
+    library, found = joined(library, research.load(args.research))
+    compared = rankings(found)
     tasks = [s for s in range(len(library.tasks)) if len(whole_runs(library, s)) > 1]
     if not tasks:
         parser.error(f"no task of the library has two complete tuning runs, but got {args.library}")
@@ -89,10 +92,10 @@ def main() -> None:
         every = [measures([oracle[:, s]], whole_runs(library, s)) for s in tasks]
         show(f"{name} (an oracle)", "", np.mean(every, axis=0), ceiling[0])
     if not args.quick:
-        for name, values in ranked(library, research, tasks, shots=0, names=(*BLIND, *UNLABELLED)).items():
+        for name, values in ranked(library, compared, tasks, shots=0, names=(*BLIND, *UNLABELLED)).items():
             show(name, 0, values, ceiling[0])
     for shots in (16,) if args.quick else (1, 4, 16):
-        for name, values in ranked(library, research, tasks, shots=shots, names=LABELLED).items():
+        for name, values in ranked(library, compared, tasks, shots=shots, names=LABELLED).items():
             show(name, shots, values, ceiling[0])
     record = {"tasks": [library.task_names[s] for s in tasks], "rows": rows}
     if args.write is not None:

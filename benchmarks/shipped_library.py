@@ -1,7 +1,7 @@
 """Builds the library that the package ships: the mini zoo on a folder of tasks, with tuned accuracies from a table.
 
 The same as ``vlmsel-auto library build TASKS --leave-out optical_digits --out FILE``, then ``vlmsel-auto library import
---tuned TABLE.csv``; with ``--research FILE`` also what `vlmsel_auto.bench.research` keeps. ``optical_digits`` stays
+--tuned TABLE.csv``; with ``--research FILE`` also what `research.py` keeps. ``optical_digits`` stays
 out: the demo's target is the same data. Finished cells are kept in ``--cache``, so a killed run goes on where it was.
 
     python benchmarks/shipped_library.py TASKS --tuned TABLE.csv --out vlmsel_auto/data/mini-zoo-library.safetensors \
@@ -28,9 +28,10 @@ LEFT_OUT = ("optical_digits",)
 
 def write_research(path: Path, *, folders: Sequence[Path], members: Sequence[Candidate], cache: Path | None) -> None:
     """Measure research figures on the images of the library's cells, whose embeddings are kept in the cache."""
+    from measure_research import assemble, measure_research
+    from research import save
+
     from vlmsel_auto import events
-    from vlmsel_auto.bench.measure_research import assemble, measure_research
-    from vlmsel_auto.bench.research import save
     from vlmsel_auto.cache import Store, default_cache_dir
     from vlmsel_auto.measuring.build import load_tasks
     from vlmsel_auto.measuring.cells import CellSettings
@@ -54,7 +55,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tuned", type=Path, help="table of tuned accuracies; its rows of other tasks are left out")
     parser.add_argument("--tuned-source", default=None, help="what the library cites as the source of the table")
-    parser.add_argument("--research", type=Path, help="also write the figures that only rows of the bench read")
+    parser.add_argument("--research", type=Path, help="also write the figures of compared_rankings.py")
     parser.add_argument("--only", default="", help="comma list of task names; default: all")
     parser.add_argument("--cache", type=Path, default=None)
     parser.add_argument("--jobs", type=int, default=1)

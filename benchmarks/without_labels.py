@@ -102,7 +102,6 @@ def measurement(candidate: Candidate, seen: Embeddings, *, library: Library, tas
         features=seen.images.astype(np.float64),
         text_features=seen.text.astype(np.float64),
         baseline=seen.baseline.astype(np.float64),
-        logit_scale=seen.logit_scale,
     )
     known = library.cell(candidate.id, task) if task in library.task_names else None
     if known is None:

@@ -17,7 +17,7 @@ from helpers.report_world import make_report
 from vlmsel_auto.cli.support import parse_duration
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.library import file as library_file
-from vlmsel_auto.library import published, published_conductance, tuned
+from vlmsel_auto.library import published, tuned
 from vlmsel_auto.models.candidates import mini_zoo, resolve
 from vlmsel_auto.models.ensembles import read_ensemble
 from vlmsel_auto.models.limits import read_limits
@@ -171,18 +171,6 @@ def test_libraries_whose_digest_is_right(library: Path, data: st.DataObject):
         spoilt, data.draw(changed(document)), arrays, kind=library_file.FORMAT, version=library_file.VERSION
     )
     read(lambda: library_file.load(spoilt), library_file.Library)
-
-
-@often
-@given(data=st.data())
-def test_published_conductance(tmp_path: Path, data: st.DataObject):
-    made = published_conductance.PublishedConductance(
-        candidate_ids=("a/b",), tasks=("x",), blocks=(("p", "q"),), mean=(np.ones((1, 2)),), source="s"
-    )
-    path = tmp_path / "c.safetensors"
-    published_conductance.save(made, path)
-    path.write_bytes(data.draw(damaged(path.read_bytes())))
-    read(lambda: published_conductance.load(path), published_conductance.PublishedConductance)
 
 
 @often

@@ -2,15 +2,12 @@
 
 import numpy as np
 
-from vlmsel_auto.bench.measure_research import ResearchCell
-from vlmsel_auto.bench.measure_research import assemble as assemble_research
-from vlmsel_auto.bench.research import ResearchCandidate
 from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.library.records import Build, Cell, SourceCandidate, SourceTask
 from vlmsel_auto.ranking.evidence.alignment import nearest
-from vlmsel_auto.ranking.evidence.text import text_scores
+from vlmsel_auto.ranking.evidence.knn import KNN, knn
 from vlmsel_auto.ranking.measurement import Measurement
-from vlmsel_auto.ranking.signals import SIGNALS, Embedded, image_number, label_free_signals
+from vlmsel_auto.ranking.signals import Embedded, evidence_scores, image_number, label_free_signals
 
 CLASSES, WIDTH, BLOCKS = 4, 10, (6, 8)
 SHOTS = (1, 4)
@@ -51,24 +48,28 @@ class World:
         activity = np.array([10.0, 4.0]) * np.exp(0.4 * self.quality[m, t] + 0.1 * rng.normal(size=2))
         return activity, tuple(signature)
 
-    def evidence(self, m, t, *, ranked):
-        """Scores of labels, of two draws at every number of shots: those that rankings fuse, or the others."""
-        evidence = {}
+    def labelled(self, m, t):
+        """The images of scores of labels: two draws at every number of shots."""
+        found = {}
         for draw in range(2):
             for shots in SHOTS:
                 few, labels, texts = self.embed(m, t, per_class=shots, draw=100 * draw + shots)
-                seen = Embedded(features=few, labels=labels, texts=texts, baseline=np.zeros(WIDTH))
-                evidence |= {
-                    (draw, shots, one.name): one.score(seen)
-                    for one in SIGNALS
-                    if one.labelled and one.ranked == ranked and one.name not in {"nleep", "logistic"}  # slow
-                }
-        return evidence
+                found[draw, shots] = Embedded(features=few, labels=labels, texts=texts, baseline=np.zeros(WIDTH))
+        return found
+
+    def evidence(self, m, t):
+        """Finite scores of labels of every draw."""
+        return {
+            (*drawn, name): value
+            for drawn, seen in self.labelled(m, t).items()
+            for name, value in (evidence_scores(seen) | {KNN: knn(seen.features, seen.classes)}).items()
+            if np.isfinite(value)
+        }
 
     def unlabelled(self, m, t):
         """The images of label-free signals."""
         features, _, texts = self.embed(m, t, per_class=12, draw=50)
-        return Embedded(features=features, texts=texts, baseline=np.zeros(WIDTH), logit_scale=10.0)
+        return Embedded(features=features, texts=texts, baseline=np.zeros(WIDTH))
 
     def task(self, t):
         """One source task."""
@@ -96,7 +97,7 @@ class World:
             total=float(np.mean(seen.features @ seen.texts.T)),
             tuned={f"run{r}": float(np.clip(hit + 0.01 * rng.normal(), 0, 1)) for r in range(2)},
             signals=label_free_signals(seen),
-            evidence={key: value for key, value in self.evidence(m, t, ranked=True).items() if np.isfinite(value)},
+            evidence=self.evidence(m, t),
             activity=self.profile(m, t)[0],
             predicted=(seen.features @ seen.texts.T).argmax(axis=1).astype(float),
             predicted_on=image_number(np.arange(len(seen.features))),
@@ -104,38 +105,13 @@ class World:
             neighbours_on=80.0,
         )
 
-    def research_cell(self, m, t):
-        """What only the bench reads of the same cell."""
-        activity, signature = self.profile(m, t)
-        images, labels, texts = self.embed(m, t, per_class=20, draw=70)
-        signals = label_free_signals(self.unlabelled(m, t), ranked=False)
-        ranked = {one.name for one in SIGNALS if one.ranked}
-        return ResearchCell(
-            candidate=ResearchCandidate(id=self.ids[m], sha256="", widths=BLOCKS, elements=(12, 40), embed_dim=WIDTH),
-            task=self.task(t),
-            signals={name: value for name, value in signals.items() if name not in ranked}
-            | text_scores(texts[:, None]),
-            evidence=self.evidence(m, t, ranked=False),
-            norm_activity=activity,
-            signature=signature,
-            absolute=tuple(np.abs(one) for one in signature),
-            class_accuracy=np.full(CLASSES, self.accuracy[m, t]),
-            class_text=texts,
-            class_image=np.stack([images[labels == c].mean(axis=0) for c in range(CLASSES)]),
-            image_sd=images.std(axis=0),
-        )
-
-    def research(self):
-        """Research figures of all candidates and tasks."""
-        return assemble_research(self.research_cell(m, t) for m in range(len(self.ids)) for t in range(len(self.names)))
-
     def library(self, *, candidates=None, tasks=None):
         """A library of some candidates and tasks (all by default)."""
         rows = range(len(self.ids)) if candidates is None else candidates
         columns = range(len(self.names)) if tasks is None else tasks
         return assemble([self.cell(m, t) for m in rows for t in columns])
 
-    def targets(self, t, *, per_class=4, candidates=None, logit_scale=10.0):
+    def targets(self, t, *, per_class=4, candidates=None):
         """Target records and labels of a task."""
         records, labels = [], None
         for m in range(len(self.ids)) if candidates is None else candidates:
@@ -147,7 +123,6 @@ class World:
                     features=features,
                     text_features=texts,
                     baseline=np.zeros(WIDTH),
-                    logit_scale=logit_scale,
                     total=0.0,
                     activity=activity,
                 )

@@ -18,7 +18,7 @@ from vlmsel_auto.measuring.cells import (
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.fingerprint import fingerprint
-from vlmsel_auto.ranking.signals import SIGNALS, image_number
+from vlmsel_auto.ranking.signals import IMAGE_SIGNALS, LABEL_SIGNALS, image_number
 from vlmsel_auto.tasks.task import load_task
 
 MEMBER = "EffNet-Mi-64.all-m"
@@ -84,8 +84,8 @@ def test_a_cell_says_what_was_measured_and_how(world):
     compared = compared_images(task, SETTINGS)
     assert cell.neighbours.shape == (len(compared), 0)  # few images have no near ones
     assert cell.neighbours_on == image_number(compared)
-    assert {name for _, _, name in cell.evidence} <= {one.name for one in SIGNALS if one.labelled}
-    assert set(cell.signals) <= {one.name for one in SIGNALS if not one.labelled}
+    assert {name for _, _, name in cell.evidence} <= {"knn", *LABEL_SIGNALS}
+    assert set(cell.signals) <= set(IMAGE_SIGNALS)
     assert cell.tuned == {}
     assert cell.seconds > 0
 

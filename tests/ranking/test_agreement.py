@@ -12,7 +12,6 @@ from sklearn.metrics import ndcg_score
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.ranking.agreement import (
     agreement,
-    authors_ndcg,
     mean_interval,
     ndcg,
     relevance,
@@ -30,28 +29,6 @@ def test_ndcg_is_sklearns_with_our_relevance(pairs):
     predicted, actual = np.array(pairs, dtype=float).T
     expected = ndcg_score([relevance(actual)], [predicted], k=5)
     assert ndcg(predicted, actual) == pytest.approx(expected, abs=1e-12)
-
-
-@given(st.permutations(range(9)), st.permutations(range(9)))
-def test_the_authors_ndcg_is_sklearns_on_the_intersection_of_the_top_fives(predicted, actual):
-    predicted, actual = np.array(predicted, dtype=float), np.array(actual, dtype=float)
-    shared = [m for m in range(9) if predicted[m] > 3 and actual[m] > 3]
-    if len(shared) < 2:
-        assert authors_ndcg(predicted, actual) == 0.0
-    else:
-        among = stats.rankdata(actual[shared])
-        expected = ndcg_score([among], [predicted[shared]])
-        assert authors_ndcg(predicted, actual) == pytest.approx(expected, abs=1e-12)
-
-
-def test_the_authors_ndcg_forgives_misses_and_lone_hits_are_nothing():
-    actual = np.arange(10.0)[::-1]  # the first five are the best
-    two_right = np.array([9.0, 8, 0, 1, 2, 7, 6, 5, 4, 3])
-    assert authors_ndcg(two_right, actual) == 1.0
-    turned = np.array([8.0, 9, 0, 1, 2, 7, 6, 5, 4, 3])
-    discount = 1 / np.log2(3)
-    assert authors_ndcg(turned, actual) == pytest.approx((1 + 2 * discount) / (2 + discount))
-    assert authors_ndcg(np.array([9.0, 0, 0, 0, 0, 8, 7, 6, 5, 4]), actual) == 0.0
 
 
 @given(coarse)

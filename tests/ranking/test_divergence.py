@@ -5,20 +5,19 @@ import pytest
 from scipy import special
 
 from vlmsel_auto.errors import InputError
-from vlmsel_auto.ranking.divergence import TaskProfiles, divergences, mixed_with_mean, source_weights
+from vlmsel_auto.ranking.divergence import divergences, source_weights, with_mean_of_others
 
 
 def euclid(targets, sources, used):
     """A divergence of three lines, as a researcher may write it."""
-    assert used.shape == (len(targets.activity), len(sources.activity))
-    return np.linalg.norm(targets.activity[:, None] - sources.activity, axis=2)
+    assert used.shape == (len(targets), len(sources))
+    return np.linalg.norm(targets[:, None] - sources, axis=2)
 
 
 def test_a_plain_function_is_a_divergence_and_unknown_tasks_are_left_out():
     activity = np.random.default_rng(0).random((5, 3))
     activity[1] = np.nan
-    tasks = TaskProfiles(activity=activity)
-    found = divergences(euclid, tasks, tasks, leave_out_own=True)
+    found = divergences(euclid, activity, activity, leave_out_own=True)
     known = np.delete(np.arange(5), 1)
     assert np.isnan(found[1]).all()
     assert np.isnan(found[:, 1]).all()
@@ -29,11 +28,11 @@ def test_a_plain_function_is_a_divergence_and_unknown_tasks_are_left_out():
 
 
 def test_targets_of_other_blocks_and_without_profiles():
-    sources = TaskProfiles(activity=np.ones((4, 3)))
+    sources = np.ones((4, 3))
     with pytest.raises(InputError, match="same blocks, but got 2 and 3"):
-        divergences(euclid, TaskProfiles(activity=np.ones((1, 2))), sources)
-    assert np.isnan(divergences(euclid, TaskProfiles(activity=np.full((1, 3), np.nan)), sources)).all()
-    nothing = TaskProfiles(activity=np.empty((4, 0)))
+        divergences(euclid, np.ones((1, 2)), sources)
+    assert np.isnan(divergences(euclid, np.full((1, 3), np.nan), sources)).all()
+    nothing = np.empty((4, 0))
     assert np.isnan(divergences(euclid, nothing, nothing, leave_out_own=True)).all()
 
 
@@ -51,8 +50,6 @@ def test_weights_follow_the_formula_and_ignore_unknown_sources():
     assert weights[2] == 0.0
 
 
-def test_pooling_goes_from_own_to_common_divergences():
+def test_who_has_no_profile_gets_the_mean_of_the_others():
     d = np.array([[1.0, 3.0], [20.0, 20.0], [np.nan, np.nan]])
-    np.testing.assert_allclose(mixed_with_mean(d, share=0.0)[:2], [[0.5, 1.5], [1.0, 1.0]])
-    np.testing.assert_allclose(mixed_with_mean(d, share=1.0), np.tile([0.75, 1.25], (3, 1)))
-    np.testing.assert_allclose(mixed_with_mean(d, share=0.0)[2], [0.75, 1.25])
+    np.testing.assert_allclose(with_mean_of_others(d), [[0.5, 1.5], [1.0, 1.0], [0.75, 1.25]])

@@ -11,6 +11,6 @@ def test_a_measurement_without_embeddings_has_nothing_to_score():
 
 
 def test_embeddings_come_with_labels_and_a_baseline_of_zeros_where_there_is_none():
-    one = Measurement(candidate="a", features=np.ones((2, 3)), text_features=np.eye(3)[:2], logit_scale=9.0)
+    one = Measurement(candidate="a", features=np.ones((2, 3)), text_features=np.eye(3)[:2])
     seen = one.embedded(np.array([0, 1]))
-    assert (seen.logit_scale, seen.labels.tolist(), seen.baseline.tolist()) == (9.0, [0, 1], [0.0, 0.0, 0.0])
+    assert (seen.labels.tolist(), seen.baseline.tolist()) == ([0, 1], [0.0, 0.0, 0.0])

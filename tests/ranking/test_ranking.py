@@ -55,8 +55,7 @@ def test_rescaled_logits_leave_the_ranking_as_it_was(world, library, with_labels
     targets, labels = world.targets(3, per_class=4)
     factors = [0.1 ** (m % 3 - 1) for m in range(len(targets))]
     changed = [
-        dataclasses.replace(one, logit_scale=one.logit_scale * factor, activity=one.activity * factor)
-        for factor, one in zip(factors, targets, strict=True)
+        dataclasses.replace(one, activity=one.activity * factor) for factor, one in zip(factors, targets, strict=True)
     ]
     activity = tuple(one * factor for factor, one in zip(factors, library.activity, strict=True))
     rescaled = dataclasses.replace(library, activity=activity, total=library.total * np.array(factors)[:, None])

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
-from vlmsel_auto.bench.research import Research
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.ranking.dcd import DEFAULT
-from vlmsel_auto.ranking.divergence import Divergence, TaskProfiles, Weighting
+from vlmsel_auto.ranking.dcd import dcd
+from vlmsel_auto.ranking.divergence import Divergence, Weighting
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.scores import Scores, score_candidates
 from vlmsel_auto.ranking.signals import LABEL_SIGNALS
@@ -28,12 +26,9 @@ class Case:
     column: int
     truth: Truth
     shots: int  # labels a class that rankings may look at
-    divergence: Divergence = DEFAULT
+    divergence: Divergence = dcd
     weighting: Weighting = field(default_factory=Weighting)
     seed: int = 0
-    research: Research | None = None  # of the library's candidates and tasks, in its order
-    conductance: bool = True  # False: sources count alike, as without any profile
-    norm: bool = False  # divergences of the profiles with F = norm of the embedding, which research has
 
     @cached_property
     def accuracy(self) -> FloatArray:
@@ -65,11 +60,6 @@ class Case:
 
     def gathered(self, *, shots: int) -> Sources:
         """The sources as the ranking wants them."""
-        profiles: Sequence[tuple[TaskProfiles, TaskProfiles] | None] | None = None
-        if not self.conductance:
-            profiles = [None] * len(self.rows)
-        elif self.research is not None:
-            profiles = self.profiles(self.research)
         return gather(
             self.sources,
             [
@@ -80,20 +70,7 @@ class Case:
             shots=shots,
             divergence=self.divergence,
             weighting=self.weighting,
-            profiles=profiles,
         )
-
-    def profiles(self, research: Research) -> list[tuple[TaskProfiles, TaskProfiles]]:
-        """Of the sources and of the target, of each of the M candidates; with ``norm`` means over a block's neurons."""
-        target = np.arange(len(self.library.tasks)) == self.column
-        found = []
-        for m in self.rows:
-            activity = self.library.activity[m]
-            if self.norm:
-                activity = research.norm_activity[m] / np.array(research.candidates[m].elements, dtype=np.float64)
-            known = TaskProfiles(activity=activity, signature=research.signature[m], absolute=research.absolute[m])
-            found.append((known.take(~target), known.take(target)))
-        return found
 
     def signal(self, name: str) -> FloatArray | None:
         """A label-free signal (M,) on the target, None if the library lacks it."""
@@ -111,8 +88,9 @@ class Case:
 
     @cached_property
     def without_conductance(self) -> Case:
-        """The same target, ranked without conductance."""
-        return replace(self, conductance=False)
+        """The same target, ranked without conductance: all sources count alike."""
+        unknown = tuple(np.full_like(one, np.nan) for one in self.library.activity)
+        return replace(self, library=replace(self.library, activity=unknown))
 
     @cached_property
     def fused(self) -> list[Scores]:

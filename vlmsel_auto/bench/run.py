@@ -7,21 +7,20 @@ The two ceilings are no rankings; they say how far any could get.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 
 from vlmsel_auto.bench.calibration import Claims, calibration, claims
 from vlmsel_auto.bench.case import Case
-from vlmsel_auto.bench.rankings import RANKINGS, WITHOUT_CONDUCTANCE, replicate_scores
-from vlmsel_auto.bench.research import Research, joined
-from vlmsel_auto.bench.table import BASE, MEASURES, BenchRow, BenchTable, Worth
+from vlmsel_auto.bench.rankings import BASE, RANKINGS, WITHOUT_CONDUCTANCE, Ranking, replicate_scores
+from vlmsel_auto.bench.table import MEASURES, BenchRow, BenchTable, Worth
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.agreement import mean_interval, ndcg, tau_b, top_k_loss, top_k_overlap, weighted_tau
-from vlmsel_auto.ranking.dcd import DEFAULT
+from vlmsel_auto.ranking.dcd import dcd
 from vlmsel_auto.ranking.divergence import Divergence
 from vlmsel_auto.ranking.sources import Truth, truth_of
 from vlmsel_auto.records import FloatArray
@@ -48,9 +47,8 @@ def run_bench(
     truth: Truth = "tuned",
     shots: int = 16,
     seed: int = 0,
-    divergence: Divergence = DEFAULT,
-    research: Research | None = None,
-    rankings: Sequence[str] | None = None,
+    divergence: Divergence = dcd,
+    rankings: Mapping[str, Ranking] = RANKINGS,
     sink: Sink = discard,
 ) -> BenchTable:
     """Compare rankings on every task of a library.
@@ -61,21 +59,17 @@ def run_bench(
         shots: labels a class of the labelled rankings; the library's nearest is taken. 0: without labels.
         seed: of simulated replicates and bootstraps.
         divergence: of the rows "dcd" and "fused".
-        research: figures that only some rows need; None: these are left out of the table.
-        rankings: names to compute (see `RANKINGS`), beside the average rank; None: all.
+        rankings: by name, beside the average rank.
         sink: told of every target.
 
     Returns:
-        The table; rows in the order of `RANKINGS`.
+        The table; rows in the order of ``rankings``, last the replicate ceiling.
 
     Raises:
-        LibraryError: the library is too small, or a ranking is unknown.
+        LibraryError: the library is too small.
     """
-    wanted = tuple(RANKINGS) if rankings is None else tuple(dict.fromkeys((BASE, *rankings)))
-    unknown = sorted(set(wanted) - set(RANKINGS) - {"replicate_ceiling"})
-    if unknown:
-        raise LibraryError(f"rankings must be of {', '.join(RANKINGS)}, but got {', '.join(unknown)}")
-    library, research = joined(library, research)
+    if BASE not in rankings:
+        rankings = {BASE: RANKINGS[BASE], **rankings}
     accuracies = truth_of(library, truth=truth)
     usable = [s for s in range(len(library.tasks)) if np.isfinite(accuracies[:, s]).sum() >= _MIN_CANDIDATES]
     if len(usable) < _MIN_TASKS:
@@ -89,29 +83,26 @@ def run_bench(
     began = time.perf_counter()
     sink(StageStarted(stage="ranking", total=len(usable), text="targets"))
     for done, (s, target) in enumerate(zip(usable, names, strict=True), start=1):
-        case = Case(
-            library=library, column=s, truth=truth, shots=shots, divergence=divergence, research=research, seed=seed
-        )
-        for name in wanted:
+        case = Case(library=library, column=s, truth=truth, shots=shots, divergence=divergence, seed=seed)
+        for name, ranking in rankings.items():
             start = time.perf_counter()
-            scores = RANKINGS[name](case) if name in RANKINGS else []
+            scores = ranking(case)
             spent = time.perf_counter() - start
             if scores:
                 seconds[name] = seconds.get(name, 0.0) + spent / len(scores) / len(case.rows) / len(usable)
                 measured = [_measure(_filled(score), one) for score in scores for one in case.truths]
                 figures.setdefault(name, {})[target] = np.mean(measured, axis=0)
-        if "fused" in wanted:
+        if "fused" in rankings:
             for fused in case.fused:
                 chances = case.chances(fused)
                 said += [claims(chances, one) for one in case.truths]
-        asked = rankings is None or "replicate_ceiling" in wanted
-        if asked and (pairs := replicate_scores(case, case.truths)):
+        if pairs := replicate_scores(case, case.truths):
             ceiling = np.mean([_measure(score, one) for score, one in pairs], axis=0)
             figures.setdefault("replicate_ceiling", {})[target] = ceiling
         sink(StageProgress(stage="ranking", done=done, text=target))
     sink(StageFinished(stage="ranking", seconds=time.perf_counter() - began))
     base = {name: float(values[0]) for name, values in figures[BASE].items()}
-    order = [name for name in (*RANKINGS, "replicate_ceiling") if name in figures]
+    order = [name for name in (*rankings, "replicate_ceiling") if name in figures]
     return BenchTable(
         rows=tuple(_row(name, figures[name], base, seconds.get(name, 0.0), seed) for name in order),
         targets=tuple(names),
@@ -120,7 +111,7 @@ def run_bench(
         shots=shots,
         calibration=calibration(said),
         conductance=_conductance(figures, seed=seed),
-        notes=_notes(truth, figures, wanted, researched=research is not None) + _holes(accuracies[:, usable]),
+        notes=_notes(truth, figures, rankings) + _holes(accuracies[:, usable]),
     )
 
 
@@ -170,13 +161,12 @@ def _holes(accuracies: FloatArray) -> tuple[str, ...]:
 
 
 def _notes(
-    truth: Truth, figures: Mapping[str, Mapping[str, FloatArray]], wanted: Sequence[str], *, researched: bool
+    truth: Truth, figures: Mapping[str, Mapping[str, FloatArray]], rankings: Mapping[str, Ranking]
 ) -> tuple[str, ...]:
     notes = []
-    left_out = [name for name in wanted if name not in figures]
+    left_out = [name for name in rankings if name not in figures]
     if left_out:
-        hint = "" if researched else " (no research figures were given)"
-        notes.append(f"left out, as the library lacks their data{hint}: {', '.join(left_out)}")
+        notes.append(f"left out, as the library lacks their data: {', '.join(left_out)}")
     if truth == "tuned" and "replicate_ceiling" in figures:
         there = figures["replicate_ceiling"]
         fused = [values[0] for target, values in figures.get("fused", {}).items() if target in there]
@@ -189,6 +179,4 @@ def _notes(
         notes.append(
             "replicate_ceiling: one test split predicts another of the same size, both simulated by binomial draws"
         )
-    if "swab" in figures:
-        notes.append("swab: class similarities by each candidate's own text tower, no captions")
     return tuple(notes)

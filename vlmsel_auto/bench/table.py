@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from vlmsel_auto.bench.calibration import Bin, Calibration
+from vlmsel_auto.bench.rankings import BASE
+from vlmsel_auto.cache import write_atomically
 from vlmsel_auto.ranking.sources import Truth
 from vlmsel_auto.records import Interval
 
-BASE: Final = "average_rank"  # the ranking that gains are over
 MEASURES: Final = ("ndcg5", "tau_b", "weighted_tau", "top5_overlap", "top1_loss", "top5_loss")
 
 
@@ -131,47 +132,29 @@ class BenchTable:
             ]
         return "\n".join([*lines, "", *(f"- {note}" for note in self.notes)]) + "\n"
 
+    def write(self, folder: Path) -> None:
+        """Write bench.json, bench.md and bench.svg into a folder."""
+        write_atomically(folder / "bench.json", (self.to_json() + "\n").encode())
+        write_atomically(folder / "bench.md", self.to_markdown().encode())
+        self.plot(folder / "bench.svg")
+
     def plot(self, path: Path) -> None:
         """Draw NDCG@5 of every ranking with the interval of its gain, as an SVG or PNG by the file's suffix."""
-        plot_gains(self.rows, path)
+        from matplotlib.figure import Figure
 
-
-class Gained(Protocol):
-    """What is drawn of a row."""
-
-    @property
-    def ranking(self) -> str:
-        """Name; that of a bound holds "_ceiling"."""
-        ...
-
-    @property
-    def ndcg5(self) -> float:
-        """In [0, 1]."""
-        ...
-
-    @property
-    def gain_interval(self) -> Interval | None:
-        """Of the gain over the average rank."""
-        ...
-
-
-def plot_gains(rows: Sequence[Gained], path: Path) -> None:
-    """Draw NDCG@5 of every row with the interval of its gain, as an SVG or PNG by the file's suffix."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.0, 0.28 * len(rows) + 1.2), layout="constrained")
-    axes = figure.subplots()
-    base = next(row.ndcg5 for row in rows if row.ranking == BASE)
-    for place, row in enumerate(rows[::-1]):
-        ceiling = "_ceiling" in row.ranking
-        axes.plot(row.ndcg5, place, "D" if ceiling else "o", color="0.5" if ceiling else "C0")
-        if row.gain_interval is not None:
-            ends = [base + row.gain_interval.low, base + row.gain_interval.high]
-            axes.plot(ends, [place, place], color="0.5" if ceiling else "C0", linewidth=1.0)
-    axes.axvline(base, color="0.7", linewidth=1.0, linestyle="--")
-    axes.set_yticks(range(len(rows)), [row.ranking for row in rows[::-1]])
-    axes.set_xlabel("NDCG@5, interval of the gain over the average rank (dashed)")
-    figure.savefig(path)
+        figure = Figure(figsize=(7.0, 0.28 * len(self.rows) + 1.2), layout="constrained")
+        axes = figure.subplots()
+        base = self.row(BASE).ndcg5
+        for place, row in enumerate(self.rows[::-1]):
+            ceiling = "_ceiling" in row.ranking
+            axes.plot(row.ndcg5, place, "D" if ceiling else "o", color="0.5" if ceiling else "C0")
+            if row.gain_interval is not None:
+                ends = [base + row.gain_interval.low, base + row.gain_interval.high]
+                axes.plot(ends, [place, place], color="0.5" if ceiling else "C0", linewidth=1.0)
+        axes.axvline(base, color="0.7", linewidth=1.0, linestyle="--")
+        axes.set_yticks(range(len(self.rows)), [row.ranking for row in self.rows[::-1]])
+        axes.set_xlabel("NDCG@5, interval of the gain over the average rank (dashed)")
+        figure.savefig(path)
 
 
 def figures(row: object, names: Sequence[str]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from vlmsel_auto.models.fingerprint import fingerprint
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.ranking.evidence import zeroshot
 from vlmsel_auto.ranking.evidence.alignment import COMPARED, nearest
+from vlmsel_auto.ranking.evidence.knn import KNN, knn
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.signals import SIGNALS, Embedded, evidence_scores, image_number, label_free_signals
 from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task
@@ -81,7 +82,7 @@ def _points(integrator: str, settings: CellSettings) -> int:
 
 def cell_key(*, candidate: Candidate, task: Task, settings: CellSettings) -> str:
     """Content address of a cell."""
-    names = " ".join(sorted(one.name for one in SIGNALS))  # a new score is measured, from kept embeddings
+    names = " ".join(sorted([KNN, *(one.name for one in SIGNALS)]))  # a new score is measured, from kept embeddings
     return digest(
         "library cell", CELL_VERSION, names, fingerprint(candidate), task.digest, cast("Json", settings.as_text())
     )
@@ -95,7 +96,7 @@ def is_current(cell: Cell, *, candidate: Candidate, task: Task, settings: CellSe
     return (
         cell.build.source == SOURCE
         and wanted.items() <= told.items()
-        and scores >= {one.name for one in SIGNALS if one.ranked}
+        and scores >= {one.name for one in SIGNALS}
         and cell.task.digest == task.digest
         and cell.candidate.sha256 == fingerprint(candidate)
     )
@@ -129,7 +130,6 @@ def measure_cell(*, model: LoadedModel, task: Task, settings: CellSettings, code
         draws=draws,
         zero_shot=zeroshot.zeroshot(tested, task.labels[task.test]),
         build=Build(source=SOURCE, code_version=code_version, settings=tuple(sorted(made.items()))),
-        seed=settings.seed,
     )
     return replace(cell, seconds=time.perf_counter() - began)
 
@@ -145,7 +145,6 @@ def cell_of(
     draws: Mapping[tuple[int, int], IntArray],
     zero_shot: float,
     build: Build,
-    seed: int,
 ) -> Cell:
     """The cell of a measurement; tuned accuracies are not in it yet.
 
@@ -158,15 +157,11 @@ def cell_of(
         return found.features[order[np.searchsorted(images, chosen, sorter=order)]]
 
     text = found.text_features
-    shown = Embedded(
-        features=features(unlabelled), texts=text, baseline=found.baseline, logit_scale=found.logit_scale, seed=seed
-    )
+    shown = Embedded(features=features(unlabelled), texts=text, baseline=found.baseline)
     evidence = {
         (w, shots, name): value
         for (w, shots), chosen in draws.items()
-        for name, value in evidence_scores(
-            replace(shown, features=features(chosen), labels=task.labels[chosen])
-        ).items()
+        for name, value in _scores(replace(shown, features=features(chosen), labels=task.labels[chosen])).items()
         if np.isfinite(value)
     }
     return Cell(
@@ -193,6 +188,11 @@ def cell_of(
         neighbours=nearest(features(compared)).astype(np.int16),
         neighbours_on=image_number(compared),
     )
+
+
+def _scores(seen: Embedded) -> dict[str, float]:
+    """What rankings fuse of labelled images, and k-NN, which the bench compares them with."""
+    return evidence_scores(seen) | {KNN: knn(seen.features, seen.classes)}
 
 
 def source_task(task: Task) -> SourceTask:

@@ -155,7 +155,6 @@ def _of_embeddings(candidate: Candidate, seen: Embeddings) -> Measurement:
         features=seen.images.astype(np.float64),
         text_features=seen.text.astype(np.float64),
         baseline=seen.baseline.astype(np.float64),
-        logit_scale=seen.logit_scale,
         seconds=seen.seconds,
         weights=fingerprint(candidate),
     )

@@ -69,7 +69,6 @@ def cells_of_search(
                 zeroshot.cosines(whole.features[: len(labelled)], one.text_features), task.labels[labelled]
             ),
             build=build,
-            seed=seed,
         )
         runs = {RUN: tuned[one.candidate]} if one.candidate in tuned else {}
         known = replace(cell.task, zero_shot_images=len(labelled))

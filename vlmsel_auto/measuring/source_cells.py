@@ -61,7 +61,6 @@ def measure_source(model: LoadedModel, task: Task, *, store: Store) -> Cell:
         draws={},
         zero_shot=zeroshot.zeroshot(cosine, task.labels[images]) if own else truth,
         build=Build(source=PACK, code_version=version("vlmsel-auto"), settings=tuple(sorted(settings.items()))),
-        seed=0,
     )
     present, labels = np.unique(task.labels[images], return_inverse=True)
     few = found.embedded(labels.astype(np.int64))

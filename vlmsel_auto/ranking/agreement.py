@@ -2,8 +2,7 @@
 
 NDCG@5 uses relevance max(0, 6 - true rank) and linear gain: with accuracies as relevance a random order already gets
 about .75 and the figure says nothing. Ties, on either side, are averaged over all their orders, so no result depends
-on the order in which candidates are listed; `authors_ndcg`, another author's measure, is the exception. Every figure
-has its definition in SciPy or scikit-learn:
+on the order in which candidates are listed. Every figure has its definition in SciPy or scikit-learn:
 ``scipy.stats.kendalltau``, ``scipy.stats.weightedtau`` and ``sklearn.metrics.ndcg_score`` are the oracles of the tests.
 """
 
@@ -55,26 +54,6 @@ def ndcg_of_each(predicted: FloatArray, actual: FloatArray) -> FloatArray:
     gain = np.sum(rel * (total[up_to] - total[before]) / (up_to - before), axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.where(ideal > 0.0, gain / ideal, math.nan), dtype=np.float64)
-
-
-def authors_ndcg(predicted: FloatArray, actual: FloatArray) -> float:
-    """NDCG@5 as the DCD authors compute it: among the candidates that stand in both top fives, blind for the misses.
-
-    Relevance is the rank among these n, n = best; linear gain, discount 1 / log2(1 + place among these). In [0, 1]; 0
-    where fewer than two are shared. Not comparable with `ndcg`. Of tied candidates the one listed first goes first.
-
-    Source: github.com/echoas8/DCD, commit 9e872a6 (`sklearn.metrics.ndcg_score` on the intersection).
-    """
-    best = np.argsort(-actual, kind="stable")[:TOP]
-    order = np.argsort(-predicted, kind="stable")[:TOP]
-    shared = best[np.isin(best, order)]  # best first
-    n = len(shared)
-    if n < 2:  # noqa: PLR2004 - one has no order
-        return 0.0
-    gain = np.arange(n, 0.0, -1.0)
-    discount = 1.0 / np.log2(np.arange(2, n + 2))
-    place = {int(candidate): k for k, candidate in enumerate(order[np.isin(order, shared)])}
-    return float(gain @ discount[[place[int(candidate)] for candidate in shared]] / (gain @ discount))
 
 
 def tau_b(predicted: FloatArray, actual: FloatArray) -> float:

@@ -1,7 +1,7 @@
 """Divergences between tasks as one candidate sees them, and the weights of source tasks that follow from them.
 
 A divergence is any callable of the form of `Divergence`: another one is tried by passing it to `rank_candidates` or to
-the bench's ``run_bench``. The one that is used by default is in `dcd`, that of the DCD paper in `dcd_authors`.
+the bench's ``run_bench``. The one that is used by default is in `dcd`.
 """
 
 from __future__ import annotations
@@ -20,37 +20,15 @@ from vlmsel_auto.records import FloatArray
 _TINY = 1e-12
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TaskProfiles:
-    """Conductance of one candidate on n tasks, means over each task's images; NaN rows are unknown."""
-
-    activity: FloatArray  # (n, B) sum of |conductance| of every block
-    signature: tuple[FloatArray, ...] = ()  # B arrays (n, C_b): signed conductance of every channel
-    absolute: tuple[FloatArray, ...] = ()  # B arrays (n, C_b): |conductance| of every channel
-
-    @property
-    def known(self) -> NDArray[np.bool_]:
-        """Which (n,) tasks have a profile."""
-        return np.asarray(np.isfinite(self.activity).all(axis=1) & (self.activity.shape[1] > 0))
-
-    def take(self, rows: NDArray[np.bool_]) -> TaskProfiles:
-        """The profiles of some tasks."""
-        return TaskProfiles(
-            activity=self.activity[rows],
-            signature=tuple(block[rows] for block in self.signature),
-            absolute=tuple(block[rows] for block in self.absolute),
-        )
-
-
 class Divergence(Protocol):
     """How different target tasks are from source tasks in the eyes of one candidate."""
 
-    def __call__(self, targets: TaskProfiles, sources: TaskProfiles, used: NDArray[np.bool_]) -> FloatArray:
+    def __call__(self, targets: FloatArray, sources: FloatArray, used: NDArray[np.bool_]) -> FloatArray:
         """Divergences (T, S) >= 0, larger for less similar tasks; the scale does not matter.
 
         Args:
-            targets: profiles of T tasks, all known.
-            sources: profiles of S tasks, all known.
+            targets: (T, B) activities of every block, means over a task's images of sum |conductance|, all known.
+            sources: (S, B) likewise.
             used: (T, S) which sources each target may know of. Other sources must not change a target's row; what
                 stands in their own places is ignored.
         """
@@ -63,13 +41,12 @@ class Weighting:
 
     alone: float = 0.1  # temperature where source accuracies alone make the ranking
     effects: float = 0.3  # temperature of candidate effects: what is left beyond a trend wants more sources
-    pooled: float = 0.0  # 0: every candidate has its own weights; 1: all share the mean of their divergences
 
 
 def divergences(
-    divergence: Divergence, targets: TaskProfiles, sources: TaskProfiles, *, leave_out_own: bool = False
+    divergence: Divergence, targets: FloatArray, sources: FloatArray, *, leave_out_own: bool = False
 ) -> FloatArray:
-    """Divergences (T, S) of T targets from S sources of one candidate, NaN where a profile is missing.
+    """Divergences (T, S) of T targets (T, B) from S sources (S, B) of one candidate, NaN where a profile is missing.
 
     With ``leave_out_own`` targets and sources are the same tasks, each compared with the others only; the diagonal is
     NaN.
@@ -77,38 +54,37 @@ def divergences(
     Raises:
         InputError: targets and sources have different blocks.
     """
-    if targets.activity.shape[1] != sources.activity.shape[1]:
+    if targets.shape[1] != sources.shape[1]:
         raise InputError(
-            "target and sources must have the same blocks, "
-            f"but got {targets.activity.shape[1]} and {sources.activity.shape[1]}"
+            f"target and sources must have the same blocks, but got {targets.shape[1]} and {sources.shape[1]}"
         )
-    used = np.outer(targets.known, sources.known)
+    used = np.outer(_known(targets), _known(sources))
     if leave_out_own:
         np.fill_diagonal(used, val=False)
     rows, columns = np.asarray(used.any(axis=1)), np.asarray(used.any(axis=0))
     result = np.full(used.shape, np.nan)
     if rows.any():
         part = np.ix_(rows, columns)
-        values = divergence(targets.take(rows), sources.take(columns), used[part])
+        values = divergence(targets[rows], sources[columns], used[part])
         result[part] = np.where(used[part], values, np.nan)
     return result
 
 
-def mixed_with_mean(divergence: FloatArray, *, share: float) -> FloatArray:
-    """Mix every candidate's divergences with the mean over candidates, after bringing them to one scale.
+def _known(profiles: FloatArray) -> NDArray[np.bool_]:
+    """Which (n,) tasks have a profile (n, B)."""
+    return np.asarray(np.isfinite(profiles).all(axis=1) & (profiles.shape[1] > 0))
 
-    Args:
-        divergence: (M, ..., S), NaN where unknown.
-        share: 0 keeps each candidate's own, 1 gives all the mean.
 
-    Returns:
-        (M, ..., S) divergences in units of each row's mean; candidates without any profile get the mean of the others.
+def with_mean_of_others(divergence: FloatArray) -> FloatArray:
+    """Divergences (M, ..., S) in units of each row's mean; candidates without any profile get the mean of the others.
+
+    NaN where nobody knows.
     """
     known = np.isfinite(divergence)
     mean = known_mean(divergence, axis=-1)
     scaled = divergence / np.where(mean > 0.0, mean, 1.0)
     common = np.where(known.any(axis=0), known_mean(scaled, axis=0), np.nan)
-    return np.where(known, (1.0 - share) * scaled + share * common, common)
+    return np.where(known, scaled, common)
 
 
 def source_weights(divergence: FloatArray, *, temperature: float) -> FloatArray:

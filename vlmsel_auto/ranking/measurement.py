@@ -32,7 +32,6 @@ class Measurement:
     others: FloatArray = field(default_factory=lambda: _nothing(0, 0))  # (u, D) visual embeddings of further images
     text_features: FloatArray = field(default_factory=lambda: _nothing(0, 0))  # (K, D) class weights
     baseline: FloatArray = field(default_factory=lambda: _nothing(0))  # (D,) embedding of the baseline image; (): 0
-    logit_scale: float = 1.0  # the model's own factor on cosines, exponentiated
     total: float = np.nan  # mean over images of F(x) - F(x0), F = margin
     activity: FloatArray = field(default_factory=lambda: _nothing(0))  # (B,) mean over images of sum |C|
     blocks: tuple[str, ...] = ()  # (B,) names of the visual blocks; (): embeddings only
@@ -59,6 +58,5 @@ class Measurement:
             features=features,
             texts=self.text_features,
             baseline=self.baseline if self.baseline.size else np.zeros(features.shape[1]),
-            logit_scale=self.logit_scale,
             labels=labels,
         )

@@ -18,7 +18,7 @@ import numpy as np
 
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.ranking.dcd import DEFAULT
+from vlmsel_auto.ranking.dcd import dcd
 from vlmsel_auto.ranking.divergence import Divergence
 from vlmsel_auto.ranking.evidence.alignment import alignment, nearest
 from vlmsel_auto.ranking.evidence.consensus import consensus, likeness
@@ -104,7 +104,7 @@ def rank_candidates(
     labels: IntArray | None = None,
     library: Library | None = None,
     truth: Truth = "tuned",
-    divergence: Divergence = DEFAULT,
+    divergence: Divergence = dcd,
     forecast: Forecast | None = None,
     correlation: FloatArray | None = None,
     failures: Mapping[str, str] | None = None,

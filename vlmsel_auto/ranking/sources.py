@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmsel_auto.library.records import Library, known_neighbours
-from vlmsel_auto.ranking.dcd import DEFAULT
+from vlmsel_auto.ranking.dcd import dcd
 from vlmsel_auto.ranking.divergence import (
     Divergence,
-    TaskProfiles,
     Weighting,
     divergences,
-    mixed_with_mean,
     source_weights,
+    with_mean_of_others,
 )
 from vlmsel_auto.ranking.evidence.alignment import alignment
 from vlmsel_auto.ranking.evidence.consensus import consensus
@@ -129,18 +128,19 @@ def reliability(truth: FloatArray, n_test: IntArray) -> FloatArray:
 
 
 def _divergences(
-    profiles: Sequence[tuple[TaskProfiles, TaskProfiles] | None], divergence: Divergence, *, n_tasks: int
+    library: Library, targets: Sequence[Measurement], rows: Sequence[int | None], divergence: Divergence
 ) -> tuple[FloatArray, FloatArray]:
     """Divergences between sources (M, S, S) and of the target from the sources (M, S), NaN without a profile."""
-    pairwise = np.full((len(profiles), n_tasks, n_tasks), np.nan)
-    to_target = np.full((len(profiles), n_tasks), np.nan)
-    for i, known in enumerate(profiles):
-        if known is None:
+    n_tasks = len(library.tasks)
+    pairwise = np.full((len(targets), n_tasks, n_tasks), np.nan)
+    to_target = np.full((len(targets), n_tasks), np.nan)
+    for i, (one, row) in enumerate(zip(targets, rows, strict=True)):
+        if row is None:
             continue
-        sources, target = known
+        sources = library.activity[row]
         pairwise[i] = divergences(divergence, sources, sources, leave_out_own=True)
-        if target.activity.shape[1] == sources.activity.shape[1]:
-            to_target[i] = divergences(divergence, target, sources)[0]
+        if one.activity.size == sources.shape[1]:
+            to_target[i] = divergences(divergence, one.activity[None], sources)[0]
     return pairwise, to_target
 
 
@@ -223,9 +223,8 @@ def gather(
     *,
     truth: Truth,
     shots: int,
-    divergence: Divergence = DEFAULT,
+    divergence: Divergence = dcd,
     weighting: Weighting = DEFAULT_WEIGHTING,
-    profiles: Sequence[tuple[TaskProfiles, TaskProfiles] | None] | None = None,
 ) -> Sources:
     """Arrange a library for a target.
 
@@ -236,8 +235,6 @@ def gather(
         shots: labels a class that the target has; 0: none.
         divergence: compares the target with the sources.
         weighting: how divergences become weights of the sources.
-        profiles: (M,) what the divergence compares, each candidate's sources and target; None: the activities that
-            library and targets hold.
 
     Returns:
         The arrays, in the order of ``targets``.
@@ -245,17 +242,10 @@ def gather(
     listed = [target.candidate for target in targets]
     rows = _places(library, listed)
     accuracies = source_truth(library, listed, truth=truth)
-    if profiles is None:
-        profiles = [
-            None
-            if row is None
-            else (TaskProfiles(activity=library.activity[row]), TaskProfiles(activity=one.activity[None]))
-            for row, one in zip(rows, targets, strict=True)
-        ]
-    pairwise, to_target = _divergences(profiles, divergence, n_tasks=len(library.tasks))
+    pairwise, to_target = _divergences(library, targets, rows, divergence)
     own = np.eye(len(library.tasks), dtype=np.bool_)
-    between = np.where(own, np.nan, _unknown_at_mean(mixed_with_mean(pairwise, share=weighting.pooled)))
-    near = _unknown_at_mean(mixed_with_mean(to_target, share=weighting.pooled))
+    between = np.where(own, np.nan, _unknown_at_mean(with_mean_of_others(pairwise)))
+    near = _unknown_at_mean(with_mean_of_others(to_target))
     similarity = source_weights(between, temperature=weighting.effects)
     similarity[:, own] = 0.0
     shown = {name: image_signal(library, name, rows) for name in image_signals(truth)}

@@ -40,7 +40,7 @@ from vlmsel_auto.reporting.report import (
 from vlmsel_auto.tuning.methods import label_of
 
 _PACKAGES = ("vlmsel-auto", "torch", "torchvision", "open_clip_torch", "timm", "lightning", "optuna", "scikit-learn",
-             "scipy", "numpy", "pot", "pillow")  # fmt: skip
+             "scipy", "numpy", "pillow")  # fmt: skip
 
 
 def truth_split(best: Mapping[str, TrialResult]) -> Split:

@@ -11,7 +11,6 @@ from scipy import special
 
 from helpers.blobs import blobs, texts_and_images
 from vlmsel_auto.ranking.evidence import zeroshot as zs
-from vlmsel_auto.ranking.evidence.hscore import hscore
 from vlmsel_auto.ranking.evidence.knn import knn
 from vlmsel_auto.ranking.evidence.leep import leep
 from vlmsel_auto.ranking.evidence.linear import ridge
@@ -20,7 +19,7 @@ from vlmsel_auto.ranking.evidence.logme import logme
 Score = Callable[[np.ndarray, np.ndarray], float]  # features (n, D), labels (n,)
 TextScore = Callable[[np.ndarray, np.ndarray, np.ndarray], float]  # and texts (K, D)
 
-of_labels = pytest.mark.parametrize("score", [hscore, knn, logme])
+of_labels = pytest.mark.parametrize("score", [knn, logme])
 of_texts = pytest.mark.parametrize(
     "score",
     [
@@ -28,9 +27,8 @@ of_texts = pytest.mark.parametrize(
         lambda f, y, t: ridge(f, y, text_features=t),
         lambda f, y, t: zs.margin(zs.cosines(f, t)),
         lambda f, y, t: zs.true_class_zscore(zs.cosines(f, t), y),
-        lambda f, y, t: zs.iimm(f, t),
     ],
-    ids=["leep", "ridge_text", "margin", "true_class_zscore", "iimm"],
+    ids=["leep", "ridge_text", "margin", "true_class_zscore"],
 )
 
 

@@ -1,4 +1,4 @@
-"""leep.py: the definition in loops, clusters."""
+"""leep.py: the definition in loops."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 from scipy import special
 
 from helpers.blobs import texts_and_images
-from vlmsel_auto.ranking.evidence.leep import leep, nleep
+from vlmsel_auto.ranking.evidence.leep import leep
 
 
 def test_leep_is_its_definition_in_loops():
@@ -22,11 +22,3 @@ def test_leep_is_its_definition_in_loops():
         total += math.log(inner)
     assert leep(p, labels) == pytest.approx(total / len(labels))
     assert leep(np.eye(3)[labels], labels) == pytest.approx(0.0)
-
-
-def test_nleep_prefers_separated_clusters_and_wants_enough_images():
-    near, labels, _ = texts_and_images(n=120, spread=2.0)
-    far, _, _ = texts_and_images(n=120, spread=0.1)
-    assert nleep(far, labels) > nleep(near, labels)
-    assert nleep(far, labels) <= 0.0
-    assert math.isnan(nleep(far[:20], labels[:20]))

@@ -1,16 +1,14 @@
-"""linear.py: scikit-learn's ridge and logistic regression."""
+"""linear.py: scikit-learn's ridge."""
 
 import math
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import accuracy_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.linear_model import Ridge
 
 from helpers.blobs import blobs, texts_and_images
 from vlmsel_auto.ranking.evidence.likelihood import fitted_log_likelihood
-from vlmsel_auto.ranking.evidence.linear import logistic, ridge, ridge_log_likelihood
+from vlmsel_auto.ranking.evidence.linear import ridge, ridge_log_likelihood
 from vlmsel_auto.ranking.evidence.zeroshot import cosines, zeroshot
 from vlmsel_auto.ranking.scaling import unit_rows
 
@@ -33,15 +31,6 @@ def test_ridge_is_sklearns_ridge_left_out_one_by_one():
 def test_ridge_starts_from_the_class_texts():
     features, labels, texts = texts_and_images(n=6, spread=0.4)
     assert ridge(features, labels, text_features=texts, penalty=1e6) == zeroshot(cosines(features, texts), labels)
-
-
-def test_logistic_is_sklearns_cross_validation():
-    features, labels, _ = texts_and_images()
-    x = (features - features.mean(axis=0)) / features.std(axis=0) / math.sqrt(8)
-    folds = StratifiedKFold(n_splits=4, shuffle=True, random_state=0)
-    predicted = cross_val_predict(LogisticRegression(C=8.0, max_iter=200), x, labels, cv=folds)
-    assert logistic(features, labels) == pytest.approx(accuracy_score(labels, predicted))
-    assert math.isnan(logistic(features[:3], labels[:3]))
 
 
 def test_ridge_left_out_is_scikit_learns_ridge_without_that_image():

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import numpy as np
 
 from vlmsel_auto.ranking.scaling import unit_rows
 from vlmsel_auto.records import FloatArray, IntArray
+
+KNN: Final = "knn"  # its name among the scores of a library
 
 
 def knn(features: FloatArray, labels: IntArray, *, k: int = 5) -> float:

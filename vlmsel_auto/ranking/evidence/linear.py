@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,35 +11,7 @@ from vlmsel_auto.ranking.evidence.likelihood import fitted_log_likelihood
 from vlmsel_auto.ranking.scaling import unit_rows
 from vlmsel_auto.records import FloatArray, IntArray
 
-_FOLDS = 4  # fewer when a class has fewer images
-_MIN_FOLDS = 2
 _PENALTIES = (0.03, 0.1, 0.3, 1.0)  # of `ridge_log_likelihood`
-
-
-def logistic(features: FloatArray, labels: IntArray, *, seed: int = 0) -> float:
-    """Accuracy in [0, 1] of multinomial logistic regression on standardised features, cross-validated.
-
-    NaN when fewer than two classes have two images or some class has a single one.
-    """
-    from sklearn.exceptions import ConvergenceWarning  # a second of imports that only labels need
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold
-
-    count = np.bincount(labels)
-    count = count[count > 0]
-    if len(count) < 2 or count.min() < _MIN_FOLDS:  # noqa: PLR2004 - one class cannot be told from another
-        return math.nan
-    spread = np.std(features, axis=0)
-    x = (features - np.mean(features, axis=0)) / np.where(spread > 0.0, spread, 1.0) / math.sqrt(features.shape[1])
-    splitter = StratifiedKFold(n_splits=int(min(_FOLDS, count.min())), shuffle=True, random_state=seed)
-    right = 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # 200 steps rank as well as convergence does
-        warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")  # few labels
-        for train, test in splitter.split(x, labels):
-            model = LogisticRegression(C=features.shape[1], max_iter=200).fit(x[train], labels[train])
-            right += int(np.sum(model.predict(x[test]) == labels[test]))
-    return right / len(labels)
 
 
 def ridge(

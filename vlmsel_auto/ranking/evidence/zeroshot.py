@@ -1,8 +1,7 @@
-"""Scores of the zero-shot predictions: accuracy where labels exist, confidence, entropy and margins where not.
+"""Scores of the zero-shot predictions: accuracy where labels exist, margins where not.
 
-Everything takes cosines (n, K) between unit-norm image embeddings and unit-norm class texts, and the logit scale
-apart, because a scale comes from a model's pretraining (CLIP 100, SigLIP about 110 with a bias, small models 20) and is
-no sign of quality.
+Everything takes cosines (n, K) between unit-norm image embeddings and unit-norm class texts without the logit scale,
+which comes from a model's pretraining (CLIP 100, SigLIP about 110 with a bias, small models 20), no sign of quality.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import math
 from typing import Final
 
 import numpy as np
-from scipy import special
 
 from vlmsel_auto.ranking.scaling import unit_rows
 from vlmsel_auto.records import FloatArray, IntArray
@@ -44,16 +42,6 @@ def true_class_zscore(cosine: FloatArray, labels: IntArray) -> float:
     return float(np.mean(own)) / spread if spread > 0.0 else 0.0
 
 
-def confidence(cosine: FloatArray, *, logit_scale: float) -> float:
-    """Mean highest softmax probability over images, in [1 / K, 1]."""
-    return float(np.mean(special.softmax(logit_scale * cosine, axis=1).max(axis=1)))
-
-
-def entropy(cosine: FloatArray, *, logit_scale: float) -> float:
-    """Minus the mean entropy of the softmax, in nats: higher is surer, in [-ln K, 0]."""
-    return -float(np.mean(special.entr(special.softmax(logit_scale * cosine, axis=1)).sum(axis=1)))
-
-
 def margin(cosine: FloatArray) -> float:
     """Mean over images of the highest cosine minus the mean cosine: the margin without the logit scale."""
     return float(np.mean(cosine.max(axis=1) - cosine.mean(axis=1)))
@@ -73,19 +61,3 @@ def top2_margin(cosine: FloatArray) -> float:
     """Mean over images of the highest cosine minus the second highest."""
     top = np.sort(cosine, axis=1)
     return float(np.mean(top[:, -1] - top[:, -2]))
-
-
-def iimm(features: FloatArray, text_features: FloatArray) -> float:
-    """Inter-intra modal measure: mean of image-image cosines and of image to wrong-class-text cosines, in [-1, 1].
-
-    "Inter-Intra Modal Measure", ICCV 2025 (arXiv 2407.15731), with zero-shot predictions in the labels' place. High
-    values predict large gains from tuning. NaN with fewer than two images or classes.
-    """
-    n, n_classes = len(features), len(text_features)
-    if n < 2 or n_classes < 2:  # noqa: PLR2004 - pairs are needed
-        return math.nan
-    unit = unit_rows(features)
-    pairs = (float(np.sum(unit.sum(axis=0) ** 2)) - float(np.sum(unit**2))) / (n * (n - 1))
-    cosine = cosines(features, text_features)
-    wrong = float(np.mean((cosine.sum(axis=1) - cosine.max(axis=1)) / (n_classes - 1)))
-    return 0.5 * (pairs + wrong)

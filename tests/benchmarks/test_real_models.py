@@ -1,4 +1,4 @@
-"""real.py: known figures of the shipped vectors, nothing of the target leaks, nested choices on a drawn zoo."""
+"""benchmarks/real_models.py: known figures, nothing of the target leaks, nested choices on a drawn zoo."""
 
 import dataclasses
 
@@ -6,18 +6,17 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from vlmsel_auto.bench.real import RANKINGS, RealZoo, real_zoo, run_real_bench
-from vlmsel_auto.events import StageProgress
-from vlmsel_auto.ranking.divergence import TaskProfiles
 
-BOUNDS = {name for name in RANKINGS if "ceiling" in name}
+@pytest.fixture(scope="module")
+def real(load_script):
+    return load_script("real_models")
 
 
-def drawn(*, seed=0, models=12, tasks=7):
+def drawn(real, *, seed=0, models=12, tasks=7):
     rng = np.random.default_rng(seed)
     truth = np.clip(0.5 + 0.15 * rng.normal(size=(models, 1)) + 0.1 * rng.normal(size=(models, tasks)), 0, 1)
-    profiles = tuple(TaskProfiles(activity=1e-6 * np.exp(rng.normal(size=(tasks, 4)))) for _ in range(models))
-    return RealZoo(
+    profiles = tuple(1e-6 * np.exp(rng.normal(size=(tasks, 4))) for _ in range(models))
+    return real.RealZoo(
         candidate_ids=tuple(f"m{m}" for m in range(models)),
         tasks=tuple(f"t{t}" for t in range(tasks)),
         truth=truth,
@@ -27,25 +26,20 @@ def drawn(*, seed=0, models=12, tasks=7):
 
 
 @pytest.fixture(scope="module")
-def heard():
-    return []
+def table(real):
+    return real.compare(real.real_zoo())
 
 
-@pytest.fixture(scope="module")
-def table(heard):
-    return run_real_bench(sink=heard.append)
-
-
-def test_the_shipped_figures_are_whole():
-    zoo = real_zoo()
+def test_the_shipped_figures_are_whole(real):
+    zoo = real.real_zoo()
     assert zoo.truth.shape == (48, 18)
     assert np.isfinite(zoo.truth).all()
     assert np.isfinite(zoo.imagenet).all()
     assert "DMLab" not in zoo.tasks
-    assert all(one.known.all() for one in zoo.profiles)
+    assert all(np.isfinite(one).all() for one in zoo.profiles)
 
 
-def test_figures_that_were_computed_elsewhere(table, heard):
+def test_figures_that_were_computed_elsewhere(table):
     """By a separate script with scikit-learn's NDCG: authors' NDCG@5, NDCG@5, tau-b, top-1 loss."""
     for name, expected in {
         "average_rank": (0.729, 0.481, 0.596, 2.31),
@@ -55,55 +49,55 @@ def test_figures_that_were_computed_elsewhere(table, heard):
         "dcd_authors_gamma_8": (0.613, 0.460, 0.577, 2.58),
         "hindsight_ceiling_5": (0.740, 0.499, 0.622, 2.31),
     }.items():
-        row = table.row(name)
-        assert (row.authors_ndcg5, row.ndcg5, row.tau_b, row.top1_loss) == pytest.approx(expected, abs=0.006), name
-    assert [one.done for one in heard if isinstance(one, StageProgress)] == list(range(1, 19))
+        row = table[name]
+        found = [row[each] for each in ("authors_ndcg5", "ndcg5", "tau_b", "top1_loss")]
+        assert found == pytest.approx(expected, abs=0.006), name
 
 
 def test_gains_are_paired_with_the_average_rank(table):
-    base, row = table.row("average_rank"), table.row("dcd_authors")
-    assert base.gain_interval is None
-    assert row.gain == pytest.approx(row.ndcg5 - base.ndcg5)
-    assert row.authors_gain == pytest.approx(row.authors_ndcg5 - base.authors_ndcg5)
-    assert row.gain_interval.low < row.gain < row.gain_interval.high < 0
-    assert row.authors_gain_interval.low < row.authors_gain < row.authors_gain_interval.high
-    assert table.row("random").ndcg5 < 0.15
+    base, row = table["average_rank"], table["dcd_authors"]
+    assert (base["gain_low"], base["authors_gain_high"]) == (None, None)
+    assert row["gain"] == pytest.approx(row["ndcg5"] - base["ndcg5"], abs=2e-6)
+    assert row["authors_gain"] == pytest.approx(row["authors_ndcg5"] - base["authors_ndcg5"], abs=2e-6)
+    assert row["gain_low"] < row["gain"] < row["gain_high"] < 0
+    assert row["authors_gain_low"] < row["authors_gain"] < row["authors_gain_high"]
+    assert table["random"]["ndcg5"] < 0.15
 
 
-def test_nothing_of_the_target_reaches_its_rankings():
-    zoo = drawn()
+def test_nothing_of_the_target_reaches_its_rankings(real):
+    zoo = drawn(real)
     turned = zoo.truth.copy()
     turned[:, 3] = turned[::-1, 3]
     other = dataclasses.replace(zoo, truth=turned)
-    for name, (rank, _) in RANKINGS.items():
-        if name not in BOUNDS:
+    for name, (rank, _) in real.RANKINGS.items():
+        if "ceiling" not in name:
             for one, two in zip(rank(zoo, 3), rank(other, 3), strict=True):
                 np.testing.assert_allclose(one, two, rtol=1e-12, atol=1e-12, err_msg=name)
 
 
-def test_the_authors_score_in_loops():
-    zoo = drawn(seed=1)
-    (score,) = RANKINGS["dcd_authors"][0](zoo, 2)
+def test_the_authors_score_in_loops(real):
+    zoo = drawn(real, seed=1)
+    (score,) = real.RANKINGS["dcd_authors"][0](zoo, 2)
     rest = [0, 1, 3, 4, 5, 6]
     expected = []
     for m, one in enumerate(zoo.profiles):
-        own = one.activity[2]
+        own = one[2]
         alpha = special.softmax(2.5 * own / np.linalg.norm(own))
-        divergence = [alpha @ (np.abs(own - one.activity[s]) / (own + 1e-8)) for s in rest]
+        divergence = [alpha @ (np.abs(own - one[s]) / (own + 1e-8)) for s in rest]
         ranks = [stats.rankdata(-zoo.truth[:, s])[m] for s in rest]
         expected.append(-special.softmax(-4 * np.array(divergence)) @ ranks)
     np.testing.assert_allclose(12 * score, np.array(expected) + 6.5, atol=1e-9)
 
 
-def test_nested_rows_take_what_is_best_on_the_other_targets():
+def test_nested_rows_take_what_is_best_on_the_other_targets(real):
     """Two kinds of tasks that profiles tell apart: weights of DCD alone are chosen, not equal ones."""
-    zoo, rng = drawn(seed=2, models=20, tasks=8), np.random.default_rng(0)
+    zoo, rng = drawn(real, seed=2, models=20, tasks=8), np.random.default_rng(0)
     kind, orders = np.arange(8) % 2, rng.random((20, 2))
     poles = np.array([[1.0, 9.0], [9.0, 1.0]])[kind]
-    profiles = tuple(TaskProfiles(activity=1e-6 * (poles + 0.1 * rng.random((8, 2)))) for _ in range(20))
+    profiles = tuple(1e-6 * (poles + 0.1 * rng.random((8, 2))) for _ in range(20))
     kinds = dataclasses.replace(zoo, truth=0.5 * orders[:, kind] + 0.02 * rng.random((20, 8)), profiles=profiles)
     reached = {
-        name: stats.kendalltau(RANKINGS[name][0](kinds, 0)[0], kinds.truth[:, 0]).statistic
+        name: stats.kendalltau(real.RANKINGS[name][0](kinds, 0)[0], kinds.truth[:, 0]).statistic
         for name in ("average_rank", "dcd_authors", "mixed_nested", "dcd_nested")
     }
     assert reached["average_rank"] < 0.8

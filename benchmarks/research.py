@@ -1,6 +1,6 @@
-"""What only rows of the bench read: scores that no ranking fuses, channels of conductance, class statistics.
+"""What `compared_rankings.py` reads beside a library: scores that no ranking fuses, channels, class statistics.
 
-Kept apart from a library, which holds what a ranking reads; see `benchmarks/shipped_library.py` for both.
+`measure_research.py` measures it and `shipped_library.py` writes it with the library.
 
 Shapes: M candidates, S tasks, B blocks and D embedding width of a candidate, C channels of a block, G classes of all
 tasks in their order. NaN is "not known".
@@ -22,11 +22,7 @@ from vlmsel_auto.records import FloatArray, IntArray
 
 FORMAT: Final = "vlmsel_auto research figures"
 VERSION: Final = 2
-
-
-def research_path() -> Path:
-    """The mini zoo's file in the repository; a package that was installed has none."""
-    return Path(__file__).parents[2] / "benchmarks" / "data" / "mini-zoo-research.safetensors"
+PATH: Final = Path(__file__).parent / "data" / "mini-zoo-research.safetensors"  # of the mini zoo
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +59,11 @@ class Research:
         """Where each task's classes lie on the axis of all classes."""
         ends = np.cumsum([task.n_classes for task in self.tasks], dtype=np.int64).tolist()
         return tuple(slice(end - task.n_classes, end) for task, end in zip(self.tasks, ends, strict=True))
+
+    def norm_means(self) -> list[FloatArray]:
+        """Of each candidate (S, B): mean over a block's neurons of |C|, F = norm of the embedding."""
+        sizes = [np.array(one.elements, dtype=np.float64) for one in self.candidates]
+        return [sums / size for sums, size in zip(self.norm_activity, sizes, strict=True)]
 
     def aligned(self, library: Library) -> Research:
         """The figures of a library's candidates and tasks in its order, NaN where other weights or images were used."""
@@ -106,10 +107,8 @@ class Research:
         )
 
 
-def joined(library: Library, research: Research | None) -> tuple[Library, Research | None]:
+def joined(library: Library, research: Research) -> tuple[Library, Research]:
     """A library with the scores that only research has, and the research figures of its candidates and tasks."""
-    if research is None:
-        return library, None
     research = research.aligned(library)
     new = [q for q, name in enumerate(research.signal_names) if name not in library.signal_names]
     extra = [e for e, name in enumerate(research.evidence_names) if name not in library.evidence_names]
@@ -160,7 +159,7 @@ def save(research: Research, path: Path) -> None:
     write_document(path, document, arrays, kind=FORMAT, version=VERSION)
 
 
-def load(path: Path) -> Research:
+def load(path: Path = PATH) -> Research:
     """Read research figures.
 
     Raises:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from compared_scores import LABELLED, UNLABELLED, text_scores
+from research import Research, ResearchCandidate
 
-from vlmsel_auto.bench.research import Research, ResearchCandidate
 from vlmsel_auto.cache import Store
 from vlmsel_auto.conductance.layer import conductance
 from vlmsel_auto.conductance.scalars import make_scalar
@@ -18,9 +19,8 @@ from vlmsel_auto.measuring.measure import margin_conductance
 from vlmsel_auto.models.embedding import embed
 from vlmsel_auto.models.fingerprint import fingerprint
 from vlmsel_auto.models.loadedmodel import LoadedModel
-from vlmsel_auto.ranking.evidence.text import text_scores
 from vlmsel_auto.ranking.scaling import unit_rows
-from vlmsel_auto.ranking.signals import Embedded, evidence_scores, label_free_signals
+from vlmsel_auto.ranking.signals import Embedded
 from vlmsel_auto.records import FloatArray, IntArray, Task
 
 _NORM_IMAGES: Final = 8  # of the profile with F = norm of the embedding
@@ -59,9 +59,7 @@ def measure_research(*, model: LoadedModel, task: Task, settings: CellSettings, 
             features=found.images.astype(np.float64),
             texts=found.text.astype(np.float64),
             baseline=found.baseline.astype(np.float64),
-            logit_scale=found.logit_scale,
             labels=task.labels[images],
-            seed=settings.seed,
         )
 
     shown = seen(unlabelled[: settings.signal_images])
@@ -83,11 +81,11 @@ def measure_research(*, model: LoadedModel, task: Task, settings: CellSettings, 
             embed_dim=shown.texts.shape[1],
         ),
         task=source_task(task),
-        signals=label_free_signals(shown, ranked=False) | text_scores(captions, seed=settings.seed),
+        signals={name: score(shown, model.logit_scale) for name, score in UNLABELLED.items()} | text_scores(captions),
         evidence={
-            (w, shots, name): value
+            (w, shots, name): score(seen(chosen))
             for (w, shots), chosen in draws.items()
-            for name, value in evidence_scores(seen(chosen), ranked=False).items()
+            for name, score in LABELLED.items()
         },
         norm_activity=norm.activity.mean(axis=0),
         signature=tuple(block.mean(axis=0) for block in channels.signature),

@@ -11,9 +11,14 @@ from __future__ import annotations
 from typing import Final, Literal
 
 import numpy as np
+import ot
+from research import Research
 from scipy import stats
 
+from vlmsel_auto.bench.case import Case
+from vlmsel_auto.bench.rankings import Ranking
 from vlmsel_auto.ranking.evidence.zeroshot import cosines
+from vlmsel_auto.ranking.scaling import standardise
 from vlmsel_auto.records import FloatArray
 
 _THRESHOLD: Final = 0.5  # least cosine of a source class to some target class
@@ -30,8 +35,6 @@ def class_plan(source: FloatArray, target: FloatArray, *, kind: Literal["exact",
 
     "exact" moves all mass, 1, "partial" 90 % of it.
     """
-    import ot  # takes two seconds, and only the bench needs it
-
     cost = np.exp(1.0 - cosines(source, target))
     a, b = np.full(len(source), 1.0 / len(source)), np.full(len(target), 1.0 / len(target))
     if kind == "exact":
@@ -70,3 +73,48 @@ def gap_score(
 def borda(first: FloatArray, second: FloatArray) -> FloatArray:
     """Half the Borda counts of two scores (M,), ties averaged; higher is better."""
     return np.asarray(0.5 * stats.rankdata(first) + 0.5 * stats.rankdata(second), dtype=np.float64)
+
+
+def standardised_gaps(found: Research, m: int) -> FloatArray:
+    """Image mean minus text of every class (G, D), each standardised: images within their task, texts over all."""
+    text, image = found.class_text[m], found.class_image[m]
+    gaps = np.full(text.shape, np.nan)
+    z_text = standardise(text)
+    for s, part in enumerate(found.class_slices()):
+        spread = np.where(found.image_sd[m][s] > 0.0, found.image_sd[m][s], 1.0)
+        if np.isfinite(image[part]).all():
+            gaps[part] = (image[part] - image[part].mean(axis=0)) / spread - z_text[part]
+    return gaps
+
+
+def ranking(found: Research) -> Ranking:
+    """SWAB on the class statistics of a library's candidates and tasks."""
+
+    def rank(case: Case) -> list[FloatArray]:
+        target = found.class_slices()[case.column]
+        sources = found.take(case.rows, np.delete(np.arange(len(found.tasks)), case.column))
+        ranks = stats.rankdata(sources.class_accuracy, axis=0, nan_policy="omit") - 1.0
+        first, second = np.full(len(case.rows), np.nan), np.full(len(case.rows), np.nan)
+        for i, m in enumerate(case.rows):
+            own, text = sources.class_text[i], found.class_text[m][target]
+            if own.shape[1] == 0 or not np.isfinite(text).all():
+                continue
+            gaps = standardised_gaps(sources, i)
+            kept = np.isfinite(gaps).all(axis=1) & np.isfinite(sources.class_accuracy[i])
+            kept &= similar_classes(np.nan_to_num(own), text)
+            if kept.sum() < 2:  # a plan between fewer says nothing
+                continue
+            spread = own[kept].std(axis=0)
+            first[i] = gap_score(
+                class_plan(own[kept], text, kind="exact"),
+                source_gaps=gaps[kept],
+                target_text=text,
+                text_mean=own[kept].mean(axis=0),
+                text_sd=np.where(spread > 0.0, spread, 1.0),
+            )
+            second[i] = class_rank_score(class_plan(own[kept], text, kind="partial"), ranks[i, kept])
+        if not np.isfinite(second).any():
+            return []
+        return [borda(np.nan_to_num(first, nan=-np.inf), np.nan_to_num(second, nan=-np.inf))]
+
+    return rank

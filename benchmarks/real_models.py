@@ -1,35 +1,41 @@
 """Rankings of 48 real pretrained VLMs from published figures alone: what is conductance worth on real models?
 
-Profiles are what the DCD authors printed (`library.published_conductance`), truth is the zero-shot accuracy that
-open_clip publishes (`library.published`), on the 18 data sets that both have. Every data set is a target once, all
-others are its sources.
+    python benchmarks/real_models.py --write benchmarks/results/bench-real.json
+
+Profiles are what the DCD authors printed (`published_conductance.py`), one image a data set, truth is the zero-shot
+accuracy that open_clip publishes (`library.published`), on the 18 data sets that both have. Every data set is a target
+once, all others are its sources. Two measures, which are different numbers: the DCD authors' NDCG@5, over the models
+that stand in both the predicted and the true top five (`dcd_authors.py`), and this project's, relevance max(0, 6 - true
+rank). In brackets: minus average_rank, paired 95 % bootstrap over data sets. Losses are percentage points of accuracy.
 """
 
 from __future__ import annotations
 
-import time
+import argparse
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Final, TypeAlias
 
 import numpy as np
+from dcd_authors import AUTHORS, GAMMA, authors_ndcg, authors_weights
+from dcd_forms import Form
+from published_conductance import load
 
-from vlmsel_auto.bench.blind import average_rank, source_ceiling, weighted_rank
-from vlmsel_auto.bench.real_table import MEASURES, RealRow, RealTable
-from vlmsel_auto.bench.table import BASE
-from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
+from vlmsel_auto.bench.rankings import BASE, average_rank, source_ceiling, weighted_rank
+from vlmsel_auto.bench.table import difference
 from vlmsel_auto.library import published
-from vlmsel_auto.library.published_conductance import load
-from vlmsel_auto.ranking.agreement import authors_ndcg, mean_interval, ndcg, tau_b, top_k_loss
-from vlmsel_auto.ranking.dcd import DEFAULT, Dcd
-from vlmsel_auto.ranking.dcd_authors import AUTHORS, GAMMA, authors_weights
-from vlmsel_auto.ranking.divergence import Divergence, TaskProfiles, divergences, softmax_of_known, source_weights
+from vlmsel_auto.ranking.agreement import mean_interval, ndcg, tau_b, top_k_loss
+from vlmsel_auto.ranking.dcd import dcd
+from vlmsel_auto.ranking.divergence import Divergence, divergences, softmax_of_known, source_weights
 from vlmsel_auto.ranking.fusion import candidate_effect
 from vlmsel_auto.ranking.scaling import standardise
 from vlmsel_auto.ranking.sources import DEFAULT_WEIGHTING
 from vlmsel_auto.records import FloatArray
 
+MEASURES: Final = ("authors_ndcg5", "ndcg5", "tau_b", "top1_loss")
 _RANDOM: Final = 200  # random orders
 _SHUFFLED: Final = 50  # times that divergences go to wrong sources
 
@@ -42,7 +48,7 @@ class RealZoo:
     tasks: tuple[str, ...]
     truth: FloatArray  # (M, S) zero-shot accuracies in [0, 1]
     imagenet: FloatArray  # (M,) zero-shot accuracy
-    profiles: tuple[TaskProfiles, ...]  # of each model; activity is the mean |conductance|, F = norm of the embedding
+    profiles: tuple[FloatArray, ...]  # of each model (S, B): mean |conductance|, F = norm of the embedding
     seed: int = 0  # of random rows
     _divergences: dict[Divergence, FloatArray] = field(default_factory=dict, init=False)  # cache
 
@@ -53,7 +59,7 @@ class RealZoo:
             self,
             tasks=tuple(np.array(self.tasks)[kept].tolist()),
             truth=self.truth[:, kept],
-            profiles=tuple(one.take(kept) for one in self.profiles),
+            profiles=tuple(one[kept] for one in self.profiles),
         )
 
     def divergence(self, form: Divergence, target: int) -> FloatArray:
@@ -73,11 +79,7 @@ class RealZoo:
 
 
 def real_zoo(*, seed: int = 0) -> RealZoo:
-    """The shipped figures: 48 models, the 18 data sets with both profiles and accuracies.
-
-    Raises:
-        LibraryError: a shipped file is missing or damaged.
-    """
+    """The published figures: 48 models, the 18 data sets with both profiles and accuracies."""
     found = load()
     names = published.datasets()
     tasks = tuple(name for name in found.tasks if name in names)
@@ -88,7 +90,7 @@ def real_zoo(*, seed: int = 0) -> RealZoo:
         tasks=tasks,
         truth=accuracy[:, [names.index(name) for name in tasks]],
         imagenet=accuracy[:, names.index(published.IMAGENET)],
-        profiles=tuple(TaskProfiles(activity=one[kept]) for one in found.mean),
+        profiles=tuple(one[kept] for one in found.mean),
         seed=seed,
     )
 
@@ -117,7 +119,7 @@ def _shuffled(zoo: RealZoo, target: int) -> list[FloatArray]:
 
 
 def _ours(
-    zoo: RealZoo, target: int, *, form: Divergence = DEFAULT, temperature: float = DEFAULT_WEIGHTING.alone
+    zoo: RealZoo, target: int, *, form: Divergence = dcd, temperature: float = DEFAULT_WEIGHTING.alone
 ) -> list[FloatArray]:
     weights = source_weights(zoo.divergence(form, target), temperature=temperature)
     return [candidate_effect(standardise(zoo.truth), weights, shrink=0.0)]
@@ -141,7 +143,7 @@ def _nested(zoo: RealZoo, target: int, *, among: Sequence[Ranking]) -> list[Floa
 
 _OURS: Final = tuple(
     partial(_ours, form=form, temperature=temperature)
-    for form in (DEFAULT, Dcd(delta="share"))
+    for form in (dcd, Form(delta="share"))
     for temperature in (0.1, 0.3, 1.0, 3.0)
 )
 _MIXED: Final = (
@@ -178,54 +180,57 @@ RANKINGS: Final[Mapping[str, tuple[Ranking, str]]] = {  # name -> ranking, what 
 }
 
 
-def run_real_bench(*, seed: int = 0, zoo: RealZoo | None = None, sink: Sink = discard) -> RealTable:
-    """Compare the rankings on every data set.
-
-    Args:
-        seed: of random rows and bootstraps.
-        zoo: the figures; None: those that the package ships.
-        sink: told of every target.
-
-    Returns:
-        The table, rows in the order of `RANKINGS`.
-
-    Raises:
-        LibraryError: a shipped file is missing or damaged.
-    """
-    zoo = real_zoo(seed=seed) if zoo is None else zoo
-    began = time.perf_counter()
-    figures: dict[str, list[FloatArray]] = {name: [] for name in RANKINGS}
-    sink(StageStarted(stage="ranking", total=len(zoo.tasks), text="targets"))
-    for target, name in enumerate(zoo.tasks):
-        for ranking, (rank, _) in RANKINGS.items():
-            measured = [_measure(score, zoo.truth[:, target]) for score in rank(zoo, target)]
-            figures[ranking].append(np.mean(measured, axis=0))
-        sink(StageProgress(stage="ranking", done=target + 1, text=name))
-    sink(StageFinished(stage="ranking", seconds=time.perf_counter() - began))
-    found = {name: np.array(values) for name, values in figures.items()}
-    return RealTable(
-        rows=tuple(_row(name, found[name], found[BASE], seed=seed) for name in RANKINGS),
-        targets=zoo.tasks,
-        candidates=len(zoo.candidate_ids),
-    )
-
-
-def _measure(score: FloatArray, truth: FloatArray) -> FloatArray:
-    """`MEASURES` of a score."""
-    loss = 100.0 * top_k_loss(score, truth, k=1)
-    return np.array([authors_ndcg(score, truth), ndcg(score, truth), tau_b(score, truth), loss])
-
-
-def _row(name: str, found: FloatArray, base: FloatArray, *, seed: int) -> RealRow:
+def row(name: str, found: FloatArray, base: FloatArray, *, seed: int) -> dict[str, float | None]:
     """Means over targets of found (S, 4), and gains on base (S, 4)."""
-    authors, ours = (found - base)[:, :2].T
-    compared = name != BASE
-    return RealRow(
-        ranking=name,
-        what=RANKINGS[name][1],
-        **dict(zip(MEASURES, found.mean(axis=0).tolist(), strict=True)),
-        authors_gain=float(authors.mean()),
-        authors_gain_interval=mean_interval(authors, seed=seed) if compared else None,
-        gain=float(ours.mean()),
-        gain_interval=mean_interval(ours, seed=seed) if compared else None,
-    )
+    told: dict[str, float | None] = {}
+    for measure, value in zip(MEASURES, found.mean(axis=0), strict=True):
+        told[measure] = round(float(value), 6)
+    for column, title in enumerate(("authors_gain", "gain")):
+        gains = (found - base)[:, column]
+        told |= difference(title, float(gains.mean()), None if name == BASE else mean_interval(gains, seed=seed))
+    return told
+
+
+def compare(zoo: RealZoo) -> dict[str, dict[str, float | None]]:
+    """The row of each ranking."""
+    targets = range(len(zoo.tasks))
+    found = {name: np.array([measured(zoo, rank, t) for t in targets]) for name, (rank, _) in RANKINGS.items()}
+    return {name: row(name, figures, found[BASE], seed=zoo.seed) for name, figures in found.items()}
+
+
+def measured(zoo: RealZoo, rank: Ranking, target: int) -> FloatArray:
+    """`MEASURES` of a ranking on a target, mean over its draws."""
+    truth = zoo.truth[:, target]
+    figures = [
+        [authors_ndcg(score, truth), ndcg(score, truth), tau_b(score, truth), 100.0 * top_k_loss(score, truth, k=1)]
+        for score in rank(zoo, target)
+    ]
+    return np.asarray(np.mean(figures, axis=0), dtype=np.float64)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", type=Path, help="JSON")
+    args = parser.parse_args()
+    zoo = real_zoo()
+    rows = compare(zoo)
+    print("| ranking | authors' NDCG@5 | NDCG@5 | tau-b | top-1 loss |\n|---|---|---|---|---|")
+    for name, each in rows.items():
+        cells = [*(f"{each[measure]:.3f}" for measure in MEASURES[:3]), f"{each['top1_loss']:.2f}"]
+        for column, gain in enumerate(("authors_gain", "gain")):
+            if name != BASE:
+                cells[column] += f" ({each[gain]:+.3f} [{each[f'{gain}_low']:+.3f}, {each[f'{gain}_high']:+.3f}])"
+        print(f"| {name} | {' | '.join(cells)} |")
+    record = {
+        "rows": [{"ranking": name, "what": RANKINGS[name][1], **each} for name, each in rows.items()],
+        "targets": list(zoo.tasks),
+        "candidates": len(zoo.candidate_ids),
+    }
+    if args.write is not None:
+        args.write.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()
