@@ -16,9 +16,11 @@ from vlmsel_auto.library.places import default_library
 from vlmsel_auto.library.published import import_table
 from vlmsel_auto.measuring.measure import find_measurement
 from vlmsel_auto.models.candidates import resolve
+from vlmsel_auto.models.limits import Limits
 from vlmsel_auto.models.machine import Machine
 from vlmsel_auto.pipeline import look as look_stage
 from vlmsel_auto.pipeline.look import look_at
+from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.tasks.task import load_task
 
 NAMES = ("ConvNeXt-Mi-64.synth-m", "EffNet-Mi-64.all-m", "RN-Mi-64.glyph-s", "ViT-Mi-8-64.all-l")
@@ -32,19 +34,16 @@ def task(tmp_path_factory):
     )
 
 
+def session_of(task, store, **changes):
+    fields = {"candidates": resolve(NAMES), "library": default_library(), "sink": discard, **changes}
+    return Session(task=task, store=store, device="cpu", **fields)
+
+
 def look(task, store, *, candidates=None, kept=None, price=0.001, deadline=None, sink=discard, catches_interrupt=False):
-    return look_at(
-        candidates or resolve(NAMES),
-        task,
-        library=default_library(),
-        kept=kept or {},
-        price=price,
-        deadline=deadline,
-        device="cpu",
-        store=store,
-        sink=sink,
-        catches_interrupt=catches_interrupt,
+    session = session_of(
+        task, store, candidates=candidates or resolve(NAMES), price=price, deadline=deadline, sink=sink
     )
+    return look_at(session, kept=kept or {}, catches_interrupt=catches_interrupt)
 
 
 def test_where_looks_are_cheap_nobody_is_passed_over(task, tmp_path):
@@ -72,10 +71,8 @@ def test_a_look_that_would_end_late_is_not_begun(task, tmp_path):
         device="cpu", cores=1, memory_bytes=1 << 30, disk_bytes=1 << 30, flops_per_second=1e7, bytes_per_second=1e7
     )
     deadline = time.monotonic() + 30
-    looked = look_at(
-        everyone, task, library=default_library(), kept={}, price=0.0, deadline=deadline, device="cpu",
-        store=Store(tmp_path), sink=discard, machine=slow,
-    )  # fmt: skip
+    session = session_of(task, Store(tmp_path), candidates=everyone, price=0.0, deadline=deadline, machine=slow)
+    looked = look_at(session, kept={})
     assert looked.found  # one is begun all the same, and shows that this machine is faster than was thought
     assert sorted(looked.found) == sorted(NAMES)
     passed = look(task, Store(tmp_path / "other"), deadline=time.monotonic() - 1).passed_over
@@ -115,10 +112,10 @@ def test_figures_of_the_library_that_are_published_too_count_once(task, tmp_path
     assert own.zero_shot[:, 0].tolist() == digits.tolist()
 
     def forecast(library):
-        return look_at(
-            candidates, task, library=library, kept={}, price=0.0, deadline=time.monotonic() - 1, device="cpu",
-            store=Store(tmp_path), sink=discard,
-        ).forecast  # fmt: skip
+        session = session_of(
+            task, Store(tmp_path), candidates=candidates, library=library, price=0.0, deadline=time.monotonic() - 1
+        )
+        return look_at(session, kept={}).forecast
 
     known, nothing = forecast(own), forecast(own.select_tasks([]))
     assert known.mean.tolist() == nothing.mean.tolist()
@@ -138,10 +135,9 @@ def test_who_is_slower_than_allowed_is_taken_out_as_soon_as_it_shows(task, tmp_p
     everyone = look(task, Store(tmp_path / "first")).found
     times = sorted(one.seconds for one in everyone.values())
     events = []
-    looked = look_at(
-        resolve(NAMES), task, library=default_library(), kept=everyone, price=0.0, deadline=None, device="cpu",
-        store=Store(tmp_path / "second"), sink=events.append, max_latency=(times[1] + times[2]) / 2,
-    )  # fmt: skip
+    limits = Limits(max_latency=(times[1] + times[2]) / 2)
+    session = session_of(task, Store(tmp_path / "second"), price=0.0, sink=events.append, limits=limits)
+    looked = look_at(session, kept=everyone)
     slow = {name for name, one in everyone.items() if one.seconds >= times[2]}
     assert set(looked.failures) == slow
     assert set(looked.found) == set(NAMES) - slow
@@ -168,11 +164,11 @@ def test_workers_look_at_several_at_once_and_see_the_same(task, tmp_path):
     broken = shutil.copytree(last.path, tmp_path / "broken")
     (broken / "open_clip_model.safetensors").write_bytes(b"cut off")
     with LocalEngine(2) as engine:
-        looked = look_at(
-            [*resolve(NAMES[:3]), replace(last, path=broken)], task,
-            library=default_library(), kept={}, price=1e9, deadline=None, device="cpu",
-            store=Store(tmp_path / "workers"), sink=heard.append, engine=engine,
+        session = session_of(
+            task, Store(tmp_path / "workers"), candidates=[*resolve(NAMES[:3]), replace(last, path=broken)],
+            price=1e9, sink=heard.append, engine=engine,
         )  # fmt: skip
+        looked = look_at(session, kept={})
     assert sorted(looked.found) == sorted(NAMES[:3])
     assert list(looked.failures) == [NAMES[3]]
     for name in NAMES[:3]:

@@ -16,6 +16,7 @@ from vlmsel_auto.measuring.measure import find_measurement
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.pipeline import profiles
 from vlmsel_auto.pipeline.rank import rank_task
+from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.tasks.task import load_task
 
 NAMES = ("ConvNeXt-Mi-64.synth-m", "EffNet-Mi-64.all-m", "RN-Mi-64.glyph-s")
@@ -32,14 +33,11 @@ def task(tmp_path_factory):
 def rank(task, tmp_path, *, deadline):
     events = []
     ranked = rank_task(
-        task,
-        resolve(NAMES),
-        library=default_library(),
-        device="cpu",
-        store=Store(tmp_path / "store"),
-        sink=events.append,
-        deadline=deadline,
-    )
+        Session(
+            task=task, candidates=resolve(NAMES), library=default_library(), device="cpu",
+            store=Store(tmp_path / "store"), sink=events.append, deadline=deadline,
+        )
+    )  # fmt: skip
     steps = [each for each in events if isinstance(each, StageProgress)]
     return ranked.ranking, *([each.text for each in steps if each.stage == stage] for stage in ("looks", "profiles"))
 

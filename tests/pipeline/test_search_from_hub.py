@@ -18,6 +18,7 @@ from vlmsel_auto.library.places import default_library
 from vlmsel_auto.models.hubfiles import sources_for
 from vlmsel_auto.pipeline.look import look_at
 from vlmsel_auto.pipeline.rank import views_of
+from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.tasks.task import load_task
 
 GOOD, POOR = "ViT-Mi-8-64.all-l", "RN-Mi-64.glyph-s"
@@ -123,10 +124,11 @@ def test_a_hub_that_is_gone_is_not_waited_for_again_and_again(hub, shapes, tmp_p
     found = candidates.resolve(names)  # reads their configurations
     task = load_task(shapes, views=views_of(found), shots=4, workdir=tmp_path / "work")
     with using("http://127.0.0.1:9", hub.cache):
-        looked = look_at(
-            found, task, library=default_library(), kept={}, price=0.0, deadline=None, device="cpu",
+        session = Session(
+            task=task, candidates=found, library=default_library(), price=0.0, device="cpu",
             store=Store(tmp_path / "store"), sink=events.append,
         )  # fmt: skip
+        looked = look_at(session, kept={})
     gone = [why for why in looked.failures.values() if "cannot be reached any more" in why]
     assert len(looked.failures) == len(names)
     assert len(gone) == len(names) - 3

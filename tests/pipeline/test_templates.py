@@ -13,12 +13,14 @@ import vlmsel_auto
 from helpers.drawings import SHAPES, draw_shape
 from vlmsel_auto.cache import Store
 from vlmsel_auto.events import Notice, StageFinished, StageStarted, discard
+from vlmsel_auto.library.places import default_library
 from vlmsel_auto.measuring.measure import embed_target, find_measurement
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.exporting import read_classifier
 from vlmsel_auto.pipeline import templates
 from vlmsel_auto.pipeline.look import Looked
+from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.pipeline.templates import choose_templates
 from vlmsel_auto.ranking.templates import LEAST_VOTERS
 from vlmsel_auto.reporting import panel
@@ -122,10 +124,11 @@ def looks(candidates, task, store):
 
 def chosen(world, *, store=None, deadline=None, **changes):
     candidates, task, looked, kept = world
-    return choose_templates(
-        candidates, changes.get("task", task), looked=changes.get("looked", looked), device="cpu", store=store or kept,
-        sink=discard, deadline=deadline, engine=None,
+    session = Session(
+        task=changes.get("task", task), candidates=candidates, library=default_library(), device="cpu",
+        store=store or kept, sink=discard, deadline=deadline,
     )  # fmt: skip
+    return choose_templates(session, changes.get("looked", looked))
 
 
 def test_measurements_under_the_new_words_are_kept_and_differ_by_texts_alone(world, found):
@@ -196,16 +199,11 @@ def test_a_candidate_whose_text_tower_fails_is_named_and_its_look_counts_no_more
     real = templates.wording
     monkeypatch.setattr(templates, "wording", lost_one)
     heard = []
-    found = choose_templates(
-        candidates,
-        task,
-        looked=looked,
-        device="cpu",
-        store=Store(tmp_path),
+    session = Session(
+        task=task, candidates=candidates, library=default_library(), device="cpu", store=Store(tmp_path),
         sink=heard.append,
-        deadline=None,
-        engine=None,
-    )
+    )  # fmt: skip
+    found = choose_templates(session, looked)
     assert found.chosen
     assert lost not in found.looked.found
     assert any(isinstance(event, Notice) and lost in event.text and "out of memory" in event.text for event in heard)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import VlmselError
@@ -16,6 +17,8 @@ from vlmsel_auto.pipeline.ensemble import pool_leaders
 from vlmsel_auto.pipeline.ensemble_export import export_ensemble
 from vlmsel_auto.pipeline.export import export_best, without_model
 from vlmsel_auto.pipeline.joined import Joined, calibrated, join
+from vlmsel_auto.pipeline.rank import Ranked
+from vlmsel_auto.pipeline.run import Run
 from vlmsel_auto.planning.objective import Objective
 from vlmsel_auto.records import BestModel, Candidate, EnsembleModel, Task, TrialResult
 from vlmsel_auto.study.results import over_parts
@@ -33,6 +36,20 @@ class Delivery:
     objective: Objective  # by which its members must be worth what they cost
     store: Store  # has the embeddings
     workdir: Path  # where checkpoints are and models go
+
+    @classmethod
+    def of(cls, run: Run, ranked: Ranked) -> Self:
+        """What decides it in a search that has a ranking."""
+        session = run.session
+        return cls(
+            task=ranked.task,
+            candidates=[one for one in session.candidates if one.id not in ranked.ranking.failures],
+            size=run.request.aim.ensemble,
+            limits=session.limits,
+            objective=session.objective,
+            store=session.store,
+            workdir=run.workdir,
+        )
 
     def latencies(self) -> dict[str, float]:
         """Seconds an image, by id, of the candidates that were loaded so far."""

@@ -23,10 +23,11 @@ from vlmsel_auto.pipeline.affordable import affordable_sample
 from vlmsel_auto.pipeline.choose import AUTO, choose
 from vlmsel_auto.pipeline.label_session import LabelSession, Purpose, Standing, ToLabel
 from vlmsel_auto.pipeline.rank import rank_task, views_of
+from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.pipeline.workdir import TO_LABEL, default_workdir
 from vlmsel_auto.process import nearest_there, writing
 from vlmsel_auto.reporting.formatting import plural
-from vlmsel_auto.tasks.answers import read_known
+from vlmsel_auto.tasks.labelfile import read_known
 from vlmsel_auto.tasks.left_out import left_out_notes
 from vlmsel_auto.tasks.task import load_task
 
@@ -75,18 +76,12 @@ def open_labelling(
             else images,
         )  # fmt: skip
         ranked = rank_task(
-            task,
-            listed.candidates,
-            library=open_library(library),
-            device=place,
-            store=Store(root / "targets"),
-            sink=sink,
-            failures=listed.failures,
-            limits=limits,
-            machine=listed.machine,
-            downloads=listed.downloads,
-            seed=seed,
-        )
+            Session(
+                task=task, candidates=listed.candidates, library=open_library(library), device=place,
+                store=Store(root / "targets"), sink=sink, failures=listed.failures, limits=limits,
+                machine=listed.machine, downloads=listed.downloads, seed=seed,
+            )
+        )  # fmt: skip
     session = LabelSession(
         ranked.task, ranking=ranked.ranking, measured=ranked.measurements, labels=known.labels, purpose=purpose
     )

@@ -8,32 +8,29 @@ seconds (`planning.looking`). One candidate that fails is named with its reason;
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, cast
 
 import numpy as np
 
-from vlmsel_auto.cache import Store
-from vlmsel_auto.engines.engine import Done, Engine, Failed, Finished, Resources, Ticket
-from vlmsel_auto.events import Event, Notice, Sink, StageFinished, StageProgress, StageStarted
-from vlmsel_auto.library.records import Library
+from vlmsel_auto.engines.engine import Done, Failed, Finished, Resources, Ticket
+from vlmsel_auto.events import Event, Notice, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.measuring.measure import embed_target
 from vlmsel_auto.models.hub import is_reachable
-from vlmsel_auto.models.machine import Machine
 from vlmsel_auto.models.prefetch import Prefetcher
 from vlmsel_auto.pipeline.attempt import attempt
 from vlmsel_auto.pipeline.before_looking import known_before
 from vlmsel_auto.pipeline.look_job import LookJob, Seen
 from vlmsel_auto.pipeline.look_state import Looks
+from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.pipeline.source_profiles import SourceProfiles
 from vlmsel_auto.planning.looking import look_values, next_look
-from vlmsel_auto.planning.objective import ACCURACY, Objective
 from vlmsel_auto.planning.outlook import DEFAULT, Look
 from vlmsel_auto.process import older_objects_left_alone
 from vlmsel_auto.ranking.forecast import Forecast
 from vlmsel_auto.ranking.measurement import Measurement
-from vlmsel_auto.records import Candidate, NotLooked, Task
+from vlmsel_auto.records import NotLooked
 from vlmsel_auto.reporting.formatting import plural
 
 _LOST: Final = 3  # downloads in vain, one after the other, before the hub is taken for lost
@@ -53,88 +50,55 @@ class Looked:
 
 
 def look_at(
-    candidates: Sequence[Candidate],
-    task: Task,
+    session: Session,
     *,
-    library: Library,
     kept: Mapping[str, Measurement],
-    price: float,
-    deadline: float | None,
-    device: str,
-    store: Store,
-    sink: Sink,
-    max_latency: float | None = None,
-    objective: Objective = ACCURACY,
-    machine: Machine | None = None,
-    downloads: Mapping[str, int] | None = None,
     profiles: SourceProfiles | None = None,
     catches_interrupt: bool = False,
-    engine: Engine | None = None,
 ) -> Looked:
     """Look at candidates until none is left that is worth its time.
 
+    Where several workers see this disk, looks are made there, so many at once; the next is chosen by what those under
+    way are expected to show. The price does not count while all looks that are left take less than a minute together.
+
     Args:
-        candidates: M of them.
-        task: its support set is embedded, or all images without labels; these move no forecast.
-        library: its accuracies are figures of other tasks, like those that are published.
+        session: the task and its candidates.
         kept: what earlier runs measured, by candidate: looks that cost nothing.
-        price: accuracy that a look must promise for each minute that it takes. It does not count while all looks that
-            are left take less than a minute together.
-        deadline: `time.monotonic` after which no candidate is loaded; one that is expected to end later is passed over.
-        device: where models run.
-        store: keeps embeddings.
-        sink: takes the events of stage "looks".
-        max_latency: seconds an image; who takes longer, or is expected to, cannot be used. None: no limit.
-        objective: looks go to whom it expects to be worth most.
-        machine: this one, as measured; None: an ordinary one.
-        downloads: bytes still to come, by candidate, as the hub told.
         profiles: made of each model while it is loaded, where their time is earned; None: none. Workers make none.
         catches_interrupt: after a first look Ctrl+C ends the looks, and what they found is returned.
-        engine: with several workers that see this disk, looks are made there, so many at once; the next is chosen by
-            what those under way are expected to show.
 
     Raises:
         KeyboardInterrupt: asked to end.
     """
     began = time.monotonic()
+    task, candidates, sink = session.task, session.candidates, session.sink
     state = Looks(
-        candidates=candidates,
-        task=task,
+        session=session,
         known=known_before(
             candidates,
-            library=library,
+            library=session.sources,
             tuned=task.is_labelled,
             images=task.look_size,
-            machine=machine,
-            downloads=downloads or {},
+            machine=session.machine,
+            downloads=session.downloads,
         ),
-        machine=machine,
-        objective=objective,
     )
     for m, one in enumerate(candidates):
         if one.id in kept:
             state.keep(m, kept[one.id])
-    state.drop_slow(max_latency, sink=sink)
+    state.drop_slow()
     text = f"candidates embed {plural(task.look_size, 'image')}"
     sink(StageStarted(stage="looks", total=len(candidates), text=text))
-
-    def looked_at(place: int) -> None:
-        state.drop_slow(max_latency, sink=sink)
-        sink(StageProgress(stage="looks", done=len(state.found) + len(state.failures), text=candidates[place].id))
-
     interrupted = False
     if state.open_places():  # open_clip's seconds are of no look, and its objects are older than those of looks
         import vlmsel_auto.models.zoo  # noqa: F401
     with older_objects_left_alone(), Prefetcher(sink=sink) as hub:
         try:
-            if engine is not None and engine.slots > 1 and not engine.apart:
-                _on_workers(
-                    state, engine, price=price, deadline=deadline, device=device, store=store, sink=sink, done=looked_at
-                )
-            while (place := _next(state, price=price, deadline=deadline)) is not None:
-                _look(state, place, hub=hub, following=_following(state, place, price=price, deadline=deadline),
-                      deadline=deadline, profiles=profiles, device=device, store=store, sink=sink)  # fmt: skip
-                looked_at(place)
+            if session.engine.slots > 1 and not session.engine.apart:
+                _on_workers(state)
+            while (place := _next(state)) is not None:
+                _look(state, place, hub=hub, following=_following(state, place), profiles=profiles)
+                _told(state, place)
         except KeyboardInterrupt:
             if not (catches_interrupt and state.found):
                 raise
@@ -146,23 +110,30 @@ def look_at(
     return Looked(
         found=state.found,
         failures=state.failures,
-        passed_over=_why_not(state, deadline=deadline, interrupted=interrupted),
+        passed_over=_why_not(state, interrupted=interrupted),
         forecast=state.forecast(),
         seconds=seconds,
         interrupted=interrupted,
     )
 
 
-def _next(state: Looks, *, price: float, deadline: float | None, imagined: Look | None = None) -> int | None:
+def _told(state: Looks, place: int) -> None:
+    """Say that a candidate was looked at, when those that it shows to be slow are out."""
+    state.drop_slow()
+    done, name = len(state.found) + len(state.failures), state.session.candidates[place].id
+    state.session.sink(StageProgress(stage="looks", done=done, text=name))
+
+
+def _next(state: Looks, *, imagined: Look | None = None) -> int | None:
     """The candidate to look at now, or after an ``imagined`` look; None: none."""
     made = [*state.looks, *state.running.values(), *(() if imagined is None else (imagined,))]
     left = [m for m in state.open_places() if imagined is None or m != imagined.candidate]
-    now = time.monotonic()
+    now, deadline = time.monotonic(), state.session.deadline
     if not left or (deadline is not None and now > deadline):
         return None
     seconds = state.seconds()
     least = np.full(len(seconds), np.inf)
-    least[left] = 0.0 if seconds[left].sum() <= _FREE_SECONDS else price * seconds[left] / 60
+    least[left] = 0.0 if seconds[left].sum() <= _FREE_SECONDS else state.session.price * seconds[left] / 60
     if deadline is not None:
         least[now + seconds > deadline] = np.inf
     place = next_look(state.known.scenarios, made, costs=seconds, least=least, charges=state.charges())
@@ -171,44 +142,34 @@ def _next(state: Looks, *, price: float, deadline: float | None, imagined: Look 
     return place
 
 
-def _following(state: Looks, place: int, *, price: float, deadline: float | None) -> int | None:
+def _following(state: Looks, place: int) -> int | None:
     """Who comes after ``place`` if that look shows what is expected; None where nobody needs a download."""
     if not state.known.downloads.any():  # NaN, an unknown size, is one
         return None
-    return _next(state, price=price, deadline=deadline, imagined=state.expected(place))
+    return _next(state, imagined=state.expected(place))
 
 
-def _look(
-    state: Looks,
-    place: int,
-    *,
-    hub: Prefetcher,
-    following: int | None,
-    deadline: float | None,
-    profiles: SourceProfiles | None,
-    device: str,
-    store: Store,
-    sink: Sink,
-) -> None:
+def _look(state: Looks, place: int, *, hub: Prefetcher, following: int | None, profiles: SourceProfiles | None) -> None:
     """Look at one candidate, while the one that follows is downloaded."""
     from vlmsel_auto.models import zoo  # see `look_at`
 
-    candidate = state.candidates[place]
+    session = state.session
+    candidate = session.candidates[place]
     began = time.monotonic()
     outcome: tuple[Measurement, float] | str | None = attempt(lambda: hub.fetch(candidate))
     arrived = time.monotonic()
     state.in_vain = state.in_vain + 1 if isinstance(outcome, str) else 0
     if state.in_vain >= _LOST and not is_reachable():
-        _without_hub(state, sink=sink)
+        _without_hub(state)
         following = None
     if following is not None and state.known.downloads[following] != 0:
-        hub.start(state.candidates[following])
+        hub.start(session.candidates[following])
 
     def visit() -> tuple[Measurement, float]:
-        model = zoo.load(candidate, device=device, sink=sink)
-        seen, now = embed_target(model, state.task, store=store), time.monotonic()
+        model = zoo.load(candidate, device=session.device, sink=session.sink)
+        seen, now = embed_target(model, session.task, store=session.store), time.monotonic()
         if profiles is not None:
-            profiles.visit(model, image_seconds=seen.seconds, look_seconds=now - began, deadline=deadline)
+            profiles.visit(model, image_seconds=seen.seconds, look_seconds=now - began, deadline=session.deadline)
         return seen, now
 
     if outcome is None:
@@ -217,27 +178,21 @@ def _look(
         seen, now = outcome
         state.take(place, seen, seconds=now - arrived, download_seconds=arrived - began)
     else:
-        state.give_up(place, str(outcome), sink=sink)
+        state.give_up(place, str(outcome))
 
 
-def _on_workers(
-    state: Looks,
-    engine: Engine,
-    *,
-    price: float,
-    deadline: float | None,
-    device: str,
-    store: Store,
-    sink: Sink,
-    done: Callable[[int], None],
-) -> None:
+def _on_workers(state: Looks) -> None:
     """Keep every worker at a look while one is worth its time."""
-    shared, places = engine.share(state.task), dict[Ticket, int]()
-    needs = Resources(gpus=1.0 if device.startswith("cuda") else 0.0)
+    session = state.session
+    engine, sink = session.engine, session.sink
+    shared, places = engine.share(session.task), dict[Ticket, int]()
+    needs = Resources(gpus=1.0 if session.device.startswith("cuda") else 0.0)
     try:
         while True:
-            while len(places) < engine.slots and (place := _next(state, price=price, deadline=deadline)) is not None:
-                job = LookJob(candidate=state.candidates[place], task=shared, device=device, store=store)
+            while len(places) < engine.slots and (place := _next(state)) is not None:
+                job = LookJob(
+                    candidate=session.candidates[place], task=shared, device=session.device, store=session.store
+                )  # fmt: skip
                 state.running[place] = state.expected(place)
                 places[engine.submit(job, resources=needs, told=lambda event: sink(cast("Event", event)))] = place
             if not places:
@@ -246,44 +201,44 @@ def _on_workers(
             if outcome is not None and outcome.ticket in places:  # else it is of an earlier stage
                 place = places.pop(outcome.ticket)
                 del state.running[place]
-                _settle(state, place, outcome, sink=sink)
-                done(place)
+                _settle(state, place, outcome)
+                _told(state, place)
     finally:  # also on Ctrl+C
         for ticket in places:
             engine.cancel(ticket)
         state.running.clear()
 
 
-def _settle(state: Looks, place: int, outcome: Finished, *, sink: Sink) -> None:
+def _settle(state: Looks, place: int, outcome: Finished) -> None:
     match outcome:
         case Done(result=Seen() as seen):
             state.take(place, seen.measurement, seconds=seen.seconds, download_seconds=seen.download_seconds)
         case Done(result=reason):
-            state.give_up(place, str(reason), sink=sink)
+            state.give_up(place, str(reason))
         case Failed(failure=failure):
-            state.give_up(place, str(failure), sink=sink)
+            state.give_up(place, str(failure))
         case _:
-            state.give_up(place, "its worker died each time that it was looked at (out of memory?)", sink=sink)
+            state.give_up(place, "its worker died each time that it was looked at (out of memory?)")
 
 
-def _without_hub(state: Looks, *, sink: Sink) -> None:
+def _without_hub(state: Looks) -> None:
     """Nobody else is asked for in vain: each would wait for the network."""
     lost = [m for m in state.open_places() if state.known.downloads[m] != 0]
     reason = "the hub cannot be reached any more"
-    state.failures |= dict.fromkeys((state.candidates[m].id for m in lost), reason)
-    sink(Notice(text=f"{reason}: {plural(len(lost), 'candidate')} cannot be had", level="warning"))
+    state.failures |= dict.fromkeys((state.session.candidates[m].id for m in lost), reason)
+    state.session.sink(Notice(text=f"{reason}: {plural(len(lost), 'candidate')} cannot be had", level="warning"))
 
 
-def _why_not(state: Looks, *, deadline: float | None, interrupted: bool) -> dict[str, NotLooked]:
+def _why_not(state: Looks, *, interrupted: bool) -> dict[str, NotLooked]:
     left = state.open_places()
     if not left:
         return {}
     seconds = state.seconds()
     values = DEFAULT.realised * look_values(state.known.scenarios, state.looks, charges=state.charges())
-    reasons = {}
+    reasons, deadline = {}, state.session.deadline
     for m in left:
         late = deadline is not None and time.monotonic() + seconds[m] > deadline
         why = "no time was left for it" if late else f"it promised {100 * values[m]:.2f} points"
         why = "the looks were interrupted" if interrupted else why
-        reasons[state.candidates[m].id] = NotLooked(reason=why, seconds=float(seconds[m]))
+        reasons[state.session.candidates[m].id] = NotLooked(reason=why, seconds=float(seconds[m]))
     return reasons

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
-from vlmsel_auto.events import Notice, Sink
-from vlmsel_auto.models.machine import Machine
+from vlmsel_auto.events import Notice
 from vlmsel_auto.pipeline.affordable import charges_of, expected_latencies
 from vlmsel_auto.pipeline.before_looking import Known
+from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.planning.look_seconds import TimedLook, look_seconds
-from vlmsel_auto.planning.objective import ACCURACY, Objective
 from vlmsel_auto.planning.outlook import Look, outlook
 from vlmsel_auto.ranking.forecast import Forecast, look_accuracy
 from vlmsel_auto.ranking.measurement import Measurement
-from vlmsel_auto.records import Candidate, FloatArray, Task
+from vlmsel_auto.records import FloatArray
 from vlmsel_auto.units import milliseconds
 
 _BANDWIDTH: Final = 2e7  # bytes a second, until a download tells
@@ -29,11 +27,8 @@ _EXPECTED_SD: Final = 0.03  # accuracy: of a look that was not made yet
 class Looks:
     """The state of the loop; arrays are in the order of the candidates."""
 
-    candidates: Sequence[Candidate]
-    task: Task
+    session: Session
     known: Known
-    machine: Machine | None = None  # None: an ordinary one
-    objective: Objective = ACCURACY
     found: dict[str, Measurement] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     looks: list[Look] = field(default_factory=list)
@@ -43,8 +38,8 @@ class Looks:
 
     def keep(self, place: int, measurement: Measurement) -> None:
         """Take what was measured, now or by an earlier run."""
-        self.found[self.candidates[place].id] = measurement
-        labels = self.task.known_labels
+        self.found[self.session.candidates[place].id] = measurement
+        labels = self.session.task.known_labels
         seen = measurement.embedded(labels)
         if seen is not None and labels is not None:  # without labels a look tells no accuracy (docs/without-labels.md)
             accuracy, sd = look_accuracy(seen)
@@ -57,30 +52,31 @@ class Looks:
         took = TimedLook(candidate=place, seconds=seconds, downloaded=downloaded, download_seconds=download_seconds)
         self.timed.append(took)
 
-    def give_up(self, place: int, reason: str, *, sink: Sink) -> None:
+    def give_up(self, place: int, reason: str) -> None:
         """A candidate cannot be used."""
-        name = self.candidates[place].id
+        name = self.session.candidates[place].id
         self.failures[name] = reason
-        sink(Notice(text=f"{name} cannot be used: {reason}", level="warning"))
+        self.session.sink(Notice(text=f"{name} cannot be used: {reason}", level="warning"))
 
-    def drop_slow(self, most: float | None, *, sink: Sink) -> None:
-        """Take out who is slower than ``most`` seconds an image, as measured, or as expected once somebody was."""
+    def drop_slow(self) -> None:
+        """Take out who is slower than the limits allow, as measured, or as expected once somebody was."""
+        most = self.session.limits.max_latency
         if most is None or not self.found:
             return
         measured = self.latencies()
-        expected = expected_latencies(self.candidates, self.machine, measured)
-        for one, seconds in zip(self.candidates, expected.tolist(), strict=True):
+        expected = expected_latencies(self.session.candidates, self.session.machine, measured)
+        for one, seconds in zip(self.session.candidates, expected.tolist(), strict=True):
             if seconds > most and one.id not in self.failures:
                 how = "measured" if one.id in measured else "expected"
                 reason = f"{milliseconds(seconds)} an image, as {how}, exceed --max-latency {milliseconds(most)}"
                 self.failures[one.id] = reason
                 self.found.pop(one.id, None)
-                sink(Notice(text=f"{one.id} cannot be used: {reason}"))
+                self.session.sink(Notice(text=f"{one.id} cannot be used: {reason}"))
 
     def open_places(self) -> list[int]:
         """Candidates that may yet be looked at."""
         known = self.found.keys() | self.failures.keys()
-        return [m for m, one in enumerate(self.candidates) if one.id not in known and m not in self.running]
+        return [m for m, one in enumerate(self.session.candidates) if one.id not in known and m not in self.running]
 
     def forecast(self) -> Forecast:
         """What published figures and the looks say."""
@@ -90,7 +86,7 @@ class Looks:
             mean=now.mean,
             # before the first look nearly all of it would be the level's, which all share
             sd=now.sd if looks else np.sqrt(np.diag(self.known.scenarios.cov)),
-            looked=np.array([one.id in self.found for one in self.candidates]),
+            looked=np.array([one.id in self.found for one in self.session.candidates]),
             published=self.known.published,
         )
 
@@ -105,8 +101,11 @@ class Looks:
 
     def charges(self) -> FloatArray | None:
         """(M,) what the objective takes off accuracies; None: nothing of any."""
-        off = charges_of(self.objective, self.candidates, machine=self.machine, measured=self.latencies())
-        return np.array([off[one.id] for one in self.candidates]) if off else None
+        session = self.session
+        off = charges_of(
+            session.objective, session.candidates, machine=session.machine, measured=self.latencies()
+        )  # fmt: skip
+        return np.array([off[one.id] for one in session.candidates]) if off else None
 
     def seconds(self) -> FloatArray:
         """(M,) that a look takes."""

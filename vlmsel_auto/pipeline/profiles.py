@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from vlmsel_auto.cache import Store
-from vlmsel_auto.engines.engine import Channel, Engine, Shared
-from vlmsel_auto.engines.in_process import InProcess
-from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted
-from vlmsel_auto.library.records import Library
+from vlmsel_auto.engines.engine import Channel, Shared
+from vlmsel_auto.events import Notice, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.measuring.measure import PROFILE_IMAGES, measure_target
 from vlmsel_auto.pipeline.attempt import attempt
 from vlmsel_auto.pipeline.each_candidate import for_each
 from vlmsel_auto.pipeline.look import Looked
+from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Candidate, Task
 
@@ -45,18 +44,7 @@ class ProfileJob:
         return attempt(measured)
 
 
-def with_profiles(
-    candidates: Sequence[Candidate],
-    task: Task,
-    *,
-    looked: Looked,
-    library: Library,
-    device: str,
-    store: Store,
-    sink: Sink,
-    deadline: float | None,
-    engine: Engine | None,
-) -> Mapping[str, Measurement]:
+def with_profiles(session: Session, looked: Looked) -> Mapping[str, Measurement]:
     """What the looks found, with conductance where source tasks can be compared by it.
 
     That is paid for candidates that the library has profiles of, and for those on this disk, which own searches will
@@ -64,53 +52,40 @@ def with_profiles(
     time.
 
     Args:
-        candidates: all of them.
-        task: the target.
+        session: its task is the target, in the templates that were chosen.
         looked: what the looks found.
-        library: its source tasks.
-        device: where models run.
-        store: keeps embeddings and profiles.
-        sink: takes the events of stage "profiles".
-        deadline: `time.monotonic` of looking; None: no end.
-        engine: where models are measured, as many at once as it has slots, if its workers see this disk.
     """
-    known = dict(zip(library.candidate_ids, library.has_profiles, strict=True))
+    sources = session.sources
+    known = dict(zip(sources.candidate_ids, sources.has_profiles, strict=True))
     useful = [
-        one for one in candidates if one.id in looked.found and (known.get(one.id, False) or one.path is not None)
+        one
+        for one in session.candidates
+        if one.id in looked.found and (known.get(one.id, False) or one.path is not None)
     ]
     missing = [one for one in useful if not looked.found[one.id].blocks]
+    deadline = session.deadline
     allowed = None if deadline is None else _PROFILE_SHARE * (looked.seconds + max(0.0, deadline - time.monotonic()))
     embedding = sum(looked.found[one.id].seconds for one in missing if math.isfinite(looked.found[one.id].seconds))
-    expected = _PROFILE_TIMES * embedding * min(PROFILE_IMAGES, len(task.looked_at))
+    expected = _PROFILE_TIMES * embedding * min(PROFILE_IMAGES, len(session.task.looked_at))
     hurried = allowed is not None and (looked.passed_over or expected > allowed)
     if not missing or hurried:
         return looked.found
     began = time.monotonic()
-    sink(StageStarted(stage="profiles", total=len(missing), text="conductance of every candidate on the target"))
-    found = _measure(
-        missing, task, engine=InProcess() if engine is None or engine.apart else engine, device=device, store=store,
-        sink=sink, allowed=allowed,
-    )  # fmt: skip
-    sink(StageFinished(stage="profiles", seconds=time.monotonic() - began))
+    text = "conductance of every candidate on the target"
+    session.sink(StageStarted(stage="profiles", total=len(missing), text=text))
+    found = _measure(session, missing, allowed=allowed)
+    session.sink(StageFinished(stage="profiles", seconds=time.monotonic() - began))
     return {**looked.found, **found}
 
 
-def _measure(
-    missing: Sequence[Candidate],
-    task: Task,
-    *,
-    engine: Engine,
-    device: str,
-    store: Store,
-    sink: Sink,
-    allowed: float | None,
-) -> dict[str, Measurement]:
+def _measure(session: Session, missing: Sequence[Candidate], *, allowed: float | None) -> dict[str, Measurement]:
     """By candidate; none at all where they would take longer than ``allowed`` seconds."""
-    began, shared = time.monotonic(), engine.share(task)
+    engine, device, sink = session.near_engine, session.device, session.sink
+    began, shared = time.monotonic(), engine.share(session.task)
     found: dict[str, Measurement] = {}
 
     def job_of(one: Candidate) -> ProfileJob:
-        return ProfileJob(candidate=one, task=shared, device=device, store=store)
+        return ProfileJob(candidate=one, task=shared, device=device, store=session.store)
 
     with closing(for_each(missing, job_of, engine=engine, device=device, sink=sink)) as ended:
         for done, (candidate, outcome) in enumerate(ended, start=1):

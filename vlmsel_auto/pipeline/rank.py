@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,6 @@ from typing import Final
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
 from vlmsel_auto.cache import Store, default_cache_dir
-from vlmsel_auto.engines.engine import Engine
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import RankingReady, Sink, StageFinished, StageStarted, discard
 from vlmsel_auto.library.places import open_library
@@ -24,18 +23,15 @@ from vlmsel_auto.measuring.measure import find_measurement
 from vlmsel_auto.models.device import pick_device
 from vlmsel_auto.models.hub import hub_offline
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
-from vlmsel_auto.models.machine import Machine
 from vlmsel_auto.pipeline.affordable import affordable_sample
 from vlmsel_auto.pipeline.choose import AUTO, choose
-from vlmsel_auto.pipeline.command import SHOTS
 from vlmsel_auto.pipeline.look import look_at
 from vlmsel_auto.pipeline.profiles import with_profiles
 from vlmsel_auto.pipeline.ranking_notes import notes_of
 from vlmsel_auto.pipeline.result import RankResult
+from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.pipeline.source_profiles import open_source_profiles
 from vlmsel_auto.pipeline.templates import choose_templates
-from vlmsel_auto.planning.objective import ACCURACY, Objective
-from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.process import writing
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import rank_candidates
@@ -47,6 +43,7 @@ from vlmsel_auto.tasks.left_out import left_out_notes
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tasks.unlabelled import spoken_in
 
+SHOTS: Final = 16  # labelled training images a class that a ranking looks at
 _EAGER_VIEWS: Final = 4
 
 
@@ -120,94 +117,51 @@ def rank(
             if images is None
             else images,
         )  # fmt: skip
-        ranked = rank_task(
-            task,
-            listed.candidates,
-            library=known,
-            failures=listed.failures,
-            limits=limits,
-            machine=listed.machine,
-            downloads=listed.downloads,
-            device=place,
-            store=Store(root / "targets"),
-            sink=sink,
+        session = Session(
+            task=task, candidates=listed.candidates, library=known, device=place, store=Store(root / "targets"),
+            sink=sink, failures=listed.failures, limits=limits, machine=listed.machine, downloads=listed.downloads,
             seed=seed,
-            profile_sources=library is None,
-            truth=truth,
-        )
+        )  # fmt: skip
+        ranked = rank_task(session, profile_sources=library is None, truth=truth)
     ranking = ranked.ranking
     return RankResult.of(replace(ranking, notes=(*task.notes, *left_out_notes(task.bad_files), *ranking.notes)))
 
 
 def rank_task(
-    task: Task,
-    candidates: Sequence[Candidate],
+    session: Session,
     *,
-    library: Library,
-    device: str,
-    store: Store,
-    sink: Sink,
-    failures: Mapping[str, str] | None = None,
-    limits: Limits = NO_LIMITS,
-    objective: Objective = ACCURACY,
-    machine: Machine | None = None,
-    downloads: Mapping[str, int] | None = None,
-    seed: int = 0,
-    deadline: float | None = None,
-    price: float = POLICY.price,
     earlier: Ranking | None = None,
     profile_sources: bool = False,
     catches_interrupt: bool = False,
-    engine: Engine | None = None,
     truth: Truth | None = None,
 ) -> Ranked:
-    """Look at ``candidates`` and rank them on ``task``.
+    """Look at the candidates of a session and rank them on its task.
 
-    Candidates that fail stand in ``Ranking.failures`` beside earlier ``failures``, and not in its order; those that
-    were not looked at stand in its order by what is known without. ``price``, ``deadline``, latency, ``objective``,
-    ``machine``, ``downloads``, ``catches_interrupt`` and ``engine`` as for `look.look_at`; ``truth`` as for `rank`. A
-    ranking of an ``earlier`` run is followed as it is, and nothing is measured. With ``profile_sources`` looks make
-    source profiles for the user's library, where there is a pack of source images.
+    Candidates that fail stand in ``Ranking.failures`` beside those of the session, and not in its order; those that
+    were not looked at stand in its order by what is known without.
+
+    Args:
+        session: the task and its candidates.
+        earlier: a ranking of an earlier run: it is followed as it is, and nothing is measured.
+        profile_sources: looks make source profiles for the user's library, where there is a pack of source images.
+        catches_interrupt: as for `look.look_at`.
+        truth: as for `rank`.
 
     Raises:
         CandidateError: every candidate failed.
     """
+    task, candidates, sink, store = session.task, session.candidates, session.sink, session.store
     spoken = task if earlier is None or not earlier.templates else spoken_in(task, earlier.templates)
     kept = {one.id: seen for one in candidates if (seen := find_measurement(one, spoken, store=store)) is not None}
     if earlier is not None:
         sink(RankingReady(ranking=earlier))
         return Ranked(ranking=earlier, measurements=tuple(kept.values()), task=spoken)
-    sources = library.leave_out(name=task.name, digest=task.digest)
-    profiles = open_source_profiles(library, sink=sink) if profile_sources else None
-    looked = look_at(
-        candidates,
-        task,
-        library=sources,
-        kept=kept,
-        price=price,
-        deadline=deadline,
-        device=device,
-        store=store,
-        sink=sink,
-        max_latency=limits.max_latency,
-        objective=objective,
-        machine=machine,
-        downloads=downloads,
-        profiles=profiles,
-        catches_interrupt=catches_interrupt,
-        engine=engine,
-    )
-    chosen = choose_templates(
-        candidates, task, looked=looked, device=device, store=store, sink=sink, deadline=deadline, engine=engine
-    )
-    task, looked = chosen.task, chosen.looked
-    found = looked.found
-    if not looked.interrupted:
-        found = with_profiles(
-            candidates, task, looked=looked, library=sources, device=device, store=store, sink=sink, deadline=deadline,
-            engine=engine,
-        )  # fmt: skip
-    failures = {**(failures or {}), **looked.failures}
+    profiles = open_source_profiles(session.library, sink=sink) if profile_sources else None
+    looked = look_at(session, kept=kept, profiles=profiles, catches_interrupt=catches_interrupt)
+    chosen = choose_templates(session, looked)
+    session, task, looked = replace(session, task=chosen.task), chosen.task, chosen.looked
+    found = looked.found if looked.interrupted else with_profiles(session, looked)
+    failures = {**session.failures, **looked.failures}
     usable = [one for one in candidates if one.id not in failures]
     if not usable:
         reasons = "; ".join(f"{name}: {why}" for name, why in failures.items())
@@ -223,15 +177,15 @@ def rank_task(
             task=task.name,
             targets=[found.get(one.id, Measurement(candidate=one.id)) for one in usable],
             labels=task.known_labels,
-            library=sources,
+            library=session.sources,
             truth=truth,
             forecast=looked.forecast.of([place for place, one in enumerate(candidates) if one.id not in failures]),
             correlation=error_correlation(usable),
             failures=failures,
-            seed=seed,
+            seed=session.seed,
         )
     notes = [chosen.note] if chosen.note else []
-    notes += [*ranking.notes, *notes_of(ranking, looked, sources, truth=truth, candidates=len(candidates))]
+    notes += [*ranking.notes, *notes_of(ranking, looked, session.sources, truth=truth, candidates=len(candidates))]
     notes += [] if profiles is None else profiles.notes()
     ranking = replace(ranking, notes=tuple(notes), not_looked=looked.passed_over, templates=chosen.chosen)
     sink(StageFinished(stage="ranking", seconds=time.monotonic() - began))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +16,12 @@ from vlmsel_auto.models.fingerprint import fingerprint
 from vlmsel_auto.models.hub import hub_offline
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
 from vlmsel_auto.pipeline.affordable import affordable_sample
-from vlmsel_auto.pipeline.choose import AUTO, choose
-from vlmsel_auto.pipeline.command import PRICE, SHOTS, command_of
-from vlmsel_auto.pipeline.finish import Delivery
-from vlmsel_auto.pipeline.numbers import check_numbers
-from vlmsel_auto.pipeline.rank import Ranked, rank_task, views_of
+from vlmsel_auto.pipeline.choose import AUTO, Chosen, choose
+from vlmsel_auto.pipeline.rank import SHOTS, Ranked, rank_task, views_of
+from vlmsel_auto.pipeline.request import PRICE, Aim, Compute, Images, Places, SearchRequest, Wanted
 from vlmsel_auto.pipeline.result import SearchResult
+from vlmsel_auto.pipeline.run import Run
+from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.pipeline.time_shares import looking_seconds, sample_seconds
 from vlmsel_auto.pipeline.with_labels import finish_with_labels
 from vlmsel_auto.pipeline.without_labels import finish_without_labels
@@ -36,19 +35,18 @@ from vlmsel_auto.pipeline.workdir import (
     save_ranking,
     task_in,
 )
-from vlmsel_auto.pipeline.workers import check_workers, open_meanwhile
+from vlmsel_auto.pipeline.workers import open_meanwhile
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.objective import ACCURACY, Objective, read_objective
 from vlmsel_auto.planning.plan import ACTIVE
 from vlmsel_auto.process import locked, older_objects_left_alone, writing
-from vlmsel_auto.records import Budget
+from vlmsel_auto.records import Budget, Task
 from vlmsel_auto.reporting.formatting import duration
-from vlmsel_auto.reporting.tracked import names_of, tracked
-from vlmsel_auto.study.mirror import mirrored
+from vlmsel_auto.reporting.tracked import tracked
 from vlmsel_auto.tasks.datasets import TaskData
 from vlmsel_auto.tasks.names import SEARCH_LOCK
 from vlmsel_auto.tasks.task import load_task
-from vlmsel_auto.tuning.methods import METHODS, methods_of
+from vlmsel_auto.tuning.methods import METHODS, method_of, methods_of
 
 if TYPE_CHECKING:
     from vlmsel_auto.reporting.loggers import Loggers  # imports Lightning
@@ -123,8 +121,8 @@ def search(
         cache_dir: measurements of candidates on tasks; None: inside the work directory, beside what `rank` and `label`
             kept in the user's cache.
         device: as for `rank`.
-        storage: ``postgresql://USER@HOST/DATABASE`` that keeps the study's record too, for dashboards and for a search
-            that takes over elsewhere; one search at a time works on it.
+        storage: ``postgresql://USER@HOST/DATABASE``, ``sqlite:///FILE`` or ``journal:///FILE`` of Optuna that finished
+            trials are copied to, for dashboards.
         workers: processes of this machine that looks and trials run in, so many at once; None: one after the other in
             this process.
         ray: they run on a Ray cluster: "local" starts one on this machine, "auto" joins the one that runs on it,
@@ -145,142 +143,129 @@ def search(
             another search owns the work directory, decoded images.
         MissingDependency: the package of a logger is not installed.
     """
-    check_numbers(price=price, ensemble=ensemble, seed=seed)
-    aim = read_objective(objective) if isinstance(objective, str) else objective
-    check_workers(workers=workers, ray=ray)
-    began = time.monotonic() if since is None else since
-    spend = budget if isinstance(budget, Budget) else Budget(seconds=budget)
-    named = METHODS if method == "all" else methods_of([method] if isinstance(method, str) else method)
-    methods = tuple(each.name for each in named)
-    known = open_library(library)
-    place = str(pick_device(device))
     folder = Path(workdir) if workdir is not None else default_workdir(task_dir)
+    named = METHODS if method == "all" else methods_of([method] if isinstance(method, str) else method)
+    request = SearchRequest(
+        images=Images(
+            source=task_dir, shots=shots, classes=classes, unlabelled=unlabelled, most=images, test_split=test_split,
+            most_test=test_images,
+        ),
+        wanted=Wanted(names=candidates, limits=limits, offline=offline),
+        aim=Aim(
+            objective=read_objective(objective) if isinstance(objective, str) else objective, price=price,
+            methods=tuple(each.name for each in named), ensemble=ensemble, top_k=top_k,
+        ),
+        compute=Compute(device=str(pick_device(device)), workers=workers, ray=ray),
+        places=Places(
+            workdir=folder, library=library, cache_dir=None if cache_dir is None else Path(cache_dir), storage=storage
+        ),
+        budget=budget if isinstance(budget, Budget) else Budget(seconds=budget), seed=seed, learn=learn,
+        thumbnails=thumbnails, loggers=logger,
+    )  # fmt: skip
+    return run_search(request, began=time.monotonic() if since is None else since, sink=sink)
+
+
+def run_search(request: SearchRequest, *, began: float, sink: Sink) -> SearchResult:
+    """The search that is asked for; wall time counts from ``began`` (`time.monotonic`). Raises as `search` does."""
+    places, wanted, compute, folder = request.places, request.wanted, request.compute, request.places.workdir
+    known = open_library(places.library)
     check_usable(folder)
-    images_of = task_in(folder, task_dir)
-    command = command_of(
-        images_of, candidates, limits=limits, offline=offline, budget=spend, price=price, objective=aim,
-        methods=methods, shots=shots, seed=seed, workdir=folder, classes=classes, unlabelled=unlabelled, images=images,
-        trackers=names_of(logger), workers=workers, ray=ray, test_split=test_split,
-        test_images=test_images, thumbnails=thumbnails, storage=storage,
-    )  # fmt: skip
+    images_of = task_in(folder, request.images.source)
+    command = request.command(images_of)
+    if places.storage is not None:
+        from vlmsel_auto.study.storage import open_storage  # loads SQLAlchemy
+
+        open_storage(places.storage)  # refuses one that cannot be used
     earlier = read_choice(folder, sink=sink)
-    with hub_offline(offline):
-        listed = choose(candidates, limits=limits, offline=offline, device=device, sink=sink, earlier=earlier)
-    chosen = listed.candidates
-    sample = affordable_sample(
-        chosen, machine=listed.machine, device=device, seconds=sample_seconds(spend.seconds),
-        earlier=None if earlier is None else earlier.images,
-    )  # fmt: skip
+    with hub_offline(wanted.offline):
+        listed = choose(
+            wanted.names, limits=wanted.limits, offline=wanted.offline, device=compute.device, sink=sink,
+            earlier=earlier,
+        )  # fmt: skip
     started_after = time.monotonic() - began
     task, engine = open_meanwhile(
-        partial(
-            load_task, images_of, views=views_of(chosen), shots=shots, seed=seed, workdir=folder, sink=sink,
-            exclude=() if cache_dir is None else (Path(cache_dir),),
-            needs_val=True, classes=classes, unlabelled=unlabelled, images=sample if images is None else images,
-            draw_test=test_split, max_test_images=test_images,
-        ),
-        workers=workers, ray=ray, device=place,
+        lambda: _read(request, images_of, listed, earlier, sink=sink),
+        workers=compute.workers, ray=compute.ray, device=compute.device,
     )  # fmt: skip
-    ranked_before = default_cache_dir() / "targets" if cache_dir is None else None
-    store = Store(Path(cache_dir or folder) / "targets", behind=ranked_before)
-    with (
-        engine,
-        hub_offline(offline),
-        writing(folder),
-        locked(folder / SEARCH_LOCK),
-        mirrored(storage, task=task.digest, workdir=folder, sink=sink) as mirror,
-    ):
-        settings: dict[str, Json] = {
-            "task": task.digest,
-            "candidates": digest([[one.id, fingerprint(one)] for one in chosen]),
-            "limits": str(limits),
-            "methods": ",".join(methods),
-            "seed": seed,
-            "shots": shots,
-        }
+    ranked_before = default_cache_dir() / "targets" if places.cache_dir is None else None
+    store = Store((places.cache_dir or folder) / "targets", behind=ranked_before)
+    with engine, hub_offline(wanted.offline), writing(folder), locked(folder / SEARCH_LOCK):
+        settings = _settings(request, task, listed)
         choice = EarlierChoice(
-            candidates=tuple(one.id for one in chosen),
+            candidates=tuple(one.id for one in listed.candidates),
             left_out=listed.failures,
             images=None if task.draw is None else task.draw.files,
         )
         begin_in(folder, settings=settings, choice=choice, sink=sink)  # before trackers leave files there
-        with tracked(logger, folder=folder / "logs", about={"task": task.name, "command": command}, sink=sink) as sink:  # noqa: PLR1704 - the sink of all that follows
-            before_looks, earlier_ranking = time.monotonic() - began, read_ranking(folder, sink=sink)
-            ranked = rank_task(
-                task,
-                chosen,
-                library=known,
-                device=place,
-                store=store,
-                sink=sink,
-                failures=listed.failures,
-                limits=limits,
-                objective=aim,
-                machine=listed.machine,
-                downloads=listed.downloads,
-                price=price / 100,
-                seed=seed,
-                deadline=None
-                if spend.seconds is None
-                else began + looking_seconds(spend.seconds, labelled=task.is_labelled),
-                earlier=earlier_ranking,
-                profile_sources=learn and library is None,
-                catches_interrupt=any(each.trains is not Trains.TOWER for each in named),
-                engine=engine,
-            )
-            ranking = ranked.ranking
-            if spend.seconds is not None and earlier_ranking is None:
-                _warn_of_no_look(ranked, spent=before_looks, seconds=spend.seconds, sink=sink)
-            if task.is_labelled or not ranked.interrupted:  # trials are bound to it; without any, looks can go on later
-                save_ranking(folder, ranking)
-            usable = [one for one in chosen if one.id not in ranking.failures]
-            delivery = Delivery(
-                task=ranked.task,
-                candidates=usable,
-                size=ensemble,
-                limits=limits,
-                objective=aim,
-                store=store,
-                workdir=folder,
-            )
-            if not task.is_labelled:
-                return finish_without_labels(
-                    delivery,
-                    chosen,
-                    ranked=ranked,
-                    budget=spend,
-                    command=command,
-                    settings={**settings, "device": place},
-                    began=began,
-                    started_after=started_after,
-                    device=place,
-                    sink=sink,
-                )
-            return finish_with_labels(
-                delivery,
-                chosen,
-                ranked=ranked,
-                engine=engine,
-                mirror=mirror,
-                methods=methods,
-                machine=listed.machine,
-                budget=spend,
-                price=price,
-                top_k=top_k,
-                learn=learn,
-                thumbnails=thumbnails,
-                command=command,
-                settings=settings,
-                seed=seed,
-                began=began,
+        with tracked(
+            request.loggers, folder=folder / "logs", about={"task": task.name, "command": command}, sink=sink
+        ) as heard:
+            session = Session(
+                task=task, candidates=listed.candidates, library=known, device=compute.device, store=store, sink=heard,
+                failures=listed.failures, limits=wanted.limits, objective=request.aim.objective,
+                machine=listed.machine, downloads=listed.downloads, seed=request.seed, price=request.aim.price / 100,
+                deadline=_until(request.budget, began=began, labelled=task.is_labelled), engine=engine,
+            )  # fmt: skip
+            run = Run(
+                request=request, session=session, workdir=folder, command=command, settings=settings, began=began,
                 started_after=started_after,
-                device=place,
-                sink=sink,
-            )
+            )  # fmt: skip
+            ranked = _rank(run)
+            return (finish_with_labels if task.is_labelled else finish_without_labels)(run, ranked)
+
+
+def _read(
+    request: SearchRequest, images_of: Path, listed: Chosen, earlier: EarlierChoice | None, *, sink: Sink
+) -> Task:
+    images, compute, cache_dir = request.images, request.compute, request.places.cache_dir
+    sample = affordable_sample(
+        listed.candidates, machine=listed.machine, device=compute.device,
+        seconds=sample_seconds(request.budget.seconds), earlier=None if earlier is None else earlier.images,
+    )  # fmt: skip
+    return load_task(
+        images_of, views=views_of(listed.candidates), shots=images.shots, seed=request.seed,
+        workdir=request.places.workdir, sink=sink, exclude=() if cache_dir is None else (cache_dir,), needs_val=True,
+        classes=images.classes, unlabelled=images.unlabelled, images=sample if images.most is None else images.most,
+        draw_test=images.test_split, max_test_images=images.most_test,
+    )  # fmt: skip
+
+
+def _settings(request: SearchRequest, task: Task, listed: Chosen) -> dict[str, Json]:
+    """What a work directory is bound to: with other settings its trials would be of another search."""
+    return {
+        "task": task.digest,
+        "candidates": digest([[one.id, fingerprint(one)] for one in listed.candidates]),
+        "limits": str(request.wanted.limits),
+        "methods": ",".join(request.aim.methods),
+        "seed": request.seed,
+        "shots": request.images.shots,
+    }
+
+
+def _until(budget: Budget, *, began: float, labelled: bool) -> float | None:
+    """When looking must have ended."""
+    return None if budget.seconds is None else began + looking_seconds(budget.seconds, labelled=labelled)
+
+
+def _rank(run: Run) -> Ranked:
+    """The ranking of this run, or of an earlier one, kept where trials will be bound to it."""
+    request, session = run.request, run.session
+    before_looks, earlier = run.seconds, read_ranking(run.workdir, sink=session.sink)
+    ranked = rank_task(
+        session,
+        earlier=earlier,
+        profile_sources=request.learn and request.places.library is None,
+        catches_interrupt=any(method_of(name).trains is not Trains.TOWER for name in request.aim.methods),
+    )
+    if request.budget.seconds is not None and earlier is None:
+        _warn_of_no_look(ranked, spent=before_looks, seconds=request.budget.seconds, sink=session.sink)
+    if session.task.is_labelled or not ranked.interrupted:  # without any trial, looks can go on later
+        save_ranking(run.workdir, ranked.ranking)
+    return ranked
 
 
 def _warn_of_no_look(ranked: Ranked, *, spent: float, seconds: float, sink: Sink) -> None:
-    """A ranking that no look stands behind is little more than the order of published figures."""
+    """Without a look the ranking says hardly more than published figures do."""
     if ranked.interrupted or ranked.measurements or not ranked.ranking.not_looked:
         return
     text = f"no candidate was looked at: the start took {duration(spent)} of {duration(seconds)}; give more time"

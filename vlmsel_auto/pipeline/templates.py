@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmsel_auto.cache import Store
-from vlmsel_auto.engines.engine import Channel, Engine
-from vlmsel_auto.engines.in_process import InProcess
-from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted
+from vlmsel_auto.engines.engine import Channel
+from vlmsel_auto.events import Notice, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.measuring.measure import find_measurement
 from vlmsel_auto.measuring.wording import Wording, mean_text, wording
 from vlmsel_auto.models.embedding import reword
@@ -22,6 +21,7 @@ from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.pipeline.attempt import attempt
 from vlmsel_auto.pipeline.each_candidate import for_each
 from vlmsel_auto.pipeline.look import Looked
+from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.templates import LEAST_IMAGES, LEAST_VOTERS, Heard, choose_by_agreement
 from vlmsel_auto.records import Candidate, Task
@@ -66,34 +66,19 @@ class Spoken:
     note: str = ""  # for the report, where some were tried
 
 
-def choose_templates(
-    candidates: Sequence[Candidate],
-    task: Task,
-    *,
-    looked: Looked,
-    device: str,
-    store: Store,
-    sink: Sink,
-    deadline: float | None,
-    engine: Engine | None,
-) -> Spoken:
+def choose_templates(session: Session, looked: Looked) -> Spoken:
     """Speak of the classes of a task without labels, which names no templates, in those that candidates agree on.
 
     Nothing is changed where fewer than six candidates saw twenty images, where the looks were interrupted, or where
     there is no time for eight templates.
 
     Args:
-        candidates: all of them.
-        task: the target.
+        session: its store keeps texts, and what is known of the images under the new texts.
         looked: what the looks found.
-        device: where models run.
-        store: keeps texts, and what is known of the images under the new texts.
-        sink: takes the events of stage "templates".
-        deadline: `time.monotonic` of looking; None: no end.
-        engine: where models run, if its workers see this disk.
     """
+    task, deadline, sink = session.task, session.deadline, session.sink
     unchanged = Spoken(task=task, looked=looked)
-    seeing = [one for one in candidates if one.id in looked.found]
+    seeing = [one for one in session.candidates if one.id in looked.found]
     most = min(len(BANK), _MOST_TEXTS // task.n_classes)
     few = len(seeing) < LEAST_VOTERS or len(task.looked_at) < LEAST_IMAGES or most < _FEWEST
     if task.is_labelled or task.names_templates or looked.interrupted or few:
@@ -104,12 +89,9 @@ def choose_templates(
         allowed = min(left, _SHARE * (looked.seconds + left))
     began = time.monotonic()
     sink(StageStarted(stage="templates", total=len(seeing), text=f"class names in {most} templates"))
-    words = _words(
-        seeing, task, most=most, engine=InProcess() if engine is None or engine.apart else engine, device=device,
-        store=store, sink=sink, allowed=allowed,
-    )  # fmt: skip
+    words = _words(session, seeing, most=most, allowed=allowed)
     if len(words) >= LEAST_VOTERS:
-        made = _agreed(task, looked, words, seeing=seeing, store=store)
+        made = _agreed(task, looked, words, seeing=seeing, store=session.store)
     else:
         why = "too few candidates could try others" if words else "there was no time to try others"
         made = replace(unchanged, note=f"class names are spoken as {quoted(BANK[:1])}: {why}")
@@ -162,24 +144,18 @@ def _reworded(
     return replace(seen, text_features=text.astype(np.float64), total=np.nan, activity=np.full(0, np.nan), blocks=())
 
 
-def _words(
-    seeing: Sequence[Candidate],
-    task: Task,
-    *,
-    most: int,
-    engine: Engine,
-    device: str,
-    store: Store,
-    sink: Sink,
-    allowed: float,
-) -> dict[str, Wording]:
+def _words(session: Session, seeing: Sequence[Candidate], *, most: int, allowed: float) -> dict[str, Wording]:
     """By candidate, in the first templates of the bank: fewer of them, or none at all, where time is short."""
     began, found, made = time.monotonic(), dict[str, Wording](), 0
+    device, sink = session.device, session.sink
 
     def job_of(one: Candidate) -> WordingJob:
-        return WordingJob(candidate=one, prompts=task.prompts, templates=BANK[:most], device=device, store=store)
+        prompts = session.task.prompts
+        return WordingJob(
+            candidate=one, prompts=prompts, templates=BANK[:most], device=device, store=session.store
+        )  # fmt: skip
 
-    with closing(for_each(seeing, job_of, engine=engine, device=device, sink=sink)) as ended:
+    with closing(for_each(seeing, job_of, engine=session.near_engine, device=device, sink=sink)) as ended:
         for done, (candidate, outcome) in enumerate(ended, start=1):
             if isinstance(outcome, Wording):
                 found[candidate.id] = outcome

@@ -8,7 +8,6 @@ docs/without-labels.md compares it with adaptations to the unlabelled images.
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from vlmsel_auto.cache import Json, Store
+from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink
 from vlmsel_auto.measuring.measure import embed_target
@@ -32,11 +31,12 @@ from vlmsel_auto.pipeline.conclude import publish
 from vlmsel_auto.pipeline.finish import Delivery
 from vlmsel_auto.pipeline.rank import Ranked
 from vlmsel_auto.pipeline.result import SearchResult
+from vlmsel_auto.pipeline.run import Run
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.ranking.evidence.consensus import likeness
 from vlmsel_auto.ranking.evidence.zeroshot import CLARITY
 from vlmsel_auto.ranking.measurement import Measurement
-from vlmsel_auto.records import BestModel, Budget, Candidate, EnsembleModel, RankedCandidate, Ranking, StoppedBy, Task
+from vlmsel_auto.records import BestModel, Candidate, EnsembleModel, RankedCandidate, Ranking, StoppedBy, Task
 from vlmsel_auto.reporting.make_report import make_report
 from vlmsel_auto.reporting.report import RANKING_STAGE, START_STAGE, UNCHECKED
 from vlmsel_auto.tuning.methods import ZERO_SHOT
@@ -182,73 +182,52 @@ def _first_that_loads(
     return []
 
 
-def finish_without_labels(
-    delivery: Delivery,
-    candidates: Sequence[Candidate],
-    *,
-    ranked: Ranked,
-    budget: Budget,
-    command: str,
-    settings: Mapping[str, Json],
-    began: float,
-    started_after: float,
-    device: str,
-    sink: Sink,
-) -> SearchResult:
+def finish_without_labels(run: Run, ranked: Ranked) -> SearchResult:
     """Export the models, and write the report, of a search that has a ranking and no labels.
 
     With costs in the objective the first model is the one whose predicted score, at a typical task's spread of
     accuracies, leaves most; no ensemble is made, since nothing says that it would be worth its cost.
-
-    Args:
-        delivery: decides which models there are.
-        candidates: all that were chosen, also those that cannot be used.
-        ranked: what looks found.
-        budget: as the report says it.
-        command: likewise.
-        settings: likewise.
-        began: `time.monotonic` at the start of the search.
-        started_after: seconds until the first image was read.
-        device: where models run.
-        sink: takes events.
     """
-    ranking, measured = ranked.ranking, ranked.measurements
-    task, usable, workdir = delivery.task, delivery.candidates, delivery.workdir
-    objective, latencies = delivery.objective, delivery.latencies()
-    ranked_after = time.monotonic() - began
+    session, ranking, delivery = run.session, ranked.ranking, Delivery.of(run, ranked)
+    task, usable, latencies = delivery.task, delivery.candidates, delivery.latencies()
+    ranked_after = run.seconds
     stopped = StoppedBy.INTERRUPTED if ranked.interrupted else StoppedBy.NO_LABELS
-    sink(Notice(text=UNCHECKED, level="warning"))
-    seen = measured or _first_that_loads(ranking, usable, task=task, store=delivery.store, device=device, sink=sink)
+    session.sink(Notice(text=UNCHECKED, level="warning"))
+    seen = ranked.measurements or _first_that_loads(
+        ranking, usable, task=task, store=session.store, device=session.device, sink=session.sink
+    )
     shares = shares_of_leaders(
-        by_worth(ranking, charges_of(objective, usable, machine=None, measured=latencies)),
+        by_worth(ranking, charges_of(session.objective, usable, machine=None, measured=latencies)),
         seen,
-        size=1 if objective else max(1, delivery.size),
+        size=1 if session.objective else max(1, delivery.size),
         fits=together(delivery.limits, usable, latencies),
     )
-    best, mean = export_zero_shot(shares, seen, task=task, candidates=usable, workdir=workdir, sink=sink)
-    seconds = time.monotonic() - began
+    best, mean = export_zero_shot(
+        shares, seen, task=task, candidates=usable, workdir=run.workdir, sink=session.sink
+    )  # fmt: skip
+    seconds = run.seconds
     report = make_report(
         task=task,
-        candidates=candidates,
+        candidates=session.candidates,
         latencies=latencies,
         ranking=ranking,
         trials=(),
         best=best,
         ensemble=mean,
-        budget=budget,
-        objective=objective,
+        budget=run.request.budget,
+        objective=session.objective,
         seconds=seconds,
         stopped_by=stopped,
         stage_seconds={
-            START_STAGE: started_after,
-            RANKING_STAGE: ranked_after - started_after,
+            START_STAGE: run.started_after,
+            RANKING_STAGE: ranked_after - run.started_after,
             "export": seconds - ranked_after,
         },
-        command=command,
-        settings={name: str(value) for name, value in settings.items()},
+        command=run.command,
+        settings={name: str(value) for name, value in {**run.settings, "device": session.device}.items()},
         seed=task.seed,
-        workdir=workdir,
+        workdir=run.workdir,
         notes=(UNCHECKED, *task.notes, *ranking.notes),
     )
-    publish(report, workdir=workdir, sink=sink)
-    return SearchResult.of(report, workdir=workdir, seconds=time.monotonic() - began)
+    publish(report, workdir=run.workdir, sink=session.sink)
+    return SearchResult.of(report, workdir=run.workdir, seconds=run.seconds)

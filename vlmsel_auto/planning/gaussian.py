@@ -33,7 +33,8 @@ class Gaussians:
     @property
     def variance(self) -> FloatArray:
         """(G, A)."""
-        return np.maximum(np.einsum("gaa->ga", self.cov), 0.0)
+        variance: FloatArray = np.maximum(np.einsum("gaa->ga", self.cov), 0.0)
+        return variance
 
 
 def given(prior: Gaussians, *, seen: IntArray, values: FloatArray, noise: FloatArray) -> Gaussians:
