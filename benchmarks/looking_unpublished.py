@@ -4,7 +4,7 @@
 
 Setting: open_clip's 121 models on 35 data sets, as in looking.py, one data set left out at a time with its kin. In turn
 the figures of a whole line of models are hidden: all that were trained on the same kind of data. What is expected of
-them (`vlmsel_auto.library.unpublished`) is fitted on the other lines and the other data sets. Printed by line: the
+them (`vlmsel_auto.library.published`) is fitted on the other lines and the other data sets. Printed by line: the
 error of the mean accuracy over all data sets, in points, root mean square; points lost after 1, 3, 5 and 10 loads where
 hidden models count as average ones, and where they stand as expected; and the paired difference with its 95 % interval
 over data sets. Lines whose amount of training data is not stated (CommonPool's subsets, NLLB) are left out: of them
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from paired import change
 
 from vlmsel_auto.library import published
-from vlmsel_auto.library.unpublished import features_of, regress
+from vlmsel_auto.library.published import features_of, regress
 from vlmsel_auto.models import catalogue
 from vlmsel_auto.records import FloatArray
 

@@ -23,7 +23,8 @@ from tower_costs import TowerCost, made, tower_cost
 
 from vlmsel_auto.cache import Json, digest, file_digest, write_atomically
 from vlmsel_auto.library import published
-from vlmsel_auto.models import installed, zoo
+from vlmsel_auto.models import zoo
+from vlmsel_auto.models.catalogue import installed
 from vlmsel_auto.models.modeldir import family_of, read_model_dir, view_of
 from vlmsel_auto.records import Candidate
 
@@ -66,7 +67,7 @@ def catalogue(profile: Mapping[str, Mapping[str, str]]) -> dict[str, Json]:
     """What the installed open_clip knows. ``profile`` (rows of model_profile.csv) has what cannot be counted here."""
     architectures: dict[str, Json] = {}
     pretrained: dict[str, dict[str, dict[str, Json]]] = {}
-    for arch, (model_cfg, tags) in sorted(installed.published().items()):
+    for arch, (model_cfg, tags) in sorted(installed().items()):
         vision = cast("dict[str, Json]", model_cfg["vision_cfg"])
         size = cast("int", vision.get("image_size", 224))
         model, has_text = made(model_cfg)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from vlmsel_auto.models import candidates, catalogue, installed, zoo
+from vlmsel_auto.models import candidates, catalogue, zoo
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -56,7 +56,7 @@ def test_bytes_written_and_alive_match_a_count_by_hand(scripts):
 
 
 def test_the_catalogue_is_what_is_counted_now(scripts):
-    config = installed.published()["MobileCLIP2-S0"][0]
+    config = catalogue.installed()["MobileCLIP2-S0"][0]
     model, has_text = scripts["made"](config)
     cost = scripts["cost_fields"](scripts["tower_cost"](model, size=256))
     known = catalogue.architecture("MobileCLIP2-S0")

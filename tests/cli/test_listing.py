@@ -13,7 +13,7 @@ from vlmsel_auto.cli.app import app
 from vlmsel_auto.cli.listing import list_candidates, listing_json, print_listing
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.library import published
-from vlmsel_auto.library.unpublished import expected_figures
+from vlmsel_auto.library.published import expected_figures
 from vlmsel_auto.models import candidates
 from vlmsel_auto.models.limits import Limits
 from vlmsel_auto.models.machine import Machine

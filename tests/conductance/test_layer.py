@@ -17,9 +17,9 @@ from open_clip.transformer import VisionTransformer
 from torch import nn
 
 from helpers.tangents import tangent_conductance
+from vlmsel_auto.conductance.batches import memory_budget
 from vlmsel_auto.conductance.contraction import Part, Running, contract_levels, estimate_error
 from vlmsel_auto.conductance.layer import choose_integrator, conductance
-from vlmsel_auto.conductance.memory import memory_budget
 from vlmsel_auto.conductance.quadrature import make_rule
 from vlmsel_auto.conductance.scalars import Margin, make_scalar
 from vlmsel_auto.conductance.sweep import Sweep

@@ -13,12 +13,15 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from vlmsel_auto.errors import CandidateError, TrialUnavailable
-from vlmsel_auto.models import candidates, hubfiles, installed, zoo
-from vlmsel_auto.models.catalogue import package_file, published, read_json, tags
+from vlmsel_auto.models import candidates, hubfiles, zoo
+from vlmsel_auto.models.candidates import mini_zoo
+from vlmsel_auto.models.catalogue import installed, package_file, published, read_json, tags
 from vlmsel_auto.models.loadedmodel import class_logits
 from vlmsel_auto.models.modeldir import family_of, view_of
+from vlmsel_auto.models.zoo import NoStartValues
 from vlmsel_auto.records import Candidate
 from vlmsel_auto.tasks.views import render
 
@@ -99,7 +102,7 @@ def test_the_shipped_catalogue_is_what_the_installed_open_clip_knows() -> None:
     shipped = read_json(package_file("data") / "openclip_catalogue.json")
     if shipped["open_clip"] != version("open_clip_torch"):
         pytest.skip("made for another open_clip; candidates.resolve then asks the installed one")
-    known = installed.published()
+    known = installed()
     assert {arch: set(each) for arch, each in tags().items()} == {arch: set(each) for arch, (_, each) in known.items()}
     assert sum(len(each) for _, each in known.values()) > 150
     for arch, (model_cfg, each) in known.items():
@@ -335,3 +338,41 @@ def test_loading_leaves_the_terminal_and_the_logging_alone(capfd: pytest.Capture
     zoo.load(_local(folder))
     assert logging.root.manager.disable == before
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "fill",
+    [
+        nn.init.normal_,
+        nn.init.uniform_,
+        nn.init.trunc_normal_,
+        nn.init.kaiming_normal_,
+        nn.init.kaiming_uniform_,
+        nn.init.xavier_normal_,
+        nn.init.xavier_uniform_,
+        torch.Tensor.normal_,
+        torch.Tensor.uniform_,
+    ],
+)
+def test_nothing_is_drawn_within_and_everything_after(fill):
+    kept = torch.full((3, 4), 0.25)
+    before = torch.get_rng_state()
+    with NoStartValues():
+        fill(kept)
+        layer = nn.Linear(5, 5)
+        nn.init.ones_(layer.weight)  # what is not random is filled
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(layer.weight, torch.ones(5, 5))
+    fill(kept)
+    assert not torch.equal(torch.get_rng_state(), before)
+    assert len(kept.unique()) > 6
+
+
+@pytest.mark.parametrize("candidate", mini_zoo()[::5], ids=lambda each: each.id)
+def test_a_loaded_model_has_every_weight_of_its_file(candidate):
+    model = zoo.load(candidate).model
+    (file,) = candidate.path.glob("*.safetensors")
+    known = load_file(file)
+    found = dict(model.named_parameters())
+    assert set(found) <= set(known)
+    assert all(torch.equal(value, known[name].float()) for name, value in found.items())

@@ -12,7 +12,7 @@ import numpy as np
 from vlmsel_auto.cache import Json
 from vlmsel_auto.cli.answers import print_table
 from vlmsel_auto.library import published
-from vlmsel_auto.library.unpublished import expected_figures
+from vlmsel_auto.library.published import expected_figures
 from vlmsel_auto.models.facts import Facts, facts_of
 from vlmsel_auto.models.limits import Excluded, Limits, unknowns, within
 from vlmsel_auto.models.machine import Machine, embedding_seconds

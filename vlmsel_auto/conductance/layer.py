@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from vlmsel_auto.conductance.batches import memory_budget
 from vlmsel_auto.conductance.blocks import find_blocks
 from vlmsel_auto.conductance.engine import Engine
-from vlmsel_auto.conductance.memory import memory_budget
 from vlmsel_auto.conductance.quadrature import Rule, make_rule
 from vlmsel_auto.conductance.scalars import Scalar
 from vlmsel_auto.errors import ConductanceError

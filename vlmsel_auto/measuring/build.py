@@ -22,6 +22,7 @@ from vlmsel_auto.events import Sink, StageFinished, discard
 from vlmsel_auto.library.assemble import assemble, merge
 from vlmsel_auto.library.file import load, save
 from vlmsel_auto.library.records import Cell, CellFailure, Library
+from vlmsel_auto.measuring import saved_datasets, webdatasets
 from vlmsel_auto.measuring.cells import CellSettings, cell_key, is_current, measure_cell, source_task
 from vlmsel_auto.measuring.kept_jobs import results_of
 from vlmsel_auto.measuring.tuned import tune_cells
@@ -232,3 +233,34 @@ class _Job:
 @lru_cache(maxsize=1)  # one is enough: cells come candidate by candidate
 def _model(candidate: Candidate, device: str) -> LoadedModel:
     return zoo.load(candidate, device=device)
+
+
+def source_tasks(
+    paths: Sequence[Path], *, hub_tasks: Sequence[str] = (), images: int, into: Path, sink: Sink = discard
+) -> tuple[Path, ...]:
+    """The task folders of all sources, each once; of data sets some images are written as task folders.
+
+    Args:
+        paths: task folders, folders of many, webdatasets (`webdatasets.is_webdataset`) or saved data sets
+            (`saved_datasets.is_saved_dataset`).
+        hub_tasks: webdatasets of the hub, as for `webdatasets.open_webdataset`.
+        images: taken of each webdataset and each saved data set.
+        into: folder of what is written.
+        sink: is told what is left out.
+
+    Raises:
+        LibraryError: a folder holds no task.
+        TaskError: a data set cannot be had or used.
+        MissingDependency: a saved data set needs datasets.
+    """
+    folders: list[Path] = []
+    archives = list(hub_tasks)
+    for path in paths:
+        if webdatasets.is_webdataset(path):
+            archives.append(str(path))
+        elif saved_datasets.is_saved_dataset(path):
+            folders.append(saved_datasets.task_folder(path, images=images, into=into / "datasets", sink=sink))
+        else:
+            folders += task_folders(path)
+    folders += [webdatasets.task_folder(one, images=images, into=into / "webdatasets", sink=sink) for one in archives]
+    return tuple(dict.fromkeys(folders))

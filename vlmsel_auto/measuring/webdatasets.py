@@ -21,8 +21,7 @@ from vlmsel_auto.cache import digest, write_atomically
 from vlmsel_auto.errors import TaskError, TrialUnavailable
 from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.models import hub
-from vlmsel_auto.models.hub import HubFile, RemoteFile
-from vlmsel_auto.models.remote import read_from, read_text
+from vlmsel_auto.models.hub import HubFile, RemoteFile, read_from, read_text
 from vlmsel_auto.tasks.names import nfc, prompt_of, shown
 from vlmsel_auto.tasks.templates import DEFAULT_TEMPLATES
 from vlmsel_auto.tasks.webdataset import (

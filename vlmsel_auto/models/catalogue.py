@@ -79,9 +79,7 @@ def hub_sources(arch: str, tag: str) -> HubSources | None:
     if tag in tags and version("open_clip_torch") == catalogue["open_clip"]:
         text, weights = cast("dict[str, dict[str, Json]]", catalogue["architectures"])[arch], tags[tag]
     else:  # another open_clip may take them from elsewhere
-        from vlmsel_auto.models import installed
-
-        model_cfg, tags = installed.published().get(arch, ({}, {}))
+        model_cfg, tags = installed().get(arch, ({}, {}))
         if tag not in tags:
             return None
         text, weights = cast("dict[str, Json]", model_cfg["text_cfg"]), tags[tag]
@@ -97,10 +95,20 @@ def sources_of(text_cfg: Mapping[str, Json], *, weights: str) -> HubSources:
 
 def _installed(arch: str, tag: str) -> Candidate | None:
     """A name that the shipped catalogue lacks: a newer open_clip has it, or the caller registered it."""
-    from vlmsel_auto.models import installed  # imports open_clip
-
-    model_cfg, tags = installed.published().get(arch, ({}, {}))
+    model_cfg, tags = installed().get(arch, ({}, {}))
     return configured(f"{arch}/{tag}", arch, tag, model_cfg, tags[tag]) if tag in tags else None
+
+
+def installed() -> dict[str, tuple[dict[str, Json], dict[str, dict[str, Json]]]]:
+    """What the installed open_clip knows: architecture -> (model_cfg, pretraining tag -> its configuration)."""
+    import open_clip
+    from open_clip.pretrained import list_pretrained_tags_by_model
+
+    found: dict[str, tuple[dict[str, Json], dict[str, dict[str, Json]]]] = {}
+    for arch in open_clip.list_models():
+        tags = {tag: dict(open_clip.get_pretrained_cfg(arch, tag)) for tag in list_pretrained_tags_by_model(arch)}
+        found[arch] = (cast("dict[str, Json]", open_clip.get_model_config(arch)), tags)
+    return found
 
 
 def configured(

@@ -3,7 +3,8 @@
 The cache is huggingface_hub's own and so are place, token and mirror (``HF_HOME``, ``HF_HUB_CACHE``, ``HF_TOKEN``,
 ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``, ``HF_HUB_DOWNLOAD_TIMEOUT``). Its downloads are not used, because they start again
 after a break, check the size alone and retry an unreachable hub for half a minute; the layout of the cache is
-documented, and huggingface_hub itself enters the finished file.
+documented, and huggingface_hub itself enters the finished file. Archives of which only parts are wanted are read from
+any byte on, without downloading them.
 """
 
 from __future__ import annotations
@@ -267,3 +268,46 @@ def _unbroken(chunks: Iterator[bytes]) -> Iterator[bytes]:
 def unavailable(error: Exception, file: HubFile) -> TrialUnavailable:
     """The one clear reason why a file cannot be had."""
     return TrialUnavailable(explain(error, names=file.names, repository=file.repository, cache=cache_dir()))
+
+
+@contextmanager
+def read_from(file: RemoteFile, offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
+    """Yield the offset where the bytes begin, and the bytes as they come; leaving the block ends the transfer.
+
+    They begin at ``offset``, or at 0 where a mirror sends whole files only. Nothing is kept.
+
+    Raises:
+        TrialUnavailable: the hub cannot be reached or refuses, or the connection broke off; also from the bytes.
+    """
+    with ExitStack() as stack:
+        try:
+            start, chunks = stack.enter_context(opened(file, offset, stop=threading.Event()))
+        except Exception as error:
+            raise unavailable(error, file.asked) from error
+        yield start, _explained(chunks, file=file)
+
+
+def _explained(chunks: Iterator[bytes], *, file: RemoteFile) -> Iterator[bytes]:
+    try:
+        yield from chunks
+    except Exception as error:
+        raise unavailable(error, file.asked) from error
+
+
+def read_text(file: HubFile) -> str | None:
+    """The text of a small file, from huggingface_hub's cache or downloaded into it; None: optional and not there.
+
+    Raises:
+        TrialUnavailable: it cannot be had, or is no UTF-8 text.
+    """
+    path = cached(file)
+    if path is None:
+        found = find(file)
+        if found is None:
+            return None
+        download(found, arrived=lambda _: None, stop=threading.Event())
+        path = cached(file)
+    try:
+        return path.read_text("utf-8-sig") if path is not None else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise unavailable(error, file) from error

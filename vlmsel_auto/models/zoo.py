@@ -10,14 +10,15 @@ import logging
 import pickle
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, TypeGuard, cast
+from typing import Final, Literal, TypeGuard, cast
 
 import open_clip
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from vlmsel_auto.cache import Json
 from vlmsel_auto.errors import CandidateError, TrialUnavailable
@@ -28,9 +29,13 @@ from vlmsel_auto.models.hub import HubFile, cached
 from vlmsel_auto.models.hubfiles import check_packages, check_text_tower, files_of
 from vlmsel_auto.models.loadedmodel import ClipModel, LoadedModel, Tokenizer
 from vlmsel_auto.models.modeldir import ModelDir, read_model_dir, view_of
-from vlmsel_auto.models.start_values import NoStartValues
 from vlmsel_auto.process import release_memory
 from vlmsel_auto.records import Candidate
+
+_DRAWS: Final = frozenset({
+    "normal_", "uniform_", "erfinv_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_", "xavier_normal_",
+    "xavier_uniform_",
+})  # fmt: skip
 
 
 def load(
@@ -257,3 +262,24 @@ def _loading(candidate: Candidate, *, where: str) -> Iterator[None]:
         ) from error
     finally:
         logging.disable(level)
+
+
+class NoStartValues(TorchFunctionMode):
+    """Within, in this thread, `torch.nn.init` and tensors fill nothing at random: they leave what memory holds.
+
+    Each weight is read from a file right after, and open_clip refuses files that lack one.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        """Torch's question what a call of ``func`` gives."""
+        del types
+        given = dict(kwargs or {})
+        if getattr(func, "__name__", "") in _DRAWS:
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmsel_auto.library import published
+from vlmsel_auto.library.published import expected_figures
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.library.unpublished import expected_figures
 from vlmsel_auto.models.download import is_cached
 from vlmsel_auto.models.facts import facts_of
 from vlmsel_auto.models.machine import Machine, look_embedding_seconds

@@ -1,4 +1,7 @@
-"""Images that were given in memory, or as paths anywhere, as files: what `task.load_task` and `predict` read."""
+"""Images and labels that were given in memory: images as files that `task.load_task` and `predict` read.
+
+Labels are of any hashable kind; they become numbers of classes, and the classes names of folders.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from PIL import Image
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.tasks.decode import upright_rgb
 from vlmsel_auto.tasks.labeltable import LABELS
+from vlmsel_auto.tasks.names import nfc
 
 ImageLike: TypeAlias = str | PathLike[str] | bytes | Image.Image | NDArray[np.uint8]  # bytes: of a file
 Item: TypeAlias = tuple[ImageLike, str | None, str]  # image, label or none, split ("": it is drawn)
@@ -158,3 +162,53 @@ def _linked(file: Path, place: Path) -> Path:
 def _toml(text: str) -> str:
     """A TOML string: JSON's escapes are among TOML's, but for characters beyond 16 bits, which stay as they are."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def as_classes(y: Any) -> tuple[NDArray[Any], list[int]]:
+    """The distinct labels (K,), sorted where they have an order, and the number of each image's.
+
+    Texts, numbers and truth values keep their dtype; labels of any other kind, or of several, are objects.
+
+    A column (n, 1) is n labels, and a scalar of numpy the plain value that it holds.
+
+    Raises:
+        InputError: there are none, or not one an image.
+        ValueError: numbers that are no classes, but measurements (scikit-learn's own check).
+    """
+    if y is None:
+        raise InputError("VlmClassifier requires y to be passed, but the target y is None")
+    given = y.to_numpy() if hasattr(y, "to_numpy") else y
+    if isinstance(given, np.ndarray):
+        if given.ndim == 0 or given.shape[1:] not in ((), (1,)):
+            raise InputError(f"y must be one label an image, but got an array of shape {given.shape}")
+        given = given.ravel()
+    rows = given.tolist() if isinstance(given, np.ndarray) else given
+    values = [each.item() if isinstance(each, np.generic) else each for each in rows]
+    if all(isinstance(each, str) for each in values) or all(isinstance(each, (bool, int, float)) for each in values):
+        from sklearn.utils.multiclass import check_classification_targets  # half a second of imports
+
+        labels = np.asarray(given if isinstance(given, np.ndarray) and given.dtype.kind != "O" else values)
+        check_classification_targets(labels)
+        known, numbers = np.unique(labels, return_inverse=True)
+        return known, numbers.tolist()
+    distinct = list(dict.fromkeys(values))
+    try:
+        distinct.sort()
+    except TypeError:
+        distinct.sort(key=str)
+    known = np.empty(len(distinct), dtype=object)
+    known[:] = distinct
+    place = {label: number for number, label in enumerate(distinct)}
+    return known, [place[each] for each in values]
+
+
+def names_of(classes: NDArray[Any]) -> list[str]:
+    """Labels as the names of classes.
+
+    Raises:
+        InputError: two are the same text, or one is none.
+    """
+    names = [nfc(str(label)).strip() for label in classes.tolist()]
+    if len(set(names)) < len(names) or "" in names:
+        raise InputError(f"labels must differ as text, and not be empty, but got {names[:10]!r}")
+    return names

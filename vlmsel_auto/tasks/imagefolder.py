@@ -17,11 +17,19 @@ from typing import NamedTuple
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.records import BadFile
 from vlmsel_auto.tasks import tables
-from vlmsel_auto.tasks.classnames import check_class_names, named_classes
 from vlmsel_auto.tasks.declaration import declared_classes
 from vlmsel_auto.tasks.decode import has_image_suffix
 from vlmsel_auto.tasks.labeltable import LABELS
-from vlmsel_auto.tasks.names import inside, is_ignored, is_workdir, nfc, printable, shown
+from vlmsel_auto.tasks.names import (
+    check_class_names,
+    inside,
+    is_ignored,
+    is_workdir,
+    named_classes,
+    nfc,
+    printable,
+    shown,
+)
 from vlmsel_auto.tasks.scan import LAYOUTS, Entry, Part, Scan, scan_of_files, split_part
 
 _OWN_FILES = frozenset({"task.toml", LABELS})
@@ -58,7 +66,7 @@ def scan_folder(
     Args:
         path: the folder.
         exclude: folders to pass over, such as a work directory inside it.
-        classes: names of the classes, or a text that `classnames.read_class_names` reads; None: what task.toml, or else
+        classes: names of the classes, or a text that `names.read_class_names` reads; None: what task.toml, or else
             the labels, say.
         unlabelled: names of folders are no classes, and labels are not used.
 

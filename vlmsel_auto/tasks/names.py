@@ -1,16 +1,26 @@
-"""Names of files and classes: what of them counts, what can be written, and how messages and prompts show them."""
+"""Names of files and classes: what of them counts, what can be written, how messages and prompts show them.
+
+Names of classes may also be given beside the images: on the command line, in a text file or in task.toml.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
+
+from vlmsel_auto.errors import TaskError
 
 _IGNORED = frozenset({"__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin"})
 # files that a search keeps in its work directory from the start
 SEARCH_SETTINGS = "search.json"
 SEARCH_LOCK = "search.lock"
 _SHOWN = 5  # names that an error message lists
+_FEWEST: Final = 2
+_LIST: Final = "the list of classes"
 
 
 def is_ignored(name: str) -> bool:
@@ -74,3 +84,78 @@ def listed(parts: Sequence[str]) -> str:
     """The first few parts of a message, and how many there are."""
     head = ", ".join(parts[:_SHOWN])
     return head if len(parts) <= _SHOWN else f"{head}, ... ({len(parts):,} in all)"
+
+
+def named_classes(classes: str | Sequence[str]) -> tuple[str, ...]:
+    """The names that a user gives: a sequence of them, or a text that `read_class_names` reads.
+
+    Raises:
+        TaskError: as `read_class_names` and `check_class_names`, or a name that is no text.
+    """
+    if isinstance(classes, str):
+        return read_class_names(classes)
+    if not all(isinstance(one, str) for one in classes):
+        raise TaskError(f"names of classes must be texts, but got {list(classes)!r}")
+    return check_class_names(classes, where=_LIST)
+
+
+def class_names_text(classes: str | Sequence[str]) -> str:
+    """One text of the names that a user gave, which `read_class_names` reads."""
+    if isinstance(classes, str):
+        return classes
+    written = io.StringIO(newline="")
+    csv.writer(written).writerow(classes)
+    return written.getvalue().removesuffix("\r\n")
+
+
+def read_class_names(text: str) -> tuple[str, ...]:
+    """Names in "cat, dog", or in a text file of that path: one a line, empty lines are passed over.
+
+    A name with a comma stands in quotation marks, as in CSV: 'cat, "dog, wild"'.
+
+    Raises:
+        TaskError: the file is not there or cannot be read, a quotation mark is not closed, or the names are not two or
+            more different ones.
+    """
+    path = Path(text)
+    try:
+        is_file = path.is_file()
+    except (OSError, ValueError):  # too long for a path, or a null character
+        is_file = False
+    if not is_file and "," not in text and (path.suffix or path.name != text) and text.strip():
+        raise TaskError(f"there is no such file of class names, and one name is not enough, but got {text!r}")
+    if not is_file:
+        return check_class_names(_listed(text), where=_LIST)
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TaskError(f"the file of class names cannot be read as UTF-8 text, but got {text!r}: {error}") from error
+    return check_class_names([line for line in lines if line.strip()], where=text)
+
+
+def _listed(text: str) -> list[str]:
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise TaskError(
+            "a class name with a comma stands in quotation marks, as in 'cat, \"dog, wild\"', and marks in it are "
+            f"doubled, but got {text!r}: {error}"
+        ) from error
+    return [name for row in rows for name in row] or [""]
+
+
+def check_class_names(names: Sequence[str], *, where: str) -> tuple[str, ...]:
+    """The names in Unicode NFC without blanks around them, in the order given.
+
+    Raises:
+        TaskError: an empty name, one that is given twice, or fewer than two.
+    """
+    found = tuple(nfc(name.strip()) for name in names)
+    if any(not name for name in found):
+        raise TaskError(f"a class name must not be empty, but got {list(names)!r} ({where})")
+    twice = sorted({name for name in found if found.count(name) > 1})
+    if twice:
+        raise TaskError(f"every class must be named once, but got {shown(twice)} more than once ({where})")
+    if len(found) < _FEWEST:
+        raise TaskError(f"a task needs two classes or more, but got {shown(found) or 'none'} ({where})")
+    return found

@@ -1,4 +1,4 @@
-"""Which image goes where: seeded, stratified splits, and copies of one image in several places.
+"""Which image goes where: seeded, stratified splits, copies of one image in several places, caps on very many.
 
 Every class draws from a generator of its own, so one class's files do not move the split of another. Copies of one
 image (one "group") always stay together. n: images, K: classes.
@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from vlmsel_auto.records import BadFile, IntArray
 from vlmsel_auto.tasks.left_out import a_copy
-from vlmsel_auto.tasks.scan import Entry, Part
+from vlmsel_auto.tasks.scan import Entry, Part, Scan
 
 _MIN_KEPT = 3  # images of a stratum that a cap never takes: enough for one each of train, val and test
 _THREE = 3  # from here on a class has all three parts
 _SHARE = 0.2  # of a class, for test
+LEAST_TEST: Final = 1_000  # images: a share of .85 has a standard error of .011 then; our own choice
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -229,3 +231,30 @@ def _copy_note(entry: Entry, copies: Sequence[Entry]) -> BadFile | None:
         return None
     labels = f", but labelled {entry.label!r} and not {other.label!r}"
     return a_copy(entry.path, of=other.path, more=labels, used=home is not None)
+
+
+def capped(scan: Scan, *, train: int | None, test: int | None, seed: int) -> tuple[IntArray, tuple[str, ...]]:
+    """Sorted positions of the entries to use, and notes on what is left out.
+
+    Args:
+        scan: the folder.
+        train: most images outside a given test split; None: all.
+        test: most images of a given test split; None: as many as are used outside it, at least `LEAST_TEST`.
+        seed: of the draws.
+    """
+    is_test = np.array([entry.part == "test" for entry in scan.entries])
+    others, tested = np.flatnonzero(~is_test), np.flatnonzero(is_test)
+    kept, notes = _drawn(scan, others, cap=train, seed=seed, what="images outside the given test split")
+    most = max(LEAST_TEST, len(kept)) if test is None else test
+    shown, more = _drawn(scan, tested, cap=most, seed=seed, what="images of the given test split")
+    return np.sort(np.concatenate([kept, shown])), (*notes, *more)
+
+
+def _drawn(scan: Scan, places: IntArray, *, cap: int | None, seed: int, what: str) -> tuple[IntArray, tuple[str, ...]]:
+    """At most ``cap`` of these entries, classes and parts in proportion, and a note where some are left out."""
+    if cap is None or len(places) <= cap:
+        return places, ()
+    names: dict[tuple[str, Part | None], int] = {}
+    strata = [names.setdefault((scan.entries[i].label, scan.entries[i].part), len(names)) for i in places]
+    kept = places[stratified_cap(np.array(strata, dtype=np.int64), cap=cap, seed=seed)]
+    return kept, (f"{len(kept):,} of {len(places):,} {what} were used (stratified draw)",)

@@ -14,7 +14,6 @@ from vlmsel_auto.events import Sink, discard
 from vlmsel_auto.records import BadFile, ImageView, IntArray, Task
 from vlmsel_auto.tasks import split as splitting
 from vlmsel_auto.tasks.beside import further_images, with_heap_beside
-from vlmsel_auto.tasks.capped import capped
 from vlmsel_auto.tasks.checks import check_classes, check_distinct, check_parts
 from vlmsel_auto.tasks.identity import Identity
 from vlmsel_auto.tasks.imagefolder import scan_folder
@@ -108,7 +107,7 @@ def load_task(
     if scan.labelled:
         check_classes(scan.classes, [entry.label for entry in scan.entries], left_out={})
         check_parts(scan.classes, ((entry.label, entry.part) for entry in scan.entries))
-        positions, notes = capped(scan, train=max_train_images, test=max_test_images, seed=seed)
+        positions, notes = splitting.capped(scan, train=max_train_images, test=max_test_images, seed=seed)
     else:
         sample = draw_sample(scan, images=images, seed=seed)
         positions, notes = sample.positions, (sample.note,)
