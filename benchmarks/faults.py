@@ -1,4 +1,4 @@
-"""Faults as a campaign: what is promised about kills, signals, disks, damage, memory and databases, tried on searches.
+"""Faults as a campaign: what is promised about kills, signals, disks, damage and memory, tried on searches.
 
     python benchmarks/faults.py --quick                # about a minute; in the tests
     nice python benchmarks/faults.py                   # an hour or two of one core; goes on where it was
@@ -59,8 +59,6 @@ def all_cases(world: World) -> Iterator[tuple[str, Case]]:
         yield f"file limit {size}", partial(kills.file_limit, world, kilobytes=size, reference=reference)
     yield "read-only", partial(kills.read_only, world, reference=reference)
     yield "read-only file system", partial(kills.failing_disk, world, reference=reference)
-    for number in range(5):
-        yield f"postgresql {number}", partial(cases.database, world, seed=number, reference=reference)
     for number, stages in enumerate(kills.rounds(_SEARCHES)):
         one = partial(kills.killed_search, world, seed=number, stages=stages, reference=reference, cpu=cpu)
         yield f"kills {number}", one

@@ -1,4 +1,4 @@
-"""Damage, memory, bad candidates, deadly trials and databases; see faults.py."""
+"""Damage, memory, bad candidates and deadly trials; see faults.py."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import random
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from faults_kills import clean
-from faults_world import CANDIDATES, Reference, Run, Watch, World, found_in
+from faults_world import CANDIDATES, Reference, Run, World, found_in
 
 Record = dict[str, object]
 KINDS = {
@@ -164,55 +163,6 @@ def out_of_memory(world: World) -> Record:
     states = ["missing" if kept is None else kept[0].state for kept in tuned]
     clean(workdir)
     return {"wrong": [] if states == ["failed", "complete"] else [f"fine-tuning: {states}"], "fine-tuning": states}
-
-
-def database(world: World, *, seed: int, reference: Reference) -> Record:
-    """The server dies in mid-search and is back five seconds later; afterwards it has what the journal has."""
-    import importlib
-
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    postgres = importlib.import_module("helpers.postgres")
-    programs = postgres.binaries()
-    if programs is None:
-        return {"wrong": [], "skipped": "no PostgreSQL server"}
-    workdir = world.root / f"database-{seed}"
-    texts = ("looks: started", "trial 0 started", "trial 2 started", "epoch 1 of", "trials: finished")
-    with postgres.running(programs, password="s3cret/w@rd") as server:  # noqa: S106 - of the server made here
-
-        def strike(watch: Watch) -> bool:
-            reached = watch.wait(lambda: watch.said(texts[seed]))
-            server.stop(signal.SIGQUIT)
-            time.sleep(5.0)
-            server.start()
-            return reached
-
-        run = world.run(workdir, strike=strike, more=["--storage", server.url])
-        wrong = [f"exit status {run.code}: {run.lines[-1:]}"] if run.code else []
-        wrong = wrong or found_in(workdir, world.task).differs(reference())
-        wrong += [] if not any("s3cret" in line for line in run.lines) else ["the password was said"]
-        files = [each for each in workdir.rglob("*") if each.is_file()]
-        wrong += [f"the password is in {each.name}" for each in files if b"s3cret" in each.read_bytes()]
-        told = _database_differs(server.url, workdir)
-        wrong += told
-    clean(workdir)
-    return {"wrong": wrong, "said": [line for line in run.lines if "database" in line], "moment": texts[seed]}
-
-
-def _database_differs(url: str, workdir: Path) -> list[str]:
-    """What the database lacks, or has twice."""
-    import optuna
-    from optuna.storages import JournalStorage, RDBStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    journal = JournalStorage(JournalFileBackend(str(workdir / "study.journal")))
-    ours = optuna.load_study(study_name="vlmsel-auto", storage=journal).get_trials()
-    storage = RDBStorage(url.replace("postgresql:", "postgresql+psycopg:"))
-    (name,) = optuna.get_all_study_names(storage)
-    theirs = optuna.load_study(study_name=name, storage=storage).get_trials()
-    storage.engine.dispose()
-    pairs = [[(each.number, each.state, each.values, each.params) for each in trials] for trials in (ours, theirs)]
-    return [] if pairs[0] == pairs[1] else [f"the journal has {len(ours)} trials, the database {len(theirs)}"]
 
 
 def coordinator_memory(world: World, *, trials: int) -> Record:

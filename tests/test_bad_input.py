@@ -72,7 +72,7 @@ def test_every_odd_image_at_once_in_a_process_of_its_own(tmp_path):
         ({"images": 0}, "images must be at least 1"),
         ({"device": "gpu"}, "this device cannot be used"),
         ({"classes": ["cat"]}, "two classes or more"),
-        ({"storage": "sqlite:///a.db"}, "--storage must be postgresql://"),
+        ({"storage": "a.db"}, "--storage must be postgresql://"),
         ({"library": Path("none.safetensors")}, "no library at this path"),
         ({"logger": "tensorbord"}, "'tensorbord'"),
         ({"workdir": "task"}, "work directory"),

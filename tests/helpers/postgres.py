@@ -90,13 +90,6 @@ class Server:
             self.process.wait(timeout=30)
             self.process = None
 
-    def execute(self, statement: str) -> None:
-        """One statement by an administrator."""
-        import psycopg
-
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(statement)
-
 
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
 

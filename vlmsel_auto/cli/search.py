@@ -116,7 +116,8 @@ def search(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Keep the study's record in a database too: postgresql://USER@HOST/DATABASE (password in ~/.pgpass).",
+            help="Copy finished trials to an Optuna storage, for dashboards: postgresql://USER@HOST/DATABASE (password "
+            "in ~/.pgpass), sqlite:///FILE or journal:///FILE.",
         ),
     ] = None,
     workers: Annotated[

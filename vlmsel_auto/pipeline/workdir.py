@@ -4,7 +4,6 @@ search.json    settings and the digest of the task; the same search resumes, ano
 candidates.json  who the search is about, who was left out and how many images of a heap were drawn, so that these stay
                  when memory, disk or speed change
 ranking.json   predicted before the first trial, so that a resumed search follows the same plan
-database.json  the database of --storage whose trials are all here, so that the search goes on without its server
 task/           images and labels that were given in memory
 pixels/ features/ trials/ study.journal  images, features, weights and study
 model/ report/                           exported model and report

@@ -1,4 +1,4 @@
-"""The studies of searches in optuna-dashboard, on this machine only, read while a search writes them."""
+"""The study of a search in optuna-dashboard, on this machine only, read while the search writes it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import optuna
 
 from vlmsel_auto.errors import InputError, MissingDependency
 from vlmsel_auto.planning.curves import RUNGS
+from vlmsel_auto.study.journal import STUDY
 from vlmsel_auto.study.view import StudyView
 
 if TYPE_CHECKING:
@@ -42,10 +43,9 @@ def serve(view: StudyView, *, port: int, ready: Callable[[str], None]) -> None:
     """Serve the dashboard on loopback until interrupted.
 
     Args:
-        view: with a study at least.
+        view: of the search.
         port: 0 takes a free one.
-        ready: called with the address of the study's page, or of the list where there are several, once it can be
-            opened.
+        ready: called with the address of the study's page, once it can be opened.
 
     Raises:
         InputError: a port that is taken.
@@ -57,8 +57,7 @@ def serve(view: StudyView, *, port: int, ready: Callable[[str], None]) -> None:
         raise MissingDependency(
             "the dashboard needs optuna-dashboard; install it with: pip install 'vlmsel-auto[dashboard]'"
         ) from error
-    first, *others = view.get_all_studies()
-    shown = optuna.load_study(study_name=first.study_name, storage=view)
+    shown = optuna.load_study(study_name=STUDY, storage=view)
     optuna_dashboard.save_note(shown, _NOTE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -68,9 +67,8 @@ def serve(view: StudyView, *, port: int, ready: Callable[[str], None]) -> None:
         server = make_server(HOST, port, app, server_class=_Server, handler_class=_Handler)
     except OSError as error:
         raise InputError(f"the dashboard needs a free port, choose another --port, but got {port} ({error})") from error
-    page = "dashboard" if others else f"dashboard/studies/{shown._study_id}"  # noqa: SLF001 - its public API has no id
     with server:
-        ready(f"http://{HOST}:{server.server_port}/{page}")
+        ready(f"http://{HOST}:{server.server_port}/dashboard/studies/{shown._study_id}")  # noqa: SLF001 - there is no public id
         with suppress(KeyboardInterrupt):
             server.serve_forever()
 
@@ -84,7 +82,7 @@ def _read_only(app: WSGIApplication) -> WSGIApplication:
             return [b'{"reason": "the study belongs to the search: it can only be read here"}']
         errors = environ["wsgi.errors"] = io.StringIO()
         answer = app(environ, start_response)
-        if errors.getvalue():  # as when a database is away
+        if errors.getvalue():
             logging.getLogger(__name__).debug("%s", errors.getvalue())
         return answer
 

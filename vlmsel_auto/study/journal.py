@@ -11,6 +11,7 @@ from optuna.storages.journal import JournalFileBackend
 from vlmsel_auto.events import Notice, Sink
 
 JOURNAL: Final = "study.journal"
+STUDY: Final = "vlmsel-auto"  # name of the study in it
 
 
 def mend(path: Path, *, sink: Sink) -> None:

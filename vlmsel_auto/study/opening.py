@@ -1,29 +1,38 @@
-"""Opening the study of a search: mended after a kill, checked against what it is about, joined with its database."""
+"""Opening the study of a search: mended after a kill, checked against what it is about, copied where the user wants."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Final
 
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
+from optuna.trial import create_trial
 
 from vlmsel_auto.cache import Json, digest
-from vlmsel_auto.events import Notice, Sink, discard
+from vlmsel_auto.errors import WorkdirError
+from vlmsel_auto.events import Sink, discard
 from vlmsel_auto.planning.method import Method
 from vlmsel_auto.records import Task
-from vlmsel_auto.study.comparing import check_same_search, knows_more
-from vlmsel_auto.study.database import STUDY
-from vlmsel_auto.study.database_study import quiet_optuna
-from vlmsel_auto.study.journal import JOURNAL, mend
-from vlmsel_auto.study.mirror import DATABASE, StudyMirror
+from vlmsel_auto.study.journal import JOURNAL, STUDY, mend
 from vlmsel_auto.study.optuna_study import OptunaStudy
-from vlmsel_auto.tuning.checkpoints import trial_dir
+
+_WHAT: Final = {"table_sha256": "candidates", "task": "images, labels or split"}
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Silence Optuna's log lines."""
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(level)
 
 
 def _journal(path: Path, *, sink: Sink) -> optuna.Study:
@@ -31,6 +40,17 @@ def _journal(path: Path, *, sink: Sink) -> optuna.Study:
     mend(path, sink=sink)
     storage = JournalStorage(JournalFileBackend(str(path)))
     return optuna.create_study(storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True)
+
+
+def _check_same_search(about: Mapping[str, Json], *, known: Mapping[str, Json], workdir: Path) -> None:
+    """Refuse a study that is about something else; what ``known`` does not say is no difference."""
+    for key, value in about.items():
+        found = known.get(key, value)
+        if found != value:
+            raise WorkdirError(
+                f"the work directory {workdir} belongs to a search with other {_WHAT.get(key, key)}: choose another, "
+                f"but got {key}={str(value)[:200]} for a study with {str(found)[:200]}"
+            )
 
 
 @contextmanager
@@ -42,7 +62,7 @@ def open_study(
     workdir: Path,
     seed: int,
     done: Sequence[int],
-    mirror: StudyMirror | None = None,
+    storage: str | None = None,
     sink: Sink = discard,
 ) -> Iterator[OptunaStudy]:
     """The study of this search, new or as it was left, with Optuna's log lines silenced.
@@ -54,12 +74,11 @@ def open_study(
         workdir: holds the journal; the caller holds its lock.
         seed: of the sampler.
         done: numbers of the trials whose results are in ``workdir``; a journal that was lost is written anew from them.
-        mirror: of the study in a database; trials that only it knows are taken over.
+        storage: address of the Optuna storage that finished trials are copied to, or None.
         sink: takes notices.
 
     Raises:
-        WorkdirError: the study is one of other candidates, other methods or another task, or the work directory and the
-            database went different ways.
+        WorkdirError: the study is one of other candidates, other methods or another task.
     """
     about: dict[str, Json] = {
         "candidates": list(names),
@@ -69,14 +88,9 @@ def open_study(
         "format": 2,
     }
     journal = workdir.absolute() / JOURNAL
-    with quiet_optuna():
+    with _quiet_optuna():
         study = _journal(journal, sink=sink)
-        check_same_search(about, known=study.user_attrs, place=f"the work directory {workdir}")
-        if mirror is not None:
-            found = mirror.found()
-            check_same_search(about, known=found.about, place=DATABASE)
-            if knows_more(found.trials, study.get_trials(deepcopy=False), workdir=workdir):
-                study = _taken_over(found.trials, study, journal=journal, sink=sink)
+        _check_same_search(about, known=study.user_attrs, workdir=workdir)
         for name, value in about.items():
             if name not in study.user_attrs:
                 study.set_user_attr(name, value)
@@ -86,19 +100,11 @@ def open_study(
             study.add_trial(create_trial(state=OptunaState.RUNNING, user_attrs={"lost": number}))
         study.sampler = optuna.samplers.TPESampler(seed=seed)
         study.pruner = optuna.pruners.NopPruner()  # the plan prunes
-        if mirror is not None:
-            mirror.follow(study, about=about)
-        yield OptunaStudy(study=study, names=names, methods={each.name: each for each in methods}, mirror=mirror)
+        table = {each.name: each for each in methods}
+        if storage is None:
+            yield OptunaStudy(study=study, names=names, methods=table)
+            return
+        from vlmsel_auto.study.storage import StudyCopy  # loads SQLAlchemy
 
-
-def _taken_over(theirs: Sequence[FrozenTrial], study: optuna.Study, *, journal: Path, sink: Sink) -> optuna.Study:
-    """A journal with the trials of the database; what the work directory has of unfinished ones belongs to others."""
-    for each in study.get_trials(deepcopy=False):
-        if not each.state.is_finished():
-            shutil.rmtree(trial_dir(journal.parent, each.number), ignore_errors=True)
-    journal.unlink()
-    taken = _journal(journal, sink=sink)
-    taken.add_trials(theirs)
-    finished = sum(each.state.is_finished() for each in theirs)
-    sink(Notice(text=f"going on with the study in the database, which has {finished} finished trials"))
-    return taken
+        with closing(StudyCopy(study, address=storage, workdir=workdir, sink=sink)) as copy:
+            yield OptunaStudy(study=study, names=names, methods=table, closed=copy.update)

@@ -1,7 +1,7 @@
 """The trials of a search as an Optuna study: queued, run, reported and closed.
 
 The study is a journal file in the work directory: a trial costs a few appended lines, where a database commits some
-twenty transactions, and no server can stop it. `mirror` copies it to a database, `opening` opens it. The candidate
+twenty transactions, and no server can stop it. `storage` copies it elsewhere, `opening` opens it. The candidate
 table is frozen in the study (sorted ids and their hash), and so are the methods: a trial suggests an INDEX of a
 candidate and points of the unit cube, so nothing changes when the ranking does.
 """
@@ -9,7 +9,7 @@ candidate and points of the unit cube, so nothing changes when the ranking does.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import optuna
@@ -22,7 +22,6 @@ from vlmsel_auto.planning.method import Method
 from vlmsel_auto.planning.next_trial import NextTrial
 from vlmsel_auto.planning.space import DEFAULT, Point
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
-from vlmsel_auto.study.mirror import StudyMirror
 from vlmsel_auto.tuning.checkpoints import result_to_json
 
 _RESULT = "result"
@@ -100,7 +99,7 @@ class OptunaStudy:
     study: optuna.Study
     names: Sequence[str]  # the candidate table
     methods: Mapping[str, Method]
-    mirror: StudyMirror | None = None  # has every trial copied to a database
+    closed: Callable[[], None] = lambda: None  # called when a trial is closed
     _running: dict[int, optuna.Trial] = field(default_factory=dict)
 
     def entries(self) -> list[StudyEntry]:
@@ -183,7 +182,6 @@ class OptunaStudy:
         method = self.methods[trial.suggest_categorical("method", list(self.methods))]
         point = {name: trial.suggest_float(parameter(method, name), 0.0, 1.0) for name in method.settings}
         self._running[trial.number] = trial
-        self._changed()
         attrs = trial.user_attrs
         continues = attrs.get("continues")
         return RunningTrial(
@@ -201,7 +199,6 @@ class OptunaStudy:
     def report(self, number: int, *, rung: int, value: float) -> None:
         """Note what a running trial has reached."""
         self._running[number].report(value, step=rung)
-        self._changed()
 
     def close(self, result: TrialResult) -> None:
         """Close a trial with its result: who has only the study, or a damaged file, finds it there."""
@@ -214,7 +211,7 @@ class OptunaStudy:
         trial.set_user_attr(OUTCOME, {**known, "epochs": result.spec.epochs} if result.spec.epochs else known)
         values = result.validation if result.state is TrialState.COMPLETE else None
         self.study.tell(result.number, values, state=_CLOSED[result.state])
-        self._changed()
+        self.closed()
 
     def expect(self, expected: Mapping[int, float]) -> None:
         """Note what the complete trials are now expected to reach on new images, by number: this is what chooses."""
@@ -224,11 +221,7 @@ class OptunaStudy:
         """Close a trial that has no result."""
         self._running.pop(number, None)
         self.study.tell(number, state=OptunaState.FAIL)
-        self._changed()
-
-    def _changed(self) -> None:
-        if self.mirror is not None:
-            self.mirror.changed()
+        self.closed()
 
 
 def parameter(method: Method, setting: str) -> str:

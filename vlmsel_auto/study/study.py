@@ -27,7 +27,6 @@ from vlmsel_auto.process import locked, terminable
 from vlmsel_auto.records import Budget, Candidate, Ranking, StoppedBy, Task, TrialResult, TrialState
 from vlmsel_auto.study.dispatch import Dispatch
 from vlmsel_auto.study.loop import run_trials
-from vlmsel_auto.study.mirror import StudyMirror
 from vlmsel_auto.study.opening import open_study
 from vlmsel_auto.study.recovery import recover
 from vlmsel_auto.study.results import Results
@@ -66,7 +65,7 @@ def run_study(
     sink: Sink = discard,
     device: str | torch.device = "cpu",
     top_k: int = ACTIVE,
-    mirror: StudyMirror | None = None,
+    storage: str | None = None,
     train_shots: int | None = None,
     images_per_trial: int | None = None,
     store: Store | None = None,
@@ -93,7 +92,7 @@ def run_study(
         sink: takes the events of stage "trials".
         device: where the models are.
         top_k: candidates that are not postponed.
-        mirror: keeps the study in a database too; None: it is in ``workdir/study.journal`` alone.
+        storage: address of the Optuna storage that finished trials are copied to, or None.
         train_shots: at most so many training images a class; None takes the whole training split.
         images_per_trial: images that a default trial of a tower shows to it, repeats counted; None: by their number.
         store: where embeddings are kept; None is ``workdir/targets``.
@@ -148,7 +147,7 @@ def run_study(
             workdir=workdir,
             seed=seed,
             done=result_numbers(workdir),
-            mirror=mirror,
+            storage=storage,
             sink=sink,
         ) as study,
         terminable(),

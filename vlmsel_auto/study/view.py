@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -22,8 +22,6 @@ from vlmsel_auto.cache import Json
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.planning.curves import RUNGS
 from vlmsel_auto.planning.method import Trains
-from vlmsel_auto.study.database import STUDY, connect_args, database_url, without_password
-from vlmsel_auto.study.database_study import quiet_optuna, usable
 from vlmsel_auto.study.journal import JOURNAL
 from vlmsel_auto.study.optuna_study import CANDIDATES, EXPECTED, OUTCOME, PREDICTION
 from vlmsel_auto.tuning.methods import METHODS, label_of
@@ -32,18 +30,17 @@ if TYPE_CHECKING:
     from optuna.study._frozen import FrozenStudy
 
 _DIGITS: Final = 6  # of values: fewer could make ties of trials that differ
-_READ_ONLY: Final = "-c default_transaction_read_only=on"
 
 
 class StudyView(BaseStorage):
-    """The studies of searches in another storage, in a reader's terms. Notes are kept in memory; nothing is written."""
+    """The study of a search in its storage, in a reader's terms. Notes are kept in memory; nothing is written."""
 
     def __init__(self, source: BaseStorage) -> None:
         self._source = source
         self._notes: dict[str, Any] = {}
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:  # Optuna's JSON type is private
-        """Keep a note for this reader alone; all studies show it."""
+        """Keep a note for this reader alone."""
         del study_id
         self._notes[key] = value
 
@@ -68,8 +65,8 @@ class StudyView(BaseStorage):
         return self._source.get_study_directions(study_id)
 
     def get_all_studies(self) -> list[FrozenStudy]:
-        """The studies of searches, without what only a search needs to know; other people's are left out."""
-        studies = [each for each in self._source.get_all_studies() if each.study_name.startswith(STUDY)]
+        """The study of the search, without what only the search needs to know."""
+        studies = self._source.get_all_studies()
         for study in studies:
             study.system_attrs = {**study.system_attrs, **self._notes}
             kept = {"methods": study.user_attrs.get("methods"), "task": study.user_attrs.get("task")}
@@ -90,7 +87,8 @@ class StudyView(BaseStorage):
     ) -> list[FrozenTrial]:  # fmt: skip
         """All trials in a reader's terms."""
         known = self.get_study_user_attrs(study_id)
-        return [_shown(each, known) for each in self._source.get_all_trials(study_id, deepcopy=deepcopy, states=states)]
+        trials = self._source.get_all_trials(study_id, deepcopy=deepcopy, states=states)
+        return [readable(each, known) for each in trials]
 
     def _refuse(self, *_args: object, **_named: object) -> NoReturn:
         raise PermissionError("the study belongs to the search: it can only be read here")
@@ -114,37 +112,8 @@ def open_view(workdir: Path) -> StudyView:
     return StudyView(JournalStorage(JournalFileBackend(str(journal))))
 
 
-def open_database_view(storage: str) -> StudyView:
-    """The studies in a database, over connections that the server lets read only.
-
-    Args:
-        storage: address, see `database.database_url`.
-
-    Raises:
-        InputError: no such address, the server cannot be reached or used, or it has no study of a search.
-        MissingDependency: psycopg is not installed.
-    """
-    from sqlalchemy.pool import NullPool
-
-    url = database_url(storage)
-    told = connect_args(url)
-    if "options" in told:  # else the address has its own
-        told["options"] = f"{told['options']} {_READ_ONLY}"
-    with usable(url), quiet_optuna():
-        # a connection for each answer: none is kept to a server that is gone
-        engine = {"poolclass": NullPool, "connect_args": told}
-        source = RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=engine, skip_table_creation=True)
-        view = StudyView(source)
-        found = view.get_all_studies()
-    if not found:
-        raise InputError(
-            f"a dashboard needs a database that a search has kept its study in, but got {without_password(storage)} "
-            "without one"
-        )
-    return view
-
-
-def _shown(trial: FrozenTrial, known: Mapping[str, Json]) -> FrozenTrial:
+def readable(trial: FrozenTrial, known: Mapping[str, Json]) -> FrozenTrial:
+    """A trial in a reader's terms; ``known`` are the attributes of its study."""
     shown = copy.copy(trial)
     shown.user_attrs = dict(_attributes(trial))
     shown.params, shown.distributions = _parameters(trial, known)

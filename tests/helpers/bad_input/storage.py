@@ -1,4 +1,4 @@
-"""Databases that several machines cannot share, or that do not let the user in."""
+"""Storages that are not there, or that do not let the user in."""
 
 import socket
 
@@ -8,7 +8,6 @@ PASSWORD = "s3cr3t&word"  # noqa: S105  of nobody
 
 
 def storage(url: str, says: str, *, name: str) -> Case:
-    """Whether a server lets the user in shows once the images were decoded."""
     given = (*SEARCH, "--storage", url)
     return Case(room="storage", name=name, make=good_task, arguments=given, code=REFUSED, says=says, secret=PASSWORD)
 
@@ -21,10 +20,10 @@ def nothing_listens() -> str:
 
 
 CASES = (
-    storage("sqlite:///study.db", "--storage must be postgresql://", name="SQLite"),
+    storage("sqlite:////no/such/folder/study.db", "unable to open database file", name="folder that is not there"),
     storage("study.db", "--storage must be postgresql://.* no address", name="no URL"),
-    storage(f"oracel://me:{PASSWORD}@host/db", "--storage must be postgresql://", name="unknown database"),
+    storage(f"oracel://me:{PASSWORD}@host/db", "mend the address.*oracel", name="unknown database"),
     storage(f"postgresql://me:{PASSWORD}@127.0.0.1:port/db", "--storage must be postgresql://", name="port of words"),
-    storage(f"postgresql://me:{PASSWORD}@127.0.0.1:{nothing_listens()}/db", "start the server", name="unreachable"),
+    storage(f"postgresql://me:{PASSWORD}@127.0.0.1:{nothing_listens()}/db", "start its server", name="unreachable"),
     storage(f"postgresql://me:{PASSWORD}@no-such-host.invalid/db", "mend the address", name="host that is not there"),
 )
