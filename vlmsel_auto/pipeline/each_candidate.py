@@ -1,14 +1,18 @@
-"""One job of an engine for each candidate, as many at once as the engine has slots."""
+"""Work with each candidate, which may fail without stopping the others: one job of an engine each."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from typing import cast
+from typing import TypeVar, cast
 
 from vlmsel_auto.engines.engine import Done, Engine, Failed, Finished, Job, Resources, Ticket
+from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Event, Sink
+from vlmsel_auto.process import is_out_of_memory, release_memory
 from vlmsel_auto.records import Candidate
+
+R = TypeVar("R")
 
 
 def for_each(
@@ -47,3 +51,16 @@ def _outcome(ended: Finished) -> object:
             return str(failure)
         case _:
             return "its worker died each time (out of memory?)"
+
+
+def attempt(work: Callable[[], R]) -> R | str:
+    """What ``work`` with one candidate gives, or why it cannot be done; its model is released in either case."""
+    try:
+        return work()
+    except VlmselError as error:
+        return str(error)
+    except (RuntimeError, MemoryError) as error:  # torch: out of memory, operators a device lacks
+        what = "out of memory" if is_out_of_memory(error) else type(error).__name__
+        return f"{what}: {' '.join(str(error).split())[:300]}"
+    finally:
+        release_memory()

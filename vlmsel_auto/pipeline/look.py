@@ -19,10 +19,9 @@ from vlmsel_auto.events import Event, Notice, StageFinished, StageProgress, Stag
 from vlmsel_auto.measuring.measure import embed_target
 from vlmsel_auto.models.hub import is_reachable
 from vlmsel_auto.models.prefetch import Prefetcher
-from vlmsel_auto.pipeline.attempt import attempt
 from vlmsel_auto.pipeline.before_looking import known_before
-from vlmsel_auto.pipeline.look_job import LookJob, Seen
-from vlmsel_auto.pipeline.look_state import Looks
+from vlmsel_auto.pipeline.each_candidate import attempt
+from vlmsel_auto.pipeline.looks import LookJob, Looks, Seen
 from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.pipeline.source_profiles import SourceProfiles
 from vlmsel_auto.planning.looking import look_values, next_look

@@ -13,8 +13,7 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.engines.engine import Channel, Shared
 from vlmsel_auto.events import Notice, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.measuring.measure import PROFILE_IMAGES, measure_target
-from vlmsel_auto.pipeline.attempt import attempt
-from vlmsel_auto.pipeline.each_candidate import for_each
+from vlmsel_auto.pipeline.each_candidate import attempt, for_each
 from vlmsel_auto.pipeline.look import Looked
 from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.ranking.measurement import Measurement

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
 from vlmsel_auto.cache import Store, default_cache_dir
@@ -20,14 +21,15 @@ from vlmsel_auto.events import RankingReady, Sink, StageFinished, StageStarted, 
 from vlmsel_auto.library.places import open_library
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.measure import find_measurement
+from vlmsel_auto.measuring.search import SEARCH
+from vlmsel_auto.measuring.source_cells import PACK
 from vlmsel_auto.models.device import pick_device
 from vlmsel_auto.models.hub import hub_offline
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
 from vlmsel_auto.pipeline.affordable import affordable_sample
 from vlmsel_auto.pipeline.choose import AUTO, choose
-from vlmsel_auto.pipeline.look import look_at
+from vlmsel_auto.pipeline.look import Looked, look_at
 from vlmsel_auto.pipeline.profiles import with_profiles
-from vlmsel_auto.pipeline.ranking_notes import notes_of
 from vlmsel_auto.pipeline.result import RankResult
 from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.pipeline.source_profiles import open_source_profiles
@@ -35,9 +37,10 @@ from vlmsel_auto.pipeline.templates import choose_templates
 from vlmsel_auto.process import writing
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import rank_candidates
-from vlmsel_auto.ranking.sources import Truth
+from vlmsel_auto.ranking.sources import Truth, source_truth
 from vlmsel_auto.ranks import error_correlation
 from vlmsel_auto.records import Candidate, ImageView, Ranking, Task
+from vlmsel_auto.reporting.formatting import plural
 from vlmsel_auto.tasks.datasets import TaskData, task_folder
 from vlmsel_auto.tasks.left_out import left_out_notes
 from vlmsel_auto.tasks.task import load_task
@@ -45,6 +48,7 @@ from vlmsel_auto.tasks.unlabelled import spoken_in
 
 SHOTS: Final = 16  # labelled training images a class that a ranking looks at
 _EAGER_VIEWS: Final = 4
+_NAMED: Final = 5  # own source tasks, or candidates, that a note names
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -197,3 +201,48 @@ def views_of(candidates: Sequence[Candidate]) -> tuple[ImageView, ...]:
     """The geometries to decode images into at once: none where there are many, most of which nobody will read."""
     found = tuple(dict.fromkeys(one.view for one in candidates))
     return found if len(found) <= _EAGER_VIEWS else ()
+
+
+def notes_of(ranking: Ranking, looked: Looked, library: Library, *, truth: Truth, candidates: int) -> list[str]:
+    """Sentences for the report, of a ranking by looks at some of so many candidates.
+
+    Args:
+        ranking: of the candidates.
+        looked: who was looked at.
+        library: the source tasks.
+        truth: what of them the ranking learned from.
+        candidates: how many there are.
+    """
+    notes = []
+    learned = np.isfinite(source_truth(library, ranking.order, truth=truth)).any(axis=0)
+    own = _from_searches(library.select_tasks(np.array(library.task_names)[learned].tolist()))
+    if own and any(line.basis.has_library for line in ranking.ranked):
+        notes.append(f"{plural(len(own), 'source task')} of your own earlier searches: {_some(own)}")
+    by_pack = _profiled_on_pack(library) & {line.candidate for line in ranking.ranked if line.basis.has_library}
+    if by_pack:
+        notes.append(
+            f"source profiles of {plural(len(by_pack), 'candidate')} come from your source images "
+            "(vlmsel-auto library sources)"
+        )
+    if looked.passed_over:
+        notes.append(
+            f"{len(looked.found)} of {candidates} candidates were looked at; the others are placed by what is known "
+            f"of them without: {_some(list(looked.passed_over))}"
+        )
+    return notes
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+
+
+def _from_searches(library: Library) -> list[str]:
+    """Source tasks that came from finished searches."""
+    searched = [number for number, build in enumerate(library.builds) if build.source == SEARCH]
+    return [name for s, name in enumerate(library.task_names) if np.isin(library.build[:, s], searched).any()]
+
+
+def _profiled_on_pack(library: Library) -> set[str]:
+    """Candidates with profiles on source images that the user keeps."""
+    packed = [number for number, build in enumerate(library.builds) if build.source == PACK]
+    return {name for m, name in enumerate(library.candidate_ids) if np.isin(library.build[m], packed).any()}

@@ -25,7 +25,7 @@ from vlmsel_auto.measuring.cells import CellSettings, path_points
 from vlmsel_auto.measuring.source_cells import measure_source
 from vlmsel_auto.measuring.source_pack import load_pack
 from vlmsel_auto.models.loadedmodel import LoadedModel
-from vlmsel_auto.pipeline.attempt import attempt
+from vlmsel_auto.pipeline.each_candidate import attempt
 from vlmsel_auto.records import Candidate, Task
 from vlmsel_auto.reporting.formatting import plural
 

@@ -18,8 +18,7 @@ from vlmsel_auto.measuring.measure import find_measurement
 from vlmsel_auto.measuring.wording import Wording, mean_text, wording
 from vlmsel_auto.models.embedding import reword
 from vlmsel_auto.models.loadedmodel import LoadedModel
-from vlmsel_auto.pipeline.attempt import attempt
-from vlmsel_auto.pipeline.each_candidate import for_each
+from vlmsel_auto.pipeline.each_candidate import attempt, for_each
 from vlmsel_auto.pipeline.look import Looked
 from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.ranking.measurement import Measurement

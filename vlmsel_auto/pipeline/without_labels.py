@@ -26,8 +26,8 @@ from vlmsel_auto.models.ensembles import write_ensemble
 from vlmsel_auto.models.exporting import Classifier, export
 from vlmsel_auto.models.facts import facts_of, known_sum
 from vlmsel_auto.pipeline.affordable import charges_of, together
-from vlmsel_auto.pipeline.attempt import attempt
 from vlmsel_auto.pipeline.conclude import publish
+from vlmsel_auto.pipeline.each_candidate import attempt
 from vlmsel_auto.pipeline.finish import Delivery
 from vlmsel_auto.pipeline.rank import Ranked
 from vlmsel_auto.pipeline.result import SearchResult
