@@ -18,17 +18,13 @@ from vlmsel_auto.cli.options import (
     Device,
     Folder,
     Images,
-    ImageSize,
     LibraryPath,
-    Licence,
-    MaxDownload,
-    MaxLatency,
-    MaxMemory,
-    MaxParams,
+    LimitOptions,
     Offline,
     Quiet,
     Seed,
     Unlabelled,
+    limited,
 )
 from vlmsel_auto.cli.support import guarded, make_sink, say
 
@@ -43,6 +39,7 @@ class For(StrEnum):
     TUNING = "tuning"
 
 
+@limited
 def label(
     *,
     directory: Folder,
@@ -67,12 +64,7 @@ def label(
         typer.Option(help="Folder of to_label.csv. Default: vlmsel-NAME in the current folder, after DIR's name."),
     ] = None,
     candidates: Candidates = ["auto"],  # noqa: B006 - typer copies defaults
-    max_params: MaxParams = None,
-    max_download: MaxDownload = None,
-    max_memory: MaxMemory = None,
-    max_latency: MaxLatency = None,
-    image_size: ImageSize = None,
-    licence: Licence = None,
+    limits: LimitOptions,
     offline: Offline = False,
     classes: Classes = None,
     unlabelled: Unlabelled = False,
@@ -93,17 +85,9 @@ def label(
     with guarded(debug=debug, as_json=as_json, resumes=True) as answer:
         from vlmsel_auto.cache import default_cache_dir
         from vlmsel_auto.cli.answers import check_task, label_json, print_labelling
-        from vlmsel_auto.models.limits import read_limits
         from vlmsel_auto.process import collections_paused
 
-        limits = read_limits(
-            max_params=max_params,
-            max_download=max_download,
-            max_memory=max_memory,
-            max_latency=max_latency,
-            image_size=image_size,
-            licence=licence,
-        )
+        asked = limits.read()
         own = (cache_dir or default_cache_dir(),)
         named = check_task(directory, candidates, classes=classes, unlabelled=unlabelled, exclude=own)
         with collections_paused():
@@ -119,7 +103,7 @@ def label(
                 directory,
                 purpose=purpose.value,
                 candidates=tuple(candidates),
-                limits=limits,
+                limits=asked,
                 offline=offline,
                 classes=named,
                 unlabelled=unlabelled,

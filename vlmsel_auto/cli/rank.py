@@ -15,33 +15,25 @@ from vlmsel_auto.cli.options import (
     Device,
     Folder,
     Images,
-    ImageSize,
     LibraryPath,
-    Licence,
+    LimitOptions,
     LogFile,
-    MaxDownload,
-    MaxLatency,
-    MaxMemory,
-    MaxParams,
     Offline,
     Quiet,
     Seed,
     Shots,
     Unlabelled,
+    limited,
 )
 from vlmsel_auto.cli.support import guarded, make_sink
 
 
+@limited
 def rank(
     *,
     directory: Folder,
     candidates: Candidates = ["auto"],  # noqa: B006 - typer copies defaults
-    max_params: MaxParams = None,
-    max_download: MaxDownload = None,
-    max_memory: MaxMemory = None,
-    max_latency: MaxLatency = None,
-    image_size: ImageSize = None,
-    licence: Licence = None,
+    limits: LimitOptions,
     offline: Offline = False,
     top: Annotated[int, typer.Option(min=0, metavar="N", help="Show the best N only; 0: all.")] = 0,
     shots: Shots = 16,
@@ -68,17 +60,9 @@ def rank(
     with guarded(debug=debug, as_json=as_json, resumes=True) as answer:
         from vlmsel_auto.cache import default_cache_dir
         from vlmsel_auto.cli.answers import check_task, print_ranking, rank_json
-        from vlmsel_auto.models.limits import read_limits
         from vlmsel_auto.process import collections_paused
 
-        limits = read_limits(
-            max_params=max_params,
-            max_download=max_download,
-            max_memory=max_memory,
-            max_latency=max_latency,
-            image_size=image_size,
-            licence=licence,
-        )
+        asked = limits.read()
         own = (cache_dir or default_cache_dir(),)
         named = check_task(directory, candidates, classes=classes, unlabelled=unlabelled, exclude=own)
         with collections_paused():
@@ -88,7 +72,7 @@ def rank(
             ranking = run_rank(
                 directory,
                 candidates=tuple(candidates),
-                limits=limits,
+                limits=asked,
                 offline=offline,
                 shots=shots,
                 classes=named,

@@ -15,19 +15,15 @@ from vlmsel_auto.cli.options import (
     Device,
     Folder,
     Images,
-    ImageSize,
     LibraryPath,
-    Licence,
+    LimitOptions,
     LogFile,
-    MaxDownload,
-    MaxLatency,
-    MaxMemory,
-    MaxParams,
     Offline,
     Quiet,
     Seed,
     Shots,
     Unlabelled,
+    limited,
 )
 from vlmsel_auto.cli.support import guarded, make_sink, parse_duration
 
@@ -38,17 +34,13 @@ EPILOG = (
 )
 
 
+@limited
 def search(
     context: typer.Context,
     *,
     directory: Folder,
     candidates: Candidates = ["auto"],  # noqa: B006 - typer copies defaults
-    max_params: MaxParams = None,
-    max_download: MaxDownload = None,
-    max_memory: MaxMemory = None,
-    max_latency: MaxLatency = None,
-    image_size: ImageSize = None,
-    licence: Licence = None,
+    limits: LimitOptions,
     offline: Offline = False,
     top_k: Annotated[int, typer.Option(min=1, help="Candidates that the plan tunes first.")] = 8,
     ensemble: Annotated[
@@ -146,19 +138,11 @@ def search(
     """Rank the candidates on DIR, tune the promising ones, report, and export the best model."""
     with guarded(debug=debug, as_json=as_json, resumes=True) as answer:
         from vlmsel_auto.cli.answers import answer_search, check_task
-        from vlmsel_auto.models.limits import read_limits
         from vlmsel_auto.planning.objective import read_objective
         from vlmsel_auto.process import collections_paused
         from vlmsel_auto.records import Budget
 
-        limits = read_limits(
-            max_params=max_params,
-            max_download=max_download,
-            max_memory=max_memory,
-            max_latency=max_latency,
-            image_size=image_size,
-            licence=licence,
-        )
+        asked = limits.read()
         aim = read_objective(objective)
         seconds = None if time_budget is None else parse_duration(time_budget)
         budget = Budget(seconds=seconds, trials=max_trials)
@@ -171,7 +155,7 @@ def search(
             result = run_search(
                 directory,
                 candidates=tuple(candidates),
-                limits=limits,
+                limits=asked,
                 offline=offline,
                 top_k=top_k,
                 ensemble=ensemble,

@@ -11,16 +11,13 @@ from vlmsel_auto.cli.options import (
     Candidates,
     Debug,
     Device,
-    ImageSize,
-    Licence,
-    MaxDownload,
-    MaxLatency,
-    MaxMemory,
-    MaxParams,
+    LimitOptions,
+    limited,
 )
 from vlmsel_auto.cli.support import guarded, say
 
 
+@limited
 def zoo(
     *,
     candidates: Candidates = [],  # noqa: B006 - typer copies defaults
@@ -28,12 +25,7 @@ def zoo(
         str, typer.Option(metavar="NAME", help="Models of open_clip by size: tiny, laptop, server or all.")
     ] = "",
     match: Annotated[str, typer.Option(metavar="TEXT", help="Only ids that contain TEXT.")] = "",
-    max_params: MaxParams = None,
-    max_download: MaxDownload = None,
-    max_memory: MaxMemory = None,
-    max_latency: MaxLatency = None,
-    image_size: ImageSize = None,
-    licence: Licence = None,
+    limits: LimitOptions,
     bandwidth: Annotated[
         str, typer.Option(metavar="BYTES", help="What a download is expected to bring in a second.")
     ] = "10MB",
@@ -48,18 +40,10 @@ def zoo(
     with guarded(debug=debug, as_json=as_json) as answer:
         from vlmsel_auto.events import Notice
         from vlmsel_auto.models.candidates import resolve
-        from vlmsel_auto.models.limits import read_limits
         from vlmsel_auto.models.presets import find_preset
         from vlmsel_auto.units import parse_bytes
 
-        limits = read_limits(
-            max_params=max_params,
-            max_download=max_download,
-            max_memory=max_memory,
-            max_latency=max_latency,
-            image_size=image_size,
-            licence=licence,
-        )
+        asked = limits.read()
         speed = parse_bytes(bandwidth)
         names = [*([find_preset(preset).name] if preset else []), *candidates] or ["mini-zoo"]
         found = resolve(names, sink=lambda event: say(f"note: {event.text}") if isinstance(event, Notice) else None)
@@ -70,7 +54,7 @@ def zoo(
 
         listing = list_candidates(
             [candidate for candidate in found if match.lower() in candidate.id.lower()],
-            limits=limits,
+            limits=asked,
             machine=measure(device, cache=cache_dir()),
             bandwidth=speed,
         )
