@@ -1,8 +1,8 @@
 """Folders below the system's temporary one, each gone once no process holds it any more.
 
 An engine of this machine has one of its own, for what its workers read. The workers of a search on a node that does not
-see the work directory share one. Who uses a folder holds a lock beside it, as many processes at once as like, which the
-system releases when they die, however they die: who gets that lock for itself alone knows that nobody uses the folder.
+see the work directory share one. Every process that uses a folder holds a shared lock beside it, which the system
+releases when the process dies. A process that gets the exclusive lock knows that nobody uses the folder, and removes it.
 Without such locks (Windows) the folders of killed processes stay.
 """
 

@@ -38,7 +38,7 @@ def is_cached(candidate: Candidate) -> bool:
 def sizes(candidates: Iterable[Candidate], *, ask: bool = True, seconds: float = _PLAN_SECONDS) -> dict[str, int]:
     """Bytes that each candidate still downloads, by id: one question for each missing file, several at once.
 
-    Of whom the hub does not tell everything is left out.
+    Candidates whose size the hub does not tell are left out.
 
     Args:
         candidates: from `vlmsel_auto.models.candidates`.
