@@ -2,8 +2,8 @@
 
 An engine of this machine has one of its own, for what its workers read. The workers of a search on a node that does not
 see the work directory share one. Every process that uses a folder holds a shared lock beside it, which the system
-releases when the process dies. A process that gets the exclusive lock knows that nobody uses the folder, and removes it.
-Without such locks (Windows) the folders of killed processes stay.
+releases when the process dies. A process that gets the exclusive lock knows that nobody uses the folder. Without
+such locks (Windows) the folders of killed processes stay.
 """
 
 from __future__ import annotations

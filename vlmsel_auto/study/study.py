@@ -1,8 +1,8 @@
 """The trials of a search: what the plan asks for is queued, run and closed until the budget is spent.
 
 `planning.next_trial` decides which candidate and method come next; the settings of a first trial are the defaults,
-later ones are near the best point or sampled by TPE. At a rung a trial that falls behind is pruned. Every finished trial
-updates the ranking.
+later ones are near the best point or sampled by TPE. At a rung a trial that falls behind is pruned. Every finished
+trial updates the ranking.
 
 `Budget.trials` counts the finished trials of all runs together, `Budget.seconds` is wall time of this run.
 """
