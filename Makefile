@@ -58,7 +58,7 @@ links: $(READY)  ## every external link of the site is asked for (needs a networ
 	$(BIN)/python -m sphinx -q -D plot_gallery=0 -b linkcheck docs docs/_build/links
 
 bench-compare: $(READY)  ## run the quick benchmarks again and compare their figures with the committed ones
-	$(BIN)/python benchmarks/compare.py
+	$(BIN)/python -m benchmarks.compare
 
 check: lint types  ## ruff, import-linter, mypy strict
 

@@ -1,8 +1,8 @@
 """Compare results of benchmarks: print every figure that moved, and exit with 1 if one of quality did.
 
-    python benchmarks/compare.py                    # runs the quick benchmarks again, against benchmarks/results
-    python benchmarks/compare.py --renew            # writes what they give now to benchmarks/results
-    python benchmarks/compare.py OLD.json NEW.json
+    python -m benchmarks.compare                    # runs the quick benchmarks again, against benchmarks/results
+    python -m benchmarks.compare --renew            # writes what they give now to benchmarks/results
+    python -m benchmarks.compare OLD.json NEW.json
 
 Rows of a list are matched by their texts (table, form, ranking, ...), not by their place. A number moved when it
 differs by more than ``--tolerance``, half a unit of the third decimal by default. Timings and what else depends on the
@@ -24,7 +24,7 @@ from typing import Final, TypeAlias
 
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
 RESULTS: Final = Path(__file__).parent / "results"
-HERE: Final = Path(__file__).parent
+ROOT: Final = Path(__file__).parents[1]
 TOLERANCE: Final = 0.0005
 # words in the name of a figure that measures or names the machine
 MACHINE: Final = frozenset(
@@ -47,14 +47,20 @@ MACHINE: Final = frozenset(
         "torch",
     ]
 )
-BENCH: Final = (str(HERE / "compared_rankings.py"), "--truth")
+BENCH: Final = ("-m", "benchmarks.ranking.compared_rankings", "--truth")
 QUICK: Final[Mapping[str, tuple[str, ...]]] = {  # committed result -> arguments of Python; {out} is a folder
     "bench-zeroshot-0.json": (*BENCH, "zeroshot", "--shots", "0", "--output", "{out}"),
     "bench-tuned-0.json": (*BENCH, "tuned", "--shots", "0", "--output", "{out}"),
     "bench-tuned-4.json": (*BENCH, "tuned", "--shots", "4", "--output", "{out}"),
     "bench-tuned-16.json": (*BENCH, "tuned", "--shots", "16", "--output", "{out}"),
-    "bench-real.json": (str(HERE / "real_models.py"), "--write", "{out}/real.json"),
-    "conductance-quick.json": (str(HERE / "conductance.py"), "--quick", "--write", "{out}/conductance.json"),
+    "bench-real.json": ("-m", "benchmarks.ranking.real_models", "--write", "{out}/real.json"),
+    "conductance-quick.json": (
+        "-m",
+        "benchmarks.conductance.conductance",
+        "--quick",
+        "--write",
+        "{out}/conductance.json",
+    ),
 }
 
 
@@ -119,7 +125,7 @@ def rerun() -> Iterator[tuple[str, Json]]:
     for name, arguments in QUICK.items():
         with tempfile.TemporaryDirectory() as out:
             command = [sys.executable, *(each.format(out=out) for each in arguments)]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - the commands above
+            subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - the commands above
             (made,) = Path(out).glob("*.json")
             yield name, json.loads(made.read_text("utf-8"))
 

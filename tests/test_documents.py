@@ -146,9 +146,10 @@ def test_a_wrong_command_does_not_parse(line):
 
 
 def with_what_it_imports(script: Path) -> str:
-    """A script's text with that of the modules beside it."""
+    """A script's text with that of the modules of benchmarks/ that it imports."""
     text = script.read_text()
-    beside = [script.with_name(f"{name}.py") for name in re.findall(r"^from (\w+) import", text, re.MULTILINE)]
+    names = re.findall(r"^from (benchmarks[\w.]*) import", text, re.MULTILINE)
+    beside = [ROOT / f"{name.replace('.', '/')}.py" for name in names]
     return text + "".join(each.read_text() for each in beside if each.exists())
 
 
@@ -156,8 +157,8 @@ def with_what_it_imports(script: Path) -> str:
 def test_scripts_of_a_page_take_the_options_it_gives_them(page):
     for line in command_lines(page, "python"):
         words = shlex.split(line)
-        if len(words) > 1 and words[1].endswith(".py"):
-            source = with_what_it_imports(ROOT / words[1])
+        if words[1:2] == ["-m"] and words[2].startswith("benchmarks."):
+            source = with_what_it_imports(ROOT / f"{words[2].replace('.', '/')}.py")
             options = [word.split("=")[0] for word in words if word.startswith("--")]
             assert [each for each in options if f'"{each}"' not in source] == [], line
 

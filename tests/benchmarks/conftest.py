@@ -1,4 +1,4 @@
-"""Scripts of benchmarks/, whose modules import each other by name."""
+"""Scripts of benchmarks/, which import each other as modules of the package `benchmarks`."""
 
 import importlib
 from collections.abc import Callable, Iterator
@@ -7,12 +7,12 @@ from types import ModuleType
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
 def load_script() -> Iterator[Callable[[str], ModuleType]]:
-    """Imports one by its name, as the scripts beside it do."""
+    """Imports one by its name below `benchmarks`, as in "ranking.swab"."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        yield importlib.import_module
+        patch.syspath_prepend(str(ROOT))
+        yield lambda name: importlib.import_module(f"benchmarks.{name}")

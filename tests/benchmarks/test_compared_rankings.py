@@ -1,4 +1,4 @@
-"""benchmarks/compared_rankings.py on a drawn world: nothing of the target leaks, rows show what a library holds."""
+"""ranking/compared_rankings.py on a drawn world: nothing of the target leaks, rows show what a library holds."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ from vlmsel_auto.bench.run import run_bench
 
 @pytest.fixture(scope="module")
 def script(load_script):
-    return load_script("compared_rankings")
+    return load_script("ranking.compared_rankings")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""benchmarks/compared_scores.py: formulas in loops, scikit-learn's and SciPy's."""
+"""benchmarks/ranking/compared_scores.py: formulas in loops, scikit-learn's and SciPy's."""
 
 import math
 
@@ -16,7 +16,7 @@ from vlmsel_auto.ranking.evidence.zeroshot import cosines
 
 @pytest.fixture(scope="module")
 def scores(load_script):
-    return load_script("compared_scores")
+    return load_script("ranking.compared_scores")
 
 
 def captions(classes=4, templates=3, width=16, spread=0.3, seed=0):

@@ -1,4 +1,4 @@
-"""benchmarks/dcd_authors.py: golden values by hand, the formula in loops, axioms, weights, their NDCG."""
+"""benchmarks/ranking/dcd_authors.py: golden values by hand, the formula in loops, axioms, weights, their NDCG."""
 
 import math
 
@@ -14,7 +14,7 @@ from vlmsel_auto.ranking.divergence import divergences
 
 @pytest.fixture(scope="module")
 def theirs(load_script):
-    return load_script("dcd_authors")
+    return load_script("ranking.dcd_authors")
 
 
 def profiles(*, tasks=6, blocks=5, seed=0):

@@ -1,4 +1,4 @@
-"""benchmarks/dcd_forms.py: formulas of SciPy and POT, axioms of the divergences, the default against the package's."""
+"""ranking/dcd_forms.py: formulas of SciPy and POT, axioms of the divergences, the default against the package's."""
 
 import itertools
 
@@ -25,7 +25,7 @@ FORMS = [
 
 @pytest.fixture(scope="module")
 def script(load_script):
-    return load_script("dcd_forms")
+    return load_script("ranking.dcd_forms")
 
 
 def profiles(script, *, seed=0, tasks=6, widths=(5, 7, 4)):

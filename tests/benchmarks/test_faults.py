@@ -10,13 +10,14 @@ from types import ModuleType
 
 import pytest
 
-PLACE = Path(__file__).parents[2] / "benchmarks" / "faults.py"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
 def test_a_search_survives_kills_and_a_full_disk() -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(PLACE), "--quick"],
+        [sys.executable, "-W", "ignore", "-m", "benchmarks.faults.faults", "--quick"],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
@@ -32,7 +33,7 @@ def test_a_search_survives_kills_and_a_full_disk() -> None:
 def test_after_the_death_of_a_worker_trials_may_have_come_in_other_turns(
     load_script: Callable[[str], ModuleType],
 ) -> None:
-    world = load_script("faults_world")
+    world = load_script("faults.faults_world")
     whole = world.Kept(state="complete", validation=0.9, test=0.85, curve=(0.5, 0.8, 0.9))
     reference = world.Found(
         trials={("a", "probe"): (whole,), ("a", "finetune"): (whole,)},

@@ -9,7 +9,7 @@ import pytest
 
 from helpers.command_line import parse
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "first_time.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "search" / "first_time.py"
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """The heap that is timed: moved images are other images of the same size, and what commands say is read."""
 
 import io
-import runpy
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,13 +11,10 @@ from vlmsel_auto.reporting.formatting import describe, plural
 from vlmsel_auto.tasks.imagefolder import scan_folder
 from vlmsel_auto.tasks.sample import AsManyAsFit, draw_sample
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return runpy.run_path(str(BENCHMARKS / "heap.py"))
+def script(load_script):
+    return vars(load_script("labels.heap"))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])

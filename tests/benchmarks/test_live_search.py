@@ -1,4 +1,4 @@
-"""The arithmetic of benchmarks/live_search.py; its runs train for minutes."""
+"""The arithmetic of benchmarks/search/live_search.py; its runs train for minutes."""
 
 from collections.abc import Callable
 from types import ModuleType
@@ -8,12 +8,12 @@ import pytest
 
 @pytest.fixture
 def live(load_script: Callable[[str], ModuleType]) -> ModuleType:
-    return load_script("live_search")
+    return load_script("search.live_search")
 
 
 def test_incumbents_are_chosen_by_validation(load_script: Callable[[str], ModuleType]) -> None:
     trials = [(1.0, 0.5, 0.6), (2.0, 0.4, 0.9), (3.0, 0.7, 0.5), (4.0, 0.7, 0.8)]
-    incumbents = load_script("live_search_runs").incumbents
+    incumbents = load_script("search.live_search_runs").incumbents
     assert incumbents(trials) == [trials[0], trials[2]]
     assert incumbents([]) == []
 

@@ -13,14 +13,14 @@ import pytest
 
 from helpers.published_world import drawn_table
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ROOT = Path(__file__).parents[2]
 ORDERS = ("random", "average_rank", "imagenet", "portfolio", "ours")
 
 
 @pytest.fixture
 def modules(load_script: Callable[[str], ModuleType]) -> dict[str, ModuleType]:
     return {
-        name: load_script(name)
+        name: load_script(f"screening.{name}")
         for name in ("looking_table", "looking_strategies", "looking_quicktune", "looking", "looking_unpublished")
     }
 
@@ -171,7 +171,8 @@ def test_models_without_a_truth_are_no_candidates_and_looks_are_told_as_accuraci
 @pytest.mark.slow
 def test_quick_prints_one_object_last(tmp_path):
     done = subprocess.run(
-        [sys.executable, BENCHMARKS / "looking.py", "--quick", "--draws", "1", "--tables", tmp_path],
+        [sys.executable, "-m", "benchmarks.screening.looking", "--quick", "--draws", "1", "--tables", tmp_path],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=300,

@@ -1,8 +1,6 @@
 """Cards of the mini zoo and the catalogue: what the scripts measure is what ships."""
 
 import json
-import runpy
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,15 +8,10 @@ from torch import nn
 
 from vlmsel_auto.models import candidates, catalogue, zoo
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def scripts():
-    """Both scripts' names, imported as `python benchmarks/model_cards.py` would."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        return runpy.run_path(str(BENCHMARKS / "tower_costs.py")) | runpy.run_path(str(BENCHMARKS / "model_cards.py"))
+def scripts(load_script):
+    return vars(load_script("makers.tower_costs")) | vars(load_script("makers.model_cards"))
 
 
 def test_a_card_made_now_is_the_one_that_ships(minizoo, scripts):

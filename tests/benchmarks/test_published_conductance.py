@@ -11,7 +11,7 @@ from vlmsel_auto.library import published
 
 @pytest.fixture(scope="module")
 def script(load_script):
-    return load_script("published_conductance")
+    return load_script("ranking.published_conductance")
 
 
 def test_the_file_has_48_models_that_open_clip_publishes_accuracies_of(script):

@@ -1,4 +1,4 @@
-"""benchmarks/real_models.py: known figures, nothing of the target leaks, nested choices on a drawn zoo."""
+"""benchmarks/ranking/real_models.py: known figures, nothing of the target leaks, nested choices on a drawn zoo."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from scipy import special, stats
 
 @pytest.fixture(scope="module")
 def real(load_script):
-    return load_script("real_models")
+    return load_script("ranking.real_models")
 
 
 def drawn(real, *, seed=0, models=12, tasks=7):

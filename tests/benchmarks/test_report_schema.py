@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from helpers.report_world import doubted, judged, make_report, make_trial, pictured
 from vlmsel_auto.reporting.report import to_json
 
-SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "report_schema.py"))
+SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "makers" / "report_schema.py"))
 SCHEMA = json.loads(SCRIPT["PATH"].read_text("utf-8"))
 CHECK = Draft202012Validator(SCHEMA)
 
@@ -22,7 +22,7 @@ def written(**changes):
 
 
 def test_the_file_is_up_to_date():
-    assert SCRIPT["PATH"].read_text("utf-8") == SCRIPT["schema_text"](), "run benchmarks/report_schema.py"
+    assert SCRIPT["PATH"].read_text("utf-8") == SCRIPT["schema_text"](), "run benchmarks/makers/report_schema.py"
     Draft202012Validator.check_schema(SCHEMA)
 
 

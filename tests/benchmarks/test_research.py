@@ -1,4 +1,4 @@
-"""benchmarks/research.py: files, figures in a library's order; measure_research.py against a direct computation."""
+"""ranking/research.py: files, figures in a library's order; measure_research.py against a direct computation."""
 
 import dataclasses
 
@@ -30,7 +30,7 @@ def world():
 
 @pytest.fixture(scope="module")
 def record(load_script):
-    return load_script("research")
+    return load_script("ranking.research")
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_a_joined_library_has_the_scores_of_both(world, record, research):
 
 
 def test_figures_are_those_of_a_direct_computation(tmp_path, record, load_script):
-    measuring, scores = load_script("measure_research"), load_script("compared_scores")
+    measuring, scores = load_script("ranking.measure_research"), load_script("ranking.compared_scores")
     candidate = resolve(MEMBERS[0])[0]
     folder = draw(tmp_path / "two", shapes=("bar", "circle", "square"), seed=2)
     (task,) = load_tasks(
@@ -137,7 +137,7 @@ def test_figures_are_those_of_a_direct_computation(tmp_path, record, load_script
 def test_class_statistics_in_loops(load_script):
     features, labels, texts = texts_and_images(spread=0.6)
     seen = Embedded(features=features[:30], labels=labels[:30], texts=texts, baseline=np.zeros(texts.shape[1]))
-    recall, means, spread = load_script("measure_research").class_statistics(seen)
+    recall, means, spread = load_script("ranking.measure_research").class_statistics(seen)
     unit = features[:30] / np.linalg.norm(features[:30], axis=1, keepdims=True)
     right = seen.predicted == seen.classes
     for c in range(3):

@@ -11,14 +11,14 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ROOT = Path(__file__).parents[2]
 DATASETS = ("vtab/alpha", "beta", "gamma", "delta", "alpha")
 MODELS, RATES, EPOCHS = ("a", "b", "c"), ("0.01", "0.1"), ("10", "20")
 
 
 @pytest.fixture
 def modules(load_script: Callable[[str], ModuleType]) -> dict[str, ModuleType]:
-    return {name: load_script(f"replay_{name}") for name in ("table", "strategies", "runs", "figures")}
+    return {name: load_script(f"planning.replay_{name}") for name in ("table", "strategies", "runs", "figures")}
 
 
 @pytest.fixture
@@ -132,8 +132,8 @@ def test_saved_trials_are_paired_by_data_set(modules):
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, str(BENCHMARKS / "search_replay.py"), *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=120)
+    line = [sys.executable, "-m", "benchmarks.planning.search_replay", *map(str, arguments)]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
 
 
 def test_command_writes_resumes_and_prints_json_last(path, tmp_path):

@@ -1,4 +1,4 @@
-"""benchmarks/swab.py: POT's plans carry ranks and gaps."""
+"""benchmarks/ranking/swab.py: POT's plans carry ranks and gaps."""
 
 import numpy as np
 import ot
@@ -6,7 +6,7 @@ import pytest
 
 
 def test_swab_plans_are_pots_and_carry_ranks_and_gaps(load_script):
-    swab = load_script("swab")
+    swab = load_script("ranking.swab")
     rng = np.random.default_rng(3)
     source, target = rng.normal(size=(9, 6)), rng.normal(size=(4, 6))
     exact, partial = swab.class_plan(source, target, kind="exact"), swab.class_plan(source, target, kind="partial")

@@ -13,8 +13,8 @@ NAMES = ("good", "fair", "poor")
 
 @pytest.fixture
 def modules(load_script: Callable[[str], ModuleType]) -> dict[str, ModuleType]:
-    found = {name: load_script(f"workers_{name}") for name in ("worlds", "replay")}
-    return found | {"bench": load_script("workers")}
+    found = {name: load_script(f"planning.workers_{name}") for name in ("worlds", "replay")}
+    return found | {"bench": load_script("planning.workers")}
 
 
 @pytest.fixture

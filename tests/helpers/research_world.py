@@ -9,7 +9,9 @@ SLOW = ("nleep", "logistic")
 
 def research_of(world, load_script):
     """What a library of this world does not keep of its cells."""
-    measuring, record, scores = (load_script(name) for name in ("measure_research", "research", "compared_scores"))
+    measuring, record, scores = (
+        load_script(f"ranking.{name}") for name in ("measure_research", "research", "compared_scores")
+    )
 
     def cell(m, t):
         activity, signature = world.profile(m, t)

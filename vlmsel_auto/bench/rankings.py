@@ -1,7 +1,7 @@
 """The rankings that the bench compares: each takes one target of a library and returns scores of its candidates.
 
 A ranking returns a list: one score vector a draw of the labelled images, or one in all; empty when the library lacks
-what it needs. `benchmarks/compared_rankings.py` has many more.
+what it needs. `benchmarks/ranking/compared_rankings.py` has many more.
 """
 
 from __future__ import annotations
@@ -116,6 +116,6 @@ def drawn_pair(accuracy: FloatArray, images: int, rng: np.random.Generator) -> t
     """Accuracies on two test splits of so many images around ``accuracy`` (M,), by independent binomial draws.
 
     Both are drawn: a draw against the accuracies themselves would take their own sampling noise for knowledge
-    (benchmarks/zero_shot_ceiling.py).
+    (benchmarks/ranking/zero_shot_ceiling.py).
     """
     return rng.binomial(images, accuracy) / images, rng.binomial(images, accuracy) / images

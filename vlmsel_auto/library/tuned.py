@@ -1,8 +1,8 @@
 """Tuned accuracies into a library: from tables, one row for each candidate and task.
 
 Two shapes are read. Wide: ``member,task[,zeroshot],RUN,RUN...``, every further column one tuning run. Long:
-``member,task,method,seed,accuracy[,...]``, one row a run, as benchmarks/tuned_truth.py writes it; rows without an
-accuracy (failed trials) are left out.
+``member,task,method,seed,accuracy[,...]``, one row a run, as benchmarks/tuning/tuned_truth.py writes it; rows without
+an accuracy (failed trials) are left out.
 """
 
 from __future__ import annotations

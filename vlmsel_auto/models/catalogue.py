@@ -1,6 +1,6 @@
 """What is known of open_clip's published models without importing it.
 
-It ships in ``data/openclip_catalogue.json``, made by ``benchmarks/model_cards.py``. Only a name
+It ships in ``data/openclip_catalogue.json``, made by ``benchmarks/makers/model_cards.py``. Only a name
 that is missing there makes this module ask the installed open_clip.
 """
 

@@ -26,7 +26,7 @@ from scipy import special
 
 from vlmsel_auto.records import UNLABELLED, FloatArray, IntArray
 
-# our own choices, measured by benchmarks/labelling.py
+# our own choices, measured by benchmarks/labels/labelling.py
 _TOTAL: Final = 2.0  # sum of the weights before any label
 _SD: Final = 0.3  # of a weight before any label
 _FLOOR: Final = 0.1  # is added to P(best) before it becomes a weight

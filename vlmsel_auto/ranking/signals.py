@@ -1,7 +1,7 @@
 """The registry of signals: every score of a candidate on a task, from its embeddings, that rankings fuse.
 
 A new score is a function, best in a module of `evidence`, and one line of `SIGNALS`. A library that lacks a score is
-used without it. Scores that are only compared with the ranking are in `benchmarks/compared_scores.py`.
+used without it. Scores that are only compared with the ranking are in `benchmarks/ranking/compared_scores.py`.
 """
 
 from __future__ import annotations

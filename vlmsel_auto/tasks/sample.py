@@ -19,7 +19,8 @@ from vlmsel_auto.tasks.decode import decode_image, in_threads
 from vlmsel_auto.tasks.scan import Scan
 from vlmsel_auto.units import byte_count, milliseconds
 
-LEAST: Final = 100  # images, whatever time they take; rankings by 80 are as good: benchmarks/without_labels_signals.py
+# images, whatever time they take; rankings by 80 are as good: benchmarks/labels/without_labels_signals.py
+LEAST: Final = 100
 SECONDS: Final = 60.0  # for reading and embedding, of a sample that is as large as fits
 _STEP: Final = 2 ** (1 / 2)  # sizes are steps apart: a machine that is timed a little slower draws the same sample
 _TIMED: Final = 16  # images that are read to know how long one takes

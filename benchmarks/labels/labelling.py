@@ -1,0 +1,271 @@
+"""What it takes to find the best zero-shot candidate by asking for labels: the mini zoo, one task left out at a time.
+
+    python -m benchmarks.labels.labelling [TASKS] --coda benchmarks/results/labelling-coda.json \
+        --write benchmarks/results/labelling.json
+
+TASKS is a folder of task folders; without, scikit-learn's digits are the only task. At most 400 test images of each,
+which no candidate was trained on, are the heap; the ranking without labels, by the library without the task, is what
+is known before the first label. After every label a strategy names a candidate, until all images but one are labelled.
+Its count is the number of labels from which on all that it names are within a point of the best on the heap; "up to
+60" counts no further than 60 labels, for CODA's record ends there.
+
+"CODA, its authors' code" is a record of the candidates that it names: {task: {"named": [after 0, 1, ... labels]}}.
+Write its input with --predictions FOLDER (TASK.npz with p (M, n, K) and y (n,)), and run github.com/justinkay/coda
+(commit f240a4c, CODA's defaults; prefilter_n=100 from eight classes on) on it.
+
+Where the last candidates differ by few images, one heap says little of a strategy: what it needs moves by a hundred
+labels from one draw of the images to another. The second table has four draws of three quarters of each heap, and how
+far each strategy is from a third of counting's labels.
+
+Then: whether the loss that is expected of the named candidate comes true, what asking until it is small takes and
+costs beside as many labels counted, and how often P(best) comes true. The last table says what a head learns from the
+labels that `--for tuning` asks for: accuracy of a logistic regression on the features of the candidate that ranks
+first, half of the heap being asked for and half tested on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
+
+from benchmarks.common import change
+from benchmarks.labels.labelling_beliefs import chances_table, expected_table, order_table, stopping_table
+from benchmarks.labels.labelling_counting import counted, counted_tries
+from benchmarks.labels.labelling_heads import heads_table
+from benchmarks.labels.labelling_heaps import Heap, heap, part
+from vlmsel_auto.cache import default_cache_dir
+from vlmsel_auto.library.places import default_library
+from vlmsel_auto.models.candidates import mini_zoo
+from vlmsel_auto.ranking.label_belief import Belief, believe, prior_weights
+from vlmsel_auto.records import UNLABELLED, FloatArray, IntArray
+from vlmsel_auto.tasks.digits import write_digits
+
+_NEAR = 0.01  # accuracy
+_FEW = 20  # labels that anybody gives
+_RECORDED = 60  # labels of CODA's record
+_PARTS = 4  # drawn of each heap, without regard to the others
+_SHARE = 0.75  # of a heap in a part
+_SHOWN = (0, 5, 10, 20, 40, 60)
+COUNTED, OURS, CODA = "right answers counted, random images", "belief, most information", "CODA, its authors' code"
+Asked = Literal["information", "chance", "doubt"]
+
+
+def ask(one: Heap, asked: Asked, *, seed: int = 0) -> Iterator[Belief]:
+    """What is believed after 0, 1, ... labels, up to all but one."""
+    order = np.random.default_rng(seed).permutation(len(one.labels))
+    labels = np.full(len(one.labels), UNLABELLED)
+    for next_one in order:
+        now = believe(one.votes, prior=one.prior, labels=labels)
+        yield now
+        place = next_one if asked == "chance" else _most(now, labels, doubt=asked == "doubt")
+        labels[place] = one.labels[place]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answers:
+    """What one strategy named, and the beliefs that tables show: all would fill the memory."""
+
+    named: list[int]  # candidates of the highest expected accuracy, which have the least expected loss
+    expected: FloatArray  # loss after each label
+    shown: Mapping[int, Belief]  # by number of labels
+
+
+def answers(beliefs: Iterator[Belief]) -> Answers:
+    """What is named after 0, 1, ... labels."""
+    named, expected, shown = [], [], {}
+    for count, now in enumerate(beliefs):
+        named.append(int(now.accuracy.argmax()))
+        expected.append(float(now.loss.min()))
+        if count in _SHOWN:
+            shown[count] = now
+    return Answers(named=named, expected=np.array(expected), shown=shown)
+
+
+def _most(now: Belief, labels: IntArray, *, doubt: bool) -> int:
+    if not doubt:
+        return int(now.information.argmax())
+    second, first = np.sort(now.classes, axis=1)[:, -2:].T
+    return int(np.where(labels == UNLABELLED, first - second, np.inf).argmin())
+
+
+def needed(lost: FloatArray) -> float:
+    """Labels from which on all that was named is near the best."""
+    far = np.flatnonzero(lost > _NEAR + 1e-9)
+    return float(far[-1] + 1) if len(far) else 0.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Played:
+    """One strategy: what was lost after each label, by task and repetition; none where a task was not played."""
+
+    losses: Sequence[Sequence[FloatArray]]
+    beliefs: Sequence[Mapping[int, Belief]] = ()  # by number of labels, by task
+    expected: Sequence[FloatArray] = ()  # loss after each label, by task
+
+    @property
+    def counts(self) -> FloatArray:
+        """Labels needed on each task; NaN where it was not played."""
+        return np.array([np.mean([needed(each) for each in tries]) if tries else np.nan for tries in self.losses])
+
+    @property
+    def recorded(self) -> FloatArray:
+        """The same, nobody being asked for more labels than CODA's record has."""
+        first = [[needed(each[: _RECORDED + 1]) for each in tries] for tries in self.losses]
+        return np.array([np.mean(np.minimum(each, _RECORDED)) if each else np.nan for each in first])
+
+    def lost_after(self, count: int) -> float:
+        """Accuracy lost after so many labels, or all that there are: mean over tasks."""
+        each = [np.mean([lost[min(count, len(lost) - 1)] for lost in tries]) for tries in self.losses if tries]
+        return float(np.mean(each))
+
+
+def play(heaps: Sequence[Heap]) -> dict[str, Played]:
+    """All strategies of our own."""
+    informed = [answers(ask(one, "information")) for one in heaps]
+    unlabelled = [one.loss([int(one.ranked.argmax())] * len(one.labels)) for one in heaps]
+    return {
+        "no label: the ranking": Played(losses=[[each] for each in unlabelled]),
+        COUNTED: Played(losses=[[one.loss(counted(one, seed=seed)) for seed in range(10)] for one in heaps]),
+        "belief, random images": Played(
+            losses=[[one.loss(answers(ask(one, "chance", seed=seed)).named) for seed in range(2)] for one in heaps]
+        ),
+        "belief, most doubtful image": Played(losses=[[one.loss(answers(ask(one, "doubt")).named)] for one in heaps]),
+        OURS: Played(
+            losses=[[one.loss(each.named)] for one, each in zip(heaps, informed, strict=True)],
+            beliefs=[each.shown for each in informed],
+            expected=[each.expected for each in informed],
+        ),
+    }
+
+
+def play_coda(heaps: Sequence[Heap], named: Mapping[str, Mapping[str, list[int]]]) -> Played:
+    """What CODA named, on the tasks that its record has."""
+    return Played(losses=[[one.loss(named[one.name]["named"])] if one.name in named else [] for one in heaps])
+
+
+def asking_table(played: Mapping[str, Played]) -> list[dict[str, object]]:
+    """Labels needed and losses of every strategy, paired with random images and with CODA over tasks."""
+    against = [name for name in (COUNTED, CODA) if name in played]
+    heads = ["strategy", "tasks", "labels needed", "median", f"tasks within {_FEW}"]
+    heads += [f"up to {_RECORDED}", *(f"minus {name}" for name in against)]
+    print("\n| " + " | ".join([*heads, *(f"loss at {count}" for count in _SHOWN)]) + " |")
+    print("|---" * (len(heads) + len(_SHOWN)) + "|")
+    rows: list[dict[str, object]] = []
+    for name, one in played.items():
+        there = np.isfinite(one.counts)
+        row: dict[str, object] = {
+            "strategy": name,
+            "tasks": int(there.sum()),
+            "labels": round(float(one.counts[there].mean()), 1),
+            "median": round(float(np.median(one.counts[there])), 1),
+            f"within {_FEW}": int((one.recorded[there] <= _FEW).sum()),
+            f"up to {_RECORDED}": round(float(one.recorded[there].mean()), 1),
+        }
+        for other in against:
+            gain = one.recorded - played[other].recorded if other == CODA else one.counts - played[other].counts
+            row[f"minus {other}"] = change(gain[np.isfinite(gain)], digits=1)
+        row |= {f"loss at {count}": round(100 * one.lost_after(count), 2) for count in _SHOWN}
+        rows.append(row)
+        print("| " + " | ".join(str(cell) for cell in row.values()) + " |", flush=True)
+    return rows
+
+
+def parts_table(heaps: Sequence[Heap]) -> list[dict[str, object]]:
+    """Labels needed on random parts of every heap: means over parts, then over tasks."""
+    parts = [[part(one, share=_SHARE, seed=seed) for seed in range(_PARTS)] for one in heaps]
+    counts = {
+        COUNTED: [[needed(one.loss(counted(one, seed=seed))) for seed in range(5) for one in each] for each in parts],
+        "belief, most doubtful image": [
+            [needed(one.loss(answers(ask(one, "doubt")).named)) for one in each] for each in parts
+        ],
+        OURS: [[needed(one.loss(answers(ask(one, "information")).named)) for one in each] for each in parts],
+    }
+    means = {name: np.array([np.mean(each) for each in of_tasks]) for name, of_tasks in counts.items()}
+    rows: list[dict[str, object]] = []
+    print("\n| strategy, four parts of each heap | labels needed | minus counting | minus a third of counting |")
+    print("|---|---|---|---|")
+    for name, each in means.items():
+        row: dict[str, object] = {"strategy": name, "labels": round(float(each.mean()), 1)}
+        row["minus counting"] = change(each - means[COUNTED], digits=1)
+        row["minus a third of counting"] = change(each - means[COUNTED] / 3, digits=1)
+        rows.append(row)
+        print("| " + " | ".join(str(cell) for cell in row.values()) + " |", flush=True)
+    return rows
+
+
+def seconds_table() -> list[dict[str, object]]:
+    """Seconds from one answer to the next question: 20 candidates, 1,000 drawn images, 50 of them labelled."""
+    rng = np.random.default_rng(0)
+    rows: list[dict[str, object]] = []
+    print("\n| classes | seconds a question |\n|---|---|")
+    for classes in (10, 50):
+        votes = rng.normal(size=(20, 1_000, classes))
+        prior = prior_weights(np.full(20, 0.05), np.eye(20))
+        labels = np.full(1_000, UNLABELLED)
+        labels[:50] = rng.integers(0, classes, size=50)
+        taken = []
+        for _ in range(3):
+            began = time.perf_counter()
+            believe(votes, prior=prior, labels=labels)
+            taken.append(time.perf_counter() - began)
+        rows.append({"classes": classes, "seconds": round(min(taken), 3)})
+        print(f"| {classes} | {min(taken):.3f} |", flush=True)
+    return rows
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tasks", type=Path, nargs="?", help="folder of task folders")
+    parser.add_argument("--cache", type=Path, default=default_cache_dir() / "labelling")
+    parser.add_argument("--coda", type=Path, help="JSON of what CODA named")
+    parser.add_argument("--predictions", type=Path, help="write what CODA needs to this folder")
+    parser.add_argument("--write", type=Path, help="JSON of all rows")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    candidates, library = mini_zoo(), default_library()
+    with tempfile.TemporaryDirectory() as scratch:
+        if args.tasks is None:
+            paths = [write_digits(Path(scratch)).task]
+        else:
+            paths = sorted(each for each in args.tasks.iterdir() if each.is_dir())
+        heaps = [heap(each, library, candidates, cache=args.cache) for each in paths]
+    if args.predictions is not None:
+        args.predictions.mkdir(parents=True, exist_ok=True)
+        for one in heaps:
+            p = np.exp(one.votes - one.votes.max(axis=2, keepdims=True))
+            p = (p / p.sum(axis=2, keepdims=True)).astype(np.float32)
+            np.savez(args.predictions / f"{one.name}.npz", p=p, y=one.labels)
+    with threadpool_limits(1):
+        played = play(heaps)
+        if args.coda is not None:
+            played[CODA] = play_coda(heaps, json.loads(args.coda.read_text("utf-8")))
+        ours = played[OURS]
+        tries = [(expected, lost) for expected, (lost,) in zip(ours.expected, ours.losses, strict=True)]
+        content = {
+            "tasks": [one.name for one in heaps],
+            "asking": asking_table(played),
+            "parts": parts_table(heaps),
+            "expected": expected_table(tries),
+            "stops": stopping_table(tries, counted_tries(heaps), near=_NEAR),
+            "chances": chances_table(heaps, ours.beliefs),
+            "orders": order_table(heaps, ours.beliefs),
+            "speed": seconds_table(),
+            "heads": heads_table(heaps),
+        }
+    if args.write is not None:
+        args.write.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

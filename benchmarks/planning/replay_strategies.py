@@ -1,0 +1,218 @@
+"""The strategies that are replayed: each maps a scene and a seed to the arms in the order in which it tries them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+
+from benchmarks.planning.replay_table import Scene
+from vlmsel_auto.integrations._arms import learn_arms, next_arm
+from vlmsel_auto.integrations.optuna_prior import CandidatePrior, PriorSampler, enqueue
+from vlmsel_auto.records import Basis, Candidate, FloatArray, ImageView, Interval, RankedCandidate, Ranking
+
+TRIALS = 40
+Strategy = Callable[[Scene, int], list[int]]
+
+
+def _search(scene: Scene, *, sampler: BaseSampler, models: list[int] | None = None, queued: bool = False) -> list[int]:
+    """Optuna over model, learning rate and epochs.
+
+    With ``models`` only those; ``queued``: their first trials at the setting that is best on average elsewhere.
+    """
+    shown = list(range(len(scene.table.models))) if models is None else models
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    at, until = scene.usual_setting()
+    for place in range(len(shown) if queued else 0):
+        study.enqueue_trial({"model": place, "rate": at, "epoch": until})
+    return _path(study, scene, shown)
+
+
+def _path(study: optuna.Study, scene: Scene, shown: list[int]) -> list[int]:
+    """Arms of the study's trials over the models ``shown``."""
+    table, path = scene.table, []
+
+    def objective(trial: optuna.Trial) -> float:
+        model = shown[trial.suggest_categorical("model", list(range(len(shown))))]
+        rate = trial.suggest_int("rate", 0, len(table.rates) - 1)
+        epoch = trial.suggest_int("epoch", 0, len(table.epochs) - 1)
+        path.append(table.arm(model, rate, epoch))
+        return float(scene.values[model, rate, epoch])
+
+    study.optimize(objective, n_trials=TRIALS)
+    return path
+
+
+def random(scene: Scene, seed: int) -> list[int]:
+    """Uniform."""
+    return _search(scene, sampler=RandomSampler(seed=seed))
+
+
+def tpe(scene: Scene, seed: int) -> list[int]:
+    """Optuna's default."""
+    return _search(scene, sampler=TPESampler(seed=seed))
+
+
+def gp(scene: Scene, seed: int) -> list[int]:
+    """Optuna's Gaussian process."""
+    return _search(scene, sampler=GPSampler(seed=seed))
+
+
+def tpe_hyperband(scene: Scene, seed: int) -> list[int]:
+    """TPE over model and learning rate; epochs are the rungs, and a pruned trial has its last rung's accuracy."""
+    table, path = scene.table, []
+    last = len(table.epochs) - 1
+    pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=last + 1, reduction_factor=2)
+    # Hyperband draws a trial's bracket from the study's name, which is else random.
+    study = optuna.create_study(
+        direction="maximize", sampler=TPESampler(seed=seed), pruner=pruner, study_name=f"replay {seed}"
+    )
+
+    def objective(trial: optuna.Trial) -> float:
+        model = trial.suggest_categorical("model", list(range(len(table.models))))
+        rate = trial.suggest_int("rate", 0, len(table.rates) - 1)
+        pruned = False
+        for epoch in range(last + 1):
+            trial.report(float(scene.values[model, rate, epoch]), step=epoch + 1)
+            pruned = epoch < last and trial.should_prune()
+            if pruned or epoch == last:
+                break
+        path.append(table.arm(model, rate, epoch))
+        if pruned:
+            raise optuna.TrialPruned
+        return float(scene.values[model, rate, epoch])
+
+    study.optimize(objective, n_trials=TRIALS)
+    return path
+
+
+def hard_top3(scene: Scene, seed: int) -> list[int]:
+    """TPE over the three models of best average rank, each at the usual setting first."""
+    return _search(scene, sampler=TPESampler(seed=seed), models=scene.order()[:3], queued=True)
+
+
+def hard_top5(scene: Scene, seed: int) -> list[int]:
+    """The same with five."""
+    return _search(scene, sampler=TPESampler(seed=seed), models=scene.order()[:5], queued=True)
+
+
+def average_rank(scene: Scene, seed: int) -> list[int]:
+    """TPE over all models, its first trials in average-rank order at the usual setting."""
+    return _search(scene, sampler=TPESampler(seed=seed), models=scene.order(), queued=True)
+
+
+def _prior(scene: Scene) -> CandidatePrior:
+    scores = scene.scores()
+    standard = (scores - scores.mean()) / scores.std()
+    lines = [
+        RankedCandidate(
+            candidate=name,
+            score=float(score),
+            sd=0.7,
+            prior=float(score),
+            evidence=None,
+            p_best=0.0,
+            p_top5=0.0,
+            rank_interval=Interval(low=1, high=len(scores)),
+            basis=Basis.LIBRARY,
+        )
+        for name, score in zip(scene.table.models, standard, strict=True)
+    ]
+    candidates = [
+        Candidate(
+            id=name,
+            source="open_clip",
+            arch=name.partition("/")[0],
+            tag=name.partition("/")[2],
+            view=ImageView(size=224),
+            family=name[:5],
+        )
+        for name in scene.table.models
+    ]
+    rate, epoch = scene.usual_setting()
+    return CandidatePrior.of(
+        Ranking(task="replay", ranked=tuple(lines)),
+        candidates=candidates,
+        parameter="model",
+        settings={"rate": rate, "epoch": epoch},
+    )
+
+
+def _with_prior(scene: Scene, seed: int, *, prior: CandidatePrior) -> list[int]:
+    study = optuna.create_study(direction="maximize", sampler=PriorSampler(prior, TPESampler(seed=seed)))
+    enqueue(study, prior, count=3)
+    return _path(study, scene, list(range(len(scene.table.models))))
+
+
+def prior_sampler(scene: Scene, seed: int) -> list[int]:
+    """The integration for a user's own study: TPE, each model's first trial when the posterior says so."""
+    return _with_prior(scene, seed, prior=_prior(scene))
+
+
+def prior_sampler_wrong(scene: Scene, seed: int) -> list[int]:
+    """The same with the order of the models reversed."""
+    prior = _prior(scene)
+    return _with_prior(scene, seed, prior=replace(prior, belief=replace(prior.belief, mean=-prior.belief.mean)))
+
+
+def _arms(scene: Scene, *, past: FloatArray | None = None, per_cost: bool = False) -> list[int]:
+    """The project's own search over arms, from ``past`` (S', A) or else the other data sets."""
+    table, values = scene.table, scene.values.ravel()
+    belief = learn_arms(scene.others if past is None else past, candidates=table.candidates, settings=table.settings)
+    tried: list[int] = []
+    while len(tried) < min(TRIALS, len(values)):
+        found = [float(values[each]) for each in tried]
+        arm = next_arm(belief, tried=tried, values=found, costs=scene.costs if per_cost else None)
+        if arm is None:
+            break
+        tried.append(arm)
+    return tried
+
+
+def ours(scene: Scene, seed: int) -> list[int]:
+    """Belief over arms, learned on the other data sets."""
+    del seed
+    return _arms(scene)
+
+
+def ours_per_cost(scene: Scene, seed: int) -> list[int]:
+    """The same, choosing by gain per cost."""
+    del seed
+    return _arms(scene, per_cost=True)
+
+
+def ours_wrong(scene: Scene, seed: int) -> list[int]:
+    """The same, misled: every past accuracy negated, so that the order of arms is reversed."""
+    del seed
+    return _arms(scene, past=-scene.others)
+
+
+def ours_shuffled(scene: Scene, seed: int) -> list[int]:
+    """The same, misled otherwise: models and settings of the past stand under each other's names."""
+    rng = np.random.default_rng(seed)
+    past = scene.others.reshape(len(scene.others), len(scene.table.models), -1)
+    past = past[:, rng.permutation(past.shape[1])][:, :, rng.permutation(past.shape[2])]
+    return _arms(scene, past=past.reshape(scene.others.shape))
+
+
+def source_ceiling(scene: Scene, seed: int) -> list[int]:
+    """No strategy but a bound: the arms' order on that other data set whose order, in hindsight, regrets least."""
+    del seed
+    values = scene.values.ravel()
+    orders = [np.argsort(-row, kind="stable")[:TRIALS] for row in scene.others]
+    regrets = [float((values.max() - np.maximum.accumulate(values[order])).mean()) for order in orders]
+    best: list[int] = orders[int(np.argmin(regrets))].tolist()
+    return best
+
+
+_OPTUNA: tuple[Strategy, ...] = (random, tpe, gp, tpe_hyperband, hard_top3, hard_top5, average_rank)
+_OURS: tuple[Strategy, ...] = (ours, ours_per_cost, ours_wrong)
+STRATEGIES: dict[str, Strategy] = {
+    each.__name__: each
+    for each in (*_OPTUNA, prior_sampler, prior_sampler_wrong, *_OURS, ours_shuffled, source_ceiling)
+}
+OPTUNA_ONLY = frozenset(each.__name__ for each in _OPTUNA)  # they do not change with this project's code
+DETERMINISTIC = frozenset(each.__name__ for each in (*_OURS, source_ceiling))

@@ -1,0 +1,226 @@
+"""What heads, fine-tuning recipes and ways of pooling are worth on few labels, where tuning decides about itself.
+
+Each target's labelled images are divided as a search divides them. All candidates get heads, scored out of fold; the
+five whose regression has the lowest log loss are fine-tuned from it, by several recipes, on all labelled images or on
+all but one part (the n-th candidate leaves out the n-th part); the first three by all recipes. What each says of
+held-out and test images goes to ``--records``, from which the tables are made:
+
+- singles: mean test accuracy of single models, the same candidates in all rows;
+- pools: the five heads, the five towers, and both by weights that held-out images give (`pipeline.ensemble`), with
+  other ways beside it.
+
+    python -m benchmarks.tuning.fresh_targets TASKS --out TARGETS --train 16 --seed 5 --only ...
+    python -m benchmarks.tuning.recipes TARGETS --records RECORDS --write benchmarks/results/recipes.json
+    python -m benchmarks.tuning.recipes TARGETS --records RECORDS --quick
+
+Use targets that no report of final accuracy uses: the constants of heads and ensembles were chosen on such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from scipy.special import softmax
+
+from benchmarks.common import standard_error
+from benchmarks.tuning.plain_lines import Recipe, fine_tune
+from benchmarks.tuning.recorded_targets import read_command_line
+from benchmarks.tuning.target_heads import PENALTIES, PLAIN, likelihood, look, with_fitted_head
+from vlmsel_auto.models.pooling import fit_weights, log_probabilities, pool
+from vlmsel_auto.records import FloatArray, IntArray, Task
+from vlmsel_auto.tuning.data import splits
+
+_LEADERS = 5
+_BY_ALL = 3  # leaders that are tuned by all recipes
+RECIPES: Mapping[str, Recipe] = {
+    "plain": Recipe(),
+    "50 epochs": Recipe(epochs=50),
+    "a third of the rate": Recipe(rate=1e-4),
+    "three times the rate": Recipe(rate=1e-3),
+    "crops and colours": Recipe(strength=0.4),
+}
+Arrays = dict[str, NDArray[np.float64] | NDArray[np.float32] | NDArray[np.int64]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Leader:
+    """One candidate on one target; n labelled and t test images, K classes."""
+
+    heads: Mapping[str, FloatArray]  # log-probabilities (n, K) out of fold, by inverse penalty; "with text", "text"
+    head_tests: Mapping[str, FloatArray]  # (t, K)
+    rows: IntArray  # places of the part that its towers left out
+    towers: Mapping[str, FloatArray]  # by recipe: log-probabilities (rows, K)
+    tower_tests: Mapping[str, FloatArray]  # (t, K); "all": the plain recipe on all labelled images
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Record:
+    """One target."""
+
+    labels: IntArray  # (n,)
+    test: IntArray  # (t,)
+    leaders: tuple[Leader, ...]  # by log loss
+
+
+def record(target: Path, *, recipes: Mapping[str, Recipe], scratch: Path) -> Arrays:
+    """Heads of all candidates and towers of the leaders, as flat arrays."""
+    seen = look(target, scratch=scratch)
+    task, features = seen.task, seen.features
+    parts = splits(task)
+    rows, order = parts.labelled, seen.order[:_LEADERS]
+    found: Arrays = {"labels": task.labels[rows], "test": task.labels[parts.test], "order": np.array(order)}
+    for place, heads in enumerate(seen.heads):
+        for name, (held_out, of_test) in heads.items():
+            found[f"{place}/head/{name}"], found[f"{place}/head-test/{name}"] = held_out, of_test
+    for number, place in enumerate(order):
+        out = np.sort(task.folds[number % len(task.folds)])
+        found[f"{place}/rows"] = np.searchsorted(rows, out)
+        for name, recipe in recipes.items() if number < _BY_ALL else [("plain", RECIPES["plain"])]:
+            of_part, tested = _tower(task, features[place], place, out=out, recipe=recipe, seed=number)
+            found[f"{place}/tower/{name}"], found[f"{place}/tower-test/{name}"] = of_part, tested
+        _, tested = _tower(task, features[place], place, out=rows[:0], recipe=RECIPES["plain"], seed=number)
+        found[f"{place}/tower-test/all"] = tested
+        print(f"{target.name}: {number + 1} of {_LEADERS} candidates tuned", flush=True)
+    return found
+
+
+def _tower(
+    task: Task, features: FloatArray, place: int, *, out: IntArray, recipe: Recipe, seed: int
+) -> list[NDArray[np.float32]]:
+    """Logits of the images that were left out and of the test images."""
+    parts = splits(task)
+    train = np.setdiff1d(parts.labelled, out)
+    tuned = with_fitted_head(task, features, place, train=train)
+    fine_tune(task, tuned, train=train, recipe=recipe, seed=seed)
+    of_part = tuned.logits(task, out) if len(out) else np.zeros((0, task.n_classes), dtype=np.float32)
+    return [of_part, tuned.logits(task, parts.test)]
+
+
+def read(path: Path) -> Record:
+    """What `record` found."""
+    arrays = load_file(path)
+
+    def of(place: int, kind: str) -> dict[str, FloatArray]:
+        start = f"{place}/{kind}/"
+        return {name.removeprefix(start): log_probabilities(arrays[name]) for name in arrays if name.startswith(start)}
+
+    leaders = tuple(
+        Leader(
+            heads=of(place, "head"),
+            head_tests=of(place, "head-test"),
+            rows=arrays[f"{place}/rows"],
+            towers=of(place, "tower"),
+            tower_tests=of(place, "tower-test"),
+        )
+        for place in arrays["order"].tolist()
+    )
+    return Record(labels=arrays["labels"], test=arrays["test"], leaders=leaders)
+
+
+def singles(found: Record) -> dict[str, float]:
+    """Mean test accuracy of the candidates that were tuned by all recipes."""
+    few = found.leaders[:_BY_ALL]
+    table = {
+        "regression": [each.head_tests[PLAIN] for each in few],
+        "regression, its penalty chosen": [each.head_tests[_best_penalty(each, found.labels)] for each in few],
+        "zero-shot": [each.head_tests["text"] for each in few],
+        "**regression with zero-shot**": [each.head_tests["with text"] for each in few],
+        "fine-tuned on all labels, plain": [each.tower_tests["all"] for each in few],
+    }
+    for name in few[0].towers:
+        table[f"without one part, {name}"] = [each.tower_tests[name] for each in few]
+    return {name: float(np.mean([_right(each, found) for each in logs])) for name, logs in table.items()}
+
+
+def pools(found: Record) -> dict[str, float]:
+    """Test accuracy of the first head alone and of pools of the leaders."""
+    plain = [each.head_tests[PLAIN] for each in found.leaders]
+    heads = [each.head_tests["with text"] for each in found.leaders]
+    held_out = [each.heads["with text"] for each in found.leaders]
+    shares = softmax(np.array([likelihood(each, found.labels) for each in held_out]) / 20)
+    towers = [each.tower_tests["plain"] for each in found.leaders]
+    whole = [each.tower_tests["all"] for each in found.leaders]
+    beside = np.concatenate([each.heads["with text"][each.rows] for each in found.leaders])
+    tuned = np.concatenate([each.towers["plain"] for each in found.leaders])
+    labels = np.concatenate([found.labels[each.rows] for each in found.leaders])
+    head, tower = fit_weights([beside, tuned], labels, start=[1.0, 0.1]).tolist()
+    alike = [1 / len(heads)] * len(heads)
+    fitted = fit_weights(held_out, found.labels, start=alike, shrinkage=3.0).tolist()
+    as_fitted = [*(head * shares).tolist(), *(tower * share for share in alike)]
+    table = {
+        "first head": pool(heads[:1], [1.0]),
+        "five regressions alike": pool(plain, alike),
+        "five heads alike": pool(heads, alike),
+        "five heads, greedy selection": _greedy(held_out, heads, found.labels),
+        "five heads, a weight fitted for each": pool(heads, fitted),
+        "five heads by likelihood": pool(heads, shares.tolist()),
+        "five towers": pool(towers, alike),
+        "five towers on all labels": pool(whole, alike),
+        "heads and towers alike": pool([*heads, *towers], [*alike, *alike]),
+        "heads and towers as fitted": pool([*heads, *towers], as_fitted),
+        "**heads and towers as fitted, towers on all labels**": pool([*heads, *whole], as_fitted),
+    }
+    return {name: _right(each, found) for name, each in table.items()}
+
+
+def _greedy(held_out: Sequence[FloatArray], tests: Sequence[FloatArray], labels: IntArray) -> FloatArray:
+    """Ten picks with replacement, each the one that lowers the log loss most (Caruana et al., ICML 2004)."""
+    total, of_test = np.zeros_like(held_out[0]), np.zeros_like(tests[0])
+    for _ in range(10):
+        tries = [likelihood(np.log(total + np.exp(each)), labels) for each in held_out]
+        best = int(np.argmax(tries))
+        total, of_test = total + np.exp(held_out[best]), of_test + np.exp(tests[best])
+    return np.asarray(np.log(of_test), dtype=np.float64)
+
+
+def _best_penalty(leader: Leader, labels: IntArray) -> str:
+    return max((f"{each:g}" for each in PENALTIES), key=lambda name: likelihood(leader.heads[name], labels))
+
+
+def _right(logs: FloatArray, found: Record) -> float:
+    return float((logs.argmax(axis=1) == found.test).mean())
+
+
+def show(title: str, rows: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Print a table, a line a form and a column a target, and return its means with their paired errors."""
+    targets = list(rows)
+    names = list(rows[targets[0]])
+    first = np.array([rows[target][names[0]] for target in targets])
+    print(f"\n| {title} | mean | to the first line | " + " | ".join(targets) + " |")
+    print("|---" * (len(targets) + 3) + "|")
+    means = {}
+    for name in names:
+        values = np.array([rows[target][name] for target in targets])
+        gap = values - first
+        error = standard_error(gap)
+        cells = " | ".join(f"{value:.3f}" for value in values)
+        print(f"| {name} | {values.mean():.3f} | {100 * gap.mean():+.1f} ({100 * error:.1f}) | {cells} |")
+        means[name] = {"mean": float(values.mean()), "gap": float(gap.mean()), "gap_se": error}
+    return means
+
+
+def main() -> None:
+    """Command line."""
+    told = read_command_line(__doc__, quick="the first target, the plain recipe")
+    recipes = {"plain": RECIPES["plain"]} if told.quick else RECIPES
+    found: dict[str, Record] = {}
+    for target in told.targets:
+        file = told.records / f"{target.name}.safetensors"
+        if not file.is_file():
+            made = record(target, recipes=recipes, scratch=told.scratch)
+            save_file({name: np.ascontiguousarray(each) for name, each in made.items()}, file)
+        found[target.name] = read(file)
+    tables = {
+        "singles": show("single models", {name: singles(each) for name, each in found.items()}),
+        "pools": show("pools", {name: pools(each) for name, each in found.items()}),
+    }
+    told.finish({"targets": list(found), **tables})
+
+
+if __name__ == "__main__":
+    main()
