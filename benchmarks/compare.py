@@ -1,4 +1,7 @@
-"""Compare results of benchmarks: print every figure that moved, and exit with 1 if one of quality did.
+"""QUESTION: Which figures did a change move?
+
+PAGE: docs/benchmarks.md
+RESULT: none
 
     python -m benchmarks.compare                    # runs the quick benchmarks again, against benchmarks/results
     python -m benchmarks.compare --renew            # writes what they give now to benchmarks/results

@@ -1,4 +1,7 @@
-"""Conductance of all blocks: ours against Captum's LayerConductance looped over the blocks, at equal error.
+"""QUESTION: How exact and fast is our conductance of all blocks beside Captum's, at equal error?
+
+PAGE: docs/conductance.md
+RESULT: benchmarks/results/conductance.json, benchmarks/results/conductance-quick.json
 
 Everything runs side by side in one process, on the same images, tower, scalar and number of threads.
 

@@ -1,4 +1,7 @@
-"""Is the error that the engine reports honest? True against estimated errors; what points and bfloat16 do.
+"""QUESTION: Is the error of conductance that the engine reports honest, and what do points and bfloat16 do?
+
+PAGE: docs/conductance.md
+RESULT: benchmarks/results/conductance-estimate.json
 
 Every member of the mini zoo, photographs, the engine free to choose its points for a wanted error. True: mean over
 blocks of sum |C - C*| / sum |C*| of each image against C* in float64 (conductance_cases.reference).

@@ -1,4 +1,7 @@
-"""What conductance could add to the fused ranking: each direction beside today's, one task of the library left out.
+"""QUESTION: What could conductance add to the fused ranking, one task of the library left out?
+
+PAGE: docs/conductance.md
+RESULT: benchmarks/results/conductance-worth.json
 
     python -m benchmarks.conductance.conductance_worth TASKS --records FOLDER \
         --write benchmarks/results/conductance-worth.json

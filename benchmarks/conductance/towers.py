@@ -1,4 +1,7 @@
-"""Which visual blocks are found in every open_clip architecture, and whether conductance is complete there.
+"""QUESTION: Which blocks are found in every open_clip architecture, and is conductance complete there?
+
+PAGE: docs/towers.md
+RESULT: benchmarks/results/conductance-towers.json
 
 Every architecture of ``open_clip.list_models()`` is built twice: once whole on the meta device (no memory) to count its
 blocks, once with random weights to sweep one image to an estimated error of 1 %. Towers of more than LARGE parameters

@@ -1,4 +1,7 @@
-"""Faults as a campaign: what is promised about kills, signals, disks, damage and memory, tried on searches.
+"""QUESTION: Does what is promised about kills, signals, disks, damage and memory hold?
+
+PAGE: docs/reliability.md
+RESULT: benchmarks/results/faults.json
 
     python -m benchmarks.faults.faults --quick                # about a minute; in the tests
     nice python -m benchmarks.faults.faults                   # an hour or two of one core; goes on where it was

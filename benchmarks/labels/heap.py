@@ -1,4 +1,7 @@
-"""What a heap of 50,000 unlabelled images takes: seconds, processor seconds and memory of what a user types.
+"""QUESTION: What seconds and memory does a heap of 50,000 unlabelled images take?
+
+PAGE: docs/without-labels.md
+RESULT: benchmarks/results/heap.json
 
     python -m benchmarks.labels.heap TASKS --write benchmarks/results/heap.json
     python -m benchmarks.labels.heap TASKS --images 2000 --only rank

@@ -1,4 +1,7 @@
-"""What it takes to find the best zero-shot candidate by asking for labels: the mini zoo, one task left out at a time.
+"""QUESTION: How many labels does it take to find the best zero-shot candidate by asking for them?
+
+PAGE: docs/labelling.md
+RESULT: benchmarks/results/labelling.json, benchmarks/results/labelling-coda.json
 
     python -m benchmarks.labels.labelling [TASKS] --coda benchmarks/results/labelling-coda.json \
         --write benchmarks/results/labelling.json

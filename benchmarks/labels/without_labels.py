@@ -1,4 +1,7 @@
-"""How good a model without any label is: the mini zoo on tasks that are left out of the library in turn.
+"""QUESTION: How good is a model without any label, on tasks that are left out of the library?
+
+PAGE: docs/without-labels.md
+RESULT: benchmarks/results/without-labels.json
 
     python -m benchmarks.labels.without_labels TASKS --write benchmarks/results/without-labels.json
     python -m benchmarks.labels.without_labels TASKS --quick

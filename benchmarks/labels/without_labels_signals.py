@@ -1,4 +1,7 @@
-"""What rankings without labels rest on: votes of near copies, what a look tells of others, and how much images count.
+"""QUESTION: What do votes of copies, looks at others and the number of images tell a ranking without labels?
+
+PAGE: docs/without-labels.md
+RESULT: benchmarks/results/without-labels-signals.json
 
     python -m benchmarks.labels.without_labels_signals TASKS --write benchmarks/results/without-labels-signals.json
 

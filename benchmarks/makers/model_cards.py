@@ -1,4 +1,9 @@
-"""Make the small JSON files that let candidates be listed without torch: ``python -m benchmarks.makers.model_cards``.
+"""QUESTION: What makes the small JSON files that let candidates be listed without torch?
+
+PAGE: docs/real-models.md
+RESULT: none
+
+    python -m benchmarks.makers.model_cards
 
 Writes ``card.json`` beside each mini-zoo model (parameters, cost of the visual tower, image size, preprocessing
 geometry, digest of weights and configuration) and ``data/openclip_catalogue.json`` (open_clip's architectures and

@@ -1,4 +1,9 @@
-"""Pictures of README and docs from a real run: python -m benchmarks.makers.pictures [WORKDIR].
+"""QUESTION: What makes the pictures of README and docs?
+
+PAGE: docs/concepts.md
+RESULT: none
+
+    python -m benchmarks.makers.pictures [WORKDIR]
 
 Runs the demo in a temporary folder, or takes WORKDIR of an earlier demo, and writes docs/pictures/*. The
 picture of the report needs chromium and chromedriver.

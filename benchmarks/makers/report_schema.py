@@ -1,4 +1,10 @@
-"""Write the JSON schema of report.json, from the records themselves: python -m benchmarks.makers.report_schema."""
+"""QUESTION: What makes the JSON schema of report.json?
+
+PAGE: docs/report.md
+RESULT: none
+
+    python -m benchmarks.makers.report_schema
+"""
 
 from __future__ import annotations
 

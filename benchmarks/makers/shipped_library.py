@@ -1,4 +1,7 @@
-"""Builds the library that the package ships: the mini zoo on a folder of tasks, with tuned accuracies from a table.
+"""QUESTION: What makes the library that the package ships?
+
+PAGE: docs/library.md
+RESULT: none
 
 The same as ``vlmsel-auto library build TASKS --leave-out optical_digits --out FILE``, then ``vlmsel-auto library import
 --tuned TABLE.csv``; with ``--research FILE`` also what `research.py` keeps. ``optical_digits`` stays

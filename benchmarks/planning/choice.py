@@ -1,4 +1,7 @@
-"""What choosing by few validation images costs, and what weighing them by their errors saves.
+"""QUESTION: What does choosing by few validation images cost, and what does weighing them save?
+
+PAGE: docs/planning.md
+RESULT: benchmarks/results/choice.json
 
 Simulated searches on recorded trials (`choice_worlds.py`): `next_trial` runs the search, with the ranking learned on
 the other tasks, until as many seconds are spent as ``BUDGET`` fine-tuning trials take. Later trials of an arm

@@ -1,4 +1,7 @@
-"""What fits of towers on few labels are worth: schedules, seeds, parts left out and members, from records.
+"""QUESTION: What are schedules, seeds, parts left out and members of fits on few labels worth?
+
+PAGE: docs/tuning.md
+RESULT: benchmarks/results/fits-worth.json
 
     python -m benchmarks.tuning.recorded_fits TARGETS --records RECORDS --far
     python -m benchmarks.planning.fits_worth RECORDS --write benchmarks/results/fits-worth.json

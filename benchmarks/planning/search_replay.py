@@ -1,4 +1,9 @@
-"""Replay of search strategies on recorded tuning trials: how soon is a good setting found?
+"""QUESTION: How soon does a search find a good setting, on recorded trials, beside plain Optuna?
+
+PAGE: docs/planning.md
+RESULT: benchmarks/results/replay-tuned-truth.json,
+    benchmarks/results/replay-probe-trials-10-shot.json,
+    benchmarks/results/replay-probe-trials-full.json
 
     python -m benchmarks.planning.search_replay --quick
     python -m benchmarks.planning.search_replay probe_trials.csv --runs runs.jsonl --jobs 2 --nice 10 \

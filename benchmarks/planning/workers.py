@@ -1,4 +1,7 @@
-"""What many workers are worth: an engine's overhead on real trials, and simulated searches with up to 64 of them.
+"""QUESTION: What are many workers worth?
+
+PAGE: docs/many-machines.md
+RESULT: benchmarks/results/workers.json, benchmarks/results/workers-idle.json
 
 Overhead: the same trials on the same core in this process, in one worker process, and in one Ray worker. It is the wall
 time of the trials' stage less what the trials themselves took, as a share of that; starting the workers, once a

@@ -1,4 +1,10 @@
-"""All rankings that ours is compared with, over a library: the rows of `vlmsel-auto bench` and many more.
+"""QUESTION: Is the ranking better than other published rankings and scores?
+
+PAGE: docs/ranking.md
+RESULT: benchmarks/results/bench-zeroshot-0.json,
+    benchmarks/results/bench-tuned-0.json,
+    benchmarks/results/bench-tuned-4.json,
+    benchmarks/results/bench-tuned-16.json
 
     python -m benchmarks.ranking.compared_rankings --truth tuned --shots 16 --output FOLDER
     python -m benchmarks.ranking.compared_rankings --truth zeroshot --shots 0 --rows swab,iimm

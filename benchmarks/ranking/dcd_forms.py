@@ -1,4 +1,7 @@
-"""The DCD family, form by form: source accuracies weighted by DCD alone, leave one task out.
+"""QUESTION: What is each form of DCD worth, source accuracies being weighted by it alone?
+
+PAGE: docs/conductance.md
+RESULT: benchmarks/results/dcd-forms.json
 
 Every form varies one or two things of the default: how a source fails to cover the target (delta), how the target's
 blocks are weighed (importance), how sharply sources are (t), whether candidates share their divergences (pooled). The

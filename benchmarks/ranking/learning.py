@@ -1,4 +1,7 @@
-"""Whether finished searches make later rankings wiser: the library grows by a source task with each.
+"""QUESTION: Do finished searches make later rankings wiser?
+
+PAGE: docs/ranking-worth.md
+RESULT: benchmarks/results/learning.json
 
     python -m benchmarks.tuning.fresh_targets TASKS --out TARGETS --train 16 --seed 9 --halves
     python -m benchmarks.ranking.learning TARGETS --records RECORDS --write OUT.json

@@ -1,4 +1,7 @@
-"""Published conductances of real pretrained VLMs: what the DCD authors' code printed of 48 models on 21 data sets.
+"""QUESTION: What makes the file of conductances of real models that the DCD authors' code printed?
+
+PAGE: docs/conductance.md
+RESULT: none
 
 benchmarks/data/dcd-conductance.safetensors has the mean |conductance| of every visual block, one image a data set, F =
 norm of the unnormalised embedding, from the logs of github.com/echoas8/DCD (commit 9e872a6). Run as a script, this

@@ -1,4 +1,7 @@
-"""Ablation of the fused ranking over a library: leave one task out, paired bootstrap over targets against the default.
+"""QUESTION: Which parts of the fused ranking matter?
+
+PAGE: docs/ranking.md
+RESULT: benchmarks/results/ranking-ablation.json
 
 What is compared: which label signals are fused, weights of source tasks by reliability, candidate effects, DCD's
 temperature, single image signals. The last line of each table chooses among all variants anew for every target, by the

@@ -1,4 +1,7 @@
-"""The table of docs/ranking.md: what rankings reach of the replicate ceiling, from committed results of the bench.
+"""QUESTION: What do rankings reach of the replicate ceiling?
+
+PAGE: docs/ranking.md
+RESULT: none
 
     python -m benchmarks.ranking.ranking_shares
 

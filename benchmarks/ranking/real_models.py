@@ -1,4 +1,7 @@
-"""Rankings of 48 real pretrained VLMs from published figures alone: what is conductance worth on real models?
+"""QUESTION: What is conductance worth on the published figures of 48 real models?
+
+PAGE: docs/conductance.md
+RESULT: benchmarks/results/bench-real.json
 
     python -m benchmarks.ranking.real_models --write benchmarks/results/bench-real.json
 

@@ -1,4 +1,7 @@
-"""Replay of looking: how many models must be loaded, and how many gigabytes, to have a good one among them?
+"""QUESTION: How many models must be loaded, and how many gigabytes, to have a good one among them?
+
+PAGE: docs/looking.md
+RESULT: benchmarks/results/looking.json, benchmarks/results/looking-quicktune.json
 
     python -m benchmarks.screening.looking --tables DIR --write benchmarks/results/looking.json
     python -m benchmarks.screening.looking --quick

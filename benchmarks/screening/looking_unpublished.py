@@ -1,4 +1,7 @@
-"""Looks at models of which nothing is published: a guess from their facts against taking them for average ones.
+"""QUESTION: Is a guess from facts better than the average for models of which nothing is published?
+
+PAGE: docs/looking.md
+RESULT: benchmarks/results/looking-unpublished.json
 
     python -m benchmarks.screening.looking_unpublished --write benchmarks/results/looking-unpublished.json
 

@@ -1,4 +1,7 @@
-"""bfloat16 beside float32, by real architectures: seconds an image to embed and to tune, and how far embeddings turn.
+"""QUESTION: How much faster is bfloat16 than float32, and how far do embeddings turn?
+
+PAGE: docs/real-models.md
+RESULT: benchmarks/results/precision.json
 
     python -m benchmarks.screening.precision --write benchmarks/results/precision.json
     python -m benchmarks.screening.precision --quick

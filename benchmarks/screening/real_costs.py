@@ -1,4 +1,7 @@
-"""What real model sizes cost on this machine: load, look, head, epoch of fine-tuning, and memory over many loads.
+"""QUESTION: What do real model sizes cost on this machine?
+
+PAGE: docs/real-models.md
+RESULT: benchmarks/results/real-costs.json
 
     python -m benchmarks.screening.real_costs --write benchmarks/results/real-costs.json
     python -m benchmarks.screening.real_costs --quick

@@ -1,4 +1,7 @@
-"""What source profiles cost beside a look, and how many labels of a source task a ranking needs.
+"""QUESTION: What do source profiles cost beside a look, and how many labels of a source task does a ranking need?
+
+PAGE: docs/library.md
+RESULT: none
 
     python -m benchmarks.screening.source_profiles                       # about 6 minutes
     python -m benchmarks.screening.source_profiles --labels-only

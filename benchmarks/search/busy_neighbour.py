@@ -1,4 +1,7 @@
-"""Steps a second of fine-tuning beside a busy process, by how the number of threads is chosen.
+"""QUESTION: How many steps a second does fine-tuning make beside a busy process?
+
+PAGE: docs/accuracy.md
+RESULT: benchmarks/results/busy-neighbour.json
 
     python -m benchmarks.search.busy_neighbour --write benchmarks/results/busy-neighbour.json
 

@@ -1,4 +1,7 @@
-"""A first-time user's way from nothing to a model: commands, minutes and megabytes, in an empty HOME.
+"""QUESTION: How long is a first-time user's way from nothing to a model?
+
+PAGE: docs/start.md
+RESULT: benchmarks/results/first-time.json
 
     python -m benchmarks.search.first_time --package dist/vlmsel_auto-0.1.0-py3-none-any.whl
     python -m benchmarks.search.first_time --package WHEEL --way uvx --uv .venv/bin/uv --constraints constraints.txt

@@ -1,4 +1,7 @@
-"""Live comparison: the search against plain Optuna with real training, equal wall time.
+"""QUESTION: Is the search better than plain Optuna with real training, in equal wall time?
+
+PAGE: docs/study.md
+RESULT: benchmarks/results/live-search-fresh.json, benchmarks/results/live-search-fresh-2.json
 
     python -m benchmarks.search.live_search --quick
     python -m benchmarks.search.live_search --tasks FOLDER --only ants_bees,trash --seconds 120 --seeds 2 --out RUNS

@@ -1,4 +1,7 @@
-"""What an exported model costs to use: ONNX files beside the model, and prediction of folders of any size.
+"""QUESTION: What does an exported model cost to use?
+
+PAGE: docs/serving.md
+RESULT: benchmarks/results/serving.json
 
     python -m benchmarks.search.serving TASK --write benchmarks/results/serving.json
 

@@ -1,4 +1,7 @@
-"""Speed and memory of what a user runs: import, --help, rank (cold and warm), demo; each in a process of its own.
+"""QUESTION: How fast is what a user runs: import, --help, rank (cold and warm), demo?
+
+PAGE: docs/benchmarks.md
+RESULT: benchmarks/results/whole-loop.json
 
 python -m benchmarks.search.whole_loop             all of it, some minutes
 python -m benchmarks.search.whole_loop --quick     without the demo, under a minute on two quiet cores

@@ -1,4 +1,7 @@
-"""Whether anything tells that a candidate was pretrained on the user's own labelled images.
+"""QUESTION: Does anything tell that a candidate was pretrained on the user's own labelled images?
+
+PAGE: docs/tuning.md
+RESULT: benchmarks/results/contamination.json
 
 The mini zoo's members saw training rows of 22 tasks, each in its own measure: 0 to 400 times an image, by the weights
 in their training.json. Targets are made of such rows as labelled images, and of test rows, which nobody saw; of six

@@ -1,4 +1,7 @@
-"""Folders of images that no mini-zoo member was pretrained on, as targets for comparisons of whole searches.
+"""QUESTION: What makes folders of images that no mini-zoo member was pretrained on?
+
+PAGE: docs/accuracy.md
+RESULT: none
 
 The mini zoo saw training images of most tasks; remembered images would make validation useless. So the targets are made
 of test rows (or of all rows of tasks in no member's training mixture, ``--unseen``): up to ``--train`` a class,

@@ -1,4 +1,7 @@
-"""What heads, fine-tuning recipes and ways of pooling are worth on few labels, where tuning decides about itself.
+"""QUESTION: What are heads, fine-tuning recipes and ways of pooling worth on few labels?
+
+PAGE: docs/tuning.md
+RESULT: benchmarks/results/recipes.json
 
 Each target's labelled images are divided as a search divides them. All candidates get heads, scored out of fold; the
 five whose regression has the lowest log loss are fine-tuned from it, by several recipes, on all labelled images or on

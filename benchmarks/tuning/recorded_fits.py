@@ -1,4 +1,7 @@
-"""Fits of towers on few labels, kept with all that they say of held-out and test images.
+"""QUESTION: What records the fits of towers that fits_worth.py reads?
+
+PAGE: docs/tuning.md
+RESULT: none
 
     python -m benchmarks.tuning.fresh_targets TASKS --out TARGETS --train 16 --seed 5 --only ...
     python -m benchmarks.tuning.recorded_fits TARGETS --records RECORDS

@@ -1,4 +1,7 @@
-"""Tuned truth: accuracy of every mini-zoo member after few-shot tuning on every task of a folder, several seeds.
+"""QUESTION: How accurate is every mini-zoo member after few-shot tuning on every task?
+
+PAGE: docs/library.md
+RESULT: benchmarks/results/tuned-truth.csv
 
 The project's own trials (`run_trial`) with each method's default setting; the seed draws the few-shot images and seeds
 the training. Heads are cross-validated on the few-shot images as a search does it; towers learn from all of them, as
