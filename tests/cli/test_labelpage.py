@@ -167,6 +167,7 @@ def test_a_port_that_is_taken(session, address):
         pass
 
 
+@pytest.mark.slow
 def test_five_images_by_keys_alone(browser, address, heap):  # noqa: F811 - the fixture
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys

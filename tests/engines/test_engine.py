@@ -17,14 +17,14 @@ from helpers.engine_jobs import (
     Unpicklable,
     Waiting,
 )
-from helpers.engine_world import APART, as_completed
+from helpers.engine_world import APART, PARAMS, as_completed
 from vlmsel_auto.engines.engine import Cancelled, Done, Failed, Lost, Resources
 from vlmsel_auto.engines.in_process import InProcess
 
 ENGINES = {"in process": InProcess, **APART}
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(scope="module", params=["in process", *PARAMS])
 def engine(request):
     with ENGINES[request.param]() as opened:
         yield opened

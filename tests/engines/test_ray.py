@@ -81,6 +81,7 @@ with RayEngine(cpus=1):
 """
 
 
+@pytest.mark.slow
 def test_who_handles_sigterm_still_does(cluster):
     before = signal.getsignal(signal.SIGTERM)
     with RayEngine(cluster.address):
@@ -102,11 +103,13 @@ with terminable():
 """
 
 
+@pytest.mark.slow
 def test_sigterm_while_ray_starts_ends_as_ctrl_c_does():
     ran = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120, check=False)
     assert (ran.returncode, ran.stdout) == (0, "interrupted\n"), ran.stderr
 
 
+@pytest.mark.slow
 def test_a_ray_that_is_started_here_listens_on_loopback_alone():
     done = subprocess.run([sys.executable, "-c", LISTENING], capture_output=True, text=True, timeout=120, check=True)
     lines = done.stdout.splitlines()  # where the machine is busy, Ray tells of itself between them
@@ -116,6 +119,7 @@ def test_a_ray_that_is_started_here_listens_on_loopback_alone():
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_ray_that_this_process_uses_already_is_left_running(cluster):
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     try:

@@ -19,6 +19,7 @@ def ray_engine() -> Engine:
 
 
 APART: dict[str, Callable[[], Engine]] = {"local": lambda: LocalEngine(2), "ray": ray_engine}
+PARAMS = ("local", pytest.param("ray", marks=pytest.mark.slow))  # of a fixture that opens each
 
 
 def as_completed(engine: Engine) -> Iterator[Finished]:

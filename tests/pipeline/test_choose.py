@@ -34,6 +34,13 @@ def test_auto_with_a_hub_takes_a_preset_that_suits_the_machine(tmp_path: Path):
     assert "preset" in told[0]
 
 
+def test_auto_without_a_hub_is_the_mini_zoo(tmp_path: Path):
+    with using("http://127.0.0.1:9", tmp_path):  # nobody listens there
+        found, told = chosen("auto")
+    assert found.candidates == mini_zoo()
+    assert "the mini zoo" in told[0]
+
+
 def test_auto_asks_no_hub_offline(tmp_path: Path):
     with loopback_hub(tmp_path) as hub:
         found, told = chosen(["auto"], offline=True)

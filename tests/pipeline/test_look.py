@@ -158,6 +158,7 @@ def test_an_interrupt_keeps_what_was_seen_where_that_is_wanted(task, tmp_path):
         look(task, Store(tmp_path / "b"), sink=interrupt)
 
 
+@pytest.mark.slow  # tests/pipeline/test_workers.py has a search of which workers look
 def test_workers_look_at_several_at_once_and_see_the_same(task, tmp_path):
     alone = look(task, Store(tmp_path / "alone"), price=1e9)
     heard, last = [], resolve(NAMES)[3]

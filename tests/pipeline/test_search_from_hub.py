@@ -160,6 +160,7 @@ def test_limits_keep_candidates_out_and_name_them(hub, shapes, tmp_path):
     assert not hub.asked
 
 
+@pytest.mark.slow
 def test_the_command_line_from_another_process(hub, shapes, tmp_path):
     ran = subprocess.run(
         [sys.executable, "-m", "vlmsel_auto", "rank", str(shapes), "-c", ",".join(serve(hub)), "--shots", "4",
@@ -174,14 +175,3 @@ def test_the_command_line_from_another_process(hub, shapes, tmp_path):
     }
     assert "no such repository" in ran.stderr
     assert list(hub.cache.rglob("open_clip_model.safetensors"))  # the environment names hub and cache
-
-
-def test_auto_without_a_hub_says_what_it_means(tmp_path):
-    shapes = draw_task(tmp_path / "shapes", train=4, test=2)  # for each of the mini zoo
-    with using("http://127.0.0.1:9", tmp_path / "empty"):  # nobody listens there
-        events = []
-        ranking = vlmsel_auto.rank(
-            shapes, shots=2, cache_dir=tmp_path / "cache", library=default_library(), sink=events.append
-        )
-    assert len(ranking.order) == len(candidates.mini_zoo())
-    assert any(isinstance(each, Notice) and "the mini zoo" in each.text for each in events)

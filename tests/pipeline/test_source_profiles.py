@@ -104,6 +104,7 @@ def test_what_fails_is_told_and_raises_nothing(model, tmp_path):
     assert user_library_path().read_bytes() == b"damaged"
 
 
+@pytest.mark.slow
 def test_from_the_hub_to_a_ranking_that_uses_the_profiles(tmp_path, monkeypatch):
     monkeypatch.setattr(SourceProfiles, "_may_spend", lambda *_, **__: True)  # whatever the machine's pace
     target = draw_task(tmp_path / "shapes")

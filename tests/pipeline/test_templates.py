@@ -31,8 +31,8 @@ from vlmsel_auto.tasks.templates import BANK, DEFAULT_TEMPLATES
 from vlmsel_auto.tasks.unlabelled import spoken_in
 
 NAMES = (
-    "RN-Mi-64.all-m", "EffNet-Mi-64.all-m", "ConvNeXt-Mi-64.all-m", "ConvNeXt-Mi-64.synth-m", "ViT-Mi-4-32.all-m",
-    "ViT-Mi-8-64.synth-s", "ViT-Mi-16-64.all-m", "RN-Mi-64.glyph-s",
+    "RN-Mi-64.all-m", "EffNet-Mi-64.all-m", "ConvNeXt-Mi-64.all-m", "ConvNeXt-Mi-64.synth-m", "ViT-Mi-16-64.all-m",
+    "ViT-Mi-8-64.synth-s", "RN-Mi-64.glyph-s",
 )  # fmt: skip
 WORDS = "a drawing of a {}."
 

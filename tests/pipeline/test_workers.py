@@ -36,6 +36,7 @@ def test_workers_get_their_own_gpu_in_turn(monkeypatch: pytest.MonkeyPatch) -> N
         assert [each["CUDA_VISIBLE_DEVICES"] for each in engine.environments] == ["3", "5", "3"]
 
 
+@pytest.mark.slow
 def test_workers_warm_up_while_other_work_is_done() -> None:
     done, engine = open_meanwhile(lambda: 7, workers=1, ray=None, device="cpu")  # of Ray: tests/study/test_dispatch.py
     with engine:
@@ -50,15 +51,6 @@ def test_work_that_fails_closes_the_engine() -> None:
     with pytest.raises(InputError, match="but got 7"):
         open_meanwhile(failing, workers=1, ray=None, device="cpu")
     assert not [each for each in psutil.Process().children(recursive=True) if "popen_loky" in " ".join(each.cmdline())]
-
-
-@pytest.mark.parametrize(("workers", "ray"), [(0, None), (2, "local")])
-def test_workers_that_cannot_be_are_refused_before_anything_is_written(
-    tmp_path: Path, workers: int, ray: str | None
-) -> None:
-    with pytest.raises(InputError, match="but got"):
-        search(draw_task(tmp_path / "shapes"), workdir=tmp_path / "work", workers=workers, ray=ray)
-    assert not (tmp_path / "work").exists()
 
 
 def test_a_search_on_two_workers_looks_tunes_and_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from vlmsel_auto.records import Budget, NotLooked
 from vlmsel_auto.reporting import views
 from vlmsel_auto.reporting.report import CandidateSummary
 
+pytestmark = pytest.mark.slow
 LONG = "ViT-SO400M-16-SigLIP2-512/webli-and-a-tag-that-is-longer"
 WIDER = """
 return [...document.querySelectorAll("main *")].filter(one => one.scrollWidth > one.clientWidth + 1

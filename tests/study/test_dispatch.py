@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from helpers.deadly_models import DeadlyOnce, deadly_load
-from helpers.engine_world import APART, as_completed
+from helpers.engine_world import APART, PARAMS, as_completed
 from helpers.stored_results import read_results
 from helpers.study_world import NAMES, candidates, digits_folder, ranking, study_of, task
 from vlmsel_auto.engines.engine import Done, Engine
@@ -23,9 +23,7 @@ from vlmsel_auto.tuning.checkpoints import has_weights
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
 
 
-@pytest.fixture(
-    scope="module", params=[each if each == "local" else pytest.param(each, marks=pytest.mark.slow) for each in APART]
-)
+@pytest.fixture(scope="module", params=PARAMS)
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     with APART[request.param]() as opened:
         yield opened
