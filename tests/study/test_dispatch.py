@@ -51,9 +51,9 @@ def test_two_trials_run_at_once_their_curves_arrive_and_the_budget_holds(
     task: Task, candidates: tuple[Candidate, ...], tmp_path: Path, engine: Engine
 ) -> None:
     heard: list[Event] = []
-    outcome = run(task, candidates, tmp_path, engine, sink=heard.append, trials=7)
+    outcome = run(task, candidates, tmp_path, engine, sink=heard.append, trials=5)
     assert outcome.stopped_by is StoppedBy.BUDGET
-    assert len(outcome.results) == 7
+    assert len(outcome.results) == 5
     assert {each.state for each in outcome.results} <= {TrialState.COMPLETE, TrialState.PRUNED}
     at_once, most = 0, 0
     for each in heard:
@@ -87,6 +87,7 @@ def test_a_killed_workers_trial_runs_again_and_no_finished_one_is_lost_or_double
     assert read_results(tmp_path) == outcome.results
 
 
+@pytest.mark.slow
 def test_a_trial_that_kills_its_worker_each_time_fails_after_two_tries_and_the_others_go_on(
     task: Task, candidates: tuple[Candidate, ...], tmp_path: Path, engine: Engine
 ) -> None:
@@ -102,6 +103,7 @@ def test_a_trial_that_kills_its_worker_each_time_fails_after_two_tries_and_the_o
     assert {state for state, _ in states.values()} == {TrialState.COMPLETE}
 
 
+@pytest.mark.slow
 def test_workers_that_do_not_see_the_work_directory_send_the_files(
     task: Task, candidates: tuple[Candidate, ...], tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

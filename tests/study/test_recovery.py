@@ -70,6 +70,7 @@ def test_kill_minus_nine_and_resume(digits_folder: Path, candidates: tuple[Candi
     assert len([each for each in heard if isinstance(each, TrialFinished) and each.resumed]) == len(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ended_by", ["kill", "time"])
 def test_a_long_trial_that_was_interrupted_goes_on_from_its_last_epoch(
     digits_folder: Path, candidates: tuple[Candidate, ...], tmp_path: Path, ended_by: str

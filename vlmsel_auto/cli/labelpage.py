@@ -287,7 +287,8 @@ def serving(session: LabelSession, *, port: int = 0) -> Iterator[str]:
     except OSError as error:
         page.close()
         raise TaskError(f"the page needs a free port ({error.strerror}), but got {port}") from error
-    thread = threading.Thread(target=server.serve_forever, name="label page", daemon=True)
+    serve = partial(server.serve_forever, poll_interval=0.05)  # seconds until it sees that it shall end
+    thread = threading.Thread(target=serve, name="label page", daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}/{token}/"
