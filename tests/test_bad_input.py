@@ -28,6 +28,7 @@ def test_bad_input(case: Case, tmp_path):
     assert faults(case, meet(case, tmp_path), tmp_path) == []
 
 
+@pytest.mark.slow
 def test_every_odd_image_at_once_in_a_process_of_its_own(tmp_path):
     root = good_task(tmp_path, count=8)
     for number, case in enumerate(case for case in images.CASES if case.arguments == LOAD):

@@ -106,9 +106,14 @@ def test_what_was_not_saved_here_is_refused(fitted, tmp_path, change):
         VlmClassifier.load(tmp_path)
 
 
-def test_a_model_in_a_temporary_folder_is_not_pickled_and_goes_with_its_estimator(settings):
-    X, y = shapes(14, seed=0)
-    model = VlmClassifier(**settings).fit(X, y)
+def test_labels_keep_their_kind_and_a_model_in_a_temporary_folder_goes_with_its_estimator(settings, tmp_path):
+    X, _ = shapes(14, seed=0)
+    labels = [("a", 1), ("b", 2), ("c", 3)]
+    model = VlmClassifier(**settings).fit(X, labels * 14)
+    assert model.classes_.tolist() == labels
+    assert model.predict(X[:3]).tolist()[0] in labels
+    with pytest.raises(InputError, match="only labels that are texts or numbers can be saved"):
+        model.save(tmp_path / "x")
     folder = model.model_dir_
     assert folder.is_dir()
     with pytest.raises(TypeError, match="use save"):
@@ -119,19 +124,13 @@ def test_a_model_in_a_temporary_folder_is_not_pickled_and_goes_with_its_estimato
     assert not folder.exists()
 
 
-def test_labels_keep_their_kind(settings, tmp_path):
-    X, _ = shapes(14, seed=0)
-    labels = [("a", 1), ("b", 2), ("c", 3)]
-    model = VlmClassifier(**settings).fit(X, labels * 14)
-    assert model.classes_.tolist() == labels
-    assert model.predict(X[:3]).tolist()[0] in labels
-    with pytest.raises(InputError, match="only labels that are texts or numbers can be saved"):
-        model.save(tmp_path / "x")
-
-
-def test_a_work_directory_resumes_and_is_not_taken_from_others(settings, tmp_path):
+def test_a_work_directory_resumes_also_after_a_failure_and_is_not_taken_from_others(settings, tmp_path):
     X, y = shapes(14, seed=0)
-    first = VlmClassifier(**settings, workdir=tmp_path / "w").fit(X, y)
+    texts = {name: str(settings[name]) for name in ("library", "cache_dir")}  # as in a notebook
+    with pytest.raises(CandidateError, match="nope"):
+        VlmClassifier(**{**settings, **texts, "candidates": ["nope"]}, workdir=tmp_path / "w").fit(X, y)
+    first = VlmClassifier(**{**settings, **texts}, workdir=str(tmp_path / "w")).fit(X, y)
+    assert first.score(X, y) > 0.7
     second = VlmClassifier(**settings, workdir=tmp_path / "w").fit(X, y)
     assert second.result_.trials == first.result_.trials
     assert pickle.loads(pickle.dumps(first)).predict(X[:1]) == first.predict(X[:1])  # noqa: S301 - our own
@@ -141,15 +140,6 @@ def test_a_work_directory_resumes_and_is_not_taken_from_others(settings, tmp_pat
         with pytest.raises(WorkdirError, match="workdir must be new, empty or of an earlier fit"):
             VlmClassifier(**settings, workdir=tmp_path / taken).fit(X, y)
     assert (tmp_path / "other" / "task").exists()
-
-
-def test_a_fit_that_failed_goes_on_once_its_settings_are_mended(settings, tmp_path):
-    X, y = shapes(14, seed=0)
-    texts = {name: str(settings[name]) for name in ("library", "cache_dir")}  # as in a notebook
-    with pytest.raises(CandidateError, match="nope"):
-        VlmClassifier(**{**settings, **texts, "candidates": ["nope"]}, workdir=tmp_path / "w").fit(X, y)
-    model = VlmClassifier(**{**settings, **texts}, workdir=str(tmp_path / "w")).fit(X, y)
-    assert model.score(X, y) > 0.7
 
 
 @pytest.mark.slow  # seven searches
@@ -199,21 +189,22 @@ def test_scalars_of_numpy_are_labels(settings, tmp_path):
     assert VlmClassifier.load(model.save(tmp_path / "saved")).predict(X[:3]).tolist() == model.predict(X[:3]).tolist()
 
 
-@pytest.mark.parametrize("failure", [InputError, KeyboardInterrupt])
-def test_a_refit_that_fails_leaves_what_was_fitted(settings, tmp_path, monkeypatch, failure):
+def test_a_refit_that_fails_leaves_what_was_fitted(settings, tmp_path, monkeypatch):
     X, y = shapes(14, seed=0)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     model = VlmClassifier(**{**settings, "method": "zero_shot"}).fit(X, y)
     expected, kept = model.predict_proba(X[:3]), model.model_dir_
     folders = set(tmp_path.iterdir())
-    if failure is KeyboardInterrupt:
-        monkeypatch.setattr("vlmsel_auto.search", _interrupted)
-    with pytest.raises(failure):
-        model.set_params(candidates=["no such"]).fit(X, y)
-    assert model.model_dir_ == kept
-    assert np.array_equal(model.predict_proba(X[:3]), expected)
-    assert set(tmp_path.iterdir()) == folders  # nothing is left of the failure
-    monkeypatch.undo()
+    model.set_params(candidates=["no such"])
+    for failure in (InputError, KeyboardInterrupt):
+        with monkeypatch.context() as patch:
+            if failure is KeyboardInterrupt:
+                patch.setattr("vlmsel_auto.search", _interrupted)
+            with pytest.raises(failure):
+                model.fit(X, y)
+        assert model.model_dir_ == kept
+        assert np.array_equal(model.predict_proba(X[:3]), expected)
+        assert set(tmp_path.iterdir()) == folders  # nothing is left of the failure
     model.set_params(candidates=QUICK).fit(X, y)
     assert not kept.exists()
 

@@ -25,14 +25,8 @@ from vlmsel_auto.tasks.views import read_view
 
 QUICK = "EffNet-Mi-64.all-m"
 Made = Callable[[str], tuple[Path, OnnxExport]]
-KINDS = (
-    "ViT-Mi-16-64.all-m",
-    "ConvNeXt-Mi-64.all-m",
-    QUICK,
-    "RN-Mi-64.all-m",
-    pytest.param("ViT-GAP-8-64.all-l", marks=pytest.mark.slow),
-    pytest.param("ViT-Deep-8-48.all-m", marks=pytest.mark.slow),
-)
+LONG = ("ConvNeXt-Mi-64.all-m", "RN-Mi-64.all-m", "ViT-GAP-8-64.all-l", "ViT-Deep-8-48.all-m")
+KINDS = (QUICK, "ViT-Mi-16-64.all-m", *(pytest.param(name, marks=pytest.mark.slow) for name in LONG))
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +87,7 @@ def test_the_file_says_what_the_model_says_for_any_batch(name: str, images: Path
     assert made.bytes == made.file.stat().st_size
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_one_file_with_an_input_for_each_view(images: Path, tmp_path: Path) -> None:
     weights = {QUICK: 0.7, "ViT-Mi-4-32.glyph-s": 0.4, "ConvNeXt-Mi-64.all-m": 0.1}
     folder = export_pool(weights, tmp_path / "ensemble")
@@ -135,6 +130,7 @@ def test_metadata_says_how_to_use_it_and_names_no_place(exported: Made) -> None:
     onnx.checker.check_model(str(made.file), full_check=True)
 
 
+@pytest.mark.slow
 def test_an_export_tells_microsoft_nothing(model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What onnxruntime would send it keeps below the home first, with a number for the machine."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
