@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 from collections.abc import Iterator
@@ -81,6 +82,7 @@ def table(root: Path = ROOT) -> str:
 
 def main() -> None:
     """Write the index into its page."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     PAGE.write_text(_TABLE.sub(lambda _: table(), PAGE.read_text("utf-8")), "utf-8")
 
 

@@ -50,10 +50,10 @@ from benchmarks.conductance.conductance_cases import (
     floor,
     make_case,
     ours,
+    peak_bytes,
     reference,
     with_images,
 )
-from benchmarks.conductance.conductance_peak import peak_bytes
 from vlmsel_auto.conductance.layer import conductance
 from vlmsel_auto.models.device import pick_device
 from vlmsel_auto.records import FloatArray

@@ -1,8 +1,12 @@
-"""What conductance.py compares: towers with images and scalar, and the ways to their conductance."""
+"""What conductance.py compares: towers with images and scalar, the ways to their conductance, and their peak memory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ctypes
+import gc
+import re
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +23,41 @@ from vlmsel_auto.conductance.scalars import Scalar, make_scalar
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.zoo import load as load_model
 from vlmsel_auto.records import FloatArray
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def peak_bytes(work: Callable[[], object], device: torch.device) -> int | None:
+    """Bytes that ``work`` takes beyond what is held before it: exact on CUDA; resident memory on Linux; else None.
+
+    On Linux freed memory is given back first and the high-water mark is reset, so that earlier work does not hide it.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return int(torch.cuda.max_memory_allocated(device)) - before
+    if sys.platform != "linux":
+        return None
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
+    if trim is not None:
+        trim(0)
+    try:
+        _CLEAR.write_text("5", "ascii")  # resets VmHWM, see proc(5)
+    except OSError:
+        return None
+    before = _kib("VmRSS")
+    work()
+    return 1024 * (_kib("VmHWM") - before)
+
+
+def _kib(name: str) -> int:
+    found = re.search(rf"^{name}:\s+(\d+) kB", _STATUS.read_text("ascii"), re.MULTILINE)
+    assert found is not None  # noqa: S101 - proc(5) has both
+    return int(found[1])
+
 
 ZOO = Path(__file__).parents[2] / "vlmsel_auto" / "minizoo"
 MINI = ("ViT-Mi-8-64.all-l", "ConvNeXt-Mi-64.all-m", "RN-Mi-64.all-m")

@@ -26,7 +26,6 @@ from pathlib import Path
 
 from benchmarks.faults import faults_cases as cases
 from benchmarks.faults import faults_kills as kills
-from benchmarks.faults import faults_workers as workers
 from benchmarks.faults.faults_world import Found, Reference, World, found_in
 
 Record = dict[str, object]
@@ -65,12 +64,12 @@ def all_cases(world: World) -> Iterator[tuple[str, Case]]:
     for number, stages in enumerate(kills.rounds(_SEARCHES)):
         one = partial(kills.killed_search, world, seed=number, stages=stages, reference=reference, cpu=cpu)
         yield f"kills {number}", one
-    two, _ = _undisturbed(world, more=workers.WORKERS)
-    for number in range(len(workers.ROUNDS)):
-        yield f"workers {number}", partial(workers.killed_coordinator, world, seed=number, reference=two)
+    two, _ = _undisturbed(world, more=kills.WORKERS)
+    for number in range(len(kills.ROUNDS)):
+        yield f"workers {number}", partial(kills.killed_coordinator, world, seed=number, reference=two)
     for number in range(_WORKER_SEARCHES):
         engine = "ray" if number % 2 else "processes"
-        killed = partial(workers.killed_workers, world, engine=engine, seed=number, reference=two)
+        killed = partial(kills.killed_workers, world, engine=engine, seed=number, reference=two)
         yield f"killed workers {number} ({engine})", killed
 
 

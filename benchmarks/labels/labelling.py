@@ -35,23 +35,132 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import torch
+from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
 from benchmarks.common import change
-from benchmarks.labels.labelling_beliefs import chances_table, expected_table, order_table, stopping_table
-from benchmarks.labels.labelling_counting import counted, counted_tries
-from benchmarks.labels.labelling_heads import heads_table
-from benchmarks.labels.labelling_heaps import Heap, heap, part
+from benchmarks.labels.labelling_heaps import (
+    Heap,
+    chances_table,
+    expected_table,
+    heap,
+    order_table,
+    part,
+    stopping_table,
+)
 from vlmsel_auto.cache import default_cache_dir
 from vlmsel_auto.library.places import default_library
 from vlmsel_auto.models.candidates import mini_zoo
+from vlmsel_auto.planning.labelling import next_to_cover
 from vlmsel_auto.ranking.label_belief import Belief, believe, prior_weights
 from vlmsel_auto.records import UNLABELLED, FloatArray, IntArray
 from vlmsel_auto.tasks.digits import write_digits
+
+_KNOWING_NOTHING = 4  # answers
+
+
+def counted(one: Heap, *, seed: int) -> list[int]:
+    """Candidates named by plain counts of right answers on images in random order; ties by chance."""
+    rng = np.random.default_rng(seed)
+    order = _in_turn(one, rng)
+    counts = np.cumsum(one.right[:, order], axis=1, dtype=np.float64)
+    counts = np.concatenate([np.zeros((len(counts), 1)), counts], axis=1) + 1e-3 * rng.random((len(counts), 1))
+    return [int(each) for each in counts.argmax(axis=0)]
+
+
+def counted_losses(one: Heap, *, seed: int) -> FloatArray:
+    """Loss that is expected of what `counted` names: accuracies are normal, with the covariance of right answers.
+
+    Some answers that know nothing, each candidate's by itself, are added to those that were counted.
+    """
+    right = one.right[:, _in_turn(one, np.random.default_rng(seed))].astype(np.float64)
+    noise = np.random.default_rng(0).standard_normal((1_000, len(right)))
+    lost = [np.inf]
+    for count in range(1, right.shape[1] + 1):
+        mean = right[:, :count].mean(axis=1)
+        spread = right[:, :count] @ right[:, :count].T / count - np.outer(mean, mean)
+        spread = (count * spread + _KNOWING_NOTHING * np.eye(len(mean)) / 4) / (count + _KNOWING_NOTHING)
+        left = 1 - count / len(one.labels)
+        drawn = mean + noise @ np.linalg.cholesky(left / (count + _KNOWING_NOTHING) * spread).T
+        lost.append(float(drawn.max(axis=1).mean() - drawn.mean(axis=0).max()))
+    return np.array(lost)
+
+
+def _in_turn(one: Heap, rng: np.random.Generator) -> IntArray:
+    """All images but one in the order in which they are labelled, which a fresh generator draws first."""
+    return rng.permutation(len(one.labels))[:-1]
+
+
+def counted_tries(heaps: Sequence[Heap], *, tries: int = 3) -> list[list[tuple[FloatArray, FloatArray]]]:
+    """Expected and true losses of `counted`, of each task and repetition."""
+    return [
+        [(counted_losses(one, seed=seed), one.loss(counted(one, seed=seed))) for seed in range(tries)] for one in heaps
+    ]
+
+
+_A_CLASS: Final = (1, 2, 4)  # labels
+_MOST_CLASSES: Final = 12  # of tasks whose heads are compared: others would need hundreds of labels
+_Way = Literal["chance", "information", "cover"]
+_WAYS: Final[tuple[_Way, ...]] = ("chance", "information", "cover")
+
+
+def heads_table(heaps: Sequence[Heap]) -> list[dict[str, object]]:
+    """Accuracy of a head that learns from 1, 2, 4 labels a class; tasks of at most 12 classes."""
+    print("\n| asked | " + " | ".join(f"{count} a class" for count in _A_CLASS) + " |\n|---" + "|---" * 3 + "|")
+    rows: list[dict[str, object]] = []
+    few = [one for one in heaps if one.votes.shape[2] <= _MOST_CLASSES]
+    found = {way: np.array([_heads(one, way) for one in few]) for way in _WAYS}
+    for way, accuracies in found.items():
+        row: dict[str, object] = {"asked": way}
+        for c, count in enumerate(_A_CLASS):
+            gain = change(100 * (accuracies[:, c] - found["chance"][:, c]), digits=1)
+            row[f"{count} a class"] = [round(100 * float(accuracies[:, c].mean()), 1), *gain]
+        rows.append(row)
+        print("| " + " | ".join(str(cell) for cell in row.values()) + " |", flush=True)
+    return rows
+
+
+def _heads(one: Heap, way: _Way) -> list[float]:
+    rng = np.random.default_rng(2)
+    order = rng.permutation(len(one.labels))
+    pool, test = np.sort(order[::2]), np.sort(order[1::2])
+    votes, truth, x = one.votes[:, pool], one.labels[pool], one.features[pool]
+    most = min(_A_CLASS[-1] * votes.shape[2], len(pool) - 1)
+    repeats = 5 if way == "chance" else 1
+    scores = []
+    for _ in range(repeats):
+        labels, asked = np.full(len(pool), UNLABELLED), []
+        shuffled = rng.permutation(len(pool))
+        none = np.zeros(len(pool), dtype=np.bool_)
+        for done in range(most):
+            if way == "chance":
+                place = int(shuffled[done])
+            else:
+                now = believe(votes, prior=one.prior, labels=labels)
+                covered = way == "cover"
+                place = (
+                    next_to_cover(x, classes=now.classes, labels=labels, asked=none)
+                    if covered
+                    else int(now.information.argmax())
+                )
+            labels[place] = truth[place]
+            asked.append(place)
+        scores.append(
+            [_head(one, x[rows], truth[rows], test) for rows in (asked[: c * votes.shape[2]] for c in _A_CLASS)]
+        )
+    return [float(each) for each in np.mean(scores, axis=0)]
+
+
+def _head(one: Heap, x: FloatArray, y: IntArray, test: IntArray) -> float:
+    if len(np.unique(y)) == 1:
+        return float(np.mean(one.labels[test] == y[0]))
+    fitted = LogisticRegression(C=10, max_iter=1_000).fit(x, y)
+    return float(fitted.score(one.features[test], one.labels[test]))
+
 
 _NEAR = 0.01  # accuracy
 _FEW = 20  # labels that anybody gives

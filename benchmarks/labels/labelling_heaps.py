@@ -1,14 +1,18 @@
-"""Heaps to label: votes of the mini zoo on a task's images, and what a ranking without labels knew of it."""
+"""Heaps to label: votes of the mini zoo on a task's images, and whether what the belief says of them comes true.
+
+Losses, chances and orders are compared with what is true; stopping by losses has its cost.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from benchmarks.labels.without_labels import measurement, others
 from vlmsel_auto.cache import Store
@@ -16,13 +20,137 @@ from vlmsel_auto.library.records import Library
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.embedding import embed
 from vlmsel_auto.pipeline.label_session import votes_of
+from vlmsel_auto.ranking.agreement import ndcg
 from vlmsel_auto.ranking.evidence.consensus import likeness
-from vlmsel_auto.ranking.label_belief import Weights, prior_weights
+from vlmsel_auto.ranking.label_belief import Belief, Weights, prior_weights
 from vlmsel_auto.ranking.ranking import rank_candidates
 from vlmsel_auto.ranking.scaling import unit_rows
 from vlmsel_auto.ranks import error_correlation
 from vlmsel_auto.records import Candidate, FloatArray, IntArray
 from vlmsel_auto.tasks.task import load_task
+
+Try = tuple[FloatArray, FloatArray]  # expected and true loss after 0, 1, ... labels
+_LOSSES = (0.0, 0.001, 0.005, 0.01, 0.02, 1.0)  # expected loss, in accuracy
+_CHANCES = (0.0, 0.05, 0.2, 0.5, 0.8, 1.0)
+_STOPS = (0.01, 0.005, 0.002, 0.001)
+_COUNTS = (0, 5, 10, 20, 40, 60, 100, 200)  # of labels, after which both are looked at
+
+
+def expected_table(ours: Sequence[Try]) -> list[dict[str, object]]:
+    """Expected against true loss of the named candidate after `_COUNTS` labels, in points; one pair a task."""
+    pairs = [(said[count], true[count]) for said, true in ours for count in _COUNTS if count < len(said)]
+    said, true = np.array(pairs).T
+    place = np.digitize(said, _LOSSES) - 1
+    rows: list[dict[str, object]] = []
+    print("\n| expected loss, points | cases | mean expected | mean true |\n|---|---|---|---|")
+    for b in range(len(_LOSSES) - 1):
+        within = place == b
+        if not within.any():
+            continue
+        row: dict[str, object] = {
+            "expected": f"{100 * _LOSSES[b]:g} to {100 * _LOSSES[b + 1]:g}",
+            "cases": int(within.sum()),
+            "mean expected": round(100 * float(said[within].mean()), 2),
+            "mean true": round(100 * float(true[within].mean()), 2),
+        }
+        rows.append(row)
+        print("| " + " | ".join(str(cell) for cell in row.values()) + " |", flush=True)
+    return rows
+
+
+def stopping_table(ours: Sequence[Try], counting: Sequence[Sequence[Try]], *, near: float) -> list[dict[str, object]]:
+    """What stopping as soon as the expected loss is small takes and costs, beside counting that loses as little.
+
+    Args:
+        ours: expected and true loss of what is named after each label, one pair a task.
+        counting: the same of counted right answers, by task and repetition.
+        near: accuracy within which a candidate counts as the best.
+    """
+    rows: list[dict[str, object]] = []
+    print("\n| stop below | labels, mean | median | true loss | tasks within a point | counting: fixed | stopped |")
+    print("|---|---|---|---|---|---|---|")
+    for bound in _STOPS:
+        stops, true = np.array([_stopped(one, bound) for one in ours]).T
+        row: dict[str, object] = {
+            "below": f"{100 * bound:g} points",
+            "labels": round(float(stops.mean()), 1),
+            "median": round(float(np.median(stops)), 1),
+            "loss": round(100 * float(true.mean()), 2),
+            "within": int((true <= near + 1e-9).sum()),
+            "counting needs": _fixed(float(true.mean()), counting),
+            "counting needs, stopped likewise": _stopped_likewise(float(true.mean()), counting),
+        }
+        rows.append(row)
+        print("| " + " | ".join(str(cell) for cell in row.values()) + " |", flush=True)
+    return rows
+
+
+def _stopped(one: Try, bound: float) -> tuple[int, float]:
+    """Labels until the expected loss is no more than that, or all, and the true loss then."""
+    expected, lost = one
+    stop = int(np.flatnonzero(np.append(expected[:-1] <= bound, True))[0])
+    return stop, float(lost[stop])
+
+
+def _fixed(loss: float, tries: Sequence[Sequence[Try]]) -> int:
+    """Labels, as many on every task, after which the mean loss is no more than that."""
+    most = max(len(lost) for each in tries for _, lost in each)
+    means = [
+        np.mean([np.mean([lost[min(count, len(lost) - 1)] for _, lost in each]) for each in tries])
+        for count in range(most)
+    ]
+    return int(np.flatnonzero(np.append(np.array(means[:-1]) <= loss, True))[0])
+
+
+def _stopped_likewise(loss: float, tries: Sequence[Sequence[Try]]) -> float | None:
+    """Mean number of labels with the bound for the expected loss that makes the true one no more; None: none does."""
+    for bound in np.geomspace(0.1, 1e-5, 81):
+        labels, lost = np.array([np.mean([_stopped(one, bound) for one in each], axis=0) for each in tries]).T
+        if lost.mean() <= loss:
+            return round(float(labels.mean()), 1)
+    return None
+
+
+def chances_table(heaps: Sequence[Heap], beliefs: Sequence[Mapping[int, Belief]]) -> list[dict[str, object]]:
+    """Predicted P(best) in bins against how often it came true; of several best ones each is a part of one."""
+    rows: list[dict[str, object]] = []
+    print("\n| labels | P(best) | candidates | mean P(best) | was best |\n|---|---|---|---|---|")
+    for count in (0, 5, 20, 60):
+        p = np.concatenate([each[count].p_best for each in beliefs])
+        best = [one.right.mean(axis=1) >= one.right.mean(axis=1).max() - 1e-9 for one in heaps]
+        true = np.concatenate([each / each.sum() for each in best])
+        place = np.clip(np.digitize(p, _CHANCES) - 1, 0, len(_CHANCES) - 2)
+        for b in np.unique(place):
+            within = place == b
+            row: dict[str, object] = {
+                "labels": count,
+                "p_best": f"{_CHANCES[b]:.2f} to {_CHANCES[b + 1]:.2f}",
+                "candidates": int(within.sum()),
+                "mean": round(float(p[within].mean()), 3),
+                "true": round(float(true[within].mean()), 3),
+            }
+            rows.append(row)
+            print("| " + " | ".join(str(cell) for cell in row.values()) + " |", flush=True)
+    return rows
+
+
+def order_table(heaps: Sequence[Heap], beliefs: Sequence[Mapping[int, Belief]]) -> list[dict[str, object]]:
+    """NDCG@5 and tau-b of the ranking without labels, and of the belief's accuracies, for zero-shot accuracy."""
+
+    def agreement(scores: Sequence[FloatArray]) -> list[float]:
+        pairs = [(score, one.right.mean(axis=1)) for score, one in zip(scores, heaps, strict=True)]
+        gains, taus = [ndcg(*pair) for pair in pairs], [stats.kendalltau(*pair).statistic for pair in pairs]
+        return [round(float(np.nanmean(each)), 3) for each in (gains, taus)]
+
+    found = {"no label: the ranking": agreement([one.ranked for one in heaps])}
+    for count in (0, 5, 10, 20, 60):
+        now = [each[count].accuracy for each in beliefs]
+        found[f"belief, {count} labels"] = agreement(now)
+    print("\n| order by | NDCG@5 | tau-b |\n|---|---|---|")
+    for name, (gain, tau) in found.items():
+        print(f"| {name} | {gain:.3f} | {tau:.3f} |", flush=True)
+    return [{"order": name, "ndcg5": gain, "tau_b": tau} for name, (gain, tau) in found.items()]
+
 
 HEAP = 400  # images at most
 

@@ -11,12 +11,12 @@ picture of the report needs chromium and chromedriver.
 
 from __future__ import annotations
 
+import argparse
 import base64
 import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -131,9 +131,17 @@ def write(workdir: Path) -> None:
         print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB")
 
 
-if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        write(Path(sys.argv[1]))
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workdir", type=Path, nargs="?", metavar="WORKDIR")
+    args = parser.parse_args()
+    if args.workdir is not None:
+        write(args.workdir)
     else:
         with tempfile.TemporaryDirectory() as scratch:
             write(run_demo(Path(scratch)))
+
+
+if __name__ == "__main__":
+    main()

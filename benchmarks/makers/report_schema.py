@@ -8,6 +8,7 @@ RESULT: none
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -50,5 +51,6 @@ def schema_text() -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     PATH.write_text(schema_text(), encoding="utf-8")
     print(PATH)

@@ -39,8 +39,7 @@ from pathlib import Path
 import optuna
 
 from benchmarks.planning.replay_figures import Figures, Replay, figures_of, plot, replay_of, saved_by
-from benchmarks.planning.replay_runs import Runs, run_all
-from benchmarks.planning.replay_strategies import STRATEGIES, TRIALS
+from benchmarks.planning.replay_strategies import STRATEGIES, TRIALS, Runs, run_all
 from benchmarks.planning.replay_table import read_table
 
 _TABLE = Path(__file__).resolve().parents[3] / "shared" / "tables" / "probe_trials.csv"  # beside the repository

@@ -11,7 +11,7 @@ from vlmsel_auto.models import candidates, catalogue, zoo
 
 @pytest.fixture(scope="module")
 def scripts(load_script):
-    return vars(load_script("makers.tower_costs")) | vars(load_script("makers.model_cards"))
+    return vars(load_script("makers.model_cards"))
 
 
 def test_a_card_made_now_is_the_one_that_ships(minizoo, scripts):

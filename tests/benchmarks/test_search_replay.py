@@ -18,7 +18,7 @@ MODELS, RATES, EPOCHS = ("a", "b", "c"), ("0.01", "0.1"), ("10", "20")
 
 @pytest.fixture
 def modules(load_script: Callable[[str], ModuleType]) -> dict[str, ModuleType]:
-    return {name: load_script(f"planning.replay_{name}") for name in ("table", "strategies", "runs", "figures")}
+    return {name: load_script(f"planning.replay_{name}") for name in ("table", "strategies", "figures")}
 
 
 @pytest.fixture
