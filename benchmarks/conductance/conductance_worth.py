@@ -26,8 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.conductance.conductance_worth_cells import PASSES, RIVALS, Cells
-from benchmarks.conductance.conductance_worth_signals import Activity, Grid, Signals
+from benchmarks.conductance.conductance_worth_cells import PASSES, RIVALS, Activity, Cells, Grid, Signals
 from benchmarks.ranking.dcd_authors import AUTHORS, authors_weights
 from benchmarks.ranking.ranking_table import chosen_elsewhere, measures
 from benchmarks.ranking.research import joined

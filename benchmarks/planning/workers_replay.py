@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from benchmarks.planning.choice_worlds import Arm
+from benchmarks.planning.choice import Arm
 from benchmarks.planning.workers_worlds import Run, World, is_tower
 from vlmsel_auto.planning.curves import RUNGS, Curve, rung_of
 from vlmsel_auto.planning.history import expectations

@@ -20,8 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.planning.choice import RESULTS, ranking_of
-from benchmarks.planning.choice_worlds import Accuracies, Arm, recorded
+from benchmarks.planning.choice import RESULTS, Accuracies, Arm, ranking_of, recorded
 from vlmsel_auto.library.file import load
 from vlmsel_auto.library.places import default_library_path
 from vlmsel_auto.models import candidates as catalogue

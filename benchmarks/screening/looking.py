@@ -8,7 +8,7 @@ RESULT: benchmarks/results/looking.json, benchmarks/results/looking-quicktune.js
 
 Settings: open_clip's 121 models on 35 data sets (zero-shot; a look sees 160 labels, drawn by chance), those of them up
 to 160 million parameters, MIEB's 48 models on 21 probe tasks (a look sees one of five draws, truth is the mean of the
-others) and QuickTune's fine-tuning of 24 models on 26 data sets (looking_quicktune.py). The first two come with the
+others) and QuickTune's fine-tuning of 24 models on 26 data sets (looking_table.py). The first two come with the
 package; the files of the others must lie in --tables. One data set is left out at a time, with those that share the
 first word of its name; what a strategy knows comes from the others only.
 
@@ -40,9 +40,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import change
-from benchmarks.screening.looking_quicktune import quicktune
 from benchmarks.screening.looking_strategies import STRATEGIES, VARIANTS, Fixed, Order, Ours, greedy, holes
-from benchmarks.screening.looking_table import Scene, Setting, read_settings
+from benchmarks.screening.looking_table import Scene, Setting, quicktune, read_settings
 from vlmsel_auto.planning.outlook import LookingPolicy
 from vlmsel_auto.records import FloatArray
 

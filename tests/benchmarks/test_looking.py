@@ -21,7 +21,7 @@ ORDERS = ("random", "average_rank", "imagenet", "portfolio", "ours")
 def modules(load_script: Callable[[str], ModuleType]) -> dict[str, ModuleType]:
     return {
         name: load_script(f"screening.{name}")
-        for name in ("looking_table", "looking_strategies", "looking_quicktune", "looking", "looking_unpublished")
+        for name in ("looking_table", "looking_strategies", "looking", "looking_unpublished")
     }
 
 
@@ -147,17 +147,17 @@ def runs(tmp_path):
 
 
 def test_runs_of_fine_tuning_as_a_setting(modules, runs):
-    (setting,) = modules["looking_quicktune"].quicktune(runs)
+    (setting,) = modules["looking_table"].quicktune(runs)
     assert (setting.models, setting.datasets, setting.unit) == (("m0", "m1"), ("CAR", "DOG_1", "DOG_2"), "seconds")
     np.testing.assert_allclose(setting.accuracy, [[0.8, 0.6, 0.5], [0.7, 0.9, np.nan]])  # final, best of the runs
     np.testing.assert_allclose(setting.looks[0, 0], 0.3)  # first epochs: 10, 30, 5
     np.testing.assert_allclose(setting.seconds[:, 0], np.array([[1.0 + 2 + 3], [4.0]]) * np.ones(10))
     assert setting.kin(1) == [1, 2]
-    assert modules["looking_quicktune"].quicktune(runs / "none") == []
+    assert modules["looking_table"].quicktune(runs / "none") == []
 
 
 def test_models_without_a_truth_are_no_candidates_and_looks_are_told_as_accuracies(modules, runs):
-    (setting,) = modules["looking_quicktune"].quicktune(runs)
+    (setting,) = modules["looking_table"].quicktune(runs)
     assert setting.scene(2, 0).models.tolist() == [0]
     scene = setting.scene(0, 0)
     assert scene.table.shape == (2, 2)
