@@ -77,6 +77,7 @@ def beside_photos(tmp_path: Path, measured: Path, monkeypatch: pytest.MonkeyPatc
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if runnable(page)])
 def test_python_of_a_page_runs(page, beside_photos):
     namespace: dict[str, object] = {"__name__": page}

@@ -72,6 +72,7 @@ def finish(process: subprocess.Popen[str]) -> str:
     return output
 
 
+@pytest.mark.slow
 def test_three_processes_share_a_users_study(url: str) -> None:
     with opened(url) as storage:
         optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -214,6 +214,7 @@ def test_one_failing_cell_leaves_the_others(world, tmp_path):
     assert load(tmp_path / "lib.safetensors").failures == made.failures
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(world):
     root, tasks, made, _ = world
     fresh = root / "parallel"
@@ -240,6 +241,7 @@ build(root, tasks=sorted((root / "tasks").iterdir()))
 """
 
 
+@pytest.mark.slow
 def test_killed_build_resumes_and_loses_at_most_the_cell_it_was_making(tmp_path):
     tasks = tuple(
         draw(tmp_path / "tasks" / name, shapes=("circle", "square"), seed=seed) for seed, name in enumerate("abc")

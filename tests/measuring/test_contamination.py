@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch.nn import functional
 
@@ -35,6 +36,7 @@ def trained_on(candidate: Candidate, task: Task, rows: np.ndarray) -> LoadedMode
     return model
 
 
+@pytest.mark.slow
 def test_only_a_candidate_that_was_trained_on_the_labelled_images_is_suspected(
     candidate: Candidate, tmp_path: Path
 ) -> None:

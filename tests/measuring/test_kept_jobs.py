@@ -22,6 +22,7 @@ def test_results_that_are_there_are_not_made_again_and_failures_are_told(tmp_pat
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.slow
 def test_a_job_that_kills_its_process_is_the_only_one_lost(tmp_path: Path) -> None:
     jobs = [Marking(name=name, folder=tmp_path, fault="die" if name == "2" else "") for name in "01234"]
     found, failures = results_of(jobs, unit="marks", workers=2, sink=lambda _: None)

@@ -134,6 +134,7 @@ def test_a_task_that_the_shipped_library_has_is_not_remembered_worse(measured, t
     assert load(path).task_names == ("shapes",)
 
 
+@pytest.mark.slow
 def test_a_second_search_on_a_related_folder_uses_the_first(tmp_path, minizoo, monkeypatch):
     monkeypatch.setenv("VLMSEL_LIBRARY", str(tmp_path / "library" / "mine.safetensors"))
     own = []

@@ -64,21 +64,17 @@ def finished(shapes, tmp_path_factory):
     return result, events
 
 
-def test_ranking_names_every_candidate_once_with_probabilities(shapes, no_library, tmp_path):
-    ranking = vlmsel_auto.rank(shapes, candidates=QUICK, library=no_library, cache_dir=tmp_path)
-    assert sorted(ranking.order) == sorted(QUICK)
-    assert sum(line.p_best for line in ranking.ranked) == pytest.approx(1.0, abs=1e-6)
-    assert [line.score for line in ranking.ranked] == sorted((line.score for line in ranking.ranked), reverse=True)
-    assert {line.basis for line in ranking.ranked} == {"labels"}
-
-
 def written_at(folder):
     """When each file was written; locks are no data, and old releases of filelock write them anew."""
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
-def test_a_second_ranking_reads_what_the_first_measured(shapes, no_library, tmp_path):
+def test_a_ranking_names_every_candidate_once_with_probabilities_and_is_read_by_the_next(shapes, no_library, tmp_path):
     first = vlmsel_auto.rank(shapes, candidates=QUICK, library=no_library, cache_dir=tmp_path)
+    assert sorted(first.order) == sorted(QUICK)
+    assert sum(line.p_best for line in first.ranked) == pytest.approx(1.0, abs=1e-6)
+    assert [line.score for line in first.ranked] == sorted((line.score for line in first.ranked), reverse=True)
+    assert {line.basis for line in first.ranked} == {"labels"}
     written = written_at(tmp_path)
     second = vlmsel_auto.rank(shapes, candidates=QUICK, library=no_library, cache_dir=tmp_path)
     assert second == first
@@ -346,14 +342,14 @@ def test_a_finished_search_is_a_source_task_of_the_next(shapes, tmp_path, monkey
         figures = (known.probed[known.row(name), column], known.tuned[known.row(name), column])
         assert np.isfinite(figures).any() == (name in tuned)
     related = draw_task(tmp_path / "related", shapes=("circle", "triangle"), seed=5)
-    with_it = vlmsel_auto.rank(related, candidates=QUICK, library=known, cache_dir=tmp_path / "c")
+    with_it = vlmsel_auto.rank(related, candidates=QUICK, library=known, cache_dir=tmp_path / "w")
     without = vlmsel_auto.rank(
-        related, candidates=QUICK, library=known.leave_out(name="shapes"), cache_dir=tmp_path / "c"
+        related, candidates=QUICK, library=known.leave_out(name="shapes"), cache_dir=tmp_path / "w"
     )
     assert [line.score for line in with_it.ranked] != [line.score for line in without.ranked]
-    itself = vlmsel_auto.rank(shapes, candidates=QUICK, library=known, cache_dir=tmp_path / "c")
+    itself = vlmsel_auto.rank(shapes, candidates=QUICK, library=known, cache_dir=tmp_path / "w")
     unseen = vlmsel_auto.rank(
-        shapes, candidates=QUICK, library=known.leave_out(name="shapes"), cache_dir=tmp_path / "c"
+        shapes, candidates=QUICK, library=known.leave_out(name="shapes"), cache_dir=tmp_path / "w"
     )
     assert [line.score for line in itself.ranked] == [line.score for line in unseen.ranked]
 

@@ -39,14 +39,6 @@ def heap(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def measured(heap, tmp_path_factory):
-    """A cache that has all candidates on the heap: only what is made of that is another in each test."""
-    cache = tmp_path_factory.mktemp("measured")
-    vlmsel_auto.rank(heap, candidates=NAMES, classes=SHAPES, library=default_library(), cache_dir=cache)
-    return cache
-
-
-@pytest.fixture(scope="module")
 def found(heap, tmp_path_factory):
     """One search, shared by the tests that only look at it."""
     events = []
@@ -60,6 +52,12 @@ def found(heap, tmp_path_factory):
         sink=events.append,
     )
     return result, events
+
+
+@pytest.fixture(scope="module")
+def measured(found):
+    """A cache that has all candidates on the heap: only what is made of that is another in each test."""
+    return found[0].workdir
 
 
 def test_a_search_without_labels_ends_with_the_model_that_ranks_first(found):

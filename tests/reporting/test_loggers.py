@@ -158,6 +158,7 @@ print("client:", get_telemetry_client())
 """
 
 
+@pytest.mark.slow
 def test_mlflow_by_name_tells_its_makers_nothing(tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
