@@ -34,15 +34,6 @@ class Script:
         return f"| {self.question} | [{page}]({page}) | `python -m {command}` |\n"
 
 
-# its docstring is being worked on: what that will say
-TOLD_HERE: Final = Script(
-    path="benchmarks/search/final_accuracy.py",
-    question="How accurate is what the user gets, against scripts and plain Optuna, after so many seconds?",
-    page="docs/accuracy.md",
-    results=("benchmarks/results/final-accuracy-far.json", "benchmarks/results/final-accuracy-near.json"),
-)
-
-
 def script(path: Path, *, root: Path = ROOT) -> Script:
     """Read a script's docstring.
 
@@ -70,8 +61,7 @@ def scripts(root: Path = ROOT) -> Iterator[Script]:
     for path in sorted(folder.rglob("*.py")):
         called = "\nif __name__ ==" in path.read_text("utf-8")
         if called and path.relative_to(folder).as_posix() not in BY_OTHERS:
-            own = path.relative_to(root).as_posix() == TOLD_HERE.path
-            yield TOLD_HERE if own else script(path, root=root)
+            yield script(path, root=root)
 
 
 def table(root: Path = ROOT) -> str:

@@ -1,4 +1,7 @@
-"""The number that counts: test accuracy of what the user gets, against the seconds that it took.
+"""QUESTION: How accurate is what the user gets, against scripts and plain Optuna, after so many seconds?
+
+PAGE: docs/accuracy.md
+RESULT: benchmarks/results/final-accuracy-far.json, benchmarks/results/final-accuracy-near.json
 
     python -m benchmarks.tuning.fresh_targets TASKS --out TARGETS --train 16 --seed 3
     python -m benchmarks.search.final_accuracy TARGETS --records RECORDS --seconds 15,60,300 --seeds 3 --write OUT.json
