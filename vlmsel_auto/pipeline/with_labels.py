@@ -25,15 +25,13 @@ def finish_with_labels(run: Run, ranked: Ranked) -> SearchResult:
     """Run the study of a search that has a ranking, export what came of it, and write the report."""
     request, session, engine = run.request, run.session, run.session.engine
     delivery = Delivery.of(run, ranked)
-    task, ranked_after, joining = delivery.task, run.seconds, 0.0
+    task, ranked_after, latencies, joining = delivery.task, run.seconds, delivery.latencies(), 0.0
     if task.folds:
         images, members = len(task.labels), max(1, delivery.size)
-        joining = joining_seconds([*delivery.latencies().values()], images=images, members=members)
+        joining = joining_seconds([*latencies.values()], images=images, members=members)
     best_so_far = BestSoFar(sink=session.sink, task=task, candidates=delivery.candidates, workdir=run.workdir)
     sink = session.sink if isinstance(engine, InProcess) else discard
-    charges = charges_of(
-        session.objective, delivery.candidates, machine=session.machine, measured=delivery.latencies()
-    )  # fmt: skip
+    charges = charges_of(session.objective, delivery.candidates, machine=session.machine, measured=latencies)
     outcome = run_study(
         task=task,
         candidates=delivery.candidates,

@@ -56,7 +56,7 @@ def open_meanwhile(work: Callable[[], T], *, workers: int | None, ray: str | Non
             for _ in range(engine.slots):
                 engine.submit(WarmJob())
         return work(), engine
-    except BaseException:
+    except BaseException:  # also Ctrl+C: no worker outlives the call
         engine.close()
         raise
 

@@ -102,7 +102,7 @@ class TrialResult:
     out_of_time: bool = False  # the time budget ended it; pruned, if before half of its epochs
     start: float | None = None  # validation metric before training: the zero-shot classifier
     kept_epoch: int | None = None  # epoch whose weights were kept; 0: training did not improve on the start
-    continues: int | None = None  # the paused trial whose checkpoint it began from; its epochs are part of the curve
+    continues: int | None = None  # the interrupted trial whose state it began from; its epochs are part of the curve
     fidelity: float | None = None  # share of the planned epochs that was trained; None: not recorded
     cost: float | None = None  # seconds of this trial and of those that it continues; None: not recorded
     soft_validation: float | None = None  # validation with each image counted by the probability of its true class

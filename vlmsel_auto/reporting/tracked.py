@@ -37,7 +37,7 @@ def tracked(loggers: Loggers, *, folder: Path, about: Mapping[str, Plain], sink:
     tracker = TrackerSink(open_runs(loggers, folder=folder, name=str(about.get("task", "search"))), about, sink=sink)
     try:
         yield tracker
-    except BaseException:
+    except BaseException:  # also Ctrl+C: trackers show the run as failed, not as one that still runs
         tracker.close(good=False)
         raise
     tracker.close(good=True)
