@@ -192,6 +192,16 @@ def test_of_trials_that_are_not_told_apart_the_longest_trained_comes_first(
     assert sorted(each.number for each in made.leaders(expected)) == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize(("folds", "first"), [((0.8, 0.8), 1), ((), 0)], ids=["heads cross-validated", "one split"])
+def test_of_trials_that_are_not_told_apart_a_head_comes_before_a_tower_that_misses_labels(
+    tmp_path: Path, folds: tuple[float, ...], first: int
+) -> None:
+    keep_weights(tmp_path, 0, 1)
+    head = result(1, spec=spec(candidate="a", method="probe"), fold_validation=folds)
+    made = results_of(tmp_path, result(0, spec=spec(candidate="b")), head)
+    assert [each.number for each in made.leaders({0: 0.8, 1: 0.799})] == [first, 1 - first]
+
+
 def leave_state(path: Path, number: int) -> None:
     progress = Progress(curve=(0.5,), metric=0.5, soft=0.5, loss=0.1, start=0.1, steps=1, batch=8, seconds=1.0)
     save_paused(path, number, Paused(progress=progress, module={"a": torch.ones(2)}, moments={}, generators={}))

@@ -77,8 +77,8 @@ class Results:
         """Complete trials, the one to choose first.
 
         By what they are expected to reach, then by validation, then by how well their last epochs did, then the
-        earlier. Those whose weights are gone come last. Of those that the evidence cannot tell from the first, the one
-        whose settings were trained longest comes before it.
+        earlier. Those whose weights are gone come last. Of those that the evidence cannot tell from the first, those
+        whose fits have seen all labels come before it, and of these the one that was trained longest.
         """
         complete = [
             each for each in self.results.values() if each.state is TrialState.COMPLETE and each.validation is not None
@@ -91,10 +91,14 @@ class Results:
         longest = max(tied, key=self._training, default=None)
         return ordered if longest is None else [longest, *(each for each in ordered if each is not longest)]
 
-    def _training(self, result: TrialResult) -> int:
-        """Epochs of all fits by these settings; 0 where one fit alone misses a part of the labels."""
+    def _training(self, result: TrialResult) -> tuple[bool, int]:
+        """Whether fits by these settings have together seen all labels, and epochs of all where they are several."""
         others = other_parts(result, self.all())
-        return sum(each.epochs_run for each in (result, *others)) if others else 0
+        leaves_out = method_of(result.spec.method).trains is Trains.TOWER and any(
+            len(each.fold_validation) > 1 for each in self.results.values()
+        )  # where heads are cross-validated, each fit of a tower misses a part
+        epochs = sum(each.epochs_run for each in (result, *others)) if others else 0
+        return bool(others) or not leaves_out, epochs
 
     def members(self, expected: Mapping[int, float]) -> list[TrialResult]:
         """What an ensemble may be made of: the best trials of the first candidates by heads, and of those by towers."""
