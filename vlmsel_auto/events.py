@@ -9,7 +9,7 @@ from typing import Literal, Protocol, TypeAlias
 from vlmsel_auto.records import Agreement, BestModel, EnsembleModel, Ranking, TrialResult, TrialSpec
 
 Stage: TypeAlias = Literal[
-    "images", "looks", "templates", "profiles", "ranking", "trials", "report", "library", "predict", "export"
+    "images", "screenings", "templates", "profiles", "ranking", "trials", "report", "library", "predict", "export"
 ]
 
 

@@ -22,7 +22,11 @@ ROUNDS = (("look", "trial"), ("trial", "checkpoint"), ("trial", "export"))
 ENGINES = {"processes": WORKERS, "ray": ("--ray", "local")}
 _PATIENCE = 60.0  # seconds for workers to notice that they are alone
 _PAUSE = 6.0  # seconds between kills: a trial whose worker is killed twice has failed, as it should
-_STRUCK = {"looks: started": 0.6, "profiles: started": 4.0, "trial 1 started": 1.5}  # what is said, seconds from then
+_STRUCK = {
+    "screenings: started": 0.6,
+    "profiles: started": 4.0,
+    "trial 1 started": 1.5,
+}  # what is said, seconds from then
 
 
 def killed_coordinator(world: World, *, seed: int, reference: Reference) -> Record:
@@ -54,7 +58,7 @@ def killed_coordinator(world: World, *, seed: int, reference: Reference) -> Reco
 
 
 def killed_workers(world: World, *, engine: str, seed: int, reference: Reference) -> Record:
-    """One search whose workers are killed: one in the looks, one in the profiles, one in a trial. It ends by itself."""
+    """One search whose workers are killed, in the screenings, the profiles and a trial. It ends by itself."""
     workdir = world.root / f"{engine}-{seed}"
     draw = random.Random(seed)  # noqa: S311 - moments, not secrets
     struck: list[str] = []
@@ -113,7 +117,7 @@ def _alive(world: World, workdir: Path) -> list[int]:
 
 Record = dict[str, object]
 STAGES = ("load", "look", "conductance", "trial", "checkpoint", "export", "report")
-_SAID = {"look": "looks: started", "conductance": "profiles: started", "export": "trials: finished",
+_SAID = {"look": "screenings: started", "conductance": "profiles: started", "export": "trials: finished",
          "report": "report: finished"}  # fmt: skip
 _LASTS = {"load": 5.0, "look": 0.6, "conductance": 4.0, "trial": 1.5, "export": 0.2, "report": 1.5}  # seconds, about
 _ROUNDS = ({"load", "look", "conductance"}, {"trial", "checkpoint"}, {"export", "report"})  # one kill of each a search

@@ -9,7 +9,7 @@ RESULT: benchmarks/results/heap.json
 The heap holds the images of TASKS (folders with images.parquet and task.json) in turn, in their own formats and sizes,
 in each round moved on by one more pixel, so that files are no copies; its classes are the names of the tasks. Each
 command has a process of its own; the first finds nothing kept, the others what those before them kept. Memory is the
-largest sum over the process and its children, looked at twenty times a second. Processor seconds are those of all
+largest sum over the process and its children, screened twenty times a second. Processor seconds are those of all
 threads: on a machine that others use they say more than the time that passed. What is imported is compiled beforehand,
 as pip does when it installs.
 """
@@ -46,7 +46,7 @@ _VERBS: Final = {"rank": "rank", "rank, the second time": "rank", "label": "labe
 _COMPILED: Final = "import open_clip, sklearn.mixture, vlmsel_auto.pipeline.search"
 _STAGE: Final = re.compile(r"\] (\w+): finished in ([^,\n]+)")
 _EMBEDDED: Final = re.compile(r"candidates embed ([\d,]+) images?")
-_WHY: Final = re.compile(r"files were looked at, (.*?--images[^)]*\))")
+_WHY: Final = re.compile(r"files were screened, (.*?--images[^)]*\))")
 
 
 @dataclass(frozen=True, kw_only=True)

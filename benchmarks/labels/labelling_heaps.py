@@ -33,7 +33,7 @@ Try = tuple[FloatArray, FloatArray]  # expected and true loss after 0, 1, ... la
 _LOSSES = (0.0, 0.001, 0.005, 0.01, 0.02, 1.0)  # expected loss, in accuracy
 _CHANCES = (0.0, 0.05, 0.2, 0.5, 0.8, 1.0)
 _STOPS = (0.01, 0.005, 0.002, 0.001)
-_COUNTS = (0, 5, 10, 20, 40, 60, 100, 200)  # of labels, after which both are looked at
+_COUNTS = (0, 5, 10, 20, 40, 60, 100, 200)  # of labels, after which both are screened
 
 
 def expected_table(ours: Sequence[Try]) -> list[dict[str, object]]:

@@ -99,7 +99,7 @@ class Scene:
 
 
 def measurement(candidate: Candidate, seen: Embeddings, *, library: Library, task: str) -> Measurement:
-    """What a look would find: embeddings, with the conductance that the library has of the task."""
+    """What a screening would find: embeddings, with the conductance that the library has of the task."""
     found = Measurement(
         candidate=candidate.id,
         features=seen.images.astype(np.float64),

@@ -10,8 +10,8 @@ The mini zoo on tasks that are left out of the library in turn; truth is zero-sh
 - images: NDCG@5, tau-b and top-1 loss of the ranking by the number of unlabelled images.
 - copies: the ranking with every member named three times, and with ten copies of a poor member, against the ranking of
   the zoo as it is: Kendall's tau of both rankings and of both consensus signals, with and without `likeness`.
-- looks: points lost by the best of those loaded after 3, 5 and 10 loads, when looks tell nothing of the others (as it
-  ships), a consensus calibrated on the other tasks, or the true accuracy.
+- screenings: points lost by the best of those loaded after 3, 5 and 10 loads, when screenings tell nothing of the
+  others (as it ships), a consensus calibrated on the other tasks, or the true accuracy.
 - images beside figures of other tasks, for candidates that no library knows: NDCG@5, tau-b and top-1 loss by the share
   that unlabelled images have.
 
@@ -33,9 +33,9 @@ from benchmarks.labels.without_labels import Scene, command_line, others, scene,
 from vlmsel_auto.library.places import default_library
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.models.candidates import mini_zoo
-from vlmsel_auto.planning.looking import next_look
-from vlmsel_auto.planning.outlook import Look
+from vlmsel_auto.planning.outlook import Screening
 from vlmsel_auto.planning.scenarios import learn_scenarios
+from vlmsel_auto.planning.screening import next_screening
 from vlmsel_auto.ranking import ranking as ranking_module
 from vlmsel_auto.ranking.agreement import ndcg, tau_b, top_k_loss
 from vlmsel_auto.ranking.evidence.consensus import consensus, likeness
@@ -126,8 +126,10 @@ def _calibration(library: Library) -> tuple[float, float, float]:
     return slope, float((library.zero_shot - slope * signal).mean()), float(np.std(y - slope * x))
 
 
-def looks(scenes: Sequence[Scene], library: Library, candidates: Sequence[Candidate]) -> dict[str, list[list[float]]]:
-    """Points lost after some loads by what looks tell, and minus what is lost where they tell nothing."""
+def screenings(
+    scenes: Sequence[Scene], library: Library, candidates: Sequence[Candidate]
+) -> dict[str, list[list[float]]]:
+    """Points lost after some loads by what screenings tell, and minus what is lost where they tell nothing."""
     lost: dict[str, list[FloatArray]] = {"nothing (as it ships)": [], "consensus": [], "true accuracy": []}
     for one in scenes:
         rest = others(library, one.name)
@@ -140,9 +142,9 @@ def looks(scenes: Sequence[Scene], library: Library, candidates: Sequence[Candid
             seen: list[int] = []
             curve = []
             for _ in range(max(_LOADS)):
-                made: list[Look] = []
+                made: list[Screening] = []
                 if told == "true accuracy":
-                    made = [Look(candidate=m, accuracy=float(truth[m]), sd=0.0) for m in seen]
+                    made = [Screening(candidate=m, accuracy=float(truth[m]), sd=0.0) for m in seen]
                 elif told == "consensus" and len(seen) > 2:
                     share = consensus(
                         np.stack([views[m].predicted for m in seen]),
@@ -151,10 +153,10 @@ def looks(scenes: Sequence[Scene], library: Library, candidates: Sequence[Candid
                         alike=likeness([views[m].cosine for m in seen]),
                     )
                     said = np.clip(level + slope * share, 0, 1)
-                    made = [Look(candidate=m, accuracy=float(a), sd=sd) for m, a in zip(seen, said, strict=True)]
+                    made = [Screening(candidate=m, accuracy=float(a), sd=sd) for m, a in zip(seen, said, strict=True)]
                 least = np.full(len(truth), -1.0)
                 least[seen] = np.inf
-                place = next_look(scenarios, made, least=least)
+                place = next_screening(scenarios, made, least=least)
                 seen.append(int(least.argmin()) if place is None else place)
                 curve.append(100 * (truth.max() - truth[seen].max()))
             curves.append(np.array(curve)[[k - 1 for k in _LOADS]])
@@ -205,8 +207,8 @@ def main() -> None:
     )
     print("|---|---|---|---|---|---|---|")
     content["copies"] = copies(scenes, library, candidates)
-    print(f"\n| a look tells | {' | '.join(f'{k} loads' for k in _LOADS)} |\n|---|---|---|---|")
-    content["looks"] = looks(scenes, library, candidates)
+    print(f"\n| a screening tells | {' | '.join(f'{k} loads' for k in _LOADS)} |\n|---|---|---|---|")
+    content["screenings"] = screenings(scenes, library, candidates)
     print("\n| share of images | NDCG@5 | tau-b | top-1 loss |\n|---|---|---|---|")
     content["beside_figures"] = beside_figures(scenes, library, candidates)
     if args.write is not None:

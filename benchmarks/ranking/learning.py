@@ -280,7 +280,7 @@ def main() -> None:
     record = {
         "base": setting.base, "learned": setting.learned, "judged": setting.judged, "seconds": args.seconds,
         "divisions": args.divisions,
-        "looked_at": _counts(made.zero_shot), "probed": _counts(made.probed), "tuned": _counts(made.tuned),
+        "screened": _counts(made.zero_shot), "probed": _counts(made.probed), "tuned": _counts(made.tuned),
         "tables": tables, "worse": worse_table(whole),
     }  # fmt: skip
     if args.write:

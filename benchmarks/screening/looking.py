@@ -6,22 +6,22 @@ RESULT: benchmarks/results/looking.json, benchmarks/results/looking-quicktune.js
     python -m benchmarks.screening.looking --tables DIR --write benchmarks/results/looking.json
     python -m benchmarks.screening.looking --quick
 
-Settings: open_clip's 121 models on 35 data sets (zero-shot; a look sees 160 labels, drawn by chance), those of them up
-to 160 million parameters, MIEB's 48 models on 21 probe tasks (a look sees one of five draws, truth is the mean of the
-others) and QuickTune's fine-tuning of 24 models on 26 data sets (looking_table.py). The first two come with the
-package; the files of the others must lie in --tables. One data set is left out at a time, with those that share the
+Settings: open_clip's 121 models on 35 data sets (zero-shot; a screening sees 160 labels, drawn by chance), those of
+them up to 160 million parameters, MIEB's 48 models on 21 probe tasks (a screening sees one of five draws, truth is the
+mean of the others) and QuickTune's fine-tuning of 24 models on 26 data sets (looking_table.py). The first two come with
+the package; the files of the others must lie in --tables. One data set is left out at a time, with those that share the
 first word of its name; what a strategy knows comes from the others only.
 
 Points lost after k loads: the best true accuracy of all models minus that of the best one loaded, which is what
-further tuning can reach ("looking"), and minus that of the one that the looks so far choose ("looking_chosen"). The
-choice is the best look; ours: the highest posterior mean among those loaded.
+further tuning can reach ("looking"), and minus that of the one that the screenings so far choose ("looking_chosen").
+The choice is the best look; ours: the highest posterior mean among those loaded.
 
 Rows: random; average_rank, imagenet (orders of published accuracy); portfolio (the order whose first k lose least on
-the other data sets; no look changes it); gp_ei (a Gaussian process on table features with expected improvement); ours;
-ours_no_cover (expected improvement at every look); ours_nested (`cover_every` and `p_reversed` chosen anew for every
-target by the loss on the other targets); ours_missing (30 % of the table's cells unknown); ours_shuffled and
+the other data sets; no screening changes it); gp_ei (a Gaussian process on table features with expected improvement);
+ours; ours_no_cover (expected improvement at every screening); ours_nested (`cover_every` and `p_reversed` chosen anew
+for every target by the loss on the other targets); ours_missing (30 % of the table's cells unknown); ours_shuffled and
 ours_reversed (the table under wrong names, and negated); hindsight (a bound: the greedy order by the targets' own
-truth). Gigabytes, or seconds where looks have them: paid until a model within one point of the best is among those
+truth). Gigabytes, or seconds where screenings have them: paid until a model within one point of the best is among those
 loaded, weights in single precision; strategies that count costs go by what the other data sets lead to expect.
 
 With a wrong table the reference is the random order: what is printed is how much more is lost after two loads more.
@@ -42,7 +42,7 @@ import numpy as np
 from benchmarks.common import change
 from benchmarks.screening.looking_strategies import STRATEGIES, VARIANTS, Fixed, Order, Ours, greedy, holes
 from benchmarks.screening.looking_table import Scene, Setting, quicktune, read_settings
-from vlmsel_auto.planning.outlook import LookingPolicy
+from vlmsel_auto.planning.outlook import ScreeningPolicy
 from vlmsel_auto.records import FloatArray
 
 SHOWN = (1, 3, 5, 10)  # loads
@@ -75,7 +75,7 @@ def replay(setting: Setting, start: Callable[[Scene], Order], *, draws: int, cho
     return Losses(loaded=loaded, chosen=chosen)
 
 
-def nested(setting: Setting, variants: Mapping[LookingPolicy, Losses]) -> Losses:
+def nested(setting: Setting, variants: Mapping[ScreeningPolicy, Losses]) -> Losses:
     """For every target the variant that loses least on the others, its kin left out too (mean over the loads shown)."""
     each = list(variants.values())
     shown = [k - 1 for k in SHOWN]
@@ -110,7 +110,7 @@ def spending(setting: Setting, start: Callable[[Scene], Order], *, draws: int) -
         for draw in range(draws):
             scene = setting.scene(target, draw)
             if scene.cost is None:
-                raise ValueError(f"looks of {setting.name} have no known cost")
+                raise ValueError(f"screenings of {setting.name} have no known cost")
             order, loss = start(scene), 100 * (scene.truth.max() - scene.truth)
             lost[target, draw] = loss.mean()
             spent, best = 0.0, np.inf
@@ -167,7 +167,7 @@ def _spending(setting: Setting, *, draws: int) -> dict[str, dict[str, object]]:
         if name != "imagenet" or setting.imagenet is not None
     }
     for name, power in ((f"ours, value / root of {setting.unit}", 0.5), (f"ours, value / {setting.unit}", 1.0)):
-        starts[name] = partial(Ours, policy=LookingPolicy(cost_power=power), costly=True)
+        starts[name] = partial(Ours, policy=ScreeningPolicy(cost_power=power), costly=True)
     within = ", ".join(f"{budget:g}" for budget in setting.budgets)
     print(f"\n| {setting.unit} | to one point: median | mean | points lost within {within} |")
     print("|---|---|---|---|")
@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument(
         "--tables", type=Path, default=_BESIDE if _BESIDE.is_dir() else None, help="folder of the CSVs (%(default)s)"
     )
-    parser.add_argument("--draws", type=int, default=10, help="of the labels that looks see; MIEB has five")
+    parser.add_argument("--draws", type=int, default=10, help="of the labels that screenings see; MIEB has five")
     parser.add_argument("--only", metavar="SETTING", help="openclip, openclip_small, mieb or quicktune")
     parser.add_argument("--write", type=Path, help="JSON of all rows")
     parser.add_argument("--quick", action="store_true")
@@ -202,7 +202,7 @@ def main() -> None:
         found = _losses(setting, draws=draws, quick=args.quick)
         models, size = setting.accuracy.shape
         tables = []
-        for title, part in (("best of those loaded", "loaded"), ("chosen by the looks", "chosen")):
+        for title, part in (("best of those loaded", "loaded"), ("chosen by the screenings", "chosen")):
             print(f"\n{setting.name}: {models} models, {size} data sets, {draws} draws; points lost, {title}")
             print("(minus average rank, 95 %)\n\n| row | " + " | ".join(f"{k} loads" for k in SHOWN) + " |")
             print("|---" * (1 + len(SHOWN)) + "|")

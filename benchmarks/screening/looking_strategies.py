@@ -1,4 +1,4 @@
-"""Orders of loading for the replay of looking: each yields one model after another and learns what its look shows."""
+"""Orders of loading for the replay of screening: each yields one model after another and learns what it shows."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
 from benchmarks.screening.looking_table import Scene
-from vlmsel_auto.planning.looking import best_seen, next_look
-from vlmsel_auto.planning.outlook import DEFAULT, Look, LookingPolicy
+from vlmsel_auto.planning.outlook import DEFAULT, Screening, ScreeningPolicy
 from vlmsel_auto.planning.posterior import expected_improvement
 from vlmsel_auto.planning.scenarios import learn_scenarios
+from vlmsel_auto.planning.screening import best_seen, next_screening
 from vlmsel_auto.records import FloatArray
 
 Strategy: TypeAlias = Callable[[Scene], "Order"]
@@ -47,7 +47,7 @@ class Order:
 
 
 class Fixed(Order):
-    """An order that no look changes."""
+    """An order that no screening changes."""
 
     def __init__(self, scene: Scene, order: Sequence[int]) -> None:
         super().__init__(scene)
@@ -118,7 +118,7 @@ class Gaussian(Order):
         kernel = ConstantKernel(1.0, (1e-2, 1e2)) * RBF(1.0, (1e-1, 1e1)) + WhiteKernel(0.1, (1e-3, 1e0))
         process = GaussianProcessRegressor(kernel, normalize_y=True)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a bound is reached with few looks
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a bound is reached with few screenings
             process.fit(self.features[self.loaded], found)
         mean, sd = process.predict(self.features, return_std=True)
         value = expected_improvement(mean, sd, best=float(found.max()))
@@ -127,30 +127,30 @@ class Gaussian(Order):
 
 
 class Ours(Order):
-    """`vlmsel_auto.planning.looking`."""
+    """`vlmsel_auto.planning.screening`."""
 
-    def __init__(self, scene: Scene, *, policy: LookingPolicy = DEFAULT, costly: bool = False) -> None:
+    def __init__(self, scene: Scene, *, policy: ScreeningPolicy = DEFAULT, costly: bool = False) -> None:
         super().__init__(scene)
         self.scenarios = learn_scenarios(scene.table)
         self.policy = policy
         self.costs = scene.expected if costly else None
 
     @property
-    def looks(self) -> list[Look]:
+    def screenings(self) -> list[Screening]:
         """What was seen."""
         scene = self.scene
-        return [Look(candidate=m, accuracy=float(scene.seen[m]), sd=float(scene.sd[m])) for m in self.loaded]
+        return [Screening(candidate=m, accuracy=float(scene.seen[m]), sd=float(scene.sd[m])) for m in self.loaded]
 
     def following(self) -> int:
         """The look that is worth most."""
-        model = next_look(self.scenarios, self.looks, costs=self.costs, policy=self.policy)
+        model = next_screening(self.scenarios, self.screenings, costs=self.costs, policy=self.policy)
         if model is None:
             raise IndexError("all models were loaded")
         return model
 
     def choice(self) -> int:
         """Highest posterior mean among those loaded."""
-        return best_seen(self.scenarios, self.looks, policy=self.policy)
+        return best_seen(self.scenarios, self.screenings, policy=self.policy)
 
 
 def shuffled(scene: Scene) -> Scene:
@@ -177,8 +177,8 @@ STRATEGIES: dict[str, Strategy] = {
     "portfolio": portfolio,
     "gp_ei": Gaussian,
     "ours": Ours,
-    "ours_no_cover": partial(Ours, policy=LookingPolicy(cover_every=0)),
+    "ours_no_cover": partial(Ours, policy=ScreeningPolicy(cover_every=0)),
     "ours_shuffled": lambda scene: Ours(shuffled(scene)),
     "ours_reversed": lambda scene: Ours(turned(scene)),
 }
-VARIANTS = tuple(LookingPolicy(cover_every=c, p_reversed=p) for c in (0, 2, 3) for p in (0.005, 0.015, 0.03))
+VARIANTS = tuple(ScreeningPolicy(cover_every=c, p_reversed=p) for c in (0, 2, 3) for p in (0.005, 0.015, 0.03))

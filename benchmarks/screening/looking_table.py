@@ -1,6 +1,6 @@
-"""Published tables as replays of looking: what a look at a model shows, and what is true of it.
+"""Published tables as replays of looking: what a screening of a model shows, and what is true of it.
 
-QuickTune's fine-tuning runs: 24 timm models on 26 data sets, looks in seconds. Files of
+QuickTune's fine-tuning runs: 24 timm models on 26 data sets, screenings in seconds. Files of
 machinelearningnuremberg/QuickTune (BSD-3-Clause), Meta-Album extended: a table of settings, and for each data set the
 accuracy after every epoch and its seconds. Truth of a model on a data set: the best final validation accuracy of its
 runs, NaN where it has none. A look: the best validation accuracy after one epoch of `RUNS` of them, drawn by chance
@@ -42,7 +42,7 @@ def quicktune(tables: Path) -> list[Setting]:
     datasets = [name for name in reached if name != "info"]
     shape = (len(names), len(datasets))
     accuracy = np.full(shape, np.nan)
-    looks, cost = np.full((*shape, _DRAWS), np.nan), np.full((*shape, _DRAWS), np.nan)
+    screenings, cost = np.full((*shape, _DRAWS), np.nan), np.full((*shape, _DRAWS), np.nan)
     for s, dataset in enumerate(datasets):
         for m in range(len(names)):
             runs = [run for run in reached[dataset] if model[run] == m]
@@ -51,7 +51,7 @@ def quicktune(tables: Path) -> list[Setting]:
             accuracy[m, s] = max(reached[dataset][run][-1] for run in runs) / 100
             for draw in range(_DRAWS):
                 chosen = np.random.default_rng([draw, s, m]).permutation(len(runs))[:RUNS]
-                looks[m, s, draw] = max(reached[dataset][runs[place]][0] for place in chosen) / 100
+                screenings[m, s, draw] = max(reached[dataset][runs[place]][0] for place in chosen) / 100
                 cost[m, s, draw] = sum(seconds[dataset][runs[place]][0] for place in chosen)
     setting = Setting(
         name="quicktune",
@@ -61,7 +61,7 @@ def quicktune(tables: Path) -> list[Setting]:
         imagenet=None,
         seconds=cost,
         budgets=(100.0, 1000.0, 10000.0),
-        looks=looks,
+        screenings=screenings,
     )
     return [setting]
 
@@ -89,14 +89,16 @@ class Setting:
     accuracy: FloatArray  # (M, S) in [0, 1]
     imagenet: int | None  # its column
     gigabytes: FloatArray | None = None  # (M,) to download
-    seconds: FloatArray = field(default_factory=lambda: np.empty((0, 0, 0)))  # (M, S, D) of a look, where recorded
+    seconds: FloatArray = field(default_factory=lambda: np.empty((0, 0, 0)))  # (M, S, D) of a screening, where recorded
     budgets: tuple[float, ...] = (5.0, 10.0, 30.0)  # in gigabytes, or seconds where recorded
     draws: FloatArray = field(default_factory=lambda: np.empty((0, 0, 0)))  # (M, S, 5) where the table has them
-    looks: FloatArray = field(default_factory=lambda: np.empty((0, 0, 0)))  # (M, S, D) cheap ones, of another scale
+    screenings: FloatArray = field(
+        default_factory=lambda: np.empty((0, 0, 0))
+    )  # (M, S, D) cheap ones, of another scale
 
     @property
     def unit(self) -> str:
-        """What looks are paid in."""
+        """What screenings are paid in."""
         return "seconds" if self.seconds.size else "gigabytes"
 
     def kin(self, target: int) -> list[int]:
@@ -108,11 +110,13 @@ class Setting:
         """The target with chance of its own; draws are taken in turn."""
         others = np.setdiff1d(np.arange(len(self.datasets)), self.kin(target))
         there = np.flatnonzero(np.isfinite(self.accuracy[:, target]))
-        if self.looks.size:
-            draw = seed % self.looks.shape[2]
+        if self.screenings.size:
+            draw = seed % self.screenings.shape[2]
             truth = self.accuracy[there, target]
             seen, error = _as_accuracy(
-                self.looks[there, target, draw], looks=self.looks[:, others, draw], truth=self.accuracy[:, others]
+                self.screenings[there, target, draw],
+                screenings=self.screenings[:, others, draw],
+                truth=self.accuracy[:, others],
             )
             sd = np.full(len(seen), error)
         elif self.draws.size:
@@ -154,11 +158,11 @@ class Scene:
     models: IntArray  # (M,) their places in the setting
     table: FloatArray  # (M, J) the other data sets
     truth: FloatArray  # (M,)
-    seen: FloatArray  # (M,) what a look shows
+    seen: FloatArray  # (M,) what a screening shows
     sd: FloatArray  # (M,) its standard error
     imagenet: FloatArray | None  # (M,); None where the target is ImageNet or its kin
     seed: tuple[int, int]
-    cost: FloatArray | None = None  # (M,) of a look, in the setting's ``unit``
+    cost: FloatArray | None = None  # (M,) of a screening, in the setting's ``unit``
     expected: FloatArray | None = None  # (M,) the same as the other data sets foretell it
 
 
@@ -172,11 +176,11 @@ def _filled(table: FloatArray) -> FloatArray:
     return np.where(known, table, column + row[:, None])
 
 
-def _as_accuracy(shown: FloatArray, *, looks: FloatArray, truth: FloatArray) -> tuple[FloatArray, float]:
-    """Looks (M,) as accuracies, by a line through those of other data sets (M, J), and the error of that line."""
-    known = np.isfinite(looks) & np.isfinite(truth)
-    slope, start = np.polyfit(looks[known], truth[known], 1)
-    sd = float((truth[known] - slope * looks[known] - start).std())
+def _as_accuracy(shown: FloatArray, *, screenings: FloatArray, truth: FloatArray) -> tuple[FloatArray, float]:
+    """Screenings (M,) as accuracies, by a line through those of other data sets (M, J), and the error of that line."""
+    known = np.isfinite(screenings) & np.isfinite(truth)
+    slope, start = np.polyfit(screenings[known], truth[known], 1)
+    sd = float((truth[known] - slope * screenings[known] - start).std())
     return np.clip(slope * shown + start, 0.0, 1.0), sd
 
 

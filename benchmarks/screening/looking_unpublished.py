@@ -73,7 +73,7 @@ def hide(scene: Scene, hidden: NDArray[np.bool_]) -> Scene:
 
 
 def start(scene: Scene, *, hidden: NDArray[np.bool_], features: FloatArray | None) -> Ours:
-    """Looks without the figures of some models; with ``features`` these are expected."""
+    """Screenings without the figures of some models; with ``features`` these are expected."""
     known = hide(scene, hidden)
     return Ours(known if features is None else guess(known, features))
 
@@ -91,7 +91,7 @@ def errors(setting: Setting, hidden: NDArray[np.bool_], features: FloatArray) ->
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=1, help="of the labels that looks see")
+    parser.add_argument("--draws", type=int, default=1, help="of the labels that screenings see")
     parser.add_argument("--only", metavar="LINE", help=", ".join(LINES))
     parser.add_argument("--write", type=Path, help="JSON of all rows")
     args = parser.parse_args()

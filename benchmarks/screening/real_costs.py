@@ -96,7 +96,7 @@ def cost(arch: str, *, folder: Path, images: Path, trials: bool) -> Cost:
     model = zoo.load(candidate)
     loaded = time.perf_counter()
     embed_target(model, task, store=Store(folder / f"store-{arch}"))
-    looked = time.perf_counter()
+    screened = time.perf_counter()
     del model
     gc.collect()
     size = sum(file.stat().st_size for file in place.iterdir()) / 1e9
@@ -106,7 +106,7 @@ def cost(arch: str, *, folder: Path, images: Path, trials: bool) -> Cost:
     for file in place.iterdir():
         file.unlink()
     return Cost(
-        architecture=arch, gigabytes=size, load=loaded - began, look=looked - loaded, head=head, epoch=epoch,
+        architecture=arch, gigabytes=size, load=loaded - began, look=screened - loaded, head=head, epoch=epoch,
         peak=psutil.Process().memory_info().rss / 1e9,
     )  # fmt: skip
 
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--architectures", default=",".join(ARCHITECTURES), help="of open_clip, by commas")
     parser.add_argument("--loads", type=int, default=50)
     parser.add_argument("--write", type=Path, help="file of the figures as JSON")
-    parser.add_argument("--quick", action="store_true", help="looks of the first architecture, five loads")
+    parser.add_argument("--quick", action="store_true", help="screenings of the first architecture, five loads")
     options = parser.parse_args()
     names: Sequence[str] = options.architectures.split(",")
     found: list[Cost] = []

@@ -1,4 +1,4 @@
-"""QUESTION: What do source profiles cost beside a look, and how many labels of a source task does a ranking need?
+"""QUESTION: What do source profiles cost beside a screening, and how many labels of a source task does a ranking need?
 
 PAGE: docs/library.md
 RESULT: none
@@ -6,9 +6,9 @@ RESULT: none
     python -m benchmarks.screening.source_profiles                       # about 6 minutes
     python -m benchmarks.screening.source_profiles --labels-only
 
-Costs: random weights of ViT-B-32 and random pictures; a look embeds 160 images, a source task is 32 images. Labels: the
-mini zoo, each of its source tasks left out in turn, 16 labels a class on it; the fused ranking's weights are learned
-from evidence of fewer labels a class on the other tasks, which is all that a pack of few images gives.
+Costs: random weights of ViT-B-32 and random pictures; a screening embeds 160 images, a source task is 32 images.
+Labels: the mini zoo, each of its source tasks left out in turn, 16 labels a class on it; the fused ranking's weights
+are learned from evidence of fewer labels a class on the other tasks, which is all that a pack of few images gives.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SHOTS = 16
 
 
 def costs() -> None:
-    """Print seconds of processor time of a look and of source profiles."""
+    """Print seconds of processor time of a screening and of source profiles."""
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         (root / "model").mkdir()

@@ -53,7 +53,7 @@ PLAIN = f"{INVERSE_PENALTY:g}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Look:
+class Screening:
     """A target with the heads of all candidates, in the order of the mini zoo."""
 
     task: Task
@@ -64,7 +64,7 @@ class Look:
     order: Sequence[int]  # places of candidates by the log loss of their regression, the lowest first
 
 
-def look(target: Path, *, scratch: Path, metric: Metric = "accuracy") -> Look:
+def look(target: Path, *, scratch: Path, metric: Metric = "accuracy") -> Screening:
     """Embed a target by all candidates and fit their heads, for a metric."""
     views = tuple(dict.fromkeys(each.view for each in mini_zoo()))
     task = replace(load_task(target, views=views, workdir=scratch / target.name), metric=metric)
@@ -89,7 +89,7 @@ def look(target: Path, *, scratch: Path, metric: Metric = "accuracy") -> Look:
         every_head.append(heads)
     likelihoods = [likelihood(log_probabilities(each[PLAIN][0]), task.labels[rows]) for each in every_head]
     order = np.argsort(-np.array(likelihoods), kind="stable").tolist()
-    return Look(task=task, features=features, texts=texts, scales=scales, heads=every_head, order=order)
+    return Screening(task=task, features=features, texts=texts, scales=scales, heads=every_head, order=order)
 
 
 def with_text(

@@ -37,8 +37,8 @@ def test_what_a_command_says_is_read(script, tmp_path):
     scan = scan_folder(tmp_path, classes=("a", "b"))
     size = AsManyAsFit(candidates=2, image_seconds=lambda: 60.0)
     note = draw_sample(scan, images=size, seed=0).note
-    assert script["_WHY"].search(f"{note} trust: 5% source tasks (no labels)")[1] == note.partition("looked at, ")[2]
-    started = StageStarted(stage="looks", total=20, text=f"candidates embed {plural(3_200, 'image')}")
+    assert script["_WHY"].search(f"{note} trust: 5% source tasks (no labels)")[1] == note.partition("screened, ")[2]
+    started = StageStarted(stage="screenings", total=20, text=f"candidates embed {plural(3_200, 'image')}")
     assert script["_EMBEDDED"].search(describe(started))[1] == "3,200"
-    line = f"[   0:12] {describe(StageFinished(stage='looks', seconds=12.0, text='20 candidates'))}\n"
-    assert script["_STAGE"].findall(line) == [("looks", "12 s")]
+    line = f"[   0:12] {describe(StageFinished(stage='screenings', seconds=12.0, text='20 candidates'))}\n"
+    assert script["_STAGE"].findall(line) == [("screenings", "12 s")]

@@ -805,7 +805,7 @@ def test_rank_as_json_has_the_promised_shape(colours):
     assert answer["templates"] == []  # they are chosen without labels alone
     assert {each["candidate"] for each in answer["ranking"]} == {MEMBER, "RN-Mi-64.all-m"}
     for each in answer["ranking"]:
-        assert list(each) == ["candidate", "score", "prior", "evidence", "p_best", "p_top5", "looked"]
+        assert list(each) == ["candidate", "score", "prior", "evidence", "p_best", "p_top5", "screened"]
         assert 0 <= each["p_best"] <= 1
     assert [each["score"] for each in answer["ranking"]] == sorted(
         (e["score"] for e in answer["ranking"]), reverse=True

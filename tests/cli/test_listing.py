@@ -17,8 +17,8 @@ from vlmsel_auto.library.published import expected_figures
 from vlmsel_auto.models import candidates
 from vlmsel_auto.models.limits import Limits
 from vlmsel_auto.models.machine import Machine
-from vlmsel_auto.planning.looking import next_look
 from vlmsel_auto.planning.scenarios import learn_scenarios
+from vlmsel_auto.planning.screening import next_screening
 
 MACHINE = Machine(
     device="cpu",
@@ -43,14 +43,14 @@ def ids(found):
 
 
 def known(found):
-    """What is known before any look."""
+    """What is known before any screening."""
     return learn_scenarios(expected_figures([line.candidate for line in found.lines]))
 
 
-def test_the_first_is_the_next_look_and_nobody_is_lost():
+def test_the_first_is_the_next_screening_and_nobody_is_lost():
     found = listing()
     assert sorted(ids(found)) == sorted(each.id for each in candidates.resolve("tiny"))
-    assert next_look(known(found), [], costs=np.array([line.look for line in found.lines])) == 0
+    assert next_screening(known(found), [], costs=np.array([line.seconds for line in found.lines])) == 0
     assert found.why.startswith(f"first: {ids(found)[0]}, since it promises most for its time (published accuracy ")
 
 
@@ -60,8 +60,8 @@ def test_costs_move_the_order():
         listing("laptop", bandwidth=1e15, machine=replace(MACHINE, correction=1e-9)),
     )
     assert slow.lines[0].facts.params < free.lines[0].facts.params
-    assert slow.lines[0].look == pytest.approx(slow.lines[0].facts.download_bytes / 1e6 + 160 * slow.lines[0].latency)
-    assert next_look(known(free), []) == 0  # as without any costs
+    assert slow.lines[0].seconds == pytest.approx(slow.lines[0].facts.download_bytes / 1e6 + 160 * slow.lines[0].latency)
+    assert next_screening(known(free), []) == 0  # as without any costs
 
 
 def test_published_accuracies_are_those_of_the_table():
@@ -75,8 +75,8 @@ def test_published_accuracies_are_those_of_the_table():
 
 def test_without_published_figures_the_cheapest_is_first():
     found = listing("mini-zoo")
-    looks = [line.look for line in found.lines]
-    assert looks == sorted(looks)
+    screenings = [line.seconds for line in found.lines]
+    assert screenings == sorted(screenings)
     assert "nothing is published" in found.why
     assert "on this disk" in found.why
 
@@ -115,9 +115,17 @@ def test_json_has_numbers_and_reasons():
     found = json.loads(json.dumps(listing_json(listing("mini-zoo", limits=Limits(max_params=1_000_000)))))
     assert list(found) == ["candidates", "excluded", "machine", "why"]
     first = found["candidates"][0]
-    assert {"id", "source", "family", "params", "flops", "image_size", "licence", "latency", "look_seconds"} <= set(
-        first
-    )
+    assert {
+        "id",
+        "source",
+        "family",
+        "params",
+        "flops",
+        "image_size",
+        "licence",
+        "latency",
+        "screening_seconds",
+    } <= set(first)
     assert first["download_bytes"] == 0
     assert len(found["candidates"]) + len(found["excluded"]) == len(candidates.mini_zoo())
     assert "exceed --max-params" in found["excluded"][0]["reason"]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vlmsel_auto.planning.outlook import Look, LookingPolicy
+from vlmsel_auto.planning.outlook import Screening, ScreeningPolicy
 from vlmsel_auto.planning.scenarios import learn_scenarios
 
 CANDIDATES, DATASETS = 12, 14
@@ -19,10 +19,10 @@ def drawn_table(seed: int = 0) -> np.ndarray:
     return np.clip(level + skill[:, None] + family + own, 0, 1)
 
 
-def look(candidate: int, accuracy: float, sd: float = 0.03) -> Look:
-    return Look(candidate=candidate, accuracy=accuracy, sd=sd)
+def look(candidate: int, accuracy: float, sd: float = 0.03) -> Screening:
+    return Screening(candidate=candidate, accuracy=accuracy, sd=sd)
 
 
 KNOWN = learn_scenarios(drawn_table())
-PLAIN = LookingPolicy(cover_every=0, p_reversed=0.0, p_vague=0.0, spreads=(1.0,))  # one Gaussian
+PLAIN = ScreeningPolicy(cover_every=0, p_reversed=0.0, p_vague=0.0, spreads=(1.0,))  # one Gaussian
 LEVEL_SD = PLAIN.level_width * KNOWN.level_sd

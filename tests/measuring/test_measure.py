@@ -71,7 +71,7 @@ def test_further_images_are_embedded_beside_the_labelled_ones(world, tmp_path):
     partly, store = dataclasses.replace(task, beside=beside), Store(tmp_path / "store")
     assert len(task.others)
     found = embed_target(model, partly, store=store)
-    shown = [(task, task.others), (beside, beside.looked_at)]
+    shown = [(task, task.others), (beside, beside.screened)]
     pixels = np.concatenate([each.pixels.read(model.candidate.view, images) for each, images in shown])
     np.testing.assert_allclose(found.others, model.embed(model.normalise(pixels)).numpy(), atol=1e-5)
     assert len(found.features) == len(task.support)
@@ -79,7 +79,7 @@ def test_further_images_are_embedded_beside_the_labelled_ones(world, tmp_path):
     np.testing.assert_array_equal(again.others, found.others)
     assert find_measurement(model.candidate, task, store=store) is not None
     other = dataclasses.replace(partly, others=task.test)
-    assert find_measurement(model.candidate, other, store=store) is None  # some were not looked at
+    assert find_measurement(model.candidate, other, store=store) is None  # some were not screened
 
 
 def test_embeddings_alone_are_those_of_the_whole_measurement(world, tmp_path):

@@ -66,11 +66,11 @@ def test_cells_hold_the_test_figures_of_the_trials_that_validation_chose(measure
     assert first.activity.tolist() == signals[0].activity.tolist()
     assert {shots for _, shots, _ in first.evidence} == {1, 2, 4}
     embedded = signals[0].all_features @ signals[0].text_features.T
-    looked = np.concatenate([task.support, task.others])
+    screened = np.concatenate([task.support, task.others])
     assert len(task.others)
-    right = embedded.argmax(1) == task.labels[looked]
+    right = embedded.argmax(1) == task.labels[screened]
     assert first.zero_shot == pytest.approx(right.mean())
-    assert first.task.zero_shot_images == len(looked)  # not those of the test split
+    assert first.task.zero_shot_images == len(screened)  # not those of the test split
     assert first.predicted.tolist() == embedded.argmax(1).tolist()
     assert first.predicted_on == second.predicted_on == first.neighbours_on
 

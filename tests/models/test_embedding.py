@@ -71,18 +71,18 @@ def test_draws_of_a_heap_share_what_is_known_of_its_images(world, tmp_path, monk
         return load_task(root, workdir=tmp_path / "work", classes=SHAPES, images=images)
 
     few, many = drawn(10), drawn(16)
-    first = embed(candidate, few, few.looked_at, load=lambda: model, store=store)
-    assert find_embeddings(candidate, many, many.looked_at, store=store) is None
-    more = embed(candidate, many, many.looked_at, load=lambda: model, store=store)
+    first = embed(candidate, few, few.screened, load=lambda: model, store=store)
+    assert find_embeddings(candidate, many, many.screened, store=store) is None
+    more = embed(candidate, many, many.screened, load=lambda: model, store=store)
     rows = [many.paths.index(path) for path in few.paths]
     np.testing.assert_array_equal(more.images[rows], first.images)
     assert more.at.tolist() == list(range(16))
     draw_shape("circle", np.random.default_rng(9)).save(root / few.paths[3])
-    assert find_embeddings(candidate, drawn(10), few.looked_at, store=store) is None  # a changed file is another image
+    assert find_embeddings(candidate, drawn(10), few.screened, store=store) is None  # a changed file is another image
     monkeypatch.setattr(embedding, "_MOST", 12)
-    embed(candidate, drawn(10), few.looked_at, load=lambda: model, store=store)
-    assert find_embeddings(candidate, drawn(10), few.looked_at, store=store) is not None
-    assert find_embeddings(candidate, many, many.looked_at, store=store) is None  # five of them were dropped
+    embed(candidate, drawn(10), few.screened, load=lambda: model, store=store)
+    assert find_embeddings(candidate, drawn(10), few.screened, store=store) is not None
+    assert find_embeddings(candidate, many, many.screened, store=store) is None  # five of them were dropped
 
 
 def test_other_texts_of_the_same_images_need_no_image_again(world, tmp_path):
@@ -92,10 +92,10 @@ def test_other_texts_of_the_same_images_need_no_image_again(world, tmp_path):
     spoken = spoken_in(task, ("a drawing of a {}.",))
     text = model.text_features(task.prompts, spoken.templates).numpy()
     reword(candidate, task, spoken, text=text, store=store)
-    assert find_embeddings(candidate, spoken, task.looked_at, store=store) is None  # nothing was known
-    seen = embed(candidate, task, task.looked_at, load=lambda: model, store=store)
+    assert find_embeddings(candidate, spoken, task.screened, store=store) is None  # nothing was known
+    seen = embed(candidate, task, task.screened, load=lambda: model, store=store)
     reword(candidate, task, spoken, text=text, store=store)
-    found = find_embeddings(candidate, spoken, task.looked_at, store=store)
+    found = find_embeddings(candidate, spoken, task.screened, store=store)
     np.testing.assert_array_equal(found.images, seen.images)
     np.testing.assert_array_equal(found.text, text)
     assert not np.allclose(found.text, seen.text)

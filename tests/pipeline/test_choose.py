@@ -68,7 +68,7 @@ def test_limits_and_the_plan_go_by_the_sizes_that_the_hub_tells(tmp_path: Path):
         free, told = chosen(names)
         assert list(free.downloads.values()) == bytes_of
         assert told[-1].startswith("up to ")
-        assert "to download for 2 models; a model is downloaded when it is looked at" in told[-1]
+        assert "to download for 2 models; a model is downloaded when it is screened" in told[-1]
         small = min(bytes_of)
         assert small < max(bytes_of)
         limited, _ = chosen(names, limits=Limits(max_download_bytes=small))

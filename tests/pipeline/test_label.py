@@ -91,8 +91,8 @@ def test_only_images_and_classes_of_the_task(session, path, label):
     assert not session.labels_path.exists()
 
 
-def test_nobody_was_looked_at(session):
-    with pytest.raises(CandidateError, match="at least one candidate must be looked at"):
+def test_nobody_was_screened(session):
+    with pytest.raises(CandidateError, match="at least one candidate must be screened"):
         LabelSession(
             session.task, ranking=Ranking(task="t", ranked=()), measured=[Measurement(candidate="a")], labels={}
         )
@@ -133,7 +133,7 @@ def test_the_file_is_no_image(heap, monkeypatch):
         vlmsel_auto.label(".", classes=SHAPES)
 
 
-def test_a_work_directory_that_cannot_be_written_is_told_before_anybody_is_looked_at(heap, tmp_path):
+def test_a_work_directory_that_cannot_be_written_is_told_before_anybody_is_screened(heap, tmp_path):
     (tmp_path / "file").touch()
     seen = []
     with pytest.raises(WorkdirError, match="the work directory cannot be written here"):

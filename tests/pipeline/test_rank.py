@@ -1,4 +1,4 @@
-"""Measuring candidates under a deadline: who is looked at first, and what becomes of those who are not."""
+"""Measuring candidates under a deadline: who is screened first, and what becomes of those who are not."""
 
 import shutil
 import time
@@ -39,7 +39,9 @@ def rank(task, tmp_path, *, deadline):
         )
     )  # fmt: skip
     steps = [each for each in events if isinstance(each, StageProgress)]
-    return ranked.ranking, *([each.text for each in steps if each.stage == stage] for stage in ("looks", "profiles"))
+    return ranked.ranking, *(
+        [each.text for each in steps if each.stage == stage] for stage in ("screenings", "profiles")
+    )
 
 
 def test_a_model_folder_without_weights_is_told_and_the_others_are_ranked(tmp_path):
@@ -73,7 +75,7 @@ def test_a_heap_is_ranked_for_the_day_when_it_is_tuned(tmp_path):
         assert ("alignment" in found[truth].ranked[0].signals) == (truth == "tuned")
 
 
-def test_a_ranking_by_few_labels_looks_at_files_that_have_none(tmp_path):
+def test_a_ranking_by_few_labels_screenings_at_files_that_have_none(tmp_path):
     root = tmp_path / "task"
     shutil.move(draw_task(tmp_path / "shapes", train=4, test=0) / "train", root / "labelled")
     write_heap(root / "unlabelled", count=90, size=16)
@@ -83,32 +85,32 @@ def test_a_ranking_by_few_labels_looks_at_files_that_have_none(tmp_path):
     assert {"alignment", "logme"} <= set(ranking.ranked[0].signals)
 
 
-def test_everyone_is_looked_at_where_that_is_cheap_and_the_library_says_whom_first(task, tmp_path):
-    _, looked, profiled = rank(task, tmp_path, deadline=time.monotonic() + 3600)
+def test_everyone_is_screened_where_that_is_cheap_and_the_library_says_whom_first(task, tmp_path):
+    _, screening, profiled = rank(task, tmp_path, deadline=time.monotonic() + 3600)
     library = default_library()
     rows = [library.candidate_ids.index(name) for name in NAMES]
     truth = np.where(np.isfinite(library.tuned), library.tuned, library.zero_shot)[rows]
-    assert looked[0] == NAMES[int(np.nanmean(truth - truth.mean(axis=0), axis=1).argmax())]
-    assert sorted(looked) == sorted(profiled) == sorted(NAMES)
+    assert screening[0] == NAMES[int(np.nanmean(truth - truth.mean(axis=0), axis=1).argmax())]
+    assert sorted(screening) == sorted(profiled) == sorted(NAMES)
 
 
 def test_candidates_that_the_deadline_left_are_ranked_by_the_library_alone(task, tmp_path):
-    ranking, looked, _ = rank(task, tmp_path, deadline=time.monotonic() - 1)
-    assert looked == []
-    assert sorted(ranking.order) == sorted(NAMES) == sorted(ranking.not_looked)
+    ranking, screening, _ = rank(task, tmp_path, deadline=time.monotonic() - 1)
+    assert screening == []
+    assert sorted(ranking.order) == sorted(NAMES) == sorted(ranking.not_screened)
     assert {line.basis for line in ranking.ranked} == {"library"}
-    assert all("no time was left" in each.reason for each in ranking.not_looked.values())
-    assert any("0 of 3 candidates were looked at" in note for note in ranking.notes)
+    assert all("no time was left" in each.reason for each in ranking.not_screened.values())
+    assert any("0 of 3 candidates were screened" in note for note in ranking.notes)
 
 
 def test_when_time_is_short_embeddings_are_all(task, tmp_path, monkeypatch):
     monkeypatch.setattr(profiles, "_PROFILE_SHARE", 1e-9)
-    ranking, looked, profiled = rank(task, tmp_path, deadline=time.monotonic() + 3600)
-    assert len(looked) == len(NAMES)
+    ranking, screening, profiled = rank(task, tmp_path, deadline=time.monotonic() + 3600)
+    assert len(screening) == len(NAMES)
     assert profiled == []  # conductance takes longer than embeddings, and even those took too long
     monkeypatch.setattr(profiles, "_PROFILE_TIMES", -1.0)
-    ranking, looked, profiled = rank(task, tmp_path, deadline=time.monotonic() + 3600)
-    assert looked == []  # they are kept
+    ranking, screening, profiled = rank(task, tmp_path, deadline=time.monotonic() + 3600)
+    assert screening == []  # they are kept
     assert len(profiled) == 1  # which shows how long it takes
     assert {line.basis for line in ranking.ranked} == {"library and labels"}
     assert any("no conductance profiles" in note for note in ranking.notes)

@@ -34,7 +34,7 @@ from vlmsel_auto.records import Budget, StoppedBy
 from vlmsel_auto.reporting.report import load as load_report
 
 QUICK = ("ConvNeXt-Mi-64.synth-m", "RN-Mi-64.glyph-s", "EffNet-Mi-64.all-m")
-NOT_LEARNED = "not added to the library: no candidate was looked at"
+NOT_LEARNED = "not added to the library: no candidate was screened"
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +263,7 @@ def test_a_budget_too_short_for_a_trial_is_no_failure_of_trials(shapes, no_libra
     assert cut.stopped_by == "budget"
 
 
-def test_a_budget_that_is_over_before_any_look_ends_with_a_model_and_is_said(shapes, tmp_path, monkeypatch):
+def test_a_budget_that_is_over_before_any_screening_ends_with_a_model_and_is_said(shapes, tmp_path, monkeypatch):
     monkeypatch.setenv("VLMSEL_LIBRARY", str(tmp_path / "mine.safetensors"))
     said = []
     late = vlmsel_auto.search(
@@ -273,9 +273,9 @@ def test_a_budget_that_is_over_before_any_look_ends_with_a_model_and_is_said(sha
     assert late.stopped_by == "budget"
     assert [each.spec.method for each in late.trials] == ["zero_shot"]
     assert late.best.model_dir.is_dir()
-    assert late.ranking.not_looked
+    assert late.ranking.not_screened
     (warning,) = (each.text for each in said if each.level == "warning")
-    assert re.match("no candidate was looked at: the start took .* of .*; give more time", warning)
+    assert re.match("no candidate was screened: the start took .* of .*; give more time", warning)
     assert any(NOT_LEARNED in each for each in load_report(late.report_dir).notes)
 
 
@@ -330,7 +330,7 @@ def test_a_finished_search_is_a_source_task_of_the_next(shapes, tmp_path, monkey
         shapes, candidates=QUICK, method=["zero_shot", "probe"], budget=Budget(trials=3), workdir=tmp_path / "w",
         sink=lambda event: said.append(event) if isinstance(event, Notice) else None,
     )  # fmt: skip
-    assert not first.ranking.not_looked
+    assert not first.ranking.not_screened
     assert not [each for each in said if each.level == "warning"]
     assert not any(NOT_LEARNED in each for each in load_report(first.report_dir).notes)
     known = user_library()
@@ -385,9 +385,9 @@ def test_a_disk_that_takes_no_more_is_one_line_and_the_search_goes_on_later(shap
     assert [trial["state"] for trial in json.loads(done.stdout)["trials"]] == ["complete"]
 
 
-def interrupted_after(looks):
+def interrupted_after(screenings):
     def sink(event):
-        if isinstance(event, StageProgress) and (event.stage, event.done) == ("looks", looks):
+        if isinstance(event, StageProgress) and (event.stage, event.done) == ("screenings", screenings):
             raise KeyboardInterrupt
 
     return sink
@@ -404,7 +404,7 @@ def test_interrupted_while_looking_the_best_so_far_is_a_model_and_the_search_goe
     assert first.stopped_by is StoppedBy.INTERRUPTED
     assert [each.spec.method for each in first.trials] == ["zero_shot", "probe"]
     assert first.best.model_dir.is_dir()
-    assert len(first.ranking.not_looked) == 2
+    assert len(first.ranking.not_screened) == 2
     again = search(discard)
     assert again.trials[:2] == first.trials
     assert len(again.trials) == 4

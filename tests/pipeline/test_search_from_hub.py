@@ -16,8 +16,8 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.events import Notice
 from vlmsel_auto.library.places import default_library
 from vlmsel_auto.models.hubfiles import sources_for
-from vlmsel_auto.pipeline.look import look_at
 from vlmsel_auto.pipeline.rank import views_of
+from vlmsel_auto.pipeline.screen import screen
 from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.tasks.task import load_task
 
@@ -128,9 +128,9 @@ def test_a_hub_that_is_gone_is_not_waited_for_again_and_again(hub, shapes, tmp_p
             task=task, candidates=found, library=default_library(), price=0.0, device="cpu",
             store=Store(tmp_path / "store"), sink=events.append,
         )  # fmt: skip
-        looked = look_at(session, kept={})
-    gone = [why for why in looked.failures.values() if "cannot be reached any more" in why]
-    assert len(looked.failures) == len(names)
+        screening = screen(session, kept={})
+    gone = [why for why in screening.failures.values() if "cannot be reached any more" in why]
+    assert len(screening.failures) == len(names)
     assert len(gone) == len(names) - 3
     assert any(isinstance(each, Notice) and "cannot be reached any more" in each.text for each in events)
 

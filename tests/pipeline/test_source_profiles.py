@@ -1,4 +1,4 @@
-"""Source profiles in the visit of a look: when they are made, and that later rankings use them."""
+"""Source profiles in the visit of a screening: when they are made, and that later rankings use them."""
 
 import time
 from dataclasses import replace
@@ -48,11 +48,11 @@ def test_without_a_pack_there_is_nothing_to_make():
 
 def test_without_a_deadline_profiles_take_no_longer_than_the_looks(model, tmp_path):
     made, events = profiles(tmp_path)
-    made.visit(model, image_seconds=1.0, look_seconds=100.0, deadline=None)  # a task would take 3 x 9 x 8 s
+    made.visit(model, image_seconds=1.0, screening_seconds=100.0, deadline=None)  # a task would take 3 x 9 x 8 s
     assert made.made == {}
-    made.visit(model, image_seconds=1.0, look_seconds=100.0, deadline=None)
+    made.visit(model, image_seconds=1.0, screening_seconds=100.0, deadline=None)
     assert made.made == {}
-    made.visit(model, image_seconds=1.0, look_seconds=300.0, deadline=None)
+    made.visit(model, image_seconds=1.0, screening_seconds=300.0, deadline=None)
     assert made.made == {"own": 3}  # the first took far less than was expected
     assert 0 < made.spent < 60
     assert made.notes() == ["made 3 source profiles of 1 candidate while they were loaded: later rankings use them"]
@@ -63,12 +63,12 @@ def test_without_a_deadline_profiles_take_no_longer_than_the_looks(model, tmp_pa
 def test_with_a_deadline_they_take_a_tenth_of_the_time(model, tmp_path):
     now = time.monotonic()
     made, _ = profiles(tmp_path, began=now)
-    made.visit(model, image_seconds=1.0, look_seconds=1e6, deadline=now + 2000)
+    made.visit(model, image_seconds=1.0, screening_seconds=1e6, deadline=now + 2000)
     assert made.made == {}
-    made.visit(model, image_seconds=1.0, look_seconds=0.0, deadline=now + 3000)
+    made.visit(model, image_seconds=1.0, screening_seconds=0.0, deadline=now + 3000)
     assert made.made == {"own": 3}
     late, _ = profiles(tmp_path / "late", began=now - 1e6)
-    late.visit(model, image_seconds=1.0, look_seconds=1e6, deadline=time.monotonic() + 100)
+    late.visit(model, image_seconds=1.0, screening_seconds=1e6, deadline=time.monotonic() + 100)
     assert late.made == {}  # it would end after the deadline
 
 
@@ -76,11 +76,11 @@ def test_what_time_was_not_enough_for_comes_with_the_next_visit(model, tmp_path)
     made, _ = profiles(tmp_path)
     first, *others = made.tasks
     alone = replace(made, tasks=[first])
-    alone.visit(model, image_seconds=0.0, look_seconds=1e6, deadline=None)
+    alone.visit(model, image_seconds=0.0, screening_seconds=1e6, deadline=None)
     known = user_library()
     assert missing_tasks(made.tasks, model.candidate, known=known) == others
     again = replace(made, known=known, made={})
-    again.visit(model, image_seconds=0.0, look_seconds=1e6, deadline=None)
+    again.visit(model, image_seconds=0.0, screening_seconds=1e6, deadline=None)
     assert again.made == {"own": 2}
     assert missing_tasks(made.tasks, model.candidate, known=user_library()) == []
 
@@ -94,9 +94,9 @@ def test_what_fails_is_told_and_raises_nothing(model, tmp_path):
     made, events = profiles(tmp_path)
     for path in made.tasks[0].root.glob("*.png"):
         path.unlink()
-    made.visit(model, image_seconds=0.0, look_seconds=1e6, deadline=None)
+    made.visit(model, image_seconds=0.0, screening_seconds=1e6, deadline=None)
     user_library_path().write_bytes(b"damaged")
-    replace(made, tasks=made.tasks[1:]).visit(model, image_seconds=0.0, look_seconds=1e6, deadline=None)
+    replace(made, tasks=made.tasks[1:]).visit(model, image_seconds=0.0, screening_seconds=1e6, deadline=None)
     texts = [each.text for each in events if isinstance(each, Notice)]
     assert "own has no source profile on drawn0" in texts[0]
     assert "source profiles were not added to your library" in texts[1]

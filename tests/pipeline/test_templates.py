@@ -19,7 +19,7 @@ from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.exporting import read_classifier
 from vlmsel_auto.pipeline import templates
-from vlmsel_auto.pipeline.look import Looked
+from vlmsel_auto.pipeline.screen import ScreeningResult
 from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.pipeline.templates import choose_templates
 from vlmsel_auto.ranking.templates import LEAST_VOTERS
@@ -114,31 +114,31 @@ def world(heap, tmp_path_factory):
     """Candidates, a task, and what looks at it found."""
     root, candidates = tmp_path_factory.mktemp("world"), resolve(NAMES)
     task, store = load_task(heap, workdir=root, classes=SHAPES), Store(root / "store")
-    return candidates, task, looks(candidates, task, store), store
+    return candidates, task, screenings(candidates, task, store), store
 
 
-def looks(candidates, task, store):
+def screenings(candidates, task, store):
     seen = {one.id: embed_target(zoo.load(one), task, store=store) for one in candidates}
-    return Looked(found=seen, failures={}, passed_over={}, forecast=None, seconds=1.0)
+    return ScreeningResult(found=seen, failures={}, passed_over={}, forecast=None, seconds=1.0)
 
 
 def chosen(world, *, store=None, deadline=None, **changes):
-    candidates, task, looked, kept = world
+    candidates, task, screening, kept = world
     session = Session(
         task=changes.get("task", task), candidates=candidates, library=default_library(), device="cpu",
         store=store or kept, sink=discard, deadline=deadline,
     )  # fmt: skip
-    return choose_templates(session, changes.get("looked", looked))
+    return choose_templates(session, changes.get("screening", screening))
 
 
 def test_measurements_under_the_new_words_are_kept_and_differ_by_texts_alone(world, found):
-    candidates, task, looked, store = world
+    candidates, task, screening, store = world
     result, _ = found
     spoken = chosen(world)
     assert spoken.task.templates == spoken.chosen == result.ranking.templates
     assert spoken.task.digest != task.digest
     for one in candidates:
-        before, after = looked.found[one.id], find_measurement(one, spoken.task, store=store)
+        before, after = screening.found[one.id], find_measurement(one, spoken.task, store=store)
         np.testing.assert_array_equal(after.features, before.features)
         texts = zoo.load(one).text_features(task.prompts, spoken.chosen).numpy()
         np.testing.assert_allclose(after.text_features, texts, atol=1e-6)
@@ -151,15 +151,15 @@ def test_words_of_the_user_stay(world):
 
 
 def test_few_candidates_leave_the_words_alone(world):
-    _, _, looked, _ = world
-    few = dict(list(looked.found.items())[: LEAST_VOTERS - 1])
-    found = chosen(world, looked=replace(looked, found=few))
+    _, _, screening, _ = world
+    few = dict(list(screening.found.items())[: LEAST_VOTERS - 1])
+    found = chosen(world, screening=replace(screening, found=few))
     assert (found.chosen, found.note) == ((), "")
 
 
-def test_interrupted_looks_leave_the_words_alone(world):
-    _, _, looked, _ = world
-    assert chosen(world, looked=replace(looked, interrupted=True)).chosen == ()
+def test_interrupted_screenings_leave_the_words_alone(world):
+    _, _, screening, _ = world
+    assert chosen(world, screening=replace(screening, interrupted=True)).chosen == ()
 
 
 def test_without_time_the_plain_template_stays_and_the_report_says_so(world, tmp_path):
@@ -180,15 +180,15 @@ def test_with_little_time_fewer_templates_are_tried(world, tmp_path, monkeypatch
     monkeypatch.setattr(templates, "wording", slow)
     monkeypatch.setattr(templates.time, "monotonic", lambda: clock[0])
     budget = len(NAMES) * len(BANK) / 2
-    found = chosen(world, store=Store(tmp_path), deadline=budget, looked=replace(world[2], seconds=budget))
+    found = chosen(world, store=Store(tmp_path), deadline=budget, screening=replace(world[2], seconds=budget))
     assert clock[0] <= budget
     tried = int(found.note.split(": of ")[1].split()[0]) if ": of " in found.note else None
     assert tried is not None
     assert 8 <= tried < len(BANK)
 
 
-def test_a_candidate_whose_text_tower_fails_is_named_and_its_look_counts_no_more(world, tmp_path, monkeypatch):
-    candidates, task, looked, _ = world
+def test_a_candidate_whose_text_tower_fails_is_named_and_its_screening_counts_no_more(world, tmp_path, monkeypatch):
+    candidates, task, screening, _ = world
     lost = candidates[-1].id
 
     def lost_one(candidate, prompts, words, *, load, store):
@@ -203,7 +203,7 @@ def test_a_candidate_whose_text_tower_fails_is_named_and_its_look_counts_no_more
         task=task, candidates=candidates, library=default_library(), device="cpu", store=Store(tmp_path),
         sink=heard.append,
     )  # fmt: skip
-    found = choose_templates(session, looked)
+    found = choose_templates(session, screening)
     assert found.chosen
-    assert lost not in found.looked.found
+    assert lost not in found.screening.found
     assert any(isinstance(event, Notice) and lost in event.text and "out of memory" in event.text for event in heard)

@@ -126,14 +126,14 @@ def test_nothing_is_learned_from_a_search_that_checked_nothing(found):
 
 
 def test_no_image_counts_as_one_of_the_first_class(heap, measured):
-    """Signals of labels have no part in the ranking, and no look has an accuracy."""
+    """Signals of labels have no part in the ranking, and no screening has an accuracy."""
     ranking = vlmsel_auto.rank(
         heap, candidates=NAMES, classes=SHAPES, library=default_library(), cache_dir=measured, images=20
     )
     assert all(line.evidence is None and line.basis == "library" for line in ranking.ranked)
     assert not {"knn", "logme", "leep", "true_class_zscore", "ridge_likelihood"} & set(ranking.ranked[0].signals)
     assert {"consensus", "top2_margin_cosine"} <= set(ranking.ranked[0].signals)
-    assert "no labels: 20 of 46 files were looked at, drawn by chance (--images)" in ranking.notes
+    assert "no labels: 20 of 46 files were screened, drawn by chance (--images)" in ranking.notes
     assert any("(zero-shot accuracy)" in note for note in ranking.notes)
 
 
@@ -242,10 +242,10 @@ def test_an_ensemble_of_one_is_none(heap, measured, tmp_path, monkeypatch):
     assert small.best.model_dir.is_dir()
 
 
-def test_without_time_for_any_look_there_is_a_model_all_the_same(heap, tmp_path):
+def test_without_time_for_any_screening_there_is_a_model_all_the_same(heap, tmp_path):
     options = {"candidates": NAMES[:2], "classes": SHAPES, "library": default_library(), "workdir": tmp_path / "w"}
     hurried = vlmsel_auto.search(heap, **options, budget=1e-3)
-    assert set(hurried.ranking.not_looked) == set(NAMES[:2])
+    assert set(hurried.ranking.not_screened) == set(NAMES[:2])
     assert hurried.best.candidate == hurried.ranking.order[0]
     assert read_classifier(hurried.best.model_dir).classes == SHAPES
     assert hurried.ensemble is None

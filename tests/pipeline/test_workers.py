@@ -53,7 +53,7 @@ def test_work_that_fails_closes_the_engine() -> None:
     assert not [each for each in psutil.Process().children(recursive=True) if "popen_loky" in " ".join(each.cmdline())]
 
 
-def test_a_search_on_two_workers_looks_tunes_and_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_on_two_workers_screenings_tunes_and_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLMSEL_CACHE", str(tmp_path / "cache"))
     heard: list[Event] = []
     result = search(
@@ -63,7 +63,7 @@ def test_a_search_on_two_workers_looks_tunes_and_exports(tmp_path: Path, monkeyp
     assert result.best is not None
     assert result.best.model_dir is not None
     assert {each.spec.candidate for each in result.trials} == set(NAMES)
-    assert [each.done for each in heard if isinstance(each, StageProgress) and each.stage == "looks"] == [1, 2, 3]
+    assert [each.done for each in heard if isinstance(each, StageProgress) and each.stage == "screenings"] == [1, 2, 3]
     assert [each.done for each in heard if isinstance(each, StageProgress) and each.stage == "profiles"] == [1, 2, 3]
     assert "--workers 2" in (result.report_dir / "report.json").read_text()
     again = search(

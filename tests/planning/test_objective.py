@@ -13,13 +13,13 @@ from helpers.published_world import drawn_table
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.planning.curves import Curve
 from vlmsel_auto.planning.history import expectations
-from vlmsel_auto.planning.looking import look_values, next_look
 from vlmsel_auto.planning.next_trial import NextTrial, next_trial
 from vlmsel_auto.planning.objective import ACCURACY, Cost, Objective, filled, read_objective, summed
-from vlmsel_auto.planning.outlook import Look
+from vlmsel_auto.planning.outlook import Screening
 from vlmsel_auto.planning.plan import make_plan
 from vlmsel_auto.planning.rungs import goes_on_at
 from vlmsel_auto.planning.scenarios import learn_scenarios
+from vlmsel_auto.planning.screening import next_screening, screening_values
 from vlmsel_auto.planning.tried import Left
 from vlmsel_auto.records import TrialOrigin
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE
@@ -126,16 +126,16 @@ def test_rungs_are_of_what_the_objective_leaves():
 
 def test_looks_go_to_whom_the_objective_leaves_most():
     known = learn_scenarios(drawn_table())
-    first = next_look(known, [])
+    first = next_screening(known, [])
     assert first is not None
     off = np.zeros(MODELS)
     off[first] = 0.4
-    other = next_look(known, [], charges=off)
+    other = next_screening(known, [], charges=off)
     assert other not in (first, None)
-    looks = [Look(candidate=other, accuracy=0.6, sd=0.03)]
-    for made in ([], looks):  # the portfolio's turn and that of expected improvement
-        assert look_values(known, made, charges=off)[first] < look_values(known, made)[first]
-        same = look_values(known, made, charges=np.full(MODELS, 0.1))
-        np.testing.assert_allclose(same, look_values(known, made), atol=1e-12)  # only differences count
+    screenings = [Screening(candidate=other, accuracy=0.6, sd=0.03)]
+    for made in ([], screenings):  # the portfolio's turn and that of expected improvement
+        assert screening_values(known, made, charges=off)[first] < screening_values(known, made)[first]
+        same = screening_values(known, made, charges=np.full(MODELS, 0.1))
+        np.testing.assert_allclose(same, screening_values(known, made), atol=1e-12)  # only differences count
     with pytest.raises(ValueError, match="charges must be 12 numbers"):
-        next_look(known, [], charges=np.zeros(1))
+        next_screening(known, [], charges=np.zeros(1))

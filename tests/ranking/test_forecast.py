@@ -3,16 +3,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmsel_auto.ranking.forecast import Forecast, in_standard_units, look_accuracy
+from vlmsel_auto.ranking.forecast import Forecast, in_standard_units, screening_accuracy
 from vlmsel_auto.ranking.signals import Embedded
 
 
-def forecast(mean, sd=None, looked=None) -> Forecast:
+def forecast(mean, sd=None, screened=None) -> Forecast:
     m = len(mean)
     return Forecast(
         mean=np.array(mean, dtype=float),
         sd=np.zeros(m) if sd is None else np.array(sd, dtype=float),
-        looked=np.zeros(m, dtype=bool) if looked is None else np.array(looked),
+        screened=np.zeros(m, dtype=bool) if screened is None else np.array(screened),
         published=np.ones(m, dtype=bool),
     )
 
@@ -25,16 +25,16 @@ def drawn(*, per_class: int, spread: float) -> Embedded:
     return Embedded(features=features, texts=texts, baseline=np.zeros(3), labels=labels)
 
 
-def test_a_look_is_exact_on_what_is_easy_and_chance_on_noise():
-    assert look_accuracy(drawn(per_class=8, spread=0.01))[0] == 1.0
-    accuracy, sd = look_accuracy(drawn(per_class=50, spread=50.0))
+def test_a_screening_is_exact_on_what_is_easy_and_chance_on_noise():
+    assert screening_accuracy(drawn(per_class=8, spread=0.01))[0] == 1.0
+    accuracy, sd = screening_accuracy(drawn(per_class=50, spread=50.0))
     assert accuracy == pytest.approx(1 / 3, abs=0.1)
     assert sd == pytest.approx(np.sqrt(0.6 * accuracy * (1 - accuracy) / 150), rel=0.05)
-    assert look_accuracy(drawn(per_class=8, spread=0.01))[1] > 0.0  # a perfect score on 24 images is no certainty
+    assert screening_accuracy(drawn(per_class=8, spread=0.01))[1] > 0.0  # a perfect score on 24 images is no certainty
 
 
 def test_with_one_image_a_class_the_zero_shot_accuracy_is_the_look():
-    assert look_accuracy(drawn(per_class=1, spread=0.01))[0] == 1.0
+    assert screening_accuracy(drawn(per_class=1, spread=0.01))[0] == 1.0
 
 
 @given(st.floats(0.1, 0.4), st.floats(0.5, 2.0))
@@ -52,7 +52,7 @@ def test_candidates_that_hardly_differ_are_not_blown_up():
     assert np.abs(score).max() < 0.01
 
 
-def test_evidence_orders_those_looked_at_and_moves_nobody_else():
+def test_evidence_orders_those_screened_and_moves_nobody_else():
     known = forecast([0.7, 0.69, 0.3, 0.2], [0.01, 0.01, 0.1, 0.1], [True, True, False, False])
     alone, _ = in_standard_units(known, None)
     both, _ = in_standard_units(known, np.array([0.0, 3.0, 99.0, -99.0]))
@@ -64,9 +64,9 @@ def test_evidence_orders_those_looked_at_and_moves_nobody_else():
 
 
 def test_some_of_a_forecast():
-    part = forecast([0.1, 0.2, 0.3], looked=[True, False, True]).of([2, 0])
+    part = forecast([0.1, 0.2, 0.3], screened=[True, False, True]).of([2, 0])
     assert part.mean.tolist() == [0.3, 0.1]
-    assert part.looked.tolist() == [True, True]
+    assert part.screened.tolist() == [True, True]
 
 
 def test_evidence_that_is_news_spreads_the_scores_and_narrows_the_rest():

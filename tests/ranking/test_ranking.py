@@ -108,7 +108,7 @@ def test_a_forecast_ranks_when_nothing_else_is_known():
     forecast = Forecast(
         mean=np.array([0.3, 0.6, 0.4]),
         sd=np.array([0.05, 0.05, 0.2]),
-        looked=np.zeros(3, dtype=bool),
+        screened=np.zeros(3, dtype=bool),
         published=np.array([True, True, False]),
     )
     ranking = rank_candidates(task="x", targets=targets, forecast=forecast)
@@ -127,15 +127,15 @@ def test_candidates_of_a_large_library_do_not_need_the_forecast(world, library):
     targets, labels = world.targets(0, per_class=4)
     m = len(targets)
     forecast = Forecast(
-        mean=np.linspace(0.9, 0.1, m), sd=np.full(m, 0.01), looked=np.ones(m, dtype=bool), published=np.ones(m, bool)
+        mean=np.linspace(0.9, 0.1, m), sd=np.full(m, 0.01), screened=np.ones(m, dtype=bool), published=np.ones(m, bool)
     )
     alone = rank_candidates(task="t00", targets=targets, labels=labels, library=library)
     both = rank_candidates(task="t00", targets=targets, labels=labels, library=library, forecast=forecast)
     assert [line.score for line in both.ranked] == [line.score for line in alone.ranked]
     few = library.select_tasks(library.task_names[1:5])
 
-    def bases(looked: np.ndarray) -> set[str]:
-        some = dataclasses.replace(forecast, looked=looked)
+    def bases(screened: np.ndarray) -> set[str]:
+        some = dataclasses.replace(forecast, screened=screened)
         return {
             line.basis
             for line in rank_candidates(task="t00", targets=targets, labels=labels, library=few, forecast=some).ranked

@@ -10,7 +10,7 @@ from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import rank_candidates
 
 
-def test_who_was_not_looked_at_stands_where_sources_alone_put_it(world, library):
+def test_who_was_not_screened_stands_where_sources_alone_put_it(world, library):
     targets, labels = world.targets(4, per_class=8)
     blind = {one.candidate: Measurement(candidate=one.candidate, activity=one.activity) for one in targets}
     alone = rank_candidates(task="t04", targets=[*blind.values()], library=library)
@@ -22,10 +22,12 @@ def test_who_was_not_looked_at_stands_where_sources_alone_put_it(world, library)
     for one in hidden:
         assert lines[one].score == pytest.approx(level[one].score)
         assert lines[one].sd == level[one].sd
-    looked = [one for one in world.ids if one not in hidden]
-    assert np.mean([lines[one].score for one in looked]) == pytest.approx(np.mean([level[one].score for one in looked]))
-    assert np.std([lines[one].score for one in looked]) > 0.1
-    assert all(lines[one].sd < level[one].sd for one in looked)
+    screened = [one for one in world.ids if one not in hidden]
+    assert np.mean([lines[one].score for one in screened]) == pytest.approx(
+        np.mean([level[one].score for one in screened])
+    )
+    assert np.std([lines[one].score for one in screened]) > 0.1
+    assert all(lines[one].sd < level[one].sd for one in screened)
 
 
 def without_signals(library):

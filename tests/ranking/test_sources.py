@@ -142,7 +142,7 @@ def test_zero_shot_accuracies_are_no_truth_beside_enough_tuned_ones(kept):
     np.testing.assert_array_equal(source_truth(bare, bare.candidate_ids, truth="zero_shot"), library.zero_shot)
 
 
-def test_candidates_that_were_only_looked_at_keep_what_is_known_of_them():
+def test_candidates_that_were_only_screened_keep_what_is_known_of_them():
     """The tuned accuracies of others do not take it away."""
     library = World(candidates=8, tasks=4).library()
     runs = library.tuned_runs.copy()

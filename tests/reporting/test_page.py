@@ -9,7 +9,7 @@ from selenium.webdriver.common.keys import Keys
 
 from helpers.browser import browser  # noqa: F401 - a fixture
 from helpers.report_world import NAMES, doubted, judged, make_ranking, make_report, make_trial, pictured
-from vlmsel_auto.records import Budget, NotLooked
+from vlmsel_auto.records import Budget, NotScreened
 from vlmsel_auto.reporting import views
 from vlmsel_auto.reporting.report import CandidateSummary
 
@@ -35,7 +35,9 @@ def page(tmp_path_factory):
     settings = {"learning_rate": 1e-3, "weight_decay": 1e-4, "augmentation": 0.4}
     trials[1] = replace(trials[1], spec=replace(trials[1].spec, settings=settings), reason="the time budget ended it",
         seconds=3725.0, curve=(0.5,) * 24, epochs_run=24)  # fmt: skip
-    ranking = replace(make_ranking(names), not_looked={LONG: NotLooked(reason="no time was left for it", seconds=3.0)})
+    ranking = replace(
+        make_ranking(names), not_screened={LONG: NotScreened(reason="no time was left for it", seconds=3.0)}
+    )
     report = make_report(
         ranking=ranking, trials=tuple(trials), mistakes=found, label_issues=doubted(found), budget=Budget(seconds=60.0),
         candidates=tuple(CandidateSummary(id=name, params=10**9, flops=8.8e7, size=64, latency=0.01) for name in names),

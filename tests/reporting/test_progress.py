@@ -223,10 +223,10 @@ def test_plain_sink_breaks_a_silence_with_what_is_being_done():
 def test_status_names_the_stage_while_no_trial_runs():
     made = Board(started=0.0)
     assert status(made, 1.0) == "getting ready for 1.0 s"
-    update(made, StageStarted(stage="looks", total=20), 1.0)
-    update(made, StageProgress(stage="looks", done=5, text="RN50/openai"), 11.0)
+    update(made, StageStarted(stage="screenings", total=20), 1.0)
+    update(made, StageProgress(stage="screenings", done=5, text="RN50/openai"), 11.0)
     assert status(made, 21.0) == "looks for 20 s, 5 of 20, RN50/openai, about 1:00 left"
-    update(made, StageFinished(stage="looks", seconds=80.0), 81.0)
+    update(made, StageFinished(stage="screenings", seconds=80.0), 81.0)
     assert status(made, 82.0) == ""
 
 

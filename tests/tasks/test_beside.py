@@ -1,4 +1,4 @@
-"""Images that looks see beside the labelled ones."""
+"""Images that screenings see beside the labelled ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def partly(tmp_path: Path) -> Path:
     return root
 
 
-def test_training_images_beyond_the_support_set_are_looked_at_up_to_160() -> None:
+def test_training_images_beyond_the_support_set_are_screened_up_to_160() -> None:
     train, support = np.arange(100, 400), np.arange(100, 400, 10)
     found = beside.further_images(train, support, seed=0)
     assert len(found) == 160 - 30
@@ -46,7 +46,7 @@ def test_a_labelled_folder_shows_more_than_its_support_set(tmp_path: Path) -> No
     task = load(draw_task(tmp_path / "shapes", train=6, test=2), shots=2)
     assert len(task.support) == 6
     assert set(task.others) == set(task.train) - set(task.support)
-    assert task.look_size == len(task.train)
+    assert task.screening_size == len(task.train)
     assert task.beside is None
 
 
@@ -59,22 +59,22 @@ def test_files_without_a_label_are_a_task_of_their_own(partly: Path) -> None:
     )  # fmt: skip
     assert len(task.beside.paths) == 30
     assert all(path.startswith("unlabelled/") for path in task.beside.paths)
-    assert task.look_size == len(task.train) + 30
+    assert task.screening_size == len(task.train) + 30
     assert task.beside.pixels.read(ImageView(size=8), np.arange(30)).shape == (30, 8, 8, 3)
     assert "files without a label: 30; the ranking looks at 30 of them, no model learns from them" in task.notes
     assert task.digest == load(partly).digest
 
 
-def test_no_more_are_drawn_than_looks_see(partly: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(beside, "LOOKED", 20)
+def test_no_more_are_drawn_than_screenings_see(partly: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside, "SCREENED_IMAGES", 20)
     task = load(partly)
-    assert task.look_size == 20
+    assert task.screening_size == 20
     assert task.beside is not None
     assert len(task.beside.paths) == 20 - len(task.train)
-    monkeypatch.setattr(beside, "LOOKED", 3)
+    monkeypatch.setattr(beside, "SCREENED_IMAGES", 3)
     task = load(partly)
     assert task.beside is None
-    assert task.look_size == len(task.support)
+    assert task.screening_size == len(task.support)
     assert "files without a label: 30; not used" in task.notes
 
 

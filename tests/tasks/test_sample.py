@@ -1,4 +1,4 @@
-"""How many images of a heap are looked at, which, and what is said of it."""
+"""How many images of a heap are screened, which, and what is said of it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -32,9 +32,9 @@ def refused() -> float:
 def test_a_given_number_is_kept_to(scan: Scan) -> None:
     sample = draw_sample(scan, images=5, seed=0)
     assert len(set(sample.positions.tolist())) == 5
-    assert sample.note == "no labels: 5 of 300 files were looked at, drawn by chance (--images)"
+    assert sample.note == "no labels: 5 of 300 files were screened, drawn by chance (--images)"
     for images in (300, None):
-        assert draw_sample(scan, images=images, seed=0).note == "no labels: all 300 files were looked at"
+        assert draw_sample(scan, images=images, seed=0).note == "no labels: all 300 files were screened"
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(150.0, 141), (250.0, 200), (1.0, LEAST), (1e6, 300)])
@@ -48,7 +48,7 @@ def test_the_note_says_what_bounds_the_sample(scan: Scan) -> None:
         return draw_sample(scan, images=size, seed=0).note
 
     timely = note(AsManyAsFit(candidates=2, image_seconds=lambda: 1e3, seconds=150e3))
-    assert timely.startswith("no labels: 141 of 300 files were looked at, drawn by chance, as many as fit in 150000 ")
+    assert timely.startswith("no labels: 141 of 300 files were screened, drawn by chance, as many as fit in 150000 ")
     assert "and 1000000 ms in all candidates; --images chooses another number)" in timely
     assert "the least that are: more than 60 seconds" in note(AsManyAsFit(candidates=2, image_seconds=lambda: 1e3))
     crowd = note(AsManyAsFit(candidates=500, image_seconds=lambda: 0.0, seconds=1e6))
@@ -75,7 +75,7 @@ def test_a_file_that_goes_takes_no_other_out_of_the_sample(scan: Scan) -> None:
 
 def test_a_search_that_goes_on_keeps_to_its_number(scan: Scan) -> None:
     size = AsManyAsFit(candidates=1, image_seconds=refused, earlier=7)
-    note = "no labels: 7 of 300 files were looked at, drawn by chance, as many as this search began with"
+    note = "no labels: 7 of 300 files were screened, drawn by chance, as many as this search began with"
     assert draw_sample(scan, images=size, seed=0).note == note
 
 
@@ -83,4 +83,4 @@ def test_few_images_are_not_timed(tmp_path: Path) -> None:
     Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
     few = scan_folder(tmp_path, classes=("a", "b"))
     sample = draw_sample(few, images=AsManyAsFit(candidates=1, image_seconds=refused), seed=0)
-    assert (sample.positions.tolist(), sample.note) == ([0], "no labels: all 1 files were looked at")
+    assert (sample.positions.tolist(), sample.note) == ([0], "no labels: all 1 files were screened")

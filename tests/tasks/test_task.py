@@ -510,7 +510,7 @@ def large(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return fill(root, "a", "b", count=20)
 
 
-def test_a_large_folder_is_the_same_task_and_says_what_was_not_looked_at(large: Path, tmp_path: Path) -> None:
+def test_a_large_folder_is_the_same_task_and_says_what_was_not_screened(large: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     task = load(large, shots=5, sink=events.append)
     assert isinstance(events[-1], StageFinished)

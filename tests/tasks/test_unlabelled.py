@@ -39,17 +39,17 @@ def test_a_flat_folder_with_names_is_a_task_without_labels(tmp_path: Path) -> No
     assert task.known_labels is None
     assert (task.labels == UNLABELLED).all()
     assert len(task.paths) == 12
-    np.testing.assert_array_equal(task.looked_at, np.arange(12))
+    np.testing.assert_array_equal(task.screened, np.arange(12))
     assert [len(part) for part in (task.train, task.val, task.test, task.support)] == [0, 0, 0, 0]
     assert task.folds == ()
-    assert task.notes == ("no labels: all 12 files were looked at",)
-    assert task.pixels.read(ImageView(size=16), task.looked_at).shape == (12, 16, 16, 3)
+    assert task.notes == ("no labels: all 12 files were screened",)
+    assert task.pixels.read(ImageView(size=16), task.screened).shape == (12, 16, 16, 3)
 
 
-def test_a_labelled_task_is_looked_at_by_its_support_set(tmp_path: Path) -> None:
+def test_a_labelled_task_is_screened_by_its_support_set(tmp_path: Path) -> None:
     task = load(draw_task(tmp_path / "shapes", train=4, test=2), shots=2)
     assert task.is_labelled
-    np.testing.assert_array_equal(task.looked_at, task.support)
+    np.testing.assert_array_equal(task.screened, task.support)
     np.testing.assert_array_equal(task.known_labels, task.labels[task.support])
 
 
@@ -162,7 +162,7 @@ def test_a_sample_is_drawn_once_and_said(tmp_path: Path) -> None:
     assert first.paths == again.paths != other.paths
     assert first.digest == again.digest != other.digest
     assert len(first.paths) == 10
-    assert first.notes == ("no labels: 10 of 30 files were looked at, drawn by chance (--images)",)
+    assert first.notes == ("no labels: 10 of 30 files were screened, drawn by chance (--images)",)
     with pytest.raises(TaskError, match="images must be at least 1"):
         load(root, classes=NAMED, images=0)
 

@@ -35,7 +35,7 @@ def _fields(record: object, *names: str) -> dict[str, Json]:
 
 
 def rank_json(ranking: Ranking, *, top: int) -> Json:
-    """``{"ranking": [{candidate, score, prior, evidence, p_best, p_top5, looked}, ...], "templates": [...]}``.
+    """``{"ranking": [{candidate, score, prior, evidence, p_best, p_top5, screened}, ...], "templates": [...]}``.
 
     The ranking is best first; templates are those that were chosen without labels, or none.
     """
@@ -44,7 +44,9 @@ def rank_json(ranking: Ranking, *, top: int) -> Json:
 
 def _ranking_json(ranking: Ranking) -> list[Json]:
     names = "candidate", "score", "prior", "evidence", "p_best", "p_top5"
-    return [{**_fields(line, *names), "looked": line.candidate not in ranking.not_looked} for line in ranking.ranked]
+    return [
+        {**_fields(line, *names), "screened": line.candidate not in ranking.not_screened} for line in ranking.ranked
+    ]
 
 
 def _trial_json(trial: TrialResult) -> Json:

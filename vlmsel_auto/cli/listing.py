@@ -16,16 +16,16 @@ from vlmsel_auto.library.published import expected_figures
 from vlmsel_auto.models.facts import Facts, facts_of
 from vlmsel_auto.models.limits import Excluded, Limits, unknowns, within
 from vlmsel_auto.models.machine import Machine, embedding_seconds
-from vlmsel_auto.planning.looking import next_look
 from vlmsel_auto.planning.scenarios import learn_scenarios, nothing_published
+from vlmsel_auto.planning.screening import next_screening
 from vlmsel_auto.recordjson import encode
 from vlmsel_auto.records import Candidate, FloatArray
 from vlmsel_auto.reporting.formatting import duration, percent, plural
 from vlmsel_auto.reporting.table import Column
 from vlmsel_auto.units import byte_count, milliseconds, thousands
 
-_LOOK_IMAGES: Final = 160  # that a look embeds
-_LEAST_SECONDS: Final = 1e-3  # of a look
+_SCREENING_IMAGES: Final = 160  # that a screening embeds
+_LEAST_SECONDS: Final = 1e-3  # of a screening
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +35,7 @@ class Line:
     candidate: Candidate
     facts: Facts
     latency: float | None  # predicted seconds of one image
-    look: float | None  # predicted seconds of a download and of embedding 160 images
+    seconds: float | None  # predicted seconds of a download and of embedding 160 images
     notes: tuple[str, ...]  # limits that could not be applied
 
 
@@ -51,7 +51,7 @@ class Listing:
 
 
 def list_candidates(candidates: Sequence[Candidate], *, limits: Limits, machine: Machine, bandwidth: float) -> Listing:
-    """Put candidates into the order in which they would be loaded if no look told anything new.
+    """Put candidates into the order in which they would be loaded if no screening told anything new.
 
     Raises:
         CandidateError: the limits exclude every one.
@@ -66,7 +66,7 @@ def list_candidates(candidates: Sequence[Candidate], *, limits: Limits, machine:
             candidate=named[each.candidate],
             facts=each,
             latency=embedding_seconds(each, images=1, machine=machine),
-            look=_look_seconds(each, machine=machine, bandwidth=bandwidth),
+            seconds=_screening_seconds(each, machine=machine, bandwidth=bandwidth),
             notes=unknowns(each, limits=limits, machine=machine),
         )
         for each in kept
@@ -87,8 +87,8 @@ def _with_figures(candidate: Candidate, row: FloatArray, imagenet: float) -> Fac
     return facts_of(candidate, mean_accuracy=float(row.mean()), imagenet=float(imagenet))
 
 
-def _look_seconds(facts: Facts, *, machine: Machine, bandwidth: float) -> float | None:
-    seconds = embedding_seconds(facts, images=_LOOK_IMAGES, machine=machine)
+def _screening_seconds(facts: Facts, *, machine: Machine, bandwidth: float) -> float | None:
+    seconds = embedding_seconds(facts, images=_SCREENING_IMAGES, machine=machine)
     if seconds is None or facts.download_bytes is None:
         return None
     return seconds + facts.download_bytes / bandwidth
@@ -101,12 +101,12 @@ def _order(lines: Sequence[Line]) -> tuple[list[int], bool]:
     table = expected_figures([each.candidate for each in lines])
     has_figures = bool((np.isfinite(table).sum(axis=0) > 1).sum() > 1)
     scenarios = learn_scenarios(table) if has_figures else nothing_published(len(lines))
-    known = [each.look for each in lines if each.look is not None]
+    known = [each.seconds for each in lines if each.seconds is not None]
     usual = float(np.median(known)) if known else 1.0
-    costs = np.array([max(usual if each.look is None else each.look, _LEAST_SECONDS) for each in lines])
+    costs = np.array([max(usual if each.seconds is None else each.seconds, _LEAST_SECONDS) for each in lines])
     least = np.full(len(lines), -np.inf)
     order: list[int] = []
-    while (place := next_look(scenarios, [], costs=costs, least=least)) is not None:
+    while (place := next_screening(scenarios, [], costs=costs, least=least)) is not None:
         order.append(place)
         least[place] = np.inf
     return order, has_figures
@@ -117,7 +117,7 @@ def _why(first: Line, *, has_figures: bool) -> str:
     reason = "it promises most for its time" if has_figures else "nothing is published of these and it takes least time"
     figure = "" if facts.mean_accuracy is None else f"published accuracy {percent(facts.mean_accuracy)}, "
     there = "on this disk" if facts.download_bytes == 0 else f"{byte_count(facts.download_bytes)} to download"
-    return f"first: {facts.candidate}, since {reason} ({figure}{there}, a look takes {duration(first.look)})"
+    return f"first: {facts.candidate}, since {reason} ({figure}{there}, a screening takes {duration(first.seconds)})"
 
 
 def listing_json(listing: Listing) -> Json:
@@ -131,7 +131,7 @@ def listing_json(listing: Listing) -> Json:
                     "family": line.candidate.family,
                     **{name: each for name, each in dataclasses.asdict(line.facts).items() if name != "candidate"},
                     "latency": line.latency,
-                    "look_seconds": line.look,
+                    "screening_seconds": line.seconds,
                     "notes": line.notes,
                 }
                 for line in listing.lines

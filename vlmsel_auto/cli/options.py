@@ -51,7 +51,7 @@ Images = Annotated[
         "--images",
         min=1,
         metavar="N",
-        help="Most images that are looked at where there are no labels; default: as many as 60 seconds, or a fifth "
+        help="Most images that are screened where there are no labels; default: as many as 60 seconds, or a fifth "
         "of a shorter time budget, allow on this machine, at least 100.",
     ),
 ]

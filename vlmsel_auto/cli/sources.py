@@ -28,7 +28,7 @@ def sources(
 ) -> None:
     """Keep a few images of each of some source tasks, once; the same command goes on after a kill.
 
-    With them a look at a model also makes its conductance profiles on these tasks, where there is time.
+    With them a screening of a model also makes its conductance profiles on these tasks, where there is time.
     """
     with guarded(debug=debug, as_json=as_json) as answer:
         from vlmsel_auto.measuring.source_pack import PUBLISHED, fetch_pack, pack_dir, plan_pack

@@ -30,19 +30,19 @@ _VERSION: Final = 4  # of what a measurement means: a change makes kept ones unu
 
 
 def profiled_images(task: Task) -> IntArray:
-    """Images that are profiled: a seeded draw of those that looks embed, the same for all; labels are not used.
+    """Images that are profiled: a seeded draw of those that screenings embed, the same for all; labels are not used.
 
     Of a heap without labels those that were drawn first, which other draws have, too.
     """
     if task.draw is not None:
         return task.draw.order[:PROFILE_IMAGES]
-    order = np.random.default_rng([0, 5]).permutation(len(task.looked_at))
-    return np.asarray(task.looked_at[order][:PROFILE_IMAGES], dtype=np.int64)
+    order = np.random.default_rng([0, 5]).permutation(len(task.screened))
+    return np.asarray(task.screened[order][:PROFILE_IMAGES], dtype=np.int64)
 
 
 def find_measurement(candidate: Candidate, task: Task, *, store: Store) -> Measurement | None:
     """What `measure_target`, or else `embed_target`, kept: the latter has no ``blocks``. Else None."""
-    seen = find_embeddings(candidate, task, task.looked_at, store=store)
+    seen = find_embeddings(candidate, task, task.screened, store=store)
     further = [find_embeddings(candidate, each, images, store=store) for each, images in _further(task)]
     if seen is None or None in further:
         return None
@@ -52,12 +52,12 @@ def find_measurement(candidate: Candidate, task: Task, *, store: Store) -> Measu
 
 
 def embed_target(model: LoadedModel, task: Task, *, store: Store) -> Measurement:
-    """Embed the images of the target that looks take, and its class names.
+    """Embed the images of the target that screenings take, and its class names.
 
     Raises:
         TrialUnavailable: the candidate's text tower cannot be used.
     """
-    return _look(model, task, profiled=None, store=store)
+    return _screen(model, task, profiled=None, store=store)
 
 
 def measure_target(model: LoadedModel, task: Task, *, store: Store) -> Measurement:
@@ -67,20 +67,20 @@ def measure_target(model: LoadedModel, task: Task, *, store: Store) -> Measureme
         ConductanceError: the tower has no conductance.
         TrialUnavailable: the candidate's text tower cannot be used.
     """
-    return _look(model, task, profiled=profiled_images(task), store=store)
+    return _screen(model, task, profiled=profiled_images(task), store=store)
 
 
-def _look(model: LoadedModel, task: Task, *, profiled: IntArray | None, store: Store) -> Measurement:
+def _screen(model: LoadedModel, task: Task, *, profiled: IntArray | None, store: Store) -> Measurement:
     # these first: what is told of the seconds an image takes is then what is kept, the least of both
     further = [embed(model.candidate, each, images, load=lambda: model, store=store) for each, images in _further(task)]
-    found = measure(model, task, images=task.looked_at, profiled=profiled, store=store)
+    found = measure(model, task, images=task.screened, profiled=profiled, store=store)
     return _with_others(found, further)
 
 
 def _further(task: Task) -> list[tuple[Task, IntArray]]:
-    """Images that looks embed beside those that have labels."""
+    """Images that screenings embed beside those that have labels."""
     parts = [(task, task.others)] if len(task.others) else []
-    return parts if task.beside is None else [*parts, (task.beside, task.beside.looked_at)]
+    return parts if task.beside is None else [*parts, (task.beside, task.beside.screened)]
 
 
 def _with_others(found: Measurement, further: Sequence[Embeddings]) -> Measurement:

@@ -34,14 +34,14 @@ def cells_of_search(
 ) -> list[Cell]:
     """One cell for every measured candidate; ``candidates`` may hold more.
 
-    Zero-shot accuracy is that on the labelled images that looks embed, so no model is run again; tuned and probed
+    Zero-shot accuracy is that on the labelled images that screenings embed, so no model is run again; tuned and probed
     accuracies are those of the best trials on the test split, where there were trials.
     """
     by_id = {one.id: one for one in candidates}
     build = Build(
         source=SEARCH,
         code_version=metadata.version("vlmsel-auto"),
-        settings=(("scalar", "margin"), ("seed", str(seed)), ("zero_shot", "training images of looks")),
+        settings=(("scalar", "margin"), ("seed", str(seed)), ("zero_shot", "training images of screenings")),
     )
     tuned, probed = _best(trials, trains=Trains.TOWER), _best(trials, trains=Trains.HEAD)
     support = task.support

@@ -10,14 +10,14 @@ from vlmsel_auto.models.download import is_cached
 from vlmsel_auto.models.facts import facts_of
 from vlmsel_auto.models.hub import cache_dir
 from vlmsel_auto.models.limits import Limits, why_not
-from vlmsel_auto.models.machine import Machine, look_embedding_seconds
+from vlmsel_auto.models.machine import Machine, screening_embedding_seconds
 from vlmsel_auto.models.presets import PRESETS, members
 from vlmsel_auto.records import Candidate
 from vlmsel_auto.units import byte_count
 
 # our own choices, by hand
-_LOOK_IMAGES: Final = 160  # that a look embeds
-_LOOK_SECONDS: Final = 120.0  # that it may take
+_SCREENING_IMAGES: Final = 160  # that a screening embeds
+_SCREENING_SECONDS: Final = 120.0  # that it may take
 _MEMORY_SHARE: Final = 0.8  # of what is free: images and labels need room too
 _ENOUGH: Final = 0.5  # share of the models that a preset adds to the smaller one
 
@@ -80,7 +80,7 @@ def _line(preset: str, count: int, machine: Machine, note: str) -> str:
     there_is = f"{machine.device}, {machine.cores} cores, {byte_count(machine.memory_bytes)} of free memory"
     return (
         f"candidates: {count} models of open_clip {PRESETS[preset].meaning} (preset {preset}, chosen for {there_is}); "
-        f"a model is downloaded when it is looked at{f'; {note}' if note else ''}"
+        f"a model is downloaded when it is screened{f'; {note}' if note else ''}"
     )
 
 
@@ -91,6 +91,6 @@ def _fits(candidate: Candidate, machine: Machine) -> bool:
 
 def _suits(candidate: Candidate, machine: Machine) -> bool:
     facts = facts_of(candidate)
-    seconds = look_embedding_seconds(facts, images=_LOOK_IMAGES, machine=machine)
-    is_quick = seconds is None or seconds <= _LOOK_SECONDS
+    seconds = screening_embedding_seconds(facts, images=_SCREENING_IMAGES, machine=machine)
+    is_quick = seconds is None or seconds <= _SCREENING_SECONDS
     return is_quick and _fits(candidate, machine) and not why_not(facts, limits=Limits(), machine=machine)

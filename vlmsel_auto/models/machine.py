@@ -41,7 +41,7 @@ class Machine:
     flops_per_second: float  # of products and convolutions in float32
     bytes_per_second: float  # of results written by operations that do little else
     correction: float = 1.0  # measured over predicted seconds, by `corrected`
-    bfloat16_gain: float = 1.0  # how much sooner looks are expected to embed in bfloat16; 1: no units for it
+    bfloat16_gain: float = 1.0  # how much sooner screenings are expected to embed in bfloat16; 1: no units for it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,8 +105,8 @@ def embedding_seconds(facts: Facts, *, images: int, machine: Machine) -> float |
     return machine.correction * images * of_one
 
 
-def look_embedding_seconds(facts: Facts, *, images: int, machine: Machine) -> float | None:
-    """The same for a look, which embeds in bfloat16 where that is sooner (`vlmsel_auto.models.precision`)."""
+def screening_embedding_seconds(facts: Facts, *, images: int, machine: Machine) -> float | None:
+    """The same for a screening, which embeds in bfloat16 where that is sooner (`vlmsel_auto.models.precision`)."""
     seconds = embedding_seconds(facts, images=images, machine=machine)
     return None if seconds is None else seconds / machine.bfloat16_gain
 

@@ -196,7 +196,7 @@ def _check_finite(model: nn.Module, *, candidate: Candidate) -> None:
 
 
 def _ends(values: torch.Tensor) -> torch.Tensor:
-    """The smallest and the largest value, NaN where one is: in a tenth of the time that a look at each takes."""
+    """The smallest and the largest value, NaN where one is: in a tenth of the time that a screening of each takes."""
     return torch.stack(torch.aminmax(values.detach())) if values.numel() else values.detach()
 
 

@@ -21,7 +21,7 @@ from vlmsel_auto.tasks.sample import SECONDS, AsManyAsFit
 
 def measured_latencies(candidates: Sequence[Candidate], task: Task, store: Store) -> dict[str, float]:
     """Seconds an image, by id, of the candidates that were loaded."""
-    seen = {one.id: find_embeddings(one, task, task.looked_at, store=store) for one in candidates}
+    seen = {one.id: find_embeddings(one, task, task.screened, store=store) for one in candidates}
     return {name: one.seconds for name, one in seen.items() if one is not None and math.isfinite(one.seconds)}
 
 

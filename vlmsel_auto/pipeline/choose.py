@@ -115,7 +115,7 @@ def _tell_downloads(found: Sequence[Candidate], downloads: Mapping[str, int], *,
     cached = len(remote) - len(wanted) - unknown
     if wanted or cached:
         text = plan_text(download_bytes=sum(wanted), models=len(wanted), cached=cached, unknown=unknown)
-        sink(Notice(text=f"{text}{'; a model is downloaded when it is looked at' if wanted else ''}"))
+        sink(Notice(text=f"{text}{'; a model is downloaded when it is screened' if wanted else ''}"))
 
 
 def _far_too_slow(kept: Sequence[Facts], limits: Limits, machine: Machine) -> dict[str, str]:

@@ -114,8 +114,8 @@ def learn_from(
         return f"not added to the library: the shipped library has this task as {shipped!r}, better measured"
     try:
         cells = cells_of_search(task=task, candidates=candidates, measured=measured, trials=trials, seed=seed)
-        if not cells:  # the time was over before the first look
-            return "not added to the library: no candidate was looked at"
+        if not cells:  # the time was over before the first screening
+            return "not added to the library: no candidate was screened"
         path, name = remember(cells=cells, run_sources=RUN_SOURCES)
     except LibraryError as error:
         sink(Notice(text=f"the search was not added to your library: {error}", level="warning"))

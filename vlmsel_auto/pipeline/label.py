@@ -1,4 +1,4 @@
-"""Which images to label next, asked by what the looked-at candidates say of them (docs/labelling.md)."""
+"""Which images to label next, asked by what the screened candidates say of them (docs/labelling.md)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def open_labelling(
     device: str = "auto",
     sink: Sink = discard,
 ) -> LabelSession:
-    """Look at the candidates on a folder's images, and begin with the labels that it has.
+    """Screen the candidates on a folder's images, and begin with the labels that it has.
 
     Arguments and errors as for `label`.
     """
@@ -89,7 +89,7 @@ def open_labelling(
         sink(Notice(text=note))
     beyond = len(set(known.labels) - set(task.paths))
     if beyond:
-        sink(Notice(text=f"{plural(beyond, 'label')} of images that are not among those looked at stay unused here"))
+        sink(Notice(text=f"{plural(beyond, 'label')} of images that are not among those screened stay unused here"))
     return session
 
 
@@ -126,7 +126,7 @@ def label(
         offline: as for `rank`.
         classes: as for `rank`.
         unlabelled: names of folders are no classes; labels in labels.csv count all the same.
-        images: as for `rank`; only those that are looked at are asked for.
+        images: as for `rank`; only those that are screened are asked for.
         seed: as for `rank`.
         library: as for `rank`.
         cache_dir: as for `rank`.

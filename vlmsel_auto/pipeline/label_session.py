@@ -35,11 +35,11 @@ class ToLabel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Standing:
-    """Who is best zero-shot, by the labels that are known; candidates that were looked at, the least loss first."""
+    """Who is best zero-shot, by the labels that are known; candidates that were screened, the least loss first."""
 
     known: int  # labels that were used
     p_best: Mapping[str, float]
-    accuracy: Mapping[str, float]  # expected on the images that were looked at
+    accuracy: Mapping[str, float]  # expected on the images that were screened
     loss: Mapping[str, float]  # accuracy that taking it now is expected to cost; of the first: what labels can gain
 
 
@@ -73,11 +73,11 @@ class LabelSession:
         """Begin with the ``labels`` (path -> class) that the folder has.
 
         Raises:
-            CandidateError: no candidate could be looked at.
+            CandidateError: no candidate could be screened.
         """
         seen = [one for one in measured if one.embedded() is not None and one.candidate not in ranking.failures]
         if not seen:
-            raise CandidateError(f"at least one candidate must be looked at, but got {dict(ranking.failures)}")
+            raise CandidateError(f"at least one candidate must be screened, but got {dict(ranking.failures)}")
         self.task = task
         self.purpose: Purpose = purpose
         self.names = tuple(one.candidate for one in seen)

@@ -14,7 +14,7 @@ from vlmsel_auto.engines.engine import Channel, Shared
 from vlmsel_auto.events import Notice, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.measuring.measure import PROFILE_IMAGES, measure_target
 from vlmsel_auto.pipeline.each_candidate import attempt, for_each
-from vlmsel_auto.pipeline.look import Looked
+from vlmsel_auto.pipeline.screen import ScreeningResult
 from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Candidate, Task
@@ -43,8 +43,8 @@ class ProfileJob:
         return attempt(measured)
 
 
-def with_profiles(session: Session, looked: Looked) -> Mapping[str, Measurement]:
-    """What the looks found, with conductance where source tasks can be compared by it.
+def with_profiles(session: Session, screening: ScreeningResult) -> Mapping[str, Measurement]:
+    """What the screenings found, with conductance where source tasks can be compared by it.
 
     That is paid for candidates that the library has profiles of, and for those on this disk, which own searches will
     add. It is compared, so all of them have it or none: with a deadline, none where it takes over a quarter of the
@@ -52,29 +52,31 @@ def with_profiles(session: Session, looked: Looked) -> Mapping[str, Measurement]
 
     Args:
         session: its task is the target, in the templates that were chosen.
-        looked: what the looks found.
+        screening: what the screenings found.
     """
     sources = session.sources
     known = dict(zip(sources.candidate_ids, sources.has_profiles, strict=True))
     useful = [
         one
         for one in session.candidates
-        if one.id in looked.found and (known.get(one.id, False) or one.path is not None)
+        if one.id in screening.found and (known.get(one.id, False) or one.path is not None)
     ]
-    missing = [one for one in useful if not looked.found[one.id].blocks]
+    missing = [one for one in useful if not screening.found[one.id].blocks]
     deadline = session.deadline
-    allowed = None if deadline is None else _PROFILE_SHARE * (looked.seconds + max(0.0, deadline - time.monotonic()))
-    embedding = sum(looked.found[one.id].seconds for one in missing if math.isfinite(looked.found[one.id].seconds))
-    expected = _PROFILE_TIMES * embedding * min(PROFILE_IMAGES, len(session.task.looked_at))
-    hurried = allowed is not None and (looked.passed_over or expected > allowed)
+    allowed = None if deadline is None else _PROFILE_SHARE * (screening.seconds + max(0.0, deadline - time.monotonic()))
+    embedding = sum(
+        screening.found[one.id].seconds for one in missing if math.isfinite(screening.found[one.id].seconds)
+    )
+    expected = _PROFILE_TIMES * embedding * min(PROFILE_IMAGES, len(session.task.screened))
+    hurried = allowed is not None and (screening.passed_over or expected > allowed)
     if not missing or hurried:
-        return looked.found
+        return screening.found
     began = time.monotonic()
     text = "conductance of every candidate on the target"
     session.sink(StageStarted(stage="profiles", total=len(missing), text=text))
     found = _measure(session, missing, allowed=allowed)
     session.sink(StageFinished(stage="profiles", seconds=time.monotonic() - began))
-    return {**looked.found, **found}
+    return {**screening.found, **found}
 
 
 def _measure(session: Session, missing: Sequence[Candidate], *, allowed: float | None) -> dict[str, Measurement]:

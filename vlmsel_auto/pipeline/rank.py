@@ -1,4 +1,4 @@
-"""Task and candidates to a ranking: look at candidates, take conductance where it is compared, fuse with the library.
+"""Task and candidates to a ranking: screen candidates, take conductance where it is compared, fuse with the library.
 
 One candidate that fails (weights missing, out of memory) is named with its reason; the others go on.
 """
@@ -28,9 +28,9 @@ from vlmsel_auto.models.hub import hub_offline
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
 from vlmsel_auto.pipeline.affordable import affordable_sample
 from vlmsel_auto.pipeline.choose import AUTO, choose
-from vlmsel_auto.pipeline.look import Looked, look_at
 from vlmsel_auto.pipeline.profiles import with_profiles
 from vlmsel_auto.pipeline.result import RankResult
+from vlmsel_auto.pipeline.screen import ScreeningResult, screen
 from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.pipeline.source_profiles import open_source_profiles
 from vlmsel_auto.pipeline.templates import choose_templates
@@ -58,7 +58,7 @@ class Ranked:
     ranking: Ranking
     measurements: Sequence[Measurement]
     task: Task  # in the templates that were chosen, if any
-    interrupted: bool = False  # someone asked to end while candidates were looked at
+    interrupted: bool = False  # someone asked to end while candidates were screened
 
 
 def rank(
@@ -92,7 +92,7 @@ def rank(
         shots: labelled training images a class that the ranking may look at.
         classes: names of all classes, which images without labels need; None: what task.toml, or else the labels, say.
         unlabelled: names of folders are no classes, and labels are not used.
-        images: most images that are looked at where there are no labels; None: as many as 60 seconds and half a
+        images: most images that are screened where there are no labels; None: as many as 60 seconds and half a
             gigabyte allow, at least 100, see `sample.AsManyAsFit`.
         truth: what is predicted: "tuned" accuracy, which images without labels predict, too, for the day when they have
             some, or that of the "zero_shot" classifier; None: tuned where there are labels, else zero-shot.
@@ -139,16 +139,16 @@ def rank_task(
     catches_interrupt: bool = False,
     truth: Truth | None = None,
 ) -> Ranked:
-    """Look at the candidates of a session and rank them on its task.
+    """Screen the candidates of a session and rank them on its task.
 
     Candidates that fail stand in ``Ranking.failures`` beside those of the session, and not in its order; those that
-    were not looked at stand in its order by what is known without.
+    were not screened stand in its order by what is known without.
 
     Args:
         session: the task and its candidates.
         earlier: a ranking of an earlier run: it is followed as it is, and nothing is measured.
-        profile_sources: looks make source profiles for the user's library, where there is a pack of source images.
-        catches_interrupt: as for `look.look_at`.
+        profile_sources: screenings make source profiles for the user's library, where there is a pack of source images.
+        catches_interrupt: as for `screen.screen`.
         truth: as for `rank`.
 
     Raises:
@@ -161,11 +161,11 @@ def rank_task(
         sink(RankingReady(ranking=earlier))
         return Ranked(ranking=earlier, measurements=tuple(kept.values()), task=spoken)
     profiles = open_source_profiles(session.library, sink=sink) if profile_sources else None
-    looked = look_at(session, kept=kept, profiles=profiles, catches_interrupt=catches_interrupt)
-    chosen = choose_templates(session, looked)
-    session, task, looked = replace(session, task=chosen.task), chosen.task, chosen.looked
-    found = looked.found if looked.interrupted else with_profiles(session, looked)
-    failures = {**session.failures, **looked.failures}
+    screening = screen(session, kept=kept, profiles=profiles, catches_interrupt=catches_interrupt)
+    chosen = choose_templates(session, screening)
+    session, task, screening = replace(session, task=chosen.task), chosen.task, chosen.screening
+    found = screening.found if screening.interrupted else with_profiles(session, screening)
+    failures = {**session.failures, **screening.failures}
     usable = [one for one in candidates if one.id not in failures]
     if not usable:
         reasons = "; ".join(f"{name}: {why}" for name, why in failures.items())
@@ -183,18 +183,18 @@ def rank_task(
             labels=task.known_labels,
             library=session.sources,
             truth=truth,
-            forecast=looked.forecast.of([place for place, one in enumerate(candidates) if one.id not in failures]),
+            forecast=screening.forecast.of([place for place, one in enumerate(candidates) if one.id not in failures]),
             correlation=error_correlation(usable),
             failures=failures,
             seed=session.seed,
         )
     notes = [chosen.note] if chosen.note else []
-    notes += [*ranking.notes, *notes_of(ranking, looked, session.sources, truth=truth, candidates=len(candidates))]
+    notes += [*ranking.notes, *notes_of(ranking, screening, session.sources, truth=truth, candidates=len(candidates))]
     notes += [] if profiles is None else profiles.notes()
-    ranking = replace(ranking, notes=tuple(notes), not_looked=looked.passed_over, templates=chosen.chosen)
+    ranking = replace(ranking, notes=tuple(notes), not_screened=screening.passed_over, templates=chosen.chosen)
     sink(StageFinished(stage="ranking", seconds=time.monotonic() - began))
     sink(RankingReady(ranking=ranking))
-    return Ranked(ranking=ranking, measurements=tuple(found.values()), task=task, interrupted=looked.interrupted)
+    return Ranked(ranking=ranking, measurements=tuple(found.values()), task=task, interrupted=screening.interrupted)
 
 
 def views_of(candidates: Sequence[Candidate]) -> tuple[ImageView, ...]:
@@ -203,12 +203,14 @@ def views_of(candidates: Sequence[Candidate]) -> tuple[ImageView, ...]:
     return found if len(found) <= _EAGER_VIEWS else ()
 
 
-def notes_of(ranking: Ranking, looked: Looked, library: Library, *, truth: Truth, candidates: int) -> list[str]:
-    """Sentences for the report, of a ranking by looks at some of so many candidates.
+def notes_of(
+    ranking: Ranking, screening: ScreeningResult, library: Library, *, truth: Truth, candidates: int
+) -> list[str]:
+    """Sentences for the report, of a ranking by screenings at some of so many candidates.
 
     Args:
         ranking: of the candidates.
-        looked: who was looked at.
+        screening: who was screened.
         library: the source tasks.
         truth: what of them the ranking learned from.
         candidates: how many there are.
@@ -224,10 +226,10 @@ def notes_of(ranking: Ranking, looked: Looked, library: Library, *, truth: Truth
             f"source profiles of {plural(len(by_pack), 'candidate')} come from your source images "
             "(vlmsel-auto library sources)"
         )
-    if looked.passed_over:
+    if screening.passed_over:
         notes.append(
-            f"{len(looked.found)} of {candidates} candidates were looked at; the others are placed by what is known "
-            f"of them without: {_some(list(looked.passed_over))}"
+            f"{len(screening.found)} of {candidates} candidates were screened; the others are placed by what is known "
+            f"of them without: {_some(list(screening.passed_over))}"
         )
     return notes
 

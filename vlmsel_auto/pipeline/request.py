@@ -43,7 +43,7 @@ class Images:
     shots: int = SHOTS
     classes: Sequence[str] | None = None
     unlabelled: bool = False
-    most: int | None = None  # that are looked at where there are no labels; None: as many as time allows
+    most: int | None = None  # that are screened where there are no labels; None: as many as time allows
     test_split: bool = True
     most_test: int | None = None
 

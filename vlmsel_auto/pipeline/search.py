@@ -22,7 +22,7 @@ from vlmsel_auto.pipeline.request import PRICE, Aim, Compute, Images, Places, Se
 from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.pipeline.run import Run
 from vlmsel_auto.pipeline.session import Session
-from vlmsel_auto.pipeline.time_shares import looking_seconds, sample_seconds
+from vlmsel_auto.pipeline.time_shares import sample_seconds, seconds_for_screening
 from vlmsel_auto.pipeline.with_labels import finish_with_labels
 from vlmsel_auto.pipeline.without_labels import finish_without_labels
 from vlmsel_auto.pipeline.workdir import (
@@ -103,8 +103,8 @@ def search(
             wall time; None: until no trial promises enough.
         price: points of the metric (hundredths) that a trial must promise for each minute that it takes, on top of .3.
         objective: what half the latency, parameters or memory of a model is worth, in points of the metric, as an
-            `Objective` or a text such as "latency=1,params=.5"; looks, trials, best model and ensemble follow it. The
-            ranking and the trials' figures stay those of the metric.
+            `Objective` or a text such as "latency=1,params=.5"; screenings, trials, best model and ensemble follow it.
+            The ranking and the trials' figures stay those of the metric.
         method: names of methods of tuning, such as "probe" (linear probe on cached features) or "finetune" (the whole
             visual tower); "all": every one that there is.
         shots: labelled training images a class that the ranking may look at; trials learn from all of them.
@@ -123,8 +123,8 @@ def search(
         device: as for `rank`.
         storage: ``postgresql://USER@HOST/DATABASE``, ``sqlite:///FILE`` or ``journal:///FILE`` of Optuna that finished
             trials are copied to, for dashboards.
-        workers: processes of this machine that looks and trials run in, so many at once; None: one after the other in
-            this process.
+        workers: processes of this machine that screenings and trials run in, so many at once; None: one after the other
+            in this process.
         ray: they run on a Ray cluster: "local" starts one on this machine, "auto" joins the one that runs on it,
             otherwise its address; see docs/many-machines.md.
         learn: add the outcome to the user's library as a source task, and source profiles of models that are loaded.
@@ -244,13 +244,13 @@ def _settings(request: SearchRequest, task: Task, listed: Chosen) -> dict[str, J
 
 def _until(budget: Budget, *, began: float, labelled: bool) -> float | None:
     """When looking must have ended."""
-    return None if budget.seconds is None else began + looking_seconds(budget.seconds, labelled=labelled)
+    return None if budget.seconds is None else began + seconds_for_screening(budget.seconds, labelled=labelled)
 
 
 def _rank(run: Run) -> Ranked:
     """The ranking of this run, or of an earlier one, kept where trials will be bound to it."""
     request, session = run.request, run.session
-    before_looks, earlier = run.seconds, read_ranking(run.workdir, sink=session.sink)
+    before_screening, earlier = run.seconds, read_ranking(run.workdir, sink=session.sink)
     ranked = rank_task(
         session,
         earlier=earlier,
@@ -258,15 +258,15 @@ def _rank(run: Run) -> Ranked:
         catches_interrupt=any(method_of(name).trains is not Trains.TOWER for name in request.aim.methods),
     )
     if request.budget.seconds is not None and earlier is None:
-        _warn_of_no_look(ranked, spent=before_looks, seconds=request.budget.seconds, sink=session.sink)
-    if session.task.is_labelled or not ranked.interrupted:  # without any trial, looks can go on later
+        _warn_of_no_screening(ranked, spent=before_screening, seconds=request.budget.seconds, sink=session.sink)
+    if session.task.is_labelled or not ranked.interrupted:  # without any trial, screenings can go on later
         save_ranking(run.workdir, ranked.ranking)
     return ranked
 
 
-def _warn_of_no_look(ranked: Ranked, *, spent: float, seconds: float, sink: Sink) -> None:
-    """Without a look the ranking says hardly more than published figures do."""
-    if ranked.interrupted or ranked.measurements or not ranked.ranking.not_looked:
+def _warn_of_no_screening(ranked: Ranked, *, spent: float, seconds: float, sink: Sink) -> None:
+    """Without a screening the ranking says hardly more than published figures do."""
+    if ranked.interrupted or ranked.measurements or not ranked.ranking.not_screened:
         return
-    text = f"no candidate was looked at: the start took {duration(spent)} of {duration(seconds)}; give more time"
+    text = f"no candidate was screened: the start took {duration(spent)} of {duration(seconds)}; give more time"
     sink(Notice(text=text, level="warning"))

@@ -1,4 +1,4 @@
-"""What candidates are looked at and ranked with: open from the first look to the last."""
+"""What candidates are screened and ranked with: open from the first screening to the last."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Session:
     sink: Sink  # takes events
     failures: Mapping[str, str] = field(default_factory=dict)  # candidates that were named but cannot be used -> why
     limits: Limits = NO_LIMITS  # of latency alone is judged here: who takes longer, or is expected to, cannot be used
-    objective: Objective = ACCURACY  # looks go to whom it expects to be worth most
+    objective: Objective = ACCURACY  # screenings go to whom it expects to be worth most
     machine: Machine | None = None  # this one, as measured; None: an ordinary one
     downloads: Mapping[str, int] = field(default_factory=dict)  # bytes still to come, by candidate, as the hub told
     seed: int = 0
     deadline: float | None = None  # `time.monotonic` after which no candidate is loaded; None: no end
-    price: float = POLICY.price  # accuracy that a look must promise for each minute that it takes
+    price: float = POLICY.price  # accuracy that a screening must promise for each minute that it takes
     engine: Engine = field(default_factory=InProcess)  # where models run, as many at once as it has slots
 
     @cached_property

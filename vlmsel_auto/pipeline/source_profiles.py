@@ -1,8 +1,8 @@
-"""Source profiles in the same visit: a model that a look has loaded is profiled on the source pack, if that is earned.
+"""Source profiles in the same visit: a model that a screening loaded is profiled on the source pack, if it earned that.
 
-Loading is what a look pays for, so a candidate's profiles are made while it is loaded anyway, and stay in the user's
-library. They serve later rankings, not this one, so their time is bounded, and they are made task by task, in one order
-for all candidates: what one visit has no time for, the next one makes.
+Loading is what a screening pays for, so a candidate's profiles are made while it is loaded anyway, and stay in the
+user's library. They serve later rankings, not this one, so their time is bounded, and they are made task by task, in
+one order for all candidates: what one visit has no time for, the next one makes.
 """
 
 from __future__ import annotations
@@ -43,23 +43,25 @@ class SourceProfiles:
     store: Store
     sink: Sink
     began: float = field(default_factory=time.monotonic)
-    earned: float = 0.0  # seconds of looks so far
+    earned: float = 0.0  # seconds of screenings so far
     spent: float = 0.0  # seconds of profiles so far
     made: dict[str, int] = field(default_factory=dict)  # profiles by candidate
 
-    def visit(self, model: LoadedModel, *, image_seconds: float, look_seconds: float, deadline: float | None) -> None:
+    def visit(
+        self, model: LoadedModel, *, image_seconds: float, screening_seconds: float, deadline: float | None
+    ) -> None:
         """Profile a loaded model on tasks of the pack that the library lacks, as long as the time is earned.
 
-        All profiles of a run together take at most as long as its looks so far; with a ``deadline`` (`time.monotonic`)
-        at most a tenth of the time from the beginning to it. Nothing is raised: what fails is told.
+        All profiles of a run together take at most as long as its screenings so far; with a ``deadline``
+        (`time.monotonic`) at most a tenth of the time from the beginning to it. Nothing is raised: what fails is told.
 
         Args:
-            model: just looked at.
+            model: just screened.
             image_seconds: to embed an image; NaN: unknown, nothing is made.
-            look_seconds: that the look took, download included.
-            deadline: of the looks.
+            screening_seconds: that the screening took, download included.
+            deadline: of the screenings.
         """
-        self.earned += look_seconds
+        self.earned += screening_seconds
         cells: list[Cell] = []
         expected = _SWEEP * path_points(model, CellSettings()) * image_seconds  # an image
         for task in missing_tasks(self.tasks, model.candidate, known=self.known):

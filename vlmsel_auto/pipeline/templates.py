@@ -19,7 +19,7 @@ from vlmsel_auto.measuring.wording import Wording, mean_text, wording
 from vlmsel_auto.models.embedding import reword
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.pipeline.each_candidate import attempt, for_each
-from vlmsel_auto.pipeline.look import Looked
+from vlmsel_auto.pipeline.screen import ScreeningResult
 from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.templates import LEAST_IMAGES, LEAST_VOTERS, Heard, choose_by_agreement
@@ -29,7 +29,7 @@ from vlmsel_auto.tasks.templates import BANK
 from vlmsel_auto.tasks.unlabelled import spoken_in
 
 _SHARE: Final = 0.5  # of the time for looking, at most: words tell more than conductance
-_FREE_SECONDS: Final = 120.0  # without a deadline: as long as the looks, or this long
+_FREE_SECONDS: Final = 120.0  # without a deadline: as long as the screenings, or this long
 _FEWEST: Final = 8  # templates that are worth trying
 _MOST_TEXTS: Final = 10_000  # of a candidate: a thousand classes in ten templates
 
@@ -57,40 +57,40 @@ class WordingJob:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Spoken:
-    """A task in the templates that were chosen, and what the looks found in these."""
+    """A task in the templates that were chosen, and what the screenings found in these."""
 
     task: Task
-    looked: Looked
+    screening: ScreeningResult
     chosen: tuple[str, ...] = ()  # templates; (): the task's own stay
     note: str = ""  # for the report, where some were tried
 
 
-def choose_templates(session: Session, looked: Looked) -> Spoken:
+def choose_templates(session: Session, screening: ScreeningResult) -> Spoken:
     """Speak of the classes of a task without labels, which names no templates, in those that candidates agree on.
 
-    Nothing is changed where fewer than six candidates saw twenty images, where the looks were interrupted, or where
-    there is no time for eight templates.
+    Nothing is changed where fewer than six candidates saw twenty images, where the screenings were interrupted, or
+    where there is no time for eight templates.
 
     Args:
         session: its store keeps texts, and what is known of the images under the new texts.
-        looked: what the looks found.
+        screening: what the screenings found.
     """
     task, deadline, sink = session.task, session.deadline, session.sink
-    unchanged = Spoken(task=task, looked=looked)
-    seeing = [one for one in session.candidates if one.id in looked.found]
+    unchanged = Spoken(task=task, screening=screening)
+    seeing = [one for one in session.candidates if one.id in screening.found]
     most = min(len(BANK), _MOST_TEXTS // task.n_classes)
-    few = len(seeing) < LEAST_VOTERS or len(task.looked_at) < LEAST_IMAGES or most < _FEWEST
-    if task.is_labelled or task.names_templates or looked.interrupted or few:
+    few = len(seeing) < LEAST_VOTERS or len(task.screened) < LEAST_IMAGES or most < _FEWEST
+    if task.is_labelled or task.names_templates or screening.interrupted or few:
         return unchanged
-    allowed = max(_FREE_SECONDS, looked.seconds)
+    allowed = max(_FREE_SECONDS, screening.seconds)
     if deadline is not None:
         left = max(0.0, deadline - time.monotonic())
-        allowed = min(left, _SHARE * (looked.seconds + left))
+        allowed = min(left, _SHARE * (screening.seconds + left))
     began = time.monotonic()
     sink(StageStarted(stage="templates", total=len(seeing), text=f"class names in {most} templates"))
     words = _words(session, seeing, most=most, allowed=allowed)
     if len(words) >= LEAST_VOTERS:
-        made = _agreed(task, looked, words, seeing=seeing, store=session.store)
+        made = _agreed(task, screening, words, seeing=seeing, store=session.store)
     else:
         why = "too few candidates could try others" if words else "there was no time to try others"
         made = replace(unchanged, note=f"class names are spoken as {quoted(BANK[:1])}: {why}")
@@ -99,14 +99,14 @@ def choose_templates(session: Session, looked: Looked) -> Spoken:
 
 
 def _agreed(
-    task: Task, looked: Looked, words: Mapping[str, Wording], *, seeing: Sequence[Candidate], store: Store
+    task: Task, screening: ScreeningResult, words: Mapping[str, Wording], *, seeing: Sequence[Candidate], store: Store
 ) -> Spoken:
-    """The task in the templates that those with words agree on; looks of the others count no more."""
+    """The task in the templates that those with words agree on; screenings of the others count no more."""
     tried = min(len(one.captions) for one in words.values())
     choice = choose_by_agreement(
         [
             Heard(
-                images=looked.found[name].features,
+                images=screening.found[name].features,
                 elsewhere=one.elsewhere.astype(np.float64),
                 captions=one.captions[:tried],
             )
@@ -116,7 +116,7 @@ def _agreed(
     chosen = tuple(BANK[place] for place in choice.places)
     if chosen == task.templates:
         note = f"class names are spoken as {quoted(chosen)}: in none of {tried - 1} others do candidates agree more"
-        return Spoken(task=task, looked=looked, note=note)
+        return Spoken(task=task, screening=screening, note=note)
     note = (
         f"class names are spoken as {quoted(chosen)}: of {tried} templates what candidates agree in most "
         f"(kappa {choice.kappa:.2f}, and {choice.before:.2f} in {quoted(BANK[:1])}); "
@@ -124,22 +124,30 @@ def _agreed(
     )
     spoken, places = spoken_in(task, chosen), list(choice.places)
     found = {
-        one.id: _reworded(one, task, spoken, text=mean_text(words[one.id].captions[places]), looked=looked, store=store)
+        one.id: _reworded(
+            one, task, spoken, text=mean_text(words[one.id].captions[places]), screening=screening, store=store
+        )
         for one in seeing
         if one.id in words
     }
-    return Spoken(task=spoken, looked=replace(looked, found=found), chosen=chosen, note=note)
+    return Spoken(task=spoken, screening=replace(screening, found=found), chosen=chosen, note=note)
 
 
 def _reworded(
-    candidate: Candidate, task: Task, spoken: Task, *, text: NDArray[np.float32], looked: Looked, store: Store
+    candidate: Candidate,
+    task: Task,
+    spoken: Task,
+    *,
+    text: NDArray[np.float32],
+    screening: ScreeningResult,
+    store: Store,
 ) -> Measurement:
     """What is known of a candidate under the new texts: what was measured under these before, or its embeddings."""
     kept = find_measurement(candidate, spoken, store=store)
     if kept is not None:
         return kept
     reword(candidate, task, spoken, text=text, store=store)
-    seen = looked.found[candidate.id]
+    seen = screening.found[candidate.id]
     return replace(seen, text_features=text.astype(np.float64), total=np.nan, activity=np.full(0, np.nan), blocks=())
 
 

@@ -1,4 +1,4 @@
-"""How a search shares out a budget of time: looks, trials, and what export and report need at the end."""
+"""How a search shares out a budget of time: screenings, trials, and what export and report need at the end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from vlmsel_auto.records import Budget
 from vlmsel_auto.tasks.sample import SECONDS
 
-_LOOK_SHARE: Final = 0.4  # of a time budget, at most, for looking at candidates before the first trial
+_SCREENING_SHARE: Final = 0.4  # of a time budget, at most, for looking at candidates before the first trial
 _SAMPLE_SHARE: Final = 0.2  # for images without labels, as predicted: it may take twice as long, and more comes after
 _CLOSING_SECONDS: Final = 2.5  # export, report and the end of the process take 1.4 on one core; no more than the share
 _CLOSING_SHARE: Final = 0.16
@@ -19,9 +19,9 @@ _JOINING_SECONDS: Final = 0.3  # to read the fits of one tower, and write their 
 _JOINING_SHARE: Final = 0.1  # of a time budget, at most, for joining fits
 
 
-def looking_seconds(seconds: float, *, labelled: bool) -> float:
+def seconds_for_screening(seconds: float, *, labelled: bool) -> float:
     """Of a budget, at most, for looking at candidates: without labels nothing but the export comes after."""
-    return _LOOK_SHARE * seconds if labelled else seconds - closing_seconds(seconds)
+    return _SCREENING_SHARE * seconds if labelled else seconds - closing_seconds(seconds)
 
 
 def sample_seconds(seconds: float | None) -> float:

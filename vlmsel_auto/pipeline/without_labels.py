@@ -56,7 +56,7 @@ class Share:
 def shares_of_leaders(
     ranking: Ranking, measured: Sequence[Measurement], *, size: int, fits: Callable[[Sequence[str]], bool]
 ) -> tuple[Share, ...]:
-    """At most ``size`` candidates that were looked at, best first, no two of which are copies, with their weights.
+    """At most ``size`` candidates that were screened, best first, no two of which are copies, with their weights.
 
     ``fits`` says whether candidates may be together (limits). A weight is P(best) plus .02, made to sum to 1.
     """
@@ -168,7 +168,7 @@ def by_worth(ranking: Ranking, charges: Mapping[str, float]) -> Ranking:
 def _first_that_loads(
     ranking: Ranking, candidates: Sequence[Candidate], *, task: Task, store: Store, device: str, sink: Sink
 ) -> list[Measurement]:
-    """The best ranked candidate that can be embedded: without time for any look there is a model all the same."""
+    """The best ranked candidate that can be embedded: without time for any screening there is a model all the same."""
     by_id = {one.id: one for one in candidates}
 
     def embed(name: str) -> Measurement:

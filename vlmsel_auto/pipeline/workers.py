@@ -15,12 +15,12 @@ from vlmsel_auto.engines.ray import RayEngine
 from vlmsel_auto.errors import InputError
 
 T = TypeVar("T")
-_IMPORTED: Final = ("models.zoo", "study.trial_job", "tuning.finetune", "tuning.probe")  # by looks and trials
+_IMPORTED: Final = ("models.zoo", "study.trial_job", "tuning.finetune", "tuning.probe")  # by screenings and trials
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WarmJob:
-    """What a worker does before its first look or trial anyway, which takes seconds: import what they need.
+    """What a worker does before its first screening or trial anyway, which takes seconds: import what they need.
 
     It tells something too: Ray starts the actor that takes what jobs tell in a process of its own.
     """

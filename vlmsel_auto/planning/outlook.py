@@ -1,13 +1,13 @@
-"""What is believed of M candidates on a new task after some of them were loaded and looked at. Pure arrays.
+"""What is believed of M candidates on a new task after some of them were loaded and screened. Pure arrays.
 
-A look loads one candidate and measures its accuracy on the user's labelled images, with a standard error. What
+A screening loads one candidate and measures its accuracy on the user's labelled images, with a standard error. What
 accuracies on other data sets say (`planning.scenarios`) is one Gaussian process over candidates, with level and spread
 of the new task integrated out:
 
     y = level + s * z + noise,    z ~ N(mean, cov)
 
 The level's prior is that of the published data sets, widened; s is taken by its posterior on a grid. Three stories of
-the table are weighed by their evidence after every look (`misled` of `planning.policy` is the same thought):
+the table are weighed by their evidence after every screening (`misled` of `planning.policy` is the same thought):
 
     published  z as above
     reversed   z ~ N(-mean, cov): the table has the order the wrong way round
@@ -31,17 +31,19 @@ TINY: Final = 1e-12  # variance
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LookingPolicy:
-    """How looks are valued: our own choices (docs/looking.md says what measured them)."""
+class ScreeningPolicy:
+    """How screenings are valued: our own choices (docs/looking.md says what measured them)."""
 
-    cover_every: int = 2  # each such look is the portfolio's; 0: none
+    cover_every: int = 2  # each such screening is the portfolio's; 0: none
     p_reversed: float = 0.015
     p_vague: float = 0.03
     spreads: tuple[float, ...] = (0.4, 0.63, 1.0, 1.6, 2.5)  # grid of s
     spread_log_sd: float = 0.7  # of s around 1
     level_width: float = 1.5  # of the new task's level, in standard deviations between published data sets
     cost_power: float = 0.5  # values are divided by this power of the costs; 1: plain gain per cost
-    realised: float = 0.25  # share of a value that comes out, for stopping: looks err, and the next might gain the same
+    realised: float = (
+        0.25  # share of a value that comes out, for stopping: screenings err, and the next might gain the same
+    )
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -57,11 +59,11 @@ class LookingPolicy:
             raise ValueError(f"cover_every, cost_power and realised must not be negative, but got {self!r}")
 
 
-DEFAULT: Final = LookingPolicy()
+DEFAULT: Final = ScreeningPolicy()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Look:
+class Screening:
     """What a loaded candidate reached on the user's labelled images."""
 
     candidate: int  # index into the scenarios
@@ -71,10 +73,10 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outlook:
-    """What is believed of M candidates after some looks, in units of accuracy."""
+    """What is believed of M candidates after some screenings, in units of accuracy."""
 
     mean: FloatArray  # (M,)
-    sd: FloatArray  # (M,); before the first look most of it is the level's
+    sd: FloatArray  # (M,); before the first screening most of it is the level's
     p_published: float  # probability of each story
     p_reversed: float
     p_vague: float
@@ -82,7 +84,7 @@ class Outlook:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MixturePart:
-    """One story under one spread, given n looks: a Gaussian of the mixture."""
+    """One story under one spread, given n screenings: a Gaussian of the mixture."""
 
     story: int  # 0 published, 1 reversed, 2 vague
     weight: float  # the weights of all parts sum to 1
@@ -91,33 +93,33 @@ class MixturePart:
     seen: FloatArray  # (n, M) covariance of those seen with all
 
 
-def check_looks(scenarios: Scenarios, looks: Sequence[Look]) -> None:
-    """Refuse looks that cannot be.
+def check_screenings(scenarios: Scenarios, screenings: Sequence[Screening]) -> None:
+    """Refuse screenings that cannot be.
 
     Raises:
-        ValueError: a candidate out of range or looked at twice, an accuracy or standard error out of range.
+        ValueError: a candidate out of range or screened twice, an accuracy or standard error out of range.
     """
-    places = [each.candidate for each in looks]
+    places = [each.candidate for each in screenings]
     if len(set(places)) != len(places):
-        raise ValueError(f"every candidate may be looked at once, but got {places!r}")
-    for each in looks:
+        raise ValueError(f"every candidate may be screened once, but got {places!r}")
+    for each in screenings:
         if not 0 <= each.candidate < len(scenarios.mean):
-            raise ValueError(f"a look must name one of {len(scenarios.mean)} candidates, but got {each!r}")
+            raise ValueError(f"a screening must name one of {len(scenarios.mean)} candidates, but got {each!r}")
         if not 0 <= each.accuracy <= 1 or not 0 <= each.sd < math.inf:
-            raise ValueError(f"a look needs an accuracy in [0, 1] and a standard error, but got {each!r}")
+            raise ValueError(f"a screening needs an accuracy in [0, 1] and a standard error, but got {each!r}")
 
 
-def places_of(looks: Sequence[Look]) -> IntArray:
-    """(n,) candidates that were looked at."""
-    return np.array([each.candidate for each in looks], dtype=np.int64)
+def places_of(screenings: Sequence[Screening]) -> IntArray:
+    """(n,) candidates that were screened."""
+    return np.array([each.candidate for each in screenings], dtype=np.int64)
 
 
-def level_variance(scenarios: Scenarios, policy: LookingPolicy) -> float:
+def level_variance(scenarios: Scenarios, policy: ScreeningPolicy) -> float:
     """Prior variance of the new task's level."""
     return (policy.level_width * scenarios.level_sd) ** 2
 
 
-def _stories(scenarios: Scenarios, policy: LookingPolicy) -> list[tuple[float, FloatArray, FloatArray]]:
+def _stories(scenarios: Scenarios, policy: ScreeningPolicy) -> list[tuple[float, FloatArray, FloatArray]]:
     """Probability, mean (M,) and covariance (M, M) of z under each story."""
     size = len(scenarios.mean)
     variance = float(np.mean(scenarios.mean**2 + np.diag(scenarios.cov)))
@@ -128,8 +130,8 @@ def _stories(scenarios: Scenarios, policy: LookingPolicy) -> list[tuple[float, F
     ]
 
 
-def mixture(scenarios: Scenarios, looks: Sequence[Look], policy: LookingPolicy) -> list[MixturePart]:
-    """The mixture given the looks, which `check_looks` has passed."""
+def mixture(scenarios: Scenarios, screenings: Sequence[Screening], policy: ScreeningPolicy) -> list[MixturePart]:
+    """The mixture given the screenings, which `check_screenings` has passed."""
     stories = [each for each in enumerate(_stories(scenarios, policy)) if each[1][0]]
     cases = [(story, spread, *of) for story, of in stories for spread in policy.spreads]
     level = level_variance(scenarios, policy)
@@ -140,12 +142,12 @@ def mixture(scenarios: Scenarios, looks: Sequence[Look], policy: LookingPolicy) 
             math.log(share) - 0.5 * (math.log(spread) / policy.spread_log_sd) ** 2 for _, spread, share, _, _ in cases
         ]),
     )  # fmt: skip
-    seen = places_of(looks)
+    seen = places_of(screenings)
     found = given(
         prior,
         seen=seen,
-        values=np.array([each.accuracy for each in looks], dtype=np.float64),
-        noise=np.array([each.sd**2 for each in looks], dtype=np.float64),
+        values=np.array([each.accuracy for each in screenings], dtype=np.float64),
+        noise=np.array([each.sd**2 for each in screenings], dtype=np.float64),
     )
     return [
         MixturePart(story=case[0], weight=float(weight), mean=mean, variance=variance, seen=cov[seen])
@@ -165,16 +167,16 @@ def moments(parts: Sequence[MixturePart]) -> Outlook:
     return Outlook(mean=mean, sd=np.sqrt(variance), p_published=published, p_reversed=turned, p_vague=vague)
 
 
-def outlook(scenarios: Scenarios, looks: Sequence[Look], *, policy: LookingPolicy = DEFAULT) -> Outlook:
-    """Update what the published table says by what looks found.
+def outlook(scenarios: Scenarios, screenings: Sequence[Screening], *, policy: ScreeningPolicy = DEFAULT) -> Outlook:
+    """Update what the published table says by what screenings found.
 
     Args:
         scenarios: of M candidates.
-        looks: at most one for each candidate; may be empty.
+        screenings: at most one for each candidate; may be empty.
         policy: of the prior.
 
     Raises:
-        ValueError: a candidate out of range or looked at twice, an accuracy or standard error out of range.
+        ValueError: a candidate out of range or screened twice, an accuracy or standard error out of range.
     """
-    check_looks(scenarios, looks)
-    return moments(mixture(scenarios, looks, policy))
+    check_screenings(scenarios, screenings)
+    return moments(mixture(scenarios, screenings, policy))

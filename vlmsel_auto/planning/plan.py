@@ -36,7 +36,7 @@ class Plan:
     floor: Method | None  # measured once, before all others
     belief: Belief
     seed: int
-    loading: Mapping[str, float] = field(default_factory=dict)  # seconds to load those that nobody looked at yet
+    loading: Mapping[str, float] = field(default_factory=dict)  # seconds to load those that nobody screened yet
     relative_costs: Mapping[str, float] = field(default_factory=dict)  # by method, before any was timed; a head takes 1
     charges: Mapping[str, float] = field(default_factory=dict)  # what the objective takes off a candidate's metric
     validation_images: int | None = None  # what a metric is measured on; None: taken as exact

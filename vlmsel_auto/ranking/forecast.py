@@ -1,7 +1,7 @@
-"""What published figures and the looks so far say of candidates that no library knows, in a ranking's standard units.
+"""What published figures and screenings say of candidates that no library knows, in a ranking's standard units.
 
-The forecast is `planning.outlook`'s posterior: candidates that were not looked at have a place in it because models
-rise and fall together. Those that were looked at are ordered among themselves by the forecast and by the evidence of
+The forecast is `planning.outlook`'s posterior: candidates that were not screened have a place in it because models
+rise and fall together. Those that were screened are ordered among themselves by the forecast and by the evidence of
 their labels, or else of their unlabelled images, in equal shares: the forecast knows their published figures, the
 evidence sees more than an accuracy.
 """
@@ -20,7 +20,7 @@ from vlmsel_auto.ranking.scaling import standardise
 from vlmsel_auto.ranking.signals import Embedded
 from vlmsel_auto.records import FloatArray
 
-_EVIDENCE: Final = 0.5  # share of the evidence among those looked at; our own choice
+_EVIDENCE: Final = 0.5  # share of the evidence among those screened; our own choice
 _EXPLAINED: Final = 0.5  # of the variance, by evidence that is news; our own choice
 _OWN_VARIANCE: Final = 0.6  # of the binomial variance; the rest all candidates share, seeing the same images
 _LEAST_UNIT: Final = 0.01  # accuracy: candidates that hardly differ are not blown up to a full unit
@@ -32,16 +32,16 @@ class Forecast:
 
     mean: FloatArray  # (M,)
     sd: FloatArray  # (M,) without the level, which all share
-    looked: NDArray[np.bool_]  # (M,) whether its own images and labels took part
+    screened: NDArray[np.bool_]  # (M,) whether its own images and labels took part
     published: NDArray[np.bool_]  # (M,) whether there are published figures of it
 
     def of(self, places: Sequence[int]) -> Forecast:
         """The forecast of some of the candidates, in this order."""
         at = np.asarray(places, dtype=np.int64)
-        return Forecast(mean=self.mean[at], sd=self.sd[at], looked=self.looked[at], published=self.published[at])
+        return Forecast(mean=self.mean[at], sd=self.sd[at], screened=self.screened[at], published=self.published[at])
 
 
-def look_accuracy(seen: Embedded) -> tuple[float, float]:
+def screening_accuracy(seen: Embedded) -> tuple[float, float]:
     """Accuracy on the labelled images, and its standard error between candidates.
 
     Of a ridge classifier that starts at the class texts, each image left out once; where no class has two images, of
@@ -63,20 +63,20 @@ def in_standard_units(
 
     Args:
         forecast: of M candidates.
-        evidence: (M,) score of labels and images where a candidate was looked at, any unit; None: there is none.
-        news: the forecast knows nothing of what the evidence is made of, as where looks saw no labels: the evidence
-            then widens the scores and narrows what is uncertain.
+        evidence: (M,) score of labels and images where a candidate was screened, any unit; None: there is none.
+        news: the forecast knows nothing of what the evidence is made of, as where screenings saw no labels: the
+            evidence then widens the scores and narrows what is uncertain.
     """
     away = forecast.mean - forecast.mean.mean()
     unit = max(float(np.sqrt(np.mean(away**2 + forecast.sd**2))), _LEAST_UNIT)
     score, sd = away / unit, forecast.sd / unit
-    looked = forecast.looked
-    if evidence is not None and looked.sum() > 1:
-        own = score[looked]
-        both = (1 - _EVIDENCE) * standardise(own) + _EVIDENCE * standardise(evidence[looked])
+    screened = forecast.screened
+    if evidence is not None and screened.sum() > 1:
+        own = score[screened]
+        both = (1 - _EVIDENCE) * standardise(own) + _EVIDENCE * standardise(evidence[screened])
         spread = own.std()
         if news:
-            spread = np.sqrt(own.var() + _EXPLAINED * np.mean(sd[looked] ** 2))
-            sd[looked] *= np.sqrt(1 - _EXPLAINED)
-        score[looked] = own.mean() + spread * standardise(both)
+            spread = np.sqrt(own.var() + _EXPLAINED * np.mean(sd[screened] ** 2))
+            sd[screened] *= np.sqrt(1 - _EXPLAINED)
+        score[screened] = own.mean() + spread * standardise(both)
     return score, sd

@@ -37,7 +37,7 @@ from vlmsel_auto.ranking.sources import Sources, Truth, gather, image_signals
 from vlmsel_auto.ranks import simulate_ranks
 from vlmsel_auto.records import Basis, FloatArray, IntArray, Interval, RankedCandidate, Ranking
 
-_ENOUGH_SOURCES: Final = 5  # of a candidate: with fewer the forecast places it, where others were not looked at
+_ENOUGH_SOURCES: Final = 5  # of a candidate: with fewer the forecast places it, where others were not screened
 _UNKNOWN_SD: Final = 1.0  # nothing known: as wide as candidates differ
 
 
@@ -121,7 +121,7 @@ def rank_candidates(
         divergence: compares the target with the sources.
         forecast: of the targets, for those that the library does not know; None: they are ranked by their signals.
         correlation: (M, M) of the errors of the targets' scores, see `ranks.error_correlation`; None: independent.
-        failures: candidates that could not be looked at, passed through to the ranking.
+        failures: candidates that could not be screened, passed through to the ranking.
         seed: of the simulated orders behind probabilities and intervals.
 
     Returns:
@@ -147,7 +147,7 @@ def rank_candidates(
     scores = score_candidates(measured=measured, sources=sources, n=m)
 
     in_library = np.isfinite(scores.average)
-    if forecast is not None and sources is not None and not forecast.looked.all():
+    if forecast is not None and sources is not None and not forecast.screened.all():
         # next to others that only the forecast places; it has the few outcomes of own searches in it
         in_library &= np.isfinite(sources.truth).sum(axis=1) >= _ENOUGH_SOURCES
     has_images = np.array([target.features.size > 0 and target.text_features.size > 0 for target in targets])

@@ -91,16 +91,16 @@ def score_candidates(*, measured: Mapping[str, FloatArray], sources: Sources | N
         z = np.where(np.isfinite(sources.truth), standardise(sources.truth), np.nan)
         average = np.where(known, candidate_effect(z, np.ones_like(z), shrink=0.0), np.nan)
         dcd_score = np.where(known, candidate_effect(z, sources.alone, shrink=0.0), np.nan)
-    looked = np.zeros(n, dtype=np.bool_)
+    screened = np.zeros(n, dtype=np.bool_)
     for values in measured.values():
-        looked |= np.isfinite(values)
+        screened |= np.isfinite(values)
     score, sd = fuse(everything, measured, n=n, similarity=near), np.where(known, everything.sd, everything.trend_sd)
     before = fuse(prior, measured, n=n, similarity=near)
-    if looked.any() and not looked.all():
+    if screened.any() and not screened.all():
         apart = _fit(sources, [], effects=True)
         alone = fuse(apart, {}, n=n, similarity=near)
-        score, before = (_beside_others(one, alone, looked=looked) for one in (score, before))
-        sd = np.where(looked, sd, apart.sd)
+        score, before = (_beside_others(one, alone, screened=screened) for one in (score, before))
+        sd = np.where(screened, sd, apart.sd)
     return Scores(
         score=score,
         sd=sd,
@@ -113,10 +113,10 @@ def score_candidates(*, measured: Mapping[str, FloatArray], sources: Sources | N
     )
 
 
-def _beside_others(score: FloatArray, alone: FloatArray, *, looked: NDArray[np.bool_]) -> FloatArray:
+def _beside_others(score: FloatArray, alone: FloatArray, *, screened: NDArray[np.bool_]) -> FloatArray:
     """Scores (M,) where some candidates have no signal: these have what sources alone say, not what is beyond a trend.
 
     The others were standardised among themselves. On average they stand where sources alone put them, since whoever is
-    looked at is no draw by chance.
+    screened is no draw by chance.
     """
-    return np.where(looked, score + (alone[looked].mean() - score[looked].mean()), alone)
+    return np.where(screened, score + (alone[screened].mean() - score[screened].mean()), alone)

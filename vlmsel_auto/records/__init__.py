@@ -6,7 +6,7 @@ Shapes: n images, M candidates, S source tasks, B visual blocks, C channels of a
 from vlmsel_auto.records.arrays import FloatArray, IntArray
 from vlmsel_auto.records.candidate import Candidate, Profile
 from vlmsel_auto.records.model import BestModel, EnsembleModel, FinalScore
-from vlmsel_auto.records.ranking import Agreement, Basis, Interval, NotLooked, RankedCandidate, Ranking
+from vlmsel_auto.records.ranking import Agreement, Basis, Interval, NotScreened, RankedCandidate, Ranking
 from vlmsel_auto.records.task import CLASSES_ALIKE, UNLABELLED, BadFile, Draw, ImageView, Metric, PixelSource, Task
 from vlmsel_auto.records.trial import (
     Budget,
@@ -35,7 +35,7 @@ __all__ = [
     "IntArray",
     "Interval",
     "Metric",
-    "NotLooked",
+    "NotScreened",
     "PixelSource",
     "Profile",
     "RankedCandidate",

@@ -49,11 +49,11 @@ class RankedCandidate:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NotLooked:
-    """Why a candidate was ranked without a look at it."""
+class NotScreened:
+    """Why a candidate was ranked without a screening of it."""
 
     reason: str
-    seconds: float  # that a look would take
+    seconds: float  # that a screening would take
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +63,7 @@ class Ranking:
     task: str
     ranked: tuple[RankedCandidate, ...]
     failures: Mapping[str, str] = field(default_factory=dict)  # candidate -> why it could not be ranked
-    not_looked: Mapping[str, NotLooked] = field(default_factory=dict)  # by candidate
+    not_screened: Mapping[str, NotScreened] = field(default_factory=dict)  # by candidate
     seed: int = 0  # of split, cap and few-shot draws
     notes: tuple[str, ...] = ()  # what a reader must know: sources used, trust in prior and evidence
     templates: tuple[str, ...] = ()  # that candidates agreed on, of a task that names none; (): none were chosen

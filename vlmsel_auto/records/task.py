@@ -93,8 +93,10 @@ class Task:
     folds: tuple[IntArray, ...] = ()  # train and val in parts, the first being val; none where val was given
     draw: Draw | None = None  # None: it has labels
     names_templates: bool = True  # False: nobody named templates, and a plain one stands in
-    others: IntArray = field(default_factory=lambda: np.empty(0, np.int64))  # training images that looks embed, too
-    beside: Task | None = None  # images without labels that looks embed, too, of a partly labelled folder
+    others: IntArray = field(
+        default_factory=lambda: np.empty(0, np.int64)
+    )  # training images that screenings embed, too
+    beside: Task | None = None  # images without labels that screenings embed, too, of a partly labelled folder
 
     @property
     def n_classes(self) -> int:
@@ -107,14 +109,14 @@ class Task:
         return not bool((self.labels == UNLABELLED).all())
 
     @property
-    def looked_at(self) -> IntArray:
-        """Images (n,) that looks embed with their labels: the support set; or all of a task without labels."""
+    def screened(self) -> IntArray:
+        """Images (n,) that screenings embed with their labels: the support set; or all of a task without labels."""
         return self.support if self.is_labelled else np.arange(len(self.paths), dtype=np.int64)
 
     @property
-    def look_size(self) -> int:
-        """How many images a look at a candidate embeds."""
-        return len(self.looked_at) + len(self.others) + (0 if self.beside is None else len(self.beside.paths))
+    def screening_size(self) -> int:
+        """How many images a screening of a candidate embeds."""
+        return len(self.screened) + len(self.others) + (0 if self.beside is None else len(self.beside.paths))
 
     @property
     def image_ids(self) -> IntArray:
@@ -128,5 +130,5 @@ class Task:
 
     @property
     def known_labels(self) -> IntArray | None:
-        """Classes (n,) of ``looked_at``; None: there are no labels."""
+        """Classes (n,) of ``screened``; None: there are no labels."""
         return self.labels[self.support] if self.is_labelled else None

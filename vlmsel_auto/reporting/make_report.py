@@ -46,7 +46,7 @@ _PACKAGES = ("vlmsel-auto", "torch", "torchvision", "open_clip_torch", "timm", "
 def truth_split(best: Mapping[str, TrialResult]) -> Split:
     """Split whose metric is the actual accuracy: test where every tuned candidate has it, else validation.
 
-    Validation chose each candidate's best trial and epoch, so it flatters; test was never looked at.
+    Validation chose each candidate's best trial and epoch, so it flatters; test was never screened.
     """
     return "test" if best and all(trial.test is not None for trial in best.values()) else "validation"
 

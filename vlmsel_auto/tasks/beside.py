@@ -1,4 +1,4 @@
-"""Images that looks see beside the labelled ones, so that a ranking by few labels learns from more images than those.
+"""Images that screenings see beside the labelled ones: a ranking by few labels learns from more images than those.
 
 What signals of unlabelled images say of a handful is mostly noise (docs/ranking-worth.md has the figures). Where the
 support set is small, further training images count, as if they had no labels, and files of the folder that have none.
@@ -22,25 +22,27 @@ from vlmsel_auto.tasks.scan import Entry, Files, Scan
 from vlmsel_auto.tasks.store import open_entry
 from vlmsel_auto.tasks.unlabelled import task_without_labels
 
-LOOKED: Final = 160  # images that a look embeds, with the support set: as many as cells of the library are made of
+SCREENED_IMAGES: Final = (
+    160  # images that a screening embeds, with the support set: as many as cells of the library are made of
+)
 
 
 def further_images(train: IntArray, support: IntArray, *, seed: int) -> IntArray:
     """Training images outside the support set, sorted: a draw by chance, so many that there are 160 with it."""
     rest = np.setdiff1d(train, support)
-    drawn = np.random.default_rng([seed, 7]).permutation(rest)[: max(0, LOOKED - len(support))]
+    drawn = np.random.default_rng([seed, 7]).permutation(rest)[: max(0, SCREENED_IMAGES - len(support))]
     return np.sort(drawn).astype(np.int64)
 
 
 def with_heap_beside(
     task: Task, scan: Scan, *, views: Sequence[ImageView], workdir: Path, seed: int, sink: Sink
 ) -> Task:
-    """The task of a partly labelled folder with a draw of its unlabelled files, so many that looks see 160 images.
+    """The task of a partly labelled folder with a draw of its unlabelled files, so many that screenings see 160 images.
 
     Raises:
         WorkdirError: the decoded images cannot be written.
     """
-    count, most = len(scan.unlabelled), LOOKED - len(task.support) - len(task.others)
+    count, most = len(scan.unlabelled), SCREENED_IMAGES - len(task.support) - len(task.others)
     if not count:
         return task
     there = f"files without a label: {count:,}"

@@ -159,7 +159,8 @@ def _check_cells(table: LabelTable, *, path: Path) -> None:
 def locate(file: str, *, root: Path) -> Path | None:
     """The file that a cell names, below ``root``/images or ``root``; where it begins with "./", below ``root`` alone.
 
-    A path out of the folder is returned without a look at what is there: whoever asked refuses it. None: no such file.
+    A path out of the folder is returned without a screening of what is there: whoever asked refuses it. None: no such
+    file.
     """
     bases = (root,) if file.startswith("./") else (root / "images", root)
     tries = dict.fromkeys([file, file.strip(), file.strip().replace("\\", "/")])

@@ -1,4 +1,4 @@
-"""Which images of a heap without labels are looked at: a draw by chance, of a given number or as many as fit a time."""
+"""Which images of a heap without labels are screened: a draw by chance, of a given number or as many as fit a time."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def draw_sample(scan: Scan, *, images: int | AsManyAsFit | None, seed: int) -> S
     chances = np.array([_chance(entry.path, seed=seed) for entry in scan.entries], dtype=np.uint64)
     drawn = np.argsort(chances, kind="stable")[:most]
     positions = np.sort(drawn).astype(np.int64)
-    looked_at = f"all {count:,}" if count <= most else f"{most:,} of {count:,}"
-    note = f"no labels: {looked_at} files were looked at"
+    drawn = f"all {count:,}" if count <= most else f"{most:,} of {count:,}"
+    note = f"no labels: {drawn} files were screened"
     return Sample(
         positions=positions,
         order=np.searchsorted(positions, drawn),

@@ -66,7 +66,8 @@ def load_task(
 
     A folder of images without labels is a task, too, where its classes are named (docs/without-labels.md): it has a
     sample of the images and no split. Of a partly labelled folder, ``labelled/<class>/*`` beside ``unlabelled/*`` or a
-    ``labels.csv`` that names some images, the labelled ones are the task; looks see some of the others, too (`beside`).
+    ``labels.csv`` that names some images, the labelled ones are the task; screenings see some of the others, too
+    (`beside`).
 
     Args:
         path: The task folder.

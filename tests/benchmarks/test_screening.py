@@ -1,4 +1,4 @@
-"""The replay of looking: kin are left out, losses by hand, nothing of the target is known before it is looked at."""
+"""The replay of looking: kin are left out, losses by hand, nothing of the target is known before it is screened."""
 
 import gzip
 import json
@@ -47,7 +47,7 @@ def test_kin_share_the_first_word(setting):
     assert setting.scene(4, 0).table.shape == (12, 13)
 
 
-def test_a_look_shows_160_labels_and_the_draw_decides(setting):
+def test_a_screening_shows_160_labels_and_the_draw_decides(setting):
     scene, other = setting.scene(4, 0), setting.scene(4, 1)
     counts = scene.seen * 160
     np.testing.assert_allclose(counts, np.round(counts))
@@ -150,19 +150,19 @@ def test_runs_of_fine_tuning_as_a_setting(modules, runs):
     (setting,) = modules["looking_table"].quicktune(runs)
     assert (setting.models, setting.datasets, setting.unit) == (("m0", "m1"), ("CAR", "DOG_1", "DOG_2"), "seconds")
     np.testing.assert_allclose(setting.accuracy, [[0.8, 0.6, 0.5], [0.7, 0.9, np.nan]])  # final, best of the runs
-    np.testing.assert_allclose(setting.looks[0, 0], 0.3)  # first epochs: 10, 30, 5
+    np.testing.assert_allclose(setting.screenings[0, 0], 0.3)  # first epochs: 10, 30, 5
     np.testing.assert_allclose(setting.seconds[:, 0], np.array([[1.0 + 2 + 3], [4.0]]) * np.ones(10))
     assert setting.kin(1) == [1, 2]
     assert modules["looking_table"].quicktune(runs / "none") == []
 
 
-def test_models_without_a_truth_are_no_candidates_and_looks_are_told_as_accuracies(modules, runs):
+def test_models_without_a_truth_are_no_candidates_and_screenings_are_told_as_accuracies(modules, runs):
     (setting,) = modules["looking_table"].quicktune(runs)
     assert setting.scene(2, 0).models.tolist() == [0]
     scene = setting.scene(0, 0)
     assert scene.table.shape == (2, 2)
     assert np.isfinite(scene.table).all()
-    # looks .2, .2, .4 reached .6, .5, .9 on the others: the line .2 -> .55, .4 -> .9
+    # screenings .2, .2, .4 reached .6, .5, .9 on the others: the line .2 -> .55, .4 -> .9
     np.testing.assert_allclose(scene.seen, [0.55 + 1.75 * 0.1, 1.0])
     np.testing.assert_allclose(scene.sd, np.sqrt(2 * 0.05**2 / 3))
     np.testing.assert_allclose(scene.cost, [6.0, 4.0])

@@ -5,24 +5,24 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from helpers.published_world import CANDIDATES, DATASETS, KNOWN, LEVEL_SD, PLAIN, drawn_table, look
-from vlmsel_auto.planning.looking import best_seen, look_values, next_look
-from vlmsel_auto.planning.outlook import DEFAULT, Look, LookingPolicy, outlook
+from vlmsel_auto.planning.outlook import DEFAULT, Screening, ScreeningPolicy, outlook
 from vlmsel_auto.planning.scenarios import Scenarios, learn_scenarios
+from vlmsel_auto.planning.screening import best_seen, next_screening, screening_values
 
 
-def search(known: Scenarios, truth: np.ndarray, *, loads: int, policy: LookingPolicy = DEFAULT) -> list[Look]:
-    """Looks without noise."""
-    looks: list[Look] = []
+def search(known: Scenarios, truth: np.ndarray, *, loads: int, policy: ScreeningPolicy = DEFAULT) -> list[Screening]:
+    """Screenings without noise."""
+    screenings: list[Screening] = []
     for _ in range(loads):
-        candidate = next_look(known, looks, policy=policy)
+        candidate = next_screening(known, screenings, policy=policy)
         assert candidate is not None
-        looks.append(look(candidate, float(truth[candidate]), 0.01))
-    return looks
+        screenings.append(look(candidate, float(truth[candidate]), 0.01))
+    return screenings
 
 
-def test_the_value_of_a_look_is_the_integral_of_the_improvement():
-    looks = [look(0, 0.6), look(2, 0.57)]
-    value = look_values(KNOWN, looks, policy=PLAIN)
+def test_the_value_of_a_screening_is_the_integral_of_the_improvement():
+    screenings = [look(0, 0.6), look(2, 0.57)]
+    value = screening_values(KNOWN, screenings, policy=PLAIN)
     kernel = KNOWN.cov + LEVEL_SD**2
     rows = [0, 2]
     gain = kernel[:, rows] @ np.linalg.inv(kernel[np.ix_(rows, rows)] + 0.03**2 * np.eye(2))
@@ -39,15 +39,15 @@ def test_the_value_of_a_look_is_the_integral_of_the_improvement():
     assert value[0] == value[2] == 0
 
 
-def test_every_second_look_covers_the_published_data_sets():
+def test_every_second_screening_covers_the_published_data_sets():
     standings = np.array([[0.10, 0.10, 0.10, -0.2], [0.09, 0.09, 0.09, -0.19], [-0.19, -0.19, -0.19, 0.39]])
     known = learn_scenarios(standings + 0.5)
     seen = [look(0, 0.6)]
-    np.testing.assert_allclose(look_values(known, seen), [0, 0.01 / 4, 0.59 / 4], atol=1e-12)
-    assert next_look(known, seen) == 2
+    np.testing.assert_allclose(screening_values(known, seen), [0, 0.01 / 4, 0.59 / 4], atol=1e-12)
+    assert next_screening(known, seen) == 2
     both = [*seen, look(2, 0.3)]
-    assert look_values(known, both)[1] == pytest.approx(
-        look_values(known, both, policy=LookingPolicy(cover_every=0))[1]
+    assert screening_values(known, both)[1] == pytest.approx(
+        screening_values(known, both, policy=ScreeningPolicy(cover_every=0))[1]
     )
 
 
@@ -55,16 +55,16 @@ def test_every_second_look_covers_the_published_data_sets():
 @given(st.permutations(list(range(CANDIDATES))), st.lists(st.floats(0.2, 0.9), min_size=3, max_size=3))
 def test_the_order_of_candidates_does_not_matter(order: list[int], values: list[float]):
     moved = learn_scenarios(drawn_table()[order])
-    looks = [look(place, value) for place, value in enumerate(values)]
-    there = [look(order.index(each.candidate), each.accuracy) for each in looks]
+    screenings = [look(place, value) for place, value in enumerate(values)]
+    there = [look(order.index(each.candidate), each.accuracy) for each in screenings]
     for count in range(4):
         np.testing.assert_allclose(
-            outlook(moved, there[:count]).mean, outlook(KNOWN, looks[:count]).mean[order], atol=1e-9
+            outlook(moved, there[:count]).mean, outlook(KNOWN, screenings[:count]).mean[order], atol=1e-9
         )
         np.testing.assert_allclose(
-            look_values(moved, there[:count]), look_values(KNOWN, looks[:count])[order], atol=1e-9
+            screening_values(moved, there[:count]), screening_values(KNOWN, screenings[:count])[order], atol=1e-9
         )
-    assert order[best_seen(moved, there)] == best_seen(KNOWN, looks)
+    assert order[best_seen(moved, there)] == best_seen(KNOWN, screenings)
 
 
 @settings(max_examples=25, deadline=None)
@@ -72,10 +72,10 @@ def test_the_order_of_candidates_does_not_matter(order: list[int], values: list[
 def test_a_constant_added_to_every_accuracy_changes_no_value(constant: float, values: list[float]):
     table = 0.2 + 0.6 * drawn_table()
     plain, moved = learn_scenarios(table), learn_scenarios(table + constant)
-    looks = [look(place, value) for place, value in enumerate(values)]
-    there = [look(each.candidate, each.accuracy + constant) for each in looks]
-    np.testing.assert_allclose(look_values(moved, there), look_values(plain, looks), atol=1e-10)
-    np.testing.assert_allclose(outlook(moved, there).mean, outlook(plain, looks).mean + constant, atol=1e-10)
+    screenings = [look(place, value) for place, value in enumerate(values)]
+    there = [look(each.candidate, each.accuracy + constant) for each in screenings]
+    np.testing.assert_allclose(screening_values(moved, there), screening_values(plain, screenings), atol=1e-10)
+    np.testing.assert_allclose(outlook(moved, there).mean, outlook(plain, screenings).mean + constant, atol=1e-10)
 
 
 @settings(max_examples=25, deadline=None)
@@ -85,7 +85,7 @@ def test_a_constant_added_to_one_data_set_changes_no_first_look(column: int, con
     moved = table.copy()
     moved[:, column] += constant
     np.testing.assert_allclose(
-        look_values(learn_scenarios(moved), []), look_values(learn_scenarios(table), []), atol=1e-10
+        screening_values(learn_scenarios(moved), []), screening_values(learn_scenarios(table), []), atol=1e-10
     )
 
 
@@ -93,48 +93,48 @@ def test_a_constant_added_to_one_data_set_changes_no_first_look(column: int, con
 def test_a_table_that_holds_needs_few_looks(seed: int):
     table = drawn_table(seed)
     known, truth = learn_scenarios(table[:, 1:]), table[:, 0]
-    looks = search(known, truth, loads=4)
-    assert truth[best_seen(known, looks)] > truth.max() - 0.02
-    assert outlook(known, looks).p_published > 0.5
+    screenings = search(known, truth, loads=4)
+    assert truth[best_seen(known, screenings)] > truth.max() - 0.02
+    assert outlook(known, screenings).p_published > 0.5
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_looks_overcome_a_reversed_table(seed: int):
     table = drawn_table(seed)
     known, truth = learn_scenarios(1 - table[:, 1:]), table[:, 0]
-    looks = search(known, truth, loads=7)
-    assert truth[looks[0].candidate] < np.median(truth)  # led astray
-    assert outlook(known, looks).p_reversed > 0.5
-    assert truth[best_seen(known, looks)] > truth.max() - 0.03
+    screenings = search(known, truth, loads=7)
+    assert truth[screenings[0].candidate] < np.median(truth)  # led astray
+    assert outlook(known, screenings).p_reversed > 0.5
+    assert truth[best_seen(known, screenings)] > truth.max() - 0.03
 
 
 def test_a_table_under_wrong_names_loses_its_say():
     table = drawn_table()
     order = np.random.default_rng(5).permutation(CANDIDATES)
     known, truth = learn_scenarios(table[order, 1:]), table[:, 0] * 1.2
-    looks = search(known, truth, loads=9)
-    assert outlook(known, looks).p_published < 0.5 < outlook(known, looks[:1]).p_published
+    screenings = search(known, truth, loads=9)
+    assert outlook(known, screenings).p_published < 0.5 < outlook(known, screenings[:1]).p_published
 
 
 def test_a_cheap_candidate_goes_first_where_little_is_lost():
-    first = next_look(KNOWN, [])
+    first = next_screening(KNOWN, [])
     costs = np.ones(CANDIDATES)
     costs[first] = 1e4
-    assert next_look(KNOWN, [], costs=costs) not in (first, None)
-    assert next_look(KNOWN, [], costs=costs, policy=LookingPolicy(cost_power=0.0)) == first
-    assert next_look(KNOWN, [], costs=np.full(CANDIDATES, 7.0)) == first
+    assert next_screening(KNOWN, [], costs=costs) not in (first, None)
+    assert next_screening(KNOWN, [], costs=costs, policy=ScreeningPolicy(cost_power=0.0)) == first
+    assert next_screening(KNOWN, [], costs=np.full(CANDIDATES, 7.0)) == first
 
 
-def test_every_candidate_is_looked_at_in_the_end():
+def test_every_candidate_is_screened_in_the_end():
     truth = drawn_table()[:, 0]
-    looks = search(KNOWN, truth, loads=CANDIDATES)
-    assert sorted(each.candidate for each in looks) == list(range(CANDIDATES))
-    assert next_look(KNOWN, looks) is None
-    assert best_seen(KNOWN, looks) == int(truth.argmax())
+    screenings = search(KNOWN, truth, loads=CANDIDATES)
+    assert sorted(each.candidate for each in screenings) == list(range(CANDIDATES))
+    assert next_screening(KNOWN, screenings) is None
+    assert best_seen(KNOWN, screenings) == int(truth.argmax())
 
 
 @pytest.mark.parametrize(
-    "looks",
+    "screenings",
     [
         [look(CANDIDATES, 0.5)],
         [look(-1, 0.5)],
@@ -145,38 +145,38 @@ def test_every_candidate_is_looked_at_in_the_end():
         [look(0, 0.5), look(0, 0.6)],
     ],
 )
-def test_looks_that_cannot_be_are_refused(looks):
-    for function in (outlook, look_values, next_look, best_seen):
+def test_looks_that_cannot_be_are_refused(screenings):
+    for function in (outlook, screening_values, next_screening, best_seen):
         with pytest.raises(ValueError, match="but got"):
-            function(KNOWN, looks)
+            function(KNOWN, screenings)
 
 
-def test_a_choice_without_looks_and_costs_that_are_none_are_refused():
-    with pytest.raises(ValueError, match="at least one look"):
+def test_a_choice_without_screenings_and_costs_that_are_none_are_refused():
+    with pytest.raises(ValueError, match="at least one screening"):
         best_seen(KNOWN, [])
     for costs in (np.ones(3), np.zeros(CANDIDATES), np.full(CANDIDATES, np.nan)):
         with pytest.raises(ValueError, match="positive numbers"):
-            next_look(KNOWN, [], costs=costs)
+            next_screening(KNOWN, [], costs=costs)
 
 
 def test_a_candidate_that_is_not_worth_it_is_passed_over():
-    first = next_look(KNOWN, [])
+    first = next_screening(KNOWN, [])
     assert first is not None
-    value = look_values(KNOWN, [])
+    value = screening_values(KNOWN, [])
     least = np.where(np.arange(len(value)) == first, value[first] * DEFAULT.realised * 1.01, 0.0)
-    other = next_look(KNOWN, [], least=least)
+    other = next_screening(KNOWN, [], least=least)
     assert other not in {first, None}
-    assert next_look(KNOWN, [], least=np.full(len(value), np.inf)) is None
+    assert next_screening(KNOWN, [], least=np.full(len(value), np.inf)) is None
     with pytest.raises(ValueError, match="least must be"):
-        next_look(KNOWN, [], least=np.zeros(1))
+        next_screening(KNOWN, [], least=np.zeros(1))
 
 
 def test_where_the_portfolio_has_none_worth_it_expected_improvement_decides():
-    looks = [look(0, 0.5, 0.01)]
-    covering = look_values(KNOWN, looks)
-    improving = look_values(KNOWN, looks, policy=LookingPolicy(cover_every=0))
+    screenings = [look(0, 0.5, 0.01)]
+    covering = screening_values(KNOWN, screenings)
+    improving = screening_values(KNOWN, screenings, policy=ScreeningPolicy(cover_every=0))
     only = int(np.argmin(np.where(np.arange(len(covering)) == 0, np.inf, covering - improving)))
     assert improving[only] > covering[only]
     least = np.full(len(covering), np.inf)
     least[only] = DEFAULT.realised * (improving[only] + covering[only]) / 2
-    assert next_look(KNOWN, looks, least=least) == only
+    assert next_screening(KNOWN, screenings, least=least) == only

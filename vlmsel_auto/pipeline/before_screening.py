@@ -1,4 +1,4 @@
-"""What is known of candidates before anyone is looked at: figures of other tasks, and what a look will cost."""
+"""What is known of candidates before anyone is screened: figures of other tasks, and what a screening will cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vlmsel_auto.library.published import expected_figures
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.models.download import is_cached
 from vlmsel_auto.models.facts import facts_of
-from vlmsel_auto.models.machine import Machine, look_embedding_seconds
+from vlmsel_auto.models.machine import Machine, screening_embedding_seconds
 from vlmsel_auto.planning.scenarios import Scenarios, learn_scenarios, nothing_published
 from vlmsel_auto.records import Candidate, FloatArray
 
@@ -29,7 +29,7 @@ class Known:
     scenarios: Scenarios  # accuracies on other tasks, as possible ones on this
     published: NDArray[np.bool_]  # (M,) whether there are figures of it
     embedding: FloatArray  # (M,) seconds in which it should embed the images; NaN: unknown
-    downloads: FloatArray  # (M,) bytes that a look would download; NaN: unknown
+    downloads: FloatArray  # (M,) bytes that a screening would download; NaN: unknown
 
 
 def known_before(
@@ -49,7 +49,7 @@ def known_before(
         candidates: M of them.
         library: has accuracies.
         tuned: take those after tuning, where the library knows them.
-        images: that a look embeds.
+        images: that a screening embeds.
         machine: this one, as measured; None: an ordinary one.
         downloads: bytes still to come of some candidates, as the hub told; of the others they are estimated.
     """
@@ -79,7 +79,7 @@ def known_before(
 def _embedding_seconds(candidate: Candidate, images: int, machine: Machine | None) -> float:
     if machine is None:
         return math.nan if candidate.flops is None else candidate.flops * images / _SPEED
-    return look_embedding_seconds(facts_of(candidate), images=images, machine=machine) or math.nan
+    return screening_embedding_seconds(facts_of(candidate), images=images, machine=machine) or math.nan
 
 
 def _download_bytes(candidate: Candidate, told: int | None) -> float:

@@ -1,14 +1,14 @@
-"""Which pretrained model to load and look at next, given what is believed of all (`planning.outlook`). Pure arrays.
+"""Which pretrained model to load and screen next, given what is believed of all (`planning.outlook`). Pure arrays.
 
-Looks are chosen in turn by two rules. One is expected improvement: the candidate whose true accuracy is expected to
-exceed most that of the best seen (Mockus 1978; the best seen has the highest posterior mean). The other takes no notice
-of what was seen: the candidate that adds most to those loaded on the published data sets, the greedy step of a
+Screenings are chosen in turn by two rules. One is expected improvement: the candidate whose true accuracy is expected
+to exceed most that of the best seen (Mockus 1978; the best seen has the highest posterior mean). The other takes no
+notice of what was seen: the candidate that adds most to those loaded on the published data sets, the greedy step of a
 portfolio (Feurer et al. 2022, Auto-sklearn 2.0, section 3.1). A Gaussian forgets candidates that are seldom the best
 but far ahead when they are; the portfolio does not. It has its turn only while `published` is the likeliest story.
 
 With costs, either value is divided by a power of the cost (Snoek et al. 2012 have power 1; Lee et al. 2020, "cost
-cooling", lower it). The choice after k looks is the highest posterior mean among those looked at: what was never loaded
-cannot be used.
+cooling", lower it). The choice after k screenings is the highest posterior mean among those screened: what was never
+loaded cannot be used.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import numpy as np
 from vlmsel_auto.planning.outlook import (
     DEFAULT,
     TINY,
-    Look,
-    LookingPolicy,
     MixturePart,
-    check_looks,
+    Screening,
+    ScreeningPolicy,
+    check_screenings,
     level_variance,
     mixture,
     moments,
@@ -65,12 +65,15 @@ def _improvement(parts: Sequence[MixturePart], seen: IntArray, *, level: float) 
 
 
 def _rules(
-    scenarios: Scenarios, looks: Sequence[Look], policy: LookingPolicy, charges: FloatArray | None
+    scenarios: Scenarios, screenings: Sequence[Screening], policy: ScreeningPolicy, charges: FloatArray | None
 ) -> Iterator[FloatArray]:
-    """Values (M,) of the next look by the rule whose turn it is, then by expected improvement; 0 for those seen."""
-    seen = places_of(looks)
+    """Values (M,) of the next screening by the rule whose turn it is, then by expected improvement.
+
+    0 for those seen.
+    """
+    seen = places_of(screenings)
     off = np.zeros(len(scenarios.mean)) if charges is None else charges
-    parts = [replace(each, mean=each.mean - off) for each in mixture(scenarios, looks, policy)]
+    parts = [replace(each, mean=each.mean - off) for each in mixture(scenarios, screenings, policy)]
     if len(seen) and policy.cover_every and (len(seen) + 1) % policy.cover_every == 0:
         value = _coverage(scenarios.standings - off[:, None], seen)
         if value.any() and moments(parts).p_published > 0.5:  # noqa: PLR2004 - likelier than not
@@ -80,38 +83,42 @@ def _rules(
     yield value
 
 
-def look_values(
-    scenarios: Scenarios, looks: Sequence[Look], *, charges: FloatArray | None = None, policy: LookingPolicy = DEFAULT
+def screening_values(
+    scenarios: Scenarios,
+    screenings: Sequence[Screening],
+    *,
+    charges: FloatArray | None = None,
+    policy: ScreeningPolicy = DEFAULT,
 ) -> FloatArray:
-    """By how much the next look, at each candidate, improves on the best seen: (M,), accuracy, 0 for those seen.
+    """By how much the next screening, at each candidate, improves on the best seen: (M,), accuracy, 0 for those seen.
 
     By the rule whose turn it is: in expectation on the new task, or on average on the published data sets. ``charges``
-    as for `next_look`.
+    as for `next_screening`.
 
     Raises:
         ValueError: as `outlook`.
     """
-    check_looks(scenarios, looks)
-    return next(_rules(scenarios, looks, policy, charges))
+    check_screenings(scenarios, screenings)
+    return next(_rules(scenarios, screenings, policy, charges))
 
 
-def next_look(
+def next_screening(
     scenarios: Scenarios,
-    looks: Sequence[Look],
+    screenings: Sequence[Screening],
     *,
     costs: FloatArray | None = None,
     least: FloatArray | None = None,
     charges: FloatArray | None = None,
-    policy: LookingPolicy = DEFAULT,
+    policy: ScreeningPolicy = DEFAULT,
 ) -> int | None:
-    """The candidate whose look is worth most for its cost; None when none is left that is worth it.
+    """The candidate whose screening is worth most for its cost; None when none is left that is worth it.
 
     Args:
         scenarios: of M candidates.
-        looks: at most one for each candidate; may be empty.
-        costs: (M,) of a look, > 0, any unit (gigabytes, seconds); None: all alike.
-        least: (M,) accuracy that a look at each candidate must bring; infinite for one that cannot be looked at; None:
-            nothing. A candidate that neither rule finds worth it is passed over.
+        screenings: at most one for each candidate; may be empty.
+        costs: (M,) of a screening, > 0, any unit (gigabytes, seconds); None: all alike.
+        least: (M,) accuracy that a screening of each candidate must bring; infinite for one that cannot be screened;
+            None: nothing. A candidate that neither rule finds worth it is passed over.
         charges: (M,) what the objective takes off each candidate's accuracy (`planning.objective`); None: nothing.
         policy: of the prior.
 
@@ -119,7 +126,7 @@ def next_look(
         ValueError: as `outlook`, costs of another shape or not positive and finite, or ``least`` or ``charges`` of
             another shape.
     """
-    check_looks(scenarios, looks)
+    check_screenings(scenarios, screenings)
     size = len(scenarios.mean)
     price = np.ones(size) if costs is None else costs
     if price.shape != (size,) or not np.all((price > 0) & np.isfinite(price)):
@@ -129,22 +136,22 @@ def next_look(
         raise ValueError(f"least must be {size} numbers, but got {least!r}")
     if charges is not None and charges.shape != (size,):
         raise ValueError(f"charges must be {size} numbers, but got {charges!r}")
-    for value in _rules(scenarios, looks, policy, charges):
+    for value in _rules(scenarios, screenings, policy, charges):
         worth = np.where(policy.realised * value >= bar, value / price**policy.cost_power, -math.inf)
-        worth[places_of(looks)] = -math.inf
+        worth[places_of(screenings)] = -math.inf
         place = int(worth.argmax())
         if math.isfinite(worth[place]):
             return place
     return None
 
 
-def best_seen(scenarios: Scenarios, looks: Sequence[Look], *, policy: LookingPolicy = DEFAULT) -> int:
-    """The candidate to choose now: the highest posterior mean among those looked at.
+def best_seen(scenarios: Scenarios, screenings: Sequence[Screening], *, policy: ScreeningPolicy = DEFAULT) -> int:
+    """The candidate to choose now: the highest posterior mean among those screened.
 
     Raises:
-        ValueError: as `outlook`, or no look yet.
+        ValueError: as `outlook`, or no screening yet.
     """
-    if not looks:
-        raise ValueError("a choice needs at least one look, but got none")
-    mean = outlook(scenarios, looks, policy=policy).mean
-    return max((each.candidate for each in looks), key=lambda candidate: float(mean[candidate]))
+    if not screenings:
+        raise ValueError("a choice needs at least one screening, but got none")
+    mean = outlook(scenarios, screenings, policy=policy).mean
+    return max((each.candidate for each in screenings), key=lambda candidate: float(mean[candidate]))

@@ -1,4 +1,4 @@
-"""What a look at a candidate costs: seconds of download and embedding, corrected by the looks so far."""
+"""What a screening of a candidate costs: seconds of download and embedding, corrected by the screenings so far."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _LEAST_BYTES: Final = 1e6  # of a download that tells the bandwidth
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TimedLook:
-    """What one look took."""
+class TimedScreening:
+    """What one screening took."""
 
     candidate: int  # index into the arrays
     seconds: float  # of loading and embedding
@@ -25,15 +25,15 @@ class TimedLook:
     download_seconds: float = 0.0
 
 
-def look_seconds(
-    *, embedding: FloatArray, downloads: FloatArray, timed: Sequence[TimedLook], bandwidth: float
+def screening_seconds(
+    *, embedding: FloatArray, downloads: FloatArray, timed: Sequence[TimedScreening], bandwidth: float
 ) -> FloatArray:
-    """Expected seconds (M,) of a look at each candidate.
+    """Expected seconds (M,) of a screening of each candidate.
 
     Args:
         embedding: (M,) predicted seconds to embed all images; NaN: unknown, taken as the median candidate.
         downloads: (M,) bytes still to download; NaN: unknown, likewise.
-        timed: looks so far; the median of their ratios to what was predicted corrects the prediction.
+        timed: screenings so far; the median of their ratios to what was predicted corrects the prediction.
         bandwidth: bytes a second, before anything was downloaded, > 0.
 
     Raises:

@@ -1,8 +1,8 @@
 """Looking: one candidate after the other is loaded and embeds images of the task, as long as that is worth its time.
 
-Before the first look published figures and the library's accuracies say who is likely to be good. Every look moves the
-forecast of all candidates, since models rise and fall together, and the next is the one that promises most for its
-seconds (`planning.looking`). One candidate that fails is named with its reason; the others go on.
+Before the first screening published figures and the library's accuracies say who is likely to be good. Every screening
+moves the forecast of all candidates, since models rise and fall together, and the next is the one that promises most
+for its seconds (`planning.screening`). One candidate that fails is named with its reason; the others go on.
 """
 
 from __future__ import annotations
@@ -19,65 +19,68 @@ from vlmsel_auto.events import Event, Notice, StageFinished, StageProgress, Stag
 from vlmsel_auto.measuring.measure import embed_target
 from vlmsel_auto.models.hub import is_reachable
 from vlmsel_auto.models.prefetch import Prefetcher
-from vlmsel_auto.pipeline.before_looking import known_before
+from vlmsel_auto.pipeline.before_screening import known_before
 from vlmsel_auto.pipeline.each_candidate import attempt
-from vlmsel_auto.pipeline.looks import LookJob, Looks, Seen
+from vlmsel_auto.pipeline.screenings import ScreeningJob, Screenings, Seen
 from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.pipeline.source_profiles import SourceProfiles
-from vlmsel_auto.planning.looking import look_values, next_look
-from vlmsel_auto.planning.outlook import DEFAULT, Look
+from vlmsel_auto.planning.outlook import DEFAULT, Screening
+from vlmsel_auto.planning.screening import next_screening, screening_values
 from vlmsel_auto.process import older_objects_left_alone
 from vlmsel_auto.ranking.forecast import Forecast
 from vlmsel_auto.ranking.measurement import Measurement
-from vlmsel_auto.records import NotLooked
+from vlmsel_auto.records import NotScreened
 from vlmsel_auto.reporting.formatting import plural
 
 _LOST: Final = 3  # downloads in vain, one after the other, before the hub is taken for lost
-_FREE_SECONDS: Final = 60.0  # when all looks that are left take no longer together, price is no reason to leave any
+_FREE_SECONDS: Final = (
+    60.0  # when all screenings that are left take no longer together, price is no reason to leave any
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Looked:
-    """What the looks found."""
+class ScreeningResult:
+    """What the screenings found."""
 
     found: Mapping[str, Measurement]  # by candidate
     failures: Mapping[str, str]  # candidate -> why it cannot be used
-    passed_over: Mapping[str, NotLooked]  # by candidate
+    passed_over: Mapping[str, NotScreened]  # by candidate
     forecast: Forecast  # in the order of the candidates
     seconds: float
     interrupted: bool = False  # someone asked to end
 
 
-def look_at(
+def screen(
     session: Session,
     *,
     kept: Mapping[str, Measurement],
     profiles: SourceProfiles | None = None,
     catches_interrupt: bool = False,
-) -> Looked:
-    """Look at candidates until none is left that is worth its time.
+) -> ScreeningResult:
+    """Screen candidates until none is left that is worth its time.
 
-    Where several workers see this disk, looks are made there, so many at once; the next is chosen by what those under
-    way are expected to show. The price does not count while all looks that are left take less than a minute together.
+    Where several workers see this disk, screenings are made there, so many at once; the next is chosen by what those
+    under way are expected to show. The price does not count while all screenings that are left take less than a minute
+    together.
 
     Args:
         session: the task and its candidates.
-        kept: what earlier runs measured, by candidate: looks that cost nothing.
+        kept: what earlier runs measured, by candidate: screenings that cost nothing.
         profiles: made of each model while it is loaded, where their time is earned; None: none. Workers make none.
-        catches_interrupt: after a first look Ctrl+C ends the looks, and what they found is returned.
+        catches_interrupt: after a first screening Ctrl+C ends the screenings, and what they found is returned.
 
     Raises:
         KeyboardInterrupt: asked to end.
     """
     began = time.monotonic()
     task, candidates, sink = session.task, session.candidates, session.sink
-    state = Looks(
+    state = Screenings(
         session=session,
         known=known_before(
             candidates,
             library=session.sources,
             tuned=task.is_labelled,
-            images=task.look_size,
+            images=task.screening_size,
             machine=session.machine,
             downloads=session.downloads,
         ),
@@ -86,17 +89,19 @@ def look_at(
         if one.id in kept:
             state.keep(m, kept[one.id])
     state.drop_slow()
-    text = f"candidates embed {plural(task.look_size, 'image')}"
-    sink(StageStarted(stage="looks", total=len(candidates), text=text))
+    text = f"candidates embed {plural(task.screening_size, 'image')}"
+    sink(StageStarted(stage="screenings", total=len(candidates), text=text))
     interrupted = False
-    if state.open_places():  # open_clip's seconds are of no look, and its objects are older than those of looks
+    if (
+        state.open_places()
+    ):  # open_clip's seconds are of no screening, and its objects are older than those of screenings
         import vlmsel_auto.models.zoo  # noqa: F401
     with older_objects_left_alone(), Prefetcher(sink=sink) as hub:
         try:
             if session.engine.slots > 1 and not session.engine.apart:
                 _on_workers(state)
             while (place := _next(state)) is not None:
-                _look(state, place, hub=hub, following=_following(state, place), profiles=profiles)
+                _screen(state, place, hub=hub, following=_following(state, place), profiles=profiles)
                 _told(state, place)
         except KeyboardInterrupt:
             if not (catches_interrupt and state.found):
@@ -105,8 +110,8 @@ def look_at(
             sink(Notice(text="interrupted: the best so far is made a model of; Ctrl+C again ends at once"))
     seconds = time.monotonic() - began - (profiles.spent if profiles is not None else 0.0)
     text = f"{len(state.found)} of {plural(len(candidates), 'candidate')}"
-    sink(StageFinished(stage="looks", seconds=seconds, text=text))
-    return Looked(
+    sink(StageFinished(stage="screenings", seconds=seconds, text=text))
+    return ScreeningResult(
         found=state.found,
         failures=state.failures,
         passed_over=_why_not(state, interrupted=interrupted),
@@ -116,16 +121,16 @@ def look_at(
     )
 
 
-def _told(state: Looks, place: int) -> None:
-    """Say that a candidate was looked at, when those that it shows to be slow are out."""
+def _told(state: Screenings, place: int) -> None:
+    """Say that a candidate was screened, when those that it shows to be slow are out."""
     state.drop_slow()
     done, name = len(state.found) + len(state.failures), state.session.candidates[place].id
-    state.session.sink(StageProgress(stage="looks", done=done, text=name))
+    state.session.sink(StageProgress(stage="screenings", done=done, text=name))
 
 
-def _next(state: Looks, *, imagined: Look | None = None) -> int | None:
-    """The candidate to look at now, or after an ``imagined`` look; None: none."""
-    made = [*state.looks, *state.running.values(), *(() if imagined is None else (imagined,))]
+def _next(state: Screenings, *, imagined: Screening | None = None) -> int | None:
+    """The candidate to screen now, or after an ``imagined`` screening; None: none."""
+    made = [*state.screenings, *state.running.values(), *(() if imagined is None else (imagined,))]
     left = [m for m in state.open_places() if imagined is None or m != imagined.candidate]
     now, deadline = time.monotonic(), state.session.deadline
     if not left or (deadline is not None and now > deadline):
@@ -135,22 +140,24 @@ def _next(state: Looks, *, imagined: Look | None = None) -> int | None:
     least[left] = 0.0 if seconds[left].sum() <= _FREE_SECONDS else state.session.price * seconds[left] / 60
     if deadline is not None:
         least[now + seconds > deadline] = np.inf
-    place = next_look(state.known.scenarios, made, costs=seconds, least=least, charges=state.charges())
-    if place is None and not made:  # someone has to be looked at, and there is time
+    place = next_screening(state.known.scenarios, made, costs=seconds, least=least, charges=state.charges())
+    if place is None and not made:  # someone has to be screened, and there is time
         return min(left, key=lambda m: float(seconds[m]))
     return place
 
 
-def _following(state: Looks, place: int) -> int | None:
-    """Who comes after ``place`` if that look shows what is expected; None where nobody needs a download."""
+def _following(state: Screenings, place: int) -> int | None:
+    """Who comes after ``place`` if that screening shows what is expected; None where nobody needs a download."""
     if not state.known.downloads.any():  # NaN, an unknown size, is one
         return None
     return _next(state, imagined=state.expected(place))
 
 
-def _look(state: Looks, place: int, *, hub: Prefetcher, following: int | None, profiles: SourceProfiles | None) -> None:
-    """Look at one candidate, while the one that follows is downloaded."""
-    from vlmsel_auto.models import zoo  # see `look_at`
+def _screen(
+    state: Screenings, place: int, *, hub: Prefetcher, following: int | None, profiles: SourceProfiles | None
+) -> None:
+    """Screen one candidate, while the one that follows is downloaded."""
+    from vlmsel_auto.models import zoo  # see `screen`
 
     session = state.session
     candidate = session.candidates[place]
@@ -168,7 +175,7 @@ def _look(state: Looks, place: int, *, hub: Prefetcher, following: int | None, p
         model = zoo.load(candidate, device=session.device, sink=session.sink)
         seen, now = embed_target(model, session.task, store=session.store), time.monotonic()
         if profiles is not None:
-            profiles.visit(model, image_seconds=seen.seconds, look_seconds=now - began, deadline=session.deadline)
+            profiles.visit(model, image_seconds=seen.seconds, screening_seconds=now - began, deadline=session.deadline)
         return seen, now
 
     if outcome is None:
@@ -180,8 +187,8 @@ def _look(state: Looks, place: int, *, hub: Prefetcher, following: int | None, p
         state.give_up(place, str(outcome))
 
 
-def _on_workers(state: Looks) -> None:
-    """Keep every worker at a look while one is worth its time."""
+def _on_workers(state: Screenings) -> None:
+    """Keep every worker at a screening while one is worth its time."""
     session = state.session
     engine, sink = session.engine, session.sink
     shared, places = engine.share(session.task), dict[Ticket, int]()
@@ -189,7 +196,7 @@ def _on_workers(state: Looks) -> None:
     try:
         while True:
             while len(places) < engine.slots and (place := _next(state)) is not None:
-                job = LookJob(
+                job = ScreeningJob(
                     candidate=session.candidates[place], task=shared, device=session.device, store=session.store
                 )  # fmt: skip
                 state.running[place] = state.expected(place)
@@ -208,7 +215,7 @@ def _on_workers(state: Looks) -> None:
         state.running.clear()
 
 
-def _settle(state: Looks, place: int, outcome: Finished) -> None:
+def _settle(state: Screenings, place: int, outcome: Finished) -> None:
     match outcome:
         case Done(result=Seen() as seen):
             state.take(place, seen.measurement, seconds=seen.seconds, download_seconds=seen.download_seconds)
@@ -217,10 +224,10 @@ def _settle(state: Looks, place: int, outcome: Finished) -> None:
         case Failed(failure=failure):
             state.give_up(place, str(failure))
         case _:
-            state.give_up(place, "its worker died each time that it was looked at (out of memory?)")
+            state.give_up(place, "its worker died each time that it was screened (out of memory?)")
 
 
-def _without_hub(state: Looks) -> None:
+def _without_hub(state: Screenings) -> None:
     """Nobody else is asked for in vain: each would wait for the network."""
     lost = [m for m in state.open_places() if state.known.downloads[m] != 0]
     reason = "the hub cannot be reached any more"
@@ -228,16 +235,16 @@ def _without_hub(state: Looks) -> None:
     state.session.sink(Notice(text=f"{reason}: {plural(len(lost), 'candidate')} cannot be had", level="warning"))
 
 
-def _why_not(state: Looks, *, interrupted: bool) -> dict[str, NotLooked]:
+def _why_not(state: Screenings, *, interrupted: bool) -> dict[str, NotScreened]:
     left = state.open_places()
     if not left:
         return {}
     seconds = state.seconds()
-    values = DEFAULT.realised * look_values(state.known.scenarios, state.looks, charges=state.charges())
+    values = DEFAULT.realised * screening_values(state.known.scenarios, state.screenings, charges=state.charges())
     reasons, deadline = {}, state.session.deadline
     for m in left:
         late = deadline is not None and time.monotonic() + seconds[m] > deadline
         why = "no time was left for it" if late else f"it promised {100 * values[m]:.2f} points"
-        why = "the looks were interrupted" if interrupted else why
-        reasons[state.session.candidates[m].id] = NotLooked(reason=why, seconds=float(seconds[m]))
+        why = "the screenings were interrupted" if interrupted else why
+        reasons[state.session.candidates[m].id] = NotScreened(reason=why, seconds=float(seconds[m]))
     return reasons

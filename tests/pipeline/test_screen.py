@@ -1,4 +1,4 @@
-"""The loop of looks on the mini zoo: order, price, failures and what is kept."""
+"""The loop of screenings on the mini zoo: order, price, failures and what is kept."""
 
 import shutil
 import time
@@ -18,8 +18,8 @@ from vlmsel_auto.measuring.measure import find_measurement
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.limits import Limits
 from vlmsel_auto.models.machine import Machine
-from vlmsel_auto.pipeline import look as look_stage
-from vlmsel_auto.pipeline.look import look_at
+from vlmsel_auto.pipeline import screen as screen_stage
+from vlmsel_auto.pipeline.screen import screen
 from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.tasks.task import load_task
 
@@ -43,38 +43,40 @@ def look(task, store, *, candidates=None, kept=None, price=0.001, deadline=None,
     session = session_of(
         task, store, candidates=candidates or resolve(NAMES), price=price, deadline=deadline, sink=sink
     )
-    return look_at(session, kept=kept or {}, catches_interrupt=catches_interrupt)
+    return screen(session, kept=kept or {}, catches_interrupt=catches_interrupt)
 
 
-def test_where_looks_are_cheap_nobody_is_passed_over(task, tmp_path):
-    looked = look(task, Store(tmp_path), price=1e9)
-    assert sorted(looked.found) == sorted(NAMES)
-    assert looked.passed_over == {}
-    assert looked.forecast.looked.all()
-    assert not looked.forecast.published.any()
+def test_where_screenings_are_cheap_nobody_is_passed_over(task, tmp_path):
+    screening = look(task, Store(tmp_path), price=1e9)
+    assert sorted(screening.found) == sorted(NAMES)
+    assert screening.passed_over == {}
+    assert screening.forecast.screened.all()
+    assert not screening.forecast.published.any()
 
 
 def test_a_price_leaves_out_what_promises_little_and_says_so(task, tmp_path, monkeypatch):
-    monkeypatch.setattr(look_stage, "_FREE_SECONDS", 0.0)
-    looked = look(task, Store(tmp_path), price=1e3)
-    assert len(looked.found) == 1  # someone is looked at, whatever it costs
-    assert len(looked.passed_over) == 3
-    assert all("it promised" in each.reason and each.seconds > 0 for each in looked.passed_over.values())
-    assert looked.forecast.looked.sum() == 1
-    assert np.isfinite(looked.forecast.mean).all()
-    assert (looked.forecast.sd[~looked.forecast.looked] > looked.forecast.sd[looked.forecast.looked]).all()
+    monkeypatch.setattr(screen_stage, "_FREE_SECONDS", 0.0)
+    screening = look(task, Store(tmp_path), price=1e3)
+    assert len(screening.found) == 1  # someone is screened, whatever it costs
+    assert len(screening.passed_over) == 3
+    assert all("it promised" in each.reason and each.seconds > 0 for each in screening.passed_over.values())
+    assert screening.forecast.screened.sum() == 1
+    assert np.isfinite(screening.forecast.mean).all()
+    assert (
+        screening.forecast.sd[~screening.forecast.screened] > screening.forecast.sd[screening.forecast.screened]
+    ).all()
 
 
-def test_a_look_that_would_end_late_is_not_begun(task, tmp_path):
+def test_a_screening_that_would_end_late_is_not_begun(task, tmp_path):
     everyone = list(resolve(NAMES))
     slow = Machine(
         device="cpu", cores=1, memory_bytes=1 << 30, disk_bytes=1 << 30, flops_per_second=1e7, bytes_per_second=1e7
     )
     deadline = time.monotonic() + 30
     session = session_of(task, Store(tmp_path), candidates=everyone, price=0.0, deadline=deadline, machine=slow)
-    looked = look_at(session, kept={})
-    assert looked.found  # one is begun all the same, and shows that this machine is faster than was thought
-    assert sorted(looked.found) == sorted(NAMES)
+    screening = screen(session, kept={})
+    assert screening.found  # one is begun all the same, and shows that this machine is faster than was thought
+    assert sorted(screening.found) == sorted(NAMES)
     passed = look(task, Store(tmp_path / "other"), deadline=time.monotonic() - 1).passed_over
     assert sorted(passed) == sorted(NAMES)
     assert all("no time was left" in each.reason for each in passed.values())
@@ -87,9 +89,9 @@ def test_one_that_cannot_be_loaded_is_told_and_the_others_go_on(task, tmp_path):
     weights.write_bytes(weights.read_bytes()[:1000])
     events = []
     candidates = [*resolve(NAMES[1:]), *resolve(f"local-dir:{damaged}")]
-    looked = look(task, Store(tmp_path / "store"), candidates=candidates, sink=events.append)
-    assert sorted(looked.found) == sorted(NAMES[1:])
-    assert list(looked.failures) == [f"local-dir:{damaged}"]
+    screening = look(task, Store(tmp_path / "store"), candidates=candidates, sink=events.append)
+    assert sorted(screening.found) == sorted(NAMES[1:])
+    assert list(screening.failures) == [f"local-dir:{damaged}"]
     assert any(isinstance(each, Notice) and "cannot be used" in each.text for each in events)
     assert [each.done for each in events if isinstance(each, StageProgress)] == [1, 2, 3, 4]
 
@@ -115,19 +117,19 @@ def test_figures_of_the_library_that_are_published_too_count_once(task, tmp_path
         session = session_of(
             task, Store(tmp_path), candidates=candidates, library=library, price=0.0, deadline=time.monotonic() - 1
         )
-        return look_at(session, kept={}).forecast
+        return screen(session, kept={}).forecast
 
     known, nothing = forecast(own), forecast(own.select_tasks([]))
     assert known.mean.tolist() == nothing.mean.tolist()
     assert known.sd.tolist() == nothing.sd.tolist()
 
 
-def test_a_look_moves_the_forecast_of_all(task, tmp_path, monkeypatch):
+def test_a_screening_moves_the_forecast_of_all(task, tmp_path, monkeypatch):
     none = look(task, Store(tmp_path), deadline=time.monotonic() - 1).forecast
-    assert not none.looked.any()
-    monkeypatch.setattr(look_stage, "_FREE_SECONDS", 0.0)
+    assert not none.screened.any()
+    monkeypatch.setattr(screen_stage, "_FREE_SECONDS", 0.0)
     one = look(task, Store(tmp_path), price=1e3).forecast
-    assert one.looked.sum() == 1
+    assert one.screened.sum() == 1
     assert (np.abs(one.mean - none.mean) > 1e-3).all()
 
 
@@ -137,11 +139,11 @@ def test_who_is_slower_than_allowed_is_taken_out_as_soon_as_it_shows(task, tmp_p
     events = []
     limits = Limits(max_latency=(times[1] + times[2]) / 2)
     session = session_of(task, Store(tmp_path / "second"), price=0.0, sink=events.append, limits=limits)
-    looked = look_at(session, kept=everyone)
+    screening = screen(session, kept=everyone)
     slow = {name for name, one in everyone.items() if one.seconds >= times[2]}
-    assert set(looked.failures) == slow
-    assert set(looked.found) == set(NAMES) - slow
-    assert all("as measured, exceed --max-latency" in why for why in looked.failures.values())
+    assert set(screening.failures) == slow
+    assert set(screening.found) == set(NAMES) - slow
+    assert all("as measured, exceed --max-latency" in why for why in screening.failures.values())
     assert sum(isinstance(each, Notice) for each in events) == 2
 
 
@@ -150,16 +152,16 @@ def test_an_interrupt_keeps_what_was_seen_where_that_is_wanted(task, tmp_path):
         if isinstance(event, StageProgress) and event.done == 2:
             raise KeyboardInterrupt
 
-    looked = look(task, Store(tmp_path / "a"), sink=interrupt, catches_interrupt=True)
-    assert looked.interrupted
-    assert len(looked.found) == 2
-    assert {each.reason for each in looked.passed_over.values()} == {"the looks were interrupted"}
+    screening = look(task, Store(tmp_path / "a"), sink=interrupt, catches_interrupt=True)
+    assert screening.interrupted
+    assert len(screening.found) == 2
+    assert {each.reason for each in screening.passed_over.values()} == {"the screenings were interrupted"}
     with pytest.raises(KeyboardInterrupt):
         look(task, Store(tmp_path / "b"), sink=interrupt)
 
 
 @pytest.mark.slow  # tests/pipeline/test_workers.py has a search of which workers look
-def test_workers_look_at_several_at_once_and_see_the_same(task, tmp_path):
+def test_workers_screening_at_several_at_once_and_see_the_same(task, tmp_path):
     alone = look(task, Store(tmp_path / "alone"), price=1e9)
     heard, last = [], resolve(NAMES)[3]
     broken = shutil.copytree(last.path, tmp_path / "broken")
@@ -169,10 +171,10 @@ def test_workers_look_at_several_at_once_and_see_the_same(task, tmp_path):
             task, Store(tmp_path / "workers"), candidates=[*resolve(NAMES[:3]), replace(last, path=broken)],
             price=1e9, sink=heard.append, engine=engine,
         )  # fmt: skip
-        looked = look_at(session, kept={})
-    assert sorted(looked.found) == sorted(NAMES[:3])
-    assert list(looked.failures) == [NAMES[3]]
+        screening = screen(session, kept={})
+    assert sorted(screening.found) == sorted(NAMES[:3])
+    assert list(screening.failures) == [NAMES[3]]
     for name in NAMES[:3]:
-        np.testing.assert_allclose(looked.found[name].features, alone.found[name].features, atol=1e-6)
+        np.testing.assert_allclose(screening.found[name].features, alone.found[name].features, atol=1e-6)
     assert [each.done for each in heard if isinstance(each, StageProgress)] == [1, 2, 3, 4]
     assert find_measurement(resolve(NAMES[:1])[0], task, store=Store(tmp_path / "workers")) is not None

@@ -1,4 +1,4 @@
-"""What the looks have shown so far, what is expected of those to come, and a look as a job of an engine."""
+"""What the screenings have shown so far, what is expected of those to come, and a screening as a job of an engine."""
 
 from __future__ import annotations
 
@@ -15,47 +15,51 @@ from vlmsel_auto.events import Notice
 from vlmsel_auto.measuring.measure import embed_target
 from vlmsel_auto.models.download import fetch
 from vlmsel_auto.pipeline.affordable import charges_of, expected_latencies
-from vlmsel_auto.pipeline.before_looking import Known
+from vlmsel_auto.pipeline.before_screening import Known
 from vlmsel_auto.pipeline.each_candidate import attempt
 from vlmsel_auto.pipeline.session import Session
-from vlmsel_auto.planning.look_seconds import TimedLook, look_seconds
-from vlmsel_auto.planning.outlook import Look, outlook
-from vlmsel_auto.ranking.forecast import Forecast, look_accuracy
+from vlmsel_auto.planning.outlook import Screening, outlook
+from vlmsel_auto.planning.screening_seconds import TimedScreening, screening_seconds
+from vlmsel_auto.ranking.forecast import Forecast, screening_accuracy
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Candidate, FloatArray, Task
 from vlmsel_auto.units import milliseconds
 
 _BANDWIDTH: Final = 2e7  # bytes a second, until a download tells
-_EXPECTED_SD: Final = 0.03  # accuracy: of a look that was not made yet
+_EXPECTED_SD: Final = 0.03  # accuracy: of a screening that was not made yet
 
 
 @dataclass(kw_only=True, eq=False)
-class Looks:
+class Screenings:
     """The state of the loop; arrays are in the order of the candidates."""
 
     session: Session
     known: Known
     found: dict[str, Measurement] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-    looks: list[Look] = field(default_factory=list)
-    timed: list[TimedLook] = field(default_factory=list)
+    screenings: list[Screening] = field(default_factory=list)
+    timed: list[TimedScreening] = field(default_factory=list)
     in_vain: int = 0  # downloads that failed, one after the other
-    running: dict[int, Look] = field(default_factory=dict)  # by place: who is looked at now, and what is expected
+    running: dict[int, Screening] = field(default_factory=dict)  # by place: who is screened now, and what is expected
 
     def keep(self, place: int, measurement: Measurement) -> None:
         """Take what was measured, now or by an earlier run."""
         self.found[self.session.candidates[place].id] = measurement
         labels = self.session.task.known_labels
         seen = measurement.embedded(labels)
-        if seen is not None and labels is not None:  # without labels a look tells no accuracy (docs/without-labels.md)
-            accuracy, sd = look_accuracy(seen)
-            self.looks.append(Look(candidate=place, accuracy=accuracy, sd=sd))
+        if (
+            seen is not None and labels is not None
+        ):  # without labels a screening tells no accuracy (docs/without-labels.md)
+            accuracy, sd = screening_accuracy(seen)
+            self.screenings.append(Screening(candidate=place, accuracy=accuracy, sd=sd))
 
     def take(self, place: int, seen: Measurement, *, seconds: float, download_seconds: float) -> None:
-        """Take a look that was made now, and how long it took."""
+        """Take a screening that was made now, and how long it took."""
         self.keep(place, seen)
         downloaded = float(np.nan_to_num(self.known.downloads[place]))
-        took = TimedLook(candidate=place, seconds=seconds, downloaded=downloaded, download_seconds=download_seconds)
+        took = TimedScreening(
+            candidate=place, seconds=seconds, downloaded=downloaded, download_seconds=download_seconds
+        )
         self.timed.append(took)
 
     def give_up(self, place: int, reason: str) -> None:
@@ -80,29 +84,31 @@ class Looks:
                 self.session.sink(Notice(text=f"{one.id} cannot be used: {reason}"))
 
     def open_places(self) -> list[int]:
-        """Candidates that may yet be looked at."""
+        """Candidates that may yet be screened."""
         known = self.found.keys() | self.failures.keys()
         return [m for m, one in enumerate(self.session.candidates) if one.id not in known and m not in self.running]
 
     def forecast(self) -> Forecast:
-        """What published figures and the looks say."""
-        looks = sorted(self.looks, key=lambda each: each.candidate)  # what an earlier run saw counts in the same order
-        now = outlook(self.known.scenarios, looks)
+        """What published figures and the screenings say."""
+        screenings = sorted(
+            self.screenings, key=lambda each: each.candidate
+        )  # what an earlier run saw counts in the same order
+        now = outlook(self.known.scenarios, screenings)
         return Forecast(
             mean=now.mean,
-            # before the first look nearly all of it would be the level's, which all share
-            sd=now.sd if looks else np.sqrt(np.diag(self.known.scenarios.cov)),
-            looked=np.array([one.id in self.found for one in self.session.candidates]),
+            # before the first screening nearly all of it would be the level's, which all share
+            sd=now.sd if screenings else np.sqrt(np.diag(self.known.scenarios.cov)),
+            screened=np.array([one.id in self.found for one in self.session.candidates]),
             published=self.known.published,
         )
 
-    def expected(self, place: int) -> Look:
-        """A look as it is expected to come out, to plan what follows it."""
-        accuracy = float(np.clip(outlook(self.known.scenarios, self.looks).mean[place], 0.0, 1.0))
-        return Look(candidate=place, accuracy=accuracy, sd=_EXPECTED_SD)
+    def expected(self, place: int) -> Screening:
+        """A screening as it is expected to come out, to plan what follows it."""
+        accuracy = float(np.clip(outlook(self.known.scenarios, self.screenings).mean[place], 0.0, 1.0))
+        return Screening(candidate=place, accuracy=accuracy, sd=_EXPECTED_SD)
 
     def latencies(self) -> dict[str, float]:
-        """Seconds an image of those looked at, as measured, by id."""
+        """Seconds an image of those screened, as measured, by id."""
         return {name: one.seconds for name, one in self.found.items() if math.isfinite(one.seconds)}
 
     def charges(self) -> FloatArray | None:
@@ -114,15 +120,15 @@ class Looks:
         return np.array([off[one.id] for one in session.candidates]) if off else None
 
     def seconds(self) -> FloatArray:
-        """(M,) that a look takes."""
-        return look_seconds(
+        """(M,) that a screening takes."""
+        return screening_seconds(
             embedding=self.known.embedding, downloads=self.known.downloads, timed=self.timed, bandwidth=_BANDWIDTH
         )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Seen:
-    """What a look showed."""
+    """What a screening showed."""
 
     measurement: Measurement
     seconds: float  # without the download
@@ -130,8 +136,8 @@ class Seen:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LookJob:
-    """Load one candidate and embed the images that looks see."""
+class ScreeningJob:
+    """Load one candidate and embed the images that screenings see."""
 
     candidate: Candidate
     task: Shared[Task]
@@ -140,10 +146,10 @@ class LookJob:
 
     def run(self, channel: Channel) -> Seen | str:
         """What it showed, or why the candidate cannot be used."""
-        return attempt(lambda: self._look(channel))
+        return attempt(lambda: self._screen(channel))
 
-    def _look(self, channel: Channel) -> Seen:
-        from vlmsel_auto.models import zoo  # imports open_clip: seconds that are no look's
+    def _screen(self, channel: Channel) -> Seen:
+        from vlmsel_auto.models import zoo  # imports open_clip: seconds that are no screening's
 
         began = time.monotonic()
         fetch(self.candidate, sink=channel.tell)
