@@ -63,8 +63,8 @@ def draw_sample(scan: Scan, *, images: int | AsManyAsFit | None, seed: int) -> S
     chances = np.array([_chance(entry.path, seed=seed) for entry in scan.entries], dtype=np.uint64)
     drawn = np.argsort(chances, kind="stable")[:most]
     positions = np.sort(drawn).astype(np.int64)
-    drawn = f"all {count:,}" if count <= most else f"{most:,} of {count:,}"
-    note = f"no labels: {drawn} files were screened"
+    extent = f"all {count:,}" if count <= most else f"{most:,} of {count:,}"
+    note = f"no labels: {extent} files were screened"
     return Sample(
         positions=positions,
         order=np.searchsorted(positions, drawn),
