@@ -26,7 +26,6 @@ from vlmsel_auto.records import (
     StoppedBy,
 )
 from vlmsel_auto.reporting import views as report_views
-from vlmsel_auto.reporting.make_report import package_versions
 from vlmsel_auto.reporting.panel import panel
 from vlmsel_auto.reporting.report import (
     Baseline,
@@ -35,6 +34,7 @@ from vlmsel_auto.reporting.report import (
     best_trials,
     find,
     load,
+    package_versions,
     save_json,
     to_json,
 )

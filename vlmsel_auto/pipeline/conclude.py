@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from datetime import UTC, datetime
 
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.events import Notice, ReportWritten, Sink
@@ -13,82 +13,98 @@ from vlmsel_auto.pipeline.finish import Finished
 from vlmsel_auto.pipeline.label_issues import find_label_issues
 from vlmsel_auto.pipeline.mistakes import find_mistakes
 from vlmsel_auto.pipeline.rank import Ranked
+from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.pipeline.run import Run
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Candidate, StoppedBy, Task, TrialResult, TrialState
 from vlmsel_auto.reporting import views
-from vlmsel_auto.reporting.make_report import make_report
-from vlmsel_auto.reporting.report import RANKING_STAGE, START_STAGE, TRIALS_STAGE, SearchReport
+from vlmsel_auto.reporting.evaluation import evaluate
+from vlmsel_auto.reporting.report import (
+    RANKING_STAGE,
+    START_STAGE,
+    TRIALS_STAGE,
+    CandidateSummary,
+    SearchReport,
+    TaskSummary,
+    package_versions,
+)
+from vlmsel_auto.reporting.sentences import choice_notes
 from vlmsel_auto.study.study import StudyOutcome
 
 
-def conclude(
-    run: Run, ranked: Ranked, finished: Finished, *, task: Task, stopped: StoppedBy, ranked_after: float
-) -> SearchReport:
+def conclude(run: Run, ranked: Ranked, finished: Finished, *, stopped: StoppedBy, ranked_after: float) -> SearchResult:
     """Learn from a search that was not interrupted, and write the report to ``workdir/report``.
 
     Args:
         run: the search.
         ranked: the ranking before the trials.
         finished: the models.
-        task: the target, in the templates that were chosen.
         stopped: what ended the trials.
         ranked_after: seconds until the ranking was there.
     """
-    request, session, outcome, ranking = run.request, run.session, finished.outcome, ranked.ranking
-    usable = [one for one in session.candidates if one.id not in ranking.failures]
-    notes = [*finished.warnings.values(), *task.notes, *ranking.notes]
-    if request.learn and outcome.best is not None and stopped is not StoppedBy.INTERRUPTED:
-        notes.append(
-            learn_from(task, usable, ranked.measurements, outcome.results, seed=request.seed, sink=session.sink)
-        )
+    request, session, ranking, task = run.request, run.session, ranked.ranking, ranked.task
+    best, trials, candidates = finished.best, finished.trials, session.candidates
+    usable = [one for one in candidates if one.id not in ranking.failures]
+    notes = [*finished.notes, *task.notes, *ranking.notes]
+    if request.learn and trials and best is not None and stopped is not StoppedBy.INTERRUPTED:
+        notes.append(learn_from(task, usable, ranked.measurements, trials, seed=request.seed, sink=session.sink))
     seconds = run.seconds
-    settings = {**run.settings, "top_k": request.aim.top_k, "device": session.device}
-    report = make_report(
-        task=task,
-        candidates=session.candidates,
-        latencies=finished.latencies,
+    mistakes = find_mistakes(
+        finished.chosen, task=task, candidates=usable, images=request.thumbnails, sink=session.sink
+    )  # fmt: skip
+    label_issues = find_label_issues(
+        finished.members, results=trials, task=task, candidates=usable, workdir=run.workdir, images=request.thumbnails,
+        sink=session.sink,
+    )  # fmt: skip
+    evaluation = evaluate(ranking, trials, chosen=None if best is None else best.trial, seed=request.seed)
+    notes += choice_notes(best, trials, images=len(task.val), objective=session.objective)
+    report = SearchReport(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=run.command,
+        task=TaskSummary.of(task),
+        candidates=tuple(CandidateSummary.of(one, latency=finished.latencies.get(one.id)) for one in candidates),
         ranking=ranking,
-        trials=outcome.results,
-        best=finished.best,
+        trials=trials,
+        best=best,
         ensemble=finished.ensemble,
-        mistakes=find_mistakes(
-            finished.chosen, task=task, candidates=usable, images=request.thumbnails, sink=session.sink
-        ),
-        label_issues=find_label_issues(
-            outcome.members,
-            results=outcome.results,
-            task=task,
-            candidates=usable,
-            workdir=run.workdir,
-            images=request.thumbnails,
-            sink=session.sink,
-        ),
+        mistakes=mistakes,
+        label_issues=label_issues,
+        agreement=evaluation.agreement,
+        baselines=evaluation.baselines,
+        actual_on=evaluation.actual_on,
         budget=request.budget,
         objective=session.objective,
         seconds=seconds,
+        stage_seconds=_stage_seconds(run, finished, ranked_after=ranked_after, seconds=seconds),
         stopped_by=stopped,
-        stage_seconds={
-            START_STAGE: run.started_after,
-            RANKING_STAGE: ranked_after - run.started_after,
-            TRIALS_STAGE: outcome.seconds,
-            "export": max(0.0, seconds - ranked_after - outcome.seconds),
-        },
-        command=run.command,
-        settings={name: str(value) for name, value in settings.items()},
+        bad_files=(*task.bad_files, *task.pixels.found_bad),
+        notes=tuple(notes),
+        settings=_settings(run),
+        versions=package_versions(),
         seed=request.seed,
-        workdir=run.workdir,
-        notes=notes,
+        workdir=str(run.workdir),
     )
-    publish(report, workdir=run.workdir, sink=session.sink)
-    return report
-
-
-def publish(report: SearchReport, *, workdir: Path, sink: Sink) -> None:
-    """Write a report to ``workdir/report``, and say so."""
-    directory = workdir / "report"
+    directory = run.workdir / "report"
     views.write(report, directory)
-    sink(ReportWritten(directory=directory, best=report.best, ensemble=report.ensemble, agreement=report.agreement))
+    session.sink(ReportWritten(directory=directory, best=best, ensemble=report.ensemble, agreement=report.agreement))
+    return SearchResult.of(report, workdir=run.workdir, seconds=run.seconds)
+
+
+def _stage_seconds(run: Run, finished: Finished, *, ranked_after: float, seconds: float) -> dict[str, float]:
+    """Seconds of each stage of a run, in their order."""
+    trials = {TRIALS_STAGE: finished.trials_seconds} if run.session.task.is_labelled else {}
+    return {
+        START_STAGE: run.started_after,
+        RANKING_STAGE: ranked_after - run.started_after,
+        **trials,
+        "export": max(0.0, seconds - ranked_after - finished.trials_seconds),
+    }
+
+
+def _settings(run: Run) -> dict[str, str]:
+    """What the report says of how the search was made."""
+    plan = {"top_k": run.request.aim.top_k} if run.session.task.is_labelled else {}
+    return {name: str(value) for name, value in {**run.settings, **plan, "device": run.session.device}.items()}
 
 
 def ended_by(outcome: StudyOutcome) -> StoppedBy:

@@ -58,13 +58,15 @@ class Delivery:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Finished:
-    """What came of a study."""
+    """The models of a search, and the trials behind them."""
 
-    outcome: StudyOutcome
     best: BestModel | None
-    chosen: Joined | None  # the best model, without its tower
     ensemble: EnsembleModel | None
-    warnings: Mapping[str, str]  # candidate -> what a user of it must know
+    chosen: Joined | None = None  # the best model, without its tower
+    trials: tuple[TrialResult, ...] = ()  # of all runs, by number
+    trials_seconds: float = 0.0  # wall time of this run's
+    members: tuple[TrialResult, ...] = ()  # the best trial of each leading candidate, best first
+    notes: Sequence[str]  # what users of the models must know
     latencies: Mapping[str, float]  # candidate -> seconds an image
 
 
@@ -117,9 +119,7 @@ def finish(
         sink=sink,
     )
     return Finished(
-        outcome=outcome,
         best=best,
-        chosen=None if chosen is None else replace(chosen, checkpoint=replace(chosen.checkpoint, visual=None)),
         ensemble=export_ensemble(
             pooled,
             joined=joined,
@@ -129,7 +129,11 @@ def finish(
             sink=sink,
             warnings=warnings,
         ),
-        warnings=warnings,
+        chosen=None if chosen is None else replace(chosen, checkpoint=replace(chosen.checkpoint, visual=None)),
+        trials=outcome.results,
+        trials_seconds=outcome.seconds,
+        members=outcome.members,
+        notes=tuple(warnings.values()),
         latencies=latencies,
     )
 

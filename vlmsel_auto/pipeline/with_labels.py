@@ -58,5 +58,4 @@ def finish_with_labels(run: Run, ranked: Ranked) -> SearchResult:
     finished = finish(
         outcome, delivery, exported=best_so_far.exported, interrupted=interrupted, sink=session.sink
     )  # fmt: skip
-    report = conclude(run, ranked, finished, task=task, stopped=stopped, ranked_after=ranked_after)
-    return SearchResult.of(report, workdir=run.workdir, seconds=run.seconds)
+    return conclude(run, ranked, finished, stopped=stopped, ranked_after=ranked_after)

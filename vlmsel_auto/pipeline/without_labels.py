@@ -26,9 +26,9 @@ from vlmsel_auto.models.ensembles import write_ensemble
 from vlmsel_auto.models.exporting import Classifier, export
 from vlmsel_auto.models.facts import facts_of, known_sum
 from vlmsel_auto.pipeline.affordable import charges_of, together
-from vlmsel_auto.pipeline.conclude import publish
+from vlmsel_auto.pipeline.conclude import conclude
 from vlmsel_auto.pipeline.each_candidate import attempt
-from vlmsel_auto.pipeline.finish import Delivery
+from vlmsel_auto.pipeline.finish import Delivery, Finished
 from vlmsel_auto.pipeline.rank import Ranked
 from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.pipeline.run import Run
@@ -37,8 +37,7 @@ from vlmsel_auto.ranking.evidence.consensus import likeness
 from vlmsel_auto.ranking.evidence.zeroshot import CLARITY
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import BestModel, Candidate, EnsembleModel, RankedCandidate, Ranking, StoppedBy, Task
-from vlmsel_auto.reporting.make_report import make_report
-from vlmsel_auto.reporting.report import RANKING_STAGE, START_STAGE, UNCHECKED
+from vlmsel_auto.reporting.report import UNCHECKED
 from vlmsel_auto.tuning.methods import ZERO_SHOT
 
 _FLOOR_SHARE: Final = 0.02  # is added to P(best): the pool should not be one model; our own choice
@@ -205,29 +204,5 @@ def finish_without_labels(run: Run, ranked: Ranked) -> SearchResult:
     best, mean = export_zero_shot(
         shares, seen, task=task, candidates=usable, workdir=run.workdir, sink=session.sink
     )  # fmt: skip
-    seconds = run.seconds
-    report = make_report(
-        task=task,
-        candidates=session.candidates,
-        latencies=latencies,
-        ranking=ranking,
-        trials=(),
-        best=best,
-        ensemble=mean,
-        budget=run.request.budget,
-        objective=session.objective,
-        seconds=seconds,
-        stopped_by=stopped,
-        stage_seconds={
-            START_STAGE: run.started_after,
-            RANKING_STAGE: ranked_after - run.started_after,
-            "export": seconds - ranked_after,
-        },
-        command=run.command,
-        settings={name: str(value) for name, value in {**run.settings, "device": session.device}.items()},
-        seed=task.seed,
-        workdir=run.workdir,
-        notes=(UNCHECKED, *task.notes, *ranking.notes),
-    )
-    publish(report, workdir=run.workdir, sink=session.sink)
-    return SearchResult.of(report, workdir=run.workdir, seconds=run.seconds)
+    finished = Finished(best=best, ensemble=mean, notes=[UNCHECKED], latencies=latencies)
+    return conclude(run, ranked, finished, stopped=stopped, ranked_after=ranked_after)

@@ -6,15 +6,18 @@
 from __future__ import annotations
 
 import json
+import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import metadata
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 from vlmsel_auto.cache import write_atomically
 from vlmsel_auto.errors import InputError
+from vlmsel_auto.models.facts import facts_of
 from vlmsel_auto.planning.objective import ACCURACY, Objective
 from vlmsel_auto.recordjson import decode, encode, parse_json
 from vlmsel_auto.records import (
@@ -22,11 +25,13 @@ from vlmsel_auto.records import (
     BadFile,
     BestModel,
     Budget,
+    Candidate,
     EnsembleModel,
     Metric,
     RankedCandidate,
     Ranking,
     StoppedBy,
+    Task,
     TrialResult,
 )
 from vlmsel_auto.reporting.label_issues import LabelIssues
@@ -37,6 +42,8 @@ START_STAGE: Final = "start"  # of `SearchReport.stage_seconds`: imports and the
 RANKING_STAGE: Final = "images and ranking"
 TRIALS_STAGE: Final = "trials"
 Split = Literal["validation", "test"]
+_PACKAGES: Final = ("vlmsel-auto", "torch", "torchvision", "open_clip_torch", "timm", "lightning", "optuna",
+                    "scikit-learn", "scipy", "numpy", "pillow")  # fmt: skip
 UNCHECKED: Final = (  # what a search without labels says of its models
     "no label checked this: the model is the one that ranks first, and how often it is right is not known; a few "
     "labelled images of each class would tell"
@@ -60,6 +67,15 @@ class TaskSummary:
     digest: str
     unlabelled: int = 0  # images of a task without labels
 
+    @classmethod
+    def of(cls, task: Task) -> Self:
+        """What is said of this task."""
+        return cls(
+            name=task.name, root=str(task.root), domain=task.domain, metric=task.metric, classes=task.classes,
+            train=len(task.train), val=len(task.val), test=len(task.test), support=len(task.support), shots=task.shots,
+            digest=task.digest, unlabelled=0 if task.is_labelled else len(task.paths),
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CandidateSummary:
@@ -72,6 +88,14 @@ class CandidateSummary:
     family: str = "unknown"
     latency: float | None = None  # seconds an image through the visual tower, on this machine; None: not loaded
     memory: int | None = None  # bytes to load it and embed 64 images in float32, as estimated
+
+    @classmethod
+    def of(cls, one: Candidate, *, latency: float | None) -> Self:
+        """What is said of this candidate."""
+        return cls(
+            id=one.id, params=one.params, flops=one.flops, size=one.view.size, family=one.family, latency=latency,
+            memory=facts_of(one).memory_bytes,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -210,6 +234,17 @@ def actual_accuracies(best: Mapping[str, TrialResult], *, on: Split) -> dict[str
     """Accuracy of each tuned candidate's best trial on a split; a candidate without that number is left out."""
     values = {name: trial.test if on == "test" else trial.validation for name, trial in best.items()}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
 
 
 def to_json(report: SearchReport) -> bytes:

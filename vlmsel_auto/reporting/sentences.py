@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
+from vlmsel_auto.planning.objective import Objective
 from vlmsel_auto.ranking.agreement import TOO_FEW_FOR_NDCG, TOO_FEW_FOR_TAU
-from vlmsel_auto.records import Agreement, FinalScore, Interval, StoppedBy
+from vlmsel_auto.records import Agreement, BestModel, FinalScore, Interval, StoppedBy, TrialResult
 from vlmsel_auto.reporting import formatting
-from vlmsel_auto.reporting.report import SearchReport
+from vlmsel_auto.reporting.report import SearchReport, best_trials
 from vlmsel_auto.tuning.methods import label_of
 from vlmsel_auto.units import DASH
 
@@ -105,3 +106,27 @@ def without_best(report: SearchReport) -> str:
     if any(trial.state == "failed" for trial in report.trials):
         return "No trial succeeded: the reasons are in the report."
     return "No trial was finished: the same command with more time goes on from here."
+
+
+def choice_notes(
+    best: BestModel | None, trials: Sequence[TrialResult], *, images: int, objective: Objective
+) -> list[str]:
+    """Why the chosen trial is not the one with the highest validation, measured on so many images."""
+    chosen = next((each for each in trials if best is not None and each.number == best.trial), None)
+    others = [each for each in trials if chosen is None or not each.spec.differs_by_part_alone(chosen.spec)]
+    tops = best_trials(others).values()
+    top = max(tops, key=lambda each: (each.validation or 0.0, -each.number), default=None)
+    if best is None or best.validation is None or top is None or (top.validation or 0.0) <= best.validation:
+        return []
+    why = (
+        f"trial {top.number} ({top.spec.candidate}) had a higher validation than the chosen trial {best.trial} "
+        f"({formatting.percent(top.validation)} against {formatting.percent(best.validation)}); "
+    )
+    if objective:
+        why += f"the objective {objective} weighs that against what its candidate costs"
+    else:
+        why += (
+            f"on {formatting.plural(images, 'image')} that may be chance, and the ranking, the trials of kindred "
+            f"candidates and how sure the classifiers are of the right classes speak for the chosen one"
+        )
+    return [why]
