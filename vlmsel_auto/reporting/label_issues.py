@@ -45,14 +45,14 @@ class NearDuplicates:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelIssues:
-    """Images whose labels should be screened; at most `mistakes.SHOWN` of a kind, the surest first."""
+    """Images whose labels somebody should check; at most `mistakes.SHOWN` of a kind, the surest first."""
 
     models: int  # whose trials judged images that they did not learn from
     judged: int  # images that at least two of them judged
     missed: int  # of these, images that all of them get wrong
     suspects: tuple[Judged, ...]  # of these, images that all models together are as sure of as of that class's own
     suspected: int
-    compared: int  # images among which near-duplicates were screened for; 0: there are too many
+    compared: int  # images among which near-duplicates were sought; 0: there are too many
     near_duplicates: tuple[NearDuplicates, ...]
     near_duplicate_pairs: int
 
