@@ -18,7 +18,7 @@ from helpers.tracker_world import TEST, story
 from vlmsel_auto.errors import InputError, MissingDependency
 from vlmsel_auto.events import Notice
 from vlmsel_auto.reporting.loggers import open_runs
-from vlmsel_auto.reporting.tracked import tracked
+from vlmsel_auto.reporting.trackers import tracked
 
 
 def run_story(loggers, folder):

@@ -1,10 +1,15 @@
 """What is logged of a search, whatever the tracker; a tracker that breaks never ends it."""
 
+import subprocess
+import sys
 from dataclasses import dataclass, field
 
+import pytest
+
 from helpers.tracker_world import story, trials
+from vlmsel_auto.errors import InputError
 from vlmsel_auto.events import Notice, TrialFinished, TrialStarted
-from vlmsel_auto.reporting.trackers import TrackerSink
+from vlmsel_auto.reporting.trackers import TrackerSink, names_of, tracked
 
 
 @dataclass
@@ -87,3 +92,23 @@ def test_a_tracker_that_breaks_is_told_once_and_the_others_go_on(tmp_path):
     assert len(whole.below) == 3
     assert whole.good is True
     assert broken.good is None
+
+
+def test_no_logger_leaves_the_sink_as_it_is(tmp_path):
+    heard = []
+    with tracked((), folder=tmp_path, about={}, sink=heard.append) as sink:
+        sink(Notice(text="one"))
+    assert heard == [Notice(text="one")]
+
+
+def test_an_unknown_name_is_refused_before_anything_is_loaded():
+    with pytest.raises(InputError, match="one of tensorboard, csv, mlflow, wandb, but got 'excel'"):
+        names_of(["csv", "excel"])
+    assert names_of("csv") == ["csv"]
+    assert names_of(object()) == []
+
+
+def test_module_loads_neither_lightning_nor_torch():
+    script = "import sys, vlmsel_auto.reporting.trackers; print({'torch', 'lightning'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

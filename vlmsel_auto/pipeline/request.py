@@ -22,7 +22,7 @@ from vlmsel_auto.planning.objective import ACCURACY, Objective
 from vlmsel_auto.planning.plan import ACTIVE
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.records import Budget
-from vlmsel_auto.reporting.tracked import names_of
+from vlmsel_auto.reporting.trackers import names_of
 from vlmsel_auto.study.results import MOST_MEMBERS
 from vlmsel_auto.tasks.datasets import TaskData
 from vlmsel_auto.tasks.names import class_names_text

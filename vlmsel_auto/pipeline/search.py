@@ -42,7 +42,7 @@ from vlmsel_auto.planning.plan import ACTIVE
 from vlmsel_auto.process import locked, older_objects_left_alone, writing
 from vlmsel_auto.records import Budget, Task
 from vlmsel_auto.reporting.formatting import duration
-from vlmsel_auto.reporting.tracked import tracked
+from vlmsel_auto.reporting.trackers import tracked
 from vlmsel_auto.tasks.datasets import TaskData
 from vlmsel_auto.tasks.names import SEARCH_LOCK
 from vlmsel_auto.tasks.task import load_task

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias, cast
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from vlmsel_auto.errors import InputError, MissingDependency
-from vlmsel_auto.reporting.trackers import NAMES, Plain
+from vlmsel_auto.reporting.trackers import Plain, names_of
 
 Loggers: TypeAlias = str | Logger | Sequence[str | Logger]
 
@@ -23,7 +23,7 @@ _KINDS: Final = (TensorBoardLogger, CSVLogger, MLFlowLogger, WandbLogger)
 _REPORT: Final = ("report.html", "report.json")
 
 
-def open_runs(loggers: Loggers, *, folder: Path, name: str) -> tuple[LightningRun, ...]:
+def open_runs(loggers: Loggers, *, folder: Path, name: str) -> tuple[LoggedRun, ...]:
     """The search's run of each tracker.
 
     Args:
@@ -35,13 +35,14 @@ def open_runs(loggers: Loggers, *, folder: Path, name: str) -> tuple[LightningRu
         InputError: another name or kind.
         MissingDependency: the tracker's package is not installed.
     """
+    names_of(loggers)  # refuses others
     several = [loggers] if isinstance(loggers, (str, Logger)) else list(loggers)
-    return tuple(LightningRun(logger=_logger(one, folder=folder, name=name)) for one in several)
+    return tuple(LoggedRun(logger=_logger(one, folder=folder, name=name)) for one in several)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LightningRun:
-    """A `trackers.Run` that is one Lightning logger."""
+class LoggedRun:
+    """One run of a tracker, which is one Lightning logger."""
 
     logger: Logger
 
@@ -49,9 +50,9 @@ class LightningRun:
         """The kind of logger."""
         return type(self.logger).__name__
 
-    def trial(self, name: str) -> LightningRun:
+    def trial(self, name: str) -> LoggedRun:
         """Begin a run of the same kind, below this one."""
-        return LightningRun(logger=_below(self.logger, name))
+        return LoggedRun(logger=_below(self.logger, name))
 
     def describe(self, values: Mapping[str, Plain]) -> None:
         """Note hyperparameters."""
@@ -102,11 +103,9 @@ def _logger(wanted: str | Logger, *, folder: Path, name: str) -> Logger:
                 return CSVLogger(folder, name=wanted)
             case "mlflow":
                 return _mlflow(folder, name=name)
-            case "wandb":
+            case _:  # wandb
                 folder.mkdir(parents=True, exist_ok=True)  # it would write elsewhere
                 return WandbLogger(name="search", project=name, save_dir=folder, reinit="create_new")
-            case _:
-                raise InputError(f"a logger must be one of {', '.join(NAMES)}, but got {wanted!r}")
     except ModuleNotFoundError as error:
         raise MissingDependency(
             f"logging to {wanted} needs its package; install it with: pip install 'vlmsel-auto[{wanted}]'"

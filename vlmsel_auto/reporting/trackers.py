@@ -1,17 +1,19 @@
 """A search in experiment trackers: one run for the search, one below it for each trial, fed by events.
 
-`loggers` makes the runs of Lightning's loggers, `tracked` opens them for a search; this module says what is logged. A
-tracker that fails is told once and left out from then on: it never ends a search.
+`loggers` has the runs; this module says what is logged. A tracker that fails is told once and left out from then on: it
+never ends a search.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
+from vlmsel_auto.errors import InputError
 from vlmsel_auto.events import (
     Event,
     Notice,
@@ -24,40 +26,61 @@ from vlmsel_auto.events import (
 )
 from vlmsel_auto.records import Ranking, TrialResult, TrialSpec, TrialState
 
+if TYPE_CHECKING:
+    from vlmsel_auto.reporting.loggers import LoggedRun, Loggers  # imports Lightning
+
 Plain: TypeAlias = str | int | float | bool
 
 NAMES: Final = ("tensorboard", "csv", "mlflow", "wandb")
 _MOST_RANKED: Final = 20  # places of the ranking that the search's run names; all of them are in the report
 
 
-class Run(Protocol):
-    """One run of a tracker."""
+def names_of(loggers: Loggers) -> list[str]:
+    """Trackers that were given by name.
 
-    def trial(self, name: str) -> Run:
-        """Begin a run below this one."""
-        ...
+    Raises:
+        InputError: there is none of that name.
+    """
+    several = [loggers] if isinstance(loggers, str) or not isinstance(loggers, Sequence) else loggers
+    names = [one for one in several if isinstance(one, str)]
+    for name in names:
+        if name not in NAMES:
+            raise InputError(f"a logger must be one of {', '.join(NAMES)}, but got {name!r}")
+    return names
 
-    def describe(self, values: Mapping[str, Plain]) -> None:
-        """Note hyperparameters."""
-        ...
 
-    def measure(self, values: Mapping[str, float], *, step: int) -> None:
-        """Note a point of each curve."""
-        ...
+@contextmanager
+def tracked(loggers: Loggers, *, folder: Path, about: Mapping[str, Plain], sink: Sink) -> Iterator[Sink]:
+    """A sink that passes every event on to ``sink`` and logs it to the trackers.
 
-    def attach(self, folder: Path) -> None:
-        """Keep the files of a folder, where the tracker keeps files."""
-        ...
+    Args:
+        loggers: as for `loggers.open_runs`; none: ``sink`` itself is given back.
+        folder: where trackers that are given by name keep their files.
+        about: hyperparameters of the search's run; its "task" names it.
+        sink: hears everything, and of trackers that fail.
 
-    def end(self, *, good: bool, values: Mapping[str, Plain], metrics: Mapping[str, float]) -> None:
-        """Note what came out, and close the run."""
-        ...
+    Raises:
+        InputError: an unknown name, or a logger whose trials cannot have runs of their own.
+        MissingDependency: a tracker's package is not installed.
+    """
+    if not loggers:
+        yield sink
+        return
+    from vlmsel_auto.reporting.loggers import open_runs
+
+    tracker = TrackerSink(open_runs(loggers, folder=folder, name=str(about.get("task", "search"))), about, sink=sink)
+    try:
+        yield tracker
+    except BaseException:  # also Ctrl+C: trackers show the run as failed, not as one that still runs
+        tracker.close(good=False)
+        raise
+    tracker.close(good=True)
 
 
 class TrackerSink:
     """Passes every event on, then logs it to every run."""
 
-    def __init__(self, runs: Sequence[Run], about: Mapping[str, Plain], *, sink: Sink) -> None:
+    def __init__(self, runs: Sequence[LoggedRun], about: Mapping[str, Plain], *, sink: Sink) -> None:
         """Describe each of ``runs`` by ``about``; ``sink`` hears every event."""
         self._sink = sink
         self._searches = [_Search(run=run) for run in runs]
@@ -87,9 +110,9 @@ class TrackerSink:
 class _Search:
     """One tracker's run of the search, and its trials' runs that are open."""
 
-    run: Run
+    run: LoggedRun
     ranking: Ranking | None = None
-    trials: dict[int, Run] = field(default_factory=dict)
+    trials: dict[int, LoggedRun] = field(default_factory=dict)
     outcome: dict[str, float] = field(default_factory=dict)
 
     def note(self, event: Event) -> None:
@@ -116,7 +139,7 @@ class _Search:
             run.end(good=False, values={"state": "interrupted"}, metrics={})
         self.run.end(good=good, values={}, metrics=self.outcome)
 
-    def _begin(self, number: int, spec: TrialSpec, *, why: str) -> Run:
+    def _begin(self, number: int, spec: TrialSpec, *, why: str) -> LoggedRun:
         run = self.run.trial(f"trial-{number:04d}")
         run.describe({**_described(spec, self.ranking), "why": why})
         return run
@@ -158,18 +181,15 @@ def _reached(result: TrialResult) -> dict[str, float]:
 
 def _outcome(event: ReportWritten) -> dict[str, float]:
     """The best model, and how good the prediction was."""
-    best, ensemble, agreement = event.best, event.ensemble, event.agreement
-    return _finite({
-        "best/validation": None if best is None else best.validation,
-        "best/test": None if best is None else best.test,
-        "ensemble/validation": None if ensemble is None else ensemble.validation,
-        "ensemble/test": None if ensemble is None else ensemble.test,
-        "agreement/tau_b": agreement.tau_b,
-        "agreement/weighted_tau": agreement.weighted_tau,
-        "agreement/ndcg5": agreement.ndcg5,
-        "agreement/top1_loss": agreement.top1_loss,
-        "agreement/top5_loss": agreement.top5_loss,
-    })  # fmt: skip
+    models = {"best": event.best, "ensemble": event.ensemble}
+    found = {
+        f"{name}/{split}": getattr(model, split)
+        for name, model in models.items()
+        if model is not None
+        for split in ("validation", "test")
+    }
+    figures = ("tau_b", "weighted_tau", "ndcg5", "top1_loss", "top5_loss")
+    return _finite(found | {f"agreement/{name}": getattr(event.agreement, name) for name in figures})
 
 
 def _finite(values: Mapping[str, float | None]) -> dict[str, float]:
