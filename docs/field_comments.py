@@ -22,6 +22,8 @@ def comments_of(kind: type) -> dict[str, str]:
 def _describe(_: Sphinx, what: str, __: str, subject: object, ___: object, lines: list[str]) -> None:
     if what == "class" and isinstance(subject, type) and dataclasses.is_dataclass(subject):
         comments = comments_of(subject)
+        if not comments:  # the docstring describes them
+            return
         lines.append("")
         for field in dataclasses.fields(subject):
             said = comments.get(field.name, "").replace("\\", "\\\\").replace("*", "\\*").replace("|", "\\|")

@@ -12,6 +12,7 @@ import tempfile
 import weakref
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -36,13 +37,38 @@ _SAVED: Final = "estimator.json"
 _MODEL: Final = "model"
 _FORMAT: Final = "vlmsel_auto.VlmClassifier"
 _VERSION: Final = 1
+_OF_SEARCH: Final = ("budget", "candidates", "offline", "method", "ensemble", "shots", "seed", "library", "cache_dir",
+                     "device", "learn")  # fmt: skip  # settings that are handed on
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class VlmClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     """Search for the best vision-language model, fine-tune it, and classify with it.
 
     ``X`` is a list or array of paths, a list of Pillow images, or an array (n, H, W, 3) of uint8; ``y`` any hashable
-    labels that differ as text. Every label is learned from: no test split is drawn.
+    labels that differ as text. Every label is learned from: no test split is drawn. Nothing is checked before `fit`.
+
+    Args:
+        budget: as for `vlmsel_auto.search`, like all up to ``seed``.
+        candidates: what to choose from.
+        limits: what a candidate may take; None: anything.
+        offline: no hub is asked.
+        method: methods of tuning; "zero_shot" trains nothing, "probe" suits few labels.
+        ensemble: most heads, and towers, that are pooled; 0: one model alone.
+        shots: labelled images a class that the ranking may look at.
+        seed: of everything that is drawn.
+        metric: what the search maximises: "accuracy", "balanced_accuracy" or "macro_f1". `score` is accuracy.
+        domain: what the images are, as in task.toml.
+        templates: prompts with a {} each; none: the usual ones.
+        prompts: label -> what the {} becomes; without, the label as text.
+        library: file of source tasks; None: the shipped library merged with the user's own.
+        cache_dir: measurements of candidates, shared by several fits; None: inside the work directory.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        learn: add the outcome to the user's library.
+        workdir: everything that one fit makes; the same fit on it resumes. None: a temporary folder, which goes with
+            the estimator.
+        batch_size: images that `predict` takes at a time.
+        verbose: tell on standard error what is being done.
 
     Attributes:
         classes_: (K,) labels in the order of `predict_proba`'s columns.
@@ -50,72 +76,25 @@ class VlmClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         result_: what `vlmsel_auto.search` gave back; not there after `load`.
     """
 
-    def __init__(
-        self,
-        *,
-        budget: Budget | float | None = None,
-        candidates: str | Sequence[str] | Path = "auto",
-        limits: Limits | None = None,
-        offline: bool = False,
-        method: str | Sequence[str] = "all",
-        ensemble: int = 8,
-        shots: int = 16,
-        seed: int = 0,
-        metric: Metric = "accuracy",
-        domain: str | None = None,
-        templates: Sequence[str] = (),
-        prompts: Mapping[Hashable, str] | None = None,
-        library: str | Path | None = None,
-        cache_dir: str | Path | None = None,
-        device: str = "auto",
-        learn: bool = False,
-        workdir: str | Path | None = None,
-        batch_size: int = 64,
-        verbose: bool = False,
-    ) -> None:
-        """Keep the settings; nothing is checked or done before `fit`.
-
-        Args:
-            budget: as for `vlmsel_auto.search`, like all up to ``seed``.
-            candidates: what to choose from.
-            limits: what a candidate may take; None: anything.
-            offline: no hub is asked.
-            method: methods of tuning; "zero_shot" trains nothing, "probe" suits few labels.
-            ensemble: most heads, and towers, that are pooled; 0: one model alone.
-            shots: labelled images a class that the ranking may look at.
-            seed: of everything that is drawn.
-            metric: what the search maximises: "accuracy", "balanced_accuracy" or "macro_f1". `score` is accuracy.
-            domain: what the images are, as in task.toml.
-            templates: prompts with a {} each; none: the usual ones.
-            prompts: label -> what the {} becomes; without, the label as text.
-            library: file of source tasks; None: the shipped library merged with the user's own.
-            cache_dir: measurements of candidates, shared by several fits; None: inside the work directory.
-            device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-            learn: add the outcome to the user's library.
-            workdir: everything that one fit makes; the same fit on it resumes. None: a temporary folder, which goes
-                with the estimator.
-            batch_size: images that `predict` takes at a time.
-            verbose: tell on standard error what is being done.
-        """
-        self.budget = budget
-        self.candidates = candidates
-        self.limits = limits
-        self.offline = offline
-        self.method = method
-        self.ensemble = ensemble
-        self.shots = shots
-        self.seed = seed
-        self.metric = metric
-        self.domain = domain
-        self.templates = templates
-        self.prompts = prompts
-        self.library = library
-        self.cache_dir = cache_dir
-        self.device = device
-        self.learn = learn
-        self.workdir = workdir
-        self.batch_size = batch_size
-        self.verbose = verbose
+    budget: Budget | float | None = None
+    candidates: str | Sequence[str] | Path = "auto"
+    limits: Limits | None = None
+    offline: bool = False
+    method: str | Sequence[str] = "all"
+    ensemble: int = 8
+    shots: int = 16
+    seed: int = 0
+    metric: Metric = "accuracy"
+    domain: str | None = None
+    templates: Sequence[str] = ()
+    prompts: Mapping[Hashable, str] | None = None
+    library: str | Path | None = None
+    cache_dir: str | Path | None = None
+    device: str = "auto"
+    learn: bool = False
+    workdir: str | Path | None = None
+    batch_size: int = 64
+    verbose: bool = False
 
     def fit(self, X: Any, y: Any) -> Self:
         """Search on images and their labels.
@@ -148,20 +127,10 @@ class VlmClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             )
             result = search(
                 place / "task",
-                candidates=self.candidates,
+                **{name: getattr(self, name) for name in _OF_SEARCH},
                 limits=self.limits or NO_LIMITS,
-                offline=self.offline,
-                ensemble=self.ensemble,
-                budget=self.budget,
-                method=self.method,
-                shots=self.shots,
                 test_split=False,
-                seed=self.seed,
                 workdir=place / "search",
-                library=self.library,
-                cache_dir=self.cache_dir,
-                device=self.device,
-                learn=self.learn,
                 sink=PlainSink() if self.verbose else discard,
             )
             chosen = result.ensemble or result.best
