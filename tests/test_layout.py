@@ -59,6 +59,18 @@ def test_methods_are_named_in_their_table_only():
     assert naming - METHODS_NAMED_IN == set()
 
 
+def test_prefixes_of_candidates_are_named_by_their_sources_only():
+    found = {
+        relative(path)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in {"hf-hub:", "local-dir:"}
+    }
+    own = {f"vlmsel_auto/models/sources/{name}.py" for name in ("hub_repositories", "local_folders")}
+    open_clips = {"vlmsel_auto/models/loaders.py", "vlmsel_auto/cli/answers.py"}  # its names of folders
+    assert found == own | open_clips
+
+
 def test_no_path_of_a_machine_is_named():
     places = ("vlmsel_auto", "integrations", "benchmarks", "docs", "examples", ".github", ".ci")
     files = [each for place in places for each in (ROOT / place).rglob("*") if each.suffix in SHIPPED]

@@ -17,8 +17,8 @@ from vlmsel_auto.library.records import SourceTask
 from vlmsel_auto.measuring.cells import CellSettings, labelled_draws, path_points, source_task, unlabelled_images
 from vlmsel_auto.measuring.measure import margin_conductance
 from vlmsel_auto.models.embedding import embed
-from vlmsel_auto.models.fingerprint import fingerprint
 from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.models.sources.table import fingerprint
 from vlmsel_auto.ranking.scaling import unit_rows
 from vlmsel_auto.ranking.signals import Embedded
 from vlmsel_auto.records import FloatArray, IntArray, Task

@@ -31,7 +31,7 @@ from benchmarks.screening.looking_strategies import Ours
 from benchmarks.screening.looking_table import Scene, Setting, open_clip
 from vlmsel_auto.library import published
 from vlmsel_auto.library.published import features_of, regress
-from vlmsel_auto.models import catalogue
+from vlmsel_auto.models.sources import open_clip_tags
 from vlmsel_auto.records import FloatArray
 
 LINES = {
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="JSON of all rows")
     args = parser.parse_args()
     setting = open_clip(published.open_clip_path())
-    models = [catalogue.published(*name.split("/")) for name in setting.models]
+    models = [open_clip_tags.published(*name.split("/")) for name in setting.models]
     features = np.array([features_of(one) if one is not None else np.full(4, np.nan) for one in models])
     lines = np.array([line_of(name) for name in setting.models])
     print("| line hidden | models | error: average, guess | points lost: average | guess | difference |")

@@ -1,6 +1,7 @@
 """Architectures of open_clip with random weights, served by a hub on loopback."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from unittest.mock import patch
 
@@ -9,7 +10,6 @@ import torch
 from safetensors.torch import save_file
 
 from helpers.loopback_hub import LoopbackHub
-from vlmsel_auto.models.catalogue import HubSources
 
 ROBERTA = {
     "model_type": "roberta", "vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1,
@@ -17,18 +17,18 @@ ROBERTA = {
 SLOW = ("normal_", "trunc_normal_", "kaiming_uniform_", "xavier_uniform_", "uniform_")
 
 
-def serve_texts(server: LoopbackHub, sources: HubSources, folder: Path) -> None:
+def serve_texts(server: LoopbackHub, text_cfg: Mapping[str, object], folder: Path) -> None:
     """Serve configuration and tokenizer of a text tower that transformers makes."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    if sources.text_model:
-        server.add(sources.text_model, "config.json", json.dumps(ROBERTA).encode())
+    if text_cfg.get("hf_model_name"):
+        server.add(text_cfg["hf_model_name"], "config.json", json.dumps(ROBERTA).encode())
     words = Tokenizer(models.WordLevel({"<unk>": 0, "<pad>": 1, "cat": 2, "dog": 3}, unk_token="<unk>"))  # noqa: S106
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", pad_token="<pad>").save_pretrained(folder)  # noqa: S106
     for path in folder.iterdir():
-        server.add(sources.tokenizer, path.name, path.read_bytes())
+        server.add(text_cfg["hf_tokenizer_name"], path.name, path.read_bytes())
 
 
 def serve_weights(server: LoopbackHub, arch: str, tag: str, path: Path, repository: str) -> torch.Tensor:

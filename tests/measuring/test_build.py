@@ -24,7 +24,7 @@ from vlmsel_auto.measuring import build as library_build
 from vlmsel_auto.measuring.build import source_tasks
 from vlmsel_auto.measuring.cells import measure_cell, unlabelled_images
 from vlmsel_auto.models import candidates, zoo
-from vlmsel_auto.models.fingerprint import fingerprint
+from vlmsel_auto.models.sources.table import fingerprint
 from vlmsel_auto.ranking.evidence import logme, zeroshot
 from vlmsel_auto.tasks.task import load_task
 

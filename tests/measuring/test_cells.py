@@ -17,7 +17,7 @@ from vlmsel_auto.measuring.cells import (
 )
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
-from vlmsel_auto.models.fingerprint import fingerprint
+from vlmsel_auto.models.sources.table import fingerprint
 from vlmsel_auto.ranking.signals import IMAGE_SIGNALS, LABEL_SIGNALS, image_number
 from vlmsel_auto.tasks.task import load_task
 

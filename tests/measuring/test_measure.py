@@ -16,7 +16,7 @@ from vlmsel_auto.measuring.measure import (
 )
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
-from vlmsel_auto.models.fingerprint import fingerprint
+from vlmsel_auto.models.sources.table import fingerprint
 from vlmsel_auto.tasks.task import load_task
 
 MEMBER = "EffNet-Mi-64.all-m"

@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import constants
 
 from vlmsel_auto.models import automatic as module
-from vlmsel_auto.models import facts
+from vlmsel_auto.models import facts, hubfiles
 from vlmsel_auto.models.automatic import automatic
 from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.models.machine import Machine
@@ -29,7 +29,7 @@ TOASTER = replace(BOARD, memory_bytes=500_000_000)
 
 @pytest.fixture(autouse=True)
 def _every_package(tmp_path, monkeypatch):
-    monkeypatch.setattr(facts, "find_spec", lambda name: name)
+    monkeypatch.setattr(hubfiles, "find_spec", lambda name: name)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
@@ -85,5 +85,5 @@ def test_a_machine_for_which_all_is_too_large_takes_the_mini_zoo():
 
 
 def test_what_a_missing_package_costs_is_said(monkeypatch):
-    monkeypatch.setattr(facts, "find_spec", lambda name: None)
+    monkeypatch.setattr(hubfiles, "find_spec", lambda name: None)
     assert "transformers" in automatic(machine=LAPTOP, reachable=True).line

@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import pytest
 
 from helpers.loopback_hub import COMMIT, Fault, LoopbackHub, loopback_hub, using
-from vlmsel_auto.errors import CandidateError, TrialUnavailable
+from vlmsel_auto.errors import TrialUnavailable
 from vlmsel_auto.events import DownloadProgress
 from vlmsel_auto.models import hub, hubfiles, zoo
 from vlmsel_auto.models.candidates import mini_zoo, resolve
-from vlmsel_auto.models.download import fetch, hub_config, is_cached, sizes
+from vlmsel_auto.models.download import fetch, is_cached, sizes
+from vlmsel_auto.models.sources.table import source_of
 
 MEMBERS = ("ViT-Mi-8-64.all-l", "RN-Mi-64.all-m")
 
@@ -151,7 +152,7 @@ def test_a_repository_that_moved_on_is_fetched_as_one_revision(server: LoopbackH
     (candidate,) = resolve(f"hf-hub:mini/{MEMBERS[0]}")
     server.commit = "f" * 40
     fetch(candidate)
-    assert {hub.cached(file).parent.name for file in hubfiles.files_of(candidate)} == {"f" * 40}
+    assert {hub.cached(file).parent.name for file in source_of(candidate).files(candidate)} == {"f" * 40}
     assert zoo.load(candidate).candidate is candidate
 
 
@@ -185,11 +186,6 @@ def test_a_hub_that_is_slow_to_tell_is_not_waited_for(server: LoopbackHub) -> No
 def test_without_a_hub_no_size_is_known(tmp_path: Path) -> None:
     with using("http://127.0.0.1:9", tmp_path, HF_HUB_OFFLINE=True):
         assert sizes(resolve("RN50/openai")) == {}
-
-
-def test_a_configuration_without_hub_is_an_error_of_the_candidate(tmp_path: Path) -> None:
-    with using("http://127.0.0.1:9", tmp_path), pytest.raises(CandidateError, match="Cannot reach the hub"):
-        hub_config("a/b")
 
 
 def test_every_fault_is_one_reason_and_the_next_candidate_goes_on(server: LoopbackHub) -> None:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vlmsel_auto.models import candidates, catalogue
-from vlmsel_auto.models.catalogue import package_file
-from vlmsel_auto.models.facts import EMBED_BATCH, UNKNOWN, facts_of
+from vlmsel_auto.models import candidates, catalogue, hubfiles
+from vlmsel_auto.models.catalogue import UNKNOWN, package_file
+from vlmsel_auto.models.facts import EMBED_BATCH, facts_of
 
 PUBLISHERS = json.loads((package_file("data") / "openclip_publishers.json").read_text())
 NAMES = [f"{arch}/{tag}" for arch, tags in catalogue.tags().items() for tag in tags]
@@ -74,12 +74,10 @@ def test_every_tag_has_a_licence_and_every_row_a_source_and_a_use():
 
 
 def test_what_needs_a_package_says_so(monkeypatch):
-    from vlmsel_auto.models import facts as module
-
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setattr(hubfiles, "find_spec", lambda name: None)
     assert facts("ViT-B-16-SigLIP2/webli").lacks == ("transformers",)
     assert facts("ViT-B-32/openai").lacks == ()
-    monkeypatch.setattr(module, "find_spec", lambda name: find_spec("math"))
+    monkeypatch.setattr(hubfiles, "find_spec", lambda name: find_spec("math"))
     assert facts("ViT-B-16-SigLIP2/webli").lacks == ()
 
 

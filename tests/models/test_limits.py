@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from vlmsel_auto.errors import CandidateError, InputError
-from vlmsel_auto.models.facts import UNKNOWN, Facts
+from vlmsel_auto.models.catalogue import UNKNOWN
+from vlmsel_auto.models.facts import Facts
 from vlmsel_auto.models.limits import Limits, read_limits, unknowns, why_not, within
 from vlmsel_auto.models.machine import Machine
 

@@ -16,17 +16,13 @@ import torch
 from safetensors.torch import save_file
 
 from helpers.loopback_hub import Fault, LoopbackHub, loopback_hub, using
+from helpers.tiny_models import TINY, add_tags, add_tiny, weights
 from vlmsel_auto.errors import CandidateError, TrialUnavailable
 from vlmsel_auto.events import DownloadProgress, Event
 from vlmsel_auto.models import candidates, zoo
-from vlmsel_auto.models.fingerprint import fingerprint
-from vlmsel_auto.models.hub import HubFile, find
-
-TINY = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1},
-}
+from vlmsel_auto.models.hub import find
+from vlmsel_auto.models.hubfiles import HubFile
+from vlmsel_auto.models.sources.table import fingerprint
 
 
 @pytest.fixture
@@ -35,29 +31,8 @@ def hub(tmp_path: Path) -> Iterator[LoopbackHub]:
         yield found
 
 
-def _weights(config: dict[str, object], folder: Path, *, seed: int = 0) -> tuple[bytes, dict[str, torch.Tensor]]:
-    torch.manual_seed(seed)
-    cfg = json.loads(json.dumps(config))
-    cfg.pop("custom_text", None)
-    model = open_clip.CustomTextCLIP(**cfg) if config.get("custom_text") else open_clip.CLIP(**cfg)
-    state = {key: value.detach().clone() for key, value in model.state_dict().items()}
-    save_file(state, folder / "weights.safetensors")
-    return (folder / "weights.safetensors").read_bytes(), state
-
-
-def _add_tiny(
-    hub: LoopbackHub, folder: Path, repository: str = "local/tiny", **config: object
-) -> dict[str, torch.Tensor]:
-    model_cfg = {**TINY, **config}
-    data, state = _weights(model_cfg, folder)
-    record = {"model_cfg": model_cfg, "preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}
-    hub.add(repository, "open_clip_config.json", json.dumps(record).encode())
-    hub.add(repository, "open_clip_model.safetensors", data)
-    return state
-
-
 def test_a_hub_repository_downloads_and_loads(hub: LoopbackHub, tmp_path: Path) -> None:
-    state = _add_tiny(hub, tmp_path)
+    state = add_tiny(hub, tmp_path)
     (candidate,) = candidates.resolve("hf-hub:local/tiny")
     assert (candidate.id, candidate.view.size, candidate.family) == ("hf-hub:local/tiny", 32, "vit")
     events: list[Event] = []
@@ -73,7 +48,7 @@ def test_a_hub_repository_downloads_and_loads(hub: LoopbackHub, tmp_path: Path) 
 
 
 def test_cached_files_serve_when_the_hub_is_gone(hub: LoopbackHub, tmp_path: Path) -> None:
-    _add_tiny(hub, tmp_path)
+    add_tiny(hub, tmp_path)
     first = zoo.load(candidates.resolve("hf-hub:local/tiny")[0])
     asked = len(hub.asked)
     with using(hub.url, hub.cache, HF_HUB_OFFLINE=True):
@@ -84,7 +59,7 @@ def test_cached_files_serve_when_the_hub_is_gone(hub: LoopbackHub, tmp_path: Pat
 
 
 def test_the_cache_of_huggingface_hub_takes_the_downloads(hub: LoopbackHub, tmp_path: Path) -> None:
-    _add_tiny(hub, tmp_path)
+    add_tiny(hub, tmp_path)
     (candidate,) = candidates.resolve("hf-hub:local/tiny")
     zoo.load(candidate)
     assert list((tmp_path / "hub").rglob("open_clip_model.safetensors"))
@@ -92,7 +67,7 @@ def test_the_cache_of_huggingface_hub_takes_the_downloads(hub: LoopbackHub, tmp_
 
 def test_a_repositorys_own_vocabulary_comes_along(hub: LoopbackHub, tmp_path: Path) -> None:
     text = {**TINY["text_cfg"], "vocab_size": 515, "tokenizer_kwargs": {"bpe_path": "words/merges.gz"}}
-    _add_tiny(hub, tmp_path, text_cfg=text)
+    add_tiny(hub, tmp_path, text_cfg=text)
     hub.add("local/tiny", "words/merges.gz", gzip.compress(b"header\nc a"))
     model = zoo.load(candidates.resolve("hf-hub:local/tiny")[0])
     assert model.tokenizer is not None
@@ -116,7 +91,7 @@ def test_a_repositorys_own_vocabulary_comes_along(hub: LoopbackHub, tmp_path: Pa
 def test_a_repository_cannot_point_elsewhere(
     hub: LoopbackHub, tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
-    _add_tiny(hub, tmp_path)
+    add_tiny(hub, tmp_path)
     hub.add("local/tiny", "open_clip_config.json", json.dumps({"model_cfg": {**TINY, **changes}}).encode())
     with pytest.raises(CandidateError, match=message):
         zoo.load(candidates.resolve("hf-hub:local/tiny")[0])
@@ -125,7 +100,7 @@ def test_a_repository_cannot_point_elsewhere(
 def test_a_repository_that_moved_on_is_fetched_as_one_revision(
     hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _add_tiny(hub, tmp_path)
+    add_tiny(hub, tmp_path)
     (candidate,) = candidates.resolve("hf-hub:local/tiny")  # caches the configuration of the first revision
     before = fingerprint(candidate)
     hub.commit = "f" * 40
@@ -135,26 +110,7 @@ def test_a_repository_that_moved_on_is_fetched_as_one_revision(
 
 @pytest.fixture
 def tagged(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
-    """A tiny architecture registered with open_clip, with pretraining tags that point to the hub."""
-    configs = tmp_path / "configs"
-    configs.mkdir()
-    (configs / "ViT-Nano.json").write_text(json.dumps(TINY))
-    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIG_PATHS", [*open_clip.factory._MODEL_CONFIG_PATHS])
-    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", dict(open_clip.factory._MODEL_CONFIGS))
-    open_clip.add_model_config(configs)
-    common = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bilinear", "resize_mode": "squash"}
-    tags = {
-        "folder": {**common, "hf_hub": "local/nano/"},
-        "quick": {**common, "hf_hub": "local/nano/", "quick_gelu": True},
-        "named": {**common, "hf_hub": "local/nano/nano.bin"},
-        "absent": {**common, "hf_hub": "local/nano/absent.bin"},
-    }
-    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "ViT-Nano", tags)
-    data, state = _weights(TINY, tmp_path)
-    hub.add("local/nano", "open_clip_model.safetensors", data)
-    torch.save(state, tmp_path / "nano.bin")
-    hub.add("local/nano", "nano.bin", (tmp_path / "nano.bin").read_bytes())
-    return state
+    return add_tags(hub, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("tag", ["folder", "quick", "named"])
@@ -199,7 +155,7 @@ def test_a_missing_weight_file_is_one_clear_error(tagged: dict[str, torch.Tensor
 def test_weights_of_another_shape_are_refused(
     tagged: dict[str, torch.Tensor], hub: LoopbackHub, tmp_path: Path
 ) -> None:
-    data, _ = _weights({**TINY, "embed_dim": 12}, tmp_path)
+    data, _ = weights({**TINY, "embed_dim": 12}, tmp_path)
     hub.add("local/nano", "open_clip_model.safetensors", data)
     with pytest.raises(TrialUnavailable, match=r"ViT-Nano/folder.*size mismatch"):
         zoo.load(candidates.resolve("ViT-Nano/folder")[0])
@@ -213,7 +169,7 @@ def test_a_load_that_fails_keeps_no_model(
     tagged: dict[str, torch.Tensor], hub: LoopbackHub, tmp_path: Path, damage: str
 ) -> None:
     if damage == "shape":
-        data, _ = _weights({**TINY, "embed_dim": 12}, tmp_path)
+        data, _ = weights({**TINY, "embed_dim": 12}, tmp_path)
     else:
         save_file({**tagged, "visual.proj": tagged["visual.proj"] * np.nan}, tmp_path / "damaged.safetensors")
         data = (tmp_path / "damaged.safetensors").read_bytes()
@@ -235,7 +191,7 @@ def test_a_load_that_fails_keeps_no_model(
     ],
 )
 def test_what_the_hub_refuses_is_said_once(hub: LoopbackHub, tmp_path: Path, change: str, message: str) -> None:
-    _add_tiny(hub, tmp_path)
+    add_tiny(hub, tmp_path)
     repository = {"repository": "local/other", "name": "a/b/c"}.get(change, "local/tiny")
     if change in FAULTS:
         hub.faults["local/tiny"] = FAULTS[change]
@@ -249,7 +205,7 @@ def test_what_the_hub_refuses_is_said_once(hub: LoopbackHub, tmp_path: Path, cha
 
 def test_a_repository_without_open_clip_format_is_refused(hub: LoopbackHub) -> None:
     hub.add("local/tiny", "open_clip_config.json", b'{"vision_cfg": {}}')
-    with pytest.raises(CandidateError, match="not in open_clip's format"):
+    with pytest.raises(CandidateError, match="needs an object 'model_cfg', as open_clip writes it"):
         candidates.resolve("hf-hub:local/tiny")
 
 

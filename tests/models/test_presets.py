@@ -4,18 +4,18 @@ import pytest
 
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Notice
-from vlmsel_auto.models import candidates, catalogue, facts, presets
+from vlmsel_auto.models import candidates, catalogue, facts, hubfiles, presets
 from vlmsel_auto.models.presets import PRESETS, members
 
 
 @pytest.fixture
 def every_package(monkeypatch):
-    monkeypatch.setattr(facts, "find_spec", lambda name: name)
+    monkeypatch.setattr(hubfiles, "find_spec", lambda name: name)
 
 
 @pytest.fixture
 def no_package(monkeypatch):
-    monkeypatch.setattr(facts, "find_spec", lambda name: None)
+    monkeypatch.setattr(hubfiles, "find_spec", lambda name: None)
 
 
 def ids(name):

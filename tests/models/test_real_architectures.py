@@ -18,7 +18,7 @@ from helpers.real_architectures import image, serve_texts, serve_weights
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.download import is_cached
-from vlmsel_auto.models.hubfiles import sources_for
+from vlmsel_auto.models.sources.open_clip_tags import places
 from vlmsel_auto.process import release_memory
 
 REAL = (
@@ -51,12 +51,12 @@ def memory() -> int:
 @pytest.mark.parametrize("name", REAL)
 def test_an_architecture_comes_from_the_hub_as_it_was_saved(server: LoopbackHub, tmp_path: Path, name: str) -> None:
     (candidate,) = resolve(name)
-    sources = sources_for(candidate)
-    if sources.tokenizer:
+    text_cfg, place = places(candidate.arch, candidate.tag)
+    if text_cfg.get("hf_tokenizer_name"):
         if find_spec("transformers") is None:
             pytest.skip("its tokenizer needs transformers, which is not installed")
-        serve_texts(server, sources, tmp_path / "texts")
-    repository = sources.weights.rstrip("/")
+        serve_texts(server, text_cfg, tmp_path / "texts")
+    repository = place.rstrip("/")
     expected = serve_weights(server, candidate.arch, candidate.tag, tmp_path / "weights.safetensors", repository)
     before = memory()
     model = zoo.load(candidate)

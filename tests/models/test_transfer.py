@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vlmsel_auto.models.transfer import BrokenOff, Chunks, Damaged, Stopped, held, incomplete_bytes, receive
+from vlmsel_auto.models.transfer import BrokenOff, Chunks, Damaged, Stopped, incomplete_bytes, receive
 
 DATA = bytes(range(256)) * 16_384  # 4 MiB
 
@@ -109,23 +109,3 @@ def test_a_stop_keeps_what_came(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         take(tmp_path / "file", Server(len(DATA)), arrived=arrived, stop=stop)
     assert incomplete_bytes(tmp_path / "file") == 500_000
-
-
-def test_who_waits_for_a_lock_can_be_stopped(tmp_path: Path) -> None:
-    stop, lock = threading.Event(), tmp_path / "locks" / "one.lock"
-    waiting: list[BaseException] = []
-
-    def second() -> None:
-        try:
-            with held(lock, stop=stop):
-                pass
-        except Stopped as error:
-            waiting.append(error)
-
-    with held(lock, stop=stop):
-        thread = threading.Thread(target=second)
-        thread.start()
-        stop.set()
-        thread.join(5)
-        assert not thread.is_alive()
-    assert len(waiting) == 1

@@ -18,10 +18,11 @@ from torch import nn
 from vlmsel_auto.errors import CandidateError, TrialUnavailable
 from vlmsel_auto.models import candidates, hubfiles, zoo
 from vlmsel_auto.models.candidates import mini_zoo
-from vlmsel_auto.models.catalogue import installed, package_file, published, read_json, tags
+from vlmsel_auto.models.catalogue import installed, package_file, read_json, tags
 from vlmsel_auto.models.loadedmodel import class_logits
+from vlmsel_auto.models.loaders import NoStartValues
 from vlmsel_auto.models.modeldir import family_of, view_of
-from vlmsel_auto.models.zoo import NoStartValues
+from vlmsel_auto.models.sources.open_clip_tags import published
 from vlmsel_auto.records import Candidate
 from vlmsel_auto.tasks.views import render
 

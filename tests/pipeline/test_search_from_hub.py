@@ -15,7 +15,7 @@ from vlmsel_auto import candidates
 from vlmsel_auto.cache import Store
 from vlmsel_auto.events import Notice
 from vlmsel_auto.library.places import default_library
-from vlmsel_auto.models.hubfiles import sources_for
+from vlmsel_auto.models.sources.open_clip_tags import places
 from vlmsel_auto.pipeline.rank import views_of
 from vlmsel_auto.pipeline.screen import screen
 from vlmsel_auto.pipeline.session import Session
@@ -81,9 +81,9 @@ def test_real_architectures_that_know_nothing_lose_to_a_small_model_that_does(hu
     shapes, real = draw_task(tmp_path / "shapes", train=5, test=3), {}  # an image costs them a hundred times more
     for name in ("MobileCLIP2-S0/dfndr2b", "ViT-B-32/laion2b_s34b_b79k"):  # published figures call both good
         (candidate,) = candidates.resolve(name)
-        sources = sources_for(candidate)
+        _, place = places(candidate.arch, candidate.tag)
         path = tmp_path / f"{candidate.arch}.safetensors"
-        serve_weights(hub, candidate.arch, candidate.tag, path, sources.weights.rstrip("/"))
+        serve_weights(hub, candidate.arch, candidate.tag, path, place.rstrip("/"))
         real[name] = path
     good, gone = hub.add_mini_zoo(GOOD), "RN50/openai"
     result = vlmsel_auto.search(

@@ -111,7 +111,7 @@ def verify(*, library: LibraryPath = None, as_json: AsJson = False, debug: Debug
         from vlmsel_auto.library.places import open_library
         from vlmsel_auto.library.verify import verify as check
         from vlmsel_auto.models.candidates import mini_zoo
-        from vlmsel_auto.models.fingerprint import fingerprint
+        from vlmsel_auto.models.sources.table import fingerprint
 
         problems = check(open_library(library), weights={one.id: fingerprint(one) for one in mini_zoo()})
         answer.json = {"problems": [*problems]}

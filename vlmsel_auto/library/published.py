@@ -22,8 +22,8 @@ from vlmsel_auto.cache import digest, file_digest
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.library.records import Build, Cell, Library, SourceCandidate, SourceTask
-from vlmsel_auto.models import catalogue
 from vlmsel_auto.models.facts import facts_of
+from vlmsel_auto.models.sources.open_clip_tags import published
 from vlmsel_auto.records import Candidate, FloatArray
 
 TableKind: TypeAlias = Literal["open_clip", "clip_benchmark", "lovm", "swab"]
@@ -243,6 +243,6 @@ def expected_figures(candidates: Sequence[Candidate]) -> FloatArray:
 @lru_cache(maxsize=1)
 def _known() -> tuple[FloatArray, FloatArray]:
     """Features (N, 4) and accuracies (N, 35) of the models that have figures."""
-    found = [catalogue.published(*name.split("/")) for name in models()]
+    found = [published(*name.split("/")) for name in models()]
     named = [one for one in found if one is not None]
     return np.array([features_of(one) for one in named]), zero_shot([one.id for one in named])

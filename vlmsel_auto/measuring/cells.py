@@ -13,8 +13,8 @@ from vlmsel_auto.cache import Json, Store, digest
 from vlmsel_auto.conductance.layer import choose_integrator
 from vlmsel_auto.library.records import Build, Cell, SourceCandidate, SourceTask
 from vlmsel_auto.measuring.measure import measure
-from vlmsel_auto.models.fingerprint import fingerprint
 from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.models.sources.table import fingerprint
 from vlmsel_auto.ranking.evidence import zeroshot
 from vlmsel_auto.ranking.evidence.alignment import COMPARED, nearest
 from vlmsel_auto.ranking.evidence.knn import KNN, knn

@@ -18,8 +18,8 @@ from vlmsel_auto.cache import Json, Store, digest
 from vlmsel_auto.conductance.layer import Conductance, conductance
 from vlmsel_auto.conductance.scalars import make_scalar
 from vlmsel_auto.models.embedding import Embeddings, embed, find_embeddings
-from vlmsel_auto.models.fingerprint import fingerprint
 from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.models.sources.table import fingerprint
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Candidate, IntArray, Task
 

@@ -20,7 +20,7 @@ from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.cells import SOURCE
 from vlmsel_auto.measuring.kept_jobs import results_of
 from vlmsel_auto.models import zoo
-from vlmsel_auto.models.fingerprint import fingerprint
+from vlmsel_auto.models.sources.table import fingerprint
 from vlmsel_auto.recordjson import parse_json
 from vlmsel_auto.records import Candidate, Task, TrialSpec
 from vlmsel_auto.tuning.methods import FINETUNE

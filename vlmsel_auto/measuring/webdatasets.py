@@ -21,7 +21,8 @@ from vlmsel_auto.cache import digest, write_atomically
 from vlmsel_auto.errors import TaskError, TrialUnavailable
 from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.models import hub
-from vlmsel_auto.models.hub import HubFile, RemoteFile, read_from, read_text
+from vlmsel_auto.models.hub import RemoteFile, read_from, read_text
+from vlmsel_auto.models.hubfiles import HubFile
 from vlmsel_auto.tasks.names import nfc, prompt_of, shown
 from vlmsel_auto.tasks.templates import DEFAULT_TEMPLATES
 from vlmsel_auto.tasks.webdataset import (
@@ -95,7 +96,7 @@ class _HubArchive:
     @property
     def name(self) -> str:
         """Repository and path."""
-        return f"{self.file.repository}/{self.file.name}"
+        return f"{self.file.asked.repository}/{self.file.name}"
 
     @property
     def size(self) -> int:

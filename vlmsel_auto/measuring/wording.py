@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from vlmsel_auto.cache import Json, Store, digest
-from vlmsel_auto.models.fingerprint import fingerprint
 from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.models.sources.table import fingerprint
 from vlmsel_auto.records import Candidate
 from vlmsel_auto.tasks.reference_pictures import reference_pictures
 

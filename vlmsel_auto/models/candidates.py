@@ -9,38 +9,20 @@ import difflib
 import functools
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
-from vlmsel_auto.cache import Json, digest
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Notice, Sink, discard
-from vlmsel_auto.models import catalogue, presets
-from vlmsel_auto.models.catalogue import HUB, package_file, read_json
-from vlmsel_auto.models.modeldir import family_of, read_model_dir, view_of
+from vlmsel_auto.models import presets
+from vlmsel_auto.models.sources import local_folders
+from vlmsel_auto.models.sources.mini_zoo import mini_zoo
+from vlmsel_auto.models.sources.source import Unusable
+from vlmsel_auto.models.sources.table import SOURCES
 from vlmsel_auto.records import Candidate
 from vlmsel_auto.tasks.names import is_folder
 
 __all__ = ["Unusable", "mini_zoo", "resolve", "resolve_usable"]
-
-_MINI_ZOO = "mini-zoo"
-_LOCAL = "local-dir:"
-
-
-@functools.cache
-def mini_zoo() -> tuple[Candidate, ...]:
-    """Return the models that ship with the package, sorted by id."""
-    return tuple(_mini_member(card.parent) for card in sorted(package_file("minizoo").glob("*/card.json")))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Unusable:
-    """A candidate that was named and found, but whose folder cannot be used."""
-
-    id: str
-    reason: str
-
 
 _Found: TypeAlias = Candidate | Unusable | Notice  # a notice says what a preset leaves out
 
@@ -111,7 +93,7 @@ def _expand(names: str | Sequence[str] | Path, *, base: Path, seen: tuple[Path, 
             yield from _from_path(base / names, seen=seen)
         case str():
             whole = names.strip()
-            parts = [whole] if whole.startswith(_LOCAL) and is_folder(base / whole[len(_LOCAL) :]) else whole.split(",")
+            parts = [whole] if local_folders.is_whole(whole, base) else whole.split(",")
             for part in filter(None, (part.strip() for part in parts)):
                 yield from _from_name(part, base=base, seen=seen)
         case _:
@@ -122,18 +104,10 @@ def _expand(names: str | Sequence[str] | Path, *, base: Path, seen: tuple[Path, 
 def _from_name(name: str, *, base: Path, seen: tuple[Path, ...]) -> Iterable[_Found]:
     if name in _LISTS:
         return _LISTS[name]()
-    if name.startswith(_LOCAL):
-        return (_local(base / name[len(_LOCAL) :]),)
-    if name.startswith(HUB):
-        from vlmsel_auto.models.download import hub_candidate  # imports huggingface_hub: only for hub repositories
-
-        return (hub_candidate(name),)
-    member = next((candidate for candidate in mini_zoo() if candidate.id == name), None)
-    if member is not None:
-        return (member,)
-    arch, slash, tag = name.rpartition("/")
-    if slash and (published := catalogue.published(arch, tag)) is not None:
-        return (published,)
+    for source in SOURCES.values():
+        found = source.resolve(name, base)
+        if found is not None:
+            return (found,)
     path = base / name
     if name.endswith(".toml") or is_folder(path):
         return _from_path(path, seen=seen)
@@ -149,7 +123,7 @@ def _preset(name: str) -> tuple[Candidate | Notice, ...]:
 
 
 _LISTS: Mapping[str, Callable[[], Iterable[_Found]]] = {
-    _MINI_ZOO: mini_zoo,
+    "mini-zoo": mini_zoo,
     **{name: functools.partial(_preset, name) for name in presets.PRESETS},
 }
 
@@ -157,11 +131,11 @@ _LISTS: Mapping[str, Callable[[], Iterable[_Found]]] = {
 def _from_path(path: Path, *, seen: tuple[Path, ...]) -> Iterable[_Found]:
     if path.suffix == ".toml" and not is_folder(path):
         return _from_toml(path, seen=seen)
-    return (_local(path),)
+    return (local_folders.at(path),)
 
 
 def _from_toml(path: Path, *, seen: tuple[Path, ...]) -> Iterable[_Found]:
-    file = _resolved(path)
+    file = local_folders.resolved(path)
     if file in seen:
         raise CandidateError(f"The candidates file names itself, maybe through another, but got {str(path)!r}")
     try:
@@ -189,9 +163,14 @@ def _from_table(table: Mapping[str, object], *, file: Path, seen: tuple[Path, ..
         case ["id"]:
             return _from_name(texts["id"], base=file.parent, seen=seen)
         case ["path"]:
-            return (_local(file.parent / texts["path"]),)
+            return (local_folders.at(file.parent / texts["path"]),)
         case ["id", "path"]:
-            return (_local(file.parent / texts["path"], name=texts["id"]),)
+            path, name = file.parent / texts["path"], texts["id"]
+            if name in {candidate.id for candidate in mini_zoo()}:
+                raise CandidateError(
+                    f"A folder cannot take the id of a mini-zoo member, but got {name!r} for {str(path)!r}"
+                )
+            return (local_folders.at(path, name=name),)
         case ["arch", "tag"]:
             return _from_name(f"{texts['arch']}/{texts['tag']}", base=file.parent, seen=seen)
         case _:
@@ -201,65 +180,12 @@ def _from_table(table: Mapping[str, object], *, file: Path, seen: tuple[Path, ..
             )
 
 
-def _local(path: Path, *, name: str | None = None) -> Candidate | Unusable:
-    # resolve(): one folder reached by two routes is one candidate, and a later chdir changes nothing
-    folder = _resolved(path)
-    label = name or f"{_LOCAL}{folder}"
-    if name in {candidate.id for candidate in mini_zoo()}:
-        raise CandidateError(f"A folder cannot take the id of a mini-zoo member, but got {name!r} for {str(folder)!r}")
-    try:
-        found = read_model_dir(folder)
-        return Candidate(
-            id=label,
-            source="local-dir",
-            arch=folder.name,
-            tag=digest(dict(found.model_cfg), dict(found.preprocess_cfg))[:8],
-            path=folder,
-            view=view_of(found.preprocess_cfg, size=found.image_size, name=label),
-            family=family_of(found.model_cfg),
-        )
-    except CandidateError as error:
-        if not is_folder(folder):  # more likely a typing error than a candidate
-            raise
-        return Unusable(id=label, reason=str(error))
-
-
-def _mini_member(folder: Path) -> Candidate:
-    card = read_json(folder / "card.json")
-    arch, _, tag = folder.name.partition(".")
-    flops, params = card["visual_flops"], card["params"]
-    if not isinstance(flops, int | float) or not isinstance(params, int):
-        raise CandidateError(f"The card of {folder.name!r} lacks its figures; reinstall the package, but got {card!r}")
-    return Candidate(
-        id=folder.name,
-        source="mini-zoo",
-        arch=arch,
-        tag=tag,
-        path=folder,
-        view=view_of(cast("dict[str, Json]", card["preprocess"]), size=card["image_size"], name=folder.name),
-        params=params,
-        flops=float(flops),
-        family=str(card["family"]),
-    )
-
-
 def _suggest(name: str) -> str:
-    names = [candidate.id for candidate in mini_zoo()] + [
-        f"{arch}/{tag}" for arch, tags in catalogue.tags().items() for tag in tags
-    ]
+    names = [known for source in SOURCES.values() for known in source.names()]
     lower = {known.lower(): known for known in (*names, *_LISTS)}
     close = [lower[key] for key in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)]
     close += [each for each in names if each.startswith(f"{name}/")][:3]  # an architecture without its tag
     return f", did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
-
-
-def _resolved(path: Path) -> Path:
-    try:
-        found = path.expanduser().resolve()
-        found.is_file()
-    except (OSError, ValueError, RuntimeError) as error:  # a link to itself, a NUL, a name too long, no such user
-        raise CandidateError(f"Cannot follow the path of a candidate ({error}), but got {str(path)!r}") from error
-    return found
 
 
 def _is_list_of(value: object, kind: type) -> bool:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final
 
-from vlmsel_auto.models.facts import UNKNOWN, Facts
+from vlmsel_auto.models.catalogue import UNKNOWN
+from vlmsel_auto.models.facts import Facts
 from vlmsel_auto.records import FinalScore, Metric
 
 _PAIRS: Final = 5  # confused classes that a card names

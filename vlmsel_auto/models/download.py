@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 
-from vlmsel_auto.cache import Json
 from vlmsel_auto.errors import CandidateError, TrialUnavailable
 from vlmsel_auto.events import DownloadProgress, Sink, discard
 from vlmsel_auto.models import hub
-from vlmsel_auto.models.catalogue import HUB, configured
-from vlmsel_auto.models.hub import HubFile, RemoteFile
-from vlmsel_auto.models.hubfiles import check_packages, config_file, files_of, read_config, sources_for
+from vlmsel_auto.models.hub import RemoteFile
+from vlmsel_auto.models.hubfiles import HubFile, check_packages
+from vlmsel_auto.models.sources.table import source_of
 from vlmsel_auto.records import Candidate
 
 _EVERY = 0.1  # seconds between two events of a download
-_PASSES = 3  # over a repository that changes while it is downloaded
+_PASSES = 4  # a configuration names other files, and a repository that moves on has all under another revision
 _AT_ONCE = 8  # questions to the hub
 _PLAN_SECONDS = 15.0  # for questions to the hub before a plan is made without the answers
 
@@ -85,12 +84,8 @@ def fetch(candidate: Candidate, *, sink: Sink = discard, stop: threading.Event |
         CandidateError: the configuration is not in open_clip's format, or points out of its repository.
     """
     halt = threading.Event() if stop is None else stop
-    if candidate.path is not None:
-        return
-    if candidate.arch.startswith(HUB):
-        _bring(config_file(candidate.arch.removeprefix(HUB)), stop=halt)  # it names other files
-    check_packages(sources_for(candidate), candidate=candidate)
-    for _ in range(_PASSES):  # a repository that moved on has its files under another revision
+    for _ in range(_PASSES):
+        check_packages(source_of(candidate).facts(candidate).text_cfg, candidate=candidate.id)
         if not _missing(candidate):
             return
         _download(candidate, sink=sink, stop=halt)
@@ -99,35 +94,8 @@ def fetch(candidate: Candidate, *, sink: Sink = discard, stop: threading.Event |
     )
 
 
-def hub_candidate(name: str) -> Candidate:
-    """Return the candidate ``hf-hub:ORG/REPOSITORY``; its configuration is downloaded unless it is in the cache.
-
-    Raises:
-        CandidateError: it cannot be reached, or is not in open_clip's format.
-    """
-    model_cfg, preprocess = hub_config(name.removeprefix(HUB))
-    return configured(name, name, "", model_cfg, preprocess)
-
-
-def hub_config(repository: str) -> tuple[Mapping[str, Json], Mapping[str, Json]]:
-    """Return (model_cfg, preprocess_cfg) of the hub repository ``ORG/NAME`` in open_clip's format.
-
-    Raises:
-        CandidateError: it cannot be reached, or is not in open_clip's format.
-    """
-    file = config_file(repository)
-    try:
-        _bring(file, stop=threading.Event())
-        path = hub.cached(file)
-    except TrialUnavailable as error:
-        raise CandidateError(str(error)) from error
-    if path is None:
-        raise CandidateError(f"The configuration vanished from the cache while it was read, but got {repository!r}")
-    return read_config(path)
-
-
 def _missing(candidate: Candidate) -> list[HubFile]:
-    return [file for file in files_of(candidate) if not file.optional and hub.cached(file) is None]
+    return [file for file in source_of(candidate).files(candidate) if not file.optional and hub.cached(file) is None]
 
 
 def _remaining(file: HubFile, *, stop: threading.Event) -> int | None:
@@ -140,15 +108,8 @@ def _remaining(file: HubFile, *, stop: threading.Event) -> int | None:
     return 0 if found is None else found.remaining
 
 
-def _bring(file: HubFile, *, stop: threading.Event) -> None:
-    if hub.cached(file) is None:
-        found = hub.find(file, stop=stop)
-        if found is not None:
-            hub.download(found, arrived=lambda _: None, stop=stop)
-
-
 def _download(candidate: Candidate, *, sink: Sink, stop: threading.Event) -> None:
-    asked = [file for file in files_of(candidate) if hub.cached(file) is None]
+    asked = [file for file in source_of(candidate).files(candidate) if hub.cached(file) is None]
     found = [each for each in (hub.find(file, stop=stop) for file in asked) if each is not None]
     meter = _Meter(candidate.id, found, sink=sink)
     hub.check_space(sum(each.remaining or 0 for each in found), what=repr(candidate.id))

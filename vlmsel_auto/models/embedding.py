@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from vlmsel_auto.cache import Store, digest
 from vlmsel_auto.errors import TrialUnavailable
 from vlmsel_auto.models.facts import EMBED_BATCH
-from vlmsel_auto.models.fingerprint import fingerprint
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.models.precision import Encoder, quick_encoder
+from vlmsel_auto.models.sources.table import fingerprint
 from vlmsel_auto.models.threads import measured_threads
 from vlmsel_auto.records import Candidate, IntArray, Task
 

@@ -27,6 +27,7 @@ from vlmsel_auto.models.card import NOTHING_KNOWN, Provenance
 from vlmsel_auto.models.facts import facts_of
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.models.modeldir import CONFIG, VOCABULARY, within
+from vlmsel_auto.models.sources.table import source_of
 from vlmsel_auto.recordjson import parse_json
 
 _WEIGHTS = "open_clip_model.safetensors"
@@ -247,7 +248,7 @@ def _card(model: LoadedModel, *, name: str, classes: Sequence[str], known: Prove
 
 def _origin(model: LoadedModel) -> str:
     """The candidate's id; of a user's own folder only its name, since exports travel to other machines."""
-    return model.candidate.arch if model.candidate.source == "local-dir" else model.candidate.id
+    return source_of(model.candidate).facts(model.candidate).elsewhere or model.candidate.id
 
 
 def _swap(part: Path, directory: Path) -> None:

@@ -8,23 +8,15 @@ until the hub was asked.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from importlib.util import find_spec
-from typing import Final, cast
+from typing import Final
 
-from safetensors import SafetensorError, safe_open
-
-from vlmsel_auto.cache import Json
-from vlmsel_auto.models import catalogue
-from vlmsel_auto.models.catalogue import HUB, package_file, read_json
-from vlmsel_auto.models.modeldir import read_model_dir
+from vlmsel_auto.models.hubfiles import lacking
+from vlmsel_auto.models.sources.table import source_of
 from vlmsel_auto.records import Candidate
 
 EMBED_BATCH: Final = 64  # images that are embedded at once
-UNKNOWN: Final = "unknown"
 
 _FLOAT = 4  # bytes of a parameter, on the hub and in memory
 
@@ -67,23 +59,22 @@ def facts_of(
     Raises:
         CandidateError: a folder cannot be used any more.
     """
-    costs = _costs(candidate)
-    peak, written = costs.get("visual_peak"), costs.get("visual_written")
-    params = _params(candidate)
-    repository = _repository(candidate)
+    stated = source_of(candidate).facts(candidate)
+    params = stated.params if candidate.params is None else candidate.params
+    estimate = 0 if candidate.path else None if params is None else _FLOAT * params
     return Facts(
         candidate=candidate.id,
         params=params,
         flops=candidate.flops,
-        written=written if isinstance(written, int) else None,
-        download_bytes=_download(candidate, params) if download_bytes is None else download_bytes,
-        memory_bytes=None if params is None else _memory(params, peak if isinstance(peak, int) else 0),
+        written=stated.written,
+        download_bytes=estimate if download_bytes is None else download_bytes,
+        memory_bytes=None if params is None else _memory(params, stated.peak),
         image_size=candidate.view.size,
-        repository=repository,
-        licence=_licence(candidate, repository),
-        training_data=_training_data(candidate),
-        training_pairs=_training_pairs(candidate),
-        lacks=("transformers",) if _wants_transformers(costs) and find_spec("transformers") is None else (),
+        repository=stated.repository,
+        licence=stated.licence,
+        training_data=stated.training_data,
+        training_pairs=stated.training_pairs,
+        lacks=lacking(stated.text_cfg),
         mean_accuracy=mean_accuracy,
         imagenet=imagenet,
     )
@@ -95,70 +86,7 @@ def known_sum(values: Sequence[int | None]) -> int | None:
     return sum(known) if len(known) == len(values) else None
 
 
-def _download(candidate: Candidate, params: int | None) -> int | None:
-    return 0 if candidate.path else None if params is None else _FLOAT * params
-
-
 def _memory(params: int, peak: int) -> int:
     """Bytes while loading, when file and model are both there, or while embedding, whichever is more."""
     weights = _FLOAT * params
     return weights + max(weights, EMBED_BATCH * peak)
-
-
-def _costs(candidate: Candidate) -> Mapping[str, Json]:
-    """The card of a mini-zoo member, or the catalogue's row of an architecture."""
-    if candidate.source == "mini-zoo" and candidate.path is not None:
-        return read_json(candidate.path / "card.json")
-    return catalogue.architecture(candidate.arch) if candidate.source == "open_clip" else {}
-
-
-def _params(candidate: Candidate) -> int | None:
-    if candidate.params is not None or candidate.path is None:
-        return candidate.params
-    weights = read_model_dir(candidate.path).weights
-    try:
-        with safe_open(weights, framework="numpy") as file:  # reads the header alone
-            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError):  # a PyTorch file tells nothing unless it is read
-        return None
-    return int(sum(math.prod(shape) for shape in shapes))
-
-
-def _wants_transformers(costs: Mapping[str, Json]) -> bool:
-    return any(costs.get(name) for name in ("hf_model_name", "hf_tokenizer_name"))
-
-
-def _repository(candidate: Candidate) -> str:
-    if candidate.arch.startswith(HUB):
-        return candidate.arch.removeprefix(HUB)
-    place = catalogue.tags().get(candidate.arch, {}).get(candidate.tag)
-    found = place.get("hf_hub") if isinstance(place, dict) and candidate.source == "open_clip" else None
-    return "/".join(str(found or "").split("/")[:2])  # what follows is a file
-
-
-def _licence(candidate: Candidate, repository: str) -> str:
-    if candidate.source == "mini-zoo":
-        return "Apache-2.0"  # LICENSE of this package
-    return _first("licences", repository, pattern="repositories", value="licence")
-
-
-def _training_data(candidate: Candidate) -> str:
-    if candidate.source == "mini-zoo":
-        return "see minizoo/README.md"
-    return _first("training_data", candidate.tag, pattern="tags", value="data")
-
-
-def _training_pairs(candidate: Candidate) -> float | None:
-    found = {} if candidate.source == "mini-zoo" else _row("training_data", candidate.tag, pattern="tags")
-    return float(found["pairs"]) if "pairs" in found else None
-
-
-def _first(rows: str, name: str, *, pattern: str, value: str) -> str:
-    """The value of the first row whose pattern fits."""
-    return str(_row(rows, name, pattern=pattern).get(value, UNKNOWN))
-
-
-def _row(rows: str, name: str, *, pattern: str) -> Mapping[str, str | float]:
-    """The first row whose pattern fits; empty: none does."""
-    table = cast("list[dict[str, str]]", read_json(package_file("data") / "openclip_publishers.json")[rows])
-    return next((row for row in table if fnmatchcase(name, row[pattern])), {})

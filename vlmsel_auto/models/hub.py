@@ -9,14 +9,15 @@ any byte on, without downloading them.
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import TypeVar
 
 from huggingface_hub import (
     constants,
@@ -27,18 +28,17 @@ from huggingface_hub import (
     hf_hub_url,
     try_to_load_from_cache,
 )
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from vlmsel_auto.errors import TrialUnavailable
 from vlmsel_auto.models.hub_reasons import endpoint, explain, said, wait_asked_for
-from vlmsel_auto.models.transfer import BrokenOff, Chunks, Stopped, held, incomplete_bytes, receive
-from vlmsel_auto.process import nearest_there
+from vlmsel_auto.models.hubfiles import HubFile
+from vlmsel_auto.models.transfer import BrokenOff, Chunks, Stopped, incomplete_bytes, receive
+from vlmsel_auto.process import locked, nearest_there
 
 _Answer = TypeVar("_Answer")
-
-Kind: TypeAlias = Literal["model", "dataset"]
 
 _LONGEST_WAIT = 60.0  # seconds that a hub may ask for (Retry-After) before a candidate is given up
 _SHA256 = re.compile(r"[0-9a-f]{64}")  # the ETag of a file in Git LFS; that of a small file is its Git digest
@@ -48,34 +48,22 @@ _PARTIAL = 206  # HTTP status
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HubFile:
-    """A file of the repository ``ORG/NAME``: the first of ``names`` that the repository has."""
-
-    repository: str
-    names: tuple[str, ...]
-    optional: bool = False  # True: the repository may have none of them
-    kind: Kind = "model"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class RemoteFile:
     """What the hub says of a file."""
 
-    repository: str
-    name: str
+    asked: HubFile  # by the one name that the repository has
     etag: str
     size: int | None  # bytes
-    kind: Kind = "model"
 
     @property
-    def asked(self) -> HubFile:
-        """What the hub was asked for."""
-        return HubFile(repository=self.repository, names=(self.name,), kind=self.kind)
+    def name(self) -> str:
+        """Path in the repository."""
+        return self.asked.names[0]
 
     @property
     def blob(self) -> Path:
         """Where huggingface_hub's cache keeps its bytes."""
-        return cache_dir() / repo_folder_name(repo_id=self.repository, repo_type=self.kind) / "blobs" / self.etag
+        return cache_dir() / _folder(self.asked) / "blobs" / self.etag
 
     @property
     def remaining(self) -> int | None:
@@ -125,17 +113,21 @@ def cached(file: HubFile) -> Path | None:
     Raises:
         TrialUnavailable: the repository's name is none.
     """
-    try:
+    with _explained(file):
         paths = (try_to_load_from_cache(file.repository, name, repo_type=file.kind) for name in file.names)
         return next((Path(path) for path in paths if isinstance(path, str)), None)
-    except HFValidationError as error:
-        raise unavailable(error, file) from error
 
 
-def cached_revision(repository: str, name: str) -> str:
-    """Return the revision (commit) of a cached file; an empty text if it is not in the cache."""
-    found = cached(HubFile(repository=repository, names=(name,)))
-    return "" if found is None else found.parent.name
+def in_cache(file: HubFile) -> Path:
+    """Return the path of a file that was downloaded.
+
+    Raises:
+        TrialUnavailable: it is not there any more.
+    """
+    found = cached(file)
+    if found is None:
+        raise TrialUnavailable(f"A file vanished from the cache after its download, but got {file}")
+    return found
 
 
 def find(file: HubFile, *, stop: threading.Event | None = None) -> RemoteFile | None:
@@ -147,21 +139,14 @@ def find(file: HubFile, *, stop: threading.Event | None = None) -> RemoteFile | 
     token = get_token()
     if token and not _TOKEN.fullmatch(token):  # the HTTP client would refuse it, and show it
         raise TrialUnavailable("A token is made of visible ASCII characters: correct HF_TOKEN, but got one with others")
-    try:
-        for name in file.names:
-            found = _ask(file, name, stop=stop or threading.Event())
-            if found is not None:
-                return found
-    except Exception as error:
-        raise unavailable(error, file) from error
-    if file.optional:
-        for name in file.names:
-            with suppress(Exception):  # it notes in the cache that there is none, which spares others the question
-                hf_hub_download(file.repository, name, repo_type=file.kind)
-        return None
-    raise TrialUnavailable(
-        f"The hub repository lacks every file of {list(file.names)!r}, but got {file.repository!r} on {endpoint()}"
-    )
+    with _explained(file):
+        asked = (_ask(replace(file, names=(name,)), stop=stop or threading.Event()) for name in file.names)
+        found = next((each for each in asked if each is not None), None)
+    if found is None and not file.optional:
+        raise TrialUnavailable(
+            f"The hub repository lacks every file of {list(file.names)!r}, but got {file.repository!r} on {endpoint()}"
+        )
+    return found
 
 
 def download(file: RemoteFile, *, arrived: Callable[[int], None], stop: threading.Event) -> None:
@@ -175,21 +160,62 @@ def download(file: RemoteFile, *, arrived: Callable[[int], None], stop: threadin
     Raises:
         TrialUnavailable: the download broke off, is damaged, was stopped, or the disk is full.
     """
-    lock = cache_dir() / ".locks" / repo_folder_name(repo_id=file.repository, repo_type=file.kind) / f"{file.etag}.lock"
-    try:
-        with held(lock, stop=stop):  # the same lock that huggingface_hub takes
+    lock = cache_dir() / ".locks" / _folder(file.asked) / f"{file.etag}.lock"  # huggingface_hub takes it too
+    with _explained(file.asked):
+        with locked(lock, wait=math.inf):
             if not file.blob.exists():
                 receive(
                     file.blob,
-                    open_at=lambda offset: opened(file, offset, stop=stop),
+                    open_at=lambda offset: _opened(file, offset, stop=stop),
                     size=file.size,
                     sha256=file.etag if _SHA256.fullmatch(file.etag) else None,
                     arrived=arrived,
                     stop=stop,
                 )
-        hf_hub_download(file.repository, file.name, repo_type=file.kind)  # finds the bytes and gives them their name
-    except Exception as error:
-        raise unavailable(error, file.asked) from error
+        # finds the bytes and gives them their name
+        hf_hub_download(file.asked.repository, file.name, repo_type=file.asked.kind)
+
+
+def bring(file: HubFile) -> None:
+    """Download a small file unless it is in the cache, or optional and not there.
+
+    Raises:
+        TrialUnavailable: it cannot be had.
+    """
+    if cached(file) is None and (found := find(file)) is not None:
+        download(found, arrived=lambda _: None, stop=threading.Event())
+
+
+def read_text(file: HubFile) -> str | None:
+    """The text of a small file, from the cache or downloaded into it; None: optional and not there.
+
+    Raises:
+        TrialUnavailable: it cannot be had, or is no UTF-8 text.
+    """
+    bring(file)
+    path = cached(file)
+    with _explained(file):
+        return None if path is None else path.read_text("utf-8-sig")
+
+
+@contextmanager
+def read_from(file: RemoteFile, offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
+    """Yield the offset where the bytes begin, and the bytes as they come; leaving the block ends the transfer.
+
+    They begin at ``offset``, or at 0 where a mirror sends whole files only. Nothing is kept.
+
+    Raises:
+        TrialUnavailable: the hub cannot be reached or refuses, or the connection broke off; also from the bytes.
+    """
+
+    def explained(chunks: Iterator[bytes]) -> Iterator[bytes]:
+        with _explained(file.asked):
+            yield from chunks
+
+    with ExitStack() as stack:
+        with _explained(file.asked):
+            start, chunks = stack.enter_context(_opened(file, offset, stop=threading.Event()))
+        yield start, explained(chunks)
 
 
 def check_space(wanted: int, *, what: str) -> None:
@@ -207,15 +233,27 @@ def check_space(wanted: int, *, what: str) -> None:
         )
 
 
-def _ask(file: HubFile, name: str, *, stop: threading.Event) -> RemoteFile | None:
-    url = hf_hub_url(file.repository, name, repo_type=file.kind)
+def _folder(file: HubFile) -> str:
+    return repo_folder_name(repo_id=file.repository, repo_type=file.kind)
+
+
+def _url(file: HubFile) -> str:
+    return hf_hub_url(file.repository, file.names[0], repo_type=file.kind)
+
+
+def _ask(file: HubFile, *, stop: threading.Event) -> RemoteFile | None:
+    """What the hub says of a file of one name; None: the repository lacks it."""
+
+    def send() -> RemoteFile:
+        answer = get_hf_file_metadata(_url(file), timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        if answer.etag is None or not _ETAG.fullmatch(answer.etag):  # it becomes a file name
+            raise BrokenOff(f"an answer without a usable ETag, {answer.etag!r}; is this a hub?")
+        return RemoteFile(asked=file, etag=answer.etag, size=answer.size)
+
     try:
-        answer = _patiently(lambda: get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT), stop=stop)
+        return _patiently(send, stop=stop)
     except EntryNotFoundError:
         return None
-    if answer.etag is None or not _ETAG.fullmatch(answer.etag):  # it becomes a file name
-        raise BrokenOff(f"an answer without a usable ETag, {answer.etag!r}; is this a hub?")
-    return RemoteFile(repository=file.repository, name=name, etag=answer.etag, size=answer.size, kind=file.kind)
 
 
 def _patiently(request: Callable[[], _Answer], *, stop: threading.Event) -> _Answer:
@@ -232,30 +270,27 @@ def _patiently(request: Callable[[], _Answer], *, stop: threading.Event) -> _Ans
 
 
 @contextmanager
-def opened(file: RemoteFile, offset: int, *, stop: threading.Event) -> Iterator[Chunks]:
+def _opened(file: RemoteFile, offset: int, *, stop: threading.Event) -> Iterator[Chunks]:
     """Connect for the bytes of ``file`` from ``offset`` on; the client drops the token when the hub sends it on."""
-    client = get_session()
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
-    url = hf_hub_url(file.repository, file.name, repo_type=file.kind)
-    request = client.build_request("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
-
+    url, timeout = _url(file.asked), constants.HF_HUB_DOWNLOAD_TIMEOUT
     with ExitStack() as stack:
 
         def send() -> Chunks:
-            response = client.send(request, stream=True, follow_redirects=True)
-            stack.callback(response.close)
+            asked = get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True)
+            response = stack.enter_context(asked)
             hf_raise_for_status(response)
-            return offset if response.status_code == _PARTIAL else 0, response.iter_bytes()
+            return offset if response.status_code == _PARTIAL else 0, _unbroken(response.iter_bytes())
 
         try:
-            start, chunks = _patiently(send, stop=stop)
+            opened = _patiently(send, stop=stop)
         except (HfHubHTTPError, OfflineModeIsEnabled, Stopped):
             raise
         except Exception as error:
             raise BrokenOff(said(error)) from error
-        yield start, _unbroken(chunks)
+        yield opened
 
 
 def _unbroken(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -265,49 +300,10 @@ def _unbroken(chunks: Iterator[bytes]) -> Iterator[bytes]:
         raise BrokenOff(said(error)) from error
 
 
-def unavailable(error: Exception, file: HubFile) -> TrialUnavailable:
-    """The one clear reason why a file cannot be had."""
-    return TrialUnavailable(explain(error, names=file.names, repository=file.repository, cache=cache_dir()))
-
-
 @contextmanager
-def read_from(file: RemoteFile, offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
-    """Yield the offset where the bytes begin, and the bytes as they come; leaving the block ends the transfer.
-
-    They begin at ``offset``, or at 0 where a mirror sends whole files only. Nothing is kept.
-
-    Raises:
-        TrialUnavailable: the hub cannot be reached or refuses, or the connection broke off; also from the bytes.
-    """
-    with ExitStack() as stack:
-        try:
-            start, chunks = stack.enter_context(opened(file, offset, stop=threading.Event()))
-        except Exception as error:
-            raise unavailable(error, file.asked) from error
-        yield start, _explained(chunks, file=file)
-
-
-def _explained(chunks: Iterator[bytes], *, file: RemoteFile) -> Iterator[bytes]:
+def _explained(file: HubFile) -> Iterator[None]:
+    """Whatever is raised within becomes the one clear reason why the file cannot be had."""
     try:
-        yield from chunks
+        yield
     except Exception as error:
-        raise unavailable(error, file.asked) from error
-
-
-def read_text(file: HubFile) -> str | None:
-    """The text of a small file, from huggingface_hub's cache or downloaded into it; None: optional and not there.
-
-    Raises:
-        TrialUnavailable: it cannot be had, or is no UTF-8 text.
-    """
-    path = cached(file)
-    if path is None:
-        found = find(file)
-        if found is None:
-            return None
-        download(found, arrived=lambda _: None, stop=threading.Event())
-        path = cached(file)
-    try:
-        return path.read_text("utf-8-sig") if path is not None else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise unavailable(error, file) from error
+        raise TrialUnavailable(explain(error, file, cache=cache_dir())) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -15,6 +14,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
+from vlmsel_auto.models.hubfiles import HubFile
 from vlmsel_auto.models.transfer import BrokenOff, Damaged, Stopped
 from vlmsel_auto.process import is_disk_error
 
@@ -27,21 +27,18 @@ def endpoint() -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def explain(  # noqa: PLR0911 - one return a reason
-    error: Exception, *, names: Sequence[str], repository: str, cache: Path
-) -> str:
-    """Say in one sentence why one of a repository's files, by any of its names, cannot be had.
+def explain(error: Exception, file: HubFile, *, cache: Path) -> str:  # noqa: PLR0911 - one return a reason
+    """Say in one sentence why a file cannot be had.
 
     Args:
         error: that the client, the transfer or the disk raised.
-        names: that the file may have.
-        repository: ``ORG/NAME``.
+        file: that was asked for.
         cache: folder that it was to be written to.
     """
-    name, where = " or ".join(names), f"{repository!r} on {endpoint()}"
+    name, where = " or ".join(file.names), f"{file.repository!r} on {endpoint()}"
     match error:
         case HFValidationError():
-            return f"A hub repository is named ORG/NAME, but got {repository!r}"
+            return f"A hub repository is named ORG/NAME, but got {file.repository!r}"
         case GatedRepoError():
             return f"The hub wants a token with access (HF_TOKEN), but got a refusal for {where}"
         case RepositoryNotFoundError():

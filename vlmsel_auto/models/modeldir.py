@@ -71,11 +71,7 @@ def read_model_dir(path: Path) -> ModelDir:
         raise CandidateError(f"A model folder is needed, with {CONFIG} and weights in it, but got {str(path)!r}")
     config_path = path / CONFIG
     within(path, CONFIG)
-    config = _read_config(config_path)
-    model_cfg = _table(config, "model_cfg", config_path)
-    preprocess = config.get("preprocess_cfg") or {}
-    if not isinstance(preprocess, dict):
-        raise CandidateError(f"preprocess_cfg in {str(config_path)!r} must be an object, but got {preprocess!r}")
+    model_cfg, preprocess = read_config(config_path)
     text = _table(model_cfg, "text_cfg", config_path)
     if not isinstance(kwargs := text.get("tokenizer_kwargs") or {}, dict):
         raise CandidateError(f"tokenizer_kwargs in {str(config_path)!r} must be an object, but got {kwargs!r}")
@@ -135,7 +131,12 @@ def family_of(model_cfg: Mapping[str, Json]) -> str:
     return next((kind for kind in known if kind in timm.lower()), timm.split("_")[0])
 
 
-def _read_config(path: Path) -> dict[str, Json]:
+def read_config(path: Path) -> tuple[Mapping[str, Json], Mapping[str, Json]]:
+    """Return (model_cfg, preprocess_cfg) of a configuration in open_clip's format.
+
+    Raises:
+        CandidateError: it is missing, too large, or not in that format.
+    """
     if not path.is_file():
         raise CandidateError(
             f"The model folder has no {CONFIG}; only open_clip's format is read, but got {str(path.parent)!r}"
@@ -148,7 +149,10 @@ def _read_config(path: Path) -> dict[str, Json]:
         raise CandidateError(f"Cannot read the model configuration ({error}), but got {str(path)!r}") from error
     if not isinstance(config, dict):
         raise CandidateError(f"The model configuration must be a JSON object, but got {str(path)!r}")
-    return config
+    preprocess = config.get("preprocess_cfg") or {}
+    if not isinstance(preprocess, dict):
+        raise CandidateError(f"preprocess_cfg in {str(path)!r} must be an object, but got {preprocess!r}")
+    return _table(config, "model_cfg", path), preprocess
 
 
 def _table(config: Mapping[str, Json], key: str, path: Path) -> dict[str, Json]:

@@ -13,6 +13,7 @@ from typing import Final
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.models import catalogue
 from vlmsel_auto.models.facts import facts_of
+from vlmsel_auto.models.sources.open_clip_tags import published
 from vlmsel_auto.records import Candidate
 
 
@@ -89,7 +90,7 @@ def members(name: str) -> Members:
 
 def _published() -> list[Candidate]:
     named = ((arch, tag) for arch, tags in catalogue.tags().items() for tag, each in tags.items() if not _twin(each))
-    return [found for arch, tag in named if (found := catalogue.published(arch, tag)) is not None]
+    return [found for arch, tag in named if (found := published(arch, tag)) is not None]
 
 
 def _twin(entry: object) -> bool:

@@ -5,14 +5,13 @@ Nothing here knows a hub: the caller opens connections and says how many bytes t
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeAlias
 
-from filelock import FileLock, Timeout
+from vlmsel_auto.cache import file_digest
 
 Chunks: TypeAlias = tuple[int, Iterator[bytes]]  # offset of the first byte, and the bytes from there on
 Open: TypeAlias = Callable[[int], AbstractContextManager[Chunks]]  # connects for the bytes from an offset on
@@ -20,7 +19,6 @@ Open: TypeAlias = Callable[[int], AbstractContextManager[Chunks]]  # connects fo
 _CONNECTIONS = 3  # that may bring less than _WORTH each before a file is given up
 _WORTH = 1 << 20  # bytes
 _PAUSE = 0.5  # seconds before the next connection
-_BLOCK = 1 << 20  # bytes read at once for a digest
 
 
 class BrokenOff(Exception):
@@ -84,30 +82,8 @@ def receive(
                 raise BrokenOff(f"{broken} after {incomplete_bytes(path):,}{of} bytes") from broken
             if stop.wait(_PAUSE):
                 raise Stopped
-    _check(_incomplete(path), size=size, sha256=sha256, stop=stop)
+    _check(_incomplete(path), size=size, sha256=sha256)
     _incomplete(path).replace(path)
-
-
-@contextmanager
-def held(lock: Path, *, stop: threading.Event) -> Iterator[None]:
-    """Hold a lock file while the block runs; waits for as long as another process or thread holds it.
-
-    Raises:
-        Stopped: ``stop`` was set while waiting.
-    """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    file_lock = FileLock(lock)
-    while True:
-        try:
-            file_lock.acquire(timeout=_PAUSE)
-            break
-        except Timeout:
-            if stop.is_set():
-                raise Stopped from None
-    try:
-        yield
-    finally:
-        file_lock.release()
 
 
 def _incomplete(path: Path) -> Path:
@@ -130,19 +106,11 @@ def _append(path: Path, *, open_at: Open, arrived: Callable[[int], None], stop: 
         raise Stopped
 
 
-def _check(partial: Path, *, size: int | None, sha256: str | None, stop: threading.Event) -> None:
+def _check(partial: Path, *, size: int | None, sha256: str | None) -> None:
     found = partial.stat().st_size
     if size is not None and found != size:
         partial.unlink()
         raise Damaged(f"{found:,} bytes instead of {size:,}")
-    if sha256 is None:
-        return
-    hasher = hashlib.sha256()
-    with partial.open("rb") as file:
-        while block := file.read(_BLOCK):
-            if stop.is_set():
-                raise Stopped
-            hasher.update(block)
-    if hasher.hexdigest() != sha256:
+    if sha256 is not None and (digest := file_digest(partial)) != sha256:
         partial.unlink()
-        raise Damaged(f"SHA-256 {hasher.hexdigest()} instead of {sha256}")
+        raise Damaged(f"SHA-256 {digest} instead of {sha256}")

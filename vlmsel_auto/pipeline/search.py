@@ -12,9 +12,9 @@ from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.library.places import open_library
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.models.device import pick_device
-from vlmsel_auto.models.fingerprint import fingerprint
 from vlmsel_auto.models.hub import hub_offline
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
+from vlmsel_auto.models.sources.table import fingerprint
 from vlmsel_auto.pipeline.affordable import affordable_sample
 from vlmsel_auto.pipeline.choose import AUTO, Chosen, choose
 from vlmsel_auto.pipeline.rank import SHOTS, Ranked, rank_task, views_of

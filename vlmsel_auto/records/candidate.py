@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from vlmsel_auto.records.arrays import FloatArray
 from vlmsel_auto.records.task import ImageView
@@ -15,7 +14,7 @@ class Candidate:
     """A pretrained model that may be tuned. Metadata only: no weights are touched to make one."""
 
     id: str  # unique and stable: "ViT-Mi-8-64.all-l", "ViT-B-32/laion2b_s34b_b79k", "local-dir:/models/x"
-    source: Literal["mini-zoo", "open_clip", "local-dir"]
+    source: str  # the row of `vlmsel_auto.models.sources.table.SOURCES` that it is of
     arch: str  # architecture name; kin of one family share its prefix
     tag: str  # pretraining tag
     path: Path | None = None  # folder of a mini-zoo or local-dir candidate

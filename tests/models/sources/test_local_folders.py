@@ -1,11 +1,11 @@
-"""Fingerprints of candidates: the same for the same content, another for every other."""
+"""A folder's fingerprint: the same for the same content, another for every other."""
 
 import json
 import shutil
 from pathlib import Path
 
 from vlmsel_auto.models.candidates import mini_zoo, resolve
-from vlmsel_auto.models.fingerprint import fingerprint
+from vlmsel_auto.models.sources.table import fingerprint
 
 
 def test_a_fingerprint_follows_the_content(minizoo: Path, tmp_path: Path) -> None:

@@ -1,0 +1,99 @@
+"""What a source of candidates is: a module with the functions of `Source`, and what they say of a candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from vlmsel_auto.cache import Json
+from vlmsel_auto.models.catalogue import UNKNOWN
+from vlmsel_auto.models.hubfiles import HubFile
+from vlmsel_auto.models.modeldir import family_of, view_of
+from vlmsel_auto.records import Candidate
+
+if TYPE_CHECKING:
+    from vlmsel_auto.models.loaders import Opened
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unusable:
+    """A candidate that was named and found, but whose folder cannot be used."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stated:
+    """What a source tells of a candidate beside its record; what is left out is not known."""
+
+    params: int | None = None  # of both towers
+    written: int | None = None  # bytes that the visual tower's operations write for one image, float32
+    peak: int = 0  # bytes of activations of one image that are there at once
+    repository: str = ""  # on the hub, "ORG/NAME"
+    licence: str = UNKNOWN
+    training_data: str = UNKNOWN
+    training_pairs: float | None = None
+    text_cfg: Mapping[str, Json] = field(default_factory=dict)  # as far as it names what transformers makes
+    elsewhere: str = ""  # what files that travel call it; empty: its id
+
+
+class Source(Protocol):
+    """One kind of candidates. `Candidate.source` says whose a candidate is."""
+
+    def resolve(self, name: str, base: Path, /) -> Candidate | Unusable | None:
+        """The candidate of that name; None: it is none of this source. ``base``: what relative paths are relative to.
+
+        Raises:
+            CandidateError: the name is of this source, and there is no such candidate.
+        """
+        ...
+
+    def names(self) -> Iterable[str]:
+        """Names that a slip of the pen may have meant."""
+        ...
+
+    def facts(self, candidate: Candidate, /) -> Stated:
+        """What is known without loading it; asks no network.
+
+        Raises:
+            CandidateError: its files cannot be used any more.
+        """
+        ...
+
+    def fingerprint(self, candidate: Candidate, /) -> str:
+        """Hex SHA-256 that changes when the candidate's weights, configuration or tokenizer change."""
+        ...
+
+    def files(self, candidate: Candidate, /) -> tuple[HubFile, ...]:
+        """What loading reads from the hub, small files first, as far as is known without asking it.
+
+        Raises:
+            CandidateError: a cached configuration is not in open_clip's format, or points out of its repository.
+        """
+        ...
+
+    def load(self, candidate: Candidate, /, *, text: bool) -> Opened:
+        """Build the model, all `files` being there, with its tokenizer where ``text`` is wanted.
+
+        Raises:
+            CandidateError: the configuration cannot be trusted or read.
+            TrialUnavailable: weights or tokenizer are missing, unreadable or of another shape.
+        """
+        ...
+
+
+def described(
+    model_cfg: Mapping[str, Json], preprocess: Mapping[str, Json], *, name: str, source: str, arch: str, tag: str = ""
+) -> Candidate:
+    """The candidate that open_clip's configuration describes, its size not counted.
+
+    Raises:
+        CandidateError: its images are not square, or are prepared in an unknown way.
+    """
+    vision = model_cfg.get("vision_cfg")
+    size = vision.get("image_size", 224) if isinstance(vision, dict) else None
+    view = view_of(preprocess, size=size, name=name)
+    return Candidate(id=name, source=source, arch=arch, tag=tag, view=view, family=family_of(model_cfg))
