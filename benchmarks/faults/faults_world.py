@@ -95,7 +95,7 @@ class Forked:
 
 SEARCH = Path(__file__).with_name("faults_search.py")
 CANDIDATES = ("EffNet-Mi-64.all-m", "ConvNeXt-Mi-64.all-m")
-_TRIALS = 4  # beside the floor: heads and towers of both candidates
+_TRIALS = 4  # beside the zero-shot baseline: heads and towers of both candidates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,13 +243,13 @@ class Kept:
     state: str
     validation: float | None
     test: float | None
-    fold: int = 0  # part of the labels that it was scored on
+    fold: int = 0  # that it was scored on
     curve: tuple[float, ...] = ()
 
     def is_as(self, other: Kept, *, other_turns: bool) -> bool:
         """Whether it is the same trial.
 
-        With ``other_turns`` it may be scored on another part of the labels, or be paused where the other one went on:
+        With ``other_turns`` it may be scored on another fold of the labels, or be paused where the other one went on:
         then one curve must begin as the other.
         """
         both = {self.state, other.state} <= {"complete", "pruned"}
@@ -268,8 +268,8 @@ Trials = Mapping[tuple[str, str], tuple[Kept, ...]]
 class Found:
     """What a finished search left."""
 
-    trials: Trials  # by candidate and method, in the order of the parts that they are scored on
-    twice: tuple[tuple[str, str, int], ...]  # candidate, method and part of trials that are there more than once
+    trials: Trials  # by candidate and method, in the order of the folds that they are scored on
+    twice: tuple[tuple[str, str, int], ...]  # candidate, method and fold of trials that are there more than once
     order: tuple[str, ...]  # predicted
     best: str
     validation: float | None  # of the best

@@ -5,7 +5,7 @@ RESULT: benchmarks/results/recipes.json
 
 Each target's labelled images are divided as a search divides them. All candidates get heads, scored out of fold; the
 five whose regression has the lowest log loss are fine-tuned from it, by several recipes, on all labelled images or on
-all but one part (the n-th candidate leaves out the n-th part); the first three by all recipes. What each says of
+all but one fold (the n-th candidate leaves out the n-th fold); the first three by all recipes. What each says of
 held-out and test images goes to ``--records``, from which the tables are made:
 
 - singles: mean test accuracy of single models, the same candidates in all rows;
@@ -106,8 +106,8 @@ def _head(task: Task, features: FloatArray, *, penalty: float) -> tuple[FloatArr
     rows = splits(task).labelled
     known, shown = features[: len(rows)], features[len(rows) :]
     held_out = np.zeros((len(rows), task.n_classes))
-    for part in task.folds:
-        out = np.isin(rows, part)
+    for fold in task.folds:
+        out = np.isin(rows, fold)
         held_out[out] = _scores(task, known[~out], task.labels[rows[~out]], known[out], penalty=penalty)
     return held_out, _scores(task, known, task.labels[rows], shown, penalty=penalty)
 
@@ -198,7 +198,7 @@ class Leader:
 
     heads: Mapping[str, FloatArray]  # log-probabilities (n, K) out of fold, by inverse penalty; "with text", "text"
     head_tests: Mapping[str, FloatArray]  # (t, K)
-    rows: IntArray  # places of the part that its towers left out
+    rows: IntArray  # places of the fold that its towers left out
     towers: Mapping[str, FloatArray]  # by recipe: log-probabilities (rows, K)
     tower_tests: Mapping[str, FloatArray]  # (t, K); "all": the plain recipe on all labelled images
 
@@ -226,8 +226,8 @@ def record(target: Path, *, recipes: Mapping[str, Recipe], scratch: Path) -> Arr
         out = np.sort(task.folds[number % len(task.folds)])
         found[f"{place}/rows"] = np.searchsorted(rows, out)
         for name, recipe in recipes.items() if number < _BY_ALL else [("plain", RECIPES["plain"])]:
-            of_part, tested = _tower(task, features[place], place, out=out, recipe=recipe, seed=number)
-            found[f"{place}/tower/{name}"], found[f"{place}/tower-test/{name}"] = of_part, tested
+            of_fold, tested = _tower(task, features[place], place, out=out, recipe=recipe, seed=number)
+            found[f"{place}/tower/{name}"], found[f"{place}/tower-test/{name}"] = of_fold, tested
         _, tested = _tower(task, features[place], place, out=rows[:0], recipe=RECIPES["plain"], seed=number)
         found[f"{place}/tower-test/all"] = tested
         print(f"{target.name}: {number + 1} of {_LEADERS} candidates tuned", flush=True)
@@ -242,8 +242,8 @@ def _tower(
     train = np.setdiff1d(parts.labelled, out)
     tuned = with_fitted_head(task, features, place, train=train)
     fine_tune(task, tuned, train=train, recipe=recipe, seed=seed)
-    of_part = tuned.logits(task, out) if len(out) else np.zeros((0, task.n_classes), dtype=np.float32)
-    return [of_part, tuned.logits(task, parts.test)]
+    of_fold = tuned.logits(task, out) if len(out) else np.zeros((0, task.n_classes), dtype=np.float32)
+    return [of_fold, tuned.logits(task, parts.test)]
 
 
 def read(path: Path) -> Record:

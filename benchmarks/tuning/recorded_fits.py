@@ -10,7 +10,7 @@ RESULT: none
 
 Of each target the five candidates with the lowest log loss of their probe; with ``--far`` of the candidates that read
 little of the target's domain in pretraining (`domains`). One run each: the probe; the tower without the first and
-without the second part of the labels, and their mean weights; the tower on all labels by the default schedule, by one
+without the second fold, and their mean weights; the tower on all labels by the default schedule, by one
 of twice the epochs, by twice the rate, with a second seed; and the bare loop of `plain_lines`. `fits_worth` makes
 tables of the records.
 """
@@ -50,7 +50,7 @@ EPOCHS = 25
 
 
 def work_of(task: Task, candidate: Candidate, *, scratch: Path, epochs: int = EPOCHS) -> Work:
-    """The default trial of a candidate's tower, scored on the first part, with these epochs."""
+    """The default trial of a candidate's tower, scored on the first fold, with these epochs."""
     runner = TrialRunner(
         task=task, table={candidate.id: candidate}, methods={each.name: each for each in METHODS}, load=zoo.load,
         store=Store(scratch / "embeddings"), workdir=scratch, device=torch.device("cpu"), train_shots=None,

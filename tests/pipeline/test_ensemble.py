@@ -84,7 +84,7 @@ def test_members_are_the_best_trials_of_different_candidates(finished: tuple[Stu
     outcome, _ = finished
     assert outcome.members[0] == outcome.best
     assert len({each.spec.candidate for each in outcome.members}) == len(outcome.members) == 4
-    assert all(each.origin != "floor" for each in outcome.members)
+    assert all(each.origin != "zero-shot" for each in outcome.members)
 
 
 def test_an_objective_lets_in_who_is_worth_its_cost(finished: tuple[StudyOutcome, Path], task: Task) -> None:
@@ -220,7 +220,7 @@ def test_held_out_images_say_whether_heads_or_towers_count(
         assert sum(made.weights[2:]) > 0.2
 
 
-def test_what_settings_say_of_further_parts_weighs_their_tower(
+def test_what_settings_say_of_further_folds_weighs_their_tower(
     finished: tuple[StudyOutcome, Path], task: Task, tmp_path: Path
 ) -> None:
     outcome, workdir = finished

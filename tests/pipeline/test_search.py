@@ -104,7 +104,7 @@ def test_search_gives_the_best_trial_by_validation(finished):
     assert result.best is not None
     complete = [trial for trial in result.trials if trial.state == "complete"]
     assert result.best.validation == max(trial.validation for trial in complete)
-    assert result.trials[0].origin == "floor"  # free: it is not one of the five
+    assert result.trials[0].origin == "zero-shot"  # free: it is not one of the five
     assert len(result.trials) == 1 + 5
     assert sum(isinstance(event, TrialFinished) for event in events) == 1 + 5
     assert any(isinstance(event, RankingReady) and not event.updated for event in events)

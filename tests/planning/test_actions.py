@@ -27,7 +27,7 @@ def of(made: Plan, history: History, *, left: Left = Left()) -> list[Action]:  #
 
 
 def further(made: Plan, history: History, name: str, *, left: Left = Left()) -> Action | None:  # noqa: B008 - frozen
-    found = [each for each in of(made, history, left=left) if each.candidate == name and "another part" in each.why]
+    found = [each for each in of(made, history, left=left) if each.candidate == name and "another fold" in each.why]
     assert len(found) <= 1
     return found[0] if found else None
 

@@ -91,7 +91,7 @@ def test_two_lucky_trials_do_not_outweigh_an_unlucky_one() -> None:
     assert observe(made, [*heads, *towers]).mean[:3, 1].mean() < 0.955
 
 
-def test_settings_on_several_parts_count_as_one_trial_of_all_their_images() -> None:
+def test_settings_on_several_folds_count_as_one_trial_of_all_their_images() -> None:
     made = replace(plan(folds=5), validation_images=30)
     point = {"learning_rate": 0.3}
     one, two = (
@@ -107,8 +107,8 @@ def test_settings_on_several_parts_count_as_one_trial_of_all_their_images() -> N
 
 
 def test_the_more_images_measure_the_smaller_is_the_error() -> None:
-    assert measuring_error(plan(), [], parts=5) == 0.0
+    assert measuring_error(plan(), [], folds=5) == 0.0
     made = replace(plan(folds=5), validation_images=10)
-    one, five = (measuring_error(made, [], parts=parts) for parts in (1, 5))
+    one, five = (measuring_error(made, [], folds=folds) for folds in (1, 5))
     assert one == pytest.approx(five * 5**0.5)
-    assert measuring_error(made, [tried("m0", 0.95)], parts=5) < five
+    assert measuring_error(made, [tried("m0", 0.95)], folds=5) < five

@@ -140,28 +140,28 @@ def test_the_first_tower_is_shortened_where_there_is_no_time_and_later_ones_are_
     assert next_trial(made, history, left=Left(seconds=1.0)) is not None  # there is no model yet
 
 
-def test_the_floor_comes_first_and_once() -> None:
+def test_the_zero_shot_baseline_comes_first_and_once() -> None:
     made = plan(methods=(ZERO_SHOT, PROBE, FINETUNE))
     first = next_trial(made, [], left=Left(trials=9))
     assert first is not None
-    assert (first.candidate, first.method, first.origin) == ("m0", "zero_shot", TrialOrigin.FLOOR)
-    failed = [tried("m0", None, "zero_shot", origin=TrialOrigin.FLOOR)]
+    assert (first.candidate, first.method, first.origin) == ("m0", "zero_shot", TrialOrigin.ZERO_SHOT)
+    failed = [tried("m0", None, "zero_shot", origin=TrialOrigin.ZERO_SHOT)]
     other = next_trial(made, failed, left=Left(trials=9), unavailable=["m0"])
     assert other is not None
     assert (other.candidate, other.method) == ("m1", "zero_shot")
-    done = [tried("m0", 0.4, "zero_shot", origin=TrialOrigin.FLOOR)]
+    done = [tried("m0", 0.4, "zero_shot", origin=TrialOrigin.ZERO_SHOT)]
     second = next_trial(made, done, left=Left(trials=9))
     assert second is not None
     assert (second.candidate, second.method) == ("m0", "probe")
 
 
-def test_the_floor_changes_no_later_step() -> None:
-    with_floor, without = plan(methods=(ZERO_SHOT, PROBE, FINETUNE)), plan()
-    floor = tried("m0", 0.4, "zero_shot", origin=TrialOrigin.FLOOR, seconds=1.0)
+def test_the_zero_shot_baseline_changes_no_later_step() -> None:
+    with_zero_shot, without = plan(methods=(ZERO_SHOT, PROBE, FINETUNE)), plan()
+    baseline = tried("m0", 0.4, "zero_shot", origin=TrialOrigin.ZERO_SHOT, seconds=1.0)
     history = [tried("m0", 0.5, "probe", seconds=1.0), tried("m1", 0.49, "probe"), tried("m2", 0.6, "probe")]
     for count in range(1, 4):
         plain = next_trial(without, history[:count], left=Left(trials=20))
-        assert next_trial(with_floor, [floor, *history[:count]], left=Left(trials=20)) == plain
+        assert next_trial(with_zero_shot, [baseline, *history[:count]], left=Left(trials=20)) == plain
 
 
 def test_a_search_whose_budget_is_spent_owes_a_model_once() -> None:
@@ -172,20 +172,20 @@ def test_a_search_whose_budget_is_spent_owes_a_model_once() -> None:
     late = Left(seconds=-3.0)
     step = next_trial(made(1.0), [], left=late)
     assert step is not None
-    assert (step.method, step.origin) == ("zero_shot", TrialOrigin.FLOOR)
+    assert (step.method, step.origin) == ("zero_shot", TrialOrigin.ZERO_SHOT)
     assert next_trial(made(100.0), [], left=late) is None  # that would be far too late
-    failed = tried(step.candidate, None, "zero_shot", origin=TrialOrigin.FLOOR, state=TrialState.FAILED)
+    failed = tried(step.candidate, None, "zero_shot", origin=TrialOrigin.ZERO_SHOT, state=TrialState.FAILED)
     assert next_trial(made(1.0), [failed], left=late) is None
     assert next_trial(made(1.0), [tried(step.candidate, 0.5, "zero_shot")], left=late) is None
 
 
-def test_the_floor_alone() -> None:
+def test_the_zero_shot_baseline_alone() -> None:
     made = plan(methods=(ZERO_SHOT,))
     assert next_trial(made, [], left=Left()) is not None
     assert next_trial(made, [tried("m0", 0.4, "zero_shot")], left=Left()) is None
 
 
-def test_first_fits_of_towers_leave_out_the_parts_in_turn() -> None:
+def test_first_fits_of_towers_leave_out_the_folds_in_turn() -> None:
     made, history, folds = plan(folds=3), [], []
     while len(folds) < 3:
         step = next_trial(made, history, left=Left())

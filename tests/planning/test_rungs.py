@@ -44,6 +44,6 @@ def test_a_trial_is_not_compared_with_the_one_that_it_continues() -> None:
     assert goes_on_at(plan(), better, trial(continues=7), rung=2, validation=0.5)
 
 
-def test_every_fit_that_leaves_out_a_part_goes_on() -> None:
+def test_every_fit_that_leaves_out_a_fold_goes_on() -> None:
     assert not goes_on_at(plan(), PEERS, trial(), rung=2, validation=0.1)
     assert goes_on_at(plan(folds=5), PEERS, trial(), rung=2, validation=0.1)

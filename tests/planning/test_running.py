@@ -56,7 +56,7 @@ def test_workers_are_given_different_trials_until_nothing_is_left_to_choose():
     assert len({each.trial.candidate for each in running}) > 2
 
 
-def test_the_floor_runs_once_and_nobody_waits_for_it():
+def test_the_zero_shot_baseline_runs_once_and_nobody_waits_for_it():
     made = plan()
     running = [begun("m0", "zero_shot")]
     history = imagine(made, [], running)

@@ -12,7 +12,7 @@ def test_a_whole_table_is_centred_and_its_covariance_shrunk():
     found = learn_scenarios(table)
     z = table - table.mean(axis=0)
     sample = np.cov(z)
-    np.testing.assert_allclose(found.standings, z)
+    np.testing.assert_allclose(found.scores, z)
     np.testing.assert_allclose(found.mean, z.mean(axis=1))
     np.testing.assert_allclose(np.diag(found.cov), 0.75 * np.diag(sample) + 0.25 * np.diag(sample).mean())
     away = ~np.eye(CANDIDATES, dtype=bool)
@@ -28,7 +28,7 @@ def test_a_constant_added_to_one_data_set_moves_no_standing(column: int, constan
     moved = table.copy()
     moved[:, column] += constant
     plain, other = learn_scenarios(table), learn_scenarios(moved)
-    np.testing.assert_allclose(other.standings, plain.standings, atol=1e-12)
+    np.testing.assert_allclose(other.scores, plain.scores, atol=1e-12)
     np.testing.assert_allclose(other.cov, plain.cov, atol=1e-12)
 
 
@@ -47,7 +47,7 @@ def test_missing_cells_are_filled_better_than_by_averages():
     hidden = np.random.default_rng(2).random(table.shape) < 0.25
     holes = np.where(hidden, np.nan, table)
     truth = table - table.mean(axis=0)
-    filled = learn_scenarios(holes).standings
+    filled = learn_scenarios(holes).scores
     average = np.nanmean(holes - np.nanmean(holes, axis=0), axis=1)[:, None].repeat(DATASETS, axis=1)
 
     def error(guess):
@@ -68,7 +68,7 @@ def test_a_candidate_without_figures_is_an_average_one_of_which_little_is_known(
 def test_data_sets_with_one_figure_are_left_out():
     table = np.column_stack([drawn_table(), np.full(CANDIDATES, np.nan)])
     table[0, -1] = 0.9
-    np.testing.assert_allclose(learn_scenarios(table).standings, learn_scenarios(drawn_table()).standings)
+    np.testing.assert_allclose(learn_scenarios(table).scores, learn_scenarios(drawn_table()).scores)
 
 
 @pytest.mark.parametrize(

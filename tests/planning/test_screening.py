@@ -40,8 +40,8 @@ def test_the_value_of_a_screening_is_the_integral_of_the_improvement():
 
 
 def test_every_second_screening_covers_the_published_data_sets():
-    standings = np.array([[0.10, 0.10, 0.10, -0.2], [0.09, 0.09, 0.09, -0.19], [-0.19, -0.19, -0.19, 0.39]])
-    known = learn_scenarios(standings + 0.5)
+    scores = np.array([[0.10, 0.10, 0.10, -0.2], [0.09, 0.09, 0.09, -0.19], [-0.19, -0.19, -0.19, 0.39]])
+    known = learn_scenarios(scores + 0.5)
     seen = [look(0, 0.6)]
     np.testing.assert_allclose(screening_values(known, seen), [0, 0.01 / 4, 0.59 / 4], atol=1e-12)
     assert next_screening(known, seen) == 2

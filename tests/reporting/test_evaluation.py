@@ -135,7 +135,7 @@ def test_a_choice_against_validation_is_explained():
     assert notes(given, None) == []
 
 
-def test_a_lucky_part_of_the_chosen_settings_is_no_choice_against_validation():
+def test_a_lucky_fold_of_the_chosen_settings_is_no_choice_against_validation():
     chosen = make_trial(0, "a", validation=0.8, test=0.5)
     lucky = replace(chosen, number=1, validation=0.9, spec=replace(chosen.spec, fold=chosen.spec.fold + 1))
     other = replace(lucky, spec=replace(lucky.spec, epochs=lucky.spec.epochs + 1))

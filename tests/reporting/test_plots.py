@@ -40,7 +40,7 @@ def point(label, predicted, actual, *, origin="planned", validation=None, test=N
 
 
 def points(count, *, test=True):
-    origins = ("planned", "sampled", "floor")
+    origins = ("planned", "sampled", "zero-shot")
     return [
         point(
             f"model-{number}",
@@ -109,7 +109,7 @@ def test_nothing_to_draw_gives_empty_axes():
 def test_few_candidates_are_all_labelled():
     found = texts(rank_scatter(points(6)))
     assert {f"model-{number}" for number in range(6)} <= set(found)
-    assert {"planned", "sampled", "floor"} <= set(found)
+    assert {"planned", "sampled", "zero-shot"} <= set(found)
 
 
 def test_labels_never_cover_each_other():

@@ -103,4 +103,4 @@ def test_a_browser_reads_the_trials_of_a_real_search(browser, tmp_path: Path) ->
         assert cost == pytest.approx(trial.cost, rel=1e-3)
         assert 1 <= int(row["UserAttribute predicted rank"]) <= len(order)
         assert 0 <= float(row["UserAttribute P(best)"]) <= 1
-    assert all(0 < float(row["UserAttribute forecast"]) <= 1 for row in rows[1:])  # the floor has none
+    assert all(0 < float(row["UserAttribute forecast"]) <= 1 for row in rows[1:])  # the zero-shot baseline has none

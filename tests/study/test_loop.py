@@ -32,7 +32,7 @@ def test_each_trial_makes_the_ranking_anew_and_the_last_one_is_the_outcomes(
     assert outcome.ranking is last  # and is not made once more
 
 
-def test_a_floor_that_has_no_time_is_not_tried_for_ever(
+def test_a_zero_shot_baseline_that_has_no_time_is_not_tried_for_ever(
     task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
 ) -> None:
     def slow(candidate: Candidate) -> object:
@@ -56,14 +56,14 @@ def stopping(how: type[BaseException]) -> Sink:
     return sink
 
 
-def test_a_floor_that_was_killed_may_be_late_as_one_of_a_new_search(
+def test_a_zero_shot_baseline_that_was_killed_may_be_late_as_one_of_a_new_search(
     task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
 ) -> None:
     arguments = {"task": task, "candidates": candidates, "ranking": ranking(), "load": zoo.load, "workdir": tmp_path}
     with pytest.raises(SystemExit):
         run_study(**arguments, budget=Budget(trials=1), sink=stopping(SystemExit))
     outcome = run_study(**arguments, budget=Budget(seconds=1e-3))
-    assert [(each.origin, each.state) for each in outcome.results] == [(TrialOrigin.FLOOR, TrialState.COMPLETE)]
+    assert [(each.origin, each.state) for each in outcome.results] == [(TrialOrigin.ZERO_SHOT, TrialState.COMPLETE)]
     assert outcome.best == outcome.results[0]
     assert outcome.stopped_by is StoppedBy.BUDGET
 

@@ -20,9 +20,9 @@ from vlmsel_auto.tuning.methods import FINETUNE, PROBE, ZERO_SHOT
         planned(continues=4),
         planned(method=PROBE.name, point={}),
         planned(fold=3),
-        planned(method=ZERO_SHOT.name, point={}, origin=TrialOrigin.FLOOR),
+        planned(method=ZERO_SHOT.name, point={}, origin=TrialOrigin.ZERO_SHOT),
     ],
-    ids=["fine-tuning", "continued", "probe", "fold", "floor"],
+    ids=["fine-tuning", "continued", "probe", "fold", "zero-shot"],
 )
 def test_what_is_queued_comes_back(tmp_path: Path, wanted: NextTrial) -> None:
     with opened(tmp_path) as study:

@@ -10,7 +10,7 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
-from vlmsel_auto.study.results import Results, other_parts, over_parts
+from vlmsel_auto.study.results import Results, other_folds, over_folds
 from vlmsel_auto.study.runner import TrialRunner
 from vlmsel_auto.tuning.checkpoints import Checkpoint, drop_weights, has_weights, save_weights, size_of_weights
 from vlmsel_auto.tuning.held_out import read_held_out
@@ -96,20 +96,20 @@ def test_who_has_no_weights_any_more_comes_last(tmp_path: Path) -> None:
     assert [each.number for each in made.leaders({0: 0.9})] == [0, 1]
 
 
-def test_neither_the_floor_nor_what_the_clock_cut_short_counts(tmp_path: Path) -> None:
-    floor = result(0, origin=TrialOrigin.FLOOR, spec=spec(method="zero_shot", epochs=0), curve=(), kept_epoch=0)
+def test_neither_the_zero_shot_baseline_nor_what_the_clock_cut_short_counts(tmp_path: Path) -> None:
+    baseline = result(0, origin=TrialOrigin.ZERO_SHOT, spec=spec(method="zero_shot", epochs=0), curve=(), kept_epoch=0)
     late = result(2, state=TrialState.PRUNED, out_of_time=True)
-    made = results_of(tmp_path, floor, result(1), late, result(3, state=TrialState.PRUNED))
+    made = results_of(tmp_path, baseline, result(1), late, result(3, state=TrialState.PRUNED))
     assert [each.number for each in made.counted()] == [1, 3]
     assert [each.number for each in made.history(runner(tmp_path))] == [0, 1, 3]
-    assert [each.number for each in made.leaders({1: 0.1})] == [1, 0]  # the floor has no expectation
+    assert [each.number for each in made.leaders({1: 0.1})] == [1, 0]  # the zero-shot baseline has no expectation
 
 
 def scored_on(number: int, fold: int, **changes: object) -> TrialResult:
     return result(number, spec=replace(spec(), settings={"learning_rate": 3e-4}, fold=fold), **changes)
 
 
-def test_trials_of_the_same_settings_on_other_parts_belong_together() -> None:
+def test_trials_of_the_same_settings_on_other_folds_belong_together() -> None:
     first, again = scored_on(1, 0), scored_on(2, 1)
     through_a_point = replace(again, number=3, spec=replace(again.spec, settings={"learning_rate": 3e-4 * (1 + 1e-12)}))
     apart = [
@@ -121,20 +121,20 @@ def test_trials_of_the_same_settings_on_other_parts_belong_together() -> None:
         replace(again, number=8, spec=replace(again.spec, candidate="another")),
     ]
     every = [first, again, through_a_point, *apart]
-    assert other_parts(first, every) == [again, through_a_point]
-    assert other_parts(replace(first, out_of_time=True), every) == []
+    assert other_folds(first, every) == [again, through_a_point]
+    assert other_folds(replace(first, out_of_time=True), every) == []
 
 
-def test_validation_over_parts_is_the_mean_over_their_images() -> None:
+def test_validation_over_folds_is_the_mean_over_their_images() -> None:
     first = result(1, validation=0.9, validation_images=10)
     second = result(2, spec=replace(first.spec, fold=1), validation=0.6, validation_images=20)
     stranger = result(3, spec=replace(first.spec, fold=1, seed=9), validation=0.1, validation_images=20)
-    told = over_parts(first, [first, second, stranger])
+    told = over_folds(first, [first, second, stranger])
     assert told.validation == pytest.approx(0.7)
     assert told == replace(first, validation=told.validation, validation_images=30)
-    assert over_parts(first, [first, stranger]) == first
-    assert over_parts(first, [first, replace(second, state=TrialState.FAILED)]) == first
-    assert over_parts(first, [first, replace(second, validation_images=None)]) == first
+    assert over_folds(first, [first, stranger]) == first
+    assert over_folds(first, [first, replace(second, state=TrialState.FAILED)]) == first
+    assert over_folds(first, [first, replace(second, validation_images=None)]) == first
 
 
 def keep_weights(path: Path, *numbers: int) -> None:
@@ -150,7 +150,7 @@ def said_by(number: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("room", "kept"), [(6, {1, 2}), (5, {1}), (4, set()), (0, set())])
-def test_further_parts_keep_their_weights_where_there_is_room_and_what_they_say_anyway(
+def test_further_folds_keep_their_weights_where_there_is_room_and_what_they_say_anyway(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, kept: set[int]
 ) -> None:
     keep_weights(tmp_path, *range(7))

@@ -82,7 +82,7 @@ def test_methods_order_and_weights(task: Task, candidates: tuple[Candidate, ...]
     assert study_of(tmp_path).user_attrs["candidates"] == sorted(NAMES)
 
 
-def test_towers_are_scored_on_the_parts_in_turn(task: Task, candidates: tuple[Candidate, ...], tmp_path: Path) -> None:
+def test_towers_are_scored_on_the_folds_in_turn(task: Task, candidates: tuple[Candidate, ...], tmp_path: Path) -> None:
     assert len(task.folds) == 8
     outcome = run_study(
         task=task, candidates=candidates, ranking=ranking(), budget=Budget(trials=3), workdir=tmp_path, load=zoo.load,
@@ -296,7 +296,9 @@ def test_two_processes_cannot_share_a_work_directory(
         )
 
 
-def test_a_search_begins_with_the_floor(task: Task, candidates: tuple[Candidate, ...], tmp_path: Path) -> None:
+def test_a_search_begins_with_the_zero_shot_baseline(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
     loaded: list[str] = []
 
     def load(candidate: Candidate) -> LoadedModel:
@@ -312,17 +314,18 @@ def test_a_search_begins_with_the_floor(task: Task, candidates: tuple[Candidate,
         load=load,
         images_per_trial=100,
     )
-    floor, probe = outcome.results
-    assert (floor.number, floor.origin, floor.spec.method, floor.spec.candidate) == (0, "floor", "zero_shot", NAMES[0])
-    assert (floor.epochs_run, floor.validation) == (0, floor.start)
-    assert floor.validation == probe.start  # the probe of the same candidate begins there
+    baseline, probe = outcome.results
+    assert (baseline.number, baseline.origin) == (0, "zero-shot")
+    assert (baseline.spec.method, baseline.spec.candidate) == ("zero_shot", NAMES[0])
+    assert (baseline.epochs_run, baseline.validation) == (0, baseline.start)
+    assert baseline.validation == probe.start  # the probe of the same candidate begins there
     assert outcome.best == probe
     assert loaded == [NAMES[0]]  # the probe finds the embeddings
-    kept = load_trial(tmp_path, floor)
+    kept = load_trial(tmp_path, baseline)
     assert kept.visual is None
 
 
-def test_without_time_for_more_the_floor_is_what_the_user_gets(
+def test_without_time_for_more_the_zero_shot_baseline_is_what_the_user_gets(
     task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
 ) -> None:
     arguments = {"task": task, "candidates": candidates, "ranking": ranking(), "load": zoo.load, "workdir": tmp_path}

@@ -29,7 +29,7 @@ def test_zero_shot_is_what_the_model_itself_says(tmp_path: Path, candidate: Cand
     assert tuned.soft_validation == pytest.approx(result.soft_validation, abs=1e-6)
 
 
-def test_without_time_there_is_no_floor(tmp_path: Path, candidate: Candidate) -> None:
+def test_without_time_there_is_no_baseline(tmp_path: Path, candidate: Candidate) -> None:
     late = run(
         tmp_path, candidate, Store(tmp_path / "s"), spec(method="zero_shot", settings={}, epochs=0), deadline=0.0
     )

@@ -2,10 +2,10 @@
 
 Near the pretraining a plain head is often better than a tuned tower, far from it the tower is; which it is shows on
 images that neither has seen. So two weights are fitted, one for all heads and one for all towers, by log loss: each
-tower beside the head of its own candidate, on the parts of the labelled images that the tower was scored on. Heads
-share theirs by their tempered likelihood. So do towers, of which each is scored on other parts: what a tower says of
-them beyond its head is projected to all labelled images, and shrunk where they are few. The form is our own choice (two
-numbers are what few labels can fit); docs/tuning.md compares it with others.
+tower beside the head of its own candidate, on the folds that the tower was scored on. Heads share theirs by their
+tempered likelihood. So do towers, of which each is scored on other folds: what a tower says of them beyond its head is
+projected to all labelled images, and shrunk where they are few. The form is our own choice (two numbers are what few
+labels can fit); docs/tuning.md compares it with others.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def pool_leaders(
         fits: whether a model of each of these candidates is what the user can afford together; those that make it too
             much are left out, the best first in.
         charge: what the objective takes off the metric of such models together; None: nothing.
-        results: all trials: those of a member's settings on other parts tell more of it.
+        results: all trials: those of a member's settings on other folds tell more of it.
         task: the target.
         workdir: where the study's checkpoints are.
         sink: told when they cannot be read.

@@ -21,7 +21,7 @@ from vlmsel_auto.pipeline.rank import Ranked
 from vlmsel_auto.pipeline.run import Run
 from vlmsel_auto.planning.objective import Objective
 from vlmsel_auto.records import BestModel, Candidate, EnsembleModel, Task, TrialResult
-from vlmsel_auto.study.results import over_parts
+from vlmsel_auto.study.results import over_folds
 from vlmsel_auto.study.study import StudyOutcome
 
 
@@ -107,7 +107,7 @@ def finish(
             )
         except VlmselError as error:
             sink(Notice(text=f"the best model was not exported: {error}", level="error"))
-            best = without_model(over_parts(outcome.best, outcome.results), candidate=candidate)
+            best = without_model(over_folds(outcome.best, outcome.results), candidate=candidate)
     pooled = pool_leaders(
         outcome.members,
         size=delivery.size,

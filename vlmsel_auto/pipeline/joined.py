@@ -1,7 +1,7 @@
 """The fits of one candidate by the same settings as one classifier: what is exported, and what is known of it.
 
-A head is one fit. A tower has one fit for each part of the labelled images that it was scored on; the mean of their
-weights is one tower, and each image is judged by the fit that left it out.
+A head is one fit. A tower has one fit for each fold that it was scored on; the mean of their weights is one tower, and
+each image is judged by the fit that left it out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vlmsel_auto.models.pooling import fit_weights, log_probabilities
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.process import is_out_of_memory, release_memory
 from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task, TrialResult
-from vlmsel_auto.study.results import other_parts, over_parts
+from vlmsel_auto.study.results import other_folds, over_folds
 from vlmsel_auto.tuning.averaging import averaged
 from vlmsel_auto.tuning.checkpoints import Checkpoint, load_held_out_logits, load_trial
 from vlmsel_auto.tuning.data import splits
@@ -52,13 +52,13 @@ class Joined:
 
 
 def left_out(trial: TrialResult, *, task: Task) -> IntArray:
-    """Sorted images that a trial's held-out logits are of: its part for a tower, all labelled ones for a head."""
+    """Sorted images that a trial's held-out logits are of: its fold for a tower, all labelled ones for a head."""
     parts = splits(task, fold=trial.spec.fold)
     return parts.val if method_of(trial.spec.method).trains is Trains.TOWER else parts.held_out
 
 
 def held_out_of(trial: TrialResult, results: Sequence[TrialResult], *, task: Task, workdir: Path) -> HeldOut | None:
-    """What a trial and those of its settings on other parts say; None: the trial's own logits were not kept.
+    """What a trial and those of its settings on other folds say; None: the trial's own logits were not kept.
 
     Raises:
         TrialUnavailable: its weights are not there.
@@ -67,7 +67,7 @@ def held_out_of(trial: TrialResult, results: Sequence[TrialResult], *, task: Tas
     if logits is None:
         return None
     rows, logs = [left_out(trial, task=task)], [log_probabilities(logits)]
-    for other in other_parts(trial, results) if method_of(trial.spec.method).trains is Trains.TOWER else ():
+    for other in other_folds(trial, results) if method_of(trial.spec.method).trains is Trains.TOWER else ():
         further = read_held_out(workdir, other)
         with suppress(TrialUnavailable):  # damaged, or gone: this fit alone says nothing
             further = load_held_out_logits(workdir, other)
@@ -87,7 +87,7 @@ def join(
     workdir: Path,
     load: Loader,
 ) -> Joined:
-    """One classifier of a trial and those of its settings on other parts; no temperature is fitted.
+    """One classifier of a trial and those of its settings on other folds; no temperature is fitted.
 
     Where the mean of the weights is worse on the images that its fits learned from than they were on them unseen, or
     memory does not suffice, the trial stands alone.
@@ -103,11 +103,11 @@ def join(
     Raises:
         TrialUnavailable: the trial's weights are missing or damaged, or the candidate cannot be loaded.
     """
-    told = over_parts(trial, results)
+    told = over_folds(trial, results)
     held_out = held_out_of(trial, results, task=task, workdir=workdir)
     kept = load_trial(workdir, trial)
     fits = [kept]
-    for each in () if kept.visual is None else other_parts(trial, results):
+    for each in () if kept.visual is None else other_folds(trial, results):
         with suppress(TrialUnavailable):  # likewise
             fits.append(load_trial(workdir, each))
     if len(fits) == 1 or held_out is None or told.validation is None:

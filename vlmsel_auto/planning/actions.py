@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vlmsel_auto.planning.cost import budget_share, in_time, length, trial_seconds
+from vlmsel_auto.planning.folds import by_settings, folds_of
 from vlmsel_auto.planning.history import expectations, known_ends, measuring_error, observe
 from vlmsel_auto.planning.method import Method, Trains
-from vlmsel_auto.planning.parts import by_settings, parts_of
 from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.posterior import acquisition, worth_of_measuring
 from vlmsel_auto.planning.space import DEFAULT, EPOCHS_FACTOR, Point, moved
@@ -44,7 +44,7 @@ class Action:
     gain: float  # of the metric
     seconds: float  # that it would take
     cost: float  # share of what is left of the budget
-    fold: int | None = None  # part of the labelled images that it must leave out; None: whose turn it is
+    fold: int | None = None  # that it must leave out; None: whose turn it is
 
 
 class Actions:
@@ -58,7 +58,7 @@ class Actions:
         self._seconds = trial_seconds(plan, history)
         self._settings = by_settings(history)
         self._best = max(self._expected.values(), default=-1.0)  # less what the objective takes off
-        self._error = measuring_error(plan, history, parts=plan.folds)
+        self._error = measuring_error(plan, history, folds=plan.folds)
         towers = {each.name for each in plan.methods if each.trains is Trains.TOWER}
         self._towers = {
             candidate: self._mean(candidate, method) for candidate, method in self._ends if method in towers
@@ -117,18 +117,18 @@ class Actions:
         return max(0.0, averaged - max(0.0, worse) / (count + 2))
 
     def _further(self, name: str, method: Method) -> list[Action]:
-        """One more fit of the leading settings, which leaves out another part of the labelled images."""
+        """One more fit of the leading settings, which leaves out another fold."""
         plan, expected = self._plan, self._expected
         mine = [each for each in self._trials(name, method) if each.number in expected]
         if method.trains is not Trains.TOWER or not mine:
             return []
         lead = max(mine, key=lambda each: expected[each.number])
-        scored = parts_of(self._history, name, method.name, lead.point)  # none where the user's own images decide
+        scored = folds_of(self._history, name, method.name, lead.point)  # none where the user's own images decide
         rest = plan.folds - len(scored)
         if not scored or not rest:
             return []
         rivals = [value for number, value in expected.items() if number != lead.number]
-        error = measuring_error(plan, self._history, parts=rest)
+        error = measuring_error(plan, self._history, folds=rest)
         choice = 0.0
         if rivals:
             sd = self._sd(name, method.name)
@@ -138,10 +138,10 @@ class Actions:
             leaders = sorted(self._towers, key=lambda each: -self._towers[each])[: plan.members]
             averaged = averaged / (len(leaders) + 1) if name in leaders and plan.members > 1 else 0.0
         made = self._action(name, method, lead.point, gain=choice + averaged, origin=TrialOrigin.SAMPLED,
-                            why=f"settings of trial {lead.number} on another part")  # fmt: skip
+                            why=f"settings of trial {lead.number} on another fold")  # fmt: skip
         if made.point != lead.point:  # there is no time for as many epochs: they would be other settings
             return []
-        return [replace(made, fold=next(part for part in range(plan.folds) if part not in scored))]
+        return [replace(made, fold=next(fold for fold in range(plan.folds) if fold not in scored))]
 
     def _other(self, name: str, method: Method) -> list[Action]:
         """Other settings."""

@@ -29,7 +29,7 @@ def trial_seconds(plan: Plan, history: History) -> Mapping[Arm, float]:
     operations: small models wait for other things than arithmetic (on the mini zoo 7 times the operations take twice
     the time). The first trial of a candidate that nobody loaded yet takes the loading on top.
     """
-    trains = {each.name: each.trains for each in (*plan.methods, *((plan.floor,) if plan.floor else ()))}
+    trains = {each.name: each.trains for each in (*plan.methods, *((plan.zero_shot,) if plan.zero_shot else ()))}
     own: dict[Arm, float] = {}
     embedding: dict[str, float] = {}  # seconds of each candidate's first trial that embedded the images
     for trial in history:

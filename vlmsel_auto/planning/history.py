@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from vlmsel_auto.planning.curves import Forecast, forecast
-from vlmsel_auto.planning.parts import by_settings
+from vlmsel_auto.planning.folds import by_settings
 from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.policy import POLICY, Policy
 from vlmsel_auto.planning.posterior import Observation, Posterior, posterior
@@ -98,7 +98,7 @@ def believed(plan: Plan, history: History, arm: Arm) -> Forecast | None:
 
 
 def expectations(plan: Plan, history: History, *, now: Posterior | None = None) -> dict[int, float]:
-    """What the complete trials would reach on new images, by number; the floor of the search is not among them.
+    """What the complete trials would reach on new images, by number; the zero-shot baseline is not among them.
 
     Less what the objective takes off their candidates, so that they can be compared.
 
@@ -127,13 +127,13 @@ def expectations(plan: Plan, history: History, *, now: Posterior | None = None) 
     }
 
 
-def measuring_error(plan: Plan, history: History, *, parts: int) -> float:
-    """Standard error of a metric that so many parts of the labelled images say; 0 where it is taken as exact."""
+def measuring_error(plan: Plan, history: History, *, folds: int) -> float:
+    """Standard error of a metric that so many folds of the labelled images say; 0 where it is taken as exact."""
     if plan.validation_images is None:
         return 0.0
     level = _level(plan, history)
     at = 0.5 if level is None else level
-    return weigh(at, None, images=parts * plan.validation_images, level=at, policy=plan.policy).sd
+    return weigh(at, None, images=folds * plan.validation_images, level=at, policy=plan.policy).sd
 
 
 def updated_ranking(plan: Plan, ranking: Ranking, history: History) -> Ranking:

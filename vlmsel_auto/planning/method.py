@@ -13,7 +13,7 @@ from vlmsel_auto.records import Candidate, TrialSpec
 class Trains(enum.StrEnum):
     """What a method changes and therefore exports; its cost and its place in the plan follow from that."""
 
-    NOTHING = "nothing"  # measured once, as the floor of a search
+    NOTHING = "nothing"  # measured once, as a search's zero-shot baseline
     HEAD = "head"  # on cached features: a candidate's first trial pays for one pass over the images
     TOWER = "tower"  # an epoch is a pass with gradients; trials meet at rungs, can be pruned and shortened
 

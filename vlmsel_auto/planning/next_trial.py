@@ -26,16 +26,16 @@ class NextTrial:
     origin: TrialOrigin
     why: str
     continues: int | None = None  # number of the interrupted trial that goes on
-    fold: int = 0  # part of the labelled images that a tower is scored on
+    fold: int = 0  # that a tower is scored on
 
 
 def next_trial(plan: Plan, history: History, *, left: Left, unavailable: Sequence[str] = ()) -> NextTrial | None:
     """The trial that should come next, or None when none promises enough for its time.
 
-    First the floor, once, also when nothing of the budget is left; then the head of every active candidate, by
-    predicted rank; then whatever has the largest gain for its share of the remaining budget (`actions`). Where nothing
-    of the active candidates is worth its price, the postponed ones are considered too. Deterministic in the plan's
-    seed and the history.
+    First the zero-shot baseline, once, also when nothing of the budget is left; then the head of every active
+    candidate, by predicted rank; then whatever has the largest gain for its share of the remaining budget (`actions`).
+    Where nothing of the active candidates is worth its price, the postponed ones are considered too. Deterministic in
+    the plan's seed and the history.
 
     Args:
         plan: from `make_plan`.
@@ -44,11 +44,11 @@ def next_trial(plan: Plan, history: History, *, left: Left, unavailable: Sequenc
         unavailable: candidates that cannot be used, such as those whose weights are missing.
     """
     usable = [name for name in plan.order if name not in set(unavailable)]
-    floor = _floor(plan, history, usable=usable)
+    baseline = _zero_shot(plan, history, usable=usable)
     if left.spent:
-        return floor if floor is not None and may_be_late(plan, history, floor) else None
-    if floor is not None or not usable or not plan.methods:
-        return floor
+        return baseline if baseline is not None and may_be_late(plan, history, baseline) else None
+    if baseline is not None or not usable or not plan.methods:
+        return baseline
     head = _screening(plan, history, usable=usable, left=left)
     if head is not None:
         return head
@@ -67,7 +67,7 @@ def next_trial(plan: Plan, history: History, *, left: Left, unavailable: Sequenc
 
 
 def _trial(plan: Plan, history: History, action: Action) -> NextTrial:
-    """The chosen trial; parts of the labelled images in turn, so that towers together are scored on all of them."""
+    """The chosen trial; folds in turn, so that towers together are scored on all of them."""
     towers = {each.name for each in plan.methods if each.trains is Trains.TOWER}
     turn = sum(trial.method in towers for trial in history) % plan.folds
     return NextTrial(
@@ -80,22 +80,22 @@ def _trial(plan: Plan, history: History, action: Action) -> NextTrial:
     )
 
 
-def _floor(plan: Plan, history: History, *, usable: Sequence[str]) -> NextTrial | None:
+def _zero_shot(plan: Plan, history: History, *, usable: Sequence[str]) -> NextTrial | None:
     """The first candidate without any training, until one was measured: from then on there is a model to export."""
-    if plan.floor is None or any(trial.state is TrialState.COMPLETE for trial in history):
+    if plan.zero_shot is None or any(trial.state is TrialState.COMPLETE for trial in history):
         return None
-    tried = {trial.candidate for trial in history if trial.method == plan.floor.name}
+    tried = {trial.candidate for trial in history if trial.method == plan.zero_shot.name}
     open_ = [name for name in usable if name not in tried]
     if not open_:
         return None
-    return NextTrial(candidate=open_[0], method=plan.floor.name, point=DEFAULT, origin=TrialOrigin.FLOOR,
-                     why="the floor: nothing is trained")  # fmt: skip
+    return NextTrial(candidate=open_[0], method=plan.zero_shot.name, point=DEFAULT, origin=TrialOrigin.ZERO_SHOT,
+                     why="zero-shot baseline: nothing is trained")  # fmt: skip
 
 
-def may_be_late(plan: Plan, history: History, floor: NextTrial) -> bool:
-    """Whether a floor comes although nothing of the budget is left: once, and if its candidate is soon loaded."""
-    tried = any(trial.method == floor.method for trial in history)
-    return not tried and plan.loading.get(floor.candidate, 0.0) < plan.policy.late_model
+def may_be_late(plan: Plan, history: History, baseline: NextTrial) -> bool:
+    """Whether the baseline comes although nothing of the budget is left: once, and if its candidate is soon loaded."""
+    tried = any(trial.method == baseline.method for trial in history)
+    return not tried and plan.loading.get(baseline.candidate, 0.0) < plan.policy.late_model
 
 
 def _screening(plan: Plan, history: History, *, usable: Sequence[str], left: Left) -> NextTrial | None:
@@ -103,17 +103,17 @@ def _screening(plan: Plan, history: History, *, usable: Sequence[str], left: Lef
     head = next((each.name for each in plan.methods if each.trains is Trains.HEAD), None)
     if head is None:
         return None
-    floor = None if plan.floor is None else plan.floor.name
+    zero_shot = None if plan.zero_shot is None else plan.zero_shot.name
     screened = {trial.candidate for trial in history if trial.method == head}
     open_ = [name for name in plan.active if name in usable and name not in screened]
-    paid = sum(trial.seconds for trial in history if trial.method in {head, floor})
+    paid = sum(trial.seconds for trial in history if trial.method in {head, zero_shot})
     allowed = len(plan.active)
     if any(each.trains is Trains.TOWER for each in plan.methods):
         if left.work is not None and paid > 0 and screened:
             whole = left.work + sum(trial.seconds for trial in history)
             allowed = min(allowed, max(1, int(plan.policy.screening * whole * len(screened) / paid)))
         if left.trials is not None:
-            counted = sum(trial.method != floor for trial in history)
+            counted = sum(trial.method != zero_shot for trial in history)
             allowed = min(allowed, max(1, (left.trials + counted) // _TOWERS_LEFT))
     if not open_ or len(screened) >= allowed:
         return None

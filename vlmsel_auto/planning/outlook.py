@@ -83,11 +83,11 @@ class Outlook:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MixturePart:
+class MixtureComponent:
     """One story under one spread, given n screenings: a Gaussian of the mixture."""
 
     story: int  # 0 published, 1 reversed, 2 vague
-    weight: float  # the weights of all parts sum to 1
+    weight: float  # the weights of all components sum to 1
     mean: FloatArray  # (M,) accuracy
     variance: FloatArray  # (M,)
     seen: FloatArray  # (n, M) covariance of those seen with all
@@ -130,7 +130,7 @@ def _stories(scenarios: Scenarios, policy: ScreeningPolicy) -> list[tuple[float,
     ]
 
 
-def mixture(scenarios: Scenarios, screenings: Sequence[Screening], policy: ScreeningPolicy) -> list[MixturePart]:
+def mixture(scenarios: Scenarios, screenings: Sequence[Screening], policy: ScreeningPolicy) -> list[MixtureComponent]:
     """The mixture given the screenings, which `check_screenings` has passed."""
     stories = [each for each in enumerate(_stories(scenarios, policy)) if each[1][0]]
     cases = [(story, spread, *of) for story, of in stories for spread in policy.spreads]
@@ -150,20 +150,20 @@ def mixture(scenarios: Scenarios, screenings: Sequence[Screening], policy: Scree
         noise=np.array([each.sd**2 for each in screenings], dtype=np.float64),
     )
     return [
-        MixturePart(story=case[0], weight=float(weight), mean=mean, variance=variance, seen=cov[seen])
+        MixtureComponent(story=case[0], weight=float(weight), mean=mean, variance=variance, seen=cov[seen])
         for case, weight, mean, variance, cov in zip(
             cases, found.weights, found.mean, found.variance, found.cov, strict=True
         )
     ]
 
 
-def moments(parts: Sequence[MixturePart]) -> Outlook:
+def moments(components: Sequence[MixtureComponent]) -> Outlook:
     """The mixture's moments."""
-    weights = np.array([each.weight for each in parts])
-    means = np.stack([each.mean for each in parts])
+    weights = np.array([each.weight for each in components])
+    means = np.stack([each.mean for each in components])
     mean = weights @ means
-    variance = weights @ (np.stack([each.variance for each in parts]) + (means - mean) ** 2)
-    published, turned, vague = (sum(each.weight for each in parts if each.story == story) for story in range(3))
+    variance = weights @ (np.stack([each.variance for each in components]) + (means - mean) ** 2)
+    published, turned, vague = (sum(each.weight for each in components if each.story == story) for story in range(3))
     return Outlook(mean=mean, sd=np.sqrt(variance), p_published=published, p_reversed=turned, p_vague=vague)
 
 

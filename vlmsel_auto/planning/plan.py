@@ -33,14 +33,14 @@ class Plan:
     active: tuple[str, ...]  # those that are not postponed, likewise
     costs: Mapping[str, float]  # relative cost of a pass, 1 is the median candidate
     methods: tuple[Method, ...]  # that train, in the order of the table; may be none
-    floor: Method | None  # measured once, before all others
+    zero_shot: Method | None  # measured once, before all others
     belief: Belief
     seed: int
     loading: Mapping[str, float] = field(default_factory=dict)  # seconds to load those that nobody screened yet
     relative_costs: Mapping[str, float] = field(default_factory=dict)  # by method, before any was timed; a head takes 1
     charges: Mapping[str, float] = field(default_factory=dict)  # what the objective takes off a candidate's metric
     validation_images: int | None = None  # what a metric is measured on; None: taken as exact
-    folds: int = 1  # parts of the labelled images; each fit of a tower leaves out one
+    folds: int = 1  # of the labelled images; each fit of a tower leaves out one
     members: int = 1  # towers that the user's ensemble may have; 1: there is no ensemble
     policy: Policy = POLICY
 
@@ -94,7 +94,7 @@ def make_plan(
         relative_costs: of a trial by each method against one of a head, before any was timed.
         charges: what the objective takes off the metric of a candidate (`objective`); one that is missing: nothing.
         validation_images: how many images a trial's metric is measured on; None takes it as exact.
-        folds: parts of the labelled images that fits of towers leave out in turn; at least 1.
+        folds: of the labelled images, which fits of towers leave out in turn; at least 1.
         members: towers that the user's ensemble may have; 0 and 1 are none.
         policy: constants of the planner.
 
@@ -122,7 +122,7 @@ def make_plan(
         active=loaded[:top_k],
         costs=dict(zip([each.id for each in candidates], _costs(candidates).tolist(), strict=True)),
         methods=tuple(each for each in methods if each.trains is not Trains.NOTHING),
-        floor=next((each for each in methods if each.trains is Trains.NOTHING), None),
+        zero_shot=next((each for each in methods if each.trains is Trains.NOTHING), None),
         belief=belief,
         seed=seed,
         loading=loading or {},

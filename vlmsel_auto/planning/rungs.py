@@ -16,7 +16,7 @@ def goes_on_at(plan: Plan, history: History, trial: NextTrial, *, rung: int, val
     """Compare a trial with all that reached the rung; a trial of few images needs to be clearly behind to stop.
 
     Args:
-        plan: the plan. Where fits leave out parts in turn, every one is kept and goes on: it is part of a model.
+        plan: the plan. Where fits leave out folds in turn, every one is kept and goes on: it is part of a model.
         history: as it was when the trial began.
         trial: the trial.
         rung: 1 to `curves.RUNGS` - 1.

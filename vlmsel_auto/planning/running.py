@@ -48,7 +48,7 @@ def imagine(plan: Plan, history: History, running: Sequence[Running]) -> list[Tr
         trial, value = each.trial, None
         if each.curve is not None:
             value = forecast(each.curve, policy=plan.policy).mean
-        elif trial.method in methods:  # the floor is none of them
+        elif trial.method in methods:  # the zero-shot baseline is none of them
             value = float(mean[rows[trial.candidate], plan.column(trial.method)])
         imagined.append(
             Tried(

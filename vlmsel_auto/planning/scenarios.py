@@ -35,9 +35,9 @@ _STILL: Final = 1e-6  # accuracy
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scenarios:
-    """Standings of M candidates on J published data sets, in units of accuracy, 0 being the average candidate."""
+    """Scores of M candidates on J published data sets, in units of accuracy, 0 being the average candidate."""
 
-    standings: FloatArray  # (M, J)
+    scores: FloatArray  # (M, J)
     mean: FloatArray  # (M,) over data sets
     cov: FloatArray  # (M, M) over data sets, shrunk, positive definite
     level: float  # accuracy of the average candidate, mean over data sets
@@ -51,17 +51,17 @@ def _shrunk(cov: FloatArray) -> FloatArray:
     return shrunk
 
 
-def _moments(standings: FloatArray, unsure: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _moments(scores: FloatArray, unsure: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Mean (M,) and shrunken covariance (M, M); ``unsure`` is the summed covariance of what was filled in."""
-    mean = standings.mean(axis=1)
-    away = standings - mean[:, None]
-    return mean, _shrunk((away @ away.T + unsure) / (standings.shape[1] - 1))
+    mean = scores.mean(axis=1)
+    away = scores - mean[:, None]
+    return mean, _shrunk((away @ away.T + unsure) / (scores.shape[1] - 1))
 
 
 def _expected(
     column: FloatArray, known: NDArray[np.bool_], mean: FloatArray, cov: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """One data set's standings, unknown ones by their conditional mean, and the conditional covariance (M, M)."""
+    """One data set's scores, unknown ones by their conditional mean, and the conditional covariance (M, M)."""
     away = ~known
     weights = np.linalg.solve(cov[np.ix_(known, known)], cov[np.ix_(known, away)])  # (known, unknown)
     filled = column.copy()
@@ -94,29 +94,29 @@ def learn_scenarios(table: FloatArray) -> Scenarios:
     level = np.nanmean(table, axis=0)
     above = np.where(known, table - level, 0.0)
     start = above.sum(axis=1) / (known.sum(axis=1) + 1.0)  # one pseudo-figure at the average candidate
-    standings = np.where(known, above, start[:, None])
-    mean, cov = _moments(standings, np.zeros((len(table), len(table))))
+    scores = np.where(known, above, start[:, None])
+    mean, cov = _moments(scores, np.zeros((len(table), len(table))))
     for _ in range(0 if known.all() else _ROUNDS):
-        filled, unsure = np.empty_like(standings), np.zeros_like(cov)
+        filled, unsure = np.empty_like(scores), np.zeros_like(cov)
         for j in range(table.shape[1]):
             filled[:, j], more = _expected(table[:, j] - level[j], known[:, j], mean, cov)
             unsure += more
         level = level + filled.mean(axis=0)
         filled -= filled.mean(axis=0)
-        moved = float(np.abs(filled - standings).max())
-        standings = filled
-        mean, cov = _moments(standings, unsure)
+        moved = float(np.abs(filled - scores).max())
+        scores = filled
+        mean, cov = _moments(scores, unsure)
         if moved < _STILL:
             break
     level_sd = max(float(level.std(ddof=1)), _LEAST_LEVEL_SD)
-    return Scenarios(standings=standings, mean=mean, cov=cov, level=float(level.mean()), level_sd=level_sd)
+    return Scenarios(scores=scores, mean=mean, cov=cov, level=float(level.mean()), level_sd=level_sd)
 
 
 def nothing_published(size: int) -> Scenarios:
     """Scenarios of M candidates of which no table says anything: all alike, deviating by `_UNKNOWN_SD`."""
     zeros = np.zeros(size)
     return Scenarios(
-        standings=zeros[:, None],
+        scores=zeros[:, None],
         mean=zeros,
         cov=_UNKNOWN_SD**2 * np.eye(size),
         level=_UNKNOWN_LEVEL,

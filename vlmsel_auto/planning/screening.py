@@ -22,7 +22,7 @@ import numpy as np
 from vlmsel_auto.planning.outlook import (
     DEFAULT,
     TINY,
-    MixturePart,
+    MixtureComponent,
     Screening,
     ScreeningPolicy,
     check_screenings,
@@ -37,30 +37,30 @@ from vlmsel_auto.planning.scenarios import Scenarios
 from vlmsel_auto.records import FloatArray, IntArray
 
 
-def _coverage(standings: FloatArray, seen: IntArray) -> FloatArray:
+def _coverage(scores: FloatArray, seen: IntArray) -> FloatArray:
     """(M,) by how much each candidate improves on the best of those seen, mean over the published data sets."""
-    gain: FloatArray = np.maximum(standings - standings[seen].max(axis=0), 0.0).mean(axis=1)
+    gain: FloatArray = np.maximum(scores - scores[seen].max(axis=0), 0.0).mean(axis=1)
     return gain
 
 
-def _improvement(parts: Sequence[MixturePart], seen: IntArray, *, level: float) -> FloatArray:
+def _improvement(components: Sequence[MixtureComponent], seen: IntArray, *, level: float) -> FloatArray:
     """(M,) expected improvement of each candidate's true accuracy on that of the best seen.
 
     Where nothing was seen the average candidate stands for it, so that the level cancels.
     """
     if not len(seen):
-        centre = [each.mean.mean() for each in parts]
-        sds = [np.sqrt(np.maximum(each.variance - level, TINY)) for each in parts]
+        centre = [each.mean.mean() for each in components]
+        sds = [np.sqrt(np.maximum(each.variance - level, TINY)) for each in components]
     else:
-        place = int(moments(parts).mean[seen].argmax())
-        centre = [each.mean[seen[place]] for each in parts]
+        place = int(moments(components).mean[seen].argmax())
+        centre = [each.mean[seen[place]] for each in components]
         sds = [
             np.sqrt(np.maximum(each.variance + each.variance[seen[place]] - 2 * each.seen[place], TINY))
-            for each in parts
+            for each in components
         ]
-    value = np.zeros(len(parts[0].mean))
-    for part, reached, sd in zip(parts, centre, sds, strict=True):
-        value += part.weight * expected_improvement(part.mean, sd, best=float(reached))
+    value = np.zeros(len(components[0].mean))
+    for component, reached, sd in zip(components, centre, sds, strict=True):
+        value += component.weight * expected_improvement(component.mean, sd, best=float(reached))
     return value
 
 
@@ -73,12 +73,12 @@ def _rules(
     """
     seen = places_of(screenings)
     off = np.zeros(len(scenarios.mean)) if charges is None else charges
-    parts = [replace(each, mean=each.mean - off) for each in mixture(scenarios, screenings, policy)]
+    components = [replace(each, mean=each.mean - off) for each in mixture(scenarios, screenings, policy)]
     if len(seen) and policy.cover_every and (len(seen) + 1) % policy.cover_every == 0:
-        value = _coverage(scenarios.standings - off[:, None], seen)
-        if value.any() and moments(parts).p_published > 0.5:  # noqa: PLR2004 - likelier than not
+        value = _coverage(scenarios.scores - off[:, None], seen)
+        if value.any() and moments(components).p_published > 0.5:  # noqa: PLR2004 - likelier than not
             yield value
-    value = _improvement(parts, seen, level=level_variance(scenarios, policy))
+    value = _improvement(components, seen, level=level_variance(scenarios, policy))
     value[seen] = 0.0
     yield value
 

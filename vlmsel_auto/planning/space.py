@@ -68,7 +68,7 @@ class Space:
     ranges: Mapping[str, Range]  # by setting; epochs are rounded
 
     def spec(self, point: Point, *, candidate: str, seed: int, fold: int = 0) -> TrialSpec:
-        """The trial at ``point``, scored on one part of the labelled images."""
+        """The trial at ``point``, scored on one fold."""
         values = {name: range_.at(point.get(name, _MIDDLE)) for name, range_ in self.ranges.items()}
         epochs = round(values.pop(EPOCHS, 0.0))
         return TrialSpec(candidate=candidate, method=self.method, settings=values, epochs=epochs, seed=seed, fold=fold)

@@ -12,7 +12,7 @@ from vlmsel_auto.records import TrialOrigin, TrialState
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoldScore:
-    """One trial on one part of the labelled images."""
+    """One trial on one fold."""
 
     metric: float
     soft: float
@@ -34,8 +34,8 @@ class Tried:
     images: int | None = None  # that these were measured on; None: as many as the plan says
     curve: Curve | None = None  # of training a tower
     share: float = 1.0  # of the planned epochs that this trial itself ran
-    fold: int | None = None  # part of the labelled images that it is scored on; None: all, or those of every trial
-    folds: tuple[FoldScore, ...] = ()  # what a cross-validated trial reached on each part
+    fold: int | None = None  # that it is scored on; None: all, or those of every trial
+    folds: tuple[FoldScore, ...] = ()  # what a cross-validated trial reached on each fold
 
 
 History = Sequence[Tried]

@@ -90,7 +90,7 @@ class Task:
     digest: str  # sha256 over pixels, labels, split, prompts, templates
     seed: int = 0  # of split, cap and few-shot draws
     notes: tuple[str, ...] = ()  # what a reader must know: images capped, splits carved, files not used
-    folds: tuple[IntArray, ...] = ()  # train and val in parts, the first being val; none where val was given
+    folds: tuple[IntArray, ...] = ()  # train and val for cross-validation, the first val; none where val was given
     draw: Draw | None = None  # None: it has labels
     names_templates: bool = True  # False: nobody named templates, and a plain one stands in
     others: IntArray = field(

@@ -24,7 +24,7 @@ class TrialState(enum.StrEnum):
 class TrialOrigin(enum.StrEnum):
     """Why a trial was run."""
 
-    FLOOR = "floor"  # trial 0 of a search: nothing is trained
+    ZERO_SHOT = "zero-shot"  # trial 0 of a search: nothing is trained
     PLANNED = "planned"  # first trial of a candidate by a method
     SAMPLED = "sampled"
 
@@ -75,13 +75,13 @@ class TrialSpec:
     settings: Mapping[str, float]  # the method's own: "learning_rate", "weight_decay", ...
     epochs: int
     seed: int
-    fold: int = 0  # part of `Task.folds` that a tower is scored on, and never sees
+    fold: int = 0  # one of `Task.folds`, that a tower is scored on, and never sees
 
-    def differs_by_part_alone(self, other: TrialSpec) -> bool:
-        """Whether the same settings are scored on another part."""
-        return self.fold != other.fold and self._without_part() == other._without_part()
+    def differs_by_fold_alone(self, other: TrialSpec) -> bool:
+        """Whether the same settings are scored on another fold."""
+        return self.fold != other.fold and self._without_fold() == other._without_fold()
 
-    def _without_part(self) -> tuple[object, ...]:
+    def _without_fold(self) -> tuple[object, ...]:
         return self.candidate, self.method, self.epochs, self.seed, settings_key(self.settings)
 
 

@@ -29,11 +29,11 @@ from vlmsel_auto.reporting.report import Outcome
 from vlmsel_auto.reporting.tradeoff import Tradeoff
 
 _COLOURS = {
-    TrialOrigin.FLOOR: GREY,
+    TrialOrigin.ZERO_SHOT: GREY,
     TrialOrigin.PLANNED: BLUE,
     TrialOrigin.SAMPLED: GREEN,
 }
-_MARKERS = {TrialOrigin.FLOOR: "D", TrialOrigin.PLANNED: "o", TrialOrigin.SAMPLED: "s"}
+_MARKERS = {TrialOrigin.ZERO_SHOT: "D", TrialOrigin.PLANNED: "o", TrialOrigin.SAMPLED: "s"}
 _MOST_LABELS = 24
 _MOST_ROWS = 40
 _MOST_UNUSED = 3.0  # times what trials took: the end of a longer budget would squeeze them into a corner

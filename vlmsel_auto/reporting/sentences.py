@@ -113,7 +113,7 @@ def choice_notes(
 ) -> list[str]:
     """Why the chosen trial is not the one with the highest validation, measured on so many images."""
     chosen = next((each for each in trials if best is not None and each.number == best.trial), None)
-    others = [each for each in trials if chosen is None or not each.spec.differs_by_part_alone(chosen.spec)]
+    others = [each for each in trials if chosen is None or not each.spec.differs_by_fold_alone(chosen.spec)]
     tops = best_trials(others).values()
     top = max(tops, key=lambda each: (each.validation or 0.0, -each.number), default=None)
     if best is None or best.validation is None or top is None or (top.validation or 0.0) <= best.validation:

@@ -26,11 +26,11 @@ _NOTE: Final = f"""\
 **Value**: what a trial is expected to reach on new images. It weighs the trial's validation with the ranking, with the
 trials of kindred candidates and with how sure the classifier is, and the report chooses by it. The best trial here is
 therefore the report's, unless a limit or lost weights keep that one out; the highest *validation*, which stands beside
-it, may be luck on few images. Values move as long as the search runs: reload the page. Trial 0, the untrained floor, is
-shown at its validation; the report chooses it only where no other trial was completed.
+it, may be luck on few images. Values move as long as the search runs: reload the page. Trial 0, the zero-shot
+baseline, is shown at its validation; the report chooses it only where no other trial was completed.
 
-**Validation** of a head is by cross-validation over all labelled images; that of a fine-tuned tower is on the part of
-them that *fold* names, and parts differ in difficulty.
+**Validation** of a head is by cross-validation over all labelled images; that of a fine-tuned tower is on the one that
+*fold* names, and folds differ in difficulty.
 
 **Intermediate values** are the validation of a tower after each of {RUNGS} quarters of its epochs.
 

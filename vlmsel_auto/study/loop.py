@@ -61,10 +61,10 @@ def _fill(search: Search) -> StoppedBy | None:
         if not waiting:
             history = search.imagined()
             chosen = next_trial(search.plan, history, left=left, unavailable=tuple(search.unavailable))
-            if chosen is None or (left.spent and search.floor_begun):  # it is late once
+            if chosen is None or (left.spent and search.zero_shot_begun):  # it is late once
                 return StoppedBy.BUDGET if left.spent or _wants_time(search, history, left) else StoppedBy.EXHAUSTED
             search.study.queue(chosen, prediction=_predict(search, history, chosen))
-        elif left.spent and not _is_late_floor(search, waiting[0]):
+        elif left.spent and not _is_late_zero_shot(search, waiting[0]):
             return StoppedBy.BUDGET
         _begin(search, search.study.take())
     return None
@@ -76,10 +76,10 @@ def _wants_time(search: Search, history: History, left: Left) -> bool:
     return next_trial(search.plan, history, left=unlimited, unavailable=tuple(search.unavailable)) is not None
 
 
-def _is_late_floor(search: Search, entry: StudyEntry) -> bool:
-    """Whether a queued trial is the floor, killed in an earlier run, that may be late as in a search that is new."""
+def _is_late_zero_shot(search: Search, entry: StudyEntry) -> bool:
+    """Whether a queued trial is the baseline, killed in an earlier run, that may be late as in a search that is new."""
     trial = entry.planned
-    if trial is None or trial.origin is not TrialOrigin.FLOOR or search.floor_begun:
+    if trial is None or trial.origin is not TrialOrigin.ZERO_SHOT or search.zero_shot_begun:
         return False
     return may_be_late(search.plan, search.history(), trial)
 
@@ -99,8 +99,8 @@ def _predict(search: Search, history: History, trial: NextTrial) -> Prediction:
 def _begin(search: Search, trial: RunningTrial) -> None:
     spec = search.runner.spec(trial.method, trial.candidate, trial.point, fold=trial.fold)
     search.sink(TrialStarted(number=trial.number, spec=spec, why=trial.why))
-    if trial.origin is TrialOrigin.FLOOR:
-        search.floor_begun = True
+    if trial.origin is TrialOrigin.ZERO_SHOT:
+        search.zero_shot_begun = True
     known = search.unavailable.get(trial.candidate)
     if known is not None:
         _close(search, Attempt(result=failed(spec, number=trial.number, origin=trial.origin, reason=known)))
@@ -126,9 +126,9 @@ def _begin(search: Search, trial: RunningTrial) -> None:
 
 
 def _deadline(search: Search, trial: RunningTrial) -> float | None:
-    """When a trial must be over; the floor may be late, since without it there is no model."""
+    """When a trial must be over; the zero-shot baseline may be late, since without it there is no model."""
     end = search.deadline
-    if end is None or trial.origin is not TrialOrigin.FLOOR:
+    if end is None or trial.origin is not TrialOrigin.ZERO_SHOT:
         return end
     return max(end, time.monotonic() + search.plan.policy.late_model)
 

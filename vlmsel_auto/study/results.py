@@ -70,8 +70,8 @@ class Results:
             return ()
 
     def counted(self) -> list[TrialResult]:
-        """Trials that used the budget: all but the floor, which is free, and those that the clock cut short."""
-        return [each for each in self.all() if not _cut_short(each) and each.origin is not TrialOrigin.FLOOR]
+        """Trials that used the budget: all but the baseline, which is free, and those that the clock cut short."""
+        return [each for each in self.all() if not _cut_short(each) and each.origin is not TrialOrigin.ZERO_SHOT]
 
     def leaders(self, expected: Mapping[int, float]) -> list[TrialResult]:
         """Complete trials, the one to choose first.
@@ -93,10 +93,10 @@ class Results:
 
     def _training(self, result: TrialResult) -> tuple[bool, int]:
         """Whether fits by these settings have together seen all labels, and epochs of all where they are several."""
-        others = other_parts(result, self.all())
+        others = other_folds(result, self.all())
         leaves_out = method_of(result.spec.method).trains is Trains.TOWER and any(
             len(each.fold_validation) > 1 for each in self.results.values()
-        )  # where heads are cross-validated, each fit of a tower misses a part
+        )  # where heads are cross-validated, each fit of a tower misses a fold
         epochs = sum(each.epochs_run for each in (result, *others)) if others else 0
         return bool(others) or not leaves_out, epochs
 
@@ -166,7 +166,7 @@ class Results:
         """Keep the weights of the trials that may yet be chosen."""
         leaders = self.leaders(expected)
         kept = {each.number for each in (*leaders[:_WEIGHTS_KEPT], *self.members(expected))}
-        further = sorted({each.number for number in kept for each in other_parts(self.results[number], self.all())})
+        further = sorted({each.number for number in kept for each in other_folds(self.results[number], self.all())})
         room = _MOST_BYTES - sum(size_of_weights(self.workdir, number) for number in kept)
         for number in further:  # fits of the same tower: the mean of their weights is what the user gets
             room -= size_of_weights(self.workdir, number)
@@ -180,20 +180,20 @@ class Results:
             self._weights.discard(number)
 
 
-def other_parts(trial: TrialResult, results: Iterable[TrialResult]) -> list[TrialResult]:
-    """Whole trials of the same settings that were scored on other parts of the labelled images; of a whole trial."""
+def other_folds(trial: TrialResult, results: Iterable[TrialResult]) -> list[TrialResult]:
+    """Whole trials of the same settings that were scored on other folds; of a whole trial."""
     whole = [] if trial.out_of_time else [each for each in results if not each.out_of_time]
-    return [each for each in whole if each.state is TrialState.COMPLETE and each.spec.differs_by_part_alone(trial.spec)]
+    return [each for each in whole if each.state is TrialState.COMPLETE and each.spec.differs_by_fold_alone(trial.spec)]
 
 
-def over_parts(trial: TrialResult, results: Iterable[TrialResult]) -> TrialResult:
+def over_folds(trial: TrialResult, results: Iterable[TrialResult]) -> TrialResult:
     """The trial with its validation over all images that its settings were scored on: the mean, weighed by images.
 
-    The first part alone flatters: whoever leads is asked for others, and part of its lead was luck.
+    The first fold alone flatters: whoever leads is asked for others, and part of its lead was luck.
     """
-    scored = [each for each in (trial, *other_parts(trial, results)) if each.validation is not None]
+    scored = [each for each in (trial, *other_folds(trial, results)) if each.validation is not None]
     images = [each.validation_images or 0 for each in scored]
-    if len(scored) < 2 or not all(images):  # noqa: PLR2004 - its own part alone
+    if len(scored) < 2 or not all(images):  # noqa: PLR2004 - its own fold alone
         return trial
     mean = sum(count * (each.validation or 0.0) for each, count in zip(scored, images, strict=True)) / sum(images)
     return replace(trial, validation=mean, validation_images=sum(images))

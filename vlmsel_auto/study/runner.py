@@ -67,7 +67,7 @@ class TrialRunner:
 
     @property
     def folds(self) -> int:
-        """Parts of the labelled images that trials of towers are scored on in turn; 1: the validation split alone."""
+        """Folds that trials of towers are scored on in turn; 1: the validation split alone."""
         return max(1, len(self.task.folds)) if self.train_shots is None else 1
 
     def spec(self, method: str, name: str, point: Point, *, fold: int = 0) -> TrialSpec:

@@ -10,9 +10,9 @@ from vlmsel_auto.engines.engine import Ticket
 from vlmsel_auto.events import Sink, TrialFinished
 from vlmsel_auto.planning.cost import trial_seconds
 from vlmsel_auto.planning.curves import Curve
+from vlmsel_auto.planning.folds import fold_ease, level_folds
 from vlmsel_auto.planning.history import expectations, updated_ranking
 from vlmsel_auto.planning.method import Trains
-from vlmsel_auto.planning.parts import fold_ease, level_folds
 from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.running import Running, imagine
 from vlmsel_auto.planning.tried import History, Left, Tried
@@ -48,7 +48,7 @@ class Search:
     sink: Sink
     unavailable: dict[str, str] = field(default_factory=dict)  # candidate -> why it cannot be used
     running: dict[Ticket, RunningHere] = field(default_factory=dict)
-    floor_begun: bool = False  # whether this run has begun a trial without training
+    zero_shot_begun: bool = False  # whether this run has begun a trial without training
     _made: tuple[tuple[TrialResult, ...], Ranking] | None = None  # the last updated ranking, and what it was made from
 
     @property
@@ -85,7 +85,7 @@ class Search:
     def left(self) -> Left:
         """What is left of the budget, less the trials that run."""
         taken = len(self.results.counted())
-        taken += sum(each.trial.origin is not TrialOrigin.FLOOR for each in self.running.values())
+        taken += sum(each.trial.origin is not TrialOrigin.ZERO_SHOT for each in self.running.values())
         return Left(
             trials=None if self.budget.trials is None else self.budget.trials - taken,
             seconds=None if self.deadline is None else self.deadline - time.monotonic(),

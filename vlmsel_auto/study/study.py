@@ -82,9 +82,9 @@ def run_study(
         task: the task; its validation split and the ranking choose, its test split is only reported.
         candidates: all of them; the study is bound to them.
         ranking: their predicted order.
-        budget: ``trials`` counts the finished trials of all runs on this work directory (not the floor, nor those that
-            the clock cut short), ``seconds`` is wall time of this call and holds within 5 %, or within one batch of
-            images.
+        budget: ``trials`` counts the finished trials of all runs on this work directory (not the zero-shot baseline,
+            nor those that the clock cut short), ``seconds`` is wall time of this call and holds within 5 %, or within
+            one batch of images.
         workdir: holds ``study.journal`` and ``trials/``.
         load: gives a freshly loaded model of a candidate, on ``device``.
         methods: names of rows of `tuning.methods`; None: all.

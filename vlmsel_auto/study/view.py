@@ -121,7 +121,7 @@ def readable(trial: FrozenTrial, known: Mapping[str, Json]) -> FrozenTrial:
     if trial.state is TrialState.COMPLETE:
         expected = known.get(EXPECTED)
         value = expected.get(str(trial.number)) if isinstance(expected, dict) else None
-        value = value if isinstance(value, float) else trial.value  # the floor has no other than its own
+        value = value if isinstance(value, float) else trial.value  # the zero-shot baseline has no other than its own
         shown.value = None if value is None else round(value, _DIGITS)
         if trial.intermediate_values and validation is not None:
             shown.intermediate_values = {**trial.intermediate_values, RUNGS: validation}

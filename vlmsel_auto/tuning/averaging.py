@@ -1,8 +1,8 @@
 """One tower from several fits: the mean of their weights.
 
-Fits that begin at the same tower and differ in the part of the labelled images that they left out end so close to each
-other that the mean of their weights is about as good as one fit on all labels (Wortsman et al., ICML 2022, "Model
-soups", uniform soup), at the cost of one model. docs/tuning.md says what that gains.
+Fits that begin at the same tower and differ in the fold that they left out end so close to each other that the mean
+of their weights is about as good as one fit on all labels (Wortsman et al., ICML 2022, "Model soups", uniform soup), at
+the cost of one model. docs/tuning.md says what that gains.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def averaged(
         least: what the fits reached on these, each on the images that it left out.
 
     Returns:
-        None where the mean is worse than ``least`` on ``known``, which its parts have learned from: they ended too far
+        None where the mean is worse than ``least`` on ``known``, which its fits have learned from: they ended too far
         from each other.
 
     Raises:

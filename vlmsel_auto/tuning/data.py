@@ -27,7 +27,7 @@ class Splits:
     train: IntArray
     val: IntArray
     test: IntArray
-    folds: tuple[IntArray, ...] = ()  # parts of train and val for cross-validation; none: val decides
+    folds: tuple[IntArray, ...] = ()  # of train and val, for cross-validation; none: val decides
 
     @property
     def labelled(self) -> IntArray:
@@ -45,7 +45,7 @@ def splits(task: Task, *, fold: int = 0, train_shots: int | None = None, max_val
 
     Args:
         task: the task; its training and validation splits must not be empty.
-        fold: the part of `Task.folds` that validates, the others train; no matter where the task has none.
+        fold: the one of `Task.folds` that validates, the others train; no matter where the task has none.
         train_shots: at most this many training images a class, the first of the task's own draw (its support set, where
             as many); None takes all.
         max_val: larger validation splits are thinned (the same images each time): a measure of choice needs no more.

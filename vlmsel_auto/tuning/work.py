@@ -87,7 +87,7 @@ class Outcome:
     curve: tuple[float, ...]  # validation metric after each epoch
     ending: Ending
     trained: float | None = None  # epochs, where time cut the last one short; None: one for each value of the curve
-    folds: tuple[Measured, ...] = ()  # what a cross-validated head reaches on each part
+    folds: tuple[Measured, ...] = ()  # what a cross-validated head reaches on each fold
 
 
 NOTHING: Final = Outcome(

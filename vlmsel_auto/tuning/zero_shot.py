@@ -1,6 +1,6 @@
 """The zero-shot classifier of a candidate: class names in the task's templates, nothing trained.
 
-Trial 0 of a search, and its floor: it costs the embeddings that every later trial of the candidate uses too, and from
+Trial 0 of a search, its baseline: it costs the embeddings that every later trial of the candidate uses too, and from
 then on there is a model to export.
 """
 

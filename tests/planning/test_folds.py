@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from helpers.planning_world import tried
 from vlmsel_auto.planning.curves import Curve
-from vlmsel_auto.planning.parts import by_settings, fold_ease, level_folds, parts_of
+from vlmsel_auto.planning.folds import by_settings, fold_ease, folds_of, level_folds
 from vlmsel_auto.planning.tried import FoldScore, Tried
 from vlmsel_auto.records import TrialState
 
@@ -14,12 +14,12 @@ HERE, THERE = {"learning_rate": 0.3, "epochs": 0.5}, {"learning_rate": 0.7, "epo
 
 
 def head(name: str, *folds: tuple[float, float]) -> Tried:
-    parts = tuple(FoldScore(metric=metric, soft=soft) for metric, soft in folds)
+    scores = tuple(FoldScore(metric=metric, soft=soft) for metric, soft in folds)
     metric, soft = (float(np.mean(values)) for values in zip(*folds, strict=True))
-    return tried(name, metric, "probe", soft=soft, folds=parts)
+    return tried(name, metric, "probe", soft=soft, folds=scores)
 
 
-def test_parts_are_as_easy_as_cross_validated_trials_find_them() -> None:
+def test_folds_are_as_easy_as_cross_validated_trials_find_them() -> None:
     history = [head("m0", (0.8, 0.6), (0.4, 0.4)), head("m1", (0.7, 0.5), (0.5, 0.5)), tried("m0", 0.9)]
     first, second = fold_ease(history)
     assert (first.metric, first.soft) == (pytest.approx(0.15), pytest.approx(0.05))
@@ -27,7 +27,7 @@ def test_parts_are_as_easy_as_cross_validated_trials_find_them() -> None:
     assert fold_ease([tried("m0", 0.9)]) == ()
 
 
-def test_towers_are_put_on_the_level_of_all_parts() -> None:
+def test_towers_are_put_on_the_level_of_all_folds() -> None:
     heads = [head("m0", (0.8, 0.6), (0.4, 0.4))]
     easy, hard = (
         tried("m1", value, soft=soft, fold=fold, curve=Curve(values=(value - 0.1, value), epochs=2))
@@ -51,7 +51,7 @@ def test_levelling_moves_towers_alike(folds: list[tuple[float, float]], value: f
 
 
 @given(st.lists(st.tuples(metrics, st.integers(1, 40)), min_size=2, max_size=5))
-def test_settings_on_all_parts_have_the_metric_of_all_their_images(scored: list[tuple[float, int]]) -> None:
+def test_settings_on_all_folds_have_the_metric_of_all_their_images(scored: list[tuple[float, int]]) -> None:
     trials = [
         tried("m0", metric, soft=metric / 2, images=images, fold=fold, number=fold, point=HERE)
         for fold, (metric, images) in enumerate(scored)
@@ -76,5 +76,5 @@ def test_only_complete_trials_of_the_same_settings_are_one() -> None:
     assert by_settings([first, *apart]) == [first, *apart]
     same = tried("m0", 0.9, number=6, fold=2, point={name: at + 1e-9 for name, at in HERE.items()})
     assert len(by_settings([first, *apart, same])) == 6
-    assert parts_of([first, *apart, same], "m0", first.method, HERE) == {0, 2}
-    assert parts_of([first, *apart, same], "m2", first.method, HERE) == set()
+    assert folds_of([first, *apart, same], "m0", first.method, HERE) == {0, 2}
+    assert folds_of([first, *apart, same], "m2", first.method, HERE) == set()

@@ -1,4 +1,4 @@
-"""Parts of the labelled images that trials are scored on: all on one level, and the same settings on several as one."""
+"""Folds that trials are scored on: all on one level, and the same settings on several as one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Settings: TypeAlias = tuple[str, str, frozenset[tuple[str, float]]]
 
 
 def fold_ease(history: History) -> tuple[FoldScore, ...]:
-    """By part of the labelled images: what cross-validated trials reach on it less what they reach on all, on average.
+    """By fold: what cross-validated trials reach on it less what they reach on all, on average.
 
-    Parts differ in difficulty, and with few images by more than candidates do. Empty while there is no such trial.
+    Folds differ in difficulty, and with few images by more than candidates do. Empty while there is no such trial.
     """
     measured = [trial for trial in history if trial.folds and trial.validation is not None]
     if not measured:
@@ -29,7 +29,7 @@ def fold_ease(history: History) -> tuple[FoldScore, ...]:
 
 
 def level_folds(history: History) -> list[Tried]:
-    """The history with trials of one part of the images put on the level of all of them."""
+    """The history with trials of one fold put on the level of all images."""
     ease = fold_ease(history)
     return [trial if trial.fold is None or not ease else _less(trial, ease[trial.fold]) for trial in history]
 
@@ -46,11 +46,11 @@ def _less(trial: Tried, ease: FoldScore) -> Tried:
 
 
 def settings_of(candidate: str, method: str, point: Point) -> Settings:
-    """What trials that differ by their part alone have in common."""
+    """What trials that differ by their fold alone have in common."""
     return candidate, method, settings_key(point)
 
 
-def _scored_on_a_part(history: History) -> dict[Settings, list[Tried]]:
+def _scored_on_a_fold(history: History) -> dict[Settings, list[Tried]]:
     found: dict[Settings, list[Tried]] = {}
     for trial in history:
         if trial.state is TrialState.COMPLETE and trial.validation is not None and trial.fold is not None:
@@ -58,15 +58,15 @@ def _scored_on_a_part(history: History) -> dict[Settings, list[Tried]]:
     return found
 
 
-def parts_of(history: History, candidate: str, method: str, point: Point) -> set[int]:
-    """Parts that complete trials of these settings were scored on."""
-    same = _scored_on_a_part(history).get(settings_of(candidate, method, point), [])
+def folds_of(history: History, candidate: str, method: str, point: Point) -> set[int]:
+    """Folds that complete trials of these settings were scored on."""
+    same = _scored_on_a_fold(history).get(settings_of(candidate, method, point), [])
     return {each.fold for each in same if each.fold is not None}
 
 
 def by_settings(history: History) -> list[Tried]:
-    """Complete trials of the same settings on several parts as one: the first, with the means over all their images."""
-    same = [trials for trials in _scored_on_a_part(history).values() if len(trials) > 1]
+    """Complete trials of the same settings on several folds as one: the first, with the means over all their images."""
+    same = [trials for trials in _scored_on_a_fold(history).values() if len(trials) > 1]
     together = {trials[0].number: _together(trials) for trials in same}
     later = {each.number for trials in same for each in trials[1:]}
     return [together.get(trial.number, trial) for trial in history if trial.number not in later]
