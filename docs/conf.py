@@ -1,4 +1,4 @@
-"""The site: `make docs` builds it from docs/*.md, docstrings, the command line and examples, warnings being errors.
+"""The site: `make docs` builds it from docs/, docstrings, the command line and examples, warnings being errors.
 
 Examples run as the tests run them, on drawn images; with ``-D plot_gallery=0`` they are only shown.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import os
-import re
 import shutil
 import socket
 import sys
@@ -116,11 +115,7 @@ sphinx_gallery_conf = {
 
 
 def _edit(_: Sphinx, page: str, text: list[str]) -> None:
-    """Pages that the index does not name become how-tos; what examples print names no folder of this machine."""
-    if page == "index":
-        named = set(re.findall(r"^[a-z-]+$", text[0], re.MULTILINE))
-        others = sorted({path.stem for path in HERE.glob("*.md")} - named - {"index"})
-        text[0] = text[0].replace("OTHER-PAGES", "\n".join(others))
+    """What examples print names no folder of this machine."""
     if page.startswith("gallery/"):
         text[0] = text[0].replace(f"{_STAGED}/", "")
 

@@ -20,7 +20,7 @@ from vlmsel_auto.records import Budget
 
 ROOMS = (images, names, tables, declarations, folders, weights, commands, storage)
 CASES = [case for room in ROOMS for case in room.CASES]
-PAGE = (Path(__file__).parents[1] / "docs" / "bad-input.md").read_text("utf-8")
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
@@ -110,14 +110,16 @@ def test_a_sample_of_no_images_is_none_of_the_default_size(ask, tmp_path):
 
 
 def test_the_page_counts_the_cases():
+    page = (DOCS / "results" / "reliability.md").read_text("utf-8")
     counts = Counter(case.room for case in CASES)
-    told = {name: int(count) for name, count in re.findall(r"^\| ([a-z. ]+) \| (\d+) \|", PAGE, re.MULTILINE)}
+    told = {name: int(count) for name, count in re.findall(r"^\| ([a-z. ]+) \| (\d+) \|", page, re.MULTILINE)}
     assert {name: told.get(name) for name in counts} == dict(counts)
     assert told["all"] == len(CASES)
 
 
 def test_exit_statuses_are_those_of_the_page():
-    told = {int(code) for code in re.findall(r"^\| (\d+) \| [a-z]", PAGE, re.MULTILINE)}
+    page = (DOCS / "guide" / "errors.md").read_text("utf-8")
+    told = {int(code) for code in re.findall(r"^\| (\d+) \| [a-z]", page, re.MULTILINE)}
     assert told == {
         DONE, support.EXIT_UNEXPECTED, support.EXIT_INPUT, support.EXIT_ALL_FAILED, support.EXIT_INTERRUPTED,
     }  # fmt: skip

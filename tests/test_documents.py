@@ -25,7 +25,11 @@ from helpers.drawings import draw_task
 from helpers.own_process import run_python
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted(str(each.relative_to(ROOT)) for each in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
+PAGES = sorted(
+    str(each.relative_to(ROOT))
+    for pattern in ("*.md", "docs/*.md", "docs/guide/*.md", "docs/results/*.md")
+    for each in ROOT.glob(pattern)
+)
 EXAMPLES = {
     "lightning_search.py": ("3",),
     "optunahub_sampler.py": ("4",),

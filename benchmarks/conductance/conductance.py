@@ -1,6 +1,6 @@
 """QUESTION: How exact and fast is our conductance of all blocks beside Captum's, at equal error?
 
-PAGE: docs/conductance.md
+PAGE: docs/results/conductance.md
 RESULT: benchmarks/results/conductance.json, benchmarks/results/conductance-quick.json
 
 Everything runs side by side in one process, on the same images, tower, scalar and number of threads.

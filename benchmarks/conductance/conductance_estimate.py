@@ -1,6 +1,6 @@
 """QUESTION: Is the error of conductance that the engine reports honest, and what do points and bfloat16 do?
 
-PAGE: docs/conductance.md
+PAGE: docs/results/conductance.md
 RESULT: benchmarks/results/conductance-estimate.json
 
 Every member of the mini zoo, photographs, the engine free to choose its points for a wanted error. True: mean over

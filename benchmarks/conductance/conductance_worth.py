@@ -1,6 +1,6 @@
 """QUESTION: What could conductance add to the fused ranking, one task of the library left out?
 
-PAGE: docs/conductance.md
+PAGE: docs/results/conductance.md
 RESULT: benchmarks/results/conductance-worth.json
 
     python -m benchmarks.conductance.conductance_worth TASKS --records FOLDER \

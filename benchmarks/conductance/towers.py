@@ -1,6 +1,6 @@
 """QUESTION: Which blocks are found in every open_clip architecture, and is conductance complete there?
 
-PAGE: docs/towers.md
+PAGE: docs/results/towers.md
 RESULT: benchmarks/results/conductance-towers.json
 
 Every architecture of ``open_clip.list_models()`` is built twice: once whole on the meta device (no memory) to count its
@@ -9,7 +9,8 @@ are swept with at most two blocks a stage. Architectures with the same visual to
 towers are built: text towers that need files of a hub stay out.
 
     python -m benchmarks.conductance.towers --quick        one of each family, under a minute
-    python -m benchmarks.conductance.towers --keep benchmarks/results/conductance-towers.json --write docs/towers.md
+    python -m benchmarks.conductance.towers --keep benchmarks/results/conductance-towers.json \
+        --write docs/results/towers.md
                                                all of them (ten minutes); lines that are kept are not measured again
 """
 
@@ -163,7 +164,7 @@ def table(lines: list[Line]) -> str:
         "# Towers whose conductance can be computed",
         "",
         "Made by `python -m benchmarks.conductance.towers --keep benchmarks/results/conductance-towers.json --write",
-        "docs/towers.md` over every architecture that `open_clip.list_models()` of open_clip",
+        "docs/results/towers.md` over every architecture that `open_clip.list_models()` of open_clip",
         f"{open_clip.__version__} gives: {len(done)} of {len(lines)} are swept.",
         "",
         "*blocks*: visual blocks found in the whole tower, built on the meta device. *swept*: blocks of the tower that",

@@ -1,6 +1,6 @@
 """QUESTION: Does what is promised about kills, signals, disks, damage and memory hold?
 
-PAGE: docs/reliability.md
+PAGE: docs/results/reliability.md
 RESULT: benchmarks/results/faults.json
 
     python -m benchmarks.faults.faults --quick                # about a minute; in the tests

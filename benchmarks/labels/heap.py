@@ -1,6 +1,6 @@
 """QUESTION: What seconds and memory does a heap of 50,000 unlabelled images take?
 
-PAGE: docs/without-labels.md
+PAGE: docs/results/speed.md
 RESULT: benchmarks/results/heap.json
 
     python -m benchmarks.labels.heap TASKS --write benchmarks/results/heap.json

@@ -1,6 +1,6 @@
 """QUESTION: How many labels does it take to find the best zero-shot candidate by asking for them?
 
-PAGE: docs/labelling.md
+PAGE: docs/results/labelling.md
 RESULT: benchmarks/results/labelling.json, benchmarks/results/labelling-coda.json
 
     python -m benchmarks.labels.labelling [TASKS] --coda benchmarks/results/labelling-coda.json \

@@ -1,6 +1,6 @@
 """QUESTION: How good is a model without any label, on tasks that are left out of the library?
 
-PAGE: docs/without-labels.md
+PAGE: docs/results/without-labels.md
 RESULT: benchmarks/results/without-labels.json
 
     python -m benchmarks.labels.without_labels TASKS --write benchmarks/results/without-labels.json

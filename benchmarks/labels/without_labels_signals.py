@@ -1,6 +1,6 @@
 """QUESTION: What do votes of copies, looks at others and the number of images tell a ranking without labels?
 
-PAGE: docs/without-labels.md
+PAGE: docs/results/without-labels.md
 RESULT: benchmarks/results/without-labels-signals.json
 
     python -m benchmarks.labels.without_labels_signals TASKS --write benchmarks/results/without-labels-signals.json

@@ -1,6 +1,6 @@
 """QUESTION: What makes the small JSON files that let candidates be listed without torch?
 
-PAGE: docs/real-models.md
+PAGE: docs/results/real-models.md
 RESULT: none
 
     python -m benchmarks.makers.model_cards

@@ -1,6 +1,6 @@
 """QUESTION: What makes the JSON schema of report.json?
 
-PAGE: docs/report.md
+PAGE: docs/guide/report.md
 RESULT: none
 
     python -m benchmarks.makers.report_schema

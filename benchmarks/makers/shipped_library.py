@@ -1,6 +1,6 @@
 """QUESTION: What makes the library that the package ships?
 
-PAGE: docs/library.md
+PAGE: docs/results/library.md
 RESULT: none
 
 The same as ``vlmsel-auto library build TASKS --leave-out optical_digits --out FILE``, then ``vlmsel-auto library import

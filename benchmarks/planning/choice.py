@@ -1,6 +1,6 @@
 """QUESTION: What does choosing by few validation images cost, and what does weighing them save?
 
-PAGE: docs/planning.md
+PAGE: docs/results/planning.md
 RESULT: benchmarks/results/choice.json
 
 Simulated searches on recorded trials: `next_trial` runs the search, with the ranking learned on

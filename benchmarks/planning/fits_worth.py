@@ -1,6 +1,6 @@
 """QUESTION: What are schedules, seeds, parts left out and members of fits on few labels worth?
 
-PAGE: docs/tuning.md
+PAGE: docs/results/tuning.md
 RESULT: benchmarks/results/fits-worth.json
 
     python -m benchmarks.tuning.recorded_fits TARGETS --records RECORDS --far

@@ -1,6 +1,6 @@
 """QUESTION: How soon does a search find a good setting, on recorded trials, beside plain Optuna?
 
-PAGE: docs/planning.md
+PAGE: docs/results/planning.md
 RESULT: benchmarks/results/replay-tuned-truth.json,
     benchmarks/results/replay-probe-trials-10-shot.json,
     benchmarks/results/replay-probe-trials-full.json

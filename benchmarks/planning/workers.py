@@ -1,6 +1,6 @@
 """QUESTION: What are many workers worth?
 
-PAGE: docs/many-machines.md
+PAGE: docs/results/workers.md
 RESULT: benchmarks/results/workers.json, benchmarks/results/workers-idle.json
 
 Overhead: the same trials on the same core in this process, in one worker process, and in one Ray worker. It is the wall

@@ -1,6 +1,6 @@
 """QUESTION: Is the ranking better than other published rankings and scores?
 
-PAGE: docs/ranking.md
+PAGE: docs/results/ranking.md
 RESULT: benchmarks/results/bench-zeroshot-0.json,
     benchmarks/results/bench-tuned-0.json,
     benchmarks/results/bench-tuned-4.json,

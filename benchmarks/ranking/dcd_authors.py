@@ -2,7 +2,7 @@
 
 Yang et al., "Model Specific Task Similarity for Vision Language Model Selection via Layer Conductance" (arXiv
 2602.01346). The formulas are those of the authors' code (github.com/echoas8/DCD, commit 9e872a6). Our own form is in
-`vlmsel_auto.ranking.dcd`; docs/conductance.md says what either is worth.
+`vlmsel_auto.ranking.dcd`; docs/results/conductance.md says what either is worth.
 
     v[b]    mean |conductance| over the elements of block b and the images, F = norm of the unnormalised embedding
     alpha   softmax(eta v(T) / ||v(T)||), T the target

@@ -1,6 +1,6 @@
 """QUESTION: What is each form of DCD worth, source accuracies being weighted by it alone?
 
-PAGE: docs/conductance.md
+PAGE: docs/results/conductance.md
 RESULT: benchmarks/results/dcd-forms.json
 
 Every form varies one or two things of the default: how a source fails to cover the target (delta), how the target's

@@ -1,6 +1,6 @@
 """QUESTION: Do finished searches make later rankings wiser?
 
-PAGE: docs/ranking-worth.md
+PAGE: docs/results/ranking.md
 RESULT: benchmarks/results/learning.json
 
     python -m benchmarks.tuning.fresh_targets TASKS --out TARGETS --train 16 --seed 9 --halves

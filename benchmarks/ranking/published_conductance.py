@@ -1,6 +1,6 @@
 """QUESTION: What makes the file of conductances of real models that the DCD authors' code printed?
 
-PAGE: docs/conductance.md
+PAGE: docs/results/conductance.md
 RESULT: none
 
 benchmarks/data/dcd-conductance.safetensors has the mean |conductance| of every visual block, one image a data set, F =

@@ -1,6 +1,6 @@
 """QUESTION: Which parts of the fused ranking matter?
 
-PAGE: docs/ranking.md
+PAGE: docs/results/ranking.md
 RESULT: benchmarks/results/ranking-ablation.json
 
 What is compared: which label signals are fused, weights of source tasks by reliability, candidate effects, DCD's

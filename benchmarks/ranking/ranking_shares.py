@@ -1,6 +1,6 @@
 """QUESTION: What do rankings reach of the replicate ceiling?
 
-PAGE: docs/ranking.md
+PAGE: docs/results/ranking.md
 RESULT: none
 
     python -m benchmarks.ranking.ranking_shares

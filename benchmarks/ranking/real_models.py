@@ -1,6 +1,6 @@
 """QUESTION: What is conductance worth on the published figures of 48 real models?
 
-PAGE: docs/conductance.md
+PAGE: docs/results/conductance.md
 RESULT: benchmarks/results/bench-real.json
 
     python -m benchmarks.ranking.real_models --write benchmarks/results/bench-real.json

@@ -1,6 +1,6 @@
 """QUESTION: How many models must be loaded, and how many gigabytes, to have a good one among them?
 
-PAGE: docs/looking.md
+PAGE: docs/results/screening.md
 RESULT: benchmarks/results/looking.json, benchmarks/results/looking-quicktune.json
 
     python -m benchmarks.screening.looking --tables DIR --write benchmarks/results/looking.json

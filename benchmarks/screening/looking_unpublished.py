@@ -1,6 +1,6 @@
 """QUESTION: Is a guess from facts better than the average for models of which nothing is published?
 
-PAGE: docs/looking.md
+PAGE: docs/results/screening.md
 RESULT: benchmarks/results/looking-unpublished.json
 
     python -m benchmarks.screening.looking_unpublished --write benchmarks/results/looking-unpublished.json

@@ -1,6 +1,6 @@
 """QUESTION: How much faster is bfloat16 than float32, and how far do embeddings turn?
 
-PAGE: docs/real-models.md
+PAGE: docs/results/real-models.md
 RESULT: benchmarks/results/precision.json
 
     python -m benchmarks.screening.precision --write benchmarks/results/precision.json

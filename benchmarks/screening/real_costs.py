@@ -1,6 +1,6 @@
 """QUESTION: What do real model sizes cost on this machine?
 
-PAGE: docs/real-models.md
+PAGE: docs/results/real-models.md
 RESULT: benchmarks/results/real-costs.json
 
     python -m benchmarks.screening.real_costs --write benchmarks/results/real-costs.json

@@ -1,6 +1,6 @@
 """QUESTION: What do source profiles cost beside a screening, and how many labels of a source task does a ranking need?
 
-PAGE: docs/library.md
+PAGE: docs/results/library.md
 RESULT: none
 
     python -m benchmarks.screening.source_profiles                       # about 6 minutes

@@ -1,6 +1,6 @@
 """QUESTION: How many steps a second does fine-tuning make beside a busy process?
 
-PAGE: docs/accuracy.md
+PAGE: docs/results/accuracy.md
 RESULT: benchmarks/results/busy-neighbour.json
 
     python -m benchmarks.search.busy_neighbour --write benchmarks/results/busy-neighbour.json

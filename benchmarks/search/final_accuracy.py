@@ -1,6 +1,6 @@
 """QUESTION: How accurate is what the user gets, against scripts and plain Optuna, after so many seconds?
 
-PAGE: docs/accuracy.md
+PAGE: docs/results/accuracy.md
 RESULT: benchmarks/results/final-accuracy-far.json, benchmarks/results/final-accuracy-near.json
 
     python -m benchmarks.tuning.fresh_targets TASKS --out TARGETS --train 16 --seed 3

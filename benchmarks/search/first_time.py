@@ -1,6 +1,6 @@
 """QUESTION: How long is a first-time user's way from nothing to a model?
 
-PAGE: docs/start.md
+PAGE: docs/results/speed.md
 RESULT: benchmarks/results/first-time.json
 
     python -m benchmarks.search.first_time --package dist/vlmsel_auto-0.1.0-py3-none-any.whl

@@ -1,6 +1,6 @@
 """QUESTION: Is the search better than plain Optuna with real training, in equal wall time?
 
-PAGE: docs/study.md
+PAGE: docs/results/speed.md
 RESULT: benchmarks/results/live-search-fresh.json, benchmarks/results/live-search-fresh-2.json
 
     python -m benchmarks.search.live_search --quick

@@ -1,6 +1,6 @@
 """QUESTION: What does an exported model cost to use?
 
-PAGE: docs/serving.md
+PAGE: docs/results/speed.md
 RESULT: benchmarks/results/serving.json
 
     python -m benchmarks.search.serving TASK --write benchmarks/results/serving.json

@@ -1,6 +1,6 @@
 """QUESTION: How fast is what a user runs: import, --help, rank (cold and warm), demo?
 
-PAGE: docs/benchmarks.md
+PAGE: docs/results/speed.md
 RESULT: benchmarks/results/whole-loop.json
 
 python -m benchmarks.search.whole_loop             all of it, some minutes

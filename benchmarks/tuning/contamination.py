@@ -1,6 +1,6 @@
 """QUESTION: Does anything tell that a candidate was pretrained on the user's own labelled images?
 
-PAGE: docs/tuning.md
+PAGE: docs/results/tuning.md
 RESULT: benchmarks/results/contamination.json
 
 The mini zoo's members saw training rows of 22 tasks, each in its own measure: 0 to 400 times an image, by the weights

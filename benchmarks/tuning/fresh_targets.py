@@ -1,6 +1,6 @@
 """QUESTION: What makes folders of images that no mini-zoo member was pretrained on?
 
-PAGE: docs/accuracy.md
+PAGE: docs/results/accuracy.md
 RESULT: none
 
 The mini zoo saw training images of most tasks; remembered images would make validation useless. So the targets are made

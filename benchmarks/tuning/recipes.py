@@ -1,6 +1,6 @@
 """QUESTION: What are heads, fine-tuning recipes and ways of pooling worth on few labels?
 
-PAGE: docs/tuning.md
+PAGE: docs/results/tuning.md
 RESULT: benchmarks/results/recipes.json
 
 Each target's labelled images are divided as a search divides them. All candidates get heads, scored out of fold; the

@@ -1,6 +1,6 @@
 """QUESTION: What records the fits of towers that fits_worth.py reads?
 
-PAGE: docs/tuning.md
+PAGE: docs/results/tuning.md
 RESULT: none
 
     python -m benchmarks.tuning.fresh_targets TASKS --out TARGETS --train 16 --seed 5 --only ...

@@ -1,6 +1,6 @@
 """QUESTION: How accurate is every mini-zoo member after few-shot tuning on every task?
 
-PAGE: docs/library.md
+PAGE: docs/results/library.md
 RESULT: benchmarks/results/tuned-truth.csv
 
 The project's own trials (`run_trial`) with each method's default setting; the seed draws the few-shot images and seeds

@@ -446,7 +446,7 @@ def test_a_path_from_an_own_image_is_complete(vit):
 
 @pytest.mark.parametrize(("member", "limit"), [("ViT-Mi-16-64.all-m", 0.03), ("RN-Mi-64.all-m", 0.08)])
 def test_bfloat16_passes_err_by_little_a_neuron_and_less_a_block(minizoo, member, limit):
-    # photographs: 1.2 % and 3.2 % a neuron, 0.2 % a block (docs/conductance.md)
+    # photographs: 1.2 % and 3.2 % a neuron, 0.2 % a block (docs/results/conductance.md)
     visual = open_clip.create_model(f"local-dir:{minizoo / member}").eval().visual
     images, scalar = _images(2, 64, dtype=torch.float32), make_scalar("norm")
     full, half = (

@@ -16,5 +16,5 @@ def test_every_template_is_one_that_task_toml_could_hold_and_none_comes_twice():
 
 
 def test_the_documentation_counts_them():
-    page = Path(__file__).parents[2] / "docs" / "without-labels.md"
+    page = Path(__file__).parents[2] / "docs" / "guide" / "without-labels.md"
     assert f"the {len(BANK)} templates of" in page.read_text("utf-8").replace("\n   ", " ")

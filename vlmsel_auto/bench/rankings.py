@@ -116,6 +116,6 @@ def drawn_pair(accuracy: FloatArray, images: int, rng: np.random.Generator) -> t
     """Accuracies on two test splits of so many images around ``accuracy`` (M,), by independent binomial draws.
 
     Both are drawn: a draw against the accuracies themselves would take their own sampling noise for knowledge
-    (docs/ranking-worth.md).
+    (docs/results/ranking.md).
     """
     return rng.binomial(images, accuracy) / images, rng.binomial(images, accuracy) / images

@@ -135,7 +135,7 @@ def import_(
     ] = None,
     tuned: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.csv", help="Instead: tuned accuracies, added to --library (see docs/library.md)."),
+        typer.Option(metavar="FILE.csv", help="Instead: tuned accuracies, added to --library (docs/guide/library.md)."),
     ] = None,
     source: Annotated[
         str | None,

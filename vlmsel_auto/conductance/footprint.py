@@ -30,8 +30,8 @@ class Footprint:
 def measure(sweep: Sweep, rows: Tensor, scalar: Scalar) -> tuple[Footprint, torch.memory_format]:
     """Memory and shapes of one row of ``rows`` (R, C, H, W), and the order in which pixels are put in.
 
-    On CPUs convolutions are faster with channels last (docs/conductance.md); towers that cannot take that get plain
-    rows.
+    On CPUs convolutions are faster with channels last (docs/results/conductance.md); towers that cannot take that get
+    plain rows.
 
     Raises:
         ConductanceError: F is constant by construction (the norm of a normalised embedding) or not finite.

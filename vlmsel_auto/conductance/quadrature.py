@@ -8,14 +8,15 @@ the derivative of the scalar with respect to it. Every rule here is a bilinear f
   the barycentric differentiation matrix D, both in t (the substitution needs no Jacobian, since h'(t) dt is dh). Error
   falls exponentially where the path is smooth. Normalisation layers bend the path most near the baseline, where their
   input is weak; the stretching puts points there: 1.6 to 3.8 times less error at 9 points on sixteen of the seventeen
-  smooth mini-zoo towers, 1.6 times more on the other (docs/conductance.md). Sources: Trefethen, Spectral Methods in
-  MATLAB, 2000, chapter 6; Berrut and Trefethen, Barycentric Lagrange interpolation, SIAM Review 46, 2004.
+  smooth mini-zoo towers, 1.6 times more on the other (docs/results/conductance.md). Sources: Trefethen, Spectral
+  Methods in MATLAB, 2000, chapter 6; Berrut and Trefethen, Barycentric Lagrange interpolation, SIAM Review 46, 2004.
 - ``trapezoid``: sum over k of (g[k] + g[k+1]) / 2 (h[k+1] - h[k]), second order, robust at kinks, at points
   alpha = 3 t^2 / (1 + 2 t) of equidistant t. Where paths have no kinks (random weights without biases) the head bends
   them near the baseline only, and ever more so the nearer: there points lie as those of t^2, the grading of a mesh
   towards a singular end (Rice, On the degree of convergence of nonlinear spline approximation, 1969). Elsewhere they
   are near equidistant, which kinks like best. At 65 points the error of RN50 with random weights is 22 times less than
-  with equidistant points, that of three trained ResNets 3 to 4 % less on two and 6 % more on one (docs/conductance.md).
+  with equidistant points, that of three trained ResNets 3 to 4 % less on two and 6 % more on one
+  (docs/results/conductance.md).
 - ``left``: equidistant points, sum over k of g[k] (h[k+1] - h[k]); what Captum's LayerConductance computes.
 
 Points with an even number of intervals hold those of half as many intervals (every other one): see ``Rule.coarser``.

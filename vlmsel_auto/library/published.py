@@ -5,7 +5,7 @@ github.com/mlfoundations/open_clip (MIT). Tables of other projects are read from
 
 Of a model that has no figures, its accuracy on each data set is expected by ridge regression on the logarithms of
 parameters, operations an image, side of the image, and pairs of image and text that it was trained on.
-``docs/looking.md`` says how far off that is for a whole line of models whose figures are hidden.
+``docs/results/screening.md`` says how far off that is for a whole line of models whose figures are hidden.
 """
 
 from __future__ import annotations

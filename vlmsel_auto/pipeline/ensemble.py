@@ -5,7 +5,7 @@ images that neither has seen. So two weights are fitted, one for all heads and o
 tower beside the head of its own candidate, on the folds that the tower was scored on. Heads share theirs by their
 tempered likelihood. So do towers, of which each is scored on other folds: what a tower says of them beyond its head is
 projected to all labelled images, and shrunk where they are few. The form is our own choice (two numbers are what few
-labels can fit); docs/tuning.md compares it with others.
+labels can fit); docs/results/tuning.md compares it with others.
 """
 
 from __future__ import annotations

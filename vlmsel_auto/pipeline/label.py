@@ -1,4 +1,4 @@
-"""Which images to label next, asked by what the screened candidates say of them (docs/labelling.md)."""
+"""Which images to label next, asked by what the screened candidates say of them (docs/guide/labelling.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder that is being labelled: what is known of it, and which image to ask for next (docs/labelling.md)."""
+"""A folder that is being labelled: what is known of it, and which image to ask for next (docs/guide/labelling.md)."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def rank(
     Args:
         task_dir: the task folder, see `task.load_task` for its layouts; or a data set in memory, see
             `datasets.write_dataset`.
-        candidates: "auto": what suits this machine, see docs/real-models.md; "mini-zoo", a preset ("tiny", "laptop",
+        candidates: "auto": what suits this machine, see docs/guide/models.md; "mini-zoo", a preset ("tiny", "laptop",
             "server", "all"), ids, "ARCH/TAG" of open_clip, "local-dir:FOLDER", a TOML file, or a list of these.
         limits: what a candidate may take; those that take more are named in ``failures``.
         offline: no hub is asked; what is not on this disk cannot be used.

@@ -49,7 +49,7 @@ class Screenings:
         seen = measurement.embedded(labels)
         if (
             seen is not None and labels is not None
-        ):  # without labels a screening tells no accuracy (docs/without-labels.md)
+        ):  # without labels a screening tells no accuracy (docs/guide/without-labels.md)
             accuracy, sd = screening_accuracy(seen)
             self.screenings.append(Screening(candidate=place, accuracy=accuracy, sd=sd))
 

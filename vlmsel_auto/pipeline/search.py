@@ -88,7 +88,7 @@ def search(
     """Find and fine-tune the best candidate for a folder of images.
 
     The same call on the same work directory resumes: what is finished is kept, also after a kill. Without labels
-    nothing is tuned: the zero-shot classifier that ranks first is the best model (docs/without-labels.md).
+    nothing is tuned: the zero-shot classifier that ranks first is the best model (docs/guide/without-labels.md).
 
     Args:
         task_dir: the task folder, see `task.load_task` for its layouts; or a data set in memory, see
@@ -126,7 +126,7 @@ def search(
         workers: processes of this machine that screenings and trials run in, so many at once; None: one after the other
             in this process.
         ray: they run on a Ray cluster: "local" starts one on this machine, "auto" joins the one that runs on it,
-            otherwise its address; see docs/many-machines.md.
+            otherwise its address; see docs/guide/workers.md.
         learn: add the outcome to the user's library as a source task, and source profiles of models that are loaded.
         logger: experiment trackers: names ("tensorboard", "csv", "mlflow", "wandb"), or Lightning's loggers of these
             kinds; they get one run for the search and one below it for each trial.

@@ -2,7 +2,7 @@
 
 Nothing is tuned, since nothing could say whether it helped. Cosines of each member are divided by their own spread over
 the images, so that a model's logit scale gives it no more say; the pool is weighted by the chances of being the best.
-docs/without-labels.md compares it with adaptations to the unlabelled images.
+docs/results/without-labels.md compares it with adaptations to the unlabelled images.
 """
 
 from __future__ import annotations

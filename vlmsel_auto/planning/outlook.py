@@ -32,7 +32,7 @@ TINY: Final = 1e-12  # variance
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScreeningPolicy:
-    """How screenings are valued: our own choices (docs/looking.md says what measured them)."""
+    """How screenings are valued: our own choices (docs/results/screening.md says what measured them)."""
 
     cover_every: int = 2  # each such screening is the portfolio's; 0: none
     p_reversed: float = 0.015

@@ -1,8 +1,8 @@
 """Directional conductance divergence (DCD) of a target task from source tasks, as one candidate sees them.
 
 After the idea of Yang et al. (arXiv 2602.01346); the formula is our own and was chosen on the mini zoo
-(`benchmarks/ranking/dcd_forms.py` has others, `dcd_authors.py` beside it the authors'; docs/conductance.md compares
-them).
+(`benchmarks/ranking/dcd_forms.py` has others, `dcd_authors.py` beside it the authors'; docs/results/conductance.md
+compares them).
 
 Symbols (one candidate; B blocks, S sources):
     a[b]   activity, mean over images of sum |conductance|

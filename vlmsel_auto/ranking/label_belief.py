@@ -10,7 +10,7 @@ Accuracy of candidate m is the share of images whose class is the one that it na
 q. Its errors are those of w, and those of classes drawn from q. Asking goes by the idea of CODA (Kay, Van Horn, Maji,
 Sheldon, Beery, "Consensus-Driven Active Model Selection", ICCV 2025, arXiv 2507.23771): the image whose label is
 expected to tell most about who is best. CODA keeps a confusion matrix a candidate and integrates on a grid for every
-answer; here all answers are judged at once by a second-order expansion. docs/labelling.md compares the two.
+answer; here all answers are judged at once by a second-order expansion. docs/results/labelling.md compares the two.
 
 M candidates, n images, K classes.
 """

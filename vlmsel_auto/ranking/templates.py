@@ -5,7 +5,7 @@ words that suit the images make more of them right. Agreement beyond chance is C
 candidates. Words that have nothing to do with the images can make them agree, too, on something else. So only templates
 count in which class names lie nearer to these images than to others, by more than in the plain template; that is how
 Allingham et al. weigh templates ("A simple zero-shot prompt weighting technique", ICML 2023). To choose by agreement is
-our own idea; docs/without-labels.md has the comparison.
+our own idea; docs/results/without-labels.md has the comparison.
 """
 
 from __future__ import annotations

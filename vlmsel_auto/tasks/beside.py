@@ -1,6 +1,6 @@
 """Images that screenings see beside the labelled ones: a ranking by few labels learns from more images than those.
 
-What signals of unlabelled images say of a handful is mostly noise (docs/ranking-worth.md has the figures). Where the
+What signals of unlabelled images say of a handful is mostly noise (docs/results/ranking.md has the figures). Where the
 support set is small, further training images count, as if they had no labels, and files of the folder that have none.
 """
 

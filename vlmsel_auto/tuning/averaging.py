@@ -2,7 +2,7 @@
 
 Fits that begin at the same tower and differ in the fold that they left out end so close to each other that the mean
 of their weights is about as good as one fit on all labels (Wortsman et al., ICML 2022, "Model soups", uniform soup), at
-the cost of one model. docs/tuning.md says what that gains.
+the cost of one model. docs/results/tuning.md says what that gains.
 """
 
 from __future__ import annotations

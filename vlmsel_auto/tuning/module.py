@@ -101,7 +101,7 @@ class Tuner(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:  # noqa: ARG002 - Lightning's signature
         """Cross entropy with label smoothing on augmented images.
 
-        Images count alike whatever the metric: class weights made towers worse (docs/tuning.md).
+        Images count alike whatever the metric: class weights made towers worse (docs/results/tuning.md).
         """
         pixels, labels = batch
         pixels = augment(pixels, strength=self._spec.settings["augmentation"], generator=self.augmenting)
