@@ -64,9 +64,9 @@ def load_task(
     ``task.json``; each but the last with an optional ``task.toml``. Where splits are missing they are drawn, seeded and
     stratified: a fifth for test, an eighth of the rest for validation (a fifth where that is more than 4,000 images).
 
-    A folder of images without labels is a task, too, where its classes are named (docs/guide/without-labels.md): it has a
-    sample of the images and no split. Of a partly labelled folder, ``labelled/<class>/*`` beside ``unlabelled/*`` or a
-    ``labels.csv`` that names some images, the labelled ones are the task; screenings see some of the others, too
+    A folder of images without labels is a task, too, where its classes are named (docs/guide/without-labels.md): it has
+    a sample of the images and no split. Of a partly labelled folder, ``labelled/<class>/*`` beside ``unlabelled/*`` or
+    a ``labels.csv`` that names some images, the labelled ones are the task; screenings see some of the others, too
     (`beside`).
 
     Args:
