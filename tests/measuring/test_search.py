@@ -99,7 +99,7 @@ def test_a_remembered_search_is_a_source_task_once(measured, tmp_path, monkeypat
     monkeypatch.setenv("VLMSEL_LIBRARY", str(tmp_path / "mine.safetensors"))
     for _ in range(2):
         cells = cells_of_search(task=task, candidates=chosen, measured=signals, trials=trials(), seed=0)
-        path, name = remember(cells=cells, run_sources=RUN_SOURCES)
+        path, name = remember(cells, run_sources=RUN_SOURCES)
     library = load(path)
     assert (library.task_names, library.candidate_ids) == ((name,), NAMES)
     assert library.tasks[0].digest == task.digest
@@ -111,7 +111,7 @@ def test_a_search_that_only_embedded_is_remembered_without_profiles(measured, tm
     monkeypatch.setenv("VLMSEL_LIBRARY", str(tmp_path / "mine.safetensors"))
     embedded = [embed_target(zoo.load(one), task, store=Store(tmp_path / "store")) for one in chosen]
     measured = [signals[0], embedded[1]]
-    remember(cells=cells_of_search(task=task, candidates=chosen, measured=measured, trials=trials(), seed=0))
+    remember(cells_of_search(task=task, candidates=chosen, measured=measured, trials=trials(), seed=0))
     library = user_library()  # with the shipped one
     row = [library.candidate_ids.index(name) for name in NAMES]
     column = next(place for place, one in enumerate(library.tasks) if one.digest == task.digest)

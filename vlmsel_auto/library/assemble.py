@@ -157,21 +157,22 @@ def with_tuned(library: Library, *, run: str, source: str, values: Mapping[tuple
     Raises:
         LibraryError: a value lies outside [0, 1].
     """
-    figures = np.full((len(library.candidates), len(library.tasks)), np.nan)
-    rows = {name: m for m, name in enumerate(library.candidate_ids)}
-    columns = {name: s for s, name in enumerate(library.task_names)}
     for (candidate, task), value in values.items():
         if not 0 <= value <= 1:
             raise LibraryError(f"tuned accuracy of {candidate} on {task} must lie in [0, 1], but got {value!r}")
-        if candidate in rows and task in columns:
-            figures[rows[candidate], columns[task]] = value
     kept = [r for r, name in enumerate(library.run_names) if name != run]
     return replace(
         library,
         run_names=(*(library.run_names[r] for r in kept), run),
         run_sources=(*(library.run_sources[r] for r in kept), source),
-        tuned_runs=np.concatenate([library.tuned_runs[:, :, kept], figures[:, :, None]], axis=2),
+        tuned_runs=np.concatenate([library.tuned_runs[:, :, kept], figures_of(library, values)[:, :, None]], axis=2),
     )
+
+
+def figures_of(library: Library, values: Mapping[tuple[str, str], float]) -> FloatArray:
+    """Figures by (candidate id, task name) as (M, S), NaN where none is told; other pairs are left out."""
+    pairs = [[(candidate, task) for task in library.task_names] for candidate in library.candidate_ids]
+    return np.array([[values.get(pair, np.nan) for pair in row] for row in pairs]).reshape(library.zero_shot.shape)
 
 
 def _one_version(

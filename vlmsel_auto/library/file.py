@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -29,10 +29,6 @@ FORMAT: Final = "vlmsel_auto library"
 VERSION: Final = 3
 
 _MAX_BYTES: Final = 2 << 30  # no library is near this; a larger file is something else
-
-_LISTS: Final = (
-    "candidates", "tasks", "builds", "failures", "run_names", "run_sources", "signal_names", "shots", "evidence_names",
-)  # fmt: skip
 
 Arrays = Mapping[str, NDArray[np.generic]]
 T = TypeVar("T")
@@ -53,6 +49,9 @@ class _Document:
     evidence_names: tuple[str, ...]
     draws: int
     unlabelled: int
+
+
+_LISTS: Final = tuple(each.name for each in fields(_Document) if each.name not in {"draws", "unlabelled"})
 
 
 def save(library: Library, path: Path) -> None:

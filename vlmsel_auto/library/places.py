@@ -68,32 +68,19 @@ def open_library(library: Library | str | Path | None) -> Library:
 
 
 def remember(
-    *, cells: Sequence[Cell], run_sources: Mapping[str, str] | None = None, path: Path | None = None
+    cells: Sequence[Cell], *, run_sources: Mapping[str, str] | None = None, path: Path | None = None
 ) -> tuple[Path, str]:
-    """Add a finished search to the user's library as a source task, under a lock that other searches respect.
+    """Add cells, as those of a finished search, to the user's library, under a lock that other searches respect.
 
     A task that shares its name with a known task of other content gets the first eight digits of its digest appended.
 
-    ``cells`` are one for each candidate, all of one task; ``run_sources`` says where each tuning run's figures come
-    from, by run name; ``path`` is None for `user_library_path`.
+    Args:
+        cells: at least one, of any tasks.
+        run_sources: where each tuning run's figures come from, by run name.
+        path: None for `user_library_path`.
 
     Returns:
-        The file written and the name of the source task in it.
-
-    Raises:
-        LibraryError: no cell, cells of several tasks, a damaged library (left as it is), a lock that stays taken,
-            or a folder that cannot be written.
-    """
-    tasks = {cell.task for cell in cells}
-    if len(tasks) != 1:
-        raise LibraryError(f"a search is remembered as exactly one task, but got {len(tasks)}")
-    return add_cells(cells, run_sources=run_sources, path=path)
-
-
-def add_cells(
-    cells: Sequence[Cell], *, run_sources: Mapping[str, str] | None = None, path: Path | None = None
-) -> tuple[Path, str]:
-    """Add cells of any tasks to the user's library, as `remember` does; the name is that of the first one's task.
+        The file written and the name of the first cell's task in it.
 
     Raises:
         LibraryError: a damaged library (left as it is), a lock that stays taken, or a folder that cannot be written.

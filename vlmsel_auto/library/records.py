@@ -144,9 +144,7 @@ class Library:
     @property
     def tuned(self) -> FloatArray:
         """The task's metric after fine-tuning (M, S): the mean over the runs that are there, the least noisy figure."""
-        known = np.isfinite(self.tuned_runs)
-        count = known.sum(axis=2)
-        return np.where(count > 0, np.where(known, self.tuned_runs, 0.0).sum(axis=2) / np.maximum(count, 1), np.nan)
+        return known_mean(self.tuned_runs)
 
     @property
     def has_profiles(self) -> tuple[bool, ...]:
@@ -230,6 +228,13 @@ class Library:
             failures=tuple(one for one in self.failures if one.candidate in kept and one.task in names),
             **{name: getattr(self, name)[list(rows)][:, list(columns)] for name in GRIDS},
         )
+
+
+def known_mean(values: FloatArray) -> FloatArray:
+    """The mean over the last axis of what is there; NaN where nothing is."""
+    known = np.isfinite(values)
+    count = known.sum(axis=-1)
+    return np.where(count > 0, np.where(known, values, 0.0).sum(axis=-1) / np.maximum(count, 1), np.nan)
 
 
 def known_neighbours(places: Places) -> Places:

@@ -15,9 +15,9 @@ from typing import Final
 import numpy as np
 
 from vlmsel_auto.errors import LibraryError
-from vlmsel_auto.library.assemble import with_tuned
+from vlmsel_auto.library.assemble import figures_of, with_tuned
 from vlmsel_auto.library.published import read_accuracy, read_table
-from vlmsel_auto.library.records import Library
+from vlmsel_auto.library.records import Library, known_mean
 
 _KEYS: Final = {"member", "task"}
 _LONG: Final = _KEYS | {"method", "seed", "accuracy"}
@@ -55,7 +55,10 @@ def import_tuned(library: Library, path: Path, *, source: str | None = None) -> 
         raise LibraryError(f"no row of the table belongs to a candidate and task of the library, but got {path}")
     for name, values in sorted(runs.items()):
         library = with_tuned(library, run=name, source=source or path.name, values=values)
-    return _with_probes(library, tuple(probes.values()))
+    if not probes:
+        return library
+    probed = known_mean(np.stack([figures_of(library, each) for each in probes.values()], axis=-1))
+    return replace(library, probed=np.where(np.isfinite(probed), probed, library.probed))
 
 
 def _long(rows: Sequence[Mapping[str, str]], path: Path) -> tuple[_Runs, _Runs]:
@@ -68,13 +71,3 @@ def _long(rows: Sequence[Mapping[str, str]], path: Path) -> tuple[_Runs, _Runs]:
             values = into.setdefault(f"{row['method']} seed={row['seed']}", {})
             values[row["member"], row["task"]] = read_accuracy(row["accuracy"], path)
     return runs, probes
-
-
-def _with_probes(library: Library, runs: Sequence[Mapping[tuple[str, str], float]]) -> Library:
-    probed = library.probed.copy()
-    for m, one in enumerate(library.candidate_ids):
-        for s, task in enumerate(library.task_names):
-            values = [run[one, task] for run in runs if (one, task) in run]
-            if values:
-                probed[m, s] = float(np.mean(values))
-    return replace(library, probed=probed)

@@ -9,6 +9,7 @@ from typing import Final
 
 from vlmsel_auto.models.catalogue import UNKNOWN
 from vlmsel_auto.models.facts import Facts
+from vlmsel_auto.models.modeldir import CONFIG
 from vlmsel_auto.records import FinalScore, Metric
 
 _PAIRS: Final = 5  # confused classes that a card names
@@ -18,6 +19,49 @@ _HEAD: Final = """\
 An image classifier over {count} classes, made by vlmsel_auto {version}: {what}.
 
 Classes: {classes}
+"""
+_USE: Final = """
+## Use with vlmsel_auto
+
+    vlmsel-auto predict {name} IMAGE_OR_FOLDER ...
+
+    from pathlib import Path
+    from vlmsel_auto import predict
+    predictions = predict(Path("{name}"), [Path("image.png")])
+
+Without torch: `vlmsel-auto export {name} --onnx {name}.onnx` writes one file for onnxruntime.
+
+## Use with plain open_clip
+
+    import json
+    import open_clip, torch
+    from PIL import Image, ImageOps
+    from safetensors.torch import load_file
+
+    model, preprocess = open_clip.create_model_from_pretrained("local-dir:{name}")
+    model.eval()
+    head = load_file("{name}/head.safetensors")
+    classes = json.load(open("{name}/classes.json"))["classes"]
+    image = ImageOps.exif_transpose(Image.open("image.png"))  # cameras note which side is up; open_clip passes it over
+    with torch.no_grad():
+        x = model.encode_image(preprocess(image).unsqueeze(0), normalize=True)
+        probabilities = (head["scale"] * x @ head["weight"].T + head["bias"]).softmax(-1)
+
+Here transparency must be laid on white, and 16 bits scaled to 8, before `preprocess`, as predict does.
+{tokenizer}
+## Files
+
+| file | what |
+|---|---|
+| {config} | architecture (with the activation it was trained with) and preprocessing, as open_clip reads them |
+| open_clip_model.safetensors | weights of both towers, float32 |
+| head.safetensors | weight (K, D), bias (K,), scale (1,): softmax(scale * normalise(embedding) @ weight.T + bias) |
+| classes.json | classes in the order of the head's rows, their prompts and templates, and how the model came about |
+"""
+_OWN_VOCABULARY: Final = """
+The text tower has a vocabulary of its own, which open_clip does not look for in the folder:
+
+    tokenizer = open_clip.SimpleTokenizer(bpe_path="{name}/bpe.txt.gz", context_length={context})
 """
 _ENSEMBLE: Final = """
 ## Use
@@ -105,6 +149,19 @@ def licence(origins: Sequence[Facts]) -> str:
         names.append(f"`{each.candidate}`")
     cite = _CITE.format(version=version("vlmsel-auto"), origins=", ".join(names))
     return "\n## Licence of the pretrained weights\n\n" + "".join(lines) + cite
+
+
+def model_card(
+    origin: Facts, *, name: str, classes: Sequence[str], known: Provenance, own_context: int | None = None
+) -> str:
+    """README.md of a model tuned from ``origin``; ``own_context``: tokens of a text where it has its own vocabulary."""
+    vocabulary = "" if own_context is None else _OWN_VOCABULARY.format(name=name, context=own_context)
+    return (
+        head(name=name, what=f"tuned from the pretrained model `{origin.candidate}`", classes=classes)
+        + evidence(known)
+        + _USE.format(name=name, tokenizer=vocabulary, config=CONFIG)
+        + licence([origin])
+    )
 
 
 def ensemble_card(

@@ -10,9 +10,10 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,13 +23,13 @@ from safetensors.torch import save_file
 
 from vlmsel_auto.cache import Json
 from vlmsel_auto.errors import CandidateError, WorkdirError
-from vlmsel_auto.models import card
-from vlmsel_auto.models.card import NOTHING_KNOWN, Provenance
-from vlmsel_auto.models.facts import facts_of
+from vlmsel_auto.models.card import NOTHING_KNOWN, Provenance, model_card
+from vlmsel_auto.models.facts import Facts, facts_of
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.models.modeldir import CONFIG, VOCABULARY, within
 from vlmsel_auto.models.sources.table import source_of
 from vlmsel_auto.recordjson import parse_json
+from vlmsel_auto.records import Candidate
 
 _WEIGHTS = "open_clip_model.safetensors"
 _HEAD = "head.safetensors"
@@ -36,49 +37,6 @@ _CLASSES = "classes.json"
 _FORMAT = "vlmsel_auto classifier"
 _VERSION = 1
 _OLD = "-old"  # ends the name of an earlier export that is being replaced
-_USE = """
-## Use with vlmsel_auto
-
-    vlmsel-auto predict {name} IMAGE_OR_FOLDER ...
-
-    from pathlib import Path
-    from vlmsel_auto import predict
-    predictions = predict(Path("{name}"), [Path("image.png")])
-
-Without torch: `vlmsel-auto export {name} --onnx {name}.onnx` writes one file for onnxruntime.
-
-## Use with plain open_clip
-
-    import json
-    import open_clip, torch
-    from PIL import Image, ImageOps
-    from safetensors.torch import load_file
-
-    model, preprocess = open_clip.create_model_from_pretrained("local-dir:{name}")
-    model.eval()
-    head = load_file("{name}/{head}")
-    classes = json.load(open("{name}/{labels}"))["classes"]
-    image = ImageOps.exif_transpose(Image.open("image.png"))  # cameras note which side is up; open_clip passes it over
-    with torch.no_grad():
-        x = model.encode_image(preprocess(image).unsqueeze(0), normalize=True)
-        probabilities = (head["scale"] * x @ head["weight"].T + head["bias"]).softmax(-1)
-
-Here transparency must be laid on white, and 16 bits scaled to 8, before `preprocess`, as predict does.
-{tokenizer}
-## Files
-
-| file | what |
-|---|---|
-| {config} | architecture (with the activation it was trained with) and preprocessing, as open_clip reads them |
-| {weights} | weights of both towers, float32 |
-| {head} | weight (K, D), bias (K,), scale (1,): softmax(scale * normalise(embedding) @ weight.T + bias) |
-| {labels} | classes in the order of the head's rows, their prompts and templates, and how the model came about |
-"""
-_OWN_VOCABULARY = """
-The text tower has a vocabulary of its own, which open_clip does not look for in the folder:
-
-    tokenizer = open_clip.SimpleTokenizer(bpe_path="{name}/{vocabulary}", context_length={context})
-"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,6 +68,7 @@ def export(model: LoadedModel, classifier: Classifier, *, directory: Path, known
         raise WorkdirError(
             f"The export folder must be new, empty or an earlier export: choose another, but got {str(directory)!r}"
         )
+    origin = _origin(model.candidate)
     part = directory.parent / f".part-{directory.name}-{secrets.token_hex(4)}"
     try:
         _clear(directory)
@@ -120,14 +79,21 @@ def export(model: LoadedModel, classifier: Classifier, *, directory: Path, known
         record: dict[str, Json] = {
             "format": _FORMAT,
             "version": _VERSION,
-            "candidate": _origin(model),
+            "candidate": origin.candidate,
             "classes": list(classifier.classes),
             "prompts": list(classifier.prompts),
             "templates": list(classifier.templates),
             "about": dict(classifier.about),
         }
         _write_json(part / _CLASSES, record)
-        text = _card(model, name=directory.name, classes=classifier.classes, known=known)
+        text_cfg = cast("Mapping[str, Json]", model.model_cfg["text_cfg"])
+        text = model_card(
+            origin,
+            name=directory.name,
+            classes=classifier.classes,
+            known=known,
+            own_context=cast("int", text_cfg.get("context_length", 77)) if model.vocabulary else None,
+        )
         (part / "README.md").write_text(text, "utf-8")
         _same_mode(part)
         _swap(part, directory)
@@ -236,19 +202,10 @@ def _same_mode(folder: Path) -> None:
         path.chmod(mode)
 
 
-def _card(model: LoadedModel, *, name: str, classes: Sequence[str], known: Provenance) -> str:
-    text_cfg = model.model_cfg["text_cfg"]
-    context = text_cfg.get("context_length", 77) if isinstance(text_cfg, dict) else 77
-    own = _OWN_VOCABULARY.format(name=name, vocabulary=VOCABULARY, context=context) if model.vocabulary else ""
-    origin = replace(facts_of(model.candidate), candidate=_origin(model))
-    use = _USE.format(name=name, tokenizer=own, config=CONFIG, weights=_WEIGHTS, head=_HEAD, labels=_CLASSES)
-    what = f"tuned from the pretrained model `{origin.candidate}`"
-    return card.head(name=name, what=what, classes=classes) + card.evidence(known) + use + card.licence([origin])
-
-
-def _origin(model: LoadedModel) -> str:
-    """The candidate's id; of a user's own folder only its name, since exports travel to other machines."""
-    return source_of(model.candidate).facts(model.candidate).elsewhere or model.candidate.id
+def _origin(candidate: Candidate) -> Facts:
+    """What is known of the candidate; of a user's own folder only its name, since exports travel to other machines."""
+    known = facts_of(candidate)
+    return replace(known, candidate=source_of(candidate).facts(candidate).elsewhere or candidate.id)
 
 
 def _swap(part: Path, directory: Path) -> None:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
@@ -36,12 +37,12 @@ class Opened:
     """What open_clip made of a candidate's files; `vlmsel_auto.models.zoo` checks it."""
 
     model: nn.Module
-    tokenizer: Tokenizer | None
+    tokenizer: Callable[[], Tokenizer]  # makes it: not everyone wants one
     model_cfg: Mapping[str, Json]  # open_clip's, with the activation that the weights were trained with
     vocabulary: Path | None = None  # the candidate's own byte-pair vocabulary
 
 
-def load_tag(candidate: Candidate, weights: Path | None, *, text: bool) -> Opened:
+def load_tag(candidate: Candidate, weights: Path | None) -> Opened:
     """Build a pretrained model of open_clip from a file; None: open_clip brings it from elsewhere than the hub."""
     model_cfg = _built_in_cfg(candidate)
     with _loading(candidate, where="its download" if weights is None else str(weights)), NoStartValues():
@@ -55,17 +56,17 @@ def load_tag(candidate: Candidate, weights: Path | None, *, text: bool) -> Opene
             weights_only=True,
         )
     text_cfg = cast("Mapping[str, Json]", model_cfg["text_cfg"])
-    tokenizer = _named_tokenizer(candidate, candidate.arch, text_cfg) if text else None
+    tokenizer = partial(_named_tokenizer, candidate, candidate.arch, text_cfg)
     return Opened(model=model, tokenizer=tokenizer, model_cfg=model_cfg)
 
 
-def load_folder(candidate: Candidate, found: ModelDir, *, text: bool, tokenizer: str) -> Opened:
+def load_folder(candidate: Candidate, found: ModelDir, *, tokenizer: str) -> Opened:
     """Build the model of a folder in open_clip's format; ``tokenizer``: open_clip's name for where its files are."""
     with _loading(candidate, where=str(found.weights)), NoStartValues():
         model = open_clip.create_model(f"local-dir:{found.path}", require_pretrained=True, weights_only=True)
     return Opened(
         model=model,
-        tokenizer=_folder_tokenizer(candidate, found, tokenizer) if text else None,
+        tokenizer=partial(_folder_tokenizer, candidate, found, tokenizer),
         model_cfg=found.model_cfg,
         vocabulary=found.vocabulary,
     )

@@ -43,14 +43,14 @@ def load(
     try:
         fetch(candidate, sink=sink)
         load_files = source_of(candidate).load  # no name for what it returns: an error would keep the model alive
-        return _checked(candidate, load_files(candidate, text=text), device=torch.device(device))
+        return _checked(candidate, load_files(candidate), text=text, device=torch.device(device))
     except (CandidateError, TrialUnavailable) as error:
         _forget_frames(error)
         release_memory()
         raise
 
 
-def _checked(candidate: Candidate, opened: Opened, *, device: torch.device) -> LoadedModel:
+def _checked(candidate: Candidate, opened: Opened, *, text: bool, device: torch.device) -> LoadedModel:
     _check_finite(opened.model, candidate=candidate)
     model = opened.model.float().eval().requires_grad_(False).to(device)
     clip = cast("ClipModel", model)
@@ -63,12 +63,13 @@ def _checked(candidate: Candidate, opened: Opened, *, device: torch.device) -> L
             f"The installed open_clip prepares images of {candidate.id!r} in another way than the candidate's record "
             f"says: name the candidate again, but got {view} instead of {candidate.view}"
         )
-    _check_vocabulary(opened.tokenizer, opened.model_cfg["text_cfg"], candidate=candidate)
+    tokenizer = opened.tokenizer() if text else None
+    _check_vocabulary(tokenizer, opened.model_cfg["text_cfg"], candidate=candidate)
     bias = getattr(model, "logit_bias", None)
     return LoadedModel(
         candidate=candidate,
         model=model,
-        tokenizer=opened.tokenizer,
+        tokenizer=tokenizer,
         mean=_triple(preprocess["mean"], what="mean", candidate=candidate),
         std=_triple(preprocess["std"], what="std", candidate=candidate),
         logit_scale=float(clip.logit_scale.exp()),

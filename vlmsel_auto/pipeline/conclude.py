@@ -132,7 +132,7 @@ def learn_from(
         cells = cells_of_search(task=task, candidates=candidates, measured=measured, trials=trials, seed=seed)
         if not cells:  # the time was over before the first screening
             return "not added to the library: no candidate was screened"
-        path, name = remember(cells=cells, run_sources=RUN_SOURCES)
+        path, name = remember(cells, run_sources=RUN_SOURCES)
     except LibraryError as error:
         sink(Notice(text=f"the search was not added to your library: {error}", level="warning"))
         return f"not added to the library: {error}"

@@ -19,7 +19,7 @@ import numpy as np
 from vlmsel_auto.cache import Store, default_cache_dir
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.events import Notice, Sink
-from vlmsel_auto.library.places import add_cells
+from vlmsel_auto.library.places import remember
 from vlmsel_auto.library.records import Cell, Library
 from vlmsel_auto.measuring.cells import CellSettings, path_points
 from vlmsel_auto.measuring.source_cells import measure_source
@@ -88,7 +88,7 @@ class SourceProfiles:
         if not cells:
             return
         try:
-            add_cells(cells)
+            remember(cells)
         except LibraryError as error:
             self.sink(Notice(text=f"source profiles were not added to your library: {error}", level="warning"))
         else:

@@ -9,7 +9,7 @@ import pytest
 from helpers.loopback_hub import LoopbackHub, loopback_hub
 from vlmsel_auto.models.candidates import mini_zoo, resolve
 from vlmsel_auto.models.facts import facts_of
-from vlmsel_auto.models.sources.hub_repositories import files
+from vlmsel_auto.models.sources.hub_repositories import SOURCE
 from vlmsel_auto.records import Candidate
 
 
@@ -20,7 +20,7 @@ def server(tmp_path: Path) -> Iterator[LoopbackHub]:
 
 
 def needed(candidate: Candidate) -> list[str]:
-    return [f"{each.repository}/{each.names[0]}" for each in files(candidate) if not each.optional]
+    return [f"{each.repository}/{each.names[0]}" for each in SOURCE.files(candidate) if not each.optional]
 
 
 def test_a_repository_names_its_files_once_its_configuration_is_here(server: LoopbackHub) -> None:

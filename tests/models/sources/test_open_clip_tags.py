@@ -6,22 +6,22 @@ import pytest
 from vlmsel_auto.models import catalogue
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.hubfiles import HubFile
-from vlmsel_auto.models.sources.open_clip_tags import files, places
+from vlmsel_auto.models.sources.open_clip_tags import SOURCE, places
 
 
 def needed(name: str) -> list[str]:
-    return [f"{each.repository}/{each.names[0]}" for each in files(resolve(name)[0]) if not each.optional]
+    return [f"{each.repository}/{each.names[0]}" for each in SOURCE.files(resolve(name)[0]) if not each.optional]
 
 
 def test_a_tag_needs_its_weights() -> None:
-    assert files(resolve("ViT-B-32/laion2b_s34b_b79k")[0]) == (
+    assert SOURCE.files(resolve("ViT-B-32/laion2b_s34b_b79k")[0]) == (
         HubFile(
             repository="laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
             names=("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
         ),
     )
     plain, quick = (resolve(f"{arch}/openai")[0] for arch in ("ViT-B-32", "ViT-B-32-quickgelu"))
-    assert files(plain) == files(quick)
+    assert SOURCE.files(plain) == SOURCE.files(quick)
 
 
 def test_a_text_tower_of_transformers_needs_configuration_and_tokenizer() -> None:

@@ -11,22 +11,18 @@ from vlmsel_auto.errors import CandidateError, TrialUnavailable
 from vlmsel_auto.models.catalogue import licence_of
 from vlmsel_auto.models.hubfiles import HubFile, text_files, weights_file
 from vlmsel_auto.models.modeldir import CONFIG, read_config, read_model_dir
-from vlmsel_auto.models.sources.source import Stated, described
+from vlmsel_auto.models.sources.source import Source, Stated, described
 from vlmsel_auto.records import Candidate
 
 if TYPE_CHECKING:
     from vlmsel_auto.models.loaders import Opened
 
-NAME: Final = "hf-hub"
+_NAME: Final = "hf-hub"
 _PREFIX: Final = "hf-hub:"  # open_clip's
 
 
-def resolve(name: str, base: Path) -> Candidate | None:
-    """The candidate ``hf-hub:ORG/NAME``; its configuration is downloaded unless it is in the cache.
-
-    Raises:
-        CandidateError: it cannot be reached, or is not in open_clip's format.
-    """
+def _resolve(name: str, base: Path) -> Candidate | None:
+    """Download the configuration, unless it is in the cache."""
     del base
     if not name.startswith(_PREFIX):
         return None
@@ -35,29 +31,22 @@ def resolve(name: str, base: Path) -> Candidate | None:
     config = _config_file(_repository(name))
     try:
         hub.bring(config)
-        return described(*read_config(hub.in_cache(config)), name=name, source=NAME, arch=name)
+        return described(*read_config(hub.in_cache(config)), name=name, source=_NAME, arch=name)
     except TrialUnavailable as error:
         raise CandidateError(str(error)) from error
 
 
-def names() -> tuple[str, ...]:
-    """None: the hub is not asked for what it has."""
-    return ()
-
-
-def facts(candidate: Candidate) -> Stated:
-    """What publishers state of the repository."""
+def _facts(candidate: Candidate) -> Stated:
     repository = _repository(candidate.arch)
     return Stated(repository=repository, licence=licence_of(repository), text_cfg=_text_cfg(repository))
 
 
-def fingerprint(candidate: Candidate) -> str:
-    """From the revision in the cache."""
+def _fingerprint(candidate: Candidate) -> str:
     path = _cached_config(_repository(candidate.arch))
     return digest(_PREFIX, candidate.arch, "" if path is None else path.parent.name)
 
 
-def files(candidate: Candidate) -> tuple[HubFile, ...]:
+def _files(candidate: Candidate) -> tuple[HubFile, ...]:
     """The configuration alone until it is in the cache: it names the others."""
     repository = _repository(candidate.arch)
     config = _config_file(repository)
@@ -68,13 +57,12 @@ def files(candidate: Candidate) -> tuple[HubFile, ...]:
     return config, *vocabulary, *text_files(text_cfg), weights_file(f"{repository}/")
 
 
-def load(candidate: Candidate, *, text: bool) -> Opened:
-    """Load the revision in the cache as a folder."""
+def _load(candidate: Candidate) -> Opened:
     from vlmsel_auto.models import hub
     from vlmsel_auto.models.loaders import load_folder
 
     found = read_model_dir(hub.in_cache(_config_file(_repository(candidate.arch))).parent)
-    return load_folder(candidate, found, text=text, tokenizer=candidate.arch)
+    return load_folder(candidate, found, tokenizer=candidate.arch)
 
 
 def _repository(name: str) -> str:
@@ -105,3 +93,6 @@ def _vocabulary(repository: str, text_cfg: Mapping[str, Json]) -> tuple[HubFile,
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise CandidateError(f"bpe_path of {repository!r} must lie in the repository, but got {name!r}")
     return (HubFile(repository=repository, names=(name,)),)
+
+
+SOURCE: Final = Source(name=_NAME, resolve=_resolve, facts=_facts, fingerprint=_fingerprint, load=_load, files=_files)

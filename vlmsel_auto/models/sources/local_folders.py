@@ -13,21 +13,20 @@ from safetensors import SafetensorError, safe_open
 
 from vlmsel_auto.cache import digest, file_digest
 from vlmsel_auto.errors import CandidateError, TrialUnavailable
-from vlmsel_auto.models.hubfiles import HubFile, text_config
+from vlmsel_auto.models.hubfiles import text_config
 from vlmsel_auto.models.modeldir import TOKENIZER, TOKENIZER_SETTINGS, ModelDir, read_model_dir
-from vlmsel_auto.models.sources.source import Stated, Unusable, described
+from vlmsel_auto.models.sources.source import Source, Stated, Unusable, described
 from vlmsel_auto.records import Candidate
 from vlmsel_auto.tasks.names import is_folder
 
 if TYPE_CHECKING:
     from vlmsel_auto.models.loaders import Opened
 
-NAME: Final = "local-dir"
+_NAME: Final = "local-dir"
 _PREFIX: Final = "local-dir:"  # open_clip's
 
 
-def resolve(name: str, base: Path) -> Candidate | Unusable | None:
-    """The candidate of the folder ``local-dir:FOLDER``."""
+def _resolve(name: str, base: Path) -> Candidate | Unusable | None:
     return at(base / name.removeprefix(_PREFIX)) if name.startswith(_PREFIX) else None
 
 
@@ -48,7 +47,7 @@ def at(path: Path, *, name: str | None = None) -> Candidate | Unusable:
     try:
         found = read_model_dir(folder)
         tag = digest(dict(found.model_cfg), dict(found.preprocess_cfg))[:8]
-        made = described(found.model_cfg, found.preprocess_cfg, name=label, source=NAME, arch=folder.name, tag=tag)
+        made = described(found.model_cfg, found.preprocess_cfg, name=label, source=_NAME, arch=folder.name, tag=tag)
         return replace(made, path=folder)
     except CandidateError as error:
         if not is_folder(folder):
@@ -56,33 +55,20 @@ def at(path: Path, *, name: str | None = None) -> Candidate | Unusable:
         return Unusable(id=label, reason=str(error))
 
 
-def names() -> tuple[str, ...]:
-    """None: whose names can be known lies elsewhere."""
-    return ()
-
-
-def facts(candidate: Candidate) -> Stated:
-    """Parameters from the header of the weights; what else it is only its owner knows."""
+def _facts(candidate: Candidate) -> Stated:
     if candidate.path is None:
         return Stated(elsewhere=candidate.arch)
     found = read_model_dir(candidate.path)
     return Stated(params=_counted(found.weights), text_cfg=found.text_cfg, elsewhere=candidate.arch)
 
 
-def fingerprint(candidate: Candidate) -> str:
-    """From the content of configuration, weights, vocabulary and the tokenizer's files."""
+def _fingerprint(candidate: Candidate) -> str:
     found = _folder(candidate)
     vocabulary = _content(found.vocabulary) if found.vocabulary else ""
-    return digest(NAME, _content(found.config_path), _content(found.weights), vocabulary, *_tokenizer(found))
+    return digest(_NAME, _content(found.config_path), _content(found.weights), vocabulary, *_tokenizer(found))
 
 
-def files(candidate: Candidate) -> tuple[HubFile, ...]:
-    """None: it is on this disk."""
-    del candidate
-    return ()
-
-
-def load(candidate: Candidate, *, text: bool) -> Opened:
+def load(candidate: Candidate) -> Opened:
     """Load the folder; no hub is asked because a folder says so.
 
     Raises:
@@ -97,7 +83,7 @@ def load(candidate: Candidate, *, text: bool) -> Opened:
             f"The folder of {candidate.id!r} names a text tower of the hub whose config.json is not in the cache: "
             f"fetch it with `hf download NAME config.json` if you trust it, but got {found.text_cfg['hf_model_name']!r}"
         )
-    return load_folder(candidate, found, text=text, tokenizer=f"{_PREFIX}{found.path}")
+    return load_folder(candidate, found, tokenizer=f"{_PREFIX}{found.path}")
 
 
 def resolved(path: Path) -> Path:
@@ -147,3 +133,6 @@ def _cached_digest(path: Path, size: int, modified: int) -> str:
     """Digest of a file; gigabytes of weights are read once a process as long as size and time stay the same."""
     del size, modified  # they are the cache's key
     return file_digest(path)
+
+
+SOURCE: Final = Source(name=_NAME, resolve=_resolve, facts=_facts, fingerprint=_fingerprint, load=load)

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast
 
 from vlmsel_auto.cache import Json, digest
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.models.catalogue import package_file, read_json
-from vlmsel_auto.models.hubfiles import HubFile
 from vlmsel_auto.models.modeldir import view_of
 from vlmsel_auto.models.sources import local_folders
-from vlmsel_auto.models.sources.source import Stated
+from vlmsel_auto.models.sources.source import Source, Stated
 from vlmsel_auto.records import Candidate
 
-if TYPE_CHECKING:
-    from vlmsel_auto.models.loaders import Opened
-
-NAME: Final = "mini-zoo"
+_NAME: Final = "mini-zoo"
 
 
 @functools.cache
@@ -28,19 +24,12 @@ def mini_zoo() -> tuple[Candidate, ...]:
     return tuple(_member(card.parent) for card in sorted(package_file("minizoo").glob("*/card.json")))
 
 
-def resolve(name: str, base: Path) -> Candidate | None:
-    """The member whose folder has that name."""
+def _resolve(name: str, base: Path) -> Candidate | None:
     del base
     return next((each for each in mini_zoo() if each.id == name), None)
 
 
-def names() -> Iterator[str]:
-    """Ids of all members."""
-    return (each.id for each in mini_zoo())
-
-
-def facts(candidate: Candidate) -> Stated:
-    """What its card tells."""
+def _facts(candidate: Candidate) -> Stated:
     card = _card(candidate)
     written, peak = card.get("visual_written"), card.get("visual_peak")
     return Stated(
@@ -51,20 +40,8 @@ def facts(candidate: Candidate) -> Stated:
     )
 
 
-def fingerprint(candidate: Candidate) -> str:
-    """From the digest on its card: its files are not read."""
-    return digest(NAME, candidate.id, str(_card(candidate).get("sha256")))
-
-
-def files(candidate: Candidate) -> tuple[HubFile, ...]:
-    """None: it is on this disk."""
-    del candidate
-    return ()
-
-
-def load(candidate: Candidate, *, text: bool) -> Opened:
-    """Load the folder, as a user's own."""
-    return local_folders.load(candidate, text=text)
+def _fingerprint(candidate: Candidate) -> str:
+    return digest(_NAME, candidate.id, str(_card(candidate).get("sha256")))  # of its files, which are not read
 
 
 def _card(candidate: Candidate) -> Mapping[str, Json]:
@@ -79,7 +56,7 @@ def _member(folder: Path) -> Candidate:
         raise CandidateError(f"The card of {folder.name!r} lacks its figures; reinstall the package, but got {card!r}")
     return Candidate(
         id=folder.name,
-        source=NAME,
+        source=_NAME,
         arch=arch,
         tag=tag,
         path=folder,
@@ -88,3 +65,13 @@ def _member(folder: Path) -> Candidate:
         flops=float(flops),
         family=str(card["family"]),
     )
+
+
+SOURCE: Final = Source(
+    name=_NAME,
+    resolve=_resolve,
+    facts=_facts,
+    fingerprint=_fingerprint,
+    load=local_folders.load,
+    names=lambda: (each.id for each in mini_zoo()),
+)

@@ -11,17 +11,16 @@ from vlmsel_auto.cache import Json, digest
 from vlmsel_auto.models import catalogue
 from vlmsel_auto.models.hubfiles import HubFile, text_files, weights_file
 from vlmsel_auto.models.modeldir import view_of
-from vlmsel_auto.models.sources.source import Stated, described
+from vlmsel_auto.models.sources.source import Source, Stated, described
 from vlmsel_auto.records import Candidate
 
 if TYPE_CHECKING:
     from vlmsel_auto.models.loaders import Opened
 
-NAME: Final = "open_clip"
+_NAME: Final = "open_clip"
 
 
-def resolve(name: str, base: Path) -> Candidate | None:
-    """The pretrained model ``ARCH/TAG``."""
+def _resolve(name: str, base: Path) -> Candidate | None:
     del base
     arch, slash, tag = name.rpartition("/")
     return published(arch, tag) if slash else None
@@ -33,11 +32,11 @@ def published(arch: str, tag: str) -> Candidate | None:
     if not known or preprocess is None:  # a newer open_clip has it, or the caller registered it
         may_have = "open_clip" in sys.modules or not catalogue.is_of_installed()
         model_cfg, tags = catalogue.installed().get(arch, ({}, {})) if may_have else ({}, {})
-        return described(model_cfg, tags[tag], name=name, source=NAME, arch=arch, tag=tag) if tag in tags else None
+        return described(model_cfg, tags[tag], name=name, source=_NAME, arch=arch, tag=tag) if tag in tags else None
     params, flops = known["params"], known["visual_flops"]
     return Candidate(
         id=name,
-        source=NAME,
+        source=_NAME,
         arch=arch,
         tag=tag,
         view=view_of(preprocess, size=known["image_size"], name=name),
@@ -47,13 +46,11 @@ def published(arch: str, tag: str) -> Candidate | None:
     )
 
 
-def names() -> Iterator[str]:
-    """All names of the shipped catalogue."""
+def _names() -> Iterator[str]:
     return (f"{arch}/{tag}" for arch, tags in catalogue.tags().items() for tag in tags)
 
 
-def facts(candidate: Candidate) -> Stated:
-    """What was counted of the architecture, and what publishers state of weights and data."""
+def _facts(candidate: Candidate) -> Stated:
     counted = catalogue.architecture(candidate.arch)
     written, peak = counted.get("visual_written"), counted.get("visual_peak")
     place = str(catalogue.pretrained(candidate.arch).get(candidate.tag, {}).get("hf_hub") or "")
@@ -70,24 +67,21 @@ def facts(candidate: Candidate) -> Stated:
     )
 
 
-def fingerprint(candidate: Candidate) -> str:
-    """From its name: published weights do not change."""
-    return digest(NAME, candidate.arch, candidate.tag)
+def _fingerprint(candidate: Candidate) -> str:
+    return digest(_NAME, candidate.arch, candidate.tag)  # published weights do not change
 
 
-def files(candidate: Candidate) -> tuple[HubFile, ...]:
-    """Weights and what the text tower needs; none where open_clip knows no place for them."""
+def _files(candidate: Candidate) -> tuple[HubFile, ...]:
     text_cfg, place = places(candidate.arch, candidate.tag)
     return (*text_files(text_cfg), weights_file(place)) if place else ()
 
 
-def load(candidate: Candidate, *, text: bool) -> Opened:
-    """Load the weights from the cache."""
+def _load(candidate: Candidate) -> Opened:
     from vlmsel_auto.models import hub
     from vlmsel_auto.models.loaders import load_tag
 
-    found = files(candidate)
-    return load_tag(candidate, hub.in_cache(found[-1]) if found else None, text=text)
+    found = _files(candidate)
+    return load_tag(candidate, hub.in_cache(found[-1]) if found else None)
 
 
 def places(arch: str, tag: str) -> tuple[Mapping[str, Json], str]:
@@ -100,3 +94,8 @@ def places(arch: str, tag: str) -> tuple[Mapping[str, Json], str]:
         named, place = model_cfg.get("text_cfg"), tags[tag]
         text_cfg = named if isinstance(named, dict) else {}
     return text_cfg, str(place.get("hf_hub") or "")
+
+
+SOURCE: Final = Source(
+    name=_NAME, resolve=_resolve, facts=_facts, fingerprint=_fingerprint, load=_load, files=_files, names=_names
+)

@@ -1,11 +1,11 @@
-"""What a source of candidates is: a module with the functions of `Source`, and what they say of a candidate."""
+"""What a source of candidates is, and what it tells of one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from vlmsel_auto.cache import Json
 from vlmsel_auto.models.catalogue import UNKNOWN
@@ -40,49 +40,19 @@ class Stated:
     elsewhere: str = ""  # what files that travel call it; empty: its id
 
 
-class Source(Protocol):
-    """One kind of candidates. `Candidate.source` says whose a candidate is."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """One kind of candidates. What raises `CandidateError` says what its user can do."""
 
-    def resolve(self, name: str, base: Path, /) -> Candidate | Unusable | None:
-        """The candidate of that name; None: it is none of this source. ``base``: what relative paths are relative to.
-
-        Raises:
-            CandidateError: the name is of this source, and there is no such candidate.
-        """
-        ...
-
-    def names(self) -> Iterable[str]:
-        """Names that a slip of the pen may have meant."""
-        ...
-
-    def facts(self, candidate: Candidate, /) -> Stated:
-        """What is known without loading it; asks no network.
-
-        Raises:
-            CandidateError: its files cannot be used any more.
-        """
-        ...
-
-    def fingerprint(self, candidate: Candidate, /) -> str:
-        """Hex SHA-256 that changes when the candidate's weights, configuration or tokenizer change."""
-        ...
-
-    def files(self, candidate: Candidate, /) -> tuple[HubFile, ...]:
-        """What loading reads from the hub, small files first, as far as is known without asking it.
-
-        Raises:
-            CandidateError: a cached configuration is not in open_clip's format, or points out of its repository.
-        """
-        ...
-
-    def load(self, candidate: Candidate, /, *, text: bool) -> Opened:
-        """Build the model, all `files` being there, with its tokenizer where ``text`` is wanted.
-
-        Raises:
-            CandidateError: the configuration cannot be trusted or read.
-            TrialUnavailable: weights or tokenizer are missing, unreadable or of another shape.
-        """
-        ...
+    name: str  # `Candidate.source` of its candidates
+    # a name and what relative paths are relative to -> the candidate; None: the name is none of this source
+    resolve: Callable[[str, Path], Candidate | Unusable | None]
+    facts: Callable[[Candidate], Stated]  # what is known without loading it; asks no network
+    fingerprint: Callable[[Candidate], str]  # changes when weights, configuration or tokenizer change
+    load: Callable[[Candidate], Opened]  # the model, its files being there
+    # what loading reads from the hub, small files first, as far as is known without asking it
+    files: Callable[[Candidate], tuple[HubFile, ...]] = lambda _: ()
+    names: Callable[[], Iterable[str]] = tuple  # that a slip of the pen may have meant
 
 
 def described(

@@ -10,10 +10,7 @@ from vlmsel_auto.models.sources.source import Source
 from vlmsel_auto.records import Candidate
 
 SOURCES: Final[Mapping[str, Source]] = {
-    mini_zoo.NAME: mini_zoo,
-    open_clip_tags.NAME: open_clip_tags,
-    hub_repositories.NAME: hub_repositories,
-    local_folders.NAME: local_folders,
+    each.SOURCE.name: each.SOURCE for each in (mini_zoo, open_clip_tags, hub_repositories, local_folders)
 }
 
 
