@@ -61,8 +61,7 @@ class ArmPosterior:
     """What is believed of every arm on the new task, in warped units: 0 is the best value seen."""
 
     mean: FloatArray  # (A,)
-    sd: FloatArray  # (A,)
-    gain: FloatArray  # (A,) expected improvement on the best value seen
+    gain: FloatArray  # (A,) expected improvement on the best value seen; before any trial the learned mean
     trust: float  # probability of `past`
     pattern: float  # probability of `pattern`
 
@@ -218,29 +217,10 @@ def posterior_arms(belief: ArmBelief, *, tried: Sequence[int], values: Sequence[
     noise = np.full(len(rows), (_NOISE * belief.spread) ** 2)
     now = given(_prior(belief), seen=rows, values=found - centre, noise=noise)
     means, variances, shares = now.mean + centre, now.variance, now.weights
-    mean: FloatArray = shares @ means
     by_model = shares.reshape(len(_SPREADS), len(_WEIGHTS)).sum(axis=0)
     return ArmPosterior(
-        mean=mean,
-        sd=np.sqrt(shares @ (variances + (means - mean) ** 2)),
-        gain=shares @ expected_improvement(means, np.sqrt(variances), best=0.0),
+        mean=shares @ means,
+        gain=shares @ expected_improvement(means, np.sqrt(variances), best=0.0) if len(found) else belief.mean,
         trust=float(by_model[0]),
         pattern=float(by_model[1]),
     )
-
-
-def next_arm(
-    belief: ArmBelief, *, tried: Sequence[int], values: Sequence[float], costs: FloatArray | None = None
-) -> int | None:
-    """The untried arm with the largest expected improvement (per cost, when given); None when all were tried.
-
-    Before any trial it is the arm with the largest learned mean.
-    """
-    open_arms = np.setdiff1d(np.arange(len(belief.mean)), np.asarray(tried, dtype=np.int64))
-    if not len(open_arms):
-        return None
-    if not len(tried):
-        return int(belief.mean.argmax())
-    now = posterior_arms(belief, tried=tried, values=values)
-    gain = now.gain if costs is None else now.gain / costs
-    return int(open_arms[gain[open_arms].argmax()])

@@ -39,6 +39,15 @@ class CandidatePrior:
     unit: float = 1.0  # how much of the objective is 1.0 of accuracy: 100 for per cent
     settings: Mapping[str, Value] = field(default_factory=dict)  # other parameters of a candidate's first trial
 
+    def __post_init__(self) -> None:
+        """Check the unit.
+
+        Raises:
+            ValueError: it is not positive.
+        """
+        if not self.unit > 0:
+            raise ValueError(f"unit must be positive, but got {self.unit!r}")
+
     @classmethod
     def of(
         cls,
@@ -61,8 +70,6 @@ class CandidatePrior:
         Raises:
             ValueError: no candidate, one twice, none that the ranking has, or a unit that is not positive.
         """
-        if not unit > 0:
-            raise ValueError(f"unit must be positive, but got {unit!r}")
         belief = belief_of(ranking, candidates=candidates)
         if not set(belief.candidates) & set(ranking.order):
             raise ValueError(f"the ranking must have some of {belief.candidates!r}, but got one of {ranking.order!r}")
@@ -93,8 +100,8 @@ class CandidatePrior:
         values = np.array(list(scores.values()), dtype=np.float64)
         if len(values) < 2 or not np.isfinite(values).all():  # noqa: PLR2004 - one score has no spread
             raise ValueError(f"scores must be finite, of two candidates or more, but got {dict(scores)!r}")
-        if not (unit > 0 and sd > 0):
-            raise ValueError(f"unit and sd must be positive, but got {unit!r} and {sd!r}")
+        if not sd > 0:
+            raise ValueError(f"sd must be positive, but got {sd!r}")
         mean = (values - values.mean()) / (values.std() or 1.0)
         belief = Belief(candidates=tuple(scores), mean=mean, cov=sd**2 * np.eye(len(values)))
         return cls(belief=belief, parameter=parameter, unit=unit, settings=dict(settings or {}))

@@ -17,15 +17,14 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from ._wrapped import WrappingSampler
-from .ask_tell import Value
-from .optuna_trials import holds, mode_of, value_in
+from .ask_tell import Params, Value
+from .optuna_sampler import ProposingSampler, holds, mode_of, tell_study
 from .past_search import PastRow, PastSearch, PastTable
 
 __all__ = ["PastRow", "PastSampler", "PastTable"]
 
 
-class PastSampler(WrappingSampler):
+class PastSampler(ProposingSampler):
     """Proposes the settings of a table of past trials; everything else is the wrapped sampler's.
 
     Settings that the study's space does not have (a model that is not offered, a number off its grid) are passed over.
@@ -34,9 +33,8 @@ class PastSampler(WrappingSampler):
 
     Args:
         past: what past trials say.
-        sampler: the wrapped sampler, also for when every setting was tried; None is TPE. For every combination once
-            take `optuna.samplers.BruteForceSampler`.
-        seed: of the default sampler.
+        sampler: as for `ProposingSampler`; also for when every setting was tried.
+        seed: likewise.
 
     Raises:
         ValueError: the sampler is a `GridSampler`.
@@ -46,34 +44,14 @@ class PastSampler(WrappingSampler):
         super().__init__(sampler, seed=seed)
         self._past = past
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The wrapped sampler's, without the table's parameters while it has settings left that this space holds."""
-        space = super().infer_relative_search_space(study, trial)
+    def proposal(self, study: Study, trial: FrozenTrial, kinds: Mapping[str, BaseDistribution]) -> Params:
+        """The best setting of the table that this space holds and that agrees with what the trial has already."""
+        if not kinds.keys() & set(self._past.names):
+            return {}
 
         def allows(params: Mapping[str, Value]) -> bool:
-            return all(holds(space[name], value) for name, value in params.items() if name in space)
+            return all(holds(kinds[name], value) for name, value in params.items() if name in kinds)
 
-        taken = () if self._search(study, trial).propose(trial.params, allows=allows) is None else self._past.names
-        return {name: each for name, each in space.items() if name not in taken}
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> object:
-        """The value of the best setting that agrees with what this trial has already; else the wrapped sampler's."""
-        if param_name in self._past.names:
-
-            def allows(params: Mapping[str, Value]) -> bool:
-                return holds(param_distribution, params[param_name])
-
-            params = self._search(study, trial).propose(trial.params, allows=allows)
-            if params is not None:
-                return params[param_name]
-        return super().sample_independent(study, trial, param_name, param_distribution)
-
-    def _search(self, study: Study, trial: FrozenTrial) -> PastSearch:
-        """A search that was told every other trial of the study."""
         search = PastSearch(self._past, mode=mode_of(study))
-        for other in study.get_trials(deepcopy=False):
-            if other.number != trial.number:
-                search.tell(other.params, value_in(other))
-        return search
+        tell_study(search, study, but=trial, params_of=lambda other: other.params)
+        return search.propose(trial.params, allows=allows) or {}

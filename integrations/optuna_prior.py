@@ -14,7 +14,7 @@ lives in the study alone, so any storage, several workers and resumed studies wo
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, MedianPruner
@@ -22,16 +22,15 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from ._wrapped import WrappingSampler
-from .ask_tell import sign_of
-from .candidate_search import CandidatePrior
-from .optuna_queue import enqueue, tell_of_queue
-from .optuna_trials import allowed_names, kinds_of, mode_of, name_in, search_of, sets_first, value_of
+from .ask_tell import Params, sign_of
+from .candidate_search import CandidatePrior, CandidateSearch
+from .optuna_candidates import allowed_names, enqueue, name_in, tell_of_queue, value_of
+from .optuna_sampler import ProposingSampler, holds, mode_of, tell_study
 
 __all__ = ["CandidatePrior", "PriorPruner", "PriorSampler", "enqueue"]
 
 
-class PriorSampler(WrappingSampler):
+class PriorSampler(ProposingSampler):
     """Brings each candidate in when the posterior says so; everything else is the wrapped sampler's.
 
     A trial is the first one of a candidate as long as that has the largest expected improvement; else, and every second
@@ -43,8 +42,8 @@ class PriorSampler(WrappingSampler):
 
     Args:
         prior: what is believed of the candidates, and the settings of their first trials.
-        sampler: the wrapped sampler; None is TPE. For every combination once take `optuna.samplers.BruteForceSampler`.
-        seed: of the default sampler.
+        sampler: as for `ProposingSampler`.
+        seed: likewise.
 
     Raises:
         ValueError: the sampler is a `GridSampler`.
@@ -54,54 +53,39 @@ class PriorSampler(WrappingSampler):
         super().__init__(sampler, seed=seed)
         self._prior = prior
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The wrapped sampler's, with what the prior sets where an earlier trial tells of which kind it is."""
-        space = dict(super().infer_relative_search_space(study, trial))
-        return {**space, **kinds_of(study, {self._prior.parameter, *self._prior.settings} - set(space))}
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, object]:
-        """A candidate's first trial, or the wrapped sampler's choice of everything."""
-        name, settings = self._prior.parameter, self._prior.settings
-        kind = search_space.get(name)
-        due = None if kind is None else search_of(study, self._prior).due(allowed_names(study, self._prior, kind))
-        if due is not None:
-            mine: dict[str, object] = {key: value for key, value in settings.items() if key in search_space}
-            mine[name] = value_of(self._prior, due, search_space[name])
-            rest = {key: each for key, each in search_space.items() if key not in mine}
-            return {**super().sample_relative(study, trial, rest), **mine}
-        inferred = super().infer_relative_search_space(study, trial)
-        added = ({name} | set(settings)) - set(inferred)
-        theirs = {key: each for key, each in search_space.items() if key not in added}
-        return dict(super().sample_relative(study, trial, theirs))
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> object:
-        """From the prior what no earlier trial had: the candidate, and settings of a candidate's first trial.
-
-        Anything else is the wrapped sampler's, the candidate too where none is due. It is asked for that only now: some
-        samplers, such as `BruteForceSampler`, need to know what the trial has already.
+    def proposal(self, study: Study, trial: FrozenTrial, kinds: Mapping[str, BaseDistribution]) -> Params:
+        """The candidate that should have its first trial now, with the prior's settings; nothing where none should.
 
         Raises:
             ValueError: by `allowed_names`.
         """
-        if param_name != self._prior.parameter:
-            if sets_first(study, self._prior, trial, name=param_name, kind=param_distribution):
-                return self._prior.settings[param_name]
-            return super().sample_independent(study, trial, param_name, param_distribution)
-        allowed, search = allowed_names(study, self._prior, param_distribution), search_of(study, self._prior)
-        due = search.due(allowed)
-        if due is None and kinds_of(study, {param_name}):
-            return super().sample_independent(study, trial, param_name, param_distribution)
-        return value_of(self._prior, due or search.most_promising(allowed), param_distribution)
+        prior, name = self._prior, self._prior.parameter
+        if not kinds.keys() & {name, *prior.settings}:
+            return {}
+        search = CandidateSearch(prior, mode=mode_of(study))
+        tell_study(search, study, but=trial, params_of=self._known_by)
+        kind = kinds.get(name, _latest_kind(study, name))
+        due = search.due(prior.names if kind is None else allowed_names(study, prior, kind))
+        if due is None or name_in(prior, trial) not in {None, due}:
+            return {}
+        mine: dict[str, object] = {} if kind is None else {name: value_of(prior, due, kind)}
+        return mine | {key: each for key, each in prior.settings.items() if key not in kinds or holds(kinds[key], each)}
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """The wrapped sampler's; and a word where a trial of `enqueue` failed before it had its candidate."""
         if state == TrialState.FAIL:
             tell_of_queue(trial, self._prior)
         super().after_trial(study, trial, state, values)
+
+    def _known_by(self, trial: FrozenTrial) -> Params | None:
+        name = name_in(self._prior, trial)
+        return None if name is None else {self._prior.parameter: name}
+
+
+def _latest_kind(study: Study, name: str) -> BaseDistribution | None:
+    """How the latest trial that has a parameter suggested it."""
+    trials = reversed(study.get_trials(deepcopy=False))
+    return next((each.distributions[name] for each in trials if name in each.distributions), None)
 
 
 class PriorPruner(BasePruner):

@@ -118,8 +118,9 @@ class PastSearch:
         fitting = [each for each in untried if known.items() <= each.items() and allows(each)]
         if not fitting:
             return None
-        gains = self._gains()
-        return max(fitting, key=lambda each: gains[self.past.arms.index(tuple(each.values()))])
+        tried, values = [arm for arm, _ in self._told], [value for _, value in self._told]
+        gains = posterior_arms(self.past.belief, tried=tried, values=values).gain
+        return max(fitting, key=lambda each: float(gains[self.past.arms.index(tuple(each.values()))]))
 
     def begin(self, params: Params) -> None:
         """A trial of these parameters was begun: they are not proposed again. Others than the table's are ignored."""
@@ -146,11 +147,3 @@ class PastSearch:
     def should_stop(self) -> bool:
         """Whether every setting was tried."""
         return len(self._taken) == len(self.past.arms)
-
-    def _gains(self) -> Sequence[float]:
-        """Expected improvement of every setting; before any trial, its mean."""
-        belief = self.past.belief
-        if not self._told:
-            return [float(each) for each in belief.mean]
-        tried, values = zip(*self._told, strict=True)
-        return [float(each) for each in posterior_arms(belief, tried=tried, values=values).gain]

@@ -18,7 +18,7 @@ import optuna
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 
 from benchmarks.planning.replay_table import Scene, Table
-from vlmsel_auto.integrations._arms import learn_arms, next_arm
+from vlmsel_auto.integrations._arms import learn_arms, posterior_arms
 from vlmsel_auto.integrations.optuna_prior import CandidatePrior, PriorSampler, enqueue
 from vlmsel_auto.records import Basis, Candidate, FloatArray, ImageView, Interval, RankedCandidate, Ranking
 
@@ -244,12 +244,12 @@ def _arms(scene: Scene, *, past: FloatArray | None = None, per_cost: bool = Fals
     table, values = scene.table, scene.values.ravel()
     belief = learn_arms(scene.others if past is None else past, candidates=table.candidates, settings=table.settings)
     tried: list[int] = []
-    while len(tried) < min(TRIALS, len(values)):
-        found = [float(values[each]) for each in tried]
-        arm = next_arm(belief, tried=tried, values=found, costs=scene.costs if per_cost else None)
-        if arm is None:
-            break
-        tried.append(arm)
+    for _ in range(min(TRIALS, len(values))):
+        gain = posterior_arms(belief, tried=tried, values=values[tried].tolist()).gain.copy()
+        if per_cost and tried:
+            gain /= scene.costs
+        gain[tried] = -np.inf
+        tried.append(int(gain.argmax()))
     return tried
 
 

@@ -151,5 +151,5 @@ def test_refusals():
         CandidateSearch(prior(), handicap=-1.0)
     with pytest.raises(ValueError, match="two candidates or more, but got"):
         CandidatePrior.of_scores({"a": 1.0}, sd=0.5)
-    with pytest.raises(ValueError, match="unit and sd must be positive"):
+    with pytest.raises(ValueError, match="sd must be positive"):
         CandidatePrior.of_scores({"a": 1.0, "b": 2.0}, sd=0.0)

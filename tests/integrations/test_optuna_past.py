@@ -9,7 +9,6 @@ import pytest
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase, RelativeSamplerTestCase
 
-from vlmsel_auto.integrations._arms import next_arm
 from vlmsel_auto.integrations.optuna_past import PastRow, PastSampler, PastTable
 from vlmsel_auto.integrations.past_search import PastSearch
 
@@ -65,17 +64,14 @@ class TestRelativeContract(RelativeSamplerTestCase):
         return lambda: PastSampler(table(), TPESampler(multivariate=True, n_startup_trials=0, seed=0))
 
 
-def test_the_study_tries_what_the_arms_would() -> None:
+def test_the_study_tries_what_the_search_asks_for() -> None:
     past = table()
     study = optuna.create_study(direction="maximize", sampler=PastSampler(past, seed=0))
     study.optimize(objective, n_trials=12)
-    tried: list[int] = []
-    values: list[float] = []
+    search = PastSearch(past)
     for trial in study.trials:
-        arm = past.index(trial.params)
-        assert arm == next_arm(past.belief, tried=tried, values=values)
-        tried.append(arm)
-        values.append(trial.value)
+        assert search.ask() == past.params(past.index(trial.params))
+        search.tell(trial.params, trial.value)
     assert study.trials[0].params["model"] == "d"
     assert study.trials[0].params["rate"] == 0.01
     study.optimize(objective, n_trials=3)  # the table is used up

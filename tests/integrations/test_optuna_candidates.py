@@ -1,12 +1,13 @@
-"""optuna_queue.py: the first trials of a study."""
+"""optuna_candidates.py: candidates as values of a parameter, and the first trials of a study."""
 
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler
 
 from helpers.optuna_world import NAMES, prior
+from vlmsel_auto.integrations.optuna_candidates import allowed_names, enqueue, value_of
 from vlmsel_auto.integrations.optuna_prior import PriorSampler
-from vlmsel_auto.integrations.optuna_queue import enqueue
 
 
 def test_a_queue_says_what_its_indices_mean() -> None:
@@ -25,3 +26,15 @@ def test_a_queue_of_indices_where_names_are_suggested_is_told(by_name: bool) -> 
     wanted = r"Trial 0 was queued for 'model-c' and failed .* names .* need enqueue\(..., by_name=True\)"
     with pytest.warns(UserWarning, match=wanted), pytest.raises(ValueError, match=r"model-c|2"):
         study.optimize(other, n_trials=1)
+
+
+def test_candidates_are_indices_or_names():
+    belief, study = prior(), optuna.create_study()
+    names = CategoricalDistribution(["model-b", "x", "model-a"])
+    assert allowed_names(study, belief, names) == ["model-b", "model-a"]
+    assert value_of(belief, "model-b", names) == "model-b"
+    indices = IntDistribution(1, 19, step=2)
+    assert allowed_names(study, belief, indices) == ["model-b", "model-d", "model-f", "model-h"]
+    assert value_of(belief, "model-b", indices) == 1
+    with pytest.raises(ValueError, match="integer index or categorical names"):
+        allowed_names(study, belief, FloatDistribution(0, 1))
