@@ -18,7 +18,7 @@ from torch import nn
 
 from helpers.tangents import tangent_conductance
 from vlmsel_auto.conductance.batches import memory_budget
-from vlmsel_auto.conductance.contraction import Part, Running, contract_levels, estimate_error
+from vlmsel_auto.conductance.contraction import Part, RunningSum, contract_levels, estimate_error
 from vlmsel_auto.conductance.layer import choose_integrator, conductance
 from vlmsel_auto.conductance.quadrature import make_rule
 from vlmsel_auto.conductance.scalars import Margin, make_scalar
@@ -349,7 +349,7 @@ def test_points_summed_piece_by_piece_agree_with_points_held_together(minizoo, k
 def test_running_sums_are_those_of_the_whole(half, size, kind):
     rule = make_rule(kind, 4 * half)
     h, g = (torch.randn(2, 4 * half + 1, 3, dtype=torch.float64) for _ in range(2))
-    running = Running(rule)
+    running = RunningSum(rule)
     for stop in range(4 * half + 1, 0, -size):
         first = max(0, stop - size)
         running.add(Part(h=h[:, first:stop], g=g[:, first:stop]), first)
@@ -516,15 +516,15 @@ _TIGHT = """
 import re, resource, sys
 from pathlib import Path
 import numpy as np, open_clip, torch
-from vlmsel_auto.conductance import engine
+from vlmsel_auto.conductance import path_integral
 from vlmsel_auto.conductance.layer import conductance
 from vlmsel_auto.conductance.scalars import make_scalar
 torch.set_num_threads(1)
 visual = open_clip.create_model("local-dir:" + sys.argv[1]).eval().visual
 images = torch.rand(48, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
 plain = conductance(visual, images, scalar=make_scalar("norm"), points=9, budget=2**24)
-retries, release = [], engine.release_memory
-engine.release_memory = lambda device: (retries.append(device), release(device))
+retries, release = [], path_integral.release_memory
+path_integral.release_memory = lambda device: (retries.append(device), release(device))
 size = int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (size + 128 * 2**20, -1))
 tight = conductance(visual, images, scalar=make_scalar("norm"), points=9, budget=2**32)

@@ -9,7 +9,7 @@ import torch
 
 from vlmsel_auto.conductance.footprint import Footprint
 
-RUNNING = 9  # arrays a block that contraction.Running holds: three sums, h and g of three points
+RUNNING = 9  # arrays a block that contraction.RunningSum holds: three sums, h and g of three points
 _ROWS = 32  # worth putting through a tower together whatever they take (ViT-B-32: 17 % less time than 16)
 _KEPT = 6  # h and g at all points, and at half of them from the rule before, in half the budget
 _CPU_SHARE, _CPU_MOST, _CPU_PASSES = 0.25, 2 * 2**30, 256 * 2**20

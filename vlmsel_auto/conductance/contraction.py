@@ -73,7 +73,7 @@ def contract_levels(rule: Rule, part: Part) -> list[Tensor]:
     return [contract(level, part.h[:, :: 2**index], part.g[:, :: 2**index]) for index, level in enumerate(levels(rule))]
 
 
-class Running:
+class RunningSum:
     """C of ``levels(rule)`` from pieces of points that come from the path's end and need not be held together.
 
     For rules that join neighbouring points only: their sum over a piece is that of the same rule on the piece, plus the

@@ -26,7 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vlmsel_auto.conductance.batches import memory_budget
 from vlmsel_auto.conductance.blocks import find_blocks
-from vlmsel_auto.conductance.engine import Engine
+from vlmsel_auto.conductance.path_integral import PathIntegral
 from vlmsel_auto.conductance.quadrature import Rule, make_rule
 from vlmsel_auto.conductance.scalars import Scalar
 from vlmsel_auto.errors import ConductanceError
@@ -96,7 +96,7 @@ def conductance(
     rules, wanted = _schedule(visual, integrator, error=error, points=points, max_points=max_points)
     device = next((p.device for p in visual.parameters()), images.device)
     images = images.detach().to(device)
-    engine = Engine(
+    integral = PathIntegral(
         visual=visual,
         names=names,
         scalar=scalar,
@@ -108,11 +108,17 @@ def conductance(
         budget=memory_budget(device) if budget is None else budget,
         keep_neurons=neurons,
     )
-    arrays = engine.run()
+    integral.run()
+    return _reduced(integral)
+
+
+def _reduced(integral: PathIntegral) -> Conductance:
+    """What a path integral that has run says of every image."""
+    arrays, wanted = integral.arrays, integral.wanted
     total = arrays.ends[:, 1] - arrays.ends[:, 0]
     return Conductance(
-        blocks=names,
-        elements=tuple(math.prod(shape) for shape in engine.foot.shapes),
+        blocks=integral.names,
+        elements=tuple(math.prod(shape) for shape in integral.foot.shapes),
         activity=arrays.activity,
         signature=tuple(arrays.signature),
         absolute=tuple(arrays.absolute),
@@ -122,8 +128,8 @@ def conductance(
         error=arrays.error,
         points=arrays.points,
         reached=wanted is None or bool((arrays.error <= wanted).all()),
-        integrator=rules[0].kind,
-        neurons=tuple(arrays.neurons) if neurons else None,
+        integrator=integral.rules[0].kind,
+        neurons=tuple(arrays.neurons) if integral.keep_neurons else None,
     )
 
 

@@ -12,9 +12,11 @@ the target has (`fusion`). No signal that is used depends on a model's logit sca
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.library.records import Library
@@ -59,16 +61,6 @@ def _measured(targets: Sequence[Measurement], labels: IntArray | None, *, truth:
             neighbours = [nearest(one.features) for one in seen.values()]
             table[ALIGNMENT][there] = alignment(neighbours, table[TOP2_MARGIN][there], alike=alike)
     return {name: values for name, values in table.items() if np.isfinite(values).any()}
-
-
-def _basis(*, library: bool, labels: bool, images: bool, published: bool) -> Basis:
-    if library:
-        return Basis.LIBRARY_AND_LABELS if labels else Basis.LIBRARY
-    if labels:
-        return Basis.LABELS
-    if images:
-        return Basis.IMAGES
-    return Basis.PUBLISHED if published else Basis.NOTHING
 
 
 def _shots(labels: IntArray | None) -> int:
@@ -133,67 +125,91 @@ def rank_candidates(
         ValueError: a forecast of another number of candidates.
     """
     _check(targets, labels)
-    if forecast is not None and len(forecast.mean) != len(targets):
-        raise ValueError(f"the forecast must be of {len(targets)} candidates, but got {len(forecast.mean)}")
     m, shots = len(targets), _shots(labels)
-    if library is not None:
-        library = library.leave_out(name=task)
+    if forecast is not None and len(forecast.mean) != m:
+        raise ValueError(f"the forecast must be of {m} candidates, but got {len(forecast.mean)}")
+    library = None if library is None else library.leave_out(name=task)
     sources = None
     if library is not None and len(library.tasks):
         sources = gather(library, targets, truth=truth, shots=shots, divergence=divergence)
-        if not sources.known.any():
-            sources = None
+        sources = sources if sources.known.any() else None
     measured = _measured(targets, labels if shots else None, truth=truth)
     scores = score_candidates(measured=measured, sources=sources, n=m)
-
-    in_library = np.isfinite(scores.average)
-    if forecast is not None and sources is not None and not forecast.screened.all():
-        # next to others that only the forecast places; it has the few outcomes of own searches in it
-        in_library &= np.isfinite(sources.truth).sum(axis=1) >= _ENOUGH_SOURCES
-    has_images = np.array([target.features.size > 0 and target.text_features.size > 0 for target in targets])
     labelled = bool(shots) and any(name in measured for name in LABEL_SIGNALS)
-    score, sd = scores.score, np.where(in_library | has_images, scores.sd, _UNKNOWN_SD)
-    published = np.zeros(m, dtype=np.bool_)
-    if forecast is not None:
-        foreseen, foreseen_sd = in_standard_units(
-            forecast, scores.score if has_images.any() else None, news=not labelled
-        )
-        score, sd = np.where(in_library, score, foreseen), np.where(in_library, sd, foreseen_sd)
-        published = forecast.published
-    errors = np.outer(sd, sd) * (np.eye(m) if correlation is None else correlation)
-    chances = simulate_ranks(score, errors, seed=seed)
+    placed = _placed(targets, scores, sources=sources, forecast=forecast, labelled=labelled)
+    errors = np.outer(placed.sd, placed.sd) * (np.eye(m) if correlation is None else correlation)
+    chances = simulate_ranks(placed.score, errors, seed=seed)
     raw = {**measured, "average": scores.average, "dcd": scores.dcd}
     ids = [target.candidate for target in targets]
     lines = [
         RankedCandidate(
             candidate=ids[i],
-            score=float(score[i]),
-            sd=float(sd[i]),
-            prior=float(scores.prior[i]) if in_library[i] else None,
-            evidence=float(scores.evidence[i]) if labelled and has_images[i] else None,
+            score=float(placed.score[i]),
+            sd=float(placed.sd[i]),
+            prior=float(scores.prior[i]) if placed.in_library[i] else None,
+            evidence=float(scores.evidence[i]) if labelled and placed.embedded[i] else None,
             p_best=float(chances.p_best[i]),
             p_top5=float(chances.p_top5[i]),
             rank_interval=Interval(low=float(chances.low[i]), high=float(chances.high[i])),
-            basis=_basis(
-                library=bool(in_library[i]),
-                labels=labelled and bool(has_images[i]),
-                images=bool(has_images[i]),
-                published=bool(published[i]),
-            ),
+            basis=placed.basis(i),
             signals={name: float(values[i]) for name, values in sorted(raw.items()) if np.isfinite(values[i])},
         )
-        for i in sorted(range(m), key=lambda i: (-score[i], ids[i]))
+        for i in sorted(range(m), key=lambda i: (-placed.score[i], ids[i]))
     ]
     return Ranking(
         task=task,
         ranked=tuple(lines),
         failures=dict(failures or {}),
-        notes=_notes(sources, scores, shots=shots, truth=truth, in_library=int(in_library.sum()), m=m),
+        notes=_notes(sources, scores, shots=shots, truth=truth, in_library=placed.in_library),
     )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Placed:
+    """Scores (M,) of the candidates in standard units, and what each rests on."""
+
+    score: FloatArray
+    sd: FloatArray
+    in_library: NDArray[np.bool_]
+    embedded: NDArray[np.bool_]
+    published: NDArray[np.bool_]
+    labelled: bool
+
+    def basis(self, i: int) -> Basis:
+        """What the score of candidate i rests on."""
+        labels = self.labelled and self.embedded[i]
+        if self.in_library[i]:
+            return Basis.LIBRARY_AND_LABELS if labels else Basis.LIBRARY
+        if self.embedded[i]:
+            return Basis.LABELS if labels else Basis.IMAGES
+        return Basis.PUBLISHED if self.published[i] else Basis.NOTHING
+
+
+def _placed(
+    targets: Sequence[Measurement],
+    scores: Scores,
+    *,
+    sources: Sources | None,
+    forecast: Forecast | None,
+    labelled: bool,
+) -> _Placed:
+    """Candidates of the library by their scores, others by the forecast, or by their signals where there is none."""
+    in_library = np.isfinite(scores.average)
+    embedded = np.array([target.features.size > 0 and target.text_features.size > 0 for target in targets])
+    score, sd = scores.score, np.where(in_library | embedded, scores.sd, _UNKNOWN_SD)
+    published = np.zeros(len(targets), dtype=np.bool_)
+    if forecast is not None:
+        if sources is not None and not forecast.screened.all():
+            # next to others that only the forecast places; it has the few outcomes of own searches in it
+            in_library &= np.isfinite(sources.truth).sum(axis=1) >= _ENOUGH_SOURCES
+        foreseen, foreseen_sd = in_standard_units(forecast, score if embedded.any() else None, news=not labelled)
+        score, sd = np.where(in_library, score, foreseen), np.where(in_library, sd, foreseen_sd)
+        published = forecast.published
+    return _Placed(score=score, sd=sd, in_library=in_library, embedded=embedded, published=published, labelled=labelled)
+
+
 def _notes(
-    sources: Sources | None, scores: Scores, *, shots: int, truth: Truth, in_library: int, m: int
+    sources: Sources | None, scores: Scores, *, shots: int, truth: Truth, in_library: NDArray[np.bool_]
 ) -> tuple[str, ...]:
     seen = f"{shots} labels a class" if shots else "no labels"
     notes = [f"trust: {', '.join(f'{share:.0%} {kind}' for kind, share in scores.trust.items())} ({seen})"]
@@ -203,7 +219,7 @@ def _notes(
     what = "accuracy after tuning" if truth == "tuned" else "zero-shot accuracy"
     learned = f"learned on {scores.sources} source tasks ({what})" if scores.sources else "fixed: too few source tasks"
     notes.append(f"weights {learned}")
-    notes.append(f"{in_library} of {m} candidates are in the library")
+    notes.append(f"{in_library.sum()} of {len(in_library)} candidates are in the library")
     if sources.shots and sources.shots != shots:
         notes.append(f"weights are those of {sources.shots} labels a class, the nearest that the library has")
     if not sources.profiled:

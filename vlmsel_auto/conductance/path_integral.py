@@ -21,7 +21,14 @@ from torch import Tensor, nn
 
 from vlmsel_auto.conductance.batches import RUNNING, Batches, enough_for_passes, even
 from vlmsel_auto.conductance.blocks import to_rows
-from vlmsel_auto.conductance.contraction import Part, Running, contract_levels, differences, estimate_error, interleave
+from vlmsel_auto.conductance.contraction import (
+    Part,
+    RunningSum,
+    contract_levels,
+    differences,
+    estimate_error,
+    interleave,
+)
 from vlmsel_auto.conductance.footprint import Footprint, check_ends, measure
 from vlmsel_auto.conductance.quadrature import Rule
 from vlmsel_auto.conductance.scalars import Scalar
@@ -33,7 +40,7 @@ from vlmsel_auto.records import FloatArray, IntArray
 
 @dataclass(kw_only=True)
 class Arrays:
-    """The engine's scratch, filled while it runs; shapes as in ``layer.Conductance``."""
+    """What a `PathIntegral` fills while it runs; shapes as in ``layer.Conductance``."""
 
     activity: FloatArray  # (n, B)
     signed: FloatArray  # (n, B) sum of C
@@ -94,7 +101,7 @@ class Arrays:
 
 
 @dataclass(kw_only=True)
-class Engine:
+class PathIntegral:
     """One call of ``conductance``."""
 
     visual: nn.Module
@@ -111,8 +118,8 @@ class Engine:
     foot: Footprint = field(init=False)
     order: torch.memory_format = field(init=False, default=torch.contiguous_format)
 
-    def run(self) -> Arrays:
-        """Fill and return the arrays."""
+    def run(self) -> None:
+        """Fill the arrays."""
         with self._sweep(tuple(range(len(self.names)))) as sweep:
             self.foot, self.order = measure(sweep, self.images[[0, -1]], self.scalar)
         self.arrays = Arrays.empty(self.foot, images=len(self.images), neurons=self.keep_neurons)
@@ -120,7 +127,6 @@ class Engine:
             self._climb(np.arange(len(self.images)), 0, None)
         moved = ((self.images - self.start).flatten(1).abs().amax(dim=1) > 0).cpu().numpy()
         check_ends(self.arrays.ends[moved], self.scalar)
-        return self.arrays
 
     def _sweep(self, group: tuple[int, ...]) -> Sweep:
         return Sweep(self.visual, [self.names[index] for index in group], precision=self.precision)
@@ -222,7 +228,7 @@ class Engine:
         self, chosen: IntArray, rule: Rule, group: tuple[int, ...], note: Callable[[int, Sequence[Tensor]], None]
     ) -> None:
         """Sweep ``chosen`` images at the points of a local ``rule`` piece by piece, without keeping the pieces."""
-        running = {block: Running(rule) for block in group}
+        running = {block: RunningSum(rule) for block in group}
 
         def consume(first: int, block: int, part: Part) -> None:
             running[block].add(part, first)
