@@ -25,7 +25,7 @@ from rich.console import Console
 from selenium import webdriver
 
 from vlmsel_auto.library.places import open_library
-from vlmsel_auto.reporting import views
+from vlmsel_auto.reporting import html_page
 from vlmsel_auto.reporting.canvas import BLUE, FAINT, INK, Drawing, canvas, percent, styled
 from vlmsel_auto.reporting.panel import panel
 from vlmsel_auto.reporting.report import SearchReport, load
@@ -124,7 +124,7 @@ def write(workdir: Path) -> None:
     report = load(workdir)
     (PLACE / "terminal.svg").write_text(terminal(report), encoding="utf-8")
     (PLACE / "report.webp").write_bytes(page(workdir / "report" / "report.html"))
-    drawn = views.drawings(report)
+    drawn = html_page.drawings(report)
     for name, draw in {**{name: drawn[name] for name in _PLOTS}, "conductance": conductance, "loop": loop}.items():
         (PLACE / f"{name}.svg").write_text(draw()._repr_svg_() + "\n", encoding="utf-8")
     for path in sorted(PLACE.iterdir()):

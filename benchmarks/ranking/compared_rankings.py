@@ -29,7 +29,7 @@ from benchmarks.ranking.compared_scores import LABELLED, TEXT_SCORES, UNLABELLED
 from benchmarks.ranking.dcd_authors import AUTHORS, authors_weights
 from benchmarks.ranking.research import Research, joined
 from vlmsel_auto.bench.case import Case
-from vlmsel_auto.bench.rankings import RANKINGS, Ranking, weighted_rank
+from vlmsel_auto.bench.rankings import RANKINGS, Ranker, weighted_rank
 from vlmsel_auto.bench.run import run_bench
 from vlmsel_auto.library.file import load
 from vlmsel_auto.library.places import default_library_path
@@ -112,7 +112,7 @@ def modelgpt(case: Case) -> list[FloatArray]:
     return one(regressed(sources, case.source_truth, target))
 
 
-def dcd_authors_ranking(found: Research) -> Ranking:
+def dcd_authors_ranking(found: Research) -> Ranker:
     """DCD as its authors compute it, of the profiles with F = norm of the embedding."""
 
     def rank(case: Case) -> list[FloatArray]:
@@ -123,13 +123,13 @@ def dcd_authors_ranking(found: Research) -> Ranking:
     return rank
 
 
-def rankings(found: Research) -> dict[str, Ranking]:
+def rankings(found: Research) -> dict[str, Ranker]:
     """Every ranking by name; the library of its cases is one that was `joined` with these research figures."""
 
-    def signal(name: str) -> Ranking:
+    def signal(name: str) -> Ranker:
         return lambda case: one(case.signal(name))
 
-    def evidence(name: str) -> Ranking:
+    def evidence(name: str) -> Ranker:
         return lambda case: case.evidence(name)
 
     def total(case: Case) -> FloatArray:

@@ -16,7 +16,7 @@ from scipy import stats
 
 from benchmarks.ranking.research import Research
 from vlmsel_auto.bench.case import Case
-from vlmsel_auto.bench.rankings import Ranking
+from vlmsel_auto.bench.rankings import Ranker
 from vlmsel_auto.ranking.evidence.zeroshot import cosines
 from vlmsel_auto.ranking.scaling import standardise
 from vlmsel_auto.records import FloatArray
@@ -87,7 +87,7 @@ def standardised_gaps(found: Research, m: int) -> FloatArray:
     return gaps
 
 
-def ranking(found: Research) -> Ranking:
+def ranking(found: Research) -> Ranker:
     """SWAB on the class statistics of a library's candidates and tasks."""
 
     def rank(case: Case) -> list[FloatArray]:

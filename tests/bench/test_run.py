@@ -1,7 +1,6 @@
 """run.py on a drawn world: what must win wins, libraries that lack data lack rows, the sink hears."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -83,7 +82,7 @@ def test_calibration_counts_every_claim_of_the_fused_ranking(table):
     assert sum(one.n for one in table.calibration.top5) == table.calibration.n
     assert np.sum([one.seen * one.n for one in table.calibration.best]) == pytest.approx(10 * draws * runs)
     assert table.calibration.coverage > 0.8
-    assert json.loads(table.to_json())["calibration"]["coverage"] == table.calibration.coverage
+    assert table.record()["calibration"]["coverage"] == table.calibration.coverage
 
 
 def test_rescaled_logits_leave_every_row_as_it_was(library, table):

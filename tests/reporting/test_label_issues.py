@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 
 from helpers.report_world import doubted, judged, make_report, pictured
 from vlmsel_auto.recordjson import decode, encode
-from vlmsel_auto.reporting import views
+from vlmsel_auto.reporting import html_page
 from vlmsel_auto.reporting.label_issues import LabelIssues, Opinion, contradicting_pairs, miniatures, suspect
 
 PLANTED = np.arange(0, 200, 20)  # rows whose labels are wrong
@@ -100,10 +100,10 @@ def test_the_page_shows_both_kinds_and_json_keeps_them():
     found = pictured(judged()[2], side=16)
     issues = doubted(found)
     assert decode(LabelIssues, encode(issues)) == issues
-    page = views.html(make_report(label_issues=issues))
+    page = html_page.html(make_report(label_issues=issues))
     assert "Probably mislabelled: 29 images" in page
     assert "Near-duplicates that are labelled differently: 17 pairs" in page
     assert f"label: {found.surest[0].true}" in page
     assert page.count("<img ") == len(found.surest) + 2 * len(issues.near_duplicates)
-    assert "<img" not in views.html(make_report(label_issues=doubted(judged()[2], thumbnails=False)))
-    assert "Which labels are doubtful?" not in views.html(make_report())
+    assert "<img" not in html_page.html(make_report(label_issues=doubted(judged()[2], thumbnails=False)))
+    assert "Which labels are doubtful?" not in html_page.html(make_report())

@@ -12,7 +12,7 @@ from sklearn.metrics import confusion_matrix
 
 from helpers.report_world import judged, make_report, pictured
 from vlmsel_auto.recordjson import decode, encode
-from vlmsel_auto.reporting import classifier_plots, views
+from vlmsel_auto.reporting import html_page, plots
 from vlmsel_auto.reporting.mistakes import BINS, SHOWN, Mistakes, judge, with_thumbnails
 from vlmsel_auto.tuning import final_score
 
@@ -64,7 +64,7 @@ def test_a_classifier_without_mistakes_has_none():
     found = judge(np.eye(2)[labels], labels=labels, classes=["a", "b"], paths=["x", "y", "z"], split="test")
     assert (found.surest, found.confusions) == ((), ())
     assert found.reliability[0].right == 1.0
-    page = views.html(make_report(mistakes=found))
+    page = html_page.html(make_report(mistakes=found))
     assert "3 right, 0 wrong" in page
     assert "The surest mistakes" not in page
 
@@ -89,7 +89,7 @@ def test_the_record_survives_json():
 
 def test_the_page_shows_the_images_and_stays_small():
     found = pictured(judged(classes=8)[2])
-    page = views.html(make_report(mistakes=found))
+    page = html_page.html(make_report(mistakes=found))
     assert page.count('src="data:image/jpeg;base64,') == 2 * SHOWN
     assert len(page.encode()) < 3_000_000
     assert page.count("<svg ") == 4 + 3
@@ -101,7 +101,7 @@ def test_the_page_shows_the_images_and_stays_small():
 
 def test_the_page_without_images_names_the_files_alone():
     found = judged(split="validation")[2]
-    page = views.html(make_report(mistakes=found))
+    page = html_page.html(make_report(mistakes=found))
     assert "<img" not in page
     assert found.surest[0].path in page
     assert "did not learn from (validation)" in page
@@ -112,7 +112,7 @@ def test_names_are_escaped():
     found = judge(
         np.array([[0.2, 0.8], [0.3, 0.7]]), labels=labels, classes=["<b>$a$", "b"], paths=["<i>.png", "x"], split="test"
     )
-    page = views.html(make_report(mistakes=found))
+    page = html_page.html(make_report(mistakes=found))
     assert "<b>$a$" not in page
     assert "<i>.png" not in page
     assert "&lt;b&gt;$a$" in page
@@ -121,17 +121,17 @@ def test_names_are_escaped():
 @pytest.mark.parametrize("classes", [2, 3, 16, 30, 31, 200])
 def test_many_classes_keep_the_page_readable(classes):
     found = judged(classes=classes, count=400)[2]
-    page = views.html(make_report(mistakes=found))
-    assert ("True classes against" in page) is (classes <= classifier_plots.MOST_CLASSES)
+    page = html_page.html(make_report(mistakes=found))
+    assert ("True classes against" in page) is (classes <= plots.MOST_CLASSES)
     assert ("the lowest first: 40 of 200 classes, all stand in the figures below." in page) is (classes == 200)
-    for draw in (classifier_plots.recall_by_class, classifier_plots.reliability):
+    for draw in (plots.recall_by_class, plots.reliability):
         ET.fromstring(draw(found).svg())  # noqa: S314 - our own output
     assert len(page.encode()) < 3_000_000
 
 
 def test_a_matrix_counts_and_colours_its_cells():
     found = judged(classes=3)[2]
-    drawing = classifier_plots.confusion_matrix(found)
+    drawing = plots.confusion_matrix(found)
     cells = [(patch.get_y() + 0.5, patch.get_x() + 0.5) for patch in drawing.axes[0].patches]
     assert len(cells) == len([one for one in found.classes if one.right]) + len(found.confusions)
     texts = {text.get_text() for text in drawing.axes[0].texts}

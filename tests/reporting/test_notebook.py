@@ -14,7 +14,7 @@ from vlmsel_auto.errors import InputError, MissingDependency
 from vlmsel_auto.events import Notice
 from vlmsel_auto.pipeline.result import RankResult, SearchResult
 from vlmsel_auto.records import StoppedBy
-from vlmsel_auto.reporting import views
+from vlmsel_auto.reporting import html_page
 from vlmsel_auto.reporting.notebook import NotebookSink, ranking_frame, trials_frame
 
 
@@ -44,7 +44,7 @@ def cells(html):
 @pytest.fixture
 def result(tmp_path):
     report = make_report()
-    views.write(report, tmp_path)
+    html_page.write(report, tmp_path)
     return SearchResult(
         best=report.best, ensemble=None, trials=report.trials, ranking=RankResult.of(report.ranking),
         agreement=report.agreement, seconds=1.0, workdir=tmp_path, report_dir=tmp_path, stopped_by=StoppedBy.BUDGET,

@@ -10,7 +10,7 @@ import pytest
 
 from helpers.report_world import make_ranking, make_trial
 from vlmsel_auto.reporting import plots
-from vlmsel_auto.reporting.report import Outcome
+from vlmsel_auto.reporting.report import TunedCandidate
 from vlmsel_auto.reporting.tradeoff import Tradeoff
 
 
@@ -33,7 +33,7 @@ def parse(svg):
 
 def point(label, predicted, actual, *, origin="planned", validation=None, test=None):
     trial = make_trial(0, label, validation=validation, test=test, origin=origin)
-    return Outcome(
+    return TunedCandidate(
         candidate=label, predicted=None, predicted_rank=predicted, predicted_among_tuned=predicted, actual_rank=actual,
         accuracy=0.5, trial=trial,
     )  # fmt: skip

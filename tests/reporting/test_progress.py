@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from helpers.report_world import make_ranking, make_trial
 from vlmsel_auto.events import (
     DownloadProgress,
     Notice,
@@ -30,76 +31,36 @@ from vlmsel_auto.events import (
     TrialFinished,
     TrialStarted,
 )
-from vlmsel_auto.records import (
-    Basis,
-    Budget,
-    Interval,
-    RankedCandidate,
-    Ranking,
-    TrialOrigin,
-    TrialResult,
-    TrialSpec,
-    TrialState,
-)
+from vlmsel_auto.records import Budget, Interval
 from vlmsel_auto.reporting.board import Board, remaining, status, update
 from vlmsel_auto.reporting.formatting import (
     clean,
     clock,
     describe,
     duration,
-    interval,
     number,
     percent,
     plan_text,
     plural,
+    share_interval,
     sparkline,
 )
+from vlmsel_auto.reporting.live_screen import chosen_rows, render
 from vlmsel_auto.reporting.progress import PlainSink, RichSink
-from vlmsel_auto.reporting.screen import chosen_rows, render
-
-SETTINGS = {
-    "probe": {"learning_rate": 1e-3, "weight_decay": 1e-4},
-    "finetune": {"learning_rate": 1e-3, "weight_decay": 1e-4, "augmentation": 0.25},
-}
 
 
-def spec(candidate="ViT-Mi-8-64.all-l", method="finetune"):
-    return TrialSpec(candidate=candidate, method=method, settings=SETTINGS[method], epochs=4, seed=0)
+def spec(candidate="ViT-Mi-8-64.all-l"):
+    return make_trial(0, candidate, method="finetune").spec
 
 
-def result(number, validation=0.9, state=TrialState.COMPLETE, candidate="ViT-Mi-8-64.all-l"):
-    return TrialResult(
-        number=number,
-        spec=spec(candidate),
-        state=state,
-        origin=TrialOrigin.PLANNED,
-        validation=validation if state == "complete" else None,
-        test=validation - 0.02 if state == "complete" else None,
-        curve=(0.5, 0.7, validation),
-        epochs_run=3,
-        seconds=12.0,
-        reason="" if state == "complete" else "ran out of memory",
-    )
+def result(number, validation=0.9, state="complete", candidate="ViT-Mi-8-64.all-l"):
+    known = {"validation": validation, "test": validation - 0.02} if state == "complete" else {}
+    trial = make_trial(number, candidate, state=state, method="finetune", **known)
+    return replace(trial, seconds=12.0, reason="" if state == "complete" else "ran out of memory")
 
 
 def ranking(count=20):
-    return Ranking(
-        task="t",
-        ranked=tuple(
-            RankedCandidate(
-                candidate=f"candidate-{place:02d}",
-                score=2.0 - 0.1 * place,
-                sd=0.3,
-                prior=None,
-                evidence=None,
-                p_best=0.5 / (place + 1),
-                p_top5=0.5,
-                rank_interval=Interval(low=1, high=5),
-                basis=Basis.LIBRARY_AND_LABELS,
-            )
-            for place in range(count)
-        ),
-    )
+    return make_ranking([f"candidate-{place:02d}" for place in range(count)])
 
 
 def story(trials=6):
@@ -225,7 +186,7 @@ def test_status_names_the_stage_while_no_trial_runs():
     assert status(made, 1.0) == "getting ready for 1.0 s"
     update(made, StageStarted(stage="screenings", total=20), 1.0)
     update(made, StageProgress(stage="screenings", done=5, text="RN50/openai"), 11.0)
-    assert status(made, 21.0) == "looks for 20 s, 5 of 20, RN50/openai, about 1:00 left"
+    assert status(made, 21.0) == "screenings for 20 s, 5 of 20, RN50/openai, about 1:00 left"
     update(made, StageFinished(stage="screenings", seconds=80.0), 81.0)
     assert status(made, 82.0) == ""
 
@@ -416,8 +377,8 @@ def test_small_words():
     assert percent(None) == "-"
     assert number(-0.001) == "0.00"
     assert number(-0.5) == "-0.50"
-    assert interval(0.1, 0.25) == "0.10 to 0.25"
-    assert interval(None, 0.2) == ""
+    assert share_interval(Interval(low=0.1, high=0.25)) == "10.0 % to 25.0 %"
+    assert share_interval(None) == "-"
     assert [plural(1, "class"), plural(2, "class"), plural(1200, "image")] == ["1 class", "2 classes", "1,200 images"]
     assert [plural(3, "epoch"), plural(2, "batch")] == ["3 epochs", "2 batches"]
 

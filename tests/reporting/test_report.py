@@ -25,7 +25,7 @@ from vlmsel_auto.records import (
     Ranking,
     StoppedBy,
 )
-from vlmsel_auto.reporting import views as report_views
+from vlmsel_auto.reporting import html_page
 from vlmsel_auto.reporting.panel import panel
 from vlmsel_auto.reporting.report import (
     Baseline,
@@ -83,7 +83,7 @@ def text_of(renderable, width=120):
 
 @pytest.fixture(scope="module")
 def page():
-    return report_views.html(make_report())
+    return html_page.html(make_report())
 
 
 def test_best_trial_of_a_candidate_is_its_highest_complete_validation():
@@ -106,7 +106,7 @@ def test_the_row_of_the_chosen_candidate_is_the_chosen_trial():
     report = make_report(trials=(first, higher, chosen, make_trial(6, NAMES[0], validation=0.9)), best=best)
     assert report.outcomes[0].trial == chosen
     label = label_of("finetune")
-    marked = re.search(r'<tr class="top"><td class="n">1</td>.*?</tr>', report_views.html(report))[0]
+    marked = re.search(r'<tr class="top"><td class="n">1</td>.*?</tr>', html_page.html(report))[0]
     assert label in marked
     row = next(line for line in text_of(panel(report)).splitlines() if f"2 of 6  {NAMES[1]}" in line)
     assert label in row
@@ -148,7 +148,7 @@ def test_candidates_without_a_finished_trial_are_told_in_words():
 def test_a_mixture_of_methods_is_told_in_words():
     told = mixed_text(make_report())
     assert told.startswith("Each candidate counts by its best trial: 1 of 4 by fine-tuning")
-    assert told.replace("'", "&#39;") in report_views.html(make_report())
+    assert told.replace("'", "&#39;") in html_page.html(make_report())
     probes = tuple(trial for trial in make_report().trials if trial.spec.method == "probe")
     assert mixed_text(make_report(trials=probes)) == ""
     assert mixed_text(make_report(trials=())) == ""
@@ -159,7 +159,7 @@ def test_the_chosen_model_is_the_marked_one_not_the_best_on_test():
     assert report.outcomes[0].candidate == NAMES[1]
     marked = re.findall(
         r'<tr class="top"><td class="n">\d+</td><td class="n">[^<]*</td><td class="id">([^<]*)</td>',
-        report_views.html(report),
+        html_page.html(report),
     )
     assert marked == [NAMES[0]]
 
@@ -211,7 +211,7 @@ def test_wrong_field_is_named(tmp_path):
 
 
 def test_a_folder_name_that_is_no_utf8_does_not_cost_the_report(tmp_path):
-    report_views.write(make_report(command="vlmsel-auto search \udcff", workdir="\udcff"), tmp_path)
+    html_page.write(make_report(command="vlmsel-auto search \udcff", workdir="\udcff"), tmp_path)
     assert load(tmp_path).workdir == "?"
     assert "vlmsel-auto search" in (tmp_path / "report.html").read_text("utf-8")
 
@@ -281,7 +281,7 @@ def test_page_says(expected, page):
 def test_a_tau_of_equal_figures_is_a_dash_with_its_reason():
     equal = agreement(np.arange(5.0), np.full(5, 0.8))
     report = make_report(agreement=equal, baselines=(Baseline(name="alike", agreement=equal, note="its own"),))
-    rows = re.findall(r"<tr[^>]*><td class=\"id\">(?:this search|alike).*?</tr>", report_views.html(report))
+    rows = re.findall(r"<tr[^>]*><td class=\"id\">(?:this search|alike).*?</tr>", html_page.html(report))
     assert [row.count('<td class="n">-</td>') for row in rows] == [3, 3]
     assert "all 5 came out equal" in rows[0]
     assert "all 5 came out equal, so there is no order to predict" in text_of(panel(report))
@@ -293,7 +293,7 @@ def test_page_of_a_search_without_success():
     report = make_report(
         trials=failed, best=None, agreement=nothing, baselines=(), bad_files=(), stopped_by=StoppedBy.ALL_FAILED
     )
-    page = report_views.html(report)
+    page = html_page.html(report)
     parsed(page)
     assert "No trial succeeded" in page
     assert "Every file of the folder could be used." in page
@@ -302,7 +302,7 @@ def test_page_of_a_search_without_success():
 
 def test_without_a_finished_trial_nothing_is_said_to_have_failed():
     cut = make_report(trials=(make_trial(0, NAMES[0], state="pruned"),), best=None, stopped_by=StoppedBy.BUDGET)
-    for shown in (report_views.html(cut), text_of(panel(cut))):
+    for shown in (html_page.html(cut), text_of(panel(cut))):
         assert "No trial was finished: the same command with more time goes on from here." in shown
         assert "trial failed" not in shown
 
@@ -316,19 +316,19 @@ def test_page_of_an_interrupted_search_with_nothing_at_all():
         stopped_by=StoppedBy.INTERRUPTED,
         stage_seconds={},
     )
-    page = report_views.html(report)
+    page = html_page.html(report)
     assert parsed(page).tags.count("svg") == 0
     assert "goes on" in page
 
 
 def test_page_is_the_same_every_time(page):
-    assert report_views.html(make_report()) == page
+    assert html_page.html(make_report()) == page
 
 
 def test_many_bad_files_are_cut_in_the_page_but_not_in_the_record(tmp_path):
     files = tuple(BadFile(path=f"f{number}.png", reason="empty") for number in range(700))
     report = make_report(bad_files=files)
-    page = report_views.html(report)
+    page = html_page.html(report)
     assert "f499.png" in page
     assert "f500.png" not in page
     assert "and 200 more in report.json" in page
@@ -336,7 +336,7 @@ def test_many_bad_files_are_cut_in_the_page_but_not_in_the_record(tmp_path):
 
 
 def test_write_makes_both_files(tmp_path):
-    path = report_views.write(make_report(), tmp_path)
+    path = html_page.write(make_report(), tmp_path)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["report.html", "report.json"]
     assert path.read_text("utf-8").startswith("<!doctype html>")
 
@@ -381,14 +381,14 @@ def test_an_ensemble_is_told_beside_the_best_model(tmp_path):
     told = text_of(panel(replace(report, ensemble=exact), report_dir=tmp_path))
     assert "calibration error 3.1 % (exact probabilities: 2.9 %) on 64 test images" in told
     beside = "calibration error of the pool (exact probabilities: 2.9 %)</dt><dd>3.1 %</dd>"
-    assert beside in report_views.html(replace(report, ensemble=exact))
+    assert beside in html_page.html(replace(report, ensemble=exact))
     assert load(save_json(report, tmp_path)) == report
     said = text_of(panel(report, report_dir=tmp_path))
     assert "Pool  of 2 models: validation 87.5 % of 64 images, test 93.8 %; /out/e" in said
     assert "95 % interval 85.0 % to 97.5 %, calibration error 3.1 % on 64 test images; 3.4 million parameters" in said
-    assert "calibration error of the pool</dt><dd>3.1 %" in report_views.html(report)
-    assert "pool of 2, test</dt><dd>93.8 %" in report_views.html(report)
-    assert "pool of" not in report_views.html(make_report())
+    assert "calibration error of the pool</dt><dd>3.1 %" in html_page.html(report)
+    assert "pool of 2, test</dt><dd>93.8 %" in html_page.html(report)
+    assert "pool of" not in html_page.html(make_report())
 
 
 @pytest.mark.parametrize(
@@ -396,7 +396,7 @@ def test_an_ensemble_is_told_beside_the_best_model(tmp_path):
 )
 def test_the_metric_is_named(metric, named):
     report = make_report(task=replace(make_report().task, metric=metric))
-    assert f"<dt>test {named or 'accuracy'}</dt>" in report_views.html(report)
+    assert f"<dt>test {named or 'accuracy'}</dt>" in html_page.html(report)
     said = text_of(panel(report))
     assert ("test 91.0 % (" + named + ")" in said) if named else ("test 91.0 %" in said and "(accuracy)" not in said)
 

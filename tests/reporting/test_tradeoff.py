@@ -9,7 +9,7 @@ from rich.console import Console
 from helpers.report_world import NAMES, make_report
 from vlmsel_auto.planning.objective import Objective
 from vlmsel_auto.records import EnsembleModel
-from vlmsel_auto.reporting import views
+from vlmsel_auto.reporting import html_page
 from vlmsel_auto.reporting.panel import panel
 from vlmsel_auto.reporting.tradeoff import tradeoffs
 
@@ -33,7 +33,7 @@ def test_a_model_of_unknown_latency_is_left_out_and_without_any_there_is_nothing
     some = replace(known, candidates=tuple(one for one in known.candidates if one.id != NAMES[0]))
     assert NAMES[0] not in [each.name for each in tradeoffs(some)]
     assert tradeoffs(make_report()) == ()
-    assert "What does accuracy cost?" not in views.html(make_report())
+    assert "What does accuracy cost?" not in html_page.html(make_report())
 
 
 def test_a_pool_costs_the_passes_of_all_its_members():
@@ -46,7 +46,7 @@ def test_a_pool_costs_the_passes_of_all_its_members():
     assert pooled.latency == pytest.approx(0.004 + 0.004 + 0.010)
     assert pooled.name == "pool of 3"
     assert pooled.on_front  # slowest, and the most accurate
-    page = views.html(report(ensemble=pool))
+    page = html_page.html(report(ensemble=pool))
     assert "What does accuracy cost?" in page
     assert "pool of 3" in page
     assert "18 ms" in page
@@ -59,10 +59,10 @@ def test_worth_is_what_the_objective_leaves():
         [each.accuracy - 0.02 * np.log2(each.latency / 0.01) for each in found]
     )
     assert {each.memory for each in found} == {None}
-    page = views.html(known)
+    page = html_page.html(known)
     assert '<th class="n">worth</th>' in page
     assert "latency=2" in page
-    assert '<th class="n">worth</th>' not in views.html(report())
+    assert '<th class="n">worth</th>' not in html_page.html(report())
     console = Console(width=120, record=True, file=StringIO())
     console.print(panel(known))
     assert "latency=2: worth" in console.export_text()

@@ -19,7 +19,7 @@ from vlmsel_auto.ranking.scores import score_candidates
 from vlmsel_auto.ranking.sources import images_behind
 from vlmsel_auto.records import FloatArray
 
-Ranking: TypeAlias = Callable[[Case], list[FloatArray]]
+Ranker: TypeAlias = Callable[[Case], list[FloatArray]]
 
 BASE: Final = "average_rank"  # the ranking that gains are over
 _REPLICATES: Final = 20  # simulated pairs of test splits
@@ -75,7 +75,7 @@ def _dcd(case: Case) -> list[FloatArray]:
     return [score_candidates(measured={}, sources=sources, n=len(case.rows)).dcd] if sources.profiled else []
 
 
-RANKINGS: Final[Mapping[str, Ranking]] = {
+RANKINGS: Final[Mapping[str, Ranker]] = {
     "random": lambda case: [np.zeros(len(case.rows))],  # ties are averaged over all orders: the exact expectation
     BASE: lambda case: [average_rank(case.source_truth)],
     "dcd": _dcd,

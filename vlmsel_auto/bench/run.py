@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
 from vlmsel_auto.bench.calibration import Claims, calibration, claims
 from vlmsel_auto.bench.case import Case
-from vlmsel_auto.bench.rankings import BASE, RANKINGS, WITHOUT_CONDUCTANCE, Ranking, replicate_scores
+from vlmsel_auto.bench.rankings import BASE, RANKINGS, WITHOUT_CONDUCTANCE, Ranker, replicate_scores
 from vlmsel_auto.bench.table import MEASURES, BenchRow, BenchTable, Worth
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
@@ -41,6 +42,33 @@ def _filled(score: FloatArray) -> FloatArray:
     return np.where(known, score, float(np.median(score[known])) if known.any() else 0.0)
 
 
+@dataclass(kw_only=True, eq=False)
+class _Tally:
+    """What rankings came to on the targets so far."""
+
+    figures: dict[str, dict[str, FloatArray]] = field(default_factory=dict)  # ranking -> target -> `MEASURES`
+    seconds: dict[str, float] = field(default_factory=dict)  # ranking -> a candidate, summed over targets
+    claims: list[Claims] = field(default_factory=list)  # of the fused ranking
+
+    def add(self, case: Case, target: str, rankings: Mapping[str, Ranker]) -> None:
+        """Measure every ranking on one more target."""
+        for name, ranking in rankings.items():
+            start = time.perf_counter()
+            scores = ranking(case)
+            spent = time.perf_counter() - start
+            if scores:
+                self.seconds[name] = self.seconds.get(name, 0.0) + spent / len(scores) / len(case.rows)
+                measured = [_measure(_filled(score), one) for score in scores for one in case.truths]
+                self.figures.setdefault(name, {})[target] = np.mean(measured, axis=0)
+        if "fused" in rankings:
+            for fused in case.fused:
+                chances = case.chances(fused)
+                self.claims += [claims(chances, one) for one in case.truths]
+        if pairs := replicate_scores(case, case.truths):
+            ceiling = np.mean([_measure(score, one) for score, one in pairs], axis=0)
+            self.figures.setdefault("replicate_ceiling", {})[target] = ceiling
+
+
 def run_bench(
     library: Library,
     *,
@@ -48,7 +76,7 @@ def run_bench(
     shots: int = 16,
     seed: int = 0,
     divergence: Divergence = dcd,
-    rankings: Mapping[str, Ranking] = RANKINGS,
+    rankings: Mapping[str, Ranker] = RANKINGS,
     sink: Sink = discard,
 ) -> BenchTable:
     """Compare rankings on every task of a library.
@@ -77,39 +105,24 @@ def run_bench(
             f"a bench needs {_MIN_TASKS} tasks with at least {_MIN_CANDIDATES} candidates each, but got {len(usable)}"
         )
     names = [library.task_names[s] for s in usable]
-    figures: dict[str, dict[str, FloatArray]] = {}
-    seconds: dict[str, float] = {}
-    said: list[Claims] = []
+    tally = _Tally()
     began = time.perf_counter()
     sink(StageStarted(stage="ranking", total=len(usable), text="targets"))
     for done, (s, target) in enumerate(zip(usable, names, strict=True), start=1):
         case = Case(library=library, column=s, truth=truth, shots=shots, divergence=divergence, seed=seed)
-        for name, ranking in rankings.items():
-            start = time.perf_counter()
-            scores = ranking(case)
-            spent = time.perf_counter() - start
-            if scores:
-                seconds[name] = seconds.get(name, 0.0) + spent / len(scores) / len(case.rows) / len(usable)
-                measured = [_measure(_filled(score), one) for score in scores for one in case.truths]
-                figures.setdefault(name, {})[target] = np.mean(measured, axis=0)
-        if "fused" in rankings:
-            for fused in case.fused:
-                chances = case.chances(fused)
-                said += [claims(chances, one) for one in case.truths]
-        if pairs := replicate_scores(case, case.truths):
-            ceiling = np.mean([_measure(score, one) for score, one in pairs], axis=0)
-            figures.setdefault("replicate_ceiling", {})[target] = ceiling
+        tally.add(case, target, rankings)
         sink(StageProgress(stage="ranking", done=done, text=target))
     sink(StageFinished(stage="ranking", seconds=time.perf_counter() - began))
+    figures = tally.figures
     base = {name: float(values[0]) for name, values in figures[BASE].items()}
     order = [name for name in (*rankings, "replicate_ceiling") if name in figures]
     return BenchTable(
-        rows=tuple(_row(name, figures[name], base, seconds.get(name, 0.0), seed) for name in order),
+        rows=tuple(_row(name, figures[name], base, tally.seconds.get(name, 0.0) / len(usable), seed) for name in order),
         targets=tuple(names),
         candidates=len(library.candidates),
         truth=truth,
         shots=shots,
-        calibration=calibration(said),
+        calibration=calibration(tally.claims),
         conductance=_conductance(figures, seed=seed),
         notes=_notes(truth, figures, rankings) + _holes(accuracies[:, usable]),
     )
@@ -161,7 +174,7 @@ def _holes(accuracies: FloatArray) -> tuple[str, ...]:
 
 
 def _notes(
-    truth: Truth, figures: Mapping[str, Mapping[str, FloatArray]], rankings: Mapping[str, Ranking]
+    truth: Truth, figures: Mapping[str, Mapping[str, FloatArray]], rankings: Mapping[str, Ranker]
 ) -> tuple[str, ...]:
     notes = []
     left_out = [name for name in rankings if name not in figures]

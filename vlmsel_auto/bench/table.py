@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from vlmsel_auto.bench.calibration import Bin, Calibration
 from vlmsel_auto.bench.rankings import BASE
-from vlmsel_auto.cache import write_atomically
+from vlmsel_auto.cache import Json, write_atomically
 from vlmsel_auto.ranking.sources import Truth
+from vlmsel_auto.recordjson import encode
 from vlmsel_auto.records import Interval
 
 MEASURES: Final = ("ndcg5", "tau_b", "weighted_tau", "top5_overlap", "top1_loss", "top5_loss")
@@ -67,12 +68,12 @@ class BenchTable:
         """
         return {row.ranking: row for row in self.rows}[ranking]
 
-    def to_json(self) -> str:
-        """JSON text: ``{"rows": [...], "targets": n, ...}``; losses in percentage points."""
-        rows = [
+    def record(self) -> dict[str, Json]:
+        """JSON: ``{"rows": [...], "targets": n, ...}``; losses in percentage points."""
+        rows: list[Json] = [
             {
                 "ranking": row.ranking,
-                **figures(row, MEASURES),
+                **{name: round(float(getattr(row, name)), 6) for name in MEASURES},
                 "seconds": round(row.seconds, 6),
                 **difference("gain", row.gain, row.gain_interval),
                 "targets": row.targets,
@@ -80,18 +81,17 @@ class BenchTable:
             }
             for row in self.rows
         ]
-        record = {
+        return {
             "rows": rows,
             "targets": len(self.targets),
             "target_names": list(self.targets),
             "candidates": self.candidates,
             "truth": self.truth,
             "shots": self.shots,
-            "calibration": None if self.calibration is None else asdict(self.calibration),
-            "conductance": [asdict(each) for each in self.conductance],
+            "calibration": encode(self.calibration),
+            "conductance": encode(self.conductance),
             "notes": list(self.notes),
         }
-        return json.dumps(record, indent=1)
 
     def to_markdown(self) -> str:
         """A table for people, with what must be known to read it."""
@@ -134,7 +134,7 @@ class BenchTable:
 
     def write(self, folder: Path) -> None:
         """Write bench.json, bench.md and bench.svg into a folder."""
-        write_atomically(folder / "bench.json", (self.to_json() + "\n").encode())
+        write_atomically(folder / "bench.json", (json.dumps(self.record(), indent=1) + "\n").encode())
         write_atomically(folder / "bench.md", self.to_markdown().encode())
         self.plot(folder / "bench.svg")
 
@@ -155,11 +155,6 @@ class BenchTable:
         axes.set_yticks(range(len(self.rows)), [row.ranking for row in self.rows[::-1]])
         axes.set_xlabel("NDCG@5, interval of the gain over the average rank (dashed)")
         figure.savefig(path)
-
-
-def figures(row: object, names: Sequence[str]) -> dict[str, float]:
-    """Measures of a row for JSON."""
-    return {name: round(float(getattr(row, name)), 6) for name in names}
 
 
 def difference(name: str, mean: float, interval: Interval | None) -> dict[str, float | None]:

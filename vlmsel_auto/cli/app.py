@@ -78,12 +78,12 @@ def report(
     """Render report.html again from report.json and show the summary."""
     with guarded(debug=debug, as_json=as_json) as answer:
         from vlmsel_auto.recordjson import encode
-        from vlmsel_auto.reporting import panel, views
+        from vlmsel_auto.reporting import html_page, panel
         from vlmsel_auto.reporting.report import find, load
 
         folder = find(directory).parent
         loaded = load(folder)
-        page = views.write_html(loaded, folder)
+        page = html_page.write_html(loaded, folder)
         answer.json = encode(loaded)
         panel.show(loaded, report_dir=folder, to_stderr=as_json)
         if open_browser:

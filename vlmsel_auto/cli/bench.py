@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -45,8 +44,7 @@ def bench(
                 seed=seed,
                 sink=sink,
             )
-        text = table.to_json()
-        answer.json = json.loads(text)
+        answer.json = table.record()
         if output is not None:
             table.write(output)
             say(f"wrote bench.json, bench.md and bench.svg to {output}")

@@ -17,7 +17,7 @@ from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.pipeline.run import Run
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Candidate, StoppedBy, Task, TrialResult, TrialState
-from vlmsel_auto.reporting import views
+from vlmsel_auto.reporting import html_page
 from vlmsel_auto.reporting.evaluation import evaluate
 from vlmsel_auto.reporting.report import (
     RANKING_STAGE,
@@ -85,7 +85,7 @@ def conclude(run: Run, ranked: Ranked, finished: Finished, *, stopped: StoppedBy
         workdir=str(run.workdir),
     )
     directory = run.workdir / "report"
-    views.write(report, directory)
+    html_page.write(report, directory)
     session.sink(ReportWritten(directory=directory, best=best, ensemble=report.ensemble, agreement=report.agreement))
     return SearchResult.of(report, workdir=run.workdir, seconds=run.seconds)
 

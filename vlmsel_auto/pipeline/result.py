@@ -108,7 +108,7 @@ class SearchResult:
 
     def _plot(self, name: str) -> Figure:
         """A plot of the report; an InputError where it would say nothing."""
-        from vlmsel_auto.reporting.views import drawings  # imports matplotlib
+        from vlmsel_auto.reporting.html_page import drawings  # imports matplotlib
 
         drawn = drawings(load(self.report_dir))
         if name not in drawn:

@@ -38,7 +38,7 @@ class StageLine:
 
 
 @dataclass(kw_only=True, slots=True)
-class RunningTrial:
+class TrialLine:
     """One running trial and its validation metric by epoch."""
 
     spec: TrialSpec
@@ -59,7 +59,7 @@ class Board:
     ranking: Ranking | None = None
     updated: bool = False
     downloads: dict[str, DownloadProgress] = field(default_factory=dict)
-    running: dict[int, RunningTrial] = field(default_factory=dict)
+    running: dict[int, TrialLine] = field(default_factory=dict)
     trials: list[TrialResult] = field(default_factory=list)
     best: TrialResult | None = None  # the trial that would be chosen now
 
@@ -79,7 +79,7 @@ def update(board: Board, event: Event, now: float) -> None:
         case RankingReady():
             board.ranking, board.updated = event.ranking, event.updated
         case TrialStarted():
-            board.running[event.number] = RunningTrial(
+            board.running[event.number] = TrialLine(
                 spec=event.spec, why=event.why, started=now, epochs=event.spec.epochs
             )
         case TrialEpoch():
@@ -127,7 +127,7 @@ def remaining(line: StageLine, now: float) -> float | None:
     return None if gained <= 0 else max(0.0, (line.total - line.done) * spent / gained)
 
 
-def trial_remaining(trial: RunningTrial, now: float) -> float | None:
+def trial_remaining(trial: TrialLine, now: float) -> float | None:
     """Seconds that a running trial will still take at the pace of its epochs; None while unknown."""
     done = len(trial.curve)
     return (trial.epochs - done) * (now - trial.started) / done if 0 < done <= trial.epochs else None
@@ -171,7 +171,7 @@ def status(board: Board, now: float) -> str:
     return "; ".join(part for part in (*parts, f"leading: {leading}" if leading else "") if part)
 
 
-def _trial_status(number: int, trial: RunningTrial, now: float) -> str:
+def _trial_status(number: int, trial: TrialLine, now: float) -> str:
     left = trial_remaining(trial, now)
     epochs = f", epoch {len(trial.curve)} of {trial.epochs} done" if trial.epochs else ""
     more = "" if left is None else f", about {duration(left)} left"

@@ -19,7 +19,7 @@ from vlmsel_auto.events import (
     TrialFinished,
     TrialStarted,
 )
-from vlmsel_auto.records import Metric, TrialResult, TrialSpec
+from vlmsel_auto.records import Interval, Metric, TrialResult, TrialSpec
 from vlmsel_auto.tuning.methods import label_of
 from vlmsel_auto.units import DASH, byte_count
 
@@ -94,10 +94,9 @@ def number(value: float | None, *, digits: int = 2) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
-def interval(low: float | None, high: float | None) -> str:
-    """``0.31 to 0.80``; empty when unknown."""
-    ends = (number(low), number(high))
-    return "" if DASH in ends else " to ".join(ends)
+def share_interval(found: Interval | None) -> str:
+    """``85.0 % to 97.5 %``; unknown as a dash."""
+    return DASH if found is None else f"{percent(found.low)} to {percent(found.high)}"
 
 
 def download_text(event: DownloadProgress) -> str:

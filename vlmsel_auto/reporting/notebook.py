@@ -19,8 +19,8 @@ from vlmsel_auto.events import Event, ReportWritten, StageFinished
 from vlmsel_auto.records import Budget, Ranking, TrialResult
 from vlmsel_auto.reporting.board import Board, update
 from vlmsel_auto.reporting.formatting import clean, duration, percent
+from vlmsel_auto.reporting.live_screen import render
 from vlmsel_auto.reporting.progress import kept_line
-from vlmsel_auto.reporting.screen import render
 from vlmsel_auto.reporting.table import Column, html_table, ranking_columns
 from vlmsel_auto.tuning.methods import label_of
 
@@ -143,7 +143,7 @@ class NotebookSink:
         self._now = now
         self._drawn = now()
         self._lines: deque[Text] = deque(maxlen=_LINES)
-        self._board = Board(started=now(), budget=Budget() if budget is None else budget)
+        self._board = Board(started=now(), budget=budget or Budget())
         self._lock = threading.Lock()
 
     def __call__(self, event: Event, /) -> None:

@@ -60,12 +60,7 @@ def _reached(validation: float | None, test: float | None, *, images: int | None
 
 def _on_test(score: FinalScore, *, params: int | None) -> str:
     """How sure the figure is, how honest the probabilities are, and what a prediction costs."""
-    interval = score.interval
-    between = (
-        ""
-        if interval is None
-        else f"95 % interval {formatting.percent(interval.low)} to {formatting.percent(interval.high)}, "
-    )
+    between = "" if score.interval is None else f"95 % interval {formatting.share_interval(score.interval)}, "
     size = "" if params is None else f"; {params / 1e6:,.1f} million parameters"
     return f"{between}calibration error {sentences.calibration_text(score)} on {score.images} test images{size}"
 

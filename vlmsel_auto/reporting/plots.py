@@ -1,13 +1,15 @@
-"""Plots of a search: pure functions, no file, no global state."""
+"""Plots of a search and of its best model: pure functions, no file, no global state."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from itertools import accumulate
+from typing import Final
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from vlmsel_auto.records import FloatArray, RankedCandidate, TrialOrigin, TrialResult
@@ -19,13 +21,15 @@ from vlmsel_auto.reporting.canvas import (
     GREY,
     INK,
     LABEL,
+    RED,
     Drawing,
     canvas,
     keep_clear,
     percent,
     styled,
 )
-from vlmsel_auto.reporting.report import Outcome
+from vlmsel_auto.reporting.mistakes import Mistakes
+from vlmsel_auto.reporting.report import TunedCandidate
 from vlmsel_auto.reporting.tradeoff import Tradeoff
 
 _COLOURS = {
@@ -34,13 +38,16 @@ _COLOURS = {
     TrialOrigin.SAMPLED: GREEN,
 }
 _MARKERS = {TrialOrigin.ZERO_SHOT: "D", TrialOrigin.PLANNED: "o", TrialOrigin.SAMPLED: "s"}
+MOST_CLASSES: Final = 30  # of a readable confusion matrix
+MOST_ROWS: Final = 40  # candidates or classes of a plot with a row each
+_MOST_COUNTED: Final = 16  # classes of a matrix whose cells show their counts
+_NAME: Final = 18  # letters of a class
 _MOST_LABELS = 24
-_MOST_ROWS = 40
 _MOST_UNUSED = 3.0  # times what trials took: the end of a longer budget would squeeze them into a corner
 
 
 @styled
-def rank_scatter(outcomes: Sequence[Outcome]) -> Drawing:
+def rank_scatter(outcomes: Sequence[TunedCandidate]) -> Drawing:
     """Predicted against actual rank, the best in the upper left corner; on the dashed line the prediction was right."""
     known = [(one, float(one.predicted_among_tuned)) for one in outcomes if one.predicted_among_tuned is not None]
     figure, axes = canvas(
@@ -101,7 +108,7 @@ def best_so_far(trials: Sequence[TrialResult], *, before: float = 0.0, budget_en
 
 
 @styled
-def validation_against_test(outcomes: Sequence[Outcome]) -> Drawing:
+def validation_against_test(outcomes: Sequence[TunedCandidate]) -> Drawing:
     """Validation against test of each tuned candidate's trial; below the dashed line, test came out lower."""
     known = [
         (one.trial.validation, one.trial.test, one)
@@ -160,7 +167,7 @@ def predicted_ranking(ranked: Sequence[RankedCandidate], *, tuned: Container[str
 
     ``tuned`` are the candidates that the search tuned.
     """
-    shown = ranked[:_MOST_ROWS]
+    shown = ranked[:MOST_ROWS]
     figure, axes = canvas(
         name="ranking",
         title="Predicted score of every candidate with its uncertainty",
@@ -186,6 +193,81 @@ def predicted_ranking(ranked: Sequence[RankedCandidate], *, tuned: Container[str
     axes.grid(visible=True, axis="x")
     if shown:
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2)
+    return figure
+
+
+@styled
+def confusion_matrix(found: Mistakes) -> Drawing:
+    """Images of each class (rows) by the class they were taken for; a row's colours are shares of its class."""
+    names = [one.name for one in found.classes]
+    place = {name: number for number, name in enumerate(names)}
+    cells = [(place[one.name], place[one.name], one.right) for one in found.classes if one.right]
+    cells += [(place[one.true], place[one.predicted], one.images) for one in found.confusions]
+    count = len(names)
+    figure, axes = canvas(
+        name="confusion",
+        title="True classes against the classes that images were taken for",
+        height=2.2 + max(1.2, 0.26 * count),
+    )
+    for row, column, images in cells:
+        share = images / found.classes[row].images
+        colour = BLUE if row == column else RED
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=0.15 + 0.6 * share, lw=0))
+        if count <= _MOST_COUNTED:
+            axes.text(column, row, str(images), ha="center", va="center", fontsize=LABEL)
+    shown = [formatting.shorten(name, _NAME) for name in names]
+    axes.set_xticks(range(count), shown, rotation=90 if count > 4 else 0)  # noqa: PLR2004 - they fit side by side
+    axes.set_yticks(range(count), shown)
+    axes.set_xlim(-0.5, count - 0.5)
+    axes.set_ylim(count - 0.5, -0.5)
+    axes.set_xlabel("taken for")
+    axes.set_ylabel("true class")
+    return figure
+
+
+@styled
+def recall_by_class(found: Mistakes) -> Drawing:
+    """Share of each class that was recognised, with its 95 % interval; the worst on top, and only those where many."""
+    known = [one for one in found.classes if one.interval is not None]
+    known.sort(key=lambda one: (one.right / one.images, one.name))
+    known = known[:MOST_ROWS]
+    figure, axes = canvas(
+        name="recall",
+        title="Share of each class that was recognised, with its interval",
+        height=1.0 + 0.26 * max(3, len(known)),
+    )
+    for row, one in enumerate(known):
+        assert one.interval is not None  # noqa: S101 - chosen above
+        axes.plot([one.interval.low, one.interval.high], [row, row], color=INK, linewidth=1.2, zorder=2)
+        axes.plot([one.right / one.images], [row], marker="o", color=BLUE, markersize=6, zorder=3, clip_on=False)
+    names = [f"{formatting.shorten(one.name, _NAME)} ({one.right} of {one.images})" for one in known]
+    axes.set_yticks(range(len(known)), names)
+    axes.set_ylim(max(len(known), 1) - 0.4, -0.6)
+    axes.set_xlim(0.0, 1.0)
+    axes.set_xlabel("recall")
+    percent(axes.xaxis)
+    axes.grid(visible=True, axis="x")
+    return figure
+
+
+@styled
+def reliability(found: Mistakes) -> Drawing:
+    """How often the classifier is right against how sure it is; on the dashed line its probabilities come true."""
+    figure, axes = canvas(
+        name="reliability", title="How often the classifier is right against how sure it is", height=3.8
+    )
+    axes.plot([0, 1], [0, 1], linestyle=(0, (4, 3)), color=FAINT, linewidth=1.2, zorder=1)
+    bins = found.reliability
+    sizes = [30 + 300 * one.images / found.images for one in bins]
+    sure = [one.probability for one in bins]
+    axes.scatter(sure, [one.right for one in bins], s=sizes, color=BLUE, alpha=0.7, zorder=3, clip_on=False, lw=0)
+    axes.set_xlim(0.0, 1.0)
+    axes.set_ylim(0.0, 1.0)
+    axes.set_xlabel("probability of the predicted class")
+    axes.set_ylabel("share that is right")
+    percent(axes.xaxis)
+    percent(axes.yaxis)
+    axes.grid(visible=True)
     return figure
 
 

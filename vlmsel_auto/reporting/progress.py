@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self, TextIO
 
 from rich.console import Console, RenderableType
@@ -24,13 +23,12 @@ from vlmsel_auto.events import (
     RankingReady,
     StageFinished,
     StageProgress,
-    StageStarted,
     TrialEpoch,
 )
 from vlmsel_auto.records import Budget
 from vlmsel_auto.reporting.board import Board, status, update
 from vlmsel_auto.reporting.formatting import clock, describe
-from vlmsel_auto.reporting.screen import render
+from vlmsel_auto.reporting.live_screen import render
 
 _FRAMES_PER_SECOND = 5
 _ROWS_ABOVE = 3  # of the window, left to the latest notices
@@ -61,9 +59,8 @@ class PlainSink:
         self._silence = silence
         self._now = now
         self._start = self._written = now()
-        self._board = Board(started=self._start, budget=Budget() if budget is None else budget)
+        self._board = Board(started=self._start, budget=budget or Budget())
         self._last: dict[str, float] = {}
-        self._totals: dict[str, int | None] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._watch = threading.Thread(target=self._break_silences, daemon=True)
@@ -74,9 +71,7 @@ class PlainSink:
             self._watch.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop watching."""
         self._closed.set()
         if self._watch.is_alive():
@@ -85,11 +80,9 @@ class PlainSink:
     def __call__(self, event: Event, /) -> None:
         """Write the event's line, unless it follows another of its kind too closely."""
         with contextlib.suppress(Exception), self._lock:  # a full disk or a closed pipe must not end the search
-            if isinstance(event, StageStarted):
-                self._totals[event.stage] = event.total
             if self._wanted(event):
-                total = self._totals.get(event.stage) if isinstance(event, StageProgress) else None
-                self._write(describe(event, total=total))
+                line = self._board.stages.get(event.stage) if isinstance(event, StageProgress) else None
+                self._write(describe(event, total=None if line is None else line.total))
             update(self._board, event, self._now())
 
     def _write(self, text: str) -> None:
@@ -143,7 +136,7 @@ class RichSink:
         self._console = Console(stderr=True, highlight=False) if console is None else console
         self._now = now
         self._lock = threading.Lock()
-        self._board = Board(started=now(), budget=Budget() if budget is None else budget)
+        self._board = Board(started=now(), budget=budget or Budget())
         self._live = Live(
             console=self._console,
             get_renderable=self._frame,
@@ -165,9 +158,7 @@ class RichSink:
             self._live.start(refresh=True)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Take the screen away, show the cursor again."""
         with contextlib.suppress(Exception):
             self._live.stop()

@@ -1,6 +1,6 @@
 """The record of a finished search, and what follows from it: predicted against actual rank, time saved.
 
-``report.json`` holds exactly the fields of `SearchReport`; `views` renders it. Nothing in here runs a model.
+``report.json`` holds exactly the fields of `SearchReport`; `html_page` and `panel` show it.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Baseline:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class TunedCandidate:
     """A tuned candidate: where it was predicted and where it came out. Ranks start at 1; equal accuracies share one."""
 
     candidate: str
@@ -151,7 +151,7 @@ class SearchReport:
     workdir: str = ""
 
     @cached_property
-    def outcomes(self) -> tuple[Outcome, ...]:
+    def outcomes(self) -> tuple[TunedCandidate, ...]:
         """Every tuned candidate, best actual accuracy first; of equal ones the better predicted first."""
         best = best_trials(self.trials, chosen=None if self.best is None else self.best.trial)
         actual = actual_accuracies(best, on=self.actual_on)
@@ -161,7 +161,7 @@ class SearchReport:
         for name, accuracy in actual.items():
             place, line = ranked.get(name, (None, None))
             lines.append(
-                Outcome(
+                TunedCandidate(
                     candidate=name,
                     predicted=line,
                     predicted_rank=place,

@@ -32,8 +32,8 @@ def figure_text(found: Agreement, name: Literal["tau_b", "weighted_tau", "ndcg5"
     if value is None:
         return TOO_FEW if found.n < (TOO_FEW_FOR_NDCG if name == "ndcg5" else TOO_FEW_FOR_TAU) else DASH
     bounds: Interval | None = getattr(found, f"{name}_interval", None)
-    between = "" if bounds is None else formatting.interval(bounds.low, bounds.high)
-    return f"{formatting.number(value)} ({between})" if between else formatting.number(value)
+    between = "" if bounds is None else f" ({formatting.number(bounds.low)} to {formatting.number(bounds.high)})"
+    return formatting.number(value) + between
 
 
 def points_text(share: float | None) -> str:

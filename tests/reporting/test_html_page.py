@@ -10,7 +10,7 @@ from selenium.webdriver.common.keys import Keys
 from helpers.browser import browser  # noqa: F401 - a fixture
 from helpers.report_world import NAMES, doubted, judged, make_ranking, make_report, make_trial, pictured
 from vlmsel_auto.records import Budget, NotScreened
-from vlmsel_auto.reporting import views
+from vlmsel_auto.reporting import html_page
 from vlmsel_auto.reporting.report import CandidateSummary
 
 pytestmark = pytest.mark.slow
@@ -44,7 +44,7 @@ def page(tmp_path_factory):
         stage_seconds={"images and ranking": 12.0, "trials": 46.0},
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("report")
-    return views.write_html(report, folder).as_uri()
+    return html_page.write_html(report, folder).as_uri()
 
 
 @pytest.fixture

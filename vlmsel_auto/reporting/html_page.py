@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from vlmsel_auto.cache import write_atomically
-from vlmsel_auto.reporting import classifier_plots, formatting, plots, sentences
+from vlmsel_auto.reporting import formatting, plots, sentences
 from vlmsel_auto.reporting.canvas import Drawing
 from vlmsel_auto.reporting.report import UNCHECKED, SearchReport, save_json
 from vlmsel_auto.reporting.tradeoff import tradeoffs
@@ -39,10 +39,10 @@ def drawings(report: SearchReport) -> dict[str, Callable[[], Drawing]]:
     if ranked:
         drawn["ranking"] = partial(plots.predicted_ranking, ranked, tuned=tuned)
     if found is not None:
-        drawn["recall"] = partial(classifier_plots.recall_by_class, found)
-        drawn["reliability"] = partial(classifier_plots.reliability, found)
-        if len(found.classes) <= classifier_plots.MOST_CLASSES:
-            drawn["confusion"] = partial(classifier_plots.confusion_matrix, found)
+        drawn["recall"] = partial(plots.recall_by_class, found)
+        drawn["reliability"] = partial(plots.reliability, found)
+        if len(found.classes) <= plots.MOST_CLASSES:
+            drawn["confusion"] = partial(plots.confusion_matrix, found)
     return drawn
 
 
@@ -58,6 +58,7 @@ def _template() -> Template:
     )
     environment.filters.update(
         percent=formatting.percent,
+        share_interval=formatting.share_interval,
         number=formatting.number,
         duration=formatting.duration,
         milliseconds=milliseconds,
@@ -79,12 +80,7 @@ def html(report: SearchReport) -> str:
     """The page: no script, no external resource, every value escaped."""
     page = _template().render(
         report=report,
-        mixed=sentences.mixed_text(report),
-        pruning=sentences.pruning_text(report),
-        saved=sentences.saved_text(report),
-        stopped=sentences.STOPPED[report.stopped_by],
-        command=sentences.predict_command(report),
-        without_best=sentences.without_best(report),
+        say=sentences,
         # our own drawings: matplotlib escapes the texts in them
         plots={name: Markup(draw().svg()) for name, draw in drawings(report).items()},  # noqa: S704
         tuning=sum(trial.seconds for trial in report.trials),
@@ -93,7 +89,7 @@ def html(report: SearchReport) -> str:
         unchecked=UNCHECKED,
         counts=Counter(trial.state for trial in report.trials),
         most=_MOST_LISTED,
-        most_recalls=classifier_plots.MOST_ROWS,
+        most_recalls=plots.MOST_ROWS,
     )
     return page + "\n"
 

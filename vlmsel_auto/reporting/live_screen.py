@@ -14,8 +14,8 @@ from vlmsel_auto.events import DownloadProgress
 from vlmsel_auto.records import Ranking, TrialResult, TrialState
 from vlmsel_auto.reporting.board import (
     Board,
-    RunningTrial,
     StageLine,
+    TrialLine,
     budget_remaining,
     is_starting,
     leading_text,
@@ -132,7 +132,7 @@ def _gap(width: int) -> int:
     return 2 if width >= _MIDDLE else 1
 
 
-def _running(trial_number: int, trial: RunningTrial, now: float, width: int) -> list[RenderableType]:
+def _running(trial_number: int, trial: TrialLine, now: float, width: int) -> list[RenderableType]:
     why = f", {trial.why}" if trial.why else ""
     head = f"▶ trial {trial_number}  {trial.spec.candidate}  {label_of(trial.spec.method)}{why}"
     left = trial_remaining(trial, now)
