@@ -1,4 +1,4 @@
-"""QUESTION: What seconds and memory does a heap of 50,000 unlabelled images take?
+"""QUESTION: What time and memory does an unlabelled pool of 50,000 images take?
 
 PAGE: docs/results/speed.md
 RESULT: benchmarks/results/heap.json

@@ -1,4 +1,4 @@
-"""QUESTION: What do votes of copies, looks at others and the number of images tell a ranking without labels?
+"""QUESTION: What do copies, screenings of others and the number of images change in a ranking without labels?
 
 PAGE: docs/results/without-labels.md
 RESULT: benchmarks/results/without-labels-signals.json

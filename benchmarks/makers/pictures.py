@@ -37,11 +37,11 @@ _CANDIDATE, _TASKS = "ViT-Deep-8-48.glyph-m", 4
 _HEIGHT = 1180  # pixels of the report that are shown
 _STEPS = (
     "task\nfolder",
-    "looks at\ncandidates",
+    "screening of\ncandidates",
     "ranking",
     "trials in\nthat order",
     "report,\nmodel",
-    "wiser\nlibrary",
+    "better\nlibrary",
 )
 
 
