@@ -24,7 +24,7 @@ from vlmsel_auto.integrations.lightning_report import ReportValidation
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.embedding import embed
 from vlmsel_auto.records import Candidate, Task
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 NAMES = ["RN-Mi-64.glyph-s", "EffNet-Mi-64.all-m", "ViT-Mi-8-64.all-l"]
 Batch = list[torch.Tensor]
@@ -71,7 +71,7 @@ def main(folder: str, n_trials: int) -> None:
     best = "", 0.0
     with tempfile.TemporaryDirectory() as scratch:
         views = list({one.view for one in chosen.values()})
-        task = load_task(Path(folder), views=views, workdir=Path(scratch), needs_val=True)
+        task = load_task(Path(folder), TaskOptions(needs_val=True), views=views, workdir=Path(scratch))
         for _ in range(n_trials):
             if search.should_stop():
                 break

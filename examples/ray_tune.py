@@ -23,7 +23,7 @@ from vlmsel_auto.integrations.candidate_search import CandidatePrior, CandidateS
 from vlmsel_auto.integrations.ray_tune import AskTellSearcher, SearchStopper
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.embedding import embed
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 NAMES = ["RN-Mi-64.glyph-s", "EffNet-Mi-64.all-m", "ViT-Mi-8-64.all-l"]
 EPOCHS = 6
@@ -46,7 +46,9 @@ def main(folder: str, n_trials: int) -> None:
     ranking = vlmsel_auto.rank(folder, candidates=NAMES)
     search = CandidateSearch(CandidatePrior.of(ranking, candidates=chosen))
     with tempfile.TemporaryDirectory() as scratch:
-        task = load_task(Path(folder), views=list({one.view for one in chosen}), workdir=Path(scratch), needs_val=True)
+        task = load_task(
+            Path(folder), TaskOptions(needs_val=True), views=list({one.view for one in chosen}), workdir=Path(scratch)
+        )
         everything = np.arange(len(task.paths))
         store = Store(Path(scratch))
         images = {

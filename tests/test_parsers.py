@@ -24,10 +24,10 @@ from vlmsel_auto.models.limits import read_limits
 from vlmsel_auto.recordjson import decode, encode, parse_json
 from vlmsel_auto.records import Ranking, TrialResult
 from vlmsel_auto.reporting import report
+from vlmsel_auto.tasks.class_names import read_class_names
 from vlmsel_auto.tasks.declaration import Declaration, declared_classes, read_declaration
 from vlmsel_auto.tasks.imagefolder import scan_folder
-from vlmsel_auto.tasks.names import read_class_names
-from vlmsel_auto.tasks.tables import scan_csv
+from vlmsel_auto.tasks.labels_csv import scan_csv
 
 often = settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 

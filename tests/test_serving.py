@@ -25,7 +25,7 @@ from vlmsel_auto.models.onnxfile import export_onnx
 from vlmsel_auto.models.prediction import predict
 from vlmsel_auto.records import ImageView
 from vlmsel_auto.tasks.decode import decode_image
-from vlmsel_auto.tasks.views import render
+from vlmsel_auto.tasks.preprocessing import render
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -28,7 +28,7 @@ from vlmsel_auto.models.limits import NO_LIMITS, Limits
 from vlmsel_auto.recordjson import parse_json
 from vlmsel_auto.records import Budget, FloatArray, Metric
 from vlmsel_auto.reporting.progress import PlainSink
-from vlmsel_auto.tasks.given import as_classes, as_files, as_images, names_of, write_task
+from vlmsel_auto.tasks.in_memory import as_classes, as_files, as_images, names_of, write_task
 
 if TYPE_CHECKING:
     from vlmsel_auto.pipeline.result import SearchResult

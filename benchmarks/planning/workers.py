@@ -48,7 +48,7 @@ from vlmsel_auto.pipeline.workers import WarmJob
 from vlmsel_auto.records import Budget, FloatArray, Ranking
 from vlmsel_auto.study.study import run_study
 from vlmsel_auto.tasks.digits import write_digits
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 
 WORKERS = (1, 4, 16, 64)
@@ -78,7 +78,9 @@ def overhead(name: str, opened: Callable[[], Engine], *, trials: int) -> Overhea
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_digits(root / "digits")
-        task = load_task(root / "digits", views=[one.view for one in members], shots=16, workdir=root / "work")
+        task = load_task(
+            root / "digits", TaskOptions(shots=16), views=[one.view for one in members], workdir=root / "work"
+        )
         began = time.monotonic()
         with opened() as engine:
             engine.submit(WarmJob())

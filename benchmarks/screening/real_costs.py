@@ -36,7 +36,7 @@ from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.planning.space import DEFAULT
 from vlmsel_auto.process import release_memory
 from vlmsel_auto.records import Candidate, Task, TrialOrigin
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 from vlmsel_auto.tuning.methods import method_of
 from vlmsel_auto.tuning.run import run_trial
 
@@ -90,7 +90,7 @@ def cost(arch: str, *, folder: Path, images: Path, trials: bool) -> Cost:
     place = folder / arch
     place.mkdir()
     candidate = write_model(arch, place)
-    task = load_task(images, views=(candidate.view,), shots=SHOTS, workdir=folder / f"work-{arch}")
+    task = load_task(images, TaskOptions(shots=SHOTS), views=(candidate.view,), workdir=folder / f"work-{arch}")
     gc.collect()
     began = time.perf_counter()
     model = zoo.load(candidate)

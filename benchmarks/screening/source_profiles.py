@@ -32,7 +32,7 @@ from vlmsel_auto.ranking.agreement import ndcg, top_k_loss
 from vlmsel_auto.ranking.scores import score_candidates
 from vlmsel_auto.ranking.signals import LABEL_SIGNALS
 from vlmsel_auto.ranking.sources import image_signals
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 CLASSES = (10, 100, 397)  # of a source task, with 4 templates
 SHOTS = 16
@@ -44,7 +44,7 @@ def costs() -> None:
         root = Path(scratch)
         (root / "model").mkdir()
         model = zoo.load(write_model("ViT-B-32", root / "model"), device="cpu")
-        task = load_task(write_images(root / "task"), shots=20, workdir=root / "work")
+        task = load_task(write_images(root / "task"), TaskOptions(shots=20), workdir=root / "work")
         task.pixels.prepare(model.candidate.view, task.support)
         began = time.process_time()
         embed_target(model, task, store=Store(root / "store"))

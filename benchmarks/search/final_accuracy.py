@@ -57,7 +57,7 @@ from vlmsel_auto.library.places import default_library
 from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.records import Candidate
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 R = TypeVar("R")
 FEW = 3  # candidates of the row "hard top 3"
@@ -155,7 +155,7 @@ def baselines(target: Path, *, seed: int, candidates: Sequence[Candidate], limit
     """What a user would write."""
     with tempfile.TemporaryDirectory() as scratch:
         views = tuple(dict.fromkeys(each.view for each in candidates))
-        task = load_task(target, views=views, seed=seed, workdir=Path(scratch))
+        task = load_task(target, TaskOptions(seed=seed), views=views, workdir=Path(scratch))
         return plain_lines(task, candidates=candidates, limit=limit)
 
 

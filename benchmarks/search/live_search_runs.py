@@ -111,7 +111,7 @@ def run_optuna(run: Run) -> dict[str, object]:
     from vlmsel_auto.errors import TrialFailed
     from vlmsel_auto.models import candidates, zoo
     from vlmsel_auto.planning.curves import RUNGS, rung_of
-    from vlmsel_auto.tasks.task import load_task
+    from vlmsel_auto.tasks.task import TaskOptions, load_task
     from vlmsel_auto.tuning.data import splits
     from vlmsel_auto.tuning.methods import FINETUNE, PROBE, method_of
     from vlmsel_auto.tuning.run import run_trial
@@ -123,7 +123,7 @@ def run_optuna(run: Run) -> dict[str, object]:
     began = time.monotonic()
     members = candidates.mini_zoo()
     views = tuple(dict.fromkeys(one.view for one in members))
-    task = load_task(folder, views=views, seed=run.seed, workdir=run.scratch)
+    task = load_task(folder, TaskOptions(seed=run.seed), views=views, workdir=run.scratch)
     images = len(splits(task).train)
     store = Store(run.scratch / "features")
     study = optuna.create_study(

@@ -36,7 +36,7 @@ from vlmsel_auto.models.pooling import log_probabilities
 from vlmsel_auto.planning.space import DEFAULT
 from vlmsel_auto.records import Candidate, FloatArray, Task, TrialSpec
 from vlmsel_auto.study.runner import TrialRunner
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 from vlmsel_auto.tuning import finetune, probe
 from vlmsel_auto.tuning.averaging import averaged
 from vlmsel_auto.tuning.checkpoints import Checkpoint
@@ -86,7 +86,7 @@ def record(target: Path, out: Path, *, far: bool, scratch: Path) -> None:
     """All runs of one target."""
     pool = far_candidates(target.name) if far else mini_zoo()
     views = tuple(dict.fromkeys(each.view for each in pool))
-    task = load_task(target, views=views, workdir=scratch / out.name, needs_val=True)
+    task = load_task(target, TaskOptions(needs_val=True), views=views, workdir=scratch / out.name)
     labelled, test = splits(task).labelled, np.sort(task.test)
     whole = {"labels": task.labels[labelled], "truth": task.labels[test]}
     for number, part in enumerate(task.folds):

@@ -69,9 +69,9 @@ def run(job: Job) -> int:
     torch.set_num_threads(1)
     members = candidates.resolve(job.members)
     views = tuple({one.view for one in members})
-    data = task.load_task(job.task, views=views, shots=job.shots, seed=job.seed, workdir=job.workdir)
+    data = task.load_task(job.task, task.TaskOptions(shots=job.shots, seed=job.seed), views=views, workdir=job.workdir)
     few = data.support
-    places = split.folds(data.labels[few], np.arange(len(few)), count=task.FOLDS, seed=job.seed)
+    places = split.folds(data.labels[few], np.arange(len(few)), count=split.FOLDS, seed=job.seed)
     parts = tuple(few[each] for each in places)
     for_heads = replace(data, train=np.concatenate(parts[1:]), val=parts[0], folds=parts)
     for_towers = replace(data, train=few, val=few[::16], folds=())  # nothing is chosen by these few images

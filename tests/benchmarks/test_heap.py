@@ -9,7 +9,7 @@ from PIL import Image
 from vlmsel_auto.events import StageFinished, StageStarted
 from vlmsel_auto.reporting.formatting import describe, plural
 from vlmsel_auto.tasks.imagefolder import scan_folder
-from vlmsel_auto.tasks.sample import AsManyAsFit, draw_sample
+from vlmsel_auto.tasks.unlabelled_pool import AsManyAsFit, draw_sample
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from helpers.labelling import drawn_session, true_class, write_heap
 from vlmsel_auto.cli import labelpage
 from vlmsel_auto.cli.labelpage import serving
 from vlmsel_auto.errors import TaskError
-from vlmsel_auto.tasks.labelfile import read_known
+from vlmsel_auto.tasks.label_writing import read_known
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from helpers.drawings import SHAPES, draw_shape
 from vlmsel_auto.pipeline.label_session import LabelSession
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Basis, Interval, RankedCandidate, Ranking
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 SKILLS = {"good": 3.0, "fair": 1.5, "poor": 0.5}  # votes for the right class, in standard deviations of the noise
 
@@ -27,7 +27,7 @@ def true_class(path):
 
 def drawn_session(root, *, workdir, labels=None, purpose="ranking"):
     """A session of three candidates, of which the ranking believes in the poor one."""
-    task = load_task(root, workdir=workdir, classes=SHAPES, unlabelled=True)
+    task = load_task(root, TaskOptions(classes=SHAPES, unlabelled=True), workdir=workdir)
     rng = np.random.default_rng(1)
     right = np.eye(3)[[SHAPES.index(true_class(path)) for path in task.paths]]
     measured = [

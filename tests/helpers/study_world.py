@@ -15,7 +15,7 @@ from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.records import Basis, Candidate, Interval, RankedCandidate, Ranking, Task
 from vlmsel_auto.study.journal import JOURNAL
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 EAGER = replace(POLICY, price=-1.0)  # there is always another trial worth its time
 NAMES = ("EffNet-Mi-64.all-m", "ConvNeXt-Mi-64.all-m", "ConvNeXt-Mi-64.synth-m", "RN-Mi-64.photo-m")
@@ -32,12 +32,12 @@ with collections_paused():  # as the command line imports
     from vlmsel_auto.events import TrialFinished, TrialStarted
     from vlmsel_auto.records import Basis, Budget, Interval, RankedCandidate, Ranking
     from vlmsel_auto.study.study import run_study
-    from vlmsel_auto.tasks.task import load_task
+    from vlmsel_auto.tasks.task import TaskOptions, load_task
 torch.set_num_threads(1)
 
 folder, workdir, names, trials = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split(","), int(sys.argv[4])
 candidates = resolve(names)
-task = load_task(folder, views=[each.view for each in candidates], shots=4, workdir=workdir)
+task = load_task(folder, TaskOptions(shots=4), views=[each.view for each in candidates], workdir=workdir)
 ranked = tuple(
     RankedCandidate(candidate=name, score=1.0 - place / 2, sd=0.7, prior=None, evidence=None, p_best=0.0, p_top5=0.0,
                     rank_interval=Interval(low=1, high=4), basis=Basis.NOTHING)
@@ -76,7 +76,7 @@ def candidates() -> tuple[Candidate, ...]:
 @pytest.fixture(scope="module")
 def task(digits_folder: Path, candidates: tuple[Candidate, ...], tmp_path_factory: pytest.TempPathFactory) -> Task:
     views = [each.view for each in candidates]
-    return load_task(digits_folder, views=views, shots=4, workdir=tmp_path_factory.mktemp("pixels"))
+    return load_task(digits_folder, TaskOptions(shots=4), views=views, workdir=tmp_path_factory.mktemp("pixels"))
 
 
 def ranking(names: tuple[str, ...] = NAMES) -> Ranking:

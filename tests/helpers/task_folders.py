@@ -14,7 +14,7 @@ def fill(root: Path, *names: str) -> Path:
 
 
 def listed(scan: Scan) -> dict[str, tuple[str, str | None]]:
-    return {entry.path: (entry.label, entry.part) for entry in scan.entries}
+    return {entry.path: (entry.label, entry.split) for entry in scan.entries}
 
 
 def strays(scan: Scan) -> dict[str, str]:

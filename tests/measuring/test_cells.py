@@ -19,7 +19,7 @@ from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.sources.table import fingerprint
 from vlmsel_auto.ranking.signals import IMAGE_SIGNALS, LABEL_SIGNALS, image_number
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 MEMBER = "EffNet-Mi-64.all-m"
 
@@ -30,7 +30,10 @@ def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("cells")
     (candidate,) = resolve(MEMBER)
     task = load_task(
-        draw(root / "shapes", shapes=("circle", "square"), seed=1), views=(candidate.view,), shots=2, workdir=root
+        draw(root / "shapes", shapes=("circle", "square"), seed=1),
+        TaskOptions(shots=2),
+        views=(candidate.view,),
+        workdir=root,
     )
     model = zoo.load(candidate)
     cell = measure_cell(model=model, task=task, settings=SETTINGS, code_version="1.2", store=Store(root / "store"))

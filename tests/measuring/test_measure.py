@@ -17,7 +17,7 @@ from vlmsel_auto.measuring.measure import (
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.sources.table import fingerprint
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 MEMBER = "EffNet-Mi-64.all-m"
 
@@ -28,7 +28,10 @@ def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("measure")
     (candidate,) = resolve(MEMBER)
     task = load_task(
-        draw(root / "shapes", shapes=("circle", "square"), seed=1), views=(candidate.view,), shots=4, workdir=root
+        draw(root / "shapes", shapes=("circle", "square"), seed=1),
+        TaskOptions(shots=4),
+        views=(candidate.view,),
+        workdir=root,
     )
     model, store = zoo.load(candidate), Store(root / "store")
     return model, task, store, measure_target(model, task, store=store)
@@ -64,7 +67,7 @@ def test_further_images_are_embedded_beside_the_labelled_ones(world, tmp_path):
     model, task, _, _ = world
     beside = load_task(
         write_heap(tmp_path / "heap", count=5),
-        classes=task.classes,
+        TaskOptions(classes=task.classes),
         views=(model.candidate.view,),
         workdir=tmp_path / "work",
     )
@@ -111,7 +114,8 @@ def test_draws_of_a_heap_are_profiled_on_the_same_images(world, tmp_path):
     model, _, _, _ = world
     root, store = write_heap(tmp_path / "heap", count=50), Store(tmp_path / "store")
     few, many = (
-        load_task(root, workdir=tmp_path / "work", classes=("circle", "square"), images=images) for images in (34, 50)
+        load_task(root, TaskOptions(classes=("circle", "square"), images=images), workdir=tmp_path / "work")
+        for images in (34, 50)
     )
     names = [[task.paths[place] for place in profiled_images(task)] for task in (few, many)]
     assert names[0] == names[1]

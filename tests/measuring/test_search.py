@@ -20,7 +20,7 @@ from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.pipeline.conclude import learn_from
 from vlmsel_auto.records import Budget, TrialOrigin, TrialResult, TrialSpec, TrialState
 from vlmsel_auto.reporting.report import load as load_report
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 NAMES = ("RN-Mi-64.glyph-s", "EffNet-Mi-64.all-m")
 
@@ -31,7 +31,10 @@ def measured(tmp_path_factory):
     root = tmp_path_factory.mktemp("learning")
     chosen = resolve(NAMES)
     task = load_task(
-        draw_task(root / "shapes"), views=tuple({one.view for one in chosen}), shots=4, workdir=root / "work"
+        draw_task(root / "shapes"),
+        TaskOptions(shots=4),
+        views=tuple({one.view for one in chosen}),
+        workdir=root / "work",
     )
     store = Store(root / "store")
     return task, chosen, [measure_target(zoo.load(one), task, store=store) for one in chosen]
@@ -78,7 +81,7 @@ def test_cells_hold_the_test_figures_of_the_trials_that_validation_chose(measure
 def test_images_of_no_split_are_in_a_cell_without_a_truth(measured, tmp_path):
     task, chosen, signals = measured
     heap = write_heap(tmp_path / "heap", count=90, size=16)
-    partly = replace(task, beside=load_task(heap, classes=task.classes, workdir=tmp_path / "work"))
+    partly = replace(task, beside=load_task(heap, TaskOptions(classes=task.classes), workdir=tmp_path / "work"))
     seen = [embed_target(zoo.load(one), partly, store=Store(tmp_path / "store")) for one in chosen]
     first, second = cells_of_search(task=partly, candidates=chosen, measured=seen, trials=trials(), seed=0)
     (alone, _) = cells_of_search(task=task, candidates=chosen, measured=signals, trials=trials(), seed=0)
@@ -88,7 +91,7 @@ def test_images_of_no_split_are_in_a_cell_without_a_truth(measured, tmp_path):
     assert first.neighbours.shape == second.neighbours.shape == (len(task.train) + 90, 10)
     assert first.neighbours_on != alone.neighbours_on
     other = write_heap(tmp_path / "other", count=90, size=17)
-    elsewhere = replace(task, beside=load_task(other, classes=task.classes, workdir=tmp_path / "work"))
+    elsewhere = replace(task, beside=load_task(other, TaskOptions(classes=task.classes), workdir=tmp_path / "work"))
     seen = [embed_target(zoo.load(one), elsewhere, store=Store(tmp_path / "store")) for one in chosen]
     cells = cells_of_search(task=elsewhere, candidates=chosen, measured=seen, trials=trials(), seed=0)
     assert cells[0].predicted_on == cells[1].predicted_on != first.predicted_on  # other images are not compared

@@ -10,7 +10,7 @@ from helpers.webdatasets import serve, webdataset, write
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.events import Notice
 from vlmsel_auto.measuring.webdatasets import is_webdataset, open_webdataset, task_folder
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_task_folder_holds_what_was_taken_and_is_found_again(hub, tmp_path):
     serve(hub, "some/wds_shapes", count=90, kind="webp")
     events = []
     folder = task_folder("hf-wds:some/wds_shapes", images=30, into=tmp_path / "tasks", sink=events.append)
-    task = load_task(folder, shots=4, workdir=tmp_path / "work")
+    task = load_task(folder, TaskOptions(shots=4), workdir=tmp_path / "work")
     assert (task.name, task.classes, len(task.paths)) == ("shapes", ("circle", "square", "triangle"), 30)
     assert task.templates == ("a drawing of a {}.", "a {}.")
     asked = hub.count("GET")
@@ -70,7 +70,7 @@ def test_classes_with_too_few_images_are_left_out_and_told(tmp_path):
     (root / "classnames.txt").write_text('circle\nsq"uare\ntriangle, \u00e9qui\\lateral\nnever\n', "utf-8")
     events = []
     folder = task_folder(str(root), images=40, into=tmp_path / "tasks", sink=events.append)
-    task = load_task(folder, shots=4, workdir=tmp_path / "work")
+    task = load_task(folder, TaskOptions(shots=4), workdir=tmp_path / "work")
     assert task.classes == ("circle", 'sq"uare', "triangle, \u00e9qui\\lateral")
     assert task.prompts == task.classes
     assert [each.text for each in events if isinstance(each, Notice)] == [

@@ -13,15 +13,15 @@ from vlmsel_auto.errors import TrialUnavailable
 from vlmsel_auto.models import embedding, zoo
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.embedding import embed, find_embeddings, reword
-from vlmsel_auto.tasks.task import load_task
-from vlmsel_auto.tasks.unlabelled import spoken_in
+from vlmsel_auto.tasks.task import TaskOptions, load_task
+from vlmsel_auto.tasks.unlabelled_pool import spoken_in
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("embedding")
     candidate = resolve("RN-Mi-64.glyph-s")[0]
-    task = load_task(draw_task(root / "shapes"), views=(candidate.view,), shots=2, workdir=root / "work")
+    task = load_task(draw_task(root / "shapes"), TaskOptions(shots=2), views=(candidate.view,), workdir=root / "work")
     return candidate, task, zoo.load(candidate)
 
 
@@ -68,7 +68,7 @@ def test_draws_of_a_heap_share_what_is_known_of_its_images(world, tmp_path, monk
     root, store = write_heap(tmp_path / "heap"), Store(tmp_path / "store")
 
     def drawn(images):
-        return load_task(root, workdir=tmp_path / "work", classes=SHAPES, images=images)
+        return load_task(root, TaskOptions(classes=SHAPES, images=images), workdir=tmp_path / "work")
 
     few, many = drawn(10), drawn(16)
     first = embed(candidate, few, few.screened, load=lambda: model, store=store)
@@ -88,7 +88,7 @@ def test_draws_of_a_heap_share_what_is_known_of_its_images(world, tmp_path, monk
 def test_other_texts_of_the_same_images_need_no_image_again(world, tmp_path):
     candidate, _, model = world
     store = Store(tmp_path / "store")
-    task = load_task(write_heap(tmp_path / "heap"), workdir=tmp_path / "work", classes=SHAPES)
+    task = load_task(write_heap(tmp_path / "heap"), TaskOptions(classes=SHAPES), workdir=tmp_path / "work")
     spoken = spoken_in(task, ("a drawing of a {}.",))
     text = model.text_features(task.prompts, spoken.templates).numpy()
     reword(candidate, task, spoken, text=text, store=store)

@@ -21,7 +21,7 @@ from vlmsel_auto.models import onnxcheck, onnxfile
 from vlmsel_auto.models.onnxfile import OnnxExport, export_onnx
 from vlmsel_auto.models.prediction import predict
 from vlmsel_auto.records import ImageView
-from vlmsel_auto.tasks.views import read_view
+from vlmsel_auto.tasks.preprocessing import read_view
 
 QUICK = "EffNet-Mi-64.all-m"
 Made = Callable[[str], tuple[Path, OnnxExport]]

@@ -20,8 +20,8 @@ from vlmsel_auto.models.pooling import log_probabilities, pool
 from vlmsel_auto.models.prediction import iter_predictions, predict
 from vlmsel_auto.records import ImageView, TrialSpec
 from vlmsel_auto.tasks.decode import decode_image
+from vlmsel_auto.tasks.preprocessing import render
 from vlmsel_auto.tasks.task import load_task
-from vlmsel_auto.tasks.views import render
 from vlmsel_auto.tuning.checkpoints import load_trial
 from vlmsel_auto.tuning.run import run_trial
 

@@ -24,7 +24,7 @@ from vlmsel_auto.models.loaders import NoStartValues
 from vlmsel_auto.models.modeldir import family_of, view_of
 from vlmsel_auto.models.sources.open_clip_tags import published
 from vlmsel_auto.records import Candidate
-from vlmsel_auto.tasks.views import render
+from vlmsel_auto.tasks.preprocessing import render
 
 ONE_OF_EACH = [
     "ViT-Mi-8-64.all-l",

@@ -15,7 +15,7 @@ from vlmsel_auto.pipeline.label_session import LabelSession, ToLabel
 from vlmsel_auto.pipeline.workdir import check_usable
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Ranking
-from vlmsel_auto.tasks.labelfile import read_known
+from vlmsel_auto.tasks.label_writing import read_known
 
 NAMES = ("ViT-Mi-16-64.all-m", "ViT-Mi-8-64.synth-s")
 

@@ -21,7 +21,7 @@ from vlmsel_auto.models.machine import Machine
 from vlmsel_auto.pipeline import screen as screen_stage
 from vlmsel_auto.pipeline.screen import screen
 from vlmsel_auto.pipeline.session import Session
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 NAMES = ("ConvNeXt-Mi-64.synth-m", "EffNet-Mi-64.all-m", "RN-Mi-64.glyph-s", "ViT-Mi-8-64.all-l")
 
@@ -30,7 +30,10 @@ NAMES = ("ConvNeXt-Mi-64.synth-m", "EffNet-Mi-64.all-m", "RN-Mi-64.glyph-s", "Vi
 def task(tmp_path_factory):
     root = tmp_path_factory.mktemp("task")
     return load_task(
-        draw_task(root / "shapes"), views=tuple({one.view for one in resolve(NAMES)}), shots=4, workdir=root / "work"
+        draw_task(root / "shapes"),
+        TaskOptions(shots=4),
+        views=tuple({one.view for one in resolve(NAMES)}),
+        workdir=root / "work",
     )
 
 

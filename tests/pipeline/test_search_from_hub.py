@@ -19,7 +19,7 @@ from vlmsel_auto.models.sources.open_clip_tags import places
 from vlmsel_auto.pipeline.rank import views_of
 from vlmsel_auto.pipeline.screen import screen
 from vlmsel_auto.pipeline.session import Session
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 GOOD, POOR = "ViT-Mi-8-64.all-l", "RN-Mi-64.glyph-s"
 FAULTS = {
@@ -122,7 +122,7 @@ def test_a_hub_that_is_gone_is_not_waited_for_again_and_again(hub, shapes, tmp_p
     for number in range(6):
         names.append(hub.add_mini_zoo(GOOD, f"mini/copy-{number}"))
     found = candidates.resolve(names)  # reads their configurations
-    task = load_task(shapes, views=views_of(found), shots=4, workdir=tmp_path / "work")
+    task = load_task(shapes, TaskOptions(shots=4), views=views_of(found), workdir=tmp_path / "work")
     with using("http://127.0.0.1:9", hub.cache):
         session = Session(
             task=task, candidates=found, library=default_library(), price=0.0, device="cpu",

@@ -26,9 +26,9 @@ from vlmsel_auto.ranking.templates import LEAST_VOTERS
 from vlmsel_auto.reporting import panel
 from vlmsel_auto.reporting.formatting import quoted
 from vlmsel_auto.reporting.report import load as load_report
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 from vlmsel_auto.tasks.templates import BANK, DEFAULT_TEMPLATES
-from vlmsel_auto.tasks.unlabelled import spoken_in
+from vlmsel_auto.tasks.unlabelled_pool import spoken_in
 
 NAMES = (
     "RN-Mi-64.all-m", "EffNet-Mi-64.all-m", "ConvNeXt-Mi-64.all-m", "ConvNeXt-Mi-64.synth-m", "ViT-Mi-16-64.all-m",
@@ -103,7 +103,7 @@ def test_a_search_that_goes_on_speaks_in_the_same_words(found, heap):
 def test_conductance_is_that_of_the_new_words(found, heap):
     result, _ = found
     store, candidates = Store(result.workdir / "targets"), resolve(NAMES)
-    task = load_task(heap, workdir=result.workdir, classes=SHAPES)
+    task = load_task(heap, TaskOptions(classes=SHAPES), workdir=result.workdir)
     assert all(not find_measurement(one, task, store=store).blocks for one in candidates)
     spoken = spoken_in(task, result.ranking.templates)
     assert all(find_measurement(one, spoken, store=store).blocks for one in candidates)
@@ -113,7 +113,7 @@ def test_conductance_is_that_of_the_new_words(found, heap):
 def world(heap, tmp_path_factory):
     """Candidates, a task, and what looks at it found."""
     root, candidates = tmp_path_factory.mktemp("world"), resolve(NAMES)
-    task, store = load_task(heap, workdir=root, classes=SHAPES), Store(root / "store")
+    task, store = load_task(heap, TaskOptions(classes=SHAPES), workdir=root), Store(root / "store")
     return candidates, task, screenings(candidates, task, store), store
 
 

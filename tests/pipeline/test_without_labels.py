@@ -22,7 +22,7 @@ from vlmsel_auto.records import Interval, RankedCandidate, Ranking
 from vlmsel_auto.reporting import panel
 from vlmsel_auto.reporting.report import UNCHECKED
 from vlmsel_auto.reporting.report import load as load_report
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 NAMES = ("RN-Mi-64.all-m", "ViT-Mi-8-64.all-s", "ConvNeXt-Mi-64.synth-m", "EffNet-Mi-64.all-m")
 
@@ -252,7 +252,7 @@ def test_without_time_for_any_screening_there_is_a_model_all_the_same(heap, tmp_
 
 
 def test_a_candidate_that_was_not_embedded_has_no_head(heap, tmp_path):
-    task = load_task(heap, classes=SHAPES, workdir=tmp_path / "work")
+    task = load_task(heap, TaskOptions(classes=SHAPES), workdir=tmp_path / "work")
     with pytest.raises(ValueError, match="needs embeddings"):
         zero_shot_classifier(Measurement(candidate="b"), task=task)
 
@@ -265,7 +265,7 @@ def test_a_ranking_is_ready_before_anything_is_exported(found):
 
 def test_measurements_are_found_again(found, heap):
     result, _ = found
-    task = load_task(heap, classes=SHAPES, seed=3, workdir=result.workdir)
+    task = load_task(heap, TaskOptions(classes=SHAPES, seed=3), workdir=result.workdir)
     (one,) = resolve(NAMES[:1])
     kept = find_measurement(one, task, store=Store(result.workdir / "targets"))
     assert kept.features.shape[0] == 45

@@ -13,7 +13,7 @@ from vlmsel_auto.models import zoo
 from vlmsel_auto.records import Candidate
 from vlmsel_auto.study.luggage import Home, Luggage, files_in, mark, taken, unmark, unpack
 from vlmsel_auto.study.runner import TrialRunner
-from vlmsel_auto.tasks.packed import pack
+from vlmsel_auto.tasks.pixels import pack
 from vlmsel_auto.tuning.checkpoints import trial_dir
 
 __all__ = ["candidate"]  # fixture

@@ -18,7 +18,7 @@ from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task, TrialState
 from vlmsel_auto.study.journal import JOURNAL
 from vlmsel_auto.study.study import StudyOutcome, run_study
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 from vlmsel_auto.tuning.checkpoints import load_trial, read_result, save_result
 from vlmsel_auto.tuning.paused import has_paused
 
@@ -43,7 +43,7 @@ def gone_on(
 ) -> tuple[StudyOutcome, list[Event]]:
     """The same search again, in this process, and what it told."""
     heard: list[Event] = []
-    task = load_task(folder, views=[each.view for each in candidates], shots=4, workdir=workdir)
+    task = load_task(folder, TaskOptions(shots=4), views=[each.view for each in candidates], workdir=workdir)
     names = tuple(each.id for each in candidates)
     arguments = {"methods": ("probe", "finetune"), "images_per_trial": 150, "members": 5, **more}
     outcome = run_study(

@@ -17,7 +17,7 @@ from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialState
 from vlmsel_auto.study.luggage import Home, Luggage, files_in, mark, taken, unpack
 from vlmsel_auto.study.runner import TrialRunner
 from vlmsel_auto.study.trial_job import TrialJob
-from vlmsel_auto.tasks.packed import pack
+from vlmsel_auto.tasks.pixels import pack
 from vlmsel_auto.tuning import module as epochs
 from vlmsel_auto.tuning.checkpoints import has_weights, trial_dir
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE

@@ -9,7 +9,7 @@ from torchvision.datasets import ImageFolder
 from helpers.drawings import draw_shape, draw_task
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.tasks.datasets import write_dataset
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 SHAPES = ("circle", "square")
 
@@ -55,7 +55,7 @@ FORMS = {
 
 def loaded(data, tmp_path):
     folder = write_dataset(data, folder=tmp_path / "task")
-    return load_task(folder, workdir=tmp_path / "w", draw_test=False, needs_val=True)
+    return load_task(folder, TaskOptions(draw_test=False, needs_val=True), workdir=tmp_path / "w")
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -97,7 +97,7 @@ def test_images_without_a_label_are_there_and_have_none(pictures, tmp_path):
 def test_images_without_any_label_are_a_task_of_named_classes(pictures, tmp_path):
     folder = write_dataset([(image, None) for image, _ in pictures], folder=tmp_path / "task")
     assert sorted(each.suffix for each in folder.iterdir()) == [".png"] * len(pictures) + [".toml"]
-    task = load_task(folder, workdir=tmp_path / "w", classes=SHAPES)
+    task = load_task(folder, TaskOptions(classes=SHAPES), workdir=tmp_path / "w")
     assert not task.is_labelled
     assert len(task.paths) == len(pictures)
 

@@ -10,8 +10,8 @@ import pytest
 
 from helpers.task_folders import fill, listed, strays
 from vlmsel_auto.errors import TaskError
+from vlmsel_auto.tasks.file_names import SEARCH_LOCK
 from vlmsel_auto.tasks.imagefolder import scan_folder
-from vlmsel_auto.tasks.names import SEARCH_LOCK
 
 
 def test_class_folders(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_class_folders(tmp_path: Path) -> None:
 def test_split_folders(tmp_path: Path, val: str) -> None:
     scan = scan_folder(fill(tmp_path, "train/a/1.png", "train/b/1.png", f"{val}/a/2.png", "Test/b/3.png"))
     assert scan.classes == ("a", "b")
-    assert {entry.part for entry in scan.entries} == {"train", "val", "test"}
+    assert {entry.split for entry in scan.entries} == {"train", "val", "test"}
     assert listed(scan)[f"{val}/a/2.png"] == ("a", "val")
     assert listed(scan)["Test/b/3.png"] == ("b", "test")
 
@@ -43,7 +43,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 
 def test_only_train_counts_as_no_split_given(tmp_path: Path) -> None:
     scan = scan_folder(fill(tmp_path, "train/a/1.png", "train/b/1.png"))
-    assert {entry.part for entry in scan.entries} == {None}
+    assert {entry.split for entry in scan.entries} == {None}
     assert scan.notes == ("only train/ was given: val and test were split from it",)
 
 

@@ -15,14 +15,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.drawings import draw_task
 from helpers.pictures import broken_later, encoded, picture, write_pictures
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.events import Event, Notice, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.records import BadFile, ImageView
 from vlmsel_auto.tasks import pixels
-from vlmsel_auto.tasks.pixels import LocalSink, PixelStore
+from vlmsel_auto.tasks.pixels import ImageProgress, LocalSink, PixelStore, pack
+from vlmsel_auto.tasks.preprocessing import read_view
 from vlmsel_auto.tasks.scan import Files
-from vlmsel_auto.tasks.views import read_view
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 SMALL, SQUASHED = ImageView(size=8), ImageView(size=6, resize_mode="squash", interpolation="bilinear")
 COUNT = 12
@@ -289,3 +291,41 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     )  # fmt: skip
     before, after = json.loads(done.stdout)  # KiB
     assert after - before < 40_000 < 180 * 2_250
+
+
+def test_packed_images_are_those_of_the_task_without_its_folder(tmp_path):
+    views = [ImageView(size=16), ImageView(size=24)]
+    task = load_task(draw_task(tmp_path / "shapes"), TaskOptions(shots=2), views=views, workdir=tmp_path / "work")
+    packed = pack(task, [*views, views[0]])
+    some = np.array([3, 0, 2])
+    for view in views:
+        np.testing.assert_array_equal(packed.read(view, some), task.pixels.read(view, some))
+        packed.prepare(view, some)
+    assert packed.found_bad == ()
+    with pytest.raises(KeyError):
+        packed.read(ImageView(size=32), some)
+
+
+def run(total: int, *, after: float) -> list[Event]:
+    events: list[Event] = []
+    progress = ImageProgress(sink=events.append, total=total, text="reading", after=after)
+    for done in range(1, total + 1):
+        progress(done)
+    progress.finish("read")
+    return events
+
+
+@pytest.mark.parametrize("total", [1, 99, 1_234])
+def test_about_a_hundred_steps_between_start_and_end(total: int) -> None:
+    events = run(total, after=0)
+    assert events[0] == StageStarted(stage="images", total=total, text="reading")
+    assert isinstance(events[-1], StageFinished)
+    assert events[-1].text == "read"
+    done = [event.done for event in events[1:-1] if isinstance(event, StageProgress)]
+    assert len(done) == len(events) - 2 <= 110
+    assert done == sorted(done)
+    assert done[-1] == total
+
+
+def test_quick_work_is_not_told() -> None:
+    assert run(50, after=1_000) == []

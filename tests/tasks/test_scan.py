@@ -5,7 +5,7 @@ import pytest
 
 from helpers.task_folders import fill
 from vlmsel_auto.errors import TaskError
-from vlmsel_auto.tasks.scan import Entry, Files, scan_of_files, split_part
+from vlmsel_auto.tasks.scan import Files, ListedImage, scan_of_files, split_name
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_a_file_that_is_gone_has_a_key_and_no_bytes(files):
 
 
 def test_labels_must_be_among_the_named_classes(files):
-    entries = [Entry(path=path, label=path.split("/")[0], part=None) for path in files.paths]
+    entries = [ListedImage(path=path, label=path.split("/")[0], split=None) for path in files.paths]
     labels = [entry.label for entry in entries]
     scan = scan_of_files(files.root, labels=labels, entries=entries, stray=(), named=["cat", "dog", "emu"])
     assert scan.classes == ("cat", "dog", "emu")
@@ -44,4 +44,4 @@ def test_labels_must_be_among_the_named_classes(files):
 
 @pytest.mark.parametrize(("name", "part"), [("Train", "train"), (" valid ", "val"), ("validation", "val"), ("x", None)])
 def test_parts_of_a_split_by_name(name, part):
-    assert split_part(name) == part
+    assert split_name(name) == part

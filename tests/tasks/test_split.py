@@ -145,7 +145,7 @@ def listed(root: Path, *, train: tuple[int, int], test: tuple[int, int]) -> Scan
 
 
 def kept(scan: Scan, positions: np.ndarray) -> dict[tuple[str | None, str], int]:
-    found = [(scan.entries[at].part, scan.entries[at].label) for at in positions]
+    found = [(scan.entries[at].split, scan.entries[at].label) for at in positions]
     return {one: found.count(one) for one in set(found)}
 
 

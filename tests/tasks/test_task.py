@@ -15,12 +15,13 @@ import pytest
 from PIL import Image
 
 from vlmsel_auto.errors import InputError, TaskError, WorkdirError
-from vlmsel_auto.events import Event, StageFinished, StageProgress, StageStarted
+from vlmsel_auto.events import Event, Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.records import ImageView, Task
+from vlmsel_auto.tasks import split
 from vlmsel_auto.tasks import task as loading
 from vlmsel_auto.tasks.pixels import PixelStore
-from vlmsel_auto.tasks.task import load_task
-from vlmsel_auto.tasks.views import render
+from vlmsel_auto.tasks.preprocessing import render
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 from vlmsel_auto.tuning.data import splits
 
 VIEW = ImageView(size=8)
@@ -48,8 +49,9 @@ def fill(root: Path, *folders: str, count: int = 10, first: int = 0) -> Path:
     return root
 
 
-def load(root: Path, workdir: Path | None = None, **options: object) -> Task:
-    return load_task(root, views=[VIEW], workdir=workdir or root.parent / "work", **options)
+def load(root: Path, workdir: Path | None = None, *, sink: Sink = discard, **options: object) -> Task:
+    workdir = workdir or root.parent / "work"
+    return load_task(root, TaskOptions(**options), views=[VIEW], workdir=workdir, sink=sink)
 
 
 def names(task: Task, part: str) -> set[str]:
@@ -100,7 +102,7 @@ def test_class_folders_become_a_task(root: Path) -> None:
 def test_many_labelled_images_are_not_divided_but_more_of_them_validate(
     root: Path, monkeypatch: pytest.MonkeyPatch, most: int, val: int, folds: int
 ) -> None:
-    monkeypatch.setattr(loading, "_MOST_FOLDED", most)
+    monkeypatch.setattr(split, "_MOST_FOLDED", most)
     task = load(fill(root, "a", "b", "c", count=20))  # 12 of them test
     assert (len(task.val), len(task.folds), len(task.test)) == (val, folds, 12)
     assert any(f"{'12.5' if folds else '20'} % of the rest for validation" in note for note in task.notes)
@@ -471,8 +473,8 @@ from vlmsel_auto.events import StageProgress
 from vlmsel_auto.records import ImageView
 from vlmsel_auto.tasks import task as loading
 from vlmsel_auto.tasks.pixels import PixelStore
-from vlmsel_auto.tasks.task import load_task
-from vlmsel_auto.tasks.views import render
+from vlmsel_auto.tasks.task import TaskOptions, load_task
+from vlmsel_auto.tasks.preprocessing import render
 def sink(event):
     if isinstance(event, StageProgress) and event.done >= 30:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -512,7 +514,7 @@ def large(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_large_folder_is_the_same_task_and_says_what_was_not_screened(large: Path, tmp_path: Path) -> None:
     events: list[Event] = []
-    task = load(large, shots=5, sink=events.append)
+    task = load(large, sink=events.append, shots=5)
     assert isinstance(events[-1], StageFinished)
     assert events[-1].text == "looked at 40 images"
     assert not list((tmp_path / "work").rglob("*.u8"))
@@ -606,4 +608,4 @@ def test_parquet_is_decoded_by_row_groups(root: Path, monkeypatch: pytest.Monkey
 
 def test_folders_that_are_no_part_of_the_task(root: Path) -> None:
     fill(root, "a", "b", "cache")
-    assert load(root, exclude=(root / "cache",)).classes == ("a", "b")
+    assert load_task(root, workdir=root.parent / "work", exclude=(root / "cache",)).classes == ("a", "b")

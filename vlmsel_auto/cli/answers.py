@@ -164,8 +164,8 @@ def check_task(
         CandidateError: an unknown name. Names that need a hub or another file are left to the search.
     """
     from vlmsel_auto.models.candidates import resolve_usable
+    from vlmsel_auto.tasks.class_names import read_class_names
     from vlmsel_auto.tasks.imagefolder import scan_folder
-    from vlmsel_auto.tasks.names import read_class_names
 
     named = [name for name in candidates if name != "auto"]
     if named and not any("hf-hub:" in name or ".toml" in name for name in named):

@@ -92,7 +92,7 @@ def label(
         named = check_task(directory, candidates, classes=classes, unlabelled=unlabelled, exclude=own)
         with collections_paused():
             from vlmsel_auto.pipeline.label import finish_labelling, folder_of, open_labelling
-            from vlmsel_auto.tasks.labelfile import check_writable
+            from vlmsel_auto.tasks.label_writing import check_writable
 
         folder = folder_of(directory, workdir)
         if page:

@@ -29,7 +29,7 @@ from vlmsel_auto.measuring.tuned import tune_cells
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Candidate, Task
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 _MARKS: Final = ("task.json", "task.toml", "labels.csv")
 _SPLITS: Final = frozenset({"train", "val", "test"})
@@ -162,12 +162,13 @@ def load_tasks(
         TaskError: a folder cannot be used.
     """
     views = tuple(dict.fromkeys(one.view for one in candidates))
+    options = TaskOptions(shots=max(settings.shots), seed=settings.seed)
     found: dict[str, Task] = {}
     for path in tasks:
         if path.name in leave_out:
             continue
         try:
-            task = load_task(path, views=views, shots=max(settings.shots), seed=settings.seed, workdir=cache, sink=sink)
+            task = load_task(path, options, workdir=cache, views=views, sink=sink)
         except TaskError as error:
             raise TaskError(f"task folder {path}: {error}") from error
         if task.name in leave_out:

@@ -18,7 +18,7 @@ from vlmsel_auto.errors import InputError, MissingDependency, TaskError
 from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.recordjson import parse_json
 from vlmsel_auto.tasks.datasets import columns_of, write_dataset
-from vlmsel_auto.tasks.names import shown
+from vlmsel_auto.tasks.file_names import shown
 
 _STATE: Final = "state.json"  # of a data set
 _SPLITS: Final = "dataset_dict.json"  # of several, by split

@@ -27,8 +27,8 @@ from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, Stage
 from vlmsel_auto.measuring.webdatasets import BYTES_PER_IMAGE, WebDataset, open_webdataset
 from vlmsel_auto.recordjson import parse_json
 from vlmsel_auto.records import ImageView, IntArray, PixelSource, Task
-from vlmsel_auto.tasks.names import is_folder
-from vlmsel_auto.tasks.views import read_view
+from vlmsel_auto.tasks.file_names import is_folder
+from vlmsel_auto.tasks.preprocessing import read_view
 
 IMAGES: Final = 32  # of a task, as a profile of the library takes
 

@@ -23,7 +23,8 @@ from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.models import hub
 from vlmsel_auto.models.hub import RemoteFile, read_from, read_text
 from vlmsel_auto.models.hubfiles import HubFile
-from vlmsel_auto.tasks.names import nfc, prompt_of, shown
+from vlmsel_auto.tasks.class_names import prompt_of
+from vlmsel_auto.tasks.file_names import nfc, shown
 from vlmsel_auto.tasks.templates import DEFAULT_TEMPLATES
 from vlmsel_auto.tasks.webdataset import (
     CLASS_NAMES,

@@ -20,7 +20,7 @@ from vlmsel_auto.models.sources.mini_zoo import mini_zoo
 from vlmsel_auto.models.sources.source import Unusable
 from vlmsel_auto.models.sources.table import SOURCES
 from vlmsel_auto.records import Candidate
-from vlmsel_auto.tasks.names import is_folder
+from vlmsel_auto.tasks.file_names import is_folder
 
 __all__ = ["Unusable", "mini_zoo", "resolve", "resolve_usable"]
 

@@ -19,7 +19,7 @@ from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.models.exported import ExportedModel
 from vlmsel_auto.models.prediction import image_files, probabilities, read_batches, stack
 from vlmsel_auto.records import UNLABELLED, FloatArray, ImageView
-from vlmsel_auto.tasks.names import nfc
+from vlmsel_auto.tasks.file_names import nfc
 
 _BATCH: Final = 64
 _NOISE: Final = 16  # images that the file is checked on where none are given

@@ -22,8 +22,8 @@ from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted,
 from vlmsel_auto.models.exported import ExportedModel, load_exported
 from vlmsel_auto.records import BadFile, FloatArray, ImageView, IntArray
 from vlmsel_auto.tasks.decode import in_threads
-from vlmsel_auto.tasks.names import is_folder
-from vlmsel_auto.tasks.views import read_view
+from vlmsel_auto.tasks.file_names import is_folder
+from vlmsel_auto.tasks.preprocessing import read_view
 
 Paths: TypeAlias = str | PathLike[str] | Sequence[str | PathLike[str]]
 

@@ -16,7 +16,7 @@ from vlmsel_auto.models.limits import Limits, why_not
 from vlmsel_auto.models.machine import Machine, Timed, corrected, embedding_seconds, measure
 from vlmsel_auto.planning.objective import Cost, Objective, filled, summed
 from vlmsel_auto.records import Candidate, FloatArray, Task
-from vlmsel_auto.tasks.sample import SECONDS, AsManyAsFit
+from vlmsel_auto.tasks.unlabelled_pool import SECONDS, AsManyAsFit
 
 
 def measured_latencies(candidates: Sequence[Candidate], task: Task, store: Store) -> dict[str, float]:

@@ -27,9 +27,9 @@ from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.pipeline.workdir import TO_LABEL, default_workdir
 from vlmsel_auto.process import nearest_there, writing
 from vlmsel_auto.reporting.formatting import plural
-from vlmsel_auto.tasks.labelfile import read_known
-from vlmsel_auto.tasks.left_out import left_out_notes
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.copies import left_out_notes
+from vlmsel_auto.tasks.label_writing import read_known
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 BATCH: Final = 10
 
@@ -68,13 +68,11 @@ def open_labelling(
     place = str(pick_device(device))
     with hub_offline(offline), writing(root):
         listed = choose(candidates, limits=limits, offline=offline, device=device, sink=sink)
-        task = load_task(
-            Path(task_dir), views=views_of(listed.candidates), seed=seed, workdir=root, sink=sink,
-            classes=known.classes, unlabelled=True,
-            images=affordable_sample(listed.candidates, machine=listed.machine, device=device)
-            if images is None
-            else images,
-        )  # fmt: skip
+        sample = affordable_sample(listed.candidates, machine=listed.machine, device=device)
+        options = TaskOptions(
+            seed=seed, classes=known.classes, unlabelled=True, images=sample if images is None else images
+        )
+        task = load_task(Path(task_dir), options, workdir=root, views=views_of(listed.candidates), sink=sink)
         ranked = rank_task(
             Session(
                 task=task, candidates=listed.candidates, library=open_library(library), device=place,

@@ -18,7 +18,7 @@ from vlmsel_auto.ranking.label_belief import Weights, believe, prior_weights
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.scaling import unit_rows
 from vlmsel_auto.records import UNLABELLED, FloatArray, IntArray, Ranking, Task
-from vlmsel_auto.tasks.labelfile import LabelFile
+from vlmsel_auto.tasks.label_writing import LabelFile
 
 Purpose = Literal["ranking", "tuning"]
 

@@ -41,10 +41,10 @@ from vlmsel_auto.ranking.sources import Truth, source_truth
 from vlmsel_auto.ranks import error_correlation
 from vlmsel_auto.records import Candidate, ImageView, Ranking, Task
 from vlmsel_auto.reporting.formatting import plural
+from vlmsel_auto.tasks.copies import left_out_notes
 from vlmsel_auto.tasks.datasets import TaskData, task_folder
-from vlmsel_auto.tasks.left_out import left_out_notes
-from vlmsel_auto.tasks.task import load_task
-from vlmsel_auto.tasks.unlabelled import spoken_in
+from vlmsel_auto.tasks.task import TaskOptions, load_task
+from vlmsel_auto.tasks.unlabelled_pool import spoken_in
 
 SHOTS: Final = 16  # labelled training images a class that a ranking looks at
 _EAGER_VIEWS: Final = 4
@@ -93,7 +93,7 @@ def rank(
         classes: names of all classes, which images without labels need; None: what task.toml, or else the labels, say.
         unlabelled: names of folders are no classes, and labels are not used.
         images: most images that are screened where there are no labels; None: as many as 60 seconds and half a
-            gigabyte allow, at least 100, see `sample.AsManyAsFit`.
+            gigabyte allow, at least 100, see `unlabelled_pool.AsManyAsFit`.
         truth: what is predicted: "tuned" accuracy, which images without labels predict, too, for the day when they have
             some, or that of the "zero_shot" classifier; None: tuned where there are labels, else zero-shot.
         seed: of split, few-shot set and sample.
@@ -114,13 +114,12 @@ def rank(
     with hub_offline(offline), writing(root), tempfile.TemporaryDirectory(prefix="vlmsel-") as scratch:
         listed = choose(candidates, limits=limits, offline=offline, device=device, sink=sink)
         views = views_of(listed.candidates)
-        task = load_task(
-            task_folder(task_dir, folder=Path(scratch) / "dataset"), views=views, shots=shots, seed=seed, workdir=root,
-            sink=sink, classes=classes, unlabelled=unlabelled,
-            images=affordable_sample(listed.candidates, machine=listed.machine, device=device)
-            if images is None
-            else images,
-        )  # fmt: skip
+        sample = affordable_sample(listed.candidates, machine=listed.machine, device=device)
+        options = TaskOptions(
+            shots=shots, seed=seed, classes=classes, unlabelled=unlabelled, images=sample if images is None else images
+        )
+        folder = task_folder(task_dir, folder=Path(scratch) / "dataset")
+        task = load_task(folder, options, workdir=root, views=views, sink=sink)
         session = Session(
             task=task, candidates=listed.candidates, library=known, device=place, store=Store(root / "targets"),
             sink=sink, failures=listed.failures, limits=limits, machine=listed.machine, downloads=listed.downloads,

@@ -24,8 +24,8 @@ from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.records import Budget
 from vlmsel_auto.reporting.trackers import names_of
 from vlmsel_auto.study.results import MOST_MEMBERS
+from vlmsel_auto.tasks.class_names import class_names_text
 from vlmsel_auto.tasks.datasets import TaskData
-from vlmsel_auto.tasks.names import class_names_text
 from vlmsel_auto.tuning.methods import METHODS
 
 if TYPE_CHECKING:

@@ -44,8 +44,8 @@ from vlmsel_auto.records import Budget, Task
 from vlmsel_auto.reporting.formatting import duration
 from vlmsel_auto.reporting.trackers import tracked
 from vlmsel_auto.tasks.datasets import TaskData
-from vlmsel_auto.tasks.names import SEARCH_LOCK
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.file_names import SEARCH_LOCK
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 from vlmsel_auto.tuning.methods import METHODS, method_of, methods_of
 
 if TYPE_CHECKING:
@@ -222,11 +222,14 @@ def _read(
         listed.candidates, machine=listed.machine, device=compute.device,
         seconds=sample_seconds(request.budget.seconds), earlier=None if earlier is None else earlier.images,
     )  # fmt: skip
+    options = TaskOptions(
+        shots=images.shots, seed=request.seed, classes=images.classes, unlabelled=images.unlabelled,
+        images=sample if images.most is None else images.most, draw_test=images.test_split, needs_val=True,
+        max_test_images=images.most_test,
+    )  # fmt: skip
     return load_task(
-        images_of, views=views_of(listed.candidates), shots=images.shots, seed=request.seed,
-        workdir=request.places.workdir, sink=sink, exclude=() if cache_dir is None else (cache_dir,), needs_val=True,
-        classes=images.classes, unlabelled=images.unlabelled, images=sample if images.most is None else images.most,
-        draw_test=images.test_split, max_test_images=images.most_test,
+        images_of, options, workdir=request.places.workdir, views=views_of(listed.candidates),
+        exclude=() if cache_dir is None else (cache_dir,), sink=sink,
     )  # fmt: skip
 
 

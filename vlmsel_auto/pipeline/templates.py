@@ -26,7 +26,7 @@ from vlmsel_auto.ranking.templates import LEAST_IMAGES, LEAST_VOTERS, Heard, cho
 from vlmsel_auto.records import Candidate, Task
 from vlmsel_auto.reporting.formatting import quoted
 from vlmsel_auto.tasks.templates import BANK
-from vlmsel_auto.tasks.unlabelled import spoken_in
+from vlmsel_auto.tasks.unlabelled_pool import spoken_in
 
 _SHARE: Final = 0.5  # of the time for looking, at most: words tell more than conductance
 _FREE_SECONDS: Final = 120.0  # without a deadline: as long as the screenings, or this long

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from vlmsel_auto.records import Budget
-from vlmsel_auto.tasks.sample import SECONDS
+from vlmsel_auto.tasks.unlabelled_pool import SECONDS
 
 _SCREENING_SHARE: Final = 0.4  # of a time budget, at most, for looking at candidates before the first trial
 _SAMPLE_SHARE: Final = 0.2  # for images without labels, as predicted: it may take twice as long, and more comes after

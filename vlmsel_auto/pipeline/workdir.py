@@ -26,7 +26,7 @@ from vlmsel_auto.process import locked, nearest_there, writing
 from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.records import Ranking
 from vlmsel_auto.tasks.datasets import TaskData, task_folder
-from vlmsel_auto.tasks.names import SEARCH_LOCK, SEARCH_SETTINGS
+from vlmsel_auto.tasks.file_names import SEARCH_LOCK, SEARCH_SETTINGS
 
 R = TypeVar("R")
 

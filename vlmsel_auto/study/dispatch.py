@@ -15,7 +15,7 @@ from vlmsel_auto.study.luggage import Files, Home, Luggage, files_in, mark, unma
 from vlmsel_auto.study.optuna_study import RunningTrial
 from vlmsel_auto.study.runner import TrialRunner
 from vlmsel_auto.study.trial_job import TrialJob
-from vlmsel_auto.tasks.packed import pack
+from vlmsel_auto.tasks.pixels import pack
 from vlmsel_auto.tuning.checkpoints import trial_dir
 
 

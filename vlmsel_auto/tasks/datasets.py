@@ -16,8 +16,8 @@ from typing import Any, Final, Protocol, TypeAlias
 import numpy as np
 
 from vlmsel_auto.errors import InputError
-from vlmsel_auto.tasks.given import ImageLike, Item, write_task
-from vlmsel_auto.tasks.scan import split_part
+from vlmsel_auto.tasks.in_memory import ImageLike, Item, write_task
+from vlmsel_auto.tasks.scan import split_name
 
 
 class Pairs(Protocol):
@@ -48,16 +48,16 @@ def write_dataset(data: Pairs | Mapping[str, Pairs], *, folder: Path, name: str 
     Raises:
         InputError: data of another form, or an image that is none.
     """
-    parts = dict(data) if isinstance(data, Mapping) else {"": data}
-    unknown = [name for name in parts if name and split_part(name) is None]
+    splits = dict(data) if isinstance(data, Mapping) else {"": data}
+    unknown = [name for name in splits if name and split_name(name) is None]
     if unknown:
         raise InputError(f"splits must be train, val and test, but got {', '.join(map(repr, unknown))}")
-    if not parts or not sum(_length(part) for part in parts.values()):
+    if not splits or not sum(_length(pairs) for pairs in splits.values()):
         raise InputError("a data set needs at least one image, but got none")
     shutil.rmtree(folder, ignore_errors=True)
     try:
         write_task(
-            (item for split, part in parts.items() for item in _items(part, split=split)),
+            (item for split, pairs in splits.items() for item in _items(pairs, split=split)),
             folder=folder, name=name, domain=domain,
         )  # fmt: skip
     except BaseException:  # half a data set is none
@@ -83,35 +83,35 @@ def task_folder(data: TaskData, *, folder: Path, while_writing: AbstractContextM
         return write_dataset(data, folder=folder)
 
 
-def _length(part: Pairs) -> int:
+def _length(pairs: Pairs) -> int:
     try:
-        return len(part)
+        return len(pairs)
     except TypeError as error:
         raise InputError(
             f"a data set must have a length and places; take a part of a stream into a list first, but got "
-            f"{type(part).__name__}"
+            f"{type(pairs).__name__}"
         ) from error
 
 
-def _items(part: Pairs, *, split: str) -> Iterator[Item]:
-    if hasattr(part, "column_names"):
-        yield from _of_hugging_face(part, split=split)
+def _items(pairs: Pairs, *, split: str) -> Iterator[Item]:
+    if hasattr(pairs, "column_names"):
+        yield from _of_hugging_face(pairs, split=split)
         return
-    names = _class_names(part)
-    for number in range(len(part)):
-        item = part[number]
+    names = _class_names(pairs)
+    for number in range(len(pairs)):
+        item = pairs[number]
         if not (isinstance(item, (tuple, list)) and len(item) == 2):  # noqa: PLR2004 - a pair
             raise InputError(f"item {number} must be a pair of image and label, but got {type(item).__name__}")
         yield _image(item[0], number), _name(item[1], names, number), split
 
 
-def columns_of(part: Any) -> tuple[str, str]:
+def columns_of(pairs: Any) -> tuple[str, str]:
     """Image and label column of a Hugging Face data set.
 
     Raises:
         InputError: it has not one image column, or no label column.
     """
-    features = part.features
+    features = pairs.features
     images = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
     classes = [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"]
     labels = classes or [name for name in _LABELS if name in features]
@@ -123,24 +123,24 @@ def columns_of(part: Any) -> tuple[str, str]:
     return images[0], labels[0]
 
 
-def _of_hugging_face(part: Any, *, split: str) -> Iterator[Item]:
-    images, labels = columns_of(part)
-    names = getattr(part.features[labels], "names", None)  # of a ClassLabel
-    encoded = part.cast_column(images, type(part.features[images])(decode=False))
+def _of_hugging_face(pairs: Any, *, split: str) -> Iterator[Item]:
+    images, labels = columns_of(pairs)
+    names = getattr(pairs.features[labels], "names", None)  # of a ClassLabel
+    encoded = pairs.cast_column(images, type(pairs.features[images])(decode=False))
     for number, row in enumerate(encoded):
         found, label = row[images], row[labels]
         image = found["path"] if found["bytes"] is None else found["bytes"]
         yield image, _name(None if label == -1 else label, names, number), split
 
 
-def _class_names(part: Any) -> Sequence[str] | None:
+def _class_names(pairs: Any) -> Sequence[str] | None:
     """The texts of numbers, also of a subset."""
-    while part is not None:
+    while pairs is not None:
         for name in ("classes", "categories"):
-            found = getattr(part, name, None)
+            found = getattr(pairs, name, None)
             if isinstance(found, (list, tuple)):
                 return [str(each) for each in found]
-        part = getattr(part, "dataset", None)
+        pairs = getattr(pairs, "dataset", None)
     return None
 
 

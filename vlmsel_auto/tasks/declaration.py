@@ -10,7 +10,7 @@ from typing import get_args
 
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.records import Metric
-from vlmsel_auto.tasks.names import nfc, printable, shown
+from vlmsel_auto.tasks.file_names import nfc, printable, shown
 from vlmsel_auto.tasks.templates import DEFAULT_TEMPLATES
 
 _KEYS = ("name", "domain", "metric", "templates", "prompts", "classes")

@@ -68,8 +68,8 @@ def write_digits(
     for digit, name in enumerate(DIGIT_NAMES):
         places = np.random.default_rng([seed, digit]).permutation(np.flatnonzero(labels == digit))
         for rank, place in enumerate(places[: train_per_class + test_per_class]):
-            part = "train" if rank < train_per_class else "test"
-            pictures[task / part / name / f"{place:04d}.png"] = scans[place]
+            split = "train" if rank < train_per_class else "test"
+            pictures[task / split / name / f"{place:04d}.png"] = scans[place]
         pictures[directory / "unseen" / f"{name}.png"] = scans[places[-1]]
     others = sorted(str(path) for path in task.rglob("*.png") if path not in pictures)
     if others:

@@ -16,21 +16,13 @@ from typing import NamedTuple
 
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.records import BadFile
-from vlmsel_auto.tasks import tables
+from vlmsel_auto.tasks import parquet
+from vlmsel_auto.tasks.class_names import check_class_names, named_classes
 from vlmsel_auto.tasks.declaration import declared_classes
 from vlmsel_auto.tasks.decode import has_image_suffix
-from vlmsel_auto.tasks.labeltable import LABELS
-from vlmsel_auto.tasks.names import (
-    check_class_names,
-    inside,
-    is_ignored,
-    is_workdir,
-    named_classes,
-    nfc,
-    printable,
-    shown,
-)
-from vlmsel_auto.tasks.scan import LAYOUTS, Entry, Part, Scan, scan_of_files, split_part
+from vlmsel_auto.tasks.file_names import inside, is_ignored, is_workdir, nfc, printable, shown
+from vlmsel_auto.tasks.labels_csv import LABELS, read_rows
+from vlmsel_auto.tasks.scan import LAYOUTS, ListedImage, Scan, SplitName, scan_of_files, split_name
 
 _OWN_FILES = frozenset({"task.toml", LABELS})
 _LABELLED, _UNLABELLED = {"labelled", "labeled"}, {"unlabelled", "unlabeled"}  # folders of a partly labelled task
@@ -50,7 +42,7 @@ class _Found:
 
     root: Path
     exclude: frozenset[Path]
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[ListedImage] = field(default_factory=list)
     stray: list[BadFile] = field(default_factory=list)
     labels: set[str] = field(default_factory=set)  # also of folders without an image
 
@@ -86,8 +78,8 @@ def scan_folder(
     found = _Found(root=root, exclude=frozenset(one.resolve() for one in exclude))
     try:
         named = _named_classes(root, classes)
-        if (root / tables.IMAGES).is_file():
-            listed = tables.scan_parquet(root)
+        if (root / parquet.IMAGES).is_file():
+            listed = parquet.scan_parquet(root)
             return _without_labels(listed, named) if unlabelled else _of_classes(listed, named)
         if unlabelled:
             return _scan_unlabelled(root, found=found, named=named)
@@ -114,7 +106,7 @@ def _of_classes(scan: Scan, named: Sequence[str] | None) -> Scan:
     """The scan, unless other classes were named than it has."""
     if named is not None and set(named) != set(scan.classes):
         raise TaskError(
-            f"the classes that were named must be those of {tables.IMAGES} ({shown(scan.classes)}), or give "
+            f"the classes that were named must be those of {parquet.IMAGES} ({shown(scan.classes)}), or give "
             f"--unlabelled, but got {shown(named)}"
         )
     return scan
@@ -122,18 +114,18 @@ def _of_classes(scan: Scan, named: Sequence[str] | None) -> Scan:
 
 def _without_labels(scan: Scan, named: Sequence[str] | None) -> Scan:
     """The scan of a table with its labels and splits taken away."""
-    entries = tuple(replace(entry, label="", part=None) for entry in scan.entries)
+    entries = tuple(replace(entry, label="", split=None) for entry in scan.entries)
     return replace(scan, entries=entries, classes=tuple(named or scan.classes), labelled=False)
 
 
 def _scan_table(root: Path, *, found: _Found, named: Sequence[str] | None) -> Scan:
     """The rows of labels.csv, and images of labelled/<class>/ that have none: they may have come later."""
-    rows, refused = tables.read_rows(root)
+    rows, refused = read_rows(root)
     known = {entry.path for entry in rows}
     folders = list(_folders("", found=found))
-    if _is_partly_labelled(folders) and not any(entry.part for entry in rows):
+    if _is_partly_labelled(folders) and not any(entry.split for entry in rows):
         for folder in _labelled_folders(folders, found=found):
-            _collect(folder, part=None, found=found)
+            _collect(folder, split=None, found=found)
     entries = [*rows, *(entry for entry in found.entries if entry.path not in known)]
     labels = {*found.labels, *(entry.label for entry in entries)}
     scan = scan_of_files(root, labels=labels, entries=entries, stray=refused, named=named)
@@ -150,7 +142,9 @@ def _unnamed(rows: set[str], *, found: _Found) -> Iterator[str]:
 
 def _scan_unlabelled(root: Path, *, found: _Found, named: Sequence[str] | None) -> Scan:
     """Every file of a folder, to any depth, is an image without a label."""
-    entries = [Entry(path=path, label="", part=None) for path in _files("", found=found) if path not in _OWN_FILES]
+    entries = [
+        ListedImage(path=path, label="", split=None) for path in _files("", found=found) if path not in _OWN_FILES
+    ]
     return scan_of_files(root, labels=(), entries=entries, stray=found.stray, named=named, labelled=False)
 
 
@@ -163,7 +157,7 @@ def _scan_classes(root: Path, *, found: _Found, named: Sequence[str] | None) -> 
         notes = _collect_splits(folders, found=found)
     else:
         for folder in folders:
-            _collect(folder, part=None, found=found)
+            _collect(folder, split=None, found=found)
     scan = scan_of_files(root, labels=found.labels, entries=found.entries, stray=found.stray, notes=notes, named=named)
     return replace(scan, unlabelled=unlabelled)
 
@@ -171,22 +165,22 @@ def _scan_classes(root: Path, *, found: _Found, named: Sequence[str] | None) -> 
 def _collect_splits(folders: Sequence[_Child], *, found: _Found) -> list[str]:
     """Take the images of {train,val,test}/<class>/*, and say what of it was not used."""
     notes: list[str] = []
-    parts = {folder: split_part(folder.name) for folder in folders}
-    for folder, part in parts.items():
-        if part is None:
+    splits = {folder: split_name(folder.name) for folder in folders}
+    for folder, split in splits.items():
+        if split is None:
             found.skip(folder.path, "folder beside train, val and test; not used")
             continue
         inners = list(_folders(folder.path, found=found))
         if not inners:
             notes.append(f"{folder.name}/ holds no class folder and was not used")
         for inner in inners:
-            _collect(inner, part=part, found=found)
-    if "train" not in parts.values():
+            _collect(inner, split=split, found=found)
+    if "train" not in splits.values():
         names = shown([one.name for one in folders])
         raise TaskError(f"a folder with splits needs train/<class>/*, but got {names} ({found.root})")
-    if not {"val", "test"} & set(parts.values()):
+    if not {"val", "test"} & set(splits.values()):
         notes.append("only train/ was given: val and test were split from it")
-        found.entries = [Entry(path=entry.path, label=entry.label, part=None) for entry in found.entries]
+        found.entries = [ListedImage(path=entry.path, label=entry.label, split=None) for entry in found.entries]
     return notes
 
 
@@ -195,8 +189,8 @@ def _class_folders(*, found: _Found) -> tuple[list[_Child], tuple[str, ...]]:
     folders = list(_folders("", found=found, own=_OWN_FILES))
     if not _is_partly_labelled(folders):
         return folders, ()
-    heaps = [folder for folder in folders if folder.name.lower() in _UNLABELLED]
-    unlabelled = tuple(path for heap in heaps for path in _files(heap.path, found=found))
+    pools = [folder for folder in folders if folder.name.lower() in _UNLABELLED]
+    unlabelled = tuple(path for pool in pools for path in _files(pool.path, found=found))
     return _labelled_folders(folders, found=found), unlabelled
 
 
@@ -213,7 +207,7 @@ def _labelled_folders(folders: Sequence[_Child], *, found: _Found) -> list[_Chil
 
 def _is_split(folders: Sequence[_Child], root: Path) -> bool:
     """Splits, not classes that happen to be called train: all are split names, or at least two are and hold folders."""
-    named = [folder for folder in folders if split_part(folder.name) is not None]
+    named = [folder for folder in folders if split_name(folder.name) is not None]
     holding = [folder for folder in named if _holds_folder(root / folder.path)]
     if not holding:
         if len(named) > 1 and len(named) == len(folders):
@@ -222,7 +216,7 @@ def _is_split(folders: Sequence[_Child], root: Path) -> bool:
                 f"{shown([folder.name for folder in named])} ({(root / named[0].path).parent})"
             )
         return False
-    return len(named) == len(folders) or {"train"} < {split_part(folder.name) for folder in holding}
+    return len(named) == len(folders) or {"train"} < {split_name(folder.name) for folder in holding}
 
 
 def _holds_folder(path: Path) -> bool:
@@ -256,11 +250,11 @@ def _folders(parent: str, *, found: _Found, own: frozenset[str] = frozenset()) -
             found.skip(child.path, "not in a class folder")
 
 
-def _collect(folder: _Child, *, part: Part | None, found: _Found) -> None:
+def _collect(folder: _Child, *, split: SplitName | None, found: _Found) -> None:
     label = nfc(folder.name)
     found.labels.add(label)
     for path in _files(folder.path, found=found):
-        found.entries.append(Entry(path=path, label=label, part=part))
+        found.entries.append(ListedImage(path=path, label=label, split=split))
 
 
 def _files(folder: str, *, found: _Found) -> Iterator[str]:

@@ -1,16 +1,17 @@
-"""Decoded images on disk: each is decoded when a view of it is first read, and kept as a uint8 row of that view.
+"""A task's images: each is decoded when a view of it is first read, and kept as a uint8 row of that view.
 
-The rows lie in an entry of the store (`store`), beside ``late.jsonl``: what was found of files only when they were
-decoded.
+The rows lie in an entry of the store (`pixel_files`), beside ``late.jsonl``: what was found of files only when they
+were decoded.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -19,16 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmsel_auto.errors import ImageError, TaskError
-from vlmsel_auto.events import Notice, Sink, discard
+from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.process import locked, writing
-from vlmsel_auto.records import BadFile, ImageView, IntArray, PixelSource
+from vlmsel_auto.records import BadFile, ImageView, IntArray, PixelSource, Task
+from vlmsel_auto.tasks.copies import Identity
 from vlmsel_auto.tasks.decode import in_threads
-from vlmsel_auto.tasks.names import printable
-from vlmsel_auto.tasks.progress import ImageProgress
-from vlmsel_auto.tasks.scan import Scan, Source
-from vlmsel_auto.tasks.store import StoreEntry
-from vlmsel_auto.tasks.viewfile import RowWriter, ViewFile, view_name
-from vlmsel_auto.tasks.views import read_view
+from vlmsel_auto.tasks.file_names import printable
+from vlmsel_auto.tasks.pixel_files import Identify, RowWriter, ViewFile, open_entry, view_name
+from vlmsel_auto.tasks.preprocessing import read_view
+from vlmsel_auto.tasks.scan import ListedImage, Scan, Source
 
 _LATE: Final = "late.jsonl"
 _COMMIT: Final = 64  # rows that a kill may cost
@@ -53,7 +53,7 @@ class LocalSink:
 class PixelStore(PixelSource):
     """The images of a task in an entry of the store. Holds no open file: cheap to share between processes.
 
-    A file that turns out to be damaged, or to be gone, stops nothing: the next image of its class and part of the split
+    A file that turns out to be damaged, or to be gone, stops nothing: the next image of its class and split
     stands in for it, and `found_bad` lists it.
     """
 
@@ -168,7 +168,7 @@ class PixelStore(PixelSource):
         return sum(not one.exists() for one in files) > _NEARLY_ALL * len(files)
 
     def _stand_in(self, at: int, view: ImageView) -> tuple[str, NDArray[np.uint8]]:
-        """One of the next images of the same class and part that can be decoded: its name and pixels."""
+        """One of the next images of the same class and split that can be decoded: its name and pixels."""
         peers = np.flatnonzero(self.peers == self.peers[at])
         for other in np.roll(peers, -int(np.searchsorted(peers, at)))[1 : 1 + _STAND_INS]:
             (source,) = self.source.images(self.positions[self.rows[[other]]])
@@ -183,27 +183,126 @@ class PixelStore(PixelSource):
             self.told.sink(Notice(text=f"{bad.path}: {bad.reason}", level="warning"))
 
 
-def pixels_of(
-    scan: Scan, *, positions: IntArray, store: StoreEntry, good: Sequence[int], peers: IntArray, sink: Sink
-) -> PixelStore:
-    """The pixels of a task's images.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """How images are read: where they are kept, what is wanted of them at once, who is told."""
 
-    Args:
-        scan: what the folder names.
-        positions: (n_rows,) entries of the scan that the store has.
-        store: what is known of them.
-        good: (N,) rows of the store that are the task's images.
-        peers: (N,) see `PixelStore`.
-        sink: takes the events of later decoding.
+    workdir: Path  # decoded images are kept in its folder pixels, and found again by a second call on the same files
+    views: Sequence[ImageView] = ()  # made while images are decoded anyway
+    sink: Sink = discard
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KnownImages:
+    """Images of a scan of which it is known what they are."""
+
+    scan: Scan
+    positions: IntArray  # (n,) of the scan's entries, sorted
+    identities: tuple[Identity, ...]  # (n,)
+    entry: Path  # of the pixel store
+    sink: Sink
+
+    @property
+    def entries(self) -> list[ListedImage]:
+        """What the folder names of each (n,)."""
+        return [self.scan.entries[place] for place in self.positions]
+
+    def pixels(self, chosen: Sequence[int], *, peers: IntArray) -> PixelStore:
+        """Pixels of a task's images: these (N,) of the n; ``peers`` (N,) may stand in for each other."""
+        return PixelStore(
+            entry=self.entry,
+            root=self.scan.root,
+            source=self.scan.source,
+            positions=self.positions,
+            rows=np.array(chosen, dtype=np.int64),
+            paths=tuple(printable(self.scan.entries[self.positions[row]].path) for row in chosen),
+            peers=peers,
+            noted=frozenset(at for at, row in enumerate(chosen) if self.identities[row].note),
+            told=LocalSink(self.sink),
+        )
+
+
+@contextmanager
+def known_images(scan: Scan, positions: IntArray, *, by: Identify, reading: Reading) -> Iterator[KnownImages]:
+    """Find out what images of a scan are; where the block raises, no trace of it stays.
+
+    Raises:
+        WorkdirError: the decoded images cannot be written.
     """
-    return PixelStore(
-        entry=store.path,
-        root=scan.root,
-        source=scan.source,
-        positions=positions,
-        rows=np.array(good, dtype=np.int64),
-        paths=tuple(printable(scan.entries[positions[row]].path) for row in good),
-        peers=peers,
-        noted=frozenset(at for at, row in enumerate(good) if store.identities[row].note),
-        told=LocalSink(sink),
+    many = f"{len(positions):,} images"
+    progress = ImageProgress(sink=reading.sink, total=len(positions), text=f"reading {many}")
+    opened = open_entry(
+        root=reading.workdir / "pixels",
+        key=scan.source.key(positions),
+        count=len(positions),
+        sources=lambda: scan.source.images(positions),
+        identify=by,
+        views=reading.views,
+        progress=progress,
+        sink=reading.sink,
     )
+    try:
+        yield KnownImages(
+            scan=scan, positions=positions, identities=opened.identities, entry=opened.path, sink=reading.sink
+        )
+    except BaseException:  # also on Ctrl+C
+        opened.discard()
+        raise
+    made = f"decoded {many}" if by == "pixels" else f"looked at {many}"
+    progress.finish("known from an earlier run" if opened.reused else made)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackedPixels(PixelSource):
+    """All images of a task in some views."""
+
+    views: Mapping[ImageView, NDArray[np.uint8]]  # (N, size, size, 3)
+
+    def read(self, view: ImageView, indices: IntArray) -> NDArray[np.uint8]:
+        """Images ``indices`` in ``view``: uint8 (n, size, size, 3).
+
+        Raises:
+            KeyError: a view that was not packed.
+        """
+        return self.views[view][np.asarray(indices, dtype=np.int64)]
+
+    def prepare(self, view: ImageView, indices: IntArray, *, check: Callable[[], None] = lambda: None) -> None:
+        """Nothing is left to be done."""
+
+
+def pack(task: Task, views: Sequence[ImageView]) -> PackedPixels:
+    """Decode all images of a task in ``views``; N * size * size * 3 bytes each."""
+    everyone = np.arange(len(task.paths), dtype=np.int64)
+    return PackedPixels(views={view: task.pixels.read(view, everyone) for view in dict.fromkeys(views)})
+
+
+@dataclass(kw_only=True, slots=True)
+class ImageProgress:
+    """Tells a sink of work on ``total`` images, once it has taken ``after`` seconds."""
+
+    sink: Sink
+    total: int
+    text: str
+    after: float = 0.0
+    _began: float = field(default_factory=time.monotonic)
+    _started: bool = False
+
+    def __post_init__(self) -> None:
+        """Tell of the start where that need not wait."""
+        self._start()
+
+    def __call__(self, done: int) -> None:
+        """Tell that so many are done, if the time has come."""
+        self._start()
+        if self._started and (done == self.total or done % max(1, self.total // 100) == 0):
+            self.sink(StageProgress(stage="images", done=done))
+
+    def finish(self, text: str) -> None:
+        """Tell of the end, if the start was told."""
+        if self._started:
+            self.sink(StageFinished(stage="images", seconds=time.monotonic() - self._began, text=text))
+
+    def _start(self) -> None:
+        if not self._started and time.monotonic() - self._began >= self.after:
+            self._started = True
+            self.sink(StageStarted(stage="images", total=self.total, text=self.text))

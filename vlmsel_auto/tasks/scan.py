@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -11,11 +11,12 @@ from typing import Literal, Protocol
 from vlmsel_auto.cache import digest
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.records import BadFile, IntArray
+from vlmsel_auto.tasks.class_names import alike, prompt_of
 from vlmsel_auto.tasks.declaration import Declaration, read_declaration
-from vlmsel_auto.tasks.names import alike, prompt_of, shown
+from vlmsel_auto.tasks.file_names import shown
 
-Part = Literal["train", "val", "test"]
-_PARTS: dict[str, Part] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SplitName = Literal["train", "val", "test"]
+_SPLITS: dict[str, SplitName] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 LAYOUTS = (
     "<class>/*, {train,val,test}/<class>/*, images with labels.csv, labelled/<class>/* beside unlabelled/*, or images "
     "without labels and the names of their classes (--classes, or classes in task.toml)"
@@ -23,12 +24,12 @@ LAYOUTS = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class ListedImage:
     """One image that the folder names."""
 
     path: str  # relative to the task folder, with "/"
     label: str  # class name, Unicode NFC; empty where nothing is labelled
-    part: Part | None  # None: the folder gives no split
+    split: SplitName | None  # None: the folder gives none
 
 
 class Source(Protocol):
@@ -58,7 +59,7 @@ class Scan:
     root: Path  # resolved
     declaration: Declaration
     classes: tuple[str, ...]  # sorted, or in the order in which they were named
-    entries: tuple[Entry, ...]
+    entries: tuple[ListedImage, ...]
     source: Source
     stray: tuple[BadFile, ...] = ()  # files in places where no image belongs, refused links
     notes: tuple[str, ...] = ()
@@ -81,24 +82,22 @@ class Files:
 
     def key(self, positions: IntArray) -> str:
         """Digest of paths, sizes and times. The change time is in it: it moves even where tools restore the others."""
-        lines: list[str] = [str(self.root)]
+        lines = [str(self.root)]
         for place in positions:
-            path = self.paths[place]
-            try:
-                status = (self.root / path).stat()
-            except OSError:  # decoding will say why
-                lines.append(f"{path}|")
-                continue
-            lines.append(f"{path}|{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}")
+            status = self._status(place)  # decoding will say why there is none
+            said = "" if status is None else f"{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}"
+            lines.append(f"{self.paths[place]}|{said}")
         return digest("\n".join(lines))
 
     def encoded_bytes(self, positions: IntArray) -> int:
         """Bytes of the files; one that cannot be read counts for nothing."""
-        total = 0
-        for place in positions:
-            with suppress(OSError):
-                total += (self.root / self.paths[place]).stat().st_size
-        return total
+        return sum(status.st_size for place in positions if (status := self._status(place)) is not None)
+
+    def _status(self, place: int) -> os.stat_result | None:
+        try:
+            return (self.root / self.paths[place]).stat()
+        except OSError:
+            return None
 
     def images(self, positions: IntArray) -> Iterable[Path | bytes]:
         """Paths of the images at ``positions``."""
@@ -114,7 +113,7 @@ def scan_of_files(
     root: Path,
     *,
     labels: Iterable[str],
-    entries: Sequence[Entry],
+    entries: Sequence[ListedImage],
     stray: Sequence[BadFile],
     notes: Sequence[str] = (),
     named: Sequence[str] | None = None,
@@ -153,6 +152,6 @@ def scan_of_files(
     )
 
 
-def split_part(name: str) -> Part | None:
-    """The part that a folder or a cell of a split column names, in any case; None: not one."""
-    return _PARTS.get(name.strip().lower())
+def split_name(text: str) -> SplitName | None:
+    """The split that a folder or a cell of a split column names, in any case; None: not one."""
+    return _SPLITS.get(text.strip().lower())

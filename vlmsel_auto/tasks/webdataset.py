@@ -17,7 +17,7 @@ from typing import IO, Final, Protocol, cast
 
 from vlmsel_auto.errors import ImageError
 from vlmsel_auto.tasks.decode import decode_image, quiet_pillow
-from vlmsel_auto.tasks.names import printable
+from vlmsel_auto.tasks.file_names import printable
 from vlmsel_auto.tasks.templates import DEFAULT_TEMPLATES
 
 CLASS_NAMES: Final = "classnames.txt"  # one class a line

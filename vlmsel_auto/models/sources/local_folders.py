@@ -17,7 +17,7 @@ from vlmsel_auto.models.hubfiles import text_config
 from vlmsel_auto.models.modeldir import TOKENIZER, TOKENIZER_SETTINGS, ModelDir, read_model_dir
 from vlmsel_auto.models.sources.source import Source, Stated, Unusable, described
 from vlmsel_auto.records import Candidate
-from vlmsel_auto.tasks.names import is_folder
+from vlmsel_auto.tasks.file_names import is_folder
 
 if TYPE_CHECKING:
     from vlmsel_auto.models.loaders import Opened

@@ -1,15 +1,19 @@
-"""Entries of the pixel store: what each image of a folder is, found out once, and the files of rows beside it.
+"""Decoded images on disk: entries of the pixel store, and the files of rows in them.
 
 An entry is a folder named by a digest of what its images are. It holds ``index.json`` (an identity for each source
-image, with a digest of all) and a sparse file of rows for each view that was asked for (`viewfile`). The folder gets
-its name when the index is whole, so that a kill leaves either an entry or scraps that the next run sweeps away; rows
-are added one by one. A damaged index, by which a search knows its images again, is made anew from the sources.
+image, with a digest of all) and a sparse file of rows for each view that was asked for. The folder gets its name when
+the index is whole, so that a kill leaves either an entry or scraps that the next run sweeps away; rows are added one by
+one. A damaged index, by which a search knows its images again, is made anew from the sources.
+
+A file of rows begins with a byte a row: 1 where the row is there, else 0. It is set once the row has reached the disk,
+so that a kill or a power cut leaves whole rows and missing ones. Rows that were never written take no space.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,17 +22,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vlmsel_auto.cache import digest, sealed, unsealed, write_atomically
 from vlmsel_auto.errors import WorkdirError
 from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.process import locked
-from vlmsel_auto.records import ImageView
-from vlmsel_auto.tasks.identity import Identity, by_bytes, by_pixels
-from vlmsel_auto.tasks.viewfile import RowWriter, ViewFile, view_name
+from vlmsel_auto.records import ImageView, IntArray
+from vlmsel_auto.tasks.copies import Identity, by_bytes, by_pixels
 
 _VERSION: Final = 5  # of the entry's layout and of the decoding rules: a change makes old entries unused
 _INDEX: Final = "index.json"
 _IMAGES: Final = "images"  # of the index
+_PAGE: Final = 4096
 _EAGER_BYTES: Final = 512 * 2**20  # of views that are made while images are decoded for their identity
 
 Identify: TypeAlias = Literal["pixels", "bytes"]
@@ -126,7 +133,8 @@ def _decode_all(
             room -= count * file.row_bytes
             if room >= 0:
                 writers.append((view, stack.enter_context(file.writer())))
-        for identity in stack.enter_context(closing(by_pixels(sources, writers=writers))):
+        puts = [(view, writer.put) for view, writer in writers]
+        for identity in stack.enter_context(closing(by_pixels(sources, writers=puts))):
             found.append(identity)
             progress(len(found))
         good = [row for row, identity in enumerate(found) if identity.digest]
@@ -170,3 +178,84 @@ def _no_trace_of_failure(root: Path, *, lock: Path) -> Iterator[tuple[Path, ...]
             f"cannot write decoded images below {root}: free space, give rights or name another folder (--cache-dir, "
             f"of a search --workdir), but got {error}"
         ) from error
+
+
+def view_name(view: ImageView) -> str:
+    """File name of a view: equal for equal geometries only."""
+    fill = f"-{view.fill_color}" if view.resize_mode == "longest" else ""
+    return f"{view.size}-{view.resize_mode}-{view.interpolation}{fill}.u8"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ViewFile:
+    """The file of one view; it need not exist. Holds no open file."""
+
+    path: Path
+    count: int  # rows
+    size: int  # side of the view, pixels
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self.size * self.size * 3
+
+    @property
+    def start(self) -> int:
+        """Offset of the rows: behind a byte for each, at a page."""
+        return -(-self.count // _PAGE) * _PAGE
+
+    @property
+    def _length(self) -> int:
+        return self.start + self.count * self.row_bytes
+
+    def has(self, rows: IntArray) -> NDArray[np.bool_]:
+        """(n,) which of the rows are there; none of a file that is missing or of another length."""
+        try:
+            with self.path.open("rb", buffering=0) as stream:
+                if os.fstat(stream.fileno()).st_size == self._length:
+                    there = np.frombuffer(os.pread(stream.fileno(), self.count, 0), dtype=np.uint8)
+                    return np.asarray(there[rows] != 0)
+        except FileNotFoundError:
+            pass
+        return np.zeros(len(rows), dtype=bool)
+
+    def read(self, rows: IntArray) -> NDArray[np.uint8]:
+        """Rows that are there: (n, size, size, 3), in the order wanted."""
+        shape = (self.count, self.size, self.size, 3)
+        if not len(rows):
+            return np.empty((0, *shape[1:]), dtype=np.uint8)
+        pixels = np.memmap(self.path, dtype=np.uint8, mode="r", offset=self.start, shape=shape)
+        return np.array(pixels[rows])
+
+    @contextmanager
+    def writer(self) -> Iterator[RowWriter]:
+        """Open for writing; a file of another length begins anew. One process at a time: the caller holds a lock."""
+        handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)  # less the umask: a group may share it
+        try:
+            if os.fstat(handle).st_size != self._length:
+                os.ftruncate(handle, 0)
+                os.ftruncate(handle, self._length)
+            yield RowWriter(handle=handle, file=self)
+        finally:
+            os.close(handle)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowWriter:
+    """Writes rows of an open `ViewFile`."""
+
+    handle: int
+    file: ViewFile
+
+    def put(self, row: int, pixels: NDArray[np.uint8]) -> None:
+        """Write one row, from any thread; it is there for readers after `commit`."""
+        left, offset = np.ascontiguousarray(pixels).data.cast("B"), self.file.start + row * self.file.row_bytes
+        while left:  # pwrite may write less than asked
+            written = os.pwrite(self.handle, left, offset)
+            left, offset = left[written:], offset + written
+
+    def commit(self, rows: Iterable[int]) -> None:
+        """Declare rows that were put as being there, once they have reached the disk."""
+        os.fsync(self.handle)
+        for row in rows:
+            os.pwrite(self.handle, b"\1", row)

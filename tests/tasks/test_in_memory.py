@@ -10,8 +10,8 @@ from PIL import ExifTags, Image
 from helpers.drawings import draw_shape
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.tasks.decode import decode_image
-from vlmsel_auto.tasks.given import as_classes, as_files, as_images, names_of, write_task
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.in_memory import as_classes, as_files, as_images, names_of, write_task
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_a_written_task_loads_with_its_words(tmp_path):
         templates=["a {}."],
         prompts={names[0]: "disc"},
     )
-    task = load_task(tmp_path / "task", workdir=tmp_path / "w", draw_test=False, needs_val=True)
+    task = load_task(tmp_path / "task", TaskOptions(draw_test=False, needs_val=True), workdir=tmp_path / "w")
     assert task.classes == tuple(names)
     assert (task.metric, task.domain, task.templates) == ("balanced_accuracy", "drawn \\ shapes", ("a {}.",))
     assert task.prompts == ("disc", "ünder, score")

@@ -1,4 +1,4 @@
-"""labels.csv as rows of cells: read, its columns told apart, and written again with all that stands in it."""
+"""labels.csv: its images, and its rows of cells, which are written again with all that stands in them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from vlmsel_auto.errors import TaskError
-from vlmsel_auto.tasks.names import inside, nfc, shown
-from vlmsel_auto.tasks.scan import split_part
+from vlmsel_auto.records import BadFile
+from vlmsel_auto.tasks.file_names import inside, nfc, shown
+from vlmsel_auto.tasks.scan import ListedImage, Scan, scan_of_files, split_name
 
 LABELS: Final = "labels.csv"
 _PATH_COLUMNS: Final = ("path", "file", "image", "filename")
@@ -76,23 +77,11 @@ class LabelTable:
 EMPTY: Final = LabelTable(header=("path", "label"), rows=(), at_path=0, at_label=1)
 
 
-def read_table(path: Path) -> LabelTable:
-    """Read a table: UTF-8, separated by comma, semicolon or tab; empty lines are passed over.
+def parse_table(data: bytes, *, path: Path) -> LabelTable:
+    """The table in a file's bytes: UTF-8, separated by comma, semicolon or tab; empty lines are passed over.
 
     Raises:
         TaskError: not UTF-8 text, no usable columns, empty cells or an unknown split.
-    """
-    try:
-        return parse_table(path.read_bytes(), path=path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def parse_table(data: bytes, *, path: Path) -> LabelTable:
-    """The table in the bytes of the file ``path``.
-
-    Raises:
-        TaskError: as `read_table`.
     """
     try:
         text = data.decode("utf-8-sig")
@@ -149,7 +138,7 @@ def _check_cells(table: LabelTable, *, path: Path) -> None:
             f"every row of {path} needs a path and a label, but got empty cells in rows {shown(incomplete)}"
         )
     splits = {table.split(row) for row in table.rows}
-    unknown = sorted(split for split in splits if split_part(split) is None)
+    unknown = sorted(split for split in splits if split_name(split) is None)
     if unknown and splits != {""}:
         raise TaskError(
             f"the column split of {path} must say train, val or test in every row, but got {shown(unknown)}"
@@ -159,8 +148,7 @@ def _check_cells(table: LabelTable, *, path: Path) -> None:
 def locate(file: str, *, root: Path) -> Path | None:
     """The file that a cell names, below ``root``/images or ``root``; where it begins with "./", below ``root`` alone.
 
-    A path out of the folder is returned without a screening of what is there: whoever asked refuses it. None: no such
-    file.
+    A path out of the folder is returned without a look at what is there: whoever asked refuses it. None: no such file.
     """
     bases = (root,) if file.startswith("./") else (root / "images", root)
     tries = dict.fromkeys([file, file.strip(), file.strip().replace("\\", "/")])
@@ -178,3 +166,49 @@ def below(path: Path, root: Path) -> str:
     """Path below ``root`` with "/", its "." and ".." taken out but links kept."""
     plain = Path(os.path.normpath(path))
     return (plain if plain.is_relative_to(root) else path.resolve()).relative_to(root).as_posix()
+
+
+def scan_csv(root: Path, *, named: Sequence[str] | None = None) -> Scan:
+    """List the rows of ``root``/labels.csv: image paths, relative to ``root``/images or ``root``, and labels.
+
+    Labels must be among the classes ``named``, where there are any. Images that have no row are not listed.
+
+    Raises:
+        TaskError: as `read_rows`, or labels that are none of the classes.
+    """
+    entries, refused = read_rows(root)
+    return scan_of_files(root, labels=(entry.label for entry in entries), entries=entries, stray=refused, named=named)
+
+
+def read_rows(root: Path) -> tuple[list[ListedImage], list[BadFile]]:
+    """The rows of ``root``/labels.csv, and those that are refused since they lead out of ``root`` (resolved).
+
+    Raises:
+        TaskError: it cannot be read, as `parse_table`, or files that are missing.
+    """
+    path = root / LABELS
+    try:
+        table = parse_table(path.read_bytes(), path=path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    entries: dict[ListedImage, None] = {}
+    refused: list[BadFile] = []
+    missing: list[str] = []
+    for row in table.rows:
+        file = table.path(row)
+        found = locate(file, root=root)
+        if found is None:
+            missing.append(file)
+        elif not inside(found, root):
+            refused.append(BadFile(path=file, reason="refused: the path leads out of the task folder"))
+        else:
+            entry = ListedImage(path=below(found, root), label=table.label(row), split=split_name(table.split(row)))
+            if entry in entries:
+                refused.append(BadFile(path=entry.path, reason=f"named more than once in {LABELS}", used=True))
+            entries[entry] = None
+    if missing:
+        raise TaskError(
+            f"{path} names files that are neither in {root / 'images'} nor in {root} (paths that begin with "
+            f"./ must be there), but got {shown(missing)}"
+        )
+    return list(entries), refused

@@ -6,8 +6,8 @@ import pytest
 from helpers.drawings import SHAPES, draw_shape, draw_task
 from helpers.task_folders import fill
 from vlmsel_auto.errors import TaskError
-from vlmsel_auto.tasks.labelfile import LabelFile, check_writable, read_known
-from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tasks.label_writing import LabelFile, check_writable, read_known
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 NAMES = ("a.png", "b.png", "c.png", "=1+1.png")
 
@@ -158,7 +158,7 @@ def test_keys_of_classes_stay(heap):
 
 def test_a_search_goes_on_with_the_labels_and_the_order_of_classes(heap, tmp_path):
     give(heap, {f"{number:03d}.png": SHAPES[number % 3] for number in range(9)})
-    task = load_task(heap, workdir=tmp_path / "work", classes=SHAPES[::-1])
+    task = load_task(heap, TaskOptions(classes=SHAPES[::-1]), workdir=tmp_path / "work")
     assert task.is_labelled
     assert len(task.paths) == 9
     assert task.classes == SHAPES[::-1]

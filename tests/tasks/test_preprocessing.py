@@ -13,7 +13,7 @@ from PIL import Image
 from helpers.pictures import encoded, picture
 from vlmsel_auto.records import ImageView
 from vlmsel_auto.tasks.decode import decode_image
-from vlmsel_auto.tasks.views import read_view, render, render_all
+from vlmsel_auto.tasks.preprocessing import read_view, render, render_all
 
 SIZES = [(64, 64), (37, 91), (91, 37), (224, 200), (200, 225), (7, 5), (1, 1), (100, 1), (33, 32), (640, 479)]
 

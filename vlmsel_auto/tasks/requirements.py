@@ -8,8 +8,8 @@ from typing import Final
 
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.records import IntArray
-from vlmsel_auto.tasks.names import listed, shown
-from vlmsel_auto.tasks.scan import Part
+from vlmsel_auto.tasks.file_names import listed, shown
+from vlmsel_auto.tasks.scan import SplitName
 
 _MIN_CLASSES: Final = 2
 _MIN_IMAGES: Final = 2  # of a class: one to learn from, one to test on
@@ -43,24 +43,25 @@ def check_classes(classes: Sequence[str], labels: Sequence[str], *, left_out: Ma
         )
 
 
-def check_parts(classes: Sequence[str], pairs: Iterable[tuple[str, Part | None]], *, why: str = "") -> None:
+def check_splits(classes: Sequence[str], pairs: Iterable[tuple[str, SplitName | None]], *, why: str = "") -> None:
     """A class of val or test must be in train, where splits are given.
 
     Args:
         classes: Names of all classes.
-        pairs: Class and part of each image.
+        pairs: Class and split of each image.
         why: What a message says of how it came to be.
 
     Raises:
         TaskError: Otherwise.
     """
     seen = Counter(pairs)
-    if not any(part is not None for _, part in seen):
+    if not any(split is not None for _, split in seen):
         return
-    for part in ("test", "val"):
-        untaught = [label for label in classes if seen[label, part] and not seen[label, "train"]]
+    splits: tuple[SplitName, ...] = ("test", "val")
+    for split in splits:
+        untaught = [label for label in classes if seen[label, split] and not seen[label, "train"]]
         if untaught:
-            raise TaskError(f"every class of {part} needs images in train{why}, but got {shown(untaught)} without any")
+            raise TaskError(f"every class of {split} needs images in train{why}, but got {shown(untaught)} without any")
 
 
 def check_distinct(classes: Sequence[str], *, labels: IntArray, digests: Sequence[str]) -> None:

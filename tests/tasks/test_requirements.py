@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vlmsel_auto.errors import TaskError
-from vlmsel_auto.tasks.checks import check_classes, check_distinct, check_parts
+from vlmsel_auto.tasks.requirements import check_classes, check_distinct, check_splits
 
 
 def test_two_classes_of_two_are_enough() -> None:
@@ -22,11 +22,11 @@ def test_two_classes_of_two_are_enough() -> None:
 
 
 def test_what_is_tested_must_be_taught() -> None:
-    check_parts(["a", "b"], [("a", None)])
-    check_parts(["a", "b"], [("a", "train"), ("b", "train"), ("b", "test")])
+    check_splits(["a", "b"], [("a", None)])
+    check_splits(["a", "b"], [("a", "train"), ("b", "train"), ("b", "test")])
     for part in ("val", "test"):
         with pytest.raises(TaskError, match=f"every class of {part} needs images in train after all, but got 'b'"):
-            check_parts(["a", "b"], [("a", "train"), ("b", part)], why=" after all")
+            check_splits(["a", "b"], [("a", "train"), ("b", part)], why=" after all")
 
 
 def test_copies_are_one_image() -> None:

@@ -1,4 +1,4 @@
-"""Copies are told by pixels or by bytes, damage by decoding or by the header; digests depend on content alone."""
+"""Copies are told by pixels or by bytes, damage by decoding or by the header; what is left out is said."""
 
 import os
 import shutil
@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image
 
 from helpers.pictures import broken_later, encoded, picture
-from vlmsel_auto.tasks import identity
-from vlmsel_auto.tasks.identity import Identity, by_bytes, by_pixels, pixel_digest
+from vlmsel_auto.records import BadFile
+from vlmsel_auto.tasks import copies
+from vlmsel_auto.tasks.copies import Identity, a_copy, by_bytes, by_pixels, left_out_notes, pixel_digest
 
 
 def glance(*sources: Path | bytes) -> tuple[Identity, ...]:
@@ -56,8 +57,8 @@ def test_by_bytes_files_that_differ_between_the_samples_are_no_copies(tmp_path: 
         (tmp_path / name).write_bytes(encoded(Image.fromarray(values), "BMP"))
     data = [(tmp_path / name).read_bytes() for name in ("one", "other")]
     middle = len(data[0]) // 2
-    for place in (0, middle, -identity._SAMPLE):
-        assert data[0][place:][: identity._SAMPLE] == data[1][place:][: identity._SAMPLE]
+    for place in (0, middle, -copies._SAMPLE):
+        assert data[0][place:][: copies._SAMPLE] == data[1][place:][: copies._SAMPLE]
     first, second = glance(tmp_path / "one", tmp_path / "other")
     assert first.digest != second.digest
 
@@ -72,3 +73,28 @@ def test_by_bytes_the_header_is_checked_and_later_damage_is_not_seen(tmp_path: P
     assert [bool(one.digest) for one in found] == [True, False, False, True, False, False, True, False, False, True]
     assert [bool(one.note) for one in found] == [not one.digest for one in found]
     assert glance(b"text", cases["good"], cases["good"])[1:] == (found[6], found[6])
+
+
+def test_counts_and_the_first_names():
+    copies = [a_copy(f"{number}.png", of="a.png") for number in range(7)]
+    others = [BadFile(path="x.txt", reason="empty file"), BadFile(path="y.png", reason="CMYK image", used=True)]
+    assert left_out_notes([*others, *copies]) == (
+        "files left out, cannot be used: 1: 'x.txt: empty file'",
+        "files left out, copies of other images: 7: '0.png', '1.png', '2.png', '3.png', '4.png', ... (7 in all)",
+    )
+    assert left_out_notes(others[1:]) == ()
+
+
+def test_a_copy_says_of_what():
+    found = a_copy("b\udcff.png", of="a.png", more="; left out of train")
+    reason = "same image as a.png; left out of train"
+    assert found == BadFile(path="b\ufffd.png", reason=reason, copy_of="a.png")
+    assert left_out_notes([BadFile(path="x.png", reason="same image as before")]) == (
+        "files left out, cannot be used: 1: 'x.png: same image as before'",
+    )
+
+
+def test_two_rows_of_one_image_are_no_copies():
+    found = a_copy("images/a.png", of="images/a.png", more=", but labelled 'x' and not 'y'")
+    reason = "named more than once in labels.csv, but labelled 'x' and not 'y'"
+    assert found == BadFile(path="images/a.png", reason=reason)

@@ -14,10 +14,11 @@ from typing import TypeAlias
 
 from vlmsel_auto.cache import write_atomically
 from vlmsel_auto.errors import TaskError
+from vlmsel_auto.tasks.class_names import check_class_names, named_classes
+from vlmsel_auto.tasks.file_names import inside, shown
 from vlmsel_auto.tasks.imagefolder import scan_folder
-from vlmsel_auto.tasks.labeltable import EMPTY, LABELS, LabelTable, below, locate, parse_table
-from vlmsel_auto.tasks.names import check_class_names, inside, named_classes, shown
-from vlmsel_auto.tasks.tables import IMAGES, scan_csv
+from vlmsel_auto.tasks.labels_csv import EMPTY, LABELS, below, locate, parse_table, scan_csv
+from vlmsel_auto.tasks.parquet import IMAGES
 
 _Row: TypeAlias = tuple[str | None, tuple[str, ...]]  # path below the folder, None: no such file; and cells
 
@@ -34,8 +35,7 @@ class LabelFile:
         self._labels = dict(labels)
         self._data: bytes | None = None  # of the file when it was read or written last; None: there was none
         self._table = EMPTY
-        self._paths: tuple[str | None, ...] = ()  # of the rows; None: out of the folder, or gone
-        self._stored: dict[str, str] = {}  # labels in the table
+        self._rows: list[_Row] = []  # of the table
 
     @property
     def path(self) -> Path:
@@ -55,7 +55,7 @@ class LabelFile:
         """
         before = self._labels.get(path)
         self._catch_up()
-        now = self._stored.get(path)
+        now = self._stored().get(path)
         if now is not None and now not in {before, label}:
             raise TaskError(
                 f"somebody else has labelled {path!r} as {now!r} in {self.path}; answer again to change it, but got "
@@ -63,22 +63,21 @@ class LabelFile:
             )
         labels = {name: each for name, each in self._labels.items() if name != path}
         labels |= {} if label is None else {path: label}
+        table = self._table
         if self._data is None:
-            rows: list[_Row] = [(name, EMPTY.new_row(name, each)) for name, each in labels.items()]
-            self._write(EMPTY, rows, path=path)
+            rows: list[_Row] = [(name, table.new_row(name, each)) for name, each in labels.items()]
+        elif label is None:
+            rows = [(name, row) for name, row in self._rows if name != path]
+        elif now is None:
+            rows = [*self._rows, (path, table.new_row(path, label))]
         else:
-            self._write(self._table, self._changed(path, label), path=path)
+            rows = [(name, table.with_label(row, label) if name == path else row) for name, row in self._rows]
+        self._write(rows, path=path)
         self._labels = labels
 
-    def _changed(self, path: str, label: str | None) -> list[_Row]:
-        """The table's rows, that of one image added, changed or removed."""
-        table = self._table
-        rows = list(zip(self._paths, table.rows, strict=True))
-        if label is None:
-            return [(name, row) for name, row in rows if name != path]
-        if path not in self._stored:
-            return [*rows, (path, table.new_row(path, label))]
-        return [(name, table.with_label(row, label) if name == path else row) for name, row in rows]
+    def _stored(self) -> dict[str, str]:
+        """Labels in the table."""
+        return {name: self._table.label(row) for name, row in self._rows if name is not None}
 
     def _catch_up(self) -> None:
         """Take what others wrote since the file was read or written last."""
@@ -89,21 +88,21 @@ class LabelFile:
         if data == self._data:
             return
         table = EMPTY if data is None else parse_table(data, path=self.path)
-        paths = tuple(self._place(table.path(row)) for row in table.rows)
-        pairs = [(path, table.label(row)) for path, row in zip(paths, table.rows, strict=True) if path is not None]
-        check_one_label(pairs, where=self.path)
-        stored = dict(pairs)
-        gone = self._stored.keys() - stored.keys()
+        rows = [(self._place(table.path(row)), row) for row in table.rows]
+        check_one_label([(name, table.label(row)) for name, row in rows if name is not None], where=self.path)
+        before = self._stored()
+        self._data, self._table, self._rows = data, table, rows
+        stored = self._stored()
+        gone = before.keys() - stored.keys()
         self._labels = {name: label for name, label in self._labels.items() if name not in gone} | stored
-        self._data, self._table, self._paths, self._stored = data, table, paths, stored
 
     def _place(self, file: str) -> str | None:
         found = locate(file, root=self._root)
         return below(found, self._root) if found is not None and inside(found, self._root) else None
 
-    def _write(self, table: LabelTable, rows: list[_Row], *, path: str) -> None:
+    def _write(self, rows: list[_Row], *, path: str) -> None:
         """Write the table in one step, through a link that stays in the folder; without rows there is no file."""
-        table = replace(table, rows=tuple(row for _, row in rows))
+        table = replace(self._table, rows=tuple(row for _, row in rows))
         try:
             place = check_writable(self._root)
             data = table.encoded() if rows else None
@@ -116,8 +115,9 @@ class LabelFile:
             raise TaskError(f"names of labelled files must be UTF-8; rename them, but got {shown(odd)}") from error
         except OSError as error:
             raise _unwritable(self.path, error) from error
-        self._data, self._table, self._paths = data, table, tuple(name for name, _ in rows)
-        self._stored = {name: table.label(row) for name, row in rows if name is not None}
+        self._data, self._rows = data, rows
+        if data is None:
+            self._table = EMPTY
 
 
 def check_writable(root: Path) -> Path:
@@ -179,7 +179,7 @@ def read_known(
     if unlabelled and not (root / LABELS).is_file():
         return KnownLabels(classes=named, labels={})
     scan = scan_csv(root.resolve(), named=named) if unlabelled else scan_folder(root, classes=named, exclude=exclude)
-    if (root / LABELS).is_file() and any(entry.part for entry in scan.entries):
+    if (root / LABELS).is_file() and any(entry.split for entry in scan.entries):
         raise TaskError(f"labels are added to a table without splits, but got the column split in {root / LABELS}")
     pairs = [(entry.path, entry.label) for entry in scan.entries if entry.label]
     check_one_label(pairs, where=root / LABELS)

@@ -1,64 +1,18 @@
-"""Names of files and classes."""
+"""Names of classes, and lists of them."""
 
-import os
-import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from vlmsel_auto.errors import TaskError
-from vlmsel_auto.tasks.names import (
+from vlmsel_auto.tasks.class_names import (
     alike,
     check_class_names,
     class_names_text,
-    inside,
-    is_ignored,
     named_classes,
-    nfc,
-    printable,
     prompt_of,
     read_class_names,
-    shown,
 )
-
-
-@given(st.binary(max_size=20))
-def test_any_file_name_can_be_written_as_utf_8(raw):
-    name = os.fsdecode(raw)
-    assert printable(name).encode("utf-8").decode("utf-8") == printable(name)
-    assert unicodedata.is_normalized("NFC", nfc(name))
-
-
-def test_what_can_be_written_stays_and_what_cannot_is_marked():
-    assert printable("žába") == "žába"
-    assert printable("a\udcffb") == "a\N{REPLACEMENT CHARACTER}b"
-    assert nfc("z\N{COMBINING CARON}") == "ž"
-
-
-@pytest.mark.parametrize("name", [".DS_Store", ".git", "Thumbs.db", "__MACOSX", "desktop.ini"])
-def test_files_of_the_operating_system_are_passed_over(name):
-    assert is_ignored(name)
-    assert not is_ignored(f"x{name}.jpg")
-
-
-def test_links_that_lead_out_are_outside(tmp_path):
-    root = tmp_path / "root"
-    root.mkdir()
-    (root / "in.png").touch()
-    (tmp_path / "out.png").touch()
-    (root / "link.png").symlink_to(tmp_path / "out.png")
-    (root / "loop").symlink_to(root / "loop")
-    assert inside(root / "in.png", root)
-    assert not inside(root / "link.png", root)
-    assert not inside(root / ".." / "out.png", root)
-    assert not inside(root / "loop" / "x.png", root)
-
-
-def test_a_message_lists_five_names_and_how_many_there_are():
-    assert shown(["a", "b"]) == "'a', 'b'"
-    assert shown([*"abcdefg"]) == "'a', 'b', 'c', 'd', 'e', ... (7 in all)"
 
 
 def test_classes_that_differ_in_case_or_blanks_are_named():
@@ -66,7 +20,7 @@ def test_classes_that_differ_in_case_or_blanks_are_named():
     (note,) = alike(["Wood Duck", "cat", "woodduck"])
     assert "'Wood Duck' and 'woodduck'" in note
     many = [each for k in range(7) for each in (f"c{k}", f"C{k}")]
-    assert alike(many)[0].endswith("'c4' and 'C4', and 2 more")
+    assert alike(many)[0].endswith("'c4' and 'C4', ... (7 in all)")
 
 
 @pytest.mark.parametrize(("label", "text"), [("wood_duck", "wood duck"), ("t-shirt", "t shirt"), ("__", "__")])

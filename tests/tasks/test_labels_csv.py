@@ -1,19 +1,63 @@
-"""Folders with labels.csv or images.parquet: what is accepted, what is listed."""
+"""Folders with labels.csv: what is accepted and listed; what stands in a table is there when it is written again."""
 
-import io
-import json
-import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from helpers.task_folders import fill, listed, strays
-from vlmsel_auto.errors import MissingDependency, TaskError
+from vlmsel_auto.errors import TaskError
 from vlmsel_auto.tasks.imagefolder import scan_folder
+from vlmsel_auto.tasks.labels_csv import EMPTY, locate, parse_table
+
+TABLES = {
+    "plain": b"path,label\na.png,cat\n",
+    "a mark, semicolons, other columns": b"\xef\xbb\xbfnote;File;CLASS\nx, y;a.png;cat\n",
+    "quotes and carriage returns": b'path,label\n"a\r.png","cat"\n"b,""c"".png",dog\n',
+    "short rows": b"path,label,by\na.png,cat\n",
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_table_is_written_as_it_was_read(tmp_path, kind):
+    assert parse_table(TABLES[kind], path=tmp_path).encoded() == TABLES[kind]
+
+
+@pytest.mark.parametrize("ends", [b"\n", b"\r\n", b"\r"])
+def test_lines_may_end_in_any_way(tmp_path, ends):
+    table = parse_table(ends.join([b"", b"path;label", b"", b"a, b.png;cat ", b""]), path=tmp_path)
+    assert [(table.path(row), table.label(row), table.split(row)) for row in table.rows] == [("a, b.png", "cat", "")]
+
+
+def test_blanks_belong_to_paths_from_the_root_alone(tmp_path):
+    table = parse_table(b"path,label\n./a.png , cat\n b.png ,dog\n", path=tmp_path)
+    assert [table.path(row) for row in table.rows] == ["./a.png ", "b.png"]
+    assert [table.label(row) for row in table.rows] == ["cat", "dog"]
+
+
+def test_rows_are_made_and_changed(tmp_path):
+    table = parse_table(b"by,label,path,split\nAnn,cat,a.png\n", path=tmp_path)
+    assert table.new_row("=1.png", "dog") == ("", "dog", "./=1.png", "")
+    assert table.with_label(table.rows[0], "dog") == ("Ann", "dog", "a.png", "")
+    assert EMPTY.new_row("a.png", "cat") == ("./a.png", "cat")
+
+
+@pytest.mark.parametrize("data", [b"path,label\na.png,\n", b"path,label\n./,x\n \t,x\n"])
+def test_empty_cells(tmp_path, data):
+    with pytest.raises(TaskError, match="needs a path and a label, but got empty cells in rows"):
+        parse_table(data, path=tmp_path)
+
+
+def test_files_are_found_where_their_path_says(tmp_path):
+    root = fill(tmp_path / "task", "a.png", "images/a.png", "images/b/c.png", "d.png ").resolve()
+    found = {
+        "a.png": "images/a.png", "./a.png": "a.png", "b\\c.png": "images/b/c.png", "./d.png ": "d.png ",
+        "./a.png ": "a.png", "./b/c.png": None,
+    }  # fmt: skip
+    for path, place in found.items():
+        assert locate(path, root=root) == (None if place is None else root / place)
+    assert locate("../../x.png", root=root) == root / "images" / "../../x.png"
 
 
 def table(root: Path, text: str, *, encoding: str = "utf-8") -> Path:
@@ -134,81 +178,3 @@ def test_csv_naming_missing_files_lists_the_first_and_the_count(tmp_path: Path) 
         scan_folder(table(tmp_path, "path,label\n1.png,y\n" + rows))
     with pytest.raises(TaskError, match="neither in"):
         scan_folder(table(tmp_path, "path,label\n" + "a" * 5000 + ",y\nb\0c,y\n"))
-
-
-def parquet_task(root: Path, *, labels: object = (0, 1), splits: object = None, told: object = None) -> Path:
-    arrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
-    stream = io.BytesIO()
-    Image.new("RGB", (4, 4), (9, 9, 9)).save(stream, format="PNG")
-    columns = {"image": [stream.getvalue()] * len(list(labels)), "label": list(labels)}
-    if splits is not None:
-        columns["split"] = list(splits)
-    parquet.write_table(arrow.table(columns), root / "images.parquet")
-    if told is None:
-        told = {
-            "slug": "small",
-            "name": "Small",
-            "domain": "d",
-            "classes": ["x_1", "y"],
-            "templates": ["a {}"],
-            "notes": 1,
-        }
-    (root / "task.json").write_text(json.dumps(told))
-    return root
-
-
-def test_parquet(tmp_path: Path) -> None:
-    scan = scan_folder(parquet_task(tmp_path, labels=[1, 0, 1], splits=["train", "train", "test"]))
-    assert (scan.declaration.name, scan.classes) == ("small", ("x_1", "y"))
-    assert [(entry.label, entry.part) for entry in scan.entries] == [("y", "train"), ("x_1", "train"), ("y", "test")]
-    assert len(list(scan.source.images(np.array([0, 2])))) == 2
-    assert scan.source.key(np.array([0])) != scan.source.key(np.array([0, 2]))
-    assert {entry.part for entry in scan_folder(parquet_task(tmp_path)).entries} == {None}
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"labels": [0, 2]}, "integers from 0 to 1"),
-        ({"labels": ["a", "b"]}, "integers from 0 to 1"),
-        ({"labels": [0, None]}, "integers from 0 to 1"),
-        ({"splits": ["train", "dev"]}, "train, val or test"),
-        ({"splits": ["train", None]}, "train, val or test"),
-        ({"labels": []}, "no rows|integers"),
-        ({"told": [1]}, "must hold an object"),
-        ({"told": {"classes": ["a", "a"], "templates": ["{}"]}}, "must differ"),
-        ({"told": {"classes": "ab", "templates": ["{}"]}}, "list of names"),
-        ({"told": {"classes": ["a", "b"], "templates": ["x"]}}, "one {}"),
-        ({"told": {"classes": ["a", "b"]}}, "templates must be"),
-        ({"told": {"classes": ["a", "b"], "templates": ["{}"], "name": 3}}, "must be strings"),
-    ],
-)
-def test_bad_parquet_tasks(tmp_path: Path, options: dict[str, object], message: str) -> None:
-    parquet_task(tmp_path, **options)
-    with pytest.raises(TaskError, match=message):
-        scan_folder(tmp_path)
-
-
-def test_parquet_without_json_columns_or_sense(tmp_path: Path) -> None:
-    arrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
-    parquet_task(tmp_path)
-    parquet.write_table(arrow.table({"image": [b""]}), tmp_path / "images.parquet")
-    with pytest.raises(TaskError, match="columns image and label"):
-        scan_folder(tmp_path)
-    (tmp_path / "images.parquet").write_bytes(b"PAR1 nonsense PAR1")
-    with pytest.raises(TaskError, match="cannot be read as parquet"):
-        scan_folder(tmp_path)
-    (tmp_path / "task.json").unlink()
-    with pytest.raises(TaskError, match=r"needs a task\.json"):
-        scan_folder(tmp_path)
-
-
-def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parquet_task(tmp_path)
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(MissingDependency, match=r"vlmsel-auto\[parquet\]"):
-        scan_folder(tmp_path)

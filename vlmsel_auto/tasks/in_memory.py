@@ -20,8 +20,8 @@ from PIL import Image
 
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.tasks.decode import upright_rgb
-from vlmsel_auto.tasks.labeltable import LABELS
-from vlmsel_auto.tasks.names import nfc
+from vlmsel_auto.tasks.file_names import nfc
+from vlmsel_auto.tasks.labels_csv import LABELS
 
 ImageLike: TypeAlias = str | PathLike[str] | bytes | Image.Image | NDArray[np.uint8]  # bytes: of a file
 Item: TypeAlias = tuple[ImageLike, str | None, str]  # image, label or none, split ("": it is drawn)

@@ -1,62 +1,18 @@
-"""Names of files and classes: what of them counts, what can be written, how messages and prompts show them.
-
-Names of classes may also be given beside the images: on the command line, in a text file or in task.toml.
-"""
+"""Names of classes, of folders or given beside the images: on the command line, in a text file or in task.toml."""
 
 from __future__ import annotations
 
 import csv
 import io
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from vlmsel_auto.errors import TaskError
+from vlmsel_auto.tasks.file_names import listed, nfc, shown
 
-_IGNORED = frozenset({"__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin"})
-# files that a search keeps in its work directory from the start
-SEARCH_SETTINGS = "search.json"
-SEARCH_LOCK = "search.lock"
-_SHOWN = 5  # names that an error message lists
 _FEWEST: Final = 2
 _LIST: Final = "the list of classes"
-
-
-def is_ignored(name: str) -> bool:
-    """Whether a file or folder is of the operating system or hidden, and passed over in silence."""
-    return name.startswith(".") or name.lower() in _IGNORED
-
-
-def is_workdir(folder: Path) -> bool:
-    """Whether a folder is the work directory of a search, whose pixels are no images of the task around it."""
-    return any((folder / name).is_file() for name in (SEARCH_SETTINGS, SEARCH_LOCK))
-
-
-def is_folder(path: Path) -> bool:
-    """Whether a path is a folder; False where not even that can be asked: no rights, or no name of a file system."""
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False
-
-
-def inside(path: Path, root: Path) -> bool:
-    """Whether ``path``, links followed, lies below the resolved ``root``."""
-    try:
-        return path.resolve(strict=False).is_relative_to(root)
-    except (OSError, RuntimeError):  # a loop of links
-        return False
-
-
-def printable(name: str) -> str:
-    """A file name that can be written as UTF-8: bytes that are none become U+FFFD."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def nfc(text: str) -> str:
-    """Unicode NFC: macOS writes decomposed names, people type composed ones. Bytes that are no UTF-8 become U+FFFD."""
-    return unicodedata.normalize("NFC", printable(text))
 
 
 def alike(labels: Sequence[str]) -> tuple[str, ...]:
@@ -64,26 +20,12 @@ def alike(labels: Sequence[str]) -> tuple[str, ...]:
     first: dict[str, str] = {}
     pairs = [(first.setdefault("".join(label.casefold().split()), label), label) for label in labels]
     twins = [f"{one!r} and {two!r}" for one, two in pairs if one != two]
-    if not twins:
-        return ()
-    more = f", and {len(twins) - _SHOWN:,} more" if len(twins) > _SHOWN else ""
-    return (f"classes that differ in case or blanks only were kept apart: {', '.join(twins[:_SHOWN])}{more}",)
+    return (f"classes that differ in case or blanks only were kept apart: {listed(twins)}",) if twins else ()
 
 
 def prompt_of(label: str) -> str:
     """What a template says of a class that has no prompt of its own: its name with _ and - as spaces."""
     return " ".join(label.replace("_", " ").replace("-", " ").split()) or label
-
-
-def shown(names: Sequence[str]) -> str:
-    """The first few names for a message, and how many there are."""
-    return listed([repr(name) for name in names])
-
-
-def listed(parts: Sequence[str]) -> str:
-    """The first few parts of a message, and how many there are."""
-    head = ", ".join(parts[:_SHOWN])
-    return head if len(parts) <= _SHOWN else f"{head}, ... ({len(parts):,} in all)"
 
 
 def named_classes(classes: str | Sequence[str]) -> tuple[str, ...]:
@@ -125,7 +67,7 @@ def read_class_names(text: str) -> tuple[str, ...]:
     if not is_file and "," not in text and (path.suffix or path.name != text) and text.strip():
         raise TaskError(f"there is no such file of class names, and one name is not enough, but got {text!r}")
     if not is_file:
-        return check_class_names(_listed(text), where=_LIST)
+        return check_class_names(_names_in(text), where=_LIST)
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -133,7 +75,7 @@ def read_class_names(text: str) -> tuple[str, ...]:
     return check_class_names([line for line in lines if line.strip()], where=text)
 
 
-def _listed(text: str) -> list[str]:
+def _names_in(text: str) -> list[str]:
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True))
     except csv.Error as error:
