@@ -71,6 +71,7 @@ def main() -> None:
     from vlmsel_auto.library.tuned import import_tuned
     from vlmsel_auto.library.verify import verify
     from vlmsel_auto.measuring import build as library_build
+    from vlmsel_auto.measuring.source_folders import task_folders
     from vlmsel_auto.models import candidates
 
     def sink(event: events.Event) -> None:
@@ -78,7 +79,7 @@ def main() -> None:
             print(time.strftime("%H:%M:%S"), event.text, file=sys.stderr, flush=True)
 
     only = set(args.only.split(",")) - {""}
-    folders = [one for one in library_build.task_folders(args.tasks) if not only or one.name in only]
+    folders = [one for one in task_folders(args.tasks) if not only or one.name in only]
     members = candidates.mini_zoo()
     if args.quick:
         folders, members = [one for one in folders if one.name not in LEFT_OUT][:1], members[:2]

@@ -8,10 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.drawings import draw_task
 from helpers.library_world import MEMBERS, SETTINGS, build, draw, make_world
-from helpers.loopback_hub import loopback_hub
-from helpers.webdatasets import serve, write
 from vlmsel_auto import events
 from vlmsel_auto.cache import Store
 from vlmsel_auto.conductance.layer import conductance
@@ -21,12 +18,10 @@ from vlmsel_auto.library.assemble import with_tuned
 from vlmsel_auto.library.file import load
 from vlmsel_auto.library.verify import verify
 from vlmsel_auto.measuring import build as library_build
-from vlmsel_auto.measuring.build import source_tasks
 from vlmsel_auto.measuring.cells import measure_cell, unlabelled_images
 from vlmsel_auto.models import candidates, zoo
 from vlmsel_auto.models.sources.table import fingerprint
 from vlmsel_auto.ranking.evidence import logme, zeroshot
-from vlmsel_auto.tasks.task import load_task
 
 
 @pytest.fixture(scope="module")
@@ -293,42 +288,3 @@ def test_wrong_calls_are_refused_before_anything_is_computed(world, tmp_path):
         build(root, tasks=(tasks[0], twin))
     with pytest.raises(TaskError, match=r"task folder .*missing"):
         build(root, tasks=(tmp_path / "missing",))
-
-
-def test_task_folders_are_found(world, tmp_path):
-    root, tasks, _, _ = world
-    assert library_build.task_folders(root / "tasks") == tasks
-    assert library_build.task_folders(tasks[0]) == (tasks[0],)  # splits
-    for part in ("named", "plain/cats", "plain/dogs", "listed/images", ".cache/x"):
-        (tmp_path / part).mkdir(parents=True)
-    (tmp_path / "named" / "task.toml").write_text('name = "x"\n')
-    (tmp_path / "listed" / "labels.csv").write_text("path,label\n")
-    assert [one.name for one in library_build.task_folders(tmp_path)] == ["listed", "named", "plain"]
-    for name in ("listed", "named", "plain"):
-        assert library_build.task_folders(tmp_path / name) == (tmp_path / name,)
-    for wrong in (tmp_path / "none", root / "tasks" / "one" / "test" / "circle"):
-        with pytest.raises(LibraryError, match="task"):
-            library_build.task_folders(wrong)
-
-
-def test_folders_webdatasets_and_saved_data_sets_become_task_folders(tmp_path):
-    datasets = pytest.importorskip("datasets")
-    plain, local = draw_task(tmp_path / "plain"), write(tmp_path / "local", count=30)
-    files = sorted(plain.rglob("*.png"))
-    rows = {"image": [str(file) for file in files], "label": [file.parent.name for file in files]}
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
-    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
-    with loopback_hub(tmp_path / "hub") as hub:
-        serve(hub, "clip-benchmark/wds_vtab-shapes", count=60)
-        found = source_tasks(
-            [plain, local, tmp_path / "saved", plain], hub_tasks=["wds/vtab/shapes"], images=24, into=tmp_path / "into"
-        )
-    assert found[0] == plain
-    names = [load_task(folder, workdir=tmp_path / "work").name for folder in found]
-    assert sorted(names) == ["local", "plain", "saved", "vtab-shapes"]
-
-
-def test_a_folder_without_a_task_is_refused(tmp_path):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(LibraryError, match="no task folder"):
-        source_tasks([tmp_path / "empty"], images=24, into=tmp_path)

@@ -9,7 +9,7 @@ from helpers.loopback_hub import Fault, loopback_hub
 from helpers.webdatasets import serve, webdataset, write
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.events import Notice
-from vlmsel_auto.measuring.webdatasets import is_webdataset, open_webdataset, task_folder
+from vlmsel_auto.measuring.webdatasets import is_webdataset, open_webdataset, parse_templates, task_folder
 from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 
@@ -112,3 +112,11 @@ def test_no_such_path(tmp_path):
     (tmp_path / "alone.tar").write_bytes(b"")
     with pytest.raises(TaskError, match=r"needs classnames\.txt"):
         open_webdataset(str(tmp_path / "alone.tar"))
+
+
+def test_templates_keep_their_one_place():
+    assert parse_templates("a photo of a {c}.\n\nno place\ntwo {c} {c}\na {} too\n{c!r}\n") == (
+        "a photo of a {}.",
+        "a {} too",
+    )
+    assert parse_templates("nothing\n") == ("a photo of a {}.",)

@@ -126,8 +126,8 @@ def _measure(
 ) -> Library:
     from vlmsel_auto.cache import default_cache_dir
     from vlmsel_auto.measuring.build import build as measure
-    from vlmsel_auto.measuring.build import source_tasks
     from vlmsel_auto.measuring.cells import CellSettings
+    from vlmsel_auto.measuring.source_folders import source_tasks
     from vlmsel_auto.models.candidates import resolve
     from vlmsel_auto.models.device import pick_device
 

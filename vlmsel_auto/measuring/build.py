@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
 
 from vlmsel_auto.cache import Store, default_cache_dir
 from vlmsel_auto.engines.engine import Channel
@@ -22,7 +21,6 @@ from vlmsel_auto.events import Sink, StageFinished, discard
 from vlmsel_auto.library.assemble import assemble, merge
 from vlmsel_auto.library.file import load, save
 from vlmsel_auto.library.records import Cell, CellFailure, Library
-from vlmsel_auto.measuring import saved_datasets, webdatasets
 from vlmsel_auto.measuring.cells import CellSettings, cell_key, is_current, measure_cell, source_task
 from vlmsel_auto.measuring.kept_jobs import results_of
 from vlmsel_auto.measuring.tuned import tune_cells
@@ -30,9 +28,6 @@ from vlmsel_auto.models import zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Candidate, Task
 from vlmsel_auto.tasks.task import TaskOptions, load_task
-
-_MARKS: Final = ("task.json", "task.toml", "labels.csv")
-_SPLITS: Final = frozenset({"train", "val", "test"})
 
 
 def build(
@@ -52,7 +47,7 @@ def build(
     """Measure every candidate on every task and write the library; run it again after a kill to go on.
 
     Args:
-        tasks: task folders; see `task_folders` for a folder that holds many.
+        tasks: task folders; see `source_folders.task_folders` for a folder that holds many.
         candidates: from `candidates.resolve`.
         out: the library file, written once at the end, whole.
         settings: number of images, shots, seed and the like.
@@ -118,32 +113,6 @@ def build(
     save(made, out)
     sink(StageFinished(stage="library", seconds=time.monotonic() - began, text=f"{len(cells):,} cells in {out}"))
     return made
-
-
-def task_folders(root: Path) -> tuple[Path, ...]:
-    """The task folders in a folder of many, by name; the folder itself if it is one.
-
-    A folder is a task when it holds ``task.json``, ``task.toml``, ``labels.csv`` or splits, or else class folders with
-    no folder in them. What is in it is checked when it is loaded.
-
-    Raises:
-        LibraryError: there is no such folder, or it holds none.
-    """
-    if not root.is_dir():
-        raise LibraryError(f"there is no folder of tasks at this path, but got {root}")
-    inside = [one for one in sorted(root.iterdir()) if one.is_dir() and not one.name.startswith(".")]
-    if _is_marked(root) or _SPLITS & {one.name for one in inside}:
-        return (root,)
-    found = tuple(one for one in inside if _is_marked(one) or any(part.is_dir() for part in one.iterdir()))
-    if found:
-        return found
-    if inside:  # class folders
-        return (root,)
-    raise LibraryError(f"this folder holds no task folder (each with task.toml or class folders), but got {root}")
-
-
-def _is_marked(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in _MARKS)
 
 
 def load_tasks(
@@ -234,34 +203,3 @@ class _Job:
 @lru_cache(maxsize=1)  # one is enough: cells come candidate by candidate
 def _model(candidate: Candidate, device: str) -> LoadedModel:
     return zoo.load(candidate, device=device)
-
-
-def source_tasks(
-    paths: Sequence[Path], *, hub_tasks: Sequence[str] = (), images: int, into: Path, sink: Sink = discard
-) -> tuple[Path, ...]:
-    """The task folders of all sources, each once; of data sets some images are written as task folders.
-
-    Args:
-        paths: task folders, folders of many, webdatasets (`webdatasets.is_webdataset`) or saved data sets
-            (`saved_datasets.is_saved_dataset`).
-        hub_tasks: webdatasets of the hub, as for `webdatasets.open_webdataset`.
-        images: taken of each webdataset and each saved data set.
-        into: folder of what is written.
-        sink: is told what is left out.
-
-    Raises:
-        LibraryError: a folder holds no task.
-        TaskError: a data set cannot be had or used.
-        MissingDependency: a saved data set needs datasets.
-    """
-    folders: list[Path] = []
-    archives = list(hub_tasks)
-    for path in paths:
-        if webdatasets.is_webdataset(path):
-            archives.append(str(path))
-        elif saved_datasets.is_saved_dataset(path):
-            folders.append(saved_datasets.task_folder(path, images=images, into=into / "datasets", sink=sink))
-        else:
-            folders += task_folders(path)
-    folders += [webdatasets.task_folder(one, images=images, into=into / "webdatasets", sink=sink) for one in archives]
-    return tuple(dict.fromkeys(folders))

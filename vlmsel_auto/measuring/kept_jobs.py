@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Protocol, TypeVar
 
-from vlmsel_auto.engines.engine import Channel, Done, Engine, Failed, Finished, Resources, Ticket
+from vlmsel_auto.engines.each_job import as_they_end, why_not
+from vlmsel_auto.engines.engine import Channel, Engine, Resources
 from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.engines.local import LocalEngine
 from vlmsel_auto.events import Notice, Sink, StageProgress, StageStarted
@@ -51,15 +53,14 @@ def results_of(
     known, began = len(found), time.monotonic()
     missing = [at for at in range(len(jobs)) if at not in found]
     sink(StageStarted(stage="library", total=len(jobs), text=f"{known:,} of {len(jobs):,} {unit} are known"))
-    waiting, running = missing[::-1], dict[Ticket, int]()
-    with open_engine(min(workers, max(1, len(missing)))) as engine:
-        for done in range(1, len(missing) + 1):
-            while waiting and len(running) <= engine.slots:  # one waits in line; pickled jobs are large
-                running[engine.submit(jobs[waiting[-1]], resources=_ONE_THREAD)] = waiting[-1]
-                waiting.pop()
-            outcome = _next(engine)
-            at = running.pop(outcome.ticket)
-            job, reason = jobs[at], _why_not(outcome)
+    waiting = iter([(at, jobs[at]) for at in missing])
+    with (
+        open_engine(min(workers, max(1, len(missing)))) as engine,
+        # one waits in line, and no more, for pickled jobs are large
+        closing(as_they_end(engine, lambda: next(waiting, None), resources=_ONE_THREAD, in_line=1)) as ending,
+    ):
+        for done, (at, ended) in enumerate(ending, start=1):
+            job, reason = jobs[at], why_not(ended)
             value = None if reason else job.kept()
             if value is not None:
                 found[at] = value
@@ -69,19 +70,3 @@ def results_of(
             left = (time.monotonic() - began) / done * (len(missing) - done)
             sink(StageProgress(stage="library", done=known + done, text=f"{job.label}; about {left / 60:.1f} min left"))
     return found, failures
-
-
-def _next(engine: Engine) -> Finished:
-    while (outcome := engine.finished()) is None:
-        pass
-    return outcome
-
-
-def _why_not(outcome: Finished) -> str:
-    match outcome:
-        case Done():
-            return ""
-        case Failed():
-            return str(outcome.failure)
-        case _:
-            return "the worker process died (out of memory?)"

@@ -6,38 +6,28 @@ The layout is that of CLIP benchmark's ``wds_*`` data sets: ``test/0.tar``, ``te
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from vlmsel_auto.cache import digest, write_atomically
+from vlmsel_auto.cache import digest
 from vlmsel_auto.errors import TaskError, TrialUnavailable
 from vlmsel_auto.events import Notice, Sink, discard
+from vlmsel_auto.measuring.tar_samples import Archive, TakenSamples, local_archive, take_samples
 from vlmsel_auto.models import hub
-from vlmsel_auto.models.hub import RemoteFile, read_from, read_text
 from vlmsel_auto.models.hubfiles import HubFile
 from vlmsel_auto.tasks.class_names import prompt_of
-from vlmsel_auto.tasks.file_names import nfc, shown
+from vlmsel_auto.tasks.file_names import nfc, printable, shown
+from vlmsel_auto.tasks.in_memory import write_task
 from vlmsel_auto.tasks.templates import DEFAULT_TEMPLATES
-from vlmsel_auto.tasks.webdataset import (
-    CLASS_NAMES,
-    SHARDS,
-    TEMPLATES,
-    Archive,
-    LocalArchive,
-    Sampled,
-    parse_class_names,
-    parse_templates,
-    take_samples,
-)
 
+CLASS_NAMES: Final = "classnames.txt"  # one class a line
+_TEMPLATES: Final = "zeroshot_classification_templates.txt"  # one template a line, with {c} for the class
+_SHARDS: Final = "nshards.txt"  # beside the archives 0.tar, 1.tar, ...
 HUB: Final = "hf-wds:"  # before ORG/NAME
 BENCHMARK: Final = "wds/"  # before a data set's name, as CLIP benchmark writes it: wds/cars, wds/vtab/dtd
 BYTES_PER_IMAGE: Final = 1 << 20  # that are read at most, on average
@@ -75,7 +65,7 @@ class WebDataset:
         """Digest of where it lies and of its archives' sizes."""
         return digest(self.source, [[each.name, each.size] for each in self.archives])
 
-    def take(self, count: int) -> Sampled:
+    def take(self, count: int) -> TakenSamples:
         """Take ``count`` samples spread over the archives; a mebibyte each is read at most, on average.
 
         Raises:
@@ -86,27 +76,6 @@ class WebDataset:
             return take_samples(self.archives, n_classes=len(self.prompts), count=count, most_bytes=most)
         except (OSError, TrialUnavailable) as error:
             raise TaskError(f"images of {self.source} cannot be read: {error}") from error
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _HubArchive:
-    """A tar file of a data set on the hub."""
-
-    file: RemoteFile
-
-    @property
-    def name(self) -> str:
-        """Repository and path."""
-        return f"{self.file.asked.repository}/{self.file.name}"
-
-    @property
-    def size(self) -> int:
-        """Bytes; 0 where the hub does not say: then it is read from its beginning."""
-        return self.file.size or 0
-
-    def read_from(self, offset: int) -> AbstractContextManager[tuple[int, Iterator[bytes]]]:
-        """The bytes from ``offset`` on."""
-        return read_from(self.file, offset)
 
 
 def is_webdataset(path: Path) -> bool:
@@ -144,8 +113,8 @@ def open_webdataset(source: str) -> WebDataset:
             name=path.resolve().stem,
             source=str(path),
             names=(root / CLASS_NAMES).read_text("utf-8-sig"),
-            templates=(root / TEMPLATES).read_text("utf-8-sig") if (root / TEMPLATES).is_file() else None,
-            archives=[LocalArchive(path=one) for one in (_tars(path) if path.is_dir() else [path])],
+            templates=(root / _TEMPLATES).read_text("utf-8-sig") if (root / _TEMPLATES).is_file() else None,
+            archives=[local_archive(one) for one in (_tars(path) if path.is_dir() else [path])],
         )
     except (OSError, UnicodeDecodeError) as error:
         raise TaskError(f"the names of a webdataset cannot be read: {error}, but got {source!r}") from error
@@ -161,31 +130,43 @@ def _of_hub(repository: str, *, name: str) -> WebDataset:
         return HubFile(repository=repository, names=(path,), optional=optional, kind="dataset")
 
     try:
-        names = read_text(file(CLASS_NAMES)) or ""
-        templates = read_text(file(TEMPLATES, optional=True))
-        shards = (read_text(file(f"{_SPLIT}/{SHARDS}", optional=True)) or "1").strip()
+        names = hub.read_text(file(CLASS_NAMES)) or ""
+        templates = hub.read_text(file(_TEMPLATES, optional=True))
+        shards = (hub.read_text(file(f"{_SPLIT}/{_SHARDS}", optional=True)) or "1").strip()
         if not (shards.isascii() and shards.isdigit() and int(shards)):
-            raise TaskError(f"{SHARDS} must hold a number above 0, but got {shards[:20]!r} in {repository!r}")
+            raise TaskError(f"{_SHARDS} must hold a number above 0, but got {shards[:20]!r} in {repository!r}")
         total = int(shards)
         wanted = min(total, _MOST_SHARDS)
         found = [hub.find(file(f"{_SPLIT}/{number * total // wanted}.tar")) for number in range(wanted)]
     except TrialUnavailable as error:
         raise TaskError(f"the webdataset {repository!r} cannot be had: {error}") from error
-    archives = [_HubArchive(file=one) for one in found if one is not None]
+    archives = [
+        Archive(name=f"{repository}/{one.name}", size=one.size or 0, read_from=partial(hub.read_from, one))
+        for one in found
+        if one is not None
+    ]
     return _described(name=name, source=HUB + repository, names=names, templates=templates, archives=archives)
 
 
 def _described(*, name: str, source: str, names: str, templates: str | None, archives: Sequence[Archive]) -> WebDataset:
-    prompts = parse_class_names(names)
+    # a line may be empty: its class has no name, and the numbers after it stay
+    prompts = tuple(printable(line.strip()) for line in names.splitlines())
     if len(prompts) < 2:  # noqa: PLR2004 - nothing to tell apart
         raise TaskError(f"{CLASS_NAMES} must name two classes or more, but got {len(prompts)} in {source}")
     return WebDataset(
         name=name,
         source=source,
         prompts=prompts,
-        templates=DEFAULT_TEMPLATES if templates is None else parse_templates(templates),
+        templates=parse_templates(templates or ""),
         archives=tuple(archives),
     )
+
+
+def parse_templates(text: str) -> tuple[str, ...]:
+    """The prompt templates, with one {} each for the class; the default where no line is one."""
+    lines = (line.strip().replace("{c}", "{}") for line in text.splitlines())
+    usable = tuple(line for line in lines if line.count("{}") == line.count("{") == line.count("}") == 1)
+    return usable or DEFAULT_TEMPLATES
 
 
 def task_folder(source: str, *, images: int, into: Path, sink: Sink = discard) -> Path:
@@ -221,32 +202,12 @@ def task_folder(source: str, *, images: int, into: Path, sink: Sink = discard) -
     if left_out:
         sink(Notice(text=f"{found.source}: fewer than two images came of {shown(left_out)}; left out"))
     shutil.rmtree(folder, ignore_errors=True)  # what a kill left
-    rows = [("path", "label")]
-    for number, one in enumerate(got.samples):
-        if one.label in kept:
-            name = f"{number:06d}.{one.suffix}"
-            write_atomically(folder / "images" / name, one.image)
-            rows.append((name, classes[one.label]))
-    table = io.StringIO(newline="")
-    csv.writer(table).writerows(rows)
-    write_atomically(folder / "labels.csv", table.getvalue().encode())
-    write_atomically(folder / "task.toml", _declaration(found, sorted(kept)).encode())
+    write_task(
+        ((one.image, classes[one.label], "") for one in got.samples if one.label in kept),
+        folder=folder,
+        name=found.name,
+        domain="webdataset",
+        templates=found.templates,
+        prompts={classes[label]: found.prompts[label] or prompt_of(classes[label]) for label in sorted(kept)},
+    )
     return folder
-
-
-def _declaration(found: WebDataset, labels: Sequence[int]) -> str:
-    """The text of task.toml."""
-
-    def quoted(text: str) -> str:
-        return json.dumps("".join(c if c.isprintable() else " " for c in text), ensure_ascii=False)
-
-    lines = [
-        f"name = {quoted(found.name)}",
-        'domain = "webdataset"',
-        f"templates = [{', '.join(map(quoted, found.templates))}]",
-        "[prompts]",
-    ]
-    for label in labels:
-        prompt = found.prompts[label] or prompt_of(found.classes[label])
-        lines.append(f"{quoted(found.classes[label])} = {quoted(prompt)}")
-    return "\n".join(lines) + "\n"

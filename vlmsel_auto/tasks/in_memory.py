@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vlmsel_auto.cache import write_atomically
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.tasks.decode import upright_rgb
 from vlmsel_auto.tasks.file_names import nfc
@@ -103,7 +104,7 @@ def write_task(
     lines += [f"domain = {_toml(domain)}"] if domain else []
     lines += [f"templates = [{', '.join(map(_toml, templates))}]"] if templates else []
     lines += ["[prompts]", *(f"{_toml(label)} = {_toml(text)}" for label, text in prompts.items())] if prompts else []
-    (folder / "task.toml").write_text("\n".join(lines) + "\n", "utf-8")
+    write_atomically(folder / "task.toml", ("\n".join(lines) + "\n").encode())  # where it is, the folder is whole
 
 
 def _file(image: ImageLike, place: Path, number: int) -> Path:

@@ -1,4 +1,4 @@
-"""Samples of webdatasets: tar archives of images (KEY.jpg, .png or .webp) and their class numbers (KEY.cls).
+"""Samples of tar archives as webdatasets have them: images (KEY.jpg, .png or .webp) and class numbers (KEY.cls).
 
 Archives are hundreds of megabytes long and often sorted by class. So samples are taken at places spread over them: the
 reader jumps to a place, looks for the next tar header and reads a few samples. Nothing is unpacked, no name in an
@@ -9,20 +9,15 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Final, Protocol, cast
+from typing import IO, Final, cast
 
 from vlmsel_auto.errors import ImageError
 from vlmsel_auto.tasks.decode import decode_image, quiet_pillow
 from vlmsel_auto.tasks.file_names import printable
-from vlmsel_auto.tasks.templates import DEFAULT_TEMPLATES
-
-CLASS_NAMES: Final = "classnames.txt"  # one class a line
-TEMPLATES: Final = "zeroshot_classification_templates.txt"  # one template a line, with {c} for the class
-SHARDS: Final = "nshards.txt"  # beside the archives 0.tar, 1.tar, ...
 
 _IMAGES: Final = frozenset({"jpg", "jpeg", "png", "webp"})
 _LABEL: Final = "cls"
@@ -31,54 +26,33 @@ _MOST_LABEL: Final = 20  # bytes of a class number
 _RUN: Final = 2  # samples of a place, at least: in sorted archives two of a class
 _MOST_PLACES: Final = 64
 _BLOCK: Final = tarfile.BLOCKSIZE
-_MAGIC: Final = slice(257, 262)  # of a tar header: b"ustar"
 _CHUNK: Final = 1 << 16
 
 
-class Archive(Protocol):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Archive:
     """A tar file that can be read from any byte on."""
 
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        ...
-
-    def read_from(self, offset: int) -> AbstractContextManager[tuple[int, Iterator[bytes]]]:
-        """Yield an offset, at most ``offset``, and the bytes from there on; leaving the block ends the reading."""
-        ...
+    name: str  # for messages
+    size: int  # bytes; 0: nobody knows, and it is read from its beginning
+    # gives an offset, at most the one that is asked for, and the bytes from there on; leaving it ends the reading
+    read_from: Callable[[int], AbstractContextManager[tuple[int, Iterator[bytes]]]]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LocalArchive:
+def local_archive(path: Path) -> Archive:
     """A tar file on this disk."""
 
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """Its path."""
-        return str(self.path)
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self.path.stat().st_size
-
     @contextmanager
-    def read_from(self, offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
-        """Yield ``offset`` and the bytes from there on."""
-        with self.path.open("rb") as stream:
+    def read_from(offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
+        with path.open("rb") as stream:
             stream.seek(offset)
             yield offset, iter(lambda: stream.read(_CHUNK), b"")
 
+    return Archive(name=str(path), size=path.stat().st_size, read_from=read_from)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sample:
+class TarSample:
     """An image and its class."""
 
     key: str  # its name in the archive: for messages only
@@ -88,27 +62,15 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sampled:
-    """What was taken of a webdataset."""
+class TakenSamples:
+    """What was taken of some archives."""
 
-    samples: tuple[Sample, ...]
+    samples: tuple[TarSample, ...]
     skipped: tuple[str, ...]  # what could not be used, one sentence each
     read_bytes: int
 
 
-def parse_class_names(text: str) -> tuple[str, ...]:
-    """The class names by number. A line may be empty: its class has no name, and the numbers after it stay."""
-    return tuple(printable(line.strip()) for line in text.splitlines())
-
-
-def parse_templates(text: str) -> tuple[str, ...]:
-    """The prompt templates, with one {} each for the class; the default where no line is one."""
-    lines = (line.strip().replace("{c}", "{}") for line in text.splitlines())
-    usable = tuple(line for line in lines if line.count("{}") == line.count("{") == line.count("}") == 1)
-    return usable or DEFAULT_TEMPLATES
-
-
-def take_samples(archives: Sequence[Archive], *, n_classes: int, count: int, most_bytes: int) -> Sampled:
+def take_samples(archives: Sequence[Archive], *, n_classes: int, count: int, most_bytes: int) -> TakenSamples:
     """Take samples spread evenly over the archives, in their order.
 
     Args:
@@ -133,9 +95,8 @@ def take_samples(archives: Sequence[Archive], *, n_classes: int, count: int, mos
                 state.read(each, number, 0, most=count)
     except _EnoughRead:
         state.skipped.append(f"no more than {most_bytes:,} bytes were to be read")
-    taken = sorted(state.taken)
-    return Sampled(
-        samples=tuple(state.taken[each] for each in taken),
+    return TakenSamples(
+        samples=tuple(state.taken[each] for each in sorted(state.taken)),
         skipped=tuple(dict.fromkeys(state.skipped)),
         read_bytes=most_bytes - state.left,
     )
@@ -161,7 +122,7 @@ class _Taking:
     n_classes: int
     count: int
     left: int  # bytes that may be read
-    taken: dict[tuple[int, str], Sample] = field(default_factory=dict)  # by archive and key
+    taken: dict[tuple[int, str], TarSample] = field(default_factory=dict)  # by archive and key
     seen: set[tuple[int, str]] = field(default_factory=set)  # also those that cannot be used
     skipped: list[str] = field(default_factory=list)
 
@@ -172,7 +133,8 @@ class _Taking:
         wanted = min(self.count, len(self.taken) + most)
         with archive.read_from(offset) as (start, chunks):
             stream = _Stream(chunks, state=self)
-            stream.skip(offset - start)
+            for done in range(start, offset, _CHUNK):
+                stream.read(min(_CHUNK, offset - done))
             try:
                 for key, parts in _samples(stream, whole=offset == 0):
                     if (number, key) not in self.seen:
@@ -190,7 +152,7 @@ class _Taking:
             self.skipped.append(f"{printable(key[1])}: {error}")
 
 
-def _sample(name: str, parts: Mapping[str, bytes | None], *, n_classes: int) -> Sample:
+def _sample(name: str, parts: Mapping[str, bytes | None], *, n_classes: int) -> TarSample:
     """The sample of these files.
 
     Raises:
@@ -205,7 +167,7 @@ def _sample(name: str, parts: Mapping[str, bytes | None], *, n_classes: int) -> 
     if not (label.strip().isdigit() and int(label) < n_classes):
         raise ImageError(f"no class number below {n_classes}")
     decode_image(image)
-    return Sample(key=name, label=int(label), image=image, suffix=suffix)
+    return TarSample(key=name, label=int(label), image=image, suffix=suffix)
 
 
 class _Stream(io.RawIOBase):
@@ -228,24 +190,13 @@ class _Stream(io.RawIOBase):
         del self._held[:size]
         return found
 
-    def skip(self, size: int) -> None:
-        """Pass over the next ``size`` bytes."""
-        for done in range(0, size, _CHUNK):
-            self.read(min(_CHUNK, size - done))
-
-    def put_back(self, block: bytes) -> None:
-        """What `read` gives next."""
-        self._held[:0] = block
-
 
 def _samples(stream: _Stream, *, whole: bool) -> Iterator[tuple[str, dict[str, bytes | None]]]:
-    """Key and files of each sample, None for a file that is not read.
+    """Key and files of each sample from the next tar header on, None for a file that is not read.
 
     The first is passed over in silence where it may be the rest of one: where the stream is not ``whole``.
     """
-    if not _find_header(stream):
-        return
-    with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as tar:
+    with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|", ignore_zeros=True) as tar:  # and what is no header
         key, parts = "", dict[str, bytes | None]()
         for member in tar:
             path = PurePosixPath(member.name)
@@ -270,16 +221,3 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, *, most: int) -> byt
         return None
     file = tar.extractfile(member)
     return None if file is None else file.read()
-
-
-def _find_header(stream: _Stream) -> bool:
-    """Whether there is a tar header at this block or behind it; the stream then stands there."""
-    while len(block := stream.read(_BLOCK)) == _BLOCK:
-        if block[_MAGIC] == b"ustar":
-            try:
-                tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-            except tarfile.HeaderError:
-                continue
-            stream.put_back(block)
-            return True
-    return False

@@ -1,7 +1,7 @@
 """Samples of tar archives: spread, bounded, and whatever an archive holds nothing but a reason."""
 
-import contextlib
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers.webdatasets import archive, encoded, members
-from vlmsel_auto.tasks.webdataset import LocalArchive, parse_class_names, parse_templates, take_samples
+from vlmsel_auto.measuring.tar_samples import local_archive, take_samples
 
 SHAPES = ("circle", "square", "triangle")
 
@@ -19,7 +19,7 @@ def local(folder, *contents):
     for number, data in enumerate(contents):
         path = folder / f"{number}.tar"
         path.write_bytes(data)
-        found.append(LocalArchive(path=path))
+        found.append(local_archive(path))
     return found
 
 
@@ -49,14 +49,11 @@ def test_only_what_is_wanted_is_read(tmp_path):
     (found,) = local(tmp_path, data)
     reads = []
 
-    class Counted(LocalArchive):
-        @contextlib.contextmanager
-        def read_from(self, offset):
-            with LocalArchive.read_from(self, offset) as (start, chunks):
-                reads.append(offset)
-                yield start, chunks
+    def counted(offset):
+        reads.append(offset)
+        return found.read_from(offset)
 
-    got = take([Counted(path=found.path)], count=8)
+    got = take([replace(found, read_from=counted)], count=8)
     assert len(got.samples) == 8
     assert len(reads) == 4
     assert got.read_bytes <= 4 * (1 << 17) < len(data)
@@ -103,7 +100,7 @@ def test_links_are_no_images(tmp_path):
             info = tarfile.TarInfo(name)
             info.type, info.linkname = (tarfile.SYMTYPE, link) if link else (tarfile.REGTYPE, "")
             tar.addfile(info)
-    got = take([LocalArchive(path=path)])
+    got = take([local_archive(path)])
     assert got.samples == ()
     assert len(got.skipped) == 1
 
@@ -126,12 +123,3 @@ def test_damage_anywhere_raises_nothing_and_makes_no_sample_of_another_class(tmp
     got = take(local(tmp_path, bytes(content)), count=12)
     assert len(got.samples) <= 12 + 12  # a damaged name may part a sample in two keys
     assert all(0 <= each.label < 3 for each in got.samples)
-
-
-def test_names_keep_their_numbers_and_templates_their_one_place():
-    assert parse_class_names("near\n\nfar \n") == ("near", "", "far")
-    assert parse_templates("a photo of a {c}.\n\nno place\ntwo {c} {c}\na {} too\n{c!r}\n") == (
-        "a photo of a {}.",
-        "a {} too",
-    )
-    assert parse_templates("nothing\n") == ("a photo of a {}.",)
