@@ -29,7 +29,7 @@ def main(folder: str, seconds: float, wanted: str) -> None:
 
     for name, why in result.ranking.failures.items():
         print(f"not used: {name}: {why}")
-    for name, left in result.ranking.not_screened.items():
+    for name, left in result.ranking.not_looked.items():
         print(f"not screened: {name}: {left.reason}, a screening would take {left.seconds:.0f} s")
     for model in result.tradeoffs:
         front = ", on the front" if model.on_front else ""

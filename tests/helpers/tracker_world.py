@@ -16,7 +16,7 @@ TEST = 0.625
 
 
 def trials():
-    baseline = make_trial(0, NAMES[0], validation=0.5, method="zero_shot", origin="zero-shot")
+    baseline = make_trial(0, NAMES[0], validation=0.5, method="zero_shot", origin="floor")
     tuned = replace(make_trial(1, NAMES[1], validation=0.75, test=TEST), curve=(0.5, 0.75), cost=12.0)
     failed = make_trial(2, NAMES[2], state="failed")
     return replace(baseline, curve=()), tuned, failed

@@ -17,7 +17,7 @@ from vlmsel_auto.models.prediction import predict
 from vlmsel_auto.pipeline.ensemble import Pool, pool_leaders
 from vlmsel_auto.pipeline.ensemble_export import export_ensemble
 from vlmsel_auto.pipeline.joined import Joined, join
-from vlmsel_auto.records import Budget, Candidate, EnsembleModel, Task, TrialResult
+from vlmsel_auto.records import Budget, Candidate, EnsembleModel, Task, TrialOrigin, TrialResult
 from vlmsel_auto.study.study import StudyOutcome, run_study
 from vlmsel_auto.tuning.checkpoints import load_trial, save_weights
 from vlmsel_auto.tuning.data import measure, splits
@@ -84,7 +84,7 @@ def test_members_are_the_best_trials_of_different_candidates(finished: tuple[Stu
     outcome, _ = finished
     assert outcome.members[0] == outcome.best
     assert len({each.spec.candidate for each in outcome.members}) == len(outcome.members) == 4
-    assert all(each.origin != "zero-shot" for each in outcome.members)
+    assert all(each.origin is not TrialOrigin.ZERO_SHOT for each in outcome.members)
 
 
 def test_an_objective_lets_in_who_is_worth_its_cost(finished: tuple[StudyOutcome, Path], task: Task) -> None:

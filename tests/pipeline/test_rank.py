@@ -100,9 +100,9 @@ def test_everyone_is_screened_where_that_is_cheap_and_the_library_says_whom_firs
 def test_candidates_that_the_deadline_left_are_ranked_by_the_library_alone(task, tmp_path):
     ranking, screening, _ = rank(task, tmp_path, deadline=time.monotonic() - 1)
     assert screening == []
-    assert sorted(ranking.order) == sorted(NAMES) == sorted(ranking.not_screened)
+    assert sorted(ranking.order) == sorted(NAMES) == sorted(ranking.not_looked)
     assert {line.basis for line in ranking.ranked} == {"library"}
-    assert all("no time was left" in each.reason for each in ranking.not_screened.values())
+    assert all("no time was left" in each.reason for each in ranking.not_looked.values())
     assert any("0 of 3 candidates were screened" in note for note in ranking.notes)
 
 

@@ -104,7 +104,7 @@ def test_search_gives_the_best_trial_by_validation(finished):
     assert result.best is not None
     complete = [trial for trial in result.trials if trial.state == "complete"]
     assert result.best.validation == max(trial.validation for trial in complete)
-    assert result.trials[0].origin == "zero-shot"  # free: it is not one of the five
+    assert result.trials[0].origin.label == "zero-shot"  # free: it is not one of the five
     assert len(result.trials) == 1 + 5
     assert sum(isinstance(event, TrialFinished) for event in events) == 1 + 5
     assert any(isinstance(event, RankingReady) and not event.updated for event in events)
@@ -273,7 +273,7 @@ def test_a_budget_that_is_over_before_any_screening_ends_with_a_model_and_is_sai
     assert late.stopped_by == "budget"
     assert [each.spec.method for each in late.trials] == ["zero_shot"]
     assert late.best.model_dir.is_dir()
-    assert late.ranking.not_screened
+    assert late.ranking.not_looked
     (warning,) = (each.text for each in said if each.level == "warning")
     assert re.match("no candidate was screened: the start took .* of .*; give more time", warning)
     assert any(NOT_LEARNED in each for each in load_report(late.report_dir).notes)
@@ -330,7 +330,7 @@ def test_a_finished_search_is_a_source_task_of_the_next(shapes, tmp_path, monkey
         shapes, candidates=QUICK, method=["zero_shot", "probe"], budget=Budget(trials=3), workdir=tmp_path / "w",
         sink=lambda event: said.append(event) if isinstance(event, Notice) else None,
     )  # fmt: skip
-    assert not first.ranking.not_screened
+    assert not first.ranking.not_looked
     assert not [each for each in said if each.level == "warning"]
     assert not any(NOT_LEARNED in each for each in load_report(first.report_dir).notes)
     known = user_library()
@@ -404,7 +404,7 @@ def test_interrupted_while_looking_the_best_so_far_is_a_model_and_the_search_goe
     assert first.stopped_by is StoppedBy.INTERRUPTED
     assert [each.spec.method for each in first.trials] == ["zero_shot", "probe"]
     assert first.best.model_dir.is_dir()
-    assert len(first.ranking.not_screened) == 2
+    assert len(first.ranking.not_looked) == 2
     again = search(discard)
     assert again.trials[:2] == first.trials
     assert len(again.trials) == 4

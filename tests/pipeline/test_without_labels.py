@@ -245,7 +245,7 @@ def test_an_ensemble_of_one_is_none(heap, measured, tmp_path, monkeypatch):
 def test_without_time_for_any_screening_there_is_a_model_all_the_same(heap, tmp_path):
     options = {"candidates": NAMES[:2], "classes": SHAPES, "library": default_library(), "workdir": tmp_path / "w"}
     hurried = vlmsel_auto.search(heap, **options, budget=1e-3)
-    assert set(hurried.ranking.not_screened) == set(NAMES[:2])
+    assert set(hurried.ranking.not_looked) == set(NAMES[:2])
     assert hurried.best.candidate == hurried.ranking.order[0]
     assert read_classifier(hurried.best.model_dir).classes == SHAPES
     assert hurried.ensemble is None

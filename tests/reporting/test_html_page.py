@@ -36,7 +36,7 @@ def page(tmp_path_factory):
     trials[1] = replace(trials[1], spec=replace(trials[1].spec, settings=settings), reason="the time budget ended it",
         seconds=3725.0, curve=(0.5,) * 24, epochs_run=24)  # fmt: skip
     ranking = replace(
-        make_ranking(names), not_screened={LONG: NotScreened(reason="no time was left for it", seconds=3.0)}
+        make_ranking(names), not_looked={LONG: NotScreened(reason="no time was left for it", seconds=3.0)}
     )
     report = make_report(
         ranking=ranking, trials=tuple(trials), mistakes=found, label_issues=doubted(found), budget=Budget(seconds=60.0),

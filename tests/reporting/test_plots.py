@@ -40,7 +40,7 @@ def point(label, predicted, actual, *, origin="planned", validation=None, test=N
 
 
 def points(count, *, test=True):
-    origins = ("planned", "sampled", "zero-shot")
+    origins = ("planned", "sampled", "floor")
     return [
         point(
             f"model-{number}",

@@ -178,6 +178,12 @@ def test_json_round_trip(tmp_path):
     assert json.loads(path.read_text("utf-8"))["schema"] == 1
 
 
+def test_files_that_users_have_keep_their_words():
+    data = json.loads(to_json(make_report(trials=(make_trial(0, NAMES[0], validation=0.5, origin="floor"),))))
+    assert data["trials"][0]["origin"] == "floor"
+    assert data["ranking"]["not_looked"] == {}
+
+
 def test_json_has_no_nan():
     broken = replace(make_trial(0, "a"), validation=math.nan, curve=(math.nan, 0.5))
     text = to_json(make_report(trials=(broken,))).decode()

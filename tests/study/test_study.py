@@ -315,7 +315,7 @@ def test_a_search_begins_with_the_zero_shot_baseline(
         images_per_trial=100,
     )
     baseline, probe = outcome.results
-    assert (baseline.number, baseline.origin) == (0, "zero-shot")
+    assert (baseline.number, baseline.origin.label) == (0, "zero-shot")
     assert (baseline.spec.method, baseline.spec.candidate) == ("zero_shot", NAMES[0])
     assert (baseline.epochs_run, baseline.validation) == (0, baseline.start)
     assert baseline.validation == probe.start  # the probe of the same candidate begins there

@@ -44,9 +44,7 @@ def rank_json(ranking: Ranking, *, top: int) -> Json:
 
 def _ranking_json(ranking: Ranking) -> list[Json]:
     names = "candidate", "score", "prior", "evidence", "p_best", "p_top5"
-    return [
-        {**_fields(line, *names), "screened": line.candidate not in ranking.not_screened} for line in ranking.ranked
-    ]
+    return [{**_fields(line, *names), "screened": line.candidate not in ranking.not_looked} for line in ranking.ranked]
 
 
 def _trial_json(trial: TrialResult) -> Json:

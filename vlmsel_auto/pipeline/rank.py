@@ -190,7 +190,7 @@ def rank_task(
     notes = [chosen.note] if chosen.note else []
     notes += [*ranking.notes, *notes_of(ranking, screening, session.sources, truth=truth, candidates=len(candidates))]
     notes += [] if profiles is None else profiles.notes()
-    ranking = replace(ranking, notes=tuple(notes), not_screened=screening.passed_over, templates=chosen.chosen)
+    ranking = replace(ranking, notes=tuple(notes), not_looked=screening.passed_over, templates=chosen.chosen)
     sink(StageFinished(stage="ranking", seconds=time.monotonic() - began))
     sink(RankingReady(ranking=ranking))
     return Ranked(ranking=ranking, measurements=tuple(found.values()), task=task, interrupted=screening.interrupted)

@@ -269,7 +269,7 @@ def _rank(run: Run) -> Ranked:
 
 def _warn_of_no_screening(ranked: Ranked, *, spent: float, seconds: float, sink: Sink) -> None:
     """Without a screening the ranking says hardly more than published figures do."""
-    if ranked.interrupted or ranked.measurements or not ranked.ranking.not_screened:
+    if ranked.interrupted or ranked.measurements or not ranked.ranking.not_looked:
         return
     text = f"no candidate was screened: the start took {duration(spent)} of {duration(seconds)}; give more time"
     sink(Notice(text=text, level="warning"))

@@ -63,7 +63,7 @@ class Ranking:
     task: str
     ranked: tuple[RankedCandidate, ...]
     failures: Mapping[str, str] = field(default_factory=dict)  # candidate -> why it could not be ranked
-    not_screened: Mapping[str, NotScreened] = field(default_factory=dict)  # by candidate
+    not_looked: Mapping[str, NotScreened] = field(default_factory=dict)  # who was not screened; files have this name
     seed: int = 0  # of split, cap and few-shot draws
     notes: tuple[str, ...] = ()  # what a reader must know: sources used, trust in prior and evidence
     templates: tuple[str, ...] = ()  # that candidates agreed on, of a task that names none; (): none were chosen

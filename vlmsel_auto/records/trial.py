@@ -24,9 +24,14 @@ class TrialState(enum.StrEnum):
 class TrialOrigin(enum.StrEnum):
     """Why a trial was run."""
 
-    ZERO_SHOT = "zero-shot"  # trial 0 of a search: nothing is trained
+    ZERO_SHOT = "floor"  # trial 0 of a search: nothing is trained; files have this word
     PLANNED = "planned"  # first trial of a candidate by a method
     SAMPLED = "sampled"
+
+    @property
+    def label(self) -> str:
+        """As people read it."""
+        return "zero-shot" if self is TrialOrigin.ZERO_SHOT else self.value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

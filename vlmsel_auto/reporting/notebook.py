@@ -79,7 +79,7 @@ def ranking_frame(ranking: Ranking) -> DataFrame:
             "prior": line.prior,
             "evidence": line.evidence,
             "basis": line.basis.value,
-            "screened": line.candidate not in ranking.not_screened,
+            "screened": line.candidate not in ranking.not_looked,
             **{f"signal_{name}": value for name, value in line.signals.items()},
         }
         for line in ranking.ranked

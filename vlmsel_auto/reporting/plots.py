@@ -276,7 +276,7 @@ def _scatter(axes: Axes, points: Sequence[tuple[float, float, TrialOrigin]]) -> 
     for origin in TrialOrigin:
         if origin in origins:
             xs, ys = zip(*((x, y) for x, y, each in points if each == origin), strict=True)
-            axes.scatter(xs, ys, s=38, c=_COLOURS[origin], marker=_MARKERS[origin], label=origin.value, zorder=3,
+            axes.scatter(xs, ys, s=38, c=_COLOURS[origin], marker=_MARKERS[origin], label=origin.label, zorder=3,
                          linewidths=0, clip_on=False)  # fmt: skip  # clip_on: a point at 100 % is on the edge
     if len(origins) > 1:
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, borderaxespad=0.2)

@@ -130,7 +130,7 @@ def run_study(
         methods=rows,
         top_k=top_k,
         seed=seed,
-        loading={name: each.seconds for name, each in ranking.not_screened.items()},
+        loading={name: each.seconds for name, each in ranking.not_looked.items()},
         relative_costs=runner.relative_costs(),
         charges=charges,
         validation_images=runner.sizes.val,
