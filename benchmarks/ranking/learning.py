@@ -1,4 +1,4 @@
-"""QUESTION: Do finished searches make later rankings wiser?
+"""QUESTION: Do finished searches make later rankings better?
 
 PAGE: docs/results/ranking.md
 RESULT: benchmarks/results/learning.json
