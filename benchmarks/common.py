@@ -1,13 +1,56 @@
-"""Differences between two rows of a table, paired over tasks or targets."""
+"""What scripts share: their command line, folders of tasks, tables, and differences between two rows of a table."""
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
 from vlmsel_auto.ranking.agreement import mean_interval
 from vlmsel_auto.records import FloatArray
+
+
+def command_line(about: str | None, *, write: bool = True, quick: str | None = None) -> argparse.ArgumentParser:
+    """A script's options begin with these.
+
+    Args:
+        about: its docstring.
+        write: it writes its figures as JSON where that is asked for.
+        quick: what its short form leaves; None: it has none.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if write:
+        parser.add_argument("--write", type=Path, metavar="FILE", help="JSON")
+    if quick is not None:
+        parser.add_argument("--quick", action="store_true", help=quick)
+    return parser
+
+
+def write_json(path: Path | None, content: object) -> None:
+    """Write figures where a file is wanted."""
+    if path is not None:
+        path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+
+
+def folders(root: Path, *, only: str = "", quick: bool = False) -> list[Path]:
+    """Task folders by name: those of a comma list, or all; the first alone where it is to be quick."""
+    names = set(only.split(",")) - {""}
+    found = sorted(each for each in root.iterdir() if each.is_dir() and (not names or each.name in names))
+    return found[:1] if quick else found
+
+
+def print_head(*names: object) -> None:
+    """Begin a table in Markdown."""
+    print_row(*names)
+    print("|" + "---|" * len(names))
+
+
+def print_row(*cells: object) -> None:
+    """One line of it."""
+    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 
 
 def change(gaps: FloatArray, *, digits: int) -> list[float]:
@@ -16,18 +59,10 @@ def change(gaps: FloatArray, *, digits: int) -> list[float]:
     return [round(float(each), digits) for each in (gaps.mean(), over.low, over.high)]
 
 
-def adjusted_p(gaps: FloatArray, *, draws: int = 10_000) -> FloatArray:
-    """For each row of differences (rows, tasks) the p-value that its mean is above 0, adjusted for all the rows.
-
-    The largest t of all rows among random signs of the tasks (Westfall & Young 1993, "Resampling-based multiple
-    testing", single step): the rows are of the same tasks, so a task has one sign in all. A row without spread has 1.
-    """
-    tasks = gaps.shape[1]
-    signs = np.concatenate([np.ones((1, tasks)), np.random.default_rng(0).choice([-1.0, 1.0], (draws, tasks))])
-    means = signs @ gaps.T / tasks  # (1 + draws, rows)
-    spread = np.sqrt(np.maximum((gaps**2).mean(axis=1) - means**2, 0.0))
-    t = np.divide(means, spread, out=np.zeros_like(means), where=spread > 1e-12)
-    return np.asarray((t.max(axis=1)[:, None] >= t[0] - 1e-12).mean(axis=0), dtype=np.float64)
+def told_change(gaps: FloatArray, *, digits: int) -> str:
+    """The same as a cell of a table."""
+    mean, low, high = (f"{each:+.{digits}f}" for each in change(gaps, digits=digits))
+    return f"{mean} [{low}, {high}]"
 
 
 def by_target(gaps: Iterable[tuple[str, float]]) -> FloatArray:

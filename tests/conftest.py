@@ -12,6 +12,7 @@ import hypothesis
 import numpy as np
 import pytest
 
+sys.path.append(str(Path(__file__).parents[1]))  # benchmarks/ and tools/; at the end, so that nothing is shadowed
 gc.disable()  # until all is imported, which leaves no garbage
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")

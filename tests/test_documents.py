@@ -41,7 +41,7 @@ EXAMPLES = {
 }  # what follows the folder on the command line
 APART = {"ray_tune.py"}  # in processes of their own: Ray is started
 SERVED = {"serve.py"}  # tests/test_serving.py
-FOLDERS = "benchmarks|docs|examples|integrations|tests|vlmsel_auto"
+FOLDERS = "benchmarks|docs|examples|integrations|tests|tools|vlmsel_auto"
 ELSEWHERE = {"docs/model_profile.csv", "docs/openclip_results.csv"}  # files of open_clip's repository
 
 
@@ -162,7 +162,7 @@ def with_what_it_imports(script: Path) -> str:
 def test_scripts_of_a_page_take_the_options_it_gives_them(page):
     for line in command_lines(page, "python"):
         words = shlex.split(line)
-        if words[1:2] == ["-m"] and words[2].startswith("benchmarks."):
+        if words[1:2] == ["-m"] and words[2].startswith(("benchmarks.", "tools.")):
             source = with_what_it_imports(ROOT / f"{words[2].replace('.', '/')}.py")
             options = [word.split("=")[0] for word in words if word.startswith("--")]
             assert [each for each in options if f'"{each}"' not in source] == [], line

@@ -28,19 +28,18 @@ Everything runs side by side in one process, on the same images, tower, scalar a
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import torch
 
+from benchmarks.common import command_line
 from benchmarks.conductance.conductance_cases import (
     LARGE,
     MINI,
@@ -242,13 +241,11 @@ def _machine(device: torch.device) -> dict[str, Json]:
 
 def main() -> None:
     """Measure and print; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two mini-zoo towers, one repeat")
+    parser = command_line(__doc__, quick="two mini-zoo towers, one repeat")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: for a machine that others use")
     parser.add_argument("--threads", type=int, help="of torch on the CPU")
     parser.add_argument("--towers", nargs="+", choices=MINI + LARGE)
-    parser.add_argument("--write", type=Path, help="JSON file to write; towers that it has and are not run are kept")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # Captum and timm speak of their own deprecations
     if options.threads:

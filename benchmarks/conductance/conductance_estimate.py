@@ -12,16 +12,15 @@ blocks of sum |C - C*| / sum |C*| of each image against C* in float64 (conductan
 
 from __future__ import annotations
 
-import argparse
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import torch
 
+from benchmarks.common import command_line, write_json
 from benchmarks.conductance.conductance_cases import MINI, ZOO, Case, make_case, reference
 from vlmsel_auto.conductance.layer import Conductance, Precision, conductance
 from vlmsel_auto.conductance.quadrature import (
@@ -119,9 +118,7 @@ def _errors_of(case: Case, exact: Conductance, rules: Mapping[str, Rule]) -> dic
 
 def main() -> None:
     """Measure and print; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="three members, two images")
-    parser.add_argument("--write", type=Path, help="JSON file to write")
+    parser = command_line(__doc__, quick="three members, two images")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # timm speaks of its own deprecations
     names = MINI if options.quick else tuple(sorted(p.name for p in ZOO.iterdir() if p.is_dir()))
@@ -155,8 +152,7 @@ def main() -> None:
         "error_at_9_points": stretched,
         "error_at_65_points": graded,
     }
-    if options.write is not None:
-        options.write.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    write_json(options.write, report)
     print(json.dumps(report))
 
 

@@ -16,7 +16,6 @@ towers are built: text towers that need files of a hub stay out.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import re
@@ -33,6 +32,7 @@ from open_clip import timm_model
 from open_clip.model import CLIPVisionCfg, _build_vision_tower  # the public builders need the text tower's files
 from torch import nn
 
+from benchmarks.common import command_line
 from vlmsel_auto.conductance.blocks import find_blocks
 from vlmsel_auto.conductance.layer import conductance
 from vlmsel_auto.conductance.scalars import make_scalar
@@ -202,8 +202,7 @@ def _error(value: str | float | None) -> str:
 
 def main() -> None:
     """Measure and print; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
+    parser = command_line(__doc__, write=False, quick="one of each family")
     parser.add_argument("--write", type=Path, help="Markdown file to write")
     parser.add_argument("--keep", type=Path, help="JSON file with lines measured so far; continued")
     parser.add_argument("--only", help="architectures whose name holds this")

@@ -66,14 +66,11 @@ class Scene:
     unlabelled: IntArray  # (n,) labels, for skewing only
     test: IntArray  # (t,) labels
 
-    def measured(
-        self, library: Library, candidates: Sequence[Candidate], *, images: int | None = None
-    ) -> list[Measurement]:
-        """What looks at so many unlabelled images, or all, would find, with the library's conductance of the task."""
-        order = np.random.default_rng(5).permutation(len(self.unlabelled))
-        rows = np.sort(order[:images])
+    def measured(self, library: Library, candidates: Sequence[Candidate]) -> list[Measurement]:
+        """What looks at the unlabelled images would find, with the library's conductance of the task."""
+        n = len(self.unlabelled)
         return [
-            measurement(one, replace(seen, images=seen.images[rows]), library=library, task=self.name)
+            measurement(one, replace(seen, images=seen.images[:n]), library=library, task=self.name)
             for one, seen in zip(candidates, self.seen, strict=True)
         ]
 

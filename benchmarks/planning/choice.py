@@ -21,7 +21,6 @@ of the best trial that was run (``of the best tried``). Two worlds:
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 from collections.abc import Mapping, Sequence
@@ -33,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from benchmarks.common import command_line, write_json
 from vlmsel_auto.bench.case import Case
 from vlmsel_auto.library.file import load
 from vlmsel_auto.library.places import default_library_path
@@ -317,7 +317,7 @@ def policy_of(settings: Sequence[str]) -> Policy:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, quick="six tasks, one seed, 30 images")
     parser.add_argument(
         "--table", type=Path, default=RESULTS / "tuned-truth.csv", help="benchmarks/tuning/tuned_truth.py"
     )
@@ -326,11 +326,9 @@ def main() -> None:
     )
     parser.add_argument("--library", type=Path, default=default_library_path())
     parser.add_argument("--seeds", type=int, default=2, help="validation splits a task; ten times as many of images")
-    parser.add_argument("--write", type=Path, help="JSON")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a constant of planning.policy"
     )
-    parser.add_argument("--quick", action="store_true", help="six tasks, one seed, 30 images")
     args = parser.parse_args()
     policy = policy_of(args.set)
     library = load(args.library)
@@ -369,8 +367,7 @@ def main() -> None:
         errors[name] = {key: round(value, 3) for key, value in found.items()}
         print(name, "; ".join(f"{key} {value:.3f}" for key, value in found.items()), flush=True)
     record = {"rows": rows, "errors": errors}
-    if args.write is not None:
-        args.write.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    write_json(args.write, record)
     print(json.dumps(record))
 
 

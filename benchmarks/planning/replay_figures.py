@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -126,27 +125,3 @@ def saved_by(first: Replay, second: Replay, *, points: float) -> tuple[float, fl
     means = [first_within(each.by_trial, points=points).mean(axis=1, keepdims=True) for each in (first, second)]
     low, high = _interval(means[1] - means[0], median=False)
     return float((means[1] - means[0]).mean()), low, high
-
-
-def plot(replays: Mapping[str, Replay], path: Path, *, title: str) -> None:
-    """Mean regret against trials and against cost."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, (left, right) = plt.subplots(ncols=2, figsize=(12.5, 4.5), sharey=True)
-    colours = plt.get_cmap("tab20").colors  # type: ignore[attr-defined]  # of a listed map
-    for number, (name, replay) in enumerate(replays.items()):
-        colour, ours = colours[number % len(colours)], name.startswith("ours")
-        style, width = ("-", 2.2) if ours else ("--" if number % 2 else ":", 1.3)
-        trials = np.arange(1, TRIALS + 1)
-        left.plot(trials, replay.by_trial.mean(axis=(0, 1)), style, color=colour, lw=width, label=name)
-        right.plot(COSTS, replay.by_cost.mean(axis=(0, 1)), style, color=colour, lw=width)
-    left.set(xlabel="trials", ylabel="mean regret, points", yscale="log", title=title)
-    right.set(xlabel="cost, in mean trials")
-    left.set_ylim(bottom=0.02)
-    figure.tight_layout(rect=(0, 0, 0.86, 1))
-    figure.legend(loc="center right", fontsize=8)
-    figure.savefig(path, dpi=80)
-    plt.close(figure)

@@ -25,7 +25,7 @@ gain per cost), ours_wrong (the same with every past accuracy negated), ours_shu
 past under wrong names); source_ceiling, no strategy but a comparison: the order of the one other data set that, in
 hindsight, serves the target best.
 
-With --out, JSON and a plot are written there. The last line printed is one JSON object: strategy -> medians, means and
+With --out, JSON is written there. The last line printed is one JSON object: strategy -> medians, means and
 regrets; with --quick only the four that the project's goals name. --quick has one seed and no gp.
 """
 
@@ -38,7 +38,8 @@ from pathlib import Path
 
 import optuna
 
-from benchmarks.planning.replay_figures import Figures, Replay, figures_of, plot, replay_of, saved_by
+from benchmarks.common import command_line, write_json
+from benchmarks.planning.replay_figures import Figures, Replay, figures_of, replay_of, saved_by
 from benchmarks.planning.replay_strategies import STRATEGIES, TRIALS, Runs, run_all
 from benchmarks.planning.replay_table import read_table
 
@@ -47,17 +48,16 @@ _GOALS = ("median_trials_1pt", "mean_trials_1pt", "regret_5", "regret_40")
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, write=False, quick="one seed, no gp")
     parser.add_argument("table", type=Path, nargs="?", default=_TABLE, help="default: %(default)s")
     parser.add_argument("--shots", default="10", help="10, 25 or -1 (all images)")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--gp-seeds", type=int, help="of gp, which takes most of the time; default: --seeds")
-    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--strategies", default="", help="comma-separated; default: all")
     parser.add_argument("--runs", type=Path, help="JSON lines; Optuna's runs are recorded there and taken from there")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--nice", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="folder for the JSON and the plot")
+    parser.add_argument("--out", type=Path, help="folder for the JSON")
     options = parser.parse_args()
     names = options.strategies.split(",") if options.strategies else list(STRATEGIES)
     if options.quick and not options.strategies:
@@ -149,8 +149,7 @@ def _write(
             for name, replay in replays.items()
         },
     }
-    (options.out / f"{stem}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    plot(replays, options.out / f"{stem}.png", title=f"{options.table.stem} {label}")
+    write_json(options.out / f"{stem}.json", content)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ names that was fitted on other tasks (Zohar et al., "LOVM: Language-Only Vision 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -24,6 +23,7 @@ from typing import Final
 import numpy as np
 from sklearn.linear_model import LinearRegression
 
+from benchmarks.common import command_line
 from benchmarks.ranking import research, swab
 from benchmarks.ranking.compared_scores import LABELLED, TEXT_SCORES, UNLABELLED
 from benchmarks.ranking.dcd_authors import AUTHORS, authors_weights
@@ -152,7 +152,7 @@ def rankings(found: Research) -> dict[str, Ranker]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, write=False)
     parser.add_argument("--library", type=Path, default=default_library_path())
     parser.add_argument("--research", type=Path, default=research.PATH)
     parser.add_argument("--truth", choices=("zeroshot", "tuned"), default="tuned")

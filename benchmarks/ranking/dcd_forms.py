@@ -6,8 +6,7 @@ RESULT: benchmarks/results/dcd-forms.json
 Every form varies one or two things of the default: how a source fails to cover the target (delta), how the target's
 blocks are weighed (importance), how sharply sources are (t), whether candidates share their divergences (pooled). The
 last line of each table chooses among all forms anew for every target, by the mean over the other targets: what is left
-of a gain when nothing is chosen on the target that it is reported on. The entropic transport of blocks takes minutes
-and has a row with ``--transport`` only.
+of a gain when nothing is chosen on the target that it is reported on.
 
 Symbols as in `vlmsel_auto.ranking.dcd`, and of one block C channels:
     u   channel signature, mean signed conductance a channel          w   importance of the target's blocks
@@ -20,7 +19,6 @@ Symbols as in `vlmsel_auto.ranking.dcd`, and of one block C channels:
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,10 +26,10 @@ from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
-import ot
 from numpy.typing import NDArray
 from scipy import special
 
+from benchmarks.common import command_line, write_json
 from benchmarks.ranking import research
 from benchmarks.ranking.compared_rankings import dcd_authors_ranking
 from benchmarks.ranking.ranking_table import measures, print_table
@@ -81,7 +79,7 @@ class Form:
     """
 
     delta: Delta = "uncovered"
-    importance: Literal["softmax", "transport", "uniform"] = "softmax"
+    importance: Literal["softmax", "uniform"] = "softmax"
     importance_temperature: float = 1.0  # tau of w = softmax(z / tau)
     temperature: float = DEFAULT_WEIGHTING.alone  # t of `source_weights`
     pooled: float = 0.0  # 0: every candidate has its own weights; 1: all share the mean of their divergences
@@ -97,16 +95,8 @@ class Form:
         if self.importance == "uniform":
             return np.asarray(deltas.mean(axis=2), dtype=np.float64)
         z = depth_corrected(targets.activity, sources.activity, used)
-        if self.importance == "softmax":
-            weights = special.softmax(z / self.importance_temperature, axis=1)
-            return np.asarray(np.einsum("tsb,tb->ts", deltas, weights), dtype=np.float64)
-        z_sources = log_activity(sources.activity) - (log_activity(targets.activity) - z)[:, None]
-        found = np.full(used.shape, np.nan)
-        for t, chosen in enumerate(used):
-            found[t, chosen] = _transported(
-                deltas[t, chosen], z[t], z_sources[t, chosen], temperature=self.importance_temperature
-            )
-        return found
+        weights = special.softmax(z / self.importance_temperature, axis=1)
+        return np.asarray(np.einsum("tsb,tb->ts", deltas, weights), dtype=np.float64)
 
     def weights(self, profiles: Sequence[Profiles], target: int) -> FloatArray:
         """Weights (M, S - 1) of the sources of a target, by the profiles of M candidates on S tasks."""
@@ -151,50 +141,7 @@ def _share(rows: FloatArray) -> FloatArray:
     return np.asarray(size / size.sum(axis=-1, keepdims=True), dtype=np.float64)
 
 
-def transport_importance(
-    z: FloatArray, cost: FloatArray, *, temperature: float, regularisation: float = 0.1
-) -> FloatArray:
-    """Importance of target blocks weighted by how badly the best entropic alignment with source blocks covers them.
-
-    The softmax importance is the mass of the target's blocks, equal masses that of the source's; the plan is found by
-    POT in the log domain, which stays finite where the plain iteration underflows.
-
-    Args:
-        z: (B,) depth-corrected activity of the target.
-        cost: (B, B) cost of covering target block i by source block j, >= 0.
-        temperature: of the softmax importance.
-        regularisation: entropic regularisation in units of the median cost.
-
-    Returns:
-        (B, B) transport plan with rows summing to the importance.
-    """
-    mass = special.softmax(z / temperature)
-    scale = float(np.median(cost)) or 1.0
-    plan = ot.sinkhorn(
-        mass, np.full(len(mass), 1.0 / len(mass)), cost / scale, regularisation, method="sinkhorn_log",
-        numItermax=2000, stopThr=1e-9, warn=False,
-    )  # fmt: skip
-    # rows are made exact: what is reported is a share of each target block
-    plan = np.asarray(plan, dtype=np.float64)
-    return np.asarray(plan * (mass / np.maximum(plan.sum(axis=1), _TINY))[:, None], dtype=np.float64)
-
-
-def _transported(deltas: FloatArray, z_target: FloatArray, z_sources: FloatArray, *, temperature: float) -> FloatArray:
-    """Transport cost (S,) where covering block i by block j costs the gap in activity and in depth plus i's delta."""
-    depth = np.linspace(0.0, 1.0, len(z_target))
-    far = np.abs(depth[:, None] - depth[None, :])
-    own = far + np.maximum(0.0, z_target[:, None] - z_target[None, :])
-    base = float(np.sum(transport_importance(z_target, own, temperature=temperature) * own))
-    values = []
-    for delta, z in zip(deltas, z_sources, strict=True):
-        cost = delta[:, None] + far + np.maximum(0.0, z_target[:, None] - z[None, :])
-        plan = transport_importance(z_target, cost, temperature=temperature)
-        # what covering the target by itself costs is taken off, so that DCD(T || T) = 0
-        values.append(max(0.0, float(np.sum(plan * cost)) - base))
-    return np.array(values)
-
-
-def forms(*, transport: bool) -> dict[str, Form]:
+def forms() -> dict[str, Form]:
     """By name, the default first."""
     default = Form()
     found = {"default: uncovered, t 0.1": default}
@@ -203,7 +150,7 @@ def forms(*, transport: bool) -> dict[str, Form]:
             form = Form(delta=delta, temperature=t)
             if form != default:
                 found[f"{delta}, t {t:g}"] = form
-    found |= {
+    return found | {
         "uncovered, blocks alike": Form(importance="uniform"),
         "uncovered, importance tau .3": Form(importance_temperature=0.3),
         "uncovered, divergences half pooled": Form(pooled=0.5),
@@ -211,12 +158,9 @@ def forms(*, transport: bool) -> dict[str, Form]:
         "signature, divergences pooled": Form(delta="signature", pooled=1.0),
         "F = norm of the embedding, uncovered": Form(norm=True),
     }
-    if transport:
-        found["uncovered, blocks aligned by transport"] = Form(importance="transport")
-    return found
 
 
-def table(library: Library, found_of: Research, *, truth: Truth, transport: bool) -> list[dict[str, object]]:
+def table(library: Library, found_of: Research, *, truth: Truth) -> list[dict[str, object]]:
     """Print and return the rows of one truth."""
     margin, norm = (
         [
@@ -232,7 +176,7 @@ def table(library: Library, found_of: Research, *, truth: Truth, transport: bool
         found.setdefault("average rank", []).append(measures([average_rank(case.source_truth)], case.truths))
         found.setdefault("the authors' form", []).append(measures(authors(case), case.truths))
         z = np.where(np.isfinite(case.source_truth), standardise(case.source_truth), np.nan)
-        for name, form in forms(transport=transport).items():
+        for name, form in forms().items():
             profiles = [(norm if form.norm else margin)[m] for m in case.rows]
             score = candidate_effect(z, form.weights(profiles, s), shrink=0.0)
             found.setdefault(name, []).append(measures([score], case.truths))
@@ -243,21 +187,17 @@ def table(library: Library, found_of: Research, *, truth: Truth, transport: bool
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, quick="six tasks")
     parser.add_argument("--library", type=Path, default=default_library_path())
     parser.add_argument("--research", type=Path, default=research.PATH, help="norms and channels")
-    parser.add_argument("--transport", action="store_true")
-    parser.add_argument("--write", type=Path, help="JSON of all rows")
-    parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     library = load(args.library)
     if args.quick:
         library = library.select_tasks(library.task_names[:6])
     found_of = research.load(args.research).aligned(library)
     truths: tuple[Truth, ...] = ("zero_shot", "tuned")
-    rows = [row for truth in truths for row in table(library, found_of, truth=truth, transport=args.transport)]
-    if args.write is not None:
-        args.write.write_text(json.dumps({"rows": rows}, indent=1) + "\n", "utf-8")
+    rows = [row for truth in truths for row in table(library, found_of, truth=truth)]
+    write_json(args.write, {"rows": rows})
     print(
         json.dumps({"rows": [{k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows]})
     )

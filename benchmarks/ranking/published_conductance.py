@@ -16,7 +16,6 @@ blanks, in one order). Data sets get the names of open_clip's table, where it ha
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from benchmarks.common import command_line
 from vlmsel_auto.cache import Json
 from vlmsel_auto.library.file import Arrays, checked, read_document, write_document
 from vlmsel_auto.library.published import read_table
@@ -127,7 +127,7 @@ def read(path: Path) -> PublishedConductance:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, write=False)
     parser.add_argument("table", type=Path, metavar="CSV")
     parser.add_argument("--out", type=Path, default=PATH, help="(%(default)s)")
     args = parser.parse_args()

@@ -17,7 +17,6 @@ intervals are made of; and the same rankings with the logit scale of every secon
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import sys
@@ -27,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.common import command_line
 from benchmarks.ranking import research
 from benchmarks.ranking.compared_rankings import rankings
 from benchmarks.ranking.ranking_table import measures, print_table
@@ -181,13 +181,12 @@ def rescaled(library: Library, factors: FloatArray) -> Library:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, write=False, quick="six tasks, one table")
     parser.add_argument("--library", type=Path, default=default_library_path())
     parser.add_argument("--research", type=Path, default=research.PATH, help="scores that no ranking fuses")
     parser.add_argument("--truth", choices=("tuned", "zeroshot"), default=None, help="default: both")
     parser.add_argument("--shots", type=int, default=None, help="labels a class; default: 0, 1, 4, 16")
     parser.add_argument("--out", type=Path, help="JSON of all rows")
-    parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     library = load(args.library)
     library, found = joined(library, research.load(args.research))

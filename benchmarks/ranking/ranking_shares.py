@@ -12,7 +12,6 @@ accuracy, over all targets. The last line is one JSON object.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.common import command_line
 from vlmsel_auto.ranking.agreement import RESAMPLES
 from vlmsel_auto.records import FloatArray
 
@@ -76,7 +76,7 @@ def column(path: Path) -> dict[str, Cell]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, write=False)
     parser.parse_args()
     found = {title: column(RESULTS / name) for title, name in COLUMNS.items()}
     print(f"| ranking | {' | '.join(found)} |\n|---{'|---' * len(found)}|")

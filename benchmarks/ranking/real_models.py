@@ -14,16 +14,15 @@ rank). In brackets: minus average_rank, paired 95 % bootstrap over data sets. Lo
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Final, TypeAlias
 
 import numpy as np
 
+from benchmarks.common import command_line, write_json
 from benchmarks.ranking.dcd_authors import AUTHORS, GAMMA, authors_ndcg, authors_weights
 from benchmarks.ranking.dcd_forms import Form
 from benchmarks.ranking.published_conductance import load
@@ -213,8 +212,7 @@ def measured(zoo: RealZoo, rank: Ranking, target: int) -> FloatArray:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", type=Path, help="JSON")
+    parser = command_line(__doc__)
     args = parser.parse_args()
     zoo = real_zoo()
     rows = compare(zoo)
@@ -230,8 +228,7 @@ def main() -> None:
         "targets": list(zoo.tasks),
         "candidates": len(zoo.candidate_ids),
     }
-    if args.write is not None:
-        args.write.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    write_json(args.write, record)
     print(json.dumps(record))
 
 

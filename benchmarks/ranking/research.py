@@ -1,6 +1,6 @@
 """What `compared_rankings.py` reads beside a library: scores that no ranking fuses, channels, class statistics.
 
-`measure_research.py` measures it and `shipped_library.py` writes it with the library.
+`tools/measure_research.py` measures it and `tools/shipped_library.py` writes it with the library.
 
 Shapes: M candidates, S tasks, B blocks and D embedding width of a candidate, C channels of a block, G classes of all
 tasks in their order. NaN is "not known".

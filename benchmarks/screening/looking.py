@@ -59,10 +59,10 @@ class Losses:
     chosen: FloatArray
 
 
-def replay(setting: Setting, start: Callable[[Scene], Order], *, draws: int, choices: bool = True) -> Losses:
+def replay(setting: Setting, start: Callable[[Scene], Order], *, draws: int) -> Losses:
     """Run one strategy on every data set and draw."""
     size = len(setting.datasets)
-    loaded, chosen = np.empty((size, draws, MOST)), np.full((size, draws, MOST), np.nan)
+    loaded, chosen = np.empty((size, draws, MOST)), np.empty((size, draws, MOST))
     for target in range(size):
         for draw in range(draws):
             scene = setting.scene(target, draw)
@@ -70,8 +70,7 @@ def replay(setting: Setting, start: Callable[[Scene], Order], *, draws: int, cho
             for k in range(MOST):
                 order.load()
                 loaded[target, draw, k] = lost[order.loaded].min()
-                if choices:
-                    chosen[target, draw, k] = lost[order.choice()]
+                chosen[target, draw, k] = lost[order.choice()]
     return Losses(loaded=loaded, chosen=chosen)
 
 

@@ -11,7 +11,7 @@ RESULT: benchmarks/results/final-accuracy-far.json, benchmarks/results/final-acc
 Each target is searched as a user would, one call of the command line for each budget and seed, one after the other.
 Every run leaves a record, and a run that is on record is not made again, so an interrupted benchmark goes on. Where a
 search ended by itself before its budget, its figures stand for the longer budgets too. Targets' own tasks are taken out
-of the library. With ``--far`` candidates are those that know little of the target's domain (`domains`). Rows:
+of the library. With ``--far`` candidates are those that know little of the target's domain (`fresh_targets`). Rows:
 
 - single: the exported model; ensemble: the exported ensemble, or the single model where none is exported;
 - twenty, fifty and long lines: what a user would write (`plain_lines`), cut off at the budget, of which the import of
@@ -23,13 +23,12 @@ of the library. With ``--far`` candidates are those that know little of the targ
   read at each less the same import (`live_search`);
 - hard top 3 (``--rows``): the search among the first three candidates of its own ranking alone.
 
-``--neighbour`` runs a process beside each search that computes without end. With ``--write X.json`` the plot is X.png.
-The last line is one JSON object: means by budget, paired differences with their standard errors, overtuning.
+``--neighbour`` runs a process beside each search that computes without end. The last line is one JSON
+object: means by budget, paired differences with their standard errors, overtuning.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import multiprocessing
@@ -39,18 +38,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
-from benchmarks.search.busy_neighbour import neighbour
-from benchmarks.search.final_accuracy_table import Row, plot, rows_of, summary
+from benchmarks.common import command_line, folders, write_json
+from benchmarks.search.final_accuracy_table import Row, rows_of, summary
 from benchmarks.search.live_search import value_at
 from benchmarks.search.live_search_runs import Point, Run, work
-from benchmarks.tuning.domains import far_candidates
+from benchmarks.tuning.fresh_targets import far_candidates
 from benchmarks.tuning.plain_lines import PlainLines, plain_lines
 from vlmsel_auto.library.file import save
 from vlmsel_auto.library.places import default_library
@@ -116,6 +116,19 @@ class Runs:
         part.write_text(json.dumps(encode(made), indent=1) + "\n", "utf-8")
         part.replace(file)
         return made
+
+
+@contextmanager
+def neighbour(*, there: bool) -> Iterator[None]:
+    """A process that computes without end."""
+    if not there:
+        yield
+        return
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 def search(target: Path, *, seconds: float, seed: int, library: Path, candidates: str, threads: int | None) -> Found:
@@ -240,7 +253,7 @@ def measure(
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, quick="one target, 20 seconds")
     parser.add_argument("targets", type=Path, help="folder of task folders, each with train/ and test/")
     parser.add_argument("--records", type=Path, required=True, help="folder that keeps every run")
     parser.add_argument("--only", default="", help="comma list of targets; default: all")
@@ -251,23 +264,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of a search; default: as the product chooses")
     parser.add_argument("--far", action="store_true", help="candidates that know little of the target's domain")
     parser.add_argument("--neighbour", action="store_true", help="a busy process beside each search")
-    parser.add_argument("--write", type=Path, help="JSON, and the plot beside it")
-    parser.add_argument("--quick", action="store_true", help="one target, 20 seconds")
     args = parser.parse_args()
-    only = set(args.only.split(",")) - {""}
-    targets = sorted(each for each in args.targets.iterdir() if each.is_dir() and (not only or each.name in only))
+    targets = folders(args.targets, only=args.only, quick=args.quick)
     budgets = [20.0] if args.quick else sorted(float(each) for each in args.seconds.split(","))
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     runs = Runs(records=args.records, threads=args.threads, neighbour=args.neighbour)
     found: list[Row] = []
     for seed in range(args.first_seed, args.first_seed + (1 if args.quick else args.seeds)):
-        for target in targets[:1] if args.quick else targets:
+        for target in targets:
             found += measure(target, budgets, seed=seed, rows=args.rows.split(","), far=args.far, runs=runs)
     record = {"means": summary(found), "rows": rows_of(found)}
-    if args.write:
-        args.write.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-        plot(found, args.write.with_suffix(".png"))
+    write_json(args.write, record)
     print(json.dumps(record["means"]))
 
 

@@ -1,14 +1,11 @@
-"""Means, paired differences, overtuning and the plot of `final_accuracy`."""
+"""Means, paired differences and overtuning of `final_accuracy`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
 
 from benchmarks.common import by_target, standard_error
 
@@ -22,7 +19,6 @@ PAIRS = (
     ("single", "best tried"),
     ("single", "median tried"),
 )
-DRAWN = ("single", "ensemble", "twenty lines", "fifty lines", "long lines", "plain Optuna", "hard top 3", "zero-shot")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,28 +89,3 @@ def _overtuning(rows: Sequence[Row], budget: float) -> float:
             lost += max(past) - past[-1]
             gained += max(past) - past[0]
     return lost / gained if gained else 0.0
-
-
-def plot(rows: Sequence[Row], path: Path) -> None:
-    """Mean accuracy against the budget, where a row has something on every run."""
-    with mpl.rc_context({"font.size": 9.0}):
-        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-        axes = figure.subplots()
-        budgets = sorted({row.budget for row in rows})
-        for name in DRAWN:
-            points = []
-            for budget in budgets:
-                mine = [row for row in rows if row.budget == budget]
-                known = [row.accuracy[name] for row in mine if name in row.accuracy]
-                if len(known) == len(mine):
-                    points.append((budget, float(np.mean(known))))
-            if points:
-                ours = name in ("single", "ensemble")
-                axes.plot(*zip(*points, strict=True), marker="o", markersize=3, lw=2 if ours else 1, label=name)
-        axes.set_xscale("log")
-        axes.set_xticks(budgets, [f"{each:g}" for each in budgets])
-        axes.minorticks_off()
-        axes.set_xlabel("budget, seconds")
-        axes.set_ylabel("test accuracy, mean")
-        axes.legend(frameon=False)
-        figure.savefig(path, dpi=110)

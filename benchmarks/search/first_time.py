@@ -13,7 +13,6 @@ themselves). Megabytes are what lies on the disk afterwards, caches included, ea
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -27,6 +26,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
+
+from benchmarks.common import command_line
 
 SEARCHED: Final = "demo/search/model"
 PASSED_ON: Final = ("LANG", "SSL_CERT_FILE", "OMP_NUM_THREADS", "GOMP_SPINCOUNT")
@@ -110,7 +111,7 @@ def go(way: Way, folder: Path) -> list[Step]:
 
 def main() -> None:
     """Go the ways, print a table, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--package", required=True, help="a wheel, or the name of a package")
     parser.add_argument("--way", action="append", choices=("pip", "uvx", "pipx"), help="default: pip")
     parser.add_argument("--constraints", help="constraints.txt, to have the tested versions")
@@ -119,7 +120,6 @@ def main() -> None:
     parser.add_argument("--uv", default="uv")
     parser.add_argument("--pipx", default="pipx")
     parser.add_argument("--place", type=Path, help="folder for what is made, on a disk with several GB")
-    parser.add_argument("--write", type=Path, metavar="FILE")
     told = parser.parse_args()
     package = str(Path(told.package).absolute()) if Path(told.package).is_file() else told.package
     constraints = str(Path(told.constraints).absolute()) if told.constraints else None

@@ -20,7 +20,6 @@ for each run and (``share_of_means``) for the mean over runs, which noise of sin
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -28,6 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+from benchmarks.common import command_line, folders, write_json
 from benchmarks.search.live_search_runs import Point, Run, work
 
 STRATEGIES = ("ours", "optuna")
@@ -101,19 +101,14 @@ def _points(record: dict[str, object]) -> list[Point]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, quick="digits, 30 seconds, one seed")
     parser.add_argument("--tasks", type=Path, help="folder of task folders; default: scikit-learn's digits")
     parser.add_argument("--only", default="", help="comma list of task names; default: all")
     parser.add_argument("--seconds", type=float, default=120.0, help="wall time of each run")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("live-search-runs"), help="folder of records")
-    parser.add_argument("--write", type=Path, help="JSON file for the summary")
-    parser.add_argument("--quick", action="store_true", help="digits, 30 seconds, one seed")
     args = parser.parse_args()
-    only = set(args.only.split(",")) - {""}
-    targets: list[Path | None] = [None]
-    if args.tasks is not None:
-        targets = [one for one in sorted(args.tasks.iterdir()) if one.is_dir() and (not only or one.name in only)]
+    targets: list[Path | None] = [None] if args.tasks is None else [*folders(args.tasks, only=args.only)]
     seconds, seeds = (30.0, 1) if args.quick else (args.seconds, args.seeds)
     args.out.mkdir(parents=True, exist_ok=True)
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # of the workers
@@ -147,8 +142,7 @@ def main() -> None:
     for row in rows:
         share = "-" if row["share"] is None else f"{row['share']:.2f}"
         print(f"{row['target']!s:20s} {row['seed']:4d} {row['ours']:7.3f} {row['optuna']:7.3f} {share:>34s}")
-    if args.write is not None:
-        args.write.write_text(json.dumps({"seconds": seconds, **found}, indent=1) + "\n")
+    write_json(args.write, {"seconds": seconds, **found})
     print(json.dumps(found))
 
 

@@ -14,8 +14,6 @@ to Parquet: seconds and the largest memory of the process.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import subprocess
 import sys
@@ -28,6 +26,7 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
+from benchmarks.common import command_line, write_json
 from vlmsel_auto.cache import Json
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
@@ -117,10 +116,9 @@ def linked(sources: list[Path], count: int, root: Path) -> Path:
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("task", type=Path)
     parser.add_argument("--models", default=",".join(MODELS), help="comma list of mini-zoo members")
-    parser.add_argument("--write", type=Path)
     given = parser.parse_args()
     rows: list[Json] = []
     calls: list[Json] = []
@@ -138,8 +136,7 @@ def main() -> None:
             rows.append(onnx_row(name, model_dir, given.task, scratch))
             print(rows[-1], flush=True)
     result = {"task": given.task.name, "threads": os.environ.get("OMP_NUM_THREADS"), "onnx": rows, "predict": calls}
-    if given.write:
-        given.write.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    write_json(given.write, result)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,12 @@ RESULT: none
 The mini zoo saw training images of most tasks; remembered images would make validation useless. So the targets are made
 of test rows (or of all rows of tasks in no member's training mixture, ``--unseen``): up to ``--train`` a class,
 but no more than half, as train/, and up to ``--test`` in all as test/. What a search needs for validation it draws from
-train/ itself. With ``--halves`` a task of four classes or more gives two targets, NAME-even and NAME-odd, of every
-second class; others give NAME-even alone, whole.
+train/ itself.
+
+`far_candidates` says which members know little of the domain of a task: not the generalists, nor those whose mixture is
+of its kind. Mixtures differ by tag alone (``mix`` of their `training.json`, told in the zoo's card). Every mixture
+holds a little of every task: of the others each task is .8 to 3.2 % of the images that they were trained on. A task
+that is in no mixture is far for everyone.
 
     python -m benchmarks.tuning.fresh_targets TASKS --out TARGETS --only cifar10,textures --seed 1
     python -m benchmarks.search.live_search --tasks TARGETS --seconds 80
@@ -15,30 +19,38 @@ second class; others give NAME-even alone, whole.
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
 
+from benchmarks.common import command_line, folders
+from vlmsel_auto.models.candidates import mini_zoo
+from vlmsel_auto.records import Candidate
+
 UNSEEN = "ants_bees,brain_mri,monkeys,hiragana,white_blood_cells,synth_sentiment"  # in no member's training.json
+KNOWN_BY = {  # tags whose mixtures are of the kind of the task
+    "photo": {"aerial_scenes": ("odd",), "cats_dogs": ("photo",), "cifar10": ("photo", "odd"), "flowers5": ("photo",),
+              "food101": ("photo",), "house_rooms": ("photo",), "malaria": ("odd",), "textures": ("odd",),
+              "trash": ("photo", "odd"), "weather": ("photo", "odd")},
+    "drawing": {"emoji_groups": ("odd",), "fashion_mnist": ("odd",), "mnist": ("glyph", "odd"),
+                "omniglot_alphabets": ("glyph",), "optical_digits": ("glyph",), "playing_cards": ("glyph",),
+                "sign_digits": ("glyph",), "arabic_letters": ("glyph",), "synth_color": ("synth",),
+                "synth_count": ("synth",), "synth_position": ("synth",), "synth_shape": ("synth",)},
+}  # fmt: skip
 
-FEWEST = 4  # classes that make two halves
+
+def far_candidates(task: str) -> tuple[Candidate, ...]:
+    """Members of the mini zoo that know little of the task; all of them where no mixture holds it."""
+    known = next((each[task] for each in KNOWN_BY.values() if task in each), None)
+    if known is None:
+        return mini_zoo()
+    tags = ("all", *known)
+    return tuple(each for each in mini_zoo() if not any(f".{tag}-" in each.id for tag in tags))
 
 
-def make(
-    source: Path,
-    out: Path,
-    *,
-    train: int,
-    test: int,
-    seed: int,
-    every_row: bool = False,
-    remembered: bool = False,
-    tail: float = 1.0,
-    places: slice = slice(None),
-) -> tuple[int, int]:
+def make(source: Path, out: Path, *, train: int, test: int, seed: int, every_row: bool) -> tuple[int, int]:
     """Write one target; return its numbers of training and test images.
 
     Args:
@@ -48,34 +60,17 @@ def make(
         test: test images in all, about.
         seed: which images.
         every_row: images of training rows are taken too: no member saw them.
-        remembered: the training images are training rows, which members saw; the test images are not.
-        tail: the first class has so many times the images of the last, those between by equal ratios.
-        places: which of its classes.
     """
     told = json.loads((source / "task.json").read_text("utf-8"))
     table = pyarrow.parquet.read_table(source / "images.parquet").to_pydict()
     rng = np.random.default_rng(seed)
-    names = told["classes"][places]
-    classes = len(names)
-    counts = [0, 0]
-    for order, name in enumerate(names):
-        label = told["classes"].index(name)
-        usable: dict[str, list[int]] = {"train": [], "test": []}
-        for row, part in enumerate(table["split"]):
-            if table["label"][row] == label:
-                usable["test" if every_row else part].append(row)
-        mine = usable["test"]
+    names, counts = told["classes"], [0, 0]
+    for label, name in enumerate(names):
+        there = zip(table["split"], table["label"], strict=True)
+        mine = [row for row, (part, of) in enumerate(there) if of == label and (every_row or part == "test")]
         rng.shuffle(mine)
-        share = tail ** -(order / max(1, classes - 1))
-        kept, shown = max(2, round(share * train)), max(3, int(share * test / classes))
-        if remembered:
-            seen = usable["train"]
-            rng.shuffle(seen)
-            pairs = (("train", seen[:kept]), ("test", mine[:shown]))
-        else:
-            kept = min(kept, len(mine) // 2)
-            pairs = (("train", mine[:kept]), ("test", mine[kept : kept + shown]))
-        for place, (part, rows) in enumerate(pairs):
+        kept, shown = min(max(2, train), len(mine) // 2), max(3, test // len(names))
+        for place, (part, rows) in enumerate((("train", mine[:kept]), ("test", mine[kept : kept + shown]))):
             folder = out / part / str(name).replace("/", "_")
             folder.mkdir(parents=True, exist_ok=True)
             counts[place] += len(rows)
@@ -86,15 +81,9 @@ def make(
     return counts[0], counts[1]
 
 
-def parts_of(source: Path) -> tuple[tuple[str, slice], ...]:
-    """Ends of the names of both halves of a task and the places of their classes; one half where it has few."""
-    few = len(json.loads((source / "task.json").read_text("utf-8"))["classes"]) < FEWEST
-    return (("-even", slice(None)),) if few else (("-even", slice(0, None, 2)), ("-odd", slice(1, None, 2)))
-
-
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, write=False, quick="the first task only")
     parser.add_argument("tasks", type=Path, help="folder of tasks, each with images.parquet and task.json")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", default="", help="comma list of task names; default: all")
@@ -102,27 +91,17 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=40, help="training images a class, at most")
     parser.add_argument("--test", type=int, default=240, help="test images in all, about")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--remembered", action="store_true", help="train/ holds images that members were trained on")
-    parser.add_argument("--tail", type=float, default=1.0, help="images of the first class for one of the last")
-    parser.add_argument("--halves", action="store_true", help="two targets a task, of every second class")
-    parser.add_argument("--quick", action="store_true", help="the first task only")
     args = parser.parse_args()
-    only = set(args.only.split(",")) - {""}
-    folders = sorted(
-        one for one in args.tasks.iterdir() if (one / "task.json").is_file() and (not only or one.name in only)
-    )
     made = {}
-    for folder in folders[:1] if args.quick else folders:
+    for folder in folders(args.tasks, only=args.only, quick=args.quick):
+        target = args.out / folder.name
+        if target.exists():
+            parser.error(f"a target must not be there yet, but got {target}")
         every_row = folder.name in args.unseen.split(",")
-        for suffix, places in parts_of(folder) if args.halves else (("", slice(None)),):
-            target = args.out / f"{folder.name}{suffix}"
-            if target.exists():
-                parser.error(f"a target must not be there yet, but got {target}")
-            made[target.name] = train, test = make(
-                folder, target, train=args.train, test=args.test, seed=args.seed, every_row=every_row,
-                remembered=args.remembered and not every_row, tail=args.tail, places=places,
-            )  # fmt: skip
-            print(f"{target.name}: {train} for training, {test} for testing", flush=True)
+        made[folder.name] = train, test = make(
+            folder, target, train=args.train, test=args.test, seed=args.seed, every_row=every_row
+        )
+        print(f"{folder.name}: {train} for training, {test} for testing", flush=True)
     print(json.dumps({name: {"train": train, "test": test} for name, (train, test) in made.items()}))
 
 

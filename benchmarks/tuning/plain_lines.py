@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,19 +36,6 @@ _MEMBERS = 5
 LONG = (10, 50)  # candidates and epochs of the long lines
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Adapted:
-    """What is trained of a tower."""
-
-    parameters: Mapping[float, Sequence[torch.Tensor]]  # by share of the recipe's rate
-    pull: Callable[[], torch.Tensor] | None = None  # added to the loss
-
-
-def whole_tower(model: LoadedModel) -> Adapted:
-    """Every weight."""
-    return Adapted(parameters={1.0: list(model.visual.requires_grad_(True).parameters())})
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """Fixed settings of a bare training loop."""
@@ -57,10 +44,6 @@ class Recipe:
     rate: float = 3e-4  # the head learns three times as fast
     batch: int = 32
     strength: float | None = None  # of `augment`; None: shifts by a tenth
-    flips: bool = False  # half of the images left to right
-    mixup: float = 0.0  # parameter of the beta distribution of Zhang et al. (ICLR 2018); 0: none
-    class_weights: bool = False  # classes count alike in the loss
-    adapt: Callable[[LoadedModel], Adapted] = whole_tower
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,17 +192,14 @@ def fine_tune(task: Task, tuned: Tuned, *, train: IntArray, recipe: Recipe, seed
     """Train tower and head in place on the images ``train``; batch norms keep the statistics of pretraining."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    adapted = recipe.adapt(tuned.model)
     images = torch.from_numpy(np.array(task.pixels.read(tuned.model.candidate.view, train)))
     labels = torch.from_numpy(task.labels[train].astype(np.int64))
-    groups = [{"params": list(each), "lr": share * recipe.rate} for share, each in adapted.parameters.items()]
-    groups.append({"params": list(tuned.head.parameters()), "lr": 3 * recipe.rate})
+    rates = [recipe.rate, 3 * recipe.rate]
+    trained = [tuned.model.visual.requires_grad_(True), tuned.head]
+    groups = [{"params": list(each.parameters()), "lr": rate} for each, rate in zip(trained, rates, strict=True)]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.05)
     total = recipe.epochs * math.ceil(len(train) / recipe.batch)
-    rates = [float(each["lr"]) for each in optimizer.param_groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rates, total_steps=total)
-    counts = torch.bincount(labels, minlength=task.n_classes).clamp(min=1)
-    weights = len(labels) / (task.n_classes * counts) if recipe.class_weights else None
     for _ in range(recipe.epochs):
         for rows in torch.randperm(len(train)).split(recipe.batch):  # type: ignore[no-untyped-call] # likewise
             seen = (
@@ -227,35 +207,12 @@ def fine_tune(task: Task, tuned: Tuned, *, train: IntArray, recipe: Recipe, seed
                 if recipe.strength is None
                 else augment(images[rows], strength=recipe.strength, generator=generator)
             )
-            if recipe.flips:
-                mirrored = torch.rand(len(seen)) < 0.5
-                seen[mirrored] = seen[mirrored].flip(2)
-            loss = _loss(tuned, seen, labels[rows], weights=weights, mixup=recipe.mixup)
-            if adapted.pull is not None:
-                loss = loss + adapted.pull()
+            logits = tuned.head(_embed(tuned.model, seen))
+            loss = functional.cross_entropy(logits, labels[rows], label_smoothing=0.05)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call] # likewise
             optimizer.step()
             schedule.step()
-
-
-def _loss(
-    tuned: Tuned, pixels: torch.Tensor, labels: torch.Tensor, *, weights: torch.Tensor | None, mixup: float
-) -> torch.Tensor:
-    """Cross entropy with label smoothing, of images mixed in pairs where ``mixup`` is above 0."""
-    images = tuned.model.normalise(pixels)
-    share, partner = 1.0, torch.arange(len(labels))
-    if mixup:
-        share = float(torch.distributions.Beta(mixup, mixup).sample())
-        partner = torch.randperm(len(labels))
-        images = share * images + (1 - share) * images[partner]
-    logits = tuned.head(functional.normalize(tuned.model.embed(images).float(), dim=-1))
-    first = functional.cross_entropy(logits, labels, weight=weights, label_smoothing=0.05)
-    if not mixup:
-        return first
-    return share * first + (1 - share) * functional.cross_entropy(
-        logits, labels[partner], weight=weights, label_smoothing=0.05
-    )
 
 
 def _embed(model: LoadedModel, pixels: torch.Tensor) -> torch.Tensor:

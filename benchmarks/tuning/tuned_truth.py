@@ -17,7 +17,6 @@ are not done again for it.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import multiprocessing
@@ -30,6 +29,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from benchmarks.common import command_line, folders
 
 if TYPE_CHECKING:
     from vlmsel_auto.models.loadedmodel import LoadedModel
@@ -170,7 +171,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, write=False, quick="one task, two members, probes only")
     parser.add_argument("tasks", type=Path, help="folder of task folders")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=2)
@@ -180,25 +181,22 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--images", type=Path, help="folder that takes the answers on test images")
-    parser.add_argument("--quick", action="store_true", help="one task, two members, probes only")
     args = parser.parse_args()
 
     from vlmsel_auto.models.candidates import mini_zoo
 
-    only = set(args.only.split(",")) - {""}
-    folders = sorted(one for one in args.tasks.iterdir() if one.is_dir() and (not only or one.name in only))
     members = tuple(one.id for one in mini_zoo())
     methods = tuple(args.methods.split(","))
     seeds = range(args.seeds)
     if args.quick:
-        folders, members, methods, seeds = folders[:1], members[:2], ("probe",), range(1)
+        members, methods, seeds = members[:2], ("probe",), range(1)
     done = frozenset((r["member"], r["task"], r["method"], int(r["seed"])) for r in read(args.out) if not r["error"])
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         jobs = [
             Job(task=folder, seed=seed, members=members, methods=methods, shots=args.shots, device=args.device,
                 workdir=Path(scratch) / folder.name / str(seed), out=args.out, images=args.images, done=done)
-            for seed in seeds for folder in folders
+            for seed in seeds for folder in folders(args.tasks, only=args.only, quick=args.quick)
         ]  # fmt: skip
         if args.jobs == 1:
             counts = [run(job) for job in jobs]

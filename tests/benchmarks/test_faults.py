@@ -3,12 +3,12 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+from benchmarks.faults.faults_world import Found, Kept
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,12 +30,9 @@ def test_a_search_survives_kills_and_a_full_disk() -> None:
     assert told["wrong"] == {}
 
 
-def test_after_the_death_of_a_worker_trials_may_have_come_in_other_turns(
-    load_script: Callable[[str], ModuleType],
-) -> None:
-    world = load_script("faults.faults_world")
-    whole = world.Kept(state="complete", validation=0.9, test=0.85, curve=(0.5, 0.8, 0.9))
-    reference = world.Found(
+def test_after_the_death_of_a_worker_trials_may_have_come_in_other_turns() -> None:
+    whole = Kept(state="complete", validation=0.9, test=0.85, curve=(0.5, 0.8, 0.9))
+    reference = Found(
         trials={("a", "probe"): (whole,), ("a", "finetune"): (whole,)},
         twice=(), order=("a",), best="a probe", validation=0.9, test=0.85, plain=0.85,
     )  # fmt: skip

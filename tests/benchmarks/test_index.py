@@ -2,13 +2,10 @@
 
 import pytest
 
+from benchmarks import index
+
 DOCS, RESULTS = "docs", "results/x.json,\n    results/y.json"
 TOLD = f'"""QUESTION: Is it so?\n\nPAGE: {DOCS}/a.md\nRESULT: {RESULTS}\n"""\n'
-
-
-@pytest.fixture
-def index(load_script):
-    return load_script("index")
 
 
 @pytest.fixture
@@ -25,11 +22,11 @@ def write(root, docstring):
     (root / "benchmarks" / "topic" / "one.py").write_text(f'{docstring}\nif __name__ == "__main__":\n    print()\n')
 
 
-def test_the_index_of_the_docs_is_up_to_date(index):
+def test_the_index_of_the_docs_is_up_to_date():
     assert index.table() in index.PAGE.read_text("utf-8"), "run python -m benchmarks.index"
 
 
-def test_a_script_is_a_row(index, root):
+def test_a_script_is_a_row(root):
     write(root, TOLD)
     (found,) = index.scripts(root)
     assert found.results == ("results/x.json", "results/y.json")
@@ -46,7 +43,7 @@ def test_a_script_is_a_row(index, root):
         (TOLD.replace(RESULTS, "none"), None),
     ],
 )
-def test_lines_and_files_must_be_there(index, root, docstring, said):
+def test_lines_and_files_must_be_there(root, docstring, said):
     write(root, docstring)
     if said is None:
         assert [each.results for each in index.scripts(root)] == [()]

@@ -6,17 +6,14 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-
-@pytest.fixture(scope="module")
-def real(load_script):
-    return load_script("ranking.real_models")
+from benchmarks.ranking import real_models
 
 
-def drawn(real, *, seed=0, models=12, tasks=7):
+def drawn(*, seed=0, models=12, tasks=7):
     rng = np.random.default_rng(seed)
     truth = np.clip(0.5 + 0.15 * rng.normal(size=(models, 1)) + 0.1 * rng.normal(size=(models, tasks)), 0, 1)
     profiles = tuple(1e-6 * np.exp(rng.normal(size=(tasks, 4))) for _ in range(models))
-    return real.RealZoo(
+    return real_models.RealZoo(
         candidate_ids=tuple(f"m{m}" for m in range(models)),
         tasks=tuple(f"t{t}" for t in range(tasks)),
         truth=truth,
@@ -26,12 +23,12 @@ def drawn(real, *, seed=0, models=12, tasks=7):
 
 
 @pytest.fixture(scope="module")
-def table(real):
-    return real.compare(real.real_zoo())
+def table():
+    return real_models.compare(real_models.real_zoo())
 
 
-def test_the_shipped_figures_are_whole(real):
-    zoo = real.real_zoo()
+def test_the_shipped_figures_are_whole():
+    zoo = real_models.real_zoo()
     assert zoo.truth.shape == (48, 18)
     assert np.isfinite(zoo.truth).all()
     assert np.isfinite(zoo.imagenet).all()
@@ -64,20 +61,20 @@ def test_gains_are_paired_with_the_average_rank(table):
     assert table["random"]["ndcg5"] < 0.15
 
 
-def test_nothing_of_the_target_reaches_its_rankings(real):
-    zoo = drawn(real)
+def test_nothing_of_the_target_reaches_its_rankings():
+    zoo = drawn()
     turned = zoo.truth.copy()
     turned[:, 3] = turned[::-1, 3]
     other = dataclasses.replace(zoo, truth=turned)
-    for name, (rank, _) in real.RANKINGS.items():
+    for name, (rank, _) in real_models.RANKINGS.items():
         if "ceiling" not in name:
             for one, two in zip(rank(zoo, 3), rank(other, 3), strict=True):
                 np.testing.assert_allclose(one, two, rtol=1e-12, atol=1e-12, err_msg=name)
 
 
-def test_the_authors_score_in_loops(real):
-    zoo = drawn(real, seed=1)
-    (score,) = real.RANKINGS["dcd_authors"][0](zoo, 2)
+def test_the_authors_score_in_loops():
+    zoo = drawn(seed=1)
+    (score,) = real_models.RANKINGS["dcd_authors"][0](zoo, 2)
     rest = [0, 1, 3, 4, 5, 6]
     expected = []
     for m, one in enumerate(zoo.profiles):
@@ -89,15 +86,15 @@ def test_the_authors_score_in_loops(real):
     np.testing.assert_allclose(12 * score, np.array(expected) + 6.5, atol=1e-9)
 
 
-def test_nested_rows_take_what_is_best_on_the_other_targets(real):
+def test_nested_rows_take_what_is_best_on_the_other_targets():
     """Two kinds of tasks that profiles tell apart: weights of DCD alone are chosen, not equal ones."""
-    zoo, rng = drawn(real, seed=2, models=20, tasks=8), np.random.default_rng(0)
+    zoo, rng = drawn(seed=2, models=20, tasks=8), np.random.default_rng(0)
     kind, orders = np.arange(8) % 2, rng.random((20, 2))
     poles = np.array([[1.0, 9.0], [9.0, 1.0]])[kind]
     profiles = tuple(1e-6 * (poles + 0.1 * rng.random((8, 2))) for _ in range(20))
     kinds = dataclasses.replace(zoo, truth=0.5 * orders[:, kind] + 0.02 * rng.random((20, 8)), profiles=profiles)
     reached = {
-        name: stats.kendalltau(real.RANKINGS[name][0](kinds, 0)[0], kinds.truth[:, 0]).statistic
+        name: stats.kendalltau(real_models.RANKINGS[name][0](kinds, 0)[0], kinds.truth[:, 0]).statistic
         for name in ("average_rank", "dcd_authors", "mixed_nested", "dcd_nested")
     }
     assert reached["average_rank"] < 0.8

@@ -5,10 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
+from benchmarks.ranking import compared_scores, research
 from helpers.blobs import texts_and_images
 from helpers.library_world import MEMBERS, SETTINGS, draw
 from helpers.research_world import research_of
 from helpers.zoo_world import World
+from tools import measure_research
 from vlmsel_auto import events
 from vlmsel_auto.cache import Store
 from vlmsel_auto.conductance.layer import conductance
@@ -29,20 +31,15 @@ def world():
 
 
 @pytest.fixture(scope="module")
-def record(load_script):
-    return load_script("ranking.research")
+def figures(world):
+    return research_of(world)
 
 
-@pytest.fixture(scope="module")
-def research(world, load_script):
-    return research_of(world, load_script)
-
-
-def test_file_round_trip(record, research, tmp_path):
-    record.save(research, tmp_path / "r.safetensors")
-    read = record.load(tmp_path / "r.safetensors")
-    for item in dataclasses.fields(record.Research):
-        one, other = getattr(read, item.name), getattr(research, item.name)
+def test_file_round_trip(figures, tmp_path):
+    research.save(figures, tmp_path / "r.safetensors")
+    read = research.load(tmp_path / "r.safetensors")
+    for item in dataclasses.fields(research.Research):
+        one, other = getattr(read, item.name), getattr(figures, item.name)
         if item.name.startswith("class_") or item.name in ("image_sd", "signature", "absolute", "norm_activity"):
             for a, b in zip(one, other, strict=True):
                 for x, y in zip(a, b, strict=True):
@@ -51,53 +48,52 @@ def test_file_round_trip(record, research, tmp_path):
             np.testing.assert_equal(one, other, err_msg=item.name)
 
 
-def test_files_of_another_kind_are_refused(world, record, tmp_path):
+def test_files_of_another_kind_are_refused(world, tmp_path):
     save_library(world.library(), tmp_path / "l.safetensors")
     with pytest.raises(LibraryError, match="do not say 'vlmsel_auto research figures'"):
-        record.load(tmp_path / "l.safetensors")
+        research.load(tmp_path / "l.safetensors")
 
 
-def test_figures_go_by_the_order_of_the_library(world, research):
+def test_figures_go_by_the_order_of_the_library(world, figures):
     library = world.library().select(world.ids[::-1]).select_tasks(world.names[1:3])
-    found = research.aligned(library)
+    found = figures.aligned(library)
     assert [one.id for one in found.candidates] == world.ids[::-1]
-    np.testing.assert_array_equal(found.signals, research.signals[::-1, 1:3])
-    np.testing.assert_array_equal(found.signature[0][1], research.signature[2][1][1:3])
-    np.testing.assert_array_equal(found.class_text[0], research.class_text[2][4:12])
+    np.testing.assert_array_equal(found.signals, figures.signals[::-1, 1:3])
+    np.testing.assert_array_equal(found.signature[0][1], figures.signature[2][1][1:3])
+    np.testing.assert_array_equal(found.class_text[0], figures.class_text[2][4:12])
     rest = found.take(np.arange(len(found.candidates)), np.array([1]))
-    np.testing.assert_array_equal(rest.class_text[0], research.class_text[2][8:12])
+    np.testing.assert_array_equal(rest.class_text[0], figures.class_text[2][8:12])
     assert found.class_slices() == (slice(0, 4), slice(4, 8))
 
 
-def test_other_weights_and_other_images_are_not_known(world, research):
+def test_other_weights_and_other_images_are_not_known(world, figures):
     library = world.library()
     other = dataclasses.replace(
         library,
         candidates=(dataclasses.replace(library.candidates[0], sha256="other"), *library.candidates[1:]),
         tasks=(*library.tasks[:3], dataclasses.replace(library.tasks[3], digest="other")),
     )
-    found = research.aligned(other)
+    found = figures.aligned(other)
     assert np.isnan(found.signals[0]).all()
     assert np.isnan(found.signals[:, 3]).all()
-    np.testing.assert_array_equal(found.signals[1:, :3], research.signals[1:, :3])
+    np.testing.assert_array_equal(found.signals[1:, :3], figures.signals[1:, :3])
     assert found.signature[0] == ()
     assert np.isnan(found.class_text[1][12:]).all()
 
 
-def test_a_joined_library_has_the_scores_of_both(world, record, research):
+def test_a_joined_library_has_the_scores_of_both(world, figures):
     library = world.library()
-    both, aligned = record.joined(library, research)
-    np.testing.assert_array_equal(aligned.signals, research.signals)
-    assert set(both.signal_names) == {*library.signal_names, *research.signal_names}
-    assert set(both.evidence_names) == {*library.evidence_names, *research.evidence_names}
+    both, aligned = research.joined(library, figures)
+    np.testing.assert_array_equal(aligned.signals, figures.signals)
+    assert set(both.signal_names) == {*library.signal_names, *figures.signal_names}
+    assert set(both.evidence_names) == {*library.evidence_names, *figures.evidence_names}
     k = both.evidence_names.index("hscore")
     np.testing.assert_array_equal(
-        both.evidence_draws[..., k], research.evidence_draws[..., research.evidence_names.index("hscore")]
+        both.evidence_draws[..., k], figures.evidence_draws[..., figures.evidence_names.index("hscore")]
     )
 
 
-def test_figures_are_those_of_a_direct_computation(tmp_path, record, load_script):
-    measuring, scores = load_script("ranking.measure_research"), load_script("ranking.compared_scores")
+def test_figures_are_those_of_a_direct_computation(tmp_path):
     candidate = resolve(MEMBERS[0])[0]
     folder = draw(tmp_path / "two", shapes=("bar", "circle", "square"), seed=2)
     (task,) = load_tasks(
@@ -109,7 +105,7 @@ def test_figures_are_those_of_a_direct_computation(tmp_path, record, load_script
         sink=events.discard,
     )
     model = zoo.load(candidate)
-    made = measuring.measure_research(model=model, task=task, settings=SETTINGS, store=Store(tmp_path / "store"))
+    made = measure_research.measure_research(model=model, task=task, settings=SETTINGS, store=Store(tmp_path / "store"))
     texts = model.text_features(task.prompts, task.templates)
 
     def features(images):
@@ -127,17 +123,17 @@ def test_figures_are_those_of_a_direct_computation(tmp_path, record, load_script
     np.testing.assert_allclose(made.signature[0], found.signature[0].mean(axis=0), rtol=1e-3, atol=1e-4)
     assert made.norm_activity.shape == (len(found.blocks),)
     assert (made.norm_activity > 0).all()
-    assert made.evidence[0, 2, "hscore"] == scores.hscore(features(task.support), task.labels[task.support])
+    assert made.evidence[0, 2, "hscore"] == compared_scores.hscore(features(task.support), task.labels[task.support])
     assert {"confidence", "iimm", "text_accuracy"} <= set(made.signals)
-    whole = measuring.assemble([made])
-    record.save(whole, tmp_path / "r.safetensors")
-    np.testing.assert_array_equal(record.load(tmp_path / "r.safetensors").signals, whole.signals)
+    whole = measure_research.assemble([made])
+    research.save(whole, tmp_path / "r.safetensors")
+    np.testing.assert_array_equal(research.load(tmp_path / "r.safetensors").signals, whole.signals)
 
 
-def test_class_statistics_in_loops(load_script):
+def test_class_statistics_in_loops():
     features, labels, texts = texts_and_images(spread=0.6)
     seen = Embedded(features=features[:30], labels=labels[:30], texts=texts, baseline=np.zeros(texts.shape[1]))
-    recall, means, spread = load_script("ranking.measure_research").class_statistics(seen)
+    recall, means, spread = measure_research.class_statistics(seen)
     unit = features[:30] / np.linalg.norm(features[:30], axis=1, keepdims=True)
     right = seen.predicted == seen.classes
     for c in range(3):

@@ -4,13 +4,12 @@ import gzip
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
+from benchmarks.screening import looking, looking_strategies, looking_table
 from helpers.published_world import drawn_table
 
 ROOT = Path(__file__).parents[2]
@@ -18,18 +17,10 @@ ORDERS = ("random", "average_rank", "imagenet", "portfolio", "ours")
 
 
 @pytest.fixture
-def modules(load_script: Callable[[str], ModuleType]) -> dict[str, ModuleType]:
-    return {
-        name: load_script(f"screening.{name}")
-        for name in ("looking_table", "looking_strategies", "looking", "looking_unpublished")
-    }
-
-
-@pytest.fixture
-def setting(modules):
+def setting():
     table = drawn_table()
     names = ("ImageNet 1k", "ImageNet-A", "CIFAR-10", "CIFAR-100", *(f"{letter}-set" for letter in "abcdefghij"))
-    return modules["looking_table"].Setting(
+    return looking_table.Setting(
         name="drawn",
         models=tuple(f"m{place}" for place in range(len(table))),
         datasets=names,
@@ -55,9 +46,9 @@ def test_a_screening_shows_160_labels_and_the_draw_decides(setting):
     np.testing.assert_array_equal(scene.seen, setting.scene(4, 0).seen)
 
 
-def test_draws_are_seen_in_turn_and_truth_is_the_others_mean(modules, setting):
+def test_draws_are_seen_in_turn_and_truth_is_the_others_mean(setting):
     draws = np.stack([setting.accuracy + 0.01 * place for place in range(5)], axis=2)
-    probes = modules["looking_table"].Setting(
+    probes = looking_table.Setting(
         name="p", models=setting.models, datasets=setting.datasets, accuracy=draws.mean(axis=2), imagenet=0, draws=draws
     )
     scene = probes.scene(4, 7)
@@ -65,43 +56,22 @@ def test_draws_are_seen_in_turn_and_truth_is_the_others_mean(modules, setting):
     np.testing.assert_allclose(scene.truth, setting.accuracy[:, 4] + 0.02)
 
 
-def test_figures_of_a_hidden_line_come_from_the_others(modules, setting):
-    unpublished = modules["looking_unpublished"]
-    names = ("EVA02-B-16/merged2b_s8b_b131k", "ViT-B-16-SigLIP/webli", "ViT-B-32/commonpool_m_s128m_b4k", "RN50/openai")
-    assert [unpublished.line_of(name) for name in names] == ["EVA", "SigLIP", "", "OpenAI"]
-    scene, hidden = setting.scene(4, 0), np.arange(12) == 3
-    features = np.column_stack([np.arange(12.0), np.arange(12.0) % 3])
-    known = unpublished.guess(unpublished.hide(scene, hidden), features)
-    np.testing.assert_array_equal(known.table[~hidden], scene.table[~hidden])
-    assert np.isfinite(known.table[3]).all()
-    other = modules["looking_table"].Setting(
-        name="o", models=setting.models, datasets=setting.datasets, imagenet=0,
-        accuracy=np.where(hidden[:, None], 0.1, setting.accuracy),
-    )  # fmt: skip
-    again = unpublished.guess(unpublished.hide(other.scene(4, 0), hidden), features)
-    np.testing.assert_array_equal(again.table, known.table)  # what is hidden has no say
-    before, after = unpublished.errors(setting, hidden, features)
-    assert before > 0
-    assert after > 0
-
-
 @pytest.mark.parametrize("name", ORDERS)
-def test_orders_load_every_model_once_and_know_nothing_of_the_target_before(modules, setting, name):
-    start = modules["looking_strategies"].STRATEGIES[name]
+def test_orders_load_every_model_once_and_know_nothing_of_the_target_before(setting, name):
+    start = looking_strategies.STRATEGIES[name]
     order = start(setting.scene(6, 0))
     loaded = [order.load() for _ in range(12)]
     assert sorted(loaded) == list(range(12))
     changed = setting.accuracy.copy()
     changed[:, 6] = changed[::-1, 6]
-    moved = modules["looking_table"].Setting(
+    moved = looking_table.Setting(
         name="x", models=setting.models, datasets=setting.datasets, accuracy=changed, imagenet=0
     )
     assert start(moved.scene(6, 0)).load() == loaded[0]
 
 
-def test_losses_are_those_of_the_best_loaded_and_of_the_chosen(modules, setting):
-    strategies, looking = modules["looking_strategies"], modules["looking"]
-    losses = looking.replay(setting, lambda scene: strategies.Fixed(scene, list(range(11, -1, -1))), draws=2)
+def test_losses_are_those_of_the_best_loaded_and_of_the_chosen(setting):
+    losses = looking.replay(setting, lambda scene: looking_strategies.Fixed(scene, list(range(11, -1, -1))), draws=2)
     truth = setting.accuracy[:, 5]
     scene = setting.scene(5, 1)
     assert losses.loaded[5, 1, 3] == pytest.approx(100 * (truth.max() - truth[8:].max()))
@@ -109,9 +79,8 @@ def test_losses_are_those_of_the_best_loaded_and_of_the_chosen(modules, setting)
     assert np.all(losses.loaded[:, :, -1] == 0)
 
 
-def test_gigabytes_are_counted_until_a_model_is_within_a_point(modules, setting):
-    strategies, looking = modules["looking_strategies"], modules["looking"]
-    needed, lost = looking.spending(setting, lambda scene: strategies.Fixed(scene, list(range(12))), draws=1)
+def test_gigabytes_are_counted_until_a_model_is_within_a_point(setting):
+    needed, lost = looking.spending(setting, lambda scene: looking_strategies.Fixed(scene, list(range(12))), draws=1)
     for target in range(14):
         loss = 100 * (setting.accuracy[:, target].max() - setting.accuracy[:, target])
         first = int(np.flatnonzero(loss <= 1)[0])
@@ -119,9 +88,9 @@ def test_gigabytes_are_counted_until_a_model_is_within_a_point(modules, setting)
         assert lost[target, 0, 0] == pytest.approx(loss[:2].min())  # 1 + 2 of 5 gigabytes
 
 
-def test_the_portfolio_takes_what_lowers_the_mean_loss_most(modules):
+def test_the_portfolio_takes_what_lowers_the_mean_loss_most():
     loss = np.array([[0.0, 3.0], [1.0, 1.0], [3.0, 0.0]])
-    assert modules["looking_strategies"].greedy(loss) == [1, 0, 2]
+    assert looking_strategies.greedy(loss) == [1, 0, 2]
 
 
 @pytest.fixture
@@ -146,18 +115,18 @@ def runs(tmp_path):
     return tmp_path
 
 
-def test_runs_of_fine_tuning_as_a_setting(modules, runs):
-    (setting,) = modules["looking_table"].quicktune(runs)
+def test_runs_of_fine_tuning_as_a_setting(runs):
+    (setting,) = looking_table.quicktune(runs)
     assert (setting.models, setting.datasets, setting.unit) == (("m0", "m1"), ("CAR", "DOG_1", "DOG_2"), "seconds")
     np.testing.assert_allclose(setting.accuracy, [[0.8, 0.6, 0.5], [0.7, 0.9, np.nan]])  # final, best of the runs
     np.testing.assert_allclose(setting.screenings[0, 0], 0.3)  # first epochs: 10, 30, 5
     np.testing.assert_allclose(setting.seconds[:, 0], np.array([[1.0 + 2 + 3], [4.0]]) * np.ones(10))
     assert setting.kin(1) == [1, 2]
-    assert modules["looking_table"].quicktune(runs / "none") == []
+    assert looking_table.quicktune(runs / "none") == []
 
 
-def test_models_without_a_truth_are_no_candidates_and_screenings_are_told_as_accuracies(modules, runs):
-    (setting,) = modules["looking_table"].quicktune(runs)
+def test_models_without_a_truth_are_no_candidates_and_screenings_are_told_as_accuracies(runs):
+    (setting,) = looking_table.quicktune(runs)
     assert setting.scene(2, 0).models.tolist() == [0]
     scene = setting.scene(0, 0)
     assert scene.table.shape == (2, 2)

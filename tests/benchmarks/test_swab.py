@@ -4,9 +4,10 @@ import numpy as np
 import ot
 import pytest
 
+from benchmarks.ranking import swab
 
-def test_swab_plans_are_pots_and_carry_ranks_and_gaps(load_script):
-    swab = load_script("ranking.swab")
+
+def test_swab_plans_are_pots_and_carry_ranks_and_gaps():
     rng = np.random.default_rng(3)
     source, target = rng.normal(size=(9, 6)), rng.normal(size=(4, 6))
     exact, partial = swab.class_plan(source, target, kind="exact"), swab.class_plan(source, target, kind="partial")

@@ -1,33 +1,32 @@
-"""Research figures of the drawn world of candidates and tasks, by modules of benchmarks/ that tests load."""
+"""Research figures of the drawn world of candidates and tasks."""
 
 import numpy as np
 
+from benchmarks.ranking import compared_scores, research
 from helpers.zoo_world import BLOCKS, CLASSES, WIDTH
+from tools import measure_research
 
 SLOW = ("nleep", "logistic")
 
 
-def research_of(world, load_script):
+def research_of(world):
     """What a library of this world does not keep of its cells."""
-    measuring, record, scores = (
-        load_script(f"ranking.{name}") for name in ("measure_research", "research", "compared_scores")
-    )
 
     def cell(m, t):
         activity, signature = world.profile(m, t)
         images, labels, texts = world.embed(m, t, per_class=20, draw=70)
         seen = world.unlabelled(m, t)
-        return measuring.ResearchCell(
-            candidate=record.ResearchCandidate(
+        return measure_research.ResearchCell(
+            candidate=research.ResearchCandidate(
                 id=world.ids[m], sha256="", widths=BLOCKS, elements=(12, 40), embed_dim=WIDTH
             ),
             task=world.task(t),
-            signals={name: score(seen, 10.0) for name, score in scores.UNLABELLED.items()}
-            | scores.text_scores(texts[:, None]),
+            signals={name: score(seen, 10.0) for name, score in compared_scores.UNLABELLED.items()}
+            | compared_scores.text_scores(texts[:, None]),
             evidence={
                 (*drawn, name): score(few)
                 for drawn, few in world.labelled(m, t).items()
-                for name, score in scores.LABELLED.items()
+                for name, score in compared_scores.LABELLED.items()
                 if name not in SLOW
             },
             norm_activity=activity,
@@ -39,4 +38,4 @@ def research_of(world, load_script):
             image_sd=images.std(axis=0),
         )
 
-    return measuring.assemble(cell(m, t) for m in range(len(world.ids)) for t in range(len(world.names)))
+    return measure_research.assemble(cell(m, t) for m in range(len(world.ids)) for t in range(len(world.names)))

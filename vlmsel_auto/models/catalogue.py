@@ -1,6 +1,6 @@
 """What is known of open_clip's published models without importing it, from files that ship in ``data/``.
 
-``openclip_catalogue.json`` is made by ``benchmarks/makers/model_cards.py``; licences and training data in
+``openclip_catalogue.json`` is made by ``tools/model_cards.py``; licences and training data in
 ``openclip_publishers.json`` are what the publishers state, with the source beside each row.
 """
 

@@ -1,7 +1,7 @@
 """What is known of a candidate before it is loaded: sizes, costs, licence, training data. No torch, no network.
 
 Parameters, operations, bytes written and peak memory of open_clip's towers were counted by
-``benchmarks/makers/model_cards.py``; licences and training data are what the publishers state, with the source beside
+``tools/model_cards.py``; licences and training data are what the publishers state, with the source beside
 each row of ``data/openclip_publishers.json``; memory is an estimate from the parameters, and so are bytes to download
 until the hub was asked.
 """

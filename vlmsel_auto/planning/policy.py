@@ -15,7 +15,7 @@ class Policy:
     # prior over candidates and how trials change it (posterior)
     typical_spread: float = 0.06  # median of the log-normal prior of s: metric per standard unit of the ranking
     misled: float = 0.05  # probability that the ranking has the order the wrong way round
-    method_sd: float = 0.065  # of the difference between methods (benchmarks/planning/fits_worth.py)
+    method_sd: float = 0.065  # of the difference between methods (benchmarks/tuning/fits_worth.py)
     arm_share: float = 0.35  # standard deviation of an arm's own part, as a share of s
     noise_sd: float = 0.008  # of a metric: one split, one seed
 
@@ -32,7 +32,7 @@ class Policy:
     calibration_sd: float = 0.03  # of how much surer than right trials are
     level_images: float = 20.0  # images that the mean metric of all trials counts for in a trial's binomial variance
 
-    # what the mean of several fits is better than one (benchmarks/planning/fits_worth.py)
+    # what the mean of several fits is better than one (benchmarks/tuning/fits_worth.py)
     member_gain: float = 0.075  # of the metric, by very many candidates
     fit_gain: float = 0.016  # of the metric, by very many fits of one candidate
 

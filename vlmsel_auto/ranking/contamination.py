@@ -3,7 +3,7 @@
 Zero-shot predictions learn from no label of the task. So a candidate that saw neither is as good on the labelled images
 as on the test images, and one that remembers the labelled ones is better on them. No cross-validation shows that: all
 its folds are remembered alike. The test images must be others than those of the pretraining; where the labelled images
-and the test images were drawn from one remembered folder, nothing shows. `benchmarks/tuning/contamination.py` says how
+and the test images were drawn from one remembered folder, nothing shows. docs/results/tuning.md says how
 often it is right. The form is our own.
 """
 

@@ -28,7 +28,7 @@ from vlmsel_auto.tasks.pixels import KnownImages, Reading, known_images
 from vlmsel_auto.tasks.scan import Files, ListedImage, Scan
 from vlmsel_auto.units import byte_count, milliseconds
 
-# images, whatever time they take; rankings by 80 are as good: benchmarks/labels/without_labels_signals.py
+# images, whatever time they take; rankings by 80 are as good: docs/results/without-labels.md
 LEAST: Final = 100
 SECONDS: Final = 60.0  # for reading and embedding, of a sample that is as large as fits
 _STEP: Final = 2 ** (1 / 2)  # sizes are steps apart: a machine that is timed a little slower draws the same sample

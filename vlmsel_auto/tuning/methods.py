@@ -21,7 +21,7 @@ _RATES: Final = {"vit": 3e-4, "resnet": 7e-4, "convnext": 7e-4, "efficientnet": 
 _OTHER_RATE: Final = 5e-4
 _LARGE_RATE: Final = 1e-5  # the usual range of full CLIP fine-tuning is 1e-6 to 1e-4
 _HUGE_RATE: Final = 5e-6
-_EPOCHS: Final = 25  # of a default trial of a tower (benchmarks/planning/fits_worth.py)
+_EPOCHS: Final = 25  # of a default trial of a tower (benchmarks/tuning/fits_worth.py)
 _FEWEST_EPOCHS: Final = 3
 _MOST_SHOWN: Final = 12_500  # images, repeats counted: more of them are shown less often
 
@@ -67,7 +67,7 @@ FINETUNE: Final = Method(
     ranges=_finetune_ranges,
     settings=("learning_rate", "weight_decay", "augmentation", EPOCHS),
     # mean of near and far targets, where towers lose 4.9 and gain 2.5 points on their heads:
-    # benchmarks/planning/fits_worth.py
+    # benchmarks/tuning/fits_worth.py
     gain=-0.012,
 )
 METHODS: Final = (ZERO_SHOT, PROBE, FINETUNE)

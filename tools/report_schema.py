@@ -1,9 +1,6 @@
-"""QUESTION: What makes the JSON schema of report.json?
+"""Make the JSON schema of report.json.
 
-PAGE: docs/guide/report.md
-RESULT: none
-
-    python -m benchmarks.makers.report_schema
+python -m tools.report_schema
 """
 
 from __future__ import annotations

@@ -1,9 +1,6 @@
-"""QUESTION: What makes the small JSON files that let candidates be listed without torch?
+"""Make the small JSON files that let candidates be listed without torch.
 
-PAGE: docs/results/real-models.md
-RESULT: none
-
-    python -m benchmarks.makers.model_cards
+    python -m tools.model_cards
 
 Writes ``card.json`` beside each mini-zoo model (parameters, cost of the visual tower, image size, preprocessing
 geometry, digest of weights and configuration) and ``data/openclip_catalogue.json`` (open_clip's architectures and

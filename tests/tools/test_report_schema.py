@@ -2,18 +2,16 @@
 
 import json
 import math
-import runpy
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from helpers.report_world import doubted, judged, make_report, make_trial, pictured
+from tools import report_schema
 from vlmsel_auto.reporting.report import to_json
 
-SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "makers" / "report_schema.py"))
-SCHEMA = json.loads(SCRIPT["PATH"].read_text("utf-8"))
+SCHEMA = json.loads(report_schema.PATH.read_text("utf-8"))
 CHECK = Draft202012Validator(SCHEMA)
 
 
@@ -22,7 +20,7 @@ def written(**changes):
 
 
 def test_the_file_is_up_to_date():
-    assert SCRIPT["PATH"].read_text("utf-8") == SCRIPT["schema_text"](), "run benchmarks/makers/report_schema.py"
+    assert report_schema.PATH.read_text("utf-8") == report_schema.schema_text(), "run python -m tools.report_schema"
     Draft202012Validator.check_schema(SCHEMA)
 
 

@@ -1,9 +1,6 @@
-"""QUESTION: What makes the pictures of README and docs?
+"""Make the pictures of README and docs.
 
-PAGE: docs/concepts.md
-RESULT: none
-
-    python -m benchmarks.makers.pictures [WORKDIR]
+    python -m tools.pictures [WORKDIR]
 
 Runs the demo in a temporary folder, or takes WORKDIR of an earlier demo, and writes docs/pictures/*. The
 picture of the report needs chromium and chromedriver.
@@ -30,7 +27,7 @@ from vlmsel_auto.reporting.canvas import BLUE, FAINT, INK, Drawing, canvas, perc
 from vlmsel_auto.reporting.panel import panel
 from vlmsel_auto.reporting.report import SearchReport, load
 
-PLACE = Path(__file__).parents[2] / "docs" / "pictures"
+PLACE = Path(__file__).parents[1] / "docs" / "pictures"
 _DEMO = ("vlmsel-auto", "demo", "--time-budget", "5m")
 _PLOTS = ("ranking", "ranks", "time", "tradeoff", "reliability")  # of the report
 _CANDIDATE, _TASKS = "ViT-Deep-8-48.glyph-m", 4

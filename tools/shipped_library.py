@@ -1,16 +1,13 @@
-"""QUESTION: What makes the library that the package ships?
-
-PAGE: docs/results/library.md
-RESULT: none
+"""Make the library that the package ships.
 
 The same as ``vlmsel-auto library build TASKS --leave-out optical_digits --out FILE``, then ``vlmsel-auto library import
 --tuned TABLE.csv``; with ``--research FILE`` also what `research.py` keeps. ``optical_digits`` stays
 out: the demo's target is the same data. Finished cells are kept in ``--cache``, so a killed run goes on where it was.
 
-    python -m benchmarks.makers.shipped_library TASKS --tuned TABLE.csv \
+    python -m tools.shipped_library TASKS --tuned TABLE.csv \
         --out vlmsel_auto/data/mini-zoo-library.safetensors \
         --research benchmarks/data/mini-zoo-research.safetensors
-    python -m benchmarks.makers.shipped_library TASKS --quick --out quick.safetensors
+    python -m tools.shipped_library TASKS --quick --out quick.safetensors
 """
 
 from __future__ import annotations
@@ -32,8 +29,8 @@ LEFT_OUT = ("optical_digits",)
 
 def write_research(path: Path, *, folders: Sequence[Path], members: Sequence[Candidate], cache: Path | None) -> None:
     """Measure research figures on the images of the library's cells, whose embeddings are kept in the cache."""
-    from benchmarks.ranking.measure_research import assemble, measure_research
     from benchmarks.ranking.research import save
+    from tools.measure_research import assemble, measure_research
     from vlmsel_auto import events
     from vlmsel_auto.cache import Store, default_cache_dir
     from vlmsel_auto.measuring.build import load_tasks
