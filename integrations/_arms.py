@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vlmsel_auto.planning.gaussian import Gaussians, given
-from vlmsel_auto.planning.posterior import expected_improvement
+from vlmsel_auto.planning.trial_posterior import expected_improvement
 from vlmsel_auto.records import FloatArray, IntArray
 
 _TOP = 0.25  # of the spread: differences to the best that are larger than this are compressed

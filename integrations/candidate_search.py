@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vlmsel_auto.planning.policy import POLICY
-from vlmsel_auto.planning.posterior import Belief, Observation, acquisition, belief_of, posterior
+from vlmsel_auto.planning.trial_posterior import Observation, TrialPrior, acquisition, trial_posterior, trial_prior
 from vlmsel_auto.ranks import simulate_ranks
 from vlmsel_auto.records import Candidate, FloatArray, Ranking
 
@@ -34,7 +34,7 @@ _ROUNDED = 1e-6  # of a unit
 class CandidatePrior:
     """What is believed of the candidates before the first trial."""
 
-    belief: Belief
+    belief: TrialPrior
     parameter: str = "candidate"  # name of the parameter that says which candidate it is
     unit: float = 1.0  # how much of the objective is 1.0 of accuracy: 100 for per cent
     settings: Mapping[str, Value] = field(default_factory=dict)  # other parameters of a candidate's first trial
@@ -70,7 +70,7 @@ class CandidatePrior:
         Raises:
             ValueError: no candidate, one twice, none that the ranking has, or a unit that is not positive.
         """
-        belief = belief_of(ranking, candidates=candidates)
+        belief = trial_prior(ranking, candidates=candidates)
         if not set(belief.candidates) & set(ranking.order):
             raise ValueError(f"the ranking must have some of {belief.candidates!r}, but got one of {ranking.order!r}")
         return cls(belief=belief, parameter=parameter, unit=unit, settings=dict(settings or {}))
@@ -103,7 +103,7 @@ class CandidatePrior:
         if not sd > 0:
             raise ValueError(f"sd must be positive, but got {sd!r}")
         mean = (values - values.mean()) / (values.std() or 1.0)
-        belief = Belief(candidates=tuple(scores), mean=mean, cov=sd**2 * np.eye(len(values)))
+        belief = TrialPrior(candidates=tuple(scores), mean=mean, cov=sd**2 * np.eye(len(values)))
         return cls(belief=belief, parameter=parameter, unit=unit, settings=dict(settings or {}))
 
     @property
@@ -263,7 +263,7 @@ class CandidateSearch:
         errors = self.mode == "min" and max(self._best.values(), default=0.0) <= 0
         best = {place: value + 1 if errors else value for place, value in self._best.items()}
         seen = [Observation(candidate=place, method=0, value=value) for place, value in best.items()]
-        now = posterior(self.prior.belief, seen)
+        now = trial_posterior(self.prior.belief, seen)
         mean, sd = now.mean[:, 0].tolist(), now.sd[:, 0].tolist()
         top = max(best.values(), default=max(mean))
         gains = [

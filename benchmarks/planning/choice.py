@@ -41,9 +41,9 @@ from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.planning.curves import Curve
 from vlmsel_auto.planning.history import expectations
 from vlmsel_auto.planning.next_trial import next_trial
-from vlmsel_auto.planning.plan import make_plan
+from vlmsel_auto.planning.plan import Conditions, make_plan
 from vlmsel_auto.planning.policy import POLICY, Policy
-from vlmsel_auto.planning.tried import Left, Tried
+from vlmsel_auto.planning.trials import Left, Tried
 from vlmsel_auto.records import Basis, FloatArray, Interval, RankedCandidate, Ranking, TrialState
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 
@@ -228,9 +228,7 @@ def simulate(world: World, ranking: Ranking, *, images: int, seed: int, policy: 
         ranking,
         candidates=members,
         methods=(PROBE, FINETUNE),
-        seed=seed,
-        validation_images=images,
-        policy=policy,
+        conditions=Conditions(seed=seed, validation_images=images, policy=policy),
     )
     rng = np.random.default_rng(seed)
     seconds = world.seconds

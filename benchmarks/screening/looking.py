@@ -42,7 +42,7 @@ import numpy as np
 from benchmarks.common import change
 from benchmarks.screening.looking_strategies import STRATEGIES, VARIANTS, Fixed, Order, Ours, greedy, holes
 from benchmarks.screening.looking_table import Scene, Setting, quicktune, read_settings
-from vlmsel_auto.planning.outlook import ScreeningPolicy
+from vlmsel_auto.planning.screening_posterior import ScreeningPolicy
 from vlmsel_auto.records import FloatArray
 
 SHOWN = (1, 3, 5, 10)  # loads

@@ -15,10 +15,10 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
 from benchmarks.screening.looking_table import Scene
-from vlmsel_auto.planning.outlook import DEFAULT, Screening, ScreeningPolicy
-from vlmsel_auto.planning.posterior import expected_improvement
-from vlmsel_auto.planning.scenarios import learn_scenarios
-from vlmsel_auto.planning.screening import best_seen, next_screening
+from vlmsel_auto.planning.next_screening import next_screening
+from vlmsel_auto.planning.screening_posterior import DEFAULT, Screening, ScreeningPolicy, screening_posterior
+from vlmsel_auto.planning.screening_prior import learn_prior
+from vlmsel_auto.planning.trial_posterior import expected_improvement
 from vlmsel_auto.records import FloatArray
 
 Strategy: TypeAlias = Callable[[Scene], "Order"]
@@ -127,11 +127,11 @@ class Gaussian(Order):
 
 
 class Ours(Order):
-    """`vlmsel_auto.planning.screening`."""
+    """`vlmsel_auto.planning.next_screening`."""
 
     def __init__(self, scene: Scene, *, policy: ScreeningPolicy = DEFAULT, costly: bool = False) -> None:
         super().__init__(scene)
-        self.scenarios = learn_scenarios(scene.table)
+        self.prior = learn_prior(scene.table)
         self.policy = policy
         self.costs = scene.expected if costly else None
 
@@ -143,14 +143,15 @@ class Ours(Order):
 
     def following(self) -> int:
         """The look that is worth most."""
-        model = next_screening(self.scenarios, self.screenings, costs=self.costs, policy=self.policy)
+        model = next_screening(self.prior, self.screenings, costs=self.costs, policy=self.policy)
         if model is None:
             raise IndexError("all models were loaded")
         return model
 
     def choice(self) -> int:
         """Highest posterior mean among those loaded."""
-        return best_seen(self.scenarios, self.screenings, policy=self.policy)
+        mean = screening_posterior(self.prior, self.screenings, policy=self.policy).mean
+        return max(self.loaded, key=lambda model: float(mean[model]))
 
 
 def shuffled(scene: Scene) -> Scene:

@@ -17,8 +17,8 @@ from vlmsel_auto.library.published import expected_figures
 from vlmsel_auto.models import candidates
 from vlmsel_auto.models.limits import Limits
 from vlmsel_auto.models.machine import Machine
-from vlmsel_auto.planning.scenarios import learn_scenarios
-from vlmsel_auto.planning.screening import next_screening
+from vlmsel_auto.planning.next_screening import next_screening
+from vlmsel_auto.planning.screening_prior import learn_prior
 
 MACHINE = Machine(
     device="cpu",
@@ -44,7 +44,7 @@ def ids(found):
 
 def known(found):
     """What is known before any screening."""
-    return learn_scenarios(expected_figures([line.candidate for line in found.lines]))
+    return learn_prior(expected_figures([line.candidate for line in found.lines]))
 
 
 def test_the_first_is_the_next_screening_and_nobody_is_lost():

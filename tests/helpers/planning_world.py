@@ -3,10 +3,10 @@
 import itertools
 
 from vlmsel_auto.planning.method import Method
-from vlmsel_auto.planning.plan import Plan, make_plan
+from vlmsel_auto.planning.plan import Conditions, Plan, make_plan
 from vlmsel_auto.planning.policy import POLICY, Policy
 from vlmsel_auto.planning.space import DEFAULT
-from vlmsel_auto.planning.tried import Tried
+from vlmsel_auto.planning.trials import Tried
 from vlmsel_auto.records import Basis, Candidate, ImageView, Interval, RankedCandidate, Ranking, TrialOrigin, TrialState
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 
@@ -63,8 +63,7 @@ def plan(
         candidates=CANDIDATES,
         top_k=top_k,
         methods=methods,
-        folds=folds,
-        policy=policy,
+        conditions=Conditions(folds=folds, policy=policy),
     )
 
 

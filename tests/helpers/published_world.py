@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from vlmsel_auto.planning.outlook import Screening, ScreeningPolicy
-from vlmsel_auto.planning.scenarios import learn_scenarios
+from vlmsel_auto.planning.screening_posterior import DEFAULT, Screening, ScreeningPolicy, screening_posterior
+from vlmsel_auto.planning.screening_prior import ScreeningPrior, learn_prior
 
 CANDIDATES, DATASETS = 12, 14
 FAMILY = np.arange(CANDIDATES) % 3
@@ -23,6 +23,12 @@ def look(candidate: int, accuracy: float, sd: float = 0.03) -> Screening:
     return Screening(candidate=candidate, accuracy=accuracy, sd=sd)
 
 
-KNOWN = learn_scenarios(drawn_table())
+def best_seen(known: ScreeningPrior, screenings: list[Screening], policy: ScreeningPolicy = DEFAULT) -> int:
+    """The highest posterior mean among those screened."""
+    mean = screening_posterior(known, screenings, policy=policy).mean
+    return max((each.candidate for each in screenings), key=lambda candidate: float(mean[candidate]))
+
+
+KNOWN = learn_prior(drawn_table())
 PLAIN = ScreeningPolicy(cover_every=0, p_reversed=0.0, p_vague=0.0, spreads=(1.0,))  # one Gaussian
 LEVEL_SD = PLAIN.level_width * KNOWN.level_sd

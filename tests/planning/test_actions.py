@@ -8,7 +8,7 @@ from helpers.planning_world import N, plan, tried
 from vlmsel_auto.planning.actions import Action, Actions
 from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.policy import POLICY
-from vlmsel_auto.planning.tried import History, Left, Tried
+from vlmsel_auto.planning.trials import History, Left, Tried
 from vlmsel_auto.records import TrialOrigin
 from vlmsel_auto.tuning.methods import FINETUNE
 

@@ -4,7 +4,7 @@ import pytest
 
 from helpers.planning_world import plan, tried
 from vlmsel_auto.planning.cost import budget_share, in_time, trial_seconds
-from vlmsel_auto.planning.tried import Left
+from vlmsel_auto.planning.trials import Left
 
 
 def test_prices_follow_measured_speed_then_operations() -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from helpers.planning_world import tried
 from vlmsel_auto.planning.curves import Curve
 from vlmsel_auto.planning.folds import by_settings, fold_ease, folds_of, level_folds
-from vlmsel_auto.planning.tried import FoldScore, Tried
+from vlmsel_auto.planning.trials import FoldScore, Tried
 from vlmsel_auto.records import TrialState
 
 metrics = st.floats(0, 1)

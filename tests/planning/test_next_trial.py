@@ -4,9 +4,9 @@ import pytest
 
 from helpers.planning_world import CANDIDATES, SCORES, N, plan, ranking, tried
 from vlmsel_auto.planning.next_trial import next_trial
-from vlmsel_auto.planning.plan import Plan, make_plan
+from vlmsel_auto.planning.plan import Conditions, Plan, make_plan
 from vlmsel_auto.planning.policy import POLICY
-from vlmsel_auto.planning.tried import Left, Tried
+from vlmsel_auto.planning.trials import Left, Tried
 from vlmsel_auto.records import TrialOrigin, TrialState
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE, ZERO_SHOT
 
@@ -46,7 +46,7 @@ def test_little_time_is_not_all_spent_on_probes() -> None:
         candidates=CANDIDATES,
         methods=(PROBE, FINETUNE),
         top_k=4,
-        relative_costs={FINETUNE.name: 1.5},
+        conditions=Conditions(relative_costs={FINETUNE.name: 1.5}),
     )
     history = [tried("m0", 0.5, "probe"), tried("m1", 0.49, "probe")]  # one second each
     short, long = (next_trial(made, history, left=Left(seconds=seconds)) for seconds in (5.0, 100.0))
@@ -107,7 +107,7 @@ def test_time_makes_slow_candidates_dearer() -> None:
         candidates=CANDIDATES,
         methods=(PROBE, FINETUNE),
         top_k=3,
-        relative_costs={FINETUNE.name: 4.0},
+        conditions=Conditions(relative_costs={FINETUNE.name: 4.0}),
     )
     for fastest in range(3):
         history = [tried(f"m{n}", 0.5, "probe", seconds=1.0 if n == fastest else 3.0) for n in range(3)]
@@ -167,7 +167,9 @@ def test_the_zero_shot_baseline_changes_no_later_step() -> None:
 def test_a_search_whose_budget_is_spent_owes_a_model_once() -> None:
     def made(seconds: float) -> Plan:
         loading = {one.id: seconds for one in CANDIDATES}
-        return make_plan(ranking(SCORES), candidates=CANDIDATES, methods=(ZERO_SHOT, *BOTH), loading=loading)
+        return make_plan(
+            ranking(SCORES), candidates=CANDIDATES, methods=(ZERO_SHOT, *BOTH), conditions=Conditions(loading=loading)
+        )
 
     late = Left(seconds=-3.0)
     step = next_trial(made(1.0), [], left=late)

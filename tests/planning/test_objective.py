@@ -13,14 +13,14 @@ from helpers.published_world import drawn_table
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.planning.curves import Curve
 from vlmsel_auto.planning.history import expectations
+from vlmsel_auto.planning.next_screening import next_screening, screening_values
 from vlmsel_auto.planning.next_trial import NextTrial, next_trial
 from vlmsel_auto.planning.objective import ACCURACY, Cost, Objective, filled, read_objective, summed
-from vlmsel_auto.planning.outlook import Screening
-from vlmsel_auto.planning.plan import make_plan
-from vlmsel_auto.planning.rungs import goes_on_at
-from vlmsel_auto.planning.scenarios import learn_scenarios
-from vlmsel_auto.planning.screening import next_screening, screening_values
-from vlmsel_auto.planning.tried import Left
+from vlmsel_auto.planning.plan import Conditions, make_plan
+from vlmsel_auto.planning.running_trials import goes_on_at
+from vlmsel_auto.planning.screening_posterior import Screening
+from vlmsel_auto.planning.screening_prior import learn_prior
+from vlmsel_auto.planning.trials import Left
 from vlmsel_auto.records import TrialOrigin
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 
@@ -80,7 +80,13 @@ def test_unknown_figures_are_taken_from_the_middle_and_models_add_up():
 
 
 def charged(charges: dict[str, float], *, top_k: int = 3):
-    return make_plan(ranking(SCORES), candidates=CANDIDATES, methods=(PROBE, FINETUNE), top_k=top_k, charges=charges)
+    return make_plan(
+        ranking(SCORES),
+        candidates=CANDIDATES,
+        methods=(PROBE, FINETUNE),
+        top_k=top_k,
+        conditions=Conditions(charges=charges or {}),
+    )
 
 
 def test_a_plan_orders_by_what_the_objective_leaves():
@@ -125,7 +131,7 @@ def test_rungs_are_of_what_the_objective_leaves():
 
 
 def test_looks_go_to_whom_the_objective_leaves_most():
-    known = learn_scenarios(drawn_table())
+    known = learn_prior(drawn_table())
     first = next_screening(known, [])
     assert first is not None
     off = np.zeros(MODELS)

@@ -1,7 +1,7 @@
 import pytest
 
 from helpers.planning_world import CANDIDATES, SCORES, N, plan, ranking
-from vlmsel_auto.planning.plan import ACTIVE, make_plan
+from vlmsel_auto.planning.plan import ACTIVE, Conditions, make_plan
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 
 BOTH = (PROBE, FINETUNE)
@@ -23,9 +23,8 @@ def test_unranked_candidates_come_last() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"methods": ()}, "a plan needs a method, but got"),
-        ({"top_k": 0}, "at least 1 .* got top_k=0"),
-        ({"members": -1}, "members at least 0"),
+        ({"methods": ()}, "a plan needs a method .* but got"),
+        ({"top_k": 0}, "a top_k of 1 or more, but got .*top_k=0"),
     ],
 )
 def test_plan_refusals(arguments: dict[str, object], message: str) -> None:
@@ -35,10 +34,22 @@ def test_plan_refusals(arguments: dict[str, object], message: str) -> None:
 
 def test_candidates_that_were_not_loaded_yet_wait() -> None:
     loading = {"m0": 90.0, **{f"m{number}": 30.0 for number in range(6, N)}}
-    made = make_plan(ranking(SCORES), candidates=CANDIDATES, methods=BOTH, top_k=3, loading=loading)
+    made = make_plan(
+        ranking(SCORES), candidates=CANDIDATES, methods=BOTH, top_k=3, conditions=Conditions(loading=loading)
+    )
     assert made.order == tuple(f"m{number}" for number in range(N))  # the prediction stays what it is
     assert made.active == ("m1", "m2", "m3")
     none = make_plan(
-        ranking(SCORES), candidates=CANDIDATES, methods=BOTH, top_k=3, loading={one.id: 30.0 for one in CANDIDATES}
+        ranking(SCORES),
+        candidates=CANDIDATES,
+        methods=BOTH,
+        top_k=3,
+        conditions=Conditions(loading={one.id: 30.0 for one in CANDIDATES}),
     )
     assert none.active == ("m0", "m1", "m2")  # somebody has to be loaded
+
+
+@pytest.mark.parametrize("bad", [{"members": -1}, {"folds": 0}])
+def test_conditions_out_of_range_are_refused(bad: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="folds must be at least 1 and members at least 0, but got"):
+        Conditions(**bad)

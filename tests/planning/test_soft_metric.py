@@ -18,7 +18,7 @@ def test_the_error_of_a_metric_is_part_of_the_binomial_variance() -> None:
     assert 0 < weigh(1.0, None, images=40).sd < weigh(0.8, None, images=40).sd
     for soft in (None, 0.7):
         exactly = weigh(0.8, soft, images=None)
-        assert (exactly.value, exactly.sd) == (0.8, 0.0)
+        assert (exactly.mean, exactly.sd) == (0.8, 0.0)
 
 
 def test_weights_are_those_of_generalised_least_squares() -> None:
@@ -27,12 +27,12 @@ def test_weights_are_those_of_generalised_least_squares() -> None:
     inverse = np.linalg.inv(covariance)
     weights = inverse.sum(axis=0) / inverse.sum()
     found = weigh(0.8, 0.6, images=100)
-    assert found.value == pytest.approx(weights @ [0.8, 0.6], rel=1e-9)
+    assert found.mean == pytest.approx(weights @ [0.8, 0.6], rel=1e-9)
     assert found.sd == pytest.approx(np.sqrt(1 / inverse.sum()), rel=1e-9)
 
 
 def test_few_images_leave_the_word_to_the_soft_metric_and_many_take_it() -> None:
-    values = [weigh(0.8, 0.7, images=images).value for images in (20, 100, 400, 40_000)]
+    values = [weigh(0.8, 0.7, images=images).mean for images in (20, 100, 400, 40_000)]
     assert values == sorted(values)
     assert values[0] < 0.73
     assert values[-1] > 0.799
@@ -41,14 +41,14 @@ def test_few_images_leave_the_word_to_the_soft_metric_and_many_take_it() -> None
 @given(metrics, metrics, sizes)
 def test_both_together_lie_between_and_know_more(metric: float, soft: float, images: int) -> None:
     both, alone = weigh(metric, soft, images=images), weigh(metric, None, images=images)
-    assert min(metric, soft) - 1e-12 <= both.value <= max(metric, soft) + 1e-12
+    assert min(metric, soft) - 1e-12 <= both.mean <= max(metric, soft) + 1e-12
     assert 0 < both.sd <= alone.sd + 1e-12
 
 
 @given(metrics, metrics, sizes)
 def test_one_trial_is_left_as_it_is(metric: float, soft: float, images: int) -> None:
     shifted = soft + soft_shift([(metric, soft), (0.5, None)])
-    assert weigh(metric, shifted, images=images).value == pytest.approx(metric, abs=1e-12)
+    assert weigh(metric, shifted, images=images).mean == pytest.approx(metric, abs=1e-12)
 
 
 def test_no_soft_metric_no_shift() -> None:

@@ -16,7 +16,7 @@ from vlmsel_auto.models import zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.planning.history import updated_ranking
 from vlmsel_auto.planning.next_trial import next_trial
-from vlmsel_auto.planning.tried import Left, Tried
+from vlmsel_auto.planning.trials import Left, Tried
 from vlmsel_auto.records import Budget, Candidate, Task, TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.reporting.formatting import spec_text
 from vlmsel_auto.study.study import run_study

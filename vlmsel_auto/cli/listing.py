@@ -16,8 +16,8 @@ from vlmsel_auto.library.published import expected_figures
 from vlmsel_auto.models.facts import Facts, facts_of
 from vlmsel_auto.models.limits import Excluded, Limits, unknowns, within
 from vlmsel_auto.models.machine import Machine, embedding_seconds
-from vlmsel_auto.planning.scenarios import learn_scenarios, nothing_published
-from vlmsel_auto.planning.screening import next_screening
+from vlmsel_auto.planning.next_screening import next_screening
+from vlmsel_auto.planning.screening_prior import learn_prior, nothing_published
 from vlmsel_auto.recordjson import encode
 from vlmsel_auto.records import Candidate, FloatArray
 from vlmsel_auto.reporting.formatting import duration, percent, plural
@@ -100,13 +100,13 @@ def _order(lines: Sequence[Line]) -> tuple[list[int], bool]:
         return [], False
     table = expected_figures([each.candidate for each in lines])
     has_figures = bool((np.isfinite(table).sum(axis=0) > 1).sum() > 1)
-    scenarios = learn_scenarios(table) if has_figures else nothing_published(len(lines))
+    prior = learn_prior(table) if has_figures else nothing_published(len(lines))
     known = [each.seconds for each in lines if each.seconds is not None]
     usual = float(np.median(known)) if known else 1.0
     costs = np.array([max(usual if each.seconds is None else each.seconds, _LEAST_SECONDS) for each in lines])
     least = np.full(len(lines), -np.inf)
     order: list[int] = []
-    while (place := next_screening(scenarios, [], costs=costs, least=least)) is not None:
+    while (place := next_screening(prior, [], costs=costs, least=least)) is not None:
         order.append(place)
         least[place] = np.inf
     return order, has_figures

@@ -16,7 +16,7 @@ from vlmsel_auto.library.records import Library
 from vlmsel_auto.models.download import is_cached
 from vlmsel_auto.models.facts import facts_of
 from vlmsel_auto.models.machine import Machine, screening_embedding_seconds
-from vlmsel_auto.planning.scenarios import Scenarios, learn_scenarios, nothing_published
+from vlmsel_auto.planning.screening_prior import ScreeningPrior, learn_prior, nothing_published
 from vlmsel_auto.records import Candidate, FloatArray
 
 _SPEED: Final = 5e10  # operations a second of a machine that nobody measured
@@ -26,7 +26,7 @@ _SPEED: Final = 5e10  # operations a second of a machine that nobody measured
 class Known:
     """Of M candidates, in their order."""
 
-    scenarios: Scenarios  # accuracies on other tasks, as possible ones on this
+    prior: ScreeningPrior  # accuracies on other tasks, as possible ones on this
     published: NDArray[np.bool_]  # (M,) whether there are figures of it
     embedding: FloatArray  # (M,) seconds in which it should embed the images; NaN: unknown
     downloads: FloatArray  # (M,) bytes that a screening would download; NaN: unknown
@@ -69,7 +69,7 @@ def known_before(
     table[unknown, : len(columns)] = expected_figures([candidates[m] for m in np.flatnonzero(unknown).tolist()])
     usable = (np.isfinite(table).sum(axis=0) > 1).sum() > 1
     return Known(
-        scenarios=learn_scenarios(table) if usable else nothing_published(len(candidates)),
+        prior=learn_prior(table) if usable else nothing_published(len(candidates)),
         published=np.asarray(np.isfinite(figures).any(axis=1)),
         embedding=np.array([_embedding_seconds(one, images, machine) for one in candidates]),
         downloads=np.array([_download_bytes(one, downloads.get(one.id)) for one in candidates]),

@@ -2,7 +2,7 @@
 
 Before the first screening published figures and the library's accuracies say who is likely to be good. Every screening
 moves the forecast of all candidates, since models rise and fall together, and the next is the one that promises most
-for its seconds (`planning.screening`). One candidate that fails is named with its reason; the others go on.
+for its seconds (`planning.next_screening`). One candidate that fails is named with its reason; the others go on.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from vlmsel_auto.pipeline.each_candidate import attempt
 from vlmsel_auto.pipeline.screenings import ScreeningJob, Screenings, Seen
 from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.pipeline.source_profiles import SourceProfiles
-from vlmsel_auto.planning.outlook import DEFAULT, Screening
-from vlmsel_auto.planning.screening import next_screening, screening_values
+from vlmsel_auto.planning.next_screening import next_screening, screening_values
+from vlmsel_auto.planning.screening_posterior import DEFAULT, Screening
 from vlmsel_auto.process import older_objects_left_alone
 from vlmsel_auto.ranking.forecast import Forecast
 from vlmsel_auto.ranking.measurement import Measurement
@@ -140,7 +140,7 @@ def _next(state: Screenings, *, imagined: Screening | None = None) -> int | None
     least[left] = 0.0 if seconds[left].sum() <= _FREE_SECONDS else state.session.price * seconds[left] / 60
     if deadline is not None:
         least[now + seconds > deadline] = np.inf
-    place = next_screening(state.known.scenarios, made, costs=seconds, least=least, charges=state.charges())
+    place = next_screening(state.known.prior, made, costs=seconds, least=least, charges=state.charges())
     if place is None and not made:  # someone has to be screened, and there is time
         return min(left, key=lambda m: float(seconds[m]))
     return place
@@ -240,7 +240,7 @@ def _why_not(state: Screenings, *, interrupted: bool) -> dict[str, NotScreened]:
     if not left:
         return {}
     seconds = state.seconds()
-    values = DEFAULT.realised * screening_values(state.known.scenarios, state.screenings, charges=state.charges())
+    values = DEFAULT.realised * screening_values(state.known.prior, state.screenings, charges=state.charges())
     reasons, deadline = {}, state.session.deadline
     for m in left:
         late = deadline is not None and time.monotonic() + seconds[m] > deadline

@@ -18,7 +18,7 @@ from vlmsel_auto.pipeline.affordable import charges_of, expected_latencies
 from vlmsel_auto.pipeline.before_screening import Known
 from vlmsel_auto.pipeline.each_candidate import attempt
 from vlmsel_auto.pipeline.session import Session
-from vlmsel_auto.planning.outlook import Screening, outlook
+from vlmsel_auto.planning.screening_posterior import Screening, screening_posterior
 from vlmsel_auto.planning.screening_seconds import TimedScreening, screening_seconds
 from vlmsel_auto.ranking.forecast import Forecast, screening_accuracy
 from vlmsel_auto.ranking.measurement import Measurement
@@ -93,18 +93,18 @@ class Screenings:
         screenings = sorted(
             self.screenings, key=lambda each: each.candidate
         )  # what an earlier run saw counts in the same order
-        now = outlook(self.known.scenarios, screenings)
+        now = screening_posterior(self.known.prior, screenings)
         return Forecast(
             mean=now.mean,
             # before the first screening nearly all of it would be the level's, which all share
-            sd=now.sd if screenings else np.sqrt(np.diag(self.known.scenarios.cov)),
+            sd=now.sd if screenings else np.sqrt(np.diag(self.known.prior.cov)),
             screened=np.array([one.id in self.found for one in self.session.candidates]),
             published=self.known.published,
         )
 
     def expected(self, place: int) -> Screening:
         """A screening as it is expected to come out, to plan what follows it."""
-        accuracy = float(np.clip(outlook(self.known.scenarios, self.screenings).mean[place], 0.0, 1.0))
+        accuracy = float(np.clip(screening_posterior(self.known.prior, self.screenings).mean[place], 0.0, 1.0))
         return Screening(candidate=place, accuracy=accuracy, sd=_EXPECTED_SD)
 
     def latencies(self) -> dict[str, float]:

@@ -24,9 +24,9 @@ from vlmsel_auto.planning.folds import by_settings, folds_of
 from vlmsel_auto.planning.history import expectations, known_ends, measuring_error, observe
 from vlmsel_auto.planning.method import Method, Trains
 from vlmsel_auto.planning.plan import Plan
-from vlmsel_auto.planning.posterior import acquisition, worth_of_measuring
 from vlmsel_auto.planning.space import DEFAULT, EPOCHS_FACTOR, Point, moved
-from vlmsel_auto.planning.tried import History, Left, Tried
+from vlmsel_auto.planning.trial_posterior import acquisition, worth_of_measuring
+from vlmsel_auto.planning.trials import History, Left, Tried
 from vlmsel_auto.records import TrialOrigin, TrialState
 
 _STARTUP = 10  # trials of a method before every second setting is the sampler's

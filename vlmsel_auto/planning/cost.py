@@ -10,7 +10,7 @@ import numpy as np
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.space import EPOCHS, EPOCHS_FACTOR, Point, shorter
-from vlmsel_auto.planning.tried import Arm, History, Left
+from vlmsel_auto.planning.trials import Arm, History, Left
 from vlmsel_auto.records import TrialState
 
 _LEAST_SHARE: Final = 0.05  # of a trial's epochs: shorter ones say little of its speed

@@ -25,8 +25,8 @@ class Curve:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Forecast:
-    """Where a trial will end."""
+class Estimate:
+    """What is believed of a trial's metric."""
 
     mean: float
     sd: float
@@ -49,7 +49,7 @@ def goes_on(value: float, others: Sequence[float]) -> bool:
     return sum(other > value for other in others) < places
 
 
-def forecast(curve: Curve, *, policy: Policy = POLICY) -> Forecast:
+def forecast(curve: Curve, *, policy: Policy = POLICY) -> Estimate:
     """Extrapolate: `Policy.growth` times the share of the epochs that is missing, give or take as much.
 
     Raises:
@@ -58,4 +58,4 @@ def forecast(curve: Curve, *, policy: Policy = POLICY) -> Forecast:
     if not curve.values:
         raise ValueError(f"a curve needs an epoch to be extrapolated, but got {curve!r}")
     growth = policy.growth * (1 - min(1.0, len(curve.values) / curve.epochs))
-    return Forecast(mean=min(1.0, curve.values[-1] + growth), sd=max(_LEAST_SD, growth))
+    return Estimate(mean=min(1.0, curve.values[-1] + growth), sd=max(_LEAST_SD, growth))

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from vlmsel_auto.planning.space import Point
-from vlmsel_auto.planning.tried import FoldScore, History, Tried
+from vlmsel_auto.planning.trials import FoldScore, History, Tried
 from vlmsel_auto.records import TrialState, settings_key
 
 Settings: TypeAlias = tuple[str, str, frozenset[tuple[str, float]]]

@@ -36,6 +36,18 @@ class Gaussians:
         variance: FloatArray = np.maximum(np.einsum("gaa->ga", self.cov), 0.0)
         return variance
 
+    @property
+    def mixture_mean(self) -> FloatArray:
+        """(A,) of all hypotheses together, each by its weight."""
+        mean: FloatArray = self.weights @ self.mean
+        return mean
+
+    @property
+    def mixture_variance(self) -> FloatArray:
+        """(A,) likewise."""
+        variance: FloatArray = self.weights @ (self.variance + (self.mean - self.mixture_mean) ** 2)
+        return variance
+
 
 def given(prior: Gaussians, *, seen: IntArray, values: FloatArray, noise: FloatArray) -> Gaussians:
     """Condition on observations; the logs then hold their marginal likelihood too.

@@ -7,21 +7,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from vlmsel_auto.planning.curves import Forecast, forecast
+from vlmsel_auto.planning.curves import Estimate, forecast
 from vlmsel_auto.planning.folds import by_settings
 from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.policy import POLICY, Policy
-from vlmsel_auto.planning.posterior import Observation, Posterior, posterior
-from vlmsel_auto.planning.soft_metric import Reached, soft_shift, weigh
-from vlmsel_auto.planning.tried import Arm, History, Tried
+from vlmsel_auto.planning.soft_metric import soft_shift, weigh
+from vlmsel_auto.planning.trial_posterior import Observation, TrialPosterior, trial_posterior
+from vlmsel_auto.planning.trials import Arm, History, Tried
 from vlmsel_auto.ranks import simulate_ranks
 from vlmsel_auto.records import Interval, Ranking, TrialState
 
 
-def expected_end(trial: Tried, *, policy: Policy = POLICY) -> Forecast | None:
+def expected_end(trial: Tried, *, policy: Policy = POLICY) -> Estimate | None:
     """What the trial reached, or would have reached at its end; None: it says nothing."""
     if trial.state is TrialState.COMPLETE:
-        return None if trial.validation is None else Forecast(mean=trial.validation, sd=0.0)
+        return None if trial.validation is None else Estimate(mean=trial.validation, sd=0.0)
     if trial.state is TrialState.PRUNED and trial.curve is not None and trial.curve.values:
         return forecast(trial.curve, policy=policy)
     return None
@@ -43,7 +43,7 @@ def _level(plan: Plan, history: History) -> float | None:
     return float(np.clip(np.mean(metrics), 0.01, 0.99)) if metrics else None
 
 
-def _weighed(plan: Plan, metric: float, trial: Tried, *, shifts: Mapping[str, float], level: float | None) -> Reached:
+def _weighed(plan: Plan, metric: float, trial: Tried, *, shifts: Mapping[str, float], level: float | None) -> Estimate:
     """``metric`` of a trial, with its soft metric where it is complete."""
     soft = trial.soft + shifts[trial.method] if trial.state is TrialState.COMPLETE and trial.soft is not None else None
     exact = plan.validation_images is None
@@ -60,23 +60,23 @@ def _shifts(plan: Plan, history: History) -> dict[str, float]:
     }
 
 
-def known_ends(plan: Plan, history: History) -> dict[Arm, Forecast]:
+def known_ends(plan: Plan, history: History) -> dict[Arm, Estimate]:
     """What is known of each arm: its best complete trial, or else where its best pruned one would have ended."""
     shifts, level = _shifts(plan, history), _level(plan, history)
     names = {each.name for each in plan.methods}
-    best: dict[Arm, tuple[bool, Forecast]] = {}  # whether it is complete, and its end
+    best: dict[Arm, tuple[bool, Estimate]] = {}  # whether it is complete, and its end
     for trial in by_settings(history):
         arm, end = (trial.candidate, trial.method), expected_end(trial, policy=plan.policy)
         if end is None or trial.method not in names:
             continue
         done, known = trial.state is TrialState.COMPLETE, best.get(arm)
         seen = _weighed(plan, end.mean, trial, shifts=shifts, level=level)
-        if known is None or (done, seen.value) > (known[0], known[1].mean):
-            best[arm] = done, Forecast(mean=seen.value, sd=float(np.hypot(end.sd, seen.sd)))
+        if known is None or (done, seen.mean) > (known[0], known[1].mean):
+            best[arm] = done, Estimate(mean=seen.mean, sd=float(np.hypot(end.sd, seen.sd)))
     return {arm: end for arm, (_, end) in best.items()}
 
 
-def observe(plan: Plan, history: History) -> Posterior:
+def observe(plan: Plan, history: History) -> TrialPosterior:
     """The belief after the trials so far; methods in the order of ``plan.methods``.
 
     What is known of an arm counts as much as the validation images allow.
@@ -85,19 +85,19 @@ def observe(plan: Plan, history: History) -> Posterior:
         Observation(candidate=plan.belief.candidates.index(name), method=plan.column(method), value=end.mean, sd=end.sd)
         for (name, method), end in known_ends(plan, history).items()
     ]
-    return posterior(plan.belief, observations, gains=[each.gain for each in plan.methods], policy=plan.policy)
+    return trial_posterior(plan.belief, observations, gains=[each.gain for each in plan.methods], policy=plan.policy)
 
 
-def believed(plan: Plan, history: History, arm: Arm) -> Forecast | None:
+def believed(plan: Plan, history: History, arm: Arm) -> Estimate | None:
     """What one more trial of the arm would reach, by the trials so far; None: of a method that trains nothing."""
     name, method = arm
     if method not in {each.name for each in plan.methods}:
         return None
     now, row, column = observe(plan, history), plan.belief.candidates.index(name), plan.column(method)
-    return Forecast(mean=float(now.mean[row, column]), sd=float(now.sd[row, column]))
+    return Estimate(mean=float(now.mean[row, column]), sd=float(now.sd[row, column]))
 
 
-def expectations(plan: Plan, history: History, *, now: Posterior | None = None) -> dict[int, float]:
+def expectations(plan: Plan, history: History, *, now: TrialPosterior | None = None) -> dict[int, float]:
     """What the complete trials would reach on new images, by number; the zero-shot baseline is not among them.
 
     Less what the objective takes off their candidates, so that they can be compared.
@@ -115,14 +115,14 @@ def expectations(plan: Plan, history: History, *, now: Posterior | None = None) 
         return {}
     top: dict[Arm, float] = {}
     for trial, found in seen:
-        top[trial.candidate, trial.method] = max(top.get((trial.candidate, trial.method), -1.0), found.value)
+        top[trial.candidate, trial.method] = max(top.get((trial.candidate, trial.method), -1.0), found.mean)
     mean = (observe(plan, history) if now is None else now).mean
     rows = {name: m for m, name in enumerate(plan.belief.candidates)}
     local = plan.policy.local_sd**2
     return {
         trial.number: float(mean[rows[trial.candidate], plan.column(trial.method)])
         - plan.charge(trial.candidate)
-        - (top[trial.candidate, trial.method] - found.value) * local / (local + found.sd**2)
+        - (top[trial.candidate, trial.method] - found.mean) * local / (local + found.sd**2)
         for trial, found in seen
     }
 

@@ -10,7 +10,7 @@ from vlmsel_auto.planning.actions import Action, Actions
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.space import DEFAULT, Point
-from vlmsel_auto.planning.tried import History, Left
+from vlmsel_auto.planning.trials import History, Left
 from vlmsel_auto.records import TrialOrigin, TrialState
 
 _TOWERS_LEFT: Final = 3  # at most one trial in so many is the first of a head, when trials are counted
@@ -39,7 +39,7 @@ def next_trial(plan: Plan, history: History, *, left: Left, unavailable: Sequenc
 
     Args:
         plan: from `make_plan`.
-        history: finished trials in order; those that run as `running.imagine` has them.
+        history: finished trials in order; those that run as `running_trials.imagine` has them.
         left: what is left of the budget.
         unavailable: candidates that cannot be used, such as those whose weights are missing.
     """

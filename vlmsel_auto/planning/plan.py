@@ -15,14 +15,37 @@ import numpy as np
 
 from vlmsel_auto.planning.method import Method, Trains
 from vlmsel_auto.planning.policy import POLICY, Policy
-from vlmsel_auto.planning.posterior import Belief, belief_of
+from vlmsel_auto.planning.trial_posterior import TrialPrior, trial_prior
 from vlmsel_auto.records import Candidate, FloatArray, Ranking
 
 ACTIVE: Final = 8  # candidates, where the caller names no number: as many as an ensemble has
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Plan:
+class Conditions:
+    """What a search is like, as far as planning must know.
+
+    Raises:
+        ValueError: folds or members out of range.
+    """
+
+    seed: int = 0  # of moves near the best settings
+    loading: Mapping[str, float] = field(default_factory=dict)  # seconds to load those that nobody screened yet
+    relative_costs: Mapping[str, float] = field(default_factory=dict)  # by method, before any was timed; a head takes 1
+    charges: Mapping[str, float] = field(default_factory=dict)  # what the objective takes off a candidate's metric
+    validation_images: int | None = None  # what a metric is measured on; None: taken as exact
+    folds: int = 1  # of the labelled images; each fit of a tower leaves out one
+    members: int = 1  # towers that the user's ensemble may have; 0 and 1: there is no ensemble
+    policy: Policy = POLICY
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.folds < 1 or self.members < 0:
+            raise ValueError(f"folds must be at least 1 and members at least 0, but got {self}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan(Conditions):
     """The plan before the first trial, and the belief that it came from.
 
     Where the objective charges candidates, the order is that of what is left of the metric; the belief is of the
@@ -34,15 +57,7 @@ class Plan:
     costs: Mapping[str, float]  # relative cost of a pass, 1 is the median candidate
     methods: tuple[Method, ...]  # that train, in the order of the table; may be none
     zero_shot: Method | None  # measured once, before all others
-    belief: Belief
-    seed: int
-    loading: Mapping[str, float] = field(default_factory=dict)  # seconds to load those that nobody screened yet
-    relative_costs: Mapping[str, float] = field(default_factory=dict)  # by method, before any was timed; a head takes 1
-    charges: Mapping[str, float] = field(default_factory=dict)  # what the objective takes off a candidate's metric
-    validation_images: int | None = None  # what a metric is measured on; None: taken as exact
-    folds: int = 1  # of the labelled images; each fit of a tower leaves out one
-    members: int = 1  # towers that the user's ensemble may have; 1: there is no ensemble
-    policy: Policy = POLICY
+    belief: TrialPrior
 
     def charge(self, candidate: str) -> float:
         """What the objective takes off the metric of a candidate."""
@@ -73,14 +88,7 @@ def make_plan(
     candidates: Sequence[Candidate],
     methods: Sequence[Method],
     top_k: int = ACTIVE,
-    seed: int = 0,
-    loading: Mapping[str, float] | None = None,
-    relative_costs: Mapping[str, float] | None = None,
-    charges: Mapping[str, float] | None = None,
-    validation_images: int | None = None,
-    folds: int = 1,
-    members: int = 1,
-    policy: Policy = POLICY,
+    conditions: Conditions = Conditions(),
 ) -> Plan:
     """Order the candidates and postpone the low ones.
 
@@ -89,34 +97,25 @@ def make_plan(
         candidates: all of them.
         methods: what may be tried, in the order of the table.
         top_k: how many candidates stay active.
-        seed: of moves near the best settings.
-        loading: seconds that the first trial of a candidate takes more, for those that were not loaded yet.
-        relative_costs: of a trial by each method against one of a head, before any was timed.
-        charges: what the objective takes off the metric of a candidate (`objective`); one that is missing: nothing.
-        validation_images: how many images a trial's metric is measured on; None takes it as exact.
-        folds: of the labelled images, which fits of towers leave out in turn; at least 1.
-        members: towers that the user's ensemble may have; 0 and 1 are none.
-        policy: constants of the planner.
+        conditions: what the search is like.
 
     Raises:
-        ValueError: no candidate, no method, top_k, folds or members out of range.
+        ValueError: no candidate, no method, or top_k below 1.
     """
-    if not methods:
-        raise ValueError(f"a plan needs a method, but got {tuple(methods)!r}")
-    if top_k < 1 or folds < 1 or members < 0:
-        raise ValueError(
-            f"top_k and folds must be at least 1 and members at least 0, but got {top_k=}, {folds=} and {members=}"
-        )
-    belief = belief_of(ranking, candidates=candidates)
-    off = np.array([(charges or {}).get(each.id, 0.0) for each in candidates])
-    worth = belief.mean - off / policy.typical_spread  # in standard units, as far as is known before any trial
+    if not methods or top_k < 1:
+        raise ValueError(f"a plan needs a method and a top_k of 1 or more, but got {tuple(methods)!r} and {top_k=}")
+    belief = trial_prior(ranking, candidates=candidates)
+    off = np.array([conditions.charges.get(each.id, 0.0) for each in candidates])
+    worth = (
+        belief.mean - off / conditions.policy.typical_spread
+    )  # in standard units, as far as is known before any trial
     ranked = {name: place for place, name in enumerate(ranking.order)}
     places = sorted(
         range(len(candidates)),
         key=lambda m: (candidates[m].id not in ranked, -worth[m], ranked.get(candidates[m].id, len(ranked)), m),
     )
     order = tuple(candidates[m].id for m in places)
-    loaded = tuple(name for name in order if name not in (loading or {})) or order
+    loaded = tuple(name for name in order if name not in conditions.loading) or order
     return Plan(
         order=order,
         active=loaded[:top_k],
@@ -124,12 +123,5 @@ def make_plan(
         methods=tuple(each for each in methods if each.trains is not Trains.NOTHING),
         zero_shot=next((each for each in methods if each.trains is Trains.NOTHING), None),
         belief=belief,
-        seed=seed,
-        loading=loading or {},
-        relative_costs=relative_costs or {},
-        charges=charges or {},
-        validation_images=validation_images,
-        folds=folds,
-        members=members,
-        policy=policy,
+        **vars(conditions),
     )

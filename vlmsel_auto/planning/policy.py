@@ -14,7 +14,7 @@ class Policy:
 
     # prior over candidates and how trials change it (posterior)
     typical_spread: float = 0.06  # median of the log-normal prior of s: metric per standard unit of the ranking
-    misled: float = 0.05  # probability that the ranking has the order the wrong way round
+    reversed_order: float = 0.05  # probability that the ranking has the order the wrong way round
     method_sd: float = 0.065  # of the difference between methods (benchmarks/tuning/fits_worth.py)
     arm_share: float = 0.35  # standard deviation of an arm's own part, as a share of s
     noise_sd: float = 0.008  # of a metric: one split, one seed

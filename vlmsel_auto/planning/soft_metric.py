@@ -10,19 +10,11 @@ soft metric leads, on thousands the metric alone counts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from vlmsel_auto.planning.curves import Estimate
 from vlmsel_auto.planning.policy import POLICY, Policy
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reached:
-    """What a trial reached, as far as its validation images tell."""
-
-    value: float  # in units of the metric
-    sd: float  # against new images, less what all candidates have in common
 
 
 def soft_shift(pairs: Sequence[tuple[float, float | None]]) -> float:
@@ -36,8 +28,8 @@ def soft_shift(pairs: Sequence[tuple[float, float | None]]) -> float:
 
 def weigh(
     metric: float, soft: float | None, *, images: int | None, level: float | None = None, policy: Policy = POLICY
-) -> Reached:
-    """The metric weighed with the soft metric.
+) -> Estimate:
+    """The metric weighed with the soft metric; its error is against new images, less what all candidates share.
 
     The binomial variance is that of the share of right images after k of n under a flat prior, Beta(k + 1, n - k + 1).
     Where the level of other trials is known, it is p (1 - p) / n, p between the metric and that level: by their own
@@ -51,7 +43,7 @@ def weigh(
         policy: shares of the variance.
     """
     if images is None:
-        return Reached(value=metric, sd=0.0)
+        return Estimate(mean=metric, sd=0.0)
     if level is None:
         share = min(1.0, (metric * images + 1) / (images + 2))
         own = policy.own_variance * share * (1 - share) / (images + 3)
@@ -60,9 +52,9 @@ def weigh(
         share = known / (images + policy.level_images)
         own = policy.own_variance * share * (1 - share) / images
     if soft is None:
-        return Reached(value=metric, sd=float(np.sqrt(own)))
+        return Estimate(mean=metric, sd=float(np.sqrt(own)))
     sure, both = policy.soft_variance * own + policy.calibration_sd**2, policy.soft_covariance * own
     weight = float(np.clip((sure - both) / (own + sure - 2 * both), 0.0, 1.0))
     rest = 1 - weight
     variance = weight**2 * own + rest**2 * sure + 2 * weight * rest * both
-    return Reached(value=weight * metric + rest * soft, sd=float(np.sqrt(variance)))
+    return Estimate(mean=weight * metric + rest * soft, sd=float(np.sqrt(variance)))

@@ -1,9 +1,9 @@
 """What published figures and screenings say of candidates that no library knows, in a ranking's standard units.
 
-The forecast is `planning.outlook`'s posterior: candidates that were not screened have a place in it because models
-rise and fall together. Those that were screened are ordered among themselves by the forecast and by the evidence of
-their labels, or else of their unlabelled images, in equal shares: the forecast knows their published figures, the
-evidence sees more than an accuracy.
+The forecast is that of `planning.screening_posterior`: candidates that were not screened have a place in it because
+models rise and fall together. Those that were screened are ordered among themselves by the forecast and by the
+evidence of their labels, or else of their unlabelled images, in equal shares: the forecast knows their published
+figures, the evidence sees more than an accuracy.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from vlmsel_auto.planning.curves import RUNGS, rung_of
 from vlmsel_auto.planning.history import believed
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.next_trial import NextTrial, may_be_late, next_trial
-from vlmsel_auto.planning.rungs import goes_on_at
-from vlmsel_auto.planning.tried import History, Left
+from vlmsel_auto.planning.running_trials import goes_on_at
+from vlmsel_auto.planning.trials import History, Left
 from vlmsel_auto.process import is_disk_error
 from vlmsel_auto.records import StoppedBy, TrialOrigin
 from vlmsel_auto.study.optuna_study import Prediction, RunningTrial, StudyEntry

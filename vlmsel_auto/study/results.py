@@ -10,7 +10,7 @@ from pathlib import Path
 from vlmsel_auto.errors import TrialUnavailable
 from vlmsel_auto.planning.curves import Curve
 from vlmsel_auto.planning.method import Trains
-from vlmsel_auto.planning.tried import FoldScore, Tried
+from vlmsel_auto.planning.trials import FoldScore, Tried
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.study.runner import TrialRunner
 from vlmsel_auto.tuning.checkpoints import drop_weights, has_weights, save_result, size_of_weights

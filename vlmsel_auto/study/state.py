@@ -14,8 +14,8 @@ from vlmsel_auto.planning.folds import fold_ease, level_folds
 from vlmsel_auto.planning.history import expectations, updated_ranking
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.plan import Plan
-from vlmsel_auto.planning.running import Running, imagine
-from vlmsel_auto.planning.tried import History, Left, Tried
+from vlmsel_auto.planning.running_trials import Running, imagine
+from vlmsel_auto.planning.trials import History, Left, Tried
 from vlmsel_auto.records import Budget, Ranking, TrialOrigin, TrialResult, TrialSpec
 from vlmsel_auto.study.dispatch import Dispatch
 from vlmsel_auto.study.optuna_study import OptunaStudy, RunningTrial

@@ -21,7 +21,7 @@ from vlmsel_auto.engines.engine import Engine
 from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Sink, StageFinished, StageStarted, discard
-from vlmsel_auto.planning.plan import ACTIVE, Plan, make_plan
+from vlmsel_auto.planning.plan import ACTIVE, Conditions, Plan, make_plan
 from vlmsel_auto.planning.policy import POLICY, Policy
 from vlmsel_auto.process import locked, terminable
 from vlmsel_auto.records import Budget, Candidate, Ranking, StoppedBy, Task, TrialResult, TrialState
@@ -129,14 +129,16 @@ def run_study(
         candidates=list(table.values()),
         methods=rows,
         top_k=top_k,
-        seed=seed,
-        loading={name: each.seconds for name, each in ranking.not_looked.items()},
-        relative_costs=runner.relative_costs(),
-        charges=charges,
-        validation_images=runner.sizes.val,
-        folds=runner.folds,
-        members=members,
-        policy=policy,
+        conditions=Conditions(
+            seed=seed,
+            loading={name: each.seconds for name, each in ranking.not_looked.items()},
+            relative_costs=runner.relative_costs(),
+            charges=charges or {},
+            validation_images=runner.sizes.val,
+            folds=runner.folds,
+            members=members,
+            policy=policy,
+        ),
     )
     with (
         locked(workdir / "study.lock"),

@@ -4,13 +4,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from helpers.published_world import CANDIDATES, DATASETS, KNOWN, LEVEL_SD, PLAIN, drawn_table, look
-from vlmsel_auto.planning.outlook import DEFAULT, Screening, ScreeningPolicy, outlook
-from vlmsel_auto.planning.scenarios import Scenarios, learn_scenarios
-from vlmsel_auto.planning.screening import best_seen, next_screening, screening_values
+from helpers.published_world import CANDIDATES, DATASETS, KNOWN, LEVEL_SD, PLAIN, best_seen, drawn_table, look
+from vlmsel_auto.planning.next_screening import next_screening, screening_values
+from vlmsel_auto.planning.screening_posterior import DEFAULT, Screening, ScreeningPolicy, screening_posterior
+from vlmsel_auto.planning.screening_prior import ScreeningPrior, learn_prior
 
 
-def search(known: Scenarios, truth: np.ndarray, *, loads: int, policy: ScreeningPolicy = DEFAULT) -> list[Screening]:
+def search(
+    known: ScreeningPrior, truth: np.ndarray, *, loads: int, policy: ScreeningPolicy = DEFAULT
+) -> list[Screening]:
     """Screenings without noise."""
     screenings: list[Screening] = []
     for _ in range(loads):
@@ -41,7 +43,7 @@ def test_the_value_of_a_screening_is_the_integral_of_the_improvement():
 
 def test_every_second_screening_covers_the_published_data_sets():
     scores = np.array([[0.10, 0.10, 0.10, -0.2], [0.09, 0.09, 0.09, -0.19], [-0.19, -0.19, -0.19, 0.39]])
-    known = learn_scenarios(scores + 0.5)
+    known = learn_prior(scores + 0.5)
     seen = [look(0, 0.6)]
     np.testing.assert_allclose(screening_values(known, seen), [0, 0.01 / 4, 0.59 / 4], atol=1e-12)
     assert next_screening(known, seen) == 2
@@ -54,12 +56,14 @@ def test_every_second_screening_covers_the_published_data_sets():
 @settings(max_examples=25, deadline=None)
 @given(st.permutations(list(range(CANDIDATES))), st.lists(st.floats(0.2, 0.9), min_size=3, max_size=3))
 def test_the_order_of_candidates_does_not_matter(order: list[int], values: list[float]):
-    moved = learn_scenarios(drawn_table()[order])
+    moved = learn_prior(drawn_table()[order])
     screenings = [look(place, value) for place, value in enumerate(values)]
     there = [look(order.index(each.candidate), each.accuracy) for each in screenings]
     for count in range(4):
         np.testing.assert_allclose(
-            outlook(moved, there[:count]).mean, outlook(KNOWN, screenings[:count]).mean[order], atol=1e-9
+            screening_posterior(moved, there[:count]).mean,
+            screening_posterior(KNOWN, screenings[:count]).mean[order],
+            atol=1e-9,
         )
         np.testing.assert_allclose(
             screening_values(moved, there[:count]), screening_values(KNOWN, screenings[:count])[order], atol=1e-9
@@ -71,11 +75,13 @@ def test_the_order_of_candidates_does_not_matter(order: list[int], values: list[
 @given(st.floats(-0.1, 0.15), st.lists(st.floats(0.3, 0.7), min_size=2, max_size=4))
 def test_a_constant_added_to_every_accuracy_changes_no_value(constant: float, values: list[float]):
     table = 0.2 + 0.6 * drawn_table()
-    plain, moved = learn_scenarios(table), learn_scenarios(table + constant)
+    plain, moved = learn_prior(table), learn_prior(table + constant)
     screenings = [look(place, value) for place, value in enumerate(values)]
     there = [look(each.candidate, each.accuracy + constant) for each in screenings]
     np.testing.assert_allclose(screening_values(moved, there), screening_values(plain, screenings), atol=1e-10)
-    np.testing.assert_allclose(outlook(moved, there).mean, outlook(plain, screenings).mean + constant, atol=1e-10)
+    np.testing.assert_allclose(
+        screening_posterior(moved, there).mean, screening_posterior(plain, screenings).mean + constant, atol=1e-10
+    )
 
 
 @settings(max_examples=25, deadline=None)
@@ -85,35 +91,39 @@ def test_a_constant_added_to_one_data_set_changes_no_first_look(column: int, con
     moved = table.copy()
     moved[:, column] += constant
     np.testing.assert_allclose(
-        screening_values(learn_scenarios(moved), []), screening_values(learn_scenarios(table), []), atol=1e-10
+        screening_values(learn_prior(moved), []), screening_values(learn_prior(table), []), atol=1e-10
     )
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_table_that_holds_needs_few_looks(seed: int):
     table = drawn_table(seed)
-    known, truth = learn_scenarios(table[:, 1:]), table[:, 0]
+    known, truth = learn_prior(table[:, 1:]), table[:, 0]
     screenings = search(known, truth, loads=4)
     assert truth[best_seen(known, screenings)] > truth.max() - 0.02
-    assert outlook(known, screenings).p_published > 0.5
+    assert screening_posterior(known, screenings).p_published > 0.5
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_looks_overcome_a_reversed_table(seed: int):
     table = drawn_table(seed)
-    known, truth = learn_scenarios(1 - table[:, 1:]), table[:, 0]
+    known, truth = learn_prior(1 - table[:, 1:]), table[:, 0]
     screenings = search(known, truth, loads=7)
     assert truth[screenings[0].candidate] < np.median(truth)  # led astray
-    assert outlook(known, screenings).p_reversed > 0.5
+    assert screening_posterior(known, screenings).p_reversed > 0.5
     assert truth[best_seen(known, screenings)] > truth.max() - 0.03
 
 
 def test_a_table_under_wrong_names_loses_its_say():
     table = drawn_table()
     order = np.random.default_rng(5).permutation(CANDIDATES)
-    known, truth = learn_scenarios(table[order, 1:]), table[:, 0] * 1.2
+    known, truth = learn_prior(table[order, 1:]), table[:, 0] * 1.2
     screenings = search(known, truth, loads=9)
-    assert outlook(known, screenings).p_published < 0.5 < outlook(known, screenings[:1]).p_published
+    assert (
+        screening_posterior(known, screenings).p_published
+        < 0.5
+        < screening_posterior(known, screenings[:1]).p_published
+    )
 
 
 def test_a_cheap_candidate_goes_first_where_little_is_lost():
@@ -146,14 +156,12 @@ def test_every_candidate_is_screened_in_the_end():
     ],
 )
 def test_looks_that_cannot_be_are_refused(screenings):
-    for function in (outlook, screening_values, next_screening, best_seen):
+    for function in (screening_posterior, screening_values, next_screening):
         with pytest.raises(ValueError, match="but got"):
             function(KNOWN, screenings)
 
 
-def test_a_choice_without_screenings_and_costs_that_are_none_are_refused():
-    with pytest.raises(ValueError, match="at least one screening"):
-        best_seen(KNOWN, [])
+def test_costs_that_are_none_are_refused():
     for costs in (np.ones(3), np.zeros(CANDIDATES), np.full(CANDIDATES, np.nan)):
         with pytest.raises(ValueError, match="positive numbers"):
             next_screening(KNOWN, [], costs=costs)

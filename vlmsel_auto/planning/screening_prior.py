@@ -34,7 +34,7 @@ _STILL: Final = 1e-6  # accuracy
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Scenarios:
+class ScreeningPrior:
     """Scores of M candidates on J published data sets, in units of accuracy, 0 being the average candidate."""
 
     scores: FloatArray  # (M, J)
@@ -71,7 +71,7 @@ def _expected(
     return filled, unsure
 
 
-def learn_scenarios(table: FloatArray) -> Scenarios:
+def learn_prior(table: FloatArray) -> ScreeningPrior:
     """Learn from published accuracies.
 
     Args:
@@ -109,13 +109,13 @@ def learn_scenarios(table: FloatArray) -> Scenarios:
         if moved < _STILL:
             break
     level_sd = max(float(level.std(ddof=1)), _LEAST_LEVEL_SD)
-    return Scenarios(scores=scores, mean=mean, cov=cov, level=float(level.mean()), level_sd=level_sd)
+    return ScreeningPrior(scores=scores, mean=mean, cov=cov, level=float(level.mean()), level_sd=level_sd)
 
 
-def nothing_published(size: int) -> Scenarios:
-    """Scenarios of M candidates of which no table says anything: all alike, deviating by `_UNKNOWN_SD`."""
+def nothing_published(size: int) -> ScreeningPrior:
+    """Of M candidates of which no table says anything: all alike, deviating by `_UNKNOWN_SD`."""
     zeros = np.zeros(size)
-    return Scenarios(
+    return ScreeningPrior(
         scores=zeros[:, None],
         mean=zeros,
         cov=_UNKNOWN_SD**2 * np.eye(size),

@@ -1,10 +1,10 @@
-"""Which pretrained model to load and screen next, given what is believed of all (`planning.outlook`). Pure arrays.
+"""Which pretrained model to load and screen next, given `planning.screening_posterior`. Pure arrays.
 
 Screenings are chosen in turn by two rules. One is expected improvement: the candidate whose true accuracy is expected
 to exceed most that of the best seen (Mockus 1978; the best seen has the highest posterior mean). The other takes no
 notice of what was seen: the candidate that adds most to those loaded on the published data sets, the greedy step of a
 portfolio (Feurer et al. 2022, Auto-sklearn 2.0, section 3.1). A Gaussian forgets candidates that are seldom the best
-but far ahead when they are; the portfolio does not. It has its turn only while `published` is the likeliest story.
+but far ahead when they are; the portfolio does not. It has its turn only while `published` is likelier than not.
 
 With costs, either value is divided by a power of the cost (Snoek et al. 2012 have power 1; Lee et al. 2020, "cost
 cooling", lower it). The choice after k screenings is the highest posterior mean among those screened: what was never
@@ -16,25 +16,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
-from vlmsel_auto.planning.outlook import (
+from vlmsel_auto.planning.gaussian import Gaussians
+from vlmsel_auto.planning.screening_posterior import (
     DEFAULT,
-    TINY,
-    MixtureComponent,
     Screening,
     ScreeningPolicy,
     check_screenings,
     level_variance,
     mixture,
-    moments,
-    outlook,
     places_of,
 )
-from vlmsel_auto.planning.posterior import expected_improvement
-from vlmsel_auto.planning.scenarios import Scenarios
+from vlmsel_auto.planning.screening_prior import ScreeningPrior
+from vlmsel_auto.planning.trial_posterior import expected_improvement
 from vlmsel_auto.records import FloatArray, IntArray
+
+_TINY: Final = 1e-12  # variance
 
 
 def _coverage(scores: FloatArray, seen: IntArray) -> FloatArray:
@@ -43,48 +43,45 @@ def _coverage(scores: FloatArray, seen: IntArray) -> FloatArray:
     return gain
 
 
-def _improvement(components: Sequence[MixtureComponent], seen: IntArray, *, level: float) -> FloatArray:
+def _improvement(found: Gaussians, seen: IntArray, *, level: float) -> FloatArray:
     """(M,) expected improvement of each candidate's true accuracy on that of the best seen.
 
     Where nothing was seen the average candidate stands for it, so that the level cancels.
     """
-    if not len(seen):
-        centre = [each.mean.mean() for each in components]
-        sds = [np.sqrt(np.maximum(each.variance - level, TINY)) for each in components]
+    if len(seen):
+        best = seen[found.mixture_mean[seen].argmax()]
+        reached = found.mean[:, best]
+        variance = found.variance + found.variance[:, [best]] - 2 * found.cov[:, best]
     else:
-        place = int(moments(components).mean[seen].argmax())
-        centre = [each.mean[seen[place]] for each in components]
-        sds = [
-            np.sqrt(np.maximum(each.variance + each.variance[seen[place]] - 2 * each.seen[place], TINY))
-            for each in components
-        ]
-    value = np.zeros(len(components[0].mean))
-    for component, reached, sd in zip(components, centre, sds, strict=True):
-        value += component.weight * expected_improvement(component.mean, sd, best=float(reached))
+        reached, variance = found.mean.mean(axis=1), found.variance - level
+    sd = np.sqrt(np.maximum(variance, _TINY))
+    value: FloatArray = found.weights @ expected_improvement(found.mean, sd, best=reached[:, None])
     return value
 
 
 def _rules(
-    scenarios: Scenarios, screenings: Sequence[Screening], policy: ScreeningPolicy, charges: FloatArray | None
+    prior: ScreeningPrior, screenings: Sequence[Screening], policy: ScreeningPolicy, charges: FloatArray | None
 ) -> Iterator[FloatArray]:
     """Values (M,) of the next screening by the rule whose turn it is, then by expected improvement.
 
     0 for those seen.
     """
     seen = places_of(screenings)
-    off = np.zeros(len(scenarios.mean)) if charges is None else charges
-    components = [replace(each, mean=each.mean - off) for each in mixture(scenarios, screenings, policy)]
+    off = np.zeros(len(prior.mean)) if charges is None else charges
+    found = mixture(prior, screenings, policy)
+    found = replace(found, mean=found.mean - off)
     if len(seen) and policy.cover_every and (len(seen) + 1) % policy.cover_every == 0:
-        value = _coverage(scenarios.scores - off[:, None], seen)
-        if value.any() and moments(components).p_published > 0.5:  # noqa: PLR2004 - likelier than not
+        value = _coverage(prior.scores - off[:, None], seen)
+        published = found.weights[: len(policy.spreads)].sum()
+        if value.any() and published > 0.5:  # noqa: PLR2004 - likelier than not
             yield value
-    value = _improvement(components, seen, level=level_variance(scenarios, policy))
+    value = _improvement(found, seen, level=level_variance(prior, policy))
     value[seen] = 0.0
     yield value
 
 
 def screening_values(
-    scenarios: Scenarios,
+    prior: ScreeningPrior,
     screenings: Sequence[Screening],
     *,
     charges: FloatArray | None = None,
@@ -96,14 +93,14 @@ def screening_values(
     as for `next_screening`.
 
     Raises:
-        ValueError: as `outlook`.
+        ValueError: as `screening_posterior`.
     """
-    check_screenings(scenarios, screenings)
-    return next(_rules(scenarios, screenings, policy, charges))
+    check_screenings(prior, screenings)
+    return next(_rules(prior, screenings, policy, charges))
 
 
 def next_screening(
-    scenarios: Scenarios,
+    prior: ScreeningPrior,
     screenings: Sequence[Screening],
     *,
     costs: FloatArray | None = None,
@@ -114,20 +111,20 @@ def next_screening(
     """The candidate whose screening is worth most for its cost; None when none is left that is worth it.
 
     Args:
-        scenarios: of M candidates.
+        prior: of M candidates.
         screenings: at most one for each candidate; may be empty.
         costs: (M,) of a screening, > 0, any unit (gigabytes, seconds); None: all alike.
         least: (M,) accuracy that a screening of each candidate must bring; infinite for one that cannot be screened;
             None: nothing. A candidate that neither rule finds worth it is passed over.
         charges: (M,) what the objective takes off each candidate's accuracy (`planning.objective`); None: nothing.
-        policy: of the prior.
+        policy: of the mixture and of values.
 
     Raises:
-        ValueError: as `outlook`, costs of another shape or not positive and finite, or ``least`` or ``charges`` of
-            another shape.
+        ValueError: as `screening_posterior`, costs of another shape or not positive and finite, or ``least`` or
+            ``charges`` of another shape.
     """
-    check_screenings(scenarios, screenings)
-    size = len(scenarios.mean)
+    check_screenings(prior, screenings)
+    size = len(prior.mean)
     price = np.ones(size) if costs is None else costs
     if price.shape != (size,) or not np.all((price > 0) & np.isfinite(price)):
         raise ValueError(f"costs must be {size} positive numbers, but got {costs!r}")
@@ -136,22 +133,10 @@ def next_screening(
         raise ValueError(f"least must be {size} numbers, but got {least!r}")
     if charges is not None and charges.shape != (size,):
         raise ValueError(f"charges must be {size} numbers, but got {charges!r}")
-    for value in _rules(scenarios, screenings, policy, charges):
+    for value in _rules(prior, screenings, policy, charges):
         worth = np.where(policy.realised * value >= bar, value / price**policy.cost_power, -math.inf)
         worth[places_of(screenings)] = -math.inf
         place = int(worth.argmax())
         if math.isfinite(worth[place]):
             return place
     return None
-
-
-def best_seen(scenarios: Scenarios, screenings: Sequence[Screening], *, policy: ScreeningPolicy = DEFAULT) -> int:
-    """The candidate to choose now: the highest posterior mean among those screened.
-
-    Raises:
-        ValueError: as `outlook`, or no screening yet.
-    """
-    if not screenings:
-        raise ValueError("a choice needs at least one screening, but got none")
-    mean = outlook(scenarios, screenings, policy=policy).mean
-    return max((each.candidate for each in screenings), key=lambda candidate: float(mean[candidate]))

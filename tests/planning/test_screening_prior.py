@@ -4,12 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.published_world import CANDIDATES, DATASETS, drawn_table
-from vlmsel_auto.planning.scenarios import learn_scenarios, nothing_published
+from vlmsel_auto.planning.screening_prior import learn_prior, nothing_published
 
 
 def test_a_whole_table_is_centred_and_its_covariance_shrunk():
     table = drawn_table()
-    found = learn_scenarios(table)
+    found = learn_prior(table)
     z = table - table.mean(axis=0)
     sample = np.cov(z)
     np.testing.assert_allclose(found.scores, z)
@@ -27,7 +27,7 @@ def test_a_constant_added_to_one_data_set_moves_no_standing(column: int, constan
     table = 0.2 + 0.6 * drawn_table()
     moved = table.copy()
     moved[:, column] += constant
-    plain, other = learn_scenarios(table), learn_scenarios(moved)
+    plain, other = learn_prior(table), learn_prior(moved)
     np.testing.assert_allclose(other.scores, plain.scores, atol=1e-12)
     np.testing.assert_allclose(other.cov, plain.cov, atol=1e-12)
 
@@ -37,7 +37,7 @@ def test_a_constant_added_to_one_data_set_moves_no_standing(column: int, constan
 def test_the_order_of_candidates_does_not_matter_with_missing_cells(order: list[int]):
     table = drawn_table()
     table[np.random.default_rng(1).random(table.shape) < 0.3] = np.nan
-    plain, moved = learn_scenarios(table), learn_scenarios(table[order])
+    plain, moved = learn_prior(table), learn_prior(table[order])
     np.testing.assert_allclose(moved.mean, plain.mean[order], atol=1e-6)
     np.testing.assert_allclose(moved.cov, plain.cov[np.ix_(order, order)], atol=1e-6)
 
@@ -47,7 +47,7 @@ def test_missing_cells_are_filled_better_than_by_averages():
     hidden = np.random.default_rng(2).random(table.shape) < 0.25
     holes = np.where(hidden, np.nan, table)
     truth = table - table.mean(axis=0)
-    filled = learn_scenarios(holes).scores
+    filled = learn_prior(holes).scores
     average = np.nanmean(holes - np.nanmean(holes, axis=0), axis=1)[:, None].repeat(DATASETS, axis=1)
 
     def error(guess):
@@ -60,7 +60,7 @@ def test_missing_cells_are_filled_better_than_by_averages():
 def test_a_candidate_without_figures_is_an_average_one_of_which_little_is_known():
     table = drawn_table()
     table[3] = np.nan
-    found = learn_scenarios(table)
+    found = learn_prior(table)
     assert abs(found.mean[3]) < 0.02
     assert found.cov[3, 3] > 0.4 * np.median(np.diag(found.cov))
 
@@ -68,7 +68,7 @@ def test_a_candidate_without_figures_is_an_average_one_of_which_little_is_known(
 def test_data_sets_with_one_figure_are_left_out():
     table = np.column_stack([drawn_table(), np.full(CANDIDATES, np.nan)])
     table[0, -1] = 0.9
-    np.testing.assert_allclose(learn_scenarios(table).scores, learn_scenarios(drawn_table()).scores)
+    np.testing.assert_allclose(learn_prior(table).scores, learn_prior(drawn_table()).scores)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_data_sets_with_one_figure_are_left_out():
 )
 def test_what_is_no_table_is_refused(table, message):
     with pytest.raises(ValueError, match=message):
-        learn_scenarios(table)
+        learn_prior(table)
 
 
 def test_where_nothing_is_published_all_are_alike():

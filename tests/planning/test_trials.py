@@ -1,6 +1,6 @@
 import pytest
 
-from vlmsel_auto.planning.tried import Left
+from vlmsel_auto.planning.trials import Left
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
 """What is believed of M candidates on a new task after some of them were loaded and screened. Pure arrays.
 
 A screening loads one candidate and measures its accuracy on the user's labelled images, with a standard error. What
-accuracies on other data sets say (`planning.scenarios`) is one Gaussian process over candidates, with level and spread
-of the new task integrated out:
+accuracies on other data sets say (`planning.screening_prior`) is one Gaussian process over candidates, with level and
+spread of the new task integrated out:
 
     y = level + s * z + noise,    z ~ N(mean, cov)
 
-The level's prior is that of the published data sets, widened; s is taken by its posterior on a grid. Three stories of
-the table are weighed by their evidence after every screening (`misled` of `planning.policy` is the same thought):
+The level's prior is that of the published data sets, widened; s is taken by its posterior on a grid. Three components
+are weighed by their evidence after every screening (`reversed_order` of `planning.policy` is the same thought):
 
     published  z as above
     reversed   z ~ N(-mean, cov): the table has the order the wrong way round
@@ -24,10 +24,8 @@ from typing import Final
 import numpy as np
 
 from vlmsel_auto.planning.gaussian import Gaussians, given
-from vlmsel_auto.planning.scenarios import Scenarios
+from vlmsel_auto.planning.screening_prior import ScreeningPrior
 from vlmsel_auto.records import FloatArray, IntArray
-
-TINY: Final = 1e-12  # variance
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,34 +64,23 @@ DEFAULT: Final = ScreeningPolicy()
 class Screening:
     """What a loaded candidate reached on the user's labelled images."""
 
-    candidate: int  # index into the scenarios
+    candidate: int  # index into the prior
     accuracy: float  # in [0, 1]
     sd: float  # standard error of it, at least 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Outlook:
+class ScreeningPosterior:
     """What is believed of M candidates after some screenings, in units of accuracy."""
 
     mean: FloatArray  # (M,)
     sd: FloatArray  # (M,); before the first screening most of it is the level's
-    p_published: float  # probability of each story
+    p_published: float  # probability of each component
     p_reversed: float
     p_vague: float
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class MixtureComponent:
-    """One story under one spread, given n screenings: a Gaussian of the mixture."""
-
-    story: int  # 0 published, 1 reversed, 2 vague
-    weight: float  # the weights of all components sum to 1
-    mean: FloatArray  # (M,) accuracy
-    variance: FloatArray  # (M,)
-    seen: FloatArray  # (n, M) covariance of those seen with all
-
-
-def check_screenings(scenarios: Scenarios, screenings: Sequence[Screening]) -> None:
+def check_screenings(prior: ScreeningPrior, screenings: Sequence[Screening]) -> None:
     """Refuse screenings that cannot be.
 
     Raises:
@@ -103,8 +90,8 @@ def check_screenings(scenarios: Scenarios, screenings: Sequence[Screening]) -> N
     if len(set(places)) != len(places):
         raise ValueError(f"every candidate may be screened once, but got {places!r}")
     for each in screenings:
-        if not 0 <= each.candidate < len(scenarios.mean):
-            raise ValueError(f"a screening must name one of {len(scenarios.mean)} candidates, but got {each!r}")
+        if not 0 <= each.candidate < len(prior.mean):
+            raise ValueError(f"a screening must name one of {len(prior.mean)} candidates, but got {each!r}")
         if not 0 <= each.accuracy <= 1 or not 0 <= each.sd < math.inf:
             raise ValueError(f"a screening needs an accuracy in [0, 1] and a standard error, but got {each!r}")
 
@@ -114,69 +101,54 @@ def places_of(screenings: Sequence[Screening]) -> IntArray:
     return np.array([each.candidate for each in screenings], dtype=np.int64)
 
 
-def level_variance(scenarios: Scenarios, policy: ScreeningPolicy) -> float:
+def level_variance(prior: ScreeningPrior, policy: ScreeningPolicy) -> float:
     """Prior variance of the new task's level."""
-    return (policy.level_width * scenarios.level_sd) ** 2
+    return (policy.level_width * prior.level_sd) ** 2
 
 
-def _stories(scenarios: Scenarios, policy: ScreeningPolicy) -> list[tuple[float, FloatArray, FloatArray]]:
-    """Probability, mean (M,) and covariance (M, M) of z under each story."""
-    size = len(scenarios.mean)
-    variance = float(np.mean(scenarios.mean**2 + np.diag(scenarios.cov)))
-    return [
-        (1 - policy.p_reversed - policy.p_vague, scenarios.mean, scenarios.cov),
-        (policy.p_reversed, -scenarios.mean, scenarios.cov),
-        (policy.p_vague, np.zeros(size), variance * np.eye(size)),
-    ]
-
-
-def mixture(scenarios: Scenarios, screenings: Sequence[Screening], policy: ScreeningPolicy) -> list[MixtureComponent]:
-    """The mixture given the screenings, which `check_screenings` has passed."""
-    stories = [each for each in enumerate(_stories(scenarios, policy)) if each[1][0]]
-    cases = [(story, spread, *of) for story, of in stories for spread in policy.spreads]
-    level = level_variance(scenarios, policy)
-    prior = Gaussians(
-        mean=np.stack([scenarios.level + spread * mean for _, spread, _, mean, _ in cases]),
-        cov=np.stack([spread**2 * cov + level for _, spread, _, _, cov in cases]),
-        logs=np.array([
-            math.log(share) - 0.5 * (math.log(spread) / policy.spread_log_sd) ** 2 for _, spread, share, _, _ in cases
-        ]),
-    )  # fmt: skip
-    seen = places_of(screenings)
-    found = given(
-        prior,
-        seen=seen,
+def mixture(prior: ScreeningPrior, screenings: Sequence[Screening], policy: ScreeningPolicy) -> Gaussians:
+    """Accuracies (M,) under each component and spread, given the screenings, which `check_screenings` has passed."""
+    size = len(prior.mean)
+    variance = float(np.mean(prior.mean**2 + np.diag(prior.cov)))
+    means = np.stack([prior.mean, -prior.mean, np.zeros(size)])
+    covs = np.stack([prior.cov, prior.cov, variance * np.eye(size)])
+    spreads = np.array(policy.spreads)
+    with np.errstate(divide="ignore"):  # a component may have no share
+        shares = np.log([1 - policy.p_reversed - policy.p_vague, policy.p_reversed, policy.p_vague])
+    logs = shares[:, None] - 0.5 * (np.log(spreads) / policy.spread_log_sd) ** 2
+    every = Gaussians(
+        mean=prior.level + (spreads[:, None] * means[:, None]).reshape(-1, size),
+        cov=(spreads[:, None, None] ** 2 * covs[:, None]).reshape(-1, size, size) + level_variance(prior, policy),
+        logs=logs.ravel(),
+    )
+    return given(
+        every,
+        seen=places_of(screenings),
         values=np.array([each.accuracy for each in screenings], dtype=np.float64),
         noise=np.array([each.sd**2 for each in screenings], dtype=np.float64),
     )
-    return [
-        MixtureComponent(story=case[0], weight=float(weight), mean=mean, variance=variance, seen=cov[seen])
-        for case, weight, mean, variance, cov in zip(
-            cases, found.weights, found.mean, found.variance, found.cov, strict=True
-        )
-    ]
 
 
-def moments(components: Sequence[MixtureComponent]) -> Outlook:
-    """The mixture's moments."""
-    weights = np.array([each.weight for each in components])
-    means = np.stack([each.mean for each in components])
-    mean = weights @ means
-    variance = weights @ (np.stack([each.variance for each in components]) + (means - mean) ** 2)
-    published, turned, vague = (sum(each.weight for each in components if each.story == story) for story in range(3))
-    return Outlook(mean=mean, sd=np.sqrt(variance), p_published=published, p_reversed=turned, p_vague=vague)
-
-
-def outlook(scenarios: Scenarios, screenings: Sequence[Screening], *, policy: ScreeningPolicy = DEFAULT) -> Outlook:
+def screening_posterior(
+    prior: ScreeningPrior, screenings: Sequence[Screening], *, policy: ScreeningPolicy = DEFAULT
+) -> ScreeningPosterior:
     """Update what the published table says by what screenings found.
 
     Args:
-        scenarios: of M candidates.
+        prior: of M candidates.
         screenings: at most one for each candidate; may be empty.
-        policy: of the prior.
+        policy: of the mixture.
 
     Raises:
         ValueError: a candidate out of range or screened twice, an accuracy or standard error out of range.
     """
-    check_screenings(scenarios, screenings)
-    return moments(mixture(scenarios, screenings, policy))
+    check_screenings(prior, screenings)
+    found = mixture(prior, screenings, policy)
+    published, turned, vague = found.weights.reshape(-1, len(policy.spreads)).sum(axis=1).tolist()
+    return ScreeningPosterior(
+        mean=found.mixture_mean,
+        sd=np.sqrt(found.mixture_variance),
+        p_published=published,
+        p_reversed=turned,
+        p_vague=vague,
+    )

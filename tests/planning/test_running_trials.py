@@ -9,8 +9,8 @@ from helpers.planning_world import plan, tried
 from vlmsel_auto.planning.curves import Curve
 from vlmsel_auto.planning.history import observe
 from vlmsel_auto.planning.next_trial import NextTrial, next_trial
-from vlmsel_auto.planning.running import Running, imagine
-from vlmsel_auto.planning.tried import Left
+from vlmsel_auto.planning.running_trials import Running, goes_on_at, imagine
+from vlmsel_auto.planning.trials import Left
 from vlmsel_auto.records import TrialOrigin, TrialState
 
 
@@ -78,3 +78,41 @@ def test_an_interrupted_trial_that_goes_on_counts_once():
 def test_a_share_of_the_budget_counts_the_time_of_all_workers():
     assert Left(seconds=10.0, workers=4).work == 40.0
     assert Left(workers=4).work is None
+
+
+PEERS = [tried(f"m{place}", 0.8, curve=Curve(values=(0.8,) * 4, epochs=4)) for place in (1, 2)]
+
+
+def chosen(**changes: object) -> NextTrial:
+    made = NextTrial(candidate="m0", method="finetune", point=None, origin=TrialOrigin.SAMPLED, why="")
+    return replace(made, **changes)
+
+
+def least(images: int | None) -> float:
+    """The lowest metric that goes on."""
+    made = replace(plan(), validation_images=images)
+    return next(v / 200 for v in range(201) if goes_on_at(made, PEERS, chosen(), rung=2, validation=v / 200))
+
+
+def test_the_fewer_images_the_further_behind_a_trial_may_be() -> None:
+    assert least(None) == 0.8
+    assert least(400) == pytest.approx(0.8 - np.sqrt(2 * 0.6 * 0.8 * 0.2 / 403), abs=0.01)
+    assert 0.6 < least(20) < least(60) < least(400) < least(None)
+
+
+def test_first_trials_have_slack_and_the_first_has_no_peers() -> None:
+    made = plan()
+    assert not goes_on_at(made, PEERS, chosen(), rung=1, validation=0.77)
+    assert goes_on_at(made, PEERS, chosen(origin=TrialOrigin.PLANNED), rung=1, validation=0.77)
+    assert goes_on_at(made, [], chosen(), rung=1, validation=0.0)
+
+
+def test_a_trial_is_not_compared_with_the_one_that_it_continues() -> None:
+    better = [replace(PEERS[0], number=7)]
+    assert not goes_on_at(plan(), better, chosen(), rung=2, validation=0.5)
+    assert goes_on_at(plan(), better, chosen(continues=7), rung=2, validation=0.5)
+
+
+def test_every_fit_that_leaves_out_a_fold_goes_on() -> None:
+    assert not goes_on_at(plan(), PEERS, chosen(), rung=2, validation=0.1)
+    assert goes_on_at(plan(folds=5), PEERS, chosen(), rung=2, validation=0.1)

@@ -5,49 +5,49 @@ from hypothesis import strategies as st
 
 from helpers.planning_world import CANDIDATES, SCORES, N, candidate, ranking
 from vlmsel_auto.planning.policy import POLICY
-from vlmsel_auto.planning.posterior import (
-    Belief,
+from vlmsel_auto.planning.trial_posterior import (
     Observation,
+    TrialPrior,
     acquisition,
-    belief_of,
     expected_improvement,
-    posterior,
     slopes_of,
+    trial_posterior,
+    trial_prior,
     worth_of_measuring,
 )
 
 
 def test_without_trials_the_posterior_keeps_the_order() -> None:
-    belief = belief_of(ranking(SCORES), candidates=CANDIDATES)
-    now = posterior(belief, [], gains=(0.0, 0.03))
+    belief = trial_prior(ranking(SCORES), candidates=CANDIDATES)
+    now = trial_posterior(belief, [], gains=(0.0, 0.03))
     assert list(np.argsort(-now.mean[:, 0])) == list(range(N))
     assert np.allclose(now.mean[:, 1] - now.mean[:, 0], 0.03)
 
 
 def test_one_candidate_and_spread_match_plain_gaussian_conditioning() -> None:
-    belief = Belief(candidates=("a", "b"), mean=np.array([0.5, -0.5]), cov=np.eye(2))
-    near = posterior(belief, [Observation(candidate=0, method=0, value=0.80)])
+    belief = TrialPrior(candidates=("a", "b"), mean=np.array([0.5, -0.5]), cov=np.eye(2))
+    near = trial_posterior(belief, [Observation(candidate=0, method=0, value=0.80)])
     assert near.mean[0, 0] == pytest.approx(0.80, abs=0.002)  # noise is small against what is unknown
     assert near.sd[0, 0] < 0.02 < near.sd[1, 0]
     assert near.mean[1, 0] < near.mean[0, 0]
 
 
 def test_a_ranking_that_every_trial_contradicts_is_turned_round() -> None:
-    belief = belief_of(ranking(SCORES), candidates=CANDIDATES)
+    belief = trial_prior(ranking(SCORES), candidates=CANDIDATES)
     reverse = [Observation(candidate=m, method=0, value=0.4 + 0.08 * m) for m in range(4)]
-    assert np.argmax(posterior(belief, reverse).mean[:, 0]) == N - 1
+    assert np.argmax(trial_posterior(belief, reverse).mean[:, 0]) == N - 1
     for values in ([0.64, 0.56, 0.48, 0.40], [0.55, 0.62, 0.50, 0.45], [0.50, 0.50, 0.50, 0.50]):
         agreeing = [Observation(candidate=m, method=0, value=value) for m, value in enumerate(values)]
-        mean = posterior(belief, agreeing).mean[:, 0]
+        mean = trial_posterior(belief, agreeing).mean[:, 0]
         assert np.all(np.diff(mean[4:]) < 0), values  # those that were not tried stay in the ranking's order
 
 
 def test_a_disappointment_lowers_its_kin() -> None:
     kin = [candidate(0, "vit"), candidate(1, "vit"), candidate(2, "rn"), candidate(3, "cnn")]
-    belief = belief_of(ranking([1.0, 0.8, 0.8, -1.0], sd=1.0), candidates=kin)
+    belief = trial_prior(ranking([1.0, 0.8, 0.8, -1.0], sd=1.0), candidates=kin)
     seen = [Observation(candidate=3, method=0, value=0.60)]
-    before = posterior(belief, seen).mean[:, 0]
-    after = posterior(belief, [*seen, Observation(candidate=0, method=0, value=0.55)]).mean[:, 0]
+    before = trial_posterior(belief, seen).mean[:, 0]
+    after = trial_posterior(belief, [*seen, Observation(candidate=0, method=0, value=0.55)]).mean[:, 0]
     assert before[1] == pytest.approx(before[2])
     assert after[1] < after[2]
 
@@ -55,16 +55,16 @@ def test_a_disappointment_lowers_its_kin() -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.permutations(list(range(4))), st.lists(st.floats(0.2, 0.9), min_size=3, max_size=3))
 def test_the_order_of_candidates_does_not_matter(order: list[int], values: list[float]) -> None:
-    belief = belief_of(ranking(SCORES[:4]), candidates=CANDIDATES[:4])
+    belief = trial_prior(ranking(SCORES[:4]), candidates=CANDIDATES[:4])
     seen = [Observation(candidate=index, method=0, value=value) for index, value in enumerate(values)]
-    plain = posterior(belief, seen)
-    moved = Belief(
+    plain = trial_posterior(belief, seen)
+    moved = TrialPrior(
         candidates=tuple(belief.candidates[index] for index in order),
         mean=belief.mean[order],
         cov=belief.cov[np.ix_(order, order)],
     )
     place = {old: new for new, old in enumerate(order)}
-    again = posterior(moved, [Observation(candidate=place[i], method=0, value=v) for i, v in enumerate(values)])
+    again = trial_posterior(moved, [Observation(candidate=place[i], method=0, value=v) for i, v in enumerate(values)])
     assert np.allclose(again.mean, plain.mean[order])
     assert np.allclose(again.sd, plain.sd[order])
 
@@ -73,7 +73,7 @@ def test_it_is_the_mixture_over_spreads_of_plain_gaussian_conditioning() -> None
     rng = np.random.default_rng(0)
     size, gains, seen = 4, (0.0, 0.03), [(0, 0, 0.7, 0.0), (2, 0, 0.5, 0.02), (2, 1, 0.6, 0.0), (3, 1, 0.8, 0.01)]
     root = rng.normal(size=(size, size))
-    belief = Belief(candidates=tuple("abcd"), mean=rng.normal(size=size), cov=root @ root.T + np.eye(size))
+    belief = TrialPrior(candidates=tuple("abcd"), mean=rng.normal(size=size), cov=root @ root.T + np.eye(size))
     method, arm = np.repeat([0, 1], size), np.tile(np.arange(size), 2)  # of the 8 arms
     same = method[:, None] == method[None]
     places = [m + size * j for m, j, *_ in seen]
@@ -90,12 +90,14 @@ def test_it_is_the_mixture_over_spreads_of_plain_gaussian_conditioning() -> None
         prior = -0.5 * (np.log(abs(s) / POLICY.typical_spread)) ** 2
         away = values - mean[places]
         fit = -0.5 * (away @ np.linalg.solve(observed, away) + np.linalg.slogdet(observed)[1])
-        chances.append(prior + fit + np.log(1 - POLICY.misled if s > 0 else POLICY.misled))
+        chances.append(prior + fit + np.log(1 - POLICY.reversed_order if s > 0 else POLICY.reversed_order))
     weights = np.exp(np.array(chances) - max(chances))
     weights /= weights.sum()
     mean = weights @ np.array(means)
     spread = sum(w * (c + np.outer(m - mean, m - mean)) for w, m, c in zip(weights, means, covs, strict=True))
-    now = posterior(belief, [Observation(candidate=m, method=j, value=v, sd=sd) for m, j, v, sd in seen], gains=gains)
+    now = trial_posterior(
+        belief, [Observation(candidate=m, method=j, value=v, sd=sd) for m, j, v, sd in seen], gains=gains
+    )
     assert np.allclose(now.mean, mean.reshape(2, size).T)
     assert np.allclose(now.cov, [spread[:size, :size], spread[size:, size:]])
 
@@ -132,12 +134,12 @@ def test_fewer_images_promise_less_choice() -> None:
 
 
 def test_belief_refusals() -> None:
-    belief = belief_of(ranking(SCORES), candidates=CANDIDATES)
+    belief = trial_prior(ranking(SCORES), candidates=CANDIDATES)
     with pytest.raises(ValueError, match="may be observed once"):
-        posterior(belief, [Observation(candidate=0, method=0, value=0.5)] * 2)
+        trial_posterior(belief, [Observation(candidate=0, method=0, value=0.5)] * 2)
     with pytest.raises(ValueError, match="must be finite"):
-        posterior(belief, [Observation(candidate=0, method=0, value=float("nan"))])
+        trial_posterior(belief, [Observation(candidate=0, method=0, value=float("nan"))])
     with pytest.raises(ValueError, match="known candidate and method"):
-        posterior(belief, [Observation(candidate=N, method=0, value=0.5)])
+        trial_posterior(belief, [Observation(candidate=N, method=0, value=0.5)])
     with pytest.raises(ValueError, match="distinct"):
-        belief_of(ranking(SCORES), candidates=[CANDIDATES[0], CANDIDATES[0]])
+        trial_prior(ranking(SCORES), candidates=[CANDIDATES[0], CANDIDATES[0]])

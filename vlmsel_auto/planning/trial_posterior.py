@@ -1,4 +1,4 @@
-"""What is believed of every candidate, and how finished trials change it: Gaussian arithmetic on plain arrays.
+"""What is believed of every candidate before and after trials: Gaussian arithmetic on plain arrays.
 
 Model: the best metric that candidate m reaches by method j is
 
@@ -33,7 +33,7 @@ _UNRANKED: Final = (-0.5, 1.5)  # score and standard deviation of candidates tha
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Belief:
+class TrialPrior:
     """Before any trial: M candidates in standard units of the ranking."""
 
     candidates: tuple[str, ...]
@@ -52,7 +52,7 @@ class Observation:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Posterior:
+class TrialPosterior:
     """After some trials: M candidates, J methods, in units of the metric."""
 
     mean: FloatArray  # (M, J)
@@ -72,7 +72,7 @@ def slopes_of(policy: Policy) -> FloatArray:
     return np.concatenate([grid, -grid])
 
 
-def belief_of(ranking: Ranking, *, candidates: Sequence[Candidate]) -> Belief:
+def trial_prior(ranking: Ranking, *, candidates: Sequence[Candidate]) -> TrialPrior:
     """The ranking as a Gaussian over ``candidates``; those it could not rank get a low mean and a wide spread.
 
     Args:
@@ -89,10 +89,10 @@ def belief_of(ranking: Ranking, *, candidates: Sequence[Candidate]) -> Belief:
     score, wide = _UNRANKED
     mean = np.array([lines[name].score if name in lines else score for name in names])
     sd = np.array([max(lines[name].sd, _LEAST_SD) if name in lines else wide for name in names])
-    return Belief(candidates=names, mean=mean, cov=error_correlation(candidates) * np.outer(sd, sd))
+    return TrialPrior(candidates=names, mean=mean, cov=error_correlation(candidates) * np.outer(sd, sd))
 
 
-def _prior(belief: Belief, *, gains: FloatArray, policy: Policy) -> Gaussians:
+def _prior(belief: TrialPrior, *, gains: FloatArray, policy: Policy) -> Gaussians:
     """Over J x M metrics, method by method, for each s."""
     slopes = slopes_of(policy)
     size, count = len(belief.mean), len(gains)
@@ -103,13 +103,13 @@ def _prior(belief: Belief, *, gains: FloatArray, policy: Policy) -> Gaussians:
     return Gaussians(
         mean=slopes[:, None] * np.tile(belief.mean, count) + np.repeat(gains, size) + 0.5,
         cov=(slopes**2)[:, None, None] * own + others,
-        logs=logs + np.log(np.where(slopes > 0, 1 - policy.misled, policy.misled)),
+        logs=logs + np.log(np.where(slopes > 0, 1 - policy.reversed_order, policy.reversed_order)),
     )
 
 
-def posterior(
-    belief: Belief, observations: Sequence[Observation], *, gains: Sequence[float] = (0.0,), policy: Policy = POLICY
-) -> Posterior:
+def trial_posterior(
+    belief: TrialPrior, observations: Sequence[Observation], *, gains: Sequence[float] = (0.0,), policy: Policy = POLICY
+) -> TrialPosterior:
     """Update the belief by what trials reached.
 
     Args:
@@ -143,10 +143,10 @@ def posterior(
     cov = np.einsum("jajb->jab", within)
     cov = cov + np.swapaxes(away * weights[:, None], 1, 2) @ away  # the mixture's moments
     slopes = slopes_of(policy)
-    return Posterior(mean=mean.T, cov=cov, spread=float(weights @ np.abs(slopes)))
+    return TrialPosterior(mean=mean.T, cov=cov, spread=float(weights @ np.abs(slopes)))
 
 
-def expected_improvement(mean: FloatArray, sd: FloatArray, *, best: float) -> FloatArray:
+def expected_improvement(mean: FloatArray, sd: FloatArray, *, best: FloatArray | float) -> FloatArray:
     """E[max(0, y - best)] of y ~ N(mean, sd^2), elementwise (Mockus 1978)."""
     scaled = (mean - best) / np.maximum(sd, 1e-12)
     density = np.exp(-0.5 * scaled**2) / math.sqrt(2 * math.pi)
