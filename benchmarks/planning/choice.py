@@ -6,8 +6,8 @@ RESULT: benchmarks/results/choice.json
 Simulated searches on recorded trials: `next_trial` runs the search, with the ranking learned on
 the other tasks, until as many seconds are spent as ``BUDGET`` fine-tuning trials take. Later trials of an arm
 (candidate, method) are up to a few points worse than its first. Regret is to the best recorded arm, in points: of the
-highest validation (``by validation``), of the highest expectation (`history.expectations`, what the search does), and
-of the best trial that was run (``of the best tried``). Two worlds:
+highest validation (``by validation``), of the highest expectation (`TrialEvidence.expectations`, what the search does),
+and of the best trial that was run (``of the best tried``). Two worlds:
 
 - ``images``: what every arm says of every test image of some tasks, as `tuned_truth.py --images` records it. Some of
   the images are drawn as validation, the others are the truth. ``without soft`` is the expectation from the metric
@@ -39,10 +39,10 @@ from vlmsel_auto.library.places import default_library_path
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.models import candidates as catalogue
 from vlmsel_auto.planning.curves import Curve
-from vlmsel_auto.planning.history import expectations
 from vlmsel_auto.planning.next_trial import next_trial
 from vlmsel_auto.planning.plan import Conditions, make_plan
 from vlmsel_auto.planning.policy import POLICY, Policy
+from vlmsel_auto.planning.trial_evidence import TrialEvidence
 from vlmsel_auto.planning.trials import Left, Tried
 from vlmsel_auto.records import Basis, FloatArray, Interval, RankedCandidate, Ranking, TrialState
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE
@@ -260,7 +260,7 @@ def simulate(world: World, ranking: Ranking, *, images: int, seed: int, policy: 
     truth = dict(enumerate(truths))
     chosen = [
         max(history, key=lambda trial: (by.get(trial.number, -1.0), measured[trial.number])).number
-        for by in (measured, expectations(plan, history), expectations(plan, without), truth)
+        for by in (measured, *(TrialEvidence(plan, trials).expectations() for trials in (history, without)), truth)
     ]
     return (*(100 * (world.best - truths[number]) for number in chosen), float(len(history)))
 

@@ -12,7 +12,6 @@ from helpers.published_world import CANDIDATES as MODELS
 from helpers.published_world import drawn_table
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.planning.curves import Curve
-from vlmsel_auto.planning.history import expectations
 from vlmsel_auto.planning.next_screening import next_screening, screening_values
 from vlmsel_auto.planning.next_trial import NextTrial, next_trial
 from vlmsel_auto.planning.objective import ACCURACY, Cost, Objective, filled, read_objective, summed
@@ -20,6 +19,7 @@ from vlmsel_auto.planning.plan import Conditions, make_plan
 from vlmsel_auto.planning.running_trials import goes_on_at
 from vlmsel_auto.planning.screening_posterior import Screening
 from vlmsel_auto.planning.screening_prior import learn_prior
+from vlmsel_auto.planning.trial_evidence import TrialEvidence
 from vlmsel_auto.planning.trials import Left
 from vlmsel_auto.records import TrialOrigin
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE
@@ -99,7 +99,10 @@ def test_a_plan_orders_by_what_the_objective_leaves():
 
 def test_the_winner_is_who_is_worth_most():
     history = [tried("m0", 0.80, number=0), tried("m1", 0.78, number=1), tried("m2", 0.70, number=2)]
-    plain, made = expectations(plan(), history), expectations(charged({"m0": 0.05}), history)
+    plain, made = (
+        TrialEvidence(plan(), history).expectations(),
+        TrialEvidence(charged({"m0": 0.05}), history).expectations(),
+    )
     assert max(plain, key=plain.__getitem__) == 0
     assert max(made, key=made.__getitem__) == 1
     assert made[0] == pytest.approx(plain[0] - 0.05)

@@ -7,9 +7,9 @@ import pytest
 
 from helpers.planning_world import plan, tried
 from vlmsel_auto.planning.curves import Curve
-from vlmsel_auto.planning.history import observe
 from vlmsel_auto.planning.next_trial import NextTrial, next_trial
 from vlmsel_auto.planning.running_trials import Running, goes_on_at, imagine
+from vlmsel_auto.planning.trial_evidence import TrialEvidence
 from vlmsel_auto.planning.trials import Left
 from vlmsel_auto.records import TrialOrigin, TrialState
 
@@ -27,8 +27,8 @@ def test_with_nothing_running_the_history_is_as_it_was():
 
 
 def test_what_is_imagined_moves_means_little_and_makes_surer():
-    before = observe(plan(), PROBED)
-    after = observe(plan(), imagine(plan(), PROBED, [begun("m1")]))
+    before = TrialEvidence(plan(), PROBED).posterior
+    after = TrialEvidence(plan(), imagine(plan(), PROBED, [begun("m1")])).posterior
     np.testing.assert_allclose(after.mean, before.mean, atol=5e-3)
     assert after.sd[1, -1] < 0.5 * before.sd[1, -1]
     assert (after.sd <= before.sd + 1e-3).all()

@@ -14,8 +14,8 @@ from vlmsel_auto.errors import BudgetError, CandidateError, InputError, TrialUna
 from vlmsel_auto.events import Event, RankingReady, TrialFinished, TrialStarted
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
-from vlmsel_auto.planning.history import updated_ranking
 from vlmsel_auto.planning.next_trial import next_trial
+from vlmsel_auto.planning.trial_evidence import TrialEvidence
 from vlmsel_auto.planning.trials import Left, Tried
 from vlmsel_auto.records import Budget, Candidate, Task, TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.reporting.formatting import spec_text
@@ -246,7 +246,7 @@ def test_every_finished_trial_updates_the_ranking_cheaply(
     history = [tried for each in range(30) for tried in _history(outcome.results, each)]
     begun = time.process_time()
     for _ in range(5):
-        updated_ranking(outcome.plan, ranking(), history)
+        TrialEvidence(outcome.plan, history).updated(ranking())
         next_trial(outcome.plan, history, left=Left(trials=10))
     assert (time.process_time() - begun) / 5 < 0.1
 

@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vlmsel_auto.planning.cost import budget_share, in_time, length, trial_seconds
-from vlmsel_auto.planning.folds import by_settings, folds_of
-from vlmsel_auto.planning.history import expectations, known_ends, measuring_error, observe
+from vlmsel_auto.planning.folds import folds_of
 from vlmsel_auto.planning.method import Method, Trains
 from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.space import DEFAULT, EPOCHS_FACTOR, Point, moved
+from vlmsel_auto.planning.trial_evidence import TrialEvidence
 from vlmsel_auto.planning.trial_posterior import acquisition, worth_of_measuring
 from vlmsel_auto.planning.trials import History, Left, Tried
 from vlmsel_auto.records import TrialOrigin, TrialState
@@ -52,16 +52,14 @@ class Actions:
 
     def __init__(self, plan: Plan, history: History, *, left: Left) -> None:
         self._plan, self._history, self._left = plan, history, left
-        self._now = observe(plan, history)
-        self._expected = expectations(plan, history, now=self._now)
-        self._ends = known_ends(plan, history)
+        self._evidence = TrialEvidence(plan, history)
+        self._expected = self._evidence.expectations()
         self._seconds = trial_seconds(plan, history)
-        self._settings = by_settings(history)
         self._best = max(self._expected.values(), default=-1.0)  # less what the objective takes off
-        self._error = measuring_error(plan, history, folds=plan.folds)
+        self._error = self._evidence.error(folds=plan.folds)
         towers = {each.name for each in plan.methods if each.trains is Trains.TOWER}
         self._towers = {
-            candidate: self._mean(candidate, method) for candidate, method in self._ends if method in towers
+            candidate: self._mean(candidate, method) for candidate, method in self._evidence.ends if method in towers
         }  # candidates that have a tuned tower, and what is believed of it
 
     def of(self, names: Sequence[str]) -> list[Action]:
@@ -74,13 +72,13 @@ class Actions:
 
     def _mean(self, name: str, method: str) -> float:
         row = self._plan.belief.candidates.index(name)
-        return float(self._now.mean[row, self._plan.column(method)]) - self._plan.charge(name)
+        return float(self._evidence.posterior.mean[row, self._plan.column(method)]) - self._plan.charge(name)
 
     def _sd(self, name: str, method: str) -> float:
-        return float(self._now.sd[self._plan.belief.candidates.index(name), self._plan.column(method)])
+        return float(self._evidence.posterior.sd[self._plan.belief.candidates.index(name), self._plan.column(method)])
 
     def _trials(self, name: str, method: Method) -> list[Tried]:
-        return [trial for trial in self._settings if (trial.candidate, trial.method) == (name, method.name)]
+        return [trial for trial in self._evidence.trials if (trial.candidate, trial.method) == (name, method.name)]
 
     def _action(
         self, name: str, method: Method, point: Point | None, *, gain: float, origin: TrialOrigin, why: str
@@ -128,7 +126,7 @@ class Actions:
         if not scored or not rest:
             return []
         rivals = [value for number, value in expected.items() if number != lead.number]
-        error = measuring_error(plan, self._history, folds=rest)
+        error = self._evidence.error(folds=rest)
         choice = 0.0
         if rivals:
             sd = self._sd(name, method.name)
@@ -149,7 +147,7 @@ class Actions:
         if not trials or not method.settings:
             return []
         mean, sd = self._mean(name, method.name), self._sd(name, method.name)
-        reached = mean if (name, method.name) in self._ends else None
+        reached = mean if (name, method.name) in self._evidence.ends else None
         choice = acquisition(mean, sd, best=self._best, reached=reached, tries=len(trials), error=self._error)
         above = max(0.0, choice - self._plan.policy.least_gain)
         point = self._near_best(trials, method)
@@ -159,7 +157,7 @@ class Actions:
     def _near_best(self, trials: Sequence[Tried], method: Method) -> Point | None:
         """A point near the arm's best; None: it is the turn of the study's own sampler."""
         measured = [each for each in trials if each.validation is not None]
-        of_method = sum(each.method == method.name for each in self._settings)
+        of_method = sum(each.method == method.name for each in self._evidence.trials)
         if not measured or (of_method > _STARTUP and len(trials) % 2):
             return None
         best = max(measured, key=lambda each: each.validation or 0.0)

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 from vlmsel_auto.planning.cost import trial_seconds
 from vlmsel_auto.planning.curves import Curve, forecast, goes_on, value_at
-from vlmsel_auto.planning.history import observe
 from vlmsel_auto.planning.next_trial import NextTrial
 from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.soft_metric import weigh
 from vlmsel_auto.planning.space import DEFAULT
+from vlmsel_auto.planning.trial_evidence import TrialEvidence
 from vlmsel_auto.planning.trials import History, Tried
 from vlmsel_auto.records import TrialOrigin, TrialState
 
@@ -30,7 +30,7 @@ class Running:
 
     number: int
     trial: NextTrial
-    curve: Curve | None = None  # so far, on the level of all images (`history.level_folds`); None: no epoch ended yet
+    curve: Curve | None = None  # so far, on the level of all images (`folds.level_folds`); None: no epoch ended yet
 
 
 def imagine(plan: Plan, history: History, running: Sequence[Running]) -> list[Tried]:
@@ -43,7 +43,7 @@ def imagine(plan: Plan, history: History, running: Sequence[Running]) -> list[Tr
     """
     if not running:
         return list(history)
-    mean, seconds = observe(plan, history).mean, trial_seconds(plan, history)
+    mean, seconds = TrialEvidence(plan, history).posterior.mean, trial_seconds(plan, history)
     rows = {name: m for m, name in enumerate(plan.belief.candidates)}
     methods = {each.name for each in plan.methods}
     interrupted = {each.trial.continues for each in running}

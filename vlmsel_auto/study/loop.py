@@ -12,10 +12,10 @@ from typing import cast
 from vlmsel_auto.engines.engine import Done, Failed, Finished, Lost
 from vlmsel_auto.events import Event, Notice, RankingReady, TrialEpoch, TrialStarted
 from vlmsel_auto.planning.curves import RUNGS, rung_of
-from vlmsel_auto.planning.history import believed
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.next_trial import NextTrial, may_be_late, next_trial
 from vlmsel_auto.planning.running_trials import goes_on_at
+from vlmsel_auto.planning.trial_evidence import TrialEvidence
 from vlmsel_auto.planning.trials import History, Left
 from vlmsel_auto.process import is_disk_error
 from vlmsel_auto.records import StoppedBy, TrialOrigin
@@ -87,7 +87,7 @@ def _is_late_zero_shot(search: Search, entry: StudyEntry) -> bool:
 def _predict(search: Search, history: History, trial: NextTrial) -> Prediction:
     """What is believed of a trial that is about to be queued."""
     order, ranking = search.ranking.order, search.updated()
-    end = believed(search.plan, history, (trial.candidate, trial.method))
+    end = TrialEvidence(search.plan, history).of((trial.candidate, trial.method))
     return Prediction(
         rank=order.index(trial.candidate) + 1 if trial.candidate in order else None,
         p_best=next((line.p_best for line in ranking.ranked if line.candidate == trial.candidate), None),

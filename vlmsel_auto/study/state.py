@@ -11,10 +11,10 @@ from vlmsel_auto.events import Sink, TrialFinished
 from vlmsel_auto.planning.cost import trial_seconds
 from vlmsel_auto.planning.curves import Curve
 from vlmsel_auto.planning.folds import fold_ease, level_folds
-from vlmsel_auto.planning.history import expectations, updated_ranking
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.running_trials import Running, imagine
+from vlmsel_auto.planning.trial_evidence import TrialEvidence
 from vlmsel_auto.planning.trials import History, Left, Tried
 from vlmsel_auto.records import Budget, Ranking, TrialOrigin, TrialResult, TrialSpec
 from vlmsel_auto.study.dispatch import Dispatch
@@ -94,7 +94,7 @@ class Search:
 
     def expected(self) -> dict[int, float]:
         """What the complete trials would reach on new images, by number."""
-        return expectations(self.plan, self.history())
+        return TrialEvidence(self.plan, self.history()).expectations()
 
     def leader(self, expected: Mapping[int, float]) -> TrialResult | None:
         """The trial that would be chosen now."""
@@ -112,5 +112,5 @@ class Search:
         """The ranking after the trials so far."""
         results = self.results.all()
         if self._made is None or self._made[0] != results:
-            self._made = results, updated_ranking(self.plan, self.ranking, self.history())
+            self._made = results, TrialEvidence(self.plan, self.history()).updated(self.ranking)
         return self._made[1]
