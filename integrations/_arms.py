@@ -6,15 +6,15 @@ best (`warp`), are taken to be
     y = level + s * (b_candidate * P_candidate + b_setting * P_setting + b_pair * P_pair + e)
 
 with P the past mean split into what the candidates share, what the settings share and what is left; s the spread of
-this task; e ~ N(0, a covariance learned from how past tasks differ from their mean). Three models differ in what the
-past is worth, and are averaged by their evidence after every trial:
+this task; e ~ N(0, a covariance learned from how past tasks differ from their mean). Three components differ in what
+the past is worth, and are averaged by their evidence after every trial:
 
-    past     b ~ N(1, 0.6^2): the past holds, more or less
-    pattern  b ~ N(0, 1^2):   the past's differences matter, but not their sign: it may be reversed, in part or whole
-    vague    b = 0, e: arms of one candidate, and of one setting, resemble each other; nothing else is known
+    past           b ~ N(1, 0.6^2): the past holds, more or less
+    pattern        b ~ N(0, 1^2): the past's differences matter, but not their sign: it may be reversed in part
+    uninformative  b = 0, e: arms of one candidate, and of one setting, resemble each other; nothing else is known
 
 A wrong past therefore loses its weight after a few trials, and a reversed one is used in reverse. How often the past
-holds is itself learned: each past task is explained by the others under each of the three models, and what explains it
+holds is itself learned: each past task is explained by the others under each component, and what explains it
 counts. Empirical Bayes (docs/choices.md).
 """
 
@@ -31,12 +31,12 @@ from vlmsel_auto.planning.trial_posterior import expected_improvement
 from vlmsel_auto.records import FloatArray, IntArray
 
 _TOP = 0.25  # of the spread: differences to the best that are larger than this are compressed
-_VAGUE = 0.02  # share of the vague covariance in the learned one
-_SHARES = (0.45, 0.35, 0.20)  # of the vague variance: same candidate, same setting, the arm's own
+_UNINFORMATIVE = 0.02  # share of the uninformative covariance in the learned one
+_SHARES = (0.45, 0.35, 0.20)  # of the uninformative variance: same candidate, same setting, the arm's own
 _SPREADS = np.geomspace(0.25, 2.5, 5)  # s: spread of the new task against a typical past one
 _SPREAD_LOG_SD = 0.7
 _SLOPE_SDS = (0.6, 1.0)  # of b under `past` and `pattern`
-_WEIGHTS = (0.70, 0.15, 0.15)  # of past, pattern and vague before any past task is known
+_WEIGHTS = (0.70, 0.15, 0.15)  # of past, pattern and uninformative before any past task is known
 _WEIGHED = 4.0  # past tasks that these count for
 _LEAST = 1e-3  # eigenvalue of a correlation matrix
 _LEVEL = 10.0  # standard deviation of the new task's level, in spreads: unknown
@@ -50,10 +50,10 @@ class ArmBelief:
     mean: FloatArray  # (A,) learned, centred
     parts: FloatArray  # (3, A) of the mean: what candidates share, what settings share, what is left
     cov: FloatArray  # (A, A) learned, of one task about the mean
-    vague: FloatArray  # (A, A) of the model that knows only the arms' structure
+    uninformative: FloatArray  # (A, A) of the model that knows only the arms' structure
     spread: float  # typical standard deviation over arms within a task, of warped values
     top: float  # scale of `warp`, in units of the objective
-    weights: tuple[float, float, float] = _WEIGHTS  # of past, pattern and vague on a new task
+    weights: tuple[float, float, float] = _WEIGHTS  # of past, pattern and uninformative on a new task
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -158,8 +158,8 @@ def _weights(values: FloatArray, *, candidates: IntArray, settings: IntArray) ->
         arms = np.flatnonzero(~np.isnan(values[place]))
         now = posterior_arms(belief, tried=arms.tolist(), values=values[place, arms].tolist())
         counts += (now.trust, now.pattern, 1 - now.trust - now.pattern)
-    past, pattern, vague = (counts / counts.sum()).tolist()
-    return past, pattern, vague
+    past, pattern, uninformative = (counts / counts.sum()).tolist()
+    return past, pattern, uninformative
 
 
 def _learned(values: FloatArray, *, candidates: IntArray, settings: IntArray) -> ArmBelief:
@@ -175,26 +175,27 @@ def _learned(values: FloatArray, *, candidates: IntArray, settings: IntArray) ->
     pairs = known.astype(np.float64).T @ known.astype(np.float64)
     sample = (away.T @ away) / (pairs + 1.0)
     by_candidate, by_setting, own = _SHARES
-    vague = spread**2 * (by_candidate * _same(candidates) + by_setting * _same(settings) + own * np.eye(len(mean)))
+    structure = by_candidate * _same(candidates) + by_setting * _same(settings) + own * np.eye(len(mean))
+    uninformative = spread**2 * structure
     cov = _product(sample, candidates=candidates, settings=settings, floor=1e-4 * spread)
     return ArmBelief(
         mean=mean,
         parts=_split(mean, candidates=candidates, settings=settings),
-        cov=cov + _VAGUE * vague,
-        vague=vague,
+        cov=cov + _UNINFORMATIVE * uninformative,
+        uninformative=uninformative,
         spread=spread,
         top=top,
     )
 
 
 def _prior(belief: ArmBelief) -> Gaussians:
-    """Past, pattern and vague for each of the spreads."""
+    """Past, pattern and uninformative for each of the spreads."""
     slopes = belief.parts.T @ belief.parts
     past, pattern = (belief.cov + sd**2 * slopes for sd in _SLOPE_SDS)
     level = (_LEVEL * belief.spread) ** 2
     zero = np.zeros_like(belief.mean)
     means = [each for s in _SPREADS for each in (s * belief.mean, zero, zero)]
-    covs = [s**2 * each + level for s in _SPREADS for each in (past, pattern, belief.vague)]
+    covs = [s**2 * each + level for s in _SPREADS for each in (past, pattern, belief.uninformative)]
     logs = [-0.5 * (math.log(s) / _SPREAD_LOG_SD) ** 2 + math.log(w) for s in _SPREADS for w in belief.weights]
     return Gaussians(mean=np.stack(means), cov=np.stack(covs), logs=np.array(logs))
 

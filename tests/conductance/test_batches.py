@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmsel_auto.conductance.batches import Batches, even
+from vlmsel_auto.conductance.batches import BatchSizes, even
 from vlmsel_auto.conductance.blocks import Layout
 from vlmsel_auto.conductance.footprint import Footprint
 
@@ -9,7 +9,7 @@ from vlmsel_auto.conductance.footprint import Footprint
 def _batches(budget, graph, blocks, passes=None):
     layouts = (Layout(rows="first", channels=1),) * len(blocks)
     foot = Footprint(graph_bytes=graph, block_bytes=tuple(blocks), layouts=layouts, shapes=((4,),) * len(blocks))
-    return Batches(foot=foot, budget=budget, passes=passes)
+    return BatchSizes(foot=foot, budget=budget, passes=passes)
 
 
 SIZES = st.lists(st.integers(1, 10**6), min_size=1, max_size=12)

@@ -30,5 +30,5 @@ def best_seen(known: ScreeningPrior, screenings: list[Screening], policy: Screen
 
 
 KNOWN = learn_prior(drawn_table())
-PLAIN = ScreeningPolicy(cover_every=0, p_reversed=0.0, p_vague=0.0, spreads=(1.0,))  # one Gaussian
+PLAIN = ScreeningPolicy(cover_every=0, p_reversed=0.0, p_uninformative=0.0, spreads=(1.0,))  # one Gaussian
 LEVEL_SD = PLAIN.level_width * KNOWN.level_sd

@@ -47,7 +47,7 @@ def test_learned_covariance_is_positive_and_symmetric() -> None:
     belief = learned(past())
     np.testing.assert_allclose(belief.cov, belief.cov.T)
     assert np.linalg.eigvalsh(belief.cov).min() > 0
-    assert np.linalg.eigvalsh(belief.vague).min() > 0
+    assert np.linalg.eigvalsh(belief.uninformative).min() > 0
 
 
 def test_posterior_is_the_evidence_weighted_mean_of_gaussian_posteriors() -> None:
@@ -62,7 +62,7 @@ def test_posterior_is_the_evidence_weighted_mean_of_gaussian_posteriors() -> Non
         for model, weight in enumerate(belief.weights):
             mean = s * belief.mean if model == 0 else np.zeros(M * J)
             slope = (*arms._SLOPE_SDS, 0.0)[model] ** 2 * belief.parts.T @ belief.parts
-            cov = s**2 * (belief.vague if model == 2 else belief.cov + slope) + level
+            cov = s**2 * (belief.uninformative if model == 2 else belief.cov + slope) + level
             seen = cov[np.ix_(tried, tried)] + noise
             gain = cov[:, tried] @ np.linalg.inv(seen)
             means.append(centre + mean + gain @ (warped - centre - mean[tried]))

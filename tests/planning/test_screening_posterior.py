@@ -44,7 +44,7 @@ def test_one_component_and_spread_is_gaussian_process_regression():
 
 
 def test_components_and_spreads_are_weighed_by_their_likelihoods():
-    policy = ScreeningPolicy(cover_every=0, p_reversed=0.2, p_vague=0.3, spreads=(0.5, 2.0), spread_log_sd=0.7)
+    policy = ScreeningPolicy(cover_every=0, p_reversed=0.2, p_uninformative=0.3, spreads=(0.5, 2.0), spread_log_sd=0.7)
     screenings = [look(0, 0.45), look(11, 0.6), look(4, 0.5)]
     rows = [each.candidate for each in screenings]
     values, noise = [each.accuracy for each in screenings], np.diag([each.sd**2 for each in screenings])
@@ -61,7 +61,7 @@ def test_components_and_spreads_are_weighed_by_their_likelihoods():
             density = stats.multivariate_normal(KNOWN.level + spread * mean[rows], kernel[np.ix_(rows, rows)] + noise)
             weights[place] += share * stats.norm.pdf(np.log(spread), scale=0.7) * density.pdf(values)
     found = screening_posterior(KNOWN, screenings, policy=policy)
-    np.testing.assert_allclose([found.p_published, found.p_reversed, found.p_vague], weights / weights.sum())
+    np.testing.assert_allclose([found.p_published, found.p_reversed, found.p_uninformative], weights / weights.sum())
 
 
 @settings(max_examples=25, deadline=None)
@@ -89,7 +89,7 @@ def test_a_disappointment_lowers_its_family_most():
     "settings_",
     [
         {"p_reversed": -0.1},
-        {"p_reversed": 0.5, "p_vague": 0.5},
+        {"p_reversed": 0.5, "p_uninformative": 0.5},
         {"spreads": ()},
         {"spreads": (0.0, 1.0)},
         {"level_width": 0.0},

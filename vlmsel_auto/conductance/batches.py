@@ -23,7 +23,7 @@ def even(count: int, most: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batches:
+class BatchSizes:
     """Sizes of batches for one tower. Half of the budget is for the passes, half for h and dF/dh that are kept."""
 
     foot: Footprint
@@ -82,5 +82,5 @@ def memory_budget(device: torch.device) -> int:
 
 
 def enough_for_passes(device: torch.device) -> int | None:
-    """`Batches.passes`: on CPUs larger passes are no faster."""
+    """`BatchSizes.passes`: on CPUs larger passes are no faster."""
     return _CPU_PASSES if device.type == "cpu" else None

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vlmsel_auto.conductance.batches import RUNNING, Batches, enough_for_passes, even
+from vlmsel_auto.conductance.batches import RUNNING, BatchSizes, enough_for_passes, even
 from vlmsel_auto.conductance.blocks import to_rows
 from vlmsel_auto.conductance.contraction import (
     Part,
@@ -181,8 +181,8 @@ class PathIntegral:
     # memory
 
     @property
-    def _batches(self) -> Batches:
-        return Batches(foot=self.foot, budget=self.budget, passes=enough_for_passes(self.images.device))
+    def _batches(self) -> BatchSizes:
+        return BatchSizes(foot=self.foot, budget=self.budget, passes=enough_for_passes(self.images.device))
 
     def _images_at_once(self, rung: int, *, fresh: bool) -> int:
         count = len(self.rules[rung].points)

@@ -9,9 +9,9 @@ spread of the new task integrated out:
 The level's prior is that of the published data sets, widened; s is taken by its posterior on a grid. Three components
 are weighed by their evidence after every screening (`reversed_order` of `planning.policy` is the same thought):
 
-    published  z as above
-    reversed   z ~ N(-mean, cov): the table has the order the wrong way round
-    vague      z ~ N(0, v I): the table tells nothing of this task
+    published      z as above
+    reversed       z ~ N(-mean, cov): the table has the order the wrong way round
+    uninformative  z ~ N(0, v I): the table tells nothing of this task
 """
 
 from __future__ import annotations
@@ -34,14 +34,12 @@ class ScreeningPolicy:
 
     cover_every: int = 2  # each such screening is the portfolio's; 0: none
     p_reversed: float = 0.015
-    p_vague: float = 0.03
+    p_uninformative: float = 0.03
     spreads: tuple[float, ...] = (0.4, 0.63, 1.0, 1.6, 2.5)  # grid of s
     spread_log_sd: float = 0.7  # of s around 1
     level_width: float = 1.5  # of the new task's level, in standard deviations between published data sets
     cost_power: float = 0.5  # values are divided by this power of the costs; 1: plain gain per cost
-    realised: float = (
-        0.25  # share of a value that comes out, for stopping: screenings err, and the next might gain the same
-    )
+    realised: float = 0.25  # share of a value that comes out, for stopping: the next might gain the same
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -49,8 +47,10 @@ class ScreeningPolicy:
         Raises:
             ValueError: a probability, a width, a spread or a count out of range.
         """
-        if min(self.p_reversed, self.p_vague) < 0 or self.p_reversed + self.p_vague >= 1:
-            raise ValueError(f"p_reversed and p_vague must be probabilities that leave one over, but got {self!r}")
+        if min(self.p_reversed, self.p_uninformative) < 0 or self.p_reversed + self.p_uninformative >= 1:
+            raise ValueError(
+                f"p_reversed and p_uninformative must be probabilities that leave one over, but got {self!r}"
+            )
         if not self.spreads or min(*self.spreads, self.spread_log_sd, self.level_width) <= 0:
             raise ValueError(f"spreads and widths must be positive, but got {self!r}")
         if min(self.cover_every, self.cost_power, self.realised) < 0:
@@ -77,7 +77,7 @@ class ScreeningPosterior:
     sd: FloatArray  # (M,); before the first screening most of it is the level's
     p_published: float  # probability of each component
     p_reversed: float
-    p_vague: float
+    p_uninformative: float
 
 
 def check_screenings(prior: ScreeningPrior, screenings: Sequence[Screening]) -> None:
@@ -114,7 +114,7 @@ def mixture(prior: ScreeningPrior, screenings: Sequence[Screening], policy: Scre
     covs = np.stack([prior.cov, prior.cov, variance * np.eye(size)])
     spreads = np.array(policy.spreads)
     with np.errstate(divide="ignore"):  # a component may have no share
-        shares = np.log([1 - policy.p_reversed - policy.p_vague, policy.p_reversed, policy.p_vague])
+        shares = np.log([1 - policy.p_reversed - policy.p_uninformative, policy.p_reversed, policy.p_uninformative])
     logs = shares[:, None] - 0.5 * (np.log(spreads) / policy.spread_log_sd) ** 2
     every = Gaussians(
         mean=prior.level + (spreads[:, None] * means[:, None]).reshape(-1, size),
@@ -144,11 +144,11 @@ def screening_posterior(
     """
     check_screenings(prior, screenings)
     found = mixture(prior, screenings, policy)
-    published, turned, vague = found.weights.reshape(-1, len(policy.spreads)).sum(axis=1).tolist()
+    published, turned, uninformative = found.weights.reshape(-1, len(policy.spreads)).sum(axis=1).tolist()
     return ScreeningPosterior(
         mean=found.mixture_mean,
         sd=np.sqrt(found.mixture_variance),
         p_published=published,
         p_reversed=turned,
-        p_vague=vague,
+        p_uninformative=uninformative,
     )

@@ -72,7 +72,7 @@ def candidate_effect(residual: FloatArray, similarity: FloatArray, *, shrink: fl
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Rows:
+class _Standardised:
     """Standardised training data."""
 
     x: FloatArray  # (M, S, W, P)
@@ -83,14 +83,14 @@ class _Rows:
 
 def _rows(
     signals: Mapping[str, FloatArray], truth: FloatArray, reliability: FloatArray, names: list[str], tasks: IntArray
-) -> _Rows:
+) -> _Standardised:
     known = np.isfinite(truth)
     draws = max([values.shape[2] for values in signals.values() if values.ndim > truth.ndim], default=1)
     x = np.zeros((len(truth), len(tasks), draws, len(names)))
     for p, name in enumerate(names):
         values = _all_draws(signals[name]) if signals[name].ndim > truth.ndim else signals[name][:, :, None]
         x[..., p] = standardise(np.where(known[:, :, None], values, np.nan))[:, tasks]
-    return _Rows(x=x, y=standardise(truth)[:, tasks], known=known[:, tasks], reliability=reliability[tasks])
+    return _Standardised(x=x, y=standardise(truth)[:, tasks], known=known[:, tasks], reliability=reliability[tasks])
 
 
 def _all_draws(values: FloatArray) -> FloatArray:
@@ -103,7 +103,7 @@ def _all_draws(values: FloatArray) -> FloatArray:
     return np.where(drawn, values, first)
 
 
-def _residual(rows: _Rows, weights: FloatArray) -> FloatArray:
+def _residual(rows: _Standardised, weights: FloatArray) -> FloatArray:
     """Truth minus trend (M, S), mean over draws."""
     return np.where(rows.known, rows.y - (rows.x @ weights).mean(axis=2), np.nan)
 
@@ -116,7 +116,7 @@ class _LeftOut:
     gains: FloatArray  # (S,) NDCG@5, NaN where nearly all candidates are equal
 
 
-def _left_out(rows: _Rows, fits: list[FloatArray], similarity: FloatArray, shrink: float) -> _LeftOut:
+def _left_out(rows: _Standardised, fits: list[FloatArray], similarity: FloatArray, shrink: float) -> _LeftOut:
     """Score each task by the fit without it."""
     n_tasks, draws = rows.x.shape[1:3]
     squares, gains = 0.0, []
@@ -139,7 +139,7 @@ class _Ridge:
     counts: FloatArray  # (S,) rows
 
     @staticmethod
-    def of(rows: _Rows) -> _Ridge:
+    def of(rows: _Standardised) -> _Ridge:
         draws = rows.x.shape[2]
         return _Ridge(
             grams=np.einsum("mswp,mswq,s->spq", rows.x, rows.x, rows.reliability) / draws,
@@ -163,7 +163,7 @@ class _Ridge:
         return [self.weights(penalty, without=s) for s in range(len(self.counts))]
 
 
-def _chosen_penalty(rows: _Rows, ridge: _Ridge) -> float:
+def _chosen_penalty(rows: _Standardised, ridge: _Ridge) -> float:
     """The `_strongest` penalty by the trend's errors on tasks left out."""
     tasks = len(ridge.counts)
     if tasks < _ENOUGH_TASKS or not ridge.moments.size:
@@ -172,7 +172,7 @@ def _chosen_penalty(rows: _Rows, ridge: _Ridge) -> float:
     return _strongest(errors, np.full(tasks, 1.0 / tasks))
 
 
-def _trend_errors(rows: _Rows, fits: list[FloatArray]) -> FloatArray:
+def _trend_errors(rows: _Standardised, fits: list[FloatArray]) -> FloatArray:
     """Mean squared errors (S,) of the trend on tasks that the fit had not seen, over candidates and draws."""
     found = []
     for s, weights in enumerate(fits):
