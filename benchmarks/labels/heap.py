@@ -16,7 +16,6 @@ as pip does when it installs.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import os
@@ -38,6 +37,7 @@ import psutil
 import pyarrow.parquet
 from PIL import Image
 
+from benchmarks.common import command_line, write_json
 from benchmarks.search.first_time import processor_seconds
 
 _IMAGES: Final = 50_000
@@ -133,12 +133,11 @@ def _memory(process: psutil.Process) -> int:
 
 def main() -> None:
     """Make the heap, run the commands, print a table; the last line is one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("tasks", type=Path, help="folder of tasks, each with images.parquet")
     parser.add_argument("--images", type=int, default=_IMAGES, help="files; default: %(default)s")
     parser.add_argument("--only", action="append", choices=tuple(_VERBS), help="default: all, in this order")
     parser.add_argument("--heap", type=Path, help="folder for the files, kept for the next time; default: none is kept")
-    parser.add_argument("--write", type=Path, help="JSON file to write")
     told = parser.parse_args()
     found = []
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -158,8 +157,7 @@ def main() -> None:
     machine = {"name": platform.machine(), "cores": len(os.sched_getaffinity(0)), "torch": version("torch")}
     machine["threads"] = os.environ.get("OMP_NUM_THREADS", "as many as cores")
     record = {"machine": machine, "files": told.images, "commands": [asdict(each) for each in found]}
-    if told.write is not None:
-        told.write.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    write_json(told.write, record)
     print(json.dumps(record))
 
 

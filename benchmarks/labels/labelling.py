@@ -28,7 +28,6 @@ first, half of the heap being asked for and half tested on.
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
@@ -42,7 +41,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
-from benchmarks.common import change
+from benchmarks.common import change, command_line, folders, print_head, print_row, write_json
 from benchmarks.labels.labelling_heaps import (
     Heap,
     chances_table,
@@ -110,7 +109,8 @@ _WAYS: Final[tuple[_Way, ...]] = ("chance", "information", "cover")
 
 def heads_table(heaps: Sequence[Heap]) -> list[dict[str, object]]:
     """Accuracy of a head that learns from 1, 2, 4 labels a class; tasks of at most 12 classes."""
-    print("\n| asked | " + " | ".join(f"{count} a class" for count in _A_CLASS) + " |\n|---" + "|---" * 3 + "|")
+    print()
+    print_head("asked", *(f"{count} a class" for count in _A_CLASS))
     rows: list[dict[str, object]] = []
     few = [one for one in heaps if one.votes.shape[2] <= _MOST_CLASSES]
     found = {way: np.array([_heads(one, way) for one in few]) for way in _WAYS}
@@ -120,7 +120,7 @@ def heads_table(heaps: Sequence[Heap]) -> list[dict[str, object]]:
             gain = change(100 * (accuracies[:, c] - found["chance"][:, c]), digits=1)
             row[f"{count} a class"] = [round(100 * float(accuracies[:, c].mean()), 1), *gain]
         rows.append(row)
-        print("| " + " | ".join(str(cell) for cell in row.values()) + " |", flush=True)
+        print_row(*row.values())
     return rows
 
 
@@ -270,8 +270,8 @@ def asking_table(played: Mapping[str, Played]) -> list[dict[str, object]]:
     against = [name for name in (COUNTED, CODA) if name in played]
     heads = ["strategy", "tasks", "labels needed", "median", f"tasks within {_FEW}"]
     heads += [f"up to {_RECORDED}", *(f"minus {name}" for name in against)]
-    print("\n| " + " | ".join([*heads, *(f"loss at {count}" for count in _SHOWN)]) + " |")
-    print("|---" * (len(heads) + len(_SHOWN)) + "|")
+    print()
+    print_head(*heads, *(f"loss at {count}" for count in _SHOWN))
     rows: list[dict[str, object]] = []
     for name, one in played.items():
         there = np.isfinite(one.counts)
@@ -288,7 +288,7 @@ def asking_table(played: Mapping[str, Played]) -> list[dict[str, object]]:
             row[f"minus {other}"] = change(gain[np.isfinite(gain)], digits=1)
         row |= {f"loss at {count}": round(100 * one.lost_after(count), 2) for count in _SHOWN}
         rows.append(row)
-        print("| " + " | ".join(str(cell) for cell in row.values()) + " |", flush=True)
+        print_row(*row.values())
     return rows
 
 
@@ -304,14 +304,14 @@ def parts_table(heaps: Sequence[Heap]) -> list[dict[str, object]]:
     }
     means = {name: np.array([np.mean(each) for each in of_tasks]) for name, of_tasks in counts.items()}
     rows: list[dict[str, object]] = []
-    print("\n| strategy, four parts of each heap | labels needed | minus counting | minus a third of counting |")
-    print("|---|---|---|---|")
+    print()
+    print_head("strategy, four parts of each heap", "labels needed", "minus counting", "minus a third of counting")
     for name, each in means.items():
         row: dict[str, object] = {"strategy": name, "labels": round(float(each.mean()), 1)}
         row["minus counting"] = change(each - means[COUNTED], digits=1)
         row["minus a third of counting"] = change(each - means[COUNTED] / 3, digits=1)
         rows.append(row)
-        print("| " + " | ".join(str(cell) for cell in row.values()) + " |", flush=True)
+        print_row(*row.values())
     return rows
 
 
@@ -319,7 +319,8 @@ def seconds_table() -> list[dict[str, object]]:
     """Seconds from one answer to the next question: 20 candidates, 1,000 drawn images, 50 of them labelled."""
     rng = np.random.default_rng(0)
     rows: list[dict[str, object]] = []
-    print("\n| classes | seconds a question |\n|---|---|")
+    print()
+    print_head("classes", "seconds a question")
     for classes in (10, 50):
         votes = rng.normal(size=(20, 1_000, classes))
         prior = prior_weights(np.full(20, 0.05), np.eye(20))
@@ -331,26 +332,22 @@ def seconds_table() -> list[dict[str, object]]:
             believe(votes, prior=prior, labels=labels)
             taken.append(time.perf_counter() - began)
         rows.append({"classes": classes, "seconds": round(min(taken), 3)})
-        print(f"| {classes} | {min(taken):.3f} |", flush=True)
+        print_row(classes, f"{min(taken):.3f}")
     return rows
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("tasks", type=Path, nargs="?", help="folder of task folders")
     parser.add_argument("--cache", type=Path, default=default_cache_dir() / "labelling")
     parser.add_argument("--coda", type=Path, help="JSON of what CODA named")
     parser.add_argument("--predictions", type=Path, help="write what CODA needs to this folder")
-    parser.add_argument("--write", type=Path, help="JSON of all rows")
     args = parser.parse_args()
     torch.set_num_threads(1)
     candidates, library = mini_zoo(), default_library()
     with tempfile.TemporaryDirectory() as scratch:
-        if args.tasks is None:
-            paths = [write_digits(Path(scratch)).task]
-        else:
-            paths = sorted(each for each in args.tasks.iterdir() if each.is_dir())
+        paths = [write_digits(Path(scratch)).task] if args.tasks is None else folders(args.tasks)
         heaps = [heap(each, library, candidates, cache=args.cache) for each in paths]
     if args.predictions is not None:
         args.predictions.mkdir(parents=True, exist_ok=True)
@@ -375,8 +372,7 @@ def main() -> None:
             "speed": seconds_table(),
             "heads": heads_table(heaps),
         }
-    if args.write is not None:
-        args.write.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    write_json(args.write, content)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from benchmarks.common import print_head, print_row
 from benchmarks.labels.without_labels import measurement, others
 from vlmsel_auto.cache import Store
 from vlmsel_auto.library.records import Library
@@ -42,7 +43,8 @@ def expected_table(ours: Sequence[Try]) -> list[dict[str, object]]:
     said, true = np.array(pairs).T
     place = np.digitize(said, _LOSSES) - 1
     rows: list[dict[str, object]] = []
-    print("\n| expected loss, points | cases | mean expected | mean true |\n|---|---|---|---|")
+    print()
+    print_head("expected loss, points", "cases", "mean expected", "mean true")
     for b in range(len(_LOSSES) - 1):
         within = place == b
         if not within.any():
@@ -54,7 +56,7 @@ def expected_table(ours: Sequence[Try]) -> list[dict[str, object]]:
             "mean true": round(100 * float(true[within].mean()), 2),
         }
         rows.append(row)
-        print("| " + " | ".join(str(cell) for cell in row.values()) + " |", flush=True)
+        print_row(*row.values())
     return rows
 
 
@@ -67,8 +69,10 @@ def stopping_table(ours: Sequence[Try], counting: Sequence[Sequence[Try]], *, ne
         near: accuracy within which a candidate counts as the best.
     """
     rows: list[dict[str, object]] = []
-    print("\n| stop below | labels, mean | median | true loss | tasks within a point | counting: fixed | stopped |")
-    print("|---|---|---|---|---|---|---|")
+    print()
+    print_head(
+        "stop below", "labels, mean", "median", "true loss", "tasks within a point", "counting: fixed", "stopped"
+    )
     for bound in _STOPS:
         stops, true = np.array([_stopped(one, bound) for one in ours]).T
         row: dict[str, object] = {
@@ -81,7 +85,7 @@ def stopping_table(ours: Sequence[Try], counting: Sequence[Sequence[Try]], *, ne
             "counting needs, stopped likewise": _stopped_likewise(float(true.mean()), counting),
         }
         rows.append(row)
-        print("| " + " | ".join(str(cell) for cell in row.values()) + " |", flush=True)
+        print_row(*row.values())
     return rows
 
 
@@ -114,7 +118,8 @@ def _stopped_likewise(loss: float, tries: Sequence[Sequence[Try]]) -> float | No
 def chances_table(heaps: Sequence[Heap], beliefs: Sequence[Mapping[int, Belief]]) -> list[dict[str, object]]:
     """Predicted P(best) in bins against how often it came true; of several best ones each is a part of one."""
     rows: list[dict[str, object]] = []
-    print("\n| labels | P(best) | candidates | mean P(best) | was best |\n|---|---|---|---|---|")
+    print()
+    print_head("labels", "P(best)", "candidates", "mean P(best)", "was best")
     for count in (0, 5, 20, 60):
         p = np.concatenate([each[count].p_best for each in beliefs])
         best = [one.right.mean(axis=1) >= one.right.mean(axis=1).max() - 1e-9 for one in heaps]
@@ -130,7 +135,7 @@ def chances_table(heaps: Sequence[Heap], beliefs: Sequence[Mapping[int, Belief]]
                 "true": round(float(true[within].mean()), 3),
             }
             rows.append(row)
-            print("| " + " | ".join(str(cell) for cell in row.values()) + " |", flush=True)
+            print_row(*row.values())
     return rows
 
 
@@ -146,9 +151,10 @@ def order_table(heaps: Sequence[Heap], beliefs: Sequence[Mapping[int, Belief]]) 
     for count in (0, 5, 10, 20, 60):
         now = [each[count].accuracy for each in beliefs]
         found[f"belief, {count} labels"] = agreement(now)
-    print("\n| order by | NDCG@5 | tau-b |\n|---|---|---|")
+    print()
+    print_head("order by", "NDCG@5", "tau-b")
     for name, (gain, tau) in found.items():
-        print(f"| {name} | {gain:.3f} | {tau:.3f} |", flush=True)
+        print_row(name, f"{gain:.3f}", f"{tau:.3f}")
     return [{"order": name, "ndcg5": gain, "tau_b": tau} for name, (gain, tau) in found.items()]
 
 

@@ -22,7 +22,6 @@ test images are thinned out so that the rarest class is a tenth as frequent as t
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +32,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.common import change
+from benchmarks.common import change, command_line, folders, print_head, print_row, told_change, write_json
 from benchmarks.labels.without_labels_adapt import Views, log_loss, methods, pooled
 from vlmsel_auto.cache import Store, default_cache_dir
 from vlmsel_auto.library.places import default_library
@@ -205,14 +204,14 @@ def table(title: str, rows: Mapping[str, FloatArray]) -> list[dict[str, object]]
     """Print one setting; ``rows`` are accuracies (tasks,)."""
     best, pool = rows["best in hindsight"], rows["pool"]
     print(f"\n{title}: {len(best)} tasks\n")
-    print("| model | accuracy | minus best in hindsight, points, 95 % | minus pool, points, 95 % | above the best on |")
-    print("|---|---|---|---|---|")
+    against = {"best in hindsight": best, "pool": pool}
+    print_head("model", "accuracy", *(f"minus {each}, points, 95 %" for each in against), "above the best on")
     content: list[dict[str, object]] = []
     for name, values in rows.items():
-        cells = [change(100 * (values - against), digits=2) for against in (best, pool)]
-        shown = [f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" for mean, low, high in cells]
+        gaps = [100 * (values - each) for each in against.values()]
+        cells = [change(each, digits=2) for each in gaps]
         above = int((values > best).sum())
-        print(f"| {name} | {100 * values.mean():.1f} | {shown[0]} | {shown[1]} | {above} |", flush=True)
+        print_row(name, f"{100 * values.mean():.1f}", *(told_change(each, digits=1) for each in gaps), above)
         content.append(
             {"model": name, "accuracy": round(float(values.mean()), 4), "minus_best": cells[0], "minus_pool": cells[1],
              "above_best": above, "tasks": len(best)}
@@ -220,33 +219,18 @@ def table(title: str, rows: Mapping[str, FloatArray]) -> list[dict[str, object]]
     return content
 
 
-def command_line(about: str | None, *, quick: str | None) -> argparse.ArgumentParser:
-    """What scripts on whole splits are told; ``quick``: what --quick leaves; None: they have no short form."""
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", type=Path, help="folder of task folders")
-    parser.add_argument("--cache", type=Path, default=default_cache_dir() / "without-labels")
-    parser.add_argument("--write", type=Path, help="JSON of all rows")
-    if quick is not None:
-        parser.add_argument("--quick", action="store_true", help=quick)
-    return parser
-
-
-def task_paths(folder: Path, library: Library, *, quick: bool = False) -> list[Path]:
-    """Folders of the library's tasks, or of every fifth."""
-    found = sorted(each for each in folder.iterdir() if each.is_dir() and each.name in library.task_names)
-    return found[::5] if quick else found
-
-
 def main() -> None:
     """Command line."""
     parser = command_line(__doc__, quick="six tasks, own templates")
+    parser.add_argument("tasks", type=Path, help="folder of task folders")
+    parser.add_argument("--cache", type=Path, default=default_cache_dir() / "without-labels")
     parser.add_argument(
         "--images", type=int, default=UNLABELLED, help="unlabelled ones of a task; default: %(default)s"
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
     candidates, library = mini_zoo(), default_library()
-    paths = task_paths(args.tasks, library, quick=args.quick)
+    paths = [each for each in folders(args.tasks) if each.name in library.task_names][:: 5 if args.quick else 1]
     load = partial(scene, candidates=candidates, cache=args.cache, images=args.images)
     own = [load(each, templates=None) for each in paths]
     settings = {"own templates": own}
@@ -263,8 +247,7 @@ def main() -> None:
         content[title] = {"rows": lines, "log_loss": losses}
         shipped[title] = {str(line["model"]): line["accuracy"] for line in lines[:3]}
         print("log loss, nats:", json.dumps(losses))
-    if args.write is not None:
-        args.write.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    write_json(args.write, content)
     print(json.dumps({"without_labels": shipped}))
 
 

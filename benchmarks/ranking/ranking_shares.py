@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import command_line
+from benchmarks.common import command_line, print_head, print_row
 from vlmsel_auto.ranking.agreement import RESAMPLES
 from vlmsel_auto.records import FloatArray
 
@@ -79,7 +79,7 @@ def main() -> None:
     parser = command_line(__doc__, write=False)
     parser.parse_args()
     found = {title: column(RESULTS / name) for title, name in COLUMNS.items()}
-    print(f"| ranking | {' | '.join(found)} |\n|---{'|---' * len(found)}|")
+    print_head("ranking", *found)
     for row in ROWS:
         cells = []
         for each in found.values():
@@ -87,7 +87,7 @@ def main() -> None:
             mean, low, high = (100 * value for value in cell.share)
             reached = f"NDCG@5 {cell.ndcg5:.3f}" if row == CEILING else f"{mean:.0f} % [{low:.0f}, {high:.0f}]"
             cells.append(f"{reached}; {cell.top1_loss:.1f}")
-        print(f"| {row} | {' | '.join(cells)} |")
+        print_row(row, *cells)
     print(json.dumps({title: {row: asdict(cell) for row, cell in each.items()} for title, each in found.items()}))
 
 

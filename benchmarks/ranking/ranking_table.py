@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from benchmarks.common import print_head, print_row, told_change
 from vlmsel_auto.ranking.agreement import mean_interval, ndcg, tau_b, top_k_loss
 from vlmsel_auto.records import FloatArray
 
@@ -41,16 +42,16 @@ def print_table(
         against: the row that gains are told against.
         bounds: rows that are no rankings: not among those that the last row chooses from.
     """
-    print(f"\n{title}\n\n| form | NDCG@5 | tau-b | top-1 loss | top-5 loss | NDCG@5 minus {against}, 95 % |")
-    print("|---|---|---|---|---|---|")
+    print(f"\n{title}\n")
+    print_head("form", "NDCG@5", "tau-b", "top-1 loss", "top-5 loss", f"NDCG@5 minus {against}, 95 %")
     every = {**found, CHOSEN: chosen_elsewhere({name: one for name, one in found.items() if name not in bounds})}
     rows: list[dict[str, object]] = []
     for name, one in every.items():
         gains = one[:, 0] - found[against][:, 0]
         over = mean_interval(gains, seed=0)
         mean = one.mean(axis=0)
-        told = "" if name == against else f"{gains.mean():+.3f} [{over.low:+.3f}, {over.high:+.3f}]"
-        print(f"| {name} | {mean[0]:.3f} | {mean[1]:.3f} | {mean[2]:.2f} | {mean[3]:.2f} | {told} |", flush=True)
+        told = "" if name == against else told_change(gains, digits=3)
+        print_row(name, *(f"{each:.{k}f}" for each, k in zip(mean, (3, 3, 2, 2), strict=True)), told)
         rows.append({"table": title, "form": name, "ndcg5": mean[0], "tau_b": mean[1], "top1_loss": mean[2],
                      "top5_loss": mean[3], "gain": gains.mean(), "low": over.low, "high": over.high})  # fmt: skip
     return rows

@@ -22,7 +22,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from benchmarks.common import command_line, write_json
+from benchmarks.common import command_line, print_head, print_row, write_json
 from benchmarks.ranking.dcd_authors import AUTHORS, GAMMA, authors_ndcg, authors_weights
 from benchmarks.ranking.dcd_forms import Form
 from benchmarks.ranking.published_conductance import load
@@ -216,13 +216,13 @@ def main() -> None:
     args = parser.parse_args()
     zoo = real_zoo()
     rows = compare(zoo)
-    print("| ranking | authors' NDCG@5 | NDCG@5 | tau-b | top-1 loss |\n|---|---|---|---|---|")
+    print_head("ranking", "authors' NDCG@5", "NDCG@5", "tau-b", "top-1 loss")
     for name, each in rows.items():
         cells = [*(f"{each[measure]:.3f}" for measure in MEASURES[:3]), f"{each['top1_loss']:.2f}"]
         for column, gain in enumerate(("authors_gain", "gain")):
             if name != BASE:
                 cells[column] += f" ({each[gain]:+.3f} [{each[f'{gain}_low']:+.3f}, {each[f'{gain}_high']:+.3f}])"
-        print(f"| {name} | {' | '.join(cells)} |")
+        print_row(name, *cells)
     record = {
         "rows": [{"ranking": name, "what": RANKINGS[name][1], **each} for name, each in rows.items()],
         "targets": list(zoo.tasks),

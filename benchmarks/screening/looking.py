@@ -30,7 +30,6 @@ With a wrong table the reference is the random order: what is printed is how muc
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,7 +38,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import change
+from benchmarks.common import change, command_line, print_head, print_row, told_change, write_json
 from benchmarks.screening.looking_strategies import STRATEGIES, VARIANTS, Fixed, Order, Ours, greedy, holes
 from benchmarks.screening.looking_table import Scene, Setting, quicktune, read_settings
 from vlmsel_auto.planning.screening_posterior import ScreeningPolicy
@@ -132,9 +131,8 @@ def _row(name: str, losses: FloatArray, against: FloatArray) -> dict[str, object
         mean, gain = losses[:, :, k - 1].mean(), (losses - against)[:, :, k - 1].mean(axis=1)
         row[str(k)] = round(float(mean), 3)
         row[f"minus_average_rank_{k}"] = change(gain, digits=3)
-        more, low, high = change(gain, digits=2)
-        cells.append(f"{mean:.2f} ({more:+.2f} [{low:+.2f}, {high:+.2f}])")
-    print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+        cells.append(f"{mean:.2f} ({told_change(gain, digits=2)})")
+    print_row(name, *cells)
     return row
 
 
@@ -168,28 +166,26 @@ def _spending(setting: Setting, *, draws: int) -> dict[str, dict[str, object]]:
     for name, power in ((f"ours, value / root of {setting.unit}", 0.5), (f"ours, value / {setting.unit}", 1.0)):
         starts[name] = partial(Ours, policy=ScreeningPolicy(cost_power=power), costly=True)
     within = ", ".join(f"{budget:g}" for budget in setting.budgets)
-    print(f"\n| {setting.unit} | to one point: median | mean | points lost within {within} |")
-    print("|---|---|---|---|")
+    print()
+    print_head(setting.unit, "to one point: median", "mean", f"points lost within {within}")
     rows: dict[str, dict[str, object]] = {}
     for name, start in starts.items():
         needed, lost = spending(setting, start, draws=draws)
         median, mean = float(np.median(needed)), float(needed.mean())
         left = {f"{budget:g}": round(float(lost[..., b].mean()), 3) for b, budget in enumerate(setting.budgets)}
-        print(f"| {name} | {median:.1f} | {mean:.1f} | {', '.join(f'{each:.2f}' for each in left.values())} |")
+        print_row(name, f"{median:.1f}", f"{mean:.1f}", ", ".join(f"{each:.2f}" for each in left.values()))
         rows[name] = {"median": round(median, 2), "mean": round(mean, 2), "lost_within": left}
     return rows
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, quick="two draws, neither ours_nested, ours_missing nor costs")
     parser.add_argument(
         "--tables", type=Path, default=_BESIDE if _BESIDE.is_dir() else None, help="folder of the CSVs (%(default)s)"
     )
     parser.add_argument("--draws", type=int, default=10, help="of the labels that screenings see; MIEB has five")
     parser.add_argument("--only", metavar="SETTING", help="openclip, openclip_small, mieb or quicktune")
-    parser.add_argument("--write", type=Path, help="JSON of all rows")
-    parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     content: dict[str, object] = {}
     loaded: dict[str, dict[str, dict[str, object]]] = {}
@@ -203,8 +199,8 @@ def main() -> None:
         tables = []
         for title, part in (("best of those loaded", "loaded"), ("chosen by the screenings", "chosen")):
             print(f"\n{setting.name}: {models} models, {size} data sets, {draws} draws; points lost, {title}")
-            print("(minus average rank, 95 %)\n\n| row | " + " | ".join(f"{k} loads" for k in SHOWN) + " |")
-            print("|---" * (1 + len(SHOWN)) + "|")
+            print("(minus average rank, 95 %)\n")
+            print_head("row", *(f"{k} loads" for k in SHOWN))
             tables.append(
                 [_row(name, getattr(one, part), getattr(found["average_rank"], part)) for name, one in found.items()]
             )
@@ -215,8 +211,7 @@ def main() -> None:
         content[setting.name] = {"loaded": tables[0], "chosen": tables[1], "wrong_table": wrong, setting.unit: spent}
         for kept, rows in ((loaded, tables[0]), (chosen, tables[1])):
             kept[setting.name] = {str(row["row"]): {str(k): row[str(k)] for k in SHOWN} for row in rows}
-    if args.write is not None:
-        args.write.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    write_json(args.write, content)
     print(json.dumps({"looking": loaded, "looking_chosen": chosen}))
 
 

@@ -12,18 +12,16 @@ of tuning is forward, backward and AdamW on eight images; --only names architect
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import open_clip
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, interpolate
 
+from benchmarks.common import command_line, write_json
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.models.precision import has_bfloat16_units, quick_encoder
 from vlmsel_auto.records import Candidate, ImageView
@@ -100,10 +98,8 @@ def measure(arch: str) -> Row:
 
 def main() -> None:
     """Print the table; write it as JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", type=Path, help="file of the figures as JSON")
+    parser = command_line(__doc__, quick="two architectures")
     parser.add_argument("--only", default=",".join(ARCHITECTURES), help="comma list; default: %(default)s")
-    parser.add_argument("--quick", action="store_true", help="two architectures")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"bfloat16 units: {has_bfloat16_units(torch.device('cpu'))}")
@@ -116,8 +112,7 @@ def main() -> None:
         print(f"{arch:>16} {1e3 * row.float32:6.0f} ms {1e3 * row.chosen:6.0f} ms {row.float32 / row.chosen:6.1f}x  "
               f"{row.cosine:.5f} {how}  {1e3 * row.step_float32:6.0f} ms {1e3 * row.step_bfloat16:6.0f} ms "
               f"{row.step_float32 / row.step_bfloat16:6.1f}x", flush=True)  # fmt: skip
-    if options.write:
-        options.write.write_text(json.dumps(rows, indent=1) + "\n")
+    write_json(options.write, rows)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ first architecture N times and prints the resident memory after each tenth.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
 import tempfile
@@ -29,6 +28,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from benchmarks.common import command_line
 from vlmsel_auto.cache import Store
 from vlmsel_auto.measuring.measure import embed_target
 from vlmsel_auto.models import zoo
@@ -142,11 +142,9 @@ def memory(arch: str, *, folder: Path, loads: int) -> list[float]:
 
 def main() -> None:
     """Print the tables; write them as JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, quick="screenings of the first architecture, five loads")
     parser.add_argument("--architectures", default=",".join(ARCHITECTURES), help="of open_clip, by commas")
     parser.add_argument("--loads", type=int, default=50)
-    parser.add_argument("--write", type=Path, help="file of the figures as JSON")
-    parser.add_argument("--quick", action="store_true", help="screenings of the first architecture, five loads")
     options = parser.parse_args()
     names: Sequence[str] = options.architectures.split(",")
     found: list[Cost] = []

@@ -21,13 +21,10 @@ Use targets that no report of final accuracy uses: the constants of heads and en
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -35,15 +32,14 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
 
-from benchmarks.common import standard_error
+from benchmarks.common import command_line, folders, print_head, print_row, standard_error, write_json
 from benchmarks.tuning.plain_lines import Recipe, Tuned, begin, fine_tune
 from vlmsel_auto.cache import Store
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.models.embedding import embed
 from vlmsel_auto.models.pooling import fit_weights, log_probabilities, pool
-from vlmsel_auto.recordjson import decode, encode
-from vlmsel_auto.records import FloatArray, IntArray, Metric, Task
+from vlmsel_auto.records import FloatArray, IntArray, Task
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tuning.data import splits
 from vlmsel_auto.tuning.probe import INVERSE_PENALTY, fit
@@ -64,10 +60,10 @@ class Screening:
     order: Sequence[int]  # places of candidates by the log loss of their regression, the lowest first
 
 
-def look(target: Path, *, scratch: Path, metric: Metric = "accuracy") -> Screening:
-    """Embed a target by all candidates and fit their heads, for a metric."""
+def look(target: Path, *, scratch: Path) -> Screening:
+    """Embed a target by all candidates and fit their heads."""
     views = tuple(dict.fromkeys(each.view for each in mini_zoo()))
-    task = replace(load_task(target, views=views, workdir=scratch / target.name), metric=metric)
+    task = load_task(target, views=views, workdir=scratch / target.name)
     parts = splits(task)
     rows, everything = parts.labelled, np.concatenate([parts.labelled, parts.test])
     features: list[FloatArray] = []
@@ -127,57 +123,6 @@ def with_fitted_head(task: Task, features: FloatArray, place: int, *, train: Int
 def likelihood(logs: FloatArray, labels: IntArray) -> float:
     """Log likelihood of log-probabilities (n, K), summed."""
     return float(logs[np.arange(len(labels)), labels].sum())
-
-
-R = TypeVar("R")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Told:
-    """What the command line said."""
-
-    targets: tuple[Path, ...]  # task folders by name; the first alone where it is to be quick
-    records: Path
-    quick: bool
-    write: Path | None
-
-    @property
-    def scratch(self) -> Path:
-        """Folder for images and embeddings."""
-        return self.records / "tasks"
-
-    def kept(self, kind: type[R], measure: Callable[[Path], list[R]]) -> list[R]:
-        """What is on record of all targets; one that is not on record is measured first."""
-        found: list[R] = []
-        for target in self.targets:
-            file = self.records / f"{target.name}.json"
-            if not file.is_file():
-                file.write_text(json.dumps([encode(each) for each in measure(target)], indent=1) + "\n", "utf-8")
-            found += [decode(kind, each) for each in json.loads(file.read_text("utf-8"))]
-        return found
-
-    def finish(self, content: object) -> None:
-        """Write the figures where they are wanted."""
-        if self.write is not None:
-            self.write.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-
-
-def read_command_line(about: str | None, *, quick: str) -> Told:
-    """Read the command line, make the folder of records and give torch one thread; ``quick``: what --quick leaves."""
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("targets", type=Path, help="folder of task folders, each with train/ and test/")
-    parser.add_argument("--records", type=Path, required=True, help="folder; what is there is not made again")
-    parser.add_argument("--only", default="", help="comma list of targets; default: all")
-    parser.add_argument("--write", type=Path, help="JSON")
-    parser.add_argument("--quick", action="store_true", help=quick)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    args.records.mkdir(parents=True, exist_ok=True)
-    only = set(args.only.split(",")) - {""}
-    targets = sorted(each for each in args.targets.iterdir() if each.is_dir() and (not only or each.name in only))
-    return Told(
-        targets=tuple(targets[:1] if args.quick else targets), records=args.records, quick=args.quick, write=args.write
-    )
 
 
 _LEADERS = 5
@@ -336,35 +281,41 @@ def show(title: str, rows: Mapping[str, Mapping[str, float]]) -> dict[str, dict[
     targets = list(rows)
     names = list(rows[targets[0]])
     first = np.array([rows[target][names[0]] for target in targets])
-    print(f"\n| {title} | mean | to the first line | " + " | ".join(targets) + " |")
-    print("|---" * (len(targets) + 3) + "|")
+    print()
+    print_head(title, "mean", "to the first line", *targets)
     means = {}
     for name in names:
         values = np.array([rows[target][name] for target in targets])
         gap = values - first
         error = standard_error(gap)
-        cells = " | ".join(f"{value:.3f}" for value in values)
-        print(f"| {name} | {values.mean():.3f} | {100 * gap.mean():+.1f} ({100 * error:.1f}) | {cells} |")
+        cells = [f"{value:.3f}" for value in values]
+        print_row(name, f"{values.mean():.3f}", f"{100 * gap.mean():+.1f} ({100 * error:.1f})", *cells)
         means[name] = {"mean": float(values.mean()), "gap": float(gap.mean()), "gap_se": error}
     return means
 
 
 def main() -> None:
     """Command line."""
-    told = read_command_line(__doc__, quick="the first target, the plain recipe")
-    recipes = {"plain": RECIPES["plain"]} if told.quick else RECIPES
+    parser = command_line(__doc__, quick="the first target, the plain recipe")
+    parser.add_argument("targets", type=Path, help="folder of task folders, each with train/ and test/")
+    parser.add_argument("--records", type=Path, required=True, help="folder; what is there is not made again")
+    parser.add_argument("--only", default="", help="comma list of targets; default: all")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    args.records.mkdir(parents=True, exist_ok=True)
+    recipes = {"plain": RECIPES["plain"]} if args.quick else RECIPES
     found: dict[str, Record] = {}
-    for target in told.targets:
-        file = told.records / f"{target.name}.safetensors"
+    for target in folders(args.targets, only=args.only, quick=args.quick):
+        file = args.records / f"{target.name}.safetensors"
         if not file.is_file():
-            made = record(target, recipes=recipes, scratch=told.scratch)
+            made = record(target, recipes=recipes, scratch=args.records / "tasks")
             save_file({name: np.ascontiguousarray(each) for name, each in made.items()}, file)
         found[target.name] = read(file)
     tables = {
         "singles": show("single models", {name: singles(each) for name, each in found.items()}),
         "pools": show("pools", {name: pools(each) for name, each in found.items()}),
     }
-    told.finish({"targets": list(found), **tables})
+    write_json(args.write, {"targets": list(found), **tables})
 
 
 if __name__ == "__main__":
