@@ -179,11 +179,8 @@ def acquisition(
     """
     if reached is not None:
         mean, sd = reached - policy.local_loss, policy.local_sd / (1 + tries / 4) ** 0.5
-    moves = sd**2 / max(math.hypot(sd, error), 1e-12)
-    over_best, over_one = (
-        float(expected_improvement(np.array([mean]), np.array([moves]), best=level)[0]) for level in (best, 1.0)
-    )
-    gain = max(0.0, over_best - over_one)  # E[max(0, min(1, y) - best)]: nothing is better than all right
+    # E[max(0, min(1, y) - best)]: nothing is better than all right
+    gain = max(0.0, _gain(mean, sd, best=best, error=error) - _gain(mean, sd, best=1.0, error=error))
     return gain if reached is not None else gain * policy.repeat**tries
 
 
@@ -198,5 +195,10 @@ def worth_of_measuring(mean: float, sd: float, *, other: float, error: float) ->
         other: believed of the other one.
         error: standard error of the measurement.
     """
-    moves = sd**2 / max(math.hypot(sd, error), 1e-12)  # standard deviation of what will be believed
-    return float(expected_improvement(np.array([-abs(mean - other)]), np.array([moves]), best=0.0)[0])
+    return _gain(-abs(mean - other), sd, best=0.0, error=error)
+
+
+def _gain(mean: float, sd: float, *, best: float, error: float) -> float:
+    """E[max(0, m - best)] of the belief m after one measurement with this error."""
+    moves = sd**2 / max(math.hypot(sd, error), 1e-12)
+    return float(expected_improvement(np.array([mean]), np.array([moves]), best=best)[0])
