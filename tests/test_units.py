@@ -1,11 +1,21 @@
-"""Counts, bytes and times: written for people, read from the command line."""
+"""Counts, bytes, times and shares: written for people, read from the command line."""
 
 import math
 
 import pytest
 
 from vlmsel_auto.errors import InputError
-from vlmsel_auto.units import byte_count, milliseconds, parse_bytes, parse_count, parse_latency, thousands
+from vlmsel_auto.records import Interval
+from vlmsel_auto.units import (
+    byte_count,
+    milliseconds,
+    parse_bytes,
+    parse_count,
+    parse_latency,
+    percent,
+    share_interval,
+    thousands,
+)
 
 
 def test_amounts_as_people_write_them():
@@ -50,3 +60,10 @@ def test_amounts_are_read(parse, text, value):
 def test_what_is_no_amount_is_refused(parse, text):
     with pytest.raises(InputError, match="but got"):
         parse(text)
+
+
+def test_shares_are_per_cent():
+    assert percent(0.934) == "93.4 %"
+    assert percent(None) == "-"
+    assert share_interval(Interval(low=0.1, high=0.25)) == "10.0 % to 25.0 %"
+    assert share_interval(None) == "-"

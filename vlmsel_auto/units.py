@@ -1,4 +1,4 @@
-"""Counts, bytes and times as short text for people, and back."""
+"""Counts, bytes, times and shares as short text for people, and back."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from vlmsel_auto.errors import InputError
+from vlmsel_auto.records import Interval, Metric
 
 DASH: Final = "-"  # what is not known
 
@@ -43,6 +44,21 @@ def milliseconds(seconds: float | None) -> str:
         return DASH
     value = 1e3 * seconds
     return f"{value:.{2 if value < 1 else 1 if value < 10 else 0}f} ms"  # noqa: PLR2004 - two figures that count
+
+
+def percent(value: float | None, *, digits: int = 1) -> str:
+    """A share in [0, 1] as ``93.4 %``; unknown as a dash."""
+    return DASH if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %"
+
+
+def share_interval(found: Interval | None) -> str:
+    """``85.0 % to 97.5 %``; unknown as a dash."""
+    return DASH if found is None else f"{percent(found.low)} to {percent(found.high)}"
+
+
+def metric_text(metric: Metric) -> str:
+    """A metric as people read it: ``balanced accuracy``, ``macro F1``."""
+    return "macro F1" if metric == "macro_f1" else metric.replace("_", " ")
 
 
 def parse_count(text: str) -> int:

@@ -31,20 +31,9 @@ from vlmsel_auto.events import (
     TrialFinished,
     TrialStarted,
 )
-from vlmsel_auto.records import Budget, Interval
+from vlmsel_auto.records import Budget
 from vlmsel_auto.reporting.board import Board, remaining, status, update
-from vlmsel_auto.reporting.formatting import (
-    clean,
-    clock,
-    describe,
-    duration,
-    number,
-    percent,
-    plan_text,
-    plural,
-    share_interval,
-    sparkline,
-)
+from vlmsel_auto.reporting.formatting import clean, clock, describe, duration, number, plan_text, plural, sparkline
 from vlmsel_auto.reporting.live_screen import chosen_rows, render
 from vlmsel_auto.reporting.progress import PlainSink, RichSink
 
@@ -373,12 +362,8 @@ def test_duration(seconds, text):
 def test_small_words():
     assert clock(12) == "0:12"
     assert clock(3723) == "1:02:03"
-    assert percent(0.934) == "93.4 %"
-    assert percent(None) == "-"
     assert number(-0.001) == "0.00"
     assert number(-0.5) == "-0.50"
-    assert share_interval(Interval(low=0.1, high=0.25)) == "10.0 % to 25.0 %"
-    assert share_interval(None) == "-"
     assert [plural(1, "class"), plural(2, "class"), plural(1200, "image")] == ["1 class", "2 classes", "1,200 images"]
     assert [plural(3, "epoch"), plural(2, "batch")] == ["3 epochs", "2 batches"]
 

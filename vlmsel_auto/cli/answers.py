@@ -18,9 +18,10 @@ from vlmsel_auto.errors import InputError
 from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.recordjson import encode
 from vlmsel_auto.records import BadFile, BestModel, EnsembleModel, Ranking, StoppedBy, TrialResult
-from vlmsel_auto.reporting.formatting import clean, percent, plural
+from vlmsel_auto.reporting.formatting import clean, plural
 from vlmsel_auto.reporting.sentences import gain_text, points_text
 from vlmsel_auto.reporting.table import Column, ranking_columns, table
+from vlmsel_auto.units import percent
 
 if TYPE_CHECKING:
     from vlmsel_auto.models.prediction import Predictions  # imports torch

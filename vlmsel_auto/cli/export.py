@@ -50,8 +50,8 @@ def export(
 
 def _lines(made: OnnxExport, *, on_noise: bool) -> list[str]:
     """What was written, and how it differs from the model."""
-    from vlmsel_auto.reporting.formatting import clean, percent, plural
-    from vlmsel_auto.units import byte_count
+    from vlmsel_auto.reporting.formatting import clean, plural
+    from vlmsel_auto.units import byte_count, percent
 
     check = made.check
     weights = "half" if made.half else "single"

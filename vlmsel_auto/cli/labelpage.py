@@ -25,10 +25,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from vlmsel_auto.cache import Json
 from vlmsel_auto.errors import ImageError, TaskError
 from vlmsel_auto.pipeline.label_session import LabelSession, ToLabel
-from vlmsel_auto.reporting.formatting import clean, percent
+from vlmsel_auto.reporting.formatting import clean
 from vlmsel_auto.reporting.sentences import gain_text
 from vlmsel_auto.tasks.decode import decode_image
 from vlmsel_auto.tasks.file_names import inside
+from vlmsel_auto.units import percent
 
 KEYS: Final = "1234567890qwertyuiopasdfghjklzxcvbnm"  # of the classes, in order
 _AHEAD: Final = 3  # images that are ready while the belief is renewed

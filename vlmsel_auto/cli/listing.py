@@ -20,9 +20,9 @@ from vlmsel_auto.planning.next_screening import next_screening
 from vlmsel_auto.planning.screening_prior import learn_prior, nothing_published
 from vlmsel_auto.recordjson import encode
 from vlmsel_auto.records import Candidate, FloatArray
-from vlmsel_auto.reporting.formatting import duration, percent, plural
+from vlmsel_auto.reporting.formatting import duration, plural
 from vlmsel_auto.reporting.table import Column
-from vlmsel_auto.units import byte_count, milliseconds, thousands
+from vlmsel_auto.units import byte_count, milliseconds, percent, thousands
 
 _SCREENING_IMAGES: Final = 160  # that a screening embeds
 _LEAST_SECONDS: Final = 1e-3  # of a screening

@@ -13,9 +13,9 @@ from vlmsel_auto.cli.answers import print_table, write_csv
 from vlmsel_auto.cli.support import say
 from vlmsel_auto.library.records import Cell, Library, SourceTask
 from vlmsel_auto.records import FloatArray
-from vlmsel_auto.reporting.formatting import metric_text, number, percent, plural
+from vlmsel_auto.reporting.formatting import number, plural
 from vlmsel_auto.reporting.table import Column
-from vlmsel_auto.units import thousands
+from vlmsel_auto.units import metric_text, percent, thousands
 
 _WIDE = 100  # columns of a window that has room for more than names and figures
 

@@ -11,6 +11,7 @@ from vlmsel_auto.models.catalogue import UNKNOWN
 from vlmsel_auto.models.facts import Facts
 from vlmsel_auto.models.modeldir import CONFIG
 from vlmsel_auto.records import FinalScore, Metric
+from vlmsel_auto.units import metric_text, percent, share_interval
 
 _PAIRS: Final = 5  # confused classes that a card names
 _HEAD: Final = """\
@@ -114,19 +115,19 @@ def head(*, name: str, what: str, classes: Sequence[str]) -> str:
 def evidence(known: Provenance) -> str:
     """Sections on scores, data and confusions."""
     lines: list[str] = []
-    metric = known.metric.replace("_", " ")
+    metric = metric_text(known.metric)
     if known.on_test is not None:
         test, interval = known.on_test, known.on_test.interval
-        between = "" if interval is None else f" (95 % interval {_percent(interval.low)} to {_percent(interval.high)})"
+        between = "" if interval is None else f" (95 % interval {share_interval(interval)})"
         exact = test.calibration_floor
         floor = "" if exact is None else f" (exact probabilities would show {exact:.3f} on so many images)"
         lines += [
-            f"- {metric} on {test.images:,} test images: {_percent(test.metric)}{between}",
+            f"- {metric} on {test.images:,} test images: {percent(test.metric)}{between}",
             f"- expected calibration error on them: {test.calibration_error:.3f}{floor}",
         ]
     if known.validation is not None:
         images = f" ({known.validation_images:,} images)" if known.validation_images else ""
-        lines.append(f"- {metric} on held-out images, which chose the model{images}: {_percent(known.validation)}")
+        lines.append(f"- {metric} on held-out images, which chose the model{images}: {percent(known.validation)}")
     if known.confusions:
         pairs = [f"`{true}` taken for `{said}` {count} x" for true, said, count in known.confusions[:_PAIRS]]
         lines.append(f"- most confused in {known.confused_in}: {', '.join(pairs)}")
@@ -177,7 +178,3 @@ def ensemble_card(
         + _ENSEMBLE.format(name=name, members=table)
         + licence(origins)
     )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

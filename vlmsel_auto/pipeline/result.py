@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Self
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.planning.objective import ACCURACY, Objective
 from vlmsel_auto.records import Agreement, BestModel, EnsembleModel, Ranking, StoppedBy, TrialResult
-from vlmsel_auto.reporting.formatting import percent
 from vlmsel_auto.reporting.notebook import ranking_frame, ranking_html, trials_frame, trials_html
 from vlmsel_auto.reporting.report import SearchReport, load
 from vlmsel_auto.reporting.tradeoff import Tradeoff, tradeoffs
 from vlmsel_auto.tuning.methods import label_of
+from vlmsel_auto.units import percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,8 +20,9 @@ from vlmsel_auto.events import (
     TrialStarted,
 )
 from vlmsel_auto.records import Budget, Ranking, TrialResult, TrialSpec
-from vlmsel_auto.reporting.formatting import clean, clock, duration, percent
+from vlmsel_auto.reporting.formatting import clean, clock, duration
 from vlmsel_auto.tuning.methods import label_of
+from vlmsel_auto.units import percent
 
 _SAMPLES = 30  # progress marks that the remaining time is estimated from
 

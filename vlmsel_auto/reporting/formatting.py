@@ -19,9 +19,9 @@ from vlmsel_auto.events import (
     TrialFinished,
     TrialStarted,
 )
-from vlmsel_auto.records import Interval, Metric, TrialResult, TrialSpec
+from vlmsel_auto.records import TrialResult, TrialSpec
 from vlmsel_auto.tuning.methods import label_of
-from vlmsel_auto.units import DASH, byte_count
+from vlmsel_auto.units import DASH, byte_count, percent
 
 _SHORT = {"learning_rate": "lr", "weight_decay": "decay", "augmentation": "augment"}
 _MINUTE, _HOUR = 60, 3600
@@ -76,27 +76,12 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def metric_text(metric: Metric) -> str:
-    """A metric as people read it: ``balanced accuracy``, ``macro F1``."""
-    return "macro F1" if metric == "macro_f1" else metric.replace("_", " ")
-
-
-def percent(value: float | None, *, digits: int = 1) -> str:
-    """A share in [0, 1] as ``93.4 %``; unknown as a dash."""
-    return DASH if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %"
-
-
 def number(value: float | None, *, digits: int = 2) -> str:
     """``value`` with ``digits`` decimals; unknown as a dash."""
     if value is None or not math.isfinite(value):
         return DASH
     text = f"{value:.{digits}f}"
     return text.removeprefix("-") if float(text) == 0 else text
-
-
-def share_interval(found: Interval | None) -> str:
-    """``85.0 % to 97.5 %``; unknown as a dash."""
-    return DASH if found is None else f"{percent(found.low)} to {percent(found.high)}"
 
 
 def download_text(event: DownloadProgress) -> str:

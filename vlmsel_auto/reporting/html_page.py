@@ -16,7 +16,7 @@ from vlmsel_auto.reporting.canvas import Drawing
 from vlmsel_auto.reporting.report import UNCHECKED, SearchReport, save_json
 from vlmsel_auto.reporting.tradeoff import tradeoffs
 from vlmsel_auto.tuning.methods import label_of
-from vlmsel_auto.units import byte_count, milliseconds, thousands
+from vlmsel_auto.units import byte_count, metric_text, milliseconds, percent, share_interval, thousands
 
 _MOST_LISTED = 500  # bad files and the like in the page; all of them are in report.json
 
@@ -57,8 +57,8 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=formatting.percent,
-        share_interval=formatting.share_interval,
+        percent=percent,
+        share_interval=share_interval,
         number=formatting.number,
         duration=formatting.duration,
         milliseconds=milliseconds,
@@ -66,7 +66,7 @@ def _template() -> Template:
         bytes=byte_count,
         plural=formatting.plural,
         method=label_of,
-        metric=formatting.metric_text,
+        metric=metric_text,
         figure=sentences.figure_text,
         points=sentences.points_text,
         floor=sentences.floor_text,

@@ -22,19 +22,10 @@ from vlmsel_auto.reporting.board import (
     remaining,
     trial_remaining,
 )
-from vlmsel_auto.reporting.formatting import (
-    clean,
-    clock,
-    download_text,
-    duration,
-    number,
-    percent,
-    plural,
-    shorten,
-    sparkline,
-)
+from vlmsel_auto.reporting.formatting import clean, clock, download_text, duration, number, plural, shorten, sparkline
 from vlmsel_auto.reporting.table import Column, table
 from vlmsel_auto.tuning.methods import label_of
+from vlmsel_auto.units import percent
 
 _WIDE = 76  # columns from which every column of the tables is shown
 _MIDDLE = 56

@@ -18,11 +18,12 @@ from vlmsel_auto.errors import MissingDependency
 from vlmsel_auto.events import Event, ReportWritten, StageFinished
 from vlmsel_auto.records import Budget, Ranking, TrialResult
 from vlmsel_auto.reporting.board import Board, update
-from vlmsel_auto.reporting.formatting import clean, duration, percent
+from vlmsel_auto.reporting.formatting import clean, duration
 from vlmsel_auto.reporting.live_screen import render
 from vlmsel_auto.reporting.progress import kept_line
 from vlmsel_auto.reporting.table import Column, html_table, ranking_columns
 from vlmsel_auto.tuning.methods import label_of
+from vlmsel_auto.units import percent
 
 if TYPE_CHECKING:
     from pandas import DataFrame

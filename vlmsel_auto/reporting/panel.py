@@ -16,7 +16,7 @@ from vlmsel_auto.reporting.report import UNCHECKED, SearchReport
 from vlmsel_auto.reporting.table import Column, table
 from vlmsel_auto.reporting.tradeoff import tradeoffs
 from vlmsel_auto.tuning.methods import label_of
-from vlmsel_auto.units import milliseconds
+from vlmsel_auto.units import metric_text, milliseconds, percent, share_interval
 
 _PANEL_ROWS = 10
 _PIPE_WIDTH = 120  # columns where there is no terminal
@@ -30,7 +30,7 @@ def _best_facts(report: SearchReport) -> list[tuple[str, Text]]:
     if best is None:
         return [("Best", Text(sentences.without_best(report), style="bold red"))]
     metric = report.task.metric
-    unit = "" if metric == "accuracy" else f" ({formatting.metric_text(metric)})"
+    unit = "" if metric == "accuracy" else f" ({metric_text(metric)})"
     name = (formatting.clean(best.candidate), "bold green")
     reached = f"  {label_of(best.method)}, {_reached(best.validation, best.test)}{unit}"
     facts = [("Best", Text.assemble(name, reached))]
@@ -53,14 +53,12 @@ def _reached(validation: float | None, test: float | None, *, images: int | None
     if validation is None:
         return "no label checked it"
     of = "" if images is None else f" of {images} images"
-    return (
-        f"validation {formatting.percent(validation)}{of}{'' if test is None else f', test {formatting.percent(test)}'}"
-    )
+    return f"validation {percent(validation)}{of}{'' if test is None else f', test {percent(test)}'}"
 
 
 def _on_test(score: FinalScore, *, params: int | None) -> str:
     """How sure the figure is, how honest the probabilities are, and what a prediction costs."""
-    between = "" if score.interval is None else f"95 % interval {formatting.share_interval(score.interval)}, "
+    between = "" if score.interval is None else f"95 % interval {share_interval(score.interval)}, "
     size = "" if params is None else f"; {params / 1e6:,.1f} million parameters"
     return f"{between}calibration error {sentences.calibration_text(score)} on {score.images} test images{size}"
 
@@ -83,12 +81,12 @@ def _weighed(report: SearchReport) -> str:
     if chosen is None:
         return str(report.objective)
     top = max(models.values(), key=lambda each: each.accuracy)
-    text = f"{report.objective}: worth {formatting.percent(chosen.worth)} at {milliseconds(chosen.latency)} an image"
+    text = f"{report.objective}: worth {percent(chosen.worth)} at {milliseconds(chosen.latency)} an image"
     if top is chosen:
         return text
     return (
-        f"{text}; the most accurate, {formatting.clean(top.name)} with {formatting.percent(top.accuracy)} "
-        f"({report.actual_on}) at {milliseconds(top.latency)}, is worth {formatting.percent(top.worth)}"
+        f"{text}; the most accurate, {formatting.clean(top.name)} with {percent(top.accuracy)} "
+        f"({report.actual_on}) at {milliseconds(top.latency)}, is worth {percent(top.worth)}"
     )
 
 
@@ -104,7 +102,7 @@ def _outcome_table(report: SearchReport, *, width: int) -> Table:
         Column("predicted", places, right=True, least=_WITH_PREDICTED),
         Column("candidate", names),
         Column("method", [label_of(line.trial.spec.method) for line in lines], least=_WITH_METHOD),
-        Column(report.actual_on, [formatting.percent(line.accuracy) for line in lines], right=True),
+        Column(report.actual_on, [percent(line.accuracy) for line in lines], right=True),
     ]
     return table(columns, width=width, styles=["green" if line.candidate == chosen else "" for line in lines])
 

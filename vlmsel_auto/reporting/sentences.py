@@ -13,7 +13,7 @@ from vlmsel_auto.records import Agreement, BestModel, FinalScore, Interval, Stop
 from vlmsel_auto.reporting import formatting
 from vlmsel_auto.reporting.report import SearchReport, best_trials
 from vlmsel_auto.tuning.methods import label_of
-from vlmsel_auto.units import DASH
+from vlmsel_auto.units import DASH, percent
 
 TOO_FEW: Final = "too few to say"
 _NO_GAIN: Final = 0.0005  # accuracy: would be shown as 0.0 points
@@ -50,13 +50,13 @@ def gain_text(loss: float) -> str:
 
 def calibration_text(score: FinalScore) -> str:
     """A calibration error beside what exact probabilities would show, where that is known."""
-    return formatting.percent(score.calibration_error) + floor_text(score)
+    return percent(score.calibration_error) + floor_text(score)
 
 
 def floor_text(score: FinalScore) -> str:
     """What exact probabilities would show, in brackets; empty where that is not known."""
     floor = score.calibration_floor
-    return "" if floor is None else f" (exact probabilities: {formatting.percent(floor)})"
+    return "" if floor is None else f" (exact probabilities: {percent(floor)})"
 
 
 def mixed_text(report: SearchReport) -> str:
@@ -120,7 +120,7 @@ def choice_notes(
         return []
     why = (
         f"trial {top.number} ({top.spec.candidate}) had a higher validation than the chosen trial {best.trial} "
-        f"({formatting.percent(top.validation)} against {formatting.percent(best.validation)}); "
+        f"({percent(top.validation)} against {percent(best.validation)}); "
     )
     if objective:
         why += f"the objective {objective} weighs that against what its candidate costs"

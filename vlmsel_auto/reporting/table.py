@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from vlmsel_auto.records import Ranking
-from vlmsel_auto.reporting.formatting import clean, number, percent
+from vlmsel_auto.reporting.formatting import clean, number
+from vlmsel_auto.units import percent
 
 _MIDDLE, _WIDE = 56, 100  # columns of the window from which a ranking shows more
 _FOLDED = 24  # columns that a folding text gets before dispensable columns: a name of the mini zoo fits
