@@ -1,4 +1,4 @@
-"""The replay of looking: kin are left out, losses by hand, nothing of the target is known before it is screened."""
+"""The replay of screening: kin are left out, losses by hand, nothing of the target is known before it is screened."""
 
 import gzip
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.screening import looking, looking_strategies, looking_table
+from benchmarks.screening import replay, strategies, tables
 from helpers.published_world import drawn_table
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +20,7 @@ ORDERS = ("random", "average_rank", "imagenet", "portfolio", "ours")
 def setting():
     table = drawn_table()
     names = ("ImageNet 1k", "ImageNet-A", "CIFAR-10", "CIFAR-100", *(f"{letter}-set" for letter in "abcdefghij"))
-    return looking_table.Setting(
+    return tables.Setting(
         name="drawn",
         models=tuple(f"m{place}" for place in range(len(table))),
         datasets=names,
@@ -48,7 +48,7 @@ def test_a_screening_shows_160_labels_and_the_draw_decides(setting):
 
 def test_draws_are_seen_in_turn_and_truth_is_the_others_mean(setting):
     draws = np.stack([setting.accuracy + 0.01 * place for place in range(5)], axis=2)
-    probes = looking_table.Setting(
+    probes = tables.Setting(
         name="p", models=setting.models, datasets=setting.datasets, accuracy=draws.mean(axis=2), imagenet=0, draws=draws
     )
     scene = probes.scene(4, 7)
@@ -58,20 +58,18 @@ def test_draws_are_seen_in_turn_and_truth_is_the_others_mean(setting):
 
 @pytest.mark.parametrize("name", ORDERS)
 def test_orders_load_every_model_once_and_know_nothing_of_the_target_before(setting, name):
-    start = looking_strategies.STRATEGIES[name]
+    start = strategies.STRATEGIES[name]
     order = start(setting.scene(6, 0))
     loaded = [order.load() for _ in range(12)]
     assert sorted(loaded) == list(range(12))
     changed = setting.accuracy.copy()
     changed[:, 6] = changed[::-1, 6]
-    moved = looking_table.Setting(
-        name="x", models=setting.models, datasets=setting.datasets, accuracy=changed, imagenet=0
-    )
+    moved = tables.Setting(name="x", models=setting.models, datasets=setting.datasets, accuracy=changed, imagenet=0)
     assert start(moved.scene(6, 0)).load() == loaded[0]
 
 
 def test_losses_are_those_of_the_best_loaded_and_of_the_chosen(setting):
-    losses = looking.replay(setting, lambda scene: looking_strategies.Fixed(scene, list(range(11, -1, -1))), draws=2)
+    losses = replay.replay(setting, lambda scene: strategies.Fixed(scene, list(range(11, -1, -1))), draws=2)
     truth = setting.accuracy[:, 5]
     scene = setting.scene(5, 1)
     assert losses.loaded[5, 1, 3] == pytest.approx(100 * (truth.max() - truth[8:].max()))
@@ -80,7 +78,7 @@ def test_losses_are_those_of_the_best_loaded_and_of_the_chosen(setting):
 
 
 def test_gigabytes_are_counted_until_a_model_is_within_a_point(setting):
-    needed, lost = looking.spending(setting, lambda scene: looking_strategies.Fixed(scene, list(range(12))), draws=1)
+    needed, lost = replay.spending(setting, lambda scene: strategies.Fixed(scene, list(range(12))), draws=1)
     for target in range(14):
         loss = 100 * (setting.accuracy[:, target].max() - setting.accuracy[:, target])
         first = int(np.flatnonzero(loss <= 1)[0])
@@ -90,7 +88,7 @@ def test_gigabytes_are_counted_until_a_model_is_within_a_point(setting):
 
 def test_the_portfolio_takes_what_lowers_the_mean_loss_most():
     loss = np.array([[0.0, 3.0], [1.0, 1.0], [3.0, 0.0]])
-    assert looking_strategies.greedy(loss) == [1, 0, 2]
+    assert strategies.greedy(loss) == [1, 0, 2]
 
 
 @pytest.fixture
@@ -116,17 +114,17 @@ def runs(tmp_path):
 
 
 def test_runs_of_fine_tuning_as_a_setting(runs):
-    (setting,) = looking_table.quicktune(runs)
+    (setting,) = tables.quicktune(runs)
     assert (setting.models, setting.datasets, setting.unit) == (("m0", "m1"), ("CAR", "DOG_1", "DOG_2"), "seconds")
     np.testing.assert_allclose(setting.accuracy, [[0.8, 0.6, 0.5], [0.7, 0.9, np.nan]])  # final, best of the runs
     np.testing.assert_allclose(setting.screenings[0, 0], 0.3)  # first epochs: 10, 30, 5
     np.testing.assert_allclose(setting.seconds[:, 0], np.array([[1.0 + 2 + 3], [4.0]]) * np.ones(10))
     assert setting.kin(1) == [1, 2]
-    assert looking_table.quicktune(runs / "none") == []
+    assert tables.quicktune(runs / "none") == []
 
 
 def test_models_without_a_truth_are_no_candidates_and_screenings_are_told_as_accuracies(runs):
-    (setting,) = looking_table.quicktune(runs)
+    (setting,) = tables.quicktune(runs)
     assert setting.scene(2, 0).models.tolist() == [0]
     scene = setting.scene(0, 0)
     assert scene.table.shape == (2, 2)
@@ -140,7 +138,7 @@ def test_models_without_a_truth_are_no_candidates_and_screenings_are_told_as_acc
 @pytest.mark.slow
 def test_quick_prints_one_object_last(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.screening.looking", "--quick", "--draws", "1", "--tables", tmp_path],
+        [sys.executable, "-m", "benchmarks.screening.replay", "--quick", "--draws", "1", "--tables", tmp_path],
         cwd=ROOT,
         capture_output=True,
         text=True,

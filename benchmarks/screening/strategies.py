@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
-from benchmarks.screening.looking_table import Scene
+from benchmarks.screening.tables import Scene
 from vlmsel_auto.planning.next_screening import next_screening
 from vlmsel_auto.planning.screening_posterior import DEFAULT, Screening, ScreeningPolicy, screening_posterior
 from vlmsel_auto.planning.screening_prior import learn_prior
@@ -36,11 +36,11 @@ class Order:
         raise NotImplementedError
 
     def choice(self) -> int:
-        """What would be chosen now: the model with the best look, unless a strategy knows better."""
+        """What would be chosen now: the model with the best screening, unless a strategy knows better."""
         return max(self.loaded, key=lambda model: float(self.scene.seen[model]))
 
     def load(self) -> int:
-        """Load and look at the next model."""
+        """Load and screen the next model."""
         model = self.following()
         self.loaded.append(model)
         return model
@@ -142,7 +142,7 @@ class Ours(Order):
         return [Screening(candidate=m, accuracy=float(scene.seen[m]), sd=float(scene.sd[m])) for m in self.loaded]
 
     def following(self) -> int:
-        """The look that is worth most."""
+        """The screening that is worth most."""
         model = next_screening(self.prior, self.screenings, costs=self.costs, policy=self.policy)
         if model is None:
             raise IndexError("all models were loaded")

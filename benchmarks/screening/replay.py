@@ -3,18 +3,18 @@
 PAGE: docs/results/screening.md
 RESULT: benchmarks/results/looking.json, benchmarks/results/looking-quicktune.json
 
-    python -m benchmarks.screening.looking --tables DIR --write benchmarks/results/looking.json
-    python -m benchmarks.screening.looking --quick
+    python -m benchmarks.screening.replay --tables DIR --write benchmarks/results/looking.json
+    python -m benchmarks.screening.replay --quick
 
 Settings: open_clip's 121 models on 35 data sets (zero-shot; a screening sees 160 labels, drawn by chance), those of
 them up to 160 million parameters, MIEB's 48 models on 21 probe tasks (a screening sees one of five draws, truth is the
-mean of the others) and QuickTune's fine-tuning of 24 models on 26 data sets (looking_table.py). The first two come with
+mean of the others) and QuickTune's fine-tuning of 24 models on 26 data sets (`tables`). The first two come with
 the package; the files of the others must lie in --tables. One data set is left out at a time, with those that share the
 first word of its name; what a strategy knows comes from the others only.
 
 Points lost after k loads: the best true accuracy of all models minus that of the best one loaded, which is what
 further tuning can reach ("looking"), and minus that of the one that the screenings so far choose ("looking_chosen").
-The choice is the best look; ours: the highest posterior mean among those loaded.
+The choice is the best screening; ours: the highest posterior mean among those loaded.
 
 Rows: random; average_rank, imagenet (orders of published accuracy); portfolio (the order whose first k lose least on
 the other data sets; no screening changes it); gp_ei (a Gaussian process on table features with expected improvement);
@@ -39,8 +39,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import change, command_line, print_head, print_row, told_change, write_json
-from benchmarks.screening.looking_strategies import STRATEGIES, VARIANTS, Fixed, Order, Ours, greedy, holes
-from benchmarks.screening.looking_table import Scene, Setting, quicktune, read_settings
+from benchmarks.screening.strategies import STRATEGIES, VARIANTS, Fixed, Order, Ours, greedy, holes
+from benchmarks.screening.tables import Scene, Setting, quicktune, read_settings
 from vlmsel_auto.planning.screening_posterior import ScreeningPolicy
 from vlmsel_auto.records import FloatArray
 

@@ -1,10 +1,10 @@
-"""Published tables as replays of looking: what a screening of a model shows, and what is true of it.
+"""Published tables as replays of screening: what a screening of a model shows, and what is true of it.
 
 QuickTune's fine-tuning runs: 24 timm models on 26 data sets, screenings in seconds. Files of
 machinelearningnuremberg/QuickTune (BSD-3-Clause), Meta-Album extended: a table of settings, and for each data set the
 accuracy after every epoch and its seconds. Truth of a model on a data set: the best final validation accuracy of its
-runs, NaN where it has none. A look: the best validation accuracy after one epoch of `RUNS` of them, drawn by chance
-(all where it has fewer); its cost: the seconds of these epochs.
+runs, NaN where it has none. A screening: the best validation accuracy after one epoch of `RUNS` of them, drawn by
+chance (all where it has fewer); its cost: the seconds of these epochs.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class Setting:
         )
 
     def _costs(self, there: IntArray, target: int, others: IntArray, seed: int) -> dict[str, FloatArray]:
-        """What looks at models cost, and what the other data sets lead to expect."""
+        """What screenings of models cost, and what the other data sets lead to expect."""
         if self.seconds.size:
             draw = seed % self.seconds.shape[2]
             elsewhere = np.exp(_filled(np.log(self.seconds[:, others, draw])).mean(axis=1))
