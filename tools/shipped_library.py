@@ -64,10 +64,12 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
     from vlmsel_auto import events
+    from vlmsel_auto.cache import default_cache_dir
     from vlmsel_auto.library.file import save
     from vlmsel_auto.library.tuned import import_tuned
     from vlmsel_auto.library.verify import verify
     from vlmsel_auto.measuring import build as library_build
+    from vlmsel_auto.measuring.kept_jobs import Workplace
     from vlmsel_auto.measuring.source_folders import task_folders
     from vlmsel_auto.models import candidates
 
@@ -81,8 +83,9 @@ def main() -> None:
     if args.quick:
         folders, members = [one for one in folders if one.name not in LEFT_OUT][:1], members[:2]
     began = time.perf_counter()
+    place = Workplace(cache=args.cache or default_cache_dir() / "library", jobs=args.jobs)
     made = library_build.build(
-        tasks=folders, candidates=members, out=args.out, leave_out=LEFT_OUT, jobs=args.jobs, cache=args.cache, sink=sink
+        tasks=folders, candidates=members, out=args.out, leave_out=LEFT_OUT, place=place, sink=sink
     )
     if args.tuned:
         made = import_tuned(made, args.tuned, source=args.tuned_source)

@@ -7,20 +7,21 @@ from PIL import Image, ImageDraw
 
 from vlmsel_auto.measuring import build as library_build
 from vlmsel_auto.measuring.cells import CellSettings
+from vlmsel_auto.measuring.kept_jobs import Workplace
 from vlmsel_auto.models import candidates
 
 MEMBERS = ("ConvNeXt-Mi-64.all-m", "EffNet-Mi-64.all-m")
 SETTINGS = CellSettings(images=4, signal_images=6, points=5, shots=(1, 2), draws=2)
 
 
-def build(root: Path, *, tasks, members=MEMBERS, out="lib.safetensors", **kwargs):
+def build(root: Path, *, tasks, members=MEMBERS, out="lib.safetensors", jobs=1, **kwargs):
     """Build ROOT/``out`` on some tasks, cells in ROOT/cache."""
     return library_build.build(
         tasks=tasks,
         candidates=candidates.resolve(members),
         out=root / out,
         settings=SETTINGS,
-        cache=root / "cache",
+        place=Workplace(cache=root / "cache", jobs=jobs),
         **kwargs,
     )
 

@@ -19,6 +19,7 @@ from vlmsel_auto.library.file import load
 from vlmsel_auto.library.verify import verify
 from vlmsel_auto.measuring import build as library_build
 from vlmsel_auto.measuring.cells import measure_cell, unlabelled_images
+from vlmsel_auto.measuring.kept_jobs import Workplace
 from vlmsel_auto.models import candidates, zoo
 from vlmsel_auto.models.sources.table import fingerprint
 from vlmsel_auto.ranking.evidence import logme, zeroshot
@@ -158,7 +159,7 @@ def test_what_a_library_holds_is_not_measured_again_without_its_cache(world, tmp
             out=tmp_path / "l",
             settings=settings,
             base=changed,
-            cache=tmp_path / "c2",
+            place=Workplace(cache=tmp_path / "c2"),
         )
         assert measured == [(MEMBERS[0], "one")]
         for one in (tmp_path / "c2" / "cells").rglob("*.safetensors"):
@@ -199,7 +200,7 @@ def test_one_failing_cell_leaves_the_others(world, tmp_path):
         candidates=(bad, good),
         out=tmp_path / "lib.safetensors",
         settings=SETTINGS,
-        cache=root / "cache",
+        place=Workplace(cache=root / "cache"),
         sink=seen.append,
     )
     assert made.candidate_ids == (MEMBERS[0],)
@@ -218,8 +219,7 @@ def test_two_processes_give_what_one_gives(world):
         candidates=candidates.resolve(MEMBERS),
         out=fresh / "lib.safetensors",
         settings=SETTINGS,
-        cache=fresh / "cache",
-        jobs=2,
+        place=Workplace(cache=fresh / "cache", jobs=2),
     )
     np.testing.assert_array_equal(parallel.zero_shot, made.zero_shot)
     np.testing.assert_allclose(parallel.activity[1], made.activity[1], rtol=1e-5)
@@ -267,7 +267,12 @@ def test_a_new_statistic_needs_no_pass_through_the_model(world):
     root, tasks, made, _ = world
     candidate = candidates.resolve(MEMBERS[0])[0]
     task = library_build.load_tasks(
-        tasks[:1], candidates=(candidate,), settings=SETTINGS, leave_out=(), cache=root / "cache", sink=events.discard
+        tasks[:1],
+        candidates=(candidate,),
+        settings=SETTINGS,
+        leave_out=(),
+        cache=root / "cache",
+        sink=events.discard,
     )[0]
     model = dataclasses.replace(zoo.load(candidate), mean=(9.0, 9.0, 9.0))  # whatever runs through it now is wrong
     store = Store(root / "cache" / "store")

@@ -176,8 +176,8 @@ def test_with_little_time_fewer_templates_are_tried(world, tmp_path, monkeypatch
         clock[0] += len(words)
         return real(candidate, prompts, words, load=load, store=store)
 
-    real = templates.wording
-    monkeypatch.setattr(templates, "wording", slow)
+    real = templates.reference_embeddings
+    monkeypatch.setattr(templates, "reference_embeddings", slow)
     monkeypatch.setattr(templates.time, "monotonic", lambda: clock[0])
     budget = len(NAMES) * len(BANK) / 2
     found = chosen(world, store=Store(tmp_path), deadline=budget, screening=replace(world[2], seconds=budget))
@@ -196,8 +196,8 @@ def test_a_candidate_whose_text_tower_fails_is_named_and_its_screening_counts_no
             raise MemoryError("no room")
         return real(candidate, prompts, words, load=load, store=store)
 
-    real = templates.wording
-    monkeypatch.setattr(templates, "wording", lost_one)
+    real = templates.reference_embeddings
+    monkeypatch.setattr(templates, "reference_embeddings", lost_one)
     heard = []
     session = Session(
         task=task, candidates=candidates, library=default_library(), device="cpu", store=Store(tmp_path),

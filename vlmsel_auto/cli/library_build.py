@@ -127,6 +127,7 @@ def _measure(
     from vlmsel_auto.cache import default_cache_dir
     from vlmsel_auto.measuring.build import build as measure
     from vlmsel_auto.measuring.cells import CellSettings
+    from vlmsel_auto.measuring.kept_jobs import Workplace
     from vlmsel_auto.measuring.source_folders import source_tasks
     from vlmsel_auto.models.candidates import resolve
     from vlmsel_auto.models.device import pick_device
@@ -142,8 +143,6 @@ def _measure(
             base=base,
             leave_out=leave_out,
             tuned_seeds=tuple(dict.fromkeys(tuned_seeds)),
-            jobs=jobs,
-            device=str(pick_device(device)),
-            cache=cache,
+            place=Workplace(cache=cache, jobs=jobs, device=str(pick_device(device))),
             sink=sink,
         )

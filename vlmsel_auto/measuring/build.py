@@ -14,7 +14,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
-from vlmsel_auto.cache import Store, default_cache_dir
+from vlmsel_auto.cache import default_cache_dir
 from vlmsel_auto.engines.engine import Channel
 from vlmsel_auto.errors import LibraryError, TaskError
 from vlmsel_auto.events import Sink, StageFinished, discard
@@ -22,7 +22,7 @@ from vlmsel_auto.library.assemble import assemble, merge
 from vlmsel_auto.library.file import load, save
 from vlmsel_auto.library.records import Cell, CellFailure, Library
 from vlmsel_auto.measuring.cells import CellSettings, cell_key, is_current, measure_cell, source_task
-from vlmsel_auto.measuring.kept_jobs import results_of
+from vlmsel_auto.measuring.kept_jobs import Workplace, results_of
 from vlmsel_auto.measuring.tuned import tune_cells
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
@@ -39,9 +39,7 @@ def build(
     base: Library | None = None,
     leave_out: Sequence[str] = (),
     tuned_seeds: Sequence[int] = (),
-    jobs: int = 1,
-    device: str = "cpu",
-    cache: Path | None = None,
+    place: Workplace | None = None,
     sink: Sink = discard,
 ) -> Library:
     """Measure every candidate on every task and write the library; run it again after a kill to go on.
@@ -55,9 +53,7 @@ def build(
             weights, task content and settings are not measured again.
         leave_out: names of tasks, or of their folders, that must not enter.
         tuned_seeds: one run of few-shot fine-tuning of every cell for each; a long job, kept trial by trial.
-        jobs: processes, each with one torch thread.
-        device: where the models run.
-        cache: folder of finished cells and decoded images; default ``library`` in the cache folder.
+        place: default: this process, ``library`` in the cache folder.
         sink: takes the events of stage "library".
 
     Returns:
@@ -67,48 +63,34 @@ def build(
         LibraryError: nothing to build, two tasks of one name, or ``out`` cannot be written.
         TaskError: a task folder cannot be used.
     """
-    if jobs < 1:
-        raise LibraryError(f"jobs must be at least 1, but got {jobs!r}")
     settings = settings or CellSettings()
-    cache = cache or default_cache_dir() / "library"
+    place = place or Workplace(cache=default_cache_dir() / "library")
+    if place.jobs < 1:
+        raise LibraryError(f"jobs must be at least 1, but got {place.jobs!r}")
     began = time.monotonic()
-    loaded = load_tasks(tasks, candidates=candidates, settings=settings, leave_out=leave_out, cache=cache, sink=sink)
+    loaded = load_tasks(
+        tasks, candidates=candidates, settings=settings, leave_out=leave_out, cache=place.cache, sink=sink
+    )
     if not loaded or not candidates:
         raise LibraryError(
             f"a library needs at least one task and one candidate, but got {len(loaded)} and {len(candidates)}"
         )
     grid = [
-        _Job(
-            candidate=one,
-            task=task,
-            settings=settings,
-            device=device,
-            cache=cache,
-            held=_held(base, candidate=one, task=task, settings=settings),
-        )
+        _CellJob(candidate=one, task=task, settings=settings, place=place, held=_held(base, one, task, settings))
         for one in candidates
         for task in loaded
     ]
-    cells, reasons = results_of(grid, unit="cells", workers=jobs, sink=sink)
-    made = assemble(
-        [cells[at] for at in sorted(cells)],
-        failures=[
-            CellFailure(candidate=grid[at].candidate.id, task=grid[at].task.name, reason=reason)
-            for at, reason in sorted(reasons.items())
-        ],
-    )
+    cells, reasons = results_of(grid, unit="cells", workers=place.jobs, sink=sink)
+    failures = [
+        CellFailure(candidate=grid[at].candidate.id, task=grid[at].task.name, reason=reason)
+        for at, reason in sorted(reasons.items())
+    ]
+    made = assemble([cells[at] for at in sorted(cells)], failures=failures)
     made = merge(base, made) if base is not None else made
     if tuned_seeds:
+        shots = max(settings.shots)
         made = tune_cells(
-            made,
-            tasks=loaded,
-            candidates=candidates,
-            seeds=tuned_seeds,
-            shots=max(settings.shots),
-            jobs=jobs,
-            device=device,
-            cache=cache,
-            sink=sink,
+            made, tasks=loaded, candidates=candidates, seeds=tuned_seeds, shots=shots, place=place, sink=sink
         )
     save(made, out)
     sink(StageFinished(stage="library", seconds=time.monotonic() - began, text=f"{len(cells):,} cells in {out}"))
@@ -154,7 +136,7 @@ def load_tasks(
     return tuple(found.values())
 
 
-def _held(base: Library | None, *, candidate: Candidate, task: Task, settings: CellSettings) -> Cell | None:
+def _held(base: Library | None, candidate: Candidate, task: Task, settings: CellSettings) -> Cell | None:
     """The cell of ``base`` that measuring would give again; None: there is none."""
     if base is None or candidate.id not in base.candidate_ids or task.name not in base.task_names:
         return None
@@ -164,12 +146,11 @@ def _held(base: Library | None, *, candidate: Candidate, task: Task, settings: C
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Job:
+class _CellJob:
     candidate: Candidate
     task: Task
     settings: CellSettings
-    device: str
-    cache: Path
+    place: Workplace
     held: Cell | None  # of the library that is added to
 
     @property
@@ -179,7 +160,7 @@ class _Job:
     @property
     def path(self) -> Path:
         key = cell_key(candidate=self.candidate, task=self.task, settings=self.settings)
-        return self.cache / "cells" / key[:2] / f"{key}.safetensors"
+        return self.place.cache / "cells" / key[:2] / f"{key}.safetensors"
 
     def kept(self) -> Cell | None:
         """The finished cell; None when there is none, or it is damaged and must be made again."""
@@ -193,9 +174,12 @@ class _Job:
         return replace(known, candidate=named, task=source_task(self.task))
 
     def run(self, channel: Channel) -> None:  # noqa: ARG002 - the signature of a job
-        model, store = _model(self.candidate, self.device), Store(self.cache / "store")
         cell = measure_cell(
-            model=model, task=self.task, settings=self.settings, code_version=version("vlmsel-auto"), store=store
+            model=_model(self.candidate, self.place.device),
+            task=self.task,
+            settings=self.settings,
+            code_version=version("vlmsel-auto"),
+            store=self.place.store,
         )
         save(assemble([cell]), self.path)
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeVar
 
+from vlmsel_auto.cache import Store
 from vlmsel_auto.engines.each_job import as_they_end, why_not
 from vlmsel_auto.engines.engine import Channel, Engine, Resources
 from vlmsel_auto.engines.in_process import InProcess
@@ -17,6 +20,20 @@ V_co = TypeVar("V_co", covariant=True)
 V = TypeVar("V")
 
 _ONE_THREAD = Resources(threads=1)  # parallel are the jobs, not the arithmetic in them
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workplace:
+    """Where a library's figures are made, and kept until it is written."""
+
+    cache: Path  # folder of finished results and decoded images
+    jobs: int = 1  # processes, each with one torch thread
+    device: str = "cpu"  # where the models run
+
+    @property
+    def store(self) -> Store:
+        """Embeddings and profiles."""
+        return Store(self.cache / "store")
 
 
 class KeptJob(Protocol[V_co]):

@@ -39,10 +39,11 @@ def measure_source(model: LoadedModel, task: Task, *, store: Store) -> Cell:
     points = path_points(model, CellSettings())
     found = measure(model, task, images=images, profiled=images, store=store, points=points)
     cosine = zeroshot.cosines(found.features, found.text_features)
-    truth = published_accuracy(candidate.id, task.name)
-    own = math.isnan(truth)
+    names = published.datasets()
     # without published figures all candidates have theirs from so few images; else most have theirs from a test split
-    rough = task.name not in published.datasets()
+    rough = task.name not in names
+    truth = math.nan if rough else float(published.zero_shot([candidate.id])[0, names.index(task.name)])
+    own = math.isnan(truth)
     settings = {
         "cell_version": str(CELL_VERSION),
         "images": str(len(images)),
@@ -72,9 +73,3 @@ def measure_source(model: LoadedModel, task: Task, *, store: Store) -> Cell:
         evidence={(0, shots, name): value for name, value in evidence.items() if math.isfinite(value)},
         seconds=time.perf_counter() - began,
     )
-
-
-def published_accuracy(candidate: str, task: str) -> float:
-    """Published zero-shot accuracy of a candidate on a data set of `published.datasets`; NaN where there is none."""
-    names = published.datasets()
-    return float(published.zero_shot([candidate])[0, names.index(task)]) if task in names else math.nan

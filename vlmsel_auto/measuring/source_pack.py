@@ -1,7 +1,6 @@
 """The pack of source images: some of each of a few published data sets, kept once in the user's cache folder.
 
-With it, a candidate that is loaded anyway can be profiled on tasks whose accuracies are published. Images only serve
-to make profiles; they stay on this machine.
+With it, a candidate that is loaded anyway can be profiled on tasks whose accuracies are published (`source_cells`).
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -90,7 +88,7 @@ class SourcePlan:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Files(PixelSource):
+class _PackImages(PixelSource):
     """Images that are decoded whenever they are wanted: a pack is read once by a candidate."""
 
     root: Path
@@ -122,16 +120,15 @@ def plan_pack(names: Sequence[str] = tuple(PUBLISHED), *, images: int = IMAGES) 
 
 def _plan(name: str, source: str, *, images: int) -> SourcePlan:
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    plan = partial(
-        SourcePlan, name=name, source=source, images=images, folder=pack_dir() / f"{slug}-{digest(source)[:6]}"
-    )
-    record = _read(plan().folder)
+    folder = pack_dir() / f"{slug}-{digest(source)[:6]}"
+    plan = SourcePlan(name=name, source=source, images=images, folder=folder)
+    record = _read(folder)
     if record is not None and record["wanted"] == images:
-        return plan()
+        return plan
     try:
-        return plan(found=open_webdataset(source))
+        return replace(plan, found=open_webdataset(source))
     except TaskError as error:
-        return plan(problem=str(error))
+        return replace(plan, problem=str(error))
 
 
 def fetch_pack(plans: Sequence[SourcePlan], *, sink: Sink = discard) -> dict[str, str]:
@@ -201,16 +198,14 @@ def load_pack() -> tuple[Task, ...]:
     cannot be reached holds none.
     """
     root = pack_dir()
-    folders = sorted(one.parent for one in root.glob(f"*/{_RECORD}")) if is_folder(root) else []
-    read = ((folder, _read(folder)) for folder in folders)
-    tasks = [_task(folder, record) for folder, record in read if record is not None]
-    return tuple(sorted(tasks, key=lambda one: one.name))
+    folders = [one.parent for one in root.glob(f"*/{_RECORD}")] if is_folder(root) else []
+    tasks = [_task(folder, record) for folder in folders if (record := _read(folder)) is not None]
+    return tuple(sorted(tasks, key=lambda one: (one.name, one.root)))
 
 
 def _task(folder: Path, record: Mapping[str, Any]) -> Task:
-    everything = np.arange(len(record["files"]), dtype=np.int64)
-    nothing = np.empty(0, dtype=np.int64)
     paths = tuple(record["files"])
+    everything = np.arange(len(paths), dtype=np.int64)
     return Task(
         name=record["name"],
         root=folder,
@@ -222,11 +217,8 @@ def _task(folder: Path, record: Mapping[str, Any]) -> Task:
         paths=paths,
         labels=np.array(record["labels"], dtype=np.int64),
         train=everything,
-        val=nothing,
-        test=nothing,
         support=everything,
         shots=1,
-        bad_files=(),
-        pixels=_Files(root=folder, paths=paths),
+        pixels=_PackImages(root=folder, paths=paths),
         digest=digest(*(record[part] for part in ("classes", "prompts", "templates", "labels", "sha256"))),
     )

@@ -6,19 +6,20 @@ import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
-from vlmsel_auto.cache import Json, Store, digest, write_atomically
+from vlmsel_auto.cache import Json, digest, write_atomically
 from vlmsel_auto.engines.engine import Channel
 from vlmsel_auto.errors import TrialFailed
 from vlmsel_auto.events import Sink
 from vlmsel_auto.library.assemble import with_tuned
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.cells import SOURCE
-from vlmsel_auto.measuring.kept_jobs import results_of
+from vlmsel_auto.measuring.kept_jobs import Workplace, results_of
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.sources.table import fingerprint
 from vlmsel_auto.recordjson import parse_json
@@ -34,9 +35,7 @@ def tune_cells(
     candidates: Sequence[Candidate],
     seeds: Sequence[int],
     shots: int,
-    jobs: int,
-    device: str,
-    cache: Path,
+    place: Workplace,
     sink: Sink,
 ) -> Library:
     """The library with one run of full fine-tuning for each seed, at each candidate's default setting.
@@ -48,20 +47,14 @@ def tune_cells(
     runs = {seed: f"finetune {shots}-shot seed={seed}" for seed in seeds}
     held = {seed: _held(library, run) for seed, run in runs.items()}
     trials = [
-        _Trial(
-            candidate=one,
-            task=task,
-            seed=seed,
-            shots=shots,
-            device=device,
-            cache=cache,
-            held=held[seed].get((one.id, task.name)),
+        _TuningJob(
+            candidate=one, task=task, seed=seed, shots=shots, place=place, held=held[seed].get((one.id, task.name))
         )
         for seed in seeds
         for one in candidates
         for task in tasks
     ]
-    found, _ = results_of(trials, unit="trials", workers=jobs, sink=sink)
+    found, _ = results_of(trials, unit="trials", workers=place.jobs, sink=sink)
     for seed, run in runs.items():
         values = held[seed] | {
             (job.candidate.id, job.task.name): found[at]
@@ -82,13 +75,12 @@ def _held(library: Library, run: str) -> dict[tuple[str, str], float]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Trial:
+class _TuningJob:
     candidate: Candidate
     task: Task
     seed: int
     shots: int
-    device: str
-    cache: Path
+    place: Workplace
     held: float | None  # of the library that is added to
 
     @property
@@ -109,7 +101,7 @@ class _Trial:
             self.shots,
             [spec.method, dict(spec.settings), spec.epochs, spec.seed],
         )
-        return self.cache / "trials" / key[:2] / f"{key}.json"
+        return self.place.cache / "trials" / key[:2] / f"{key}.json"
 
     def kept(self) -> float | None:
         """The finished trial's metric on the test split; None when there is none, or its file is damaged."""
@@ -127,10 +119,10 @@ class _Trial:
                 number=0,
                 task=self.task,
                 candidate=self.candidate,
-                load=lambda candidate: zoo.load(candidate, device=self.device),
-                store=Store(self.cache / "store"),
+                load=partial(zoo.load, device=self.place.device),
+                store=self.place.store,
                 workdir=Path(scratch),
-                device=self.device,
+                device=self.place.device,
                 train_shots=self.shots,
             )
         if result.test is None:

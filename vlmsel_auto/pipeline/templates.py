@@ -15,7 +15,7 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.engines.engine import Channel
 from vlmsel_auto.events import Notice, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.measuring.measure import find_measurement
-from vlmsel_auto.measuring.wording import Wording, mean_text, wording
+from vlmsel_auto.measuring.reference_embeddings import ReferenceEmbeddings, mean_text, reference_embeddings
 from vlmsel_auto.models.embedding import reword
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.pipeline.each_candidate import attempt, for_each
@@ -35,7 +35,7 @@ _MOST_TEXTS: Final = 10_000  # of a candidate: a thousand classes in ten templat
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WordingJob:
+class ReferenceEmbeddingsJob:
     """Load one candidate and embed class names in templates, and pictures to compare them with."""
 
     candidate: Candidate
@@ -44,7 +44,7 @@ class WordingJob:
     device: str
     store: Store  # on a disk that the coordinator sees
 
-    def run(self, channel: Channel) -> Wording | str:
+    def run(self, channel: Channel) -> ReferenceEmbeddings | str:
         """The embeddings, or why there are none."""
 
         def load() -> LoadedModel:
@@ -52,7 +52,9 @@ class WordingJob:
 
             return zoo.load(self.candidate, device=self.device, sink=channel.tell)
 
-        return attempt(lambda: wording(self.candidate, self.prompts, self.templates, load=load, store=self.store))
+        return attempt(
+            lambda: reference_embeddings(self.candidate, self.prompts, self.templates, load=load, store=self.store)
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,7 +101,12 @@ def choose_templates(session: Session, screening: ScreeningResult) -> Spoken:
 
 
 def _agreed(
-    task: Task, screening: ScreeningResult, words: Mapping[str, Wording], *, seeing: Sequence[Candidate], store: Store
+    task: Task,
+    screening: ScreeningResult,
+    words: Mapping[str, ReferenceEmbeddings],
+    *,
+    seeing: Sequence[Candidate],
+    store: Store,
 ) -> Spoken:
     """The task in the templates that those with words agree on; screenings of the others count no more."""
     tried = min(len(one.captions) for one in words.values())
@@ -151,20 +158,22 @@ def _reworded(
     return replace(seen, text_features=text.astype(np.float64), total=np.nan, activity=np.full(0, np.nan), blocks=())
 
 
-def _words(session: Session, seeing: Sequence[Candidate], *, most: int, allowed: float) -> dict[str, Wording]:
+def _words(
+    session: Session, seeing: Sequence[Candidate], *, most: int, allowed: float
+) -> dict[str, ReferenceEmbeddings]:
     """By candidate, in the first templates of the bank: fewer of them, or none at all, where time is short."""
-    began, found, made = time.monotonic(), dict[str, Wording](), 0
+    began, found, made = time.monotonic(), dict[str, ReferenceEmbeddings](), 0
     device, sink = session.device, session.sink
 
-    def job_of(one: Candidate) -> WordingJob:
+    def job_of(one: Candidate) -> ReferenceEmbeddingsJob:
         prompts = session.task.prompts
-        return WordingJob(
+        return ReferenceEmbeddingsJob(
             candidate=one, prompts=prompts, templates=BANK[:most], device=device, store=session.store
         )  # fmt: skip
 
     with closing(for_each(seeing, job_of, engine=session.near_engine, device=device, sink=sink)) as ended:
         for done, (candidate, outcome) in enumerate(ended, start=1):
-            if isinstance(outcome, Wording):
+            if isinstance(outcome, ReferenceEmbeddings):
                 found[candidate.id] = outcome
                 made += len(outcome.captions)
             else:

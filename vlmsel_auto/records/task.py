@@ -63,6 +63,10 @@ class Draw:
     texts: str  # sha256 over prompts and templates
 
 
+def _nothing() -> IntArray:
+    return np.empty(0, dtype=np.int64)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
     """A classification task: image files, their labels and split, and how to speak of the classes.
@@ -80,12 +84,12 @@ class Task:
     metric: Metric
     paths: tuple[str, ...]  # (N,) relative to root
     labels: IntArray  # (N,) in 0..K-1, or all `UNLABELLED`
-    train: IntArray  # indices into paths
-    val: IntArray
-    test: IntArray
-    support: IntArray  # few-shot subset of train, at most `shots` a class
-    shots: int
-    bad_files: tuple[BadFile, ...]
+    train: IntArray = field(default_factory=_nothing)  # indices into paths
+    val: IntArray = field(default_factory=_nothing)
+    test: IntArray = field(default_factory=_nothing)
+    support: IntArray = field(default_factory=_nothing)  # few-shot subset of train, at most `shots` a class
+    shots: int = 0
+    bad_files: tuple[BadFile, ...] = ()
     pixels: PixelSource
     digest: str  # sha256 over pixels, labels, split, prompts, templates
     seed: int = 0  # of split, cap and few-shot draws
@@ -93,9 +97,7 @@ class Task:
     folds: tuple[IntArray, ...] = ()  # train and val for cross-validation, the first val; none where val was given
     draw: Draw | None = None  # None: it has labels
     names_templates: bool = True  # False: nobody named templates, and a plain one stands in
-    others: IntArray = field(
-        default_factory=lambda: np.empty(0, np.int64)
-    )  # training images that screenings embed, too
+    others: IntArray = field(default_factory=_nothing)  # training images that screenings embed, too
     beside: Task | None = None  # images without labels that screenings embed, too, of a partly labelled folder
 
     @property

@@ -153,7 +153,7 @@ def task_without_labels(images: KnownImages, *, sample: DrawnFiles, seed: int, n
     """
     drawn, bad_files = _distinct(images, order=sample.order)
     good, entries, scan, told = sorted(drawn), images.entries, images.scan, images.scan.declaration
-    digests, nothing = [images.identities[row].digest for row in good], np.empty(0, dtype=np.int64)
+    digests = [images.identities[row].digest for row in good]
     return Task(
         name=told.name,
         root=scan.root,
@@ -164,11 +164,6 @@ def task_without_labels(images: KnownImages, *, sample: DrawnFiles, seed: int, n
         metric=told.metric,
         paths=tuple(entries[row].path for row in good),
         labels=np.full(len(good), UNLABELLED, dtype=np.int64),
-        train=nothing,
-        val=nothing,
-        test=nothing,
-        support=nothing,
-        shots=0,
         bad_files=tuple(sorted([*scan.stray, *bad_files], key=lambda one: (one.used, one.path))),
         pixels=images.pixels(good, peers=np.zeros(len(good), dtype=np.int64)),
         digest=digest("no labels", list(scan.classes), list(scan.prompts), list(told.templates), list(digests)),
