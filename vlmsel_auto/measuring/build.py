@@ -80,12 +80,8 @@ def build(
         for one in candidates
         for task in loaded
     ]
-    cells, reasons = results_of(grid, unit="cells", workers=place.jobs, sink=sink)
-    failures = [
-        CellFailure(candidate=grid[at].candidate.id, task=grid[at].task.name, reason=reason)
-        for at, reason in sorted(reasons.items())
-    ]
-    made = assemble([cells[at] for at in sorted(cells)], failures=failures)
+    cells, failures = _measure(grid, sink=sink)
+    made = assemble(cells, failures=failures)
     made = merge(base, made) if base is not None else made
     if tuned_seeds:
         shots = max(settings.shots)
@@ -182,6 +178,15 @@ class _CellJob:
             store=self.place.store,
         )
         save(assemble([cell]), self.path)
+
+
+def _measure(grid: Sequence[_CellJob], *, sink: Sink) -> tuple[list[Cell], list[CellFailure]]:
+    cells, reasons = results_of(grid, unit="cells", workers=grid[0].place.jobs, sink=sink)
+    failures = [
+        CellFailure(candidate=grid[at].candidate.id, task=grid[at].task.name, reason=reason)
+        for at, reason in sorted(reasons.items())
+    ]
+    return [cells[at] for at in sorted(cells)], failures
 
 
 @lru_cache(maxsize=1)  # one is enough: cells come candidate by candidate

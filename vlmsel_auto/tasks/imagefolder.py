@@ -28,28 +28,6 @@ _OWN_FILES = frozenset({"task.toml", LABELS})
 _LABELLED, _UNLABELLED = {"labelled", "labeled"}, {"unlabelled", "unlabeled"}  # folders of a partly labelled task
 
 
-class _Child(NamedTuple):
-    """A file or folder."""
-
-    name: str
-    path: str  # relative to the task folder, with "/"
-    is_folder: bool
-
-
-@dataclass(kw_only=True, slots=True)
-class _Found:
-    """What a walk through the folders has met so far."""
-
-    root: Path
-    exclude: frozenset[Path]
-    entries: list[ListedImage] = field(default_factory=list)
-    stray: list[BadFile] = field(default_factory=list)
-    labels: set[str] = field(default_factory=set)  # also of folders without an image
-
-    def skip(self, path: str, reason: str) -> None:
-        self.stray.append(BadFile(path=printable(path), reason=reason))
-
-
 def scan_folder(
     path: Path, *, exclude: Sequence[Path] = (), classes: Sequence[str] | None = None, unlabelled: bool = False
 ) -> Scan:
@@ -58,8 +36,8 @@ def scan_folder(
     Args:
         path: the folder.
         exclude: folders to pass over, such as a work directory inside it.
-        classes: names of the classes, or a text that `names.read_class_names` reads; None: what task.toml, or else
-            the labels, say.
+        classes: names of the classes, or a text that `class_names.read_class_names` reads; None: what task.toml, or
+            else the labels, say.
         unlabelled: names of folders are no classes, and labels are not used.
 
     Raises:
@@ -75,17 +53,16 @@ def scan_folder(
         raise TaskError(f"the task folder must exist, but got {str(path)!r}") from error
     if not root.is_dir():
         raise TaskError(f"a task is a folder of images ({LAYOUTS}), but got the file {str(path)!r}")
-    found = _Found(root=root, exclude=frozenset(one.resolve() for one in exclude))
+    walk = _Walk(root=root, exclude=frozenset(one.resolve() for one in exclude))
     try:
         named = _named_classes(root, classes)
         if (root / parquet.IMAGES).is_file():
-            listed = parquet.scan_parquet(root)
-            return _without_labels(listed, named) if unlabelled else _of_classes(listed, named)
+            return _of_parquet(parquet.scan_parquet(root), named, unlabelled=unlabelled)
         if unlabelled:
-            return _scan_unlabelled(root, found=found, named=named)
+            return _scan_unlabelled(walk, named)
         if (root / LABELS).is_file():
-            return _scan_table(root, found=found, named=named)
-        return _scan_classes(root, found=found, named=named)
+            return _scan_table(walk, named)
+        return _scan_classes(walk, named)
     except OSError as error:
         raise TaskError(f"the task folder cannot be read; check its rights, but got {error}") from error
 
@@ -102,8 +79,11 @@ def _named_classes(root: Path, classes: Sequence[str] | None) -> tuple[str, ...]
     return check_class_names(told, where=str(root / "task.toml"))
 
 
-def _of_classes(scan: Scan, named: Sequence[str] | None) -> Scan:
-    """The scan, unless other classes were named than it has."""
+def _of_parquet(scan: Scan, named: Sequence[str] | None, *, unlabelled: bool) -> Scan:
+    """The scan of a table, or what it is with labels and splits taken away; other classes cannot be named."""
+    if unlabelled:
+        entries = tuple(replace(entry, label="", split=None) for entry in scan.entries)
+        return replace(scan, entries=entries, classes=tuple(named or scan.classes), labelled=False)
     if named is not None and set(named) != set(scan.classes):
         raise TaskError(
             f"the classes that were named must be those of {parquet.IMAGES} ({shown(scan.classes)}), or give "
@@ -112,86 +92,130 @@ def _of_classes(scan: Scan, named: Sequence[str] | None) -> Scan:
     return scan
 
 
-def _without_labels(scan: Scan, named: Sequence[str] | None) -> Scan:
-    """The scan of a table with its labels and splits taken away."""
-    entries = tuple(replace(entry, label="", split=None) for entry in scan.entries)
-    return replace(scan, entries=entries, classes=tuple(named or scan.classes), labelled=False)
+class _Child(NamedTuple):
+    """A file or folder."""
+
+    name: str
+    path: str  # relative to the task folder, with "/"
+    is_folder: bool
 
 
-def _scan_table(root: Path, *, found: _Found, named: Sequence[str] | None) -> Scan:
+@dataclass(kw_only=True, slots=True)
+class _Walk:
+    """A walk through the folders, and what it has met so far."""
+
+    root: Path
+    exclude: frozenset[Path]
+    entries: list[ListedImage] = field(default_factory=list)
+    stray: list[BadFile] = field(default_factory=list)
+    labels: set[str] = field(default_factory=set)  # also of folders without an image
+
+    def skip(self, path: str, reason: str) -> None:
+        """Say why a file or folder is not used."""
+        self.stray.append(BadFile(path=printable(path), reason=reason))
+
+    def children(self, parent: str) -> Iterator[_Child]:
+        """Files and folders of ``parent`` by name, without links that are refused. Of a plain file nothing is asked."""
+        with os.scandir(self.root / parent) as listed:
+            there = sorted(listed, key=lambda each: each.name)
+        for each in there:
+            if is_ignored(each.name):
+                continue
+            path = f"{parent}/{each.name}" if parent else each.name
+            is_link = each.is_symlink()
+            is_folder = Path(each).is_dir() if is_link else each.is_dir()  # an entry raises where links go in a circle
+            if is_folder and (Path(each).resolve() in self.exclude or is_workdir(Path(each))):
+                continue
+            if is_link and not (Path(each).is_file() and inside(Path(each), self.root)):
+                self.skip(path, _link_reason(Path(each), self.root))
+            else:
+                yield _Child(each.name, path, is_folder)
+
+    def folders(self, parent: str = "", *, own: frozenset[str] = frozenset()) -> list[_Child]:
+        """Folders of ``parent`` in order; its files are listed as stray, but for the task's ``own``."""
+        found = []
+        for child in self.children(parent):
+            if child.is_folder:
+                found.append(child)
+            elif child.name not in own:
+                self.skip(child.path, "not in a class folder")
+        return found
+
+    def files(self, folder: str = "") -> Iterator[str]:
+        """Paths, relative to the task folder, of every file of a folder, to any depth."""
+        inner = []
+        for child in self.children(folder):
+            if child.is_folder:
+                inner.append(child.path)
+            else:
+                yield child.path
+        for path in inner:
+            yield from self.files(path)
+
+    def collect(self, folders: Sequence[_Child], *, split: SplitName | None = None) -> None:
+        """Take the images of class folders."""
+        for folder in folders:
+            label = nfc(folder.name)
+            self.labels.add(label)
+            self.entries += [ListedImage(path=path, label=label, split=split) for path in self.files(folder.path)]
+
+
+def _link_reason(path: Path, root: Path) -> str:
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return "refused: the link leads in a circle"
+    if not inside(path, root):
+        return "refused: the link leads out of the task folder"
+    return "refused: links to folders are not followed" if path.is_dir() else "refused: the link leads nowhere"
+
+
+def _scan_unlabelled(walk: _Walk, named: Sequence[str] | None) -> Scan:
+    """Every file of a folder, to any depth, is an image without a label."""
+    entries = [ListedImage(path=path, label="", split=None) for path in walk.files() if path not in _OWN_FILES]
+    return scan_of_files(walk.root, labels=(), entries=entries, stray=walk.stray, named=named, labelled=False)
+
+
+def _scan_table(walk: _Walk, named: Sequence[str] | None) -> Scan:
     """The rows of labels.csv, and images of labelled/<class>/ that have none: they may have come later."""
-    rows, refused = read_rows(root)
+    rows, refused = read_rows(walk.root)
     known = {entry.path for entry in rows}
-    folders = list(_folders("", found=found))
+    folders = walk.folders()
     if _is_partly_labelled(folders) and not any(entry.split for entry in rows):
-        for folder in _labelled_folders(folders, found=found):
-            _collect(folder, split=None, found=found)
-    entries = [*rows, *(entry for entry in found.entries if entry.path not in known)]
-    labels = {*found.labels, *(entry.label for entry in entries)}
-    scan = scan_of_files(root, labels=labels, entries=entries, stray=refused, named=named)
-    return replace(scan, unlabelled=tuple(_unnamed({entry.path for entry in entries}, found=found)))
+        walk.collect(_labelled_folders(folders, walk))
+    entries = [*rows, *(entry for entry in walk.entries if entry.path not in known)]
+    labels = {*walk.labels, *(entry.label for entry in entries)}
+    scan = scan_of_files(walk.root, labels=labels, entries=entries, stray=refused, named=named)
+    return replace(scan, unlabelled=tuple(_unnamed({entry.path for entry in entries}, walk)))
 
 
-def _unnamed(rows: set[str], *, found: _Found) -> Iterator[str]:
+def _unnamed(rows: set[str], walk: _Walk) -> Iterator[str]:
     """Files that have no label: those in folders with images that have one, and images elsewhere by their names."""
     folders, known = {path.rpartition("/")[0] for path in rows}, rows | _OWN_FILES
-    for path in _files("", found=found):
+    for path in walk.files():
         if path not in known and (path.rpartition("/")[0] in folders or has_image_suffix(path)):
             yield path
 
 
-def _scan_unlabelled(root: Path, *, found: _Found, named: Sequence[str] | None) -> Scan:
-    """Every file of a folder, to any depth, is an image without a label."""
-    entries = [
-        ListedImage(path=path, label="", split=None) for path in _files("", found=found) if path not in _OWN_FILES
-    ]
-    return scan_of_files(root, labels=(), entries=entries, stray=found.stray, named=named, labelled=False)
-
-
-def _scan_classes(root: Path, *, found: _Found, named: Sequence[str] | None) -> Scan:
-    folders, unlabelled = _class_folders(found=found)
+def _scan_classes(walk: _Walk, named: Sequence[str] | None) -> Scan:
+    """The images of folders that are classes or splits; of a partly labelled task those in labelled/."""
+    folders, unlabelled = walk.folders(own=_OWN_FILES), tuple[str, ...]()
+    if _is_partly_labelled(folders):
+        pools = [folder for folder in folders if folder.name.lower() in _UNLABELLED]
+        unlabelled = tuple(path for pool in pools for path in walk.files(pool.path))
+        folders = _labelled_folders(folders, walk)
     if not folders:  # nothing in it can be a class
-        return _scan_unlabelled(root, found=_Found(root=root, exclude=found.exclude), named=named)
+        return _scan_unlabelled(_Walk(root=walk.root, exclude=walk.exclude), named)
     notes: list[str] = []
-    if _is_split(folders, root):
-        notes = _collect_splits(folders, found=found)
+    if _is_split(folders, walk.root):
+        notes = _collect_splits(folders, walk)
     else:
-        for folder in folders:
-            _collect(folder, split=None, found=found)
-    scan = scan_of_files(root, labels=found.labels, entries=found.entries, stray=found.stray, notes=notes, named=named)
+        walk.collect(folders)
+    scan = scan_of_files(
+        walk.root, labels=walk.labels, entries=walk.entries, stray=walk.stray, notes=notes, named=named
+    )
     return replace(scan, unlabelled=unlabelled)
-
-
-def _collect_splits(folders: Sequence[_Child], *, found: _Found) -> list[str]:
-    """Take the images of {train,val,test}/<class>/*, and say what of it was not used."""
-    notes: list[str] = []
-    splits = {folder: split_name(folder.name) for folder in folders}
-    for folder, split in splits.items():
-        if split is None:
-            found.skip(folder.path, "folder beside train, val and test; not used")
-            continue
-        inners = list(_folders(folder.path, found=found))
-        if not inners:
-            notes.append(f"{folder.name}/ holds no class folder and was not used")
-        for inner in inners:
-            _collect(inner, split=split, found=found)
-    if "train" not in splits.values():
-        names = shown([one.name for one in folders])
-        raise TaskError(f"a folder with splits needs train/<class>/*, but got {names} ({found.root})")
-    if not {"val", "test"} & set(splits.values()):
-        notes.append("only train/ was given: val and test were split from it")
-        found.entries = [ListedImage(path=entry.path, label=entry.label, split=None) for entry in found.entries]
-    return notes
-
-
-def _class_folders(*, found: _Found) -> tuple[list[_Child], tuple[str, ...]]:
-    """Folders that may be classes or splits; of a partly labelled task those in labelled/, and the other files."""
-    folders = list(_folders("", found=found, own=_OWN_FILES))
-    if not _is_partly_labelled(folders):
-        return folders, ()
-    pools = [folder for folder in folders if folder.name.lower() in _UNLABELLED]
-    unlabelled = tuple(path for pool in pools for path in _files(pool.path, found=found))
-    return _labelled_folders(folders, found=found), unlabelled
 
 
 def _is_partly_labelled(folders: Sequence[_Child]) -> bool:
@@ -199,10 +223,9 @@ def _is_partly_labelled(folders: Sequence[_Child]) -> bool:
     return names <= _LABELLED | _UNLABELLED and bool(names & _UNLABELLED)
 
 
-def _labelled_folders(folders: Sequence[_Child], *, found: _Found) -> list[_Child]:
+def _labelled_folders(folders: Sequence[_Child], walk: _Walk) -> list[_Child]:
     """The class folders of a partly labelled task."""
-    labelled = [folder for folder in folders if folder.name.lower() in _LABELLED]
-    return [one for folder in labelled for one in _folders(folder.path, found=found)]
+    return [one for folder in folders if folder.name.lower() in _LABELLED for one in walk.folders(folder.path)]
 
 
 def _is_split(folders: Sequence[_Child], root: Path) -> bool:
@@ -223,58 +246,22 @@ def _holds_folder(path: Path) -> bool:
     return any(one.is_dir() and not is_ignored(one.name) for one in path.iterdir())
 
 
-def _children(parent: str, *, found: _Found) -> Iterator[_Child]:
-    """Files and folders of ``parent`` by name, without links that are refused. Of a plain file nothing is asked."""
-    with os.scandir(found.root / parent) as listed:
-        there = sorted(listed, key=lambda each: each.name)
-    for each in there:
-        if is_ignored(each.name):
+def _collect_splits(folders: Sequence[_Child], walk: _Walk) -> list[str]:
+    """Take the images of {train,val,test}/<class>/*, and say what of it was not used."""
+    notes: list[str] = []
+    splits = {folder: split_name(folder.name) for folder in folders}
+    for folder, split in splits.items():
+        if split is None:
+            walk.skip(folder.path, "folder beside train, val and test; not used")
             continue
-        path = f"{parent}/{each.name}" if parent else each.name
-        is_link = each.is_symlink()
-        is_folder = Path(each).is_dir() if is_link else each.is_dir()  # an entry raises where links go in a circle
-        if is_folder and (Path(each).resolve() in found.exclude or is_workdir(Path(each))):
-            continue
-        if is_link and not (Path(each).is_file() and inside(Path(each), found.root)):
-            found.skip(path, _link_reason(Path(each), found.root))
-        else:
-            yield _Child(each.name, path, is_folder)
-
-
-def _folders(parent: str, *, found: _Found, own: frozenset[str] = frozenset()) -> Iterator[_Child]:
-    """Folders of ``parent`` in order; its files are listed as stray."""
-    for child in _children(parent, found=found):
-        if child.is_folder:
-            yield child
-        elif child.name not in own:
-            found.skip(child.path, "not in a class folder")
-
-
-def _collect(folder: _Child, *, split: SplitName | None, found: _Found) -> None:
-    label = nfc(folder.name)
-    found.labels.add(label)
-    for path in _files(folder.path, found=found):
-        found.entries.append(ListedImage(path=path, label=label, split=split))
-
-
-def _files(folder: str, *, found: _Found) -> Iterator[str]:
-    """Paths, relative to the task folder, of every file of a folder, to any depth."""
-    inner = []
-    for child in _children(folder, found=found):
-        if child.is_folder:
-            inner.append(child.path)
-        else:
-            yield child.path
-    for path in inner:
-        yield from _files(path, found=found)
-
-
-def _link_reason(path: Path, root: Path) -> str:
-    try:
-        path.stat()
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            return "refused: the link leads in a circle"
-    if not inside(path, root):
-        return "refused: the link leads out of the task folder"
-    return "refused: links to folders are not followed" if path.is_dir() else "refused: the link leads nowhere"
+        inner = walk.folders(folder.path)
+        if not inner:
+            notes.append(f"{folder.name}/ holds no class folder and was not used")
+        walk.collect(inner, split=split)
+    if "train" not in splits.values():
+        names = shown([one.name for one in folders])
+        raise TaskError(f"a folder with splits needs train/<class>/*, but got {names} ({walk.root})")
+    if not {"val", "test"} & set(splits.values()):
+        notes.append("only train/ was given: val and test were split from it")
+        walk.entries = [replace(entry, split=None) for entry in walk.entries]
+    return notes

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,12 +23,10 @@ from vlmsel_auto.errors import ImageError, TaskError
 from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.process import locked, writing
 from vlmsel_auto.records import BadFile, ImageView, IntArray, PixelSource, Task
-from vlmsel_auto.tasks.copies import Identity
 from vlmsel_auto.tasks.decode import in_threads
-from vlmsel_auto.tasks.file_names import printable
-from vlmsel_auto.tasks.pixel_files import Identify, RowWriter, ViewFile, open_entry, view_name
+from vlmsel_auto.tasks.pixel_files import RowWriter, ViewFile, view_name
 from vlmsel_auto.tasks.preprocessing import read_view
-from vlmsel_auto.tasks.scan import ListedImage, Scan, Source
+from vlmsel_auto.tasks.scan import Source
 
 _LATE: Final = "late.jsonl"
 _COMMIT: Final = 64  # rows that a kill may cost
@@ -181,75 +179,6 @@ class PixelStore(PixelSource):
             stream.write(json.dumps([bad.path, bad.reason, bad.used]) + "\n")
         if not bad.used:
             self.told.sink(Notice(text=f"{bad.path}: {bad.reason}", level="warning"))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reading:
-    """How images are read: where they are kept, what is wanted of them at once, who is told."""
-
-    workdir: Path  # decoded images are kept in its folder pixels, and found again by a second call on the same files
-    views: Sequence[ImageView] = ()  # made while images are decoded anyway
-    sink: Sink = discard
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KnownImages:
-    """Images of a scan of which it is known what they are."""
-
-    scan: Scan
-    positions: IntArray  # (n,) of the scan's entries, sorted
-    identities: tuple[Identity, ...]  # (n,)
-    entry: Path  # of the pixel store
-    sink: Sink
-
-    @property
-    def entries(self) -> list[ListedImage]:
-        """What the folder names of each (n,)."""
-        return [self.scan.entries[place] for place in self.positions]
-
-    def pixels(self, chosen: Sequence[int], *, peers: IntArray) -> PixelStore:
-        """Pixels of a task's images: these (N,) of the n; ``peers`` (N,) may stand in for each other."""
-        return PixelStore(
-            entry=self.entry,
-            root=self.scan.root,
-            source=self.scan.source,
-            positions=self.positions,
-            rows=np.array(chosen, dtype=np.int64),
-            paths=tuple(printable(self.scan.entries[self.positions[row]].path) for row in chosen),
-            peers=peers,
-            noted=frozenset(at for at, row in enumerate(chosen) if self.identities[row].note),
-            told=LocalSink(self.sink),
-        )
-
-
-@contextmanager
-def known_images(scan: Scan, positions: IntArray, *, by: Identify, reading: Reading) -> Iterator[KnownImages]:
-    """Find out what images of a scan are; where the block raises, no trace of it stays.
-
-    Raises:
-        WorkdirError: the decoded images cannot be written.
-    """
-    many = f"{len(positions):,} images"
-    progress = ImageProgress(sink=reading.sink, total=len(positions), text=f"reading {many}")
-    opened = open_entry(
-        root=reading.workdir / "pixels",
-        key=scan.source.key(positions),
-        count=len(positions),
-        sources=lambda: scan.source.images(positions),
-        identify=by,
-        views=reading.views,
-        progress=progress,
-        sink=reading.sink,
-    )
-    try:
-        yield KnownImages(
-            scan=scan, positions=positions, identities=opened.identities, entry=opened.path, sink=reading.sink
-        )
-    except BaseException:  # also on Ctrl+C
-        opened.discard()
-        raise
-    made = f"decoded {many}" if by == "pixels" else f"looked at {many}"
-    progress.finish("known from an earlier run" if opened.reused else made)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -12,11 +12,11 @@ import numpy as np
 from vlmsel_auto.cache import Json, digest
 from vlmsel_auto.errors import TaskError, WorkdirError
 from vlmsel_auto.events import Sink, discard
-from vlmsel_auto.records import BadFile, ImageView, IntArray, Task
+from vlmsel_auto.records import ImageView, IntArray, Task
 from vlmsel_auto.tasks.copies import settle_copies
-from vlmsel_auto.tasks.file_names import printable, shown
+from vlmsel_auto.tasks.file_names import printable
 from vlmsel_auto.tasks.imagefolder import scan_folder
-from vlmsel_auto.tasks.pixels import KnownImages, Reading, known_images
+from vlmsel_auto.tasks.known_images import KnownImages, Reading, known_images
 from vlmsel_auto.tasks.requirements import check_classes, check_distinct, check_splits
 from vlmsel_auto.tasks.scan import Scan
 from vlmsel_auto.tasks.split import SPLITS, Split, capped, few_shot, folds_of, further_images, split_of
@@ -149,33 +149,23 @@ def _assemble(images: KnownImages, options: TaskOptions, *, shots: int, notes: t
         )
     folds = () if "val" in given else folds_of(split, labels, groups, seed=options.seed)
     support = few_shot(labels, split.train, shots=shots, seed=options.seed)
-    odd = [
-        BadFile(path=printable(entry.path), reason=row.note, used=bool(row.digest))
-        for entry, row in zip(entries, images.identities, strict=True)
-        if row.note
-    ]
-    places = [_plain(one) for one in (labels, split.train, split.val, split.test, support)]
-    return Task(
-        name=told.name,
-        root=scan.root,
-        classes=scan.classes,
-        prompts=scan.prompts,
-        templates=told.templates,
-        domain=told.domain,
-        metric=told.metric,
-        paths=tuple(entries[place].path for place in good),
+    parts = [_plain(one) for one in (labels, split.train, split.val, split.test, support)]
+    texts: list[Json] = [list(scan.classes), list(scan.prompts), list(told.templates)]
+    task = images.task(
+        good,
         labels=labels,
+        peers=_peers(split, labels, folds),
+        copies=copies,
+        digest=digest(*texts, told.metric, list(digests), *parts),
+    )
+    return replace(
+        task,
         train=split.train,
         val=split.val,
         test=split.test,
         support=support,
         others=further_images(split.train, support, seed=options.seed),
         shots=shots,
-        bad_files=tuple(sorted([*scan.stray, *odd, *copies], key=lambda one: (one.used, one.path))),
-        pixels=images.pixels(good, peers=_peers(split, labels, folds)),
-        digest=digest(
-            list(scan.classes), list(scan.prompts), list(told.templates), told.metric, list(digests), *places
-        ),
         seed=options.seed,
         notes=(*scan.notes, *notes, *((split.note,) if split.note else ())),
         folds=folds,
@@ -188,19 +178,15 @@ def _plain(values: IntArray) -> list[Json]:
 
 def _usable(images: KnownImages) -> list[int]:
     """Places of the images that could be decoded, if they still make a task."""
-    scan, entries = images.scan, images.entries
-    good = [place for place, row in enumerate(images.identities) if row.digest]
+    scan, entries, good = images.scan, images.entries, images.usable()
     left_out: dict[str, list[str]] = {}
     for entry, row in zip(entries, images.identities, strict=True):
         if not row.digest:
             left_out.setdefault(entry.label, []).append(f"{printable(entry.path)}: {row.note}")
-    if not good:
-        lost = [one for several in left_out.values() for one in several]
-        raise TaskError(f"no image was found: not one file can be decoded, but got {shown(lost)}")
     check_classes(scan.classes, [entries[place].label for place in good], left_out=left_out)
-    lost_splits = {entry.split for entry in entries} - {entries[place].split for place in good}
+    lost = {entry.split for entry in entries} - {entries[place].split for place in good}
     for split in SPLITS:
-        if split in lost_splits:
+        if split in lost:
             raise TaskError(f"no image of the given {split} split can be decoded ({scan.root})")
     return good
 

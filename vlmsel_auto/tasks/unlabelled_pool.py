@@ -17,14 +17,14 @@ from typing import Final
 
 import numpy as np
 
-from vlmsel_auto.cache import digest
+from vlmsel_auto.cache import Json, digest
 from vlmsel_auto.errors import ImageError, TaskError
 from vlmsel_auto.records import UNLABELLED, BadFile, Draw, IntArray, Task
 from vlmsel_auto.tasks import split
 from vlmsel_auto.tasks.copies import a_copy
 from vlmsel_auto.tasks.decode import decode_image, in_threads
-from vlmsel_auto.tasks.file_names import printable, shown
-from vlmsel_auto.tasks.pixels import KnownImages, Reading, known_images
+from vlmsel_auto.tasks.file_names import printable
+from vlmsel_auto.tasks.known_images import KnownImages, Reading, known_images
 from vlmsel_auto.tasks.scan import Files, ListedImage, Scan
 from vlmsel_auto.units import byte_count, milliseconds
 
@@ -151,56 +151,40 @@ def task_without_labels(images: KnownImages, *, sample: DrawnFiles, seed: int, n
     Raises:
         TaskError: not one image can be decoded.
     """
-    drawn, bad_files = _distinct(images, order=sample.order)
-    good, entries, scan, told = sorted(drawn), images.entries, images.scan, images.scan.declaration
-    digests = [images.identities[row].digest for row in good]
-    return Task(
-        name=told.name,
-        root=scan.root,
-        classes=scan.classes,
-        prompts=scan.prompts,
-        templates=told.templates,
-        domain=told.domain,
-        metric=told.metric,
-        paths=tuple(entries[row].path for row in good),
-        labels=np.full(len(good), UNLABELLED, dtype=np.int64),
-        bad_files=tuple(sorted([*scan.stray, *bad_files], key=lambda one: (one.used, one.path))),
-        pixels=images.pixels(good, peers=np.zeros(len(good), dtype=np.int64)),
-        digest=digest("no labels", list(scan.classes), list(scan.prompts), list(told.templates), list(digests)),
-        seed=seed,
-        notes=(*scan.notes, *notes),
-        draw=Draw(
-            files=len(images.positions),
-            order=np.searchsorted(good, drawn),
-            ids=np.array([int(digest(one)[:_DIGITS], 16) for one in digests], dtype=np.int64),
-            texts=_texts(scan.prompts, told.templates),
-        ),
-        names_templates=told.names_templates,
+    images.usable()
+    drawn, copies = _distinct(images, order=sample.order)
+    good, scan, told = sorted(drawn), images.scan, images.scan.declaration
+    digests, nobody = [images.identities[row].digest for row in good], np.zeros(len(good), dtype=np.int64)
+    texts: list[Json] = [list(scan.classes), list(scan.prompts), list(told.templates)]
+    task = images.task(
+        good,
+        labels=nobody + UNLABELLED,
+        peers=nobody,
+        copies=copies,
+        digest=digest("no labels", *texts, list(digests)),
     )
+    draw = Draw(
+        files=len(images.positions),
+        order=np.searchsorted(good, drawn),
+        ids=np.array([int(digest(one)[:_DIGITS], 16) for one in digests], dtype=np.int64),
+        texts=_texts(scan.prompts, told.templates),
+    )
+    return replace(task, seed=seed, notes=(*scan.notes, *notes), draw=draw, names_templates=told.names_templates)
 
 
 def _distinct(images: KnownImages, *, order: IntArray) -> tuple[list[int], list[BadFile]]:
-    """Images that can be decoded, one of each picture: that which was drawn first; and files that were left out.
-
-    Raises:
-        TaskError: there is none.
-    """
+    """Images that can be decoded, one of each picture: that which was drawn first; and copies of these."""
     first: dict[str, str] = {}
     good: list[int] = []
-    listed: list[BadFile] = []
+    copies: list[BadFile] = []
     entries = images.entries
     for place in order.tolist():
-        path, row = printable(entries[place].path), images.identities[place]
-        if row.note:
-            listed.append(BadFile(path=path, reason=row.note, used=bool(row.digest)))
-        if row.digest and first.setdefault(row.digest, path) == path:
+        path, seen = printable(entries[place].path), images.identities[place].digest
+        if seen and first.setdefault(seen, path) == path:
             good.append(place)
-        elif row.digest:
-            listed.append(a_copy(path, of=first[row.digest]))
-    if not good:
-        lost = [f"{one.path}: {one.reason}" for one in listed]
-        raise TaskError(f"no image was found: not one file can be decoded, but got {shown(lost)}")
-    return good, listed
+        elif seen:
+            copies.append(a_copy(path, of=first[seen]))
+    return good, copies
 
 
 def spoken_in(task: Task, templates: Sequence[str]) -> Task:
