@@ -96,13 +96,13 @@ def damaged_candidates(world: World) -> Record:
 
 _DEADLY = """
 import os, signal, sys
-import vlmsel_auto.study.runner as runner
-real = runner.run_trial
-def deadly(spec, **words):
-    if spec.candidate == "EffNet-Mi-64.all-m" and spec.method == "probe":
+from vlmsel_auto.tuning.runner import TrialRunner
+real = TrialRunner.run
+def deadly(runner, trial, **words):
+    if trial.spec.candidate == "EffNet-Mi-64.all-m" and trial.spec.method == "probe":
         os.kill(os.getpid(), signal.SIGKILL)
-    return real(spec, **words)
-runner.run_trial = deadly
+    return real(runner, trial, **words)
+TrialRunner.run = deadly
 """
 _SHORT = """
 import resource, vlmsel_auto.tuning.finetune as finetune

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from vlmsel_auto.cache import Store
 from vlmsel_auto.events import Event, TrialFinished
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import mini_zoo
@@ -24,21 +25,20 @@ from vlmsel_auto.records import (
     Interval,
     RankedCandidate,
     Ranking,
-    TrialOrigin,
     TrialResult,
-    TrialSpec,
     TrialState,
 )
-from vlmsel_auto.study import runner
 from vlmsel_auto.study.study import run_study
 from vlmsel_auto.tasks.task import load_task
+from vlmsel_auto.tuning.runner import Trial, TrialRunner
 
 
-def free_trial(spec: TrialSpec, *, number: int, origin: TrialOrigin, **_: object) -> TrialResult:
+def free_trial(_: TrialRunner, trial: Trial, **_more: object) -> TrialResult:
     """A result that depends on the trial alone."""
+    spec, number = trial.spec, trial.number
     value = 0.5 + (hash((spec.candidate, number)) % 1000) / 4000
     return TrialResult(
-        number=number, spec=spec, state=TrialState.COMPLETE, origin=origin, validation=value, test=None,
+        number=number, spec=spec, state=TrialState.COMPLETE, origin=trial.origin, validation=value, test=None,
         curve=(value,) * spec.epochs, epochs_run=spec.epochs, seconds=0.01, soft_validation=value,
         validation_images=40, kept_epoch=spec.epochs, fidelity=1.0, cost=0.01,
     )  # fmt: skip
@@ -57,7 +57,7 @@ def main() -> None:
         )
         for place, each in enumerate(candidates)
     )  # fmt: skip
-    setattr(runner, "run_trial", free_trial)  # noqa: B010 - in the place of training
+    setattr(TrialRunner, "run", free_trial)  # noqa: B010 - in the place of training
     megabytes: dict[int, float] = {}
     finished = 0
 
@@ -70,9 +70,11 @@ def main() -> None:
                 megabytes[finished] = round(psutil.Process().memory_info().rss / 2**20, 1)
                 out.write_text(json.dumps(megabytes), "utf-8")
 
+    runner = TrialRunner(
+        task=task, candidates=candidates, load=zoo.load, store=Store(workdir / "targets"), workdir=workdir
+    )  # fmt: skip
     outcome = run_study(
-        task=task, candidates=candidates, ranking=Ranking(task="digits", ranked=ranked),
-        budget=Budget(trials=trials + 1), workdir=workdir, load=zoo.load, sink=sink,
+        runner, ranking=Ranking(task="digits", ranked=ranked), budget=Budget(trials=trials + 1), sink=sink,
         policy=replace(POLICY, price=-1.0),  # there is always another trial worth its time
     )  # fmt: skip
     print(len(outcome.results), outcome.stopped_by)

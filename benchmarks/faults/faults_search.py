@@ -6,8 +6,8 @@ import functools
 
 import vlmsel_auto.pipeline.with_labels as pipeline
 from vlmsel_auto.cli.app import main
-from vlmsel_auto.study.study import run_study
+from vlmsel_auto.tuning.runner import TrialRunner
 
 if __name__ == "__main__":
-    setattr(pipeline, "run_study", functools.partial(run_study, images_per_trial=200))  # noqa: B010 - what it calls
+    setattr(pipeline, "TrialRunner", functools.partial(TrialRunner, images_per_trial=200))  # noqa: B010 - what it calls
     main()

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_IMPORTED = ("cli.app", "pipeline.search", "reporting.html_page", "study.trial_job", "tuning.finetune", "tuning.probe")
+_IMPORTED = ("cli.app", "pipeline.search", "reporting.html_page", "study.dispatch", "tuning.finetune", "tuning.probe")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,10 +35,10 @@ from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.planning.space import DEFAULT
 from vlmsel_auto.process import release_memory
-from vlmsel_auto.records import Candidate, Task, TrialOrigin
+from vlmsel_auto.records import Candidate, Task
 from vlmsel_auto.tasks.task import TaskOptions, load_task
 from vlmsel_auto.tuning.methods import method_of
-from vlmsel_auto.tuning.run import run_trial
+from vlmsel_auto.tuning.runner import Trial, TrialRunner
 
 ARCHITECTURES = ("ViT-B-32", "ViT-B-16", "ViT-L-14")
 CLASSES, SHOTS = 8, 20  # 160 images
@@ -116,11 +116,11 @@ def _trial(method: str, candidate: Candidate, task: Task, *, folder: Path, epoch
     space = method_of(method).space(candidate, train_images=len(task.train), images_per_trial=2500)
     spec = replace(space.spec(DEFAULT, candidate=candidate.id, seed=0), epochs=epochs)
     began = time.perf_counter()
-    run_trial(
-        spec, number=0, task=task, candidate=candidate, load=zoo.load, store=Store(folder / f"store-{candidate.arch}"),
-        workdir=folder / f"{candidate.arch}-{method}", device=torch.device("cpu"), origin=TrialOrigin.PLANNED,
-        train_shots=12,
+    runner = TrialRunner(
+        task=task, candidates=[candidate], load=zoo.load, store=Store(folder / f"store-{candidate.arch}"),
+        workdir=folder / f"{candidate.arch}-{method}", train_shots=12,
     )  # fmt: skip
+    runner.run(Trial(number=0, spec=spec))
     return time.perf_counter() - began
 
 

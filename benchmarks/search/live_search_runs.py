@@ -114,7 +114,7 @@ def run_optuna(run: Run) -> dict[str, object]:
     from vlmsel_auto.tasks.task import TaskOptions, load_task
     from vlmsel_auto.tuning.data import splits
     from vlmsel_auto.tuning.methods import FINETUNE, PROBE, method_of
-    from vlmsel_auto.tuning.run import run_trial
+    from vlmsel_auto.tuning.runner import Trial, TrialRunner
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     folder = run.folder()
@@ -126,6 +126,7 @@ def run_optuna(run: Run) -> dict[str, object]:
     task = load_task(folder, TaskOptions(seed=run.seed), views=views, workdir=run.scratch)
     images = len(splits(task).train)
     store = Store(run.scratch / "features")
+    runner = TrialRunner(task=task, candidates=members, load=zoo.load, store=store, workdir=run.scratch)
     study = optuna.create_study(
         direction="maximize",
         sampler=optuna.samplers.TPESampler(seed=run.seed),
@@ -151,17 +152,8 @@ def run_optuna(run: Run) -> dict[str, object]:
             return trial.should_prune()
 
         try:
-            result = run_trial(
-                spec,
-                number=trial.number,
-                task=task,
-                candidate=candidate,
-                load=zoo.load,
-                store=store,
-                workdir=run.scratch,
-                report=report,
-                deadline=began + run.seconds,
-            )
+            once = Trial(number=trial.number, spec=spec, deadline=began + run.seconds)
+            result = runner.run(once, report=report)
         except TrialFailed as error:
             raise optuna.TrialPruned from error
         spent += result.seconds

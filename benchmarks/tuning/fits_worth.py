@@ -43,15 +43,13 @@ from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.models.pooling import fit_weights, log_probabilities, pool
 from vlmsel_auto.planning.space import DEFAULT
 from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task, TrialSpec
-from vlmsel_auto.study.runner import TrialRunner
 from vlmsel_auto.tasks.task import TaskOptions, load_task
 from vlmsel_auto.tuning import finetune, probe
 from vlmsel_auto.tuning.averaging import averaged
 from vlmsel_auto.tuning.checkpoints import Checkpoint
 from vlmsel_auto.tuning.data import Splits, splits
-from vlmsel_auto.tuning.features import features_of
-from vlmsel_auto.tuning.methods import METHODS
-from vlmsel_auto.tuning.work import Deadline, Outcome, Work, never
+from vlmsel_auto.tuning.runner import TrialRunner
+from vlmsel_auto.tuning.work import Deadline, MethodOutcome, Work, never
 
 LEADERS = 5
 EPOCHS = 25
@@ -68,9 +66,7 @@ Record = Mapping[str, FloatArray]
 def work_of(task: Task, candidate: Candidate, *, scratch: Path, epochs: int = EPOCHS) -> Work:
     """The default trial of a candidate's tower, scored on the first fold, with these epochs."""
     runner = TrialRunner(
-        task=task, table={candidate.id: candidate}, methods={each.name: each for each in METHODS}, load=zoo.load,
-        store=Store(scratch / "embeddings"), workdir=scratch, device=torch.device("cpu"), train_shots=None,
-        images_per_trial=None, seed=0,
+        task=task, candidates=[candidate], load=zoo.load, store=Store(scratch / "embeddings"), workdir=scratch,
     )  # fmt: skip
     return Work(
         spec=replace(runner.spec("finetune", candidate.id, DEFAULT), epochs=epochs), task=task, candidate=candidate,
@@ -85,7 +81,7 @@ def on_all(work: Work) -> Work:
     return replace(work, splits=Splits(train=parts.labelled, val=parts.val, test=parts.test))
 
 
-def said(outcome: Outcome) -> tuple[FloatArray, FloatArray]:
+def said(outcome: MethodOutcome) -> tuple[FloatArray, FloatArray]:
     """Log-probabilities of held-out and of test images."""
     kept = outcome.checkpoint
     if kept is None or kept.held_out_logits is None or kept.test_logits is None:
@@ -140,7 +136,7 @@ def record(target: Path, out: Path, *, far: bool, scratch: Path) -> None:
         )
         if joined is not None and joined.test_logits is not None:
             found[f"{place}.joined.test"] = log_probabilities(joined.test_logits)
-        features = features_of(every)
+        features = every.features()
         weight, bias = head_of(
             LogisticRegression(C=10, max_iter=1_000).fit(features.of(labelled).numpy(), task.labels[labelled])
         )

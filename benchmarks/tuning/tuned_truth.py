@@ -3,7 +3,7 @@
 PAGE: docs/results/library.md
 RESULT: benchmarks/results/tuned-truth.csv
 
-The project's own trials (`run_trial`) with each method's default setting; the seed draws the few-shot images and seeds
+The project's own trials with each method's default setting; the seed draws the few-shot images and seeds
 the training. Heads are cross-validated on the few-shot images as a search does it; towers learn from all of them, as
 those that a user gets, and their last epoch is kept. Accuracies are
 those of the whole test split. One row is appended as soon as its trial is over, and rows that are there are not done
@@ -65,7 +65,7 @@ def run(job: Job) -> int:
     from vlmsel_auto.models import candidates, zoo
     from vlmsel_auto.tasks import split, task
     from vlmsel_auto.tuning.methods import FINETUNE, PROBE, ZERO_SHOT
-    from vlmsel_auto.tuning.run import run_trial
+    from vlmsel_auto.tuning.runner import Trial, TrialRunner
 
     torch.set_num_threads(1)
     members = candidates.resolve(job.members)
@@ -83,6 +83,10 @@ def run(job: Job) -> int:
         def load(candidate: Candidate) -> LoadedModel:
             return zoo.load(candidate, device=job.device)
 
+        def runner(images: Task) -> TrialRunner:
+            return TrialRunner(task=images, candidates=members, load=load, store=store, workdir=Path(scratch),
+                               device=torch.device(job.device))  # fmt: skip
+
         for candidate in members:
             none = ZERO_SHOT.default(candidate, train_images=len(few), seed=job.seed)
             start: float | None = None
@@ -96,12 +100,10 @@ def run(job: Job) -> int:
                                           "seed": job.seed}  # fmt: skip
                 try:
                     if start is None:
-                        zero = run_trial(none, number=0, task=for_towers, candidate=candidate, load=load, store=store,
-                                         workdir=Path(scratch), device=job.device)  # fmt: skip
+                        zero = runner(for_towers).run(Trial(number=0, spec=none))
                         start = zero.test
                     began = time.perf_counter()
-                    found = run_trial(spec, number=1, task=mine, candidate=candidate, load=load, store=store,
-                                      workdir=Path(scratch), device=job.device)  # fmt: skip
+                    found = runner(mine).run(Trial(number=1, spec=spec))
                     row |= {"zeroshot": start, "accuracy": found.test, "seconds": time.perf_counter() - began}
                     if job.images is not None and job.seed == 0:
                         told = answers(found, task=data, trials=Path(scratch), model=load(candidate))

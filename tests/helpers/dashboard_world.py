@@ -7,10 +7,10 @@ from helpers.opened_study import opened, result
 from helpers.tuning_world import spec
 from vlmsel_auto.planning.next_trial import NextTrial
 from vlmsel_auto.records import TrialOrigin, TrialState
-from vlmsel_auto.study.optuna_study import Prediction
+from vlmsel_auto.study.optuna_study import TrialForecast
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 
-PREDICTION = Prediction(rank=2, p_best=0.25, forecast=0.71234, sd=0.1)
+PREDICTION = TrialForecast(rank=2, p_best=0.25, forecast=0.71234, sd=0.1)
 COST = 12.3
 
 

@@ -7,8 +7,7 @@ from vlmsel_auto.planning.method import Method, Trains
 from vlmsel_auto.planning.space import Range
 from vlmsel_auto.tuning.checkpoints import Checkpoint
 from vlmsel_auto.tuning.data import measure
-from vlmsel_auto.tuning.features import features_of
-from vlmsel_auto.tuning.work import Ending, Outcome, Work
+from vlmsel_auto.tuning.work import Ending, MethodOutcome, Work
 
 ROW = Method(
     name="nearest_mean",
@@ -20,9 +19,9 @@ ROW = Method(
 )
 
 
-def run(work: Work) -> Outcome:
+def run(work: Work) -> MethodOutcome:
     splits, labels = work.splits, torch.from_numpy(work.task.labels)
-    found = features_of(work)
+    found = work.features()
     train, val, test = (found.of(rows) for rows in (splits.train, splits.val, splits.test))
     known = labels[splits.train]
     means = torch.stack([train[known == each].mean(dim=0) for each in range(len(found.text))])
@@ -34,7 +33,7 @@ def run(work: Work) -> Outcome:
         logits = class_logits(values, head=head, bias=bias, scale=found.scale)
         return measure(work.task.metric, logits=logits, labels=labels[indices])
 
-    return Outcome(
+    return MethodOutcome(
         checkpoint=Checkpoint(visual=None, weight=head.numpy(), bias=bias.numpy(), scale=found.scale),
         start=None,
         validation=measured(val, splits.val),

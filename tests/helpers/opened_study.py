@@ -6,19 +6,29 @@ from dataclasses import replace
 from pathlib import Path
 
 from helpers.tuning_world import digits, spec
+from vlmsel_auto.cache import Store
+from vlmsel_auto.models import zoo
+from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.planning.next_trial import NextTrial
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
-from vlmsel_auto.study.opening import open_study
+from vlmsel_auto.study.journal import open_study
 from vlmsel_auto.study.optuna_study import OptunaStudy
-from vlmsel_auto.tuning.methods import FINETUNE, METHODS
+from vlmsel_auto.tuning.checkpoints import save_result
+from vlmsel_auto.tuning.methods import FINETUNE
+from vlmsel_auto.tuning.runner import TrialRunner
 
 NAMES = ("a", "b", "c")
 
 
 @contextmanager
 def opened(workdir: Path, **changes: object) -> Iterator[OptunaStudy]:
-    arguments = {"task": digits(), "names": NAMES, "methods": METHODS, "workdir": workdir, "seed": 0}
-    with open_study(**{**arguments, "done": (), **changes}) as study:
+    """The study of three candidates; results of trials that are ``done`` are on file."""
+    for number in changes.pop("done", ()):
+        save_result(workdir, result(number))
+    told = {name: changes.pop(name) for name in ("storage", "sink") if name in changes}
+    candidates = [replace(mini_zoo()[0], id=name) for name in changes.pop("names", NAMES)]
+    own = {"task": digits(), "candidates": candidates, "load": zoo.load, "store": Store(workdir / "targets")}
+    with open_study(TrialRunner(**{**own, "workdir": workdir, **changes}), **told) as study:
         yield study
 
 

@@ -12,8 +12,8 @@ IMAGES = 200  # of a default trial
 def short_trials() -> Iterator[None]:
     """Import it into a test file whose searches fine-tune."""
     from vlmsel_auto.pipeline import with_labels
-    from vlmsel_auto.study.study import run_study
+    from vlmsel_auto.tuning.runner import TrialRunner
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(with_labels, "run_study", partial(run_study, images_per_trial=IMAGES))
+        patch.setattr(with_labels, "TrialRunner", partial(TrialRunner, images_per_trial=IMAGES))
         yield

@@ -1,5 +1,6 @@
 """Four members, a folder of digits, and a search on it in a process of its own."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,14 @@ from optuna.storages.journal import JournalFileBackend
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from vlmsel_auto.cache import Store
 from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.records import Basis, Candidate, Interval, RankedCandidate, Ranking, Task
-from vlmsel_auto.study.journal import JOURNAL
+from vlmsel_auto.study import study as studies
+from vlmsel_auto.study.optuna_study import JOURNAL
 from vlmsel_auto.tasks.task import TaskOptions, load_task
+from vlmsel_auto.tuning.runner import TrialRunner
 
 EAGER = replace(POLICY, price=-1.0)  # there is always another trial worth its time
 NAMES = ("EffNet-Mi-64.all-m", "ConvNeXt-Mi-64.all-m", "ConvNeXt-Mi-64.synth-m", "RN-Mi-64.photo-m")
@@ -31,8 +35,10 @@ with collections_paused():  # as the command line imports
     from vlmsel_auto.models.candidates import resolve
     from vlmsel_auto.events import TrialFinished, TrialStarted
     from vlmsel_auto.records import Basis, Budget, Interval, RankedCandidate, Ranking
+    from vlmsel_auto.cache import Store
     from vlmsel_auto.study.study import run_study
     from vlmsel_auto.tasks.task import TaskOptions, load_task
+    from vlmsel_auto.tuning.runner import TrialRunner
 torch.set_num_threads(1)
 
 folder, workdir, names, trials = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split(","), int(sys.argv[4])
@@ -48,9 +54,10 @@ def sink(event):
         print("started", event.number, event.spec.candidate, event.spec.method, flush=True)
     if isinstance(event, TrialFinished):
         print("resumed" if event.resumed else "finished", event.result.number, event.result.state, flush=True)
-outcome = run_study(task=task, candidates=candidates, ranking=Ranking(task="digits", ranked=ranked),
-                    budget=Budget(trials=trials), workdir=workdir, load=zoo.load,
-                    methods=("probe", "finetune"), sink=sink, images_per_trial=150, members=5)
+runner = TrialRunner(task=task, candidates=candidates, load=zoo.load, store=Store(workdir / "targets"), workdir=workdir,
+                     method_names=("probe", "finetune"), images_per_trial=150)
+outcome = run_study(runner, ranking=Ranking(task="digits", ranked=ranked), budget=Budget(trials=trials), sink=sink,
+                    members=5)
 print("stopped", outcome.stopped_by, flush=True)
 """
 
@@ -95,6 +102,18 @@ def ranking(names: tuple[str, ...] = NAMES) -> Ranking:
         for place, name in enumerate(names)
     )
     return Ranking(task="digits", ranked=lines)
+
+
+def run_study(
+    *, task: Task, candidates: Sequence[Candidate], workdir: Path, methods: Sequence[str] | None = None, **more: object
+) -> studies.StudyOutcome:
+    """`study.run_study` of a runner that is made here, of what more is its own."""
+    own = {name: more.pop(name) for name in ("load", "images_per_trial", "train_shots", "seed") if name in more}
+    store = Store(workdir / "targets")
+    runner = TrialRunner(
+        task=task, candidates=candidates, store=store, workdir=workdir, method_names=methods, **own
+    )  # fmt: skip
+    return studies.run_study(runner, **more)
 
 
 def study_of(workdir: Path) -> optuna.Study:

@@ -10,7 +10,7 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.records import Candidate, ImageView, PixelSource, Task, TrialResult, TrialSpec
-from vlmsel_auto.tuning.run import run_trial
+from vlmsel_auto.tuning.runner import Trial, TrialRunner
 
 NAME = "EffNet-Mi-64.all-m"
 
@@ -73,12 +73,7 @@ def spec(**changes: object) -> TrialSpec:
 
 
 def run(tmp_path: Path, candidate: Candidate, store: Store, one: TrialSpec, **changes: object) -> TrialResult:
-    fields = {
-        "number": 5,
-        "task": digits(),
-        "candidate": candidate,
-        "load": zoo.load,
-        "store": store,
-        "workdir": tmp_path,
-    }
-    return run_trial(one, **{**fields, **changes})
+    hooks = {name: changes.pop(name) for name in ("report", "sink") if name in changes}
+    trial = {name: changes.pop(name) for name in ("number", "deadline", "continues") if name in changes}
+    fields = {"task": digits(), "candidates": [candidate], "load": zoo.load, "store": store, "workdir": tmp_path}
+    return TrialRunner(**{**fields, **changes}).run(Trial(spec=one, **{"number": 5, **trial}), **hooks)

@@ -3,8 +3,7 @@ import numpy as np
 from helpers.library_world import MEMBERS, build, draw
 from vlmsel_auto import events
 from vlmsel_auto.library.assemble import with_tuned
-from vlmsel_auto.measuring import tuned as library_trials
-from vlmsel_auto.tuning.run import run_trial
+from vlmsel_auto.tuning.runner import TrialRunner
 
 
 def test_trials_fill_tuned_accuracies_and_are_not_run_twice(tmp_path, monkeypatch):
@@ -16,7 +15,7 @@ def test_trials_fill_tuned_accuracies_and_are_not_run_twice(tmp_path, monkeypatc
     def never(*_, **__):
         raise AssertionError
 
-    monkeypatch.setattr(library_trials, "run_trial", never)
+    monkeypatch.setattr(TrialRunner, "run", never)
     again = build(root, tasks=tasks[:1], members=MEMBERS[:1], out="tuned.safetensors", tuned_seeds=(0, 1))
     np.testing.assert_array_equal(again.tuned_runs, made.tuned_runs)
     seen = []
@@ -36,11 +35,13 @@ def test_a_run_of_a_library_that_is_added_to_stays_and_is_not_tuned_again(tmp_pa
     base = with_tuned(base, run="finetune 2-shot seed=0", source="s", values={(MEMBERS[0], "one"): 0.625})
     tuned = []
 
-    def counted(spec, *, task, **rest):
-        tuned.append(task.name)
-        return run_trial(spec, task=task, **rest)
+    run = TrialRunner.run
 
-    monkeypatch.setattr(library_trials, "run_trial", counted)
+    def counted(runner, trial):
+        tuned.append(runner.task.name)
+        return run(runner, trial)
+
+    monkeypatch.setattr(TrialRunner, "run", counted)
     made = build(tmp_path, tasks=tasks[1:], members=MEMBERS[:1], base=base, tuned_seeds=(0,))
     assert tuned == ["two"]
     assert made.tuned[0, 0] == 0.625

@@ -23,7 +23,7 @@ from vlmsel_auto.tasks.decode import decode_image
 from vlmsel_auto.tasks.preprocessing import render
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tuning.checkpoints import load_trial
-from vlmsel_auto.tuning.run import run_trial
+from vlmsel_auto.tuning.runner import Trial, TrialRunner
 
 CLASSES = ("circle", "square", "cross")
 
@@ -128,9 +128,10 @@ def test_accuracy_equals_the_trials(tmp_path: Path, method: str, settings: dict[
     task = load_task(tmp_path / "task", views=[candidate.view], workdir=tmp_path / "work")
     spec = TrialSpec(candidate=candidate.id, method=method, settings=settings, epochs=epochs, seed=0)
     store = Store(tmp_path / "store")
-    result = run_trial(
-        spec, number=0, task=task, candidate=candidate, load=zoo.load, store=store, workdir=tmp_path / "work"
-    )
+    runner = TrialRunner(
+        task=task, candidates=[candidate], load=zoo.load, store=store, workdir=tmp_path / "work"
+    )  # fmt: skip
+    result = runner.run(Trial(number=0, spec=spec))
     learned = load_trial(tmp_path / "work", result)
     model = zoo.load(candidate)
     if learned.visual is not None:

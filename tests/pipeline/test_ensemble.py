@@ -10,7 +10,7 @@ import torch
 from scipy.special import softmax
 from sklearn.metrics import f1_score
 
-from helpers.study_world import candidates, digits_folder, ranking, task
+from helpers.study_world import candidates, digits_folder, ranking, run_study, task
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.pooling import fit_weights, log_probabilities, pool
 from vlmsel_auto.models.prediction import predict
@@ -18,10 +18,9 @@ from vlmsel_auto.pipeline.ensemble import Pool, pool_leaders
 from vlmsel_auto.pipeline.ensemble_export import export_ensemble
 from vlmsel_auto.pipeline.joined import Joined, join
 from vlmsel_auto.records import Budget, Candidate, EnsembleModel, Task, TrialOrigin, TrialResult
-from vlmsel_auto.study.study import StudyOutcome, run_study
-from vlmsel_auto.tuning.checkpoints import load_trial, save_weights
+from vlmsel_auto.study.study import StudyOutcome
+from vlmsel_auto.tuning.checkpoints import keep_held_out_alone, load_trial, save_weights
 from vlmsel_auto.tuning.data import measure, splits
-from vlmsel_auto.tuning.held_out import keep_held_out_alone
 
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
 

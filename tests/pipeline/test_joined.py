@@ -31,12 +31,16 @@ from vlmsel_auto.pipeline.export import export_best
 from vlmsel_auto.pipeline.joined import HeldOut, Joined, calibrated, join
 from vlmsel_auto.planning.space import DEFAULT
 from vlmsel_auto.records import Budget, Candidate, Task, TrialOrigin, TrialResult, TrialState
-from vlmsel_auto.study.runner import TrialRunner
-from vlmsel_auto.tuning.checkpoints import Checkpoint, load_trial, save_result, save_weights, trial_dir
+from vlmsel_auto.tuning.checkpoints import (
+    Checkpoint,
+    keep_held_out_alone,
+    load_trial,
+    save_result,
+    save_weights,
+    trial_dir,
+)
 from vlmsel_auto.tuning.data import splits
-from vlmsel_auto.tuning.held_out import keep_held_out_alone
-from vlmsel_auto.tuning.methods import METHODS
-from vlmsel_auto.tuning.work import never
+from vlmsel_auto.tuning.runner import Trial, TrialRunner
 
 __all__ = ["candidates", "digits_folder", "short_trials", "task"]  # fixtures
 
@@ -61,16 +65,12 @@ class World:
 def made(task: Task, candidates: tuple[Candidate, ...], tmp_path_factory: pytest.TempPathFactory) -> World:
     workdir, candidate = tmp_path_factory.mktemp("fits") / "w", candidates[0]
     runner = TrialRunner(
-        task=task, table={candidate.id: candidate}, methods={each.name: each for each in METHODS}, load=zoo.load,
-        store=Store(workdir / "targets"), workdir=workdir, device=torch.device("cpu"), train_shots=None,
-        images_per_trial=IMAGES, seed=0,
+        task=task, candidates=[candidate], load=zoo.load, store=Store(workdir / "targets"), workdir=workdir,
+        images_per_trial=IMAGES,
     )  # fmt: skip
     specs = [runner.spec(name, candidate.id, DEFAULT, fold=fold)
              for name, fold in (("finetune", 0), ("finetune", 1), ("probe", 0))]  # fmt: skip
-    first, second, head = (
-        runner.attempt(each, number=number, origin=TrialOrigin.PLANNED, report=never, deadline=None).result
-        for number, each in enumerate(specs)
-    )
+    first, second, head = (runner.attempt(Trial(number=number, spec=each)).result for number, each in enumerate(specs))
     return World(task=task, candidate=candidate, workdir=workdir, first=first, second=second, head=head)
 
 

@@ -18,8 +18,8 @@ from helpers.short_trials import short_trials  # noqa: F401 - a fixture
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.records import Budget
 from vlmsel_auto.study.dashboard import HOST, serve
-from vlmsel_auto.study.journal import JOURNAL
-from vlmsel_auto.study.view import open_view
+from vlmsel_auto.study.optuna_study import JOURNAL
+from vlmsel_auto.study.study_view import open_view
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from helpers.opened_study import opened, planned, result
 from helpers.tuning_world import spec
 from vlmsel_auto.planning.next_trial import NextTrial
 from vlmsel_auto.records import TrialOrigin, TrialState
-from vlmsel_auto.study.optuna_study import Prediction
+from vlmsel_auto.study.optuna_study import TrialForecast
 from vlmsel_auto.tuning.checkpoints import result_from_json
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE, ZERO_SHOT
 
@@ -37,7 +37,7 @@ def test_what_is_queued_comes_back(tmp_path: Path, wanted: NextTrial) -> None:
 
 def test_what_was_believed_and_what_came_out_is_kept(tmp_path: Path) -> None:
     with opened(tmp_path) as study:
-        study.queue(planned(), prediction=Prediction(rank=2, p_best=0.25, forecast=0.7, sd=0.1))
+        study.queue(planned(), prediction=TrialForecast(rank=2, p_best=0.25, forecast=0.7, sd=0.1))
         study.take()
         study.close(result(0, cost=3.0))
         study.expect({0: 0.75})
@@ -53,8 +53,8 @@ def test_what_a_point_leaves_open_is_sampled(tmp_path: Path) -> None:
         study.queue(planned(point=None))
         assert study.entries()[0].planned == planned(point=None)
         taken = study.take()
-        assert set(taken.point) == set(FINETUNE.settings)
-        assert all(0 <= value <= 1 for value in taken.point.values())
+        assert set(taken.planned.point) == set(FINETUNE.settings)
+        assert all(0 <= value <= 1 for value in taken.planned.point.values())
 
 
 def test_trials_are_closed_by_their_state(tmp_path: Path) -> None:

@@ -11,13 +11,13 @@ import optuna
 import pytest
 
 from helpers.stored_results import read_results
-from helpers.study_world import NAMES, SCRIPT, candidates, digits_folder, ranking, study_of, task
+from helpers.study_world import NAMES, SCRIPT, candidates, digits_folder, ranking, run_study, study_of, task
 from vlmsel_auto.events import Event, Notice, TrialEpoch, TrialFinished
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task, TrialState
-from vlmsel_auto.study.journal import JOURNAL
-from vlmsel_auto.study.study import StudyOutcome, run_study
+from vlmsel_auto.study.optuna_study import JOURNAL
+from vlmsel_auto.study.study import StudyOutcome
 from vlmsel_auto.tasks.task import TaskOptions, load_task
 from vlmsel_auto.tuning.checkpoints import load_trial, read_result, save_result
 from vlmsel_auto.tuning.paused import has_paused

@@ -11,11 +11,16 @@ from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.study.results import Results, other_folds, over_folds
-from vlmsel_auto.study.runner import TrialRunner
-from vlmsel_auto.tuning.checkpoints import Checkpoint, drop_weights, has_weights, save_weights, size_of_weights
-from vlmsel_auto.tuning.held_out import read_held_out
-from vlmsel_auto.tuning.methods import METHODS
+from vlmsel_auto.tuning.checkpoints import (
+    Checkpoint,
+    drop_weights,
+    has_weights,
+    read_held_out,
+    save_weights,
+    size_of_weights,
+)
 from vlmsel_auto.tuning.paused import Paused, Progress, has_paused, save_paused
+from vlmsel_auto.tuning.runner import TrialRunner
 
 
 def result(number: int, **changes: object) -> TrialResult:
@@ -45,15 +50,11 @@ def results_of(path: Path, *results: TrialResult) -> Results:
 def runner(path: Path) -> TrialRunner:
     return TrialRunner(
         task=digits(),
-        table={NAME: resolve(NAME)[0]},
-        methods={each.name: each for each in METHODS},
+        candidates=resolve(NAME),
         load=zoo.load,
         store=Store(path / "store"),
         workdir=path,
-        device=torch.device("cpu"),
-        train_shots=None,
         images_per_trial=1_000,
-        seed=0,
     )
 
 

@@ -12,7 +12,7 @@ from helpers.dashboard_world import begun
 from helpers.opened_study import opened, result
 from helpers.postgres import Server, binaries, running
 from vlmsel_auto.errors import InputError
-from vlmsel_auto.study.journal import JOURNAL
+from vlmsel_auto.study.optuna_study import JOURNAL
 from vlmsel_auto.study.storage import open_storage, without_password
 
 PROGRAMS = binaries()

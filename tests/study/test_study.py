@@ -9,7 +9,7 @@ import pytest
 
 from helpers.nearest_mean import ROW
 from helpers.stored_results import read_results
-from helpers.study_world import EAGER, NAMES, candidates, digits_folder, ranking, study_of, task
+from helpers.study_world import EAGER, NAMES, candidates, digits_folder, ranking, run_study, study_of, task
 from vlmsel_auto.errors import BudgetError, CandidateError, InputError, TrialUnavailable, WorkdirError
 from vlmsel_auto.events import Event, RankingReady, TrialFinished, TrialStarted
 from vlmsel_auto.models import zoo
@@ -19,7 +19,6 @@ from vlmsel_auto.planning.trial_evidence import TrialEvidence
 from vlmsel_auto.planning.trials import Left, Tried
 from vlmsel_auto.records import Budget, Candidate, Task, TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.reporting.formatting import spec_text
-from vlmsel_auto.study.study import run_study
 from vlmsel_auto.tuning import methods
 from vlmsel_auto.tuning.checkpoints import has_weights, load_trial
 from vlmsel_auto.tuning.methods import METHODS

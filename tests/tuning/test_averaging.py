@@ -15,7 +15,7 @@ from vlmsel_auto.tuning import finetune
 from vlmsel_auto.tuning.averaging import average, averaged
 from vlmsel_auto.tuning.checkpoints import Checkpoint
 from vlmsel_auto.tuning.data import splits
-from vlmsel_auto.tuning.work import Deadline, Outcome, Work, never
+from vlmsel_auto.tuning.work import Deadline, MethodOutcome, Work, never
 
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
 
@@ -55,7 +55,7 @@ def test_towers_are_averaged_weight_by_weight_and_counters_are_not() -> None:
         average([fits[0], replace(fits[1], visual=None)])
 
 
-Fit = tuple[Work, Outcome]
+Fit = tuple[Work, MethodOutcome]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss
 from helpers.tuning_world import candidate, digits
 from vlmsel_auto.records import Candidate, Metric
 from vlmsel_auto.tasks.split import folds
-from vlmsel_auto.tuning.data import Batches, image_set, measure, splits
+from vlmsel_auto.tuning.data import MiniBatches, image_set, measure, splits
 
 __all__ = ["candidate"]  # a fixture
 
@@ -50,7 +50,7 @@ def test_batches_cover_every_image_once_also_when_not_resident(candidate: Candid
     for limit in (0, 2**30):
         images = image_set(task, view=candidate.view, indices=task.train, resident_bytes=limit)
         assert (images.resident is None) == (limit == 0)
-        batches = Batches(images=images, size=16, generator=torch.Generator().manual_seed(0))
+        batches = MiniBatches(images=images, size=16, generator=torch.Generator().manual_seed(0))
         seen = [(pixels.shape[1:], labels) for pixels, labels in batches]
         assert len(seen) == len(batches) == 3
         assert all(shape == (64, 64, 3) for shape, _ in seen)

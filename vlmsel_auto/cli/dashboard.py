@@ -23,7 +23,7 @@ def dashboard(
     """Show the trials of a search in optuna-dashboard, on this machine only, until Ctrl+C."""
     with guarded(debug=debug):
         from vlmsel_auto.study.dashboard import serve
-        from vlmsel_auto.study.view import open_view
+        from vlmsel_auto.study.study_view import open_view
 
         def ready(address: str) -> None:
             say(f"the study is at {address} (Ctrl+C ends this)")

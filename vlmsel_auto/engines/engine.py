@@ -10,12 +10,15 @@ import os
 import time
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from types import TracebackType
 from typing import Final, Generic, NewType, Protocol, Self, TypeAlias, TypeVar
 
-from vlmsel_auto.engines.threads import limited_threads
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
 R_co = TypeVar("R_co", covariant=True)
 V = TypeVar("V")
@@ -157,11 +160,35 @@ def ignore(item: object) -> None:
     """Takes what a job tells, and drops it."""
 
 
+@dataclass(kw_only=True, eq=False)
+class Submission:
+    """A job from `Engine.submit` until it is given back."""
+
+    ticket: Ticket
+    job: Job[object]
+    resources: Resources
+    told: Told
+    tries: int
+    pickled: bytes = b""  # the job, where it goes through a pipe
+    begun: int = 0  # times
+    cancelled: bool = False
+    stopping: bool = False  # the coordinator asked it to end early
+
+    def tell(self, item: object) -> None:
+        """Hand on what the job tells, unless it was cancelled."""
+        if not self.cancelled:
+            self.told(item)
+
+
 class Engine(ABC):
     """Runs jobs. A context manager: at its end workers are gone, and so are the jobs that still ran.
 
     A job that raises, or whose worker dies, disturbs no other.
     """
+
+    def __init__(self) -> None:
+        self._tickets = count(1)
+        self._ready: deque[Finished] = deque()  # what `finished` gives next
 
     @property
     @abstractmethod
@@ -182,7 +209,6 @@ class Engine(ABC):
     def share(self, value: V) -> Shared[V]:
         """Make a value ready for all jobs: it travels to a node, or a process, once."""
 
-    @abstractmethod
     def submit(
         self, job: Job[object], *, resources: Resources = ORDINARY, told: Told = ignore, tries: int = TRIES
     ) -> Ticket:
@@ -194,6 +220,13 @@ class Engine(ABC):
             told: called with each item that the job tells, by `finished` in the coordinator's thread; may `stop` it.
             tries: how often the job may be begun while its workers die.
         """
+        ticket = Ticket(next(self._tickets))
+        self._enqueue(Submission(ticket=ticket, job=job, resources=resources, told=told, tries=tries))
+        return ticket
+
+    @abstractmethod
+    def _enqueue(self, submission: Submission) -> None:
+        """Queue it, or begin it."""
 
     @abstractmethod
     def finished(self, timeout: float | None = None) -> Finished | None:
@@ -230,6 +263,23 @@ class Returned:
     result: object
 
 
+@contextmanager
+def _limited_threads(count: int | None) -> Iterator[None]:
+    """Torch and BLAS use ``count`` threads within the block; None: as before."""
+    if count is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        with threadpool_limits(count):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def perform(job: Job[object], channel: Channel, *, threads: int | None) -> Returned | Failure:
     """Run a job in this process; what it raises becomes a record, but for the wish to end the process.
 
@@ -237,7 +287,7 @@ def perform(job: Job[object], channel: Channel, *, threads: int | None) -> Retur
         KeyboardInterrupt: asked to end.
     """
     try:
-        with limited_threads(threads):
+        with _limited_threads(threads):
             return Returned(result=job.run(channel))
     except Exception as error:  # noqa: BLE001 - whatever one job raises, the others go on and the reason is told
         return Failure.of(error)

@@ -1,4 +1,4 @@
-"""So many processes of this machine, each with its own worker (`lane`)."""
+"""So many processes of this machine, each each a `Worker`."""
 
 from __future__ import annotations
 
@@ -14,25 +14,20 @@ from typing import Final, Generic, cast
 import cloudpickle  # type: ignore[import-untyped]  # it ships no types
 
 from vlmsel_auto.engines.engine import (
-    ORDINARY,
-    TRIES,
     Cancelled,
     Engine,
     Failed,
     Failure,
     Finished,
-    Job,
     Lost,
     Patience,
-    Resources,
+    Submission,
     Ticket,
-    Told,
     V,
-    ignore,
     outcome_of,
 )
 from vlmsel_auto.engines.held_folder import hold, release
-from vlmsel_auto.engines.lane import Entry, Lane
+from vlmsel_auto.engines.worker import Worker
 
 _THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -65,19 +60,18 @@ class LocalEngine(Engine):
     def __init__(self, workers: int, *, threads: int | None = None, gpus: tuple[str, ...] = ()) -> None:
         if workers < 1:
             raise ValueError(f"workers must be at least 1, but got {workers!r}")
+        super().__init__()
         self._slots = workers
         self.threads = threads or max(1, _cores() // workers)
-        self._lanes: list[Lane | None] = [None] * workers
+        self._workers: list[Worker | None] = [None] * workers
         self.environments: list[dict[str, str]] = [
             dict.fromkeys(_THREADS, str(self.threads))
             | ({"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]} if gpus else {})
             for place in range(workers)
         ]
-        self._queue: deque[Entry] = deque()
-        self._ready: deque[Finished] = deque()
+        self._queue: deque[Submission] = deque()
         self._awake, self._wake = Pipe(duplex=False)
         self._folder = hold(secrets.token_hex(8))
-        self._last = 0
 
     @property
     def slots(self) -> int:
@@ -95,21 +89,14 @@ class LocalEngine(Engine):
         path.write_bytes(cloudpickle.dumps(value))
         return _Filed(str(path))
 
-    def submit(
-        self, job: Job[object], *, resources: Resources = ORDINARY, told: Told = ignore, tries: int = TRIES
-    ) -> Ticket:
-        """See `Engine`."""
-        self._last += 1
-        ticket = Ticket(self._last)
+    def _enqueue(self, submission: Submission) -> None:
         try:
-            pickled = cloudpickle.dumps(job)
+            submission.pickled = cloudpickle.dumps(submission.job)
         except Exception as error:  # noqa: BLE001 - pickling calls the job's own code; it fails alone
-            self._ready.append(Failed(ticket=ticket, failure=Failure.of(error)))
-            return ticket
-        threads = resources.threads or self.threads
-        self._queue.append(Entry(ticket=ticket, pickled=pickled, threads=threads, told=told, tries=tries))
-        self._fill()
-        return ticket
+            self._ready.append(Failed(ticket=submission.ticket, failure=Failure.of(error)))
+        else:
+            self._queue.append(submission)
+            self._fill()
 
     def finished(self, timeout: float | None = None) -> Finished | None:
         """See `Engine`."""
@@ -120,84 +107,85 @@ class LocalEngine(Engine):
             if self._ready:
                 return self._ready.popleft()
             busy = self._busy()
-            heard = wait([*(lane.pipe for lane in busy), self._awake], patience.left()) if busy else []
+            heard = wait([*(worker.pipe for worker in busy), self._awake], patience.left()) if busy else []
             if not heard:
                 return None
             if self._awake in heard:
                 self._awake.recv_bytes()
-            for lane in busy:
-                lane.drain()
+            for worker in busy:
+                worker.drain()
 
     def stop(self, ticket: Ticket) -> None:
         """See `Engine`."""
-        for lane in self._busy():
-            if lane.entry is not None and lane.entry.ticket == ticket:
-                lane.stop(ticket)
+        for worker in self._busy():
+            if worker.submission is not None and worker.submission.ticket == ticket:
+                worker.stop(ticket)
 
     def cancel(self, ticket: Ticket) -> None:
         """See `Engine`."""
-        for entry in [each for each in self._queue if each.ticket == ticket]:
-            self._queue.remove(entry)
+        for submission in [each for each in self._queue if each.ticket == ticket]:
+            self._queue.remove(submission)
             self._ready.append(Cancelled(ticket=ticket))
         self._settle()
-        for place, lane in enumerate(self._lanes):
-            if lane is not None and lane.entry is not None and lane.entry.ticket == ticket:
-                lane.entry.cancelled = True
-                self._lanes[place] = None
-                lane.kill()
+        for place, worker in enumerate(self._workers):
+            if worker is not None and worker.submission is not None and worker.submission.ticket == ticket:
+                worker.submission.cancelled = True
+                self._workers[place] = None
+                worker.kill()
                 self._ready.append(Cancelled(ticket=ticket))
 
     def close(self) -> None:
         """See `Engine`."""
         self._queue.clear()
         self._ready.clear()
-        for place, lane in enumerate(self._lanes):
-            if lane is not None:
-                lane.kill()
-            self._lanes[place] = None
+        for place, worker in enumerate(self._workers):
+            if worker is not None:
+                worker.kill()
+            self._workers[place] = None
         self._wake.close()
         self._awake.close()
         release(self._folder)
 
-    def _busy(self) -> list[Lane]:
-        return [lane for lane in self._lanes if lane is not None and lane.entry is not None]
+    def _busy(self) -> list[Worker]:
+        return [worker for worker in self._workers if worker is not None and worker.submission is not None]
 
     def _fill(self) -> None:
         """Give what is queued to workers that have nothing to do."""
-        for place, lane in enumerate(self._lanes):
+        for place, worker in enumerate(self._workers):
             if not self._queue:
                 return
-            if lane is not None and lane.entry is not None:
+            if worker is not None and worker.submission is not None:
                 continue
-            entry = self._queue.popleft()
+            submission = self._queue.popleft()
+            threads = submission.resources.threads or self.threads
             try:
-                self._lanes[place] = used = lane or Lane(self.environments[place])
-                used.begin(entry, wake=self._wake)
+                self._workers[place] = used = worker or Worker(self.environments[place])
+                used.begin(submission, threads=threads, wake=self._wake)
             except BrokenProcessPool:  # it died while it had nothing to do
                 used.kill()
-                self._lanes[place] = used = Lane(self.environments[place])
-                used.begin(entry, wake=self._wake)
+                self._workers[place] = used = Worker(self.environments[place])
+                used.begin(submission, threads=threads, wake=self._wake)
 
     def _settle(self) -> None:
         """Take what has ended from its worker, and bury the dead."""
-        for place, lane in enumerate(self._lanes):
-            if lane is None or lane.future is None or lane.entry is None or not lane.future.done():
+        for place, worker in enumerate(self._workers):
+            if worker is None or worker.future is None or worker.submission is None or not worker.future.done():
                 continue
-            lane.drain()
-            entry, future = lane.entry, lane.future
-            lane.entry = lane.future = None
+            worker.drain()
+            submission, future = worker.submission, worker.future
+            worker.submission = worker.future = None
             error = future.exception()
             if error is None:
-                self._ready.append(outcome_of(entry.ticket, future.result()))
+                self._ready.append(outcome_of(submission.ticket, future.result()))
             elif not isinstance(error, BrokenProcessPool):  # the result could not be pickled
-                self._ready.append(Failed(ticket=entry.ticket, failure=Failure.of(error)))
+                self._ready.append(Failed(ticket=submission.ticket, failure=Failure.of(error)))
             else:
-                lane.kill()
-                self._lanes[place] = None
-                if entry.begun < entry.tries:
-                    self._queue.appendleft(entry)
+                worker.kill()
+                self._workers[place] = None
+                if submission.begun < submission.tries:
+                    self._queue.appendleft(submission)
                 else:
-                    self._ready.append(Lost(ticket=entry.ticket, tries=entry.begun))
+                    self._ready.append(Lost(ticket=submission.ticket, tries=submission.begun))
 
 
 def _cores() -> int:

@@ -1,23 +1,21 @@
 """Workers of a Ray cluster: this machine's processors started as one, or a cluster that is there.
 
 A job is a Ray task with the resources that it declares, so that Ray finds a node where it fits. Values that are shared
-lie in Ray's object store, once a node. Progress goes through an actor (`mailbox`).
+lie in Ray's object store, once a node. Progress goes through an actor.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
-from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, Generic, cast
 
 from vlmsel_auto.engines.engine import (
-    ORDINARY,
-    TRIES,
     Cancelled,
     Engine,
     Failed,
@@ -26,20 +24,20 @@ from vlmsel_auto.engines.engine import (
     Job,
     Lost,
     Patience,
-    Resources,
+    Returned,
+    Submission,
     Ticket,
-    Told,
     V,
-    ignore,
     outcome_of,
+    perform,
 )
-from vlmsel_auto.engines.mailbox import open_mailbox, work
 from vlmsel_auto.errors import InputError, MissingDependency
-from vlmsel_auto.process import handlers_kept
+from vlmsel_auto.process import handlers_kept, older_objects_left_alone
 
 _CLUSTERS: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # on Linux too it decides which addresses Ray listens on
 HERE: Final = "local"  # Ray's own word for a cluster that is started on this machine
 _CLOSING_SECONDS: Final = 5.0
+_POLL_SECONDS: Final = 20.0  # that the mailbox waits for news before it says that there are none
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +58,66 @@ def _fetch(reference: Any) -> object:
     return ray.get(reference)
 
 
-@dataclass(kw_only=True, eq=False)
-class _Entry:
+@dataclass(eq=False)
+class _Mailbox:
+    """An actor: what jobs tell waits here for the coordinator, and wishes to stop wait for jobs."""
+
+    items: list[tuple[int, object]] = field(default_factory=list)
+    stops: set[int] = field(default_factory=set)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def tell(self, ticket: int, item: object) -> bool:
+        """Leave an item; whether the job should stop."""
+        self.items.append((ticket, item))
+        self.news.set()
+        return ticket in self.stops
+
+    async def stop(self, ticket: int) -> None:
+        """The job will be told so the next time."""
+        self.stops.add(ticket)
+
+    async def flush(self) -> None:
+        """Let a waiting `take` return."""
+        self.news.set()
+
+    async def take(self) -> list[tuple[int, object]]:
+        """What was left since the last time, in order; waits for something."""
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.news.wait(), _POLL_SECONDS)
+        self.news.clear()
+        taken, self.items = self.items, []
+        return taken
+
+
+@dataclass(slots=True)
+class _MailboxChannel:
+    mailbox: Any  # actor handle
     ticket: Ticket
-    job: Job[object]
-    resources: Resources
-    told: Told
-    tries: int
-    begun: int = 0
-    cancelled: bool = False
+    stopping: bool = False
+
+    def tell(self, item: object) -> None:
+        import ray
+
+        with suppress(ray.exceptions.RayActorError):  # it is being made anew; the result comes another way
+            self.stopping = bool(ray.get(self.mailbox.tell.remote(self.ticket, item)))
+
+
+def _work(job: Job[object], mailbox: Any, ticket: Ticket, threads: int) -> Returned | Failure:
+    """The task of a worker."""
+    with older_objects_left_alone():
+        return perform(job, _MailboxChannel(mailbox, ticket), threads=threads)
+
+
+def _open_mailbox() -> Any:
+    """Beside the coordinator, so that no other node takes it along when it goes."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    actor: Any = ray.remote(_Mailbox)
+    here = NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=True)
+    return actor.options(
+        num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=1000, scheduling_strategy=here
+    ).remote()
 
 
 class RayEngine(Engine):
@@ -89,6 +138,7 @@ class RayEngine(Engine):
     """
 
     def __init__(self, address: str = HERE, *, cpus: int | None = None, gpus: bool = False) -> None:
+        super().__init__()
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
         if address == HERE:
             os.environ.setdefault(_CLUSTERS, "0")  # Ray listens on loopback alone; read when it is imported
@@ -112,12 +162,10 @@ class RayEngine(Engine):
                 if address != HERE:
                     what = "no Ray cluster answers: start one (ray start --head) or leave the address out"
                 raise InputError(f"{what}, but got {address!r}: {error}") from error
-        self._mailbox = open_mailbox()
-        self._task: Any = ray.remote(work)
-        self._running: dict[Any, _Entry] = {}  # by object reference
-        self._ready: deque[Finished] = deque()
+        self._mailbox = _open_mailbox()
+        self._task: Any = ray.remote(_work)
+        self._running: dict[Any, Submission] = {}  # by object reference
         self._take = self._mailbox.take.remote()
-        self._last = 0
 
     @property
     def slots(self) -> int:
@@ -142,18 +190,9 @@ class RayEngine(Engine):
         """Put a value into the object store; a node gets it when its first job asks for it."""
         return _Stored(self._ray.put(value))
 
-    def submit(
-        self, job: Job[object], *, resources: Resources = ORDINARY, told: Told = ignore, tries: int = TRIES
-    ) -> Ticket:
-        """See `Engine`."""
-        self._last += 1
-        entry = _Entry(ticket=Ticket(self._last), job=job, resources=resources, told=told, tries=tries)
-        self._begin(entry)
-        return entry.ticket
-
-    def _begin(self, entry: _Entry) -> None:
-        entry.begun += 1
-        needs, threads = entry.resources, entry.resources.threads or 1
+    def _enqueue(self, submission: Submission) -> None:
+        submission.begun += 1
+        needs, threads = submission.resources, submission.resources.threads or 1
         largest = max((int(node["Resources"].get("memory", 0)) for node in self._nodes()), default=0)
         task = self._task.options(
             num_cpus=threads,
@@ -162,11 +201,11 @@ class RayEngine(Engine):
             max_retries=0,  # this engine counts the tries itself
         )
         try:
-            reference = task.remote(entry.job, self._mailbox, entry.ticket, threads)
+            reference = task.remote(submission.job, self._mailbox, submission.ticket, threads)
         except TypeError as error:  # how Ray names what cannot be pickled
-            self._ready.append(Failed(ticket=entry.ticket, failure=Failure.of(error)))
+            self._ready.append(Failed(ticket=submission.ticket, failure=Failure.of(error)))
         else:
-            self._running[reference] = entry
+            self._running[reference] = submission
 
     def finished(self, timeout: float | None = None) -> Finished | None:
         """See `Engine`."""
@@ -192,26 +231,26 @@ class RayEngine(Engine):
         except self._ray.exceptions.RayActorError:  # it is being made anew
             items = []
         self._take = self._mailbox.take.remote()
-        told = {entry.ticket: entry.told for entry in self._running.values() if not entry.cancelled}
+        running = {each.ticket: each for each in self._running.values()}
         for ticket, item in items:
-            if ticket in told:
-                told[ticket](item)
+            if ticket in running:
+                running[ticket].tell(item)
 
     def _settle(self, reference: Any) -> None:
-        entry = self._running.pop(reference)
+        submission = self._running.pop(reference)
         errors = self._ray.exceptions
-        if entry.cancelled:
-            self._ready.append(Cancelled(ticket=entry.ticket))
+        if submission.cancelled:
+            self._ready.append(Cancelled(ticket=submission.ticket))
             return
         try:
-            self._ready.append(outcome_of(entry.ticket, self._ray.get(reference)))
+            self._ready.append(outcome_of(submission.ticket, self._ray.get(reference)))
         except errors.RayTaskError as error:  # the job or its result could not be pickled
-            self._ready.append(Failed(ticket=entry.ticket, failure=Failure.of(error.cause or error)))
+            self._ready.append(Failed(ticket=submission.ticket, failure=Failure.of(error.cause or error)))
         except errors.RayError:  # the worker or its node died, was killed for memory, or lost the result
-            if entry.begun < entry.tries:
-                self._begin(entry)
+            if submission.begun < submission.tries:
+                self._enqueue(submission)
             else:
-                self._ready.append(Lost(ticket=entry.ticket, tries=entry.begun))
+                self._ready.append(Lost(ticket=submission.ticket, tries=submission.begun))
 
     def stop(self, ticket: Ticket) -> None:
         """See `Engine`."""
@@ -219,9 +258,9 @@ class RayEngine(Engine):
 
     def cancel(self, ticket: Ticket) -> None:
         """See `Engine`."""
-        for reference, entry in self._running.items():
-            if entry.ticket == ticket and not self._ray.wait([reference], timeout=0)[0]:
-                entry.cancelled = True
+        for reference, submission in self._running.items():
+            if submission.ticket == ticket and not self._ray.wait([reference], timeout=0)[0]:
+                submission.cancelled = True
                 self._ray.cancel(reference, force=True)
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import torch
 
 from vlmsel_auto.cache import Json, digest, write_atomically
 from vlmsel_auto.engines.engine import Channel
@@ -25,7 +26,7 @@ from vlmsel_auto.models.sources.table import fingerprint
 from vlmsel_auto.recordjson import parse_json
 from vlmsel_auto.records import Candidate, Task, TrialSpec
 from vlmsel_auto.tuning.methods import FINETUNE
-from vlmsel_auto.tuning.run import run_trial
+from vlmsel_auto.tuning.runner import Trial, TrialRunner
 
 
 def tune_cells(
@@ -114,17 +115,16 @@ class _TuningJob:
 
     def run(self, channel: Channel) -> None:  # noqa: ARG002 - the signature of a job
         with tempfile.TemporaryDirectory() as scratch:  # the weights are not wanted
-            result = run_trial(
-                self.spec,
-                number=0,
+            runner = TrialRunner(
                 task=self.task,
-                candidate=self.candidate,
+                candidates=[self.candidate],
                 load=partial(zoo.load, device=self.place.device),
                 store=self.place.store,
                 workdir=Path(scratch),
-                device=self.place.device,
+                device=torch.device(self.place.device),
                 train_shots=self.shots,
             )
+            result = runner.run(Trial(number=0, spec=self.spec))
         if result.test is None:
             raise TrialFailed("the trial measured no test accuracy")
         record = {"candidate": self.candidate.id, "task": self.task.name, "accuracy": result.test}

@@ -20,9 +20,8 @@ from vlmsel_auto.process import is_out_of_memory, release_memory
 from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task, TrialResult
 from vlmsel_auto.study.results import other_folds, over_folds
 from vlmsel_auto.tuning.averaging import averaged
-from vlmsel_auto.tuning.checkpoints import Checkpoint, load_held_out_logits, load_trial
+from vlmsel_auto.tuning.checkpoints import Checkpoint, load_trial, read_held_out
 from vlmsel_auto.tuning.data import splits
-from vlmsel_auto.tuning.held_out import read_held_out
 from vlmsel_auto.tuning.methods import method_of
 from vlmsel_auto.tuning.work import Loader
 
@@ -63,14 +62,14 @@ def held_out_of(trial: TrialResult, results: Sequence[TrialResult], *, task: Tas
     Raises:
         TrialUnavailable: its weights are not there.
     """
-    logits = load_held_out_logits(workdir, trial)
+    logits = load_trial(workdir, trial, tower=False).held_out_logits
     if logits is None:
         return None
     rows, logs = [left_out(trial, task=task)], [log_probabilities(logits)]
     for other in other_folds(trial, results) if method_of(trial.spec.method).trains is Trains.TOWER else ():
         further = read_held_out(workdir, other)
         with suppress(TrialUnavailable):  # damaged, or gone: this fit alone says nothing
-            further = load_held_out_logits(workdir, other)
+            further = load_trial(workdir, other, tower=False).held_out_logits
         if further is not None:
             rows.append(left_out(other, task=task))
             logs.append(log_probabilities(further))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+import torch
+
 from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.events import discard
 from vlmsel_auto.models import zoo
@@ -19,6 +21,7 @@ from vlmsel_auto.pipeline.time_shares import joining_seconds, left_for_trials
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.records import Budget, StoppedBy
 from vlmsel_auto.study.study import run_study
+from vlmsel_auto.tuning.runner import TrialRunner
 
 
 def finish_with_labels(run: Run, ranked: Ranked) -> SearchResult:
@@ -32,26 +35,29 @@ def finish_with_labels(run: Run, ranked: Ranked) -> SearchResult:
     best_so_far = BestSoFar(sink=session.sink, task=task, candidates=delivery.candidates, workdir=run.workdir)
     sink = session.sink if isinstance(engine, InProcess) else discard
     charges = charges_of(session.objective, delivery.candidates, machine=session.machine, measured=latencies)
-    outcome = run_study(
+    runner = TrialRunner(
         task=task,
         candidates=delivery.candidates,
+        load=partial(zoo.load, device=session.device, sink=sink),
+        store=session.store,
+        workdir=run.workdir,
+        method_names=request.aim.methods,
+        device=torch.device(session.device),
+        seed=request.seed,
+    )
+    outcome = run_study(
+        runner,
         ranking=ranked.ranking,
         budget=Budget(trials=1)
         if ranked.interrupted
         else left_for_trials(request.budget, spent=ranked_after, joining=joining),
-        workdir=run.workdir,
-        load=partial(zoo.load, device=session.device, sink=sink),
-        store=session.store,
-        methods=request.aim.methods,
-        seed=request.seed,
         sink=best_so_far,
-        device=session.device,
-        top_k=request.aim.top_k,
-        storage=request.places.storage,
-        charges=charges,
-        policy=replace(POLICY, price=session.price),
         engine=engine,
+        storage=request.places.storage,
+        top_k=request.aim.top_k,
+        charges=charges,
         members=delivery.size,
+        policy=replace(POLICY, price=session.price),
     )
     stopped = StoppedBy.INTERRUPTED if ranked.interrupted else ended_by(outcome)
     interrupted = stopped is StoppedBy.INTERRUPTED

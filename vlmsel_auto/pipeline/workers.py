@@ -15,7 +15,7 @@ from vlmsel_auto.engines.ray import RayEngine
 from vlmsel_auto.errors import InputError
 
 T = TypeVar("T")
-_IMPORTED: Final = ("models.zoo", "study.trial_job", "tuning.finetune", "tuning.probe")  # by screenings and trials
+_IMPORTED: Final = ("models.zoo", "study.dispatch", "tuning.finetune", "tuning.probe")  # by screenings and trials
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,8 +15,8 @@ import optuna
 
 from vlmsel_auto.errors import InputError, MissingDependency
 from vlmsel_auto.planning.curves import RUNGS
-from vlmsel_auto.study.journal import STUDY
-from vlmsel_auto.study.view import StudyView
+from vlmsel_auto.study.optuna_study import STUDY
+from vlmsel_auto.study.study_view import StudyView
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -64,7 +64,7 @@ def serve(view: StudyView, *, port: int, ready: Callable[[str], None]) -> None:
         shown.set_metric_names(["expected"])
     app = _read_only(optuna_dashboard.wsgi(view))
     try:
-        server = make_server(HOST, port, app, server_class=_Server, handler_class=_Handler)
+        server = make_server(HOST, port, app, server_class=_DashboardServer, handler_class=_DashboardHandler)
     except OSError as error:
         raise InputError(f"the dashboard needs a free port, choose another --port, but got {port} ({error})") from error
     with server:
@@ -89,11 +89,11 @@ def _read_only(app: WSGIApplication) -> WSGIApplication:
     return guarded
 
 
-class _Server(ThreadingMixIn, WSGIServer):
+class _DashboardServer(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
 
-class _Handler(WSGIRequestHandler):
+class _DashboardHandler(WSGIRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Requests go to the log, not to the terminal."""
         logging.getLogger(__name__).debug(format, *args)

@@ -1,7 +1,7 @@
 """The trials of a search as an Optuna study: queued, run, reported and closed.
 
 The study is a journal file in the work directory: a trial costs a few appended lines, where a database commits some
-twenty transactions, and no server can stop it. `storage` copies it elsewhere, `opening` opens it. The candidate
+twenty transactions, and no server can stop it. `journal` opens it, `storage` copies it elsewhere. The candidate
 table is frozen in the study (sorted ids and their hash), and so are the methods: a trial suggests an INDEX of a
 candidate and points of the unit cube, so nothing changes when the ranking does.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any, Final
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -24,6 +25,8 @@ from vlmsel_auto.planning.space import DEFAULT, Point
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.tuning.checkpoints import result_to_json
 
+JOURNAL: Final = "study.journal"  # its file in the work directory
+STUDY: Final = "vlmsel-auto"  # its name there
 _RESULT = "result"
 PREDICTION, OUTCOME, EXPECTED, CANDIDATES = "prediction", "outcome", "expected", "candidates"  # user attributes
 _CLOSED = {
@@ -34,28 +37,16 @@ _CLOSED = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunningTrial:
+class TakenTrial:
     """A trial that is this process's to run."""
 
     number: int
-    candidate: str
-    method: str
-    point: Point
-    origin: TrialOrigin
-    why: str
-    continues: int | None
-    fold: int
-    attempt: int
-
-    @property
-    def planned(self) -> NextTrial:
-        """As it was queued."""
-        return NextTrial(candidate=self.candidate, method=self.method, point=self.point, origin=self.origin,
-                         why=self.why, continues=self.continues, fold=self.fold)  # fmt: skip
+    attempt: int  # 1, 2, ...
+    planned: NextTrial
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Prediction:
+class TrialForecast:
     """What was believed of a trial when it was queued."""
 
     rank: int | None  # predicted of its candidate before the first trial, 1 is the best
@@ -124,15 +115,19 @@ class OptunaStudy:
             return None
         method = self.methods[params["method"]]
         known = all(parameter(method, name) in params for name in method.settings)
-        continues = trial.user_attrs.get("continues")
+        point = {name: float(params[parameter(method, name)]) for name in method.settings} if known else None
+        return self._next_trial(int(params["candidate"]), method, point, trial.user_attrs)
+
+    def _next_trial(self, index: int, method: Method, point: Point | None, attrs: Mapping[str, Any]) -> NextTrial:
+        origin, continues = attrs.get("origin"), attrs.get("continues")
         return NextTrial(
-            candidate=self.names[int(params["candidate"])],
+            candidate=self.names[index],
             method=method.name,
-            point={name: float(params[parameter(method, name)]) for name in method.settings} if known else None,
-            origin=_origin(trial.user_attrs.get("origin")),
-            why=str(trial.user_attrs.get("why", "sampled")),
+            point=point,
+            origin=TrialOrigin(origin) if origin in set(TrialOrigin) else TrialOrigin.SAMPLED,
+            why=str(attrs.get("why", "sampled")),
             continues=continues if isinstance(continues, int) else None,
-            fold=int(trial.user_attrs.get("fold", 0)),
+            fold=int(attrs.get("fold", 0)),
         )
 
     def waiting(self) -> list[StudyEntry]:
@@ -145,7 +140,7 @@ class OptunaStudy:
         *,
         attempt: int = 1,
         retry_of: int | None = None,
-        prediction: Prediction | None = None,
+        prediction: TrialForecast | None = None,
     ) -> None:
         """Put a trial at the end of the queue; what its point leaves open, the study's sampler will choose."""
         method = self.methods[trial.method]
@@ -175,25 +170,17 @@ class OptunaStudy:
             return IntDistribution(0, len(self.names) - 1)
         return CategoricalDistribution(list(self.methods)) if name == "method" else FloatDistribution(0.0, 1.0)
 
-    def take(self) -> RunningTrial:
+    def take(self) -> TakenTrial:
         """Begin the next trial of the queue, or one that the sampler chooses altogether."""
         trial = self.study.ask()
         index = trial.suggest_int("candidate", 0, len(self.names) - 1)
         method = self.methods[trial.suggest_categorical("method", list(self.methods))]
         point = {name: trial.suggest_float(parameter(method, name), 0.0, 1.0) for name in method.settings}
         self._running[trial.number] = trial
-        attrs = trial.user_attrs
-        continues = attrs.get("continues")
-        return RunningTrial(
+        return TakenTrial(
             number=trial.number,
-            candidate=self.names[index],
-            method=method.name,
-            point=point or DEFAULT,
-            origin=_origin(attrs.get("origin")),
-            why=str(attrs.get("why", "sampled")),
-            continues=continues if isinstance(continues, int) else None,
-            fold=int(attrs.get("fold", 0)),
-            attempt=int(attrs.get("attempt", 1)),
+            attempt=int(trial.user_attrs.get("attempt", 1)),
+            planned=self._next_trial(index, method, point or DEFAULT, trial.user_attrs),
         )
 
     def report(self, number: int, *, rung: int, value: float) -> None:
@@ -227,8 +214,3 @@ class OptunaStudy:
 def parameter(method: Method, setting: str) -> str:
     """Name of a setting in the study; each method has its own, for their effects differ."""
     return f"{method.name}.{setting}"
-
-
-def _origin(value: object) -> TrialOrigin:
-    known = [each.value for each in TrialOrigin]
-    return TrialOrigin(value) if value in known else TrialOrigin.SAMPLED

@@ -12,11 +12,16 @@ from vlmsel_auto.planning.curves import Curve
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.planning.trials import FoldScore, Tried
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
-from vlmsel_auto.study.runner import TrialRunner
-from vlmsel_auto.tuning.checkpoints import drop_weights, has_weights, save_result, size_of_weights
-from vlmsel_auto.tuning.held_out import keep_held_out_alone
+from vlmsel_auto.tuning.checkpoints import (
+    drop_weights,
+    has_weights,
+    keep_held_out_alone,
+    save_result,
+    size_of_weights,
+)
 from vlmsel_auto.tuning.methods import method_of
 from vlmsel_auto.tuning.paused import drop_paused, has_paused, load_paused
+from vlmsel_auto.tuning.runner import TrialRunner
 
 _WEIGHTS_KEPT = 3  # finished trials whose weights are kept: what similar candidates do later may change who leads
 MOST_MEMBERS = 10  # candidates whose best trial of each kind keeps its weights: an ensemble may want them

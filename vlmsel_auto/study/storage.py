@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.events import Notice, Sink
 from vlmsel_auto.study.optuna_study import EXPECTED
-from vlmsel_auto.study.view import readable
+from vlmsel_auto.study.study_view import readable
 
 _LAST_WORDS: Final = 5.0  # seconds that the end of a study waits for a thread that writes
 

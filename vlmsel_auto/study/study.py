@@ -10,31 +10,21 @@ trial updates the ranking.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
-
-from vlmsel_auto.cache import Store
 from vlmsel_auto.engines.engine import Engine
 from vlmsel_auto.engines.in_process import InProcess
-from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Sink, StageFinished, StageStarted, discard
 from vlmsel_auto.planning.plan import ACTIVE, Conditions, Plan, make_plan
 from vlmsel_auto.planning.policy import POLICY, Policy
 from vlmsel_auto.process import locked, terminable
-from vlmsel_auto.records import Budget, Candidate, Ranking, StoppedBy, Task, TrialResult, TrialState
+from vlmsel_auto.records import Budget, Ranking, StoppedBy, TrialResult, TrialState
+from vlmsel_auto.study.coordinator import Coordinator
 from vlmsel_auto.study.dispatch import Dispatch
-from vlmsel_auto.study.loop import run_trials
-from vlmsel_auto.study.opening import open_study
-from vlmsel_auto.study.recovery import recover
+from vlmsel_auto.study.journal import open_study
 from vlmsel_auto.study.results import Results
-from vlmsel_auto.study.runner import TrialRunner
-from vlmsel_auto.study.state import Search
-from vlmsel_auto.tuning.checkpoints import result_numbers
-from vlmsel_auto.tuning.methods import METHODS, methods_of
-from vlmsel_auto.tuning.work import Loader
+from vlmsel_auto.tuning.runner import TrialRunner
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,84 +43,48 @@ class StudyOutcome:
 
 
 def run_study(
+    runner: TrialRunner,
     *,
-    task: Task,
-    candidates: Sequence[Candidate],
     ranking: Ranking,
     budget: Budget,
-    workdir: Path,
-    load: Loader,
-    methods: Sequence[str] | None = None,
-    seed: int = 0,
     sink: Sink = discard,
-    device: str | torch.device = "cpu",
-    top_k: int = ACTIVE,
-    storage: str | None = None,
-    train_shots: int | None = None,
-    images_per_trial: int | None = None,
-    store: Store | None = None,
-    charges: Mapping[str, float] | None = None,
-    policy: Policy = POLICY,
     engine: Engine | None = None,
+    storage: str | None = None,
+    top_k: int = ACTIVE,
+    charges: Mapping[str, float] | None = None,
     members: int = 1,
+    policy: Policy = POLICY,
 ) -> StudyOutcome:
     """Run trials until the budget is spent, none promises enough for its time, or someone asks to stop.
 
     The same call on the same work directory resumes: finished trials are kept and never repeated.
 
     Args:
-        task: the task; its validation split and the ranking choose, its test split is only reported.
-        candidates: all of them; the study is bound to them.
-        ranking: their predicted order.
+        runner: what trials are made with. The task's validation split and the ranking choose, its test split is only
+            reported; the study, ``study.journal`` in the work directory, is bound to candidates and methods.
+        ranking: predicted order of the candidates.
         budget: ``trials`` counts the finished trials of all runs on this work directory (not the zero-shot baseline,
             nor those that the clock cut short), ``seconds`` is wall time of this call and holds within 5 %, or within
             one batch of images.
-        workdir: holds ``study.journal`` and ``trials/``.
-        load: gives a freshly loaded model of a candidate, on ``device``.
-        methods: names of rows of `tuning.methods`; None: all.
-        seed: of plan, sampler and trials.
-        sink: takes the events of stage "trials".
-        device: where the models are.
+        sink: takes the events.
+        engine: where trials run, as many at once as it has slots; None: one after the other in this process.
+        storage: address of an Optuna storage that finished trials are copied to.
         top_k: candidates that are not postponed.
-        storage: address of the Optuna storage that finished trials are copied to, or None.
-        train_shots: at most so many training images a class; None takes the whole training split.
-        images_per_trial: images that a default trial of a tower shows to it, repeats counted; None: by their number.
-        store: where embeddings are kept; None is ``workdir/targets``.
         charges: what the objective takes off the metric of each candidate; None: nothing.
-        policy: constants of the planner.
-        engine: where trials run, as many at once as it has slots; None: one after the other in this process. ``load``
-            must be picklable for workers.
         members: tuned towers that the user's ensemble may have; 0 and 1 are none.
+        policy: constants of the planner.
 
     Raises:
-        CandidateError: no candidate, or one twice.
-        InputError: an unknown method, or none.
         WorkdirError: another process works there, or it belongs to a search with other candidates or images.
     """
     begun = time.monotonic()
-    if not candidates or len({each.id for each in candidates}) != len(candidates):
-        raise CandidateError(f"Candidates must be distinct, at least one, but got {[each.id for each in candidates]!r}")
-    rows = METHODS if methods is None else methods_of(methods)
-    table = {each.id: each for each in sorted(candidates, key=lambda each: each.id)}
-    runner = TrialRunner(
-        task=task,
-        table=table,
-        methods={each.name: each for each in rows},
-        load=load,
-        store=store or Store(workdir / "targets"),
-        workdir=workdir,
-        device=torch.device(device),
-        train_shots=train_shots,
-        images_per_trial=images_per_trial,
-        seed=seed,
-    )
     plan = make_plan(
         ranking,
-        candidates=list(table.values()),
-        methods=rows,
+        candidates=list(runner.table.values()),
+        methods=list(runner.methods.values()),
         top_k=top_k,
         conditions=Conditions(
-            seed=seed,
+            seed=runner.seed,
             loading={name: each.seconds for name, each in ranking.not_looked.items()},
             relative_costs=runner.relative_costs(),
             charges=charges or {},
@@ -140,65 +94,42 @@ def run_study(
             policy=policy,
         ),
     )
-    with (
-        locked(workdir / "study.lock"),
-        open_study(
-            task=task,
-            names=list(table),
-            methods=rows,
-            workdir=workdir,
-            seed=seed,
-            done=result_numbers(workdir),
-            storage=storage,
-            sink=sink,
-        ) as study,
-        terminable(),
-    ):
-        search = Search(
+    with locked(runner.workdir / "study.lock"), open_study(runner, storage=storage, sink=sink) as study, terminable():
+        coordinator = Coordinator(
             plan=plan,
             ranking=ranking,
             budget=budget,
             deadline=None if budget.seconds is None else begun + budget.seconds,
             dispatch=Dispatch(engine=engine or InProcess(), runner=runner),
             study=study,
-            results=Results(workdir=workdir),
+            results=Results(workdir=runner.workdir),
             sink=sink,
         )
         try:
-            return _run(search, begun=begun)
+            return _run(coordinator, begun=begun)
         finally:
-            search.dispatch.close()
+            coordinator.dispatch.close()
 
 
-def _run(search: Search, *, begun: float) -> StudyOutcome:
+def _run(coordinator: Coordinator, *, begun: float) -> StudyOutcome:
     """Take over what earlier runs finished, go on, and say what came out."""
-    search.sink(StageStarted(stage="trials", total=search.budget.trials))
+    coordinator.sink(StageStarted(stage="trials", total=coordinator.budget.trials))
     try:
-        aside = recover(
-            search.study,
-            search.results,
-            search.runner,
-            tell=lambda result: search.tell(result, expected=search.expected(), resumed=True),
-            in_process=isinstance(search.dispatch.engine, InProcess),
-            deadline=search.deadline,
-            sink=search.sink,
-        )
-        search.unavailable.update(aside)
-        search.tidy(search.expected())
-        stopped = run_trials(search)
+        coordinator.recover()
+        stopped = coordinator.run()
     except KeyboardInterrupt:
         stopped = StoppedBy.INTERRUPTED
     seconds = time.monotonic() - begun
-    search.sink(StageFinished(stage="trials", seconds=seconds, text=stopped))
-    results, expected = search.results.all(), search.expected()
+    coordinator.sink(StageFinished(stage="trials", seconds=seconds, text=stopped))
+    results, expected = coordinator.results.all(), coordinator.expected()
     return StudyOutcome(
         results=results,
-        best=search.leader(expected),
-        members=tuple(search.results.members(expected)),
-        plan=search.plan,
-        ranking=search.updated(),
+        best=coordinator.leader(expected),
+        members=tuple(coordinator.results.members(expected)),
+        plan=coordinator.plan,
+        ranking=coordinator.updated(),
         seconds=seconds,
         stopped_by=stopped,
         failures={each.spec.candidate: each.reason for each in results if each.state is TrialState.FAILED},
-        runner=search.runner,
+        runner=coordinator.runner,
     )

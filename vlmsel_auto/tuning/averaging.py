@@ -17,7 +17,7 @@ import torch
 from vlmsel_auto.models.loadedmodel import LoadedModel, class_logits
 from vlmsel_auto.records import Candidate, IntArray, Task
 from vlmsel_auto.tuning.checkpoints import Checkpoint
-from vlmsel_auto.tuning.data import Batches, ImageSet, image_set, score
+from vlmsel_auto.tuning.data import ImageSet, MiniBatches, image_set, score
 from vlmsel_auto.tuning.work import Loader
 
 _BATCH: Final = 64
@@ -92,6 +92,6 @@ def _logits(model: LoadedModel, checkpoint: Checkpoint, images: ImageSet) -> tor
     head, bias = (torch.from_numpy(each).to(model.device) for each in (checkpoint.weight, checkpoint.bias))
     parts = [
         class_logits(model.embed(model.normalise(pixels)).float(), head=head, bias=bias, scale=checkpoint.scale).cpu()
-        for pixels, _ in Batches(images=images, size=_BATCH)
+        for pixels, _ in MiniBatches(images=images, size=_BATCH)
     ]
     return torch.cat(parts)

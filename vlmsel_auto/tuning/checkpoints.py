@@ -2,13 +2,15 @@
 
 No pickle: safetensors and JSON only, each with a digest of what it holds, so that damage is noticed. Both are written
 to a temporary name and renamed, so a kill leaves a whole file or none; the result is written last, so a result without
-weights means that they were dropped on purpose.
+weights means that they were dropped on purpose. Where weights of further fits of a tower would take too much room, what
+these say of their held-out images is kept alone, for it still counts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +27,9 @@ from vlmsel_auto.errors import TrialUnavailable, WorkdirError
 from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.records import TrialResult
 
+_log = logging.getLogger(__name__)
 _WEIGHTS = "weights.safetensors"
+_HELD_OUT, _LOGITS, _DIGEST = "held-out.safetensors", "logits", "sha256"
 _RESULT = "result.json"
 _VISUAL = "visual."
 _HEAD, _TOWER = "sha256 of head and logits", "sha256 of the tower"
@@ -112,15 +116,6 @@ def load_trial(workdir: Path, trial: TrialResult, *, tower: bool = True) -> Chec
         )
 
 
-def load_held_out_logits(workdir: Path, trial: TrialResult) -> NDArray[np.float32] | None:
-    """What a trial says of the images that it held out; its tower is not read.
-
-    Raises:
-        TrialUnavailable: as for `load_trial`.
-    """
-    return load_trial(workdir, trial, tower=False).held_out_logits
-
-
 def _read(path: Path, *, tower: bool) -> dict[str, torch.Tensor]:
     with safe_open(path, framework="pt", device="cpu") as stream:
         names = [name for name in stream.keys() if tower or not name.startswith(_VISUAL)]  # noqa: SIM118 - no mapping
@@ -157,6 +152,41 @@ def size_of_weights(workdir: Path, number: int) -> int:
 def drop_weights(workdir: Path, number: int) -> None:
     """Delete the weights of a trial; its result stays."""
     _weights(workdir, number).unlink(missing_ok=True)
+
+
+def keep_held_out_alone(workdir: Path, trial: TrialResult) -> None:
+    """Drop a trial's weights, but not what they say of its held-out images.
+
+    Raises:
+        OSError: the work directory cannot be written.
+    """
+    try:
+        logits = load_trial(workdir, trial, tower=False).held_out_logits
+    except TrialUnavailable:
+        logits = None  # damaged: nothing to keep
+    if logits is not None:
+        tensors = {_LOGITS: torch.from_numpy(logits).contiguous()}
+        path = trial_dir(workdir, trial.number) / _HELD_OUT
+        write_atomically(path, save_tensors(tensors, metadata={_DIGEST: digest_of(tensors)}))
+    drop_weights(workdir, trial.number)
+
+
+def read_held_out(workdir: Path, trial: TrialResult) -> NDArray[np.float32] | None:
+    """Logits (n, K) of a trial without weights; None: none were kept, or they are damaged, which the log says."""
+    path = trial_dir(workdir, trial.number) / _HELD_OUT
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt", device="cpu") as stream:
+            tensors = {_LOGITS: stream.get_tensor(_LOGITS)}
+            told = (stream.metadata() or {}).get(_DIGEST)
+    except (OSError, SafetensorError):
+        tensors, told = {}, None
+    if told is not None and told == digest_of(tensors):
+        kept: NDArray[np.float32] = tensors[_LOGITS].numpy()
+        return kept
+    _log.warning("%s is damaged: the ensemble does without this trial", path)
+    return None
 
 
 def result_to_json(result: TrialResult) -> str:

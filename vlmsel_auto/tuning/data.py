@@ -122,7 +122,7 @@ def image_set(
 
 
 @dataclass(kw_only=True, eq=False)
-class Batches:
+class MiniBatches:
     """Mini-batches of a set, as often as iterated: in order, or newly shuffled each time when a generator is given."""
 
     images: ImageSet

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -12,15 +12,13 @@ from vlmsel_auto.errors import TrialOutOfMemory
 from vlmsel_auto.models.precision import TRIED, tunes_in_bfloat16
 from vlmsel_auto.models.threads import measured_threads
 from vlmsel_auto.process import is_out_of_memory, release_memory
-from vlmsel_auto.records import Metric
 from vlmsel_auto.tuning import probe, zero_shot
 from vlmsel_auto.tuning.checkpoints import Checkpoint
-from vlmsel_auto.tuning.data import Batches, ImageSet, Measured, image_set, measure, score
-from vlmsel_auto.tuning.features import features_of
+from vlmsel_auto.tuning.data import ImageSet, Measured, MiniBatches, image_set, measure, score
 from vlmsel_auto.tuning.module import EpochReport, Head, Kept, Tuner, copy_state
 from vlmsel_auto.tuning.paused import Paused, Progress
-from vlmsel_auto.tuning.trainer import Timed, make_trainer, quiet_lightning
-from vlmsel_auto.tuning.work import Deadline, Ending, Outcome, Work
+from vlmsel_auto.tuning.trainer import BatchTimes, make_trainer, quiet_lightning
+from vlmsel_auto.tuning.work import Deadline, Ending, MethodOutcome, Work
 
 _MARGIN = 0.1  # seconds kept for writing the result before a deadline
 _HALVINGS = 2  # batch, batch / 2, batch / 4; then the trial fails
@@ -28,7 +26,7 @@ _USUAL_BATCH = 32
 _FEW_STEPS, _MANY_STEPS = 6, 64  # an epoch, at least, with usual and with larger batches
 
 
-def run(work: Work) -> Outcome:
+def run(work: Work) -> MethodOutcome:
     """Fit a head on cached features, then train tower and head; smaller batches where memory does not suffice.
 
     A head that does not fit yet would distort the features (Kumar et al., ICLR 2022).
@@ -44,20 +42,20 @@ def run(work: Work) -> Outcome:
         release_memory(work.device)
 
 
-def fitted_head(work: Work) -> Outcome:
+def fitted_head(work: Work) -> MethodOutcome:
     """Logistic regression on the training images, with what zero-shot reaches on the validation images."""
     splits, labels, metric = work.splits, work.task.labels, work.task.metric
     only_given = replace(work, splits=replace(splits, folds=()))  # a tower is scored on images that it never saw
     start = zero_shot.run(only_given)
     if not work.spec.epochs:
         return start
-    found = features_of(work)
+    found = work.features()
     train = splits.train
     head = probe.fit(found.of(train).numpy(), labels[train], classes=work.task.n_classes, metric=metric)
     return replace(start, checkpoint=head)
 
 
-def _halving(work: Work, head: Outcome) -> Outcome:
+def _halving(work: Work, head: MethodOutcome) -> MethodOutcome:
     full = batch_size(len(work.splits.train), work.device)
     first = 0 if work.paused is None else (full // work.paused.progress.batch).bit_length() - 1
     for halving in range(first, _HALVINGS + 1):
@@ -72,17 +70,6 @@ def _halving(work: Work, head: Outcome) -> Outcome:
         f"Fine-tuning {work.spec.candidate} does not fit into the memory of {work.device}: free memory or leave it "
         f"out, but got batches of {full}, halved {_HALVINGS} times"
     )
-
-
-@torch.inference_mode()
-def _predict(tuner: Tuner, images: ImageSet, *, batch: int, deadline: Deadline) -> torch.Tensor:
-    """Logits (n, K) of all images, float32, on the CPU."""
-    tuner.eval()
-    outputs = []
-    for pixels, _ in Batches(images=images, size=batch):
-        deadline.check()
-        outputs.append(tuner(pixels).float().cpu())
-    return torch.cat(outputs)
 
 
 def batch_size(images: int, device: torch.device) -> int:
@@ -100,52 +87,99 @@ def _power_of_two(number: int) -> int:
     return 1 << max(3, number.bit_length() - 1)
 
 
-def _snapshot(tuner: Tuner, *, kept: Kept, start: float, shuffle: torch.Generator, batch: int) -> Paused:
-    """The state of the training between two epochs."""
-    return Paused(
-        progress=Progress(
-            curve=tuple(kept.curve),
-            metric=kept.measured.metric,
-            soft=kept.measured.soft,
-            loss=kept.measured.loss,
-            start=start,
-            steps=tuner.steps_done,
-            batch=batch,
-            seconds=0.0,
-        ),
-        module=tuner.state_dict(),
-        moments=tuner.moments,
-        generators={**tuner.generators, "shuffle": shuffle.get_state()},
-    )
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Training:
+    """A freshly loaded tower with its head, and the images that it is trained and scored on."""
+
+    work: Work
+    tuner: Tuner
+    images: ImageSet
+    val: ImageSet
+    batch: int  # images that a step sees at once
+    accumulate: int  # steps whose gradients are summed before the weights move
+    shuffle: torch.Generator
+
+    def begin(self) -> tuple[Kept, float, float]:
+        """What there is so far, the metric of the start, and seconds an image."""
+        return self._measure() if self.work.paused is None else self._resume(self.work.paused)
+
+    def _measure(self) -> tuple[Kept, float, float]:
+        begun = time.monotonic()
+        logits = self.logits(self.val, deadline=self.work.deadline)
+        per_image = (time.monotonic() - begun) / len(self.val)
+        found = measure(self.work.task.metric, logits=logits, labels=self.val.labels)
+        return Kept(measured=found, state=copy_state(self.tuner), of_val=logits), found.metric, per_image
+
+    def _resume(self, paused: Paused) -> tuple[Kept, float, float]:
+        progress = paused.progress
+        measured = Measured(metric=progress.metric, soft=progress.soft, loss=progress.loss, images=len(self.val))
+        begun = time.monotonic()
+        with torch.inference_mode():
+            pixels, _ = self.val.batch(torch.arange(min(len(self.val), 2 * self.batch)))
+            self.tuner.eval()(pixels)
+        per_image = (time.monotonic() - begun) / len(pixels)
+        self.tuner.resume(paused)
+        self.shuffle.set_state(paused.generators["shuffle"])
+        kept = Kept(measured=measured, state=copy_state(self.tuner), curve=list(progress.curve))
+        return kept, progress.start, per_image
+
+    def fit(self, kept: Kept, *, start: float, per_image: float) -> None:
+        """Train the epochs that are left; what there is then is in ``kept``, and in the tower."""
+        work, tuner, device = self.work, self.tuner, self.tuner.model.device
+
+        def save() -> None:
+            if work.keep is not None:
+                work.keep(self._snapshot(kept, start=start))
+
+        reserve = per_image * (len(self.val) + len(work.splits.test)) + _MARGIN
+        callback = EpochReport(kept=kept, hook=work.hook, deadline=work.deadline, reserve=reserve, save=save)
+        few, _ = self.images.batch(torch.arange(min(TRIED, len(self.images))))
+        bfloat16 = tunes_in_bfloat16(tuner.model, tuner.model.normalise(few))
+        tuner.train()
+        with measured_threads(device) as threads:
+            trainer = make_trainer(
+                epochs=work.spec.epochs - len(kept.curve), callbacks=[callback, BatchTimes(threads)], device=device,
+                accumulate=self.accumulate, bfloat16=bfloat16, folder=work.workdir,
+            )  # fmt: skip
+            trainer.fit(
+                tuner,
+                train_dataloaders=MiniBatches(images=self.images, size=self.batch, generator=self.shuffle),
+                val_dataloaders=MiniBatches(images=self.val, size=2 * self.batch),
+            )
+        tuner.to(device)  # Lightning moves the module to the CPU when it is done
+        tuner.load_state_dict(kept.state)
+
+    def _snapshot(self, kept: Kept, *, start: float) -> Paused:
+        """The state of the training between two epochs."""
+        measured, tuner = kept.measured, self.tuner
+        return Paused(
+            progress=Progress(
+                curve=tuple(kept.curve),
+                metric=measured.metric,
+                soft=measured.soft,
+                loss=measured.loss,
+                start=start,
+                steps=tuner.steps_done,
+                batch=self.batch,
+                seconds=0.0,
+            ),
+            module=tuner.state_dict(),
+            moments=tuner.moments,
+            generators={**tuner.generators, "shuffle": self.shuffle.get_state()},
+        )
+
+    @torch.inference_mode()
+    def logits(self, images: ImageSet, *, deadline: Deadline) -> torch.Tensor:
+        """Logits (n, K) of all images, float32, on the CPU."""
+        self.tuner.eval()
+        outputs = []
+        for pixels, _ in MiniBatches(images=images, size=2 * self.batch):
+            deadline.check()
+            outputs.append(self.tuner(pixels).float().cpu())
+        return torch.cat(outputs)
 
 
-def _begin(tuner: Tuner, val: ImageSet, *, metric: Metric, batch: int, deadline: Deadline) -> tuple[Kept, float, float]:
-    """Measure the start: what there is so far, its metric, and seconds an image."""
-    begun = time.monotonic()
-    logits = _predict(tuner, val, batch=2 * batch, deadline=deadline)
-    per_image = (time.monotonic() - begun) / len(val)
-    found = measure(metric, logits=logits, labels=val.labels)
-    return Kept(measured=found, state=copy_state(tuner), of_val=logits), found.metric, per_image
-
-
-def _resume(
-    tuner: Tuner, paused: Paused, val: ImageSet, *, shuffle: torch.Generator, batch: int
-) -> tuple[Kept, float, float]:
-    """Put the training where it paused: what there is so far, the metric of the start, and seconds an image."""
-    progress = paused.progress
-    measured = Measured(metric=progress.metric, soft=progress.soft, loss=progress.loss, images=len(val))
-    begun = time.monotonic()
-    with torch.inference_mode():
-        pixels, _ = val.batch(torch.arange(min(len(val), 2 * batch)))
-        tuner.eval()(pixels)
-    per_image = (time.monotonic() - begun) / len(pixels)
-    tuner.resume(paused)
-    shuffle.set_state(paused.generators["shuffle"])
-    kept = Kept(measured=measured, state=copy_state(tuner), curve=list(progress.curve))
-    return kept, progress.start, per_image
-
-
-def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1) -> Outcome:
+def train(work: Work, head: MethodOutcome, *, batch: int, accumulate: int = 1) -> MethodOutcome:
     """Train a freshly loaded model and return what the last epoch left.
 
     Args:
@@ -154,62 +188,53 @@ def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1) -> Outc
         batch: images that a step sees at once.
         accumulate: steps whose gradients are summed before the weights move.
     """
-    spec, task, splits, view = work.spec, work.task, work.splits, work.candidate.view
+    training = _loaded(work, head, batch=batch, accumulate=accumulate)
+    with torch.random.fork_rng(), quiet_lightning():
+        torch.manual_seed(work.spec.seed)  # dropout and the like
+        kept, start, per_image = training.begin()
+        if len(kept.curve) < work.spec.epochs:
+            training.fit(kept, start=start, per_image=per_image)
+    return _outcome(training, kept, start=head.start)
+
+
+def _loaded(work: Work, head: MethodOutcome, *, batch: int, accumulate: int) -> _Training:
+    spec, splits, view = work.spec, work.splits, work.candidate.view
     assert head.checkpoint is not None  # noqa: S101 - both ways to begin have one
     begin = head.checkpoint
     model = work.load(work.candidate)
-    images = image_set(task, view=view, indices=splits.train, check=work.deadline.check)
-    val = image_set(task, view=view, indices=splits.val, check=work.deadline.check)
+    images = image_set(work.task, view=view, indices=splits.train, check=work.deadline.check)
+    val = image_set(work.task, view=view, indices=splits.val, check=work.deadline.check)
     layer = Head(
         torch.from_numpy(begin.weight).to(model.device),
         torch.from_numpy(begin.bias).to(model.device),
         scale=begin.scale,
     )
     steps = spec.epochs * math.ceil(math.ceil(len(images) / batch) / accumulate)
-    tuner = Tuner(model=model, head=layer, spec=spec, metric=task.metric, steps=steps)
-    shuffle = torch.Generator().manual_seed(spec.seed)
-    with torch.random.fork_rng(), quiet_lightning():
-        torch.manual_seed(spec.seed)  # dropout and the like
-        kept, start, per_image = (
-            _begin(tuner, val, metric=task.metric, batch=batch, deadline=work.deadline)
-            if work.paused is None
-            else _resume(tuner, work.paused, val, shuffle=shuffle, batch=batch)
-        )
-        epochs = spec.epochs - len(kept.curve)
-        if epochs > 0:
+    return _Training(
+        work=work,
+        tuner=Tuner(model=model, head=layer, spec=spec, metric=work.task.metric, steps=steps),
+        images=images,
+        val=val,
+        batch=batch,
+        accumulate=accumulate,
+        shuffle=torch.Generator().manual_seed(spec.seed),
+    )
 
-            def save() -> None:
-                if work.keep is not None:
-                    work.keep(_snapshot(tuner, kept=kept, start=start, shuffle=shuffle, batch=batch))
 
-            reserve = per_image * (len(val) + len(splits.test)) + _MARGIN
-            callback = EpochReport(kept=kept, hook=work.hook, deadline=work.deadline, reserve=reserve, save=save)
-            few, _ = images.batch(torch.arange(min(TRIED, len(images))))
-            bfloat16 = tunes_in_bfloat16(model, model.normalise(few))
-            tuner.train()
-            with measured_threads(model.device) as threads:
-                trainer = make_trainer(
-                    epochs=epochs, callbacks=[callback, Timed(threads)], device=model.device,
-                    accumulate=accumulate, bfloat16=bfloat16, folder=work.workdir,
-                )  # fmt: skip
-                trainer.fit(
-                    tuner,
-                    train_dataloaders=Batches(images=images, size=batch, generator=shuffle),
-                    val_dataloaders=Batches(images=val, size=2 * batch),
-                )
-            tuner.to(model.device)  # Lightning moves the module to the CPU when it is done
-            tuner.load_state_dict(kept.state)
-    test: float | None = None
-    of_val, of_test = kept.of_val, None
+def _outcome(training: _Training, kept: Kept, *, start: float | None) -> MethodOutcome:
+    """What the trained tower says of both other splits, unless it was pruned."""
+    work, tuner, layer = training.work, training.tuner, training.tuner.head
+    of_val, of_test, test = kept.of_val, None, None
     if kept.ending is not Ending.PRUNED:
         if of_val is None:
-            of_val = _predict(tuner, val, batch=2 * batch, deadline=Deadline())
-        if len(splits.test):
-            shown = image_set(task, view=view, indices=splits.test)
-            of_test = _predict(tuner, shown, batch=2 * batch, deadline=Deadline()).numpy()
-            test = score(task.metric, labels=task.labels[splits.test], predicted=of_test.argmax(axis=1))
+            of_val = training.logits(training.val, deadline=Deadline())
+        if len(work.splits.test):
+            shown = image_set(work.task, view=work.candidate.view, indices=work.splits.test)
+            of_test = training.logits(shown, deadline=Deadline()).numpy()
+            truth = work.task.labels[work.splits.test]
+            test = score(work.task.metric, labels=truth, predicted=of_test.argmax(axis=1))
     visual = {name: each.cpu() for name, each in copy_state(tuner.visual).items()}
-    return Outcome(
+    return MethodOutcome(
         checkpoint=Checkpoint(
             visual=visual if kept.curve else None,
             weight=layer.weight.detach().cpu().numpy(),
@@ -218,11 +243,11 @@ def train(work: Work, head: Outcome, *, batch: int, accumulate: int = 1) -> Outc
             held_out_logits=None if of_val is None else of_val.float().cpu().numpy(),
             test_logits=of_test,
         ),
-        start=head.start,
+        start=start,
         validation=kept.measured,
         test=test,
         kept=len(kept.curve),
         curve=tuple(kept.curve),
         ending=kept.ending,
-        trained=spec.epochs * tuner.steps_done / steps if kept.ending is Ending.DEADLINE else None,
+        trained=tuner.epochs_done if kept.ending is Ending.DEADLINE else None,
     )

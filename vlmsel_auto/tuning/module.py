@@ -65,7 +65,7 @@ class Tuner(pl.LightningModule):
         super().__init__()
         self.visual = model.visual.requires_grad_(True)
         self.head = head
-        self._model = model
+        self.model = model
         self._spec = spec
         self._metric: Metric = metric
         self._steps = steps
@@ -88,7 +88,7 @@ class Tuner(pl.LightningModule):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 (n, S, S, 3) -> logits (n, K); the head is in float32 also under mixed precision."""
-        embedded = self._model.embed(self._model.normalise(pixels))
+        embedded = self.model.embed(self.model.normalise(pixels))
         with torch.autocast(self.device.type, enabled=False):
             logits: torch.Tensor = self.head(embedded)
         return logits
@@ -163,6 +163,11 @@ class Tuner(pl.LightningModule):
         return self.schedule.last_epoch + (self._resume.progress.steps if self._resume is not None else 0)
 
     @property
+    def epochs_done(self) -> float:
+        """Epochs so far, also a share of one."""
+        return self._spec.epochs * self.steps_done / self._steps
+
+    @property
     def generators(self) -> dict[str, torch.Tensor]:
         """States of the random generators that training draws from, less that of the shuffling."""
         states = {"augment": self.augmenting.get_state(), "torch": torch.get_rng_state()}
@@ -218,10 +223,6 @@ def copy_state(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
-def _no_save() -> None:
-    return
-
-
 class EpochReport(pl.Callback):
     """Reads the validation metric after every epoch, keeps the state, reports, and stops the training gracefully.
 
@@ -243,7 +244,7 @@ class EpochReport(pl.Callback):
         hook: EpochHook,
         deadline: Deadline,
         reserve: float,
-        save: Callable[[], None] = _no_save,
+        save: Callable[[], None],
     ) -> None:
         super().__init__()
         self._kept = kept

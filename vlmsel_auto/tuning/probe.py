@@ -20,8 +20,7 @@ from vlmsel_auto.models.pooling import fit_weights, log_probabilities
 from vlmsel_auto.records import CLASSES_ALIKE, FloatArray, IntArray, Metric
 from vlmsel_auto.tuning.checkpoints import Checkpoint
 from vlmsel_auto.tuning.data import measure, score
-from vlmsel_auto.tuning.features import Features, features_of
-from vlmsel_auto.tuning.work import Ending, Outcome, Work
+from vlmsel_auto.tuning.work import Ending, Features, MethodOutcome, Work
 
 _ITERATIONS: Final = 500
 INVERSE_PENALTY: Final = 5.0  # scikit-learn's C on unit-norm features; one chosen out of fold gained nothing
@@ -29,11 +28,11 @@ _ABSENT: Final = -30.0  # logit of a class that the fitted images do not have
 _START: Final = (1.0, 0.1)  # weights of regression and zero-shot before any image is seen; our own choice
 
 
-def run(work: Work) -> Outcome:
+def run(work: Work) -> MethodOutcome:
     """Score a head out of fold, or on the validation images that were given, and fit it on all labelled images."""
     splits, labels, metric = work.splits, work.task.labels, work.task.metric
     classes = work.task.n_classes
-    found = features_of(work)
+    found = work.features()
 
     def head(rows: IntArray) -> Checkpoint:
         work.deadline.check()
@@ -57,7 +56,7 @@ def run(work: Work) -> Outcome:
     test: float | None = None
     if len(splits.test):
         test = score(metric, labels=labels[splits.test], predicted=of_test.argmax(axis=1))
-    return Outcome(
+    return MethodOutcome(
         checkpoint=replace(kept, held_out_logits=held_out.numpy(), test_logits=of_test),
         start=score(metric, labels=labels[scored], predicted=zero_shot.argmax(dim=1).numpy()),
         validation=measure(metric, logits=held_out, labels=known),

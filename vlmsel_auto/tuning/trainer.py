@@ -45,7 +45,7 @@ def quiet_lightning() -> Iterator[None]:
             each.setLevel(level)
 
 
-class Timed(pl.Callback):
+class BatchTimes(pl.Callback):
     """Tells what batches take."""
 
     def __init__(self, threads: Threads) -> None:

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import torch
+from torch.nn import functional
 
 from vlmsel_auto.cache import Store
+from vlmsel_auto.models.embedding import embed
 from vlmsel_auto.models.loadedmodel import LoadedModel
-from vlmsel_auto.records import Candidate, Task, TrialSpec
+from vlmsel_auto.records import Candidate, IntArray, Task, TrialSpec
 from vlmsel_auto.tuning.checkpoints import Checkpoint
 from vlmsel_auto.tuning.data import Measured, Splits
 from vlmsel_auto.tuning.paused import Paused
@@ -58,6 +61,20 @@ class Ending(enum.StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Features:
+    """Unit-norm embeddings of images with what the zero-shot classifier of the same model is."""
+
+    values: torch.Tensor  # (n, D) float32
+    at: IntArray  # (n,) sorted: which images of the task
+    text: torch.Tensor  # (K, D) float32
+    scale: float
+
+    def of(self, indices: IntArray) -> torch.Tensor:
+        """Features (m, D) of some of the images."""
+        return self.values[torch.from_numpy(np.searchsorted(self.at, indices))]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Work:
     """One trial to be done."""
 
@@ -74,9 +91,32 @@ class Work:
     paused: Paused | None = None  # go on from here
     keep: Callable[[Paused], None] | None = None  # takes the state of a training that may go on another day
 
+    def features(self) -> Features:
+        """Cached features of all images of the trial; the candidate's first trial pays for one pass over them.
+
+        Raises:
+            TrialUnavailable: the candidate cannot be loaded.
+            DeadlineReached: the time ran out before they were complete.
+        """
+        everything = np.sort(np.concatenate([self.splits.train, self.splits.val, self.splits.test]))
+        found = embed(
+            self.candidate,
+            self.task,
+            everything,
+            load=lambda: self.load(self.candidate),
+            store=self.store,
+            check=self.deadline.check,
+        )
+        return Features(
+            values=functional.normalize(torch.tensor(found.images), dim=-1),
+            at=everything,
+            text=torch.tensor(found.text),
+            scale=min(found.logit_scale, MAX_SCALE),
+        )
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Outcome:
+class MethodOutcome:
     """What a method found."""
 
     checkpoint: Checkpoint | None  # None: there was no time for anything
@@ -90,6 +130,6 @@ class Outcome:
     folds: tuple[Measured, ...] = ()  # what a cross-validated head reaches on each fold
 
 
-NOTHING: Final = Outcome(
+NOTHING: Final = MethodOutcome(
     checkpoint=None, start=None, validation=None, test=None, kept=None, curve=(), ending=Ending.DEADLINE
 )

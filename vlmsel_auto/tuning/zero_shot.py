@@ -12,14 +12,13 @@ from vlmsel_auto.models.loadedmodel import class_logits
 from vlmsel_auto.records import IntArray
 from vlmsel_auto.tuning.checkpoints import Checkpoint
 from vlmsel_auto.tuning.data import Measured, measure
-from vlmsel_auto.tuning.features import features_of
-from vlmsel_auto.tuning.work import Ending, Outcome, Work
+from vlmsel_auto.tuning.work import Ending, MethodOutcome, Work
 
 
-def run(work: Work) -> Outcome:
+def run(work: Work) -> MethodOutcome:
     """Measure the text weights on all labelled images, or on the validation images that were given; and on the test."""
     splits, labels = work.splits, work.task.labels
-    found = features_of(work)
+    found = work.features()
     bias = torch.zeros(len(found.text))
 
     def logits(rows: IntArray) -> torch.Tensor:
@@ -29,7 +28,7 @@ def run(work: Work) -> Outcome:
         return measure(work.task.metric, logits=logits(rows), labels=torch.from_numpy(labels[rows]))
 
     validation = measured(splits.held_out)
-    return Outcome(
+    return MethodOutcome(
         checkpoint=Checkpoint(
             visual=None,
             weight=found.text.numpy(),

@@ -20,7 +20,7 @@ import cloudpickle  # type: ignore[import-untyped]  # it ships no types
 from loky.backend import get_context  # type: ignore[import-untyped]  # likewise
 from loky.process_executor import ProcessPoolExecutor  # type: ignore[import-untyped]
 
-from vlmsel_auto.engines.engine import Failure, Returned, Ticket, Told, perform
+from vlmsel_auto.engines.engine import Failure, Returned, Submission, Ticket, perform
 from vlmsel_auto.process import collections_paused, older_objects_left_alone
 
 _ENVIRONMENT: Final = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e15"}  # bytes: models come and go, which is no leak
@@ -43,7 +43,7 @@ class _Link:
 
 
 @dataclass(frozen=True, slots=True)
-class _WorkerChannel:
+class _PipeChannel:
     link: _Link
     ticket: Ticket
 
@@ -74,24 +74,11 @@ def _work(ticket: Ticket, pickled: bytes, threads: int) -> Returned | Failure:
     except Exception as error:  # noqa: BLE001 - a job that cannot be read fails alone
         return Failure.of(error)
     with older_objects_left_alone():
-        return perform(job, _WorkerChannel(_links[-1], ticket), threads=threads)
+        return perform(job, _PipeChannel(_links[-1], ticket), threads=threads)
 
 
-@dataclass(kw_only=True, eq=False)
-class Entry:
-    """A job that is queued or runs."""
-
-    ticket: Ticket
-    pickled: bytes
-    threads: int
-    told: Told
-    tries: int  # left
-    begun: int = 0
-    cancelled: bool = False
-
-
-class Lane:
-    """One worker, which is begun with its first job and anew after its death."""
+class Worker:
+    """One process, which is begun with its first job and anew after its death."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         context = get_context("loky")
@@ -99,19 +86,19 @@ class Lane:
         self._executor = ProcessPoolExecutor(
             1, context=context, initializer=_begin, initargs=(self._far,), env={**_ENVIRONMENT, **environment}
         )
-        self.entry: Entry | None = None
+        self.submission: Submission | None = None
         self.future: Future[Returned | Failure] | None = None
 
-    def begin(self, entry: Entry, *, wake: Connection) -> None:
+    def begin(self, submission: Submission, *, threads: int, wake: Connection) -> None:
         """Run a job; ``wake`` gets a byte when it ends."""
 
         def done(_: object) -> None:
             with suppress(OSError):  # the engine was closed
                 wake.send_bytes(b".")
 
-        entry.begun += 1
-        self.entry = entry
-        self.future = self._executor.submit(_work, entry.ticket, entry.pickled, entry.threads)
+        submission.begun += 1
+        self.submission = submission
+        self.future = self._executor.submit(_work, submission.ticket, submission.pickled, threads)
         self.future.add_done_callback(done)
 
     def stop(self, ticket: Ticket) -> None:
@@ -124,8 +111,8 @@ class Lane:
         with suppress(EOFError, OSError):
             while self.pipe.poll():
                 ticket, item = cloudpickle.loads(self.pipe.recv_bytes())
-                if self.entry is not None and self.entry.ticket == ticket and not self.entry.cancelled:
-                    self.entry.told(item)
+                if self.submission is not None and self.submission.ticket == ticket:
+                    self.submission.tell(item)
 
     def kill(self) -> None:
         """End it and its job at once."""

@@ -22,8 +22,7 @@ from vlmsel_auto.cache import Json
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.planning.curves import RUNGS
 from vlmsel_auto.planning.method import Trains
-from vlmsel_auto.study.journal import JOURNAL
-from vlmsel_auto.study.optuna_study import CANDIDATES, EXPECTED, OUTCOME, PREDICTION
+from vlmsel_auto.study.optuna_study import CANDIDATES, EXPECTED, JOURNAL, OUTCOME, PREDICTION
 from vlmsel_auto.tuning.methods import METHODS, label_of
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The loop of a search: what it tells after each trial."""
+"""The coordinator of a search: what it tells after each trial, and what is left of its budget."""
 
 import time
 from dataclasses import replace
@@ -6,12 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from helpers.study_world import candidates, digits_folder, ranking, study_of, task
-from vlmsel_auto.events import Event, RankingReady, Sink, TrialFinished, TrialStarted
+from helpers.study_world import NAMES, candidates, digits_folder, ranking, run_study, study_of, task
+from vlmsel_auto.engines.engine import Ticket
+from vlmsel_auto.engines.in_process import InProcess
+from vlmsel_auto.events import Event, RankingReady, Sink, TrialFinished, TrialStarted, discard
 from vlmsel_auto.models import zoo
+from vlmsel_auto.planning.next_trial import NextTrial
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.records import Budget, Candidate, StoppedBy, Task, TrialOrigin, TrialState
-from vlmsel_auto.study.study import run_study
+from vlmsel_auto.study.coordinator import Coordinator, TrialAtWorker
+from vlmsel_auto.study.dispatch import Dispatch
+from vlmsel_auto.study.journal import open_study
+from vlmsel_auto.study.results import Results
+from vlmsel_auto.tuning.methods import PROBE
+from vlmsel_auto.tuning.runner import Trial
 
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
 
@@ -79,3 +87,32 @@ def test_who_asks_to_end_just_after_a_trial_was_taken_leaves_none_running(
         assert [each.state.name for each in study_of(tmp_path).trials] == [*times * ["FAIL"], "WAITING"]
     outcome = run_study(**arguments)
     assert [(each.number, each.state) for each in outcome.results] == [(3, TrialState.COMPLETE)]
+
+
+def test_trials_that_run_are_taken_from_the_budget_and_the_ranking_is_that_of_finished_ones(
+    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    outcome = run_study(
+        task=task, candidates=candidates, ranking=ranking(), budget=Budget(trials=1), workdir=tmp_path, load=zoo.load,
+        methods=(PROBE.name,),
+    )  # fmt: skip
+    (probe,) = outcome.results
+    results = Results(workdir=tmp_path)
+    results.adopt(probe)
+    with open_study(outcome.runner) as study:
+        search = Coordinator(
+            plan=outcome.plan, ranking=ranking(), budget=Budget(trials=5, seconds=500), deadline=time.monotonic() + 500,
+            dispatch=Dispatch(engine=InProcess(), runner=outcome.runner), study=study, results=results, sink=discard,
+        )  # fmt: skip
+        assert search.left().trials == 4
+        assert search.left().seconds == pytest.approx(500, abs=60)
+        study.queue(NextTrial(candidate=NAMES[1], method=PROBE.name, point={}, origin=TrialOrigin.PLANNED, why="told"))
+        begun = study.take()
+        trial = Trial(number=begun.number, spec=search.runner.spec(PROBE.name, NAMES[1], {}))
+        search.running[Ticket(1)] = TrialAtWorker(taken=begun, trial=trial, curve=[], reached=0)
+        assert search.left().trials == 3
+        assert len(search.imagined()) == len(search.history()) + 1
+        made = search.updated()
+        assert search.updated() is made
+        results.adopt(replace(probe, number=probe.number + 1, validation=0.1))
+        assert search.updated() is not made

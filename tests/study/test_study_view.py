@@ -8,7 +8,7 @@ from helpers.dashboard_world import begun
 from helpers.opened_study import opened
 from helpers.tuning_world import spec
 from vlmsel_auto.errors import InputError
-from vlmsel_auto.study.view import open_view
+from vlmsel_auto.study.study_view import open_view
 
 
 @pytest.fixture
