@@ -83,7 +83,8 @@ def sink(event):
     if type(event).__name__ == "TrialEpoch":
         print("epoch", event.number, event.epoch, flush=True)""",
     ).replace("images_per_trial=150", "images_per_trial=300")
-    script = script.replace('methods=("probe", "finetune"),', "methods=('finetune',),")
+    script = script.replace('method_names=("probe", "finetune"),', "method_names=('finetune',),")
+    assert "('finetune',)" in script
     workdir = tmp_path / "w"
     killed_at("epoch 0 4", script, digits_folder, workdir, NAMES[0], 1)
     assert has_paused(workdir, 0)
