@@ -32,7 +32,7 @@ _VERSION: Final = 4  # of what a measurement means: a change makes kept ones unu
 def profiled_images(task: Task) -> IntArray:
     """Images that are profiled: a seeded draw of those that screenings embed, the same for all; labels are not used.
 
-    Of a heap without labels those that were drawn first, which other draws have, too.
+    Of an unlabelled pool those that were drawn first, which other draws have, too.
     """
     if task.draw is not None:
         return task.draw.order[:PROFILE_IMAGES]

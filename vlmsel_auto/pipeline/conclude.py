@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.events import Notice, ReportWritten, Sink
 from vlmsel_auto.library.places import default_library, remember
-from vlmsel_auto.measuring.search import RUN_SOURCES, cells_of_search
+from vlmsel_auto.measuring.search_cells import RUN_SOURCES, cells_of_search
 from vlmsel_auto.pipeline.finish import Finished
 from vlmsel_auto.pipeline.label_issues import find_label_issues
 from vlmsel_auto.pipeline.mistakes import find_mistakes

@@ -21,7 +21,7 @@ from vlmsel_auto.events import RankingReady, Sink, StageFinished, StageStarted, 
 from vlmsel_auto.library.places import open_library
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.measure import find_measurement
-from vlmsel_auto.measuring.search import SEARCH
+from vlmsel_auto.measuring.search_cells import SEARCH
 from vlmsel_auto.measuring.source_cells import PACK
 from vlmsel_auto.models.device import pick_device
 from vlmsel_auto.models.hub import hub_offline

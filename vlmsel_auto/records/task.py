@@ -55,7 +55,7 @@ class PixelSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Draw:
-    """Which images of a heap without labels are its task. Of two draws of one seed the smaller begins the larger."""
+    """Which images of an unlabelled pool are its task. Of two draws of one seed the smaller begins the larger."""
 
     files: int  # that were drawn, those that cannot be used included
     order: IntArray  # (N,) indices into the task's paths, as they were drawn
@@ -127,7 +127,7 @@ class Task:
 
     @property
     def measured_under(self) -> str:
-        """Digest under which measurements are kept, so that all draws from a heap share them."""
+        """Digest under which measurements are kept, so that all draws from a pool share them."""
         return self.digest if self.draw is None else self.draw.texts
 
     @property

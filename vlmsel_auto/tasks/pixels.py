@@ -26,7 +26,7 @@ from vlmsel_auto.records import BadFile, ImageView, IntArray, PixelSource, Task
 from vlmsel_auto.tasks.decode import in_threads
 from vlmsel_auto.tasks.pixel_files import RowWriter, ViewFile, view_name
 from vlmsel_auto.tasks.preprocessing import read_view
-from vlmsel_auto.tasks.scan import Source
+from vlmsel_auto.tasks.scan import ImageSource
 
 _LATE: Final = "late.jsonl"
 _COMMIT: Final = 64  # rows that a kill may cost
@@ -57,7 +57,7 @@ class PixelStore(PixelSource):
 
     entry: Path  # folder of the store entry
     root: Path  # the task folder
-    source: Source
+    source: ImageSource
     positions: IntArray  # (n_rows,) position of each row in the source, sorted
     rows: IntArray  # (N,) row of each image of the task, sorted
     paths: tuple[str, ...]  # (N,) of the images

@@ -32,7 +32,7 @@ class ListedImage:
     split: SplitName | None  # None: the folder gives none
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """Where the encoded images of the entries come from."""
 
     def key(self, positions: IntArray) -> str:
@@ -60,7 +60,7 @@ class Scan:
     declaration: Declaration
     classes: tuple[str, ...]  # sorted, or in the order in which they were named
     entries: tuple[ListedImage, ...]
-    source: Source
+    source: ImageSource
     stray: tuple[BadFile, ...] = ()  # files in places where no image belongs, refused links
     notes: tuple[str, ...] = ()
     labelled: bool = True  # False: no entry has a label

@@ -14,7 +14,7 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.library.file import load
 from vlmsel_auto.library.places import default_library, remember, user_library
 from vlmsel_auto.measuring.measure import embed_target, measure_target
-from vlmsel_auto.measuring.search import RUN, RUN_SOURCES, cells_of_search
+from vlmsel_auto.measuring.search_cells import RUN, RUN_SOURCES, cells_of_search
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.pipeline.conclude import learn_from
