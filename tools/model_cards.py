@@ -37,10 +37,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from vlmsel_auto.cache import Json, digest, file_digest, write_atomically
 from vlmsel_auto.library import published
 from vlmsel_auto.models import zoo
+from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.catalogue import installed
 from vlmsel_auto.models.loadedmodel import ClipModel
-from vlmsel_auto.models.modeldir import family_of, read_model_dir, view_of
-from vlmsel_auto.records import Candidate
+from vlmsel_auto.models.modeldir import family_of, read_model_dir
 
 _PLAIN_TEXT: dict[str, Json] = {"width": 64, "heads": 1, "layers": 1}  # where transformers would make the text tower
 
@@ -134,14 +134,7 @@ def cost_fields(cost: TowerCost) -> dict[str, Json]:
 def card(folder: Path) -> dict[str, Json]:
     """Measure the model in ``folder``."""
     found = read_model_dir(folder)
-    candidate = Candidate(
-        id=folder.name,
-        source="local-dir",
-        arch=folder.name,
-        tag="",
-        path=folder,
-        view=view_of(found.preprocess_cfg, size=found.image_size, name=folder.name),
-    )
+    (candidate,) = resolve(folder)
     model = zoo.load(candidate)
     vocabulary = file_digest(found.vocabulary) if found.vocabulary else ""
     geometry: dict[str, Json] = {
@@ -153,9 +146,9 @@ def card(folder: Path) -> dict[str, Json]:
         "params": sum(each.numel() for each in model.model.parameters()),
         "visual_params": sum(each.numel() for each in model.visual.parameters()),
         **cost_fields(tower_cost(model.model, size=candidate.view.size)),
-        "image_size": found.image_size,
+        "image_size": candidate.view.size,
         "preprocess": geometry,
-        "family": family_of(found.model_cfg),
+        "family": candidate.family,
         "sha256": digest(file_digest(found.weights), file_digest(found.config_path), vocabulary),
     }
 

@@ -99,7 +99,7 @@ def plain_lines(
     untrained: list[tuple[float, float]] = []  # accuracy of zero-shot classifiers on labelled and on test images
     for candidate in mini_zoo() if candidates is None else candidates:
         model = zoo.load(candidate)
-        every = embed_images(model, task, np.concatenate([train, test])).astype(np.float64)
+        every = embed_images(model, task, np.concatenate([train, test]))[0].astype(np.float64)
         every /= np.linalg.norm(every, axis=1, keepdims=True)
         known, shown = every[: len(train)], every[len(train) :]
         folds = StratifiedKFold(max(2, min(_FOLDS, int(np.bincount(labels).min()))), shuffle=True, random_state=0)

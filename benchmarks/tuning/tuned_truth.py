@@ -129,7 +129,7 @@ def answers(trial: TrialResult, *, task: Task, trials: Path, model: LoadedModel)
     if kept.visual is not None:
         model.visual.load_state_dict(dict(kept.visual))
     indices = splits(task).test
-    values = torch.from_numpy(embed_images(model, task, indices))
+    values = torch.from_numpy(embed_images(model, task, indices)[0])
     logits = class_logits(
         values, head=torch.from_numpy(kept.weight), bias=torch.from_numpy(kept.bias), scale=kept.scale
     )

@@ -11,7 +11,7 @@ import torch
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.models import candidates, zoo
 from vlmsel_auto.models.facts import facts_of
-from vlmsel_auto.models.machine import Machine, Timed, _free_memory, corrected, embedding_seconds, measure
+from vlmsel_auto.models.machine import Machine, _free_memory, corrected, embedding_seconds, measure
 
 MACHINE = Machine(
     device="cpu",
@@ -72,11 +72,8 @@ def test_seconds_are_operations_over_speed_and_bytes_over_bandwidth():
 
 def test_timed_models_correct_the_others():
     names = ("ViT-B-32/openai", "RN50/openai", "ViT-L-14/openai")
-    plain = {name: embedding_seconds(facts(name), images=160, machine=MACHINE) for name in names}
-    seen = [
-        Timed(facts=facts(name), images=160, seconds=ratio * plain[name])
-        for name, ratio in zip(names, (2.0, 3.0, 40.0), strict=True)
-    ]
+    plain = {name: embedding_seconds(facts(name), images=1, machine=MACHINE) for name in names}
+    seen = [(facts(name), ratio * plain[name]) for name, ratio in zip(names, (2.0, 3.0, 40.0), strict=True)]
     once = corrected(MACHINE, seen)
     assert once.correction == pytest.approx(3.0)  # the median: the third was disturbed
     other = facts("ViT-B-16/openai")
@@ -84,8 +81,7 @@ def test_timed_models_correct_the_others():
         3 * embedding_seconds(other, images=1, machine=MACHINE)
     )
     assert corrected(once, seen) == once  # a correction is not corrected again
-    unknown = Timed(facts=replace(other, flops=None), images=160, seconds=9.0)
-    assert corrected(MACHINE, [unknown]) == MACHINE
+    assert corrected(MACHINE, [(replace(other, flops=None), 9.0)]) == MACHINE
     assert corrected(once, []) == once
 
 

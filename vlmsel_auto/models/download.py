@@ -9,8 +9,10 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
 from functools import partial
+from types import TracebackType
 
 from vlmsel_auto.errors import CandidateError, TrialUnavailable
 from vlmsel_auto.events import DownloadProgress, Sink, discard
@@ -23,6 +25,8 @@ from vlmsel_auto.records import Candidate
 _EVERY = 0.1  # seconds between two events of a download
 _PASSES = 4  # a configuration names other files, and a repository that moves on has all under another revision
 _AT_ONCE = 8  # questions to the hub
+_END_SECONDS = 0.5  # that a stopped download has to end; one that waits for the network is left to its timeout
+_POLL_SECONDS = 0.1  # on some systems Ctrl+C is noticed between waits only
 _PLAN_SECONDS = 15.0  # for questions to the hub before a plan is made without the answers
 
 
@@ -92,6 +96,73 @@ def fetch(candidate: Candidate, *, sink: Sink = discard, stop: threading.Event |
     raise TrialUnavailable(
         f"The repository changes faster than it can be downloaded, try again later, but got {candidate.id!r}"
     )
+
+
+@dataclass(kw_only=True, eq=False)
+class _Download:
+    candidate: Candidate
+    thread: threading.Thread
+    stop: threading.Event
+    error: list[BaseException] = field(default_factory=list)
+
+
+class Prefetcher(AbstractContextManager["Prefetcher"]):
+    """One download ahead of its use, in one daemon thread; a context manager that ends it at once.
+
+    The sink is called from that thread too.
+    """
+
+    def __init__(self, *, sink: Sink = discard) -> None:
+        """``sink`` takes the progress of all downloads."""
+        self._sink = sink
+        self._job: _Download | None = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """End a download that is under way; its file stays and can be resumed."""
+        self._end()
+
+    def start(self, candidate: Candidate) -> None:
+        """Begin to download a candidate; another one that is under way is broken off, and resumed when asked for."""
+        if self._job is not None and self._job.candidate == candidate:
+            return
+        self._end()
+        stop, error = threading.Event(), list[BaseException]()
+
+        def run() -> None:
+            try:
+                fetch(candidate, sink=self._sink, stop=stop)
+            except BaseException as caught:  # noqa: BLE001 - told where the candidate is asked for
+                error.append(caught)
+
+        thread = threading.Thread(target=run, name=f"download of {candidate.id}", daemon=True)
+        self._job = _Download(candidate=candidate, thread=thread, stop=stop, error=error)
+        thread.start()
+
+    def fetch(self, candidate: Candidate) -> None:
+        """Return when the candidate is in the cache: its download under way is waited for, any other is broken off.
+
+        Raises:
+            TrialUnavailable: as `fetch` at module level, also for what went wrong in the background.
+            CandidateError: likewise.
+        """
+        job = self._job
+        if job is None or job.candidate != candidate:
+            self._end()
+            fetch(candidate, sink=self._sink)
+            return
+        while job.thread.is_alive():
+            job.thread.join(_POLL_SECONDS)
+        self._job = None
+        if job.error:
+            raise job.error[0]
+
+    def _end(self) -> None:
+        job, self._job = self._job, None
+        if job is not None:
+            job.stop.set()
+            job.thread.join(_END_SECONDS)
 
 
 def _missing(candidate: Candidate) -> list[HubFile]:

@@ -70,7 +70,7 @@ def embed(
     model = load()
     known = known or _without_images(model, task)
     missing = _missing(known, task, indices)
-    made, seconds = _timed_images(model, task, missing, check=check)
+    made, seconds = embed_images(model, task, missing, check=check)
     known = replace(
         known,
         at=np.concatenate([known.at, task.image_ids[missing]]),
@@ -107,20 +107,13 @@ def _without_images(model: LoadedModel, task: Task) -> Embeddings:
     )
 
 
+@torch.inference_mode()
 def embed_images(
     model: LoadedModel, task: Task, indices: IntArray, *, check: Callable[[], None] = lambda: None
-) -> NDArray[np.float32]:
-    """Unnormalised embeddings (n, D) of images of the task, by the model as it is now; nothing is kept."""
-    return _timed_images(model, task, indices, check=check)[0]
-
-
-@torch.inference_mode()
-def _timed_images(
-    model: LoadedModel, task: Task, indices: IntArray, *, check: Callable[[], None]
 ) -> tuple[NDArray[np.float32], float]:
-    """Unnormalised embeddings (n, D), and the seconds an image takes in float32.
+    """Unnormalised embeddings (n, D) by the model as it is now, and the seconds an image takes in float32.
 
-    The fastest batch counts: others may have waited for the machine.
+    Nothing is kept. The fastest batch counts: others may have waited for the machine.
     """
     task.pixels.prepare(model.candidate.view, indices, check=check)
     encoder: Encoder | None = None

@@ -44,15 +44,6 @@ class Machine:
     bfloat16_gain: float = 1.0  # how much sooner screenings are expected to embed in bfloat16; 1: no units for it
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Timed:
-    """How long a loaded candidate took to embed images."""
-
-    facts: Facts
-    images: int
-    seconds: float
-
-
 def measure(device: str = "auto", *, cache: Path) -> Machine:
     """Measure this machine; takes a second or two, and torch is imported.
 
@@ -111,17 +102,14 @@ def screening_embedding_seconds(facts: Facts, *, images: int, machine: Machine) 
     return None if seconds is None else seconds / machine.bfloat16_gain
 
 
-def corrected(machine: Machine, seen: Sequence[Timed]) -> Machine:
-    """The machine as the models that were timed show it: the median of measured over predicted seconds.
+def corrected(machine: Machine, seen: Sequence[tuple[Facts, float]]) -> Machine:
+    """The machine as models show it that took so many seconds an image: the median of measured over predicted seconds.
 
     Only models whose operations are known count; without any, the machine is returned as it is.
     """
     plain = replace(machine, correction=1.0)
-    ratios = []
-    for each in seen:
-        predicted = embedding_seconds(each.facts, images=each.images, machine=plain)
-        if predicted and each.seconds > 0:
-            ratios.append(each.seconds / predicted)
+    predicted = [(seconds, embedding_seconds(facts, images=1, machine=plain)) for facts, seconds in seen]
+    ratios = [seconds / expected for seconds, expected in predicted if expected and seconds > 0]
     return replace(machine, correction=statistics.median(ratios)) if ratios else machine
 
 

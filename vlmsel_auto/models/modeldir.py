@@ -51,11 +51,6 @@ class ModelDir:
     preprocess_cfg: Mapping[str, Json]
 
     @property
-    def image_size(self) -> Json:
-        """Side of the tower's input in pixels, as the configuration has it."""
-        return _table(self.model_cfg, "vision_cfg", self.config_path).get("image_size", 224)
-
-    @property
     def text_cfg(self) -> Mapping[str, Json]:
         """The configuration of the text tower."""
         return _table(self.model_cfg, "text_cfg", self.config_path)

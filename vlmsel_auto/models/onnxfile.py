@@ -229,7 +229,7 @@ def _told(graph: _Graph, sink: Sink) -> Iterator[None]:
 
     What follows, the translation, cannot be looked into. How long it takes is told from how long reading took.
     """
-    towers = graph.model.towers
+    towers = graph.model.members
     began: list[float] = []
 
     def tell(done: int, text: str, *_: object) -> None:

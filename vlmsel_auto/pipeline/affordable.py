@@ -13,7 +13,7 @@ from vlmsel_auto.models.embedding import find_embeddings
 from vlmsel_auto.models.facts import Facts, facts_of, known_sum
 from vlmsel_auto.models.hub import cache_dir
 from vlmsel_auto.models.limits import Limits, why_not
-from vlmsel_auto.models.machine import Machine, Timed, corrected, embedding_seconds, measure
+from vlmsel_auto.models.machine import Machine, corrected, embedding_seconds, measure
 from vlmsel_auto.planning.objective import Cost, Objective, filled, summed
 from vlmsel_auto.records import Candidate, FloatArray, Task
 from vlmsel_auto.tasks.unlabelled_pool import SECONDS, AsManyAsFit
@@ -32,9 +32,7 @@ def expected_latencies(
     found = np.full(len(candidates), np.nan)
     if machine is not None:
         facts = [facts_of(one) for one in candidates]
-        timed = [Timed(facts=each, images=1, seconds=measured[each.candidate]) for each in facts
-                 if each.candidate in measured]  # fmt: skip
-        now = corrected(machine, timed)
+        now = corrected(machine, [(each, measured[each.candidate]) for each in facts if each.candidate in measured])
         found = np.array([embedding_seconds(each, images=1, machine=now) or np.nan for each in facts])
     for m, one in enumerate(candidates):
         found[m] = measured.get(one.id, found[m])

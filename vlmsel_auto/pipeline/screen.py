@@ -17,8 +17,8 @@ import numpy as np
 from vlmsel_auto.engines.engine import Done, Failed, Finished, Resources, Ticket
 from vlmsel_auto.events import Event, Notice, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.measuring.measure import embed_target
+from vlmsel_auto.models.download import Prefetcher
 from vlmsel_auto.models.hub import is_reachable
-from vlmsel_auto.models.prefetch import Prefetcher
 from vlmsel_auto.pipeline.before_screening import known_before
 from vlmsel_auto.pipeline.each_candidate import attempt
 from vlmsel_auto.pipeline.screenings import ScreeningJob, Screenings, Seen

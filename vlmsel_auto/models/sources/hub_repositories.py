@@ -11,7 +11,7 @@ from vlmsel_auto.errors import CandidateError, TrialUnavailable
 from vlmsel_auto.models.catalogue import licence_of
 from vlmsel_auto.models.hubfiles import HubFile, text_files, weights_file
 from vlmsel_auto.models.modeldir import CONFIG, read_config, read_model_dir
-from vlmsel_auto.models.sources.source import Source, Stated, described
+from vlmsel_auto.models.sources.source import CandidateSource, Stated, described
 from vlmsel_auto.records import Candidate
 
 if TYPE_CHECKING:
@@ -95,4 +95,6 @@ def _vocabulary(repository: str, text_cfg: Mapping[str, Json]) -> tuple[HubFile,
     return (HubFile(repository=repository, names=(name,)),)
 
 
-SOURCE: Final = Source(name=_NAME, resolve=_resolve, facts=_facts, fingerprint=_fingerprint, load=_load, files=_files)
+SOURCE: Final = CandidateSource(
+    name=_NAME, resolve=_resolve, facts=_facts, fingerprint=_fingerprint, load=_load, files=_files
+)

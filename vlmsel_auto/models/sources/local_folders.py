@@ -15,7 +15,7 @@ from vlmsel_auto.cache import digest, file_digest
 from vlmsel_auto.errors import CandidateError, TrialUnavailable
 from vlmsel_auto.models.hubfiles import text_config
 from vlmsel_auto.models.modeldir import TOKENIZER, TOKENIZER_SETTINGS, ModelDir, read_model_dir
-from vlmsel_auto.models.sources.source import Source, Stated, Unusable, described
+from vlmsel_auto.models.sources.source import CandidateSource, Stated, Unusable, described
 from vlmsel_auto.records import Candidate
 from vlmsel_auto.tasks.file_names import is_folder
 
@@ -135,4 +135,4 @@ def _cached_digest(path: Path, size: int, modified: int) -> str:
     return file_digest(path)
 
 
-SOURCE: Final = Source(name=_NAME, resolve=_resolve, facts=_facts, fingerprint=_fingerprint, load=load)
+SOURCE: Final = CandidateSource(name=_NAME, resolve=_resolve, facts=_facts, fingerprint=_fingerprint, load=load)

@@ -12,7 +12,7 @@ from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.models.catalogue import package_file, read_json
 from vlmsel_auto.models.modeldir import view_of
 from vlmsel_auto.models.sources import local_folders
-from vlmsel_auto.models.sources.source import Source, Stated
+from vlmsel_auto.models.sources.source import CandidateSource, Stated
 from vlmsel_auto.records import Candidate
 
 _NAME: Final = "mini-zoo"
@@ -67,7 +67,7 @@ def _member(folder: Path) -> Candidate:
     )
 
 
-SOURCE: Final = Source(
+SOURCE: Final = CandidateSource(
     name=_NAME,
     resolve=_resolve,
     facts=_facts,

@@ -11,7 +11,7 @@ from vlmsel_auto.cache import Json, digest
 from vlmsel_auto.models import catalogue
 from vlmsel_auto.models.hubfiles import HubFile, text_files, weights_file
 from vlmsel_auto.models.modeldir import view_of
-from vlmsel_auto.models.sources.source import Source, Stated, described
+from vlmsel_auto.models.sources.source import CandidateSource, Stated, described
 from vlmsel_auto.records import Candidate
 
 if TYPE_CHECKING:
@@ -96,6 +96,6 @@ def places(arch: str, tag: str) -> tuple[Mapping[str, Json], str]:
     return text_cfg, str(place.get("hf_hub") or "")
 
 
-SOURCE: Final = Source(
+SOURCE: Final = CandidateSource(
     name=_NAME, resolve=_resolve, facts=_facts, fingerprint=_fingerprint, load=_load, files=_files, names=_names
 )

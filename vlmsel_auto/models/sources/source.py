@@ -41,7 +41,7 @@ class Stated:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
+class CandidateSource:
     """One kind of candidates. What raises `CandidateError` says what its user can do."""
 
     name: str  # `Candidate.source` of its candidates

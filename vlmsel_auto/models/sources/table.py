@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import Final
 
 from vlmsel_auto.models.sources import hub_repositories, local_folders, mini_zoo, open_clip_tags
-from vlmsel_auto.models.sources.source import Source
+from vlmsel_auto.models.sources.source import CandidateSource
 from vlmsel_auto.records import Candidate
 
-SOURCES: Final[Mapping[str, Source]] = {
+SOURCES: Final[Mapping[str, CandidateSource]] = {
     each.SOURCE.name: each.SOURCE for each in (mini_zoo, open_clip_tags, hub_repositories, local_folders)
 }
 
 
-def source_of(candidate: Candidate) -> Source:
+def source_of(candidate: Candidate) -> CandidateSource:
     """The source that a candidate comes from."""
     return SOURCES[candidate.source]
 
