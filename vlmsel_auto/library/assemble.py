@@ -109,28 +109,33 @@ def _fill(
     )
     rows = {one.id: m for m, one in enumerate(candidates)}
     columns = {one.name: s for s, one in enumerate(tasks)}
-    places = {build: index for index, build in enumerate(builds)}
     for (candidate, task), cell in joined.items():
-        m, s = rows[candidate], columns[task]
-        for name in FIGURES:
-            getattr(library, name)[m, s] = getattr(cell, name)
-        library.build[m, s] = places[cell.build]
-        library.tuned_runs[m, s] = [cell.tuned.get(name, np.nan) for name in runs]
-        library.signals[m, s] = [cell.signals.get(name, np.nan) for name in names]
-        library.evidence_draws[m, s] = [
-            [[cell.evidence.get((w, k, name), np.nan) for name in scores] for k in shots] for w in range(draws)
-        ]
-        library.predicted[m, s, : cell.predicted.size] = cell.predicted
-        u, k = cell.neighbours.shape
-        library.neighbours[m, s, :u, :k] = cell.neighbours
-        if cell.activity.size:
-            target = library.activity[m][s]
-            if cell.activity.shape != target.shape:
-                raise LibraryError(
-                    f"activity of {candidate} on {task} must have shape {target.shape}, but got {cell.activity.shape}"
-                )
-            target[...] = cell.activity
+        _put(library, cell, m=rows[candidate], s=columns[task])
     return library
+
+
+def _put(library: Library, cell: Cell, *, m: int, s: int) -> None:
+    """Write a cell into the arrays, which have room for it."""
+    for name in FIGURES:
+        getattr(library, name)[m, s] = getattr(cell, name)
+    library.build[m, s] = library.builds.index(cell.build)
+    library.tuned_runs[m, s] = [cell.tuned.get(name, np.nan) for name in library.run_names]
+    library.signals[m, s] = [cell.signals.get(name, np.nan) for name in library.signal_names]
+    library.evidence_draws[m, s] = [
+        [[cell.evidence.get((w, k, name), np.nan) for name in library.evidence_names] for k in library.shots]
+        for w in range(library.evidence_draws.shape[2])
+    ]
+    library.predicted[m, s, : cell.predicted.size] = cell.predicted
+    u, k = cell.neighbours.shape
+    library.neighbours[m, s, :u, :k] = cell.neighbours
+    if cell.activity.size:
+        target = library.activity[m][s]
+        if cell.activity.shape != target.shape:
+            raise LibraryError(
+                f"activity of {cell.candidate.id} on {cell.task.name} must have shape {target.shape}, "
+                f"but got {cell.activity.shape}"
+            )
+        target[...] = cell.activity
 
 
 def merge(*libraries: Library, conflict: Conflict = "newest") -> Library:
