@@ -14,7 +14,6 @@ from safetensors.numpy import load_file
 from helpers.cell_world import small
 from helpers.mutations import JSON, changed, damaged, json_of
 from helpers.report_world import make_report
-from vlmsel_auto.cli.support import parse_duration
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.library import file as library_file
 from vlmsel_auto.library import published, tuned
@@ -28,6 +27,7 @@ from vlmsel_auto.tasks.class_names import read_class_names
 from vlmsel_auto.tasks.declaration import Declaration, declared_classes, read_declaration
 from vlmsel_auto.tasks.imagefolder import scan_folder
 from vlmsel_auto.tasks.labels_csv import scan_csv
+from vlmsel_auto.units import parse_duration
 
 often = settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 

@@ -19,6 +19,8 @@ _BYTES: Final[Mapping[str, float]] = {
     **{f"{unit}IB": 1024.0**power for power, unit in enumerate("KMGT", start=1)},
 }
 _TIMES: Final[Mapping[str, float]] = {"": 1e-3, "MS": 1e-3, "S": 1.0}
+_DURATIONS: Final[Mapping[str, float]] = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)", re.ASCII)
 _AMOUNT: Final = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([A-Z]*)", re.ASCII)
 
 
@@ -86,6 +88,24 @@ def parse_latency(text: str) -> float:
         InputError: the text is none of these, or not above zero.
     """
     return _parsed(text, _TIMES, what="a latency is in milliseconds or like 40ms, 0.5s")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of ``90``, ``90s``, ``10m``, ``1h30m`` or ``1.5h``.
+
+    Raises:
+        InputError: the text is none of these, or not above zero.
+    """
+    compact = text.strip().lower()
+    try:
+        seconds = float(compact)
+    except ValueError:
+        parts = _DURATION.findall(compact)
+        whole = _DURATION.sub("", compact).strip() == "" and bool(parts)
+        seconds = sum(float(count) * _DURATIONS[unit] for count, unit in parts) if whole else math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise InputError(f"a time is seconds or like 90s, 10m, 1h30m, and above zero, but got {text!r}")
+    return seconds
 
 
 def _parsed(text: str, units: Mapping[str, float], *, what: str) -> float:

@@ -43,7 +43,7 @@ from benchmarks.search.first_time import processor_seconds
 _IMAGES: Final = 50_000
 _EVERY: Final = 0.05  # seconds between looks at the memory
 _VERBS: Final = {"rank": "rank", "rank, the second time": "rank", "label": "label", "search": "search"}
-_COMPILED: Final = "import open_clip, sklearn.mixture, vlmsel_auto.pipeline.search"
+_COMPILED: Final = "import open_clip, sklearn.mixture, vlmsel_auto.pipeline.run"
 _STAGE: Final = re.compile(r"\] (\w+): finished in ([^,\n]+)")
 _EMBEDDED: Final = re.compile(r"candidates embed ([\d,]+) images?")
 _WHY: Final = re.compile(r"files were screened, (.*?--images[^)]*\))")

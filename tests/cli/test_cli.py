@@ -23,12 +23,13 @@ from helpers.loopback_hub import loopback_hub
 from helpers.report_world import make_report
 from helpers.webdatasets import serve, write
 from vlmsel_auto.cli.app import app, main
-from vlmsel_auto.cli.support import guarded, make_sink, parse_duration
+from vlmsel_auto.cli.support import guarded, make_sink
 from vlmsel_auto.errors import InputError, MissingDependency, TaskError, TrialDiverged, TrialUnavailable
 from vlmsel_auto.events import Notice
 from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.library.file import save as save_library
 from vlmsel_auto.reporting.progress import PlainSink
+from vlmsel_auto.units import parse_duration
 
 MEMBER = "ViT-Mi-16-64.all-m"
 

@@ -17,7 +17,7 @@ from vlmsel_auto.measuring.measure import embed_target, measure_target
 from vlmsel_auto.measuring.search_cells import RUN, RUN_SOURCES, cells_of_search
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
-from vlmsel_auto.pipeline.conclude import learn_from
+from vlmsel_auto.pipeline.search_report import learn_from
 from vlmsel_auto.records import Budget, TrialOrigin, TrialResult, TrialSpec, TrialState
 from vlmsel_auto.reporting.report import load as load_report
 from vlmsel_auto.tasks.task import TaskOptions, load_task

@@ -7,7 +7,7 @@ from helpers.drawings import draw_task
 from vlmsel_auto.events import Notice, StageFinished, StageStarted, TrialFinished
 from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.models.exporting import read_classifier
-from vlmsel_auto.pipeline import best_so_far
+from vlmsel_auto.pipeline import export
 from vlmsel_auto.records import Budget
 
 NAMES = ("ConvNeXt-Mi-64.synth-m", "RN-Mi-64.glyph-s")
@@ -43,7 +43,7 @@ def search_killed_after(trials, *, shapes, workdir):
 def test_a_killed_search_leaves_the_best_so_far_as_long_as_that_takes_little_time(
     shapes, tmp_path, monkeypatch, share, left
 ):
-    monkeypatch.setattr(best_so_far, "_SHARE", share)
+    monkeypatch.setattr(export, "_LEADER_SHARE", share)
     finished = search_killed_after(3, shapes=shapes, workdir=tmp_path / "w")
     leaders = {"the first": finished[0].leader, "the leader": finished[-1].leader}
     assert leaders["the first"] != leaders["the leader"]

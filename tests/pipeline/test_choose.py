@@ -10,6 +10,7 @@ from vlmsel_auto.events import Notice
 from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
 from vlmsel_auto.pipeline.choose import Chosen, choose
+from vlmsel_auto.pipeline.request import TaskRequest
 from vlmsel_auto.pipeline.workdir import EarlierChoice
 
 ONE, OTHER = "RN-Mi-64.glyph-s", "ViT-Mi-8-64.all-l"
@@ -17,10 +18,9 @@ ONE, OTHER = "RN-Mi-64.glyph-s", "ViT-Mi-8-64.all-l"
 
 def chosen(names, *, limits=NO_LIMITS, offline=False, earlier=None) -> tuple[Chosen, list[str]]:
     told: list[str] = []
-    found = choose(
-        names, limits=limits, offline=offline, device="cpu", earlier=earlier,
-        sink=lambda event: told.append(event.text) if isinstance(event, Notice) else None,
-    )  # fmt: skip
+    request = TaskRequest(data="images", candidates=names, limits=limits, offline=offline, device="cpu")
+    sink = lambda event: told.append(event.text) if isinstance(event, Notice) else None  # noqa: E731
+    found = choose(request, earlier=earlier, sink=sink)
     return found, told
 
 

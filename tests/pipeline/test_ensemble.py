@@ -14,8 +14,7 @@ from helpers.study_world import candidates, digits_folder, ranking, run_study, t
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.pooling import fit_weights, log_probabilities, pool
 from vlmsel_auto.models.prediction import predict
-from vlmsel_auto.pipeline.ensemble import Pool, pool_leaders
-from vlmsel_auto.pipeline.ensemble_export import export_ensemble
+from vlmsel_auto.pipeline.ensemble import Pool, export_ensemble, pool_leaders
 from vlmsel_auto.pipeline.joined import Joined, join
 from vlmsel_auto.records import Budget, Candidate, EnsembleModel, Task, TrialOrigin, TrialResult
 from vlmsel_auto.study.study import StudyOutcome

@@ -10,11 +10,13 @@ from helpers.report_world import make_ranking
 from helpers.tuning_world import NAME, candidate, digits, run, spec, store
 from vlmsel_auto.cache import Store
 from vlmsel_auto.events import Notice
-from vlmsel_auto.models.limits import NO_LIMITS
+from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.pipeline.export import export_best
-from vlmsel_auto.pipeline.finish import Delivery, finish
 from vlmsel_auto.pipeline.joined import Joined, held_out_of
-from vlmsel_auto.planning.objective import ACCURACY
+from vlmsel_auto.pipeline.rank import Ranked
+from vlmsel_auto.pipeline.search import SearchRequest
+from vlmsel_auto.pipeline.session import Run, Session
+from vlmsel_auto.pipeline.with_labels import deliver
 from vlmsel_auto.records import Candidate, StoppedBy
 from vlmsel_auto.study.study import StudyOutcome
 from vlmsel_auto.tuning.checkpoints import load_trial
@@ -27,10 +29,12 @@ def test_of_a_study_that_chose_nothing_nothing_is_exported(tmp_path: Path, store
         results=(), best=None, members=(), plan=None, ranking=make_ranking(), seconds=1.0, stopped_by=StoppedBy.BUDGET,
         failures={}, runner=None,
     )  # fmt: skip
-    delivery = Delivery(task=digits(), candidates=(), size=5, limits=NO_LIMITS, objective=ACCURACY, store=store,
-                        workdir=tmp_path)  # fmt: skip
     events = []
-    found = finish(outcome, delivery, exported=None, interrupted=False, sink=events.append)
+    session = Session(task=digits(), candidates=(), library=assemble([]), device="cpu", store=store, sink=events.append)
+    request = SearchRequest(data="digits", ensemble=5, workdir=tmp_path)
+    search = Run(request=request, session=session, command="", settings={}, began=0.0, started_after=0.0)
+    ranked = Ranked(ranking=make_ranking(), measurements=(), task=digits(), usable=())
+    found = deliver(search, ranked, outcome, latencies={}, exported=None, joins=True)
     assert (found.best, found.chosen, found.ensemble) == (None, None, None)
     assert events == []
     assert list(tmp_path.iterdir()) == []

@@ -25,8 +25,7 @@ from vlmsel_auto.models import zoo
 from vlmsel_auto.models.exporting import read_classifier
 from vlmsel_auto.models.pooling import log_probabilities
 from vlmsel_auto.models.prediction import predict
-from vlmsel_auto.pipeline.ensemble import Member, Pool
-from vlmsel_auto.pipeline.ensemble_export import export_ensemble
+from vlmsel_auto.pipeline.ensemble import Member, Pool, export_ensemble
 from vlmsel_auto.pipeline.export import export_best
 from vlmsel_auto.pipeline.joined import HeldOut, Joined, calibrated, join
 from vlmsel_auto.planning.space import DEFAULT

@@ -43,12 +43,12 @@ def test_a_batch_names_different_images(session):
 
 
 def test_labels_turn_the_ranking(session):
-    before = session.standing()
+    before = session.scores()
     assert next(iter(before.p_best)) == "poor"
     for _ in range(15):
         (one,) = session.suggest(1)
         session.tell(one.path, true_class(one.path))
-    now = session.standing()
+    now = session.scores()
     assert now.known == session.answered == 15
     assert next(iter(now.p_best)) == "good"
     assert sum(now.p_best.values()) == pytest.approx(1.0)
@@ -64,7 +64,7 @@ def test_every_answer_is_kept_at_once_and_can_be_taken_back(session, heap, tmp_p
     assert session.labels == {"003.png": "circle", "004.png": "square"}
     kept = read_known(heap, classes=SHAPES, unlabelled=False).labels
     again = drawn_session(heap, workdir=tmp_path / "work", labels=kept)
-    assert again.standing() == session.standing()
+    assert again.scores() == session.scores()
     assert again.undo() is None
     assert (session.undo(), session.undo(), session.undo()) == ("004.png", "003.png", None)
     assert not session.labels_path.exists()
@@ -117,13 +117,13 @@ def test_from_a_folder_to_a_file_and_on(heap, tmp_path):
     assert found.path == tmp_path / "work" / "to_label.csv"
     rows = list(csv.DictReader(found.path.read_text().splitlines()))
     assert [row["path"] for row in rows] == [f"./{one.path}" for one in found.to_label]
-    assert found.standing.known == 0
-    assert set(found.standing.p_best) == set(NAMES)
+    assert found.scores.known == 0
+    assert set(found.scores.p_best) == set(NAMES)
     (heap / "labels.csv").write_text(
         "path,label\n" + "".join(f"{one.path},{true_class(one.path)}\n" for one in found.to_label)
     )
     again = vlmsel_auto.label(heap, count=4, **options)
-    assert again.standing.known == 4
+    assert again.scores.known == 4
     assert not {one.path for one in again.to_label} & {one.path for one in found.to_label}
 
 

@@ -27,7 +27,7 @@ from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.library.file import save
 from vlmsel_auto.library.places import user_library
 from vlmsel_auto.models.limits import NO_LIMITS, Limits, read_limits
-from vlmsel_auto.pipeline.request import Aim, Images, Places, SearchRequest, Wanted
+from vlmsel_auto.pipeline.search import SearchRequest
 from vlmsel_auto.pipeline.workdir import check_usable
 from vlmsel_auto.planning.objective import Objective
 from vlmsel_auto.records import Budget, StoppedBy
@@ -223,22 +223,19 @@ def test_another_search_may_not_take_the_work_directory(finished, shapes, seed, 
 
 
 def test_the_command_that_a_report_names_has_what_was_asked_for():
-    def words(*, wanted: Wanted = Wanted(), aim: Aim = Aim(), most_test: int | None = None) -> str:  # noqa: B008 - frozen
-        return SearchRequest(
-            images=Images(source="photos", most_test=most_test), places=Places(workdir=Path("w")), wanted=wanted,
-            aim=aim, budget=Budget(seconds=60),
-        ).command("photos")  # fmt: skip
+    def words(**asked: object) -> str:
+        return SearchRequest(data="photos", workdir=Path("w"), budget=Budget(seconds=60), **asked).command("photos")
 
     assert words() == "vlmsel-auto search photos --time-budget 60 --seed 0 --workdir w"
-    assert "--price 0.5 " in words(aim=Aim(price=0.5))
-    assert "--objective latency=1,params=0.5 " in words(aim=Aim(objective=Objective(latency=1, params=0.5)))
-    assert "--candidates mini-zoo --offline " in words(wanted=Wanted(names="mini-zoo", offline=True))
-    assert "--test-images 500 " in words(most_test=500)
+    assert "--price 0.5 " in words(price=0.5)
+    assert "--objective latency=1,params=0.5 " in words(objective=Objective(latency=1, params=0.5))
+    assert "--candidates mini-zoo --offline " in words(candidates="mini-zoo", offline=True)
+    assert "--test-images 500 " in words(test_images=500)
     asked = {
         "max_params": "150000000", "max_download": "2000000000", "max_memory": "4000000000", "max_latency": "40ms",
         "image_size": "224-", "licence": "MIT,Apache-2.0",
     }  # fmt: skip
-    told = shlex.split(words(wanted=Wanted(limits=read_limits(**asked))))
+    told = shlex.split(words(limits=read_limits(**asked)))
     assert [told[told.index(f"--{name.replace('_', '-')}") + 1] for name in asked] == list(asked.values())
 
 
@@ -292,7 +289,7 @@ def test_a_search_that_is_logged_goes_on_after_a_kill_and_may_keep_its_images_to
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("vlmsel_auto.pipeline.search.begin_in", killed)
+        patch.setattr("vlmsel_auto.pipeline.run.begin_in", killed)
         with pytest.raises(KeyboardInterrupt):
             search()
     result = search()  # trackers had left nothing there

@@ -16,9 +16,8 @@ from vlmsel_auto.cache import Store
 from vlmsel_auto.events import Notice
 from vlmsel_auto.library.places import default_library
 from vlmsel_auto.models.sources.open_clip_tags import places
-from vlmsel_auto.pipeline.rank import views_of
 from vlmsel_auto.pipeline.screen import screen
-from vlmsel_auto.pipeline.session import Session
+from vlmsel_auto.pipeline.session import Session, views_of
 from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 GOOD, POOR = "ViT-Mi-8-64.all-l", "RN-Mi-64.glyph-s"

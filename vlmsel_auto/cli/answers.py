@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -143,35 +143,22 @@ def check_paths(paths: Sequence[Path]) -> None:
             raise InputError(f"an image to predict must be a file or a folder that exists, but got {str(path)!r}")
 
 
-def check_task(
-    directory: Path,
-    candidates: Sequence[str],
-    *,
-    classes: str | None,
-    unlabelled: bool,
-    exclude: Sequence[Path] = (),
-) -> tuple[str, ...] | None:
+def check_task(directory: Path, given: Mapping[str, Any], *, exclude: Sequence[Path] = ()) -> None:
     """Refuse a task folder or a candidate's name that cannot be used, before seconds are spent on importing torch.
 
-    ``exclude``: folders inside that are no part of it.
-
-    Returns:
-        The names in ``classes``.
+    ``given``: keywords of `rank`; ``exclude``: folders inside that are no part of the task.
 
     Raises:
         TaskError: no such folder, or of no known layout.
         CandidateError: an unknown name. Names that need a hub or another file are left to the search.
     """
     from vlmsel_auto.models.candidates import resolve_usable
-    from vlmsel_auto.tasks.class_names import read_class_names
     from vlmsel_auto.tasks.imagefolder import scan_folder
 
-    named = [name for name in candidates if name != "auto"]
+    named = [name for name in given["candidates"] if name != "auto"]
     if named and not any("hf-hub:" in name or ".toml" in name for name in named):
         resolve_usable(named)
-    found = None if classes is None else read_class_names(classes)
-    scan_folder(directory, exclude=exclude, classes=found, unlabelled=unlabelled)
-    return found
+    scan_folder(directory, exclude=exclude, classes=given["classes"], unlabelled=given["unlabelled"])
 
 
 def bad_file_lines(bad_files: Sequence[BadFile]) -> list[str]:
@@ -202,29 +189,29 @@ def print_ranking(ranking: Ranking, *, top: int) -> None:
 
 def label_json(found: LabelResult) -> Json:
     """``{"to_label": [{path, suggested, probability, why}, ...], "labels", "p_best", "accuracy", "loss", "file"}``."""
-    standing = found.standing
+    scores = found.scores
     return {
         "to_label": [_fields(one, "path", "suggested", "probability", "why") for one in found.to_label],
-        "labels": standing.known,
-        "p_best": dict(standing.p_best),
-        "accuracy": dict(standing.accuracy),
-        "loss": dict(standing.loss),
+        "labels": scores.known,
+        "p_best": dict(scores.p_best),
+        "accuracy": dict(scores.accuracy),
+        "loss": dict(scores.loss),
         "file": str(found.path),
     }
 
 
 def print_labelling(found: LabelResult, *, top: int = 5) -> None:
     """Print what to label next and who leads on standard output."""
-    wanted, standing = found.to_label, found.standing
-    leaders = list(standing.p_best)[:top]
+    wanted, scores = found.to_label, found.scores
+    leaders = list(scores.p_best)[:top]
     print_table(
         [
             Column("candidate", leaders, folds=True),
-            Column("P(best)", [percent(standing.p_best[name]) for name in leaders], right=True),
-            Column("accuracy", [percent(standing.accuracy[name]) for name in leaders], right=True),
-            Column("may cost", [points_text(standing.loss[name]) for name in leaders], right=True),
+            Column("P(best)", [percent(scores.p_best[name]) for name in leaders], right=True),
+            Column("accuracy", [percent(scores.accuracy[name]) for name in leaders], right=True),
+            Column("may cost", [points_text(scores.loss[name]) for name in leaders], right=True),
         ],
-        notes=[f"zero-shot, by {plural(standing.known, 'label')}; {gain_text(standing.loss[leaders[0]])}"],
+        notes=[f"zero-shot, by {plural(scores.known, 'label')}; {gain_text(scores.loss[leaders[0]])}"],
     )
     print_table(
         [

@@ -22,7 +22,7 @@ from vlmsel_auto.cli.options import AsJson, Debug, LogFile, Quiet
 from vlmsel_auto.cli.predict import predict
 from vlmsel_auto.cli.rank import rank
 from vlmsel_auto.cli.search import EPILOG, search
-from vlmsel_auto.cli.support import guarded, make_sink, open_streams, parse_duration
+from vlmsel_auto.cli.support import guarded, make_sink, open_streams
 from vlmsel_auto.cli.zoo import zoo
 
 _STARTED = time.monotonic()
@@ -105,6 +105,7 @@ def demo(
         from vlmsel_auto.cli.answers import answer_search
         from vlmsel_auto.process import collections_paused
         from vlmsel_auto.records import Budget
+        from vlmsel_auto.units import parse_duration
 
         seconds = parse_duration(time_budget)
         with make_sink(quiet=quiet, budget=Budget(seconds=seconds), log_file=log_file) as sink:

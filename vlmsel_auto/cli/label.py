@@ -9,24 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlmsel_auto.cli.options import (
-    AsJson,
-    CacheDir,
-    Candidates,
-    Classes,
-    Debug,
-    Device,
-    Folder,
-    Images,
-    LibraryPath,
-    LimitOptions,
-    Offline,
-    Quiet,
-    Seed,
-    Unlabelled,
-    limited,
-)
+from vlmsel_auto.cli.options import AsJson, Asked, Debug, Folder, Quiet, asking
 from vlmsel_auto.cli.support import guarded, make_sink, say
+from vlmsel_auto.pipeline.request import TaskRequest
 
 if TYPE_CHECKING:
     from vlmsel_auto.pipeline.label_session import LabelSession
@@ -39,7 +24,7 @@ class For(StrEnum):
     TUNING = "tuning"
 
 
-@limited
+@asking(TaskRequest, without={"shots"})
 def label(
     *,
     directory: Folder,
@@ -63,16 +48,7 @@ def label(
         Path | None,
         typer.Option(help="Folder of to_label.csv. Default: vlmsel-NAME in the current folder, after DIR's name."),
     ] = None,
-    candidates: Candidates = ["auto"],  # noqa: B006 - typer copies defaults
-    limits: LimitOptions,
-    offline: Offline = False,
-    classes: Classes = None,
-    unlabelled: Unlabelled = False,
-    images: Images = None,
-    seed: Seed = 0,
-    library: LibraryPath = None,
-    cache_dir: CacheDir = None,
-    device: Device = "auto",
+    asked: Asked,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -87,9 +63,8 @@ def label(
         from vlmsel_auto.cli.answers import check_task, label_json, print_labelling
         from vlmsel_auto.process import collections_paused
 
-        asked = limits.read()
-        own = (cache_dir or default_cache_dir(),)
-        named = check_task(directory, candidates, classes=classes, unlabelled=unlabelled, exclude=own)
+        given = asked.read()
+        check_task(directory, given, exclude=(given["cache_dir"] or default_cache_dir(),))
         with collections_paused():
             from vlmsel_auto.pipeline.label import finish_labelling, folder_of, open_labelling
             from vlmsel_auto.tasks.label_writing import check_writable
@@ -99,21 +74,7 @@ def label(
             check_writable(directory)
 
         with make_sink(quiet=quiet) as sink:
-            session = open_labelling(
-                directory,
-                purpose=purpose.value,
-                candidates=tuple(candidates),
-                limits=asked,
-                offline=offline,
-                classes=named,
-                unlabelled=unlabelled,
-                images=images,
-                seed=seed,
-                library=library,
-                cache_dir=cache_dir,
-                device=device,
-                sink=sink,
-            )
+            session = open_labelling(TaskRequest(data=directory, **given), purpose=purpose.value, sink=sink)
         if page:
             _serve(session, port=port, open_browser=open_browser)
         found = finish_labelling(session, count=count, folder=folder)

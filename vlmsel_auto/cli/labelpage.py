@@ -155,7 +155,7 @@ class LabelPage:
 
     def _think(self) -> None:
         found = self._session.suggest(_AHEAD)
-        now = self._session.standing()
+        now = self._session.scores()
         name, chance = next(iter(now.p_best.items()))
         self._standing = (
             f"{clean(name)} leads: best with probability {percent(chance, digits=0)}, "

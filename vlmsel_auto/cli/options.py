@@ -1,18 +1,30 @@
-"""Options that several commands share, so that each is worded once."""
+"""Options of the commands: those of a request come from its fields, and each of the others is worded once here."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from vlmsel_auto.models.limits import Limits
+from vlmsel_auto.pipeline.options import Option, dashed, questions
+from vlmsel_auto.pipeline.request import TaskRequest
+
+
+def _typer_option(name: str, one: Option) -> Any:
+    flags = one.flags or (dashed(name),)
+    return typer.Option(*flags, help=one.help, metavar=one.metavar, min=one.least, max=one.most)
+
+
+def _shared(name: str) -> Any:
+    """The option of a field of `TaskRequest`, for a command that asks for little more of it."""
+    (asked,) = (asked for each, asked in questions(TaskRequest) if each.name == name)
+    return _typer_option(name, asked.options[""])
+
 
 Folder = Annotated[
     Path,
@@ -22,51 +34,12 @@ Folder = Annotated[
         "of images, with --classes. An optional DIR/task.toml names classes, prompts, templates, domain and metric.",
     ),
 ]
-Candidates = Annotated[
-    list[str],
-    typer.Option(
-        "--candidates",
-        "-c",
-        help="What to choose from: auto (what suits this machine), mini-zoo, a preset (tiny, laptop, server, all), a "
-        "candidate's id, open_clip ARCH/TAG, hf-hub:ORG/NAME, local-dir:FOLDER or a TOML file. Several: separate with "
-        "commas or repeat the option. `vlmsel-auto zoo` lists them.",
-    ),
-]
-Shots = Annotated[int, typer.Option(min=1, help="Labelled training images a class that the ranking may look at.")]
-Classes = Annotated[
-    str | None,
-    typer.Option(
-        "--classes",
-        metavar="NAMES",
-        help='Classes of images without labels: "cat, dog" (names with commas in quotation marks of their own), '
-        "or a text file of one a line; default: those in task.toml.",
-    ),
-]
-Unlabelled = Annotated[
-    bool, typer.Option("--unlabelled", help="Names of folders are no classes, and labels are not used.")
-]
-Images = Annotated[
-    int | None,
-    typer.Option(
-        "--images",
-        min=1,
-        metavar="N",
-        help="Most images that are screened where there are no labels; default: as many as 60 seconds, or a fifth "
-        "of a shorter time budget, allow on this machine, at least 100.",
-    ),
-]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of split, few-shot set and trials.")]
-LibraryPath = Annotated[
-    Path | None,
-    typer.Option("--library", help="Library of source tasks; default: the shipped one merged with your own."),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-CacheDir = Annotated[
-    Path | None,
-    typer.Option("--cache-dir", help="Folder of derived data; default: $VLMSEL_CACHE or the user's cache folder."),
-]
+Candidates = Annotated[list[str], _shared("candidates")]
+Seed = Annotated[int, _shared("seed")]
+LibraryPath = Annotated[Path | None, _shared("library")]
+Device = Annotated[str, _shared("device")]
+CacheDir = Annotated[Path | None, _shared("cache_dir")]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write, whole or not at all.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Ask no hub: use what lies on this disk.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 LogFile = Annotated[
     Path | None,
@@ -77,53 +50,60 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LimitOptions:
-    """What a candidate may take, as it was typed."""
+class Asked:
+    """What was typed for the fields of a request."""
 
-    max_params: Annotated[
-        str | None, typer.Option("--max-params", metavar="N", help="Most parameters of a candidate: 150M, 1.5G.")
-    ] = None
-    max_download: Annotated[
-        str | None,
-        typer.Option("--max-download", metavar="BYTES", help="Most to download for one candidate: 500MB, 2GB."),
-    ] = None
-    max_memory: Annotated[
-        str | None, typer.Option("--max-memory", metavar="BYTES", help="Most memory that a candidate may take: 4GB.")
-    ] = None
-    max_latency: Annotated[
-        str | None,
-        typer.Option("--max-latency", metavar="MS", help="Most milliseconds an image, among many on this machine: 40."),
-    ] = None
-    image_size: Annotated[
-        str | None,
-        typer.Option("--image-size", metavar="PIXELS", help="Side of a candidate's input: 224, 224-384, 336- or -256."),
-    ] = None
-    licence: Annotated[
-        str | None,
-        typer.Option(
-            "--licence", metavar="NAMES", help="Licences that are allowed: MIT,Apache-2.0. Unknown ones are not."
-        ),
-    ] = None
+    request: type[TaskRequest]
+    typed: Mapping[str, Any]  # by name of the option
 
-    def read(self) -> Limits:
-        """The limits; errors as of `read_limits`."""
-        from vlmsel_auto.models.limits import read_limits
+    def read(self) -> dict[str, Any]:
+        """The values of the fields that were asked for, by name.
 
-        return read_limits(**asdict(self))
+        Raises:
+            InputError: a text cannot be read.
+        """
+        found: dict[str, Any] = {}
+        for each, asked in questions(self.request):
+            names = [name or each.name for name in asked.options]
+            if self.typed.keys() >= set(names):
+                given = [self.typed[name] for name in names]
+                found[each.name] = None if given == [None] else asked.read(*given)
+        return found
 
 
-def limited(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the options of `LimitOptions` in the place of its parameter ``limits``."""
-    hints = get_type_hints(LimitOptions, include_extras=True)
-    each = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=h) for n, h in hints.items()]
-    own = inspect.signature(command, eval_str=True)
-    parameters = [one for given in own.parameters.values() for one in (each if given.name == "limits" else [given])]
+def asking(
+    request: type[TaskRequest], *, only: Collection[str] = (), without: Collection[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator: the options of a request's fields take the place of the command's parameter ``asked: Asked``.
 
-    @functools.wraps(command)
-    def run(**given: Any) -> None:
-        limits = LimitOptions(**{name: given.pop(name) for name in hints})
-        command(**given, limits=limits)
+    ``only`` of some fields, where it names any, and not of those ``without``.
+    """
+    options = {
+        name or each.name: one
+        for each, asked in questions(request)
+        if each.name not in without and (each.name in only or not only)
+        for name, one in asked.options.items()
+    }
+    each_asked = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=one.default,
+            annotation=Annotated[one.kind | None if one.default is None else one.kind, _typer_option(name, one)],
+        )
+        for name, one in options.items()
+    ]  # fmt: skip
 
-    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {one.name: one.annotation for one in parameters}
-    return run
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True)
+        parameters = [
+            one for each in own.parameters.values() for one in (each_asked if each.name == "asked" else [each])
+        ]
+
+        @functools.wraps(command)
+        def run(*context: typer.Context, **given: Any) -> None:
+            command(*context, asked=Asked(request=request, typed={name: given.pop(name) for name in options}), **given)
+
+        run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        return run
+
+    return decorate

@@ -6,40 +6,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from vlmsel_auto.cli.options import (
-    AsJson,
-    CacheDir,
-    Candidates,
-    Classes,
-    Debug,
-    Device,
-    Folder,
-    Images,
-    LibraryPath,
-    LimitOptions,
-    LogFile,
-    Offline,
-    Quiet,
-    Seed,
-    Shots,
-    Unlabelled,
-    limited,
-)
+from vlmsel_auto.cli.options import AsJson, Asked, Debug, Folder, LogFile, Quiet, asking
 from vlmsel_auto.cli.support import guarded, make_sink
+from vlmsel_auto.pipeline.request import TaskRequest
 
 
-@limited
+@asking(TaskRequest)
 def rank(
     *,
     directory: Folder,
-    candidates: Candidates = ["auto"],  # noqa: B006 - typer copies defaults
-    limits: LimitOptions,
-    offline: Offline = False,
+    asked: Asked,
     top: Annotated[int, typer.Option(min=0, metavar="N", help="Show the best N only; 0: all.")] = 0,
-    shots: Shots = 16,
-    classes: Classes = None,
-    unlabelled: Unlabelled = False,
-    images: Images = None,
     truth: Annotated[
         Literal["zeroshot", "tuned"] | None,
         typer.Option(
@@ -47,10 +24,6 @@ def rank(
             "Default: tuned where there are labels, else zeroshot."
         ),
     ] = None,
-    seed: Seed = 0,
-    library: LibraryPath = None,
-    cache_dir: CacheDir = None,
-    device: Device = "auto",
     as_json: AsJson = False,
     log_file: LogFile = None,
     quiet: Quiet = False,
@@ -62,29 +35,14 @@ def rank(
         from vlmsel_auto.cli.answers import check_task, print_ranking, rank_json
         from vlmsel_auto.process import collections_paused
 
-        asked = limits.read()
-        own = (cache_dir or default_cache_dir(),)
-        named = check_task(directory, candidates, classes=classes, unlabelled=unlabelled, exclude=own)
+        given = asked.read()
+        check_task(directory, given, exclude=(given["cache_dir"] or default_cache_dir(),))
         with collections_paused():
             from vlmsel_auto.pipeline.rank import rank as run_rank
 
         with make_sink(quiet=quiet, log_file=log_file) as sink:
-            ranking = run_rank(
-                directory,
-                candidates=tuple(candidates),
-                limits=asked,
-                offline=offline,
-                shots=shots,
-                classes=named,
-                unlabelled=unlabelled,
-                images=images,
-                truth="zero_shot" if truth == "zeroshot" else truth,
-                seed=seed,
-                library=library,
-                cache_dir=cache_dir,
-                device=device,
-                sink=sink,
-            )
+            predicted: Literal["zero_shot", "tuned"] | None = "zero_shot" if truth == "zeroshot" else truth
+            ranking = run_rank(directory, **given, truth=predicted, sink=sink)
         shown = top or len(ranking.ranked)
         answer.json = rank_json(ranking, top=shown)
         if not as_json:

@@ -1,4 +1,4 @@
-"""What every command shares: exit codes, one JSON object on standard output, a log for the unexpected, durations."""
+"""What every command shares: exit codes, one JSON object on standard output, a log for the unexpected."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import io
 import json
 import logging
 import logging.handlers
-import math
 import os
-import re
 import sys
 import traceback
 import warnings
@@ -35,8 +33,6 @@ EXIT_ALL_FAILED = 3
 EXIT_INTERRUPTED = 130
 EXIT_PIPE = 141  # as of a program that SIGPIPE ended
 
-_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)", re.ASCII)
 _LOG_BYTES = 1_000_000
 
 
@@ -46,24 +42,6 @@ class Answer:
 
     json: Json = None
     code: int = 0
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of ``90``, ``90s``, ``10m``, ``1h30m`` or ``1.5h``.
-
-    Raises:
-        InputError: the text is none of these, or not above zero.
-    """
-    compact = text.strip().lower()
-    try:
-        seconds = float(compact)
-    except ValueError:
-        parts = _PART.findall(compact)
-        whole = _PART.sub("", compact).strip() == "" and bool(parts)
-        seconds = sum(float(count) * _UNITS[unit] for count, unit in parts) if whole else math.nan
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise InputError(f"a time is seconds or like 90s, 10m, 1h30m, and above zero, but got {text!r}")
-    return seconds
 
 
 def say(text: str) -> None:

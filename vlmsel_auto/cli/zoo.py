@@ -6,18 +6,12 @@ from typing import Annotated
 
 import typer
 
-from vlmsel_auto.cli.options import (
-    AsJson,
-    Candidates,
-    Debug,
-    Device,
-    LimitOptions,
-    limited,
-)
+from vlmsel_auto.cli.options import AsJson, Asked, Candidates, Debug, Device, asking
 from vlmsel_auto.cli.support import guarded, say
+from vlmsel_auto.pipeline.request import TaskRequest
 
 
-@limited
+@asking(TaskRequest, only={"limits"})
 def zoo(
     *,
     candidates: Candidates = [],  # noqa: B006 - typer copies defaults
@@ -25,7 +19,7 @@ def zoo(
         str, typer.Option(metavar="NAME", help="Models of open_clip by size: tiny, laptop, server or all.")
     ] = "",
     match: Annotated[str, typer.Option(metavar="TEXT", help="Only ids that contain TEXT.")] = "",
-    limits: LimitOptions,
+    asked: Asked,
     bandwidth: Annotated[
         str, typer.Option(metavar="BYTES", help="What a download is expected to bring in a second.")
     ] = "10MB",
@@ -43,7 +37,7 @@ def zoo(
         from vlmsel_auto.models.presets import find_preset
         from vlmsel_auto.units import parse_bytes
 
-        asked = limits.read()
+        limits = asked.read()["limits"]
         speed = parse_bytes(bandwidth)
         names = [*([find_preset(preset).name] if preset else []), *candidates] or ["mini-zoo"]
         found = resolve(names, sink=lambda event: say(f"note: {event.text}") if isinstance(event, Notice) else None)
@@ -54,7 +48,7 @@ def zoo(
 
         listing = list_candidates(
             [candidate for candidate in found if match.lower() in candidate.id.lower()],
-            limits=asked,
+            limits=limits,
             machine=measure(device, cache=cache_dir()),
             bandwidth=speed,
         )

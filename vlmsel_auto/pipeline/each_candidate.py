@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from typing import TypeVar, cast
 
@@ -12,7 +11,32 @@ from vlmsel_auto.events import Event, Sink
 from vlmsel_auto.process import is_out_of_memory, release_memory
 from vlmsel_auto.records import Candidate
 
+K = TypeVar("K")
 R = TypeVar("R")
+
+
+def as_they_end(
+    next_job: Callable[[], tuple[K, Job[object]] | None], *, engine: Engine, device: str, sink: Sink
+) -> Generator[tuple[K, object]]:
+    """Keep every worker of an engine at a job: keys of jobs as these end, with what each gave, or why it gave nothing.
+
+    ``next_job`` is asked whenever a worker is free; None: none for now. It ends when there is none and nothing runs.
+    Who stops before closes the generator, which cancels what runs.
+    """
+    needs, running = Resources(gpus=1.0 if device.startswith("cuda") else 0.0), dict[Ticket, K]()
+    try:
+        while True:
+            while len(running) < engine.slots and (found := next_job()) is not None:
+                key, job = found
+                running[engine.submit(job, resources=needs, told=lambda event: sink(cast("Event", event)))] = key
+            if not running:
+                return
+            ended = engine.finished()
+            if ended is not None and ended.ticket in running:  # else it is of an earlier stage
+                yield running.pop(ended.ticket), _outcome(ended)
+    finally:  # also on Ctrl+C
+        for ticket in running:
+            engine.cancel(ticket)
 
 
 def for_each(
@@ -23,24 +47,9 @@ def for_each(
     device: str,
     sink: Sink,
 ) -> Generator[tuple[Candidate, object]]:
-    """Candidates as their jobs end, with what a job gave, or the text of why it gave nothing.
-
-    A job is made when it is submitted. Who stops before the end closes the generator, which cancels what runs.
-    """
-    needs = Resources(gpus=1.0 if device.startswith("cuda") else 0.0)
-    waiting, running = deque(candidates), dict[Ticket, Candidate]()
-    try:
-        while waiting or running:
-            while waiting and len(running) < engine.slots:
-                one = waiting.popleft()
-                ticket = engine.submit(job_of(one), resources=needs, told=lambda event: sink(cast("Event", event)))
-                running[ticket] = one
-            ended = engine.finished()
-            if ended is not None and ended.ticket in running:  # else it is of an earlier stage
-                yield running.pop(ended.ticket), _outcome(ended)
-    finally:  # also on Ctrl+C
-        for ticket in running:
-            engine.cancel(ticket)
+    """One job for each candidate, made when it is submitted; otherwise as `as_they_end`."""
+    jobs = ((one, job_of(one)) for one in candidates)
+    return as_they_end(lambda: next(jobs, None), engine=engine, device=device, sink=sink)
 
 
 def _outcome(ended: Finished) -> object:

@@ -1,4 +1,4 @@
-"""The leading candidates pooled: their heads, their fine-tuned towers, or both, as far as held-out images say.
+"""The leading candidates pooled and exported: heads, fine-tuned towers, or both, as far as held-out images say.
 
 Near the pretraining a plain head is often better than a tuned tower, far from it the tower is; which it is shows on
 images that neither has seen. So two weights are fitted, one for all heads and one for all towers, by log loss: each
@@ -11,7 +11,8 @@ labels can fit); docs/results/tuning.md compares it with others.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from pathlib import Path
@@ -22,11 +23,16 @@ from scipy.special import softmax
 
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink
-from vlmsel_auto.models.pooling import LEAST_LOG, fit_weights, pool
-from vlmsel_auto.pipeline.joined import HeldOut, held_out_of
+from vlmsel_auto.models.card import Provenance, ensemble_card
+from vlmsel_auto.models.ensembles import write_ensemble
+from vlmsel_auto.models.facts import facts_of, known_sum
+from vlmsel_auto.models.pooling import LEAST_LOG, fit_weights, log_probabilities, pool
+from vlmsel_auto.pipeline.export import NO_WARNINGS, confused, export_joined
+from vlmsel_auto.pipeline.joined import HeldOut, Joined, held_out_of
 from vlmsel_auto.planning.method import Trains
-from vlmsel_auto.records import FloatArray, IntArray, Task, TrialResult
+from vlmsel_auto.records import Candidate, EnsembleModel, FloatArray, IntArray, Task, TrialResult
 from vlmsel_auto.tuning.data import measure
+from vlmsel_auto.tuning.final_score import final_score
 from vlmsel_auto.tuning.methods import method_of
 
 _START = (1.0, 0.1)  # weights of heads and towers before any image is seen: towers are surer than right
@@ -243,3 +249,77 @@ def _shown_worse(found: Pool, single: Member, labels: IntArray) -> bool:
     more = single.held_out.at(rows)[true] - found.held_out()[np.searchsorted(found.rows, rows)][true]
     error = float(more.std(ddof=1)) / math.sqrt(len(rows))
     return float(more.mean()) > _ERRORS * error
+
+
+def export_ensemble(
+    found: Pool | None,
+    *,
+    joined: Callable[[TrialResult], Joined],
+    task: Task,
+    candidates: Sequence[Candidate],
+    workdir: Path,
+    sink: Sink,
+    warnings: Mapping[str, str] = NO_WARNINGS,
+) -> EnsembleModel | None:
+    """Write a pool to ``workdir/ensemble``; one of an earlier call goes also where there is none.
+
+    Args:
+        found: by `pool_leaders`.
+        joined: the classifier of a member, no temperature being fitted.
+        task: the target.
+        candidates: all that were usable.
+        workdir: of the search.
+        sink: told when it could not be written.
+        warnings: sentences that the cards of candidates' models say.
+    """
+    folder = workdir / "ensemble"
+    shutil.rmtree(folder, ignore_errors=True)
+    if found is None:
+        return None
+    by_id = {one.id: one for one in candidates}
+    names = [one.trial.spec.candidate for one in found.members]
+    tests: list[FloatArray] = []
+    try:
+        for place, one in enumerate(found.members, start=1):
+            made = joined(one.trial)
+            if made.checkpoint.test_logits is not None:
+                tests.append(log_probabilities(made.checkpoint.test_logits))
+            export_joined(
+                made,
+                candidate=by_id[one.trial.spec.candidate],
+                task=task,
+                directory=folder / f"member-{place}",
+                warnings=warnings,
+            )
+    except VlmselError as error:  # the single model and the report are worth having all the same
+        sink(Notice(text=f"no ensemble was exported: {error}", level="warning"))
+        return None
+    labels = torch.from_numpy(task.labels[found.rows])
+    reached = measure(task.metric, logits=torch.from_numpy(found.held_out()), labels=labels)
+    tested = pool(tests, found.weights) if len(tests) == len(found.members) else None
+    on_test = None if tested is None else final_score(task, tested)
+    known = Provenance(
+        task=task.name,
+        digest=task.digest,
+        metric=task.metric,
+        validation=reached.metric,
+        validation_images=reached.images,
+        on_test=on_test,
+        confusions=() if on_test is None else confused(tested, rows=np.sort(task.test), task=task),
+        warning="; ".join(warnings[name] for name in dict.fromkeys(names) if name in warnings),
+    )
+    origins = [facts_of(by_id[name]) for name in names]
+    text = ensemble_card(name=folder.name, classes=task.classes, origins=origins, weights=found.weights, known=known)
+    write_ensemble(folder, weights=found.weights, card=text)
+    sizes = [by_id[one.trial.spec.candidate].params for one in found.members]
+    return EnsembleModel(
+        members=tuple(names),
+        trials=tuple(one.trial.number for one in found.members),
+        weights=tuple(found.weights),
+        validation=reached.metric,
+        validation_images=reached.images,
+        test=None if on_test is None else on_test.metric,
+        model_dir=folder,
+        on_test=on_test,
+        params=known_sum(sizes),
+    )

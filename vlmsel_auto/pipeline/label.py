@@ -6,30 +6,25 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
-from vlmsel_auto.cache import Store, default_cache_dir, write_atomically
+from vlmsel_auto.cache import default_cache_dir, write_atomically
 from vlmsel_auto.csvcells import text_cell
 from vlmsel_auto.errors import InputError, WorkdirError
 from vlmsel_auto.events import Notice, Sink, discard
-from vlmsel_auto.library.places import open_library
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.models.device import pick_device
-from vlmsel_auto.models.hub import hub_offline
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
-from vlmsel_auto.pipeline.affordable import affordable_sample
-from vlmsel_auto.pipeline.choose import AUTO, choose
-from vlmsel_auto.pipeline.label_session import LabelSession, Purpose, Standing, ToLabel
-from vlmsel_auto.pipeline.rank import rank_task, views_of
-from vlmsel_auto.pipeline.session import Session
+from vlmsel_auto.pipeline.label_session import LabelScores, LabelSession, Purpose, ToLabel
+from vlmsel_auto.pipeline.rank import rank_task
+from vlmsel_auto.pipeline.request import AUTO, TaskRequest
+from vlmsel_auto.pipeline.session import opened
 from vlmsel_auto.pipeline.workdir import TO_LABEL, default_workdir
-from vlmsel_auto.process import nearest_there, writing
+from vlmsel_auto.process import nearest_there
 from vlmsel_auto.reporting.formatting import plural
 from vlmsel_auto.tasks.copies import left_out_notes
 from vlmsel_auto.tasks.label_writing import read_known
-from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 BATCH: Final = 10
 
@@ -39,47 +34,16 @@ class LabelResult:
     """What to label next, and who is best by the labels so far."""
 
     to_label: tuple[ToLabel, ...]  # the most wanted first
-    standing: Standing
+    scores: LabelScores
     path: Path  # of to_label.csv
 
 
-def open_labelling(
-    task_dir: str | Path,
-    *,
-    purpose: Purpose = "ranking",
-    candidates: str | Sequence[str] | Path = AUTO,
-    limits: Limits = NO_LIMITS,
-    offline: bool = False,
-    classes: Sequence[str] | None = None,
-    unlabelled: bool = False,
-    images: int | None = None,
-    seed: int = 0,
-    library: Library | str | Path | None = None,
-    cache_dir: str | Path | None = None,
-    device: str = "auto",
-    sink: Sink = discard,
-) -> LabelSession:
-    """Screen the candidates on a folder's images, and begin with the labels that it has.
-
-    Arguments and errors as for `label`.
-    """
-    root = Path(cache_dir or default_cache_dir())
-    known = read_known(Path(task_dir), classes=classes, unlabelled=unlabelled, exclude=(root,))
-    place = str(pick_device(device))
-    with hub_offline(offline), writing(root):
-        listed = choose(candidates, limits=limits, offline=offline, device=device, sink=sink)
-        sample = affordable_sample(listed.candidates, machine=listed.machine, device=device)
-        options = TaskOptions(
-            seed=seed, classes=known.classes, unlabelled=True, images=sample if images is None else images
-        )
-        task = load_task(Path(task_dir), options, workdir=root, views=views_of(listed.candidates), sink=sink)
-        ranked = rank_task(
-            Session(
-                task=task, candidates=listed.candidates, library=open_library(library), device=place,
-                store=Store(root / "targets"), sink=sink, failures=listed.failures, limits=limits,
-                machine=listed.machine, downloads=listed.downloads, seed=seed,
-            )
-        )  # fmt: skip
+def open_labelling(request: TaskRequest, *, purpose: Purpose, sink: Sink) -> LabelSession:
+    """Screen the candidates on a folder's images, and begin with the labels that it has. Raises as `label`."""
+    folder, root = cast("Path", request.data), Path(request.cache_dir or default_cache_dir())
+    known = read_known(folder, classes=request.classes, unlabelled=request.unlabelled, exclude=(root,))
+    with opened(replace(request, classes=known.classes, unlabelled=True), sink=sink) as opening:
+        task, ranked = opening.task, rank_task(opening)
     session = LabelSession(
         ranked.task, ranking=ranked.ranking, measured=ranked.measurements, labels=known.labels, purpose=purpose
     )
@@ -138,10 +102,11 @@ def label(
     if count < 1 or purpose not in {"ranking", "tuning"}:
         raise ValueError(f"count must be 1 or more and purpose ranking or tuning, but got {count} and {purpose!r}")
     folder = folder_of(task_dir, workdir)
-    session = open_labelling(
-        task_dir, purpose=purpose, candidates=candidates, limits=limits, offline=offline, classes=classes,
-        unlabelled=unlabelled, images=images, seed=seed, library=library, cache_dir=cache_dir, device=device, sink=sink,
+    request = TaskRequest(
+        data=Path(task_dir), candidates=candidates, limits=limits, offline=offline, classes=classes,
+        unlabelled=unlabelled, images=images, seed=seed, library=library, cache_dir=cache_dir, device=device,
     )  # fmt: skip
+    session = open_labelling(request, purpose=purpose, sink=sink)
     return finish_labelling(session, count=count, folder=folder)
 
 
@@ -170,7 +135,7 @@ def finish_labelling(session: LabelSession, *, count: int, folder: Path) -> Labe
         WorkdirError: it cannot be written.
     """
     wanted = session.suggest(count)
-    return LabelResult(to_label=wanted, standing=session.standing(), path=write_to_label(wanted, folder))
+    return LabelResult(to_label=wanted, scores=session.scores(), path=write_to_label(wanted, folder))
 
 
 def write_to_label(wanted: Iterable[ToLabel], workdir: Path) -> Path:

@@ -34,7 +34,7 @@ class ToLabel:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Standing:
+class LabelScores:
     """Who is best zero-shot, by the labels that are known; candidates that were screened, the least loss first."""
 
     known: int  # labels that were used
@@ -172,12 +172,12 @@ class LabelSession:
             )
         return tuple(found)
 
-    def standing(self) -> Standing:
+    def scores(self) -> LabelScores:
         """Who is best by the labels so far."""
         labels = self._numbers()
         now = believe(self._votes, prior=self._prior, labels=labels)
         order = sorted(range(len(self.names)), key=lambda m: (now.loss[m], -now.p_best[m], self.names[m]))
-        return Standing(
+        return LabelScores(
             known=int((labels != UNLABELLED).sum()),
             p_best={self.names[m]: float(now.p_best[m]) for m in order},
             accuracy={self.names[m]: float(now.accuracy[m]) for m in order},

@@ -5,9 +5,8 @@ One candidate that fails (weights missing, out of memory) is named with its reas
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -15,39 +14,30 @@ from typing import Final
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
-from vlmsel_auto.cache import Store, default_cache_dir
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import RankingReady, Sink, StageFinished, StageStarted, discard
-from vlmsel_auto.library.places import open_library
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.measure import find_measurement
 from vlmsel_auto.measuring.search_cells import SEARCH
 from vlmsel_auto.measuring.source_cells import PACK
-from vlmsel_auto.models.device import pick_device
-from vlmsel_auto.models.hub import hub_offline
 from vlmsel_auto.models.limits import NO_LIMITS, Limits
-from vlmsel_auto.pipeline.affordable import affordable_sample
-from vlmsel_auto.pipeline.choose import AUTO, choose
 from vlmsel_auto.pipeline.profiles import with_profiles
+from vlmsel_auto.pipeline.request import AUTO, SHOTS, TaskRequest
 from vlmsel_auto.pipeline.result import RankResult
 from vlmsel_auto.pipeline.screen import ScreeningResult, screen
-from vlmsel_auto.pipeline.session import Session
+from vlmsel_auto.pipeline.session import Session, opened
 from vlmsel_auto.pipeline.source_profiles import open_source_profiles
 from vlmsel_auto.pipeline.templates import choose_templates
-from vlmsel_auto.process import writing
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.ranking import rank_candidates
 from vlmsel_auto.ranking.sources import Truth, source_truth
 from vlmsel_auto.ranks import error_correlation
-from vlmsel_auto.records import Candidate, ImageView, Ranking, Task
+from vlmsel_auto.records import Candidate, Ranking, Task
 from vlmsel_auto.reporting.formatting import plural
 from vlmsel_auto.tasks.copies import left_out_notes
-from vlmsel_auto.tasks.datasets import TaskData, task_folder
-from vlmsel_auto.tasks.task import TaskOptions, load_task
+from vlmsel_auto.tasks.datasets import TaskData
 from vlmsel_auto.tasks.unlabelled_pool import spoken_in
 
-SHOTS: Final = 16  # labelled training images a class that a ranking looks at
-_EAGER_VIEWS: Final = 4
 _NAMED: Final = 5  # own source tasks, or candidates, that a note names
 
 
@@ -58,6 +48,7 @@ class Ranked:
     ranking: Ranking
     measurements: Sequence[Measurement]
     task: Task  # in the templates that were chosen, if any
+    usable: Sequence[Candidate]
     interrupted: bool = False  # someone asked to end while candidates were screened
 
 
@@ -108,24 +99,13 @@ def rank(
     Raises:
         InputError: the folder, a candidate name or the library cannot be used, or no candidate can.
     """
-    known = open_library(library)
-    place = str(pick_device(device))
-    root = Path(cache_dir or default_cache_dir())
-    with hub_offline(offline), writing(root), tempfile.TemporaryDirectory(prefix="vlmsel-") as scratch:
-        listed = choose(candidates, limits=limits, offline=offline, device=device, sink=sink)
-        views = views_of(listed.candidates)
-        sample = affordable_sample(listed.candidates, machine=listed.machine, device=device)
-        options = TaskOptions(
-            shots=shots, seed=seed, classes=classes, unlabelled=unlabelled, images=sample if images is None else images
-        )
-        folder = task_folder(task_dir, folder=Path(scratch) / "dataset")
-        task = load_task(folder, options, workdir=root, views=views, sink=sink)
-        session = Session(
-            task=task, candidates=listed.candidates, library=known, device=place, store=Store(root / "targets"),
-            sink=sink, failures=listed.failures, limits=limits, machine=listed.machine, downloads=listed.downloads,
-            seed=seed,
-        )  # fmt: skip
+    request = TaskRequest(
+        data=task_dir, candidates=candidates, limits=limits, offline=offline, shots=shots, classes=classes,
+        unlabelled=unlabelled, images=images, seed=seed, library=library, cache_dir=cache_dir, device=device,
+    )  # fmt: skip
+    with opened(request, sink=sink) as session:
         ranked = rank_task(session, profile_sources=library is None, truth=truth)
+        task = session.task
     ranking = ranked.ranking
     return RankResult.of(replace(ranking, notes=(*task.notes, *left_out_notes(task.bad_files), *ranking.notes)))
 
@@ -158,21 +138,40 @@ def rank_task(
     kept = {one.id: seen for one in candidates if (seen := find_measurement(one, spoken, store=store)) is not None}
     if earlier is not None:
         sink(RankingReady(ranking=earlier))
-        return Ranked(ranking=earlier, measurements=tuple(kept.values()), task=spoken)
+        usable = [one for one in candidates if one.id not in earlier.failures]
+        return Ranked(ranking=earlier, measurements=tuple(kept.values()), task=spoken, usable=usable)
     profiles = open_source_profiles(session.library, sink=sink) if profile_sources else None
     screening = screen(session, kept=kept, profiles=profiles, catches_interrupt=catches_interrupt)
     chosen = choose_templates(session, screening)
-    session, task, screening = replace(session, task=chosen.task), chosen.task, chosen.screening
+    session, screening = replace(session, task=chosen.task), chosen.screening
     found = screening.found if screening.interrupted else with_profiles(session, screening)
+    ranking = _fused(session, screening, found, truth=truth or ("tuned" if task.is_labelled else "zero_shot"))
+    notes = [*([chosen.note] if chosen.note else []), *ranking.notes, *([] if profiles is None else profiles.notes())]
+    ranking = replace(ranking, notes=tuple(notes), templates=chosen.chosen)
+    sink(RankingReady(ranking=ranking))
+    return Ranked(
+        ranking=ranking,
+        measurements=tuple(found.values()),
+        task=chosen.task,
+        usable=[one for one in candidates if one.id not in ranking.failures],
+        interrupted=screening.interrupted,
+    )
+
+
+def _fused(session: Session, screening: ScreeningResult, found: Mapping[str, Measurement], *, truth: Truth) -> Ranking:
+    """The ranking by what was ``found``, with notes on it.
+
+    Raises:
+        CandidateError: every candidate failed.
+    """
+    task, candidates = session.task, session.candidates
     failures = {**session.failures, **screening.failures}
     usable = [one for one in candidates if one.id not in failures]
     if not usable:
         reasons = "; ".join(f"{name}: {why}" for name, why in failures.items())
         raise CandidateError(f"no candidate can be used: mend one or name others, but got {reasons}")
     began = time.monotonic()
-    if truth is None:
-        truth = "tuned" if task.is_labelled else "zero_shot"
-    sink(StageStarted(stage="ranking", text="source tasks and evidence"))
+    session.sink(StageStarted(stage="ranking", text="source tasks and evidence"))
     if task.is_labelled:
         import sklearn.mixture  # noqa: F401 - the limit reaches only libraries that are loaded
     with threadpool_limits(1):  # many small matrices: more threads wait for each other, and for other processes
@@ -187,19 +186,9 @@ def rank_task(
             failures=failures,
             seed=session.seed,
         )
-    notes = [chosen.note] if chosen.note else []
-    notes += [*ranking.notes, *notes_of(ranking, screening, session.sources, truth=truth, candidates=len(candidates))]
-    notes += [] if profiles is None else profiles.notes()
-    ranking = replace(ranking, notes=tuple(notes), not_looked=screening.passed_over, templates=chosen.chosen)
-    sink(StageFinished(stage="ranking", seconds=time.monotonic() - began))
-    sink(RankingReady(ranking=ranking))
-    return Ranked(ranking=ranking, measurements=tuple(found.values()), task=task, interrupted=screening.interrupted)
-
-
-def views_of(candidates: Sequence[Candidate]) -> tuple[ImageView, ...]:
-    """The geometries to decode images into at once: none where there are many, most of which nobody will read."""
-    found = tuple(dict.fromkeys(one.view for one in candidates))
-    return found if len(found) <= _EAGER_VIEWS else ()
+    more = notes_of(ranking, screening, session.sources, truth=truth, candidates=len(candidates))
+    session.sink(StageFinished(stage="ranking", seconds=time.monotonic() - began))
+    return replace(ranking, notes=(*ranking.notes, *more), not_looked=screening.passed_over)
 
 
 def notes_of(

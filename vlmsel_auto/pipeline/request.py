@@ -1,173 +1,119 @@
-"""What a search is asked for: one record of small parts, which checks itself and gives the command that asks the same.
-
-An option of `search` is a field here, its word in `SearchRequest.command`, and the place that reads it.
-"""
+"""What `rank`, `label` and `search` are asked alike: a record whose fields are their keywords and options."""
 
 from __future__ import annotations
 
 import math
-import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vlmsel_auto.errors import InputError
-from vlmsel_auto.library.records import Library
-from vlmsel_auto.models.limits import NO_LIMITS, Limits
-from vlmsel_auto.pipeline.choose import AUTO
-from vlmsel_auto.pipeline.rank import SHOTS
-from vlmsel_auto.pipeline.workers import check_workers
-from vlmsel_auto.planning.objective import ACCURACY, Objective
-from vlmsel_auto.planning.plan import ACTIVE
-from vlmsel_auto.planning.policy import POLICY
-from vlmsel_auto.records import Budget
-from vlmsel_auto.reporting.trackers import names_of
-from vlmsel_auto.study.results import MOST_MEMBERS
-from vlmsel_auto.tasks.class_names import class_names_text
-from vlmsel_auto.tasks.datasets import TaskData
-from vlmsel_auto.tuning.methods import METHODS
+from vlmsel_auto.pipeline.options import Option, check_ranges, option, options
+from vlmsel_auto.tasks.class_names import class_names_text, read_class_names
 
-if TYPE_CHECKING:
-    from vlmsel_auto.reporting.loggers import Loggers  # imports Lightning
+if TYPE_CHECKING:  # these load NumPy
+    from vlmsel_auto.library.records import Library
+    from vlmsel_auto.models.limits import Limits
+    from vlmsel_auto.tasks.datasets import TaskData
 
-PRICE: Final = 100 * POLICY.price  # points a minute
+AUTO: Final = "auto"
+SHOTS: Final = 16
 _SEEDS: Final = 2**32  # seeds are below: NumPy's older generator, Optuna and Lightning take no more
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Images:
-    """Which images, and what is used of them."""
-
-    source: TaskData
-    shots: int = SHOTS
-    classes: Sequence[str] | None = None
-    unlabelled: bool = False
-    most: int | None = None  # that are screened where there are no labels; None: as many as time allows
-    test_split: bool = True
-    most_test: int | None = None
+def is_auto(names: str | Sequence[str] | Path) -> bool:
+    """Whether what suits this machine is asked for."""
+    return names == AUTO or (not isinstance(names, (str, Path)) and list(names) == [AUTO])
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Wanted:
-    """What is chosen from."""
+def _no_limits() -> Limits:
+    from vlmsel_auto.models.limits import NO_LIMITS
 
-    names: str | Sequence[str] | Path = AUTO
-    limits: Limits = NO_LIMITS
-    offline: bool = False
+    return NO_LIMITS
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Aim:
-    """What is looked for, and how."""
+def _read_limits(*typed: str | None) -> Limits:
+    from vlmsel_auto.models.limits import read_limits
 
-    objective: Objective = ACCURACY
-    price: float = PRICE
-    methods: tuple[str, ...] = tuple(each.name for each in METHODS)
-    ensemble: int = 8
-    top_k: int = ACTIVE
+    return read_limits(**dict(zip(_LIMITS, typed, strict=True)))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Compute:
-    """Where models run."""
+def _limits_as_typed(limits: Limits) -> Mapping[str, object]:
+    found: dict[str, object] = {
+        "max_params": limits.max_params,
+        "max_download": limits.max_download_bytes,
+        "max_memory": limits.max_memory_bytes,
+        "max_latency": None if limits.max_latency is None else f"{1e3 * limits.max_latency:g}ms",
+        "licence": ",".join(limits.licences) or None,
+    }
+    if limits.image_size is not None:
+        least, most = limits.image_size
+        found["image_size"] = f"{least:g}-{'' if math.isinf(most) else f'{most:g}'}"
+    return {name: value for name, value in found.items() if value is not None}
 
-    device: str = "auto"
-    workers: int | None = None
-    ray: str | None = None
+
+def _path_as_typed(value: object) -> str | None:
+    return str(value) if isinstance(value, (str, Path)) else None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Places:
-    """Where things are read from and kept."""
+def _candidates_as_typed(names: str | Sequence[str] | Path) -> str:
+    return str(names) if isinstance(names, (str, Path)) else ",".join(names)
 
-    workdir: Path
-    library: Library | str | Path | None = None
-    cache_dir: Path | None = None
-    storage: str | None = None
+
+_LIMITS: Final = {
+    "max_params": Option(metavar="N", help="Most parameters of a candidate: 150M, 1.5G."),
+    "max_download": Option(metavar="BYTES", help="Most to download for one candidate: 500MB, 2GB."),
+    "max_memory": Option(metavar="BYTES", help="Most memory that a candidate may take: 4GB."),
+    "max_latency": Option(metavar="MS", help="Most milliseconds an image, among many on this machine: 40."),
+    "image_size": Option(metavar="PIXELS", help="Side of a candidate's input: 224, 224-384, 336- or -256."),
+    "licence": Option(metavar="NAMES", help="Licences that are allowed: MIT,Apache-2.0. Unknown ones are not."),
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SearchRequest:
-    """A search; `vlmsel_auto.search` says what each field means.
+class TaskRequest:
+    """Images, candidates, and what these are measured with; `vlmsel_auto.rank` says more of each field.
 
     Raises:
-        InputError: a number is out of range, a logger is unknown, or there are workers of two kinds.
+        InputError: a number is out of range.
     """
 
-    images: Images
-    places: Places
-    wanted: Wanted = field(default_factory=Wanted)
-    aim: Aim = field(default_factory=Aim)
-    compute: Compute = field(default_factory=Compute)
-    budget: Budget = field(default_factory=Budget)
-    seed: int = 0
-    learn: bool = True
-    thumbnails: bool = True
-    loggers: Loggers = ()
+    data: TaskData
+    candidates: str | Sequence[str] | Path = option(
+        AUTO,
+        "What to choose from: auto (what suits this machine), mini-zoo, a preset (tiny, laptop, server, all), a "
+        "candidate's id, open_clip ARCH/TAG, hf-hub:ORG/NAME, local-dir:FOLDER or a TOML file. Several: separate with "
+        "commas or repeat the option. `vlmsel-auto zoo` lists them.",
+        flags=("--candidates", "-c"), kind=list[str], typed=[AUTO], read=tuple, show=_candidates_as_typed,
+    )  # fmt: skip
+    limits: Limits = options(_no_limits, read=_read_limits, show=_limits_as_typed, **_LIMITS)
+    offline: bool = option(False, "Ask no hub: use what lies on this disk.")
+    shots: int = option(SHOTS, "Labelled training images a class that the ranking may look at.", least=1)
+    classes: Sequence[str] | None = option(
+        None,
+        'Classes of images without labels: "cat, dog" (names with commas in quotation marks of their own), or a text '
+        "file of one a line; default: those in task.toml.",
+        kind=str, metavar="NAMES", read=read_class_names, show=class_names_text,
+    )  # fmt: skip
+    unlabelled: bool = option(False, "Names of folders are no classes, and labels are not used.")
+    images: int | None = option(
+        None,
+        "Most images that are screened where there are no labels; default: as many as 60 seconds, or a fifth of a "
+        "shorter time budget, allow on this machine, at least 100.",
+        kind=int, metavar="N", least=1,
+    )  # fmt: skip
+    seed: int = option(0, "Seed of split, few-shot set and trials.", least=0)
+    library: Library | str | Path | None = option(
+        None, "Library of source tasks; default: the shipped one merged with your own.", kind=Path, show=_path_as_typed
+    )
+    cache_dir: str | Path | None = option(
+        None, "Folder of derived data; default: $VLMSEL_CACHE or the user's cache folder.", kind=Path
+    )
+    device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps.")
 
     def __post_init__(self) -> None:
         """Check what needs no file."""
-        price, ensemble = self.aim.price, self.aim.ensemble
-        if not (math.isfinite(price) and price >= 0):
-            raise InputError(f"price must be points a minute, at least 0, but got {price}")
-        if not 0 <= ensemble <= MOST_MEMBERS:
-            raise InputError(f"ensemble must be 0 to {MOST_MEMBERS} members, but got {ensemble}")
         if not 0 <= self.seed < _SEEDS:
             raise InputError(f"seed must be 0 to {_SEEDS - 1:,}, but got {self.seed}")
-        check_workers(workers=self.compute.workers, ray=self.compute.ray)
-        names_of(self.loggers)
-
-    def command(self, folder: str | Path) -> str:
-        """The command line on a task folder; defaults are left out, and so is the password of a storage."""
-        return shlex.join(["vlmsel-auto", "search", str(folder), *self._words()])
-
-    def _words(self) -> list[str]:
-        images, wanted, aim, compute, places = self.images, self.wanted, self.aim, self.compute, self.places
-        names = [str(wanted.names)] if isinstance(wanted.names, (str, Path)) else list(wanted.names)
-        words = [] if names == [AUTO] else ["--candidates", ",".join(names)]
-        words += _limits(wanted.limits)
-        switches = {
-            "--offline": wanted.offline, "--no-test-split": not images.test_split, "--no-images": not self.thumbnails,
-            "--unlabelled": images.unlabelled,
-        }  # fmt: skip
-        words += [word for word, is_on in switches.items() if is_on]
-        values = {
-            "--time-budget": None if self.budget.seconds is None else f"{self.budget.seconds:g}",
-            "--max-trials": self.budget.trials,
-            "--price": None if aim.price == PRICE else f"{aim.price:g}",
-            "--objective": str(aim.objective) if aim.objective else None,
-            "--method": ",".join(aim.methods) if len(aim.methods) < len(METHODS) else None,
-            "--shots": None if images.shots == SHOTS else images.shots,
-            "--classes": None if images.classes is None else class_names_text(images.classes),
-            "--images": images.most,
-            "--test-images": images.most_test,
-            "--workers": compute.workers,
-            "--ray": compute.ray,
-            "--log": ",".join(names_of(self.loggers)) or None,
-        }
-        words += [word for name, value in values.items() if value is not None for word in (name, str(value))]
-        if places.storage is not None:
-            from vlmsel_auto.study.storage import without_password  # loads SQLAlchemy
-
-            words += ["--storage", without_password(places.storage)]
-        return [*words, "--seed", str(self.seed), "--workdir", str(places.workdir)]
-
-
-def _limits(limits: Limits) -> list[str]:
-    """Limits as the command line takes them."""
-    words: list[str] = []
-    if limits.max_params is not None:
-        words += ["--max-params", str(limits.max_params)]
-    if limits.max_download_bytes is not None:
-        words += ["--max-download", str(limits.max_download_bytes)]
-    if limits.max_memory_bytes is not None:
-        words += ["--max-memory", str(limits.max_memory_bytes)]
-    if limits.max_latency is not None:
-        words += ["--max-latency", f"{1e3 * limits.max_latency:g}ms"]
-    if limits.image_size is not None:
-        least, most = limits.image_size
-        words += ["--image-size", f"{least:g}-{'' if math.isinf(most) else f'{most:g}'}"]
-    if limits.licences:
-        words += ["--licence", ",".join(limits.licences)]
-    return words
+        check_ranges(self)

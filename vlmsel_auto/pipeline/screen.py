@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 
-from vlmsel_auto.engines.engine import Done, Failed, Finished, Resources, Ticket
-from vlmsel_auto.events import Event, Notice, StageFinished, StageProgress, StageStarted
+from vlmsel_auto.events import Notice, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.measuring.measure import embed_target
 from vlmsel_auto.models.download import Prefetcher
 from vlmsel_auto.models.hub import is_reachable
-from vlmsel_auto.pipeline.before_screening import known_before
-from vlmsel_auto.pipeline.each_candidate import attempt
-from vlmsel_auto.pipeline.screenings import ScreeningJob, Screenings, Seen
+from vlmsel_auto.pipeline.each_candidate import as_they_end, attempt
+from vlmsel_auto.pipeline.screenings import ScreeningJob, Screenings, Seen, known_before
 from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.pipeline.source_profiles import SourceProfiles
 from vlmsel_auto.planning.next_screening import next_screening, screening_values
@@ -33,9 +32,8 @@ from vlmsel_auto.records import NotScreened
 from vlmsel_auto.reporting.formatting import plural
 
 _LOST: Final = 3  # downloads in vain, one after the other, before the hub is taken for lost
-_FREE_SECONDS: Final = (
-    60.0  # when all screenings that are left take no longer together, price is no reason to leave any
-)
+# when all screenings that are left take no longer together, price is no reason to leave any
+_FREE_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,29 +70,9 @@ def screen(
     Raises:
         KeyboardInterrupt: asked to end.
     """
-    began = time.monotonic()
-    task, candidates, sink = session.task, session.candidates, session.sink
-    state = Screenings(
-        session=session,
-        known=known_before(
-            candidates,
-            library=session.sources,
-            tuned=task.is_labelled,
-            images=task.screening_size,
-            machine=session.machine,
-            downloads=session.downloads,
-        ),
-    )
-    for m, one in enumerate(candidates):
-        if one.id in kept:
-            state.keep(m, kept[one.id])
-    state.drop_slow()
-    text = f"candidates embed {plural(task.screening_size, 'image')}"
-    sink(StageStarted(stage="screenings", total=len(candidates), text=text))
-    interrupted = False
-    if (
-        state.open_places()
-    ):  # open_clip's seconds are of no screening, and its objects are older than those of screenings
+    began, sink = time.monotonic(), session.sink
+    state, interrupted = _begun(session, kept), False
+    if state.open_places():  # open_clip's seconds are of no screening, and its objects are older than screenings' ones
         import vlmsel_auto.models.zoo  # noqa: F401
     with older_objects_left_alone(), Prefetcher(sink=sink) as hub:
         try:
@@ -104,12 +82,13 @@ def screen(
                 _screen(state, place, hub=hub, following=_following(state, place), profiles=profiles)
                 _told(state, place)
         except KeyboardInterrupt:
+            state.running.clear()
             if not (catches_interrupt and state.found):
                 raise
             interrupted = True
             sink(Notice(text="interrupted: the best so far is made a model of; Ctrl+C again ends at once"))
     seconds = time.monotonic() - began - (profiles.spent if profiles is not None else 0.0)
-    text = f"{len(state.found)} of {plural(len(candidates), 'candidate')}"
+    text = f"{len(state.found)} of {plural(len(session.candidates), 'candidate')}"
     sink(StageFinished(stage="screenings", seconds=seconds, text=text))
     return ScreeningResult(
         found=state.found,
@@ -119,6 +98,18 @@ def screen(
         seconds=seconds,
         interrupted=interrupted,
     )
+
+
+def _begun(session: Session, kept: Mapping[str, Measurement]) -> Screenings:
+    """What is known before the first screening of this run."""
+    state = Screenings(session=session, known=known_before(session))
+    for m, one in enumerate(session.candidates):
+        if one.id in kept:
+            state.keep(m, kept[one.id])
+    state.drop_slow()
+    text = f"candidates embed {plural(session.task.screening_size, 'image')}"
+    session.sink(StageStarted(stage="screenings", total=len(session.candidates), text=text))
+    return state
 
 
 def _told(state: Screenings, place: int) -> None:
@@ -190,41 +181,26 @@ def _screen(
 def _on_workers(state: Screenings) -> None:
     """Keep every worker at a screening while one is worth its time."""
     session = state.session
-    engine, sink = session.engine, session.sink
-    shared, places = engine.share(session.task), dict[Ticket, int]()
-    needs = Resources(gpus=1.0 if session.device.startswith("cuda") else 0.0)
-    try:
-        while True:
-            while len(places) < engine.slots and (place := _next(state)) is not None:
-                job = ScreeningJob(
-                    candidate=session.candidates[place], task=shared, device=session.device, store=session.store
-                )  # fmt: skip
-                state.running[place] = state.expected(place)
-                places[engine.submit(job, resources=needs, told=lambda event: sink(cast("Event", event)))] = place
-            if not places:
-                return
-            outcome = engine.finished()
-            if outcome is not None and outcome.ticket in places:  # else it is of an earlier stage
-                place = places.pop(outcome.ticket)
-                del state.running[place]
-                _settle(state, place, outcome)
-                _told(state, place)
-    finally:  # also on Ctrl+C
-        for ticket in places:
-            engine.cancel(ticket)
-        state.running.clear()
+    shared = session.engine.share(session.task)
 
+    def next_job() -> tuple[int, ScreeningJob] | None:
+        place = _next(state)
+        if place is None:
+            return None
+        state.running[place] = state.expected(place)
+        one = session.candidates[place]
+        return place, ScreeningJob(candidate=one, task=shared, device=session.device, store=session.store)
 
-def _settle(state: Screenings, place: int, outcome: Finished) -> None:
-    match outcome:
-        case Done(result=Seen() as seen):
-            state.take(place, seen.measurement, seconds=seen.seconds, download_seconds=seen.download_seconds)
-        case Done(result=reason):
-            state.give_up(place, str(reason))
-        case Failed(failure=failure):
-            state.give_up(place, str(failure))
-        case _:
-            state.give_up(place, "its worker died each time that it was screened (out of memory?)")
+    with closing(as_they_end(next_job, engine=session.engine, device=session.device, sink=session.sink)) as ended:
+        for place, outcome in ended:
+            del state.running[place]
+            if isinstance(outcome, Seen):
+                state.take(
+                    place, outcome.measurement, seconds=outcome.seconds, download_seconds=outcome.download_seconds
+                )
+            else:
+                state.give_up(place, str(outcome))
+            _told(state, place)
 
 
 def _without_hub(state: Screenings) -> None:

@@ -1,4 +1,4 @@
-"""What the screenings have shown so far, what is expected of those to come, and a screening as a job of an engine."""
+"""What is known of candidates before and between screenings, what is expected of one, and one as a job of an engine."""
 
 from __future__ import annotations
 
@@ -8,25 +8,82 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlmsel_auto.cache import Store
 from vlmsel_auto.engines.engine import Channel, Shared
 from vlmsel_auto.events import Notice
+from vlmsel_auto.library import published
+from vlmsel_auto.library.published import expected_figures
 from vlmsel_auto.measuring.measure import embed_target
-from vlmsel_auto.models.download import fetch
+from vlmsel_auto.models.download import fetch, is_cached
+from vlmsel_auto.models.facts import facts_of
+from vlmsel_auto.models.machine import Machine, screening_embedding_seconds
 from vlmsel_auto.pipeline.affordable import charges_of, expected_latencies
-from vlmsel_auto.pipeline.before_screening import Known
 from vlmsel_auto.pipeline.each_candidate import attempt
 from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.planning.screening_posterior import Screening, screening_posterior
+from vlmsel_auto.planning.screening_prior import ScreeningPrior, learn_prior, nothing_published
 from vlmsel_auto.planning.screening_seconds import TimedScreening, screening_seconds
 from vlmsel_auto.ranking.forecast import Forecast, screening_accuracy
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Candidate, FloatArray, Task
 from vlmsel_auto.units import milliseconds
 
+_SPEED: Final = 5e10  # operations a second of a machine that nobody measured
 _BANDWIDTH: Final = 2e7  # bytes a second, until a download tells
 _EXPECTED_SD: Final = 0.03  # accuracy: of a screening that was not made yet
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Known:
+    """Of M candidates, in their order."""
+
+    prior: ScreeningPrior  # accuracies on other tasks, as possible ones on this
+    published: NDArray[np.bool_]  # (M,) whether there are figures of it
+    embedding: FloatArray  # (M,) seconds in which it should embed the images; NaN: unknown
+    downloads: FloatArray  # (M,) bytes that a screening would download; NaN: unknown
+
+
+def known_before(session: Session) -> Known:
+    """Published zero-shot accuracies, and the library's side by side; who has none stands where it is expected.
+
+    A task of the library that is a published data set only fills what is not published there. Where the target has
+    labels, the library's accuracies are those after tuning, as far as it knows them.
+    """
+    candidates, library, images = session.candidates, session.sources, session.task.screening_size
+    rows = {name: m for m, name in enumerate(library.candidate_ids)}
+    truth = np.where(np.isfinite(library.tuned) & session.task.is_labelled, library.tuned, library.zero_shot)
+    own = np.full((len(candidates), len(library.tasks)), np.nan)
+    for m, one in enumerate(candidates):
+        if one.id in rows:
+            own[m] = truth[rows[one.id]]
+    figures, columns = published.zero_shot([one.id for one in candidates]), published.datasets()
+    table = figures.copy()
+    shared = {s: columns.index(name) for s, name in enumerate(library.task_names) if name in columns}
+    for s, column in shared.items():
+        table[:, column] = np.where(np.isfinite(table[:, column]), table[:, column], own[:, s])
+    table = np.concatenate([table, np.delete(own, list(shared), axis=1)], axis=1)
+    unknown = ~np.isfinite(table).any(axis=1)
+    table[unknown, : len(columns)] = expected_figures([candidates[m] for m in np.flatnonzero(unknown).tolist()])
+    usable = (np.isfinite(table).sum(axis=0) > 1).sum() > 1
+    return Known(
+        prior=learn_prior(table) if usable else nothing_published(len(candidates)),
+        published=np.asarray(np.isfinite(figures).any(axis=1)),
+        embedding=np.array([_embedding_seconds(one, images, session.machine) for one in candidates]),
+        downloads=np.array([_download_bytes(one, session.downloads.get(one.id)) for one in candidates]),
+    )
+
+
+def _embedding_seconds(candidate: Candidate, images: int, machine: Machine | None) -> float:
+    if machine is None:
+        return math.nan if candidate.flops is None else candidate.flops * images / _SPEED
+    return screening_embedding_seconds(facts_of(candidate), images=images, machine=machine) or math.nan
+
+
+def _download_bytes(candidate: Candidate, told: int | None) -> float:
+    needed = facts_of(candidate, download_bytes=told).download_bytes
+    return 0.0 if is_cached(candidate) else math.nan if needed is None else float(needed)
 
 
 @dataclass(kw_only=True, eq=False)

@@ -1,70 +1,198 @@
-"""The whole loop: from a folder of images to a ranking, trials, an exported model, a report and a new source task."""
+"""A search: what it is asked, as a record that checks itself and gives its command line, and the function that asks.
+
+An option of `search` is a field of `SearchRequest` and a keyword of `search`; the command line is made of the field.
+"""
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from vlmsel_auto.cache import Json, Store, default_cache_dir, digest
-from vlmsel_auto.events import Notice, Sink, discard
-from vlmsel_auto.library.places import open_library
-from vlmsel_auto.library.records import Library
-from vlmsel_auto.models.device import pick_device
-from vlmsel_auto.models.hub import hub_offline
-from vlmsel_auto.models.limits import NO_LIMITS, Limits
-from vlmsel_auto.models.sources.table import fingerprint
-from vlmsel_auto.pipeline.affordable import affordable_sample
-from vlmsel_auto.pipeline.choose import AUTO, Chosen, choose
-from vlmsel_auto.pipeline.rank import SHOTS, Ranked, rank_task, views_of
-from vlmsel_auto.pipeline.request import PRICE, Aim, Compute, Images, Places, SearchRequest, Wanted
-from vlmsel_auto.pipeline.result import SearchResult
-from vlmsel_auto.pipeline.run import Run
-from vlmsel_auto.pipeline.session import Session
-from vlmsel_auto.pipeline.time_shares import sample_seconds, seconds_for_screening
-from vlmsel_auto.pipeline.with_labels import finish_with_labels
-from vlmsel_auto.pipeline.without_labels import finish_without_labels
-from vlmsel_auto.pipeline.workdir import (
-    EarlierChoice,
-    begin_in,
-    check_usable,
-    default_workdir,
-    read_choice,
-    read_ranking,
-    save_ranking,
-    task_in,
-)
-from vlmsel_auto.pipeline.workers import open_meanwhile
-from vlmsel_auto.planning.method import Trains
+from vlmsel_auto.pipeline.options import Option, option, options, words
+from vlmsel_auto.pipeline.request import AUTO, SHOTS, TaskRequest
 from vlmsel_auto.planning.objective import ACCURACY, Objective, read_objective
-from vlmsel_auto.planning.plan import ACTIVE
-from vlmsel_auto.process import locked, older_objects_left_alone, writing
-from vlmsel_auto.records import Budget, Task
-from vlmsel_auto.reporting.formatting import duration
-from vlmsel_auto.reporting.trackers import tracked
-from vlmsel_auto.tasks.datasets import TaskData
-from vlmsel_auto.tasks.file_names import SEARCH_LOCK
-from vlmsel_auto.tasks.task import TaskOptions, load_task
-from vlmsel_auto.tuning.methods import METHODS, method_of, methods_of
+from vlmsel_auto.planning.policy import POLICY
 
-if TYPE_CHECKING:
-    from vlmsel_auto.reporting.loggers import Loggers  # imports Lightning
+if TYPE_CHECKING:  # these load NumPy
+    from vlmsel_auto.events import Sink
+    from vlmsel_auto.library.records import Library
+    from vlmsel_auto.models.limits import Limits
+    from vlmsel_auto.pipeline.result import SearchResult
+    from vlmsel_auto.records import Budget
+    from vlmsel_auto.reporting.loggers import Loggers
+    from vlmsel_auto.tasks.datasets import TaskData
+
+PRICE: Final = 100 * POLICY.price  # points a minute
+_ALL: Final = "all"
 
 
-@older_objects_left_alone()
+def _no_budget() -> Budget:
+    from vlmsel_auto.records import Budget
+
+    return Budget()
+
+
+def _read_budget(time_budget: str | None, max_trials: int | None) -> Budget:
+    from vlmsel_auto.records import Budget
+    from vlmsel_auto.units import parse_duration
+
+    return Budget(seconds=None if time_budget is None else parse_duration(time_budget), trials=max_trials)
+
+
+def _budget_as_typed(budget: Budget) -> Mapping[str, object]:
+    seconds = None if budget.seconds is None else f"{budget.seconds:g}"
+    named = {"time_budget": seconds, "max_trials": budget.trials}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _names(typed: str) -> list[str]:
+    return [name.strip() for name in typed.split(",") if name.strip()]
+
+
+def _trackers_as_typed(loggers: Loggers) -> str | None:
+    from vlmsel_auto.reporting.trackers import names_of
+
+    return ",".join(names_of(loggers)) or None
+
+
+def _storage_as_typed(url: str) -> str:
+    from vlmsel_auto.study.storage import without_password  # loads SQLAlchemy
+
+    return without_password(url)
+
+
+def _methods(method: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of methods; an InputError where there is none of a name."""
+    from vlmsel_auto.tuning.methods import METHODS, methods_of
+
+    named = METHODS if method == _ALL else methods_of([method] if isinstance(method, str) else method)
+    return tuple(each.name for each in named)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SearchRequest(TaskRequest):
+    """A search; `search` says more of each field.
+
+    Raises:
+        InputError: a number is out of range, a method or logger is unknown, or there are workers of two kinds.
+    """
+
+    top_k: int = option(8, "Candidates that the plan tunes first.", least=1)
+    ensemble: int = option(
+        8, "Most heads, and most tuned towers, of the ensemble beside the best model.", metavar="K", least=0, most=10
+    )
+    budget: Budget = options(
+        _no_budget, read=_read_budget, show=_budget_as_typed,
+        time_budget=Option(metavar="TIME", help="Stop after this long: seconds, or 90s, 10m, 1h30m."),
+        max_trials=Option(
+            kind=int, least=1, metavar="N", help="Stop after N trials, those of earlier runs included."
+        ),
+    )  # fmt: skip
+    price: float = option(
+        PRICE, "Stop when no trial promises so many points a minute, and .3 more.", metavar="POINTS", least=0,
+        unit="points a minute", show="{:g}".format,
+    )  # fmt: skip
+    objective: Objective = option(
+        ACCURACY,
+        "Points of accuracy that half the latency, params or memory of a model is worth: latency=1,params=.5; default: "
+        "accuracy alone.",
+        kind=str, metavar="WEIGHTS", typed="accuracy", read=read_objective,
+    )  # fmt: skip
+    method: str | Sequence[str] = option(
+        _ALL, "Comma list of zero_shot, probe (linear, on cached features) and finetune.", metavar="NAMES",
+        read=lambda typed: typed if typed == _ALL else [name.strip() for name in typed.split(",")],
+        show=lambda method: method if isinstance(method, str) else ",".join(method),
+    )  # fmt: skip
+    test_split: bool = option(
+        True,
+        "Draw no test split where DIR gives none: learn from every label.",
+        flags=("--no-test-split",),
+    )
+    test_images: int | None = option(
+        None,
+        "Most images of DIR's test split that trials are measured on; default: as many as there are others, at least "
+        "1,000.",
+        kind=int, metavar="N", least=1,
+    )  # fmt: skip
+    workdir: Path | None = option(
+        None,
+        "Folder of study, report and exported model; the same command with it resumes. Default: vlmsel-NAME in the "
+        "current folder, after DIR's name.",
+        kind=Path,
+    )  # fmt: skip
+    cache_dir: str | Path | None = option(
+        None, "Folder of measurements of candidates; default: inside the work directory, beside what rank kept.",
+        kind=Path,
+    )  # fmt: skip
+    storage: str | None = option(
+        None,
+        "Copy finished trials to an Optuna storage, for dashboards: postgresql://USER@HOST/DATABASE (password in "
+        "~/.pgpass), sqlite:///FILE or journal:///FILE.",
+        kind=str, metavar="URL", show=_storage_as_typed,
+    )  # fmt: skip
+    workers: int | None = option(
+        None, "Run N trials at once, in processes of this machine; GPUs in turn.", kind=int, metavar="N", least=1
+    )
+    ray: str | None = option(
+        None, "Run trials on Ray: local starts it on this machine; auto or ray://HEAD:10001 joins.", kind=str,
+        metavar="ADDRESS",
+    )  # fmt: skip
+    learn: bool = option(True, "Do not add the outcome to your library.", flags=("--no-learn",))
+    thumbnails: bool = option(
+        True, "Put no thumbnails into the report: the images are private.", flags=("--no-images",)
+    )
+    logger: Loggers = option(
+        (), "Comma list of experiment trackers: tensorboard, csv, mlflow, wandb.", kind=str, typed="",
+        flags=("--log",), metavar="NAMES", read=_names, show=_trackers_as_typed,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        """Check what needs no file."""
+        from vlmsel_auto.pipeline.workers import check_workers
+        from vlmsel_auto.reporting.trackers import names_of
+
+        super().__post_init__()
+        check_workers(workers=self.workers, ray=self.ray)
+        names_of(self.logger)
+        _methods(self.method)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the methods of tuning."""
+        return _methods(self.method)
+
+    @cached_property
+    def folder(self) -> Path:
+        """The work directory."""
+        from vlmsel_auto.pipeline.workdir import default_workdir
+
+        return Path(self.workdir) if self.workdir is not None else default_workdir(self.data)
+
+    def command(self, images: str | Path) -> str:
+        """The command line on a task folder; defaults are left out, and so is the password of a storage."""
+        typed = words(replace(self, seed=0, workdir=None))
+        return shlex.join(
+            ["vlmsel-auto", "search", str(images), *typed, "--seed", str(self.seed), "--workdir", str(self.folder)]
+        )
+
+
 def search(
     task_dir: TaskData,
     *,
     candidates: str | Sequence[str] | Path = AUTO,
-    limits: Limits = NO_LIMITS,
+    limits: Limits | None = None,
     offline: bool = False,
-    top_k: int = ACTIVE,
+    top_k: int = 8,
     ensemble: int = 8,
     budget: Budget | float | None = None,
     price: float = PRICE,
     objective: Objective | str = ACCURACY,
-    method: str | Sequence[str] = "all",
+    method: str | Sequence[str] = _ALL,
     shots: int = SHOTS,
     classes: Sequence[str] | None = None,
     unlabelled: bool = False,
@@ -83,7 +211,7 @@ def search(
     logger: Loggers = (),
     thumbnails: bool = True,
     since: float | None = None,
-    sink: Sink = discard,
+    sink: Sink | None = None,
 ) -> SearchResult:
     """Find and fine-tune the best candidate for a folder of images.
 
@@ -94,7 +222,7 @@ def search(
         task_dir: the task folder, see `task.load_task` for its layouts; or a data set in memory, see
             `datasets.write_dataset`, which is written to ``workdir/task``.
         candidates: as for `rank`.
-        limits: as for `rank`; the best model and the ensemble keep to them.
+        limits: as for `rank`; the best model and the ensemble keep to them; None: none.
         offline: as for `rank`.
         top_k: candidates that the plan tunes first; the others are postponed, not lost.
         ensemble: the ensemble beside the best model has at most so many heads and so many tuned towers, 0 to 10; 0
@@ -132,7 +260,7 @@ def search(
             kinds; they get one run for the search and one below it for each trial.
         thumbnails: whether the report shows mistakes and images that are hard to tell.
         since: `time.monotonic` from which wall time counts; None: this call.
-        sink: takes events.
+        sink: takes events; None: nobody does.
 
     Returns:
         The best model, all trials, the ranking and how well it agreed with what came out.
@@ -143,133 +271,20 @@ def search(
             another search owns the work directory, decoded images.
         MissingDependency: the package of a logger is not installed.
     """
-    folder = Path(workdir) if workdir is not None else default_workdir(task_dir)
-    named = METHODS if method == "all" else methods_of([method] if isinstance(method, str) else method)
+    from vlmsel_auto.events import discard
+    from vlmsel_auto.models.limits import NO_LIMITS
+    from vlmsel_auto.process import collections_paused
+    from vlmsel_auto.records import Budget
+
+    with collections_paused():
+        from vlmsel_auto.pipeline.run import run_search  # loads torch
+
     request = SearchRequest(
-        images=Images(
-            source=task_dir, shots=shots, classes=classes, unlabelled=unlabelled, most=images, test_split=test_split,
-            most_test=test_images,
-        ),
-        wanted=Wanted(names=candidates, limits=limits, offline=offline),
-        aim=Aim(
-            objective=read_objective(objective) if isinstance(objective, str) else objective, price=price,
-            methods=tuple(each.name for each in named), ensemble=ensemble, top_k=top_k,
-        ),
-        compute=Compute(device=str(pick_device(device)), workers=workers, ray=ray),
-        places=Places(
-            workdir=folder, library=library, cache_dir=None if cache_dir is None else Path(cache_dir), storage=storage
-        ),
-        budget=budget if isinstance(budget, Budget) else Budget(seconds=budget), seed=seed, learn=learn,
-        thumbnails=thumbnails, loggers=logger,
+        data=task_dir, candidates=candidates, limits=limits or NO_LIMITS, offline=offline, top_k=top_k,
+        ensemble=ensemble, budget=budget if isinstance(budget, Budget) else Budget(seconds=budget), price=price,
+        objective=read_objective(objective) if isinstance(objective, str) else objective, method=method, shots=shots,
+        classes=classes, unlabelled=unlabelled, images=images, test_split=test_split, test_images=test_images,
+        seed=seed, workdir=None if workdir is None else Path(workdir), library=library, cache_dir=cache_dir,
+        device=device, storage=storage, workers=workers, ray=ray, learn=learn, logger=logger, thumbnails=thumbnails,
     )  # fmt: skip
-    return run_search(request, began=time.monotonic() if since is None else since, sink=sink)
-
-
-def run_search(request: SearchRequest, *, began: float, sink: Sink) -> SearchResult:
-    """The search that is asked for; wall time counts from ``began`` (`time.monotonic`). Raises as `search` does."""
-    places, wanted, compute, folder = request.places, request.wanted, request.compute, request.places.workdir
-    known = open_library(places.library)
-    check_usable(folder)
-    images_of = task_in(folder, request.images.source)
-    command = request.command(images_of)
-    if places.storage is not None:
-        from vlmsel_auto.study.storage import open_storage  # loads SQLAlchemy
-
-        open_storage(places.storage)  # refuses one that cannot be used
-    earlier = read_choice(folder, sink=sink)
-    with hub_offline(wanted.offline):
-        listed = choose(
-            wanted.names, limits=wanted.limits, offline=wanted.offline, device=compute.device, sink=sink,
-            earlier=earlier,
-        )  # fmt: skip
-    started_after = time.monotonic() - began
-    task, engine = open_meanwhile(
-        lambda: _read(request, images_of, listed, earlier, sink=sink),
-        workers=compute.workers, ray=compute.ray, device=compute.device,
-    )  # fmt: skip
-    ranked_before = default_cache_dir() / "targets" if places.cache_dir is None else None
-    store = Store((places.cache_dir or folder) / "targets", behind=ranked_before)
-    with engine, hub_offline(wanted.offline), writing(folder), locked(folder / SEARCH_LOCK):
-        settings = _settings(request, task, listed)
-        choice = EarlierChoice(
-            candidates=tuple(one.id for one in listed.candidates),
-            left_out=listed.failures,
-            images=None if task.draw is None else task.draw.files,
-        )
-        begin_in(folder, settings=settings, choice=choice, sink=sink)  # before trackers leave files there
-        with tracked(
-            request.loggers, folder=folder / "logs", about={"task": task.name, "command": command}, sink=sink
-        ) as heard:
-            session = Session(
-                task=task, candidates=listed.candidates, library=known, device=compute.device, store=store, sink=heard,
-                failures=listed.failures, limits=wanted.limits, objective=request.aim.objective,
-                machine=listed.machine, downloads=listed.downloads, seed=request.seed, price=request.aim.price / 100,
-                deadline=_until(request.budget, began=began, labelled=task.is_labelled), engine=engine,
-            )  # fmt: skip
-            run = Run(
-                request=request, session=session, workdir=folder, command=command, settings=settings, began=began,
-                started_after=started_after,
-            )  # fmt: skip
-            ranked = _rank(run)
-            return (finish_with_labels if task.is_labelled else finish_without_labels)(run, ranked)
-
-
-def _read(
-    request: SearchRequest, images_of: Path, listed: Chosen, earlier: EarlierChoice | None, *, sink: Sink
-) -> Task:
-    images, compute, cache_dir = request.images, request.compute, request.places.cache_dir
-    sample = affordable_sample(
-        listed.candidates, machine=listed.machine, device=compute.device,
-        seconds=sample_seconds(request.budget.seconds), earlier=None if earlier is None else earlier.images,
-    )  # fmt: skip
-    options = TaskOptions(
-        shots=images.shots, seed=request.seed, classes=images.classes, unlabelled=images.unlabelled,
-        images=sample if images.most is None else images.most, draw_test=images.test_split, needs_val=True,
-        max_test_images=images.most_test,
-    )  # fmt: skip
-    return load_task(
-        images_of, options, workdir=request.places.workdir, views=views_of(listed.candidates),
-        exclude=() if cache_dir is None else (cache_dir,), sink=sink,
-    )  # fmt: skip
-
-
-def _settings(request: SearchRequest, task: Task, listed: Chosen) -> dict[str, Json]:
-    """What a work directory is bound to: with other settings its trials would be of another search."""
-    return {
-        "task": task.digest,
-        "candidates": digest([[one.id, fingerprint(one)] for one in listed.candidates]),
-        "limits": str(request.wanted.limits),
-        "methods": ",".join(request.aim.methods),
-        "seed": request.seed,
-        "shots": request.images.shots,
-    }
-
-
-def _until(budget: Budget, *, began: float, labelled: bool) -> float | None:
-    """When looking must have ended."""
-    return None if budget.seconds is None else began + seconds_for_screening(budget.seconds, labelled=labelled)
-
-
-def _rank(run: Run) -> Ranked:
-    """The ranking of this run, or of an earlier one, kept where trials will be bound to it."""
-    request, session = run.request, run.session
-    before_screening, earlier = run.seconds, read_ranking(run.workdir, sink=session.sink)
-    ranked = rank_task(
-        session,
-        earlier=earlier,
-        profile_sources=request.learn and request.places.library is None,
-        catches_interrupt=any(method_of(name).trains is not Trains.TOWER for name in request.aim.methods),
-    )
-    if request.budget.seconds is not None and earlier is None:
-        _warn_of_no_screening(ranked, spent=before_screening, seconds=request.budget.seconds, sink=session.sink)
-    if session.task.is_labelled or not ranked.interrupted:  # without any trial, screenings can go on later
-        save_ranking(run.workdir, ranked.ranking)
-    return ranked
-
-
-def _warn_of_no_screening(ranked: Ranked, *, spent: float, seconds: float, sink: Sink) -> None:
-    """Without a screening the ranking says hardly more than published figures do."""
-    if ranked.interrupted or ranked.measurements or not ranked.ranking.not_looked:
-        return
-    text = f"no candidate was screened: the start took {duration(spent)} of {duration(seconds)}; give more time"
-    sink(Notice(text=text, level="warning"))
+    return run_search(request, began=time.monotonic() if since is None else since, sink=sink or discard)

@@ -1,67 +1,136 @@
-"""From a ranking to models where labels are known: trials, joined fits, report."""
+"""From a ranking to models where labels are known: trials, joined fits, the best model and the ensemble, the report."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
 import torch
 
 from vlmsel_auto.engines.in_process import InProcess
-from vlmsel_auto.events import discard
+from vlmsel_auto.errors import VlmselError
+from vlmsel_auto.events import Notice, Sink, discard
+from vlmsel_auto.measuring.contamination import suspicions
 from vlmsel_auto.models import zoo
-from vlmsel_auto.pipeline.affordable import charges_of
-from vlmsel_auto.pipeline.best_so_far import BestSoFar
-from vlmsel_auto.pipeline.conclude import conclude, ended_by
-from vlmsel_auto.pipeline.finish import Delivery, finish
+from vlmsel_auto.pipeline.affordable import charge_together, charges_of, measured_latencies, together
+from vlmsel_auto.pipeline.ensemble import export_ensemble, pool_leaders
+from vlmsel_auto.pipeline.export import LeaderExport, export_best, without_model
+from vlmsel_auto.pipeline.joined import Joined, calibrated, join
 from vlmsel_auto.pipeline.rank import Ranked
 from vlmsel_auto.pipeline.result import SearchResult
-from vlmsel_auto.pipeline.run import Run
+from vlmsel_auto.pipeline.search_report import SearchModels, ended_by, report_search
+from vlmsel_auto.pipeline.session import Run
 from vlmsel_auto.pipeline.time_shares import joining_seconds, left_for_trials
 from vlmsel_auto.planning.policy import POLICY
-from vlmsel_auto.records import Budget, StoppedBy
-from vlmsel_auto.study.study import run_study
+from vlmsel_auto.records import Budget, StoppedBy, TrialResult
+from vlmsel_auto.study.results import over_folds
+from vlmsel_auto.study.study import StudyOutcome, run_study
 from vlmsel_auto.tuning.runner import TrialRunner
 
 
 def finish_with_labels(run: Run, ranked: Ranked) -> SearchResult:
     """Run the study of a search that has a ranking, export what came of it, and write the report."""
-    request, session, engine = run.request, run.session, run.session.engine
-    delivery = Delivery.of(run, ranked)
-    task, ranked_after, latencies, joining = delivery.task, run.seconds, delivery.latencies(), 0.0
-    if task.folds:
-        images, members = len(task.labels), max(1, delivery.size)
-        joining = joining_seconds([*latencies.values()], images=images, members=members)
-    best_so_far = BestSoFar(sink=session.sink, task=task, candidates=delivery.candidates, workdir=run.workdir)
-    sink = session.sink if isinstance(engine, InProcess) else discard
-    charges = charges_of(session.objective, delivery.candidates, machine=session.machine, measured=latencies)
-    runner = TrialRunner(
-        task=task,
-        candidates=delivery.candidates,
-        load=partial(zoo.load, device=session.device, sink=sink),
-        store=session.store,
-        workdir=run.workdir,
-        method_names=request.aim.methods,
-        device=torch.device(session.device),
-        seed=request.seed,
-    )
-    outcome = run_study(
-        runner,
-        ranking=ranked.ranking,
-        budget=Budget(trials=1)
-        if ranked.interrupted
-        else left_for_trials(request.budget, spent=ranked_after, joining=joining),
-        sink=best_so_far,
-        engine=engine,
-        storage=request.places.storage,
-        top_k=request.aim.top_k,
-        charges=charges,
-        members=delivery.size,
-        policy=replace(POLICY, price=session.price),
-    )
+    session, task = run.session, ranked.task
+    ranked_after = run.seconds
+    latencies = measured_latencies(ranked.usable, task, session.store)
+    leader = LeaderExport(sink=session.sink, task=task, candidates=ranked.usable, workdir=run.workdir)
+    outcome = _tuned(run, ranked, latencies, sink=leader)
     stopped = StoppedBy.INTERRUPTED if ranked.interrupted else ended_by(outcome)
-    interrupted = stopped is StoppedBy.INTERRUPTED
-    finished = finish(
-        outcome, delivery, exported=best_so_far.exported, interrupted=interrupted, sink=session.sink
+    joins = stopped is not StoppedBy.INTERRUPTED  # else somebody waits for the end
+    models = deliver(run, ranked, outcome, latencies=latencies, exported=leader.exported, joins=joins)
+    return report_search(run, ranked, models, stopped=stopped, ranked_after=ranked_after)
+
+
+def _tuned(run: Run, ranked: Ranked, latencies: Mapping[str, float], *, sink: Sink) -> StudyOutcome:
+    """The study, within what the budget leaves for it."""
+    request, session, task, joining = run.request, run.session, ranked.task, 0.0
+    if task.folds:
+        images, members = len(task.labels), max(1, request.ensemble)
+        joining = joining_seconds([*latencies.values()], images=images, members=members)
+    budget = left_for_trials(request.budget, spent=run.seconds, joining=joining)
+    told = session.sink if isinstance(session.engine, InProcess) else discard
+    runner = TrialRunner(
+        task=task, candidates=ranked.usable, load=partial(zoo.load, device=session.device, sink=told),
+        store=session.store, workdir=run.workdir, method_names=request.methods, device=torch.device(session.device),
+        seed=request.seed,
     )  # fmt: skip
-    return conclude(run, ranked, finished, stopped=stopped, ranked_after=ranked_after)
+    return run_study(
+        runner, ranking=ranked.ranking, budget=Budget(trials=1) if ranked.interrupted else budget, sink=sink,
+        engine=session.engine, storage=request.storage, top_k=request.top_k, members=request.ensemble,
+        charges=charges_of(session.objective, ranked.usable, machine=session.machine, measured=latencies),
+        policy=replace(POLICY, price=session.price),
+    )  # fmt: skip
+
+
+def deliver(
+    run: Run,
+    ranked: Ranked,
+    outcome: StudyOutcome,
+    *,
+    latencies: Mapping[str, float],
+    exported: TrialResult | None,
+    joins: bool,
+) -> SearchModels:
+    """Join the fits of the chosen towers, and export the best model and the ensemble.
+
+    Args:
+        run: the search.
+        ranked: before the trials.
+        outcome: of the study.
+        latencies: seconds an image, by id, of candidates that were loaded.
+        exported: the trial whose model is in ``workdir/model`` already, see `export.LeaderExport`; None: none.
+        joins: whether there is time to join fits.
+    """
+    session, task, workdir, sink = run.session, ranked.task, run.workdir, run.session.sink
+    by_id = {one.id: one for one in ranked.usable}
+    warnings = _warnings(run, ranked, outcome)
+    results = outcome.results if joins else ()
+    ready: dict[int, Joined] = {}  # the best model is often a member too
+
+    def joined(trial: TrialResult) -> Joined:
+        if trial.number in ready:
+            return ready[trial.number]
+        candidate, load = by_id[trial.spec.candidate], outcome.runner.load
+        return join(trial, results, task=task, candidate=candidate, workdir=workdir, load=load)
+
+    best, chosen = None, None
+    if outcome.best is not None:
+        candidate = by_id[outcome.best.spec.candidate]
+        try:
+            made = ready[outcome.best.number] = joined(outcome.best)
+            chosen = calibrated(made, task=task)
+            best = export_best(
+                chosen, task=task, candidate=candidate, workdir=workdir, sink=sink, warnings=warnings, exported=exported
+            )
+        except VlmselError as error:
+            sink(Notice(text=f"the best model was not exported: {error}", level="error"))
+            best = without_model(over_folds(outcome.best, outcome.results), candidate=candidate)
+    pooled = pool_leaders(
+        outcome.members, size=run.request.ensemble, fits=together(session.limits, ranked.usable, latencies),
+        charge=charge_together(session.objective, ranked.usable, latencies), results=outcome.results, task=task,
+        workdir=workdir, sink=sink,
+    )  # fmt: skip
+    ensemble = export_ensemble(
+        pooled, joined=joined, task=task, candidates=ranked.usable, workdir=workdir, sink=sink, warnings=warnings
+    )
+    return SearchModels(
+        best=best,
+        ensemble=ensemble,
+        chosen=None if chosen is None else replace(chosen, checkpoint=replace(chosen.checkpoint, visual=None)),
+        trials=outcome.results,
+        trials_seconds=outcome.seconds,
+        members=outcome.members,
+        notes=tuple(warnings.values()),
+        latencies=latencies,
+    )
+
+
+def _warnings(run: Run, ranked: Ranked, outcome: StudyOutcome) -> dict[str, str]:
+    """What the user must know of leading candidates, told at once, for report and cards."""
+    leading = {each.spec.candidate for each in (*outcome.members, outcome.best) if each is not None}
+    chosen = [one for one in ranked.usable if one.id in leading]
+    found = suspicions(chosen, task=ranked.task, store=run.session.store)
+    for text in found.values():
+        run.session.sink(Notice(text=text, level="warning"))
+    return found

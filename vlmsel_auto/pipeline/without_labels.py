@@ -25,13 +25,12 @@ from vlmsel_auto.models.card import Provenance, ensemble_card
 from vlmsel_auto.models.ensembles import write_ensemble
 from vlmsel_auto.models.exporting import Classifier, export
 from vlmsel_auto.models.facts import facts_of, known_sum
-from vlmsel_auto.pipeline.affordable import charges_of, together
-from vlmsel_auto.pipeline.conclude import conclude
+from vlmsel_auto.pipeline.affordable import charges_of, measured_latencies, together
 from vlmsel_auto.pipeline.each_candidate import attempt
-from vlmsel_auto.pipeline.finish import Delivery, Finished
 from vlmsel_auto.pipeline.rank import Ranked
 from vlmsel_auto.pipeline.result import SearchResult
-from vlmsel_auto.pipeline.run import Run
+from vlmsel_auto.pipeline.search_report import SearchModels, report_search
+from vlmsel_auto.pipeline.session import Run
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.ranking.evidence.consensus import likeness
 from vlmsel_auto.ranking.evidence.zeroshot import CLARITY
@@ -187,9 +186,8 @@ def finish_without_labels(run: Run, ranked: Ranked) -> SearchResult:
     With costs in the objective the first model is the one whose predicted score, at a typical task's spread of
     accuracies, leaves most; no ensemble is made, since nothing says that it would be worth its cost.
     """
-    session, ranking, delivery = run.session, ranked.ranking, Delivery.of(run, ranked)
-    task, usable, latencies = delivery.task, delivery.candidates, delivery.latencies()
-    ranked_after = run.seconds
+    session, ranking, task, usable = run.session, ranked.ranking, ranked.task, ranked.usable
+    ranked_after, latencies = run.seconds, measured_latencies(usable, task, session.store)
     stopped = StoppedBy.INTERRUPTED if ranked.interrupted else StoppedBy.NO_LABELS
     session.sink(Notice(text=UNCHECKED, level="warning"))
     seen = ranked.measurements or _first_that_loads(
@@ -198,11 +196,11 @@ def finish_without_labels(run: Run, ranked: Ranked) -> SearchResult:
     shares = shares_of_leaders(
         by_worth(ranking, charges_of(session.objective, usable, machine=None, measured=latencies)),
         seen,
-        size=1 if session.objective else max(1, delivery.size),
-        fits=together(delivery.limits, usable, latencies),
+        size=1 if session.objective else max(1, run.request.ensemble),
+        fits=together(session.limits, usable, latencies),
     )
     best, mean = export_zero_shot(
         shares, seen, task=task, candidates=usable, workdir=run.workdir, sink=session.sink
     )  # fmt: skip
-    finished = Finished(best=best, ensemble=mean, notes=[UNCHECKED], latencies=latencies)
-    return conclude(run, ranked, finished, stopped=stopped, ranked_after=ranked_after)
+    models = SearchModels(best=best, ensemble=mean, notes=[UNCHECKED], latencies=latencies)
+    return report_search(run, ranked, models, stopped=stopped, ranked_after=ranked_after)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.events import Notice, ReportWritten, Sink
 from vlmsel_auto.library.places import default_library, remember
 from vlmsel_auto.measuring.search_cells import RUN_SOURCES, cells_of_search
-from vlmsel_auto.pipeline.finish import Finished
+from vlmsel_auto.pipeline.joined import Joined
 from vlmsel_auto.pipeline.label_issues import find_label_issues
 from vlmsel_auto.pipeline.mistakes import find_mistakes
 from vlmsel_auto.pipeline.rank import Ranked
 from vlmsel_auto.pipeline.result import SearchResult
-from vlmsel_auto.pipeline.run import Run
+from vlmsel_auto.pipeline.session import Run
 from vlmsel_auto.ranking.measurement import Measurement
-from vlmsel_auto.records import Candidate, StoppedBy, Task, TrialResult, TrialState
+from vlmsel_auto.records import BestModel, Candidate, EnsembleModel, StoppedBy, Task, TrialResult, TrialState
 from vlmsel_auto.reporting import html_page
 from vlmsel_auto.reporting.evaluation import evaluate
 from vlmsel_auto.reporting.report import (
@@ -32,29 +33,44 @@ from vlmsel_auto.reporting.sentences import choice_notes
 from vlmsel_auto.study.study import StudyOutcome
 
 
-def conclude(run: Run, ranked: Ranked, finished: Finished, *, stopped: StoppedBy, ranked_after: float) -> SearchResult:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SearchModels:
+    """The models of a search, and the trials behind them."""
+
+    best: BestModel | None
+    ensemble: EnsembleModel | None
+    chosen: Joined | None = None  # the best model, without its tower
+    trials: tuple[TrialResult, ...] = ()  # of all runs, by number
+    trials_seconds: float = 0.0  # wall time of this run's
+    members: tuple[TrialResult, ...] = ()  # the best trial of each leading candidate, best first
+    notes: Sequence[str]  # what users of the models must know
+    latencies: Mapping[str, float]  # candidate -> seconds an image
+
+
+def report_search(
+    run: Run, ranked: Ranked, models: SearchModels, *, stopped: StoppedBy, ranked_after: float
+) -> SearchResult:
     """Learn from a search that was not interrupted, and write the report to ``workdir/report``.
 
     Args:
         run: the search.
         ranked: the ranking before the trials.
-        finished: the models.
+        models: the models.
         stopped: what ended the trials.
         ranked_after: seconds until the ranking was there.
     """
     request, session, ranking, task = run.request, run.session, ranked.ranking, ranked.task
-    best, trials, candidates = finished.best, finished.trials, session.candidates
-    usable = [one for one in candidates if one.id not in ranking.failures]
-    notes = [*finished.notes, *task.notes, *ranking.notes]
+    best, trials, candidates = models.best, models.trials, session.candidates
+    notes = [*models.notes, *task.notes, *ranking.notes]
     if request.learn and trials and best is not None and stopped is not StoppedBy.INTERRUPTED:
-        notes.append(learn_from(task, usable, ranked.measurements, trials, seed=request.seed, sink=session.sink))
+        notes.append(learn_from(task, ranked.usable, ranked.measurements, trials, seed=request.seed, sink=session.sink))
     seconds = run.seconds
     mistakes = find_mistakes(
-        finished.chosen, task=task, candidates=usable, images=request.thumbnails, sink=session.sink
+        models.chosen, task=task, candidates=ranked.usable, images=request.thumbnails, sink=session.sink
     )  # fmt: skip
     label_issues = find_label_issues(
-        finished.members, results=trials, task=task, candidates=usable, workdir=run.workdir, images=request.thumbnails,
-        sink=session.sink,
+        models.members, results=trials, task=task, candidates=ranked.usable, workdir=run.workdir,
+        images=request.thumbnails, sink=session.sink,
     )  # fmt: skip
     evaluation = evaluate(ranking, trials, chosen=None if best is None else best.trial, seed=request.seed)
     notes += choice_notes(best, trials, images=len(task.val), objective=session.objective)
@@ -62,11 +78,11 @@ def conclude(run: Run, ranked: Ranked, finished: Finished, *, stopped: StoppedBy
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=run.command,
         task=TaskSummary.of(task),
-        candidates=tuple(CandidateSummary.of(one, latency=finished.latencies.get(one.id)) for one in candidates),
+        candidates=tuple(CandidateSummary.of(one, latency=models.latencies.get(one.id)) for one in candidates),
         ranking=ranking,
         trials=trials,
         best=best,
-        ensemble=finished.ensemble,
+        ensemble=models.ensemble,
         mistakes=mistakes,
         label_issues=label_issues,
         agreement=evaluation.agreement,
@@ -75,7 +91,7 @@ def conclude(run: Run, ranked: Ranked, finished: Finished, *, stopped: StoppedBy
         budget=request.budget,
         objective=session.objective,
         seconds=seconds,
-        stage_seconds=_stage_seconds(run, finished, ranked_after=ranked_after, seconds=seconds),
+        stage_seconds=_stage_seconds(run, models, ranked_after=ranked_after, seconds=seconds),
         stopped_by=stopped,
         bad_files=(*task.bad_files, *task.pixels.found_bad),
         notes=tuple(notes),
@@ -90,20 +106,20 @@ def conclude(run: Run, ranked: Ranked, finished: Finished, *, stopped: StoppedBy
     return SearchResult.of(report, workdir=run.workdir, seconds=run.seconds)
 
 
-def _stage_seconds(run: Run, finished: Finished, *, ranked_after: float, seconds: float) -> dict[str, float]:
+def _stage_seconds(run: Run, models: SearchModels, *, ranked_after: float, seconds: float) -> dict[str, float]:
     """Seconds of each stage of a run, in their order."""
-    trials = {TRIALS_STAGE: finished.trials_seconds} if run.session.task.is_labelled else {}
+    trials = {TRIALS_STAGE: models.trials_seconds} if run.session.task.is_labelled else {}
     return {
         START_STAGE: run.started_after,
         RANKING_STAGE: ranked_after - run.started_after,
         **trials,
-        "export": max(0.0, seconds - ranked_after - finished.trials_seconds),
+        "export": max(0.0, seconds - ranked_after - models.trials_seconds),
     }
 
 
 def _settings(run: Run) -> dict[str, str]:
     """What the report says of how the search was made."""
-    plan = {"top_k": run.request.aim.top_k} if run.session.task.is_labelled else {}
+    plan = {"top_k": run.request.top_k} if run.session.task.is_labelled else {}
     return {name: str(value) for name, value in {**run.settings, **plan, "device": run.session.device}.items()}
 
 
