@@ -14,7 +14,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -142,11 +142,16 @@ def find(file: HubFile, *, stop: threading.Event | None = None) -> RemoteFile | 
     with _explained(file):
         asked = (_ask(replace(file, names=(name,)), stop=stop or threading.Event()) for name in file.names)
         found = next((each for each in asked if each is not None), None)
-    if found is None and not file.optional:
+    if found is not None:
+        return found
+    if not file.optional:
         raise TrialUnavailable(
             f"The hub repository lacks every file of {list(file.names)!r}, but got {file.repository!r} on {endpoint()}"
         )
-    return found
+    for name in file.names:
+        with suppress(Exception):  # it notes in the cache that there is none: transformers, offline, asks for that
+            hf_hub_download(file.repository, name, repo_type=file.kind)
+    return None
 
 
 def download(file: RemoteFile, *, arrived: Callable[[int], None], stop: threading.Event) -> None:
