@@ -55,7 +55,7 @@ from vlmsel_auto.cache import default_cache_dir
 from vlmsel_auto.library.places import default_library
 from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.planning.labelling import next_to_cover
-from vlmsel_auto.ranking.label_belief import Belief, believe, prior_weights
+from vlmsel_auto.ranking.label_belief import Belief, believe, prior_weights, strength_chances
 from vlmsel_auto.records import UNLABELLED, FloatArray, IntArray
 from vlmsel_auto.tasks.digits import write_digits
 
@@ -140,7 +140,7 @@ def _heads(one: Heap, way: _Way) -> list[float]:
             if way == "chance":
                 place = int(shuffled[done])
             else:
-                now = believe(votes, prior=one.prior, labels=labels)
+                now = believe(votes, prior=one.prior, labels=labels, chances=one.chances)
                 covered = way == "cover"
                 place = (
                     next_to_cover(x, classes=now.classes, labels=labels, asked=none)
@@ -177,7 +177,7 @@ def ask(one: Heap, asked: Asked, *, seed: int = 0) -> Iterator[Belief]:
     order = np.random.default_rng(seed).permutation(len(one.labels))
     labels = np.full(len(one.labels), UNLABELLED)
     for next_one in order:
-        now = believe(one.votes, prior=one.prior, labels=labels)
+        now = believe(one.votes, prior=one.prior, labels=labels, chances=one.chances)
         yield now
         place = next_one if asked == "chance" else _most(now, labels, doubt=asked == "doubt")
         labels[place] = one.labels[place]
@@ -329,7 +329,7 @@ def seconds_table() -> list[dict[str, object]]:
         taken = []
         for _ in range(3):
             began = time.perf_counter()
-            believe(votes, prior=prior, labels=labels)
+            believe(votes, prior=prior, labels=labels, chances=strength_chances(votes, np.eye(20)))
             taken.append(time.perf_counter() - began)
         rows.append({"classes": classes, "seconds": round(min(taken), 3)})
         print_row(classes, f"{min(taken):.3f}")

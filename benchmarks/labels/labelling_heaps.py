@@ -19,15 +19,15 @@ from benchmarks.labels.without_labels import measurement, others
 from vlmsel_auto.cache import Store
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.models import zoo
-from vlmsel_auto.models.embedding import embed
+from vlmsel_auto.models.embedding import Embeddings, embed
 from vlmsel_auto.pipeline.label_session import votes_of
 from vlmsel_auto.ranking.agreement import ndcg
 from vlmsel_auto.ranking.evidence.consensus import likeness
-from vlmsel_auto.ranking.label_belief import Belief, Weights, prior_weights
+from vlmsel_auto.ranking.label_belief import Belief, Weights, prior_weights, strength_chances
 from vlmsel_auto.ranking.ranking import rank_candidates
 from vlmsel_auto.ranking.scaling import unit_rows
 from vlmsel_auto.ranks import error_correlation
-from vlmsel_auto.records import Candidate, FloatArray, IntArray
+from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task
 from vlmsel_auto.tasks.task import load_task
 
 Try = tuple[FloatArray, FloatArray]  # expected and true loss after 0, 1, ... labels
@@ -169,6 +169,8 @@ class Heap:
     votes: FloatArray  # (M, n, K)
     labels: IntArray  # (n,)
     prior: Weights
+    alike: FloatArray  # (M, M) likeness of the candidates
+    chances: FloatArray  # (S,) of the strengths of the votes
     ranked: FloatArray  # (M,) scores without labels
     features: FloatArray  # (n, D) of the candidate that ranks first, unit length
 
@@ -183,16 +185,25 @@ class Heap:
         return np.asarray(accuracy.max() - accuracy[list(named)], dtype=np.float64)
 
 
-def heap(path: Path, library: Library, candidates: Sequence[Candidate], *, cache: Path) -> Heap:
-    """Embed a task, or find it in ``cache``, and rank without labels and without the task in the library."""
+def heap(
+    path: Path, library: Library, candidates: Sequence[Candidate], *, cache: Path, misnamed: Path | None = None
+) -> Heap:
+    """Embed a task, or find it in ``cache``, and rank without labels and without the task in the library.
+
+    With ``misnamed`` the classes have the names of the first classes of that task.
+    """
     task, store = load_task(path, workdir=cache), Store(cache / "targets")
+
+    def seen(one: Candidate, by: Task) -> Embeddings:
+        rows = np.sort(np.random.default_rng(1).permutation(by.test)[:HEAP])
+        return embed(one, by, rows, load=partial(zoo.load, one), store=store)
+
+    measured = [measurement(one, seen(one, task), library=library, task=task.name) for one in candidates]
+    if misnamed is not None:
+        other = load_task(misnamed, workdir=cache)
+        texts = [seen(one, other).text[: task.n_classes].astype(np.float64) for one in candidates]
+        measured = [replace(one, text_features=text) for one, text in zip(measured, texts, strict=True)]
     rows = np.sort(np.random.default_rng(1).permutation(task.test)[:HEAP])
-    measured = [
-        measurement(
-            one, embed(one, task, rows, load=partial(zoo.load, one), store=store), library=library, task=task.name
-        )
-        for one in candidates
-    ]
     ranking = rank_candidates(
         task=task.name,
         targets=measured,
@@ -203,11 +214,14 @@ def heap(path: Path, library: Library, candidates: Sequence[Candidate], *, cache
     lines = {line.candidate: line for line in ranking.ranked}
     ranked = np.array([lines[one.id].score for one in candidates])
     votes = votes_of(measured)
+    alike = likeness(list(votes))
     return Heap(
         name=task.name,
         votes=votes,
         labels=task.labels[rows],
-        prior=prior_weights(np.array([lines[one.id].p_best for one in candidates]), likeness(list(votes))),
+        prior=prior_weights(np.array([lines[one.id].p_best for one in candidates]), alike),
+        alike=alike,
+        chances=strength_chances(votes, alike),
         ranked=ranked,
         features=unit_rows(measured[int(ranked.argmax())].features),
     )

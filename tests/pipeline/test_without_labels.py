@@ -20,8 +20,9 @@ from vlmsel_auto.pipeline.without_labels import by_worth, shares_of_leaders, zer
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.records import Interval, RankedCandidate, Ranking
 from vlmsel_auto.reporting import panel
-from vlmsel_auto.reporting.report import UNCHECKED
+from vlmsel_auto.reporting.report import UNCHECKED, UNKNOWN
 from vlmsel_auto.reporting.report import load as load_report
+from vlmsel_auto.reporting.sentences import expected_text
 from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 NAMES = ("RN-Mi-64.all-m", "ViT-Mi-8-64.all-s", "ConvNeXt-Mi-64.synth-m", "EffNet-Mi-64.all-m")
@@ -88,7 +89,12 @@ def test_the_report_says_that_no_label_checked_it(found):
     assert 'aria-label="Time by stage"' in page
     assert UNCHECKED in (result.best.model_dir / "README.md").read_text()
     lines = [text.plain for _, text in panel._best_facts(report)]
-    assert "no label checked it" in lines[0]
+    assert lines[0] == UNKNOWN  # three classes, three candidates: nobody can tell
+    assert "no label checked it" in lines[1]
+    expected = report.best.expected
+    assert 0 <= expected.interval.low <= expected.value <= expected.interval.high <= 1
+    assert lines[2] == expected_text(expected)
+    assert all(expected_text(expected) in text for text in (page, (result.best.model_dir / "README.md").read_text()))
     assert "--classes circle,square,triangle" in report.command
     assert report.seed == 3
 

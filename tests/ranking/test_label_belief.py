@@ -3,10 +3,17 @@
 import numpy as np
 import pytest
 from scipy import optimize, special, stats
+from sklearn.metrics import cohen_kappa_score
 
 from vlmsel_auto.ranking import label_belief
 from vlmsel_auto.ranking.evidence.consensus import likeness
-from vlmsel_auto.ranking.label_belief import Weights, believe, prior_weights
+from vlmsel_auto.ranking.label_belief import (
+    Weights,
+    believe,
+    prior_weights,
+    strength_chances,
+    strength_signs,
+)
 from vlmsel_auto.records import UNLABELLED
 
 
@@ -193,3 +200,94 @@ def test_labels_that_cannot_be(labels):
     votes, _ = world(0)
     with pytest.raises(ValueError, match="labels must be 200 classes below 4"):
         believe(votes, prior=flat(votes), labels=labels)
+
+
+def certain(strength):
+    return np.array([float(each == strength) for each in label_belief.STRENGTHS])
+
+
+def test_votes_as_strong_as_usual_are_one_component_of_the_mixture():
+    votes, truth = world(8)
+    labels = some(truth, np.arange(10))
+    plain = believe(votes, prior=flat(votes), labels=labels)
+    with np.errstate(divide="ignore"):
+        mixed = believe(votes, prior=flat(votes), labels=labels, chances=certain(1.0))
+    for name in ("classes", "accuracy", "covariance", "p_best", "loss", "information", "interval"):
+        np.testing.assert_allclose(getattr(mixed, name), getattr(plain, name), atol=1e-12)
+
+
+def test_the_evidence_of_a_strength_is_the_integral_over_the_weight():
+    votes, truth = world(9, skills=(1.0,), n=40)
+    labels, centred = some(truth, np.arange(0, 40, 2)), votes - votes.mean(axis=2, keepdims=True)
+    known = labels != UNLABELLED
+
+    def evidence(mean):
+        prior = Weights(mean=np.array([mean]), sd=np.array([0.3]))
+        nothing = np.zeros(40, dtype=bool)
+        return label_belief._component(centred, prior=prior, labels=labels, known=known, coming=nothing).evidence
+
+    def integral(mean):
+        grid = np.linspace(-2, 6, 4_001)
+        logs = special.log_softmax(grid[:, None, None] * centred[0][known], axis=2)
+        said = logs[:, np.arange(known.sum()), truth[known]].sum(axis=1)
+        return special.logsumexp(said + stats.norm.logpdf(grid, mean, 0.3)) + np.log(grid[1] - grid[0])
+
+    assert evidence(2.0) - evidence(0.0) == pytest.approx(integral(2.0) - integral(0.0), abs=0.02)
+
+
+def test_ten_labels_correct_candidates_that_are_wrong_together():
+    """All see the same wrong class most clearly, so they agree; half a dozen labels show that."""
+    votes, truth = world(10)
+    wrong = np.roll(votes, 1, axis=2)
+    labels = some(truth, np.arange(10))
+    chances = np.full(len(label_belief.STRENGTHS), 1 / len(label_belief.STRENGTHS))
+    plain = believe(wrong, prior=flat(wrong), labels=labels)
+    mixed = believe(wrong, prior=flat(wrong), labels=labels, chances=chances)
+    true = (wrong.argmax(axis=2) == truth).mean(axis=1)
+    assert abs(mixed.accuracy - true).mean() < 0.7 * abs(plain.accuracy - true).mean()
+    assert mixed.p_weak > 0.9
+
+
+def test_intervals_are_quantiles_of_the_mixture():
+    votes, _ = world(11)
+    chances = np.array([0.3, 0.1, 0.2, 0.2, 0.2])
+    now = believe(votes, prior=flat(votes), labels=none(200), chances=chances)
+    rng, drawn = np.random.default_rng(0), []
+    for strength, share in zip(label_belief.STRENGTHS, chances, strict=True):
+        one = believe(votes, prior=Weights(mean=strength * flat(votes).mean, sd=flat(votes).sd), labels=none(200))
+        sd = np.sqrt(label_belief._UNSAID * np.diag(one.covariance))
+        drawn.append(rng.normal(one.accuracy, sd, size=(int(100_000 * share), 5)))
+    expected = np.quantile(np.concatenate(drawn), [0.05, 0.95], axis=0)
+    np.testing.assert_allclose(now.interval, np.clip(expected, 0, 1), atol=0.01)
+
+
+def test_an_answer_is_expected_to_leave_the_chances_where_they_are():
+    """A martingale: what nobody's answer moves in the mean is no information."""
+    votes, _ = world(12)
+    chances = np.full(len(label_belief.STRENGTHS), 1 / len(label_belief.STRENGTHS))
+    before = believe(votes, prior=flat(votes), labels=none(200), chances=chances)
+    after = np.zeros(5)
+    for answer in range(4):
+        labels = none(200)
+        labels[0] = answer
+        after += before.classes[0, answer] * believe(votes, prior=flat(votes), labels=labels, chances=chances).p_best
+    np.testing.assert_allclose(after, before.p_best, atol=0.02)
+
+
+def test_agreement_is_cohens_kappa_of_those_that_are_no_copies():
+    votes, _ = world(13)
+    named = votes.argmax(axis=2)
+    pairs = [cohen_kappa_score(named[a], named[b]) for a in range(5) for b in range(a)]
+    signs = strength_signs(votes, np.eye(5))
+    assert signs[0] == pytest.approx(np.log(np.mean(pairs)))
+    copied = strength_signs(np.concatenate([votes, votes]), np.kron(np.ones((2, 2)), np.eye(5)))
+    assert copied[0] == pytest.approx(signs[0])
+
+
+def test_votes_for_other_images_are_held_for_weaker():
+    votes, _ = world(14, skills=(3.0, 3.0, 3.0, 3.0, 3.0))
+    rng = np.random.default_rng(0)
+    apart = np.stack([each[rng.permutation(200)] for each in votes])
+    strong, weak = (strength_chances(each, np.eye(5)) for each in (votes, apart))
+    assert strong.sum() == pytest.approx(1.0)
+    assert strong @ np.array(label_belief.STRENGTHS) > weak @ np.array(label_belief.STRENGTHS)

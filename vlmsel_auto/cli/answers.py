@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.recordjson import encode
 from vlmsel_auto.records import BadFile, BestModel, EnsembleModel, Ranking, StoppedBy, TrialResult
 from vlmsel_auto.reporting.formatting import clean, plural
-from vlmsel_auto.reporting.sentences import gain_text, points_text
+from vlmsel_auto.reporting.sentences import expected_text, gain_text, points_text
 from vlmsel_auto.reporting.table import Column, ranking_columns, table
 from vlmsel_auto.units import percent
 
@@ -194,7 +195,7 @@ def label_json(found: LabelResult) -> Json:
         "to_label": [_fields(one, "path", "suggested", "probability", "why") for one in found.to_label],
         "labels": scores.known,
         "p_best": dict(scores.p_best),
-        "accuracy": dict(scores.accuracy),
+        "accuracy": {name: asdict(each) for name, each in scores.accuracy.items()},
         "loss": dict(scores.loss),
         "file": str(found.path),
     }
@@ -208,7 +209,7 @@ def print_labelling(found: LabelResult, *, top: int = 5) -> None:
         [
             Column("candidate", leaders, folds=True),
             Column("P(best)", [percent(scores.p_best[name]) for name in leaders], right=True),
-            Column("accuracy", [percent(scores.accuracy[name]) for name in leaders], right=True),
+            Column("accuracy", [expected_text(scores.accuracy[name]) for name in leaders], folds=True),
             Column("may cost", [points_text(scores.loss[name]) for name in leaders], right=True),
         ],
         notes=[f"zero-shot, by {plural(scores.known, 'label')}; {gain_text(scores.loss[leaders[0]])}"],

@@ -6,21 +6,23 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlmsel_auto.errors import CandidateError, TaskError
 from vlmsel_auto.planning.labelling import next_to_cover
 from vlmsel_auto.ranking.evidence.consensus import likeness
 from vlmsel_auto.ranking.evidence.zeroshot import CLARITY
-from vlmsel_auto.ranking.label_belief import Weights, believe, prior_weights
+from vlmsel_auto.ranking.label_belief import Belief, Weights, believe, prior_weights, strength_chances
 from vlmsel_auto.ranking.measurement import Measurement
 from vlmsel_auto.ranking.scaling import unit_rows
-from vlmsel_auto.records import UNLABELLED, FloatArray, IntArray, Ranking, Task
+from vlmsel_auto.records import UNLABELLED, ExpectedAccuracy, FloatArray, IntArray, Interval, Ranking, Task
 from vlmsel_auto.tasks.label_writing import LabelFile
 
 Purpose = Literal["ranking", "tuning"]
+_DOUBTED: Final = 0.3  # probability of weak votes from which on images are asked for by chance; our own choice
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +41,7 @@ class LabelScores:
 
     known: int  # labels that were used
     p_best: Mapping[str, float]
-    accuracy: Mapping[str, float]  # expected on the images that were screened
+    accuracy: Mapping[str, ExpectedAccuracy]  # on the images that were screened
     loss: Mapping[str, float]  # accuracy that taking it now is expected to cost; of the first: what labels can gain
 
 
@@ -53,6 +55,42 @@ def votes_of(measured: Sequence[Measurement]) -> FloatArray:
     if len(shown) < len(measured):
         raise ValueError(f"votes need embeddings of all, but got those of {len(shown)} of {len(measured)} candidates")
     return np.stack([CLARITY * one.cosine / one.spread for one in shown])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Votes:
+    """What candidates say of the images, and how much that counts before any label."""
+
+    said: FloatArray  # (M, n, K) log-probabilities
+    prior: Weights
+    strengths: FloatArray  # (S,) chances of the votes' strengths
+
+    @staticmethod
+    def of(ranking: Ranking, measured: Sequence[Measurement]) -> Votes:
+        """Of candidates that were embedded and ranked.
+
+        Raises:
+            ValueError: one was not embedded.
+        """
+        said = votes_of(measured)
+        alike = likeness(list(said))
+        chances = {line.candidate: line.p_best for line in ranking.ranked}
+        p_best = np.array([chances.get(one.candidate, 0.0) for one in measured])
+        return Votes(said=said, prior=prior_weights(p_best, alike), strengths=strength_chances(said, alike))
+
+    def believe(self, labels: IntArray, *, asked: NDArray[np.bool_] | None = None) -> Belief:
+        """As `label_belief.believe`."""
+        return believe(self.said, prior=self.prior, labels=labels, asked=asked, chances=self.strengths)
+
+
+def expected_accuracy(belief: Belief, place: int) -> ExpectedAccuracy:
+    """Of one candidate."""
+    low, high = belief.interval[:, place]
+    return ExpectedAccuracy(
+        value=float(belief.accuracy[place]),
+        interval=Interval(low=float(low), high=float(high), level=0.9),
+        chance=1.0 / belief.classes.shape[1],
+    )
 
 
 class LabelSession:
@@ -85,10 +123,8 @@ class LabelSession:
         self._given: list[tuple[str, str | None]] = []  # path and what it was before, for undo
         self._skipped: set[str] = set()
         self._place = {path: place for place, path in enumerate(task.paths)}
-        self._votes = votes_of(seen)
-        chances = {line.candidate: line.p_best for line in ranking.ranked}
-        p_best = np.array([chances.get(name, 0.0) for name in self.names])
-        self._prior: Weights = prior_weights(p_best, likeness(list(self._votes)))
+        self._votes = Votes.of(ranking, seen)
+        self._chance = np.random.default_rng(0).random(len(task.paths))  # an order of all images
         first = min(range(len(seen)), key=lambda m: ranking.order.index(self.names[m]))
         self._features = unit_rows(seen[first].features)
 
@@ -155,11 +191,14 @@ class LabelSession:
         skipped = asked.copy()
         found: list[ToLabel] = []
         while len(found) < count and not (asked | (labels != UNLABELLED)).all():
-            now = believe(self._votes, prior=self._prior, labels=labels, asked=asked & ~skipped)
+            now = self._votes.believe(labels, asked=asked & ~skipped)
             if self.purpose == "tuning":
                 place = next_to_cover(self._features, classes=now.classes, labels=labels, asked=asked)
             else:
-                place = int(np.where(asked | (labels != UNLABELLED), -1.0, now.information).argmax())
+                unasked = ~(asked | (labels != UNLABELLED))
+                by_chance = now.p_weak > _DOUBTED
+                value = self._chance if by_chance else now.information
+                place = int(np.where(unasked, value, -1.0).argmax())
             asked[place] = True
             likely = int(now.classes[place].argmax())
             found.append(
@@ -175,12 +214,12 @@ class LabelSession:
     def scores(self) -> LabelScores:
         """Who is best by the labels so far."""
         labels = self._numbers()
-        now = believe(self._votes, prior=self._prior, labels=labels)
+        now = self._votes.believe(labels)
         order = sorted(range(len(self.names)), key=lambda m: (now.loss[m], -now.p_best[m], self.names[m]))
         return LabelScores(
             known=int((labels != UNLABELLED).sum()),
             p_best={self.names[m]: float(now.p_best[m]) for m in order},
-            accuracy={self.names[m]: float(now.accuracy[m]) for m in order},
+            accuracy={self.names[m]: expected_accuracy(now, m) for m in order},
             loss={self.names[m]: float(now.loss[m]) for m in order},
         )
 
@@ -191,6 +230,6 @@ class LabelSession:
     def _why(self, place: int, likely: int) -> str:
         if self.purpose == "tuning":
             return f"typical of the images that seem to be {self.task.classes[likely]}"
-        said = Counter(self._votes[:, place].argmax(axis=1).tolist()).most_common(3)
+        said = Counter(self._votes.said[:, place].argmax(axis=1).tolist()).most_common(3)
         text = "candidates say " + ", ".join(f"{self.task.classes[k]} ({count})" for k, count in said)
         return text if said[0][0] == likely else f"{text}; weighted by trust: {self.task.classes[likely]}"

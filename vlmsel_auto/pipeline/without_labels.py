@@ -27,16 +27,28 @@ from vlmsel_auto.models.exporting import Classifier, export
 from vlmsel_auto.models.facts import facts_of, known_sum
 from vlmsel_auto.pipeline.affordable import charges_of, measured_latencies, together
 from vlmsel_auto.pipeline.each_candidate import attempt
+from vlmsel_auto.pipeline.label_session import Votes, expected_accuracy
 from vlmsel_auto.pipeline.rank import Ranked
 from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.pipeline.search_report import SearchModels, report_search
 from vlmsel_auto.pipeline.session import Run
 from vlmsel_auto.planning.policy import POLICY
-from vlmsel_auto.ranking.evidence.consensus import likeness
+from vlmsel_auto.ranking.evidence.consensus import LEAST_VOTERS, likeness
 from vlmsel_auto.ranking.evidence.zeroshot import CLARITY
 from vlmsel_auto.ranking.measurement import Measurement
-from vlmsel_auto.records import BestModel, Candidate, EnsembleModel, RankedCandidate, Ranking, StoppedBy, Task
+from vlmsel_auto.records import (
+    UNLABELLED,
+    BestModel,
+    Candidate,
+    EnsembleModel,
+    ExpectedAccuracy,
+    RankedCandidate,
+    Ranking,
+    StoppedBy,
+    Task,
+)
 from vlmsel_auto.reporting.report import UNCHECKED
+from vlmsel_auto.reporting.sentences import expected_text
 from vlmsel_auto.tuning.methods import ZERO_SHOT
 
 _FLOOR_SHARE: Final = 0.02  # is added to P(best): the pool should not be one model; our own choice
@@ -99,6 +111,7 @@ def export_zero_shot(
     candidates: Sequence[Candidate],
     workdir: Path,
     sink: Sink,
+    expected: ExpectedAccuracy | None = None,
 ) -> tuple[BestModel | None, EnsembleModel | None]:
     """Write the first of the shares to ``workdir/model``, and all of them, where they are several, to ``/ensemble``.
 
@@ -107,7 +120,8 @@ def export_zero_shot(
     if not shares:
         return None, None
     by_id, seen = {one.id: one for one in candidates}, {one.candidate: one for one in measured}
-    known = Provenance(task=task.name, digest=task.digest, method=ZERO_SHOT.label, warning=UNCHECKED)
+    warning = UNCHECKED if expected is None else f"{UNCHECKED}. Of the first model: {expected_text(expected)}"
+    known = Provenance(task=task.name, digest=task.digest, method=ZERO_SHOT.label, warning=warning)
 
     def write(share: Share, folder: Path) -> Path:
         head = zero_shot_classifier(seen[share.candidate], task=task)
@@ -136,6 +150,7 @@ def export_zero_shot(
         trial=None,
         model_dir=directory,
         params=first.params,
+        expected=expected,
     )
     return best, mean
 
@@ -180,6 +195,16 @@ def _first_that_loads(
     return []
 
 
+def _expected(shares: Sequence[Share], ranking: Ranking, measured: Sequence[Measurement]) -> ExpectedAccuracy | None:
+    """What candidates' votes say of the first of the shares; None where there are too few of them to disagree."""
+    seen = [one for one in measured if one.embedded() is not None]
+    names = [one.candidate for one in seen]
+    if not shares or len(seen) < LEAST_VOTERS:
+        return None
+    votes = Votes.of(ranking, seen)
+    return expected_accuracy(votes.believe(np.full(votes.said.shape[1], UNLABELLED)), names.index(shares[0].candidate))
+
+
 def finish_without_labels(run: Run, ranked: Ranked) -> SearchResult:
     """Export the models, and write the report, of a search that has a ranking and no labels.
 
@@ -199,8 +224,11 @@ def finish_without_labels(run: Run, ranked: Ranked) -> SearchResult:
         size=1 if session.objective else max(1, run.request.ensemble),
         fits=together(session.limits, usable, latencies),
     )
+    expected = _expected(shares, ranking, seen)
+    if expected is not None:
+        session.sink(Notice(text=f"{shares[0].candidate}: {expected_text(expected)}", level="warning"))
     best, mean = export_zero_shot(
-        shares, seen, task=task, candidates=usable, workdir=run.workdir, sink=session.sink
-    )  # fmt: skip
+        shares, seen, task=task, candidates=usable, workdir=run.workdir, sink=session.sink, expected=expected
+    )
     models = SearchModels(best=best, ensemble=mean, notes=[UNCHECKED], latencies=latencies)
     return report_search(run, ranked, models, stopped=stopped, ranked_after=ranked_after)

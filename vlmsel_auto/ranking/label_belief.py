@@ -12,11 +12,16 @@ Sheldon, Beery, "Consensus-Driven Active Model Selection", ICCV 2025, arXiv 2507
 expected to tell most about who is best. CODA keeps a confusion matrix a candidate and integrates on a grid for every
 answer; here all answers are judged at once by a second-order expansion. docs/results/labelling.md compares the two.
 
+Where all candidates are wrong together they agree as well, so how much their votes say at all is doubtful: the belief
+is a mixture over `STRENGTHS` s of the votes, w ~ N(s * prior mean, prior sd). With s = 0 nobody knows these images.
+`strength_chances` says how likely each is before any label; labels move them by their evidence (Laplace's).
+
 M candidates, n images, K classes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,6 +38,16 @@ _FLOOR: Final = 0.1  # is added to P(best) before it becomes a weight
 _STEPS: Final = 50  # of Newton's method, which needs about five
 _CONVERGED: Final = 1e-8  # nats
 _DRAWS: Final = 4_096
+STRENGTHS: Final = (0.0, 0.5, 1.0, 1.5, 3.0)  # of the votes, against `_TOTAL`
+_LEAST_KAPPA: Final = 0.003
+_LEAST_CHANCE: Final = 1e-3
+_GRID: Final = 1_001  # accuracies of which intervals are read off
+_LEVELS: Final = (0.05, 0.95)
+# fitted by benchmarks/labels/belief.py
+_SIGNS_MEAN: Final = np.array([-3.132, 1.925, 0.866, 0.72, 0.792])
+_SIGNS_SD: Final = np.array([1.689, 0.839, 0.193, 0.196, 0.552])
+_SIGNS_WEIGHT: Final = np.array([0.327, -0.152, 10.923, -3.176, -4.16])
+_CUTS: Final = np.array([5.715, 7.213, 10.157, 11.381])
 _UNSAID: Final = 1.5  # times the model's variance of accuracies is the true one, by losses that came true
 
 
@@ -54,6 +69,8 @@ class Belief:
     p_best: FloatArray  # (M,) probability of the highest accuracy
     loss: FloatArray  # (M,) accuracy that taking a candidate is expected to cost: E[highest accuracy] - its own
     information: FloatArray  # (n,) nats about who is best that a label is expected to give; 0 where it is asked for
+    interval: FloatArray  # (2, M) ends of the 90 % interval of the accuracies
+    p_weak: float  # probability that the votes say less than usual: few or none of the candidates know these images
 
 
 def prior_weights(p_best: FloatArray, alike: FloatArray) -> Weights:
@@ -70,14 +87,61 @@ def prior_weights(p_best: FloatArray, alike: FloatArray) -> Weights:
     return Weights(mean=_TOTAL * raw / raw.sum(), sd=_SD * np.sqrt(shared))
 
 
-def believe(votes: FloatArray, *, prior: Weights, labels: IntArray, asked: NDArray[np.bool_] | None = None) -> Belief:
+def strength_chances(votes: FloatArray, alike: FloatArray) -> FloatArray:
+    """How likely (S,) each of `STRENGTHS` is before any label: an ordered logistic regression on the votes alone.
+
+    Told by Cohen's kappa between candidates that are not copies, the number of classes, how evenly the pooled votes
+    spread over classes, how doubtful they are and how far a candidate's first class is from its second.
+    `benchmarks/labels/belief.py` fits the coefficients on tasks that candidates know, on tasks that they do not know,
+    on tasks under the class names of others, and on votes for other images.
+
+    Args:
+        votes: (M, n, K) as for `believe`.
+        alike: (M, M) from `evidence.consensus.likeness`.
+    """
+    return strength_chances_by(float((strength_signs(votes, alike) - _SIGNS_MEAN) / _SIGNS_SD @ _SIGNS_WEIGHT), _CUTS)
+
+
+def strength_chances_by(sign: float, cuts: FloatArray) -> FloatArray:
+    """Chances (S,) of an ordered logistic regression with these ``cuts`` (S - 1,), none below .001."""
+    chances = np.maximum(np.diff(np.concatenate([[0.0], special.expit(cuts - sign), [1.0]])), _LEAST_CHANCE)
+    return np.asarray(chances / chances.sum(), dtype=np.float64)
+
+
+def strength_signs(votes: FloatArray, alike: FloatArray) -> FloatArray:
+    """What `strength_chances` goes by (5,): log kappa, log K, evenness and doubt of the pooled votes, margin."""
+    k = votes.shape[2]
+    named = votes.argmax(axis=2)
+    share = np.stack([np.bincount(each, minlength=k) for each in named]) / named.shape[1]
+    by_chance = share @ share.T
+    kappa = ((named[:, None] == named[None]).mean(axis=2) - by_chance) / np.maximum(1.0 - by_chance, 1e-6)
+    strangers = (1.0 - alike) * (1.0 - np.eye(len(alike)))
+    agreement = float((kappa * strangers).sum() / max(float(strangers.sum()), 1e-9))
+    pooled = special.softmax(_TOTAL * (votes - votes.mean(axis=2, keepdims=True)).mean(axis=0), axis=1)
+    doubt, evenness = special.entr(pooled).sum(axis=1).mean(), special.entr(pooled.mean(axis=0)).sum()
+    ordered = np.sort(votes, axis=2)
+    margin = (ordered[:, :, -1] - ordered[:, :, -2]).mean()
+    return np.array(
+        [np.log(np.clip(agreement, _LEAST_KAPPA, 1.0)), np.log(k), *(np.array([evenness, doubt]) / np.log(k)), margin]
+    )
+
+
+def believe(
+    votes: FloatArray,
+    *,
+    prior: Weights,
+    labels: IntArray,
+    asked: NDArray[np.bool_] | None = None,
+    chances: FloatArray | None = None,
+) -> Belief:
     """Classes, accuracies and who is best, given the labels that are known.
 
     Args:
         votes: (M, n, K) log-probabilities, up to a number for each candidate and image.
-        prior: of the votes' weights.
+        prior: of the votes' weights, where the votes are as strong as usual (1).
         labels: (n,) classes 0..K-1, or `UNLABELLED`.
         asked: (n,) images whose labels will come: no longer doubtful, though nobody knows them yet. None: none.
+        chances: (S,) from `strength_chances`; None: the votes are as strong as usual.
 
     Raises:
         ValueError: shapes that do not fit, or a label that is no class.
@@ -89,12 +153,62 @@ def believe(votes: FloatArray, *, prior: Weights, labels: IntArray, asked: NDArr
             f"labels must be {n} classes below {k} or {UNLABELLED}, and weights {m}, but got labels of shape "
             f"{labels.shape} up to {labels.max(initial=UNLABELLED)} and {prior.mean.shape} weights"
         )
-    centred = votes - votes.mean(axis=2, keepdims=True)
-    named = votes.argmax(axis=2)
     known = labels != UNLABELLED
     coming = np.zeros(n, dtype=np.bool_) if asked is None else asked & ~known
+    centred = votes - votes.mean(axis=2, keepdims=True)
+    strengths = dict(zip(STRENGTHS, chances, strict=True)) if chances is not None else {1.0: 1.0}
+    found = [
+        _component(
+            centred, prior=Weights(mean=strength * prior.mean, sd=prior.sd), labels=labels, known=known, coming=coming
+        )
+        for strength in strengths
+    ]
+    share = special.softmax(np.log(list(strengths.values())) + np.array([each.evidence for each in found]))
+    classes = _mean(share, [each.classes for each in found])
+    accuracy = _mean(share, [each.accuracy for each in found])
+    p_best = _mean(share, [each.p_best for each in found])
+    apart = [np.outer(each.accuracy - accuracy, each.accuracy - accuracy) for each in found]
+    # an answer k to image i moves each component, and their shares by how probable each held it
+    after = _mean(share, [each.classes * (each.p_best[:, None, None] + each.moved) for each in found])
+    moved = after / np.maximum(classes, 1e-12) - p_best[:, None, None]
+    information = 0.5 * np.einsum("wik,ik,w->i", moved**2, classes, 1.0 / np.maximum(p_best, 1.0 / _DRAWS))
+    return Belief(
+        classes=classes,
+        accuracy=accuracy,
+        covariance=_mean(share, [each.covariance + more for each, more in zip(found, apart, strict=True)]),
+        p_best=p_best,
+        loss=_mean(share, [each.loss for each in found]),
+        information=np.where(known | coming, 0.0, information),
+        interval=_interval(share, found),
+        p_weak=float(share[np.array(list(strengths)) < 1.0].sum()),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Component:
+    """What is believed if the votes have one strength."""
+
+    classes: FloatArray  # (n, K)
+    accuracy: FloatArray  # (M,)
+    covariance: FloatArray  # (M, M)
+    p_best: FloatArray  # (M,)
+    loss: FloatArray  # (M,)
+    moved: FloatArray  # (M, n, K) by how much P(best) moves with each answer
+    evidence: float  # log-probability of the labels, up to a number that all components share
+
+
+def _component(
+    centred: FloatArray, *, prior: Weights, labels: IntArray, known: NDArray[np.bool_], coming: NDArray[np.bool_]
+) -> _Component:
+    m, n, k = centred.shape
+    named = centred.argmax(axis=2)
     weights, doubt = _fit_weights(centred, prior=prior, labels=labels, known=known, coming=coming)
-    classes = special.softmax(np.tensordot(weights, centred, axes=1), axis=1)
+    logits = np.tensordot(weights, centred, axes=1)
+    said = special.log_softmax(logits[known], axis=1)[np.arange(known.sum()), labels[known]].sum()
+    fitted = np.diag(prior.sd**-2) + _curvature(centred[:, known], weights)[0]
+    far = (weights - prior.mean) / prior.sd
+    evidence = float(said - 0.5 * (far @ far + np.linalg.slogdet(fitted)[1]) - np.log(prior.sd).sum())
+    classes = special.softmax(logits, axis=1)
     classes[known] = np.eye(k)[labels[known]]
     right = _at(classes[None], named)  # (M, n)
     open_right = np.where(known | coming, 0.0, right)
@@ -108,15 +222,27 @@ def believe(votes: FloatArray, *, prior: Weights, labels: IntArray, asked: NDArr
     # what an answer k to image i moves: accuracies by weights, and the image itself
     moved = np.tensordot(pull @ slope @ doubt, centred - expected[:, :, None], axes=1)
     moved += np.tensordot(pull / n, (named[:, :, None] == np.arange(k)) - right[:, :, None], axes=1)
-    information = 0.5 * np.einsum("wik,ik,w->i", moved**2, classes, 1.0 / np.maximum(p_best, 1.0 / _DRAWS))
-    return Belief(
+    return _Component(
         classes=classes,
         accuracy=accuracy,
         covariance=covariance,
         p_best=p_best,
         loss=loss,
-        information=np.where(known | coming, 0.0, information),
+        moved=moved,
+        evidence=evidence,
     )
+
+
+def _mean(share: FloatArray, of_each: Sequence[FloatArray]) -> FloatArray:
+    return np.asarray(sum(one * each for one, each in zip(share, of_each, strict=True)), dtype=np.float64)
+
+
+def _interval(share: FloatArray, found: Sequence[_Component]) -> FloatArray:
+    """90 % intervals (2, M) of a mixture of normals, on a grid of accuracies."""
+    grid = np.linspace(0.0, 1.0, _GRID)[:, None]
+    sds = [np.sqrt(_UNSAID * np.diag(each.covariance) + 1e-9) for each in found]
+    below = _mean(share, [special.ndtr((grid - each.accuracy) / sd) for each, sd in zip(found, sds, strict=True)])
+    return np.stack([np.minimum((below < level).sum(axis=0), _GRID - 1) / (_GRID - 1) for level in _LEVELS])
 
 
 def _fit_weights(

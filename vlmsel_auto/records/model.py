@@ -20,6 +20,20 @@ class FinalScore:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ExpectedAccuracy:
+    """Of a model that few or no labels checked: what the candidates' votes say of it, and how sure that is."""
+
+    value: float  # in [0, 1]
+    interval: Interval  # 90 %
+    chance: float  # accuracy of a guess
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the model may be no better than a guess, or is expected to be below twice its accuracy."""
+        return self.interval.low <= self.chance or self.value < min(2 * self.chance, (1 + self.chance) / 2)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BestModel:
     """The chosen model. Figures are the task's metric in [0, 1]."""
 
@@ -32,6 +46,7 @@ class BestModel:
     on_test: FinalScore | None = None  # of the weights that are exported; None: no test split
     params: int | None = None  # of both its towers
     fits: int = 1  # of the tower, whose mean weights these are
+    expected: ExpectedAccuracy | None = None  # without labels; None: there are labels, or fewer than two candidates
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

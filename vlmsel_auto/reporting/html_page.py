@@ -13,7 +13,7 @@ from markupsafe import Markup
 from vlmsel_auto.cache import write_atomically
 from vlmsel_auto.reporting import formatting, plots, sentences
 from vlmsel_auto.reporting.canvas import Drawing
-from vlmsel_auto.reporting.report import UNCHECKED, SearchReport, save_json
+from vlmsel_auto.reporting.report import UNCHECKED, UNKNOWN, SearchReport, save_json
 from vlmsel_auto.reporting.tradeoff import tradeoffs
 from vlmsel_auto.tuning.methods import label_of
 from vlmsel_auto.units import byte_count, metric_text, milliseconds, percent, share_interval, thousands
@@ -87,6 +87,7 @@ def html(report: SearchReport) -> str:
         sizes={item.id: item for item in report.candidates},
         tradeoffs=tradeoffs(report),
         unchecked=UNCHECKED,
+        unknown=UNKNOWN,
         counts=Counter(trial.state for trial in report.trials),
         most=_MOST_LISTED,
         most_recalls=plots.MOST_ROWS,

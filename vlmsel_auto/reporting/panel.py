@@ -12,7 +12,7 @@ from rich.text import Text
 
 from vlmsel_auto.records import FinalScore, StoppedBy
 from vlmsel_auto.reporting import formatting, sentences
-from vlmsel_auto.reporting.report import UNCHECKED, SearchReport
+from vlmsel_auto.reporting.report import UNCHECKED, UNKNOWN, SearchReport
 from vlmsel_auto.reporting.table import Column, table
 from vlmsel_auto.reporting.tradeoff import tradeoffs
 from vlmsel_auto.tuning.methods import label_of
@@ -33,7 +33,12 @@ def _best_facts(report: SearchReport) -> list[tuple[str, Text]]:
     unit = "" if metric == "accuracy" else f" ({metric_text(metric)})"
     name = (formatting.clean(best.candidate), "bold green")
     reached = f"  {label_of(best.method)}, {_reached(best.validation, best.test)}{unit}"
+    expected = best.expected
     facts = [("Best", Text.assemble(name, reached))]
+    if expected is not None:
+        facts.append(("", Text(sentences.expected_text(expected))))
+        if expected.is_unknown:
+            facts.insert(0, ("Warning", Text(UNKNOWN, style="bold red")))
     if best.on_test is not None:
         facts.append(("", Text(_on_test(best.on_test, params=best.params))))
     if best.model_dir is not None:

@@ -44,6 +44,7 @@ TRIALS_STAGE: Final = "trials"
 Split = Literal["validation", "test"]
 _PACKAGES: Final = ("vlmsel-auto", "torch", "torchvision", "open_clip_torch", "timm", "lightning", "optuna",
                     "scikit-learn", "scipy", "numpy", "pillow")  # fmt: skip
+UNKNOWN: Final = "candidates may not know these images at all: label some, or tune"  # below twice a guess
 UNCHECKED: Final = (  # what a search without labels says of its models
     "no label checked this: the model is the one that ranks first, and how often it is right is not known; a few "
     "labelled images of each class would tell"

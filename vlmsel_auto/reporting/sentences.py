@@ -9,9 +9,9 @@ from typing import Final, Literal
 
 from vlmsel_auto.planning.objective import Objective
 from vlmsel_auto.ranking.agreement import TOO_FEW_FOR_NDCG, TOO_FEW_FOR_TAU
-from vlmsel_auto.records import Agreement, BestModel, FinalScore, Interval, StoppedBy, TrialResult
+from vlmsel_auto.records import Agreement, BestModel, ExpectedAccuracy, FinalScore, Interval, StoppedBy, TrialResult
 from vlmsel_auto.reporting import formatting
-from vlmsel_auto.reporting.report import SearchReport, best_trials
+from vlmsel_auto.reporting.report import UNKNOWN, SearchReport, best_trials
 from vlmsel_auto.tuning.methods import label_of
 from vlmsel_auto.units import DASH, percent
 
@@ -39,6 +39,13 @@ def figure_text(found: Agreement, name: Literal["tau_b", "weighted_tau", "ndcg5"
 def points_text(share: float | None) -> str:
     """A difference of accuracies in percentage points."""
     return TOO_FEW if share is None else f"{100 * share:.1f} points"
+
+
+def expected_text(expected: ExpectedAccuracy) -> str:
+    """What a model is expected to reach without a label that checked it, and how sure that is."""
+    low, high = expected.interval.low, expected.interval.high
+    text = f"accuracy about {percent(expected.value, digits=0)} ({percent(low, digits=0)} to {percent(high, digits=0)})"
+    return f"{text}; {UNKNOWN}" if expected.is_unknown else text
 
 
 def gain_text(loss: float) -> str:
