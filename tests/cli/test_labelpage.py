@@ -99,7 +99,10 @@ def test_only_images_of_the_folder_are_shown(address, heap):
 
 def test_what_labels_can_gain_stands_beside_the_leader(address):
     standing = said(address, "state")[1]["standing"]
-    assert re.search(r"leads: best with probability \d+ %, accuracy about \d+ % \(\d+ % to \d+ %\); .*further labels can .*gain", standing)
+    assert re.search(
+        r"leads: best with probability \d+ %, accuracy about \d+ % \(\d+ % to \d+ %\); .*further labels can .*gain",
+        standing,
+    )
 
 
 def test_answers_go_round(address, heap):
