@@ -20,6 +20,7 @@ from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.recordjson import encode
 from vlmsel_auto.records import BadFile, BestModel, EnsembleModel, Ranking, StoppedBy, TrialResult
 from vlmsel_auto.reporting.formatting import clean, plural
+from vlmsel_auto.reporting.report import UNKNOWN
 from vlmsel_auto.reporting.sentences import expected_text, gain_text, points_text
 from vlmsel_auto.reporting.table import Column, ranking_columns, table
 from vlmsel_auto.units import percent
@@ -205,14 +206,15 @@ def print_labelling(found: LabelResult, *, top: int = 5) -> None:
     """Print what to label next and who leads on standard output."""
     wanted, scores = found.to_label, found.scores
     leaders = list(scores.p_best)[:top]
+    doubts = [UNKNOWN] if scores.accuracy[leaders[0]].is_unknown else []
     print_table(
         [
             Column("candidate", leaders, folds=True),
             Column("P(best)", [percent(scores.p_best[name]) for name in leaders], right=True),
-            Column("accuracy", [expected_text(scores.accuracy[name]) for name in leaders], folds=True),
+            Column("accuracy", [expected_text(scores.accuracy[name]).removeprefix("accuracy ") for name in leaders]),
             Column("may cost", [points_text(scores.loss[name]) for name in leaders], right=True),
         ],
-        notes=[f"zero-shot, by {plural(scores.known, 'label')}; {gain_text(scores.loss[leaders[0]])}"],
+        notes=[f"zero-shot, by {plural(scores.known, 'label')}; {gain_text(scores.loss[leaders[0]])}", *doubts],
     )
     print_table(
         [

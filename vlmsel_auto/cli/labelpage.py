@@ -26,7 +26,7 @@ from vlmsel_auto.cache import Json
 from vlmsel_auto.errors import ImageError, TaskError
 from vlmsel_auto.pipeline.label_session import LabelSession, ToLabel
 from vlmsel_auto.reporting.formatting import clean
-from vlmsel_auto.reporting.sentences import expected_text, gain_text
+from vlmsel_auto.reporting.sentences import gain_text, warned_text
 from vlmsel_auto.tasks.decode import decode_image
 from vlmsel_auto.tasks.file_names import inside
 from vlmsel_auto.units import percent
@@ -159,7 +159,7 @@ class LabelPage:
         name, chance = next(iter(now.p_best.items()))
         self._standing = (
             f"{clean(name)} leads: best with probability {percent(chance, digits=0)}, "
-            f"{expected_text(now.accuracy[name])}; {gain_text(now.loss[name])}"
+            f"{warned_text(now.accuracy[name])}; {gain_text(now.loss[name])}"
         )
         self._queue = found
 

@@ -48,7 +48,7 @@ from vlmsel_auto.records import (
     Task,
 )
 from vlmsel_auto.reporting.report import UNCHECKED
-from vlmsel_auto.reporting.sentences import expected_text
+from vlmsel_auto.reporting.sentences import warned_text
 from vlmsel_auto.tuning.methods import ZERO_SHOT
 
 _FLOOR_SHARE: Final = 0.02  # is added to P(best): the pool should not be one model; our own choice
@@ -120,7 +120,7 @@ def export_zero_shot(
     if not shares:
         return None, None
     by_id, seen = {one.id: one for one in candidates}, {one.candidate: one for one in measured}
-    warning = UNCHECKED if expected is None else f"{UNCHECKED}. Of the first model: {expected_text(expected)}"
+    warning = UNCHECKED if expected is None else f"{UNCHECKED}. Of the first model: {warned_text(expected)}"
     known = Provenance(task=task.name, digest=task.digest, method=ZERO_SHOT.label, warning=warning)
 
     def write(share: Share, folder: Path) -> Path:
@@ -226,7 +226,7 @@ def finish_without_labels(run: Run, ranked: Ranked) -> SearchResult:
     )
     expected = _expected(shares, ranking, seen)
     if expected is not None:
-        session.sink(Notice(text=f"{shares[0].candidate}: {expected_text(expected)}", level="warning"))
+        session.sink(Notice(text=f"{shares[0].candidate}: {warned_text(expected)}", level="warning"))
     best, mean = export_zero_shot(
         shares, seen, task=task, candidates=usable, workdir=run.workdir, sink=session.sink, expected=expected
     )

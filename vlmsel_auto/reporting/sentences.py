@@ -44,8 +44,12 @@ def points_text(share: float | None) -> str:
 def expected_text(expected: ExpectedAccuracy) -> str:
     """What a model is expected to reach without a label that checked it, and how sure that is."""
     low, high = expected.interval.low, expected.interval.high
-    text = f"accuracy about {percent(expected.value, digits=0)} ({percent(low, digits=0)} to {percent(high, digits=0)})"
-    return f"{text}; {UNKNOWN}" if expected.is_unknown else text
+    return f"accuracy about {percent(expected.value, digits=0)} ({percent(low, digits=0)} to {percent(high, digits=0)})"
+
+
+def warned_text(expected: ExpectedAccuracy) -> str:
+    """The same, with a warning where candidates may not know the images."""
+    return f"{expected_text(expected)}; {UNKNOWN}" if expected.is_unknown else expected_text(expected)
 
 
 def gain_text(loss: float) -> str:
