@@ -1,7 +1,8 @@
 """QUESTION: How many labels does it take to find the best zero-shot candidate by asking for them?
 
 PAGE: docs/results/labelling.md
-RESULT: benchmarks/results/labelling.json, benchmarks/results/labelling-coda.json
+RESULT: benchmarks/results/labelling.json, benchmarks/results/labelling-digits.json,
+    benchmarks/results/labelling-coda.json
 
     python -m benchmarks.labels.labelling [TASKS] --coda benchmarks/results/labelling-coda.json \
         --write benchmarks/results/labelling.json
@@ -54,7 +55,7 @@ from benchmarks.labels.labelling_heaps import (
 from vlmsel_auto.cache import default_cache_dir
 from vlmsel_auto.library.places import default_library
 from vlmsel_auto.models.candidates import mini_zoo
-from vlmsel_auto.planning.labelling import next_to_cover
+from vlmsel_auto.planning.labelling import next_to_cover, next_to_tell
 from vlmsel_auto.ranking.label_belief import Belief, believe, prior_weights, strength_chances
 from vlmsel_auto.records import UNLABELLED, FloatArray, IntArray
 from vlmsel_auto.tasks.digits import write_digits
@@ -135,7 +136,7 @@ def _heads(one: Heap, way: _Way) -> list[float]:
     for _ in range(repeats):
         labels, asked = np.full(len(pool), UNLABELLED), []
         shuffled = rng.permutation(len(pool))
-        none = np.zeros(len(pool), dtype=np.bool_)
+        none, by_chance = np.zeros(len(pool), dtype=np.bool_), np.random.default_rng(3).random(len(pool))
         for done in range(most):
             if way == "chance":
                 place = int(shuffled[done])
@@ -145,7 +146,9 @@ def _heads(one: Heap, way: _Way) -> list[float]:
                 place = (
                     next_to_cover(x, classes=now.classes, labels=labels, asked=none)
                     if covered
-                    else int(now.information.argmax())
+                    else next_to_tell(
+                        now.information, p_weak=now.p_weak, by_chance=by_chance, chosen=labels != UNLABELLED
+                    )
                 )
             labels[place] = truth[place]
             asked.append(place)
@@ -174,12 +177,19 @@ Asked = Literal["information", "chance", "doubt"]
 
 def ask(one: Heap, asked: Asked, *, seed: int = 0) -> Iterator[Belief]:
     """What is believed after 0, 1, ... labels, up to all but one."""
-    order = np.random.default_rng(seed).permutation(len(one.labels))
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(one.labels))
+    by_chance = rng.random(len(order))
     labels = np.full(len(one.labels), UNLABELLED)
     for next_one in order:
         now = believe(one.votes, prior=one.prior, labels=labels, chances=one.chances)
         yield now
-        place = next_one if asked == "chance" else _most(now, labels, doubt=asked == "doubt")
+        if asked == "chance":
+            place = next_one
+        elif asked == "doubt":
+            place = _most_doubtful(now, labels)
+        else:
+            place = next_to_tell(now.information, p_weak=now.p_weak, by_chance=by_chance, chosen=labels != UNLABELLED)
         labels[place] = one.labels[place]
 
 
@@ -203,9 +213,7 @@ def answers(beliefs: Iterator[Belief]) -> Answers:
     return Answers(named=named, expected=np.array(expected), shown=shown)
 
 
-def _most(now: Belief, labels: IntArray, *, doubt: bool) -> int:
-    if not doubt:
-        return int(now.information.argmax())
+def _most_doubtful(now: Belief, labels: IntArray) -> int:
     second, first = np.sort(now.classes, axis=1)[:, -2:].T
     return int(np.where(labels == UNLABELLED, first - second, np.inf).argmin())
 

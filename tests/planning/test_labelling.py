@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vlmsel_auto.planning.labelling import next_to_cover
+from vlmsel_auto.planning.labelling import next_to_cover, next_to_tell
 from vlmsel_auto.records import UNLABELLED
 
 NAMED = np.array([0, 0, 0, 0, 1, 1])  # most probable classes
@@ -50,3 +50,14 @@ def test_a_class_that_has_no_image_left_is_passed_over():
 def test_nothing_is_left():
     with pytest.raises(ValueError, match="got labels of all 6"):
         next_to_cover(FEATURES, classes=chances(), labels=NAMED, asked=NOBODY)
+
+
+@pytest.mark.parametrize(("p_weak", "place"), [(0.2, 1), (0.4, 2)], ids=["trusted", "doubted"])
+def test_what_tells_most_is_asked_for_and_chance_decides_where_votes_are_doubted(p_weak: float, place: int) -> None:
+    found = next_to_tell(
+        np.array([0.9, 0.5, 0.1]),
+        p_weak=p_weak,
+        by_chance=np.array([0.9, 0.1, 0.5]),
+        chosen=np.array([True, False, False]),
+    )
+    assert found == place

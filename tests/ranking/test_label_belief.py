@@ -75,7 +75,7 @@ def test_weights_are_the_penalised_maximum_of_the_likelihood():
     prior, labels = flat(votes), some(truth, np.arange(0, 200, 5))
     centred = votes - votes.mean(axis=2, keepdims=True)
     known = labels != UNLABELLED
-    found, covariance = label_belief._fit_weights(
+    found, covariance, _ = label_belief._fit_weights(
         centred, prior=prior, labels=labels, known=known, coming=np.zeros(200, dtype=bool)
     )
 
@@ -110,7 +110,7 @@ def test_accuracies_move_with_the_weights_as_their_slope_says():
     labels = some(truth, np.arange(8))
     now = believe(votes, prior=prior, labels=labels)
     centred = votes - votes.mean(axis=2, keepdims=True)
-    mean, doubt = label_belief._fit_weights(
+    mean, doubt, _ = label_belief._fit_weights(
         centred, prior=prior, labels=labels, known=labels >= 0, coming=np.zeros(80, dtype=bool)
     )
     rng = np.random.default_rng(0)
@@ -224,7 +224,7 @@ def test_the_evidence_of_a_strength_is_the_integral_over_the_weight():
     def evidence(mean):
         prior = Weights(mean=np.array([mean]), sd=np.array([0.3]))
         nothing = np.zeros(40, dtype=bool)
-        return label_belief._component(centred, prior=prior, labels=labels, known=known, coming=nothing).evidence
+        return label_belief._fit_weights(centred, prior=prior, labels=labels, known=known, coming=nothing)[2]
 
     def integral(mean):
         grid = np.linspace(-2, 6, 4_001)

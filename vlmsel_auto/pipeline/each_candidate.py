@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from typing import TypeVar, cast
 
-from vlmsel_auto.engines.engine import Done, Engine, Failed, Finished, Job, Resources, Ticket
+from vlmsel_auto.engines.each_job import as_they_end, why_not
+from vlmsel_auto.engines.engine import Done, Engine, Job, Resources
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Event, Sink
 from vlmsel_auto.process import is_out_of_memory, release_memory
@@ -15,28 +17,18 @@ K = TypeVar("K")
 R = TypeVar("R")
 
 
-def as_they_end(
-    next_job: Callable[[], tuple[K, Job[object]] | None], *, engine: Engine, device: str, sink: Sink
+def outcomes(
+    following: Callable[[], tuple[K, Job[object]] | None], *, engine: Engine, device: str, sink: Sink
 ) -> Generator[tuple[K, object]]:
-    """Keep every worker of an engine at a job: keys of jobs as these end, with what each gave, or why it gave nothing.
+    """As `each_job.as_they_end`, with what each job gave, or why it gave nothing."""
+    needs = Resources(gpus=1.0 if device.startswith("cuda") else 0.0)
 
-    ``next_job`` is asked whenever a worker is free; None: none for now. It ends when there is none and nothing runs.
-    Who stops before closes the generator, which cancels what runs.
-    """
-    needs, running = Resources(gpus=1.0 if device.startswith("cuda") else 0.0), dict[Ticket, K]()
-    try:
-        while True:
-            while len(running) < engine.slots and (found := next_job()) is not None:
-                key, job = found
-                running[engine.submit(job, resources=needs, told=lambda event: sink(cast("Event", event)))] = key
-            if not running:
-                return
-            ended = engine.finished()
-            if ended is not None and ended.ticket in running:  # else it is of an earlier stage
-                yield running.pop(ended.ticket), _outcome(ended)
-    finally:  # also on Ctrl+C
-        for ticket in running:
-            engine.cancel(ticket)
+    def told(event: object) -> None:
+        sink(cast("Event", event))
+
+    with closing(as_they_end(engine, following, resources=needs, told=told)) as ending:
+        for key, ended in ending:
+            yield key, ended.result if isinstance(ended, Done) else why_not(ended)
 
 
 def for_each(
@@ -47,19 +39,9 @@ def for_each(
     device: str,
     sink: Sink,
 ) -> Generator[tuple[Candidate, object]]:
-    """One job for each candidate, made when it is submitted; otherwise as `as_they_end`."""
+    """One job for each candidate, made when it is submitted; otherwise as `outcomes`."""
     jobs = ((one, job_of(one)) for one in candidates)
-    return as_they_end(lambda: next(jobs, None), engine=engine, device=device, sink=sink)
-
-
-def _outcome(ended: Finished) -> object:
-    match ended:
-        case Done(result=result):
-            return result
-        case Failed(failure=failure):
-            return str(failure)
-        case _:
-            return "its worker died each time (out of memory?)"
+    return outcomes(lambda: next(jobs, None), engine=engine, device=device, sink=sink)
 
 
 def attempt(work: Callable[[], R]) -> R | str:

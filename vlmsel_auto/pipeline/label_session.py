@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlmsel_auto.errors import CandidateError, TaskError
-from vlmsel_auto.planning.labelling import next_to_cover
+from vlmsel_auto.planning.labelling import next_to_cover, next_to_tell
 from vlmsel_auto.ranking.evidence.consensus import likeness
 from vlmsel_auto.ranking.evidence.zeroshot import CLARITY
 from vlmsel_auto.ranking.label_belief import Belief, Weights, believe, prior_weights, strength_chances
@@ -22,7 +22,6 @@ from vlmsel_auto.records import UNLABELLED, ExpectedAccuracy, FloatArray, IntArr
 from vlmsel_auto.tasks.label_writing import LabelFile
 
 Purpose = Literal["ranking", "tuning"]
-_DOUBTED: Final = 0.3  # probability of weak votes from which on images are asked for by chance; our own choice
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,10 +194,8 @@ class LabelSession:
             if self.purpose == "tuning":
                 place = next_to_cover(self._features, classes=now.classes, labels=labels, asked=asked)
             else:
-                unasked = ~(asked | (labels != UNLABELLED))
-                by_chance = now.p_weak > _DOUBTED
-                value = self._chance if by_chance else now.information
-                place = int(np.where(unasked, value, -1.0).argmax())
+                chosen = asked | (labels != UNLABELLED)
+                place = next_to_tell(now.information, p_weak=now.p_weak, by_chance=self._chance, chosen=chosen)
             asked[place] = True
             likely = int(now.classes[place].argmax())
             found.append(

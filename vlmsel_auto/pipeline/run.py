@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vlmsel_auto.cache import Json, Store, default_cache_dir, digest
 from vlmsel_auto.events import Notice, Sink
@@ -40,9 +39,6 @@ from vlmsel_auto.tasks.file_names import SEARCH_LOCK
 from vlmsel_auto.tasks.task import TaskOptions, load_task
 from vlmsel_auto.tasks.unlabelled_pool import AsManyAsFit
 from vlmsel_auto.tuning.methods import method_of
-
-if TYPE_CHECKING:
-    pass  # imports Lightning
 
 
 @older_objects_left_alone()
@@ -121,7 +117,7 @@ def _settings(request: SearchRequest, task: Task, chosen: Chosen) -> dict[str, J
 
 
 def _until(budget: Budget, *, began: float, labelled: bool) -> float | None:
-    """When looking must have ended."""
+    """When screening must have ended."""
     return None if budget.seconds is None else began + seconds_for_screening(budget.seconds, labelled=labelled)
 
 

@@ -1,4 +1,4 @@
-"""Looking: one candidate after the other is loaded and embeds images of the task, as long as that is worth its time.
+"""Screening: one candidate after the other is loaded and embeds images of the task, as long as that is worth its time.
 
 Before the first screening published figures and the library's accuracies say who is likely to be good. Every screening
 moves the forecast of all candidates, since models rise and fall together, and the next is the one that promises most
@@ -19,7 +19,7 @@ from vlmsel_auto.events import Notice, StageFinished, StageProgress, StageStarte
 from vlmsel_auto.measuring.measure import embed_target
 from vlmsel_auto.models.download import Prefetcher
 from vlmsel_auto.models.hub import is_reachable
-from vlmsel_auto.pipeline.each_candidate import as_they_end, attempt
+from vlmsel_auto.pipeline.each_candidate import attempt, outcomes
 from vlmsel_auto.pipeline.screenings import ScreeningJob, Screenings, Seen, known_before
 from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.pipeline.source_profiles import SourceProfiles
@@ -191,7 +191,7 @@ def _on_workers(state: Screenings) -> None:
         one = session.candidates[place]
         return place, ScreeningJob(candidate=one, task=shared, device=session.device, store=session.store)
 
-    with closing(as_they_end(next_job, engine=session.engine, device=session.device, sink=session.sink)) as ended:
+    with closing(outcomes(next_job, engine=session.engine, device=session.device, sink=session.sink)) as ended:
         for place, outcome in ended:
             del state.running[place]
             if isinstance(outcome, Seen):

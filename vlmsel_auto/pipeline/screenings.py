@@ -104,9 +104,7 @@ class Screenings:
         self.found[self.session.candidates[place].id] = measurement
         labels = self.session.task.known_labels
         seen = measurement.embedded(labels)
-        if (
-            seen is not None and labels is not None
-        ):  # without labels a screening tells no accuracy (docs/guide/without-labels.md)
+        if seen is not None and labels is not None:  # without labels a screening tells no accuracy
             accuracy, sd = screening_accuracy(seen)
             self.screenings.append(Screening(candidate=place, accuracy=accuracy, sd=sd))
 
@@ -147,9 +145,8 @@ class Screenings:
 
     def forecast(self) -> Forecast:
         """What published figures and the screenings say."""
-        screenings = sorted(
-            self.screenings, key=lambda each: each.candidate
-        )  # what an earlier run saw counts in the same order
+        # what an earlier run saw counts in the same order
+        screenings = sorted(self.screenings, key=lambda each: each.candidate)
         now = screening_posterior(self.known.prior, screenings)
         return Forecast(
             mean=now.mean,

@@ -197,7 +197,8 @@ def _first_that_loads(
 
 def _expected(shares: Sequence[Share], ranking: Ranking, measured: Sequence[Measurement]) -> ExpectedAccuracy | None:
     """What candidates' votes say of the first of the shares; None where there are too few of them to disagree."""
-    seen = [one for one in measured if one.embedded() is not None]
+    # in one order, whatever the order of screening: sums, and so the last digits, are the same when a search goes on
+    seen = sorted((one for one in measured if one.embedded() is not None), key=lambda one: one.candidate)
     names = [one.candidate for one in seen]
     if not shares or len(seen) < LEAST_VOTERS:
         return None

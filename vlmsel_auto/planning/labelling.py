@@ -1,4 +1,6 @@
-"""Which images to label so that a head learns most: classes in turn, and in each what is typical of many images.
+"""Which image to label next: for a head to learn most, or to find the best candidate.
+
+For a head: classes in turn, and in each what is typical of many images.
 
 With few labels typical images serve a classifier best, and doubtful ones worst (Hacohen, Dekel, Weinshall, "Active
 learning on a budget: opposite strategies suit high and low budgets", ICML 2022). Theirs are dense points of k-means
@@ -8,10 +10,28 @@ over images of the similarity to the nearest chosen one (facility location).
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 from vlmsel_auto.records import UNLABELLED, FloatArray, IntArray
+
+_DOUBTED: Final = 0.3  # probability of weak votes from which on images are asked for by chance; our own choice
+
+
+def next_to_tell(information: FloatArray, *, p_weak: float, by_chance: FloatArray, chosen: NDArray[np.bool_]) -> int:
+    """The image whose label tells most about the best candidate; by chance where the votes are doubted.
+
+    Where candidates may all be wrong together, what they say of an image does not tell which label would show it.
+
+    Args:
+        information: (n,) expected of each label, as `label_belief.Belief` has it.
+        p_weak: likewise.
+        by_chance: (n,) drawn once: the highest is the next.
+        chosen: (n,) images that have a label or are asked for; not all.
+    """
+    return int(np.where(chosen, -1.0, by_chance if p_weak > _DOUBTED else information).argmax())
 
 
 def next_to_cover(features: FloatArray, *, classes: FloatArray, labels: IntArray, asked: NDArray[np.bool_]) -> int:

@@ -21,6 +21,7 @@ M candidates, n images, K classes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -29,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from vlmsel_auto.ranking.evidence.zeroshot import top2_margin
 from vlmsel_auto.records import UNLABELLED, FloatArray, IntArray
 
 # our own choices, measured by benchmarks/labels/labelling.py
@@ -119,8 +121,7 @@ def strength_signs(votes: FloatArray, alike: FloatArray) -> FloatArray:
     agreement = float((kappa * strangers).sum() / max(float(strangers.sum()), 1e-9))
     pooled = special.softmax(_TOTAL * (votes - votes.mean(axis=2, keepdims=True)).mean(axis=0), axis=1)
     doubt, evenness = special.entr(pooled).sum(axis=1).mean(), special.entr(pooled.mean(axis=0)).sum()
-    ordered = np.sort(votes, axis=2)
-    margin = (ordered[:, :, -1] - ordered[:, :, -2]).mean()
+    margin = np.mean([top2_margin(each) for each in votes])
     return np.array(
         [np.log(np.clip(agreement, _LEAST_KAPPA, 1.0)), np.log(k), *(np.array([evenness, doubt]) / np.log(k)), margin]
     )
@@ -155,11 +156,11 @@ def believe(
         )
     known = labels != UNLABELLED
     coming = np.zeros(n, dtype=np.bool_) if asked is None else asked & ~known
-    centred = votes - votes.mean(axis=2, keepdims=True)
+    said = _Said.of(votes)
     strengths = dict(zip(STRENGTHS, chances, strict=True)) if chances is not None else {1.0: 1.0}
     found = [
         _component(
-            centred, prior=Weights(mean=strength * prior.mean, sd=prior.sd), labels=labels, known=known, coming=coming
+            said, prior=Weights(mean=strength * prior.mean, sd=prior.sd), labels=labels, known=known, coming=coming
         )
         for strength in strengths
     ]
@@ -185,6 +186,26 @@ def believe(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class _Said:
+    """The votes, and what every component makes of them."""
+
+    centred: FloatArray  # (M, n, K) votes less their mean over classes
+    named: IntArray  # (M, n) each candidate's class
+    of_named: FloatArray  # (M, M, n) what the second thinks of the class that the first names
+    agree: FloatArray  # (M, M, n) 1 where both name the same
+
+    @staticmethod
+    def of(votes: FloatArray) -> _Said:
+        centred, named = votes - votes.mean(axis=2, keepdims=True), votes.argmax(axis=2)
+        return _Said(
+            centred=centred,
+            named=named,
+            of_named=np.stack([_at(centred, each) for each in named]),
+            agree=(named[:, None] == named[None]).astype(np.float64),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Component:
     """What is believed if the votes have one strength."""
 
@@ -198,24 +219,19 @@ class _Component:
 
 
 def _component(
-    centred: FloatArray, *, prior: Weights, labels: IntArray, known: NDArray[np.bool_], coming: NDArray[np.bool_]
+    said: _Said, *, prior: Weights, labels: IntArray, known: NDArray[np.bool_], coming: NDArray[np.bool_]
 ) -> _Component:
-    m, n, k = centred.shape
-    named = centred.argmax(axis=2)
-    weights, doubt = _fit_weights(centred, prior=prior, labels=labels, known=known, coming=coming)
-    logits = np.tensordot(weights, centred, axes=1)
-    said = special.log_softmax(logits[known], axis=1)[np.arange(known.sum()), labels[known]].sum()
-    fitted = np.diag(prior.sd**-2) + _curvature(centred[:, known], weights)[0]
-    far = (weights - prior.mean) / prior.sd
-    evidence = float(said - 0.5 * (far @ far + np.linalg.slogdet(fitted)[1]) - np.log(prior.sd).sum())
-    classes = special.softmax(logits, axis=1)
+    centred, named = said.centred, said.named
+    _, n, k = centred.shape
+    weights, doubt, evidence = _fit_weights(centred, prior=prior, labels=labels, known=known, coming=coming)
+    classes = special.softmax(np.tensordot(weights, centred, axes=1), axis=1)
     classes[known] = np.eye(k)[labels[known]]
     right = _at(classes[None], named)  # (M, n)
     open_right = np.where(known | coming, 0.0, right)
     expected = np.einsum("mik,ik->mi", centred, classes)
     # how accuracies (a) move with weights (m)
-    slope = np.stack([(open_right[a] * (_at(centred, named[a]) - expected)).sum(axis=1) / n for a in range(m)])
-    drawn = np.stack([((named == named[a]) * open_right[a]).sum(axis=1) for a in range(m)]) - open_right @ open_right.T
+    slope = ((said.of_named @ open_right[:, :, None])[:, :, 0] - open_right @ expected.T) / n
+    drawn = (said.agree @ open_right[:, :, None])[:, :, 0] - open_right @ open_right.T
     covariance = slope @ doubt @ slope.T + drawn / n**2
     accuracy = right.mean(axis=1)
     p_best, loss, pull = _winner(accuracy, covariance)
@@ -247,8 +263,11 @@ def _interval(share: FloatArray, found: Sequence[_Component]) -> FloatArray:
 
 def _fit_weights(
     centred: FloatArray, *, prior: Weights, labels: IntArray, known: NDArray[np.bool_], coming: NDArray[np.bool_]
-) -> tuple[FloatArray, FloatArray]:
-    """Mean (M,) and covariance (M, M) of the weights: Newton's method, then the curvature at its end."""
+) -> tuple[FloatArray, FloatArray, float]:
+    """Mean (M,) and covariance (M, M) of the weights, and the log evidence of the labels, by Laplace's approximation.
+
+    Newton's method, then the curvature at its end. The evidence leaves out what does not depend on the prior's mean.
+    """
     precision, weights = np.diag(prior.sd**-2), prior.mean.copy()
     seen = centred[:, known]
     said = _at(seen, labels[known])
@@ -268,8 +287,10 @@ def _fit_weights(
         while cost(weights + step) > before and np.abs(step).max() > _CONVERGED:
             step = step / 2  # convex, but votes may be far apart
         weights = weights + step
-    total = precision + _curvature(seen, weights)[0] + _curvature(centred[:, coming], weights)[0]
-    return weights, np.asarray(np.linalg.inv(total), dtype=np.float64)
+    fitted = precision + _curvature(seen, weights)[0]
+    evidence = -cost(weights) - 0.5 * float(np.linalg.slogdet(fitted)[1])
+    total = fitted + _curvature(centred[:, coming], weights)[0]
+    return weights, np.asarray(np.linalg.inv(total), dtype=np.float64), evidence
 
 
 def _curvature(centred: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -284,13 +305,19 @@ def _winner(mean: FloatArray, covariance: FloatArray) -> tuple[FloatArray, Float
     size = len(mean)
     jitter = 1e-9 + 1e-6 * float(np.trace(covariance)) / size  # copies of one model have the same accuracy
     factor = np.linalg.cholesky(covariance + jitter * np.eye(size))
-    noise = np.random.default_rng(0).standard_normal((_DRAWS, size))
+    noise = _noise(size)
     drawn = noise @ factor.T
     first = np.eye(size)[(mean + drawn).argmax(axis=1)]
     wider = mean + np.sqrt(_UNSAID) * drawn
     loss = wider.max(axis=1).mean() - wider.mean(axis=0)
     # gradient of an expectation over a normal: E[f(x) covariance^-1 (x - mean)]
     return first.mean(axis=0), loss, np.linalg.solve(factor.T, noise.T @ first / _DRAWS).T
+
+
+@functools.cache
+def _noise(size: int) -> FloatArray:
+    """The same draws (_DRAWS, size) for every belief, so that only what is believed differs."""
+    return np.random.default_rng(0).standard_normal((_DRAWS, size))
 
 
 def _at(table: FloatArray, classes: IntArray) -> FloatArray:

@@ -76,16 +76,15 @@ class Coordinator:
 
     def imagined(self) -> list[Tried]:
         """The same with what running trials may come to."""
-        history = self.history()
-        ease = fold_ease(self.results.history(self.runner))
-        begun = []
+        tried = self.results.history(self.runner)
+        ease, begun = fold_ease(tried), []
         for each in self.running.values():
             planned = each.taken.planned
             level = ease[planned.fold].metric if ease else 0.0
             values = tuple(value - level for value in each.curve) if self._is_tower(planned) else ()
             curve = Curve(values=values, epochs=max(each.trial.spec.epochs, len(values))) if values else None
             begun.append(Running(number=each.trial.number, trial=planned, curve=curve))
-        return imagine(self.plan, history, begun)
+        return imagine(self.plan, level_folds(tried), begun)
 
     def _is_tower(self, planned: NextTrial) -> bool:
         return self.runner.methods[planned.method].trains is Trains.TOWER
