@@ -27,7 +27,7 @@ LONGEST = (  # files that take more than a quarter of a minute, about in this or
     "tests/models/test_real_architectures.py", "tests/pipeline/test_search.py",
     "tests/pipeline/test_search_from_hub.py", "tests/test_bad_input.py", "tests/test_documents.py",
     "tests/study/test_recovery.py",
-    "tests/study/test_dashboard.py", "tests/pipeline/test_without_labels.py", "tests/benchmarks/test_faults.py",
+    "tests/pipeline/test_without_labels.py", "tests/benchmarks/test_faults.py",
     "tests/test_estimator.py", "tests/benchmarks/test_screening.py", "tests/engines/test_engine.py",
     "tests/engines/test_ray.py", "tests/pipeline/test_workers.py", "tests/measuring/test_build.py",
     "tests/models/test_precision.py", "tests/integrations/test_ray_tune.py", "tests/study/test_study.py",

@@ -40,12 +40,10 @@ def test_what_was_believed_and_what_came_out_is_kept(tmp_path: Path) -> None:
         study.queue(planned(), prediction=TrialForecast(rank=2, p_best=0.25, forecast=0.7, sd=0.1))
         study.take()
         study.close(result(0, cost=3.0))
-        study.expect({0: 0.75})
     with opened(tmp_path) as study:
         attrs = study.study.trials[0].user_attrs
         assert attrs["prediction"] == {"rank": 2, "p_best": 0.25, "forecast": 0.7, "sd": 0.1}
         assert attrs["outcome"] == {"validation": 0.8, "cost": 3.0, **spec().settings, "epochs": spec().epochs}
-        assert study.study.user_attrs["expected"] == {"0": 0.75}
 
 
 def test_what_a_point_leaves_open_is_sampled(tmp_path: Path) -> None:

