@@ -3,9 +3,9 @@
 import numpy as np
 
 from helpers.drawings import SHAPES, draw_shape
+from helpers.rankings import ranking_of
 from vlmsel_auto.pipeline.label_session import LabelSession
 from vlmsel_auto.ranking.measurement import Measurement
-from vlmsel_auto.records import Basis, Interval, RankedCandidate, Ranking
 from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 SKILLS = {"good": 3.0, "fair": 1.5, "poor": 0.5}  # votes for the right class, in standard deviations of the noise
@@ -34,14 +34,5 @@ def drawn_session(root, *, workdir, labels=None, purpose="ranking"):
         Measurement(candidate=name, features=skill * right + rng.normal(size=right.shape), text_features=np.eye(3))
         for name, skill in SKILLS.items()
     ]
-    chances = {"poor": 0.6, "fair": 0.3, "good": 0.1}
-    ranked = tuple(
-        RankedCandidate(
-            candidate=name, score=chance, sd=1.0, prior=None, evidence=None, p_best=chance, p_top5=1.0,
-            rank_interval=Interval(low=1, high=3), basis=Basis.IMAGES,
-        )
-        for name, chance in chances.items()
-    )  # fmt: skip
-    return LabelSession(
-        task, ranking=Ranking(task=task.name, ranked=ranked), measured=measured, labels=labels or {}, purpose=purpose
-    )
+    ranking = ranking_of({"poor": 0.6, "fair": 0.3, "good": 0.1}, task=task.name, chances=True)
+    return LabelSession(task, ranking=ranking, measured=measured, labels=labels or {}, purpose=purpose)

@@ -3,12 +3,11 @@
 import numpy as np
 import optuna
 
+from helpers.rankings import ranking_of
 from vlmsel_auto.integrations.optuna_prior import CandidatePrior
-from vlmsel_auto.records import Basis, Candidate, ImageView, Interval, RankedCandidate, Ranking
+from vlmsel_auto.records import Basis, Candidate, ImageView
 
 NAMES = tuple(f"model-{letter}" for letter in "abcdefgh")
-
-
 TRUTH = np.array([0.60, 0.62, 0.90, 0.55, 0.58, 0.50, 0.61, 0.57])  # the best is model-c
 
 
@@ -23,21 +22,7 @@ def prior(
     scores: np.ndarray = TRUTH, unit: float = 1.0, sd: float = 0.5, settings: dict[str, object] | None = None
 ) -> CandidatePrior:
     standard = (scores - scores.mean()) / scores.std()
-    lines = [
-        RankedCandidate(
-            candidate=name,
-            score=float(score),
-            sd=sd,
-            prior=None,
-            evidence=None,
-            p_best=0.0,
-            p_top5=0.0,
-            rank_interval=Interval(low=1, high=8),
-            basis=Basis.NOTHING,
-        )
-        for name, score in zip(NAMES, standard, strict=True)
-    ]
-    ranking = Ranking(task="t", ranked=tuple(sorted(lines, key=lambda line: -line.score)))
+    ranking = ranking_of(dict(zip(NAMES, standard, strict=True)), sd=sd, basis=Basis.NOTHING)
     return CandidatePrior.of(ranking, candidates=candidates(), unit=unit, settings=settings)
 
 

@@ -2,12 +2,12 @@
 
 import itertools
 
+from helpers.rankings import ranking_of
 from vlmsel_auto.planning.method import Method
 from vlmsel_auto.planning.plan import Conditions, Plan, make_plan
-from vlmsel_auto.planning.policy import POLICY, Policy
 from vlmsel_auto.planning.space import DEFAULT
 from vlmsel_auto.planning.trials import Tried
-from vlmsel_auto.records import Basis, Candidate, ImageView, Interval, RankedCandidate, Ranking, TrialOrigin, TrialState
+from vlmsel_auto.records import Basis, Candidate, ImageView, Ranking, TrialOrigin, TrialState
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 
 N = 8
@@ -27,44 +27,23 @@ def candidate(number: int, arch: str | None = None, tag: str | None = None) -> C
 
 
 def ranking(scores: list[float], sd: float = 0.5) -> Ranking:
-    lines = [
-        RankedCandidate(
-            candidate=f"m{number}",
-            score=score,
-            sd=sd,
-            prior=None,
-            evidence=None,
-            p_best=0.0,
-            p_top5=0.0,
-            rank_interval=Interval(low=1, high=len(scores)),
-            basis=Basis.LIBRARY,
-        )
-        for number, score in enumerate(scores)
-    ]
-    return Ranking(task="t", ranked=tuple(sorted(lines, key=lambda line: -line.score)))
+    return ranking_of({f"m{number}": score for number, score in enumerate(scores)}, sd=sd, basis=Basis.LIBRARY)
 
 
 SCORES = [1.5, 1.0, 0.6, 0.2, -0.2, -0.6, -1.0, -1.5]
-
-
 CANDIDATES = [candidate(number) for number in range(N)]
 
 
 def plan(
     *,
     top_k: int = 3,
-    sd: float = 0.5,
     methods: tuple[Method, ...] = (PROBE, FINETUNE),
-    folds: int = 1,
-    policy: Policy = POLICY,
+    scores: list[float] = SCORES,
+    **conditions: object,
 ) -> Plan:
-    return make_plan(
-        ranking(SCORES, sd),
-        candidates=CANDIDATES,
-        top_k=top_k,
-        methods=methods,
-        conditions=Conditions(folds=folds, policy=policy),
-    )
+    """The plan of the candidates; ``conditions`` are fields of `Conditions`."""
+    given = Conditions(**conditions)
+    return make_plan(ranking(scores), candidates=CANDIDATES, top_k=top_k, methods=methods, conditions=given)
 
 
 NUMBERS = itertools.count(100)

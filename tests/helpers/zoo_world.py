@@ -1,5 +1,7 @@
 """A drawn world for ranking and bench: candidates of known quality, tasks, embeddings, profiles and a library."""
 
+import functools
+
 import numpy as np
 
 from vlmsel_auto.library.assemble import assemble
@@ -13,6 +15,7 @@ CLASSES, WIDTH, BLOCKS = 4, 10, (6, 8)
 SHOTS = (1, 4)
 
 
+@functools.cache  # one of a kind, whose cells are made once
 class World:
     """Two kinds of tasks; every candidate is good at one kind or the other, which its profile shows."""
 
@@ -75,15 +78,11 @@ class World:
         """One source task."""
         return SourceTask(name=self.names[t], domain="drawn", classes=tuple("abcd"), digest=self.names[t], n_test=100)
 
+    @functools.cache  # noqa: B019 - a world lives as long as the tests
     def cell(self, m, t):
         """One library cell."""
         candidate = SourceCandidate(
-            id=self.ids[m],
-            arch="drawn",
-            tag=str(m),
-            params=1000 + m,
-            flops=2000.0 - m,
-            blocks=("a", "b"),
+            id=self.ids[m], arch="drawn", tag=str(m), params=1000 + m, flops=2000.0 - m, blocks=("a", "b")
         )
         rng = np.random.default_rng([self.seed, m, t, 3])
         hit = self.accuracy[m, t]

@@ -22,6 +22,11 @@ def test_prices_follow_measured_speed_then_operations() -> None:
     assert trial_seconds(made, probed)["m3", "finetune"] == pytest.approx(60.0 / cost["m1"] ** 0.5 * pace)
     assert budget_share(10.0, left=Left(seconds=100.0, trials=4)) == pytest.approx(0.1 + 0.25)
     assert budget_share(10.0, left=Left()) == 10.0
+    assert budget_share(10.0, left=Left(seconds=100.0, workers=2)) == pytest.approx(0.05)
+
+
+def test_a_trial_that_hardly_began_says_nothing_of_speed() -> None:
+    assert trial_seconds(plan(), [tried("m0", 0.6, seconds=1.0, share=0.01)]) == trial_seconds(plan(), [])
 
 
 def test_the_first_trial_of_a_candidate_that_nobody_loaded_pays_for_loading() -> None:

@@ -2,15 +2,13 @@ from dataclasses import replace
 
 import pytest
 
-from helpers.planning_world import CANDIDATES, SCORES, N, plan, ranking, tried
+from helpers.planning_world import CANDIDATES, SCORES, N, plan, tried
 from vlmsel_auto.planning.next_trial import next_trial
-from vlmsel_auto.planning.plan import Conditions, Plan, make_plan
+from vlmsel_auto.planning.plan import Plan
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.planning.trials import Left, Tried
 from vlmsel_auto.records import TrialOrigin, TrialState
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE, ZERO_SHOT
-
-BOTH = (PROBE, FINETUNE)
 
 
 def walk(made: Plan, truth: dict[str, float], *, trials: int, unavailable: tuple[str, ...] = ()) -> list[Tried]:
@@ -41,17 +39,9 @@ def test_few_trials_are_not_all_spent_on_probes() -> None:
 
 
 def test_little_time_is_not_all_spent_on_probes() -> None:
-    made = make_plan(
-        ranking(SCORES),
-        candidates=CANDIDATES,
-        methods=(PROBE, FINETUNE),
-        top_k=4,
-        conditions=Conditions(relative_costs={FINETUNE.name: 1.5}),
-    )
+    made = plan(top_k=4, relative_costs={FINETUNE.name: 1.5})
     history = [tried("m0", 0.5, "probe"), tried("m1", 0.49, "probe")]  # one second each
     short, long = (next_trial(made, history, left=Left(seconds=seconds)) for seconds in (5.0, 100.0))
-    assert short is not None
-    assert long is not None
     assert short.method == "finetune"
     assert (long.candidate, long.method) == ("m2", "probe")
 
@@ -88,38 +78,20 @@ def test_spent_budgets_and_nothing_usable() -> None:
     assert next_trial(plan(), [], left=Left(seconds=-1.0)) is None
     assert next_trial(plan(), [], left=Left(), unavailable=[f"m{number}" for number in range(N)]) is None
     step = next_trial(plan(), [], left=Left(), unavailable=["m0"])
-    assert step is not None
     assert step.candidate == "m1"
 
 
-def test_steps_are_deterministic_and_explained() -> None:
-    history = [tried(f"m{number}", 0.5, "probe") for number in range(3)] + [tried("m0", 0.7), tried("m1", 0.72)]
-    first, again = (next_trial(plan(), history, left=Left(trials=10)) for _ in range(2))
-    assert first == again
-    assert first is not None
-    assert first.why
-
-
 def test_time_makes_slow_candidates_dearer() -> None:
-    scores = [1.0, 1.0, 1.0, *SCORES[3:]]
-    equal = make_plan(
-        ranking(scores),
-        candidates=CANDIDATES,
-        methods=(PROBE, FINETUNE),
-        top_k=3,
-        conditions=Conditions(relative_costs={FINETUNE.name: 4.0}),
-    )
+    equal = plan(scores=[1.0, 1.0, 1.0, *SCORES[3:]], relative_costs={FINETUNE.name: 4.0})
     for fastest in range(3):
         history = [tried(f"m{n}", 0.5, "probe", seconds=1.0 if n == fastest else 3.0) for n in range(3)]
         step = next_trial(equal, history, left=Left(seconds=500.0))
-        assert step is not None
         assert (step.candidate, step.method) == (f"m{fastest}", "finetune")  # equal promise
 
 
 def test_failed_trials_do_not_come_back_at_once() -> None:
     made = plan(methods=(FINETUNE,))
     step = next_trial(made, [tried("m0", 0.5), tried("m1", None)], left=Left(trials=5))
-    assert step is not None
     assert step.candidate != "m1"
 
 
@@ -127,15 +99,12 @@ def test_the_first_tower_is_shortened_where_there_is_no_time_and_later_ones_are_
     made = plan(methods=(FINETUNE,))
     history = [tried("m0", 0.5, "probe", seconds=1.0), tried("m0", None, seconds=40.0)]
     step = next_trial(plan(), [tried(f"m{n}", 0.5, "probe") for n in range(3)], left=Left(seconds=12.0))
-    assert step is not None
     assert step.method == "finetune"
-    assert step.point is not None
     assert step.point["epochs"] < 0.5
     made = replace(made, members=5)
     both = [tried("m0", 0.5, seconds=40.0, number=0)]
     late, early = (next_trial(made, both, left=Left(seconds=seconds)) for seconds in (30.0, 200.0))
     assert late is None or late.candidate == "m0"  # other settings, which may be shorter
-    assert early is not None
     assert early.candidate != "m0"
     assert next_trial(made, history, left=Left(seconds=1.0)) is not None  # there is no model yet
 
@@ -143,15 +112,12 @@ def test_the_first_tower_is_shortened_where_there_is_no_time_and_later_ones_are_
 def test_the_zero_shot_baseline_comes_first_and_once() -> None:
     made = plan(methods=(ZERO_SHOT, PROBE, FINETUNE))
     first = next_trial(made, [], left=Left(trials=9))
-    assert first is not None
     assert (first.candidate, first.method, first.origin) == ("m0", "zero_shot", TrialOrigin.ZERO_SHOT)
     failed = [tried("m0", None, "zero_shot", origin=TrialOrigin.ZERO_SHOT)]
     other = next_trial(made, failed, left=Left(trials=9), unavailable=["m0"])
-    assert other is not None
     assert (other.candidate, other.method) == ("m1", "zero_shot")
     done = [tried("m0", 0.4, "zero_shot", origin=TrialOrigin.ZERO_SHOT)]
     second = next_trial(made, done, left=Left(trials=9))
-    assert second is not None
     assert (second.candidate, second.method) == ("m0", "probe")
 
 
@@ -166,14 +132,10 @@ def test_the_zero_shot_baseline_changes_no_later_step() -> None:
 
 def test_a_search_whose_budget_is_spent_owes_a_model_once() -> None:
     def made(seconds: float) -> Plan:
-        loading = {one.id: seconds for one in CANDIDATES}
-        return make_plan(
-            ranking(SCORES), candidates=CANDIDATES, methods=(ZERO_SHOT, *BOTH), conditions=Conditions(loading=loading)
-        )
+        return plan(methods=(ZERO_SHOT, PROBE, FINETUNE), loading={one.id: seconds for one in CANDIDATES})
 
     late = Left(seconds=-3.0)
     step = next_trial(made(1.0), [], left=late)
-    assert step is not None
     assert (step.method, step.origin) == ("zero_shot", TrialOrigin.ZERO_SHOT)
     assert next_trial(made(100.0), [], left=late) is None  # that would be far too late
     failed = tried(step.candidate, None, "zero_shot", origin=TrialOrigin.ZERO_SHOT, state=TrialState.FAILED)
@@ -181,17 +143,10 @@ def test_a_search_whose_budget_is_spent_owes_a_model_once() -> None:
     assert next_trial(made(1.0), [tried(step.candidate, 0.5, "zero_shot")], left=late) is None
 
 
-def test_the_zero_shot_baseline_alone() -> None:
-    made = plan(methods=(ZERO_SHOT,))
-    assert next_trial(made, [], left=Left()) is not None
-    assert next_trial(made, [tried("m0", 0.4, "zero_shot")], left=Left()) is None
-
-
 def test_first_fits_of_towers_leave_out_the_folds_in_turn() -> None:
     made, history, folds = plan(folds=3), [], []
     while len(folds) < 3:
         step = next_trial(made, history, left=Left())
-        assert step is not None
         if step.method == FINETUNE.name:
             folds.append((step.candidate, step.fold))
         point = step.point or {"learning_rate": 0.1 * len(history)}
@@ -201,7 +156,7 @@ def test_first_fits_of_towers_leave_out_the_folds_in_turn() -> None:
 
 
 def test_on_few_labels_every_member_has_its_fits_and_no_other_settings_are_tried() -> None:
-    made = replace(plan(folds=4, top_k=4), validation_images=8, members=3)
+    made = plan(folds=4, top_k=4, validation_images=8, members=3)
     history, point = [], dict.fromkeys(FINETUNE.settings, 0.5)
     while len(history) < 100 and (step := next_trial(made, history, left=Left())) is not None:
         assert step.point is not None

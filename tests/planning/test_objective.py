@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.planning_world import CANDIDATES, SCORES, plan, ranking, tried
+from helpers.planning_world import CANDIDATES, plan, tried
 from helpers.published_world import CANDIDATES as MODELS
 from helpers.published_world import drawn_table
 from vlmsel_auto.errors import InputError
@@ -15,14 +15,12 @@ from vlmsel_auto.planning.curves import Curve
 from vlmsel_auto.planning.next_screening import next_screening, screening_values
 from vlmsel_auto.planning.next_trial import NextTrial, next_trial
 from vlmsel_auto.planning.objective import ACCURACY, Cost, Objective, filled, read_objective, summed
-from vlmsel_auto.planning.plan import Conditions, make_plan
 from vlmsel_auto.planning.running_trials import goes_on_at
 from vlmsel_auto.planning.screening_posterior import Screening
 from vlmsel_auto.planning.screening_prior import learn_prior
 from vlmsel_auto.planning.trial_evidence import TrialEvidence
 from vlmsel_auto.planning.trials import Left
 from vlmsel_auto.records import TrialOrigin
-from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 
 points = st.floats(0, 100).map(lambda value: round(value, 3))
 
@@ -79,19 +77,8 @@ def test_unknown_figures_are_taken_from_the_middle_and_models_add_up():
     assert (both.latency, both.params, both.memory) == (0.75, None, None)
 
 
-def charged(charges: dict[str, float], *, top_k: int = 3):
-    return make_plan(
-        ranking(SCORES),
-        candidates=CANDIDATES,
-        methods=(PROBE, FINETUNE),
-        top_k=top_k,
-        conditions=Conditions(charges=charges or {}),
-    )
-
-
 def test_a_plan_orders_by_what_the_objective_leaves():
-    assert charged({}).order == plan().order
-    made = charged({"m0": 0.3, "m1": 0.01})
+    made = plan(charges={"m0": 0.3, "m1": 0.01})
     assert made.order[-1] == "m0"
     assert made.active == ("m1", "m2", "m3")
     assert made.belief.mean.tolist() == plan().belief.mean.tolist()  # accuracies are believed as before
@@ -99,10 +86,7 @@ def test_a_plan_orders_by_what_the_objective_leaves():
 
 def test_the_winner_is_who_is_worth_most():
     history = [tried("m0", 0.80, number=0), tried("m1", 0.78, number=1), tried("m2", 0.70, number=2)]
-    plain, made = (
-        TrialEvidence(plan(), history).expectations(),
-        TrialEvidence(charged({"m0": 0.05}), history).expectations(),
-    )
+    plain, made = (TrialEvidence(plan(charges=charges), history).expectations() for charges in ({}, {"m0": 0.05}))
     assert max(plain, key=plain.__getitem__) == 0
     assert max(made, key=made.__getitem__) == 1
     assert made[0] == pytest.approx(plain[0] - 0.05)
@@ -112,7 +96,7 @@ def test_a_charged_candidate_must_promise_more():
     truth = {each.id: 0.8 - 0.01 * place for place, each in enumerate(CANDIDATES)}
 
     def tuned(charges: dict[str, float]) -> list[str]:
-        made, history = charged(charges, top_k=8), []
+        made, history = plan(charges=charges, top_k=8), []
         for _ in range(14):
             step = next_trial(made, history, left=Left(trials=30 - len(history)))
             if step is None:
@@ -125,7 +109,7 @@ def test_a_charged_candidate_must_promise_more():
 
 
 def test_rungs_are_of_what_the_objective_leaves():
-    free = charged({})
+    free = plan()
     peers = [tried("m1", 0.8, curve=Curve(values=(0.8,) * 4, epochs=4))]
     trial = NextTrial(candidate="m0", method="finetune", point=None, origin=TrialOrigin.SAMPLED, why="")
     assert goes_on_at(free, peers, trial, rung=2, validation=0.85)

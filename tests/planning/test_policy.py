@@ -3,13 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from helpers.planning_world import CANDIDATES, SCORES, ranking, tried
+from helpers.planning_world import CANDIDATES, SCORES, plan, ranking, tried
 from vlmsel_auto.planning.next_trial import next_trial
-from vlmsel_auto.planning.plan import Conditions, make_plan
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.planning.trial_posterior import Observation, slopes_of, trial_posterior, trial_prior
 from vlmsel_auto.planning.trials import Left
-from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 
 
 def test_slopes_hold_the_order_and_its_reverse() -> None:
@@ -29,11 +27,4 @@ def test_a_policy_reaches_what_it_governs() -> None:
     assert kept[-1] < turned[-1]
     history = [tried(f"m{m}", 0.5, method) for m in range(8) for method in ("probe", "finetune")]
     for policy, ends in ((POLICY, False), (replace(POLICY, least_gain=0.1), True), (replace(POLICY, price=10.0), True)):
-        plan = make_plan(
-            ranking(SCORES),
-            candidates=CANDIDATES,
-            methods=(PROBE, FINETUNE),
-            top_k=8,
-            conditions=Conditions(policy=policy),
-        )
-        assert (next_trial(plan, history, left=Left()) is None) == ends
+        assert (next_trial(plan(top_k=8, policy=policy), history, left=Left()) is None) == ends

@@ -46,7 +46,7 @@ def test_a_curve_says_where_a_running_trial_will_end():
 
 
 def test_workers_are_given_different_trials_until_nothing_is_left_to_choose():
-    made, running = replace(plan(top_k=5, folds=5), members=5, validation_images=6), []
+    made, running = plan(top_k=5, folds=5, members=5, validation_images=6), []
     for number in range(6):
         step = next_trial(made, imagine(made, PROBED, running), left=Left(seconds=600.0, workers=6))
         assert step is not None
@@ -63,7 +63,6 @@ def test_the_zero_shot_baseline_runs_once_and_nobody_waits_for_it():
     assert history[0].validation is None
     assert history[0].state is TrialState.COMPLETE
     step = next_trial(made, history, left=Left(trials=9))
-    assert step is not None
     assert step.method == "probe"
 
 
@@ -73,11 +72,6 @@ def test_an_interrupted_trial_that_goes_on_counts_once():
     history = imagine(plan(), [*PROBED, interrupted], [Running(number=900, trial=trial)])
     assert [each.number for each in history if each.candidate == "m1"][-1] == 900
     assert interrupted not in history
-
-
-def test_a_share_of_the_budget_counts_the_time_of_all_workers():
-    assert Left(seconds=10.0, workers=4).work == 40.0
-    assert Left(workers=4).work is None
 
 
 PEERS = [tried(f"m{place}", 0.8, curve=Curve(values=(0.8,) * 4, epochs=4)) for place in (1, 2)]
@@ -90,13 +84,13 @@ def chosen(**changes: object) -> NextTrial:
 
 def least(images: int | None) -> float:
     """The lowest metric that goes on."""
-    made = replace(plan(), validation_images=images)
-    return next(v / 200 for v in range(201) if goes_on_at(made, PEERS, chosen(), rung=2, validation=v / 200))
+    made = plan(validation_images=images)
+    return next(v / 1000 for v in range(1001) if goes_on_at(made, PEERS, chosen(), rung=2, validation=v / 1000))
 
 
 def test_the_fewer_images_the_further_behind_a_trial_may_be() -> None:
     assert least(None) == 0.8
-    assert least(400) == pytest.approx(0.8 - np.sqrt(2 * 0.6 * 0.8 * 0.2 / 403), abs=0.01)
+    assert least(400) == pytest.approx(0.8 - np.sqrt(2 * 0.6 * 0.8 * 0.2 / 403), abs=0.003)
     assert 0.6 < least(20) < least(60) < least(400) < least(None)
 
 

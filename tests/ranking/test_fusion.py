@@ -104,6 +104,12 @@ def test_draws_apart_are_trusted_less_than_their_mean():
     assert fit_fusion({"x": draws}, truth).sd > fit_fusion({"x": draws.mean(axis=2)}, truth).sd
 
 
+def test_a_draw_that_is_repeated_counts_once():
+    truth, signals = world(s=6)
+    repeated = {name: np.repeat(values[:, :, None], 3, axis=2) for name, values in signals.items()}
+    assert fit_fusion(repeated, truth).weights == pytest.approx(fit_fusion(signals, truth).weights)
+
+
 def test_unknown_values_count_as_average():
     truth, signals = world()
     truth[:, 3] = np.nan

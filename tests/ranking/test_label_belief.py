@@ -7,13 +7,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from vlmsel_auto.ranking import label_belief
 from vlmsel_auto.ranking.evidence.consensus import likeness
-from vlmsel_auto.ranking.label_belief import (
-    Weights,
-    believe,
-    prior_weights,
-    strength_chances,
-    strength_signs,
-)
+from vlmsel_auto.ranking.label_belief import Weights, believe, prior_weights, strength_chances, strength_signs
 from vlmsel_auto.records import UNLABELLED
 
 
@@ -150,16 +144,6 @@ def test_copies_of_one_model_have_one_say():
     np.testing.assert_allclose(three.classes, one.classes, atol=1e-6)
     np.testing.assert_allclose(three.accuracy[:5], one.accuracy, atol=1e-6)
     assert three.p_best[[0, 5, 6]].sum() == pytest.approx(one.p_best[0], abs=0.03)
-
-
-def test_the_order_of_images_does_not_matter():
-    votes, truth = world(5)
-    order = np.random.default_rng(0).permutation(200)
-    labels = some(truth, np.arange(0, 200, 25))
-    plain = believe(votes, prior=flat(votes), labels=labels)
-    shuffled = believe(votes[:, order], prior=Weights(mean=flat(votes).mean, sd=flat(votes).sd), labels=labels[order])
-    np.testing.assert_allclose(shuffled.information, plain.information[order], rtol=1e-6)
-    np.testing.assert_allclose(shuffled.accuracy, plain.accuracy)
 
 
 def test_what_is_asked_for_is_no_longer_doubtful():

@@ -91,6 +91,7 @@ def test_labels_a_class_are_those_of_the_listed_candidates():
     library = assemble([*world.library(candidates=[0, 1, 2, 3]).cells(), *few])
     assert library.shots[nearest_shots(library, 4)] == 4
     assert library.shots[nearest_shots(library, 4, rows=[4, 5])] == 1
+    assert nearest_shots(dataclasses.replace(library, shots=(1, 16)), 6) == 1  # a third of 16, and six times 1
     targets, _ = world.targets(0, candidates=[4, 5])
     sources = gather(library, targets, truth="tuned", shots=4)
     assert sources.shots == 1

@@ -19,8 +19,3 @@ def test_knn_is_sklearns_leave_one_out_with_distance_as_tie_break(k):
         )
         right.append(model.fit(features[rest], labels[rest]).predict(features[i : i + 1])[0] == labels[i])
     assert knn(features, labels, k=k) == pytest.approx(np.mean(right))
-
-
-def test_duplicated_images_make_the_nearest_neighbour_right():
-    features, labels = blobs(spread=3.0)
-    assert knn(np.vstack([features, features]), np.concatenate([labels, labels]), k=1) == 1.0
