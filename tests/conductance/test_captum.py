@@ -5,8 +5,6 @@ import open_clip
 import pytest
 import torch
 from captum.attr import LayerConductance
-from open_clip.modified_resnet import ModifiedResNet
-from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
@@ -27,21 +25,11 @@ def _vit(_):
     return VisionTransformer(image_size=32, patch_size=8, width=64, layers=4, heads=4, mlp_ratio=4.0, output_dim=96), 32
 
 
-def _resnet(_):
-    return ModifiedResNet([1, 2, 1, 1], 96, 8, 64, 16), 64
-
-
-def _convnext(_):
-    return TimmModel("test_convnext3", embed_dim=96, image_size=64, pool="avg", proj="linear"), 64
-
-
 TOWERS = {
     "mini ViT": _member("ViT-Mi-16-64.all-m"),
     "mini ResNet": _member("RN-Mi-64.all-m"),
     "mini ConvNeXt": _member("ConvNeXt-Mi-64.all-m"),
     "random ViT": _vit,
-    "random ResNet": _resnet,
-    "random ConvNeXt": _convnext,
 }
 
 

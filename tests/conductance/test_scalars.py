@@ -34,22 +34,6 @@ def test_norm_needs_no_classes(case):
     np.testing.assert_allclose(scalar.value(embedding, scalar.target(embedding)), embedding.norm(dim=1))
 
 
-def test_only_the_direction_of_the_embedding_matters(case):
-    embedding, text = case
-    scalar = make_scalar("margin", text_features=text, logit_scale=5.0)
-    target = scalar.target(embedding)
-    np.testing.assert_allclose(scalar.value(7 * embedding, target), scalar.value(embedding, target), rtol=1e-12)
-
-
-def test_margin_scales_with_the_logit_scale_and_ignores_the_order_of_other_classes(case):
-    embedding, text = case
-    one = make_scalar("margin", text_features=text, logit_scale=1.0)
-    ten = make_scalar("margin", text_features=text.flip(0), logit_scale=10.0)
-    a = one.value(embedding, one.target(embedding))
-    b = ten.value(embedding, ten.target(embedding))
-    np.testing.assert_allclose(10 * a, b, rtol=1e-12)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

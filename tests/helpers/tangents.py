@@ -23,13 +23,7 @@ from vlmsel_auto.records import FloatArray
 
 
 def tangent_conductance(
-    visual: nn.Module,
-    images: Tensor,
-    *,
-    scalar: Scalar,
-    blocks: Sequence[str],
-    points: int,
-    start: Tensor,
+    visual: nn.Module, images: Tensor, *, scalar: Scalar, blocks: Sequence[str], points: int, start: Tensor
 ) -> tuple[FloatArray, ...]:
     """Conductance of every neuron by exact tangents.
 
