@@ -109,7 +109,7 @@ def test_what_was_not_saved_here_is_refused(fitted, tmp_path, change):
 def test_labels_keep_their_kind_and_a_model_in_a_temporary_folder_goes_with_its_estimator(settings, tmp_path):
     X, _ = shapes(14, seed=0)
     labels = [("a", 1), ("b", 2), ("c", 3)]
-    model = VlmClassifier(**settings).fit(X, labels * 14)
+    model = VlmClassifier(**{**settings, "candidates": QUICK[1]}).fit(X, labels * 14)
     assert model.classes_.tolist() == labels
     assert model.predict(X[:3]).tolist()[0] in labels
     with pytest.raises(InputError, match="only labels that are texts or numbers can be saved"):
@@ -183,7 +183,7 @@ def test_an_image_that_cannot_be_read_is_named(fitted, tmp_path):
 def test_scalars_of_numpy_are_labels(settings, tmp_path):
     X, names = shapes(14, seed=0)
     y = list(np.unique(names, return_inverse=True)[1])
-    model = VlmClassifier(**settings).fit(X, y)
+    model = VlmClassifier(**{**settings, "candidates": QUICK[1]}).fit(X, y)
     assert model.classes_.dtype.kind == "i"
     assert model.score(X, y) > 0.5
     assert VlmClassifier.load(model.save(tmp_path / "saved")).predict(X[:3]).tolist() == model.predict(X[:3]).tolist()

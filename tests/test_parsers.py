@@ -116,11 +116,7 @@ def test_json(data: bytes):
     read(lambda: parse_json(data), object)
 
 
-RECORDS = {
-    Ranking: REPORT["ranking"],
-    TrialResult: REPORT["trials"][0],
-    report.SearchReport: REPORT,
-}
+RECORDS = {Ranking: REPORT["ranking"], TrialResult: REPORT["trials"][0], report.SearchReport: REPORT}
 
 
 @often

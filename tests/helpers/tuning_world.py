@@ -1,5 +1,7 @@
 """One small member, digits in memory and a trial of it."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from vlmsel_auto.cache import Store
 from vlmsel_auto.models import zoo
-from vlmsel_auto.models.candidates import mini_zoo
+from vlmsel_auto.models.candidates import mini_zoo, resolve
 from vlmsel_auto.records import Candidate, ImageView, PixelSource, Task, TrialResult, TrialSpec
 from vlmsel_auto.tuning.runner import Trial, TrialRunner
 
@@ -72,8 +74,23 @@ def spec(**changes: object) -> TrialSpec:
     return TrialSpec(**{**fields, **changes})
 
 
+def runner(path: Path, **changes: object) -> TrialRunner:
+    """Of trials of the member on the digits, with all its files below ``path``."""
+    fields = {"task": digits(), "candidates": resolve(NAME), "load": zoo.load, "store": Store(path / "store")}
+    return TrialRunner(**{**fields, "workdir": path, "images_per_trial": 1_000, "seed": 3, **changes})
+
+
 def run(tmp_path: Path, candidate: Candidate, store: Store, one: TrialSpec, **changes: object) -> TrialResult:
     hooks = {name: changes.pop(name) for name in ("report", "sink") if name in changes}
     trial = {name: changes.pop(name) for name in ("number", "deadline", "continues") if name in changes}
     fields = {"task": digits(), "candidates": [candidate], "load": zoo.load, "store": store, "workdir": tmp_path}
     return TrialRunner(**{**fields, **changes}).run(Trial(spec=one, **{"number": 5, **trial}), **hooks)
+
+
+Tune = Callable[..., TrialResult]
+
+
+@pytest.fixture
+def tune(tmp_path: Path, candidate: Candidate, store: Store) -> Tune:
+    """`run` of the member in the test's folder: takes the trial, and what changes."""
+    return partial(run, tmp_path, candidate, store)

@@ -1,14 +1,13 @@
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from helpers.tuning_world import NAME, digits, spec
-from vlmsel_auto.cache import Store
-from vlmsel_auto.models import zoo
-from vlmsel_auto.models.candidates import resolve
+from helpers import opened_study
+from helpers.tuning_world import runner, spec
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.study.results import Results, other_folds, over_folds
 from vlmsel_auto.tuning.checkpoints import (
@@ -20,24 +19,10 @@ from vlmsel_auto.tuning.checkpoints import (
     size_of_weights,
 )
 from vlmsel_auto.tuning.paused import Paused, Progress, has_paused, save_paused
-from vlmsel_auto.tuning.runner import TrialRunner
 
-
-def result(number: int, **changes: object) -> TrialResult:
-    made = TrialResult(
-        number=number,
-        spec=spec(),
-        state=TrialState.COMPLETE,
-        origin=TrialOrigin.PLANNED,
-        validation=0.8,
-        test=0.7,
-        curve=(0.5, 0.8, 0.8),
-        epochs_run=3,
-        seconds=1.0,
-        kept_epoch=2,
-        soft_validation=0.6,
-    )
-    return replace(made, **changes)
+result = partial(
+    opened_study.result, curve=(0.5, 0.8, 0.8), epochs_run=3, kept_epoch=2, soft_validation=0.6
+)  # of a number, and whatever else changes
 
 
 def results_of(path: Path, *results: TrialResult) -> Results:
@@ -45,17 +30,6 @@ def results_of(path: Path, *results: TrialResult) -> Results:
     for each in results:
         made.adopt(each)
     return made
-
-
-def runner(path: Path) -> TrialRunner:
-    return TrialRunner(
-        task=digits(),
-        candidates=resolve(NAME),
-        load=zoo.load,
-        store=Store(path / "store"),
-        workdir=path,
-        images_per_trial=1_000,
-    )
 
 
 def test_an_epoch_that_time_cut_short_costs_what_a_part_does(tmp_path: Path) -> None:

@@ -54,11 +54,6 @@ def test_stronger_changes_more() -> None:
     assert 0 < away[0] < away[1] < away[2]
 
 
-def test_small_strength_is_close_to_the_identity() -> None:
-    smooth = torch.linspace(0, 1, 32).expand(4, 3, 32, 32)
-    assert torch.allclose(augment(smooth, strength=1e-4, generator=generator()), smooth, atol=1e-3)
-
-
 def test_no_image_is_mirrored_unless_asked_for() -> None:
     ramp = torch.linspace(0, 1, 32).expand(64, 3, 32, 32)
     kept = augment(ramp, strength=1.0, generator=generator())

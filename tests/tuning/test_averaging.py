@@ -45,7 +45,6 @@ def test_the_mean_head_says_the_mean_of_what_the_heads_say_whatever_their_scales
 def test_towers_are_averaged_weight_by_weight_and_counters_are_not() -> None:
     fits = [checkpoint(seed, scale=1.0) for seed in (3, 4)]
     found = average(fits)
-    assert found.visual is not None
     torch.testing.assert_close(found.visual["proj"], (fits[0].visual["proj"] + fits[1].visual["proj"]) / 2)
     assert found.visual["seen"] == 3
     assert found.held_out_logits is None
@@ -83,12 +82,10 @@ def mean_of(fit: Fit, *others: Checkpoint, least: float | None = None, **changes
 def test_a_fit_averaged_with_itself_is_that_fit(fit: Fit) -> None:
     work, outcome = fit
     found = mean_of(fit, outcome.checkpoint)
-    assert found is not None
     np.testing.assert_allclose(found.test_logits, outcome.checkpoint.test_logits, atol=1e-4)
     assert found.held_out_logits is None
     assert mean_of(fit, outcome.checkpoint, least=outcome.validation.metric + 0.01) is None
     untested = mean_of(fit, outcome.checkpoint, task=replace(work.task, test=work.task.test[:0]))
-    assert untested is not None
     assert untested.test_logits is None
 
 

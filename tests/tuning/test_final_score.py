@@ -22,7 +22,6 @@ def test_interval_and_calibration_are_those_of_the_papers() -> None:
     labels = task.labels[np.sort(task.test)]
     logits = np.random.default_rng(0).normal(0, 1, (len(labels), task.n_classes)) + 2 * np.eye(task.n_classes)[labels]
     found = final_score(task, logits)
-    assert found is not None
     right = int((logits.argmax(axis=1) == labels).sum())
     assert (found.metric, found.images) == (right / len(labels), len(labels))
     assert found.interval is not None
@@ -31,7 +30,6 @@ def test_interval_and_calibration_are_those_of_the_papers() -> None:
     sure, correct = shares.max(axis=1), shares.argmax(axis=1) == labels
     assert found.calibration_error == pytest.approx(expected_calibration_error(sure, correct), abs=1e-5)
     flat = final_score(task, 0.01 * logits)
-    assert flat is not None
     assert flat.calibration_error > found.calibration_error  # right far more often than it says
 
 
@@ -40,7 +38,6 @@ def test_exact_probabilities_show_the_floor_on_average_and_surer_ones_more() -> 
     labels, rng = task.labels[np.sort(task.test)], np.random.default_rng(0)
     logits = rng.normal(0, 2, (len(labels), task.n_classes))
     found = final_score(task, logits)
-    assert found is not None
     assert found.calibration_floor is not None
     sure = (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)).max(axis=1)
     exact = [expected_calibration_error(sure, rng.random(len(sure)) < sure) for _ in range(300)]
@@ -53,6 +50,5 @@ def test_other_metrics_have_no_such_interval_and_no_test_split_no_score() -> Non
     logits = np.eye(task.n_classes)[task.labels[np.sort(task.test)]]
     for metric in ("balanced_accuracy", "macro_f1"):
         found = final_score(replace(task, metric=metric), logits)
-        assert found is not None
         assert (found.metric, found.interval) == (1.0, None)
     assert final_score(replace(task, test=task.test[:0]), logits[:0]) is None

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from helpers.tuning_world import candidate, digits, run, spec, store
+from helpers.tuning_world import Tune, candidate, digits, run, spec, store, tune
 from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import TrialOutOfMemory
 from vlmsel_auto.events import Event, TrialEpoch
@@ -22,14 +22,12 @@ from vlmsel_auto.tuning import module as epochs
 from vlmsel_auto.tuning.checkpoints import has_weights, load_trial
 from vlmsel_auto.tuning.paused import has_paused, load_paused
 
-__all__ = ["candidate", "store"]  # fixtures
+__all__ = ["candidate", "store", "tune"]  # fixtures
 
 
-def test_fine_tuning_ends_with_the_last_epoch_and_its_weights(
-    tmp_path: Path, candidate: Candidate, store: Store
-) -> None:
+def test_fine_tuning_ends_with_the_last_epoch_and_its_weights(tune: Tune, tmp_path: Path, candidate: Candidate) -> None:
     events: list[Event] = []
-    result = run(tmp_path, candidate, store, spec(), sink=events.append)
+    result = tune(spec(), sink=events.append)
     assert result.state == "complete"
     assert (result.epochs_run, len(result.curve)) == (3, 3)
     assert result.start is not None
@@ -77,15 +75,14 @@ def test_a_large_tower_is_tuned_in_bfloat16_and_measured_in_float32(
     assert result.state == "complete"
     assert mixed == {True: {True}, False: {False}}
     kept = load_trial(tmp_path, result)
-    assert kept.visual is not None
     assert {each.dtype for each in kept.visual.values() if each.is_floating_point()} == {torch.float32}
     exact = run(tmp_path / "exact", candidate, store, spec())
     assert result.curve == pytest.approx(exact.curve, abs=0.1)
     assert result.curve != exact.curve or result.soft_validation != exact.soft_validation
 
 
-def test_every_image_is_seen_no_oftener_than_it_must_be(tmp_path: Path, candidate: Candidate, store: Store) -> None:
-    run(tmp_path, candidate, store, spec(epochs=1))  # embeds the images for the head
+def test_every_image_is_seen_no_oftener_than_it_must_be(tune: Tune) -> None:
+    tune(spec(epochs=1))  # embeds the images for the head
     seen = []
 
     def load(one: Candidate) -> LoadedModel:
@@ -93,8 +90,13 @@ def test_every_image_is_seen_no_oftener_than_it_must_be(tmp_path: Path, candidat
         model.visual.register_forward_hook(lambda _module, given, _found: seen.append(len(given[0])))
         return model
 
-    run(tmp_path, candidate, store, spec(), load=load)
+    tune(spec(), load=load)
     assert sum(seen) == 3 * 40 + (1 + 3) * 20 + 20  # training; validation before and after each epoch; test
+
+
+def test_another_seed_is_another_trial(tune: Tune, tmp_path: Path) -> None:
+    first, other = (load_trial(tmp_path, tune(spec(epochs=1, seed=seed), number=seed)).weight for seed in (0, 1))
+    assert not np.array_equal(first, other)
 
 
 @pytest.mark.parametrize(
@@ -106,19 +108,7 @@ def test_batches_leave_many_steps(images: int, on_cpu: int, on_gpu: int) -> None
     assert finetune.batch_size(images, torch.device("cuda")) == on_gpu
 
 
-def test_the_same_seed_gives_the_same_trial(tmp_path: Path, candidate: Candidate, store: Store) -> None:
-    first = run(tmp_path / "a", candidate, store, spec(epochs=2))
-    again = run(tmp_path / "b", candidate, store, spec(epochs=2))
-    other = run(tmp_path / "c", candidate, store, spec(epochs=2, seed=1))
-    assert first.curve == again.curve
-    same, different = load_trial(tmp_path / "b", again), load_trial(tmp_path / "c", other)
-    assert np.array_equal(load_trial(tmp_path / "a", first).weight, same.weight)
-    assert other.kept_epoch == 0 or not np.array_equal(same.weight, different.weight)
-
-
-def test_out_of_memory_halves_the_batch_then_fails(
-    tmp_path: Path, candidate: Candidate, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_out_of_memory_halves_the_batch_then_fails(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
     real, batches = finetune.train, []
 
     def hungry(*given: object, batch: int, accumulate: int) -> object:
@@ -128,7 +118,7 @@ def test_out_of_memory_halves_the_batch_then_fails(
         return real(*given, batch=batch, accumulate=accumulate)
 
     monkeypatch.setattr(finetune, "train", hungry)
-    assert run(tmp_path, candidate, store, spec(epochs=1)).state == "complete"
+    assert tune(spec(epochs=1)).state == "complete"
     assert batches == [(8, 1), (4, 2)]
 
     def starved(*given: object, **others: object) -> object:
@@ -136,24 +126,11 @@ def test_out_of_memory_halves_the_batch_then_fails(
 
     monkeypatch.setattr(finetune, "train", starved)
     with pytest.raises(TrialOutOfMemory, match="does not fit into the memory of cpu"):
-        run(tmp_path, candidate, store, spec(epochs=1))
-
-
-def test_other_errors_are_not_taken_for_memory(
-    tmp_path: Path, candidate: Candidate, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*given: object, **others: object) -> object:
-        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-
-    monkeypatch.setattr(finetune, "train", broken)
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        run(tmp_path, candidate, store, spec())
+        tune(spec(epochs=1))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_are_keyboard_interrupts_and_handlers_come_back(
-    number: signal.Signals, tmp_path: Path, candidate: Candidate, store: Store
-) -> None:
+def test_signals_are_keyboard_interrupts_and_handlers_come_back(tune: Tune, number: signal.Signals) -> None:
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
 
     def sink(event: Event) -> None:
@@ -161,16 +138,16 @@ def test_signals_are_keyboard_interrupts_and_handlers_come_back(
             os.kill(os.getpid(), number)
 
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, candidate, store, spec(epochs=50), sink=sink)
+        tune(spec(epochs=50), sink=sink)
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_nothing_is_printed_and_no_warning_escapes(
-    tmp_path: Path, candidate: Candidate, store: Store, capfd: pytest.CaptureFixture[str]
+    tune: Tune, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        run(tmp_path, candidate, store, spec(epochs=1))
+        tune(spec(epochs=1))
     captured = capfd.readouterr()
     assert (captured.out, captured.err) == ("", "")
     assert [str(each.message) for each in seen if "lightning" in str(each.filename)] == []
@@ -189,21 +166,21 @@ def killed_after(epoch: int) -> Callable[[int, float, float], bool]:
 
 @pytest.mark.parametrize("rate", [1e-3, 0.3], ids=["learns", "start stays best"])
 def test_a_continued_trial_is_the_trial_that_was_never_interrupted(
-    rate: float, tmp_path: Path, candidate: Candidate, store: Store, monkeypatch: pytest.MonkeyPatch
+    tune: Tune, rate: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(epochs, "_SAVE_EVERY", 0.0)
     plan = spec(epochs=4, learning_rate=rate)
-    whole = run(tmp_path, candidate, store, plan, number=0)
+    whole = tune(plan, number=0)
     assert not has_paused(tmp_path, 0)  # a finished trial needs none
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, candidate, store, plan, number=1, report=killed_after(1))
+        tune(plan, number=1, report=killed_after(1))
     assert load_paused(tmp_path, 1).progress.curve == whole.curve[:1]
     assert not has_weights(tmp_path, 1)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, candidate, store, plan, number=2, report=killed_after(3), continues=1)
+        tune(plan, number=2, report=killed_after(3), continues=1)
     before = load_paused(tmp_path, 2).progress
     assert before.curve == whole.curve[:3]
-    rest = run(tmp_path, candidate, store, plan, number=3, continues=2)
+    rest = tune(plan, number=3, continues=2)
     same = ("spec", "state", "validation", "soft_validation", "test", "curve", "epochs_run", "start", "kept_epoch")
     assert rest.fidelity == whole.fidelity
     assert {name: getattr(rest, name) for name in same} == {name: getattr(whole, name) for name in same}
@@ -214,10 +191,3 @@ def test_a_continued_trial_is_the_trial_that_was_never_interrupted(
     assert (first.visual is None) == (second.visual is None)
     for name, value in (first.visual or {}).items():
         assert torch.equal(value, (second.visual or {})[name])
-
-
-def test_a_pruned_trial_leaves_neither_weights_nor_state(tmp_path: Path, candidate: Candidate, store: Store) -> None:
-    pruned = run(tmp_path, candidate, store, spec(epochs=4), number=1, report=lambda epoch, *_: epoch == 2)
-    assert (pruned.state, pruned.epochs_run, pruned.fidelity, pruned.continues) == ("pruned", 2, 0.5, None)
-    assert not has_paused(tmp_path, 1)
-    assert not has_weights(tmp_path, 1)

@@ -7,7 +7,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from helpers.tuning_world import candidate, digits, run, spec, store
+from helpers.tuning_world import Tune, candidate, digits, spec, store, tune
 from vlmsel_auto.cache import Store
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.embedding import embed
@@ -17,7 +17,7 @@ from vlmsel_auto.tasks.split import folds
 from vlmsel_auto.tuning.checkpoints import load_trial
 from vlmsel_auto.tuning.probe import fit
 
-__all__ = ["candidate", "store"]  # fixtures
+__all__ = ["candidate", "store", "tune"]  # fixtures
 
 
 def probe(**changes: object) -> object:
@@ -45,11 +45,11 @@ def weights_of(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> np.
 
 
 def test_a_given_validation_split_weighs_a_regression_on_train_and_zero_shot(
-    tmp_path: Path, candidate: Candidate, store: Store
+    tune: Tune, tmp_path: Path, candidate: Candidate, store: Store
 ) -> None:
     task = digits()
     train, val, test = (np.sort(each) for each in (task.train, task.val, task.test))
-    result = run(tmp_path, candidate, store, probe())
+    result = tune(probe())
     model = regression(unit(candidate, task, train, store), task.labels[train])
     text, of_text = zero_shot(candidate, task, val, store)
     weights = weights_of(model.decision_function(unit(candidate, task, val, store)), of_text, task.labels[val])
@@ -67,12 +67,12 @@ def test_a_given_validation_split_weighs_a_regression_on_train_and_zero_shot(
 
 
 def test_with_folds_every_labelled_image_is_scored_by_a_regression_that_never_saw_it(
-    tmp_path: Path, candidate: Candidate, store: Store
+    tune: Tune, tmp_path: Path, candidate: Candidate, store: Store
 ) -> None:
     task = digits()
     rest = folds(task.labels[task.train], np.arange(len(task.train)), count=4, seed=0)
     parts = (task.val, *(task.train[each] for each in rest))
-    result = run(tmp_path, candidate, store, probe(), task=replace(task, folds=parts))
+    result = tune(probe(), task=replace(task, folds=parts))
     labelled = np.sort(np.concatenate(parts))
     labels = task.labels[labelled]
     held_out = np.zeros((len(labelled), task.n_classes))

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.tuning_world import candidate, digits, run, spec, store
+from helpers.tuning_world import Tune, candidate, digits, run, spec, store, tune
 from vlmsel_auto.cache import Store
 from vlmsel_auto.models import zoo
 from vlmsel_auto.records import Candidate
 from vlmsel_auto.tuning.checkpoints import load_trial
 
-__all__ = ["candidate", "store"]  # fixtures
+__all__ = ["candidate", "store", "tune"]  # fixtures
 
 
-def test_zero_shot_is_what_the_model_itself_says(tmp_path: Path, candidate: Candidate, store: Store) -> None:
-    result = run(tmp_path, candidate, store, spec(method="zero_shot", settings={}, epochs=0))
+def test_zero_shot_is_what_the_model_itself_says(tune: Tune, tmp_path: Path, candidate: Candidate) -> None:
+    result = tune(spec(method="zero_shot", settings={}, epochs=0))
     task, model = digits(), zoo.load(candidate)
     text = model.text_features(task.prompts, task.templates)
     with torch.no_grad():
@@ -24,7 +24,7 @@ def test_zero_shot_is_what_the_model_itself_says(tmp_path: Path, candidate: Cand
             assert ((unit @ text.T).argmax(dim=1).numpy() == task.labels[np.sort(indices)]).mean() == measured
     assert (result.state, result.epochs_run, result.kept_epoch, result.curve) == ("complete", 0, 0, ())
     assert np.allclose(load_trial(tmp_path, result).weight, text.numpy())
-    tuned = run(tmp_path, candidate, store, spec(epochs=0))
+    tuned = tune(spec(epochs=0))
     assert (tuned.validation, tuned.test) == (result.validation, result.test)
     assert tuned.soft_validation == pytest.approx(result.soft_validation, abs=1e-6)
 
