@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from vlmsel_auto.cache import Json, Store, default_cache_dir, digest
@@ -34,7 +36,6 @@ from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.process import locked, older_objects_left_alone, writing
 from vlmsel_auto.records import Budget, Task
 from vlmsel_auto.reporting.formatting import duration
-from vlmsel_auto.reporting.trackers import tracked
 from vlmsel_auto.tasks.file_names import SEARCH_LOCK
 from vlmsel_auto.tasks.task import TaskOptions, load_task
 from vlmsel_auto.tasks.unlabelled_pool import AsManyAsFit
@@ -71,7 +72,7 @@ def run_search(request: SearchRequest, *, began: float, sink: Sink) -> SearchRes
         )
         begin_in(folder, settings=settings, choice=choice, sink=sink)  # before trackers leave files there
         about = {"task": task.name, "command": command}
-        with tracked(request.logger, folder=folder / "logs", about=about, sink=sink) as heard:
+        with _tracked(request, about=about, sink=sink) as heard:
             session = Session(
                 **vars(chosen), task=task, library=known, device=device, store=store, sink=heard, limits=request.limits,
                 objective=request.objective, seed=request.seed, price=request.price / 100,
@@ -83,6 +84,14 @@ def run_search(request: SearchRequest, *, began: float, sink: Sink) -> SearchRes
             )  # fmt: skip
             ranked = _rank(run)
             return (finish_with_labels if task.is_labelled else finish_without_labels)(run, ranked)
+
+
+def _tracked(request: SearchRequest, *, about: Mapping[str, str], sink: Sink) -> AbstractContextManager[Sink]:
+    if not request.logger:
+        return nullcontext(sink)
+    from vlmsel_auto.reporting.trackers import tracked  # loads Lightning
+
+    return tracked(request.logger, folder=request.folder / "logs", about=about, sink=sink)
 
 
 def _read(

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from vlmsel_auto.errors import InputError
 from vlmsel_auto.pipeline.options import Option, option, options, words
 from vlmsel_auto.pipeline.request import AUTO, SHOTS, TaskRequest
 from vlmsel_auto.planning.objective import ACCURACY, Objective, read_objective
@@ -24,11 +25,12 @@ if TYPE_CHECKING:  # these load NumPy
     from vlmsel_auto.models.limits import Limits
     from vlmsel_auto.pipeline.result import SearchResult
     from vlmsel_auto.records import Budget
-    from vlmsel_auto.reporting.loggers import Loggers
+    from vlmsel_auto.reporting.trackers import Loggers
     from vlmsel_auto.tasks.datasets import TaskData
 
 PRICE: Final = 100 * POLICY.price  # points a minute
 _ALL: Final = "all"
+_TRACKERS: Final = ("tensorboard", "csv", "mlflow", "wandb")
 
 
 def _no_budget() -> Budget:
@@ -54,10 +56,14 @@ def _names(typed: str) -> list[str]:
     return [name.strip() for name in typed.split(",") if name.strip()]
 
 
-def _trackers_as_typed(loggers: Loggers) -> str | None:
-    from vlmsel_auto.reporting.trackers import names_of
-
-    return ",".join(names_of(loggers)) or None
+def _named_trackers(loggers: Loggers) -> list[str]:
+    """Trackers that were given by name; an InputError where there is none of that name."""
+    several = [loggers] if isinstance(loggers, str) or not isinstance(loggers, Sequence) else loggers
+    names = [one for one in several if isinstance(one, str)]
+    for name in names:
+        if name not in _TRACKERS:
+            raise InputError(f"a logger must be one of {', '.join(_TRACKERS)}, but got {name!r}")
+    return names
 
 
 def _storage_as_typed(url: str) -> str:
@@ -147,18 +153,17 @@ class SearchRequest(TaskRequest):
         True, "Put no thumbnails into the report: the images are private.", flags=("--no-images",)
     )
     logger: Loggers = option(
-        (), "Comma list of experiment trackers: tensorboard, csv, mlflow, wandb.", kind=str, typed="",
-        flags=("--log",), metavar="NAMES", read=_names, show=_trackers_as_typed,
+        (), f"Comma list of experiment trackers: {', '.join(_TRACKERS)}.", kind=str, typed="",
+        flags=("--log",), metavar="NAMES", read=_names, show=lambda given: ",".join(_named_trackers(given)) or None,
     )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Check what needs no file."""
         from vlmsel_auto.pipeline.workers import check_workers
-        from vlmsel_auto.reporting.trackers import names_of
 
         super().__post_init__()
         check_workers(workers=self.workers, ray=self.ray)
-        names_of(self.logger)
+        _named_trackers(self.logger)
         _methods(self.method)
 
     @property
