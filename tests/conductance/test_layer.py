@@ -184,6 +184,12 @@ def test_what_cannot_be_reached_is_said(trained):
     assert result.points.tolist() == [17]
 
 
+def test_the_error_is_reached_where_every_image_has_it(vit, monkeypatch):
+    monkeypatch.setattr(path_integral, "estimate_error", lambda _kind, fine, _rough: np.arange(len(fine), dtype=float))
+    result = conductance(vit, smooth_images(2, 16), scalar=_margin(), error=0.5, max_points=9)
+    assert (result.error[0] < 0.5 < result.error[1], result.reached) == (True, False)
+
+
 def test_no_error_is_reported_below_what_completeness_shows(vit, monkeypatch):
     monkeypatch.setattr(path_integral, "estimate_error", lambda _kind, fine, _rough: np.zeros_like(fine))
     result = conductance(vit, smooth_images(2, 16), scalar=_margin(), points=5)

@@ -23,12 +23,7 @@ from vlmsel_auto.records import (
 )
 from vlmsel_auto.reporting.label_issues import LabelIssues, LabelledImage, NearDuplicates
 from vlmsel_auto.reporting.mistakes import SHOWN, judge, thumbnail, with_thumbnails
-from vlmsel_auto.reporting.report import (
-    Baseline,
-    CandidateSummary,
-    SearchReport,
-    TaskSummary,
-)
+from vlmsel_auto.reporting.report import Baseline, CandidateSummary, SearchReport, TaskSummary
 
 NAMES = (
     "ViT-Mi-8-64.all-l",

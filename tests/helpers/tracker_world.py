@@ -3,13 +3,7 @@
 from dataclasses import replace
 
 from helpers.report_world import NAMES, make_ranking, make_trial
-from vlmsel_auto.events import (
-    RankingReady,
-    ReportWritten,
-    TrialEpoch,
-    TrialFinished,
-    TrialStarted,
-)
+from vlmsel_auto.events import RankingReady, ReportWritten, TrialEpoch, TrialFinished, TrialStarted
 from vlmsel_auto.records import Agreement, BestModel
 
 TEST = 0.625

@@ -10,29 +10,26 @@ import torch
 from scipy.special import softmax
 from sklearn.metrics import f1_score
 
-from helpers.study_world import candidates, digits_folder, ranking, run_study, task
+from helpers.study_world import candidates, digits_folder, run_study, task
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.pooling import fit_weights, log_probabilities, pool
 from vlmsel_auto.models.prediction import predict
 from vlmsel_auto.pipeline.ensemble import Pool, export_ensemble, pool_leaders
 from vlmsel_auto.pipeline.joined import Joined, join
-from vlmsel_auto.records import Budget, Candidate, EnsembleModel, Task, TrialOrigin, TrialResult
+from vlmsel_auto.records import Candidate, EnsembleModel, Task, TrialOrigin, TrialResult
 from vlmsel_auto.study.study import StudyOutcome
 from vlmsel_auto.tuning.checkpoints import keep_held_out_alone, load_trial, save_weights
 from vlmsel_auto.tuning.data import measure, splits
 
 __all__ = ["candidates", "digits_folder", "task"]  # fixtures
+Finished = tuple[StudyOutcome, Path]
 
 
 @pytest.fixture(scope="module")
-def finished(
-    task: Task, candidates: tuple[Candidate, ...], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[StudyOutcome, Path]:
+def finished(task: Task, candidates: tuple[Candidate, ...], tmp_path_factory: pytest.TempPathFactory) -> Finished:
     workdir = tmp_path_factory.mktemp("study")
-    outcome = run_study(
-        task=task, candidates=candidates, ranking=ranking(), budget=Budget(trials=4), workdir=workdir, load=zoo.load,
-        methods=("zero_shot", "probe"), top_k=4,
-    )  # fmt: skip
+    both = ("zero_shot", "probe")
+    outcome = run_study(task=task, candidates=candidates, workdir=workdir, trials=4, load=zoo.load, methods=both)
     return outcome, workdir
 
 
@@ -48,44 +45,35 @@ def save(workdir: Path, source: Path, logits: Mapping[int, np.ndarray], like: Tr
         save_weights(workdir, number, replace(load_trial(source, like), held_out_logits=found))
 
 
-def pooled_and_exported(
-    members: Sequence[TrialResult],
-    *,
-    size: int,
-    task: Task,
-    candidates: tuple[Candidate, ...],
-    workdir: Path,
-    sink: Callable[[object], None] = print,
-) -> EnsembleModel | None:
-    found = pool_leaders(members, size=size, task=task, workdir=workdir, sink=sink)
-    return exported(found, members, task=task, candidates=candidates, workdir=workdir, sink=sink)
+Ensemble = Callable[..., EnsembleModel | None]
 
 
-def exported(
-    found: Pool | None,
-    results: Sequence[TrialResult],
-    *,
-    task: Task,
-    candidates: tuple[Candidate, ...],
-    workdir: Path,
-    sink: Callable[[object], None] = print,
-) -> EnsembleModel | None:
+@pytest.fixture
+def ensemble(task: Task, candidates: tuple[Candidate, ...], tmp_path: Path) -> Ensemble:
+    """`pool_leaders` of some trials and `export_ensemble` of what it found, in the test's folder."""
     by_id = {each.id: each for each in candidates}
 
-    def joined(trial: TrialResult) -> Joined:
-        return join(trial, results, task=task, candidate=by_id[trial.spec.candidate], workdir=workdir, load=zoo.load)
+    def made(members: Sequence[TrialResult], **changes: object) -> EnsembleModel | None:
+        fields = {"task": task, "workdir": tmp_path, "sink": print, **changes}
+        found = pool_leaders(members, size=fields.pop("size", len(members)), **fields)
 
-    return export_ensemble(found, joined=joined, task=task, candidates=candidates, workdir=workdir, sink=sink)
+        def joined(trial: TrialResult) -> Joined:
+            place = {"task": fields["task"], "workdir": fields["workdir"], "load": zoo.load}
+            return join(trial, members, candidate=by_id[trial.spec.candidate], **place)
+
+        return export_ensemble(found, joined=joined, candidates=candidates, **fields)
+
+    return made
 
 
-def test_members_are_the_best_trials_of_different_candidates(finished: tuple[StudyOutcome, Path]) -> None:
+def test_members_are_the_best_trials_of_different_candidates(finished: Finished) -> None:
     outcome, _ = finished
     assert outcome.members[0] == outcome.best
     assert len({each.spec.candidate for each in outcome.members}) == len(outcome.members) == 4
     assert all(each.origin is not TrialOrigin.ZERO_SHOT for each in outcome.members)
 
 
-def test_an_objective_lets_in_who_is_worth_its_cost(finished: tuple[StudyOutcome, Path], task: Task) -> None:
+def test_an_objective_lets_in_who_is_worth_its_cost(finished: Finished, task: Task) -> None:
     outcome, workdir = finished
 
     def pooled(price: float) -> Pool | None:
@@ -98,7 +86,6 @@ def test_an_objective_lets_in_who_is_worth_its_cost(finished: tuple[StudyOutcome
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == 0  # nothing here gains ten points by pooling
     every = pool_leaders(outcome.members, size=4, task=task, workdir=workdir, sink=print)
-    assert every is not None
     assert len(every.members) == 4  # without a charge as before
     if free is not None:
         labels = torch.from_numpy(task.labels[free.rows])
@@ -112,7 +99,7 @@ def test_an_objective_lets_in_who_is_worth_its_cost(finished: tuple[StudyOutcome
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_heads_are_pooled_by_their_likelihood_and_the_folder_predicts_the_same(
-    finished: tuple[StudyOutcome, Path], task: Task, candidates: tuple[Candidate, ...], tmp_path: Path, size: int
+    finished: Finished, task: Task, ensemble: Ensemble, tmp_path: Path, size: int
 ) -> None:
     outcome, workdir = finished
     labelled, test = splits(task).labelled, np.sort(task.test)
@@ -124,8 +111,7 @@ def test_heads_are_pooled_by_their_likelihood_and_the_folder_predicts_the_same(
     together = pool(held_out, shares)
     (sureness,) = fit_weights([together], labels, start=[1.0], shrinkage=2.0)
 
-    made = pooled_and_exported(outcome.members, size=size, task=task, candidates=candidates, workdir=workdir)
-    assert made is not None
+    made = ensemble(outcome.members, size=size, workdir=workdir)
     assert made.members == tuple(each.spec.candidate for each in outcome.members[:size])
     assert made.weights == pytest.approx(list(sureness * shares))
     assert made.validation == (together.argmax(axis=1) == labels).mean()
@@ -144,53 +130,43 @@ def test_heads_are_pooled_by_their_likelihood_and_the_folder_predicts_the_same(
 
 
 def test_trials_and_ensemble_go_by_the_metric_of_the_task(
-    task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+    task: Task, candidates: tuple[Candidate, ...], ensemble: Ensemble, tmp_path: Path
 ) -> None:
     task = replace(task, metric="macro_f1", labels=np.where(np.arange(80) % 9, task.labels, 0))  # some of them wrong
-    outcome = run_study(
-        task=task, candidates=candidates, ranking=ranking(), budget=Budget(trials=2), workdir=tmp_path, load=zoo.load,
-        methods=("zero_shot", "probe"), top_k=2,
-    )  # fmt: skip
+    both = ("zero_shot", "probe")
+    outcome = run_study(task=task, candidates=candidates, workdir=tmp_path, trials=2, load=zoo.load, methods=both)
     labels = task.labels[splits(task).labelled]
     for each in outcome.members:
         said = load_trial(tmp_path, each).held_out_logits.argmax(axis=1)
         assert each.validation == f1_score(labels, said, average="macro")
         assert each.validation != (said == labels).mean()
     found = pool_leaders(outcome.members, size=2, task=task, workdir=tmp_path, sink=print)
-    made = exported(found, outcome.members, task=task, candidates=candidates, workdir=tmp_path)
-    assert made is not None
+    made = ensemble(outcome.members, task=task)
     assert made.validation == f1_score(labels, found.held_out().argmax(axis=1), average="macro")
 
 
-def test_fewer_than_two_members_are_no_ensemble(
-    finished: tuple[StudyOutcome, Path], task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
-) -> None:
+def test_fewer_than_two_members_are_no_ensemble(finished: Finished, ensemble: Ensemble) -> None:
     outcome, workdir = finished
-    arguments = {"task": task, "candidates": candidates, "workdir": workdir}
     for size in (0, 1):
-        assert pooled_and_exported(outcome.members, size=size, **arguments) is None
-    assert pooled_and_exported(outcome.members[:1], size=5, **arguments) is None
+        assert ensemble(outcome.members, size=size, workdir=workdir) is None
+    assert ensemble(outcome.members[:1], size=5, workdir=workdir) is None
 
 
-def test_a_head_without_a_say_is_no_member(
-    finished: tuple[StudyOutcome, Path], task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
-) -> None:
+def test_a_head_without_a_say_is_no_member(finished: Finished, task: Task, ensemble: Ensemble, tmp_path: Path) -> None:
     outcome, workdir = finished
     heads, rows = outcome.members[:3], splits(task).labelled
     true = np.eye(task.n_classes, dtype=np.float32)[task.labels[rows]]
-    arguments = {"task": task, "candidates": candidates, "workdir": tmp_path}
     save(tmp_path, workdir, {each.number: true * 3 for each in heads[:2]} | {heads[2].number: -true * 3}, heads[0])
-    made = pooled_and_exported(heads, size=3, **arguments)
-    assert made is not None
+    made = ensemble(heads)
     assert made.trials == tuple(each.number for each in heads[:2])
     assert made.weights[0] == made.weights[1]
-    assert pooled_and_exported([heads[0], heads[2]], size=2, **arguments) is None  # the first alone says it all
+    assert ensemble([heads[0], heads[2]]) is None  # the first alone says it all
     assert not (tmp_path / "ensemble").exists()
 
 
 @pytest.mark.parametrize("better", ["heads", "towers", "neither"])
 def test_held_out_images_say_whether_heads_or_towers_count(
-    finished: tuple[StudyOutcome, Path], task: Task, candidates: tuple[Candidate, ...], tmp_path: Path, better: str
+    finished: Finished, task: Task, ensemble: Ensemble, tmp_path: Path, better: str
 ) -> None:
     outcome, workdir = finished
     heads = outcome.members[:2]
@@ -205,8 +181,7 @@ def test_held_out_images_say_whether_heads_or_towers_count(
     save(tmp_path, workdir, {each.number: of_heads[place][rows] for place, each in enumerate(heads)}, heads[0])
     folds = {each.number: of_towers[2 + place][splits(task, fold=place).val] for place, each in enumerate(towers)}
     save(tmp_path, workdir, folds, heads[0])
-    made = pooled_and_exported([*heads, *towers], size=2, task=task, candidates=candidates, workdir=tmp_path)
-    assert made is not None
+    made = ensemble([*heads, *towers], size=2)
     by_number = {each.number: each.spec.method for each in (*heads, *towers)}
     expected = {"heads": ["probe"] * 2, "towers": ["finetune"] * 2, "neither": ["probe"] * 2 + ["finetune"] * 2}
     assert [by_number[number] for number in made.trials] == expected[better]
@@ -218,9 +193,7 @@ def test_held_out_images_say_whether_heads_or_towers_count(
         assert sum(made.weights[2:]) > 0.2
 
 
-def test_what_settings_say_of_further_folds_weighs_their_tower(
-    finished: tuple[StudyOutcome, Path], task: Task, tmp_path: Path
-) -> None:
+def test_what_settings_say_of_further_folds_weighs_their_tower(finished: Finished, task: Task, tmp_path: Path) -> None:
     outcome, workdir = finished
     head, first = outcome.members[0], tower(outcome, 0, fold=0, number=90)
     further = [tower(outcome, 0, fold=fold, number=90 + fold) for fold in (1, 2)]
@@ -241,7 +214,7 @@ def test_what_settings_say_of_further_folds_weighs_their_tower(
 
 
 def test_towers_share_their_weight_by_what_they_gain_on_their_heads(
-    finished: tuple[StudyOutcome, Path], task: Task, tmp_path: Path
+    finished: Finished, task: Task, tmp_path: Path
 ) -> None:
     outcome, workdir = finished
     heads, labelled = outcome.members[:2], splits(task).labelled
@@ -251,7 +224,6 @@ def test_towers_share_their_weight_by_what_they_gain_on_their_heads(
     save(tmp_path, workdir, {each.number: 2 * true[labelled] for each in heads}, heads[0])
     save(tmp_path, workdir, {90: 3 * true[rows[90]], 91: 2 * true[rows[91]]}, heads[0])
     found = pool_leaders([*heads, *towers], size=2, task=task, workdir=tmp_path, sink=print)
-    assert found is not None
     by_number = {each.trial.number: weight for each, weight in zip(found.members, found.weights, strict=True)}
     assert by_number[heads[0].number] == by_number[heads[1].number]
     sure = [logit - np.log(np.exp(logit) + task.n_classes - 1) for logit in (3, 2)]  # log-probability of the true class
@@ -261,7 +233,7 @@ def test_towers_share_their_weight_by_what_they_gain_on_their_heads(
 
 
 def test_an_ensemble_that_is_shown_worse_is_not_exported_and_an_earlier_one_goes(
-    finished: tuple[StudyOutcome, Path], task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+    finished: Finished, task: Task, ensemble: Ensemble, tmp_path: Path
 ) -> None:
     outcome, workdir = finished
     good, bad = (tower(outcome, place, fold=0, number=90 + place) for place in (0, 1))
@@ -269,30 +241,25 @@ def test_an_ensemble_that_is_shown_worse_is_not_exported_and_an_earlier_one_goes
     rows = splits(task, fold=0).val
     right = np.eye(task.n_classes, dtype=np.float32)[task.labels[rows]] * 9
     save(tmp_path, workdir, {good.number: right, bad.number: -right}, outcome.members[0])
-    arguments = {"task": task, "candidates": candidates, "workdir": tmp_path}
-    assert pooled_and_exported([bad, good], size=2, **arguments) is not None
+    assert ensemble([bad, good], task=task) is not None
     assert (tmp_path / "ensemble").exists()
-    assert pooled_and_exported([good, bad], size=2, **arguments) is None
+    assert ensemble([good, bad], task=task) is None
     assert not (tmp_path / "ensemble").exists()
 
 
-def test_weights_that_are_gone_are_told_and_cost_no_search(
-    finished: tuple[StudyOutcome, Path], task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
-) -> None:
+def test_weights_that_are_gone_are_told_and_cost_no_search(finished: Finished, ensemble: Ensemble) -> None:
     told = []
     outcome, _ = finished
-    arguments = {"task": task, "candidates": candidates, "workdir": tmp_path, "sink": told.append}
-    assert pooled_and_exported(outcome.members, size=4, **arguments) is None
+    assert ensemble(outcome.members, sink=told.append) is None
     assert "no ensemble was exported" in told[0].text
 
 
 def test_towers_without_test_images_have_no_figure_on_them(
-    finished: tuple[StudyOutcome, Path], task: Task, candidates: tuple[Candidate, ...], tmp_path: Path
+    finished: Finished, task: Task, ensemble: Ensemble, tmp_path: Path
 ) -> None:
     outcome, workdir = finished
     for each in outcome.members[:2]:
         save_weights(tmp_path, each.number, replace(load_trial(workdir, each), test_logits=None))
     task = replace(task, test=task.test[:0])
-    made = pooled_and_exported(outcome.members[:2], size=2, task=task, candidates=candidates, workdir=tmp_path)
-    assert made is not None
+    made = ensemble(outcome.members[:2], task=task)
     assert (made.test, made.on_test) == (None, None)

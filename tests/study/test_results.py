@@ -48,7 +48,7 @@ def test_soft_metrics_reach_the_plan_but_not_those_of_an_untrained_start(tmp_pat
     ]
 
 
-def test_leaders_follow_what_is_expected_then_validation_then_the_last_epochs(tmp_path: Path) -> None:
+def test_leaders_follow_what_is_expected_then_validation_then_the_last_epochs_then_the_earlier(tmp_path: Path) -> None:
     made = results_of(
         tmp_path,
         result(0, validation=0.9),
@@ -56,9 +56,10 @@ def test_leaders_follow_what_is_expected_then_validation_then_the_last_epochs(tm
         result(2, curve=(0.5, 0.8, 0.9)),
         result(3, state=TrialState.PRUNED),
         result(4, state=TrialState.FAILED, validation=None),
+        result(5),
     )
-    assert [each.number for each in made.leaders({})] == [0, 2, 1]
-    assert [each.number for each in made.leaders({0: 0.6, 1: 0.7, 2: 0.65})] == [1, 2, 0]
+    assert [each.number for each in made.leaders({})] == [0, 2, 1, 5]
+    assert [each.number for each in made.leaders({0: 0.6, 1: 0.7, 2: 0.65})] == [1, 2, 0, 5]
 
 
 def test_who_has_no_weights_any_more_comes_last(tmp_path: Path) -> None:
