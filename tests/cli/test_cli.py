@@ -21,7 +21,7 @@ from helpers.cell_world import cell
 from helpers.exported_world import export_member
 from helpers.loopback_hub import loopback_hub
 from helpers.report_world import make_report
-from helpers.webdatasets import serve, write
+from helpers.source_packs import serve_source
 from vlmsel_auto.cli.app import app, main
 from vlmsel_auto.cli.support import guarded, make_sink
 from vlmsel_auto.errors import InputError, MissingDependency, TaskError, TrialDiverged, TrialUnavailable
@@ -90,8 +90,8 @@ def paint(folder, *, count=6, seed=0, side=40):
         (("predict",), ["--json", "--top", "--output"]),
         (("demo",), ["--workdir", "--json"]),
         (("library",), ["build", "add", "list", "show", "merge", "export", "verify", "import", "sources"]),
-        (("library", "sources"), ["--images", "--plan", "--json"]),
-        (("library", "build"), ["--out", "--leave-out", "--jobs", "--json", "--hub-task", "--task-images"]),
+        (("library", "sources"), ["--json"]),
+        (("library", "build"), ["--out", "--leave-out", "--jobs", "--json"]),
         (("library", "merge"), ["--conflict"]),
         (("library", "import"), ["--kind", "--tuned"]),
     ],
@@ -683,61 +683,20 @@ def test_library_list_cuts_no_name_and_no_figure(width, monkeypatch):
     assert [head for head in ("classes", "zero-shot", "tuned", "parameters") if head not in shown] == []
 
 
-def test_library_of_webdatasets(tmp_path):
-    file = tmp_path / "library.safetensors"
-    common = ("--out", file, "-c", MEMBER, "--images", "4", "--quiet", "--json", "--device", "cpu")
-    local = write(tmp_path / "local", count=30)
+def test_library_sources_are_brought_once(tmp_path):
     with loopback_hub(tmp_path / "hub") as hub:
-        serve(hub, "clip-benchmark/wds_vtab-shapes", count=60)
-        built = run("library", "build", local, "--hub-task", "wds/vtab/shapes", "--task-images", "24", *common)
-    assert built.exit_code == 0, built.output
-    assert one_object(built.stdout)["tasks"] == 2
-    listed = one_object(run("library", "list", "--library", file, "--json").stdout)
-    assert [task["name"] for task in listed["tasks"]] == ["vtab-shapes", "local"]
-    nothing = run("library", "build", *common)
-    assert nothing.exit_code == 2
-    assert "at least one task" in nothing.stderr
-    odd = run("library", "build", "--hub-task", "cars", *common)
-    assert odd.exit_code == 2
-    assert "a webdataset is wds/NAME" in odd.stderr
-
-
-def test_library_of_a_saved_data_set(tmp_path):
-    datasets = pytest.importorskip("datasets")
-    folder = paint(tmp_path / "colours", count=10)
-    files = sorted(folder.rglob("*.png"))
-    rows = {"image": [str(file) for file in files], "label": [file.parent.name for file in files]}
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
-    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
-    file = tmp_path / "library.safetensors"
-    built = run(
-        "library", "build", tmp_path / "saved", "--task-images", "24", "--out", file, "-c", MEMBER, "--images", "4",
-        "--quiet", "--json", "--device", "cpu",
-    )  # fmt: skip
-    assert built.exit_code == 0, built.output
-    listed = one_object(run("library", "list", "--library", file, "--json").stdout)
-    assert [task["name"] for task in listed["tasks"]] == ["saved"]
-    assert listed["candidates"][0]["profile"] is True
-
-
-def test_library_sources_are_told_before_they_are_read(tmp_path):
-    with loopback_hub(tmp_path / "hub") as hub:
-        serve(hub, "clip-benchmark/wds_vtab-dtd", count=60)
-        command = ("library", "sources", "Describable Textures", "wds/cars", "--images", "8", "--quiet", "--json")
-        planned = run(*command, "--plan")
-        assert planned.exit_code == 0, planned.output
-        told = one_object(planned.stdout)
-        assert 0 < told["most_bytes"] <= told["archive_bytes"]
-        assert "2 source tasks of 8 images: 0 are here; of 1 at most" in planned.stderr
-        assert not Path(told["folder"]).exists()
-        assert not any("GET" in each and ".tar" in each for each in hub.asked)
-        made = run(*command)
+        serve_source(hub, "Describable Textures", count=60)
+        made = run("library", "sources", "Describable Textures", "Stanford Cars", "--quiet", "--json")
         assert made.exit_code == 0, made.output
+        assert "0 of 2 source tasks are here; at most 64" in made.stderr
         textures, cars = one_object(made.stdout)["tasks"]
         assert (textures["name"], textures["here"], textures["problem"]) == ("Describable Textures", True, None)
         assert (cars["name"], cars["here"]) == ("Stanford Cars", False)
         assert "no such repository" in cars["problem"]
+    assert run("library", "sources", "Describable Textures", "--quiet").exit_code == 0  # it is here
     assert run("library", "sources", "MNIST", "--quiet").exit_code == 3
+    odd = run("library", "sources", "cars")
+    assert (odd.exit_code, "source images can be had of" in odd.stderr) == (2, True)
 
 
 def test_library_imports_a_published_table(tmp_path):

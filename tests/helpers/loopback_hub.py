@@ -176,13 +176,18 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         repository, _, name = path.removeprefix("/cdn").lstrip("/").partition("/resolve/main/")
         key = f"{repository}/{name}"
+        listed = re.fullmatch(r"/api/(datasets/[^/]+/[^/]+)(?:/revision/main)?(/tree/main(?:/.*)?)?", path)
+        if listed:
+            repository, key = listed[1], ""
         fault = _current(hub, repository, name)
         if fault is not None and fault.status:
             _use_up(fault)
             wait = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
             self._answer(fault.status, wait | ({"X-Error-Code": fault.code} if fault.code else {}))
-        elif not name or not any(each.startswith(f"{repository}/") for each in hub.files):
+        elif not (name or listed) or not any(each.startswith(f"{repository}/") for each in hub.files):
             self._answer(404, {"X-Error-Code": "RepoNotFound"})
+        elif listed:
+            self._list(repository, listed[2])
         elif key not in hub.files:
             self._answer(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": hub.commit})
         elif key.endswith(_LARGE) and not path.startswith("/cdn/"):
@@ -198,6 +203,23 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(header, value)
         self.end_headers()
 
+    def _list(self, repository: str, tree: str | None) -> None:
+        """Tell of a data set, or of what lies in one of its folders."""
+        folder = (tree or "").removeprefix("/tree/main").strip("/")
+        start = f"{repository}/{folder}".rstrip("/") + "/"
+        entries = {
+            place: {"type": "directory" if rest else "file", "path": place, "oid": "0" * 40}
+            | ({} if rest else {"size": self.hub.size(key)})
+            for key in self.hub.files
+            if key.startswith(start)
+            for name, _, rest in [key.removeprefix(start).partition("/")]
+            for place in [f"{folder}/{name}".strip("/")]
+        }
+        named = {"id": repository.removeprefix("datasets/"), "sha": self.hub.commit, "siblings": [], "tags": []}
+        body = json.dumps(named if tree is None else list(entries.values())).encode()
+        self._answer(200, {"Content-Length": str(len(body)), "Content-Type": "application/json"})
+        self.wfile.write(body)
+
     def _send_on(self, key: str) -> None:
         place = f"http://localhost:{self.server.server_address[1]}/cdn{self.path}?signature=of-the-url"
         linked = {"X-Linked-Etag": f'"{self.hub.digest(key)}"', "X-Linked-Size": str(self.hub.size(key))}
@@ -205,16 +227,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, key: str, fault: Fault) -> None:
         size = self.hub.size(key)
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")) if fault.ranges else None
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if fault.ranges else None
         start = int(asked[1]) if asked else 0
+        stop = min(int(asked[2]) + 1, size) if asked and asked[2] else size
         headers = {"ETag": f'"{self.hub.digest(key)}"', "X-Repo-Commit": self.hub.commit}
         if asked:
             self.hub.ranges.append(self.headers["Range"])
-            headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
-        self._answer(206 if asked else 200, {"Content-Length": str(size - start), **headers})
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+        self._answer(206 if asked else 200, {"Content-Length": str(stop - start), **headers})
         if self.command == "GET":
             with contextlib.suppress(ConnectionError):  # the client went away
-                self._body(key, start, size, fault)
+                self._body(key, start, stop, fault)
 
     def _body(self, key: str, start: int, size: int, fault: Fault) -> None:
         limits = [start + each for each in (fault.cut_after, fault.silent_after) if each is not None]

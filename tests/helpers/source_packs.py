@@ -1,13 +1,21 @@
 """Packs of source images of drawn tasks, in the cache folder of the test."""
 
-from helpers.webdatasets import write
-from vlmsel_auto.measuring.source_pack import fetch_pack, load_pack, plan_pack
+from helpers.loopback_hub import loopback_hub
+from helpers.webdatasets import serve
+from vlmsel_auto.measuring.source_pack import PUBLISHED, fetch_pack, load_pack
 
-SHAPES = ("circle", "square", "triangle")
+NAMES = ("EuroSAT", "GTSRB", "MNIST")
+
+
+def serve_source(hub, name, **more):
+    """Serve a drawn data set in the place of a published one."""
+    serve(hub, f"clip-benchmark/wds_{PUBLISHED[name]}", **more)
 
 
 def make_pack(root, *, tasks=2, images=8, **more):
-    """Write webdatasets below ``root`` and take a pack of them."""
-    folders = [write(root / f"drawn{number}", count=30, seed=number, **more) for number in range(tasks)]
-    assert fetch_pack(plan_pack([str(one) for one in folders], images=images)) == {}
+    """Take a pack of drawn data sets that a hub serves below ``root``."""
+    with loopback_hub(root / "hub") as hub:
+        for number, name in enumerate(NAMES[:tasks]):
+            serve_source(hub, name, count=30, seed=number, **more)
+        assert fetch_pack(NAMES[:tasks], images=images) == {}
     return load_pack()

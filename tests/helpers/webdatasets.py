@@ -1,4 +1,4 @@
-"""Small webdatasets as CLIP benchmark has them: drawn shapes in tar archives, with names, templates and shards."""
+"""Small webdatasets as CLIP benchmark has them: drawn shapes in tar archives, with names and templates."""
 
 import io
 import tarfile
@@ -41,11 +41,8 @@ def archive(files):
 
 
 def webdataset(*, count=40, shards=2, shapes=SHAPES, seed=0, templates=TEMPLATES, **more):
-    """Files of a repository by name: ``test/0.tar``, ..., ``test/nshards.txt``, class names and templates."""
-    files = {
-        "classnames.txt": "".join(f"{shape}\n" for shape in shapes).encode(),
-        "test/nshards.txt": f"{shards}\n".encode(),
-    }
+    """Files of a repository by name: ``test/0.tar``, ..., class names and templates."""
+    files = {"classnames.txt": "".join(f"{shape}\n" for shape in shapes).encode()}
     if templates:
         files["zeroshot_classification_templates.txt"] = templates.encode()
     every = members(count, shapes=shapes, seed=seed, **more)
@@ -59,12 +56,3 @@ def serve(hub, repository, **more):
     """Serve a webdataset as data set ``repository`` of a loopback hub."""
     for name, data in webdataset(**more).items():
         hub.add(f"datasets/{repository}", name, data)
-
-
-def write(folder, **more):
-    """Write a webdataset into a folder and return it."""
-    for name, data in webdataset(**more).items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return folder

@@ -5,13 +5,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
+from huggingface_hub import constants
 
 from helpers.loopback_hub import COMMIT, Fault, LoopbackHub, loopback_hub, using
 from vlmsel_auto.errors import TrialUnavailable
@@ -27,7 +30,7 @@ MEMBERS = ("ViT-Mi-8-64.all-l", "RN-Mi-64.all-m")
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[LoopbackHub]:
-    with loopback_hub(tmp_path) as found:
+    with loopback_hub(tmp_path) as found, patch.object(constants, "DOWNLOAD_CHUNK_SIZE", 50_000):
         for member in MEMBERS:
             found.add_mini_zoo(member)
         yield found
@@ -110,14 +113,23 @@ def test_what_huggingface_hub_has_in_its_cache_counts(server: LoopbackHub) -> No
 
 def test_a_resumed_download_counts_what_was_here(server: LoopbackHub) -> None:
     (candidate,) = resolve(f"hf-hub:mini/{MEMBERS[0]}")
-    server.faults[f"mini/{MEMBERS[0]}"] = Fault(cut_after=100_000, names=("open_clip_model.safetensors",))
-    with pytest.raises(TrialUnavailable, match="broke off"):
-        fetch(candidate)
-    server.faults.clear()
-    assert sizes([candidate]) == {candidate.id: weight_bytes(server) - 300_000}
+    server.faults[f"mini/{MEMBERS[0]}"] = Fault(slow=0.01, block=50_000, names=WEIGHTS)
+    stop = threading.Event()
     events: list[DownloadProgress] = []
+
+    def sink(event: DownloadProgress) -> None:
+        events.append(event)
+        if event.done > all_bytes(server) - weight_bytes(server) + 200_000:
+            stop.set()
+
+    with pytest.raises(TrialUnavailable, match="was stopped"):
+        fetch(candidate, sink=sink, stop=stop)
+    server.faults.clear()
+    (left,) = sizes([candidate]).values()
+    assert 0 < left < weight_bytes(server)
+    events.clear()
     fetch(candidate, sink=events.append)
-    assert events[0].done == 300_000
+    assert events[0].done == weight_bytes(server) - left
     assert events[-1].done == events[-1].total == weight_bytes(server)
 
 
@@ -202,8 +214,7 @@ def test_every_fault_is_one_reason_and_the_next_candidate_goes_on(server: Loopba
         "empty": (Fault(status=404, code="EntryNotFound"), "lacks every file"),
         "busy": (Fault(status=429), "got 429"),
         "broken": (Fault(status=500), "got 500"),
-        "silent": (Fault(silent_after=1000), "no answer for 1 s"),
-        "cut": (Fault(cut_after=1000), "broke off"),
+        "silent": (Fault(silent_after=1000), "no answer for 0.1 s"),
         "wrong": (Fault(wrong=True), "SHA-256"),
         "sound": (Fault(), "none"),
     }
@@ -213,7 +224,7 @@ def test_every_fault_is_one_reason_and_the_next_candidate_goes_on(server: Loopba
         f"local/{name}": replace(fault, names=("open_clip_model.safetensors", "open_clip_pytorch_model.bin"))
         for name, (fault, _) in faults.items()
     }
-    with using(server.url, server.cache, HF_HUB_DOWNLOAD_TIMEOUT=1):
+    with using(server.url, server.cache, HF_HUB_DOWNLOAD_TIMEOUT=0.1):
         for name, candidate in found.items():
             try:
                 zoo.load(candidate)
@@ -284,7 +295,7 @@ def test_another_candidate_breaks_a_download_off_and_it_is_resumed(server: Loopb
     with Prefetcher() as ahead:
         ahead.start(first)
         assert waited(lambda: any(server.cache.rglob("*.incomplete")))
-        time.sleep(0.2)
+        time.sleep(0.4)
         ahead.fetch(second)
         assert not is_cached(first)
         server.faults.clear()
@@ -322,11 +333,10 @@ def test_ctrl_c_ends_within_a_second_and_leaves_a_file_to_resume(server: Loopbac
     process = subprocess.Popen(
         [sys.executable, "-c", code], env=server.environment(), stderr=subprocess.PIPE, start_new_session=True
     )
-    partial = lambda: [each.stat().st_size for each in server.cache.rglob("*.incomplete")]  # noqa: E731
-    assert waited(lambda: partial() == [500_000], seconds=60)
+    assert waited(lambda: any(server.cache.rglob("*.incomplete")), seconds=60)
     start = time.monotonic()
     os.kill(process.pid, signal.SIGINT)
     _, told = process.communicate(timeout=10)
     assert time.monotonic() - start < 1.5
     assert told.splitlines()[-1] == b"KeyboardInterrupt"
-    assert partial() == [500_000]
+    assert any(server.cache.rglob("*.incomplete"))

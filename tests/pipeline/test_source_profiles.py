@@ -10,8 +10,7 @@ from typer.testing import CliRunner
 import vlmsel_auto
 from helpers.drawings import draw_task
 from helpers.loopback_hub import loopback_hub
-from helpers.source_packs import make_pack
-from helpers.webdatasets import serve
+from helpers.source_packs import make_pack, serve_source
 from vlmsel_auto.cache import Store
 from vlmsel_auto.cli.app import app
 from vlmsel_auto.events import Notice
@@ -25,7 +24,6 @@ from vlmsel_auto.records import Basis
 
 MEMBERS = ("EffNet-Mi-64.all-m", "RN-Mi-64.glyph-s", "ConvNeXt-Mi-64.all-m", "ViT-Mi-8-64.all-l")
 SOURCES = ("MNIST", "EuroSAT", "GTSRB", "SVHN", "STL-10")
-REPOSITORIES = ("mnist", "vtab-eurosat", "gtsrb", "vtab-svhn", "stl10")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +54,7 @@ def test_without_a_deadline_profiles_take_no_longer_than_the_looks(model, tmp_pa
     assert made.made == {"own": 3}  # the first took far less than was expected
     assert 0 < made.spent < 60
     assert made.notes() == ["made 3 source profiles of 1 candidate while they were loaded: later rankings use them"]
-    assert load(user_library_path()).task_names == ("drawn0", "drawn1", "drawn2")
+    assert load(user_library_path()).task_names == ("EuroSAT", "GTSRB", "MNIST")
     assert events == []
 
 
@@ -98,7 +96,7 @@ def test_what_fails_is_told_and_raises_nothing(model, tmp_path):
     user_library_path().write_bytes(b"damaged")
     replace(made, tasks=made.tasks[1:]).visit(model, image_seconds=0.0, screening_seconds=1e6, deadline=None)
     texts = [each.text for each in events if isinstance(each, Notice)]
-    assert "own has no source profile on drawn0" in texts[0]
+    assert "own has no source profile on EuroSAT" in texts[0]
     assert "source profiles were not added to your library" in texts[1]
     assert made.notes() == []
     assert user_library_path().read_bytes() == b"damaged"
@@ -109,12 +107,12 @@ def test_from_the_hub_to_a_ranking_that_uses_the_profiles(tmp_path, monkeypatch)
     monkeypatch.setattr(SourceProfiles, "_may_spend", lambda *_, **__: True)  # whatever the machine's pace
     target = draw_task(tmp_path / "shapes")
     with loopback_hub(tmp_path / "hub") as hub:
-        for number, name in enumerate(REPOSITORIES):
-            serve(hub, f"clip-benchmark/wds_{name}", count=40, seed=number, size=32 + 8 * number)
+        for number, name in enumerate(SOURCES):
+            serve_source(hub, name, count=40, seed=number, size=32 + 8 * number)
         names = [hub.add_mini_zoo(member) for member in MEMBERS]
         plain = vlmsel_auto.rank(target, candidates=names, shots=4, cache_dir=tmp_path / "plain")
         assert not user_library_path().exists()
-        packed = CliRunner().invoke(app, ["library", "sources", *SOURCES, "--images", "8", "--quiet"])
+        packed = CliRunner().invoke(app, ["library", "sources", *SOURCES, "--quiet"])
         assert packed.exit_code == 0, packed.output
         first = vlmsel_auto.rank(target, candidates=names, shots=4, cache_dir=tmp_path / "first")
         own = load(user_library_path())

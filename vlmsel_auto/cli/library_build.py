@@ -15,22 +15,8 @@ if TYPE_CHECKING:
 
 Tasks = Annotated[
     list[Path],
-    typer.Argument(
-        metavar="[TASKS]...",
-        help="Task folders (see `search`), folders that hold many task folders, webdatasets (tar files, or folders of "
-        "them with classnames.txt), and data sets that Hugging Face's datasets saved to disk.",
-    ),
+    typer.Argument(metavar="TASKS...", help="Task folders (see `search`), and folders that hold many task folders."),
 ]
-HubTasks = Annotated[
-    list[str],
-    typer.Option(
-        "--hub-task",
-        metavar="NAME",
-        help="A webdataset of the hub: wds/NAME of CLIP benchmark (wds/cars, wds/vtab/dtd) or hf-wds:ORG/NAME; may be "
-        "repeated. Its archives are read in part.",
-    ),
-]
-TaskImages = Annotated[int, typer.Option(min=4, help="Images taken of each webdataset or saved data set.")]
 LibraryFile = Annotated[Path, typer.Argument(metavar="LIBRARY", help="A library file.")]
 Images = Annotated[int, typer.Option(min=1, help="Unlabelled images of each conductance profile.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Processes, each with one thread.")]
@@ -43,9 +29,7 @@ TunedSeeds = Annotated[
 
 def build(
     *,
-    tasks: Tasks = [],  # noqa: B006 - typer copies defaults
-    hub_task: HubTasks = [],  # noqa: B006 - typer copies defaults
-    task_images: TaskImages = 320,
+    tasks: Tasks,
     out: Out,
     candidates: Candidates = ["mini-zoo"],  # noqa: B006 - typer copies defaults
     leave_out: LeaveOut = [],  # noqa: B006 - typer copies defaults
@@ -62,7 +46,7 @@ def build(
     """Measure every candidate on every task. After a kill, the same command goes on where it was."""
     with guarded(debug=debug, as_json=as_json, resumes=True) as answer:
         made = _measure(
-            tasks, hub_task, candidates, task_images=task_images, out=out, base=None, leave_out=leave_out,
+            tasks, candidates, out=out, base=None, leave_out=leave_out,
             images=images, seed=seed, tuned_seeds=tuned_seed, jobs=jobs, cache_dir=cache_dir, device=device,
             quiet=quiet,
         )  # fmt: skip
@@ -74,9 +58,7 @@ def build(
 def add(
     *,
     library_file: LibraryFile,
-    tasks: Tasks = [],  # noqa: B006 - typer copies defaults
-    hub_task: HubTasks = [],  # noqa: B006 - typer copies defaults
-    task_images: TaskImages = 320,
+    tasks: Tasks,
     candidates: Candidates = [],  # noqa: B006 - typer copies defaults
     leave_out: LeaveOut = [],  # noqa: B006 - typer copies defaults
     images: Images = 32,
@@ -98,7 +80,7 @@ def add(
 
         base = load(library_file)
         made = _measure(
-            tasks, hub_task, candidates or list(base.candidate_ids), task_images=task_images, out=library_file,
+            tasks, candidates or list(base.candidate_ids), out=library_file,
             base=base, leave_out=leave_out, images=images, seed=seed, tuned_seeds=tuned_seed, jobs=jobs,
             cache_dir=cache_dir, device=device, quiet=quiet,
         )  # fmt: skip
@@ -109,10 +91,8 @@ def add(
 
 def _measure(
     tasks: list[Path],
-    hub_tasks: list[str],
     candidates: list[str],
     *,
-    task_images: int,
     out: Path,
     base: Library | None,
     leave_out: list[str],
@@ -136,7 +116,7 @@ def _measure(
     cache = (cache_dir or default_cache_dir()) / "library"
     with make_sink(quiet=quiet) as sink:
         return measure(
-            tasks=source_tasks(tasks, hub_tasks=hub_tasks, images=task_images, into=cache, sink=sink),
+            tasks=source_tasks(tasks),
             candidates=chosen,
             out=out,
             settings=CellSettings(images=images, seed=seed),

@@ -40,9 +40,7 @@ def measure_source(model: LoadedModel, task: Task, *, store: Store) -> Cell:
     found = measure(model, task, images=images, profiled=images, store=store, points=points)
     cosine = zeroshot.cosines(found.features, found.text_features)
     names = published.datasets()
-    # without published figures all candidates have theirs from so few images; else most have theirs from a test split
-    rough = task.name not in names
-    truth = math.nan if rough else float(published.zero_shot([candidate.id])[0, names.index(task.name)])
+    truth = float(published.zero_shot([candidate.id])[0, names.index(task.name)])
     own = math.isnan(truth)
     settings = {
         "cell_version": str(CELL_VERSION),
@@ -69,7 +67,6 @@ def measure_source(model: LoadedModel, task: Task, *, store: Store) -> Cell:
     shots = max(1, int(np.median(np.bincount(labels))))
     return replace(
         cell,
-        task=replace(cell.task, zero_shot_images=len(images)) if rough else cell.task,
         evidence={(0, shots, name): value for name, value in evidence.items() if math.isfinite(value)},
         seconds=time.perf_counter() - began,
     )

@@ -1,6 +1,8 @@
 """The pack of source images: some of each of a few published data sets, kept once in the user's cache folder.
 
-With it, a candidate that is loaded anyway can be profiled on tasks whose accuracies are published (`source_cells`).
+With it, a candidate that is loaded anyway can be profiled on tasks whose accuracies are published (`source_cells`). The
+images are those of CLIP benchmark's data sets on the hub, whose layout is that of webdatasets: ``test/0.tar``,
+``test/1.tar``, ..., ``classnames.txt`` and ``zeroshot_classification_templates.txt``.
 """
 
 from __future__ import annotations
@@ -9,9 +11,10 @@ import json
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -20,71 +23,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmsel_auto.cache import Json, default_cache_dir, digest, write_atomically
-from vlmsel_auto.errors import TaskError
+from vlmsel_auto.errors import TaskError, TrialUnavailable
 from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted, discard
-from vlmsel_auto.measuring.webdatasets import BYTES_PER_IMAGE, WebDataset, open_webdataset
+from vlmsel_auto.measuring.tar_samples import Archive, take_samples
+from vlmsel_auto.models import hub
 from vlmsel_auto.recordjson import parse_json
 from vlmsel_auto.records import ImageView, IntArray, PixelSource, Task
-from vlmsel_auto.tasks.file_names import is_folder
+from vlmsel_auto.tasks.file_names import is_folder, nfc, printable
 from vlmsel_auto.tasks.preprocessing import read_view
+from vlmsel_auto.tasks.templates import DEFAULT_TEMPLATES
 
 IMAGES: Final = 32  # of a task, as a profile of the library takes
+BYTES_PER_IMAGE: Final = 1 << 20  # that are read at most, on average
 
 # The data sets of the DCD paper for which open_clip publishes accuracies, under the names that these have
-# (`published.datasets`), and where CLIP benchmark has their images.
+# (`published.datasets`), and what CLIP benchmark's repository of their images is named after its prefix.
 PUBLISHED: Final[Mapping[str, str]] = {
-    "Stanford Cars": "wds/cars",
-    "CIFAR-100": "wds/vtab/cifar100",
-    "CLEVR Counts": "wds/vtab/clevr_count_all",
-    "Country211": "wds/country211",
-    "Describable Textures": "wds/vtab/dtd",
-    "EuroSAT": "wds/vtab/eurosat",
-    "GTSRB": "wds/gtsrb",
-    "KITTI Vehicle Distance": "wds/vtab/kitti_closest_vehicle_distance",
-    "MNIST": "wds/mnist",
-    "Oxford Flowers-102": "wds/vtab/flowers",
-    "Oxford-IIIT Pet": "wds/vtab/pets",
-    "PatchCamelyon": "wds/vtab/pcam",
-    "Rendered SST2": "wds/renderedsst2",
-    "RESISC45": "wds/vtab/resisc45",
-    "STL-10": "wds/stl10",
-    "SUN397": "wds/sun397",
-    "SVHN": "wds/vtab/svhn",
-    "Pascal VOC 2007": "wds/voc2007",
+    "Stanford Cars": "cars",
+    "CIFAR-100": "vtab-cifar100",
+    "CLEVR Counts": "vtab-clevr_count_all",
+    "Country211": "country211",
+    "Describable Textures": "vtab-dtd",
+    "EuroSAT": "vtab-eurosat",
+    "GTSRB": "gtsrb",
+    "KITTI Vehicle Distance": "vtab-kitti_closest_vehicle_distance",
+    "MNIST": "mnist",
+    "Oxford Flowers-102": "vtab-flowers",
+    "Oxford-IIIT Pet": "vtab-pets",
+    "PatchCamelyon": "vtab-pcam",
+    "Rendered SST2": "renderedsst2",
+    "RESISC45": "vtab-resisc45",
+    "STL-10": "stl10",
+    "SUN397": "sun397",
+    "SVHN": "vtab-svhn",
+    "Pascal VOC 2007": "voc2007",
 }
 
-_VERSION: Final = 1  # of the record: a change makes kept tasks unused
+_REPOSITORY: Final = "clip-benchmark/wds_"
+_CLASS_NAMES: Final = "classnames.txt"  # one class a line
+_TEMPLATES: Final = "zeroshot_classification_templates.txt"  # one template a line, with {c} for the class
+_MOST_ARCHIVES: Final = 16  # that are read of; more are passed over evenly
+_VERSION: Final = 2  # of the record: a change makes kept tasks unused
 _RECORD: Final = "source.json"
 _MOST_TEMPLATES: Final = 4  # of prompts, spread over those that are given: texts cost time on every candidate
 _LEAST_SHARE: Final = 0.5  # of the wanted images that a task needs
-_AT_ONCE: Final = 8  # questions to the hub
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SourcePlan:
-    """What one task of the pack takes, told before its first image."""
-
-    name: str
-    source: str
-    images: int
-    folder: Path
-    found: WebDataset | None = None  # None: it is here already, or cannot be had
-    problem: str = ""  # why it cannot be had
-
-    @property
-    def here(self) -> bool:
-        """Whether the images are here already."""
-        return self.found is None and not self.problem
-
-    @property
-    def archive_bytes(self) -> int:
-        """Bytes of the archives that are read in part."""
-        return 0 if self.found is None else self.found.size
-
-    @property
-    def most_bytes(self) -> int:
-        """Bytes that are read of them, at most."""
-        return min(self.archive_bytes, self.images * BYTES_PER_IMAGE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,78 +89,104 @@ def pack_dir() -> Path:
     return default_cache_dir() / "sources"
 
 
-def plan_pack(names: Sequence[str] = tuple(PUBLISHED), *, images: int = IMAGES) -> tuple[SourcePlan, ...]:
-    """What a pack of ``images`` of each of these tasks takes; what is here already is not asked for.
+def missing(names: Sequence[str] = tuple(PUBLISHED), *, images: int = IMAGES) -> tuple[str, ...]:
+    """Those of the published data sets ``names`` of which the pack lacks its ``images``, each once.
 
-    ``names`` are published data sets (`PUBLISHED`) or webdatasets, as for `webdatasets.open_webdataset`.
+    Raises:
+        TaskError: one is none of `PUBLISHED`.
     """
-    known = {source: name for name, source in PUBLISHED.items()}
-    wanted = dict.fromkeys((known.get(one, one), PUBLISHED.get(one, one)) for one in names)
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return tuple(pool.map(lambda one: _plan(*one, images=images), wanted))
+    for name in names:
+        if name not in PUBLISHED:
+            raise TaskError(f"source images can be had of {', '.join(PUBLISHED)}, but got {name!r}")
+    records = {name: _read(_folder(name)) for name in names}
+    return tuple(name for name, record in records.items() if record is None or record["wanted"] != images)
 
 
-def _plan(name: str, source: str, *, images: int) -> SourcePlan:
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    folder = pack_dir() / f"{slug}-{digest(source)[:6]}"
-    plan = SourcePlan(name=name, source=source, images=images, folder=folder)
-    record = _read(folder)
-    if record is not None and record["wanted"] == images:
-        return plan
-    try:
-        return replace(plan, found=open_webdataset(source))
-    except TaskError as error:
-        return replace(plan, problem=str(error))
+def fetch_pack(names: Sequence[str], *, images: int = IMAGES, sink: Sink = discard) -> dict[str, str]:
+    """Bring images of these data sets of `PUBLISHED`; `missing` says which are not here, also after a kill.
 
-
-def fetch_pack(plans: Sequence[SourcePlan], *, sink: Sink = discard) -> dict[str, str]:
-    """Bring the images that are not here; task by task, so that the same call goes on after a kill.
+    Of the hub at most a mebibyte an image is read, on average.
 
     Returns:
-        Why tasks could not be had, by name.
+        Why data sets could not be had, by name.
     """
-    began = time.monotonic()
-    failures = {one.name: one.problem for one in plans if one.problem}
-    sink(StageStarted(stage="library", total=len(plans), text="source images"))
-    for done, one in enumerate(plans, start=1):
-        if one.found is not None:
-            try:
-                _bring(one, one.found, sink=sink)
-            except TaskError as error:
-                failures[one.name] = str(error)
-        sink(StageProgress(stage="library", done=done, text=one.name))
-    for name, reason in failures.items():
-        sink(Notice(text=f"no source images of {name}: {reason}", level="warning"))
-    text = f"source images of {len(plans) - len(failures)} of {len(plans)} tasks"
+    began, failures = time.monotonic(), dict[str, str]()
+    sink(StageStarted(stage="library", total=len(names), text="source images"))
+    for done, name in enumerate(names, start=1):
+        try:
+            _bring(name, images=images, sink=sink)
+        except (TaskError, TrialUnavailable) as error:
+            failures[name] = str(error)
+            sink(Notice(text=f"no source images of {name}: {error}", level="warning"))
+        sink(StageProgress(stage="library", done=done, text=name))
+    text = f"source images of {len(names) - len(failures)} of {len(names)} tasks"
     sink(StageFinished(stage="library", seconds=time.monotonic() - began, text=text))
     return failures
 
 
-def _bring(plan: SourcePlan, found: WebDataset, *, sink: Sink) -> None:
-    got = found.take(plan.images)
-    for reason in got.skipped:
-        sink(Notice(text=f"{plan.name}: {reason}", level="warning"))
-    if len(got.samples) < _LEAST_SHARE * plan.images:
-        raise TaskError(f"a pack of {plan.images} images needs half of them, but got {len(got.samples)}")
-    shutil.rmtree(plan.folder, ignore_errors=True)
-    files: list[Json] = []
-    for number, one in enumerate(got.samples):
-        files.append(f"{number:04d}.{one.suffix}")
-        write_atomically(plan.folder / str(files[-1]), one.image)
-    at = np.unique(np.linspace(0, len(found.templates) - 1, _MOST_TEMPLATES).round().astype(int))
+def _folder(name: str) -> Path:
+    return pack_dir() / re.sub(r"[^a-z0-9]+", "-", name.lower())
+
+
+def _bring(name: str, *, images: int, sink: Sink) -> None:
+    """Take the images of one data set.
+
+    Raises:
+        TaskError: it holds too few images or classes.
+        TrialUnavailable: the hub cannot be reached or refuses.
+    """
+    with hub.dataset_files(_REPOSITORY + PUBLISHED[name]) as files:
+        # a line may be empty: its class has no name, and the numbers after it stay
+        prompts = [printable(line.strip()) for line in files.text(_CLASS_NAMES).splitlines()]
+        templates = parse_templates(files.text(_TEMPLATES))
+        tars = [(path, size) for path, size in sorted(files.sizes("test").items()) if path.endswith(".tar")]
+        wanted = min(len(tars), _MOST_ARCHIVES)
+        some = [tars[number * len(tars) // wanted] for number in range(wanted)]
+        samples, skipped = take_samples(
+            [Archive(name=path, size=size, open=partial(files.open, path)) for path, size in some],
+            n_classes=len(prompts),
+            count=images,
+            most_bytes=images * BYTES_PER_IMAGE,
+        )
+    for reason in skipped:
+        sink(Notice(text=f"{name}: {reason}", level="warning"))
+    if len(prompts) < 2 or len(samples) < _LEAST_SHARE * images:  # noqa: PLR2004 - classes to tell apart
+        raise TaskError(
+            f"a pack of {images} images needs half of them and two classes, but got {len(samples)} of "
+            f"{len(prompts)} classes"
+        )
+    folder = _folder(name)
+    shutil.rmtree(folder, ignore_errors=True)
+    paths: list[Json] = [f"{number:04d}.{one.suffix}" for number, one in enumerate(samples)]
+    for path, one in zip(paths, samples, strict=True):
+        write_atomically(folder / str(path), one.image)
+    at = np.unique(np.linspace(0, len(templates) - 1, _MOST_TEMPLATES).round().astype(int))
     record: dict[str, Json] = {
         "version": _VERSION,
-        "name": plan.name if plan.name in PUBLISHED else found.name,
-        "source": found.source,
-        "wanted": plan.images,
-        "classes": list(found.classes),
-        "prompts": list(found.prompts),
-        "templates": [found.templates[each] for each in at],
-        "labels": [one.label for one in got.samples],
-        "files": files,
-        "sha256": [sha256(one.image).hexdigest() for one in got.samples],
+        "name": name,
+        "wanted": images,
+        "classes": list(_class_names(prompts)),
+        "prompts": list(prompts),
+        "templates": [templates[each] for each in at],
+        "labels": [one.label for one in samples],
+        "files": paths,
+        "sha256": [sha256(one.image).hexdigest() for one in samples],
     }
-    write_atomically(plan.folder / _RECORD, json.dumps(record, ensure_ascii=False, indent=1).encode())
+    write_atomically(folder / _RECORD, json.dumps(record, ensure_ascii=False, indent=1).encode())
+
+
+def _class_names(prompts: Sequence[str]) -> tuple[str, ...]:
+    """Class names (K,) that differ and are not empty."""
+    names = [nfc(one) or f"class {number}" for number, one in enumerate(prompts)]
+    often = Counter(names)
+    return tuple(f"{one} ({k})" if often[one] > 1 else one for k, one in enumerate(names))
+
+
+def parse_templates(text: str) -> tuple[str, ...]:
+    """The prompt templates, with one {} each for the class; the default where no line is one."""
+    lines = (line.strip().replace("{c}", "{}") for line in text.splitlines())
+    usable = tuple(line for line in lines if line.count("{}") == line.count("{") == line.count("}") == 1)
+    return usable or DEFAULT_TEMPLATES
 
 
 def _read(folder: Path) -> dict[str, Any] | None:
@@ -200,7 +208,7 @@ def load_pack() -> tuple[Task, ...]:
     root = pack_dir()
     folders = [one.parent for one in root.glob(f"*/{_RECORD}")] if is_folder(root) else []
     tasks = [_task(folder, record) for folder in folders if (record := _read(folder)) is not None]
-    return tuple(sorted(tasks, key=lambda one: (one.name, one.root)))
+    return tuple(sorted(tasks, key=lambda one: one.name))
 
 
 def _task(folder: Path, record: Mapping[str, Any]) -> Task:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import IO, Final, cast
 
 from vlmsel_auto.errors import ImageError
@@ -23,10 +22,7 @@ _IMAGES: Final = frozenset({"jpg", "jpeg", "png", "webp"})
 _LABEL: Final = "cls"
 _MOST_IMAGE: Final = 1 << 25  # bytes of one image
 _MOST_LABEL: Final = 20  # bytes of a class number
-_RUN: Final = 2  # samples of a place, at least: in sorted archives two of a class
-_MOST_PLACES: Final = 64
-_BLOCK: Final = tarfile.BLOCKSIZE
-_CHUNK: Final = 1 << 16
+_RUN: Final = 2  # samples of a place: in sorted archives two of a class
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,21 +30,8 @@ class Archive:
     """A tar file that can be read from any byte on."""
 
     name: str  # for messages
-    size: int  # bytes; 0: nobody knows, and it is read from its beginning
-    # gives an offset, at most the one that is asked for, and the bytes from there on; leaving it ends the reading
-    read_from: Callable[[int], AbstractContextManager[tuple[int, Iterator[bytes]]]]
-
-
-def local_archive(path: Path) -> Archive:
-    """A tar file on this disk."""
-
-    @contextmanager
-    def read_from(offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
-        with path.open("rb") as stream:
-            stream.seek(offset)
-            yield offset, iter(lambda: stream.read(_CHUNK), b"")
-
-    return Archive(name=str(path), size=path.stat().st_size, read_from=read_from)
+    size: int  # bytes
+    open: Callable[[], IO[bytes]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,16 +44,9 @@ class TarSample:
     suffix: str  # "jpg", "png", "webp"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TakenSamples:
-    """What was taken of some archives."""
-
-    samples: tuple[TarSample, ...]
-    skipped: tuple[str, ...]  # what could not be used, one sentence each
-    read_bytes: int
-
-
-def take_samples(archives: Sequence[Archive], *, n_classes: int, count: int, most_bytes: int) -> TakenSamples:
+def take_samples(
+    archives: Sequence[Archive], *, n_classes: int, count: int, most_bytes: int
+) -> tuple[list[TarSample], list[str]]:
     """Take samples spread evenly over the archives, in their order.
 
     Args:
@@ -79,36 +55,25 @@ def take_samples(archives: Sequence[Archive], *, n_classes: int, count: int, mos
         count: samples that are wanted, at least 1; fewer come where there are fewer.
         most_bytes: read at most, of all archives together.
 
+    Returns:
+        The samples, and a sentence about each that could not be used.
+
     Raises:
-        VlmselError: whatever an archive raises when it cannot be read.
+        OSError: an archive cannot be read; also whatever else its ``open`` raises.
     """
+    if not archives:
+        return [], []
     state = _Taking(n_classes=n_classes, count=count, left=most_bytes)
-    sizes = [each.size for each in archives]
-    places = min(_MOST_PLACES, -(-count // _RUN))
-    run = -(-count // places)
+    total, places = sum(each.size for each in archives), -(-count // _RUN)
     try:
         with quiet_pillow():
             for number in range(places):
-                archive, offset = _place(sizes, sum(sizes) * number // places)
-                state.read(archives[archive], archive, offset, most=run)
-            for number, each in enumerate(archives):  # few samples, or many that cannot be used
-                state.read(each, number, 0, most=count)
+                state.read(archives, total * number // places, most=_RUN)
+            for number in range(len(archives)):  # few samples, or many that cannot be used
+                state.read(archives, sum(each.size for each in archives[:number]), most=count)
     except _EnoughRead:
         state.skipped.append(f"no more than {most_bytes:,} bytes were to be read")
-    return TakenSamples(
-        samples=tuple(state.taken[each] for each in sorted(state.taken)),
-        skipped=tuple(dict.fromkeys(state.skipped)),
-        read_bytes=most_bytes - state.left,
-    )
-
-
-def _place(sizes: Sequence[int], at: int) -> tuple[int, int]:
-    """Which archive, and which block of it, holds byte ``at`` of all of them in a row."""
-    for number, size in enumerate(sizes):
-        if at < size or number == len(sizes) - 1:
-            break
-        at -= size
-    return number, at // _BLOCK * _BLOCK
+    return [state.taken[each] for each in sorted(state.taken)], list(dict.fromkeys(state.skipped))
 
 
 class _EnoughRead(Exception):
@@ -126,24 +91,26 @@ class _Taking:
     seen: set[tuple[int, str]] = field(default_factory=set)  # also those that cannot be used
     skipped: list[str] = field(default_factory=list)
 
-    def read(self, archive: Archive, number: int, offset: int, *, most: int) -> None:
-        """Take up to ``most`` new samples from the first that begins at ``offset`` or behind it."""
-        if len(self.taken) >= self.count:
-            return
+    def read(self, archives: Sequence[Archive], at: int, *, most: int) -> None:
+        """Take up to ``most`` new samples from the first on that begins behind byte ``at`` of all archives in a row."""
         wanted = min(self.count, len(self.taken) + most)
-        with archive.read_from(offset) as (start, chunks):
-            stream = _Stream(chunks, state=self)
-            for done in range(start, offset, _CHUNK):
-                stream.read(min(_CHUNK, offset - done))
+        if len(self.taken) >= wanted:
+            return
+        number = 0
+        while number < len(archives) - 1 and at >= archives[number].size:
+            at, number = at - archives[number].size, number + 1
+        offset = at // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+        with archives[number].open() as file:
+            file.seek(offset)
             try:
-                for key, parts in _samples(stream, whole=offset == 0):
+                for key, parts in _samples(_Stream(file, state=self), whole=offset == 0):
                     if (number, key) not in self.seen:
                         self.seen.add((number, key))
                         self._take((number, key), parts)
                     if len(self.taken) >= wanted:
                         return
             except (tarfile.TarError, ValueError, OverflowError) as error:
-                self.skipped.append(f"{archive.name} is damaged behind byte {offset:,}: {error}")
+                self.skipped.append(f"{archives[number].name} is damaged behind byte {offset:,}: {error}")
 
     def _take(self, key: tuple[int, str], parts: dict[str, bytes | None]) -> None:
         try:
@@ -173,21 +140,16 @@ def _sample(name: str, parts: Mapping[str, bytes | None], *, n_classes: int) -> 
 class _Stream(io.RawIOBase):
     """The bytes of an archive in order, as far as they may be read."""
 
-    def __init__(self, chunks: Iterator[bytes], *, state: _Taking) -> None:
-        self._chunks = chunks
+    def __init__(self, file: IO[bytes], *, state: _Taking) -> None:
+        self._file = file
         self._state = state
-        self._held = bytearray()
 
     def read(self, size: int = -1) -> bytes:
         """The next ``size`` bytes; fewer at the end."""
-        while len(self._held) < size and (chunk := next(self._chunks, b"")):
-            self._state.left -= len(chunk)
-            if self._state.left < 0:
-                self._state.left = 0
-                raise _EnoughRead
-            self._held += chunk
-        found = bytes(self._held[:size])
-        del self._held[:size]
+        if self._state.left < size:
+            raise _EnoughRead
+        found = self._file.read(size)
+        self._state.left -= len(found)
         return found
 
 

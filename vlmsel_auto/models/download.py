@@ -173,7 +173,7 @@ def _remaining(file: HubFile, *, stop: threading.Event) -> int | None:
     if stop.is_set():
         return None
     try:
-        found = hub.find(file, stop=stop)
+        found = hub.find(file)
     except TrialUnavailable:
         return None
     return 0 if found is None else found.remaining
@@ -181,7 +181,7 @@ def _remaining(file: HubFile, *, stop: threading.Event) -> int | None:
 
 def _download(candidate: Candidate, *, sink: Sink, stop: threading.Event) -> None:
     asked = [file for file in source_of(candidate).files(candidate) if hub.cached(file) is None]
-    found = [each for each in (hub.find(file, stop=stop) for file in asked) if each is not None]
+    found = [each for each in (hub.find(file) for file in asked) if each is not None]
     meter = _Meter(candidate.id, found, sink=sink)
     hub.check_space(sum(each.remaining or 0 for each in found), what=repr(candidate.id))
     try:

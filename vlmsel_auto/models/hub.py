@@ -1,25 +1,26 @@
 """One file of a model hub: whether it is in the cache, what the hub says of it, its download, or one clear reason.
 
-The cache is huggingface_hub's own and so are place, token and mirror (``HF_HOME``, ``HF_HUB_CACHE``, ``HF_TOKEN``,
-``HF_ENDPOINT``, ``HF_HUB_OFFLINE``, ``HF_HUB_DOWNLOAD_TIMEOUT``). Its downloads are not used, because they start again
-after a break, check the size alone and retry an unreachable hub for half a minute; the layout of the cache is
-documented, and huggingface_hub itself enters the finished file. Archives of which only parts are wanted are read from
-any byte on, without downloading them.
+The cache is huggingface_hub's own and so are place, token, mirror and transfer (``HF_HOME``, ``HF_HUB_CACHE``,
+``HF_TOKEN``, ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``, ``HF_HUB_DOWNLOAD_TIMEOUT``). Its `hf_hub_download` alone is not
+enough: it deletes what came of a file when a download ends early, and checks the size but not the SHA-256. So the file
+that grows is ours, and huggingface_hub enters the finished one.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, cast
 
 from huggingface_hub import (
+    HfFileSystem,
     constants,
     get_hf_file_metadata,
     get_session,
@@ -29,22 +30,19 @@ from huggingface_hub import (
     try_to_load_from_cache,
 )
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled
-from huggingface_hub.file_download import repo_folder_name
-from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+from huggingface_hub.file_download import http_get, repo_folder_name
+from huggingface_hub.utils import build_hf_headers, tqdm
 
+from vlmsel_auto.cache import file_digest
 from vlmsel_auto.errors import TrialUnavailable
-from vlmsel_auto.models.hub_reasons import endpoint, explain, said, wait_asked_for
+from vlmsel_auto.models.hub_reasons import BrokenOff, Damaged, Stopped, endpoint, explain, said
 from vlmsel_auto.models.hubfiles import HubFile
-from vlmsel_auto.models.transfer import BrokenOff, Chunks, Stopped, incomplete_bytes, receive
-from vlmsel_auto.process import locked, nearest_there
+from vlmsel_auto.process import is_disk_error, locked, nearest_there
 
-_Answer = TypeVar("_Answer")
-
-_LONGEST_WAIT = 60.0  # seconds that a hub may ask for (Retry-After) before a candidate is given up
 _SHA256 = re.compile(r"[0-9a-f]{64}")  # the ETag of a file in Git LFS; that of a small file is its Git digest
 _ETAG = re.compile(r"[\w.+=-]+")
 _TOKEN = re.compile(r"[!-~]+")
-_PARTIAL = 206  # HTTP status
+_PART = 1 << 17  # bytes that a question for a part of a file brings beyond it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,11 +64,16 @@ class RemoteFile:
         return cache_dir() / _folder(self.asked) / "blobs" / self.etag
 
     @property
+    def incomplete(self) -> Path:
+        """Where they are until all have come."""
+        return self.blob.with_name(f"{self.etag}.incomplete")
+
+    @property
     def remaining(self) -> int | None:
         """Bytes still to be downloaded; None if the hub does not say."""
         if self.blob.exists():
             return 0
-        return None if self.size is None else max(0, self.size - incomplete_bytes(self.blob))
+        return None if self.size is None else max(0, self.size - _bytes(self.incomplete))
 
 
 def is_reachable(timeout: float = 3.0) -> bool:
@@ -114,7 +117,7 @@ def cached(file: HubFile) -> Path | None:
         TrialUnavailable: the repository's name is none.
     """
     with _explained(file):
-        paths = (try_to_load_from_cache(file.repository, name, repo_type=file.kind) for name in file.names)
+        paths = (try_to_load_from_cache(file.repository, name) for name in file.names)
         return next((Path(path) for path in paths if isinstance(path, str)), None)
 
 
@@ -130,17 +133,15 @@ def in_cache(file: HubFile) -> Path:
     return found
 
 
-def find(file: HubFile, *, stop: threading.Event | None = None) -> RemoteFile | None:
+def find(file: HubFile) -> RemoteFile | None:
     """Ask the hub for a file; None if it is optional and the repository has none of its names.
 
     Raises:
         TrialUnavailable: the hub cannot be reached or refuses, or the repository has none of the names.
     """
-    token = get_token()
-    if token and not _TOKEN.fullmatch(token):  # the HTTP client would refuse it, and show it
-        raise TrialUnavailable("A token is made of visible ASCII characters: correct HF_TOKEN, but got one with others")
+    _check_token()
     with _explained(file):
-        asked = (_ask(replace(file, names=(name,)), stop=stop or threading.Event()) for name in file.names)
+        asked = (_ask(replace(file, names=(name,))) for name in file.names)
         found = next((each for each in asked if each is not None), None)
     if found is not None:
         return found
@@ -150,7 +151,7 @@ def find(file: HubFile, *, stop: threading.Event | None = None) -> RemoteFile | 
         )
     for name in file.names:
         with suppress(Exception):  # it notes in the cache that there is none: transformers, offline, asks for that
-            hf_hub_download(file.repository, name, repo_type=file.kind)
+            hf_hub_download(file.repository, name)
     return None
 
 
@@ -169,16 +170,8 @@ def download(file: RemoteFile, *, arrived: Callable[[int], None], stop: threadin
     with _explained(file.asked):
         with locked(lock, wait=math.inf):
             if not file.blob.exists():
-                receive(
-                    file.blob,
-                    open_at=lambda offset: _opened(file, offset, stop=stop),
-                    size=file.size,
-                    sha256=file.etag if _SHA256.fullmatch(file.etag) else None,
-                    arrived=arrived,
-                    stop=stop,
-                )
-        # finds the bytes and gives them their name
-        hf_hub_download(file.asked.repository, file.name, repo_type=file.asked.kind)
+                _receive(file, arrived=arrived, stop=stop)
+        hf_hub_download(file.asked.repository, file.name)  # finds the bytes and gives them their name
 
 
 def bring(file: HubFile) -> None:
@@ -191,36 +184,44 @@ def bring(file: HubFile) -> None:
         download(found, arrived=lambda _: None, stop=threading.Event())
 
 
-def read_text(file: HubFile) -> str | None:
-    """The text of a small file, from the cache or downloaded into it; None: optional and not there.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatasetFiles:
+    """The files of a data set on the hub; only what is read of them is downloaded, and nothing is kept."""
 
-    Raises:
-        TrialUnavailable: it cannot be had, or is no UTF-8 text.
-    """
-    bring(file)
-    path = cached(file)
-    with _explained(file):
-        return None if path is None else path.read_text("utf-8-sig")
+    root: str
+    files: HfFileSystem
+
+    def text(self, name: str) -> str:
+        """The text of a small file; empty where there is none."""
+        try:
+            return bytes(self.files.cat_file(f"{self.root}/{name}")).decode("utf-8-sig", errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Bytes of each file in ``folder``, by path."""
+        found = cast("list[dict[str, str | int]]", self.files.ls(f"{self.root}/{folder}", detail=True))
+        return {str(one["name"]): int(one["size"]) for one in found if one["type"] == "file"}
+
+    def open(self, path: str) -> IO[bytes]:
+        """A file of `sizes`, to be read from any byte on."""
+        opened: IO[bytes] = self.files.open(path, "rb", block_size=_PART)
+        return opened
 
 
 @contextmanager
-def read_from(file: RemoteFile, offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
-    """Yield the offset where the bytes begin, and the bytes as they come; leaving the block ends the transfer.
-
-    They begin at ``offset``, or at 0 where a mirror sends whole files only. Nothing is kept.
+def dataset_files(repository: str) -> Iterator[DatasetFiles]:
+    """The files of the data set ``ORG/NAME``, to be read within.
 
     Raises:
-        TrialUnavailable: the hub cannot be reached or refuses, or the connection broke off; also from the bytes.
+        TrialUnavailable: the hub cannot be reached or refuses, or has no such data set; also from the files.
     """
-
-    def explained(chunks: Iterator[bytes]) -> Iterator[bytes]:
-        with _explained(file.asked):
-            yield from chunks
-
-    with ExitStack() as stack:
-        with _explained(file.asked):
-            start, chunks = stack.enter_context(_opened(file, offset, stop=threading.Event()))
-        yield start, explained(chunks)
+    _check_token()
+    with _explained(HubFile(repository=repository, names=("its files",))):
+        if constants.HF_HUB_OFFLINE:
+            raise OfflineModeIsEnabled
+        files = HfFileSystem(endpoint=constants.ENDPOINT, skip_instance_cache=True)
+        yield DatasetFiles(root=f"datasets/{repository}", files=files)
 
 
 def check_space(wanted: int, *, what: str) -> None:
@@ -239,70 +240,81 @@ def check_space(wanted: int, *, what: str) -> None:
 
 
 def _folder(file: HubFile) -> str:
-    return repo_folder_name(repo_id=file.repository, repo_type=file.kind)
+    return str(repo_folder_name(repo_id=file.repository, repo_type="model"))
 
 
-def _url(file: HubFile) -> str:
-    return hf_hub_url(file.repository, file.names[0], repo_type=file.kind)
+def _check_token() -> None:
+    token = get_token()
+    if token and not _TOKEN.fullmatch(token):  # the HTTP client would refuse it, and show it
+        raise TrialUnavailable("A token is made of visible ASCII characters: correct HF_TOKEN, but got one with others")
 
 
-def _ask(file: HubFile, *, stop: threading.Event) -> RemoteFile | None:
+def _ask(file: HubFile) -> RemoteFile | None:
     """What the hub says of a file of one name; None: the repository lacks it."""
-
-    def send() -> RemoteFile:
-        answer = get_hf_file_metadata(_url(file), timeout=constants.HF_HUB_ETAG_TIMEOUT)
-        if answer.etag is None or not _ETAG.fullmatch(answer.etag):  # it becomes a file name
-            raise BrokenOff(f"an answer without a usable ETag, {answer.etag!r}; is this a hub?")
-        return RemoteFile(asked=file, etag=answer.etag, size=answer.size)
-
+    url = hf_hub_url(file.repository, file.names[0])
     try:
-        return _patiently(send, stop=stop)
+        answer = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except EntryNotFoundError:
         return None
+    if answer.etag is None or not _ETAG.fullmatch(answer.etag):  # it becomes a file name
+        raise BrokenOff(f"an answer without a usable ETag, {answer.etag!r}; is this a hub?")
+    return RemoteFile(asked=file, etag=answer.etag, size=answer.size)
 
 
-def _patiently(request: Callable[[], _Answer], *, stop: threading.Event) -> _Answer:
-    """Send a request, and once more after the time that a busy hub asks for."""
-    try:
-        return request()
-    except HfHubHTTPError as error:
-        wait = wait_asked_for(error)
-        if wait is None or wait > _LONGEST_WAIT:
-            raise
-    if stop.wait(wait):
-        raise Stopped
-    return request()
+class _Growing(io.BufferedWriter):
+    """The file that a transfer appends to; it tells how long it is, and ends the transfer when asked."""
+
+    def __init__(self, path: Path, *, arrived: Callable[[int], None], stop: threading.Event) -> None:
+        super().__init__(io.FileIO(path, "ab"))
+        self._arrived = arrived
+        self._stop = stop
+
+    def write(self, chunk: bytes, /) -> int:  # type: ignore[override]  # huggingface_hub hands over bytes
+        if self._stop.is_set():
+            raise Stopped
+        written = super().write(chunk)
+        self._arrived(self.tell())
+        return written
 
 
-@contextmanager
-def _opened(file: RemoteFile, offset: int, *, stop: threading.Event) -> Iterator[Chunks]:
-    """Connect for the bytes of ``file`` from ``offset`` on; the client drops the token when the hub sends it on."""
-    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
-    if offset:
-        headers["Range"] = f"bytes={offset}-"
-    url, timeout = _url(file.asked), constants.HF_HUB_DOWNLOAD_TIMEOUT
-    with ExitStack() as stack:
-
-        def send() -> Chunks:
-            asked = get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True)
-            response = stack.enter_context(asked)
-            hf_raise_for_status(response)
-            return offset if response.status_code == _PARTIAL else 0, _unbroken(response.iter_bytes())
-
+def _receive(file: RemoteFile, *, arrived: Callable[[int], None], stop: threading.Event) -> None:
+    """Bring the rest of a file and check the whole."""
+    partial = file.incomplete
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    have = _bytes(partial)
+    if file.size is None or have < file.size or not partial.exists():
         try:
-            opened = _patiently(send, stop=stop)
+            with _Growing(partial, arrived=arrived, stop=stop) as growing:
+                http_get(
+                    hf_hub_url(file.asked.repository, file.name),
+                    growing,
+                    resume_size=have,
+                    headers={**build_hf_headers(), "Accept-Encoding": "identity"},
+                    expected_size=file.size,
+                    tqdm_class=cast("type[tqdm]", _no_bar),
+                )
         except (HfHubHTTPError, OfflineModeIsEnabled, Stopped):
             raise
         except Exception as error:
-            raise BrokenOff(said(error)) from error
-        yield opened
+            if is_disk_error(error):
+                raise
+            of = "" if file.size is None else f" of {file.size:,}"
+            raise BrokenOff(f"{said(error)} after {_bytes(partial):,}{of} bytes") from error
+    if file.size is not None and (found := _bytes(partial)) != file.size:
+        partial.unlink()
+        raise Damaged(f"{found:,} bytes instead of {file.size:,}")
+    if _SHA256.fullmatch(file.etag) and (sha256 := file_digest(partial)) != file.etag:
+        partial.unlink()
+        raise Damaged(f"SHA-256 {sha256} instead of {file.etag}")
+    partial.replace(file.blob)
 
 
-def _unbroken(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    try:
-        yield from chunks
-    except Exception as error:
-        raise BrokenOff(said(error)) from error
+def _no_bar(**_: object) -> tqdm:
+    return tqdm(disable=True)  # type: ignore[no-untyped-call]
+
+
+def _bytes(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 @contextmanager

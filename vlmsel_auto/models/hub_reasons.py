@@ -15,10 +15,21 @@ from huggingface_hub.errors import (
 )
 
 from vlmsel_auto.models.hubfiles import HubFile
-from vlmsel_auto.models.transfer import BrokenOff, Damaged, Stopped
 from vlmsel_auto.process import is_disk_error
 
 _UNAUTHORISED, _TOO_MANY = 401, 429  # HTTP status
+
+
+class BrokenOff(Exception):
+    """A transfer failed or ended early; another one may bring the rest."""
+
+
+class Stopped(Exception):
+    """The transfer was asked to end; what came so far is on disk."""
+
+
+class Damaged(Exception):
+    """The bytes are not those that were promised; they were deleted."""
 
 
 def endpoint() -> str:
@@ -41,8 +52,8 @@ def explain(error: Exception, file: HubFile, *, cache: Path) -> str:  # noqa: PL
             return f"A hub repository is named ORG/NAME, but got {file.repository!r}"
         case GatedRepoError():
             return f"The hub wants a token with access (HF_TOKEN), but got a refusal for {where}"
-        case RepositoryNotFoundError():
-            return f"The hub has no such repository, or hides it from you, but got {where}"
+        case RepositoryNotFoundError() | FileNotFoundError():  # the other is fsspec's
+            return f"The hub has no such repository or file, or hides it from you, but got {where}"
         case OfflineModeIsEnabled():
             return f"HF_HUB_OFFLINE is set and the cache lacks {name}: unset it or download it first, but got {where}"
         case HfHubHTTPError():

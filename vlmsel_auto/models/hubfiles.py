@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from vlmsel_auto.cache import Json
 from vlmsel_auto.errors import TrialUnavailable
 from vlmsel_auto.models.modeldir import TOKENIZER, TOKENIZER_SETTINGS
-
-Kind: TypeAlias = Literal["model", "dataset"]
 
 _WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # open_clip.constants, in its order
 _PICKLES = (".bin", ".pth")  # for which open_clip tries .safetensors first
@@ -25,7 +22,6 @@ class HubFile:
     repository: str
     names: tuple[str, ...]
     optional: bool = False  # True: the repository may have none of them
-    kind: Kind = "model"
 
 
 def weights_file(place: str) -> HubFile:

@@ -105,7 +105,7 @@ def _items(pairs: Pairs, *, split: str) -> Iterator[Item]:
         yield _image(item[0], number), _name(item[1], names, number), split
 
 
-def columns_of(pairs: Any) -> tuple[str, str]:
+def _columns(pairs: Any) -> tuple[str, str]:
     """Image and label column of a Hugging Face data set.
 
     Raises:
@@ -124,7 +124,7 @@ def columns_of(pairs: Any) -> tuple[str, str]:
 
 
 def _of_hugging_face(pairs: Any, *, split: str) -> Iterator[Item]:
-    images, labels = columns_of(pairs)
+    images, labels = _columns(pairs)
     names = getattr(pairs.features[labels], "names", None)  # of a ClassLabel
     encoded = pairs.cast_column(images, type(pairs.features[images])(decode=False))
     for number, row in enumerate(encoded):
