@@ -688,7 +688,7 @@ def test_library_sources_are_brought_once(tmp_path):
         serve_source(hub, "Describable Textures", count=60)
         made = run("library", "sources", "Describable Textures", "Stanford Cars", "--quiet", "--json")
         assert made.exit_code == 0, made.output
-        assert "0 of 2 source tasks are here; at most 64" in made.stderr
+        assert "0 of 2 source tasks are here; at most 67.1 MB" in made.stderr
         textures, cars = one_object(made.stdout)["tasks"]
         assert (textures["name"], textures["here"], textures["problem"]) == ("Describable Textures", True, None)
         assert (cars["name"], cars["here"]) == ("Stanford Cars", False)
