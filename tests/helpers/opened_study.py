@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from helpers.tuning_world import digits, spec
 from vlmsel_auto.cache import Store
 from vlmsel_auto.models import zoo
@@ -15,6 +17,7 @@ from vlmsel_auto.study.journal import open_study
 from vlmsel_auto.study.optuna_study import OptunaStudy
 from vlmsel_auto.tuning.checkpoints import save_result
 from vlmsel_auto.tuning.methods import FINETUNE
+from vlmsel_auto.tuning.paused import Paused, Progress, save_paused
 from vlmsel_auto.tuning.runner import TrialRunner
 
 NAMES = ("a", "b", "c")
@@ -42,3 +45,9 @@ def result(number: int, **changes: object) -> TrialResult:
     made = TrialResult(number=number, spec=spec(), state=TrialState.COMPLETE, origin=TrialOrigin.PLANNED,
                        validation=0.8, test=0.7, curve=(0.8,), epochs_run=1, seconds=1.0)  # fmt: skip
     return replace(made, **changes)
+
+
+def leave_state(path: Path, number: int) -> None:
+    """What training keeps of a trial for who goes on with it: one epoch."""
+    progress = Progress(curve=(0.5,), metric=0.5, soft=0.5, loss=0.1, start=0.1, steps=1, batch=8, seconds=1.0)
+    save_paused(path, number, Paused(progress=progress, module={"a": torch.ones(2)}, moments={}, generators={}))

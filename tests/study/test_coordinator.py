@@ -11,6 +11,8 @@ from vlmsel_auto.engines.engine import Ticket
 from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.events import Event, RankingReady, Sink, TrialFinished, TrialStarted, discard
 from vlmsel_auto.models import zoo
+from vlmsel_auto.planning.curves import Curve, forecast
+from vlmsel_auto.planning.folds import fold_ease
 from vlmsel_auto.planning.next_trial import NextTrial
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.records import Budget, Candidate, StoppedBy, TrialOrigin, TrialState
@@ -18,7 +20,7 @@ from vlmsel_auto.study.coordinator import Coordinator, TrialAtWorker
 from vlmsel_auto.study.dispatch import Dispatch
 from vlmsel_auto.study.journal import open_study
 from vlmsel_auto.study.results import Results
-from vlmsel_auto.tuning.methods import PROBE
+from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 from vlmsel_auto.tuning.runner import Trial
 
 __all__ = ["candidates", "digits_folder", "search", "task"]  # fixtures
@@ -77,7 +79,7 @@ def test_who_asks_to_end_just_after_a_trial_was_taken_leaves_none_running(search
 def test_trials_that_run_are_taken_from_the_budget_and_the_ranking_is_that_of_finished_ones(
     search: Search, tmp_path: Path
 ) -> None:
-    outcome = search(1)
+    outcome = search(1, methods=("probe", "finetune"))
     (probe,) = outcome.results
     results = Results(workdir=tmp_path)
     results.adopt(probe)
@@ -98,3 +100,13 @@ def test_trials_that_run_are_taken_from_the_budget_and_the_ranking_is_that_of_fi
         assert now.updated() is made
         results.adopt(replace(probe, number=probe.number + 1, validation=0.1))
         assert now.updated() is not made
+        ease = fold_ease(now.history())
+        fold = max(range(len(ease)), key=lambda each: abs(ease[each].metric))
+        tower = replace(trial, spec=now.runner.spec(FINETUNE.name, NAMES[1], {}, fold=fold))
+        planned = replace(begun.planned, method=FINETUNE.name, fold=fold)
+        now.running = {
+            Ticket(1): TrialAtWorker(taken=replace(begun, planned=planned), trial=tower, curve=[0.5], reached=0)
+        }
+        level = Curve(values=(0.5 - ease[fold].metric,), epochs=tower.spec.epochs)  # as on all folds
+        assert now.imagined()[-1].validation == pytest.approx(forecast(level).mean)
+        assert ease[fold].metric != 0

@@ -131,6 +131,7 @@ def test_who_sees_the_mark_stays_and_who_does_not_unpacks_what_came_along(
     assert moved is not None
     assert moved != candidate.path
     assert files_in(moved) == files_in(candidate.path)
+    assert not list((there.workdir / "models").glob("*.part"))  # unpacked beside, and then renamed
     assert taken(there.workdir, 7) == {"part/a.bin": b"abc"}
     assert not trial_dir(there.workdir, 7).exists()
     sender = Dispatch(engine=InProcess(), runner=runner)

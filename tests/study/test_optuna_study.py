@@ -55,6 +55,12 @@ def test_what_a_point_leaves_open_is_sampled(tmp_path: Path) -> None:
         assert all(0 <= value <= 1 for value in taken.planned.point.values())
 
 
+def test_what_a_point_does_not_name_is_at_its_default(tmp_path: Path) -> None:
+    with opened(tmp_path) as study:
+        study.queue(planned(point={"learning_rate": 0.1}))
+        assert study.take().planned.point == {**dict.fromkeys(FINETUNE.settings, 0.5), "learning_rate": 0.1}
+
+
 def test_trials_are_closed_by_their_state(tmp_path: Path) -> None:
     states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED]
     with opened(tmp_path) as study:

@@ -10,6 +10,7 @@ import numpy as np
 import optuna
 import pytest
 
+from helpers.opened_study import leave_state, opened, planned
 from helpers.stored_results import read_results
 from helpers.study_world import (
     NAMES,
@@ -22,10 +23,13 @@ from helpers.study_world import (
     study_of,
     task,
 )
+from helpers.tuning_world import runner
 from vlmsel_auto.events import Notice, Sink, TrialEpoch, TrialFinished, discard
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Candidate, StoppedBy, TrialState
 from vlmsel_auto.study.optuna_study import JOURNAL
+from vlmsel_auto.study.recovery import Recovery
+from vlmsel_auto.study.results import Results
 from vlmsel_auto.tuning.checkpoints import load_trial, read_result, save_result
 from vlmsel_auto.tuning.paused import has_paused
 
@@ -115,14 +119,25 @@ def test_a_zombie_is_queued_again_once_and_adopted_when_it_had_finished(search: 
     second = search(2)
     assert [each.number for each in second.results] == [0, 2]
     assert second.results[1].spec.candidate == sorted(NAMES)[1]
-    states = [each.state.name for each in study_of(tmp_path).trials]
-    assert states == ["COMPLETE", "FAIL", "COMPLETE"]
+    trials = study_of(tmp_path).trials
+    assert [each.state.name for each in trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert [each.user_attrs["attempt"] for each in trials[::2]] == [1, 2]
     finished = study_of(tmp_path).ask()  # killed after its result was written
     save_result(tmp_path, replace(first.results[0], number=finished.number))
     third = search(3)
     assert [each.number for each in third.results] == [0, 2, 3]
     assert third.results[2].validation == first.results[0].validation
     assert study_of(tmp_path).trials[3].state.name == "COMPLETE"
+
+
+def test_an_unfinished_trial_goes_on_from_its_state_where_it_left_one(tmp_path: Path) -> None:
+    with opened(tmp_path) as study:
+        for _ in range(2):
+            study.queue(planned())
+            study.take()
+        leave_state(tmp_path, 1)
+        Recovery(study=study, results=Results(workdir=tmp_path), runner=runner(tmp_path)).queue_unfinished()
+        assert [(each.retry_of, each.planned.continues) for each in study.waiting()] == [(0, None), (1, 1)]
 
 
 def test_a_trial_that_kills_the_process_twice_is_given_up(search: Search, tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from helpers import opened_study
+from helpers.opened_study import leave_state
 from helpers.tuning_world import runner, spec
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.study.results import Results, other_folds, over_folds
@@ -18,7 +18,7 @@ from vlmsel_auto.tuning.checkpoints import (
     save_weights,
     size_of_weights,
 )
-from vlmsel_auto.tuning.paused import Paused, Progress, has_paused, save_paused
+from vlmsel_auto.tuning.paused import has_paused
 
 result = partial(
     opened_study.result, curve=(0.5, 0.8, 0.8), epochs_run=3, kept_epoch=2, soft_validation=0.6
@@ -176,11 +176,6 @@ def test_of_trials_that_are_not_told_apart_a_head_comes_before_a_tower_that_miss
     head = result(1, spec=spec(candidate="a", method="probe"), fold_validation=folds)
     made = results_of(tmp_path, result(0, spec=spec(candidate="b")), head)
     assert [each.number for each in made.leaders({0: 0.8, 1: 0.799})] == [first, 1 - first]
-
-
-def leave_state(path: Path, number: int) -> None:
-    progress = Progress(curve=(0.5,), metric=0.5, soft=0.5, loss=0.1, start=0.1, steps=1, batch=8, seconds=1.0)
-    save_paused(path, number, Paused(progress=progress, module={"a": torch.ones(2)}, moments={}, generators={}))
 
 
 def interrupt(made: Results, number: int, **changes: object) -> None:

@@ -54,6 +54,8 @@ def test_methods_order_and_weights(search: Search, task: Task, tmp_path: Path) -
     kept = load_trial(tmp_path, outcome.best)
     assert kept.weight.shape[0] == kept.bias.shape[0] == task.n_classes
     assert isinstance(study_of(tmp_path).trials[0].params["candidate"], int)
+    told = [set(each.intermediate_values) for each in study_of(tmp_path).trials]
+    assert set().union(*told) == {1, 2}  # rungs of three epochs; at the last of all nothing is pruned
     assert study_of(tmp_path).user_attrs["candidates"] == sorted(NAMES)
 
 
