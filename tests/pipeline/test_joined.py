@@ -94,7 +94,6 @@ def judged(found: Joined, *trials: TrialResult, world: World) -> bool:
     """Whether its held-out images are those of these trials, each judged by the one that left it out."""
     parts = [np.sort(world.task.folds[each.spec.fold]) for each in trials]
     said = [log_probabilities(load_trial(world.workdir, each).held_out_logits) for each in trials]
-    assert found.held_out is not None
     return np.array_equal(found.held_out.rows, np.sort(np.concatenate(parts))) and all(
         np.array_equal(found.held_out.at(part), logs) for part, logs in zip(parts, said, strict=True)
     )

@@ -9,60 +9,30 @@ import pytest
 import vlmsel_auto
 from helpers.drawings import SHAPES, draw_task
 from helpers.labelling import write_heap
+from helpers.sessions import session_of, shapes_task
 from vlmsel_auto.cache import Store
-from vlmsel_auto.events import Notice, StageProgress
+from vlmsel_auto.events import StageProgress
 from vlmsel_auto.library.places import default_library, default_library_path
 from vlmsel_auto.measuring.measure import find_measurement
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.pipeline import profiles
 from vlmsel_auto.pipeline.rank import rank_task
-from vlmsel_auto.pipeline.session import Session
-from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 NAMES = ("ConvNeXt-Mi-64.synth-m", "EffNet-Mi-64.all-m", "RN-Mi-64.glyph-s")
 
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
-    root = tmp_path_factory.mktemp("task")
-    return load_task(
-        draw_task(root / "shapes"),
-        TaskOptions(shots=4),
-        views=tuple({one.view for one in resolve(NAMES)}),
-        workdir=root / "work",
-    )
+    return shapes_task(tmp_path_factory.mktemp("task"), resolve(NAMES))
 
 
 def rank(task, tmp_path, *, deadline):
     events = []
-    ranked = rank_task(
-        Session(
-            task=task, candidates=resolve(NAMES), library=default_library(), device="cpu",
-            store=Store(tmp_path / "store"), sink=events.append, deadline=deadline,
-        )
-    )  # fmt: skip
+    ranked = rank_task(session_of(task, NAMES, tmp_path / "store", sink=events.append, deadline=deadline))
     steps = [each for each in events if isinstance(each, StageProgress)]
     return ranked.ranking, *(
         [each.text for each in steps if each.stage == stage] for stage in ("screenings", "profiles")
     )
-
-
-def test_a_model_folder_without_weights_is_told_and_the_others_are_ranked(tmp_path):
-    broken = tmp_path / "broken"
-    shutil.copytree(resolve(NAMES[2])[0].path, broken)
-    (broken / "open_clip_model.safetensors").unlink()
-    events = []
-    ranking = vlmsel_auto.rank(
-        draw_task(tmp_path / "shapes"),
-        candidates=[NAMES[2], f"local-dir:{broken}"],
-        shots=4,
-        cache_dir=tmp_path / "cache",
-        library=default_library(),
-        sink=events.append,
-    )
-    assert ranking.order == (NAMES[2],)
-    assert "no weights" in ranking.failures[f"local-dir:{broken}"]
-    assert any(isinstance(each, Notice) and "no weights" in each.text for each in events)
 
 
 def test_a_heap_is_ranked_for_the_day_when_it_is_tuned(tmp_path):

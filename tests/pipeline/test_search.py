@@ -22,11 +22,11 @@ from helpers.drawings import draw_task
 from helpers.short_trials import short_trials  # noqa: F401 - a fixture
 from vlmsel_auto.cli.app import app
 from vlmsel_auto.errors import WorkdirError
-from vlmsel_auto.events import Notice, RankingReady, StageProgress, TrialFinished, discard
+from vlmsel_auto.events import Notice, RankingReady, StageProgress, TrialFinished
 from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.library.file import save
 from vlmsel_auto.library.places import user_library
-from vlmsel_auto.models.limits import NO_LIMITS, Limits, read_limits
+from vlmsel_auto.models.limits import Limits, read_limits
 from vlmsel_auto.pipeline.search import SearchRequest
 from vlmsel_auto.pipeline.workdir import check_usable
 from vlmsel_auto.planning.objective import Objective
@@ -42,26 +42,26 @@ def shapes(tmp_path_factory):
     return draw_task(tmp_path_factory.mktemp("tasks") / "shapes")
 
 
+ALONE = {"candidates": QUICK, "library": assemble([]), "learn": False}  # neither knows other tasks nor adds to them
+FIVE = {"top_k": 2, "budget": Budget(trials=5)}
+
+
 @pytest.fixture
-def no_library():
-    return assemble([])
+def search(shapes, tmp_path):
+    """A search on the shapes in a work directory of the test."""
+
+    def run(data=shapes, **changes):
+        return vlmsel_auto.search(data, **{**ALONE, "workdir": tmp_path / "w", **changes})
+
+    return run
 
 
 @pytest.fixture(scope="module")
 def finished(shapes, tmp_path_factory):
     """One search, shared by the tests that only look at it."""
     events = []
-    result = vlmsel_auto.search(
-        shapes,
-        candidates=QUICK,
-        top_k=2,
-        budget=Budget(trials=5),
-        workdir=tmp_path_factory.mktemp("work") / "w",
-        library=assemble([]),
-        learn=False,
-        sink=events.append,
-    )
-    return result, events
+    workdir = tmp_path_factory.mktemp("work") / "w"
+    return vlmsel_auto.search(shapes, **ALONE, **FIVE, workdir=workdir, sink=events.append), events
 
 
 def written_at(folder):
@@ -69,39 +69,20 @@ def written_at(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
-def test_a_ranking_names_every_candidate_once_with_probabilities_and_is_read_by_the_next(shapes, no_library, tmp_path):
-    first = vlmsel_auto.rank(shapes, candidates=QUICK, library=no_library, cache_dir=tmp_path)
+def test_a_ranking_names_every_candidate_once_with_probabilities_and_is_read_by_the_next(shapes, tmp_path):
+    first = vlmsel_auto.rank(shapes, candidates=QUICK, library=assemble([]), cache_dir=tmp_path)
     assert sorted(first.order) == sorted(QUICK)
     assert sum(line.p_best for line in first.ranked) == pytest.approx(1.0, abs=1e-6)
     assert [line.score for line in first.ranked] == sorted((line.score for line in first.ranked), reverse=True)
     assert {line.basis for line in first.ranked} == {"labels"}
     written = written_at(tmp_path)
-    second = vlmsel_auto.rank(shapes, candidates=QUICK, library=no_library, cache_dir=tmp_path)
+    second = vlmsel_auto.rank(shapes, candidates=QUICK, library=assemble([]), cache_dir=tmp_path)
     assert second == first
     assert written_at(tmp_path) == written
 
 
-def test_a_broken_candidate_is_named_and_the_others_are_ranked(shapes, no_library, minizoo, tmp_path):
-    broken = tmp_path / "broken"
-    shutil.copytree(minizoo / QUICK[0], broken)
-    weights = broken / "open_clip_model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    notices = []
-    ranking = vlmsel_auto.rank(
-        shapes,
-        candidates=(QUICK[1], f"local-dir:{broken}"),
-        library=no_library,
-        cache_dir=tmp_path / "cache",
-        sink=lambda event: notices.append(event.text) if isinstance(event, Notice) else None,
-    )
-    assert ranking.order == (QUICK[1],)
-    assert list(ranking.failures) == [f"local-dir:{broken}"]
-    assert any("cannot be used" in text for text in notices)
-
-
 def test_search_gives_the_best_trial_by_validation(finished):
     result, events = finished
-    assert result.best is not None
     complete = [trial for trial in result.trials if trial.state == "complete"]
     assert result.best.validation == max(trial.validation for trial in complete)
     assert result.trials[0].origin.label == "zero-shot"  # free: it is not one of the five
@@ -151,16 +132,15 @@ def test_report_holds_what_the_result_says(finished):
     assert not any("may have seen" in note for note in report.notes)
 
 
-def test_a_candidate_that_knows_the_labelled_images_far_better_than_others_is_named(shapes, no_library, tmp_path):
+def test_a_candidate_that_knows_the_labelled_images_far_better_than_others_is_named(shapes, search, tmp_path):
     folder = shutil.copytree(shapes, tmp_path / "shapes")
     (folder / "test" / "circle").rename(folder / "test" / "other")
     for name, before in (("circle", "square"), ("square", "triangle"), ("triangle", "other")):
         (folder / "test" / before).rename(folder / "test" / name)  # untrained it is wrong there: as good as remembering
     events = []
-    result = vlmsel_auto.search(
-        folder, candidates=QUICK[:1], method=["zero_shot", "probe"], budget=Budget(trials=1), workdir=tmp_path / "w",
-        library=no_library, learn=False, sink=events.append,
-    )  # fmt: skip
+    result = search(
+        folder, candidates=QUICK[:1], method=["zero_shot", "probe"], budget=Budget(trials=1), sink=events.append
+    )
     (told,) = (each for each in events if isinstance(each, Notice) and "may have seen" in each.text)
     assert told.level == "warning"
     assert told.text.startswith(f"{QUICK[0]} may have seen the labelled images in its pretraining: untrained it gets ")
@@ -168,22 +148,13 @@ def test_a_candidate_that_knows_the_labelled_images_far_better_than_others_is_na
     assert told.text in (result.best.model_dir / "README.md").read_text()
 
 
-def test_the_same_search_again_repeats_nothing(finished, shapes):
+def test_the_same_search_again_repeats_nothing(finished, search):
     result, _ = finished
     scraps = [result.workdir / name for name in (".part-a", "trials/0000/.part-b", "targets/.part-c")]
     for scrap in scraps:  # what a kill leaves of a file
         scrap.write_bytes(b"half")
     events = []
-    again = vlmsel_auto.search(
-        shapes,
-        candidates=QUICK,
-        top_k=2,
-        budget=Budget(trials=5),
-        workdir=result.workdir,
-        library=assemble([]),
-        learn=False,
-        sink=events.append,
-    )
+    again = search(**FIVE, workdir=result.workdir, sink=events.append)
     assert again.trials == result.trials
     assert any(isinstance(event, Notice) and event.text.startswith("going on with the search in") for event in events)
     assert all(event.resumed for event in events if isinstance(event, TrialFinished))
@@ -191,12 +162,10 @@ def test_the_same_search_again_repeats_nothing(finished, shapes):
     assert not any(scrap.exists() for scrap in scraps)
 
 
-def test_an_objective_chooses_among_the_same_trials_and_says_what_it_took(finished, shapes, tmp_path):
+def test_an_objective_chooses_among_the_same_trials_and_says_what_it_took(finished, search, tmp_path):
     plain, _ = finished
-    small = vlmsel_auto.search(
-        shapes, candidates=QUICK, top_k=2, budget=Budget(trials=5), library=assemble([]), learn=False,
-        workdir=shutil.copytree(plain.workdir, tmp_path / "w"), objective="params=60",
-    )  # fmt: skip
+    shutil.copytree(plain.workdir, tmp_path / "w")
+    small = search(**FIVE, objective="params=60")
     assert small.trials == plain.trials
     assert small.ranking.order == plain.ranking.order
     assert small.objective == Objective(params=60)
@@ -213,13 +182,9 @@ def test_an_objective_chooses_among_the_same_trials_and_says_what_it_took(finish
     assert "--objective params=60" in load_report(small.report_dir).command
 
 
-@pytest.mark.parametrize(("seed", "limits", "other"), [(1, NO_LIMITS, "seed"), (0, Limits(max_params=10**9), "limits")])
-def test_another_search_may_not_take_the_work_directory(finished, shapes, seed, limits, other):
-    with pytest.raises(WorkdirError, match=rf"other settings \(.*{other}.*\)"):
-        vlmsel_auto.search(
-            shapes, candidates=QUICK, budget=Budget(trials=5), workdir=finished[0].workdir, seed=seed, limits=limits,
-            library=assemble([]),
-        )  # fmt: skip
+def test_another_search_may_not_take_the_work_directory(finished, search):
+    with pytest.raises(WorkdirError, match=r"other settings \(limits, seed, .*\)"):
+        search(**FIVE, workdir=finished[0].workdir, seed=1, limits=Limits(max_params=10**9))
 
 
 def test_the_command_that_a_report_names_has_what_was_asked_for():
@@ -239,23 +204,14 @@ def test_the_command_that_a_report_names_has_what_was_asked_for():
     assert [told[told.index(f"--{name.replace('_', '-')}") + 1] for name in asked] == list(asked.values())
 
 
-def test_a_folder_with_other_things_in_it_is_not_a_work_directory(shapes, no_library, tmp_path):
-    (tmp_path / "thesis.txt").write_text("precious")
-    with pytest.raises(WorkdirError, match=r"thesis\.txt"):
-        vlmsel_auto.search(shapes, candidates=QUICK, workdir=tmp_path, library=no_library)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-
-
 def test_a_search_killed_before_it_had_settings_owns_its_work_directory(tmp_path):
     (tmp_path / "pixels").mkdir()
     (tmp_path / ".part-x7").write_bytes(b"half of the settings")
     check_usable(tmp_path)
 
 
-def test_a_budget_too_short_for_a_trial_is_no_failure_of_trials(shapes, no_library, tmp_path):
-    cut = vlmsel_auto.search(
-        shapes, candidates=QUICK[1:2], budget=0.1, method="finetune", workdir=tmp_path / "w", library=no_library
-    )
+def test_a_budget_too_short_for_a_trial_is_no_failure_of_trials(search):
+    cut = search(candidates=QUICK[1:2], budget=0.1, method="finetune")
     assert cut.best is None
     assert cut.stopped_by == "budget"
 
@@ -276,14 +232,8 @@ def test_a_budget_that_is_over_before_any_screening_ends_with_a_model_and_is_sai
     assert any(NOT_LEARNED in each for each in load_report(late.report_dir).notes)
 
 
-def test_a_search_that_is_logged_goes_on_after_a_kill_and_may_keep_its_images_to_itself(
-    shapes, no_library, tmp_path, monkeypatch
-):
-    def search():
-        return vlmsel_auto.search(
-            shapes, candidates=QUICK[2:], method="probe", budget=Budget(trials=1), workdir=tmp_path / "w",
-            library=no_library, learn=False, logger="csv", thumbnails=False,
-        )  # fmt: skip
+def test_a_search_that_is_logged_goes_on_after_a_kill_and_may_keep_its_images_to_itself(search, tmp_path, monkeypatch):
+    logged = {"candidates": QUICK[2:], "method": "probe", "budget": Budget(trials=1), "logger": "csv"}
 
     def killed(*_, **__):
         raise KeyboardInterrupt
@@ -291,8 +241,8 @@ def test_a_search_that_is_logged_goes_on_after_a_kill_and_may_keep_its_images_to
     with monkeypatch.context() as patch:
         patch.setattr("vlmsel_auto.pipeline.run.begin_in", killed)
         with pytest.raises(KeyboardInterrupt):
-            search()
-    result = search()  # trackers had left nothing there
+            search(**logged, thumbnails=False)
+    result = search(**logged, thumbnails=False)  # trackers had left nothing there
     logs = tmp_path / "w" / "logs" / "csv" / "version_0"
     assert len(list(logs.glob("trial-*/metrics.csv"))) == len(result.trials)
     assert "best/validation" in (logs / "metrics.csv").read_text()
@@ -301,22 +251,17 @@ def test_a_search_that_is_logged_goes_on_after_a_kill_and_may_keep_its_images_to
     assert "<img" not in (result.report_dir / "report.html").read_text()
 
 
-def test_a_data_set_in_memory_is_searched_like_a_folder_and_the_search_resumes(shapes, no_library, tmp_path):
+def test_a_data_set_in_memory_is_searched_like_a_folder_and_the_search_resumes(shapes, search, tmp_path):
     data = {part: [(file, file.parent.name) for file in sorted((shapes / part).glob("*/*"))]
             for part in ("train", "test")}  # fmt: skip
 
-    def search(images):
-        return vlmsel_auto.search(
-            images, candidates=QUICK[1:2], method=["zero_shot", "probe"], workdir=tmp_path / "w", library=no_library,
-            budget=Budget(trials=1), learn=False,
-        )  # fmt: skip
-
-    first = search(data)
+    short = {"candidates": QUICK[1:2], "method": ["zero_shot", "probe"], "budget": Budget(trials=1)}
+    first = search(data, **short)
     assert first.best.test is not None
-    assert first.trials == search(data).trials
+    assert first.trials == search(data, **short).trials
     with pytest.raises(WorkdirError, match=r"other settings \(task: images, labels, split or task.toml\)"):
-        search(data["train"])
-    ranked = vlmsel_auto.rank(data, candidates=QUICK[1:], library=no_library, cache_dir=tmp_path / "cache")
+        search(data["train"], **short)
+    ranked = vlmsel_auto.rank(data, candidates=QUICK[1:], library=assemble([]), cache_dir=tmp_path / "w")
     assert sorted(ranked.order) == sorted(QUICK[1:])
 
 
@@ -338,17 +283,13 @@ def test_a_finished_search_is_a_source_task_of_the_next(shapes, tmp_path, monkey
         assert np.isfinite(known.zero_shot[known.row(name), column])
         figures = (known.probed[known.row(name), column], known.tuned[known.row(name), column])
         assert np.isfinite(figures).any() == (name in tuned)
-    related = draw_task(tmp_path / "related", shapes=("circle", "triangle"), seed=5)
-    with_it = vlmsel_auto.rank(related, candidates=QUICK, library=known, cache_dir=tmp_path / "w")
-    without = vlmsel_auto.rank(
-        related, candidates=QUICK, library=known.leave_out(name="shapes"), cache_dir=tmp_path / "w"
-    )
-    assert [line.score for line in with_it.ranked] != [line.score for line in without.ranked]
-    itself = vlmsel_auto.rank(shapes, candidates=QUICK, library=known, cache_dir=tmp_path / "w")
-    unseen = vlmsel_auto.rank(
-        shapes, candidates=QUICK, library=known.leave_out(name="shapes"), cache_dir=tmp_path / "w"
-    )
-    assert [line.score for line in itself.ranked] == [line.score for line in unseen.ranked]
+    related = draw_task(tmp_path / "related", train=6, test=2, shapes=("circle", "triangle"), seed=5)
+    for task, counts in ((related, True), (shapes, False)):  # it is no source of itself
+        with_it, without = (
+            vlmsel_auto.rank(task, candidates=QUICK, library=library, cache_dir=tmp_path / "w")
+            for library in (known, known.leave_out(name="shapes"))
+        )
+        assert ([line.score for line in with_it.ranked] != [line.score for line in without.ranked]) == counts
 
 
 @contextmanager
@@ -390,19 +331,14 @@ def interrupted_after(screenings):
     return sink
 
 
-def test_interrupted_while_looking_the_best_so_far_is_a_model_and_the_search_goes_on(shapes, no_library, tmp_path):
-    def search(sink):
-        return vlmsel_auto.search(
-            shapes, candidates=QUICK, method=["zero_shot", "probe"], workdir=tmp_path / "w", library=no_library,
-            budget=Budget(trials=3), learn=False, sink=sink,
-        )  # fmt: skip
-
-    first = search(interrupted_after(1))
+def test_interrupted_while_looking_the_best_so_far_is_a_model_and_the_search_goes_on(search):
+    short = {"method": ["zero_shot", "probe"], "budget": Budget(trials=3)}
+    first = search(**short, sink=interrupted_after(1))
     assert first.stopped_by is StoppedBy.INTERRUPTED
     assert [each.spec.method for each in first.trials] == ["zero_shot", "probe"]
     assert first.best.model_dir.is_dir()
     assert len(first.ranking.not_looked) == 2
-    again = search(discard)
+    again = search(**short)
     assert again.trials[:2] == first.trials
     assert len(again.trials) == 4
     assert again.best.validation >= first.best.validation

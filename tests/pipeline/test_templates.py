@@ -10,17 +10,17 @@ import pytest
 from rich.console import Console
 
 import vlmsel_auto
-from helpers.drawings import SHAPES, draw_shape
+from helpers.drawings import SHAPES
+from helpers.labelling import write_heap
+from helpers.sessions import session_of
 from vlmsel_auto.cache import Store
-from vlmsel_auto.events import Notice, StageFinished, StageStarted, discard
-from vlmsel_auto.library.places import default_library
+from vlmsel_auto.events import Notice, StageFinished, StageStarted
 from vlmsel_auto.measuring.measure import embed_target, find_measurement
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.exporting import read_classifier
 from vlmsel_auto.pipeline import templates
 from vlmsel_auto.pipeline.screen import ScreeningResult
-from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.pipeline.templates import choose_templates
 from vlmsel_auto.ranking.templates import LEAST_VOTERS
 from vlmsel_auto.reporting import panel
@@ -39,12 +39,7 @@ WORDS = "a drawing of a {}."
 
 @pytest.fixture(scope="module")
 def heap(tmp_path_factory):
-    root = tmp_path_factory.mktemp("tasks") / "heap"
-    root.mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(60):
-        draw_shape(SHAPES[number % len(SHAPES)], rng).save(root / f"{number:03d}.png")
-    return root
+    return write_heap(tmp_path_factory.mktemp("tasks") / "heap", count=60)
 
 
 @pytest.fixture(scope="module")
@@ -122,13 +117,10 @@ def screenings(candidates, task, store):
     return ScreeningResult(found=seen, failures={}, passed_over={}, forecast=None, seconds=1.0)
 
 
-def chosen(world, *, store=None, deadline=None, **changes):
-    candidates, task, screening, kept = world
-    session = Session(
-        task=changes.get("task", task), candidates=candidates, library=default_library(), device="cpu",
-        store=store or kept, sink=discard, deadline=deadline,
-    )  # fmt: skip
-    return choose_templates(session, changes.get("screening", screening))
+def chosen(world, *, folder=None, screening=None, **changes):
+    candidates, task, seen, store = world
+    session = session_of(changes.pop("task", task), candidates, folder or store.root, **changes)
+    return choose_templates(session, screening or seen)
 
 
 def test_measurements_under_the_new_words_are_kept_and_differ_by_texts_alone(world, found):
@@ -144,26 +136,20 @@ def test_measurements_under_the_new_words_are_kept_and_differ_by_texts_alone(wor
         np.testing.assert_allclose(after.text_features, texts, atol=1e-6)
 
 
-def test_words_of_the_user_stay(world):
-    _, task, _, _ = world
-    spoken = chosen(world, task=replace(task, names_templates=True))
-    assert (spoken.chosen, spoken.note, spoken.task.templates) == ((), "", DEFAULT_TEMPLATES)
-
-
-def test_few_candidates_leave_the_words_alone(world):
-    _, _, screening, _ = world
+def test_words_of_the_user_few_candidates_and_an_interrupt_leave_the_words_alone(world):
+    _, task, screening, _ = world
     few = dict(list(screening.found.items())[: LEAST_VOTERS - 1])
-    found = chosen(world, screening=replace(screening, found=few))
-    assert (found.chosen, found.note) == ((), "")
-
-
-def test_interrupted_screenings_leave_the_words_alone(world):
-    _, _, screening, _ = world
-    assert chosen(world, screening=replace(screening, interrupted=True)).chosen == ()
+    for changes in (
+        {"task": replace(task, names_templates=True)},
+        {"screening": replace(screening, found=few)},
+        {"screening": replace(screening, interrupted=True)},
+    ):
+        found = chosen(world, **changes)
+        assert (found.chosen, found.note, found.task.templates) == ((), "", DEFAULT_TEMPLATES)
 
 
 def test_without_time_the_plain_template_stays_and_the_report_says_so(world, tmp_path):
-    found = chosen(world, store=Store(tmp_path), deadline=time.monotonic())
+    found = chosen(world, folder=tmp_path, deadline=time.monotonic())
     assert found.chosen == ()
     assert "no time to try others" in found.note
 
@@ -180,7 +166,7 @@ def test_with_little_time_fewer_templates_are_tried(world, tmp_path, monkeypatch
     monkeypatch.setattr(templates, "reference_embeddings", slow)
     monkeypatch.setattr(templates.time, "monotonic", lambda: clock[0])
     budget = len(NAMES) * len(BANK) / 2
-    found = chosen(world, store=Store(tmp_path), deadline=budget, screening=replace(world[2], seconds=budget))
+    found = chosen(world, folder=tmp_path, deadline=budget, screening=replace(world[2], seconds=budget))
     assert clock[0] <= budget
     tried = int(found.note.split(": of ")[1].split()[0]) if ": of " in found.note else None
     assert tried is not None
@@ -188,8 +174,7 @@ def test_with_little_time_fewer_templates_are_tried(world, tmp_path, monkeypatch
 
 
 def test_a_candidate_whose_text_tower_fails_is_named_and_its_screening_counts_no_more(world, tmp_path, monkeypatch):
-    candidates, task, screening, _ = world
-    lost = candidates[-1].id
+    lost = NAMES[-1]
 
     def lost_one(candidate, prompts, words, *, load, store):
         if candidate.id == lost:
@@ -199,11 +184,7 @@ def test_a_candidate_whose_text_tower_fails_is_named_and_its_screening_counts_no
     real = templates.reference_embeddings
     monkeypatch.setattr(templates, "reference_embeddings", lost_one)
     heard = []
-    session = Session(
-        task=task, candidates=candidates, library=default_library(), device="cpu", store=Store(tmp_path),
-        sink=heard.append,
-    )  # fmt: skip
-    found = choose_templates(session, screening)
+    found = chosen(world, folder=tmp_path, sink=heard.append)
     assert found.chosen
     assert lost not in found.screening.found
     assert any(isinstance(event, Notice) and lost in event.text and "out of memory" in event.text for event in heard)

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 import vlmsel_auto
-from helpers.drawings import SHAPES, draw_shape
+from helpers.drawings import SHAPES
+from helpers.labelling import write_heap
+from helpers.rankings import ranking_of
 from vlmsel_auto.cache import Store
 from vlmsel_auto.events import Notice, RankingReady
+from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.library.places import default_library
 from vlmsel_auto.measuring.measure import find_measurement
 from vlmsel_auto.models.candidates import resolve
@@ -18,7 +21,6 @@ from vlmsel_auto.models.exporting import read_classifier
 from vlmsel_auto.models.limits import Limits
 from vlmsel_auto.pipeline.without_labels import by_worth, shares_of_leaders, zero_shot_classifier
 from vlmsel_auto.ranking.measurement import Measurement
-from vlmsel_auto.records import Interval, RankedCandidate, Ranking
 from vlmsel_auto.reporting import panel
 from vlmsel_auto.reporting.report import UNCHECKED, UNKNOWN
 from vlmsel_auto.reporting.report import load as load_report
@@ -26,15 +28,13 @@ from vlmsel_auto.reporting.sentences import expected_text
 from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 NAMES = ("RN-Mi-64.all-m", "ViT-Mi-8-64.all-s", "ConvNeXt-Mi-64.synth-m", "EffNet-Mi-64.all-m")
+KNOWN = {"candidates": NAMES, "classes": SHAPES, "library": default_library()}
+TWO = {**KNOWN, "candidates": NAMES[:2]}
 
 
 @pytest.fixture(scope="module")
 def heap(tmp_path_factory):
-    root = tmp_path_factory.mktemp("tasks") / "heap"
-    root.mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(45):
-        draw_shape(SHAPES[number % 3], rng).save(root / f"{number:03d}.png")
+    root = write_heap(tmp_path_factory.mktemp("tasks") / "heap", count=45)
     (root / "broken.png").write_bytes(b"no picture")
     return root
 
@@ -43,16 +43,8 @@ def heap(tmp_path_factory):
 def found(heap, tmp_path_factory):
     """One search, shared by the tests that only look at it."""
     events = []
-    result = vlmsel_auto.search(
-        heap,
-        candidates=NAMES,
-        classes=SHAPES,
-        seed=3,
-        workdir=tmp_path_factory.mktemp("work") / "w",
-        library=default_library(),
-        sink=events.append,
-    )
-    return result, events
+    workdir = tmp_path_factory.mktemp("work") / "w"
+    return vlmsel_auto.search(heap, **KNOWN, seed=3, workdir=workdir, sink=events.append), events
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +68,8 @@ def test_the_report_says_that_no_label_checked_it(found):
     assert list(report.stage_seconds) == ["start", "images and ranking", "export"]
     assert sum(report.stage_seconds.values()) == pytest.approx(report.seconds)
     assert UNCHECKED in report.notes
+    assert not any("added to the library" in note for note in report.notes)  # nothing was checked
+    assert sum(isinstance(event, RankingReady) for event in events) == 1
     assert any(isinstance(event, Notice) and event.text == UNCHECKED for event in events)
     assert (report.task.unlabelled, report.task.train) == (45, 0)
     assert [bad.path for bad in report.bad_files] == ["broken.png"]
@@ -120,22 +114,13 @@ def test_the_ensemble_pools_the_leaders_by_their_chances(found):
 
 def test_the_same_search_again_gives_the_same(found, heap):
     result, _ = found
-    again = vlmsel_auto.search(
-        heap, candidates=NAMES, classes=SHAPES, seed=3, workdir=result.workdir, library=default_library()
-    )
+    again = vlmsel_auto.search(heap, **KNOWN, seed=3, workdir=result.workdir)
     assert (again.best, again.ensemble, again.ranking) == (result.best, result.ensemble, result.ranking)
-
-
-def test_nothing_is_learned_from_a_search_that_checked_nothing(found):
-    result, _ = found
-    assert not any("added to the library" in note for note in load_report(result.report_dir).notes)
 
 
 def test_no_image_counts_as_one_of_the_first_class(heap, measured):
     """Signals of labels have no part in the ranking, and no screening has an accuracy."""
-    ranking = vlmsel_auto.rank(
-        heap, candidates=NAMES, classes=SHAPES, library=default_library(), cache_dir=measured, images=20
-    )
+    ranking = vlmsel_auto.rank(heap, **KNOWN, cache_dir=measured, images=20)
     assert all(line.evidence is None and line.basis == "library" for line in ranking.ranked)
     assert not {"knn", "logme", "leep", "true_class_zscore", "ridge_likelihood"} & set(ranking.ranked[0].signals)
     assert {"consensus", "top2_margin_cosine"} <= set(ranking.ranked[0].signals)
@@ -161,17 +146,14 @@ def test_a_ranking_of_what_is_kept_imports_nothing_that_makes_it(heap, measured,
 
 def test_a_search_uses_what_a_ranking_measured_and_goes_on_with_its_sample(heap, measured, tmp_path, monkeypatch):
     monkeypatch.setenv("VLMSEL_CACHE", str(measured))  # by all images
-    options = {"candidates": NAMES[:2], "classes": SHAPES, "library": default_library()}
-    first = vlmsel_auto.search(heap, **options, images=40, workdir=tmp_path / "w")
+    first = vlmsel_auto.search(heap, **TWO, images=40, workdir=tmp_path / "w")
     assert not (tmp_path / "w" / "targets").exists()
-    again = vlmsel_auto.search(heap, **options, workdir=tmp_path / "w")
+    again = vlmsel_auto.search(heap, **TWO, workdir=tmp_path / "w")
     assert again.ranking == first.ranking
 
 
 def test_candidates_that_no_library_knows_are_ranked_by_their_images(heap, measured):
-    from vlmsel_auto.library.assemble import assemble
-
-    ranking = vlmsel_auto.rank(heap, candidates=NAMES, classes=SHAPES, library=assemble([]), cache_dir=measured)
+    ranking = vlmsel_auto.rank(heap, **{**KNOWN, "library": assemble([])}, cache_dir=measured)
     assert {line.basis for line in ranking.ranked} == {"unlabelled images"}
     assert len({line.score for line in ranking.ranked}) == len(NAMES)
 
@@ -179,27 +161,6 @@ def test_candidates_that_no_library_knows_are_ranked_by_their_images(heap, measu
 def measurement(name, cosines):
     """A candidate with these cosines (n, K): images in the space of the classes."""
     return Measurement(candidate=name, features=cosines, text_features=np.eye(cosines.shape[1]))
-
-
-def ranking_of(chances):
-    whole = Interval(low=1, high=len(chances))
-    return Ranking(
-        task="t",
-        ranked=tuple(
-            RankedCandidate(
-                candidate=name,
-                score=chance,
-                sd=1.0,
-                prior=None,
-                evidence=None,
-                p_best=chance,
-                p_top5=1.0,
-                rank_interval=whole,
-                basis="unlabelled images",
-            )
-            for name, chance in chances.items()
-        ),
-    )
 
 
 def anyone(names):
@@ -215,7 +176,7 @@ def test_copies_do_not_fill_the_pool():
         measurement("b", second),
         measurement("c", third),
     ]
-    ranking = ranking_of({"a": 0.5, "a again": 0.3, "b": 0.1, "unseen": 0.06, "c": 0.04})
+    ranking = ranking_of({"a": 0.5, "a again": 0.3, "b": 0.1, "unseen": 0.06, "c": 0.04}, chances=True)
     shares = shares_of_leaders(ranking, seen, size=3, fits=anyone)
     assert [share.candidate for share in shares] == ["a", "b", "c"]
     assert sum(share.weight for share in shares) == pytest.approx(1.0)
@@ -223,7 +184,7 @@ def test_copies_do_not_fill_the_pool():
 
 
 def test_an_objective_reorders_by_what_it_leaves():
-    ranking = ranking_of({"a": 0.5, "b": 0.3, "c": 0.2})  # scores, too
+    ranking = ranking_of({"a": 0.5, "b": 0.3, "c": 0.2}, chances=True)  # scores, too
     assert by_worth(ranking, {}) is ranking
     assert by_worth(ranking, {"a": 0.0, "b": 0.0, "c": 0.0}).order == ("a", "b", "c")
     assert by_worth(ranking, {"a": 0.03, "b": 0.01}).order == ("c", "b", "a")  # .06 of accuracy are a unit of the score
@@ -232,25 +193,23 @@ def test_an_objective_reorders_by_what_it_leaves():
 def test_a_pool_keeps_to_the_limits():
     rng = np.random.default_rng(0)
     seen = [measurement(name, rng.normal(size=(50, 4))) for name in "abc"]
-    ranking = ranking_of({"a": 0.5, "b": 0.3, "c": 0.2})
+    ranking = ranking_of({"a": 0.5, "b": 0.3, "c": 0.2}, chances=True)
     shares = shares_of_leaders(ranking, seen, size=3, fits=lambda names: "b" not in names)
     assert [share.candidate for share in shares] == ["a", "c"]
 
 
 def test_an_ensemble_of_one_is_none(heap, measured, tmp_path, monkeypatch):
     monkeypatch.setenv("VLMSEL_CACHE", str(measured))
-    options = {"candidates": NAMES[:2], "classes": SHAPES, "library": default_library()}
-    alone = vlmsel_auto.search(heap, **options, ensemble=1, workdir=tmp_path / "one")
+    alone = vlmsel_auto.search(heap, **TWO, ensemble=1, workdir=tmp_path / "one")
     assert alone.ensemble is None
     params = max(one.params for one in resolve(NAMES[:2]))
-    small = vlmsel_auto.search(heap, **options, limits=Limits(max_params=params), workdir=tmp_path / "small")
+    small = vlmsel_auto.search(heap, **TWO, limits=Limits(max_params=params), workdir=tmp_path / "small")
     assert small.ensemble is None
     assert small.best.model_dir.is_dir()
 
 
 def test_without_time_for_any_screening_there_is_a_model_all_the_same(heap, tmp_path):
-    options = {"candidates": NAMES[:2], "classes": SHAPES, "library": default_library(), "workdir": tmp_path / "w"}
-    hurried = vlmsel_auto.search(heap, **options, budget=1e-3)
+    hurried = vlmsel_auto.search(heap, **TWO, workdir=tmp_path / "w", budget=1e-3)
     assert set(hurried.ranking.not_looked) == set(NAMES[:2])
     assert hurried.best.candidate == hurried.ranking.order[0]
     assert read_classifier(hurried.best.model_dir).classes == SHAPES
@@ -261,12 +220,6 @@ def test_a_candidate_that_was_not_embedded_has_no_head(heap, tmp_path):
     task = load_task(heap, TaskOptions(classes=SHAPES), workdir=tmp_path / "work")
     with pytest.raises(ValueError, match="needs embeddings"):
         zero_shot_classifier(Measurement(candidate="b"), task=task)
-
-
-def test_a_ranking_is_ready_before_anything_is_exported(found):
-    _, events = found
-    kinds = [type(event) for event in events]
-    assert kinds.count(RankingReady) == 1
 
 
 def test_measurements_are_found_again(found, heap):

@@ -7,17 +7,11 @@ import pytest
 
 from helpers import opened_study
 from helpers.opened_study import leave_state
+from helpers.stored_results import saying
 from helpers.tuning_world import runner, spec
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.study.results import Results, other_folds, over_folds
-from vlmsel_auto.tuning.checkpoints import (
-    Checkpoint,
-    drop_weights,
-    has_weights,
-    read_held_out,
-    save_weights,
-    size_of_weights,
-)
+from vlmsel_auto.tuning.checkpoints import drop_weights, has_weights, read_held_out, save_weights, size_of_weights
 from vlmsel_auto.tuning.paused import has_paused
 
 result = partial(
@@ -63,8 +57,7 @@ def test_leaders_follow_what_is_expected_then_validation_then_the_last_epochs_th
 
 
 def test_who_has_no_weights_any_more_comes_last(tmp_path: Path) -> None:
-    weight = np.ones((2, 3), np.float32)
-    save_weights(tmp_path, 1, Checkpoint(visual=None, weight=weight, bias=weight[:, 0], scale=1.0))
+    save_weights(tmp_path, 1, saying())
     made = results_of(tmp_path, result(0), result(1))
     assert [each.number for each in made.leaders({0: 0.9})] == [1, 0]
     drop_weights(tmp_path, 1)
@@ -115,10 +108,8 @@ def test_validation_over_folds_is_the_mean_over_their_images() -> None:
 
 def keep_weights(path: Path, *numbers: int) -> None:
     """Weights of equal size, and what they say of two images."""
-    weight = np.ones((2, 3), np.float32)
     for number in numbers:
-        kept = Checkpoint(visual=None, weight=weight, bias=weight[:, 0], scale=1.0, held_out_logits=said_by(number))
-        save_weights(path, number, kept)
+        save_weights(path, number, saying(said_by(number)))
 
 
 def said_by(number: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from helpers.opened_study import result
-from helpers.stored_results import read_results
+from helpers.stored_results import read_results, saying
 from helpers.tuning_world import spec
 from vlmsel_auto.errors import TrialUnavailable, WorkdirError
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
@@ -84,21 +84,11 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path: Path, place: float) -
 
 
 SAID = np.arange(6, dtype=np.float32).reshape(3, 2)
-TRIAL = TrialResult(
-    number=1, spec=spec(), state=TrialState.COMPLETE, origin=TrialOrigin.SAMPLED, validation=0.8, test=0.7,
-    curve=(0.8,), epochs_run=1, seconds=1.0,
-)  # fmt: skip
-
-
-def save(workdir: Path, held_out: np.ndarray | None) -> None:
-    weight = np.ones((2, 3), np.float32)
-    save_weights(
-        workdir, 1, Checkpoint(visual=None, weight=weight, bias=weight[:, 0], scale=1.0, held_out_logits=held_out)
-    )
+TRIAL = result(1)
 
 
 def test_predictions_outlive_the_weights(tmp_path: Path) -> None:
-    save(tmp_path, SAID)
+    save_weights(tmp_path, 1, saying(SAID))
     assert read_held_out(tmp_path, TRIAL) is None  # the weights have them still
     keep_held_out_alone(tmp_path, TRIAL)
     assert not has_weights(tmp_path, 1)
@@ -109,14 +99,14 @@ def test_predictions_outlive_the_weights(tmp_path: Path) -> None:
 
 
 def test_a_trial_that_says_nothing_loses_its_weights_alone(tmp_path: Path) -> None:
-    save(tmp_path, None)
+    save_weights(tmp_path, 1, saying())
     keep_held_out_alone(tmp_path, TRIAL)
     assert not has_weights(tmp_path, 1)
     assert read_held_out(tmp_path, TRIAL) is None
 
 
 def test_damaged_weights_leave_no_predictions(tmp_path: Path) -> None:
-    save(tmp_path, SAID)
+    save_weights(tmp_path, 1, saying(SAID))
     (tmp_path / "trials" / "0001" / "weights.safetensors").write_bytes(b"no tensors")
     keep_held_out_alone(tmp_path, TRIAL)
     assert not has_weights(tmp_path, 1)
@@ -127,7 +117,7 @@ def test_damaged_weights_leave_no_predictions(tmp_path: Path) -> None:
 def test_damaged_predictions_are_none_and_the_log_says_so(
     tmp_path: Path, change: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    save(tmp_path, SAID)
+    save_weights(tmp_path, 1, saying(SAID))
     keep_held_out_alone(tmp_path, TRIAL)
     file = tmp_path / "trials" / "0001" / "held-out.safetensors"
     file.write_bytes(change(file.read_bytes()))
