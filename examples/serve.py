@@ -13,7 +13,7 @@ from onnxruntime import InferenceSession
 
 session = InferenceSession(os.environ["MODEL"], providers=["CPUExecutionProvider"])
 about = session.get_modelmeta().custom_metadata_map
-classes, inputs = json.loads(about["classes"]), json.loads(about["inputs"])
+classes, inputs, answers = (json.loads(about[name]) for name in ("classes", "inputs", "answers"))
 app = FastAPI()
 
 
@@ -41,12 +41,22 @@ def in_rgb(image: Image.Image) -> Image.Image:
 
 
 @app.post("/predict")
-def predict(file: UploadFile) -> dict[str, float]:
-    """Class probabilities of an uploaded image."""
+def predict(file: UploadFile, accuracy: float = 0.0) -> dict[str, object]:
+    """Class of an uploaded image, null where it is in doubt and an accuracy is wanted, with all probabilities."""
+    least = min((each["threshold"] for each in answers if each["at_least"] >= accuracy), default=math.inf)
+    if accuracy and math.isinf(least):
+        raise HTTPException(422, "the held-out images do not assure that accuracy")
     try:
         image = in_rgb(Image.open(file.file))
     except Exception as error:  # Pillow's plugins raise almost anything on a damaged file
         raise HTTPException(422, f"no image that can be read: {error}") from error
     pixels = {name: np.asarray(view(image, **asked))[None] for name, asked in inputs.items()}
-    (probabilities,) = session.run(["probabilities"], pixels)[0]
-    return dict(zip(classes, probabilities.tolist(), strict=True))
+    (probabilities,), (unlike,) = session.run(["probabilities", "unlike"], pixels)
+    doubt = "unlike what this model learned" if unlike > 1 else ""
+    if accuracy and probabilities.max() < least:
+        doubt = "not sure enough"
+    return {
+        "class": None if accuracy and doubt else classes[probabilities.argmax()],
+        "doubt": doubt,
+        "probabilities": dict(zip(classes, probabilities.tolist(), strict=True)),
+    }

@@ -82,6 +82,19 @@ def test_fit_on_paths_gives_what_fit_on_pixels_gives(fitted, settings, tmp_path)
     assert np.array_equal(again.predict_proba(X[:3]), fitted.predict_proba(X[:3]))
 
 
+def test_labels_that_are_not_assured_are_masked(fitted):
+    X, _ = shapes(4, seed=3)
+    levels = (fitted.result_.ensemble or fitted.result_.best).answers
+    wanted = max(each.at_least for each in levels)
+    found = fitted.predict(X, accuracy=wanted)
+    level = next(each for each in reversed(levels) if each.at_least >= wanted)
+    sure = fitted.predict_proba(X).max(axis=1) >= level.threshold
+    assert (~sure <= found.mask).all()  # some of the sure ones may look unlike the others
+    assert found.compressed().tolist() == fitted.predict(X)[~found.mask].tolist()
+    with pytest.raises(InputError, match="at most"):
+        fitted.predict(X, accuracy=0.999)
+
+
 def test_save_and_load_need_no_pickle(fitted, tmp_path):
     X, _ = shapes(2, seed=3)
     folder = fitted.save(tmp_path / "saved")

@@ -30,11 +30,11 @@ from vlmsel_auto.tasks.preprocessing import render
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def post(port: int, image: Path) -> dict[str, float]:
+def post(port: int, image: Path, asked: str = "") -> dict[str, object]:
     body = b"--line\r\nContent-Disposition: form-data; name=file; filename=a.png\r\n\r\n%b\r\n--line--\r\n"
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     headers = {"Content-Type": "multipart/form-data; boundary=line"}
-    connection.request("POST", "/predict", body % image.read_bytes(), headers)
+    connection.request("POST", f"/predict{asked}", body % image.read_bytes(), headers)
     answer = connection.getresponse()
     assert answer.status == 200
     found = json.loads(answer.read())
@@ -42,7 +42,7 @@ def post(port: int, image: Path) -> dict[str, float]:
     return found
 
 
-def post_when_ready(server: subprocess.Popen[bytes], port: int, image: Path) -> dict[str, float]:
+def post_when_ready(server: subprocess.Popen[bytes], port: int, image: Path) -> dict[str, object]:
     for _ in range(600):
         assert server.poll() is None
         try:
@@ -75,11 +75,17 @@ def test_a_server_of_the_file_answers_as_the_model_does(exported: tuple[Path, Pa
     with subprocess.Popen([sys.executable, "-c", code], env=environment) as server:
         try:
             found = post_when_ready(server, port, image)
+            sure = post(port, image, "?accuracy=0.9")
         finally:
             server.terminate()
     expected = predict(folder, [image])
-    assert tuple(found) == SHAPES
-    assert list(found.values()) == pytest.approx(expected.probabilities[0].tolist(), abs=1e-4)
+    shares = found["probabilities"]
+    assert tuple(shares) == SHAPES
+    assert list(shares.values()) == pytest.approx(expected.probabilities[0].tolist(), abs=1e-4)
+    assert (found["class"], found["doubt"]) == (expected.labels[0], "")
+    silent = predict(folder, [image], accuracy=0.9)
+    assert sure["class"] == silent.labels[0]
+    assert (sure["doubt"] == "not sure enough") == bool(silent.doubts[0])
     assert not list((tmp_path / "home").rglob("*onnxruntime*"))  # it tells Microsoft nothing
 
 

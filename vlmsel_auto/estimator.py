@@ -152,29 +152,41 @@ class VlmClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         Raises:
             InputError: there is no image, or one that cannot be read.
         """
+        return self._ask(X, accuracy=None)[0]
+
+    def _ask(self, X: Any, *, accuracy: float | None) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """Probabilities (n, K), and of which images (n,) no class is to be named."""
         check_is_fitted(self, "model_dir_")
         from vlmsel_auto.models.device import pick_device
         from vlmsel_auto.models.prediction import iter_predictions
 
-        images, row_of = as_images(X), dict[Path, FloatArray]()
+        images, row_of, silent = as_images(X), dict[Path, FloatArray](), dict[Path, bool]()
         with tempfile.TemporaryDirectory(prefix="vlmsel-") as folder:
             files = as_files(images, Path(folder))
             columns: list[int] = []
             for each in iter_predictions(
-                self.model_dir_, files, device=pick_device(self.device), batch_size=self.batch_size
+                self.model_dir_, files, accuracy=accuracy, device=pick_device(self.device), batch_size=self.batch_size
             ):
                 if each.probabilities is None:
                     raise InputError(
                         f"every image to predict must be readable, but got image {files.index(each.path)}: {each.note}"
                     )
                 columns = columns or [each.classes.index(name) for name in names_of(self.classes_)]
-                row_of[each.path] = each.probabilities[columns]
-        return np.stack([row_of[file] for file in files])
+                row_of[each.path], silent[each.path] = each.probabilities[columns], each.label is None
+        return np.stack([row_of[file] for file in files]), np.array([silent[file] for file in files])
 
-    def predict(self, X: Any) -> NDArray[Any]:
-        """(n,) the most probable label of each image."""
-        probabilities = self.predict_proba(X)
-        return np.asarray(self.classes_[probabilities.argmax(axis=1)])
+    def predict(self, X: Any, *, accuracy: float | None = None) -> NDArray[Any]:
+        """(n,) the most probable label of each image.
+
+        With an ``accuracy`` a masked array: those images are masked that must get no label, so that so large a share of
+        the labels is right, as `vlmsel_auto.predict` says.
+
+        Raises:
+            InputError: as for `predict_proba`, or no held-out images assure the accuracy.
+        """
+        probabilities, silent = self._ask(X, accuracy=accuracy)
+        labels = np.asarray(self.classes_[probabilities.argmax(axis=1)])
+        return labels if accuracy is None else np.ma.masked_array(labels, mask=silent)
 
     def save(self, folder: str | Path) -> Path:
         """Write the model and the settings to a new ``folder``: model files and JSON, no pickle.

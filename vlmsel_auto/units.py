@@ -18,10 +18,11 @@ _BYTES: Final[Mapping[str, float]] = {
     **{f"{unit}B": factor for unit, factor in _COUNTS.items() if unit != "B"},
     **{f"{unit}IB": 1024.0**power for power, unit in enumerate("KMGT", start=1)},
 }
+_SHARES: Final[Mapping[str, float]] = {"": 1.0, "%": 0.01}
 _TIMES: Final[Mapping[str, float]] = {"": 1e-3, "MS": 1e-3, "S": 1.0}
 _DURATIONS: Final[Mapping[str, float]] = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)", re.ASCII)
-_AMOUNT: Final = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([A-Z]*)", re.ASCII)
+_AMOUNT: Final = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([A-Z]*|%)", re.ASCII)
 
 
 def thousands(value: float | None) -> str:
@@ -88,6 +89,15 @@ def parse_latency(text: str) -> float:
         InputError: the text is none of these, or not above zero.
     """
     return _parsed(text, _TIMES, what="a latency is in milliseconds or like 40ms, 0.5s")
+
+
+def parse_share(text: str) -> float:
+    """The share that ``95%``, ``95 %`` or ``.95`` says.
+
+    Raises:
+        InputError: the text is none of these, or not above zero.
+    """
+    return _parsed(text, _SHARES, what="a share is like 95% or .95")
 
 
 def parse_duration(text: str) -> float:

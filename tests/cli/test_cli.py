@@ -530,6 +530,31 @@ def test_predict_writes_rows_while_they_are_made(exported, tmp_path):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["=images", "out.csv", "out.parquet"]
 
 
+def test_predict_leaves_rows_without_a_class_where_it_is_not_sure_enough(exported, tmp_path):
+    images = paint(tmp_path / "images", count=2)
+    (images / "red" / "broken.png").write_bytes(b"no image")
+    for name, colour in (("yellow", (220, 220, 20)), ("white", (255, 255, 255))):
+        Image.new("RGB", (40, 40), colour).save(images / "red" / f"{name}.png")
+    every = one_object(run("predict", exported, images, "--json").stdout)["predictions"]
+    sure = {each["path"] for each in every if each["probability"] >= 0.9}
+    assert 1 < len(sure) < 7
+    for more in ((), ("--top", "2")):
+        done = run("predict", exported, images, "--accuracy", "92%", "-o", tmp_path / "out.csv", *more)
+        last = f"{len(sure)} images classified, {8 - len(sure)} images without a class, 1 file left out"
+        assert done.stderr.splitlines()[-1] == last
+        with (tmp_path / "out.csv").open(encoding="utf-8") as stream:
+            rows = {row["path"]: row for row in csv.DictReader(stream) if "broken" not in row["path"]}
+        assert {path for path, row in rows.items() if row["predicted"]} == sure
+        assert all(("not sure enough" in row["note"]) == (path not in sure) for path, row in rows.items())
+    told = one_object(run("predict", exported, images, "--accuracy", ".92", "--json").stdout)["predictions"]
+    assert [each["class"] is None for each in told] == [bool(each["doubt"]) for each in told]
+    assert "not sure enough" in run("predict", exported, images, "--accuracy", "92%").stdout
+    for wrong, why in (("95%", "assure 92.0 % at most"), ("120%", "at most"), ("most", "a share is like")):
+        refused = run("predict", exported, images, "--accuracy", wrong)
+        assert refused.exit_code == 2
+        assert why in refused.stderr
+
+
 def test_predict_to_standard_output_is_csv_alone(exported, tmp_path, monkeypatch, capfd):
     images = paint(tmp_path / "images", count=2)
     (images / "red" / "=1+1.png").write_bytes(b"no image")

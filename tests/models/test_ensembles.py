@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.exported_world import LEVELS
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.models.ensembles import read_ensemble, write_ensemble
 
@@ -12,11 +13,12 @@ from vlmsel_auto.models.ensembles import read_ensemble, write_ensemble
 def test_what_is_written_is_read_and_more_members_of_an_earlier_export_go(tmp_path: Path) -> None:
     for place in (1, 2, 3):
         (tmp_path / f"member-{place}").mkdir()
-    write_ensemble(tmp_path, weights=[0.5, 0.25, 0.1])
+    write_ensemble(tmp_path, weights=[0.5, 0.25, 0.1], answers=LEVELS)
     found = read_ensemble(tmp_path)
     assert found is not None
     assert found.members == tuple(tmp_path / f"member-{place}" for place in (1, 2, 3))
     assert found.weights == (0.5, 0.25, 0.1)
+    assert found.answers == LEVELS
     write_ensemble(tmp_path, weights=[1.0, 0.0])
     again = read_ensemble(tmp_path)
     assert again is not None

@@ -13,13 +13,16 @@ import pytest
 from onnxruntime import InferenceSession
 
 from helpers.drawings import SHAPES, draw_task
-from helpers.exported_world import export_member, export_pool
+from helpers.exported_world import LEVELS, export_member, export_pool
 from helpers.own_process import run_python
 from vlmsel_auto.errors import CandidateError, InputError, MissingDependency, TaskError
 from vlmsel_auto.events import Event, StageFinished, StageProgress
 from vlmsel_auto.models import onnxcheck, onnxfile
+from vlmsel_auto.models.exported import load_exported
+from vlmsel_auto.models.familiar import Familiar
 from vlmsel_auto.models.onnxfile import OnnxExport, export_onnx
-from vlmsel_auto.models.prediction import predict
+from vlmsel_auto.models.prediction import judge, predict
+from vlmsel_auto.recordjson import encode
 from vlmsel_auto.records import ImageView
 from vlmsel_auto.tasks.preprocessing import read_view
 
@@ -107,7 +110,7 @@ def test_an_ensemble_is_one_file_with_an_input_for_each_view(images: Path, tmp_p
 def test_metadata_says_how_to_use_it_and_names_no_place(exported: Made) -> None:
     model_dir, made = exported(QUICK)
     about = InferenceSession(str(made.file)).get_modelmeta().custom_metadata_map
-    assert set(about) == {"vlmsel_auto", "classes", "inputs", "members", "preprocessing", "weights"}
+    assert set(about) == {"vlmsel_auto", "classes", "inputs", "members", "preprocessing", "weights", "answers"}
     assert json.loads(about["classes"]) == list(SHAPES)
     config = json.loads((model_dir / "open_clip_config.json").read_text())["preprocess_cfg"]
     assert json.loads(about["inputs"]) == {
@@ -118,6 +121,7 @@ def test_metadata_says_how_to_use_it_and_names_no_place(exported: Made) -> None:
             "fill_color": config["fill_color"],
         }
     }
+    assert json.loads(about["answers"]) == encode(LEVELS)
     (member,) = json.loads(about["members"])
     assert (member["mean"], member["std"]) == (config["mean"], config["std"])
     assert member["candidate"] == QUICK
@@ -128,6 +132,17 @@ def test_metadata_says_how_to_use_it_and_names_no_place(exported: Made) -> None:
     assert str(Path(onnxfile.__file__).parents[2]).encode() not in written
     assert sys.prefix.encode() not in written
     onnx.checker.check_model(str(made.file), full_check=True)
+
+
+def test_the_file_says_how_unlike_an_image_is(images: Path, tmp_path: Path) -> None:
+    known = Familiar(means=np.eye(1, 96, dtype=np.float32), limit=0.7)
+    folder = export_member(QUICK, tmp_path / "model", known=known)
+    made = export_onnx(folder, tmp_path / "model.onnx")
+    model, files = load_exported(folder), sorted(images.rglob("*.png"))[:5]
+    pixels = np.stack([read_view(path, model.views[0])[0] for path in files])
+    (found,) = InferenceSession(str(made.file)).run(["unlike"], {"pixels": pixels})
+    assert found == pytest.approx(judge(model, (pixels,))[1], abs=1e-4)
+    assert np.ptp(found) > 0
 
 
 @pytest.mark.slow

@@ -9,18 +9,21 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch.nn.functional import normalize
 
 from helpers.exported_world import export_member, export_pool
 from vlmsel_auto.cache import Store
-from vlmsel_auto.errors import CandidateError, TaskError, TrialUnavailable
+from vlmsel_auto.errors import CandidateError, InputError, TaskError, TrialUnavailable
 from vlmsel_auto.events import Event, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.models import candidates, prediction, zoo
+from vlmsel_auto.models.exported import load_exported
 from vlmsel_auto.models.exporting import Classifier, export
+from vlmsel_auto.models.familiar import UNLIKE, Familiar
 from vlmsel_auto.models.pooling import log_probabilities, pool
-from vlmsel_auto.models.prediction import iter_predictions, predict
+from vlmsel_auto.models.prediction import iter_predictions, judge, predict
 from vlmsel_auto.records import ImageView, TrialSpec
 from vlmsel_auto.tasks.decode import decode_image
-from vlmsel_auto.tasks.preprocessing import render
+from vlmsel_auto.tasks.preprocessing import read_view, render
 from vlmsel_auto.tasks.task import load_task
 from vlmsel_auto.tuning.checkpoints import load_trial
 from vlmsel_auto.tuning.runner import Trial, TrialRunner
@@ -73,6 +76,40 @@ def test_texts_and_one_path_alone_are_paths(folder: Path, images: Path) -> None:
         again = predict(str(folder), given)
         assert again.paths == found.paths
         assert np.array_equal(again.probabilities, found.probabilities)
+
+
+def test_a_class_is_named_only_where_the_wanted_accuracy_is_assured(folder: Path, images: Path) -> None:
+    events = []
+    every = predict(folder, images)
+    found = predict(folder, images, accuracy=0.88, sink=events.append)
+    assert np.array_equal(found.probabilities, every.probabilities)
+    sure = every.probabilities.max(axis=1)
+    assert 0 < (sure >= 0.6).sum() < len(sure)
+    expected = [label if high >= 0.6 else None for label, high in zip(every.labels, sure, strict=True)]
+    assert list(found.labels) == expected
+    assert [why.startswith("not sure enough: 0.") for why in found.doubts] == [label is None for label in expected]
+    assert "from a probability of 0.600 on, as 70 % of the held-out images" in events[0].text
+    assert set(every.doubts) == {""}
+    with pytest.raises(InputError, match="assure 92"):
+        predict(folder, images, accuracy=0.95)
+
+
+def test_an_image_beyond_the_limit_is_unlike_what_the_model_learned(images: Path, tmp_path: Path) -> None:
+    name, files = "ViT-Mi-16-64.all-m", [images / "a.png", images / "clear.png"]
+    model = load_exported(export_member(name, tmp_path / "plain"))
+    pixels = np.stack([read_view(file, model.views[0])[0] for file in files])
+    tower = model.members[0].model
+    with torch.no_grad():
+        one, other = normalize(tower.embed(tower.normalise(pixels)), dim=-1).numpy()
+    known = Familiar(means=one[None], limit=(1 - float(one @ other)) / 1.5)
+    single = export_member(name, tmp_path / "known", known=known)
+    assert judge(load_exported(single), (pixels,))[1] == pytest.approx([0, 1.5], abs=1e-3)
+    assert predict(single, files).doubts == ("", UNLIKE)
+    assert None not in predict(single, files).labels
+    assert predict(single, files, accuracy=0.7).labels[1] is None
+    pool = export_pool({name: 0.5, "EffNet-Mi-64.all-m": 0.25}, tmp_path / "pool")  # which knows nothing
+    export_member(name, pool / "member-1", known=known)
+    assert predict(pool, files).doubts == ("", UNLIKE)
 
 
 def test_probabilities_are_the_formula_on_the_pixels_of_the_trials(folder: Path, images: Path) -> None:

@@ -11,6 +11,7 @@ from scipy.special import softmax
 from sklearn.metrics import f1_score
 
 from helpers.study_world import candidates, digits_folder, run_study, task
+from vlmsel_auto.cache import Store
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.pooling import fit_weights, log_probabilities, pool
 from vlmsel_auto.models.prediction import predict
@@ -61,7 +62,7 @@ def ensemble(task: Task, candidates: tuple[Candidate, ...], tmp_path: Path) -> E
             place = {"task": fields["task"], "workdir": fields["workdir"], "load": zoo.load}
             return join(trial, members, candidate=by_id[trial.spec.candidate], **place)
 
-        return export_ensemble(found, joined=joined, candidates=candidates, **fields)
+        return export_ensemble(found, joined=joined, candidates=candidates, store=Store(tmp_path), **fields)
 
     return made
 

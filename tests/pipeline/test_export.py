@@ -48,10 +48,12 @@ def probed(tmp_path: Path, candidate: Candidate, store: Store) -> Joined:
 
 
 def test_a_model_that_is_there_is_written_again_where_it_is_another_or_has_a_warning(
-    tmp_path: Path, probed: Joined, candidate: Candidate
+    tmp_path: Path, probed: Joined, candidate: Candidate, store: Store
 ) -> None:
     def written(joined: Joined, **changes: object) -> int:
-        best = export_best(joined, task=digits(), candidate=candidate, workdir=tmp_path, sink=print, **changes)
+        best = export_best(
+            joined, task=digits(), candidate=candidate, workdir=tmp_path, store=store, sink=print, **changes
+        )
         assert (best.trial, best.fits, best.test) == (joined.trial.number, joined.fits, joined.trial.test)
         return best.model_dir.stat().st_mtime_ns
 
@@ -63,23 +65,25 @@ def test_a_model_that_is_there_is_written_again_where_it_is_another_or_has_a_war
     assert first < warned < joined < written(others, exported=probed.trial)
 
 
-def test_a_model_that_cannot_be_written_costs_a_notice(tmp_path: Path, probed: Joined, candidate: Candidate) -> None:
+def test_a_model_that_cannot_be_written_costs_a_notice(
+    tmp_path: Path, probed: Joined, candidate: Candidate, store: Store
+) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "thesis.txt").write_text("precious")
     heard = []
-    best = export_best(probed, task=digits(), candidate=candidate, workdir=tmp_path, sink=heard.append)
+    best = export_best(probed, task=digits(), candidate=candidate, workdir=tmp_path, store=store, sink=heard.append)
     assert (best.model_dir, best.test) == (None, probed.trial.test)
     assert [each.level for each in heard if isinstance(each, Notice)] == ["error"]
 
 
 def test_without_test_images_the_card_counts_held_out_ones(
-    tmp_path: Path, probed: Joined, candidate: Candidate
+    tmp_path: Path, probed: Joined, candidate: Candidate, store: Store
 ) -> None:
     task = digits()
     wrong = replace(probed.held_out, logs=np.roll(probed.held_out.logs, 1, axis=1))
     joined = replace(probed, held_out=wrong, checkpoint=replace(probed.checkpoint, test_logits=None))
     best = export_best(
-        joined, task=replace(task, test=task.test[:0]), candidate=candidate, workdir=tmp_path, sink=print
+        joined, task=replace(task, test=task.test[:0]), candidate=candidate, workdir=tmp_path, store=store, sink=print
     )
     assert best.on_test is None
     card = (best.model_dir / "README.md").read_text()

@@ -119,7 +119,7 @@ def test_two_fits_are_one_model_whose_figures_are_its_own(world: World) -> None:
         expected = (one[name].double() + other[name]) / 2 if mean.is_floating_point() else one[name]
         torch.testing.assert_close(mean, expected.to(mean.dtype))
     best = export_best(calibrated(found, task=task), task=task, candidate=world.candidate, workdir=world.workdir,
-                       sink=print)  # fmt: skip
+                       store=Store(world.workdir), sink=print)  # fmt: skip
     assert (best.fits, best.trial) == (2, world.first.number)
     rows = np.sort(task.test)
     said = predict(best.model_dir, [task.root / task.paths[row] for row in rows])
@@ -136,7 +136,8 @@ def test_an_ensemble_has_the_mean_tower(world: World) -> None:
     members = [Member(trial=each[0], held_out=world.join(*each).held_out) for each in (results, (world.head,))]
     found = export_ensemble(
         Pool(members=members, weights=[1.0, 0.01]), joined=lambda trial: world.join(trial, *results), task=task,
-        candidates=[world.candidate], workdir=world.workdir, sink=print,
+        candidates=[world.candidate], workdir=world.workdir, store=Store(world.workdir),
+        sink=print,
     )  # fmt: skip
     rows = np.sort(task.test)
     said = predict(found.model_dir, [task.root / task.paths[row] for row in rows])

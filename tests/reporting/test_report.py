@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from helpers.exported_world import LEVELS
 from helpers.report_world import NAMES, make_report, make_trial
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.ranking.agreement import agreement
@@ -432,3 +433,17 @@ def test_the_budget_ends_after_what_earlier_runs_took():
 )
 def test_what_labels_can_gain_is_never_told_as_nothing_that_counts(loss, said):
     assert gain_text(loss) == said
+
+
+def test_answers_that_are_assured_stand_in_a_table():
+    report = make_report()
+    assert "answers" not in html_page.html(report)
+    page = html_page.html(replace(report, best=replace(report.best, answers=LEVELS)))
+    section = page[page.index('<section id="answers">') :]
+    rows = re.findall(r"<tr><td>([^<]*)</td>(.*?)</tr>", section[: section.index("</section>")])
+    cells = {wanted: re.findall(r'<td class="n">([^<]*)</td>', row) for wanted, row in rows}
+    assert cells["80 %"] == ["0.600", "70 %", "66 of 70"]
+    assert cells["90 %"] == ["0.900", "30 %", "30 of 30"]
+    assert cells["95 %"] == ["-", "-", "-"]
+    assert "At most the held-out images assure 92.0 % (best model)." in section
+    assert 'id="coverage-' in section

@@ -120,7 +120,7 @@ def answer_search(answer: Answer, result: SearchResult, *, to_stderr: bool) -> N
 
 
 def predict_json(found: Predictions) -> Json:
-    """``{"predictions": [{path, class, probability, probabilities}, ...]}`` in the order of the images."""
+    """``{"predictions": [{path, class, probability, probabilities, doubt}, ...]}`` in the order of the images."""
     return {
         "predictions": [
             {
@@ -128,8 +128,11 @@ def predict_json(found: Predictions) -> Json:
                 "class": label,
                 "probability": max(row),
                 "probabilities": dict(zip(found.classes, row, strict=True)),
+                "doubt": doubt,
             }
-            for path, label, row in zip(found.paths, found.labels, found.probabilities.tolist(), strict=True)
+            for path, label, row, doubt in zip(
+                found.paths, found.labels, found.probabilities.tolist(), found.doubts, strict=True
+            )
         ]
     }
 
@@ -232,8 +235,13 @@ def print_predictions(found: Predictions, *, top: int) -> None:
     order = (-found.probabilities).argsort(axis=1, kind="stable")
     for place, best in enumerate(order.T[:top], start=1):
         shares = found.probabilities[range(len(best)), best]
-        cells = [f"{found.classes[index]} {percent(share)}" for index, share in zip(best, shares, strict=True)]
+        cells = [
+            "-" if label is None else f"{found.classes[index]} {percent(share)}"
+            for label, index, share in zip(found.labels, best, shares, strict=True)
+        ]
         columns.append(Column("class" if place == 1 else f"{place}.", cells))
+    if any(found.doubts):
+        columns.append(Column("doubt", list(found.doubts), folds=True))
     print_table(columns)
 
 

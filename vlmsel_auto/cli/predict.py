@@ -24,6 +24,14 @@ def predict(
             min=1, metavar="K", help="The K most probable classes; default: 3 on the screen, every class in a file."
         ),
     ] = None,
+    accuracy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Name a class only where so many are right, such as 95%, as held-out images assure at a confidence of "
+            "90 %; the other rows say why they have none.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -46,8 +54,10 @@ def predict(
         from vlmsel_auto.cli.predictions import STDOUT, check_output, written
         from vlmsel_auto.errors import InputError
         from vlmsel_auto.process import collections_paused
+        from vlmsel_auto.units import parse_share
 
         check_paths(images)
+        wanted = None if accuracy is None else parse_share(accuracy)
         if output is not None:
             check_output(output)
         if output == STDOUT and as_json:
@@ -58,12 +68,15 @@ def predict(
         from vlmsel_auto.reporting.formatting import plural
 
         with make_sink(quiet=quiet) as sink:
-            found = iter_predictions(model_dir, images, device=pick_device(device), batch_size=batch_size, sink=sink)
+            found = iter_predictions(
+                model_dir, images, accuracy=wanted, device=pick_device(device), batch_size=batch_size, sink=sink
+            )
             if output is not None:
                 found = written(found, output, top=top)
             if output is not None and not as_json:
-                usable = Counter(each.probabilities is not None for each in found)
-                say(f"{plural(usable[True], 'image')} classified, {plural(usable[False], 'file')} left out")
+                count = Counter("left out" if each.probabilities is None else each.label is None for each in found)
+                silent = "" if wanted is None else f"{plural(count[True], 'image')} without a class, "
+                say(f"{plural(count[False], 'image')} classified, {silent}{plural(count['left out'], 'file')} left out")
                 return
             gathered = collect(found)
         answer.json = predict_json(gathered)

@@ -47,16 +47,19 @@ def columns(classes: Sequence[str], *, top: int | None) -> list[str]:
 
 
 def row(found: Prediction, *, top: int | None) -> list[Cell]:
-    """The cells of a prediction; all but path and note are None where there is no usable image."""
+    """The cells of a prediction; None where there is no usable image, and for a class that is not named."""
     path = str(found.path).encode(errors="replace").decode()  # file names need not be UTF-8
     if found.probabilities is None:
         return [path, None, None, found.note, *[None] * (len(columns(found.classes, top=top)) - 4)]
+    note = "; ".join(filter(None, (found.note, found.doubt)))
+    if found.label is None and top is not None:
+        return [path, None, None, note, *[None] * (len(columns(found.classes, top=top)) - 4)]
     order = (-found.probabilities).argsort(kind="stable")
     best: list[Cell] = [
         cell for k in order[:top].tolist() for cell in (found.classes[k], float(found.probabilities[k]))
     ]
     more = found.probabilities.tolist() if top is None else best[2:]
-    return [path, *best[:2], found.note, *more]
+    return [path, found.label, best[1], note, *more]
 
 
 def written(found: Iterable[Prediction], output: Path, *, top: int | None) -> Generator[Prediction]:

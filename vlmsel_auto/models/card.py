@@ -10,7 +10,8 @@ from typing import Final
 from vlmsel_auto.models.catalogue import UNKNOWN
 from vlmsel_auto.models.facts import Facts
 from vlmsel_auto.models.modeldir import CONFIG
-from vlmsel_auto.records import FinalScore, Metric
+from vlmsel_auto.models.selective import WANTED, find_level
+from vlmsel_auto.records import AnswerLevel, FinalScore, Metric
 from vlmsel_auto.units import metric_text, percent, share_interval
 
 _PAIRS: Final = 5  # confused classes that a card names
@@ -101,6 +102,7 @@ class Provenance:
     confusions: tuple[tuple[str, str, int], ...] = ()  # true class, predicted class, images; the most frequent first
     confused_in: str = "test"  # split of these images
     warning: str = ""  # a sentence that a user must know
+    answers: tuple[AnswerLevel, ...] = ()  # as those of `BestModel`
 
 
 NOTHING_KNOWN: Final = Provenance()
@@ -131,6 +133,12 @@ def evidence(known: Provenance) -> str:
     if known.confusions:
         pairs = [f"`{true}` taken for `{said}` {count} x" for true, said, count in known.confusions[:_PAIRS]]
         lines.append(f"- most confused in {known.confused_in}: {', '.join(pairs)}")
+    lines += [
+        f"- at least {percent(wanted, digits=0)} right, at a confidence of 90 %, from a probability of "
+        f"{level.threshold:.3f} on, which {percent(level.coverage, digits=0)} of the held-out images have"
+        for wanted in WANTED
+        if (level := find_level(known.answers, wanted)) is not None
+    ]
     warned = f"\n## Warning\n\n{known.warning}.\n" if known.warning else ""
     scores = "\n## How good it is\n\n" + "\n".join(lines) + "\n" if lines else ""
     data = [f"- task: `{known.task}`"] if known.task else []

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from vlmsel_auto.cache import write_atomically
 from vlmsel_auto.errors import CandidateError
-from vlmsel_auto.recordjson import parse_json
+from vlmsel_auto.recordjson import decode, encode, parse_json
+from vlmsel_auto.records import AnswerLevel
 
 _RECORD = "ensemble.json"
 _FORMAT = "vlmsel_auto ensemble"
@@ -24,18 +25,23 @@ class Ensemble:
 
     members: tuple[Path, ...]
     weights: tuple[float, ...]
+    answers: tuple[AnswerLevel, ...] = ()  # as those of a `Classifier`
 
 
-def write_ensemble(folder: Path, *, weights: Sequence[float], card: str = "") -> None:
+def write_ensemble(
+    folder: Path, *, weights: Sequence[float], answers: Sequence[AnswerLevel] = (), card: str = ""
+) -> None:
     """Make an ensemble of ``folder/member-1`` to ``member-N``; members of an earlier export beyond that go.
 
     ``card`` is its README.md, see `card.ensemble_card`.
     """
     names = [f"member-{place}" for place in range(1, len(weights) + 1)]
-    record = {"format": _FORMAT, "version": _VERSION, "members": names, "weights": list(weights)}
+    what = {"members": names, "weights": list(weights), "answers": encode(answers)}
     if card:
         write_atomically(folder / "README.md", card.encode())
-    write_atomically(folder / _RECORD, (json.dumps(record, indent=1) + "\n").encode())
+    write_atomically(
+        folder / _RECORD, (json.dumps({"format": _FORMAT, "version": _VERSION, **what}, indent=1) + "\n").encode()
+    )
     for other in folder.glob("member-*"):
         if other.name not in names:
             shutil.rmtree(other, ignore_errors=True)
@@ -52,11 +58,12 @@ def read_ensemble(folder: Path) -> Ensemble | None:
         names, weights = record["members"], [float(each) for each in record["weights"]]
         _check(record["format"], record["version"], names, weights)
         members = tuple(_inside(folder, name) for name in names)
+        answers = tuple(decode(AnswerLevel, each) for each in record.get("answers", ()))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CandidateError(f"The ensemble cannot be read ({error}), but got {str(folder)!r}") from error
-    return Ensemble(members=members, weights=tuple(weights))
+    return Ensemble(members=members, weights=tuple(weights), answers=answers)
 
 
 def _check(name: object, version: object, members: Sequence[str], weights: Sequence[float]) -> None:

@@ -25,11 +25,12 @@ from vlmsel_auto.cache import Json
 from vlmsel_auto.errors import CandidateError, WorkdirError
 from vlmsel_auto.models.card import NOTHING_KNOWN, Provenance, model_card
 from vlmsel_auto.models.facts import Facts, facts_of
+from vlmsel_auto.models.familiar import Familiar
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.models.modeldir import CONFIG, VOCABULARY, within
 from vlmsel_auto.models.sources.table import source_of
-from vlmsel_auto.recordjson import parse_json
-from vlmsel_auto.records import Candidate
+from vlmsel_auto.recordjson import decode, encode, parse_json
+from vlmsel_auto.records import AnswerLevel, Candidate
 
 _WEIGHTS = "open_clip_model.safetensors"
 _HEAD = "head.safetensors"
@@ -50,6 +51,8 @@ class Classifier:
     prompts: tuple[str, ...]  # class names as they are spoken
     templates: tuple[str, ...]  # each holds one {}
     about: Mapping[str, Json] = field(default_factory=dict)  # what a reader should know: method, accuracies, seed
+    answers: tuple[AnswerLevel, ...] = ()  # how often it is right above which probability; none: not known
+    familiar: Familiar | None = None  # what the training images look like; None: not known
     candidate: str = ""  # what the model was tuned from; only `read_classifier` fills it
 
 
@@ -75,6 +78,8 @@ def export(model: LoadedModel, classifier: Classifier, *, directory: Path, known
         part.mkdir(parents=True)
         _write(part, model=model)
         tensors = {"weight": classifier.head, "bias": classifier.bias, "scale": [classifier.scale]}
+        if classifier.familiar is not None:
+            tensors |= {"means": classifier.familiar.means, "limit": [classifier.familiar.limit]}
         save_file({key: torch.tensor(value, dtype=torch.float32) for key, value in tensors.items()}, part / _HEAD)
         record: dict[str, Json] = {
             "format": _FORMAT,
@@ -84,6 +89,7 @@ def export(model: LoadedModel, classifier: Classifier, *, directory: Path, known
             "prompts": list(classifier.prompts),
             "templates": list(classifier.templates),
             "about": dict(classifier.about),
+            "answers": encode(classifier.answers),
         }
         _write_json(part / _CLASSES, record)
         text_cfg = cast("Mapping[str, Json]", model.model_cfg["text_cfg"])
@@ -117,6 +123,7 @@ def read_classifier(directory: Path) -> Classifier:
         record = parse_json(labels.read_bytes())
         with safe_open(weights, framework="numpy") as file:
             head, bias, scale = (file.get_tensor(key).astype(np.float32) for key in ("weight", "bias", "scale"))
+            known = [file.get_tensor(key).astype(np.float32) for key in ("means", "limit") if key in file.keys()]  # noqa: SIM118 - no mapping
         _check_format(record["format"], record["version"])
         found = Classifier(
             head=head,
@@ -126,6 +133,8 @@ def read_classifier(directory: Path) -> Classifier:
             prompts=_texts(record["prompts"]),
             templates=_texts(record["templates"]),
             about=dict(record["about"]),
+            answers=tuple(decode(AnswerLevel, each) for each in record.get("answers", ())),
+            familiar=Familiar(means=known[0], limit=known[1].item()) if known else None,
             candidate=str(record["candidate"]),
         )
         _check(found)
@@ -149,6 +158,9 @@ def _check_format(name: object, number: object) -> None:
 def _check(classifier: Classifier) -> None:
     head, bias, scale, count = classifier.head, classifier.bias, classifier.scale, len(classifier.classes)
     fits = head.ndim == 2 and len(head) == count and bias.shape == (count,)  # noqa: PLR2004 - (K, D)
+    known = classifier.familiar
+    if known is not None and (known.means.shape[1:] != head.shape[1:] or not known.limit > 0):
+        raise ValueError(f"Means must be as wide as the head, the limit positive, but got {known.means.shape}")
     if not fits or len(classifier.prompts) != count or count < 1:
         raise ValueError(
             f"The head must be (K, D), the bias (K,) and the prompts K for the K = {count} classes, but got "

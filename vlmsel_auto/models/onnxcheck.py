@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.models.exported import ExportedModel
-from vlmsel_auto.models.prediction import image_files, probabilities, read_batches, stack
+from vlmsel_auto.models.prediction import image_files, judge, read_batches, stack
 from vlmsel_auto.records import UNLABELLED, FloatArray, ImageView
 from vlmsel_auto.tasks.file_names import nfc
 
@@ -59,8 +59,8 @@ def compare(file: Path, model: ExportedModel, images: Sequence[Path], *, sink: S
     names = [each.name for each in session.get_inputs()]
 
     def check(pixels: Sequence[NDArray[np.uint8]], labels: Sequence[int]) -> OnnxCheck:
-        (found,) = session.run(None, dict(zip(names, pixels, strict=True)))
-        return _check(probabilities(model, pixels), np.asarray(found, dtype=np.float64), labels)
+        (found,) = session.run(["probabilities"], dict(zip(names, pixels, strict=True)))
+        return _check(judge(model, pixels)[0], np.asarray(found, dtype=np.float64), labels)
 
     if not images:
         rng = np.random.default_rng(0)

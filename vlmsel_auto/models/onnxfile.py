@@ -31,19 +31,21 @@ from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted,
 from vlmsel_auto.models.exported import ExportedModel, load_exported
 from vlmsel_auto.models.onnxcheck import OnnxCheck, check_images, compare
 from vlmsel_auto.models.prediction import Paths, as_paths
+from vlmsel_auto.recordjson import encode
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 TOLERANCE: Final = 1e-4  # of a probability, between file and model, both in single precision
 _PACKAGES: Final = ("onnx", "onnxscript", "onnxruntime")
-_OUTPUT: Final = "probabilities"
+_OUTPUTS: Final = ("probabilities", "unlike")
 _PREPROCESSING: Final = (
     "Inputs are uint8 (n, size, size, 3), RGB, of the same n images: upright by EXIF, transparency on white, resized "
     "and cropped as 'inputs' says. resize_mode shortest: shorter side to size, then centre crop; squash: both sides to "
     "size; longest: longer side to size, centred on fill_color. The graph divides by 255, subtracts mean, divides by "
     "std. Logits of a member: unit embedding x class weights / temperature + bias. Several members are pooled by the "
-    "weighted sum of their log-probabilities."
+    "weighted sum of their log-probabilities. 'answers' says what held-out images assure of classes from a probability "
+    "on. Output 'unlike' above 1: unlike what the model learned; always 0 where it does not know."
 )
 _LARGEST: Final = 1_900_000_000  # bytes of weights in the file itself: a protobuf ends at 2 GiB
 _TRANSLATION: Final = 3.0  # of the time that torch reads a model, to translate it: 2.0 to 3.8 were seen
@@ -120,15 +122,15 @@ def input_names(model: ExportedModel) -> tuple[str, ...]:
 
 
 class _Graph(nn.Module):
-    """What the file computes: probabilities (n, K), float32."""
+    """What the file computes: probabilities (n, K) and how unlike the training images (n,), float32."""
 
     def __init__(self, model: ExportedModel) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, *pixels: Tensor) -> Tensor:
-        found: Tensor = self.model(*pixels).softmax(dim=-1)
-        return found
+    def forward(self, *pixels: Tensor) -> tuple[Tensor, Tensor]:
+        logits, unlike = self.model(*pixels)
+        return logits.softmax(dim=-1), unlike
 
 
 def _write(model: ExportedModel, file: Path, *, half: bool, sink: Sink) -> None:
@@ -146,7 +148,7 @@ def _write(model: ExportedModel, file: Path, *, half: bool, sink: Sink) -> None:
                     dynamo=True,
                     verbose=False,
                     input_names=input_names(model),
-                    output_names=[_OUTPUT],
+                    output_names=_OUTPUTS,
                     dynamic_shapes=(tuple({0: Dim("batch")} for _ in two),),
                     optimize=False,  # takes longest: a step of its own below
                 ),
@@ -191,6 +193,7 @@ def _metadata(model: ExportedModel, *, half: bool) -> dict[str, str]:
         "classes": json.dumps(list(model.classes)),
         "inputs": json.dumps(inputs),
         "members": json.dumps(members),
+        "answers": json.dumps(encode(model.answers)),
         "preprocessing": _PREPROCESSING,
         "weights": "float16" if half else "float32",
     }

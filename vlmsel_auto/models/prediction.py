@@ -18,12 +18,15 @@ import torch
 from numpy.typing import NDArray
 
 from vlmsel_auto.errors import ImageError, TaskError
-from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
+from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.models.exported import ExportedModel, load_exported
+from vlmsel_auto.models.familiar import UNLIKE
+from vlmsel_auto.models.selective import level_for
 from vlmsel_auto.records import BadFile, FloatArray, ImageView, IntArray
 from vlmsel_auto.tasks.decode import in_threads
 from vlmsel_auto.tasks.file_names import is_folder
 from vlmsel_auto.tasks.preprocessing import read_view
+from vlmsel_auto.units import percent
 
 Paths: TypeAlias = str | PathLike[str] | Sequence[str | PathLike[str]]
 
@@ -36,6 +39,8 @@ class Prediction:
     classes: tuple[str, ...]  # (K,)
     probabilities: FloatArray | None  # (K,), sum 1; None: no usable image
     note: str  # why there is no image, or what had to be converted; empty for everyday files
+    label: str | None = None  # the most probable class; None: none is to be named, or no usable image
+    doubt: str = ""  # why the class may be wrong, or is not named
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,16 +51,13 @@ class Predictions:
     classes: tuple[str, ...]  # (K,)
     probabilities: FloatArray  # (n, K), rows sum to 1
     bad_files: tuple[BadFile, ...]  # left out, with the reason; or converted and used
+    labels: tuple[str | None, ...]  # (n,) most probable class of each image; None: none is to be named
+    doubts: tuple[str, ...]  # (n,) why the class may be wrong, or is not named; mostly empty
 
     @property
     def best(self) -> IntArray:
         """(n,) index of each image's most probable class."""
         return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """(n,) most probable class of each image."""
-        return tuple(self.classes[index] for index in self.best)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -71,6 +73,7 @@ def predict(
     model_dir: str | PathLike[str],
     images: Paths,
     *,
+    accuracy: float | None = None,
     device: str | torch.device = "cpu",
     batch_size: int = 64,
     sink: Sink = discard,
@@ -80,18 +83,22 @@ def predict(
     Args:
         model_dir: the exported folder.
         images: files, and folders of which every file below is taken (hidden ones are not); one alone needs no list.
+        accuracy: name classes only as far as such a share of them is right, in (0, 1), which held-out images assure at
+            a confidence of 90 %; None: name one for every image.
         device: where to compute.
         batch_size: images at a time.
         sink: takes the events of stage "predict".
 
     Raises:
         CandidateError: ``model_dir`` is no export, or is damaged.
+        InputError: no held-out images assure the accuracy, at whatever threshold.
         TrialUnavailable: its weights cannot be loaded.
         TaskError: there is not one usable image.
         TypeError: an image is no path.
         ValueError: ``batch_size`` is not positive.
     """
-    return collect(iter_predictions(model_dir, images, device=device, batch_size=batch_size, sink=sink))
+    found = iter_predictions(model_dir, images, accuracy=accuracy, device=device, batch_size=batch_size, sink=sink)
+    return collect(found)
 
 
 def collect(found: Iterable[Prediction]) -> Predictions:
@@ -107,6 +114,8 @@ def collect(found: Iterable[Prediction]) -> Predictions:
             for each in every
             if each.note
         ),
+        labels=tuple(each.label for each in good),
+        doubts=tuple(each.doubt for each in good),
     )
 
 
@@ -114,6 +123,7 @@ def iter_predictions(
     model_dir: str | PathLike[str],
     images: Paths,
     *,
+    accuracy: float | None = None,
     device: str | torch.device = "cpu",
     batch_size: int = 64,
     sink: Sink = discard,
@@ -131,10 +141,15 @@ def iter_predictions(
         raise TaskError(f"At least one image is needed, but got {[str(each) for each in given]!r}")
     began = time.monotonic()
     model = load_exported(Path(model_dir), device=device)
+    least = None
+    if accuracy is not None:
+        level = level_for(model.answers, accuracy)
+        least, share = level.threshold, percent(level.coverage, digits=0)
+        sink(Notice(text=f"a class from a probability of {least:.3f} on, as {share} of the held-out images have"))
     sink(StageStarted(stage="predict", total=total))
     done, usable, first = 0, 0, None
     for batch in read_batches(image_files(given), views=model.views, size=batch_size):
-        for each in _classify(model, batch):
+        for each in _classify(model, batch, least=least):
             usable += each.probabilities is not None
             first = first or each
             yield each
@@ -160,18 +175,28 @@ def stack(batch: Sequence[ImagePixels]) -> tuple[NDArray[np.uint8], ...]:
 
 
 @torch.inference_mode()
-def probabilities(model: ExportedModel, pixels: Sequence[NDArray[np.uint8]]) -> FloatArray:
-    """Class probabilities (n, K) of images, uint8 (n, S, S, 3) in each view of the model."""
-    logits = model(*(torch.tensor(each) for each in pixels))
-    return np.asarray(logits.double().softmax(dim=-1).cpu().numpy(), dtype=np.float64)
+def judge(model: ExportedModel, pixels: Sequence[NDArray[np.uint8]]) -> tuple[FloatArray, FloatArray]:
+    """Class probabilities (n, K) of images, uint8 (n, S, S, 3) in each view, and how unlike the known ones (n,)."""
+    logits, unlike = model(*(torch.tensor(each) for each in pixels))
+    return logits.double().softmax(dim=-1).cpu().numpy(), unlike.double().cpu().numpy()
 
 
-def _classify(model: ExportedModel, batch: Sequence[ImagePixels]) -> Iterator[Prediction]:
+def _classify(model: ExportedModel, batch: Sequence[ImagePixels], *, least: float | None) -> Iterator[Prediction]:
+    """Judge a batch; with a ``least`` probability what is in doubt gets no class."""
     pixels = stack(batch)
-    rows = iter(probabilities(model, pixels) if pixels else ())
+    rows = iter(zip(*judge(model, pixels), strict=True) if pixels else ())
     for each in batch:
-        row = None if each.pixels is None else next(rows)
-        yield Prediction(path=each.path, classes=model.classes, probabilities=row, note=each.note)
+        if each.pixels is None:
+            yield Prediction(path=each.path, classes=model.classes, probabilities=None, note=each.note)
+            continue
+        row, unlike = next(rows)
+        doubt, highest = UNLIKE if unlike > 1 else "", float(row.max())
+        if least is not None and highest < least:
+            doubt = f"not sure enough: {highest:.3f}, below {least:.3f}"
+        label = None if doubt and least is not None else model.classes[int(row.argmax())]
+        yield Prediction(
+            path=each.path, classes=model.classes, probabilities=row, note=each.note, label=label, doubt=doubt
+        )
 
 
 def _read(path: Path, *, views: Sequence[ImageView]) -> ImagePixels:

@@ -21,12 +21,14 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
+from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink
 from vlmsel_auto.models.card import Provenance, ensemble_card
 from vlmsel_auto.models.ensembles import write_ensemble
 from vlmsel_auto.models.facts import facts_of, known_sum
 from vlmsel_auto.models.pooling import LEAST_LOG, fit_weights, log_probabilities, pool
+from vlmsel_auto.models.selective import answer_levels
 from vlmsel_auto.pipeline.export import NO_WARNINGS, confused, export_joined
 from vlmsel_auto.pipeline.joined import HeldOut, Joined, held_out_of
 from vlmsel_auto.planning.method import Trains
@@ -258,6 +260,7 @@ def export_ensemble(
     task: Task,
     candidates: Sequence[Candidate],
     workdir: Path,
+    store: Store,
     sink: Sink,
     warnings: Mapping[str, str] = NO_WARNINGS,
 ) -> EnsembleModel | None:
@@ -269,6 +272,7 @@ def export_ensemble(
         task: the target.
         candidates: all that were usable.
         workdir: of the search.
+        store: of embeddings.
         sink: told when it could not be written.
         warnings: sentences that the cards of candidates' models say.
     """
@@ -289,13 +293,16 @@ def export_ensemble(
                 candidate=by_id[one.trial.spec.candidate],
                 task=task,
                 directory=folder / f"member-{place}",
+                store=store,
                 warnings=warnings,
             )
     except VlmselError as error:  # the single model and the report are worth having all the same
         sink(Notice(text=f"no ensemble was exported: {error}", level="warning"))
         return None
     labels = torch.from_numpy(task.labels[found.rows])
-    reached = measure(task.metric, logits=torch.from_numpy(found.held_out()), labels=labels)
+    held_out = found.held_out()
+    reached = measure(task.metric, logits=torch.from_numpy(held_out), labels=labels)
+    answers = answer_levels(held_out, task.labels[found.rows])
     tested = pool(tests, found.weights) if len(tests) == len(found.members) else None
     on_test = None if tested is None else final_score(task, tested)
     known = Provenance(
@@ -307,10 +314,11 @@ def export_ensemble(
         on_test=on_test,
         confusions=() if on_test is None else confused(tested, rows=np.sort(task.test), task=task),
         warning="; ".join(warnings[name] for name in dict.fromkeys(names) if name in warnings),
+        answers=answers,
     )
     origins = [facts_of(by_id[name]) for name in names]
     text = ensemble_card(name=folder.name, classes=task.classes, origins=origins, weights=found.weights, known=known)
-    write_ensemble(folder, weights=found.weights, card=text)
+    write_ensemble(folder, weights=found.weights, answers=answers, card=text)
     sizes = [by_id[one.trial.spec.candidate].params for one in found.members]
     return EnsembleModel(
         members=tuple(names),
@@ -322,4 +330,5 @@ def export_ensemble(
         model_dir=folder,
         on_test=on_test,
         params=known_sum(sizes),
+        answers=answers,
     )

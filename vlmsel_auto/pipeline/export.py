@@ -13,16 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Event, Notice, Sink, StageFinished, StageStarted, TrialFinished
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.card import Provenance
+from vlmsel_auto.models.embedding import find_embeddings
 from vlmsel_auto.models.exporting import Classifier, export
+from vlmsel_auto.models.familiar import Familiar, familiar
+from vlmsel_auto.models.selective import answer_levels
 from vlmsel_auto.pipeline.joined import Joined, calibrated, held_out_of
 from vlmsel_auto.process import release_memory
-from vlmsel_auto.records import BestModel, Candidate, FinalScore, FloatArray, IntArray, Task, TrialResult
+from vlmsel_auto.records import AnswerLevel, BestModel, Candidate, FinalScore, FloatArray, IntArray, Task, TrialResult
 from vlmsel_auto.reporting.mistakes import judge
 from vlmsel_auto.tuning.checkpoints import load_trial
+from vlmsel_auto.tuning.data import splits
 from vlmsel_auto.tuning.final_score import final_score
 from vlmsel_auto.tuning.methods import method_of
 
@@ -36,6 +41,7 @@ def export_best(
     task: Task,
     candidate: Candidate,
     workdir: Path,
+    store: Store,
     sink: Sink,
     warnings: Mapping[str, str] = NO_WARNINGS,
     exported: TrialResult | None = None,
@@ -51,6 +57,7 @@ def export_best(
         task: the target.
         candidate: of the model.
         workdir: of the search.
+        store: of embeddings.
         sink: takes events.
         warnings: by candidate.
         exported: the trial whose model is in ``workdir/model`` already; None: none.
@@ -60,7 +67,9 @@ def export_best(
     trial, directory = joined.trial, None
     try:
         if joined.fits > 1 or trial != exported or candidate.id in warnings:
-            export_joined(joined, candidate=candidate, task=task, directory=workdir / "model", warnings=warnings)
+            export_joined(
+                joined, candidate=candidate, task=task, directory=workdir / "model", store=store, warnings=warnings
+            )
         directory = workdir / "model"
     except VlmselError as error:
         sink(Notice(text=f"the best model was not exported: {error}", level="error"))
@@ -72,6 +81,7 @@ def export_best(
         model_dir=directory,
         on_test=on_test,
         fits=joined.fits,
+        answers=_answers(joined, task=task),
     )
 
 
@@ -88,6 +98,20 @@ def without_model(trial: TrialResult, *, candidate: Candidate) -> BestModel:
     )
 
 
+def _answers(joined: Joined, *, task: Task) -> tuple[AnswerLevel, ...]:
+    said = joined.held_out
+    return () if said is None else answer_levels(said.logs, task.labels[said.rows])
+
+
+def _familiar(joined: Joined, *, candidate: Candidate, task: Task, store: Store) -> Familiar | None:
+    """What a head learned from, by the embeddings that it was fitted to."""
+    if joined.checkpoint.visual is not None:
+        return None
+    rows = splits(task).labelled
+    known = find_embeddings(candidate, task, rows, store=store)
+    return None if known is None else familiar(known.images, task.labels[rows])
+
+
 def _on_test(joined: Joined, *, task: Task) -> FinalScore | None:
     logits = joined.checkpoint.test_logits
     return None if logits is None else final_score(task, logits)
@@ -99,6 +123,7 @@ def export_joined(
     candidate: Candidate,
     task: Task,
     directory: Path,
+    store: Store,
     warnings: Mapping[str, str] = NO_WARNINGS,
 ) -> Path:
     """Write a model, with the sentence that ``warnings`` has for its candidate.
@@ -131,6 +156,8 @@ def export_joined(
                 "seed": trial.spec.seed,
                 "digest": task.digest,
             },
+            answers=_answers(joined, task=task),
+            familiar=_familiar(joined, candidate=candidate, task=task, store=store),
         ),
         directory=directory,
         known=_provenance(joined, on_test, task=task, warning=warnings.get(candidate.id, "")),
@@ -154,6 +181,7 @@ def _provenance(joined: Joined, on_test: FinalScore | None, *, task: Task, warni
         confusions=confused(said, rows=rows, task=task),
         confused_in="validation" if on_test is None else "test",
         warning=warning,
+        answers=_answers(joined, task=task),
     )
 
 
@@ -179,6 +207,7 @@ class LeaderExport:
     task: Task
     candidates: Sequence[Candidate]
     workdir: Path
+    store: Store
     began: float = field(default_factory=time.monotonic)
     exported: TrialResult | None = None  # whose model is in ``workdir/model``
     _spent: float = 0.0
@@ -206,7 +235,8 @@ class LeaderExport:
                 task=self.task,
             )
             self.exported = None
-            export_joined(joined, candidate=candidate, task=self.task, directory=self.workdir / "model")
+            directory = self.workdir / "model"
+            export_joined(joined, candidate=candidate, task=self.task, directory=directory, store=self.store)
             self.exported = leader
         except VlmselError as error:
             self.sink(Notice(text=f"the best model so far was not exported: {error}", level="warning"))

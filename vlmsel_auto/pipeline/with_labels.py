@@ -31,10 +31,10 @@ from vlmsel_auto.tuning.runner import TrialRunner
 
 def finish_with_labels(run: Run, ranked: Ranked) -> SearchResult:
     """Run the study of a search that has a ranking, export what came of it, and write the report."""
-    session, task = run.session, ranked.task
+    session, task, store = run.session, ranked.task, run.session.store
     ranked_after = run.seconds
-    latencies = measured_latencies(ranked.usable, task, session.store)
-    leader = LeaderExport(sink=session.sink, task=task, candidates=ranked.usable, workdir=run.workdir)
+    latencies = measured_latencies(ranked.usable, task, store)
+    leader = LeaderExport(sink=session.sink, task=task, candidates=ranked.usable, workdir=run.workdir, store=store)
     outcome = _tuned(run, ranked, latencies, sink=leader)
     stopped = StoppedBy.INTERRUPTED if ranked.interrupted else ended_by(outcome)
     joins = stopped is not StoppedBy.INTERRUPTED  # else somebody waits for the end
@@ -101,8 +101,9 @@ def deliver(
             made = ready[outcome.best.number] = joined(outcome.best)
             chosen = calibrated(made, task=task)
             best = export_best(
-                chosen, task=task, candidate=candidate, workdir=workdir, sink=sink, warnings=warnings, exported=exported
-            )
+                chosen, task=task, candidate=candidate, workdir=workdir, store=session.store, sink=sink,
+                warnings=warnings, exported=exported,
+            )  # fmt: skip
         except VlmselError as error:
             sink(Notice(text=f"the best model was not exported: {error}", level="error"))
             best = without_model(over_folds(outcome.best, outcome.results), candidate=candidate)
@@ -112,8 +113,9 @@ def deliver(
         workdir=workdir, sink=sink,
     )  # fmt: skip
     ensemble = export_ensemble(
-        pooled, joined=joined, task=task, candidates=ranked.usable, workdir=workdir, sink=sink, warnings=warnings
-    )
+        pooled, joined=joined, task=task, candidates=ranked.usable, workdir=workdir, store=session.store, sink=sink,
+        warnings=warnings,
+    )  # fmt: skip
     return SearchModels(
         best=best,
         ensemble=ensemble,

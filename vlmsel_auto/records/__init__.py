@@ -5,7 +5,7 @@ Shapes: n images, M candidates, S source tasks, B visual blocks, C channels of a
 
 from vlmsel_auto.records.arrays import FloatArray, IntArray
 from vlmsel_auto.records.candidate import Candidate, Profile
-from vlmsel_auto.records.model import BestModel, EnsembleModel, ExpectedAccuracy, FinalScore
+from vlmsel_auto.records.model import AnswerLevel, BestModel, EnsembleModel, ExpectedAccuracy, FinalScore
 from vlmsel_auto.records.ranking import Agreement, Basis, Interval, NotScreened, RankedCandidate, Ranking
 from vlmsel_auto.records.task import CLASSES_ALIKE, UNLABELLED, BadFile, Draw, ImageView, Metric, PixelSource, Task
 from vlmsel_auto.records.trial import (
@@ -22,6 +22,7 @@ __all__ = [
     "CLASSES_ALIKE",
     "UNLABELLED",
     "Agreement",
+    "AnswerLevel",
     "BadFile",
     "Basis",
     "BestModel",

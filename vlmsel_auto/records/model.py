@@ -34,6 +34,17 @@ class ExpectedAccuracy:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AnswerLevel:
+    """Held-out images of which a classifier is sure enough: the highest probability is at least ``threshold``."""
+
+    threshold: float
+    coverage: float  # share of all held-out images
+    images: int
+    right: int
+    at_least: float  # accuracy on new images that these assure, one-sided at a confidence of 90 %
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BestModel:
     """The chosen model. Figures are the task's metric in [0, 1]."""
 
@@ -47,6 +58,7 @@ class BestModel:
     params: int | None = None  # of both its towers
     fits: int = 1  # of the tower, whose mean weights these are
     expected: ExpectedAccuracy | None = None  # without labels; None: there are labels, or fewer than two candidates
+    answers: tuple[AnswerLevel, ...] = ()  # the surest first, the last answers all held-out images
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,3 +74,4 @@ class EnsembleModel:
     model_dir: Path
     on_test: FinalScore | None = None
     params: int | None = None  # of all members together: each is a pass of its own
+    answers: tuple[AnswerLevel, ...] = ()  # as for `BestModel`

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from vlmsel_auto.cache import write_atomically
+from vlmsel_auto.models.selective import WANTED, find_level
 from vlmsel_auto.reporting import formatting, plots, sentences
 from vlmsel_auto.reporting.canvas import Drawing
 from vlmsel_auto.reporting.report import UNCHECKED, UNKNOWN, SearchReport, save_json
@@ -43,6 +44,8 @@ def drawings(report: SearchReport) -> dict[str, Callable[[], Drawing]]:
         drawn["reliability"] = partial(plots.reliability, found)
         if len(found.classes) <= plots.MOST_CLASSES:
             drawn["confusion"] = partial(plots.confusion_matrix, found)
+    if report.answering:
+        drawn["coverage"] = partial(plots.coverage, report.answering)
     return drawn
 
 
@@ -71,6 +74,7 @@ def _template() -> Template:
         points=sentences.points_text,
         floor=sentences.floor_text,
         clean=formatting.clean,
+        level=find_level,
         sparkline=lambda values: formatting.sparkline(values, width=24),
     )
     return environment.get_template("report.html.j2")
@@ -91,6 +95,7 @@ def html(report: SearchReport) -> str:
         counts=Counter(trial.state for trial in report.trials),
         most=_MOST_LISTED,
         most_recalls=plots.MOST_ROWS,
+        wanted=WANTED,
     )
     return page + "\n"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from vlmsel_auto.records import FloatArray, RankedCandidate, TrialOrigin, TrialResult
+from vlmsel_auto.records import AnswerLevel, FloatArray, RankedCandidate, TrialOrigin, TrialResult
 from vlmsel_auto.reporting import formatting
 from vlmsel_auto.reporting.canvas import (
     BLUE,
@@ -268,6 +268,25 @@ def reliability(found: Mistakes) -> Drawing:
     percent(axes.xaxis)
     percent(axes.yaxis)
     axes.grid(visible=True)
+    return figure
+
+
+@styled
+def coverage(answering: Mapping[str, Sequence[AnswerLevel]]) -> Drawing:
+    """Accuracy on the images that get a class against their share, of each model; thin: what is assured of it."""
+    figure, axes = canvas(name="coverage", title="Accuracy against the share of images that get a class", height=3.8)
+    for (name, levels), colour in zip(answering.items(), (BLUE, GREEN), strict=False):
+        shares = [level.coverage for level in levels]
+        axes.plot(shares, [level.right / level.images for level in levels], color=colour, lw=1.8, label=name, zorder=3)
+        axes.plot(shares, [level.at_least for level in levels], color=colour, lw=0.8, zorder=2)
+    axes.set_xlim(0.0, 1.0)
+    axes.set_ylim(max(0.0, min(levels[-1].at_least for levels in answering.values()) - 0.1), 1.005)
+    axes.set_xlabel("share of the images that get a class")
+    axes.set_ylabel("accuracy on these")
+    percent(axes.xaxis)
+    percent(axes.yaxis)
+    axes.grid(visible=True)
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2)
     return figure
 
 

@@ -22,6 +22,7 @@ from vlmsel_auto.planning.objective import ACCURACY, Objective
 from vlmsel_auto.recordjson import decode, encode, parse_json
 from vlmsel_auto.records import (
     Agreement,
+    AnswerLevel,
     BadFile,
     BestModel,
     Budget,
@@ -174,6 +175,12 @@ class SearchReport:
             )
         unranked = len(self.ranking.ranked) + 1
         return tuple(sorted(lines, key=lambda item: (-item.accuracy, item.predicted_rank or unranked, item.candidate)))
+
+    @cached_property
+    def answering(self) -> dict[str, tuple[AnswerLevel, ...]]:
+        """Answers of best model and ensemble, where held-out images tell of them."""
+        named = {"best model": self.best, "ensemble": self.ensemble}
+        return {name: one.answers for name, one in named.items() if one is not None and one.answers}
 
     @cached_property
     def unfinished(self) -> int:
