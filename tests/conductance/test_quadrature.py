@@ -23,7 +23,7 @@ def test_chebyshev_points_are_those_of_numpy():
     np.testing.assert_allclose(chebyshev_points(12), expected, atol=1e-15)
 
 
-@given(st.integers(1, 96))
+@given(st.integers(1, 48))
 def test_points_of_twice_as_many_intervals_hold_the_coarser_ones_exactly(intervals):
     np.testing.assert_array_equal(chebyshev_points(2 * intervals)[::2], chebyshev_points(intervals))
     for kind in ("spectral", "trapezoid", "left"):

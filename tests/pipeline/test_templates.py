@@ -39,7 +39,7 @@ WORDS = "a drawing of a {}."
 
 @pytest.fixture(scope="module")
 def heap(tmp_path_factory):
-    return write_heap(tmp_path_factory.mktemp("tasks") / "heap", count=60)
+    return write_heap(tmp_path_factory.mktemp("tasks") / "heap", count=36)
 
 
 @pytest.fixture(scope="module")
