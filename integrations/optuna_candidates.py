@@ -10,7 +10,7 @@ from optuna.pruners import HyperbandPruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from .candidate_search import CandidatePrior
+from .candidate_prior import CandidatePrior
 
 _NAMES = "vlmsel:candidates"  # user attribute of a study that suggests candidates by index
 _QUEUED = "vlmsel:candidate"  # user attribute of a trial of `enqueue`: the candidate's name

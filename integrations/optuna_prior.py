@@ -22,10 +22,9 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from .ask_tell import Params, sign_of
-from .candidate_search import CandidatePrior, CandidateSearch
+from .candidate_prior import CandidatePrior, Tried, due
 from .optuna_candidates import allowed_names, enqueue, name_in, tell_of_queue, value_of
-from .optuna_sampler import ProposingSampler, holds, mode_of, tell_study
+from .optuna_sampler import Params, ProposingSampler, begun_trials, holds, minimises, value_in
 
 __all__ = ["CandidatePrior", "PriorPruner", "PriorSampler", "enqueue"]
 
@@ -62,13 +61,12 @@ class PriorSampler(ProposingSampler):
         prior, name = self._prior, self._prior.parameter
         if not kinds.keys() & {name, *prior.settings}:
             return {}
-        search = CandidateSearch(prior, mode=mode_of(study))
-        tell_study(search, study, but=trial, params_of=self._known_by)
         kind = kinds.get(name, _latest_kind(study, name))
-        due = search.due(prior.names if kind is None else allowed_names(study, prior, kind))
-        if due is None or name_in(prior, trial) not in {None, due}:
+        allowed = prior.names if kind is None else allowed_names(study, prior, kind)
+        new = due(prior, self._tried(study, but=trial), allowed=allowed, minimise=minimises(study))
+        if new is None or name_in(prior, trial) not in {None, new}:
             return {}
-        mine: dict[str, object] = {} if kind is None else {name: value_of(prior, due, kind)}
+        mine: dict[str, object] = {} if kind is None else {name: value_of(prior, new, kind)}
         return mine | {key: each for key, each in prior.settings.items() if key not in kinds or holds(kinds[key], each)}
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
@@ -77,9 +75,13 @@ class PriorSampler(ProposingSampler):
             tell_of_queue(trial, self._prior)
         super().after_trial(study, trial, state, values)
 
-    def _known_by(self, trial: FrozenTrial) -> Params | None:
-        name = name_in(self._prior, trial)
-        return None if name is None else {self._prior.parameter: name}
+    def _tried(self, study: Study, *, but: FrozenTrial) -> list[Tried]:
+        named = ((name_in(self._prior, each), each) for each in begun_trials(study, but=but))
+        return [
+            Tried(candidate=name, value=value_in(each), failed=each.state == TrialState.FAIL)
+            for name, each in named
+            if name is not None
+        ]
 
 
 def _latest_kind(study: Study, name: str) -> BaseDistribution | None:
@@ -107,7 +109,7 @@ class PriorPruner(BasePruner):
         name = name_in(self._prior, trial)
         if name is None:
             return self._pruner.prune(study, trial)
-        shift = sign_of(mode_of(study)) * float(self._handicaps[name])
+        shift = (-1 if minimises(study) else 1) * float(self._handicaps[name])
         shown = copy.copy(trial)
         shown.intermediate_values = {step: value - shift for step, value in trial.intermediate_values.items()}
         return self._pruner.prune(study, shown)

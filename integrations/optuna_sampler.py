@@ -1,16 +1,19 @@
-"""A sampler that proposes parameters of its own and leaves all others to a wrapped one; a study told to a search."""
+"""A sampler that proposes parameters of its own and leaves all others to a wrapped one; what trials reached."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GridSampler, TPESampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from .ask_tell import AskTell, Mode, Params, Value
+from .candidate_prior import Value
+
+Params: TypeAlias = Mapping[str, object]  # by name
 
 _STEP_ERROR = 1e-8  # of a step, as Optuna has it
 
@@ -73,27 +76,15 @@ class ProposingSampler(BaseSampler):
         self._sampler.after_trial(study, trial, state, values)
 
 
-def mode_of(study: Study) -> Mode:
-    """Of the study's first objective."""
-    return "max" if study.directions[0] == StudyDirection.MAXIMIZE else "min"
+def minimises(study: Study) -> bool:
+    """Whether smaller values of the study's first objective are better."""
+    return study.directions[0] == StudyDirection.MINIMIZE
 
 
-def tell_study(
-    search: AskTell, study: Study, *, but: FrozenTrial, params_of: Callable[[FrozenTrial], Params | None]
-) -> None:
-    """Tell a search every trial of the study ``but`` this one, in order; those in its queue are not begun.
-
-    ``params_of``: what the search knows a trial by; None: not at all.
-    """
-    for trial in study.get_trials(deepcopy=False):
-        params = params_of(trial)
-        if params is None or trial.state == TrialState.WAITING or trial.number == but.number:
-            continue
-        search.begin(params)
-        if trial.state == TrialState.FAIL:
-            search.fail(params)
-        elif trial.state.is_finished():
-            search.tell(params, value_in(trial))
+def begun_trials(study: Study, *, but: FrozenTrial) -> list[FrozenTrial]:
+    """Trials that run or ended, in order, ``but`` this one."""
+    trials = study.get_trials(deepcopy=False)
+    return [each for each in trials if each.state != TrialState.WAITING and each.number != but.number]
 
 
 def value_in(trial: FrozenTrial) -> float | None:

@@ -30,7 +30,7 @@ LONGEST = (  # files that take more than a quarter of a minute, about in this or
     "tests/pipeline/test_without_labels.py", "tests/benchmarks/test_faults.py",
     "tests/test_estimator.py", "tests/benchmarks/test_screening.py", "tests/engines/test_engine.py",
     "tests/engines/test_ray.py", "tests/pipeline/test_workers.py", "tests/measuring/test_build.py",
-    "tests/models/test_precision.py", "tests/integrations/test_ray_tune.py", "tests/study/test_study.py",
+    "tests/models/test_precision.py", "tests/study/test_study.py",
     "tests/pipeline/test_screen.py", "tests/pipeline/test_source_profiles.py",
 )  # fmt: skip
 

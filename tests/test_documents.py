@@ -22,7 +22,6 @@ from typer.exceptions import TyperException
 
 from helpers.command_line import parse
 from helpers.drawings import draw_task
-from helpers.own_process import run_python
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -31,15 +30,11 @@ PAGES = sorted(
     for each in ROOT.glob(pattern)
 )
 EXAMPLES = {
-    "lightning_search.py": ("3",),
-    "optunahub_sampler.py": ("4",),
     "own_study.py": ("2", "ViT-Mi-8-64.all-l,RN-Mi-64.glyph-s,EffNet-Mi-64.all-m"),
     "past_study.py": ("4",),
-    "ray_tune.py": ("3",),
     "real_zoo.py": ("5", "ViT-Mi-8-64.all-l,RN-Mi-64.glyph-s"),
     "search_folder.py": ("5",),
 }  # what follows the folder on the command line
-APART = {"ray_tune.py"}  # in processes of their own: Ray is started
 SERVED = {"serve.py"}  # tests/test_serving.py
 FOLDERS = "benchmarks|docs|examples|integrations|tests|tools|vlmsel_auto"
 ELSEWHERE = {"docs/model_profile.csv", "docs/openclip_results.csv"}  # files of open_clip's repository
@@ -105,14 +100,11 @@ def test_every_example_is_run():
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example_runs(name, beside_photos, monkeypatch, capsys):
     script = ROOT / "examples" / name
-    if name in APART:
-        shown = run_python(script, "photos", *EXAMPLES[name])
-    else:  # as Python runs a script, but that its libraries are loaded already
-        monkeypatch.setattr(sys, "argv", [str(script), "photos", *EXAMPLES[name]])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            runpy.run_path(str(script), run_name="__main__")
-        shown = capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [str(script), "photos", *EXAMPLES[name]])
+    with warnings.catch_warnings():  # as Python runs a script, but that its libraries are loaded already
+        warnings.simplefilter("ignore")
+        runpy.run_path(str(script), run_name="__main__")
+    shown = capsys.readouterr().out
     assert re.search(r"test \S+, model in|best: \S+, validation", shown), shown
 
 

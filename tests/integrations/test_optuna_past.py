@@ -9,8 +9,8 @@ import pytest
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase, RelativeSamplerTestCase
 
+from vlmsel_auto.integrations._arms import posterior_arms
 from vlmsel_auto.integrations.optuna_past import PastRow, PastSampler, PastTable
-from vlmsel_auto.integrations.past_search import PastSearch
 
 MODELS, RATES = ("a", "b", "c", "d"), (0.001, 0.01, 0.1)
 
@@ -39,6 +39,13 @@ def table(tasks: int = 6, sign: float = 1.0) -> PastTable:
     return PastTable.of(rows, candidate="model")
 
 
+def best_untried(past: PastTable, values: dict[int, float | None]) -> int:
+    """The setting of the largest gain after trials with these values; None: it does not count."""
+    told = {arm: value for arm, value in values.items() if value is not None}
+    gain = posterior_arms(past.belief, tried=list(told), values=list(told.values())).gain
+    return max(set(range(len(past.arms))) - set(values), key=lambda arm: gain[arm])
+
+
 def objective(trial: optuna.Trial) -> float:
     model = trial.suggest_categorical("model", MODELS)
     rate = trial.suggest_float("rate", 1e-4, 1.0, log=True)
@@ -64,17 +71,20 @@ class TestRelativeContract(RelativeSamplerTestCase):
         return lambda: PastSampler(table(), TPESampler(multivariate=True, n_startup_trials=0, seed=0))
 
 
-def test_the_study_tries_what_the_search_asks_for() -> None:
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_study_tries_each_setting_once_by_its_gain(sign: int) -> None:
     past = table()
-    study = optuna.create_study(direction="maximize", sampler=PastSampler(past, seed=0))
-    study.optimize(objective, n_trials=12)
-    search = PastSearch(past)
+    direction = "maximize" if sign > 0 else "minimize"
+    study = optuna.create_study(direction=direction, sampler=PastSampler(past, seed=0))
+    study.optimize(lambda trial: sign * objective(trial), n_trials=12)
+    values: dict[int, float | None] = {}
     for trial in study.trials:
-        assert search.ask() == past.params(past.index(trial.params))
-        search.tell(trial.params, trial.value)
+        arm = past.index(trial.params)
+        assert arm == best_untried(past, values)
+        values[arm] = sign * trial.value
     assert study.trials[0].params["model"] == "d"
     assert study.trials[0].params["rate"] == 0.01
-    study.optimize(objective, n_trials=3)  # the table is used up
+    study.optimize(lambda trial: sign * objective(trial), n_trials=3)  # the table is used up
     assert all(past.index(trial.params) is None for trial in study.trials[12:])
 
 
@@ -137,11 +147,10 @@ def test_a_trial_that_broke_a_constraint_is_not_taken_for_good() -> None:
 
     study = optuna.create_study(direction="maximize", sampler=PastSampler(past, seed=0))
     study.optimize(bounded, n_trials=4)
-    tried = [past.index(each.params) for each in study.trials]
-    seen = PastSearch(past)
-    for trial, arm in zip(study.trials, tried, strict=True):
-        assert seen.propose({}) == past.params(arm)
-        seen.tell(trial.params, None if trial.number == 0 else trial.value)
+    values: dict[int, float | None] = {}
+    for trial in study.trials:
+        assert past.index(trial.params) == best_untried(past, values)
+        values[past.index(trial.params)] = None if trial.number == 0 else trial.value
 
 
 def test_refusals() -> None:

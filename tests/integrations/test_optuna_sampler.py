@@ -1,13 +1,11 @@
-"""optuna_sampler.py: what is proposed is set, the wrapped sampler does the rest; a study as a search sees it."""
+"""optuna_sampler.py: what is proposed is set, the wrapped sampler does the rest."""
 
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import GridSampler, RandomSampler, TPESampler
 
-from helpers.optuna_world import NAMES, prior
-from vlmsel_auto.integrations.candidate_search import CandidateSearch
-from vlmsel_auto.integrations.optuna_sampler import ProposingSampler, holds, mode_of, tell_study, value_in
+from vlmsel_auto.integrations.optuna_sampler import ProposingSampler, begun_trials, holds, minimises, value_in
 
 
 class Proposing(ProposingSampler):
@@ -44,9 +42,9 @@ def test_a_grid_is_refused_and_told_what_to_take() -> None:
         Proposing(GridSampler({"x": [0, 1]}))
 
 
-def test_the_mode_is_that_of_the_first_objective():
-    assert mode_of(optuna.create_study(direction="maximize")) == "max"
-    assert mode_of(optuna.create_study(directions=["minimize", "maximize"])) == "min"
+def test_the_direction_is_that_of_the_first_objective():
+    assert not minimises(optuna.create_study(direction="maximize"))
+    assert minimises(optuna.create_study(directions=["minimize", "maximize"]))
 
 
 def test_a_value_counts_when_the_trial_ended_within_its_constraints():
@@ -61,22 +59,12 @@ def test_a_value_counts_when_the_trial_ended_within_its_constraints():
     assert [value_in(each) for each in study.trials] == [0.5, None, 0.5, None, None]
 
 
-def test_a_search_is_told_every_other_trial():
-    study = optuna.create_study(direction="maximize")
-    for index, value in ((2, 0.2), (0, 0.9)):
-        study.enqueue_trial({"candidate": index})
-        trial = study.ask()
-        trial.suggest_int("candidate", 0, len(NAMES) - 1)
-        study.tell(trial, value)
-    study.enqueue_trial({"candidate": 5})  # waits: nobody has begun it
-    search = CandidateSearch(prior())
-    tell_study(
-        search,
-        study,
-        but=study.trials[1],
-        params_of=lambda each: {"candidate": NAMES[each.params["candidate"]]} if each.params else None,
-    )
-    assert [search.is_new(f"model-{letter}") for letter in "caf"] == [False, True, True]
+def test_trials_that_wait_are_not_begun():
+    study = optuna.create_study()
+    first, second = study.ask(), study.ask()
+    study.tell(first, 0.5)
+    study.enqueue_trial({"x": 5})
+    assert [each.number for each in begun_trials(study, but=study.trials[second.number])] == [first.number]
 
 
 def test_a_parameter_holds_choices_and_numbers_on_its_grid():
