@@ -130,8 +130,8 @@ def predict_json(found: Predictions) -> Json:
                 "probabilities": dict(zip(found.classes, row, strict=True)),
                 "doubt": doubt,
             }
-            for path, label, row, doubt in zip(
-                found.paths, found.labels, found.probabilities.tolist(), found.doubts, strict=True
+            for path, label, doubt, row in zip(
+                found.paths, found.labels, found.doubts, found.probabilities.tolist(), strict=True
             )
         ]
     }

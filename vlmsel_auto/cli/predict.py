@@ -25,12 +25,7 @@ def predict(
         ),
     ] = None,
     accuracy: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SHARE",
-            help="Name a class only where so many are right, such as 95%, as held-out images assure at a confidence of "
-            "90 %; the other rows say why they have none.",
-        ),
+        str | None, typer.Option(metavar="SHARE", help="Name classes only as far as held-out images assure this: 95%.")
     ] = None,
     output: Annotated[
         Path | None,

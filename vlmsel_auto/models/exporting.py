@@ -157,14 +157,12 @@ def _check_format(name: object, number: object) -> None:
 
 def _check(classifier: Classifier) -> None:
     head, bias, scale, count = classifier.head, classifier.bias, classifier.scale, len(classifier.classes)
-    fits = head.ndim == 2 and len(head) == count and bias.shape == (count,)  # noqa: PLR2004 - (K, D)
-    known = classifier.familiar
-    if known is not None and (known.means.shape[1:] != head.shape[1:] or not known.limit > 0):
-        raise ValueError(f"Means must be as wide as the head, the limit positive, but got {known.means.shape}")
+    means = head if classifier.familiar is None else classifier.familiar.means
+    fits = means.shape[1:] == head.shape[1:] and head.ndim == 2 and len(head) == count and bias.shape == (count,)  # noqa: PLR2004 - (K, D)
     if not fits or len(classifier.prompts) != count or count < 1:
         raise ValueError(
-            f"The head must be (K, D), the bias (K,) and the prompts K for the K = {count} classes, but got "
-            f"{head.shape}, {bias.shape} and {len(classifier.prompts)}"
+            f"The head must be (K, D), means as wide, the bias (K,) and the prompts K for the K = {count} classes, but "
+            f"got {head.shape}, {means.shape}, {bias.shape} and {len(classifier.prompts)}"
         )
     if len(set(classifier.classes)) < count:  # predictions are told by name
         raise ValueError(f"Each class needs a name of its own, but got {list(classifier.classes)!r}")

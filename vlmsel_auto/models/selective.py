@@ -49,13 +49,11 @@ def level_for(levels: Sequence[AnswerLevel], accuracy: float) -> AnswerLevel:
     """`find_level`, or an `InputError` that says what can be had."""
     if (found := find_level(levels, accuracy)) is not None:
         return found
-    if not levels:
-        raise InputError(
-            f"this model knows of no held-out images, which alone can assure an accuracy, but got {percent(accuracy)}"
+    told = "this model knows of no held-out images, which alone can assure an accuracy"
+    if levels:
+        most = max(levels, key=lambda each: each.at_least)
+        told = (
+            f"{levels[-1].images} held-out images assure {percent(most.at_least)} at most, where the surest "
+            f"{percent(most.coverage, digits=0)} get a class: ask for less, or label more images"
         )
-    most = max(levels, key=lambda each: each.at_least)
-    raise InputError(
-        f"{levels[-1].images} held-out images assure {percent(most.at_least)} at most, where the surest "
-        f"{percent(most.coverage, digits=0)} get a class: ask for less, or label more images, but got an accuracy of "
-        f"{percent(accuracy)}"
-    )
+    raise InputError(f"{told}, but got an accuracy of {percent(accuracy)}")

@@ -64,13 +64,11 @@ def export_best(
     """
     began = time.monotonic()
     sink(StageStarted(stage="report", text="export and report"))
-    trial, directory = joined.trial, None
+    trial, directory, folder = joined.trial, None, workdir / "model"
     try:
         if joined.fits > 1 or trial != exported or candidate.id in warnings:
-            export_joined(
-                joined, candidate=candidate, task=task, directory=workdir / "model", store=store, warnings=warnings
-            )
-        directory = workdir / "model"
+            export_joined(joined, candidate=candidate, task=task, directory=folder, store=store, warnings=warnings)
+        directory = folder
     except VlmselError as error:
         sink(Notice(text=f"the best model was not exported: {error}", level="error"))
     on_test = _on_test(joined, task=task)
