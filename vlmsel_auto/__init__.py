@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         TrialResult,
         TrialSpec,
     )
-    from vlmsel_auto.reporting.notebook import NotebookSink
+    from vlmsel_auto.reporting.progress import NotebookSink
 
 _HOMES = {
     "Agreement": "records",
@@ -45,7 +45,7 @@ _HOMES = {
     "LabelResult": "pipeline.label",
     "Library": "library.records",
     "Limits": "models.limits",
-    "NotebookSink": "reporting.notebook",
+    "NotebookSink": "reporting.progress",
     "Objective": "planning.objective",
     "OnnxExport": "models.onnxfile",
     "Prediction": "models.prediction",

@@ -15,7 +15,8 @@ from vlmsel_auto.events import Notice
 from vlmsel_auto.pipeline.result import RankResult, SearchResult
 from vlmsel_auto.records import StoppedBy
 from vlmsel_auto.reporting import html_page
-from vlmsel_auto.reporting.notebook import NotebookSink, ranking_frame, trials_frame
+from vlmsel_auto.reporting.notebook import ranking_frame, trials_frame
+from vlmsel_auto.reporting.progress import NotebookSink
 
 
 class Cells(HTMLParser):
@@ -99,7 +100,7 @@ def test_without_pandas_the_extra_is_named(monkeypatch):
 
 def test_without_ipython_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "IPython.display", None)
-    with pytest.raises(MissingDependency, match=r"needs IPython.*'vlmsel-auto\[notebook\]'$"):
+    with pytest.raises(MissingDependency, match=r"screen needs: .*'vlmsel-auto\[notebook\]'$"):
         NotebookSink()
 
 
@@ -126,7 +127,7 @@ def test_the_screen_is_one_output_that_changes(tmp_path, monkeypatch):
 
     class Output:
         def update(self, html):
-            shown.append(html.data)
+            shown.append(html._repr_mimebundle_([], [])["text/html"])
 
     monkeypatch.setattr(display, "display", lambda html, *, display_id: Output())
     clock = iter(range(1000))

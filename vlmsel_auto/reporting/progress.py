@@ -1,6 +1,6 @@
-"""Sinks for people: a live screen on a terminal, plain lines elsewhere. A sink is quick and never raises.
+"""Sinks for people: a live screen on a terminal or in a notebook, plain lines elsewhere. A sink never raises.
 
-Everything goes to standard error, so that standard output stays free for results.
+What does not go to a notebook goes to standard error, so that standard output stays free for results.
 """
 
 from __future__ import annotations
@@ -9,18 +9,22 @@ import contextlib
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Self, TextIO
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.text import Text
 
+from vlmsel_auto.errors import MissingDependency
 from vlmsel_auto.events import (
     DownloadProgress,
     Event,
     Notice,
     RankingReady,
+    ReportWritten,
     StageFinished,
     StageProgress,
     TrialEpoch,
@@ -34,6 +38,9 @@ _FRAMES_PER_SECOND = 5
 _ROWS_ABOVE = 3  # of the window, left to the latest notices
 _PROGRESS_EVERY = 5.0  # seconds between plain lines of one stage's progress
 _EPOCH_EVERY = 1.0  # seconds between plain lines of a trial's epochs; the last epoch is always told
+_COLUMNS, _ROWS = 100, 30  # of a notebook's screen
+_LINES = 6  # the latest notices, above it
+_EVERY = 0.5  # seconds between two pictures of it
 _SILENCE = 10.0  # seconds without an event after which a plain line says what is being done
 
 
@@ -172,6 +179,37 @@ class RichSink:
             line = kept_line(event)
             if line is not None:
                 self._console.print(line)
+
+
+class NotebookSink:
+    """The live screen in one output of a notebook, drawn anew every half second. Safe from any thread."""
+
+    def __init__(self, *, budget: Budget | None = None, now: Callable[[], float] = time.monotonic) -> None:
+        """Show an empty output; ``budget`` gives the budget bar its end.
+
+        Raises:
+            MissingDependency: this is no notebook: IPython is not installed.
+        """
+        try:
+            from IPython.display import display
+        except ImportError as error:
+            raise MissingDependency("a notebook's screen needs: pip install 'vlmsel-auto[notebook]'") from error
+        self._output = display(Text(), display_id=True)
+        self._now, self._drawn = now, now()
+        self._lines: deque[Text] = deque(maxlen=_LINES)
+        self._board = Board(started=now(), budget=budget or Budget())
+        self._lock = threading.Lock()
+
+    def __call__(self, event: Event, /) -> None:
+        """Note the event, and draw where it is time or something ended."""
+        with contextlib.suppress(Exception), self._lock:  # a kernel that went away must not end the search
+            now, line = self._now(), kept_line(event)
+            update(self._board, event, now)
+            self._lines.extend([] if line is None else [line])
+            if now - self._drawn >= _EVERY or isinstance(event, (StageFinished, ReportWritten)):
+                self._drawn = now
+                screen = render(self._board, now=now, width=_COLUMNS, height=_ROWS)
+                self._output.update(Padding(Group(*self._lines, screen), 0))  # a group alone is no notebook's output
 
 
 def kept_line(event: Event) -> Text | None:
