@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from vlmsel_auto.cli.library_build import add, build
+from vlmsel_auto.cli.library_build import add, build, sources
 from vlmsel_auto.cli.options import AsJson, Debug, LibraryPath, Out
-from vlmsel_auto.cli.sources import sources
 from vlmsel_auto.cli.support import EXIT_INPUT, guarded, say
 
 library_app = typer.Typer(
@@ -24,7 +23,7 @@ library_app.command()(sources)
 def list_(*, library: LibraryPath = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """List the source tasks and candidates of a library."""
     with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.cli.tables import list_json, print_list
+        from vlmsel_auto.cli.library_tables import list_json, print_list
         from vlmsel_auto.library.places import open_library
 
         found = open_library(library)
@@ -43,7 +42,7 @@ def show(
 ) -> None:
     """Show what is known of one source task or of one candidate, with where it comes from."""
     with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.cli.tables import print_cells, select, show_json
+        from vlmsel_auto.cli.library_tables import print_cells, select, show_json
         from vlmsel_auto.library.places import open_library
 
         rows = select(open_library(library), name)
@@ -65,7 +64,7 @@ def merge(
 ) -> None:
     """Join libraries into one file."""
     with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.cli.tables import told
+        from vlmsel_auto.cli.library_tables import told
         from vlmsel_auto.library.assemble import merge as join
         from vlmsel_auto.library.file import load, save
 
@@ -86,7 +85,7 @@ def export(
 ) -> None:
     """Write a library, or a part of it: accuracies as FILE.csv, everything as FILE.safetensors."""
     with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.cli.tables import told, write_cells
+        from vlmsel_auto.cli.library_tables import told, write_cells
         from vlmsel_auto.errors import InputError
         from vlmsel_auto.library.file import save
         from vlmsel_auto.library.places import open_library
@@ -150,7 +149,7 @@ def import_(
     With --tuned FILE.csv: add tuned accuracies of candidates and tasks that --library knows.
     """
     with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.cli.tables import told
+        from vlmsel_auto.cli.library_tables import told
         from vlmsel_auto.errors import InputError
         from vlmsel_auto.library.file import save
         from vlmsel_auto.library.places import open_library
