@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from helpers.report_world import make_ranking
-from helpers.tuning_world import NAME, candidate, digits, run, spec, store
+from helpers.tuning_world import candidate, digits, run, spec, store
 from vlmsel_auto.cache import Store
 from vlmsel_auto.events import Notice
 from vlmsel_auto.library.assemble import assemble
@@ -47,7 +47,7 @@ def probed(tmp_path: Path, candidate: Candidate, store: Store) -> Joined:
     return Joined(trial=trial, fits=1, held_out=held_out, checkpoint=load_trial(tmp_path, trial))
 
 
-def test_a_model_that_is_there_is_written_again_where_it_is_another_or_has_a_warning(
+def test_a_model_that_is_there_is_written_again_where_it_is_another(
     tmp_path: Path, probed: Joined, candidate: Candidate, store: Store
 ) -> None:
     def written(joined: Joined, **changes: object) -> int:
@@ -59,10 +59,9 @@ def test_a_model_that_is_there_is_written_again_where_it_is_another_or_has_a_war
 
     first = written(probed)
     assert written(probed, exported=probed.trial) == first
-    warned = written(probed, exported=probed.trial, warnings={NAME: "it may have seen them"})
     joined = written(replace(probed, fits=2), exported=probed.trial)
     others = replace(probed, trial=replace(probed.trial, validation=0.1))
-    assert first < warned < joined < written(others, exported=probed.trial)
+    assert first < joined < written(others, exported=probed.trial)
 
 
 def test_a_model_that_cannot_be_written_costs_a_notice(

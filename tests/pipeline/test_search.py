@@ -129,23 +129,6 @@ def test_report_holds_what_the_result_says(finished):
     assert issues.compared == 48
     figure = result.plot_confusion()
     assert figure.axes[0].get_ylabel() == "true class"
-    assert not any("may have seen" in note for note in report.notes)
-
-
-def test_a_candidate_that_knows_the_labelled_images_far_better_than_others_is_named(shapes, search, tmp_path):
-    folder = shutil.copytree(shapes, tmp_path / "shapes")
-    (folder / "test" / "circle").rename(folder / "test" / "other")
-    for name, before in (("circle", "square"), ("square", "triangle"), ("triangle", "other")):
-        (folder / "test" / before).rename(folder / "test" / name)  # untrained it is wrong there: as good as remembering
-    events = []
-    result = search(
-        folder, candidates=QUICK[:1], method=["zero_shot", "probe"], budget=Budget(trials=1), sink=events.append
-    )
-    (told,) = (each for each in events if isinstance(each, Notice) and "may have seen" in each.text)
-    assert told.level == "warning"
-    assert told.text.startswith(f"{QUICK[0]} may have seen the labelled images in its pretraining: untrained it gets ")
-    assert told.text in load_report(result.report_dir).notes
-    assert told.text in (result.best.model_dir / "README.md").read_text()
 
 
 def test_the_same_search_again_repeats_nothing(finished, search):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from pathlib import Path
@@ -29,7 +29,7 @@ from vlmsel_auto.models.ensembles import write_ensemble
 from vlmsel_auto.models.facts import facts_of, known_sum
 from vlmsel_auto.models.pooling import LEAST_LOG, fit_weights, log_probabilities, pool
 from vlmsel_auto.models.selective import answer_levels
-from vlmsel_auto.pipeline.export import NO_WARNINGS, confused, export_joined
+from vlmsel_auto.pipeline.export import confused, export_joined
 from vlmsel_auto.pipeline.joined import HeldOut, Joined, held_out_of
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.records import Candidate, EnsembleModel, FloatArray, IntArray, Task, TrialResult
@@ -262,7 +262,6 @@ def export_ensemble(
     workdir: Path,
     store: Store,
     sink: Sink,
-    warnings: Mapping[str, str] = NO_WARNINGS,
 ) -> EnsembleModel | None:
     """Write a pool to ``workdir/ensemble``; one of an earlier call goes also where there is none.
 
@@ -274,7 +273,6 @@ def export_ensemble(
         workdir: of the search.
         store: of embeddings.
         sink: told when it could not be written.
-        warnings: sentences that the cards of candidates' models say.
     """
     folder = workdir / "ensemble"
     shutil.rmtree(folder, ignore_errors=True)
@@ -294,7 +292,6 @@ def export_ensemble(
                 task=task,
                 directory=folder / f"member-{place}",
                 store=store,
-                warnings=warnings,
             )
     except VlmselError as error:  # the single model and the report are worth having all the same
         sink(Notice(text=f"no ensemble was exported: {error}", level="warning"))
@@ -313,7 +310,6 @@ def export_ensemble(
         validation_images=reached.images,
         on_test=on_test,
         confusions=() if on_test is None else confused(tested, rows=np.sort(task.test), task=task),
-        warning="; ".join(warnings[name] for name in dict.fromkeys(names) if name in warnings),
         answers=answers,
     )
     origins = [facts_of(by_id[name]) for name in names]

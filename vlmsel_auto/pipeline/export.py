@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -32,7 +31,6 @@ from vlmsel_auto.tuning.final_score import final_score
 from vlmsel_auto.tuning.methods import method_of
 
 _LEADER_SHARE: Final = 0.03  # of the time, at most, for exports that may be replaced
-NO_WARNINGS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def export_best(
@@ -43,14 +41,12 @@ def export_best(
     workdir: Path,
     store: Store,
     sink: Sink,
-    warnings: Mapping[str, str] = NO_WARNINGS,
     exported: TrialResult | None = None,
 ) -> BestModel:
     """Write the chosen model to ``workdir/model``.
 
-    A model that cannot be written costs a notice: it is returned all the same, without a folder. The card of a
-    candidate's model says what ``warnings`` have for it. Where the model of the trial ``exported`` is there already and
-    is the same, nothing is written.
+    A model that cannot be written costs a notice: it is returned all the same, without a folder. Where the model of the
+    trial ``exported`` is there already and is the same, nothing is written.
 
     Args:
         joined: the chosen model, at its temperature.
@@ -59,15 +55,14 @@ def export_best(
         workdir: of the search.
         store: of embeddings.
         sink: takes events.
-        warnings: by candidate.
         exported: the trial whose model is in ``workdir/model`` already; None: none.
     """
     began = time.monotonic()
     sink(StageStarted(stage="report", text="export and report"))
     trial, directory, folder = joined.trial, None, workdir / "model"
     try:
-        if joined.fits > 1 or trial != exported or candidate.id in warnings:
-            export_joined(joined, candidate=candidate, task=task, directory=folder, store=store, warnings=warnings)
+        if joined.fits > 1 or trial != exported:
+            export_joined(joined, candidate=candidate, task=task, directory=folder, store=store)
         directory = folder
     except VlmselError as error:
         sink(Notice(text=f"the best model was not exported: {error}", level="error"))
@@ -122,9 +117,8 @@ def export_joined(
     task: Task,
     directory: Path,
     store: Store,
-    warnings: Mapping[str, str] = NO_WARNINGS,
 ) -> Path:
-    """Write a model, with the sentence that ``warnings`` has for its candidate.
+    """Write a model.
 
     Raises:
         TrialUnavailable: the candidate cannot be loaded.
@@ -158,11 +152,11 @@ def export_joined(
             familiar=_familiar(joined, candidate=candidate, task=task, store=store),
         ),
         directory=directory,
-        known=_provenance(joined, on_test, task=task, warning=warnings.get(candidate.id, "")),
+        known=_provenance(joined, on_test, task=task),
     )
 
 
-def _provenance(joined: Joined, on_test: FinalScore | None, *, task: Task, warning: str) -> Provenance:
+def _provenance(joined: Joined, on_test: FinalScore | None, *, task: Task) -> Provenance:
     """What the card says: scores and confusions on the test images, or on held-out ones where there are none."""
     trial, rows = joined.trial, np.sort(task.test)
     said: FloatArray | NDArray[np.float32] | None = joined.checkpoint.test_logits
@@ -178,7 +172,6 @@ def _provenance(joined: Joined, on_test: FinalScore | None, *, task: Task, warni
         on_test=on_test,
         confusions=confused(said, rows=rows, task=task),
         confused_in="validation" if on_test is None else "test",
-        warning=warning,
         answers=_answers(joined, task=task),
     )
 

@@ -43,7 +43,7 @@ class SearchModels:
     trials: tuple[TrialResult, ...] = ()  # of all runs, by number
     trials_seconds: float = 0.0  # wall time of this run's
     members: tuple[TrialResult, ...] = ()  # the best trial of each leading candidate, best first
-    notes: Sequence[str]  # what users of the models must know
+    notes: Sequence[str] = ()  # what users of the models must know
     latencies: Mapping[str, float]  # candidate -> seconds an image
 
 

@@ -11,7 +11,6 @@ import torch
 from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink, discard
-from vlmsel_auto.measuring.contamination import suspicions
 from vlmsel_auto.models import zoo
 from vlmsel_auto.pipeline.affordable import charge_together, charges_of, measured_latencies, together
 from vlmsel_auto.pipeline.ensemble import export_ensemble, pool_leaders
@@ -84,7 +83,6 @@ def deliver(
     """
     session, task, workdir, sink = run.session, ranked.task, run.workdir, run.session.sink
     by_id = {one.id: one for one in ranked.usable}
-    warnings = _warnings(run, ranked, outcome)
     results = outcome.results if joins else ()
     ready: dict[int, Joined] = {}  # the best model is often a member too
 
@@ -102,7 +100,7 @@ def deliver(
             chosen = calibrated(made, task=task)
             best = export_best(
                 chosen, task=task, candidate=candidate, workdir=workdir, store=session.store, sink=sink,
-                warnings=warnings, exported=exported,
+                exported=exported,
             )  # fmt: skip
         except VlmselError as error:
             sink(Notice(text=f"the best model was not exported: {error}", level="error"))
@@ -114,7 +112,6 @@ def deliver(
     )  # fmt: skip
     ensemble = export_ensemble(
         pooled, joined=joined, task=task, candidates=ranked.usable, workdir=workdir, store=session.store, sink=sink,
-        warnings=warnings,
     )  # fmt: skip
     return SearchModels(
         best=best,
@@ -123,16 +120,5 @@ def deliver(
         trials=outcome.results,
         trials_seconds=outcome.seconds,
         members=outcome.members,
-        notes=tuple(warnings.values()),
         latencies=latencies,
     )
-
-
-def _warnings(run: Run, ranked: Ranked, outcome: StudyOutcome) -> dict[str, str]:
-    """What the user must know of leading candidates, told at once, for report and cards."""
-    leading = {each.spec.candidate for each in (*outcome.members, outcome.best) if each is not None}
-    chosen = [one for one in ranked.usable if one.id in leading]
-    found = suspicions(chosen, task=ranked.task, store=run.session.store)
-    for text in found.values():
-        run.session.sink(Notice(text=text, level="warning"))
-    return found
