@@ -16,7 +16,7 @@ from helpers.mutations import JSON, changed, damaged, json_of
 from helpers.report_world import make_report
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.library import file as library_file
-from vlmsel_auto.library import published, tuned
+from vlmsel_auto.library import published
 from vlmsel_auto.models.candidates import mini_zoo, resolve
 from vlmsel_auto.models.ensembles import read_ensemble
 from vlmsel_auto.models.limits import read_limits
@@ -52,7 +52,6 @@ tag = "openai"
 """
 REPORT = encode(make_report())
 ACCURACIES = b"name,imagenet1k,cifar10\nViT-B-32 openai,0.63,0.9\nRN50 openai,0.59,0.7\n"
-TUNED = b"candidate,task,accuracy\nm0,t0,0.5\n"
 
 
 def read(parser: Callable[[], object], kind: type | tuple[type, ...]) -> None:
@@ -193,14 +192,7 @@ def test_model_folders(tmp_path: Path, data: bytes):
 @given(data=damaged(ACCURACIES))
 def test_published_accuracies(tmp_path: Path, data: bytes):
     (tmp_path / "table.csv").write_bytes(data)
-    read(lambda: published.import_table(tmp_path / "table.csv"), library_file.Library)
-
-
-@often
-@given(data=damaged(TUNED))
-def test_tuned_accuracies(tmp_path: Path, data: bytes):
-    (tmp_path / "table.csv").write_bytes(data)
-    read(lambda: tuned.import_tuned(small(), tmp_path / "table.csv"), library_file.Library)
+    read(lambda: published.read_open_clip(tmp_path / "table.csv"), library_file.Library)
 
 
 @often

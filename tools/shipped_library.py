@@ -1,8 +1,8 @@
 """Make the library that the package ships.
 
-The same as ``vlmsel-auto library build TASKS --leave-out optical_digits --out FILE``, then ``vlmsel-auto library import
---tuned TABLE.csv``; with ``--research FILE`` also what `research.py` keeps. ``optical_digits`` stays
-out: the demo's target is the same data. Finished cells are kept in ``--cache``, so a killed run goes on where it was.
+The same as ``vlmsel-auto library build TASKS --leave-out optical_digits --out FILE``, with the tuned accuracies
+of TABLE.csv; with ``--research FILE`` also what `research.py` keeps. ``optical_digits`` stays out: the demo's target is
+the same data. Finished cells are kept in ``--cache``, so a killed run goes on where it was.
 
     python -m tools.shipped_library TASKS --tuned TABLE.csv \
         --out vlmsel_auto/data/mini-zoo-library.safetensors \
@@ -63,10 +63,10 @@ def main() -> None:
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+    from tools.tuned_table import import_tuned
     from vlmsel_auto import events
     from vlmsel_auto.cache import default_cache_dir
     from vlmsel_auto.library.file import save
-    from vlmsel_auto.library.tuned import import_tuned
     from vlmsel_auto.library.verify import verify
     from vlmsel_auto.measuring import build as library_build
     from vlmsel_auto.measuring.kept_jobs import Workplace

@@ -192,7 +192,7 @@ def word(name: str) -> str:
 
 def open_clip(path: Path) -> Setting:
     """open_clip's zero-shot table: 121 models, the 35 classification data sets."""
-    library = published.import_table(path, kind="open_clip").select_tasks(published.datasets())
+    library = published.read_open_clip(path).select_tasks(published.datasets())
     params = np.array([float(each.params or np.nan) for each in library.candidates])
     return Setting(
         name="openclip",

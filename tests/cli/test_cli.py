@@ -89,11 +89,9 @@ def paint(folder, *, count=6, seed=0, side=40):
         (("report",), ["--open", "--json"]),
         (("predict",), ["--json", "--top", "--output"]),
         (("demo",), ["--workdir", "--json"]),
-        (("library",), ["build", "add", "list", "show", "merge", "export", "verify", "import", "sources"]),
+        (("library",), ["build", "add", "list", "show", "merge", "export", "verify", "sources"]),
         (("library", "sources"), ["--json"]),
         (("library", "build"), ["--out", "--leave-out", "--jobs", "--json"]),
-        (("library", "merge"), ["--conflict"]),
-        (("library", "import"), ["--kind", "--tuned"]),
     ],
 )  # fmt: skip
 def test_help_names_every_option(command, options, monkeypatch):
@@ -722,47 +720,6 @@ def test_library_sources_are_brought_once(tmp_path):
     assert run("library", "sources", "MNIST", "--quiet").exit_code == 3
     odd = run("library", "sources", "cars")
     assert (odd.exit_code, "source images can be had of" in odd.stderr) == (2, True)
-
-
-def test_library_imports_a_published_table(tmp_path):
-    table = tmp_path / "results.csv"
-    table.write_text(
-        "name,pretrained,params (M),FLOPs (B),Average perf. on 38 datasets,ImageNet 1k,CIFAR-10\n"
-        "ViT-B-32,openai,151.28,14.78,0.5,0.633,0.898\n",
-        "utf-8",
-    )
-    out = tmp_path / "table.safetensors"
-    result = run("library", "import", table, "--out", out, "--json")
-    assert result.exit_code == 0, result.output
-    listed = one_object(run("library", "list", "--library", out, "--json").stdout)
-    assert listed["candidates"][0]["id"] == "ViT-B-32/openai"
-    assert listed["candidates"][0]["profile"] is False
-
-
-def test_library_imports_tuned_accuracies(tmp_path):
-    from vlmsel_auto.library.file import load
-
-    known = ("export", "--task", "mnist", "--task", "trash", "--candidate", MEMBER, "--out")
-    base, out, table = tmp_path / "base.safetensors", tmp_path / "tuned.safetensors", tmp_path / "truth.csv"
-    assert run("library", *known, base).exit_code == 0
-    table.write_text(
-        "member,task,method,seed,zeroshot,accuracy,seconds,error\n"
-        f"{MEMBER},mnist,finetune,0,.5,.75,1,\n{MEMBER},mnist,finetune,1,.5,.85,1,\n"
-        f"{MEMBER},mnist,probe,0,.5,.6,1,\n{MEMBER},trash,finetune,0,,,,diverged\n",
-        "utf-8",
-    )
-    result = run("library", "import", "--tuned", table, "--library", base, "--out", out, "--source", "own", "--json")
-    assert result.exit_code == 0, result.output
-    made = load(out)
-    runs = dict(zip(made.run_names, made.tuned_runs[0, made.column("mnist")], strict=True))
-    assert runs["finetune seed=0"] == 0.75
-    assert runs["finetune seed=1"] == 0.85
-    assert made.probed[0, made.column("mnist")] == 0.6
-    assert made.run_sources[made.run_names.index("finetune seed=1")] == "own"
-    for wrong in ((), ("--tuned", table, table), (table, "--library", base)):
-        refused = run("library", "import", *wrong, "--out", tmp_path / "no.safetensors")
-        assert refused.exit_code == 2, refused.output
-        assert "an import reads" in refused.stderr
 
 
 def test_a_wrong_folder_is_one_line_and_2(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -56,19 +56,16 @@ def merge(
     *,
     files: Annotated[list[Path], typer.Argument(metavar="LIBRARIES...", help="Library files.")],
     out: Out,
-    conflict: Annotated[
-        Literal["newest", "error"], typer.Option(help="Where several hold the same cell: the newest counts, or refuse.")
-    ] = "newest",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Join libraries into one file."""
+    """Join libraries into one file; where several hold the same cell, the newest counts."""
     with guarded(debug=debug, as_json=as_json) as answer:
         from vlmsel_auto.cli.library_tables import told
         from vlmsel_auto.library.assemble import merge as join
         from vlmsel_auto.library.file import load, save
 
-        made = join(*(load(each) for each in files), conflict=conflict)
+        made = join(*(load(each) for each in files))
         save(made, out)
         answer.json = told(made, out)
 
@@ -118,52 +115,3 @@ def verify(*, library: LibraryPath = None, as_json: AsJson = False, debug: Debug
         for problem in problems:
             say(problem)
         say(f"{len(problems)} problems found" if problems else "nothing wrong was found")
-
-
-@library_app.command("import")
-def import_(
-    *,
-    table: Annotated[
-        Path | None,
-        typer.Argument(metavar="TABLE.csv", help="A published table of zero-shot accuracies."),
-    ] = None,
-    out: Out,
-    kind: Annotated[
-        Literal["open_clip", "clip_benchmark", "lovm", "swab"] | None,
-        typer.Option(help="Whose table it is; default: told from its columns."),
-    ] = None,
-    tuned: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.csv", help="Instead: tuned accuracies, added to --library (docs/guide/library.md)."),
-    ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="What the library cites as the source of --tuned; default: the file's name."),
-    ] = None,
-    library: LibraryPath = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Read a published table (open_clip, CLIP benchmark, LOVM, SWAB) into a library without profiles.
-
-    With --tuned FILE.csv: add tuned accuracies of candidates and tasks that --library knows.
-    """
-    with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.cli.library_tables import told
-        from vlmsel_auto.errors import InputError
-        from vlmsel_auto.library.file import save
-        from vlmsel_auto.library.places import open_library
-        from vlmsel_auto.library.published import import_table
-        from vlmsel_auto.library.tuned import import_tuned
-
-        if tuned is not None and table is None and kind is None:
-            made = import_tuned(open_library(library), tuned, source=source)
-        elif table is not None and tuned is None and library is None and source is None:
-            made = import_table(table, kind=kind)
-        else:
-            raise InputError(
-                "an import reads TABLE.csv [--kind], or --tuned FILE.csv [--library] [--source], but got "
-                f"TABLE {table}, --tuned {tuned}, --kind {kind}, --library {library}, --source {source}"
-            )
-        save(made, out)
-        answer.json = told(made, out)

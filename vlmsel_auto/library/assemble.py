@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -12,29 +11,25 @@ from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.library.records import FIGURES, Cell, CellFailure, Library, SourceCandidate, SourceTask
 from vlmsel_auto.records import FloatArray
 
-Conflict: TypeAlias = Literal["newest", "error"]
-
 
 def assemble(
     cells: Iterable[Cell],
     *,
     failures: Iterable[CellFailure] = (),
     run_sources: Mapping[str, str] | None = None,
-    conflict: Conflict = "newest",
 ) -> Library:
     """Put cells together; candidates and tasks keep the order in which they first appear.
 
     Two cells of the same candidate and task are joined field by field. Where they disagree, and where a candidate's
-    weights or a task's content differ between cells, ``conflict`` decides.
+    weights or a task's content differ between cells, what was finished last counts.
 
     Args:
         cells: in any order.
         failures: cells that could not be made; dropped where a cell with a zero-shot accuracy is there after all.
         run_sources: where each tuning run's figures come from, by run name.
-        conflict: "newest" keeps what was finished last, "error" refuses.
 
     Raises:
-        LibraryError: cells contradict each other and ``conflict`` is "error", or array shapes do not fit together.
+        LibraryError: array shapes do not fit together.
     """
 
     def candidate(cell: Cell) -> str:
@@ -44,15 +39,13 @@ def assemble(
         return " ".join(cell.candidate.blocks)
 
     held = list(cells)
-    held = _one_version(held, candidate, lambda cell: cell.candidate.sha256, what="weights", conflict=conflict)
-    held = _one_version(
-        held, lambda cell: cell.task.name, lambda cell: cell.task.digest, what="contents", conflict=conflict
-    )
-    held = _one_version(held, candidate, blocks, what="visual blocks", conflict=conflict, drop=_without_profile)
+    held = _one_version(held, candidate, lambda cell: cell.candidate.sha256)
+    held = _one_version(held, lambda cell: cell.task.name, lambda cell: cell.task.digest)
+    held = _one_version(held, candidate, blocks, drop=_without_profile)
     joined: dict[tuple[str, str], Cell] = {}
     for cell in sorted(held, key=lambda cell: cell.finished):  # stable: later ones are newer
         key = cell.candidate.id, cell.task.name
-        joined[key] = _join(joined[key], cell, conflict) if key in joined else cell
+        joined[key] = _join(joined[key], cell) if key in joined else cell
     wanted = {(one.candidate, one.task): one for one in failures}
     return _fill(
         _best_described(held),
@@ -138,19 +131,14 @@ def _put(library: Library, cell: Cell, *, m: int, s: int) -> None:
         target[...] = cell.activity
 
 
-def merge(*libraries: Library, conflict: Conflict = "newest") -> Library:
-    """One library out of several; see `assemble` for what happens to cells that several of them hold.
-
-    Raises:
-        LibraryError: they contradict each other and ``conflict`` is "error".
-    """
+def merge(*libraries: Library) -> Library:
+    """One library out of several; see `assemble` for what happens to cells that several of them hold."""
     return assemble(
         (cell for one in libraries for cell in one.cells()),
         failures=(failure for one in libraries for failure in one.failures),
         run_sources={
             name: source for one in libraries for name, source in zip(one.run_names, one.run_sources, strict=True)
         },
-        conflict=conflict,
     )
 
 
@@ -185,8 +173,6 @@ def _one_version(
     name: Callable[[Cell], str],
     version: Callable[[Cell], str],
     *,
-    what: str,
-    conflict: Conflict,
     drop: Callable[[Cell], Cell | None] = lambda _: None,
 ) -> list[Cell]:
     """Keep, for each name, the newest version of its content; an empty version (unknown) goes with every other."""
@@ -195,12 +181,7 @@ def _one_version(
         if version(cell):
             known = finished.setdefault(name(cell), {})
             known[version(cell)] = max(cell.finished, known.get(version(cell), -np.inf))
-    clashes = sorted(one for one, known in finished.items() if len(known) > 1)
-    if clashes and conflict == "error":
-        raise LibraryError(
-            f"{what} differ between cells of the same name; merge with conflict='newest' to keep what was finished "
-            f"last, or rename one, but got {', '.join(clashes)}"
-        )
+    clashes = [one for one, known in finished.items() if len(known) > 1]
     newest = {one: max(finished[one], key=finished[one].__getitem__) for one in clashes}
     kept = (cell if version(cell) in ("", newest.get(name(cell), version(cell))) else drop(cell) for cell in cells)
     return [cell for cell in kept if cell is not None]
@@ -210,17 +191,8 @@ def _without_profile(cell: Cell) -> Cell:
     return replace(cell, candidate=replace(cell.candidate, blocks=()), activity=np.empty(0), signals={})
 
 
-def _join(old: Cell, new: Cell, conflict: Conflict) -> Cell:
+def _join(old: Cell, new: Cell) -> Cell:
     """The newer cell, with what it lacks from the older one."""
-    if conflict == "error" and old.build != new.build:
-        compared = [name for name in FIGURES if name != "finished"]
-        compared += ["activity", "predicted", "neighbours", "tuned", "signals", "evidence"]
-        differing = [name for name in compared if _contradict(getattr(old, name), getattr(new, name))]
-        if differing:
-            raise LibraryError(
-                f"{differing[0]} of {new.candidate.id} on {new.task.name} differs between builds; merge with "
-                f"conflict='newest' to keep what was finished last, but got {old.build} and {new.build}"
-            )
     profiled = old if new.activity.size == 0 and old.activity.size else new
     kept = (*FIGURES, "activity", "predicted", "neighbours")
     return replace(
@@ -236,13 +208,6 @@ def _join(old: Cell, new: Cell, conflict: Conflict) -> Cell:
 
 def _missing(value: float | FloatArray) -> bool:
     return bool(np.isnan(value).all())
-
-
-def _contradict(before: object, after: object) -> bool:
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        return any(before[key] != after[key] for key in before if key in after)
-    one, two = np.asarray(before), np.asarray(after)
-    return not (_missing(one) or _missing(two) or np.array_equal(one, two, equal_nan=True))
 
 
 def _best_described(cells: Sequence[Cell]) -> tuple[SourceCandidate, ...]:

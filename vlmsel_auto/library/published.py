@@ -1,7 +1,7 @@
 """Published figures about real pretrained VLMs: what a candidate that no library knows can be ranked by.
 
 Shipped: zero-shot accuracies of 121 open_clip models on 35 classification data sets, from docs/openclip_results.csv of
-github.com/mlfoundations/open_clip (MIT). Tables of other projects are read from the user's copy by `import_table`.
+github.com/mlfoundations/open_clip (MIT).
 
 Of a model that has no figures, its accuracy on each data set is expected by ridge regression on the logarithms of
 parameters, operations an image, side of the image, and pairs of image and text that it was trained on.
@@ -14,7 +14,7 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 import numpy as np
 
@@ -26,8 +26,6 @@ from vlmsel_auto.models.facts import facts_of
 from vlmsel_auto.models.sources.open_clip_tags import published
 from vlmsel_auto.records import Candidate, FloatArray
 
-TableKind: TypeAlias = Literal["open_clip", "clip_benchmark", "lovm", "swab"]
-
 IMAGENET: Final = "ImageNet 1k"  # the column of the ImageNet prior
 SOURCE: Final = "mlfoundations/open_clip docs/openclip_results.csv (MIT)"
 
@@ -35,17 +33,6 @@ _NOT_CLASSIFICATION: Final = frozenset({"Flickr", "MSCOCO", "WinoGAViL"})  # ret
 _OPEN_CLIP_FIXED: Final = frozenset(
     {"name", "pretrained", "params (M)", "FLOPs (B)", "Average perf. on 38 datasets", "model_class", "dataset"}
 )
-_SOURCES: Final[Mapping[TableKind, str]] = {
-    "open_clip": SOURCE,
-    "clip_benchmark": "LAION-AI/CLIP_benchmark benchmark/benchmark.csv (MIT)",
-    "lovm": "orrzohar/LOVM eval_table.csv",
-    "swab": "YCaigogogo/SWAB LOVM/eval_table.csv",
-}
-_LONG_COLUMNS: Final[Mapping[TableKind, frozenset[str]]] = {
-    "clip_benchmark": frozenset({"model", "pretrained", "dataset", "acc1", "task", "model_fullname"}),
-    "lovm": frozenset({"model", "pretrained", "dataset", "acc1", "mean_per_class_recall"}),
-    "swab": frozenset({"model", "pretrained", "dataset", "acc1"}),
-}
 _PENALTIES: Final = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # chosen from by leave-one-out error
 _FEWEST: Final = 8  # models that a regression takes
 
@@ -57,7 +44,7 @@ def open_clip_path() -> Path:
 
 @lru_cache(maxsize=1)
 def _shipped() -> Library:
-    library = import_table(open_clip_path(), kind="open_clip")
+    library = read_open_clip(open_clip_path())
     return library.select_tasks([name for name in library.task_names if name not in _NOT_CLASSIFICATION])
 
 
@@ -85,32 +72,23 @@ def zero_shot(candidate_ids: Sequence[str]) -> FloatArray:
     return found
 
 
-def import_table(path: Path, *, kind: TableKind | None = None) -> Library:
-    """Read a published table into a library of zero-shot accuracies without profiles.
+def read_open_clip(path: Path) -> Library:
+    """Read a copy of open_clip's docs/openclip_results.csv into a library of zero-shot accuracies without profiles.
 
-    Known are open_clip's docs/openclip_results.csv (wide), CLIP benchmark's benchmark.csv and the eval_table.csv of
-    LOVM and SWAB (one row for each model and data set). A candidate's id is "arch/tag" as in open_clip.
-
-    ``kind`` says whose table it is; None: told from the columns. `Build.source` of the cells cites the table.
+    A candidate's id is "arch/tag" as in open_clip; `Build.source` of the cells cites the table.
 
     Raises:
-        LibraryError: the file cannot be read, its columns fit no known table, or a value is not an accuracy.
+        LibraryError: the file cannot be read, or a value is not an accuracy.
     """
     header, rows = read_table(path)
-    kind = kind or _kind(header, path)
+    if not {"name", "pretrained"} <= set(header):
+        raise LibraryError(f"the table of open_clip needs the columns name and pretrained, but got {path}")
     build = Build(
-        source=_SOURCES[kind],
+        source=SOURCE,
         code_version="",
         settings=(("kind", "published zero-shot accuracy"), ("sha256", file_digest(path))),
     )
-    needed = frozenset({"name", "pretrained"}) if kind == "open_clip" else _LONG_COLUMNS[kind]
-    if not needed <= set(header):
-        missing = ", ".join(sorted(needed - set(header)))
-        raise LibraryError(f"the table of {kind} needs the columns {missing}, but got {path}")
-    cells = list(_wide(header, rows, build, path) if kind == "open_clip" else _long(kind, rows, build, path))
-    if not cells:
-        raise LibraryError(f"the table holds no zero-shot accuracy, but got {path}")
-    return assemble(cells)
+    return assemble(_cells(header, rows, build, path))
 
 
 def read_table(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
@@ -128,37 +106,21 @@ def read_table(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
         raise LibraryError(f"the table cannot be read as CSV ({error}), but got {path}") from error
 
 
-def _kind(header: Sequence[str], path: Path) -> TableKind:
-    if {"name", "pretrained", "Average perf. on 38 datasets"} <= set(header):
-        return "open_clip"
-    for kind, columns in _LONG_COLUMNS.items():  # from the richest to the poorest header
-        if columns <= set(header):
-            return kind
-    raise LibraryError(
-        f"the columns fit none of the known tables ({', '.join(_SOURCES)}), but got {', '.join(header)} in {path}"
-    )
-
-
-def _wide(header: Sequence[str], rows: Sequence[Mapping[str, str]], build: Build, path: Path) -> Iterator[Cell]:
+def _cells(header: Sequence[str], rows: Sequence[Mapping[str, str]], build: Build, path: Path) -> Iterator[Cell]:
     datasets = [name for name in header if name not in _OPEN_CLIP_FIXED]
     for row in rows:
         params, flops = row.get("params (M)"), row.get("FLOPs (B)")
-        candidate = _candidate(
-            row["name"],
-            row["pretrained"],
+        arch, tag = row["name"], row["pretrained"]
+        candidate = SourceCandidate(
+            id=f"{arch}/{tag}",
+            arch=arch,
+            tag=tag,
             params=round(_number(params, path) * 1e6) if params else None,
             flops=_number(flops, path) * 1e9 if flops else None,
         )
         for name in datasets:
             if row[name]:
-                yield _cell(candidate, "open_clip", name, read_accuracy(row[name], path), build)
-
-
-def _long(kind: TableKind, rows: Sequence[Mapping[str, str]], build: Build, path: Path) -> Iterator[Cell]:
-    for row in rows:
-        if row["acc1"] and row.get("task", "zeroshot_classification") == "zeroshot_classification":
-            candidate = _candidate(row["model"], row["pretrained"])
-            yield _cell(candidate, kind, row["dataset"], read_accuracy(row["acc1"], path), build)
+                yield _cell(candidate, name, read_accuracy(row[name], path), build)
 
 
 def _number(text: str, path: Path) -> float:
@@ -180,15 +142,13 @@ def read_accuracy(text: str, path: Path) -> float:
     return value
 
 
-def _candidate(arch: str, tag: str, *, params: int | None = None, flops: float | None = None) -> SourceCandidate:
-    return SourceCandidate(id=f"{arch}/{tag}", arch=arch, tag=tag, params=params, flops=flops)
-
-
-def _cell(candidate: SourceCandidate, kind: TableKind, dataset: str, accuracy: float, build: Build) -> Cell:
+def _cell(candidate: SourceCandidate, dataset: str, accuracy: float, build: Build) -> Cell:
     domain = "image-text matching" if dataset in _NOT_CLASSIFICATION else "published data set"
     return Cell(
         candidate=candidate,
-        task=SourceTask(name=dataset, domain=domain, classes=(), digest=digest("published", kind, dataset), n_test=0),
+        task=SourceTask(
+            name=dataset, domain=domain, classes=(), digest=digest("published", "open_clip", dataset), n_test=0
+        ),
         build=build,
         finished=0.0,  # the tables bear no date: anything computed is newer
         zero_shot=accuracy,

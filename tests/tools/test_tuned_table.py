@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from helpers.cell_world import cell
+from tools.tuned_table import import_tuned
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.library.assemble import assemble
-from vlmsel_auto.library.tuned import import_tuned
 
 
 def table(path: Path, *lines: str) -> Path:

@@ -1,4 +1,4 @@
-"""Tuned accuracies into a library: from tables, one row for each candidate and task.
+"""Tuned accuracies for the library that ships: from tables, one row for each candidate and task.
 
 Two shapes are read. Wide: ``member,task[,zeroshot],RUN,RUN...``, every further column one tuning run. Long:
 ``member,task,method,seed,accuracy[,...]``, one row a run, as benchmarks/tuning/tuned_truth.py writes it; rows without
