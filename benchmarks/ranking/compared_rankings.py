@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--truth", choices=("zeroshot", "tuned"), default="tuned")
     parser.add_argument("--shots", type=int, default=16, help="labels a class; 0: none")
     parser.add_argument("--rows", help="comma list of rankings; default: all")
-    parser.add_argument("--output", type=Path, help="folder for bench.json, bench.md and bench.svg")
+    parser.add_argument("--output", type=Path, help="folder for bench.json and bench.md")
     args = parser.parse_args()
     library, found = joined(load(args.library), research.load(args.research))
     every = rankings(found)

@@ -21,8 +21,8 @@ from typing import Final
 import numpy as np
 
 from benchmarks.common import command_line, print_head, print_row, write_json
+from benchmarks.ranking.calibration import calibration, claims
 from benchmarks.tuning.fresh_targets import far_candidates
-from vlmsel_auto.bench.calibration import calibration, claims
 from vlmsel_auto.bench.case import Case
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.library.places import default_library

@@ -76,15 +76,6 @@ def test_the_replicate_ceiling_says_on_which_targets_it_stands(library):
     assert f"on the 3 targets that have several; the fused ranking has an NDCG@5 of {beside:.3f} on these" in note
 
 
-def test_calibration_counts_every_claim_of_the_fused_ranking(table):
-    draws, runs = 2, 2
-    assert table.calibration.n == 10 * 9 * draws * runs
-    assert sum(one.n for one in table.calibration.top5) == table.calibration.n
-    assert np.sum([one.seen * one.n for one in table.calibration.best]) == pytest.approx(10 * draws * runs)
-    assert table.calibration.coverage > 0.8
-    assert table.record()["calibration"]["coverage"] == table.calibration.coverage
-
-
 def test_rescaled_logits_leave_every_row_as_it_was(library, table):
     factors = np.array([0.1, 1.0, 10.0] * 3)
     rescaled = dataclasses.replace(

@@ -429,7 +429,7 @@ def test_bench_writes_its_table(tmp_path):
     assert done.exit_code == 0, done.output
     rows = {row["ranking"]: row for row in one_object(done.stdout)["rows"]}
     assert rows["average_rank"]["ndcg5"] < rows["dcd"]["ndcg5"] < rows["fused"]["ndcg5"]
-    assert {each.name for each in tmp_path.iterdir()} == {"bench.json", "bench.md", "bench.svg"}
+    assert {each.name for each in tmp_path.iterdir()} == {"bench.json", "bench.md"}
 
 
 def test_unknown_candidate_is_one_line():

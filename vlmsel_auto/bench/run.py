@@ -13,14 +13,13 @@ from typing import Final
 
 import numpy as np
 
-from vlmsel_auto.bench.calibration import Claims, calibration, claims
 from vlmsel_auto.bench.case import Case
 from vlmsel_auto.bench.rankings import BASE, RANKINGS, WITHOUT_CONDUCTANCE, Ranker, replicate_scores
 from vlmsel_auto.bench.table import MEASURES, BenchRow, BenchTable, Worth
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.ranking.agreement import mean_interval, ndcg, tau_b, top_k_loss, top_k_overlap, weighted_tau
+from vlmsel_auto.ranking.agreement import mean_interval, ndcg, tau_b, top_k_loss
 from vlmsel_auto.ranking.dcd import dcd
 from vlmsel_auto.ranking.divergence import Divergence
 from vlmsel_auto.ranking.sources import Truth, truth_of
@@ -32,8 +31,7 @@ _MIN_CANDIDATES: Final = 6  # below this the top five are everybody
 
 def _measure(score: FloatArray, truth: FloatArray) -> FloatArray:
     """`MEASURES` of a score."""
-    orders = [ndcg(score, truth), tau_b(score, truth), weighted_tau(score, truth), top_k_overlap(score, truth)]
-    return np.array([*orders, *(100.0 * top_k_loss(score, truth, k=k) for k in (1, 5))])
+    return np.array([ndcg(score, truth), tau_b(score, truth), 100.0 * top_k_loss(score, truth)])
 
 
 def _filled(score: FloatArray) -> FloatArray:
@@ -47,23 +45,14 @@ class _Tally:
     """What rankings came to on the targets so far."""
 
     figures: dict[str, dict[str, FloatArray]] = field(default_factory=dict)  # ranking -> target -> `MEASURES`
-    seconds: dict[str, float] = field(default_factory=dict)  # ranking -> a candidate, summed over targets
-    claims: list[Claims] = field(default_factory=list)  # of the fused ranking
 
     def add(self, case: Case, target: str, rankings: Mapping[str, Ranker]) -> None:
         """Measure every ranking on one more target."""
         for name, ranking in rankings.items():
-            start = time.perf_counter()
             scores = ranking(case)
-            spent = time.perf_counter() - start
             if scores:
-                self.seconds[name] = self.seconds.get(name, 0.0) + spent / len(scores) / len(case.rows)
                 measured = [_measure(_filled(score), one) for score in scores for one in case.truths]
                 self.figures.setdefault(name, {})[target] = np.mean(measured, axis=0)
-        if "fused" in rankings:
-            for fused in case.fused:
-                chances = case.chances(fused)
-                self.claims += [claims(chances, one) for one in case.truths]
         if pairs := replicate_scores(case, case.truths):
             ceiling = np.mean([_measure(score, one) for score, one in pairs], axis=0)
             self.figures.setdefault("replicate_ceiling", {})[target] = ceiling
@@ -117,27 +106,23 @@ def run_bench(
     base = {name: float(values[0]) for name, values in figures[BASE].items()}
     order = [name for name in (*rankings, "replicate_ceiling") if name in figures]
     return BenchTable(
-        rows=tuple(_row(name, figures[name], base, tally.seconds.get(name, 0.0) / len(usable), seed) for name in order),
+        rows=tuple(_row(name, figures[name], base, seed) for name in order),
         targets=tuple(names),
         candidates=len(library.candidates),
         truth=truth,
         shots=shots,
-        calibration=calibration(tally.claims),
         conductance=_conductance(figures, seed=seed),
         notes=_notes(truth, figures, rankings) + _holes(accuracies[:, usable]),
     )
 
 
-def _row(
-    name: str, figures: Mapping[str, FloatArray], base: Mapping[str, float], seconds: float, seed: int
-) -> BenchRow:
+def _row(name: str, figures: Mapping[str, FloatArray], base: Mapping[str, float], seed: int) -> BenchRow:
     means = np.mean(list(figures.values()), axis=0)
     gains = np.array([values[0] - base[target] for target, values in figures.items()])
     compared = len(gains) >= _MIN_TASKS and name != BASE
     return BenchRow(
         ranking=name,
         **dict(zip(MEASURES, map(float, means), strict=True)),
-        seconds=seconds,
         gain=float(gains.mean()),
         gain_interval=mean_interval(gains, seed=seed) if compared else None,
         targets=len(figures),

@@ -22,9 +22,7 @@ def bench(
     shots: Annotated[int, typer.Option(min=0, help="Labels a class that rankings may look at; 0: none.")] = 16,
     output: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR", file_okay=False, help="Also write bench.json, bench.md and bench.svg into this folder."
-        ),
+        typer.Option(metavar="DIR", file_okay=False, help="Also write bench.json and bench.md into this folder."),
     ] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -47,6 +45,6 @@ def bench(
         answer.json = table.record()
         if output is not None:
             table.write(output)
-            say(f"wrote bench.json, bench.md and bench.svg to {output}")
+            say(f"wrote bench.json and bench.md to {output}")
         if not as_json:
             typer.echo(table.to_markdown())

@@ -83,19 +83,6 @@ def weighted_tau(predicted: FloatArray, actual: FloatArray) -> float:
     return value if math.isfinite(value) else 0.0
 
 
-def _membership(scores: FloatArray, k: int) -> FloatArray:
-    """Probability (n,) that each candidate is among the k highest when ties are broken at random."""
-    k = min(k, len(scores))
-    bound = np.sort(scores)[::-1][k - 1]
-    above, tied = scores > bound, scores == bound
-    return np.where(above, 1.0, np.where(tied, (k - above.sum()) / tied.sum(), 0.0))
-
-
-def top_k_overlap(predicted: FloatArray, actual: FloatArray, *, k: int = 5) -> float:
-    """Share of the true k best that stand among the predicted k best, expected over random orders of ties."""
-    return float(_membership(predicted, k) @ _membership(actual, k)) / min(k, len(actual))
-
-
 def top_k_loss(predicted: FloatArray, actual: FloatArray, *, k: int = 1) -> float:
     """Accuracy >= 0 lost by trying only the k predicted best: best of all minus best of those.
 
