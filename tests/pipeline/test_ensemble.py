@@ -100,7 +100,7 @@ def test_an_objective_lets_in_who_is_worth_its_cost(finished: Finished, task: Ta
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_heads_are_pooled_by_their_likelihood_and_the_folder_predicts_the_same(
-    finished: Finished, task: Task, ensemble: Ensemble, tmp_path: Path, size: int
+    finished: Finished, task: Task, ensemble: Ensemble, size: int
 ) -> None:
     outcome, workdir = finished
     labelled, test = splits(task).labelled, np.sort(task.test)

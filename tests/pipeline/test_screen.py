@@ -107,7 +107,7 @@ def test_figures_of_the_library_that_are_published_too_count_once(task, tmp_path
     assert known.sd.tolist() == nothing.sd.tolist()
 
 
-def test_who_is_slower_than_allowed_is_taken_out_as_soon_as_it_shows(task, tmp_path, monkeypatch):
+def test_who_is_slower_than_allowed_is_taken_out_as_soon_as_it_shows(task, tmp_path):
     everyone = look(task, tmp_path / "first").found
     times = sorted(one.seconds for one in everyone.values())
     events = []
