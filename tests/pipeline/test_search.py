@@ -191,6 +191,9 @@ def test_a_search_killed_before_it_had_settings_owns_its_work_directory(tmp_path
     (tmp_path / "pixels").mkdir()
     (tmp_path / ".part-x7").write_bytes(b"half of the settings")
     check_usable(tmp_path)
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(WorkdirError, match=r"thesis\.txt"):
+        check_usable(tmp_path)
 
 
 def test_a_budget_too_short_for_a_trial_is_no_failure_of_trials(search):
