@@ -61,7 +61,6 @@ def write_task(
     items: Iterable[Item],
     *,
     folder: Path,
-    name: str | None = None,
     metric: str = "accuracy",
     domain: str | None = None,
     templates: Sequence[str] = (),
@@ -74,8 +73,7 @@ def write_task(
     Args:
         items: one is held in memory at a time.
         folder: must not be there yet.
-        name: as in task.toml, like all that follow.
-        metric: what is measured.
+        metric: as in task.toml, like all that follow.
         domain: what the images are.
         templates: prompts with a {} each.
         prompts: by label.
@@ -99,8 +97,7 @@ def write_task(
         for file in list(inner.iterdir()):
             file.rename(folder / file.name)
         inner.rmdir()
-    lines = [f"name = {_toml(name)}"] if name else []
-    lines += [f"metric = {_toml(metric)}"]
+    lines = [f"metric = {_toml(metric)}"]
     lines += [f"domain = {_toml(domain)}"] if domain else []
     lines += [f"templates = [{', '.join(map(_toml, templates))}]"] if templates else []
     lines += ["[prompts]", *(f"{_toml(label)} = {_toml(text)}" for label, text in prompts.items())] if prompts else []
