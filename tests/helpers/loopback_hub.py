@@ -32,7 +32,6 @@ class Fault:
     silent_after: int | None = None  # bytes of a connection, then nothing more for ``silence`` seconds
     cut_after: int | None = None  # bytes of a connection, then it is closed
     wrong: bool = False  # the last byte is another one
-    ranges: bool = True  # False: whole files only, whatever was asked
     slow: float = 0.0  # seconds before every block of ``block`` bytes
 
     code: str = ""
@@ -227,7 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, key: str, fault: Fault) -> None:
         size = self.hub.size(key)
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if fault.ranges else None
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         start = int(asked[1]) if asked else 0
         stop = min(int(asked[2]) + 1, size) if asked and asked[2] else size
         headers = {"ETag": f'"{self.hub.digest(key)}"', "X-Repo-Commit": self.hub.commit}
