@@ -179,6 +179,6 @@ def doubted(found, *, thumbnails=True):
         for number in range(SHOWN)
     ]
     return LabelIssues(
-        models=3, judged=200, missed=31, suspects=found.surest, suspected=29, compared=200,
+        models=3, judged=200, suspects=found.surest, suspected=29, precision=0.8, power=0.7, compared=200,
         near_duplicates=tuple(pairs), near_duplicate_pairs=17,
     )  # fmt: skip

@@ -36,11 +36,12 @@ def found(workdir, *, task=TASK, trials=TRIALS, images=True, heard=None):
     )
 
 
-def test_what_every_trial_contradicts_is_suspected(tmp_path):
+def test_a_label_that_the_trials_contradict_is_suspected(tmp_path):
     for number in range(2):
         kept(tmp_path, number)
     issues = found(tmp_path)
-    assert (issues.models, issues.judged, issues.missed, issues.suspected) == (2, 40, 1, 1)
+    assert (issues.models, issues.judged, issues.suspected) == (2, 40, 1)
+    assert issues.precision > 0.5
     (one,) = issues.suspects
     assert (one.path, one.true) == (TASK.paths[WRONG], TASK.classes[LABELS[WRONG]])
     assert one.predicted == TASK.classes[TRUE.labels[WRONG]]

@@ -28,6 +28,7 @@ from vlmsel_auto.reporting.mistakes import SHOWN, judged_images, thumbnail, with
 from vlmsel_auto.tuning.checkpoints import load_trial
 
 _MOST_COMPARED: Final = 10_000  # images: distances grow with their square, this many take seconds
+_LISTED: Final = 100  # doubtful labels, at most
 _BLOCK: Final = 256  # images that are read at a time
 
 
@@ -41,7 +42,7 @@ def find_label_issues(
     images: bool,
     sink: Sink,
 ) -> LabelIssues | None:
-    """Look for labels that all leading models contradict, and for near-duplicates with different labels.
+    """Look for labels that the leading models hold for wrong, and for near-duplicates with different labels.
 
     Args:
         members: best trials of the leading candidates, the chosen model first; their weights are in ``workdir``.
@@ -61,7 +62,7 @@ def find_label_issues(
     try:
         opinions = [one for each in members for one in _opinions(each, results, task=task, workdir=workdir)]
         found = suspect(opinions, labels=task.labels, n_classes=task.n_classes)
-        first = found.suspects[:SHOWN]
+        first = found.suspects[:_LISTED]
         suspects = judged_images(
             found.probabilities[first], labels=task.labels[first], classes=task.classes,
             paths=[task.paths[row] for row in first],
@@ -80,9 +81,10 @@ def find_label_issues(
     return LabelIssues(
         models=len(members),
         judged=len(found.judged),
-        missed=len(found.missed),
         suspects=suspects,
         suspected=len(found.suspects),
+        precision=found.precision,
+        power=found.power,
         compared=compared,
         near_duplicates=near,
         near_duplicate_pairs=len(pairs),

@@ -1,9 +1,14 @@
-"""Labels that are probably wrong: images that every model misses, and near-duplicates that are labelled differently.
+"""Labels that are probably wrong: by what models say that did not learn from them, and by near-duplicates.
 
-The thresholds are published ones: those of confident learning (Northcutt, Jiang, Chuang 2021, arXiv 1911.00068) on
-images that all models get wrong, and cleanlab's for near-duplicates. Where cleanlab compares embeddings, miniatures are
-compared here: in embeddings, other pictures of the same thing are as close as one that was saved again. Numbers only,
-and the records of them in ``report.json``. n images, N images of the task, K classes.
+Each label has a probability of being wrong. Wrong labels, a share e of all, are taken to be any other class alike; a
+right one has the models' pooled probability p. Temperature and e are those under which the given labels are most
+probable, (1 - e) p + e (1 - p) / (K - 1), so e counts what the models' own mistakes do not explain. Bayes' rule gives
+the odds e (1 - p) / (K - 1) : (1 - e) p, which `_SLOPE` and `_OFFSET` calibrate to planted errors
+(benchmarks/labels/doubtful.py).
+
+Near-duplicates are told by cleanlab's threshold. Where cleanlab compares embeddings, miniatures are compared here: in
+embeddings, other pictures of the same thing are as close as one that was saved again. Numbers only, and the records of
+them in ``report.json``. n images, N images of the task, K classes.
 """
 
 from __future__ import annotations
@@ -14,12 +19,18 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
+from scipy.optimize import minimize
+from scipy.special import expit, log_softmax
 
 from vlmsel_auto.records import FloatArray, IntArray
 from vlmsel_auto.reporting.mistakes import Judged
+from vlmsel_auto.units import percent
 
-FEWEST_MODELS: Final = 2  # that must have judged an image: what one alone misses is one of its mistakes
+_SLOPE, _OFFSET = 0.70, -0.45  # of the log-odds that a label is wrong
+_PRIOR: Final = 30.0  # right labels that are taken to be known beforehand, beside one wrong one
+_FITTED: Final = 10_000  # about so many images at most tell temperature and share: more are no surer
+_NAMED: Final = 0.5  # probability of being wrong above which a label is named
+WEAK: Final = 0.2  # of swapped labels: models that would name fewer name none
 CLOSE: Final = 0.13  # of the median distance to the nearest image: cleanlab's default for near-duplicates
 _SIDE: Final = 16  # pixels of a miniature
 _BLOCK: Final = 1024  # images whose distances to all others are held at a time
@@ -45,16 +56,28 @@ class NearDuplicates:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelIssues:
-    """Images whose labels somebody should check; at most `mistakes.SHOWN` of a kind, the surest first."""
+    """Images whose labels somebody should check; at most 100 suspects and `mistakes.SHOWN` pairs, the surest first."""
 
     models: int  # whose trials judged images that they did not learn from
-    judged: int  # images that at least two of them judged
-    missed: int  # of these, images that all of them get wrong
-    suspects: tuple[Judged, ...]  # of these, images that all models together are as sure of as of that class's own
+    judged: int  # images that one of them judged
+    suspects: tuple[Judged, ...]  # of these, images whose label is more probably wrong than right
     suspected: int
+    precision: float | None  # expected share of the suspected that is wrong; None: nothing is suspected
+    power: float  # share of right labels that would be suspected, were they swapped for another class
     compared: int  # images among which near-duplicates were sought; 0: there are too many
     near_duplicates: tuple[NearDuplicates, ...]
     near_duplicate_pairs: int
+
+    @property
+    def summary(self) -> str:
+        """What can be said of the labels, in one sentence."""
+        named = f"of labels swapped at random they would name {percent(self.power, digits=0)}"
+        if self.precision is not None:
+            wrong = f"about {percent(self.precision, digits=0)} of these are expected to be so"
+            return f"The models name {self.suspected} of {self.judged:,} labels as wrong; {wrong}; {named}."
+        if self.power < WEAK:
+            return f"The models are too weak to tell wrong labels from their own mistakes: {named}."
+        return f"The models name none of {self.judged:,} labels as wrong; {named}."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,41 +92,81 @@ class Opinion:
 class Suspicion:
     """What all models together say of the images."""
 
-    judged: IntArray  # images that at least `FEWEST_MODELS` judged
-    missed: IntArray  # of these, images that every one of them got wrong
+    judged: IntArray  # (n,) images that a model judged
     suspects: IntArray  # of these, probably mislabelled, the surest first
-    probabilities: FloatArray  # (N, K) softmax of the mean log-probabilities
+    precision: float | None  # as in `LabelIssues`
+    power: float  # likewise
+    probabilities: FloatArray  # (N, K) of the true class, the label known; 0 where no model judged
 
 
 def suspect(opinions: Sequence[Opinion], *, labels: IntArray, n_classes: int) -> Suspicion:
-    """Find images whose label all models contradict; ``labels`` (N,) are in 0..K-1.
-
-    Such an image is a suspect where the models' pooled probability of another class is at least what it is, on
-    average, for the images labelled with that class: the threshold of confident learning.
-    """
+    """Find images whose label is more probably wrong than right; ``labels`` (N,) are in 0..K-1, K is at least 2."""
     total = np.zeros((len(labels), n_classes))
     models = np.zeros(len(labels), dtype=np.int64)
-    right = np.zeros(len(labels), dtype=np.int64)
     for one in opinions:
         total[one.rows] += one.logs
         models[one.rows] += 1
-        right[one.rows] += one.logs.argmax(axis=1) == labels[one.rows]
-    probabilities = softmax(total / np.maximum(models, 1)[:, None], axis=1)
-    judged = models >= FEWEST_MODELS
-    own = probabilities[np.arange(len(labels)), labels]
-    thresholds = np.array(
-        [own[judged & (labels == k)].mean() if (judged & (labels == k)).any() else np.inf for k in range(n_classes)]
-    )
-    said = probabilities.argmax(axis=1)
-    highest = probabilities.max(axis=1)
-    missed = judged & (right == 0) & (said != labels)
-    suspects = np.flatnonzero(missed & (highest >= thresholds[said]))
+    judged = np.flatnonzero(models)
+    given, every = labels[judged], np.arange(len(judged))
+    logs, log_odds = tempered(total[judged] / models[judged, None], given)
+    wrong, named, power = verdict(log_odds, given)
+    others = np.exp(logs)
+    others[every, given] = 0.0
+    others *= (wrong / np.maximum(others.sum(axis=1), 1e-12))[:, None]
+    others[every, given] = 1.0 - wrong
+    probabilities = np.zeros_like(total)
+    probabilities[judged] = others
     return Suspicion(
-        judged=np.flatnonzero(judged),
-        missed=np.flatnonzero(missed),
-        suspects=suspects[np.argsort(-highest[suspects], kind="stable")],
+        judged=judged,
+        suspects=judged[named],
+        precision=float(wrong[named].mean()) if len(named) else None,
+        power=power,
         probabilities=probabilities,
     )
+
+
+def tempered(pooled: FloatArray, given: IntArray) -> tuple[FloatArray, FloatArray]:
+    """What models say out of fold, at the temperature and share of wrong labels that the given labels tell.
+
+    Args:
+        pooled: (n, K) mean log-probabilities.
+        given: (n,) labels.
+
+    Returns:
+        Log-probabilities (n, K), and the log-odds (n, K) that each class would be wrong as the label.
+    """
+    some = slice(None, None, max(1, len(given) // _FITTED))
+    fitted, at = pooled[some], (np.arange(len(given[some])), given[some])
+
+    def odds(logs: FloatArray, noise: float) -> FloatArray:
+        rest = np.log1p(-np.minimum(np.exp(logs), 1.0 - 1e-9))
+        found: FloatArray = noise - np.log(pooled.shape[1] - 1) + rest - logs
+        return found
+
+    def cost(free: FloatArray) -> float:
+        sureness, noise = free  # log 1 / temperature, log-odds of e
+        own = log_softmax(np.exp(sureness) * fitted, axis=1)[at]
+        right = -np.logaddexp(0.0, noise)  # log(1 - e)
+        return float(-(own + right + np.logaddexp(0.0, odds(own, noise))).sum() - noise - (1 + _PRIOR) * right)
+
+    sureness, noise = minimize(cost, np.array([0.0, -3.5]), method="Nelder-Mead").x
+    logs: FloatArray = log_softmax(np.exp(sureness) * pooled, axis=1)
+    return logs, odds(logs, float(noise))
+
+
+def verdict(
+    log_odds: FloatArray, given: IntArray, *, slope: float = _SLOPE, offset: float = _OFFSET
+) -> tuple[FloatArray, IntArray, float]:
+    """Probability (n,) that each label is wrong, the labels that are named, the surest first, and `LabelIssues.power`.
+
+    ``log_odds`` (n, K) are `tempered`'s; ``slope`` and ``offset`` calibrate them.
+    """
+    chances: FloatArray = expit(offset + slope * log_odds)
+    wrong: FloatArray = chances[np.arange(len(given)), given]
+    swapped = chances.size - len(given)
+    power = float(((chances > _NAMED).sum() - (wrong > _NAMED).sum()) / max(1, swapped))
+    surest = np.argsort(-wrong, kind="stable")
+    return wrong, surest[wrong[surest] > _NAMED] if power >= WEAK else surest[:0], power
 
 
 def miniatures(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

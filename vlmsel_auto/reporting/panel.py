@@ -149,6 +149,8 @@ def panel(report: SearchReport, *, report_dir: Path | None = None, width: int = 
         facts.append(("Objective", _weighed(report)))
     if left_out:
         facts.append(("Left out", f"{formatting.plural(left_out, 'file')}, listed in the report"))
+    if report.label_issues is not None:
+        facts.append(("Doubtful", report.label_issues.summary))
     if report_dir is not None:
         facts.append(("Report", formatting.clean(str(report_dir / "report.html"))))
     parts += [Text(), _grid([(label, Text(text)) for label, text in facts])]
