@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from cleanlab.filter import find_label_issues
-from cleanlab.rank import get_label_quality_scores
+from cleanlab.filter import find_label_issues  # type: ignore[import-untyped]  # it ships no types
+from cleanlab.rank import get_label_quality_scores  # type: ignore[import-untyped]  # likewise
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,7 +56,7 @@ def _made(folder: Path, *, cache: Path) -> list[Case]:
     rows = np.sort(np.random.default_rng(_SEED).permutation(task.test)[:_IMAGES])
     true, classes = task.labels[rows], task.n_classes
     seen = [embed(one, task, rows, load=partial(zoo.load, one), store=store) for one in everyone]
-    features = [unit_rows(one.images) for one in seen]
+    features = [unit_rows(one.images.astype(np.float64)) for one in seen]
     zero_shot = [one.logit_scale * x @ one.text.T for one, x in zip(seen, features, strict=True)]
     rng = np.random.default_rng(_SEED)
     teams = _teams(folder.name, np.array([knn(x, true) for x in features]))
@@ -79,7 +78,7 @@ def _made(folder: Path, *, cache: Path) -> list[Case]:
 def _teams(name: str, accuracy: FloatArray) -> dict[str, list[int]]:
     """Places of the candidates that judge together."""
     far = {one.id for one in far_candidates(name)}
-    order: Sequence[int] = np.argsort(-accuracy, kind="stable").tolist()
+    order: list[int] = np.argsort(-accuracy, kind="stable").tolist()
     strangers = [place for place in order if mini_zoo()[place].id in far]
     near = {} if len(far) == len(order) else {"near": order[:_TEAM]}
     return {**near, "far": strangers[:_TEAM], "weak": order[-_TEAM:]}
