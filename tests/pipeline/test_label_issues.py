@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from helpers.report_world import make_trial
 from helpers.stored_results import saying
@@ -42,6 +43,7 @@ def test_a_label_that_the_trials_contradict_is_suspected(tmp_path):
     issues = found(tmp_path)
     assert (issues.models, issues.judged, issues.suspected) == (2, 40, 1)
     assert issues.precision > 0.5
+    assert issues.suspects[0].true_probability == pytest.approx(1 - issues.precision)
     (one,) = issues.suspects
     assert (one.path, one.true) == (TASK.paths[WRONG], TASK.classes[LABELS[WRONG]])
     assert one.predicted == TASK.classes[TRUE.labels[WRONG]]

@@ -67,6 +67,8 @@ def find_label_issues(
             found.probabilities[first], labels=task.labels[first], classes=task.classes,
             paths=[task.paths[row] for row in first],
         )  # fmt: skip
+        chances = zip(suspects, found.wrong.tolist(), strict=False)  # suspects are fewer, where there are many
+        suspects = tuple(replace(one, true_probability=1.0 - wrong) for one, wrong in chances)
         compared, pairs = _contradicting(task, view)
         near = tuple(
             NearDuplicates(first=_labelled(task, a), second=_labelled(task, b), distance=distance)
@@ -83,7 +85,7 @@ def find_label_issues(
         judged=len(found.judged),
         suspects=suspects,
         suspected=len(found.suspects),
-        precision=found.precision,
+        precision=float(found.wrong.mean()) if len(found.wrong) else None,
         power=found.power,
         compared=compared,
         near_duplicates=near,

@@ -60,7 +60,7 @@ class LabelIssues:
 
     models: int  # whose trials judged images that they did not learn from
     judged: int  # images that one of them judged
-    suspects: tuple[Judged, ...]  # of these, images whose label is more probably wrong than right
+    suspects: tuple[Judged, ...]  # of these, whose label is probably wrong; `true_probability`: that it is right
     suspected: int
     precision: float | None  # expected share of the suspected that is wrong; None: nothing is suspected
     power: float  # share of right labels that would be suspected, were they swapped for another class
@@ -94,9 +94,9 @@ class Suspicion:
 
     judged: IntArray  # (n,) images that a model judged
     suspects: IntArray  # of these, probably mislabelled, the surest first
-    precision: float | None  # as in `LabelIssues`
-    power: float  # likewise
-    probabilities: FloatArray  # (N, K) of the true class, the label known; 0 where no model judged
+    wrong: FloatArray  # probability that the label of each suspect is wrong
+    power: float  # as in `LabelIssues`
+    probabilities: FloatArray  # (N, K) at the fitted temperature, whatever the label; 0 where no model judged
 
 
 def suspect(opinions: Sequence[Opinion], *, labels: IntArray, n_classes: int) -> Suspicion:
@@ -107,21 +107,13 @@ def suspect(opinions: Sequence[Opinion], *, labels: IntArray, n_classes: int) ->
         total[one.rows] += one.logs
         models[one.rows] += 1
     judged = np.flatnonzero(models)
-    given, every = labels[judged], np.arange(len(judged))
+    given = labels[judged]
     logs, log_odds = tempered(total[judged] / models[judged, None], given)
     wrong, named, power = verdict(log_odds, given)
-    others = np.exp(logs)
-    others[every, given] = 0.0
-    others *= (wrong / np.maximum(others.sum(axis=1), 1e-12))[:, None]
-    others[every, given] = 1.0 - wrong
     probabilities = np.zeros_like(total)
-    probabilities[judged] = others
+    probabilities[judged] = np.exp(logs)
     return Suspicion(
-        judged=judged,
-        suspects=judged[named],
-        precision=float(wrong[named].mean()) if len(named) else None,
-        power=power,
-        probabilities=probabilities,
+        judged=judged, suspects=judged[named], wrong=wrong[named], power=power, probabilities=probabilities
     )
 
 
