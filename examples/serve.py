@@ -53,7 +53,7 @@ def predict(file: UploadFile, accuracy: float = 0.0) -> dict[str, object]:
     pixels = {name: np.asarray(view(image, **asked))[None] for name, asked in inputs.items()}
     (probabilities,), (unlike,) = session.run(["probabilities", "unlike"], pixels)
     doubt = "unlike what this model learned" if unlike > 1 else ""
-    if accuracy and probabilities.max() < least:
+    if accuracy and not doubt and probabilities.max() < least:
         doubt = "not sure enough"
     return {
         "class": None if accuracy and doubt else classes[probabilities.argmax()],

@@ -191,7 +191,7 @@ def _classify(model: ExportedModel, batch: Sequence[ImagePixels], *, least: floa
             continue
         row, unlike = next(rows)
         doubt, highest = UNLIKE if unlike > 1 else "", float(row.max())
-        if least is not None and highest < least:
+        if not doubt and least is not None and highest < least:
             doubt = f"not sure enough: {highest:.3f}, below {least:.3f}"
         label = None if doubt and least is not None else model.classes[int(row.argmax())]
         yield Prediction(
